@@ -1,0 +1,61 @@
+"""Every error that the engine raises on purpose.
+
+EngineError
+├── ModelError                 the file is corrupt, hostile, or not supported (also a ValueError)
+│   └── UnsupportedModelError  a sound file of an architecture or variant that we do not run
+├── ConfigError                parameters that make no sense together (also a ValueError)
+├── DeviceError                a device that is absent, lost, or refused an operation
+│   └── OutOfMemoryError       names the device, the bytes needed and the bytes free (also a MemoryError)
+├── ContextOverflowError       a prompt longer than the session may become (also a ValueError)
+├── SessionClosedError         a session, or its model, was closed
+└── GgmlError                  a ggml call failed; carries ggml's last log line
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Base of all errors of the engine. Its text is one line that says what to do."""
+
+
+class ModelError(EngineError, ValueError):
+    """The model file cannot be used: corrupt, truncated, hostile or inconsistent."""
+
+
+class UnsupportedModelError(ModelError):
+    """A sound file whose architecture, or a value in it, is not supported."""
+
+
+class ConfigError(EngineError, ValueError):
+    """Parameters that are out of range or contradict each other."""
+
+
+class DeviceError(EngineError):
+    """A device is missing, was lost, or cannot run what it was asked to."""
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """A device has too little memory. Text names the device, bytes needed and bytes free."""
+
+    def __init__(self, message: str, *, device: str = "", needed: int = 0, free: int = 0) -> None:
+        super().__init__(message)
+        self.device, self.needed, self.free = device, needed, free
+
+
+class ContextOverflowError(EngineError, ValueError):
+    """The prompt does not fit the longest session. Both numbers are in the text and here."""
+
+    def __init__(self, n_prompt: int, n_ctx: int) -> None:
+        super().__init__(
+            f"the prompt has {n_prompt} tokens, but a session holds at most {n_ctx} "
+            f"(including at least one to generate); shorten the prompt or raise --context-size"
+        )
+        self.n_prompt, self.n_ctx = n_prompt, n_ctx
+
+
+class SessionClosedError(EngineError):
+    """The session or its model was closed before the call."""
+
+
+class GgmlError(EngineError):
+    """A ggml call failed."""

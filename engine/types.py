@@ -1,0 +1,114 @@
+"""The vocabulary that scheduler, engine process and server share. Data only, no behaviour.
+
+All of it travels as msgpack between the server and an engine process (`msgspec.Struct`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class FinishReason(StrEnum):
+    """Why a session ended."""
+
+    STOP = "stop"  # end-of-generation token, or a stop token id
+    LENGTH = "length"  # max_tokens, or the session's context is full
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"  # its deadline passed
+    ERROR = "error"
+
+
+class InferenceParameters(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How the next tokens of one session are chosen. Neutral values switch a step off.
+
+    Steps run in the order of the fields below the blank line (see `engine.sampling`).
+    """
+
+    max_tokens: int | None = None  # None: until the context is full
+    min_tokens: int = 0  # end-of-generation tokens are banned before that many
+    ignore_eos: bool = False
+    stop_token_ids: tuple[int, ...] = ()
+    logprobs: int | None = None  # None: none; 0: of the chosen token; N: also of the N most likely
+    seed: int | None = None  # None: a random one
+
+    logit_bias: dict[int, float] = {}  # added to logits; -inf bans
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repeat_last_n: int = 64  # window of the three penalties; 0 off, -1 the whole session
+    mirostat: int = 0  # 1 or 2 replaces every truncation step below
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    top_k: int = 0  # 0: off
+    tfs_z: float = 1.0
+    typical_p: float = 1.0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    top_a: float = 0.0
+    temperature: float = 1.0  # 0: greedy, the first of equal logits
+
+
+class Request(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One sequence to complete, checked and tokenised. What enters the engine."""
+
+    id: str
+    prompt: list[int]
+    params: InferenceParameters = InferenceParameters()
+    n_batch: int = 512  # most prompt tokens fed per step for this session
+    cache_prompt: bool = True
+    deadline_ms: float | None = None  # time.monotonic() * 1000 at which it ends with TIMEOUT
+    # A resumed stream: tokens that the client already has, and mirostat's state after them.
+    generated: list[int] = []
+    mu: float | None = None
+
+
+class Timings(msgspec.Struct, kw_only=True, omit_defaults=False):
+    """What one session cost, values in force. Milliseconds and tokens."""
+
+    queue_ms: float = 0.0
+    prompt_n: int = 0  # prompt tokens computed (not those found in the prefix cache)
+    cached_n: int = 0
+    prompt_ms: float = 0.0
+    predicted_n: int = 0
+    predicted_ms: float = 0.0
+    n_batch: int = 0
+
+
+class Token(msgspec.Struct, array_like=True, omit_defaults=True):
+    """One generated token. Log-probabilities are natural logs of the unmodified softmax."""
+
+    id: int
+    logprob: float | None = None
+    top: list[tuple[int, float]] | None = None  # most likely first
+    mu: float | None = None  # mirostat's state after this token, for resuming
+
+
+class Emission(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One session's news of one step. Without tokens and finish it tells prefill progress."""
+
+    id: str
+    tokens: list[Token] = []
+    processed: int | None = None  # prompt tokens in the cache so far (cached ones included)
+    finish: FinishReason | None = None
+    error: str | None = None  # with finish == ERROR
+    timings: Timings | None = None  # with finish, and with the first token
+
+
+class EngineStats(msgspec.Struct, kw_only=True):
+    """A snapshot of the scheduler. Counters only grow."""
+
+    running: int = 0
+    waiting: int = 0
+    cells_total: int = 0
+    cells_used: int = 0  # held by running sessions
+    cells_cached: int = 0  # held only by the prefix cache
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    predicted_tokens: int = 0
+    preemptions: int = 0
+    evicted_cells: int = 0
+    compute_ms: float = 0.0  # inside ggml
+    step_ms: float = 0.0  # whole steps
