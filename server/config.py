@@ -1,0 +1,392 @@
+"""Every option, once: the schema behind command line, YAML file, environment and sample file.
+
+`server.options` derives the other three forms from the fields below (their order, section, metavar and
+description). A value that is None, or "auto", is decided later by what it depends on.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from engine.config import KV_TYPES, ModelParameters
+from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+SECTIONS = {
+    "model": "What is served",
+    "devices": "Where the model lives",
+    "batching": "Sessions and memory for them",
+    "server": "HTTP",
+    "limits": "Bounds on what a client may ask for",
+    "logging": "Logging",
+}
+
+
+def _option(
+    default: Any,
+    section: str,
+    description: str,
+    metavar: str | None = None,
+    shared: bool = True,
+    **bounds: Any,
+) -> Any:
+    """A field. `shared`: an option of `infer` too, not only of `serve`."""
+    extra: dict[str, Any] = {"section": section, "metavar": metavar, "shared": shared}
+    return Field(default, description=description, json_schema_extra=extra, **bounds)
+
+
+def _words(*words: str) -> BeforeValidator:
+    """Accept a number or one of `words`; one message instead of pydantic's one per member of the union."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value.strip().lower() in words:
+            return value.strip().lower()
+        try:
+            number = int(value) if not isinstance(value, bool) else -1
+        except (TypeError, ValueError):
+            number = -1
+        if number < 0:
+            raise ValueError(f"must be a number (0 or more) or {' or '.join(words)}")
+        return number
+
+    return BeforeValidator(check)
+
+
+def _true_false_auto(value: Any) -> Any:
+    if isinstance(value, str):
+        known = {"auto": "auto", "true": True, "1": True, "yes": True, "on": True}
+        known |= {"false": False, "0": False, "no": False, "off": False}
+        if value.strip().lower() not in known:
+            raise ValueError("must be auto, true or false")
+        return known[value.strip().lower()]
+    return value
+
+
+def _split(value: Any) -> Any:
+    """A list out of one string, as an environment variable has it: JSON, or divided by commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"is not a JSON list: {error}") from None
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _numbers(value: Any) -> Any:
+    parts = [_split(part) for part in value] if isinstance(value, list | tuple) else _split(value)
+    return [x for part in parts for x in (part if isinstance(part, list) else [part])]
+
+
+def _named(value: Any) -> Any:
+    """A YAML mapping `model: {name: path}` is the same as a list of NAME=PATH."""
+    return [f"{name}={path}" for name, path in value.items()] if isinstance(value, dict) else _split(value)
+
+
+def _known(words: tuple[str, ...]) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return value
+
+    return check
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"must be HOST:PORT, not {value!r}")
+    return value
+
+
+Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Addresses = Annotated[list[Annotated[str, AfterValidator(_address)]], NoDecode, BeforeValidator(_split)]
+Positive = Annotated[float, Field(gt=0, le=86400 * 365, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """The options of `ggserve`, in the order in which --help and the sample file show them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GGSERVE_",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        hide_input_in_errors=True,
+    )
+
+    # --- model
+    model: Annotated[list[str], NoDecode, BeforeValidator(_named)] = _option(
+        [],
+        "model",
+        "GGUF file, or NAME=PATH to choose the name under which it is served (else the file's stem); "
+        "`serve` takes several; without it the bundled model",
+        "[NAME=]PATH",
+    )
+    context_size: int | None = _option(
+        None,
+        "model",
+        "longest session in tokens; default: what the model was trained for",
+        "N",
+        ge=2,
+        le=1 << 26,
+    )
+    seed: int | None = _option(
+        None,
+        "model",
+        "seed of requests that bring none; default: a new one for each",
+        "N",
+        ge=0,
+        le=(1 << 64) - 1,
+    )
+
+    # --- devices
+    use_gpu: Annotated[bool | Literal["auto"], BeforeValidator(_true_false_auto)] = _option(
+        "auto",
+        "devices",
+        "auto: use one if there is one; true: fail without one; false: CPU only",
+        "auto|true|false",
+    )
+    gpu_layers: Annotated[int | Literal["all", "auto"], _words("all", "auto")] = _option(
+        "all",
+        "devices",
+        "layers on the GPU; all: fail if they do not fit; auto: as many as fit",
+        "N|all|auto",
+    )
+    device: Words = _option(
+        [], "devices", "use only these devices, by the names that `ggserve devices` prints", "NAME"
+    )
+    tensor_split: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], NoDecode] = _option(
+        [], "devices", "shares of the layers per device, such as 3,1; default: by free memory", "N,N,…"
+    )
+    rpc: Addresses = _option(
+        [], "devices", "also use the devices of a ggml RPC server; only on networks you trust", "HOST:PORT"
+    )
+    threads: int | None = _option(
+        None, "devices", "CPU threads per model; default: the physical cores we may use", "N", ge=1, le=1024
+    )
+    no_mmap: bool = _option(False, "devices", "read the file into memory instead of mapping it")
+    mlock: bool = _option(False, "devices", "keep the weights from being swapped out")
+    flash_attn: Literal["auto", "on", "off"] = _option(
+        "auto", "devices", "flash attention; auto: where it is faster", "auto|on|off"
+    )
+
+    # --- batching
+    parallel: int = _option(8, "batching", "sessions decoded together; more wait", "N", ge=1, le=1024)
+    kv_cells: Annotated[int | Literal["auto"], _words("auto")] = _option(
+        "auto",
+        "batching",
+        "tokens in the cache that all sessions share; auto: parallel x context size, bounded by free "
+        "memory, at least one whole session",
+        "N|auto",
+    )
+    kv_type: Annotated[str, AfterValidator(_known(KV_TYPES))] = _option(
+        "f16", "batching", f"number type of that cache: {', '.join(KV_TYPES)}", "TYPE"
+    )
+    batch_size: int = _option(
+        512,
+        "batching",
+        "prompt tokens of a session fed per step (n_batch) unless its request says otherwise",
+        "N",
+        ge=1,
+        le=65536,
+    )
+    max_batch_tokens: int = _option(
+        512,
+        "batching",
+        "tokens of all sessions computed together (physical batch); also the largest n_batch",
+        "N",
+        ge=1,
+        le=65536,
+    )
+
+    # --- server
+    host: str = _option("127.0.0.1", "server", "address to listen on", "ADDRESS", shared=False, min_length=1)
+    port: int = _option(
+        8080, "server", "port to listen on; 0: any free one", "N", shared=False, ge=0, le=65535
+    )
+    api_key: Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)] = _option(
+        [], "server", "key that clients must send (several: any of them)", "KEY"
+    )
+    api_key_file: Path | None = _option(
+        None, "server", "file with one such key per line (# comments)", "PATH"
+    )
+    allowed_hosts: Words = _option(
+        [],
+        "server",
+        "Host headers to answer to, * for any; default: localhost names when listening on localhost "
+        "(a web page elsewhere could otherwise reach us through DNS), else any",
+        "HOST",
+        shared=False,
+    )
+    cors_origins: Words = _option(
+        [],
+        "server",
+        "origins whose web pages may call us, such as https://chat.example",
+        "ORIGIN",
+        shared=False,
+    )
+    keep_alive_s: Positive = _option(
+        5.0, "server", "seconds between comments on a stream that has nothing to say", "S", shared=False
+    )
+    drain_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = _option(
+        30.0,
+        "server",
+        "seconds that running streams get to finish after SIGTERM or Ctrl-C",
+        "S",
+        shared=False,
+    )
+    send_timeout_s: Positive = _option(
+        60.0, "server", "seconds after which a client that does not read is given up", "S", shared=False
+    )
+    header_timeout_s: Positive = _option(
+        10.0, "server", "seconds that a client has to send a request's head", "S", shared=False
+    )
+    body_timeout_s: Positive = _option(
+        60.0, "server", "seconds that a client has to send a request's body", "S", shared=False
+    )
+    request_timeout_s: Positive | None = _option(
+        None,
+        "server",
+        "seconds for queue, prompt and generation together; a request's timeout_ms may only lower it",
+        "S",
+        shared=False,
+    )
+    stall_s: Positive = _option(
+        60.0, "server", "seconds without an answer after which an engine counts as stalled", "S", shared=False
+    )
+
+    # --- limits
+    max_queue: int = _option(
+        64,
+        "limits",
+        "requests that wait per model; more are refused with 429",
+        "N",
+        shared=False,
+        ge=0,
+        le=1 << 20,
+    )
+    max_connections: int = _option(
+        1024, "limits", "open connections; more are answered with 503", "N", shared=False, ge=1, le=1 << 20
+    )
+    max_header_bytes: int = _option(
+        65536, "limits", "size of a request's head", "N", shared=False, ge=1024, le=1 << 24
+    )
+    max_body_bytes: int = _option(
+        8 << 20, "limits", "size of a request's body", "N", shared=False, ge=1024, le=1 << 32
+    )
+    max_choices: int = _option(
+        16, "limits", "completions (n x prompts) per request", "N", shared=False, ge=1, le=4096
+    )
+
+    # --- logging
+    log_level: Literal["debug", "info", "warning", "error"] = _option(
+        "info", "logging", "least severe message shown; debug adds tracebacks", "debug|info|warning|error"
+    )
+    log_format: Literal["text", "json"] = _option(
+        "text", "logging", "a line of text or of JSON each", "text|json"
+    )
+
+    @field_validator("tensor_split", mode="before")
+    @classmethod
+    def _split_numbers(cls, value: Any) -> Any:
+        return _numbers(value)
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.tensor_split and not any(self.tensor_split):
+            raise ValueError("tensor_split: at least one share must be above 0")
+        if any(not key.get_secret_value().strip() for key in self.api_key):
+            raise ValueError("api_key: a key must not be empty")
+        if "*" in self.cors_origins and (self.api_key or self.api_key_file):
+            raise ValueError("cors_origins: * cannot be combined with API keys; name the origins")
+        if self.model:
+            self.models()
+        return self
+
+    def models(self) -> dict[str, Path]:
+        """Served name → file, in the order given; the bundled model if none was. Existence is not checked."""
+        if not self.model:
+            from server.bundled import bundled_model
+
+            path = bundled_model()
+            return {path.stem: path}
+        found: dict[str, Path] = {}
+        for text in self.model:
+            name, equals, rest = text.partition("=")
+            # A path may itself contain "=".
+            if not equals or not name or name.startswith(("/", ".", "~")) or Path(text).exists():
+                name, rest = "", text
+            if not rest.strip():
+                raise ValueError(f"model: {text!r} has no path; give PATH or NAME=PATH")
+            path = Path(rest).expanduser()
+            name = name or path.stem
+            if len(name) > 200 or not name.isprintable():
+                raise ValueError(f"model: the name {name[:200]!r} is too long or has control characters")
+            if name in found:
+                raise ValueError(f"model: two files would be called {name!r}; use NAME=PATH for one")
+            found[name] = path
+        return found
+
+    def model_parameters(self) -> ModelParameters:
+        """What `engine.load` needs to know."""
+        return ModelParameters(
+            use_gpu=self.use_gpu,
+            gpu_layers=self.gpu_layers,
+            devices=tuple(self.device),
+            tensor_split=tuple(self.tensor_split),
+            context_size=self.context_size,
+            kv_cells=None if self.kv_cells == "auto" else self.kv_cells,
+            max_batch_tokens=self.max_batch_tokens,
+            parallel=self.parallel,
+            n_threads=self.threads,
+            kv_type=self.kv_type,
+            use_mmap=not self.no_mmap,
+            mlock=self.mlock,
+            flash_attn=self.flash_attn,
+            rpc=tuple(self.rpc),
+        )
+
+    def api_keys(self) -> list[SecretStr]:
+        """All keys, from --api-key and --api-key-file. Empty: anybody may call."""
+        keys = list(self.api_key)
+        if self.api_key_file is not None:
+            path = self.api_key_file.expanduser()
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "not UTF-8 text"
+                raise ConfigError(f"--api-key-file {path}: {reason}") from error
+            found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+            if not found:  # a file emptied by mistake must not open the server to everyone
+                raise ConfigError(f"--api-key-file {path}: holds no key")
+            keys += [SecretStr(key) for key in found]
+        return keys
+
+    @property
+    def listens_locally(self) -> bool:
+        """Whether only programs on this machine can connect."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def host_names(self) -> frozenset[str] | None:
+        """Host names (without port, lower case) to answer to; None: any."""
+        if "*" in self.allowed_hosts or not (self.allowed_hosts or self.listens_locally):
+            return None
+        names = [name.lower() for name in self.allowed_hosts]
+        if self.listens_locally:
+            names += ["localhost", "127.0.0.1", "[::1]", "::1", self.host.lower()]
+        return frozenset(names)
