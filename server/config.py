@@ -7,8 +7,6 @@ description). A value that is None, or "auto", is decided later by what it depen
 from __future__ import annotations
 
 import ipaddress
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +15,18 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from engine.config import KV_TYPES, ModelParameters
 from engine.errors import ConfigError
+from server.option_types import (
+    Addresses,
+    Positive,
+    Words,
+    named,
+    numbers,
+    on_off,
+    one_of,
+    split,
+    true_false_auto,
+    word_or_number,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -44,76 +54,6 @@ def _option(
     return Field(default, description=description, json_schema_extra=extra, **bounds)
 
 
-def _words(*words: str) -> BeforeValidator:
-    """Accept a number or one of `words`; one message instead of pydantic's one per member of the union."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, str) and value.strip().lower() in words:
-            return value.strip().lower()
-        try:
-            number = int(value) if not isinstance(value, bool) else -1
-        except (TypeError, ValueError):
-            number = -1
-        if number < 0:
-            raise ValueError(f"must be a number (0 or more) or {' or '.join(words)}")
-        return number
-
-    return BeforeValidator(check)
-
-
-def _true_false_auto(value: Any) -> Any:
-    if isinstance(value, str):
-        known = {"auto": "auto", "true": True, "1": True, "yes": True, "on": True}
-        known |= {"false": False, "0": False, "no": False, "off": False}
-        if value.strip().lower() not in known:
-            raise ValueError("must be auto, true or false")
-        return known[value.strip().lower()]
-    return value
-
-
-def _split(value: Any) -> Any:
-    """A list out of one string, as an environment variable has it: JSON, or divided by commas."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except ValueError as error:
-            raise ValueError(f"is not a JSON list: {error}") from None
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def _numbers(value: Any) -> Any:
-    parts = [_split(part) for part in value] if isinstance(value, list | tuple) else _split(value)
-    return [x for part in parts for x in (part if isinstance(part, list) else [part])]
-
-
-def _named(value: Any) -> Any:
-    """A YAML mapping `model: {name: path}` is the same as a list of NAME=PATH."""
-    return [f"{name}={path}" for name, path in value.items()] if isinstance(value, dict) else _split(value)
-
-
-def _known(words: tuple[str, ...]) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        if value not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
-        return value
-
-    return check
-
-
-def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"must be HOST:PORT, not {value!r}")
-    return value
-
-
-Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
-Addresses = Annotated[list[Annotated[str, AfterValidator(_address)]], NoDecode, BeforeValidator(_split)]
-Positive = Annotated[float, Field(gt=0, le=86400 * 365, allow_inf_nan=False)]
-
-
 class Settings(BaseSettings):
     """The options of `ggserve`, in the order in which --help and the sample file show them."""
 
@@ -127,7 +67,7 @@ class Settings(BaseSettings):
     )
 
     # --- model
-    model: Annotated[list[str], NoDecode, BeforeValidator(_named)] = _option(
+    model: Annotated[list[str], NoDecode, BeforeValidator(named)] = _option(
         [],
         "model",
         "GGUF file, or NAME=PATH to choose the name under which it is served (else the file's stem); "
@@ -152,13 +92,13 @@ class Settings(BaseSettings):
     )
 
     # --- devices
-    use_gpu: Annotated[bool | Literal["auto"], BeforeValidator(_true_false_auto)] = _option(
+    use_gpu: Annotated[bool | Literal["auto"], BeforeValidator(true_false_auto)] = _option(
         "auto",
         "devices",
         "auto: use one if there is one; true: fail without one; false: CPU only",
         "auto|true|false",
     )
-    gpu_layers: Annotated[int | Literal["all", "auto"], _words("all", "auto")] = _option(
+    gpu_layers: Annotated[int | Literal["all", "auto"], word_or_number("all", "auto")] = _option(
         "all",
         "devices",
         "layers on the GPU; all: fail if they do not fit; auto: as many as fit",
@@ -178,20 +118,20 @@ class Settings(BaseSettings):
     )
     no_mmap: bool = _option(False, "devices", "read the file into memory instead of mapping it")
     mlock: bool = _option(False, "devices", "keep the weights from being swapped out")
-    flash_attn: Literal["auto", "on", "off"] = _option(
+    flash_attn: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_off)] = _option(
         "auto", "devices", "flash attention; auto: where it is faster", "auto|on|off"
     )
 
     # --- batching
     parallel: int = _option(8, "batching", "sessions decoded together; more wait", "N", ge=1, le=1024)
-    kv_cells: Annotated[int | Literal["auto"], _words("auto")] = _option(
+    kv_cells: Annotated[int | Literal["auto"], word_or_number("auto", least=1)] = _option(
         "auto",
         "batching",
         "tokens in the cache that all sessions share; auto: parallel x context size, bounded by free "
         "memory, at least one whole session",
         "N|auto",
     )
-    kv_type: Annotated[str, AfterValidator(_known(KV_TYPES))] = _option(
+    kv_type: Annotated[str, AfterValidator(one_of(KV_TYPES))] = _option(
         "f16", "batching", f"number type of that cache: {', '.join(KV_TYPES)}", "TYPE"
     )
     batch_size: int = _option(
@@ -216,8 +156,11 @@ class Settings(BaseSettings):
     port: int = _option(
         8080, "server", "port to listen on; 0: any free one", "N", shared=False, ge=0, le=65535
     )
-    api_key: Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)] = _option(
-        [], "server", "key that clients must send (several: any of them)", "KEY"
+    api_key: Annotated[list[SecretStr], NoDecode, BeforeValidator(split)] = _option(
+        [],
+        "server",
+        "key that clients must send (any of several); a file is safer: others can see command lines",
+        "KEY",
     )
     api_key_file: Path | None = _option(
         None, "server", "file with one such key per line (# comments)", "PATH"
@@ -301,7 +244,7 @@ class Settings(BaseSettings):
     @field_validator("tensor_split", mode="before")
     @classmethod
     def _split_numbers(cls, value: Any) -> Any:
-        return _numbers(value)
+        return numbers(value)
 
     @model_validator(mode="after")
     def _together(self) -> Self:
