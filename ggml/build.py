@@ -1,0 +1,222 @@
+"""Build the pinned ggml into the user's cache: `python ggml/build.py` prints the directory of the libraries.
+
+The result is keyed by everything that goes into it (pin, CMake files, options, compiler, CPU features), so
+that it is compiled once and a rebuild of the Python side takes seconds.
+
+GGSERVE_BACKENDS  comma-separated: cpu, cuda, clblast, vulkan, rpc, metal, opencl (cpu is always there)
+GGSERVE_NATIVE    0: run on any CPU of this kind, by building every variant of the CPU module (slow)
+GGSERVE_CACHE     where sources and libraries are kept
+GGML_SOURCE_DIR   another ggml than the pinned one, for trying things out
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ggml import cpu, fetch
+from ggml.fetch import HERE, PIN, BuildError, say
+
+BACKENDS = ("cpu", "cuda", "clblast", "vulkan", "rpc", "metal", "opencl")
+# Environment that CMake or backends.cmake reads, hence part of the key.
+ENVIRONMENT = (
+    *("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "CMAKE_ARGS", "CUDAARCHS", "CUDACXX", "VULKAN_SDK"),
+    *("CUDA_PATH", "CUDA_INCLUDE_PATH", "CUDA_LIB_PATH", "MACOSX_DEPLOYMENT_TARGET", "ARCHFLAGS"),
+    *("OPENCL_PATH", "OPENCL_INCLUDE_PATH", "OPENCL_LIB_PATH"),
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    """Where the result lies and what to compile and link extensions with."""
+
+    lib: Path  # the shared libraries, nothing else
+    include: Path
+    key: str
+    native: bool
+
+    def libraries(self) -> list[Path]:
+        return sorted(path for path in self.lib.iterdir() if path.is_file())
+
+
+def backends(text: str | None = None) -> list[str]:
+    """GGSERVE_BACKENDS, checked; `cpu` always comes first."""
+    if text is None:
+        text = os.environ.get("GGSERVE_BACKENDS", "")
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    if not names:
+        names = ["metal"] if sys.platform == "darwin" else []
+    for name in names:
+        if name not in BACKENDS:
+            raise BuildError(f"GGSERVE_BACKENDS: unknown backend '{name}'; known are {', '.join(BACKENDS)}")
+    if "clblast" in names:
+        raise BuildError("GGSERVE_BACKENDS: the clblast backend is not there yet; use cpu, cuda or opencl")
+    return ["cpu", *dict.fromkeys(name for name in names if name != "cpu")]
+
+
+def native() -> bool:
+    """Whether to build for this very CPU (the default) or for any of its kind (GGSERVE_NATIVE=0)."""
+    value = os.environ.get("GGSERVE_NATIVE", "1").strip().lower()
+    if value not in ("0", "1", "false", "true", "off", "on"):
+        raise BuildError(f"GGSERVE_NATIVE={value}: must be 0 or 1")
+    return value in ("1", "true", "on")
+
+
+def jobs() -> int:
+    """Processors we may use; CMAKE_BUILD_PARALLEL_LEVEL overrides."""
+    if text := os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL"):
+        return max(1, int(text))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def compiler() -> str:
+    """The first line of the C++ compiler's --version."""
+    command = (os.environ.get("CXX") or "c++").split()
+    try:
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        if os.name == "nt":
+            return "msvc"
+        raise BuildError(
+            f"no C++ compiler: '{command[0]}' does not run; install one (Debian, Ubuntu: apt install g++)"
+        ) from None
+    return done.stdout.partition("\n")[0]
+
+
+def digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def fingerprint(ggml: Path) -> str:
+    """What identifies the source: the pin, or for GGML_SOURCE_DIR the files as they are now."""
+    if not os.environ.get("GGML_SOURCE_DIR"):
+        return PIN["sha256"]
+    files = sorted(path for path in ggml.rglob("*") if path.is_file())
+    return digest(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
+
+
+def follow(command: list[str], log: Path, what: str, env: dict[str, str]) -> None:
+    """Run `command` into `log`, with a line every few seconds; on failure show the end of the log."""
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env
+    )
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    start = last = time.monotonic()
+    steps, ended = "", False
+    with log.open("a") as file, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
+        while not ended:
+            try:
+                line = lines.get(timeout=1)
+            except queue.Empty:
+                pass
+            else:
+                ended = line is None
+                file.write(line or "")
+                if match := re.match(r"\[\s*(\d+)(?:/(\d+)|%)\]", line or ""):
+                    done, total = match.groups()
+                    steps = f": {done} of {total} steps" if total else f": {done} %"
+            if time.monotonic() - last >= 3:
+                last = time.monotonic()
+                say(f"{what}{steps}, {last - start:.0f} s")
+        status = process.wait()
+    if status:
+        tail = log.read_text().splitlines()
+        errors = [i for i, line in enumerate(tail) if "error" in line.lower() or "FAILED" in line]
+        begin = max(0, min(errors[0] if errors else len(tail) - 30, len(tail) - 5))
+        print("\n".join(tail[begin : begin + 40]), file=sys.stderr)
+        raise BuildError(f"{what} failed; the whole log is {log}")
+
+
+def compile_ggml(ggml: Path, options: dict[str, str], work: Path) -> None:
+    """Configure and build into work/lib."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    # ggml asks git for a commit; what it would find is the repository around the cache, if any.
+    env = {**os.environ, "GIT_DIR": str(work / "no-repository"), "NINJA_STATUS": "[%f/%t] "}
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        raise BuildError("no cmake: install it (pip install cmake)")
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    defines = [f"-D{name}={value}" for name, value in options.items()]
+    extra = os.environ.get("CMAKE_ARGS", "").split()
+    log = work / "build.log"
+    configure = [cmake, "-S", str(HERE), "-B", str(work), *generator, f"-DGGML_DIR={ggml}", *defines, *extra]
+    follow(configure, log, "configuring", env)
+    follow([cmake, "--build", str(work), "--config", "Release", "-j", str(jobs())], log, "compiling", env)
+
+
+def build() -> Built:
+    """The libraries for the current environment, compiled unless the cache has them."""
+    names, is_native = backends(), native()
+    version = compiler()
+    ggml = fetch.ggml_dir()
+    options = {"CMAKE_BUILD_TYPE": "Release", "GGSERVE_BACKENDS": ";".join(names)}
+    options |= cpu.cmake_options() if is_native else {"GGML_CPU_ALL_VARIANTS": "ON"}
+    inputs = [fingerprint(ggml), version, sys.platform, *(f"{k}={v}" for k, v in options.items())]
+    inputs += [f"{name}={os.environ[name]}" for name in ENVIRONMENT if os.environ.get(name)]
+    inputs += [path.read_text() for path in sorted(HERE.glob("**/CMakeLists.txt")) + sorted(HERE.glob("*.cmake"))]
+    key = digest(inputs)
+    target = fetch.cache_dir() / "ggml" / f"{PIN['ggml']}-{key}"
+    result = Built(target, ggml / "include", key, is_native)
+    if target.is_dir():
+        return result
+    with fetch.locked(f"build-{key}"):
+        if target.is_dir():
+            return result
+        say(f"compiling ggml {PIN['ggml']} for {', '.join(names)} with {jobs()} jobs (once; kept in {target})")
+        start = time.monotonic()
+        work = fetch.cache_dir() / "build" / key
+        compile_ggml(ggml, options, work)
+        collect(work / "lib", target, {"key": key, "compiler": version, **PIN, **options})
+        shutil.rmtree(work, ignore_errors=True)
+        say(f"compiled in {time.monotonic() - start:.0f} s")
+    return result
+
+
+def collect(lib: Path, target: Path, facts: dict[str, str]) -> None:
+    """Move the libraries from the build tree to their place, all at once."""
+    found = [p for p in lib.rglob("*") if p.suffix in (".so", ".dylib", ".dll", ".lib", ".metallib")]
+    stage = target.with_name(f"{target.name}.{os.getpid()}")
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(parents=True)
+    for path in found:
+        shutil.copy2(path, stage / path.name)
+    (stage / "build.json").write_text(json.dumps(facts, indent=2) + "\n")
+    stage.rename(target)
+
+
+def main() -> None:
+    try:
+        print(build().lib)
+    except BuildError as error:
+        fetch.fail(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What the CPU of this machine can do, in the words of ggml's build options."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+# ggml option (without GGML_) -> the flags of /proc/cpuinfo that it needs
+X86 = {
+    "SSE42": "sse4_2",
+    "AVX": "avx",
+    "AVX2": "avx2",
+    "BMI2": "bmi2",
+    "FMA": "fma",
+    "F16C": "f16c",
+    "AVX_VNNI": "avx_vnni",
+    "AVX512": "avx512f avx512cd avx512vl avx512dq avx512bw",
+    "AVX512_VBMI": "avx512vbmi",
+    "AVX512_VNNI": "avx512_vnni",
+    "AVX512_BF16": "avx512_bf16",
+    "AMX_TILE": "amx_tile",
+    "AMX_INT8": "amx_int8",
+    "AMX_BF16": "amx_bf16",
+}
+# -march extension -> the feature of /proc/cpuinfo that it needs
+ARM = {"dotprod": "asimddp", "fp16": "asimdhp", "i8mm": "i8mm", "sve": "sve"}
+
+
+def flags(cpuinfo: str) -> set[str]:
+    """The features that every processor of the machine has."""
+    lines = [
+        set(line.partition(":")[2].split())
+        for line in cpuinfo.splitlines()
+        if line.partition(":")[0].strip() in ("flags", "Features")
+    ]
+    return set.intersection(*lines) if lines else set()
+
+
+def x86_features(present: set[str]) -> list[str]:
+    found = [name for name, needs in X86.items() if present >= set(needs.split())]
+    if "AVX512" not in found:  # its extensions build on it
+        found = [name for name in found if not name.startswith("AVX512")]
+    return found
+
+
+def arm_arch(present: set[str]) -> str:
+    extensions = [name for name, needs in ARM.items() if needs in present]
+    return "+".join(["armv8.2-a" if extensions else "armv8-a", *extensions])
+
+
+def cmake_options() -> dict[str, str]:
+    """Options that build ggml for exactly this CPU; {} where ggml's defaults are the best we know."""
+    if not sys.platform.startswith("linux"):
+        return {}
+    present = flags(Path("/proc/cpuinfo").read_text(errors="replace"))
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64", "i686") and present:
+        return {"GGSERVE_CPU": ";".join(x86_features(present)) or "none"}
+    if machine in ("aarch64", "arm64") and present:
+        return {"GGML_CPU_ARM_ARCH": arm_arch(present)}
+    return {}

@@ -1,0 +1,17 @@
+"""Where the bundled model is: beside this file when installed (setup.py copies it), in models/ of a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+NAME = "stories.gguf"
+
+
+def bundled_model() -> Path:
+    """The model that is served when none is named."""
+    here = Path(__file__).resolve().parent
+    places = (here / "models" / NAME, here.parent / "models" / NAME)
+    for path in places:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"the bundled model is missing ({places[0]}); reinstall ggserve or name one with --model")
