@@ -112,3 +112,14 @@ class EngineStats(msgspec.Struct, kw_only=True):
     evicted_cells: int = 0
     compute_ms: float = 0.0  # inside ggml
     step_ms: float = 0.0  # whole steps
+
+
+class RequestInfo(msgspec.Struct, kw_only=True):
+    """One request that a scheduler has, as listed to an operator."""
+
+    id: str
+    state: str  # queued | prefill | decode | paused
+    n_prompt: int
+    n_generated: int
+    age_ms: float
+    model: str = ""  # filled in by the server

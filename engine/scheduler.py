@@ -1,0 +1,376 @@
+"""Continuous batching: in every step, which tokens of which sessions are computed together.
+
+Decode rows of all running sessions come first, then prompts in order of arrival, at most one chunk each, in
+what is left of the batch. So a long prompt delays the running streams by one chunk per step at most. Plain
+policy: nothing here knows ggml, and all of it runs in the one thread that owns the runner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from copy import copy
+from heapq import heapify, heappop, heappush
+from time import monotonic
+from typing import Any
+
+from engine.admission import Admission
+from engine.config import SchedulerConfig
+from engine.errors import ConfigError, ContextOverflowError, GgmlError
+from engine.pool import CellPool
+from engine.prefix import PrefixIndex
+from engine.session import CachedSequence, Rows, Runner, Session, TokenSampler
+from engine.types import Emission, EngineStats, FinishReason, Request, RequestInfo, Token
+
+__all__ = ["Rows", "Runner", "Scheduler"]
+
+SamplerFactory = Callable[..., TokenSampler]
+
+
+def _compiled_sampler(*args: Any, **kwargs: Any) -> TokenSampler:
+    # Imported late: the policy also works, and is tested, without the compiled extension.
+    from engine.sampler import Sampler
+
+    sampler: TokenSampler = Sampler(*args, **kwargs)
+    return sampler
+
+
+class Scheduler:
+    """Runs requests on one model. `submit`, then `step` until `has_work` is false.
+
+    prefix: the index to share with other users of the pool; a new one by default.
+    sampler_factory: called like `engine.sampler.Sampler`.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        pool: CellPool,
+        config: SchedulerConfig,
+        sampler_factory: SamplerFactory | None = None,
+        *,
+        prefix: PrefixIndex | None = None,
+    ) -> None:
+        if not 1 <= config.parallel <= config.max_batch_tokens:
+            raise ConfigError(
+                f"parallel ({config.parallel}) must lie between 1 and max_batch_tokens "
+                f"({config.max_batch_tokens}): every running session has a row in each batch"
+            )
+        if not 2 <= config.n_ctx <= pool.n_cells:
+            raise ConfigError(
+                f"a session of {config.n_ctx} tokens must fit the KV cache of {pool.n_cells} cells; "
+                f"raise --kv-cells or lower --context-size"
+            )
+        self.config = config
+        self.pool = pool
+        self.prefix = prefix if prefix is not None else PrefixIndex(pool)
+        self._runner = runner
+        self._sampler_factory = sampler_factory or _compiled_sampler
+        self._admission = Admission(pool, self.prefix, config.parallel)
+        self._sessions: dict[str, Session] = {}
+        self._deadlines: list[tuple[float, int, Session]] = []
+        self._out: list[Emission] = []
+        self._batch: list[Session] = []
+        self._rows: list[Rows] = []
+        self._n_submitted = 0
+        self._counters = EngineStats(cells_total=pool.n_cells)
+
+    # ** requests **
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. Raises ConfigError or ContextOverflowError if it can never run."""
+        config, n_vocab = self.config, self._runner.n_vocab
+        if request.id in self._sessions:
+            raise ConfigError(f"a request with the id {request.id!r} is running already")
+        if not request.prompt:
+            raise ConfigError("the prompt is empty; feed at least one token")
+        if request.n_batch < 1:
+            raise ConfigError(f"n_batch is {request.n_batch}; it must be at least 1")
+        for ids in (request.prompt, request.generated):
+            if ids and not (min(ids) >= 0 and max(ids) < n_vocab):
+                bad = next(i for i in ids if not 0 <= i < n_vocab)
+                raise ConfigError(f"token id {bad} is outside of the vocabulary of {n_vocab} tokens")
+        if len(request.prompt) >= config.n_ctx:
+            raise ContextOverflowError(len(request.prompt), config.n_ctx)
+        self._n_submitted += 1
+        session = Session(
+            request,
+            self.pool,
+            self.prefix if request.cache_prompt else None,
+            seq=self._n_submitted,
+            n_ctx=config.n_ctx,
+            max_batch_tokens=config.max_batch_tokens,
+            eog_ids=config.eog_ids,
+            now=monotonic(),
+        )
+        self._sessions[session.id] = session
+        reason = self._finish_reason(session) if request.generated else None
+        if reason is not None:  # it was resumed after its last token
+            self._finish(session, reason)
+            return
+        self._admission.move(session, self._admission.waiting)
+        if request.deadline_ms is not None:
+            heappush(self._deadlines, (request.deadline_ms, session.seq, session))
+
+    def cancel(self, request_id: str) -> bool:
+        """End a request and free its cells at once. The next step tells its end. False: no such request."""
+        session = self._sessions.get(request_id)
+        if session is None:
+            return False
+        self._finish(session, FinishReason.CANCELLED)
+        return True
+
+    def pause(self, request_id: str) -> bool:
+        """Stop computing a request, whose client is slow. It keeps its cells while others need none."""
+        session = self._sessions.get(request_id)
+        if session is None:
+            return False
+        self._admission.move(session, self._admission.parked)
+        return True
+
+    def resume(self, request_id: str) -> bool:
+        """Go on with a paused request, before those that arrived after it."""
+        session = self._sessions.get(request_id)
+        if session is None:
+            return False
+        if session.queue is self._admission.parked:
+            self._admission.move(session, self._admission.waiting)
+        return True
+
+    def close(self) -> None:
+        """Drop all requests without a word."""
+        for session in list(self._sessions.values()):
+            self._finish(session, FinishReason.CANCELLED)
+        self._out = []
+
+    # ** steps **
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` would do something now."""
+        admission = self._admission
+        if admission.running or admission.waiting or self._out:
+            return True
+        deadline = self.next_deadline_ms
+        return deadline is not None and deadline <= monotonic() * 1e3
+
+    @property
+    def next_deadline_ms(self) -> float | None:
+        """When `has_work` turns true by itself: the first deadline, in ms of time.monotonic."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][2].queue is None:
+            heappop(deadlines)
+        return deadlines[0][0] if deadlines else None
+
+    def step(self) -> list[Emission]:
+        """Compute one batch; return what is new for each session."""
+        started = monotonic()
+        self._schedule(started)
+        if self._rows and self._run():
+            self._postprocess(monotonic())
+        self._counters.steps += 1
+        self._counters.step_ms += (monotonic() - started) * 1e3
+        out, self._out = self._out, []
+        return out
+
+    def _schedule(self, now: float) -> None:
+        """Fill the batch: sessions and, beside them, their rows."""
+        if self._deadlines:
+            self._expire(now)
+        admission, pool = self._admission, self.pool
+        batch, rows = self._batch, self._rows
+        batch.clear()
+        rows.clear()
+        if admission.waiting:
+            admission.admit()
+        running = admission.running
+        while pool.n_free < len(running):
+            starved = admission.make_room()
+            if starved is not None:
+                self._finish(starved, FinishReason.ERROR, error=self._starved_text())
+        prefill: list[Session] = []
+        for session in running:
+            tokens, n_past = session.tokens, session.n_past
+            if len(tokens) - n_past == 1:
+                session.grow(1)
+                batch.append(session)
+                rows.append(Rows([tokens[n_past]], session.cells, n_past, True))
+            else:
+                prefill.append(session)
+        budget = self.config.max_batch_tokens - len(rows)
+        for session in prefill:
+            if not budget:
+                break
+            budget -= self._schedule_chunk(session, budget, now)
+        for session in batch:
+            if session.started_at is None:
+                session.started_at = now
+
+    def _schedule_chunk(self, session: Session, budget: int, now: float) -> int:
+        """Add the next chunk of a prompt; return its size. A chunk shrinks to the cells there are."""
+        if not session.n_past:
+            if not self._admission.may_start(session):
+                return 0
+            cached = session.attach()
+            if session.cached_n is None:
+                session.cached_n = min(cached, session.n_prompt - 1)
+                self._counters.cached_tokens += session.cached_n
+        pool, n_past = self.pool, session.n_past
+        n = min(session.n_pending, session.n_batch, budget)
+        if n > pool.n_free:
+            self.prefix.evict(n - pool.n_free)
+            n = min(n, pool.n_free)
+            if not n:
+                return 0
+        session.grow(n)
+        chunk = session.tokens[n_past : n_past + n].tolist()
+        self._batch.append(session)
+        self._rows.append(Rows(chunk, session.cells, n_past, n == session.n_pending))
+        return n
+
+    def _run(self) -> bool:
+        """Compute the batch. If that fails, its sessions end, and what they computed is not trusted."""
+        rows = self._rows
+        try:
+            n_logits = self._runner.forward(rows)
+            expected = sum(row.logits for row in rows)
+            if n_logits != expected:
+                raise GgmlError(f"the runner gave {n_logits} rows of logits instead of {expected}")
+        except Exception as error:
+            for session in self._batch:
+                self._finish(session, FinishReason.ERROR, error=str(error) or repr(error))
+            return False
+        except BaseException:  # an interrupt: the batch can be computed again
+            for session in self._batch:
+                session.trim()
+            raise
+        self._counters.compute_ms += self._runner.compute_ms
+        return True
+
+    def _postprocess(self, now: float) -> None:
+        """Count what was computed, share prompts, and sample."""
+        counters = self._counters
+        i = 0
+        for session, row in zip(self._batch, self._rows, strict=True):
+            n_past = row.n_past + len(row.tokens)
+            session.n_past = n_past
+            if row.n_past < session.n_prompt:
+                counters.prompt_tokens += min(n_past, session.n_prompt) - row.n_past
+                session.publish()
+            if row.logits:
+                self._sample(session, i, now)
+                i += 1
+            elif session.first_token_at is None:
+                self._out.append(Emission(id=session.id, processed=min(n_past, session.n_prompt)))
+
+    def _sample(self, session: Session, i: int, now: float) -> None:
+        """Choose the next token of a session from row `i` of the logits."""
+        if len(session.tokens) >= session.n_end:  # max_tokens is 0: it only fills the prefix cache
+            self._finish(session, FinishReason.LENGTH)
+            return
+        try:
+            sampler = session.sampler or self._make_sampler(session)
+            token = sampler.sample(self._runner.logits(i), None)
+        except Exception as error:
+            self._finish(session, FinishReason.ERROR, error=str(error) or repr(error))
+            return
+        session.tokens.append(token.id)
+        self._counters.predicted_tokens += 1
+        timings = None
+        if session.first_token_at is None:
+            session.first_token_at = now
+            timings = session.timings(now)
+        reason = self._finish_reason(session)
+        if reason is None:
+            self._out.append(Emission(id=session.id, tokens=[token], timings=timings))
+        else:
+            self._finish(session, reason, [token])
+
+    def _make_sampler(self, session: Session) -> TokenSampler:
+        request = session.request
+        session.sampler = self._sampler_factory(
+            request.params,
+            self._runner.n_vocab,
+            self.config.eog_ids,
+            history=session.tokens[:],
+            n_generated=session.n_generated,
+            mu=request.mu,
+        )
+        return session.sampler
+
+    @staticmethod
+    def _finish_reason(session: Session) -> FinishReason | None:
+        """Whether the last generated token ends the session."""
+        n = len(session.tokens)
+        if session.tokens[-1] in session.stop_ids and n > session.min_end:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if n >= session.n_end else None
+
+    def _finish(
+        self,
+        session: Session,
+        reason: FinishReason,
+        tokens: list[Token] | None = None,
+        error: str | None = None,
+    ) -> None:
+        """End a session: its cells go to the prefix cache, or away if they may be wrong."""
+        timings = session.timings(monotonic())
+        session.release(keep=reason is not FinishReason.ERROR)
+        self._admission.move(session, None)
+        del self._sessions[session.id]
+        if len(self._deadlines) > 2 * len(self._sessions) + 64:  # most of them are of finished sessions
+            self._deadlines = [entry for entry in self._deadlines if entry[2].queue is not None]
+            heapify(self._deadlines)
+        self._out.append(
+            Emission(id=session.id, tokens=tokens or [], finish=reason, error=error, timings=timings)
+        )
+
+    def _expire(self, now: float) -> None:
+        while (deadline := self.next_deadline_ms) is not None and deadline <= now * 1e3:
+            self._finish(heappop(self._deadlines)[2], FinishReason.TIMEOUT)
+
+    def _starved_text(self) -> str:
+        return (
+            f"the KV cache of {self.pool.n_cells} cells is held by sessions outside of the scheduler; "
+            f"close some of them"
+        )
+
+    # ** observation **
+
+    def stats(self) -> EngineStats:
+        """Gauges of this moment and counters since the start."""
+        counters, admission = self._counters, self._admission
+        counters.running = len(admission.running) + len(admission.parked)
+        counters.waiting = len(admission.waiting)
+        counters.cells_cached = self.prefix.n_evictable
+        counters.cells_used = self.pool.n_cells - self.pool.n_free - self.prefix.n_evictable
+        counters.preemptions = admission.n_preempted
+        counters.evicted_cells = self.prefix.n_evicted
+        return copy(counters)
+
+    def requests(self) -> list[RequestInfo]:
+        """What runs and waits, in order of arrival."""
+        now = monotonic()
+        return [
+            RequestInfo(
+                id=session.id,
+                state=self._state(session),
+                n_prompt=session.n_prompt,
+                n_generated=session.n_generated,
+                age_ms=(now - session.submitted_at) * 1e3,
+            )
+            for session in self._sessions.values()
+        ]
+
+    def check(self, others: Iterable[CachedSequence] = ()) -> None:
+        """Raise AssertionError if a cell has not exactly one owner, or a count is wrong.
+
+        others: sequences outside of this scheduler that use the same pool.
+        """
+        self._admission.check(others)
+
+    def _state(self, session: Session) -> str:
+        if session.queue is self._admission.parked:
+            return "paused"
+        if session.queue is self._admission.waiting:
+            return "queued"
+        return "prefill" if session.n_pending > 1 else "decode"

@@ -1,0 +1,204 @@
+"""One sequence of tokens and the cells that hold it, and what a runner is asked to compute of it."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from engine.pool import CellPool
+from engine.prefix import Node, PrefixIndex
+from engine.types import Request, Timings, Token
+
+
+class Rows(NamedTuple):
+    """The next tokens of one sequence, to be computed in one batch with others.
+
+    cells: the sequence's whole table, cells[p] holds position p; it covers the new tokens as well, so
+        len(cells) == n_past + len(tokens). Several sequences may share the cells of a common beginning.
+    logits: whether the logits of the last token are wanted.
+    """
+
+    tokens: list[int]
+    cells: array[int]
+    n_past: int
+    logits: bool
+
+
+class Runner(Protocol):
+    """Computes batches. Only the thread that owns the scheduler calls it."""
+
+    @property
+    def n_vocab(self) -> int: ...
+
+    @property
+    def compute_ms(self) -> float:
+        """What the last forward took."""
+
+    def forward(self, rows: Sequence[Rows]) -> int:
+        """Compute one batch; return its number of logits rows (those asked for, in order)."""
+
+    def logits(self, i: int) -> Any:
+        """Row `i` of the last forward: float32 [n_vocab], valid until the next forward."""
+
+
+class TokenSampler(Protocol):
+    """`engine.sampler.Sampler`, or what takes its place in tests."""
+
+    def sample(self, logits: Any, mask: Any = None) -> Token: ...
+
+
+class CachedSequence:
+    """Tokens, of which the first `n_past` are computed, and the cells that hold those.
+
+    The first `n_shared` cells belong to the prefix index (`node`, where they end, is locked), the others to
+    this sequence alone. `index` None: it neither reads the index nor leaves anything in it.
+    """
+
+    __slots__ = ("cells", "index", "n_past", "n_shared", "node", "pool", "tokens")
+
+    def __init__(self, pool: CellPool, index: PrefixIndex | None, tokens: Sequence[int] = ()) -> None:
+        self.pool = pool
+        self.index = index
+        self.tokens = array("i", tokens)
+        self.cells = array("i")
+        self.n_past = 0
+        self.n_shared = 0
+        self.node: Node | None = None
+
+    @property
+    def n_pending(self) -> int:
+        """Tokens still to be computed."""
+        return len(self.tokens) - self.n_past
+
+    def attach(self) -> int:
+        """Start with the longest cached prefix. The last token is never part of it: its logits are wanted."""
+        if self.index is not None:
+            match = self.index.acquire(self.tokens, len(self.tokens) - 1)
+            self.node, self.cells = match.node, match.cells
+            self.n_past = self.n_shared = match.n
+        return self.n_past
+
+    def grow(self, n: int) -> None:
+        """Cells for the next `n` tokens."""
+        cells = self.cells
+        after = cells[-1] if cells else -1
+        if n == 1:
+            cells.append(self.pool.alloc_one(after))
+        else:
+            cells.extend(self.pool.alloc(n, after))
+
+    def trim(self) -> None:
+        """Give back the cells whose tokens were not computed."""
+        if len(self.cells) > self.n_past:
+            self.pool.free(self.cells[self.n_past :])
+            del self.cells[self.n_past :]
+
+    def publish(self) -> None:
+        """Let others use what is computed."""
+        if self.index is not None and self.n_past > self.n_shared:
+            self.node = self.index.insert(self.tokens, self.cells, self.n_past, self.node, self.n_shared)
+            self.n_shared = self.n_past
+
+    def truncate(self, n: int) -> None:
+        """Forget all but the first `n` tokens."""
+        self.n_past = min(self.n_past, n)
+        self.pool.free(self.cells[max(self.n_past, self.n_shared) :])
+        del self.cells[self.n_past :], self.tokens[n:]
+        if n < self.n_shared and self.index is not None and self.node is not None:
+            # Hold just the part that is left: what follows would else be inserted behind the old end.
+            match = self.index.acquire(self.tokens)
+            self.index.release(self.node)
+            self.node, self.cells = match.node, match.cells
+            self.n_past = self.n_shared = match.n
+
+    def release(self, *, keep: bool = True) -> None:
+        """Give all cells back; what is computed stays in the index, unless not to `keep` it."""
+        self.trim()
+        if keep:
+            self.publish()
+        self.pool.free(self.cells[self.n_shared :])
+        if self.node is not None and self.index is not None:
+            if keep:
+                self.index.release(self.node)
+            else:
+                self.index.forget(self.node)
+        self.node, self.cells = None, array("i")
+        self.n_past = self.n_shared = 0
+
+
+class Session(CachedSequence):
+    """One request on its way through the scheduler. Progress is told by counting tokens."""
+
+    __slots__ = (
+        "cached_n",
+        "first_token_at",
+        "id",
+        "leader",
+        "leader_n",
+        "min_end",
+        "n_batch",
+        "n_end",
+        "n_prompt",
+        "queue",
+        "request",
+        "sampler",
+        "seq",
+        "started_at",
+        "stop_ids",
+        "submitted_at",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        pool: CellPool,
+        index: PrefixIndex | None,
+        *,
+        seq: int,
+        n_ctx: int,
+        max_batch_tokens: int,
+        eog_ids: frozenset[int],
+        now: float,
+    ) -> None:
+        super().__init__(pool, index, request.prompt)
+        self.tokens.extend(request.generated)
+        params = request.params
+        self.request = request
+        self.id = request.id
+        self.seq = seq  # order of arrival, which is the order of precedence
+        self.n_prompt = len(request.prompt)
+        self.n_end = n_ctx if params.max_tokens is None else min(n_ctx, self.n_prompt + params.max_tokens)
+        self.min_end = self.n_prompt + params.min_tokens  # no stop id ends it before
+        self.n_batch = min(request.n_batch, max_batch_tokens)
+        self.stop_ids = frozenset() if params.ignore_eos else eog_ids
+        if params.stop_token_ids:
+            self.stop_ids = self.stop_ids.union(params.stop_token_ids)
+        self.queue: list[Session] | None = None  # the list of the scheduler that holds it
+        self.sampler: TokenSampler | None = None
+        self.leader: Session | None = None  # see Admission.may_start
+        self.leader_n = 0
+        self.cached_n: int | None = None
+        self.submitted_at = now
+        self.started_at: float | None = None
+        self.first_token_at: float | None = None
+
+    @property
+    def n_generated(self) -> int:
+        return len(self.tokens) - self.n_prompt
+
+    def timings(self, now: float) -> Timings:
+        """What it cost until `now`, in seconds of time.monotonic."""
+        started = now if self.started_at is None else self.started_at
+        first = now if self.first_token_at is None else self.first_token_at
+        cached_n = self.cached_n or 0
+        n_prompt = self.n_prompt if self.first_token_at is not None else min(self.n_past, self.n_prompt)
+        return Timings(
+            queue_ms=(started - self.submitted_at) * 1e3,
+            prompt_n=max(0, n_prompt - cached_n),
+            cached_n=cached_n,
+            prompt_ms=(first - started) * 1e3,
+            predicted_n=self.n_generated,
+            predicted_ms=(now - first) * 1e3,
+            n_batch=self.n_batch,
+        )

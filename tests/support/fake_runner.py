@@ -1,0 +1,214 @@
+"""A deterministic 'model' without ggml, whose logits depend on what is really in the cells.
+
+Each cell remembers the token and position written to it and a digest of everything before it *as read
+through the cell table at that time*: like real keys and values, which depend on the whole context. Logits
+are a function of all that is read back. A wrong, overwritten or stale cell so changes the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+
+from engine.config import SchedulerConfig
+from engine.pool import CellPool
+from engine.scheduler import Scheduler
+from engine.session import Rows
+from engine.types import Emission, FinishReason, InferenceParameters, Request, Token
+
+N_VOCAB = 40
+EOG = 0
+
+
+def digest(*parts: object) -> int:
+    """A 64-bit number that depends on every part, the same in each process."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big")
+
+
+def logits_of(state: int) -> array[float]:
+    """Logits from a digest: 8 scattered tokens stand out, end-of-generation rarely does."""
+    row = array("f", bytes(4 * N_VOCAB))
+    for i in range(8):
+        row[(state >> (8 * i)) % N_VOCAB] += 1 + i
+    if state % 4:
+        row[EOG] = -1
+    return row
+
+
+class Model:
+    """The same model without cells: what every text is compared with."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], int] = {}
+
+    def state(self, tokens: Sequence[int]) -> int:
+        state = 0
+        for position, token in enumerate(tokens):
+            state = digest(state, token, position)
+        return state
+
+    def continuation(
+        self, prompt: Sequence[int], params: InferenceParameters, n_ctx: int
+    ) -> tuple[list[int], FinishReason]:
+        """The generated ids of a greedy or seeded request that runs alone, and why it ends."""
+        sampler = FakeSampler(params, N_VOCAB, {EOG})
+        state, out = self.state(prompt), []
+        n_max = n_ctx - len(prompt)
+        if params.max_tokens is not None:
+            n_max = min(n_max, params.max_tokens)
+        while len(out) < n_max:
+            token = sampler.sample(memoryview(logits_of(state))).id
+            state = digest(state, token, len(prompt) + len(out))
+            out.append(token)
+            stop = token in params.stop_token_ids or (token == EOG and not params.ignore_eos)
+            if stop and len(out) > params.min_tokens:
+                return out, FinishReason.STOP
+        return out, FinishReason.LENGTH
+
+
+class FakeRunner:
+    """Keeps cells as described above, and refuses batches that a real runner could not compute."""
+
+    def __init__(self, n_cells: int, max_batch_tokens: int) -> None:
+        self.n_vocab = N_VOCAB
+        self.compute_ms = 0.0
+        self.max_batch_tokens = max_batch_tokens
+        self.cells: list[tuple[int, int, int] | None] = [None] * n_cells  # token, position, digest
+        self.batches: list[list[Rows]] = []
+        self.fail_next: Exception | None = None
+        self._logits: list[array[float]] = []
+
+    def forward(self, rows: Sequence[Rows]) -> int:
+        assert rows
+        assert sum(len(row.tokens) for row in rows) <= self.max_batch_tokens
+        written = [cell for row in rows for cell in row.cells[row.n_past :]]
+        assert len(set(written)) == len(written), "two tokens are written to one cell"
+        for row in rows:
+            assert len(row.cells) == row.n_past + len(row.tokens) > row.n_past
+            assert set(row.cells[: row.n_past]).isdisjoint(written), "a cell is read and written in one batch"
+        self.batches.append([row._replace(cells=row.cells[:]) for row in rows])
+        self._logits = []
+        if self.fail_next is not None:
+            for cell in written:  # half-done work
+                self.cells[cell] = None
+            error, self.fail_next = self.fail_next, None
+            raise error
+        for row in rows:
+            for p, token in enumerate(row.tokens, row.n_past):
+                self.cells[row.cells[p]] = (token, p, digest(self._read(row, p), token, p))
+            if row.logits:
+                self._logits.append(logits_of(self._read(row, len(row.cells))))
+        self.compute_ms = 1.0
+        return len(self._logits)
+
+    def logits(self, i: int) -> memoryview:
+        return memoryview(self._logits[i])
+
+    def _read(self, row: Rows, n: int) -> int:
+        """The digest of the first `n` positions as the cells hold them now."""
+        state = 0
+        for p in range(n):
+            content = self.cells[row.cells[p]]
+            if content is None:
+                return digest("empty cell", row.cells[p])
+            token, position, stored = content
+            state = digest(state, token, position)
+            if stored != state or position != p:
+                return digest("wrong cell", content)
+        return state
+
+
+class FakeSampler:
+    """Greedy for temperature 0, else drawn by seed and index; bans as `engine.sampler.Sampler` does."""
+
+    def __init__(
+        self,
+        params: InferenceParameters,
+        n_vocab: int,
+        eog_ids: frozenset[int] | set[int],
+        history: Sequence[int] = (),
+        n_generated: int = 0,
+        mu: float | None = None,
+    ) -> None:
+        if params.temperature < 0:
+            raise ValueError("temperature must not be negative")
+        self.params, self.eog_ids = params, eog_ids
+        self.history, self.n_generated, self.mu = list(history), n_generated, mu
+
+    def sample(self, logits: memoryview, mask: memoryview | None = None) -> Token:
+        row = list(logits)
+        if self.params.ignore_eos or self.n_generated < self.params.min_tokens:
+            for i in self.eog_ids:
+                row[i] = float("-inf")
+        if self.params.temperature:
+            row = [x + digest(self.params.seed, self.n_generated, i) % 8 for i, x in enumerate(row)]
+        best = max(range(len(row)), key=row.__getitem__)
+        self.n_generated += 1
+        self.history.append(best)
+        mu = None if self.mu is None else self.mu + 1
+        self.mu = mu
+        return Token(id=best, logprob=float(logits[best]), mu=mu)
+
+
+GREEDY = InferenceParameters(temperature=0.0, max_tokens=8)
+
+
+def make_scheduler(
+    n_cells: int = 256, *, parallel: int = 8, n_ctx: int = 64, max_batch_tokens: int = 32
+) -> tuple[Scheduler, FakeRunner]:
+    """A scheduler on a fake runner."""
+    runner = FakeRunner(n_cells, max_batch_tokens)
+    config = SchedulerConfig(
+        parallel=parallel, n_ctx=n_ctx, max_batch_tokens=max_batch_tokens, eog_ids=frozenset({EOG})
+    )
+    return Scheduler(runner, CellPool(n_cells), config, FakeSampler), runner
+
+
+def request(id: str, prompt: Sequence[int], **kwargs: object) -> Request:
+    """A greedy request of 8 tokens, unless told otherwise."""
+    kwargs.setdefault("params", GREEDY)
+    return Request(id=id, prompt=list(prompt), **kwargs)  # type: ignore[arg-type]
+
+
+class Outcome:
+    """What a scheduler told about its requests."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, list[int]] = {}
+        self.last: dict[str, Emission] = {}
+        self.progress: dict[str, list[int]] = {}
+
+    def add(self, emissions: list[Emission]) -> None:
+        assert len({e.id for e in emissions}) == len(emissions), "one emission per session and step"
+        for emission in emissions:
+            assert emission.id not in self.last, "an emission after the end"
+            self.tokens.setdefault(emission.id, []).extend(token.id for token in emission.tokens)
+            if emission.processed is not None:
+                self.progress.setdefault(emission.id, []).append(emission.processed)
+            if emission.finish is not None:
+                self.last[emission.id] = emission
+
+    def finish(self, id: str) -> FinishReason | None:
+        return self.last[id].finish if id in self.last else None
+
+
+def drain(scheduler: Scheduler, outcome: Outcome | None = None, limit: int = 10_000) -> Outcome:
+    """Step until nothing is left to do, checking every invariant after each step."""
+    outcome = outcome or Outcome()
+    for _ in range(limit):
+        if not scheduler.has_work:
+            return outcome
+        outcome.add(scheduler.step())
+        scheduler.check()
+    raise AssertionError(f"still working after {limit} steps")
+
+
+def picture(rows: Sequence[Rows], n_cells: int) -> list[str]:
+    """The attention mask of a batch as text, one line per new token: x where it sees a cell."""
+    lines = []
+    for row in rows:
+        for p in range(row.n_past, row.n_past + len(row.tokens)):
+            visible = set(row.cells[: p + 1])
+            lines.append("".join("x" if cell in visible else "." for cell in range(n_cells)))
+    return lines
