@@ -1,0 +1,261 @@
+"""The child process that holds one model: `python -m server.engine_process --fd N`.
+
+One thread does everything: between two steps it takes what the server sent, without blocking; with nothing
+to compute it sleeps in select. A second thread only watches for the server's end of the socket to close,
+and then ends the process at once, whatever the first is doing: no engine outlives its server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from engine.config import ModelParameters
+from engine.errors import EngineError
+from engine.types import Emission, EngineStats, FinishReason, Request
+from server import wire
+
+log = logging.getLogger("engine")
+
+STATS_EVERY_S = 0.1
+PROGRESS_EVERY_S = 0.05
+NOTHING_COMPUTED_S = 0.01  # waiting sessions whose cells are not free yet: look again after this
+ONLY_DEADLINES_S = 0.1  # all sessions are paused: nothing to compute, but their deadlines pass
+_READ = 1 << 18
+
+
+class Scheduler(Protocol):
+    """The part of `engine.scheduler.Scheduler` that is used here."""
+
+    @property
+    def has_work(self) -> bool: ...
+    def submit(self, request: Request) -> None: ...
+    def cancel(self, id: str) -> bool: ...
+    def pause(self, id: str) -> None: ...
+    def resume(self, id: str) -> None: ...
+    def step(self) -> list[Emission]: ...
+    def stats(self) -> EngineStats: ...
+
+
+class Model(Protocol):
+    """The part of `engine.Model` that is used here."""
+
+    def scheduler(self) -> Scheduler: ...
+    def describe(self) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+
+Load = Callable[[str, ModelParameters, Callable[[float, str], None]], Model]
+
+
+def load_model(path: str, params: ModelParameters, progress: Callable[[float, str], None]) -> Model:
+    """Load with the real engine. Imported here, so that its absence is a message and not a dead process."""
+    import engine
+
+    model: Model = engine.load(path, params, progress=progress)
+    return model
+
+
+class EngineProcess:
+    """The loop: frames in, steps, frames out."""
+
+    def __init__(self, sock: socket.socket, load: Load = load_model) -> None:
+        self._socket = sock
+        self._load = load
+        self._reader = wire.engine_reader()
+        self._live: set[str] = set()  # submitted and not finished
+        self._refused: list[Emission] = []
+        self._stats_due = 0.0
+        self._stop = False
+
+    def run(self) -> int:
+        """Serve until the server says so or goes away; the exit status."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            first = self._first_frame()
+            if first is None:
+                return 0
+            model = self._loaded(first)
+            if model is None:
+                return 1
+            try:
+                self._serve(model.scheduler())
+            except Exception as error:
+                log.exception("the engine cannot go on")
+                self._send(wire.Fatal(f"{type(error).__name__}: {error}"))
+                return 1
+            finally:
+                model.close()
+        return 0
+
+    def _send(self, message: wire.ToServer) -> None:
+        self._socket.sendall(wire.encode(message))
+
+    def _first_frame(self) -> wire.Load | None:
+        while data := self._socket.recv(_READ):
+            for message in self._reader.feed(data):
+                if not isinstance(message, wire.Load):
+                    raise wire.ProtocolError(f"the first frame is {type(message).__name__}, not Load")
+                return message
+        return None
+
+    def _loaded(self, order: wire.Load) -> Model | None:
+        last = 0.0
+
+        def progress(fraction: float, text: str) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= PROGRESS_EVERY_S or fraction >= 1.0:
+                last = now
+                self._send(wire.Progress(fraction, text))
+
+        try:
+            model = self._load(order.path, order.params, progress)
+            self._send(wire.Ready(model.describe()))
+        except OSError as error:
+            if isinstance(error, BrokenPipeError | ConnectionResetError):
+                raise
+            self._send(wire.LoadFailed(type(error).__name__, f"{order.path}: {error.strerror or error}"))
+        except EngineError as error:
+            log.debug("loading failed", exc_info=True)
+            self._send(wire.LoadFailed(type(error).__name__, str(error)))
+        except Exception as error:
+            log.exception("loading failed")
+            self._send(wire.LoadFailed(type(error).__name__, f"{type(error).__name__}: {error}"))
+        else:
+            return model
+        return None
+
+    def _serve(self, scheduler: Scheduler) -> None:
+        wait: float | None = None
+        while self._receive(scheduler, wait):
+            emissions = scheduler.step() if self._live else []
+            for emission in emissions:
+                if emission.finish is not None:
+                    self._live.discard(emission.id)
+            computed = bool(emissions)
+            if self._refused:
+                emissions = self._refused + emissions
+                self._refused = []
+            idle = not self._live
+            now = time.monotonic()
+            if emissions or (idle and wait is not None):
+                stats = None
+                if idle or now >= self._stats_due:
+                    stats = scheduler.stats()
+                    self._stats_due = now + STATS_EVERY_S
+                self._send(wire.Events(emissions, stats))
+            if idle:
+                wait = None
+            elif computed:
+                wait = 0.0
+            else:
+                wait = NOTHING_COMPUTED_S if scheduler.has_work else ONLY_DEADLINES_S
+
+    def _receive(self, scheduler: Scheduler, wait: float | None) -> bool:
+        """Take what has arrived, waiting for it at most `wait` seconds; False: leave."""
+        if wait != 0.0 and not select.select([self._socket], [], [], wait)[0]:
+            return True
+        while True:
+            try:
+                data = self._socket.recv(_READ, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            for message in self._reader.feed(data):
+                self._handle(scheduler, message)
+            if self._stop:
+                return False
+
+    def _handle(self, scheduler: Scheduler, message: wire.ToEngine) -> None:
+        match message:
+            case wire.Submit(request):
+                self._submit(scheduler, request)
+            case wire.Cancel(id):
+                scheduler.cancel(id)
+            case wire.Pause(id):
+                scheduler.pause(id)
+            case wire.Resume(id):
+                scheduler.resume(id)
+            case wire.Ping(n):
+                self._send(wire.Pong(n))
+            case wire.Shutdown():
+                self._stop = True
+            case wire.Load():
+                raise wire.ProtocolError("a second Load")
+
+    def _submit(self, scheduler: Scheduler, request: Request) -> None:
+        try:
+            scheduler.submit(request)
+        except Exception as error:  # this request only; the others are not concerned
+            if not isinstance(error, EngineError):
+                log.exception("request %s was refused", request.id)
+            text = str(error) or type(error).__name__
+            self._refused.append(Emission(id=request.id, finish=FinishReason.ERROR, error=text))
+        else:
+            self._live.add(request.id)
+
+
+def watch_server(sock: socket.socket) -> None:
+    """End this process as soon as the other end of `sock` is closed, even in the middle of a computation."""
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(sock.fileno(), 0)  # hang-up is always reported
+        poll.poll()
+        os._exit(0)
+
+    threading.Thread(target=watch, name="watch-server", daemon=True).start()
+
+
+class _LineFormatter(logging.Formatter):
+    """`<LEVEL>logger: message` on one line, which the server reads back (`server.logs`)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return f"<{record.levelno}>{record.name}: " + text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def prepare_process(log_level: str) -> None:
+    """What a child needs before its first frame: logging to stderr, signals, crash reports."""
+    faulthandler.enable()  # a SEGV or BUS says where, on stderr, before it kills
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the server drains, then sends Shutdown or closes
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LineFormatter())
+    logging.basicConfig(level=log_level.upper(), handlers=[handler])
+    # When memory runs out the kernel shall take the engine, which is restarted, not the server.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def main(arguments: list[str] | None = None, load: Load = load_model) -> int:
+    """Entry point. `--fd`: the inherited end of a socket pair."""
+    parser = argparse.ArgumentParser(prog="python -m server.engine_process", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--log-level", default="info")
+    options = parser.parse_args(arguments)
+    prepare_process(options.log_level)
+    sock = socket.socket(fileno=options.fd)
+    watch_server(sock)
+    return EngineProcess(sock, load).run()
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # threads of a backend must not delay or crash the exit
