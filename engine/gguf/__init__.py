@@ -1,0 +1,23 @@
+"""GGUF files, read with suspicion: every count, length, type and offset is checked before use.
+
+`GGUFFile.open(path)` checks the container, `validate_model(gguf)` and `validate_tokenizer(gguf)` what it says
+about the model. Whatever is wrong is a `ModelError` of one line that names the file, the key and the reason.
+Plain Python: the server, `ggserve info` and the offload plan use it without the compiled extension.
+"""
+
+from engine.gguf.reader import GGUFFile
+from engine.gguf.report import looks_like, printable
+from engine.gguf.types import GGMLType, TensorInfo, Value, ValueType
+from engine.gguf.validate import validate_model, validate_tokenizer
+
+__all__ = [
+    "GGMLType",
+    "GGUFFile",
+    "TensorInfo",
+    "Value",
+    "ValueType",
+    "looks_like",
+    "printable",
+    "validate_model",
+    "validate_tokenizer",
+]

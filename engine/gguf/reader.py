@@ -1,0 +1,230 @@
+"""`GGUFFile`: a GGUF file whose header has been checked, with typed access to it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from contextlib import suppress
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from engine.gguf.access import TypedAccess
+from engine.gguf.header import MAX_KEYS, Cursor, Metadata, read_entries
+from engine.gguf.report import looks_like, printable
+from engine.gguf.types import REMOVED_TYPES, GGMLType, TensorInfo, ValueType
+
+DEFAULT_ALIGNMENT = 32
+MAX_ALIGNMENT = 1 << 24
+MAX_TENSORS = 1 << 18
+MAX_NAME = 64  # ggml keeps names in char[64]
+MAX_DIMS = 4
+
+_TYPES = {kind.value: kind for kind in GGMLType}
+
+
+class GGUFFile(TypedAccess):
+    """One GGUF file (version 2 or 3, little-endian), opened with `GGUFFile.open`.
+
+    The header is held in memory; tensor data is mapped when first asked for. Every method raises ModelError
+    when the file is at fault. `metadata` maps keys to decoded values, `tensors` names to `TensorInfo`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fsdecode(path)
+        self._map: mmap.mmap | None = None
+        self._file = self._open()
+        try:
+            self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Opens and checks a file."""
+        return cls(path)
+
+    def _open(self) -> BinaryIO:
+        try:
+            # stat first: opening a pipe or a device could block or have effects
+            mode = os.stat(self.path).st_mode
+            if stat.S_ISDIR(mode):
+                self.fail("is a directory; give the path of the .gguf file in it")
+            if not stat.S_ISREG(mode):
+                self.fail("is not a regular file")
+            return open(self.path, "rb", buffering=0)
+        except OSError as error:
+            self.fail(f"cannot be opened: {error.strerror or error}")
+        except ValueError as error:  # a NUL in the path
+            self.fail(f"cannot be opened: {error}")
+
+    def _read_header(self) -> None:
+        try:
+            self.file_size = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            self.fail(f"cannot be read: {error.strerror or error}")
+        if self.file_size == 0:
+            self.fail("is empty (0 bytes)")
+        cursor = Cursor(self._file, self.file_size, self.fail)
+        cursor.need(min(self.file_size, 32), "the header")
+        if cursor.buf[:4] != b"GGUF":
+            self.fail(f"is not a GGUF file but {looks_like(cursor.buf[:64])}")
+        cursor.pos = 4
+        self.version = self._version(cursor)
+        n_tensors = cursor.u64("the number of tensors")
+        n_keys = cursor.u64("the number of keys")
+        # the shortest key-value pair has 14 bytes, the shortest tensor description 33
+        if n_keys > min(MAX_KEYS, self.file_size // 14):
+            self.fail(f"corrupt: the header claims {n_keys} keys in {self.file_size} bytes")
+        if n_tensors > min(MAX_TENSORS, self.file_size // 33):
+            self.fail(f"corrupt: the header claims {n_tensors} tensors in {self.file_size} bytes")
+        entries = read_entries(cursor, n_keys)
+        self.metadata = Metadata(cursor.buf[: cursor.pos], entries, self.fail)
+        self._refuse_parts()
+        self.alignment = self._alignment()
+        self.tensors = self._read_tensors(cursor, n_tensors)
+        self.header_size = cursor.pos  # without the padding before the tensor data
+
+    def _version(self, cursor: Cursor) -> int:
+        version = cursor.u32("the version")
+        if version in (2, 3):
+            return version
+        if version == 1:
+            self.fail("GGUF version 1 is no longer supported; convert the original model again")
+        if version and not version & 0xFFFF:
+            self.fail("is a big-endian GGUF file; convert it with gguf-convert-endian")
+        self.fail(f"GGUF version {version} is unknown; versions 2 and 3 are supported")
+
+    def _refuse_parts(self) -> None:
+        count = self.get_int("split.count", 0)
+        if count > 1:
+            part = self.get_int("split.no", 0) + 1
+            self.fail(
+                f"is part {part} of {count} of a split model; join the parts with "
+                f"`llama-gguf-split --merge FIRST-PART joined.gguf` and load joined.gguf"
+            )
+
+    def _alignment(self) -> int:
+        entry = self.metadata.entries.get("general.alignment")
+        if entry is None:
+            return DEFAULT_ALIGNMENT
+        if entry.type is not ValueType.UINT32 or entry.n is not None:
+            self._bad_type("general.alignment", entry, "uint32")
+        alignment = self.get_int("general.alignment")
+        if alignment & (alignment - 1) or not 8 <= alignment <= MAX_ALIGNMENT:
+            self.fail(f"key 'general.alignment' is {alignment}; allowed: powers of two, 8 to {MAX_ALIGNMENT}")
+        return alignment
+
+    def _read_tensors(self, cursor: Cursor, count: int) -> dict[str, TensorInfo]:
+        infos = [self._read_tensor(cursor, i, count) for i in range(count)]
+        start = -(-cursor.pos // self.alignment) * self.alignment
+        tensors: dict[str, TensorInfo] = {}
+        for info in infos:
+            if info.name in tensors:
+                self.fail(f"tensor '{printable(info.name)}' occurs twice")
+            end = start + info.offset + info.nbytes
+            if end > self.file_size:
+                self.fail(
+                    f"truncated or corrupt: tensor '{printable(info.name)}' ends at byte {end}, "
+                    f"but the file has {self.file_size}"
+                )
+            tensors[info.name] = info._replace(offset=start + info.offset)
+        previous = None
+        for info in sorted(tensors.values(), key=lambda t: t.offset):
+            if previous is not None and previous.offset + previous.nbytes > info.offset:
+                both = f"'{printable(previous.name)}' and '{printable(info.name)}'"
+                self.fail(f"corrupt: tensors {both} overlap")
+            previous = info
+        return tensors
+
+    def _read_tensor(self, cursor: Cursor, i: int, count: int) -> TensorInfo:
+        name = cursor.name(f"the name of tensor {i + 1} of {count}", MAX_NAME)
+        what = f"tensor '{printable(name)}'"
+        n_dims = cursor.u32(what)
+        if not 1 <= n_dims <= MAX_DIMS:
+            self.fail(f"{what} has {n_dims} dimensions; allowed are 1 to {MAX_DIMS}")
+        shape = tuple(cursor.u64(what) for _ in range(n_dims))
+        kind = self._tensor_type(cursor.u32(what), what)
+        offset = cursor.u64(what)
+        rows = 1
+        for n in shape[1:]:
+            rows *= n
+        # Python's integers do not overflow, ggml's do: 2^63 is refused here even if a sparse file had room
+        if min(shape) == 0 or shape[0] * rows >= 1 << 63:
+            self.fail(f"{what} has the impossible shape {list(shape)}")
+        if shape[0] % kind.block_size:
+            self.fail(f"{what} has rows of {shape[0]} elements; {kind.name} has blocks of {kind.block_size}")
+        nbytes = kind.row_size(shape[0]) * rows
+        if offset % self.alignment:
+            self.fail(f"{what} has offset {offset}, which is no multiple of the alignment {self.alignment}")
+        if nbytes > self.file_size or offset > self.file_size:
+            self.fail(f"{what} has {nbytes} bytes at offset {offset}, but the file has {self.file_size}")
+        return TensorInfo(name, kind, shape, offset, nbytes)
+
+    def _tensor_type(self, number: int, what: str) -> GGMLType:
+        kind = _TYPES.get(number)
+        if kind is not None:
+            return kind
+        if removed := REMOVED_TYPES.get(number):
+            self.fail(f"{what} has type {removed}, which ggml dropped; quantize the model again")
+        self.fail(f"{what} has the unknown type {number}")
+
+    def data(self, info: TensorInfo) -> memoryview:
+        """The bytes of one tensor, mapped read-only. Valid until `close`."""
+        return self.mapping()[info.offset : info.offset + info.nbytes]
+
+    def mapping(self) -> memoryview:
+        """The whole file, mapped read-only (page-aligned). Valid until `close`."""
+        if self._map is None:
+            self._check_size()
+            try:
+                self._map = mmap.mmap(self._file.fileno(), self.file_size, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                self.fail(f"cannot be mapped: {error}")
+        return memoryview(self._map)
+
+    def read_into(self, info: TensorInfo, buffer: memoryview, start: int = 0) -> None:
+        """Fills `buffer` with the tensor's bytes from `start` on, without mapping the file.
+
+        Moves the file's position: one thread at a time.
+        """
+        view = buffer.cast("B")
+        if start < 0 or start + len(view) > info.nbytes:
+            raise ValueError(f"bytes {start} to {start + len(view)} of a tensor of {info.nbytes}")
+        self._check_size()
+        done = 0
+        try:
+            self._file.seek(info.offset + start)
+            while done < len(view):
+                got = self._file.readinto(view[done:])  # type: ignore[attr-defined]
+                if not got:
+                    self.fail(f"became shorter while tensor '{printable(info.name)}' was read")
+                done += got
+        except OSError as error:
+            self.fail(f"cannot be read: {error.strerror or error}")
+
+    def _check_size(self) -> None:
+        if self._file.closed:
+            self.fail("is closed")
+        if os.fstat(self._file.fileno()).st_size < self.file_size:
+            self.fail("became shorter since it was opened")
+
+    def close(self) -> None:
+        """Closes the file. The mapping goes when the last view of it does."""
+        self._file.close()
+        mapping, self._map = self._map, None
+        if mapping is not None:
+            with suppress(BufferError):  # views are still out: it is freed with the last of them
+                mapping.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"GGUFFile({self.path!r}, {len(self.metadata)} keys, {len(self.tensors)} tensors)"
