@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import Cython
 from Cython.Build import cythonize
 from Cython.Compiler.Errors import CompileError
 from setuptools import Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
@@ -20,7 +22,8 @@ ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
 sys.path.insert(0, str(ROOT))  # the build backend does not put the project's directory there
 
-from ggml.build import Built, build, digest, jobs  # noqa: E402
+from ggml.build import Built, digest, jobs  # noqa: E402
+from ggml.build import build as build_ggml  # noqa: E402
 from ggml.fetch import BuildError, fail  # noqa: E402
 
 DIRECTIVES: dict[str, Any] = {
@@ -33,9 +36,13 @@ DIRECTIVES: dict[str, Any] = {
 MODEL = Path("models/stories.gguf")
 
 
+def check_python_headers() -> None:
+    include = sysconfig.get_path("include")
+    if not Path(include, "Python.h").is_file():
+        raise BuildError(f"no Python.h in {include}: install Python's headers (Debian: apt install python3-dev)")
+
+
 def compile_args(built: Built) -> list[str]:
-    if os.name == "nt":
-        return ["/std:c++17", "/O2"]
     args = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wno-deprecated-declarations"]
     machine = platform.machine().lower()
     if built.native and sys.platform == "linux":
@@ -45,12 +52,13 @@ def compile_args(built: Built) -> list[str]:
     return args
 
 
-def link_args(depth: int) -> list[str]:
-    """Find ggml in engine/lib, `depth` directories above the extension module."""
+def link_args(built: Built, depth: int) -> list[str]:
+    """Link ggml, found at run time in engine/lib, `depth` directories above the extension module."""
+    libraries = [f"-L{built.lib}", "-lggml", "-lggml-base"]
     up = "../" * depth + "lib"
     if sys.platform == "darwin":
-        return [f"-Wl,-rpath,@loader_path/{up}"]
-    return [] if os.name == "nt" else [f"-Wl,-rpath,$ORIGIN/{up}", "-Wl,--as-needed"]
+        return [*libraries, f"-Wl,-rpath,@loader_path/{up}"]
+    return ["-Wl,--as-needed", *libraries, f"-Wl,-rpath,$ORIGIN/{up}"]
 
 
 def extensions(built: Built) -> list[Extension]:
@@ -61,10 +69,8 @@ def extensions(built: Built) -> list[Extension]:
             ".".join(path.with_suffix("").parts),
             [str(path)],
             include_dirs=[str(built.include), str(ROOT), str(ROOT / "engine" / "kernels")],
-            library_dirs=[str(built.lib)],
-            libraries=["ggml", "ggml-base"],
             extra_compile_args=compile_args(built),
-            extra_link_args=link_args(len(path.parts) - 2),
+            extra_link_args=link_args(built, len(path.parts) - 2),
             depends=["setup.py", *headers],
             language="c++",
         )
@@ -86,20 +92,29 @@ def extensions(built: Built) -> list[Extension]:
     return result
 
 
+class Build(build):
+    """Keeps what is compiled with different flags, or for another Python, apart."""
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        self.build_base = BuildExt.base
+        self.build_lib = f"{BuildExt.base}/lib"
+        self.build_temp = f"{BuildExt.base}/temp"
+
+
 class BuildExt(build_ext):
     """Compiles incrementally, also for editable installs, and puts ggml's libraries into engine/lib."""
 
     built: Built
+    base = "build"
 
     def finalize_options(self) -> None:
         super().finalize_options()
-        if self.parallel is None:
-            self.parallel = jobs()
-        # Ours instead of the temporary directories of an editable install, and apart per set of flags.
-        stamp = f"{sys.implementation.cache_tag}-{digest([self.built.key, *compile_args(self.built)])}"
-        self.build_temp = f"build/temp-{stamp}"
+        self.parallel = self.parallel or jobs()
+        # An editable install would use temporary directories and compile everything every time.
+        self.build_temp = f"{self.base}/temp"
         if self.inplace:
-            self.build_lib = f"build/inplace-{stamp}"
+            self.build_lib = f"{self.base}/lib"
 
     def run(self) -> None:
         self.place_libraries()
@@ -128,21 +143,31 @@ class BuildPy(build_py):
     """Adds the bundled model to the installed `server` package; a checkout reads models/ itself."""
 
     def run(self) -> None:
+        if not self.editable_mode:
+            for old in Path(self.build_lib).rglob("*"):  # of an earlier build, maybe gone from the tree since
+                if old.is_file() and old.suffix not in (".so", ".dylib", ".metallib"):
+                    old.unlink()
         super().run()
-        if not self.editable_mode and MODEL.is_file():
+        if not self.editable_mode:
             target = Path(self.build_lib, "server", MODEL)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(MODEL, target)
 
 
-# Making a source distribution or asking for metadata needs no compiler.
-if {"build_ext", "build", "bdist_wheel", "editable_wheel", "develop", "install"} & set(sys.argv):
-    try:
-        BuildExt.built = build()
-        MODULES = extensions(BuildExt.built)
-    except BuildError as error:
-        fail(error)
-else:
-    MODULES = []
+def main() -> None:
+    modules: list[Extension] = []
+    # Making a source distribution or asking for metadata needs no compiler.
+    if {"build_ext", "build", "bdist_wheel", "editable_wheel"} & set(sys.argv):
+        try:
+            built = BuildExt.built = build_ggml()
+            check_python_headers()
+            stamp = digest([built.key, *compile_args(built), *link_args(built, 0)])
+            BuildExt.base = f"build/{sys.implementation.cache_tag}-{stamp}"
+            modules = extensions(built)
+        except BuildError as error:
+            fail(error)
+    commands = {"build": Build, "build_ext": BuildExt, "build_py": BuildPy}
+    setup(ext_modules=modules, cmdclass=commands, zip_safe=False)
 
-setup(ext_modules=MODULES, cmdclass={"build_ext": BuildExt, "build_py": BuildPy}, zip_safe=False)
+
+main()

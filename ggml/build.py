@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Iterable
@@ -159,10 +160,12 @@ def compile_ggml(ggml: Path, options: dict[str, str], work: Path) -> None:
     work.mkdir(parents=True)
     # ggml asks git for a commit; what it would find is the repository around the cache, if any.
     env = {**os.environ, "GIT_DIR": str(work / "no-repository"), "NINJA_STATUS": "[%f/%t] "}
-    cmake = shutil.which("cmake")
+    # An environment that is not activated has its cmake and ninja beside its python.
+    path = env["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), env.get("PATH", os.defpath)])
+    cmake = shutil.which("cmake", path=path)
     if cmake is None:
         raise BuildError("no cmake: install it (pip install cmake)")
-    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    generator = ["-G", "Ninja"] if shutil.which("ninja", path=path) else []
     defines = [f"-D{name}={value}" for name, value in options.items()]
     extra = os.environ.get("CMAKE_ARGS", "").split()
     log = work / "build.log"
@@ -180,7 +183,7 @@ def build() -> Built:
     options |= cpu.cmake_options() if is_native else {"GGML_CPU_ALL_VARIANTS": "ON"}
     inputs = [fingerprint(ggml), version, sys.platform, *(f"{k}={v}" for k, v in options.items())]
     inputs += [f"{name}={os.environ[name]}" for name in ENVIRONMENT if os.environ.get(name)]
-    inputs += [path.read_text() for path in sorted(HERE.glob("**/CMakeLists.txt")) + sorted(HERE.glob("*.cmake"))]
+    inputs += [path.read_text() for path in (HERE / "CMakeLists.txt", *sorted(HERE.glob("*.cmake")))]
     key = digest(inputs)
     target = fetch.cache_dir() / "ggml" / f"{PIN['ggml']}-{key}"
     result = Built(target, ggml / "include", key, is_native)
@@ -189,7 +192,7 @@ def build() -> Built:
     with fetch.locked(f"build-{key}"):
         if target.is_dir():
             return result
-        say(f"compiling ggml {PIN['ggml']} for {', '.join(names)} with {jobs()} jobs (once; kept in {target})")
+        say(f"compiling {PIN['ggml']} for {', '.join(names)} with {jobs()} jobs (once; kept in {target})")
         start = time.monotonic()
         work = fetch.cache_dir() / "build" / key
         compile_ggml(ggml, options, work)

@@ -1,4 +1,4 @@
-"""Where the bundled model is: beside this file when installed (setup.py copies it), in models/ of a checkout."""
+"""Where the bundled model is: in models/ of a checkout, or where setup.py copies it for an installation."""
 
 from __future__ import annotations
 
@@ -14,4 +14,6 @@ def bundled_model() -> Path:
     for path in places:
         if path.is_file():
             return path
-    raise FileNotFoundError(f"the bundled model is missing ({places[0]}); reinstall ggserve or name one with --model")
+    raise FileNotFoundError(
+        f"the bundled model is missing ({places[0]}); reinstall ggserve or name one with --model"
+    )
