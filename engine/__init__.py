@@ -1,0 +1,67 @@
+"""ggserve's engine: GGUF models on ggml, without HTTP. `import engine` needs no model and no GPU.
+
+Public names are resolved on first use, so that the policy modules import without the compiled part.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_PUBLIC = {
+    "ConfigError": "engine.errors",
+    "ContextOverflowError": "engine.errors",
+    "Device": "engine.ggml.backend",
+    "DeviceError": "engine.errors",
+    "EngineError": "engine.errors",
+    "GgmlError": "engine.errors",
+    "InferenceParameters": "engine.types",
+    "InferenceSession": "engine.inference",
+    "InferenceSessionConfig": "engine.config",
+    "Model": "engine.model",
+    "ModelError": "engine.errors",
+    "ModelParameters": "engine.config",
+    "OutOfMemoryError": "engine.errors",
+    "Request": "engine.types",
+    "Scheduler": "engine.scheduler",
+    "SchedulerConfig": "engine.config",
+    "SessionClosedError": "engine.errors",
+    "Tokenizer": "engine.tokenizer",
+    "UnsupportedModelError": "engine.errors",
+    "devices": "engine.ggml.backend",
+    "load": "engine.model",
+    "load_tokenizer": "engine.tokenizer",
+}
+__all__ = sorted(_PUBLIC)
+
+if TYPE_CHECKING:
+    from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig
+    from engine.errors import (
+        ConfigError,
+        ContextOverflowError,
+        DeviceError,
+        EngineError,
+        GgmlError,
+        ModelError,
+        OutOfMemoryError,
+        SessionClosedError,
+        UnsupportedModelError,
+    )
+    from engine.ggml.backend import Device, devices
+    from engine.inference import InferenceSession
+    from engine.model import Model, load
+    from engine.scheduler import Scheduler
+    from engine.tokenizer import Tokenizer, load_tokenizer
+    from engine.types import InferenceParameters, Request
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,29 @@
+"""One file per architecture, found by the file's `general.architecture`; nothing to register."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+
+from engine.arch.spec import Architecture
+from engine.errors import UnsupportedModelError
+
+_SHARED = {"spec", "slots", "blocks"}
+
+
+def names() -> list[str]:
+    """Every architecture that there is a file for."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED)
+
+
+def get(name: str) -> type[Architecture]:
+    """The architecture called `name` in GGUF files. UnsupportedModelError lists what there is."""
+    module = re.sub(r"\W", "_", name)
+    if module not in names():
+        raise UnsupportedModelError(
+            f"general.architecture is {name!r}, which is not supported (supported: {', '.join(names())}); "
+            "CONTRIBUTING.md has the checklist for adding one"
+        )
+    found: type[Architecture] = importlib.import_module(f"engine.arch.{module}").ARCHITECTURE
+    return found

@@ -1,0 +1,143 @@
+"""What every architecture has: hyperparameters read from the file by key, slots, and a graph.
+
+Values that we do not implement are refused here, at load, by key name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from engine.arch.slots import Binder
+from engine.errors import ModelError, UnsupportedModelError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """Rotary embedding. mode: norm (adjacent pairs) or neox (halves); the rest as ggml_rope_ext.
+
+    ext_factor 1 is YaRN (Peng 2023, arXiv 2309.00071), whose attention factor ggml multiplies by
+    1 + 0.1 ln(1 / freq_scale) itself.
+    """
+
+    mode: str
+    n_dims: int
+    freq_base: float = 10000.0
+    freq_scale: float = 1.0
+    n_ctx_orig: int = 0
+    ext_factor: float = 0.0
+    attn_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HParams:
+    """Hyperparameters. Heads may differ per layer; sizes are elements."""
+
+    n_layer: int
+    n_embd: int
+    n_vocab: int
+    n_ctx_train: int
+    n_ff: tuple[int, ...]
+    n_head: tuple[int, ...]
+    n_head_kv: tuple[int, ...]
+    head_dim_k: int
+    head_dim_v: int
+    eps: float
+    rope: Rope | None
+    window: int = 0  # 0: every row sees the whole session
+    n_expert: int = 0
+    n_expert_used: int = 0
+    attention_scale: float = 0.0  # 0: 1 / sqrt(head_dim_k)
+
+    @property
+    def kq_scale(self) -> float:
+        return self.attention_scale or 1.0 / math.sqrt(self.head_dim_k)
+
+
+class Keys:
+    """Typed reads of one architecture's keys; `seen` is what a load has understood."""
+
+    def __init__(self, gguf: Any, arch: str) -> None:
+        self.gguf, self.arch = gguf, arch
+
+    def key(self, name: str) -> str:
+        return f"{self.arch}.{name}"
+
+    def has(self, name: str) -> bool:
+        return self.key(name) in self.gguf.metadata
+
+    def int(self, name: str, *default: Any) -> Any:
+        return self.gguf.get_int(self.key(name), *default)
+
+    def float(self, name: str, *default: Any) -> Any:
+        return self.gguf.get_float(self.key(name), *default)
+
+    def str(self, name: str, *default: Any) -> Any:
+        return self.gguf.get_str(self.key(name), *default)
+
+    def bool(self, name: str, *default: Any) -> Any:
+        return self.gguf.get_bool(self.key(name), *default)
+
+    def per_layer(self, name: str, n_layer: int, *default: Any) -> tuple[int, ...]:
+        """A number for all layers, or an array with one for each."""
+        if default and not self.has(name):
+            values: Iterable[int] = default[0] if isinstance(default[0], tuple) else (default[0],)
+        else:
+            values = self.gguf.get_ints(self.key(name))
+        found = tuple(values)
+        if len(found) == 1:
+            found *= n_layer
+        if len(found) != n_layer:
+            raise ModelError(f"{self.key(name)} has {len(found)} values for {n_layer} layers")
+        return found
+
+    def rope(self, mode: str, n_dims: int) -> Rope:
+        """Rotary parameters under the usual keys: no scaling, linear, or YaRN."""
+        kind = self.str("rope.scaling.type", "linear")
+        factor = self.float("rope.scaling.factor", 0.0) or self.float("rope.scale_linear", 0.0) or 1.0
+        if kind not in ("none", "linear", "yarn"):
+            self.refuse("rope.scaling.type", kind, "none, linear, yarn")
+        if self.float("rope.scaling.yarn_log_multiplier", 0.0):
+            self.refuse("rope.scaling.yarn_log_multiplier", self.float("rope.scaling.yarn_log_multiplier"), "absent")
+        return Rope(
+            mode=mode,
+            n_dims=n_dims,
+            freq_base=self.float("rope.freq_base", 10000.0),
+            freq_scale=1.0 if kind == "none" else 1.0 / factor,
+            n_ctx_orig=self.int("rope.scaling.original_context_length", 0) or self.int("context_length"),
+            ext_factor=1.0 if kind == "yarn" else 0.0,
+            attn_factor=self.float("rope.scaling.attn_factor", 1.0),
+            beta_fast=self.float("rope.scaling.yarn_beta_fast", 32.0),
+            beta_slow=self.float("rope.scaling.yarn_beta_slow", 1.0),
+        )
+
+    def refuse(self, name: str, value: Any, supported: str) -> None:
+        raise UnsupportedModelError(f"{self.key(name)} is {value!r}, which is not supported (supported: {supported})")
+
+
+class Architecture:
+    """Base of all architectures: `hparams` reads the file, `bind` names the tensors, `build` the graph."""
+
+    name: ClassVar[str]
+
+    def __init__(self, hp: HParams) -> None:
+        self.hp = hp
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        raise NotImplementedError
+
+    def bind(self, binder: Binder) -> None:
+        """Name every tensor once, and keep the modules that `binder` makes of them."""
+        raise NotImplementedError
+
+    def build(self, step: Any) -> Any:
+        """Build the graph of one batch and return the logits tensor [n_vocab, n_outputs] or None.
+
+        `step` is an `engine.graph.Step`.
+        """
+        raise NotImplementedError

@@ -1,0 +1,59 @@
+# cython: embedsignature=True
+# distutils: sources = engine/kernels/attention.cpp
+"""The CPU's own attention over paged KV cells, as an operation that graphs can use.
+
+It reads the batch (which rows are which session's, and each session's cells) from memory that
+stays in place, so neither masks nor the length of the cache are part of the graph.
+"""
+
+from engine.errors import GgmlError
+from engine.ggml.tensor cimport Context, Tensor
+from engine.libggml.ggml cimport (
+    GGML_N_TASKS_MAX, GGML_TYPE_F32, ggml_blck_size, ggml_custom_4d, ggml_custom_op_t, ggml_tensor,
+)
+
+cdef extern from "attention.h" namespace "ggserve" nogil:
+    void attention_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
+
+
+cdef class PagedAttention:
+    """One per runner: the batch being computed, and the parameters of each layer."""
+
+    def __init__(self, int n_layers):
+        cdef int i
+        for i in range(n_layers):
+            self.layers.push_back(new Attention())
+
+    def __dealloc__(self):
+        cdef size_t i
+        for i in range(self.layers.size()):
+            del self.layers[i]
+
+    cdef void begin(self) noexcept nogil:
+        # After `sequences` was filled, before each computation.
+        cdef size_t i
+        self.batch.sequences = self.sequences.data()
+        self.batch.n_sequences = <int>self.sequences.size()
+        for i in range(self.layers.size()):
+            self.layers[i].batch = &self.batch
+            self.layers[i].next.store(0)
+
+    def op(self, Context ctx not None, int layer, Tensor q not None, Tensor k not None, Tensor v not None, int dv,
+           float scale, float softcap, float max_bias, int window):
+        """q F32 [dk, heads, rows], k [dk * heads_kv, cells], v [dv * heads_kv, cells] -> [dv, heads, rows]."""
+        cdef ggml_tensor* args[3]
+        cdef Attention* parameters
+        if not 0 <= layer < <int>self.layers.size():
+            raise GgmlError(f"attention: there is no layer {layer}")
+        if (q.ptr.type != GGML_TYPE_F32 or k.ptr.ne[0] % q.ptr.ne[0] or q.ptr.ne[1] % (k.ptr.ne[0] // q.ptr.ne[0])
+                or v.ptr.ne[0] != dv * (k.ptr.ne[0] // q.ptr.ne[0]) or q.ptr.ne[0] % ggml_blck_size(k.ptr.type)
+                or dv % ggml_blck_size(v.ptr.type)):
+            raise GgmlError(f"attention: {q!r}, {k!r} and {v!r} do not go together")
+        parameters = self.layers[layer]
+        parameters.scale, parameters.softcap = scale, softcap
+        parameters.max_bias, parameters.window = max_bias, window
+        args[:] = [q.ptr, k.ptr, v.ptr]
+        ctx.reserve()
+        return ctx.wrap(ggml_custom_4d(
+            ctx.ptr, GGML_TYPE_F32, dv, q.ptr.ne[1], q.ptr.ne[2], 1, args, 3,
+            <ggml_custom_op_t>attention_forward, GGML_N_TASKS_MAX, parameters))

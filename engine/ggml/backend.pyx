@@ -1,0 +1,247 @@
+# cython: embedsignature=True
+"""Devices, backends, buffer types and buffers of ggml, each owned by one object.
+
+Concurrency: only the engine thread calls these, except `devices()` which reads a registry that is
+complete after the import of this module.
+"""
+
+import atexit
+import os
+import sys
+from pathlib import Path
+
+from libc.stdint cimport uintptr_t
+
+from engine.errors import DeviceError, OutOfMemoryError
+from engine.ggml import check
+from engine.ggml.check cimport not_null
+from engine.libggml.backend cimport (
+    GGML_BACKEND_BUFFER_USAGE_WEIGHTS, GGML_BACKEND_DEVICE_TYPE_ACCEL, GGML_BACKEND_DEVICE_TYPE_CPU,
+    GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU, GGML_BACKEND_DEVICE_TYPE_META,
+    get_extra_bufts_fn, ggml_backend_buffer_clear, ggml_backend_buffer_free, ggml_backend_buffer_get_size,
+    ggml_backend_buffer_is_host, ggml_backend_buffer_set_usage, ggml_backend_buft_get_alignment,
+    ggml_backend_buft_is_host, ggml_backend_buft_name, ggml_backend_dev_backend_reg,
+    ggml_backend_dev_buffer_from_host_ptr, ggml_backend_dev_buffer_type, ggml_backend_dev_count,
+    ggml_backend_dev_get, ggml_backend_dev_get_props, ggml_backend_dev_init, ggml_backend_dev_props,
+    ggml_backend_free, ggml_backend_load, ggml_backend_load_all_from_path, ggml_backend_reg_get_proc_address,
+    ggml_backend_reg_name, set_n_threads_fn, set_threadpool_fn, threadpool_free_fn, threadpool_new_fn,
+)
+from engine.libggml.ggml cimport ggml_threadpool_params, ggml_threadpool_params_default, ggml_version
+
+LIBRARY_DIR = Path(__file__).resolve().parent.parent / "lib"
+OWN_BACKENDS = ("clblast",)  # ggml loads the names it knows; these are ours
+
+cdef dict _TYPES = {
+    GGML_BACKEND_DEVICE_TYPE_CPU: "cpu", GGML_BACKEND_DEVICE_TYPE_GPU: "gpu", GGML_BACKEND_DEVICE_TYPE_IGPU: "igpu",
+    GGML_BACKEND_DEVICE_TYPE_ACCEL: "accel", GGML_BACKEND_DEVICE_TYPE_META: "meta",
+}
+
+
+def version():
+    """The version of the ggml that is loaded, as it reports it."""
+    return ggml_version().decode()
+
+
+def _load_backends():
+    # Always an explicit folder: with none, ggml searches python's own directory and the working directory.
+    check.capture_log()
+    atexit.register(check.release_log)
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort must not start a debugger
+    folder = os.fsencode(LIBRARY_DIR)
+    ggml_backend_load_all_from_path(folder)
+    suffix = {"win32": ".dll"}.get(sys.platform, ".so")
+    for name in OWN_BACKENDS:
+        for path in LIBRARY_DIR.glob(f"*ggml-{name}{suffix}"):
+            ggml_backend_load(os.fsencode(path))
+
+
+cdef class Device:
+    """One device that ggml sees. `type`: cpu, gpu, igpu, accel or meta; memory in bytes."""
+
+    def __init__(self):
+        raise TypeError("devices come from devices()")
+
+    @property
+    def free(self):
+        """Free bytes now, as the backend tells (the CPU reports its total)."""
+        return self._props()["memory_free"]
+
+    def _props(self):
+        cdef ggml_backend_dev_props props
+        ggml_backend_dev_get_props(self.ptr, &props)
+        return {"memory_free": props.memory_free, "memory_total": props.memory_total}
+
+    def __repr__(self):
+        return f"Device({self.name!r}, {self.backend}, {self.type})"
+
+    def buffer_types(self):
+        """Buffer types for weights, best first: repacked layouts, then the device's own."""
+        cdef list found = []
+        cdef get_extra_bufts_fn get_extra
+        cdef ggml_backend_buffer_type_t* extra
+        get_extra = <get_extra_bufts_fn>ggml_backend_reg_get_proc_address(
+            ggml_backend_dev_backend_reg(self.ptr), b"ggml_backend_dev_get_extra_bufts")
+        if get_extra != NULL:
+            extra = get_extra(self.ptr)
+            while extra != NULL and extra[0] != NULL:
+                found.append(_buffer_type(extra[0], self))
+                extra += 1
+        found.append(_buffer_type(ggml_backend_dev_buffer_type(self.ptr), self))
+        return found
+
+
+cdef BufferType _buffer_type(ggml_backend_buffer_type_t ptr, Device device):
+    cdef BufferType made = BufferType.__new__(BufferType)
+    made.ptr, made.device = ptr, device
+    made.name = ggml_backend_buft_name(ptr).decode()
+    made.is_host = ggml_backend_buft_is_host(ptr)
+    return made
+
+
+cdef class BufferType:
+    """Where tensors can live: a device's memory in one layout."""
+
+    def __init__(self):
+        raise TypeError("buffer types come from Device.buffer_types()")
+
+    def __repr__(self):
+        return f"BufferType({self.name!r})"
+
+    @property
+    def alignment(self):
+        return ggml_backend_buft_get_alignment(self.ptr)
+
+
+def devices():
+    """Every device that ggml sees, in ggml's order of preference (accelerators before the CPU)."""
+    cdef Device device
+    cdef ggml_backend_dev_props props
+    found = []
+    for i in range(ggml_backend_dev_count()):
+        device = Device.__new__(Device)
+        device.ptr = ggml_backend_dev_get(i)
+        ggml_backend_dev_get_props(device.ptr, &props)
+        device.name = props.name.decode("utf-8", "replace")
+        device.description = props.description.decode("utf-8", "replace")
+        device.backend = ggml_backend_reg_name(ggml_backend_dev_backend_reg(device.ptr)).decode("utf-8", "replace")
+        device.type = _TYPES.get(props.type, "accel")
+        device.total = props.memory_total
+        device.maps_host_memory = props.caps.buffer_from_host_ptr and props.caps.mmap_support
+        found.append(device)
+    if not any(d.type == "cpu" for d in found):
+        raise DeviceError(f"ggml's CPU backend could not be loaded from {LIBRARY_DIR.name}/; reinstall ggserve")
+    return found
+
+
+cdef class Backend:
+    """A stream of work on one device. The CPU's carries a thread pool that lives as long as it does.
+
+    A pool of our own: without one, a ggml that is built without OpenMP starts threads for every graph.
+    """
+
+    def __init__(self, Device device not None, int n_threads=1):
+        with nogil:
+            self.ptr = ggml_backend_dev_init(device.ptr, NULL)
+        not_null(self.ptr, f"starting device {device.name}")
+        self.device = device
+        if device.type == "cpu":
+            self.set_threads(n_threads)
+
+    cdef void* proc(self, str name):
+        encoded = name.encode()
+        return ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(self.device.ptr), encoded)
+
+    def set_threads(self, int n_threads):
+        """Replace the pool by one of `n_threads` threads (the calling thread is one of them)."""
+        if n_threads == self.n_threads:
+            return
+        cdef ggml_threadpool_params params = ggml_threadpool_params_default(n_threads)
+        cdef set_n_threads_fn set_n = <set_n_threads_fn>self.proc("ggml_backend_set_n_threads")
+        cdef threadpool_new_fn new = <threadpool_new_fn>self.proc("ggml_threadpool_new")
+        cdef set_threadpool_fn set_pool = <set_threadpool_fn>self.proc("ggml_backend_cpu_set_threadpool")
+        cdef ggml_threadpool_t pool
+        with nogil:
+            pool = new(&params)
+        not_null(pool, f"starting {n_threads} threads")
+        set_pool(self.ptr, pool)
+        self._free_pool()
+        self.pool = pool
+        set_n(self.ptr, n_threads)
+        self.n_threads = n_threads
+
+    cdef _free_pool(self):
+        cdef threadpool_free_fn free_pool
+        cdef ggml_threadpool_t pool = self.pool
+        if pool != NULL:
+            free_pool = <threadpool_free_fn>self.proc("ggml_threadpool_free")
+            self.pool = NULL
+            with nogil:
+                free_pool(pool)
+
+    def close(self):
+        """Free the backend. Buffers of its device may outlive it."""
+        if self.ptr != NULL:
+            ggml_backend_free(self.ptr)
+            self.ptr = NULL
+            self._free_pool()
+
+    def __dealloc__(self):
+        if self.ptr != NULL:
+            ggml_backend_free(self.ptr)
+            self.ptr = NULL
+            self._free_pool()
+
+
+cdef class Buffer:
+    """Memory on a device. Tensors allocated in it keep it alive through their context."""
+
+    def __init__(self):
+        raise TypeError("buffers come from Context.allocate() or map_host_memory()")
+
+    @staticmethod
+    cdef Buffer wrap(ggml_backend_buffer_t ptr, BufferType type, object keep, str what):
+        not_null(ptr, what)
+        cdef Buffer made = Buffer.__new__(Buffer)
+        made.ptr, made.type, made.keep = ptr, type, keep
+        return made
+
+    @property
+    def size(self):
+        return ggml_backend_buffer_get_size(self.ptr)
+
+    @property
+    def is_host(self):
+        return ggml_backend_buffer_is_host(self.ptr)
+
+    def mark_weights(self):
+        """Tell the scheduler that it holds weights, which decide where an operation runs."""
+        ggml_backend_buffer_set_usage(self.ptr, GGML_BACKEND_BUFFER_USAGE_WEIGHTS)
+
+    def clear(self):
+        """Fill with zeros: NaNs left in unused KV cells would poison a masked softmax."""
+        with nogil:
+            ggml_backend_buffer_clear(self.ptr, 0)
+
+    def close(self):
+        if self.ptr != NULL:
+            ggml_backend_buffer_free(self.ptr)
+            self.ptr = NULL
+        self.keep = None
+
+    def __dealloc__(self):
+        if self.ptr != NULL:
+            ggml_backend_buffer_free(self.ptr)
+
+
+def map_host_memory(BufferType type not None, const unsigned char[::1] memory, size_t max_tensor_size):
+    """A buffer over memory that is already there (a mapped file). Keeps `memory` alive.
+
+    Raises GgmlError if the device cannot, OutOfMemoryError never.
+    """
+    cdef void* address = <void*>&memory[0]
+    cdef ggml_backend_buffer_t ptr = ggml_backend_dev_buffer_from_host_ptr(
+        type.device.ptr, address, memory.shape[0], max_tensor_size)
+    return Buffer.wrap(ptr, type, memory, f"mapping a file for {type.device.name}")
+
+
+_load_backends()

@@ -1,0 +1,4 @@
+from engine.libggml.ggml cimport ggml_status
+
+cdef int ok(ggml_status status, str what) except -1
+cdef int not_null(const void* pointer, str what) except -1

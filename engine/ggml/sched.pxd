@@ -1,0 +1,6 @@
+from engine.libggml.backend cimport ggml_backend_sched_t
+
+
+cdef class Sched:
+    cdef ggml_backend_sched_t ptr
+    cdef readonly list backends

@@ -1,0 +1,444 @@
+# cython: embedsignature=True
+"""Contexts, tensors and graphs. Operations are methods of the context that they build into.
+
+Shapes are in ggml order: ne0 is the fastest. What would trip a GGML_ASSERT, and with it the
+process, is refused here with GgmlError before the call.
+"""
+
+from libc.stdint cimport int64_t
+
+from engine.errors import GgmlError, OutOfMemoryError
+from engine.ggml.backend cimport Buffer, BufferType, Device
+from engine.ggml.check cimport not_null, ok
+from engine.libggml.backend cimport (
+    ggml_backend_alloc_ctx_tensors_from_buft, ggml_backend_alloc_ctx_tensors_from_buft_size,
+    ggml_backend_dev_supports_op, ggml_backend_buft_alloc_buffer, ggml_backend_buffer_free,
+    ggml_backend_buffer_t, ggml_backend_tensor_alloc, ggml_backend_tensor_get, ggml_backend_tensor_set,
+)
+from engine.libggml.ggml cimport (
+    GGML_PREC_F32, GGML_ROPE_TYPE_NEOX, GGML_ROPE_TYPE_NORMAL, GGML_TYPE_COUNT, GGML_TYPE_F16, GGML_TYPE_F32,
+    GGML_TYPE_I32, GGML_TYPE_I64, GGML_UNARY_OP_GELU, GGML_UNARY_OP_GELU_ERF, GGML_UNARY_OP_RELU,
+    GGML_UNARY_OP_SILU, ggml_add, ggml_argsort_top_k, ggml_blck_size, ggml_build_forward_expand, ggml_cast,
+    ggml_clamp, ggml_cont, ggml_cont_2d, ggml_div, ggml_flash_attn_ext, ggml_free, ggml_get_rows,
+    ggml_graph_n_nodes, ggml_graph_overhead_custom, ggml_init, ggml_init_params, ggml_is_contiguous, ggml_mul,
+    ggml_mul_mat, ggml_mul_mat_id, ggml_nbytes, ggml_new_graph_custom, ggml_new_tensor_4d, ggml_permute,
+    ggml_prec_set_acc, ggml_reshape_2d, ggml_reshape_3d, ggml_rms_norm, ggml_rope_ext, ggml_row_size, ggml_scale,
+    ggml_set_input, ggml_set_name, ggml_set_output, ggml_set_rows, ggml_soft_max_ext, ggml_sum_rows,
+    ggml_swiglu_split, ggml_tanh, ggml_tensor_overhead, ggml_type, ggml_type_name, ggml_type_size, ggml_unary,
+    ggml_unary_op, ggml_view_2d, ggml_view_3d,
+)
+
+F32, F16, I32, I64 = <int>GGML_TYPE_F32, <int>GGML_TYPE_F16, <int>GGML_TYPE_I32, <int>GGML_TYPE_I64
+ROPE_MODES = {"norm": <int>GGML_ROPE_TYPE_NORMAL, "neox": <int>GGML_ROPE_TYPE_NEOX}
+cdef dict _UNARY = {
+    "silu": <int>GGML_UNARY_OP_SILU, "gelu": <int>GGML_UNARY_OP_GELU, "gelu_erf": <int>GGML_UNARY_OP_GELU_ERF,
+    "relu": <int>GGML_UNARY_OP_RELU,
+}
+
+
+def type_id(str name):
+    """ggml's number of the type called `name` (f16, q8_0, …)."""
+    for i in range(<int>GGML_TYPE_COUNT):
+        known = ggml_type_name(<ggml_type>i)
+        if known != NULL and known.decode() == name:
+            return i
+    raise GgmlError(f"ggml has no type {name!r}")
+
+
+def row_size(int type, int64_t ne0):
+    """Bytes of one row of `ne0` elements."""
+    if ne0 % ggml_blck_size(<ggml_type>type):
+        raise GgmlError(f"{ne0} elements are no multiple of a block of {ggml_type_name(<ggml_type>type).decode()}")
+    return ggml_row_size(<ggml_type>type, ne0)
+
+
+cdef class Tensor:
+    """A borrowed ggml tensor; holds its context alive."""
+
+    def __init__(self):
+        raise TypeError("tensors come from a Context")
+
+    @property
+    def shape(self):
+        """(ne0, ne1, ne2, ne3)"""
+        return self.ptr.ne[0], self.ptr.ne[1], self.ptr.ne[2], self.ptr.ne[3]
+
+    @property
+    def strides(self):
+        """Bytes: (nb0, nb1, nb2, nb3)"""
+        return self.ptr.nb[0], self.ptr.nb[1], self.ptr.nb[2], self.ptr.nb[3]
+
+    @property
+    def type(self):
+        return <int>self.ptr.type
+
+    @property
+    def type_name(self):
+        return ggml_type_name(self.ptr.type).decode()
+
+    @property
+    def name(self):
+        return (<bytes>self.ptr.name).decode("utf-8", "replace")
+
+    @name.setter
+    def name(self, str name):
+        encoded = name.encode()[:63]
+        ggml_set_name(self.ptr, encoded)
+
+    @property
+    def nbytes(self):
+        return ggml_nbytes(self.ptr)
+
+    @property
+    def contiguous(self):
+        return bool(ggml_is_contiguous(self.ptr))
+
+    def __repr__(self):
+        return f"Tensor({self.name!r}, {self.type_name}, {self.shape})"
+
+    def set(self, const unsigned char[::1] data, size_t offset=0):
+        """Copy bytes into an allocated tensor (repacking buffers want all of it at once)."""
+        if self.ptr.buffer == NULL and (self.ptr.view_src == NULL or self.ptr.view_src.buffer == NULL):
+            raise GgmlError(f"tensor {self.name} has no memory yet")
+        cdef size_t size = data.shape[0]
+        if offset + size > ggml_nbytes(self.ptr):
+            raise GgmlError(f"{size} bytes at {offset} do not fit tensor {self.name}")
+        if size:
+            with nogil:
+                ggml_backend_tensor_set(self.ptr, &data[0], offset, size)
+
+    def get(self):
+        """A copy of the bytes of an allocated tensor."""
+        if self.ptr.buffer == NULL and (self.ptr.view_src == NULL or self.ptr.view_src.buffer == NULL):
+            raise GgmlError(f"tensor {self.name} has no memory yet")
+        cdef bytearray out = bytearray(ggml_nbytes(self.ptr))
+        cdef unsigned char[::1] view = out
+        if view.shape[0]:
+            with nogil:
+                ggml_backend_tensor_get(self.ptr, &view[0], 0, view.shape[0])
+        return out
+
+
+cdef class Context:
+    """Metadata of at most `n_tensors` tensors (and `graph_size` graph nodes); data lives in buffers."""
+
+    def __init__(self, size_t n_tensors, size_t graph_size=0):
+        cdef ggml_init_params params
+        params.mem_size = n_tensors * ggml_tensor_overhead()
+        if graph_size:
+            params.mem_size += ggml_graph_overhead_custom(graph_size, False)
+        params.mem_buffer = NULL
+        params.no_alloc = True
+        self.ptr = ggml_init(params)
+        not_null(self.ptr, "creating a tensor context")
+        self.room = n_tensors
+        self.buffers = []
+
+    def __dealloc__(self):
+        if self.ptr != NULL:
+            ggml_free(self.ptr)
+
+    cdef int reserve(self) except -1:
+        # ggml answers a full context with an assertion, so the slots are counted here.
+        if self.room == 0:
+            raise GgmlError("tensor context is full")
+        self.room -= 1
+        return 0
+
+    cdef Tensor wrap(self, ggml_tensor* ptr):
+        not_null(ptr, "building an operation")
+        cdef Tensor made = Tensor.__new__(Tensor)
+        made.ptr, made.context = ptr, self
+        return made
+
+    def new(self, int type, tuple shape, str name=""):
+        """An unallocated tensor of `shape` (ne0 first, up to four numbers)."""
+        cdef int64_t ne[4]
+        cdef int i
+        ne[:] = [1, 1, 1, 1]
+        if not 0 < len(shape) <= 4:
+            raise GgmlError(f"a tensor has 1 to 4 dimensions, not {len(shape)}")
+        for i in range(len(shape)):
+            ne[i] = shape[i]
+            if ne[i] <= 0:
+                raise GgmlError(f"tensor {name}: dimension {i} is {ne[i]}")
+        row_size(type, ne[0])
+        self.reserve()
+        tensor = self.wrap(ggml_new_tensor_4d(self.ptr, <ggml_type>type, ne[0], ne[1], ne[2], ne[3]))
+        if name:
+            tensor.name = name
+        return tensor
+
+    # --- memory
+
+    def size_in(self, BufferType type not None):
+        """Bytes that `allocate` would take from `type`."""
+        return ggml_backend_alloc_ctx_tensors_from_buft_size(self.ptr, type.ptr)
+
+    def allocate(self, BufferType type not None):
+        """Give all tensors of this context memory in one buffer. OutOfMemoryError names the device."""
+        cdef size_t size = self.size_in(type)
+        cdef ggml_backend_buffer_t ptr
+        with nogil:
+            ptr = ggml_backend_alloc_ctx_tensors_from_buft(self.ptr, type.ptr)
+        if ptr == NULL:
+            device = type.device
+            raise OutOfMemoryError(
+                f"device {device.name} has no room for {size} bytes ({device.free} free)",
+                device=device.name, needed=size, free=device.free)
+        buffer = Buffer.wrap(ptr, type, None, "allocating")
+        self.buffers.append(buffer)
+        return buffer
+
+    def place(self, Tensor tensor not None, Buffer buffer not None, const unsigned char[::1] memory):
+        """Let `tensor` live at `memory`, which lies inside `buffer` (a mapped file)."""
+        if <size_t>memory.shape[0] != ggml_nbytes(tensor.ptr):
+            raise GgmlError(f"tensor {tensor.name} has {ggml_nbytes(tensor.ptr)} bytes, not {memory.shape[0]}")
+        ok(ggml_backend_tensor_alloc(buffer.ptr, tensor.ptr, <void*>&memory[0]), f"placing {tensor.name}")
+        if buffer not in self.buffers:
+            self.buffers.append(buffer)
+
+    def graph(self, size_t size):
+        """An empty graph of at most `size` nodes."""
+        cdef Graph made = Graph.__new__(Graph)
+        made.ptr = ggml_new_graph_custom(self.ptr, size, False)
+        not_null(made.ptr, "creating a graph")
+        made.context = self
+        return made
+
+    # --- operations; [] in the docstrings are shapes
+
+    def add(self, Tensor a not None, Tensor b not None):
+        """a + b, b repeated to the shape of a."""
+        _repeats(b, a, "add")
+        self.reserve()
+        return self.wrap(ggml_add(self.ptr, a.ptr, b.ptr))
+
+    def mul(self, Tensor a not None, Tensor b not None):
+        """a * b, b repeated to the shape of a."""
+        _repeats(b, a, "mul")
+        self.reserve()
+        return self.wrap(ggml_mul(self.ptr, a.ptr, b.ptr))
+
+    def div(self, Tensor a not None, Tensor b not None):
+        """a / b, b repeated to the shape of a."""
+        _repeats(b, a, "div")
+        self.reserve()
+        return self.wrap(ggml_div(self.ptr, a.ptr, b.ptr))
+
+    def scale(self, Tensor a not None, float factor):
+        self.reserve()
+        return self.wrap(ggml_scale(self.ptr, a.ptr, factor))
+
+    def sum_rows(self, Tensor a not None):
+        """[n, ...] -> [1, ...]"""
+        self.reserve()
+        return self.wrap(ggml_sum_rows(self.ptr, a.ptr))
+
+    def clamp(self, Tensor a not None, float minimum, float maximum):
+        self.reserve()
+        return self.wrap(ggml_clamp(self.ptr, a.ptr, minimum, maximum))
+
+    def tanh(self, Tensor a not None):
+        self.reserve()
+        return self.wrap(ggml_tanh(self.ptr, a.ptr))
+
+    def activation(self, Tensor a not None, str name):
+        """silu, gelu (tanh form through an f16 table), gelu_erf, relu."""
+        self.reserve()
+        return self.wrap(ggml_unary(self.ptr, a.ptr, <ggml_unary_op><int>_UNARY[name]))
+
+    def swiglu(self, Tensor gate not None, Tensor up not None):
+        """silu(gate) * up (Shazeer 2020, arXiv 2002.05202)."""
+        _same(gate, up, "swiglu")
+        self.reserve()
+        return self.wrap(ggml_swiglu_split(self.ptr, gate.ptr, up.ptr))
+
+    def rms_norm(self, Tensor a not None, float eps):
+        self.reserve()
+        return self.wrap(ggml_rms_norm(self.ptr, a.ptr, eps))
+
+    def mul_mat(self, Tensor weight not None, Tensor x not None, bint precise=False):
+        """weight [k, m], x [k, n] -> [m, n]; heads broadcast over ne2 and ne3."""
+        _require(weight.ptr.ne[0] == x.ptr.ne[0] and x.ptr.ne[2] % weight.ptr.ne[2] == 0
+                 and x.ptr.ne[3] % weight.ptr.ne[3] == 0 and weight.ptr.nb[0] <= weight.ptr.nb[1],
+                 "mul_mat", weight, x)
+        self.reserve()
+        made = self.wrap(ggml_mul_mat(self.ptr, weight.ptr, x.ptr))
+        if precise:
+            ggml_prec_set_acc(made.ptr, GGML_PREC_F32)
+        return made
+
+    def mul_mat_id(self, Tensor experts not None, Tensor x not None, Tensor ids not None):
+        """experts [k, m, n_expert], x [k, n_used | 1, n], ids I32 [n_used, n] -> [m, n_used, n]."""
+        _require(experts.ptr.ne[0] == x.ptr.ne[0] and ids.ptr.ne[1] == x.ptr.ne[2]
+                 and ids.ptr.type == GGML_TYPE_I32 and ids.ptr.ne[0] % x.ptr.ne[1] == 0, "mul_mat_id", experts, x)
+        self.reserve()
+        return self.wrap(ggml_mul_mat_id(self.ptr, experts.ptr, x.ptr, ids.ptr))
+
+    def top_k(self, Tensor a not None, int k):
+        """Indices of the k largest of each row, largest first: [n, m] -> I32 [k, m]."""
+        _require(0 < k <= a.ptr.ne[0], "top_k", a, a)
+        self.reserve()
+        self.reserve()  # ggml builds it of two
+        return self.wrap(ggml_argsort_top_k(self.ptr, a.ptr, k))
+
+    def get_rows(self, Tensor table not None, Tensor ids not None):
+        """table [n, rows], ids I32 [m] -> F32 [n, m]; also [1, E, n] by [k, n] -> [1, k, n]."""
+        _require(ids.ptr.type == GGML_TYPE_I32 and table.ptr.ne[2] == ids.ptr.ne[1]
+                 and table.ptr.ne[3] == ids.ptr.ne[2], "get_rows", table, ids)
+        self.reserve()
+        return self.wrap(ggml_get_rows(self.ptr, table.ptr, ids.ptr))
+
+    def set_rows(self, Tensor table not None, Tensor rows not None, Tensor ids not None):
+        """Write rows F32 [n, m] at ids I64 [m] of table [n, rows]; returns a view of the table."""
+        _require(table.ptr.ne[0] == rows.ptr.ne[0] and rows.ptr.ne[1] == ids.ptr.ne[0]
+                 and ids.ptr.type == GGML_TYPE_I64 and rows.ptr.type == GGML_TYPE_F32, "set_rows", table, rows)
+        self.reserve()
+        return self.wrap(ggml_set_rows(self.ptr, table.ptr, rows.ptr, ids.ptr))
+
+    def cast(self, Tensor a not None, int type):
+        self.reserve()
+        return self.wrap(ggml_cast(self.ptr, a.ptr, <ggml_type>type))
+
+    def reshape(self, Tensor a not None, int64_t ne0, int64_t ne1, int64_t ne2=0):
+        """Other dimensions over the same contiguous elements."""
+        _require(ggml_is_contiguous(a.ptr) and ne0 * ne1 * (ne2 or 1) == _count(a), "reshape", a, a)
+        self.reserve()
+        if ne2:
+            return self.wrap(ggml_reshape_3d(self.ptr, a.ptr, ne0, ne1, ne2))
+        return self.wrap(ggml_reshape_2d(self.ptr, a.ptr, ne0, ne1))
+
+    def view(self, Tensor a not None, tuple shape, tuple strides=(), size_t offset=0):
+        """A window: shape (ne0, ne1[, ne2]), strides in bytes (nb1[, nb2]), offset in bytes."""
+        cdef int64_t ne0 = shape[0], ne1 = shape[1], ne2 = shape[2] if len(shape) > 2 else 1
+        cdef size_t nb1 = strides[0], nb2 = strides[1] if len(strides) > 1 else 0
+        end = offset + (ne1 - 1) * nb1 + (ne2 - 1) * nb2 + row_size(a.type, ne0)
+        _require(ne0 > 0 and ne1 > 0 and ne2 > 0 and end <= ggml_nbytes(a.ptr), "view", a, a)
+        self.reserve()
+        if len(shape) > 2:
+            return self.wrap(ggml_view_3d(self.ptr, a.ptr, ne0, ne1, ne2, nb1, nb2, offset))
+        return self.wrap(ggml_view_2d(self.ptr, a.ptr, ne0, ne1, nb1, offset))
+
+    def permute(self, Tensor a not None, int axis0, int axis1, int axis2, int axis3=3):
+        """Axis i of `a` becomes axis `axis_i` of the result."""
+        if sorted((axis0, axis1, axis2, axis3)) != [0, 1, 2, 3]:
+            raise GgmlError(f"permute: {(axis0, axis1, axis2, axis3)} are not the four axes")
+        self.reserve()
+        return self.wrap(ggml_permute(self.ptr, a.ptr, axis0, axis1, axis2, axis3))
+
+    def cont(self, Tensor a not None):
+        """The same elements, contiguous."""
+        self.reserve()
+        return self.wrap(ggml_cont(self.ptr, a.ptr))
+
+    def cont_2d(self, Tensor a not None, int64_t ne0, int64_t ne1):
+        _require(ne0 * ne1 == _count(a), "cont_2d", a, a)
+        self.reserve()
+        return self.wrap(ggml_cont_2d(self.ptr, a.ptr, ne0, ne1))
+
+    def softmax(self, Tensor a not None, Tensor mask=None, float scale=1.0, float max_bias=0.0):
+        """softmax(a * scale + mask * slope) over ne0 of a [n, m, heads]; mask [n, m] of F16 or F32."""
+        if mask is not None:
+            _require(mask.ptr.ne[0] == a.ptr.ne[0] and mask.ptr.ne[1] >= a.ptr.ne[1]
+                     and ggml_is_contiguous(mask.ptr), "softmax", a, mask)
+        elif max_bias > 0:
+            raise GgmlError("softmax: ALiBi needs a mask")
+        self.reserve()
+        return self.wrap(ggml_soft_max_ext(self.ptr, a.ptr, mask.ptr if mask is not None else NULL, scale, max_bias))
+
+    def rope(self, Tensor a not None, Tensor positions not None, object rope, Tensor factors=None):
+        """Rotary embedding of a [head_dim, heads, n] at positions I32 [n] (Su 2021, arXiv 2104.09864).
+
+        `rope`: an object with the attributes of `engine.arch.spec.Rope`; factors F32 [n_dims / 2].
+        """
+        _require(positions.ptr.type == GGML_TYPE_I32 and positions.ptr.ne[0] == a.ptr.ne[2]
+                 and 0 < rope.n_dims <= a.ptr.ne[0] and rope.n_dims % 2 == 0, "rope", a, positions)
+        if factors is not None:
+            _require(factors.ptr.ne[0] >= rope.n_dims // 2 and factors.ptr.type == GGML_TYPE_F32, "rope", a, factors)
+        self.reserve()
+        return self.wrap(ggml_rope_ext(
+            self.ptr, a.ptr, positions.ptr, factors.ptr if factors is not None else NULL, rope.n_dims,
+            ROPE_MODES[rope.mode], rope.n_ctx_orig, rope.freq_base, rope.freq_scale, rope.ext_factor,
+            rope.attn_factor, rope.beta_fast, rope.beta_slow))
+
+    def flash_attention(self, Tensor q not None, Tensor k not None, Tensor v not None, Tensor mask not None,
+                        float scale, float max_bias=0.0, float softcap=0.0):
+        """q [d, n, h], k [d, n_kv, h_kv], v [dv, n_kv, h_kv], mask F16 [n_kv, n] -> [dv, h, n]."""
+        _require(q.ptr.ne[0] == k.ptr.ne[0] and k.ptr.ne[1] == v.ptr.ne[1] and q.ptr.ne[2] % k.ptr.ne[2] == 0
+                 and mask.ptr.ne[0] == k.ptr.ne[1] and mask.ptr.ne[1] >= q.ptr.ne[1]
+                 and mask.ptr.type == GGML_TYPE_F16 and ggml_is_contiguous(mask.ptr), "flash_attention", q, k)
+        self.reserve()
+        made = self.wrap(ggml_flash_attn_ext(self.ptr, q.ptr, k.ptr, v.ptr, mask.ptr, scale, max_bias, softcap))
+        ggml_prec_set_acc(made.ptr, GGML_PREC_F32)
+        return made
+
+    # --- roles
+
+    def input(self, int type, tuple shape, str name):
+        """A tensor that is written before each computation."""
+        tensor = self.new(type, shape, name)
+        ggml_set_input((<Tensor>tensor).ptr)
+        return tensor
+
+    def output(self, Tensor a not None):
+        """Keep the memory of `a` until it has been read."""
+        ggml_set_output(a.ptr)
+        return a
+
+
+cdef class Graph:
+    """A computation: the operations needed for the tensors that were added."""
+
+    def __init__(self):
+        raise TypeError("graphs come from Context.graph()")
+
+    def add(self, Tensor tensor not None):
+        """Append `tensor` and all it depends on, in order."""
+        ggml_build_forward_expand(self.ptr, tensor.ptr)
+
+    @property
+    def n_nodes(self):
+        return ggml_graph_n_nodes(self.ptr)
+
+
+def supports(Device device not None, BufferType type not None, Tensor op not None, Tensor weight not None):
+    """Whether `device` can run `op` with `weight` in `type`; all tensors unallocated.
+
+    The weight borrows an empty buffer of that type for the question, as ggml expects it.
+    """
+    cdef ggml_backend_buffer_t empty = ggml_backend_buft_alloc_buffer(type.ptr, 0)
+    if empty == NULL:
+        return False
+    weight.ptr.buffer = empty
+    try:
+        return ggml_backend_dev_supports_op(device.ptr, op.ptr)
+    finally:
+        weight.ptr.buffer = NULL
+        ggml_backend_buffer_free(empty)
+
+
+cdef int64_t _count(Tensor a):
+    return a.ptr.ne[0] * a.ptr.ne[1] * a.ptr.ne[2] * a.ptr.ne[3]
+
+
+cdef int _require(bint holds, str op, Tensor a, Tensor b) except -1:
+    if not holds:
+        raise GgmlError(f"{op}: {a!r} and {b!r} do not go together")
+    return 0
+
+
+cdef int _repeats(Tensor small, Tensor big, str op) except -1:
+    cdef int i
+    for i in range(4):
+        if big.ptr.ne[i] % small.ptr.ne[i]:
+            raise GgmlError(f"{op}: {small!r} does not repeat into {big!r}")
+    return 0
+
+
+cdef int _same(Tensor a, Tensor b, str op) except -1:
+    cdef int i
+    for i in range(4):
+        if a.ptr.ne[i] != b.ptr.ne[i]:
+            raise GgmlError(f"{op}: {a!r} and {b!r} differ in shape")
+    return 0

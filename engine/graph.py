@@ -1,0 +1,109 @@
+"""One batch's graph: its inputs, the KV writes, and which attention each layer uses.
+
+KV is written by `set_rows` at index inputs, so a graph does not depend on positions and the same one
+serves every step of the same shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.arch.spec import Architecture
+from engine.ggml.tensor import F16, F32, I32, I64, Context, Graph, row_size
+from engine.kvcache import KVCache
+
+NODES_PER_LAYER = 96  # what the largest block needs, with room; see `Step`
+MASK_PAD = 256  # kernels of some devices want the KV length in multiples of it
+
+
+class Step:
+    """What an architecture sees while it builds the graph of one batch.
+
+    tokens, positions: I32 [n_tokens]; cells: I64 [n_tokens], the cache rows to write.
+    attention: per layer, "paged" (own kernel, CPU), "flash" or "explicit" (with masks).
+    n_kv: cache rows that masks span, a multiple of MASK_PAD; 0 when all layers are paged.
+    """
+
+    def __init__(
+        self, cache: KVCache, paged: Any, attention: list[str], n_tokens: int, n_outputs: int, n_kv: int
+    ) -> None:
+        n_nodes = NODES_PER_LAYER * len(attention) + 64
+        self.ctx: Any = Context(n_nodes * 2, graph_size=n_nodes)
+        self.graph: Graph = self.ctx.graph(n_nodes)
+        self.cache, self.paged, self.attention = cache, paged, attention
+        self.n_tokens, self.n_outputs, self.n_kv = n_tokens, n_outputs, n_kv
+        self.tokens = self.ctx.input(I32, (n_tokens,), "tokens")
+        self.positions = self.ctx.input(I32, (n_tokens,), "positions")
+        self.cells = self.ctx.input(I64, (n_tokens,), "cells")
+        self.output_ids = self.ctx.input(I32, (n_outputs,), "outputs") if 0 < n_outputs < n_tokens else None
+        self.masks: dict[int, Any] = {}  # by window
+        self.logits: Any = None
+        self._stored: dict[int, tuple[Any, Any]] = {}
+
+    def store(self, layer: int, k: Any, v: Any) -> None:
+        """Write k [dk, heads_kv, rows] and v [dv, heads_kv, rows] into the cache of `layer`."""
+        stored = []
+        for table, rows in ((self.cache.k[layer], k), (self.cache.v[layer], v)):
+            n, heads, n_rows, _ = rows.shape
+            flat = self.ctx.reshape(rows, n * heads, n_rows) if rows.contiguous else self.ctx.cont_2d(rows, n * heads, n_rows)
+            written = self.ctx.set_rows(table, flat, self.cells)
+            self.graph.add(written)  # before anything that reads the cache
+            stored.append(written)
+        self._stored[layer] = stored[0], stored[1]
+
+    def outputs_of(self, x: Any) -> Any:
+        """Only the rows of x [n, rows] that logits are wanted of."""
+        return x if self.output_ids is None else self.ctx.get_rows(x, self.output_ids)
+
+    def attend(
+        self, layer: int, q: Any, scale: float, *, window: int = 0, softcap: float = 0.0, max_bias: float = 0.0
+    ) -> Any:
+        """q [dk, heads, rows] over what `store` wrote and the cells before it -> [dv * heads, rows]."""
+        ctx, n_tokens, heads = self.ctx, self.n_tokens, q.shape[1]
+        k, v = self._stored[layer]
+        dk = q.shape[0]
+        n_kv_heads = k.shape[0] // dk
+        dv = v.shape[0] // n_kv_heads
+        kind = self.attention[layer]
+        if kind == "paged":
+            out = self.paged.op(ctx, layer, q, k, v, dv, scale, softcap, max_bias, window)
+            return ctx.reshape(out, dv * heads, n_tokens)
+        mask = self._mask(window)
+        q = ctx.permute(q, 0, 2, 1)  # [dk, rows, heads]
+        k = self._heads(k, dk, n_kv_heads)
+        v = self._heads(v, dv, n_kv_heads)
+        if kind == "flash":
+            out = ctx.flash_attention(q, ctx.permute(k, 0, 2, 1), ctx.permute(v, 0, 2, 1), mask, scale, max_bias, softcap)
+            return ctx.reshape(out, dv * heads, n_tokens)
+        scores = ctx.mul_mat(ctx.permute(k, 0, 2, 1), q, precise=True)  # [n_kv, rows, heads]
+        if softcap:
+            scores, scale = ctx.scale(ctx.tanh(ctx.scale(scores, scale / softcap)), softcap), 1.0
+        weights = ctx.softmax(scores, mask, scale, max_bias)
+        transposed = ctx.cont(ctx.permute(v, 1, 2, 0))  # [n_kv, dv, heads_kv]
+        out = ctx.mul_mat(transposed, weights)  # [dv, rows, heads]
+        return ctx.cont_2d(ctx.permute(out, 0, 2, 1), dv * heads, n_tokens)
+
+    def _heads(self, table: Any, d: int, n_heads: int) -> Any:
+        """The first n_kv cells as [d, heads, n_kv]."""
+        return self.ctx.view(table, (d, n_heads, self.n_kv), (row_size(table.type, d), table.strides[1]))
+
+    def _mask(self, window: int) -> Any:
+        # F16 serves flash attention and softmax alike.
+        if window not in self.masks:
+            self.masks[window] = self.ctx.input(F16, (self.n_kv, self.n_tokens), f"mask.{window}")
+        return self.masks[window]
+
+
+def build(
+    arch: Architecture, cache: KVCache, paged: Any, attention: list[str], n_tokens: int, n_outputs: int, n_kv: int
+) -> Step:
+    """The graph of a batch of `n_tokens` rows, `n_outputs` of which want logits F32 [n_vocab, n_outputs]."""
+    step = Step(cache, paged, attention, n_tokens, n_outputs, n_kv)
+    logits = arch.build(step)
+    if logits is not None:
+        if logits.type != F32:
+            logits = step.ctx.cast(logits, F32)
+        step.logits = step.ctx.output(logits)
+        step.logits.name = "logits"
+        step.graph.add(step.logits)
+    return step

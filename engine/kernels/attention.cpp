@@ -1,0 +1,289 @@
+// Flash attention (Dao 2022, arXiv 2205.14135: one pass, running maximum and sum) for the CPU.
+//
+// The KV cells of a sequence lie anywhere in the pool, so a tile of them is gathered and converted to
+// F32 once, and then used by all queries that share its KV head: the heads of the group times the new
+// rows. Each such query is a "lane". With many lanes the lanes fill the vectors, and K and V elements
+// are broadcast: no horizontal sums, no transposition. With few, the head dimension fills the vectors.
+#include "attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "simd.h"
+
+namespace ggserve {
+namespace {
+
+constexpr int TILE = 64;       // cells per tile
+constexpr int MAX_LANES = 64;  // queries per unit of work
+constexpr int MAX_VECTORS = MAX_LANES / W;
+constexpr float LOWEST = -1e30f;
+
+struct Lane {
+    const float * q;  // [d]
+    float * out;      // [dv]
+    int32_t position;
+    float slope;
+};
+
+// Scratch of one thread, kept between calls.
+struct Scratch {
+    std::vector<float> memory;
+    float *q, *k, *v, *s, *o;
+    float highest[MAX_LANES], total[MAX_LANES];
+
+    void layout(int d, int dv) {
+        const size_t sizes[] = {(size_t)d * MAX_LANES, (size_t)TILE * d, (size_t)TILE * dv, (size_t)TILE * MAX_LANES,
+                                (size_t)dv * MAX_LANES};
+        float ** const parts[] = {&q, &k, &v, &s, &o};
+        size_t n = W;
+        for (size_t size : sizes) n += size;
+        if (memory.size() < n) memory.assign(n, 0.0f);
+        float * at = (float *)(((uintptr_t)memory.data() + sizeof(vf) - 1) / sizeof(vf) * sizeof(vf));
+        for (int i = 0; i < 5; i++) { *parts[i] = at; at += sizes[i]; }
+    }
+};
+
+struct Unit {
+    const Attention * op;
+    const Sequence * seq;
+    const ggml_tensor *k, *v;
+    int kv_head, d, dv, dp, dvp;  // dp, dvp: rounded up to a vector; the tail of a tile's row is zero
+    int n_lanes, vectors;
+    Lane lanes[MAX_LANES];
+};
+
+float slope_of(float max_bias, int head, int n_head) {
+    if (max_bias <= 0) return 0.0f;
+    const int n = 1 << (int)std::floor(std::log2((double)n_head));
+    const float m0 = std::pow(2.0f, -max_bias / n), m1 = std::pow(2.0f, -max_bias / 2.0f / n);
+    return head < n ? std::pow(m0, (float)(head + 1)) : std::pow(m1, (float)(2 * (head - n) + 1));
+}
+
+void gather(const ggml_tensor * cache, int kv_head, int d, int dp, const int32_t * cells, int n, float * tile) {
+    const size_t head = ggml_row_size(cache->type, d) * kv_head;
+    const char * base = (const char *)cache->data + head;
+    for (int j = 0; j < n; j++) {
+        if (j + 4 < n) __builtin_prefetch(base + (size_t)cells[j + 4] * cache->nb[1]);
+        float * row = tile + (size_t)j * dp;
+        to_float(cache->type, base + (size_t)cells[j] * cache->nb[1], row, d);
+        for (int i = d; i < dp; i++) row[i] = 0.0f;
+    }
+}
+
+// A score after scaling: soft cap, ALiBi, mask.
+inline float adjusted(const Attention & op, const Lane & lane, float s, int position) {
+    if (position > lane.position || (op.window > 0 && position <= lane.position - op.window)) return -INFINITY;
+    if (op.softcap > 0) s = op.softcap * std::tanh(s / op.softcap);
+    return s - lane.slope * (lane.position - position);
+}
+
+// ---- many lanes: vectors run over lanes. s [TILE][LANES], q [d][LANES], o [dv][LANES]; LANES = NV * W.
+
+template <int NV, int J>
+inline void scores_block(const Unit & u, const Scratch & t, int j) {
+    const int lanes = NV * W;
+    vf acc[J][NV] = {};
+    for (int i = 0; i < u.d; i++) {
+        vf q[NV];
+        for (int n = 0; n < NV; n++) q[n] = load(t.q + (size_t)i * lanes + n * W);
+        for (int b = 0; b < J; b++) {
+            const float k = t.k[(size_t)(j + b) * u.dp + i];
+            for (int n = 0; n < NV; n++) acc[b][n] += q[n] * k;
+        }
+    }
+    for (int b = 0; b < J; b++)
+        for (int n = 0; n < NV; n++) store(t.s + (size_t)(j + b) * lanes + n * W, acc[b][n]);
+}
+
+template <int NV, int I>
+inline void values_block(const Unit & u, const Scratch & t, int n_cells, int i, const vf * alpha) {
+    const int lanes = NV * W;
+    vf acc[I][NV];
+    for (int b = 0; b < I; b++)
+        for (int n = 0; n < NV; n++) acc[b][n] = load(t.o + (size_t)(i + b) * lanes + n * W) * alpha[n];
+    for (int j = 0; j < n_cells; j++) {
+        vf p[NV];
+        for (int n = 0; n < NV; n++) p[n] = load(t.s + (size_t)j * lanes + n * W);
+        for (int b = 0; b < I; b++) {
+            const float v = t.v[(size_t)j * u.dvp + i + b];
+            for (int n = 0; n < NV; n++) acc[b][n] += p[n] * v;
+        }
+    }
+    for (int b = 0; b < I; b++)
+        for (int n = 0; n < NV; n++) store(t.o + (size_t)(i + b) * lanes + n * W, acc[b][n]);
+}
+
+template <int NV>
+void tile_of_lanes(const Unit & u, Scratch & t, int begin, int n_cells, bool all_visible) {
+    const Attention & op = *u.op;
+    const int lanes = NV * W;
+    constexpr int J = NV == 1 ? 12 : NV == 2 ? 10 : 6;  // as many accumulators as registers hold
+    constexpr int JJ = W == 16 ? J : (J > 6 ? 6 : 3);
+    int j = 0;
+    for (; j + JJ <= n_cells; j += JJ) scores_block<NV, JJ>(u, t, j);
+    for (; j < n_cells; j++) scores_block<NV, 1>(u, t, j);
+    if (!all_visible || op.softcap > 0 || op.max_bias > 0)
+        for (j = 0; j < n_cells; j++)
+            for (int m = 0; m < u.n_lanes; m++)
+                t.s[(size_t)j * lanes + m] = adjusted(op, u.lanes[m], t.s[(size_t)j * lanes + m], begin + j);
+    vf alpha[NV];
+    for (int n = 0; n < NV; n++) {
+        const vf old = load(t.highest + n * W);
+        vf high = old;
+        for (j = 0; j < n_cells; j++) high = maximum(high, load(t.s + (size_t)j * lanes + n * W));
+        alpha[n] = exp_negative(old - high);
+        vf total = load(t.total + n * W) * alpha[n];
+        for (j = 0; j < n_cells; j++) {
+            const vf p = exp_negative(load(t.s + (size_t)j * lanes + n * W) - high);
+            store(t.s + (size_t)j * lanes + n * W, p);
+            total += p;
+        }
+        store(t.highest + n * W, high);
+        store(t.total + n * W, total);
+    }
+    int i = 0;
+    for (; i + JJ <= u.dv; i += JJ) values_block<NV, JJ>(u, t, n_cells, i, alpha);
+    for (; i < u.dv; i++) values_block<NV, 1>(u, t, n_cells, i, alpha);
+}
+
+// ---- few lanes: vectors run over the head dimension. s [LANES][TILE], q [LANES][dp], o [LANES][dvp].
+
+void tile_of_dims(const Unit & u, Scratch & t, int begin, int n_cells, bool all_visible) {
+    const Attention & op = *u.op;
+    for (int m = 0; m < u.n_lanes; m++) {
+        const float * q = t.q + (size_t)m * u.dp;
+        float * s = t.s + (size_t)m * TILE;
+        float high = t.highest[m];
+        int j = 0;
+        for (; j + 4 <= n_cells; j += 4) {
+            const float * k = t.k + (size_t)j * u.dp;
+            vf a{}, b{}, c{}, e{};
+            for (int i = 0; i < u.dp; i += W) {
+                const vf x = load(q + i);
+                a += x * load(k + i);
+                b += x * load(k + u.dp + i);
+                c += x * load(k + 2 * u.dp + i);
+                e += x * load(k + 3 * u.dp + i);
+            }
+            s[j] = sum(a); s[j + 1] = sum(b); s[j + 2] = sum(c); s[j + 3] = sum(e);
+        }
+        for (; j < n_cells; j++) {
+            vf a{};
+            for (int i = 0; i < u.dp; i += W) a += load(q + i) * load(t.k + (size_t)j * u.dp + i);
+            s[j] = sum(a);
+        }
+        if (!all_visible || op.softcap > 0 || op.max_bias > 0)
+            for (j = 0; j < n_cells; j++) s[j] = adjusted(op, u.lanes[m], s[j], begin + j);
+        for (j = n_cells; j % W; j++) s[j] = -INFINITY;
+        const int padded = j;
+        for (j = 0; j < n_cells; j++) high = std::max(high, s[j]);
+        const float alpha = std::exp(t.highest[m] - high);
+        vf total{};
+        for (j = 0; j < padded; j += W) {
+            const vf p = exp_negative(load(s + j) - high);
+            store(s + j, p);
+            total += p;
+        }
+        t.highest[m] = high;
+        t.total[m] = t.total[m] * alpha + sum(total);
+        float * o = t.o + (size_t)m * u.dvp;
+        for (int i = 0; i < u.dvp; i += 4 * W) {
+            const int n = std::min(4, (u.dvp - i) / W);
+            vf acc[4] = {};
+            for (int b = 0; b < n; b++) acc[b] = load(o + i + b * W) * alpha;
+            if (n == 4)
+                for (j = 0; j < n_cells; j++)
+                    for (int b = 0; b < 4; b++) acc[b] += s[j] * load(t.v + (size_t)j * u.dvp + i + b * W);
+            else
+                for (j = 0; j < n_cells; j++)
+                    for (int b = 0; b < n; b++) acc[b] += s[j] * load(t.v + (size_t)j * u.dvp + i + b * W);
+            for (int b = 0; b < n; b++) store(o + i + b * W, acc[b]);
+        }
+    }
+}
+
+void run(Unit & u, Scratch & t) {
+    const Attention & op = *u.op;
+    const bool by_lane = u.n_lanes * 2 >= W;
+    u.vectors = (u.n_lanes + W - 1) / W;
+    const int lanes = u.vectors * W;
+    // The two layouts of q and o share memory; padding lanes and dims are zero and stay harmless.
+    std::fill_n(t.q, by_lane ? (size_t)u.d * lanes : (size_t)u.n_lanes * u.dp, 0.0f);
+    std::fill_n(t.o, by_lane ? (size_t)u.dv * lanes : (size_t)u.n_lanes * u.dvp, 0.0f);
+    std::fill_n(t.highest, MAX_LANES, LOWEST);
+    std::fill_n(t.total, MAX_LANES, 0.0f);
+    int first = INT32_MAX, last_first = 0, least_seen = INT32_MAX, end = 0;
+    for (int m = 0; m < u.n_lanes; m++) {
+        const Lane & lane = u.lanes[m];
+        for (int i = 0; i < u.d; i++) t.q[by_lane ? (size_t)i * lanes + m : (size_t)m * u.dp + i] = lane.q[i] * op.scale;
+        const int from = op.window > 0 ? std::max(0, lane.position - op.window + 1) : 0;
+        first = std::min(first, from);
+        last_first = std::max(last_first, from);
+        least_seen = std::min(least_seen, lane.position + 1);
+        end = std::max(end, lane.position + 1);
+    }
+    for (int begin = first; begin < end; begin += TILE) {
+        const int n = std::min(TILE, end - begin);
+        const bool all_visible = begin >= last_first && begin + n <= least_seen;
+        gather(u.k, u.kv_head, u.d, u.dp, u.seq->cells + begin, n, t.k);
+        gather(u.v, u.kv_head, u.dv, u.dvp, u.seq->cells + begin, n, t.v);
+        if (!by_lane) { tile_of_dims(u, t, begin, n, all_visible); continue; }
+        switch (u.vectors) {
+            case 1: tile_of_lanes<1>(u, t, begin, n, all_visible); break;
+            case 2: tile_of_lanes<2>(u, t, begin, n, all_visible); break;
+            case 3: tile_of_lanes<3>(u, t, begin, n, all_visible); break;
+            default: tile_of_lanes<4>(u, t, begin, n, all_visible); break;
+        }
+    }
+    for (int m = 0; m < u.n_lanes; m++) {
+        const float scale = 1.0f / t.total[m];
+        for (int i = 0; i < u.dv; i++)
+            u.lanes[m].out[i] = t.o[by_lane ? (size_t)i * lanes + m : (size_t)m * u.dvp + i] * scale;
+    }
+}
+
+}  // namespace
+
+void attention_forward(ggml_tensor * dst, int, int nth, void * userdata) {
+    static thread_local Scratch scratch;
+    Attention & op = *(Attention *)userdata;
+    const ggml_tensor *q = dst->src[0], *k = dst->src[1], *v = dst->src[2];
+    Unit u;
+    u.op = &op; u.k = k; u.v = v;
+    u.d = q->ne[0]; u.dv = dst->ne[0];
+    u.dp = (u.d + W - 1) / W * W; u.dvp = (u.dv + W - 1) / W * W;
+    const int n_head = q->ne[1], n_kv_head = k->ne[0] / u.d, group = n_head / n_kv_head;
+    scratch.layout(u.dp, u.dvp);
+
+    // Units small enough that every thread gets some, but no smaller: a tile is gathered once per unit.
+    const int64_t all_lanes = (int64_t)q->ne[2] * n_head;
+    const int chunk_limit = std::min(MAX_LANES, 4 * W);
+    const int chunk = (int)std::clamp<int64_t>((all_lanes + 2 * nth - 1) / (2 * nth), 1, chunk_limit);
+
+    int unit = op.next.fetch_add(1, std::memory_order_relaxed), before = 0;
+    for (int s = 0; s < op.batch->n_sequences; s++) {
+        const Sequence & seq = op.batch->sequences[s];
+        const int n_lanes = seq.n_new * group, chunks = (n_lanes + chunk - 1) / chunk, n_units = chunks * n_kv_head;
+        for (; unit < before + n_units; unit = op.next.fetch_add(1, std::memory_order_relaxed)) {
+            const int c = chunks - 1 - (unit - before) / n_kv_head;  // the latest rows see most: first
+            u.seq = &seq;
+            u.kv_head = (unit - before) % n_kv_head;
+            u.n_lanes = std::min(chunk, n_lanes - c * chunk);
+            for (int m = 0; m < u.n_lanes; m++) {
+                const int lane = c * chunk + m, row = seq.row + lane / group, head = u.kv_head * group + lane % group;
+                u.lanes[m] = {
+                    (const float *)((const char *)q->data + row * q->nb[2] + head * q->nb[1]),
+                    (float *)((char *)dst->data + row * dst->nb[2] + head * dst->nb[1]),
+                    seq.n_past + lane / group,
+                    slope_of(op.max_bias, head, n_head),
+                };
+            }
+            run(u, scratch);
+        }
+        before += n_units;
+    }
+}
+
+}  // namespace ggserve

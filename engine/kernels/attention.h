@@ -1,0 +1,40 @@
+// Causal grouped-query attention over a paged KV cache, as a ggml custom operation for the CPU.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+struct ggml_tensor;
+
+namespace ggserve {
+
+// One sequence's rows of a batch: positions n_past … n_past + n_new - 1 are rows row … row + n_new - 1.
+// cells[p] is the cache row that holds position p; all up to the last new position are set.
+struct Sequence {
+    const int32_t * cells;
+    int32_t n_past;
+    int32_t n_new;
+    int32_t row;
+};
+
+struct Batch {
+    const Sequence * sequences;
+    int32_t n_sequences;
+};
+
+// One layer's attention. `next` hands out units of work and is reset before each computation.
+struct Attention {
+    const Batch * batch;
+    float scale;
+    float softcap;   // 0: off; s -> cap * tanh(s / cap) (Gemma 2)
+    float max_bias;  // 0: off; ALiBi (Press 2021, arXiv 2108.12409)
+    int32_t window;  // 0: off; a row at position p sees positions p - window + 1 … p
+    std::atomic<int32_t> next;
+};
+
+// dst [dv, heads, rows] F32; src0 q [d, heads, rows] F32; src1 K [d * kv_heads, cells];
+// src2 V [dv * kv_heads, cells], both of any type that ggml can turn into F32, where d (dv) is a
+// multiple of the type's block. The number of KV heads is src1's ne0 / d.
+void attention_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
+
+}  // namespace ggserve

@@ -1,0 +1,83 @@
+// Vectors of floats of the width that the target has, with GCC's and Clang's vector extensions.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#include "ggml.h"
+
+namespace ggserve {
+
+#if defined(__AVX512F__)
+constexpr int W = 16;
+#elif defined(__AVX2__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+
+typedef float vf __attribute__((vector_size(W * sizeof(float))));
+typedef int32_t vi __attribute__((vector_size(W * sizeof(int32_t))));
+
+static inline vf load(const float * p) { vf v; memcpy(&v, p, sizeof v); return v; }
+static inline void store(float * p, vf v) { memcpy(p, &v, sizeof v); }
+static inline vf splat(float x) { return x - vf{}; }
+static inline vf select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+static inline vf maximum(vf a, vf b) { return select(a > b, a, b); }
+
+static inline float sum(vf v) {
+    float s = 0;
+    for (int i = 0; i < W; i++) s += v[i];
+    return s;
+}
+
+// exp(x) for x <= 0 within 2 ulp; 0 below -87. Cephes' range reduction and polynomial (Moshier 1989).
+static inline vf exp_negative(vf x) {
+    const vi underflow = x < -87.0f;
+    x = select(underflow, splat(-87.0f), x);
+    const vf n = (x * 1.44269504088896341f + 12582912.0f) - 12582912.0f;  // round to nearest by magic number
+    const vf r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+    vf p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const vi power = (__builtin_convertvector(n, vi) + 127) << 23;
+    return select(underflow, vf{}, p * (vf)power);
+}
+
+// n halves to floats.
+static inline void half_to_float(const uint16_t * src, float * dst, int n) {
+    int i = 0;
+#if defined(__AVX512F__)
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(src + i))));
+#endif
+#if defined(__F16C__)
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(src + i))));
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    for (; i + 4 <= n; i += 4)
+        vst1q_f32(dst + i, vcvt_f32_f16(vld1_f16((const __fp16 *)(src + i))));
+#endif
+    for (; i < n; i++) dst[i] = ggml_fp16_to_fp32(src[i]);
+}
+
+// n elements of a ggml type to floats.
+static inline void to_float(ggml_type type, const char * src, float * dst, int n) {
+    switch (type) {
+        case GGML_TYPE_F32: memcpy(dst, src, n * sizeof(float)); break;
+        case GGML_TYPE_F16: half_to_float((const uint16_t *)src, dst, n); break;
+        default: ggml_get_type_traits(type)->to_float(src, dst, n);
+    }
+}
+
+}  // namespace ggserve

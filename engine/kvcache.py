@@ -1,0 +1,61 @@
+"""The cache's tensors: one row of K and one of V per cell and layer, on the layer's device.
+
+Which session owns which cell is the business of `engine.pool` and `engine.prefix`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.arch.spec import HParams
+from engine.errors import ConfigError
+from engine.ggml.tensor import Context, row_size, type_id
+
+
+def check_type(hp: HParams, kv_type: str) -> int:
+    """ggml's number of `kv_type`, if every head's row is whole blocks of it. ConfigError otherwise."""
+    number: int = type_id(kv_type)
+    for name, d in (("key", hp.head_dim_k), ("value", hp.head_dim_v)):
+        try:
+            row_size(number, d)
+        except Exception as error:
+            raise ConfigError(
+                f"kv_type {kv_type} stores blocks of 32, but this model's {name} heads have {d} elements; use f16"
+            ) from error
+    return number
+
+
+def bytes_per_cell(hp: HParams, kv_type: str) -> list[int]:
+    """Bytes that one token takes in each layer."""
+    number = check_type(hp, kv_type)
+    return [
+        int(row_size(number, hp.head_dim_k * heads) + row_size(number, hp.head_dim_v * heads)) for heads in hp.n_head_kv
+    ]
+
+
+class KVCache:
+    """k[i] [head_dim_k * heads_kv, n_cells], v[i] [head_dim_v * heads_kv, n_cells] of layer i."""
+
+    def __init__(self, hp: HParams, n_cells: int, kv_type: str, buffer_types: list[Any]) -> None:
+        number = check_type(hp, kv_type)
+        self.n_cells, self.kv_type = n_cells, kv_type
+        contexts: dict[str, tuple[Any, Any]] = {}
+        self.k: list[Any] = []
+        self.v: list[Any] = []
+        for i, buffer_type in enumerate(buffer_types):
+            if buffer_type.name not in contexts:
+                contexts[buffer_type.name] = Context(2 * hp.n_layer), buffer_type
+            ctx = contexts[buffer_type.name][0]
+            self.k.append(ctx.new(number, (hp.head_dim_k * hp.n_head_kv[i], n_cells), f"cache.k.{i}"))
+            self.v.append(ctx.new(number, (hp.head_dim_v * hp.n_head_kv[i], n_cells), f"cache.v.{i}"))
+        self.buffers = [ctx.allocate(buffer_type) for ctx, buffer_type in contexts.values()]
+        for buffer in self.buffers:
+            buffer.clear()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(buffer.size for buffer in self.buffers)
+
+    def close(self) -> None:
+        for buffer in self.buffers:
+            buffer.close()

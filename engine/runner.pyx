@@ -1,0 +1,211 @@
+# cython: embedsignature=True
+"""Runs batches: fills the inputs, builds or reuses the graph, computes, hands out logits.
+
+Concurrency: one thread at a time; the GIL is released while ggml computes.
+"""
+
+from time import perf_counter
+
+from cpython.array cimport array
+from libc.stdint cimport int32_t, int64_t, uint16_t
+from libc.string cimport memset
+from libcpp.vector cimport vector
+
+from engine import graph as graphs
+from engine.attention cimport PagedAttention, Sequence
+from engine.errors import EngineError
+from engine.ggml.sched cimport Sched
+from engine.ggml.tensor cimport Graph, Tensor
+from engine.libggml.backend cimport (
+    ggml_backend_buffer_is_host, ggml_backend_sched_graph_compute, ggml_backend_tensor_get, ggml_backend_tensor_set,
+)
+from engine.libggml.ggml cimport ggml_status, ggml_tensor
+from engine.ggml.check cimport ok
+
+cdef uint16_t MINUS_INFINITY = 0xFC00  # as a half
+
+
+cdef class Runner:
+    """The model's compute: one batch in, rows of logits out.
+
+    n_vocab: length of a row of logits. n_cells: cells of the cache. max_batch_tokens: rows of a batch.
+    compute_ms: time inside ggml of the last forward.
+    """
+
+    cdef readonly int n_vocab, max_batch_tokens, n_cells
+    cdef readonly double compute_ms
+    cdef readonly long long graphs_built
+    cdef object arch, cache, step
+    cdef list attention
+    cdef bint masked
+    cdef Sched sched
+    cdef PagedAttention paged
+    cdef tuple shape
+    cdef vector[int32_t] tokens, positions, outputs
+    cdef vector[int64_t] cells
+    cdef vector[uint16_t] mask
+    cdef vector[float] host_logits
+    cdef const float* rows
+    cdef int n_rows
+
+    def __init__(self, arch, cache, Sched sched not None, list attention not None, int max_batch_tokens):
+        self.arch, self.cache, self.sched, self.attention = arch, cache, sched, attention
+        self.n_vocab, self.n_cells = arch.hp.n_vocab, cache.n_cells
+        self.max_batch_tokens = max_batch_tokens
+        self.paged = PagedAttention(len(attention))
+        self.masked = any(kind != "paged" for kind in attention)
+        self.shape = ()
+
+    def reserve(self):
+        """Take compute memory for the largest batch. OutOfMemoryError if there is too little."""
+        n_kv = self._span(self.n_cells) if self.masked else 0
+        for n_outputs in (self.max_batch_tokens, 1):
+            step = graphs.build(
+                self.arch, self.cache, self.paged, self.attention, self.max_batch_tokens, n_outputs, n_kv)
+            self.sched.reserve(step.graph)
+
+    def forward(self, rows):
+        """Compute one batch of `engine.scheduler.Rows`; returns how many rows of logits there are.
+
+        Raises EngineError (and computes nothing) if the batch does not fit this model and cache.
+        """
+        cdef int n_outputs = self._fill(rows)
+        cdef int n_tokens = <int>self.tokens.size()
+        cdef int n_kv = 0
+        cdef ggml_status status
+        cdef Graph graph
+        if self.masked:
+            n_kv = self._span(self._highest_cell() + 1)
+        shape = (n_tokens, n_outputs, n_kv)
+        if shape != self.shape:
+            self.shape = ()
+            self.step = graphs.build(
+                self.arch, self.cache, self.paged, self.attention, n_tokens, n_outputs, n_kv)
+            self.sched.allocate(self.step.graph)
+            self.shape = shape
+            self.graphs_built += 1
+        self._write_inputs(n_kv)
+        graph = self.step.graph
+        started = perf_counter()
+        with nogil:
+            self.paged.begin()
+            status = ggml_backend_sched_graph_compute(self.sched.ptr, graph.ptr)
+        self.compute_ms = (perf_counter() - started) * 1e3
+        self.n_rows = 0
+        ok(status, "computing the batch")
+        if n_outputs:
+            self._read_logits(n_outputs)
+        return n_outputs
+
+    def logits(self, int i):
+        """Row i of the last forward: float32 memoryview [n_vocab], valid until the next forward."""
+        if not 0 <= i < self.n_rows:
+            raise EngineError(f"there is no row {i} of logits")
+        return <const float[:self.n_vocab]>(self.rows + <size_t>i * self.n_vocab)
+
+    # --- one batch's arrays
+
+    cdef int _fill(self, rows) except -1:
+        cdef int n_outputs = 0, n_new, n_past, p
+        cdef int32_t token
+        cdef Sequence sequence
+        cdef array table
+        cdef const int32_t* cells
+        self.tokens.clear()
+        self.positions.clear()
+        self.cells.clear()
+        self.outputs.clear()
+        self.paged.sequences.clear()
+        for tokens, table, n_past, wanted in rows:
+            n_new = len(tokens)
+            if n_past < 0 or n_new == 0 or len(table) < n_past + n_new or table.ob_descr.itemsize != sizeof(int32_t):
+                raise EngineError(f"{len(table)} cells for {n_past} + {n_new} tokens")
+            cells = <const int32_t*>table.data.as_voidptr
+            sequence.cells, sequence.n_past, sequence.n_new = cells, n_past, n_new
+            sequence.row = <int>self.tokens.size()
+            p = n_past
+            for token in tokens:
+                if not 0 <= token < self.n_vocab:
+                    raise EngineError(f"token {token} is not in the vocabulary of {self.n_vocab}")
+                if not 0 <= cells[p] < self.n_cells:
+                    raise EngineError(f"cell {cells[p]} is not in the cache of {self.n_cells}")
+                self.tokens.push_back(token)
+                self.positions.push_back(p)
+                self.cells.push_back(cells[p])
+                p += 1
+            self.paged.sequences.push_back(sequence)
+            if wanted:
+                self.outputs.push_back(<int>self.tokens.size() - 1)
+                n_outputs += 1
+        if not 0 < <int>self.tokens.size() <= self.max_batch_tokens:
+            raise EngineError(f"a batch of {self.tokens.size()} tokens; the limit is {self.max_batch_tokens}")
+        return n_outputs
+
+    cdef int _span(self, int n_cells) noexcept:
+        # A length that stays the same for many steps, so that the graph can be used again.
+        pad = <int>graphs.MASK_PAD
+        return min((n_cells + pad - 1) // pad * pad, self.n_cells)
+
+    cdef int _highest_cell(self) noexcept:
+        cdef int highest = 0, p
+        cdef size_t i
+        cdef Sequence s
+        for i in range(self.paged.sequences.size()):
+            s = self.paged.sequences[i]
+            for p in range(s.n_past + s.n_new):
+                highest = max(highest, s.cells[p])
+        return highest
+
+    cdef int _write_inputs(self, int n_kv) except -1:
+        step = self.step
+        _set(step.tokens, self.tokens.data(), self.tokens.size() * 4)
+        _set(step.positions, self.positions.data(), self.positions.size() * 4)
+        _set(step.cells, self.cells.data(), self.cells.size() * 8)
+        if step.output_ids is not None:
+            _set(step.output_ids, self.outputs.data(), self.outputs.size() * 4)
+        for window, tensor in step.masks.items():
+            self._fill_mask(n_kv, window)
+            _set(tensor, self.mask.data(), self.mask.size() * 2)
+        return 0
+
+    cdef int _fill_mask(self, int n_kv, int window) except -1:
+        # Row r sees cell c if c holds a position of r's session that is not after r's, nor before its window.
+        cdef size_t i
+        cdef int r, p, first
+        cdef uint16_t* row
+        cdef Sequence s
+        self.mask.assign(self.tokens.size() * n_kv, MINUS_INFINITY)
+        for i in range(self.paged.sequences.size()):
+            s = self.paged.sequences[i]
+            for r in range(s.n_new):
+                row = self.mask.data() + <size_t>(s.row + r) * n_kv
+                first = max(0, s.n_past + r - window + 1) if window > 0 else 0
+                for p in range(first, s.n_past + r + 1):
+                    row[s.cells[p]] = 0
+        return 0
+
+    def mask_rows(self, rows, int n_kv, int window=0):
+        """The mask that `rows` would get, as lists of bools [row][cell]; for tests and debugging."""
+        self._fill(rows)
+        self._fill_mask(n_kv, window)
+        return [[self.mask[r * n_kv + c] == 0 for c in range(n_kv)] for r in range(self.tokens.size())]
+
+    cdef int _read_logits(self, int n_outputs) except -1:
+        cdef Tensor logits = self.step.logits
+        cdef size_t size = <size_t>n_outputs * self.n_vocab
+        if logits.ptr.buffer != NULL and ggml_backend_buffer_is_host(logits.ptr.buffer):
+            self.rows = <const float*>logits.ptr.data
+        else:
+            self.host_logits.resize(size)
+            with nogil:
+                ggml_backend_tensor_get(logits.ptr, self.host_logits.data(), 0, size * sizeof(float))
+            self.rows = self.host_logits.data()
+        self.n_rows = n_outputs
+        return 0
+
+
+cdef int _set(Tensor tensor, const void* data, size_t size) except -1:
+    # An input that no operation reads was given no memory.
+    if tensor.ptr.buffer != NULL:
+        ggml_backend_tensor_set(tensor.ptr, data, 0, size)
+    return 0

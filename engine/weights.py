@@ -1,0 +1,162 @@
+"""Loading weights: decides for each tensor where it may live, and brings it there.
+
+On the CPU a matrix goes to a repacked layout where ggml has a faster kernel for it, else it stays in
+the mapped file. Repacked weights are read, not mapped, so that they are in memory once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from engine.arch.slots import Binder, Slot
+from engine.arch.spec import Architecture
+from engine.errors import ModelError, UnsupportedModelError
+from engine.ggml.backend import map_host_memory
+from engine.ggml.tensor import F32, I32, Context, supports
+from engine.gguf import GGUFFile, TensorInfo
+
+Progress = Callable[[float, str], None]
+MAP_ALIGNMENT = 32  # ggml's own demand on tensors in host memory
+PROBE_ROWS = 512  # columns of the probing product: what a prefill has
+HARMLESS = ("rotary_emb.inv_freq", "attn_rot_embd")  # old converters wrote what is computed anyway
+
+
+def wanted(arch: Architecture, gguf: GGUFFile) -> list[Slot]:
+    """The slots of `arch`, checked against the file: presence, shapes, and nothing left over."""
+    binder = Binder(gguf.tensors.__contains__)
+    arch.bind(binder)
+    used = set()
+    for slot in binder.slots:
+        info = _find(slot, gguf)
+        shape = slot.shape + (1,) * (len(info.shape) - len(slot.shape))
+        if tuple(info.shape) + (1,) * (len(shape) - len(info.shape)) != shape:
+            raise ModelError(
+                f"{gguf.path}: tensor {info.name} has shape {list(info.shape)}, but the model's "
+                f"hyperparameters ask for {list(slot.shape)}"
+            )
+        used.add(info.name)
+    unknown = [name for name in gguf.tensors if name not in used and not name.endswith(HARMLESS) and not any(h in name for h in HARMLESS)]
+    if unknown:
+        raise UnsupportedModelError(
+            f"{gguf.path}: {len(unknown)} tensors are not part of architecture {arch.name} as we know it "
+            f"({', '.join(sorted(unknown)[:3])}…); running without them would give wrong answers"
+        )
+    return binder.slots
+
+
+def _find(slot: Slot, gguf: GGUFFile) -> TensorInfo:
+    for name in (slot.name, slot.instead):
+        if name is not None and name in gguf.tensors:
+            return gguf.tensors[name]
+    raise ModelError(f"{gguf.path}: tensor {slot.name} is missing")
+
+
+def choose_buffer_type(slot: Slot, info: TensorInfo, candidates: list[Any]) -> Any:
+    """The first buffer type whose device can run the slot's operation on a tensor of this kind there."""
+    for buffer_type in candidates:
+        ctx: Any = Context(8)
+        weight = ctx.new(int(info.type), tuple(info.shape))
+        if supports(buffer_type.device, buffer_type, _probe(ctx, slot, weight), weight):
+            return buffer_type
+    raise UnsupportedModelError(f"no device can run {slot.op} on {info.name} of type {info.type.name}")
+
+
+def _probe(ctx: Any, slot: Slot, weight: Any) -> Any:
+    n = weight.shape[0]
+    if slot.op == "mul_mat":
+        return ctx.mul_mat(weight, ctx.new(F32, (n, PROBE_ROWS)))
+    if slot.op == "mul_mat_id":
+        return ctx.mul_mat_id(weight, ctx.new(F32, (n, 1, PROBE_ROWS)), ctx.new(I32, (1, PROBE_ROWS)))
+    if slot.op == "get_rows":
+        return ctx.get_rows(weight, ctx.new(I32, (PROBE_ROWS,)))
+    if slot.op == "rope":
+        return ctx.mul(ctx.new(F32, (n,)), weight)  # only read as plain numbers
+    other = ctx.new(F32, (n, PROBE_ROWS))
+    return ctx.mul(other, weight) if slot.op == "mul" else ctx.add(other, weight)
+
+
+class Weights:
+    """The tensors of a model on their devices, and the buffers that hold them."""
+
+    def __init__(
+        self,
+        gguf: GGUFFile,
+        slots: list[Slot],
+        candidates: Callable[[Slot], list[Any]],
+        *,
+        use_mmap: bool = True,
+        progress: Progress | None = None,
+    ) -> None:
+        self.gguf = gguf
+        self.tensors: dict[tuple[str, str], Any] = {}
+        self.placement: dict[str, str] = {}
+        self.buffers: list[Any] = []
+        mapped: list[tuple[TensorInfo, Any, Any]] = []
+        copied: dict[str, tuple[Any, list[tuple[TensorInfo, Slot]]]] = {}
+        for slot in slots:
+            info = _find(slot, gguf)
+            if (info.name, slot.op) in self.tensors:
+                continue
+            buffer_type = choose_buffer_type(slot, info, candidates(slot))
+            self.placement[f"{info.name}:{slot.op}"] = buffer_type.name
+            if use_mmap and self._can_map(info, buffer_type):
+                ctx = Context(1)
+                tensor = ctx.new(int(info.type), tuple(info.shape), info.name)
+                self.tensors[info.name, slot.op] = tensor
+                mapped.append((info, ctx, tensor))
+                self._map_type = buffer_type
+            else:
+                self.tensors[info.name, slot.op] = None
+                copied.setdefault(buffer_type.name, (buffer_type, []))[1].append((info, slot))
+        if mapped:
+            self._place(mapped)
+        self._copy(copied, progress)
+
+    @staticmethod
+    def _can_map(info: TensorInfo, buffer_type: Any) -> bool:
+        device = buffer_type.device
+        return bool(
+            buffer_type.is_host
+            and device.maps_host_memory
+            and buffer_type.name == device.buffer_types()[-1].name
+            and info.offset % MAP_ALIGNMENT == 0
+        )
+
+    def _place(self, mapped: list[tuple[TensorInfo, Any, Any]]) -> None:
+        largest = max(info.nbytes for info, _, _ in mapped)
+        buffer = map_host_memory(self._map_type, self.gguf.mapping(), largest)
+        buffer.mark_weights()
+        self.buffers.append(buffer)
+        for info, ctx, tensor in mapped:
+            ctx.place(tensor, buffer, self.gguf.data(info))
+
+    def _copy(self, copied: dict[str, tuple[Any, list[tuple[TensorInfo, Slot]]]], progress: Progress | None) -> None:
+        total = sum(info.nbytes for _, items in copied.values() for info, _ in items) or 1
+        done = 0
+        for buffer_type, items in copied.values():
+            ctx: Any = Context(len(items))
+            made = [(info, slot, ctx.new(int(info.type), tuple(info.shape), info.name)) for info, slot in items]
+            buffer = ctx.allocate(buffer_type)
+            buffer.mark_weights()
+            self.buffers.append(buffer)
+            # One staging area for all: the biggest first, so that it never grows.
+            staging = bytearray(max(info.nbytes for info, _ in items))
+            for info, slot, tensor in sorted(made, key=lambda m: -m[0].nbytes):
+                view = memoryview(staging)[: info.nbytes]
+                self.gguf.read_into(info, view)
+                tensor.set(view)
+                self.tensors[info.name, slot.op] = tensor
+                done += info.nbytes
+                if progress is not None:
+                    progress(done / total, f"{buffer_type.name}: {info.name}")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in buffers of our own (a mapped file counts with its whole length)."""
+        return sum(buffer.size for buffer in self.buffers)
+
+    def close(self) -> None:
+        for buffer in self.buffers:
+            buffer.close()
+        self.gguf.close()
