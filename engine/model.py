@@ -133,6 +133,12 @@ class Model:
         self._check_open()
         return InferenceSession(self, config or InferenceSessionConfig())
 
+    def set_threads(self, n: int | None) -> None:
+        """Threads that the CPU computes with from now on; None: as loaded."""
+        for backend in self.backends:
+            if backend.device.type == "cpu":
+                backend.set_threads(n or self.n_threads)
+
     def describe(self) -> dict[str, Any]:
         """What was loaded and where it is, as plain data."""
         return {

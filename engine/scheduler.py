@@ -11,27 +11,18 @@ from collections.abc import Callable, Iterable
 from copy import copy
 from heapq import heapify, heappop, heappush
 from time import monotonic
-from typing import Any
 
 from engine.admission import Admission
 from engine.config import SchedulerConfig
 from engine.errors import ConfigError, ContextOverflowError, GgmlError
 from engine.pool import CellPool
 from engine.prefix import PrefixIndex
-from engine.session import CachedSequence, Rows, Runner, Session, TokenSampler
+from engine.session import CachedSequence, Rows, Runner, Session, TokenSampler, compiled_sampler
 from engine.types import Emission, EngineStats, FinishReason, Request, RequestInfo, Token
 
 __all__ = ["Rows", "Runner", "Scheduler"]
 
 SamplerFactory = Callable[..., TokenSampler]
-
-
-def _compiled_sampler(*args: Any, **kwargs: Any) -> TokenSampler:
-    # Imported late: the policy also works, and is tested, without the compiled extension.
-    from engine.sampler import Sampler
-
-    sampler: TokenSampler = Sampler(*args, **kwargs)
-    return sampler
 
 
 class Scheduler:
@@ -64,7 +55,7 @@ class Scheduler:
         self.pool = pool
         self.prefix = prefix if prefix is not None else PrefixIndex(pool)
         self._runner = runner
-        self._sampler_factory = sampler_factory or _compiled_sampler
+        self._sampler_factory = sampler_factory or compiled_sampler
         self._admission = Admission(pool, self.prefix, config.parallel)
         self._sessions: dict[str, Session] = {}
         self._deadlines: list[tuple[float, int, Session]] = []

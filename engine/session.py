@@ -48,6 +48,14 @@ class TokenSampler(Protocol):
     def sample(self, logits: Any, mask: Any = None) -> Token: ...
 
 
+def compiled_sampler(*args: Any, **kwargs: Any) -> TokenSampler:
+    """Make an `engine.sampler.Sampler`, imported late: all else works without the compiled extension."""
+    from engine.sampler import Sampler
+
+    sampler: TokenSampler = Sampler(*args, **kwargs)
+    return sampler
+
+
 class CachedSequence:
     """Tokens, of which the first `n_past` are computed, and the cells that hold those.
 

@@ -1,0 +1,249 @@
+"""The session of the Python interface: feed tokens, look at logits, generate, go back."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import msgspec
+
+from engine.config import InferenceSessionConfig
+from engine.detokenizer import Detokenizer
+from engine.errors import ConfigError, ContextOverflowError, OutOfMemoryError, SessionClosedError
+from engine.pool import CellPool
+from engine.prefix import PrefixIndex
+from engine.session import CachedSequence, Rows, Runner, TokenSampler, compiled_sampler
+from engine.types import InferenceParameters
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class GeneratedToken(NamedTuple):
+    """One token of `InferenceSession.infer`.
+
+    text: what became complete with it; empty inside of a character that takes several tokens, and for
+        tokens without text, such as the one that ends the generation.
+    logprob: natural log of its probability in the unmodified softmax.
+    """
+
+    id: int
+    text: str
+    logprob: float
+
+
+class SessionModel(Protocol):
+    """What a session needs of a model."""
+
+    pool: CellPool
+    prefix: PrefixIndex
+    n_ctx: int
+    max_batch_tokens: int
+    closed: bool
+
+    @property
+    def runner(self) -> Runner: ...
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    def set_threads(self, n: int | None) -> None:
+        """Threads of the computations from now on; None: the model's own number."""
+
+
+class InferenceSession:
+    """One conversation with a model, in the caller's thread; only one thread may use a model at a time.
+
+    Sessions and a scheduler of the same model share its cells and its prefix cache. A session is a context
+    manager; closing it leaves what it computed in the prefix cache.
+    """
+
+    def __init__(
+        self,
+        model: SessionModel,
+        config: InferenceSessionConfig | None = None,
+        *,
+        sampler_factory: Callable[..., TokenSampler] = compiled_sampler,
+    ) -> None:
+        config = config if config is not None else InferenceSessionConfig()
+        if config.n_batch < 1:
+            raise ConfigError(f"n_batch is {config.n_batch}; it must be at least 1")
+        self.config = config
+        self.n_batch = min(config.n_batch, model.max_batch_tokens)
+        self._model = model
+        self._sampler_factory = sampler_factory
+        self._sequence = CachedSequence(model.pool, model.prefix if config.cache_prompt else None)
+        self._logits: NDArray[np.float32] | None = None
+        # A session that is dropped without close() must not keep its cells for ever.
+        self._release = weakref.finalize(self, self._sequence.release)
+
+    @property
+    def tokens(self) -> list[int]:
+        """All tokens, fed and generated."""
+        return self._sequence.tokens.tolist()
+
+    @property
+    def n_past(self) -> int:
+        """How many of them are computed. The token generated last is computed when it is needed."""
+        return self._sequence.n_past
+
+    @property
+    def last_logits(self) -> NDArray[np.float32]:
+        """The logits after the last token, float32 [n_vocab]; a copy."""
+        return self._current_logits().copy()
+
+    def feed_prompt(self, prompt: str | Sequence[int], *, parse_special: bool = False) -> None:
+        """Add text or token ids and compute them, `n_batch` at a time.
+
+        The first text gets the model's beginning-of-sequence token where the model wants one.
+        parse_special: texts of control tokens in `prompt` become these tokens. If anything fails, the
+        session stays as it was.
+        """
+        self._require_open()
+        sequence, n_before = self._sequence, len(self._sequence.tokens)
+        ids = self._to_ids(prompt, parse_special)
+        if not ids:
+            if not n_before:
+                raise ConfigError("the prompt is empty; feed at least one token")
+            return
+        n = n_before + len(ids)
+        if n > self._model.n_ctx:
+            raise ContextOverflowError(n, self._model.n_ctx)
+        sequence.tokens.extend(ids)
+        try:
+            self._compute()
+        except BaseException:
+            sequence.truncate(n_before)
+            raise
+        sequence.publish()
+
+    def infer(self, params: InferenceParameters | None = None) -> Iterator[GeneratedToken]:
+        """Generate tokens as the caller asks for them, each added to the session before it is given.
+
+        Ends behind an end-of-generation or stop token (which is given too), after `max_tokens`, or when the
+        context is full.
+        """
+        self._require_open()
+        sequence = self._sequence
+        if not sequence.tokens:
+            raise ConfigError("the session is empty; feed a prompt before generating")
+        params = params if params is not None else InferenceParameters()
+        if params.logprobs is None:
+            params = msgspec.structs.replace(params, logprobs=0)
+        model = self._model
+        eog_ids = model.tokenizer.eog_ids
+        sampler = self._sampler_factory(params, model.runner.n_vocab, eog_ids, history=sequence.tokens[:])
+        stop_ids = frozenset(params.stop_token_ids)
+        return self._generate(params, sampler, stop_ids if params.ignore_eos else stop_ids | eog_ids)
+
+    def rewind(self, n: int) -> None:
+        """Forget the last `n` tokens."""
+        self._require_open()
+        n_tokens = len(self._sequence.tokens)
+        if not 0 <= n <= n_tokens:
+            raise ConfigError(f"cannot rewind {n} tokens: the session has {n_tokens}")
+        if n:
+            self._sequence.truncate(n_tokens - n)
+            self._logits = None
+
+    def close(self) -> None:
+        """Give the cells back. Everything but `close` then raises SessionClosedError."""
+        self._release()
+        self._logits = None
+
+    def __enter__(self) -> InferenceSession:
+        self._require_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _to_ids(self, prompt: str | Sequence[int], parse_special: bool) -> Sequence[int]:
+        if isinstance(prompt, str):
+            first = not self._sequence.tokens
+            ids: list[int] = self._model.tokenizer.encode(
+                prompt, add_special=first, parse_special=parse_special
+            )
+            return ids
+        n_vocab = self._model.runner.n_vocab
+        for token in prompt:
+            if not 0 <= token < n_vocab:
+                raise ConfigError(f"token id {token} is outside of the vocabulary of {n_vocab} tokens")
+        return prompt
+
+    def _generate(
+        self, params: InferenceParameters, sampler: TokenSampler, stop_ids: frozenset[int]
+    ) -> Iterator[GeneratedToken]:
+        sequence, detokenizer = self._sequence, Detokenizer(self._model.tokenizer)
+        n_max = self._model.n_ctx if params.max_tokens is None else params.max_tokens
+        n, done = 0, n_max == 0
+        while not done and len(sequence.tokens) < self._model.n_ctx:
+            token = sampler.sample(self._current_logits(), None)
+            sequence.tokens.append(token.id)
+            self._logits = None
+            n += 1
+            done = n >= n_max or len(sequence.tokens) >= self._model.n_ctx
+            done = done or (token.id in stop_ids and n > params.min_tokens)
+            text = detokenizer.push(token.id)
+            if done:
+                text += detokenizer.flush()
+            assert token.logprob is not None
+            yield GeneratedToken(token.id, text, token.logprob)
+
+    def _current_logits(self) -> NDArray[np.float32]:
+        """The logits after the last token, computed if they are not at hand."""
+        self._require_open()
+        if self._logits is not None:
+            return self._logits
+        sequence = self._sequence
+        if not sequence.tokens:
+            raise ConfigError("the session is empty; feed a prompt first")
+        if not sequence.n_pending:  # rewound: the last token has to be computed once more
+            last = sequence.tokens[-1]
+            sequence.truncate(len(sequence.tokens) - 1)
+            sequence.tokens.append(last)
+        return self._compute()
+
+    def _compute(self) -> NDArray[np.float32]:
+        """Compute what is pending, in chunks, and keep the logits of the last token."""
+        import numpy as np
+
+        sequence, runner = self._sequence, self._model.runner
+        if not sequence.n_past:
+            sequence.attach()
+        self._model.set_threads(self.config.n_threads)
+        self._make_room(sequence.n_pending)
+        while n_pending := sequence.n_pending:
+            n, n_past = min(n_pending, self.n_batch), sequence.n_past
+            sequence.grow(n)
+            chunk = sequence.tokens[n_past : n_past + n].tolist()
+            try:
+                runner.forward([Rows(chunk, sequence.cells, n_past, n == n_pending)])
+            except BaseException:
+                sequence.trim()
+                raise
+            sequence.n_past += n
+        # A copy, for another session may use the runner before these logits are asked for.
+        self._logits = np.array(runner.logits(0), dtype=np.float32)
+        return self._logits
+
+    def _make_room(self, n: int) -> None:
+        pool = self._model.pool
+        if n > pool.n_free:
+            self._model.prefix.evict(n - pool.n_free)
+        if n > pool.n_free:
+            raise OutOfMemoryError(
+                f"{n} cells of the KV cache are needed and {pool.n_free} of {pool.n_cells} are free; "
+                f"close other sessions of this model or raise kv_cells"
+            )
+
+    def _require_open(self) -> None:
+        if not self._release.alive:
+            raise SessionClosedError("this session was closed; start a new one")
+        if self._model.closed:
+            raise SessionClosedError("the model of this session was closed; load it again")
