@@ -91,6 +91,14 @@ class Settings(BaseSettings):
         le=(1 << 64) - 1,
     )
 
+    chat_template: Path | None = _option(
+        None,
+        "model",
+        "file with a Jinja chat template, in place of the one in the model's file",
+        "PATH",
+        shared=False,
+    )
+
     # --- devices
     use_gpu: Annotated[bool | Literal["auto"], BeforeValidator(true_false_auto)] = _option(
         "auto",
@@ -316,6 +324,17 @@ class Settings(BaseSettings):
                 raise ConfigError(f"--api-key-file {path}: holds no key")
             keys += [SecretStr(key) for key in found]
         return keys
+
+    def chat_template_text(self) -> str | None:
+        """The template of --chat-template."""
+        if self.chat_template is None:
+            return None
+        path = self.chat_template.expanduser()
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise ConfigError(f"--chat-template {path}: {reason}") from error
 
     @property
     def listens_locally(self) -> bool:
