@@ -39,7 +39,7 @@ MODEL = Path("models/stories.gguf")
 def check_python_headers() -> None:
     include = sysconfig.get_path("include")
     if not Path(include, "Python.h").is_file():
-        raise BuildError(f"no Python.h in {include}: install Python's headers (Debian: apt install python3-dev)")
+        raise BuildError(f"no Python.h in {include}: install them (Debian: apt install python3-dev)")
 
 
 def compile_args(built: Built) -> list[str]:

@@ -1,0 +1,85 @@
+# make serve   build everything and serve the bundled model on 127.0.0.1:8080  (ARGS="--model x.gguf --port 9000")
+# make test    linters, type checks, tests                                     (ARGS="-k sampling -x")
+# make bench   compare with llama.cpp's server                                 (ARGS="--model x.gguf")
+# make build, lint, clean;  PYTHON=python3.12 chooses the interpreter, VENV=… the virtual environment.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.PHONY: serve test lint bench build clean FORCE
+
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+    "$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && \
+    echo "$$p" && break; done)
+endif
+
+# Python files are used from the checkout, so only these need an installation anew.
+SOURCES := pyproject.toml setup.py Makefile $(wildcard ggml/*.py ggml/*.json ggml/*.cmake ggml/*.txt) \
+    $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -path 'engine/kernels/*')
+
+# pip in one line: the names of the packages as they come, and whatever goes wrong.
+define pip
+"$(RUN)" -m pip install --disable-pip-version-check --progress-bar off --log "$(VENV)/pip.log" $(1) 2>&1 | \
+    awk '/^Collecting / {sub(/[^A-Za-z0-9_.-].*/, "", $$2); printf " %s", $$2; fflush()} /^Installing collected/ {printf " …"; fflush()} \
+        /^ *(ERROR|error)/ {print "\n" $$0; fflush()} END {print " done"}'
+endef
+
+serve: $(VENV)/installed
+	@exec "$(VENV)/bin/ggserve" serve $(ARGS)
+
+build: $(VENV)/installed
+
+test: lint
+	@echo "pytest"
+	@"$(RUN)" -m pytest $(ARGS)
+
+lint: $(VENV)/installed $(VENV)/dev-requires
+	@echo "ruff check"
+	@"$(RUN)" -m ruff check
+	@echo "mypy"
+	@"$(RUN)" -m mypy
+	@echo "cython-lint"
+	@"$(VENV)/bin/cython-lint" engine
+
+bench: $(VENV)/installed $(VENV)/bench-requires
+	@"$(RUN)" -m bench $(ARGS)
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found; install one (Debian, Ubuntu:" \
+	    "apt install python3-venv python3-dev) or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "creating $(VENV) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv "$(VENV)"
+
+# Written anew only when a choice that decides what is compiled changes.
+$(VENV)/choices: FORCE | $(VENV)/bin/python
+	@echo "$${GGSERVE_BACKENDS-} $${GGSERVE_NATIVE-} $${GGML_SOURCE_DIR-} $${CXX-} $${CXXFLAGS-}" > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+# Requirements of pyproject.toml by their table: build-requires, dev-requires, bench-requires.
+$(VENV)/%-requires: pyproject.toml | $(VENV)/bin/python
+	@"$(RUN)" -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); print(*({"build": \
+	    p["build-system"]["requires"]} | p["project"]["optional-dependencies"])[sys.argv[1]], sep="\n")' $* > $@.txt
+	@printf 'installing packages to $*:'
+	@$(call pip,-r $@.txt)
+	@touch $@
+
+# ggml and the extensions come first: here they show how far they are, which pip would hide.
+$(VENV)/installed: $(SOURCES) $(VENV)/choices $(VENV)/build-requires
+	@"$(RUN)" ggml/build.py > /dev/null
+	@"$(RUN)" setup.py build_ext --inplace 2>&1 | tee "$(VENV)/build.log" | \
+	    awk '/ Cythonizing / {print "  translating " $$3; fflush()} /^building .* extension/ {print "  compiling " $$2; fflush()}' \
+	    || { grep -v '^  File ' "$(VENV)/build.log" | tail -n 40 >&2; exit 1; }
+	@printf 'installing ggserve:'
+	@$(call pip,--no-build-isolation --editable .)
+	@touch $@
+
+clean:
+	rm -rf "$(VENV)" build dist *.egg-info engine/lib .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find engine -name '*.so' -delete
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
