@@ -1,0 +1,49 @@
+"""Draws a report of bench/run.py: one panel per model, a bar per row, servers side by side."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  (the backend has to be chosen first)
+
+COLOURS = ("#2a6fbb", "#c0c4cc", "#8a6fbb")
+
+
+def draw(report: dict[str, Any], path: Path) -> Path:
+    """Bars relative to the last server (the peer), labelled with the absolute figures."""
+    results = report["results"]
+    figure, axes = plt.subplots(1, len(results), figsize=(7 * len(results), 4.5), squeeze=False)
+    for ax, result in zip(axes[0], results, strict=True):
+        rows = result["rows"]
+        names = list(rows[0]["median"])
+        for i, name in enumerate(names):
+            base = names[-1]
+            height = 0.8 / len(names)
+            y = [r + (i - (len(names) - 1) / 2) * height for r in range(len(rows))]
+            x = [row["median"][name] / row["median"][base] for row in rows]
+            bars = ax.barh(y, x, height, label=name, color=COLOURS[i % len(COLOURS)])
+            ax.bar_label(bars, [f"{row['median'][name]:.4g} {row['unit']}" for row in rows], padding=3, fontsize=7)
+        ax.axvline(1, color="black", linewidth=0.6)
+        ax.set_yticks(range(len(rows)), [row["title"] for row in rows], fontsize=8)
+        ax.invert_yaxis()
+        ax.margins(x=0.25)
+        ax.set_title(result["model"], fontsize=9)
+        ax.set_xlabel(f"relative to {names[-1]}", fontsize=8)
+    axes[0][0].legend(fontsize=8)
+    machine, settings = report["machine"], report["settings"]
+    figure.suptitle(f"{machine['cpu']}, {settings['threads']} threads, {report['time']}", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+    return path
+
+
+if __name__ == "__main__":
+    source = Path(sys.argv[1])
+    print(draw(json.loads(source.read_text()), source.with_suffix(".png")))
