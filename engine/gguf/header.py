@@ -137,7 +137,7 @@ def read_entries(cursor: Cursor, count: int) -> dict[str, Entry]:
         entry = _read_entry(cursor, what)
         in_arrays += entry.n or 0
         if in_arrays > MAX_ARRAY_TOTAL:
-            cursor.fail(f"{what}: the arrays up to here have {in_arrays} elements, of {MAX_ARRAY_TOTAL} allowed")
+            cursor.fail(f"{what}: the arrays up to here have {in_arrays} elements; limit {MAX_ARRAY_TOTAL}")
         entries[key] = entry
     return entries
 

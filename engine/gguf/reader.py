@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import suppress
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, NoReturn, Self
 
 from engine.gguf.access import TypedAccess
 from engine.gguf.header import MAX_KEYS, Cursor, Metadata, read_entries
@@ -47,23 +47,26 @@ class GGUFFile(TypedAccess):
 
     def _open(self) -> BinaryIO:
         try:
-            # stat first: opening a pipe or a device could block or have effects
-            mode = os.stat(self.path).st_mode
-            if stat.S_ISDIR(mode):
-                self.fail("is a directory; give the path of the .gguf file in it")
-            if not stat.S_ISREG(mode):
-                self.fail("is not a regular file")
+            mode = os.stat(self.path).st_mode  # first: opening a pipe or a device could block or have effects
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            self._cannot("opened", error)
+        if stat.S_ISDIR(mode):
+            self.fail("is a directory; give the path of the .gguf file in it")
+        if not stat.S_ISREG(mode):
+            self.fail("is not a regular file")
+        try:
             return open(self.path, "rb", buffering=0)
         except OSError as error:
-            self.fail(f"cannot be opened: {error.strerror or error}")
-        except ValueError as error:  # a NUL in the path
-            self.fail(f"cannot be opened: {error}")
+            self._cannot("opened", error)
+
+    def _cannot(self, be: str, error: OSError | ValueError) -> NoReturn:
+        self.fail(f"cannot be {be}: {getattr(error, 'strerror', None) or error}")
 
     def _read_header(self) -> None:
         try:
             self.file_size = os.fstat(self._file.fileno()).st_size
         except OSError as error:
-            self.fail(f"cannot be read: {error.strerror or error}")
+            self._cannot("read", error)
         if self.file_size == 0:
             self.fail("is empty (0 bytes)")
         cursor = Cursor(self._file, self.file_size, self.fail)
@@ -181,7 +184,7 @@ class GGUFFile(TypedAccess):
             try:
                 self._map = mmap.mmap(self._file.fileno(), self.file_size, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
-                self.fail(f"cannot be mapped: {error}")
+                self._cannot("mapped", error)
         return memoryview(self._map)
 
     def read_into(self, info: TensorInfo, buffer: memoryview, start: int = 0) -> None:
@@ -202,7 +205,7 @@ class GGUFFile(TypedAccess):
                     self.fail(f"became shorter while tensor '{printable(info.name)}' was read")
                 done += got
         except OSError as error:
-            self.fail(f"cannot be read: {error.strerror or error}")
+            self._cannot("read", error)
 
     def _check_size(self) -> None:
         if self._file.closed:
