@@ -1,0 +1,90 @@
+"""The application: state, layers, routes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from server.access import AccessLog
+from server.auth import Auth
+from server.config import Settings
+from server.deps import Engine, State
+from server.errors import on_http_error, on_validation_error
+from server.limits import Limits
+from server.metrics import Metrics
+from server.routes import ROUTERS
+from server.schemas.common import error_responses
+
+log = logging.getLogger("ggserve")
+
+
+def create_app(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    on_load_failed: Callable[[str, Exception], None] | None = None,
+) -> FastAPI:
+    """The ASGI application that serves `engines`, which it starts and stops.
+
+    It answers from the first moment: /health tells the progress of loading. `on_load_failed` hears of a
+    model that cannot be loaded.
+    """
+    metrics = Metrics(engines)
+    state = State(settings, engines, metrics, time.time(), settings.chat_template_text())
+    state.on_load_failed = on_load_failed
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
+        starting = [asyncio.create_task(_start(engine, state)) for engine in engines.values()]
+        try:
+            yield
+        finally:
+            state.stopping = True
+            for task in starting:
+                task.cancel()
+            await asyncio.gather(*starting, return_exceptions=True)
+            # Streams were drained by the HTTP server before this: what still runs had its time.
+            await asyncio.gather(*(engine.stop(0.0) for engine in engines.values()), return_exceptions=True)
+
+    app = FastAPI(
+        title="ggserve",
+        description="Completions from GGUF models, by the OpenAI wire format and a few fields more.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        responses=error_responses(400, 401, 404, 413, 415, 429, 500, 503),
+    )
+    app.state.ggserve = state
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    # The last one added is the outermost.
+    app.add_middleware(Auth, keys=settings.api_keys())
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-api-key", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after", "x-should-retry"],
+            max_age=600,
+        )
+    app.add_middleware(Limits, settings=settings)
+    app.add_middleware(AccessLog, metrics=metrics)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
+
+
+async def _start(engine: Engine, state: State) -> None:
+    try:
+        await engine.start()
+    except Exception as error:
+        log.error("model '%s' cannot be loaded: %s", engine.name, error)
+        if state.on_load_failed is not None:
+            state.on_load_failed(engine.name, error)

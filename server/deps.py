@@ -1,0 +1,137 @@
+"""What routes need, as typed parameters. All state lives in `app.state`, put there by `create_app`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from fastapi import Depends, Request
+
+from server.access import Record, record_of
+from server.errors import ApiError, bad_request
+
+if TYPE_CHECKING:
+    from engine.types import Emission, EngineStats
+    from engine.types import Request as EngineRequest
+    from server.chat.template import ChatTemplate, TemplateFailed
+    from server.config import Settings
+    from server.generation import Job
+    from server.logprobs import TokenNames
+    from server.metrics import Metrics
+
+
+class RequestInfo(Protocol):
+    """One sequence inside an engine."""
+
+    id: str
+    state: str
+    n_prompt: int
+    n_generated: int
+    age_ms: float
+
+
+class Emissions(Protocol):
+    """A `server.streams.Stream`: whoever asks for one must iterate to its end or close it."""
+
+    def __aiter__(self) -> AsyncIterator[Emission]: ...
+    async def aclose(self) -> None: ...
+
+
+class Engine(Protocol):
+    """What routes use of `server.engine_client.EngineClient`."""
+
+    name: str
+
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def progress(self) -> float: ...
+    @property
+    def stalled(self) -> bool: ...
+    @property
+    def info(self) -> dict[str, Any] | None: ...
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def n_ctx(self) -> int: ...
+    @property
+    def max_batch_size(self) -> int: ...
+    @property
+    def stats(self) -> EngineStats: ...
+    async def start(self) -> None: ...
+    async def stop(self, drain_s: float = 0.0) -> None: ...
+    def ensure_room(self, n: int = 1) -> None: ...
+    def generate(self, request: EngineRequest) -> Emissions: ...
+    def requests(self) -> Iterable[RequestInfo]: ...
+    def cancel(self, id: str) -> bool: ...
+
+
+@dataclass
+class State:
+    """Everything that requests share."""
+
+    settings: Settings
+    engines: Mapping[str, Engine]
+    metrics: Metrics
+    started: float  # time.time(), as `created` of the models
+    chat_template: str | None = None  # in place of the models' own
+    jobs: dict[str, Job] = field(default_factory=dict)
+    facts: dict[str, ModelFacts] = field(default_factory=dict)
+    stopping: bool = False
+    on_load_failed: Callable[[str, Exception], None] | None = None
+
+    def engine(self, name: str | None, ready: bool = True) -> Engine:
+        """The engine that serves model `name`; without a name the only one there is."""
+        if name is None:
+            if len(self.engines) != 1:
+                raise bad_request(f"model: is required; served are {self._names()}", "model", "missing_field")
+            engine = next(iter(self.engines.values()))
+        elif name in self.engines:
+            engine = self.engines[name]
+        else:
+            message = f"no model '{name[:200]}' is served here; served are {self._names()}"
+            raise ApiError(404, message, param="model", code="model_not_found", type="invalid_request_error")
+        if ready:
+            self._check_ready(engine)
+        return engine
+
+    def _names(self) -> str:
+        return ", ".join(repr(name) for name in self.engines) or "none"
+
+    def _check_ready(self, engine: Engine) -> None:
+        if self.stopping or engine.state == "stopped":
+            raise ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+        if engine.state == "loading":
+            percent = f"{engine.progress:.0%}"
+            message = f"model '{engine.name}' is loading ({percent})"
+            raise ApiError(503, message, code="model_loading", retry_after=2)
+        if engine.state == "failed":
+            message = f"model '{engine.name}' failed and does not answer; see the server's log"
+            raise ApiError(503, message, code="engine_failed", retry=False)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the HTTP side works out once per model."""
+
+    template: ChatTemplate | TemplateFailed | None
+    max_piece: int  # bytes of the longest token: a longer text cannot fit n_ctx tokens
+    names: TokenNames
+
+
+def get_state(request: Request) -> State:
+    state: State = request.app.state.ggserve
+    return state
+
+
+def get_record(request: Request) -> Record:
+    return record_of(request.scope)
+
+
+StateDep = Annotated[State, Depends(get_state)]
+RecordDep = Annotated[Record, Depends(get_record)]

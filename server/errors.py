@@ -1,0 +1,133 @@
+"""Errors as clients see them: one JSON shape for every failure, on every route.
+
+`{"error": {"message", "type", "param", "code"}}`. Messages say what to do and never carry a path, an
+address or a traceback; what they leave out is in the log under the request's id.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    431: "invalid_request_error",
+    499: "request_cancelled",
+    503: "service_unavailable",
+}
+_PHRASES = {404: "no such route", 405: "this route does not take that method"}
+
+
+class ApiError(HTTPException):
+    """A failure with a status. `param` names the field at fault, `code` is for programs.
+
+    `retry_after` (seconds) also tells clients that a retry helps; `retry=False` that it cannot.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        type: str | None = None,
+        retry_after: int | None = None,
+        retry: bool | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        headers = dict(headers or {})
+        if retry_after is not None:
+            headers["retry-after"] = str(retry_after)
+            retry = True if retry is None else retry
+        if retry is not None:
+            headers["x-should-retry"] = "true" if retry else "false"
+        super().__init__(status, message, headers or None)
+        self.message, self.param, self.code = message, param, code
+        self.type = type or _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+    def body(self) -> dict[str, Any]:
+        """What goes over the wire, as a whole response or as an event of a stream."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status_code, headers=self.headers)
+
+
+class ClientLeft(ApiError):
+    """The client closed its connection. Nobody reads this; the log shows 499."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "the client closed the connection", code="client_left")
+
+
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    return ApiError(400, message, param=param, code=code)
+
+
+def internal_error(request_id: str = "") -> ApiError:
+    """A fault of ours. The text tells nothing but where to look."""
+    where = f" (request {request_id})" if request_id else ""
+    return ApiError(500, f"internal error{where}; the server's log has the details", code="internal_error")
+
+
+def overloaded(model: str, retry_after_s: float) -> ApiError:
+    message = f"the queue of model '{model}' is full; try again later"
+    return ApiError(429, message, code="queue_full", retry_after=max(1, math.ceil(retry_after_s)))
+
+
+def path_of(location: Sequence[str | int]) -> str | None:
+    """('body', 'messages', 0, 'role') → 'messages[0].role'. None: the body as a whole."""
+    text = ""
+    for part in location[1:] if location and location[0] in ("body", "path", "query") else location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part[:64]}" if text else part[:64]
+    return text or None
+
+
+def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
+    """Pydantic's first complaint as ours."""
+    first = errors[0]
+    param = path_of(first["loc"])
+    kind, message = first["type"], str(first["msg"])
+    if kind == "missing":
+        message = "is required" if param else "the body must be a JSON object"
+    elif kind in ("model_attributes_type", "model_type", "dict_type") and param is None:
+        message = "the body must be a JSON object"
+    elif kind == "value_error":
+        message = message.removeprefix("Value error, ")
+    else:
+        message = message[:1].lower() + message[1:]
+    code = "missing_field" if kind == "missing" else "invalid_value"
+    return bad_request(f"{param}: {message}" if param else message, param, code)
+
+
+async def on_http_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if not isinstance(error, ApiError):
+        message = _PHRASES.get(error.status_code) or str(error.detail)
+        code = {404: "unknown_route", 405: "method_not_allowed"}.get(error.status_code)
+        error = ApiError(error.status_code, message, code=code, headers=error.headers)
+    return error.response()
+
+
+async def on_validation_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return from_validation(error.errors()).response()

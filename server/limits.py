@@ -1,0 +1,126 @@
+"""What is refused before a route sees it: hosts, headers, content types, bodies that are too large or slow.
+
+The body is read here, counted as it arrives (a Content-Length may lie or be absent), and replayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from server.access import record_of
+from server.errors import ApiError, ClientLeft
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from server.config import Settings
+
+MAX_HEADERS = 256
+_CLOSE = {"connection": "close"}  # the rest of a refused request is not worth reading
+
+
+class Limits:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.hosts = settings.host_names()
+        self.max_header_bytes = settings.max_header_bytes
+        self.max_body_bytes = settings.max_body_bytes
+        self.body_timeout_s = settings.body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            self._check_head(scope)
+            body = await self._read(scope, receive)
+        except ClientLeft:
+            raise
+        except ApiError as error:
+            record_of(scope).error = error.code
+            await error.response()(scope, receive, send)
+            return
+        replayed = False
+
+        async def replay() -> Message:
+            nonlocal replayed
+            if replayed:
+                return await receive()  # from now on only the news that the client left
+            replayed = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, replay, send)
+
+    def _check_head(self, scope: Scope) -> None:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        size = sum(len(name) + len(value) for name, value in headers)
+        size += len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
+        if len(headers) > MAX_HEADERS or size > self.max_header_bytes:
+            message = f"the request's head is too large (at most {self.max_header_bytes} bytes and {MAX_HEADERS} fields)"
+            raise ApiError(431, message, code="headers_too_large", headers=_CLOSE)
+        found: dict[bytes, bytes] = {}
+        for name, value in headers:
+            if name in (b"host", b"content-length", b"content-type") and found.get(name, value) != value:
+                raise ApiError(400, f"two different {name.decode()} headers", headers=_CLOSE)
+            found[name] = value
+        if b"transfer-encoding" in found and b"content-length" in found:
+            message = "Content-Length together with Transfer-Encoding is ambiguous"
+            raise ApiError(400, message, code="ambiguous_length", headers=_CLOSE)
+        self._check_host(found.get(b"host", b""))
+        if scope["method"] in ("GET", "HEAD", "OPTIONS", "DELETE"):
+            return
+        encoding = found.get(b"content-encoding", b"identity").strip().lower()
+        if encoding not in (b"identity", b""):
+            message = "compressed bodies are not taken; send the body without Content-Encoding"
+            raise ApiError(415, message, code="unsupported_encoding", headers=_CLOSE)
+        kind, _, parameters = found.get(b"content-type", b"").lower().partition(b";")
+        kind = kind.strip()
+        # Also what keeps a foreign web page from posting here: browsers ask first for this type.
+        if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+            message = "send the body as JSON, with the header 'Content-Type: application/json'"
+            raise ApiError(415, message, code="unsupported_media_type", headers=_CLOSE)
+        charset = parameters.partition(b"charset=")[2].strip(b' "').lower()
+        if charset not in (b"", b"utf-8", b"utf8", b"us-ascii"):
+            raise ApiError(415, "JSON is taken in UTF-8 only", code="unsupported_media_type", headers=_CLOSE)
+
+    def _check_host(self, header: bytes) -> None:
+        if self.hosts is None:
+            return
+        host = header.decode("latin-1").strip().lower()
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if name.rstrip(".") not in self.hosts:
+            message = "this Host is not served here; allow it with --allowed-hosts"
+            raise ApiError(403, message, code="host_not_allowed", headers=_CLOSE)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+        if not declared.isdigit() or len(declared) > 20 or int(declared) > self.max_body_bytes:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.body_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientLeft
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size > self.max_body_bytes:
+                        raise self._too_large()
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return b"".join(chunks)
+        except TimeoutError:
+            message = f"the body did not arrive within {self.body_timeout_s:g} s"
+            raise ApiError(408, message, code="body_timeout", headers=_CLOSE) from None
+
+    def _too_large(self) -> ApiError:
+        message = f"the body is larger than {self.max_body_bytes} bytes (--max-body-bytes)"
+        return ApiError(413, message, code="body_too_large", headers=_CLOSE)

@@ -1,0 +1,11 @@
+"""One file per resource; each has a `router`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from server.routes import chat, completions, health, metrics, models, native, page, requests, tokenize
+
+ROUTERS: tuple[APIRouter, ...] = tuple(
+    module.router for module in (completions, chat, models, health, metrics, tokenize, requests, native, page)
+)

@@ -1,0 +1,49 @@
+"""The route class: bodies are read by a strict JSON reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from server.errors import bad_request
+
+
+def read_json(body: bytes) -> Any:
+    """The value of a JSON text. No NaN, no lone surrogates, no bottomless nesting, UTF-8 only."""
+    try:
+        return msgspec.json.decode(body)
+    except UnicodeDecodeError:
+        raise bad_request("the body is not valid UTF-8", code="invalid_json") from None
+    except RecursionError:
+        raise bad_request("the body is nested too deeply", code="invalid_json") from None
+    except msgspec.DecodeError as error:
+        raise bad_request(f"the body is not valid JSON: {error}", code="invalid_json") from None
+
+
+class JsonRequest(Request):
+    async def json(self) -> Any:
+        return read_json(await self.body())
+
+
+class JsonRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(JsonRequest(request.scope, request.receive))
+
+        return handle
+
+
+def json_router() -> APIRouter:
+    return APIRouter(route_class=JsonRoute)
+
+
+class Bytes(Response):
+    """A JSON response that is already encoded."""
+
+    media_type = "application/json"

@@ -1,0 +1,89 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request, Response
+
+from server import convert
+from server.deps import RecordDep, StateDep
+from server.logprobs import chat_logprobs
+from server.routes.base import json_router
+from server.routes.respond import respond
+from server.schemas.chat import ChatReply, ChatRequest
+from server.sse import chunk, encode
+
+if TYPE_CHECKING:
+    from server.generation import Choice, Job, Piece, Shown
+
+router = json_router()
+
+
+class ChatFormat:
+    """Chunks of a stream. What never changes is encoded once."""
+
+    def __init__(self, job: Job, logprobs: bool, return_tokens: bool) -> None:
+        self.job, self.logprobs, self.return_tokens = job, logprobs, return_tokens
+        self.plain = not logprobs and not return_tokens
+        head = b"data: " + encode(self._chunk_head())[:-1] + b',"choices":[{"index":'
+        self._before = [head + b'%d,"delta":{"content":' % choice.index for choice in job.choices]
+        usage = b',"usage":null' if job.include_usage else b""
+        self._after = b'},"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
+
+    def head(self) -> dict[str, Any]:
+        return {**self._chunk_head(), "object": "chat.completion"}
+
+    def _chunk_head(self) -> dict[str, Any]:
+        job = self.job
+        return {"id": job.id, "object": "chat.completion.chunk", "created": job.created, "model": job.model}
+
+    def first(self, choice: Choice) -> bytes:
+        return self._chunk(choice, {"role": "assistant", "content": ""})
+
+    def delta(self, choice: Choice, piece: Piece) -> bytes:
+        if self.plain:
+            return self._before[choice.index] + encode(piece.text) + self._after
+        return self._chunk(choice, {"content": piece.text}, piece.tokens)
+
+    def finish(self, choice: Choice, tail: dict[str, Any] | None) -> bytes:
+        return self._chunk(choice, {}, None, choice.finish, tail)
+
+    def usage(self) -> bytes:
+        return chunk({**self._chunk_head(), "choices": [], "usage": self.job.usage(), **self.job.tail()})
+
+    def whole(self, _job: Job, choice: Choice, text: str, shown: list[Shown]) -> dict[str, Any]:
+        message = {"role": "assistant", "content": text, "refusal": None}
+        found = {"index": choice.index, "message": message, **self._tokens(shown)}
+        return {**found, "finish_reason": choice.finish}
+
+    def _tokens(self, shown: list[Shown] | None) -> dict[str, Any]:
+        has = self.logprobs and shown is not None
+        found: dict[str, Any] = {
+            "logprobs": chat_logprobs(self.job.facts.names, shown or []) if has else None
+        }
+        if self.return_tokens and shown is not None:
+            found["tokens"] = [token.id for token, _ in shown]
+        return found
+
+    def _chunk(
+        self,
+        choice: Choice,
+        delta: dict[str, Any],
+        shown: list[Shown] | None = None,
+        finish: str | None = None,
+        tail: dict[str, Any] | None = None,
+    ) -> bytes:
+        found = {"index": choice.index, "delta": delta, **self._tokens(shown), "finish_reason": finish}
+        usage = {"usage": None} if self.job.include_usage else {}
+        return chunk({**self._chunk_head(), "choices": [found], **usage, **(tail or {})})
+
+
+@router.post("/v1/chat/completions", response_model=None, responses={200: {"model": ChatReply}})
+async def chat_completions(
+    body: ChatRequest, request: Request, state: StateDep, record: RecordDep
+) -> Response:
+    """Answer a conversation. With `stream` the answer comes as server-sent events that end with `[DONE]`."""
+    job = await convert.chat(body, state, record)
+    format = ChatFormat(job, bool(body.logprobs), bool(body.return_tokens))
+    return await respond(request, job, format, format.whole)

@@ -1,0 +1,16 @@
+"""GET /metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from server.deps import StateDep
+from server.metrics import CONTENT_TYPE
+
+router = APIRouter()
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(state: StateDep) -> Response:
+    """Prometheus text format."""
+    return Response(state.metrics.render(), headers={"content-type": CONTENT_TYPE})

@@ -1,0 +1,69 @@
+"""POST /tokenize, /detokenize, /apply-template: what a prompt becomes, without generating."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from server import convert
+from server.deps import StateDep
+from server.errors import bad_request
+from server.routes.base import json_router
+from server.schemas.chat import TemplateReply, TemplateRequest
+from server.schemas.tokenize import (
+    DetokenizeReply,
+    DetokenizeRequest,
+    TokenizeReply,
+    TokenizeRequest,
+)
+
+router = json_router()
+
+
+def _with_warnings(reply: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    return {**reply, "warnings": warnings} if warnings else reply
+
+
+@router.post("/tokenize", response_model=None, responses={200: {"model": TokenizeReply}})
+async def tokenize(body: TokenizeRequest, state: StateDep) -> dict[str, Any]:
+    """Token ids of a text."""
+    tokenizer = state.engine(body.model).tokenizer
+    special = body.parse_special is not False
+    tokens = await asyncio.to_thread(
+        tokenizer.encode, body.content, add_special=bool(body.add_special), parse_special=special
+    )
+    found: list[Any] = list(tokens)
+    if body.with_pieces:
+        found = [{"id": id, "piece": _piece(tokenizer, id)} for id in tokens]
+    return _with_warnings({"tokens": found}, convert.unknown_fields(body))
+
+
+def _piece(tokenizer: Any, id: int) -> str | list[int]:
+    data: bytes = tokenizer.token_bytes(id)
+    if not data:
+        text: str = tokenizer.token_text(id)
+        return text
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)
+
+
+@router.post("/detokenize", response_model=None, responses={200: {"model": DetokenizeReply}})
+async def detokenize(body: DetokenizeRequest, state: StateDep) -> dict[str, Any]:
+    """Text of token ids. Bytes that are no UTF-8 become U+FFFD."""
+    tokenizer = state.engine(body.model).tokenizer
+    if body.tokens and max(body.tokens) >= tokenizer.n_vocab:
+        message = f"tokens: ids go from 0 to {tokenizer.n_vocab - 1}, not {max(body.tokens)}"
+        raise bad_request(message, "tokens", "invalid_value")
+    text = await asyncio.to_thread(tokenizer.decode, body.tokens)
+    return _with_warnings({"content": text}, convert.unknown_fields(body))
+
+
+@router.post("/apply-template", response_model=None, responses={200: {"model": TemplateReply}})
+async def apply_template(body: TemplateRequest, state: StateDep) -> dict[str, Any]:
+    """The prompt that the model's chat template makes of messages."""
+    engine = state.engine(body.model)
+    warnings = convert.unknown_fields(body)
+    text = await convert.chat_prompt(body, engine, state, warnings)
+    return _with_warnings({"prompt": text}, warnings)

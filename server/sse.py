@@ -1,0 +1,163 @@
+"""Server-sent events of a job, with real statuses for early errors and comments while there is no news."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from server.errors import ApiError, ClientLeft, internal_error
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from server.generation import Choice, Job, Piece
+
+T = TypeVar("T")
+encode = msgspec.json.encode
+DONE = b"data: [DONE]\n\n"
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # proxies: do not collect
+]
+
+
+def chunk(value: object) -> bytes:
+    """One event."""
+    return b"data: " + encode(value) + b"\n\n"
+
+
+class Format(Protocol):
+    """Chunks of one API."""
+
+    def head(self) -> dict[str, Any]: ...
+    def first(self, choice: Choice) -> bytes: ...
+    def delta(self, choice: Choice, piece: Piece) -> bytes: ...
+    def finish(self, choice: Choice, tail: dict[str, Any] | None) -> bytes: ...
+    def usage(self) -> bytes: ...
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work`; if the client closes the connection first, cancel it and raise ClientLeft."""
+    task = asyncio.create_task(work)
+    watch = asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeft
+        return task.result()
+    finally:
+        watch.cancel()
+        task.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """The response. The first event is awaited before the status line, but not longer than a keep-alive."""
+
+    def __init__(self, job: Job, format: Format) -> None:
+        self.job, self.format = job, format
+        settings = job.state.settings
+        self.keep_alive_s, self.send_timeout_s = settings.keep_alive_s, settings.send_timeout_s
+        self.background = None
+        self.status_code = 200
+        self._started = False
+        self._last = self._sending = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._send = send
+        self._time = asyncio.get_running_loop().time
+        self._last = self._time()
+        try:
+            await while_connected(receive, self._run())
+        except ClientLeft:
+            self.job.record.status = 499
+            raise
+        except ApiError as error:
+            self.job.record.error = self.job.record.error or error.code
+            if not self._started:
+                await error.response()(scope, receive, send)
+                return
+            await self._write(chunk(error.body()) + DONE, last=True)
+
+    async def _run(self) -> None:
+        work = asyncio.current_task()
+        assert work is not None
+        ticker = asyncio.create_task(self._tick(work))
+        try:
+            await self._stream()
+        except asyncio.CancelledError:
+            if ticker.done() and not ticker.cancelled():  # it gave up on a client that does not read
+                raise ClientLeft from None
+            raise
+        except ApiError:
+            raise
+        except Exception as error:
+            logging.getLogger("ggserve").exception("request %s failed", self.job.record.id)
+            raise internal_error(self.job.record.id) from error
+        finally:
+            ticker.cancel()
+
+    async def _stream(self) -> None:
+        job, format = self.job, self.format
+        begun: set[int] = set()
+        left = len(job.choices)
+        async with aclosing(job.events()) as events:
+            async for choice, piece in events:
+                data = b""
+                if choice.index not in begun:
+                    begun.add(choice.index)
+                    data = format.first(choice)
+                if piece.text or piece.tokens:
+                    data += format.delta(choice, piece)
+                if choice.finish is not None:
+                    left -= 1
+                    data += format.finish(choice, None if left else job.tail())
+                    if not left:
+                        break
+                if data:
+                    await self._write(data)
+        # The job is closed before the end is told, so that a client that counts finds nothing running.
+        if job.include_usage:
+            data += format.usage()
+        await self._write(data + DONE, last=True)
+
+    async def _write(self, data: bytes, last: bool = False) -> None:
+        if not self._started:
+            await self._start()
+        self._sending = self._time()
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+        self._last = self._time()
+        self._sending = 0.0
+
+    async def _start(self) -> None:
+        self._started = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+
+    async def _tick(self, work: asyncio.Task[Any]) -> None:
+        """Comments while nothing else is sent; the end of a client that takes nothing."""
+        while True:
+            now = self._time()
+            if self._sending:
+                left = self._sending + self.send_timeout_s - now
+                if left <= 0:
+                    work.cancel()
+                    return
+                await asyncio.sleep(min(left, 1.0) + 0.001)
+                continue
+            left = self._last + self.keep_alive_s - now
+            if left > 0:
+                await asyncio.sleep(left)
+            else:
+                await self._write(f": keep-alive, {self.job.progress()}\n\n".encode())

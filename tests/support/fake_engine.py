@@ -1,0 +1,236 @@
+"""An engine for tests of the HTTP side: the real tokenizer and real streams, tokens from a script."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from engine.tokenizer import load_tokenizer
+from engine.types import Emission, EngineStats, FinishReason, Request, Timings, Token
+from server.app import create_app
+from server.config import Settings
+from server.streams import EngineUnavailable, QueueFull, RequestInfo, Stream
+
+STORIES = Path(__file__).resolve().parents[2] / "models" / "stories.gguf"
+TEXT = " there was a little cat. She liked to play in the garden."
+
+
+@cache
+def tokenizer() -> Any:
+    return load_tokenizer(STORIES)
+
+
+def ids(text: str) -> list[int]:
+    """Tokens of a text, nothing added."""
+    return tokenizer().encode(text, add_special=False, parse_special=True)
+
+
+class FakeEngine:
+    """`reply`: text, token ids, or a function of the request that gives ids.
+
+    Each request's tokens come one at a time, `delay_s` apart, the first one after `prefill_s` and after `gate`
+    is open. `fail`: that request ends with an error after so many tokens.
+    """
+
+    def __init__(
+        self,
+        reply: str | Sequence[int] | Callable[[Request], Sequence[int]] = TEXT,
+        *,
+        name: str = "stories",
+        n_ctx: int = 512,
+        max_batch_size: int = 256,
+        delay_s: float = 0.0,
+        prefill_s: float = 0.0,
+        step: int = 1,
+        fail_after: int | None = None,
+        cached_n: int = 0,
+        eos: bool = True,
+    ) -> None:
+        self.name, self.n_ctx, self.max_batch_size = name, n_ctx, max_batch_size
+        self.reply = ids(reply) if isinstance(reply, str) else reply
+        self.delay_s, self.prefill_s, self.step = delay_s, prefill_s, step
+        self.fail_after, self.cached_n, self.eos = fail_after, cached_n, eos
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.state, self.detail, self.progress = "ready", "", 1.0
+        self.stalled, self.restarts, self.full = False, 0, False
+        self.info: dict[str, Any] | None = {"arch": "llama", "n_ctx": n_ctx, "path": "/secret/stories.gguf"}
+        self.stats = EngineStats(cells_total=4096)
+        self.load_error: Exception | None = None
+        self.tokenizer = tokenizer()
+        self.seen: list[Request] = []  # everything submitted
+        self.left: list[str] = []  # ids whose client went away
+        self.paused: list[str] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._streams: dict[str, Stream] = {}
+
+    async def start(self) -> None:
+        if self.load_error is not None:
+            self.state, self.detail = "failed", str(self.load_error)
+            raise self.load_error
+
+    async def stop(self, drain_s: float = 0.0) -> None:
+        self.state = "stopped"
+        for id in list(self._streams):
+            self.cancel(id)
+
+    def ensure_room(self, n: int = 1) -> None:
+        if self.full:
+            raise QueueFull(3, 2.5)
+
+    def generate(self, request: Request) -> Stream:
+        if self.state not in ("ready", "restarting"):
+            raise EngineUnavailable(f"{self.name} has failed: the device at /dev/secret is lost")
+        self.ensure_room()
+        assert request.id not in self._streams
+        self.seen.append(request)
+        stream = self._streams[request.id] = Stream(self, request)
+        self._tasks[request.id] = asyncio.create_task(self._run(stream))
+        self._count()
+        return stream
+
+    def requests(self) -> list[RequestInfo]:
+        return [stream.info(self.name) for stream in self._streams.values()]
+
+    def cancel(self, id: str) -> bool:
+        stream = self._streams.get(id)
+        if stream is not None:
+            stream.end(FinishReason.CANCELLED, "cancelled")
+            self._remove(id)
+        return stream is not None
+
+    # --- the streams' calls
+
+    def pause(self, stream: Stream) -> None:
+        self.paused.append(stream.request.id)
+
+    def resume(self, stream: Stream) -> None:
+        self.paused.remove(stream.request.id)
+
+    def leave(self, stream: Stream) -> None:
+        self.left.append(stream.request.id)
+        self._remove(stream.request.id)
+
+    def fail_all(self) -> None:
+        """The engine is gone for good."""
+        self.state = "failed"
+        for id, stream in list(self._streams.items()):
+            stream.fail(EngineUnavailable(f"{self.name} has failed"))
+            self._remove(id)
+
+    def _remove(self, id: str) -> None:
+        self._streams.pop(id, None)
+        task = self._tasks.pop(id, None)
+        if task is not None:
+            task.cancel()
+        self._count()
+
+    def _count(self) -> None:
+        self.stats.running = len(self._streams)
+
+    def script(self, request: Request) -> list[int]:
+        reply = self.reply(request) if callable(self.reply) else self.reply
+        tokens = list(reply)
+        return [*tokens, self.tokenizer.eos_id] if self.eos else tokens
+
+    async def _run(self, stream: Stream) -> None:
+        request, params = stream.request, stream.request.params
+        n = len(request.prompt)
+        if request.deadline_ms is not None:
+            now = asyncio.get_running_loop().time() * 1000  # the monotonic clock, as engines use
+            asyncio.get_running_loop().call_later(
+                max(0.0, request.deadline_ms - now) / 1000, lambda: stream.end(FinishReason.TIMEOUT)
+            )
+        await self.gate.wait()
+        if self.prefill_s:
+            stream.push(Emission(id=request.id, processed=n // 2))
+            await asyncio.sleep(self.prefill_s)
+        timings = Timings(
+            queue_ms=1.0,
+            prompt_n=n - self.cached_n,
+            cached_n=self.cached_n,
+            prompt_ms=2.0,
+            n_batch=request.n_batch,
+        )
+        made = 0
+        script = self.script(request)
+        limit = len(script) if params.max_tokens is None else min(params.max_tokens, len(script))
+        ends = self.tokenizer.eog_ids | set(params.stop_token_ids)
+        while True:
+            await asyncio.sleep(self.delay_s)
+            if self.fail_after is not None and made >= self.fail_after:
+                stream.end(FinishReason.ERROR, "ggml: abort in /root/secret.c at 0x7f00deadbeef")
+                break
+            tokens, finish = [], None
+            for id in script[made : min(made + self.step, limit)]:
+                tokens.append(self._token(id, params.logprobs))
+                made += 1
+                if id in ends:
+                    finish = FinishReason.STOP
+                    break
+            if finish is None and made >= limit:
+                finish = FinishReason.LENGTH
+            final = Timings(
+                **{
+                    **{f: getattr(timings, f) for f in timings.__struct_fields__},
+                    "predicted_n": made,
+                    "predicted_ms": 3.0,
+                }
+            )
+            first = made == len(tokens)
+            given = final if finish else timings if first else None
+            stream.push(Emission(id=request.id, tokens=tokens, finish=finish, timings=given))
+            if finish is not None:
+                break
+        self._streams.pop(request.id, None)
+        self._tasks.pop(request.id, None)
+        self._count()
+
+    def _token(self, id: int, logprobs: int | None) -> Token:
+        if logprobs is None:
+            return Token(id)
+        top = [((id + i) % self.tokenizer.n_vocab, -0.5 - i) for i in range(logprobs)]
+        return Token(id, -0.5, top)
+
+
+def settings(**fields: Any) -> Settings:
+    """Settings of a test: nothing from files or the environment."""
+    return Settings.model_validate(fields)
+
+
+def make_app(engine: FakeEngine | Mapping[str, FakeEngine] | None = None, **fields: Any) -> Any:
+    if engine is None or isinstance(engine, FakeEngine):
+        engine = engine or FakeEngine()
+        engine = {engine.name: engine}
+    return create_app(settings(**fields), engine)
+
+
+@contextmanager
+def serving(app: Any, **options: Any) -> Iterator[str]:
+    """The application on a real socket, in a thread. Gives the base address."""
+    import socket
+    import threading
+
+    import uvicorn
+
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_config=None, lifespan="on", access_log=False, **options)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise RuntimeError("the server did not start")
+            thread.join(0.005)
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        sock.close()
+        assert not thread.is_alive()
