@@ -1,0 +1,133 @@
+"""Kind `llama`: SentencePiece's BPE. The pair whose joined piece has the best score is merged, leftmost first.
+
+Not on Hugging Face's BPE, which ranks pairs: here pieces are ranked, so equal ranks are the rule (`a`+`aa` and
+`aa`+`a`), position decides among them, and characters without a token take part in merges. Pieces never join
+across the border of a word, so words are encoded alone and remembered.
+"""
+
+from __future__ import annotations
+
+import re
+from heapq import heapify, heappop, heappush
+
+from engine.gguf import GGUFFile
+from engine.tokenizer.base import Tokenizer, byte_of
+from engine.tokenizer.special import Fragment
+from engine.tokenizer.vocab import TokenType, Vocabulary
+
+SPACE = "▁"
+_NEVER_TEXT = frozenset((TokenType.UNKNOWN, TokenType.CONTROL, TokenType.BYTE))
+_LONGEST_REMEMBERED = 64
+_MOST_REMEMBERED = 1 << 16
+
+
+class SPMTokenizer(Tokenizer):
+    """SentencePiece BPE with byte fallback."""
+
+    def __init__(self, gguf: GGUFFile, vocabulary: Vocabulary) -> None:
+        super().__init__(gguf, vocabulary, add_bos=True, add_eos=False)
+        self.add_space_prefix = gguf.get_bool("tokenizer.ggml.add_space_prefix", True)
+        self._squeeze = gguf.get_bool("tokenizer.ggml.remove_extra_whitespaces", False)
+        types, pieces = vocabulary.types, vocabulary.pieces
+        self._ids = {piece: i for piece, i in vocabulary.ids.items() if types[i] not in _NEVER_TEXT}
+        scores = vocabulary.scores or [0.0] * len(pieces)
+        # Smallest is merged first. A single character is never the result of a merge.
+        self._rank = {piece: -scores[i] for piece, i in self._ids.items() if len(piece) > 1}
+        self._byte_ids = self._bytes_to_ids(vocabulary)
+        across = any(SPACE in piece.lstrip(SPACE) for piece in self._rank)
+        self._words = None if across else re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
+        self._known: dict[str, tuple[int, ...]] = {}
+
+    @classmethod
+    def _build(cls, gguf: GGUFFile, vocabulary: Vocabulary) -> SPMTokenizer:
+        return cls(gguf, vocabulary)
+
+    def _bytes_to_ids(self, vocabulary: Vocabulary) -> list[int | None]:
+        ids: list[int | None] = [vocabulary.ids.get(chr(b)) if b < 128 else None for b in range(256)]
+        for i, kind in enumerate(vocabulary.types):
+            value = byte_of(vocabulary.pieces[i]) if kind == TokenType.BYTE else None
+            if value is not None:
+                ids[value] = i
+        return ids
+
+    def _encode(self, fragments: list[Fragment]) -> list[int]:
+        ids: list[int] = []
+        prefix = SPACE if self.add_space_prefix else ""
+        after_special = True
+        for fragment in fragments:
+            if isinstance(fragment, int):
+                ids.append(fragment)
+                after_special = True
+                continue
+            if self._squeeze:
+                fragment = re.sub(" {2,}", " ", fragment).strip(" ")
+            text = fragment.replace(" ", SPACE)
+            self._encode_text(prefix + text if after_special else text, ids)
+            after_special = False
+        return ids
+
+    def _encode_text(self, text: str, ids: list[int]) -> None:
+        if self._words is None:
+            ids.extend(self._merge(text))
+            return
+        known = self._known
+        for word in self._words.findall(text):
+            tokens = known.get(word)
+            if tokens is None:
+                tokens = tuple(self._merge(word))
+                if len(word) <= _LONGEST_REMEMBERED:
+                    if len(known) >= _MOST_REMEMBERED:
+                        known.clear()
+                    known[word] = tokens
+            ids.extend(tokens)
+
+    def _merge(self, text: str) -> list[int]:
+        """Tokens of one word; O(n log n). The symbol that starts at character i has `size[i]` characters."""
+        n = len(text)
+        rank = self._rank
+        size = [1] * n  # 0: swallowed by a symbol to the left
+        before = list(range(-1, n - 1))
+        queue = [(r, i, 2) for i in range(n - 1) if (r := rank.get(text[i : i + 2])) is not None]
+        heapify(queue)
+        while queue:
+            _, left, length = heappop(queue)
+            right = left + size[left]
+            if not size[left] or right >= n or size[left] + size[right] != length:
+                continue  # one of the two was merged with another since
+            size[left], size[right] = length, 0
+            after = left + length
+            if after < n:
+                before[after] = left
+                joined = length + size[after]
+                if (r := rank.get(text[left : left + joined])) is not None:
+                    heappush(queue, (r, left, joined))
+            first = before[left]
+            if first >= 0:
+                joined = size[first] + length
+                if (r := rank.get(text[first : first + joined])) is not None:
+                    heappush(queue, (r, first, joined))
+        ids: list[int] = []
+        start = 0
+        while start < n:
+            piece = text[start : start + size[start]]
+            token = self._ids.get(piece)
+            if token is None:
+                ids.extend(self._fall_back(piece))
+            else:
+                ids.append(token)
+            start += len(piece)
+        return ids
+
+    def _fall_back(self, character: str) -> list[int]:
+        """The bytes of a character that has no token; the unknown token where bytes have none either."""
+        ids = [self._byte_ids[b] for b in character.encode()]
+        known = [i for i in ids if i is not None]
+        if len(known) < len(ids):
+            return [] if self.unk_id is None else [self.unk_id]
+        return known
+
+    def _normal_bytes(self, piece: str) -> bytes:
+        return piece.replace(SPACE, " ").encode()
+
+
+Tokenizer.kinds["llama"] = SPMTokenizer
