@@ -62,9 +62,9 @@ Load = Callable[[str, ModelParameters, Callable[[float, str], None]], Model]
 
 def load_model(path: str, params: ModelParameters, progress: Callable[[float, str], None]) -> Model:
     """Load with the real engine. Imported here, so that its absence is a message and not a dead process."""
-    import engine
+    from engine.model import load
 
-    model: Model = engine.load(path, params, progress=progress)
+    model: Model = load(path, params, progress=progress)
     return model
 
 

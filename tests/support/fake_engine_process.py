@@ -1,0 +1,209 @@
+"""An engine process with a scripted model: `python tests/support/fake_engine_process.py … --fd N`.
+
+It runs the real loop of `server.engine_process`. The next token is a function of all tokens before it, so a
+stream that was interrupted and resumed can be compared with one that was not. Some tokens in a prompt have
+side effects (see the constants).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+import zlib
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from engine.errors import ContextOverflowError, ModelError
+from engine.types import Emission, EngineStats, FinishReason, Request, Timings, Token
+from server import engine_process
+
+DIE_IN_PREFILL = 666  # kill -9 when this prompt token is computed
+HANG = 667  # never return from the step
+ABORT = 668  # print what ggml prints, and abort
+BUG = 669  # the scheduler raises
+DIE_AT_TOKEN = 670  # kill -9 instead of the 4th generated token
+PARALLEL = 4
+N_CTX = 4096
+
+
+def next_token(tokens: list[int], mu: float | None = None) -> int:
+    return 1000 + zlib.crc32(repr((tokens, mu)).encode()) % 1000
+
+
+def text_of(prompt: list[int], n: int, *, mirostat: bool = False) -> list[int]:
+    """What an undisturbed engine generates."""
+    tokens, mu = list(prompt), 10.0 if mirostat else None
+    for _ in range(n):
+        tokens.append(next_token(tokens, mu))
+        mu = mu + tokens[-1] / 7 if mu is not None else None
+    return tokens[len(prompt) :]
+
+
+class Session:
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.tokens = [*request.prompt, *request.generated]
+        self.n_past = 0
+        self.n_generated = len(request.generated)
+        self.mu = request.mu if request.mu is not None else 10.0
+        self.paused = False
+        self.started = time.monotonic()
+
+
+class FakeScheduler:
+    def __init__(self, step_s: float, log: Path | None) -> None:
+        self.step_s, self.log = step_s, log
+        self.sessions: dict[str, Session] = {}
+        self.ended: list[Emission] = []
+        self.n_steps = self.n_predicted = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.ended) or any(not s.paused for s in self.sessions.values())
+
+    def _note(self, text: str) -> None:
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(text + "\n")
+
+    def submit(self, request: Request) -> None:
+        self._note(f"submit {request.id} {len(request.generated)} {request.params.seed}")
+        if len(request.prompt) >= N_CTX:
+            raise ContextOverflowError(len(request.prompt), N_CTX)
+        self.sessions[request.id] = Session(request)
+
+    def cancel(self, id: str) -> bool:
+        self._note(f"cancel {id} {self.n_steps}")
+        if self.sessions.pop(id, None) is None:
+            return False
+        self.ended.append(Emission(id=id, finish=FinishReason.CANCELLED))
+        return True
+
+    def pause(self, id: str) -> None:
+        self._note(f"pause {id}")
+        if id in self.sessions:
+            self.sessions[id].paused = True
+
+    def resume(self, id: str) -> None:
+        self._note(f"resume {id}")
+        if id in self.sessions:
+            self.sessions[id].paused = False
+
+    def step(self) -> list[Emission]:
+        news, self.ended = self.ended, []
+        now_ms = time.monotonic() * 1000
+        for id, session in list(self.sessions.items()):
+            deadline = session.request.deadline_ms
+            if deadline is not None and now_ms > deadline:
+                del self.sessions[id]
+                news.append(Emission(id=id, finish=FinishReason.TIMEOUT, timings=self._timings(session)))
+        running = [s for s in list(self.sessions.values())[:PARALLEL] if not s.paused]
+        if not running:
+            return news
+        time.sleep(self.step_s)
+        self.n_steps += 1
+        for session in running:
+            news.append(self._advance(session))
+        return news
+
+    def _advance(self, session: Session) -> Emission:
+        request = session.request
+        chunk = session.tokens[session.n_past : session.n_past + request.n_batch]
+        session.n_past += len(chunk)
+        self._side_effects(chunk, session)
+        if session.n_past < len(session.tokens):
+            return Emission(id=request.id, processed=session.n_past)
+        mirostat = bool(request.params.mirostat)
+        id = next_token(session.tokens, session.mu if mirostat else None)
+        session.tokens.append(id)
+        session.n_generated += 1
+        self.n_predicted += 1
+        session.mu += id / 7
+        emission = Emission(id=request.id, tokens=[Token(id, mu=session.mu if mirostat else None)])
+        if session.n_generated >= (request.params.max_tokens or N_CTX):
+            emission.finish = FinishReason.LENGTH
+            del self.sessions[request.id]
+        if emission.finish or session.n_generated - len(request.generated) == 1:
+            emission.timings = self._timings(session)
+        return emission
+
+    def _timings(self, session: Session) -> Timings:
+        return Timings(
+            prompt_n=len(session.request.prompt) + len(session.request.generated),
+            predicted_n=session.n_generated - len(session.request.generated),
+            predicted_ms=1.0,
+            n_batch=session.request.n_batch,
+        )
+
+    def _side_effects(self, chunk: list[int], session: Session) -> None:
+        if DIE_IN_PREFILL in chunk or (DIE_AT_TOKEN in session.request.prompt and session.n_generated == 3):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if HANG in chunk:
+            time.sleep(3600)
+        if ABORT in chunk:
+            print("some warning before", file=sys.stderr)
+            print("ggml.c:1234: GGML_ASSERT(ne0 == 1) failed", file=sys.stderr, flush=True)
+            print("something after", file=sys.stderr, flush=True)
+            os.abort()
+        if BUG in chunk:
+            raise RuntimeError("a bug in the scheduler")
+
+    def stats(self) -> EngineStats:
+        used = sum(s.n_past for s in self.sessions.values())
+        return EngineStats(
+            running=len(self.sessions), cells_used=used, steps=self.n_steps, predicted_tokens=self.n_predicted
+        )
+
+
+class FakeModel:
+    def __init__(self, step_s: float, log: Path | None) -> None:
+        self.step_s, self.log = step_s, log
+
+    def scheduler(self) -> FakeScheduler:
+        return FakeScheduler(self.step_s, self.log)
+
+    def describe(self) -> dict[str, object]:
+        return {"n_ctx": N_CTX, "max_batch_tokens": 64, "arch": "fake", "layers": ["CPU"]}
+
+    def close(self) -> None:
+        pass
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--step-ms", type=float, default=1.0)
+    parser.add_argument("--load-ms", type=float, default=10.0)
+    parser.add_argument("--dir", type=Path, help="where starts are counted and calls are noted")
+    parser.add_argument("--fail-from", type=int, default=10**9, help="loading fails from this start on")
+    parser.add_argument(
+        "--die-loading", type=int, nargs="*", default=[], help="starts that die while loading"
+    )
+    options, rest = parser.parse_known_args()
+    start = 0
+    if options.dir is not None:
+        starts = options.dir / "starts"
+        start = len(starts.read_text().splitlines()) if starts.exists() else 0
+        with starts.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    def load(path, params, progress):
+        if path.endswith(".missing"):
+            raise FileNotFoundError(2, "No such file or directory")
+        if start >= options.fail_from:
+            raise ModelError("the file ends inside tensor 'x'")
+        for i in range(10):
+            time.sleep(options.load_ms / 10_000)
+            progress(i / 10, f"layer {i}")
+            if i == 5 and start in options.die_loading:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return FakeModel(options.step_ms / 1000, options.dir / "calls" if options.dir else None)
+
+    return engine_process.main(rest, load=load)
+
+
+if __name__ == "__main__":
+    os._exit(main())
