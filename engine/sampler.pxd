@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libcpp.vector cimport vector
 
 
-cdef extern from "kernels/sampling.h" namespace "ggserve::sampling" nogil:
+cdef extern from "engine/kernels/sampling.h" namespace "ggserve::sampling" nogil:
     const size_t ALL
 
     struct Cut:
@@ -23,6 +23,12 @@ cdef extern from "kernels/sampling.h" namespace "ggserve::sampling" nogil:
         vector[int32_t] ids
         vector[double] probs
         vector[uint64_t] pairs
+
+    cppclass Window:
+        size_t size
+        vector[int32_t] ids
+        vector[int32_t] counts
+        void add(int32_t token)
 
     Scratch* scratch()
     T* grow[T](vector[T]&, size_t n)

@@ -1,14 +1,10 @@
-# distutils: language = c++
-# distutils: extra_compile_args = -O3 -std=c++17
-# distutils: depends = engine/kernels/sampling.h
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: initializedcheck=False
 """Chooses the next token from a row of logits. The steps and their order: `engine.sampling`."""
 
 from libc.math cimport INFINITY, exp, expm1, fabs, isfinite, log, pow
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-from libcpp.unordered_map cimport unordered_map
 from libcpp.vector cimport vector
 
 from engine import sampling
@@ -17,8 +13,7 @@ from engine.types import Token
 
 
 cdef double LN2 = 0.6931471805599453
-# Mirostat 1 estimates the slope of the distribution from that many tokens (the paper's choice, and llama.cpp's).
-cdef size_t MIROSTAT_M = 100
+cdef size_t MIROSTAT_M = 100  # tokens that mirostat 1 fits its slope to, as in the paper and llama.cpp
 
 cdef enum Status:
     OK, BROKEN, EMPTY, ALL_BANNED
@@ -41,7 +36,7 @@ cdef struct Candidates:
     float top
 
 
-# ---- truncation steps: each shrinks the candidates, never below one --------------------------------------------
+# ---- truncation steps: each shrinks the candidates, never below one ----
 
 
 cdef void keep_by(Candidates* c, const float* keys, Cut cut, Scratch* s) noexcept nogil:
@@ -191,12 +186,7 @@ cdef class Sampler:
     cdef vector[float] biases
     cdef vector[int32_t] eog  # banned by ignore_eos
     cdef vector[int32_t] ends  # banned before min_tokens
-    # The penalties' window: its distinct tokens with their counts, and where each stands in these.
-    cdef vector[int32_t] window_ids
-    cdef vector[int32_t] window_counts
-    cdef unordered_map[int32_t, size_t] places
-    cdef vector[int32_t] ring  # the window in order, unless it is the whole session
-    cdef size_t oldest, window  # window 0: the whole session
+    cdef Window window  # for the penalties
     # The last choice
     cdef int32_t chosen
     cdef double logprob
@@ -230,13 +220,13 @@ cdef class Sampler:
             self.ends.push_back(token)
         self.penalise = p.repeat_last_n != 0 and (
             p.repeat_penalty != 1 or p.frequency_penalty != 0 or p.presence_penalty != 0)
-        self.window = max(p.repeat_last_n, 0)
+        self.window.size = max(p.repeat_last_n, 0)
         if self.penalise:
             recent = history[-p.repeat_last_n:] if p.repeat_last_n > 0 else history
             for token in recent:
                 if not 0 <= token < n_vocab:
                     raise ConfigError(f"history holds token {token}, outside a vocabulary of {n_vocab}")
-                self.remember(token)
+                self.window.add(token)
 
     @property
     def mu(self):
@@ -264,10 +254,10 @@ cdef class Sampler:
             raise GgmlError(f"no finite logit for {len(bad)} of {self.n_vocab} tokens (token {bad[0]} has "
                             f"{logits[<Py_ssize_t>bad[0]]}): the weights or the device are faulty")
         if status == EMPTY:
-            raise GgmlError(f"no finite logit: all {self.n_vocab} are -inf; the weights or the device are faulty")
+            raise GgmlError(f"no finite logit, {self.n_vocab} x -inf: the weights or the device are faulty")
         if status == ALL_BANNED:
-            raise ConfigError("every token is banned: logit_bias, the ban of end-of-generation tokens (min_tokens, "
-                              "ignore_eos) and the constraint on the output together leave nothing to generate")
+            raise ConfigError("every token is banned: logit_bias, the ban of end-of-generation tokens "
+                              "(min_tokens, ignore_eos) and the constraint on the output leave nothing")
         if self.logprobs < 0:
             return Token(self.chosen, None, None, self.mu)
         top = [(self.top_ids[i], self.top_logprobs[i]) for i in range(self.top_ids.size())]
@@ -299,12 +289,13 @@ cdef class Sampler:
         if self.logprobs >= 0:
             self.explain(logits, row_max, row_top + log(sum_exp(logits, n, row_top)), s)
         if self.penalise:
-            self.remember(self.chosen)
+            self.window.add(self.chosen)
         self.n_generated += 1
         return OK
 
     cdef bint edits(self) noexcept nogil:
-        return (self.bias_ids.size() > 0 or self.window_ids.size() > 0 or (self.ignore_eos and self.eog.size() > 0)
+        return (self.bias_ids.size() > 0 or self.window.ids.size() > 0
+                or (self.ignore_eos and self.eog.size() > 0)
                 or (self.n_generated < self.min_tokens and self.ends.size() > 0))
 
     cdef void edit(self, Candidates* c, const uint32_t* mask, Scratch* s) noexcept nogil:
@@ -324,22 +315,24 @@ cdef class Sampler:
         for i in range(self.bias_ids.size()):
             row[self.bias_ids[i]] = capped(row[self.bias_ids[i]] + self.biases[i])
         cdef float x
-        for i in range(self.window_ids.size()):
-            x = row[self.window_ids[i]]
+        for i in range(self.window.ids.size()):
+            x = row[self.window.ids[i]]
             x = x / self.settings.repeat if x > 0 else x * self.settings.repeat
-            x -= self.window_counts[i] * self.settings.frequency + self.settings.presence
-            row[self.window_ids[i]] = capped(x)
+            x -= self.window.counts[i] * self.settings.frequency + self.settings.presence
+            row[self.window.ids[i]] = capped(x)
         if banned != NULL:
             for i in range(banned.size()):
                 row[banned[0][i]] = -INFINITY
         if mask != NULL:
             apply_mask(row, n, mask)
-        cdef size_t touched = self.bias_ids.size() + self.window_ids.size() + (banned.size() if banned != NULL else 0)
+        cdef size_t touched = self.bias_ids.size() + self.window.ids.size()
+        if banned != NULL:
+            touched += banned.size()
         if mask != NULL or touched >= blocks:
             block_maxima(row, n, block_max)
         else:
             refresh(row, n, self.bias_ids, block_max)
-            refresh(row, n, self.window_ids, block_max)
+            refresh(row, n, self.window.ids, block_max)
             if banned != NULL:
                 refresh(row, n, banned[0], block_max)
         c.top = max_of(block_max, blocks)
@@ -360,7 +353,8 @@ cdef class Sampler:
             surprise = (log(total) - (<double>c.logits[i] - c.top) / p.temperature) / LN2
             self._mu -= p.eta * (surprise - p.tau)
 
-    cdef void explain(self, const float* row, const float* row_max, double log_total, Scratch* s) noexcept nogil:
+    cdef void explain(self, const float* row, const float* row_max, double log_total,
+                      Scratch* s) noexcept nogil:
         """Log-probabilities of the chosen and of the most likely tokens in the unmodified row."""
         cdef size_t i
         self.logprob = row[self.chosen] - log_total
@@ -372,31 +366,3 @@ cdef class Sampler:
         for i in range(s.values.size()):
             self.top_ids.push_back(s.ids[i])
             self.top_logprobs.push_back(s.values[i] - log_total)
-
-    cdef void remember(self, int32_t token) noexcept nogil:
-        """Moves the penalties' window on to a token."""
-        if self.window > 0:
-            if self.ring.size() < self.window:
-                self.ring.push_back(token)
-            else:
-                self.forget(self.ring[self.oldest])
-                self.ring[self.oldest] = token
-                self.oldest = (self.oldest + 1) % self.window
-        if self.places.count(token):
-            self.window_counts[self.places[token]] += 1
-        else:
-            self.places[token] = self.window_ids.size()
-            self.window_ids.push_back(token)
-            self.window_counts.push_back(1)
-
-    cdef void forget(self, int32_t token) noexcept nogil:
-        cdef size_t place = self.places[token]
-        self.window_counts[place] -= 1
-        if self.window_counts[place] > 0:
-            return
-        self.window_ids[place] = self.window_ids.back()
-        self.window_counts[place] = self.window_counts.back()
-        self.places[self.window_ids[place]] = place
-        self.places.erase(token)
-        self.window_ids.pop_back()
-        self.window_counts.pop_back()

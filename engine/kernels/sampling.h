@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <unordered_map>
 #include <vector>
 
 namespace ggserve::sampling {
@@ -30,9 +31,48 @@ struct Cut {
 // One per thread rather than one per session: a few MB for a large vocabulary, and it stays in cache.
 struct Scratch {
     std::vector<float> row, block_max, row_max, logits, weights, keys, values;
-    std::vector<int32_t> ids;
+    std::vector<int32_t> ids, buckets;
     std::vector<double> sums, probs;
     std::vector<uint64_t> pairs;
+};
+
+// The last `size` tokens (0: all), as distinct tokens with their counts.
+struct Window {
+    size_t size = 0;
+    std::vector<int32_t> ids, counts;
+
+    void add(int32_t token) {
+        if (size && ring.size() == size) {
+            forget(ring[oldest]);
+            ring[oldest] = token;
+            oldest = (oldest + 1) % size;
+        } else if (size) {
+            ring.push_back(token);
+        }
+        const auto [place, is_new] = places.try_emplace(token, ids.size());
+        if (is_new) {
+            ids.push_back(token);
+            counts.push_back(1);
+        } else {
+            counts[place->second]++;
+        }
+    }
+
+  private:
+    std::vector<int32_t> ring;
+    size_t oldest = 0;
+    std::unordered_map<int32_t, size_t> places;
+
+    void forget(int32_t token) {
+        const size_t place = places[token];
+        if (--counts[place]) return;
+        ids[place] = ids.back();
+        counts[place] = counts.back();
+        places[ids[place]] = place;
+        places.erase(token);
+        ids.pop_back();
+        counts.pop_back();
+    }
 };
 
 inline Scratch *scratch() {
@@ -63,11 +103,22 @@ inline double uniform(uint64_t seed, uint64_t index) {
     return double(splitmix(splitmix(seed) + index * 0x9e3779b97f4a7c15u) >> 11) * 0x1p-53;
 }
 
-// e^x for x <= 0, about 2 ulp, 0 below -87. Branch-free so that loops over it become vector code;
-// libm's expf would cost more than everything else here. Reduction and polynomial after Cephes expf.
+template <class To, class From>
+inline To bits_as(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    std::memcpy(&to, &from, sizeof(to));
+    return to;
+}
+
+// e^x for x <= 0, about 2 ulp, 0 below -87. libm's expf would cost more than everything else here; loops over
+// this one become vector code, for which the clamp has to work on bits (a compiler may not compute floats
+// speculatively, they might trap). Range reduction and polynomial of Cephes' expf (Moshier).
 inline float exp_neg(float x) {
-    const float y = x > -87.0f ? x : -87.0f;
-    const float shifted = y * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer, kept in the low bits
+    const int32_t least = int32_t(0xc2ae0000u);  // -87
+    const int32_t in = bits_as<int32_t>(x) | INT32_MIN;  // +0 becomes -0; bits then grow with the magnitude
+    const float y = bits_as<float>(in < least ? in : least);
+    const float shifted = y * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer, in the low bits
     const float k = shifted - 12582912.0f;
     const float r = (y - k * 0.693359375f) + k * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -77,12 +128,8 @@ inline float exp_neg(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    uint32_t bits, power;
-    std::memcpy(&bits, &p, 4);
-    std::memcpy(&power, &shifted, 4);
-    bits += power << 23;
-    std::memcpy(&p, &bits, 4);
-    return x > -87.0f ? p : 0.0f;
+    const uint32_t scaled = bits_as<uint32_t>(p) + (bits_as<uint32_t>(shifted) << 23);
+    return bits_as<float>(scaled & (0u - uint32_t(in < least)));
 }
 
 inline float max_of(const float *x, size_t n) {
@@ -97,28 +144,24 @@ inline float max_of(const float *x, size_t n) {
 
 // Maxima of blocks. False if a value is NaN or +inf, which no sound model gives.
 inline bool block_maxima(const float *x, size_t n, float *out) {
-    uint32_t bad[LANES] = {};
+    uint32_t bad = 0;
     size_t b = 0;
     for (; (b + 1) * BLOCK <= n; b++) {
         const float *p = x + b * BLOCK;
         float m[LANES];
-        for (size_t j = 0; j < LANES; j++) m[j] = -INF;
-        for (size_t i = 0; i < BLOCK; i += LANES)
-            for (size_t j = 0; j < LANES; j++) {
-                m[j] = p[i + j] > m[j] ? p[i + j] : m[j];
-                bad[j] |= p[i + j] < INF ? 0u : 1u;
-            }
+        for (size_t j = 0; j < LANES; j++) m[j] = p[j];
+        for (size_t i = LANES; i < BLOCK; i += LANES)
+            for (size_t j = 0; j < LANES; j++) m[j] = p[i + j] > m[j] ? p[i + j] : m[j];
+        for (size_t i = 0; i < BLOCK; i++) bad |= p[i] < INF ? 0u : 1u;
         for (size_t w = LANES / 2; w; w /= 2)
             for (size_t j = 0; j < w; j++) m[j] = m[j] > m[j + w] ? m[j] : m[j + w];
         out[b] = m[0];
     }
     if (b * BLOCK < n) {
         out[b] = max_of(x + b * BLOCK, n - b * BLOCK);
-        for (size_t i = b * BLOCK; i < n; i++) bad[0] |= x[i] < INF ? 0u : 1u;
+        for (size_t i = b * BLOCK; i < n; i++) bad |= x[i] < INF ? 0u : 1u;
     }
-    uint32_t any = 0;
-    for (uint32_t v : bad) any |= v;
-    return any == 0;
+    return bad == 0;
 }
 
 // Block maxima of the blocks that hold these tokens, after a change.
@@ -151,39 +194,34 @@ inline void apply_mask(float *x, size_t n, const uint32_t *mask) {
     }
 }
 
-// Sum of e^((x - top) * scale); the terms go to `out` if given, partial sums of CHUNK terms to `sums`.
-template <bool STORE>
-inline double exp_sum(const float *x, size_t n, float top, float scale, float *out, double *sums) {
+// e^((x - top) * scale) of at most CHUNK values, and their sum: two loops, since compilers keep a sum's order.
+inline float exp_chunk(const float *x, size_t n, float top, float scale, float *out) {
+    for (size_t i = 0; i < n; i++) out[i] = exp_neg((x[i] - top) * scale);
+    float acc[LANES] = {}, sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++) acc[j] += out[i + j];
+    for (float a : acc) sum += a;
+    for (; i < n; i++) sum += out[i];
+    return sum;
+}
+
+inline double sum_exp(const float *x, size_t n, float top) {
+    float terms[CHUNK];
     double total = 0;
-    for (size_t c = 0; c * CHUNK < n; c++) {
-        const size_t end = std::min(n, (c + 1) * CHUNK);
-        float acc[LANES] = {};
-        size_t i = c * CHUNK;
-        for (; i + LANES <= end; i += LANES)
-            for (size_t j = 0; j < LANES; j++) {
-                const float e = exp_neg((x[i + j] - top) * scale);
-                if (STORE) out[i + j] = e;
-                acc[j] += e;
-            }
-        for (; i < end; i++) {
-            const float e = exp_neg((x[i] - top) * scale);
-            if (STORE) out[i] = e;
-            acc[0] += e;
-        }
-        double sum = 0;
-        for (float a : acc) sum += a;
-        if (STORE) sums[c] = sum;
-        total += sum;
-    }
+    for (size_t i = 0; i < n; i += CHUNK) total += exp_chunk(x + i, std::min(CHUNK, n - i), top, 1.0f, terms);
     return total;
 }
 
-inline double sum_exp(const float *x, size_t n, float top) { return exp_sum<false>(x, n, top, 1.0f, nullptr, nullptr); }
-
+// The same, scaled, leaving the terms in `weights` and the sum of each chunk in `sums`.
 inline double weigh(const float *x, size_t n, float top, float scale, Scratch *s) {
-    grow(s->weights, n);
-    grow(s->sums, n / CHUNK + 1);
-    return exp_sum<true>(x, n, top, scale, s->weights.data(), s->sums.data());
+    float *weights = grow(s->weights, n);
+    double *sums = grow(s->sums, n / CHUNK + 1), total = 0;
+    for (size_t i = 0; i < n; i += CHUNK) {
+        sums[i / CHUNK] = exp_chunk(x + i, std::min(CHUNK, n - i), top, scale, weights + i);
+        total += sums[i / CHUNK];
+    }
+    return total;
 }
 
 // Index drawn in proportion to the weights that `weigh` left. Weight 0 is never drawn. In index order, not by
@@ -208,18 +246,27 @@ inline size_t pick(const Scratch *s, size_t n, double total, double u) {
 // (of the keys) skips blocks that hold nothing; may be null. Outputs have room for n and may be the inputs.
 inline size_t gather(const float *keys, const float *x, const int32_t *ids, size_t n, const float *block_max,
                      Cut cut, float *out, int32_t *out_ids) {
-    size_t count = 0;
-    size_t ties = cut.t == -INF ? 0 : cut.ties;
-    for (size_t b = 0; b * BLOCK < n; b++) {
-        if (block_max && block_max[b] < cut.t) continue;
-        const size_t end = std::min(n, (b + 1) * BLOCK);
-        for (size_t i = b * BLOCK; i < end; i++) {  // branch-free: no guess about what a flat row keeps
-            const bool tie = (keys[i] == cut.t) & (ties > 0);
-            const bool keep = (keys[i] > cut.t) | tie;
-            ties -= tie;
-            out[count] = x[i];
-            out_ids[count] = ids ? ids[i] : int32_t(i);
-            count += keep;
+    size_t count = 0, ties = cut.t == -INF ? ALL : cut.ties;
+    const float t = std::max(cut.t, -std::numeric_limits<float>::max());
+    for (size_t b = 0; b < n; b += BLOCK) {
+        if (block_max && block_max[b / BLOCK] < t) continue;
+        const size_t m = std::min(BLOCK, n - b);
+        uint8_t kept[BLOCK] = {};  // first all comparisons, as vector code, then only the groups with a hit
+        uint32_t tied = 0;
+        for (size_t i = 0; i < m; i++) kept[i] = keys[b + i] >= t ? 1 : 0;
+        for (size_t i = 0; i < m; i++) tied |= keys[b + i] == t ? 1u : 0u;
+        if (tied && ties != ALL)
+            for (size_t i = 0; i < m; i++)
+                if (keys[b + i] == t) ties -= kept[i] = ties > 0;
+        for (size_t g = 0; g < m; g += 8) {
+            uint64_t any;
+            std::memcpy(&any, kept + g, 8);
+            if (!any) continue;
+            for (size_t i = b + g; i < std::min(b + g + 8, n); i++) {
+                out[count] = x[i];
+                out_ids[count] = ids ? ids[i] : int32_t(i);
+                count += kept[i - b];
+            }
         }
     }
     return count;
@@ -257,49 +304,44 @@ inline Cut top_cut(const float *x, size_t n, const float *block_max, size_t m, S
 // Sorts as "greatest float first, then lowest index".
 inline uint64_t ranked(float key, size_t index) {
     key += 0.0f;  // -0 and +0 are equal
-    uint32_t bits;
-    std::memcpy(&bits, &key, 4);
+    uint32_t bits = bits_as<uint32_t>(key);
     bits ^= bits >> 31 ? 0xffffffffu : 0x80000000u;
     return uint64_t(~bits) << 32 | uint32_t(index);
 }
 
 inline float unranked(uint64_t rank) {
     uint32_t bits = ~uint32_t(rank >> 32);
-    bits ^= bits >> 31 ? 0x80000000u : 0xffffffffu;
-    float key;
-    std::memcpy(&key, &bits, 4);
-    return key;
+    return bits_as<float>(bits ^ (bits >> 31 ? 0x80000000u : 0xffffffffu));
 }
 
 // The shortest prefix whose weights reach `target`. Keys lie in [lo, hi], give or take rounding. A histogram
 // of weights over the keys finds the bucket in which the sum gets there; only that bucket is sorted.
-inline Cut weight_cut(const float *keys, const float *w, size_t n, double target, float lo, float hi, Scratch *s) {
-    constexpr size_t BUCKETS = 1024;
-    const bool whole = n <= 256 || !(hi > lo);
-    const float scale = whole ? 0.0f : float(BUCKETS) / (hi - lo);
-    const auto bucket = [&](float key) {
-        const float b = (hi - key) * scale;
-        return b < float(BUCKETS - 1) ? (b > 0 ? uint32_t(b) : 0u) : uint32_t(BUCKETS - 1);
-    };
+inline Cut weight_cut(const float *keys, const float *w, size_t n, double target, float lo, float hi,
+                      Scratch *s) {
+    constexpr int32_t BUCKETS = 1024;
+    const float scale = n <= 256 || !(hi > lo) ? 0.0f : float(BUCKETS) / (hi - lo);  // 0: one bucket for all
+    int32_t *buckets = grow(s->buckets, n);
+    for (size_t i = 0; i < n; i++) {
+        const float b = (hi - keys[i]) * scale;
+        buckets[i] = int32_t(std::min(std::max(b, 0.0f), float(BUCKETS - 1)));
+    }
     double cum = 0;
-    size_t at = 0;
-    if (!whole) {
+    int32_t at = 0;
+    if (scale > 0) {
         double sums[BUCKETS] = {};
-        for (size_t i = 0; i < n; i++) sums[bucket(keys[i])] += w[i];
+        for (size_t i = 0; i < n; i++) sums[buckets[i]] += w[i];
         while (at + 1 < BUCKETS && (sums[at] == 0 || cum + sums[at] < target)) cum += sums[at++];
     }
     std::vector<uint64_t> &pairs = s->pairs;
     pairs.clear();
     for (size_t i = 0; i < n; i++)
-        if (whole || bucket(keys[i]) == at) pairs.push_back(ranked(keys[i], i));
+        if (buckets[i] == at) pairs.push_back(ranked(keys[i], i));
     if (!std::is_sorted(pairs.begin(), pairs.end())) std::sort(pairs.begin(), pairs.end());
-    Cut cut = {-INF, ALL};  // keeps everything, should rounding leave the sum short of the target
-    size_t ties = 0;
+    Cut cut = {-INF, ALL};
     for (size_t j = 0; j < pairs.size(); j++) {
         const size_t i = size_t(uint32_t(pairs[j]));
-        ties = j && keys[i] == cut.t ? ties + 1 : 1;
-        cut = {keys[i], ties};
-        if ((cum += w[i]) >= target) return cut;
+        cut = {keys[i], j && keys[i] == cut.t ? cut.ties + 1 : 1};
+        if ((cum += w[i]) >= target) break;  // never, if rounding left the sum short: then all are kept
     }
     return cut;
 }
