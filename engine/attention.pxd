@@ -30,4 +30,5 @@ cdef class PagedAttention:
     cdef vector[Sequence] sequences
     cdef Batch batch
     cdef vector[Attention*] layers
+    cdef list held  # what `prepare` points into
     cdef void begin(self) noexcept nogil

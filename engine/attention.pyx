@@ -6,6 +6,8 @@ It reads the batch (which rows are which session's, and each session's cells) fr
 stays in place, so neither masks nor the length of the cache are part of the graph.
 """
 
+from cpython.array cimport array
+
 from engine.errors import GgmlError
 from engine.ggml.tensor cimport Context, Tensor
 from engine.libggml.ggml cimport (
@@ -37,6 +39,20 @@ cdef class PagedAttention:
         for i in range(self.layers.size()):
             self.layers[i].batch = &self.batch
             self.layers[i].next.store(0)
+
+    def prepare(self, list sequences not None):
+        """Set the batch from (cells array('i'), n_past, n_new, first row) and rewind, without a runner."""
+        cdef Sequence sequence
+        cdef array cells
+        self.sequences.clear()
+        self.held = sequences
+        for cells, n_past, n_new, row in sequences:
+            if len(cells) < n_past + n_new:
+                raise GgmlError(f"{len(cells)} cells for {n_past} + {n_new} tokens")
+            sequence.cells = <const int32_t*>cells.data.as_voidptr
+            sequence.n_past, sequence.n_new, sequence.row = n_past, n_new, row
+            self.sequences.push_back(sequence)
+        self.begin()
 
     def op(self, Context ctx not None, int layer, Tensor q not None, Tensor k not None, Tensor v not None, int dv,
            float scale, float softcap, float max_bias, int window):
