@@ -174,29 +174,48 @@ def compile_ggml(ggml: Path, options: dict[str, str], work: Path) -> None:
     follow([cmake, "--build", str(work), "--config", "Release", "-j", str(jobs())], log, "compiling", env)
 
 
-def build() -> Built:
-    """The libraries for the current environment, compiled unless the cache has them."""
+@dataclass(frozen=True)
+class Plan:
+    """What is to be built, and where it goes."""
+
+    source: Path
+    options: dict[str, str]
+    compiler: str
+    native: bool
+    key: str
+    target: Path
+
+
+def plan() -> Plan:
+    """What the environment asks for."""
     names, is_native = backends(), native()
     version = compiler()
-    ggml = fetch.ggml_dir()
+    source = fetch.ggml_dir()
     options = {"CMAKE_BUILD_TYPE": "Release", "GGSERVE_BACKENDS": ";".join(names)}
     options |= cpu.cmake_options() if is_native else {"GGML_CPU_ALL_VARIANTS": "ON"}
-    inputs = [fingerprint(ggml), version, sys.platform, *(f"{k}={v}" for k, v in options.items())]
+    inputs = [fingerprint(source), version, sys.platform, *(f"{k}={v}" for k, v in options.items())]
     inputs += [f"{name}={os.environ[name]}" for name in ENVIRONMENT if os.environ.get(name)]
     inputs += [path.read_text() for path in (HERE / "CMakeLists.txt", *sorted(HERE.glob("*.cmake")))]
     key = digest(inputs)
-    target = fetch.cache_dir() / "ggml" / f"{PIN['ggml']}-{key}"
-    result = Built(target, ggml / "include", key, is_native)
-    if target.is_dir():
+    return Plan(source, options, version, is_native, key, fetch.cache_dir() / "ggml" / f"{PIN['ggml']}-{key}")
+
+
+def build() -> Built:
+    """The libraries for the current environment, compiled unless the cache has them."""
+    todo = plan()
+    result = Built(todo.target, todo.source / "include", todo.key, todo.native)
+    if todo.target.is_dir():
         return result
-    with fetch.locked(f"build-{key}"):
-        if target.is_dir():
+    with fetch.locked(f"build-{todo.key}"):
+        if todo.target.is_dir():
             return result
-        say(f"compiling {PIN['ggml']} for {', '.join(names)} with {jobs()} jobs (once; kept in {target})")
+        names = todo.options["GGSERVE_BACKENDS"].replace(";", ", ")
+        say(f"compiling {PIN['ggml']} for {names} with {jobs()} jobs (once; kept in {todo.target})")
         start = time.monotonic()
-        work = fetch.cache_dir() / "build" / key
-        compile_ggml(ggml, options, work)
-        collect(work / "lib", target, {"key": key, "compiler": version, **PIN, **options})
+        work = fetch.cache_dir() / "build" / todo.key
+        compile_ggml(todo.source, todo.options, work)
+        facts = {"key": todo.key, "compiler": todo.compiler, **PIN, **todo.options}
+        collect(work / "lib", todo.target, facts)
         shutil.rmtree(work, ignore_errors=True)
         say(f"compiled in {time.monotonic() - start:.0f} s")
     return result
