@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from engine import sampling
-from engine.errors import ConfigError, ContextOverflowError
+from engine.errors import ConfigError
 from engine.types import InferenceParameters
 from engine.types import Request as EngineRequest
-from server.chat.template import ChatTemplate, TemplateFailed
+from server.choice import Choice
 from server.deps import Engine, ModelFacts, State
 from server.errors import ApiError, bad_request
-from server.generation import Choice, Job, new_id
-from server.logprobs import TokenNames
-from server.schemas.chat import ChatFields, ChatRequest
+from server.generation import Job, new_id
+from server.prompts import chat_tokens, check_length, echoed, facts_of, prompt_tokens
+from server.schemas.chat import ChatRequest
 from server.schemas.common import GenerationFields, Schema
 from server.schemas.completions import CompletionRequest
 
 if TYPE_CHECKING:
     from server.access import Record
 
-INLINE_CHARS = 2048  # a text up to here is tokenised in the event loop: a thread would take longer
 SEEDS = 2**64
 
-_SAME_NAME = ["min_tokens", "ignore_eos", "seed", "logit_bias", "repeat_penalty", "frequency_penalty", "presence_penalty", "repeat_last_n", "mirostat", "mirostat_tau", "mirostat_eta", "top_k", "tfs_z", "typical_p", "top_p", "min_p", "top_a", "temperature"]
+_SAME_NAME = [
+    "min_tokens",
+    "ignore_eos",
+    "seed",
+    "logit_bias",
+    "repeat_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "repeat_last_n",
+    "mirostat",
+    "mirostat_tau",
+    "mirostat_eta",
+    "top_k",
+    "tfs_z",
+    "typical_p",
+    "top_p",
+    "min_p",
+    "top_a",
+    "temperature",
+]
 
 # Fields of the official APIs that change the answer and that we do not have: refused, except at the values
 # listed, which ask for nothing.
@@ -88,119 +105,12 @@ async def chat(body: ChatRequest, state: State, record: Record) -> Job:
     limits = [n for n in (body.max_completion_tokens, body.max_tokens) if n is not None]
     if len(set(limits)) > 1:
         warnings.append("max_tokens has no effect: max_completion_tokens is given")
-    text = await chat_prompt(body, engine, state, warnings)
-    tokens = await tokenise(text, engine, state, "messages")
-    tokenizer = engine.tokenizer
-    if len(tokens) > 1 and tokens[0] == tokens[1] == tokenizer.bos_id and tokenizer.add_bos:
-        del tokens[0]  # the template wrote it, too
+    tokens = await chat_tokens(body, engine, state, warnings)
     check_length(len(tokens), engine, "messages")
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     params = parameters(body, engine, state, limits[0] if limits else None, logprobs, warnings)
     facts = await facts_of(engine, state)
     return make_job(body, state, engine, facts, record, "chatcmpl-", [tokens], [""], params, warnings)
-
-
-async def chat_prompt(
-    body: ChatFields, engine: Engine, state: State, warnings: list[str] | None = None
-) -> str:
-    """The text that the model's chat template makes of the messages."""
-    template = await template_of(engine, state)
-    messages: list[Mapping[str, Any]] = []
-    for i, message in enumerate(body.messages):
-        for name, value in (message.model_extra or {}).items():
-            if value not in (None, [], ""):
-                message_text = f"messages[{i}].{name[:64]}: is not supported"
-                raise bad_request(message_text, f"messages[{i}].{name[:64]}", "unsupported_value")
-        shown = {"role": message.role, "content": message.content or ""}
-        if message.name is not None:
-            shown["name"] = message.name
-        messages.append(shown)
-    add = body.add_generation_prompt is not False
-    try:
-        text = await template.render_in_thread(
-            messages, add_generation_prompt=add, extra=body.chat_template_kwargs
-        )
-    except TemplateFailed as error:
-        param = "chat_template_kwargs" if str(error).startswith("chat_template_kwargs") else "messages"
-        raise bad_request(str(error), param, "template_failed") from error
-    if warnings is not None:
-        for i, message in enumerate(messages):
-            if message["content"].strip() not in text:
-                warnings.append(f"messages[{i}] has no effect: the chat template leaves it out")
-    return text
-
-
-async def template_of(engine: Engine, state: State) -> ChatTemplate:
-    template = (await facts_of(engine, state)).template
-    if isinstance(template, TemplateFailed):
-        raise bad_request(f"{template}; give another with --chat-template", "messages", "template_failed")
-    if template is None:
-        message = f"model '{engine.name}' has no chat template; give one with --chat-template, or use /v1/completions"
-        raise bad_request(message, "messages", "no_chat_template")
-    return template
-
-
-async def facts_of(engine: Engine, state: State) -> ModelFacts:
-    """Worked out at the first request, since it needs the tokenizer."""
-    known = state.facts.get(engine.name)
-    if known is None:
-        known = await asyncio.to_thread(_find_facts, engine.tokenizer, state.chat_template)
-        state.facts[engine.name] = known
-    return known
-
-
-def _find_facts(tokenizer: Any, source: str | None) -> ModelFacts:
-    template: ChatTemplate | TemplateFailed | None = None
-    if source := source or tokenizer.chat_template:
-        names = ["" if i is None else tokenizer.token_text(i) for i in (tokenizer.bos_id, tokenizer.eos_id)]
-        try:
-            template = ChatTemplate(source, *names)
-        except TemplateFailed as error:
-            template = error
-    return ModelFacts(template, max(tokenizer.max_token_chars, 1), TokenNames(tokenizer))
-
-
-async def prompt_tokens(prompt: str | Sequence[int], engine: Engine, state: State) -> list[int]:
-    tokenizer = engine.tokenizer
-    if isinstance(prompt, str):
-        tokens = await tokenise(prompt, engine, state, "prompt")
-    else:
-        tokens = list(prompt)
-        if tokens and max(tokens) >= tokenizer.n_vocab:
-            message = f"prompt: token ids go from 0 to {tokenizer.n_vocab - 1}, not {max(tokens)}"
-            raise bad_request(message, "prompt", "invalid_value")
-    if not tokens:  # something must be computed: what a text begins with
-        start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
-        if start is None:
-            raise bad_request("prompt: is empty", "prompt", "invalid_value")
-        tokens = [start]
-    check_length(len(tokens), engine, "prompt")
-    return tokens
-
-
-async def tokenise(text: str, engine: Engine, state: State, param: str) -> list[int]:
-    """Text → ids. What cannot fit in any case is refused before it is tokenised."""
-    least = -(-len(text) // (await facts_of(engine, state)).max_piece)
-    if least >= 4 * engine.n_ctx:  # normalisation may shorten a text, but not to a quarter
-        raise bad_request(
-            f"the prompt has at least {least} tokens, but a session holds at most {engine.n_ctx}; "
-            "shorten it or raise --context-size",
-            param,
-            "context_length_exceeded",
-        )
-    encode = engine.tokenizer.encode
-    if len(text) <= INLINE_CHARS:
-        return list(encode(text, add_special=True, parse_special=True))
-    return list(await asyncio.to_thread(encode, text, add_special=True, parse_special=True))
-
-
-def check_length(n: int, engine: Engine, param: str) -> None:
-    if n >= engine.n_ctx:
-        raise bad_request(str(ContextOverflowError(n, engine.n_ctx)), param, "context_length_exceeded")
-
-
-def echoed(prompt: str | Sequence[int], engine: Engine) -> str:
-    return prompt if isinstance(prompt, str) else engine.tokenizer.decode(prompt)
 
 
 def parameters(
@@ -224,7 +134,7 @@ def parameters(
     try:
         checked = sampling.validate(asked, engine.tokenizer.n_vocab, engine.n_ctx)
     except ConfigError as error:
-        param = str(error).split(" ", 1)[0]
+        param = str(error).split(" ", 1)[0].rstrip(":")
         raise bad_request(str(error), param, "invalid_value") from error
     warnings += sampling.warnings(checked)
     if body.stop and "" in body.stop:
@@ -268,7 +178,7 @@ def make_job(
     stops = [stop for stop in body.stop or () if stop]
     show = bool(body.return_tokens) or params.logprobs is not None
     n = body.n or 1
-    choices = []
+    choices: list[Choice] = []
     for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
         room = engine.n_ctx - len(prompt)
         if params.max_tokens is not None and params.max_tokens > room:
@@ -300,7 +210,7 @@ def make_job(
 
 def unknown_fields(body: Schema, refuse: bool = True) -> list[str]:
     """A warning for each field that we do not know; an error for one that asks for what we do not do."""
-    warnings = []
+    warnings: list[str] = []
     for name, value in (body.model_extra or {}).items():
         if value is None or value in _IDLE.get(name, ()):
             continue

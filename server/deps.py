@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -122,6 +123,7 @@ class ModelFacts:
     template: ChatTemplate | TemplateFailed | None
     max_piece: int  # bytes of the longest token: a longer text cannot fit n_ctx tokens
     names: TokenNames
+    specials: re.Pattern[str]  # texts of special tokens
 
 
 def get_state(request: Request) -> State:

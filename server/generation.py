@@ -1,155 +1,23 @@
-"""A job: the sequences that one HTTP request asks for, from the engine's tokens to text that may be sent."""
+"""A job: the sequences that one HTTP request asks for, run to their end."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from engine.detokenizer import Detokenizer, StopMatcher
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import ContextOverflowError, EngineError
-from engine.types import Emission, FinishReason, Timings, Token
-from engine.types import Request as EngineRequest
+from engine.types import FinishReason, Timings
+from server.choice import Choice, Piece
 from server.errors import ApiError, bad_request, internal_error, overloaded
 from server.streams import EngineUnavailable, QueueFull
 
 if TYPE_CHECKING:
     from server.access import Record
     from server.deps import Engine, ModelFacts, State
-
-_FINISH = {
-    FinishReason.STOP: "stop",
-    FinishReason.LENGTH: "length",
-    FinishReason.TIMEOUT: "length",
-}
-
-
-class Shown(NamedTuple):
-    """A token that the client sees. `start`: characters of the choice's text before it."""
-
-    token: Token
-    start: int
-
-
-class Piece(NamedTuple):
-    """News of a choice that can be sent now."""
-
-    text: str
-    tokens: list[Shown]
-
-
-class Choice:
-    """One sequence. Turns emissions into pieces: whole characters, never a part of a stop string."""
-
-    def __init__(
-        self,
-        index: int,
-        prompt_index: int,
-        request: EngineRequest,
-        tokenizer: Any,
-        stops: Sequence[str],
-        final_ids: Collection[int],
-        show_tokens: bool,
-        prefix: str = "",
-    ) -> None:
-        self.index, self.prompt_index, self.request = index, prompt_index, request
-        self.prefix = prefix  # echoed prompt
-        self.detokenizer = Detokenizer(tokenizer)
-        self.stop = StopMatcher(stops) if stops else None
-        self.final_ids = final_ids  # tokens that end the text and are no part of it
-        self.show_tokens = show_tokens
-        self.n_generated = 0
-        self.processed: int | None = None
-        self.finish: str | None = None
-        self.reason: FinishReason | None = None
-        self.error: str | None = None
-        self.timings = Timings(n_batch=request.n_batch)
-        self.first_at = self.last_at = 0.0
-        self._pending: list[tuple[Token, int, int]] = []  # token, start and end of its text
-        self._made = len(prefix)  # characters out of the detokenizer
-        self._sent = len(prefix)
-
-    def feed(self, emission: Emission) -> Piece | None:
-        """The piece that this emission completes, if any. Sets `finish` at the end."""
-        reason = emission.finish
-        if emission.timings is not None:
-            self.timings = emission.timings
-        tokens = emission.tokens
-        if not tokens and reason is None:
-            self.processed = emission.processed
-            return None
-        self.n_generated += len(tokens)
-        if reason is FinishReason.STOP and tokens and tokens[-1].id in self.final_ids:
-            tokens = tokens[:-1]
-        text = self._text_of(tokens)
-        if self.stop is not None and text:
-            text, hit = self.stop.push(text)
-            if hit is not None:
-                self.finish, self.reason = "stop", FinishReason.STOP
-                self._close_timings()
-                return self._piece(text, final=True)
-        if reason is None:
-            return self._piece(text) if text or self._pending else None
-        self.reason = reason
-        if reason is FinishReason.ERROR:
-            self.error = emission.error or "unknown"
-        if emission.timings is None:
-            self._close_timings()
-        text += self._rest()
-        self.finish = self.finish or _FINISH.get(reason, "error")
-        return self._piece(
-            text, final=True, everything=self.reason is not FinishReason.STOP or self.stop is None
-        )
-
-    def _text_of(self, tokens: Sequence[Token]) -> str:
-        push = self.detokenizer.push
-        if not self.show_tokens:
-            if len(tokens) == 1:
-                return push(tokens[0].id)
-            return "".join([push(token.id) for token in tokens])
-        parts = []
-        for token in tokens:
-            part = push(token.id)
-            self._pending.append((token, self._made, self._made + len(part)))
-            self._made += len(part)
-            parts.append(part)
-        return "".join(parts)
-
-    def _rest(self) -> str:
-        """What was held back, now that nothing follows."""
-        text = self.detokenizer.flush()
-        self._made += len(text)
-        if self.stop is None:
-            return text
-        held, hit = self.stop.push(text) if text else ("", None)
-        if hit is not None:
-            self.finish, self.reason = "stop", FinishReason.STOP
-            return held
-        return held + self.stop.flush()
-
-    def _piece(self, text: str, final: bool = False, everything: bool = False) -> Piece:
-        self._sent += len(text)
-        if not self._pending:
-            return Piece(text, [])
-        shown, n = [], 0
-        for token, start, end in self._pending:
-            # The last token of a text cut by a stop string may be shown in part.
-            if end > self._sent and not everything and not (final and start < self._sent):
-                break
-            shown.append(Shown(token, start))
-            n += 1
-        del self._pending[:n]
-        return Piece(text, shown)
-
-    def _close_timings(self) -> None:
-        """Timings of a session that we ended: the engine told only those of its first token."""
-        self.timings.predicted_n = self.n_generated
-        if self.first_at:
-            self.timings.predicted_ms = (time.monotonic() - self.first_at) * 1000
 
 
 class Job:
@@ -181,10 +49,7 @@ class Job:
         """Pieces of all choices as they come. Closing it cancels what still runs, within one engine step."""
         self.state.jobs[self.id] = self
         try:
-            if len(self.choices) == 1:
-                source = self._one(self.choices[0])
-            else:
-                source = self._several()
+            source = self._one(self.choices[0]) if len(self.choices) == 1 else self._several()
             async with aclosing(source):
                 async for event in source:
                     yield event
@@ -214,8 +79,7 @@ class Job:
                         self._note_timeout(choice)
                         return
         except QueueFull as error:
-            metrics.rejected()
-            raise overloaded(self.model, error.retry_after_s) from error
+            raise self._full(error) from error
         except ContextOverflowError as error:
             raise bad_request(str(error), "prompt", "context_length_exceeded") from error
         except EngineUnavailable as error:
@@ -241,6 +105,11 @@ class Job:
             except Exception as error:
                 await queue.put(error)
 
+        try:
+            # All or none, as far as can be told now: half an answer would be of no use.
+            self.engine.ensure_room(min(len(self.choices), self.state.settings.parallel))
+        except QueueFull as error:
+            raise self._full(error) from error
         tasks = [asyncio.create_task(pump(choice)) for choice in self.choices]
         try:
             left = len(tasks)
@@ -262,6 +131,10 @@ class Job:
         self.cancelled = True
         for choice in self.choices:
             self.engine.cancel(choice.request.id)
+
+    def _full(self, error: QueueFull) -> ApiError:
+        self.state.metrics.of(self.model).rejected()
+        return overloaded(self.model, error.retry_after_s)
 
     def _failure(self, choice: Choice) -> ApiError:
         if self.state.stopping or self.engine.state == "stopped":
@@ -299,16 +172,9 @@ class Job:
 
     def timings(self) -> dict[str, Any]:
         each = [choice.timings for choice in self.choices]
-        total: Callable[[str], Any] = lambda name: sum(getattr(timings, name) for timings in each)  # noqa: E731
-        return {
-            "queue_ms": round(total("queue_ms"), 3),
-            "prompt_n": total("prompt_n"),
-            "cached_n": total("cached_n"),
-            "prompt_ms": round(total("prompt_ms"), 3),
-            "predicted_n": total("predicted_n"),
-            "predicted_ms": round(total("predicted_ms"), 3),
-            "n_batch": each[0].n_batch,
-        }
+        names = [name for name in Timings.__struct_fields__ if name != "n_batch"]
+        total = {name: round(sum(getattr(timings, name) for timings in each), 3) for name in names}
+        return {**total, "n_batch": each[0].n_batch}
 
     def tail(self) -> dict[str, Any]:
         """What the whole response, or the last chunk, says besides the text."""
@@ -327,7 +193,7 @@ class Job:
         usage, record = self.usage(), self.record
         for choice in self.choices:
             if choice.finish is None:
-                choice._close_timings()
+                choice.close()
         record.prompt_n = usage["prompt_tokens"]
         record.cached_n = usage["prompt_tokens_details"]["cached_tokens"]
         record.predicted_n = usage["completion_tokens"]

@@ -62,7 +62,8 @@ class Limits:
         size = sum(len(name) + len(value) for name, value in headers)
         size += len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
         if len(headers) > MAX_HEADERS or size > self.max_header_bytes:
-            message = f"the request's head is too large (at most {self.max_header_bytes} bytes and {MAX_HEADERS} fields)"
+            most = f"at most {self.max_header_bytes} bytes and {MAX_HEADERS} fields"
+            message = f"the request's head is too large ({most})"
             raise ApiError(431, message, code="headers_too_large", headers=_CLOSE)
         found: dict[bytes, bytes] = {}
         for name, value in headers:
@@ -118,8 +119,8 @@ class Limits:
                     if not message.get("more_body", False):
                         return b"".join(chunks)
         except TimeoutError:
-            message = f"the body did not arrive within {self.body_timeout_s:g} s"
-            raise ApiError(408, message, code="body_timeout", headers=_CLOSE) from None
+            text = f"the body did not arrive within {self.body_timeout_s:g} s"
+            raise ApiError(408, text, code="body_timeout", headers=_CLOSE) from None
 
     def _too_large(self) -> ApiError:
         message = f"the body is larger than {self.max_body_bytes} bytes (--max-body-bytes)"

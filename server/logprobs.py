@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from server.generation import Shown
+    from server.choice import Shown
 
 FLOOR = -9999.0  # JSON has no infinities; the official API gives this number, too
 _MAX_NAMES = 1 << 16

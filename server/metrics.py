@@ -86,7 +86,7 @@ class Metrics:
             registry=self.registry,
         )
         self._models = {name: ModelMetrics(self, name) for name in engines}
-        self.registry.register(_Engines(engines))  # type: ignore[arg-type]
+        self.registry.register(_Engines(engines))
 
     def of(self, model: str) -> ModelMetrics:
         return self._models[model]

@@ -16,7 +16,8 @@ from server.errors import ApiError, ClientLeft, internal_error
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from server.generation import Choice, Job, Piece
+    from server.choice import Choice, Piece
+    from server.generation import Job
 
 T = TypeVar("T")
 encode = msgspec.json.encode
@@ -79,15 +80,19 @@ class EventStream(Response):
         self._send = send
         self._time = asyncio.get_running_loop().time
         self._last = self._time()
+        record = self.job.record
         try:
             await while_connected(receive, self._run())
-        except ClientLeft:
-            self.job.record.status = 499
-            raise
         except ApiError as error:
-            self.job.record.error = self.job.record.error or error.code
+            record.error = record.error or error.code
             if not self._started:
-                await error.response()(scope, receive, send)
+                raise  # becomes a response with its own status
+            record.status = error.status_code
+            if isinstance(error, ClientLeft):
+                # One that reads no more holds its connection until it is cut.
+                abort = scope.get("extensions", {}).get("ggserve.abort")
+                if abort is not None:
+                    abort()
                 return
             await self._write(chunk(error.body()) + DONE, last=True)
 

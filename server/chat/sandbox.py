@@ -23,7 +23,45 @@ from server.chat.budget import TemplateLimit, current
 
 MAX_RANGE = 10_000
 MAX_POWER_BITS = 512
-_FILTERS = ["abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "groupby", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "sort", "string", "sum", "title", "trim", "unique", "upper", "wordcount"]
+_FILTERS = [
+    "abs",
+    "capitalize",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "groupby",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "sort",
+    "string",
+    "sum",
+    "title",
+    "trim",
+    "unique",
+    "upper",
+    "wordcount",
+]
 _WIDTH = re.compile(r"\d{4}|\*|:[^}]*\{")  # widths that make a few characters into a gigabyte
 
 
@@ -159,7 +197,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.macro_text = sum(map(_literal_text, source.find_all((nodes.Macro, nodes.CallBlock))))
         self._rewrite(source)
         source.set_environment(self)
-        return super()._generate(source, *args, **kwargs)  # type: ignore[no-any-return]
+        return super()._generate(source, *args, **kwargs)
 
     def _rewrite(self, node: nodes.Node) -> nodes.Node:
         """Put our filters around what runs and what grows without a call that the sandbox would see."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,19 @@ from server.chat.sandbox import Sandbox
 MAX_SOURCE = 1 << 18
 MAX_OUTPUT = 1 << 24
 _RESERVED = frozenset(
-    ["messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "raise_exception", "strftime_now", "range", "dict", "namespace"]
+    [
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "bos_token",
+        "eos_token",
+        "raise_exception",
+        "strftime_now",
+        "range",
+        "dict",
+        "namespace",
+    ]
 )
 
 
@@ -46,7 +57,7 @@ class ChatTemplate:
         extra: Mapping[str, Any] | None = None,
         seconds: float | None = None,
     ) -> str:
-        """The prompt. Raises TemplateFailed. Bounded in time, but may take a while: not for the event loop."""
+        """The prompt. Raises TemplateFailed. Bounded in time, but not for the event loop."""
         for name in extra or ():
             if name in _RESERVED or not name.isidentifier():
                 raise TemplateFailed(f"chat_template_kwargs: {name[:64]!r} cannot be set")
@@ -82,9 +93,6 @@ class ChatTemplate:
             # Python's own text may hold addresses (a repr), so only its kind is told.
             kind = type(error).__name__
             raise TemplateFailed(f"the model's chat template fails on these messages ({kind})") from error
-
-    async def render_in_thread(self, *args: Any, **kwargs: Any) -> str:
-        return await asyncio.to_thread(self.render, *args, **kwargs)
 
     def _known_role(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Newer clients say developer for system."""

@@ -15,7 +15,8 @@ from server.schemas.chat import ChatReply, ChatRequest
 from server.sse import chunk, encode
 
 if TYPE_CHECKING:
-    from server.generation import Choice, Job, Piece, Shown
+    from server.choice import Choice, Piece, Shown
+    from server.generation import Job
 
 router = json_router()
 

@@ -18,8 +18,8 @@ def _state(engine: Engine) -> str:
     return "stalled" if engine.state == "ready" and engine.stalled else engine.state
 
 
-@router.get("/health", response_model=None)
-@router.get("/v1/health", response_model=None, include_in_schema=False)
+@router.api_route("/health", methods=["GET", "HEAD"], response_model=None)
+@router.api_route("/v1/health", methods=["GET", "HEAD"], response_model=None, include_in_schema=False)
 async def health(state: StateDep) -> Response:
     """200 when every model answers; 503 while one loads, restarts, stalls or has failed. Needs no key."""
     models: dict[str, Any] = {}
@@ -34,7 +34,7 @@ async def health(state: StateDep) -> Response:
             entry |= public(engine.info)
         models[engine.name] = entry
     status = "stopping" if state.stopping else next((s for s in _ORDER if s in states), "ok")
-    body = {"status": status, "models": models}
+    body: dict[str, Any] = {"status": status, "models": models}
     if status == "loading":
         body["progress"] = round(min(engine.progress for engine in state.engines.values()), 4)
     headers = {} if status == "ok" else {"retry-after": "2"}

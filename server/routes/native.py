@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from server import convert
+from server import prompts
 from server.deps import StateDep
 
 router = APIRouter()
@@ -17,7 +17,7 @@ async def props(state: StateDep, model: str | None = None) -> dict[str, Any]:
     """What a client may want to know of a model before it asks."""
     engine = state.engine(model)
     tokenizer = engine.tokenizer
-    facts = await convert.facts_of(engine, state)
+    facts = await prompts.facts_of(engine, state)
     source = getattr(facts.template, "source", None)
 
     def text(id: int | None) -> str:
@@ -38,10 +38,10 @@ async def props(state: StateDep, model: str | None = None) -> dict[str, Any]:
 async def slots(state: StateDep, model: str | None = None) -> list[dict[str, Any]]:
     """Places in the batch, taken and free."""
     engine = state.engine(model)
-    taken = [
+    taken: list[dict[str, Any]] = [
         {"is_processing": True, "task": info.id, "n_prompt": info.n_prompt, "n_decoded": info.n_generated}
         for info in engine.requests()
         if info.state != "queued"
     ]
-    free = [{"is_processing": False}] * max(0, state.settings.parallel - len(taken))
+    free: list[dict[str, Any]] = [{"is_processing": False}] * max(0, state.settings.parallel - len(taken))
     return [{"id": i, "n_ctx": engine.n_ctx, **slot} for i, slot in enumerate([*taken, *free])]

@@ -25,13 +25,13 @@ def _page() -> tuple[bytes, str]:
         )
 
     policy = (
-        f"default-src 'none'; script-src {hashes(b'script')}; style-src {hashes(b'style')}; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src {hashes(b'script')}; style-src {hashes(b'style')}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return page, policy
 
 
-@router.get("/", include_in_schema=False, response_class=Response)
+@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False, response_class=Response)
 async def index() -> Response:
     page, policy = _page()
     headers = {

@@ -22,10 +22,8 @@ def describe(job: Job, infos: dict[str, RequestInfo]) -> dict[str, Any]:
     choices = []
     for choice in job.choices:
         info = infos.get(choice.request.id)
-        if info is not None:
-            state = info.state
-        else:
-            state = "finished" if choice.finish else "queued"
+        unknown = "finished" if choice.finish else "queued"  # to the engine
+        state = info.state if info is not None else unknown
         choices.append({"index": choice.index, "state": state, "n_generated": choice.n_generated})
     states = {choice["state"] for choice in choices}
     return {

@@ -14,7 +14,8 @@ from server.sse import EventStream, Format, while_connected
 if TYPE_CHECKING:
     from fastapi import Request, Response
 
-    from server.generation import Choice, Job, Shown
+    from server.choice import Choice, Shown
+    from server.generation import Job
 
 Collected = dict[int, tuple[str, list["Shown"]]]
 

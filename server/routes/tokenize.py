@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from server import convert
+from server import convert, prompts
 from server.deps import StateDep
 from server.errors import bad_request
 from server.routes.base import json_router
@@ -65,5 +65,6 @@ async def apply_template(body: TemplateRequest, state: StateDep) -> dict[str, An
     """The prompt that the model's chat template makes of messages."""
     engine = state.engine(body.model)
     warnings = convert.unknown_fields(body)
-    text = await convert.chat_prompt(body, engine, state, warnings)
+    contents = [message.content or "" for message in body.messages]
+    text = await prompts.chat_prompt(body, engine, state, contents, warnings)
     return _with_warnings({"prompt": text}, warnings)

@@ -32,8 +32,8 @@ def ids(text: str) -> list[int]:
 class FakeEngine:
     """`reply`: text, token ids, or a function of the request that gives ids.
 
-    Each request's tokens come one at a time, `delay_s` apart, the first one after `prefill_s` and after `gate`
-    is open. `fail`: that request ends with an error after so many tokens.
+    Tokens come `step` at a time, `delay_s` apart, the first after `prefill_s` and after `gate` is open.
+    fail_after: requests end with an error after so many tokens.
     """
 
     def __init__(

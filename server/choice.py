@@ -1,0 +1,135 @@
+"""One sequence of a job: from the engine's tokens to text that may be sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from engine.detokenizer import Detokenizer, StopMatcher
+from engine.types import Emission, FinishReason, Request, Timings, Token
+
+_FINISH = {
+    FinishReason.STOP: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.TIMEOUT: "length",
+}
+
+
+class Shown(NamedTuple):
+    """A token that the client sees. `start`: characters of the choice's text before it."""
+
+    token: Token
+    start: int
+
+
+class Piece(NamedTuple):
+    """News of a choice that can be sent now."""
+
+    text: str
+    tokens: list[Shown]
+
+
+class Choice:
+    """One sequence. Turns emissions into pieces: whole characters, never a part of a stop string."""
+
+    def __init__(
+        self,
+        index: int,
+        prompt_index: int,
+        request: Request,
+        tokenizer: Any,
+        stops: Sequence[str],
+        final_ids: Collection[int],
+        show_tokens: bool,
+        prefix: str = "",
+    ) -> None:
+        self.index, self.prompt_index, self.request = index, prompt_index, request
+        self.prefix = prefix  # echoed prompt
+        self.detokenizer = Detokenizer(tokenizer)
+        self.stop = StopMatcher(stops) if stops else None
+        self.final_ids = final_ids  # tokens that end the text and are no part of it
+        self.show_tokens = show_tokens
+        self.n_generated = 0
+        self.processed: int | None = None
+        self.finish: str | None = None
+        self.reason: FinishReason | None = None
+        self.error: str | None = None
+        self.timings = Timings(n_batch=request.n_batch)
+        self.first_at = self.last_at = 0.0
+        self._pending: list[tuple[Token, int, int]] = []  # token, start and end of its text
+        self._made = len(prefix)  # characters out of the detokenizer
+        self._sent = len(prefix)
+
+    def feed(self, emission: Emission) -> Piece | None:
+        """The piece that this emission completes, if any. Sets `finish` at the end."""
+        reason = emission.finish
+        if emission.timings is not None:
+            self.timings = emission.timings
+        tokens = emission.tokens
+        if not tokens and reason is None:
+            self.processed = emission.processed
+            return None
+        self.n_generated += len(tokens)
+        if reason is FinishReason.STOP and tokens and tokens[-1].id in self.final_ids:
+            tokens = tokens[:-1]
+        text, stopped = self._text_of(tokens), False
+        if reason is not None:
+            text += self._flushed()
+        if self.stop is not None:
+            text, hit = self.stop.push(text)
+            stopped = hit is not None
+            if reason is not None and not stopped:
+                text += self.stop.flush()
+        if stopped:
+            self.finish, self.reason = "stop", FinishReason.STOP
+            self.close()
+        elif reason is not None:
+            self.finish, self.reason = _FINISH.get(reason, "error"), reason
+            self.error = emission.error
+            if emission.timings is None:
+                self.close()
+        elif not text and not self._pending:
+            return None
+        return self._piece(text, cut=stopped, all=reason is not None)
+
+    def _text_of(self, tokens: Sequence[Token]) -> str:
+        push = self.detokenizer.push
+        if not self.show_tokens:
+            if len(tokens) == 1:
+                return push(tokens[0].id)
+            return "".join([push(token.id) for token in tokens])
+        parts = []
+        for token in tokens:
+            part = push(token.id)
+            self._pending.append((token, self._made, self._made + len(part)))
+            self._made += len(part)
+            parts.append(part)
+        return "".join(parts)
+
+    def _flushed(self) -> str:
+        """A broken character at the end."""
+        text = self.detokenizer.flush()
+        self._made += len(text)
+        return text
+
+    def _piece(self, text: str, cut: bool, all: bool) -> Piece:
+        """With the tokens whose text is out: the others wait. `cut`: no more of them follow."""
+        self._sent += len(text)
+        if not self._pending:
+            return Piece(text, [])
+        n = 0
+        for _, start, end in self._pending:
+            # The last token before a stop string may be shown in part.
+            if end > self._sent and not (cut and start < self._sent) and (cut or not all):
+                break
+            n += 1
+        shown = [Shown(token, start) for token, start, _ in self._pending[:n]]
+        del self._pending[:n]
+        return Piece(text, shown)
+
+    def close(self) -> None:
+        """Timings of a session that we ended: the engine told only those of its first token."""
+        self.timings.predicted_n = self.n_generated
+        if self.first_at:
+            self.timings.predicted_ms = (time.monotonic() - self.first_at) * 1000
