@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,7 +24,8 @@ DEFAULT_ARGV = (sys.executable, "-P", "-m", "server.engine_process")
 _ROOT = Path(__file__).resolve().parent.parent
 _EXIT_S = 2.0  # that a process whose connection is gone gets to end by itself
 _LOG_LINE = 4096  # bytes of a line that are kept
-_ALARMING = ("GGML_ASSERT", "Fatal Python error", "CUDA error", "ggml_abort", "error", "Error")
+_DUMP = "Fatal Python error"  # begins what faulthandler prints, after the cause
+_ALARMING = re.compile(r"GGML_ASSERT|abort|\berror\b|out of memory", re.IGNORECASE)
 
 
 class EngineChild:
@@ -134,9 +136,11 @@ def describe_exit(status: int, lines: Sequence[str]) -> str:
         hints = {"SIGKILL": " (out of memory?)", "SIGBUS": " (model file truncated?)"}
         text = f"the engine process was killed by {name}{hints.get(name, '')}"
     telling = [line for line in lines if line.strip()]
-    alarming = [line for line in telling if any(word in line for word in _ALARMING)]
-    if alarming or telling:
-        text += f"; last log: {logs.escape((alarming or telling)[-1])[:300]}"
+    dump = next((i for i, line in enumerate(telling) if line.startswith(_DUMP)), len(telling))
+    before = telling[:dump] or telling[dump : dump + 1]
+    if before:
+        alarming = [line for line in before if _ALARMING.search(line)]
+        text += f"; last log: {logs.escape((alarming or before)[-1])[:300]}"
     return text
 
 
@@ -169,7 +173,7 @@ class _LogReader(asyncio.Protocol):
     def __init__(self, name: str) -> None:
         self._name = name
         self._rest = b""
-        self.lines: deque[str] = deque(maxlen=40)
+        self.lines: deque[str] = deque(maxlen=200)
         self.ended = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:

@@ -65,7 +65,8 @@ def _load_tokenizer(path: str) -> Tokenizer:
 class EngineClient:
     """One per served model: `start` once, `generate` often, `stop` once.
 
-    state: loading | ready | restarting | failed | stopped; detail: why, or how far.
+    state: loading | ready | restarting | failed | stopped; detail: why, or how far (for operators: it may
+    hold paths).
     """
 
     def __init__(
@@ -298,7 +299,8 @@ class EngineClient:
             stream.sent = False
         if verdict.culprit is not None:
             log.error("[%s] request %s is given up", self.name, verdict.culprit.request.id)
-            text = f"the engine died more than once while it computed this request: {reason}"
+            # Clients are not told the reason: it may hold paths and lines of code.
+            text = "the engine died more than once while it computed this request"
             self._finish(verdict.culprit, FinishReason.ERROR, text)
         return verdict
 
@@ -360,4 +362,4 @@ class EngineClient:
             return "the server is shutting down"
         if self.state == "loading":
             return f"{self.name} is still loading ({self.progress:.0%})"
-        return f"{self.name} has failed: {self.detail}"
+        return f"{self.name} has failed; the server's log says why"
