@@ -63,15 +63,16 @@ class Model:
         self.hp = hp = arch_type.hparams(gguf)
         arch = arch_type(hp)
         slots = wanted(arch, gguf)
-        self.n_ctx = params.context_size or hp.n_ctx_train
-        if self.n_ctx < 2:
-            raise ConfigError(f"context_size is {self.n_ctx}; a session needs at least 2 tokens")
+        n_ctx = params.context_size or hp.n_ctx_train
+        if n_ctx < 2:
+            raise ConfigError(f"context_size is {n_ctx}; a session needs at least 2 tokens")
         self.max_batch_tokens = max(params.max_batch_tokens, params.parallel)
         self.n_threads = params.n_threads or usable_cpus()
 
         cpu = next(d for d in devices() if d.type == "cpu")
         self.layer_devices = [cpu] * (hp.n_layer + 1)
-        self.n_cells = params.kv_cells or params.parallel * self.n_ctx
+        self.n_cells = params.kv_cells or params.parallel * n_ctx
+        self.n_ctx = min(n_ctx, self.n_cells)
 
         self.weights = Weights(
             gguf, slots, self._candidates, use_mmap=params.use_mmap, progress=lambda f, text: progress(0.9 * f, text)
@@ -122,7 +123,7 @@ class Model:
         self._check_open()
         config = SchedulerConfig(
             parallel=parallel or self.params.parallel,
-            n_ctx=min(self.n_ctx, self.n_cells),
+            n_ctx=self.n_ctx,
             max_batch_tokens=self.max_batch_tokens,
             eog_ids=self.eog_ids,
         )
@@ -139,6 +140,10 @@ class Model:
             if backend.device.type == "cpu":
                 backend.set_threads(n or self.n_threads)
 
+    def set_threads(self, n: int | None) -> None:
+        """Threads of the computations from now on; None: the model's own number."""
+        self.backends[-1].set_threads(n or self.n_threads)
+
     def describe(self) -> dict[str, Any]:
         """What was loaded and where it is, as plain data."""
         return {
@@ -149,7 +154,7 @@ class Model:
             "n_layer": self.hp.n_layer,
             "n_embd": self.hp.n_embd,
             "n_vocab": self.hp.n_vocab,
-            "n_ctx": min(self.n_ctx, self.n_cells),
+            "n_ctx": self.n_ctx,
             "n_ctx_train": self.hp.n_ctx_train,
             "kv_cells": self.n_cells,
             "kv_type": self.params.kv_type,
