@@ -86,7 +86,11 @@ class Token(msgspec.Struct, array_like=True, omit_defaults=True):
 
 
 class Emission(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One session's news of one step. Without tokens and finish it tells prefill progress."""
+    """One session's news of one step. Without tokens and finish it tells prefill progress.
+
+    The end-of-generation or stop token that ends a session with STOP is among the tokens; it is for the
+    receiver to leave its text out.
+    """
 
     id: str
     tokens: list[Token] = []
