@@ -173,12 +173,8 @@ class GGUFFile(TypedAccess):
             self.fail(f"{what} has type {removed}, which ggml dropped; quantize the model again")
         self.fail(f"{what} has the unknown type {number}")
 
-    def data(self, info: TensorInfo) -> memoryview:
-        """The bytes of one tensor, mapped read-only. Valid until `close`."""
-        return self.mapping()[info.offset : info.offset + info.nbytes]
-
     def mapping(self) -> memoryview:
-        """The whole file, mapped read-only (page-aligned). Valid until `close`."""
+        """The whole file, mapped read-only. Valid until `close`."""
         if self._map is None:
             self._check_size()
             try:
@@ -186,6 +182,10 @@ class GGUFFile(TypedAccess):
             except (OSError, ValueError) as error:
                 self._cannot("mapped", error)
         return memoryview(self._map)
+
+    def data(self, info: TensorInfo) -> memoryview:
+        """The bytes of one tensor in the mapping."""
+        return self.mapping()[info.offset : info.offset + info.nbytes]
 
     def read_into(self, info: TensorInfo, buffer: memoryview, start: int = 0) -> None:
         """Fills `buffer` with the tensor's bytes from `start` on, without mapping the file.
@@ -195,8 +195,8 @@ class GGUFFile(TypedAccess):
         view = buffer.cast("B")
         if start < 0 or start + len(view) > info.nbytes:
             raise ValueError(f"bytes {start} to {start + len(view)} of a tensor of {info.nbytes}")
-        self._check_size()
         done = 0
+        self._check_size()
         try:
             self._file.seek(info.offset + start)
             while done < len(view):

@@ -57,12 +57,14 @@ def _architecture(gguf: GGUFFile) -> str:
 def _floats(gguf: GGUFFile, arch: str) -> None:
     """No number of the architecture is NaN or infinite, no epsilon 0: it would only show as NaN logits."""
     for key, entry in gguf.metadata.entries.items():
-        if entry.type in FLOAT_TYPES and key.startswith(f"{arch}."):
-            values = gguf.get_floats(key)
-            if key.endswith("_epsilon") and not all(0 < v <= 1 for v in values):
-                gguf.fail(f"key '{printable(key)}' is {values[0]}; it must be above 0 and at most 1")
-    for name in ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon"):
-        gguf.get_float(f"{arch}.attention.{name}", None)  # refuses wrong types
+        if not key.startswith(f"{arch}."):
+            continue
+        if key.endswith("_epsilon"):
+            epsilon = gguf.get_float(key)
+            if not 0 < epsilon <= 1:
+                gguf.fail(f"key '{printable(key)}' is {epsilon}; it must be above 0 and at most 1")
+        elif entry.type in FLOAT_TYPES and entry.n is None:  # in arrays, -inf has a use (Gemma 3n)
+            gguf.get_float(key)
     for key in (f"{arch}.rope.freq_base", f"{arch}.rope.freq_base_swa"):
         base = gguf.get_float(key, None)
         if base is not None and base <= 0:

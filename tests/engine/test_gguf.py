@@ -36,7 +36,11 @@ def test_agrees_with_an_independent_reader():
         assert list(gguf.tensors) == [t.name for t in reader.tensors]
         for t in reader.tensors:
             info = gguf.tensors[t.name]
-            assert (info.offset, info.nbytes, info.type.name) == (t.data_offset, t.n_bytes, t.tensor_type.name)
+            assert (info.offset, info.nbytes, info.type.name) == (
+                t.data_offset,
+                t.n_bytes,
+                t.tensor_type.name,
+            )
             assert info.shape == tuple(t.shape.tolist())
             assert bytes(gguf.data(info)) == t.data.tobytes()
 
@@ -125,9 +129,16 @@ def test_big_header(tmp_path):
 
 def test_getters(tmp_path):
     b = GGUFBuilder().key("i", 3).key("f", 0.5).key("s", "text").key("b", True)
-    b.key("ints", [1, 2, 3], I32).key("floats", [0.5, 1.0]).key("bools", [True, False], BOOL).key("strs", ["a"])
+    b.key("ints", [1, 2, 3], I32).key("floats", [0.5, 1.0]).key("bools", [True, False], BOOL).key(
+        "strs", ["a"]
+    )
     with GGUFFile.open(b.write(tmp_path / "v.gguf")) as gguf:
-        assert (gguf.get_int("i"), gguf.get_float("f"), gguf.get_str("s"), gguf.get_bool("b")) == (3, 0.5, "text", True)
+        assert (gguf.get_int("i"), gguf.get_float("f"), gguf.get_str("s"), gguf.get_bool("b")) == (
+            3,
+            0.5,
+            "text",
+            True,
+        )
         assert gguf.get_float("i") == 3.0
         assert isinstance(gguf.get_float("i"), float)
         assert gguf.get_ints("ints") == gguf.get_ints("ints", 3) == [1, 2, 3]
@@ -157,7 +168,10 @@ def test_getters(tmp_path):
         (lambda g: g.get_float("s"), "key 's' is string; it must be a number"),
         (lambda g: g.get_bool("i"), "key 'i' is uint32; it must be a bool"),
         (lambda g: g.get_str("i"), "key 'i' is uint32; it must be a string"),
-        (lambda g: g.get_ints("strs"), "key 'strs' is array of 1 string; it must be an integer or an array of them"),
+        (
+            lambda g: g.get_ints("strs"),
+            "key 'strs' is array of 1 string; it must be an integer or an array of them",
+        ),
         (lambda g: g.get_ints("ints", 2), "key 'ints' has 3 elements; expected are 2"),
         (lambda g: g.get_ints("ints", min=2), "key 'ints' is 1; it must be at least 2"),
         (lambda g: g.get_ints("ints", max=2), "key 'ints' is 3; it must be at most 2"),
@@ -239,4 +253,3 @@ def test_type_table_agrees_with_gguf_py():
     shared = ours.keys() & theirs.keys()
     assert len(shared) >= 30
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
-

@@ -1,4 +1,4 @@
-"""Files made by hand to hurt: each is refused with a ModelError that names the file and says what is wrong."""
+"""Files made by hand to hurt: each is refused with a ModelError that names the file and the reason."""
 
 import os
 import struct
@@ -32,7 +32,7 @@ def array(kind: int, n: int, body: bytes = b"") -> bytes:
     return struct.pack("<IIQ", ARRAY, kind, n) + body
 
 
-# -- what is not a GGUF file -------------------------------------------------------------------------------------
+# -- what is not a GGUF file ----------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,9 @@ def test_no_permission(tmp_path):
         "except ModelError as error: print(error)\n"
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code, path], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], cwd=root, capture_output=True, text=True, check=True
+    )
     assert done.stdout == f"{path}: cannot be opened: Permission denied\n"
 
 
@@ -125,7 +127,7 @@ def test_split_of_one_is_whole(tmp_path):
     GGUFFile.open(tiny_llama().key("split.count", 1).write(tmp_path / "m.gguf")).close()
 
 
-# -- counts and lengths ------------------------------------------------------------------------------------------
+# -- counts and lengths ----------------------------------------
 
 
 @pytest.mark.parametrize("n", HUGE)
@@ -197,7 +199,7 @@ def test_arrays_add_up(tmp_path):
     assert "the arrays up to here have" in refused(b.write(tmp_path / "m.gguf"))
 
 
-# -- keys and values ---------------------------------------------------------------------------------------------
+# -- keys and values ----------------------------------------
 
 
 def test_duplicate_key(tmp_path):
@@ -256,7 +258,7 @@ def test_alignment_of_a_wrong_type(tmp_path, value):
     assert refused(b.write(tmp_path / "m.gguf")).endswith("; it must be uint32")
 
 
-# -- tensors -----------------------------------------------------------------------------------------------------
+# -- tensors ----------------------------------------
 
 
 def test_duplicate_tensor(tmp_path):

@@ -10,9 +10,27 @@ from pathlib import Path
 from typing import Any
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
-FORMATS = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "B", U64: "Q", I64: "q", F64: "d"}
+FORMATS = {
+    U8: "B",
+    I8: "b",
+    U16: "H",
+    I16: "h",
+    U32: "I",
+    I32: "i",
+    F32: "f",
+    BOOL: "B",
+    U64: "Q",
+    I64: "q",
+    F64: "d",
+}
 # tensor types used in tests: number, elements of a block, bytes of a block
-TENSOR_TYPES = {"F32": (0, 1, 4), "F16": (1, 1, 2), "Q4_0": (2, 32, 18), "Q8_0": (8, 32, 34), "Q4_K": (12, 256, 144)}
+TENSOR_TYPES = {
+    "F32": (0, 1, 4),
+    "F16": (1, 1, 2),
+    "Q4_0": (2, 32, 18),
+    "Q8_0": (8, 32, 34),
+    "Q4_K": (12, 256, 144),
+}
 
 
 def string(text: str | bytes) -> bytes:
@@ -76,7 +94,7 @@ class GGUFBuilder:
         type_number: int | None = None,
         n_dims: int | None = None,
     ) -> GGUFBuilder:
-        """Adds a tensor after the last one; `shape` in ggml's order. Without `data` it is filled with zeros."""
+        """Adds a tensor after the last one; `shape` in ggml's order. Without `data` it is all zeros."""
         number, block, size = TENSOR_TYPES[kind]
         if data is None:
             n = 1

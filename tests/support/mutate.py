@@ -1,7 +1,7 @@
 """Damaged copies of a GGUF file, for every test that must survive one.
 
-`mutations(data)` yields small descriptions of damage to the header; `Workfile` applies them to one file in place,
-which is far quicker than writing a whole model for each.
+`mutations(data)` yields small descriptions of damage to the header; `Workfile` applies them to one file in
+place, which is far quicker than writing a whole model for each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_NUMBERS = (0, 1, 2, 0x7F, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 62, 1 << 63, (1 << 64) - 1, (1 << 64) - 8)
+_NUMBERS = (
+    0,
+    1,
+    2,
+    0x7F,
+    0xFFFF,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 32,
+    1 << 62,
+    1 << 63,
+    (1 << 64) - 1,
+    (1 << 64) - 8,
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""How much memory the host gives this process: ggml only tells the physical total."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def host_memory(root: str | os.PathLike[str] = "/") -> tuple[int, int]:
+    """(free, total) bytes that this process may use: the machine's, cut by the cgroups it is in.
+
+    Free counts what the kernel would give up for us, such as cached files. `root` is for tests.
+    """
+    base = Path(root)
+    free, total = _meminfo(base) or _elsewhere()
+    for limit, used in _cgroups(base):
+        total = min(total, limit)
+        free = min(free, max(limit - used, 0))
+    return min(free, total), total
+
+
+def _meminfo(base: Path) -> tuple[int, int] | None:
+    fields = _numbers(base / "proc/meminfo")
+    if "MemTotal:" not in fields:
+        return None
+    total = fields["MemTotal:"]
+    # kernels before 3.14 have no MemAvailable
+    free = fields.get("MemAvailable:", fields.get("MemFree:", 0) + fields.get("Cached:", 0))
+    return free << 10, total << 10
+
+
+def _cgroups(base: Path) -> Iterator[tuple[int, int]]:
+    """(limit, used) of each memory cgroup around this process, of both versions."""
+    for line in _text(base / "proc/self/cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            mount, limit, used, cached = "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            mount, limit, used = "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cached = "total_inactive_file"
+        else:
+            continue
+        parts = [p for p in path.split("/") if p not in ("", "..")]
+        # every level limits; in a container the path may be the host's, and the mount's root is ours
+        for depth in range(len(parts), -1, -1):
+            group = base.joinpath(mount, *parts[:depth])
+            bound, usage = _number(group / limit), _number(group / used)
+            if bound is not None and usage is not None:
+                yield bound, max(usage - _numbers(group / "memory.stat").get(cached, 0), 0)
+
+
+def _elsewhere() -> tuple[int, int]:
+    """Systems without /proc. Where nothing can be learnt, a size that every machine has."""
+    try:
+        memory = importlib.import_module("psutil").virtual_memory()
+        return int(memory.available), int(memory.total)
+    except ImportError:
+        pass
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        total = 4 << 30
+    return total // 2, total
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isdecimal() else None
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """`name value …` lines."""
+    pairs = (line.split() for line in _text(path).splitlines())
+    return {p[0]: int(p[1]) for p in pairs if len(p) > 1 and p[1].isdecimal()}
