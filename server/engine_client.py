@@ -82,6 +82,7 @@ class EngineClient:
         self.name, self.path, self.params = name, str(path), params
         self.options = options or EngineOptions()
         self.stats = EngineStats()
+        self.on_progress: Callable[[float, str], None] | None = None
         self._load_tokenizer = load_tokenizer
         self._tokenizer: Any = None
         self._streams: dict[str, Stream] = {}  # unfinished, oldest first
@@ -222,7 +223,7 @@ class EngineClient:
 
     async def start(self, progress: Callable[[float, str], None] | None = None) -> None:
         """Load. Returns when requests can be served; raises LoadFailed if they never will be."""
-        self._supervisor.on_progress = progress
+        self._supervisor.on_progress = progress or self.on_progress
         self._supervisor.start()
         try:
             self._tokenizer = await asyncio.to_thread(self._load_tokenizer, self.path)

@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Any, TextIO
 
+log = logging.getLogger("ggserve")
+
 _LEVEL = re.compile(r"<(\d\d)>([\w.]*): (.*)", re.DOTALL)
 # C0 without the tab, DEL, C1, line and paragraph separators, and marks that reorder text.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -24,14 +26,15 @@ def escape(text: str) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """`12:34:56 INFO    message`; a traceback follows, indented."""
+    """`12:34:56 INFO    message`; further lines are indented, so that none looks like a record."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        lines = [f"{clock} {record.levelname:<7} {escape(record.getMessage())}"]
+        text = record.getMessage()
         if record.exc_info:
-            lines += ("    " + escape(line) for line in self.formatException(record.exc_info).splitlines())
-        return "\n".join(lines)
+            text += "\n" + self.formatException(record.exc_info)
+        lines = "\n    ".join(escape(line) for line in text.split("\n"))
+        return f"{clock} {record.levelname:<7} {lines}"
 
 
 class JsonFormatter(logging.Formatter):

@@ -129,6 +129,7 @@ def load(cli: Mapping[str, Any] | None = None, file: Path | None = None) -> Sett
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        message = message.partition(", unable to")[0]
         if not problem["loc"]:
             raise ConfigError(message) from error
         name = str(problem["loc"][0])

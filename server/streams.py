@@ -36,7 +36,7 @@ class EngineUnavailable(Exception):
     """The engine is loading, stopped, or failed for good; the text says which."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class RequestInfo:
     """A request as `GET /v1/requests` lists it."""
 

@@ -1,0 +1,84 @@
+"""`ggserve serve`: HTTP in this process, one engine process per model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from engine.errors import ConfigError
+from server import logs, options
+from server.commands import Parser
+from server.engine_client import EngineClient, EngineOptions
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+log = logging.getLogger("ggserve")
+
+EXAMPLES = """\
+  ggserve serve                                        the bundled model on http://127.0.0.1:8080
+  ggserve serve -m model.gguf --parallel 16            yours, for sixteen at a time
+  ggserve serve -m small=a.gguf -m large=b.gguf        two models, by name
+  ggserve serve --host 0.0.0.0 --api-key-file keys     for others on the network
+  ggserve serve --config ggserve.yml                   options from a file (see ggserve config)
+
+Ctrl-C or SIGTERM lets running streams finish; a second one does not."""
+
+
+def run(arguments: list[str]) -> int:
+    parser = Parser("ggserve serve", "Serve models over HTTP with the OpenAI API and a few more.", EXAMPLES)
+    options.add_options(parser, serve=True)
+    given = parser.parse_args(arguments)
+    settings = options.load(options.given(given), given.config)
+    logs.configure(settings.log_level, settings.log_format)
+    for advice in options.unknown_environment():
+        log.warning("%s", advice)
+    settings.api_keys()  # an unreadable file is a mistake to report before anything starts
+    engines = {
+        name: EngineClient(name, path, settings.model_parameters(), EngineOptions.from_settings(settings))
+        for name, path in settings.models().items()
+    }
+    if not settings.listens_locally and not settings.api_keys():
+        log.warning("anyone who reaches %s may use this server; --api-key-file closes it", settings.host)
+    sockets = listen(settings.host, settings.port)
+    try:
+        # The engine loads while the rest of the server is imported. With several, each may need what
+        # memory the one before has left: they are started by the application.
+        if len(engines) == 1:
+            next(iter(engines.values())).spawn()
+        from server.http_server import HttpServer
+
+        return HttpServer(settings, engines, sockets).run_to_end(loop_factory())
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets for every address of `host`. Done before loading: a port in use is told at once."""
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(found):
+            if port == 0 and sockets:
+                break  # one free port, not one per address
+            sockets.append(socket.create_server(address[:2], family=family, backlog=2048))
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        hint = "; choose another with --port" if isinstance(host, str) and "in use" in str(error) else ""
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}{hint}") from error
+    return sockets
+
+
+def loop_factory() -> Callable[[], AbstractEventLoop]:
+    """uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:  # not on Windows
+        return asyncio.new_event_loop
+    factory: Callable[[], AbstractEventLoop] = uvloop.new_event_loop
+    return factory

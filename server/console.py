@@ -1,0 +1,55 @@
+"""Progress of loading, for whoever watches: a bar on a terminal, else a log line now and then."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+log = logging.getLogger("ggserve")
+
+LINE_EVERY_S = 5.0
+
+
+class LoadProgress:
+    """Call it with (model, fraction, text) while in its `with` block. On stderr: stdout holds answers."""
+
+    def __init__(self, *, bar: bool) -> None:
+        self._bar = bar and sys.stderr.isatty()
+        self._rich: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._line_at = time.monotonic() + LINE_EVERY_S
+
+    def __enter__(self) -> LoadProgress:
+        if self._bar:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self._rich = Progress(
+                TextColumn("loading {task.fields[model]}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}% {task.fields[text]}"),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._rich.start()
+        return self
+
+    def __call__(self, model: str, fraction: float, text: str) -> None:
+        if self._rich is not None:
+            if model not in self._tasks:
+                self._tasks[model] = self._rich.add_task("", total=1.0, model=model, text=text)
+            self._rich.update(self._tasks[model], completed=fraction, text=text)
+        elif time.monotonic() >= self._line_at:
+            self._line_at = time.monotonic() + LINE_EVERY_S
+            log.info("loading %s: %.0f%%, %s", model, fraction * 100, text)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+            self._rich = None
