@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from engine import arch as architectures
-from engine import kvcache
+from engine import kvcache, offload
 from engine.arch.slots import Binder, Slot
 from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig
-from engine.errors import ConfigError, SessionClosedError
-from engine.ggml.backend import Backend, devices
+from engine.errors import ConfigError, DeviceError, SessionClosedError
+from engine.ggml.backend import Backend, Device, devices
 from engine.ggml.sched import Sched
+from engine.ggml.tensor import F16, F32, Context, runs_on, type_id
 from engine.gguf import GGUFFile, validate_model
-from engine.graph import NODES_PER_LAYER
+from engine.graph import MASK_PAD, NODES_PER_LAYER
 from engine.inference import InferenceSession
+from engine.plan import DeviceInfo, Needs, Part, estimate_compute
 from engine.pool import CellPool
 from engine.prefix import PrefixIndex
 from engine.runner import Runner
 from engine.scheduler import Scheduler
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.weights import Progress, Weights, wanted
+
+log = logging.getLogger("ggserve.engine")
 
 
 def load(path: str | os.PathLike[str], params: ModelParameters | None = None, progress: Progress | None = None) -> Model:
@@ -69,9 +74,15 @@ class Model:
         self.max_batch_tokens = max(params.max_batch_tokens, params.parallel)
         self.n_threads = params.n_threads or usable_cpus()
 
-        cpu = next(d for d in devices() if d.type == "cpu")
-        self.layer_devices = [cpu] * (hp.n_layer + 1)
-        self.n_cells = params.kv_cells or params.parallel * n_ctx
+        self.devices = {d.name: d for d in devices()}
+        cpu = next(d for d in self.devices.values() if d.type == "cpu")
+        kvcache.check_type(hp, params.kv_type)
+        self.plan = offload.plan(
+            self._needs(gguf, slots, cpu), [DeviceInfo.of(d) for d in self.devices.values()], params, n_ctx
+        )
+        log.info("plan:\n%s", self.plan.table())
+        self.layer_devices = [self.devices[name] for name in self.plan.layers]
+        self.n_cells = self.plan.n_cells
         self.n_ctx = min(n_ctx, self.n_cells)
 
         self.weights = Weights(
@@ -83,28 +94,61 @@ class Model:
             hp, self.n_cells, params.kv_type, [d.buffer_types()[-1] for d in self.layer_devices[:-1]]
         )
         self._closing.append(self.cache)
-        self.backends = [Backend(cpu, self.n_threads)]
+        used = [d for d in dict.fromkeys(self.layer_devices) if d is not cpu]
+        self.backends = [*map(Backend, used), Backend(cpu, self.n_threads)]
         self._closing.extend(self.backends)
         self.sched = Sched(self.backends, 2 * (NODES_PER_LAYER * hp.n_layer + 64))
         self._closing.append(self.sched)
         self.attention = [self._attention_kind(i) for i in range(hp.n_layer)]
         self.runner = Runner(arch, self.cache, self.sched, self.attention, self.max_batch_tokens)
-        self.runner.reserve()
+        self.runner.reserve(params.parallel)
         self.pool = CellPool(self.n_cells)
         self.prefix = PrefixIndex(self.pool)
         self._tokenizer: Tokenizer | None = None
         progress(1.0, "ready")
 
+    def _needs(self, gguf: GGUFFile, slots: list[Slot], cpu: Device) -> Needs:
+        """Sizes for the plan: weights by layer, cache by cell, and working memory."""
+        hp, params = self.hp, self.params
+        weights, mapped = [0] * (hp.n_layer + 2), [0] * (hp.n_layer + 2)  # the last one is the input's
+        for info, slot, is_mapped in Weights.on_host(gguf, slots, cpu.buffer_types(), params.use_mmap):
+            weights[slot.layer] += info.nbytes
+            mapped[slot.layer] += info.nbytes if is_mapped else 0
+        per_cell = kvcache.bytes_per_cell(hp, params.kv_type)
+        compute = estimate_compute(
+            rows=self.max_batch_tokens,
+            n_embd=hp.n_embd,
+            n_ff=max(hp.n_ff) * max(hp.n_expert_used, 1),
+            n_vocab=hp.n_vocab,
+            n_outputs=params.parallel,
+        )
+        parts = [Part(w, m_cell, m) for w, m_cell, m in zip(weights, [*per_cell, 0, 0], mapped, strict=True)]
+        return Needs(input=parts[-1], layers=tuple(parts[: hp.n_layer]), output=parts[hp.n_layer], compute=compute)
+
     def _candidates(self, slot: Slot) -> list[Any]:
-        layer = max(slot.layer, 0) if slot.op != "get_rows" else -1
-        found: list[Any] = list(self.layer_devices[layer].buffer_types())
-        return found
+        """Buffer types for a tensor, best first. The input embedding is looked up on the CPU."""
+        cpu = next(d for d in self.devices.values() if d.type == "cpu")
+        device = cpu if slot.layer < 0 else self.layer_devices[slot.layer]
+        own: list[Any] = list(device.buffer_types())
+        return own if device is cpu else own + list(cpu.buffer_types())
 
     def _attention_kind(self, layer: int) -> str:
-        choice = self.params.flash_attn
-        if choice == "auto" and self.layer_devices[layer].type == "cpu":
+        """Our kernel on the CPU, else ggml's flash attention where the device has it."""
+        device, choice, hp = self.layer_devices[layer], self.params.flash_attn, self.hp
+        if choice == "auto" and device.type == "cpu":
             return "paged"
-        return "explicit" if choice == "off" else "flash"
+        ctx: Any = Context(8)
+        heads, kv_heads, kv_type = hp.n_head[layer], hp.n_head_kv[layer], type_id(self.params.kv_type)
+        k = ctx.new(kv_type, (hp.head_dim_k, MASK_PAD, kv_heads))
+        v = ctx.new(kv_type, (hp.head_dim_v, MASK_PAD, kv_heads))
+        q, mask = ctx.new(F32, (hp.head_dim_k, 1, heads)), ctx.new(F16, (MASK_PAD, 1))
+        if choice != "off" and runs_on(device, ctx.flash_attention(q, k, v, mask, 1.0)):
+            return "flash"
+        if choice == "on":
+            raise DeviceError(f"device {device.name} has no flash attention for this model; use --flash-attn auto")
+        if self.params.kv_type not in ("f16", "f32", "bf16"):
+            raise ConfigError(f"kv_type {self.params.kv_type} needs flash attention, which {device.name} lacks or is off")
+        return "explicit"
 
     # --- use
 
@@ -165,6 +209,9 @@ class Model:
             "parallel": self.params.parallel,
             "max_batch_tokens": self.max_batch_tokens,
             "placement": [d.name for d in self.layer_devices],
+            "gpu_layers": self.plan.gpu_layers,
+            "plan": self.plan.table(),
+            "notes": list(self.plan.notes),
             "attention": self.attention,
         }
 

@@ -56,13 +56,14 @@ cdef class Runner:
         self.masked = any(kind != "paged" for kind in attention)
         self.shape = ()
 
-    def reserve(self):
-        """Take compute memory for the largest batch. OutOfMemoryError if there is too little."""
+    def reserve(self, int n_outputs):
+        """Take compute memory for the largest batch, of which `n_outputs` rows want logits.
+
+        OutOfMemoryError if there is too little.
+        """
         n_kv = self._span(self.n_cells) if self.masked else 0
-        for n_outputs in (self.max_batch_tokens, 1):
-            step = graphs.build(
-                self.arch, self.cache, self.paged, self.attention, self.max_batch_tokens, n_outputs, n_kv)
-            self.sched.reserve(step.graph)
+        step = graphs.build(self.arch, self.cache, self.paged, self.attention, self.max_batch_tokens, n_outputs, n_kv)
+        self.sched.reserve(step.graph)
 
     def forward(self, rows):
         """Compute one batch of `engine.scheduler.Rows`; returns how many rows of logits there are.

@@ -6,7 +6,7 @@ the mapped file. Repacked weights are read, not mapped, so that they are in memo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from engine.arch.slots import Binder, Slot
@@ -36,7 +36,7 @@ def wanted(arch: Architecture, gguf: GGUFFile) -> list[Slot]:
                 f"hyperparameters ask for {list(slot.shape)}"
             )
         used.add(info.name)
-    unknown = [name for name in gguf.tensors if name not in used and not name.endswith(HARMLESS) and not any(h in name for h in HARMLESS)]
+    unknown = [name for name in gguf.tensors if name not in used and not any(h in name for h in HARMLESS)]
     if unknown:
         raise UnsupportedModelError(
             f"{gguf.path}: {len(unknown)} tensors are not part of architecture {arch.name} as we know it "
@@ -112,6 +112,19 @@ class Weights:
         if mapped:
             self._place(mapped)
         self._copy(copied, progress)
+
+    @staticmethod
+    def on_host(
+        gguf: GGUFFile, slots: list[Slot], buffer_types: list[Any], use_mmap: bool
+    ) -> Iterator[tuple[TensorInfo, Slot, bool]]:
+        """What each slot would take on the CPU: (tensor, slot, stays in the mapped file)."""
+        seen = set()
+        for slot in slots:
+            info = _find(slot, gguf)
+            if (info.name, slot.op) not in seen:
+                seen.add((info.name, slot.op))
+                chosen = choose_buffer_type(slot, info, buffer_types)
+                yield info, slot, use_mmap and Weights._can_map(info, chosen)
 
     @staticmethod
     def _can_map(info: TensorInfo, buffer_type: Any) -> bool:

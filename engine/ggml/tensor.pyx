@@ -418,6 +418,11 @@ def supports(Device device not None, BufferType type not None, Tensor op not Non
         ggml_backend_buffer_free(empty)
 
 
+def runs_on(Device device not None, Tensor op not None):
+    """Whether `device` can run `op`, built of unallocated tensors."""
+    return bool(ggml_backend_dev_supports_op(device.ptr, op.ptr))
+
+
 cdef int64_t _count(Tensor a):
     return a.ptr.ne[0] * a.ptr.ne[1] * a.ptr.ne[2] * a.ptr.ne[3]
 
