@@ -130,8 +130,11 @@ def download(target: Path) -> None:
         start = time.monotonic()
 
         def progress() -> str:
-            size = sum(f.stat().st_size for f in work.glob(f"tmp/**/{PIN['file']}*") if f.is_file())
-            return f"downloading {what}: {size / 1e6:.0f} MB, {time.monotonic() - start:.0f} s"
+            size = 0
+            with contextlib.suppress(OSError):  # pip moves and deletes as we look
+                size = sum(path.stat().st_size for path in work.glob(f"tmp/*/{PIN['file']}"))
+            state = f"{size / 1e6:.0f} MB" if size else "pip is at work"
+            return f"downloading {what}: {state}, {time.monotonic() - start:.0f} s"
 
         with (work / "log").open("w+") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, text=True, env=env)
