@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -17,11 +18,12 @@ from server.access import AccessLog
 from server.auth import Auth
 from server.config import Settings
 from server.deps import Engine, State
-from server.errors import on_http_error, on_validation_error
-from server.limits import Limits
+from server.errors import on_http_error, on_unavailable, on_validation_error
+from server.limits import BodyLimits, HeadLimits
 from server.metrics import Metrics
 from server.routes import ROUTERS
 from server.schemas.common import error_responses
+from server.streams import EngineUnavailable
 
 log = logging.getLogger("ggserve")
 
@@ -37,12 +39,13 @@ def create_app(
     model that cannot be loaded.
     """
     metrics = Metrics(engines)
-    state = State(settings, engines, metrics, time.time(), settings.chat_template_text())
-    state.on_load_failed = on_load_failed
+    # Texts are tokenised and templates rendered here: few at a time, for the engines need the processor, too.
+    threads = ThreadPoolExecutor(2, "ggserve-text")
+    state = State(settings, engines, metrics, threads, time.time(), settings.chat_template_text())
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
-        starting = [asyncio.create_task(_start(engine, state)) for engine in engines.values()]
+        starting = [asyncio.create_task(_start(engine, on_load_failed)) for engine in engines.values()]
         try:
             yield
         finally:
@@ -52,6 +55,7 @@ def create_app(
             await asyncio.gather(*starting, return_exceptions=True)
             # Streams were drained by the HTTP server before this: what still runs had its time.
             await asyncio.gather(*(engine.stop(0.0) for engine in engines.values()), return_exceptions=True)
+            threads.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
         title="ggserve",
@@ -63,7 +67,9 @@ def create_app(
     app.state.ggserve = state
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
-    # The last one added is the outermost.
+    app.add_exception_handler(EngineUnavailable, on_unavailable)
+    # The last one added is the outermost. A body is read only of those who may send one.
+    app.add_middleware(BodyLimits, settings=settings)
     app.add_middleware(Auth, keys=settings.api_keys())
     if settings.cors_origins:
         app.add_middleware(
@@ -74,17 +80,17 @@ def create_app(
             expose_headers=["x-request-id", "retry-after", "x-should-retry"],
             max_age=600,
         )
-    app.add_middleware(Limits, settings=settings)
+    app.add_middleware(HeadLimits, settings=settings)
     app.add_middleware(AccessLog, metrics=metrics)
     for router in ROUTERS:
         app.include_router(router)
     return app
 
 
-async def _start(engine: Engine, state: State) -> None:
+async def _start(engine: Engine, on_load_failed: Callable[[str, Exception], None] | None) -> None:
     try:
         await engine.start()
     except Exception as error:
         log.error("model '%s' cannot be loaded: %s", engine.name, error)
-        if state.on_load_failed is not None:
-            state.on_load_failed(engine.name, error)
+        if on_load_failed is not None:
+            on_load_failed(engine.name, error)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from server.errors import ApiError
+from server.limits import refuse
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -32,9 +33,9 @@ class Auth:
             401,
             "a valid API key is needed, as 'Authorization: Bearer KEY'",
             code="invalid_api_key",
-            headers={"www-authenticate": "Bearer"},
+            headers={"www-authenticate": "Bearer", "connection": "close"},  # its body is not read
         )
-        await error.response()(scope, receive, send)
+        await refuse(error, scope, receive, send)
 
     def _allowed(self, scope: Scope) -> bool:
         bearer = [value for name, value in scope["headers"] if name == b"authorization"]

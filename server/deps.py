@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Request
 
@@ -13,6 +15,8 @@ from server.access import Record, record_of
 from server.errors import ApiError, bad_request
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from engine.types import Emission, EngineStats
     from engine.types import Request as EngineRequest
     from server.chat.template import ChatTemplate, TemplateFailed
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     from server.generation import Job
     from server.logprobs import TokenNames
     from server.metrics import Metrics
+
+
+T = TypeVar("T")
 
 
 class RequestInfo(Protocol):
@@ -79,12 +86,17 @@ class State:
     settings: Settings
     engines: Mapping[str, Engine]
     metrics: Metrics
+    threads: Executor
     started: float  # time.time(), as `created` of the models
     chat_template: str | None = None  # in place of the models' own
     jobs: dict[str, Job] = field(default_factory=dict)
     facts: dict[str, ModelFacts] = field(default_factory=dict)
     stopping: bool = False
-    on_load_failed: Callable[[str, Exception], None] | None = None
+
+    async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Work on texts that would hold up the event loop."""
+        call = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call)
 
     def engine(self, name: str | None, ready: bool = True) -> Engine:
         """The engine that serves model `name`; without a name the only one there is."""

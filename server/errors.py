@@ -128,6 +128,13 @@ async def on_http_error(_request: Request, error: Exception) -> JSONResponse:
     return error.response()
 
 
+async def on_unavailable(_request: Request, _error: Exception) -> JSONResponse:
+    error = ApiError(
+        503, "the model is not available at the moment", code="engine_unavailable", retry_after=2
+    )
+    return error.response()
+
+
 async def on_validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     return from_validation(error.errors()).response()

@@ -20,42 +20,25 @@ MAX_HEADERS = 256
 _CLOSE = {"connection": "close"}  # the rest of a refused request is not worth reading
 
 
-class Limits:
-    """ASGI middleware."""
+class HeadLimits:
+    """ASGI middleware that looks at a request before anything of its body is read."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.hosts = settings.host_names()
         self.max_header_bytes = settings.max_header_bytes
-        self.max_body_bytes = settings.max_body_bytes
-        self.body_timeout_s = settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
             return
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        try:
-            self._check_head(scope)
-            body = await self._read(scope, receive)
-        except ClientLeft:
-            raise
-        except ApiError as error:
-            record_of(scope).error = error.code
-            await error.response()(scope, receive, send)
-            return
-        replayed = False
-
-        async def replay() -> Message:
-            nonlocal replayed
-            if replayed:
-                return await receive()  # from now on only the news that the client left
-            replayed = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self.app(scope, replay, send)
+        if scope["type"] == "http":
+            try:
+                self._check_head(scope)
+            except ApiError as error:
+                await refuse(error, scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
     def _check_head(self, scope: Scope) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -99,6 +82,37 @@ class Limits:
             message = "this Host is not served here; allow it with --allowed-hosts"
             raise ApiError(403, message, code="host_not_allowed", headers=_CLOSE)
 
+
+class BodyLimits:
+    """ASGI middleware that reads the body and hands it on in one piece."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.max_body_bytes = settings.max_body_bytes
+        self.body_timeout_s = settings.body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            body = await self._read(scope, receive)
+        except ClientLeft:
+            raise
+        except ApiError as error:
+            await refuse(error, scope, receive, send)
+            return
+        replayed = False
+
+        async def replay() -> Message:
+            nonlocal replayed
+            if replayed:
+                return await receive()  # from now on only the news that the client left
+            replayed = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, replay, send)
+
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
         if not declared.isdigit() or len(declared) > 20 or int(declared) > self.max_body_bytes:
@@ -125,3 +139,9 @@ class Limits:
     def _too_large(self) -> ApiError:
         message = f"the body is larger than {self.max_body_bytes} bytes (--max-body-bytes)"
         return ApiError(413, message, code="body_too_large", headers=_CLOSE)
+
+
+async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer from a layer where no exception handler is."""
+    record_of(scope).error = error.code
+    await error.response()(scope, receive, send)

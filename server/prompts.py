@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -49,7 +48,7 @@ async def chat_prompt(
         messages.append({"role": message.role, "content": content, **named})
     add = body.add_generation_prompt is not False
     try:
-        text = await asyncio.to_thread(
+        text = await state.in_thread(
             template.render, messages, add_generation_prompt=add, extra=body.chat_template_kwargs
         )
     except TemplateFailed as error:
@@ -75,7 +74,7 @@ async def facts_of(engine: Engine, state: State) -> ModelFacts:
     """Worked out at the first request, since it needs the tokenizer."""
     known = state.facts.get(engine.name)
     if known is None:
-        known = await asyncio.to_thread(_find_facts, engine.tokenizer, state.chat_template)
+        known = await state.in_thread(_find_facts, engine.tokenizer, state.chat_template)
         state.facts[engine.name] = known
     return known
 
@@ -127,7 +126,7 @@ async def tokenise(
     encode = engine.tokenizer.encode
     if len(text) <= INLINE_CHARS:
         return list(encode(text, add_special=add_special, parse_special=True))
-    return list(await asyncio.to_thread(encode, text, add_special=add_special, parse_special=True))
+    return list(await state.in_thread(encode, text, add_special=add_special, parse_special=True))
 
 
 def check_length(n: int, engine: Engine, param: str) -> None:

@@ -69,12 +69,11 @@ class EventStream(Response):
 
     def __init__(self, job: Job, format: Format) -> None:
         self.job, self.format = job, format
-        settings = job.state.settings
-        self.keep_alive_s, self.send_timeout_s = settings.keep_alive_s, settings.send_timeout_s
+        self.keep_alive_s = job.state.settings.keep_alive_s
         self.background = None
         self.status_code = 200
-        self._started = False
-        self._last = self._sending = 0.0
+        self._started = self._writing = False
+        self._last = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._send = send
@@ -89,23 +88,13 @@ class EventStream(Response):
                 raise  # becomes a response with its own status
             record.status = error.status_code
             if isinstance(error, ClientLeft):
-                # One that reads no more holds its connection until it is cut.
-                abort = scope.get("extensions", {}).get("ggserve.abort")
-                if abort is not None:
-                    abort()
                 return
             await self._write(chunk(error.body()) + DONE, last=True)
 
     async def _run(self) -> None:
-        work = asyncio.current_task()
-        assert work is not None
-        ticker = asyncio.create_task(self._tick(work))
+        ticker = asyncio.create_task(self._tick())
         try:
             await self._stream()
-        except asyncio.CancelledError:
-            if ticker.done() and not ticker.cancelled():  # it gave up on a client that does not read
-                raise ClientLeft from None
-            raise
         except ApiError:
             raise
         except Exception as error:
@@ -140,29 +129,20 @@ class EventStream(Response):
 
     async def _write(self, data: bytes, last: bool = False) -> None:
         if not self._started:
-            await self._start()
-        self._sending = self._time()
+            self._started = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        self._writing = True  # for as long as the client does not read, which the connection bounds
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
         self._last = self._time()
-        self._sending = 0.0
+        self._writing = False
 
-    async def _start(self) -> None:
-        self._started = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-
-    async def _tick(self, work: asyncio.Task[Any]) -> None:
-        """Comments while nothing else is sent; the end of a client that takes nothing."""
+    async def _tick(self) -> None:
+        """Comments while nothing else is sent."""
         while True:
-            now = self._time()
-            if self._sending:
-                left = self._sending + self.send_timeout_s - now
-                if left <= 0:
-                    work.cancel()
-                    return
-                await asyncio.sleep(min(left, 1.0) + 0.001)
-                continue
-            left = self._last + self.keep_alive_s - now
+            left = self._last + self.keep_alive_s - self._time()
             if left > 0:
                 await asyncio.sleep(left)
+            elif self._writing:
+                await asyncio.sleep(self.keep_alive_s)
             else:
                 await self._write(f": keep-alive, {self.job.progress()}\n\n".encode())

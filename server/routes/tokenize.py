@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from server import convert, prompts
@@ -29,7 +28,7 @@ async def tokenize(body: TokenizeRequest, state: StateDep) -> dict[str, Any]:
     """Token ids of a text."""
     tokenizer = state.engine(body.model).tokenizer
     special = body.parse_special is not False
-    tokens = await asyncio.to_thread(
+    tokens = await state.in_thread(
         tokenizer.encode, body.content, add_special=bool(body.add_special), parse_special=special
     )
     found: list[Any] = list(tokens)
@@ -56,7 +55,7 @@ async def detokenize(body: DetokenizeRequest, state: StateDep) -> dict[str, Any]
     if body.tokens and max(body.tokens) >= tokenizer.n_vocab:
         message = f"tokens: ids go from 0 to {tokenizer.n_vocab - 1}, not {max(body.tokens)}"
         raise bad_request(message, "tokens", "invalid_value")
-    text = await asyncio.to_thread(tokenizer.decode, body.tokens)
+    text = await state.in_thread(tokenizer.decode, body.tokens)
     return _with_warnings({"content": text}, convert.unknown_fields(body))
 
 

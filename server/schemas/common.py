@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 INT_MAX = 2**31 - 1
-MAX_STOPS, MAX_STOP_CHARS = 64, 1024
+MAX_STOPS, MAX_STOP_CHARS = 64, 4096
 MAX_LOGIT_BIAS, MAX_STOP_TOKENS = 4096, 1024
 
 TokenId = Annotated[int, Field(ge=0, le=INT_MAX)]
@@ -37,8 +37,8 @@ def _stops(value: Any) -> list[str]:
         raise ValueError("must be a string or a list of strings")
     if len(stops) > MAX_STOPS:
         raise ValueError(f"may hold at most {MAX_STOPS} strings, not {len(stops)}")
-    if any(len(stop) > MAX_STOP_CHARS for stop in stops):
-        raise ValueError(f"a stop string may have at most {MAX_STOP_CHARS} characters")
+    if sum(map(len, stops)) > MAX_STOP_CHARS:
+        raise ValueError(f"may hold at most {MAX_STOP_CHARS} characters in all")
     return stops
 
 
