@@ -24,15 +24,22 @@ log = logging.getLogger("ggserve")
 
 
 class HttpServer(uvicorn.Server):
-    """Serves until a signal or a load that fails. First signal: drain; second: leave."""
+    """Serves until a signal or a load that fails. First signal: drain; second: leave.
+
+    began: time.monotonic() when the command began, for the line that says how long it took.
+    """
 
     def __init__(
-        self, settings: Settings, engines: Mapping[str, EngineClient], sockets: list[socket.socket]
+        self,
+        settings: Settings,
+        engines: Mapping[str, EngineClient],
+        sockets: list[socket.socket],
+        began: float,
     ) -> None:
         self.settings, self.engines, self.sockets = settings, engines, sockets
         self.status = 0
         self._cut = 0  # streams that did not finish in time
-        self._began = time.monotonic()
+        self._began = began
         self._progress = LoadProgress(bar=settings.log_format == "text")
         self._announcer: asyncio.Task[None] | None = None
         super().__init__(
@@ -77,9 +84,6 @@ class HttpServer(uvicorn.Server):
             return
         finally:
             self._progress.__exit__(None, None, None)
-        for name, engine in self.engines.items():
-            for note in (engine.info or {}).get("notes", ()):
-                log.warning("%s: %s", name, note)
         names = ", ".join(self.engines)
         log.info("serving %s on %s, ready in %.1f s", names, self.url, time.monotonic() - self._began)
         if self.settings.log_format == "text":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ Ctrl-C or SIGTERM lets running streams finish; a second one does not."""
 
 
 def run(arguments: list[str]) -> int:
+    began = time.monotonic()
     parser = Parser("ggserve serve", "Serve models over HTTP with the OpenAI API and a few more.", EXAMPLES)
     options.add_options(parser, serve=True)
     given = parser.parse_args(arguments)
@@ -51,7 +53,7 @@ def run(arguments: list[str]) -> int:
             next(iter(engines.values())).spawn()
         from server.http_server import HttpServer
 
-        return HttpServer(settings, engines, sockets).run_to_end(loop_factory())
+        return HttpServer(settings, engines, sockets, began).run_to_end(loop_factory())
     finally:
         for sock in sockets:
             sock.close()
