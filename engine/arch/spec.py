@@ -103,6 +103,11 @@ class Keys:
             self.refuse("rope.scaling.type", kind, "none, linear, yarn")
         if self.float("rope.scaling.yarn_log_multiplier", 0.0):
             self.refuse("rope.scaling.yarn_log_multiplier", self.float("rope.scaling.yarn_log_multiplier"), "absent")
+        attn_factor = self.float("rope.scaling.attn_factor", 1.0)
+        if kind == "yarn" and self.has("rope.scaling.yarn_attn_factor"):
+            # Stated in place of YaRN's own 1 + 0.1 ln(factor), which ggml will multiply by.
+            stated = self.float("rope.scaling.yarn_attn_factor")
+            attn_factor *= stated / (1.0 + 0.1 * math.log(max(factor, 1.0)))
         return Rope(
             mode=mode,
             n_dims=n_dims,
@@ -110,7 +115,7 @@ class Keys:
             freq_scale=1.0 if kind == "none" else 1.0 / factor,
             n_ctx_orig=self.int("rope.scaling.original_context_length", 0) or self.int("context_length"),
             ext_factor=1.0 if kind == "yarn" else 0.0,
-            attn_factor=self.float("rope.scaling.attn_factor", 1.0),
+            attn_factor=attn_factor,
             beta_fast=self.float("rope.scaling.yarn_beta_fast", 32.0),
             beta_slow=self.float("rope.scaling.yarn_beta_slow", 1.0),
         )
