@@ -63,9 +63,12 @@ float slope_of(float max_bias, int head, int n_head) {
 
 void gather(const ggml_tensor * cache, int kv_head, int d, int dp, const int32_t * cells, int n, float * tile) {
     const size_t head = ggml_row_size(cache->type, d) * kv_head;
+    const size_t size = ggml_row_size(cache->type, d);
     const char * base = (const char *)cache->data + head;
     for (int j = 0; j < n; j++) {
-        if (j + 4 < n) __builtin_prefetch(base + (size_t)cells[j + 4] * cache->nb[1]);
+        if (j + 8 < n)  // the hardware cannot guess where the next cell lies
+            for (size_t line = 0; line < size; line += 64)
+                __builtin_prefetch(base + (size_t)cells[j + 8] * cache->nb[1] + line);
         float * row = tile + (size_t)j * dp;
         to_float(cache->type, base + (size_t)cells[j] * cache->nb[1], row, d);
         for (int i = d; i < dp; i++) row[i] = 0.0f;

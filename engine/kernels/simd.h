@@ -32,9 +32,17 @@ static inline vf select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~ma
 static inline vf maximum(vf a, vf b) { return select(a > b, a, b); }
 
 static inline float sum(vf v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#elif defined(__AVX2__)
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+#else
     float s = 0;
     for (int i = 0; i < W; i++) s += v[i];
     return s;
+#endif
 }
 
 // exp(x) for x <= 0 within 2 ulp; 0 below -87. Cephes' range reduction and polynomial (Moshier 1989).
