@@ -252,8 +252,9 @@ class _Planner:
         parts = spans(over.parts, len(plan.layers) - 1)
         sizes = f"weights {human(over.weights)}, cache {human(over.kv)}, compute {human(over.compute)}"
         text = (
-            f"{over.device.name} has {human(free)} free ({free} bytes), but layers {parts} with {plan.n_cells} "
-            f"cells of cache need {human(needed)} ({needed} bytes: {sizes}); {self.suggest(plan, n_gpu)}"
+            f"{over.device.name} has {human(free)} free ({free} bytes), but layers {parts} with "
+            f"{plan.n_cells} cells of cache need {human(needed)} ({needed} bytes: {sizes}); "
+            f"{self.suggest(plan, n_gpu)}"
         )
         error = OutOfMemoryError(text, device=over.device.name, needed=needed, free=free)
         error.add_note(plan.table())

@@ -200,6 +200,14 @@ class Metadata(Mapping[str, Value]):
             self._decoded[key] = self._decode(key, self.entries[key])
         return self._decoded[key]
 
+    def head(self, key: str, n: int) -> Value:
+        """The value, of an array only the first `n` elements."""
+        entry = self.entries[key]
+        if entry.n is None or key in self._decoded:
+            value = self[key]
+            return value[:n] if isinstance(value, list) else value
+        return self._decode(key, entry._replace(n=min(n, entry.n)))
+
     def _decode(self, key: str, entry: Entry) -> Value:
         if entry.type is ValueType.STRING:
             texts = self._strings(key, entry)

@@ -1,6 +1,6 @@
 """Damaged GGUF files: each opens and then behaves, or is refused with a ModelError. Nothing else is allowed.
 
-7,000 cases or so; the seeds are fixed, hypothesis adds its own.
+More than 8,000 cases; the seeds are fixed, hypothesis draws its own.
 """
 
 import json
@@ -124,7 +124,7 @@ def test_random_damage_to_a_tiny_model(tmp_path, seed):
     data = tiny_llama(n_layers=1, n_vocab=8).build()
     cases = list(mutations(data, 1000, seed))
     accepted, refused = run(Workfile(tmp_path / "m.gguf", data), cases, with_info=seed == 0)
-    assert accepted > 100
+    assert accepted > 20
     assert refused > 500
 
 
@@ -133,7 +133,7 @@ def test_random_damage_to_the_bundled_model(tmp_path):
     cases = [m for m in mutations(data, 800, seed=7) if m.size is None]
     cases += [Mutation(size=len(data) * i // 50) for i in range(50)]
     accepted, refused = run(Workfile(tmp_path / "m.gguf", data), cases)
-    assert accepted > 50
+    assert accepted > 20
     assert refused > 300
 
 

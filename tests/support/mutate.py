@@ -49,33 +49,33 @@ def header_regions(data: bytes) -> list[tuple[int, int]]:
     n_tensors, n_keys = struct.unpack_from("<QQ", data, 8)
     sizes = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
-    def u32() -> int:
+    def number(code: str) -> int:
         nonlocal pos
-        pos += 4
-        return int(struct.unpack_from("<I", data, pos - 4)[0])
+        (value,) = struct.unpack_from("<" + code, data, pos)
+        pos += struct.calcsize(code)
+        return int(value)
 
-    def u64() -> int:
+    def skip(n: int) -> None:
         nonlocal pos
-        pos += 8
-        return int(struct.unpack_from("<Q", data, pos - 8)[0])
+        pos += n
 
     for _ in range(n_keys):
-        pos += u64()
-        kind, n = u32(), 1
+        skip(number("Q"))
+        kind, n = number("I"), 1
         if kind == 9:
-            kind, n = u32(), u64()
+            kind, n = number("I"), number("Q")
         first = pos
         if kind == 8:
             for _ in range(n):
-                pos += u64()
+                skip(number("Q"))
         else:
-            pos += n * sizes[kind]
+            skip(n * sizes[kind])
         if pos - first > 64:
             regions.append((start, first + 32))
             start = pos - 32
     for _ in range(n_tensors):
-        pos += u64()
-        pos += u32() * 8 + 12
+        skip(number("Q"))
+        skip(number("I") * 8 + 12)
     regions.append((start, pos))
     return regions
 
