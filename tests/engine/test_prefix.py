@@ -148,6 +148,17 @@ def test_least_recently_used_goes_first() -> None:
     book.index.check()
 
 
+def test_the_end_of_use_counts() -> None:
+    book = Book(13)
+    node, _, _ = book.hold(tokens_of("aaa"))
+    assert node is not None
+    for text in ("bbb", "ccc", "ddd"):
+        book.keep(text)
+    book.index.release(node)
+    assert book.index.evict(9) == 9
+    assert [book.known(text) for text in ("aaa", "bbb", "ccc", "ddd")] == ["aaa", "", "", ""]
+
+
 def test_a_look_does_not_count_as_use() -> None:
     book = Book(12)
     book.keep("aaa")

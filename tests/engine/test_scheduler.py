@@ -260,7 +260,12 @@ def test_nothing_to_do_while_all_are_paused() -> None:
 
 @pytest.mark.parametrize("n", [1, 3, 11])
 @pytest.mark.parametrize(
-    "params", [greedy(max_tokens=12, min_tokens=12), InferenceParameters(seed=9, max_tokens=12)]
+    "params",
+    [
+        greedy(max_tokens=12, min_tokens=12),
+        greedy(max_tokens=12, min_tokens=12, repeat_penalty=3.0),
+        InferenceParameters(seed=9, max_tokens=12),
+    ],
 )
 def test_a_resumed_stream_goes_on_where_it_was(n: int, params: InferenceParameters) -> None:
     expected, reason = MODEL.continuation(PROMPT, params, 64)

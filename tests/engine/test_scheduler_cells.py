@@ -142,6 +142,45 @@ def test_a_prompt_in_the_cache_needs_few_cells() -> None:
     assert outcome.tokens["a"] == outcome.tokens["b"] == expected
 
 
+def test_a_prefix_that_is_reused_can_no_longer_be_evicted_to_make_room() -> None:
+    scheduler, _ = make_scheduler(n_cells=64, n_ctx=48)
+    scheduler.submit(
+        request("first", prompt(1, 30), params=InferenceParameters(temperature=0.0, max_tokens=1))
+    )
+    drain(scheduler)
+    scheduler.submit(request("a", prompt(2, 20), params=LONG))
+    scheduler.step()
+    scheduler.submit(
+        request("b", prompt(1, 30) + prompt(9, 6), params=LONG)
+    )  # a and b have 28 + 44 tokens soon
+    outcome = drain(scheduler)
+    assert scheduler.stats().preemptions == 0
+    assert outcome.tokens["b"] == MODEL.continuation(prompt(1, 30) + prompt(9, 6), LONG, 48)[0]
+
+
+def test_the_newest_paused_session_loses_its_cells_first_but_after_the_cache() -> None:
+    scheduler, _ = make_scheduler(n_cells=56, n_ctx=48)
+    scheduler.submit(
+        request("cached", prompt(9, 12), params=InferenceParameters(temperature=0.0, max_tokens=1))
+    )
+    drain(scheduler)
+    submit_all(scheduler, 3)
+    scheduler.step()
+    sessions = scheduler._sessions
+    for id in ("r0", "r1"):
+        scheduler.pause(id)
+    seen = []
+    while scheduler.has_work:
+        scheduler.step()
+        scheduler.check()
+        held = [id for id in ("r0", "r1") if sessions[id].n_past]
+        if not seen or seen[-1] != held:
+            seen.append(held)
+        if held != ["r0", "r1"]:
+            assert scheduler.stats().evicted_cells >= 12
+    assert seen == [["r0", "r1"], ["r0"]]
+
+
 def test_a_paused_session_keeps_its_cells_only_while_nobody_needs_them() -> None:
     scheduler, _ = make_scheduler(n_cells=64, n_ctx=48, parallel=2)
     submit_all(scheduler, 3)

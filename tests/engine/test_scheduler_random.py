@@ -88,6 +88,7 @@ class Script:
         params = InferenceParameters(
             temperature=rng.choice([0.0, 1.0]),
             seed=rng.randrange(5),
+            repeat_penalty=rng.choice([1.0, 3.0]),
             max_tokens=rng.choice([None, 40] if self.hungry else [None, 0, 1, 3, 20]),
             min_tokens=rng.choice([0, 0, 5]),
             ignore_eos=rng.random() < (0.8 if self.hungry else 0.3),

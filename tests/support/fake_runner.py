@@ -52,7 +52,7 @@ class Model:
         self, prompt: Sequence[int], params: InferenceParameters, n_ctx: int
     ) -> tuple[list[int], FinishReason]:
         """The generated ids of a greedy or seeded request that runs alone, and why it ends."""
-        sampler = FakeSampler(params, N_VOCAB, {EOG})
+        sampler = FakeSampler(params, N_VOCAB, {EOG}, prompt)
         state, out = self.state(prompt), []
         n_max = n_ctx - len(prompt)
         if params.max_tokens is not None:
@@ -77,7 +77,7 @@ class FakeRunner:
         self.cells: list[tuple[int, int, int] | None] = [None] * n_cells  # token, position, digest
         self.batches: list[list[Rows]] = []
         self.fail_next: Exception | None = None
-        self._logits: list[array[float]] = []
+        self._logits: list[array[float]] = []  # one row per batch row, overwritten by each forward
 
     def forward(self, rows: Sequence[Rows]) -> int:
         assert rows
@@ -88,7 +88,7 @@ class FakeRunner:
             assert len(row.cells) == row.n_past + len(row.tokens) > row.n_past
             assert set(row.cells[: row.n_past]).isdisjoint(written), "a cell is read and written in one batch"
         self.batches.append([row._replace(cells=row.cells[:]) for row in rows])
-        self._logits = []
+        n_logits = 0
         if self.fail_next is not None:
             for cell in written:  # half-done work
                 self.cells[cell] = None
@@ -98,9 +98,12 @@ class FakeRunner:
             for p, token in enumerate(row.tokens, row.n_past):
                 self.cells[row.cells[p]] = (token, p, digest(self._read(row, p), token, p))
             if row.logits:
-                self._logits.append(logits_of(self._read(row, len(row.cells))))
+                if n_logits == len(self._logits):
+                    self._logits.append(array("f", bytes(4 * N_VOCAB)))
+                self._logits[n_logits][:] = logits_of(self._read(row, len(row.cells)))
+                n_logits += 1
         self.compute_ms = 1.0
-        return len(self._logits)
+        return n_logits
 
     def logits(self, i: int) -> memoryview:
         return memoryview(self._logits[i])
@@ -120,7 +123,10 @@ class FakeRunner:
 
 
 class FakeSampler:
-    """Greedy for temperature 0, else drawn by seed and index; bans as `engine.sampler.Sampler` does."""
+    """Greedy for temperature 0, else drawn by seed and index; bans as `engine.sampler.Sampler` does.
+
+    With a repeat_penalty, tokens of the whole history are penalised.
+    """
 
     def __init__(
         self,
@@ -141,6 +147,9 @@ class FakeSampler:
         if self.params.ignore_eos or self.n_generated < self.params.min_tokens:
             for i in self.eog_ids:
                 row[i] = float("-inf")
+        if self.params.repeat_penalty != 1:
+            for i in self.history:
+                row[i] -= self.params.repeat_penalty
         if self.params.temperature:
             row = [x + digest(self.params.seed, self.n_generated, i) % 8 for i, x in enumerate(row)]
         best = max(range(len(row)), key=row.__getitem__)
