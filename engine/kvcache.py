@@ -8,17 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 from engine.arch.spec import HParams
-from engine.errors import ConfigError
+from engine.config import KV_TYPES
+from engine.errors import ConfigError, GgmlError
 from engine.ggml.tensor import Context, row_size, type_id
 
 
 def check_type(hp: HParams, kv_type: str) -> int:
     """ggml's number of `kv_type`, if every head's row is whole blocks of it. ConfigError otherwise."""
+    if kv_type not in KV_TYPES:
+        raise ConfigError(f"kv_type is {kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
     number: int = type_id(kv_type)
     for name, d in (("key", hp.head_dim_k), ("value", hp.head_dim_v)):
         try:
             row_size(number, d)
-        except Exception as error:
+        except GgmlError as error:
             raise ConfigError(
                 f"kv_type {kv_type} stores blocks of 32, but this model's {name} heads have {d} elements; use f16"
             ) from error
