@@ -17,13 +17,14 @@ BLOCK = 32
 class CellPool:
     """Allocation of cells: behind the caller's last cell, else in a free block, else the lowest free ones."""
 
-    __slots__ = ("_block_free", "_free", "n_cells", "n_free")
+    __slots__ = ("_block_free", "_free", "_lowest", "n_cells", "n_free")
 
     def __init__(self, n_cells: int) -> None:
         self.n_cells = n_cells
         self.n_free = n_cells
         # bytearrays, because find() then searches at the speed of memchr.
         self._free = bytearray(b"\1" * n_cells)
+        self._lowest = 0  # no cell below it is free: where a search begins
         self._block_free = bytearray(min(BLOCK, n_cells - i) for i in range(0, n_cells, BLOCK))
 
     def alloc_one(self, after: int = -1) -> int:
@@ -34,7 +35,7 @@ class CellPool:
             if not self.n_free:
                 raise self._exhausted(1)
             block = self._block_free.find(BLOCK)
-            cell = block * BLOCK if block >= 0 else free.find(1)
+            cell = block * BLOCK if block >= 0 else self._lowest_free()
         free[cell] = 0
         self._block_free[cell // BLOCK] -= 1
         self.n_free -= 1
@@ -52,7 +53,7 @@ class CellPool:
         while len(cells) < n and (block := self._block_free.find(BLOCK)) >= 0:
             self._take(block * BLOCK, n - len(cells), cells)
         while len(cells) < n:
-            self._take(free.find(1), n - len(cells), cells)
+            self._take(self._lowest_free(), n - len(cells), cells)
         return cells
 
     def free(self, cells: Iterable[int]) -> None:
@@ -66,6 +67,7 @@ class CellPool:
                 begin = block * BLOCK
                 block_free[block] += min(stop, begin + BLOCK) - max(start, begin)
             self.n_free += stop - start
+            self._lowest = min(self._lowest, start)
 
     def is_free(self, cell: int) -> bool:
         """Whether nobody holds the cell."""
@@ -74,8 +76,13 @@ class CellPool:
     def check(self) -> None:
         """Raise AssertionError if the counters disagree with the map of free cells."""
         assert self._free.count(1) == self.n_free
+        assert self._free.find(1, 0, self._lowest) < 0
         for block, n in enumerate(self._block_free):
             assert self._free.count(1, block * BLOCK, (block + 1) * BLOCK) == n, f"block {block}"
+
+    def _lowest_free(self) -> int:
+        self._lowest = self._free.find(1, self._lowest)
+        return self._lowest
 
     def _take(self, start: int, limit: int, cells: array[int]) -> None:
         """Take the run of free cells that begins at `start`, at most `limit` of them."""
