@@ -1,0 +1,174 @@
+"""Streams: early statuses, comments while waiting, errors in the middle, clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from support.fake_engine import TEXT, FakeEngine, make_app, serving
+from support.http import CHAT, COMPLETIONS, client, error_of, events, text_of, user
+
+pytestmark = pytest.mark.asyncio
+STREAM = {"prompt": "Once", "stream": True}
+
+
+async def until(condition, what: str) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"never: {what}")
+
+
+async def test_comments_while_queued_and_during_prefill():
+    engine = FakeEngine(prefill_s=0.25)
+    engine.gate.clear()
+    async with client(make_app(engine, keep_alive_s=0.05)) as http:
+        asking = asyncio.create_task(http.post(CHAT, json={"messages": user("A cat"), "stream": True}))
+        await asyncio.sleep(0.2)
+        engine.gate.set()
+        response = await asking
+    n = len(engine.seen[0].prompt)
+    comments = [block for block in response.text.split("\n\n") if block.startswith(":")]
+    assert f": keep-alive, prompt 0/{n}" in comments
+    assert f": keep-alive, prompt {n // 2}/{n}" in comments
+    assert response.status_code == 200
+    assert text_of(events(response.text)) == TEXT
+
+
+async def test_no_comments_while_there_is_news():
+    async with client(make_app(FakeEngine(delay_s=0.01), keep_alive_s=0.1)) as http:
+        response = await http.post(COMPLETIONS, json=STREAM)
+    assert ": keep-alive" not in response.text
+
+
+async def test_an_error_after_a_comment_is_an_event():
+    engine = FakeEngine(fail_after=0)
+    engine.gate.clear()
+    async with client(make_app(engine, keep_alive_s=0.02)) as http:
+        asking = asyncio.create_task(http.post(COMPLETIONS, json=STREAM))
+        await asyncio.sleep(0.1)
+        engine.gate.set()
+        response = await asking
+    assert response.status_code == 200
+    assert [chunk["error"]["code"] for chunk in events(response.text)] == ["internal_error"]
+
+
+async def test_a_lost_engine_ends_the_stream_with_an_error():
+    engine = FakeEngine(delay_s=0.02)
+    async with client(engine) as http:
+        asking = asyncio.create_task(http.post(COMPLETIONS, json=STREAM))
+        several = asyncio.create_task(http.post(COMPLETIONS, json={**STREAM, "n": 3}))
+        await until(lambda: len(engine.seen) == 4, "four sequences")
+        await asyncio.sleep(0.1)
+        engine.fail_all()
+        for response in (await asking, await several):
+            chunks = events(response.text)
+            assert chunks[-1]["error"]["code"] == "engine_failed"
+            assert TEXT.startswith(text_of(chunks[:-1]))
+
+
+async def test_chunks_hold_all_tokens_of_a_step():
+    async with client(FakeEngine(step=4)) as http:
+        chunks = events((await http.post(COMPLETIONS, json=STREAM)).text)
+    assert chunks[0]["choices"][0]["text"] == " there was a little"
+    assert text_of(chunks) == TEXT
+
+
+@pytest.mark.parametrize("extra", [{}, {"n": 3}, {"logprobs": 1}, {"stop": "zzz"}])
+@pytest.mark.parametrize("when", ["queued", "decode"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_frees_its_sessions(stream, when, extra):
+    engine = FakeEngine(delay_s=0.02, eos=False)
+    engine.reply = [11] * 10_000
+    if when == "queued":
+        engine.gate.clear()
+    app = make_app(engine)
+    n = extra.get("n", 1)
+    with serving(app) as base:
+        async with httpx.AsyncClient(base_url=base) as http:
+            body = {**STREAM, **extra, "stream": stream}
+            asking = asyncio.create_task(http.post(COMPLETIONS, json=body))
+            await until(lambda: len(engine.seen) == n, "all sequences submitted")
+            if when == "decode":
+                await until(lambda: all(r.n_generated for r in engine.requests()), "tokens")
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        await until(lambda: not engine.requests(), "no session left")
+        assert sorted(engine.left) == sorted(request.id for request in engine.seen)
+        await until(lambda: not app.state.ggserve.jobs, "no job left")
+        metrics = httpx.get(base + "/metrics").text
+        assert 'ggserve_running{model="stories"} 0.0' in metrics
+        if not stream:
+            assert 'route="/v1/completions",status="499"} 1.0' in metrics
+
+
+async def test_a_client_that_left_is_logged_with_what_it_cost(caplog):
+    caplog.set_level("INFO", logger="ggserve.access")
+    engine = FakeEngine(delay_s=0.01, eos=False)
+    engine.reply = [11] * 10_000
+    with serving(make_app(engine)) as base:
+        async with httpx.AsyncClient(base_url=base) as http, http.stream("POST", COMPLETIONS, json=STREAM) as response:
+            async for _ in response.aiter_lines():
+                break
+        await until(lambda: any("status=499" in r.getMessage() for r in caplog.records), "a line with 499")
+    line = next(r for r in caplog.records if "status=499" in r.getMessage())
+    assert line.fields["predicted_n"] >= 1
+    assert line.fields["prompt_n"] == 2
+    assert line.fields["error"] == "client_left"
+
+
+async def test_leaving_does_not_touch_others():
+    engine = FakeEngine(delay_s=0.01)
+    with serving(make_app(engine)) as base:
+        async with httpx.AsyncClient(base_url=base) as http:
+            rest = [asyncio.create_task(http.post(COMPLETIONS, json=STREAM)) for _ in range(4)]
+            await until(lambda: len(engine.seen) == 4, "four sessions")
+            rest[1].cancel()
+            rest[3].cancel()
+            answers = await asyncio.gather(*rest, return_exceptions=True)
+    assert [text_of(events(a.text)) for a in answers if isinstance(a, httpx.Response)] == [TEXT, TEXT]
+
+
+async def test_a_slow_reader_pauses_its_session():
+    engine = FakeEngine(eos=False)
+    engine.reply = [11] * 30_000
+    app = make_app(engine)
+    with serving(app) as base:
+        host, port = base.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=4096)
+        body = json.dumps(STREAM).encode()
+        writer.write(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(body) + body
+        )
+        await until(lambda: bool(engine.paused), "a pause")
+        async with httpx.AsyncClient(base_url=base) as http:  # others do not notice
+            other = await http.post(COMPLETIONS, json={"prompt": "x", "max_tokens": 5})
+        assert other.status_code == 200
+        while engine.paused:
+            await reader.read(65536)
+        writer.close()
+        await until(lambda: not engine.requests(), "no session left")
+
+
+async def test_early_errors_of_a_stream_have_their_status():
+    async with client(FakeEngine(n_ctx=16)) as http:
+        error_of(await http.post(COMPLETIONS, json={"prompt": [9] * 20, "stream": True}), 400)
+
+
+async def test_chunk_splits_do_not_matter():
+    """The stream, cut at every place, is the same to a client that reads by lines."""
+    async with client(FakeEngine("é🍕\r\n\tdata: [DONE]\u2028")) as http:
+        raw = (await http.post(COMPLETIONS, json=STREAM)).content
+    assert text_of(events(raw.decode())) == "é🍕\r\n\tdata: [DONE]\u2028"
+    for size in (1, 2, 3, 7):
+        rest, lines = b"", []
+        for i in range(0, len(raw), size):
+            *found, rest = (rest + raw[i : i + size]).split(b"\n")
+            lines += found
+        assert rest == b""
+        assert b"\n".join(lines) + b"\n" == raw
+        assert all(not line or line.startswith(b"data: ") for line in lines)
