@@ -1,0 +1,63 @@
+"""When a computation fails: who ends, who goes on, and what is not trusted any more."""
+
+from __future__ import annotations
+
+import pytest
+from support.fake_runner import GREEDY, Model, Outcome, drain, make_scheduler, request
+
+from engine.types import FinishReason, InferenceParameters
+
+MODEL = Model()
+PROMPT = [5, 6, 7, 8, 9, 10]
+
+
+def test_a_failing_batch_ends_its_sessions_only() -> None:
+    scheduler, runner = make_scheduler(parallel=2)
+    for id, prompt in (("a", [1] * 9), ("b", [2] * 9), ("c", [3] * 9), ("d", [1] * 9)):
+        scheduler.submit(request(id, prompt))
+    outcome = Outcome()
+    outcome.add(scheduler.step())
+    outcome.add(scheduler.step())
+    runner.fail_next = RuntimeError("the device was lost")
+    outcome.add(scheduler.step())
+    for id in ("a", "b"):
+        assert (outcome.finish(id), outcome.last[id].error) == (FinishReason.ERROR, "the device was lost")
+    assert scheduler.stats().cells_used == scheduler.stats().cells_cached == 0  # nothing of it is trusted
+    drain(scheduler, outcome)
+    assert outcome.tokens["c"] == MODEL.continuation([3] * 9, GREEDY, 64)[0]
+    assert outcome.tokens["d"] == MODEL.continuation([1] * 9, GREEDY, 64)[0]
+
+
+def test_a_wrong_number_of_logits_is_a_failure() -> None:
+    scheduler, runner = make_scheduler()
+    runner.forward = lambda rows: 2  # type: ignore[method-assign]
+    scheduler.submit(request("a", PROMPT))
+    outcome = drain(scheduler)
+    assert outcome.last["a"].error == "the runner gave 2 rows of logits instead of 1"
+
+
+def test_an_interrupted_batch_is_computed_again() -> None:
+    scheduler, runner = make_scheduler()
+    for id in ("a", "b"):
+        scheduler.submit(request(id, PROMPT, cache_prompt=False))
+    outcome = Outcome()
+    for _ in range(4):
+        scheduler.check()
+        runner.fail_next = KeyboardInterrupt()  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt):
+            scheduler.step()
+        scheduler.check()
+        outcome.add(scheduler.step())
+    drain(scheduler, outcome)
+    expected, _ = MODEL.continuation(PROMPT, GREEDY, 64)
+    assert outcome.tokens == {"a": expected, "b": expected}
+
+
+def test_a_failing_sampler_ends_its_session_only() -> None:
+    scheduler, _ = make_scheduler()
+    scheduler.submit(request("bad", PROMPT, params=InferenceParameters(temperature=-1.0)))
+    scheduler.submit(request("good", [9, 8, 7]))
+    outcome = drain(scheduler)
+    assert outcome.last["bad"].error == "temperature must not be negative"
+    assert outcome.tokens["bad"] == []
+    assert outcome.tokens["good"] == MODEL.continuation([9, 8, 7], GREEDY, 64)[0]
