@@ -32,7 +32,30 @@ _PUBLIC = {
     "load": "engine.model",
     "load_tokenizer": "engine.tokenizer",
 }
-__all__ = sorted(_PUBLIC)
+__all__ = [
+    "ConfigError",
+    "ContextOverflowError",
+    "Device",
+    "DeviceError",
+    "EngineError",
+    "GgmlError",
+    "InferenceParameters",
+    "InferenceSession",
+    "InferenceSessionConfig",
+    "Model",
+    "ModelError",
+    "ModelParameters",
+    "OutOfMemoryError",
+    "Request",
+    "Scheduler",
+    "SchedulerConfig",
+    "SessionClosedError",
+    "Tokenizer",
+    "UnsupportedModelError",
+    "devices",
+    "load",
+    "load_tokenizer",
+]
 
 if TYPE_CHECKING:
     from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig

@@ -22,8 +22,7 @@ cdef class PagedAttention:
     """One per runner: the batch being computed, and the parameters of each layer."""
 
     def __init__(self, int n_layers):
-        cdef int i
-        for i in range(n_layers):
+        for _ in range(n_layers):
             self.layers.push_back(new Attention())
 
     def __dealloc__(self):

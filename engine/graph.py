@@ -45,7 +45,11 @@ class Step:
         stored = []
         for table, rows in ((self.cache.k[layer], k), (self.cache.v[layer], v)):
             n, heads, n_rows, _ = rows.shape
-            flat = self.ctx.reshape(rows, n * heads, n_rows) if rows.contiguous else self.ctx.cont_2d(rows, n * heads, n_rows)
+            flat = (
+                self.ctx.reshape(rows, n * heads, n_rows)
+                if rows.contiguous
+                else self.ctx.cont_2d(rows, n * heads, n_rows)
+            )
             written = self.ctx.set_rows(table, flat, self.cells)
             self.graph.add(written)  # before anything that reads the cache
             stored.append(written)
@@ -56,7 +60,14 @@ class Step:
         return x if self.output_ids is None else self.ctx.get_rows(x, self.output_ids)
 
     def attend(
-        self, layer: int, q: Any, scale: float, *, window: int = 0, softcap: float = 0.0, max_bias: float = 0.0
+        self,
+        layer: int,
+        q: Any,
+        scale: float,
+        *,
+        window: int = 0,
+        softcap: float = 0.0,
+        max_bias: float = 0.0,
     ) -> Any:
         """q [dk, heads, rows] over what `store` wrote and the cells before it -> [dv * heads, rows]."""
         ctx, n_tokens, heads = self.ctx, self.n_tokens, q.shape[1]
@@ -73,7 +84,9 @@ class Step:
         k = self._heads(k, dk, n_kv_heads)
         v = self._heads(v, dv, n_kv_heads)
         if kind == "flash":
-            out = ctx.flash_attention(q, ctx.permute(k, 0, 2, 1), ctx.permute(v, 0, 2, 1), mask, scale, max_bias, softcap)
+            out = ctx.flash_attention(
+                q, ctx.permute(k, 0, 2, 1), ctx.permute(v, 0, 2, 1), mask, scale, max_bias, softcap
+            )
             return ctx.reshape(out, dv * heads, n_tokens)
         scores = ctx.mul_mat(ctx.permute(k, 0, 2, 1), q, precise=True)  # [n_kv, rows, heads]
         if softcap:
@@ -95,7 +108,13 @@ class Step:
 
 
 def build(
-    arch: Architecture, cache: KVCache, paged: Any, attention: list[str], n_tokens: int, n_outputs: int, n_kv: int
+    arch: Architecture,
+    cache: KVCache,
+    paged: Any,
+    attention: list[str],
+    n_tokens: int,
+    n_outputs: int,
+    n_kv: int,
 ) -> Step:
     """The graph of a batch of `n_tokens` rows, `n_outputs` of which want logits F32 [n_vocab, n_outputs]."""
     step = Step(cache, paged, attention, n_tokens, n_outputs, n_kv)

@@ -23,7 +23,8 @@ def check_type(hp: HParams, kv_type: str) -> int:
             row_size(number, d)
         except GgmlError as error:
             raise ConfigError(
-                f"kv_type {kv_type} stores blocks of 32, but this model's {name} heads have {d} elements; use f16"
+                f"kv_type {kv_type} stores blocks of 32, but this model's {name} heads have {d} elements; "
+                "use f16"
             ) from error
     return number
 
@@ -32,7 +33,8 @@ def bytes_per_cell(hp: HParams, kv_type: str) -> list[int]:
     """Bytes that one token takes in each layer."""
     number = check_type(hp, kv_type)
     return [
-        int(row_size(number, hp.head_dim_k * heads) + row_size(number, hp.head_dim_v * heads)) for heads in hp.n_head_kv
+        int(row_size(number, hp.head_dim_k * heads) + row_size(number, hp.head_dim_v * heads))
+        for heads in hp.n_head_kv
     ]
 
 

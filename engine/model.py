@@ -30,7 +30,9 @@ from engine.weights import Progress, Weights, wanted
 log = logging.getLogger("ggserve.engine")
 
 
-def load(path: str | os.PathLike[str], params: ModelParameters | None = None, progress: Progress | None = None) -> Model:
+def load(
+    path: str | os.PathLike[str], params: ModelParameters | None = None, progress: Progress | None = None
+) -> Model:
     """Load a GGUF file. `progress(fraction, text)` is called while weights are brought in.
 
     Raises ModelError for a bad file, UnsupportedModelError for one that we cannot run, ConfigError
@@ -86,7 +88,11 @@ class Model:
         self.n_ctx = min(n_ctx, self.n_cells)
 
         self.weights = Weights(
-            gguf, slots, self._candidates, use_mmap=params.use_mmap, progress=lambda f, text: progress(0.9 * f, text)
+            gguf,
+            slots,
+            self._candidates,
+            use_mmap=params.use_mmap,
+            progress=lambda f, text: progress(0.9 * f, text),
         )
         self._closing.append(self.weights)
         arch.bind(Binder(gguf.tensors.__contains__, self.weights.tensors))
@@ -123,7 +129,9 @@ class Model:
             n_outputs=params.parallel,
         )
         parts = [Part(w, m_cell, m) for w, m_cell, m in zip(weights, [*per_cell, 0, 0], mapped, strict=True)]
-        return Needs(input=parts[-1], layers=tuple(parts[: hp.n_layer]), output=parts[hp.n_layer], compute=compute)
+        return Needs(
+            input=parts[-1], layers=tuple(parts[: hp.n_layer]), output=parts[hp.n_layer], compute=compute
+        )
 
     def _candidates(self, slot: Slot) -> list[Any]:
         """Buffer types for a tensor, best first. The input embedding is looked up on the CPU."""
@@ -145,9 +153,13 @@ class Model:
         if choice != "off" and runs_on(device, ctx.flash_attention(q, k, v, mask, 1.0)):
             return "flash"
         if choice == "on":
-            raise DeviceError(f"device {device.name} has no flash attention for this model; use --flash-attn auto")
+            raise DeviceError(
+                f"device {device.name} has no flash attention for this model; use --flash-attn auto"
+            )
         if self.params.kv_type not in ("f16", "f32", "bf16"):
-            raise ConfigError(f"kv_type {self.params.kv_type} needs flash attention, which {device.name} lacks or is off")
+            raise ConfigError(
+                f"kv_type {self.params.kv_type} needs flash attention, which {device.name} lacks or is off"
+            )
         return "explicit"
 
     # --- use
@@ -184,10 +196,6 @@ class Model:
             if backend.device.type == "cpu":
                 backend.set_threads(n or self.n_threads)
 
-    def set_threads(self, n: int | None) -> None:
-        """Threads of the computations from now on; None: the model's own number."""
-        self.backends[-1].set_threads(n or self.n_threads)
-
     def describe(self) -> dict[str, Any]:
         """What was loaded and where it is, as plain data."""
         return {
@@ -222,7 +230,7 @@ class Model:
     def close(self) -> None:
         """Free everything: graphs, cache, weights, backends, file. Sessions stop working."""
         self.closed = True
-        self.runner = None  # type: ignore[assignment]
+        self.runner = None
         while self._closing:
             self._closing.pop().close()
 

@@ -8,7 +8,6 @@ from time import perf_counter
 
 from cpython.array cimport array
 from libc.stdint cimport int32_t, int64_t, uint16_t
-from libc.string cimport memset
 from libcpp.vector cimport vector
 
 from engine import graph as graphs
@@ -19,7 +18,7 @@ from engine.ggml.tensor cimport Graph, Tensor
 from engine.libggml.backend cimport (
     ggml_backend_buffer_is_host, ggml_backend_sched_graph_compute, ggml_backend_tensor_get, ggml_backend_tensor_set,
 )
-from engine.libggml.ggml cimport ggml_status, ggml_tensor
+from engine.libggml.ggml cimport ggml_status
 from engine.ggml.check cimport ok
 
 cdef uint16_t MINUS_INFINITY = 0xFC00  # as a half

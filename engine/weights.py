@@ -144,12 +144,16 @@ class Weights:
         for info, ctx, tensor in mapped:
             ctx.place(tensor, buffer, self.gguf.data(info))
 
-    def _copy(self, copied: dict[str, tuple[Any, list[tuple[TensorInfo, Slot]]]], progress: Progress | None) -> None:
+    def _copy(
+        self, copied: dict[str, tuple[Any, list[tuple[TensorInfo, Slot]]]], progress: Progress | None
+    ) -> None:
         total = sum(info.nbytes for _, items in copied.values() for info, _ in items) or 1
         done = 0
         for buffer_type, items in copied.values():
             ctx: Any = Context(len(items))
-            made = [(info, slot, ctx.new(int(info.type), tuple(info.shape), info.name)) for info, slot in items]
+            made = [
+                (info, slot, ctx.new(int(info.type), tuple(info.shape), info.name)) for info, slot in items
+            ]
             buffer = ctx.allocate(buffer_type)
             buffer.mark_weights()
             self.buffers.append(buffer)

@@ -22,5 +22,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _COMPARISONS:
         n, ties = sum(c.n for c in _COMPARISONS), sum(c.near_ties for c in _COMPARISONS)
         terminalreporter.write_line(f"greedy comparisons: {n}, of which {ties} ended at a near-tie")
-
-

@@ -93,7 +93,9 @@ class MixtureOfExperts:
         ctx, n_embd, rows, used = step.ctx, self.hp.n_embd, x.shape[1], self.hp.n_expert_used
         probabilities = ctx.softmax(self.router(ctx, x))  # [n_expert, rows]
         chosen = ctx.top_k(probabilities, used)  # [used, rows]
-        weights = ctx.get_rows(ctx.reshape(probabilities, 1, self.hp.n_expert, rows), chosen)  # [1, used, rows]
+        weights = ctx.get_rows(
+            ctx.reshape(probabilities, 1, self.hp.n_expert, rows), chosen
+        )  # [1, used, rows]
         weights = ctx.reshape(weights, used, rows)
         # Clamped as llama.cpp does: a sum that underflows in F16 must not divide by zero.
         total = ctx.clamp(ctx.sum_rows(weights), 6.103515625e-5, float("inf"))

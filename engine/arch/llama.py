@@ -39,27 +39,27 @@ class Llama(Architecture):
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:
         keys = Keys(gguf, cls.name)
-        n_layer, n_embd = keys.int("block_count"), keys.int("embedding_length")
+        n_layer, n_embd = keys.integer("block_count"), keys.integer("embedding_length")
         n_head = keys.per_layer("attention.head_count", n_layer)
-        head_dim = keys.int("attention.key_length", n_embd // max(n_head[0], 1))
-        if keys.float("attention.clamp_kqv", 0.0):
-            keys.refuse("attention.clamp_kqv", keys.float("attention.clamp_kqv"), "none for llama")
+        head_dim = keys.integer("attention.key_length", n_embd // max(n_head[0], 1))
+        if keys.number("attention.clamp_kqv", 0.0):
+            keys.refuse("attention.clamp_kqv", keys.number("attention.clamp_kqv"), "none for llama")
         return HParams(
             n_layer=n_layer,
             n_embd=n_embd,
             n_vocab=gguf.tensors["token_embd.weight"].shape[1] if "token_embd.weight" in gguf.tensors else 0,
-            n_ctx_train=keys.int("context_length"),
+            n_ctx_train=keys.integer("context_length"),
             n_ff=keys.per_layer("feed_forward_length", n_layer),
             n_head=n_head,
             n_head_kv=keys.per_layer("attention.head_count_kv", n_layer, n_head),
             head_dim_k=head_dim,
-            head_dim_v=keys.int("attention.value_length", head_dim),
-            eps=keys.float("attention.layer_norm_rms_epsilon"),
-            rope=keys.rope("norm", keys.int("rope.dimension_count", head_dim)),
-            window=keys.int("attention.sliding_window", 0),
-            n_expert=keys.int("expert_count", 0),
-            n_expert_used=keys.int("expert_used_count", 0),
-            attention_scale=keys.float("attention.scale", 0.0),
+            head_dim_v=keys.integer("attention.value_length", head_dim),
+            eps=keys.number("attention.layer_norm_rms_epsilon"),
+            rope=keys.rope("norm", keys.integer("rope.dimension_count", head_dim)),
+            window=keys.integer("attention.sliding_window", 0),
+            n_expert=keys.integer("expert_count", 0),
+            n_expert_used=keys.integer("expert_used_count", 0),
+            attention_scale=keys.number("attention.scale", 0.0),
         )
 
     def bind(self, binder: Binder) -> None:

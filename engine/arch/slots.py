@@ -58,7 +58,14 @@ class Binder:
         self.slots: list[Slot] = []
 
     def tensor(
-        self, name: str, shape: tuple[int, ...], op: Op, layer: int, *, optional: bool = False, instead: str | None = None
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        op: Op,
+        layer: int,
+        *,
+        optional: bool = False,
+        instead: str | None = None,
     ) -> Any:
         slot = Slot(name, shape, op, layer, optional, instead)
         found = name if self.has(name) else instead if instead and self.has(instead) else None
@@ -70,7 +77,11 @@ class Binder:
     def linear(self, name: str, n_in: int, n_out: int, layer: int, *, instead: str | None = None) -> Linear:
         """A matrix called `name`.weight and, if the file has it, `name`.bias."""
         weight = self.tensor(
-            f"{name}.weight", (n_in, n_out), "mul_mat", layer, instead=f"{instead}.weight" if instead else None
+            f"{name}.weight",
+            (n_in, n_out),
+            "mul_mat",
+            layer,
+            instead=f"{instead}.weight" if instead else None,
         )
         return Linear(weight, self.tensor(f"{name}.bias", (n_out,), "add", layer, optional=True))
 

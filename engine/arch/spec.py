@@ -70,16 +70,16 @@ class Keys:
     def has(self, name: str) -> bool:
         return self.key(name) in self.gguf.metadata
 
-    def int(self, name: str, *default: Any) -> Any:
+    def integer(self, name: str, *default: Any) -> Any:
         return self.gguf.get_int(self.key(name), *default)
 
-    def float(self, name: str, *default: Any) -> Any:
+    def number(self, name: str, *default: Any) -> Any:
         return self.gguf.get_float(self.key(name), *default)
 
-    def str(self, name: str, *default: Any) -> Any:
+    def text(self, name: str, *default: Any) -> Any:
         return self.gguf.get_str(self.key(name), *default)
 
-    def bool(self, name: str, *default: Any) -> Any:
+    def flag(self, name: str, *default: Any) -> Any:
         return self.gguf.get_bool(self.key(name), *default)
 
     def per_layer(self, name: str, n_layer: int, *default: Any) -> tuple[int, ...]:
@@ -97,31 +97,36 @@ class Keys:
 
     def rope(self, mode: str, n_dims: int) -> Rope:
         """Rotary parameters under the usual keys: no scaling, linear, or YaRN."""
-        kind = self.str("rope.scaling.type", "linear")
-        factor = self.float("rope.scaling.factor", 0.0) or self.float("rope.scale_linear", 0.0) or 1.0
+        kind = self.text("rope.scaling.type", "linear")
+        factor = self.number("rope.scaling.factor", 0.0) or self.number("rope.scale_linear", 0.0) or 1.0
         if kind not in ("none", "linear", "yarn"):
             self.refuse("rope.scaling.type", kind, "none, linear, yarn")
-        if self.float("rope.scaling.yarn_log_multiplier", 0.0):
-            self.refuse("rope.scaling.yarn_log_multiplier", self.float("rope.scaling.yarn_log_multiplier"), "absent")
-        attn_factor = self.float("rope.scaling.attn_factor", 1.0)
+        if self.number("rope.scaling.yarn_log_multiplier", 0.0):
+            self.refuse(
+                "rope.scaling.yarn_log_multiplier", self.number("rope.scaling.yarn_log_multiplier"), "absent"
+            )
+        attn_factor = self.number("rope.scaling.attn_factor", 1.0)
         if kind == "yarn" and self.has("rope.scaling.yarn_attn_factor"):
             # Stated in place of YaRN's own 1 + 0.1 ln(factor), which ggml will multiply by.
-            stated = self.float("rope.scaling.yarn_attn_factor")
+            stated = self.number("rope.scaling.yarn_attn_factor")
             attn_factor *= stated / (1.0 + 0.1 * math.log(max(factor, 1.0)))
         return Rope(
             mode=mode,
             n_dims=n_dims,
-            freq_base=self.float("rope.freq_base", 10000.0),
+            freq_base=self.number("rope.freq_base", 10000.0),
             freq_scale=1.0 if kind == "none" else 1.0 / factor,
-            n_ctx_orig=self.int("rope.scaling.original_context_length", 0) or self.int("context_length"),
+            n_ctx_orig=self.integer("rope.scaling.original_context_length", 0)
+            or self.integer("context_length"),
             ext_factor=1.0 if kind == "yarn" else 0.0,
             attn_factor=attn_factor,
-            beta_fast=self.float("rope.scaling.yarn_beta_fast", 32.0),
-            beta_slow=self.float("rope.scaling.yarn_beta_slow", 1.0),
+            beta_fast=self.number("rope.scaling.yarn_beta_fast", 32.0),
+            beta_slow=self.number("rope.scaling.yarn_beta_slow", 1.0),
         )
 
     def refuse(self, name: str, value: Any, supported: str) -> None:
-        raise UnsupportedModelError(f"{self.key(name)} is {value!r}, which is not supported (supported: {supported})")
+        raise UnsupportedModelError(
+            f"{self.key(name)} is {value!r}, which is not supported (supported: {supported})"
+        )
 
 
 class Architecture:

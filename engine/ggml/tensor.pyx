@@ -24,7 +24,7 @@ from engine.libggml.ggml cimport (
     ggml_mul_mat, ggml_mul_mat_id, ggml_nbytes, ggml_new_graph_custom, ggml_new_tensor_4d, ggml_permute,
     ggml_prec_set_acc, ggml_reshape_2d, ggml_reshape_3d, ggml_rms_norm, ggml_rope_ext, ggml_row_size, ggml_scale,
     ggml_set_input, ggml_set_name, ggml_set_output, ggml_set_rows, ggml_soft_max_ext, ggml_sum_rows,
-    ggml_swiglu_split, ggml_tanh, ggml_tensor_overhead, ggml_type, ggml_type_name, ggml_type_size, ggml_unary,
+    ggml_swiglu_split, ggml_tanh, ggml_tensor_overhead, ggml_type, ggml_type_name, ggml_unary,
     ggml_unary_op, ggml_view_2d, ggml_view_3d,
 )
 

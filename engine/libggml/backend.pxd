@@ -72,8 +72,8 @@ cdef extern from "ggml-backend.h" nogil:
     ggml_backend_reg_t ggml_backend_load(const char* path)
     void ggml_backend_load_all_from_path(const char* dir_path)
 
-    ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t* backends, ggml_backend_buffer_type_t* bufts, int n_backends,
-                                                size_t graph_size, bint parallel, bint op_offload)
+    ggml_backend_sched_t ggml_backend_sched_new(ggml_backend_t* backends, ggml_backend_buffer_type_t* bufts,
+                                                int n_backends, size_t graph_size, bint parallel, bint op_offload)
     void ggml_backend_sched_free(ggml_backend_sched_t sched)
     bint ggml_backend_sched_reserve(ggml_backend_sched_t sched, ggml_cgraph* measure_graph)
     int ggml_backend_sched_get_n_splits(ggml_backend_sched_t sched)

@@ -86,7 +86,8 @@ cdef extern from "ggml.h" nogil:
     ggml_context* ggml_init(ggml_init_params params)
     void ggml_free(ggml_context* ctx)
 
-    ggml_tensor* ggml_new_tensor_4d(ggml_context* ctx, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3)
+    ggml_tensor* ggml_new_tensor_4d(ggml_context* ctx, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2,
+                                    int64_t ne3)
     ggml_tensor* ggml_get_first_tensor(const ggml_context* ctx)
     ggml_tensor* ggml_get_next_tensor(const ggml_context* ctx, ggml_tensor* tensor)
     ggml_tensor* ggml_set_name(ggml_tensor* tensor, const char* name)

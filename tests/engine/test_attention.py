@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from engine.attention import PagedAttention
-from engine.errors import GgmlError
 from engine.ggml.backend import Backend, devices
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F32, Context, type_id
+
+from engine.errors import GgmlError
 
 CPU = next(d for d in devices() if d.type == "cpu")
 
@@ -149,7 +150,9 @@ CASES = {
     "f16, head size 20": Case([(0, 130), (64, 1)], kv_type="f16", dk=20, dv=20),
     "bf16": Case([(0, 130), (64, 1)], kv_type="bf16"),
     "q8_0": Case([(0, 130), (64, 1)], kv_type="q8_0"),
-    "q8_0, second head begins inside the row": Case([(0, 30), (64, 1)], kv_type="q8_0", dk=32, dv=96, kv_heads=4),
+    "q8_0, second head begins inside the row": Case(
+        [(0, 30), (64, 1)], kv_type="q8_0", dk=32, dv=96, kv_heads=4
+    ),
     "one thread": Case([(40, 1), (0, 90)], threads=1),
     "more threads than work": Case([(3, 1)], heads=1, kv_heads=1, threads=4),
 }

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import engine
 import pytest
+
+import engine
 from engine.gguf import GGUFFile
 from server.bundled import bundled_model
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import engine
 import numpy as np
 import pytest
+from support.greedy import Greedy, GreedyComparison, request, run
+
+import engine
 from engine.session import Rows
 from server.bundled import bundled_model
-from support.greedy import Greedy, GreedyComparison, request, run
 
 PROMPTS = [
     "Once upon a time",
@@ -27,7 +28,9 @@ PROMPTS = [
 
 
 def load(**params: Any) -> engine.Model:
-    return engine.load(bundled_model(), engine.ModelParameters(**{"n_threads": 2, "kv_cells": 4096, **params}))
+    return engine.load(
+        bundled_model(), engine.ModelParameters(**{"n_threads": 2, "kv_cells": 4096, **params})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,9 @@ def long_prompt(model: engine.Model, n: int = 300) -> list[int]:
     return ids[:n]
 
 
-def test_batch_size_changes_nothing_but_the_chunks(model: engine.Model, same_greedy: GreedyComparison) -> None:
+def test_batch_size_changes_nothing_but_the_chunks(
+    model: engine.Model, same_greedy: GreedyComparison
+) -> None:
     ids = long_prompt(model)
     steps, results = {}, {}
     for n_batch in (512, 64, 8, 1):
@@ -85,7 +90,9 @@ def test_streams_are_not_disturbed_by_a_long_prompt(
     same_greedy(found["a"], alone[0])
 
 
-def test_prefix_cache_saves_work_and_changes_no_answer(model: engine.Model, same_greedy: GreedyComparison) -> None:
+def test_prefix_cache_saves_work_and_changes_no_answer(
+    model: engine.Model, same_greedy: GreedyComparison
+) -> None:
     ids = long_prompt(model)
     scheduler = model.scheduler()
     fresh = run(scheduler, [request("x", ids, cache=False)])["x"]
@@ -184,7 +191,9 @@ def test_decode_reuses_its_graph(model: engine.Model) -> None:
 
 def test_progress_and_description(tmp_path: Path) -> None:
     heard: list[float] = []
-    with engine.load(bundled_model(), engine.ModelParameters(use_mmap=False), progress=lambda f, t: heard.append(f)) as m:
+    with engine.load(
+        bundled_model(), engine.ModelParameters(use_mmap=False), progress=lambda f, t: heard.append(f)
+    ) as m:
         described = m.describe()
     assert heard == sorted(heard)
     assert heard[-1] == 1.0

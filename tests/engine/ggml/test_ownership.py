@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine.errors import GgmlError
 from engine.ggml.backend import Backend, BufferType, Device, devices, map_host_memory, version
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F32, Context, Tensor
+
+from engine.errors import GgmlError
 
 CPU = next(d for d in devices() if d.type == "cpu")
 
@@ -82,5 +83,7 @@ def test_interpreter_exits_cleanly_with_live_handles() -> None:
         "m = engine.load(bundled_model(), engine.ModelParameters(n_threads=2))\n"
         "s = m.start_session(); s.feed_prompt('Once'); print(len(s.last_logits))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "2048\n", "")

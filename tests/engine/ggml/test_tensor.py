@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine.arch.spec import Rope
-from engine.errors import GgmlError, OutOfMemoryError
 from engine.ggml.backend import Backend, devices
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F16, F32, I32, I64, Context, type_id
+
+from engine.arch.spec import Rope
+from engine.errors import GgmlError, OutOfMemoryError
 
 CPU = next(d for d in devices() if d.type == "cpu")
 HOST = CPU.buffer_types()[-1]
@@ -42,7 +43,7 @@ class Calculator:
             tensor.set(data)
         sched.compute(graph)
         kind = {F32: np.float32, I32: np.int32, F16: np.float16}[out.type]
-        return np.frombuffer(out.get(), kind).reshape([n for n in out.shape[::-1]])
+        return np.frombuffer(out.get(), kind).reshape(out.shape[::-1])
 
 
 def rand(*shape: int) -> np.ndarray:
