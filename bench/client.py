@@ -35,10 +35,17 @@ def prompt(seed: int, n: int) -> list[int]:
 
 def complete(port: int, ids: list[int], max_tokens: int, timeout: float = 600.0) -> Answer:
     """Streams one greedy completion of exactly max_tokens tokens; nothing cached is used or left."""
-    body = json.dumps({
-        "prompt": ids, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True,
-        "cache_prompt": False, "stream": True, "stream_options": {"include_usage": True},
-    })
+    body = json.dumps(
+        {
+            "prompt": ids,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "cache_prompt": False,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    )
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         start = time.perf_counter()

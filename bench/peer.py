@@ -1,6 +1,6 @@
 """The peer: llama.cpp's HTTP server as the PyPI wheel `xllamacpp` carries it, in this process.
 
-It listens as soon as the model is loaded and warmed up, until SIGTERM. Run by `bench/run.py`; by
+It listens as soon as the model is loaded and warmed up, until SIGTERM. Run by `bench.run`; by
 hand: `python bench/peer.py --model m.gguf --port 8081`.
 """
 

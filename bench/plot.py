@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend has to be chosen first)
+from matplotlib import pyplot as plt
 
 COLOURS = ("#2a6fbb", "#c0c4cc", "#8a6fbb")
 
@@ -28,7 +28,9 @@ def draw(report: dict[str, Any], path: Path) -> Path:
             y = [r + (i - (len(names) - 1) / 2) * height for r in range(len(rows))]
             x = [row["median"][name] / row["median"][base] for row in rows]
             bars = ax.barh(y, x, height, label=name, color=COLOURS[i % len(COLOURS)])
-            ax.bar_label(bars, [f"{row['median'][name]:.4g} {row['unit']}" for row in rows], padding=3, fontsize=7)
+            ax.bar_label(
+                bars, [f"{row['median'][name]:.4g} {row['unit']}" for row in rows], padding=3, fontsize=7
+            )
         ax.axvline(1, color="black", linewidth=0.6)
         ax.set_yticks(range(len(rows)), [row["title"] for row in rows], fontsize=8)
         ax.invert_yaxis()

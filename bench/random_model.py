@@ -60,8 +60,13 @@ def pieces(n: int) -> tuple[list[str], list[float], list[int]]:
     tokens += letters
     vowels, consonants = "aeiou", "bcdfghjklmnpqrstvwz"
     syllables = [c + v for c in consonants for v in vowels]
-    words = iter(w for a in syllables for b in ["", *syllables] for c in ["", "n", "r", "s"]
-                 for w in (f"{a}{b}{c}", f"▁{a}{b}{c}"))
+    words = iter(
+        w
+        for a in syllables
+        for b in ["", *syllables]
+        for c in ["", "n", "r", "s"]
+        for w in (f"{a}{b}{c}", f"▁{a}{b}{c}")
+    )
     seen = set(tokens)
     while len(tokens) < n:
         word = next(words)

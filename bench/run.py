@@ -1,6 +1,6 @@
 """Us and llama.cpp's server (`xllamacpp`) side by side: same GGUF, same settings, same client.
 
-`make bench`, or `python bench/run.py [--model m.gguf …] [--quick]`. Servers run one after the
+`make bench`, or `python -m bench [--model m.gguf …] [--quick]`. Servers run one after the
 other, alternating, never together; every figure is the median over the repetitions. Without
 `--model` it makes random-weight 1.1B files (Q4_0 and Q8_0), kept in the user's cache.
 """
@@ -18,9 +18,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import client
-import random_model
-from servers import Server, Settings
+from bench import client, random_model
+from bench.servers import Server, Settings
 
 MB = 1 << 20
 Rows = dict[str, float]
@@ -55,7 +54,8 @@ def measure(server: Server, rep: int, args: argparse.Namespace) -> Rows:
     one(args.prompt, 8)  # warm: page cache, thread pools, reserved graphs
     rows["prompt_tps"] = several(lambda a: args.prompt / a.first, args.prompt, 1, args.times)
     rows["generate_tps"] = several(
-        lambda a: (a.tokens - 1) / (a.last - a.first), 16, args.generate, args.times)
+        lambda a: (a.tokens - 1) / (a.last - a.first), 16, args.generate, args.times
+    )
     rows["ttft_ms"] = several(lambda a: 1000 * a.first, 16, 1, 3 * args.times)
     pss = max(pss, server.memory()["pss"])
     for n in args.streams:
@@ -71,8 +71,9 @@ def measure(server: Server, rep: int, args: argparse.Namespace) -> Rows:
 
 def compare(model: Path, names: list[str], args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """{server: {row: values of all repetitions}}, alternating who goes first."""
-    settings = Settings(model, args.threads, args.context_size, max(args.streams), args.batch_size,
-                        args.flash_attn)
+    settings = Settings(
+        model, args.threads, args.context_size, max(args.streams), args.batch_size, args.flash_attn
+    )
     values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     for rep in range(args.repetitions):
         for name in names if rep % 2 == 0 else reversed(names):
@@ -88,7 +89,11 @@ def table(model: str, values: dict[str, dict[str, list[float]]], args: argparse.
     """Prints the medians and, with both servers, the ratio (above 1: ours is better)."""
     names = list(values)
     print(f"\n{model}")
-    print(f"{'':<28}{'':<10}" + "".join(f"{n:>12}" for n in names) + (f"{'ratio':>9}" if len(names) == 2 else ""))
+    print(
+        f"{'':<28}{'':<10}"
+        + "".join(f"{n:>12}" for n in names)
+        + (f"{'ratio':>9}" if len(names) == 2 else "")
+    )
     out = []
     for row, (title, unit, more) in TITLES.items():
         if row not in values[names[0]]:
@@ -100,16 +105,38 @@ def table(model: str, values: dict[str, dict[str, list[float]]], args: argparse.
         title = title.format(prompt=args.prompt)
         line = f"{title:<28}{unit:<10}" + "".join(f"{m:>12.1f}" for m in medians)
         print(line + (f"{ratio:>8.2f}x" if ratio else ""))
-        out.append({"row": row, "title": title, "unit": unit, "ratio": ratio,
-                    "median": dict(zip(names, medians, strict=True)),
-                    "values": {n: values[n][row] for n in names}})
+        out.append(
+            {
+                "row": row,
+                "title": title,
+                "unit": unit,
+                "ratio": ratio,
+                "median": dict(zip(names, medians, strict=True)),
+                "values": {n: values[n][row] for n in names},
+            }
+        )
     return out
 
 
 def machine() -> dict[str, object]:
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.processor()) if Path("/proc/cpuinfo").exists() else ""
-    return {"cpu": cpu, "cores": cores(), "load_before": os.getloadavg()[0], "python": platform.python_version()}
+    cpu = (
+        next(
+            (
+                line.split(":")[1].strip()
+                for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            platform.processor(),
+        )
+        if Path("/proc/cpuinfo").exists()
+        else ""
+    )
+    return {
+        "cpu": cpu,
+        "cores": cores(),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+    }
 
 
 def cores() -> int:
@@ -120,7 +147,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--model", type=Path, action="append", help="GGUF to serve; repeatable")
     p.add_argument("--only", choices=["ggserve", "xllamacpp"], help="one server alone")
-    p.add_argument("--quick", action="store_true", help="tiny model, one short repetition: checks the harness")
+    p.add_argument(
+        "--quick", action="store_true", help="tiny model, one short repetition: checks the harness"
+    )
     p.add_argument("--repetitions", type=int, default=3)
     p.add_argument("--times", type=int, default=3, help="requests per figure in a repetition")
     p.add_argument("--threads", type=int, default=cores())
@@ -131,7 +160,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16])
     p.add_argument("--flash-attn", choices=["auto", "on", "off"], default="auto")
     p.add_argument("--peer-python", default=sys.executable, help="a Python that has xllamacpp")
-    p.add_argument("--out", type=Path, default=Path("bench/results"), help="folder for JSON and plot")
+    p.add_argument("--out", type=Path, default=Path("bench/out"), help="folder for JSON and plot")
     args = p.parse_args(argv)
     if args.quick:
         args.repetitions, args.times, args.generate = 1, 1, 32
@@ -147,23 +176,37 @@ def main(argv: list[str] | None = None) -> None:
     names = [args.only] if args.only else ["ggserve", "xllamacpp"]
     host = machine()
     if host["load_before"] > 0.3 * host["cores"]:
-        print(f"warning: the machine is busy (load {host['load_before']:.2f}); figures will be noisy", file=sys.stderr)
-    print(f"{host['cpu']}, {host['cores']} cores, {args.threads} threads, context {args.context_size}, "
-          f"parallel {max(args.streams)}, batch {args.batch_size}, flash-attn {args.flash_attn}")
+        print(
+            f"warning: the machine is busy (load {host['load_before']:.2f}); figures will be noisy",
+            file=sys.stderr,
+        )
+    print(
+        f"{host['cpu']}, {host['cores']} cores, {args.threads} threads, context {args.context_size}, "
+        f"parallel {max(args.streams)}, batch {args.batch_size}, flash-attn {args.flash_attn}"
+    )
     results = []
     for model in args.model:
         print(f"{model.name}:", file=sys.stderr)
-        results.append({"model": model.name, "bytes": model.stat().st_size,
-                        "rows": table(model.name, compare(model, names, args), args)})
+        results.append(
+            {
+                "model": model.name,
+                "bytes": model.stat().st_size,
+                "rows": table(model.name, compare(model, names, args), args),
+            }
+        )
     settings = {k: v for k, v in vars(args).items() if isinstance(v, int | str | list) and k != "model"}
-    report = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": host, "settings": settings,
-              "results": results}
+    report = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": host,
+        "settings": settings,
+        "results": results,
+    }
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(f"\n{path}")
     try:
-        import plot
+        from bench import plot
     except ImportError:
         print("no plot: matplotlib is missing (pip install '.[bench]')", file=sys.stderr)
     else:

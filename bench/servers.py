@@ -31,13 +31,38 @@ class Settings:
 
 
 def commands(s: Settings, port: int, peer_python: str) -> dict[str, list[str]]:
-    common = ["--model", str(s.model), "--port", str(port), "--threads", str(s.threads),
-              "--context-size", str(s.context), "--parallel", str(s.parallel),
-              "--batch-size", str(s.batch), "--flash-attn", s.flash_attn]
+    common = [
+        "--model",
+        str(s.model),
+        "--port",
+        str(port),
+        "--threads",
+        str(s.threads),
+        "--context-size",
+        str(s.context),
+        "--parallel",
+        str(s.parallel),
+        "--batch-size",
+        str(s.batch),
+        "--flash-attn",
+        s.flash_attn,
+    ]
     return {
-        "ggserve": [sys.executable, "-m", "server", "serve", *common, "--max-batch-tokens", str(s.batch),
-                    "--kv-cells", str(s.context * s.parallel), "--use-gpu", "false",
-                    "--log-level", "warning"],
+        "ggserve": [
+            sys.executable,
+            "-m",
+            "server",
+            "serve",
+            *common,
+            "--max-batch-tokens",
+            str(s.batch),
+            "--kv-cells",
+            str(s.context * s.parallel),
+            "--use-gpu",
+            "false",
+            "--log-level",
+            "warning",
+        ],
         "xllamacpp": [peer_python, str(HERE / "peer.py"), *common],
     }
 
@@ -58,10 +83,13 @@ class Server:
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("GGSERVE_") or k == "GGSERVE_CACHE"}
+        environment = {
+            k: v for k, v in os.environ.items() if not k.startswith("GGSERVE_") or k == "GGSERVE_CACHE"
+        }
         start = time.perf_counter()
-        self._process = subprocess.Popen(self.command, cwd=HERE.parent, env=environment,
-                                         stdout=self._log, stderr=subprocess.STDOUT)
+        self._process = subprocess.Popen(
+            self.command, cwd=HERE.parent, env=environment, stdout=self._log, stderr=subprocess.STDOUT
+        )
         try:
             while not self._healthy():
                 if self._process.poll() is not None or time.perf_counter() - start > 300:
@@ -73,8 +101,9 @@ class Server:
         self.load_s = time.perf_counter() - start
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _healthy(self) -> bool:

@@ -41,22 +41,39 @@ class Variant:
     extra: dict[str, Any] = field(default_factory=dict)  # for the layout
 
 
-BASE: dict[str, Any] = dict(
-    vocab_size=layouts.VOCAB, hidden_size=64, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=256, rms_norm_eps=1e-5, tie_word_embeddings=True,
-    bos_token_id=1, eos_token_id=2, attn_implementation="eager",
-)
+BASE: dict[str, Any] = {
+    "vocab_size": layouts.VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "attn_implementation": "eager",
+}
 
 
-def llama(what: str, *, model: str = "LlamaForCausalLM", embedding_std: float = 0.25, **config: Any) -> Variant:
+def llama(
+    what: str, *, model: str = "LlamaForCausalLM", embedding_std: float = 0.25, **config: Any
+) -> Variant:
     return Variant(what, model, BASE | config, "llama", embedding_std)
 
 
 def rope(what: str, **parameters: Any) -> Variant:
     """Two heads of 32 over one KV head: 16 frequencies, so that every part of a ramp is used."""
     parameters.setdefault("rope_theta", 10000.0)
-    return llama(what, hidden_size=32, num_attention_heads=2, num_key_value_heads=1, head_dim=32,
-                 rope_parameters=parameters)
+    return llama(
+        what,
+        hidden_size=32,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        rope_parameters=parameters,
+    )
 
 
 def heads(what: str, n: int, kv: int, size: int) -> Variant:
@@ -65,15 +82,28 @@ def heads(what: str, n: int, kv: int, size: int) -> Variant:
 
 VARIANTS: dict[str, Variant] = {
     # Small embeddings make the first norm's epsilon count.
-    "llama-mha-untied": llama("plain attention, own head, eps 1e-5", num_key_value_heads=4, tie_word_embeddings=False,
-                              embedding_std=0.02),
+    "llama-mha-untied": llama(
+        "plain attention, own head, eps 1e-5",
+        num_key_value_heads=4,
+        tie_word_embeddings=False,
+        embedding_std=0.02,
+    ),
     "llama-gqa-tied": llama("two query heads per KV head; head shared with the embedding"),
     "llama-mqa": llama("one KV head", num_key_value_heads=1),
     "llama-head-dim": llama("n_head * head_dim != n_embd", hidden_size=48, head_dim=32),
     "llama-biases": llama("biases on Q, K, V, O and in the MLP", attention_bias=True, mlp_bias=True),
-    "llama-eps": llama("eps 1e-6", hidden_size=48, num_attention_heads=3, num_key_value_heads=1, rms_norm_eps=1e-6,
-                       tie_word_embeddings=False, embedding_std=0.02),
-    "llama-heads-odd": llama("an odd number of heads", hidden_size=48, num_attention_heads=3, num_key_value_heads=3),
+    "llama-eps": llama(
+        "eps 1e-6",
+        hidden_size=48,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=False,
+        embedding_std=0.02,
+    ),
+    "llama-heads-odd": llama(
+        "an odd number of heads", hidden_size=48, num_attention_heads=3, num_key_value_heads=3
+    ),
     "llama-head-32": llama("head size 32", num_attention_heads=2, num_key_value_heads=1),
     "llama-head-64": heads("head size 64", 2, 1, 64),
     "llama-head-80": heads("head size 80, no multiple of 32", 2, 1, 80),
@@ -81,23 +111,57 @@ VARIANTS: dict[str, Variant] = {
     "llama-head-128": heads("head size 128", 2, 1, 128),
     "llama-rope-theta": rope("RoPE base 5e5", rope_theta=500000.0),
     "llama-rope-linear": rope("linear RoPE scaling", rope_type="linear", factor=4.0),
-    "llama-rope-yarn": rope("YaRN with its implied attention factor", rope_type="yarn", factor=8.0,
-                            original_max_position_embeddings=32),
-    "llama-rope-yarn-factor": rope("YaRN with a stated attention factor and betas", rope_type="yarn", factor=8.0,
-                                   original_max_position_embeddings=32, attention_factor=0.8, beta_fast=16.0,
-                                   beta_slow=2.0),
-    "llama-rope-llama3": rope("frequency factors as a tensor (Llama 3.1)", rope_type="llama3", factor=8.0,
-                              low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64),
-    "llama-window": llama("a sliding window of 48 under a prompt of 150", model="MistralForCausalLM", sliding_window=48,
-                          head_dim=16),
-    "llama-moe": llama("Mixtral: 4 experts, the best 2, weights renormalised", model="MixtralForCausalLM",
-                       num_local_experts=4, num_experts_per_tok=2, intermediate_size=24, head_dim=16),
+    "llama-rope-yarn": rope(
+        "YaRN with its implied attention factor",
+        rope_type="yarn",
+        factor=8.0,
+        original_max_position_embeddings=32,
+    ),
+    "llama-rope-yarn-factor": rope(
+        "YaRN with a stated attention factor and betas",
+        rope_type="yarn",
+        factor=8.0,
+        original_max_position_embeddings=32,
+        attention_factor=0.8,
+        beta_fast=2.0,
+        beta_slow=0.25,
+    ),
+    "llama-rope-llama3": rope(
+        "frequency factors as a tensor (Llama 3.1)",
+        rope_type="llama3",
+        factor=8.0,
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+        original_max_position_embeddings=64,
+    ),
+    "llama-window": llama(
+        "a sliding window of 48 under a prompt of 150",
+        model="MistralForCausalLM",
+        sliding_window=48,
+        head_dim=16,
+    ),
+    "llama-moe": llama(
+        "Mixtral: 4 experts, the best 2, weights renormalised",
+        model="MixtralForCausalLM",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        intermediate_size=24,
+        head_dim=16,
+    ),
 }
 
 # Gains of the random weights over 1/sqrt(fan-in), by the end of the parameter's name: large enough
 # that attention is far from uniform, experts differ, and the logits are far from flat.
-GAINS = {"q_proj.weight": 1.5, "k_proj.weight": 1.5, "v_proj.weight": 1.2, "o_proj.weight": 1.5,
-         "down_proj": 2.0, "down_proj.weight": 2.0, "lm_head.weight": 2.0, "mlp.gate.weight": 2.0}
+GAINS = {
+    "q_proj.weight": 1.5,
+    "k_proj.weight": 1.5,
+    "v_proj.weight": 1.2,
+    "o_proj.weight": 1.5,
+    "down_proj": 2.0,
+    "down_proj.weight": 2.0,
+    "lm_head.weight": 2.0,
+    "mlp.gate.weight": 2.0,
+}
 
 
 def build(v: Variant, seed: int) -> torch.nn.Module:
@@ -139,8 +203,11 @@ def reference(model: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:
         ids.append(int(last.argmax()))
         last = logits(ids)[-1]
     return {
-        "prompt": prompt, "positions": np.array(POSITIONS, np.int32), "logits": stored.astype(np.float32),
-        "greedy": np.array(ids[N_PROMPT:], np.int32), "margins": np.array(margins, np.float32),
+        "prompt": prompt,
+        "positions": np.array(POSITIONS, np.int32),
+        "logits": stored.astype(np.float32),
+        "greedy": np.array(ids[N_PROMPT:], np.int32),
+        "margins": np.array(margins, np.float32),
         "last": last.astype(np.float32),
     }
 
@@ -148,7 +215,9 @@ def reference(model: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:
 def good(ref: dict[str, np.ndarray]) -> bool:
     """No near-tie, no control token, no loop of a few tokens: the greedy path tests something."""
     greedy = ref["greedy"]
-    return ref["margins"].min() > MIN_MARGIN and greedy.min() > 2 and len(set(greedy.tolist())) > N_GREEDY // 2
+    return (
+        ref["margins"].min() > MIN_MARGIN and greedy.min() > 2 and len(set(greedy.tolist())) > N_GREEDY // 2
+    )
 
 
 def make(name: str, v: Variant) -> None:
@@ -166,8 +235,11 @@ def make(name: str, v: Variant) -> None:
         part.replace(path)
     np.savez_compressed(path.with_suffix(".npz"), **ref)
     rows = ref["logits"]
-    print(f"{name:26} seed {seed:3} {path.stat().st_size // 1024:4} KB  logits' deviation {rows.std():.2f} "
-          f"largest {abs(rows).max():.1f}  smallest margin {ref['margins'].min():.3f}  {v.what}", flush=True)
+    print(
+        f"{name:26} seed {seed:3} {path.stat().st_size // 1024:4} KB  logits' deviation {rows.std():.2f} "
+        f"largest {abs(rows).max():.1f}  smallest margin {ref['margins'].min():.3f}  {v.what}",
+        flush=True,
+    )
 
 
 def main() -> None:

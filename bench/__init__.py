@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench` compares with llama.cpp's server, see `bench/README.md`."""

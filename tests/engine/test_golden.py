@@ -1,0 +1,231 @@
+"""The engine against transformers: tiny models of every kind, float32, logits and greedy tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.golden import FOLDER, NAMES, Golden, TinyModel, error, golden, rms_error
+from support.greedy import Greedy, GreedyComparison
+
+import engine
+from engine.types import Timings
+
+# Of `error`: the largest difference over the root mean square. Seen: 1e-5, in one place 2e-4 (rounding of
+# large angles). The mistakes below cost 0.2 and more.
+TOLERANCE = 1e-3
+ATTENTION = ("auto", "on", "off")
+N_BATCH = (1, 8, 64, 512)
+GREEDY = engine.InferenceParameters(temperature=0.0, max_tokens=24)
+
+
+def load(path: Path, kv_type: str = "f32", flash_attn: str = "auto") -> engine.Model:
+    params = engine.ModelParameters(
+        use_gpu=False, kv_type=kv_type, flash_attn=flash_attn, context_size=256, kv_cells=256, n_threads=1
+    )
+    return engine.load(path, params)
+
+
+def start(model: engine.Model, n_batch: int = 512) -> engine.InferenceSession:
+    return model.start_session(engine.InferenceSessionConfig(n_batch=n_batch, cache_prompt=False))
+
+
+def rows(session: engine.InferenceSession, ref: Golden) -> list[np.ndarray]:
+    """The logits at the stored positions, the prompt fed piece by piece."""
+    found, begin = [], 0
+    for position in ref.positions:
+        session.feed_prompt(ref.prompt[begin : position + 1])
+        found.append(session.last_logits)
+        begin = position + 1
+    return found
+
+
+def generate(session: engine.InferenceSession, ref: Golden) -> Greedy:
+    """24 greedy tokens; the margins are the reference's."""
+    return Greedy([token.id for token in session.infer(GREEDY)], ref.greedy.margins, Timings())
+
+
+def worst(path: Path, ref: Golden, measure: Callable[..., float] = error, **load_as: str) -> float:
+    """The largest error at the stored positions."""
+    with load(path, **load_as) as model, start(model) as session:
+        return max(map(measure, rows(session, ref), ref.logits))
+
+
+def head_dim(ref: Golden) -> int:
+    with load(ref.path) as model:
+        return int(model.hp.head_dim_k)
+
+
+def test_the_references_are_there() -> None:
+    assert len(NAMES) >= 19
+    assert {path.stem for path in FOLDER.glob("*.gguf")} == set(NAMES)
+
+
+@pytest.mark.parametrize("flash_attn", ATTENTION)
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_and_greedy_tokens_are_those_of_transformers(
+    name: str, flash_attn: str, same_greedy: GreedyComparison
+) -> None:
+    ref = golden(name)
+    with load(ref.path, flash_attn=flash_attn) as model, start(model) as session:
+        for position, got, expected in zip(ref.positions, rows(session, ref), ref.logits, strict=True):
+            assert error(got, expected) < TOLERANCE, f"after position {position}"
+        same_greedy(generate(session, ref), ref.greedy)
+        assert error(session.last_logits, ref.last) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_result_does_not_depend_on_the_batch_size(name: str, same_greedy: GreedyComparison) -> None:
+    ref = golden(name)
+    with load(ref.path) as model:
+        for n_batch in N_BATCH:
+            with start(model, n_batch) as session:
+                session.feed_prompt(ref.prompt)
+                assert error(session.last_logits, ref.logits[-1]) < TOLERANCE, f"n_batch {n_batch}"
+                same_greedy(generate(session, ref), ref.greedy)
+                assert error(session.last_logits, ref.last) < TOLERANCE, f"n_batch {n_batch}"
+
+
+# Largest `rms_error` of a cache type, and the margin under which its greedy path may part: several times
+# what is seen. Sharp attention (the YaRN model) costs most.
+CACHE_TYPES = {"f16": (0.02, 0.1), "bf16": (0.1, 0.3), "q8_0": (0.4, 1.0)}
+
+
+@pytest.mark.parametrize("flash_attn", ATTENTION)
+@pytest.mark.parametrize("kv_type", ["f16", "bf16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_narrow_caches_stay_close(
+    name: str, kv_type: str, flash_attn: str, same_greedy: GreedyComparison
+) -> None:
+    ref, (bound, tie) = golden(name), CACHE_TYPES[kv_type]
+    with load(ref.path, kv_type, flash_attn) as model, start(model) as session:
+        assert max(map(rms_error, rows(session, ref), ref.logits)) < bound
+        same_greedy(generate(session, ref), ref.greedy, tie)
+
+
+@pytest.mark.parametrize("flash_attn", ["auto", "on"])
+@pytest.mark.parametrize("name", [name for name in NAMES if re.search("head-(?!80)|rope", name)])
+def test_a_cache_of_8_bits_stays_close(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
+    ref, (bound, tie) = golden(name), CACHE_TYPES["q8_0"]
+    with load(ref.path, "q8_0", flash_attn) as model, start(model) as session:
+        assert max(map(rms_error, rows(session, ref), ref.logits)) < bound
+        same_greedy(generate(session, ref), ref.greedy, tie)
+
+
+@pytest.mark.parametrize("name", ["llama-gqa-tied", "llama-head-80"])
+def test_a_quantized_cache_needs_heads_of_whole_blocks(name: str) -> None:
+    with pytest.raises(engine.ConfigError, match="blocks of 32"):
+        load(golden(name).path, "q8_0")
+
+
+@pytest.mark.parametrize("kv_type", ["q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"])
+def test_own_and_ggml_attention_read_the_same_from_a_quantized_cache(kv_type: str) -> None:
+    ref = golden("llama-head-64")
+    found = []
+    for flash_attn in ("auto", "on"):
+        with load(ref.path, kv_type, flash_attn) as model, start(model) as session:
+            found.append(rows(session, ref))
+    assert max(map(rms_error, *found)) < 0.2
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "q8_0"])
+@pytest.mark.parametrize("name", ["llama-head-dim", "llama-window", "llama-rope-yarn"])
+def test_a_prefix_from_the_cache_gives_the_same_logits(name: str, kv_type: str) -> None:
+    ref = golden(name)
+    if kv_type == "q8_0" and name == "llama-window":
+        name, ref = "llama-head-64", golden("llama-head-64")  # heads of 16 cannot be quantized
+    with load(ref.path, kv_type) as model:
+        sessions = engine.InferenceSessionConfig(n_batch=32, cache_prompt=True)
+        with model.start_session(sessions) as first:
+            first.feed_prompt(ref.prompt)
+            alone = first.last_logits
+        with model.start_session(sessions) as second:
+            second.feed_prompt(ref.prompt)
+            assert error(second.last_logits, alone) < TOLERANCE
+            with model.start_session(sessions) as third:  # beside it, from the middle on
+                third.feed_prompt([*ref.prompt[:75], *ref.prompt[100:]])
+                mixed = third.last_logits
+        with start(model) as fresh:
+            fresh.feed_prompt([*ref.prompt[:75], *ref.prompt[100:]])
+            assert error(mixed, fresh.last_logits) < TOLERANCE
+
+
+# --- the references can tell right from wrong
+
+
+def halves(x: np.ndarray, n_head: int) -> np.ndarray:
+    """Q or K as if the converter had not permuted it."""
+    return x.reshape(n_head, -1, 2, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape)
+
+
+def unpermuted(model: TinyModel) -> None:
+    for name, x in model.tensors.items():
+        if found := re.search(r"attn_(q|k)\.", name):
+            model.tensors[name] = halves(x, 4 if found[1] == "q" else 2)
+
+
+def swapped(a: str, b: str) -> Callable[[TinyModel], None]:
+    def change(model: TinyModel) -> None:
+        t = model.tensors
+        for name in [name for name in t if a in name]:
+            other = name.replace(a, b)
+            t[name], t[other] = t[other], t[name]
+
+    return change
+
+
+def without(*parts: str) -> Callable[[TinyModel], None]:
+    def change(model: TinyModel) -> None:
+        for part in parts:
+            found = [name for name in (*model.tensors, *model.keys) if re.search(part, name)]
+            assert found
+            for name in found:
+                model.tensors.pop(name, None)
+                model.keys.pop(name, None)
+
+    return change
+
+
+def key(name: str, value: float) -> Callable[[TinyModel], None]:
+    return lambda model: model.set(name, value)
+
+
+MISTAKES: dict[str, tuple[str, Callable[[TinyModel], None]]] = {
+    "eps 1e-5 for 1e-6": ("llama-eps", key("attention.layer_norm_rms_epsilon", 1e-5)),
+    "eps 1e-6 for 1e-5": ("llama-mha-untied", key("attention.layer_norm_rms_epsilon", 1e-6)),
+    "Q and K not permuted": ("llama-gqa-tied", unpermuted),
+    "gate and up exchanged": ("llama-gqa-tied", swapped("ffn_gate", "ffn_up")),
+    "norms exchanged": ("llama-gqa-tied", swapped("attn_norm", "ffn_norm")),
+    "tied head for an own one": ("llama-mha-untied", without("^output.weight")),
+    "window one too small": ("llama-window", key("attention.sliding_window", 47)),
+    "window one too large": ("llama-window", key("attention.sliding_window", 49)),
+    "no window": ("llama-window", without("sliding_window")),
+    "YaRN without its attention factor": ("llama-rope-yarn", key("rope.scaling.yarn_attn_factor", 1.0)),
+    "YaRN as linear scaling": ("llama-rope-yarn", without("scaling.type")),
+    "YaRN, trained context ignored": ("llama-rope-yarn", without("original_context_length")),
+    "stated attention factor ignored": ("llama-rope-yarn-factor", without("yarn_attn_factor")),
+    "beta_fast ignored": ("llama-rope-yarn-factor", without("beta_fast")),
+    "beta_slow ignored": ("llama-rope-yarn-factor", without("beta_slow")),
+    "no linear scaling": ("llama-rope-linear", without("scaling.factor")),
+    "no frequency factors": ("llama-rope-llama3", without("rope_freqs")),
+    "RoPE base 1e4": ("llama-rope-theta", without("freq_base")),
+    "one expert for two": ("llama-moe", key("expert_used_count", 1)),
+    "three experts for two": ("llama-moe", key("expert_used_count", 3)),
+    **{
+        f"no {part} bias": ("llama-biases", without(f"{part}.bias"))
+        for part in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    },
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_noticed(mistake: str, tmp_path: Path) -> None:
+    name, change = MISTAKES[mistake]
+    ref = golden(name)
+    model = TinyModel.read(ref.path)
+    assert worst(model.write(tmp_path / "same.gguf"), ref) < TOLERANCE
+    change(model)
+    assert worst(model.write(tmp_path / "wrong.gguf"), ref) > 100 * TOLERANCE
