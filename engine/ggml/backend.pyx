@@ -10,9 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from libc.stdint cimport uintptr_t
 
-from engine.errors import DeviceError, OutOfMemoryError
+from engine.errors import DeviceError
 from engine.ggml import check
 from engine.ggml.check cimport not_null
 from engine.libggml.backend cimport (
