@@ -30,8 +30,21 @@ define pip
         /^ *(ERROR|error)/ {print "\n" $$0; fflush()} END {print " done"}'
 endef
 
+# On a terminal the server gets a process group of its own, so that Ctrl-C reaches it and not make: it ends
+# its streams and exits 0, where make would report an interrupt.
+define foreground
+import os, signal, sys
+if os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp():
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+endef
+export foreground
+
 serve: $(VENV)/installed
-	@exec "$(VENV)/bin/ggserve" serve $(ARGS)
+	@exec "$(RUN)" -c "$$foreground" "$(VENV)/bin/ggserve" serve $(ARGS)
 
 build: $(VENV)/installed
 
