@@ -44,6 +44,6 @@ def run(arguments: list[str]) -> int:
         context=options.context_size,
         kv_type=options.kv_type,
     )
-    text = json.dumps(found, indent=2, ensure_ascii=False) if options.json else render(found)
+    text = json.dumps(found, indent=2) if options.json else render(found)
     sys.stdout.write(text.rstrip("\n") + "\n")
     return 0

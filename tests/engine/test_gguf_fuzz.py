@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from engine.info import describe, render
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.gguf_builder import (
@@ -28,6 +27,7 @@ from support.mutate import Mutation, Workfile, every_byte, mutations
 
 from engine.errors import ModelError
 from engine.gguf import GGUFFile, validate_model
+from engine.info import describe, render
 
 STORIES = Path(__file__).parents[2] / "models" / "stories.gguf"
 

@@ -4,7 +4,6 @@ import pytest
 
 from engine.config import ModelParameters
 from engine.errors import ConfigError, DeviceError, OutOfMemoryError
-from engine.host import host_memory
 from engine.offload import DeviceInfo, Needs, Part, estimate_compute, human, plan, select_gpus
 
 GIB = 1 << 30
@@ -389,75 +388,3 @@ def test_compute_grows_with_what_it_depends_on():
     small = estimate_compute(**base)
     assert 4 * 512 * (8 * 2048 + 3 * 5632) < small < 100 << 20
     assert estimate_compute(**base, n_head=32, n_kv=4096) == small + 8 * 512 * 32 * 4096
-
-
-# -- memory of the host ----------------------------------------
-
-
-def fake_root(tmp_path, files):
-    for name, text in {
-        "proc/meminfo": "MemTotal: 1000 kB\nMemFree: 100 kB\nMemAvailable: 600 kB\n",
-        **files,
-    }.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return host_memory(tmp_path)
-
-
-def test_host_memory_without_cgroups(tmp_path):
-    assert fake_root(tmp_path, {}) == (600 << 10, 1000 << 10)
-
-
-def test_host_memory_of_an_old_kernel(tmp_path):
-    text = "MemTotal: 1000 kB\nMemFree: 100 kB\nCached: 200 kB\n"
-    assert fake_root(tmp_path, {"proc/meminfo": text}) == (300 << 10, 1000 << 10)
-
-
-def test_cgroup_v2(tmp_path):
-    """The strictest of all levels; cached files can be given back; `max` is no limit."""
-    files = {
-        "proc/self/cgroup": "0::/a/b\n",
-        "sys/fs/cgroup/a/b/memory.max": "max\n",
-        "sys/fs/cgroup/a/b/memory.current": "5000\n",
-        "sys/fs/cgroup/a/memory.max": "400000\n",
-        "sys/fs/cgroup/a/memory.current": "300000\n",
-        "sys/fs/cgroup/a/memory.stat": "anon 1\ninactive_file 50000\n",
-    }
-    assert fake_root(tmp_path, files) == (150_000, 400_000)
-
-
-def test_cgroup_v2_inside_a_container(tmp_path):
-    """The path is the host's, the mount shows only our own group."""
-    files = {
-        "proc/self/cgroup": "0::/../../docker/xyz\n",
-        "sys/fs/cgroup/memory.max": "200000\n",
-        "sys/fs/cgroup/memory.current": "250000\n",
-    }
-    assert fake_root(tmp_path, files) == (0, 200_000)
-
-
-def test_cgroup_v1(tmp_path):
-    files = {
-        "proc/self/cgroup": "5:cpu,cpuacct:/x\n4:memory:/x\n",
-        "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "300000\n",
-        "sys/fs/cgroup/memory/x/memory.usage_in_bytes": "100000\n",
-        "sys/fs/cgroup/memory/x/memory.stat": "total_inactive_file 40000\n",
-        "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
-        "sys/fs/cgroup/memory/memory.usage_in_bytes": "100000\n",
-    }
-    assert fake_root(tmp_path, files) == (240_000, 300_000)
-
-
-def test_systems_without_proc(tmp_path):
-    free, total = host_memory(tmp_path)
-    assert 0 < free <= total
-
-
-def test_this_machine():
-    free, total = host_memory()
-    assert 0 < free <= total
-    info = DeviceInfo.of(device("CPU", 5, "cpu"))
-    assert info.total == total
-    assert DeviceInfo.of(device("G", 5)).free == 5
-    assert DeviceInfo.of(DeviceInfo(name="G", backend="X", type="gpu", free=0, total=0), (7, 8)).free == 7

@@ -1,0 +1,87 @@
+"""Memory that the host gives us, read from made-up /proc and /sys trees."""
+
+from engine.host import host_memory
+from engine.plan import DeviceInfo
+
+
+def fake_root(tmp_path, files):
+    for name, text in {
+        "proc/meminfo": "MemTotal: 1000 kB\nMemFree: 100 kB\nMemAvailable: 600 kB\n",
+        **files,
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return host_memory(tmp_path)
+
+
+def test_host_memory_without_cgroups(tmp_path):
+    assert fake_root(tmp_path, {}) == (600 << 10, 1000 << 10)
+
+
+def test_host_memory_of_an_old_kernel(tmp_path):
+    text = "MemTotal: 1000 kB\nMemFree: 100 kB\nCached: 200 kB\n"
+    assert fake_root(tmp_path, {"proc/meminfo": text}) == (300 << 10, 1000 << 10)
+
+
+def test_cgroup_v2(tmp_path):
+    """The strictest of all levels; cached files can be given back; `max` is no limit."""
+    files = {
+        "proc/self/cgroup": "0::/a/b\n",
+        "sys/fs/cgroup/a/b/memory.max": "max\n",
+        "sys/fs/cgroup/a/b/memory.current": "5000\n",
+        "sys/fs/cgroup/a/memory.max": "400000\n",
+        "sys/fs/cgroup/a/memory.current": "300000\n",
+        "sys/fs/cgroup/a/memory.stat": "anon 1\ninactive_file 50000\n",
+    }
+    assert fake_root(tmp_path, files) == (150_000, 400_000)
+
+
+def test_cgroup_v2_inside_a_container(tmp_path):
+    """The path is the host's, the mount shows only our own group."""
+    files = {
+        "proc/self/cgroup": "0::/../../docker/xyz\n",
+        "sys/fs/cgroup/memory.max": "200000\n",
+        "sys/fs/cgroup/memory.current": "250000\n",
+    }
+    assert fake_root(tmp_path, files) == (0, 200_000)
+
+
+def test_cgroup_v1(tmp_path):
+    files = {
+        "proc/self/cgroup": "5:cpu,cpuacct:/x\n4:memory:/x\n",
+        "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "300000\n",
+        "sys/fs/cgroup/memory/x/memory.usage_in_bytes": "100000\n",
+        "sys/fs/cgroup/memory/x/memory.stat": "total_inactive_file 40000\n",
+        "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+        "sys/fs/cgroup/memory/memory.usage_in_bytes": "100000\n",
+    }
+    assert fake_root(tmp_path, files) == (240_000, 300_000)
+
+
+def test_systems_without_proc(tmp_path):
+    free, total = host_memory(tmp_path)
+    assert 0 < free <= total
+
+
+def test_this_machine():
+    free, total = host_memory()
+    assert 0 < free <= total
+
+
+def test_the_cpu_has_the_memory_of_the_host():
+    """ggml tells the physical total as free; devices that tell nothing share the host's memory."""
+
+    def info(**kw):
+        return DeviceInfo.of(DeviceInfo(name="D", backend="B", **kw), (7, 8))
+
+    cpu = info(type="cpu", free=100, total=100)
+    assert (cpu.free, cpu.total) == (7, 8)
+    silent = info(type="igpu", free=0, total=0)
+    assert (silent.free, silent.total) == (7, 8)
+    gpu = info(type="gpu", free=5, total=6)
+    assert (gpu.free, gpu.total) == (5, 6)
+    assert (
+        DeviceInfo.of(DeviceInfo(name="D", backend="B", type="cpu", free=1, total=1)).total
+        == host_memory()[1]
+    )
