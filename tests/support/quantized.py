@@ -1,8 +1,8 @@
 """Matrices in every block format that ggml computes with, and the floats that they mean.
 
-What the `gguf` package can quantize it does; the other formats get random blocks with sane scales, for
-any bits are valid there, and its `dequantize` (or, for two formats that it lacks, a line here) tells the
-truth independently of ggml.
+What the `gguf` package can quantize it does; two formats that it lacks are done here. The others get random
+blocks with sane scales, for any bits are valid there, and the package's `dequantize` tells the truth
+independently of ggml.
 """
 
 from __future__ import annotations
@@ -53,38 +53,54 @@ FORMATS = {
     "IQ4_XS": Format(23, 256, 136, 0),
     "IQ1_M": Format(29, 256, 56, -1),  # the scale's bits are spread over the block
     "NVFP4": Format(40, 64, 36, -1),  # four bytes of E4M3
-    "Q1_0": Format(41, 128, 18, 0),
-    "Q2_0": Format(42, 64, 18, 0),
+    "Q1_0": Format(41, 128, 18),
+    "Q2_0": Format(42, 64, 18),
 }
+HERE = ("Q1_0", "Q2_0")  # formats that the package lacks: one bit and two bits an element
 
 
 def dequantize(name: str, blocks: Bytes) -> Floats:
     """[…, bytes of a row] -> […, elements]."""
-    if name not in ("Q1_0", "Q2_0"):
+    if name not in HERE:
         return gguf.quants.dequantize(blocks, Q[name]).astype(np.float32)
     b = blocks.reshape(*blocks.shape[:-1], -1, FORMATS[name].size)
     scale = b[..., :2].copy().view(np.float16).astype(np.float32)
-    if name == "Q1_0":  # one bit: +scale or -scale
+    if name == "Q1_0":  # -scale or scale
         values = np.unpackbits(b[..., 2:], axis=-1, bitorder="little") * 2.0 - 1
-    else:  # two bits: -1, 0, 1 or 2
+    else:  # -1, 0, 1 or 2 times scale
         values = ((b[..., 2:, None] >> np.array([0, 2, 4, 6], np.uint8)) & 3).reshape(*b.shape[:-1], 64) - 1.0
     return (values * scale).reshape(*blocks.shape[:-1], -1).astype(np.float32)
+
+
+def _quantize_here(name: str, weights: Floats) -> Bytes:
+    w = weights.reshape(*weights.shape[:-1], -1, FORMATS[name].block)
+    scale = w.std(axis=-1, keepdims=True)
+    if name == "Q1_0":
+        codes = np.packbits(w > 0, axis=-1, bitorder="little")
+    else:
+        quads = np.clip(np.round(w / scale) + 1, 0, 3).astype(np.uint8).reshape(*w.shape[:-1], 16, 4)
+        codes = (quads << np.array([0, 2, 4, 6], np.uint8)).sum(axis=-1, dtype=np.uint8)
+    blocks = np.concatenate([scale.astype("<f2").view(np.uint8), codes], axis=-1)
+    return blocks.reshape(*weights.shape[:-1], -1)
 
 
 def quantize(name: str, weights: Floats, rng: np.random.Generator) -> tuple[bytes, Floats]:
     """(data in format `name`, what it means): near `weights`, or random with their deviation."""
     f = FORMATS[name]
     if f.scale is None:
-        blocks = gguf.quants.quantize(weights, Q[name])
         if name == "F16":
-            return blocks.tobytes(), blocks.astype(np.float32)
+            return weights.astype("<f2").tobytes(), weights.astype(np.float16).astype(np.float32)
+        blocks = _quantize_here(name, weights) if name in HERE else gguf.quants.quantize(weights, Q[name])
         return blocks.tobytes(), dequantize(name, blocks.view(np.uint8))
     shape = (*weights.shape[:-1], weights.shape[-1] // f.block, f.size)
     blocks = rng.integers(0, 256, shape, np.uint8)
     row = (*weights.shape[:-1], -1)
     _set_scales(name, blocks, np.ones(shape[:-1]))
     unit = dequantize(name, blocks.reshape(row)).std()
-    _set_scales(name, blocks, weights.std() / unit * rng.uniform(0.7, 1.3, shape[:-1]))
+    scales = weights.std() / unit * rng.uniform(0.7, 1.3, shape[:-1])
+    if name != "NVFP4":  # Codes of mean other than 0 would send every input into one direction.
+        scales *= rng.choice([-1, 1], shape[:-1])
+    _set_scales(name, blocks, scales)
     return blocks.tobytes(), dequantize(name, blocks.reshape(row))
 
 
