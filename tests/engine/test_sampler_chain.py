@@ -144,6 +144,10 @@ SETTINGS = [
     {"typical_p": 0.9, "top_p": 0.8},
     {"tfs_z": 0.4},
     {"tfs_z": 0.97, "top_p": 0.93},
+    {"top_k": 20, "tfs_z": 0.8},
+    {"tfs_z": 0.9, "typical_p": 0.6},
+    {"top_p": 0.6, "min_p": 0.1},
+    {"min_p": 0.05, "top_a": 0.3},
     {"top_k": 500, "tfs_z": 0.9, "typical_p": 0.7, "top_p": 0.93, "min_p": 0.01, "top_a": 0.01},
 ]
 
