@@ -19,7 +19,7 @@ from engine.ggml.tensor import F16, F32, Context, runs_on, type_id
 from engine.gguf import GGUFFile, validate_model
 from engine.graph import MASK_PAD, NODES_PER_LAYER
 from engine.inference import InferenceSession
-from engine.plan import DeviceInfo, Needs, Part, estimate_compute
+from engine.plan import DeviceInfo, Needs, Part, estimate_compute, human
 from engine.pool import CellPool
 from engine.prefix import PrefixIndex
 from engine.runner import Runner
@@ -76,6 +76,8 @@ class Model:
         self.max_batch_tokens = max(params.max_batch_tokens, params.parallel)
         self.n_threads = params.n_threads or usable_cpus()
 
+        if params.rpc:
+            raise DeviceError("this build has no RPC backend, so --rpc cannot be used")
         self.devices = {d.name: d for d in devices()}
         cpu = next(d for d in self.devices.values() if d.type == "cpu")
         kvcache.check_type(hp, params.kv_type)
@@ -101,6 +103,8 @@ class Model:
         )
         self._closing.append(self.cache)
         used = [d for d in dict.fromkeys(self.layer_devices) if d is not cpu]
+        if params.mlock:
+            self._lock_memory()
         self.backends = [*map(Backend, used), Backend(cpu, self.n_threads)]
         self._closing.extend(self.backends)
         self.sched = Sched(self.backends, 2 * (NODES_PER_LAYER * hp.n_layer + 64))
@@ -132,6 +136,15 @@ class Model:
         return Needs(
             input=parts[-1], layers=tuple(parts[: hp.n_layer]), output=parts[hp.n_layer], compute=compute
         )
+
+    def _lock_memory(self) -> None:
+        buffers = [b for b in (*self.weights.buffers, *self.cache.buffers) if b.type.device.type == "cpu"]
+        if not all([b.lock() for b in buffers]):
+            size = sum(b.size for b in buffers)
+            raise ConfigError(
+                f"mlock: the system does not let us lock {human(size)} of memory; "
+                "raise the limit (ulimit -l, LimitMEMLOCK) or leave --mlock out"
+            )
 
     def _candidates(self, slot: Slot) -> list[Any]:
         """Buffer types for a tensor, best first. The input embedding is looked up on the CPU."""

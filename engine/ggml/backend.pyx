@@ -17,7 +17,7 @@ from engine.ggml.check cimport not_null
 from engine.libggml.backend cimport (
     GGML_BACKEND_BUFFER_USAGE_WEIGHTS, GGML_BACKEND_DEVICE_TYPE_ACCEL, GGML_BACKEND_DEVICE_TYPE_CPU,
     GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU, GGML_BACKEND_DEVICE_TYPE_META,
-    get_extra_bufts_fn, ggml_backend_buffer_clear, ggml_backend_buffer_free, ggml_backend_buffer_get_size,
+    get_extra_bufts_fn, ggml_backend_buffer_clear, ggml_backend_buffer_free, ggml_backend_buffer_get_base, ggml_backend_buffer_get_size,
     ggml_backend_buffer_is_host, ggml_backend_buffer_set_usage, ggml_backend_buft_get_alignment,
     ggml_backend_buft_is_host, ggml_backend_buft_name, ggml_backend_dev_backend_reg,
     ggml_backend_dev_buffer_from_host_ptr, ggml_backend_dev_buffer_type, ggml_backend_dev_count,
@@ -26,6 +26,9 @@ from engine.libggml.backend cimport (
     ggml_backend_reg_name, set_n_threads_fn, set_threadpool_fn, threadpool_free_fn, threadpool_new_fn,
 )
 from engine.libggml.ggml cimport ggml_threadpool_params, ggml_threadpool_params_default, ggml_version
+
+cdef extern from "memory.h" namespace "ggserve" nogil:
+    bint lock_memory(void* address, size_t size)
 
 LIBRARY_DIR = Path(__file__).resolve().parent.parent / "lib"
 OWN_BACKENDS = ("clblast",)  # ggml loads the names it knows; these are ours
@@ -215,6 +218,12 @@ cdef class Buffer:
     def mark_weights(self):
         """Tell the scheduler that it holds weights, which decide where an operation runs."""
         ggml_backend_buffer_set_usage(self.ptr, GGML_BACKEND_BUFFER_USAGE_WEIGHTS)
+
+    def lock(self):
+        """Keep it from being swapped out. False where the system refuses, or it is not the CPU's memory."""
+        # Repacked weights are host memory too, although ggml does not call them so.
+        return self.type.device.type == "cpu" and lock_memory(
+            ggml_backend_buffer_get_base(self.ptr), ggml_backend_buffer_get_size(self.ptr))
 
     def clear(self):
         """Fill with zeros: NaNs left in unused KV cells would poison a masked softmax."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,3 +211,19 @@ def test_closed_model_refuses() -> None:
         model.start_session()
     with pytest.raises(engine.EngineError):
         session.feed_prompt("x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_mlock_locks_weights_and_cache() -> None:
+    def locked() -> int:
+        return int(
+            next(line for line in Path("/proc/self/status").open() if line.startswith("VmLck:")).split()[1]
+        )
+
+    before = locked()
+    try:
+        with load(mlock=True) as model:
+            size = model.weights.nbytes + model.cache.nbytes
+            assert (locked() - before) * 1024 >= size
+    except engine.ConfigError as error:  # a system that allows little says so, with the size
+        assert "ulimit -l" in str(error)
