@@ -206,7 +206,9 @@ class Scheduler:
                 session.cached_n = min(cached, session.n_prompt - 1)
                 self._counters.cached_tokens += session.cached_n
         pool, n_past = self.pool, session.n_past
-        n = min(session.n_pending, session.n_batch, budget)
+        # What was generated is computed again as it was the first time, one token at a time: kernels round
+        # differently for more rows, and a resumed or preempted session shall go on to the same text.
+        n = min(session.n_pending, session.n_batch, budget, max(session.n_prompt - n_past, 1))
         if n > pool.n_free:
             self.prefix.evict(n - pool.n_free)
             n = min(n, pool.n_free)
