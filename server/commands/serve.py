@@ -43,9 +43,9 @@ def run(arguments: list[str]) -> int:
         name: EngineClient(name, path, settings.model_parameters(), EngineOptions.from_settings(settings))
         for name, path in settings.models().items()
     }
+    sockets = listen(settings.host, settings.port)
     if not settings.listens_locally and not settings.api_keys():
         log.warning("anyone who reaches %s may use this server; --api-key-file closes it", settings.host)
-    sockets = listen(settings.host, settings.port)
     try:
         # The engine loads while the rest of the server is imported. With several, each may need what
         # memory the one before has left: they are started by the application.

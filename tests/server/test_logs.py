@@ -8,6 +8,7 @@ import logging
 import re
 
 import pytest
+from support.logging_state import restored_logging
 
 from server import logs
 from server.engine_process import _LineFormatter
@@ -16,21 +17,14 @@ from server.engine_process import _LineFormatter
 @pytest.fixture
 def logged():
     """Configure logging into a buffer; undone afterwards."""
-    names = ["", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "asyncio", "httpx", "httpcore"]
-    loggers = [logging.getLogger(name) for name in [*names, "multipart"]]
-    before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
 
     def configure(level: str, form: str) -> io.StringIO:
         buffer = io.StringIO()
         logs.configure(level, form, buffer)
         return buffer
 
-    yield configure
-    logging.captureWarnings(False)
-    for logger, level, handlers, propagate in before:
-        logger.setLevel(level)
-        logger.handlers[:] = handlers
-        logger.propagate = propagate
+    with restored_logging():
+        yield configure
 
 
 def test_text(logged):

@@ -1,0 +1,90 @@
+"""A real `ggserve serve` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-m", "server")
+
+
+def ggserve(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=ROOT, text=True, capture_output=True, timeout=120, **kwargs
+    )
+
+
+class ServerProcess:
+    """Start it, wait for its address, talk to it, stop it."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, "serve", "--port", "0", *arguments], cwd=ROOT, text=True, stderr=subprocess.PIPE
+        )
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.url = self.wait_for(r"on (http://\S+), ready")[1]
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            with self._changed:
+                self.lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self.lines.append("(end)")
+            self._changed.notify_all()
+
+    def wait_for(self, pattern: str, seconds: float = 60) -> re.Match[str]:
+        """The first log line, past or future, that matches."""
+        seen = 0
+        end = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                for line in self.lines[seen:]:
+                    if match := re.search(pattern, line):
+                        return match
+                seen = len(self.lines)
+                assert "(end)" not in self.lines, self.lines
+                assert self._changed.wait(end - time.monotonic()), f"no {pattern!r} in {self.lines}"
+
+    def get(self, path: str) -> dict:
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return json.load(answer)
+
+    def engine_pids(self) -> list[int]:
+        import psutil
+
+        return [child.pid for child in psutil.Process(self.process.pid).children()]
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Signal it and wait; the exit status."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        status = self.process.wait(60)
+        self._reader.join(10)
+        self.process.stderr.close()
+        return status
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.wait()
