@@ -116,8 +116,8 @@ class EngineChild:
 
 
 def _environment() -> dict[str, str]:
-    """Ours; a checkout that is not installed is made importable, as it is here."""
-    environment = dict(os.environ)
+    """Ours without the keys; a checkout that is not installed is made importable, as it is here."""
+    environment = {name: value for name, value in os.environ.items() if name != "GGSERVE_API_KEY"}
     if not {"site-packages", "dist-packages"} & set(_ROOT.parts):
         paths = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)

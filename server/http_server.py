@@ -23,6 +23,13 @@ from server.http_protocol import limited_protocol
 log = logging.getLogger("ggserve")
 
 
+def _url(sock: socket.socket) -> str:
+    """Where a client on this machine reaches `sock`."""
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class HttpServer(uvicorn.Server):
     """Serves until a signal or a load that fails. First signal: drain; second: leave.
 
@@ -37,6 +44,7 @@ class HttpServer(uvicorn.Server):
         began: float,
     ) -> None:
         self.settings, self.engines, self.sockets = settings, engines, sockets
+        self.url = _url(sockets[0])
         self.status = 0
         self._cut = 0  # streams that did not finish in time
         self._began = began
@@ -89,12 +97,6 @@ class HttpServer(uvicorn.Server):
         if self.settings.log_format == "text":
             sys.stderr.write(self.example())
             sys.stderr.flush()
-
-    @property
-    def url(self) -> str:
-        host, port = self.sockets[0].getsockname()[:2]
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def example(self) -> str:
         """A request to try."""

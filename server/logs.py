@@ -55,9 +55,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)  # ASCII only: control characters come out escaped
 
 
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what sys.stderr is at the moment: a progress bar stands in for it while it is shown."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
 def configure(level: str = "info", form: str = "text", stream: TextIO | None = None) -> None:
     """Send all records of this process to `stream` (stderr) in one form."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _StderrHandler() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

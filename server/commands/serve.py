@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 from engine.errors import ConfigError
 from server import logs, options
@@ -30,6 +32,21 @@ Ctrl-C or SIGTERM lets running streams finish; a second one does not."""
 
 
 def run(arguments: list[str]) -> int:
+    # Until the event loop takes the signals over, there is nothing to drain.
+    before = {number: signal.signal(number, _leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return serve(arguments)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
+
+
+def serve(arguments: list[str]) -> int:
+    """Check everything that can be checked, then load and serve; the exit status."""
     began = time.monotonic()
     parser = Parser("ggserve serve", "Serve models over HTTP with the OpenAI API and a few more.", EXAMPLES)
     options.add_options(parser, serve=True)
