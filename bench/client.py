@@ -57,12 +57,13 @@ def complete(port: int, ids: list[int], max_tokens: int, timeout: float = 600.0)
         while line := response.readline():
             if line.startswith(b"data: "):
                 events.append((time.perf_counter() - start, line[6:]))
-        return _read(events, time.perf_counter() - start, max_tokens)
+        return read(events, time.perf_counter() - start, max_tokens)
     finally:
         connection.close()
 
 
-def _read(events: list[tuple[float, bytes]], total: float, max_tokens: int) -> Answer:
+def read(events: list[tuple[float, bytes]], total: float, max_tokens: int) -> Answer:
+    """The answer that the data of these events, stamped with the time of their arrival, make up."""
     first = last = None
     usage, finish = {}, ""
     for at, line in events:

@@ -23,18 +23,19 @@ from bench.servers import Server, Settings
 
 MB = 1 << 20
 Rows = dict[str, float]
-# row: (title, unit, more is better)
-TITLES: dict[str, tuple[str, str, bool]] = {
-    "prompt_tps": ("prompt, {prompt} tokens", "tokens/s", True),
-    "generate_tps": ("generation, 1 stream", "tokens/s", True),
-    "ttft_ms": ("time to first token", "ms", False),
-    "streams_1": ("throughput, 1 stream", "tokens/s", True),
-    "streams_4": ("throughput, 4 streams", "tokens/s", True),
-    "streams_16": ("throughput, 16 streams", "tokens/s", True),
-    "rss_peak_mb": ("memory, peak RSS", "MB", False),
-    "pss_mb": ("memory, PSS", "MB", False),
-    "load_s": ("start until ready", "s", False),
-}
+
+
+def titles(args: argparse.Namespace) -> dict[str, tuple[str, str, bool]]:
+    """{row: (title, unit, more is better)}"""
+    return {
+        "prompt_tps": (f"prompt, {args.prompt} tokens", "tokens/s", True),
+        "generate_tps": ("generation, 1 stream", "tokens/s", True),
+        "ttft_ms": ("time to first token", "ms", False),
+        **{f"streams_{n}": (f"throughput, {n} streams", "tokens/s", True) for n in args.streams},
+        "rss_peak_mb": ("memory, peak RSS", "MB", False),
+        "pss_mb": ("memory, PSS", "MB", False),
+        "load_s": ("start until ready", "s", False),
+    }
 
 
 def measure(server: Server, rep: int, args: argparse.Namespace) -> Rows:
@@ -95,14 +96,11 @@ def table(model: str, values: dict[str, dict[str, list[float]]], args: argparse.
         + (f"{'ratio':>9}" if len(names) == 2 else "")
     )
     out = []
-    for row, (title, unit, more) in TITLES.items():
-        if row not in values[names[0]]:
-            continue
+    for row, (title, unit, more) in titles(args).items():
         medians = [statistics.median(values[n][row]) for n in names]
         ratio = None
         if len(names) == 2:
             ratio = medians[0] / medians[1] if more else medians[1] / medians[0]
-        title = title.format(prompt=args.prompt)
         line = f"{title:<28}{unit:<10}" + "".join(f"{m:>12.1f}" for m in medians)
         print(line + (f"{ratio:>8.2f}x" if ratio else ""))
         out.append(

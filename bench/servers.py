@@ -104,6 +104,8 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            print(f"the last lines of {self.name}'s log:\n{self.log()}", file=sys.stderr)
         self.stop()
 
     def _healthy(self) -> bool:

@@ -1,0 +1,82 @@
+"""The benchmark measures what it says: its models run, its client reads streams, its report is whole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engine
+from bench import client, random_model
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("kind", random_model.TYPES)
+def test_random_models_run_and_never_choose_a_control_token(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    random_model.write(path, random_model.SHAPES["tiny"], kind)
+    with engine.load(path, engine.ModelParameters(use_gpu=False, n_threads=1, kv_cells=512)) as model:
+        assert model.tokenizer.decode(model.tokenizer.encode(" tanu sire")).strip() == "tanu sire"
+        with model.start_session() as session:
+            session.feed_prompt(client.prompt(1, 40))
+            logits = session.last_logits
+    assert np.isfinite(logits).all()
+    assert (logits[: random_model.N_SPECIAL] == 0).all()
+    assert 0.1 < logits[random_model.N_SPECIAL :].std() < 10
+    assert logits.argmax() >= random_model.N_SPECIAL
+
+
+def test_prompts_differ_from_their_first_token_on() -> None:
+    prompts = [client.prompt(seed, 16) for seed in range(20)]
+    assert len({tuple(p) for p in prompts}) == 20
+    assert client.prompt(3, 16) == prompts[3]
+
+
+def test_an_answer_is_timed_by_its_events() -> None:
+    def event(**fields: object) -> bytes:
+        return json.dumps(fields).encode() + b"\n"
+
+    events = [
+        (0.1, event(choices=[{"text": "", "finish_reason": None}])),
+        (0.2, event(choices=[{"text": "a", "finish_reason": None}])),
+        (0.3, event(choices=[{"text": "b", "finish_reason": None}])),
+        (0.5, event(choices=[{"text": "", "finish_reason": "length"}])),
+        (0.6, event(choices=[], usage={"prompt_tokens": 7, "completion_tokens": 2})),
+        (0.7, b"[DONE]\n"),
+    ]
+    answer = client.read(events, 0.8, max_tokens=2)
+    assert answer == client.Answer(7, 2, first=0.2, last=0.5, total=0.8, cached=0, finish="length")
+    with pytest.raises(RuntimeError, match="2 tokens generated instead of 3"):
+        client.read(events, 0.8, max_tokens=3)
+    with pytest.raises(RuntimeError, match="no text"):
+        client.read(events[3:], 0.8, max_tokens=2)
+
+
+def test_a_run_on_our_server_alone(tmp_path: Path) -> None:
+    model = tmp_path / "tiny.gguf"
+    random_model.write(model, random_model.SHAPES["tiny"], "q8_0")
+    size = "--prompt 48 --generate 6 --streams 1 3 --context-size 256 --threads 1 --repetitions 1 --times 1"
+    command = [sys.executable, "-m", "bench", "--model", str(model), "--only", "ggserve", *size.split()]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    (report,) = (json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json"))
+    rows = {row["row"]: row["median"]["ggserve"] for row in report["results"][0]["rows"]}
+    assert set(rows) == {
+        "prompt_tps",
+        "generate_tps",
+        "ttft_ms",
+        "streams_1",
+        "streams_3",
+        "rss_peak_mb",
+        "pss_mb",
+        "load_s",
+    }
+    assert all(value > 0 for value in rows.values())
+    assert rows["rss_peak_mb"] > rows["pss_mb"] > 10  # two processes
