@@ -148,7 +148,7 @@ def test_debug_adds_the_traceback():
 
 
 def infer(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
-    return ggserve("infer", "-m", str(MODEL), "--temperature", "0", "--threads", "2", *arguments, **kwargs)
+    return ggserve("infer", "-m", str(MODEL), "--temperature", "0", "--threads", "1", *arguments, **kwargs)
 
 
 def test_infer_streams_text_and_nothing_else():

@@ -26,7 +26,7 @@ GREEDY = {"model": "stories", "temperature": 0}
 
 @pytest.fixture(scope="module")
 def server():
-    with ServerProcess("--threads", "2") as process:
+    with ServerProcess("--threads", "1") as process:
         yield process
         assert process.end() == 0
 
@@ -178,7 +178,7 @@ def test_errors_reach_the_official_client(client):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_exits_0(number):
-    with ServerProcess("--threads", "2") as server:
+    with ServerProcess("--threads", "1") as server:
         pids = server.engine_pids()
         client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
         first = threading.Event()
@@ -192,7 +192,7 @@ def test_a_signal_drains_and_exits_0(number):
         assert not any(re.search("Traceback|ERROR", line) for line in server.lines)
 
 
-LONG = ("--threads", "2", "--context-size", "100000", "--parallel", "1")
+LONG = ("--threads", "1", "--context-size", "100000", "--parallel", "1")
 
 
 def test_a_second_signal_does_not_wait():
