@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -28,15 +28,10 @@ from server.streams import EngineUnavailable
 log = logging.getLogger("ggserve")
 
 
-def create_app(
-    settings: Settings,
-    engines: Mapping[str, Engine],
-    on_load_failed: Callable[[str, Exception], None] | None = None,
-) -> FastAPI:
+def create_app(settings: Settings, engines: Mapping[str, Engine]) -> FastAPI:
     """The ASGI application that serves `engines`, which it starts and stops.
 
-    It answers from the first moment: /health tells the progress of loading. `on_load_failed` hears of a
-    model that cannot be loaded.
+    It answers from the first moment: /health tells the progress of loading.
     """
     metrics = Metrics(engines)
     # Texts are tokenised and templates rendered here: few at a time, for the engines need the processor, too.
@@ -45,14 +40,13 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
-        starting = [asyncio.create_task(_start(engine, on_load_failed)) for engine in engines.values()]
+        starting = asyncio.create_task(_start(engines))
         try:
             yield
         finally:
             state.stopping = True
-            for task in starting:
-                task.cancel()
-            await asyncio.gather(*starting, return_exceptions=True)
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
             # Streams were drained by the HTTP server before this: what still runs had its time.
             await asyncio.gather(*(engine.stop(0.0) for engine in engines.values()), return_exceptions=True)
             threads.shutdown(wait=False, cancel_futures=True)
@@ -87,10 +81,10 @@ def create_app(
     return app
 
 
-async def _start(engine: Engine, on_load_failed: Callable[[str, Exception], None] | None) -> None:
-    try:
-        await engine.start()
-    except Exception as error:
-        log.error("model '%s' cannot be loaded: %s", engine.name, error)
-        if on_load_failed is not None:
-            on_load_failed(engine.name, error)
+async def _start(engines: Mapping[str, Engine]) -> None:
+    """One after the other: what memory is free for the second is known when the first has its own."""
+    for engine in engines.values():
+        try:
+            await engine.start()
+        except Exception as error:
+            log.error("model '%s' cannot be loaded: %s", engine.name, error)

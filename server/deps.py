@@ -133,7 +133,6 @@ class ModelFacts:
     """What the HTTP side works out once per model."""
 
     template: ChatTemplate | TemplateFailed | None
-    max_piece: int  # bytes of the longest token: a longer text cannot fit n_ctx tokens
     names: TokenNames
     specials: re.Pattern[str]  # texts of special tokens
 

@@ -90,7 +90,7 @@ def _find_facts(tokenizer: Any, source: str | None) -> ModelFacts:
     specials = {tokenizer.token_text(i) for i in range(tokenizer.n_vocab) if tokenizer.is_special(i)}
     longest_first = sorted((text for text in specials if len(text) > 1), key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-    return ModelFacts(template, max(tokenizer.max_token_chars, 1), TokenNames(tokenizer), pattern)
+    return ModelFacts(template, TokenNames(tokenizer), pattern)
 
 
 async def prompt_tokens(prompt: str | Sequence[int], engine: Engine, state: State) -> list[int]:
@@ -115,8 +115,8 @@ async def tokenise(
     text: str, engine: Engine, state: State, param: str, add_special: bool = True
 ) -> list[int]:
     """Text → ids. What cannot fit in any case is refused before it is tokenised."""
-    least = -(-len(text) // (await facts_of(engine, state)).max_piece)
-    if least >= 4 * engine.n_ctx:  # normalisation may shorten a text, but not to a quarter
+    least = engine.tokenizer.min_tokens(text)
+    if least >= engine.n_ctx:
         raise bad_request(
             f"the prompt has at least {least} tokens, but a session holds at most {engine.n_ctx}; "
             "shorten it or raise --context-size",

@@ -62,7 +62,7 @@ class Budget:
                 todo.extend(item)
                 todo.extend(item.values())
             elif isinstance(item, Namespace):
-                todo.append(vars(item))
+                todo.append(object.__getattribute__(item, "_Namespace__attrs"))  # it hides even its dict
         self.step(weight // 8)
         return chars + 2 * weight
 

@@ -253,9 +253,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         budget.step()
         if isinstance(__obj, Macro):
             budget.text(__self.macro_text)
-        owner = getattr(__obj, "__self__", None)
+        method = getattr(__obj, "__wrapped__", __obj)  # Jinja wraps format() in one of its own
+        owner = getattr(method, "__self__", None)
         if isinstance(owner, str | bytes):
-            _check_method(owner, __obj.__name__, args)
+            _check_method(owner, method.__name__, args)
         result = super().call(__context, __obj, *args, **kwargs)
         if isinstance(result, str | list | dict):
             n = budget.measure(result)

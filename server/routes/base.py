@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
-from server.errors import bad_request
+from server.errors import ApiError, bad_request
 
 
 def read_json(body: bytes) -> Any:
@@ -24,6 +24,17 @@ def read_json(body: bytes) -> Any:
         raise bad_request(f"the body is not valid JSON: {error}", code="invalid_json") from None
 
 
+def check_content_type(header: str) -> None:
+    """Only JSON, for which browsers ask first: so a foreign web page cannot post here."""
+    kind, _, parameters = header.lower().partition(";")
+    kind = kind.strip()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        message = "send the body as JSON, with the header 'Content-Type: application/json'"
+        raise ApiError(415, message, code="unsupported_media_type")
+    if parameters.partition("charset=")[2].strip(' "') not in ("", "utf-8", "utf8", "us-ascii"):
+        raise ApiError(415, "JSON is taken in UTF-8 only", code="unsupported_media_type")
+
+
 class JsonRequest(Request):
     async def json(self) -> Any:
         return read_json(await self.body())
@@ -34,6 +45,7 @@ class JsonRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            check_content_type(request.headers.get("content-type", ""))
             return await handler(JsonRequest(request.scope, request.receive))
 
         return handle

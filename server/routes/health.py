@@ -18,7 +18,8 @@ def _state(engine: Engine) -> str:
     return "stalled" if engine.state == "ready" and engine.stalled else engine.state
 
 
-@router.api_route("/health", methods=["GET", "HEAD"], response_model=None)
+@router.get("/health", response_model=None)  # only described: the next one, added first, answers
+@router.api_route("/health", methods=["GET", "HEAD"], response_model=None, include_in_schema=False)
 @router.api_route("/v1/health", methods=["GET", "HEAD"], response_model=None, include_in_schema=False)
 async def health(state: StateDep) -> Response:
     """200 when every model answers; 503 while one loads, restarts, stalls or has failed. Needs no key."""

@@ -83,7 +83,9 @@ async def test_parts_of_text_are_joined():
     parts = [{"type": "text", "text": "A"}, {"type": "text", "text": "cat"}]
     async with client(engine) as http:
         await http.post(CHAT, json={"messages": [{"role": "user", "content": parts}]})
-    assert engine.seen[0].prompt == tokenizer().encode("<|user|>A\ncat<|end|><|assistant|>", parse_special=True)
+    assert engine.seen[0].prompt == tokenizer().encode(
+        "<|user|>A\ncat<|end|><|assistant|>", parse_special=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,9 +98,15 @@ async def test_parts_of_text_are_joined():
         ([{"content": "x"}], "messages[0].role"),
         ([{"role": "user", "content": 5}], "messages[0].content"),
         ([{"role": "user", "content": ["x"]}], "messages[0].content"),
-        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "messages[0].content"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+            "messages[0].content",
+        ),
         ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content"),
-        (user("a") + [{"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}], "messages[1].tool_calls"),
+        (
+            [*user("a"), {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}],
+            "messages[1].tool_calls",
+        ),
         ([{"role": "tool", "content": "x", "tool_call_id": "y"}], "messages[0].role"),
     ],
 )
@@ -111,7 +119,9 @@ async def test_bad_messages_are_named(messages, param):
 async def test_system_messages_that_the_template_drops_are_named():
     async with client() as http:
         body = (
-            await http.post(CHAT, json={"messages": [{"role": "system", "content": "Be brief"}, *user("A cat")]})
+            await http.post(
+                CHAT, json={"messages": [{"role": "system", "content": "Be brief"}, *user("A cat")]}
+            )
         ).json()
     assert body["warnings"] == ["messages[0] has no effect: the chat template leaves it out"]
 
@@ -131,7 +141,9 @@ async def test_messages_cannot_write_special_tokens():
 
 async def test_a_given_template_takes_the_place_of_the_models(tmp_path):
     file = tmp_path / "t.jinja"
-    file.write_text("{% for m in messages %}[{{ m.role }}:{{ m.content }}{{ extra }}]{% endfor %}", encoding="utf-8")
+    file.write_text(
+        "{% for m in messages %}[{{ m.role }}:{{ m.content }}{{ extra }}]{% endfor %}", encoding="utf-8"
+    )
     async with client(make_app(chat_template=str(file))) as http:
         body = {"messages": [{"role": "developer", "content": "é"}], "chat_template_kwargs": {"extra": "!"}}
         shown = (await http.post("/apply-template", json=body)).json()

@@ -38,7 +38,12 @@ async def test_usage_chunk_comes_last_and_others_say_null():
     async with client() as http:
         response = await http.post(
             COMPLETIONS,
-            json={"prompt": "Once", "stream": True, "max_tokens": 3, "stream_options": {"include_usage": True}},
+            json={
+                "prompt": "Once",
+                "stream": True,
+                "max_tokens": 3,
+                "stream_options": {"include_usage": True},
+            },
         )
     *chunks, last = events(response.text)
     assert all(chunk["usage"] is None for chunk in chunks)
@@ -144,7 +149,9 @@ async def test_stop_token_ids_are_no_part_of_the_text():
     little = ids(" little")[0]
     async with client() as http:
         body = (
-            await http.post(COMPLETIONS, json={"prompt": "Once", "stop_token_ids": [little], "return_tokens": True})
+            await http.post(
+                COMPLETIONS, json={"prompt": "Once", "stop_token_ids": [little], "return_tokens": True}
+            )
         ).json()
     choice = body["choices"][0]
     assert choice["text"] == " there was a"

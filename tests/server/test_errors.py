@@ -75,16 +75,34 @@ async def test_what_is_odd_but_sound_is_taken():
     assert len(engine.seen) == 5
 
 
-NUMBERS = (
-    "n max_tokens min_tokens logprobs seed top_k mirostat repeat_last_n batch_size n_batch timeout_ms temperature "
-    "top_p min_p typical_p top_a tfs_z mirostat_tau mirostat_eta repeat_penalty frequency_penalty presence_penalty"
-).split()
+INTEGERS = ["n", "max_tokens", "min_tokens", "logprobs", "seed", "top_k", "mirostat", "repeat_last_n"]
+INTEGERS += ["batch_size", "n_batch", "timeout_ms"]
+NUMBERS = [*INTEGERS, "temperature", "top_p", "min_p", "typical_p", "top_a", "tfs_z", "mirostat_tau"]
+NUMBERS += ["mirostat_eta", "repeat_penalty", "frequency_penalty", "presence_penalty"]
 
 
 @pytest.mark.parametrize("field", NUMBERS)
 async def test_numbers_at_their_limits(field):
     """Either a clean refusal that names the field, or an engine request within its bounds."""
-    values = [-(2**63), -(2**63) - 1, -2, -1, 0, 1, 2, 2**31 - 1, 2**31, 2**63, 2**64, 10**30, 1e308, "5", True, [], {}]
+    values = [
+        -(2**63),
+        -(2**63) - 1,
+        -2,
+        -1,
+        0,
+        1,
+        2,
+        2**31 - 1,
+        2**31,
+        2**63,
+        2**64,
+        10**30,
+        1e308,
+        "5",
+        True,
+        [],
+        {},
+    ]
     async with client() as http:
         for value in values:
             response = await http.post(COMPLETIONS, json={"prompt": "Once", field: value})
@@ -148,11 +166,27 @@ async def test_huge_counts_are_refused_before_work():
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
 )
-FIELDS = sorted({*NUMBERS, *WRONG, "suffix", "best_of", "user", "tools", "messages", "chat_template_kwargs", "top_logprobs"})
+FIELDS = sorted(
+    {
+        *NUMBERS,
+        *WRONG,
+        "suffix",
+        "best_of",
+        "user",
+        "tools",
+        "messages",
+        "chat_template_kwargs",
+        "top_logprobs",
+    }
+)
 
 
 async def test_any_json_is_answered():
@@ -203,7 +237,9 @@ async def test_wrong_routes_have_the_same_shape(method, path, status, allow):
 
     async with client() as http:
         url = httpx.URL("http://localhost", raw_path=path.encode())
-        response = await http.request(method, url, json={} if method in ("POST", "PUT", "PATCH", "BREW") else None)
+        response = await http.request(
+            method, url, json={} if method in ("POST", "PUT", "PATCH", "BREW") else None
+        )
     error_of(response, status)
     if allow is not None:
         assert sorted(response.headers["allow"].split(", ")) == sorted(allow.split(", "))
@@ -231,7 +267,11 @@ async def test_a_model_must_be_named_among_several():
 
 @pytest.mark.parametrize(
     ("state", "code", "retry"),
-    [("loading", "model_loading", "true"), ("failed", "engine_failed", "false"), ("stopped", "shutting_down", "true")],
+    [
+        ("loading", "model_loading", "true"),
+        ("failed", "engine_failed", "false"),
+        ("stopped", "shutting_down", "true"),
+    ],
 )
 async def test_engines_that_cannot_answer(state, code, retry):
     engine = FakeEngine()

@@ -16,7 +16,14 @@ BODY = b'{"prompt": "Once"}'
 
 @pytest.mark.parametrize(
     "kind",
-    [None, "", "text/plain", "application/x-www-form-urlencoded", "application/octet-stream", "multipart/form-data"],
+    [
+        None,
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/octet-stream",
+        "multipart/form-data",
+    ],
 )
 async def test_other_content_types(kind):
     async with client() as http:

@@ -98,11 +98,10 @@ def test_a_wrong_key(engine):
 def test_an_error_in_the_middle_of_a_stream(api, engine):
     engine.fail_after = 2
     stream = api.chat.completions.create(model="stories", messages=user("A cat"), stream=True)
-    text = ""
+    texts = []
     with pytest.raises(openai.APIError) as caught:
-        for chunk in stream:
-            text += chunk.choices[0].delta.content or ""
-    assert text == " there was"
+        texts.extend(chunk.choices[0].delta.content for chunk in stream)
+    assert "".join(texts) == " there was"
     assert caught.value.code == "internal_error"
 
 

@@ -110,7 +110,10 @@ async def test_a_client_that_left_is_logged_with_what_it_cost(caplog):
     engine = FakeEngine(delay_s=0.01, eos=False)
     engine.reply = [11] * 10_000
     with serving(make_app(engine)) as base:
-        async with httpx.AsyncClient(base_url=base) as http, http.stream("POST", COMPLETIONS, json=STREAM) as response:
+        async with (
+            httpx.AsyncClient(base_url=base) as http,
+            http.stream("POST", COMPLETIONS, json=STREAM) as response,
+        ):
             async for _ in response.aiter_lines():
                 break
         await until(lambda: any("status=499" in r.getMessage() for r in caplog.records), "a line with 499")

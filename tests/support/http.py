@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-
 from support.fake_engine import FakeEngine, make_app
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -16,7 +15,9 @@ JSON = {"content-type": "application/json"}
 
 
 @asynccontextmanager
-async def client(app: Any = None, host: str = "localhost", **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def client(
+    app: Any = None, host: str = "localhost", **options: Any
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of `app` (or of a new one around a FakeEngine), whose lifespan it runs."""
     if app is None or isinstance(app, FakeEngine):
         app = make_app(app)

@@ -1,0 +1,244 @@
+"""The application as a whole: which routes there are, who may call them, ids, log lines, life."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import httpx
+import pytest
+from support.fake_engine import FakeEngine, make_app
+from support.http import CHAT, COMPLETIONS, client, error_of, user
+
+from server.auth import PUBLIC
+
+pytestmark = pytest.mark.asyncio
+KEYED = {"api_key": ["sesame", "second-key"]}
+GOOD = {"authorization": "Bearer sesame"}
+
+
+def routes(app) -> list[tuple[str, str]]:
+    """Every method and path that the application answers to, from the tree that it routes by."""
+    found = []
+
+    def walk(parent):
+        for route in parent.routes:
+            if hasattr(route, "methods"):
+                found.extend((method, route.path) for method in route.methods)
+            else:
+                walk(getattr(route, "original_router", route))
+
+    walk(app)
+    return found
+
+
+async def test_every_route_is_closed_without_a_key_except_the_public_ones():
+    app = make_app(**KEYED)
+    listed = routes(app)
+    assert {path for _, path in listed} >= {
+        COMPLETIONS,
+        CHAT,
+        "/health",
+        "/metrics",
+        "/v1/requests/{id}",
+        "/docs",
+    }
+    async with client(app) as http:
+        for method, path in listed:
+            response = await http.request(method, path.replace("{id:path}", "x").replace("{id}", "x"))
+            if path in PUBLIC:
+                assert response.status_code == 200, path
+            else:
+                assert response.status_code == 401, (method, path)
+        assert error_of(await http.get("/no/such/route"), 401)["code"] == "invalid_api_key"
+    # A new public route needs a decision: name it here, too.
+    assert {"/", "/health", "/v1/health"} == PUBLIC
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([], 401),
+        ([("authorization", "Bearer sesame")], 200),
+        ([("authorization", "bearer sesame")], 200),
+        ([("authorization", "Bearer   sesame ")], 200),
+        ([("authorization", "Bearer second-key")], 200),
+        ([("x-api-key", "sesame")], 200),
+        ([("x-api-key", "sesame"), ("authorization", "Bearer wrong")], 200),
+        ([("authorization", "Bearer wrong")], 401),
+        ([("authorization", "Bearer sesam")], 401),
+        ([("authorization", "Bearer sesamee")], 401),
+        ([("authorization", "Bearer ")], 401),
+        ([("authorization", "Bearer")], 401),
+        ([("authorization", "")], 401),
+        ([("authorization", "sesame")], 401),
+        ([("authorization", "Basic sesame")], 401),
+        ([("authorization", "Bearer sesame"), ("authorization", "Bearer wrong")], 401),
+        ([("x-api-key", "sesame"), ("x-api-key", "wrong")], 401),
+        ([("x-api-key", "")], 401),
+        ([("cookie", "sesame")], 401),
+        ([("authorization", b"Bearer \xff\xfe")], 401),
+    ],
+)
+async def test_keys(headers, status, caplog):
+    caplog.set_level("INFO")
+    async with client(make_app(**KEYED)) as http:
+        response = await http.get("/v1/models", headers=headers)
+    assert response.status_code == status
+    if status == 401:
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert error_of(response, 401)["type"] == "authentication_error"
+    assert "sesame" not in response.text + caplog.text
+
+
+async def test_no_body_is_read_without_a_key():
+    async def never():
+        raise AssertionError("the body was read")
+        yield b""
+
+    async with client(make_app(**KEYED)) as http:
+        response = await http.post(COMPLETIONS, content=never(), headers={"content-type": "application/json"})
+    error_of(response, 401)
+
+
+async def test_cors_is_off_unless_configured():
+    preflight = {"origin": "https://chat.example", "access-control-request-method": "POST"}
+    async with client(make_app(**KEYED)) as http:
+        refused = await http.options(COMPLETIONS, headers=preflight)
+    assert "access-control-allow-origin" not in refused.headers
+    app = make_app(**KEYED, cors_origins=["https://chat.example"])
+    async with client(app) as http:
+        allowed = await http.options(
+            COMPLETIONS,
+            headers={**preflight, "access-control-request-headers": "authorization, content-type"},
+        )
+        other = await http.options(COMPLETIONS, headers={**preflight, "origin": "https://evil.example"})
+        answer = await http.get("/v1/models", headers={**GOOD, "origin": "https://chat.example"})
+        foreign = await http.get("/v1/models", headers={**GOOD, "origin": "https://evil.example"})
+    assert allowed.status_code == 200
+    assert allowed.headers["access-control-allow-origin"] == "https://chat.example"
+    assert "access-control-allow-credentials" not in allowed.headers
+    assert other.status_code == 400
+    assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+    assert "access-control-allow-origin" not in foreign.headers
+
+
+@pytest.mark.parametrize("given", ["abc", "A.b_c-9", "x" * 128])
+async def test_request_ids_are_returned(given, caplog):
+    caplog.set_level("INFO", logger="ggserve.access")
+    async with client() as http:
+        response = await http.get("/v1/models", headers={"x-request-id": given})
+    assert response.headers["x-request-id"] == given
+    assert caplog.records[-1].fields["request_id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "a\tb", "é", "a;b", '"', "%0a"])
+async def test_other_request_ids_are_replaced(given):
+    async with client() as http:
+        response = await http.get("/nothing", headers={"x-request-id": given.encode()})
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
+
+
+async def test_one_log_line_per_request(caplog):
+    caplog.set_level("INFO", logger="ggserve.access")
+    asked = []
+    async with client(FakeEngine(n_ctx=16)) as http:
+        for body in ({"prompt": "Once"}, {"prompt": "Once", "stream": True}, {"prompt": [9] * 99}, {"n": 5}):
+            asked.append(await http.post(COMPLETIONS, json=body))
+        asked.append(await http.get("/a%0ab%1b[31m"))
+        asked.append(await http.get("/health", headers={"host": "evil.example"}))
+    records = [record for record in caplog.records if record.name == "ggserve.access"]
+    assert (
+        [r.fields["status"] for r in records]
+        == [a.status_code for a in asked]
+        == [200, 200, 400, 400, 404, 403]
+    )
+    for record in records:
+        assert "\n" not in record.getMessage()
+        assert "\x1b" not in record.getMessage()
+        assert record.fields["ms"] >= 0
+    for record in records[:2]:
+        assert record.fields["prompt_n"] == 2
+        assert record.fields["predicted_n"] == 15
+        assert record.fields["finish"] == "stop"
+        assert record.fields["ttft_ms"] >= 0
+
+
+async def test_engines_start_and_stop_with_the_application():
+    engine = FakeEngine()
+    engine.state = "loading"
+
+    async def start():
+        engine.state = "ready"
+
+    engine.start = start
+    app = make_app(engine)
+    async with client(app) as http:
+        assert (await http.get("/health")).json()["status"] == "ok"
+    assert engine.state == "stopped"
+
+
+async def test_engines_start_one_after_the_other():
+    order = []
+
+    class Slow(FakeEngine):
+        async def start(self):
+            order.append(f"{self.name} begins")
+            await asyncio.sleep(0.01)
+            order.append(f"{self.name} ready")
+            if self.name == "one":
+                raise RuntimeError("cannot")
+
+    app = make_app({name: Slow(name=name) for name in ("one", "two")})
+    async with client(app):
+        await asyncio.sleep(0.1)
+    assert order == ["one begins", "one ready", "two begins", "two ready"]
+
+
+async def test_stopping_ends_running_requests():
+    engine = FakeEngine(delay_s=0.05)
+    app = make_app(engine)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
+        async with app.router.lifespan_context(app):
+            whole = asyncio.create_task(http.post(COMPLETIONS, json={"prompt": "Once"}))
+            stream = asyncio.create_task(http.post(COMPLETIONS, json={"prompt": "Once", "stream": True}))
+            for _ in range(200):
+                if len(engine.seen) == 2 and all(info.n_generated for info in engine.requests()):
+                    break
+                await asyncio.sleep(0.01)
+        assert error_of(await whole, 503)["code"] == "shutting_down"
+        assert '"code":"shutting_down"' in (await stream).text
+        late = await http.post(COMPLETIONS, json={"prompt": "Once"})
+        assert error_of(late, 503)["code"] == "shutting_down"
+        assert (await http.get("/health")).json()["status"] == "stopping"
+
+
+async def test_the_description_of_the_api():
+    async with client() as http:
+        described = (await http.get("/openapi.json")).json()
+        docs = await http.get("/docs")
+    assert docs.status_code == 200
+    body = described["paths"][COMPLETIONS]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    fields = described["components"]["schemas"][body["$ref"].rsplit("/", 1)[1]]["properties"]
+    for name in (
+        "prompt",
+        "batch_size",
+        "n_batch",
+        "min_p",
+        "mirostat",
+        "timeout_ms",
+        "cache_prompt",
+        "logit_bias",
+    ):
+        assert fields[name].get("description"), name
+    assert "ChatReply" in described["components"]["schemas"]
+    assert described["paths"][CHAT]["post"]["responses"]["429"]
+
+
+async def test_no_state_is_shared_between_applications():
+    one, two = make_app(FakeEngine(" one")), make_app(FakeEngine(" two"))
+    async with client(one) as a, client(two) as b:
+        for http, text in ((a, " one"), (b, " two")):
+            body = (await http.post(CHAT, json={"messages": user("x")})).json()
+            assert body["choices"][0]["message"]["content"] == text
+            assert 'route="/v1/chat/completions",status="200"} 1.0' in (await http.get("/metrics")).text

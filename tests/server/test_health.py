@@ -1,0 +1,83 @@
+"""GET /health and GET /v1/models."""
+
+from __future__ import annotations
+
+import pytest
+from support.fake_engine import FakeEngine, make_app
+from support.http import client, error_of
+
+pytestmark = pytest.mark.asyncio
+
+
+async def health_of(*engines: FakeEngine):
+    async with client(make_app({engine.name: engine for engine in engines})) as http:
+        response = await http.get("/health")
+        again = await http.get("/v1/health")
+        head = await http.head("/health")
+    assert response.json() == again.json()
+    assert head.status_code == response.status_code
+    return response.status_code, response.json()
+
+
+def engine(name="stories", state="ready", **attributes) -> FakeEngine:
+    found = FakeEngine(name=name)
+    found.state = state
+    for key, value in attributes.items():
+        setattr(found, key, value)
+    return found
+
+
+async def test_ready():
+    status, body = await health_of(engine(info={"placement": ["CPU"] * 4, "path": "/secret/x.gguf"}))
+    assert status == 200
+    assert body == {
+        "status": "ok",
+        "models": {"stories": {"state": "ready", "restarts": 0, "placement": ["CPU"] * 4}},
+    }
+
+
+async def test_loading_tells_how_far():
+    status, body = await health_of(engine(state="loading", progress=0.25, info=None, detail="weights"))
+    assert status == 503
+    assert body["status"] == "loading"
+    assert body["progress"] == 0.25
+    assert body["models"]["stories"] == {
+        "state": "loading",
+        "restarts": 0,
+        "progress": 0.25,
+        "detail": "weights",
+    }
+
+
+@pytest.mark.parametrize(
+    ("attributes", "status"),
+    [
+        ({"state": "restarting"}, "restarting"),
+        ({"state": "failed"}, "failed"),
+        ({"stalled": True}, "stalled"),
+        ({"state": "stopped"}, "stopped"),
+    ],
+)
+async def test_what_cannot_answer(attributes, status):
+    code, body = await health_of(engine("one"), engine("two", **attributes), engine("three", state="loading"))
+    assert code == 503
+    assert body["status"] == status  # the worst of them
+    assert body["models"]["one"]["state"] == "ready"
+    assert body["models"]["two"]["state"] == status
+
+
+async def test_models():
+    app = make_app({name: engine(name) for name in ("a", "org/b:c")})
+    async with client(app) as http:
+        listed = (await http.get("/v1/models")).json()
+        one = (await http.get("/v1/models/org/b:c")).json()
+        none = await http.get("/v1/models/org")
+    assert listed["object"] == "list"
+    assert [model["id"] for model in listed["data"]] == ["a", "org/b:c"]
+    assert one == listed["data"][1]
+    assert one["object"] == "model"
+    assert isinstance(one["created"], int)
+    assert isinstance(one["owned_by"], str)
+    assert one["meta"]["n_ctx"] == 512
+    assert "secret" not in str(listed)
+    assert error_of(none, 404)["code"] == "model_not_found"

@@ -1,0 +1,110 @@
+"""GET /metrics."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support.fake_engine import FakeEngine, make_app, serving
+from support.http import COMPLETIONS, client, events
+
+pytestmark = pytest.mark.asyncio
+
+
+async def scrape(http) -> dict[str, float]:
+    """Sample name, with its labels but the model's → value."""
+    response = await http.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found = {}
+    for family in text_string_to_metric_families(response.text):
+        for sample in family.samples:
+            labels = ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()) if k != "model")
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+async def test_totals_equal_the_sum_of_usage():
+    async with client(FakeEngine(cached_n=1)) as http:
+        usages = []
+        for body in (
+            {"prompt": "Once"},
+            {"prompt": ["Once", [5, 6]], "n": 2},
+            {"prompt": "x", "max_tokens": 2},
+        ):
+            usages.append((await http.post(COMPLETIONS, json=body)).json()["usage"])
+            options = {"stream": True, "stream_options": {"include_usage": True}}
+            usages.append(events((await http.post(COMPLETIONS, json={**body, **options})).text)[-1]["usage"])
+        found = await scrape(http)
+    assert found["ggserve_prompt_tokens_total"] == sum(u["prompt_tokens"] for u in usages)
+    assert found["ggserve_predicted_tokens_total"] == sum(u["completion_tokens"] for u in usages)
+    assert found["ggserve_cached_tokens_total"] == sum(
+        u["prompt_tokens_details"]["cached_tokens"] for u in usages
+    )
+    assert found["ggserve_requests_total{method=POST,route=/v1/completions,status=200}"] == 6
+    assert found["ggserve_first_token_seconds_count"] == 12
+    made = sum(u["completion_tokens"] for u in usages)
+    assert found["ggserve_token_gap_seconds_count"] == made - 12
+
+
+async def test_requests_by_route_and_status():
+    async with client() as http:
+        await http.get("/some/path")
+        await http.get("/another/path")
+        await http.get("/v1/models/nothing")
+        await http.request("BREW", "/health", content=b"x")
+        await http.post(COMPLETIONS, json={})
+        found = await scrape(http)
+    assert found["ggserve_requests_total{method=GET,route=other,status=404}"] == 2
+    assert found["ggserve_requests_total{method=GET,route=/v1/models/{id:path},status=404}"] == 1
+    assert found["ggserve_requests_total{method=other,route=/health,status=405}"] == 1
+    assert found["ggserve_requests_total{method=POST,route=/v1/completions,status=400}"] == 1
+
+
+async def test_engine_numbers_and_their_restarts():
+    engine = FakeEngine()
+    async with client(engine) as http:
+        engine.stats.running, engine.stats.waiting = 3, 2
+        engine.stats.cells_used, engine.stats.cells_cached = 100, 50
+        engine.stats.steps, engine.stats.preemptions = 1000, 4
+        found = await scrape(http)
+        assert found["ggserve_running"] == 3
+        assert found["ggserve_waiting"] == 2
+        assert found["ggserve_cells_total"] == 4096
+        assert found["ggserve_cells_used"] == 100
+        assert found["ggserve_cells_cached"] == 50
+        assert found["ggserve_steps_total"] == 1000
+        assert found["ggserve_engine_ready"] == 1
+        engine.stats.steps, engine.stats.running, engine.restarts = 10, 0, 1  # a new process counts anew
+        engine.state = "restarting"
+        found = await scrape(http)
+        assert found["ggserve_steps_total"] == 1010
+        assert found["ggserve_running"] == 0
+        assert found["ggserve_engine_restarts_total"] == 1
+        assert found["ggserve_engine_ready"] == 0
+        engine.stats.steps = 30
+        assert (await scrape(http))["ggserve_steps_total"] == 1030
+
+
+async def test_clients_that_leave_are_counted_and_nothing_stays():
+    engine = FakeEngine(delay_s=0.02)
+    app = make_app(engine)
+    with serving(app) as base:
+        async with httpx.AsyncClient(base_url=base, timeout=0.1) as hasty:
+            asked = [
+                hasty.post(COMPLETIONS, json={"prompt": "Once", "stream": i % 2 == 0}) for i in range(40)
+            ]
+            await asyncio.gather(*asked, return_exceptions=True)
+        async with httpx.AsyncClient(base_url=base) as http:
+            done = await http.post(COMPLETIONS, json={"prompt": "Once"})
+            assert done.status_code == 200
+            for _ in range(200):
+                found = await scrape(http)
+                left = found.get("ggserve_requests_total{method=POST,route=/v1/completions,status=499}", 0)
+                if left == len(engine.seen) - 1 and not found["ggserve_running"]:
+                    break
+                await asyncio.sleep(0.02)
+            assert found["ggserve_running"] == 0
+            assert left == len(engine.seen) - 1
+            assert (await http.get("/v1/requests")).json()["data"] == []

@@ -1,0 +1,84 @@
+"""POST /tokenize, /detokenize, /apply-template; GET /props and /slots."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fake_engine import FakeEngine, make_app, tokenizer
+from support.http import CHAT, client, error_of, user
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_there_and_back():
+    texts: list[str] = []
+
+    @settings(max_examples=60, deadline=None, database=None)
+    @given(st.text(max_size=20))
+    def gather(text):
+        texts.append(text)
+
+    gather()
+    async with client() as http:
+        for text in texts:
+            tokens = (await http.post("/tokenize", json={"content": text, "parse_special": False})).json()[
+                "tokens"
+            ]
+            assert tokens == tokenizer().encode(text, add_special=False)
+            back = (await http.post("/detokenize", json={"tokens": tokens})).json()
+            assert back == {"content": text}
+
+
+async def test_options():
+    async with client() as http:
+
+        async def ask(**body):
+            return (await http.post("/tokenize", json=body)).json()["tokens"]
+
+        bare = await ask(content="a<|end|>")
+        assert await ask(content="a<|end|>", add_special=True) == [tokenizer().bos_id, *bare]
+        assert len(await ask(content="a<|end|>", parse_special=False)) > len(bare)
+        pieces = await ask(content="é<|end|>", with_pieces=True)
+    assert [piece["piece"] for piece in pieces] == [[0xC3], [0xA9], "<|end|>"]
+    assert [piece["id"] for piece in pieces][-1] == tokenizer().eot_id
+
+
+async def test_refusals():
+    async with client() as http:
+        for body in ({}, {"content": 5}, {"content": None}, {"content": ["a"]}):
+            assert error_of(await http.post("/tokenize", json=body), 400)["param"] == "content"
+        for tokens in (None, "x", [-1], ["1"], [1.0], [True], [2048], [2**40]):
+            assert error_of(await http.post("/detokenize", json={"tokens": tokens}), 400)["param"] == "tokens"
+        assert (await http.post("/detokenize", json={"tokens": []})).json() == {"content": ""}
+        assert (await http.post("/detokenize", json={"tokens": [133]})).json() == {"content": "\ufffd"}
+        warned = (await http.post("/tokenize", json={"content": "a", "odd": 1})).json()
+        assert warned["warnings"] == ["odd has no effect"]
+        error_of(await http.post("/tokenize", json={"content": "a", "model": "x"}), 404)
+
+
+async def test_the_template_gives_what_chat_computes():
+    engine = FakeEngine()
+    talk = [*user("A cat"), {"role": "assistant", "content": "Yes."}, *user("More")]
+    async with client(engine) as http:
+        prompt = (await http.post("/apply-template", json={"messages": talk})).json()["prompt"]
+        await http.post(CHAT, json={"messages": talk})
+        bare = (
+            await http.post("/apply-template", json={"messages": talk, "add_generation_prompt": False})
+        ).json()
+    assert engine.seen[0].prompt == tokenizer().encode(prompt, add_special=False, parse_special=True)
+    assert bare["prompt"] + "<|assistant|>" == prompt
+
+
+async def test_props_and_slots():
+    engine = FakeEngine(delay_s=0.05)
+    async with client(make_app(engine, parallel=3)) as http:
+        props = (await http.get("/props")).json()
+        slots = (await http.get("/slots")).json()
+        error_of(await http.get("/props?model=x"), 404)
+    assert props["total_slots"] == 3
+    assert props["default_generation_settings"]["n_ctx"] == 512
+    assert props["chat_template"] == tokenizer().chat_template
+    assert props["bos_token"] == "<s>"
+    assert [slot["id"] for slot in slots] == [0, 1, 2]
+    assert not any(slot["is_processing"] for slot in slots)
