@@ -47,7 +47,8 @@ GOOD = [
     {% set x %}a{{ messages|length }}b{% endset %}{{ x }}""",
     """{{ messages[0].content.startswith('Be') }} {{ 'x' in 'xyz' }} {{ none is none }} {{ tools is none }}
     {% if not undefined_thing %} ok{% endif %} {{ '%s-%d' % ('a', 5) }} {{ 'a {} b'.format(3) }}""",
-    """{% set a = namespace(x=1) %}{% set b = namespace(y=[a, a]) %}{% macro m(n) %}{{ n.y[0].x }}{% endmacro %}
+    """{% set a = namespace(x=1) %}
+    {% set b = namespace(y=[a, a]) %}{% macro m(n) %}{{ n.y[0].x }}{% endmacro %}
     {{ m(b) }}{% set c = [b, {'k': b}] %}{{ c | length }}""",
     """{% for k, v in {'b': 1, 'a': 2} | dictsort %}{{ k }}={{ v }};{% endfor %}
     {% for k, v in {'x': 1}.items() %}{{ k }}{% endfor %}{{ range(3) | list }}{{ (1, 2) }}
