@@ -40,7 +40,7 @@ def test_kill_9_in_mid_stream_four_streams_go_on(loop, tmp_path):
             prompts = [[i] for i in range(4)]
             streams = [client.generate(request(f"r{i}", prompt, 120)) for i, prompt in enumerate(prompts)]
             tasks = [asyncio.create_task(collect(stream)) for stream in streams]
-            await until(lambda: client.requests()[0].n_generated > 20)
+            await until(lambda: all(info.n_generated > 20 for info in client.requests()))
             kill(client)
             await until(lambda: client.state == "restarting")
             late = asyncio.create_task(collect(client.generate(request("late", [9], 10))))
