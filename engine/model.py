@@ -110,7 +110,9 @@ class Model:
         self.sched = Sched(self.backends, 2 * (NODES_PER_LAYER * hp.n_layer + 64))
         self._closing.append(self.sched)
         self.attention = [self._attention_kind(i) for i in range(hp.n_layer)]
-        self.runner = Runner(arch, self.cache, self.sched, self.attention, self.max_batch_tokens)
+        self.runner = Runner(
+            arch, self.cache, self.sched, self.attention, self.max_batch_tokens, self.weights.row_multiple
+        )
         self.runner.reserve(params.parallel)
         self.pool = CellPool(self.n_cells)
         self.prefix = PrefixIndex(self.pool)

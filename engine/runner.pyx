@@ -37,6 +37,7 @@ cdef class Runner:
     cdef object arch, cache, step
     cdef list attention
     cdef bint masked
+    cdef readonly int row_multiple
     cdef Sched sched
     cdef PagedAttention paged
     cdef tuple shape
@@ -47,10 +48,11 @@ cdef class Runner:
     cdef const float* rows
     cdef int n_rows
 
-    def __init__(self, arch, cache, Sched sched not None, list attention not None, int max_batch_tokens):
+    def __init__(self, arch, cache, Sched sched not None, list attention not None, int max_batch_tokens,
+                 int row_multiple=1):
         self.arch, self.cache, self.sched, self.attention = arch, cache, sched, attention
         self.n_vocab, self.n_cells = arch.hp.n_vocab, cache.n_cells
-        self.max_batch_tokens = max_batch_tokens
+        self.max_batch_tokens, self.row_multiple = max_batch_tokens, row_multiple
         self.paged = PagedAttention(len(attention))
         self.masked = any(kind != "paged" for kind in attention)
         self.shape = ()
@@ -139,7 +141,24 @@ cdef class Runner:
                 n_outputs += 1
         if not 0 < <int>self.tokens.size() <= self.max_batch_tokens:
             raise EngineError(f"a batch of {self.tokens.size()} tokens; the limit is {self.max_batch_tokens}")
+        self._pad()
         return n_outputs
+
+    cdef void _pad(self) noexcept:
+        # Products of repacked weights take rows by fours and the rest one by one, each with a pass over the
+        # weights: two or three left over are cheaper as four. The last row is simply computed again.
+        cdef int n = <int>self.tokens.size(), rest = n % self.row_multiple
+        cdef Sequence again
+        if rest * 2 < self.row_multiple or n - rest + self.row_multiple > self.max_batch_tokens:
+            return
+        again = self.paged.sequences.back()
+        again.n_past += again.n_new - 1
+        again.n_new = 1
+        for again.row in range(n, n - rest + self.row_multiple):
+            self.tokens.push_back(self.tokens.back())
+            self.positions.push_back(self.positions.back())
+            self.cells.push_back(self.cells.back())
+            self.paged.sequences.push_back(again)
 
     cdef int _span(self, int n_cells) noexcept:
         # A length that stays the same for many steps, so that the graph can be used again.
