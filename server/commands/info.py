@@ -31,9 +31,8 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("--kv-type", metavar="TYPE", default="f16", help="for the estimate (default: f16)")
     options = parser.parse_args(arguments)
-    from engine.info import describe, render
-
     from engine.config import KV_TYPES
+    from engine.info import describe, render
 
     if options.kv_type not in KV_TYPES:
         parser.error(f"--kv-type must be one of {', '.join(KV_TYPES)}")
