@@ -15,6 +15,14 @@ from matplotlib import pyplot as plt
 COLOURS = ("#2a6fbb", "#c0c4cc", "#8a6fbb")
 
 
+def _label(row: dict[str, Any]) -> str:
+    return row["title"] + ("" if row["more_is_better"] else "\n(less is better)")
+
+
+def _value(x: float, unit: str) -> str:
+    return f"{x:.0f} {unit}" if x >= 100 else f"{x:.3g} {unit}"
+
+
 def draw(report: dict[str, Any], path: Path) -> Path:
     """Bars relative to the last server (the peer), labelled with the absolute figures."""
     results = report["results"]
@@ -28,16 +36,15 @@ def draw(report: dict[str, Any], path: Path) -> Path:
             y = [r + (i - (len(names) - 1) / 2) * height for r in range(len(rows))]
             x = [row["median"][name] / row["median"][base] for row in rows]
             bars = ax.barh(y, x, height, label=name, color=COLOURS[i % len(COLOURS)])
-            ax.bar_label(
-                bars, [f"{row['median'][name]:.4g} {row['unit']}" for row in rows], padding=3, fontsize=7
-            )
+            shown = [_value(row["median"][name], row["unit"]) for row in rows]
+            ax.bar_label(bars, shown, padding=3, fontsize=7)
         ax.axvline(1, color="black", linewidth=0.6)
-        ax.set_yticks(range(len(rows)), [row["title"] for row in rows], fontsize=8)
+        ax.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=8)
         ax.invert_yaxis()
         ax.margins(x=0.25)
         ax.set_title(result["model"], fontsize=9)
         ax.set_xlabel(f"relative to {names[-1]}", fontsize=8)
-    axes[0][0].legend(fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper right", fontsize=8)
     machine, settings = report["machine"], report["settings"]
     figure.suptitle(f"{machine['cpu']}, {settings['threads']} threads, {report['time']}", fontsize=9)
     figure.tight_layout()

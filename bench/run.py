@@ -108,6 +108,7 @@ def table(model: str, values: dict[str, dict[str, list[float]]], args: argparse.
                 "row": row,
                 "title": title,
                 "unit": unit,
+                "more_is_better": more,
                 "ratio": ratio,
                 "median": dict(zip(names, medians, strict=True)),
                 "values": {n: values[n][row] for n in names},
