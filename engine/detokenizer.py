@@ -1,4 +1,4 @@
-"""From tokens, one at a time, to text that can be sent: whole characters, and nothing that may be a stop string."""
+"""From tokens, one at a time, to text that can be sent: whole characters, and no part of a stop string."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class TokenBytes(Protocol):
 class Detokenizer:
     """The text of a growing sequence. A character that several tokens spell appears with its last one.
 
-    skip_special: control tokens contribute nothing. All pushes and the flush joined are the bytes of all tokens
-    decoded at once, with U+FFFD for what is not UTF-8.
+    skip_special: control tokens contribute nothing. All pushes and the flush together are the bytes of all
+    tokens decoded at once, with U+FFFD for what is not UTF-8.
     """
 
     def __init__(self, tokenizer: TokenBytes, *, skip_special: bool = True) -> None:
@@ -41,8 +41,8 @@ class StopMatcher:
     """Finds the first of several strings in text that comes in pieces.
 
     The match that is complete first wins, and of those that end together the longest; text before it is
-    returned. How the text was split does not matter. An Aho-Corasick automaton: each character costs constant
-    time however many strings there are, and what is held back is exactly the longest tail that begins a string.
+    returned. How the text was split does not matter. This is an Aho-Corasick automaton: each character costs
+    constant time however many strings there are, and exactly the longest tail that begins one is held back.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -58,7 +58,7 @@ class StopMatcher:
         self._held = ""
 
     def push(self, text: str) -> tuple[str, str | None]:
-        """(text that can be sent now, the stop string found or None). Nothing is to be pushed after a match."""
+        """(text that can be sent now, the stop string found or None). A match is the end: push no more."""
         state, edges = self._state, self._next
         if len(edges) == 1:
             return text, None

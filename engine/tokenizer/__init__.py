@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 
 from engine.gguf import GGUFFile
-from engine.tokenizer import bpe as _bpe  # noqa: F401  (registers its kinds)
-from engine.tokenizer import spm as _spm  # noqa: F401
 from engine.tokenizer.base import Tokenizer
+from engine.tokenizer.bpe import BPETokenizer
+from engine.tokenizer.spm import SPMTokenizer
 
 __all__ = ["Tokenizer", "load_tokenizer"]
+
+Tokenizer.kinds.update(llama=SPMTokenizer, gpt2=BPETokenizer, gemma4=BPETokenizer)
 
 
 def load_tokenizer(source: str | os.PathLike[str] | GGUFFile) -> Tokenizer:

@@ -31,17 +31,20 @@ class Tokenizer(ABC):
         self.fim_mid_id, self.fim_pad_id = special.get("fim_mid"), special.get("fim_pad")
         self.fim_rep_id, self.fim_sep_id = special.get("fim_rep"), special.get("fim_sep")
         self.eog_ids = vocabulary.eog_ids
-        self.add_bos: bool = gguf.get_bool("tokenizer.ggml.add_bos_token", add_bos) and self.bos_id is not None
-        self.add_eos: bool = gguf.get_bool("tokenizer.ggml.add_eos_token", add_eos) and self.eos_id is not None
+        add_bos = gguf.get_bool("tokenizer.ggml.add_bos_token", add_bos)
+        add_eos = gguf.get_bool("tokenizer.ggml.add_eos_token", add_eos)
+        self.add_bos = add_bos and self.bos_id is not None
+        self.add_eos = add_eos and self.eos_id is not None
         self.chat_template: str | None = gguf.get_str("tokenizer.chat_template", None)
         self.add_space_prefix = False
         self._specials = SpecialTokens(vocabulary)
         self._bytes: list[bytes | None] = [None] * self.n_vocab
-        self.max_token_chars = max(map(len, vocabulary.pieces))
+        self._max_chars = max(map(len, vocabulary.pieces))  # that one token can stand for
+        self._shortens = bool(vocabulary.lstrip or vocabulary.rstrip)
 
     @staticmethod
     def from_gguf(gguf: GGUFFile) -> Tokenizer:
-        """The tokenizer that the file describes. Raises ModelError, or UnsupportedModelError naming the kind."""
+        """The tokenizer that the file describes. Raises ModelError, also for kinds that we do not have."""
         kind = gguf.get_str("tokenizer.ggml.model")
         if kind not in Tokenizer.kinds:
             raise UnsupportedModelError(
@@ -71,6 +74,11 @@ class Tokenizer(ABC):
             ids.append(self.eos_id)
         return ids
 
+    def min_tokens(self, text: str) -> int:
+        """About the fewest tokens that `text` can become, without encoding it: what is far too long for a
+        session can be refused in no time. 0 where the vocabulary may shorten text before it is encoded."""
+        return 0 if self._shortens else len(text) // self._max_chars
+
     @abstractmethod
     def _encode(self, fragments: list[Fragment]) -> list[int]:
         """Tokens of all fragments in order."""
@@ -86,7 +94,7 @@ class Tokenizer(ABC):
         return data.decode("utf-8", "replace")
 
     def token_bytes(self, token: int, *, special: bool = False) -> bytes:
-        """What a token contributes to text: nothing if it is a control token, unless `special` asks for it."""
+        """What a token contributes to text: nothing if it is a control token, unless `special` asks."""
         self._check(token)
         if special and self.vocabulary.is_special(token):
             return self.vocabulary.pieces[token].encode()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from operator import methodcaller
 
@@ -18,6 +20,10 @@ from engine.tokenizer.special import Fragment
 from engine.tokenizer.vocab import TokenType, Vocabulary
 
 log = logging.getLogger(__name__)
+
+# Its threads, one per core, would compete with the engine's, and it complains on stderr when a process that
+# used them forks.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 SPACE = "▁"
 _NEVER_TEXT = frozenset((TokenType.UNKNOWN, TokenType.CONTROL))
@@ -44,22 +50,25 @@ class BPETokenizer(Tokenizer):
         self._pre = pre
         self._pipeline = Pipeline(_model(gguf, vocabulary, pre))
         if pre.nfc:
-            self._pipeline.normalizer = normalizers.NFC()
-        elif not pre.byte_level:
+            self._max_chars *= 4  # composed from as many
+        if not pre.byte_level:
             self._pipeline.normalizer = normalizers.Replace(" ", SPACE)
-        steps = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
-        if pre.byte_level:
-            steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
-        self._pipeline.pre_tokenizer = pre_tokenizers.Sequence(steps)
+        self._pipeline.pre_tokenizer = splitter(pre)
+        self._long_numbers = None
+        if pre.digits:
+            long = Regex(f"{pre.digits}{{{_DIGITS_AT_ONCE + 1},}}")
+            self._long_numbers = pre_tokenizers.Split(long, "isolated")
 
     @classmethod
     def _build(cls, gguf: GGUFFile, vocabulary: Vocabulary) -> BPETokenizer:
         return cls(gguf, vocabulary, _pre_tokenizer(vocabulary))
 
     def _encode(self, fragments: list[Fragment]) -> list[int]:
+        if self._pre.nfc:
+            fragments = [f if isinstance(f, int) or f.isascii() else _composed(f) for f in fragments]
         if self._pre.newlines:
             fragments = list(self._newline_tokens(fragments))
-        if self._pre.digits:
+        if self._long_numbers:
             fragments = list(self._cut_numbers(fragments))
         texts = [fragment for fragment in fragments if isinstance(fragment, str)]
         # encode_batch_fast: without offsets, and without the interpreter lock.
@@ -82,20 +91,20 @@ class BPETokenizer(Tokenizer):
                 yield part if token is None else token
 
     def _cut_numbers(self, fragments: list[Fragment]) -> Iterator[Fragment]:
-        """Long numbers in pieces of whole groups, counted from the right: the same groups in linear time."""
+        """Numbers of absurd length in pieces of whole groups, from the right. See `PreTokenizer.digits`."""
         for fragment in fragments:
-            if isinstance(fragment, int):
+            if isinstance(fragment, int) or self._long_numbers is None:
                 yield fragment
                 continue
-            start = 0
-            for match in re.finditer(rf"\d{{{_DIGITS_AT_ONCE + 1},}}", fragment):
-                cut = match.start() + (match.end() - match.start()) % _DIGITS_AT_ONCE
-                while cut < match.end():
-                    if cut > start:
-                        yield fragment[start:cut]
-                    start, cut = cut, cut + _DIGITS_AT_ONCE
-            if start < len(fragment):
-                yield fragment[start:]
+            for part, _ in self._long_numbers.pre_tokenize_str(fragment):
+                if len(part) <= _DIGITS_AT_ONCE or not all(unicodedata.category(c)[0] == "N" for c in part):
+                    yield part
+                    continue
+                first = len(part) % _DIGITS_AT_ONCE
+                if first:
+                    yield part[:first]
+                for start in range(first, len(part), _DIGITS_AT_ONCE):
+                    yield part[start : start + _DIGITS_AT_ONCE]
 
     def _normal_bytes(self, piece: str) -> bytes:
         if not self._pre.byte_level:
@@ -104,6 +113,30 @@ class BPETokenizer(Tokenizer):
             return bytes([BYTE_ALPHABET[c] for c in piece])
         except KeyError:  # not in the alphabet: an added token, spelled as it is
             return piece.encode()
+
+
+# Text in a language has a handful of marks on a letter. Sorting them, part of composing, is quadratic.
+_TOO_MANY_MARKS = pre_tokenizers.Split(Regex(r"\p{M}{100,}"), "isolated")
+
+
+def _composed(text: str) -> str:
+    """NFC, but for marks in absurd number."""
+    parts = (part for part, _ in _TOO_MANY_MARKS.pre_tokenize_str(text))
+    return "".join([part if _is_marks(part) else unicodedata.normalize("NFC", part) for part in parts])
+
+
+def _is_marks(part: str) -> bool:
+    return len(part) >= 100 and all(unicodedata.category(c)[0] == "M" for c in part)
+
+
+def splitter(pre: PreTokenizer) -> pre_tokenizers.PreTokenizer:
+    """Cuts text into words, and spells them in the vocabulary's alphabet."""
+    steps: list[pre_tokenizers.PreTokenizer] = [
+        pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns
+    ]
+    if pre.byte_level:
+        steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+    return pre_tokenizers.Sequence(steps)
 
 
 def _pre_tokenizer(vocabulary: Vocabulary) -> PreTokenizer:
@@ -130,24 +163,23 @@ def _model(gguf: GGUFFile, vocabulary: Vocabulary, pre: PreTokenizer) -> models.
     types = vocabulary.types
     # Control tokens are not in reach of plain text, whatever the merges say.
     pieces = {piece: i for piece, i in vocabulary.ids.items() if types[i] not in _NEVER_TEXT}
-    options = {"ignore_merges": pre.ignore_merges, "byte_fallback": not pre.byte_level}
-    if len(set(texts)) == len(texts):
-        try:
-            return models.BPE(pieces, [(left, right) for left, _, right in map(_AT_SPACE, texts)], **options)
-        except Exception as error:  # tokenizers raises nothing more precise
-            log.debug("%s: %s", printable(gguf.path), error)
-    # Merges that occur twice count where they come first; those of unknown pieces do not count.
-    sound = [
-        (left, right) for left, right in dict.fromkeys(map(_pair, texts))
-        if left in pieces and right in pieces and left + right in pieces
-    ]
-    log.warning(
-        "%s: %d of %d merges occur twice or name unknown pieces",
-        printable(gguf.path), len(texts) - len(sound), len(texts),
-    )
+    # Merges that occur twice count where they come first; those of unknown pieces (tokenizers panics at them)
+    # do not count.
+    unique = texts if len(set(texts)) == len(texts) else list(dict.fromkeys(texts))
+    merges = [(a, b) for a, _, b in map(_AT_SPACE, unique) if a in pieces and b in pieces and a + b in pieces]
+    if len(merges) < len(texts):
+        pairs = map(_pair, unique)
+        merges = [(a, b) for a, b in pairs if a in pieces and b in pieces and a + b in pieces]
+        if len(merges) < len(texts):
+            log.warning(
+                "%s: left out %d of %d merges, which occur twice or name unknown pieces",
+                printable(gguf.path),
+                len(texts) - len(merges),
+                len(texts),
+            )
     try:
-        return models.BPE(pieces, sound, **options)
-    except Exception as error:
+        return models.BPE(pieces, merges, ignore_merges=pre.ignore_merges, byte_fallback=not pre.byte_level)
+    except Exception as error:  # tokenizers raises nothing more precise
         raise ModelError(f"{printable(gguf.path)}: the vocabulary cannot be used: {error}") from error
 
 
@@ -158,7 +190,3 @@ def _pair(text: str) -> tuple[str, str]:
     """A merge, written as two pieces around a space. The first piece may start with one."""
     left, _, right = text[1:].partition(" ")
     return text[:1] + left, right
-
-
-Tokenizer.kinds["gpt2"] = BPETokenizer
-Tokenizer.kinds["gemma4"] = BPETokenizer

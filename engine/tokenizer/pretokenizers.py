@@ -1,9 +1,10 @@
-r"""How `gpt2` vocabularies cut text into words, by `tokenizer.ggml.pre`.
+# ruff: noqa: RUF001  (letters that look like others are what this is about)
+"""How `gpt2` vocabularies cut text into words, by `tokenizer.ggml.pre`.
 
-Names and patterns are facts of the models, as llama.cpp's converter names them. Where llama.cpp spells a pattern
-differently because its regex engine lacks Unicode classes, the pattern here is that of the model's own tokenizer.
-Patterns apply one after the other, each to what the ones before left in one piece; text that no pattern matches
-is a piece as well.
+Names and patterns are facts of the models, under the names that llama.cpp's converter gave them. Where
+llama.cpp approximates a pattern, because its regex engine lacks Unicode classes, the pattern here is that of
+the model's own tokenizer. Patterns apply one after the other, each to what those before left in one piece;
+text that no pattern matches is a piece as well.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ LLAMA3 = rf"{_CONTRACTIONS}|{_START}\p{{L}}+|\p{{N}}{{1,3}}|{_SYMBOLS}|{_BLANKS}
 QWEN2 = rf"{_CONTRACTIONS}|{_START}\p{{L}}+|\p{{N}}|{_SYMBOLS}|{_BLANKS}"
 QWEN35 = rf"{_CONTRACTIONS}|{_START}[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_BLANKS}"
 DEEPSEEK3 = (
-    rf"{_ASCII_SYMBOL}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_BLANKS}"
+    rf"{_ASCII_SYMBOL}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
+    rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_BLANKS}"
 )
-BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"  # noqa: RUF001
+BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 
 
 def _cased(after: str, number: str, upper: str = f"[{_UPPER}]", lower: str = f"[{_LOWER}]") -> str:
@@ -67,7 +69,7 @@ _SPACE_RUNS = "|".join(rf"\s{{{n}}}(?!\S)" for n in (512, 256, 128, 64, 32, 16, 
 class PreTokenizer:
     """One way to cut text into words.
 
-    byte_level: pieces are spelled in GPT-2's byte alphabet; else in UTF-8 with `▁` for spaces and byte tokens.
+    byte_level: pieces are spelled in GPT-2's byte alphabet, else as text with `▁` for spaces and byte tokens.
     nfc: text is composed first. ignore_merges: a word that is a token is not merged up to it.
     digits: the pattern of numbers that are cut into groups of three from the right, a quadratic pattern for
     regex engines on long numbers: the tokenizer cuts those before.
@@ -183,8 +185,8 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
         (
             r"[\r\n]",
             rf"\s?[{_LETTERS}]+",
-            r"\s?[!-/:-~！-／：-～‘-‟　-。]+",  # noqa: RUF001
-            r"\s+$",
+            r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+            r"(?<!\s)\s+$",  # the look-behind only saves the engine quadratic time
             _HAN,
             r"\p{N}+",
         )
@@ -199,7 +201,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     ),
     "youtu": PreTokenizer(
         (
-            "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|" + _CJK,  # noqa: RUF001
+            "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|" + _CJK,
             _cased(f"{_CONTRACTIONS}?", r"\p{N}"),
         ),
         ignore_merges=True,
@@ -207,7 +209,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     "afmoe": PreTokenizer(
         (
             r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
-            r"[一-鿿㐀-䶿\x{F900}-\x{FAFF}぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-힯ᄀ-ᇿ]+",  # noqa: RUF001
+            r"[一-鿿㐀-䶿\x{F900}-\x{FAFF}぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-힯ᄀ-ᇿ]+",
             DEEPSEEK3,
         ),
         digits=r"\p{N}",

@@ -67,9 +67,9 @@ class _Finder:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = {text for text in texts if text}
-        self._lengths: dict[str, set[int]] = {}  # by the first two characters
+        self._by_head: dict[str, dict[int, set[str]]] = {}  # first two characters → length → strings
         for text in self._texts:
-            self._lengths.setdefault(text[:2], set()).add(len(text))
+            self._by_head.setdefault(text[:2], {}).setdefault(len(text), set()).add(text)
         first = "".join(sorted({text[0] for text in self._texts}))
         self._first = re.compile(f"[{re.escape(first)}]") if first else None
 
@@ -77,14 +77,17 @@ class _Finder:
         found: set[str] = set()
         if self._first is None:
             return found
+        wanted = dict(self._by_head)  # what is found need not be looked for again
         for match in self._first.finditer(text):
             start = match.start()
             head = text[start : start + 2]
-            for lengths in (self._lengths.get(head, ()), self._lengths.get(head[0], ())):
-                for length in lengths:
-                    candidate = text[start : start + length]
-                    if candidate in self._texts:
-                        found.add(candidate)
-            if len(found) == len(self._texts):
-                break
+            for key in (head, head[0]) if len(head) > 1 else (head,):
+                lengths = wanted.get(key)
+                if not lengths:
+                    continue
+                new = {c for n, texts in lengths.items() if (c := text[start : start + n]) in texts}
+                if new:
+                    found |= new
+                    left = {n: texts - new for n, texts in lengths.items()}
+                    wanted[key] = {n: texts for n, texts in left.items() if texts}
         return found

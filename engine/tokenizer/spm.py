@@ -1,8 +1,8 @@
-"""Kind `llama`: SentencePiece's BPE. The pair whose joined piece has the best score is merged, leftmost first.
+"""Kind `llama`: SentencePiece's BPE. The pair whose joined piece scores best is merged, leftmost first.
 
-Not on Hugging Face's BPE, which ranks pairs: here pieces are ranked, so equal ranks are the rule (`a`+`aa` and
-`aa`+`a`), position decides among them, and characters without a token take part in merges. Pieces never join
-across the border of a word, so words are encoded alone and remembered.
+Not on Hugging Face's BPE, which ranks pairs: here pieces are ranked, so equal ranks are the rule (`a`+`aa`
+and `aa`+`a`) and position decides among them; and characters without a token take part in merges. Where no
+piece reaches over the border of a word, words are encoded alone and remembered.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ class SPMTokenizer(Tokenizer):
         super().__init__(gguf, vocabulary, add_bos=True, add_eos=False)
         self.add_space_prefix = gguf.get_bool("tokenizer.ggml.add_space_prefix", True)
         self._squeeze = gguf.get_bool("tokenizer.ggml.remove_extra_whitespaces", False)
+        self._shortens = self._shortens or self._squeeze
         types, pieces = vocabulary.types, vocabulary.pieces
         self._ids = {piece: i for piece, i in vocabulary.ids.items() if types[i] not in _NEVER_TEXT}
         scores = vocabulary.scores or [0.0] * len(pieces)
-        # Smallest is merged first. A single character is never the result of a merge.
-        self._rank = {piece: -scores[i] for piece, i in self._ids.items() if len(piece) > 1}
+        # Equal scores are equal ranks; the smallest is merged first. One character is never a result.
+        order = {score: r for r, score in enumerate(sorted(set(scores), reverse=True))}
+        self._rank = {piece: order[scores[i]] for piece, i in self._ids.items() if len(piece) > 1}
         self._byte_ids = self._bytes_to_ids(vocabulary)
         across = any(SPACE in piece.lstrip(SPACE) for piece in self._rank)
         self._words = None if across else re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
@@ -84,28 +86,31 @@ class SPMTokenizer(Tokenizer):
     def _merge(self, text: str) -> list[int]:
         """Tokens of one word; O(n log n). The symbol that starts at character i has `size[i]` characters."""
         n = len(text)
-        rank = self._rank
-        size = [1] * n  # 0: swallowed by a symbol to the left
+        rank = self._rank.get
+        size = [1] * n
         before = list(range(-1, n - 1))
-        queue = [(r, i, 2) for i in range(n - 1) if (r := rank.get(text[i : i + 2])) is not None]
+        # Rank of the symbol at i joined with the next one, -1: no piece. A single character has no rank.
+        pair = [rank(text[i : i + 2], -1) for i in range(n)]
+        queue = [r * n + i for i, r in enumerate(pair) if r >= 0]
         heapify(queue)
         while queue:
-            _, left, length = heappop(queue)
-            right = left + size[left]
-            if not size[left] or right >= n or size[left] + size[right] != length:
+            r, left = divmod(heappop(queue), n)
+            if pair[left] != r:
                 continue  # one of the two was merged with another since
-            size[left], size[right] = length, 0
-            after = left + length
+            right = left + size[left]
+            after = right + size[right]
+            size[left], pair[left], pair[right] = after - left, -1, -1
             if after < n:
                 before[after] = left
-                joined = length + size[after]
-                if (r := rank.get(text[left : left + joined])) is not None:
-                    heappush(queue, (r, left, joined))
+                r = rank(text[left : after + size[after]], -1)
+                if r >= 0:
+                    pair[left] = r
+                    heappush(queue, r * n + left)
             first = before[left]
             if first >= 0:
-                joined = size[first] + length
-                if (r := rank.get(text[first : first + joined])) is not None:
-                    heappush(queue, (r, first, joined))
+                pair[first] = r = rank(text[first:after], -1)
+                if r >= 0:
+                    heappush(queue, r * n + first)
         ids: list[int] = []
         start = 0
         while start < n:
@@ -128,6 +133,3 @@ class SPMTokenizer(Tokenizer):
 
     def _normal_bytes(self, piece: str) -> bytes:
         return piece.replace(SPACE, " ").encode()
-
-
-Tokenizer.kinds["llama"] = SPMTokenizer

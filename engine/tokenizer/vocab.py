@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (DeepSeek's tokens have full-width bars)
 """The vocabulary of a GGUF file: pieces, types, special ids. What every kind of tokenizer has in common."""
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ END_OF_TURN = (
     "<EOT>",
     "_<EOT>",
     "[EOT]",
-    "<｜end▁of▁sentence｜>",  # noqa: RUF001
+    "<｜end▁of▁sentence｜>",
     "<end_of_utterance>",
 )
 END_OF_MESSAGE = ("<|eom_id|>",)
@@ -45,7 +46,7 @@ FILL_IN_MIDDLE = {
         "<|fim_prefix|>",
         "<fim-prefix>",
         "<fim_prefix>",
-        "<｜fim▁begin｜>",  # noqa: RUF001
+        "<｜fim▁begin｜>",
         "<PRE>",
         "▁<PRE>",
         "<|code_prefix|>",
@@ -55,7 +56,7 @@ FILL_IN_MIDDLE = {
         "<|fim_suffix|>",
         "<fim-suffix>",
         "<fim_suffix>",
-        "<｜fim▁hole｜>",  # noqa: RUF001
+        "<｜fim▁hole｜>",
         "<SUF>",
         "▁<SUF>",
         "<|code_suffix|>",
@@ -65,7 +66,7 @@ FILL_IN_MIDDLE = {
         "<|fim_middle|>",
         "<fim-middle>",
         "<fim_middle>",
-        "<｜fim▁end｜>",  # noqa: RUF001
+        "<｜fim▁end｜>",
         "<MID>",
         "▁<MID>",
         "<|code_middle|>",
@@ -92,8 +93,8 @@ END_OF_GENERATION = (
 )
 # Structure of the harmony format that a client must see.
 SHOWN = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
-# These are also ordinary markup, and plain pieces of some vocabularies (Qwen 2 has `</s>`): they are what they
-# look like only if the file does not call them normal.
+# These are also ordinary markup, and plain pieces of some vocabularies (Qwen 2 has `</s>`): there, where the
+# file calls them normal, they are text. llama.cpp ends generation at them all the same.
 MARKUP = frozenset(("</s>", "<PRE>", "<SUF>", "<MID>", "<PAD>", "<REPO>", "[PAD]", "[EOS]"))
 WELL_KNOWN = (*END_OF_GENERATION, *(text for texts in FILL_IN_MIDDLE.values() for text in texts), *SHOWN)
 
@@ -161,7 +162,8 @@ class Vocabulary:
 
 def _special_ids(gguf: GGUFFile, kind: str, types: list[int], known: dict[str, int]) -> dict[str, int]:
     """Ids by name: from the file, else by the kind's convention, else by a well-known text."""
-    names = {"prefix": "fim_pre", "suffix": "fim_suf", "middle": "fim_mid", "unknown": "unk", "separator": "sep"}
+    names = {"prefix": "fim_pre", "suffix": "fim_suf", "middle": "fim_mid"}
+    names |= {"unknown": "unk", "separator": "sep"}
     special: dict[str, int] = {}
     for name, token in token_ids(gguf).items():
         special.setdefault(names.get(name, name), token)
@@ -189,7 +191,8 @@ def _end_of_generation(
         if text in known:
             types[known[text]] = TokenType.USER_DEFINED
     eog = set(ends.values())
-    eog.update(special[name] for name in ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep") if name in special)
+    names = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+    eog.update(special[name] for name in names if name in special)
     calls = "<|call|>" in ends or "<|calls|>" in ends
     if "<|end|>" in ends and calls and ("<|return|>" in ends or "<|flush|>" in ends):
         # Harmony and its kin: <|end|> separates the messages of one answer.

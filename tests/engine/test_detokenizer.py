@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.detokenizer import Detokenizer, StopMatcher
+
+UNTIMED = settings(deadline=None)  # machines are busy
 
 
 class Pieces:
@@ -39,11 +41,13 @@ TEXT = st.text(st.sampled_from("aab"), max_size=24)
 STOPS = st.lists(st.text(st.sampled_from("aab"), min_size=1, max_size=5), max_size=5)
 
 
+@UNTIMED
 @given(split(st.binary(max_size=24) | st.text(max_size=8).map(str.encode)))
 def test_pieces_give_what_the_whole_gives(pieces: list[bytes]) -> None:
     assert "".join(detokenize(pieces)) == b"".join(pieces).decode("utf-8", "replace")
 
 
+@UNTIMED
 @given(st.text(max_size=12))
 def test_bytes_one_by_one_show_each_character_when_complete(text: str) -> None:
     text = text.encode("utf-8", "ignore").decode()
@@ -103,11 +107,13 @@ def slow(stops: list[str], text: str) -> tuple[str, str | None]:
     return text, None
 
 
+@UNTIMED
 @given(STOPS, split(TEXT))
 def test_stop_strings_are_found_however_text_is_split(stops: list[str], pieces: list[str]) -> None:
     assert feed(stops, pieces) == slow(stops, "".join(pieces))
 
 
+@UNTIMED
 @given(STOPS, TEXT)
 def test_no_more_is_held_back_than_could_become_a_stop(stops: list[str], text: str) -> None:
     matcher, sent = StopMatcher(stops), ""

@@ -1,0 +1,74 @@
+"""Every published vocabulary of our kinds encodes and decodes the published vectors, and more of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.vocabularies import models_dir, published_path, vectors
+
+from engine.gguf import GGUFFile
+from engine.tokenizer import Tokenizer, load_tokenizer
+from engine.tokenizer.bpe import BPETokenizer
+from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
+from engine.tokenizer.vocab import Vocabulary
+
+PUBLISHED = [
+    *("command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2", "llama-bpe"),
+    *("llama-spm", "mpt", "phi-3", "qwen2", "qwen35", "refact", "starcoder"),
+]
+# What llama.cpp makes of texts that the published vectors leave out: special tokens, rare white space, odd
+# characters. Made with xllamacpp 2026.10.11549; each row is [text, add_special, parse_special, ids]. Under
+# `pre_tokenizers`: starcoder's vocabulary with words cut as the name says, [text, ids]. Texts that the
+# model's own tokenizer composes (NFC) and llama.cpp does not are left out.
+MORE = json.loads(Path(__file__).with_name("tokenizer_vectors.json").read_text())
+
+
+def test_no_published_vocabulary_is_forgotten() -> None:
+    found = {}
+    for path in models_dir().glob("ggml-vocab-*.gguf.inp"):
+        name = path.name.removeprefix("ggml-vocab-").removesuffix(".gguf.inp")
+        with GGUFFile.open(published_path(name)) as gguf:
+            found[name] = gguf.get_str("tokenizer.ggml.model")
+    assert {name for name, kind in found.items() if kind in ("llama", "gpt2", "gemma4")} == set(PUBLISHED)
+
+
+@pytest.fixture(scope="module", params=sorted({*PUBLISHED, *MORE["vocabularies"]}))
+def named(request: pytest.FixtureRequest) -> tuple[str, Tokenizer]:
+    """One vocabulary at a time: together they take a gigabyte."""
+    return request.param, load_tokenizer(published_path(request.param))
+
+
+def test_published_vectors(named: tuple[str, Tokenizer]) -> None:
+    name, tokenizer = named
+    rows = vectors(name) if name in PUBLISHED else []
+    assert len(rows) >= 46 or name not in PUBLISHED
+    for text, ids in rows:
+        assert tokenizer.encode(text, add_special=False) == ids, repr(text)
+        assert tokenizer.decode(ids) == text
+
+
+def test_more_vectors(named: tuple[str, Tokenizer]) -> None:
+    name, tokenizer = named
+    for text, add_special, parse_special, ids in MORE["vocabularies"][name]:
+        assert tokenizer.encode(text, add_special, parse_special) == ids, repr(text)
+
+
+@pytest.fixture(scope="module")
+def starcoder() -> Iterator[GGUFFile]:
+    with GGUFFile.open(published_path("starcoder")) as gguf:
+        yield gguf
+
+
+@pytest.mark.parametrize("name", MORE["pre_tokenizers"])
+def test_vectors_of_pre_tokenizers(name: str, starcoder: GGUFFile) -> None:
+    tokenizer = BPETokenizer(starcoder, Vocabulary.from_gguf(starcoder), PRE_TOKENIZERS[name])
+    for text, ids in MORE["pre_tokenizers"][name]:
+        assert tokenizer.encode(text, add_special=False) == ids, repr(text)
+
+
+def test_vectors_cover_every_way_to_cut_byte_level_words() -> None:
+    covered = {PRE_TOKENIZERS[name] for name in MORE["pre_tokenizers"]}
+    assert covered == {pre for pre in PRE_TOKENIZERS.values() if pre.byte_level}
