@@ -168,7 +168,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _LogReader(asyncio.Protocol):
-    """Lines that the process writes; the last few are kept to explain its end."""
+    """Lines that the process writes; the last that may explain its end are kept."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -188,7 +188,9 @@ class _LogReader(asyncio.Protocol):
     def _line(self, line: bytes) -> None:
         text = line[:_LOG_LINE].decode("utf-8", "replace").rstrip("\r")
         if text.strip():
-            self.lines.append(logs.relay(self._name, text))
+            level, said = logs.relay(self._name, text)
+            if level >= logging.WARNING:
+                self.lines.append(said)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._line(self._rest)

@@ -84,8 +84,8 @@ def configure(level: str = "info", form: str = "text", stream: TextIO | None = N
     logging.captureWarnings(True)
 
 
-def relay(engine: str, line: str) -> str:
-    """Log a line that an engine process wrote to stderr; returns it without our marks.
+def relay(engine: str, line: str) -> tuple[int, str]:
+    """Log a line that an engine process wrote to stderr; returns its level and it without our marks.
 
     Its own records come as `<LEVEL>logger: text`; what ggml, drivers and the crash report print is as it is.
     """
@@ -97,4 +97,4 @@ def relay(engine: str, line: str) -> str:
     logger = logging.getLogger(f"ggserve.engine.{engine}")
     for part in text.split("\n"):
         logger.log(level, "[%s] %s", engine, part)
-    return text
+    return level, text

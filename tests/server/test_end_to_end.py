@@ -6,9 +6,11 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 import time
+import urllib.error
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -18,8 +20,9 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 from support.engine_harness import alive
-from support.server_process import ServerProcess
+from support.server_process import ROOT, ServerProcess
 
+MODEL = ROOT / "models" / "stories.gguf"
 PROMPTS = ["Once upon a time", "The little dog", "One day, a girl named", "Tom and his mom went"]
 GREEDY = {"model": "stories", "temperature": 0}
 
@@ -210,6 +213,25 @@ def test_streams_that_take_too_long_are_cut():
         with endless_stream(server):
             assert server.end() == 1
         assert "1 requests were cut off" in " ".join(server.lines)
+
+
+def test_a_model_file_truncated_under_us_ends_the_engine_not_the_server(tmp_path):
+    path = tmp_path / "mine.gguf"
+    shutil.copy(MODEL, path)
+    with ServerProcess("--threads", "1", "--model", str(path)) as server:
+        with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+            client.completions.create(model="mine", prompt=PROMPTS[0], max_tokens=3)
+            os.truncate(path, 1000)
+            with pytest.raises(openai.APIStatusError) as caught:
+                client.completions.create(model="mine", prompt=PROMPTS[1], max_tokens=3)
+        assert caught.value.status_code == 503
+        assert str(tmp_path) not in caught.value.response.text
+        server.wait_for(r"killed by SIGBUS \(model file truncated\?\)")
+        server.wait_for(r"mine.gguf: corrupt")
+        with pytest.raises(urllib.error.HTTPError, match="503") as unhealthy:
+            server.get("/health")
+        unhealthy.value.close()
+        assert server.end() == 0
 
 
 def test_kill_9_of_the_server_takes_its_engine_along():

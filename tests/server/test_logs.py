@@ -84,10 +84,11 @@ def test_records_of_an_engine_process_arrive_with_their_level(logged):
     record = logging.LogRecord("engine", logging.ERROR, "", 0, "two\nlines \\n %s", ("x",), None)
     line = _LineFormatter().format(record)
     assert "\n" not in line
-    assert logs.relay("stories", line) == "two\nlines \\n x"
+    assert logs.relay("stories", line) == (logging.ERROR, "two\nlines \\n x")
     debug = logging.LogRecord("engine", logging.DEBUG, "", 0, "hidden", (), None)
     logs.relay("stories", _LineFormatter().format(debug))
-    assert logs.relay("stories", "GGML_ASSERT(x) failed") == "GGML_ASSERT(x) failed"
+    raw = "GGML_ASSERT(x) failed"
+    assert logs.relay("stories", raw) == (logging.WARNING, raw)
     entries = [json.loads(line) for line in buffer.getvalue().splitlines()]
     assert [(e["level"], e["message"]) for e in entries] == [
         ("error", "[stories] two"),

@@ -35,7 +35,12 @@ class ServerProcess:
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.url = self.wait_for(r"on (http://\S+), ready")[1]
+        try:
+            self.url = self.wait_for(r"on (http://\S+), ready")[1]
+        except BaseException:
+            self.process.kill()
+            self.wait()
+            raise
 
     def _read(self) -> None:
         for line in self.process.stderr:
