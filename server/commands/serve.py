@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import time
@@ -61,6 +62,7 @@ def serve(arguments: list[str]) -> int:
         for name, path in settings.models().items()
     }
     sockets = listen(settings.host, settings.port)
+    allow_files(settings.max_connections)
     if not settings.listens_locally and not settings.api_keys():
         log.warning("anyone who reaches %s may use this server; --api-key-file closes it", settings.host)
     try:
@@ -91,6 +93,19 @@ def listen(host: str, port: int) -> list[socket.socket]:
         hint = "; choose another with --port" if isinstance(host, str) and "in use" in str(error) else ""
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}{hint}") from error
     return sockets
+
+
+def allow_files(connections: int) -> None:
+    """Raise our own limit on open files to what that many connections need; the usual 1024 is too few."""
+    needed = connections + 128
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        if most < needed:
+            log.warning(
+                "only %d files may be open (ulimit -n), %d are needed for --max-connections", most, needed
+            )
 
 
 def loop_factory() -> Callable[[], AbstractEventLoop]:

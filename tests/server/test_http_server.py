@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 import uvloop
 from support.engine_harness import alive, make_client
 
-from server.commands.serve import listen
+from server.commands.serve import allow_files, listen
 from server.config import Settings
 from server.engine_client import LoadFailed
 from server.http_server import HttpServer
@@ -119,3 +120,17 @@ def test_listening_on_every_address_of_a_name():
     server = HttpServer(Settings(model=["x.gguf"]), {"x": make_client()}, everywhere, 0.0)
     assert server.url.startswith("http://127.0.0.1:")
     everywhere[0].close()
+
+
+def test_the_limit_on_open_files_is_raised_as_far_as_it_may_be(monkeypatch, caplog):
+    limits = {"now": (1024, 4096)}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda which, pair: limits.update(now=pair))
+    allow_files(500)
+    assert limits["now"] == (1024, 4096)
+    allow_files(2000)
+    assert limits["now"] == (2128, 4096)
+    assert not caplog.records
+    allow_files(10_000)
+    assert limits["now"] == (4096, 4096)
+    assert "only 4096 files may be open" in caplog.text
