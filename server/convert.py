@@ -16,7 +16,7 @@ from server.choice import Choice
 from server.deps import Engine, ModelFacts, State
 from server.errors import ApiError, bad_request
 from server.generation import Job, new_id
-from server.prompts import chat_tokens, check_length, echoed, facts_of, prompt_tokens
+from server.prompts import MAX_WARNINGS, chat_tokens, check_length, echoed, facts_of, prompt_tokens, talk_of
 from server.schemas.chat import ChatRequest
 from server.schemas.common import GenerationFields, Schema
 from server.schemas.completions import CompletionRequest
@@ -105,7 +105,7 @@ async def chat(body: ChatRequest, state: State, record: Record) -> Job:
     limits = [n for n in (body.max_completion_tokens, body.max_tokens) if n is not None]
     if len(set(limits)) > 1:
         warnings.append("max_tokens has no effect: max_completion_tokens is given")
-    tokens = await chat_tokens(body, engine, state, warnings)
+    tokens = await chat_tokens(talk_of(body, warnings), engine, state, warnings)
     check_length(len(tokens), engine, "messages")
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     params = parameters(body, engine, state, limits[0] if limits else None, logprobs, warnings)
@@ -218,7 +218,7 @@ def unknown_fields(body: Schema, refuse: bool = True) -> list[str]:
             if value in _REFUSED[name]:
                 continue
             raise bad_request(f"{name}: is not supported by this server", name, "unsupported_value")
-        if len(warnings) >= 32:
+        if len(warnings) >= MAX_WARNINGS:
             warnings.append("further unknown fields have no effect")
             break
         warnings.append(f"{name[:64]} has no effect")

@@ -4,58 +4,103 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import ContextOverflowError
+from server.chat.specials import pattern_of
 from server.chat.template import ChatTemplate, TemplateFailed
 from server.deps import Engine, ModelFacts, State
 from server.errors import bad_request
 from server.logprobs import TokenNames
 from server.schemas.chat import ChatFields
 
+MAX_WARNINGS = 32
 INLINE_CHARS = 2048  # a text up to here is tokenised in the event loop: a thread would take longer
-GAPS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # noncharacters, which no text should hold
+MARK = "\ufdd0"  # a noncharacter, which no text may hold
 
 
-async def chat_tokens(body: ChatFields, engine: Engine, state: State, warnings: list[str]) -> list[int]:
-    """The prompt of a conversation. Special tokens are the template's to write, not the messages'."""
+@dataclass
+class Talk:
+    """What a template is given: everything in it was written by the client."""
+
+    messages: list[dict[str, Any]]
+    extra: dict[str, Any]
+    add_generation_prompt: bool
+
+    def shielded(self, specials: re.Pattern[str]) -> Talk:
+        """A copy in which MARK breaks every text of a special token.
+
+        Tokenised piece by piece between the marks, such a text is text: only the template may say where a
+        turn ends.
+        """
+
+        def broken(match: re.Match[str]) -> str:
+            return match[0][0] + MARK + match[0][1:]
+
+        def shield(value: Any) -> Any:
+            if isinstance(value, str):
+                return specials.sub(broken, value.replace(MARK, "\ufffd"))
+            if isinstance(value, list):
+                return [shield(item) for item in value]
+            if isinstance(value, dict):
+                return {shield(key): shield(item) for key, item in value.items()}
+            return value
+
+        extra = {name: shield(value) for name, value in self.extra.items()}
+        return Talk(shield(self.messages), extra, self.add_generation_prompt)
+
+
+def talk_of(body: ChatFields, warnings: list[str]) -> Talk:
+    """The conversation of a request."""
+    messages: list[dict[str, Any]] = []
+    for i, message in enumerate(body.messages):
+        for name, value in (message.model_extra or {}).items():
+            if value in (None, [], ""):
+                continue
+            param = f"messages[{i}].{name[:64]}"
+            if name in ("tool_calls", "function_call", "audio"):
+                raise bad_request(f"{param}: is not supported", param, "unsupported_value")
+            if len(warnings) < MAX_WARNINGS:
+                warnings.append(f"{param} has no effect")
+        named = {} if message.name is None else {"name": message.name}
+        messages.append({"role": message.role, "content": message.content or "", **named})
+    return Talk(messages, body.chat_template_kwargs or {}, body.add_generation_prompt is not False)
+
+
+async def chat_tokens(talk: Talk, engine: Engine, state: State, warnings: list[str]) -> list[int]:
+    """The prompt of a conversation."""
     specials = (await facts_of(engine, state)).specials
-    contents = [message.content or "" for message in body.messages]
-    gap = next((mark for mark in GAPS if not any(mark in content for content in contents)), "")
-    shielded = [specials.sub(lambda m: m[0][0] + gap + m[0][1:], content) for content in contents]
-    text = await chat_prompt(body, engine, state, shielded, warnings)
+    try:
+        talk = await state.in_thread(talk.shielded, specials)
+    except RecursionError:
+        message = "chat_template_kwargs: is nested too deeply"
+        raise bad_request(message, "chat_template_kwargs", "invalid_value") from None
+    text = await chat_prompt(talk, engine, state, warnings)
     tokenizer = engine.tokenizer
     tokens: list[int] = []
-    for part in text.split(gap) if gap else [text]:
+    for part in text.split(MARK):
         tokens += await tokenise(part, engine, state, "messages", add_special=False)
     if tokenizer.add_bos and tokens[:1] != [tokenizer.bos_id]:  # most templates write it
         tokens.insert(0, tokenizer.bos_id)
     return tokens
 
 
-async def chat_prompt(
-    body: ChatFields, engine: Engine, state: State, contents: Sequence[str], warnings: list[str]
-) -> str:
-    """The text that the model's chat template makes of the messages, whose texts are `contents`."""
+async def chat_prompt(talk: Talk, engine: Engine, state: State, warnings: list[str]) -> str:
+    """The text that the model's chat template makes of a conversation."""
     template = await template_of(engine, state)
-    messages: list[dict[str, Any]] = []
-    for i, (message, content) in enumerate(zip(body.messages, contents, strict=True)):
-        for name, value in (message.model_extra or {}).items():
-            if value not in (None, [], ""):
-                param = f"messages[{i}].{name[:64]}"
-                raise bad_request(f"{param}: is not supported", param, "unsupported_value")
-        named = {} if message.name is None else {"name": message.name}
-        messages.append({"role": message.role, "content": content, **named})
-    add = body.add_generation_prompt is not False
     try:
         text = await state.in_thread(
-            template.render, messages, add_generation_prompt=add, extra=body.chat_template_kwargs
+            template.render,
+            talk.messages,
+            add_generation_prompt=talk.add_generation_prompt,
+            extra=talk.extra,
         )
     except TemplateFailed as error:
         param = "chat_template_kwargs" if str(error).startswith("chat_template_kwargs") else "messages"
         raise bad_request(str(error), param, "template_failed") from error
-    for i, content in enumerate(contents):
-        if content.strip() not in text:
+    for i, message in enumerate(talk.messages):
+        if len(warnings) < MAX_WARNINGS and message["content"].strip() not in text:
             warnings.append(f"messages[{i}] has no effect: the chat template leaves it out")
     return text
 
@@ -88,9 +133,7 @@ def _find_facts(tokenizer: Any, source: str | None) -> ModelFacts:
         except TemplateFailed as error:
             template = error
     specials = {tokenizer.token_text(i) for i in range(tokenizer.n_vocab) if tokenizer.is_special(i)}
-    longest_first = sorted((text for text in specials if len(text) > 1), key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-    return ModelFacts(template, TokenNames(tokenizer), pattern)
+    return ModelFacts(template, TokenNames(tokenizer), pattern_of(specials))
 
 
 async def prompt_tokens(prompt: str | Sequence[int], engine: Engine, state: State) -> list[int]:

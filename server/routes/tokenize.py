@@ -64,6 +64,5 @@ async def apply_template(body: TemplateRequest, state: StateDep) -> dict[str, An
     """The prompt that the model's chat template makes of messages."""
     engine = state.engine(body.model)
     warnings = convert.unknown_fields(body)
-    contents = [message.content or "" for message in body.messages]
-    text = await prompts.chat_prompt(body, engine, state, contents, warnings)
+    text = await prompts.chat_prompt(prompts.talk_of(body, warnings), engine, state, warnings)
     return _with_warnings({"prompt": text}, warnings)
