@@ -29,6 +29,7 @@ class ModelParameters:
     n_threads: int | None = None  # None: the number of physical cores we may use
     kv_type: str = "f16"
     use_mmap: bool = True
+    repack: bool = True  # False: weights stay in the layout of the file
     mlock: bool = False
     flash_attn: Literal["auto", "on", "off"] = "auto"
     rpc: tuple[str, ...] = ()

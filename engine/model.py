@@ -94,6 +94,7 @@ class Model:
             slots,
             self._candidates,
             use_mmap=params.use_mmap,
+            repack=params.repack,
             progress=lambda f, text: progress(0.9 * f, text),
         )
         self._closing.append(self.weights)
@@ -123,7 +124,9 @@ class Model:
         """Sizes for the plan: weights by layer, cache by cell, and working memory."""
         hp, params = self.hp, self.params
         weights, mapped = [0] * (hp.n_layer + 2), [0] * (hp.n_layer + 2)  # the last one is the input's
-        for info, slot, is_mapped in Weights.on_host(gguf, slots, cpu.buffer_types(), params.use_mmap):
+        for info, slot, is_mapped in Weights.on_host(
+            gguf, slots, cpu.buffer_types(), params.use_mmap, params.repack
+        ):
             weights[slot.layer] += info.nbytes
             mapped[slot.layer] += info.nbytes if is_mapped else 0
         per_cell = kvcache.bytes_per_cell(hp, params.kv_type)
@@ -141,7 +144,8 @@ class Model:
 
     def _lock_memory(self) -> None:
         buffers = [b for b in (*self.weights.buffers, *self.cache.buffers) if b.type.device.type == "cpu"]
-        if not all([b.lock() for b in buffers]):
+        refused = [b for b in buffers if not b.lock()]
+        if refused:
             size = sum(b.size for b in buffers)
             raise ConfigError(
                 f"mlock: the system does not let us lock {human(size)} of memory; "

@@ -7,23 +7,31 @@ the mapped file. Repacked weights are read, not mapped, so that they are in memo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from engine.arch.slots import Binder, Slot
 from engine.arch.spec import Architecture
 from engine.errors import ModelError, UnsupportedModelError
 from engine.ggml.backend import map_host_memory
 from engine.ggml.tensor import F32, I32, Context, supports
-from engine.gguf import GGUFFile, TensorInfo
+from engine.gguf import GGMLType, GGUFFile, TensorInfo
+from engine.packed import PackedMatrix, can_pack
 
 Progress = Callable[[float, str], None]
 MAP_ALIGNMENT = 32  # ggml's own demand on tensors in host memory
 PROBE_ROWS = 512  # columns of the probing product: what a prefill has
 HARMLESS = ("rotary_emb.inv_freq", "attn_rot_embd")  # old converters wrote what is computed anyway
+# What the file format can store and ggml cannot compute with: its answer to these is an abort. Vectors
+# (norms, biases, frequency factors) are read as plain F32 everywhere.
+NO_MATRIX = frozenset({
+    GGMLType.I8, GGMLType.I16, GGMLType.I32, GGMLType.I64, GGMLType.F64, GGMLType.Q8_1, GGMLType.Q8_K,
+})  # fmt: skip
+MATRIX_OPS = ("mul_mat", "mul_mat_id", "get_rows")
 
 
 def wanted(arch: Architecture, gguf: GGUFFile) -> list[Slot]:
-    """The slots of `arch`, checked against the file: presence, shapes, and nothing left over."""
+    """The slots of `arch`, checked against the file: presence, shapes, types, and nothing left over."""
     binder = Binder(gguf.tensors.__contains__)
     arch.bind(binder)
     used = set()
@@ -34,6 +42,11 @@ def wanted(arch: Architecture, gguf: GGUFFile) -> list[Slot]:
             raise ModelError(
                 f"{gguf.path}: tensor {info.name} has shape {list(info.shape)}, but the model's "
                 f"hyperparameters ask for {list(slot.shape)}"
+            )
+        if info.type in NO_MATRIX if slot.op in MATRIX_OPS else info.type is not GGMLType.F32:
+            raise UnsupportedModelError(
+                f"{gguf.path}: tensor {info.name} has type {info.type.name}, which {slot.op} cannot use"
+                + ("" if slot.op in MATRIX_OPS else "; it must be F32")
             )
         used.add(info.name)
     unknown = [name for name in gguf.tensors if name not in used and not any(h in name for h in HARMLESS)]
@@ -52,13 +65,48 @@ def _find(slot: Slot, gguf: GGUFFile) -> TensorInfo:
     raise ModelError(f"{gguf.path}: tensor {slot.name} is missing")
 
 
-def choose_buffer_type(slot: Slot, info: TensorInfo, candidates: list[Any]) -> Any:
-    """The first buffer type whose device can run the slot's operation on a tensor of this kind there."""
+class Layout(NamedTuple):
+    """Where a tensor goes, and whether in our own packed layout (`engine.packed`)."""
+
+    buffer_type: Any
+    packed: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.buffer_type.device.name}_PACKED" if self.packed else str(self.buffer_type.name)
+
+    def can_map(self, info: TensorInfo) -> bool:
+        """Whether the tensor can stay in the mapped file."""
+        device = self.buffer_type.device
+        return bool(
+            not self.packed
+            and self.buffer_type.is_host
+            and device.maps_host_memory
+            and self.buffer_type.name == device.buffer_types()[-1].name
+            and info.offset % MAP_ALIGNMENT == 0
+        )
+
+
+def choose_layout(slot: Slot, info: TensorInfo, candidates: list[Any], repack: bool) -> Layout:
+    """The first layout in which a device can run the slot's operation on a tensor of this kind.
+
+    candidates: buffer types, best first. repack False: only layouts as in the file.
+    """
+    own = candidates[0].device.buffer_types()[-1]
+    if (
+        repack
+        and slot.op == "mul_mat"
+        and own.device.type == "cpu"
+        and can_pack(int(info.type), tuple(info.shape))
+    ):
+        return Layout(own, packed=True)
     for buffer_type in candidates:
+        if not repack and buffer_type.name != buffer_type.device.buffer_types()[-1].name:
+            continue
         ctx: Any = Context(8)
         weight = ctx.new(int(info.type), tuple(info.shape))
         if supports(buffer_type.device, buffer_type, _probe(ctx, slot, weight), weight):
-            return buffer_type
+            return Layout(buffer_type)
     raise UnsupportedModelError(f"no device can run {slot.op} on {info.name} of type {info.type.name}")
 
 
@@ -86,6 +134,7 @@ class Weights:
         candidates: Callable[[Slot], list[Any]],
         *,
         use_mmap: bool = True,
+        repack: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self.gguf = gguf
@@ -93,29 +142,29 @@ class Weights:
         self.placement: dict[str, str] = {}
         self.buffers: list[Any] = []
         mapped: list[tuple[TensorInfo, Any, Any]] = []
-        copied: dict[str, tuple[Any, list[tuple[TensorInfo, Slot]]]] = {}
+        copied: dict[str, tuple[Layout, list[tuple[TensorInfo, Slot]]]] = {}
         for slot in slots:
             info = _find(slot, gguf)
             if (info.name, slot.op) in self.tensors:
                 continue
-            buffer_type = choose_buffer_type(slot, info, candidates(slot))
-            self.placement[f"{info.name}:{slot.op}"] = buffer_type.name
-            if use_mmap and self._can_map(info, buffer_type):
+            layout = choose_layout(slot, info, candidates(slot), repack)
+            self.placement[f"{info.name}:{slot.op}"] = layout.name
+            if use_mmap and layout.can_map(info):
                 ctx = Context(1)
                 tensor = ctx.new(int(info.type), tuple(info.shape), info.name)
                 self.tensors[info.name, slot.op] = tensor
                 mapped.append((info, ctx, tensor))
-                self._map_type = buffer_type
+                self._map_type = layout.buffer_type
             else:
                 self.tensors[info.name, slot.op] = None
-                copied.setdefault(buffer_type.name, (buffer_type, []))[1].append((info, slot))
+                copied.setdefault(layout.name, (layout, []))[1].append((info, slot))
         if mapped:
             self._place(mapped)
         self._copy(copied, progress)
 
     @staticmethod
     def on_host(
-        gguf: GGUFFile, slots: list[Slot], buffer_types: list[Any], use_mmap: bool
+        gguf: GGUFFile, slots: list[Slot], buffer_types: list[Any], use_mmap: bool, repack: bool
     ) -> Iterator[tuple[TensorInfo, Slot, bool]]:
         """What each slot would take on the CPU: (tensor, slot, stays in the mapped file)."""
         seen = set()
@@ -123,18 +172,8 @@ class Weights:
             info = _find(slot, gguf)
             if (info.name, slot.op) not in seen:
                 seen.add((info.name, slot.op))
-                chosen = choose_buffer_type(slot, info, buffer_types)
-                yield info, slot, use_mmap and Weights._can_map(info, chosen)
-
-    @staticmethod
-    def _can_map(info: TensorInfo, buffer_type: Any) -> bool:
-        device = buffer_type.device
-        return bool(
-            buffer_type.is_host
-            and device.maps_host_memory
-            and buffer_type.name == device.buffer_types()[-1].name
-            and info.offset % MAP_ALIGNMENT == 0
-        )
+                chosen = choose_layout(slot, info, buffer_types, repack)
+                yield info, slot, use_mmap and chosen.can_map(info)
 
     def _place(self, mapped: list[tuple[TensorInfo, Any, Any]]) -> None:
         largest = max(info.nbytes for info, _, _ in mapped)
@@ -145,16 +184,15 @@ class Weights:
             ctx.place(tensor, buffer, self.gguf.data(info))
 
     def _copy(
-        self, copied: dict[str, tuple[Any, list[tuple[TensorInfo, Slot]]]], progress: Progress | None
+        self, copied: dict[str, tuple[Layout, list[tuple[TensorInfo, Slot]]]], progress: Progress | None
     ) -> None:
         total = sum(info.nbytes for _, items in copied.values() for info, _ in items) or 1
         done = 0
-        for buffer_type, items in copied.values():
+        for layout, items in copied.values():
             ctx: Any = Context(len(items))
-            made = [
-                (info, slot, ctx.new(int(info.type), tuple(info.shape), info.name)) for info, slot in items
-            ]
-            buffer = ctx.allocate(buffer_type)
+            make = partial(PackedMatrix, ctx) if layout.packed else ctx.new
+            made = [(info, slot, make(int(info.type), tuple(info.shape), info.name)) for info, slot in items]
+            buffer = ctx.allocate(layout.buffer_type)
             buffer.mark_weights()
             self.buffers.append(buffer)
             # One staging area for all: the biggest first, so that it never grows.
@@ -162,11 +200,11 @@ class Weights:
             for info, slot, tensor in sorted(made, key=lambda m: -m[0].nbytes):
                 view = memoryview(staging)[: info.nbytes]
                 self.gguf.read_into(info, view)
-                tensor.set(view)
+                (tensor.load if layout.packed else tensor.set)(view)
                 self.tensors[info.name, slot.op] = tensor
                 done += info.nbytes
                 if progress is not None:
-                    progress(done / total, f"{buffer_type.name}: {info.name}")
+                    progress(done / total, f"{layout.name}: {info.name}")
 
     @property
     def row_multiple(self) -> int:

@@ -32,7 +32,7 @@ class Linear:
     bias: Any = None
 
     def __call__(self, ctx: Any, x: Any) -> Any:
-        y = ctx.mul_mat(self.weight, x)
+        y = self.weight.times(ctx, x)
         return y if self.bias is None else ctx.add(y, self.bias)
 
 

@@ -17,7 +17,8 @@ from engine.ggml.check cimport not_null
 from engine.libggml.backend cimport (
     GGML_BACKEND_BUFFER_USAGE_WEIGHTS, GGML_BACKEND_DEVICE_TYPE_ACCEL, GGML_BACKEND_DEVICE_TYPE_CPU,
     GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU, GGML_BACKEND_DEVICE_TYPE_META,
-    get_extra_bufts_fn, ggml_backend_buffer_clear, ggml_backend_buffer_free, ggml_backend_buffer_get_base, ggml_backend_buffer_get_size,
+    get_extra_bufts_fn, ggml_backend_buffer_clear, ggml_backend_buffer_free, ggml_backend_buffer_get_base,
+    ggml_backend_buffer_get_size,
     ggml_backend_buffer_is_host, ggml_backend_buffer_set_usage, ggml_backend_buft_get_alignment,
     ggml_backend_buft_is_host, ggml_backend_buft_name, ggml_backend_dev_backend_reg,
     ggml_backend_dev_buffer_from_host_ptr, ggml_backend_dev_buffer_type, ggml_backend_dev_count,

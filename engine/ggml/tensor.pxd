@@ -5,6 +5,7 @@ cdef class Context:
     cdef ggml_context* ptr
     cdef size_t room  # tensor slots left
     cdef readonly list buffers
+    cdef readonly dict shared  # what several operations use and the first of them built
     cdef Tensor wrap(self, ggml_tensor* ptr)
     cdef int reserve(self) except -1
 

@@ -17,7 +17,7 @@ from engine.libggml.backend cimport (
 )
 from engine.libggml.ggml cimport (
     GGML_PREC_F32, GGML_ROPE_TYPE_NEOX, GGML_ROPE_TYPE_NORMAL, GGML_TYPE_COUNT, GGML_TYPE_F16, GGML_TYPE_F32,
-    GGML_TYPE_I32, GGML_TYPE_I64, GGML_UNARY_OP_GELU, GGML_UNARY_OP_GELU_ERF, GGML_UNARY_OP_RELU,
+    GGML_TYPE_I32, GGML_TYPE_I64, GGML_TYPE_I8, GGML_UNARY_OP_GELU, GGML_UNARY_OP_GELU_ERF, GGML_UNARY_OP_RELU,
     GGML_UNARY_OP_SILU, ggml_add, ggml_argsort_top_k, ggml_blck_size, ggml_build_forward_expand, ggml_cast,
     ggml_clamp, ggml_cont, ggml_cont_2d, ggml_div, ggml_flash_attn_ext, ggml_free, ggml_get_rows,
     ggml_graph_n_nodes, ggml_graph_overhead_custom, ggml_init, ggml_init_params, ggml_is_contiguous, ggml_mul,
@@ -28,7 +28,8 @@ from engine.libggml.ggml cimport (
     ggml_unary_op, ggml_view_2d, ggml_view_3d,
 )
 
-F32, F16, I32, I64 = <int>GGML_TYPE_F32, <int>GGML_TYPE_F16, <int>GGML_TYPE_I32, <int>GGML_TYPE_I64
+F32, F16 = <int>GGML_TYPE_F32, <int>GGML_TYPE_F16
+I8, I32, I64 = <int>GGML_TYPE_I8, <int>GGML_TYPE_I32, <int>GGML_TYPE_I64
 ROPE_MODES = {"norm": <int>GGML_ROPE_TYPE_NORMAL, "neox": <int>GGML_ROPE_TYPE_NEOX}
 cdef dict _UNARY = {
     "silu": <int>GGML_UNARY_OP_SILU, "gelu": <int>GGML_UNARY_OP_GELU, "gelu_erf": <int>GGML_UNARY_OP_GELU_ERF,
@@ -96,6 +97,10 @@ cdef class Tensor:
     def __repr__(self):
         return f"Tensor({self.name!r}, {self.type_name}, {self.shape})"
 
+    def times(self, Context ctx not None, Tensor x not None):
+        """This matrix [k, m] by x [k, n] -> [m, n]: what a weight of any layout can do."""
+        return ctx.mul_mat(self, x)
+
     def set(self, const unsigned char[::1] data, size_t offset=0):
         """Copy bytes into an allocated tensor (repacking buffers want all of it at once)."""
         if self.ptr.buffer == NULL and (self.ptr.view_src == NULL or self.ptr.view_src.buffer == NULL):
@@ -133,6 +138,7 @@ cdef class Context:
         not_null(self.ptr, "creating a tensor context")
         self.room = n_tensors
         self.buffers = []
+        self.shared = {}
 
     def __dealloc__(self):
         if self.ptr != NULL:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from engine.attention import PagedAttention
+from engine.errors import GgmlError
 from engine.ggml.backend import Backend, devices
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F32, Context, type_id
-
-from engine.errors import GgmlError
 
 CPU = next(d for d in devices() if d.type == "cpu")
 

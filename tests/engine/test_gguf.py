@@ -6,10 +6,10 @@ from pathlib import Path
 import gguf as gguf_py
 import numpy as np
 import pytest
-from support.gguf_builder import BOOL, F64, I8, I16, I32, I64, U8, U16, U64, GGUFBuilder, tiny_llama
 
 from engine.errors import ModelError
 from engine.gguf import GGMLType, GGUFFile, ValueType, validate_model
+from support.gguf_builder import BOOL, F64, I8, I16, I32, I64, U8, U16, U64, GGUFBuilder, tiny_llama
 
 STORIES = Path(__file__).parents[2] / "models" / "stories.gguf"
 

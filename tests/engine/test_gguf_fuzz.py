@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from engine.errors import ModelError
+from engine.gguf import GGUFFile, validate_model
+from engine.info import describe, render
 from support.gguf_builder import (
     BOOL,
     F32,
@@ -24,10 +28,6 @@ from support.gguf_builder import (
     tiny_llama,
 )
 from support.mutate import Mutation, Workfile, every_byte, mutations
-
-from engine.errors import ModelError
-from engine.gguf import GGUFFile, validate_model
-from engine.info import describe, render
 
 STORIES = Path(__file__).parents[2] / "models" / "stories.gguf"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.golden import FOLDER, NAMES, Golden, TinyModel, error, golden, rms_error
-from support.greedy import Greedy, GreedyComparison
 
 import engine
 from engine.types import Timings
+from support.golden import FOLDER, NAMES, Golden, TinyModel, error, golden, rms_error
+from support.greedy import Greedy, GreedyComparison
 
 # Of `error`: the largest difference over the root mean square. Seen: 1e-5, in one place 2e-4 (rounding of
 # large angles). The mistakes below cost 0.2 and more.

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support.fake_runner import EOG, N_VOCAB, FakeRunner, FakeSampler, Model, drain, logits_of, request
 
 from engine.config import InferenceSessionConfig, SchedulerConfig
 from engine.errors import ConfigError, ContextOverflowError, OutOfMemoryError, SessionClosedError
@@ -16,6 +15,7 @@ from engine.pool import CellPool
 from engine.prefix import PrefixIndex
 from engine.scheduler import Scheduler
 from engine.types import InferenceParameters
+from support.fake_runner import EOG, N_VOCAB, FakeRunner, FakeSampler, Model, drain, logits_of, request
 
 MODEL = Model()
 BOS = 1

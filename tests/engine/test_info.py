@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 
 import pytest
-from support.gguf_builder import F32, I32, STRING, GGUFBuilder, tiny_llama
 
 from engine.errors import ConfigError, ModelError
 from engine.info import describe, render
+from support.gguf_builder import F32, I32, STRING, GGUFBuilder, tiny_llama
 
 STORIES = Path(__file__).parents[2] / "models" / "stories.gguf"
 

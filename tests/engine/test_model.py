@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.greedy import Greedy, GreedyComparison, request, run
 
 import engine
 from engine.session import Rows
 from server.bundled import bundled_model
+from support.greedy import Greedy, GreedyComparison, request, run
 
 PROMPTS = [
     "Once upon a time",

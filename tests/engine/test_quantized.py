@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.golden import TinyModel, matrices, rms_error, wide_model
-from support.quantized import FORMATS, quantize
 
 import engine
+from support.golden import TinyModel, matrices, rms_error, wide_model
+from support.quantized import FORMATS, quantize
 
 BOUND = 0.15  # seen: 0.007 to 0.09
 IDS = np.random.default_rng(7).integers(3, 264, 70).tolist()  # several tiles of every kernel, and a rest

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support import sampling_reference as reference
 
 from engine.sampler import Sampler
 from engine.types import InferenceParameters
+from support import sampling_reference as reference
 
 CLOSE = 1e-5  # relative; nearer to a threshold than that, float32 may decide otherwise
 

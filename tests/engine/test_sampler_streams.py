@@ -4,10 +4,10 @@ import threading
 
 import numpy as np
 import pytest
-from support import sampling_reference as reference
 
 from engine.sampler import Sampler
 from engine.types import InferenceParameters, Token
+from support import sampling_reference as reference
 
 N_VOCAB = 700
 EOG = (0, 1, 2)

@@ -7,6 +7,12 @@ import sys
 import time
 
 import pytest
+
+from engine.config import SchedulerConfig
+from engine.errors import ConfigError, ContextOverflowError
+from engine.pool import CellPool
+from engine.scheduler import Scheduler
+from engine.types import FinishReason, InferenceParameters
 from support.fake_runner import (
     EOG,
     GREEDY,
@@ -19,12 +25,6 @@ from support.fake_runner import (
     make_scheduler,
     request,
 )
-
-from engine.config import SchedulerConfig
-from engine.errors import ConfigError, ContextOverflowError
-from engine.pool import CellPool
-from engine.scheduler import Scheduler
-from engine.types import FinishReason, InferenceParameters
 
 MODEL = Model()
 PROMPT = [5, 6, 7, 8, 9, 10]

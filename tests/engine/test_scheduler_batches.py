@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from support.fake_runner import GREEDY, FakeRunner, Model, Outcome, drain, make_scheduler, picture, request
 
 from engine.session import Rows
 from engine.types import InferenceParameters
+from support.fake_runner import GREEDY, FakeRunner, Model, Outcome, drain, make_scheduler, picture, request
 
 MODEL = Model()
 SHORT = InferenceParameters(temperature=0.0, max_tokens=3, ignore_eos=True)

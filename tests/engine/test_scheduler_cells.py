@@ -5,10 +5,10 @@ from __future__ import annotations
 from array import array
 
 import pytest
-from support.fake_runner import GREEDY, FakeSampler, Model, Outcome, drain, make_scheduler, request
 
 from engine.scheduler import Scheduler
 from engine.types import FinishReason, InferenceParameters
+from support.fake_runner import GREEDY, FakeSampler, Model, Outcome, drain, make_scheduler, request
 
 MODEL = Model()
 LONG = InferenceParameters(temperature=0.0, max_tokens=30, ignore_eos=True)

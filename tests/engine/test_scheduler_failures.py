@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.fake_runner import GREEDY, Model, Outcome, drain, make_scheduler, request
 
 from engine.types import FinishReason, InferenceParameters
+from support.fake_runner import GREEDY, Model, Outcome, drain, make_scheduler, request
 
 MODEL = Model()
 PROMPT = [5, 6, 7, 8, 9, 10]

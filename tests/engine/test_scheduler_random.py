@@ -6,11 +6,11 @@ import random
 import time
 
 import pytest
-from support.fake_runner import FakeRunner, Model, Outcome, make_scheduler, request
 
 from engine.scheduler import Scheduler
 from engine.session import Session
 from engine.types import FinishReason, InferenceParameters, Request
+from support.fake_runner import FakeRunner, Model, Outcome, make_scheduler, request
 
 MODEL = Model()
 ENDS = {FinishReason.STOP, FinishReason.LENGTH}

@@ -10,6 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+
+from engine.detokenizer import Detokenizer
+from engine.errors import ConfigError, ModelError, UnsupportedModelError
+from engine.gguf import GGUFFile
+from engine.tokenizer import Tokenizer, load_tokenizer
+from engine.tokenizer.bpe import BYTE_ALPHABET
+from engine.tokenizer.special import SpecialTokens
 from support.gguf_builder import F32, I32, STRING, GGUFBuilder
 from support.vocabularies import (
     BYTE,
@@ -21,13 +28,6 @@ from support.vocabularies import (
     published_path,
     write,
 )
-
-from engine.detokenizer import Detokenizer
-from engine.errors import ConfigError, ModelError, UnsupportedModelError
-from engine.gguf import GGUFFile
-from engine.tokenizer import Tokenizer, load_tokenizer
-from engine.tokenizer.bpe import BYTE_ALPHABET
-from engine.tokenizer.special import SpecialTokens
 
 UNTIMED = settings(deadline=None)  # machines are busy
 BYTES = sorted(BYTE_ALPHABET, key=BYTE_ALPHABET.__getitem__)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.vocabularies import BYTE, CONTROL, NORMAL, USER_DEFINED, published, write
 
 from engine.errors import ModelError, UnsupportedModelError
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.tokenizer.bpe import BYTE_ALPHABET, splitter
 from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
+from support.vocabularies import BYTE, CONTROL, NORMAL, USER_DEFINED, published, write
 
 UNTIMED = settings(deadline=None)  # machines are busy
 

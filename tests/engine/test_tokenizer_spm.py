@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.vocabularies import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, published, spm, write
 
 from engine.tokenizer import load_tokenizer
 from engine.tokenizer.spm import SPMTokenizer
+from support.vocabularies import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, published, spm, write
 
 UNTIMED = settings(deadline=None)  # machines are busy
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.vocabularies import models_dir, published_path, vectors
 
 from engine.gguf import GGUFFile
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.tokenizer.bpe import BPETokenizer
 from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
 from engine.tokenizer.vocab import Vocabulary
+from support.vocabularies import models_dir, published_path, vectors
 
 PUBLISHED = [
     *("command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2", "llama-bpe"),

@@ -7,10 +7,10 @@ import re
 
 import httpx
 import pytest
-from support.fake_engine import FakeEngine, make_app
-from support.http import CHAT, COMPLETIONS, client, error_of, user
 
 from server.auth import PUBLIC
+from support.fake_engine import FakeEngine, make_app
+from support.http import CHAT, COMPLETIONS, client, error_of, user
 
 pytestmark = pytest.mark.asyncio
 KEYED = {"api_key": ["sesame", "second-key"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.fake_engine import TEXT, FakeEngine, ids, make_app, tokenizer
 from support.http import CHAT, client, error_of, events, text_of, user
 

@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fake_engine import ids, tokenizer
 
 from engine.types import Emission, FinishReason, Request, Timings, Token
 from server.choice import Choice
+from support.fake_engine import ids, tokenizer
 
 
 def choice(stops=(), show=False, prefix="", final=None) -> Choice:

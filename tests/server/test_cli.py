@@ -9,13 +9,13 @@ import subprocess
 import sys
 
 import pytest
-from support.logging_state import restored_logging
-from support.server_process import COMMAND, ROOT, ggserve
 
 from server.cli import COMMANDS, main
 from server.commands import devices
 from server.config import Settings
 from server.options import render
+from support.logging_state import restored_logging
+from support.server_process import COMMAND, ROOT, ggserve
 
 MODEL = ROOT / "models" / "stories.gguf"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from support.fake_engine import TEXT, FakeEngine, ids, make_app, tokenizer
 from support.http import COMPLETIONS, client, error_of, events, text_of
 

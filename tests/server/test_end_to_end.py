@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
+
 from support.engine_harness import alive
 from support.server_process import ROOT, ServerProcess
 

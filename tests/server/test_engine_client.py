@@ -8,12 +8,12 @@ import time
 
 import pytest
 import uvloop
-from support.engine_harness import alive, collect, make_client, request, run, running, until
-from support.fake_engine_process import N_CTX, PARALLEL, text_of
 
 from engine.types import FinishReason
 from server import streams
 from server.engine_client import EngineUnavailable, LoadFailed, QueueFull
+from support.engine_harness import alive, collect, make_client, request, run, running, until
+from support.fake_engine_process import N_CTX, PARALLEL, text_of
 
 LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 

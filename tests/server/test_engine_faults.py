@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from support import fake_engine_process as fake
-from support.engine_harness import FAKE, alive, collect, kill, request, run, running, until
-from support.fake_engine_process import text_of
 
 from engine.types import FinishReason, InferenceParameters
 from server import recovery
 from server.engine_child import describe_exit
 from server.engine_client import EngineUnavailable
+from support import fake_engine_process as fake
+from support.engine_harness import FAKE, alive, collect, kill, request, run, running, until
+from support.fake_engine_process import text_of
 
 LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 

@@ -8,10 +8,10 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fake_engine import FakeEngine, make_app
-from support.http import CHAT, COMPLETIONS, JSON, client, error_of, user
 
 from server.errors import path_of
+from support.fake_engine import FakeEngine, make_app
+from support.http import CHAT, COMPLETIONS, JSON, client, error_of, user
 
 pytestmark = pytest.mark.asyncio
 

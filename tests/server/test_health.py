@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.fake_engine import FakeEngine, make_app
 from support.http import client, error_of
 

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
-from support.engine_harness import run, until
 
 from server.config import Settings
 from server.http_protocol import limited_protocol
+from support.engine_harness import run, until
 
 
 class App:

@@ -12,12 +12,12 @@ import time
 
 import pytest
 import uvloop
-from support.engine_harness import alive, make_client
 
 from server.commands.serve import allow_files, listen
 from server.config import Settings
 from server.engine_client import LoadFailed
 from server.http_server import HttpServer
+from support.engine_harness import alive, make_client
 
 
 def serve(*arguments: str, loop=asyncio.new_event_loop, during=None, **options) -> tuple[int, HttpServer]:

@@ -7,6 +7,7 @@ import json
 import socket
 
 import pytest
+
 from support.fake_engine import FakeEngine, make_app, serving
 from support.http import COMPLETIONS, JSON, client, error_of
 

@@ -8,10 +8,10 @@ import logging
 import re
 
 import pytest
-from support.logging_state import restored_logging
 
 from server import logs
 from server.engine_process import _LineFormatter
+from support.logging_state import restored_logging
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import openai
 import pytest
-from support.fake_engine import TEXT, FakeEngine, make_app, serving
-from support.http import user
 
 import server.streams
+from support.fake_engine import TEXT, FakeEngine, make_app, serving
+from support.http import user
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import hashlib
 import re
 
 import pytest
+
 from support.fake_engine import make_app
 from support.http import client
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from support.fake_engine import FakeEngine
 from support.http import CHAT, COMPLETIONS, client, error_of, events, user
 

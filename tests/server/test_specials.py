@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fake_engine import tokenizer
 
 from server.chat.specials import pattern_of
+from support.fake_engine import tokenizer
 
 words = st.lists(st.text(st.sampled_from("<|ab>(*"), min_size=2, max_size=5), max_size=8)
 

@@ -7,6 +7,7 @@ import json
 
 import httpx
 import pytest
+
 from support.fake_engine import TEXT, FakeEngine, make_app, serving
 from support.http import CHAT, COMPLETIONS, client, error_of, events, text_of, user
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from support.fake_engine import FakeEngine, make_app, tokenizer
 from support.http import CHAT, client, error_of, user
 

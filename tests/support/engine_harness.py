@@ -11,11 +11,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from support.fake_engine_process import PARALLEL
-
 from engine.config import ModelParameters
 from engine.types import FinishReason, InferenceParameters, Request
 from server.engine_client import EngineClient, EngineOptions
+from support.fake_engine_process import PARALLEL
 
 FAKE = Path(__file__).with_name("fake_engine_process.py")
 

@@ -15,10 +15,10 @@ from typing import Any
 import gguf
 import numpy as np
 import numpy.typing as npt
-from support.gguf_builder import GGUFBuilder
-from support.greedy import Greedy
 
 from engine.types import Timings
+from support.gguf_builder import GGUFBuilder
+from support.greedy import Greedy
 
 FOLDER = Path(__file__).resolve().parent.parent / "golden"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))

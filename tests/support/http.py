@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+
 from support.fake_engine import FakeEngine, make_app
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"

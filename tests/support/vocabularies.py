@@ -6,10 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from support.gguf_builder import F32, I32, STRING, GGUFBuilder
-
 from engine.tokenizer import Tokenizer, load_tokenizer
 from ggml.fetch import pinned_package
+from support.gguf_builder import F32, I32, STRING, GGUFBuilder
 
 BOUNDARY = "\n__ggml_vocab_test__\n"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from engine.errors import GgmlError
 from engine.ggml.backend import Backend, BufferType, Device, devices, map_host_memory, version
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F32, Context, Tensor
-
-from engine.errors import GgmlError
 
 CPU = next(d for d in devices() if d.type == "cpu")
 

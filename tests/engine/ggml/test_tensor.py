@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine.ggml.backend import Backend, devices
-from engine.ggml.sched import Sched
-from engine.ggml.tensor import F16, F32, I32, I64, Context, type_id
 
 from engine.arch.spec import Rope
 from engine.errors import GgmlError, OutOfMemoryError
+from engine.ggml.backend import Backend, devices
+from engine.ggml.sched import Sched
+from engine.ggml.tensor import F16, F32, I32, I64, Context, type_id
 
 CPU = next(d for d in devices() if d.type == "cpu")
 HOST = CPU.buffer_types()[-1]

@@ -1,0 +1,49 @@
+// Products with quantized weights, 16 output rows at a time, as ggml custom operations for the CPU.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "ggml.h"
+
+namespace ggserve {
+
+// Hands out pieces of work to the threads of one operation, and is ready again when all have ended.
+struct Dispenser {
+    std::atomic<int32_t> next{0}, finished{0};
+
+    int32_t take() { return next.fetch_add(1, std::memory_order_relaxed); }
+
+    void leave(int nth) {
+        if (finished.fetch_add(1, std::memory_order_acq_rel) == nth - 1) {
+            next.store(0, std::memory_order_relaxed);
+            finished.store(0, std::memory_order_relaxed);
+        }
+    }
+};
+
+struct Product {
+    ggml_type type;  // of the weights before packing
+    Dispenser work;
+};
+
+// Whether matrices of this type and shape can be packed, on the CPU that this was compiled for.
+bool can_pack(ggml_type type, int64_t n_in, int64_t n_out);
+
+// Bytes of a packed matrix.
+size_t packed_size(ggml_type type, int64_t n_in, int64_t n_out);
+
+// src: n_out rows of n_in weights in ggml's blocks.
+void pack(ggml_type type, const void * src, int64_t n_in, int64_t n_out, void * dst);
+
+// Bytes of one quantized activation row.
+size_t activation_size(int64_t n_in);
+
+// dst I8 [activation_size, rows]; src0 F32 [n_in, rows].
+void quantize_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
+
+// dst F32 [n_out, rows]; src0 packed weights I8; src1 quantized activations. userdata: Product.
+void product_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
+
+}  // namespace ggserve
