@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.arch.spec import Architecture
+from engine.arch.spec import Architecture, HParams
 from engine.ggml.tensor import F16, F32, I32, I64, Context, Graph, row_size
 from engine.kvcache import KVCache
 
-NODES_PER_LAYER = 96  # what the largest block needs, with room; see `Step`
+NODES_PER_LAYER = 96  # what the largest block needs, with room, besides its experts; see `n_nodes`
 MASK_PAD = 256  # kernels of some devices want the KV length in multiples of it
+
+
+def n_nodes(hp: HParams) -> int:
+    """Most tensors of one batch's graph. The sum over the used experts takes two for each."""
+    return (NODES_PER_LAYER + 2 * hp.n_expert_used) * hp.n_layer + 64
 
 
 class Step:
@@ -21,15 +26,22 @@ class Step:
 
     tokens, positions: I32 [n_tokens]; cells: I64 [n_tokens], the cache rows to write.
     attention: per layer, "paged" (own kernel, CPU), "flash" or "explicit" (with masks).
-    n_kv: cache rows that masks span, a multiple of MASK_PAD; 0 when all layers are paged.
+    n_kv: cache rows that masks span, a multiple of MASK_PAD or the whole cache; 0 when all layers are paged.
     """
 
     def __init__(
-        self, cache: KVCache, paged: Any, attention: list[str], n_tokens: int, n_outputs: int, n_kv: int
+        self,
+        size: int,
+        cache: KVCache,
+        paged: Any,
+        attention: list[str],
+        n_tokens: int,
+        n_outputs: int,
+        n_kv: int,
     ) -> None:
-        n_nodes = NODES_PER_LAYER * len(attention) + 64
-        self.ctx: Any = Context(n_nodes * 2, graph_size=n_nodes)
-        self.graph: Graph = self.ctx.graph(n_nodes)
+        # A full context is an error, a full graph an abort: so the graph has room for all of the context.
+        self.ctx: Any = Context(size, graph_size=size)
+        self.graph: Graph = self.ctx.graph(size)
         self.cache, self.paged, self.attention = cache, paged, attention
         self.n_tokens, self.n_outputs, self.n_kv = n_tokens, n_outputs, n_kv
         self.tokens = self.ctx.input(I32, (n_tokens,), "tokens")
@@ -117,7 +129,7 @@ def build(
     n_kv: int,
 ) -> Step:
     """The graph of a batch of `n_tokens` rows, `n_outputs` of which want logits F32 [n_vocab, n_outputs]."""
-    step = Step(cache, paged, attention, n_tokens, n_outputs, n_kv)
+    step = Step(n_nodes(arch.hp), cache, paged, attention, n_tokens, n_outputs, n_kv)
     logits = arch.build(step)
     if logits is not None:
         if logits.type != F32:

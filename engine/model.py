@@ -17,7 +17,7 @@ from engine.ggml.backend import Backend, Device, devices
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F16, F32, Context, runs_on, type_id
 from engine.gguf import GGUFFile, validate_model
-from engine.graph import MASK_PAD, NODES_PER_LAYER
+from engine.graph import MASK_PAD, n_nodes
 from engine.inference import InferenceSession
 from engine.plan import DeviceInfo, Needs, Part, estimate_compute, human
 from engine.pool import CellPool
@@ -108,7 +108,7 @@ class Model:
             self._lock_memory()
         self.backends = [*map(Backend, used), Backend(cpu, self.n_threads)]
         self._closing.extend(self.backends)
-        self.sched = Sched(self.backends, 2 * (NODES_PER_LAYER * hp.n_layer + 64))
+        self.sched = Sched(self.backends, 2 * n_nodes(hp))
         self._closing.append(self.sched)
         self.attention = [self._attention_kind(i) for i in range(hp.n_layer)]
         self.runner = Runner(
