@@ -1,9 +1,9 @@
-// y = W x for weights in blocks of 32 (Q4_0, Q8_0), with the CPU's byte dot product (AVX512-VNNI).
+// y = W x for quantized weights, with the CPU's byte dot product (AVX512-VNNI).
 //
 // Sixteen output rows are interleaved four bytes at a time, so that one vector holds four inputs of each,
 // and one instruction multiplies them with four inputs of one activation row. Activations are rounded
-// to 8 bits per block of 32, as ggml does. The instruction wants one unsigned side: weights are stored with an
-// offset (8 or 128), which the sum of the block's activations takes off again.
+// to 8 bits per block of 32. The instruction wants one unsigned side: where weights are signed they are stored
+// with an offset, which the sum of the activations takes off again.
 // Each row's arithmetic is the same however many rows there are: results do not depend on the batch.
 #include "matmul.h"
 
@@ -22,33 +22,105 @@ namespace {
 constexpr int BLOCK = 32, ROWS = 16;
 constexpr int N_TILE = 128;  // activation rows that stay in the second-level cache while weights pass
 
-// A packed group of 16 rows: per block 16 scales (halves), then per block the quants.
-size_t quant_bytes(ggml_type type) { return type == GGML_TYPE_Q4_0 ? ROWS * BLOCK / 2 : ROWS * BLOCK; }
-size_t scales_bytes(int64_t n_blocks) { return (n_blocks * ROWS * 2 + 63) / 64 * 64; }
-size_t group_bytes(ggml_type type, int64_t n_blocks) { return scales_bytes(n_blocks) + n_blocks * quant_bytes(type); }
+// A packed group of 16 rows is its scales, then its quants. Per block of 32 inputs there are 256 bytes of
+// nibbles (inputs 0-15 low, 16-31 high), 512 bytes for Q8_0, and then what other bits the type has.
+struct Format {
+    int per_super;     // blocks of 32 that share a header
+    int header;        // bytes for 16 rows: halves d, and dmin
+    int scales;        // bytes for 16 rows, of each block
+    int quants;        // bytes for 16 rows, of each block
+    int source_bytes;  // of one super block of one row in ggml's layout
+};
+
+Format format_of(ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_Q4_0: return {1, 32, 0, 256, 18};
+        case GGML_TYPE_Q8_0: return {1, 32, 0, 512, 34};
+        case GGML_TYPE_Q4_K: return {8, 64, 32, 256, 144};
+        case GGML_TYPE_Q5_K: return {8, 64, 32, 320, 176};
+        case GGML_TYPE_Q6_K: return {8, 32, 32, 384, 210};
+        default: return {0, 0, 0, 0, 0};
+    }
+}
+
+size_t scales_bytes(const Format & f, int64_t n_blocks) {
+    return (size_t)(n_blocks / f.per_super * (f.header + f.per_super * f.scales) + 63) / 64 * 64;
+}
+
+size_t group_bytes(const Format & f, int64_t n_blocks) { return scales_bytes(f, n_blocks) + n_blocks * f.quants; }
+
+// One block of 32 of one row, unpacked from ggml's layout: unsigned quants and the bytes that scale them.
+struct Unpacked {
+    uint8_t q[BLOCK];
+    uint8_t scale[2];  // Q4_K, Q5_K: scale and minimum; Q6_K: scales of the halves (signed)
+};
+
+void unpack_scales_k4(const uint8_t * s, int j, uint8_t * out) {  // 6 bits each, eight pairs in 12 bytes
+    out[0] = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
+    out[1] = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | (s[j] >> 6) << 4;
+}
+
+Unpacked unpack(ggml_type type, const uint8_t * super, int j) {
+    Unpacked u = {};
+    for (int i = 0; i < BLOCK; i++) {
+        switch (type) {
+            case GGML_TYPE_Q4_0: u.q[i] = i < 16 ? super[2 + i] & 15 : super[2 + i - 16] >> 4; break;
+            case GGML_TYPE_Q8_0: u.q[i] = super[2 + i] ^ 0x80; break;
+            case GGML_TYPE_Q4_K: u.q[i] = super[16 + j / 2 * 32 + i] >> 4 * (j % 2) & 15; break;
+            case GGML_TYPE_Q5_K:
+                u.q[i] = (super[48 + j / 2 * 32 + i] >> 4 * (j % 2) & 15) | (super[16 + i] >> j & 1) << 4;
+                break;
+            case GGML_TYPE_Q6_K: {  // halves of 128: low bits of inputs 0-63 and 64-127 share bytes
+                const int half = j / 4, quarter = j % 4;
+                const int low = super[half * 64 + quarter % 2 * 32 + i] >> 4 * (quarter / 2) & 15;
+                u.q[i] = low | (super[128 + half * 32 + i] >> 2 * quarter & 3) << 4;
+                break;
+            }
+            default: break;
+        }
+    }
+    if (type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K) unpack_scales_k4(super + 4, j, u.scale);
+    if (type == GGML_TYPE_Q6_K) memcpy(u.scale, super + 192 + j * 2, 2);
+    return u;
+}
+
+// The bits of row r of a block into the group's 16-row vectors.
+void store(ggml_type type, const Unpacked & u, int r, uint8_t * out) {
+    for (int i = 0; i < BLOCK; i++) {
+        const int lane = i / 4 % (type == GGML_TYPE_Q8_0 ? 8 : 4) * 64 + r * 4 + i % 4;
+        if (type == GGML_TYPE_Q8_0) { out[lane] = u.q[i]; continue; }
+        out[lane] |= (u.q[i] & 15) << 4 * (i / 16);
+        if (type == GGML_TYPE_Q5_K)  // one bit per byte of eight vectors
+            out[256 + i / 4 * 8 + (r * 4 + i % 4) / 8] |= (u.q[i] >> 4) << (r * 4 + i % 4) % 8;
+        if (type == GGML_TYPE_Q6_K)  // two bits for each of four vectors in a byte
+            out[256 + i / 16 * 64 + r * 4 + i % 4] |= (u.q[i] >> 4) << 2 * (i / 4 % 4);
+    }
+}
 
 struct Activations {  // of one row
     const int8_t * q = nullptr;     // [n_blocks * 32]
     const float * scale = nullptr;  // [n_blocks]
-    const int32_t * sum = nullptr;  // [n_blocks], of q
+    const int32_t * sum = nullptr;  // [n_blocks * 2], of sixteen q each
 
     Activations() = default;
     Activations(const char * row, int64_t n_blocks)
         : q((const int8_t *)row), scale((const float *)(row + n_blocks * BLOCK)),
           sum((const int32_t *)(row + n_blocks * (BLOCK + 4))) {}
 };
+constexpr int ACTIVATION_BLOCK = BLOCK + 4 + 8;  // bytes
 
 }  // namespace
 
-size_t activation_size(int64_t n_in) { return n_in / BLOCK * (BLOCK + 8); }
+size_t activation_size(int64_t n_in) { return n_in / BLOCK * ACTIVATION_BLOCK; }
 
 size_t packed_size(ggml_type type, int64_t n_in, int64_t n_out) {
-    return (size_t)(n_out / ROWS) * group_bytes(type, n_in / BLOCK);
+    return (size_t)(n_out / ROWS) * group_bytes(format_of(type), n_in / BLOCK);
 }
 
 bool can_pack(ggml_type type, int64_t n_in, int64_t n_out) {
 #ifdef GGSERVE_VNNI
-    return (type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q8_0) && n_in % BLOCK == 0 && n_out % ROWS == 0;
+    const Format f = format_of(type);
+    return f.per_super && n_in % (f.per_super * BLOCK) == 0 && n_out % ROWS == 0;
 #else
     (void)type; (void)n_in; (void)n_out;
     return false;
@@ -56,21 +128,27 @@ bool can_pack(ggml_type type, int64_t n_in, int64_t n_out) {
 }
 
 void pack(ggml_type type, const void * src, int64_t n_in, int64_t n_out, void * dst) {
-    const int64_t n_blocks = n_in / BLOCK;
-    const size_t block_bytes = ggml_type_size(type), row_bytes = n_blocks * block_bytes;
+    const Format f = format_of(type);
+    const int64_t n_supers = n_in / BLOCK / f.per_super, n_blocks = n_in / BLOCK;
+    const size_t row_bytes = n_supers * f.source_bytes;
+    // Where the halves d and dmin are in ggml's super block: first, but for Q6_K, which has d at its end.
+    const int d_at = type == GGML_TYPE_Q6_K ? 208 : 0;
+    memset(dst, 0, packed_size(type, n_in, n_out));
     for (int64_t g = 0; g < n_out / ROWS; g++) {
-        uint8_t * group = (uint8_t *)dst + g * group_bytes(type, n_blocks);
-        uint8_t * quants = group + scales_bytes(n_blocks);
-        memset(group, 0, scales_bytes(n_blocks));
+        uint8_t * group = (uint8_t *)dst + g * group_bytes(f, n_blocks);
         for (int r = 0; r < ROWS; r++) {
-            const uint8_t * row = (const uint8_t *)src + (g * ROWS + r) * row_bytes;
-            for (int64_t b = 0; b < n_blocks; b++, row += block_bytes) {
-                memcpy(group + (b * ROWS + r) * 2, row, 2);
-                uint8_t * out = quants + b * quant_bytes(type);
-                if (type == GGML_TYPE_Q8_0) {
-                    for (int i = 0; i < BLOCK; i++) out[(i / 4 * ROWS + r) * 4 + i % 4] = row[2 + i] ^ 0x80;
-                } else {  // a byte of ggml's holds inputs i and i + 16, and so does one of ours
-                    for (int i = 0; i < BLOCK / 2; i++) out[(i / 4 * ROWS + r) * 4 + i % 4] = row[2 + i];
+            for (int64_t s = 0; s < n_supers; s++) {
+                const uint8_t * super = (const uint8_t *)src + (g * ROWS + r) * row_bytes + s * f.source_bytes;
+                uint8_t * header = group + s * (f.header + f.per_super * f.scales);
+                memcpy(header + r * 2, super + d_at, 2);
+                if (f.header == 64) memcpy(header + 32 + r * 2, super + 2, 2);
+                for (int j = 0; j < f.per_super; j++) {
+                    const Unpacked u = unpack(type, super, j);
+                    if (f.scales) {
+                        header[f.header + j * f.scales + r] = u.scale[0];
+                        header[f.header + j * f.scales + ROWS + r] = u.scale[1];
+                    }
+                    store(type, u, r, group + scales_bytes(f, n_blocks) + (s * f.per_super + j) * f.quants);
                 }
             }
         }
@@ -93,7 +171,9 @@ void quantize_forward(ggml_tensor * dst, int ith, int nth, void *) {
         _mm_storeu_si128((__m128i *)(row + b * BLOCK), _mm512_cvtsepi32_epi8(i0));
         _mm_storeu_si128((__m128i *)(row + b * BLOCK + 16), _mm512_cvtsepi32_epi8(i1));
         ((float *)(row + n_blocks * BLOCK))[b] = most / 127.0f;
-        ((int32_t *)(row + n_blocks * (BLOCK + 4)))[b] = _mm512_reduce_add_epi32(_mm512_add_epi32(i0, i1));
+        int32_t * sum = (int32_t *)(row + n_blocks * (BLOCK + 4)) + 2 * b;
+        sum[0] = _mm512_reduce_add_epi32(i0);
+        sum[1] = _mm512_reduce_add_epi32(i1);
     }
 #else
     (void)x; (void)ith; (void)nth;
@@ -103,50 +183,130 @@ void quantize_forward(ggml_tensor * dst, int ith, int nth, void *) {
 #ifdef GGSERVE_VNNI
 namespace {
 
+inline __m512 halves(const uint8_t * p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+inline __m512 bytes(const uint8_t * p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+inline __m512 signed_bytes(const uint8_t * p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+// The 32 inputs of a block of 16 rows as unsigned bytes, four inputs a vector.
+template <ggml_type T>
+inline void weights_of(const uint8_t * q, __m512i * w) {
+    if (T == GGML_TYPE_Q8_0) {
+        for (int i = 0; i < 8; i++) w[i] = _mm512_loadu_si512(q + i * 64);
+        return;
+    }
+    const __m512i nibble = _mm512_set1_epi8(15);
+    for (int i = 0; i < 4; i++) {
+        const __m512i both = _mm512_loadu_si512(q + i * 64);
+        w[i] = _mm512_and_si512(both, nibble);
+        w[i + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+    }
+    if (T == GGML_TYPE_Q5_K) {
+        const __m512i high = _mm512_set1_epi8(16);
+        for (int i = 0; i < 8; i++) {
+            uint64_t bits;
+            memcpy(&bits, q + 256 + i * 8, 8);
+            w[i] = _mm512_or_si512(w[i], _mm512_maskz_mov_epi8(bits, high));
+        }
+    }
+    if (T == GGML_TYPE_Q6_K) {
+        const __m512i high = _mm512_set1_epi8(0x30);
+        for (int i = 0; i < 2; i++) {
+            const __m512i bits = _mm512_loadu_si512(q + 256 + i * 64);
+            __m512i * four = w + i * 4;
+            four[0] = _mm512_or_si512(four[0], _mm512_and_si512(_mm512_slli_epi16(bits, 4), high));
+            four[1] = _mm512_or_si512(four[1], _mm512_and_si512(_mm512_slli_epi16(bits, 2), high));
+            four[2] = _mm512_or_si512(four[2], _mm512_and_si512(bits, high));
+            four[3] = _mm512_or_si512(four[3], _mm512_and_si512(_mm512_srli_epi16(bits, 2), high));
+        }
+    }
+}
+
+template <int N>
+inline __m512i dot(__m512i start, const __m512i * w, const int8_t * a) {
+    for (int i = 0; i < N; i++) {
+        int32_t four;
+        memcpy(&four, a + 4 * i, 4);
+        start = _mm512_dpbusd_epi32(start, w[i], _mm512_set1_epi32(four));
+    }
+    return start;
+}
+
 // 16 outputs of N activation rows.
-template <bool FOUR_BITS, int N>
+template <ggml_type T, int N>
 inline void group_times_rows(const uint8_t * group, int64_t n_blocks, const Activations * rows, float * out,
                              size_t out_stride) {
-    const uint8_t * quants = group + scales_bytes(n_blocks);
-    const __m512i nibble = _mm512_set1_epi8(15);
-    __m512 acc[N];
+    constexpr bool SUPER = T == GGML_TYPE_Q4_K || T == GGML_TYPE_Q5_K || T == GGML_TYPE_Q6_K;
+    constexpr int OFFSET = T == GGML_TYPE_Q4_0 ? 8 : T == GGML_TYPE_Q8_0 ? 128 : T == GGML_TYPE_Q6_K ? 32 : 0;
+    const Format f = format_of(T);
+    const uint8_t * quants = group + scales_bytes(f, n_blocks);
+    const uint8_t * scales = group;
+    __m512 acc[N], d{}, dmin{};
     for (int n = 0; n < N; n++) acc[n] = _mm512_setzero_ps();
-    for (int64_t b = 0; b < n_blocks; b++) {
-        const __m512 weight_scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(group + b * ROWS * 2)));
+    for (int64_t b = 0; b < n_blocks; b++, quants += f.quants) {
+        if (!SUPER || b % 8 == 0) {
+            d = halves(scales);
+            if (f.header == 64) dmin = halves(scales + 32);
+            scales += f.header;
+        }
         __m512i w[8];
-        if (FOUR_BITS) {
-            for (int i = 0; i < 4; i++) {
-                const __m512i both = _mm512_loadu_si512(quants + (b * 4 + i) * 64);
-                w[i] = _mm512_and_si512(both, nibble);
-                w[i + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+        weights_of<T>(quants, w);
+        if (T == GGML_TYPE_Q6_K) {
+            const __m512 s0 = _mm512_mul_ps(d, signed_bytes(scales)), s1 = _mm512_mul_ps(d, signed_bytes(scales + ROWS));
+            for (int n = 0; n < N; n++) {
+                const int8_t * a = rows[n].q + b * BLOCK;
+                const __m512 scale = _mm512_set1_ps(rows[n].scale[b]);
+                const __m512i dot0 = dot<4>(_mm512_set1_epi32(-OFFSET * rows[n].sum[2 * b]), w, a);
+                const __m512i dot1 = dot<4>(_mm512_set1_epi32(-OFFSET * rows[n].sum[2 * b + 1]), w + 4, a + 16);
+                acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot0), _mm512_mul_ps(s0, scale), acc[n]);
+                acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot1), _mm512_mul_ps(s1, scale), acc[n]);
+            }
+        } else if (SUPER) {
+            const __m512 s = _mm512_mul_ps(d, bytes(scales)), least = _mm512_mul_ps(dmin, bytes(scales + ROWS));
+            for (int n = 0; n < N; n++) {
+                const __m512 scale = _mm512_set1_ps(rows[n].scale[b]);
+                const __m512i all = dot<8>(_mm512_setzero_si512(), w, rows[n].q + b * BLOCK);
+                const float sum = (float)(rows[n].sum[2 * b] + rows[n].sum[2 * b + 1]) * rows[n].scale[b];
+                acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(all), _mm512_mul_ps(s, scale), acc[n]);
+                acc[n] = _mm512_fnmadd_ps(least, _mm512_set1_ps(sum), acc[n]);
             }
         } else {
-            for (int i = 0; i < 8; i++) w[i] = _mm512_loadu_si512(quants + (b * 8 + i) * 64);
-        }
-        for (int n = 0; n < N; n++) {
-            const int8_t * a = rows[n].q + b * BLOCK;
-            __m512i dot = _mm512_set1_epi32(rows[n].sum[b] * (FOUR_BITS ? -8 : -128));
-            for (int i = 0; i < 8; i++) {
-                int32_t four;
-                memcpy(&four, a + 4 * i, 4);
-                dot = _mm512_dpbusd_epi32(dot, w[i], _mm512_set1_epi32(four));
+            for (int n = 0; n < N; n++) {
+                const int32_t sum = rows[n].sum[2 * b] + rows[n].sum[2 * b + 1];
+                const __m512i all = dot<8>(_mm512_set1_epi32(-OFFSET * sum), w, rows[n].q + b * BLOCK);
+                const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(rows[n].scale[b]));
+                acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(all), scale, acc[n]);
             }
-            const __m512 scale = _mm512_mul_ps(weight_scale, _mm512_set1_ps(rows[n].scale[b]));
-            acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc[n]);
         }
+        scales += f.scales;
     }
     for (int n = 0; n < N; n++) _mm512_storeu_ps(out + n * out_stride, acc[n]);
 }
 
-template <bool FOUR_BITS>
+template <ggml_type T>
 void group_times_all(const uint8_t * group, int64_t n_blocks, const Activations * rows, int n, float * out,
-                     size_t out_stride) {
+                     size_t stride) {
     int i = 0;
-    for (; i + 16 <= n; i += 16) group_times_rows<FOUR_BITS, 16>(group, n_blocks, rows + i, out + i * out_stride, out_stride);
-    for (; i + 8 <= n; i += 8) group_times_rows<FOUR_BITS, 8>(group, n_blocks, rows + i, out + i * out_stride, out_stride);
-    for (; i + 4 <= n; i += 4) group_times_rows<FOUR_BITS, 4>(group, n_blocks, rows + i, out + i * out_stride, out_stride);
-    for (; i + 2 <= n; i += 2) group_times_rows<FOUR_BITS, 2>(group, n_blocks, rows + i, out + i * out_stride, out_stride);
-    for (; i < n; i++) group_times_rows<FOUR_BITS, 1>(group, n_blocks, rows + i, out + i * out_stride, out_stride);
+    for (; i + 16 <= n; i += 16) group_times_rows<T, 16>(group, n_blocks, rows + i, out + i * stride, stride);
+    for (; i + 8 <= n; i += 8) group_times_rows<T, 8>(group, n_blocks, rows + i, out + i * stride, stride);
+    for (; i + 4 <= n; i += 4) group_times_rows<T, 4>(group, n_blocks, rows + i, out + i * stride, stride);
+    for (; i + 2 <= n; i += 2) group_times_rows<T, 2>(group, n_blocks, rows + i, out + i * stride, stride);
+    for (; i < n; i++) group_times_rows<T, 1>(group, n_blocks, rows + i, out + i * stride, stride);
+}
+
+using GroupTimesAll = void (*)(const uint8_t *, int64_t, const Activations *, int, float *, size_t);
+
+GroupTimesAll kernel_of(ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_Q4_0: return group_times_all<GGML_TYPE_Q4_0>;
+        case GGML_TYPE_Q8_0: return group_times_all<GGML_TYPE_Q8_0>;
+        case GGML_TYPE_Q4_K: return group_times_all<GGML_TYPE_Q4_K>;
+        case GGML_TYPE_Q5_K: return group_times_all<GGML_TYPE_Q5_K>;
+        default: return group_times_all<GGML_TYPE_Q6_K>;
+    }
 }
 
 }  // namespace
@@ -156,11 +316,13 @@ void product_forward(ggml_tensor * dst, int, int nth, void * userdata) {
     Product & product = *(Product *)userdata;
 #ifdef GGSERVE_VNNI
     const ggml_tensor *packed = dst->src[0], *x = dst->src[1];
-    const int64_t n_blocks = x->ne[0] / (BLOCK + 8), n_groups = dst->ne[0] / ROWS;
+    const int64_t n_blocks = x->ne[0] / ACTIVATION_BLOCK, n_groups = dst->ne[0] / ROWS;
     const int n_rows = (int)dst->ne[1], n_tiles = (n_rows + N_TILE - 1) / N_TILE;
     // Pieces of several groups: fewer of them when there are many threads to share them.
     const int64_t per_piece = std::clamp<int64_t>(n_groups / (8 * nth), 1, 16);
     const int64_t pieces = (n_groups + per_piece - 1) / per_piece;
+    const size_t bytes_per_group = group_bytes(format_of(product.type), n_blocks);
+    const GroupTimesAll kernel = kernel_of(product.type);
     Activations rows[N_TILE];
     int filled = -1;
     for (int64_t piece = product.work.take(); piece < pieces * n_tiles; piece = product.work.take()) {
@@ -172,11 +334,9 @@ void product_forward(ggml_tensor * dst, int, int nth, void * userdata) {
         }
         const int64_t begin = piece % pieces * per_piece, end = std::min(begin + per_piece, n_groups);
         for (int64_t g = begin; g < end; g++) {
-            const uint8_t * group = (const uint8_t *)packed->data + g * group_bytes(product.type, n_blocks);
             float * out = (float *)((char *)dst->data + first * dst->nb[1]) + g * ROWS;
-            const size_t stride = dst->nb[1] / sizeof(float);
-            if (product.type == GGML_TYPE_Q4_0) group_times_all<true>(group, n_blocks, rows, n, out, stride);
-            else group_times_all<false>(group, n_blocks, rows, n, out, stride);
+            kernel((const uint8_t *)packed->data + g * bytes_per_group, n_blocks, rows, n, out,
+                   dst->nb[1] / sizeof(float));
         }
     }
 #else

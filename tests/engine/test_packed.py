@@ -20,15 +20,25 @@ from engine.packed import PackedMatrix, can_pack
 from server.bundled import bundled_model
 
 CPU = next(d for d in devices() if d.type == "cpu")
-TYPES = ("q4_0", "q8_0")
-PACKABLE = [t for t in TYPES if can_pack(type_id(t), (32, 16))]
+TYPES = ("q4_0", "q8_0", "q4_K", "q5_K", "q6_K")
+PACKABLE = [t for t in TYPES if can_pack(type_id(t), (256, 16))]
 
 
 def quantized(kind: str, n_in: int, n_out: int, seed: int = 0) -> tuple[bytes, np.ndarray]:
     """A random matrix in ggml's blocks, and the floats that they mean [n_out, n_in]."""
     number = gguf.GGMLQuantizationType[kind.upper()]
-    values = np.random.default_rng(seed).standard_normal((n_out, n_in)).astype(np.float32)
-    blocks = gguf.quants.quantize(values, number)
+    rng = np.random.default_rng(seed)
+    if kind in ("q4_0", "q8_0"):
+        values = rng.standard_normal((n_out, n_in)).astype(np.float32)
+        blocks = gguf.quants.quantize(values, number)
+    else:  # any bytes are a block; only its halves must be numbers of a sensible size
+        _, size = gguf.GGML_QUANT_SIZES[number]
+        blocks = rng.integers(0, 256, (n_out, n_in // 256, size), dtype=np.uint8)
+        at = {"q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,)}[kind]
+        for position in at:
+            halves = (rng.random((n_out, n_in // 256)) * 0.002 + 0.0005).astype(np.float16)
+            blocks[:, :, position : position + 2] = halves.view(np.uint8).reshape(n_out, n_in // 256, 2)
+        blocks = blocks.reshape(n_out, -1)
     return blocks.tobytes(), gguf.quants.dequantize(blocks, number)
 
 
@@ -61,6 +71,8 @@ def times(kind: str, data: bytes, n_out: int, x: np.ndarray, threads: int = 2) -
     [(32, 16, 1), (64, 48, 3), (2048, 256, 1), (96, 1600, 2), (256, 64, 7), (160, 32, 31), (64, 160, 300)],
 )
 def test_products(kind: str, n_in: int, n_out: int, n_rows: int) -> None:
+    if kind.endswith("K"):
+        n_in *= 8  # their blocks have 256 inputs
     data, weights = quantized(kind, n_in, n_out)
     x = np.random.default_rng(1).standard_normal((n_rows, n_in)).astype(np.float32)
     # What 8-bit activations are: per block of 32 the largest is 127, the others are rounded.
@@ -68,8 +80,9 @@ def test_products(kind: str, n_in: int, n_out: int, n_rows: int) -> None:
     scale = np.abs(blocks).max(2, keepdims=True) / 127
     rounded = (np.rint(blocks / scale) * scale).reshape(x.shape)
     got = times(kind, data, n_out, x)
-    np.testing.assert_allclose(got, rounded @ weights.T, rtol=1e-4, atol=2e-3 * np.sqrt(n_in / 32))
-    assert np.abs(got - x @ weights.T).max() < 0.03 * np.sqrt(n_in)
+    size = np.abs(weights).mean() * np.sqrt(n_in)
+    np.testing.assert_allclose(got, rounded.astype(np.float64) @ weights.T, rtol=1e-4, atol=1e-3 * size)
+    assert np.sqrt(np.mean((got - x @ weights.T) ** 2)) < 0.02 * size
 
 
 @pytest.mark.parametrize("kind", PACKABLE)
@@ -85,13 +98,13 @@ def test_a_row_does_not_depend_on_its_company(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PACKABLE)
 def test_zeros_and_extremes(kind: str) -> None:
-    data, weights = quantized(kind, 64, 16)
-    x = np.zeros((3, 64), np.float32)
+    data, weights = quantized(kind, 256, 16)
+    x = np.zeros((3, 256), np.float32)
     x[1, 5] = 3e30
     x[2] = -1e-30
     got = times(kind, data, 16, x)
     assert (got[0] == 0).all()
-    np.testing.assert_allclose(got[1], weights[:, 5] * 3e30, rtol=1e-3, atol=1e27)
+    np.testing.assert_allclose(got[1], weights[:, 5] * 3e30, rtol=1e-3, atol=1e25)
     assert np.isfinite(got).all()
 
 
@@ -103,7 +116,7 @@ def test_refusals() -> None:
         PackedMatrix(Context(1), type_id("q8_0"), (32, 15), "odd")
     for kind in PACKABLE:
         ctx: Any = Context(4)
-        matrix = PackedMatrix(ctx, type_id(kind), (32, 16), "m")
+        matrix = PackedMatrix(ctx, type_id(kind), (256, 16), "m")
         with pytest.raises(GgmlError, match="no memory"):
             matrix.load(bytes(1000))
         with pytest.raises(GgmlError, match="does not go with"):
