@@ -32,9 +32,7 @@ class Detokenizer:
 
     def flush(self) -> str:
         """The end: U+FFFD if a character stayed incomplete. Ready for another sequence afterwards."""
-        text = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return text
+        return self._decoder.decode(b"", final=True)
 
 
 class StopMatcher:
