@@ -1,4 +1,4 @@
-"""How much memory the host gives this process: ggml only tells the physical total."""
+"""How much memory and how many cores the host gives this process: ggml only tells what the machine has."""
 
 from __future__ import annotations
 
@@ -50,6 +50,45 @@ def _cgroups(base: Path) -> Iterator[tuple[int, int]]:
             bound, usage = _number(group / limit), _number(group / used)
             if bound is not None and usage is not None:
                 yield bound, max(usage - _numbers(group / "memory.stat").get(cached, 0), 0)
+
+
+def physical_cores(root: str | os.PathLike[str] = "/", cpus: Iterable[int] | None = None) -> int:
+    """Cores that this process may use: hyper-threads of one core count once, a cgroup's quota is a limit.
+
+    Products keep a core's arithmetic units busy, so its second thread only competes. `cpus`: for tests.
+    """
+    base = Path(root)
+    if cpus is None:
+        cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    cores = set()
+    for cpu in cpus:
+        topology = base / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        core = _number(topology / "core_id")
+        cores.add((_number(topology / "physical_package_id"), cpu if core is None else core, core is None))
+    n = float(len(cores))
+    for quota in _cpu_quotas(base):
+        n = min(n, quota)
+    return max(int(n), 1)
+
+
+def _cpu_quotas(base: Path) -> Iterator[float]:
+    """Processors' worth of time of each cgroup around this process, of both versions."""
+    for line in _text(base / "proc/self/cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        parts = [p for p in path.split("/") if p not in ("", "..")]
+        for depth in range(len(parts), -1, -1):
+            if number == "0" and not controllers:
+                quota, _, period = _text(base.joinpath("sys/fs/cgroup", *parts[:depth], "cpu.max")).partition(
+                    " "
+                )
+            elif "cpu" in controllers.split(","):
+                group = base.joinpath("sys/fs/cgroup/cpu", *parts[:depth])
+                quota, period = _text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")
+            else:
+                continue
+            if quota.strip().isdecimal() and period.strip().isdecimal() and int(period):
+                yield int(quota) / int(period)
 
 
 def _elsewhere() -> tuple[int, int]:

@@ -18,6 +18,7 @@ from engine.ggml.sched import Sched
 from engine.ggml.tensor import F16, F32, Context, runs_on, type_id
 from engine.gguf import GGUFFile, validate_model
 from engine.graph import MASK_PAD, n_nodes
+from engine.host import physical_cores
 from engine.inference import InferenceSession
 from engine.plan import DeviceInfo, Needs, Part, estimate_compute, human
 from engine.pool import CellPool
@@ -39,11 +40,6 @@ def load(
     for parameters out of range, OutOfMemoryError and DeviceError as their names say.
     """
     return Model(Path(path), params or ModelParameters(), progress)
-
-
-def usable_cpus() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Model:
@@ -74,7 +70,7 @@ class Model:
         if n_ctx < 2:
             raise ConfigError(f"context_size is {n_ctx}; a session needs at least 2 tokens")
         self.max_batch_tokens = max(params.max_batch_tokens, params.parallel)
-        self.n_threads = params.n_threads or usable_cpus()
+        self.n_threads = params.n_threads or physical_cores()
 
         if params.rpc:
             raise DeviceError("this build has no RPC backend, so --rpc cannot be used")

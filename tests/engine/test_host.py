@@ -1,6 +1,6 @@
 """Memory that the host gives us, read from made-up /proc and /sys trees."""
 
-from engine.host import host_memory
+from engine.host import host_memory, physical_cores
 from engine.plan import DeviceInfo
 
 
@@ -85,3 +85,53 @@ def test_the_cpu_has_the_memory_of_the_host():
         DeviceInfo.of(DeviceInfo(name="D", backend="B", type="cpu", free=1, total=1)).total
         == host_memory()[1]
     )
+
+
+def cores(tmp_path, cpus, files):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return physical_cores(tmp_path, cpus)
+
+
+def topology(*places):
+    """Files that put processor i at (package, core) places[i]."""
+    folder = "sys/devices/system/cpu/cpu{}/topology/{}"
+    return {
+        folder.format(i, name): f"{n}\n"
+        for i, place in enumerate(places)
+        for name, n in zip(("physical_package_id", "core_id"), place, strict=True)
+    }
+
+
+def test_hyper_threads_of_a_core_count_once(tmp_path):
+    two_sockets = topology((0, 0), (0, 1), (0, 0), (0, 1), (1, 0), (1, 0))
+    assert cores(tmp_path, range(6), two_sockets) == 3
+    assert physical_cores(tmp_path, {0, 2}) == 1
+
+
+def test_cores_without_topology(tmp_path):
+    assert cores(tmp_path, range(4), {}) == 4
+
+
+def test_cpu_quota_of_a_container(tmp_path):
+    files = {
+        "proc/self/cgroup": "0::/a\n",
+        "sys/fs/cgroup/a/cpu.max": "250000 100000\n",
+        "sys/fs/cgroup/cpu.max": "max 100000\n",
+    }
+    assert cores(tmp_path, range(8), files) == 2
+    files = {"sys/fs/cgroup/a/cpu.max": "50000 100000\n"}
+    assert cores(tmp_path, range(8), files) == 1
+
+
+def test_cpu_quota_of_cgroup_v1(tmp_path):
+    files = {
+        "proc/self/cgroup": "4:cpu,cpuacct:/b\n",
+        "sys/fs/cgroup/cpu/b/cpu.cfs_quota_us": "300000\n",
+        "sys/fs/cgroup/cpu/b/cpu.cfs_period_us": "100000\n",
+        "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+        "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+    }
+    assert cores(tmp_path, range(8), files) == 3
