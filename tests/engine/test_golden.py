@@ -12,7 +12,7 @@ import pytest
 import engine
 from engine.types import Timings
 from support.golden import FOLDER, NAMES, Golden, TinyModel, error, golden, rms_error
-from support.greedy import Greedy, GreedyComparison
+from support.greedy import Greedy, GreedyComparison, request, run
 
 # Of `error`: the largest difference over the root mean square. Seen: 1e-5, in one place 2e-4 (rounding of
 # large angles). The mistakes below cost 0.2 and more.
@@ -22,9 +22,14 @@ N_BATCH = (1, 8, 64, 512)
 GREEDY = engine.InferenceParameters(temperature=0.0, max_tokens=24)
 
 
-def load(path: Path, kv_type: str = "f32", flash_attn: str = "auto") -> engine.Model:
+def load(path: Path, kv_type: str = "f32", flash_attn: str = "auto", kv_cells: int = 256) -> engine.Model:
     params = engine.ModelParameters(
-        use_gpu=False, kv_type=kv_type, flash_attn=flash_attn, context_size=256, kv_cells=256, n_threads=1
+        use_gpu=False,
+        kv_type=kv_type,
+        flash_attn=flash_attn,
+        context_size=256,
+        kv_cells=kv_cells,
+        n_threads=1,
     )
     return engine.load(path, params)
 
@@ -52,11 +57,6 @@ def worst(path: Path, ref: Golden, measure: Callable[..., float] = error, **load
     """The largest error at the stored positions."""
     with load(path, **load_as) as model, start(model) as session:
         return max(map(measure, rows(session, ref), ref.logits))
-
-
-def head_dim(ref: Golden) -> int:
-    with load(ref.path) as model:
-        return int(model.hp.head_dim_k)
 
 
 def test_the_references_are_there() -> None:
@@ -87,6 +87,23 @@ def test_the_result_does_not_depend_on_the_batch_size(name: str, same_greedy: Gr
                 assert error(session.last_logits, ref.logits[-1]) < TOLERANCE, f"n_batch {n_batch}"
                 same_greedy(generate(session, ref), ref.greedy)
                 assert error(session.last_logits, ref.last) < TOLERANCE, f"n_batch {n_batch}"
+
+
+@pytest.mark.parametrize("flash_attn", ATTENTION)
+@pytest.mark.parametrize("name", NAMES)
+def test_company_changes_nothing(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
+    ref = golden(name)
+    with load(ref.path, flash_attn=flash_attn, kv_cells=1024) as model:
+        company = [
+            request(f"{i}", [1, *ref.prompt[i : i + length]], n=24, n_batch=n_batch, cache=False)
+            for i, (length, n_batch) in enumerate([(20, 512), (70, 7), (110, 32)], start=1)
+        ]
+        alone = {r.id: run(model.scheduler(), [r])[r.id] for r in company}
+        asked = request("x", ref.prompt, n=24, n_batch=64, cache=False)
+        together = run(model.scheduler(), [*company[:2], asked, company[2]])
+        same_greedy(together["x"], ref.greedy)
+        for r in company:
+            same_greedy(together[r.id], alone[r.id])
 
 
 # Largest `rms_error` of a cache type, and the margin under which its greedy path may part: several times
