@@ -11,6 +11,10 @@ from engine.gguf import GGUFFile, printable
 from engine.tokenizer.special import Fragment, SpecialTokens
 from engine.tokenizer.vocab import TokenType, Vocabulary
 
+_LONG_TEXT = 1 << 18
+_SLICE = 1 << 15
+_MARGIN = 64  # tokens that cutting a text in two may add
+
 
 class Tokenizer(ABC):
     """Text to tokens and back, as the model was trained. Make one with `from_gguf` or `load_tokenizer`.
@@ -74,10 +78,23 @@ class Tokenizer(ABC):
             ids.append(self.eos_id)
         return ids
 
-    def min_tokens(self, text: str) -> int:
-        """About the fewest tokens that `text` can become, without encoding it: what is far too long for a
-        session can be refused in no time. 0 where the vocabulary may shorten text before it is encoded."""
-        return 0 if self._shortens else len(text) // self._max_chars
+    def min_tokens(self, text: str, enough: int | None = None) -> int:
+        """About the fewest tokens that `text` can become; at most what `encode` would return.
+
+        A number from the length alone, in no time. With `enough` a long text is then encoded slice by slice
+        until that many are certain: what is far too long for a session costs little time and memory, whereas
+        encoding all of it could take hundreds of bytes for each character.
+        """
+        least = 0 if self._shortens else len(text) // self._max_chars
+        if enough is None or least >= enough or len(text) <= _LONG_TEXT:
+            return least
+        counted = 0
+        for start in range(0, len(text), _SLICE):
+            ids = self.encode(text[start : start + _SLICE], add_special=False, parse_special=True)
+            counted += max(0, len(ids) - _MARGIN)
+            if counted >= enough:
+                break
+        return max(least, counted)
 
     @abstractmethod
     def _encode(self, fragments: list[Fragment]) -> list[int]:

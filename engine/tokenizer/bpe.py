@@ -141,7 +141,7 @@ def splitter(pre: PreTokenizer) -> pre_tokenizers.PreTokenizer:
 
 def _pre_tokenizer(vocabulary: Vocabulary) -> PreTokenizer:
     name = "gemma4" if vocabulary.kind == "gemma4" else vocabulary.pre
-    if name is None:
+    if not name:
         log.warning(
             "%s: the file does not say how words are cut (no tokenizer.ggml.pre); the default is used, and "
             "results may be worse. Convert the model again with a current converter.",

@@ -291,9 +291,22 @@ def test_tokens_outside_the_vocabulary_are_refused(token: int) -> None:
 
 def test_fewest_tokens_is_a_lower_bound() -> None:
     for tokenizer in (load_tokenizer(STORIES), published("llama-spm"), published("phi-3")):
-        for text in ("", "a", " " * 1000, "hello world " * 100, "é" * 100):
-            assert 0 <= tokenizer.min_tokens(text) <= len(tokenizer.encode(text))
+        for text in ("", "a", " " * 1000, "hello world " * 100, "é" * 100, "1 -" * 100_000):
+            n = len(tokenizer.encode(text, add_special=False))
+            for enough in (None, 10, 10**9):
+                assert 0 <= tokenizer.min_tokens(text, enough) <= n
     assert load_tokenizer(STORIES).min_tokens("a" * 1_000_000) > 10_000
+
+
+@pytest.mark.parametrize("text", ["1 -" * 1_000_000, "😀" * 2_000_000, "<s>" * 1_000_000])
+def test_far_too_long_text_is_known_early(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    """Without encoding more of it than it takes, also where one token may stand for a thousand characters."""
+    tokenizer = byte_level(tmp_path / "v.gguf", {"x" * 1000: NORMAL, "<s>": CONTROL})
+    seen: list[int] = []
+    encode = tokenizer._encode
+    monkeypatch.setattr(tokenizer, "_encode", lambda parts: seen.append(len(parts)) or encode(parts))
+    assert tokenizer.min_tokens(text, 4096) >= 4096
+    assert len(seen) == 1
 
 
 def test_compiled_modules_are_not_needed() -> None:

@@ -156,9 +156,12 @@ def test_unknown_way_to_cut_is_refused(tmp_path: Path) -> None:
         bpe(tmp_path / "v.gguf", [], [], pre="nope")
 
 
-def test_missing_way_to_cut_is_default_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("keys", [{}, {"pre": ""}])
+def test_missing_way_to_cut_is_default_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, keys: dict[str, str]
+) -> None:
     with caplog.at_level(logging.WARNING):
-        tokenizer = load_tokenizer(write(tmp_path / "v.gguf", "gpt2", BYTES, merges=[]))
+        tokenizer = load_tokenizer(write(tmp_path / "v.gguf", "gpt2", BYTES, merges=[], **keys))
     assert "does not say how words are cut" in caplog.text
     assert tokenizer.decode(tokenizer.encode("a, 123!")) == "a, 123!"
 
