@@ -60,7 +60,8 @@ cdef class PagedAttention:
         cdef Attention* parameters
         if not 0 <= layer < <int>self.layers.size():
             raise GgmlError(f"attention: there is no layer {layer}")
-        if (q.ptr.type != GGML_TYPE_F32 or k.ptr.ne[0] % q.ptr.ne[0] or q.ptr.ne[1] % (k.ptr.ne[0] // q.ptr.ne[0])
+        if (q.ptr.type != GGML_TYPE_F32 or q.ptr.nb[0] != sizeof(float) or v.ptr.ne[1] != k.ptr.ne[1]
+                or k.ptr.ne[0] % q.ptr.ne[0] or q.ptr.ne[1] % (k.ptr.ne[0] // q.ptr.ne[0])
                 or v.ptr.ne[0] != dv * (k.ptr.ne[0] // q.ptr.ne[0]) or q.ptr.ne[0] % ggml_blck_size(k.ptr.type)
                 or dv % ggml_blck_size(v.ptr.type)):
             raise GgmlError(f"attention: {q!r}, {k!r} and {v!r} do not go together")

@@ -13,7 +13,7 @@ from engine import kvcache, offload
 from engine.arch.slots import Binder, Slot
 from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig
 from engine.errors import ConfigError, DeviceError, SessionClosedError
-from engine.ggml.backend import Backend, Device, devices
+from engine.ggml.backend import MAX_THREADS, Backend, Device, devices
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F16, F32, Context, runs_on, type_id
 from engine.gguf import GGUFFile, validate_model
@@ -70,7 +70,7 @@ class Model:
         if n_ctx < 2:
             raise ConfigError(f"context_size is {n_ctx}; a session needs at least 2 tokens")
         self.max_batch_tokens = max(params.max_batch_tokens, params.parallel)
-        self.n_threads = params.n_threads or physical_cores()
+        self.n_threads = params.n_threads or min(physical_cores(), MAX_THREADS)
 
         if params.rpc:
             raise DeviceError("this build has no RPC backend, so --rpc cannot be used")
@@ -110,6 +110,7 @@ class Model:
         self.runner = Runner(
             arch, self.cache, self.sched, self.attention, self.max_batch_tokens, self.weights.row_multiple
         )
+        self._closing.append(self.runner)
         self.runner.reserve(params.parallel)
         self.pool = CellPool(self.n_cells)
         self.prefix = PrefixIndex(self.pool)
@@ -207,12 +208,14 @@ class Model:
 
     def set_threads(self, n: int | None) -> None:
         """Threads that the CPU computes with from now on; None: as loaded."""
+        self._check_open()
         for backend in self.backends:
             if backend.device.type == "cpu":
                 backend.set_threads(n or self.n_threads)
 
     def describe(self) -> dict[str, Any]:
         """What was loaded and where it is, as plain data."""
+        self._check_open()
         return {
             "path": str(self.gguf.path),
             "architecture": self.gguf.arch,

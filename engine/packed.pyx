@@ -62,19 +62,20 @@ cdef class PackedMatrix:
     def times(self, Context ctx not None, Tensor x not None):
         """This matrix by x F32 [n_in, n] -> [n_out, n]. x is quantized once for all products with it."""
         cdef ggml_tensor* args[2]
-        cdef Tensor quantized
-        if x.ptr.ne[0] != self.n_in or x.ptr.type != GGML_TYPE_F32 or x.ptr.ne[2] != 1 or x.ptr.ne[3] != 1:
+        cdef ggml_tensor* quantized
+        if (x.ptr.ne[0] != self.n_in or x.ptr.type != GGML_TYPE_F32 or x.ptr.nb[0] != sizeof(float)
+                or x.ptr.ne[2] != 1 or x.ptr.ne[3] != 1):
             raise GgmlError(f"{self.tensor.name}: [{self.n_in}, {self.n_out}] does not go with {x!r}")
         key = <size_t>x.ptr
         if key not in ctx.shared:
             ctx.reserve()
             args[0] = x.ptr
-            ctx.shared[key] = ctx.wrap(ggml_custom_4d(
+            ctx.shared[key] = <size_t>ggml_custom_4d(
                 ctx.ptr, GGML_TYPE_I8, activation_size(self.n_in), x.ptr.ne[1], 1, 1, args, 1,
-                <ggml_custom_op_t>quantize_forward, GGML_N_TASKS_MAX, NULL))
-        quantized = ctx.shared[key]
+                <ggml_custom_op_t>quantize_forward, GGML_N_TASKS_MAX, NULL)
+        quantized = <ggml_tensor*><size_t>ctx.shared[key]
         ctx.reserve()
-        args[:] = [self.tensor.ptr, quantized.ptr]
+        args[:] = [self.tensor.ptr, quantized]
         return ctx.wrap(ggml_custom_4d(
             ctx.ptr, GGML_TYPE_F32, self.n_out, x.ptr.ne[1], 1, 1, args, 2,
             <ggml_custom_op_t>product_forward, GGML_N_TASKS_MAX, self.product))

@@ -12,7 +12,7 @@ from libcpp.vector cimport vector
 
 from engine import graph as graphs
 from engine.attention cimport PagedAttention, Sequence
-from engine.errors import EngineError
+from engine.errors import EngineError, SessionClosedError
 from engine.ggml.sched cimport Sched
 from engine.ggml.tensor cimport Graph, Tensor
 from engine.libggml.backend cimport (
@@ -47,6 +47,7 @@ cdef class Runner:
     cdef vector[float] host_logits
     cdef const float* rows
     cdef int n_rows
+    cdef bint closed
 
     def __init__(self, arch, cache, Sched sched not None, list attention not None, int max_batch_tokens,
                  int row_multiple=1):
@@ -62,6 +63,7 @@ cdef class Runner:
 
         OutOfMemoryError if there is too little.
         """
+        self._check_open()
         n_kv = self._span(self.n_cells) if self.masked else 0
         step = graphs.build(self.arch, self.cache, self.paged, self.attention, self.max_batch_tokens, n_outputs, n_kv)
         self.sched.reserve(step.graph)
@@ -71,11 +73,14 @@ cdef class Runner:
 
         Raises EngineError (and computes nothing) if the batch does not fit this model and cache.
         """
+        self._check_open()
+        rows = list(rows)  # the tables are read until the end: a generator would let them go
         cdef int n_outputs = self._fill(rows)
         cdef int n_tokens = <int>self.tokens.size()
         cdef int n_kv = 0
         cdef ggml_status status
         cdef Graph graph
+        self.n_rows = 0
         if self.masked:
             n_kv = self._span(self._highest_cell() + 1)
         shape = (n_tokens, n_outputs, n_kv)
@@ -93,7 +98,6 @@ cdef class Runner:
             self.paged.begin()
             status = ggml_backend_sched_graph_compute(self.sched.ptr, graph.ptr)
         self.compute_ms = (perf_counter() - started) * 1e3
-        self.n_rows = 0
         ok(status, "computing the batch")
         if n_outputs:
             self._read_logits(n_outputs)
@@ -104,6 +108,15 @@ cdef class Runner:
         if not 0 <= i < self.n_rows:
             raise EngineError(f"there is no row {i} of logits")
         return <const float[:self.n_vocab]>(self.rows + <size_t>i * self.n_vocab)
+
+    def close(self):
+        """Before what it computes with is freed; all else then raises SessionClosedError."""
+        self.closed, self.n_rows, self.step, self.shape = True, 0, None, ()
+
+    cdef int _check_open(self) except -1:
+        if self.closed:
+            raise SessionClosedError("the model was closed")
+        return 0
 
     # --- one batch's arrays
 
@@ -120,7 +133,7 @@ cdef class Runner:
         self.paged.sequences.clear()
         for tokens, table, n_past, wanted in rows:
             n_new = len(tokens)
-            if n_past < 0 or n_new == 0 or len(table) < n_past + n_new or table.ob_descr.itemsize != sizeof(int32_t):
+            if n_past < 0 or n_new == 0 or len(table) - n_past < n_new or table.ob_descr.itemsize != sizeof(int32_t):
                 raise EngineError(f"{len(table)} cells for {n_past} + {n_new} tokens")
             cells = <const int32_t*>table.data.as_voidptr
             sequence.cells, sequence.n_past, sequence.n_new = cells, n_past, n_new

@@ -23,7 +23,7 @@ cdef class Backend:
     cdef ggml_threadpool_t pool
     cdef readonly Device device
     cdef readonly int n_threads
-    cdef void* proc(self, str name)
+    cdef void* proc(self, str name) except? NULL
     cdef _free_pool(self)
 
 
@@ -31,6 +31,7 @@ cdef class Buffer:
     cdef ggml_backend_buffer_t ptr
     cdef object keep  # what the memory belongs to, when it is not the buffer's own
     cdef readonly BufferType type
+    cdef ggml_backend_buffer_t open(self) except NULL
 
     @staticmethod
     cdef Buffer wrap(ggml_backend_buffer_t ptr, BufferType type, object keep, str what)

@@ -5,13 +5,15 @@ Concurrency: only the engine thread calls these, except `devices()` which reads 
 complete after the import of this module.
 """
 
+cimport cython
+
 import atexit
 import os
 import sys
 from pathlib import Path
 
 
-from engine.errors import DeviceError
+from engine.errors import ConfigError, DeviceError, GgmlError
 from engine.ggml import check
 from engine.ggml.check cimport not_null
 from engine.libggml.backend cimport (
@@ -26,12 +28,15 @@ from engine.libggml.backend cimport (
     ggml_backend_free, ggml_backend_load, ggml_backend_load_all_from_path, ggml_backend_reg_get_proc_address,
     ggml_backend_reg_name, set_n_threads_fn, set_threadpool_fn, threadpool_free_fn, threadpool_new_fn,
 )
-from engine.libggml.ggml cimport ggml_threadpool_params, ggml_threadpool_params_default, ggml_version
+from engine.libggml.ggml cimport (
+    GGML_MAX_N_THREADS, ggml_threadpool_params, ggml_threadpool_params_default, ggml_version,
+)
 
 cdef extern from "memory.h" namespace "ggserve" nogil:
     bint lock_memory(void* address, size_t size)
 
 LIBRARY_DIR = Path(__file__).resolve().parent.parent / "lib"
+MAX_THREADS = <int>GGML_MAX_N_THREADS
 OWN_BACKENDS = ("clblast",)  # ggml loads the names it knows; these are ours
 
 cdef dict _TYPES = {
@@ -136,6 +141,7 @@ def devices():
     return found
 
 
+@cython.no_gc_clear  # the device is needed to free the pool
 cdef class Backend:
     """A stream of work on one device. The CPU's carries a thread pool that lives as long as it does.
 
@@ -150,12 +156,16 @@ cdef class Backend:
         if device.type == "cpu":
             self.set_threads(n_threads)
 
-    cdef void* proc(self, str name):
+    cdef void* proc(self, str name) except? NULL:
         encoded = name.encode()
         return ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(self.device.ptr), encoded)
 
     def set_threads(self, int n_threads):
         """Replace the pool by one of `n_threads` threads (the calling thread is one of them)."""
+        if not 1 <= n_threads <= MAX_THREADS:
+            raise ConfigError(f"n_threads is {n_threads}; it must be 1 to {MAX_THREADS}")
+        if self.ptr == NULL or self.device.type != "cpu":
+            raise GgmlError("only an open CPU backend has threads")
         if n_threads == self.n_threads:
             return
         cdef ggml_threadpool_params params = ggml_threadpool_params_default(n_threads)
@@ -196,7 +206,7 @@ cdef class Backend:
 
 
 cdef class Buffer:
-    """Memory on a device. Tensors allocated in it keep it alive through their context."""
+    """Memory on a device. Tensors allocated in it keep it alive through their context, until `close`."""
 
     def __init__(self):
         raise TypeError("buffers come from Context.allocate() or map_host_memory()")
@@ -208,28 +218,34 @@ cdef class Buffer:
         made.ptr, made.type, made.keep = ptr, type, keep
         return made
 
+    cdef ggml_backend_buffer_t open(self) except NULL:
+        if self.ptr == NULL:
+            raise GgmlError("this buffer was closed")
+        return self.ptr
+
     @property
     def size(self):
-        return ggml_backend_buffer_get_size(self.ptr)
+        return ggml_backend_buffer_get_size(self.open())
 
     @property
     def is_host(self):
-        return ggml_backend_buffer_is_host(self.ptr)
+        return ggml_backend_buffer_is_host(self.open())
 
     def mark_weights(self):
         """Tell the scheduler that it holds weights, which decide where an operation runs."""
-        ggml_backend_buffer_set_usage(self.ptr, GGML_BACKEND_BUFFER_USAGE_WEIGHTS)
+        ggml_backend_buffer_set_usage(self.open(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS)
 
     def lock(self):
         """Keep it from being swapped out. False where the system refuses, or it is not the CPU's memory."""
         # Repacked weights are host memory too, although ggml does not call them so.
         return self.type.device.type == "cpu" and lock_memory(
-            ggml_backend_buffer_get_base(self.ptr), ggml_backend_buffer_get_size(self.ptr))
+            ggml_backend_buffer_get_base(self.open()), ggml_backend_buffer_get_size(self.open()))
 
     def clear(self):
         """Fill with zeros: NaNs left in unused KV cells would poison a masked softmax."""
+        cdef ggml_backend_buffer_t ptr = self.open()
         with nogil:
-            ggml_backend_buffer_clear(self.ptr, 0)
+            ggml_backend_buffer_clear(ptr, 0)
 
     def close(self):
         if self.ptr != NULL:

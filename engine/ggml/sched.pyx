@@ -1,6 +1,7 @@
 # cython: embedsignature=True
 """ggml's scheduler: runs one graph over several backends, the CPU last."""
 
+cimport cython
 from libc.stdlib cimport free, malloc
 
 from engine.errors import GgmlError, OutOfMemoryError
@@ -14,7 +15,10 @@ from engine.libggml.backend cimport (
 )
 from engine.libggml.ggml cimport ggml_status
 
+MAX_BACKENDS = 16  # ggml's own limit
 
+
+@cython.no_gc_clear  # the backends must be there as long as it is
 cdef class Sched:
     """Owns the compute buffers of its backends; graphs of at most `graph_size` nodes and leafs.
 
@@ -25,6 +29,8 @@ cdef class Sched:
     def __init__(self, list backends not None, size_t graph_size):
         if not backends or backends[len(backends) - 1].device.type != "cpu":
             raise GgmlError("the CPU backend must come last")
+        if len(backends) > MAX_BACKENDS:
+            raise GgmlError(f"{len(backends)} devices at once; at most {MAX_BACKENDS} can be used")
         cdef ggml_backend_t* raw = <ggml_backend_t*>malloc(len(backends) * sizeof(ggml_backend_t))
         not_null(raw, "starting the scheduler")
         try:
@@ -36,9 +42,15 @@ cdef class Sched:
         not_null(self.ptr, "starting the scheduler")
         self.backends = backends
 
+    cdef int check_open(self) except -1:
+        if self.ptr == NULL:
+            raise GgmlError("this scheduler was closed")
+        return 0
+
     def reserve(self, Graph graph not None):
         """Take the memory that `graph` needs. OutOfMemoryError if there is too little."""
         cdef bint fits
+        self.check_open()
         with nogil:
             ggml_backend_sched_reset(self.ptr)
             fits = ggml_backend_sched_reserve(self.ptr, graph.ptr)
@@ -48,6 +60,7 @@ cdef class Sched:
     def allocate(self, Graph graph not None):
         """Make `graph` the one that `compute` runs. A graph can be allocated once."""
         cdef bint fits
+        self.check_open()
         with nogil:
             ggml_backend_sched_reset(self.ptr)
             fits = ggml_backend_sched_alloc_graph(self.ptr, graph.ptr)
@@ -57,17 +70,20 @@ cdef class Sched:
     def compute(self, Graph graph not None):
         """Run `graph` to the end."""
         cdef ggml_status status
+        self.check_open()
         with nogil:
             status = ggml_backend_sched_graph_compute(self.ptr, graph.ptr)
         ok(status, "computing the graph")
 
     def buffer_size(self, Backend backend not None):
         """Bytes of the compute buffer on `backend`."""
+        self.check_open()
         return ggml_backend_sched_get_buffer_size(self.ptr, backend.ptr)
 
     @property
     def n_splits(self):
         """Pieces that the last graph was cut into (1: it stays on one device)."""
+        self.check_open()
         return ggml_backend_sched_get_n_splits(self.ptr)
 
     def close(self):

@@ -13,6 +13,7 @@ from engine.ggml.check cimport not_null, ok
 from engine.libggml.backend cimport (
     ggml_backend_alloc_ctx_tensors_from_buft, ggml_backend_alloc_ctx_tensors_from_buft_size,
     ggml_backend_dev_supports_op, ggml_backend_buft_alloc_buffer, ggml_backend_buffer_free,
+    ggml_backend_buffer_get_base, ggml_backend_buffer_get_size,
     ggml_backend_buffer_t, ggml_backend_tensor_alloc, ggml_backend_tensor_get, ggml_backend_tensor_set,
 )
 from engine.libggml.ggml cimport (
@@ -97,14 +98,21 @@ cdef class Tensor:
     def __repr__(self):
         return f"Tensor({self.name!r}, {self.type_name}, {self.shape})"
 
+    cdef int need_memory(self) except -1:
+        cdef Buffer buffer
+        if self.ptr.buffer == NULL and (self.ptr.view_src == NULL or self.ptr.view_src.buffer == NULL):
+            raise GgmlError(f"tensor {self.name} has no memory yet")
+        for buffer in self.context.buffers:
+            buffer.open()
+        return 0
+
     def times(self, Context ctx not None, Tensor x not None):
         """This matrix [k, m] by x [k, n] -> [m, n]: what a weight of any layout can do."""
         return ctx.mul_mat(self, x)
 
     def set(self, const unsigned char[::1] data, size_t offset=0):
         """Copy bytes into an allocated tensor (repacking buffers want all of it at once)."""
-        if self.ptr.buffer == NULL and (self.ptr.view_src == NULL or self.ptr.view_src.buffer == NULL):
-            raise GgmlError(f"tensor {self.name} has no memory yet")
+        self.need_memory()
         cdef size_t size = data.shape[0]
         if offset + size > ggml_nbytes(self.ptr):
             raise GgmlError(f"{size} bytes at {offset} do not fit tensor {self.name}")
@@ -114,8 +122,7 @@ cdef class Tensor:
 
     def get(self):
         """A copy of the bytes of an allocated tensor."""
-        if self.ptr.buffer == NULL and (self.ptr.view_src == NULL or self.ptr.view_src.buffer == NULL):
-            raise GgmlError(f"tensor {self.name} has no memory yet")
+        self.need_memory()
         cdef bytearray out = bytearray(ggml_nbytes(self.ptr))
         cdef unsigned char[::1] view = out
         if view.shape[0]:
@@ -136,7 +143,7 @@ cdef class Context:
         params.no_alloc = True
         self.ptr = ggml_init(params)
         not_null(self.ptr, "creating a tensor context")
-        self.room = n_tensors
+        self.n_tensors = self.room = n_tensors
         self.buffers = []
         self.shared = {}
 
@@ -200,6 +207,10 @@ cdef class Context:
         """Let `tensor` live at `memory`, which lies inside `buffer` (a mapped file)."""
         if <size_t>memory.shape[0] != ggml_nbytes(tensor.ptr):
             raise GgmlError(f"tensor {tensor.name} has {ggml_nbytes(tensor.ptr)} bytes, not {memory.shape[0]}")
+        base = <size_t>ggml_backend_buffer_get_base(buffer.open())
+        if tensor.ptr.data != NULL or not (
+                base <= <size_t>&memory[0] <= base + ggml_backend_buffer_get_size(buffer.ptr) - memory.shape[0]):
+            raise GgmlError(f"tensor {tensor.name} has memory already, or is not inside the buffer")
         ok(ggml_backend_tensor_alloc(buffer.ptr, tensor.ptr, <void*>&memory[0]), f"placing {tensor.name}")
         if buffer not in self.buffers:
             self.buffers.append(buffer)
@@ -209,7 +220,7 @@ cdef class Context:
         cdef Graph made = Graph.__new__(Graph)
         made.ptr = ggml_new_graph_custom(self.ptr, size, False)
         not_null(made.ptr, "creating a graph")
-        made.context = self
+        made.context, made.size = self, size
         return made
 
     # --- operations; [] in the docstrings are shapes
@@ -315,8 +326,9 @@ cdef class Context:
             return self.wrap(ggml_reshape_3d(self.ptr, a.ptr, ne0, ne1, ne2))
         return self.wrap(ggml_reshape_2d(self.ptr, a.ptr, ne0, ne1))
 
-    def view(self, Tensor a not None, tuple shape, tuple strides=(), size_t offset=0):
+    def view(self, Tensor a not None, tuple shape, tuple strides not None, size_t offset=0):
         """A window: shape (ne0, ne1[, ne2]), strides in bytes (nb1[, nb2]), offset in bytes."""
+        _require(2 <= len(shape) <= 3 and len(strides) == len(shape) - 1, "view", a, a)
         cdef int64_t ne0 = shape[0], ne1 = shape[1], ne2 = shape[2] if len(shape) > 2 else 1
         cdef size_t nb1 = strides[0], nb2 = strides[1] if len(strides) > 1 else 0
         end = offset + (ne1 - 1) * nb1 + (ne2 - 1) * nb2 + row_size(a.type, ne0)
@@ -401,6 +413,9 @@ cdef class Graph:
 
     def add(self, Tensor tensor not None):
         """Append `tensor` and all it depends on, in order."""
+        # ggml answers a full graph with an assertion. What has been built is more than what is added.
+        if self.context.n_tensors - self.context.room > self.size:
+            raise GgmlError(f"a graph of {self.size} nodes is full")
         ggml_build_forward_expand(self.ptr, tensor.ptr)
 
     @property

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if defined(__F16C__) || defined(__AVX2__) || defined(__AVX512F__)  // F16C is older than AVX2
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>

@@ -5,6 +5,7 @@ cdef extern from "ggml.h" nogil:
     enum:
         GGML_MAX_DIMS
         GGML_MAX_NAME
+        GGML_MAX_N_THREADS
         GGML_ROPE_TYPE_NORMAL
         GGML_ROPE_TYPE_NEOX
         GGML_N_TASKS_MAX

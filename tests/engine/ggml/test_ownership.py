@@ -7,15 +7,19 @@ import json
 import mmap
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.errors import GgmlError
+import engine
+from engine.errors import ConfigError, GgmlError
 from engine.ggml.backend import Backend, BufferType, Device, devices, map_host_memory, version
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F32, Context, Tensor
+from engine.session import Rows
+from server.bundled import bundled_model
 
 CPU = next(d for d in devices() if d.type == "cpu")
 
@@ -69,6 +73,87 @@ def test_thread_count_can_change() -> None:
     for n in (2, 1, 3):
         backend.set_threads(n)
         assert backend.n_threads == n
+
+
+@pytest.mark.parametrize("n", [0, -1, 513, 1 << 30])
+def test_thread_counts_that_ggml_would_die_of(n: int) -> None:
+    with pytest.raises(ConfigError, match=f"n_threads is {n}; it must be 1 to 512"):
+        Backend(CPU, n)
+
+
+def test_backend_and_scheduler_in_a_collected_cycle() -> None:
+    """The collector clears what is older first: the backend, before what refers to it."""
+
+    class Holder:
+        me: Any
+
+    backend = Backend(CPU, 2)
+    sched = Sched([backend], 64)
+    holder = Holder()
+    holder.me = holder, backend, sched
+    del holder, backend, sched
+    gc.collect()
+
+
+def test_closed_handles_say_so() -> None:
+    ctx: Any = Context(2, graph_size=4)
+    tensor = ctx.new(F32, (4,))
+    buffer = ctx.allocate(CPU.buffer_types()[-1])
+    buffer.close()
+    for use in (tensor.get, lambda: tensor.set(bytes(16)), buffer.clear, buffer.lock, buffer.mark_weights):
+        with pytest.raises(GgmlError, match="was closed"):
+            use()
+    for name in ("size", "is_host"):
+        with pytest.raises(GgmlError, match="was closed"):
+            getattr(buffer, name)
+    backend = Backend(CPU, 1)
+    sched, graph = Sched([backend], 64), ctx.graph(4)
+    sched.close()
+    backend.close()
+    for use in (
+        lambda: sched.allocate(graph),
+        lambda: sched.reserve(graph),
+        lambda: sched.compute(graph),
+        lambda: sched.n_splits,
+        lambda: sched.buffer_size(backend),
+    ):
+        with pytest.raises(GgmlError, match="was closed"):
+            use()
+    with pytest.raises(GgmlError, match="open CPU backend"):
+        backend.set_threads(2)
+
+
+def test_memory_outside_of_the_buffer() -> None:
+    area = memoryview(mmap.mmap(-1, 4096))
+    other = memoryview(mmap.mmap(-1, 4096))
+    buffer = map_host_memory(CPU.buffer_types()[-1], area[:64], 64)
+    ctx: Any = Context(1)
+    tensor = ctx.new(F32, (16,))
+    for memory in (area[64:128], area[32:96], other[:64]):
+        with pytest.raises(GgmlError, match="not inside"):
+            ctx.place(tensor, buffer, memory)
+    ctx.place(tensor, buffer, area[:64])
+    with pytest.raises(GgmlError, match="has memory already"):
+        ctx.place(tensor, buffer, area[:64])
+
+
+def test_old_graphs_go_without_the_collector() -> None:
+    """Every new shape of a batch builds a graph; a cycle would keep them, and much memory, for a while."""
+    with engine.load(bundled_model(), engine.ModelParameters(n_threads=1, kv_cells=64, context_size=64)) as m:
+
+        def n_contexts() -> int:
+            return sum(type(o) is Context for o in gc.get_objects())
+
+        gc.collect()
+        gc.disable()
+        try:
+            counts = []
+            for n in (1, 2, 3, 4, 5):
+                m.runner.forward([Rows([5] * n, array("i", range(n)), 0, True)])
+                counts.append(n_contexts())
+        finally:
+            gc.enable()
+    assert len(set(counts)) == 1, counts
 
 
 def test_version_is_the_pinned_one() -> None:

@@ -140,6 +140,9 @@ def test_views_are_windows() -> None:
         lambda x, a, b: x.reshape(a, 7, 7),
         lambda x, a, b: x.view(a, (8, 9), (32,)),
         lambda x, a, b: x.view(a, (8, 2), (32,), 4),
+        lambda x, a, b: x.view(a, (8, 2), ()),
+        lambda x, a, b: x.view(a, (8,), ()),
+        lambda x, a, b: x.view(a, (4, 2, 2), (32,)),
         lambda x, a, b: x.permute(a, 0, 0, 1, 2),
         lambda x, a, b: x.top_k(a, 9),
         lambda x, a, b: x.softmax(a, b),
@@ -156,6 +159,15 @@ def test_what_ggml_would_abort_on_is_refused(build: Any) -> None:
     a, b = ctx.new(F32, (8, 2)), ctx.new(F32, (5, 3))
     with pytest.raises(GgmlError):
         build(ctx, a, b)
+
+
+def test_full_graph_is_an_error() -> None:
+    ctx: Any = Context(8, graph_size=4)
+    graph = ctx.graph(2)
+    x = ctx.new(F32, (4,))
+    graph.add(ctx.tanh(x))
+    with pytest.raises(GgmlError, match="graph of 2 nodes is full"):
+        graph.add(ctx.tanh(ctx.tanh(x)))
 
 
 def test_full_context_is_an_error() -> None:
