@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from engine.errors import ConfigError
+
 KV_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
@@ -33,6 +35,25 @@ class ModelParameters:
     mlock: bool = False
     flash_attn: Literal["auto", "on", "off"] = "auto"
     rpc: tuple[str, ...] = ()
+
+
+MAX_CELLS = 1 << 30  # they are numbered in 32 bits
+_RANGES = {
+    "context_size": (2, MAX_CELLS),
+    "kv_cells": (2, MAX_CELLS),
+    "max_batch_tokens": (1, 1 << 20),
+    "parallel": (1, 1 << 16),
+}
+
+
+def check(params: ModelParameters) -> None:
+    """ConfigError for a value that no model could be loaded with."""
+    for name, (least, most) in _RANGES.items():
+        value = getattr(params, name)
+        if value is not None and not least <= value <= most:
+            raise ConfigError(f"{name} is {value}; it must be {least} to {most}")
+    if params.flash_attn not in ("auto", "on", "off"):
+        raise ConfigError(f"flash_attn is {params.flash_attn!r}; it must be auto, on or off")
 
 
 @dataclass(frozen=True, kw_only=True)

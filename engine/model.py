@@ -11,7 +11,7 @@ from typing import Any, Self
 from engine import arch as architectures
 from engine import kvcache, offload
 from engine.arch.slots import Binder, Slot
-from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig
+from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig, check
 from engine.errors import ConfigError, DeviceError, SessionClosedError
 from engine.ggml.backend import MAX_THREADS, Backend, Device, devices
 from engine.ggml.sched import Sched
@@ -51,6 +51,7 @@ class Model:
     def __init__(self, path: Path, params: ModelParameters, progress: Progress | None) -> None:
         self.params, self.closed = params, False
         self._closing: list[Any] = []
+        check(params)
         gguf = GGUFFile.open(path)
         self._closing.append(gguf)
         try:
@@ -68,7 +69,7 @@ class Model:
         slots = wanted(arch, gguf)
         n_ctx = params.context_size or hp.n_ctx_train
         if n_ctx < 2:
-            raise ConfigError(f"context_size is {n_ctx}; a session needs at least 2 tokens")
+            raise ConfigError(f"the model was trained for a context of {n_ctx}; set context_size, at least 2")
         self.max_batch_tokens = max(params.max_batch_tokens, params.parallel)
         self.n_threads = params.n_threads or min(physical_cores(), MAX_THREADS)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from engine.config import ModelParameters
+from engine.config import MAX_CELLS, ModelParameters
 from engine.errors import ConfigError, DeviceError, OutOfMemoryError
 from engine.host import host_memory
 from engine.plan import DeviceInfo, Needs, Part, Plan, Usage, estimate_compute, human, shared_overflow, spans
@@ -143,7 +143,7 @@ class _Planner:
     def grow(self, plan: Plan) -> Plan:
         """As many cells as parallel sessions use, if memory lasts. Mapped weights count: without memory for
         them every step would read the file again."""
-        n = self.params.parallel * self.n_ctx
+        n = min(self.params.parallel * self.n_ctx, MAX_CELLS)
         for u in plan.usage:
             if u.kv_cell:
                 room = u.device.free - u.device.spare - u.weights - u.mapped - u.compute

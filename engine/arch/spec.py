@@ -97,6 +97,8 @@ class Keys:
 
     def rope(self, mode: str, n_dims: int) -> Rope:
         """Rotary parameters under the usual keys: no scaling, linear, or YaRN."""
+        if n_dims < 2 or n_dims % 2:
+            self.refuse("rope.dimension_count", n_dims, "even numbers")
         kind = self.text("rope.scaling.type", "linear")
         factor = self.number("rope.scaling.factor", 0.0) or self.number("rope.scale_linear", 0.0) or 1.0
         if kind not in ("none", "linear", "yarn"):

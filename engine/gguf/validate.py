@@ -108,8 +108,8 @@ def _embedding(gguf: GGUFFile, width: int, n_vocab: int) -> None:
     info = gguf.tensors.get("token_embd.weight")
     if info is None:
         return
-    rows = info.shape[1] if len(info.shape) > 1 else 1
-    if info.shape[0] != width or len(info.shape) > 2 or (n_vocab and rows != n_vocab):
+    rows = info.shape[1] if len(info.shape) == 2 else 0
+    if info.shape[0] != width or not 1 <= rows <= MAX_VOCAB or (n_vocab and rows != n_vocab):
         gguf.fail(
             f"tensor 'token_embd.weight' has shape {list(info.shape)}; "
             f"the header asks for [{width}, {n_vocab or 'any'}]"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import engine
-from engine.gguf import GGMLType
+from engine.gguf import GGMLType, GGUFFile, validate_model
 from engine.session import Rows
 from support.gguf_builder import GGUFBuilder, tiny_llama
 
@@ -96,6 +96,25 @@ def test_vectors_are_f32(tmp_path: Path, name: str, kind: str) -> None:
     file = llama({}, {name: GGMLType[kind]}, extra, head_dim=512 if "rope" in name else 256)
     with pytest.raises(engine.UnsupportedModelError, match=f"{name} has type {kind}, .*must be F32"):
         load(file, tmp_path)
+
+
+def test_embedding_of_another_shape_without_a_vocabulary(tmp_path: Path) -> None:
+    with GGUFFile.open(llama({"tokenizer.ggml.model": "none"}).write(tmp_path / "m.gguf")) as gguf:
+        validate_model(gguf)
+        info = gguf.tensors["token_embd.weight"]
+        for shape in ((256,), (256, 32, 1), (8, 32), (256, (1 << 21) + 1)):
+            gguf.tensors["token_embd.weight"] = info._replace(shape=shape)
+            with pytest.raises(engine.ModelError, match=r"token_embd.weight' has shape"):
+                validate_model(gguf)
+
+
+def test_heads_that_cannot_be_rotated(tmp_path: Path) -> None:
+    file = llama(head_dim=5)
+    file.drop("llama.rope.dimension_count")
+    with pytest.raises(engine.UnsupportedModelError, match=r"llama.rope.dimension_count is 5.*even"):
+        load(file, tmp_path)
+    with load(llama({"llama.rope.dimension_count": 4}, head_dim=5), tmp_path) as model:
+        assert run(model) == [0.0] * N_VOCAB
 
 
 @pytest.mark.parametrize("used", [2, 64, 300])

@@ -326,6 +326,11 @@ def test_layers_come_before_cells():
     assert p.fits
 
 
+def test_cells_can_be_numbered_in_32_bits():
+    p = make([cpu(1 << 50)], n_ctx=1 << 28, parallel=1 << 16)
+    assert p.n_cells == 1 << 30
+
+
 def test_mapped_weights_count_when_the_pool_grows():
     """They need no memory, but without it each step would read the file again."""
     grown = make([cpu(2000)], n_ctx=100, parallel=8, model=needs(weights=300, mapped=True))
