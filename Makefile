@@ -58,7 +58,7 @@ lint: $(VENV)/installed $(VENV)/dev-requires
 	@echo "mypy"
 	@"$(RUN)" -m mypy
 	@echo "cython-lint"
-	@"$(VENV)/bin/cython-lint" engine
+	@PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint engine
 
 bench: $(VENV)/installed $(VENV)/bench-requires
 	@"$(RUN)" -m bench $(ARGS)
