@@ -196,7 +196,7 @@ async def test_engines_start_one_after_the_other():
 
 
 async def test_stopping_ends_running_requests():
-    engine = FakeEngine(delay_s=0.05)
+    engine = FakeEngine([11] * 10_000, delay_s=0.05)
     app = make_app(engine)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
         async with app.router.lifespan_context(app):

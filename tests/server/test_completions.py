@@ -273,7 +273,7 @@ async def test_timeout_keeps_the_text_so_far():
     async with client(engine) as http:
         started = time.monotonic()
         body = (await http.post(COMPLETIONS, json={"prompt": "Once", "timeout_ms": 170})).json()
-    assert engine.seen[0].deadline_ms == pytest.approx(started * 1000 + 170, abs=100)
+    assert started * 1000 + 170 <= engine.seen[0].deadline_ms <= time.monotonic() * 1000 + 170
     choice = body["choices"][0]
     assert choice["finish_reason"] == "length"
     assert TEXT.startswith(choice["text"])
@@ -287,7 +287,8 @@ async def test_the_servers_own_time_limit_cannot_be_raised():
         before = time.monotonic() * 1000
         await http.post(COMPLETIONS, json={"prompt": "Once", "timeout_ms": 60_000})
         await http.post(COMPLETIONS, json={"prompt": "Once"})
-    assert all(before < request.deadline_ms < before + 5000 for request in engine.seen)
+        after = time.monotonic() * 1000
+    assert all(before + 1000 <= request.deadline_ms <= after + 1000 for request in engine.seen)
 
 
 async def test_a_failing_engine_tells_no_details():

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from support.fake_engine import TEXT, FakeEngine, make_app, serving
-from support.http import CHAT, COMPLETIONS, client, error_of, events, text_of, user
+from support.http import CHAT, COMPLETIONS, Live, client, error_of, events, text_of, user
 
 pytestmark = pytest.mark.asyncio
 STREAM = {"prompt": "Once", "stream": True}
@@ -24,23 +24,20 @@ async def until(condition, what: str) -> None:
 
 
 async def test_comments_while_queued_and_during_prefill():
-    engine = FakeEngine(prefill_s=0.25)
+    engine = FakeEngine(prefill_s=0.5)
     engine.gate.clear()
-    async with client(make_app(engine, keep_alive_s=0.05)) as http:
-        asking = asyncio.create_task(http.post(CHAT, json={"messages": user("A cat"), "stream": True}))
-        await asyncio.sleep(0.2)
+    app = make_app(engine, keep_alive_s=0.02)
+    async with client(app):
+        live = Live(app, CHAT, {"messages": user("A cat"), "stream": True})
+        await live.until(": keep-alive, prompt 0/6\n\n")
+        assert live.status == 200
         engine.gate.set()
-        response = await asking
-    n = len(engine.seen[0].prompt)
-    comments = [block for block in response.text.split("\n\n") if block.startswith(":")]
-    assert f": keep-alive, prompt 0/{n}" in comments
-    assert f": keep-alive, prompt {n // 2}/{n}" in comments
-    assert response.status_code == 200
-    assert text_of(events(response.text)) == TEXT
+        await live.until(": keep-alive, prompt 3/6\n\n")
+        assert text_of(events(await live.finish())) == TEXT
 
 
 async def test_no_comments_while_there_is_news():
-    async with client(make_app(FakeEngine(delay_s=0.01), keep_alive_s=0.1)) as http:
+    async with client(make_app(FakeEngine(delay_s=0.01), keep_alive_s=60.0)) as http:
         response = await http.post(COMPLETIONS, json=STREAM)
     assert ": keep-alive" not in response.text
 
@@ -48,27 +45,27 @@ async def test_no_comments_while_there_is_news():
 async def test_an_error_after_a_comment_is_an_event():
     engine = FakeEngine(fail_after=0)
     engine.gate.clear()
-    async with client(make_app(engine, keep_alive_s=0.02)) as http:
-        asking = asyncio.create_task(http.post(COMPLETIONS, json=STREAM))
-        await asyncio.sleep(0.1)
+    app = make_app(engine, keep_alive_s=0.02)
+    async with client(app):
+        live = Live(app, COMPLETIONS, STREAM)
+        await live.until(": keep-alive")
         engine.gate.set()
-        response = await asking
-    assert response.status_code == 200
-    assert [chunk["error"]["code"] for chunk in events(response.text)] == ["internal_error"]
+        assert [chunk["error"]["code"] for chunk in events(await live.finish())] == ["internal_error"]
 
 
 async def test_a_lost_engine_ends_the_stream_with_an_error():
-    engine = FakeEngine(delay_s=0.02)
-    async with client(engine) as http:
-        asking = asyncio.create_task(http.post(COMPLETIONS, json=STREAM))
-        several = asyncio.create_task(http.post(COMPLETIONS, json={**STREAM, "n": 3}))
-        await until(lambda: len(engine.seen) == 4, "four sequences")
-        await asyncio.sleep(0.1)
+    engine = FakeEngine(delay_s=0.01, eos=False)
+    engine.reply = [11] * 100_000
+    app = make_app(engine)
+    async with client(app):
+        lives = [Live(app, COMPLETIONS, STREAM), Live(app, COMPLETIONS, {**STREAM, "n": 3})]
+        for live in lives:
+            await live.until("data: ")
         engine.fail_all()
-        for response in (await asking, await several):
-            chunks = events(response.text)
+        for live in lives:
+            chunks = events(await live.finish())
             assert chunks[-1]["error"]["code"] == "engine_failed"
-            assert TEXT.startswith(text_of(chunks[:-1]))
+            assert text_of(chunks[:-1]) + text_of(chunks[:-1], 1)
 
 
 async def test_chunks_hold_all_tokens_of_a_step():
@@ -125,7 +122,7 @@ async def test_a_client_that_left_is_logged_with_what_it_cost(caplog):
 
 
 async def test_leaving_does_not_touch_others():
-    engine = FakeEngine(delay_s=0.01)
+    engine = FakeEngine(delay_s=0.1)
     with serving(make_app(engine)) as base:
         async with httpx.AsyncClient(base_url=base) as http:
             rest = [asyncio.create_task(http.post(COMPLETIONS, json=STREAM)) for _ in range(4)]
@@ -153,8 +150,9 @@ async def test_a_slow_reader_pauses_its_session():
             other = await http.post(COMPLETIONS, json={"prompt": "x", "max_tokens": 5})
         assert other.status_code == 200
         while engine.paused:
-            await reader.read(65536)
+            assert await reader.read(65536)
         writer.close()
+        await writer.wait_closed()
         await until(lambda: not engine.requests(), "no session left")
 
 

@@ -67,6 +67,7 @@ class FakeEngine:
         self.paused: list[str] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._streams: dict[str, Stream] = {}
+        self._holds: dict[str, asyncio.Event] = {}
 
     async def start(self) -> None:
         if self.load_error is not None:
@@ -107,9 +108,11 @@ class FakeEngine:
 
     def pause(self, stream: Stream) -> None:
         self.paused.append(stream.request.id)
+        self._holds[stream.request.id] = asyncio.Event()
 
     def resume(self, stream: Stream) -> None:
         self.paused.remove(stream.request.id)
+        self._holds.pop(stream.request.id).set()
 
     def leave(self, stream: Stream) -> None:
         self.left.append(stream.request.id)
@@ -162,6 +165,8 @@ class FakeEngine:
         ends = self.tokenizer.eog_ids | set(params.stop_token_ids)
         while True:
             await asyncio.sleep(self.delay_s)
+            if request.id in self._holds:
+                await self._holds[request.id].wait()
             if self.fail_after is not None and made >= self.fail_after:
                 stream.end(FinishReason.ERROR, "ggml: abort in /root/secret.c at 0x7f00deadbeef")
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,54 @@ async def client(
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"http://{host}", **options) as found,
     ):
         yield found
+
+
+class Live:
+    """One streamed request without a socket, whose bytes can be seen as they come."""
+
+    def __init__(self, app: Any, path: str, body: dict[str, Any]) -> None:
+        self.status = 0
+        self.sent = b""
+        self._body = json.dumps(body).encode()
+        self._gone = asyncio.Event()
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 2),
+        }
+        self.task = asyncio.create_task(app(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._body:
+            body, self._body = self._body, b""
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self.status = message.get("status", self.status)
+        self.sent += message.get("body", b"")
+
+    async def until(self, text: str) -> None:
+        """Wait until the response holds `text`."""
+        for _ in range(2000):
+            if text.encode() in self.sent:
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError(f"{text!r} never came: {self.sent.decode()}")
+
+    async def finish(self) -> str:
+        await self.task
+        return self.sent.decode()
 
 
 def user(text: str) -> list[dict[str, str]]:
