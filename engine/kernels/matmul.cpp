@@ -165,12 +165,14 @@ void quantize_forward(ggml_tensor * dst, int ith, int nth, void *) {
         char * row = (char *)dst->data + r * dst->nb[1];
         const __m512 lo = _mm512_loadu_ps(in), hi = _mm512_loadu_ps(in + 16);
         const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(lo), _mm512_abs_ps(hi)));
-        const __m512 inverse = _mm512_set1_ps(most > 0 ? 127.0f / most : 0.0f);
-        const __m512i i0 = _mm512_cvtps_epi32(_mm512_mul_ps(lo, inverse));
-        const __m512i i1 = _mm512_cvtps_epi32(_mm512_mul_ps(hi, inverse));
+        // Integers have no NaN: it goes into the scale, or it would come out as some finite number.
+        const bool finite = !_mm512_cmp_ps_mask(lo, hi, _CMP_UNORD_Q) && most < INFINITY;
+        const __m512 inverse = _mm512_set1_ps(most > 1e-36f ? 127.0f / most : 0.0f);
+        const __m512i i0 = finite ? _mm512_cvtps_epi32(_mm512_mul_ps(lo, inverse)) : _mm512_setzero_si512();
+        const __m512i i1 = finite ? _mm512_cvtps_epi32(_mm512_mul_ps(hi, inverse)) : _mm512_setzero_si512();
         _mm_storeu_si128((__m128i *)(row + b * BLOCK), _mm512_cvtsepi32_epi8(i0));
         _mm_storeu_si128((__m128i *)(row + b * BLOCK + 16), _mm512_cvtsepi32_epi8(i1));
-        ((float *)(row + n_blocks * BLOCK))[b] = most / 127.0f;
+        ((float *)(row + n_blocks * BLOCK))[b] = finite ? most / 127.0f : NAN;
         int32_t * sum = (int32_t *)(row + n_blocks * (BLOCK + 4)) + 2 * b;
         sum[0] = _mm512_reduce_add_epi32(i0);
         sum[1] = _mm512_reduce_add_epi32(i1);

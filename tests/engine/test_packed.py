@@ -108,6 +108,21 @@ def test_zeros_and_extremes(kind: str) -> None:
     assert np.isfinite(got).all()
 
 
+@pytest.mark.parametrize("kind", PACKABLE)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [3, 40, 31])
+def test_what_is_not_finite_shows(kind: str, value: float, at: int) -> None:
+    """Hidden in 8 bits it would be served as text; as NaN logits it is an error."""
+    data, weights = quantized(kind, 256, 16)
+    x = np.ones((3, 256), np.float32)
+    x[1, at] = value
+    x[2] = 1e-40
+    got = times(kind, data, 16, x)
+    assert np.isnan(got[1]).all()
+    np.testing.assert_allclose(got[0], weights.sum(1), rtol=2e-3, atol=1e-3 * np.abs(weights).sum(1).max())
+    assert np.isfinite(got[2]).all()
+
+
 def test_refusals() -> None:
     assert not can_pack(type_id("f16"), (32, 16))
     assert not can_pack(type_id("q4_0"), (32, 15))
