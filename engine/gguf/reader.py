@@ -180,7 +180,8 @@ class GGUFFile(TypedAccess):
             try:
                 self._map = mmap.mmap(self._file.fileno(), self.file_size, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
-                self._cannot("mapped", error)
+                reason = getattr(error, "strerror", None) or error
+                self.fail(f"cannot be mapped: {reason}; use --no-mmap (use_mmap=False) to read it instead")
         return memoryview(self._map)
 
     def data(self, info: TensorInfo) -> memoryview:

@@ -1,6 +1,8 @@
 """Reading sound GGUF files."""
 
+import errno
 import math
+import mmap
 from pathlib import Path
 
 import gguf as gguf_py
@@ -224,6 +226,17 @@ def test_file_that_shrinks_after_opening(tmp_path):
             with pytest.raises(ModelError, match="became shorter"):
                 read()
         assert gguf.get_str("general.name") == "tiny"  # the header is not mapped
+
+
+def test_file_system_without_mapping(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with GGUFFile.open(tiny_llama().write(tmp_path / "v.gguf")) as gguf:
+        with pytest.raises(ModelError, match="cannot be mapped: No such device; use --no-mmap"):
+            gguf.mapping()
+        gguf.read_into(gguf.tensors["token_embd.weight"], memoryview(bytearray(4)))
 
 
 def test_close(tmp_path):
