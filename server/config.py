@@ -122,7 +122,7 @@ class Settings(BaseSettings):
         [], "devices", "also use the devices of a ggml RPC server; only on networks you trust", "HOST:PORT"
     )
     threads: int | None = _option(
-        None, "devices", "CPU threads per model; default: the physical cores we may use", "N", ge=1, le=1024
+        None, "devices", "CPU threads per model; default: the physical cores we may use", "N", ge=1, le=512
     )
     no_mmap: bool = _option(False, "devices", "read the file into memory instead of mapping it")
     mlock: bool = _option(False, "devices", "keep the weights from being swapped out")
