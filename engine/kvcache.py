@@ -39,9 +39,15 @@ def bytes_per_cell(hp: HParams, kv_type: str) -> list[int]:
 
 
 class KVCache:
-    """k[i] [head_dim_k * heads_kv, n_cells], v[i] [head_dim_v * heads_kv, n_cells] of layer i."""
+    """k[i] [head_dim_k * heads_kv, n_cells], v[i] [head_dim_v * heads_kv, n_cells] of layer i.
 
-    def __init__(self, hp: HParams, n_cells: int, kv_type: str, buffer_types: list[Any]) -> None:
+    zeroed: masked attention multiplies unused cells by zero, so they must be numbers. Paged attention
+    reads no cell that was not written: the pool then takes memory only as it is used.
+    """
+
+    def __init__(
+        self, hp: HParams, n_cells: int, kv_type: str, buffer_types: list[Any], *, zeroed: bool = True
+    ) -> None:
         number = check_type(hp, kv_type)
         self.n_cells, self.kv_type = n_cells, kv_type
         contexts: dict[str, tuple[Any, Any]] = {}
@@ -54,8 +60,9 @@ class KVCache:
             self.k.append(ctx.new(number, (hp.head_dim_k * hp.n_head_kv[i], n_cells), f"cache.k.{i}"))
             self.v.append(ctx.new(number, (hp.head_dim_v * hp.n_head_kv[i], n_cells), f"cache.v.{i}"))
         self.buffers = [ctx.allocate(buffer_type) for ctx, buffer_type in contexts.values()]
-        for buffer in self.buffers:
-            buffer.clear()
+        if zeroed:
+            for buffer in self.buffers:
+                buffer.clear()
 
     @property
     def nbytes(self) -> int:

@@ -96,8 +96,13 @@ class Model:
         )
         self._closing.append(self.weights)
         arch.bind(Binder(gguf.tensors.__contains__, self.weights.tensors))
+        self.attention = [self._attention_kind(i) for i in range(hp.n_layer)]
         self.cache = kvcache.KVCache(
-            hp, self.n_cells, params.kv_type, [d.buffer_types()[-1] for d in self.layer_devices[:-1]]
+            hp,
+            self.n_cells,
+            params.kv_type,
+            [d.buffer_types()[-1] for d in self.layer_devices[:-1]],
+            zeroed=any(kind != "paged" for kind in self.attention),
         )
         self._closing.append(self.cache)
         used = [d for d in dict.fromkeys(self.layer_devices) if d is not cpu]
@@ -107,7 +112,6 @@ class Model:
         self._closing.extend(self.backends)
         self.sched = Sched(self.backends, 2 * n_nodes(hp))
         self._closing.append(self.sched)
-        self.attention = [self._attention_kind(i) for i in range(hp.n_layer)]
         self.runner = Runner(
             arch, self.cache, self.sched, self.attention, self.max_batch_tokens, self.weights.row_multiple
         )
