@@ -16,7 +16,7 @@ from server.choice import Choice
 from server.deps import Engine, ModelFacts, State
 from server.errors import ApiError, bad_request
 from server.generation import Job, new_id
-from server.prompts import MAX_WARNINGS, chat_tokens, check_length, echoed, facts_of, prompt_tokens, talk_of
+from server.prompts import MAX_WARNINGS, chat_tokens, echoed, facts_of, prompt_tokens, talk_of
 from server.schemas.chat import ChatRequest
 from server.schemas.common import GenerationFields, Schema
 from server.schemas.completions import CompletionRequest
@@ -106,7 +106,6 @@ async def chat(body: ChatRequest, state: State, record: Record) -> Job:
     if len(set(limits)) > 1:
         warnings.append("max_tokens has no effect: max_completion_tokens is given")
     tokens = await chat_tokens(talk_of(body, warnings), engine, state, warnings)
-    check_length(len(tokens), engine, "messages")
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     params = parameters(body, engine, state, limits[0] if limits else None, logprobs, warnings)
     facts = await facts_of(engine, state)

@@ -14,8 +14,10 @@ from server.deps import Engine, ModelFacts, State
 from server.errors import bad_request
 from server.logprobs import TokenNames
 from server.schemas.chat import ChatFields
+from server.schemas.common import is_token
 
 MAX_WARNINGS = 32
+MAX_LEFT_OUT = 8
 INLINE_CHARS = 2048  # a text up to here is tokenised in the event loop: a thread would take longer
 MARK = "\ufdd0"  # a noncharacter, which no text may hold
 
@@ -78,11 +80,10 @@ async def chat_tokens(talk: Talk, engine: Engine, state: State, warnings: list[s
         raise bad_request(message, "chat_template_kwargs", "invalid_value") from None
     text = await chat_prompt(talk, engine, state, warnings)
     tokenizer = engine.tokenizer
-    tokens: list[int] = []
-    for part in text.split(MARK):
-        tokens += await tokenise(part, engine, state, "messages", add_special=False)
+    tokens = await tokenise(text.split(MARK), engine, state, "messages", add_special=False)
     if tokenizer.add_bos and tokens[:1] != [tokenizer.bos_id]:  # most templates write it
         tokens.insert(0, tokenizer.bos_id)
+    check_length(len(tokens), engine, "messages")
     return tokens
 
 
@@ -90,19 +91,29 @@ async def chat_prompt(talk: Talk, engine: Engine, state: State, warnings: list[s
     """The text that the model's chat template makes of a conversation."""
     template = await template_of(engine, state)
     try:
-        text = await state.in_thread(
-            template.render,
-            talk.messages,
-            add_generation_prompt=talk.add_generation_prompt,
-            extra=talk.extra,
-        )
+        text, left_out = await state.in_thread(_render, template, talk)
     except TemplateFailed as error:
         param = "chat_template_kwargs" if str(error).startswith("chat_template_kwargs") else "messages"
         raise bad_request(str(error), param, "template_failed") from error
-    for i, message in enumerate(talk.messages):
-        if len(warnings) < MAX_WARNINGS and message["content"].strip() not in text:
-            warnings.append(f"messages[{i}] has no effect: the chat template leaves it out")
+    warnings += [f"messages[{i}] has no effect: the chat template leaves it out" for i in left_out]
     return text
+
+
+def _render(template: ChatTemplate, talk: Talk) -> tuple[str, list[int]]:
+    """The prompt, and the messages that are not in it."""
+    text = template.render(talk.messages, add_generation_prompt=talk.add_generation_prompt, extra=talk.extra)
+    left_out: list[int] = []
+    position = 0  # messages mostly come in order: so all of them are found in one pass
+    for i, message in enumerate(talk.messages):
+        content = message["content"].strip()
+        found = text.find(content, position)
+        if found >= 0:
+            position = found + len(content)
+        elif content not in text:
+            left_out.append(i)
+            if len(left_out) == MAX_LEFT_OUT:
+                break
+    return text, left_out
 
 
 async def template_of(engine: Engine, state: State) -> ChatTemplate:
@@ -137,13 +148,16 @@ def _find_facts(tokenizer: Any, source: str | None) -> ModelFacts:
 
 
 async def prompt_tokens(prompt: str | Sequence[int], engine: Engine, state: State) -> list[int]:
+    """The prompt of a completion."""
     tokenizer = engine.tokenizer
     if isinstance(prompt, str):
-        tokens = await tokenise(prompt, engine, state, "prompt")
+        tokens = await tokenise([prompt], engine, state, "prompt")
     else:
+        check_length(len(prompt), engine, "prompt")
         tokens = list(prompt)
-        if tokens and max(tokens) >= tokenizer.n_vocab:
-            message = f"prompt: token ids go from 0 to {tokenizer.n_vocab - 1}, not {max(tokens)}"
+        wrong = next((id for id in tokens if not is_token(id) or id >= tokenizer.n_vocab), None)
+        if wrong is not None:
+            message = f"prompt: must hold token ids from 0 to {tokenizer.n_vocab - 1} and nothing else"
             raise bad_request(message, "prompt", "invalid_value")
     if not tokens:  # something must be computed: what a text begins with
         start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
@@ -155,21 +169,32 @@ async def prompt_tokens(prompt: str | Sequence[int], engine: Engine, state: Stat
 
 
 async def tokenise(
-    text: str, engine: Engine, state: State, param: str, add_special: bool = True
+    parts: Sequence[str], engine: Engine, state: State, param: str, add_special: bool = True
 ) -> list[int]:
-    """Text → ids. What cannot fit in any case is refused before it is tokenised."""
-    least = engine.tokenizer.min_tokens(text)
-    if least >= engine.n_ctx:
+    """Texts → ids, one after the other. What cannot fit in any case is refused before it is tokenised."""
+    tokenizer, n_ctx = engine.tokenizer, engine.n_ctx
+    least = sum(map(tokenizer.min_tokens, parts))
+
+    def encode() -> list[int]:
+        tokens: list[int] = []
+        for part in parts:
+            tokens += tokenizer.encode(part, add_special=add_special, parse_special=True)
+            if len(tokens) > 2 * n_ctx:  # no need to know by how much
+                break
+        return tokens
+
+    tokens: list[int] = []
+    if least < n_ctx:
+        small = len(parts) < 16 and sum(map(len, parts)) <= INLINE_CHARS
+        tokens = encode() if small else await state.in_thread(encode)
+    if max(least, len(tokens)) > 2 * n_ctx or least >= n_ctx:
         raise bad_request(
-            f"the prompt has at least {least} tokens, but a session holds at most {engine.n_ctx}; "
-            "shorten it or raise --context-size",
+            f"the prompt has at least {max(least, len(tokens))} tokens, but a session holds at most {n_ctx} "
+            "(including at least one to generate); shorten the prompt or raise --context-size",
             param,
             "context_length_exceeded",
         )
-    encode = engine.tokenizer.encode
-    if len(text) <= INLINE_CHARS:
-        return list(encode(text, add_special=add_special, parse_special=True))
-    return list(await state.in_thread(encode, text, add_special=add_special, parse_special=True))
+    return tokens
 
 
 def check_length(n: int, engine: Engine, param: str) -> None:

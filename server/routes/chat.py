@@ -53,7 +53,7 @@ class ChatFormat:
     def usage(self) -> bytes:
         return chunk({**self._chunk_head(), "choices": [], "usage": self.job.usage(), **self.job.tail()})
 
-    def whole(self, _job: Job, choice: Choice, text: str, shown: list[Shown]) -> dict[str, Any]:
+    def whole(self, choice: Choice, text: str, shown: list[Shown]) -> dict[str, Any]:
         message = {"role": "assistant", "content": text, "refusal": None}
         found = {"index": choice.index, "message": message, **self._tokens(shown)}
         return {**found, "finish_reason": choice.finish}

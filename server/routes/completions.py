@@ -52,7 +52,7 @@ class CompletionFormat:
     def usage(self) -> bytes:
         return chunk({**self.head(), "choices": [], "usage": self.job.usage(), **self.job.tail()})
 
-    def whole(self, _job: Job, choice: Choice, text: str, shown: list[Shown]) -> dict[str, Any]:
+    def whole(self, choice: Choice, text: str, shown: list[Shown]) -> dict[str, Any]:
         return self._choice(choice, choice.prefix + text, shown, choice.finish)
 
     def _chunk(self, choice: dict[str, Any], tail: dict[str, Any] | None = None) -> bytes:

@@ -24,16 +24,21 @@ async def respond(
     request: Request,
     job: Job,
     format: Format,
-    whole: Callable[[Job, Choice, str, list[Shown]], dict[str, Any]],
+    whole: Callable[[Choice, str, list[Shown]], dict[str, Any]],
 ) -> Response:
     """`whole` makes one choice of the response that is not streamed."""
     if job.stream:
         return EventStream(job, format)
     texts = await while_connected(request.receive, collect(job))
-    choices = [whole(job, choice, *texts[choice.index]) for choice in job.choices]
-    return Bytes(
-        msgspec.json.encode({**format.head(), "choices": choices, "usage": job.usage(), **job.tail()})
-    )
+
+    def body() -> Bytes:
+        choices = [whole(choice, *texts[choice.index]) for choice in job.choices]
+        return Bytes(
+            msgspec.json.encode({**format.head(), "choices": choices, "usage": job.usage(), **job.tail()})
+        )
+
+    shown = sum(len(tokens) for _, tokens in texts.values())
+    return body() if shown < 256 else await job.state.in_thread(body)
 
 
 async def collect(job: Job) -> Collected:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+from fastapi import Response
+
 from server import convert, prompts
 from server.deps import StateDep
 from server.errors import bad_request
-from server.routes.base import json_router
+from server.routes.base import Bytes, json_router
 from server.schemas.chat import TemplateReply, TemplateRequest
 from server.schemas.tokenize import (
     DetokenizeReply,
@@ -19,22 +22,25 @@ from server.schemas.tokenize import (
 router = json_router()
 
 
-def _with_warnings(reply: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
-    return {**reply, "warnings": warnings} if warnings else reply
+def _reply(reply: dict[str, Any], warnings: list[str]) -> Bytes:
+    return Bytes(msgspec.json.encode({**reply, "warnings": warnings} if warnings else reply))
 
 
 @router.post("/tokenize", response_model=None, responses={200: {"model": TokenizeReply}})
-async def tokenize(body: TokenizeRequest, state: StateDep) -> dict[str, Any]:
+async def tokenize(body: TokenizeRequest, state: StateDep) -> Response:
     """Token ids of a text."""
     tokenizer = state.engine(body.model).tokenizer
     special = body.parse_special is not False
-    tokens = await state.in_thread(
-        tokenizer.encode, body.content, add_special=bool(body.add_special), parse_special=special
-    )
-    found: list[Any] = list(tokens)
-    if body.with_pieces:
-        found = [{"id": id, "piece": _piece(tokenizer, id)} for id in tokens]
-    return _with_warnings({"tokens": found}, convert.unknown_fields(body))
+
+    def work() -> Bytes:
+        tokens: list[Any] = tokenizer.encode(
+            body.content, add_special=bool(body.add_special), parse_special=special
+        )
+        if body.with_pieces:
+            tokens = [{"id": id, "piece": _piece(tokenizer, id)} for id in tokens]
+        return _reply({"tokens": tokens}, convert.unknown_fields(body))
+
+    return await state.in_thread(work)
 
 
 def _piece(tokenizer: Any, id: int) -> str | list[int]:
@@ -49,20 +55,20 @@ def _piece(tokenizer: Any, id: int) -> str | list[int]:
 
 
 @router.post("/detokenize", response_model=None, responses={200: {"model": DetokenizeReply}})
-async def detokenize(body: DetokenizeRequest, state: StateDep) -> dict[str, Any]:
+async def detokenize(body: DetokenizeRequest, state: StateDep) -> Response:
     """Text of token ids. Bytes that are no UTF-8 become U+FFFD."""
     tokenizer = state.engine(body.model).tokenizer
     if body.tokens and max(body.tokens) >= tokenizer.n_vocab:
         message = f"tokens: ids go from 0 to {tokenizer.n_vocab - 1}, not {max(body.tokens)}"
         raise bad_request(message, "tokens", "invalid_value")
     text = await state.in_thread(tokenizer.decode, body.tokens)
-    return _with_warnings({"content": text}, convert.unknown_fields(body))
+    return _reply({"content": text}, convert.unknown_fields(body))
 
 
 @router.post("/apply-template", response_model=None, responses={200: {"model": TemplateReply}})
-async def apply_template(body: TemplateRequest, state: StateDep) -> dict[str, Any]:
+async def apply_template(body: TemplateRequest, state: StateDep) -> Response:
     """The prompt that the model's chat template makes of messages."""
     engine = state.engine(body.model)
     warnings = convert.unknown_fields(body)
     text = await prompts.chat_prompt(prompts.talk_of(body, warnings), engine, state, warnings)
-    return _with_warnings({"prompt": text}, warnings)
+    return _reply({"prompt": text}, warnings)

@@ -8,11 +8,15 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from server.schemas.common import GenerationFields, Reply, TimingsReply, UsageReply, is_token
 
+MAX_PROMPTS = 4096
 Prompts = list[str | list[int]]
 
 
 def _prompts(value: Any) -> Prompts:
-    """A string, a list of token ids, or a list of either → list of prompts."""
+    """A string, a list of token ids, or a list of either → list of prompts.
+
+    Ids are looked at later, when it is known that they are few enough for a session.
+    """
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):
@@ -20,12 +24,11 @@ def _prompts(value: Any) -> Prompts:
     if not value:
         raise ValueError("the list is empty")
     if is_token(value[0]):
-        if not all(map(is_token, value)):
-            raise ValueError("a list that begins with a token id must hold nothing else")
         return [value]
-    for item in value:
-        if not isinstance(item, str) and not (isinstance(item, list) and item and all(map(is_token, item))):
-            raise ValueError("every item must be a string or a non-empty list of token ids")
+    if len(value) > MAX_PROMPTS:
+        raise ValueError(f"may hold at most {MAX_PROMPTS} prompts, not {len(value)}")
+    if not all(isinstance(item, str) or (isinstance(item, list) and item) for item in value):
+        raise ValueError("every item must be a string or a non-empty list of token ids")
     return value
 
 

@@ -8,9 +8,15 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from server.schemas.common import Reply, Schema, is_token
 
+MAX_TOKENS = 1 << 18
+
 
 def _ids(value: Any) -> list[int]:
-    if not isinstance(value, list) or not all(map(is_token, value)):
+    if not isinstance(value, list):
+        raise ValueError("must be a list of token ids")
+    if len(value) > MAX_TOKENS:
+        raise ValueError(f"may hold at most {MAX_TOKENS} ids, not {len(value)}")
+    if not all(map(is_token, value)):
         raise ValueError("must be a list of token ids")
     return value
 

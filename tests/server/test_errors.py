@@ -165,6 +165,24 @@ async def test_huge_counts_are_refused_before_work():
     assert len(engine.seen) == 1
 
 
+async def test_large_inputs():
+    engine = FakeEngine()
+    async with client(engine) as http:
+        for route, body in (
+            (COMPLETIONS, {"prompt": [1] * 1_000_000}),
+            (COMPLETIONS, {"prompt": "a" * 4_000_000}),
+            (CHAT, {"messages": user("<|end|>" * 100_000)}),
+            (CHAT, {"messages": user("a b " * 1000) * 1000}),
+        ):
+            error = error_of(await http.post(route, json=body), 400)
+            assert error["code"] == "context_length_exceeded"
+            assert "512" in error["message"]
+        counted = await http.post("/tokenize", json={"content": "a cat " * 20_000})
+        assert len(counted.json()["tokens"]) >= 20_000
+        error_of(await http.post("/detokenize", json={"tokens": [1] * 1_000_000}), 400)
+    assert engine.seen == []
+
+
 json_values = st.recursive(
     st.none()
     | st.booleans()
