@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+from pathlib import Path
 
 import httpx
 import pytest
+from openai.types.completion_create_params import CompletionCreateParamsBase, CompletionCreateParamsStreaming
 
 from server.auth import PUBLIC
 from support.fake_engine import FakeEngine, make_app
@@ -233,6 +235,21 @@ async def test_the_description_of_the_api():
         assert fields[name].get("description"), name
     assert "ChatReply" in described["components"]["schemas"]
     assert described["paths"][CHAT]["post"]["responses"]["429"]
+
+
+async def test_the_documentation_names_every_route_and_field():
+    text = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text(encoding="utf-8")
+    app = make_app()
+    for method, path in routes(app):
+        if method != "HEAD" and path not in ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"):
+            assert f"`{method} {path.replace(':path', '')}`" in text, (method, path)
+    async with client(app) as http:
+        schemas = (await http.get("/openapi.json")).json()["components"]["schemas"]
+    official = set(CompletionCreateParamsBase.__annotations__) | set(
+        CompletionCreateParamsStreaming.__annotations__
+    )
+    for field in set(schemas["CompletionRequest"]["properties"]) - official:
+        assert f"`{field}`" in text, field
 
 
 async def test_no_state_is_shared_between_applications():
