@@ -49,51 +49,55 @@ size_t scales_bytes(const Format & f, int64_t n_blocks) {
 
 size_t group_bytes(const Format & f, int64_t n_blocks) { return scales_bytes(f, n_blocks) + n_blocks * f.quants; }
 
-// One block of 32 of one row, unpacked from ggml's layout: unsigned quants and the bytes that scale them.
-struct Unpacked {
-    uint8_t q[BLOCK];
-    uint8_t scale[2];  // Q4_K, Q5_K: scale and minimum; Q6_K: scales of the halves (signed)
-};
+uint32_t word(const uint8_t * p) { uint32_t w; memcpy(&w, p, 4); return w; }
 
-void unpack_scales_k4(const uint8_t * s, int j, uint8_t * out) {  // 6 bits each, eight pairs in 12 bytes
-    out[0] = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
-    out[1] = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | (s[j] >> 6) << 4;
+void or_word(uint8_t * p, uint32_t w) { w |= word(p); memcpy(p, &w, 4); }
+
+// Block j of a super block: the scales of row r, 6 bits each of eight pairs in 12 bytes (Q4_K, Q5_K).
+void scales_k4(const uint8_t * s, int j, int r, uint8_t * out) {
+    out[r] = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
+    out[ROWS + r] = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | (s[j] >> 6) << 4;
 }
 
-Unpacked unpack(ggml_type type, const uint8_t * super, int j) {
-    Unpacked u = {};
-    for (int i = 0; i < BLOCK; i++) {
-        switch (type) {
-            case GGML_TYPE_Q4_0: u.q[i] = i < 16 ? super[2 + i] & 15 : super[2 + i - 16] >> 4; break;
-            case GGML_TYPE_Q8_0: u.q[i] = super[2 + i] ^ 0x80; break;
-            case GGML_TYPE_Q4_K: u.q[i] = super[16 + j / 2 * 32 + i] >> 4 * (j % 2) & 15; break;
-            case GGML_TYPE_Q5_K:
-                u.q[i] = (super[48 + j / 2 * 32 + i] >> 4 * (j % 2) & 15) | (super[16 + i] >> j & 1) << 4;
-                break;
-            case GGML_TYPE_Q6_K: {  // halves of 128: low bits of inputs 0-63 and 64-127 share bytes
-                const int half = j / 4, quarter = j % 4;
-                const int low = super[half * 64 + quarter % 2 * 32 + i] >> 4 * (quarter / 2) & 15;
-                u.q[i] = low | (super[128 + half * 32 + i] >> 2 * quarter & 3) << 4;
-                break;
-            }
-            default: break;
-        }
+// Row r of a block into the group's vectors, four inputs (a word) at a time. q: ggml's bytes of the block's low bits.
+void pack_nibbles(const uint8_t * q, int shift, int r, uint8_t * out) {
+    for (int i = 0; i < 4; i++) {  // inputs 4i… low, 16 + 4i… high
+        const uint32_t low = word(q + 4 * i) >> shift & 0x0f0f0f0f, high = word(q + 16 + 4 * i) >> shift & 0x0f0f0f0f;
+        or_word(out + i * 64 + r * 4, low | high << 4);
     }
-    if (type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K) unpack_scales_k4(super + 4, j, u.scale);
-    if (type == GGML_TYPE_Q6_K) memcpy(u.scale, super + 192 + j * 2, 2);
-    return u;
 }
 
-// The bits of row r of a block into the group's 16-row vectors.
-void store(ggml_type type, const Unpacked & u, int r, uint8_t * out) {
-    for (int i = 0; i < BLOCK; i++) {
-        const int lane = i / 4 % (type == GGML_TYPE_Q8_0 ? 8 : 4) * 64 + r * 4 + i % 4;
-        if (type == GGML_TYPE_Q8_0) { out[lane] = u.q[i]; continue; }
-        out[lane] |= (u.q[i] & 15) << 4 * (i / 16);
-        if (type == GGML_TYPE_Q5_K)  // one bit per byte of eight vectors
-            out[256 + i / 4 * 8 + (r * 4 + i % 4) / 8] |= (u.q[i] >> 4) << (r * 4 + i % 4) % 8;
-        if (type == GGML_TYPE_Q6_K)  // two bits for each of four vectors in a byte
-            out[256 + i / 16 * 64 + r * 4 + i % 4] |= (u.q[i] >> 4) << 2 * (i / 4 % 4);
+void pack_block(ggml_type type, const uint8_t * super, int j, int r, uint8_t * scales, uint8_t * out) {
+    switch (type) {
+        case GGML_TYPE_Q4_0:  // ggml's bytes hold inputs i and i + 16, and so do ours
+            for (int i = 0; i < 4; i++) or_word(out + i * 64 + r * 4, word(super + 2 + 4 * i));
+            break;
+        case GGML_TYPE_Q8_0:
+            for (int i = 0; i < 8; i++) or_word(out + i * 64 + r * 4, word(super + 2 + 4 * i) ^ 0x80808080);
+            break;
+        case GGML_TYPE_Q4_K:
+            scales_k4(super + 4, j, r, scales);
+            pack_nibbles(super + 16 + j / 2 * 32, 4 * (j % 2), r, out);
+            break;
+        case GGML_TYPE_Q5_K:
+            scales_k4(super + 4, j, r, scales);
+            pack_nibbles(super + 48 + j / 2 * 32, 4 * (j % 2), r, out);
+            for (int i = 0; i < 8; i++) {  // one bit per byte of eight vectors: a nibble of a vector's 64 bits per row
+                const uint32_t bits = word(super + 16 + 4 * i) >> j & 0x01010101;
+                out[256 + i * 8 + r / 2] |= ((bits | bits >> 7 | bits >> 14 | bits >> 21) & 15) << r % 2 * 4;
+            }
+            break;
+        case GGML_TYPE_Q6_K: {  // halves of 128 inputs: quarters 0 and 2, 1 and 3 share the bytes of their low bits
+            const int half = j / 4, quarter = j % 4;
+            memcpy(scales + r, super + 192 + 2 * j, 1);
+            memcpy(scales + ROWS + r, super + 192 + 2 * j + 1, 1);
+            pack_nibbles(super + half * 64 + quarter % 2 * 32, 4 * (quarter / 2), r, out);
+            for (int i = 0; i < 8; i++)  // two bits for each of four vectors in a byte
+                or_word(out + 256 + i / 4 * 64 + r * 4,
+                        (word(super + 128 + half * 32 + 4 * i) >> 2 * quarter & 0x03030303) << 2 * (i % 4));
+            break;
+        }
+        default: break;
     }
 }
 
@@ -142,14 +146,9 @@ void pack(ggml_type type, const void * src, int64_t n_in, int64_t n_out, void * 
                 uint8_t * header = group + s * (f.header + f.per_super * f.scales);
                 memcpy(header + r * 2, super + d_at, 2);
                 if (f.header == 64) memcpy(header + 32 + r * 2, super + 2, 2);
-                for (int j = 0; j < f.per_super; j++) {
-                    const Unpacked u = unpack(type, super, j);
-                    if (f.scales) {
-                        header[f.header + j * f.scales + r] = u.scale[0];
-                        header[f.header + j * f.scales + ROWS + r] = u.scale[1];
-                    }
-                    store(type, u, r, group + scales_bytes(f, n_blocks) + (s * f.per_super + j) * f.quants);
-                }
+                for (int j = 0; j < f.per_super; j++)
+                    pack_block(type, super, j, r, header + f.header + j * f.scales,
+                               group + scales_bytes(f, n_blocks) + (s * f.per_super + j) * f.quants);
             }
         }
     }
