@@ -92,6 +92,7 @@ class Model:
             self._candidates,
             use_mmap=params.use_mmap,
             repack=params.repack,
+            n_threads=self.n_threads,
             progress=lambda f, text: progress(0.9 * f, text),
         )
         self._closing.append(self.weights)

@@ -21,7 +21,7 @@ cdef extern from "matmul.h" namespace "ggserve" nogil:
 
     bint c_can_pack "ggserve::can_pack"(ggml_type type, int64_t n_in, int64_t n_out)
     size_t packed_size(ggml_type type, int64_t n_in, int64_t n_out)
-    void pack(ggml_type type, const void* src, int64_t n_in, int64_t n_out, void* dst)
+    void pack(ggml_type type, const void* src, int64_t n_in, int64_t n_out, void* dst, int n_threads)
     size_t activation_size(int64_t n_in)
     void quantize_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
     void product_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
@@ -50,14 +50,14 @@ cdef class PackedMatrix:
     def __dealloc__(self):
         del self.product
 
-    def load(self, const unsigned char[::1] data):
-        """Pack `data`, the matrix as it is in the file."""
+    def load(self, const unsigned char[::1] data, int n_threads=1):
+        """Pack `data`, the matrix as it is in the file, with `n_threads` threads."""
         if self.tensor.ptr.data == NULL:
             raise GgmlError(f"tensor {self.tensor.name} has no memory yet")
         if <size_t>data.shape[0] != ggml_row_size(self.product.type, self.n_in) * self.n_out:
             raise GgmlError(f"tensor {self.tensor.name} is not {data.shape[0]} bytes long")
         with nogil:
-            pack(self.product.type, &data[0], self.n_in, self.n_out, self.tensor.ptr.data)
+            pack(self.product.type, &data[0], self.n_in, self.n_out, self.tensor.ptr.data, n_threads)
 
     def times(self, Context ctx not None, Tensor x not None):
         """This matrix by x F32 [n_in, n] -> [n_out, n]. x is quantized once for all products with it."""

@@ -135,9 +135,10 @@ class Weights:
         *,
         use_mmap: bool = True,
         repack: bool = True,
+        n_threads: int = 1,
         progress: Progress | None = None,
     ) -> None:
-        self.gguf = gguf
+        self.gguf, self.n_threads = gguf, n_threads
         self.tensors: dict[tuple[str, str], Any] = {}
         self.placement: dict[str, str] = {}
         self.buffers: list[Any] = []
@@ -200,7 +201,10 @@ class Weights:
             for info, slot, tensor in sorted(made, key=lambda m: -m[0].nbytes):
                 view = memoryview(staging)[: info.nbytes]
                 self.gguf.read_into(info, view)
-                (tensor.load if layout.packed else tensor.set)(view)
+                if layout.packed:
+                    tensor.load(view, self.n_threads)
+                else:
+                    tensor.set(view)
                 self.tensors[info.name, slot.op] = tensor
                 done += info.nbytes
                 if progress is not None:

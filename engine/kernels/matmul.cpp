@@ -10,6 +10,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <exception>
+#include <thread>
+#include <vector>
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define GGSERVE_VNNI 1
@@ -131,18 +134,18 @@ bool can_pack(ggml_type type, int64_t n_in, int64_t n_out) {
 #endif
 }
 
-void pack(ggml_type type, const void * src, int64_t n_in, int64_t n_out, void * dst) {
+static void pack_groups(ggml_type type, const uint8_t * src, int64_t n_in, uint8_t * dst, int64_t begin, int64_t end) {
     const Format f = format_of(type);
     const int64_t n_supers = n_in / BLOCK / f.per_super, n_blocks = n_in / BLOCK;
-    const size_t row_bytes = n_supers * f.source_bytes;
+    const size_t row_bytes = n_supers * f.source_bytes, size = group_bytes(f, n_blocks);
     // Where the halves d and dmin are in ggml's super block: first, but for Q6_K, which has d at its end.
     const int d_at = type == GGML_TYPE_Q6_K ? 208 : 0;
-    memset(dst, 0, packed_size(type, n_in, n_out));
-    for (int64_t g = 0; g < n_out / ROWS; g++) {
-        uint8_t * group = (uint8_t *)dst + g * group_bytes(f, n_blocks);
+    for (int64_t g = begin; g < end; g++) {
+        uint8_t * group = dst + g * size;
+        memset(group, 0, size);
         for (int r = 0; r < ROWS; r++) {
             for (int64_t s = 0; s < n_supers; s++) {
-                const uint8_t * super = (const uint8_t *)src + (g * ROWS + r) * row_bytes + s * f.source_bytes;
+                const uint8_t * super = src + (g * ROWS + r) * row_bytes + s * f.source_bytes;
                 uint8_t * header = group + s * (f.header + f.per_super * f.scales);
                 memcpy(header + r * 2, super + d_at, 2);
                 if (f.header == 64) memcpy(header + 32 + r * 2, super + 2, 2);
@@ -152,6 +155,21 @@ void pack(ggml_type type, const void * src, int64_t n_in, int64_t n_out, void * 
             }
         }
     }
+}
+
+void pack(ggml_type type, const void * src, int64_t n_in, int64_t n_out, void * dst, int n_threads) {
+    const int64_t n_groups = n_out / ROWS;
+    std::vector<std::thread> others;
+    for (int t = 1; t < n_threads; t++) {
+        const int64_t begin = n_groups * t / n_threads, end = n_groups * (t + 1) / n_threads;
+        try {
+            others.emplace_back(pack_groups, type, (const uint8_t *)src, n_in, (uint8_t *)dst, begin, end);
+        } catch (const std::exception &) {  // no more threads to be had: this one does it
+            pack_groups(type, (const uint8_t *)src, n_in, (uint8_t *)dst, begin, end);
+        }
+    }
+    pack_groups(type, (const uint8_t *)src, n_in, (uint8_t *)dst, 0, n_groups / n_threads);
+    for (std::thread & other : others) other.join();
 }
 
 void quantize_forward(ggml_tensor * dst, int ith, int nth, void *) {

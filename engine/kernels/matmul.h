@@ -34,8 +34,8 @@ bool can_pack(ggml_type type, int64_t n_in, int64_t n_out);
 // Bytes of a packed matrix.
 size_t packed_size(ggml_type type, int64_t n_in, int64_t n_out);
 
-// src: n_out rows of n_in weights in ggml's blocks.
-void pack(ggml_type type, const void * src, int64_t n_in, int64_t n_out, void * dst);
+// src: n_out rows of n_in weights in ggml's blocks. Takes n_threads threads of its own.
+void pack(ggml_type type, const void * src, int64_t n_in, int64_t n_out, void * dst, int n_threads);
 
 // Bytes of one quantized activation row.
 size_t activation_size(int64_t n_in);

@@ -48,7 +48,7 @@ def times(kind: str, data: bytes, n_out: int, x: np.ndarray, threads: int = 2) -
     home = Context(1)
     matrix = PackedMatrix(home, type_id(kind), (n_in, n_out), "matrix")
     home.allocate(CPU.buffer_types()[-1])
-    matrix.load(data)
+    matrix.load(data, threads)
     ctx: Any = Context(8, graph_size=8)
     tx = ctx.input(F32, (n_in, n_rows), "x")
     out = ctx.output(matrix.times(ctx, tx))
