@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--flash-attn", choices=["auto", "on", "off"], default="auto")
+    parser.add_argument("--kv-unified", action="store_true", help="one pool of cells for all slots")
     parser.add_argument("--info", action="store_true", help="print version and CPU features, then go on")
     args = parser.parse_args()
 
@@ -33,7 +34,7 @@ def main() -> None:
     p.hostnames = ["127.0.0.1"]
     p.port = args.port
     # One stream of cells per slot, n_ctx their sum: what llama-server does when told the slots' number.
-    p.kv_unified = False
+    p.kv_unified = args.kv_unified
     p.n_ctx = args.context_size * args.parallel
     p.n_parallel = args.parallel
     p.n_batch = p.n_ubatch = args.batch_size
