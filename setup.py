@@ -43,7 +43,14 @@ def check_python_headers() -> None:
 
 
 def compile_args(built: Built) -> list[str]:
-    args = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wno-deprecated-declarations", "-Wno-maybe-uninitialized"]
+    args = [
+        "-std=c++17",
+        "-O3",
+        "-g0",
+        "-fvisibility=hidden",
+        "-Wno-deprecated-declarations",
+        "-Wno-maybe-uninitialized",
+    ]
     machine = platform.machine().lower()
     if built.native and sys.platform == "linux":
         args.append("-mcpu=native" if machine in ("aarch64", "arm64") else "-march=native")
