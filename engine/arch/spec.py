@@ -6,6 +6,7 @@ Values that we do not implement are refused here, at load, by key name.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -131,7 +132,7 @@ class Keys:
         )
 
 
-class Architecture:
+class Architecture(ABC):
     """Base of all architectures: `hparams` reads the file, `bind` names the tensors, `build` the graph."""
 
     name: ClassVar[str]
@@ -140,16 +141,17 @@ class Architecture:
         self.hp = hp
 
     @classmethod
+    @abstractmethod
     def hparams(cls, gguf: Any) -> HParams:
-        raise NotImplementedError
+        """Read the hyperparameters. ModelError or UnsupportedModelError name the key."""
 
+    @abstractmethod
     def bind(self, binder: Binder) -> None:
         """Name every tensor once, and keep the modules that `binder` makes of them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self, step: Any) -> Any:
         """Build the graph of one batch and return the logits tensor [n_vocab, n_outputs] or None.
 
         `step` is an `engine.graph.Step`.
         """
-        raise NotImplementedError
