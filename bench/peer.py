@@ -33,7 +33,8 @@ def main() -> None:
     p.model.path = args.model
     p.hostnames = ["127.0.0.1"]
     p.port = args.port
-    # One stream of cells per slot, n_ctx their sum: what llama-server does when told the slots' number.
+    # One stream of cells per slot, n_ctx their sum: what llama-server does when told the number of slots, and
+    # faster (16 streams of a 1.1B model: 25 tokens/s against 23 with one pool).
     p.kv_unified = args.kv_unified
     p.n_ctx = args.context_size * args.parallel
     p.n_parallel = args.parallel
