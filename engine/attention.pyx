@@ -54,7 +54,7 @@ cdef class PagedAttention:
         self.begin()
 
     def op(self, Context ctx not None, int layer, Tensor q not None, Tensor k not None, Tensor v not None, int dv,
-           float scale, float softcap, float max_bias, int window):
+           float scale, float softcap, float max_bias, int window, Tensor sinks=None, bint causal=True):
         """q F32 [dk, heads, rows], k [dk * heads_kv, cells], v [dv * heads_kv, cells] -> [dv, heads, rows]."""
         cdef ggml_tensor* args[3]
         cdef Attention* parameters

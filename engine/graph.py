@@ -6,13 +6,13 @@ serves every step of the same shape.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.arch.spec import Architecture, HParams
 from engine.ggml.tensor import F16, F32, I32, I64, Context, Graph, row_size
 from engine.kvcache import KVCache
 
-NODES_PER_LAYER = 96  # what the largest block needs, with room, besides its experts; see `n_nodes`
+NODES_PER_LAYER = 128  # what the largest block needs, with room, besides its experts; see `n_nodes`
 MASK_PAD = 256  # kernels of some devices want the KV length in multiples of it
 
 
@@ -21,11 +21,20 @@ def n_nodes(hp: HParams) -> int:
     return (NODES_PER_LAYER + 2 * hp.n_expert_used) * hp.n_layer + 64
 
 
+class Mask(NamedTuple):
+    """What a mask says: F16 [n_kv, rows], 0 where a row sees a cell, with ALiBi minus their distance."""
+
+    window: int
+    alibi: bool
+    causal: bool
+
+
 class Step:
     """What an architecture sees while it builds the graph of one batch.
 
     tokens, positions: I32 [n_tokens]; cells: I64 [n_tokens], the cache rows to write.
     attention: per layer, "paged" (own kernel, CPU), "flash" or "explicit" (with masks).
+    on_cpu: per layer, whether our own CPU kernels may be used.
     n_kv: cache rows that masks span, a multiple of MASK_PAD or the whole cache; 0 when all layers are paged.
     """
 
@@ -35,6 +44,7 @@ class Step:
         cache: KVCache,
         paged: Any,
         attention: list[str],
+        on_cpu: list[bool],
         n_tokens: int,
         n_outputs: int,
         n_kv: int,
@@ -42,13 +52,13 @@ class Step:
         # A full context is an error, a full graph an abort: so the graph has room for all of the context.
         self.ctx: Any = Context(size, graph_size=size)
         self.graph: Graph = self.ctx.graph(size)
-        self.cache, self.paged, self.attention = cache, paged, attention
+        self.cache, self.paged, self.attention, self.on_cpu = cache, paged, attention, on_cpu
         self.n_tokens, self.n_outputs, self.n_kv = n_tokens, n_outputs, n_kv
         self.tokens = self.ctx.input(I32, (n_tokens,), "tokens")
         self.positions = self.ctx.input(I32, (n_tokens,), "positions")
         self.cells = self.ctx.input(I64, (n_tokens,), "cells")
         self.output_ids = self.ctx.input(I32, (n_outputs,), "outputs") if 0 < n_outputs < n_tokens else None
-        self.masks: dict[int, Any] = {}  # by window
+        self.masks: dict[Mask, Any] = {}
         self.logits: Any = None
         self._stored: dict[int, tuple[Any, Any]] = {}
 
@@ -80,8 +90,13 @@ class Step:
         window: int = 0,
         softcap: float = 0.0,
         max_bias: float = 0.0,
+        sinks: Any = None,
+        causal: bool = True,
     ) -> Any:
-        """q [dk, heads, rows] over what `store` wrote and the cells before it -> [dv * heads, rows]."""
+        """q [dk, heads, rows] over what `store` wrote and the cells before it -> [dv * heads, rows].
+
+        sinks: F32 [heads], one more score for each softmax, of a value of zero (GPT-OSS).
+        """
         ctx, n_tokens, heads = self.ctx, self.n_tokens, q.shape[1]
         k, v = self._stored[layer]
         dk = q.shape[0]
@@ -89,21 +104,21 @@ class Step:
         dv = v.shape[0] // n_kv_heads
         kind = self.attention[layer]
         if kind == "paged":
-            out = self.paged.op(ctx, layer, q, k, v, dv, scale, softcap, max_bias, window)
+            out = self.paged.op(ctx, layer, q, k, v, dv, scale, softcap, max_bias, window, sinks, causal)
             return ctx.reshape(out, dv * heads, n_tokens)
-        mask = self._mask(window)
+        mask = self._mask(Mask(window, max_bias > 0, causal))
         q = ctx.permute(q, 0, 2, 1)  # [dk, rows, heads]
         k = self._heads(k, dk, n_kv_heads)
         v = self._heads(v, dv, n_kv_heads)
         if kind == "flash":
             out = ctx.flash_attention(
-                q, ctx.permute(k, 0, 2, 1), ctx.permute(v, 0, 2, 1), mask, scale, max_bias, softcap
+                q, ctx.permute(k, 0, 2, 1), ctx.permute(v, 0, 2, 1), mask, scale, max_bias, softcap, sinks
             )
             return ctx.reshape(out, dv * heads, n_tokens)
         scores = ctx.mul_mat(ctx.permute(k, 0, 2, 1), q, precise=True)  # [n_kv, rows, heads]
         if softcap:
             scores, scale = ctx.scale(ctx.tanh(ctx.scale(scores, scale / softcap)), softcap), 1.0
-        weights = ctx.softmax(scores, mask, scale, max_bias)
+        weights = ctx.softmax(scores, mask, scale, max_bias, sinks)
         transposed = ctx.cont(ctx.permute(v, 1, 2, 0))  # [n_kv, dv, heads_kv]
         out = ctx.mul_mat(transposed, weights)  # [dv, rows, heads]
         return ctx.cont_2d(ctx.permute(out, 0, 2, 1), dv * heads, n_tokens)
@@ -112,11 +127,18 @@ class Step:
         """The first n_kv cells as [d, heads, n_kv]."""
         return self.ctx.view(table, (d, n_heads, self.n_kv), (row_size(table.type, d), table.strides[1]))
 
-    def _mask(self, window: int) -> Any:
+    def _mask(self, kind: Mask) -> Any:
         # F16 serves flash attention and softmax alike.
-        if window not in self.masks:
-            self.masks[window] = self.ctx.input(F16, (self.n_kv, self.n_tokens), f"mask.{window}")
-        return self.masks[window]
+        if kind not in self.masks:
+            name = f"mask.{kind.window}{'.alibi' * kind.alibi}{'' if kind.causal else '.all'}"
+            self.masks[kind] = self.ctx.input(F16, (self.n_kv, self.n_tokens), name)
+        return self.masks[kind]
+
+    def activate(self, layer: int, name: str, x: Any, up: Any = None) -> Any:
+        """act(x), or act(x) * up. name: silu, gelu (tanh form), gelu_erf, relu, sigmoid, swiglu_oai (gated)."""
+        if up is None:
+            return self.ctx.activation(x, name)
+        return self.ctx.gated(name, x, up)
 
 
 def build(
@@ -124,12 +146,13 @@ def build(
     cache: KVCache,
     paged: Any,
     attention: list[str],
+    on_cpu: list[bool],
     n_tokens: int,
     n_outputs: int,
     n_kv: int,
 ) -> Step:
     """The graph of a batch of `n_tokens` rows, `n_outputs` of which want logits F32 [n_vocab, n_outputs]."""
-    step = Step(n_nodes(arch.hp), cache, paged, attention, n_tokens, n_outputs, n_kv)
+    step = Step(n_nodes(arch.hp), cache, paged, attention, on_cpu, n_tokens, n_outputs, n_kv)
     logits = arch.build(step)
     if logits is not None:
         if logits.type != F32:

@@ -70,6 +70,10 @@ class Model:
         n_ctx = params.context_size or hp.n_ctx_train
         if n_ctx < 2:
             raise ConfigError(f"the model was trained for a context of {n_ctx}; set context_size, at least 2")
+        if 0 < hp.max_positions < n_ctx:
+            raise ConfigError(
+                f"context_size is {n_ctx}, but this model has learned positions for {hp.max_positions} tokens"
+            )
         self.max_batch_tokens = max(params.max_batch_tokens, params.parallel)
         self.n_threads = params.n_threads or min(physical_cores(), MAX_THREADS)
 
@@ -114,7 +118,13 @@ class Model:
         self.sched = Sched(self.backends, 2 * n_nodes(hp))
         self._closing.append(self.sched)
         self.runner = Runner(
-            arch, self.cache, self.sched, self.attention, self.max_batch_tokens, self.weights.row_multiple
+            arch,
+            self.cache,
+            self.sched,
+            self.attention,
+            [device is cpu for device in self.layer_devices[:-1]],
+            self.max_batch_tokens,
+            self.weights.row_multiple,
         )
         self._closing.append(self.runner)
         self.runner.reserve(params.parallel)
@@ -136,7 +146,7 @@ class Model:
         compute = estimate_compute(
             rows=self.max_batch_tokens,
             n_embd=hp.n_embd,
-            n_ff=max(hp.n_ff) * max(hp.n_expert_used, 1),
+            n_ff=(hp.n_ff_expert or max(hp.n_ff)) * max(hp.n_expert_used, 1) + hp.n_ff_shared,
             n_vocab=hp.n_vocab,
             n_outputs=params.parallel,
         )

@@ -18,7 +18,7 @@ from engine.ggml.tensor cimport Graph, Tensor
 from engine.libggml.backend cimport (
     ggml_backend_buffer_is_host, ggml_backend_sched_graph_compute, ggml_backend_tensor_get, ggml_backend_tensor_set,
 )
-from engine.libggml.ggml cimport ggml_status
+from engine.libggml.ggml cimport ggml_fp32_to_fp16, ggml_status
 from engine.ggml.check cimport ok
 
 cdef uint16_t MINUS_INFINITY = 0xFC00  # as a half
@@ -35,7 +35,7 @@ cdef class Runner:
     cdef readonly double compute_ms
     cdef readonly long long graphs_built
     cdef object arch, cache, step
-    cdef list attention
+    cdef list attention, on_cpu
     cdef bint masked
     cdef readonly int row_multiple
     cdef Sched sched
@@ -49,9 +49,10 @@ cdef class Runner:
     cdef int n_rows
     cdef bint closed
 
-    def __init__(self, arch, cache, Sched sched not None, list attention not None, int max_batch_tokens,
-                 int row_multiple=1):
-        self.arch, self.cache, self.sched, self.attention = arch, cache, sched, attention
+    def __init__(self, arch, cache, Sched sched not None, list attention not None, list on_cpu not None,
+                 int max_batch_tokens, int row_multiple=1):
+        self.arch, self.cache, self.sched = arch, cache, sched
+        self.attention, self.on_cpu = attention, on_cpu
         self.n_vocab, self.n_cells = arch.hp.n_vocab, cache.n_cells
         self.max_batch_tokens, self.row_multiple = max_batch_tokens, row_multiple
         self.paged = PagedAttention(len(attention))
@@ -65,7 +66,7 @@ cdef class Runner:
         """
         self._check_open()
         n_kv = self._span(self.n_cells) if self.masked else 0
-        step = graphs.build(self.arch, self.cache, self.paged, self.attention, self.max_batch_tokens, n_outputs, n_kv)
+        step = self._build(self.max_batch_tokens, n_outputs, n_kv)
         self.sched.reserve(step.graph)
 
     def forward(self, rows):
@@ -86,8 +87,7 @@ cdef class Runner:
         shape = (n_tokens, n_outputs, n_kv)
         if shape != self.shape:
             self.shape = ()
-            self.step = graphs.build(
-                self.arch, self.cache, self.paged, self.attention, n_tokens, n_outputs, n_kv)
+            self.step = self._build(n_tokens, n_outputs, n_kv)
             self.sched.allocate(self.step.graph)
             self.shape = shape
             self.graphs_built += 1
@@ -112,6 +112,10 @@ cdef class Runner:
     def close(self):
         """Before what it computes with is freed; all else then raises SessionClosedError."""
         self.closed, self.n_rows, self.step, self.shape = True, 0, None, ()
+
+    cdef object _build(self, int n_tokens, int n_outputs, int n_kv):
+        return graphs.build(
+            self.arch, self.cache, self.paged, self.attention, self.on_cpu, n_tokens, n_outputs, n_kv)
 
     cdef int _check_open(self) except -1:
         if self.closed:
@@ -195,15 +199,15 @@ cdef class Runner:
         _set(step.cells, self.cells.data(), self.cells.size() * 8)
         if step.output_ids is not None:
             _set(step.output_ids, self.outputs.data(), self.outputs.size() * 4)
-        for window, tensor in step.masks.items():
-            self._fill_mask(n_kv, window)
+        for kind, tensor in step.masks.items():
+            self._fill_mask(n_kv, kind.window, kind.alibi, kind.causal)
             _set(tensor, self.mask.data(), self.mask.size() * 2)
         return 0
 
-    cdef int _fill_mask(self, int n_kv, int window) except -1:
-        # Row r sees cell c if c holds a position of r's session that is not after r's, nor before its window.
+    cdef int _fill_mask(self, int n_kv, int window, bint alibi, bint causal) except -1:
+        # Row r sees cell c if c holds a position of r's session, not before its window and, if causal, not after r.
         cdef size_t i
-        cdef int r, p, first
+        cdef int r, p, first, end, position
         cdef uint16_t* row
         cdef Sequence s
         self.mask.assign(self.tokens.size() * n_kv, MINUS_INFINITY)
@@ -211,15 +215,17 @@ cdef class Runner:
             s = self.paged.sequences[i]
             for r in range(s.n_new):
                 row = self.mask.data() + <size_t>(s.row + r) * n_kv
-                first = max(0, s.n_past + r - window + 1) if window > 0 else 0
-                for p in range(first, s.n_past + r + 1):
-                    row[s.cells[p]] = 0
+                position = s.n_past + r
+                first = max(0, position - window + 1) if window > 0 else 0
+                end = position + 1 if causal else s.n_past + s.n_new
+                for p in range(first, end):
+                    row[s.cells[p]] = ggml_fp32_to_fp16(-abs(position - p)) if alibi else 0
         return 0
 
-    def mask_rows(self, rows, int n_kv, int window=0):
+    def mask_rows(self, rows, int n_kv, int window=0, bint causal=True):
         """The mask that `rows` would get, as lists of bools [row][cell]; for tests and debugging."""
         self._fill(rows)
-        self._fill_mask(n_kv, window)
+        self._fill_mask(n_kv, window, False, causal)
         return [[self.mask[r * n_kv + c] == 0 for c in range(n_kv)] for r in range(self.tokens.size())]
 
     cdef int _read_logits(self, int n_outputs) except -1:

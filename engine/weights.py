@@ -120,7 +120,9 @@ def _probe(ctx: Any, slot: Slot, weight: Any) -> Any:
         return ctx.get_rows(weight, ctx.new(I32, (PROBE_ROWS,)))
     if slot.op == "rope":
         return ctx.mul(ctx.new(F32, (n,)), weight)  # only read as plain numbers
-    other = ctx.new(F32, (n, PROBE_ROWS))
+    other = ctx.new(F32, (n, weight.shape[1], PROBE_ROWS))
+    if slot.op == "add_id":
+        return ctx.add_id(other, weight, ctx.new(I32, (weight.shape[1], PROBE_ROWS)))
     return ctx.mul(other, weight) if slot.op == "mul" else ctx.add(other, weight)
 
 

@@ -9,21 +9,29 @@ import re
 from engine.arch.spec import Architecture
 from engine.errors import UnsupportedModelError
 
-_SHARED = {"spec", "slots", "blocks"}
+_SHARED = {"spec", "slots", "blocks", "experts", "decoder"}
+
+
+def _modules() -> list[str]:
+    return [m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED]
+
+
+def _load(module: str) -> type[Architecture]:
+    found: type[Architecture] = importlib.import_module(f"engine.arch.{module}").ARCHITECTURE
+    return found
 
 
 def names() -> list[str]:
-    """Every architecture that there is a file for."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED)
+    """Every architecture that there is a file for, as GGUF files call it."""
+    return sorted(_load(module).name for module in _modules())
 
 
 def get(name: str) -> type[Architecture]:
     """The architecture called `name` in GGUF files. UnsupportedModelError lists what there is."""
     module = re.sub(r"\W", "_", name)
-    if module not in names():
+    if module not in _modules() or _load(module).name != name:
         raise UnsupportedModelError(
             f"general.architecture is {name!r}, which is not supported (supported: {', '.join(names())}); "
             "CONTRIBUTING.md has the checklist for adding one"
         )
-    found: type[Architecture] = importlib.import_module(f"engine.arch.{module}").ARCHITECTURE
-    return found
+    return _load(module)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Op = Literal["mul_mat", "mul_mat_id", "get_rows", "mul", "add", "rope"]
+Op = Literal["mul_mat", "mul_mat_id", "get_rows", "mul", "add", "add_id", "rope"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,22 @@ class RMSNorm:
 
     def __call__(self, ctx: Any, x: Any) -> Any:
         return ctx.mul(ctx.rms_norm(x, self.eps), self.weight)
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """(x - mean) / deviation * weight (+ bias) (Ba 2016, arXiv 1607.06450)."""
+
+    weight: Any
+    bias: Any
+    eps: float
+
+    def __call__(self, ctx: Any, x: Any) -> Any:
+        y = ctx.mul(ctx.norm(x, self.eps), self.weight)
+        return y if self.bias is None else ctx.add(y, self.bias)
+
+
+Norm = RMSNorm | LayerNorm
 
 
 class Binder:
@@ -85,5 +101,10 @@ class Binder:
         )
         return Linear(weight, self.tensor(f"{name}.bias", (n_out,), "add", layer, optional=True))
 
-    def rms_norm(self, name: str, n: int, eps: float, layer: int) -> RMSNorm:
-        return RMSNorm(self.tensor(f"{name}.weight", (n,), "mul", layer), eps)
+    def rms_norm(self, name: str, shape: tuple[int, ...], eps: float, layer: int) -> RMSNorm:
+        return RMSNorm(self.tensor(f"{name}.weight", shape, "mul", layer), eps)
+
+    def layer_norm(self, name: str, shape: tuple[int, ...], eps: float, layer: int) -> LayerNorm:
+        """With a bias if the file has it."""
+        weight = self.tensor(f"{name}.weight", shape, "mul", layer)
+        return LayerNorm(weight, self.tensor(f"{name}.bias", shape, "add", layer, optional=True), eps)

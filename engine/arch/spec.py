@@ -36,7 +36,7 @@ class Rope:
 
 @dataclass(frozen=True, kw_only=True)
 class HParams:
-    """Hyperparameters. Heads may differ per layer; sizes are elements."""
+    """Hyperparameters. Heads may differ per layer; sizes are elements; 0 (1 for factors) means there is none."""
 
     n_layer: int
     n_embd: int
@@ -48,15 +48,33 @@ class HParams:
     head_dim_k: int
     head_dim_v: int
     eps: float
-    rope: Rope | None
-    window: int = 0  # 0: every row sees the whole session
+    rope: Rope | None = None
+    rope_local: Rope | None = None  # of layers with a window, where it is another (Gemma 3)
+    windows: tuple[int, ...] = ()  # per layer; a row at p sees p - window + 1 … p; 0: the whole session
+    max_positions: int = 0  # of a learned position table: a context cannot be longer
+    causal: bool = True
+    parallel: bool = False  # attention and feed-forward read the same x
     n_expert: int = 0
     n_expert_used: int = 0
+    n_ff_expert: int = 0
+    n_ff_shared: int = 0
     attention_scale: float = 0.0  # 0: 1 / sqrt(head_dim_k)
+    attention_softcap: float = 0.0  # cap * tanh(score / cap)
+    logit_softcap: float = 0.0
+    logit_scale: float = 1.0
+    embedding_scale: float = 1.0
+    max_bias: float = 0.0  # ALiBi (Press 2021, arXiv 2108.12409)
+    clamp_qkv: float = 0.0
 
     @property
     def kq_scale(self) -> float:
         return self.attention_scale or 1.0 / math.sqrt(self.head_dim_k)
+
+    def window(self, layer: int) -> int:
+        return self.windows[layer] if self.windows else 0
+
+    def rope_of(self, layer: int) -> Rope | None:
+        return self.rope_local if self.rope_local and self.window(layer) else self.rope
 
 
 class Keys:
@@ -96,6 +114,46 @@ class Keys:
             raise ModelError(f"{self.key(name)} has {len(found)} values for {n_layer} layers")
         return found
 
+    def hparams(self, *, rope: str | None, eps: str = "rms", **more: Any) -> HParams:
+        """What nearly all architectures read alike. rope: its mode; eps: rms or layer; `more` replaces or adds."""
+        n_layer, n_embd = self.integer("block_count"), self.integer("embedding_length")
+        n_head = self.per_layer("attention.head_count", n_layer)
+        head_dim = self.integer("attention.key_length", n_embd // max(n_head[0], 1))
+        embedding = self.gguf.tensors.get("token_embd.weight")
+        found = {
+            "n_layer": n_layer,
+            "n_embd": n_embd,
+            "n_vocab": embedding.shape[1] if embedding is not None else 0,
+            "n_ctx_train": self.integer("context_length"),
+            "n_head": n_head,
+            "n_head_kv": self.per_layer("attention.head_count_kv", n_layer, n_head),
+            "head_dim_k": head_dim,
+            "head_dim_v": self.integer("attention.value_length", head_dim),
+            "n_expert": self.integer("expert_count", 0),
+            "n_expert_used": self.integer("expert_used_count", 0),
+            "n_ff_expert": self.integer("expert_feed_forward_length", 0),
+            "n_ff_shared": self.integer("expert_shared_feed_forward_length", 0),
+            "attention_scale": self.number("attention.scale", 0.0),
+        } | more
+        if "n_ff" not in found:
+            found["n_ff"] = self.per_layer("feed_forward_length", n_layer)
+        if "eps" not in found:
+            found["eps"] = self.number(f"attention.layer_norm_{'rms_' if eps == 'rms' else ''}epsilon")
+        if rope is not None and "rope" not in found:
+            found["rope"] = self.rope(rope, self.integer("rope.dimension_count", head_dim))
+        return HParams(**found)
+
+    def windows(self, n_layer: int, pattern: int = 1) -> tuple[int, ...]:
+        """Sliding windows: `pattern` 1: all layers have it; n: every n-th layer sees everything."""
+        window = self.integer("attention.sliding_window", 0)
+        name = "attention.sliding_window_pattern"
+        kind = self.gguf.value_type(self.key(name))
+        if kind is not None and kind[1] is not None:  # one flag for each layer
+            flags = self.gguf.get_bools(self.key(name), n_layer)
+            return tuple(window if local else 0 for local in flags)
+        pattern = self.integer(name, pattern)
+        return tuple(window if pattern == 1 or (i + 1) % pattern else 0 for i in range(n_layer))
+
     def rope(self, mode: str, n_dims: int) -> Rope:
         """Rotary parameters under the usual keys: no scaling, linear, or YaRN."""
         if n_dims < 2 or n_dims % 2:
@@ -125,6 +183,12 @@ class Keys:
             beta_fast=self.number("rope.scaling.yarn_beta_fast", 32.0),
             beta_slow=self.number("rope.scaling.yarn_beta_slow", 1.0),
         )
+
+    def only(self, name: str, *allowed: Any) -> None:
+        """Refuse the file if it has this number or text and it is none of `allowed`."""
+        read = {bool: self.flag, int: self.integer, float: self.number, str: self.text}[type(allowed[0])]
+        if self.has(name) and (value := read(name)) not in allowed:
+            self.refuse(name, value, ", ".join(map(str, allowed)))
 
     def refuse(self, name: str, value: Any, supported: str) -> None:
         raise UnsupportedModelError(

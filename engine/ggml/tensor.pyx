@@ -19,7 +19,8 @@ from engine.libggml.backend cimport (
 from engine.libggml.ggml cimport (
     GGML_PREC_F32, GGML_ROPE_TYPE_NEOX, GGML_ROPE_TYPE_NORMAL, GGML_TYPE_COUNT, GGML_TYPE_F16, GGML_TYPE_F32,
     GGML_TYPE_I32, GGML_TYPE_I64, GGML_TYPE_I8, GGML_UNARY_OP_GELU, GGML_UNARY_OP_GELU_ERF, GGML_UNARY_OP_RELU,
-    GGML_UNARY_OP_SILU, ggml_add, ggml_argsort_top_k, ggml_blck_size, ggml_build_forward_expand, ggml_cast,
+    GGML_UNARY_OP_SIGMOID, GGML_UNARY_OP_SILU, ggml_add_id, ggml_norm, ggml_swiglu_oai, ggml_soft_max_add_sinks,
+    ggml_flash_attn_ext_add_sinks, ggml_add, ggml_argsort_top_k, ggml_blck_size, ggml_build_forward_expand, ggml_cast,
     ggml_clamp, ggml_cont, ggml_cont_2d, ggml_div, ggml_flash_attn_ext, ggml_free, ggml_get_rows,
     ggml_graph_n_nodes, ggml_graph_overhead_custom, ggml_init, ggml_init_params, ggml_is_contiguous, ggml_mul,
     ggml_mul_mat, ggml_mul_mat_id, ggml_nbytes, ggml_new_graph_custom, ggml_new_tensor_4d, ggml_permute,
@@ -34,7 +35,7 @@ I8, I32, I64 = <int>GGML_TYPE_I8, <int>GGML_TYPE_I32, <int>GGML_TYPE_I64
 ROPE_MODES = {"norm": <int>GGML_ROPE_TYPE_NORMAL, "neox": <int>GGML_ROPE_TYPE_NEOX}
 cdef dict _UNARY = {
     "silu": <int>GGML_UNARY_OP_SILU, "gelu": <int>GGML_UNARY_OP_GELU, "gelu_erf": <int>GGML_UNARY_OP_GELU_ERF,
-    "relu": <int>GGML_UNARY_OP_RELU,
+    "relu": <int>GGML_UNARY_OP_RELU, "sigmoid": <int>GGML_UNARY_OP_SIGMOID,
 }
 
 
@@ -271,6 +272,28 @@ cdef class Context:
         self.reserve()
         return self.wrap(ggml_swiglu_split(self.ptr, gate.ptr, up.ptr))
 
+    def gated(self, str name, Tensor gate not None, Tensor up not None):
+        """act(gate) * up (Shazeer 2020, arXiv 2002.05202); swiglu_oai: clamped as in GPT-OSS."""
+        if name == "silu":
+            return self.swiglu(gate, up)
+        if name == "swiglu_oai":
+            _same(gate, up, name)
+            self.reserve()
+            return self.wrap(ggml_swiglu_oai(self.ptr, gate.ptr, up.ptr, 1.702, 7.0))
+        return self.mul(self.activation(gate, name), up)
+
+    def norm(self, Tensor a not None, float eps):
+        """(a - mean) / sqrt(variance + eps) over ne0 (Ba 2016, arXiv 1607.06450)."""
+        self.reserve()
+        return self.wrap(ggml_norm(self.ptr, a.ptr, eps))
+
+    def add_id(self, Tensor a not None, Tensor b not None, Tensor ids not None):
+        """a [n, n_used, rows] + b [n, n_expert] of the experts in ids I32 [n_used, rows]."""
+        _require(a.ptr.ne[0] == b.ptr.ne[0] and a.ptr.ne[1] == ids.ptr.ne[0] and a.ptr.ne[2] == ids.ptr.ne[1]
+                 and ids.ptr.type == GGML_TYPE_I32, "add_id", a, b)
+        self.reserve()
+        return self.wrap(ggml_add_id(self.ptr, a.ptr, b.ptr, ids.ptr))
+
     def rms_norm(self, Tensor a not None, float eps):
         self.reserve()
         return self.wrap(ggml_rms_norm(self.ptr, a.ptr, eps))
@@ -355,7 +378,8 @@ cdef class Context:
         self.reserve()
         return self.wrap(ggml_cont_2d(self.ptr, a.ptr, ne0, ne1))
 
-    def softmax(self, Tensor a not None, Tensor mask=None, float scale=1.0, float max_bias=0.0):
+    def softmax(self, Tensor a not None, Tensor mask=None, float scale=1.0, float max_bias=0.0,
+                Tensor sinks=None):
         """softmax(a * scale + mask * slope) over ne0 of a [n, m, heads]; mask [n, m] of F16 or F32."""
         if mask is not None:
             _require(mask.ptr.ne[0] == a.ptr.ne[0] and mask.ptr.ne[1] >= a.ptr.ne[1]
@@ -363,7 +387,12 @@ cdef class Context:
         elif max_bias > 0:
             raise GgmlError("softmax: ALiBi needs a mask")
         self.reserve()
-        return self.wrap(ggml_soft_max_ext(self.ptr, a.ptr, mask.ptr if mask is not None else NULL, scale, max_bias))
+        made = self.wrap(
+            ggml_soft_max_ext(self.ptr, a.ptr, mask.ptr if mask is not None else NULL, scale, max_bias))
+        if sinks is not None:
+            _require(sinks.ptr.ne[0] == a.ptr.ne[2] and sinks.ptr.type == GGML_TYPE_F32, "softmax", a, sinks)
+            ggml_soft_max_add_sinks(made.ptr, sinks.ptr)
+        return made
 
     def rope(self, Tensor a not None, Tensor positions not None, object rope, Tensor factors=None):
         """Rotary embedding of a [head_dim, heads, n] at positions I32 [n] (Su 2021, arXiv 2104.09864).
@@ -381,7 +410,7 @@ cdef class Context:
             rope.attn_factor, rope.beta_fast, rope.beta_slow))
 
     def flash_attention(self, Tensor q not None, Tensor k not None, Tensor v not None, Tensor mask not None,
-                        float scale, float max_bias=0.0, float softcap=0.0):
+                        float scale, float max_bias=0.0, float softcap=0.0, Tensor sinks=None):
         """q [d, n, h], k [d, n_kv, h_kv], v [dv, n_kv, h_kv], mask F16 [n_kv, n] -> [dv, h, n]."""
         _require(q.ptr.ne[0] == k.ptr.ne[0] and k.ptr.ne[1] == v.ptr.ne[1] and q.ptr.ne[2] % k.ptr.ne[2] == 0
                  and mask.ptr.ne[0] == k.ptr.ne[1] and mask.ptr.ne[1] >= q.ptr.ne[1]
@@ -389,6 +418,9 @@ cdef class Context:
         self.reserve()
         made = self.wrap(ggml_flash_attn_ext(self.ptr, q.ptr, k.ptr, v.ptr, mask.ptr, scale, max_bias, softcap))
         ggml_prec_set_acc(made.ptr, GGML_PREC_F32)
+        if sinks is not None:
+            _require(sinks.ptr.ne[0] == q.ptr.ne[2] and sinks.ptr.type == GGML_TYPE_F32, "flash_attention", q, sinks)
+            ggml_flash_attn_ext_add_sinks(made.ptr, sinks.ptr)
         return made
 
     # --- roles

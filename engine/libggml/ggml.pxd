@@ -1,5 +1,5 @@
 # ggml.h: what we use of it, in its order.
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t
 
 cdef extern from "ggml.h" nogil:
     enum:
@@ -40,6 +40,7 @@ cdef extern from "ggml.h" nogil:
         GGML_UNARY_OP_GELU
         GGML_UNARY_OP_GELU_ERF
         GGML_UNARY_OP_RELU
+        GGML_UNARY_OP_SIGMOID
 
     struct ggml_context
     struct ggml_cgraph
@@ -72,6 +73,7 @@ cdef extern from "ggml.h" nogil:
     ctypedef void (*ggml_abort_callback_t)(const char* error_message) noexcept
     ctypedef void (*ggml_custom_op_t)(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
 
+    uint16_t ggml_fp32_to_fp16(float x)
     const char* ggml_version()
     void ggml_log_set(ggml_log_callback log_callback, void* user_data)
 
@@ -103,6 +105,9 @@ cdef extern from "ggml.h" nogil:
     ggml_tensor* ggml_unary(ggml_context* ctx, ggml_tensor* a, ggml_unary_op op)
     ggml_tensor* ggml_tanh(ggml_context* ctx, ggml_tensor* a)
     ggml_tensor* ggml_swiglu_split(ggml_context* ctx, ggml_tensor* a, ggml_tensor* b)
+    ggml_tensor* ggml_swiglu_oai(ggml_context* ctx, ggml_tensor* a, ggml_tensor* b, float alpha, float limit)
+    ggml_tensor* ggml_add_id(ggml_context* ctx, ggml_tensor* a, ggml_tensor* b, ggml_tensor* ids)
+    ggml_tensor* ggml_norm(ggml_context* ctx, ggml_tensor* a, float eps)
     ggml_tensor* ggml_rms_norm(ggml_context* ctx, ggml_tensor* a, float eps)
     bint ggml_prec_set_acc(ggml_tensor* a, ggml_prec prec)
     ggml_tensor* ggml_mul_mat(ggml_context* ctx, ggml_tensor* a, ggml_tensor* b)
@@ -121,12 +126,14 @@ cdef extern from "ggml.h" nogil:
     ggml_tensor* ggml_cast(ggml_context* ctx, ggml_tensor* a, ggml_type type)
     ggml_tensor* ggml_clamp(ggml_context* ctx, ggml_tensor* a, float minimum, float maximum)
     ggml_tensor* ggml_soft_max_ext(ggml_context* ctx, ggml_tensor* a, ggml_tensor* mask, float scale, float max_bias)
+    void ggml_soft_max_add_sinks(ggml_tensor* a, ggml_tensor* sinks)
     ggml_tensor* ggml_rope_ext(ggml_context* ctx, ggml_tensor* a, ggml_tensor* b, ggml_tensor* c, int n_dims, int mode,
                                int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor,
                                float beta_fast, float beta_slow)
     ggml_tensor* ggml_argsort_top_k(ggml_context* ctx, ggml_tensor* a, int k)
     ggml_tensor* ggml_flash_attn_ext(ggml_context* ctx, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v,
                                      ggml_tensor* mask, float scale, float max_bias, float logit_softcap)
+    void ggml_flash_attn_ext_add_sinks(ggml_tensor* a, ggml_tensor* sinks)
     ggml_tensor* ggml_custom_4d(ggml_context* ctx, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3,
                                 ggml_tensor** args, int n_args, ggml_custom_op_t fun, int n_tasks, void* userdata)
 

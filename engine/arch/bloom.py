@@ -1,0 +1,22 @@
+"""BLOOM: as GPT-2, but ALiBi for positions and a norm on the embedding (Le Scao 2022, arXiv 2211.05100)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.arch.gpt2 import GPT2
+from engine.arch.spec import HParams, Keys
+
+MAX_BIAS = 8.0  # no key says so
+
+
+class Bloom(GPT2):
+    name = "bloom"
+    norms_embedding = True
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        return Keys(gguf, cls.name).hparams(rope=None, eps="layer", max_bias=MAX_BIAS)
+
+
+ARCHITECTURE = Bloom

@@ -1,0 +1,40 @@
+"""Falcon: attention and feed-forward side by side, rotary, GELU, one or a few KV heads (arXiv 2311.16867).
+
+The 7B style has one norm for both. In the 40B and 180B style `attn_norm` feeds the feed-forward and
+`attn_norm_2` the attention.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.arch.blocks import Attention, FeedForward
+from engine.arch.decoder import Decoder, Layer
+from engine.arch.slots import Binder
+from engine.arch.spec import HParams, Keys
+
+
+class Falcon(Decoder):
+    name = "falcon"
+    norms = "layer"
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        keys = Keys(gguf, cls.name)
+        keys.only("tensor_data_layout", "jploski")
+        return keys.hparams(rope="neox", eps="layer")
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        attn_norm, ffn_norm = self.block_norm(binder, i, "attn_norm"), None
+        if binder.has(f"blk.{i}.attn_norm_2.weight"):
+            attn_norm, ffn_norm = self.block_norm(binder, i, "attn_norm_2"), attn_norm
+        return Layer(
+            parallel=True,
+            attn_norm=attn_norm,
+            attention=Attention(binder, self.hp, i),
+            ffn_norm=ffn_norm,
+            ffn=FeedForward(binder, self.hp, i, activation="gelu_erf", gate=None),
+        )
+
+
+ARCHITECTURE = Falcon

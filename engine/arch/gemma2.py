@@ -1,0 +1,49 @@
+"""Gemma 2: as Gemma, with norms behind the blocks too, soft-caps, a window in every other layer (arXiv 2408.00118)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from engine.arch.blocks import Attention, FeedForward
+from engine.arch.decoder import Decoder, Layer
+from engine.arch.slots import Binder
+from engine.arch.spec import HParams, Keys
+
+LAYERS_OF_27B = 46  # it scales scores by n_embd / n_head instead of the head's size, and no key says so
+
+
+class Gemma2(Decoder):
+    name = "gemma2"
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        keys = Keys(gguf, cls.name)
+        n_layer, n_embd = keys.integer("block_count"), keys.integer("embedding_length")
+        more = {}
+        if n_layer == LAYERS_OF_27B and not keys.has("attention.scale"):
+            more["attention_scale"] = 1.0 / math.sqrt(n_embd / keys.integer("attention.head_count"))
+        return keys.hparams(
+            rope="neox",
+            embedding_scale=math.sqrt(n_embd),
+            windows=keys.windows(n_layer, pattern=2),
+            attention_softcap=keys.number("attn_logit_softcapping", 0.0),
+            logit_softcap=keys.number("final_logit_softcapping", 0.0),
+            **more,
+        )
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        return Layer(
+            attn_norm=self.block_norm(binder, i, "attn_norm"),
+            attention=self.attention(binder, i),
+            attn_post_norm=self.block_norm(binder, i, "post_attention_norm"),
+            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
+            ffn=FeedForward(binder, self.hp, i, activation="gelu"),
+            ffn_post_norm=self.block_norm(binder, i, "post_ffw_norm"),
+        )
+
+    def attention(self, binder: Binder, i: int) -> Attention:
+        return Attention(binder, self.hp, i)
+
+
+ARCHITECTURE = Gemma2

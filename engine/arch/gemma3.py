@@ -1,0 +1,43 @@
+"""Gemma 3 (text): as Gemma 2, with Q and K normed per head instead of soft-capped, five windows of six layers,
+and another rotation in these (arXiv 2503.19786)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from engine.arch.blocks import Attention
+from engine.arch.gemma2 import Gemma2
+from engine.arch.slots import Binder
+from engine.arch.spec import HParams, Keys, Rope
+
+LAYERS_OF_27B = 62  # see gemma2.py
+
+
+class Gemma3(Gemma2):
+    name = "gemma3"
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        keys = Keys(gguf, cls.name)
+        n_layer, n_embd = keys.integer("block_count"), keys.integer("embedding_length")
+        n_head = keys.per_layer("attention.head_count", n_layer)[0]
+        head_dim = keys.integer("attention.key_length", n_embd // n_head)
+        more = {}
+        if n_layer == LAYERS_OF_27B and not keys.has("attention.scale"):
+            more["attention_scale"] = 1.0 / math.sqrt(n_embd / n_head)
+        local = Rope(mode="neox", n_dims=head_dim, freq_base=keys.number("rope.freq_base_swa", 10000.0))
+        return keys.hparams(
+            rope="neox",
+            rope_local=local,
+            embedding_scale=math.sqrt(n_embd),
+            windows=keys.windows(n_layer, pattern=6),
+            logit_softcap=keys.number("final_logit_softcapping", 0.0),
+            **more,
+        )
+
+    def attention(self, binder: Binder, i: int) -> Attention:
+        return Attention(binder, self.hp, i, qk_norm="head", norm=self.norm)
+
+
+ARCHITECTURE = Gemma3

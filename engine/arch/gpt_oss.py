@@ -1,0 +1,35 @@
+"""GPT-OSS: as LLaMA, with attention sinks, a window in every other layer, experts with biases and a clamped SwiGLU.
+
+(arXiv 2508.10925.) The router's softmax is over the chosen experts only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.arch.blocks import Attention
+from engine.arch.decoder import Decoder, Layer
+from engine.arch.experts import MixtureOfExperts
+from engine.arch.slots import Binder
+from engine.arch.spec import HParams, Keys
+
+
+class GPTOSS(Decoder):
+    name = "gpt-oss"
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        keys = Keys(gguf, cls.name)
+        n_layer = keys.integer("block_count")
+        return keys.hparams(rope="neox", windows=keys.windows(n_layer, pattern=2))
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        return Layer(
+            attn_norm=self.block_norm(binder, i, "attn_norm"),
+            attention=Attention(binder, self.hp, i, sinks=True),
+            ffn_norm=self.block_norm(binder, i, "post_attention_norm"),
+            ffn=MixtureOfExperts(binder, self.hp, i, activation="swiglu_oai", weights="chosen"),
+        )
+
+
+ARCHITECTURE = GPTOSS

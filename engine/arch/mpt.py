@@ -1,0 +1,40 @@
+"""MPT: LayerNorms, fused QKV (perhaps clamped), ALiBi or learned positions, GELU (Press 2021, arXiv 2108.12409)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.arch.blocks import Attention, FeedForward
+from engine.arch.decoder import Decoder, Layer
+from engine.arch.slots import Binder
+from engine.arch.spec import HParams, Keys
+
+
+class MPT(Decoder):
+    name = "mpt"
+    norms = "layer"
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        keys = Keys(gguf, cls.name)
+        positions = gguf.tensors.get("position_embd.weight")
+        return keys.hparams(
+            rope=None,
+            eps="layer",
+            max_bias=keys.number("attention.max_alibi_bias", 0.0),
+            clamp_qkv=keys.number("attention.clamp_kqv", 0.0),
+            max_positions=positions.shape[1] if positions is not None else 0,
+        )
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        hp = self.hp
+        qk_norm = binder.has(f"blk.{i}.attn_q_norm.weight")
+        return Layer(
+            attn_norm=self.block_norm(binder, i, "attn_norm"),
+            attention=Attention(binder, hp, i, qk_norm="row" if qk_norm else None, norm=self.norm),
+            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
+            ffn=FeedForward(binder, hp, i, activation="gelu_erf", gate=None),
+        )
+
+
+ARCHITECTURE = MPT

@@ -1,0 +1,31 @@
+"""OLMo 2: norms only behind the blocks; Q and K are normed over all their heads at once (arXiv 2501.00656)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.arch.blocks import Attention, FeedForward
+from engine.arch.decoder import Decoder, Layer
+from engine.arch.slots import Binder
+from engine.arch.spec import HParams, Keys
+
+
+class OLMo2(Decoder):
+    name = "olmo2"
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        keys = Keys(gguf, cls.name)
+        keys.only("attention.sliding_window", 0)
+        return keys.hparams(rope="neox")
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        return Layer(
+            attention=Attention(binder, self.hp, i, qk_norm="row", norm=self.norm),
+            attn_post_norm=self.block_norm(binder, i, "post_attention_norm"),
+            ffn=FeedForward(binder, self.hp, i),
+            ffn_post_norm=self.block_norm(binder, i, "post_ffw_norm"),
+        )
+
+
+ARCHITECTURE = OLMo2

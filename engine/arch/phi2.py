@@ -1,0 +1,19 @@
+"""Phi 1, 1.5 and 2: as GPT-J, but halves are rotated, and there are biases everywhere (arXiv 2309.05463)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.arch.gptj import GPTJ
+from engine.arch.spec import HParams, Keys
+
+
+class Phi2(GPTJ):
+    name = "phi2"
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        return Keys(gguf, cls.name).hparams(rope="neox", eps="layer")
+
+
+ARCHITECTURE = Phi2

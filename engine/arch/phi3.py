@@ -1,0 +1,30 @@
+"""Phi 3 and 4: as LLaMA, with Q, K, V and gate, up in one matrix each, and halves rotated (arXiv 2404.14219)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.arch.blocks import Attention, FeedForward
+from engine.arch.decoder import Decoder, Layer
+from engine.arch.slots import Binder
+from engine.arch.spec import HParams, Keys
+
+
+class Phi3(Decoder):
+    name = "phi3"
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        keys = Keys(gguf, cls.name)
+        return keys.hparams(rope="neox", windows=keys.windows(keys.integer("block_count")))
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        return Layer(
+            attn_norm=self.block_norm(binder, i, "attn_norm"),
+            attention=Attention(binder, self.hp, i, rope_factors=self.factors),
+            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
+            ffn=FeedForward(binder, self.hp, i, gate="fused"),
+        )
+
+
+ARCHITECTURE = Phi3

@@ -1,0 +1,21 @@
+"""StarCoder 2: LayerNorms, biases everywhere, halves rotated, plain GELU (tanh form), a window (arXiv 2402.19173)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.arch.gpt2 import GPT2
+from engine.arch.spec import HParams, Keys
+
+
+class StarCoder2(GPT2):
+    name = "starcoder2"
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        keys = Keys(gguf, cls.name)
+        windows = keys.windows(keys.integer("block_count"))
+        return keys.hparams(rope="neox", eps="layer", windows=windows)
+
+
+ARCHITECTURE = StarCoder2
