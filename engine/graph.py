@@ -135,7 +135,7 @@ class Step:
         return self.masks[kind]
 
     def activate(self, layer: int, name: str, x: Any, up: Any = None) -> Any:
-        """act(x), or act(x) * up. name: silu, gelu (tanh form), gelu_erf, relu, sigmoid, swiglu_oai (gated)."""
+        """act(x), or act(x) * up. name: silu, gelu (tanh form), gelu_erf, relu, sigmoid; swiglu_oai."""
         if up is None:
             return self.ctx.activation(x, name)
         return self.ctx.gated(name, x, up)

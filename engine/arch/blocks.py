@@ -116,8 +116,8 @@ def heads(ctx: Any, x: Any, size: int, n: int) -> Any:
 class FeedForward:
     """[n_embd, rows] -> [n_embd, rows].
 
-    gate "split": down(act(gate x) * up x) (Shazeer 2020, arXiv 2002.05202), "fused": the same with the rows of
-    gate and up in one matrix, None: down(act(up x)).
+    gate "split": down(act(gate x) * up x) (Shazeer 2020, arXiv 2002.05202), "fused": the same with the rows
+    of gate and up in one matrix, None: down(act(up x)).
     """
 
     def __init__(

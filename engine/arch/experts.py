@@ -13,8 +13,8 @@ class MixtureOfExperts:
     """n_expert_used of n_expert gated feed-forwards per row (Jiang 2024, arXiv 2401.04088).
 
     weights "softmax": of the router over all experts, "chosen": over the chosen ones only. renormalise: the
-    weights of the chosen are divided by their sum. shared: one more feed-forward for every row, weighted by the
-    sigmoid of its own router (Qwen2-MoE).
+    weights of the chosen are divided by their sum. shared: one more feed-forward for every row, weighted by
+    the sigmoid of its own router (Qwen2-MoE).
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""Gemma 2: as Gemma, with norms behind the blocks too, soft-caps, a window in every other layer (arXiv 2408.00118)."""
+"""Gemma 2: as Gemma, with norms behind the blocks too, soft-caps, and a window in every other layer.
+
+(arXiv 2408.00118.)
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class Gemma2(Decoder):
     def hparams(cls, gguf: Any) -> HParams:
         keys = Keys(gguf, cls.name)
         n_layer, n_embd = keys.integer("block_count"), keys.integer("embedding_length")
-        more = {}
+        more: dict[str, Any] = {}
         if n_layer == LAYERS_OF_27B and not keys.has("attention.scale"):
             more["attention_scale"] = 1.0 / math.sqrt(n_embd / keys.integer("attention.head_count"))
         return keys.hparams(

@@ -1,5 +1,7 @@
-"""Gemma 3 (text): as Gemma 2, with Q and K normed per head instead of soft-capped, five windows of six layers,
-and another rotation in these (arXiv 2503.19786)."""
+"""Gemma 3 (text): as Gemma 2, with Q and K normed per head instead of soft-capped.
+
+Five of six layers have a window, and another rotation (arXiv 2503.19786).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ class Gemma3(Gemma2):
         n_layer, n_embd = keys.integer("block_count"), keys.integer("embedding_length")
         n_head = keys.per_layer("attention.head_count", n_layer)[0]
         head_dim = keys.integer("attention.key_length", n_embd // n_head)
-        more = {}
+        more: dict[str, Any] = {}
         if n_layer == LAYERS_OF_27B and not keys.has("attention.scale"):
             more["attention_scale"] = 1.0 / math.sqrt(n_embd / n_head)
         local = Rope(mode="neox", n_dims=head_dim, freq_base=keys.number("rope.freq_base_swa", 10000.0))

@@ -1,4 +1,4 @@
-"""GPT-2: LayerNorms, learned positions, fused QKV, GELU (tanh form), biases everywhere, usually a tied head."""
+"""GPT-2: LayerNorms, learned positions, fused QKV, GELU (tanh form), biases, usually a tied head."""
 
 from __future__ import annotations
 

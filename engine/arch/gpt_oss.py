@@ -1,6 +1,6 @@
-"""GPT-OSS: as LLaMA, with attention sinks, a window in every other layer, experts with biases and a clamped SwiGLU.
+"""GPT-OSS: attention sinks, a window in every other layer, experts with biases and a clamped SwiGLU.
 
-(arXiv 2508.10925.) The router's softmax is over the chosen experts only.
+The router's softmax is over the chosen experts only (arXiv 2508.10925).
 """
 
 from __future__ import annotations

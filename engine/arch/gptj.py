@@ -1,4 +1,4 @@
-"""GPT-J: attention and feed-forward side by side on one norm, partial rotary in adjacent pairs, GELU (tanh form).
+"""GPT-J: attention and feed-forward side by side on one norm, partial rotary in pairs, GELU (tanh form).
 
 No public converter writes it to GGUF: docs/architectures.md defines the layout.
 """

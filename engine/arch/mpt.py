@@ -1,4 +1,4 @@
-"""MPT: LayerNorms, fused QKV (perhaps clamped), ALiBi or learned positions, GELU (Press 2021, arXiv 2108.12409)."""
+"""MPT: LayerNorms, fused QKV (perhaps clamped), ALiBi (arXiv 2108.12409) or learned positions, GELU."""
 
 from __future__ import annotations
 

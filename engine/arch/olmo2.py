@@ -1,4 +1,4 @@
-"""OLMo 2: norms only behind the blocks; Q and K are normed over all their heads at once (arXiv 2501.00656)."""
+"""OLMo 2: norms only behind the blocks; Q and K are normed over all heads at once (arXiv 2501.00656)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phi 3 and 4: as LLaMA, with Q, K, V and gate, up in one matrix each, and halves rotated (arXiv 2404.14219)."""
+"""Phi 3 and 4: as LLaMA, with Q, K, V and gate, up in one matrix each, halves rotated (arXiv 2404.14219)."""
 
 from __future__ import annotations
 

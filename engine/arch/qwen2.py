@@ -1,4 +1,4 @@
-"""Qwen 2 and 2.5: as LLaMA, but Q and K rotate halves, and Q, K, V have biases (Yang 2024, arXiv 2407.10671)."""
+"""Qwen 2 and 2.5: as LLaMA, but halves are rotated, and Q, K, V have biases (arXiv 2407.10671)."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Rope:
 
 @dataclass(frozen=True, kw_only=True)
 class HParams:
-    """Hyperparameters. Heads may differ per layer; sizes are elements; 0 (1 for factors) means there is none."""
+    """Hyperparameters. Heads may differ per layer; sizes are elements; 0 (of factors 1): there is none."""
 
     n_layer: int
     n_embd: int
@@ -115,7 +115,7 @@ class Keys:
         return found
 
     def hparams(self, *, rope: str | None, eps: str = "rms", **more: Any) -> HParams:
-        """What nearly all architectures read alike. rope: its mode; eps: rms or layer; `more` replaces or adds."""
+        """What nearly all read alike. rope: its mode; eps: rms or layer; `more` replaces or adds."""
         n_layer, n_embd = self.integer("block_count"), self.integer("embedding_length")
         n_head = self.per_layer("attention.head_count", n_layer)
         head_dim = self.integer("attention.key_length", n_embd // max(n_head[0], 1))

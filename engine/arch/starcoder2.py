@@ -1,4 +1,4 @@
-"""StarCoder 2: LayerNorms, biases everywhere, halves rotated, plain GELU (tanh form), a window (arXiv 2402.19173)."""
+"""StarCoder 2: LayerNorms, biases, halves rotated, GELU (tanh form), a window (arXiv 2402.19173)."""
 
 from __future__ import annotations
 
