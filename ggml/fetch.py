@@ -155,8 +155,8 @@ def download(target: Path) -> None:
         got.replace(target)
 
 
-def unpack(archive: Path, target: Path) -> None:
-    """Unpack what we want of `archive` so that `target` is there completely or not at all."""
+def unpack(archive: Path, target: Path, wanted: tuple[str, ...]) -> None:
+    """Unpack the `wanted` folders of `archive` so that `target` is there completely or not at all."""
     say(f"unpacking {archive.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="unpack-", dir=target.parent))
@@ -164,7 +164,7 @@ def unpack(archive: Path, target: Path) -> None:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 path = PurePosixPath(*PurePosixPath(member.name).parts[1:])
-                inside = any(path.is_relative_to(wanted) for wanted in WANTED)
+                inside = any(path.is_relative_to(folder) for folder in wanted)
                 if not (member.isfile() and inside) or ".." in path.parts:
                     continue
                 source = tar.extractfile(member)
@@ -178,11 +178,11 @@ def unpack(archive: Path, target: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def pinned_package() -> Path:
-    """The unpacked pinned package, downloaded and checked when it is not in the cache."""
-    wanted = hashlib.sha256("\n".join(WANTED).encode()).hexdigest()[:6]
+def pinned_package(wanted: tuple[str, ...] = WANTED) -> Path:
+    """The `wanted` folders of the pinned package, downloaded and checked when they are not in the cache."""
+    what = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:6]
     stem = PIN["file"].removesuffix(".tar.gz")
-    target = cache_dir() / "source" / f"{stem}-{PIN['sha256'][:12]}-{wanted}"
+    target = cache_dir() / "source" / f"{stem}-{PIN['sha256'][:12]}-{what}"
     if target.is_dir():
         return target
     with locked("source"):
@@ -192,7 +192,7 @@ def pinned_package() -> Path:
                 verify(archive, PIN["sha256"])
             else:
                 download(archive)
-            unpack(archive, target)
+            unpack(archive, target, wanted)
     return target
 
 

@@ -3,9 +3,9 @@
     python -m venv hf && hf/bin/pip install torch==2.13.0 transformers==5.23.0 gguf==0.19.0
     hf/bin/python tests/golden/make.py [NAME …] [--list]
 
-Every entry of `VARIANTS` becomes NAME.gguf (float32, in the layout that llama.cpp's converter
-gives) and NAME.npz (see `reference`). A new variant is a new entry; a new architecture is a new
-layout in `layouts.py` and its entries here. Runs on the CPU and gives the same bytes every time.
+Every variant of `variants/` becomes NAME.gguf (float32, in the layout that llama.cpp's converter
+gives) and NAME.npz (see `reference`), some also the folder hf/NAME that the GGUF was converted from.
+Runs on the CPU and gives the same bytes every time.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import argparse
 import logging
 import sys
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import converter
+import huggingface
 import layouts
 import numpy as np
 import torch
 import transformers
+from variant import Variant
+from variants import VARIANTS
 
 HERE = Path(__file__).resolve().parent
 N_PROMPT, N_GREEDY = 150, 24
@@ -29,130 +31,19 @@ POSITIONS = (0, 1, 31, 47, 48, 64, 100, N_PROMPT - 1)  # of the stored logits
 MIN_MARGIN = 0.02  # between the two best logits of every greedy step: no near-ties in a reference
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One golden file. `what` is what it would catch."""
-
-    what: str
-    model: str  # class in transformers
-    config: dict[str, Any]
-    layout: str = "llama"
-    embedding_std: float = 0.25
-    extra: dict[str, Any] = field(default_factory=dict)  # for the layout
-
-
-BASE: dict[str, Any] = {
-    "vocab_size": layouts.VOCAB,
-    "hidden_size": 64,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "attn_implementation": "eager",
-}
-
-
-def llama(
-    what: str, *, model: str = "LlamaForCausalLM", embedding_std: float = 0.25, **config: Any
-) -> Variant:
-    return Variant(what, model, BASE | config, "llama", embedding_std)
-
-
-def rope(what: str, **parameters: Any) -> Variant:
-    """Two heads of 32 over one KV head: 16 frequencies, so that every part of a ramp is used."""
-    parameters.setdefault("rope_theta", 10000.0)
-    return llama(
-        what,
-        hidden_size=32,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        rope_parameters=parameters,
-    )
-
-
-def heads(what: str, n: int, kv: int, size: int) -> Variant:
-    return llama(what, hidden_size=32, num_attention_heads=n, num_key_value_heads=kv, head_dim=size)
-
-
-VARIANTS: dict[str, Variant] = {
-    # Small embeddings make the first norm's epsilon count.
-    "llama-mha-untied": llama(
-        "plain attention, own head, eps 1e-5",
-        num_key_value_heads=4,
-        tie_word_embeddings=False,
-        embedding_std=0.02,
-    ),
-    "llama-gqa-tied": llama("two query heads per KV head; head shared with the embedding"),
-    "llama-mqa": llama("one KV head", num_key_value_heads=1),
-    "llama-head-dim": llama("n_head * head_dim != n_embd", hidden_size=48, head_dim=32),
-    "llama-biases": llama("biases on Q, K, V, O and in the MLP", attention_bias=True, mlp_bias=True),
-    "llama-eps": llama(
-        "eps 1e-6",
-        hidden_size=48,
-        num_attention_heads=3,
-        num_key_value_heads=1,
-        rms_norm_eps=1e-6,
-        tie_word_embeddings=False,
-        embedding_std=0.02,
-    ),
-    "llama-heads-odd": llama(
-        "an odd number of heads", hidden_size=48, num_attention_heads=3, num_key_value_heads=3
-    ),
-    "llama-head-32": llama("head size 32", num_attention_heads=2, num_key_value_heads=1),
-    "llama-head-64": heads("head size 64", 2, 1, 64),
-    "llama-head-80": heads("head size 80, no multiple of 32", 2, 1, 80),
-    "llama-head-96": heads("head size 96", 2, 1, 96),
-    "llama-head-128": heads("head size 128", 2, 1, 128),
-    "llama-rope-theta": rope("RoPE base 5e5", rope_theta=500000.0),
-    "llama-rope-linear": rope("linear RoPE scaling", rope_type="linear", factor=4.0),
-    "llama-rope-yarn": rope(
-        "YaRN with its implied attention factor",
-        rope_type="yarn",
-        factor=8.0,
-        original_max_position_embeddings=32,
-    ),
-    "llama-rope-yarn-factor": rope(
-        "YaRN with a stated attention factor and betas",
-        rope_type="yarn",
-        factor=8.0,
-        original_max_position_embeddings=32,
-        attention_factor=0.8,
-        beta_fast=2.0,
-        beta_slow=0.25,
-    ),
-    "llama-rope-llama3": rope(
-        "frequency factors as a tensor (Llama 3.1)",
-        rope_type="llama3",
-        factor=8.0,
-        low_freq_factor=1.0,
-        high_freq_factor=4.0,
-        original_max_position_embeddings=64,
-    ),
-    "llama-window": llama(
-        "a sliding window of 48 under a prompt of 150",
-        model="MistralForCausalLM",
-        sliding_window=48,
-        head_dim=16,
-    ),
-    "llama-moe": llama(
-        "Mixtral: 4 experts, the best 2, weights renormalised",
-        model="MixtralForCausalLM",
-        num_local_experts=4,
-        num_experts_per_tok=2,
-        intermediate_size=24,
-        head_dim=16,
-    ),
-}
-
 # Gains of the random weights over 1/sqrt(fan-in), by the end of the parameter's name: large enough
 # that attention is far from uniform, experts differ, and the logits are far from flat.
 GAINS = {
+    "attn.c_attn.weight": 1.5,
+    "c_proj.weight": 3.0,
+    "query_key_value.weight": 1.5,
+    "Wqkv.weight": 1.5,
+    "out_proj.weight": 2.0,
+    "dense_4h_to_h.weight": 3.0,
+    "mlp.dense_4h_to_h.weight": 3.0,
+    "fc_out.weight": 3.0,
+    "fc2.weight": 3.0,
+    "embed_out.weight": 2.0,
     "q_proj.weight": 1.5,
     "k_proj.weight": 1.5,
     "v_proj.weight": 1.2,
@@ -170,18 +61,50 @@ def build(v: Variant, seed: int) -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = cls(cls.config_class(**v.config)).float().eval()
-        for name, p in model.named_parameters():
-            with torch.no_grad():
-                if "norm" in name:
-                    p.uniform_(0.5, 1.5)
-                elif name.endswith("embed_tokens.weight"):
-                    p.normal_(0, v.embedding_std)
-                elif p.dim() == 1:
-                    p.normal_(0, 0.5)
-                else:
-                    gain = next((g for end, g in GAINS.items() if name.endswith(end)), 1.2)
-                    p.normal_(0, gain / p.shape[-1] ** 0.5)
+        (fill if v.bf16 else fill_llama)(model, v)
+    if v.bf16:
+        model.to(torch.bfloat16).float()
     return model
+
+
+@torch.no_grad()
+def fill_llama(model: torch.nn.Module, v: Variant) -> None:
+    """By the names of LLaMA's parameters."""
+    for name, p in model.named_parameters():
+        if "norm" in name:
+            p.uniform_(0.5, 1.5)
+        elif name.endswith("embed_tokens.weight"):
+            p.normal_(0, v.embedding_std)
+        elif p.dim() == 1:
+            p.normal_(0, 0.5)
+        else:
+            gain = next((g for end, g in GAINS.items() if name.endswith(end)), 1.2)
+            p.normal_(0, gain / p.shape[-1] ** 0.5)
+
+
+@torch.no_grad()
+def fill(model: torch.nn.Module, v: Variant) -> None:
+    """By the kinds of modules, whatever their names."""
+    gains = v.gains | GAINS
+    for stem, module in model.named_modules():
+        kind = type(module).__name__
+        for end, p in module.named_parameters(recurse=False):
+            name = f"{stem}.{end}"
+            if "Norm" in kind and end == "weight":
+                centre = 0.0 if "Gemma" in kind else 1.0  # Gemma adds the one itself
+                p.uniform_(centre - 0.5, centre + 0.5)
+            elif kind == "Embedding":
+                p.normal_(0, v.embedding_std)
+            elif p.dim() == 1:
+                # A large bias at the end makes the same few tokens win everywhere.
+                p.normal_(0, 0.1 if "Norm" in kind or "head" in stem else 0.3)
+            else:
+                n_in = p.shape[-2] if kind == "Conv1D" or end in TRANSPOSED else p.shape[-1]
+                gain = next((g for last, g in gains.items() if name.endswith(last)), 1.2)
+                p.normal_(0, gain / n_in**0.5)
+
+
+TRANSPOSED: tuple[str, ...] = ()  # parameters of experts that are [in, out]
 
 
 @torch.no_grad()
@@ -229,10 +152,17 @@ def make(name: str, v: Variant) -> None:
     else:
         raise SystemExit(f"{name}: no seed gives a usable greedy path")
     path = HERE / f"{name}.gguf"
-    with tempfile.TemporaryDirectory(dir=HERE) as folder:
-        part = Path(folder) / path.name
-        layouts.LAYOUTS[v.layout](part, f"{name}: {v.what}", model, **v.extra)
+    with tempfile.TemporaryDirectory(dir=HERE) as temporary:
+        part = Path(temporary) / path.name
+        title = f"{name}: {v.what}"
+        if v.layout == "convert":
+            model.save_pretrained(temporary)
+            converter.convert(Path(temporary), part, title, v.fix)
+        else:
+            layouts.LAYOUTS[v.layout](part, title, model)
         part.replace(path)
+    if v.hf:
+        huggingface.save(model, HERE / "hf" / name)
     np.savez_compressed(path.with_suffix(".npz"), **ref)
     rows = ref["logits"]
     print(
@@ -248,6 +178,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the variants and stop")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)  # the order of sums, and so the last bits, depends on it
     if args.list:
         for name, v in VARIANTS.items():

@@ -1,0 +1,72 @@
+"""llama.cpp's converter, as the pinned package has it: what public files are made with.
+
+It decides names, keys and the order of rows, so that no reference is laid out by our own opinion. Only
+its vocabulary step is replaced, by the small one of `layouts`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "ggml"))
+import fetch
+
+FOLDERS = ("conversion", "convert_hf_to_gguf.py", "gguf-py/gguf", "LICENSE")
+ROOT = fetch.pinned_package(tuple(f"{fetch.LLAMA}/{folder}" for folder in FOLDERS)) / fetch.LLAMA
+sys.path[:0] = [str(ROOT), str(ROOT / "gguf-py")]  # it wants the gguf that it comes with
+import conversion
+import gguf
+import layouts
+
+Fix = Callable[[dict[str, Any], dict[str, np.ndarray]], None]  # (keys, tensors), changed in place
+
+
+def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
+    """The Hugging Face model in `folder` as a float32 GGUF; `fix` corrects what the converter gets wrong."""
+    hparams = conversion.ModelBase.load_hparams(folder, False)
+    cls = conversion.get_model_class(hparams["architectures"][0])
+
+    class Converted(cls):  # type: ignore[misc,valid-type]
+        model_arch = cls.model_arch
+
+        def set_vocab(self) -> None:
+            layouts.vocabulary(self.gguf_writer)
+
+    raw = path.with_suffix(".raw")
+    model = Converted(folder, gguf.LlamaFileType.ALL_F32, raw, model_name=name, eager=True)
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+        model.write()
+    rewrite(raw, path, fix)
+    raw.unlink()
+
+
+def rewrite(source: Path, target: Path, fix: Fix | None) -> None:
+    """A copy without the descriptive keys that a tiny random model has no use for."""
+    reader = gguf.GGUFReader(source)
+    keys = {
+        key: (entry.contents(), entry.types[0], entry.types[1] if len(entry.types) > 1 else None)
+        for key, entry in reader.fields.items()
+        if not key.startswith("GGUF.") and (not key.startswith("general.") or key in KEPT)
+    }
+    tensors = {t.name: np.array(t.data, np.float32) for t in reader.tensors}
+    if fix is not None:
+        fix(keys, tensors)
+    w = gguf.GGUFWriter(str(target), keys.pop("general.architecture")[0])
+    for key, (value, kind, element) in keys.items():
+        w.add_key_value(key, value, kind, element)
+    for name, x in tensors.items():
+        w.add_tensor(name, x)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+KEPT = ("general.architecture", "general.name", "general.file_type")

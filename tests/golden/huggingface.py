@@ -1,0 +1,43 @@
+"""A tiny model as the folder that people download: config, weights in bfloat16, a byte-level tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from layouts import VOCAB
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+SPECIAL = ("<unk>", "<s>", "</s>")
+MERGED = ("th", "in", "er", "an", "Ġt")
+
+
+def tokenizer() -> Tokenizer:
+    """All bytes and a few merges, in the form of GPT-2's."""
+    pieces = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *MERGED]
+    assert len(pieces) == VOCAB
+    found = Tokenizer(
+        models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[(p[0], p[1]) for p in MERGED])
+    )
+    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    found.decoder = decoders.ByteLevel()
+    found.post_processor = processors.ByteLevel(trim_offsets=False)
+    found.add_special_tokens(list(SPECIAL))
+    return found
+
+
+def save(model: torch.nn.Module, folder: Path) -> None:
+    """What `transformers` writes for `model`, and the tokenizer beside it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    model.float()
+    tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")

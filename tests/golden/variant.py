@@ -1,0 +1,31 @@
+"""What a golden file is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from converter import Fix
+from layouts import VOCAB
+
+__all__ = ["VOCAB", "Variant"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One golden file. `what` is what it would catch.
+
+    layout: "convert" (llama.cpp's converter, then `fix`), or a function of `layouts`.
+    gains: of the random weights over 1/sqrt(fan-in), by the end of the parameter's name, before `GAINS`.
+    bf16: the weights are numbers that bfloat16 has. hf: also kept as a Hugging Face folder (needs bf16).
+    """
+
+    what: str
+    model: str  # class in transformers
+    config: dict[str, Any]
+    layout: str = "convert"
+    embedding_std: float = 0.25
+    gains: dict[str, float] = field(default_factory=dict)
+    fix: Fix | None = None
+    bf16: bool = True
+    hf: bool = False
