@@ -223,7 +223,7 @@ class InferenceSession:
             sequence.grow(n)
             chunk = sequence.tokens[n_past : n_past + n].tolist()
             try:
-                runner.forward([Rows(chunk, sequence.cells, n_past, n == n_pending)])
+                runner.forward([Rows(chunk, sequence.cells, n_past, int(n == n_pending))])
             except BaseException:
                 sequence.trim()
                 raise

@@ -72,7 +72,8 @@ cdef class Runner:
     def forward(self, rows):
         """Compute one batch of `engine.scheduler.Rows`; returns how many rows of logits there are.
 
-        Raises EngineError (and computes nothing) if the batch does not fit this model and cache.
+        Raises EngineError (and computes nothing) if the batch does not fit this model and cache, and
+        OutOfMemoryError if there is no room for so many rows of logits.
         """
         self._check_open()
         rows = list(rows)  # the tables are read until the end: a generator would let them go
@@ -87,6 +88,8 @@ cdef class Runner:
         shape = (n_tokens, n_outputs, n_kv)
         if shape != self.shape:
             self.shape = ()
+            if self.sched.lost:
+                self.sched.reserve(self._build(n_tokens, n_outputs, n_kv).graph)
             self.step = self._build(n_tokens, n_outputs, n_kv)
             self.sched.allocate(self.step.graph)
             self.shape = shape
@@ -125,7 +128,7 @@ cdef class Runner:
     # --- one batch's arrays
 
     cdef int _fill(self, rows) except -1:
-        cdef int n_outputs = 0, n_new, n_past, p
+        cdef int n_outputs = 0, n_new, n_past, p, wanted
         cdef int32_t token
         cdef Sequence sequence
         cdef array table
@@ -153,9 +156,11 @@ cdef class Runner:
                 self.cells.push_back(cells[p])
                 p += 1
             self.paged.sequences.push_back(sequence)
-            if wanted:
-                self.outputs.push_back(<int>self.tokens.size() - 1)
-                n_outputs += 1
+            if not 0 <= wanted <= n_new:
+                raise EngineError(f"{wanted} rows of logits are wanted of {n_new} tokens")
+            for p in range(<int>self.tokens.size() - wanted, <int>self.tokens.size()):
+                self.outputs.push_back(p)
+            n_outputs += wanted
         if not 0 < <int>self.tokens.size() <= self.max_batch_tokens:
             raise EngineError(f"a batch of {self.tokens.size()} tokens; the limit is {self.max_batch_tokens}")
         self._pad()

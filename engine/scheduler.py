@@ -184,7 +184,7 @@ class Scheduler:
             if len(tokens) - n_past == 1:
                 session.grow(1)
                 batch.append(session)
-                rows.append(Rows([tokens[n_past]], session.cells, n_past, True))
+                rows.append(Rows([tokens[n_past]], session.cells, n_past, 1))
             else:
                 prefill.append(session)
         budget = self.config.max_batch_tokens - len(rows)
@@ -217,7 +217,7 @@ class Scheduler:
         session.grow(n)
         chunk = session.tokens[n_past : n_past + n].tolist()
         self._batch.append(session)
-        self._rows.append(Rows(chunk, session.cells, n_past, n == session.n_pending))
+        self._rows.append(Rows(chunk, session.cells, n_past, int(n == session.n_pending)))
         return n
 
     def _run(self) -> bool:

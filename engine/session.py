@@ -16,13 +16,13 @@ class Rows(NamedTuple):
 
     cells: the sequence's whole table, cells[p] holds position p; it covers the new tokens as well, so
         len(cells) == n_past + len(tokens). Several sequences may share the cells of a common beginning.
-    logits: whether the logits of the last token are wanted.
+    logits: of how many of the last tokens logits are wanted.
     """
 
     tokens: list[int]
     cells: array[int]
     n_past: int
-    logits: bool
+    logits: int
 
 
 class Runner(Protocol):
@@ -36,7 +36,7 @@ class Runner(Protocol):
         """What the last forward took."""
 
     def forward(self, rows: Sequence[Rows]) -> int:
-        """Compute one batch; return its number of logits rows (those asked for, in order)."""
+        """Compute one batch; return its number of rows of logits: those asked for, in the order of tokens."""
 
     def logits(self, i: int) -> Any:
         """Row `i` of the last forward: float32 [n_vocab], valid until the next forward."""

@@ -24,6 +24,9 @@ cdef class Sched:
 
     One graph is allocated at a time. It may be computed many times; its inputs must be written before
     each computation, since their memory is used again by later nodes.
+
+    lost: there was too little memory for a graph. ggml has freed its buffers then, but would place a graph
+    that is no larger into them: `reserve` has to come before the next `allocate`.
     """
 
     def __init__(self, list backends not None, size_t graph_size):
@@ -54,6 +57,7 @@ cdef class Sched:
         with nogil:
             ggml_backend_sched_reset(self.ptr)
             fits = ggml_backend_sched_reserve(self.ptr, graph.ptr)
+        self.lost = not fits
         if not fits:
             raise OutOfMemoryError("no room for the compute buffers; lower --max-batch-tokens or --gpu-layers")
 
@@ -61,9 +65,12 @@ cdef class Sched:
         """Make `graph` the one that `compute` runs. A graph can be allocated once."""
         cdef bint fits
         self.check_open()
+        if self.lost:
+            raise GgmlError("the compute buffers are lost; reserve memory first")
         with nogil:
             ggml_backend_sched_reset(self.ptr)
             fits = ggml_backend_sched_alloc_graph(self.ptr, graph.ptr)
+        self.lost = not fits
         if not fits:
             raise OutOfMemoryError("no room for the compute buffers; lower --max-batch-tokens or --gpu-layers")
 

@@ -97,10 +97,11 @@ class FakeRunner:
         for row in rows:
             for p, token in enumerate(row.tokens, row.n_past):
                 self.cells[row.cells[p]] = (token, p, digest(self._read(row, p), token, p))
-            if row.logits:
+            assert 0 <= row.logits <= len(row.tokens)
+            for n in range(len(row.cells) - row.logits + 1, len(row.cells) + 1):
                 if n_logits == len(self._logits):
                     self._logits.append(array("f", bytes(4 * N_VOCAB)))
-                self._logits[n_logits][:] = logits_of(self._read(row, len(row.cells)))
+                self._logits[n_logits][:] = logits_of(self._read(row, n))
                 n_logits += 1
         self.compute_ms = 1.0
         return n_logits
