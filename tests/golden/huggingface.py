@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from layouts import VOCAB
@@ -28,11 +29,17 @@ def tokenizer() -> Tokenizer:
     return found
 
 
-def save(model: torch.nn.Module, folder: Path) -> None:
+def change(path: Path, values: dict[str, Any]) -> None:
+    """Other values in config.json."""
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | values, indent=2, sort_keys=True) + "\n")
+
+
+def save(model: torch.nn.Module, folder: Path, published: dict[str, Any]) -> None:
     """What `transformers` writes for `model`, and the tokenizer beside it."""
     shutil.rmtree(folder, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(folder)
-    model.float()
+    change(folder / "config.json", published)
     tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -149,4 +149,48 @@ def llama(path: Path, name: str, model: torch.nn.Module) -> None:
     w.close()
 
 
-LAYOUTS: dict[str, Callable[..., None]] = {"llama": llama}
+GPTJ_NAMES = {
+    "transformer.wte": "token_embd",
+    "transformer.ln_f": "output_norm",
+    "lm_head": "output",
+    "ln_1": "attn_norm",
+    "attn.q_proj": "attn_q",
+    "attn.k_proj": "attn_k",
+    "attn.v_proj": "attn_v",
+    "attn.out_proj": "attn_output",
+    "mlp.fc_in": "ffn_up",
+    "mlp.fc_out": "ffn_down",
+}
+
+
+def gptj(path: Path, name: str, model: torch.nn.Module) -> None:
+    """GPT-J, for which there is no public converter: docs/architectures.md."""
+    c = model.config
+    w = gguf.GGUFWriter(str(path), "gptj")
+    w.add_name(name)
+    w.add_file_type(gguf.LlamaFileType.ALL_F32)
+    w.add_context_length(c.n_positions)
+    w.add_embedding_length(c.n_embd)
+    w.add_block_count(c.n_layer)
+    w.add_feed_forward_length(c.n_inner or 4 * c.n_embd)
+    w.add_head_count(c.n_head)
+    w.add_layer_norm_eps(c.layer_norm_epsilon)
+    w.add_rope_dimension_count(c.rotary_dim)
+    vocabulary(w)
+    for tensor, x in model.state_dict().items():
+        stem, _, end = tensor.rpartition(".")
+        if stem in GPTJ_NAMES:
+            target = GPTJ_NAMES[stem]
+        elif end in ("weight", "bias"):
+            _, _, layer, part = stem.split(".", 3)
+            target = f"blk.{layer}.{GPTJ_NAMES[part]}"
+        else:
+            continue
+        w.add_tensor(f"{target}.{end}", np.ascontiguousarray(x.float().numpy()))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+LAYOUTS: dict[str, Callable[..., None]] = {"llama": llama, "gptj": gptj}

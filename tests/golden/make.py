@@ -63,7 +63,8 @@ def build(v: Variant, seed: int) -> torch.nn.Module:
         model = cls(cls.config_class(**v.config)).float().eval()
         (fill if v.bf16 else fill_llama)(model, v)
     if v.bf16:
-        model.to(torch.bfloat16).float()
+        for p in model.parameters():  # not the buffers, which hold frequencies
+            p.data = p.data.bfloat16().float()
     return model
 
 
@@ -157,12 +158,13 @@ def make(name: str, v: Variant) -> None:
         title = f"{name}: {v.what}"
         if v.layout == "convert":
             model.save_pretrained(temporary)
+            huggingface.change(Path(temporary) / "config.json", v.published)
             converter.convert(Path(temporary), part, title, v.fix)
         else:
             layouts.LAYOUTS[v.layout](part, title, model)
         part.replace(path)
     if v.hf:
-        huggingface.save(model, HERE / "hf" / name)
+        huggingface.save(model, HERE / "hf" / name, v.published)
     np.savez_compressed(path.with_suffix(".npz"), **ref)
     rows = ref["logits"]
     print(

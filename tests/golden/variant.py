@@ -17,6 +17,7 @@ class Variant:
 
     layout: "convert" (llama.cpp's converter, then `fix`), or a function of `layouts`.
     gains: of the random weights over 1/sqrt(fan-in), by the end of the parameter's name, before `GAINS`.
+    published: changes of config.json to what published models have there, and the converter reads.
     bf16: the weights are numbers that bfloat16 has. hf: also kept as a Hugging Face folder (needs bf16).
     """
 
@@ -27,5 +28,6 @@ class Variant:
     embedding_std: float = 0.25
     gains: dict[str, float] = field(default_factory=dict)
     fix: Fix | None = None
+    published: dict[str, Any] = field(default_factory=dict)
     bf16: bool = True
     hf: bool = False
