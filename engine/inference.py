@@ -11,10 +11,10 @@ import msgspec
 
 from engine.config import InferenceSessionConfig
 from engine.detokenizer import Detokenizer
-from engine.errors import ConfigError, ContextOverflowError, OutOfMemoryError, SessionClosedError
+from engine.errors import ConfigError, ContextOverflowError, SessionClosedError
 from engine.pool import CellPool
 from engine.prefix import PrefixIndex
-from engine.session import CachedSequence, Rows, Runner, TokenSampler, compiled_sampler
+from engine.session import CachedSequence, Rows, Runner, TokenSampler, compiled_sampler, make_room
 from engine.types import InferenceParameters
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class InferenceSession:
         if not sequence.n_past:
             sequence.attach()
         self._model.set_threads(self.config.n_threads)
-        self._make_room(sequence.n_pending)
+        make_room(self._model.pool, self._model.prefix, sequence.n_pending)
         while n_pending := sequence.n_pending:
             n, n_past = min(n_pending, self.n_batch), sequence.n_past
             sequence.grow(n)
@@ -231,16 +231,6 @@ class InferenceSession:
         # A copy, for another session may use the runner before these logits are asked for.
         self._logits = np.array(runner.logits(0), dtype=np.float32)
         return self._logits
-
-    def _make_room(self, n: int) -> None:
-        pool = self._model.pool
-        if n > pool.n_free:
-            self._model.prefix.evict(n - pool.n_free)
-        if n > pool.n_free:
-            raise OutOfMemoryError(
-                f"{n} cells of the KV cache are needed and {pool.n_free} of {pool.n_cells} are free; "
-                f"close other sessions of this model or raise kv_cells"
-            )
 
     def _require_open(self) -> None:
         if not self._release.alive:

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from engine.errors import OutOfMemoryError
 from engine.pool import CellPool
 from engine.prefix import Node, PrefixIndex
 from engine.types import Request, Timings, Token
@@ -54,6 +55,20 @@ def compiled_sampler(*args: Any, **kwargs: Any) -> TokenSampler:
 
     sampler: TokenSampler = Sampler(*args, **kwargs)
     return sampler
+
+
+def make_room(pool: CellPool, prefix: PrefixIndex, n: int) -> None:
+    """See that `n` cells are free, by forgetting prefixes that nobody uses.
+
+    OutOfMemoryError if others hold too many.
+    """
+    if n > pool.n_free:
+        prefix.evict(n - pool.n_free)
+    if n > pool.n_free:
+        raise OutOfMemoryError(
+            f"{n} cells of the KV cache are needed and {pool.n_free} of {pool.n_cells} are free; "
+            f"close other sessions of this model or raise kv_cells"
+        )
 
 
 class CachedSequence:

@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "serve models over HTTP",
     "infer": "stream one completion to the terminal",
     "devices": "list the devices that could compute",
+    "perplexity": "measure how well a model predicts a text",
     "info": "show what a model file holds",
     "config": "print the effective options as a commented YAML file",
 }
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The `ggserve` command; returns its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
-        commands = "\n".join(f"  {name:<9}{text}" for name, text in COMMANDS.items())
+        commands = "\n".join(f"  {name:<11}{text}" for name, text in COMMANDS.items())
         (sys.stdout if words else sys.stderr).write(HELP.format(commands=commands))
         return 0 if words else 2
     if words[0] in ("-V", "--version"):

@@ -10,7 +10,7 @@ import argparse
 import difflib
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -38,19 +38,32 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_options(parser: argparse.ArgumentParser, *, serve: bool) -> None:
-    """Give `parser` a flag for each option, in groups; those not given stay absent from the namespace."""
+def add_options(
+    parser: argparse.ArgumentParser,
+    *,
+    serve: bool,
+    names: Collection[str] | None = None,
+    descriptions: Mapping[str, str] | None = None,
+) -> None:
+    """Give `parser` a flag for each option, in groups; those not given stay absent from the namespace.
+
+    names: only these. descriptions: what options mean for this command, with their default.
+    """
     parser.add_argument(
         "--config",
         metavar="FILE",
         type=Path,
         help=f"YAML file with options (keys with _; see `ggserve config`); also {CONFIG_VARIABLE}",
     )
-    groups = {name: parser.add_argument_group(f"{name}: {title}") for name, title in SECTIONS.items()}
+    descriptions = descriptions or {}
+    groups: dict[str, Any] = {}
     for name, field in Settings.model_fields.items():
         extra = _extra(field)
-        if not (serve or extra["shared"]):
+        if not (serve or extra["shared"]) or (names is not None and name not in names):
             continue
+        section = extra["section"]
+        if section not in groups:
+            groups[section] = parser.add_argument_group(f"{section}: {SECTIONS[section]}")
         flags = [_flag(name)] if name != "model" else ["-m", "--model"]
         default = field.get_default(call_default_factory=True)
         shown = "" if default in (None, [], False) else f" (default: {default})"
@@ -58,13 +71,13 @@ def add_options(parser: argparse.ArgumentParser, *, serve: bool) -> None:
             "dest": name,
             "default": argparse.SUPPRESS,
             "metavar": extra["metavar"] or "true|false",
-            "help": (field.description or "").replace("%", "%%") + shown,
+            "help": descriptions.get(name, (field.description or "") + shown).replace("%", "%%"),
         }
         if _is_list(field):
             kwargs["action"] = "append"
         elif name == "use_gpu" or field.annotation is bool:
             kwargs |= {"nargs": "?", "const": "true"}  # bare: yes
-        groups[extra["section"]].add_argument(*flags, **kwargs)
+        groups[section].add_argument(*flags, **kwargs)
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,143 @@
+"""Perplexity of a text: e to the mean surprise (natural log) of a model at its tokens.
+
+As llama-perplexity measures it: the text is cut into chunks of the context size, each is fed by itself, its
+first token replaced by the beginning-of-sequence token where the model adds one, and only the tokens of its
+second half count, so that each has at least half a context before it. The figures are comparable only for the
+same text, context size and tokenizer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from engine.errors import ConfigError, EngineError
+from engine.session import Rows, Runner, make_room
+
+if TYPE_CHECKING:
+    from array import array
+
+    from engine.model import Model
+
+DEFAULT_CONTEXT = 512
+MIN_CONTEXT = 8  # so that a chunk scores several tokens: the error needs two
+# Logits kept at a time. 262144 tokens of vocabulary take 1 MiB for each token.
+LOGITS_BYTES = 64 << 20
+
+
+class Estimate(NamedTuple):
+    """What is known after `n_chunks` chunks.
+
+    n_scored: tokens that counted. nll: their mean negative log-likelihood, in nats. perplexity: e to the nll.
+    error: one standard error of the perplexity, from the variance over tokens.
+    """
+
+    n_chunks: int
+    n_scored: int
+    nll: float
+    perplexity: float
+    error: float
+
+
+def tokenize(model: Model, text: str) -> list[int]:
+    """The tokens of a text, the first one the beginning-of-sequence token where the model adds it."""
+    tokenizer = model.tokenizer
+    ids = tokenizer.encode(text, add_special=False)
+    if tokenizer.add_bos and tokenizer.bos_id is not None:
+        ids.insert(0, tokenizer.bos_id)
+    return ids
+
+
+def n_chunks(n_tokens: int, context_size: int = DEFAULT_CONTEXT) -> int:
+    """How many chunks `n_tokens` make. ConfigError if they are less than two."""
+    if context_size < MIN_CONTEXT:
+        raise ConfigError(f"the context size is {context_size}; perplexity needs at least {MIN_CONTEXT}")
+    if n_tokens < 2 * context_size:
+        raise ConfigError(
+            f"the text has {n_tokens} tokens, but at least {2 * context_size} are needed, two chunks of "
+            f"{context_size}; give a longer text or a smaller --context-size"
+        )
+    return n_tokens // context_size
+
+
+def estimates(
+    model: Model,
+    tokens: Sequence[int],
+    *,
+    context_size: int = DEFAULT_CONTEXT,
+    n_batch: int = 512,
+    chunks: int | None = None,
+) -> Iterator[Estimate]:
+    """The estimate after each chunk; the last one is the result.
+
+    tokens: from `tokenize`. n_batch: computed together at most; clamped to the model's limit. chunks: only
+    so many. Raises ConfigError for too short a text or parameters out of range, OutOfMemoryError if there is
+    no room for a chunk in the cache, EngineError if the model's logits are not numbers.
+    """
+    available = n_chunks(len(tokens), context_size)
+    if chunks is not None and chunks < 1:
+        raise ConfigError(f"chunks is {chunks}; it must be at least 1")
+    if n_batch < 1:
+        raise ConfigError(f"n_batch is {n_batch}; it must be at least 1")
+    if context_size > model.n_ctx:
+        raise ConfigError(
+            f"chunks of {context_size} tokens do not fit the context of {model.n_ctx} of the loaded model"
+        )
+    if not model.hp.causal:
+        raise ConfigError(f"a {model.gguf.arch} model predicts no next token, so it has no perplexity")
+    runner, tokenizer = model.runner, model.tokenizer
+    bos = tokenizer.bos_id if tokenizer.add_bos else None
+    n_batch = min(n_batch, model.max_batch_tokens)
+    n = context_size - 1  # nothing is predicted from the last token of a chunk
+    make_room(model.pool, model.prefix, n)
+    cells = model.pool.alloc(n)
+    try:
+        count, total, squares = 0, 0.0, 0.0
+        for done in range(1, min(available, chunks or available) + 1):
+            chunk = list(tokens[(done - 1) * context_size : done * context_size])
+            if bos is not None:
+                chunk[0] = bos
+            for nll in _surprises(runner, chunk, cells, context_size // 2, n_batch):
+                count += 1
+                total += nll
+                squares += nll * nll
+            if not math.isfinite(total):
+                raise EngineError(
+                    f"the logits of chunk {done} are not finite numbers: the model file is damaged, or its "
+                    f"values are too large for this device"
+                )
+            yield _estimate(done, count, total, squares)
+    finally:
+        model.pool.free(cells)
+
+
+def _estimate(done: int, count: int, total: float, squares: float) -> Estimate:
+    mean = total / count
+    variance = max(0.0, squares / count - mean * mean)
+    perplexity = math.exp(mean) if mean < 700 else math.inf
+    return Estimate(done, count, mean, perplexity, perplexity * math.sqrt(variance / (count - 1)))
+
+
+def _surprises(
+    runner: Runner, chunk: list[int], cells: array[int], first: int, n_batch: int
+) -> Iterator[float]:
+    """-log p(chunk[i + 1] | chunk[: i + 1]) for i from `first` to the last but one, in nats."""
+    import numpy as np
+
+    end = len(chunk) - 1
+    most_outputs = max(1, LOGITS_BYTES // (4 * runner.n_vocab))
+    begin = 0
+    while begin < end:
+        stop = min(begin + n_batch, end, max(begin, first) + most_outputs)
+        n_outputs = max(0, stop - max(begin, first))
+        runner.forward([Rows(chunk[begin:stop], cells[:stop], begin, n_outputs)])
+        for i in range(n_outputs):
+            logits = np.asarray(runner.logits(i))
+            highest = float(logits.max())
+            # Sums of many small terms: float32 would lose some of them.
+            with np.errstate(invalid="ignore"):  # infinities: the caller tells
+                terms = np.exp(logits - np.float32(highest))
+            log_sum = math.log(float(terms.sum(dtype=np.float64)))
+            yield highest + log_sum - float(logits[chunk[stop - n_outputs + i + 1]])
+        begin = stop

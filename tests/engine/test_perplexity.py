@@ -1,0 +1,167 @@
+"""Perplexity: llama-perplexity's figures, the definition done step by step, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engine
+from engine import perplexity
+from engine.perplexity import Estimate
+from server.bundled import bundled_model
+from support.golden import TinyModel, golden
+
+TEXT = (Path(__file__).parent / "perplexity_text.txt").read_text().removesuffix("\n")
+# What llama-perplexity (the pinned llama.cpp, CPU) says of TEXT and the bundled model: estimates, error.
+LLAMA_CPP = {
+    32: ([2.8040, 4.8245, 5.5306, 5.0564, 5.2269, 6.2550, 6.4296], 1.27098),
+    64: ([5.4695, 5.0824, 7.4298], 1.79490),
+}
+
+
+def load(path: Path | None = None, **params: object) -> engine.Model:
+    given = {"use_gpu": False, "n_threads": 1, "context_size": 64, "kv_cells": 64, "parallel": 1, **params}
+    return engine.load(path or bundled_model(), engine.ModelParameters(**given))  # type: ignore[arg-type]
+
+
+def measure(model: engine.Model, tokens: list[int], size: int, **kwargs: int) -> list[Estimate]:
+    return list(perplexity.estimates(model, tokens, context_size=size, **kwargs))
+
+
+@pytest.mark.parametrize("size", LLAMA_CPP)
+def test_the_figures_are_those_of_llama_perplexity(size: int) -> None:
+    estimates, error = LLAMA_CPP[size]
+    with load() as model:
+        tokens = perplexity.tokenize(model, TEXT)
+        found = measure(model, tokens, size)
+    assert [estimate.perplexity for estimate in found] == pytest.approx(estimates, rel=5e-3)
+    assert found[-1].error == pytest.approx(error, rel=5e-3)
+    assert [estimate.n_chunks for estimate in found] == list(range(1, len(tokens) // size + 1))
+    assert found[-1].n_scored == len(found) * (size - size // 2 - 1)
+    assert found[-1].perplexity == pytest.approx(math.exp(found[-1].nll))
+
+
+def step_by_step(model: engine.Model, tokens: list[int], size: int, bos: int | None) -> tuple[float, float]:
+    """Perplexity and error by the definition, one token at a time."""
+    surprises = []
+    for start in range(0, len(tokens) // size * size, size):
+        chunk = tokens[start : start + size]
+        if bos is not None:
+            chunk = [bos, *chunk[1:]]
+        with model.start_session(engine.InferenceSessionConfig(cache_prompt=False)) as session:
+            session.feed_prompt(chunk[: size // 2])
+            for i in range(size // 2, size - 1):
+                session.feed_prompt([chunk[i]])
+                logits = session.last_logits.astype(np.float64)
+                surprises.append(float(np.log(np.exp(logits).sum()) - logits[chunk[i + 1]]))
+    mean = float(np.mean(surprises))
+    spread = math.sqrt(float(np.var(surprises)) / (len(surprises) - 1))
+    return math.exp(mean), math.exp(mean) * spread
+
+
+@pytest.mark.parametrize("size", [17, 32])
+@pytest.mark.parametrize("add_bos", [True, False])
+@pytest.mark.parametrize("name", ["llama-gqa-tied", "llama-window"])
+def test_it_is_what_the_definition_says(name: str, add_bos: bool, size: int, tmp_path: Path) -> None:
+    ref, written = golden(name), TinyModel.read(golden(name).path)
+    written.keys["tokenizer.ggml.add_bos_token"] = (add_bos, 7, None)
+    with load(written.write(tmp_path / "model.gguf"), kv_type="f32") as model:
+        assert (perplexity.tokenize(model, "a b")[0] == model.tokenizer.bos_id) == add_bos
+        wanted = step_by_step(model, ref.prompt, size, model.tokenizer.bos_id if add_bos else None)
+        found = measure(model, ref.prompt, size)[-1]
+    assert (found.perplexity, found.error) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = golden("llama-gqa-tied")
+    with load(ref.path, kv_type="f32", max_batch_tokens=48) as model:
+        whole = measure(model, ref.prompt, 64)
+        for n_batch in (1, 7, 31, 33, 512):
+            assert measure(model, ref.prompt, 64, n_batch=n_batch)[-1] == pytest.approx(whole[-1], rel=1e-5)
+        for rows in (1, 3):  # a large vocabulary: few rows of logits at a time
+            monkeypatch.setattr(perplexity, "LOGITS_BYTES", 4 * model.runner.n_vocab * rows)
+            counts: list[int] = []
+            forward = model.runner.forward
+            monkeypatch.setattr(model, "runner", _Counting(model.runner, counts))
+            assert measure(model, ref.prompt, 64)[-1] == pytest.approx(whole[-1], rel=1e-5)
+            assert max(counts) == rows
+            monkeypatch.setattr(model, "runner", forward.__self__)
+
+
+class _Counting:
+    def __init__(self, runner: object, counts: list[int]) -> None:
+        self.runner, self.counts = runner, counts
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.runner, name)
+
+    def forward(self, rows: list[engine.session.Rows]) -> int:
+        n: int = self.runner.forward(rows)  # type: ignore[attr-defined]
+        self.counts.append(n)
+        return n
+
+
+def test_only_the_first_chunks() -> None:
+    ref = golden("llama-gqa-tied")
+    with load(ref.path) as model:
+        every = measure(model, ref.prompt, 32)
+        assert measure(model, ref.prompt, 32, chunks=2) == every[:2]
+        assert measure(model, ref.prompt, 32, chunks=100) == every
+
+
+def test_the_cells_are_given_back() -> None:
+    ref = golden("llama-gqa-tied")
+    with load(ref.path) as model:
+        with model.start_session() as session:  # leaves a prefix, which has to go
+            session.feed_prompt(ref.prompt[:60])
+        assert model.pool.n_free == 4
+        measure(model, ref.prompt, 64)
+        assert model.pool.n_free + model.prefix.n_cells == 64
+        left = perplexity.estimates(model, ref.prompt, context_size=64)
+        next(left)
+        assert model.pool.n_free + model.prefix.n_cells == 1
+        left.close()
+        assert model.pool.n_free + model.prefix.n_cells == 64
+        left = perplexity.estimates(model, ref.prompt, context_size=64)
+        next(left)
+    with pytest.raises(engine.EngineError, match="closed"):
+        next(left)
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "kwargs", "text"),
+    [
+        (63, {"context_size": 32}, "the text has 63 tokens, but at least 64 are needed, two chunks of 32"),
+        (0, {}, "the text has 0 tokens, but at least 1024 are needed"),
+        (150, {"context_size": 7}, "the context size is 7; perplexity needs at least 8"),
+        (150, {"context_size": 65}, "chunks of 65 tokens do not fit the context of 64"),
+        (150, {"context_size": 32, "chunks": 0}, "chunks is 0"),
+        (150, {"context_size": 32, "n_batch": 0}, "n_batch is 0"),
+    ],
+)
+def test_what_cannot_be_measured(n_tokens: int, kwargs: dict[str, int], text: str) -> None:
+    with load(golden("llama-gqa-tied").path) as model, pytest.raises(engine.ConfigError, match=text):
+        next(perplexity.estimates(model, [5] * n_tokens, **kwargs))
+
+
+def test_cells_in_use_by_others() -> None:
+    ref = golden("llama-gqa-tied")
+    with load(ref.path) as model, model.start_session() as session:
+        session.feed_prompt(ref.prompt[:10])
+        with pytest.raises(engine.OutOfMemoryError, match="63 cells of the KV cache are needed and 54 of 64"):
+            measure(model, ref.prompt, 64)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_no_numbers(value: float, tmp_path: Path) -> None:
+    ref = golden("llama-gqa-tied")
+    damaged = TinyModel.read(ref.path)
+    damaged.tensors["output_norm.weight"][3] = value
+    with (
+        load(damaged.write(tmp_path / "damaged.gguf")) as model,
+        pytest.raises(engine.EngineError, match="logits of chunk 1 are not finite"),
+    ):
+        measure(model, ref.prompt, 64)
