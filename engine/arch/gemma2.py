@@ -13,6 +13,7 @@ from engine.arch.decoder import Decoder, Layer
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
+WINDOW = 4096  # of files without the key
 LAYERS_OF_27B = 46  # it scales scores by n_embd / n_head instead of the head's size, and no key says so
 
 
@@ -29,7 +30,7 @@ class Gemma2(Decoder):
         return keys.hparams(
             rope="neox",
             embedding_scale=math.sqrt(n_embd),
-            windows=keys.windows(n_layer, pattern=2),
+            windows=keys.windows(n_layer, pattern=2, default=WINDOW),
             attention_softcap=keys.number("attn_logit_softcapping", 0.0),
             logit_softcap=keys.number("final_logit_softcapping", 0.0),
             **more,

@@ -143,9 +143,9 @@ class Keys:
             found["rope"] = self.rope(rope, self.integer("rope.dimension_count", head_dim))
         return HParams(**found)
 
-    def windows(self, n_layer: int, pattern: int = 1) -> tuple[int, ...]:
+    def windows(self, n_layer: int, pattern: int = 1, default: int = 0) -> tuple[int, ...]:
         """Sliding windows: `pattern` 1: all layers have it; n: every n-th layer sees everything."""
-        window = self.integer("attention.sliding_window", 0)
+        window = self.integer("attention.sliding_window", default)
         name = "attention.sliding_window_pattern"
         kind = self.gguf.value_type(self.key(name))
         if kind is not None and kind[1] is not None:  # one flag for each layer

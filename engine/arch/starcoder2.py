@@ -8,13 +8,16 @@ from engine.arch.gpt2 import GPT2
 from engine.arch.spec import HParams, Keys
 
 
+WINDOW = 4096  # of all published models; llama.cpp's converter leaves the key out
+
+
 class StarCoder2(GPT2):
     name = "starcoder2"
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:
         keys = Keys(gguf, cls.name)
-        windows = keys.windows(keys.integer("block_count"))
+        windows = keys.windows(keys.integer("block_count"), default=WINDOW)
         return keys.hparams(rope="neox", eps="layer", windows=windows)
 
 

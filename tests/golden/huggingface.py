@@ -40,6 +40,11 @@ def save(model: torch.nn.Module, folder: Path, published: dict[str, Any]) -> Non
     shutil.rmtree(folder, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     change(folder / "config.json", published)
+    save_tokenizer(folder)
+
+
+def save_tokenizer(folder: Path) -> None:
+    """tokenizer.json and tokenizer_config.json."""
     tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
