@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
+from engine import snapshot
 from engine.config import InferenceSessionConfig
 from engine.detokenizer import Detokenizer
 from engine.errors import ConfigError, ContextOverflowError, SessionClosedError
@@ -20,6 +22,8 @@ from engine.types import InferenceParameters
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from engine.kvcache import KVCache
 
 
 class GeneratedToken(NamedTuple):
@@ -43,6 +47,10 @@ class SessionModel(Protocol):
     n_ctx: int
     max_batch_tokens: int
     closed: bool
+    cache: KVCache
+
+    @property
+    def fingerprint(self) -> str: ...
 
     @property
     def runner(self) -> Runner: ...
@@ -148,6 +156,25 @@ class InferenceSession:
         if n:
             self._sequence.truncate(n_tokens - n)
             self._logits = None
+
+    def save(self, path: str | os.PathLike[str], progress: snapshot.Progress | None = None) -> int:
+        """Write the session to a file, for `Model.restore_session`; return its size in bytes.
+
+        The file is replaced only when all is written. Raises EngineError if that fails, ConfigError if the
+        session is empty.
+        """
+        self._require_open()
+        return snapshot.save(path, self._model, self._sequence, self._logits, progress)
+
+    def restore(self, path: str | os.PathLike[str], progress: snapshot.Progress | None = None) -> None:
+        """Become the session that `save` wrote, and go on as it would have: see `snapshot.restore`.
+
+        Only an empty session can; if anything fails, it stays so.
+        """
+        self._require_open()
+        if self._sequence.tokens:
+            raise ConfigError("a session that has tokens cannot be restored; start a new one")
+        self._logits = snapshot.restore(path, self._model, self._sequence, progress)
 
     def close(self) -> None:
         """Give the cells back. Everything but `close` then raises SessionClosedError."""

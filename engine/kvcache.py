@@ -5,6 +5,8 @@ Which session owns which cell is the business of `engine.pool` and `engine.prefi
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterator
 from typing import Any
 
 from engine.arch.spec import HParams
@@ -38,6 +40,15 @@ def bytes_per_cell(hp: HParams, kv_type: str) -> list[int]:
     ]
 
 
+def runs(cells: array[int]) -> Iterator[tuple[int, int]]:
+    """(first cell, length) of the runs of consecutive numbers, in the order of `cells`."""
+    start = 0
+    for i in range(1, len(cells) + 1):
+        if i == len(cells) or cells[i] != cells[i - 1] + 1:
+            yield cells[start], i - start
+            start = i
+
+
 class KVCache:
     """k[i] [head_dim_k * heads_kv, n_cells], v[i] [head_dim_v * heads_kv, n_cells] of layer i.
 
@@ -63,6 +74,28 @@ class KVCache:
         if zeroed:
             for buffer in self.buffers:
                 buffer.clear()
+
+    def tables(self) -> Iterator[tuple[str, Any]]:
+        """Every tensor by its name, layer by layer; a cell is a row of `strides[1]` bytes."""
+        for i, pair in enumerate(zip(self.k, self.v, strict=True)):
+            yield from zip((f"k.{i}", f"v.{i}"), pair, strict=True)
+
+    @staticmethod
+    def read(table: Any, cells: array[int]) -> Iterator[bytearray]:
+        """The rows of `cells` in their order, piece by piece."""
+        size = table.strides[1]
+        for cell, n in runs(cells):
+            yield table.get(cell * size, n * size)
+
+    @staticmethod
+    def write(table: Any, cells: array[int], rows: memoryview) -> None:
+        """Put `rows`, as many bytes as `read` gives, into `cells`."""
+        size, done = table.strides[1], 0
+        if len(rows) != len(cells) * size:
+            raise ValueError(f"{len(rows)} bytes for {len(cells)} cells of {size}")
+        for cell, n in runs(cells):
+            table.set(rows[done : done + n * size], cell * size)
+            done += n * size
 
     @property
     def nbytes(self) -> int:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from engine import arch as architectures
-from engine import kvcache, offload
+from engine import kvcache, offload, snapshot
 from engine.arch.slots import Binder, Slot
 from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig, check
 from engine.errors import ConfigError, DeviceError, SessionClosedError
@@ -131,6 +131,7 @@ class Model:
         self.pool = CellPool(self.n_cells)
         self.prefix = PrefixIndex(self.pool)
         self._tokenizer: Tokenizer | None = None
+        self._fingerprint: str | None = None
         progress(1.0, "ready")
 
     def _needs(self, gguf: GGUFFile, slots: list[Slot], cpu: Device) -> Needs:
@@ -221,6 +222,33 @@ class Model:
         """A session of its own batch size, for use in this process without a scheduler."""
         self._check_open()
         return InferenceSession(self, config or InferenceSessionConfig())
+
+    def restore_session(
+        self,
+        path: str | os.PathLike[str],
+        config: InferenceSessionConfig | None = None,
+        progress: Progress | None = None,
+    ) -> InferenceSession:
+        """The session that `InferenceSession.save` wrote, ready to go on.
+
+        Raises ModelError if the file is damaged or of another model, ConfigError if the model was loaded with
+        another `kv_type` or too small a context, OutOfMemoryError if the cache has no room for it.
+        """
+        session = self.start_session(config)
+        try:
+            session.restore(path, progress)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    @property
+    def fingerprint(self) -> str:
+        """What a saved session knows its model by; see `engine.snapshot.fingerprint`."""
+        self._check_open()
+        if self._fingerprint is None:
+            self._fingerprint = snapshot.fingerprint(self.gguf)
+        return self._fingerprint
 
     def set_threads(self, n: int | None) -> None:
         """Threads that the CPU computes with from now on; None: as loaded."""

@@ -115,20 +115,23 @@ cdef class Tensor:
         """Copy bytes into an allocated tensor (repacking buffers want all of it at once)."""
         self.need_memory()
         cdef size_t size = data.shape[0]
-        if offset + size > ggml_nbytes(self.ptr):
+        if offset > ggml_nbytes(self.ptr) or size > ggml_nbytes(self.ptr) - offset:
             raise GgmlError(f"{size} bytes at {offset} do not fit tensor {self.name}")
         if size:
             with nogil:
                 ggml_backend_tensor_set(self.ptr, &data[0], offset, size)
 
-    def get(self):
-        """A copy of the bytes of an allocated tensor."""
+    def get(self, size_t offset=0, size=None):
+        """A copy of the bytes of an allocated tensor; `size` of them, None: all that follow `offset`."""
         self.need_memory()
-        cdef bytearray out = bytearray(ggml_nbytes(self.ptr))
+        cdef size_t end = ggml_nbytes(self.ptr)
+        if offset > end or (size is not None and not 0 <= size <= end - offset):
+            raise GgmlError(f"tensor {self.name} has no {size} bytes at {offset}")
+        cdef bytearray out = bytearray(end - offset if size is None else size)
         cdef unsigned char[::1] view = out
         if view.shape[0]:
             with nogil:
-                ggml_backend_tensor_get(self.ptr, &view[0], 0, view.shape[0])
+                ggml_backend_tensor_get(self.ptr, &view[0], offset, view.shape[0])
         return out
 
 

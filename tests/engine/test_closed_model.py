@@ -30,6 +30,8 @@ ROWS = [Rows([5, 6], array("i", [0, 1]), 0, True)]
         lambda m, runner: m.set_threads(2),
         lambda m, runner: m.scheduler(),
         lambda m, runner: m.start_session(),
+        lambda m, runner: m.restore_session("x"),
+        lambda m, runner: m.fingerprint,
         lambda m, runner: m.cache.nbytes,
         lambda m, runner: m.cache.k[0].get(),
         lambda m, runner: m.weights.nbytes,

@@ -160,6 +160,13 @@ def test_tensors_without_memory_and_wrong_sizes() -> None:
         a.set(bytes(33))
     a.set(bytes(32))
     assert a.get() == bytes(32)
+    a.set(b"12345678", 20)
+    assert (a.get(24), a.get(18, 4), a.get(32), a.get(32, 0)) == (b"5678\0\0\0\0", b"\0\x0012", b"", b"")
+    for offset, size in ((33, None), (33, 0), (0, 33), (30, 3), (1, 2**64 - 1), (0, -1)):
+        with pytest.raises(GgmlError, match="has no"):
+            a.get(offset, size)
+    with pytest.raises(GgmlError, match="do not fit"):
+        a.set(b"1", 2**64 - 1)
 
 
 def test_too_much_memory_names_device_and_numbers() -> None:
