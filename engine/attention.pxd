@@ -23,6 +23,7 @@ cdef extern from "attention.h" namespace "ggserve" nogil:
         float softcap
         float max_bias
         int32_t window
+        bint causal
         atomic_int32 next
 
 

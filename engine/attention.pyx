@@ -55,8 +55,11 @@ cdef class PagedAttention:
 
     def op(self, Context ctx not None, int layer, Tensor q not None, Tensor k not None, Tensor v not None, int dv,
            float scale, float softcap, float max_bias, int window, Tensor sinks=None, bint causal=True):
-        """q F32 [dk, heads, rows], k [dk * heads_kv, cells], v [dv * heads_kv, cells] -> [dv, heads, rows]."""
-        cdef ggml_tensor* args[3]
+        """q F32 [dk, heads, rows], k [dk * heads_kv, cells], v [dv * heads_kv, cells] -> [dv, heads, rows].
+
+        sinks: F32 [heads]. causal False: a row sees all of its sequence that is there, without ALiBi and window.
+        """
+        cdef ggml_tensor* args[4]
         cdef Attention* parameters
         if not 0 <= layer < <int>self.layers.size():
             raise GgmlError(f"attention: there is no layer {layer}")
@@ -65,11 +68,18 @@ cdef class PagedAttention:
                 or v.ptr.ne[0] != dv * (k.ptr.ne[0] // q.ptr.ne[0]) or q.ptr.ne[0] % ggml_blck_size(k.ptr.type)
                 or dv % ggml_blck_size(v.ptr.type)):
             raise GgmlError(f"attention: {q!r}, {k!r} and {v!r} do not go together")
+        if sinks is not None and (sinks.ptr.type != GGML_TYPE_F32 or sinks.ptr.ne[0] != q.ptr.ne[1]):
+            raise GgmlError(f"attention: {q!r} and sinks {sinks!r} do not go together")
+        if not causal and (max_bias > 0 or window > 0):
+            raise GgmlError("attention: neither ALiBi nor a window without causality")
         parameters = self.layers[layer]
         parameters.scale, parameters.softcap = scale, softcap
         parameters.max_bias, parameters.window = max_bias, window
-        args[:] = [q.ptr, k.ptr, v.ptr]
+        parameters.causal = causal
+        args[:] = [q.ptr, k.ptr, v.ptr, NULL]
+        if sinks is not None:
+            args[3] = sinks.ptr
         ctx.reserve()
         return ctx.wrap(ggml_custom_4d(
-            ctx.ptr, GGML_TYPE_F32, dv, q.ptr.ne[1], q.ptr.ne[2], 1, args, 3,
+            ctx.ptr, GGML_TYPE_F32, dv, q.ptr.ne[1], q.ptr.ne[2], 1, args, 3 if sinks is None else 4,
             <ggml_custom_op_t>attention_forward, GGML_N_TASKS_MAX, parameters))

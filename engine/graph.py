@@ -60,6 +60,7 @@ class Step:
         self.cells = self.ctx.input(I64, (n_tokens,), "cells")
         self.output_ids = self.ctx.input(I32, (n_outputs,), "outputs") if 0 < n_outputs < n_tokens else None
         self.masks: dict[Mask, Any] = {}
+        self.constants: dict[tuple[float, ...], Any] = {}
         self.logits: Any = None
         self._stored: dict[int, tuple[Any, Any]] = {}
 
@@ -134,6 +135,13 @@ class Step:
             name = f"mask.{kind.window}{'.alibi' * kind.alibi}{'' if kind.causal else '.all'}"
             self.masks[kind] = self.ctx.input(F16, (self.n_kv, self.n_tokens), name)
         return self.masks[kind]
+
+    def constant(self, values: tuple[float, ...]) -> Any:
+        """F32 [n] of these numbers."""
+        if values not in self.constants:
+            name = f"constant.{len(self.constants)}"
+            self.constants[values] = self.ctx.input(F32, (len(values),), name)
+        return self.constants[values]
 
     def activate(self, layer: int, name: str, x: Any, up: Any = None) -> Any:
         """act(x), or act(x) * up. name: silu, gelu (tanh form), gelu_erf, relu, sigmoid; swiglu_oai."""

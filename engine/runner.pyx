@@ -198,12 +198,16 @@ cdef class Runner:
         return highest
 
     cdef int _write_inputs(self, int n_kv) except -1:
+        cdef array constant
         step = self.step
         _set(step.tokens, self.tokens.data(), self.tokens.size() * 4)
         _set(step.positions, self.positions.data(), self.positions.size() * 4)
         _set(step.cells, self.cells.data(), self.cells.size() * 8)
         if step.output_ids is not None:
             _set(step.output_ids, self.outputs.data(), self.outputs.size() * 4)
+        for values, tensor in step.constants.items():  # the memory of inputs is used for other things afterwards
+            constant = array("f", values)
+            _set(tensor, constant.data.as_voidptr, len(constant) * 4)
         for kind, tensor in step.masks.items():
             self._fill_mask(n_kv, kind.window, kind.alibi, kind.causal)
             _set(tensor, self.mask.data(), self.mask.size() * 2)

@@ -88,8 +88,9 @@ class Attention:
         if self.qk_norm == "head":
             q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)
         if self.rope is not None:
-            q = ctx.rope(q, step.positions, self.rope, self.rope_factors)
-            k = ctx.rope(k, step.positions, self.rope, self.rope_factors)
+            factors = step.constant(self.rope.factors) if self.rope.factors else self.rope_factors
+            q = ctx.rope(q, step.positions, self.rope, factors)
+            k = ctx.rope(k, step.positions, self.rope, factors)
         step.store(layer, k, v)
         if layer == hp.n_layer - 1 and step.n_outputs == 0:
             return None

@@ -21,7 +21,10 @@ class GPTOSS(Decoder):
     def hparams(cls, gguf: Any) -> HParams:
         keys = Keys(gguf, cls.name)
         n_layer = keys.integer("block_count")
-        return keys.hparams(rope="neox", windows=keys.windows(n_layer, pattern=2))
+        rope = keys.rope("neox", keys.integer("rope.dimension_count", keys.integer("attention.key_length")))
+        if rope.ext_factor:
+            rope = rope.unrounded_yarn()
+        return keys.hparams(rope=rope, windows=keys.windows(n_layer, pattern=2))
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from engine.arch.slots import Binder
@@ -32,6 +32,19 @@ class Rope:
     attn_factor: float = 1.0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    factors: tuple[float, ...] = ()  # that frequencies are divided by, n_dims / 2; none: as above
+
+    def unrounded_yarn(self) -> Rope:
+        """The same YaRN whose ramp begins and ends between two frequencies, where ggml rounds both."""
+        n, ends = self.n_dims, []
+        for beta in (self.beta_fast, self.beta_slow):
+            turns = math.log(self.n_ctx_orig / (beta * 2 * math.pi))
+            ends.append(n * turns / (2 * math.log(self.freq_base)))
+        low, high = max(ends[0], 0.0), min(ends[1], n - 1.0)
+        ramp = [min(max((i - low) / max(high - low, 0.001), 0.0), 1.0) for i in range(n // 2)]
+        factors = tuple(1.0 / (1.0 - share + share * self.freq_scale) for share in ramp)
+        scale = self.attn_factor * (1.0 - 0.1 * math.log(self.freq_scale))
+        return replace(self, factors=factors, ext_factor=0.0, freq_scale=1.0, attn_factor=scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +127,8 @@ class Keys:
             raise ModelError(f"{self.key(name)} has {len(found)} values for {n_layer} layers")
         return found
 
-    def hparams(self, *, rope: str | None, eps: str = "rms", **more: Any) -> HParams:
-        """What nearly all read alike. rope: its mode; eps: rms or layer; `more` replaces or adds."""
+    def hparams(self, *, rope: str | Rope | None, eps: str = "rms", **more: Any) -> HParams:
+        """What nearly all read alike. rope: its mode, or all of it; eps: rms or layer; `more` replaces or adds."""
         n_layer, n_embd = self.integer("block_count"), self.integer("embedding_length")
         n_head = self.per_layer("attention.head_count", n_layer)
         head_dim = self.integer("attention.key_length", n_embd // max(n_head[0], 1))
@@ -139,8 +152,9 @@ class Keys:
             found["n_ff"] = self.per_layer("feed_forward_length", n_layer)
         if "eps" not in found:
             found["eps"] = self.number(f"attention.layer_norm_{'rms_' if eps == 'rms' else ''}epsilon")
-        if rope is not None and "rope" not in found:
-            found["rope"] = self.rope(rope, self.integer("rope.dimension_count", head_dim))
+        if isinstance(rope, str):
+            rope = self.rope(rope, self.integer("rope.dimension_count", head_dim))
+        found["rope"] = rope
         return HParams(**found)
 
     def windows(self, n_layer: int, pattern: int = 1, default: int = 0) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ from typing import Any
 from engine.arch.gpt2 import GPT2
 from engine.arch.spec import HParams, Keys
 
-
 WINDOW = 4096  # of all published models; llama.cpp's converter leaves the key out
 
 

@@ -23,8 +23,9 @@ constexpr float LOWEST = -1e30f;
 struct Lane {
     const float * q;  // [d]
     float * out;      // [dv]
-    int32_t position;
+    int32_t position;  // the last that it sees
     float slope;
+    float highest, total;  // of the softmax, to begin with
 };
 
 // Scratch of one thread, kept between calls.
@@ -220,6 +221,8 @@ void run(Unit & u, Scratch & t) {
     int first = INT32_MAX, last_first = 0, least_seen = INT32_MAX, end = 0;
     for (int m = 0; m < u.n_lanes; m++) {
         const Lane & lane = u.lanes[m];
+        t.highest[m] = lane.highest;
+        t.total[m] = lane.total;
         for (int i = 0; i < u.d; i++) t.q[by_lane ? (size_t)i * lanes + m : (size_t)m * u.dp + i] = lane.q[i] * op.scale;
         const int from = op.window > 0 ? std::max(0, lane.position - op.window + 1) : 0;
         first = std::min(first, from);
@@ -253,6 +256,7 @@ void attention_forward(ggml_tensor * dst, int, int nth, void * userdata) {
     static thread_local Scratch scratch;
     Attention & op = *(Attention *)userdata;
     const ggml_tensor *q = dst->src[0], *k = dst->src[1], *v = dst->src[2];
+    const float * sinks = dst->src[3] ? (const float *)dst->src[3]->data : nullptr;
     Unit u;
     u.op = &op; u.k = k; u.v = v;
     u.d = q->ne[0]; u.dv = dst->ne[0];
@@ -279,8 +283,10 @@ void attention_forward(ggml_tensor * dst, int, int nth, void * userdata) {
                 u.lanes[m] = {
                     (const float *)((const char *)q->data + row * q->nb[2] + head * q->nb[1]),
                     (float *)((char *)dst->data + row * dst->nb[2] + head * dst->nb[1]),
-                    seq.n_past + lane / group,
+                    seq.n_past + (op.causal ? lane / group : seq.n_new - 1),
                     slope_of(op.max_bias, head, n_head),
+                    sinks ? sinks[head] : LOWEST,
+                    sinks ? 1.0f : 0.0f,
                 };
             }
             run(u, scratch);

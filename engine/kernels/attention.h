@@ -1,4 +1,4 @@
-// Causal grouped-query attention over a paged KV cache, as a ggml custom operation for the CPU.
+// Grouped-query attention over a paged KV cache, as a ggml custom operation for the CPU.
 #pragma once
 
 #include <atomic>
@@ -29,12 +29,14 @@ struct Attention {
     float softcap;   // 0: off; s -> cap * tanh(s / cap) (Gemma 2)
     float max_bias;  // 0: off; ALiBi (Press 2021, arXiv 2108.12409)
     int32_t window;  // 0: off; a row at position p sees positions p - window + 1 … p
+    bool causal;     // else every row sees all new positions of its sequence
     std::atomic<int32_t> next;
 };
 
 // dst [dv, heads, rows] F32; src0 q [d, heads, rows] F32; src1 K [d * kv_heads, cells];
 // src2 V [dv * kv_heads, cells], both of any type that ggml can turn into F32, where d (dv) is a
-// multiple of the type's block. The number of KV heads is src1's ne0 / d.
+// multiple of the type's block. The number of KV heads is src1's ne0 / d. src3, if there is one: F32 [heads],
+// a score of each head that takes part in the softmax and has no value (attention sinks, GPT-OSS).
 void attention_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
 
 }  // namespace ggserve

@@ -53,7 +53,7 @@ def window_of(arch: str, window: int) -> Any:
 
 
 def scale_of(arch: str, scalar: float) -> Any:
-    """`attention.scale`, for models whose scores are not scaled by the head's size: no converter writes it."""
+    """`attention.scale`, where it is not that of the head's size: no converter writes it."""
 
     def fix(keys: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
         keys[f"{arch}.attention.scale"] = (scalar**-0.5, 6, None)
@@ -165,5 +165,23 @@ VARIANTS = {
         partial_rotary_factor=0.75,
         sliding_window=None,
         original_max_position_embeddings=256,
+    ),
+    "gpt-oss": make(
+        "sinks, a window in the first of two layers, experts with biases, a clamped SwiGLU, YaRN",
+        "GptOssForCausalLM",
+        head_dim=16,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        sliding_window=32,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 150000.0,
+            "factor": 8.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+            "original_max_position_embeddings": 32,
+        },
+        hf=True,
     ),
 }
