@@ -128,7 +128,7 @@ class Keys:
         return found
 
     def hparams(self, *, rope: str | Rope | None, eps: str = "rms", **more: Any) -> HParams:
-        """What nearly all read alike. rope: its mode, or all of it; eps: rms or layer; `more` replaces or adds."""
+        """What nearly all read alike. rope: its mode or all of it; eps: rms or layer; `more` replaces or adds."""
         n_layer, n_embd = self.integer("block_count"), self.integer("embedding_length")
         n_head = self.per_layer("attention.head_count", n_layer)
         head_dim = self.integer("attention.key_length", n_embd // max(n_head[0], 1))
