@@ -1,4 +1,4 @@
-"""Progress of loading, for whoever watches: a bar on a terminal, else a log line now and then."""
+"""Progress of loading and the like, for whoever watches: a bar on a terminal, else a log line now and then."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ LINE_EVERY_S = 5.0
 class LoadProgress:
     """Call it with (model, fraction, text) while in its `with` block. On stderr: stdout holds answers."""
 
-    def __init__(self, *, bar: bool) -> None:
+    def __init__(self, *, bar: bool, verb: str = "loading") -> None:
+        self._verb = verb
         self._bar = bar and sys.stderr.isatty()
         self._rich: Any = None
         self._tasks: dict[str, Any] = {}
@@ -28,7 +29,7 @@ class LoadProgress:
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
             self._rich = Progress(
-                TextColumn("loading {task.fields[model]}"),
+                TextColumn(f"{self._verb} {{task.fields[model]}}"),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f}% {task.fields[text]}"),
                 TimeElapsedColumn(),
@@ -45,7 +46,7 @@ class LoadProgress:
             self._rich.update(self._tasks[model], completed=fraction, text=text)
         elif time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + LINE_EVERY_S
-            log.info("loading %s: %.0f%%, %s", model, fraction * 100, text)
+            log.info("%s %s: %.0f%%, %s", self._verb, model, fraction * 100, text)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
+from engine.arch.huggingface import STANDARD
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
@@ -16,6 +17,21 @@ from engine.arch.spec import HParams, Keys
 class CommandR(Decoder):
     name = "command-r"
     norms = "layer"
+    huggingface = ("CohereForCausalLM",)
+    tied_by_default = True
+    names = STANDARD | {
+        "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
+        "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
+    }
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        from engine.convert import keys
+
+        found = keys.common(config) | {"logit_scale": float(config["logit_scale"])}
+        # config.json tells of a part of the context that the model was trained for.
+        found["context_length"] = int(config.get("model_max_length") or found["context_length"])
+        return found | {"rope.scaling.type": "none"}
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

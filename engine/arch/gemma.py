@@ -6,16 +6,26 @@ The one that Gemma adds to its norms' weights is in the file's weights already.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
+from engine.arch.huggingface import STANDARD
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
 
 class Gemma(Decoder):
     name = "gemma"
+    huggingface = ("GemmaForCausalLM",)
+    names = STANDARD
+    tied_by_default = True
+
+    @classmethod
+    def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+        # Their norms add one to the weight.
+        return ((name, x + 1 if name.endswith("norm.weight") else x),)
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

@@ -12,12 +12,28 @@ from engine.arch.blocks import Attention
 from engine.arch.gemma2 import Gemma2
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys, Rope
+from engine.errors import UnsupportedModelError
 
 LAYERS_OF_27B = 62  # see gemma2.py
 
 
 class Gemma3(Gemma2):
     name = "gemma3"
+    huggingface = ("Gemma3ForCausalLM",)
+    names = Gemma2.names | {
+        "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
+        "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
+    }
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        kinds = config.get("layer_types")
+        if kinds and any((kind == "full_attention") != ((i + 1) % 6 == 0) for i, kind in enumerate(kinds)):
+            raise UnsupportedModelError("config.json: layer_types are not five windows to one without")
+        found = super().convert_keys(config)
+        local = (config.get("rope_parameters") or {}).get("sliding_attention", {})
+        base = local.get("rope_theta") or config.get("rope_local_base_freq", 10000.0)
+        return found | {"rope.freq_base_swa": float(base)}
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

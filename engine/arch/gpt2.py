@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
+from engine.arch.huggingface import below
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
@@ -13,6 +15,30 @@ from engine.arch.spec import HParams, Keys
 class GPT2(Decoder):
     name = "gpt2"
     norms = "layer"
+    huggingface: ClassVar[tuple[str, ...]] = ("GPT2LMHeadModel",)
+    tied_by_default = True
+    names: ClassVar[dict[str, str]] = {
+        "transformer.wte": "token_embd",
+        "transformer.wpe": "position_embd",
+        "transformer.ln_f": "output_norm",
+        "lm_head": "output",
+    } | below(
+        "transformer.h",
+        {
+            "ln_1": "attn_norm",
+            "attn.c_attn": "attn_qkv",
+            "attn.c_proj": "attn_output",
+            "ln_2": "ffn_norm",
+            "mlp.c_fc": "ffn_up",
+            "mlp.c_proj": "ffn_down",
+        },
+    )
+    names |= {name.removeprefix("transformer."): target for name, target in names.items()}
+
+    @classmethod
+    def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+        # Conv1D keeps its matrices the other way round.
+        return ((name, x.T if x.ndim == 2 and name.startswith("blk.") else x),)
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

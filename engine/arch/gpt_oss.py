@@ -5,17 +5,45 @@ The router's softmax is over the chosen experts only (arXiv 2508.10925).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from engine.arch.blocks import Attention
 from engine.arch.decoder import Decoder, Layer
 from engine.arch.experts import MixtureOfExperts
+from engine.arch.huggingface import STANDARD
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
 
 class GPTOSS(Decoder):
     name = "gpt-oss"
+    huggingface = ("GptOssForCausalLM",)
+    names = STANDARD | {
+        "model.layers.{i}.self_attn.sinks": "blk.{i}.attn_sinks",
+        "model.layers.{i}.post_attention_layernorm": "blk.{i}.post_attention_norm",
+        "model.layers.{i}.mlp.router": "blk.{i}.ffn_gate_inp",
+        "model.layers.{i}.mlp.experts.gate_up_proj": "blk.{i}.ffn_gate_up_exps.weight",
+        "model.layers.{i}.mlp.experts.gate_up_proj_bias": "blk.{i}.ffn_gate_up_exps.bias",
+        "model.layers.{i}.mlp.experts.down_proj": "blk.{i}.ffn_down_exps.weight",
+        "model.layers.{i}.mlp.experts.down_proj_bias": "blk.{i}.ffn_down_exps.bias",
+    }
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        from engine.convert import keys
+
+        found = keys.common(config) | {"attention.sliding_window": int(config["sliding_window"])}
+        return found | {"expert_feed_forward_length": int(config["intermediate_size"])}
+
+    @classmethod
+    def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+        if "_exps.weight" in name:
+            x = x.swapaxes(1, 2)  # [expert, in, out]
+        if "gate_up" not in name:
+            return ((name, x),)
+        # The rows of gate and up alternate.
+        return ((name.replace("gate_up", "gate"), x[:, ::2]), (name.replace("gate_up", "up"), x[:, 1::2]))
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

@@ -5,10 +5,11 @@ No public converter writes it to GGUF: docs/architectures.md defines the layout.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
+from engine.arch.huggingface import below
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
@@ -16,6 +17,30 @@ from engine.arch.spec import HParams, Keys
 class GPTJ(Decoder):
     name = "gptj"
     norms = "layer"
+    huggingface: ClassVar[tuple[str, ...]] = ("GPTJForCausalLM",)
+    names: ClassVar[dict[str, str]] = {
+        "transformer.wte": "token_embd",
+        "transformer.ln_f": "output_norm",
+        "lm_head": "output",
+    } | below(
+        "transformer.h",
+        {
+            "ln_1": "attn_norm",
+            "attn.q_proj": "attn_q",
+            "attn.k_proj": "attn_k",
+            "attn.v_proj": "attn_v",
+            "attn.out_proj": "attn_output",
+            "mlp.fc_in": "ffn_up",
+            "mlp.fc_out": "ffn_down",
+        },
+    )
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        from engine.convert import keys
+
+        head_dim = config["n_embd"] // config["n_head"]
+        return keys.common(config) | {"rope.dimension_count": int(config.get("rotary_dim") or head_dim)}
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

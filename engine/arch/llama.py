@@ -6,17 +6,49 @@ experts, a sliding window.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
 from engine.arch.experts import MixtureOfExperts
+from engine.arch.huggingface import STANDARD, experts, interleave
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
 
 class Llama(Decoder):
     name = "llama"
+    huggingface: ClassVar[tuple[str, ...]] = ("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM")
+    names: ClassVar[dict[str, str]] = STANDARD | experts("block_sparse_moe", "w1", "w3", "w2", "gate")
+
+    @classmethod
+    def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+        part = name.split(".")[-2]
+        if part == "attn_q":
+            x = interleave(x, config["num_attention_heads"])
+        elif part == "attn_k":
+            x = interleave(x, config.get("num_key_value_heads") or config["num_attention_heads"])
+        return ((name, x),)
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        from engine.convert import keys
+
+        found = keys.common(config)
+        if config.get("sliding_window"):
+            found["attention.sliding_window"] = int(config["sliding_window"])
+        return found
+
+    @classmethod
+    def extra_tensors(cls, config: dict[str, Any]) -> dict[str, Any]:
+        import numpy as np
+
+        from engine.convert import keys
+
+        if keys.rope_parameters(config).get("rope_type") != "llama3":
+            return {}
+        return {"rope_freqs.weight": np.array(keys.llama3_factors(config), np.float32)}
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

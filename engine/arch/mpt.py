@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
+from engine.arch.huggingface import below
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
@@ -13,6 +14,40 @@ from engine.arch.spec import HParams, Keys
 class MPT(Decoder):
     name = "mpt"
     norms = "layer"
+    huggingface = ("MPTForCausalLM", "MptForCausalLM")
+    tied_by_default = True
+    names = {
+        "transformer.wte": "token_embd",
+        "transformer.wpe": "position_embd",
+        "transformer.norm_f": "output_norm",
+        "lm_head": "output",
+    } | below(
+        "transformer.blocks",
+        {
+            "norm_1": "attn_norm",
+            "attn.Wqkv": "attn_qkv",
+            "attn.q_ln": "attn_q_norm",
+            "attn.k_ln": "attn_k_norm",
+            "attn.out_proj": "attn_output",
+            "norm_2": "ffn_norm",
+            "ffn.up_proj": "ffn_up",
+            "ffn.down_proj": "ffn_down",
+        },
+    )
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        from engine.convert import keys
+
+        attention = config.get("attn_config") or {}
+        found = keys.common(config) | {"attention.layer_norm_epsilon": 1e-5}
+        if kv := attention.get("kv_n_heads"):
+            found["attention.head_count_kv"] = int(kv)
+        if clip := attention.get("clip_qkv"):
+            found["attention.clamp_kqv"] = float(clip)
+        alibi = attention.get("alibi", True)
+        found["attention.max_alibi_bias"] = float(attention.get("alibi_bias_max", 8)) if alibi else 0.0
+        return found
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

@@ -6,12 +6,20 @@ from typing import Any
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
+from engine.arch.huggingface import STANDARD
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
 
 class OLMo2(Decoder):
     name = "olmo2"
+    huggingface = ("Olmo2ForCausalLM",)
+    names = STANDARD | {
+        "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
+        "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
+        "model.layers.{i}.post_attention_layernorm": "blk.{i}.post_attention_norm",
+        "model.layers.{i}.post_feedforward_layernorm": "blk.{i}.post_ffw_norm",
+    }
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

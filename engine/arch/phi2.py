@@ -5,11 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from engine.arch.gptj import GPTJ
+from engine.arch.huggingface import STANDARD
 from engine.arch.spec import HParams, Keys
 
 
 class Phi2(GPTJ):
     name = "phi2"
+    huggingface = ("PhiForCausalLM",)
+    names = STANDARD | {
+        "model.final_layernorm": "output_norm",
+        "model.layers.{i}.self_attn.dense": "blk.{i}.attn_output",
+        "model.layers.{i}.mlp.fc1": "blk.{i}.ffn_up",
+        "model.layers.{i}.mlp.fc2": "blk.{i}.ffn_down",
+    }
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        from engine.convert import keys
+
+        if config.get("qk_layernorm"):
+            keys.refuse("qk_layernorm", True)
+        return keys.common({"partial_rotary_factor": 0.5} | config)
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

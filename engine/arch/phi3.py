@@ -6,12 +6,29 @@ from typing import Any
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
+from engine.arch.huggingface import STANDARD
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
 
 class Phi3(Decoder):
     name = "phi3"
+    huggingface = ("Phi3ForCausalLM",)
+    names = STANDARD | {
+        "model.layers.{i}.self_attn.qkv_proj": "blk.{i}.attn_qkv",
+        "model.layers.{i}.mlp.gate_up_proj": "blk.{i}.ffn_up",
+    }
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        from engine.convert import keys
+
+        found = keys.common(config)
+        trained = config.get("original_max_position_embeddings") or found["context_length"]
+        found["rope.scaling.original_context_length"] = int(trained)
+        if config.get("sliding_window"):
+            found["attention.sliding_window"] = int(config["sliding_window"])
+        return found
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Block, Decoder, Layer
+from engine.arch.huggingface import STANDARD
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
 
 class Qwen3(Decoder):
     name = "qwen3"
+    huggingface: ClassVar[tuple[str, ...]] = ("Qwen3ForCausalLM",)
+    names: ClassVar[dict[str, str]] = STANDARD | {
+        "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
+        "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
+    }
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

@@ -128,7 +128,7 @@ class Keys:
         return found
 
     def hparams(self, *, rope: str | Rope | None, eps: str = "rms", **more: Any) -> HParams:
-        """What nearly all read alike. rope: its mode or all of it; eps: rms or layer; `more` replaces or adds."""
+        """What nearly all read alike. rope: its mode, or all of it; eps: rms or layer; `more` goes on top."""
         n_layer, n_embd = self.integer("block_count"), self.integer("embedding_length")
         n_head = self.per_layer("attention.head_count", n_layer)
         head_dim = self.integer("attention.key_length", n_embd // max(n_head[0], 1))
@@ -214,6 +214,29 @@ class Architecture(ABC):
     """Base of all architectures: `hparams` reads the file, `bind` names the tensors, `build` the graph."""
 
     name: ClassVar[str]
+
+    # How models of transformers become files (`engine.convert`): their classes, and their modules' names with
+    # {i} for the layer and {e} for the expert or head, of which there is one tensor each, to be stacked.
+    huggingface: ClassVar[tuple[str, ...]] = ()
+    names: ClassVar[dict[str, str]] = {}
+    tied_by_default: ClassVar[bool] = False  # where config.json does not say
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """The file's keys, without the architecture's name. What we cannot honour is refused."""
+        from engine.convert import keys
+
+        return keys.common(config)
+
+    @classmethod
+    def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+        """What one tensor becomes: names and arrays (numpy's shapes); rehearsed with empty ones."""
+        return ((name, x),)
+
+    @classmethod
+    def extra_tensors(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Float32 vectors that the checkpoint only implies."""
+        return {}
 
     def __init__(self, hp: HParams) -> None:
         self.hp = hp

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from engine.arch.gpt2 import GPT2
+from engine.arch.huggingface import STANDARD
 from engine.arch.spec import HParams, Keys
 
 WINDOW = 4096  # of all published models; llama.cpp's converter leaves the key out
@@ -12,6 +14,22 @@ WINDOW = 4096  # of all published models; llama.cpp's converter leaves the key o
 
 class StarCoder2(GPT2):
     name = "starcoder2"
+    huggingface = ("Starcoder2ForCausalLM",)
+    names = STANDARD | {
+        "model.layers.{i}.mlp.c_fc": "blk.{i}.ffn_up",
+        "model.layers.{i}.mlp.c_proj": "blk.{i}.ffn_down",
+    }
+    tied_by_default = True
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        from engine.convert import keys
+
+        return keys.common(config) | {"attention.sliding_window": int(config.get("sliding_window") or 0)}
+
+    @classmethod
+    def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+        return ((name, x),)
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

@@ -20,7 +20,7 @@ def gpt2(what: str, *, hf: bool = False, **config: Any) -> Variant:
 
 
 def mpt(what: str, *, hf: bool = False, attention: dict[str, Any] | None = None, **config: Any) -> Variant:
-    base = {"d_model": 48, "n_heads": 4, "n_layers": 2, "expansion_ratio": 2, "max_seq_len": 256}
+    base = {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256}
     attention = {"alibi": True, "attn_type": "multihead_attention"} | (attention or {})
     base |= {"attn_config": attention, "learned_pos_emb": False, "resid_pdrop": 0.0}
     published = {"architectures": ["MPTForCausalLM"]}
@@ -58,7 +58,7 @@ VARIANTS = {
     "gpt2": gpt2("learned positions, biases, tied head", hf=True),
     "gpt2-untied": gpt2("own head, eps 1e-3", tie_word_embeddings=False, layer_norm_epsilon=1e-3),
     "mpt": mpt("ALiBi, heads a power of two, no biases", hf=True),
-    "mpt-heads-6": mpt("ALiBi slopes of six heads", n_heads=6),
+    "mpt-heads-6": mpt("ALiBi slopes of six heads", n_heads=6, d_model=36),
     "mpt-clip": mpt("Q, K, V clamped", attention={"clip_qkv": 1.0}),
     "falcon-7b": falcon("one KV head, one norm, an odd number of heads", multi_query=True, hf=True),
     "falcon-40b": falcon(

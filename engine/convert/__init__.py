@@ -1,0 +1,233 @@
+"""From a Hugging Face folder to a GGUF file, one tensor at a time.
+
+What concerns an architecture (names, keys, orders of rows) stands in its file of `engine.arch`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import gguf
+import numpy as np
+
+from engine import arch as architectures
+from engine.arch.spec import Architecture
+from engine.convert import vocabulary
+from engine.convert.folder import Folder, Source
+from engine.errors import ConfigError, ModelError, UnsupportedModelError
+
+TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+Progress = Callable[[float, str], None]
+
+_FILE_TYPES = {
+    "f32": gguf.LlamaFileType.ALL_F32,
+    "f16": gguf.LlamaFileType.MOSTLY_F16,
+    "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+    **{t: gguf.LlamaFileType[f"MOSTLY_{t.upper()}"] for t in TYPES[3:]},
+}
+# Small, or read as plain numbers by the graphs.
+_ALWAYS_F32 = re.compile(r"_norm\.weight$|ffn_gate_inp|position_embd|token_types|rope_(freqs|factors)|sinks")
+# What old checkpoints carry along, computed anyway.
+_IGNORED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|\.attention\.(masked_)?bias$")
+
+
+class Made(NamedTuple):
+    """One tensor of the output, from one source, or from the experts (or heads) of a layer stacked."""
+
+    name: str
+    shape: tuple[int, ...]  # numpy's order
+    type: gguf.GGMLQuantizationType
+    group: int  # which sources it is made of
+
+
+def convert(
+    folder: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    type: str = "f16",
+    *,
+    pre: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Write `target`; returns remarks about it (matrices that could not get the type asked for).
+
+    Matrices become `type` (one of TYPES), vectors stay f32. pre: name of the pre-tokenizer, where it is not
+    recognised. Raises ConfigError for bad arguments, ModelError for a damaged or incomplete folder,
+    UnsupportedModelError for a model class, tokenizer or setting that we do not know; the file appears whole
+    or not at all.
+    """
+    if type not in TYPES:
+        raise ConfigError(f"type is {type!r}; it must be one of {', '.join(TYPES)}")
+    target = Path(target)
+    if target.exists() and not force:
+        raise ConfigError(f"{target} is there already; --force replaces it")
+    source = Folder(Path(folder))
+    cls = by_class(source.model_class)
+    groups = _groups(cls, source)
+    made, remarks = _plan(cls, source, groups, type)
+    part = target.with_name(target.name + ".part")
+    writer = gguf.GGUFWriter(str(part), cls.name)
+    try:
+        _write_keys(writer, cls, source, type, pre)
+        for m in made:
+            writer.add_tensor_info(m.name, m.shape, np.dtype(np.float32), _nbytes(m), m.type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        _write_tensors(writer, cls, source, groups, made, progress or (lambda fraction, text: None))
+        writer.close()
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return remarks
+
+
+def by_class(name: str) -> type[Architecture]:
+    """The architecture that a class of transformers becomes."""
+    known = {
+        hf: architectures.get(arch)
+        for arch in architectures.names()
+        for hf in architectures.get(arch).huggingface
+    }
+    if name not in known:
+        raise UnsupportedModelError(
+            f"config.json says {name}, which is not supported (supported: {', '.join(sorted(known))}); "
+            "CONTRIBUTING.md has the checklist for adding an architecture"
+        )
+    return known[name]
+
+
+def _groups(cls: type[Architecture], source: Folder) -> list[tuple[str, list[Source]]]:
+    """(name in the output, sources in order): several where experts or heads are stacked."""
+    found: dict[str, list[tuple[int, Source]]] = {}
+    unknown = []
+    tied = bool(source.config.get("tie_word_embeddings", cls.tied_by_default))
+    for name, tensor in source.tensors.items():
+        stem, _, end = name.rpartition(".")
+        if end not in ("weight", "bias"):
+            stem, end = name, "weight"
+        numbers = [int(n) for n in re.findall(r"(?<=\.)\d+(?=\.|$)", stem)]
+        pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "{i}", stem, count=1)
+        pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "{e}", pattern, count=1)
+        known = cls.names.get(pattern)
+        if known is None:
+            if not _IGNORED.search(name):
+                unknown.append(name)
+        elif not (tied and known == "output"):
+            layer = f"{numbers[0]}" if "{i}" in pattern else ""
+            place = numbers[1] if "{e}" in pattern else -1
+            end = "" if known.endswith((".weight", ".bias")) else f".{end}"
+            found.setdefault(known.replace("{i}", layer) + end, []).append((place, tensor))
+    if unknown:
+        raise UnsupportedModelError(
+            f"{source.path}: {len(unknown)} tensors are not part of {source.model_class} as we know it "
+            f"({', '.join(unknown[:3])}…)"
+        )
+    for name, items in found.items():
+        places = sorted(place for place, _ in items)
+        if places not in ([-1], list(range(len(items)))):
+            raise ModelError(f"{source.path}: parts of {name} are missing (there are {places})")
+    order = sorted(found, key=lambda name: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", name)])
+    return [(name, [t for _, t in sorted(found[name], key=lambda item: item[0])]) for name in order]
+
+
+def _results(
+    cls: type[Architecture], source: Folder, name: str, arrays: list[np.ndarray], stacked: bool
+) -> Iterator[tuple[str, np.ndarray]]:
+    x = arrays[0] if not stacked else np.stack(arrays)
+    yield from cls.convert_tensor(name, x, source.config)
+
+
+def _plan(
+    cls: type[Architecture], source: Folder, groups: list[tuple[str, list[Source]]], type: str
+) -> tuple[list[Made], list[str]]:
+    """Names, shapes and types of the output, found by a rehearsal with arrays of no content."""
+    made, remarks = [], []
+    wanted = gguf.GGMLQuantizationType[type.upper()]
+    for group, (name, sources) in enumerate(groups):
+        empty = [np.broadcast_to(np.uint8(0), s.shape) for s in sources]
+        if len({s.shape for s in sources}) > 1:
+            raise ModelError(f"{source.path}: the parts of {name} have different shapes")
+        try:
+            results = list(_results(cls, source, name, empty, len(sources) > 1))
+        except (ValueError, IndexError) as error:
+            raise ModelError(f"{source.path}: {name} of shape {list(sources[0].shape)}: {error}") from error
+        for out, x in results:
+            kind = wanted
+            if x.ndim <= 1 or _ALWAYS_F32.search(out) or out.endswith(".bias"):
+                kind = gguf.GGMLQuantizationType.F32
+            elif x.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0]:
+                kind = gguf.GGMLQuantizationType.F16
+                remarks.append(f"{out} is f16: its rows of {x.shape[-1]} are no whole blocks of {type}")
+            made.append(Made(out, x.shape, kind, group))
+    extra = cls.extra_tensors(source.config)
+    made += [Made(name, x.shape, gguf.GGMLQuantizationType.F32, -1) for name, x in extra.items()]
+    names = [m.name for m in made]
+    if len(set(names)) < len(names):
+        raise ModelError(f"{source.path}: two tensors become {next(n for n in names if names.count(n) > 1)}")
+    return made, remarks
+
+
+def _write_tensors(
+    writer: gguf.GGUFWriter,
+    cls: type[Architecture],
+    source: Folder,
+    groups: list[tuple[str, list[Source]]],
+    made: list[Made],
+    progress: Progress,
+) -> None:
+    total, done = sum(map(_nbytes, made)) or 1, 0
+    types = {m.name: m for m in made}
+    for name, sources in groups:
+        arrays = [s.read() for s in sources]
+        for out, x in _results(cls, source, name, arrays, len(sources) > 1):
+            m = types[out]
+            if not np.isfinite(x).all():
+                raise ModelError(f"{source.path}: {name} has values that are not finite")
+            writer.write_tensor_data(_encoded(np.ascontiguousarray(x), m.type))
+            done += _nbytes(m)
+            progress(done / total, out)
+    for name, x in cls.extra_tensors(source.config).items():
+        writer.write_tensor_data(x.astype(np.float32))
+        progress(1.0, name)
+
+
+def _encoded(x: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
+    if kind == gguf.GGMLQuantizationType.F32:
+        return x.astype(np.float32, copy=False)
+    if kind == gguf.GGMLQuantizationType.F16:
+        half = x.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise ModelError("a weight is too large for f16; convert to bf16 or f32")
+        return half
+    return gguf.quants.quantize(x, kind)
+
+
+def _nbytes(m: Made) -> int:
+    block, size = gguf.GGML_QUANT_SIZES[m.type]
+    return int(np.prod(m.shape)) // block * size
+
+
+def _write_keys(
+    writer: gguf.GGUFWriter, cls: type[Architecture], source: Folder, type: str, pre: str | None
+) -> None:
+    writer.add_name(source.name)
+    writer.add_file_type(_FILE_TYPES[type])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    for key, value in cls.convert_keys(source.config).items():
+        name = f"{cls.name}.{key}"
+        if isinstance(value, bool):
+            writer.add_bool(name, value)
+        elif isinstance(value, int):
+            writer.add_uint32(name, value)
+        elif isinstance(value, float):
+            writer.add_float32(name, value)
+        elif isinstance(value, str):
+            writer.add_string(name, value)
+        else:
+            writer.add_array(name, value)
+    vocabulary.write(writer, source, pre)

@@ -1,0 +1,103 @@
+"""A Hugging Face model folder: configuration, and tensors in safetensors files, read one by one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf.utility import LocalTensor, SafetensorsLocal
+
+from engine.errors import ModelError, UnsupportedModelError
+
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One tensor of the folder; shape in numpy's order."""
+
+    name: str
+    tensor: LocalTensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    def read(self) -> np.ndarray:
+        """Its numbers, float32."""
+        raw = self.tensor.mmap_bytes().view(_DTYPES[self.tensor.dtype]).reshape(self.shape)
+        if self.tensor.dtype == "BF16":
+            return (raw.astype(np.uint32) << 16).view(np.float32)
+        return raw.astype(np.float32)
+
+
+class Folder:
+    """`config`: config.json, of composed models the text part. `tensors` by name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = self.json("config.json")
+        classes = self.config.get("architectures")
+        if not (isinstance(classes, list) and classes and isinstance(classes[0], str)):
+            raise ModelError(f"{path / 'config.json'} has no `architectures`")
+        self.model_class: str = classes[0]
+        text = self.config.get("text_config")
+        if isinstance(text, dict):
+            self.config = {k: v for k, v in self.config.items() if k != "text_config"} | text
+        self.name = path.resolve().name
+        self.tensors = {name: self._source(name, t) for name, t in self._tensors().items()}
+
+    def json(self, name: str, *, optional: bool = False) -> dict[str, Any]:
+        """One of its JSON files; {} if it is `optional` and absent."""
+        path = self.path / name
+        if optional and not path.exists():
+            return {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ModelError(f"{path} is missing; is {self.path} a Hugging Face model folder?") from error
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} cannot be read: {error}") from error
+        if not isinstance(found, dict):
+            raise ModelError(f"{path} holds no JSON object")
+        return found
+
+    def _tensors(self) -> dict[str, LocalTensor]:
+        index = self.json("model.safetensors.index.json", optional=True)
+        if index:
+            files = sorted(set(index.get("weight_map", {}).values()))
+        else:
+            files = sorted(p.name for p in self.path.glob("*.safetensors"))
+        if not files:
+            if list(self.path.glob("*.bin")) or list(self.path.glob("*.pth")):
+                raise ModelError(
+                    f"{self.path} has only pickled PyTorch weights; load the model with transformers and "
+                    "save_pretrained() it, which writes safetensors"
+                )
+            raise ModelError(f"{self.path} has no *.safetensors files")
+        found: dict[str, LocalTensor] = {}
+        for name in files:
+            path = self.path / name
+            try:
+                tensors = SafetensorsLocal(path).tensors
+            except FileNotFoundError as error:
+                raise ModelError(f"{path} is missing; model.safetensors.index.json names it") from error
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise ModelError(f"{path} is damaged: {error}") from error
+            found.update(tensors)
+        if missing := set(index.get("weight_map", {})) - set(found):
+            raise ModelError(f"{self.path}: tensor {min(missing)} is missing in its file")
+        return found
+
+    def _source(self, name: str, t: LocalTensor) -> Source:
+        where = f"{t.data_range.filename}: tensor {name}"
+        if t.dtype not in _DTYPES:
+            raise UnsupportedModelError(f"{where} has type {t.dtype} (supported: {', '.join(_DTYPES)})")
+        size = int(np.prod(t.shape)) * np.dtype(_DTYPES[t.dtype]).itemsize
+        end = t.data_range.offset + t.data_range.size
+        if t.data_range.size != size or size <= 0 or end > Path(t.data_range.filename).stat().st_size:
+            raise ModelError(f"{where} does not fit the file, which is damaged or was not downloaded whole")
+        return Source(name, t)

@@ -1,0 +1,122 @@
+"""Hyperparameters that nearly all models have, from config.json to the keys of GGUF."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from engine.errors import ModelError, UnsupportedModelError
+
+Config = dict[str, Any]
+
+
+def first(c: Config, *names: str, default: Any = None) -> Any:
+    """The first of these that the configuration has."""
+    for name in names:
+        if c.get(name) is not None:
+            return c[name]
+    if default is None:
+        raise ModelError(f"config.json has no `{names[0]}`")
+    return default
+
+
+def refuse(name: str, value: Any) -> None:
+    """Stop at a setting that no file of ours could express."""
+    raise UnsupportedModelError(f"config.json: {name} is {value!r}, which is not supported")
+
+
+def common(c: Config) -> dict[str, Any]:
+    """Sizes, heads, epsilon, rotary embedding, experts, window: whatever is there."""
+    n_embd = int(first(c, "hidden_size", "n_embd", "d_model"))
+    n_head = int(first(c, "num_attention_heads", "n_head", "n_heads"))
+    found: dict[str, Any] = {
+        "context_length": int(
+            first(c, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+        ),
+        "embedding_length": n_embd,
+        "block_count": int(first(c, "num_hidden_layers", "n_layer", "n_layers")),
+        "feed_forward_length": int(
+            first(c, "intermediate_size", "n_inner", "ffn_hidden_size", default=4 * n_embd)
+        ),
+        "attention.head_count": n_head,
+    }
+    if kv := c.get("num_key_value_heads"):
+        found["attention.head_count_kv"] = int(kv)
+    if head_dim := c.get("head_dim"):
+        found["attention.key_length"] = found["attention.value_length"] = int(head_dim)
+    for key, names in {
+        "attention.layer_norm_rms_epsilon": ("rms_norm_eps",),
+        "attention.layer_norm_epsilon": ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"),
+    }.items():
+        for name in names:
+            if c.get(name) is not None:
+                found[key] = float(c[name])
+    for key, names in {
+        "expert_count": ("num_local_experts", "num_experts"),
+        "expert_used_count": ("num_experts_per_tok",),
+        "expert_feed_forward_length": ("moe_intermediate_size",),
+        "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
+    }.items():
+        for name in names:
+            if c.get(name):
+                found[key] = int(c[name])
+    return found | rope(c, int(c.get("head_dim") or n_embd // n_head))
+
+
+def rope_parameters(c: Config) -> dict[str, Any]:
+    """`rope_parameters` of today, or `rope_theta` and `rope_scaling` of before; {} without rotation."""
+    p = dict(c.get("rope_parameters") or c.get("rope_scaling") or {})
+    if "full_attention" in p:
+        p = dict(p["full_attention"])
+    p.setdefault("rope_type", p.pop("type", "default"))
+    for name in ("rope_theta", "partial_rotary_factor"):
+        if p.get(name) is None and c.get(name) is not None:
+            p[name] = c[name]
+    return p if "rope_theta" in p else {}
+
+
+def rope(c: Config, head_dim: int) -> dict[str, Any]:
+    """The keys of the rotary embedding: base, rotated dimensions, linear scaling or YaRN."""
+    p = rope_parameters(c)
+    if not p:
+        return {}
+    found: dict[str, Any] = {"rope.freq_base": float(p["rope_theta"])}
+    share = float(p.get("partial_rotary_factor") or 1.0)
+    found["rope.dimension_count"] = int(head_dim * share)
+    kind = p["rope_type"]
+    if kind == "linear":
+        found |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(p["factor"])}
+    elif kind == "yarn":
+        found |= {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": float(p["factor"]),
+            "rope.scaling.original_context_length": int(
+                p.get("original_max_position_embeddings") or first(c, "max_position_embeddings")
+            ),
+        }
+        for key, name in {
+            "yarn_attn_factor": "attention_factor",
+            "yarn_beta_fast": "beta_fast",
+            "yarn_beta_slow": "beta_slow",
+        }.items():
+            if p.get(name) is not None:
+                found[f"rope.scaling.{key}"] = float(p[name])
+    elif kind not in ("default", "llama3"):
+        raise UnsupportedModelError(
+            f"config.json: rope_type {kind!r} is not supported (default, linear, llama3, yarn)"
+        )
+    return found
+
+
+def llama3_factors(c: Config) -> list[float]:
+    """What Llama 3.1 divides frequencies by: 1 for short waves, `factor` for long ones, a ramp between."""
+    p = rope_parameters(c)
+    head_dim = int(c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"])
+    found = []
+    for i in range(0, head_dim, 2):
+        wavelength = 2 * math.pi * p["rope_theta"] ** (i / head_dim)
+        turns = p["original_max_position_embeddings"] / wavelength
+        low, high = p["low_freq_factor"], p["high_freq_factor"]
+        share = min(max((turns - low) / (high - low), 0.0), 1.0)
+        found.append(1 / (share + (1 - share) / p["factor"]))
+    return found

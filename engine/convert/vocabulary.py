@@ -1,0 +1,153 @@
+# ruff: noqa: RUF001  (the probe has many alphabets)
+"""Tokenizers of Hugging Face folders as keys of GGUF.
+
+tokenizer.json with byte-level BPE becomes `gpt2`; BPE over characters with byte fallback (LLaMA, Gemma,
+Phi 3) becomes `llama`, whose scores are the ranks of its merges.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gguf
+from tokenizers import Regex, pre_tokenizers
+from tokenizers import Tokenizer as Pipeline
+
+from engine.convert.folder import Folder
+from engine.errors import ConfigError, ModelError, UnsupportedModelError
+from engine.tokenizer.bpe import splitter
+from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
+
+# Names to choose first among those that cut alike.
+_PREFERRED = ("gpt-2", "qwen2", "llama-bpe", "gpt-4o", "starcoder", "falcon", "bloom", "default")
+# Where pre-tokenizers differ: case, digits, contractions, white space, signs, scripts.
+_PROBE = (
+    "Hello world! I'm he'Ll WE'VE 1 12 123 1234 12345 a1b2 x_y  two   three\n\n\nlines \t tabs\r\n end  \n "
+    "!!! ... ?! #tag @me (a) [b] {c} ÀÉÎ çà naïve Straße МОСКВА привет 你好世界 こんにちは 안녕 कखग ٣٤ Ⅷ ½ "
+    "camelCase HTMLParser fooBar 'quoted' \"x\" $5.00 50% a/b\\c ``` --- === 🚀🌟 e\u0301 \u00a0x \u3000y。、"
+)
+_SPECIAL = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+
+
+def write(writer: gguf.GGUFWriter, source: Folder, pre: str | None) -> None:
+    """All `tokenizer.*` keys. UnsupportedModelError for a kind or a way of cutting that is not known."""
+    if not (source.path / "tokenizer.json").exists():
+        raise UnsupportedModelError(
+            f"{source.path} has no tokenizer.json; with transformers, AutoTokenizer.from_pretrained(folder)"
+            ".save_pretrained(folder) writes it"
+        )
+    description = source.json("tokenizer.json")
+    settings = source.json("tokenizer_config.json", optional=True)
+    try:
+        pipeline = Pipeline.from_file(str(source.path / "tokenizer.json"))
+    except Exception as error:  # the library raises nothing more precise
+        raise ModelError(f"{source.path / 'tokenizer.json'} is damaged: {error}") from error
+    model = description["model"]
+    if model.get("type", "BPE") != "BPE":
+        raise UnsupportedModelError(f"tokenizer.json has the model {model.get('type')}; supported is BPE")
+    bytes_in_pieces = not model.get("byte_fallback", False)
+    pieces, types = _pieces(source, model, description, bytes_in_pieces)
+    writer.add_tokenizer_model("gpt2" if bytes_in_pieces else "llama")
+    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+    if bytes_in_pieces:
+        name = pre or recognise(pipeline)
+        if name not in PRE_TOKENIZERS:
+            raise ConfigError(f"no pre-tokenizer {name!r}; known are {', '.join(sorted(PRE_TOKENIZERS))}")
+        writer.add_tokenizer_pre(name)
+    else:
+        writer.add_tokenizer_pre("default")
+    writer.add_token_list(pieces)
+    if bytes_in_pieces:
+        writer.add_token_merges(merges)
+    else:
+        ranks: dict[str, float] = {}
+        for rank, merge in enumerate(merges):
+            ranks.setdefault(merge.replace(" ", ""), -float(rank))
+        writer.add_token_scores([ranks.get(piece, -float(len(merges))) for piece in pieces])
+        writer.add_add_space_prefix(_adds_space(description))
+    writer.add_token_types(types)
+    _special(writer, source, settings, {piece: i for i, piece in enumerate(pieces)})
+    template = settings.get("chat_template")
+    path = source.path / "chat_template.jinja"
+    if path.exists():
+        template = path.read_text(encoding="utf-8")
+    if isinstance(template, str):
+        writer.add_chat_template(template)
+
+
+def _pieces(
+    source: Folder, model: dict[str, Any], description: dict[str, Any], bytes_in_pieces: bool
+) -> tuple[list[str], list[int]]:
+    """Texts and types of all ids, padded to the rows of the embedding."""
+    kind = gguf.TokenType
+    texts = {i: piece for piece, i in model["vocab"].items()}
+    types = {}
+    for i, piece in texts.items():
+        is_byte = not bytes_in_pieces and len(piece) == 6 and piece.startswith("<0x")
+        types[i] = kind.BYTE if is_byte else kind.NORMAL
+    if model.get("unk_token") in model["vocab"]:
+        types[model["vocab"][model["unk_token"]]] = kind.UNKNOWN
+    for token in description.get("added_tokens", []):
+        texts[token["id"]] = token["content"]
+        unknown = types.get(token["id"]) == kind.UNKNOWN
+        types[token["id"]] = (
+            kind.UNKNOWN if unknown else kind.CONTROL if token["special"] else kind.USER_DEFINED
+        )
+    n = int(source.config.get("vocab_size") or max(texts) + 1)
+    if max(texts) >= n:
+        raise ModelError(f"{source.path}: the tokenizer has ids up to {max(texts)}, the model {n} rows")
+    pieces = [texts.get(i, f"[PAD{i}]") for i in range(n)]
+    return pieces, [int(types.get(i, kind.UNUSED)) for i in range(n)]
+
+
+def _adds_space(description: dict[str, Any]) -> bool:
+    """Whether a text gets a space before it: by the normalizer of LLaMA 2, or Metaspace's scheme of later."""
+    text = str(description.get("normalizer")) + str(description.get("pre_tokenizer"))
+    return "Prepend" in text or "'prepend_scheme': 'first'" in text or "'prepend_scheme': 'always'" in text
+
+
+def _special(writer: gguf.GGUFWriter, source: Folder, settings: dict[str, Any], ids: dict[str, int]) -> None:
+    generation = source.json("generation_config.json", optional=True)
+    for name in _SPECIAL:
+        token = settings.get(f"{name}_token")
+        text = token.get("content") if isinstance(token, dict) else token
+        found = ids.get(text) if isinstance(text, str) else None
+        if found is None:
+            number = source.config.get(f"{name}_token_id", generation.get(f"{name}_token_id"))
+            number = number[0] if isinstance(number, list) and number else number
+            found = number if isinstance(number, int) and 0 <= number < len(ids) else None
+        if found is not None:
+            getattr(writer, f"add_{name}_token_id")(found)
+    ends = generation.get("eos_token_id")
+    if isinstance(ends, list) and len(ends) > 1:
+        writer.add_eot_token_id(ends[1])
+    for name in ("bos", "eos"):
+        flag = settings.get(f"add_{name}_token")
+        if isinstance(flag, bool):
+            getattr(writer, f"add_add_{name}_token")(flag)
+
+
+def recognise(pipeline: Pipeline) -> str:
+    """The name of the pre-tokenizer that cuts a text full of differences in the same places."""
+    theirs = _cuts(pipeline.pre_tokenizer)
+    nfc = "NFC" in str(pipeline.normalizer)
+    order = sorted(PRE_TOKENIZERS, key=lambda n: (_PREFERRED.index(n) if n in _PREFERRED else 99, n))
+    alike = [
+        n for n in order if PRE_TOKENIZERS[n].byte_level and _cuts(splitter(PRE_TOKENIZERS[n])) == theirs
+    ]
+    for name in alike:
+        if PRE_TOKENIZERS[name].nfc == nfc:
+            return name
+    if alike:
+        return alike[0]
+    raise UnsupportedModelError(
+        "tokenizer.json cuts words in a way that is not known; --pre NAME forces one of "
+        + ", ".join(sorted(PRE_TOKENIZERS))
+    )
+
+
+def _cuts(pre_tokenizer: Any) -> list[tuple[int, int]]:
+    """Where the words of the probe begin and end."""
+    if pre_tokenizer is None:
+        pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]+"), "isolated")
+    return [span for _, span in pre_tokenizer.pre_tokenize_str(_PROBE)]

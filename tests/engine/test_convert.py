@@ -1,0 +1,210 @@
+"""Hugging Face folders become what llama.cpp's converter makes of them (tests/golden/converter.py)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+import engine
+from engine.convert import TYPES, convert
+from engine.errors import ConfigError, EngineError, ModelError, UnsupportedModelError
+from engine.gguf import GGUFFile
+from support.golden import FOLDER, golden
+
+FOLDERS = sorted(path.name for path in (FOLDER / "hf").iterdir())
+
+
+def keys(path: Path) -> dict[str, Any]:
+    with GGUFFile.open(path) as file:
+        return {key: file.metadata[key] for key in file.metadata}
+
+
+def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    with GGUFFile.open(path) as file:
+        return {t.name: (t.type.name, tuple(t.shape), bytes(file.data(t))) for t in file.tensors.values()}
+
+
+def test_every_class_has_a_folder() -> None:
+    assert len(FOLDERS) >= 19
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_tensors_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    assert convert(FOLDER / "hf" / name, out, "f32") == []
+    ours, theirs = tensors(out), tensors(golden(name).path)
+    assert ours.keys() == theirs.keys()
+    for tensor in theirs:
+        assert ours[tensor][:2] == theirs[tensor][:2], tensor
+        assert ours[tensor][2] == theirs[tensor][2], tensor
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_keys_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    convert(FOLDER / "hf" / name, out, "f32")
+    ours, theirs = keys(out), keys(golden(name).path)
+    arch = theirs["general.architecture"]
+    assert ours["general.architecture"] == arch
+    for key, value in theirs.items():
+        if key.startswith(f"{arch}.") and key not in (f"{arch}.vocab_size", "falcon.context_length"):
+            assert ours.get(key) == pytest.approx(value), key
+    with GGUFFile.open(out) as a, GGUFFile.open(golden(name).path) as b:
+        cls = engine.arch.get(arch)
+        # llama.cpp's converter says 2048 for all Falcons, ours what config.json says.
+        hp = cls.hparams(a)
+        assert dataclasses.replace(hp, n_ctx_train=0) == dataclasses.replace(cls.hparams(b), n_ctx_train=0)
+        assert hp.n_ctx_train == 256
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_result_runs_and_its_tokenizer_is_the_folders(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    convert(FOLDER / "hf" / name, out, "f16")
+    theirs = Tokenizer.from_file(str(FOLDER / "hf" / name / "tokenizer.json"))
+    with engine.load(out, engine.ModelParameters(use_gpu=False, context_size=64, n_threads=1)) as model:
+        for text in ("the thing in there", "än 12345  y\n", "it's\t!"):
+            assert model.tokenizer.encode(text, add_special=False) == theirs.encode(text).ids
+        with model.start_session() as session:
+            session.feed_prompt([1, 5, 9, 20])
+            assert np.isfinite(session.last_logits).all()
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_every_type(type: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    remarks = convert(FOLDER / "hf" / "qwen2", out, type)
+    with GGUFFile.open(out) as file:
+        found = {t.name: t.type.name.lower() for t in file.tensors.values()}
+    assert found["blk.0.attn_q.weight"] == type
+    assert found["blk.0.attn_norm.weight"] == found["blk.0.attn_q.bias"] == "f32"
+    assert remarks == []
+
+
+def test_rows_that_are_no_whole_blocks_stay_halves_and_are_named(tmp_path: Path) -> None:
+    remarks = convert(FOLDER / "hf" / "gpt2", tmp_path / "out.gguf", "q8_0")
+    assert any("blk.0.attn_qkv.weight is f16" in remark for remark in remarks)
+
+
+# --- what is refused
+
+
+def changed(tmp_path: Path, **values: Any) -> Path:
+    folder = tmp_path / "model"
+    shutil.copytree(FOLDER / "hf" / "qwen2", folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def garbage(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(b"\xff{")
+
+
+def index(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"x": "model-00001-of-00002.safetensors"}})
+    )
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without("config.json"), "config.json is missing"),
+        (without("model.safetensors"), "has no .*safetensors"),
+        (without("tokenizer.json"), "has no tokenizer.json"),
+        (garbage("config.json"), "config.json cannot be read"),
+        (garbage("model.safetensors"), "is damaged"),
+        (garbage("tokenizer.json"), "tokenizer.json"),
+        (cut, "does not fit the file"),
+        (index, "00001-of-00002.safetensors is missing"),
+        (pickled, "pickled PyTorch"),
+    ],
+)
+def test_a_damaged_folder(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    folder = changed(tmp_path)
+    damage(folder)
+    with pytest.raises(EngineError, match=message):
+        convert(folder, tmp_path / "out.gguf")
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "message"),
+    [
+        (
+            {"architectures": ["FooForCausalLM"]},
+            UnsupportedModelError,
+            "FooForCausalLM.*Qwen2ForCausalLM.*CONTRIBUTING",
+        ),
+        ({"architectures": None}, ModelError, "architectures"),
+        ({"hidden_size": None}, ModelError, "hidden_size"),
+        (
+            {"rope_parameters": {"rope_type": "odd", "rope_theta": 1e4}},
+            UnsupportedModelError,
+            "rope_type.*odd",
+        ),
+        ({"use_sliding_window": True}, UnsupportedModelError, "use_sliding_window"),
+        ({"architectures": ["BloomForCausalLM"]}, UnsupportedModelError, "are not part of BloomForCausalLM"),
+    ],
+)
+def test_a_configuration_that_does_not_suit(
+    values: dict[str, Any], kind: type[EngineError], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=message):
+        convert(changed(tmp_path, **values), tmp_path / "out.gguf")
+
+
+def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    out.write_text("mine")
+    with pytest.raises(ConfigError, match="--force"):
+        convert(FOLDER / "hf" / "qwen2", out)
+    assert out.read_text() == "mine"
+    convert(FOLDER / "hf" / "qwen2", out, force=True)
+    assert out.read_bytes()[:4] == b"GGUF"
+
+
+def test_types_are_known(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="f16"):
+        convert(FOLDER / "hf" / "qwen2", tmp_path / "out.gguf", "f17")
+
+
+def test_experts_have_all_their_parts(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(FOLDER / "hf" / "qwen3moe", folder)
+    raw = (folder / "model.safetensors").read_bytes()
+    pattern = rb"layers.0.mlp.experts.1.up_proj"
+    assert re.search(pattern, raw)
+    (folder / "model.safetensors").write_bytes(raw.replace(pattern, b"layers.0.mlp.experts.7.up_proj"))
+    with pytest.raises(ModelError, match="ffn_up_exps"):
+        convert(folder, tmp_path / "out.gguf")
+
+
+def test_gguf_reads_it_too(tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    convert(FOLDER / "hf" / "llama" if (FOLDER / "hf" / "llama").exists() else FOLDER / "hf" / "qwen2", out)
+    assert gguf.GGUFReader(out).tensors

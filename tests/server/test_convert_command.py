@@ -1,0 +1,50 @@
+"""`ggserve convert` from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server.cli import main
+from support.golden import FOLDER
+
+MODEL = str(FOLDER / "hf" / "qwen2")
+
+
+def test_a_folder_becomes_a_file_that_can_be_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.gguf"
+    assert main(["convert", MODEL, str(out), "--type", "q8_0"]) == 0
+    assert "out.gguf" in capsys.readouterr().out
+    assert main(["info", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "qwen2" in shown
+    assert "Q8_0" in shown
+
+
+def test_what_did_not_get_the_type_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(FOLDER / "hf" / "gpt2"), str(tmp_path / "o.gguf"), "--type", "q8_0"]) == 0
+    assert "is f16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([MODEL, "{out}", "--type", "q9"], 2, "q9"),
+        (["/nowhere", "{out}"], 2, "not a folder"),
+        (["{dir}", "{out}"], 1, "config.json is missing"),
+        ([MODEL, "{out}", "--pre", "odd"], 2, "odd"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    words = [a.format(out=tmp_path / "o.gguf", dir=tmp_path / "empty") for a in arguments]
+    assert main(["convert", *words]) == status
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.glob("o.gguf*"))
