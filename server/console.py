@@ -1,4 +1,4 @@
-"""Progress of loading and the like, for whoever watches: a bar on a terminal, else a log line now and then."""
+"""Progress of loading and the like: a bar on a terminal, else a log line now and then."""
 
 from __future__ import annotations
 

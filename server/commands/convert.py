@@ -21,7 +21,7 @@ EXAMPLES = """\
 
 def _parser() -> Parser:
     description = (
-        "Convert a Hugging Face model (a folder with config.json, *.safetensors and tokenizer.json) to GGUF.\n"
+        "Convert a Hugging Face model (config.json, *.safetensors, tokenizer.json) to a GGUF file.\n"
         "One tensor at a time is in memory. `ggserve quantize` makes smaller files of the result."
     )
     parser = Parser("ggserve convert", description, EXAMPLES)

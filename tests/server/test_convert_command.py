@@ -12,9 +12,7 @@ from support.golden import FOLDER
 MODEL = str(FOLDER / "hf" / "qwen2")
 
 
-def test_a_folder_becomes_a_file_that_can_be_looked_at(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_becomes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.gguf"
     assert main(["convert", MODEL, str(out), "--type", "q8_0"]) == 0
     assert "out.gguf" in capsys.readouterr().out

@@ -62,9 +62,15 @@ VARIANTS = {
     "mpt-clip": mpt("Q, K, V clamped", attention={"clip_qkv": 1.0}),
     "falcon-7b": falcon("one KV head, one norm, an odd number of heads", multi_query=True, hf=True),
     "falcon-40b": falcon(
-        "several KV heads, two norms", new_decoder_architecture=True, num_attention_heads=4, num_kv_heads=2
+        "several KV heads, two norms",
+        new_decoder_architecture=True,
+        hidden_size=32,
+        num_attention_heads=4,
+        num_kv_heads=2,
     ),
-    "falcon-mha": falcon("as many KV heads as heads, one norm", multi_query=False),
+    "falcon-mha": falcon(
+        "as many KV heads as heads, one norm", multi_query=False, hidden_size=32, num_attention_heads=2
+    ),
     "gptneox": neox("parallel residual on two norms, partial rotary, biases, own head", hf=True),
     "gptneox-sequential": neox("sequential residual", use_parallel_residual=False, rotary_pct=1.0),
     "gptj": gptj("partial rotary of adjacent pairs, one norm, bias of the head", hf=True),

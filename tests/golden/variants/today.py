@@ -62,6 +62,27 @@ def scale_of(arch: str, scalar: float) -> Any:
 
 
 VARIANTS = {
+    "llama": make(
+        "the folder of a LLaMA: permuted Q and K, frequency factors",
+        "LlamaForCausalLM",
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+        hf=True,
+    ),
+    "mixtral": make(
+        "the folder of a Mixtral: experts to be stacked",
+        "MixtralForCausalLM",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        sliding_window=None,
+        hf=True,
+    ),
     "qwen2": make("biases of Q, K, V", "Qwen2ForCausalLM", rms_norm_eps=1e-6, hf=True),
     "qwen2-tied": make("head shared with the embedding", "Qwen2ForCausalLM", tie_word_embeddings=True),
     "qwen2moe": experts(
