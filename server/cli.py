@@ -20,6 +20,7 @@ COMMANDS = {
     "infer": "stream one completion to the terminal",
     "devices": "list the devices that could compute",
     "convert": "make a GGUF file of a Hugging Face model",
+    "quantize": "write a smaller file of a model",
     "perplexity": "measure how well a model predicts a text",
     "info": "show what a model file holds",
     "config": "print the effective options as a commented YAML file",

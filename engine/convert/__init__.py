@@ -85,6 +85,7 @@ def convert(
         writer.close()
         part.replace(target)
     finally:
+        writer.close()
         part.unlink(missing_ok=True)
     return remarks
 

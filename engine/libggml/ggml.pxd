@@ -86,6 +86,15 @@ cdef extern from "ggml.h" nogil:
     bint ggml_is_contiguous(const ggml_tensor* tensor)
     bint ggml_is_quantized(ggml_type type)
 
+    ctypedef void (*ggml_to_float_t)(const void* x, float* y, int64_t k)
+    struct ggml_type_traits:
+        ggml_to_float_t to_float
+    const ggml_type_traits* ggml_get_type_traits(ggml_type type)
+    void ggml_quantize_init(ggml_type type)
+    bint ggml_quantize_requires_imatrix(ggml_type type)
+    size_t ggml_quantize_chunk(ggml_type type, const float* src, void* dst, int64_t start, int64_t nrows,
+                               int64_t n_per_row, const float* imatrix)
+
     size_t ggml_tensor_overhead()
     ggml_context* ggml_init(ggml_init_params params)
     void ggml_free(ggml_context* ctx)

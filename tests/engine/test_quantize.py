@@ -1,0 +1,159 @@
+"""Files of every type are, byte for byte, those of llama-quantize (llama.cpp of the pinned package).
+
+quantize_digests.json: sha256 over name, type and data of all tensors that it wrote; stories-imatrix.gguf:
+what llama-imatrix measured on the bundled model with the text of a licence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import ConfigError, EngineError, GgmlError, ModelError
+from engine.ggml.quantize import dequantize, needs_importance, quantize
+from engine.gguf import GGUFFile
+from engine.quantize import quantize_file, type_names
+from engine.quantize.mixes import MIXES
+from support.golden import FOLDER, TinyModel, golden
+
+HERE = Path(__file__).parent
+STORIES = HERE.parents[1] / "models" / "stories.gguf"
+IMATRIX = HERE / "stories-imatrix.gguf"
+DIGESTS: dict[str, dict[str, str]] = json.loads((HERE / "quantize_digests.json").read_text())
+CASES = [(name, mix) for name, digests in DIGESTS.items() for mix in digests]
+
+
+def digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with GGUFFile.open(path) as file:
+        for name in sorted(file.tensors):
+            t = file.tensors[name]
+            found.update(name.encode() + t.type.name.encode() + bytes(file.data(t)))
+    return found.hexdigest()[:16]
+
+
+@pytest.mark.parametrize(("name", "mix"), CASES)
+def test_the_bytes_are_those_of_llama_quantize(name: str, mix: str, tmp_path: Path) -> None:
+    model, _, importance = name.partition("+")
+    source = STORIES if model == "stories" else golden(model).path
+    out = tmp_path / "out.gguf"
+    quantize_file(source, out, mix, requantize=True, imatrix=IMATRIX if importance else None, threads=2)
+    assert digest(out) == DIGESTS[name][mix]
+
+
+def test_all_types_were_compared() -> None:
+    assert {mix for _, mix in CASES} == set(MIXES)
+
+
+def test_keys_are_carried_over(tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    quantize_file(golden("mixtral").path, out, "Q8_0")
+    with GGUFFile.open(golden("mixtral").path) as before, GGUFFile.open(out) as after:
+        own = {"general.file_type": 7, "general.quantization_version": 2}
+        expected = {k: before.metadata[k] for k in before.metadata} | own
+        assert {k: after.metadata[k] for k in after.metadata} == expected
+
+
+def test_what_is_to_stay_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    changes = quantize_file(
+        golden("qwen2").path, out, "q4_0", keep_output=True, embedding_type="q8_0", threads=1
+    )
+    types = {c.name: c.after for c in changes}
+    assert types["output.weight"] == "f32"
+    assert types["token_embd.weight"] == "q8_0"
+    assert types["blk.0.attn_q.weight"] == "q4_0"
+    assert sum(c.bytes_after for c in changes) < sum(c.bytes_before for c in changes)
+
+
+def test_pure_makes_no_exceptions(tmp_path: Path) -> None:
+    changes = quantize_file(golden("qwen2").path, tmp_path / "out.gguf", "Q4_0", pure=True)
+    assert {c.after for c in changes if c.name.endswith("weight") and len(c.shape) > 1} == {"q4_0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"type": "Q9"}, "no type Q9.*Q4_K_M"),
+        ({"type": "IQ2_XS"}, "imatrix file"),
+        ({"type": "Q2_K_S"}, "quantized already"),
+        ({"type": "Q4_0"}, "quantized already"),
+        ({"type": "IQ3_XXS", "requantize": True}, "imatrix file"),
+        ({"type": "Q8_0", "output_type": "q9"}, "tensor type q9"),
+        ({"type": "Q4_0", "requantize": True, "imatrix": STORIES}, "no imatrix file"),
+    ],
+)
+def test_arguments_that_do_not_suit(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    arguments = {"requantize": arguments["type"] == "IQ2_XS"} | arguments
+    with pytest.raises(ConfigError, match=message):
+        quantize_file(STORIES, tmp_path / "out.gguf", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    out.write_text("mine")
+    with pytest.raises(ConfigError, match="--force"):
+        quantize_file(golden("qwen2").path, out, "Q8_0")
+    assert out.read_text() == "mine"
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(golden("qwen2").path.read_bytes())
+    with pytest.raises(ConfigError, match="source itself"):
+        quantize_file(copy, copy, "Q8_0", force=True)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = TinyModel.read(FOLDER / "llama-gqa-tied.gguf")
+    model.tensors["blk.0.ffn_down.weight"][3, 4] = np.nan
+    source = model.write(tmp_path / "in.gguf")
+    with pytest.raises(ModelError, match=r"blk\.0\.ffn_down\.weight.*finite"):
+        quantize_file(source, tmp_path / "out.gguf", "Q8_0")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_damaged_source_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "in.gguf"
+    source.write_bytes(golden("qwen2").path.read_bytes()[:-64])
+    with pytest.raises(EngineError):
+        quantize_file(source, tmp_path / "out.gguf", "Q8_0")
+
+
+def test_every_name_is_offered() -> None:
+    assert set(MIXES) < set(type_names())
+    assert "Q4_K" in type_names()
+
+
+# --- rows
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(["f16", "bf16", "q8_0", "q4_0", "q5_1", "q4_K", "q6_K", "iq4_nl"]), st.integers(1, 5))
+def test_rows_there_and_back(kind: str, n: int) -> None:
+    rows = np.random.default_rng(n).normal(size=(n, 256)).astype(np.float32)
+    back = dequantize(kind, quantize(kind, rows).reshape(-1), n, 256)
+    assert np.sqrt(np.square(back - rows).mean()) < 0.1
+
+
+def test_rows_that_do_not_suit() -> None:
+    rows = np.ones((2, 256), np.float32)
+    assert needs_importance("iq1_s")
+    for bad, kind, importance, message in (
+        (rows[:, :100].copy(), "q8_0", None, "no multiple"),
+        (rows, "q8_1", None, "cannot be written"),
+        (rows, "odd", None, "no type"),
+        (rows, "iq1_s", None, "imatrix"),
+        (rows, "q4_0", np.ones(3, np.float32), "importances"),
+        (rows * np.inf, "q4_0", None, "finite"),
+        (rows[:0], "q4_0", None, "no rows"),
+    ):
+        with pytest.raises(GgmlError, match=message):
+            quantize(kind, bad, importance)
+    with pytest.raises(GgmlError, match="bytes are not"):
+        dequantize("q8_0", np.zeros(5, np.uint8), 1, 32)
