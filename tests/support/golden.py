@@ -87,8 +87,8 @@ class TinyModel:
         return model
 
     def set(self, key: str, value: Any) -> None:
-        """Changes or adds `llama.` + key."""
-        name = f"llama.{key}"
+        """Changes or adds a key of the architecture."""
+        name = f"{self.keys['general.architecture'][0]}.{key}"
         kind = self.keys[name][1] if name in self.keys else (6 if isinstance(value, float) else 4)
         self.keys[name] = (value, kind, None)
 

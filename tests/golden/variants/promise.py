@@ -56,7 +56,7 @@ def bloom(what: str, *, hf: bool = False, **config: Any) -> Variant:
 
 VARIANTS = {
     "gpt2": gpt2("learned positions, biases, tied head", hf=True),
-    "gpt2-untied": gpt2("own head, eps 1e-3", tie_word_embeddings=False, layer_norm_epsilon=1e-3),
+    "gpt2-untied": gpt2("own head, eps 1e-3", tie_word_embeddings=False, layer_norm_epsilon=1e-3, n_embd=24),
     "mpt": mpt("ALiBi, heads a power of two, no biases", hf=True),
     "mpt-heads-6": mpt("ALiBi slopes of six heads", n_heads=6, d_model=36),
     "mpt-clip": mpt("Q, K, V clamped", attention={"clip_qkv": 1.0}),
