@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 # ggml option (without GGML_) -> the flags of /proc/cpuinfo that it needs
+# Not AMX: under some hypervisors its tiles are announced and lost, and ggml's products end in SIGILL.
 X86 = {
     "SSE42": "sse4_2",
     "AVX": "avx",
@@ -19,9 +20,6 @@ X86 = {
     "AVX512_VBMI": "avx512vbmi",
     "AVX512_VNNI": "avx512_vnni",
     "AVX512_BF16": "avx512_bf16",
-    "AMX_TILE": "amx_tile",
-    "AMX_INT8": "amx_int8",
-    "AMX_BF16": "amx_bf16",
 }
 # -march extension -> the feature of /proc/cpuinfo that it needs
 ARM = {"dotprod": "asimddp", "fp16": "asimdhp", "i8mm": "i8mm", "sve": "sve"}
