@@ -155,7 +155,7 @@ def download(target: Path) -> None:
         got.replace(target)
 
 
-def unpack(archive: Path, target: Path, wanted: tuple[str, ...]) -> None:
+def unpack(archive: Path, target: Path, wanted: tuple[str, ...] = WANTED) -> None:
     """Unpack the `wanted` folders of `archive` so that `target` is there completely or not at all."""
     say(f"unpacking {archive.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
