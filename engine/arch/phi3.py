@@ -9,6 +9,7 @@ from engine.arch.decoder import Decoder, Layer
 from engine.arch.huggingface import STANDARD
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
+from engine.errors import UnsupportedModelError
 
 
 class Phi3(Decoder):
@@ -33,6 +34,10 @@ class Phi3(Decoder):
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:
         keys = Keys(gguf, cls.name)
+        if "rope_factors_long.weight" in gguf.tensors:
+            raise UnsupportedModelError(
+                f"{gguf.path}: rope_factors_long.weight: rotary factors by length (LongRoPE) are not supported"
+            )
         return keys.hparams(rope="neox", windows=keys.windows(keys.integer("block_count")))
 
     def layer(self, binder: Binder, i: int) -> Layer:

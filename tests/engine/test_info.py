@@ -9,6 +9,7 @@ import pytest
 from engine.errors import ConfigError, ModelError
 from engine.info import describe, render
 from support.gguf_builder import F32, I32, STRING, GGUFBuilder, tiny_llama
+from support.golden import NAMES, golden
 
 STORIES = Path(__file__).parents[2] / "models" / "stories.gguf"
 
@@ -156,3 +157,14 @@ def test_no_gguf_file(tmp_path):
     path.write_bytes(b"<html>")
     with pytest.raises(ModelError, match="a web page"):
         describe(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_architecture_is_described(name: str) -> None:
+    found = describe(golden(name).path, context=128)
+    assert found["problem"] is None
+    assert found["n_params"] > 0
+    assert found["quantization"]["F32"]["tensors"] == found["n_tensors"]
+    assert found["memory"]["context"] == 128
+    assert found["memory"]["total"] > found["weight_bytes"]
+    assert f"architecture  {found['architecture']}" in render(found)

@@ -1,0 +1,55 @@
+"""Values that a graph does not honour stop the load, by the name of their key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import engine
+from engine.errors import ConfigError, UnsupportedModelError
+from support.golden import TinyModel, golden
+
+REFUSED = [
+    ("llama-gqa-tied", "attention.clamp_kqv", 1.0),
+    ("llama-gqa-tied", "rope.scaling.type", "longrope"),
+    ("falcon-7b", "tensor_data_layout", "other"),
+    ("qwen2moe", "expert_weights_norm", True),
+    ("qwen3moe", "expert_weights_norm", False),
+    ("olmo2", "attention.sliding_window", 4096),
+]
+
+
+def load(path: Path, **more: Any) -> None:
+    engine.load(path, engine.ModelParameters(use_gpu=False, n_threads=1, **more)).close()
+
+
+@pytest.mark.parametrize(("name", "key", "value"), REFUSED)
+def test_a_value_is_refused_by_its_key(name: str, key: str, value: Any, tmp_path: Path) -> None:
+    model = TinyModel.read(golden(name).path)
+    kind = {bool: 7, int: 4, float: 6, str: 8}[type(value)]
+    arch = model.keys["general.architecture"][0]
+    model.keys[f"{arch}.{key}"] = (value, kind, None)
+    with pytest.raises(UnsupportedModelError, match=rf"{arch}\.{key} is {value!r}.*supported"):
+        load(model.write(tmp_path / "changed.gguf"))
+
+
+def test_factors_by_length_are_refused(tmp_path: Path) -> None:
+    model = TinyModel.read(golden("phi3").path)
+    model.tensors["rope_factors_long.weight"] = np.ones(8, np.float32)
+    with pytest.raises(UnsupportedModelError, match="LongRoPE"):
+        load(model.write(tmp_path / "changed.gguf"))
+
+
+def test_an_unknown_architecture_lists_what_there_is(tmp_path: Path) -> None:
+    model = TinyModel.read(golden("gpt2").path)
+    model.keys["general.architecture"] = ("gpt3", 8, None)
+    with pytest.raises(UnsupportedModelError, match=r"'gpt3'.*gpt-oss, gpt2.*CONTRIBUTING"):
+        load(model.write(tmp_path / "changed.gguf"))
+
+
+def test_learned_positions_bound_the_context() -> None:
+    with pytest.raises(ConfigError, match=r"512.*256"):
+        load(golden("gpt2").path, context_size=512)
