@@ -36,7 +36,7 @@ class Phi3(Decoder):
         keys = Keys(gguf, cls.name)
         if "rope_factors_long.weight" in gguf.tensors:
             raise UnsupportedModelError(
-                f"{gguf.path}: rope_factors_long.weight: rotary factors by length (LongRoPE) are not supported"
+                f"{gguf.path}: rope_factors_long.weight: rotary factors by length (LongRoPE) are unsupported"
             )
         return keys.hparams(rope="neox", windows=keys.windows(keys.integer("block_count")))
 

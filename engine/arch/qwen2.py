@@ -1,19 +1,20 @@
-"""Qwen 2 and 2.5: as LLaMA, but halves are rotated, and Q, K, V have biases (arXiv 2407.10671)."""
+"""Qwen 1.5, 2 and 2.5: as LLaMA, but halves are rotated, and Q, K, V have biases (arXiv 2407.10671)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
+from engine.arch.blocks import Attention, FeedForward
+from engine.arch.decoder import Block, Decoder, Layer
 from engine.arch.huggingface import STANDARD
-from engine.arch.llama import Llama
+from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
 
-class Qwen2(Llama):
+class Qwen2(Decoder):
     name = "qwen2"
-    huggingface = ("Qwen2ForCausalLM",)
-    names = STANDARD
+    huggingface: ClassVar[tuple[str, ...]] = ("Qwen2ForCausalLM",)
+    names: ClassVar[dict[str, str]] = STANDARD
 
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
@@ -24,16 +25,22 @@ class Qwen2(Llama):
         return keys.common(config)
 
     @classmethod
-    def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-        return ((name, x),)
-
-    @classmethod
-    def extra_tensors(cls, config: dict[str, Any]) -> dict[str, Any]:
-        return {}
-
-    @classmethod
     def hparams(cls, gguf: Any) -> HParams:
         return Keys(gguf, cls.name).hparams(rope="neox")
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        return Layer(
+            attn_norm=self.block_norm(binder, i, "attn_norm"),
+            attention=self.attention(binder, i),
+            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
+            ffn=self.feed_forward(binder, i),
+        )
+
+    def attention(self, binder: Binder, i: int) -> Attention:
+        return Attention(binder, self.hp, i)
+
+    def feed_forward(self, binder: Binder, i: int) -> Block:
+        return FeedForward(binder, self.hp, i)
 
 
 ARCHITECTURE = Qwen2

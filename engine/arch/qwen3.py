@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from engine.arch.blocks import Attention, FeedForward
-from engine.arch.decoder import Block, Decoder, Layer
-from engine.arch.huggingface import STANDARD
+from engine.arch.blocks import Attention
+from engine.arch.qwen2 import Qwen2
 from engine.arch.slots import Binder
-from engine.arch.spec import HParams, Keys
+
+QK_NORMS = {
+    "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
+    "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
+}
 
 
-class Qwen3(Decoder):
+class Qwen3(Qwen2):
     name = "qwen3"
-    huggingface: ClassVar[tuple[str, ...]] = ("Qwen3ForCausalLM",)
-    names: ClassVar[dict[str, str]] = STANDARD | {
-        "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
-        "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
-    }
+    huggingface = ("Qwen3ForCausalLM",)
+    names = Qwen2.names | QK_NORMS
 
-    @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        return Keys(gguf, cls.name).hparams(rope="neox")
-
-    def feed_forward(self, binder: Binder, i: int) -> Block:
-        return FeedForward(binder, self.hp, i)
-
-    def layer(self, binder: Binder, i: int) -> Layer:
-        return Layer(
-            attn_norm=self.block_norm(binder, i, "attn_norm"),
-            attention=Attention(binder, self.hp, i, qk_norm="head", norm=self.norm),
-            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
-            ffn=self.feed_forward(binder, i),
-        )
+    def attention(self, binder: Binder, i: int) -> Attention:
+        return Attention(binder, self.hp, i, qk_norm="head", norm=self.norm)
 
 
 ARCHITECTURE = Qwen3

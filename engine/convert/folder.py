@@ -30,7 +30,9 @@ class Source:
         """Its numbers, float32."""
         raw = self.tensor.mmap_bytes().view(_DTYPES[self.tensor.dtype]).reshape(self.shape)
         if self.tensor.dtype == "BF16":
-            return (raw.astype(np.uint32) << 16).view(np.float32)
+            wide = raw.astype(np.uint32)
+            wide <<= 16  # the upper half of a float32
+            return wide.view(np.float32)
         return raw.astype(np.float32)
 
 

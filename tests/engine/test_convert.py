@@ -6,6 +6,8 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 import engine
 from engine.convert import TYPES, convert
+from engine.convert.folder import Folder
 from engine.errors import ConfigError, EngineError, ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
 from support.golden import FOLDER, golden
@@ -203,6 +207,34 @@ def test_experts_have_all_their_parts(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(raw.replace(pattern, b"layers.0.mlp.experts.7.up_proj"))
     with pytest.raises(ModelError, match="ffn_up_exps"):
         convert(folder, tmp_path / "out.gguf")
+
+
+MEASURED = """
+import resource, sys
+from engine.convert import convert
+convert(FOLDER / "hf" / "qwen2", sys.argv[2] + ".small", "f16")  # everything imported and warm
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert(sys.argv[1], sys.argv[2], "f16")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_is_a_few_times_the_largest_tensor(tmp_path: Path) -> None:
+    width = 1 << 18
+    folder = changed(tmp_path, num_hidden_layers=1, intermediate_size=width)
+    small = {
+        name: t.read()
+        for name, t in Folder(folder).tensors.items()
+        if ".layers.1." not in name and ".mlp." not in name
+    }
+    for part, shape in {"gate": (width, 32), "up": (width, 32), "down": (32, width)}.items():
+        small[f"model.layers.0.mlp.{part}_proj.weight"] = np.ones(shape, np.float32)
+    save_file(small, folder / "model.safetensors")
+    script = MEASURED.replace("FOLDER", f"__import__('pathlib').Path({str(FOLDER)!r})")
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "out.gguf")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=FOLDER.parents[1])
+    largest = width * 32 * 4
+    assert int(done.stdout) * 1024 < 3 * largest
 
 
 def test_gguf_reads_it_too(tmp_path: Path) -> None:
