@@ -79,7 +79,7 @@ def configure(level: str = "info", form: str = "text", stream: TextIO | None = N
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
-    for name in ("asyncio", "httpx", "httpcore", "multipart"):
+    for name in ("asyncio", "gguf", "httpx", "httpcore", "multipart"):
         logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.WARNING)
     logging.captureWarnings(True)
 

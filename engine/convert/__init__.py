@@ -5,7 +5,6 @@ What concerns an architecture (names, keys, orders of rows) stands in its file o
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -20,8 +19,6 @@ from engine.arch.spec import Architecture
 from engine.convert import vocabulary
 from engine.convert.folder import Folder, Source
 from engine.errors import ConfigError, ModelError, UnsupportedModelError
-
-logging.getLogger("gguf").setLevel(logging.WARNING)  # it tells of each file it begins
 
 TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 Progress = Callable[[float, str], None]
