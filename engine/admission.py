@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 
 from engine.pool import CellPool
-from engine.prefix import Node, PrefixIndex, common_prefix
+from engine.prefix import Match, Node, PrefixIndex, common_prefix
 from engine.session import CachedSequence, Session
 
 # A session is admitted only if so many cells per running session stay free, or it would soon be preempted.
@@ -96,7 +96,7 @@ class Admission:
             if leader.queue is self.running and leader.n_pending > 1 and leader.n_past < session.leader_n:
                 return False
             session.leader = None
-        return not self._find_leader(session, self.index.match(session.tokens, len(session.tokens) - 1).n)
+        return not self._find_leader(session, self._match(session).n)
 
     def check(self, others: Iterable[CachedSequence] = ()) -> None:
         """Raise AssertionError if a cell has not exactly one owner, or a lock is missing or left over."""
@@ -121,6 +121,10 @@ class Admission:
         assert not any(self.pool.is_free(cell) for cell in owned)
         assert len(self.running) <= self.parallel
 
+    def _match(self, session: Session) -> Match:
+        """What the index holds for a session that is to begin."""
+        return self.index.match(session.tokens, len(session.tokens) - 1, session.wants_long)
+
     def _find_leader(self, session: Session, n_known: int) -> bool:
         """Look for the older session in prefill that shares the most with this one."""
         limit = len(session.tokens) - 1
@@ -129,6 +133,8 @@ class Admission:
             if other.seq >= session.seq:
                 break
             if other.index is None or other.n_pending <= 1 or other.n_past >= other.n_prompt:
+                continue
+            if other.wants_long != session.wants_long:
                 continue
             shared = min(common_prefix(other.tokens, session.tokens), other.n_prompt, limit)
             gain = shared - n_known
@@ -150,7 +156,7 @@ class Admission:
         if room <= 0 or session.n_past or session.index is None:
             return False
         # What is cached need not be computed, but can then no longer be evicted to make room.
-        match = self.index.match(session.tokens, len(session.tokens) - 1)
+        match = self._match(session)
         if need - match.n + match.n_unlocked <= room:
             return True
         session.leader = None

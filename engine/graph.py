@@ -6,10 +6,10 @@ serves every step of the same shape.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from engine.activation import op as gelu
-from engine.arch.spec import Architecture, HParams
+from engine.arch.spec import Architecture, ByLength, HParams, Rope
 from engine.ggml.tensor import F16, F32, I32, I64, Context, Graph, row_size
 from engine.kvcache import KVCache
 
@@ -20,6 +20,9 @@ MASK_PAD = 256  # kernels of some devices want the KV length in multiples of it
 def n_nodes(hp: HParams) -> int:
     """Most tensors of one batch's graph. The sum over the used experts takes two for each."""
     return (NODES_PER_LAYER + 2 * hp.n_expert_used) * hp.n_layer + 64
+
+
+Lengths = Literal["short", "long", "mixed"]
 
 
 class Mask(NamedTuple):
@@ -37,6 +40,7 @@ class Step:
     attention: per layer, "paged" (own kernel, CPU), "flash" or "explicit" (with masks).
     on_cpu: per layer, whether our own CPU kernels may be used.
     n_kv: cache rows that masks span, a multiple of MASK_PAD or the whole cache; 0 when all layers are paged.
+    lengths: of the batch's sequences, where factors are `ByLength`.
     """
 
     def __init__(
@@ -49,20 +53,39 @@ class Step:
         n_tokens: int,
         n_outputs: int,
         n_kv: int,
+        lengths: Lengths,
     ) -> None:
         # A full context is an error, a full graph an abort: so the graph has room for all of the context.
         self.ctx: Any = Context(size, graph_size=size)
         self.graph: Graph = self.ctx.graph(size)
         self.cache, self.paged, self.attention, self.on_cpu = cache, paged, attention, on_cpu
-        self.n_tokens, self.n_outputs, self.n_kv = n_tokens, n_outputs, n_kv
+        self.n_tokens, self.n_outputs, self.n_kv, self.lengths = n_tokens, n_outputs, n_kv, lengths
         self.tokens = self.ctx.input(I32, (n_tokens,), "tokens")
         self.positions = self.ctx.input(I32, (n_tokens,), "positions")
         self.cells = self.ctx.input(I64, (n_tokens,), "cells")
         self.output_ids = self.ctx.input(I32, (n_outputs,), "outputs") if 0 < n_outputs < n_tokens else None
+        # F32 [1, 1, n_tokens]: 1 for rows of sequences of this kind, else 0.
+        self.rows_of: dict[Lengths, Any] = {}
+        if lengths == "mixed":
+            self.rows_of["short"] = self.ctx.input(F32, (1, 1, n_tokens), "rows.short")
+            self.rows_of["long"] = self.ctx.input(F32, (1, 1, n_tokens), "rows.long")
         self.masks: dict[Mask, Any] = {}
         self.constants: dict[tuple[float, ...], Any] = {}
         self.logits: Any = None
         self._stored: dict[int, tuple[Any, Any]] = {}
+
+    def rotate(self, x: Any, rope: Rope, factors: Any) -> Any:
+        """x [head_dim, heads, rows] by the positions. factors: a tensor, `ByLength`, or None."""
+        ctx = self.ctx
+        if not isinstance(factors, ByLength):
+            return ctx.rope(x, self.positions, rope, factors)
+        if self.lengths == "mixed":  # both ways; times one and times zero are exact
+            parts = (
+                ctx.mul(ctx.rope(x, self.positions, rope, factors.short), self.rows_of["short"]),
+                ctx.mul(ctx.rope(x, self.positions, rope, factors.long), self.rows_of["long"]),
+            )
+            return ctx.add(*parts)
+        return ctx.rope(x, self.positions, rope, getattr(factors, self.lengths))
 
     def store(self, layer: int, k: Any, v: Any) -> None:
         """Write k [dk, heads_kv, rows] and v [dv, heads_kv, rows] into the cache of `layer`."""
@@ -161,9 +184,10 @@ def build(
     n_tokens: int,
     n_outputs: int,
     n_kv: int,
+    lengths: Lengths = "short",
 ) -> Step:
     """The graph of a batch of `n_tokens` rows, `n_outputs` of which want logits F32 [n_vocab, n_outputs]."""
-    step = Step(n_nodes(arch.hp), cache, paged, attention, on_cpu, n_tokens, n_outputs, n_kv)
+    step = Step(n_nodes(arch.hp), cache, paged, attention, on_cpu, n_tokens, n_outputs, n_kv, lengths)
     logits = arch.build(step)
     if logits is not None:
         if logits.type != F32:

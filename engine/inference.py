@@ -83,7 +83,8 @@ class InferenceSession:
         self.n_batch = min(config.n_batch, model.max_batch_tokens)
         self._model = model
         self._sampler_factory = sampler_factory
-        self._sequence = CachedSequence(model.pool, model.prefix if config.cache_prompt else None)
+        index = model.prefix if config.cache_prompt else None
+        self._sequence = CachedSequence(model.pool, index, n_short=model.runner.n_short)
         self._logits: NDArray[np.float32] | None = None
         # A session that is dropped without close() must not keep its cells for ever.
         self._release = weakref.finalize(self, self._sequence.release)
@@ -241,6 +242,7 @@ class InferenceSession:
         import numpy as np
 
         sequence, runner = self._sequence, self._model.runner
+        sequence.refit()
         if not sequence.n_past:
             sequence.attach()
         self._model.set_threads(self.config.n_threads)
@@ -250,7 +252,7 @@ class InferenceSession:
             sequence.grow(n)
             chunk = sequence.tokens[n_past : n_past + n].tolist()
             try:
-                runner.forward([Rows(chunk, sequence.cells, n_past, int(n == n_pending))])
+                runner.forward([Rows(chunk, sequence.cells, n_past, int(n == n_pending), sequence.long)])
             except BaseException:
                 sequence.trim()
                 raise

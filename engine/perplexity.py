@@ -131,7 +131,8 @@ def _surprises(
     while begin < end:
         stop = min(begin + n_batch, end, max(begin, first) + most_outputs)
         n_outputs = max(0, stop - max(begin, first))
-        runner.forward([Rows(chunk[begin:stop], cells[:stop], begin, n_outputs)])
+        long = 0 < runner.n_short < len(chunk)
+        runner.forward([Rows(chunk[begin:stop], cells[:stop], begin, n_outputs, long)])
         for i in range(n_outputs):
             logits = np.asarray(runner.logits(i))
             highest = float(logits.max())

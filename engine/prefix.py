@@ -3,6 +3,8 @@
 A radix tree over token ids. A node owns a run of tokens and the cells that hold them; the path from the
 root to a node spells a sequence. Sequences in use lock the path down to their node; what no sequence locks
 may be evicted, least recently used leaf first, from its tail.
+
+Where a model rotates long sequences otherwise than short ones (`HParams.n_short`), each kind has a tree.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class PrefixIndex:
 
     def __init__(self, pool: CellPool) -> None:
         self.pool = pool
-        self.root = Node(None, array("i"), array("i"))
+        self.roots = tuple(Node(None, array("i"), array("i")) for _ in range(2))  # by `long`
         self.n_cells = 0  # in the tree
         self.n_evictable = 0  # of these, locked by nobody
         self.n_evicted = 0  # ever
@@ -56,13 +58,13 @@ class PrefixIndex:
         self._lru: list[tuple[int, int, Node]] = []
         self._order = 0
 
-    def match(self, tokens: array[int], limit: int | None = None) -> Match:
+    def match(self, tokens: array[int], limit: int | None = None, long: bool = False) -> Match:
         """The longest known prefix of `tokens`, at most `limit` of them. Changes nothing."""
-        return self._find(tokens, limit)[0]
+        return self._find(tokens, limit, long)[0]
 
-    def acquire(self, tokens: array[int], limit: int | None = None) -> Match:
+    def acquire(self, tokens: array[int], limit: int | None = None, long: bool = False) -> Match:
         """Like `match`, and lock it: the caller `release`s the node. A node is split where the match ends."""
-        match, k = self._find(tokens, limit)
+        match, k = self._find(tokens, limit, long)
         node = match.node
         if node is None:
             return match
@@ -72,7 +74,13 @@ class PrefixIndex:
         return match._replace(node=node)
 
     def insert(
-        self, tokens: array[int], cells: array[int], n: int, node: Node | None = None, start: int = 0
+        self,
+        tokens: array[int],
+        cells: array[int],
+        n: int,
+        node: Node | None = None,
+        start: int = 0,
+        long: bool = False,
     ) -> Node:
         """Take over the cells of tokens[start:n], the continuation of `node`; return the node they end in.
 
@@ -80,7 +88,7 @@ class PrefixIndex:
         sequence has left the same tokens meanwhile, its cells replace those in `cells` and ours are freed.
         """
         held = node
-        at = node or self.root
+        at = node or self.roots[long]
         while start < n:
             child = at.children.get(tokens[start])
             if child is None:
@@ -143,8 +151,8 @@ class PrefixIndex:
         return done
 
     def nodes(self) -> Iterator[Node]:
-        """Every node but the root."""
-        stack = list(self.root.children.values())
+        """Every node but the roots."""
+        stack = [node for root in self.roots for node in root.children.values()]
         while stack:
             node = stack.pop()
             yield node
@@ -169,10 +177,10 @@ class PrefixIndex:
                 assert node.children or id(node) in offered, "a leaf can never be evicted"
         assert (len(seen), n_evictable) == (self.n_cells, self.n_evictable)
 
-    def _find(self, tokens: array[int], limit: int | None) -> tuple[Match, int]:
+    def _find(self, tokens: array[int], limit: int | None, long: bool) -> tuple[Match, int]:
         """The longest match, and how many tokens of its last node belong to it."""
         cells = array("i")
-        node, last, k = self.root, None, 0
+        node, last, k = self.roots[long], None, 0
         n = n_unlocked = 0
         end = len(tokens) if limit is None else min(limit, len(tokens))
         while n < end and (child := node.children.get(tokens[n])) is not None:
@@ -209,7 +217,7 @@ class PrefixIndex:
     def _append(self, at: Node, tokens: array[int], cells: array[int], *, in_place: bool) -> Node:
         """Add new tokens below `at`: to the node itself where nobody else ends in it or goes on from it."""
         self.n_cells += len(cells)
-        if in_place and at.lock <= 1 and not at.children and at is not self.root:
+        if in_place and at.lock <= 1 and not at.children and at.parent is not None:
             if not at.lock:
                 self.n_evictable += len(cells)
             at.tokens.extend(tokens)

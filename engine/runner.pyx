@@ -28,10 +28,10 @@ cdef class Runner:
     """The model's compute: one batch in, rows of logits out.
 
     n_vocab: length of a row of logits. n_cells: cells of the cache. max_batch_tokens: rows of a batch.
-    compute_ms: time inside ggml of the last forward.
+    n_short: see `HParams`. compute_ms: time inside ggml of the last forward.
     """
 
-    cdef readonly int n_vocab, max_batch_tokens, n_cells
+    cdef readonly int n_vocab, max_batch_tokens, n_cells, n_short
     cdef readonly double compute_ms
     cdef readonly long long graphs_built
     cdef object arch, cache, step
@@ -42,6 +42,7 @@ cdef class Runner:
     cdef PagedAttention paged
     cdef tuple shape
     cdef vector[int32_t] tokens, positions, outputs
+    cdef vector[float] row_is_long
     cdef vector[int64_t] cells
     cdef vector[uint16_t] mask
     cdef vector[float] host_logits
@@ -53,7 +54,7 @@ cdef class Runner:
                  int max_batch_tokens, int row_multiple=1):
         self.arch, self.cache, self.sched = arch, cache, sched
         self.attention, self.on_cpu = attention, on_cpu
-        self.n_vocab, self.n_cells = arch.hp.n_vocab, cache.n_cells
+        self.n_vocab, self.n_cells, self.n_short = arch.hp.n_vocab, cache.n_cells, arch.hp.n_short
         self.max_batch_tokens, self.row_multiple = max_batch_tokens, row_multiple
         self.paged = PagedAttention(len(attention))
         self.masked = any(kind != "paged" for kind in attention)
@@ -66,7 +67,7 @@ cdef class Runner:
         """
         self._check_open()
         n_kv = self._span(self.n_cells) if self.masked else 0
-        step = self._build(self.max_batch_tokens, n_outputs, n_kv)
+        step = self._build(self.max_batch_tokens, n_outputs, n_kv, "mixed" if self.n_short else "short")
         self.sched.reserve(step.graph)
 
     def forward(self, rows):
@@ -85,12 +86,13 @@ cdef class Runner:
         self.n_rows = 0
         if self.masked:
             n_kv = self._span(self._highest_cell() + 1)
-        shape = (n_tokens, n_outputs, n_kv)
+        lengths = self._lengths()
+        shape = (n_tokens, n_outputs, n_kv, lengths)
         if shape != self.shape:
             self.shape = ()
             if self.sched.lost:
-                self.sched.reserve(self._build(n_tokens, n_outputs, n_kv).graph)
-            self.step = self._build(n_tokens, n_outputs, n_kv)
+                self.sched.reserve(self._build(n_tokens, n_outputs, n_kv, lengths).graph)
+            self.step = self._build(n_tokens, n_outputs, n_kv, lengths)
             self.sched.allocate(self.step.graph)
             self.shape = shape
             self.graphs_built += 1
@@ -116,9 +118,15 @@ cdef class Runner:
         """Before what it computes with is freed; all else then raises SessionClosedError."""
         self.closed, self.n_rows, self.step, self.shape = True, 0, None, ()
 
-    cdef object _build(self, int n_tokens, int n_outputs, int n_kv):
+    cdef object _build(self, int n_tokens, int n_outputs, int n_kv, lengths):
         return graphs.build(
-            self.arch, self.cache, self.paged, self.attention, self.on_cpu, n_tokens, n_outputs, n_kv)
+            self.arch, self.cache, self.paged, self.attention, self.on_cpu, n_tokens, n_outputs, n_kv, lengths)
+
+    cdef object _lengths(self):
+        cdef size_t n_long = 0
+        for is_long in self.row_is_long:
+            n_long += is_long != 0
+        return "short" if n_long == 0 else "long" if n_long == self.row_is_long.size() else "mixed"
 
     cdef int _check_open(self) except -1:
         if self.closed:
@@ -137,8 +145,9 @@ cdef class Runner:
         self.positions.clear()
         self.cells.clear()
         self.outputs.clear()
+        self.row_is_long.clear()
         self.paged.sequences.clear()
-        for tokens, table, n_past, wanted in rows:
+        for tokens, table, n_past, wanted, is_long in rows:
             n_new = len(tokens)
             if n_past < 0 or n_new == 0 or len(table) - n_past < n_new or table.ob_descr.itemsize != sizeof(int32_t):
                 raise EngineError(f"{len(table)} cells for {n_past} + {n_new} tokens")
@@ -153,6 +162,7 @@ cdef class Runner:
                     raise EngineError(f"cell {cells[p]} is not in the cache of {self.n_cells}")
                 self.tokens.push_back(token)
                 self.positions.push_back(p)
+                self.row_is_long.push_back(1.0 if is_long else 0.0)
                 self.cells.push_back(cells[p])
                 p += 1
             self.paged.sequences.push_back(sequence)
@@ -179,6 +189,7 @@ cdef class Runner:
         for again.row in range(n, n - rest + self.row_multiple):
             self.tokens.push_back(self.tokens.back())
             self.positions.push_back(self.positions.back())
+            self.row_is_long.push_back(self.row_is_long.back())
             self.cells.push_back(self.cells.back())
             self.paged.sequences.push_back(again)
 
@@ -205,6 +216,9 @@ cdef class Runner:
         _set(step.cells, self.cells.data(), self.cells.size() * 8)
         if step.output_ids is not None:
             _set(step.output_ids, self.outputs.data(), self.outputs.size() * 4)
+        for kind, tensor in step.rows_of.items():
+            constant = array("f", [is_long == (kind == "long") for is_long in self.row_is_long])
+            _set(tensor, constant.data.as_voidptr, len(constant) * 4)
         for values, tensor in step.constants.items():  # the memory of inputs is used for other things afterwards
             constant = array("f", values)
             _set(tensor, constant.data.as_voidptr, len(constant) * 4)

@@ -92,6 +92,7 @@ class Scheduler:
             max_batch_tokens=config.max_batch_tokens,
             eog_ids=config.eog_ids,
             now=monotonic(),
+            n_short=self._runner.n_short,
         )
         self._sessions[session.id] = session
         reason = self._finish_reason(session) if request.generated else None
@@ -180,11 +181,12 @@ class Scheduler:
                 self._finish(starved, FinishReason.ERROR, error=self._starved_text())
         prefill: list[Session] = []
         for session in running:
+            session.refit()
             tokens, n_past = session.tokens, session.n_past
             if len(tokens) - n_past == 1:
                 session.grow(1)
                 batch.append(session)
-                rows.append(Rows([tokens[n_past]], session.cells, n_past, 1))
+                rows.append(Rows([tokens[n_past]], session.cells, n_past, 1, session.long))
             else:
                 prefill.append(session)
         budget = self.config.max_batch_tokens - len(rows)
@@ -206,9 +208,7 @@ class Scheduler:
                 session.cached_n = min(cached, session.n_prompt - 1)
                 self._counters.cached_tokens += session.cached_n
         pool, n_past = self.pool, session.n_past
-        # What was generated is computed again as it was the first time, one token at a time: kernels round
-        # differently for more rows, and a resumed or preempted session shall go on to the same text.
-        n = min(session.n_pending, session.n_batch, budget, max(session.n_prompt - n_past, 1))
+        n = min(session.n_pending, session.n_batch, budget, max(session.n_chunked - n_past, 1))
         if n > pool.n_free:
             self.prefix.evict(n - pool.n_free)
             n = min(n, pool.n_free)
@@ -217,7 +217,7 @@ class Scheduler:
         session.grow(n)
         chunk = session.tokens[n_past : n_past + n].tolist()
         self._batch.append(session)
-        self._rows.append(Rows(chunk, session.cells, n_past, int(n == session.n_pending)))
+        self._rows.append(Rows(chunk, session.cells, n_past, int(n == session.n_pending), session.long))
         return n
 
     def _run(self) -> bool:

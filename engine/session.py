@@ -18,12 +18,14 @@ class Rows(NamedTuple):
     cells: the sequence's whole table, cells[p] holds position p; it covers the new tokens as well, so
         len(cells) == n_past + len(tokens). Several sequences may share the cells of a common beginning.
     logits: of how many of the last tokens logits are wanted.
+    long: whether the sequence, with all its tokens, is longer than `HParams.n_short`.
     """
 
     tokens: list[int]
     cells: array[int]
     n_past: int
     logits: int
+    long: bool = False
 
 
 class Runner(Protocol):
@@ -31,6 +33,10 @@ class Runner(Protocol):
 
     @property
     def n_vocab(self) -> int: ...
+
+    @property
+    def n_short(self) -> int:
+        """See `HParams.n_short`."""
 
     @property
     def compute_ms(self) -> float:
@@ -76,11 +82,14 @@ class CachedSequence:
 
     The first `n_shared` cells belong to the prefix index (`node`, where they end, is locked), the others to
     this sequence alone. `index` None: it neither reads the index nor leaves anything in it.
+    n_short: see `HParams.n_short`. long: how the cells were computed.
     """
 
-    __slots__ = ("cells", "index", "n_past", "n_shared", "node", "pool", "tokens")
+    __slots__ = ("cells", "index", "long", "n_past", "n_shared", "n_short", "node", "pool", "tokens")
 
-    def __init__(self, pool: CellPool, index: PrefixIndex | None, tokens: Sequence[int] = ()) -> None:
+    def __init__(
+        self, pool: CellPool, index: PrefixIndex | None, tokens: Sequence[int] = (), *, n_short: int = 0
+    ) -> None:
         self.pool = pool
         self.index = index
         self.tokens = array("i", tokens)
@@ -88,16 +97,29 @@ class CachedSequence:
         self.n_past = 0
         self.n_shared = 0
         self.node: Node | None = None
+        self.n_short = n_short
+        self.long = False
 
     @property
     def n_pending(self) -> int:
         """Tokens still to be computed."""
         return len(self.tokens) - self.n_past
 
+    @property
+    def wants_long(self) -> bool:
+        """Whether it is to be computed as a long sequence, with the tokens that it has now."""
+        return 0 < self.n_short < len(self.tokens)
+
+    def refit(self) -> None:
+        """Drop the cells if the sequence has become long, or short again: all is to be computed anew."""
+        if self.n_past and self.long != self.wants_long:
+            self.release()
+
     def attach(self) -> int:
         """Start with the longest cached prefix. The last token is never part of it: its logits are wanted."""
+        self.long = self.wants_long
         if self.index is not None:
-            match = self.index.acquire(self.tokens, len(self.tokens) - 1)
+            match = self.index.acquire(self.tokens, len(self.tokens) - 1, self.long)
             self.node, self.cells = match.node, match.cells
             self.n_past = self.n_shared = match.n
         return self.n_past
@@ -120,7 +142,9 @@ class CachedSequence:
     def publish(self) -> None:
         """Let others use what is computed."""
         if self.index is not None and self.n_past > self.n_shared:
-            self.node = self.index.insert(self.tokens, self.cells, self.n_past, self.node, self.n_shared)
+            self.node = self.index.insert(
+                self.tokens, self.cells, self.n_past, self.node, self.n_shared, self.long
+            )
             self.n_shared = self.n_past
 
     def truncate(self, n: int) -> None:
@@ -130,7 +154,7 @@ class CachedSequence:
         del self.cells[self.n_past :], self.tokens[n:]
         if n < self.n_shared and self.index is not None and self.node is not None:
             # Hold just the part that is left: what follows would else be inserted behind the old end.
-            match = self.index.acquire(self.tokens)
+            match = self.index.acquire(self.tokens, None, self.long)
             self.index.release(self.node)
             self.node, self.cells = match.node, match.cells
             self.n_past = self.n_shared = match.n
@@ -183,8 +207,9 @@ class Session(CachedSequence):
         max_batch_tokens: int,
         eog_ids: frozenset[int],
         now: float,
+        n_short: int = 0,
     ) -> None:
-        super().__init__(pool, index, request.prompt)
+        super().__init__(pool, index, request.prompt, n_short=n_short)
         self.tokens.extend(request.generated)
         params = request.params
         self.request = request
@@ -205,6 +230,14 @@ class Session(CachedSequence):
         self.submitted_at = now
         self.started_at: float | None = None
         self.first_token_at: float | None = None
+
+    @property
+    def n_chunked(self) -> int:
+        """Tokens that were, and if need be are again, computed in chunks; the others one at a time.
+
+        Kernels round differently for more rows, and a resumed session shall go on to the same text.
+        """
+        return max(self.n_prompt, self.n_short + 1) if self.long else self.n_prompt
 
     @property
     def n_generated(self) -> int:

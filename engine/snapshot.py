@@ -90,6 +90,7 @@ def save(
     """
     if not sequence.tokens:
         raise ConfigError("the session is empty; there is nothing to save")
+    sequence.refit()
     if sequence.n_pending:
         logits = None
     target = Path(path)

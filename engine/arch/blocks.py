@@ -89,8 +89,8 @@ class Attention:
             q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)
         if self.rope is not None:
             factors = step.constant(self.rope.factors) if self.rope.factors else self.rope_factors
-            q = ctx.rope(q, step.positions, self.rope, factors)
-            k = ctx.rope(k, step.positions, self.rope, factors)
+            q = step.rotate(q, self.rope, factors)
+            k = step.rotate(k, self.rope, factors)
         step.store(layer, k, v)
         if layer == hp.n_layer - 1 and step.n_outputs == 0:
             return None

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from engine.arch.blocks import Attention
 from engine.arch.slots import Binder, Norm
-from engine.arch.spec import Architecture
+from engine.arch.spec import Architecture, ByLength
 
 Block = Callable[[Any, Any], Any]
 
@@ -80,7 +80,11 @@ class Decoder(Architecture):
         rope = self.hp.rope
         if rope is None:
             return None
-        return binder.tensor("rope_freqs.weight", (rope.n_dims // 2,), "rope", 0, optional=True)
+        shape = (rope.n_dims // 2,)
+        if self.hp.n_short:
+            short, long = (f"rope_factors_{kind}.weight" for kind in ("short", "long"))
+            return ByLength(binder.tensor(short, shape, "rope", 0), binder.tensor(long, shape, "rope", 0))
+        return binder.tensor("rope_freqs.weight", shape, "rope", 0, optional=True)
 
     def bind(self, binder: Binder) -> None:
         hp = self.hp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from engine.arch.blocks import Attention, FeedForward
@@ -9,7 +10,6 @@ from engine.arch.decoder import Decoder, Layer
 from engine.arch.huggingface import STANDARD
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
-from engine.errors import UnsupportedModelError
 
 
 class Phi3(Decoder):
@@ -25,20 +25,38 @@ class Phi3(Decoder):
         from engine.convert import keys
 
         found = keys.common(config)
-        trained = config.get("original_max_position_embeddings") or found["context_length"]
-        found["rope.scaling.original_context_length"] = int(trained)
-        if config.get("sliding_window"):
-            found["attention.sliding_window"] = int(config["sliding_window"])
+        found["rope.scaling.original_context_length"] = n = keys.n_ctx_original(config)
+        rope = keys.rope_parameters(config)
+        if rope["rope_type"] in ("longrope", "su"):
+            factor = rope.get("factor") or found["context_length"] / n
+            stated = rope.get("attention_factor")
+            usual = math.sqrt(1 + math.log(max(factor, 1)) / math.log(n))  # arXiv 2402.13753
+            found["rope.scaling.attn_factor"] = float(stated if stated is not None else usual)
+        found["attention.sliding_window"] = int(config.get("sliding_window") or 0)
         return found
+
+    @classmethod
+    def extra_tensors(cls, config: dict[str, Any]) -> dict[str, Any]:
+        import numpy as np
+
+        from engine.convert import keys
+
+        rope = keys.rope_parameters(config)
+        if rope["rope_type"] not in ("longrope", "su"):
+            return {}
+        return {
+            f"rope_factors_{kind}.weight": np.array(rope[f"{kind}_factor"], np.float32)
+            for kind in ("long", "short")
+        }
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:
         keys = Keys(gguf, cls.name)
+        n_short = 0
         if "rope_factors_long.weight" in gguf.tensors:
-            raise UnsupportedModelError(
-                f"{gguf.path}: rope_factors_long.weight: rotary factors by length (LongRoPE) are unsupported"
-            )
-        return keys.hparams(rope="neox", windows=keys.windows(keys.integer("block_count")))
+            n_short = keys.integer("rope.scaling.original_context_length")
+        windows = keys.windows(keys.integer("block_count"))
+        return keys.hparams(rope="neox", windows=windows, n_short=n_short)
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from engine.arch.slots import Binder
 from engine.errors import ModelError, UnsupportedModelError
@@ -47,6 +47,13 @@ class Rope:
         return replace(self, factors=factors, ext_factor=0.0, freq_scale=1.0, attn_factor=scale)
 
 
+class ByLength(NamedTuple):
+    """Rotary factors F32 [n_dims / 2] of sequences up to `HParams.n_short` tokens, and of longer ones."""
+
+    short: Any
+    long: Any
+
+
 @dataclass(frozen=True, kw_only=True)
 class HParams:
     """Hyperparameters. Heads may differ per layer; sizes are elements; 0 (of factors 1): there is none."""
@@ -64,6 +71,7 @@ class HParams:
     rope: Rope | None = None
     rope_local: Rope | None = None  # of layers with a window, where it is another (Gemma 3)
     windows: tuple[int, ...] = ()  # per layer; a row at p sees p - window + 1 … p; 0: the whole session
+    n_short: int = 0  # longer sequences have other rotary factors (LongRoPE, arXiv 2402.13753)
     max_positions: int = 0  # of a learned position table: a context cannot be longer
     causal: bool = True
     parallel: bool = False  # attention and feed-forward read the same x

@@ -90,9 +90,7 @@ def rope(c: Config, head_dim: int) -> dict[str, Any]:
         found |= {
             "rope.scaling.type": "yarn",
             "rope.scaling.factor": float(p["factor"]),
-            "rope.scaling.original_context_length": int(
-                p.get("original_max_position_embeddings") or first(c, "max_position_embeddings")
-            ),
+            "rope.scaling.original_context_length": n_ctx_original(c),
         }
         for key, name in {
             "yarn_attn_factor": "attention_factor",
@@ -101,11 +99,17 @@ def rope(c: Config, head_dim: int) -> dict[str, Any]:
         }.items():
             if p.get(name) is not None:
                 found[f"rope.scaling.{key}"] = float(p[name])
-    elif kind not in ("default", "llama3"):
+    elif kind not in ("default", "llama3", "longrope", "su"):
         raise UnsupportedModelError(
-            f"config.json: rope_type {kind!r} is not supported (default, linear, llama3, yarn)"
+            f"config.json: rope_type {kind!r} is not supported (default, linear, llama3, longrope, yarn)"
         )
     return found
+
+
+def n_ctx_original(c: Config) -> int:
+    """The context before it was extended; the whole where none is stated."""
+    name = "original_max_position_embeddings"
+    return int(rope_parameters(c).get(name) or c.get(name) or first(c, "max_position_embeddings"))
 
 
 def llama3_factors(c: Config) -> list[float]:

@@ -58,7 +58,7 @@ class Book:
         def children(node: Node) -> dict[str, object]:
             return {"".join(map(chr, child.tokens)): children(child) for child in node.children.values()}
 
-        return children(self.index.root)
+        return children(self.index.roots[0])
 
 
 def test_nothing_is_known_at_first() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import engine
-from engine.errors import ConfigError, UnsupportedModelError
+from engine.errors import ConfigError, ModelError, UnsupportedModelError
 from support.golden import TinyModel, golden
 
 REFUSED = [
@@ -36,10 +35,11 @@ def test_a_value_is_refused_by_its_key(name: str, key: str, value: Any, tmp_path
         load(model.write(tmp_path / "changed.gguf"))
 
 
-def test_factors_by_length_are_refused(tmp_path: Path) -> None:
-    model = TinyModel.read(golden("phi3").path)
-    model.tensors["rope_factors_long.weight"] = np.ones(8, np.float32)
-    with pytest.raises(UnsupportedModelError, match="LongRoPE"):
+@pytest.mark.parametrize("kind", ["long", "short"])
+def test_factors_of_one_length_alone_are_refused(kind: str, tmp_path: Path) -> None:
+    model = TinyModel.read(golden("phi3-long").path)
+    del model.tensors[f"rope_factors_{kind}.weight"]
+    with pytest.raises(ModelError, match="rope_factors_"):
         load(model.write(tmp_path / "changed.gguf"))
 
 

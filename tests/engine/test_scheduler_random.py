@@ -12,15 +12,15 @@ from engine.session import Session
 from engine.types import FinishReason, InferenceParameters, Request
 from support.fake_runner import FakeRunner, Model, Outcome, make_scheduler, request
 
-MODEL = Model()
 ENDS = {FinishReason.STOP, FinishReason.LENGTH}
 
 
 class Script:
     """One random life of a scheduler. `run` plays it and checks after each step what must always hold."""
 
-    def __init__(self, seed: int, *, calm: bool = False) -> None:
+    def __init__(self, seed: int, *, calm: bool = False, n_short: int = 0) -> None:
         self.rng = random.Random(seed)
+        self.n_short, self.model = n_short, Model(n_short)
         self.calm = calm  # without pauses, failures and cancels, so that stricter rules hold
         rng = self.rng
         self.hungry = rng.random() < 0.5  # short prompts and long answers, which is what exhausts the cells
@@ -31,7 +31,11 @@ class Script:
         self.scheduler: Scheduler
         self.runner: FakeRunner
         self.scheduler, self.runner = make_scheduler(
-            n_cells, parallel=self.parallel, n_ctx=self.n_ctx, max_batch_tokens=self.max_batch
+            n_cells,
+            parallel=self.parallel,
+            n_ctx=self.n_ctx,
+            max_batch_tokens=self.max_batch,
+            n_short=n_short,
         )
         self.stems = [[rng.randrange(1, 5) for _ in range(self.n_ctx)] for _ in range(3)]
         self.requests: dict[str, Request] = {}
@@ -94,7 +98,7 @@ class Script:
             ignore_eos=rng.random() < (0.8 if self.hungry else 0.3),
             stop_token_ids=(rng.randrange(40),) if rng.random() < 0.3 else (),
         )
-        expected, reason = MODEL.continuation(prompt, params, self.n_ctx)
+        expected, reason = self.model.continuation(prompt, params, self.n_ctx)
         known = expected[: rng.randint(0, len(expected))] if rng.random() < 0.2 else []
         self.requests[id] = request(
             id,
@@ -129,7 +133,7 @@ class Script:
         running: list[Session] = admission.running
         if not failing:
             for session in running:  # whoever could decode, and was not preempted, did
-                if session.id in before:
+                if session.id in before and before[session.id] != self.n_short + 1:
                     assert len(session.tokens) == before[session.id] + 1
         assert {s.id for s in admission.parked} == self.paused
         for batch in self.runner.batches[n_batches:]:
@@ -170,6 +174,12 @@ def test_sessions_come_and_go_at_random(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(100, 120))
 def test_without_disturbance_all_are_served_in_order(seed: int) -> None:
     Script(seed, calm=True).run(50)
+
+
+@pytest.mark.parametrize("seed", range(200, 220))
+def test_sessions_become_long_at_random(seed: int) -> None:
+    """With 13 tokens a session is to be computed anew, and shares nothing with short ones."""
+    Script(seed, n_short=12).run(60)
 
 
 def test_the_scripts_reach_what_they_are_for() -> None:

@@ -122,8 +122,11 @@ def reference(model: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:
         return model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
 
     ids = prompt.tolist()
-    rows = logits(ids)
-    stored, margins, last = rows[list(POSITIONS)], [], rows[-1]
+    if "longrope" in str(getattr(model.config, "rope_parameters", None)):  # the length decides of all tokens
+        stored = np.stack([logits(ids[: position + 1])[-1] for position in POSITIONS])
+    else:
+        stored = logits(ids)[list(POSITIONS)]
+    margins, last = [], stored[-1]
     for _ in range(N_GREEDY):
         second, best = np.sort(last)[-2:]
         margins.append(best - second)

@@ -37,13 +37,16 @@ def logits_of(state: int) -> array[float]:
 
 
 class Model:
-    """The same model without cells: what every text is compared with."""
+    """The same model without cells: what every text is compared with.
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, ...], int] = {}
+    n_short: sequences of more tokens have other digests from their first token on (0: none).
+    """
+
+    def __init__(self, n_short: int = 0) -> None:
+        self.n_short = n_short
 
     def state(self, tokens: Sequence[int]) -> int:
-        state = 0
+        state = int(0 < self.n_short < len(tokens))
         for position, token in enumerate(tokens):
             state = digest(state, token, position)
         return state
@@ -61,6 +64,8 @@ class Model:
             token = sampler.sample(memoryview(logits_of(state))).id
             state = digest(state, token, len(prompt) + len(out))
             out.append(token)
+            if len(prompt) + len(out) == self.n_short + 1:
+                state = self.state([*prompt, *out])
             stop = token in params.stop_token_ids or (token == EOG and not params.ignore_eos)
             if stop and len(out) > params.min_tokens:
                 return out, FinishReason.STOP
@@ -70,8 +75,9 @@ class Model:
 class FakeRunner:
     """Keeps cells as described above, and refuses batches that a real runner could not compute."""
 
-    def __init__(self, n_cells: int, max_batch_tokens: int) -> None:
+    def __init__(self, n_cells: int, max_batch_tokens: int, n_short: int = 0) -> None:
         self.n_vocab = N_VOCAB
+        self.n_short = n_short
         self.compute_ms = 0.0
         self.max_batch_tokens = max_batch_tokens
         self.cells: list[tuple[int, int, int] | None] = [None] * n_cells  # token, position, digest
@@ -111,7 +117,7 @@ class FakeRunner:
 
     def _read(self, row: Rows, n: int) -> int:
         """The digest of the first `n` positions as the cells hold them now."""
-        state = 0
+        state = int(row.long)
         for p in range(n):
             content = self.cells[row.cells[p]]
             if content is None:
@@ -165,10 +171,10 @@ GREEDY = InferenceParameters(temperature=0.0, max_tokens=8)
 
 
 def make_scheduler(
-    n_cells: int = 256, *, parallel: int = 8, n_ctx: int = 64, max_batch_tokens: int = 32
+    n_cells: int = 256, *, parallel: int = 8, n_ctx: int = 64, max_batch_tokens: int = 32, n_short: int = 0
 ) -> tuple[Scheduler, FakeRunner]:
     """A scheduler on a fake runner."""
-    runner = FakeRunner(n_cells, max_batch_tokens)
+    runner = FakeRunner(n_cells, max_batch_tokens, n_short)
     config = SchedulerConfig(
         parallel=parallel, n_ctx=n_ctx, max_batch_tokens=max_batch_tokens, eog_ids=frozenset({EOG})
     )
