@@ -40,7 +40,7 @@ class Step:
     attention: per layer, "paged" (own kernel, CPU), "flash" or "explicit" (with masks).
     on_cpu: per layer, whether our own CPU kernels may be used.
     n_kv: cache rows that masks span, a multiple of MASK_PAD or the whole cache; 0 when all layers are paged.
-    lengths: of the batch's sequences, where factors are `ByLength`.
+    lengths: of the batch's sequences, where factors are `ByLength`. hidden: see `Architecture.build`.
     """
 
     def __init__(
@@ -54,12 +54,14 @@ class Step:
         n_outputs: int,
         n_kv: int,
         lengths: Lengths,
+        hidden: bool,
     ) -> None:
         # A full context is an error, a full graph an abort: so the graph has room for all of the context.
         self.ctx: Any = Context(size, graph_size=size)
         self.graph: Graph = self.ctx.graph(size)
         self.cache, self.paged, self.attention, self.on_cpu = cache, paged, attention, on_cpu
-        self.n_tokens, self.n_outputs, self.n_kv, self.lengths = n_tokens, n_outputs, n_kv, lengths
+        self.n_tokens, self.n_outputs, self.n_kv = n_tokens, n_outputs, n_kv
+        self.lengths, self.hidden = lengths, hidden
         self.tokens = self.ctx.input(I32, (n_tokens,), "tokens")
         self.positions = self.ctx.input(I32, (n_tokens,), "positions")
         self.cells = self.ctx.input(I64, (n_tokens,), "cells")
@@ -71,7 +73,7 @@ class Step:
             self.rows_of["long"] = self.ctx.input(F32, (1, 1, n_tokens), "rows.long")
         self.masks: dict[Mask, Any] = {}
         self.constants: dict[tuple[float, ...], Any] = {}
-        self.logits: Any = None
+        self.outputs: Any = None
         self._stored: dict[int, tuple[Any, Any]] = {}
 
     def rotate(self, x: Any, rope: Rope, factors: Any) -> Any:
@@ -185,14 +187,18 @@ def build(
     n_outputs: int,
     n_kv: int,
     lengths: Lengths = "short",
+    hidden: bool = False,
 ) -> Step:
-    """The graph of a batch of `n_tokens` rows, `n_outputs` of which want logits F32 [n_vocab, n_outputs]."""
-    step = Step(n_nodes(arch.hp), cache, paged, attention, on_cpu, n_tokens, n_outputs, n_kv, lengths)
-    logits = arch.build(step)
-    if logits is not None:
-        if logits.type != F32:
-            logits = step.ctx.cast(logits, F32)
-        step.logits = step.ctx.output(logits)
-        step.logits.name = "logits"
-        step.graph.add(step.logits)
+    """The graph of a batch of `n_tokens` rows, `n_outputs` of which want logits F32 [n_vocab, n_outputs].
+
+    hidden: they want hidden states F32 [n_embd, n_outputs] instead.
+    """
+    step = Step(n_nodes(arch.hp), cache, paged, attention, on_cpu, n_tokens, n_outputs, n_kv, lengths, hidden)
+    outputs = arch.build(step)
+    if outputs is not None:
+        if outputs.type != F32:
+            outputs = step.ctx.cast(outputs, F32)
+        step.outputs = step.ctx.output(outputs)
+        step.outputs.name = "outputs"
+        step.graph.add(step.outputs)
     return step

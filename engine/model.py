@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from engine import arch as architectures
-from engine import kvcache, offload, snapshot
+from engine import embedding, kvcache, offload, snapshot
 from engine.arch.slots import Binder, Slot
 from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig, check
-from engine.errors import ConfigError, DeviceError, SessionClosedError
+from engine.errors import ConfigError, DeviceError, ModelError, SessionClosedError
 from engine.ggml.backend import MAX_THREADS, Backend, Device, devices
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F16, F32, Context, runs_on, type_id
@@ -27,6 +29,10 @@ from engine.runner import Runner
 from engine.scheduler import Scheduler
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.weights import Progress, Weights, wanted
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger("ggserve.engine")
 
@@ -75,6 +81,11 @@ class Model:
                 f"context_size is {n_ctx}, but this model has learned positions for {hp.max_positions} tokens"
             )
         self.max_batch_tokens = max(params.max_batch_tokens, params.parallel)
+        if not hp.causal:
+            # A text is one batch, whose keys and values are needed no longer than that.
+            self.max_batch_tokens = max(self.max_batch_tokens, n_ctx)
+            params = replace(params, kv_type="f32", kv_cells=self.max_batch_tokens)
+            self.params = params
         self.n_threads = params.n_threads or min(physical_cores(), MAX_THREADS)
 
         if params.rpc:
@@ -127,7 +138,7 @@ class Model:
             self.weights.row_multiple,
         )
         self._closing.append(self.runner)
-        self.runner.reserve(params.parallel)
+        self.runner.reserve(params.parallel if hp.causal else self.max_batch_tokens)
         self.pool = CellPool(self.n_cells)
         self.prefix = PrefixIndex(self.pool)
         self._tokenizer: Tokenizer | None = None
@@ -208,8 +219,11 @@ class Model:
         return self.tokenizer.eog_ids
 
     def scheduler(self, parallel: int | None = None) -> Scheduler:
-        """A scheduler that runs requests on this model, sharing its cells and its prefix cache."""
-        self._check_open()
+        """A scheduler that runs requests on this model, sharing its cells and its prefix cache.
+
+        ModelError for a model that only makes embeddings.
+        """
+        self._check_generates()
         config = SchedulerConfig(
             parallel=parallel or self.params.parallel,
             n_ctx=self.n_ctx,
@@ -219,9 +233,20 @@ class Model:
         return Scheduler(self.runner, self.pool, config, prefix=self.prefix)
 
     def start_session(self, config: InferenceSessionConfig | None = None) -> InferenceSession:
-        """A session of its own batch size, for use in this process without a scheduler."""
-        self._check_open()
+        """A session of its own batch size, for use in this process without a scheduler.
+
+        ModelError for a model that only makes embeddings.
+        """
+        self._check_generates()
         return InferenceSession(self, config or InferenceSessionConfig())
+
+    def embed(
+        self, tokens: Sequence[int], *, pooling: str = "auto", normalize: bool = True
+    ) -> NDArray[np.float32]:
+        """The embedding of a text: float32 [n_embd]; see `engine.embedding.embed`, also for many at once."""
+        self._check_open()
+        (found,) = filter(None, embedding.embed(self, [tokens], pooling=pooling, normalize=normalize))
+        return found.vector
 
     def restore_session(
         self,
@@ -284,6 +309,13 @@ class Model:
             "notes": list(self.plan.notes),
             "attention": self.attention,
         }
+
+    def _check_generates(self) -> None:
+        self._check_open()
+        if not self.hp.causal:
+            raise ModelError(
+                f"{self.gguf.path}: a {self.gguf.arch} model makes embeddings; it cannot generate text"
+            )
 
     def _check_open(self) -> None:
         if self.closed:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.errors import ConfigError, EngineError
+from engine.errors import ConfigError, EngineError, ModelError
 from engine.session import Rows, Runner, make_room
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def estimates(
             f"chunks of {context_size} tokens do not fit the context of {model.n_ctx} of the loaded model"
         )
     if not model.hp.causal:
-        raise ConfigError(f"a {model.gguf.arch} model predicts no next token, so it has no perplexity")
+        raise ModelError(f"a {model.gguf.arch} model predicts no next token, so it has no perplexity")
     runner, tokenizer = model.runner, model.tokenizer
     bos = tokenizer.bos_id if tokenizer.add_bos else None
     n_batch = min(n_batch, model.max_batch_tokens)

@@ -12,7 +12,7 @@ from libcpp.vector cimport vector
 
 from engine import graph as graphs
 from engine.attention cimport PagedAttention, Sequence
-from engine.errors import EngineError, SessionClosedError
+from engine.errors import EngineError, ModelError, SessionClosedError
 from engine.ggml.sched cimport Sched
 from engine.ggml.tensor cimport Graph, Tensor
 from engine.libggml.backend cimport (
@@ -31,7 +31,8 @@ cdef class Runner:
     n_short: see `HParams`. compute_ms: time inside ggml of the last forward.
     """
 
-    cdef readonly int n_vocab, max_batch_tokens, n_cells, n_short
+    cdef readonly int n_vocab, n_embd, max_batch_tokens, n_cells, n_short
+    cdef readonly bint causal
     cdef readonly double compute_ms
     cdef readonly long long graphs_built
     cdef object arch, cache, step
@@ -41,6 +42,8 @@ cdef class Runner:
     cdef Sched sched
     cdef PagedAttention paged
     cdef tuple shape
+    cdef int width
+    cdef bint is_hidden
     cdef vector[int32_t] tokens, positions, outputs
     cdef vector[float] row_is_long
     cdef vector[int64_t] cells
@@ -55,6 +58,7 @@ cdef class Runner:
         self.arch, self.cache, self.sched = arch, cache, sched
         self.attention, self.on_cpu = attention, on_cpu
         self.n_vocab, self.n_cells, self.n_short = arch.hp.n_vocab, cache.n_cells, arch.hp.n_short
+        self.n_embd, self.causal = arch.hp.n_embd, arch.hp.causal
         self.max_batch_tokens, self.row_multiple = max_batch_tokens, row_multiple
         self.paged = PagedAttention(len(attention))
         self.masked = any(kind != "paged" for kind in attention)
@@ -67,16 +71,22 @@ cdef class Runner:
         """
         self._check_open()
         n_kv = self._span(self.n_cells) if self.masked else 0
-        step = self._build(self.max_batch_tokens, n_outputs, n_kv, "mixed" if self.n_short else "short")
+        lengths = "mixed" if self.n_short else "short"
+        step = self._build(self.max_batch_tokens, n_outputs, n_kv, lengths, not self.causal)
         self.sched.reserve(step.graph)
 
-    def forward(self, rows):
+    def forward(self, rows, bint hidden=False):
         """Compute one batch of `engine.scheduler.Rows`; returns how many rows of logits there are.
+
+        hidden: rows of hidden states are wanted in their place. A model that is not causal has no logits, and
+        wants each sequence whole, in one batch.
 
         Raises EngineError (and computes nothing) if the batch does not fit this model and cache, and
         OutOfMemoryError if there is no room for so many rows of logits.
         """
         self._check_open()
+        if not hidden and not self.causal:
+            raise ModelError(f"a {self.arch.name} model makes embeddings; it cannot generate text")
         rows = list(rows)  # the tables are read until the end: a generator would let them go
         cdef int n_outputs = self._fill(rows)
         cdef int n_tokens = <int>self.tokens.size()
@@ -87,12 +97,12 @@ cdef class Runner:
         if self.masked:
             n_kv = self._span(self._highest_cell() + 1)
         lengths = self._lengths()
-        shape = (n_tokens, n_outputs, n_kv, lengths)
+        shape = (n_tokens, n_outputs, n_kv, lengths, hidden)
         if shape != self.shape:
             self.shape = ()
             if self.sched.lost:
-                self.sched.reserve(self._build(n_tokens, n_outputs, n_kv, lengths).graph)
-            self.step = self._build(n_tokens, n_outputs, n_kv, lengths)
+                self.sched.reserve(self._build(n_tokens, n_outputs, n_kv, lengths, hidden).graph)
+            self.step = self._build(n_tokens, n_outputs, n_kv, lengths, hidden)
             self.sched.allocate(self.step.graph)
             self.shape = shape
             self.graphs_built += 1
@@ -104,23 +114,30 @@ cdef class Runner:
             status = ggml_backend_sched_graph_compute(self.sched.ptr, graph.ptr)
         self.compute_ms = (perf_counter() - started) * 1e3
         ok(status, "computing the batch")
+        self.is_hidden, self.width = hidden, self.n_embd if hidden else self.n_vocab
         if n_outputs:
-            self._read_logits(n_outputs)
+            self._read_outputs(n_outputs)
         return n_outputs
 
     def logits(self, int i):
         """Row i of the last forward: float32 memoryview [n_vocab], valid until the next forward."""
-        if not 0 <= i < self.n_rows:
+        if not 0 <= i < self.n_rows or self.is_hidden:
             raise EngineError(f"there is no row {i} of logits")
         return <const float[:self.n_vocab]>(self.rows + <size_t>i * self.n_vocab)
+
+    def hidden(self, int i):
+        """Row i of the last forward with `hidden`: float32 memoryview [n_embd], valid until the next forward."""
+        if not 0 <= i < self.n_rows or not self.is_hidden:
+            raise EngineError(f"there is no row {i} of hidden states")
+        return <const float[:self.n_embd]>(self.rows + <size_t>i * self.n_embd)
 
     def close(self):
         """Before what it computes with is freed; all else then raises SessionClosedError."""
         self.closed, self.n_rows, self.step, self.shape = True, 0, None, ()
 
-    cdef object _build(self, int n_tokens, int n_outputs, int n_kv, lengths):
+    cdef object _build(self, int n_tokens, int n_outputs, int n_kv, lengths, bint hidden):
         return graphs.build(
-            self.arch, self.cache, self.paged, self.attention, self.on_cpu, n_tokens, n_outputs, n_kv, lengths)
+            self.arch, self.cache, self.paged, self.attention, self.on_cpu, n_tokens, n_outputs, n_kv, lengths, hidden)
 
     cdef object _lengths(self):
         cdef size_t n_long = 0
@@ -251,15 +268,15 @@ cdef class Runner:
         self._fill_mask(n_kv, window, False, causal)
         return [[self.mask[r * n_kv + c] == 0 for c in range(n_kv)] for r in range(self.tokens.size())]
 
-    cdef int _read_logits(self, int n_outputs) except -1:
-        cdef Tensor logits = self.step.logits
-        cdef size_t size = <size_t>n_outputs * self.n_vocab
-        if logits.ptr.buffer != NULL and ggml_backend_buffer_is_host(logits.ptr.buffer):
-            self.rows = <const float*>logits.ptr.data
+    cdef int _read_outputs(self, int n_outputs) except -1:
+        cdef Tensor outputs = self.step.outputs
+        cdef size_t size = <size_t>n_outputs * self.width
+        if outputs.ptr.buffer != NULL and ggml_backend_buffer_is_host(outputs.ptr.buffer):
+            self.rows = <const float*>outputs.ptr.data
         else:
             self.host_logits.resize(size)
             with nogil:
-                ggml_backend_tensor_get(logits.ptr, self.host_logits.data(), 0, size * sizeof(float))
+                ggml_backend_tensor_get(outputs.ptr, self.host_logits.data(), 0, size * sizeof(float))
             self.rows = self.host_logits.data()
         self.n_rows = n_outputs
         return 0

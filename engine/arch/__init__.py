@@ -9,7 +9,7 @@ import re
 from engine.arch.spec import Architecture
 from engine.errors import UnsupportedModelError
 
-_SHARED = {"spec", "slots", "blocks", "experts", "decoder", "huggingface"}
+_SHARED = {"spec", "slots", "blocks", "experts", "decoder", "encoder", "huggingface"}
 
 
 def _modules() -> list[str]:

@@ -118,7 +118,10 @@ class Decoder(Architecture):
             x = layer(step, x, last=i == len(self.layers) - 1)
         if x is None:
             return None
-        logits = self.output(ctx, self.output_norm(ctx, x))
+        x = self.output_norm(ctx, x)
+        if step.hidden:
+            return x
+        logits = self.output(ctx, x)
         if hp.logit_scale != 1.0:
             logits = ctx.scale(logits, hp.logit_scale)
         if hp.logit_softcap:

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 from engine.arch.slots import Binder
 from engine.errors import ModelError, UnsupportedModelError
 
+POOLING = ("none", "mean", "cls", "last")  # by the numbers of `pooling_type`
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rope:
@@ -84,6 +86,8 @@ class HParams:
     logit_softcap: float = 0.0
     logit_scale: float = 1.0
     embedding_scale: float = 1.0
+    n_token_types: int = 0
+    pooling: str = "last"  # of hidden states to an embedding, see `engine.embedding`
     max_bias: float = 0.0  # ALiBi (Press 2021, arXiv 2108.12409)
     clamp_qkv: float = 0.0
 
@@ -160,10 +164,25 @@ class Keys:
             found["n_ff"] = self.per_layer("feed_forward_length", n_layer)
         if "eps" not in found:
             found["eps"] = self.number(f"attention.layer_norm_{'rms_' if eps == 'rms' else ''}epsilon")
+        if self.has("pooling_type"):
+            number = self.integer("pooling_type")
+            if not 0 <= number < len(POOLING):
+                self.refuse(
+                    "pooling_type", number, ", ".join(f"{i} ({name})" for i, name in enumerate(POOLING))
+                )
+            found["pooling"] = POOLING[number]
         if isinstance(rope, str):
             rope = self.rope(rope, self.integer("rope.dimension_count", head_dim))
         found["rope"] = rope
         return HParams(**found)
+
+    def encoder(self, *, rope: str | None, **more: Any) -> HParams:
+        """`hparams` of models whose rows see each other both ways."""
+        self.only("attention.causal", False)
+        types = self.gguf.tensors.get("token_types.weight")
+        n_token_types = 0 if types is None else types.shape[-1]
+        more = {"causal": False, "pooling": "mean", "n_token_types": n_token_types} | more
+        return self.hparams(rope=rope, eps="layer", **more)
 
     def windows(self, n_layer: int, pattern: int = 1, default: int = 0) -> tuple[int, ...]:
         """Sliding windows: `pattern` 1: all layers have it; n: every n-th layer sees everything."""
@@ -228,6 +247,7 @@ class Architecture(ABC):
     huggingface: ClassVar[tuple[str, ...]] = ()
     names: ClassVar[dict[str, str]] = {}
     tied_by_default: ClassVar[bool] = False  # where config.json does not say
+    unused: ClassVar[tuple[str, ...]] = ()  # beginnings of names of tensors that are left out
 
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
@@ -260,7 +280,8 @@ class Architecture(ABC):
 
     @abstractmethod
     def build(self, step: Any) -> Any:
-        """Build the graph of one batch and return the logits tensor [n_vocab, n_outputs] or None.
+        """Build the graph of one batch and return its outputs, or None if it has none.
 
-        `step` is an `engine.graph.Step`.
+        `step` is an `engine.graph.Step`. Outputs are logits [n_vocab, n_outputs] or, where `step.hidden`
+        asks, the states [n_embd, n_outputs] that the head would read; encoders have no others.
         """

@@ -15,7 +15,7 @@ import gguf
 import numpy as np
 
 from engine import arch as architectures
-from engine.arch.spec import Architecture
+from engine.arch.spec import POOLING, Architecture
 from engine.convert import vocabulary
 from engine.convert.folder import Folder, Source
 from engine.errors import ConfigError, ModelError, UnsupportedModelError
@@ -116,7 +116,7 @@ def _groups(cls: type[Architecture], source: Folder) -> list[tuple[str, list[Sou
         pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "{e}", pattern, count=1)
         known = cls.names.get(pattern)
         if known is None:
-            if not _IGNORED.search(name):
+            if not _IGNORED.search(name) and not name.startswith(cls.unused or ("/",)):
                 unknown.append(name)
         elif not (tied and known == "output"):
             layer = f"{numbers[0]}" if "{i}" in pattern else ""
@@ -213,13 +213,25 @@ def _nbytes(m: Made) -> int:
     return int(np.prod(m.shape)) // block * size
 
 
+def _pooling(source: Folder) -> dict[str, int]:
+    """How a folder of sentence-transformers makes one embedding of many hidden states."""
+    for path in source.path.glob("*_Pooling/config.json"):
+        chosen = source.json(str(path.relative_to(source.path)))
+        modes = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "last"}
+        found = [kind for name, kind in modes.items() if chosen.get(f"pooling_mode_{name}")]
+        if len(found) != 1:
+            raise UnsupportedModelError(f"{path}: pooling is not one of {', '.join(modes)}")
+        return {"pooling_type": POOLING.index(found[0])}
+    return {}
+
+
 def _write_keys(
     writer: gguf.GGUFWriter, cls: type[Architecture], source: Folder, type: str, pre: str | None
 ) -> None:
     writer.add_name(source.name)
     writer.add_file_type(_FILE_TYPES[type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    for key, value in cls.convert_keys(source.config).items():
+    for key, value in (cls.convert_keys(source.config) | _pooling(source)).items():
         name = f"{cls.name}.{key}"
         if isinstance(value, bool):
             writer.add_bool(name, value)

@@ -25,6 +25,12 @@ def refuse(name: str, value: Any) -> None:
     raise UnsupportedModelError(f"config.json: {name} is {value!r}, which is not supported")
 
 
+def only(c: Config, name: str, *allowed: Any) -> None:
+    """Stop at a setting that is there and none of these."""
+    if name in c and c[name] not in allowed:
+        refuse(name, c[name])
+
+
 def common(c: Config) -> dict[str, Any]:
     """Sizes, heads, epsilon, rotary embedding, experts, window: whatever is there."""
     n_embd = int(first(c, "hidden_size", "n_embd", "d_model"))

@@ -2,7 +2,7 @@
 """Tokenizers of Hugging Face folders as keys of GGUF.
 
 tokenizer.json with byte-level BPE becomes `gpt2`; BPE over characters with byte fallback (LLaMA, Gemma,
-Phi 3) becomes `llama`, whose scores are the ranks of its merges.
+Phi 3) becomes `llama`, whose scores are the ranks of its merges; WordPiece becomes `bert`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ _PROBE = (
     "!!! ... ?! #tag @me (a) [b] {c} ÀÉÎ çà naïve Straße МОСКВА привет 你好世界 こんにちは 안녕 कखग ٣٤ Ⅷ ½ "
     "camelCase HTMLParser fooBar 'quoted' \"x\" $5.00 50% a/b\\c ``` --- === 🚀🌟 e\u0301 \u00a0x \u3000y。、"
 )
-_SPECIAL = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+_SPECIAL = ("bos", "eos", "unk", "sep", "pad", "mask")
 
 
 def write(writer: gguf.GGUFWriter, source: Folder, pre: str | None) -> None:
     """All `tokenizer.*` keys. UnsupportedModelError for a kind or a way of cutting that is not known."""
+    if (words := _word_pieces(source)) is not None:
+        _write_word_pieces(writer, source, words)
+        return
     if not (source.path / "tokenizer.json").exists():
         raise UnsupportedModelError(
             f"{source.path} has no tokenizer.json; with transformers, AutoTokenizer.from_pretrained(folder)"
@@ -44,7 +47,9 @@ def write(writer: gguf.GGUFWriter, source: Folder, pre: str | None) -> None:
         raise ModelError(f"{source.path / 'tokenizer.json'} is damaged: {error}") from error
     model = description["model"]
     if model.get("type", "BPE") != "BPE":
-        raise UnsupportedModelError(f"tokenizer.json has the model {model.get('type')}; supported is BPE")
+        raise UnsupportedModelError(
+            f"tokenizer.json has the model {model.get('type')}; supported are BPE and WordPiece"
+        )
     bytes_in_pieces = not model.get("byte_fallback", False)
     pieces, types = _pieces(source, model, description, bytes_in_pieces)
     writer.add_tokenizer_model("gpt2" if bytes_in_pieces else "llama")
@@ -73,6 +78,61 @@ def write(writer: gguf.GGUFWriter, source: Folder, pre: str | None) -> None:
         template = path.read_text(encoding="utf-8")
     if isinstance(template, str):
         writer.add_chat_template(template)
+
+
+def _word_pieces(source: Folder) -> dict[str, Any] | None:
+    """The content of a tokenizer.json with WordPiece; made from vocab.txt in folders of before that."""
+    if (source.path / "tokenizer.json").exists():
+        found = source.json("tokenizer.json")
+        return found if found.get("model", {}).get("type") == "WordPiece" else None
+    path = source.path / "vocab.txt"
+    if not path.exists():
+        return None
+    vocab = {line: i for i, line in enumerate(path.read_text(encoding="utf-8").splitlines())}
+    settings = source.json("tokenizer_config.json", optional=True)
+    special = [t for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if t in vocab]
+    return {
+        "model": {"vocab": vocab, "unk_token": "[UNK]"},
+        "added_tokens": [{"id": vocab[t], "content": t, "special": True} for t in special],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "lowercase": settings.get("do_lower_case", True),
+            "strip_accents": settings.get("strip_accents"),
+        },
+    }
+
+
+def _write_word_pieces(writer: gguf.GGUFWriter, source: Folder, description: dict[str, Any]) -> None:
+    """Pieces that begin a word are spelled with \u2581 in front, those that go on without ##."""
+    normalizer = description.get("normalizer") or {}
+    model = description["model"]
+    if normalizer.get("type") != "BertNormalizer" or model.get("continuing_subword_prefix", "##") != "##":
+        raise UnsupportedModelError(
+            "tokenizer.json: WordPiece is supported with a BertNormalizer and ## only"
+        )
+    for name in ("clean_text", "handle_chinese_chars"):
+        if not normalizer.get(name, True):
+            raise UnsupportedModelError(f"tokenizer.json: BertNormalizer with {name} off is not supported")
+    pieces, types = _pieces(source, model, description, True)
+    control = (gguf.TokenType.CONTROL, gguf.TokenType.UNKNOWN, gguf.TokenType.UNUSED)
+    spelled = [
+        piece if kind in control else piece[2:] if piece.startswith("##") else "\u2581" + piece
+        for piece, kind in zip(pieces, types, strict=True)
+    ]
+    writer.add_tokenizer_model("bert")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(spelled)
+    writer.add_token_types(types)
+    writer.add_token_type_count(int(source.config.get("type_vocab_size") or 1))
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    names = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
+    defaults = {f"{name}_token": text for name, text in names.items()}
+    settings = defaults | source.json("tokenizer_config.json", optional=True)
+    settings = {"bos_token": settings["cls_token"], "eos_token": settings["sep_token"]} | settings
+    _special(writer, source, settings, ids)
+    writer.add_bool("tokenizer.ggml.normalizer.lowercase", bool(normalizer.get("lowercase", True)))
+    if normalizer.get("strip_accents") is not None:  # else as lowercase says
+        writer.add_bool("tokenizer.ggml.normalizer.strip_accents", bool(normalizer["strip_accents"]))
 
 
 def _pieces(

@@ -39,6 +39,7 @@ class Tokenizer(ABC):
         add_eos = gguf.get_bool("tokenizer.ggml.add_eos_token", add_eos)
         self.add_bos = add_bos and self.bos_id is not None
         self.add_eos = add_eos and self.eos_id is not None
+        self.add_sep = False
         self.chat_template: str | None = gguf.get_str("tokenizer.chat_template", None)
         self.add_space_prefix = False
         self._specials = SpecialTokens(vocabulary)
@@ -76,6 +77,8 @@ class Tokenizer(ABC):
             ids.insert(0, self.bos_id)
         if add_special and self.add_eos and self.eos_id is not None:
             ids.append(self.eos_id)
+        if add_special and self.add_sep and self.sep_id is not None:
+            ids.append(self.sep_id)
         return ids
 
     def min_tokens(self, text: str, enough: int | None = None) -> int:

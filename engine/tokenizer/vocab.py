@@ -160,14 +160,21 @@ class Vocabulary:
         return vocabulary
 
 
+BERT_IDS = {"pad": 0, "unk": 100, "bos": 101, "sep": 102, "mask": 103}
+
+
 def _special_ids(gguf: GGUFFile, kind: str, types: list[int], known: dict[str, int]) -> dict[str, int]:
     """Ids by name: from the file, else by the kind's convention, else by a well-known text."""
     names = {"prefix": "fim_pre", "suffix": "fim_suf", "middle": "fim_mid"}
-    names |= {"unknown": "unk", "separator": "sep"}
+    names |= {"unknown": "unk", "separator": "sep"} | ({"cls": "bos"} if kind == "bert" else {})
     special: dict[str, int] = {}
     for name, token in token_ids(gguf).items():
         special.setdefault(names.get(name, name), token)
-    defaults = {"llama": {"unk": 0, "bos": 1, "eos": 2}, "gpt2": {"bos": 11, "eos": 11}}.get(kind, {})
+    defaults = {
+        "llama": {"unk": 0, "bos": 1, "eos": 2},
+        "gpt2": {"bos": 11, "eos": 11},
+        "bert": BERT_IDS,
+    }.get(kind, {})
     for name, token in defaults.items():
         # Old files rely on these, but a vocabulary that has plain text there does not.
         if token < len(types) and types[token] in (TokenType.CONTROL, TokenType.UNKNOWN):

@@ -31,6 +31,7 @@ class Case:
     window: int = 0
     softcap: float = 0.0
     max_bias: float = 0.0
+    causal: bool = True
     threads: int = 2
     n_cells: int = 700
     q_scale: float = 2.0
@@ -53,7 +54,7 @@ def reference(case: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: fl
     for (n_past, n_new), table in zip(case.sequences, case.tables, strict=True):
         for position in range(n_past, n_past + n_new):
             first = max(0, position - case.window + 1) if case.window else 0
-            seen = np.arange(first, position + 1)
+            seen = np.arange(first, position + 1 if case.causal else n_past + n_new)
             cells = np.array(table)[seen]
             for h in range(case.heads):
                 s = k[cells, h // group] @ q[row, h] * scale
@@ -86,7 +87,11 @@ def run(case: Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     inputs.allocate(CPU.buffer_types()[-1])
     k, v = store(tk, case, case.dk, rng), store(tv, case, case.dv, rng)
     paged = PagedAttention(1)
-    out = ctx.output(paged.op(ctx, 0, tq, tk, tv, case.dv, scale, case.softcap, case.max_bias, case.window))
+    out = ctx.output(
+        paged.op(
+            ctx, 0, tq, tk, tv, case.dv, scale, case.softcap, case.max_bias, case.window, None, case.causal
+        )
+    )
     graph = ctx.graph(16)
     graph.add(out)
     sched = Sched([Backend(CPU, case.threads)], 64)
@@ -153,6 +158,9 @@ CASES = {
     "q8_0, second head begins inside the row": Case(
         [(0, 30), (64, 1)], kv_type="q8_0", dk=32, dv=96, kv_heads=4
     ),
+    "both ways, several sequences": Case([(0, 150), (0, 1), (0, 40), (0, 65)], causal=False),
+    "both ways, beside what was there": Case([(70, 30), (5, 2)], causal=False, heads=8, kv_heads=2),
+    "both ways, head size 32": Case([(0, 33), (0, 64)], causal=False, dk=32, dv=32, heads=12, kv_heads=12),
     "one thread": Case([(40, 1), (0, 90)], threads=1),
     "more threads than work": Case([(3, 1)], heads=1, kv_heads=1, threads=4),
 }

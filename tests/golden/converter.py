@@ -40,7 +40,13 @@ def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
         model_arch = cls.model_arch
 
         def set_vocab(self) -> None:
-            layouts.vocabulary(self.gguf_writer)
+            if "bert" in hparams["model_type"]:
+                super().set_vocab()
+            else:
+                layouts.vocabulary(self.gguf_writer)
+
+        def get_vocab_base_pre(self, tokenizer: Any) -> str:
+            return "default"  # it knows tokenizers by hashes of what they do
 
     raw = path.with_suffix(".raw")
     model = Converted(folder, gguf.LlamaFileType.ALL_F32, raw, model_name=name, eager=True, hparams=hparams)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from layouts import VOCAB
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers.implementations import BertWordPieceTokenizer
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 MERGED = ("th", "in", "er", "an", "Ġt")
@@ -29,6 +30,16 @@ def tokenizer() -> Tokenizer:
     return found
 
 
+def word_pieces() -> Tokenizer:
+    """A lower-casing WordPiece vocabulary of single characters and a few pieces, in the form of BERT's."""
+    letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
+    pieces += ["the", "##ing", "un", "##able", "word"]
+    pieces += [f"[unused{i}]" for i in range(VOCAB - len(pieces))]
+    found = BertWordPieceTokenizer({piece: i for i, piece in enumerate(pieces)}, lowercase=True)
+    return found._tokenizer
+
+
 def change(path: Path, values: dict[str, Any]) -> None:
     """Other values in config.json."""
     config = json.loads(path.read_text())
@@ -45,6 +56,13 @@ def save(model: torch.nn.Module, folder: Path, published: dict[str, Any]) -> Non
 
 def save_tokenizer(folder: Path) -> None:
     """tokenizer.json and tokenizer_config.json."""
+    if "bert" in json.loads((folder / "config.json").read_text())["model_type"]:
+        word_pieces().save(str(folder / "tokenizer.json"), pretty=False)
+        settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+        names = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
+        settings |= {f"{name}_token": text for name, text in names.items()}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
+        return
     tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

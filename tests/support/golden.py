@@ -21,7 +21,8 @@ from support.gguf_builder import GGUFBuilder
 from support.greedy import Greedy
 
 FOLDER = Path(__file__).resolve().parent.parent / "golden"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))
+ENCODERS = ("bert", "nomic-bert")  # their .npz hold hidden states, see tests/engine/test_embedding.py
+NAMES = sorted(path.stem for path in FOLDER.glob("*.npz") if path.stem not in ENCODERS)
 
 Floats = npt.NDArray[np.float32]
 

@@ -1,0 +1,50 @@
+"""BERT: learned positions, GELU (exact form), biases everywhere (Devlin 2018, arXiv 1810.04805)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.arch.encoder import Encoder
+from engine.arch.huggingface import below
+from engine.arch.spec import HParams, Keys
+
+_LAYER = {
+    "attention.self.query": "attn_q",
+    "attention.self.key": "attn_k",
+    "attention.self.value": "attn_v",
+    "attention.output.dense": "attn_output",
+    "attention.output.LayerNorm": "attn_output_norm",
+    "intermediate.dense": "ffn_up",
+    "output.dense": "ffn_down",
+    "output.LayerNorm": "layer_output_norm",
+}
+
+
+class Bert(Encoder):
+    name = "bert"
+    activation = "gelu_erf"
+    huggingface = ("BertModel", "BertForMaskedLM")
+    names = {
+        "embeddings.word_embeddings": "token_embd",
+        "embeddings.position_embeddings": "position_embd",
+        "embeddings.token_type_embeddings": "token_types",
+        "embeddings.LayerNorm": "token_embd_norm",
+    } | below("encoder.layer", _LAYER)
+    names |= {f"bert.{name}": target for name, target in names.items()}
+    unused = ("embeddings.position_ids", "pooler.", "cls.", "bert.embeddings.position_ids", "bert.pooler.")
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        from engine.convert import keys
+
+        keys.only(config, "hidden_act", "gelu")
+        keys.only(config, "position_embedding_type", "absolute")
+        return keys.common(config) | {"attention.causal": False}
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        keys = Keys(gguf, cls.name)
+        return keys.encoder(rope=None, max_positions=keys.integer("context_length"))
+
+
+ARCHITECTURE = Bert

@@ -1,0 +1,54 @@
+"""BERT and Nomic BERT, which make embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from variant import VOCAB, Variant
+
+BASE: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-3,
+    "attn_implementation": "eager",
+}
+# As nomic-embed-text-v1.5 has it, and the converter asks for.
+NOMIC = {
+    "n_embd": 32,
+    "n_head": 2,
+    "n_inner": 64,
+    "n_layer": 2,
+    "n_positions": 8192,
+    "max_trained_positions": 2048,
+    "layer_norm_epsilon": 1e-3,
+    "rotary_emb_base": 1000,
+    "rotary_emb_fraction": 1.0,
+    "rotary_emb_interleaved": False,
+    "rotary_emb_scale_base": None,
+    "activation_function": "swiglu",
+    "causal": False,
+    "prenorm": False,
+    "qkv_proj_bias": False,
+    "mlp_fc1_bias": False,
+    "mlp_fc2_bias": False,
+}
+
+VARIANTS = {
+    "bert": Variant(
+        "rows see each other both ways, norms behind, learned positions, token types",
+        "BertModel",
+        BASE | {"max_position_embeddings": 256},
+        hf=True,
+    ),
+    "nomic-bert": Variant(
+        "rotated halves, a gated feed-forward without biases",
+        "NomicBertModel",
+        BASE | {"max_position_embeddings": 2048},
+        published=NOMIC,
+        hf=True,
+    ),
+}
