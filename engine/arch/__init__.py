@@ -9,7 +9,7 @@ import re
 from engine.arch.spec import Architecture
 from engine.errors import UnsupportedModelError
 
-_SHARED = {"spec", "slots", "blocks", "experts", "decoder", "encoder", "huggingface"}
+_SHARED = {"spec", "slots", "blocks", "experts", "decoder", "encoder", "huggingface", "legacy"}
 
 
 def _modules() -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.arch.gpt2 import GPT2
 from engine.arch.huggingface import below, by_parts
+from engine.arch.legacy import EPSILON, Legacy
 from engine.arch.spec import HParams, Keys
 
 MAX_BIAS = 8.0  # no key says so
@@ -34,6 +35,29 @@ class Bloom(GPT2):
         },
     )
     names |= {name.removeprefix("transformer."): target for name, target in names.items()}
+
+    legacy = Legacy(
+        fields=("n_vocab", "embedding_length", "n_mult", "attention.head_count", "block_count"),
+        defaults={"context_length": 2048, EPSILON: 1e-5},
+        names={
+            "tok_embeddings": "token_embd",
+            "norm": "token_embd_norm",
+            "output_norm": "output_norm",
+            "output": "output",
+        }
+        | below(
+            "layers",
+            {
+                "attention_norm": "attn_norm",
+                "attention.query_key_value": "attn_qkv",
+                "attention.wo": "attn_output",
+                "ffn_norm": "ffn_norm",
+                "feed_forward.w1": "ffn_up",
+                "feed_forward.w2": "ffn_down",
+            },
+        ),
+        pre="bloom",
+    )
 
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
 from engine.arch.huggingface import below
+from engine.arch.legacy import EPSILON, Legacy
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
@@ -47,6 +48,15 @@ class Falcon(Decoder):
             "mlp.dense_h_to_4h": "ffn_up",
             "mlp.dense_4h_to_h": "ffn_down",
         },
+    )
+
+    legacy = Legacy(
+        fields=(
+            *("n_vocab", "embedding_length", "attention.head_count", "attention.head_count_kv"),
+            "block_count",
+        ),
+        defaults={"context_length": 2048, EPSILON: 1e-5, "tensor_data_layout": "jploski"},
+        pre="falcon",
     )
 
     @classmethod

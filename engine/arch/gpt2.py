@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
 from engine.arch.huggingface import below
+from engine.arch.legacy import EPSILON, Legacy
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
@@ -34,6 +35,12 @@ class GPT2(Decoder):
         },
     )
     names |= {name.removeprefix("transformer."): target for name, target in names.items()}
+
+    legacy: ClassVar[Legacy | None] = Legacy(
+        fields=("n_vocab", "context_length", "embedding_length", "attention.head_count", "block_count"),
+        defaults={EPSILON: 1e-5},
+        counts_again=True,
+    )
 
     @classmethod
     def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:

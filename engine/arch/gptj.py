@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
 from engine.arch.huggingface import below
+from engine.arch.legacy import EPSILON, Legacy
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
@@ -33,6 +34,15 @@ class GPTJ(Decoder):
             "mlp.fc_in": "ffn_up",
             "mlp.fc_out": "ffn_down",
         },
+    )
+
+    legacy = Legacy(
+        fields=(
+            *("n_vocab", "context_length", "embedding_length", "attention.head_count", "block_count"),
+            "rope.dimension_count",
+        ),
+        defaults={EPSILON: 1e-5},
+        counts_again=True,
     )
 
     @classmethod

@@ -11,6 +11,7 @@ from typing import Any
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
 from engine.arch.huggingface import below, by_parts
+from engine.arch.legacy import EPSILON, Legacy
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
@@ -33,6 +34,15 @@ class GPTNeoX(Decoder):
             "mlp.dense_h_to_4h": "ffn_up",
             "mlp.dense_4h_to_h": "ffn_down",
         },
+    )
+
+    legacy = Legacy(
+        fields=(
+            *("n_vocab", "context_length", "embedding_length", "attention.head_count", "block_count"),
+            *("rope.dimension_count", "use_parallel_residual"),
+        ),
+        defaults={EPSILON: 1e-5},
+        qkv_by_head=True,
     )
 
     @classmethod

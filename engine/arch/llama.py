@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
 from engine.arch.experts import MixtureOfExperts
-from engine.arch.huggingface import STANDARD, experts, interleave
+from engine.arch.huggingface import STANDARD, below, experts, interleave
+from engine.arch.legacy import Legacy
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
@@ -21,6 +22,31 @@ class Llama(Decoder):
     name = "llama"
     huggingface: ClassVar[tuple[str, ...]] = ("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM")
     names: ClassVar[dict[str, str]] = STANDARD | experts("block_sparse_moe", "w1", "w3", "w2", "gate")
+
+    legacy = Legacy(
+        fields=(
+            *("n_vocab", "embedding_length", "n_mult", "attention.head_count", "block_count"),
+            "rope.dimension_count",
+        ),
+        # The same guess as others make: 1e-6 (LLaMA) or 1e-5 (LLaMA 2) was never written down.
+        defaults={"context_length": 2048, "attention.layer_norm_rms_epsilon": 5e-6},
+        names={"tok_embeddings": "token_embd", "norm": "output_norm", "output": "output"}
+        | below(
+            "layers",
+            {
+                "attention_norm": "attn_norm",
+                "attention.wq": "attn_q",
+                "attention.wk": "attn_k",
+                "attention.wv": "attn_v",
+                "attention.wo": "attn_output",
+                "ffn_norm": "ffn_norm",
+                "feed_forward.w1": "ffn_gate",
+                "feed_forward.w2": "ffn_down",
+                "feed_forward.w3": "ffn_up",
+            },
+        ),
+        pre=None,
+    )
 
     @classmethod
     def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:

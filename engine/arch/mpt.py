@@ -7,6 +7,7 @@ from typing import Any
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
 from engine.arch.huggingface import below
+from engine.arch.legacy import EPSILON, Legacy
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
@@ -33,6 +34,15 @@ class MPT(Decoder):
             "ffn.up_proj": "ffn_up",
             "ffn.down_proj": "ffn_down",
         },
+    )
+
+    legacy = Legacy(
+        fields=(
+            *("embedding_length", "context_length", "attention.head_count", "block_count", "n_vocab"),
+            *("attention.max_alibi_bias", "attention.clamp_kqv"),
+        ),
+        defaults={EPSILON: 1e-5},
+        pre="mpt",
     )
 
     @classmethod

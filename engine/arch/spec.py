@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
+from engine.arch.legacy import Legacy
 from engine.arch.slots import Binder
 from engine.errors import ModelError, UnsupportedModelError
 
@@ -265,6 +266,8 @@ class Architecture(ABC):
     def extra_tensors(cls, config: dict[str, Any]) -> dict[str, Any]:
         """Float32 vectors that the checkpoint only implies."""
         return {}
+
+    legacy: ClassVar[Legacy | None] = None  # where there were files of it before GGUF
 
     def __init__(self, hp: HParams) -> None:
         self.hp = hp

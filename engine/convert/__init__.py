@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from engine import arch as architectures
 from engine.arch.spec import POOLING, Architecture
 from engine.convert import vocabulary
 from engine.convert.folder import Folder, Source
+from engine.convert.output import add_key, replacing
 from engine.errors import ConfigError, ModelError, UnsupportedModelError
 
 TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
@@ -63,15 +65,11 @@ def convert(
     if type not in TYPES:
         raise ConfigError(f"type is {type!r}; it must be one of {', '.join(TYPES)}")
     target = Path(target)
-    if target.exists() and not force:
-        raise ConfigError(f"{target} is there already; --force replaces it")
     source = Folder(Path(folder))
     cls = by_class(source.model_class)
     groups = _groups(cls, source)
     made, remarks = _plan(cls, source, groups, type)
-    part = target.with_name(target.name + ".part")
-    writer = gguf.GGUFWriter(str(part), cls.name)
-    try:
+    with replacing(target, force) as part, closing(gguf.GGUFWriter(str(part), cls.name)) as writer:
         _write_keys(writer, cls, source, type, pre)
         for m in made:
             writer.add_tensor_info(m.name, m.shape, np.dtype(np.float32), _nbytes(m), m.type)
@@ -79,11 +77,6 @@ def convert(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         _write_tensors(writer, cls, source, groups, made, progress or (lambda fraction, text: None))
-        writer.close()
-        part.replace(target)
-    finally:
-        writer.close()
-        part.unlink(missing_ok=True)
     return remarks
 
 
@@ -232,15 +225,5 @@ def _write_keys(
     writer.add_file_type(_FILE_TYPES[type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for key, value in (cls.convert_keys(source.config) | _pooling(source)).items():
-        name = f"{cls.name}.{key}"
-        if isinstance(value, bool):
-            writer.add_bool(name, value)
-        elif isinstance(value, int):
-            writer.add_uint32(name, value)
-        elif isinstance(value, float):
-            writer.add_float32(name, value)
-        elif isinstance(value, str):
-            writer.add_string(name, value)
-        else:
-            writer.add_array(name, value)
+        add_key(writer, f"{cls.name}.{key}", value)
     vocabulary.write(writer, source, pre)

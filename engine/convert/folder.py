@@ -36,12 +36,38 @@ class Source:
         return raw.astype(np.float32)
 
 
-class Folder:
+class VocabularyFolder:
+    """A folder of which only the tokenizer is used, for an embedding of `n_rows`."""
+
+    def __init__(self, path: Path, n_rows: int) -> None:
+        self.path, self.config = path, {"vocab_size": n_rows}
+
+    def json(self, name: str, *, optional: bool = False) -> dict[str, Any]:
+        """One of its JSON files; {} if it is `optional` and absent."""
+        return read_json(self.path, name, optional)
+
+
+def read_json(folder: Path, name: str, optional: bool) -> dict[str, Any]:
+    path = folder / name
+    if optional and not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} is missing; is {folder} a Hugging Face model folder?") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds no JSON object")
+    return found
+
+
+class Folder(VocabularyFolder):
     """`config`: config.json, of composed models the text part. `tensors` by name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = self.json("config.json")
+        self.config: dict[str, Any] = self.json("config.json")
         classes = self.config.get("architectures")
         if not (isinstance(classes, list) and classes and isinstance(classes[0], str)):
             raise ModelError(f"{path / 'config.json'} has no `architectures`")
@@ -51,21 +77,6 @@ class Folder:
             self.config = {k: v for k, v in self.config.items() if k != "text_config"} | text
         self.name = path.resolve().name
         self.tensors = {name: self._source(name, t) for name, t in self._tensors().items()}
-
-    def json(self, name: str, *, optional: bool = False) -> dict[str, Any]:
-        """One of its JSON files; {} if it is `optional` and absent."""
-        path = self.path / name
-        if optional and not path.exists():
-            return {}
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ModelError(f"{path} is missing; is {self.path} a Hugging Face model folder?") from error
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path} cannot be read: {error}") from error
-        if not isinstance(found, dict):
-            raise ModelError(f"{path} holds no JSON object")
-        return found
 
     def _tensors(self) -> dict[str, LocalTensor]:
         index = self.json("model.safetensors.index.json", optional=True)

@@ -13,7 +13,7 @@ import gguf
 from tokenizers import Regex, pre_tokenizers
 from tokenizers import Tokenizer as Pipeline
 
-from engine.convert.folder import Folder
+from engine.convert.folder import VocabularyFolder
 from engine.errors import ConfigError, ModelError, UnsupportedModelError
 from engine.tokenizer.bpe import splitter
 from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
@@ -29,7 +29,7 @@ _PROBE = (
 _SPECIAL = ("bos", "eos", "unk", "sep", "pad", "mask")
 
 
-def write(writer: gguf.GGUFWriter, source: Folder, pre: str | None) -> None:
+def write(writer: gguf.GGUFWriter, source: VocabularyFolder, pre: str | None) -> None:
     """All `tokenizer.*` keys. UnsupportedModelError for a kind or a way of cutting that is not known."""
     if (words := _word_pieces(source)) is not None:
         _write_word_pieces(writer, source, words)
@@ -80,7 +80,7 @@ def write(writer: gguf.GGUFWriter, source: Folder, pre: str | None) -> None:
         writer.add_chat_template(template)
 
 
-def _word_pieces(source: Folder) -> dict[str, Any] | None:
+def _word_pieces(source: VocabularyFolder) -> dict[str, Any] | None:
     """The content of a tokenizer.json with WordPiece; made from vocab.txt in folders of before that."""
     if (source.path / "tokenizer.json").exists():
         found = source.json("tokenizer.json")
@@ -102,7 +102,9 @@ def _word_pieces(source: Folder) -> dict[str, Any] | None:
     }
 
 
-def _write_word_pieces(writer: gguf.GGUFWriter, source: Folder, description: dict[str, Any]) -> None:
+def _write_word_pieces(
+    writer: gguf.GGUFWriter, source: VocabularyFolder, description: dict[str, Any]
+) -> None:
     """Pieces that begin a word are spelled with \u2581 in front, those that go on without ##."""
     normalizer = description.get("normalizer") or {}
     model = description["model"]
@@ -136,7 +138,7 @@ def _write_word_pieces(writer: gguf.GGUFWriter, source: Folder, description: dic
 
 
 def _pieces(
-    source: Folder, model: dict[str, Any], description: dict[str, Any], bytes_in_pieces: bool
+    source: VocabularyFolder, model: dict[str, Any], description: dict[str, Any], bytes_in_pieces: bool
 ) -> tuple[list[str], list[int]]:
     """Texts and types of all ids, padded to the rows of the embedding."""
     kind = gguf.TokenType
@@ -166,7 +168,9 @@ def _adds_space(description: dict[str, Any]) -> bool:
     return "Prepend" in text or "'prepend_scheme': 'first'" in text or "'prepend_scheme': 'always'" in text
 
 
-def _special(writer: gguf.GGUFWriter, source: Folder, settings: dict[str, Any], ids: dict[str, int]) -> None:
+def _special(
+    writer: gguf.GGUFWriter, source: VocabularyFolder, settings: dict[str, Any], ids: dict[str, int]
+) -> None:
     generation = source.json("generation_config.json", optional=True)
     for name in _SPECIAL:
         token = settings.get(f"{name}_token")
