@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -20,19 +21,16 @@ from engine.arch.spec import POOLING, Architecture
 from engine.convert import vocabulary
 from engine.convert.folder import Folder, Source
 from engine.convert.output import add_key, replacing
-from engine.errors import ConfigError, ModelError, UnsupportedModelError
+from engine.errors import ModelError, UnsupportedModelError
+from engine.ggml.quantize import quantize
+from engine.host import physical_cores
+from engine.quantize import mixture_name, type_names, types_without_importance
+from engine.quantize.mixes import MIXES, Facts
 
-TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+TYPES = tuple(name.lower() for name in type_names())
 Progress = Callable[[float, str], None]
+_CHUNK = 1 << 22  # elements that a thread takes at a time
 
-_FILE_TYPES = {
-    "f32": gguf.LlamaFileType.ALL_F32,
-    "f16": gguf.LlamaFileType.MOSTLY_F16,
-    "bf16": gguf.LlamaFileType.MOSTLY_BF16,
-    **{t: gguf.LlamaFileType[f"MOSTLY_{t.upper()}"] for t in TYPES[3:]},
-}
-# Small, or read as plain numbers by the graphs.
-_ALWAYS_F32 = re.compile(r"_norm\.weight$|ffn_gate_inp|position_embd|token_types|rope_(freqs|factors)|sinks")
 # What old checkpoints carry along, computed anyway.
 _IGNORED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|\.attention\.(masked_)?bias$")
 
@@ -57,20 +55,19 @@ def convert(
 ) -> list[str]:
     """Write `target`; returns remarks about it (matrices that could not get the type asked for).
 
-    Matrices become `type` (one of TYPES), vectors stay f32. pre: name of the pre-tokenizer, where it is not
-    recognised. Raises ConfigError for bad arguments, ModelError for a damaged or incomplete folder,
-    UnsupportedModelError for a model class, tokenizer or setting that we do not know; the file appears whole
-    or not at all.
+    Matrices become `type` (one of TYPES), as `engine.quantize` would make them of an f32 file; vectors stay
+    f32. pre: name of the pre-tokenizer, where it is not recognised. Raises ConfigError for bad arguments,
+    ModelError for a damaged or incomplete folder, UnsupportedModelError for a model class, tokenizer or
+    setting that we do not know; the file appears whole or not at all.
     """
-    if type not in TYPES:
-        raise ConfigError(f"type is {type!r}; it must be one of {', '.join(TYPES)}")
+    mix = mixture_name(type)
     target = Path(target)
     source = Folder(Path(folder))
     cls = by_class(source.model_class)
     groups = _groups(cls, source)
-    made, remarks = _plan(cls, source, groups, type)
+    made, remarks = _plan(cls, source, groups, mix)
     with replacing(target, force) as part, closing(gguf.GGUFWriter(str(part), cls.name)) as writer:
-        _write_keys(writer, cls, source, type, pre)
+        _write_keys(writer, cls, source, mix, pre)
         for m in made:
             writer.add_tensor_info(m.name, m.shape, np.dtype(np.float32), _nbytes(m), m.type)
         writer.write_header_to_file()
@@ -137,11 +134,10 @@ def _results(
 
 
 def _plan(
-    cls: type[Architecture], source: Folder, groups: list[tuple[str, list[Source]]], type: str
+    cls: type[Architecture], source: Folder, groups: list[tuple[str, list[Source]]], mix: str
 ) -> tuple[list[Made], list[str]]:
     """Names, shapes and types of the output, found by a rehearsal with arrays of no content."""
-    made, remarks = [], []
-    wanted = gguf.GGMLQuantizationType[type.upper()]
+    found: list[tuple[str, tuple[int, ...], int]] = []
     for group, (name, sources) in enumerate(groups):
         empty = [np.broadcast_to(np.uint8(0), s.shape) for s in sources]
         if len({s.shape for s in sources}) > 1:
@@ -151,19 +147,24 @@ def _plan(
         except (ValueError, IndexError) as error:
             raise ModelError(f"{source.path}: {name} of shape {list(sources[0].shape)}: {error}") from error
         for out, x in results:
-            kind = wanted
-            if x.ndim <= 1 or _ALWAYS_F32.search(out) or out.endswith(".bias"):
-                kind = gguf.GGMLQuantizationType.F32
-            elif x.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0]:
-                kind = gguf.GGMLQuantizationType.F16
-                remarks.append(f"{out} is f16: its rows of {x.shape[-1]} are no whole blocks of {type}")
-            made.append(Made(out, x.shape, kind, group))
-    extra = cls.extra_tensors(source.config)
-    made += [Made(name, x.shape, gguf.GGMLQuantizationType.F32, -1) for name, x in extra.items()]
-    names = [m.name for m in made]
+            found.append((out, x.shape, group))
+    found += [(name, x.shape, -1) for name, x in cls.extra_tensors(source.config).items()]
+    names = [name for name, _, _ in found]
     if len(set(names)) < len(names):
         raise ModelError(f"{source.path}: two tensors become {next(n for n in names if names.count(n) > 1)}")
-    return made, remarks
+    keys = cls.convert_keys(source.config)
+    n_head = keys["attention.head_count"]
+    facts = Facts(
+        n_layer=keys["block_count"],
+        n_gqa=max(n_head // max(keys.get("attention.head_count_kv", n_head), 1), 1),
+        n_expert=keys.get("expert_count", 0),
+        tied="output.weight" not in names,
+        has_importance=False,
+        one_norm=cls.name == "falcon",
+    )
+    types, remarks = types_without_importance({name: shape[::-1] for name, shape, _ in found}, mix, facts)
+    kinds = {name: gguf.GGMLQuantizationType[kind.upper()] for name, kind in types.items()}
+    return [Made(name, shape, kinds[name], group) for name, shape, group in found], remarks
 
 
 def _write_tensors(
@@ -176,29 +177,34 @@ def _write_tensors(
 ) -> None:
     total, done = sum(map(_nbytes, made)) or 1, 0
     types = {m.name: m for m in made}
-    for name, sources in groups:
-        arrays = [s.read() for s in sources]
-        for out, x in _results(cls, source, name, arrays, len(sources) > 1):
-            m = types[out]
-            if not np.isfinite(x).all():
-                raise ModelError(f"{source.path}: {name} has values that are not finite")
-            writer.write_tensor_data(_encoded(np.ascontiguousarray(x), m.type))
-            done += _nbytes(m)
-            progress(done / total, out)
+    with ThreadPoolExecutor(physical_cores()) as pool:
+        for name, sources in groups:
+            arrays = [s.read() for s in sources]
+            for out, x in _results(cls, source, name, arrays, len(sources) > 1):
+                m = types[out]
+                if not np.isfinite(x).all():
+                    raise ModelError(f"{source.path}: {name} has values that are not finite")
+                writer.write_tensor_data(_encoded(np.ascontiguousarray(x), m.type, pool))
+                done += _nbytes(m)
+                progress(done / total, out)
     for name, x in cls.extra_tensors(source.config).items():
         writer.write_tensor_data(x.astype(np.float32))
         progress(1.0, name)
 
 
-def _encoded(x: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
+def _encoded(x: np.ndarray, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor) -> np.ndarray:
+    x = x.astype(np.float32, copy=False)
     if kind == gguf.GGMLQuantizationType.F32:
-        return x.astype(np.float32, copy=False)
+        return x
     if kind == gguf.GGMLQuantizationType.F16:
         half = x.astype(np.float16)
         if not np.isfinite(half).all():
             raise ModelError("a weight is too large for f16; convert to bf16 or f32")
         return half
-    return gguf.quants.quantize(x, kind)
+    name, rows = kind.name.lower().replace("_k", "_K"), x.reshape(-1, x.shape[-1])
+    step = max(_CHUNK // rows.shape[1], 1)
+    begins = range(0, len(rows), step)
+    return np.concatenate(list(pool.map(lambda begin: quantize(name, rows[begin : begin + step]), begins)))
 
 
 def _nbytes(m: Made) -> int:
@@ -219,10 +225,10 @@ def _pooling(source: Folder) -> dict[str, int]:
 
 
 def _write_keys(
-    writer: gguf.GGUFWriter, cls: type[Architecture], source: Folder, type: str, pre: str | None
+    writer: gguf.GGUFWriter, cls: type[Architecture], source: Folder, mix: str, pre: str | None
 ) -> None:
     writer.add_name(source.name)
-    writer.add_file_type(_FILE_TYPES[type])
+    writer.add_file_type(MIXES[mix][0])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for key, value in (cls.convert_keys(source.config) | _pooling(source)).items():
         add_key(writer, f"{cls.name}.{key}", value)

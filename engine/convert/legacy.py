@@ -117,6 +117,7 @@ def _content(file: LegacyFile, tensor: LegacyTensor) -> np.ndarray:
     assert legacy is not None
     raw = np.memmap(file.path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
     n_rows = tensor.shape[-1]
+    rows: np.ndarray
     if len(tensor.shape) == 1:
         rows = gguf.quants.dequantize(raw, tensor.type).astype(np.float32)
     else:

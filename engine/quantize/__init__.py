@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,43 @@ def type_names() -> list[str]:
     return [*MIXES, *ALIASES]
 
 
+def mixture_name(type: str) -> str:
+    """The mixture that a name asks for. ConfigError lists what there is."""
+    mix = ALIASES.get(type.upper(), type.upper())
+    if mix not in MIXES:
+        raise ConfigError(f"there is no type {type}; there are {', '.join(type_names())}")
+    return mix
+
+
+def types_without_importance(
+    shapes: dict[str, tuple[int, ...]], mix: str, facts: Facts
+) -> tuple[dict[str, str], list[str]]:
+    """The type of each tensor of a float32 model (shapes in ggml order), and remarks on those that differ.
+
+    ConfigError for types that need importances.
+    """
+    mixture = Mixture(mix, facts, _BLOCK_SIZES)
+    fell_back: dict[str, list[str]] = {}
+    order = sorted(shapes, key=_place)
+    mixture.count(order)
+    found = dict.fromkeys(order, "f32")
+    for name in order:
+        shape = shapes[name]
+        if not quantizable(name, _n_dims(shape)):
+            continue
+        found[name] = kind = mixture.type_of(name, shape)
+        if shape[0] % _BLOCK_SIZES[mixture.default]:
+            fell_back.setdefault(kind, []).append(name)
+        if _is_poor(kind, mix) and name not in ("output.weight", "token_embd.weight"):
+            raise ConfigError(
+                f"{name} as {kind} needs an imatrix file: convert to f16, then `ggserve quantize --imatrix`"
+            )
+    return found, [
+        f"{len(names)} tensors are {kind}: their rows are no whole blocks of {mixture.default} ({names[0]} …)"
+        for kind, names in fell_back.items()
+    ]
+
+
 def quantize_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -71,9 +108,7 @@ def quantize_file(
     quality twice. Raises ConfigError for bad arguments, ModelError for a bad source; the file appears whole
     or not at all.
     """
-    mix = ALIASES.get(type.upper(), type.upper())
-    if mix not in MIXES:
-        raise ConfigError(f"there is no type {type}; there are {', '.join(type_names())}")
+    mix = mixture_name(type)
     source, target = Path(source), Path(target)
     if target.exists():
         if source.exists() and source.samefile(target):
@@ -86,7 +121,7 @@ def quantize_file(
         if given.lower().replace("_k", "_K") not in _BLOCK_SIZES:
             raise ConfigError(f"there is no tensor type {given}")
     with GGUFFile.open(source) as file:
-        tensors = sorted(file.tensors.values(), key=_order)
+        tensors = sorted(file.tensors.values(), key=lambda t: _place(t.name))
         types = _types(file, tensors, mix, importance is not None, keep_output, fixed, pure)
         _check(file, tensors, types, mix, importance, requantize)
         part = target.with_name(target.name + ".part")
@@ -101,17 +136,21 @@ def quantize_file(
         ]
 
 
-def _order(t: TensorInfo) -> tuple[int, str]:
-    found = re.match(r"blk\.(\d+)\.", t.name)
-    return (int(found[1]) if found else -1, t.name)
+def _place(name: str) -> tuple[int, str]:
+    found = re.match(r"blk\.(\d+)\.", name)
+    return (int(found[1]) if found else -1, name)
 
 
 def _name(t: GGMLType) -> str:
     return t.name.lower().replace("_k", "_K")
 
 
-def _n_dims(t: TensorInfo) -> int:
-    return max((i + 1 for i, n in enumerate(t.shape) if n > 1), default=1)
+def _n_dims(shape: Sequence[int]) -> int:
+    return max((i + 1 for i, n in enumerate(shape) if n > 1), default=1)
+
+
+def _is_poor(kind: str, mix: str) -> bool:
+    return kind in POOR_WITHOUT_IMPORTANCE or (kind == "q2_K" and mix == "Q2_K_S")
 
 
 def _size(t: TensorInfo, kind: str) -> int:
@@ -148,7 +187,7 @@ def _types(
     found = {}
     for t in tensors:
         given = fixed.get(t.name)
-        if not quantizable(t.name, _n_dims(t)) or (keep_output and t.name == "output.weight"):
+        if not quantizable(t.name, _n_dims(t.shape)) or (keep_output and t.name == "output.weight"):
             found[t.name] = _name(t.type)
         elif given is not None:
             found[t.name] = given.lower().replace("_k", "_K")
@@ -177,7 +216,7 @@ def _check(
             )
         if t.shape[0] % _BLOCK_SIZES[kind]:
             raise ConfigError(f"{t.name} has rows of {t.shape[0]}, which are no whole blocks of {kind}")
-        poor = kind in POOR_WITHOUT_IMPORTANCE or (kind == "q2_K" and mix == "Q2_K_S")
+        poor = _is_poor(kind, mix)
         inside = t.name not in ("output.weight", "token_embd.weight")
         if (needs_importance(kind) or (poor and inside)) and t.name not in (importance or {}):
             what = "the imatrix file lacks" if importance else "an imatrix file (--imatrix) is needed for"

@@ -15,7 +15,7 @@ from server.console import LoadProgress
 
 EXAMPLES = """\
   ggserve convert Qwen2.5-0.5B-Instruct model.gguf               f16, as most models are published
-  ggserve convert Qwen2.5-0.5B-Instruct model.gguf --type q8_0   half of it
+  ggserve convert Qwen2.5-0.5B-Instruct model.gguf --type q4_k_m a third of it
   ggserve convert ggml-gpt4all-j.bin model.gguf                  a ggml, ggmf or ggjt file; its types stay
   ggserve serve --model model.gguf"""
 
@@ -29,7 +29,7 @@ def _parser() -> Parser:
     parser = Parser("ggserve convert", description, EXAMPLES)
     parser.add_argument("source", metavar="SOURCE", help="the downloaded folder, or the old file")
     parser.add_argument("target", metavar="OUT.gguf", help="the file to write")
-    types = f"of matrices: {', '.join(TYPES)} (default: f16)"
+    types = f"of matrices, or a mixture of types: {', '.join(TYPES)} (default: f16)"
     parser.add_argument("--type", metavar="TYPE", help=types)
     parser.add_argument("--pre", metavar="NAME", help="the pre-tokenizer's name, where it is not recognised")
     parser.add_argument("--architecture", metavar="NAME", help="of an old file, where it is not recognised")

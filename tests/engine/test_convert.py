@@ -23,6 +23,7 @@ from engine.convert import TYPES, convert
 from engine.convert.folder import Folder
 from engine.errors import ConfigError, EngineError, ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
+from engine.quantize import quantize_file
 from support.golden import FOLDER
 
 FOLDERS = sorted(path.name for path in (FOLDER / "hf").iterdir())
@@ -91,20 +92,46 @@ def test_the_result_runs_and_its_tokenizer_is_the_folders(name: str, tmp_path: P
             assert np.isfinite(session.last_logits).all()
 
 
+@pytest.fixture(scope="module")
+def wide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaMA with rows of whole blocks for every type."""
+    folder = tmp_path_factory.mktemp("convert") / "wide"
+    shutil.copytree(FOLDER / "hf" / "llama", folder)
+    config = json.loads((folder / "config.json").read_text())
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
+    (folder / "config.json").write_text(json.dumps(config | sizes | {"head_dim": 64}))
+    known = {32: 256, 16: 128, 64: 512}
+    rng = np.random.default_rng(1)
+    made = {}
+    for name, source in Folder(FOLDER / "hf" / "llama").tensors.items():
+        shape = [known.get(n, n) for n in source.shape]
+        if "mlp" in name:
+            shape = [256, 512] if "down" in name else [512, 256]
+        made[name] = rng.normal(0, 0.1, shape).astype(np.float32)
+    save_file(made, folder / "model.safetensors")
+    return folder
+
+
 @pytest.mark.parametrize("type", TYPES)
-def test_every_type(type: str, tmp_path: Path) -> None:
-    out = tmp_path / "out.gguf"
-    remarks = convert(FOLDER / "hf" / "qwen2", out, type)
-    with GGUFFile.open(out) as file:
-        found = {t.name: t.type.name.lower() for t in file.tensors.values()}
-    assert found["blk.0.attn_q.weight"] == type
-    assert found["blk.0.attn_norm.weight"] == found["blk.0.attn_q.bias"] == "f32"
-    assert remarks == []
+def test_every_type_is_what_quantize_makes_of_the_f32_file(
+    type: str, wide_folder: Path, tmp_path: Path
+) -> None:
+    if type.startswith(("iq1", "iq2", "iq3_x", "q2_k_s")):
+        with pytest.raises(ConfigError, match=r"--imatrix"):
+            convert(wide_folder, tmp_path / "out.gguf", type)
+        return
+    assert convert(wide_folder, tmp_path / "out.gguf", type) == []
+    plain = wide_folder.with_name("f32.gguf")
+    convert(wide_folder, plain, "f32", force=True)
+    quantize_file(plain, tmp_path / "two.gguf", type)
+    assert tensors(tmp_path / "out.gguf") == tensors(tmp_path / "two.gguf")
+    ours, theirs = keys(tmp_path / "out.gguf"), keys(tmp_path / "two.gguf")
+    assert ours["general.file_type"] == theirs["general.file_type"]
 
 
 def test_rows_that_are_no_whole_blocks_stay_halves_and_are_named(tmp_path: Path) -> None:
     remarks = convert(FOLDER / "hf" / "gpt2", tmp_path / "out.gguf", "q8_0")
-    assert any("blk.0.attn_qkv.weight is f16" in remark for remark in remarks)
+    assert any("tensors are f16: their rows are no whole blocks" in remark for remark in remarks)
 
 
 # --- what is refused
@@ -200,7 +227,7 @@ def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
 
 
 def test_types_are_known(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="f16"):
+    with pytest.raises(ConfigError, match="there is no type f17; .*F16"):
         convert(FOLDER / "hf" / "qwen2", tmp_path / "out.gguf", "f17")
 
 

@@ -25,7 +25,7 @@ def test_a_folder_becomes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_what_did_not_get_the_type_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(FOLDER / "hf" / "gpt2"), str(tmp_path / "o.gguf"), "--type", "q8_0"]) == 0
-    assert "is f16" in capsys.readouterr().err
+    assert "tensors are f16" in capsys.readouterr().err
 
 
 def test_an_old_file_becomes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
