@@ -38,7 +38,7 @@ class GPTOSS(Decoder):
 
     @classmethod
     def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-        if "_exps.weight" in name:
+        if "_exps.weight" in name and x.dtype != "uint8":  # blocks of the release are in rows already
             x = x.swapaxes(1, 2)  # [expert, in, out]
         if "gate_up" not in name:
             return ((name, x),)

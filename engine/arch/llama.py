@@ -20,7 +20,9 @@ from engine.arch.spec import HParams, Keys
 
 class Llama(Decoder):
     name = "llama"
-    huggingface: ClassVar[tuple[str, ...]] = ("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM")
+    huggingface: ClassVar[tuple[str, ...]] = (
+        *("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"),
+    )
     names: ClassVar[dict[str, str]] = STANDARD | experts("block_sparse_moe", "w1", "w3", "w2", "gate")
 
     legacy = Legacy(

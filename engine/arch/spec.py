@@ -247,6 +247,7 @@ class Architecture(ABC):
     # {i} for the layer and {e} for the expert or head, of which there is one tensor each, to be stacked.
     huggingface: ClassVar[tuple[str, ...]] = ()
     names: ClassVar[dict[str, str]] = {}
+    config_defaults: ClassVar[dict[str, Any]] = {}  # of config.json, where published models rely on them
     tied_by_default: ClassVar[bool] = False  # where config.json does not say
     unused: ClassVar[tuple[str, ...]] = ()  # beginnings of names of tensors that are left out
 
@@ -259,7 +260,10 @@ class Architecture(ABC):
 
     @classmethod
     def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-        """What one tensor becomes: names and arrays (numpy's shapes); rehearsed with empty ones."""
+        """What one tensor becomes: names and arrays (numpy's shapes); rehearsed with empty ones.
+
+        x: float32, or uint8 where the checkpoint has blocks whose rows can only be moved whole.
+        """
         return ((name, x),)
 
     @classmethod

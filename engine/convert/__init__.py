@@ -19,7 +19,7 @@ import numpy as np
 from engine import arch as architectures
 from engine.arch.spec import POOLING, Architecture
 from engine.convert import vocabulary
-from engine.convert.folder import Folder, Source
+from engine.convert.folder import Blocks, Folder, Source
 from engine.convert.output import add_key, replacing
 from engine.errors import ModelError, UnsupportedModelError
 from engine.ggml.quantize import quantize
@@ -64,6 +64,7 @@ def convert(
     target = Path(target)
     source = Folder(Path(folder))
     cls = by_class(source.model_class)
+    source.config = cls.config_defaults | source.config
     groups = _groups(cls, source)
     made, remarks = _plan(cls, source, groups, mix)
     with replacing(target, force) as part, closing(gguf.GGUFWriter(str(part), cls.name)) as writer:
@@ -92,12 +93,13 @@ def by_class(name: str) -> type[Architecture]:
     return known[name]
 
 
-def _groups(cls: type[Architecture], source: Folder) -> list[tuple[str, list[Source]]]:
+def _groups(cls: type[Architecture], source: Folder) -> list[tuple[str, list[Source | Blocks]]]:
     """(name in the output, sources in order): several where experts or heads are stacked."""
-    found: dict[str, list[tuple[int, Source]]] = {}
+    found: dict[str, list[tuple[int, Source | Blocks]]] = {}
     unknown = []
     tied = bool(source.config.get("tie_word_embeddings", cls.tied_by_default))
-    for name, tensor in source.tensors.items():
+    for original, tensor in source.tensors.items():
+        name = re.sub(r"^language_model\.(?=model\.|lm_head)|(?<=^model\.)language_model\.", "", original)
         stem, _, end = name.rpartition(".")
         if end not in ("weight", "bias"):
             stem, end = name, "weight"
@@ -134,12 +136,15 @@ def _results(
 
 
 def _plan(
-    cls: type[Architecture], source: Folder, groups: list[tuple[str, list[Source]]], mix: str
+    cls: type[Architecture], source: Folder, groups: list[tuple[str, list[Source | Blocks]]], mix: str
 ) -> tuple[list[Made], list[str]]:
     """Names, shapes and types of the output, found by a rehearsal with arrays of no content."""
     found: list[tuple[str, tuple[int, ...], int]] = []
+    packed: list[str] = []
     for group, (name, sources) in enumerate(groups):
-        empty = [np.broadcast_to(np.uint8(0), s.shape) for s in sources]
+        kinds = {type(s) for s in sources}
+        zero = np.uint8(0) if kinds == {Blocks} else np.float32(0)
+        empty = [np.broadcast_to(zero, s.shape) for s in sources]
         if len({s.shape for s in sources}) > 1:
             raise ModelError(f"{source.path}: the parts of {name} have different shapes")
         try:
@@ -147,7 +152,11 @@ def _plan(
         except (ValueError, IndexError) as error:
             raise ModelError(f"{source.path}: {name} of shape {list(sources[0].shape)}: {error}") from error
         for out, x in results:
-            found.append((out, x.shape, group))
+            shape = x.shape
+            if kinds == {Blocks}:
+                packed.append(out)
+                shape = (*shape[:-1], shape[-1] // 17 * 32)
+            found.append((out, shape, group))
     found += [(name, x.shape, -1) for name, x in cls.extra_tensors(source.config).items()]
     names = [name for name, _, _ in found]
     if len(set(names)) < len(names):
@@ -163,15 +172,18 @@ def _plan(
         one_norm=cls.name == "falcon",
     )
     types, remarks = types_without_importance({name: shape[::-1] for name, shape, _ in found}, mix, facts)
-    kinds = {name: gguf.GGMLQuantizationType[kind.upper()] for name, kind in types.items()}
-    return [Made(name, shape, kinds[name], group) for name, shape, group in found], remarks
+    if packed:
+        types |= dict.fromkeys(packed, "mxfp4")
+        remarks.append(f"{len(packed)} tensors stay mxfp4, which is what the folder has ({packed[0]} …)")
+    named = {name: gguf.GGMLQuantizationType[kind.upper()] for name, kind in types.items()}
+    return [Made(name, shape, named[name], group) for name, shape, group in found], remarks
 
 
 def _write_tensors(
     writer: gguf.GGUFWriter,
     cls: type[Architecture],
     source: Folder,
-    groups: list[tuple[str, list[Source]]],
+    groups: list[tuple[str, list[Source | Blocks]]],
     made: list[Made],
     progress: Progress,
 ) -> None:
@@ -193,6 +205,8 @@ def _write_tensors(
 
 
 def _encoded(x: np.ndarray, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor) -> np.ndarray:
+    if x.dtype == np.uint8:
+        return x  # blocks already
     x = x.astype(np.float32, copy=False)
     if kind == gguf.GGMLQuantizationType.F32:
         return x

@@ -36,6 +36,30 @@ class Source:
         return raw.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """A tensor that the folder has as MXFP4 (OCP Microscaling 1.0): packed numbers and their scales.
+
+    shape: numpy's order, of bytes, which are those of ggml: of each 32 numbers, 17.
+    """
+
+    name: str
+    blocks: LocalTensor  # [..., n / 32, 16]
+    scales: LocalTensor  # [..., n / 32]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.scales.shape[:-1], self.scales.shape[-1] * 17)
+
+    def read(self) -> np.ndarray:
+        """uint8. Neighbours share a byte in the folder; in ggml those that are 16 apart do."""
+        raw = self.blocks.mmap_bytes().reshape(self.blocks.shape)
+        numbers = np.stack([raw & 15, raw >> 4], axis=-1).reshape(*raw.shape[:-1], 32)
+        scales = self.scales.mmap_bytes().reshape(*self.scales.shape, 1)
+        made = np.concatenate([scales, numbers[..., :16] | numbers[..., 16:] << 4], axis=-1)
+        return made.reshape(self.shape)
+
+
 class VocabularyFolder:
     """A folder of which only the tokenizer is used, for an embedding of `n_rows`."""
 
@@ -76,7 +100,20 @@ class Folder(VocabularyFolder):
         if isinstance(text, dict):
             self.config = {k: v for k, v in self.config.items() if k != "text_config"} | text
         self.name = path.resolve().name
-        self.tensors = {name: self._source(name, t) for name, t in self._tensors().items()}
+        method = (self.config.get("quantization_config") or {}).get("quant_method", "mxfp4")
+        if method != "mxfp4":
+            raise UnsupportedModelError(
+                f"{path / 'config.json'}: the weights are quantized by {method!r}; convert the original "
+                "model, and quantize that"
+            )
+        found = self._tensors()
+        self.tensors: dict[str, Source | Blocks] = {}
+        for name, t in found.items():
+            stem, _, end = name.rpartition("_")
+            if end == "blocks" and f"{stem}_scales" in found:
+                self.tensors[stem] = self._packed(stem, t, found[f"{stem}_scales"])
+            elif not (end == "scales" and f"{stem}_blocks" in found):
+                self.tensors[name] = self._source(name, t)
 
     def _tensors(self) -> dict[str, LocalTensor]:
         index = self.json("model.safetensors.index.json", optional=True)
@@ -109,8 +146,19 @@ class Folder(VocabularyFolder):
         where = f"{t.data_range.filename}: tensor {name}"
         if t.dtype not in _DTYPES:
             raise UnsupportedModelError(f"{where} has type {t.dtype} (supported: {', '.join(_DTYPES)})")
-        size = int(np.prod(t.shape)) * np.dtype(_DTYPES[t.dtype]).itemsize
+        self._check_size(where, t, np.dtype(_DTYPES[t.dtype]).itemsize)
+        return Source(name, t)
+
+    def _packed(self, name: str, blocks: LocalTensor, scales: LocalTensor) -> Blocks:
+        where = f"{blocks.data_range.filename}: tensor {name}"
+        if (blocks.dtype, scales.dtype) != ("U8", "U8") or tuple(blocks.shape) != (*scales.shape, 16):
+            raise ModelError(f"{where}: its blocks and scales are not those of MXFP4")
+        for t in (blocks, scales):
+            self._check_size(where, t, 1)
+        return Blocks(name, blocks, scales)
+
+    def _check_size(self, where: str, t: LocalTensor, item: int) -> None:
+        size = int(np.prod(t.shape)) * item
         end = t.data_range.offset + t.data_range.size
         if t.data_range.size != size or size <= 0 or end > Path(t.data_range.filename).stat().st_size:
             raise ModelError(f"{where} does not fit the file, which is damaged or was not downloaded whole")
-        return Source(name, t)
