@@ -21,10 +21,8 @@ class Gemma3(Gemma2):
     name = "gemma3"
     huggingface = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
     unused = (
-        "vision_tower.",
-        "multi_modal_projector.",
-        "model.vision_tower.",
-        "model.multi_modal_projector.",
+        *("vision_tower.", "multi_modal_projector."),
+        *("model.vision_tower.", "model.multi_modal_projector."),
     )
     config_defaults = {  # noqa: RUF012
         "num_attention_heads": 8,

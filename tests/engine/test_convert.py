@@ -227,7 +227,7 @@ def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
 
 
 def test_types_are_known(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no type f17; .*F16"):
+    with pytest.raises(ConfigError, match=r"there is no type f17; .*F16"):
         convert(FOLDER / "hf" / "qwen2", tmp_path / "out.gguf", "f17")
 
 

@@ -41,7 +41,6 @@ def moved(
     shutil.copytree(FOLDER / "hf" / source, folder)
     found = {rename(name): t.read() for name, t in Folder(folder).tensors.items()} | more
     save_file(found, folder / "model.safetensors")
-    return found
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,7 @@ E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -
 
 
 def microscaled(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x [..., n] as the released blocks and scales (neighbours share a byte), and the numbers that these mean."""
+    """x [..., n] as released: blocks (neighbours share a byte), scales; and the numbers that these mean."""
     groups = x.reshape(*x.shape[:-1], -1, 32)
     exponent = np.ceil(np.log2(np.abs(groups).max(-1) / 6 + 1e-30)).clip(-127, 127)
     scale = np.exp2(exponent)[..., None]
