@@ -3,6 +3,7 @@
 
 tokenizer.json with byte-level BPE becomes `gpt2`; BPE over characters with byte fallback (LLaMA, Gemma,
 Phi 3) becomes `llama`, whose scores are the ranks of its merges; WordPiece becomes `bert`.
+Where there is only a tokenizer.model, its pieces and scores become `llama` as they are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import gguf
 from tokenizers import Regex, pre_tokenizers
 from tokenizers import Tokenizer as Pipeline
 
+from engine.convert import sentencepiece
 from engine.convert.folder import VocabularyFolder
 from engine.errors import ConfigError, ModelError, UnsupportedModelError
 from engine.tokenizer.bpe import splitter
@@ -35,10 +37,13 @@ def write(writer: gguf.GGUFWriter, source: VocabularyFolder, pre: str | None) ->
         _write_word_pieces(writer, source, words)
         return
     if not (source.path / "tokenizer.json").exists():
-        raise UnsupportedModelError(
-            f"{source.path} has no tokenizer.json; with transformers, AutoTokenizer.from_pretrained(folder)"
-            ".save_pretrained(folder) writes it"
-        )
+        if not (source.path / "tokenizer.model").exists():
+            raise UnsupportedModelError(
+                f"{source.path} has neither tokenizer.json nor tokenizer.model; with transformers, "
+                "AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes the first"
+            )
+        _write_sentencepiece(writer, source)
+        return
     description = source.json("tokenizer.json")
     settings = source.json("tokenizer_config.json", optional=True)
     try:
@@ -72,12 +77,54 @@ def write(writer: gguf.GGUFWriter, source: VocabularyFolder, pre: str | None) ->
         writer.add_add_space_prefix(_adds_space(description))
     writer.add_token_types(types)
     _special(writer, source, settings, {piece: i for i, piece in enumerate(pieces)})
+    _template(writer, source, settings)
+
+
+def _template(writer: gguf.GGUFWriter, source: VocabularyFolder, settings: dict[str, Any]) -> None:
+    """The chat template; of several named ones the default, the others under their names."""
     template = settings.get("chat_template")
     path = source.path / "chat_template.jinja"
     if path.exists():
         template = path.read_text(encoding="utf-8")
-    if isinstance(template, str):
+    if isinstance(template, str) or (isinstance(template, list) and template):
         writer.add_chat_template(template)
+
+
+def _write_sentencepiece(writer: gguf.GGUFWriter, source: VocabularyFolder) -> None:
+    """tokenizer.model, and what tokenizer_config.json and added_tokens.json put on top of it."""
+    kind = gguf.TokenType
+    model = sentencepiece.read(source.path / "tokenizer.model")
+    settings = source.json("tokenizer_config.json", optional=True)
+    n = int(source.config.get("vocab_size") or len(model.pieces))
+    entries = [
+        *model.pieces,
+        *((f"[PAD{i}]", -10000.0, int(kind.UNUSED)) for i in range(len(model.pieces), n)),
+    ]
+    added = {
+        i: (text, int(kind.USER_DEFINED))
+        for text, i in source.json("added_tokens.json", optional=True).items()
+    }
+    for i, token in settings.get("added_tokens_decoder", {}).items():
+        control = bool(token.get("special"))
+        text = token["content"] if control else token["content"].replace("\u2581", " ")
+        added[int(i)] = (text, int(kind.CONTROL if control else kind.USER_DEFINED))
+    for i, (text, type_) in added.items():
+        if not 0 <= i < n:
+            raise ModelError(f"{source.path}: the added token {i} is outside of the model's {n} rows")
+        if entries[i][2] not in (kind.UNKNOWN, kind.BYTE):
+            entries[i] = (text, -1000.0, type_)
+    if len(entries) > n:
+        raise ModelError(f"{source.path}: the tokenizer has {len(entries)} pieces, the model {n} rows")
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([text for text, _, _ in entries])
+    writer.add_token_scores([score for _, score, _ in entries])
+    writer.add_token_types([type_ for _, _, type_ in entries])
+    writer.add_add_space_prefix(bool(settings.get("add_prefix_space", model.adds_space)))
+    if model.squeezes:
+        writer.add_remove_extra_whitespaces(True)
+    _special(writer, source, settings, {text: i for i, (text, _, _) in enumerate(entries)})
+    _template(writer, source, settings)
 
 
 def _word_pieces(source: VocabularyFolder) -> dict[str, Any] | None:

@@ -63,6 +63,8 @@ class SPMTokenizer(Tokenizer):
                 continue
             if self._squeeze:
                 fragment = re.sub(" {2,}", " ", fragment).strip(" ")
+                if not fragment:
+                    continue
             text = fragment.replace(" ", SPACE)
             self._encode_text(prefix + text if after_special else text, ids)
             after_special = False

@@ -1,0 +1,101 @@
+"""Reads tokenizer.model, SentencePiece's file: a protobuf message of which six fields are wanted.
+
+The library for it gives no access to how text is normalized, and protobuf is one dependency more; the wire
+format (protobuf.dev/programming-guides/encoding) of these fields is simpler than either.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ModelError, UnsupportedModelError
+from engine.gguf import printable
+
+BPE = 2  # trainer_spec.model_type
+_KINDS = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
+NORMAL, UNKNOWN = 1, 2  # types of pieces; all of them are numbered as in GGUF
+
+
+@dataclass
+class SentencePiece:
+    """pieces: (text, score, type) by id."""
+
+    pieces: list[tuple[str, float, int]] = field(default_factory=list)
+    model_type: int = 1
+    charsmap: bytes = b""
+    adds_space: bool = True
+    squeezes: bool = True
+
+
+def read(path: Path) -> SentencePiece:
+    """ModelError for a damaged file, UnsupportedModelError for one that is not BPE or rewrites characters."""
+    found = SentencePiece()
+    try:
+        for number, value in _fields(path.read_bytes()):
+            if number == 1:
+                found.pieces.append(_piece(value))
+            elif number == 2:
+                found.model_type = dict(_fields(value)).get(3, 1)
+            elif number == 3:
+                normalizer = dict(_fields(value))
+                found.charsmap = normalizer.get(2, b"")
+                found.adds_space = bool(normalizer.get(3, 1))
+                found.squeezes = bool(normalizer.get(4, 1))
+    except (ValueError, TypeError, IndexError, struct.error) as error:
+        raise ModelError(f"{printable(str(path))} is damaged: {error}") from error
+    if not found.pieces:
+        raise ModelError(f"{printable(str(path))} is damaged: it has no pieces")
+    if found.model_type != BPE:
+        kind = _KINDS.get(found.model_type, "unknown")
+        raise UnsupportedModelError(f"{printable(str(path))} is of the kind {kind}; supported is BPE")
+    if found.charsmap:
+        raise UnsupportedModelError(
+            f"{printable(str(path))} rewrites characters before it cuts text; supported is `identity` only"
+        )
+    return found
+
+
+def _piece(data: bytes) -> tuple[str, float, int]:
+    values = dict(_fields(data))
+    return values[1].decode() if 1 in values else "", values.get(2, 0.0), values.get(3, NORMAL)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(number, value) of each field of a message: integers, floats, or bytes."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+            yield number, value
+        elif wire == 5:
+            yield number, struct.unpack_from("<f", data, at)[0]
+            at += 4
+        elif wire == 1:
+            at += 8
+        elif wire == 2:
+            n, at = _varint(data, at)
+            if at + n > len(data):
+                raise ValueError(f"a field of {n} bytes goes beyond the end")
+            yield number, data[at : at + n]
+            at += n
+        else:
+            raise ValueError(f"a field has the unknown wire type {wire}")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number has more than 64 bits")
