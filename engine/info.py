@@ -43,6 +43,7 @@ def describe(
             "architecture": _or_none(lambda: gguf.arch),
             "name": _or_none(lambda: gguf.get_str("general.name", None)),
             "license": _or_none(lambda: gguf.get_str("general.license", None)),
+            "file_type": _or_none(lambda: _file_type(gguf)),
             **_sizes(gguf),
             "hyperparameters": _hyperparameters(gguf),
             "tokenizer": _or_none(lambda: _tokenizer(gguf)),
@@ -71,6 +72,15 @@ def _or_none(read: Callable[[], T]) -> T | None:
         return read()
     except ModelError:
         return None
+
+
+def _file_type(gguf: GGUFFile) -> str | None:
+    """The name that goes with the number of `general.file_type`."""
+    from engine.quantize.mixes import MIXES  # late: it needs the compiled extension, the rest does not
+
+    number = gguf.get_int("general.file_type", None)
+    names = {known: name for name, (known, _) in MIXES.items()}
+    return None if number is None else f"{names.get(number, 'unknown')} ({number})"
 
 
 def _problem(gguf: GGUFFile) -> str | None:
@@ -179,6 +189,8 @@ def _memory(gguf: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]
         return found | {
             "problem": f"{kv_type} stores blocks of {kind.block_size}, but heads have {dims[0]} elements"
         }
+    if not gguf.get_bool(f"{arch}.attention.causal", True):
+        return found | {"kv_per_token": 0, "kv": 0, "total": weights}
     per_token = sum(kind.row_size(dim * h) for h in kv_heads for dim in dims)
     return found | {"kv_per_token": per_token, "kv": per_token * n, "total": weights + per_token * n}
 
@@ -206,7 +218,8 @@ def render(found: dict[str, Any]) -> str:
     section("hyperparameters", [(printable(k), _shown(v)) for k, v in found["hyperparameters"].items()])
     section("tokenizer", _tokenizer_rows(found["tokenizer"]))
     section("memory", _memory_rows(found["memory"]))
-    shown_above = (f"{found['architecture']}.", "tokenizer.ggml.", *(f"general.{k}" for k in _GENERAL))
+    general = (f"general.{key}" for key in (*_GENERAL, "file_type"))
+    shown_above = (f"{found['architecture']}.", "tokenizer.ggml.", *general)
     other = {k: v for k, v in found["metadata"].items() if not k.startswith(shown_above)}
     section("other keys", [(printable(k), _shown(v)) for k, v in other.items()])
     if "tensors" in found:
@@ -223,6 +236,8 @@ def render(found: dict[str, Any]) -> str:
 def _model_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [(key, found[key]) for key in _GENERAL if found[key] is not None]
     shown = [(key, printable(value)) for key, value in rows]
+    if found["file_type"] is not None:
+        shown.append(("file type", found["file_type"]))
     size = f"{human(found['file_size'])} ({found['file_size']} bytes), GGUF version {found['gguf_version']}"
     n = found["n_params"]
     if n:
@@ -261,6 +276,8 @@ def _memory_rows(memory: dict[str, Any] | None) -> list[tuple[str, str]]:
     rows = [("context", trained), ("weights", human(memory["weights"]))]
     if "problem" in memory:
         return [*rows, ("cache", memory["problem"])]
+    if not memory["kv_per_token"]:
+        return [*rows, ("cache", "none: an encoder keeps nothing between texts")]
     cache = f"{human(memory['kv'])} as {memory['kv_type']} ({human(memory['kv_per_token'])} for each token)"
     return [
         *rows,

@@ -4,12 +4,14 @@ import json
 import math
 from pathlib import Path
 
+import gguf
 import pytest
 
+import engine
 from engine.errors import ConfigError, ModelError
 from engine.info import describe, render
 from support.gguf_builder import F32, I32, STRING, GGUFBuilder, tiny_llama
-from support.golden import NAMES, golden
+from support.golden import ENCODERS, FOLDER, NAMES, golden
 
 STORIES = Path(__file__).parents[2] / "models" / "stories.gguf"
 
@@ -149,7 +151,7 @@ def test_values_that_json_lacks(tmp_path):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["metadata"]["x.nan"] == "nan"
     assert found["metadata"]["x.infs"] == ["inf", "-inf"]
-    assert "  x.bad              (not UTF-8)\n" in render(found)
+    assert "  x.bad   (not UTF-8)\n" in render(found)
 
 
 def test_no_gguf_file(tmp_path):
@@ -168,3 +170,25 @@ def test_every_architecture_is_described(name: str) -> None:
     assert found["memory"]["context"] == 128
     assert found["memory"]["total"] > found["weight_bytes"]
     assert f"architecture  {found['architecture']}" in render(found)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *ENCODERS])
+def test_figures_are_those_of_the_loaded_model(name: str) -> None:
+    """Parameters, file type, and the cache that a context of 128 takes."""
+    path = FOLDER / f"{name}.gguf"
+    found = describe(path, context=128)
+    shapes = [t.shape for t in gguf.GGUFReader(path).tensors]
+    assert found["n_params"] == sum(math.prod(map(int, shape)) for shape in shapes)
+    assert found["file_type"] in ("F32 (0)", None)  # llama.cpp's converter leaves it out for a few
+    assert ("file type     F32 (0)" in render(found)) == (found["file_type"] is not None)
+    params = engine.ModelParameters(use_gpu=False, context_size=128, kv_cells=128, n_threads=1)
+    with engine.load(path, params) as model:
+        kept = model.cache.nbytes if model.hp.causal else 0
+        assert found["memory"]["kv"] == pytest.approx(kept, abs=4096)
+        assert ("none: an encoder" in render(found)) == (not model.hp.causal)
+
+
+@pytest.mark.parametrize(("number", "name"), [(15, "Q4_K_M (15)"), (7, "Q8_0 (7)"), (999, "unknown (999)")])
+def test_file_types_have_names(number: int, name: str, tmp_path: Path) -> None:
+    found = describe(tiny_llama().key("general.file_type", number).write(tmp_path / "m.gguf"))
+    assert found["file_type"] == name
