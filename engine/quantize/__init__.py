@@ -5,6 +5,7 @@ Works on any GGUF file, known architecture or not: names and shapes decide.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -122,6 +123,8 @@ def quantize_file(
             raise ConfigError(f"there is no tensor type {given}")
     with GGUFFile.open(source) as file:
         tensors = sorted(file.tensors.values(), key=lambda t: _place(t.name))
+        if importance is not None:
+            importance = {name: _by_expert(file, name, rows) for name, rows in importance.items()}
         types = _types(file, tensors, mix, importance is not None, keep_output, fixed, pure)
         _check(file, tensors, types, mix, importance, requantize)
         part = target.with_name(target.name + ".part")
@@ -134,6 +137,14 @@ def quantize_file(
             Change(t.name, tuple(t.shape), _name(t.type), types[t.name], t.nbytes, _size(t, types[t.name]))
             for t in tensors
         ]
+
+
+def _by_expert(file: GGUFFile, name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """[experts, n], where a file of before GGUF has them one after the other."""
+    t = file.tensors.get(name)
+    if t is not None and rows.shape[-1] == t.shape[0] * math.prod(t.shape[2:]):
+        return rows.reshape(-1, t.shape[0])
+    return rows
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -1,8 +1,11 @@
-"""Importances of columns, as llama-imatrix measures and writes them to a GGUF file."""
+"""Importances of columns, as llama-imatrix measures them, in GGUF or the .dat format of before."""
 
 from __future__ import annotations
 
 import os
+import struct
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +17,14 @@ _SUMS, _COUNTS = ".in_sum2", ".counts"
 
 
 def read_importance(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.float32]]:
-    """By tensor: the mean square of each input, float32 [experts, n]. ModelError, ConfigError."""
+    """By tensor: the mean square of each input, float32 [experts, n]; of a .dat file [1, experts * n].
+
+    Raises ModelError for a damaged file, ConfigError for another kind of file.
+    """
+    with _open(path) as raw:
+        if raw.read(4) != b"GGUF":
+            raw.seek(0)
+            return _read_dat(path, raw.read())
     found = {}
     with GGUFFile.open(path) as file:
         for name, t in file.tensors.items():
@@ -35,4 +45,36 @@ def read_importance(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.fl
             found[stem] = means
     if not found:
         raise ConfigError(f"{path} is no imatrix file: it has no tensors named *{_SUMS}")
+    return found
+
+
+def _open(path: str | os.PathLike[str]) -> BinaryIO:
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise ConfigError(f"{path}: the imatrix file cannot be read: {error.strerror}") from error
+
+
+def _read_dat(path: str | os.PathLike[str], data: bytes) -> dict[str, npt.NDArray[np.float32]]:
+    """Number of entries, then for each: length of the name, name, calls, numbers, means times calls."""
+    found = {}
+    try:
+        (n_entries,) = struct.unpack_from("<i", data)
+        at = 4
+        for _ in range(n_entries):
+            (n_name,) = struct.unpack_from("<i", data, at)
+            name = data[at + 4 : at + 4 + n_name].decode()
+            calls, n = struct.unpack_from("<2i", data, at + 4 + n_name)
+            at += 12 + n_name
+            if not name or n < 1 or len(data) < at + 4 * n:
+                raise ValueError(f"{n} numbers for {name!r}")
+            means = np.frombuffer(data, "<f4", n, at).astype(np.float32) / max(calls, 1)
+            if not np.isfinite(means).all():
+                raise ConfigError(f"{path}: {name} has importances that are not finite")
+            found[name] = means.reshape(1, n)
+            at += 4 * n
+    except (struct.error, ValueError) as error:
+        raise ConfigError(f"{path} is no imatrix file, or damaged: {error}") from error
+    if not found:
+        raise ConfigError(f"{path} is no imatrix file: it has no entries")
     return found
