@@ -92,7 +92,7 @@ def test_too_many_rows_of_logits_are_an_error_and_not_the_end(tmp_path: Path) ->
         more = [filler.format(i) if isinstance(filler, str) else filler for i in range(len(values), n_vocab)]
         model.keys[f"tokenizer.ggml.{name}"] = ([*values, *more], kind, element)
     model.set("vocab_size", n_vocab)
-    model.tensors["token_embd.weight"] = np.zeros((n_vocab, 64), np.float32)
+    model.tensors["token_embd.weight"] = np.zeros((n_vocab, 32), np.float32)
     path = model.write(tmp_path / "wide.gguf")
     done = subprocess.run(
         [sys.executable, "-c", SHORT_OF_MEMORY, str(path)],

@@ -190,7 +190,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
         saved(model, path).close()
 
         def shrink(fraction: float, text: str) -> None:
-            os.truncate(path, 40_000)
+            os.truncate(path, 20_000)
 
         before = model.pool.n_free
         with pytest.raises(engine.ModelError, match="became shorter while it was read"):

@@ -84,7 +84,6 @@ LLAMA_NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
-    "mlp.gate": "ffn_gate_inp",
 }
 
 
@@ -99,12 +98,6 @@ def llama_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         elif name == "lm_head.weight":
             if not c.tie_word_embeddings:
                 yield "output.weight", x
-        elif end == "gate_up_proj":  # experts: [expert, gate rows then up rows, dim]
-            layer = f"blk.{stem.split('.')[2]}."
-            yield layer + "ffn_gate_exps.weight", x[:, : x.shape[1] // 2]
-            yield layer + "ffn_up_exps.weight", x[:, x.shape[1] // 2 :]
-        elif end == "down_proj":
-            yield f"blk.{stem.split('.')[2]}.ffn_down_exps.weight", x
         else:
             _, _, layer, part = stem.split(".", 3)
             if part.endswith("q_proj"):
@@ -115,7 +108,7 @@ def llama_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def llama(path: Path, name: str, model: torch.nn.Module) -> None:
-    """LLaMA, Mistral and Mixtral: architecture `llama`."""
+    """LLaMA and Mistral: architecture `llama`."""
     c = model.config
     size = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     w = gguf.GGUFWriter(str(path), "llama")
@@ -132,9 +125,6 @@ def llama(path: Path, name: str, model: torch.nn.Module) -> None:
     if size * c.num_attention_heads != c.hidden_size:
         w.add_key_length(size)
         w.add_value_length(size)
-    if experts := getattr(c, "num_local_experts", 0):
-        w.add_expert_count(experts)
-        w.add_expert_used_count(c.num_experts_per_tok)
     if window := getattr(c, "sliding_window", None):
         w.add_sliding_window(window)
     rope_keys(w, c.rope_parameters)

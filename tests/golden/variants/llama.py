@@ -8,7 +8,7 @@ from variant import VOCAB, Variant
 
 BASE: dict[str, Any] = {
     "vocab_size": VOCAB,
-    "hidden_size": 64,
+    "hidden_size": 32,
     "intermediate_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -33,7 +33,6 @@ def rope(what: str, **parameters: Any) -> Variant:
     parameters.setdefault("rope_theta", 10000.0)
     return llama(
         what,
-        hidden_size=32,
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=32,
@@ -42,34 +41,32 @@ def rope(what: str, **parameters: Any) -> Variant:
 
 
 def heads(what: str, n: int, kv: int, size: int) -> Variant:
-    return llama(what, hidden_size=32, num_attention_heads=n, num_key_value_heads=kv, head_dim=size)
+    return llama(what, hidden_size=16, num_attention_heads=n, num_key_value_heads=kv, head_dim=size)
 
 
 VARIANTS: dict[str, Variant] = {
     # Small embeddings make the first norm's epsilon count.
     "llama-mha-untied": llama(
         "plain attention, own head, eps 1e-5",
-        num_key_value_heads=4,
+        num_attention_heads=2,
         tie_word_embeddings=False,
         embedding_std=0.02,
     ),
     "llama-gqa-tied": llama("two query heads per KV head; head shared with the embedding"),
     "llama-mqa": llama("one KV head", num_key_value_heads=1),
-    "llama-head-dim": llama("n_head * head_dim != n_embd", hidden_size=48, head_dim=32),
     "llama-biases": llama("biases on Q, K, V, O and in the MLP", attention_bias=True, mlp_bias=True),
     "llama-eps": llama(
         "eps 1e-6",
-        hidden_size=48,
-        num_attention_heads=3,
+        num_attention_heads=2,
         num_key_value_heads=1,
         rms_norm_eps=1e-6,
         tie_word_embeddings=False,
         embedding_std=0.02,
     ),
     "llama-heads-odd": llama(
-        "an odd number of heads", hidden_size=48, num_attention_heads=3, num_key_value_heads=3
+        "an odd number of heads", hidden_size=24, num_attention_heads=3, num_key_value_heads=3
     ),
-    "llama-head-32": llama("head size 32", num_attention_heads=2, num_key_value_heads=1),
+    "llama-head-32": heads("head size 32, n_head * head_dim != n_embd", 2, 1, 32),
     "llama-head-64": heads("head size 64", 2, 1, 64),
     "llama-head-80": heads("head size 80, no multiple of 32", 2, 1, 80),
     "llama-head-96": heads("head size 96", 2, 1, 96),
@@ -103,14 +100,6 @@ VARIANTS: dict[str, Variant] = {
         "a sliding window of 48 under a prompt of 150",
         model="MistralForCausalLM",
         sliding_window=48,
-        head_dim=16,
-    ),
-    "llama-moe": llama(
-        "Mixtral: 4 experts, the best 2, weights renormalised",
-        model="MixtralForCausalLM",
-        num_local_experts=4,
-        num_experts_per_tok=2,
-        intermediate_size=24,
         head_dim=16,
     ),
 }

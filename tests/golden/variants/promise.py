@@ -15,7 +15,7 @@ IDS: dict[str, Any] = {
 
 
 def gpt2(what: str, *, hf: bool = False, **config: Any) -> Variant:
-    base = {"n_embd": 40, "n_layer": 2, "n_head": 2, "n_positions": 256, "n_ctx": 256}
+    base = {"n_embd": 24, "n_layer": 2, "n_head": 2, "n_positions": 256, "n_ctx": 256}
     return Variant(what, "GPT2LMHeadModel", IDS | base | config, hf=hf)
 
 
@@ -28,7 +28,7 @@ def mpt(what: str, *, hf: bool = False, attention: dict[str, Any] | None = None,
 
 
 def falcon(what: str, *, hf: bool = False, **config: Any) -> Variant:
-    base = {"hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 2}
+    base = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 2}
     base |= {"alibi": False, "bias": False, "max_position_embeddings": 256, "rope_theta": 10000.0}
     base |= config
     published = {"num_kv_heads": 1} if base.get("multi_query") and "num_kv_heads" not in config else {}
@@ -36,7 +36,7 @@ def falcon(what: str, *, hf: bool = False, **config: Any) -> Variant:
 
 
 def neox(what: str, *, hf: bool = False, **config: Any) -> Variant:
-    base = {"hidden_size": 48, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 64}
+    base = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 64}
     base |= {"max_position_embeddings": 256, "rotary_pct": 0.25, "use_parallel_residual": True}
     base |= config
     published = {"rotary_pct": base["rotary_pct"]}
@@ -44,21 +44,21 @@ def neox(what: str, *, hf: bool = False, **config: Any) -> Variant:
 
 
 def gptj(what: str, *, hf: bool = False, **config: Any) -> Variant:
-    base = {"n_embd": 48, "n_head": 2, "n_layer": 2, "n_inner": 96, "n_positions": 256, "rotary_dim": 8}
+    base = {"n_embd": 32, "n_head": 2, "n_layer": 2, "n_inner": 64, "n_positions": 256, "rotary_dim": 8}
     return Variant(what, "GPTJForCausalLM", IDS | base | config, "gptj", hf=hf)
 
 
 def bloom(what: str, *, hf: bool = False, **config: Any) -> Variant:
-    base = {"hidden_size": 40, "n_head": 4, "n_layer": 2, "seq_length": 256}
+    base = {"hidden_size": 32, "n_head": 4, "n_layer": 2, "seq_length": 256}
     gains = {"dense_4h_to_h.weight": 8.0, "self_attention.dense.weight": 6.0}
     return Variant(what, "BloomForCausalLM", IDS | base | config, gains=gains, hf=hf)
 
 
 VARIANTS = {
     "gpt2": gpt2("learned positions, biases, tied head", hf=True),
-    "gpt2-untied": gpt2("own head, eps 1e-3", tie_word_embeddings=False, layer_norm_epsilon=1e-3, n_embd=24),
+    "gpt2-untied": gpt2("own head, eps 1e-3", tie_word_embeddings=False, layer_norm_epsilon=1e-3, n_embd=16),
     "mpt": mpt("ALiBi, heads a power of two, no biases", hf=True),
-    "mpt-heads-6": mpt("ALiBi slopes of six heads", n_heads=6, d_model=36),
+    "mpt-heads-6": mpt("ALiBi slopes of six heads", n_heads=6, d_model=24),
     "mpt-clip": mpt("Q, K, V clamped", attention={"clip_qkv": 1.0}),
     "falcon-7b": falcon("one KV head, one norm, an odd number of heads", multi_query=True, hf=True),
     "falcon-40b": falcon(
@@ -74,7 +74,7 @@ VARIANTS = {
     "gptneox": neox("parallel residual on two norms, partial rotary, biases, own head", hf=True),
     "gptneox-sequential": neox("sequential residual", use_parallel_residual=False, rotary_pct=1.0),
     "gptj": gptj("partial rotary of adjacent pairs, one norm, bias of the head", hf=True),
-    "gptj-rotary-full": gptj("rotary over the whole head", rotary_dim=24),
+    "gptj-rotary-full": gptj("rotary over the whole head", rotary_dim=16),
     "bloom": bloom("ALiBi, heads a power of two, norm on the embedding", hf=True),
-    "bloom-heads-5": bloom("ALiBi slopes of five heads", n_head=5),
+    "bloom-heads-5": bloom("ALiBi slopes of five heads", n_head=5, hidden_size=30),
 }
