@@ -5,7 +5,8 @@
 from libc.stdint cimport intptr_t
 
 from engine.errors import GgmlError
-from engine.ggml.tensor cimport Context, Tensor
+from engine.ggml.operations cimport Context
+from engine.ggml.tensor cimport Tensor
 from engine.libggml.ggml cimport GGML_N_TASKS_MAX, GGML_TYPE_F32, ggml_custom_4d, ggml_custom_op_t, ggml_tensor
 
 cdef extern from "activation.h" namespace "ggserve" nogil:

@@ -9,7 +9,8 @@ stays in place, so neither masks nor the length of the cache are part of the gra
 from cpython.array cimport array
 
 from engine.errors import GgmlError
-from engine.ggml.tensor cimport Context, Tensor
+from engine.ggml.operations cimport Context
+from engine.ggml.tensor cimport Tensor
 from engine.libggml.ggml cimport (
     GGML_N_TASKS_MAX, GGML_TYPE_F32, ggml_blck_size, ggml_custom_4d, ggml_custom_op_t, ggml_tensor,
 )

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 from engine.activation import op as gelu
 from engine.arch.spec import Architecture, ByLength, HParams, Rope
-from engine.ggml.tensor import F16, F32, I32, I64, Context, Graph, row_size
+from engine.ggml.operations import Context
+from engine.ggml.tensor import F16, F32, I32, I64, Graph, row_size
 from engine.kvcache import KVCache
 
 NODES_PER_LAYER = 128  # what the largest block needs, with room, besides its experts; see `n_nodes`

@@ -12,7 +12,7 @@ from typing import Any
 from engine.arch.spec import HParams
 from engine.config import KV_TYPES
 from engine.errors import ConfigError, GgmlError
-from engine.ggml.tensor import Context, row_size, type_id
+from engine.ggml.tensor import Storage, row_size, type_id
 
 
 def check_type(hp: HParams, kv_type: str) -> int:
@@ -66,7 +66,7 @@ class KVCache:
         self.v: list[Any] = []
         for i, buffer_type in enumerate(buffer_types):
             if buffer_type.name not in contexts:
-                contexts[buffer_type.name] = Context(2 * hp.n_layer), buffer_type
+                contexts[buffer_type.name] = Storage(2 * hp.n_layer), buffer_type
             ctx = contexts[buffer_type.name][0]
             self.k.append(ctx.new(number, (hp.head_dim_k * hp.n_head_kv[i], n_cells), f"cache.k.{i}"))
             self.v.append(ctx.new(number, (hp.head_dim_v * hp.n_head_kv[i], n_cells), f"cache.v.{i}"))

@@ -16,8 +16,9 @@ from engine.arch.slots import Binder, Slot
 from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig, check
 from engine.errors import ConfigError, DeviceError, ModelError, SessionClosedError
 from engine.ggml.backend import MAX_THREADS, Backend, Device, devices
+from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
-from engine.ggml.tensor import F16, F32, Context, runs_on, type_id
+from engine.ggml.tensor import F16, F32, runs_on, type_id
 from engine.gguf import GGUFFile, validate_model
 from engine.graph import MASK_PAD, n_nodes
 from engine.host import physical_cores

@@ -7,7 +7,8 @@ rows; see `kernels/matmul.cpp`. Where the CPU has no such instruction, nothing c
 """
 
 from engine.errors import GgmlError
-from engine.ggml.tensor cimport Context, Tensor
+from engine.ggml.operations cimport Context
+from engine.ggml.tensor cimport Storage, Tensor
 from engine.ggml.tensor import I8
 from engine.libggml.ggml cimport (
     GGML_N_TASKS_MAX, GGML_TYPE_F32, GGML_TYPE_I8, ggml_custom_4d, ggml_custom_op_t,
@@ -39,7 +40,7 @@ cdef class PackedMatrix:
     cdef readonly int64_t n_in, n_out
     cdef Product* product
 
-    def __init__(self, Context ctx not None, int type, tuple shape, str name):
+    def __init__(self, Storage ctx not None, int type, tuple shape, str name):
         if not can_pack(type, shape):
             raise GgmlError(f"{name}: matrices of this type and shape {shape} cannot be packed")
         self.n_in, self.n_out = shape

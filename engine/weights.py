@@ -14,7 +14,8 @@ from engine.arch.slots import Binder, Slot
 from engine.arch.spec import Architecture
 from engine.errors import ModelError, UnsupportedModelError
 from engine.ggml.backend import map_host_memory
-from engine.ggml.tensor import F32, I32, Context, supports
+from engine.ggml.operations import Context
+from engine.ggml.tensor import F32, I32, Storage, supports
 from engine.gguf import GGMLType, GGUFFile, TensorInfo
 from engine.packed import PackedMatrix, can_pack
 
@@ -153,7 +154,7 @@ class Weights:
             layout = choose_layout(slot, info, candidates(slot), repack)
             self.placement[f"{info.name}:{slot.op}"] = layout.name
             if use_mmap and layout.can_map(info):
-                ctx = Context(1)
+                ctx = Storage(1)
                 tensor = ctx.new(int(info.type), tuple(info.shape), info.name)
                 self.tensors[info.name, slot.op] = tensor
                 mapped.append((info, ctx, tensor))
@@ -192,7 +193,7 @@ class Weights:
         total = sum(info.nbytes for _, items in copied.values() for info, _ in items) or 1
         done = 0
         for layout, items in copied.values():
-            ctx: Any = Context(len(items))
+            ctx: Any = Storage(len(items))
             make = partial(PackedMatrix, ctx) if layout.packed else ctx.new
             made = [(info, slot, make(int(info.type), tuple(info.shape), info.name)) for info, slot in items]
             buffer = ctx.allocate(layout.buffer_type)

@@ -209,7 +209,7 @@ cdef class Buffer:
     """Memory on a device. Tensors allocated in it keep it alive through their context, until `close`."""
 
     def __init__(self):
-        raise TypeError("buffers come from Context.allocate() or map_host_memory()")
+        raise TypeError("buffers come from Storage.allocate() or map_host_memory()")
 
     @staticmethod
     cdef Buffer wrap(ggml_backend_buffer_t ptr, BufferType type, object keep, str what):

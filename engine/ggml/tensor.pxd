@@ -1,7 +1,7 @@
 from engine.libggml.ggml cimport ggml_cgraph, ggml_context, ggml_tensor
 
 
-cdef class Context:
+cdef class Storage:
     cdef ggml_context* ptr
     cdef size_t n_tensors, room  # tensor slots, and how many of them are left
     cdef readonly list buffers
@@ -14,11 +14,11 @@ cdef class Context:
 
 cdef class Tensor:
     cdef ggml_tensor* ptr
-    cdef readonly Context context
+    cdef readonly Storage context
     cdef int need_memory(self) except -1
 
 
 cdef class Graph:
     cdef ggml_cgraph* ptr
     cdef size_t size
-    cdef readonly Context context
+    cdef readonly Storage context

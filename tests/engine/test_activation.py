@@ -9,7 +9,8 @@ import pytest
 
 from engine import activation
 from engine.errors import GgmlError
-from engine.ggml.tensor import F16, F32, Context
+from engine.ggml.operations import Context
+from engine.ggml.tensor import F16, F32
 from support.calculator import Calculator
 
 

@@ -12,8 +12,9 @@ import pytest
 from engine.attention import PagedAttention
 from engine.errors import GgmlError
 from engine.ggml.backend import Backend, devices
+from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
-from engine.ggml.tensor import F32, Context, type_id
+from engine.ggml.tensor import F32, type_id
 
 CPU = next(d for d in devices() if d.type == "cpu")
 

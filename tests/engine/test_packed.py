@@ -14,8 +14,9 @@ import pytest
 import engine
 from engine.errors import GgmlError
 from engine.ggml.backend import Backend, devices
+from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
-from engine.ggml.tensor import F32, Context, type_id
+from engine.ggml.tensor import F32, type_id
 from engine.packed import PackedMatrix, can_pack
 from server.bundled import bundled_model
 

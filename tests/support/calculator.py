@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from engine.ggml.backend import Backend, devices
+from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
-from engine.ggml.tensor import F16, F32, I32, I64, Context
+from engine.ggml.tensor import F16, F32, I32, I64
 
 CPU = next(d for d in devices() if d.type == "cpu")
 

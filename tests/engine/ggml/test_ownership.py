@@ -16,8 +16,9 @@ import pytest
 import engine
 from engine.errors import ConfigError, GgmlError
 from engine.ggml.backend import Backend, BufferType, Device, devices, map_host_memory, version
+from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
-from engine.ggml.tensor import F32, Context, Tensor
+from engine.ggml.tensor import F32, Tensor
 from engine.session import Rows
 from server.bundled import bundled_model
 

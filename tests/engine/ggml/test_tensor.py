@@ -9,7 +9,8 @@ import pytest
 
 from engine.arch.spec import Rope
 from engine.errors import GgmlError, OutOfMemoryError
-from engine.ggml.tensor import F32, Context, type_id
+from engine.ggml.operations import Context
+from engine.ggml.tensor import F32, type_id
 from support.calculator import CPU, Calculator
 
 HOST = CPU.buffer_types()[-1]

@@ -1,0 +1,5 @@
+from engine.ggml.tensor cimport Storage
+
+
+cdef class Context(Storage):
+    pass
