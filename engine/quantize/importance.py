@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, ModelError
 from engine.gguf import GGMLType, GGUFFile
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
@@ -52,7 +52,7 @@ def _open(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         return Path(path).open("rb")
     except OSError as error:
-        raise ConfigError(f"{path}: the imatrix file cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path}: the imatrix file cannot be read: {error.strerror}") from error
 
 
 def _read_dat(path: str | os.PathLike[str], data: bytes) -> dict[str, npt.NDArray[np.float32]]:

@@ -173,7 +173,7 @@ def pickled(folder: Path) -> None:
     [
         (without("config.json"), "config.json is missing"),
         (without("model.safetensors"), "has no .*safetensors"),
-        (without("tokenizer.json"), "has no tokenizer.json"),
+        (without("tokenizer.json"), "neither tokenizer.json nor"),
         (garbage("config.json"), "config.json cannot be read"),
         (garbage("model.safetensors"), "is damaged"),
         (garbage("tokenizer.json"), "tokenizer.json"),

@@ -201,5 +201,5 @@ def test_damaged_old_imatrix_files(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.dat").write_bytes(data)
     with pytest.raises(ConfigError, match=r"imatrix|finite"):
         read_importance(tmp_path / "x.dat")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ModelError, match="cannot be read"):
         read_importance(tmp_path / "absent")
