@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,11 @@ def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
                 super().set_vocab()
             else:
                 layouts.vocabulary(self.gguf_writer)
+
+        def modify_tensors(self, *tensor: Any) -> Iterator[tuple[str, Any]]:
+            # StableLM's returns, from a generator, the norms that it has stacked: nobody would write them.
+            lost = yield from super().modify_tensors(*tensor)
+            yield from lost or ()
 
         def get_vocab_base_pre(self, tokenizer: Any) -> str:
             return "default"  # it knows tokenizers by hashes of what they do

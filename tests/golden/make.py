@@ -61,6 +61,8 @@ def build(v: Variant, seed: int) -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = cls(cls.config_class(**v.config)).float().eval()
+        if v.extend is not None:
+            v.extend(model)
         (fill if v.bf16 else fill_llama)(model, v)
     if v.bf16:
         for p in model.parameters():  # not the buffers, which hold frequencies

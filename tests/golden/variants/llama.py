@@ -40,8 +40,8 @@ def rope(what: str, **parameters: Any) -> Variant:
     )
 
 
-def heads(what: str, n: int, kv: int, size: int) -> Variant:
-    return llama(what, hidden_size=16, num_attention_heads=n, num_key_value_heads=kv, head_dim=size)
+def heads(what: str, n: int, kv: int, size: int, **config: Any) -> Variant:
+    return llama(what, hidden_size=16, num_attention_heads=n, num_key_value_heads=kv, head_dim=size, **config)
 
 
 VARIANTS: dict[str, Variant] = {
@@ -71,6 +71,7 @@ VARIANTS: dict[str, Variant] = {
     "llama-head-80": heads("head size 80, no multiple of 32", 2, 1, 80),
     "llama-head-96": heads("head size 96", 2, 1, 96),
     "llama-head-128": heads("head size 128", 2, 1, 128),
+    "llama-head-256": heads("head size 256", 1, 1, 256, num_hidden_layers=1),
     "llama-rope-theta": rope("RoPE base 5e5", rope_theta=500000.0),
     "llama-rope-linear": rope("linear RoPE scaling", rope_type="linear", factor=4.0),
     "llama-rope-yarn": rope(

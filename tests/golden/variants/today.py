@@ -152,6 +152,16 @@ VARIANTS = {
         tie_word_embeddings=True,
         hf=True,
     ),
+    "command-r-norms": make(
+        "Q and K of each head normed by weights of its own (Command-R+)",
+        "CohereForCausalLM",
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        logit_scale=0.25,
+        use_qk_norm=True,
+        tie_word_embeddings=True,
+        hf=True,
+    ),
     "stablelm": make(
         "partial rotary, biases of Q, K, V",
         "StableLmForCausalLM",
@@ -164,6 +174,16 @@ VARIANTS = {
         "StableLmForCausalLM",
         partial_rotary_factor=0.25,
         use_parallel_residual=True,
+    ),
+    "stablelm-norms": make(
+        "Q and K of each head normed by weights of its own, parallel on one norm (the 12B)",
+        "StableLmForCausalLM",
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        partial_rotary_factor=0.25,
+        use_parallel_residual=True,
+        qk_layernorm=True,
+        hf=True,
     ),
     "phi2": make(
         "partial rotary, biases everywhere",
