@@ -33,12 +33,12 @@ class Bert(Encoder):
     names |= {f"bert.{name}": target for name, target in names.items()}
     unused = ("embeddings.position_ids", "pooler.", "cls.", "bert.embeddings.position_ids", "bert.pooler.")
 
+    settings = {"hidden_act": ("gelu",), "position_embedding_type": ("absolute",)}  # noqa: RUF012
+
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
         from engine.convert import keys
 
-        keys.only(config, "hidden_act", "gelu")
-        keys.only(config, "position_embedding_type", "absolute")
         return keys.common(config) | {"attention.causal": False}
 
     @classmethod

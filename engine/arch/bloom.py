@@ -36,6 +36,8 @@ class Bloom(GPT2):
     )
     names |= {name.removeprefix("transformer."): target for name, target in names.items()}
 
+    settings = {"apply_residual_connection_post_layernorm": (False,)}  # noqa: RUF012
+
     legacy = Legacy(
         fields=("n_vocab", "embedding_length", "n_mult", "attention.head_count", "block_count"),
         defaults={"context_length": 2048, EPSILON: 1e-5},

@@ -33,6 +33,11 @@ class Falcon(Decoder):
     norms = "layer"
     huggingface = ("FalconForCausalLM", "RWForCausalLM")
     tied_by_default = True
+    settings = {  # noqa: RUF012
+        "activation": ("gelu",),
+        "alibi": (False,),
+        "apply_residual_connection_post_layernorm": (False,),
+    }
     names = {
         "transformer.word_embeddings": "token_embd",
         "transformer.ln_f": "output_norm",
@@ -62,12 +67,9 @@ class Falcon(Decoder):
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
         from engine.convert import keys
-        from engine.errors import UnsupportedModelError
 
-        if config.get("alibi"):
-            raise UnsupportedModelError("config.json: alibi is true, which is not supported")
-        if not config.get("parallel_attn", True):
-            raise UnsupportedModelError("config.json: parallel_attn is false, which is not supported")
+        if not config.get("new_decoder_architecture"):
+            keys.only(config, "parallel_attn", True)
         found = {"context_length": 2048} | keys.common({"max_position_embeddings": 2048} | config)
         found["attention.head_count_kv"] = kv_heads(config)
         found["tensor_data_layout"] = "jploski"

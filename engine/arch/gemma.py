@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
-from engine.arch.huggingface import STANDARD
+from engine.arch.huggingface import GELU_TANH, STANDARD
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
@@ -21,6 +21,8 @@ class Gemma(Decoder):
     huggingface = ("GemmaForCausalLM",)
     names = STANDARD
     tied_by_default = True
+    # The first folders say `gelu` and mean the form by tanh.
+    settings = {"hidden_act": ("gelu", *GELU_TANH), "hidden_activation": GELU_TANH}  # noqa: RUF012
 
     @classmethod
     def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:

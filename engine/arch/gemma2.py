@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
-from engine.arch.huggingface import STANDARD
+from engine.arch.huggingface import GELU_TANH, STANDARD
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
@@ -28,11 +28,17 @@ class Gemma2(Decoder):
         "model.layers.{i}.post_feedforward_layernorm": "blk.{i}.post_ffw_norm",
     }
     tied_by_default = True
+    settings: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "hidden_activation": GELU_TANH,
+        "use_bidirectional_attention": (False,),
+    }
+    full_each: ClassVar[int] = 2  # the layers without a window
 
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
         from engine.convert import keys
 
+        keys.windows_but_each(config, cls.full_each)
         found = keys.common(config)
         found["attention.sliding_window"] = int(config["sliding_window"])
         for key in ("attn_logit_softcapping", "final_logit_softcapping"):
@@ -57,7 +63,7 @@ class Gemma2(Decoder):
         return keys.hparams(
             rope="neox",
             embedding_scale=math.sqrt(n_embd),
-            windows=keys.windows(n_layer, pattern=2, default=WINDOW),
+            windows=keys.windows(n_layer, pattern=cls.full_each, default=WINDOW),
             attention_softcap=keys.number("attn_logit_softcapping", 0.0),
             logit_softcap=keys.number("final_logit_softcapping", 0.0),
             **more,

@@ -12,7 +12,6 @@ from engine.arch.blocks import Attention
 from engine.arch.gemma2 import Gemma2
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys, Rope
-from engine.errors import UnsupportedModelError
 
 LAYERS_OF_27B = 62  # see gemma2.py
 
@@ -20,6 +19,7 @@ LAYERS_OF_27B = 62  # see gemma2.py
 class Gemma3(Gemma2):
     name = "gemma3"
     huggingface = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
+    full_each = 6
     unused = (
         *("vision_tower.", "multi_modal_projector."),
         *("model.vision_tower.", "model.multi_modal_projector."),
@@ -42,9 +42,6 @@ class Gemma3(Gemma2):
 
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
-        kinds = config.get("layer_types")
-        if kinds and any((kind == "full_attention") != ((i + 1) % 6 == 0) for i, kind in enumerate(kinds)):
-            raise UnsupportedModelError("config.json: layer_types are not five windows to one without")
         found = super().convert_keys(config)
         local = (config.get("rope_parameters") or {}).get("sliding_attention", {})
         base = local.get("rope_theta") or config.get("rope_local_base_freq", 10000.0)
@@ -64,7 +61,7 @@ class Gemma3(Gemma2):
             rope="neox",
             rope_local=local,
             embedding_scale=math.sqrt(n_embd),
-            windows=keys.windows(n_layer, pattern=6),
+            windows=keys.windows(n_layer, pattern=cls.full_each),
             logit_softcap=keys.number("final_logit_softcapping", 0.0),
             **more,
         )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
-from engine.arch.huggingface import below
+from engine.arch.huggingface import GELU_TANH, below
 from engine.arch.legacy import EPSILON, Legacy
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
@@ -35,6 +35,12 @@ class GPT2(Decoder):
         },
     )
     names |= {name.removeprefix("transformer."): target for name, target in names.items()}
+
+    settings: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "activation_function": GELU_TANH,
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+    }
 
     legacy: ClassVar[Legacy | None] = Legacy(
         fields=("n_vocab", "context_length", "embedding_length", "attention.head_count", "block_count"),

@@ -29,10 +29,13 @@ class GPTOSS(Decoder):
         "model.layers.{i}.mlp.experts.down_proj_bias": "blk.{i}.ffn_down_exps.bias",
     }
 
+    settings = Decoder.settings | {"swiglu_limit": (7.0,)}
+
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
         from engine.convert import keys
 
+        keys.windows_but_each(config, 2)
         found = keys.common(config) | {"attention.sliding_window": int(config["sliding_window"])}
         return found | {"expert_feed_forward_length": int(config["intermediate_size"])}
 

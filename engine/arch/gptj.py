@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from engine.arch.blocks import Attention, FeedForward
 from engine.arch.decoder import Decoder, Layer
-from engine.arch.huggingface import below
+from engine.arch.huggingface import GELU_TANH, below
 from engine.arch.legacy import EPSILON, Legacy
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
@@ -35,6 +35,8 @@ class GPTJ(Decoder):
             "mlp.fc_out": "ffn_down",
         },
     )
+
+    settings: ClassVar[dict[str, tuple[Any, ...]]] = {"activation_function": GELU_TANH}
 
     legacy = Legacy(
         fields=(

@@ -15,6 +15,8 @@ from engine.arch.legacy import EPSILON, Legacy
 from engine.arch.slots import Binder
 from engine.arch.spec import HParams, Keys
 
+LAYERS_OF_20B = 44  # its GELU is the form by tanh, and no key says so
+
 
 class GPTNeoX(Decoder):
     name = "gptneox"
@@ -36,6 +38,8 @@ class GPTNeoX(Decoder):
         },
     )
 
+    settings = {"hidden_act": ("gelu", "gelu_fast")}  # noqa: RUF012
+
     legacy = Legacy(
         fields=(
             *("n_vocab", "context_length", "embedding_length", "attention.head_count", "block_count"),
@@ -53,6 +57,8 @@ class GPTNeoX(Decoder):
         if "rotary_pct" in config:
             old["partial_rotary_factor"] = config["rotary_pct"]
         found = keys.common(old | config)
+        usual = "gelu_fast" if found["block_count"] == LAYERS_OF_20B else "gelu"
+        keys.only(config, "hidden_act", usual)
         return found | {"use_parallel_residual": bool(config.get("use_parallel_residual", True))}
 
     @classmethod
@@ -65,12 +71,13 @@ class GPTNeoX(Decoder):
         return keys.hparams(rope="neox", eps="layer", parallel=keys.flag("use_parallel_residual", True))
 
     def layer(self, binder: Binder, i: int) -> Layer:
+        activation = "gelu" if self.hp.n_layer == LAYERS_OF_20B else "gelu_erf"
         return Layer(
             parallel=self.hp.parallel,
             attn_norm=self.block_norm(binder, i, "attn_norm"),
             attention=Attention(binder, self.hp, i),
             ffn_norm=self.block_norm(binder, i, "ffn_norm"),
-            ffn=FeedForward(binder, self.hp, i, activation="gelu_erf", gate=None),
+            ffn=FeedForward(binder, self.hp, i, activation=activation, gate=None),
         )
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+GELU_TANH = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")  # three names of GELU by tanh
+
 # Module names of LLaMA, which most have taken over.
 STANDARD = {
     "model.embed_tokens": "token_embd",

@@ -17,6 +17,17 @@ class MPT(Decoder):
     norms = "layer"
     huggingface = ("MPTForCausalLM", "MptForCausalLM")
     tied_by_default = True
+    settings = {  # noqa: RUF012
+        "norm_type": ("low_precision_layernorm", "layernorm"),
+        "logit_scale": (1.0,),
+        "embedding_fraction": (1.0,),
+        "ffn_config.ffn_type": ("mptmlp",),
+        "attn_config.attn_type": ("multihead_attention", "multiquery_attention", "grouped_query_attention"),
+        "attn_config.prefix_lm": (False,),
+        "attn_config.qk_gn": (False,),
+        "attn_config.rope": (False,),
+        "attn_config.sliding_window_size": (-1,),
+    }
     names = {
         "transformer.wte": "token_embd",
         "transformer.wpe": "position_embd",
@@ -51,8 +62,11 @@ class MPT(Decoder):
 
         attention = config.get("attn_config") or {}
         found = keys.common(config) | {"attention.layer_norm_epsilon": 1e-5}
-        if kv := attention.get("kv_n_heads"):
+        one = attention.get("attn_type") == "multiquery_attention"
+        if kv := 1 if one else attention.get("kv_n_heads"):
             found["attention.head_count_kv"] = int(kv)
+        if scale := attention.get("softmax_scale"):
+            found["attention.scale"] = float(scale)
         if clip := attention.get("clip_qkv"):
             found["attention.clamp_kqv"] = float(clip)
         alibi = attention.get("alibi", True)

@@ -33,24 +33,24 @@ class NomicBert(Encoder):
 
     names |= {name.replace("encoder.layers", "bert.encoder.layers"): target for name, target in names.items()}
 
+    settings = {  # noqa: RUF012
+        "activation_function": ("swiglu",),
+        "hidden_act": ("silu",),
+        "causal": (False,),
+        "prenorm": (False,),
+        "qkv_proj_bias": (False,),
+        "mlp_fc1_bias": (False,),
+        "mlp_fc2_bias": (False,),
+        "rotary_emb_fraction": (1.0,),
+        "rotary_emb_interleaved": (False,),
+        "rotary_emb_scale_base": (),
+        "moe_every_n_layers": (0,),
+    }
+
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
         from engine.convert import keys
 
-        for name, value in {
-            "activation_function": "swiglu",
-            "hidden_act": "silu",
-            "causal": False,
-            "prenorm": False,
-            "qkv_proj_bias": False,
-            "mlp_fc1_bias": False,
-            "mlp_fc2_bias": False,
-            "rotary_emb_fraction": 1.0,
-            "rotary_emb_interleaved": False,
-            "rotary_emb_scale_base": None,
-            "moe_every_n_layers": 0,
-        }.items():
-            keys.only(config, name, value)
         found = keys.common({"rope_theta": config.get("rotary_emb_base"), **config})
         # Published with 8192 positions, which are those of an extension by "dynamic NTK".
         trained = config.get("max_trained_positions")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.arch.gptj import GPTJ
-from engine.arch.huggingface import STANDARD
+from engine.arch.huggingface import GELU_TANH, STANDARD
 from engine.arch.spec import HParams, Keys
 
 
@@ -19,12 +19,12 @@ class Phi2(GPTJ):
         "model.layers.{i}.mlp.fc2": "blk.{i}.ffn_down",
     }
 
+    settings = {"hidden_act": GELU_TANH, "qk_layernorm": (False,)}  # noqa: RUF012
+
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
         from engine.convert import keys
 
-        if config.get("qk_layernorm"):
-            keys.refuse("qk_layernorm", True)
         return keys.common({"partial_rotary_factor": 0.5} | config)
 
     @classmethod

@@ -15,14 +15,7 @@ class Qwen2(Decoder):
     name = "qwen2"
     huggingface: ClassVar[tuple[str, ...]] = ("Qwen2ForCausalLM",)
     names: ClassVar[dict[str, str]] = STANDARD
-
-    @classmethod
-    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
-        from engine.convert import keys
-
-        if config.get("use_sliding_window"):
-            keys.refuse("use_sliding_window", True)
-        return keys.common(config)
+    settings: ClassVar[dict[str, tuple[Any, ...]]] = Decoder.settings | {"use_sliding_window": (False,)}
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

@@ -250,6 +250,8 @@ class Architecture(ABC):
     config_defaults: ClassVar[dict[str, Any]] = {}  # of config.json, where published models rely on them
     tied_by_default: ClassVar[bool] = False  # where config.json does not say
     unused: ClassVar[tuple[str, ...]] = ()  # beginnings of names of tensors that are left out
+    # Settings of config.json that would change the graph, and the values that it has; `a.b` is b in a.
+    settings: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden_act": ("silu", "swish")}
 
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:

@@ -12,13 +12,12 @@ from engine.arch.spec import HParams, Keys
 class StarCoder(GPT2):
     name = "starcoder"
     huggingface = ("GPTBigCodeForCausalLM",)
+    settings = GPT2.settings | {"multi_query": (True,)}
 
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
         from engine.convert import keys
 
-        if not config.get("multi_query", True):
-            keys.refuse("multi_query", False)
         return keys.common(config) | {"attention.head_count_kv": 1}
 
     @classmethod

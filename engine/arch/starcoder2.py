@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from engine.arch.gpt2 import GPT2
-from engine.arch.huggingface import STANDARD
+from engine.arch.huggingface import GELU_TANH, STANDARD
 from engine.arch.spec import HParams, Keys
 
 WINDOW = 4096  # of all published models; llama.cpp's converter leaves the key out
@@ -20,6 +20,7 @@ class StarCoder2(GPT2):
         "model.layers.{i}.mlp.c_proj": "blk.{i}.ffn_down",
     }
     tied_by_default = True
+    settings = {"hidden_act": GELU_TANH, "norm_type": ("layer_norm",), "mlp_type": ("default",)}  # noqa: RUF012
 
     @classmethod
     def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:

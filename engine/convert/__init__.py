@@ -18,7 +18,7 @@ import numpy as np
 
 from engine import arch as architectures
 from engine.arch.spec import POOLING, Architecture
-from engine.convert import vocabulary
+from engine.convert import keys, vocabulary
 from engine.convert.folder import Blocks, Folder, Source
 from engine.convert.output import add_key, replacing
 from engine.errors import ModelError, UnsupportedModelError
@@ -65,6 +65,8 @@ def convert(
     source = Folder(Path(folder))
     cls = by_class(source.model_class)
     source.config = cls.config_defaults | source.config
+    for name, supported in cls.settings.items():
+        keys.only(source.config, name, *supported)
     groups = _groups(cls, source)
     made, remarks = _plan(cls, source, groups, mix)
     with replacing(target, force) as part, closing(gguf.GGUFWriter(str(part), cls.name)) as writer:
@@ -161,12 +163,12 @@ def _plan(
     names = [name for name, _, _ in found]
     if len(set(names)) < len(names):
         raise ModelError(f"{source.path}: two tensors become {next(n for n in names if names.count(n) > 1)}")
-    keys = cls.convert_keys(source.config)
-    n_head = keys["attention.head_count"]
+    hp = cls.convert_keys(source.config)
+    n_head = hp["attention.head_count"]
     facts = Facts(
-        n_layer=keys["block_count"],
-        n_gqa=max(n_head // max(keys.get("attention.head_count_kv", n_head), 1), 1),
-        n_expert=keys.get("expert_count", 0),
+        n_layer=hp["block_count"],
+        n_gqa=max(n_head // max(hp.get("attention.head_count_kv", n_head), 1), 1),
+        n_expert=hp.get("expert_count", 0),
         tied="output.weight" not in names,
         has_importance=False,
         one_norm=cls.name == "falcon",

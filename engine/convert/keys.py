@@ -20,15 +20,26 @@ def first(c: Config, *names: str, default: Any = None) -> Any:
     return default
 
 
-def refuse(name: str, value: Any) -> None:
+def refuse(name: str, value: Any, *supported: Any) -> None:
     """Stop at a setting that no file of ours could express."""
-    raise UnsupportedModelError(f"config.json: {name} is {value!r}, which is not supported")
+    instead = f" (supported: {', '.join(map(str, supported))})" if supported else ""
+    raise UnsupportedModelError(f"config.json: {name} is {value!r}, which is not supported{instead}")
 
 
 def only(c: Config, name: str, *allowed: Any) -> None:
-    """Stop at a setting that is there and none of these."""
-    if name in c and c[name] not in allowed:
-        refuse(name, c[name])
+    """Stop at a setting that is there, and neither null nor one of these; `name` a.b is b in a."""
+    value: Any = c
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    if value is not None and value not in allowed:
+        refuse(name, value, *allowed)
+
+
+def windows_but_each(c: Config, n: int) -> None:
+    """Stop if other layers than every n-th see everything."""
+    kinds = c.get("layer_types") or ()
+    if any((kind == "full_attention") != ((i + 1) % n == 0) for i, kind in enumerate(kinds)):
+        refuse("layer_types", kinds, f"every {n}th full_attention")
 
 
 def common(c: Config) -> dict[str, Any]:
