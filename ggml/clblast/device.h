@@ -1,0 +1,62 @@
+// One OpenCL device: its context, queue, compiled programs and scratch memory.
+#pragma once
+
+#define CL_TARGET_OPENCL_VERSION 120
+#define CL_USE_DEPRECATED_OPENCL_1_2_APIS
+#include <CL/cl.h>
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace clblast_backend {
+
+// Work items of a group, as kernels/common.cl has it.
+constexpr size_t LOCAL = 64;
+
+struct Device {
+    cl_platform_id platform = nullptr;
+    cl_device_id id = nullptr;
+    std::string name, description, driver;
+    size_t total_memory = 0, largest_buffer = 0, alignment = 128;
+    size_t used_memory = 0;  // by our buffers; OpenCL does not tell what others use
+
+    // One queue, in order: what is written, computed and read back happens in that order. Kernels hold their
+    // arguments, so only one thread at a time may enqueue; `mutex` sees to it.
+    cl_context context = nullptr;
+    cl_command_queue queue = nullptr;
+    std::recursive_mutex mutex;
+
+    // False, with a log line, if the device cannot be used after all.
+    bool open();
+    // The kernel of a program (kernels/PROGRAM.cl), compiled with TYPE if `type` is not empty; null if that fails.
+    cl_kernel kernel(const std::string & program, const std::string & type, const std::string & name);
+    // At least `size` bytes that the next operations may overwrite; null if there is no room.
+    cl_mem scratch(size_t size);
+    cl_mem allocate(size_t size);
+    void release(cl_mem memory, size_t size);
+
+  private:
+    cl_program build(const std::string & program, const std::string & type);
+    cl_program compile(const std::string & source, const std::string & options, const std::string & label);
+
+    std::map<std::string, cl_program> programs_;
+    std::map<std::string, cl_kernel> kernels_;
+    cl_mem scratch_ = nullptr;
+    size_t scratch_size_ = 0;
+    bool failed_ = false;
+};
+
+// Logs what failed and with which code; true if nothing did.
+bool ok(cl_int code, const char * what);
+
+// Every device that may be used, found once. CPUs are left out unless GGSERVE_CLBLAST_CPU is 1.
+const std::vector<std::unique_ptr<Device>> & devices();
+
+// The text of kernels/NAME.cl, embedded at build time.
+const char * kernel_source(const std::string & name);
+
+}  // namespace clblast_backend
