@@ -36,6 +36,7 @@ class Falcon(Decoder):
     settings = {  # noqa: RUF012
         "activation": ("gelu",),
         "alibi": (False,),
+        "bias": (False,),
         "apply_residual_connection_post_layernorm": (False,),
     }
     names = {

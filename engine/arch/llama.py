@@ -81,7 +81,6 @@ class Llama(Decoder):
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:
         keys = Keys(gguf, cls.name)
-        keys.only("attention.clamp_kqv", 0.0)
         return keys.hparams(rope="norm", windows=keys.windows(keys.integer("block_count")))
 
     def layer(self, binder: Binder, i: int) -> Layer:

@@ -23,9 +23,7 @@ class OLMo2(Decoder):
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        keys.only("attention.sliding_window", 0)
-        return keys.hparams(rope="neox")
+        return Keys(gguf, cls.name).hparams(rope="neox")
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

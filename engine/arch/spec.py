@@ -15,6 +15,20 @@ from engine.arch.legacy import Legacy
 from engine.arch.slots import Binder
 from engine.errors import ModelError, UnsupportedModelError
 
+# Keys that change the graph of whatever architecture reads them, and what they say where nothing changes.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "attention.causal": (True,),
+    "attention.sliding_window": (0,),
+    "attention.clamp_kqv": (0.0,),
+    "attention.max_alibi_bias": (0.0,),
+    "attn_logit_softcapping": (0.0,),
+    "final_logit_softcapping": (0.0,),
+    "logit_scale": (0.0, 1.0),
+    "embedding_scale": (0.0, 1.0),
+    "residual_scale": (0.0, 1.0),
+    "expert_weights_scale": (0.0, 1.0),
+    "leading_dense_block_count": (0,),
+}
 POOLING = ("none", "mean", "cls", "last")  # by the numbers of `pooling_type`
 
 
@@ -108,8 +122,10 @@ class Keys:
 
     def __init__(self, gguf: Any, arch: str) -> None:
         self.gguf, self.arch = gguf, arch
+        self.seen: set[str] = set()
 
     def key(self, name: str) -> str:
+        self.seen.add(name)
         return f"{self.arch}.{name}"
 
     def has(self, name: str) -> bool:
@@ -141,7 +157,10 @@ class Keys:
         return found
 
     def hparams(self, *, rope: str | Rope | None, eps: str = "rms", **more: Any) -> HParams:
-        """What nearly all read alike. rope: its mode, or all of it; eps: rms or layer; `more` goes on top."""
+        """What nearly all read alike. rope: its mode, or all of it; eps: rms or layer; `more` goes on top.
+
+        To be called last: keys that nobody has read until then, and that would change the graph, are refused.
+        """
         n_layer, n_embd = self.integer("block_count"), self.integer("embedding_length")
         n_head = self.per_layer("attention.head_count", n_layer)
         head_dim = self.integer("attention.key_length", n_embd // max(n_head[0], 1))
@@ -172,6 +191,8 @@ class Keys:
                     "pooling_type", number, ", ".join(f"{i} ({name})" for i, name in enumerate(POOLING))
                 )
             found["pooling"] = POOLING[number]
+        for name in NEUTRAL.keys() - self.seen:
+            self.only(name, *NEUTRAL[name])
         if isinstance(rope, str):
             rope = self.rope(rope, self.integer("rope.dimension_count", head_dim))
         found["rope"] = rope

@@ -27,6 +27,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("qwen3moe", {"norm_topk_prob": False}),
     ("qwen2moe", {"mlp_only_layers": [1]}),
     ("falcon-7b", {"alibi": True}),
+    ("falcon-7b", {"bias": True}),
     ("falcon-7b", {"parallel_attn": False}),
     ("bloom", {"apply_residual_connection_post_layernorm": True}),
     ("gpt2", {"scale_attn_weights": False}),
