@@ -39,7 +39,7 @@ class Step:
 
     tokens, positions: I32 [n_tokens]; cells: I64 [n_tokens], the cache rows to write.
     attention: per layer, "paged" (own kernel, CPU), "flash" or "explicit" (with masks).
-    on_cpu: per layer, whether our own CPU kernels may be used.
+    backends: per layer, the name of its device's backend; on "cpu" our own kernels may be used.
     n_kv: cache rows that masks span, a multiple of MASK_PAD or the whole cache; 0 when all layers are paged.
     lengths: of the batch's sequences, where factors are `ByLength`. hidden: see `Architecture.build`.
     """
@@ -50,7 +50,7 @@ class Step:
         cache: KVCache,
         paged: Any,
         attention: list[str],
-        on_cpu: list[bool],
+        backends: list[str],
         n_tokens: int,
         n_outputs: int,
         n_kv: int,
@@ -60,7 +60,7 @@ class Step:
         # A full context is an error, a full graph an abort: so the graph has room for all of the context.
         self.ctx: Any = Context(size, graph_size=size)
         self.graph: Graph = self.ctx.graph(size)
-        self.cache, self.paged, self.attention, self.on_cpu = cache, paged, attention, on_cpu
+        self.cache, self.paged, self.attention, self.backends = cache, paged, attention, backends
         self.n_tokens, self.n_outputs, self.n_kv = n_tokens, n_outputs, n_kv
         self.lengths, self.hidden = lengths, hidden
         self.tokens = self.ctx.input(I32, (n_tokens,), "tokens")
@@ -171,8 +171,10 @@ class Step:
 
     def activate(self, layer: int, name: str, x: Any, up: Any = None) -> Any:
         """act(x), or act(x) * up. name: silu, gelu (tanh form), gelu_erf, relu, sigmoid; swiglu_oai."""
-        if self.on_cpu[layer] and name.startswith("gelu"):
+        if self.backends[layer] == "cpu" and name.startswith("gelu"):
             return gelu(self.ctx, name, x, up)
+        if self.backends[layer] == "rpc" and name == "gelu":  # a CPU's would go through a table of halves
+            return self.ctx.gelu_of_parts(x) if up is None else self.ctx.mul(self.ctx.gelu_of_parts(x), up)
         if up is None:
             return self.ctx.activation(x, name)
         return self.ctx.gated(name, x, up)
@@ -183,7 +185,7 @@ def build(
     cache: KVCache,
     paged: Any,
     attention: list[str],
-    on_cpu: list[bool],
+    backends: list[str],
     n_tokens: int,
     n_outputs: int,
     n_kv: int,
@@ -194,7 +196,9 @@ def build(
 
     hidden: they want hidden states F32 [n_embd, n_outputs] instead.
     """
-    step = Step(n_nodes(arch.hp), cache, paged, attention, on_cpu, n_tokens, n_outputs, n_kv, lengths, hidden)
+    step = Step(
+        n_nodes(arch.hp), cache, paged, attention, backends, n_tokens, n_outputs, n_kv, lengths, hidden
+    )
     outputs = arch.build(step)
     if outputs is not None:
         if outputs.type != F32:

@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from engine import arch as architectures
-from engine import embedding, kvcache, offload, snapshot
+from engine import embedding, kvcache, offload, rpc, snapshot
 from engine.arch.slots import Binder, Slot
 from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig, check
 from engine.errors import ConfigError, DeviceError, ModelError, SessionClosedError
-from engine.ggml.backend import MAX_THREADS, Backend, Device, devices
+from engine.ggml.backend import MAX_THREADS, Backend, Device, add_rpc_server, devices
 from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F16, F32, runs_on, type_id
@@ -89,8 +89,9 @@ class Model:
             self.params = params
         self.n_threads = params.n_threads or min(physical_cores(), MAX_THREADS)
 
-        if params.rpc:
-            raise DeviceError("this build has no RPC backend, so --rpc cannot be used")
+        for address in params.rpc:
+            rpc.greet(address)
+            add_rpc_server(address)
         self.devices = {d.name: d for d in devices()}
         cpu = next(d for d in self.devices.values() if d.type == "cpu")
         kvcache.check_type(hp, params.kv_type)
@@ -134,7 +135,7 @@ class Model:
             self.cache,
             self.sched,
             self.attention,
-            [device is cpu for device in self.layer_devices[:-1]],
+            ["cpu" if device is cpu else device.backend.lower() for device in self.layer_devices[:-1]],
             self.max_batch_tokens,
             self.weights.row_multiple,
         )

@@ -36,7 +36,7 @@ cdef class Runner:
     cdef readonly double compute_ms
     cdef readonly long long graphs_built
     cdef object arch, cache, step
-    cdef list attention, on_cpu
+    cdef list attention, backends
     cdef bint masked
     cdef readonly int row_multiple
     cdef Sched sched
@@ -53,10 +53,10 @@ cdef class Runner:
     cdef int n_rows
     cdef bint closed
 
-    def __init__(self, arch, cache, Sched sched not None, list attention not None, list on_cpu not None,
+    def __init__(self, arch, cache, Sched sched not None, list attention not None, list backends not None,
                  int max_batch_tokens, int row_multiple=1):
         self.arch, self.cache, self.sched = arch, cache, sched
-        self.attention, self.on_cpu = attention, on_cpu
+        self.attention, self.backends = attention, backends
         self.n_vocab, self.n_cells, self.n_short = arch.hp.n_vocab, cache.n_cells, arch.hp.n_short
         self.n_embd, self.causal = arch.hp.n_embd, arch.hp.causal
         self.max_batch_tokens, self.row_multiple = max_batch_tokens, row_multiple
@@ -137,7 +137,7 @@ cdef class Runner:
 
     cdef object _build(self, int n_tokens, int n_outputs, int n_kv, lengths, bint hidden):
         return graphs.build(
-            self.arch, self.cache, self.paged, self.attention, self.on_cpu, n_tokens, n_outputs, n_kv, lengths, hidden)
+            self.arch, self.cache, self.paged, self.attention, self.backends, n_tokens, n_outputs, n_kv, lengths, hidden)
 
     cdef object _lengths(self):
         cdef size_t n_long = 0

@@ -33,12 +33,14 @@ if __package__ in (None, ""):  # run as a script
 from ggml import cpu, fetch
 from ggml.fetch import HERE, PIN, BuildError, say
 
+MISSING = "GGSERVE_MISSING: "  # what backends.cmake says when a toolkit is not there
 BACKENDS = ("cpu", "cuda", "clblast", "vulkan", "rpc", "metal", "opencl")
 # Environment that CMake or backends.cmake reads, hence part of the key.
 ENVIRONMENT = (
     *("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "CMAKE_ARGS", "CUDAARCHS", "CUDACXX", "VULKAN_SDK"),
     *("CUDA_PATH", "CUDA_INCLUDE_PATH", "CUDA_LIB_PATH", "MACOSX_DEPLOYMENT_TARGET", "ARCHFLAGS"),
     *("OPENCL_PATH", "OPENCL_INCLUDE_PATH", "OPENCL_LIB_PATH"),
+    *("CLBLAST_PATH", "CLBLAST_INCLUDE_PATH", "CBLAST_INCLUDE_PATH", "CLBLAST_LIB_PATH"),
 )
 
 
@@ -65,8 +67,6 @@ def backends(text: str | None = None) -> list[str]:
     for name in names:
         if name not in BACKENDS:
             raise BuildError(f"GGSERVE_BACKENDS: unknown backend '{name}'; known are {', '.join(BACKENDS)}")
-    if "clblast" in names:
-        raise BuildError("GGSERVE_BACKENDS: the clblast backend is not there yet; use cpu, cuda or opencl")
     return ["cpu", *dict.fromkeys(name for name in names if name != "cpu")]
 
 
@@ -148,6 +148,9 @@ def follow(command: list[str], log: Path, what: str, env: dict[str, str]) -> Non
         status = process.wait()
     if status:
         tail = log.read_text().splitlines()
+        for line in tail:
+            if line.startswith(MISSING):
+                raise BuildError(line.removeprefix(MISSING))
         errors = [i for i, line in enumerate(tail) if "error" in line.lower() or "FAILED" in line]
         begin = max(0, min(errors[0] if errors else len(tail) - 30, len(tail) - 5))
         print("\n".join(tail[begin : begin + 40]), file=sys.stderr)
@@ -195,7 +198,10 @@ def plan() -> Plan:
     options |= cpu.cmake_options() if is_native else {"GGML_CPU_ALL_VARIANTS": "ON"}
     inputs = [fingerprint(source), version, sys.platform, *(f"{k}={v}" for k, v in options.items())]
     inputs += [f"{name}={os.environ[name]}" for name in ENVIRONMENT if os.environ.get(name)]
-    inputs += [path.read_text() for path in (HERE / "CMakeLists.txt", *sorted(HERE.glob("*.cmake")))]
+    sources = [HERE / "CMakeLists.txt", *sorted(HERE.glob("*.cmake"))]
+    if "clblast" in names:
+        sources += sorted(path for path in (HERE / "clblast").rglob("*") if path.is_file())
+    inputs += [path.read_text() for path in sources]
     key = digest(inputs)
     return Plan(source, options, version, is_native, key, fetch.cache_dir() / "ggml" / f"{PIN['ggml']}-{key}")
 

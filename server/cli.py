@@ -23,6 +23,7 @@ COMMANDS = {
     "quantize": "write a smaller file of a model",
     "perplexity": "measure how well a model predicts a text",
     "info": "show what a model file holds",
+    "rpc-worker": "lend this machine's devices to another one",
     "config": "print the effective options as a commented YAML file",
 }
 HELP = """\
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(command: str, arguments: list[str]) -> int:
     try:
-        module = importlib.import_module(f"server.commands.{command}")
+        module = importlib.import_module(f"server.commands.{command.replace('-', '_')}")
         status: int = module.run(arguments)
         sys.stdout.flush()
         return status

@@ -25,6 +25,8 @@ from engine.libggml.backend cimport (
     ggml_backend_buft_is_host, ggml_backend_buft_name, ggml_backend_dev_backend_reg,
     ggml_backend_dev_buffer_from_host_ptr, ggml_backend_dev_buffer_type, ggml_backend_dev_count,
     ggml_backend_dev_get, ggml_backend_dev_get_props, ggml_backend_dev_init, ggml_backend_dev_props,
+    ggml_backend_dev_t, ggml_backend_reg_by_name, ggml_backend_reg_t, ggml_backend_register, rpc_add_server_fn,
+    rpc_start_server_fn,
     ggml_backend_free, ggml_backend_load, ggml_backend_load_all_from_path, ggml_backend_reg_get_proc_address,
     ggml_backend_reg_name, set_n_threads_fn, set_threadpool_fn, threadpool_free_fn, threadpool_new_fn,
 )
@@ -139,6 +141,57 @@ def devices():
     if not any(d.type == "cpu" for d in found):
         raise DeviceError(f"ggml's CPU backend could not be loaded from {LIBRARY_DIR.name}/; reinstall ggserve")
     return found
+
+
+cdef void* _rpc(bytes name) except NULL:
+    cdef ggml_backend_reg_t reg = ggml_backend_reg_by_name(b"RPC")
+    cdef void* found = NULL
+    if reg != NULL:
+        found = ggml_backend_reg_get_proc_address(reg, name)
+    if found == NULL:
+        raise DeviceError("this build has no RPC backend; install with GGSERVE_BACKENDS=cpu,rpc")
+    return found
+
+
+_rpc_servers = set()
+
+
+def add_rpc_server(str endpoint not None):
+    """Add the devices of a worker at HOST:PORT to `devices()`. Ask `engine.rpc.greet` first: ggml aborts if it is gone.
+    """
+    cdef rpc_add_server_fn add = <rpc_add_server_fn>_rpc(b"ggml_backend_rpc_add_server")
+    cdef ggml_backend_reg_t reg
+    if endpoint in _rpc_servers:
+        return
+    encoded = endpoint.encode()
+    cdef const char* text = encoded
+    with nogil:
+        reg = add(text)
+    if reg == NULL:
+        raise DeviceError(f"the worker at {endpoint} offers no device")
+    ggml_backend_register(reg)
+    _rpc_servers.add(endpoint)
+
+
+def serve_rpc(str endpoint not None, list devices not None, int n_threads, cache=None):
+    """Offer `devices` at HOST:PORT, to one client at a time. Returns only when that fails.
+
+    cache: folder for tensors that clients send again. There is no authentication.
+    """
+    cdef rpc_start_server_fn start = <rpc_start_server_fn>_rpc(b"ggml_backend_rpc_start_server")
+    cdef ggml_backend_dev_t[16] chosen
+    cdef size_t n = len(devices)
+    if not 0 < n <= 16:
+        raise ConfigError(f"{n} devices are offered; it must be 1 to 16")
+    for i, device in enumerate(devices):
+        chosen[i] = (<Device?>device).ptr
+    encoded, folder = endpoint.encode(), os.fsencode(cache) if cache is not None else None
+    cdef const char* text = encoded
+    cdef const char* where = NULL
+    if folder is not None:
+        where = folder
+    with nogil:
+        start(text, where, n_threads, n, chosen)
 
 
 @cython.no_gc_clear  # the device is needed to free the pool

@@ -86,6 +86,12 @@ cdef class Context(Storage):
             return self.wrap(ggml_swiglu_oai(self.ptr, gate.ptr, up.ptr, 1.702, 7.0))
         return self.mul(self.activation(gate, name), up)
 
+    def gelu_of_parts(self, Tensor a not None):
+        """GELU's tanh form as a * sigmoid(2 sqrt(2 / pi) (a + 0.044715 a^3)), all in float32."""
+        cube = self.mul(self.mul(a, a), a)
+        inner = self.add(self.scale(a, 1.5957691216057308), self.scale(cube, 1.5957691216057308 * 0.044715))
+        return self.mul(self.activation(inner, "sigmoid"), a)
+
     def norm(self, Tensor a not None, float eps):
         """(a - mean) / sqrt(variance + eps) over ne0 (Ba 2016, arXiv 1607.06450)."""
         self.reserve()

@@ -68,6 +68,8 @@ cdef extern from "ggml-backend.h" nogil:
     const char* ggml_backend_reg_name(ggml_backend_reg_t reg)
     void* ggml_backend_reg_get_proc_address(ggml_backend_reg_t reg, const char* name)
 
+    ggml_backend_reg_t ggml_backend_reg_by_name(const char* name)
+    void ggml_backend_register(ggml_backend_reg_t reg)
     size_t ggml_backend_dev_count()
     ggml_backend_dev_t ggml_backend_dev_get(size_t index)
     ggml_backend_reg_t ggml_backend_load(const char* path)
@@ -94,4 +96,7 @@ ctypedef void (*set_n_threads_fn)(ggml_backend_t backend, int n_threads) noexcep
 ctypedef ggml_backend_buffer_type_t* (*get_extra_bufts_fn)(ggml_backend_dev_t device) noexcept nogil
 ctypedef ggml_threadpool_t (*threadpool_new_fn)(ggml_threadpool_params* params) noexcept nogil
 ctypedef void (*threadpool_free_fn)(ggml_threadpool_t pool) noexcept nogil
+ctypedef ggml_backend_reg_t (*rpc_add_server_fn)(const char* endpoint) noexcept nogil
+ctypedef void (*rpc_start_server_fn)(const char* endpoint, const char* cache_dir, size_t n_threads, size_t n_devices,
+                                     ggml_backend_dev_t* devices) noexcept nogil
 ctypedef void (*set_threadpool_fn)(ggml_backend_t backend, ggml_threadpool_t pool) noexcept nogil

@@ -1,0 +1,52 @@
+"""Devices of other machines, through ggml's RPC backend: asked first, for ggml's client aborts on failure.
+
+The protocol has neither encryption nor a password: it belongs on a loopback address or inside a tunnel.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from engine.errors import ConfigError, DeviceError
+
+# ggml-rpc.h of the pinned ggml; a worker must have the same major version.
+MAJOR = 7
+DEFAULT_PORT = 50052
+_HELLO, _CAPS = 14, 24
+_TIMEOUT = 5.0
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """host and port of HOST:PORT. ConfigError if it is none."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise ConfigError(f"rpc: {address!r} is no HOST:PORT, such as 127.0.0.1:{DEFAULT_PORT}")
+    return host.strip("[]"), int(port)
+
+
+def greet(address: str) -> None:
+    """See that a worker of our version answers at HOST:PORT; DeviceError says what is wrong otherwise."""
+    host, port = split_address(address)
+    advice = f"start one there with `ggserve rpc-worker --port {port}`"
+    try:
+        with socket.create_connection((host, port), timeout=_TIMEOUT) as connection:
+            connection.settimeout(_TIMEOUT)
+            connection.sendall(struct.pack("<BQ", _HELLO, _CAPS) + bytes(_CAPS))
+            answer = b""
+            while len(answer) < 12 and (more := connection.recv(64)):
+                answer += more
+    except TimeoutError:
+        raise DeviceError(
+            f"rpc: {address} does not answer within {_TIMEOUT:.0f} s; a worker serves one engine at a time: "
+            "is another one connected?"
+        ) from None
+    except OSError as error:
+        raise DeviceError(f"rpc: no worker at {address} ({error.strerror or error}); {advice}") from None
+    if len(answer) < 12 or struct.unpack_from("<Q", answer)[0] != 4 + _CAPS:
+        raise DeviceError(f"rpc: what answers at {address} is no RPC worker of this protocol; {advice}")
+    if answer[8] != MAJOR:
+        raise DeviceError(
+            f"rpc: the worker at {address} speaks version {answer[8]} of the protocol, this engine {MAJOR}; "
+            "install the same ggserve on both"
+        )
