@@ -21,7 +21,8 @@ endif
 
 # Python files are used from the checkout, so only these need an installation anew.
 SOURCES := pyproject.toml setup.py Makefile $(wildcard ggml/*.py ggml/*.json ggml/*.cmake ggml/*.txt) \
-    $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -path 'engine/kernels/*')
+    $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -path 'engine/kernels/*') \
+    $(shell find ggml/clblast -type f)
 
 # pip in one line: the names of the packages as they come, and whatever goes wrong.
 define pip
@@ -51,6 +52,8 @@ build: $(VENV)/installed
 test: lint
 	@echo "pytest"
 	@"$(RUN)" -m pytest $(ARGS)
+	@case ",$${GGSERVE_BACKENDS-}," in *,clblast,*) \
+	    echo "pytest tests/backends"; GGSERVE_CLBLAST_CPU=1 "$(RUN)" -m pytest tests/backends $(ARGS);; esac
 
 lint: $(VENV)/installed $(VENV)/dev-requires
 	@echo "ruff check"

@@ -20,6 +20,7 @@ log = logging.getLogger("ggserve.engine")
 
 KILL_AFTER_STALLS = 5  # silent for so many times stall_s: kill, to be restarted
 TICK_S = 1.0
+AWAITING_DEVICE_S = 3.0  # between two attempts to load again while a device, or another machine, is gone
 
 
 class LoadFailed(Exception):
@@ -67,6 +68,7 @@ class Supervisor:
         self._ready = asyncio.Event()  # for the first time, or never
         self._load_failure: LoadFailed | None = None
         self._last_words = ""
+        self._device_gone = False
         self._heard_at = 0.0
         self._pinged_at: float | None = None
 
@@ -137,6 +139,13 @@ class Supervisor:
                     self.give_up_loading(LoadFailed("EngineDied", reason))
                 if self.state == "failed":
                     return
+                if self._device_gone:  # no fault of the engine's, and it may come back
+                    if self.detail != reason:
+                        log.error("[%s] %s; trying again every %.0f s", self._name, reason, AWAITING_DEVICE_S)
+                    self.detail = reason
+                    await asyncio.sleep(AWAITING_DEVICE_S)
+                    self.spawn()
+                    continue
                 log.error("[%s] %s", self._name, reason)
                 verdict = self._owner.on_death(reason)
                 if verdict.hopeless:
@@ -153,6 +162,7 @@ class Supervisor:
         """From the birth of a process to its end; how it ended."""
         assert self._child is not None
         self._last_words = ""
+        self._device_gone = False
         await self._child.attach(self._on_messages)
         await self._child.lost()
         if self.state == "ready":
@@ -213,6 +223,7 @@ class Supervisor:
                 self._owner.on_ready()
             case wire.LoadFailed(kind, text):
                 self._last_words = text
+                self._device_gone = kind == "DeviceError" and self._ready.is_set()
                 self.give_up_loading(LoadFailed(kind, text))
             case wire.Fatal(text):
                 self._last_words = text

@@ -1,4 +1,4 @@
-"""A cache of 8 bits beside one of 32, for every architecture: heads of 32, which blocks want and golden files lack."""
+"""A cache of 8 bits beside one of 32, for every architecture, with heads of 32, as blocks want them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,159 @@
+"""RPC workers: what is refused before ggml connects, and what happens when one is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+from engine import rpc
+from engine.errors import ConfigError, DeviceError
+from support.golden import golden
+
+ROOT = Path(__file__).parents[2]
+
+
+def answering(data: bytes) -> str:
+    """The address of something that says `data` to the first who comes."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with server, server.accept()[0] as connection:
+            connection.recv(64)
+            connection.sendall(data)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no RPC worker"),
+        (b"", "no RPC worker"),
+        (struct.pack("<Q4B", 28, 6, 0, 0, 0) + bytes(24), "speaks version 6"),
+    ],
+)
+def test_what_is_no_worker_is_refused(data: bytes, message: str) -> None:
+    given = engine.ModelParameters(rpc=(answering(data),), context_size=64)
+    with pytest.raises(DeviceError, match=message):
+        engine.load(golden("gpt2").path, given)
+
+
+def test_nobody_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(DeviceError, match=rf"no worker at 127.0.0.1:{port}.*rpc-worker --port {port}"):
+        rpc.greet(f"127.0.0.1:{port}")
+
+
+def test_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(DeviceError, match=r"does not answer.*one engine at a time"):
+            rpc.greet(address)
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:", ":50052", "host:0", "host:70000", "host:abc"])
+def test_bad_addresses(address: str) -> None:
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        rpc.split_address(address)
+
+
+def worker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "server", "rpc-worker", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_worker_refuses_the_public() -> None:
+    done = worker("--host", "0.0.0.0", "--port", "50999")
+    assert done.returncode == 2
+    assert "--i-know-this-is-unauthenticated" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_mistakes_are_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = worker("--port", port)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "cannot be listened on" in done.stderr
+    done = worker("--device", "nothing", "--port", "50998")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "there is no device nothing" in done.stderr
+
+
+def test_a_worker_ends_in_order(make_worker: Callable[..., Any]) -> None:
+    assert make_worker("--device", "CPU").stop() == 0
+
+
+def post(url: str, body: dict[str, Any]) -> Any:
+    data = json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def test_a_lost_worker_is_no_outage(make_worker: Callable[..., Any], tmp_path: Path) -> None:
+    """The engine ends with its worker; the server lives on, says so, and resumes when the worker is back."""
+    first = make_worker("--device", "CPU")
+    port = first.address.split(":")[1]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        http = free.getsockname()[1]
+    command = [sys.executable, "-m", "server", "serve", "--port", str(http), "--use-gpu"]
+    command += ["--model", str(ROOT / "models" / "stories.gguf"), "--rpc", first.address]
+    environment = {**os.environ, "GGSERVE_CLBLAST_CPU": "0"}  # else the model would be shared with that
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    url = f"http://127.0.0.1:{http}"
+    try:
+        body = {"prompt": "Once upon a time", "max_tokens": 8, "temperature": 0}
+        before = eventually(lambda: post(f"{url}/v1/completions", body)["choices"][0]["text"])
+        assert before
+        first.process.kill()
+        first.process.wait()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(post, f"{url}/v1/completions", body)
+            time.sleep(5)  # longer than the attempts of an engine that fails by itself last
+            assert server.poll() is None
+            with pytest.raises(urllib.error.HTTPError) as ill:
+                urllib.request.urlopen(f"{url}/health", timeout=10)
+            assert ill.value.code == 503
+            assert "no worker" in ill.value.read().decode()
+            command = [sys.executable, "-m", "server", "rpc-worker", "--port", port, "--device", "CPU"]
+            again = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                assert waiting.result(60)["choices"][0]["text"] == before
+            finally:
+                again.kill()
+                again.wait()
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def eventually(call: Callable[[], Any], seconds: float = 60) -> Any:
+    """What `call` returns once it works."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)

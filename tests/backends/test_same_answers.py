@@ -1,0 +1,153 @@
+"""The first seven architectures on CLBlast and through RPC: the CPU's answers, however layers are split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import engine
+from engine.types import Timings
+from support.golden import Golden, TinyModel, error, golden, rms_error, wide_model
+from support.greedy import Greedy, GreedyComparison
+from support.quantized import FORMATS, quantize
+
+SEVEN = ["llama-gqa-tied", "mpt", "falcon-7b", "falcon-40b", "gptneox", "gptj", "gpt2", "bloom"]
+GREEDY = engine.InferenceParameters(temperature=0.0, max_tokens=24, ignore_eos=True)
+TYPES = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+
+
+def params(
+    where: str, request: pytest.FixtureRequest, layers: Any = "all", **more: Any
+) -> engine.ModelParameters:
+    """On `where`: CLBlast, RPC (a CPU) or RPC-CLBlast; the device is named, so that no other is taken."""
+    rpc = {"RPC": "rpc_cpu", "RPC-CLBlast": "rpc_clblast"}.get(where)
+    given = {"kv_type": "f32", "context_size": 256, "n_threads": 1, "parallel": 1} | more
+    if where == "cpu":
+        return engine.ModelParameters(use_gpu=False, **given)
+    if rpc is None:
+        return engine.ModelParameters(use_gpu=True, devices=("CLBlast0",), gpu_layers=layers, **given)
+    address = request.getfixturevalue(rpc)
+    return engine.ModelParameters(
+        use_gpu=True, devices=(rpc_device(address),), rpc=(address,), gpu_layers=layers, **given
+    )
+
+
+def rpc_device(address: str) -> str:
+    """ggml numbers workers' devices in the order in which they were added."""
+    from engine import rpc
+    from engine.ggml.backend import add_rpc_server, devices
+
+    rpc.greet(address)
+    add_rpc_server(address)
+    return next(d.name for d in devices() if d.description == address)
+
+
+def run(path: Path, ref: Golden, given: engine.ModelParameters) -> tuple[np.ndarray, list[int], list[str]]:
+    """The logits after the prompt, the greedy tokens, and where the layers were."""
+    with engine.load(path, given) as model:
+        with model.start_session(engine.InferenceSessionConfig(n_batch=64, cache_prompt=False)) as session:
+            session.feed_prompt(ref.prompt)
+            logits = session.last_logits
+            tokens = [token.id for token in session.infer(GREEDY)]
+        return logits, tokens, model.describe()["placement"]
+
+
+@pytest.mark.parametrize("layers", [1, 2, "all"])
+@pytest.mark.parametrize("where", ["CLBlast", "RPC"])
+@pytest.mark.parametrize("name", SEVEN)
+def test_f32(
+    name: str, where: str, layers: Any, request: pytest.FixtureRequest, same_greedy: GreedyComparison
+) -> None:
+    ref = golden(name)
+    logits, tokens, placement = run(ref.path, ref, params(where, request, layers))
+    on_device = sum(device != "CPU" for device in placement)
+    assert on_device == (len(placement) if layers == "all" else layers)
+    assert error(logits, ref.logits[-1]) < 1e-4
+    same_greedy(Greedy(tokens, ref.greedy.margins, Timings()), ref.greedy)
+
+
+@pytest.mark.parametrize("flash_attn", ["on", "off"])
+@pytest.mark.parametrize("where", ["CLBlast", "RPC"])
+@pytest.mark.parametrize(
+    "name", ["llama-head-32", "llama-window", "gptneox", "gemma2", "gemma3", "gpt-oss", "qwen2moe"]
+)
+def test_attention_of_both_kinds(
+    name: str, where: str, flash_attn: str, request: pytest.FixtureRequest
+) -> None:
+    ref = golden(name)
+    logits, _, placement = run(ref.path, ref, params(where, request, flash_attn=flash_attn))
+    assert "CPU" not in placement
+    assert error(logits, ref.logits[-1]) < 1e-3
+
+
+@pytest.mark.parametrize("layers", [0, 1, "all"])
+@pytest.mark.parametrize("where", ["CLBlast", "RPC"])
+@pytest.mark.parametrize("name", SEVEN)
+def test_f16(name: str, where: str, layers: Any, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    ref, model = golden(name), TinyModel.read(golden(name).path)
+    halves = {
+        tensor: (1, x.astype(np.float16).tobytes())
+        for tensor, x in model.tensors.items()
+        if x.ndim == 2 and "position" not in tensor
+    }
+    for tensor in halves:
+        model.tensors[tensor] = model.tensors[tensor].astype(np.float16).astype(np.float32)
+    path = model.write(tmp_path / "f16.gguf", halves)
+    given = params("cpu", request) if layers == 0 else params(where, request, layers)
+    if layers == 0:  # a device that gets no layer
+        given = engine.ModelParameters(gpu_layers=0, kv_type="f32", context_size=256, n_threads=1)
+    logits, _, _ = run(path, ref, given)
+    exact, _, _ = run(model.write(tmp_path / "f32.gguf"), ref, params("cpu", request))
+    # A CPU rounds what it multiplies halves with to halves: the same numbers as float32 are the reference.
+    cpu, _, _ = run(path, ref, params("cpu", request))
+    assert rms_error(logits, exact) < max(1e-3, 1.1 * rms_error(cpu, exact))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("where", ["CLBlast", "RPC-CLBlast"])
+def test_quantized_weights_are_those_numbers(
+    where: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Against the same weights as float32: the CPU rounds activations to 8 bits and is no reference."""
+    ref, model = golden("llama-gqa-tied"), wide_model(3)
+    blocks = {}
+    for i, (name, x) in enumerate(model.tensors.items()):
+        if x.ndim == 2:
+            data, model.tensors[name] = quantize(kind, x, np.random.default_rng(i))
+            blocks[name] = (FORMATS[kind].number, data)
+    exact, _, _ = run(model.write(tmp_path / "f32.gguf"), ref, params("cpu", request))
+    logits, _, placement = run(model.write(tmp_path / "q.gguf", blocks), ref, params(where, request))
+    assert "CPU" not in placement
+    assert rms_error(logits, exact) < 1e-3
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
+def test_caches_of_every_type(kv_type: str, request: pytest.FixtureRequest) -> None:
+    ref = golden("llama-head-64")
+    found = run(ref.path, ref, params("CLBlast", request, kv_type=kv_type))[0]
+    there = run(ref.path, ref, params("cpu", request, kv_type=kv_type))[0]
+    assert rms_error(found, there) < (0.02 if kv_type in ("f16", "bf16", "q8_0") else 0.2)
+
+
+def test_several_devices_of_several_backends_share_a_model(request: pytest.FixtureRequest) -> None:
+    ref = golden("gemma3")  # six layers
+    addresses = [request.getfixturevalue(name) for name in ("rpc_cpu", "rpc_clblast")]
+    names = [rpc_device(address) for address in addresses]
+    given = engine.ModelParameters(
+        use_gpu=True,
+        devices=("CLBlast0", *names),
+        rpc=tuple(addresses),
+        tensor_split=(1, 1, 1),
+        gpu_layers=6,
+        kv_type="f32",
+        context_size=256,
+        n_threads=1,
+        parallel=1,
+    )
+    logits, tokens, placement = run(ref.path, ref, given)
+    assert len(set(placement)) == 4
+    assert error(logits, ref.logits[-1]) < 1e-4
+    assert tokens == ref.greedy.tokens
