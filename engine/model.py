@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from engine import arch as architectures
 from engine import embedding, kvcache, offload, rpc, snapshot
 from engine.arch.slots import Binder, Slot
+from engine.arch.spec import Architecture
 from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig, check
 from engine.errors import ConfigError, DeviceError, ModelError, SessionClosedError
 from engine.ggml.backend import MAX_THREADS, Backend, Device, add_rpc_server, devices
@@ -23,7 +24,7 @@ from engine.gguf import GGUFFile, validate_model
 from engine.graph import MASK_PAD, n_nodes
 from engine.host import physical_cores
 from engine.inference import InferenceSession
-from engine.plan import DeviceInfo, Needs, Part, estimate_compute, human
+from engine.plan import DeviceInfo, Needs, Part, Plan, estimate_compute, human
 from engine.pool import CellPool
 from engine.prefix import PrefixIndex
 from engine.runner import Runner
@@ -49,6 +50,19 @@ def load(
     return Model(Path(path), params or ModelParameters(), progress)
 
 
+def preview(path: str | os.PathLike[str], params: ModelParameters | None = None) -> Plan:
+    """Where `load` would put the layers of a file, from its header alone.
+
+    Raises what `load` raises where it cannot: OutOfMemoryError has the table in its notes.
+    """
+    model = Model.__new__(Model)
+    model.params = params or ModelParameters()
+    check(model.params)
+    with GGUFFile.open(Path(path)) as gguf:
+        model._prepare(gguf, model.params)
+    return model.plan
+
+
 class Model:
     """A model ready to run. Only one thread at a time may use it: the engine thread.
 
@@ -67,7 +81,8 @@ class Model:
             self.close()
             raise
 
-    def _load(self, gguf: GGUFFile, params: ModelParameters, progress: Progress) -> None:
+    def _prepare(self, gguf: GGUFFile, params: ModelParameters) -> tuple[Architecture, list[Slot]]:
+        """All that is decided before memory is taken: hyperparameters, tensors, limits, and the plan."""
         self.gguf = gguf
         arch_type = architectures.get(gguf.arch)
         validate_model(gguf)
@@ -98,10 +113,17 @@ class Model:
         self.plan = offload.plan(
             self._needs(gguf, slots, cpu), [DeviceInfo.of(d) for d in self.devices.values()], params, n_ctx
         )
+        self.n_ctx = n_ctx
+        return arch, slots
+
+    def _load(self, gguf: GGUFFile, params: ModelParameters, progress: Progress) -> None:
+        arch, slots = self._prepare(gguf, params)
+        params, hp = self.params, self.hp
+        cpu = next(d for d in self.devices.values() if d.type == "cpu")
         log.info("plan:\n%s", self.plan.table())
         self.layer_devices = [self.devices[name] for name in self.plan.layers]
         self.n_cells = self.plan.n_cells
-        self.n_ctx = min(n_ctx, self.n_cells)
+        self.n_ctx = min(self.n_ctx, self.n_cells)
 
         self.weights = Weights(
             gguf,
