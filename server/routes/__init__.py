@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from server.routes import chat, completions, health, metrics, models, native, page, requests, tokenize
+from server.routes import chat, completions, health, metrics, models, native, page, plan, requests, tokenize
 
-ROUTERS: tuple[APIRouter, ...] = tuple(
-    module.router for module in (completions, chat, models, health, metrics, tokenize, requests, native, page)
-)
+MODULES = (completions, chat, models, health, metrics, tokenize, requests, plan, native, page)
+ROUTERS: tuple[APIRouter, ...] = tuple(module.router for module in MODULES)

@@ -1,0 +1,68 @@
+"""POST /v1/plan: would a model fit, and where would which layers go; nothing is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+from fastapi import Response
+
+from server import convert
+from server.deps import State, StateDep
+from server.errors import ApiError, bad_request
+from server.routes.base import Bytes, json_router
+from server.schemas.plan import PlanReply, PlanRequest
+
+router = json_router()
+TIMEOUT_S = 60.0
+
+
+@router.post("/v1/plan", response_model=None, responses={200: {"model": PlanReply}})
+async def plan(body: PlanRequest, state: StateDep) -> Response:
+    """As `ggserve info --plan`, in a process of its own: this one never touches a device."""
+    command = [sys.executable, "-m", "server", "info", str(_path(body, state)), "--plan", "--json"]
+    for name in ("use_gpu", "gpu_layers", "context_size", "parallel", "kv_type"):
+        value = getattr(body, name)
+        if value is None:
+            value = getattr(state.settings, name, None)
+        if value is not None:
+            command += [f"--{name.replace('_', '-')}", str(value).lower()]
+    for name in body.device if body.device is not None else state.settings.device:
+        command += ["--device", name]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+    except TimeoutError:
+        raise ApiError(503, "the devices did not answer in time", code="plan_timeout") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+    try:
+        found = msgspec.json.decode(out)
+    except msgspec.DecodeError:
+        lines = err.decode(errors="replace").strip().splitlines() or ["the plan could not be made"]
+        raise bad_request(lines[-1].removeprefix("ggserve: ").removeprefix("ggserve info: ")) from None
+    warnings = convert.unknown_fields(body)
+    return Bytes(msgspec.json.encode({**found, "warnings": warnings} if warnings else found))
+
+
+def _path(body: PlanRequest, state: State) -> Path:
+    """A served model's file, or one beside it: what a stranger may ask about is confined to that folder."""
+    engine = state.engine(body.model, ready=False)
+    served = state.settings.models()[engine.name]
+    if body.file is None:
+        return served
+    if Path(body.file).name != body.file or not body.file.endswith(".gguf"):
+        raise bad_request("file: must be the name of a GGUF file, without a folder", "file", "invalid_value")
+    path = served.parent / body.file
+    if not path.is_file():
+        raise bad_request(f"file: there is no {body.file} beside the model", "file", "invalid_value")
+    return path
