@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": "make a GGUF file of a Hugging Face model",
     "quantize": "write a smaller file of a model",
     "perplexity": "measure how well a model predicts a text",
+    "bench": "measure speed by batch size",
     "info": "show what a model file holds",
     "rpc-worker": "lend this machine's devices to another one",
     "config": "print the effective options as a commented YAML file",
