@@ -79,11 +79,17 @@ if(GGML_CUDA)
         find_program(GGSERVE_NVCC nvcc HINTS /usr/local/cuda/bin)
     endif()
     if(NOT GGSERVE_NVCC AND NOT EXISTS "$ENV{CUDACXX}")
-        ggserve_missing(cuda "the compiler nvcc" "install the CUDA toolkit, or set CUDA_PATH to where it is")
+        ggserve_missing(cuda "the compiler nvcc"
+            "set CUDA_PATH to where the CUDA toolkit is, or to what `python ggml/cuda.py` prints")
     endif()
     find_package(CUDAToolkit QUIET)
     if(NOT TARGET CUDA::cublas)
-        ggserve_missing(cuda "the library cuBLAS" "install it (libcublas-dev), or set CUDA_LIB_PATH to where it is")
+        ggserve_missing(cuda "the library cuBLAS"
+            "install it, set CUDA_LIB_PATH to where it is, or CUDA_PATH to what `python ggml/cuda.py` prints")
+    endif()
+    if(NOT TARGET CUDA::cuda_driver)  # a toolkit without the driver's stub, such as that of ggml/cuda.py
+        message(STATUS "no libcuda.so to link with: memory is pooled without the driver's virtual addresses")
+        set(GGML_CUDA_NO_VMM ON CACHE BOOL "" FORCE)
     endif()
 endif()
 
@@ -103,8 +109,8 @@ if(GGML_VULKAN)
     file(STRINGS "${Vulkan_INCLUDE_DIR}/vulkan/vulkan_core.h" version REGEX "define VK_HEADER_VERSION ")
     string(REGEX MATCH "[0-9]+" version "${version}")
     if(version LESS 280)  # VK_EXT_layer_settings, which ggml uses, is newer than Debian 12's 239
-        ggserve_missing(vulkan "a Vulkan-Headers of 1.3.280 or later (there is 1.3.${version})"
-            "install a newer one, for example the LunarG SDK, and set VULKAN_SDK")
+        ggserve_missing(vulkan "Vulkan-Headers 280 or later (these are ${version})"
+            "install newer ones (Debian 13's libvulkan-dev, or the LunarG SDK) and set VULKAN_SDK")
     endif()
 endif()
 

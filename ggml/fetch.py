@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from typing import Any, NoReturn
 
 HERE = Path(__file__).resolve().parent
 PIN: dict[str, str] = json.loads((HERE / "pin.json").read_text())
@@ -86,7 +86,7 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
-def wait(process: subprocess.Popen[str], progress: Callable[[], str], every: float = 3.0) -> int:
+def wait(process: subprocess.Popen[Any], progress: Callable[[], str], every: float = 3.0) -> int:
     """Wait for `process` and say how it goes every few seconds."""
     while True:
         try:
