@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from engine.gguf import GGUFFile, validate_model
 from engine.graph import MASK_PAD, n_nodes
 from engine.host import physical_cores
 from engine.inference import InferenceSession
-from engine.plan import DeviceInfo, Needs, Part, Plan, estimate_compute, human
+from engine.plan import DeviceInfo, Needs, Part, Plan, estimate_compute, estimate_compute_cell, human
 from engine.pool import CellPool
 from engine.prefix import PrefixIndex
 from engine.runner import Runner
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+CLBLAST_SCRATCH = 64 << 20  # MOST_SCRATCH of ggml/clblast/product.cpp
 log = logging.getLogger("ggserve.engine")
 
 
@@ -111,7 +113,10 @@ class Model:
         cpu = next(d for d in self.devices.values() if d.type == "cpu")
         kvcache.check_type(hp, params.kv_type)
         self.plan = offload.plan(
-            self._needs(gguf, slots, cpu), [DeviceInfo.of(d) for d in self.devices.values()], params, n_ctx
+            self._needs(gguf, slots, cpu, n_ctx),
+            [DeviceInfo.of(d) for d in self.devices.values()],
+            params,
+            n_ctx,
         )
         self.n_ctx = n_ctx
         return arch, slots
@@ -136,7 +141,7 @@ class Model:
         )
         self._closing.append(self.weights)
         arch.bind(Binder(gguf.tensors.__contains__, self.weights.tensors))
-        self.attention = [self._attention_kind(i) for i in range(hp.n_layer)]
+        self.attention = [self._attention_on(self.layer_devices[i], i) for i in range(hp.n_layer)]
         self.cache = kvcache.KVCache(
             hp,
             self.n_cells,
@@ -169,7 +174,7 @@ class Model:
         self._fingerprint: str | None = None
         progress(1.0, "ready")
 
-    def _needs(self, gguf: GGUFFile, slots: list[Slot], cpu: Device) -> Needs:
+    def _needs(self, gguf: GGUFFile, slots: list[Slot], cpu: Device, n_ctx: int) -> Needs:
         """Sizes for the plan: weights by layer, cache by cell, and working memory."""
         hp, params = self.hp, self.params
         weights, mapped = [0] * (hp.n_layer + 2), [0] * (hp.n_layer + 2)  # the last one is the input's
@@ -179,16 +184,37 @@ class Model:
             weights[slot.layer] += info.nbytes
             mapped[slot.layer] += info.nbytes if is_mapped else 0
         per_cell = kvcache.bytes_per_cell(hp, params.kv_type)
-        compute = estimate_compute(
-            rows=self.max_batch_tokens,
+        rows = self.max_batch_tokens
+        base = estimate_compute(
+            rows=rows,
             n_embd=hp.n_embd,
             n_ff=(hp.n_ff_expert or max(hp.n_ff)) * max(hp.n_expert_used, 1) + hp.n_ff_shared,
             n_vocab=hp.n_vocab,
             n_outputs=params.parallel,
         )
+        # CLBlast multiplies float32: it turns that many weights at a time into such.
+        matrices = [slot for slot in slots if slot.op == "mul_mat" and slot.layer < hp.n_layer]
+        largest = max((math.prod(slot.shape) for slot in matrices), default=0)
+        scratch = min(CLBLAST_SCRATCH, 4 * largest)
+        last = 4 * (4 * rows * hp.n_embd + params.parallel * hp.n_vocab)  # with little but attention
+        compute, compute_cell = {}, {}
+        for d in self.devices.values():
+            kind = self._attention_on(d, 0, demanded=False)
+            scores = estimate_compute_cell(rows=rows, n_head=max(hp.n_head), attention=kind)
+            # Scores are gone when the feed-forward works: the larger of both counts.
+            here = max(last, base - scores * n_ctx) if kind == "explicit" else base
+            compute[d.name] = here + scratch * (d.backend == "CLBlast")
+            compute_cell[d.name] = scores
         parts = [Part(w, m_cell, m) for w, m_cell, m in zip(weights, [*per_cell, 0, 0], mapped, strict=True)]
         return Needs(
-            input=parts[-1], layers=tuple(parts[: hp.n_layer]), output=parts[hp.n_layer], compute=compute
+            input=parts[-1],
+            layers=tuple(parts[: hp.n_layer]),
+            output=parts[hp.n_layer],
+            compute=compute,
+            compute_cell=compute_cell,
+            compute_input=4 * rows * hp.n_embd,
+            compute_last=last,
+            mask_cell=2 * rows,
         )
 
     def _lock_memory(self) -> None:
@@ -208,9 +234,12 @@ class Model:
         own: list[Any] = list(device.buffer_types())
         return own if device is cpu else own + list(cpu.buffer_types())
 
-    def _attention_kind(self, layer: int) -> str:
-        """Our kernel on the CPU, else ggml's flash attention where the device has it."""
-        device, choice, hp = self.layer_devices[layer], self.params.flash_attn, self.hp
+    def _attention_on(self, device: Device, layer: int, demanded: bool = True) -> str:
+        """Our kernel on the CPU, else ggml's flash attention where the device has it.
+
+        demanded: DeviceError, ConfigError where what was asked for is impossible; else the best there is.
+        """
+        choice, hp = self.params.flash_attn, self.hp
         if choice == "auto" and device.type == "cpu":
             return "paged"
         ctx: Any = Context(8)
@@ -220,6 +249,8 @@ class Model:
         q, mask = ctx.new(F32, (hp.head_dim_k, 1, heads)), ctx.new(F16, (MASK_PAD, 1))
         if choice != "off" and runs_on(device, ctx.flash_attention(q, k, v, mask, 1.0)):
             return "flash"
+        if not demanded:
+            return "explicit"
         if choice == "on":
             raise DeviceError(
                 f"device {device.name} has no flash attention for this model; use --flash-attn auto"

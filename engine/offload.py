@@ -147,12 +147,12 @@ class _Planner:
         for u in plan.usage:
             if u.kv_cell:
                 room = u.device.free - u.device.spare - u.weights - u.mapped - u.compute
-                n = min(n, room // u.kv_cell)
+                n = min(n, room // u.per_cell)
         igpus = [u for u in plan.usage if u.device.type == "igpu" and u.parts]
         if igpus:
             cpu = next(u for u in plan.usage if u.device.type == "cpu")
             sharing = [cpu, *igpus]
-            per_cell = sum(u.kv_cell for u in sharing)
+            per_cell = sum(u.per_cell for u in sharing)
             taken = sum(u.weights + u.mapped + u.compute for u in sharing)
             room = cpu.device.free - cpu.device.spare - taken
             n = min(n, room // per_cell) if per_cell else n
@@ -188,6 +188,7 @@ class _Planner:
         for gpu in self.gpus:
             usable = gpu.free - (gpu.margin if margin else 0)
             room = usable * percent // 100 - self.needs.compute_on(gpu.name)
+            room -= self.needs.compute_cell_on(gpu.name) * n_cells
             first = i
             while i < len(stack) and (cost := stack[i].weights + stack[i].kv_cell * n_cells) <= room:
                 room -= cost
@@ -224,9 +225,18 @@ class _Planner:
                     weights=sum(stack[p].weights for p in parts),
                     kv_cell=sum(stack[p].kv_cell for p in parts),
                     n_cells=n_cells,
-                    compute=self.needs.compute_on(gpu.name) if n else 0,
+                    compute=self.compute(gpu.name, parts),
+                    compute_cell=self.needs.compute_cell_on(gpu.name) if n else 0,
                 )
             )
+        name, compute = self.cpu.name, self.needs.compute_on(self.cpu.name)
+        if not cpu_parts and self.needs.compute_input is not None:
+            compute = self.needs.compute_input
+        # Masks are written on the CPU, also those of other devices.
+        masks = [self.needs.compute_cell_on(u.device.name) for u in usage if u.parts]
+        compute_cell = self.needs.compute_cell_on(name) if cpu_parts else 0
+        if masks and any(masks):
+            compute_cell = max(compute_cell, self.needs.mask_cell)
         own = [self.needs.input, *(stack[p] for p in cpu_parts)]
         mapped = sum(part.mapped for part in own)
         cpu = Usage(
@@ -236,9 +246,19 @@ class _Planner:
             mapped=mapped,
             kv_cell=sum(part.kv_cell for part in own),
             n_cells=n_cells,
-            compute=self.needs.compute_on(self.cpu.name),
+            compute=compute,
+            compute_cell=compute_cell,
         )
         return Plan(layers=tuple(names), n_cells=n_cells, usage=(*usage, cpu))
+
+    def compute(self, name: str, parts: tuple[int, ...]) -> int:
+        """Working memory of a device with these layers, without what depends on the cache."""
+        if not parts:
+            return 0
+        last = self.needs.compute_last
+        if last is not None and parts[0] >= len(self.needs.layers) - 1:
+            return min(last, self.needs.compute_on(name))
+        return self.needs.compute_on(name)
 
     def refuse(self, plan: Plan, n_gpu: int) -> NoReturn:
         """Says what is too big for which device, and what would fit."""
@@ -250,7 +270,7 @@ class _Planner:
         else:
             free, needed = over.device.free, over.needed
         parts = spans(over.parts, len(plan.layers) - 1)
-        sizes = f"weights {human(over.weights)}, cache {human(over.kv)}, compute {human(over.compute)}"
+        sizes = f"weights {human(over.weights)}, cache {human(over.kv)}, compute {human(over.working)}"
         text = (
             f"{over.device.name} has {human(free)} free ({free} bytes), but layers {parts} with "
             f"{plan.n_cells} cells of cache need {human(needed)} ({needed} bytes: {sizes}); "
@@ -268,7 +288,7 @@ class _Planner:
                 ideas.append(f"gpu_layers={fitting} would fit")
             elif self.place(0, self.least_cells):
                 ideas.append("no layer fits: run it on the CPU with use_gpu=false")
-        rooms = [(u.device.free - u.weights - u.compute) // u.kv_cell for u in plan.usage if u.kv_cell]
+        rooms = [(u.device.free - u.weights - u.compute) // u.per_cell for u in plan.usage if u.per_cell]
         cells = min(rooms, default=0) // CELL_STEP * CELL_STEP
         if 0 < cells < self.least_cells and self.place(n_gpu, cells):
             what = "kv_cells" if self.params.kv_cells is not None else "context_size"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from engine.host import host_memory
@@ -19,12 +19,21 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a model asks for. `compute`: bytes of working memory on each device that has a layer."""
+    """What a model asks for.
+
+    compute: bytes of working memory on each device that has a layer; compute_cell: more of it for each cell
+    of the cache, where attention has masks or writes its scores out; compute_input: of the CPU with no layer;
+    compute_last: of a device with the last layer only, whose feed-forward sees few rows.
+    """
 
     input: Part
     layers: tuple[Part, ...]
     output: Part
     compute: int | Mapping[str, int] = 0
+    compute_cell: Mapping[str, int] = field(default_factory=dict)
+    compute_input: int | None = None
+    compute_last: int | None = None
+    mask_cell: int = 0  # of compute_cell, what a mask takes
 
     @property
     def stack(self) -> tuple[Part, ...]:
@@ -33,6 +42,9 @@ class Needs:
 
     def compute_on(self, device: str) -> int:
         return self.compute if isinstance(self.compute, int) else self.compute.get(device, 0)
+
+    def compute_cell_on(self, device: str) -> int:
+        return self.compute_cell.get(device, 0)
 
 
 class _Described(Protocol):
@@ -88,6 +100,7 @@ class Usage:
     kv_cell: int = 0
     n_cells: int = 0
     compute: int = 0
+    compute_cell: int = 0
 
     @property
     def kv(self) -> int:
@@ -95,7 +108,16 @@ class Usage:
 
     @property
     def needed(self) -> int:
-        return self.weights + self.kv + self.compute
+        return self.weights + self.kv + self.working
+
+    @property
+    def working(self) -> int:
+        return self.compute + self.compute_cell * self.n_cells
+
+    @property
+    def per_cell(self) -> int:
+        """Bytes that one more cell takes."""
+        return self.kv_cell + self.compute_cell
 
     @property
     def fits(self) -> bool:
@@ -127,7 +149,7 @@ class Plan:
         rows: list[tuple[str, ...]] = [head]
         for u in self.usage:
             over = "" if u.fits else f"{human(u.needed - u.device.free)} too much"
-            sizes = (human(n) for n in (u.weights, u.mapped, u.kv, u.compute, u.needed, u.device.free))
+            sizes = (human(n) for n in (u.weights, u.mapped, u.kv, u.working, u.needed, u.device.free))
             where = spans(u.parts, len(self.layers) - 1)
             rows.append((u.device.name, u.device.backend, where, *sizes, over))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -150,13 +172,17 @@ def human(n: int) -> str:
     raise AssertionError
 
 
-def estimate_compute(
-    *, rows: int, n_embd: int, n_ff: int, n_vocab: int, n_outputs: int, n_head: int = 0, n_kv: int = 0
-) -> int:
-    """About what one device's graph works in, in bytes, generously: a layer's activations and widest
-    products, the logits and, where attention writes its scores out (`n_kv` > 0), those twice."""
-    activations = rows * (8 * n_embd + 3 * n_ff)
-    return 4 * (activations + n_outputs * n_vocab + 2 * rows * n_head * n_kv)
+def estimate_compute(*, rows: int, n_embd: int, n_ff: int, n_vocab: int, n_outputs: int) -> int:
+    """What a device's graph works in besides attention's scores and masks, in bytes: the residual and its
+    norm, three times the feed-forward's width, and the logits."""
+    return 4 * (rows * (2 * n_embd + 3 * n_ff) + n_outputs * n_vocab)
+
+
+def estimate_compute_cell(*, rows: int, n_head: int, attention: str) -> int:
+    """The same for each cell of the cache: a mask of halves; explicit attention writes its scores out."""
+    if attention == "paged":
+        return 0
+    return rows * (2 + 4 * n_head * (attention == "explicit"))
 
 
 def spans(parts: tuple[int, ...], n_layers: int) -> str:

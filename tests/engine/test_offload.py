@@ -5,6 +5,7 @@ import pytest
 from engine.config import ModelParameters
 from engine.errors import ConfigError, DeviceError, OutOfMemoryError
 from engine.offload import DeviceInfo, Needs, Part, estimate_compute, human, plan, select_gpus
+from engine.plan import estimate_compute_cell
 
 GIB = 1 << 30
 
@@ -391,5 +392,28 @@ def test_human(n, text):
 def test_compute_grows_with_what_it_depends_on():
     base = {"rows": 512, "n_embd": 2048, "n_ff": 5632, "n_vocab": 32000, "n_outputs": 8}
     small = estimate_compute(**base)
-    assert 4 * 512 * (8 * 2048 + 3 * 5632) < small < 100 << 20
-    assert estimate_compute(**base, n_head=32, n_kv=4096) == small + 8 * 512 * 32 * 4096
+    assert 4 * 512 * 3 * 5632 < small < 100 << 20
+    for name, value in base.items():
+        assert estimate_compute(**base | {name: 2 * value}) > small
+    cells = {kind: estimate_compute_cell(rows=512, n_head=32, attention=kind) for kind in ("paged", "flash")}
+    assert cells == {"paged": 0, "flash": 2 * 512}
+    assert estimate_compute_cell(rows=512, n_head=32, attention="explicit") == 2 * 512 + 4 * 512 * 32
+
+
+def test_masks_and_scores_are_part_of_what_a_cell_costs():
+    """A device that keeps scores gets fewer cells, and the CPU holds the mask of layers that it has not."""
+    model = Needs(
+        input=Part(10, 0, 0),
+        layers=(Part(10, 1, 0),) * 4,
+        output=Part(10, 0, 0),
+        compute=5,
+        compute_cell={"G": 6},
+        compute_input=3,
+        mask_cell=2,
+    )
+    p = make([device("G", 1000), cpu()], model=model, parallel=100)
+    gpu, host = p.usage
+    assert (gpu.working, host.working) == (5 + 6 * p.n_cells, 3 + 2 * p.n_cells)
+    assert gpu.needed <= 900  # the margin is left
+    assert gpu.needed + 32 * (4 + 6) > 900
+    assert make([cpu()], model=model).usage[0].working == 5
