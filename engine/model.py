@@ -205,6 +205,13 @@ class Model:
             here = max(last, base - scores * n_ctx) if kind == "explicit" else base
             compute[d.name] = here + scratch * (d.backend == "CLBlast")
             compute_cell[d.name] = scores
+        # A tied embedding is on the device already, as the head.
+        output_names = {
+            name for slot in slots if slot.layer == hp.n_layer for name in (slot.name, slot.instead)
+        }
+        inputs = {
+            s.name: gguf.tensors[s.name].nbytes for s in slots if s.layer < 0 and s.name in gguf.tensors
+        }
         parts = [Part(w, m_cell, m) for w, m_cell, m in zip(weights, [*per_cell, 0, 0], mapped, strict=True)]
         return Needs(
             input=parts[-1],
@@ -214,6 +221,7 @@ class Model:
             compute_cell=compute_cell,
             compute_input=4 * rows * hp.n_embd,
             compute_last=last,
+            input_moves=sum(n for name, n in inputs.items() if name not in output_names),
             mask_cell=2 * rows,
         )
 
@@ -228,9 +236,11 @@ class Model:
             )
 
     def _candidates(self, slot: Slot) -> list[Any]:
-        """Buffer types for a tensor, best first. The input embedding is looked up on the CPU."""
+        """Buffer types for a tensor, best first. The input is looked up on the CPU if that has any layer."""
         cpu = next(d for d in self.devices.values() if d.type == "cpu")
-        device = cpu if slot.layer < 0 else self.layer_devices[slot.layer]
+        device = self.layer_devices[max(slot.layer, 0)]
+        if slot.layer < 0 and cpu in self.layer_devices:
+            device = cpu
         own: list[Any] = list(device.buffer_types())
         return own if device is cpu else own + list(cpu.buffer_types())
 

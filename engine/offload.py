@@ -184,11 +184,12 @@ class _Planner:
         """Layers for each GPU in order when each may be filled to `percent`; None if some remain."""
         stack = self.needs.stack
         i = len(stack) - n_gpu
-        counts = []
+        counts: list[int] = []
+        moved = (self.needs.input_moves or 0) if i == 0 else 0
         for gpu in self.gpus:
             usable = gpu.free - (gpu.margin if margin else 0)
             room = usable * percent // 100 - self.needs.compute_on(gpu.name)
-            room -= self.needs.compute_cell_on(gpu.name) * n_cells
+            room -= self.needs.compute_cell_on(gpu.name) * n_cells + moved * (not counts)
             first = i
             while i < len(stack) and (cost := stack[i].weights + stack[i].kv_cell * n_cells) <= room:
                 room -= cost
@@ -213,6 +214,8 @@ class _Planner:
         i = len(stack) - sum(counts)
         names = [self.cpu.name] * i
         cpu_parts = tuple(range(i))
+        # With no layer on the CPU only token ids go to the devices, and only logits come back.
+        moved = self.needs.input_moves if not cpu_parts and any(counts) else None
         usage = []
         for gpu, n in zip(self.gpus, counts, strict=False):
             parts = tuple(range(i, i + n))
@@ -222,7 +225,7 @@ class _Planner:
                 Usage(
                     device=gpu,
                     parts=parts,
-                    weights=sum(stack[p].weights for p in parts),
+                    weights=sum(stack[p].weights for p in parts) + ((moved or 0) if 0 in parts else 0),
                     kv_cell=sum(stack[p].kv_cell for p in parts),
                     n_cells=n_cells,
                     compute=self.compute(gpu.name, parts),
@@ -230,14 +233,16 @@ class _Planner:
                 )
             )
         name, compute = self.cpu.name, self.needs.compute_on(self.cpu.name)
-        if not cpu_parts and self.needs.compute_input is not None:
+        if moved is not None:
+            compute = 0
+        elif not cpu_parts and self.needs.compute_input is not None:
             compute = self.needs.compute_input
         # Masks are written on the CPU, also those of other devices.
         masks = [self.needs.compute_cell_on(u.device.name) for u in usage if u.parts]
         compute_cell = self.needs.compute_cell_on(name) if cpu_parts else 0
         if masks and any(masks):
             compute_cell = max(compute_cell, self.needs.mask_cell)
-        own = [self.needs.input, *(stack[p] for p in cpu_parts)]
+        own = [*([self.needs.input] if moved is None else []), *(stack[p] for p in cpu_parts)]
         mapped = sum(part.mapped for part in own)
         cpu = Usage(
             device=self.cpu,

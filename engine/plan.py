@@ -23,7 +23,8 @@ class Needs:
 
     compute: bytes of working memory on each device that has a layer; compute_cell: more of it for each cell
     of the cache, where attention has masks or writes its scores out; compute_input: of the CPU with no layer;
-    compute_last: of a device with the last layer only, whose feed-forward sees few rows.
+    compute_last: of a device with the last layer only, whose feed-forward sees few rows. input_moves: bytes
+    of the input that go to the first device where no layer is left on the CPU; None: it stays there.
     """
 
     input: Part
@@ -33,6 +34,7 @@ class Needs:
     compute_cell: Mapping[str, int] = field(default_factory=dict)
     compute_input: int | None = None
     compute_last: int | None = None
+    input_moves: int | None = None
     mask_cell: int = 0  # of compute_cell, what a mask takes
 
     @property

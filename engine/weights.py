@@ -147,12 +147,19 @@ class Weights:
         self.buffers: list[Any] = []
         mapped: list[tuple[TensorInfo, Any, Any]] = []
         copied: dict[str, tuple[Layout, list[tuple[TensorInfo, Slot]]]] = {}
+        shared: dict[tuple[str, str], tuple[str, str]] = {}
         for slot in slots:
             info = _find(slot, gguf)
             if (info.name, slot.op) in self.tensors:
                 continue
             layout = choose_layout(slot, info, candidates(slot), repack)
             self.placement[f"{info.name}:{slot.op}"] = layout.name
+            there = (op for op in MATRIX_OPS if self.placement.get(f"{info.name}:{op}") == layout.name)
+            first = next(there, slot.op)
+            if first != slot.op and layout.buffer_type.device.type != "cpu":  # a tied embedding
+                self.tensors[info.name, slot.op] = None
+                shared[info.name, slot.op] = info.name, first
+                continue
             if use_mmap and layout.can_map(info):
                 ctx = Storage(1)
                 tensor = ctx.new(int(info.type), tuple(info.shape), info.name)
@@ -165,6 +172,8 @@ class Weights:
         if mapped:
             self._place(mapped)
         self._copy(copied, progress)
+        for key, other in shared.items():
+            self.tensors[key] = self.tensors[other]
 
     @staticmethod
     def on_host(

@@ -52,7 +52,10 @@ def run(path: Path, ref: Golden, given: engine.ModelParameters) -> tuple[np.ndar
             session.feed_prompt(ref.prompt)
             logits = session.last_logits
             tokens = [token.id for token in session.infer(GREEDY)]
-        return logits, tokens, model.describe()["placement"]
+        placement = model.describe()["placement"]
+        if "CPU" not in placement and len(set(placement)) == 1:
+            assert model.sched.n_splits == 1  # only token ids, positions and masks go there, and logits back
+        return logits, tokens, placement
 
 
 @pytest.mark.parametrize("layers", [1, 2, "all"])

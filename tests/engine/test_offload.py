@@ -417,3 +417,19 @@ def test_masks_and_scores_are_part_of_what_a_cell_costs():
     assert gpu.needed <= 900  # the margin is left
     assert gpu.needed + 32 * (4 + 6) > 900
     assert make([cpu()], model=model).usage[0].working == 5
+
+
+def test_the_input_moves_where_no_layer_is_left_on_the_cpu():
+    model = Needs(
+        input=Part(10, 0, 0), layers=(Part(10, 1, 0),) * 4, output=Part(10, 0, 0), compute=5, input_moves=7
+    )
+    gpu, host = make([device("G", 1000), cpu()], model=model).usage
+    assert (gpu.weights, host.weights, host.compute) == (57, 0, 0)
+    gpu, host = make([device("G", 1000), cpu()], model=model, gpu_layers=4).usage
+    assert (gpu.weights, host.weights, host.compute) == (40, 20, 5)
+    a, b, host = make([device("A", 500), device("B", 500), cpu()], model=model).usage
+    assert a.weights == 10 * len(a.parts) + 7
+    assert b.weights == 10 * len(b.parts)
+    with pytest.raises(OutOfMemoryError):
+        make([device("G", 50 + 5 + 40 + 6), cpu()], model=model, use_gpu=True)
+    make([device("G", 50 + 5 + 40 + 7), cpu()], model=model, use_gpu=True)
