@@ -20,7 +20,7 @@ from engine.errors import ConfigError, DeviceError, ModelError, SessionClosedErr
 from engine.ggml.backend import MAX_THREADS, Backend, Device, add_rpc_server, devices
 from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
-from engine.ggml.tensor import F16, F32, runs_on, type_id
+from engine.ggml.tensor import F16, F32, I64, runs_on, type_id
 from engine.gguf import GGUFFile, validate_model
 from engine.graph import MASK_PAD, n_nodes
 from engine.host import physical_cores
@@ -141,6 +141,8 @@ class Model:
         )
         self._closing.append(self.weights)
         arch.bind(Binder(gguf.tensors.__contains__, self.weights.tensors))
+        for device in dict.fromkeys(self.layer_devices[:-1]):
+            self._check_writes_cache(device)
         self.attention = [self._attention_on(self.layer_devices[i], i) for i in range(hp.n_layer)]
         self.cache = kvcache.KVCache(
             hp,
@@ -243,6 +245,17 @@ class Model:
             device = cpu
         own: list[Any] = list(device.buffer_types())
         return own if device is cpu else own + list(cpu.buffer_types())
+
+    def _check_writes_cache(self, device: Device) -> None:
+        """ConfigError if the device cannot store keys and values in the cache's type."""
+        ctx: Any = Context(8)
+        width = self.hp.head_dim_k * self.hp.n_head_kv[0]
+        table = ctx.new(type_id(self.params.kv_type), (width, MASK_PAD))
+        written = ctx.set_rows(table, ctx.new(F32, (width, 1)), ctx.new(I64, (1,)))
+        if not runs_on(device, written):
+            raise ConfigError(
+                f"{device.name} cannot keep a cache of --kv-type {self.params.kv_type}; use f16"
+            )
 
     def _attention_on(self, device: Device, layer: int, demanded: bool = True) -> str:
         """Our kernel on the CPU, else ggml's flash attention where the device has it.

@@ -135,6 +135,15 @@ def test_caches_of_every_type(kv_type: str, request: pytest.FixtureRequest) -> N
     assert rms_error(found, there) < (0.02 if kv_type in ("f16", "bf16", "q8_0") else 0.2)
 
 
+def test_a_cache_that_the_device_cannot_keep_is_refused(request: pytest.FixtureRequest) -> None:
+    with pytest.raises(engine.ConfigError, match=r"CLBlast0 cannot keep a cache of --kv-type iq4_nl"):
+        run(
+            golden("llama-head-64").path,
+            golden("llama-head-64"),
+            params("CLBlast", request, kv_type="iq4_nl"),
+        )
+
+
 def test_several_devices_of_several_backends_share_a_model(request: pytest.FixtureRequest) -> None:
     ref = golden("gemma3")  # six layers
     addresses = [request.getfixturevalue(name) for name in ("rpc_cpu", "rpc_clblast")]
