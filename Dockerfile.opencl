@@ -1,0 +1,39 @@
+# ggserve for OpenCL devices (CLBlast), or for the CPU alone:
+#   docker build -f Dockerfile.opencl -t ggserve:opencl .
+#   docker build -f Dockerfile.opencl -t ggserve:cpu --build-arg GGSERVE_BACKENDS=cpu --build-arg OPENCL_DRIVER= .
+ARG BASE=python:3.13-slim-trixie@sha256:ffb752e139c0a19692a43af8d8523b274222dd68eebad5d583b45c2201c6e30a
+
+FROM ${BASE} AS build
+# Debian drops a version when it has a newer one, so pinning them breaks the build instead of fixing it.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends g++ libclblast-dev ocl-icd-opencl-dev && \
+    rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+ENV GGSERVE_CACHE=/var/cache/build
+# 1: for the processor that builds, the fastest. 0: for any, if the image is to run elsewhere.
+ARG GGSERVE_NATIVE=1
+ARG GGSERVE_BACKENDS=cpu,clblast
+RUN python -m venv /opt/ggserve && /opt/ggserve/bin/pip install --no-cache-dir .
+
+FROM ${BASE}
+# The card's driver, as a Debian package: mesa-opencl-icd (AMD), intel-opencl-icd (Intel), pocl-opencl-icd (the CPU, for
+# trying). NVIDIA's comes in from the host, through the NVIDIA Container Toolkit; the file below names it.
+ARG OPENCL_DRIVER=mesa-opencl-icd
+# hadolint ignore=DL3008
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends libclblast1 ocl-icd-libopencl1 ${OPENCL_DRIVER} && \
+    rm -rf /var/lib/apt/lists/* && \
+    mkdir -p /etc/OpenCL/vendors && echo libnvidia-opencl.so.1 >/etc/OpenCL/vendors/nvidia.icd
+RUN useradd --uid 10001 --user-group --create-home ggserve && install -d -o ggserve /models /var/cache/ggserve
+COPY --from=build /opt/ggserve /opt/ggserve
+ENV PATH=/opt/ggserve/bin:$PATH GGSERVE_CACHE=/var/cache/ggserve GGSERVE_HOST=0.0.0.0 GGSERVE_PORT=8080 \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 10001:10001
+WORKDIR /models
+VOLUME ["/models", "/var/cache/ggserve"]
+EXPOSE 8080
+HEALTHCHECK --interval=15s --timeout=5s --start-period=300s --retries=4 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"GGSERVE_PORT\"]}/health', timeout=4)"]
+ENTRYPOINT ["ggserve"]
+CMD ["serve"]

@@ -1,0 +1,150 @@
+"""What no test runs here is at least well formed: Dockerfiles, the compose file, workflows, the dashboard."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ggml import build, cuda
+from server.metrics import Metrics
+from support.fake_engine import FakeEngine
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+DOCKERFILES = ["Dockerfile.cuda", "Dockerfile.opencl"]
+
+
+def check(*command: str) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_dockerfiles_pass_the_linter(name: str) -> None:
+    check(str(SCRIPTS / "hadolint"), "--no-color", name)
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_dockerfiles_keep_their_promises(name: str) -> None:
+    text = (ROOT / name).read_text()
+    bases = re.findall(r"^ARG BASE=(.*)$", text, re.MULTILINE)
+    assert all(re.fullmatch(r"python:[\w.-]+@sha256:[0-9a-f]{64}", base) for base in bases)
+    assert len(bases) == 1
+    assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["${BASE}", "${BASE}"]
+    last = text.rpartition("FROM ")[2]
+    assert "\nUSER 10001:10001\n" in last
+    assert "\nHEALTHCHECK " in last
+    assert '"/models"' in last
+    # Compilers stay in the first stage.
+    assert "g++" not in last
+
+
+def test_the_image_for_cuda_has_the_libraries_that_it_was_linked_with() -> None:
+    text = (ROOT / "Dockerfile.cuda").read_text()
+    installed = re.findall(r"nvidia-[\w-]+==[\w.]+", text)
+    assert len(installed) == 2
+    assert set(installed) <= set(cuda.PACKAGES)
+
+
+def test_the_compose_file_follows_its_schema() -> None:
+    check(
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        "docker-compose.yml",
+    )
+
+
+def test_workflows_follow_their_schema() -> None:
+    names = [str(path) for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))]
+    assert len(names) == 2
+    check(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", *names)
+
+
+def test_services_and_what_they_name_exist() -> None:
+    services = COMPOSE["services"]
+    assert {profile for service in services.values() for profile in service["profiles"]} == {
+        *("cpu", "cuda", "opencl", "metrics")
+    }
+    for service in services.values():
+        if "build" in service:
+            dockerfile = (ROOT / service["build"]["dockerfile"]).read_text()
+            for name in service["build"].get("args", {}):
+                assert f"ARG {name}=" in dockerfile
+        else:
+            assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", service["image"])
+        for volume in service["volumes"]:
+            source = volume.rpartition("}")[0] or volume.partition(":")[0]
+            if source.startswith("./"):
+                assert (ROOT / source).exists()
+            elif not source.startswith("${"):
+                assert source in COMPOSE["volumes"]
+        # Nothing is reachable from other machines unless somebody says so.
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_backends_of_images_and_wheels_are_known() -> None:
+    text = "".join((ROOT / name).read_text() for name in DOCKERFILES)
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "wheels.yml").read_text())
+    wheels = [entry["backends"] for entry in workflow["jobs"]["wheels"]["strategy"]["matrix"]["include"]]
+    images = re.findall(r"GGSERVE_BACKENDS=([\w,]+)", text)
+    assert len(images) == 3
+    for names in (*images, *wheels):
+        assert build.backends(names)[0] == "cpu"
+
+
+def test_what_the_build_reads_goes_into_the_image() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    kept = [line[1:] for line in lines if line.startswith("!")]
+    dropped = [line for line in lines if line and line[0] not in "!#"]
+    assert dropped[0] == "*"
+    assert all((ROOT / name).exists() for name in kept)
+    assert {
+        "engine",
+        "server",
+        "ggml",
+        "setup.py",
+        "pyproject.toml",
+        "models",
+        "README.md",
+        "LICENSE",
+    } == set(kept)
+    assert not any(fnmatch.fnmatch(name, pattern) for name in kept for pattern in dropped[1:])
+
+
+def test_the_dashboard_shows_metrics_that_exist() -> None:
+    board = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / "ggserve.json").read_text())
+    source = yaml.safe_load(
+        (ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text()
+    )
+    metrics = Metrics({"m": FakeEngine()})
+    metrics.request("/health", "GET", 200)
+    exported = set(re.findall(r"^(ggserve_\w+)", metrics.render().decode(), re.MULTILINE))
+    assert len(board["panels"]) == 10
+    for panel in board["panels"]:
+        assert panel["datasource"]["uid"] == source["datasources"][0]["uid"]
+        for target in panel["targets"]:
+            names = set(re.findall(r"ggserve_\w+", target["expr"]))
+            assert names
+            assert names <= exported
+
+
+def test_prometheus_asks_whichever_server_runs() -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["ggserve:8080"]}]
+    servers = [service for service in COMPOSE["services"].values() if "build" in service]
+    assert len(servers) == 3
+    assert all(service["networks"]["default"]["aliases"] == ["ggserve"] for service in servers)
