@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from support.quantized import FORMATS, quantize
 
 SEVEN = ["llama-gqa-tied", "mpt", "falcon-7b", "falcon-40b", "gptneox", "gptj", "gpt2", "bloom"]
 GREEDY = engine.InferenceParameters(temperature=0.0, max_tokens=24, ignore_eos=True)
+# Another one for what is said of CLBlast, such as CUDA0; docs/acceleration.md.
+DEVICE = os.environ.get("GGSERVE_TEST_DEVICE", "CLBlast0")
 TYPES = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
 
 
@@ -28,7 +31,7 @@ def params(
     if where == "cpu":
         return engine.ModelParameters(use_gpu=False, **given)
     if rpc is None:
-        return engine.ModelParameters(use_gpu=True, devices=("CLBlast0",), gpu_layers=layers, **given)
+        return engine.ModelParameters(use_gpu=True, devices=(DEVICE,), gpu_layers=layers, **given)
     address = request.getfixturevalue(rpc)
     return engine.ModelParameters(
         use_gpu=True, devices=(rpc_device(address),), rpc=(address,), gpu_layers=layers, **given
