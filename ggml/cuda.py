@@ -1,7 +1,7 @@
 """A CUDA toolkit from the Python index: `CUDA_PATH=$(python ggml/cuda.py)` is what a build for CUDA needs.
 
 NVIDIA's packages hold the compiler, the headers and cuBLAS, but not the names that linkers look for. They are
-kept in the user's cache (1.3 GB). A toolkit that is already installed serves as well; this one needs no root.
+kept in the user's cache (840 MB). A toolkit that is already installed serves as well; this one needs no root.
 """
 
 from __future__ import annotations
