@@ -137,7 +137,8 @@ cdef class Runner:
 
     cdef object _build(self, int n_tokens, int n_outputs, int n_kv, lengths, bint hidden):
         return graphs.build(
-            self.arch, self.cache, self.paged, self.attention, self.backends, n_tokens, n_outputs, n_kv, lengths, hidden)
+            self.arch, self.cache, self.paged, self.attention, self.backends, n_tokens, n_outputs, n_kv, lengths, hidden
+        )
 
     cdef object _lengths(self):
         cdef size_t n_long = 0
