@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from engine.detokenizer import Detokenizer, StopMatcher
 from engine.types import Emission, FinishReason, Request, Timings, Token
+from server.chat.output import Parts
 
 _FINISH = {
     FinishReason.STOP: "stop",
@@ -28,6 +29,11 @@ class Piece(NamedTuple):
 
     text: str
     tokens: list[Shown]
+    split: Parts | None = None  # the text's parts, where the choice has an output parser
+
+    @property
+    def parts(self) -> Parts:
+        return Parts(self.text) if self.split is None else self.split
 
 
 class Choice:

@@ -1,0 +1,38 @@
+"""What a model's answer consists of for a chat client: text, reasoning, tool calls."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+
+class ToolDelta(msgspec.Struct, frozen=True):
+    """News of one tool call. The first of a call has its id and name, later ones neither."""
+
+    index: int  # of the call within the answer
+    id: str = ""
+    name: str = ""
+    arguments: str = ""  # JSON text, to be appended to what came before
+
+
+class Parts(NamedTuple):
+    """One piece of an answer."""
+
+    content: str = ""
+    reasoning: str = ""
+    tools: tuple[ToolDelta, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.content or self.reasoning or self.tools)
+
+
+class OutputParser(Protocol):
+    """Splits one answer as it comes. What may still become a marker is held back."""
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether the answer called a tool: then it ends with `tool_calls` where it would with `stop`."""
+
+    def push(self, text: str) -> Parts: ...
+    def flush(self) -> Parts: ...
