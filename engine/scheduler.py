@@ -80,6 +80,8 @@ class Scheduler:
             if ids and not (min(ids) >= 0 and max(ids) < n_vocab):
                 bad = next(i for i in ids if not 0 <= i < n_vocab)
                 raise ConfigError(f"token id {bad} is outside of the vocabulary of {n_vocab} tokens")
+        if request.constraint is not None:
+            raise ConfigError("constraints on the output are not supported yet")
         if len(request.prompt) >= config.n_ctx:
             raise ContextOverflowError(len(request.prompt), config.n_ctx)
         self._n_submitted += 1

@@ -50,6 +50,17 @@ class InferenceParameters(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     temperature: float = 1.0  # 0: greedy, the first of equal logits
 
 
+class Constraint(msgspec.Struct, frozen=True):
+    """What the text of a session must match, from its first token to its last (see `engine.constraint`).
+
+    kind: "json_schema" (text: a schema as JSON) | "json_object" (any object; no text) | "regex" (matches the
+    whole text) | "choice" (a JSON list of strings) | "gbnf" | "lark" (in llguidance's dialect).
+    """
+
+    kind: str
+    text: str = ""
+
+
 class Request(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One sequence to complete, checked and tokenised. What enters the engine."""
 
@@ -59,6 +70,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True):
     n_batch: int = 512  # most prompt tokens fed per step for this session
     cache_prompt: bool = True
     deadline_ms: float | None = None  # time.monotonic() * 1000 at which it ends with TIMEOUT
+    constraint: Constraint | None = None
     # A resumed stream: tokens that the client already has, and mirostat's state after them.
     generated: list[int] = []
     mu: float | None = None

@@ -10,7 +10,7 @@ import msgspec
 
 from engine import sampling
 from engine.errors import ConfigError
-from engine.types import InferenceParameters
+from engine.types import Constraint, InferenceParameters
 from engine.types import Request as EngineRequest
 from server.choice import Choice
 from server.deps import Engine, ModelFacts, State
@@ -166,7 +166,9 @@ def make_job(
     texts: Sequence[str],
     params: InferenceParameters,
     warnings: list[str],
+    constraint: Constraint | None = None,
 ) -> Job:
+    """`constraint`: of every choice, checked before (`server.structured`)."""
     id = new_id(prefix)
     n_batch = batch_size(body, engine, state, warnings)
     limits = [state.settings.request_timeout_s and state.settings.request_timeout_s * 1000, body.timeout_ms]
@@ -191,6 +193,7 @@ def make_job(
                 n_batch=n_batch,
                 cache_prompt=body.cache_prompt is not False,
                 deadline_ms=deadline,
+                constraint=constraint,
             )
             choices.append(Choice(len(choices), i, request, tokenizer, stops, final_ids, show, text))
     options = body.stream_options
