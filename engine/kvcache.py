@@ -97,6 +97,11 @@ class KVCache:
             table.set(rows[done : done + n * size], cell * size)
             done += n * size
 
+    def clear(self, cells: array[int]) -> None:
+        """Zeros into `cells`."""
+        for _, table in self.tables():
+            self.write(table, cells, memoryview(bytes(len(cells) * table.strides[1])))
+
     @property
     def nbytes(self) -> int:
         return sum(buffer.size for buffer in self.buffers)

@@ -12,14 +12,14 @@ from libcpp.vector cimport vector
 
 from engine import graph as graphs
 from engine.attention cimport PagedAttention, Sequence
-from engine.errors import EngineError, ModelError, SessionClosedError
+from engine.errors import DeviceError, EngineError, ModelError, SessionClosedError
 from engine.ggml.sched cimport Sched
 from engine.ggml.tensor cimport Graph, Tensor
 from engine.libggml.backend cimport (
     ggml_backend_buffer_is_host, ggml_backend_sched_graph_compute, ggml_backend_tensor_get, ggml_backend_tensor_set,
 )
-from engine.libggml.ggml cimport ggml_fp32_to_fp16, ggml_status
-from engine.ggml.check cimport ok
+from engine.libggml.ggml cimport GGML_STATUS_FAILED, ggml_fp32_to_fp16, ggml_status
+from engine.ggml.check cimport because, ok
 
 cdef uint16_t MINUS_INFINITY = 0xFC00  # as a half
 
@@ -113,7 +113,7 @@ cdef class Runner:
             self.paged.begin()
             status = ggml_backend_sched_graph_compute(self.sched.ptr, graph.ptr)
         self.compute_ms = (perf_counter() - started) * 1e3
-        ok(status, "computing the batch")
+        self._check(status)
         self.is_hidden, self.width = hidden, self.n_embd if hidden else self.n_vocab
         if n_outputs:
             self._read_outputs(n_outputs)
@@ -130,6 +130,12 @@ cdef class Runner:
         if not 0 <= i < self.n_rows or not self.is_hidden:
             raise EngineError(f"there is no row {i} of hidden states")
         return <const float[:self.n_embd]>(self.rows + <size_t>i * self.n_embd)
+
+    def clear(self, cells):
+        """Put zeros into these cells, where attention would multiply what they hold by zero: it may be NaN."""
+        self._check_open()
+        if self.masked:
+            self.cache.clear(array("i", sorted(cells)))
 
     def close(self):
         """Before what it computes with is freed; all else then raises SessionClosedError."""
@@ -150,6 +156,12 @@ cdef class Runner:
         if self.closed:
             raise SessionClosedError("the model was closed")
         return 0
+
+    cdef int _check(self, ggml_status status) except -1:
+        if status == GGML_STATUS_FAILED and set(self.backends) != {"cpu"}:
+            # What a device holds cannot be trusted after this, and nothing shows that it will work again.
+            raise DeviceError(f"a device failed{because()}")
+        return ok(status, "computing the batch")
 
     # --- one batch's arrays
 

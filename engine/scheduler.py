@@ -14,7 +14,7 @@ from time import monotonic
 
 from engine.admission import Admission
 from engine.config import SchedulerConfig
-from engine.errors import ConfigError, ContextOverflowError, GgmlError
+from engine.errors import ConfigError, ContextOverflowError, DeviceError, GgmlError, OutOfMemoryError
 from engine.pool import CellPool
 from engine.prefix import PrefixIndex
 from engine.session import CachedSequence, Rows, Runner, Session, TokenSampler, compiled_sampler
@@ -223,19 +223,29 @@ class Scheduler:
         return n
 
     def _run(self) -> bool:
-        """Compute the batch. If that fails, its sessions end, and what they computed is not trusted."""
+        """Compute the batch. If that fails, its sessions end, and what they computed is not trusted.
+
+        Too little memory ends only the session with the most rows: the others are computed without it. A
+        device that is lost is for the caller: nothing runs without it, and everything can be resumed.
+        """
         rows = self._rows
         try:
             n_logits = self._runner.forward(rows)
             expected = sum(row.logits for row in rows)
             if n_logits != expected:
                 raise GgmlError(f"the runner gave {n_logits} rows of logits instead of {expected}")
-        except Exception as error:
+        except OutOfMemoryError as error:
+            i = max(range(len(rows)), key=lambda i: len(rows[i].tokens))
+            self._finish(self._batch.pop(i), FinishReason.ERROR, error=str(error), out_of_memory=True)
             for session in self._batch:
-                self._finish(session, FinishReason.ERROR, error=str(error) or repr(error))
+                session.trim()
             return False
-        except BaseException:  # an interrupt: the batch can be computed again
-            for session in self._batch:
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, DeviceError):
+                for session in self._batch:
+                    self._finish(session, FinishReason.ERROR, error=str(error) or repr(error))
+                return False
+            for session in self._batch:  # an interrupt, too: the batch can be computed again
                 session.trim()
             raise
         self._counters.compute_ms += self._runner.compute_ms
@@ -306,17 +316,29 @@ class Scheduler:
         reason: FinishReason,
         tokens: list[Token] | None = None,
         error: str | None = None,
+        out_of_memory: bool = False,
     ) -> None:
         """End a session: its cells go to the prefix cache, or away if they may be wrong."""
         timings = session.timings(monotonic())
-        session.release(keep=reason is not FinishReason.ERROR)
+        failed = reason is FinishReason.ERROR
+        cells = session.cells[:] if failed else ()
+        session.release(keep=not failed)
+        if cells:
+            self._runner.clear([cell for cell in cells if self.pool.is_free(cell)])
         self._admission.move(session, None)
         del self._sessions[session.id]
         if len(self._deadlines) > 2 * len(self._sessions) + 64:  # most of them are of finished sessions
             self._deadlines = [entry for entry in self._deadlines if entry[2].queue is not None]
             heapify(self._deadlines)
         self._out.append(
-            Emission(id=session.id, tokens=tokens or [], finish=reason, error=error, timings=timings)
+            Emission(
+                id=session.id,
+                tokens=tokens or [],
+                finish=reason,
+                error=error,
+                out_of_memory=out_of_memory,
+                timings=timings,
+            )
         )
 
     def _expire(self, now: float) -> None:

@@ -48,6 +48,9 @@ class Runner(Protocol):
     def logits(self, i: int) -> Any:
         """Row `i` of the last forward: float32 [n_vocab], valid until the next forward."""
 
+    def clear(self, cells: Sequence[int]) -> None:
+        """Forget what these cells hold, which nobody uses: it may be no numbers."""
+
 
 class TokenSampler(Protocol):
     """`engine.sampler.Sampler`, or what takes its place in tests."""

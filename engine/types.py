@@ -109,6 +109,7 @@ class Emission(msgspec.Struct, kw_only=True, omit_defaults=True):
     processed: int | None = None  # prompt tokens in the cache so far (cached ones included)
     finish: FinishReason | None = None
     error: str | None = None  # with finish == ERROR
+    out_of_memory: bool = False  # what the error was: another request, or a shorter one, may fit
     timings: Timings | None = None  # with finish, and with the first token
 
 

@@ -143,6 +143,11 @@ class Job:
             return ApiError(499, "the request was cancelled", code="request_cancelled", retry=False)
         if choice.error:
             self.record.error = choice.error[:500]
+        if choice.out_of_memory:
+            message = "a device had too little memory for this request; send a shorter prompt or a smaller "
+            return ApiError(
+                503, message + "batch_size, or try again later", code="out_of_memory", retry=False
+            )
         error = internal_error(self.record.id)
         error.headers = {"x-should-retry": "false"}  # the same prompt would likely fail again
         return error

@@ -5,10 +5,10 @@ The rhythm of every wrapper: convert the arguments, one call without the GIL, `o
 
 import logging
 
-from engine.errors import GgmlError
+from engine.errors import GgmlError, OutOfMemoryError
 from engine.libggml.ggml cimport (
-    GGML_LOG_LEVEL_CONT, GGML_LOG_LEVEL_ERROR, GGML_LOG_LEVEL_WARN, GGML_STATUS_SUCCESS, ggml_log_level, ggml_log_set,
-    ggml_status,
+    GGML_LOG_LEVEL_CONT, GGML_LOG_LEVEL_ERROR, GGML_LOG_LEVEL_WARN, GGML_STATUS_ALLOC_FAILED, GGML_STATUS_SUCCESS,
+    ggml_log_level, ggml_log_set, ggml_status,
 )
 
 _logger = logging.getLogger("ggserve.ggml")
@@ -53,20 +53,22 @@ def last_error():
     return line
 
 
-cdef str _because():
+cdef str because():
     line = last_error()
     return f": {line}" if line else ""
 
 
 cdef int ok(ggml_status status, str what) except -1:
-    """Raise GgmlError unless `status` is success."""
+    """Raise GgmlError unless `status` is success; OutOfMemoryError if a device had no room."""
+    if status == GGML_STATUS_ALLOC_FAILED:
+        raise OutOfMemoryError(f"{what}: a device has too little memory{because()}")
     if status != GGML_STATUS_SUCCESS:
-        raise GgmlError(f"{what} failed (ggml status {<int>status}){_because()}")
+        raise GgmlError(f"{what} failed (ggml status {<int>status}){because()}")
     return 0
 
 
 cdef int not_null(const void* pointer, str what) except -1:
     """Raise GgmlError if `pointer` is NULL."""
     if pointer == NULL:
-        raise GgmlError(f"{what} failed{_because()}")
+        raise GgmlError(f"{what} failed{because()}")
     return 0

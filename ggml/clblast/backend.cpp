@@ -156,10 +156,12 @@ bool run(Device & device, ggml_tensor * op) {
 ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) {
     Device & device = device_of(backend->device);
     const Lock lock(device.mutex);
+    no_room();
     for (int i = 0; i < graph->n_nodes; i++) {
         ggml_tensor * op = graph->nodes[i];
         if (is_nothing(op)) continue;
         if (!run(device, op)) {
+            if (no_room()) return GGML_STATUS_ALLOC_FAILED;
             GGML_LOG_ERROR("clblast: %s of %s failed\n", ggml_op_desc(op), op->name);
             return GGML_STATUS_FAILED;
         }

@@ -4,16 +4,25 @@
 #include "ggml.h"
 #include "ggml-impl.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 namespace clblast_backend {
 
+namespace {
+thread_local bool had_no_room = false;
+}
+
 bool ok(cl_int code, const char * what) {
     if (code == CL_SUCCESS) return true;
+    if (code == CL_MEM_OBJECT_ALLOCATION_FAILURE || code == CL_OUT_OF_HOST_MEMORY) had_no_room = true;
     GGML_LOG_ERROR("clblast: %s failed with OpenCL error %d\n", what, code);
     return false;
 }
+
+bool no_room() { return std::exchange(had_no_room, false); }
 
 namespace {
 
@@ -44,6 +53,9 @@ std::vector<std::unique_ptr<Device>> find() {
     const char * cpus = std::getenv("GGSERVE_CLBLAST_CPU");
     cl_device_type kinds = CL_DEVICE_TYPE_GPU | CL_DEVICE_TYPE_ACCELERATOR;
     if (cpus != nullptr && std::strcmp(cpus, "1") == 0) kinds |= CL_DEVICE_TYPE_CPU;
+    const char * limit = std::getenv("GGSERVE_CLBLAST_MEMORY");
+    const size_t asked = limit != nullptr ? std::strtoull(limit, nullptr, 10) : 0;
+    const size_t most = asked != 0 ? asked : SIZE_MAX;
     cl_uint n_platforms = 0;
     if (clGetPlatformIDs(0, nullptr, &n_platforms) != CL_SUCCESS) return found;
     std::vector<cl_platform_id> platforms(n_platforms);
@@ -62,7 +74,7 @@ std::vector<std::unique_ptr<Device>> find() {
             device->description = text(id, CL_DEVICE_NAME);
             device->driver = text(id, CL_DEVICE_VENDOR) + " " + text(id, CL_DRIVER_VERSION) + " " +
                              text(id, CL_DEVICE_VERSION);
-            device->total_memory = number<cl_ulong>(id, CL_DEVICE_GLOBAL_MEM_SIZE);
+            device->total_memory = std::min<size_t>(number<cl_ulong>(id, CL_DEVICE_GLOBAL_MEM_SIZE), most);
             device->largest_buffer = number<cl_ulong>(id, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
             found.push_back(std::move(device));
         }
@@ -127,6 +139,10 @@ cl_mem Device::scratch(size_t size) {
     }
     scratch_ = allocate(size);
     scratch_size_ = scratch_ != nullptr ? size : 0;
+    if (scratch_ == nullptr) {
+        GGML_LOG_ERROR("clblast: %s has no room for %zu bytes of scratch memory\n", name.c_str(), size);
+        had_no_room = true;
+    }
     return scratch_;
 }
 

@@ -52,8 +52,11 @@ struct Device {
 
 // Logs what failed and with which code; true if nothing did.
 bool ok(cl_int code, const char * what);
+// Whether something has failed on this thread, since the last question, for want of memory.
+bool no_room();
 
 // Every device that may be used, found once. CPUs are left out unless GGSERVE_CLBLAST_CPU is 1.
+// GGSERVE_CLBLAST_MEMORY: bytes of each device that we may take, since OpenCL does not tell what others have.
 const std::vector<std::unique_ptr<Device>> & devices();
 
 // The text of kernels/NAME.cl, embedded at build time.

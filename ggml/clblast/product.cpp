@@ -52,10 +52,7 @@ bool times_many(Device & device, const ggml_tensor * w, const ggml_tensor * x, g
     const bool direct = w->type == GGML_TYPE_F32 && w->nb[0] == 4 && w->nb[1] % 4 == 0 && place(w).offset % 4 == 0;
     const int64_t tile = direct ? m : std::clamp<int64_t>(MOST_SCRATCH / (4 * k), 1, m);
     cl_mem scratch = direct ? nullptr : device.scratch(4 * k * tile);
-    if (!direct && scratch == nullptr) {
-        GGML_LOG_ERROR("clblast: no room for %zu bytes of scratch memory\n", size_t(4 * k * tile));
-        return false;
-    }
+    if (!direct && scratch == nullptr) return false;
     for (int64_t i3 = 0; i3 < op->ne[3]; i3++) {
         for (int64_t i2 = 0; i2 < op->ne[2]; i2++) {
             const int64_t w2 = i2 * w->ne[2] / op->ne[2], w3 = i3 * w->ne[3] / op->ne[3];

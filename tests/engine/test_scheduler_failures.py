@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.errors import DeviceError, OutOfMemoryError
 from engine.types import FinishReason, InferenceParameters
 from support.fake_runner import GREEDY, Model, Outcome, drain, make_scheduler, request
 
@@ -26,6 +27,46 @@ def test_a_failing_batch_ends_its_sessions_only() -> None:
     drain(scheduler, outcome)
     assert outcome.tokens["c"] == MODEL.continuation([3] * 9, GREEDY, 64)[0]
     assert outcome.tokens["d"] == MODEL.continuation([1] * 9, GREEDY, 64)[0]
+
+
+def test_too_little_memory_ends_the_largest_request_only() -> None:
+    scheduler, runner = make_scheduler(parallel=3)
+    outcome = Outcome()
+    for id, prompt in (("a", [1] * 4), ("b", [2] * 12), ("c", [3] * 6)):
+        scheduler.submit(request(id, prompt))
+    runner.fail_next = OutOfMemoryError("the device is full")
+    outcome.add(scheduler.step())
+    scheduler.check()
+    assert (outcome.finish("b"), outcome.last["b"].error) == (FinishReason.ERROR, "the device is full")
+    assert outcome.last["b"].out_of_memory
+    drain(scheduler, outcome)
+    for id, prompt in (("a", [1] * 4), ("c", [3] * 6)):
+        assert outcome.tokens[id] == MODEL.continuation(prompt, GREEDY, 64)[0]
+        assert not outcome.last[id].out_of_memory
+
+
+def test_a_lost_device_is_for_the_caller_and_changes_nothing() -> None:
+    scheduler, runner = make_scheduler()
+    scheduler.submit(request("a", PROMPT))
+    outcome = Outcome()
+    outcome.add(scheduler.step())
+    runner.fail_next = DeviceError("the device is gone")
+    with pytest.raises(DeviceError, match="is gone"):
+        scheduler.step()
+    scheduler.check()
+    drain(scheduler, outcome)
+    assert outcome.tokens["a"] == MODEL.continuation(PROMPT, GREEDY, 64)[0]
+
+
+def test_what_a_failed_session_left_is_cleared_if_nobody_else_has_it() -> None:
+    scheduler, runner = make_scheduler()
+    scheduler.submit(request("first", PROMPT))
+    outcome = drain(scheduler)
+    shared = [i for i, cell in enumerate(runner.cells) if cell is not None]  # in the prefix cache
+    scheduler.submit(request("second", [*PROMPT, 4, 4, 4], params=InferenceParameters(temperature=-1.0)))
+    drain(scheduler, outcome)
+    assert outcome.finish("second") is FinishReason.ERROR
+    assert [i for i, cell in enumerate(runner.cells) if cell is not None] == shared
 
 
 def test_a_wrong_number_of_logits_is_a_failure() -> None:

@@ -112,6 +112,10 @@ class FakeRunner:
         self.compute_ms = 1.0
         return n_logits
 
+    def clear(self, cells: Sequence[int]) -> None:
+        for cell in cells:
+            self.cells[cell] = None
+
     def logits(self, i: int) -> memoryview:
         return memoryview(self._logits[i])
 
