@@ -132,9 +132,11 @@ cdef class Runner:
         return <const float[:self.n_embd]>(self.rows + <size_t>i * self.n_embd)
 
     def clear(self, cells):
-        """Put zeros into these cells, where attention would multiply what they hold by zero: it may be NaN."""
-        self._check_open()
-        if self.masked:
+        """Put zeros into these cells, where attention would multiply what they hold by zero: it may be NaN.
+
+        Nothing to do once the model is closed: the cells are gone.
+        """
+        if self.masked and not self.closed:
             self.cache.clear(array("i", sorted(cells)))
 
     def close(self):
