@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from engine.types import Constraint
 from server.chat.output import OutputParser
+from server.chat.tools import Tool, ToolChoice, check_tools
 from server.deps import Engine, State
 from server.errors import bad_request
 from server.prompts import Talk, chat_tokens
@@ -19,33 +20,12 @@ from server.structured import Asked, checked
 
 
 @dataclass(frozen=True)
-class Tool:
-    """A function that the model may call. Made by `server.chat.tools.make_tool`, which checks it."""
-
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None  # JSON schema of the arguments; None: none are known
-    strict: bool | None = None
-
-
-@dataclass(frozen=True)
-class ToolChoice:
-    """Whether tools are called: not at all, as the model sees fit, or in any case.
-
-    names: only these may be called; None: any. A named tool is `ToolChoice("required", ("name",))`.
-    """
-
-    mode: Literal["none", "auto", "required"] = "auto"
-    names: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
 class Reasoning:
     """How the model is to think before it answers. None: as its template and the server's settings have it.
 
     format: "none" leaves the reasoning in the content, markers included; "auto" and "deepseek" split it off.
-    effort: none | minimal | low | medium | high | xhigh | max. budget: most tokens of reasoning; -1: no limit.
-    enabled: whether it reasons at all (`enable_thinking` of templates).
+    effort: none | minimal | low | medium | high | xhigh | max. budget: most tokens of reasoning; -1: no
+    limit. enabled: whether it reasons at all (`enable_thinking` of templates).
     """
 
     format: Literal["none", "auto", "deepseek"] = "auto"
@@ -66,12 +46,12 @@ class ChatInput:
 
     messages: list[dict[str, Any]]
     tools: Sequence[Tool] = ()
-    tool_choice: ToolChoice = ToolChoice()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
     parallel_tool_calls: bool = True
     reasoning: Reasoning = Reasoning()
     answer: Asked | None = None  # what the content must match, where no tool is called
     extra: dict[str, Any] = field(default_factory=dict)  # chat_template_kwargs
-    add_generation_prompt: bool | None = None  # None: unless the last message is the assistant's, to go on with
+    add_generation_prompt: bool | None = None  # None: unless the last message is the assistant's
     param: str = "messages"  # the field that errors about the messages name
 
 
@@ -89,6 +69,7 @@ class ChatPlan:
 
 async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: list[str]) -> ChatPlan:
     """Everything in it is checked: an ApiError (400) names what is wrong. Adds to `warnings`."""
+    check_tools(asked.tools, asked.tool_choice)
     if asked.tools:
         raise bad_request("tools: is not supported by this server", "tools", "unsupported_value")
     constraint = await checked(asked.answer, engine, state)

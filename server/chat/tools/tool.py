@@ -1,0 +1,93 @@
+"""Tools that a request offers, checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from server.errors import bad_request
+
+MAX_TOOLS = 256
+MAX_TOOLS_CHARS = 1 << 19  # of all tools as JSON
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that the model may call. Made by `make_tool`, which checks it."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None  # JSON schema of the arguments, an object; None: none are told
+    strict: bool | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """As OpenAI writes it, and as templates expect it."""
+        function: dict[str, Any] = {"name": self.name}
+        if self.description is not None:
+            function["description"] = self.description
+        function["parameters"] = self.schema
+        if self.strict is not None:
+            function["strict"] = self.strict
+        return {"type": "function", "function": function}
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """What the arguments must match."""
+        return self.parameters if self.parameters is not None else {"type": "object", "properties": {}}
+
+
+@dataclass(frozen=True)
+class ToolChoice:
+    """Whether tools are called: not at all, as the model sees fit, or in any case.
+
+    names: only these may be called; None: any. A named tool is `ToolChoice("required", ("name",))`.
+    """
+
+    mode: Literal["none", "auto", "required"] = "auto"
+    names: tuple[str, ...] | None = None
+
+
+def make_tool(name: Any, description: Any, parameters: Any, strict: Any, param: str) -> Tool:
+    """A tool of any API; `param` names the fields in errors: f"{param}.name", …"""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        message = "must be 1 to 128 letters, digits, '_', '-' or '.'"
+        raise bad_request(f"{param}.name: {message}", f"{param}.name", "invalid_value")
+    if description is not None and not isinstance(description, str):
+        raise bad_request(f"{param}.description: must be a string", f"{param}.description", "invalid_value")
+    if strict is not None and not isinstance(strict, bool):
+        raise bad_request(f"{param}.strict: must be true or false", f"{param}.strict", "invalid_value")
+    if parameters is not None:
+        if not isinstance(parameters, dict):
+            message = "must be a JSON schema, an object"
+            raise bad_request(f"{param}.parameters: {message}", f"{param}.parameters", "invalid_value")
+        if parameters.get("type", "object") not in ("object", ["object"]):
+            message = 'must have the type "object": arguments have names'
+            raise bad_request(f"{param}.parameters: {message}", f"{param}.parameters", "invalid_value")
+    return Tool(name, description, parameters, strict)
+
+
+def check_tools(tools: Sequence[Tool], choice: ToolChoice, param: str = "tools") -> None:
+    """What concerns all tools together: their number, size, names, and a choice that exists."""
+    if len(tools) > MAX_TOOLS:
+        raise bad_request(f"{param}: at most {MAX_TOOLS} tools, not {len(tools)}", param, "invalid_value")
+    names = [tool.name for tool in tools]
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise bad_request(f"{param}: two tools are named '{twice}'", param, "invalid_value")
+    try:
+        size = len(json.dumps([tool.wire() for tool in tools]))
+    except RecursionError:
+        raise bad_request(f"{param}: is nested too deeply", param, "invalid_value") from None
+    if size > MAX_TOOLS_CHARS:
+        message = f"all tools may have {MAX_TOOLS_CHARS} characters of JSON, not {size}"
+        raise bad_request(f"{param}: {message}", param, "invalid_value")
+    for name in choice.names or ():
+        if name not in names:
+            message = f"tool_choice: there is no tool named '{name[:128]}'"
+            raise bad_request(message, "tool_choice", "invalid_value")
+    if choice.mode == "required" and not tools:
+        raise bad_request("tool_choice: there are no tools to call", "tool_choice", "invalid_value")
