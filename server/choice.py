@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from engine.detokenizer import Detokenizer, StopMatcher
 from engine.types import Emission, FinishReason, Request, Timings, Token
-from server.chat.output import Parts
+from server.chat.output import OutputParser, Parts, joined
 
 _FINISH = {
     FinishReason.STOP: "stop",
@@ -49,6 +49,7 @@ class Choice:
         final_ids: Collection[int],
         show_tokens: bool,
         prefix: str = "",
+        parser: OutputParser | None = None,
     ) -> None:
         self.index, self.prompt_index, self.request = index, prompt_index, request
         self.prefix = prefix  # echoed prompt
@@ -56,7 +57,11 @@ class Choice:
         self.stop = StopMatcher(stops) if stops else None
         self.final_ids = final_ids  # tokens that end the text and are no part of it
         self.show_tokens = show_tokens
+        self.parser = parser
+        self.stop_word: str | None = None  # the stop string that ended the text
         self.n_generated = 0
+        self.n_reasoning = 0
+        self.logprob = 0.0  # of the whole text, where log-probabilities are asked for
         self.processed: int | None = None
         self.finish: str | None = None
         self.reason: FinishReason | None = None
@@ -68,6 +73,11 @@ class Choice:
         self._made = len(prefix)  # characters out of the detokenizer
         self._sent = len(prefix)
 
+    @property
+    def mean_logprob(self) -> float:
+        """Per token, of choices whose log-probabilities are asked for."""
+        return self.logprob / max(self.n_generated, 1)
+
     def feed(self, emission: Emission) -> Piece | None:
         """The piece that this emission completes, if any. Sets `finish` at the end."""
         reason = emission.finish
@@ -78,14 +88,15 @@ class Choice:
             self.processed = emission.processed
             return None
         self.n_generated += len(tokens)
+        self.logprob += sum(token.logprob for token in tokens if token.logprob is not None)
         if reason is FinishReason.STOP and tokens and tokens[-1].id in self.final_ids:
             tokens = tokens[:-1]
         text, stopped = self._text_of(tokens), False
         if reason is not None:
             text += self._flushed()
         if self.stop is not None:
-            text, hit = self.stop.push(text)
-            stopped = hit is not None
+            text, self.stop_word = self.stop.push(text)
+            stopped = self.stop_word is not None
             if reason is not None and not stopped:
                 text += self.stop.flush()
         if stopped:
@@ -97,8 +108,25 @@ class Choice:
             if emission.timings is None:
                 self.close()
         elif not text and not self._pending:
+            self._split("", len(tokens))
             return None
-        return self._piece(text, cut=stopped, all=reason is not None)
+        shown = self._shown(text, cut=stopped, all=reason is not None)
+        return Piece(text, shown, self._split(text, len(tokens)))
+
+    def _split(self, text: str, n_tokens: int) -> Parts | None:
+        """The text's parts; at the end, what the parser held back as well."""
+        parser = self.parser
+        if parser is None:
+            return None
+        before = parser.reasoning
+        parts = parser.push(text) if text else Parts()
+        if before or parser.reasoning or parts.reasoning:
+            self.n_reasoning += n_tokens
+        if self.finish is not None:
+            parts = joined((parts, parser.flush()))
+            if self.finish == "stop" and parser.has_calls:
+                self.finish = "tool_calls"
+        return parts
 
     def _text_of(self, tokens: Sequence[Token]) -> str:
         push = self.detokenizer.push
@@ -120,11 +148,11 @@ class Choice:
         self._made += len(text)
         return text
 
-    def _piece(self, text: str, cut: bool, all: bool) -> Piece:
-        """With the tokens whose text is out: the others wait. `cut`: no more of them follow."""
+    def _shown(self, text: str, cut: bool, all: bool) -> list[Shown]:
+        """The tokens whose text is out: the others wait. `cut`: no more of them follow."""
         self._sent += len(text)
         if not self._pending:
-            return Piece(text, [])
+            return []
         n = 0
         for _, start, end in self._pending:
             # The last token before a stop string may be shown in part.
@@ -133,7 +161,7 @@ class Choice:
             n += 1
         shown = [Shown(token, start) for token, start, _ in self._pending[:n]]
         del self._pending[:n]
-        return Piece(text, shown)
+        return shown
 
     def close(self) -> None:
         """Timings of a session that we ended: the engine told only those of its first token."""

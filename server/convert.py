@@ -76,22 +76,26 @@ async def completion(body: CompletionRequest, state: State, record: Record) -> J
     engine = state.engine(body.model)
     warnings = unknown_fields(body)
     n = body.n or 1
-    total = n * len(body.prompt)
+    made = best_of(body, n)
+    total = made * len(body.prompt)
     if total > state.settings.max_choices:
-        param = "n" if len(body.prompt) <= state.settings.max_choices else "prompt"
+        param = "best_of" if made > n else "n"
+        if len(body.prompt) > state.settings.max_choices:
+            param = "prompt"
         raise too_many_choices(param, total, state)
-    if body.best_of is not None and body.best_of != n:
-        raise bad_request("best_of: only the value of n is supported", "best_of", "unsupported_value")
     if body.echo and body.logprobs is not None:
         message = "logprobs: log-probabilities of the prompt (echo) are not supported"
         raise bad_request(message, "logprobs", "unsupported_value")
     prompts = [await prompt_tokens(prompt, engine, state) for prompt in body.prompt]
     texts = [echoed(p, engine) for p in body.prompt] if body.echo else [""] * len(prompts)
-    params = parameters(body, engine, state, body.max_tokens or None, body.logprobs, warnings)
+    logprobs = 0 if made > n and body.logprobs is None else body.logprobs
+    params = parameters(body, engine, state, body.max_tokens or None, logprobs, warnings)
     if body.max_tokens == 0:  # only computes the prompt, for later requests to find it in the cache
         params = msgspec.structs.replace(params, max_tokens=0)
     facts = await facts_of(engine, state)
-    return make_job(body, state, engine, facts, record, "cmpl-", prompts, texts, params, warnings)
+    return make_job(
+        body, state, engine, facts, record, "cmpl-", prompts, texts, params, warnings, made=made
+    )
 
 
 async def chat(body: ChatRequest, state: State, record: Record) -> Job:
@@ -110,6 +114,17 @@ async def chat(body: ChatRequest, state: State, record: Record) -> Job:
     params = parameters(body, engine, state, limits[0] if limits else None, logprobs, warnings)
     facts = await facts_of(engine, state)
     return make_job(body, state, engine, facts, record, "chatcmpl-", [tokens], [""], params, warnings)
+
+
+def best_of(body: CompletionRequest, n: int) -> int:
+    """How many choices are made for each prompt."""
+    made = body.best_of or n
+    if made < n:
+        raise bad_request(f"best_of: is {made}, less than n ({n})", "best_of", "invalid_value")
+    if made > n and body.stream:
+        message = "best_of: the best is known at the end only; with stream it must be n"
+        raise bad_request(message, "best_of", "invalid_value")
+    return made
 
 
 def parameters(
@@ -167,8 +182,12 @@ def make_job(
     params: InferenceParameters,
     warnings: list[str],
     constraint: Constraint | None = None,
+    made: int | None = None,
 ) -> Job:
-    """`constraint`: of every choice, checked before (`server.structured`)."""
+    """`constraint`: of every choice, checked before (`server.structured`).
+
+    made: choices for each prompt, if more than are shown.
+    """
     id = new_id(prefix)
     n_batch = batch_size(body, engine, state, warnings)
     limits = [state.settings.request_timeout_s and state.settings.request_timeout_s * 1000, body.timeout_ms]
@@ -178,7 +197,7 @@ def make_job(
     final_ids = frozenset(params.stop_token_ids) | tokenizer.eog_ids
     stops = [stop for stop in body.stop or () if stop]
     show = bool(body.return_tokens) or params.logprobs is not None
-    n = body.n or 1
+    n = made or body.n or 1
     choices: list[Choice] = []
     for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
         room = engine.n_ctx - len(prompt)
@@ -207,6 +226,7 @@ def make_job(
         warnings=warnings,
         stream=bool(body.stream),
         include_usage=bool(body.stream and options and options.include_usage),
+        n_shown=None if n == (body.n or 1) else body.n or 1,
     )
 
 

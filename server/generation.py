@@ -18,6 +18,7 @@ from server.streams import EngineUnavailable, QueueFull
 if TYPE_CHECKING:
     from server.access import Record
     from server.deps import Engine, ModelFacts, State
+    from server.sse import Answer
 
 
 class Job:
@@ -35,10 +36,12 @@ class Job:
         warnings: list[str],
         stream: bool = False,
         include_usage: bool = False,
+        n_shown: int | None = None,
     ) -> None:
         self.state, self.engine, self.facts, self.record = state, engine, facts, record
         self.id, self.choices, self.warnings = id, choices, warnings
         self.stream, self.include_usage = stream, include_usage
+        self.n_shown = n_shown  # of each prompt's choices, the likeliest (None: all)
         self.created = int(time.time())
         self.started = time.monotonic()
         self.model = engine.name
@@ -158,6 +161,19 @@ class Job:
             if text not in self.warnings:
                 self.warnings.append(text)
 
+    def best(self, answers: list[Answer]) -> list[Answer]:
+        """The answers to be seen: of each prompt those with the greatest log-probability per token."""
+        if self.n_shown is None:
+            return answers
+        kept: list[Answer] = []
+        for i in dict.fromkeys(answer.choice.prompt_index for answer in answers):
+            mine = [answer for answer in answers if answer.choice.prompt_index == i]
+            mine.sort(key=lambda answer: answer.choice.mean_logprob, reverse=True)
+            kept += mine[: self.n_shown]
+        for index, answer in enumerate(kept):
+            answer.choice.index = index
+        return kept
+
     def usage(self) -> dict[str, Any]:
         """Summed over the choices; each prompt counted once."""
         prompts: dict[int, int] = {}
@@ -168,11 +184,13 @@ class Job:
             # Later choices of a prompt find what the first one computed: that was no earlier request's.
             cached[i] = min(cached.get(i, prompts[i]), choice.timings.cached_n)
         prompt, predicted = sum(prompts.values()), sum(choice.n_generated for choice in self.choices)
+        details = {"reasoning_tokens": sum(choice.n_reasoning for choice in self.choices)}
         return {
             "prompt_tokens": prompt,
             "completion_tokens": predicted,
             "total_tokens": prompt + predicted,
             "prompt_tokens_details": {"cached_tokens": sum(cached.values())},
+            "completion_tokens_details": details,
         }
 
     def timings(self) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 from starlette.responses import Response
@@ -16,7 +17,8 @@ from server.errors import ApiError, ClientLeft, internal_error
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from server.choice import Choice, Piece
+    from server.chat.output import Parts
+    from server.choice import Choice, Piece, Shown
     from server.generation import Job
 
 T = TypeVar("T")
@@ -34,14 +36,47 @@ def chunk(value: object) -> bytes:
     return b"data: " + encode(value) + b"\n\n"
 
 
-class Format(Protocol):
-    """Chunks of one API."""
+class Answer(NamedTuple):
+    """A whole choice: its text as it came, the parts of it, its tokens if they are asked for."""
 
-    def head(self) -> dict[str, Any]: ...
-    def first(self, choice: Choice) -> bytes: ...
-    def delta(self, choice: Choice, piece: Piece) -> bytes: ...
-    def finish(self, choice: Choice, tail: dict[str, Any] | None) -> bytes: ...
-    def usage(self) -> bytes: ...
+    choice: Choice
+    text: str
+    parts: Parts
+    shown: list[Shown]
+
+
+class Format(ABC):
+    """How one API tells of a job: events of a stream (empty: none), or one body."""
+
+    job: Job
+
+    def start(self) -> bytes:
+        """Before everything else."""
+        return b""
+
+    def first(self, choice: Choice) -> bytes:
+        """Before a choice's first piece."""
+        return b""
+
+    @abstractmethod
+    def delta(self, choice: Choice, piece: Piece) -> bytes:
+        """News of a choice."""
+
+    @abstractmethod
+    def finish(self, choice: Choice, last: bool) -> bytes:
+        """The end of a choice. `last`: of the job as well."""
+
+    def end(self) -> bytes:
+        """The end of the stream."""
+        return DONE
+
+    def error(self, error: ApiError) -> bytes:
+        """What went wrong after the status line: it ends the stream."""
+        return chunk(error.body()) + DONE
+
+    @abstractmethod
+    def whole(self, answers: Sequence[Answer]) -> Any:
+        """The body of a response that is not streamed."""
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -89,7 +124,7 @@ class EventStream(Response):
             record.status = error.status_code
             if isinstance(error, ClientLeft):
                 return
-            await self._write(chunk(error.body()) + DONE, last=True)
+            await self._write(self.format.error(error), last=True)
 
     async def _run(self) -> None:
         ticker = asyncio.create_task(self._tick())
@@ -107,25 +142,24 @@ class EventStream(Response):
         job, format = self.job, self.format
         begun: set[int] = set()
         left = len(job.choices)
+        start = format.start()
         async with aclosing(job.events()) as events:
             async for choice, piece in events:
-                data = b""
+                data, start = start, b""
                 if choice.index not in begun:
                     begun.add(choice.index)
-                    data = format.first(choice)
-                if piece.text or piece.tokens:
+                    data += format.first(choice)
+                if piece.parts or piece.tokens:
                     data += format.delta(choice, piece)
                 if choice.finish is not None:
                     left -= 1
-                    data += format.finish(choice, None if left else job.tail())
+                    data += format.finish(choice, last=not left)
                     if not left:
                         break
                 if data:
                     await self._write(data)
         # The job is closed before the end is told, so that a client that counts finds nothing running.
-        if job.include_usage:
-            data += format.usage()
-        await self._write(data + DONE, last=True)
+        await self._write(data + format.end(), last=True)
 
     async def _write(self, data: bytes, last: bool = False) -> None:
         if not self._started:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -27,8 +28,28 @@ class Parts(NamedTuple):
         return bool(self.content or self.reasoning or self.tools)
 
 
+def joined(parts: Iterable[Parts]) -> Parts:
+    """The pieces of one answer put together: one ToolDelta for each call."""
+    contents: list[str] = []
+    reasonings: list[str] = []
+    calls: dict[int, ToolDelta] = {}
+    for content, reasoning, tools in parts:
+        contents.append(content)
+        reasonings.append(reasoning)
+        for delta in tools:
+            call = calls.get(delta.index)
+            if call is not None:
+                delta = msgspec.structs.replace(call, arguments=call.arguments + delta.arguments)
+            calls[delta.index] = delta
+    return Parts("".join(contents), "".join(reasonings), tuple(calls[index] for index in sorted(calls)))
+
+
 class OutputParser(Protocol):
     """Splits one answer as it comes. What may still become a marker is held back."""
+
+    @property
+    def reasoning(self) -> bool:
+        """Whether what comes next is reasoning: its tokens are counted as such."""
 
     @property
     def has_calls(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
@@ -12,16 +13,26 @@ from server.logprobs import chat_logprobs
 from server.routes.base import json_router
 from server.routes.respond import respond
 from server.schemas.chat import ChatReply, ChatRequest
-from server.sse import chunk, encode
+from server.sse import DONE, Answer, Format, chunk, encode
 
 if TYPE_CHECKING:
+    from server.chat.output import Parts, ToolDelta
     from server.choice import Choice, Piece, Shown
     from server.generation import Job
 
 router = json_router()
 
 
-class ChatFormat:
+def _called(delta: ToolDelta, *, whole: bool = False) -> dict[str, Any]:
+    """A tool call: the first news of it has its id, type and name; a whole one has no index."""
+    if not delta.id:
+        return {"index": delta.index, "function": {"arguments": delta.arguments}}
+    function = {"name": delta.name, "arguments": delta.arguments}
+    call = {"id": delta.id, "type": "function", "function": function}
+    return call if whole else {"index": delta.index, **call}
+
+
+class ChatFormat(Format):
     """Chunks of a stream. What never changes is encoded once."""
 
     def __init__(self, job: Job, logprobs: bool, return_tokens: bool) -> None:
@@ -32,31 +43,54 @@ class ChatFormat:
         usage = b',"usage":null' if job.include_usage else b""
         self._after = b'},"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
 
-    def head(self) -> dict[str, Any]:
-        return {**self._chunk_head(), "object": "chat.completion"}
-
     def _chunk_head(self) -> dict[str, Any]:
         job = self.job
         return {"id": job.id, "object": "chat.completion.chunk", "created": job.created, "model": job.model}
 
     def first(self, choice: Choice) -> bytes:
-        return self._chunk(choice, {"role": "assistant", "content": ""})
+        return self._chunk(choice, {"role": "assistant", "content": None})
 
     def delta(self, choice: Choice, piece: Piece) -> bytes:
-        if self.plain:
+        if self.plain and piece.split is None:
             return self._before[choice.index] + encode(piece.text) + self._after
-        return self._chunk(choice, {"content": piece.text}, piece.tokens)
+        return self._chunk(choice, self._delta(piece.parts), piece.tokens)
 
-    def finish(self, choice: Choice, tail: dict[str, Any] | None) -> bytes:
-        return self._chunk(choice, {}, None, choice.finish, tail)
+    def finish(self, choice: Choice, last: bool) -> bytes:
+        return self._chunk(choice, {}, None, choice.finish, self.job.tail() if last else None)
 
-    def usage(self) -> bytes:
-        return chunk({**self._chunk_head(), "choices": [], "usage": self.job.usage(), **self.job.tail()})
+    def end(self) -> bytes:
+        job = self.job
+        if not job.include_usage:
+            return DONE
+        return chunk({**self._chunk_head(), "choices": [], "usage": job.usage(), **job.tail()}) + DONE
 
-    def whole(self, choice: Choice, text: str, shown: list[Shown]) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text, "refusal": None}
-        found = {"index": choice.index, "message": message, **self._tokens(shown)}
-        return {**found, "finish_reason": choice.finish}
+    def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        job = self.job
+        choices = [self._choice(answer) for answer in answers]
+        head = {**self._chunk_head(), "object": "chat.completion"}
+        return {**head, "choices": choices, "usage": job.usage(), **job.tail()}
+
+    def _choice(self, answer: Answer) -> dict[str, Any]:
+        content, reasoning, tools = answer.parts
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if reasoning:
+            message["reasoning_content"] = reasoning
+        if tools:
+            message["content"] = content or None
+            message["tool_calls"] = [_called(tool, whole=True) for tool in tools]
+        found = {"index": answer.choice.index, "message": message, **self._tokens(answer.shown)}
+        return {**found, "finish_reason": answer.choice.finish}
+
+    @staticmethod
+    def _delta(parts: Parts) -> dict[str, Any]:
+        delta: dict[str, Any] = {}
+        if parts.reasoning:
+            delta["reasoning_content"] = parts.reasoning
+        if parts.content or not parts:
+            delta["content"] = parts.content
+        if parts.tools:
+            delta["tool_calls"] = [_called(tool) for tool in parts.tools]
+        return delta
 
     def _tokens(self, shown: list[Shown] | None) -> dict[str, Any]:
         has = self.logprobs and shown is not None
@@ -87,4 +121,4 @@ async def chat_completions(
     """Answer a conversation. With `stream` the answer comes as server-sent events that end with `[DONE]`."""
     job = await convert.chat(body, state, record)
     format = ChatFormat(job, bool(body.logprobs), bool(body.return_tokens))
-    return await respond(request, job, format, format.whole)
+    return await respond(request, job, format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
@@ -12,7 +13,7 @@ from server.logprobs import completion_logprobs
 from server.routes.base import json_router
 from server.routes.respond import respond
 from server.schemas.completions import CompletionReply, CompletionRequest
-from server.sse import chunk, encode
+from server.sse import DONE, Answer, Format, chunk, encode
 
 if TYPE_CHECKING:
     from server.choice import Choice, Piece, Shown
@@ -21,18 +22,18 @@ if TYPE_CHECKING:
 router = json_router()
 
 
-class CompletionFormat:
+class CompletionFormat(Format):
     """Chunks of a stream. What never changes is encoded once."""
 
     def __init__(self, job: Job, top: int | None, return_tokens: bool) -> None:
         self.job, self.top, self.return_tokens = job, top, return_tokens
         self.plain = top is None and not return_tokens
-        head = b"data: " + encode(self.head())[:-1] + b',"choices":[{"index":'
+        head = b"data: " + encode(self._head())[:-1] + b',"choices":[{"index":'
         self._before = [head + b'%d,"text":' % choice.index for choice in job.choices]
         usage = b',"usage":null' if job.include_usage else b""
         self._after = b',"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
 
-    def head(self) -> dict[str, Any]:
+    def _head(self) -> dict[str, Any]:
         job = self.job
         return {"id": job.id, "object": "text_completion", "created": job.created, "model": job.model}
 
@@ -46,18 +47,23 @@ class CompletionFormat:
             return self._before[choice.index] + encode(piece.text) + self._after
         return self._chunk(self._choice(choice, piece.text, piece.tokens, None))
 
-    def finish(self, choice: Choice, tail: dict[str, Any] | None) -> bytes:
-        return self._chunk(self._choice(choice, "", None, choice.finish), tail)
+    def finish(self, choice: Choice, last: bool) -> bytes:
+        return self._chunk(self._choice(choice, "", None, choice.finish), self.job.tail() if last else None)
 
-    def usage(self) -> bytes:
-        return chunk({**self.head(), "choices": [], "usage": self.job.usage(), **self.job.tail()})
+    def end(self) -> bytes:
+        job = self.job
+        if not job.include_usage:
+            return DONE
+        return chunk({**self._head(), "choices": [], "usage": job.usage(), **job.tail()}) + DONE
 
-    def whole(self, choice: Choice, text: str, shown: list[Shown]) -> dict[str, Any]:
-        return self._choice(choice, choice.prefix + text, shown, choice.finish)
+    def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        job = self.job
+        choices = [self._choice(c, c.prefix + text, shown, c.finish) for c, text, _, shown in answers]
+        return {**self._head(), "choices": choices, "usage": job.usage(), **job.tail()}
 
     def _chunk(self, choice: dict[str, Any], tail: dict[str, Any] | None = None) -> bytes:
         usage = {"usage": None} if self.job.include_usage else {}
-        return chunk({**self.head(), "choices": [choice], **usage, **(tail or {})})
+        return chunk({**self._head(), "choices": [choice], **usage, **(tail or {})})
 
     def _choice(
         self, choice: Choice, text: str, shown: list[Shown] | None, finish: str | None
@@ -78,4 +84,4 @@ async def completions(
     """Continue a prompt. With `stream` the answer comes as server-sent events that end with `[DONE]`."""
     job = await convert.completion(body, state, record)
     format = CompletionFormat(job, body.logprobs, bool(body.return_tokens))
-    return await respond(request, job, format, format.whole)
+    return await respond(request, job, format)

@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from server.chat.output import Parts, joined
 from server.routes.base import Bytes
-from server.sse import EventStream, Format, while_connected
+from server.sse import Answer, EventStream, Format, while_connected
 
 if TYPE_CHECKING:
     from fastapi import Request, Response
 
-    from server.choice import Choice, Shown
+    from server.choice import Piece
     from server.generation import Job
 
-Collected = dict[int, tuple[str, list["Shown"]]]
 
-
-async def respond(
-    request: Request,
-    job: Job,
-    format: Format,
-    whole: Callable[[Choice, str, list[Shown]], dict[str, Any]],
-) -> Response:
-    """`whole` makes one choice of the response that is not streamed."""
+async def respond(request: Request, job: Job, format: Format) -> Response:
     if job.stream:
         return EventStream(job, format)
-    texts = await while_connected(request.receive, collect(job))
+    answers = await while_connected(request.receive, collect(job))
 
     def body() -> Bytes:
-        choices = [whole(choice, *texts[choice.index]) for choice in job.choices]
-        return Bytes(
-            msgspec.json.encode({**format.head(), "choices": choices, "usage": job.usage(), **job.tail()})
-        )
+        return Bytes(msgspec.json.encode(format.whole(answers)))
 
-    shown = sum(len(tokens) for _, tokens in texts.values())
+    shown = sum(len(answer.shown) for answer in answers)
     return body() if shown < 256 else await job.state.in_thread(body)
 
 
-async def collect(job: Job) -> Collected:
-    """Run the job to its end."""
-    parts: dict[int, tuple[list[str], list[Shown]]] = {choice.index: ([], []) for choice in job.choices}
+async def collect(job: Job) -> list[Answer]:
+    """Run the job to its end: its choices that the client is to see."""
+    pieces: dict[int, list[Piece]] = {choice.index: [] for choice in job.choices}
     async with aclosing(job.events()) as events:
         async for choice, piece in events:
-            texts, tokens = parts[choice.index]
-            texts.append(piece.text)
-            tokens += piece.tokens
-    return {index: ("".join(texts), tokens) for index, (texts, tokens) in parts.items()}
+            pieces[choice.index].append(piece)
+    answers = []
+    for choice in job.choices:
+        mine = pieces[choice.index]
+        text = "".join(piece.text for piece in mine)
+        parts = Parts(text) if choice.parser is None else joined(piece.parts for piece in mine)
+        answers.append(Answer(choice, text, parts, [shown for piece in mine for shown in piece.tokens]))
+    return job.best(answers)

@@ -162,11 +162,16 @@ class PromptTokensDetails(Reply):
     cached_tokens: int
 
 
+class CompletionTokensDetails(Reply):
+    reasoning_tokens: int
+
+
 class UsageReply(Reply):
     prompt_tokens: int = Field(description="each prompt counted once, however many choices")
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class ErrorBody(Reply):

@@ -53,7 +53,12 @@ class CompletionRequest(GenerationFields):
         le=20,
         description="natural logs of the unmodified softmax, also of the N most likely tokens",
     )
-    best_of: int | None = Field(None, ge=1, le=2**31 - 1, description="only the value of `n` is taken")
+    best_of: int | None = Field(
+        None,
+        ge=1,
+        le=2**31 - 1,
+        description="make so many, show the `n` likeliest (log-probability per token); not with `stream`",
+    )
 
 
 class LogprobsReply(Reply):

@@ -36,7 +36,7 @@ async def test_order_of_chunks():
             CHAT, json={"messages": user("A cat"), "stream": True, "stream_options": {"include_usage": True}}
         )
     first, *middle, finish, usage = events(response.text)
-    assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": None}
     assert all(set(chunk["choices"][0]["delta"]) == {"content"} for chunk in middle)
     assert finish["choices"][0]["delta"] == {}
     assert finish["choices"][0]["finish_reason"] == "stop"

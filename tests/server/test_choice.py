@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.types import Emission, FinishReason, Request, Timings, Token
+from server.chat.output import Parts, ToolDelta, joined
 from server.choice import Choice
 from support.fake_engine import ids, tokenizer
 
@@ -139,3 +140,54 @@ def test_progress_is_remembered():
     made = choice()
     assert made.feed(Emission(id="r", processed=17)) is None
     assert made.processed == 17
+
+
+class Upper:
+    """A parser that takes what is between brackets for reasoning and holds back the last character."""
+
+    def __init__(self) -> None:
+        self.reasoning, self.has_calls, self.held = False, True, ""
+
+    def push(self, text: str) -> Parts:
+        text, self.held = (self.held + text)[:-1], (self.held + text)[-1:]
+        return self._parts(text)
+
+    def flush(self) -> Parts:
+        return self._parts(self.held)
+
+    def _parts(self, text: str) -> Parts:
+        content = reasoning = ""
+        for character in text:
+            if character in "[]":
+                self.reasoning = character == "["
+            elif self.reasoning:
+                reasoning += character
+            else:
+                content += character
+        return Parts(content, reasoning)
+
+
+@pytest.mark.parametrize("cuts", [(), (1, 2, 3, 4, 5, 6, 7, 8), (3,)])
+def test_a_parser_sees_the_text_before_the_stop_string_and_its_end(cuts):
+    tokens = tokenizer().encode("[ab] c d END e", add_special=False)
+    made = Choice(
+        0, 0, Request(id="r", prompt=[1]), tokenizer(), ["END"], tokenizer().eog_ids, False, parser=Upper()
+    )
+    pieces = []
+    bounds = sorted({0, *(cut for cut in cuts if cut < len(tokens)), len(tokens)})
+    for a, b in pairwise(bounds):
+        pieces.append(made.feed(Emission(id="r", tokens=[Token(id) for id in tokens[a:b]])))
+        if made.finish:
+            break
+    found = joined(piece.parts for piece in pieces if piece is not None)
+    assert (found.content.strip(), found.reasoning) == ("c d", "ab")
+    assert made.finish == "tool_calls"
+    assert made.stop_word == "END"
+    assert 0 < made.n_reasoning <= made.n_generated
+
+
+def test_calls_are_joined_by_their_index():
+    first, more = ToolDelta(1, "call_b", "f", '{"a"'), ToolDelta(1, arguments=": 1}")
+    other = ToolDelta(0, "call_a", "g", "{}")
+    found = joined([Parts("x"), Parts(tools=(first,)), Parts("y", tools=(other, more))])
+    assert found == Parts("xy", "", (other, ToolDelta(1, "call_b", "f", '{"a": 1}')))

@@ -54,6 +54,7 @@ async def test_usage_chunk_comes_last_and_others_say_null():
         "completion_tokens": 3,
         "total_tokens": 5,
         "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
     assert last["timings"]["predicted_n"] == 3
 
@@ -217,7 +218,6 @@ async def test_unknown_and_idle_fields_are_named():
     ("field", "value"),
     [
         ("suffix", " end"),
-        ("best_of", 3),
         ("tools", [{"type": "function"}]),
         ("response_format", {"type": "json_object"}),
         ("grammar", "root ::= 'a'"),
@@ -229,6 +229,22 @@ async def test_what_we_do_not_do_is_refused(field, value):
         response = await http.post(COMPLETIONS, json={"prompt": "Once", field: value})
     assert error_of(response, 400)["param"] == field
     assert engine.seen == []
+
+
+async def test_best_of_shows_the_likeliest_per_token_and_counts_all():
+    words = [" dog", " cat", " big cat", " red dog"]
+    scores = {ids(" cat")[0]: -0.1, ids(" big")[0]: -0.2, ids(" dog")[0]: -2.0}
+    engine = FakeEngine(lambda request: ids(words[request.params.seed - 5]))
+    engine.logprob_of = lambda id: scores.get(id, -0.3)
+    body = {"prompt": "Once", "best_of": 4, "n": 2, "seed": 5}
+    async with client(engine) as http:
+        whole = (await http.post(COMPLETIONS, json=body)).json()
+        for wrong in ({"stream": True}, {"best_of": 1}):
+            refused = await http.post(COMPLETIONS, json={**body, **wrong})
+            assert error_of(refused, 400)["param"] == "best_of"
+    assert [(c["index"], c["text"]) for c in whole["choices"]] == [(0, " cat"), (1, " big cat")]
+    assert all(choice["logprobs"] is None for choice in whole["choices"])
+    assert whole["usage"]["completion_tokens"] == sum(len(ids(word)) + 1 for word in words)
 
 
 async def test_empty_prompts_begin_with_the_first_token():

@@ -100,7 +100,7 @@ def test_an_error_in_the_middle_of_a_stream(api, engine):
     stream = api.chat.completions.create(model="stories", messages=user("A cat"), stream=True)
     texts = []
     with pytest.raises(openai.APIError) as caught:
-        texts.extend(chunk.choices[0].delta.content for chunk in stream)
+        texts.extend(chunk.choices[0].delta.content or "" for chunk in stream)
     assert "".join(texts) == " there was"
     assert caught.value.code == "internal_error"
 

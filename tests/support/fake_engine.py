@@ -56,6 +56,7 @@ class FakeEngine:
         self.fail_after, self.cached_n, self.eos = fail_after, cached_n, eos
         self.gate = asyncio.Event()
         self.gate.set()
+        self.logprob_of: Callable[[int], float] = lambda id: -0.5
         self.state, self.detail, self.progress = "ready", "", 1.0
         self.stalled, self.restarts, self.full = False, 0, False
         self.info: dict[str, Any] | None = {"arch": "llama", "n_ctx": n_ctx, "path": "/secret/stories.gguf"}
@@ -199,7 +200,7 @@ class FakeEngine:
         if logprobs is None:
             return Token(id)
         top = [((id + i) % self.tokenizer.n_vocab, -0.5 - i) for i in range(logprobs)]
-        return Token(id, -0.5, top)
+        return Token(id, self.logprob_of(id), top)
 
 
 def settings(**fields: Any) -> Settings:

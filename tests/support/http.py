@@ -98,7 +98,7 @@ def text_of(chunks: list[dict[str, Any]], index: int = 0) -> str:
     for chunk in chunks:
         for choice in chunk["choices"]:
             if choice["index"] == index:
-                found += choice["delta"].get("content", "") if "delta" in choice else choice["text"]
+                found += choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
     return found
 
 
