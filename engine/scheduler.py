@@ -82,6 +82,8 @@ class Scheduler:
                 raise ConfigError(f"token id {bad} is outside of the vocabulary of {n_vocab} tokens")
         if request.constraint is not None:
             raise ConfigError("constraints on the output are not supported yet")
+        if request.thinking is not None:
+            raise ConfigError("limits of reasoning are not supported yet")
         if len(request.prompt) >= config.n_ctx:
             raise ContextOverflowError(len(request.prompt), config.n_ctx)
         self._n_submitted += 1

@@ -61,6 +61,21 @@ class Constraint(msgspec.Struct, frozen=True):
     text: str = ""
 
 
+class Thinking(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A reasoning block at the beginning of an answer (see `engine.thinking`).
+
+    Inside of it the constraint does not hold; behind it the constraint begins. After `budget` tokens inside,
+    `end` is written, whatever the model would say.
+
+    start, end: token ids that open and close the block. opened: the prompt has opened it already.
+    """
+
+    start: tuple[int, ...] = ()
+    end: tuple[int, ...]
+    budget: int | None = None  # None: no limit; 0: closed as soon as it is open
+    opened: bool = False
+
+
 class Request(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One sequence to complete, checked and tokenised. What enters the engine."""
 
@@ -71,6 +86,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True):
     cache_prompt: bool = True
     deadline_ms: float | None = None  # time.monotonic() * 1000 at which it ends with TIMEOUT
     constraint: Constraint | None = None
+    thinking: Thinking | None = None
     # A resumed stream: tokens that the client already has, and mirostat's state after them.
     generated: list[int] = []
     mu: float | None = None
