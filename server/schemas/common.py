@@ -82,111 +82,132 @@ TokenIds = Annotated[
 ]
 
 
+def field(description: str, example: Any, **bounds: Any) -> Any:
+    """A field that may be left out."""
+    return Field(None, description=description, examples=[example], **bounds)
+
+
+def told(description: str, example: Any) -> Any:
+    """A field that a response always has."""
+    return Field(description=description, examples=[example])
+
+
 class StreamOptions(Schema):
-    include_usage: bool | None = Field(None, description="end with a chunk that has `usage` and no choices")
-    include_obfuscation: bool | None = Field(None, description="no effect: streams are not padded")
+    include_usage: bool | None = field("end with a chunk that has `usage` and no choices", True)
+    include_obfuscation: bool | None = field("no effect: streams are not padded", False)
 
 
-def _number(default: float, low: float, high: float, text: str) -> Any:
-    return Field(None, ge=low, le=high, description=f"{text} (default {default:g})")
+def _number(default: float, low: float, high: float, text: str, example: float) -> Any:
+    return field(f"{text} (default {default:g})", example, ge=low, le=high)
 
 
 class GenerationFields(Schema):
     """Fields of every generating route. Null is the same as absent."""
 
-    model: str | None = Field(None, max_length=512, description="may be left out if one model is served")
-    stream: bool | None = Field(None, description="answer as server-sent events")
-    stream_options: StreamOptions | None = None
-    n: int | None = Field(None, ge=1, le=INT_MAX, description="completions per prompt (default 1)")
-    stop: Stops | None = Field(None, description="end before the first of these strings")
-    stop_token_ids: TokenIds | None = Field(None, description="end at any of these tokens")
-    seed: int | None = Field(
-        None,
+    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    stream: bool | None = field("answer as server-sent events", True)
+    stream_options: StreamOptions | None = field("only with `stream`", {"include_usage": True})
+    n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)
+    stop: Stops | None = field("end before the first of these strings", ["The end"])
+    stop_token_ids: TokenIds | None = field("end at any of these tokens", [2])
+    seed: int | None = field(
+        "same seed, same text; choice j uses seed + j; negative ones count modulo 2^64",
+        42,
         ge=-(2**63),
         le=2**64 - 1,
-        description="same seed, same text; choice j uses seed + j; negative ones count modulo 2^64",
     )
-    logit_bias: LogitBias | None = Field(None, description="token id → number added to its logit")
+    logit_bias: LogitBias | None = field("token id → number added to its logit", {"15043": -2.5})
 
-    temperature: float | None = _number(1, 0, 100, "0: always the most likely token")
-    top_p: float | None = _number(1, 0, 1, "keep the most likely tokens until they sum to p")
-    top_k: int | None = _number(0, -1, INT_MAX, "keep the k most likely tokens; 0 or -1: off")
+    temperature: float | None = _number(1, 0, 100, "0: always the most likely token", 0.7)
+    top_p: float | None = _number(1, 0, 1, "keep the most likely tokens until they sum to p", 0.95)
+    top_k: int | None = _number(0, -1, INT_MAX, "keep the k most likely tokens; 0 or -1: off", 40)
     min_p: float | None = _number(
-        0, 0, 1, "keep tokens with at least this share of the best one's probability"
+        0, 0, 1, "keep tokens with at least this share of the best one's probability", 0.05
     )
-    typical_p: float | None = _number(1, 0, 1, "locally typical sampling")
-    top_a: float | None = _number(0, 0, 1, "keep tokens above a x (greatest probability)²")
-    tfs_z: float | None = _number(1, 0, 1, "tail-free sampling")
-    mirostat: int | None = _number(0, 0, 2, "1 or 2: that version replaces the truncation steps")
-    mirostat_tau: float | None = _number(5, 0, 100, "target surprise in bits")
-    mirostat_eta: float | None = _number(0.1, 0, 10, "learning rate of mirostat")
-    repeat_penalty: float | None = _number(1, 0.001, 1000, "divides logits of tokens seen before")
-    repeat_last_n: int | None = _number(64, -1, INT_MAX, "window of the penalties; -1: everything")
-    frequency_penalty: float | None = _number(0, -100, 100, "subtracted per earlier occurrence")
-    presence_penalty: float | None = _number(0, -100, 100, "subtracted once if seen before")
-    min_tokens: int | None = _number(0, 0, INT_MAX, "no end of text before that many tokens")
-    ignore_eos: bool | None = Field(None, description="never end by the model's own choice")
+    typical_p: float | None = _number(1, 0, 1, "locally typical sampling", 0.9)
+    top_a: float | None = _number(0, 0, 1, "keep tokens above a x (greatest probability)²", 0.1)
+    tfs_z: float | None = _number(1, 0, 1, "tail-free sampling", 0.95)
+    mirostat: int | None = _number(0, 0, 2, "1 or 2: that version replaces the truncation steps", 2)
+    mirostat_tau: float | None = _number(5, 0, 100, "target surprise in bits", 5)
+    mirostat_eta: float | None = _number(0.1, 0, 10, "learning rate of mirostat", 0.1)
+    repeat_penalty: float | None = _number(1, 0.001, 1000, "divides logits of tokens seen before", 1.1)
+    repeat_last_n: int | None = _number(64, -1, INT_MAX, "window of the penalties; -1: everything", 64)
+    frequency_penalty: float | None = _number(0, -100, 100, "subtracted per earlier occurrence", 0.5)
+    presence_penalty: float | None = _number(0, -100, 100, "subtracted once if seen before", 0.5)
+    min_tokens: int | None = _number(0, 0, INT_MAX, "no end of text before that many tokens", 16)
+    ignore_eos: bool | None = field("never end by the model's own choice", False)
 
-    batch_size: int | None = Field(
-        None,
+    batch_size: int | None = field(
+        "prompt tokens of this session fed per step, up to the server's limit; "
+        "`timings.n_batch` tells the value in force",
+        256,
         ge=1,
         le=2**63 - 1,
-        description="prompt tokens of this session fed per step, up to the server's limit; "
-        "`timings.n_batch` tells the value in force",
     )
-    n_batch: int | None = Field(None, ge=1, le=2**63 - 1, description="another name of `batch_size`")
-    cache_prompt: bool | None = Field(None, description="false: neither use nor feed the prefix cache")
-    timeout_ms: int | None = Field(
-        None,
+    n_batch: int | None = field("another name of `batch_size`", 256, ge=1, le=2**63 - 1)
+    cache_prompt: bool | None = field("false: neither use nor feed the prefix cache", True)
+    timeout_ms: int | None = field(
+        "time for queue, prompt and generation together; then the text so far is the answer, "
+        'with finish_reason "length" and a warning',
+        30_000,
         ge=1,
         le=INT_MAX,
-        description="time for queue, prompt and generation together; then the text so far is the answer, "
-        'with finish_reason "length" and a warning',
     )
-    return_tokens: bool | None = Field(None, description="add each choice's token ids as `tokens`")
+    return_tokens: bool | None = field("add each choice's token ids as `tokens`", False)
 
 
 class TimingsReply(Reply):
     """Milliseconds and tokens, summed over the choices; values in force, not those asked for."""
 
-    queue_ms: float
-    prompt_n: int = Field(description="prompt tokens computed")
-    cached_n: int = Field(description="prompt tokens found in the prefix cache")
-    prompt_ms: float
-    predicted_n: int
-    predicted_ms: float
-    n_batch: int
+    queue_ms: float = told("waited until the first step", 0.1)
+    prompt_n: int = told("prompt tokens computed", 12)
+    cached_n: int = told("prompt tokens found in the prefix cache", 100)
+    prompt_ms: float = told("from the first step to the first token", 31.5)
+    predicted_n: int = told("tokens generated", 64)
+    predicted_ms: float = told("from the first token to the last", 812.0)
+    n_batch: int = told("the batch size in force", 256)
 
 
 class PromptTokensDetails(Reply):
-    cached_tokens: int
+    cached_tokens: int = told("of the prompts, found in the prefix cache", 100)
 
 
 class CompletionTokensDetails(Reply):
-    reasoning_tokens: int
+    reasoning_tokens: int = told("of the completions, spent on reasoning", 0)
 
 
 class UsageReply(Reply):
-    prompt_tokens: int = Field(description="each prompt counted once, however many choices")
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-    completion_tokens_details: CompletionTokensDetails
+    prompt_tokens: int = told("each prompt counted once, however many choices", 112)
+    completion_tokens: int = told("of all choices that were made", 64)
+    total_tokens: int = told("both", 176)
+    prompt_tokens_details: PromptTokensDetails = told("parts of `prompt_tokens`", {"cached_tokens": 100})
+    completion_tokens_details: CompletionTokensDetails = told(
+        "parts of `completion_tokens`", {"reasoning_tokens": 0}
+    )
 
 
 class ErrorBody(Reply):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
+    message: str = told("what is wrong and what to do", "prompt: is required")
+    type: str = told("the kind of error, as the OpenAI API names it", "invalid_request_error")
+    param: str | None = told("the field at fault", "prompt")
+    code: str | None = told("for programs", "missing_field")
 
 
 class ErrorReply(Reply):
     """Every failure, on every route."""
 
-    error: ErrorBody
+    error: ErrorBody = told(
+        "the failure",
+        {
+            "message": "prompt: is required",
+            "type": "invalid_request_error",
+            "param": "prompt",
+            "code": "missing_field",
+        },
+    )
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For the API description of a route."""
-    return {status: {"model": ErrorReply} for status in statuses}
+    """For the API description of every route. 4XX stands for the rest, in place of FastAPI's own 422."""
+    described: list[int | str] = [*statuses, "4XX"]
+    return {status: {"model": ErrorReply} for status in described}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from server.schemas.common import GenerationFields, Reply, TimingsReply, UsageReply, is_token
+from server.schemas.common import GenerationFields, Reply, TimingsReply, UsageReply, field, is_token, told
 
 MAX_PROMPTS = 4096
 Prompts = list[str | list[int]]
@@ -42,48 +42,56 @@ PromptField = Annotated[
 
 
 class CompletionRequest(GenerationFields):
-    prompt: PromptField = Field(description="text, token ids, or a list of either")
-    max_tokens: int | None = Field(
-        None, ge=0, le=2**31 - 1, description="default: until the context is full; 0 only with `echo`"
-    )
-    echo: bool | None = Field(None, description="begin the text with the prompt")
-    logprobs: int | None = Field(
-        None,
+    prompt: PromptField = told("text, token ids, or a list of either", "Once upon a time")
+    max_tokens: int | None = field(
+        "default: until the context is full; 0: only what `echo` shows, or to fill the prefix cache",
+        64,
         ge=0,
-        le=20,
-        description="natural logs of the unmodified softmax, also of the N most likely tokens",
+        le=2**31 - 1,
     )
-    best_of: int | None = Field(
-        None,
+    echo: bool | None = field("begin the text, and the log-probabilities, with the prompt", False)
+    logprobs: int | None = field(
+        "natural logs of the unmodified softmax, also of the N most likely tokens", 3, ge=0, le=20
+    )
+    best_of: int | None = field(
+        "make so many, show the `n` likeliest (log-probability per token); not with `stream`",
+        4,
         ge=1,
         le=2**31 - 1,
-        description="make so many, show the `n` likeliest (log-probability per token); not with `stream`",
     )
 
 
 class LogprobsReply(Reply):
-    tokens: list[str]
-    token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float]] | None
-    text_offset: list[int]
+    tokens: list[str] = told("the tokens' texts", [" there"])
+    token_logprobs: list[float | None] = told("natural logs; null for the first of an echoed prompt", [-0.5])
+    top_logprobs: list[dict[str, float] | None] | None = told(
+        "the most likely tokens of each place", [{" there": -0.5, " was": -1.25}]
+    )
+    text_offset: list[int] = told("where each token begins in the text, in characters", [16])
 
 
 class CompletionChoice(Reply):
-    index: int
-    text: str
-    logprobs: LogprobsReply | None
-    finish_reason: str | None
-    tokens: list[int] | None = None
+    index: int = told("prompt x n + choice", 0)
+    text: str = told("what was generated, after the prompt if that is echoed", " there was a cat.")
+    logprobs: LogprobsReply | None = told("null unless asked for", None)
+    finish_reason: str | None = told("stop or length; null before the end", "stop")
+    tokens: list[int] | None = field("ids, with `return_tokens`", [727, 471])
 
 
 class CompletionReply(Reply):
     """The whole response, and also each chunk of a stream."""
 
-    id: str
-    object: str = "text_completion"
-    created: int
-    model: str
-    choices: list[CompletionChoice]
-    usage: UsageReply | None
-    timings: TimingsReply
-    warnings: list[str] | None = Field(None, description="fields of the request that had no effect")
+    id: str = told("the same in all chunks", "cmpl-2f1c9a0d4b6e4f7a8c3d5e6f")
+    object: str = Field("text_completion", description="always this", examples=["text_completion"])
+    created: int = told("seconds since 1970", 1_790_000_000)
+    model: str = told("the served name", "stories")
+    choices: list[CompletionChoice] = told(
+        "one for each prompt and choice", [{"index": 0, "text": " there was a cat.", "finish_reason": "stop"}]
+    )
+    usage: UsageReply | None = told(
+        "tokens, summed over the choices", {"prompt_tokens": 5, "completion_tokens": 64, "total_tokens": 69}
+    )
+    timings: TimingsReply = told(
+        "what it took; in a stream, in the last chunk", {"prompt_n": 5, "n_batch": 256}
+    )
+    warnings: list[str] | None = field("fields of the request that had no effect", ["user has no effect"])

@@ -6,27 +6,33 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.schemas.common import Reply, Schema
+from server.schemas.common import Reply, Schema, field, told
 
 
 class PlanRequest(Schema):
-    model: str | None = Field(None, max_length=512, description="a served model; default: the only one")
-    file: str | None = Field(
-        None, max_length=255, description="another GGUF file in the folder of that model", examples=["b.gguf"]
+    model: str | None = field("a served model; default: the only one", "stories", max_length=512)
+    file: str | None = field("another GGUF file in the folder of that model", "b.gguf", max_length=255)
+    use_gpu: bool | Literal["auto"] | None = field("default, here and below: as the server was started", True)
+    gpu_layers: Annotated[int, Field(ge=0, le=10_000)] | Literal["all", "auto"] | None = field(
+        "layers on devices, the output counted as one more", "all"
     )
-    use_gpu: bool | Literal["auto"] | None = Field(None, description="default: as the server was started")
-    gpu_layers: Annotated[int, Field(ge=0, le=10_000)] | Literal["all", "auto"] | None = None
-    device: list[Annotated[str, Field(max_length=64)]] | None = Field(None, max_length=16)
-    context_size: Annotated[int, Field(ge=2, le=1 << 26)] | None = None
-    parallel: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
-    kv_type: Annotated[str, Field(max_length=16)] | None = None
+    device: list[Annotated[str, Field(max_length=64)]] | None = field(
+        "only these, by their names in `ggserve devices`", ["CUDA0"], max_length=16
+    )
+    context_size: Annotated[int, Field(ge=2, le=1 << 26)] | None = field(
+        "tokens of the longest session", 8192
+    )
+    parallel: Annotated[int, Field(ge=1, le=1 << 16)] | None = field("sessions decoded together", 8)
+    kv_type: Annotated[str, Field(max_length=16)] | None = field("type of the cache's numbers", "q8_0")
 
 
 class PlanReply(Reply):
-    fits: bool
-    problem: str | None = Field(None, description="what does not fit, and what would")
-    gpu_layers: int | None = None
-    layers: list[str] | None = Field(None, description="the device of each layer, the output's last")
-    kv_cells: int | None = None
-    devices: dict[str, dict[str, int | str]] | None = Field(None, description="bytes on each device")
-    notes: list[str] | None = None
+    fits: bool = told("whether it would load", True)
+    problem: str | None = field("what does not fit, and what would", None)
+    gpu_layers: int | None = field("layers on devices", 33)
+    layers: list[str] | None = field("the device of each layer, the output's last", ["CUDA0", "CUDA0"])
+    kv_cells: int | None = field("tokens that the cache holds", 65536)
+    devices: dict[str, dict[str, int | str]] | None = field(
+        "bytes on each device", {"CUDA0": {"weights": 4_100_000_000, "kv": 1_073_741_824}}
+    )
+    notes: list[str] | None = field("what was decided and why", ["the cache was bounded by free memory"])

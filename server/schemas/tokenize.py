@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import PlainValidator, WithJsonSchema
 
-from server.schemas.common import Reply, Schema, is_token
+from server.schemas.common import Reply, Schema, field, is_token, told
 
 MAX_TOKENS = 1 << 18
 
@@ -29,26 +29,26 @@ IdList = Annotated[
 
 
 class TokenizeRequest(Schema):
-    model: str | None = Field(None, max_length=512)
-    content: str = Field(description="the text")
-    add_special: bool | None = Field(None, description="add what a prompt begins with (default false)")
-    parse_special: bool | None = Field(None, description="read special tokens in the text (default true)")
-    with_pieces: bool | None = Field(None, description="tell each token's text, too")
+    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    content: str = told("the text", "Once upon a time")
+    add_special: bool | None = field("add what a prompt begins with (default false)", False)
+    parse_special: bool | None = field("read special tokens in the text (default true)", True)
+    with_pieces: bool | None = field("tell each token's text, too", True)
 
 
 class Piece(Reply):
-    id: int
-    piece: str | list[int] = Field(description="bytes, if it is only a part of a character")
+    id: int = told("the token", 9038)
+    piece: str | list[int] = told("its text; bytes, if it is only a part of a character", "Once")
 
 
 class TokenizeReply(Reply):
-    tokens: list[int] | list[Piece]
+    tokens: list[int] | list[Piece] = told("ids, or with `with_pieces` ids and texts", [9038, 2501, 263, 931])
 
 
 class DetokenizeRequest(Schema):
-    model: str | None = Field(None, max_length=512)
-    tokens: IdList = Field(description="token ids")
+    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    tokens: IdList = told("token ids", [9038, 2501, 263, 931])
 
 
 class DetokenizeReply(Reply):
-    content: str
+    content: str = told("the text", "Once upon a time")
