@@ -7,11 +7,12 @@ model that sees both ways gets each whole, others in chunks, with the cells of t
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.arch.spec import POOLING
-from engine.errors import ConfigError, ContextOverflowError, EngineError
+from engine.errors import ConfigError, ContextOverflowError, DeviceError, EngineError, OutOfMemoryError
 from engine.session import Rows, make_room
 
 if TYPE_CHECKING:
@@ -28,11 +29,22 @@ class Embedding(NamedTuple):
     vector: NDArray[np.float32]
 
 
+class Done(NamedTuple):
+    """What a step brought of a job: an embedding, or the error that ended it."""
+
+    job: str
+    found: Embedding | Exception
+
+
 class _Input:
     """One text on its way."""
 
-    def __init__(self, index: int, tokens: Sequence[int], pooling: str) -> None:
-        self.index, self.tokens, self.pooling = index, tokens, pooling
+    def __init__(self, job: str, index: int, tokens: Sequence[int], pooling: str) -> None:
+        self.job, self.index, self.tokens, self.pooling = job, index, tokens, pooling
+        self.begin()
+
+    def begin(self) -> None:
+        """From the start, with no cells."""
         self.cells = array("i")
         self.n_past = 0
         self.n_next = 0
@@ -63,7 +75,7 @@ class _Input:
         else:
             self.states.append(states.copy())
 
-    def result(self, normalize: bool) -> NDArray[np.float32]:
+    def result(self) -> NDArray[np.float32]:
         import numpy as np
 
         found = np.concatenate(self.states)
@@ -71,11 +83,147 @@ class _Input:
             found = found.sum(0, keepdims=True) / len(self.tokens)
         if not np.isfinite(found).all():
             raise EngineError("the embedding has values that are not finite numbers; the model is damaged")
-        if normalize:
-            length = np.sqrt(np.square(found, dtype=np.float64).sum(-1, keepdims=True))
-            found = found / np.maximum(length, 1e-12)
         found = found.astype(np.float32)
         return found if self.pooling == "none" else found[0]
+
+
+class Embedder:
+    """Embeds the inputs of many jobs, which take turns and share batches: `submit`, then `step`."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._waiting: dict[str, deque[_Input]] = {}  # the job whose turn it is first
+        self._running: list[_Input] = []
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._waiting or self._running)
+
+    def submit(self, job: str, inputs: Sequence[Sequence[int]], pooling: str = "auto") -> None:
+        """Queue inputs. Raises what `embed` raises; nothing is queued then."""
+        model = self.model
+        if pooling == "auto":
+            pooling = model.hp.pooling
+        if pooling not in POOLING:
+            raise ConfigError(f"pooling is {pooling!r}; it must be auto, {', '.join(POOLING)}")
+        for tokens in inputs:
+            if not tokens:
+                raise ConfigError("an input is empty; an embedding needs at least one token")
+            if len(tokens) > model.n_ctx:
+                raise ContextOverflowError(len(tokens), model.n_ctx)
+            if not 0 <= min(tokens) <= max(tokens) < model.hp.n_vocab:
+                raise ConfigError(f"a token id is outside of the vocabulary of {model.hp.n_vocab} tokens")
+        if inputs:
+            self._waiting[job] = deque(_Input(job, i, tokens, pooling) for i, tokens in enumerate(inputs))
+
+    def cancel(self, job: str) -> None:
+        """Drop what is left of a job."""
+        self._waiting.pop(job, None)
+        for item in [item for item in self._running if item.job == job]:
+            self._leave(item)
+
+    def step(self, reserve: int = 0) -> list[Done] | None:
+        """Compute one batch; what it completed. None: there is no room for one now.
+
+        reserve: cells to leave to others, who come first and are waited for; with 0 nobody gives cells back,
+        and a job that does not fit ends with OutOfMemoryError.
+        """
+        try:
+            batch = self._batch(reserve)
+        except OutOfMemoryError as error:
+            return self._fail({next(iter(self._waiting))}, error)
+        if not batch:
+            return None
+        try:
+            self.model.runner.forward(batch, hidden=True)
+        except OutOfMemoryError as error:  # the others may fit without the largest
+            largest = max(range(len(batch)), key=lambda i: len(batch[i].tokens))
+            return self._fail({self._running[largest].job}, error)
+        except DeviceError:
+            raise  # nothing runs without it
+        except Exception as error:
+            return self._fail({item.job for item in self._running}, error)
+        return self._collect(batch)
+
+    def make_way(self, n: int) -> None:
+        """See that others can have `n` cells, if need be by beginning running inputs anew later."""
+        pool, prefix = self.model.pool, self.model.prefix
+        while self._running and pool.n_free + prefix.n_evictable < n:
+            item = self._running[-1]
+            self._leave(item)
+            self._waiting.setdefault(item.job, deque()).appendleft(item)
+
+    def _batch(self, reserve: int) -> list[Rows]:
+        """Rows of the unfinished input, if there is one, and of as many more as fit."""
+        model, waiting = self.model, self._waiting
+        budget, batch = model.max_batch_tokens, []
+        for item in self._running:
+            n = min(len(item.tokens) - item.n_past, budget)
+            batch.append(item.rows(n, model.hp.n_short))
+            budget -= n
+        while waiting and budget:
+            job = next(iter(waiting))
+            item = waiting[job][0]
+            n = len(item.tokens)
+            if n > budget and (batch or not model.hp.causal):
+                break
+            if (batch or reserve) and model.pool.n_free + model.prefix.n_evictable < n + reserve:
+                break
+            make_room(model.pool, model.prefix, n)
+            item.cells = model.pool.alloc(n)
+            self._running.append(item)
+            rest = waiting.pop(job)
+            rest.popleft()
+            if rest:
+                waiting[job] = rest  # behind the others
+            batch.append(item.rows(min(n, budget), model.hp.n_short))
+            budget -= min(n, budget)
+        return batch
+
+    def _collect(self, batch: list[Rows]) -> list[Done]:
+        """What the batch completed."""
+        import numpy as np
+
+        model, row = self.model, 0
+        done: list[Done] = []
+        failed: dict[str, Exception] = {}
+        for item, rows in zip(list(self._running), batch, strict=True):
+            states = [np.asarray(model.runner.hidden(row + i)) for i in range(rows.logits)]
+            row += rows.logits
+            item.take(np.stack(states) if states else np.empty((0, model.hp.n_embd), np.float32))
+            if item.n_past < len(item.tokens):
+                continue
+            try:
+                done.append(Done(item.job, Embedding(item.index, item.result())))
+            except EngineError as error:
+                failed[item.job] = error
+            else:
+                self._leave(item)
+        for job, reason in failed.items():
+            done = [entry for entry in done if entry.job != job] + self._fail({job}, reason)
+        return done
+
+    def _fail(self, jobs: set[str], error: Exception) -> list[Done]:
+        """End jobs. What they computed may be no numbers."""
+        cells = [cell for item in self._running if item.job in jobs for cell in item.cells]
+        for job in jobs:
+            self.cancel(job)
+        self.model.runner.clear(cells)
+        return [Done(job, error) for job in jobs]
+
+    def _leave(self, item: _Input) -> None:
+        self._running.remove(item)
+        self.model.pool.free(item.cells)
+        item.begin()
+
+
+def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors [..., n] of the same directions and a length of 1."""
+    import numpy as np
+
+    length = np.sqrt(np.square(vectors, dtype=np.float64).sum(-1, keepdims=True))
+    found: NDArray[np.float32] = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+    return found
 
 
 def embed(
@@ -87,63 +235,16 @@ def embed(
     ConfigError for empty inputs or ids outside of the vocabulary, ContextOverflowError for inputs longer than
     the context, OutOfMemoryError if the cache has no room.
     """
-    if pooling == "auto":
-        pooling = model.hp.pooling
-    if pooling not in POOLING:
-        raise ConfigError(f"pooling is {pooling!r}; it must be auto, {', '.join(POOLING)}")
-    for tokens in inputs:
-        if not tokens:
-            raise ConfigError("an input is empty; an embedding needs at least one token")
-        if len(tokens) > model.n_ctx:
-            raise ContextOverflowError(len(tokens), model.n_ctx)
-        if not 0 <= min(tokens) <= max(tokens) < model.hp.n_vocab:
-            raise ConfigError(f"a token id is outside of the vocabulary of {model.hp.n_vocab} tokens")
-    waiting = [_Input(i, tokens, pooling) for i, tokens in enumerate(inputs)]
-    waiting.reverse()
-    running: list[_Input] = []
+    embedder = Embedder(model)
+    embedder.submit("", inputs, pooling)
     try:
-        while waiting or running:
-            batch = _batch(model, waiting, running)
-            model.runner.forward(batch, hidden=True)
-            yield from _collect(model, running, batch, normalize)
+        while embedder.has_work:
+            done = embedder.step()
+            for _, found in done or ():
+                if isinstance(found, Exception):
+                    raise found
+                yield found._replace(vector=normalized(found.vector)) if normalize else found
+            if not done:
+                yield None
     finally:
-        for item in running:
-            model.pool.free(item.cells)
-
-
-def _batch(model: Model, waiting: list[_Input], running: list[_Input]) -> list[Rows]:
-    """Rows of the unfinished input, if there is one, and of as many more as fit."""
-    budget, batch = model.max_batch_tokens, []
-    for item in running:
-        n = min(len(item.tokens) - item.n_past, budget)
-        batch.append(item.rows(n, model.hp.n_short))
-        budget -= n
-    while waiting and budget:
-        item = waiting[-1]
-        n = len(item.tokens)
-        if n > budget and (batch or not model.hp.causal):
-            break
-        make_room(model.pool, model.prefix, n)
-        item.cells = model.pool.alloc(n)
-        running.append(waiting.pop())
-        batch.append(item.rows(min(n, budget), model.hp.n_short))
-        budget -= min(n, budget)
-    return batch
-
-
-def _collect(
-    model: Model, running: list[_Input], batch: list[Rows], normalize: bool
-) -> Iterator[Embedding | None]:
-    """What the batch completed; None if that is nothing, so that each batch gives its caller a turn."""
-    import numpy as np
-
-    row, done = 0, []
-    for item, rows in zip(list(running), batch, strict=True):
-        states = [np.asarray(model.runner.hidden(row + i)) for i in range(rows.logits)]
-        row += rows.logits
-        item.take(np.stack(states) if states else np.empty((0, model.hp.n_embd), np.float32))
-        if item.n_past == len(item.tokens):
-            running.remove(item)
-            model.pool.free(item.cells)
-            done.append(Embedding(item.index, item.result(normalize)))
-    yield from done or (None,)
+        embedder.cancel("")

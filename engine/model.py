@@ -30,6 +30,7 @@ from engine.pool import CellPool
 from engine.prefix import PrefixIndex
 from engine.runner import Runner
 from engine.scheduler import Scheduler
+from engine.tasks import Tasks
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.weights import Progress, Weights, wanted
 
@@ -270,7 +271,10 @@ class Model:
         k = ctx.new(kv_type, (hp.head_dim_k, MASK_PAD, kv_heads))
         v = ctx.new(kv_type, (hp.head_dim_v, MASK_PAD, kv_heads))
         q, mask = ctx.new(F32, (hp.head_dim_k, 1, heads)), ctx.new(F16, (MASK_PAD, 1))
-        if choice != "off" and runs_on(device, ctx.flash_attention(q, k, v, mask, 1.0)):
+        has_flash = runs_on(device, ctx.flash_attention(q, k, v, mask, 1.0))
+        if choice == "auto" and device.backend == "RPC":
+            has_flash = rpc.surely_has_flash(hp.head_dim_k, hp.head_dim_v)
+        if choice != "off" and has_flash:
             return "flash"
         if not demanded:
             return "explicit"
@@ -309,6 +313,16 @@ class Model:
             eog_ids=self.eog_ids,
         )
         return Scheduler(self.runner, self.pool, config, prefix=self.prefix)
+
+    @property
+    def generates(self) -> bool:
+        """Whether it makes text; else only embeddings."""
+        return self.hp.causal
+
+    def tasks(self) -> Tasks:
+        """Embeddings and saved slots, in steps beside those of a scheduler."""
+        self._check_open()
+        return Tasks(self)
 
     def start_session(self, config: InferenceSessionConfig | None = None) -> InferenceSession:
         """A session of its own batch size, for use in this process without a scheduler.
@@ -373,6 +387,8 @@ class Model:
             "n_vocab": self.hp.n_vocab,
             "n_ctx": self.n_ctx,
             "n_ctx_train": self.hp.n_ctx_train,
+            "generates": self.generates,
+            "pooling": self.hp.pooling,
             "kv_cells": self.n_cells,
             "kv_type": self.params.kv_type,
             "kv_bytes": self.cache.nbytes,

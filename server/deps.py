@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from engine.types import Emission, EngineStats
     from engine.types import Request as EngineRequest
+    from engine.work import Work
     from server.chat.template import ChatTemplate, TemplateFailed
     from server.config import Settings
     from server.generation import Job
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class RequestInfo(Protocol):
@@ -75,6 +77,7 @@ class Engine(Protocol):
     async def stop(self, drain_s: float = 0.0) -> None: ...
     def ensure_room(self, n: int = 1) -> None: ...
     def generate(self, request: EngineRequest) -> Emissions: ...
+    async def run(self, work: Work[R]) -> R: ...
     def requests(self) -> Iterable[RequestInfo]: ...
     def cancel(self, id: str) -> bool: ...
 

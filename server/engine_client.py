@@ -14,13 +14,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from engine.config import ModelParameters
 from engine.types import EngineStats, FinishReason, Request
 from server import wire
+from server.calls import Call, Calls, WorkFailed
 from server.engine_child import DEFAULT_ARGV
 from server.recovery import Recovery, Verdict
 from server.streams import EngineUnavailable, QueueFull, RequestInfo, Stream
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.tokenizer import Tokenizer
+    from engine.work import Work
     from server.config import Settings
 
 __all__ = ["EngineClient", "EngineOptions", "EngineUnavailable", "LoadFailed", "QueueFull", "RequestInfo"]
 
 log = logging.getLogger("ggserve.engine")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ def _load_tokenizer(path: str) -> Tokenizer:
 
 
 class EngineClient:
-    """One per served model: `start` once, `generate` often, `stop` once.
+    """One per served model: `start` once, `generate` and `run` often, `stop` once.
 
     state: loading | ready | restarting | failed | stopped; detail: why, or how far (for operators: it may
     hold paths).
@@ -86,6 +89,7 @@ class EngineClient:
         self._load_tokenizer = load_tokenizer
         self._tokenizer: Any = None
         self._streams: dict[str, Stream] = {}  # unfinished, oldest first
+        self._calls = Calls()
         self._recovery = Recovery(params.parallel)
         self._supervisor = Supervisor(
             name,
@@ -142,7 +146,8 @@ class EngineClient:
         if self._supervisor.silent:
             return True
         streams = self._streams.values()
-        if self.state != "ready" or not streams or any(stream.paused for stream in streams):
+        idle = not streams and not self._calls
+        if self.state != "ready" or idle or any(stream.paused for stream in streams):
             return False  # a paused stream may hold the memory for which the others wait
         return time.monotonic() - self._news_at > self.options.stall_s
 
@@ -171,26 +176,38 @@ class EngineClient:
 
     def ensure_room(self, n: int = 1) -> None:
         """Raise QueueFull unless `n` more requests would be admitted now."""
-        waiting = len(self._streams) - self.params.parallel
+        waiting = len(self._streams) + len(self._calls) - self.params.parallel
         if waiting + n > self.options.max_queue:
             raise QueueFull(max(waiting, 0), self._estimate_s(n))
 
     def generate(self, request: Request) -> Stream:
         """Admit a request now, or raise QueueFull or EngineUnavailable; iterate over what is returned."""
-        if self.state not in ("ready", "restarting"):
-            raise EngineUnavailable(self._why_not())
-        self.ensure_room()
+        self._ensure_admits()
         if request.id in self._streams:
             raise ValueError(f"a request {request.id!r} is running already")
         if request.params.seed is None:  # drawn here, so that a restarted engine goes on with the same
             params = msgspec.structs.replace(request.params, seed=secrets.randbits(63))
             request = msgspec.structs.replace(request, params=params)
-        if not self._streams:
-            self._news_at = time.monotonic()
         stream = Stream(self, request)
         self._streams[request.id] = stream
         self._send_waiting()
         return stream
+
+    async def run(self, work: Work[R]) -> R:
+        """Have work done that is no stream. Whoever stops waiting for it cancels it.
+
+        Raises QueueFull, EngineUnavailable, or WorkFailed with what the engine says.
+        """
+        self._ensure_admits()
+        call = self._calls.add(work)
+        self._send_waiting()
+        try:
+            result: R = await call.future
+            return result
+        finally:
+            if not call.future.done() or call.future.cancelled():
+                self._tell(call, wire.Cancel(call.id))
+            self._drop(call)
 
     def cancel(self, id: str) -> bool:
         """End a request from elsewhere; its client gets finish=CANCELLED. False: no such request."""
@@ -256,7 +273,7 @@ class EngineClient:
         if self._stopping:
             return
         self._stopping = True
-        if self._streams and self._supervisor.state in ("ready", "restarting"):
+        if (self._streams or self._calls) and self._supervisor.state in ("ready", "restarting"):
             self._emptied.clear()
             waits = [asyncio.create_task(event.wait()) for event in (self._emptied, self._hurry)]
             await asyncio.wait(waits, timeout=drain_s, return_when=asyncio.FIRST_COMPLETED)
@@ -264,6 +281,8 @@ class EngineClient:
                 wait.cancel()
         for stream in list(self._streams.values()):
             self._finish(stream, FinishReason.CANCELLED, "the server is shutting down")
+        for call in self._calls:
+            self._end(call, EngineUnavailable(self._why_not()))
         await self._supervisor.stop()
 
     # --- the supervisor's calls
@@ -293,22 +312,45 @@ class EngineClient:
         if events.stats is not None:
             self.stats = events.stats
 
+    def on_task_news(self, news: wire.TaskNews) -> None:
+        self._news_at = time.monotonic()
+        for told in news.news:
+            call = self._calls.get(told.id)
+            if call is None:  # nobody waits for it any more
+                continue
+            probed = call.strikes
+            call.take(told)
+            self._recovery.produced()
+            if call.future.done():
+                self._drop(call)
+            if probed:
+                self._send_waiting()
+
     def on_death(self, reason: str) -> Verdict:
         streams = list(self._streams.values())
-        verdict = self._recovery.died(streams)
+        verdict = self._recovery.died(streams, list(self._calls))
         for stream in streams:
             stream.sent = False
-        if verdict.culprit is not None:
-            log.error("[%s] request %s is given up", self.name, verdict.culprit.request.id)
+        for call in self._calls:
+            call.restart()
+        culprit = verdict.culprit
+        if culprit is not None:
             # Clients are not told the reason: it may hold paths and lines of code.
             text = "the engine died more than once while it computed this request"
-            self._finish(verdict.culprit, FinishReason.ERROR, text)
+            if isinstance(culprit, Call):
+                log.error("[%s] %s is given up", self.name, type(culprit.work).__name__)
+                self._end(culprit, WorkFailed("EngineDied", text))
+            else:
+                log.error("[%s] request %s is given up", self.name, culprit.request.id)
+                self._finish(culprit, FinishReason.ERROR, text)
         return verdict
 
     def on_failed(self, reason: str) -> None:
         for stream in list(self._streams.values()):
             stream.fail(EngineUnavailable(self._why_not()))
             self._remove(stream)
+        for call in self._calls:
+            self._end(call, EngineUnavailable(self._why_not()))
 
     def on_tick(self) -> None:
         """While there is no engine to keep deadlines, keep them here."""
@@ -321,23 +363,34 @@ class EngineClient:
 
     # --- helpers
 
+    def _ensure_admits(self) -> None:
+        if self.state not in ("ready", "restarting"):
+            raise EngineUnavailable(self._why_not())
+        self.ensure_room()
+        if not self._streams and not self._calls:
+            self._news_at = time.monotonic()
+
     def _send_waiting(self) -> None:
-        """Tell the process of every request that it may have and does not know."""
+        """Tell the process of everything that it may have and does not know."""
         if self._supervisor.state != "ready":
             return
-        for stream in self._recovery.sendable(list(self._streams.values())):
-            if stream.sent:  # by a call of this from _finish
+        for one in self._recovery.sendable([*self._streams.values(), *self._calls]):
+            if one.sent:  # by a call of this from _finish
                 continue
-            if stream.complete:
-                self._finish(stream, FinishReason.LENGTH)
+            if isinstance(one, Call):
+                one.sent = True
+                self._tell(one, wire.Task(one.id, one.work))  # type: ignore[arg-type]
                 continue
-            stream.sent = True
-            self._tell(stream, wire.Submit(stream.continuation()))
-            if stream.paused:
-                self._tell(stream, wire.Pause(stream.request.id))
+            if one.complete:
+                self._finish(one, FinishReason.LENGTH)
+                continue
+            one.sent = True
+            self._tell(one, wire.Submit(one.continuation()))
+            if one.paused:
+                self._tell(one, wire.Pause(one.request.id))
 
-    def _tell(self, stream: Stream, message: wire.ToEngine) -> None:
-        if stream.sent:
+    def _tell(self, one: Stream | Call, message: wire.ToEngine) -> None:
+        if one.sent:
             self._supervisor.send(message)
 
     def _finish(self, stream: Stream, finish: FinishReason, error: str | None = None) -> None:
@@ -346,11 +399,23 @@ class EngineClient:
         stream.end(finish, error)
         self._remove(stream)
 
+    def _end(self, call: Call, error: Exception) -> None:
+        self._tell(call, wire.Cancel(call.id))
+        call.fail(error)
+        self._drop(call)
+
     def _remove(self, stream: Stream) -> None:
         self._streams.pop(stream.request.id, None)
-        if not self._streams:
+        self._left(stream)
+
+    def _drop(self, call: Call) -> None:
+        self._calls.remove(call)
+        self._left(call)
+
+    def _left(self, one: Stream | Call) -> None:
+        if not self._streams and not self._calls:
             self._emptied.set()
-        if stream.strikes:  # one that was being tried is gone: the next
+        if one.strikes:  # one that was being tried is gone: the next
             self._send_waiting()
 
     def _estimate_s(self, n: int) -> float:

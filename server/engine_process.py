@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from engine.config import ModelParameters
-from engine.errors import EngineError
+from engine.errors import EngineError, ModelError
 from engine.types import Emission, EngineStats, FinishReason, Request
+from engine.work import AnyWork, News, Piece
 from server import wire
 
 log = logging.getLogger("engine")
@@ -34,6 +35,7 @@ PROGRESS_EVERY_S = 0.05
 NOTHING_COMPUTED_S = 0.01  # waiting sessions whose cells are not free yet: look again after this
 ONLY_DEADLINES_S = 0.1  # all sessions are paused: nothing to compute, but their deadlines pass
 _READ = 1 << 18
+PIECE = 4 << 20  # bytes of a result in one frame
 
 
 class Scheduler(Protocol):
@@ -49,10 +51,24 @@ class Scheduler(Protocol):
     def stats(self) -> EngineStats: ...
 
 
+class Tasks(Protocol):
+    """The part of `engine.tasks.Tasks` that is used here."""
+
+    @property
+    def has_work(self) -> bool: ...
+    def submit(self, id: str, work: AnyWork, /) -> object: ...
+    def cancel(self, id: str, /) -> object: ...
+    def make_way(self) -> object: ...
+    def step(self, busy: bool, /) -> list[News]: ...
+
+
 class Model(Protocol):
     """The part of `engine.Model` that is used here."""
 
+    @property
+    def generates(self) -> bool: ...
     def scheduler(self) -> Scheduler: ...
+    def tasks(self) -> Tasks: ...
     def describe(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
@@ -65,6 +81,24 @@ def load_model(path: str, params: ModelParameters, progress: Callable[[float, st
     from engine.model import load
 
     return load(path, params, progress=progress)
+
+
+class NoScheduler:
+    """Of a model that makes no text."""
+
+    has_work = False
+
+    def submit(self, request: Request) -> None:
+        raise ModelError("this model makes embeddings; it cannot generate text")
+
+    def cancel(self, id: str) -> None: ...
+    def pause(self, id: str) -> None: ...
+    def resume(self, id: str) -> None: ...
+    def step(self) -> list[Emission]:
+        return []
+
+    def stats(self) -> EngineStats:
+        return EngineStats()
 
 
 class EngineProcess:
@@ -89,7 +123,7 @@ class EngineProcess:
             if model is None:
                 return 1
             try:
-                self._serve(model.scheduler())
+                self._serve(model.scheduler() if model.generates else NoScheduler(), model.tasks())
             except Exception as error:
                 log.exception("the engine cannot go on")
                 self._send(wire.Fatal(f"{type(error).__name__}: {error}"))
@@ -136,10 +170,14 @@ class EngineProcess:
             return model
         return None
 
-    def _serve(self, scheduler: Scheduler) -> None:
+    def _serve(self, scheduler: Scheduler, tasks: Tasks) -> None:
+        """Steps of streams and of other work take turns."""
         wait: float | None = None
-        while self._receive(scheduler, wait):
-            emissions = scheduler.step() if self._live else []
+        while self._receive(scheduler, tasks, wait):
+            emissions: list[Emission] = []
+            if self._live:
+                tasks.make_way()
+                emissions = scheduler.step()
             for emission in emissions:
                 if emission.finish is not None:
                     self._live.discard(emission.id)
@@ -155,14 +193,37 @@ class EngineProcess:
                     stats = scheduler.stats()
                     self._stats_due = now + STATS_EVERY_S
                 self._send(wire.Events(emissions, stats))
-            if idle:
+            if tasks.has_work:
+                news = tasks.step(not idle)
+                self._tell(news)
+                computed = computed or bool(news)
+            if idle and not tasks.has_work:
                 wait = None
             elif computed:
                 wait = 0.0
             else:
-                wait = NOTHING_COMPUTED_S if scheduler.has_work else ONLY_DEADLINES_S
+                busy = scheduler.has_work or tasks.has_work
+                wait = NOTHING_COMPUTED_S if busy else ONLY_DEADLINES_S
 
-    def _receive(self, scheduler: Scheduler, wait: float | None) -> bool:
+    def _tell(self, news: list[News]) -> None:
+        """Frames of bounded size, however much one step brought."""
+        small: list[News] = []
+        size = 0
+        for told in news:
+            pieces: list[Piece] = []
+            for piece in told.pieces:
+                for start in range(0, len(piece.data), PIECE):
+                    data = piece.data[start : start + PIECE]
+                    if size and size + len(data) > PIECE:
+                        self._send(wire.TaskNews([*small, News(told.id, pieces)]))
+                        small, pieces, size = [], [], 0
+                    pieces.append(Piece(piece.input, data))
+                    size += len(data)
+            small.append(News(told.id, pieces, told.result, told.failure))
+        if small:
+            self._send(wire.TaskNews(small))
+
+    def _receive(self, scheduler: Scheduler, tasks: Tasks, wait: float | None) -> bool:
         """Take what has arrived, waiting for it at most `wait` seconds; False: leave."""
         if wait != 0.0 and not select.select([self._socket], [], [], wait)[0]:
             return True
@@ -174,16 +235,19 @@ class EngineProcess:
             if not data:
                 return False
             for message in self._reader.feed(data):
-                self._handle(scheduler, message)
+                self._handle(scheduler, tasks, message)
             if self._stop:
                 return False
 
-    def _handle(self, scheduler: Scheduler, message: wire.ToEngine) -> None:
+    def _handle(self, scheduler: Scheduler, tasks: Tasks, message: wire.ToEngine) -> None:
         match message:
             case wire.Submit(request):
                 self._submit(scheduler, request)
+            case wire.Task(id, work):
+                tasks.submit(id, work)
             case wire.Cancel(id):
                 scheduler.cancel(id)
+                tasks.cancel(id)
             case wire.Pause(id):
                 scheduler.pause(id)
             case wire.Resume(id):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from server.calls import Call
 from server.streams import Stream
 
 MAX_DEATHS = 3  # within WINDOW_S and without a token; one more is too many
@@ -23,7 +24,7 @@ STRIKES = 2
 class Verdict:
     """After a death: the request to give up, if one is guilty, and whether and when to restart."""
 
-    culprit: Stream | None
+    culprit: Stream | Call | None
     hopeless: bool
     pause_s: float
 
@@ -40,13 +41,17 @@ class Recovery:
         if self._deaths:
             self._deaths.clear()
 
-    def died(self, streams: Sequence[Stream]) -> Verdict:
-        """`streams`: the unfinished ones, oldest first. The oldest of those sent are the ones that ran."""
+    def died(self, streams: Sequence[Stream], calls: Sequence[Call] = ()) -> Verdict:
+        """The unfinished ones, oldest first. The oldest streams of those sent ran, and maybe every call."""
         now = time.monotonic()
         self._deaths = [*(at for at in self._deaths if now - at < WINDOW_S), now]
-        for stream in [stream for stream in streams if stream.sent][: self._parallel]:
+        ran = [stream for stream in streams if stream.sent][: self._parallel]
+        for stream in ran:
             stream.strikes += 1
-        suspects = [stream for stream in streams if stream.sent and stream.strikes >= STRIKES]
+        for call in calls:
+            call.strikes += call.sent
+        all: list[Stream | Call] = [*streams, *calls]
+        suspects = [one for one in all if one.sent and one.strikes >= STRIKES]
         culprit = suspects[0] if len(suspects) == 1 else None
         if culprit is not None:
             self._deaths.clear()  # explained
@@ -54,11 +59,11 @@ class Recovery:
         return Verdict(culprit, n > MAX_DEATHS, FIRST_PAUSE_S * 2 ** (n - 2) if n > 1 else 0.0)
 
     @staticmethod
-    def sendable(streams: Sequence[Stream]) -> list[Stream]:
-        """Which of the unfinished streams to give to the engine now."""
-        suspects = [stream for stream in streams if stream.strikes >= STRIKES]
+    def sendable(all: Sequence[Stream | Call]) -> list[Stream | Call]:
+        """Which of the unfinished ones to give to the engine now."""
+        suspects = [one for one in all if one.strikes >= STRIKES]
         if not suspects:
-            return [stream for stream in streams if not stream.sent]
-        if any(stream.sent for stream in suspects):
+            return [one for one in all if not one.sent]
+        if any(one.sent for one in suspects):
             return []  # one is being tried
         return suspects[:1]

@@ -12,6 +12,7 @@ import msgspec
 
 from engine.config import ModelParameters
 from engine.types import Emission, EngineStats, Request
+from engine.work import AnyWork, News
 
 MAX_FRAME = 64 << 20  # bytes; a prompt of a million tokens takes 5 MiB
 _HEAD = 4
@@ -39,7 +40,16 @@ class Submit(_Message):
     request: Request
 
 
+class Task(_Message):
+    """Work that is no stream. Its end comes as `TaskNews`, unless it is cancelled."""
+
+    id: str
+    work: AnyWork
+
+
 class Cancel(_Message):
+    """End a request or a task."""
+
     id: str
 
 
@@ -93,6 +103,12 @@ class Events(_Message):
     stats: EngineStats | None = None
 
 
+class TaskNews(_Message):
+    """What one step brought of the tasks. Large results come in several."""
+
+    news: list[News]
+
+
 class Pong(_Message):
     n: int
 
@@ -103,8 +119,8 @@ class Fatal(_Message):
     message: str
 
 
-ToEngine = Load | Submit | Cancel | Pause | Resume | Ping | Shutdown
-ToServer = Progress | Ready | LoadFailed | Events | Pong | Fatal
+ToEngine = Load | Submit | Task | Cancel | Pause | Resume | Ping | Shutdown
+ToServer = Progress | Ready | LoadFailed | Events | TaskNews | Pong | Fatal
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -12,6 +12,19 @@ from hypothesis import strategies as st
 
 from engine.config import ModelParameters
 from engine.types import Emission, EngineStats, FinishReason, InferenceParameters, Request, Timings, Token
+from engine.work import (
+    Embed,
+    Embedded,
+    Erased,
+    EraseSlot,
+    Failure,
+    News,
+    Piece,
+    Restored,
+    RestoreSlot,
+    Saved,
+    SaveSlot,
+)
 from server import wire
 
 TO_ENGINE = [
@@ -31,6 +44,10 @@ TO_ENGINE = [
             mu=9.25,
         )
     ),
+    wire.Task("t1", Embed([[1, 2], [3]], "mean")),
+    wire.Task("t2", SaveSlot("/slots/a.bin", [1, 2])),
+    wire.Task("t3", RestoreSlot("/slots/a.bin")),
+    wire.Task("t4", EraseSlot([1, 2])),
     wire.Cancel("r1"),
     wire.Pause("r1"),
     wire.Resume("r1"),
@@ -50,6 +67,16 @@ TO_SERVER = [
         EngineStats(running=2, compute_ms=1.25),
     ),
     wire.Events([]),
+    wire.TaskNews(
+        [
+            News("t1", [Piece(0, b"\0\1\xff\x7f")], Embedded([], 1)),
+            News("t2", result=Saved(3, 4000, 1.5)),
+            News("t3", result=Restored([1, 2], 4000, 1.5)),
+            News("t4", result=Erased(7)),
+            News("t5", failure=Failure("ConfigError", "no")),
+            News("t6"),
+        ]
+    ),
     wire.Pong(3),
     wire.Fatal("gone"),
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.tokenizer import load_tokenizer
 from engine.types import Emission, EngineStats, FinishReason, Request, Timings, Token
+from engine.work import Embed, Embedded, Erased, Restored, RestoreSlot, Saved, SaveSlot, Work
 from server.app import create_app
 from server.config import Settings
 from server.streams import EngineUnavailable, QueueFull, RequestInfo, Stream
@@ -59,12 +60,22 @@ class FakeEngine:
         self.logprob_of: Callable[[int], float] = lambda id: -0.5
         self.state, self.detail, self.progress = "ready", "", 1.0
         self.stalled, self.restarts, self.full = False, 0, False
-        self.info: dict[str, Any] | None = {"arch": "llama", "n_ctx": n_ctx, "path": "/secret/stories.gguf"}
+        self.info: dict[str, Any] | None = {
+            "arch": "llama",
+            "n_ctx": n_ctx,
+            "n_embd": N_EMBD,
+            "generates": True,
+            "pooling": "last",
+            "path": "/secret/stories.gguf",
+        }
         self.stats = EngineStats(cells_total=4096)
         self.load_error: Exception | None = None
         self.tokenizer = tokenizer()
         self.seen: list[Request] = []  # everything submitted
-        self.left: list[str] = []  # ids whose client went away
+        self.left: list[str] = []  # ids whose client went away, and names of work that was cancelled
+        self.works: list[Work[Any]] = []  # everything ordered
+        self.work_error: Exception | None = None
+        self.saved: dict[str, list[int]] = {}
         self.paused: list[str] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._streams: dict[str, Stream] = {}
@@ -94,6 +105,34 @@ class FakeEngine:
         self._tasks[request.id] = asyncio.create_task(self._run(stream))
         self._count()
         return stream
+
+    async def run(self, work: Work[Any]) -> Any:
+        if self.state not in ("ready", "restarting"):
+            raise EngineUnavailable(f"{self.name} has failed: the device at /dev/secret is lost")
+        self.ensure_room()
+        self.works.append(work)
+        try:
+            await self.gate.wait()
+            await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.left.append(type(work).__name__)
+            raise
+        if self.work_error is not None:
+            raise self.work_error
+        return self._work(work)
+
+    def _work(self, work: Work[Any]) -> Any:
+        match work:
+            case Embed(inputs, pooling):
+                made = [vectors(tokens, pooling) for tokens in inputs]
+                return Embedded([v.astype("<f4").tobytes() for v in made], made[0].shape[-1])
+            case SaveSlot(path, tokens):
+                self.saved[path] = list(tokens)
+                return Saved(len(tokens) - 1, 1000, 1.5)
+            case RestoreSlot(path):
+                return Restored(self.saved[path], 1000, 1.5)
+            case _:
+                return Erased(len(work.tokens) - 1)
 
     def requests(self) -> list[RequestInfo]:
         return [stream.info(self.name) for stream in self._streams.values()]
@@ -201,6 +240,21 @@ class FakeEngine:
             return Token(id)
         top = [((id + i) % self.tokenizer.n_vocab, -0.5 - i) for i in range(logprobs)]
         return Token(id, self.logprob_of(id), top)
+
+
+N_EMBD = 8
+
+
+def vectors(tokens: Sequence[int], pooling: str = "mean") -> Any:
+    """What the fake engine makes of an input: float32 [rows, N_EMBD], a score for `rank`."""
+    import numpy as np
+
+    rows = np.array([[(id * (i + 3)) % 11 - 4.0 for i in range(N_EMBD)] for id in tokens], np.float32)
+    if pooling == "none":
+        return rows
+    if pooling == "rank":
+        return np.array([[sum(tokens) % 17 - 8.0]], np.float32)
+    return rows.mean(0, keepdims=True)
 
 
 def settings(**fields: Any) -> Settings:

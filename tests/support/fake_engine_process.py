@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import struct
 import sys
 import time
 import zlib
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from engine.errors import ContextOverflowError, ModelError
 from engine.types import Emission, EngineStats, FinishReason, Request, Timings, Token
+from engine.work import AnyWork, Embed, Embedded, Erased, Failure, News, Piece
 from server import engine_process
 
 DIE_IN_PREFILL = 666  # kill -9 when this prompt token is computed
@@ -114,7 +116,9 @@ class FakeScheduler:
         request = session.request
         chunk = session.tokens[session.n_past : session.n_past + request.n_batch]
         session.n_past += len(chunk)
-        self._side_effects(chunk, session)
+        if DIE_AT_TOKEN in request.prompt and session.n_generated == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._side_effects(chunk)
         if session.n_past < len(session.tokens):
             return Emission(id=request.id, processed=session.n_past)
         mirostat = bool(request.params.mirostat)
@@ -139,8 +143,8 @@ class FakeScheduler:
             n_batch=session.request.n_batch,
         )
 
-    def _side_effects(self, chunk: list[int], session: Session) -> None:
-        if DIE_IN_PREFILL in chunk or (DIE_AT_TOKEN in session.request.prompt and session.n_generated == 3):
+    def _side_effects(self, chunk: list[int]) -> None:
+        if DIE_IN_PREFILL in chunk:
             os.kill(os.getpid(), signal.SIGKILL)
         if HANG in chunk:
             time.sleep(3600)
@@ -159,12 +163,61 @@ class FakeScheduler:
         )
 
 
+def vector_of(tokens: list[int]) -> bytes:
+    """What the fake engine makes of an input: its length and its sum, and a checksum."""
+    return struct.pack("<3f", len(tokens), sum(tokens), zlib.crc32(repr(tokens).encode()) % 1000)
+
+
+class FakeTasks:
+    """An input of an Embed a step; with pooling `none` as many bytes as its first token says."""
+
+    def __init__(self, scheduler: FakeScheduler) -> None:
+        self.scheduler = scheduler
+        self.orders: dict[str, tuple[AnyWork, int]] = {}
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.orders)
+
+    def submit(self, id: str, work: AnyWork) -> None:
+        self.scheduler._note(f"task {id} {type(work).__name__}")
+        self.orders[id] = work, 0
+
+    def cancel(self, id: str) -> None:
+        if self.orders.pop(id, None) is not None:
+            self.scheduler._note(f"drop {id}")
+
+    def make_way(self) -> None:
+        pass
+
+    def step(self, busy: bool) -> list[News]:
+        id, (work, i) = next(iter(self.orders.items()))
+        del self.orders[id]
+        if not isinstance(work, Embed):
+            return [News(id, result=Erased(len(work.tokens)))]
+        tokens = work.inputs[i]
+        time.sleep(self.scheduler.step_s)
+        self.scheduler._side_effects(tokens)
+        if tokens == [0]:
+            return [News(id, failure=Failure("ConfigError", "an input is refused"))]
+        data = bytes(tokens[0]) if work.pooling == "none" else vector_of(tokens)
+        last = i + 1 == len(work.inputs)
+        if not last:
+            self.orders[id] = work, i + 1
+        return [News(id, [Piece(i, data)], Embedded([], 3) if last else None)]
+
+
 class FakeModel:
+    generates = True
+
     def __init__(self, step_s: float, log: Path | None) -> None:
-        self.step_s, self.log = step_s, log
+        self._scheduler = FakeScheduler(step_s, log)
 
     def scheduler(self) -> FakeScheduler:
-        return FakeScheduler(self.step_s, self.log)
+        return self._scheduler
+
+    def tasks(self) -> FakeTasks:
+        return FakeTasks(self._scheduler)
 
     def describe(self) -> dict[str, object]:
         return {"n_ctx": N_CTX, "max_batch_tokens": 64, "arch": "fake", "layers": ["CPU"]}
