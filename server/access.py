@@ -8,7 +8,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from server.errors import ClientLeft, internal_error
+from server.errors import ClientLeft, internal_error, speaks_anthropic
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -73,12 +73,14 @@ class AccessLog:
         given = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"").decode("latin-1")
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
         record = scope["ggserve.record"] = Record(request_id)
-        header = (b"x-request-id", request_id.encode())
+        id_headers = [(b"x-request-id", request_id.encode())]
+        if speaks_anthropic(scope["path"]):  # its clients read this one
+            id_headers.append((b"request-id", request_id.encode()))
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), header]
+                message["headers"] = [*message.get("headers", ()), *id_headers]
             await send(message)
 
         try:
@@ -90,7 +92,7 @@ class AccessLog:
             record.error = "internal_error"
             if record.status:
                 raise  # too late for a status: the server must cut the connection
-            await internal_error(request_id).response()(scope, receive, send_with_id)
+            await internal_error(request_id).response(scope)(scope, receive, send_with_id)
         finally:
             self._write(scope, record)
 

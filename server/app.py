@@ -70,8 +70,16 @@ def create_app(settings: Settings, engines: Mapping[str, Engine]) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-api-key", "x-request-id"],
-            expose_headers=["x-request-id", "retry-after", "x-should-retry"],
+            allow_headers=[
+                "authorization",
+                "content-type",
+                "x-api-key",
+                "x-request-id",
+                "anthropic-version",
+                "anthropic-beta",
+                "anthropic-dangerous-direct-browser-access",
+            ],
+            expose_headers=["x-request-id", "request-id", "retry-after", "x-should-retry"],
             max_age=600,
         )
     app.add_middleware(HeadLimits, settings=settings)

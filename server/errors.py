@@ -1,19 +1,22 @@
 """Errors as clients see them: one JSON shape for every failure, on every route.
 
-`{"error": {"message", "type", "param", "code"}}`. Messages say what to do and never carry a path, an
-address or a traceback; what they leave out is in the log under the request's id.
+`{"error": {"message", "type", "param", "code"}}`, or Anthropic's shape below /v1/messages. Messages say what to
+do and never carry a path, an address or a traceback; what they leave out is in the log under the request's id.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 _TYPES = {
     400: "invalid_request_error",
@@ -28,6 +31,15 @@ _TYPES = {
     431: "invalid_request_error",
     499: "request_cancelled",
     503: "service_unavailable",
+}
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
 }
 _PHRASES = {404: "no such route", 405: "this route does not take that method"}
 
@@ -65,8 +77,27 @@ class ApiError(HTTPException):
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return {"error": error}
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.body(), self.status_code, headers=self.headers)
+    def anthropic(self, request_id: str) -> dict[str, Any]:
+        """The same in Anthropic's shape. The message names the field."""
+        type = _ANTHROPIC_TYPES.get(self.status_code, "invalid_request_error")
+        if self.status_code == 503:  # only where another try can help are we overloaded
+            retry = (self.headers or {}).get("x-should-retry")
+            type = "overloaded_error" if retry == "true" else "api_error"
+        error = {"type": type, "message": self.message}
+        return {"type": "error", "error": error, "request_id": request_id}
+
+    def response(self, scope: Scope) -> JSONResponse:
+        """The answer to a request, in the shape of the API whose route it is."""
+        if speaks_anthropic(scope["path"]):
+            body = self.anthropic(scope["ggserve.record"].id)
+        else:
+            body = self.body()
+        return JSONResponse(body, self.status_code, headers=self.headers)
+
+
+def speaks_anthropic(path: str) -> bool:
+    """Whether a route belongs to the Anthropic API."""
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
 
 
 class ClientLeft(ApiError):
@@ -119,22 +150,22 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     return bad_request(f"{param}: {message}" if param else message, param, code)
 
 
-async def on_http_error(_request: Request, error: Exception) -> JSONResponse:
+async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if not isinstance(error, ApiError):
         message = _PHRASES.get(error.status_code) or str(error.detail)
         code = {404: "unknown_route", 405: "method_not_allowed"}.get(error.status_code)
         error = ApiError(error.status_code, message, code=code, headers=error.headers)
-    return error.response()
+    return error.response(request.scope)
 
 
-async def on_unavailable(_request: Request, _error: Exception) -> JSONResponse:
+async def on_unavailable(request: Request, _error: Exception) -> JSONResponse:
     error = ApiError(
         503, "the model is not available at the moment", code="engine_unavailable", retry_after=2
     )
-    return error.response()
+    return error.response(request.scope)
 
 
-async def on_validation_error(_request: Request, error: Exception) -> JSONResponse:
+async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return from_validation(error.errors()).response()
+    return from_validation(error.errors()).response(request.scope)

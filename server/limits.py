@@ -136,4 +136,4 @@ class BodyLimits:
 async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer from a layer where no exception handler is."""
     record_of(scope).error = error.code
-    await error.response()(scope, receive, send)
+    await error.response(scope)(scope, receive, send)
