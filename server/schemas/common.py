@@ -101,14 +101,11 @@ def _number(default: float, low: float, high: float, text: str, example: float) 
     return field(f"{text} (default {default:g})", example, ge=low, le=high)
 
 
-class GenerationFields(Schema):
+class SamplingFields(Schema):
     """Fields of every generating route. Null is the same as absent."""
 
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
     stream: bool | None = field("answer as server-sent events", True)
-    stream_options: StreamOptions | None = field("only with `stream`", {"include_usage": True})
-    n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)
-    stop: Stops | None = field("end before the first of these strings", ["The end"])
     stop_token_ids: TokenIds | None = field("end at any of these tokens", [2])
     seed: int | None = field(
         "same seed, same text; choice j uses seed + j; negative ones count modulo 2^64",
@@ -153,6 +150,14 @@ class GenerationFields(Schema):
         ge=1,
         le=INT_MAX,
     )
+
+
+class GenerationFields(SamplingFields):
+    """Fields of the routes whose answers are choices."""
+
+    stream_options: StreamOptions | None = field("only with `stream`", {"include_usage": True})
+    n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)
+    stop: Stops | None = field("end before the first of these strings", ["The end"])
     return_tokens: bool | None = field("add each choice's token ids as `tokens`", False)
 
 
