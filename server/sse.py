@@ -70,6 +70,10 @@ class Format(ABC):
         """The end of the stream."""
         return DONE
 
+    def keep_alive(self) -> bytes:
+        """While there is no news: a comment, which clients take for nothing."""
+        return f": keep-alive, {self.job.progress()}\n\n".encode()
+
     def error(self, error: ApiError) -> bytes:
         """What went wrong after the status line: it ends the stream."""
         return chunk(error.body()) + DONE
@@ -171,7 +175,7 @@ class EventStream(Response):
         self._writing = False
 
     async def _tick(self) -> None:
-        """Comments while nothing else is sent."""
+        """Signs of life while nothing else is sent."""
         while True:
             left = self._last + self.keep_alive_s - self._time()
             if left > 0:
@@ -179,4 +183,4 @@ class EventStream(Response):
             elif self._writing:
                 await asyncio.sleep(self.keep_alive_s)
             else:
-                await self._write(f": keep-alive, {self.job.progress()}\n\n".encode())
+                await self._write(self.format.keep_alive())
