@@ -23,6 +23,7 @@ from server.option_types import (
     numbers,
     on_off,
     one_of,
+    sampling_defaults,
     split,
     true_false_auto,
     word_or_number,
@@ -96,6 +97,19 @@ class Settings(BaseSettings):
         "model",
         "file with a Jinja chat template, in place of the one in the model's file",
         "PATH",
+        shared=False,
+    )
+    default: Annotated[list[str], NoDecode, BeforeValidator(named)] = _option(
+        [],
+        "model",
+        "value of a sampling field for requests that bring none, such as temperature=0.7 or max_tokens=256",
+        "NAME=VALUE",
+        shared=False,
+    )
+    any_model: bool = _option(
+        False,
+        "model",
+        "answer requests for models of unknown names with the first one, instead of with 404",
         shared=False,
     )
 
@@ -218,6 +232,9 @@ class Settings(BaseSettings):
         60.0, "server", "seconds without an answer after which an engine counts as stalled", "S", shared=False
     )
 
+    no_metrics: bool = _option(False, "server", "answer 501 on /metrics", shared=False)
+    no_slots: bool = _option(False, "server", "answer 501 on /slots", shared=False)
+
     # --- limits
     max_queue: int = _option(
         64,
@@ -264,7 +281,15 @@ class Settings(BaseSettings):
             raise ValueError("cors_origins: * cannot be combined with API keys; name the origins")
         if self.model:
             self.models()
+        self.sampling_defaults()
         return self
+
+    def sampling_defaults(self) -> dict[str, Any]:
+        """The values of --default, by the names of `InferenceParameters`."""
+        try:
+            return sampling_defaults(self.default)
+        except ValueError as error:
+            raise ValueError(f"default: {error}") from error
 
     def models(self) -> dict[str, Path]:
         """Served name → file, in the order given; the bundled model if none was. Existence is not checked."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -134,23 +135,26 @@ def parameters(
     max_tokens: int | None,
     logprobs: int | None,
     warnings: list[str],
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> InferenceParameters:
-    """Checked sampling parameters. Adds to `warnings` what has no effect."""
+    """Checked sampling parameters. Adds to `warnings` what has no effect.
+
+    defaults: of the route, where neither the request nor the server's --default says anything.
+    """
     given = {name: v for name in _SAME_NAME if (v := getattr(body, name)) is not None}
+    if max_tokens is not None:
+        given["max_tokens"] = max_tokens
+    values = {**defaults, **state.defaults, **given}
     seed = given.get("seed", state.settings.seed)
-    given["seed"] = None if seed is None else seed % SEEDS
-    asked = InferenceParameters(
-        max_tokens=max_tokens,
-        logprobs=logprobs,
-        stop_token_ids=tuple(body.stop_token_ids or ()),
-        **given,
-    )
+    values["seed"] = None if seed is None else seed % SEEDS
+    stops = tuple(body.stop_token_ids or ())
+    asked = InferenceParameters(logprobs=logprobs, stop_token_ids=stops, **values)
     try:
         checked = sampling.validate(asked, engine.tokenizer.n_vocab, engine.n_ctx)
     except ConfigError as error:
         param = str(error).split(" ", 1)[0].rstrip(":")
         raise bad_request(str(error), param, "invalid_value") from error
-    warnings += sampling.warnings(checked)
+    warnings += [text for text in sampling.warnings(checked) if text.partition(" ")[0] in given]
     if body.stop and "" in body.stop:
         warnings.append("stop has no effect where it is an empty string")
     if body.stream_options is not None:

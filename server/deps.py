@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Request
@@ -96,19 +96,24 @@ class State:
     facts: dict[str, ModelFacts] = field(default_factory=dict)
     stopping: bool = False
 
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Sampling parameters of requests that bring none."""
+        return self.settings.sampling_defaults()
+
     async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Work on texts that would hold up the event loop."""
         call = partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self.threads, call)
 
     def engine(self, name: str | None, ready: bool = True) -> Engine:
-        """The engine that serves model `name`; without a name the only one there is."""
-        if name is None:
-            if len(self.engines) != 1:
-                raise bad_request(f"model: is required; served are {self._names()}", "model", "missing_field")
-            engine = next(iter(self.engines.values()))
-        elif name in self.engines:
+        """The engine that serves model `name`; without a name the only one there is (see --any-model)."""
+        if name is not None and name in self.engines:
             engine = self.engines[name]
+        elif self.engines and (self.settings.any_model or (name is None and len(self.engines) == 1)):
+            engine = next(iter(self.engines.values()))
+        elif name is None:
+            raise bad_request(f"model: is required; served are {self._names()}", "model", "missing_field")
         else:
             message = f"no model '{name[:200]}' is served here; served are {self._names()}"
             raise ApiError(404, message, param="model", code="model_not_found", type="invalid_request_error")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
+import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
+
+from engine import sampling
+from engine.errors import ConfigError
+from engine.types import InferenceParameters
 
 
 def word_or_number(*words: str, least: int = 0) -> BeforeValidator:
@@ -62,6 +67,30 @@ def numbers(value: Any) -> Any:
 def named(value: Any) -> Any:
     """A YAML mapping `model: {name: path}` is the same as a list of NAME=PATH."""
     return [f"{name}={path}" for name, path in value.items()] if isinstance(value, dict) else split(value)
+
+
+def sampling_defaults(values: Sequence[str]) -> dict[str, Any]:
+    """Checked sampling parameters out of NAME=VALUE texts."""
+    kinds = {
+        field.name: float if isinstance(field.default, float) else int
+        for field in msgspec.structs.fields(InferenceParameters)
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+    } | {"max_tokens": int}
+    found: dict[str, Any] = {}
+    for text in values:
+        name, _, number = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in kinds:
+            raise ValueError(f"{text[:64]!r} must be NAME=VALUE, where NAME is one of {', '.join(kinds)}")
+        try:
+            found[name] = kinds[name](number)
+        except ValueError:
+            raise ValueError(f"{name} must be a number, not {number[:64]!r}") from None
+    try:
+        sampling.validate(InferenceParameters(**found), 1)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return found
 
 
 def one_of(words: tuple[str, ...]) -> Callable[[str], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from server.deps import StateDep
+from server.errors import ApiError
 from server.metrics import CONTENT_TYPE
 
 router = APIRouter()
@@ -13,4 +14,6 @@ router = APIRouter()
 @router.get("/metrics", response_class=Response)
 async def metrics(state: StateDep) -> Response:
     """Prometheus text format."""
+    if state.settings.no_metrics:
+        raise ApiError(501, "metrics are off; start without --no-metrics", code="not_supported")
     return Response(state.metrics.render(), headers={"content-type": CONTENT_TYPE})

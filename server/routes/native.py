@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from server import prompts
 from server.deps import StateDep
+from server.errors import ApiError
 
 router = APIRouter()
 
@@ -37,6 +38,8 @@ async def props(state: StateDep, model: str | None = None) -> dict[str, Any]:
 @router.get("/slots")
 async def slots(state: StateDep, model: str | None = None) -> list[dict[str, Any]]:
     """Places in the batch, taken and free."""
+    if state.settings.no_slots:
+        raise ApiError(501, "the view of slots is off; start without --no-slots", code="not_supported")
     engine = state.engine(model)
     taken: list[dict[str, Any]] = [
         {"is_processing": True, "task": info.id, "n_prompt": info.n_prompt, "n_decoded": info.n_generated}

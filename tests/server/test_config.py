@@ -259,3 +259,26 @@ def test_rendered_options_read_back_the_same(tmp_path):
         "--api-key-file keys --allowed-hosts a:b",
     )
     assert options.load(file=write(tmp_path, options.render(settings))) == settings
+
+
+def test_sampling_defaults_are_checked_parameters(tmp_path):
+    settings = parse("--default temperature=0.5 --default max-tokens=9")
+    assert settings.sampling_defaults() == {"temperature": 0.5, "max_tokens": 9}
+    file = write(tmp_path, "default: {top_k: 40}\n")
+    assert parse(f"--config {file}").sampling_defaults() == {"top_k": 40}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("temperature", "temperature must be a number, not ''"),
+        ("heat=1", "'heat=1' must be NAME=VALUE, where NAME is one of"),
+        ("top_k=many", "top_k must be a number, not 'many'"),
+        ("top_p=2", "top_p must lie between 0 and 1, not 2"),
+        ("max_tokens=0", "max_tokens must lie between 1 and"),
+    ],
+)
+def test_sampling_defaults_that_cannot_be_are_refused(value, message):
+    with pytest.raises(ConfigError, match="^default: ") as error:
+        parse("--default", value)
+    assert message in str(error.value)

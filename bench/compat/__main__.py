@@ -1,0 +1,3 @@
+from bench.compat.run import main
+
+main()

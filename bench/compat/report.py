@@ -1,0 +1,82 @@
+"""From two runs' results to one table."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+# Tests that pass on llama-server and are to fail here, by the start of their names, and why.
+DIFFERENT: dict[str, str] = {}
+
+
+@dataclass
+class File:
+    """One file of tests. Names of tests by how they ended on the peer and here."""
+
+    both: list[str] = field(default_factory=list)
+    peer_only: list[str] = field(default_factory=list)
+    ours_only: list[str] = field(default_factory=list)
+    neither: list[str] = field(default_factory=list)
+
+
+Comparison = dict[str, File]
+
+
+def outcomes(path: Path) -> dict[tuple[str, str], bool | None]:
+    """(file, test) → passed; None: skipped."""
+    found: dict[tuple[str, str], bool | None] = {}
+    for case in ET.parse(path).getroot().iter("testcase"):
+        file = case.get("classname", "").rpartition(".")[2]
+        passed = case.find("failure") is None and case.find("error") is None
+        found[file, case.get("name", "")] = None if case.find("skipped") is not None else passed
+    return found
+
+
+def compare(peer: Path, ours: Path) -> Comparison:
+    """Tests that ran in both passes."""
+    there, here = outcomes(peer), outcomes(ours)
+    comparison: Comparison = {}
+    for key, passed in here.items():
+        other = there.get(key)
+        if passed is None or other is None:
+            continue
+        file = comparison.setdefault(key[0], File())
+        names = {(1, 1): file.both, (1, 0): file.peer_only, (0, 1): file.ours_only, (0, 0): file.neither}
+        names[int(other), int(passed)].append(key[1])
+    return comparison
+
+
+def reason(test: str) -> str | None:
+    """Why a test is to fail here."""
+    return next((why for start, why in DIFFERENT.items() if test.startswith(start)), None)
+
+
+def failures(comparison: Comparison) -> list[str]:
+    """Tests that pass on llama-server, fail here, and should not."""
+    return [f"{name}::{test}" for name, f in comparison.items() for test in f.peer_only if not reason(test)]
+
+
+def table(comparison: Comparison) -> str:
+    lines = ["| file | llama-server | ggserve | only llama-server |", "|---|---|---|---|"]
+    totals = [0, 0, 0]
+    for name, f in sorted(comparison.items()):
+        n = len(f.both) + len(f.peer_only) + len(f.ours_only) + len(f.neither)
+        peer, ours = len(f.both) + len(f.peer_only), len(f.both) + len(f.ours_only)
+        totals = [a + b for a, b in zip(totals, (n, peer, ours), strict=True)]
+        lines.append(f"| {name} | {peer} of {n} | {ours} of {n} | {len(f.peer_only) or 'none'} |")
+    only = sum(len(f.peer_only) for f in comparison.values())
+    lines.append(f"| all | {totals[1]} of {totals[0]} | {totals[2]} of {totals[0]} | {only or 'none'} |")
+    for name, f in sorted(comparison.items()):
+        for test in f.peer_only:
+            lines += ["", f"- `{name}::{test}` passes on llama-server only: {reason(test) or '**a fault**'}"]
+    return "\n".join(lines)
+
+
+def write(path: Path, comparison: Comparison) -> None:
+    """Replaces the table in a document."""
+    text = path.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n{table(comparison)}\n{END}{after}")

@@ -1,0 +1,39 @@
+"""What the operator decides for requests that do not say: sampling, the model, routes that are off."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.fake_engine import FakeEngine, make_app
+from support.http import CHAT, COMPLETIONS, client, error_of, user
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [(COMPLETIONS, {"prompt": "Hi"}), (CHAT, {"messages": user("Hi")})]
+)
+async def test_defaults_hold_until_a_request_says_otherwise(path, body):
+    engine = FakeEngine()
+    async with client(make_app(engine, default=["top_k=40", "max_tokens=3"])) as http:
+        assert "warnings" not in (await http.post(path, json={**body, "temperature": 0})).json()
+        await http.post(path, json={**body, "top_k": 7, "max_tokens": 2})
+    assert [(r.params.top_k, r.params.max_tokens) for r in engine.seen] == [(40, 3), (7, 2)]
+
+
+async def test_any_model_answers_for_unknown_names():
+    engines = {name: FakeEngine(name=name) for name in ("a", "b")}
+    async with client(make_app(engines, any_model=True)) as http:
+        for asked, served in (("gpt-4", "a"), (None, "a"), ("b", "b")):
+            response = await http.post(COMPLETIONS, json={"prompt": "Hi", "model": asked})
+            assert response.json()["model"] == served
+    async with client(make_app(engines)) as http:
+        error_of(await http.post(COMPLETIONS, json={"prompt": "Hi", "model": "gpt-4"}), 404)
+
+
+@pytest.mark.parametrize("route", ["metrics", "slots"])
+async def test_a_route_can_be_off(route):
+    async with client(make_app(None, **{f"no_{route}": True})) as http:
+        assert error_of(await http.get(f"/{route}"), 501)["code"] == "not_supported"
+    async with client() as http:
+        assert (await http.get(f"/{route}")).status_code == 200
