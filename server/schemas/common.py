@@ -106,6 +106,7 @@ class SamplingFields(Schema):
 
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
     stream: bool | None = field("answer as server-sent events", True)
+    stop: Stops | None = field("end before the first of these strings", ["The end"])
     stop_token_ids: TokenIds | None = field("end at any of these tokens", [2])
     seed: int | None = field(
         "same seed, same text; choice j uses seed + j; negative ones count modulo 2^64",
@@ -150,6 +151,7 @@ class SamplingFields(Schema):
         ge=1,
         le=INT_MAX,
     )
+    return_tokens: bool | None = field("add each choice's token ids as `tokens`", False)
 
 
 class GenerationFields(SamplingFields):
@@ -157,8 +159,6 @@ class GenerationFields(SamplingFields):
 
     stream_options: StreamOptions | None = field("only with `stream`", {"include_usage": True})
     n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)
-    stop: Stops | None = field("end before the first of these strings", ["The end"])
-    return_tokens: bool | None = field("add each choice's token ids as `tokens`", False)
 
 
 class TimingsReply(Reply):
