@@ -15,6 +15,14 @@ MAJOR = 7
 DEFAULT_PORT = 50052
 _HELLO, _CAPS = 14, 24
 _TIMEOUT = 5.0
+# Heads for which all of ggml's GPU backends have flash attention, and ours.
+_FLASH_HEADS = (64, 80, 96, 112, 128, 256)
+
+
+def surely_has_flash(head_dim_k: int, head_dim_v: int) -> bool:
+    """Whether any worker's device has flash attention for such heads: ggml's client answers yes to every
+    operation without asking, and a device that lacks it ends its worker, or computes something else."""
+    return head_dim_k == head_dim_v and head_dim_k in _FLASH_HEADS
 
 
 def split_address(address: str) -> tuple[str, int]:

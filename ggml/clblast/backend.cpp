@@ -153,6 +153,8 @@ bool run(Device & device, ggml_tensor * op) {
     }
 }
 
+bool supports(ggml_backend_dev_t dev, const ggml_tensor * op);
+
 ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) {
     Device & device = device_of(backend->device);
     const Lock lock(device.mutex);
@@ -160,6 +162,10 @@ ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) {
     for (int i = 0; i < graph->n_nodes; i++) {
         ggml_tensor * op = graph->nodes[i];
         if (is_nothing(op)) continue;
+        if (!supports(backend->device, op)) {  // an engine that lends us over RPC cannot ask
+            GGML_LOG_ERROR("clblast: %s cannot compute %s of %s\n", device.name.c_str(), ggml_op_desc(op), op->name);
+            return GGML_STATUS_FAILED;
+        }
         if (!run(device, op)) {
             if (no_room()) return GGML_STATUS_ALLOC_FAILED;
             GGML_LOG_ERROR("clblast: %s of %s failed\n", ggml_op_desc(op), op->name);

@@ -150,6 +150,30 @@ def wide_model(seed: int, n_expert: int = 0) -> TinyModel:
     return model
 
 
+def widened(name: str, seed: int) -> TinyModel:
+    """A golden model with random weights and every width but the vocabulary's so multiplied that rows are
+    whole blocks of every type."""
+    model = TinyModel.read(FOLDER / f"{name}.gguf")
+    arch = model.keys["general.architecture"][0]
+    before = model.keys[f"{arch}.embedding_length"][0]
+    vocab, rng = model.tensors["token_embd.weight"].shape[0], np.random.default_rng(seed)
+    for key in ("embedding_length", "feed_forward_length", "rope.dimension_count"):
+        if f"{arch}.{key}" in model.keys:
+            model.set(key, model.keys[f"{arch}.{key}"][0] * WIDTH // before)
+    for tensor, x in model.tensors.items():
+        shape = [n if n == vocab else n * WIDTH // before for n in x.shape]
+        if tensor == "position_embd.weight":
+            shape[0] = x.shape[0]
+        if x.ndim > 1:
+            made = rng.normal(0, 1 / math.sqrt(shape[-1]), shape)
+        elif tensor.endswith("bias"):
+            made = rng.normal(0, 0.1, shape)
+        else:
+            made = rng.uniform(0.5, 1.5, shape)
+        model.tensors[tensor] = made.astype(np.float32)
+    return model
+
+
 def matrices(model: TinyModel) -> Iterator[str]:
     """Names of the tensors that quantized files hold quantized."""
     for name, tensor in model.tensors.items():
