@@ -16,7 +16,6 @@ _RESERVED = frozenset(
     [
         "messages",
         "tools",
-        "documents",
         "add_generation_prompt",
         "bos_token",
         "eos_token",
@@ -53,6 +52,7 @@ class ChatTemplate:
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         extra: Mapping[str, Any] | None = None,
         seconds: float | None = None,
@@ -66,11 +66,11 @@ class ChatTemplate:
         budget = Budget(size) if seconds is None else Budget(size, seconds)
         use(budget)
         variables = {
+            "documents": None,
             **(extra or {}),
             **self._tokens,
             "messages": shown,
-            "tools": None,
-            "documents": None,
+            "tools": tools,
             "add_generation_prompt": add_generation_prompt,
         }
         try:

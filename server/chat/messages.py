@@ -1,0 +1,170 @@
+"""A conversation in the form that one template wants: clients all send it in OpenAI's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+from server.chat.tools.tool import Tool
+from server.chat.traits import Traits, reasoning_fields
+
+Message = dict[str, Any]
+_TOOLS = re.compile(r"\btools\b")
+
+
+class BadMessage(Exception):
+    """A message that no template could take. `where` is a path below the list of messages."""
+
+    def __init__(self, where: str, text: str) -> None:
+        super().__init__(text)
+        self.where = where
+
+
+def template_variables(source: str, tools: Sequence[Tool]) -> dict[str, Any]:
+    """What templates count on besides the messages, in the way that llama-server gives it."""
+    now = datetime.now()
+    found: dict[str, Any] = {"date_string": f"{now:%d %b %Y}", "datetime": f"{now:%b %d %Y}"}
+    if not _TOOLS.search(source):  # older names of the tools
+        if "functions" in source:
+            found["functions"] = json.dumps([tool.wire() for tool in tools], indent=4, ensure_ascii=False)
+        if "xml_tools" in source and tools:
+            found["xml_tools"] = [tool.wire() for tool in tools]
+    return found
+
+
+def fit(messages: Sequence[Mapping[str, Any]], traits: Traits) -> list[Message]:
+    """The messages as a template with these traits takes them. Raises BadMessage.
+
+    Every message keeps its place, but for calls that have to come one by one and a system message that has
+    to be a part of the user's.
+    """
+    fitted = [_fitted(i, message, traits) for i, message in enumerate(messages)]
+    _name_results(fitted)
+    if not traits.parallel_calls:
+        fitted = list(_one_by_one(fitted))
+    if not traits.system:
+        fitted = _without_system(fitted, traits)
+    return fitted
+
+
+def text_of(content: Any, between: str = "\n") -> str:
+    """Content as one text."""
+    if isinstance(content, list):
+        return between.join(str(part.get("text", "")) for part in content)
+    return content or ""
+
+
+def _fitted(i: int, message: Mapping[str, Any], traits: Traits) -> Message:
+    role = message["role"]
+    if role == "developer" and not traits.developer:
+        role = "system"
+    calls = [
+        _call(f"[{i}].tool_calls[{j}]", call, traits)
+        for j, call in enumerate(message.get("tool_calls") or ())
+    ]
+    content = message.get("content")
+    fitted: Message = {"role": role, "content": _content(content, traits)}
+    if calls and traits.null_content and not content:
+        fitted["content"] = None
+    if name := message.get("name"):
+        fitted["name"] = name
+    if reasoning := message.get("reasoning_content"):
+        fitted |= reasoning_fields(reasoning)
+    if calls:
+        fitted["tool_calls"] = calls
+    if (id := message.get("tool_call_id")) is not None:
+        fitted["tool_call_id"] = _short(id) if traits.short_ids else id
+    return fitted
+
+
+def _content(content: Any, traits: Traits) -> Any:
+    if isinstance(content, list):
+        if traits.typed_content:
+            return [{"type": "text", "text": part["text"]} for part in content]
+        return text_of(content)
+    if not traits.string_content:
+        return [{"type": "text", "text": content or ""}]
+    return content or ""
+
+
+def _call(where: str, call: Mapping[str, Any], traits: Traits) -> Message:
+    function, id = call["function"], call.get("id") or ""
+    arguments: Any = function.get("arguments")
+    if traits.object_arguments:
+        arguments = _parsed(f"{where}.function.arguments", arguments)
+    if traits.short_ids:
+        id = _short(id)
+    return {"id": id, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def _parsed(where: str, text: str) -> Any:
+    """Arguments of a call as the object that templates run through."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(constant)
+
+    if not text.strip():
+        return {}
+    try:
+        value = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        raise BadMessage(where, "must be JSON") from None
+    if not isinstance(value, dict):
+        raise BadMessage(where, "must be a JSON object")
+    return value
+
+
+def _short(id: str) -> str:
+    """Nine letters and digits for any id."""
+    if re.fullmatch(r"[A-Za-z0-9]{9}", id):
+        return id
+    return hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:9]
+
+
+def _name_results(messages: Iterable[Message]) -> None:
+    """Some templates want to know which tool a result is of; OpenAI's messages have only the id."""
+    names: dict[str, str] = {}
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            names[call["id"]] = call["function"]["name"]
+        if message["role"] == "tool" and "name" not in message:
+            name = names.get(message.get("tool_call_id", ""))
+            if name is not None:
+                message["name"] = name
+
+
+def _one_by_one(messages: Sequence[Message]) -> Iterable[Message]:
+    """A, B called at once, then their results → A, its result, B, its result."""
+    i = 0
+    while i < len(messages):
+        message = messages[i]
+        i += 1
+        calls = message.get("tool_calls", ())
+        if len(calls) < 2:
+            yield message
+            continue
+        results: list[Message] = []
+        while i < len(messages) and messages[i]["role"] == "tool":
+            results.append(messages[i])
+            i += 1
+        for j, call in enumerate(calls):
+            first = message if j == 0 else {"role": "assistant", "content": message["content"] and ""}
+            yield {**first, "tool_calls": [call]}
+            mine = [result for result in results if result.get("tool_call_id") == call["id"]]
+            yield from mine
+            results = [result for result in results if result not in mine]
+        yield from results
+
+
+def _without_system(messages: Sequence[Message], traits: Traits) -> list[Message]:
+    """What the system says at the beginning becomes the beginning of the first message after it."""
+    first = next((i for i, message in enumerate(messages) if message["role"] != "system"), None)
+    if not first:
+        return list(messages)
+    texts = [text_of(message["content"]) for message in messages[: first + 1]]
+    merged = {**messages[first], "content": _content("\n".join(text for text in texts if text), traits)}
+    return [merged, *messages[first + 1 :]]

@@ -1,0 +1,91 @@
+"""What every way of calling tools gives: its marks, a reader of answers, a grammar."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from server.chat.stream import Reader
+from server.chat.tools.lark import Words, quoted, schema_of
+from server.chat.tools.tool import Tool
+
+ANY_TEXT = r"/(?s:.*)/"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The tools of a request that may be called.
+
+    required: at least one has to be. answer: a grammar's rule for what the content must match if none is.
+    """
+
+    tools: tuple[Tool, ...]
+    required: bool = False
+    parallel: bool = True
+    answer: str | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(tool.name for tool in self.tools)
+
+    @property
+    def limit(self) -> int | None:
+        return None if self.parallel else 1
+
+
+class Family(ABC):
+    """How the models of one family call tools."""
+
+    name: str
+    short_ids = False  # ids of calls have nine characters
+
+    @abstractmethod
+    def detects(self, source: str) -> bool:
+        """Whether a chat template is of this family."""
+
+    @property
+    @abstractmethod
+    def marks(self) -> tuple[str, ...]:
+        """Texts of the format that may be tokens of the vocabulary."""
+
+    @abstractmethod
+    def reader(self, offer: Offer, new_id: Callable[[], str]) -> Reader:
+        """A parser of one answer."""
+
+    @abstractmethod
+    def grammar(self, offer: Offer, words: Words) -> str:
+        """What an answer must match: calls with valid arguments, if it is not only text."""
+
+    @abstractmethod
+    def example(self) -> str:
+        """A call, for models whose template does not tell them how tools are called."""
+
+    def fit(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What else the templates of this family want of messages."""
+        return messages
+
+
+def arguments_rules(offer: Offer) -> list[str]:
+    return [f"arguments_{i}: {schema_of(tool.schema)}" for i, tool in enumerate(offer.tools)]
+
+
+def one_of(rule: str, offer: Offer) -> str:
+    return f"{rule}: " + " | ".join(f"{rule}_{i}" for i in range(len(offer.tools)))
+
+
+def start_rules(offer: Offer, words: Words, opener: str, calls: str) -> list[str]:
+    """How an answer begins: `calls` is the name of the rule for what comes behind the opener."""
+    if offer.required:
+        return [f"start: {words(opener)} {calls}"]
+    if offer.answer is not None:
+        return [f"start: answer | {words(opener)} {calls}", f"answer: {offer.answer}"]
+    if opener in words.tokens:
+        return [f"start: TEXT | TEXT {words(opener)} {calls}", f"TEXT: {ANY_TEXT}"]
+    # As soon as the opener is complete, a call has begun.
+    return [f"start: TEXT | head {calls}", f"head[lazy]: TEXT {quoted(opener)}", f"TEXT: {ANY_TEXT}"]
+
+
+def lark(rules: list[str]) -> str:
+    return "%llguidance {}\n" + "\n".join(rules) + "\n"

@@ -1,0 +1,13 @@
+"""Hermes, Qwen 2.5 and 3, Granite 4 and many more: `<tool_call>{"name": …, "arguments": …}</tool_call>`."""
+
+from __future__ import annotations
+
+from server.chat.tools.json_calls import JsonFamily, JsonForm
+
+
+class Hermes(JsonFamily):
+    name = "hermes"
+    form = JsonForm("<tool_call>", "</tool_call>", gap="\n")
+
+    def detects(self, source: str) -> bool:
+        return "<tool_call>" in source and not any(mark in source for mark in ("<function=", "<arg_key>"))

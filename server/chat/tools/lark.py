@@ -1,0 +1,69 @@
+"""Pieces of grammars in llguidance's dialect of Lark (see `engine.constraint`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# One line, with the spaces that models know from training; without a limit they could be endless.
+_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_OPEN = {
+    "additionalProperties",
+    "unevaluatedProperties",
+    "patternProperties",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "$ref",
+}
+
+
+class Words:
+    """Texts as grammars must name them: a token of the format is no text."""
+
+    def __init__(self, tokens: Mapping[str, int]) -> None:
+        self.tokens = tokens
+        words = sorted(tokens, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, words)) if words else r"(?!)")
+
+    def __call__(self, text: str) -> str:
+        """A sequence of literals and tokens."""
+        found, position = [], 0
+        for match in self._pattern.finditer(text):
+            found += [quoted(text[position : match.start()]), f"<[{self.tokens[match[0]]}]>"]
+            position = match.end()
+        found.append(quoted(text[position:]))
+        return " ".join(part for part in found if part)
+
+
+def quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if text else ""
+
+
+def schema_of(schema: Mapping[str, Any]) -> str:
+    """What matches a JSON schema. Properties that it does not name are left out."""
+    return "%json " + json.dumps({**closed(schema), "x-guidance": _SPACING})
+
+
+def closed(schema: Any) -> Any:
+    """The schema without further properties wherever it lists some and does not speak of others."""
+    if not isinstance(schema, Mapping):
+        return schema
+    found = dict(schema)
+    for key in _SCHEMAS:
+        if key in found:
+            found[key] = closed(found[key])
+    for key in _LISTS:
+        if isinstance(found.get(key), list):
+            found[key] = [closed(item) for item in found[key]]
+    for key in _MAPS:
+        if isinstance(found.get(key), Mapping):
+            found[key] = {name: closed(item) for name, item in found[key].items()}
+    if isinstance(found.get("properties"), Mapping) and not _OPEN & found.keys():
+        found["additionalProperties"] = False
+    return found

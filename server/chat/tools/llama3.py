@@ -1,0 +1,51 @@
+"""Llama 3.1 to 3.3: the answer is `{"name": …, "parameters": …}`, maybe behind `<|python_tag|>`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from server.chat.stream import NotThis, Openers, Reader, Reading
+from server.chat.tools.bare_calls import BareReader, start_rules
+from server.chat.tools.family import Family, Offer, arguments_rules, lark, one_of
+from server.chat.tools.json_calls import JsonForm, call_rules
+from server.chat.tools.lark import Words, quoted
+
+_TAG = "<|python_tag|>"
+_FORM = JsonForm("", "", arguments_key="parameters")
+
+
+class Llama3Reader(BareReader):
+    def __init__(self, *args: Any) -> None:
+        self.openers = Openers([_TAG])
+        super().__init__(*args)
+
+    def whole(self) -> Reading[None]:
+        if (yield from self.after_space()) != "{":
+            raise NotThis
+        yield from self.call_sequence()
+
+    def rest(self) -> Reading[None]:
+        while True:
+            opener = yield from self.until(self.openers, self.say)
+            yield from self.attempt(opener, self.whole())
+
+
+class Llama3(Family):
+    name = "llama3"
+    marks = (_TAG,)
+
+    def detects(self, source: str) -> bool:
+        return "<|start_header_id|>" in source and '"parameters": ' in source
+
+    def reader(self, offer: Offer, new_id: Callable[[], str]) -> Reader:
+        return Llama3Reader(offer.names, new_id, offer.limit)
+
+    def grammar(self, offer: Offer, words: Words) -> str:
+        more = f"({quoted('; ')} call)*" if offer.parallel else ""
+        rules = [f"calls: call {more}", one_of("call", offer)]
+        rules += [*call_rules(_FORM, offer), *arguments_rules(offer)]
+        return lark([*start_rules(offer, "name"), *rules])
+
+    def example(self) -> str:
+        return '{"name": "tool name", "parameters": {"argument name": "value"}}'
