@@ -113,6 +113,15 @@ class Settings(BaseSettings):
         shared=False,
     )
 
+    pooling: Literal["auto", "none", "mean", "cls", "last", "rank"] = _option(
+        "auto",
+        "model",
+        "how embeddings are made of the tokens' vectors, unless a request says otherwise; auto: as the "
+        "model's file says, else the last token's",
+        "auto|none|mean|cls|last|rank",
+        shared=False,
+    )
+
     # --- devices
     use_gpu: Annotated[bool | Literal["auto"], BeforeValidator(true_false_auto)] = _option(
         "auto",
@@ -232,6 +241,13 @@ class Settings(BaseSettings):
         60.0, "server", "seconds without an answer after which an engine counts as stalled", "S", shared=False
     )
 
+    slot_save_path: Path | None = _option(
+        None,
+        "server",
+        "folder for what POST /slots/ID?action=save writes; without it there is no such route",
+        "DIR",
+        shared=False,
+    )
     no_metrics: bool = _option(False, "server", "answer 501 on /metrics", shared=False)
     no_slots: bool = _option(False, "server", "answer 501 on /slots", shared=False)
 
@@ -257,20 +273,15 @@ class Settings(BaseSettings):
     max_choices: int = _option(
         16, "limits", "completions (n x prompts) per request", "N", shared=False, ge=1, le=4096
     )
-    responses_kept: int = _option(
-        256,
+
+    max_inputs: int = _option(
+        2048,
         "limits",
-        "responses of /v1/responses kept in memory for clients that refer to them; 0: none",
+        "inputs per request for embeddings, documents per request for a ranking",
         "N",
         shared=False,
-        ge=0,
+        ge=1,
         le=1 << 20,
-    )
-    responses_ttl_s: Positive = _option(
-        3600.0, "limits", "seconds for which such a response is kept", "S", shared=False
-    )
-    responses_max_bytes: int = _option(
-        64 << 20, "limits", "size of all such responses together", "N", shared=False, ge=0, le=1 << 40
     )
 
     # --- logging

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from server.routes import chat, completions, health, metrics, models, native, page, plan, requests, tokenize
+from server.routes import (
+    chat,
+    completions,
+    embeddings,
+    health,
+    metrics,
+    models,
+    native,
+    page,
+    plan,
+    requests,
+    tokenize,
+)
 
-MODULES = (completions, chat, models, health, metrics, tokenize, requests, plan, native, page)
+MODULES = (completions, chat, embeddings, models, health, metrics, tokenize, requests, plan, native, page)
 ROUTERS: tuple[APIRouter, ...] = tuple(module.router for module in MODULES)

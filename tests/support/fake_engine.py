@@ -65,6 +65,7 @@ class FakeEngine:
             "n_ctx": n_ctx,
             "n_embd": N_EMBD,
             "generates": True,
+            "n_scores": 0,
             "pooling": "last",
             "path": "/secret/stories.gguf",
         }

@@ -1,0 +1,61 @@
+"""Inputs of embeddings and rankings: from texts to token ids, within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from server.errors import ApiError, bad_request
+from server.prompts import INLINE_CHARS
+
+if TYPE_CHECKING:
+    from server.deps import Engine, State
+    from server.schemas.embeddings import Input
+
+
+async def input_tokens(inputs: Sequence[Input], engine: Engine, state: State, param: str) -> list[list[int]]:
+    """Token ids of each input, at least one and at most as many as a session holds."""
+    check_number(len(inputs), state, param)
+    several = len(inputs) > 1
+
+    def encode() -> list[list[int]]:
+        return [
+            _encode(parts, engine.tokenizer, engine.n_ctx, f"{param}[{i}]" if several else param)
+            for i, parts in enumerate(inputs)
+        ]
+
+    size = sum(len(part) for parts in inputs for part in parts)
+    return encode() if size <= INLINE_CHARS else await state.in_thread(encode)
+
+
+def check_number(n: int, state: State, param: str) -> None:
+    """At most --max-inputs."""
+    if n > state.settings.max_inputs:
+        message = f"{param}: has {n} items; at most {state.settings.max_inputs} are taken (--max-inputs)"
+        raise bad_request(message, param, "invalid_value")
+
+
+def _encode(parts: Input, tokenizer: Any, n_ctx: int, param: str) -> list[int]:
+    tokens: list[int] = []
+    for i, part in enumerate(parts):
+        if isinstance(part, str):
+            # What cannot fit is refused before it is tokenised.
+            least = len(tokens) + tokenizer.min_tokens(part, n_ctx + 1)
+            if least > n_ctx:
+                raise too_large(least, n_ctx, param, "at least ")
+            tokens += tokenizer.encode(part, add_special=not i, parse_special=True)
+        else:
+            if max(part, default=0) >= tokenizer.n_vocab:
+                message = f"{param}: token ids go from 0 to {tokenizer.n_vocab - 1}, not {max(part)}"
+                raise bad_request(message, param, "invalid_value")
+            tokens += part
+    if not tokens:
+        raise bad_request(f"{param}: is empty", param, "invalid_value")
+    if len(tokens) > n_ctx:
+        raise too_large(len(tokens), n_ctx, param)
+    return tokens
+
+
+def too_large(n: int, n_ctx: int, param: str, about: str = "") -> ApiError:
+    message = f"{param}: is too large: it has {about}{n} tokens, but the model takes at most {n_ctx}"
+    return bad_request(f"{message}; shorten it or raise --context-size", param, "context_length_exceeded")
