@@ -273,6 +273,21 @@ class Settings(BaseSettings):
     max_choices: int = _option(
         16, "limits", "completions (n x prompts) per request", "N", shared=False, ge=1, le=4096
     )
+    responses_kept: int = _option(
+        256,
+        "limits",
+        "responses of /v1/responses kept in memory for clients that refer to them; 0: none",
+        "N",
+        shared=False,
+        ge=0,
+        le=1 << 20,
+    )
+    responses_ttl_s: Positive = _option(
+        3600.0, "limits", "seconds for which such a response is kept", "S", shared=False
+    )
+    responses_max_bytes: int = _option(
+        64 << 20, "limits", "size of all such responses together", "N", shared=False, ge=0, le=1 << 40
+    )
 
     max_inputs: int = _option(
         2048,
