@@ -70,8 +70,16 @@ def talk_of(body: ChatFields, warnings: list[str]) -> Talk:
     return Talk(messages, body.chat_template_kwargs or {}, body.add_generation_prompt is not False)
 
 
+def check_generates(engine: Engine) -> None:
+    """Refuse models that only make embeddings."""
+    if (engine.info or {}).get("generates") is False:
+        message = f"model: '{engine.name}' makes embeddings and cannot generate text; use /v1/embeddings"
+        raise bad_request(message, "model", "cannot_generate")
+
+
 async def chat_tokens(talk: Talk, engine: Engine, state: State, warnings: list[str]) -> list[int]:
     """The prompt of a conversation."""
+    check_generates(engine)
     specials = (await facts_of(engine, state)).specials
     try:
         talk = await state.in_thread(talk.shielded, specials)
@@ -149,6 +157,7 @@ def _find_facts(tokenizer: Any, source: str | None) -> ModelFacts:
 
 async def prompt_tokens(prompt: str | Sequence[int], engine: Engine, state: State) -> list[int]:
     """The prompt of a completion."""
+    check_generates(engine)
     tokenizer = engine.tokenizer
     if isinstance(prompt, str):
         tokens = await tokenise([prompt], engine, state, "prompt")
