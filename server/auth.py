@@ -47,10 +47,12 @@ class Auth:
             scheme, _, key = bearer[0].partition(b" ")
             if scheme.lower() == b"bearer":
                 keys.append(key.strip())
-        return any(self._known(key) for key in keys if key)
+        valid = [digest for key in keys if key and self._known(digest := hashlib.sha256(key).digest())]
+        if valid:
+            scope["ggserve.key"] = valid[0]  # whose responses these are
+        return bool(valid)
 
-    def _known(self, key: bytes) -> bool:
-        digest = hashlib.sha256(key).digest()
+    def _known(self, digest: bytes) -> bool:
         found = False
         for known in self.digests:  # no early exit: the time must not tell which key it was
             found |= hmac.compare_digest(digest, known)

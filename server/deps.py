@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 from fastapi import Depends, Request
 
 from server.access import Record, record_of
+from server.apis.kept import KeptResponses
 from server.errors import ApiError, bad_request
 
 if TYPE_CHECKING:
@@ -101,6 +102,12 @@ class State:
         """Sampling parameters of requests that bring none."""
         return self.settings.sampling_defaults()
 
+    @cached_property
+    def kept(self) -> KeptResponses:
+        """Responses that clients may refer to."""
+        settings = self.settings
+        return KeptResponses(settings.responses_kept, settings.responses_ttl_s, settings.responses_max_bytes)
+
     async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Work on texts that would hold up the event loop."""
         call = partial(function, *args, **kwargs)
@@ -154,5 +161,12 @@ def get_record(request: Request) -> Record:
     return record_of(request.scope)
 
 
+def get_owner(request: Request) -> bytes | None:
+    """The key that the request came with, as a digest."""
+    owner: bytes | None = request.scope.get("ggserve.key")
+    return owner
+
+
 StateDep = Annotated[State, Depends(get_state)]
 RecordDep = Annotated[Record, Depends(get_record)]
+OwnerDep = Annotated[bytes | None, Depends(get_owner)]
