@@ -1,7 +1,8 @@
 """Errors as clients see them: one JSON shape for every failure, on every route.
 
-`{"error": {"message", "type", "param", "code"}}`, or Anthropic's shape below /v1/messages. Messages say what to
-do and never carry a path, an address or a traceback; what they leave out is in the log under the request's id.
+`{"error": {"message", "type", "param", "code"}}`, or Anthropic's shape below /v1/messages. Messages say what
+to do and never carry a path, an address or a traceback; what they leave out is in the log under the request's
+id.
 """
 
 from __future__ import annotations
@@ -88,10 +89,8 @@ class ApiError(HTTPException):
 
     def response(self, scope: Scope) -> JSONResponse:
         """The answer to a request, in the shape of the API whose route it is."""
-        if speaks_anthropic(scope["path"]):
-            body = self.anthropic(scope["ggserve.record"].id)
-        else:
-            body = self.body()
+        anthropic = speaks_anthropic(scope["path"])
+        body = self.anthropic(scope["ggserve.record"].id) if anthropic else self.body()
         return JSONResponse(body, self.status_code, headers=self.headers)
 
 
@@ -133,21 +132,48 @@ def path_of(location: Sequence[str | int]) -> str | None:
     return text or None
 
 
-def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """Pydantic's first complaint as ours."""
-    first = errors[0]
-    param = path_of(first["loc"])
-    kind, message = first["type"], str(first["msg"])
+def from_validation(errors: Sequence[Mapping[str, Any]], body: Any = None) -> ApiError:
+    """Pydantic's complaints about one field as ours: the first, or all where it may be of several kinds."""
+    paths = [_path_in(error, body) for error in errors]
+    # Each kind that a field may have complains; the one that got furthest knows best.
+    path = max((path for path in paths if path[:2] == paths[0][:2]), key=len)
+    found = [error for error, other in zip(errors, paths, strict=True) if other == path]
+    param, kind = path_of(path), found[0]["type"]
     if kind == "missing":
         message = "is required" if param else "the body must be a JSON object"
     elif kind in ("model_attributes_type", "model_type", "dict_type") and param is None:
         message = "the body must be a JSON object"
-    elif kind == "value_error":
-        message = message.removeprefix("Value error, ")
     else:
-        message = message[:1].lower() + message[1:]
+        message = ", or ".join(dict.fromkeys(_worded(error) for error in found))
     code = "missing_field" if kind == "missing" else "invalid_value"
     return bad_request(f"{param}: {message}" if param else message, param, code)
+
+
+def _path_in(error: Mapping[str, Any], body: Any) -> tuple[str | int, ...]:
+    """Where in the body an error is, without the names that pydantic gives to a field's possible kinds."""
+    location = error["loc"]
+    if not location or location[0] != "body" or not isinstance(body, dict | list):
+        return tuple(location)
+    path: list[str | int] = ["body"]
+    value = body
+    for i, part in enumerate(location[1:], 2):
+        if isinstance(value, dict):
+            known = part in value
+        else:
+            known = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if known:
+            value = value[part]
+        elif not (error["type"] == "missing" and i == len(location)):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _worded(error: Mapping[str, Any]) -> str:
+    message = str(error["msg"])
+    if error["type"] == "value_error":
+        return message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
 
 
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
@@ -168,4 +194,4 @@ async def on_unavailable(request: Request, _error: Exception) -> JSONResponse:
 
 async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return from_validation(error.errors()).response(request.scope)
+    return from_validation(error.errors(), error.body).response(request.scope)

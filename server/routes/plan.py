@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 
@@ -17,20 +18,23 @@ from server.schemas.plan import PlanReply, PlanRequest
 
 router = json_router()
 TIMEOUT_S = 60.0
+_OPTIONS = ("use_gpu", "gpu_layers", "context_size", "parallel", "kv_type")
+_FLAG = re.compile("--((?:{}|device)(?![a-z-]))".format("|".join(_OPTIONS).replace("_", "-")))
 
 
 @router.post("/v1/plan", response_model=None, responses={200: {"model": PlanReply}})
 async def plan(body: PlanRequest, state: StateDep) -> Response:
     """As `ggserve info --plan`, in a process of its own: this one never touches a device."""
-    command = [sys.executable, "-m", "server", "info", str(_path(body, state)), "--plan", "--json"]
-    for name in ("use_gpu", "gpu_layers", "context_size", "parallel", "kv_type"):
+    path = _path(body, state)
+    command = [sys.executable, "-m", "server", "info", str(path), "--plan", "--json"]
+    for name in _OPTIONS:
         value = getattr(body, name)
         if value is None:
             value = getattr(state.settings, name, None)
         if value is not None:
-            command += [f"--{name.replace('_', '-')}", str(value).lower()]
+            command.append(f"--{name.replace('_', '-')}={str(value).lower()}")
     for name in body.device if body.device is not None else state.settings.device:
-        command += ["--device", name]
+        command.append(f"--device={name}")
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -47,10 +51,23 @@ async def plan(body: PlanRequest, state: StateDep) -> Response:
     try:
         found = msgspec.json.decode(out)
     except msgspec.DecodeError:
-        lines = err.decode(errors="replace").strip().splitlines() or ["the plan could not be made"]
-        raise bad_request(lines[-1].removeprefix("ggserve: ").removeprefix("ggserve info: ")) from None
+        raise _refusal(err.decode(errors="replace"), path) from None
     warnings = convert.unknown_fields(body)
     return Bytes(msgspec.json.encode({**found, "warnings": warnings} if warnings else found))
+
+
+def _refusal(said: str, path: Path) -> ApiError:
+    """What the command says on its last line, without the folder, and about which field."""
+    line = (said.strip().splitlines() or ["the plan could not be made"])[-1]
+    text = line.removeprefix("ggserve: ").removeprefix("ggserve info: ").replace(str(path), path.name)
+    text = text.partition(" (see ggserve")[0]
+    found = _FLAG.search(text)
+    name = found[1].replace("-", "_") if found else None
+    if name is None and path.name in text:
+        name = "file"
+    elif name is None and text.startswith("there is no device"):
+        name = "device"
+    return bad_request(f"{name}: {text}" if name else text, name, "invalid_value")
 
 
 def _path(body: PlanRequest, state: State) -> Path:

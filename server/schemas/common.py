@@ -66,6 +66,7 @@ def _token_ids(value: Any) -> list[int]:
     return value
 
 
+IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": INT_MAX}}
 _STRINGS = {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOPS}
 Stops = Annotated[
     list[str], PlainValidator(_stops), WithJsonSchema({"anyOf": [{"type": "string"}, _STRINGS]})
@@ -78,7 +79,7 @@ LogitBias = Annotated[
     ),
 ]
 TokenIds = Annotated[
-    list[int], PlainValidator(_token_ids), WithJsonSchema({"type": "array", "items": {"type": "integer"}})
+    list[int], PlainValidator(_token_ids), WithJsonSchema({**IDS_SCHEMA, "maxItems": MAX_STOP_TOKENS})
 ]
 
 

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from server.schemas.common import GenerationFields, Reply, TimingsReply, UsageReply, field, is_token, told
+from server.schemas.common import (
+    IDS_SCHEMA,
+    GenerationFields,
+    Reply,
+    TimingsReply,
+    UsageReply,
+    field,
+    is_token,
+    told,
+)
 
 MAX_PROMPTS = 4096
 Prompts = list[str | list[int]]
@@ -32,12 +41,11 @@ def _prompts(value: Any) -> Prompts:
     return value
 
 
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
-_ITEM = {"anyOf": [{"type": "string"}, _IDS]}
+_LIST = {"type": "array", "items": {"anyOf": [{"type": "string"}, IDS_SCHEMA]}, "maxItems": MAX_PROMPTS}
 PromptField = Annotated[
     Prompts,
     PlainValidator(_prompts),
-    WithJsonSchema({"anyOf": [{"type": "string"}, _IDS, {"type": "array", "items": _ITEM}]}),
+    WithJsonSchema({"anyOf": [{"type": "string"}, IDS_SCHEMA, _LIST]}),
 ]
 
 

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from server.schemas.common import Reply, Schema, field, told
 
+KvType = Literal["f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+
 
 class PlanRequest(Schema):
     model: str | None = field("a served model; default: the only one", "stories", max_length=512)
@@ -16,14 +18,14 @@ class PlanRequest(Schema):
     gpu_layers: Annotated[int, Field(ge=0, le=10_000)] | Literal["all", "auto"] | None = field(
         "layers on devices, the output counted as one more", "all"
     )
-    device: list[Annotated[str, Field(max_length=64)]] | None = field(
+    device: list[Annotated[str, Field(max_length=64, pattern=r"^[ -~]+$")]] | None = field(
         "only these, by their names in `ggserve devices`", ["CUDA0"], max_length=16
     )
     context_size: Annotated[int, Field(ge=2, le=1 << 26)] | None = field(
         "tokens of the longest session", 8192
     )
-    parallel: Annotated[int, Field(ge=1, le=1 << 16)] | None = field("sessions decoded together", 8)
-    kv_type: Annotated[str, Field(max_length=16)] | None = field("type of the cache's numbers", "q8_0")
+    parallel: Annotated[int, Field(ge=1, le=1024)] | None = field("sessions decoded together", 8)
+    kv_type: KvType | None = field("type of the cache's numbers", "q8_0")
 
 
 class PlanReply(Reply):

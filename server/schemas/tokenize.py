@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from server.schemas.common import Reply, Schema, field, is_token, told
+from server.schemas.common import IDS_SCHEMA, Reply, Schema, field, is_token, told
 
 MAX_TOKENS = 1 << 18
 
@@ -24,7 +24,7 @@ def _ids(value: Any) -> list[int]:
 IdList = Annotated[
     list[int],
     PlainValidator(_ids),
-    WithJsonSchema({"type": "array", "items": {"type": "integer", "minimum": 0}}),
+    WithJsonSchema({**IDS_SCHEMA, "maxItems": MAX_TOKENS}),
 ]
 
 
