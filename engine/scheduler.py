@@ -267,7 +267,8 @@ class Scheduler:
                 self._sample(session, i, now)
                 i += 1
             elif session.first_token_at is None:
-                self._out.append(Emission(id=session.id, processed=min(n_past, session.n_prompt)))
+                processed, timings = min(n_past, session.n_prompt), session.timings(now)
+                self._out.append(Emission(id=session.id, processed=processed, timings=timings))
 
     def _sample(self, session: Session, i: int, now: float) -> None:
         """Choose the next token of a session from row `i` of the logits."""

@@ -126,7 +126,7 @@ class Emission(msgspec.Struct, kw_only=True, omit_defaults=True):
     finish: FinishReason | None = None
     error: str | None = None  # with finish == ERROR
     out_of_memory: bool = False  # what the error was: another request, or a shorter one, may fit
-    timings: Timings | None = None  # with finish, and with the first token
+    timings: Timings | None = None  # with finish, with the first token, with prefill progress
 
 
 class EngineStats(msgspec.Struct, kw_only=True):

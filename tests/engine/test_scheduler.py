@@ -146,6 +146,11 @@ def test_timings_tell_the_values_in_force() -> None:
             if emission.tokens and emission.id not in first:
                 assert emission.timings is not None
                 first[emission.id] = emission.timings.predicted_n
+            elif emission.processed is not None:
+                so_far = emission.timings
+                assert so_far is not None
+                assert so_far.predicted_n == 0
+                assert so_far.prompt_n + so_far.cached_n == emission.processed
             elif emission.finish is None:
                 assert emission.timings is None
     assert first == {"a": 1, "b": 1}
