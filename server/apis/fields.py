@@ -8,7 +8,7 @@ from typing import Any
 
 from server.errors import ApiError, bad_request
 from server.prompts import MAX_WARNINGS
-from server.schemas.common import GenerationFields, SamplingFields, Schema, Stops
+from server.schemas.common import GenerationFields, SamplingFields, Schema
 
 _NONE: frozenset[str] = frozenset()
 
@@ -137,7 +137,7 @@ def refuse_fields(body: Schema, refused: Mapping[str, tuple[Any, ...]]) -> None:
             raise unsupported(name)
 
 
-def generation_fields(body: SamplingFields, stop: Stops | None = None) -> GenerationFields:
+def generation_fields(body: SamplingFields, **changed: Any) -> GenerationFields:
     """What `server.convert` reads, of a request that has one choice."""
     given = {name: getattr(body, name) for name in SamplingFields.model_fields}
-    return GenerationFields.model_construct(**given, stop=stop)
+    return GenerationFields.model_construct(**{**given, **changed})

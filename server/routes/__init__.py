@@ -15,8 +15,22 @@ from server.routes import (
     page,
     plan,
     requests,
+    responses,
     tokenize,
 )
 
-MODULES = (completions, chat, embeddings, models, health, metrics, tokenize, requests, plan, native, page)
+MODULES = (
+    completions,
+    chat,
+    responses,
+    embeddings,
+    models,
+    health,
+    metrics,
+    tokenize,
+    requests,
+    plan,
+    native,
+    page,
+)
 ROUTERS: tuple[APIRouter, ...] = tuple(module.router for module in MODULES)

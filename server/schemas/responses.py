@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import PlainValidator, WithJsonSchema
 
 from server.schemas.common import (
     INT_MAX,
@@ -218,6 +218,3 @@ class DeletedReply(Reply):
     id: str = told("of the response", "resp_0123456789abcdef01234567")
     object: str = told("always `response.deleted`", "response.deleted")
     deleted: bool = told("always true", True)
-
-
-LimitField = Annotated[int, Field(ge=1, le=100, description="how many items")]

@@ -111,7 +111,8 @@ class ResponseFormat(BlockFormat):
         begun = b"" if self._begun else self.first(self.job.choices[0])
         fields = {"code": error.code, "message": error.message, "param": error.param}
         status = "cancelled" if error.code == "request_cancelled" else "failed"
-        response = self.response(status, error={"code": "server_error", "message": error.message})
+        told = {"code": "server_error", "message": error.message}
+        response = self.response(status, error=told, store=False)
         return begun + self.tell("error", **fields) + self.tell("response.failed", response=response)
 
     # --- the response

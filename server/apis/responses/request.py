@@ -200,6 +200,4 @@ def generation_of(body: ResponseRequest, warnings: list[str]) -> GenerationField
         warn(warnings, "user has no effect")
     if body.stream_options is not None and body.stream_options.include_usage is not None:
         warn(warnings, "stream_options.include_usage has no effect: the response always has its usage")
-    found = generation_fields(body)
-    found.stream_options = body.stream_options
-    return found
+    return generation_fields(body, stream_options=body.stream_options)
