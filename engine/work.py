@@ -22,6 +22,13 @@ class Embedded(msgspec.Struct, array_like=True, tag=True):
     width: int
 
 
+class Scored(msgspec.Struct, array_like=True, tag=True):
+    """Float64 [tokens - 1, 1 + 2 top] as little-endian bytes: see `engine.scoring.Scores`."""
+
+    rows: bytes
+    width: int
+
+
 class Saved(msgspec.Struct, array_like=True, tag=True):
     n_tokens: int  # whose cells are in the file
     n_bytes: int
@@ -49,6 +56,13 @@ class Embed(Work[Embedded], frozen=True):
     pooling: str = "auto"
 
 
+class Score(Work[Scored], frozen=True):
+    """How likely a text's own tokens are: see `engine.scoring`."""
+
+    tokens: list[int]
+    top: int = 0
+
+
 class SaveSlot(Work[Saved], frozen=True):
     """Write a sequence, and of its cells those that are still cached, to a file."""
 
@@ -68,12 +82,12 @@ class EraseSlot(Work[Erased], frozen=True):
     tokens: list[int]
 
 
-AnyWork = Embed | SaveSlot | RestoreSlot | EraseSlot
-AnyResult = Embedded | Saved | Restored | Erased
+AnyWork = Embed | Score | SaveSlot | RestoreSlot | EraseSlot
+AnyResult = Embedded | Scored | Saved | Restored | Erased
 
 
 class Piece(msgspec.Struct, array_like=True):
-    """The next bytes of one of the vectors of an `Embedded`."""
+    """The next bytes of one of the vectors of an `Embedded`, or of the rows of a `Scored`."""
 
     input: int
     data: bytes
@@ -91,5 +105,5 @@ class News(msgspec.Struct, array_like=True):
 
     id: str
     pieces: list[Piece] = []
-    result: AnyResult | None = None  # of an Embed without the vectors: they came in pieces
+    result: AnyResult | None = None  # of an Embed or Score without its bytes: they came in pieces
     failure: Failure | None = None

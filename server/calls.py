@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from engine.work import Embedded, News, Work
+from engine.work import Embedded, News, Scored, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +47,8 @@ class Call:
             result: Any = news.result
             if isinstance(result, Embedded):
                 result = Embedded([bytes(self._parts[i]) for i in range(len(self._parts))], result.width)
+            elif isinstance(result, Scored):
+                result = Scored(bytes(self._parts.get(0, b"")), result.width)
             self.future.set_result(result)
 
     def fail(self, error: Exception) -> None:

@@ -53,6 +53,7 @@ class Choice:
     ) -> None:
         self.index, self.prompt_index, self.request = index, prompt_index, request
         self.prefix = prefix  # echoed prompt
+        self.echoed: list[Shown] = []  # and its tokens, where their log-probabilities are asked for
         self.detokenizer = Detokenizer(tokenizer)
         self.stop = StopMatcher(stops) if stops else None
         self.final_ids = final_ids  # tokens that end the text and are no part of it

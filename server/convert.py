@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from engine import sampling
 from engine.errors import ConfigError
 from engine.types import Constraint, InferenceParameters
 from engine.types import Request as EngineRequest
+from server import echo
 from server.choice import Choice
 from server.deps import Engine, ModelFacts, State
 from server.errors import ApiError, bad_request
@@ -84,9 +86,6 @@ async def completion(body: CompletionRequest, state: State, record: Record) -> J
         if len(body.prompt) > state.settings.max_choices:
             param = "prompt"
         raise too_many_choices(param, total, state)
-    if body.echo and body.logprobs is not None:
-        message = "logprobs: log-probabilities of the prompt (echo) are not supported"
-        raise bad_request(message, "logprobs", "unsupported_value")
     prompts = [await prompt_tokens(prompt, engine, state) for prompt in body.prompt]
     texts = [echoed(p, engine) for p in body.prompt] if body.echo else [""] * len(prompts)
     logprobs = 0 if made > n and body.logprobs is None else body.logprobs
@@ -94,9 +93,12 @@ async def completion(body: CompletionRequest, state: State, record: Record) -> J
     if body.max_tokens == 0:  # only computes the prompt, for later requests to find it in the cache
         params = msgspec.structs.replace(params, max_tokens=0)
     facts = await facts_of(engine, state)
-    return make_job(
+    job = make_job(
         body, state, engine, facts, record, "cmpl-", prompts, texts, params, warnings, made=made
     )
+    if body.echo and body.logprobs is not None:
+        job.prelude = partial(echo.score, job.choices, body.logprobs, engine, state, record)
+    return job
 
 
 async def chat(body: ChatRequest, state: State, record: Record) -> Job:

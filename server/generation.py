@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ class Job:
         include_usage: bool = False,
         n_shown: int | None = None,
     ) -> None:
+        self.prelude: Callable[[], Awaitable[None]] | None = None  # runs before the choices
         self.state, self.engine, self.facts, self.record = state, engine, facts, record
         self.id, self.choices, self.warnings = id, choices, warnings
         self.stream, self.include_usage = stream, include_usage
@@ -52,6 +53,8 @@ class Job:
         """Pieces of all choices as they come. Closing it cancels what still runs, within one engine step."""
         self.state.jobs[self.id] = self
         try:
+            if self.prelude is not None:
+                await self.prelude()
             source = self._one(self.choices[0]) if len(self.choices) == 1 else self._several()
             async with aclosing(source):
                 async for event in source:

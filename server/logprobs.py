@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.types import Token
     from server.choice import Shown
 
 FLOOR = -9999.0  # JSON has no infinities; the official API gives this number, too
@@ -53,14 +54,19 @@ def number(logprob: float | None) -> float | None:
     return logprob if logprob is None or logprob > FLOOR else FLOOR
 
 
+def _named(names: TokenNames, token: Token) -> dict[str, float | None] | None:
+    """The likeliest by their texts. Null where nothing was predicted: at the beginning of a prompt."""
+    if token.logprob is None:
+        return None
+    return {names.text(id): number(p) for id, p in token.top or ()}
+
+
 def completion_logprobs(names: TokenNames, shown: Sequence[Shown], top: int) -> dict[str, Any]:
     """`logprobs` of a choice of /v1/completions."""
     return {
         "tokens": [names.text(token.id) for token, _ in shown],
         "token_logprobs": [number(token.logprob) for token, _ in shown],
-        "top_logprobs": [{names.text(id): number(p) for id, p in token.top or ()} for token, _ in shown]
-        if top
-        else None,
+        "top_logprobs": [_named(names, token) for token, _ in shown] if top else None,
         "text_offset": [start for _, start in shown],
     }
 

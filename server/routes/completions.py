@@ -38,6 +38,8 @@ class CompletionFormat(Format):
         return {"id": job.id, "object": "text_completion", "created": job.created, "model": job.model}
 
     def first(self, choice: Choice) -> bytes:
+        if choice.echoed:
+            return self._chunk(self._choice(choice, choice.prefix, choice.echoed, None))
         if not choice.prefix:
             return b""
         return self._before[choice.index] + encode(choice.prefix) + self._after
@@ -58,7 +60,9 @@ class CompletionFormat(Format):
 
     def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
         job = self.job
-        choices = [self._choice(c, c.prefix + text, shown, c.finish) for c, text, _, shown in answers]
+        choices = [
+            self._choice(c, c.prefix + text, [*c.echoed, *shown], c.finish) for c, text, _, shown in answers
+        ]
         return {**self._head(), "choices": choices, "usage": job.usage(), **job.tail()}
 
     def _chunk(self, choice: dict[str, Any], tail: dict[str, Any] | None = None) -> bytes:

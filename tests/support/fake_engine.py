@@ -9,9 +9,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.tokenizer import load_tokenizer
 from engine.types import Emission, EngineStats, FinishReason, Request, Timings, Token
-from engine.work import Embed, Embedded, Erased, Restored, RestoreSlot, Saved, SaveSlot, Work
+from engine.work import (
+    Embed,
+    Embedded,
+    Erased,
+    Restored,
+    RestoreSlot,
+    Saved,
+    SaveSlot,
+    Score,
+    Scored,
+    Work,
+)
 from server.app import create_app
 from server.config import Settings
 from server.streams import EngineUnavailable, QueueFull, RequestInfo, Stream
@@ -127,6 +140,12 @@ class FakeEngine:
             case Embed(inputs, pooling):
                 made = [vectors(tokens, pooling) for tokens in inputs]
                 return Embedded([v.astype("<f4").tobytes() for v in made], made[0].shape[-1])
+            case Score(tokens, top):
+                best = [[x for i in range(top) for x in (id + i, -0.5 - i)] for id in tokens[1:]]
+                rows = [
+                    [self.logprob_of(id), *pairs] for id, pairs in zip(tokens[1:], best, strict=True)
+                ]
+                return Scored(np.array(rows, "<f8").tobytes(), 1 + 2 * top)
             case SaveSlot(path, tokens):
                 self.saved[path] = list(tokens)
                 return Saved(len(tokens) - 1, 1000, 1.5)
