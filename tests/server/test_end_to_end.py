@@ -68,6 +68,11 @@ def streamed(client: openai.OpenAI, prompt: str, n: int, on_piece=None, **extra)
     return text
 
 
+def server_tokens(client: openai.OpenAI, text: str) -> list[int]:
+    url = str(client.base_url).removesuffix("v1/") + "tokenize"
+    return client.post(url, cast_to=dict, body={"content": text, "add_special": True})["tokens"]
+
+
 def assert_same(got: Text, expected: Text) -> None:
     """Equal up to a near-tie, where kernels that round differently may choose either."""
     for i, (a, b) in enumerate(zip(got.tokens, expected.tokens, strict=False)):
@@ -148,6 +153,23 @@ def test_the_same_beginning_is_computed_once(client):
     assert again.timings["cached_n"] > 10
     assert fresh.timings["cached_n"] == 0
     assert again.choices[0].text == fresh.choices[0].text
+
+
+def test_an_echoed_text_is_as_likely_as_when_it_was_generated(client):
+    options = {"logprobs": 2, "model": "stories"}
+    made = client.completions.create(
+        prompt=PROMPTS[0], max_tokens=24, seed=3, extra_body={"return_tokens": True}, **options
+    ).choices[0]
+    prompt = client.completions.create(prompt=PROMPTS[0], echo=True, max_tokens=0, **options).choices[0]
+    ids = [*server_tokens(client, PROMPTS[0]), *made.tokens]
+    echoed = client.completions.create(prompt=ids, echo=True, max_tokens=0, **options).choices[0]
+    assert echoed.logprobs.tokens == prompt.logprobs.tokens + made.logprobs.tokens
+    expected = prompt.logprobs.token_logprobs + made.logprobs.token_logprobs
+    assert expected[0] is None
+    assert echoed.logprobs.token_logprobs[1:] == pytest.approx(expected[1:], abs=2e-3)
+    assert [set(top) for top in echoed.logprobs.top_logprobs[-24:]] == [
+        set(top) for top in made.logprobs.top_logprobs
+    ]
 
 
 @pytest.mark.parametrize("n_batch", [1, 8, 64, 512])
