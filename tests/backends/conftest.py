@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,12 +28,13 @@ def free_port() -> int:
 class Worker:
     """`ggserve rpc-worker` in a process of its own."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, log: Path | None = None) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         command = [sys.executable, "-m", "server", "rpc-worker", "--port", self.address.split(":")[1]]
-        self.process = subprocess.Popen(
-            [*command, "--threads", "1", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        with (log or Path(os.devnull)).open("w") as said:
+            self.process = subprocess.Popen(
+                [*command, "--threads", "1", *arguments], stdout=said, stderr=said
+            )
         for _ in range(600):
             try:
                 socket.create_connection(("127.0.0.1", int(self.address.split(":")[1])), 1).close()
@@ -67,8 +69,8 @@ def rpc_clblast() -> Iterator[str]:
 def make_worker() -> Iterator[Callable[..., Worker]]:
     made: list[Worker] = []
 
-    def make(*arguments: str) -> Worker:
-        made.append(Worker(*arguments))
+    def make(*arguments: str, log: Path | None = None) -> Worker:
+        made.append(Worker(*arguments, log=log))
         return made[-1]
 
     yield make

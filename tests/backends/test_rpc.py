@@ -102,6 +102,21 @@ def test_a_worker_ends_in_order(make_worker: Callable[..., Any]) -> None:
     assert make_worker("--device", "CPU").stop() == 0
 
 
+def test_what_a_device_lacks_ends_its_worker_with_a_line(
+    make_worker: Callable[..., Any], tmp_path: Path
+) -> None:
+    """CLBlast has flash attention for heads of whole sixteens; these are eights."""
+    lent = make_worker("--device", "CLBlast0", log=tmp_path / "log")
+    command = [sys.executable, "-m", "server", "infer", "-m", str(golden("llama-gqa-tied").path), "-p", "a"]
+    more = ["--use-gpu", "--rpc", lent.address, "--device", "RPC0", "--context-size", "64"]
+    done = subprocess.run([*command, *more, "-n", "1"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr  # nobody who did not ask for it gets it
+    done = subprocess.run([*command, *more, "--flash-attn", "on"], capture_output=True, timeout=120)
+    assert done.returncode != 0
+    assert lent.process.wait(20) != 0
+    assert "CLBlast0 cannot compute FLASH_ATTN_EXT" in (tmp_path / "log").read_text()
+
+
 def post(url: str, body: dict[str, Any]) -> Any:
     data = json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
