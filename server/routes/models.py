@@ -1,12 +1,14 @@
-"""GET /v1/models."""
+"""GET /v1/models, with the fields that OpenAI's and Anthropic's clients look for."""
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from server.deps import Engine, State, StateDep
+from server.errors import bad_request
 
 router = APIRouter()
 
@@ -18,8 +20,13 @@ def _model(engine: Engine, state: State) -> dict[str, Any]:
         "created": int(state.started),
         "owned_by": "ggserve",
         "state": engine.state,
+        "type": "model",
+        "display_name": engine.name,
+        "created_at": f"{datetime.fromtimestamp(state.started, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "lifecycle": "active",
     }
     if engine.info is not None:
+        found |= {"max_input_tokens": engine.n_ctx, "max_tokens": engine.n_ctx}
         # Paths are nobody's business who may only ask for text.
         found["meta"] = public(engine.info)
     return found
@@ -31,9 +38,30 @@ def public(info: dict[str, Any]) -> dict[str, Any]:
 
 
 @router.get("/v1/models")
-async def models(state: StateDep) -> dict[str, Any]:
-    """The models served here."""
-    return {"object": "list", "data": [_model(engine, state) for engine in state.engines.values()]}
+@router.get("/models", include_in_schema=False)
+async def models(
+    state: StateDep,
+    limit: Annotated[int | None, Query(ge=1, le=1000, description="at most so many; default: all")] = None,
+    after_id: Annotated[str | None, Query(description="only those after this one")] = None,
+    before_id: Annotated[str | None, Query(description="only those before this one")] = None,
+) -> dict[str, Any]:
+    """The models served here, in one list for the clients of both APIs."""
+    names = list(state.engines)
+    for param, id in (("after_id", after_id), ("before_id", before_id)):
+        if id is not None and id not in names:
+            raise bad_request(f"{param}: no model {id[:200]!r} is served here", param, "invalid_value")
+    start = 0 if after_id is None else names.index(after_id) + 1
+    end = len(names) if before_id is None else names.index(before_id)
+    found = names[start:end]
+    backwards = before_id is not None and after_id is None  # the page ends where the last one began
+    page = (found[-limit:] if backwards else found[:limit]) if limit else found
+    return {
+        "object": "list",
+        "data": [_model(state.engines[name], state) for name in page],
+        "first_id": page[0] if page else None,
+        "last_id": page[-1] if page else None,
+        "has_more": len(page) < len(found),
+    }
 
 
 @router.get("/v1/models/{id:path}")

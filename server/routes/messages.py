@@ -1,0 +1,51 @@
+"""POST /v1/messages and /v1/messages/count_tokens, for Anthropic's clients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import Request, Response
+
+from server.apis import blocks
+from server.apis.jobs import chat_job, count
+from server.apis.messages.format import MessageFormat
+from server.apis.messages.request import chat_of, generation_of, hides_thinking
+from server.convert import unknown_fields
+from server.deps import RecordDep, StateDep
+from server.routes.base import Bytes, json_router
+from server.schemas.messages import CountReply, MessageInput, MessageReply, MessageRequest
+
+router = json_router()
+
+
+@router.post("/v1/messages", response_model=None, responses={200: {"model": MessageReply}})
+async def create_message(
+    body: MessageRequest, request: Request, state: StateDep, record: RecordDep
+) -> Response:
+    """Answer a conversation. With `stream` the answer comes as server-sent events with names."""
+    engine = state.engine(body.model)
+    warnings = unknown_fields(body)
+    chat = chat_of(body, warnings)
+    job = await chat_job(
+        chat,
+        generation_of(body),
+        engine,
+        state,
+        record,
+        warnings,
+        prefix="msg_",
+        max_tokens=body.max_tokens,
+    )
+    format = MessageFormat(job, omit=hides_thinking(body), return_tokens=bool(body.return_tokens))
+    return await blocks.respond(request, job, format)
+
+
+@router.post("/v1/messages/count_tokens", response_model=None, responses={200: {"model": CountReply}})
+async def count_tokens(body: MessageInput, state: StateDep) -> Response:
+    """How many tokens such a request would give to the model."""
+    engine = state.engine(body.model)
+    warnings = unknown_fields(body)
+    n = await count(chat_of(body, warnings), engine, state, warnings)
+    found: dict[str, Any] = {"input_tokens": n}
+    return Bytes(msgspec.json.encode({**found, "warnings": warnings} if warnings else found))
