@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from server.config import Settings
 
 MAX_HEADERS = 256
+_SINGLE = (b"host", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding")
 _CLOSE = {"connection": "close"}  # the rest of a refused request is not worth reading
 
 
@@ -50,16 +51,16 @@ class HeadLimits:
             raise ApiError(431, message, code="headers_too_large", headers=_CLOSE)
         found: dict[bytes, bytes] = {}
         for name, value in headers:
-            if (
-                name in (b"host", b"content-length", b"content-type", b"content-encoding")
-                and found.get(name, value) != value
-            ):
+            if name in _SINGLE and found.get(name, value) != value:
                 raise ApiError(400, f"two different {name.decode()} headers", headers=_CLOSE)
             found[name] = value
         if b"transfer-encoding" in found and b"content-length" in found:
             message = "Content-Length together with Transfer-Encoding is ambiguous"
             raise ApiError(400, message, code="ambiguous_length", headers=_CLOSE)
         self._check_host(found.get(b"host", b""))
+        if found.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
+            message = "the only transfer coding that is taken is chunked"
+            raise ApiError(415, message, code="unsupported_encoding", headers=_CLOSE)
         encoding = found.get(b"content-encoding", b"identity").strip().lower()
         if encoding not in (b"identity", b""):
             message = "compressed bodies are not taken; send the body without Content-Encoding"

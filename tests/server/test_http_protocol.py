@@ -1,4 +1,7 @@
-"""Connections that never become a request, or never read the answer, cost little and not for long."""
+"""Connections that never become a request, or never read the answer, cost little and not for long.
+
+What is no HTTP at all: test_bad_input_wire.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import json
 import socket
 from contextlib import asynccontextmanager
 
-import pytest
 import uvicorn
 
 from server.config import Settings
@@ -119,16 +121,6 @@ def test_slow_but_steady_heads_do_not_hold_the_others_up():
             await until(lambda: len(server.server_state.connections) == 100)
             assert (await talk(port, GOOD)).endswith(b"hello")
             assert {error_of(answer) for answer in await asyncio.gather(*slow)} == {(408, "header_timeout")}
-
-    run(main)
-
-
-@pytest.mark.parametrize("noise", [b"hello\r\n\r\n", b"\x16\x03\x01\x02\0\x01", b"GET  HTTP/1.1\r\n\r\n"])
-def test_what_is_not_http_is_told_so(noise):
-    async def main():
-        async with serving(header_timeout_s=1) as (port, _, _):
-            assert error_of(await talk(port, noise)) == (400, "invalid_http")
-            assert (await talk(port, GOOD)).endswith(b"hello")
 
     run(main)
 

@@ -1,14 +1,10 @@
-"""Heads and bodies that are refused before a route sees them."""
+"""Heads and bodies that are refused before a route sees them. On a socket: test_bad_input_wire.py."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import socket
-
 import pytest
 
-from support.fake_engine import FakeEngine, make_app, serving
+from support.fake_engine import make_app
 from support.http import COMPLETIONS, JSON, client, error_of
 
 pytestmark = pytest.mark.asyncio
@@ -114,40 +110,3 @@ async def test_hosts_of_a_public_server():
     async with client(make_app(host="0.0.0.0", allowed_hosts=["llm.example"])) as http:
         assert (await http.get("/v1/models", headers={"host": "llm.example:443"})).status_code == 200
         assert (await http.get("/v1/models", headers={"host": "any.example"})).status_code == 403
-
-
-def _talk(base: str, data: bytes, *more: bytes) -> bytes:
-    """Raw bytes to the server; everything it answers until it closes."""
-    host, port = base.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as sock:
-        sock.sendall(data)
-        for part in more:
-            sock.sendall(part)
-        found = b""
-        while part := sock.recv(65536):
-            found += part
-    return found
-
-
-async def test_on_the_wire():
-    """What only a real connection shows: slow bodies, bodies without end, odd framing."""
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    app = make_app(FakeEngine(), max_body_bytes=10_000, body_timeout_s=0.3)
-    with serving(app) as base:
-
-        async def status(*parts: bytes) -> tuple[int, dict]:
-            answer = await asyncio.to_thread(_talk, base, *parts)
-            line, _, rest = answer.partition(b"\r\n")
-            return int(line.split()[1]), json.loads(rest.rpartition(b"\r\n\r\n")[2] or b"{}")
-
-        slow, error = await status(head + b"Content-Length: 50\r\n\r\n{")
-        assert slow == 408
-        assert error["error"]["code"] == "body_timeout"
-        endless = [b"1000\r\n" + b" " * 4096 + b"\r\n"] * 4
-        assert (await status(head + b"Transfer-Encoding: chunked\r\n\r\n", *endless))[0] == 413
-        assert (await status(head + b"Content-Length: 999999999999\r\n\r\n"))[0] == 413
-        both = head + b"Content-Length: 18\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
-        answer = await asyncio.to_thread(_talk, base, both + b"12\r\n" + BODY + b"\r\n0\r\n\r\n")
-        assert answer.split()[1] == b"400"
-        fine = head + b"Content-Length: 18\r\nConnection: close\r\n\r\n" + BODY
-        assert (await status(fine))[0] == 200
