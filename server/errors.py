@@ -15,6 +15,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -42,6 +43,7 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     500: "api_error",
 }
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _PHRASES = {404: "no such route", 405: "this route does not take that method"}
 
 
@@ -176,12 +178,20 @@ def _worded(error: Mapping[str, Any]) -> str:
     return message[:1].lower() + message[1:]
 
 
+def _methods(request: Request) -> list[str]:
+    """What a path takes: its methods may be routes of their own, of which the framework names only one."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.router.routes
+    return [m for m in _METHODS if any(route.matches(scopes[m])[0] is Match.FULL for route in routes)]
+
+
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if not isinstance(error, ApiError):
         message = _PHRASES.get(error.status_code) or str(error.detail)
         code = {404: "unknown_route", 405: "method_not_allowed"}.get(error.status_code)
-        error = ApiError(error.status_code, message, code=code, headers=error.headers)
+        headers = {"allow": ", ".join(_methods(request))} if error.status_code == 405 else error.headers
+        error = ApiError(error.status_code, message, code=code, headers=headers)
     return error.response(request.scope)
 
 
