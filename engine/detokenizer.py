@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 
@@ -17,18 +17,21 @@ class TokenBytes(Protocol):
 class Detokenizer:
     """The text of a growing sequence. A character that several tokens spell appears with its last one.
 
-    skip_special: control tokens contribute nothing. All pushes and the flush together are the bytes of all
+    skip_special: control tokens contribute nothing, but for those that are `kept`. All pushes and the flush together are the bytes of all
     tokens decoded at once, with U+FFFD for what is not UTF-8.
     """
 
-    def __init__(self, tokenizer: TokenBytes, *, skip_special: bool = True) -> None:
+    def __init__(
+        self, tokenizer: TokenBytes, *, skip_special: bool = True, kept: Collection[int] = ()
+    ) -> None:
         self._tokenizer = tokenizer
-        self._special = not skip_special
+        self._special, self._kept = not skip_special, kept
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """What can be shown after one more token; empty while a character is incomplete."""
-        return self._decoder.decode(self._tokenizer.token_bytes(token, special=self._special))
+        special = self._special or token in self._kept
+        return self._decoder.decode(self._tokenizer.token_bytes(token, special=special))
 
     def flush(self) -> str:
         """The end: U+FFFD if a character stayed incomplete. Ready for another sequence afterwards."""

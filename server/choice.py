@@ -50,11 +50,13 @@ class Choice:
         show_tokens: bool,
         prefix: str = "",
         parser: OutputParser | None = None,
+        kept: Collection[int] = (),
     ) -> None:
+        """kept: special tokens that are text to the parser."""
         self.index, self.prompt_index, self.request = index, prompt_index, request
         self.prefix = prefix  # echoed prompt
         self.echoed: list[Shown] = []  # and its tokens, where their log-probabilities are asked for
-        self.detokenizer = Detokenizer(tokenizer)
+        self.detokenizer = Detokenizer(tokenizer, kept=kept)
         self.stop = StopMatcher(stops) if stops else None
         self.final_ids = final_ids  # tokens that end the text and are no part of it
         self.show_tokens = show_tokens

@@ -15,11 +15,13 @@ from engine.errors import ConfigError
 from engine.types import Constraint, InferenceParameters
 from engine.types import Request as EngineRequest
 from server import echo
+from server.chat.openai import chat_input
+from server.chat.plan import ChatPlan, plan_chat
 from server.choice import Choice
 from server.deps import Engine, ModelFacts, State
 from server.errors import ApiError, bad_request
 from server.generation import Job, new_id
-from server.prompts import MAX_WARNINGS, chat_tokens, echoed, facts_of, prompt_tokens, talk_of
+from server.prompts import MAX_WARNINGS, echoed, facts_of, prompt_tokens
 from server.schemas.chat import ChatRequest
 from server.schemas.common import GenerationFields, Schema
 from server.schemas.completions import CompletionRequest
@@ -54,8 +56,6 @@ _SAME_NAME = [
 # listed, which ask for nothing.
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "suffix": ("",),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
@@ -70,7 +70,6 @@ _IDLE: dict[str, tuple[Any, ...]] = {
     "metadata": ({},),
     "store": (False,),
     "service_tier": ("auto", "default"),
-    "parallel_tool_calls": (True,),
 }
 
 
@@ -112,11 +111,13 @@ async def chat(body: ChatRequest, state: State, record: Record) -> Job:
     limits = [n for n in (body.max_completion_tokens, body.max_tokens) if n is not None]
     if len(set(limits)) > 1:
         warnings.append("max_tokens has no effect: max_completion_tokens is given")
-    tokens = await chat_tokens(talk_of(body, warnings), engine, state, warnings)
+    plan = await plan_chat(chat_input(body, warnings), engine, state, warnings)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     params = parameters(body, engine, state, limits[0] if limits else None, logprobs, warnings)
     facts = await facts_of(engine, state)
-    return make_job(body, state, engine, facts, record, "chatcmpl-", [tokens], [""], params, warnings)
+    return make_job(
+        body, state, engine, facts, record, "chatcmpl-", [plan.prompt], [""], params, warnings, plan=plan
+    )
 
 
 def best_of(body: CompletionRequest, n: int) -> int:
@@ -189,10 +190,11 @@ def make_job(
     warnings: list[str],
     constraint: Constraint | None = None,
     made: int | None = None,
+    plan: ChatPlan | None = None,
 ) -> Job:
     """`constraint`: of every choice, checked before (`server.structured`).
 
-    made: choices for each prompt, if more than are shown.
+    made: choices for each prompt, if more than are shown. plan: of a chat; the constraint is in it.
     """
     id = new_id(prefix)
     n_batch = batch_size(body, engine, state, warnings)
@@ -218,9 +220,14 @@ def make_job(
                 n_batch=n_batch,
                 cache_prompt=body.cache_prompt is not False,
                 deadline_ms=deadline,
-                constraint=constraint,
+                constraint=constraint if plan is None else plan.constraint,
+                thinking=None if plan is None else plan.thinking,
             )
-            choices.append(Choice(len(choices), i, request, tokenizer, stops, final_ids, show, text))
+            parser = None if plan is None or plan.parser is None else plan.parser()
+            kept = () if plan is None else plan.kept
+            choices.append(
+                Choice(len(choices), i, request, tokenizer, stops, final_ids, show, text, parser, kept)
+            )
     options = body.stream_options
     return Job(
         state,

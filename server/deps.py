@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.types import Emission, EngineStats
     from engine.types import Request as EngineRequest
     from engine.work import Work
+    from server.chat.model import ChatModel
     from server.chat.template import ChatTemplate, TemplateFailed
     from server.config import Settings
     from server.generation import Job
@@ -148,6 +149,7 @@ class ModelFacts:
     """What the HTTP side works out once per model."""
 
     template: ChatTemplate | TemplateFailed | None
+    chat: ChatModel | TemplateFailed | None
     names: TokenNames
     specials: re.Pattern[str]  # texts of special tokens
 

@@ -41,6 +41,7 @@ class Tokenizer(ABC):
         self.add_eos = add_eos and self.eos_id is not None
         self.add_sep = False
         self.chat_template: str | None = gguf.get_str("tokenizer.chat_template", None)
+        self.chat_template_tool_use: str | None = gguf.get_str("tokenizer.chat_template.tool_use", None)
         self.add_space_prefix = False
         self._specials = SpecialTokens(vocabulary)
         self._bytes: list[bytes | None] = [None] * self.n_vocab

@@ -44,7 +44,7 @@ async def chat_job(
         [""],
         params,
         told,
-        constraint=plan.constraint,
+        plan=plan,
     )
     job.warnings = warnings + [text.replace("max_tokens", limit, 1) for text in told]
     return job

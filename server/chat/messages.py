@@ -6,14 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, NoReturn
 
-from server.chat.tools.tool import Tool
 from server.chat.traits import Traits, reasoning_fields
 
 Message = dict[str, Any]
-_TOOLS = re.compile(r"\btools\b")
 
 
 class BadMessage(Exception):
@@ -22,18 +19,6 @@ class BadMessage(Exception):
     def __init__(self, where: str, text: str) -> None:
         super().__init__(text)
         self.where = where
-
-
-def template_variables(source: str, tools: Sequence[Tool]) -> dict[str, Any]:
-    """What templates count on besides the messages, in the way that llama-server gives it."""
-    now = datetime.now()
-    found: dict[str, Any] = {"date_string": f"{now:%d %b %Y}", "datetime": f"{now:%b %d %Y}"}
-    if not _TOOLS.search(source):  # older names of the tools
-        if "functions" in source:
-            found["functions"] = json.dumps([tool.wire() for tool in tools], indent=4, ensure_ascii=False)
-        if "xml_tools" in source and tools:
-            found["xml_tools"] = [tool.wire() for tool in tools]
-    return found
 
 
 def fit(messages: Sequence[Mapping[str, Any]], traits: Traits) -> list[Message]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from server.chat.messages import template_variables
+from engine.tokenizer.vocab import SPECIAL_TYPES
 from server.chat.template import ChatTemplate, TemplateFailed
 from server.chat.thinking import KNOWN, Marks, find_marks
 from server.chat.tools.family import Family
@@ -22,19 +22,22 @@ class Form:
     traits: Traits
     family: Family
     marks: Marks | None
+    words: Words  # marks of formats that are one token each
+
+    def kept(self, calls: bool, reasoning: bool) -> frozenset[int]:
+        """Special tokens whose text a parser must see."""
+        texts = set(self.family.marks if calls else ())
+        if reasoning and self.marks is not None:
+            texts |= {self.marks.start.strip(), self.marks.end.strip()}
+        return frozenset(id for text, id in self.words.tokens.items() if text in texts)
 
 
 @dataclass(frozen=True)
 class ChatModel:
-    """with_tools: the template for requests that offer tools, if the model has another one for them.
-
-    words: the marks of formats that are tokens; hidden: those of them that are no text otherwise.
-    """
+    """with_tools: the form of requests that offer tools, if the model has another template for them."""
 
     plain: Form
     with_tools: Form
-    words: Words
-    hidden: frozenset[int]
 
 
 def chat_model(tokenizer: Any, source: str | None = None) -> ChatModel | TemplateFailed | None:
@@ -54,14 +57,13 @@ def chat_model(tokenizer: Any, source: str | None = None) -> ChatModel | Templat
         with_tools = plain if tool_source in (None, source) else _form(tool_source, special, tokens)
     except TemplateFailed as error:
         return error
-    hidden = frozenset(id for id in tokens.values() if tokenizer.is_special(id))
-    return ChatModel(plain, with_tools, Words(tokens), hidden)
+    return ChatModel(plain, with_tools)
 
 
 def _form(source: str, special: dict[str, str], tokens: dict[str, int]) -> Form:
-    template = ChatTemplate(source, special)
-    traits = find_traits(template, lambda tools: template_variables(source, tools))
-    return Form(template, traits, family_of(source), find_marks(source, tokens))
+    template = ChatTemplate(source, **special)
+    traits = find_traits(template)
+    return Form(template, traits, family_of(source), find_marks(source, tokens), Words(tokens))
 
 
 def _mark_tokens(tokenizer: Any) -> dict[str, int]:
@@ -69,4 +71,5 @@ def _mark_tokens(tokenizer: Any) -> dict[str, int]:
     texts = {mark for family in FAMILIES for mark in family.marks}
     texts |= {text.strip() for marks in KNOWN for text in (marks.start, marks.end)}
     ids: dict[str, int] = tokenizer.vocabulary.ids
-    return {text: ids[text] for text in texts if text in ids and tokenizer.vocabulary.is_mark(ids[text])}
+    types: list[int] = tokenizer.vocabulary.types
+    return {text: ids[text] for text in texts if text in ids and types[ids[text]] in SPECIAL_TYPES}

@@ -1,58 +1,34 @@
 """What every API that chats has in common: what the model is given, and how its answer is to be read.
 
-A route turns its request into a `ChatInput`, in OpenAI's words whatever the API; `plan_chat` makes of it what
-`server.convert.make_job` needs.
+A route turns its request into a `ChatInput`; `plan_chat` makes of it what `server.convert.make_job` needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import json
+import secrets
+import string
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from engine.types import Constraint
+from engine.types import Constraint, Thinking
+from server.chat.asked import ChatInput, Reasoning
+from server.chat.compose import MARK, Composed, compose
+from server.chat.messages import BadMessage
+from server.chat.model import ChatModel, Form
 from server.chat.output import OutputParser
-from server.chat.tools import Tool, ToolChoice, check_tools
+from server.chat.template import TemplateFailed
+from server.chat.thinking import Answer, ThinkReader
+from server.chat.tools.family import Offer
+from server.chat.tools.lark import answer_rule
+from server.chat.tools.tool import Tool, ToolChoice, check_tools
 from server.deps import Engine, State
-from server.errors import bad_request
-from server.prompts import Talk, chat_tokens
+from server.errors import ApiError, bad_request
+from server.prompts import check_generates, check_length, facts_of, tokenise
 from server.structured import Asked, checked
 
-
-@dataclass(frozen=True)
-class Reasoning:
-    """How the model is to think before it answers. None: as its template and the server's settings have it.
-
-    format: "none" leaves the reasoning in the content, markers included; "auto" and "deepseek" split it off.
-    effort: none | minimal | low | medium | high | xhigh | max. budget: most tokens of reasoning; -1: no
-    limit. enabled: whether it reasons at all (`enable_thinking` of templates).
-    """
-
-    format: Literal["none", "auto", "deepseek"] = "auto"
-    effort: str | None = None
-    budget: int | None = None
-    enabled: bool | None = None
-
-
-@dataclass
-class ChatInput:
-    """A conversation, whichever API it came by.
-
-    messages: `role` (system, developer, user, assistant, tool), `content` (text, a list of parts
-    `{"type": "text", "text"}`, or None), `name`; of an assistant also `reasoning_content` and
-    `tool_calls: [{"id", "type": "function", "function": {"name", "arguments": JSON text}}]`; of a tool
-    `tool_call_id`. Checked before: roles are known, texts are texts.
-    """
-
-    messages: list[dict[str, Any]]
-    tools: Sequence[Tool] = ()
-    tool_choice: ToolChoice = field(default_factory=ToolChoice)
-    parallel_tool_calls: bool = True
-    reasoning: Reasoning = Reasoning()
-    answer: Asked | None = None  # what the content must match, where no tool is called
-    extra: dict[str, Any] = field(default_factory=dict)  # chat_template_kwargs
-    add_generation_prompt: bool | None = None  # None: unless the last message is the assistant's
-    param: str = "messages"  # the field that errors about the messages name
+__all__ = ["ChatInput", "ChatPlan", "Reasoning", "Tool", "ToolChoice", "chat_text", "plan_chat"]
+_LETTERS = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True)
@@ -62,16 +38,159 @@ class ChatPlan:
     prompt: list[int]
     parser: Callable[[], OutputParser] | None = None
     constraint: Constraint | None = None
-    thinking: Any = None  # engine.types.Thinking
+    thinking: Thinking | None = None
     kept: frozenset[int] = frozenset()  # special tokens whose text the parser must see
-    prefill: str = ""  # the beginning of the answer that the client gave
+    text: str = ""  # the prompt as text
 
 
 async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: list[str]) -> ChatPlan:
     """Everything in it is checked: an ApiError (400) names what is wrong. Adds to `warnings`."""
+    check_generates(engine)
+    asked, composed = await _composed(asked, engine, state, shielded=True)
+    warnings += composed.warnings
+    prompt = await _tokens(composed, asked, engine, state)
+    form = composed.form
+    offer = _offer(asked, form)
+    thinking, thinks = _thinking(asked, composed, engine, warnings)
+    constraint = await _constraint(asked, offer, form, engine, state, warnings)
+    if constraint is None and (thinking is None or thinking.budget is None):
+        thinking = None
+    raw = asked.reasoning.format == "none"
+    new_id = _short_id if form.family.short_ids else _id
+
+    def parser() -> OutputParser:
+        calls = None if offer is None else form.family.reader(offer, new_id)
+        if form.marks is None or not thinks:
+            assert calls is not None
+            return calls
+        return Answer(ThinkReader(form.marks, composed.opened, raw), calls, raw)
+
+    needed = offer is not None or thinks
+    kept = form.kept(offer is not None, thinks)
+    return ChatPlan(prompt, parser if needed else None, constraint, thinking, kept, composed.plain)
+
+
+async def chat_text(asked: ChatInput, engine: Engine, state: State, warnings: list[str]) -> str:
+    """The prompt that the chat template makes of a conversation."""
+    _, composed = await _composed(asked, engine, state, shielded=False)
+    warnings += composed.warnings
+    return composed.text
+
+
+async def _composed(
+    asked: ChatInput, engine: Engine, state: State, shielded: bool
+) -> tuple[ChatInput, Composed]:
+    """The prompt, and the request with what follows from its fields together."""
     check_tools(asked.tools, asked.tool_choice)
-    if asked.tools:
-        raise bad_request("tools: is not supported by this server", "tools", "unsupported_value")
-    constraint = await checked(asked.answer, engine, state)
-    talk = Talk(asked.messages, asked.extra, asked.add_generation_prompt is not False)
-    return ChatPlan(await chat_tokens(talk, engine, state, warnings), constraint=constraint)
+    asked.check_turns()
+    asked = _with_switch(asked)
+    facts = await facts_of(engine, state)
+    model = _model_of(facts.chat, engine)
+    try:
+        return asked, await state.in_thread(compose, asked, model, facts.specials if shielded else None)
+    except BadMessage as error:
+        where = asked.param + error.where
+        raise bad_request(f"{where}: {error}", where, "invalid_value") from None
+    except TemplateFailed as error:
+        param = "chat_template_kwargs" if str(error).startswith("chat_template_kwargs") else asked.param
+        raise bad_request(str(error), param, "template_failed") from error
+    except RecursionError:
+        param = "chat_template_kwargs"
+        raise bad_request(f"{param}: is nested too deeply", param, "invalid_value") from None
+
+
+def _model_of(found: ChatModel | TemplateFailed | None, engine: Engine) -> ChatModel:
+    if isinstance(found, TemplateFailed):
+        raise bad_request(f"{found}; give another with --chat-template", "messages", "template_failed")
+    if found is None:
+        message = f"model '{engine.name}' has no chat template; give one with --chat-template"
+        raise bad_request(f"{message}, or use /v1/completions", "messages", "no_chat_template")
+    return found
+
+
+def _with_switch(asked: ChatInput) -> ChatInput:
+    """Reasoning can be switched off in three ways."""
+    switch = asked.extra.get("enable_thinking")
+    if switch is not None and not isinstance(switch, bool):
+        param = "chat_template_kwargs"
+        raise bad_request(f"{param}: enable_thinking must be true or false", param, "invalid_value")
+    enabled = asked.reasoning.enabled
+    if enabled is None:
+        enabled = False if asked.reasoning.effort == "none" else switch
+    return replace(asked, reasoning=replace(asked.reasoning, enabled=enabled))
+
+
+async def _tokens(composed: Composed, asked: ChatInput, engine: Engine, state: State) -> list[int]:
+    tokenizer = engine.tokenizer
+    tokens = await tokenise(composed.text.split(MARK), engine, state, asked.param, add_special=False)
+    if tokenizer.add_bos and tokens[:1] != [tokenizer.bos_id]:  # most templates write it
+        tokens.insert(0, tokenizer.bos_id)
+    check_length(len(tokens), engine, asked.param)
+    return tokens
+
+
+def _offer(asked: ChatInput, form: Form) -> Offer | None:
+    """The tools that may be called."""
+    choice = asked.tool_choice
+    tools = tuple(tool for tool in asked.tools if choice.names is None or tool.name in choice.names)
+    if choice.mode == "none" or not tools:
+        return None
+    parallel = asked.parallel_tool_calls
+    if parallel is None:
+        parallel = form.traits.parallel_calls or not form.traits.calls
+    answer = None
+    if asked.answer is not None and choice.mode == "auto":
+        answer = answer_rule(asked.answer.constraint)
+        if answer is None:
+            message = f"{asked.answer.param}: cannot be combined with tools that may be called or not"
+            raise bad_request(message, asked.answer.param, "unsupported_value")
+    return Offer(tools, choice.mode == "required", parallel, answer)
+
+
+def _thinking(
+    asked: ChatInput, composed: Composed, engine: Engine, warnings: list[str]
+) -> tuple[Thinking | None, bool]:
+    """What the engine is to know of reasoning, and whether the answer may begin with some."""
+    reasoning, marks = asked.reasoning, composed.form.marks
+    budget = None if reasoning.budget in (None, -1) else reasoning.budget
+    if marks is None or composed.begun or (marks.fixed and not composed.opened):
+        if budget is not None:
+            warnings.append("the budget of reasoning has no effect: the model's chat template knows none")
+        return None, False
+    if reasoning.enabled is False:
+        budget = 0
+    tokenizer = engine.tokenizer
+    start = tokenizer.encode(marks.start, add_special=False, parse_special=True)
+    end = tokenizer.encode(marks.end, add_special=False, parse_special=True)
+    return Thinking(start=tuple(start), end=tuple(end), budget=budget, opened=composed.opened), True
+
+
+async def _constraint(
+    asked: ChatInput,
+    offer: Offer | None,
+    form: Form,
+    engine: Engine,
+    state: State,
+    warnings: list[str],
+) -> Constraint | None:
+    if offer is None:
+        return await checked(asked.answer, engine, state)
+    text = form.family.grammar(offer, form.words)
+    try:
+        return await checked(Asked(Constraint("lark", text), "tools"), engine, state)
+    except ApiError as error:
+        if not offer.required and offer.answer is None:
+            warnings.append(f"tools: arguments are not held to the schemas ({error.message})")
+            return None
+        for i, tool in enumerate(asked.tools):
+            schema = Constraint("json_schema", json.dumps(tool.schema))
+            await checked(Asked(schema, f"tools[{i}].function.parameters"), engine, state)
+        raise
+
+
+def _id() -> str:
+    return "call_" + secrets.token_hex(12)
+
+
+def _short_id() -> str:
+    return "".join(secrets.choice(_LETTERS) for _ in range(9))

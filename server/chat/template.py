@@ -17,8 +17,6 @@ _RESERVED = frozenset(
         "messages",
         "tools",
         "add_generation_prompt",
-        "bos_token",
-        "eos_token",
         "raise_exception",
         "strftime_now",
         "range",
@@ -35,11 +33,12 @@ class TemplateFailed(Exception):
 class ChatTemplate:
     """A compiled template. Thread-safe."""
 
-    def __init__(self, source: str, bos_token: str = "", eos_token: str = "") -> None:
+    def __init__(self, source: str, bos_token: str = "", eos_token: str = "", **tokens: str) -> None:
+        """tokens: texts of further special tokens, by the names that templates know: `unk_token`, …"""
         if len(source) > MAX_SOURCE:
             raise TemplateFailed(f"the model's chat template has more than {MAX_SOURCE} characters")
         self.source = source
-        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token, **tokens}
         use(Budget(seconds=0.5))
         try:
             self._template = Sandbox().from_string(source)
@@ -59,7 +58,7 @@ class ChatTemplate:
     ) -> str:
         """The prompt. Raises TemplateFailed. Bounded in time, but not for the event loop."""
         for name in extra or ():
-            if name in _RESERVED or not name.isidentifier():
+            if name in _RESERVED or name in self._tokens or not name.isidentifier():
                 raise TemplateFailed(f"chat_template_kwargs: {name[:64]!r} cannot be set")
         shown = [self._known_role(message) for message in messages]
         size = sum(len(str(value)) for message in shown for value in message.values())

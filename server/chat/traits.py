@@ -6,8 +6,10 @@ Each probe is a short conversation with marked texts; what comes out, or that no
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from server.chat.template import ChatTemplate, TemplateFailed
@@ -30,6 +32,8 @@ _TOOL = {
     },
 }
 
+_TOOLS = re.compile(r"\btools\b")
+
 Message = Mapping[str, Any]
 
 
@@ -50,6 +54,17 @@ class Traits:
     null_content: bool = False  # content may be null where there are calls
     short_ids: bool = False  # ids of calls have nine characters
     reasoning: bool = False  # reasoning of earlier turns, if only of the last one
+
+
+def template_variables(source: str, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    """What templates count on besides the messages, in the way that llama-server gives it."""
+    now = datetime.now()
+    found: dict[str, Any] = {"date_string": f"{now:%d %b %Y}", "datetime": f"{now:%b %d %Y}"}
+    if "functions" in source and not _TOOLS.search(source):  # other names of the tools
+        found["functions"] = json.dumps(tools or [], indent=4, ensure_ascii=False)
+    if "xml_tools" in source and tools:
+        found["xml_tools"] = tools
+    return found
 
 
 def find_traits(template: ChatTemplate) -> Traits:
@@ -144,8 +159,11 @@ class _Probe:
 
     def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str | None:
         tools = self.bare if tools is None else tools
+        extra = template_variables(self.template.source, tools)
         try:
-            return self.template.render(messages, tools=tools, add_generation_prompt=False, seconds=SECONDS)
+            return self.template.render(
+                messages, tools=tools, add_generation_prompt=False, extra=extra, seconds=SECONDS
+            )
         except TemplateFailed:
             return None
 

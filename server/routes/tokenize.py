@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 from fastapi import Response
 
-from server import convert, prompts
+from server import convert
+from server.chat.openai import chat_input
+from server.chat.plan import chat_text
 from server.deps import StateDep
 from server.errors import bad_request
 from server.routes.base import Bytes, json_router
@@ -70,5 +72,5 @@ async def apply_template(body: TemplateRequest, state: StateDep) -> Response:
     """The prompt that the model's chat template makes of messages."""
     engine = state.engine(body.model)
     warnings = convert.unknown_fields(body)
-    text = await prompts.chat_prompt(prompts.talk_of(body, warnings), engine, state, warnings)
+    text = await chat_text(chat_input(body, warnings), engine, state, warnings)
     return _reply({"prompt": text}, warnings)

@@ -106,9 +106,13 @@ async def test_parts_of_text_are_joined():
         ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content"),
         (
             [*user("a"), {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}],
-            "messages[1].tool_calls",
+            "messages[1].tool_calls[0].function",
         ),
-        ([{"role": "tool", "content": "x", "tool_call_id": "y"}], "messages[0].role"),
+        ([{"role": "function", "content": "x", "name": "y"}], "messages[0].role"),
+        ([{"role": "tool", "tool_call_id": "y"}], "messages[0]"),
+        ([{"role": "user", "content": "x", "tool_call_id": "y"}], "messages[0]"),
+        ([{"role": "user", "content": "x", "reasoning_content": "y"}], "messages[0]"),
+        ([{"role": "assistant", "function_call": {"name": "f"}}], "messages[0].function_call"),
     ],
 )
 async def test_bad_messages_are_named(messages, param):
@@ -117,14 +121,15 @@ async def test_bad_messages_are_named(messages, param):
     assert error_of(response, 400)["param"] == param
 
 
-async def test_system_messages_that_the_template_drops_are_named():
-    async with client() as http:
-        body = (
-            await http.post(
-                CHAT, json={"messages": [{"role": "system", "content": "Be brief"}, *user("A cat")]}
-            )
-        ).json()
-    assert body["warnings"] == ["messages[0] has no effect: the chat template leaves it out"]
+async def test_a_system_message_is_told_by_the_user_where_the_template_has_no_place_for_it():
+    engine = FakeEngine()
+    system = {"role": "system", "content": "Be brief"}
+    async with client(engine) as http:
+        first = await http.post(CHAT, json={"messages": [system, *user("A cat")]})
+        later = await http.post(CHAT, json={"messages": [*user("A dog"), system, *user("A cat")]})
+    assert "warnings" not in first.json()
+    assert tokenizer().decode(engine.seen[0].prompt) == "Be brief\nA cat"
+    assert later.json()["warnings"] == ["messages[1] has no effect: the chat template leaves it out"]
 
 
 async def test_messages_cannot_write_special_tokens():
@@ -160,10 +165,14 @@ async def test_nor_can_names_and_template_variables(tmp_path):
 
 
 async def test_message_fields_without_effect_are_named():
-    messages = [{"role": "assistant", "content": "x", "refusal": None, "reasoning_content": "hm"}, *user("y")]
+    messages = [{"role": "assistant", "content": "x", "reasoning_content": "hm"}, *user("y")]
+    messages[0] |= {"refusal": None, "mood": "good"}
     async with client() as http:
         body = (await http.post(CHAT, json={"messages": messages})).json()
-    assert body["warnings"] == ["messages[0].reasoning_content has no effect"]
+    assert body["warnings"] == [
+        "messages[0].mood has no effect",
+        "messages[0].reasoning_content has no effect: the chat template leaves it out",
+    ]
 
 
 async def test_a_given_template_takes_the_place_of_the_models(tmp_path):
@@ -230,7 +239,6 @@ async def test_a_conversation_longer_than_the_context():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
         ("tool_choice", "required"),
         ("response_format", {"type": "json_object"}),
         ("functions", [{"name": "f"}]),
@@ -246,7 +254,14 @@ async def test_what_we_do_not_do_is_refused(field, value):
 
 
 async def test_harmless_values_of_refused_fields_pass():
-    fields = {"tools": [], "tool_choice": "auto", "response_format": {"type": "text"}, "n": 1, "store": None}
+    fields = {
+        "tools": [],
+        "tool_choice": "auto",
+        "functions": [],
+        "response_format": {"type": "text"},
+        "n": 1,
+        "store": None,
+    }
     async with client() as http:
         response = await http.post(CHAT, json={"messages": user("A cat"), **fields})
     assert response.status_code == 200

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from engine.types import Constraint
+
 # One line, with the spaces that models know from training; without a limit they could be endless.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
@@ -48,6 +50,19 @@ def quoted(text: str) -> str:
 def schema_of(schema: Mapping[str, Any]) -> str:
     """What matches a JSON schema. Properties that it does not name are left out."""
     return "%json " + json.dumps({**closed(schema), "x-guidance": _SPACING})
+
+
+def answer_rule(constraint: Constraint) -> str | None:
+    """A constraint of the content as one alternative of a larger grammar, if it can be one."""
+    if constraint.kind == "json_object":
+        return schema_of({"type": "object"})
+    if constraint.kind == "json_schema":
+        return "%json " + json.dumps({**json.loads(constraint.text), "x-guidance": _SPACING})
+    if constraint.kind == "regex":
+        return "/" + constraint.text.replace("/", "\\/") + "/"
+    if constraint.kind == "choice":
+        return "(" + " | ".join(map(quoted, json.loads(constraint.text))) + ")"
+    return None
 
 
 def closed(schema: Any) -> Any:
