@@ -6,6 +6,8 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from engine.detokenizer import Detokenizer, StopMatcher
 from engine.types import Emission, FinishReason, Request, Timings, Token
 from server.chat.output import OutputParser, Parts, joined
@@ -24,12 +26,22 @@ class Shown(NamedTuple):
     start: int
 
 
+class Progress(NamedTuple):
+    """How far a prompt is, in tokens, and milliseconds since its first step."""
+
+    total: int
+    cached: int
+    processed: int
+    ms: float
+
+
 class Piece(NamedTuple):
     """News of a choice that can be sent now."""
 
     text: str
     tokens: list[Shown]
     split: Parts | None = None  # the text's parts, where the choice has an output parser
+    progress: Sequence[Progress] = ()  # of the prompt, before the text, where it is asked for
 
     @property
     def parts(self) -> Parts:
@@ -66,6 +78,9 @@ class Choice:
         self.n_reasoning = 0
         self.logprob = 0.0  # of the whole text, where log-probabilities are asked for
         self.processed: int | None = None
+        self.tell_progress = False
+        self.stop_after_ms: float | None = None  # of generating: then it ends at the next line break
+        self.has_new_line = False
         self.finish: str | None = None
         self.reason: FinishReason | None = None
         self.error: str | None = None
@@ -75,6 +90,7 @@ class Choice:
         self._pending: list[tuple[Token, int, int]] = []  # token, start and end of its text
         self._made = len(prefix)  # characters out of the detokenizer
         self._sent = len(prefix)
+        self._told: int | None = None  # progress of the prompt
 
     @property
     def mean_logprob(self) -> float:
@@ -89,7 +105,9 @@ class Choice:
         tokens = emission.tokens
         if not tokens and reason is None:
             self.processed = emission.processed
-            return None
+            progress = self._progress(emission.processed)
+            return Piece("", [], None if self.parser is None else Parts(), progress) if progress else None
+        progress = self._progress(len(self.request.prompt) if tokens else None)
         self.n_generated += len(tokens)
         self.logprob += sum(token.logprob for token in tokens if token.logprob is not None)
         if reason is FinishReason.STOP and tokens and tokens[-1].id in self.final_ids:
@@ -102,6 +120,9 @@ class Choice:
             stopped = self.stop_word is not None
             if reason is not None and not stopped:
                 text += self.stop.flush()
+        if "\n" in text:
+            text = self._line_break(text, ended=stopped or reason is not None)
+        cut = stopped or self.finish is not None
         if stopped:
             self.finish, self.reason = "stop", FinishReason.STOP
             self.close()
@@ -110,11 +131,36 @@ class Choice:
             self.error, self.out_of_memory = emission.error, emission.out_of_memory
             if emission.timings is None:
                 self.close()
-        elif not text and not self._pending:
+        elif self.finish is not None:
+            self.close()
+        elif not text and not self._pending and not progress:
             self._split("", len(tokens))
             return None
-        shown = self._shown(text, cut=stopped, all=reason is not None)
-        return Piece(text, shown, self._split(text, len(tokens)))
+        shown = self._shown(text, cut=cut, all=reason is not None)
+        return Piece(text, shown, self._split(text, len(tokens)), progress)
+
+    def _progress(self, processed: int | None) -> list[Progress]:
+        """News of the prompt: first of all what was cached."""
+        if not self.tell_progress or processed is None:
+            return []
+        told: list[Progress] = []
+        total, cached = len(self.request.prompt), self.timings.cached_n
+        if self._told is None:
+            self._told = cached
+            told.append(Progress(total, cached, cached, 0.0))
+        if processed > self._told:
+            self._told = processed
+            told.append(Progress(total, cached, processed, self.timings.prompt_ms))
+        return told
+
+    def _line_break(self, text: str, ended: bool) -> str:
+        """Note it; where the time is over, the text ends there."""
+        limit = None if ended else self.stop_after_ms
+        if limit is not None and self.has_new_line and (time.monotonic() - self.first_at) * 1000 > limit:
+            self.finish, self.reason = "length", FinishReason.LENGTH
+            return text[: text.index("\n") + 1]
+        self.has_new_line = True
+        return text
 
     def _split(self, text: str, n_tokens: int) -> Parts | None:
         """The text's parts; at the end, what the parser held back as well."""
@@ -165,6 +211,13 @@ class Choice:
         shown = [Shown(token, start) for token, start, _ in self._pending[:n]]
         del self._pending[:n]
         return shown
+
+    def so_far(self) -> Timings:
+        """What it cost until now."""
+        if self.finish is not None or not self.first_at:
+            return self.timings
+        ms = (time.monotonic() - self.first_at) * 1000
+        return msgspec.structs.replace(self.timings, predicted_n=self.n_generated, predicted_ms=ms)
 
     def close(self) -> None:
         """Timings of a session that we ended: the engine told only those of its first token."""

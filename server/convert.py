@@ -229,7 +229,7 @@ def make_job(
                 Choice(len(choices), i, request, tokenizer, stops, final_ids, show, text, parser, kept)
             )
     options = body.stream_options
-    return Job(
+    job = Job(
         state,
         engine,
         facts,
@@ -241,6 +241,10 @@ def make_job(
         include_usage=bool(body.stream and options and options.include_usage),
         n_shown=None if n == (body.n or 1) else body.n or 1,
     )
+    job.timings_per_token = bool(body.timings_per_token)
+    for choice in choices:
+        choice.tell_progress = bool(body.return_progress and body.stream)
+    return job
 
 
 def unknown_fields(body: Schema, refuse: bool = True) -> list[str]:

@@ -10,9 +10,11 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ContextOverflowError, EngineError
-from engine.types import FinishReason, Timings
+from engine.types import FinishReason
+from server import timings
 from server.choice import Choice, Piece
 from server.errors import ApiError, bad_request, internal_error, overloaded
+from server.fingerprint import fingerprint
 from server.streams import EngineUnavailable, QueueFull
 
 if TYPE_CHECKING:
@@ -43,10 +45,12 @@ class Job:
         self.id, self.choices, self.warnings = id, choices, warnings
         self.stream, self.include_usage = stream, include_usage
         self.n_shown = n_shown  # of each prompt's choices, the likeliest (None: all)
+        self.fingerprint = fingerprint(engine.info)
         self.created = int(time.time())
         self.started = time.monotonic()
         self.model = engine.name
         self.cancelled = False
+        self.timings_per_token = False
         record.model = engine.name
 
     async def events(self) -> AsyncGenerator[tuple[Choice, Piece], None]:
@@ -197,10 +201,7 @@ class Job:
         }
 
     def timings(self) -> dict[str, Any]:
-        each = [choice.timings for choice in self.choices]
-        names = [name for name in Timings.__struct_fields__ if name != "n_batch"]
-        total = {name: round(sum(getattr(timings, name) for timings in each), 3) for name in names}
-        return {**total, "n_batch": each[0].n_batch}
+        return timings.summed([choice.timings for choice in self.choices])
 
     def tail(self) -> dict[str, Any]:
         """What the whole response, or the last chunk, says besides the text."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from server.chat.output import Parts
-    from server.choice import Choice, Piece, Shown
+    from server.choice import Choice, Piece, Progress, Shown
     from server.generation import Job
 
 T = TypeVar("T")
@@ -56,6 +56,10 @@ class Format(ABC):
 
     def first(self, choice: Choice) -> bytes:
         """Before a choice's first piece."""
+        return b""
+
+    def progress(self, choice: Choice, progress: Progress) -> bytes:
+        """How far a choice's prompt is."""
         return b""
 
     @abstractmethod
@@ -153,6 +157,8 @@ class EventStream(Response):
                 if choice.index not in begun:
                     begun.add(choice.index)
                     data += format.first(choice)
+                for progress in piece.progress:
+                    data += format.progress(choice, progress)
                 if piece.parts or piece.tokens:
                     data += format.delta(choice, piece)
                 if choice.finish is not None:

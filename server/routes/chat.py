@@ -14,10 +14,11 @@ from server.routes.base import json_router
 from server.routes.respond import respond
 from server.schemas.chat import ChatReply, ChatRequest
 from server.sse import DONE, Answer, Format, chunk, encode
+from server.timings import of_prompt, per_token
 
 if TYPE_CHECKING:
     from server.chat.output import Parts, ToolDelta
-    from server.choice import Choice, Piece, Shown
+    from server.choice import Choice, Piece, Progress, Shown
     from server.generation import Job
 
 router = json_router()
@@ -37,7 +38,7 @@ class ChatFormat(Format):
 
     def __init__(self, job: Job, logprobs: bool, return_tokens: bool) -> None:
         self.job, self.logprobs, self.return_tokens = job, logprobs, return_tokens
-        self.plain = not logprobs and not return_tokens
+        self.plain = not logprobs and not return_tokens and not job.timings_per_token
         head = b"data: " + encode(self._chunk_head())[:-1] + b',"choices":[{"index":'
         self._before = [head + b'%d,"delta":{"content":' % choice.index for choice in job.choices]
         usage = b',"usage":null' if job.include_usage else b""
@@ -45,15 +46,20 @@ class ChatFormat(Format):
 
     def _chunk_head(self) -> dict[str, Any]:
         job = self.job
-        return {"id": job.id, "object": "chat.completion.chunk", "created": job.created, "model": job.model}
+        head = {"id": job.id, "object": "chat.completion.chunk", "created": job.created, "model": job.model}
+        return {**head, "system_fingerprint": job.fingerprint}
 
     def first(self, choice: Choice) -> bytes:
         return self._chunk(choice, {"role": "assistant", "content": None})
 
+    def progress(self, choice: Choice, progress: Progress) -> bytes:
+        return self._chunk(choice, {}, tail=of_prompt(progress, choice, self.job.timings_per_token))
+
     def delta(self, choice: Choice, piece: Piece) -> bytes:
         if self.plain and piece.split is None:
             return self._before[choice.index] + encode(piece.text) + self._after
-        return self._chunk(choice, self._delta(piece.parts), piece.tokens)
+        tail = per_token(choice) if self.job.timings_per_token else None
+        return self._chunk(choice, self._delta(piece.parts), piece.tokens, tail=tail)
 
     def finish(self, choice: Choice, last: bool) -> bytes:
         return self._chunk(choice, {}, None, choice.finish, self.job.tail() if last else None)
@@ -115,6 +121,7 @@ class ChatFormat(Format):
 
 
 @router.post("/v1/chat/completions", response_model=None, responses={200: {"model": ChatReply}})
+@router.post("/chat/completions", response_model=None, include_in_schema=False)
 async def chat_completions(
     body: ChatRequest, request: Request, state: StateDep, record: RecordDep
 ) -> Response:

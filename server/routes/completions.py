@@ -14,9 +14,10 @@ from server.routes.base import json_router
 from server.routes.respond import respond
 from server.schemas.completions import CompletionReply, CompletionRequest
 from server.sse import DONE, Answer, Format, chunk, encode
+from server.timings import of_prompt, per_token
 
 if TYPE_CHECKING:
-    from server.choice import Choice, Piece, Shown
+    from server.choice import Choice, Piece, Progress, Shown
     from server.generation import Job
 
 router = json_router()
@@ -27,7 +28,7 @@ class CompletionFormat(Format):
 
     def __init__(self, job: Job, top: int | None, return_tokens: bool) -> None:
         self.job, self.top, self.return_tokens = job, top, return_tokens
-        self.plain = top is None and not return_tokens
+        self.plain = top is None and not return_tokens and not job.timings_per_token
         head = b"data: " + encode(self._head())[:-1] + b',"choices":[{"index":'
         self._before = [head + b'%d,"text":' % choice.index for choice in job.choices]
         usage = b',"usage":null' if job.include_usage else b""
@@ -35,7 +36,8 @@ class CompletionFormat(Format):
 
     def _head(self) -> dict[str, Any]:
         job = self.job
-        return {"id": job.id, "object": "text_completion", "created": job.created, "model": job.model}
+        head = {"id": job.id, "object": "text_completion", "created": job.created, "model": job.model}
+        return {**head, "system_fingerprint": job.fingerprint}
 
     def first(self, choice: Choice) -> bytes:
         if choice.echoed:
@@ -44,10 +46,15 @@ class CompletionFormat(Format):
             return b""
         return self._before[choice.index] + encode(choice.prefix) + self._after
 
+    def progress(self, choice: Choice, progress: Progress) -> bytes:
+        tail = of_prompt(progress, choice, self.job.timings_per_token)
+        return self._chunk(self._choice(choice, "", None, None), tail)
+
     def delta(self, choice: Choice, piece: Piece) -> bytes:
         if self.plain:
             return self._before[choice.index] + encode(piece.text) + self._after
-        return self._chunk(self._choice(choice, piece.text, piece.tokens, None))
+        tail = per_token(choice) if self.job.timings_per_token else None
+        return self._chunk(self._choice(choice, piece.text, piece.tokens, None), tail)
 
     def finish(self, choice: Choice, last: bool) -> bytes:
         return self._chunk(self._choice(choice, "", None, choice.finish), self.job.tail() if last else None)

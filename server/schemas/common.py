@@ -153,6 +153,10 @@ class SamplingFields(Schema):
         le=INT_MAX,
     )
     return_tokens: bool | None = field("add each choice's token ids as `tokens`", False)
+    timings_per_token: bool | None = field("with `stream`: add `timings` to every chunk", False)
+    return_progress: bool | None = field(
+        "with `stream`: tell of the prompt in chunks with `prompt_progress`, before the first token", False
+    )
 
 
 class GenerationFields(SamplingFields):
@@ -172,6 +176,11 @@ class TimingsReply(Reply):
     predicted_n: int = told("tokens generated", 64)
     predicted_ms: float = told("from the first token to the last", 812.0)
     n_batch: int = told("the batch size in force", 256)
+    cache_n: int = told("llama-server's name of `cached_n`", 100)
+    prompt_per_token_ms: float = told("of `prompt_n`", 2.6)
+    prompt_per_second: float = told("of `prompt_n`", 381.0)
+    predicted_per_token_ms: float = told("from token to token", 12.9)
+    predicted_per_second: float = told("tokens after each first one", 77.6)
 
 
 class PromptTokensDetails(Reply):

@@ -93,6 +93,7 @@ class CompletionReply(Reply):
     object: str = Field("text_completion", description="always this", examples=["text_completion"])
     created: int = told("seconds since 1970", 1_790_000_000)
     model: str = told("the served name", "stories")
+    system_fingerprint: str = told("where it differs, the same seed may give another text", "b41c7d20a9")
     choices: list[CompletionChoice] = told(
         "one for each prompt and choice", [{"index": 0, "text": " there was a cat.", "finish_reason": "stop"}]
     )

@@ -210,7 +210,8 @@ class FakeEngine:
             )
         await self.gate.wait()
         if self.prefill_s:
-            stream.push(Emission(id=request.id, processed=n // 2))
+            so_far = Timings(prompt_n=n // 2 - self.cached_n, cached_n=self.cached_n, prompt_ms=1.5)
+            stream.push(Emission(id=request.id, processed=n // 2, timings=so_far))
             await asyncio.sleep(self.prefill_s)
         timings = Timings(
             queue_ms=1.0,
