@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from server.schemas.common import INT_MAX, Reply, Schema, field, is_token, told
+from server.schemas.common import IDS_SCHEMA, INT_MAX, Reply, Schema, field, is_token, told
 
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
 Input = list[str | list[int]]  # the parts of one input, one after the other
@@ -59,7 +59,6 @@ def _inputs(value: Any) -> list[Input]:
     return [_parts(item) for item in value]
 
 
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 _OBJECT = {
     "type": "object",
     "properties": {
@@ -73,7 +72,8 @@ _OBJECT = {
         },
     },
 }
-_ITEM = {"anyOf": [{"type": "string"}, _IDS, _OBJECT]}
+_PARTS = {"type": "array", "items": {"anyOf": [{"type": "string"}, IDS_SCHEMA["items"]]}}
+_ITEM = {"anyOf": [{"type": "string"}, _PARTS, _OBJECT]}
 InputField = Annotated[
     list[Input],
     PlainValidator(_inputs),
@@ -81,7 +81,7 @@ InputField = Annotated[
         {
             "anyOf": [
                 {"type": "string"},
-                _IDS,
+                _PARTS,
                 _OBJECT,
                 {"type": "array", "items": _ITEM, "minItems": 1},
             ]

@@ -104,7 +104,6 @@ _TOOL = {
     "description": "Weather of a town",
     "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
 }
-_CALL = {"type": "function_call", "call_id": "call_1", "name": "get_weather", "arguments": '{"town": "Ulm"}'}
 
 
 class ResponseInput(Schema):
@@ -113,7 +112,7 @@ class ResponseInput(Schema):
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
     input: InputField = field(
         "text, or items: messages, function calls and their outputs, reasoning, references to kept items",
-        [{"role": "user", "content": "Tell me a story."}, _CALL],
+        [{"role": "user", "content": "Tell me a story."}],
     )
     instructions: str | None = field("goes before everything else, as a system message", "Be brief.")
     previous_response_id: str | None = field(

@@ -37,17 +37,17 @@ class TokenizeRequest(Schema):
 
 
 class Piece(Reply):
-    id: int = told("the token", 9038)
+    id: int = told("the token", 459)
     piece: str | list[int] = told("its text; bytes, if it is only a part of a character", "Once")
 
 
 class TokenizeReply(Reply):
-    tokens: list[int] | list[Piece] = told("ids, or with `with_pieces` ids and texts", [9038, 2501, 263, 931])
+    tokens: list[int] | list[Piece] = told("ids, or with `with_pieces` ids and texts", [459, 464, 264, 409])
 
 
 class DetokenizeRequest(Schema):
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
-    tokens: IdList = told("token ids", [9038, 2501, 263, 931])
+    tokens: IdList = told("token ids", [459, 464, 264, 409])
 
 
 class DetokenizeReply(Reply):
