@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -120,8 +120,20 @@ def test_what_a_device_lacks_ends_its_worker_with_a_line(
 def post(url: str, body: dict[str, Any]) -> Any:
     data = json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         return json.load(answer)
+
+
+def stream(url: str, body: dict[str, Any]) -> Iterator[str]:
+    """The pieces of a completion as they come."""
+    data = json.dumps(body | {"stream": True}).encode()
+    request = urllib.request.Request(f"{url}/v1/completions", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        for line in answer:
+            if line.startswith(b"data: {"):
+                event = json.loads(line[6:])
+                assert "error" not in event, event
+                yield from (choice["text"] for choice in event["choices"])
 
 
 def test_a_lost_worker_is_no_outage(make_worker: Callable[..., Any], tmp_path: Path) -> None:
@@ -137,15 +149,18 @@ def test_a_lost_worker_is_no_outage(make_worker: Callable[..., Any], tmp_path: P
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     url = f"http://127.0.0.1:{http}"
     try:
-        body = {"prompt": "Once upon a time", "max_tokens": 8, "temperature": 0}
-        before = eventually(lambda: post(f"{url}/v1/completions", body)["choices"][0]["text"])
-        assert before
+        body = {"prompt": "Once upon a time", "max_tokens": 200, "temperature": 0, "ignore_eos": True}
+        before = eventually(server, lambda: post(f"{url}/v1/completions", body)["choices"][0]["text"])
+        pieces = stream(url, body)
+        begun = [next(pieces) for _ in range(3)]
         first.process.kill()
         first.process.wait()
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(2) as pool:
+            rest = pool.submit("".join, pieces)
             waiting = pool.submit(post, f"{url}/v1/completions", body)
             time.sleep(5)  # longer than the attempts of an engine that fails by itself last
             assert server.poll() is None
+            assert not rest.done()
             with pytest.raises(urllib.error.HTTPError) as ill:
                 urllib.request.urlopen(f"{url}/health", timeout=10)
             assert ill.value.code == 503
@@ -153,7 +168,8 @@ def test_a_lost_worker_is_no_outage(make_worker: Callable[..., Any], tmp_path: P
             command = [sys.executable, "-m", "server", "rpc-worker", "--port", port, "--device", "CPU"]
             again = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
-                assert waiting.result(60)["choices"][0]["text"] == before
+                assert waiting.result(120)["choices"][0]["text"] == before
+                assert "".join(begun) + rest.result(120) == before
             finally:
                 again.kill()
                 again.wait()
@@ -162,13 +178,14 @@ def test_a_lost_worker_is_no_outage(make_worker: Callable[..., Any], tmp_path: P
         server.wait(30)
 
 
-def eventually(call: Callable[[], Any], seconds: float = 60) -> Any:
+def eventually(server: subprocess.Popen[bytes], call: Callable[[], str], seconds: float = 120) -> str:
     """What `call` returns once it works."""
     end = time.monotonic() + seconds
     while True:
         try:
             return call()
         except OSError:
+            assert server.poll() is None
             if time.monotonic() > end:
                 raise
             time.sleep(0.2)
