@@ -81,12 +81,15 @@ class ApiError(HTTPException):
         return {"error": error}
 
     def anthropic(self, request_id: str) -> dict[str, Any]:
-        """The same in Anthropic's shape. The message names the field."""
+        """The same in Anthropic's shape, whose message begins with the field at fault."""
         type = _ANTHROPIC_TYPES.get(self.status_code, "invalid_request_error")
         if self.status_code == 503:  # only where another try can help are we overloaded
             retry = (self.headers or {}).get("x-should-retry")
             type = "overloaded_error" if retry == "true" else "api_error"
-        error = {"type": type, "message": self.message}
+        message = self.message
+        if self.param is not None and not message.startswith(f"{self.param}:"):
+            message = f"{self.param}: {message.removeprefix(f'{self.param} ')}"
+        error = {"type": type, "message": message}
         return {"type": "error", "error": error, "request_id": request_id}
 
     def response(self, scope: Scope) -> JSONResponse:
@@ -98,7 +101,7 @@ class ApiError(HTTPException):
 
 def speaks_anthropic(path: str) -> bool:
     """Whether a route belongs to the Anthropic API."""
-    return path == "/v1/messages" or path.startswith("/v1/messages/")
+    return path.startswith("/v1/messages")
 
 
 class ClientLeft(ApiError):
