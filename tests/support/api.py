@@ -1,0 +1,322 @@
+"""The routes as the application describes them, so that a test of all of them meets a new one by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import msgspec
+
+from server.errors import speaks_anthropic
+from support.fake_engine import FakeEngine, make_app
+
+Path = tuple[str | int, ...]
+JSON = {"content-type": "application/json"}
+
+
+@cache
+def document() -> dict[str, Any]:
+    """/openapi.json."""
+    found: dict[str, Any] = make_app().openapi()
+    return found
+
+
+def resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A schema in place of a reference to it."""
+    while "$ref" in schema:
+        schema = document()["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+    return schema
+
+
+def branches(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a value may be, one schema for each kind."""
+    schema = resolved(schema)
+    for word in ("anyOf", "oneOf"):
+        if word in schema:
+            return [branch for part in schema[word] for branch in branches(part)]
+    return [schema]
+
+
+KINDS = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+
+
+def kind_of(value: object) -> str:
+    return "null" if value is None else KINDS[type(value)]
+
+
+def kinds(schema: Mapping[str, Any]) -> set[str] | None:
+    """The JSON types that a value may have. None: any."""
+    found: set[str] = set()
+    for branch in branches(schema):
+        if "enum" in branch:
+            found |= {kind_of(value) for value in branch["enum"]}
+        elif "const" in branch:
+            found.add(kind_of(branch["const"]))
+        elif "type" in branch:
+            types = branch["type"]
+            found |= {types} if isinstance(types, str) else set(types)
+        else:
+            return None
+    return found | {"integer"} if "number" in found else found
+
+
+def bounds(schema: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """The least and the greatest number that a schema takes; None where it names none."""
+    for branch in branches(schema):
+        if branch.get("type") in ("integer", "number"):
+            return branch.get("minimum"), branch.get("maximum")
+    return None, None
+
+
+def name_of(path: Path) -> str:
+    """("messages", 0, "role") → messages[0].role"""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def placed(value: Any, path: Path, new: Any) -> Any:
+    """A copy of a JSON value with another one at a place in it."""
+    if not path:
+        return new
+    found = copy.copy(value)
+    old = value[path[0]] if isinstance(path[0], int) or path[0] in value else None
+    found[path[0]] = placed(old, path[1:], new)
+    return found
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a request, at any depth, and a sound body that holds it."""
+
+    route: Route
+    path: Path
+    schema: Mapping[str, Any]
+    around: Any  # an example of the field of the body that it is in, or is
+
+    @property
+    def example(self) -> Any:
+        value = self.around
+        for part in self.path[1:]:
+            value = value[part]
+        return value
+
+    @property
+    def name(self) -> str:
+        """As errors name it."""
+        return name_of(self.path)
+
+    @property
+    def names(self) -> set[str]:
+        """It, and the lists that it is in: what an error about it may name."""
+        lists = [self.path[:i] for i, part in enumerate(self.path) if isinstance(part, int)]
+        return {name_of(path) for path in (self.path, *lists)}
+
+    @property
+    def top(self) -> str:
+        return str(self.path[0])
+
+    def body(self, value: Any) -> dict[str, Any]:
+        """The route's body with this value in the field."""
+        return {**self.route.body(), self.top: placed(self.around, self.path[1:], value)}
+
+    def __str__(self) -> str:
+        return f"{self.route}-{self.name}"
+
+
+def example(schema: Mapping[str, Any]) -> Any:
+    """The example of a field, which every field has."""
+    examples = schema.get("examples") or resolved(schema).get("examples")
+    if examples:
+        return examples[0]
+    return schema["const"]
+
+
+@dataclass(frozen=True)
+class Route:
+    method: str
+    path: str
+
+    @property
+    def operation(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = document()["paths"][self.path][self.method.lower()]
+        return found
+
+    @property
+    def url(self) -> str:
+        """With an example in the place of each parameter that is required."""
+        path, query = self.path, []
+        for parameter in self.operation.get("parameters", ()):
+            value = str(example({**parameter["schema"], **parameter}) if parameter["required"] else "")
+            if parameter["in"] == "path":
+                path = path.replace(f"{{{parameter['name']}}}", value)
+            elif parameter["in"] == "query" and value:
+                query.append(f"{parameter['name']}={value}")
+        return path + ("?" + "&".join(query) if query else "")
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        return resolved(self.operation["requestBody"]["content"]["application/json"]["schema"])
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.schema.get("properties", {})
+        return found
+
+    @property
+    def takes_json(self) -> bool:
+        return "requestBody" in self.operation
+
+    @property
+    def generates(self) -> bool:
+        return self.takes_json and "stream" in self.fields
+
+    def body(self) -> dict[str, Any]:
+        """The least that is a sound request: the examples of what is required."""
+        return copy.deepcopy(least(self))
+
+    def all_fields(self) -> Iterator[Field]:
+        for name, schema in self.fields.items():
+            yield from self._below(Field(self, (name,), schema, example(schema)))
+
+    def _below(self, field: Field) -> Iterator[Field]:
+        yield field
+        value, found = field.example, branches(field.schema)
+        if isinstance(value, dict):
+            for name, inner in {k: v for b in found for k, v in b.get("properties", {}).items()}.items():
+                if name in value or inner.get("examples"):
+                    given = value[name] if name in value else example(inner)
+                    around = placed(field.around, (*field.path[1:], name), given)
+                    yield from self._below(Field(self, (*field.path, name), inner, around))
+        elif isinstance(value, list) and value:
+            items = [branch["items"] for branch in found if "items" in branch]
+            if items:
+                yield from self._below(Field(self, (*field.path, 0), {"anyOf": items}, field.around))
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@cache
+def least(route: Route) -> dict[str, Any]:
+    """The body of a route that has no more than it must have.
+
+    Of some fields either one must be there, which a schema does not say: so the application is asked.
+    """
+    body = {name: example(route.fields[name]) for name in route.schema.get("required", ())}
+    with asking() as ask:
+        for _ in range(3):
+            response = ask(route, body)
+            if response.status_code != 400:
+                break
+            error = refusal(response, route)
+            assert error["param"] in route.fields, error
+            body[error["param"]] = example(route.fields[error["param"]])
+    assert response.status_code == 200, (str(route), body, response.text)
+    return body
+
+
+def routes() -> list[Route]:
+    return [Route(m.upper(), path) for path, item in document()["paths"].items() for m in item]
+
+
+POSTS = [route for route in routes() if route.takes_json]
+GENERATING = [route for route in POSTS if route.generates]
+
+
+class Planned:
+    """A process of `ggserve info --plan` that was quick."""
+
+    returncode = 0
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        return b'{"fits": true}', b""
+
+
+class Ask:
+    """A client that blocks, so that hypothesis can call it and shrink what fails."""
+
+    def __init__(self, runner: asyncio.Runner, http: httpx.AsyncClient, engine: FakeEngine) -> None:
+        self._runner, self._http, self.engine = runner, http, engine
+        self.commands: list[tuple[str, ...]] = []  # processes that were started
+
+    async def process(self, *command: str, **options: Any) -> Planned:
+        assert not any("\0" in word for word in command), command  # the system would not take it
+        self.commands.append(command)
+        return Planned()
+
+    @property
+    def work(self) -> list[Any]:
+        """Everything that the requests so far led to."""
+        return [*self.engine.seen, *self.engine.works, *self.commands]
+
+    def forget(self) -> None:
+        for found in (self.engine.seen, self.engine.works, self.commands):
+            found.clear()
+
+    def __call__(
+        self, route: Route, body: Any = None, *, content: bytes | None = None, headers: Any = JSON
+    ) -> httpx.Response:
+        """Send a body, as JSON or as it is."""
+        if content is None and route.takes_json:
+            content = json.dumps(body).encode()  # lone surrogates come out as escapes
+        return self.request(
+            route.method, route.url, content=content, headers=headers if route.takes_json else {}
+        )
+
+    def request(self, method: str, url: Any, **options: Any) -> httpx.Response:
+        return self._runner.run(self._http.request(method, url, **options))
+
+
+@contextmanager
+def asking(engine: FakeEngine | None = None, **settings: Any) -> Iterator[Ask]:
+    """The application with a fake engine, without a socket."""
+    engine = engine or FakeEngine()
+    app = make_app(engine, **settings)
+    with asyncio.Runner() as runner:
+        lifespan = app.router.lifespan_context(app)
+        runner.run(lifespan.__aenter__())
+        transport = httpx.ASGITransport(app)
+        http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
+        ask = Ask(runner, http, engine)
+        try:
+            with patch("asyncio.create_subprocess_exec", ask.process):
+                yield ask
+        finally:
+            runner.run(http.aclose())
+            runner.run(lifespan.__aexit__(None, None, None))
+
+
+def refusal(response: httpx.Response, route: Route | str, *statuses: int) -> dict[str, Any]:
+    """The error of a response in the shape of the route's API: `message`, `type`, `param`, `code`.
+
+    Anthropic's has no `param`: its messages begin with the field's name.
+    """
+    told = response.request.content[:300], response.status_code, response.text[:500]
+    assert response.status_code in (statuses or (400,)), told
+    assert response.headers["content-type"] == "application/json"
+    body = msgspec.json.decode(response.content)
+    if speaks_anthropic(str(route)):
+        assert set(body) == {"type", "error", "request_id"}
+        assert body["type"] == "error"
+        assert body["request_id"] == response.headers["request-id"]
+        error = body["error"]
+        assert set(error) == {"type", "message"}
+        error = {**error, "param": error["message"].split()[0].rstrip(":"), "code": None}
+    else:
+        assert set(body) == {"error"}
+        error = body["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert isinstance(error["type"], str)
+    return error
