@@ -143,7 +143,7 @@ def test_a_lost_worker_is_no_outage(make_worker: Callable[..., Any], tmp_path: P
     with socket.create_server(("127.0.0.1", 0)) as free:
         http = free.getsockname()[1]
     command = [sys.executable, "-m", "server", "serve", "--port", str(http), "--use-gpu"]
-    command += ["--model", str(ROOT / "models" / "stories.gguf"), "--rpc", first.address]
+    command += ["--model", str(ROOT / "models" / "stories.gguf"), "--rpc", first.address, "--threads", "1"]
     environment = {**os.environ, "GGSERVE_CLBLAST_CPU": "0"}  # else the model would be shared with that
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -166,6 +166,7 @@ def test_a_lost_worker_is_no_outage(make_worker: Callable[..., Any], tmp_path: P
             assert ill.value.code == 503
             assert "no worker" in ill.value.read().decode()
             command = [sys.executable, "-m", "server", "rpc-worker", "--port", port, "--device", "CPU"]
+            command += ["--threads", "1"]
             again = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 assert waiting.result(120)["choices"][0]["text"] == before
