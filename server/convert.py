@@ -92,9 +92,7 @@ async def completion(body: CompletionRequest, state: State, record: Record) -> J
     if body.max_tokens == 0:  # only computes the prompt, for later requests to find it in the cache
         params = msgspec.structs.replace(params, max_tokens=0)
     facts = await facts_of(engine, state)
-    job = make_job(
-        body, state, engine, facts, record, "cmpl-", prompts, texts, params, warnings, made=made
-    )
+    job = make_job(body, state, engine, facts, record, "cmpl-", prompts, texts, params, warnings, made=made)
     if body.echo and body.logprobs is not None:
         job.prelude = partial(echo.score, job.choices, body.logprobs, engine, state, record)
     return job
@@ -223,7 +221,7 @@ def make_job(
                 constraint=constraint if plan is None else plan.constraint,
                 thinking=None if plan is None else plan.thinking,
             )
-            parser = None if plan is None or plan.parser is None else plan.parser()
+            parser = None if plan is None else plan.parser()
             kept = () if plan is None else plan.kept
             choices.append(
                 Choice(len(choices), i, request, tokenizer, stops, final_ids, show, text, parser, kept)

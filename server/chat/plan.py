@@ -19,7 +19,7 @@ from server.chat.model import ChatModel, Form
 from server.chat.output import OutputParser
 from server.chat.template import TemplateFailed
 from server.chat.thinking import Answer, ThinkReader
-from server.chat.tools.family import Offer
+from server.chat.tools.family import CannotHold, Offer
 from server.chat.tools.lark import answer_rule
 from server.chat.tools.tool import Tool, ToolChoice, check_tools
 from server.deps import Engine, State
@@ -33,14 +33,18 @@ _LETTERS = string.ascii_letters + string.digits
 
 @dataclass(frozen=True)
 class ChatPlan:
-    """What a job is made of. `parser` makes one parser for each choice; None: the answer is only text."""
+    """What a job is made of.
+
+    parser: makes one for each choice; None for answers that are only text. kept: special tokens whose text it
+    must see. text: the prompt.
+    """
 
     prompt: list[int]
-    parser: Callable[[], OutputParser] | None = None
+    parser: Callable[[], OutputParser | None]
     constraint: Constraint | None = None
     thinking: Thinking | None = None
-    kept: frozenset[int] = frozenset()  # special tokens whose text the parser must see
-    text: str = ""  # the prompt as text
+    kept: frozenset[int] = frozenset()
+    text: str = ""
 
 
 async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: list[str]) -> ChatPlan:
@@ -58,16 +62,17 @@ async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: li
     raw = asked.reasoning.format == "none"
     new_id = _short_id if form.family.short_ids else _id
 
-    def parser() -> OutputParser:
-        calls = None if offer is None else form.family.reader(offer, new_id)
-        if form.marks is None or not thinks:
-            assert calls is not None
+    def parser() -> OutputParser | None:
+        family = form.family
+        if (whole := family.whole_reader(offer, new_id, composed.plain, raw)) is not None:
+            return whole
+        calls = None if offer is None else family.reader(offer, new_id)
+        if not thinks or form.marks is None:
             return calls
         return Answer(ThinkReader(form.marks, composed.opened, raw), calls, raw)
 
-    needed = offer is not None or thinks
     kept = form.kept(offer is not None, thinks)
-    return ChatPlan(prompt, parser if needed else None, constraint, thinking, kept, composed.plain)
+    return ChatPlan(prompt, parser, constraint, thinking, kept, composed.plain)
 
 
 async def chat_text(asked: ChatInput, engine: Engine, state: State, warnings: list[str]) -> str:
@@ -174,18 +179,32 @@ async def _constraint(
     warnings: list[str],
 ) -> Constraint | None:
     if offer is None:
-        return await checked(asked.answer, engine, state)
-    text = form.family.grammar(offer, form.words)
+        return await checked(_framed(asked.answer, form), engine, state)
     try:
-        return await checked(Asked(Constraint("lark", text), "tools"), engine, state)
-    except ApiError as error:
-        if not offer.required and offer.answer is None:
-            warnings.append(f"tools: arguments are not held to the schemas ({error.message})")
+        text = form.family.grammar(offer, form.words)
+        if text is None:
             return None
-        for i, tool in enumerate(asked.tools):
-            schema = Constraint("json_schema", json.dumps(tool.schema))
-            await checked(Asked(schema, f"tools[{i}].function.parameters"), engine, state)
-        raise
+        return await checked(Asked(Constraint("lark", text), "tools"), engine, state)
+    except CannotHold as error:
+        failure = bad_request(f"tools: {error}, so a call cannot be required", "tools", "unsupported_value")
+    except ApiError as error:
+        failure = error
+    if not offer.required and offer.answer is None:
+        warnings.append(f"tools: arguments are not held to the schemas ({failure.message})")
+        return None
+    for i, tool in enumerate(asked.tools):  # whose fault is it?
+        schema = Constraint("json_schema", json.dumps(tool.schema))
+        await checked(Asked(schema, f"tools[{i}].function.parameters"), engine, state)
+    raise failure
+
+
+def _framed(answer: Asked | None, form: Form) -> Asked | None:
+    """What the content must match, within the format that the content stands in."""
+    rule = None if answer is None else answer_rule(answer.constraint)
+    if answer is None or rule is None:
+        return answer
+    text = form.family.answer_grammar(rule, form.words)
+    return answer if text is None else Asked(Constraint("lark", text), answer.param)
 
 
 def _id() -> str:

@@ -14,11 +14,15 @@ _NOTHING = re.compile(r"(?!)")
 
 @dataclass(frozen=True)
 class Marks:
-    """What begins and ends a block of reasoning. fixed: only where the prompt ends with `start`."""
+    """What begins and ends a block of reasoning.
+
+    fixed: only where the prompt ends with `start`. within: other text that a template with these marks has.
+    """
 
     start: str
     end: str
     fixed: bool = False
+    within: str = ""
 
 
 # The first whose end is in the template or, spelled as one token, in the vocabulary.
@@ -33,6 +37,7 @@ KNOWN = (
     Marks("<thought>", "</thought>"),
     Marks("<reasoning>", "</reasoning>"),
     Marks("<|begin_of_thought|>", "<|end_of_thought|>"),
+    Marks("<|channel|>analysis<|message|>", "<|end|>", within="<|channel|>"),
     Marks("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]", fixed=True),
 )
 
@@ -40,7 +45,7 @@ KNOWN = (
 def find_marks(source: str, tokens: Mapping[str, int]) -> Marks | None:
     """The marks of a model, by its chat template, or else by the tokens it has for them."""
     for marks in KNOWN:
-        if marks.end in source:
+        if marks.end in source and marks.within in source:
             return marks
     return next((marks for marks in KNOWN if marks.start in tokens and marks.end in tokens), None)
 

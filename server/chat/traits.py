@@ -17,7 +17,7 @@ from server.chat.template import ChatTemplate, TemplateFailed
 SECONDS = 0.5  # for one probe
 _WORD = "QqTextqQ"  # in no template
 _OTHER = "QqOtherqQ"
-_NAME, _ARGUMENT = "qq_tool", "qq_argument"
+_NAME, _SECOND, _ARGUMENT = "qq_tool", "qq_second", "qq_argument"
 _SHORT_ID, _LONG_ID = "call00001", "call_0123456789abcdef"  # some templates want exactly nine characters
 _TOOL = {
     "type": "function",
@@ -127,14 +127,14 @@ def _calls(probe: _Probe, user: Message, wrap: Callable[[Any], Any]) -> dict[str
     best = value if objects else text
     shown = (as_object if objects else as_text) or ""
     null = probe.render(talk(best, None), [_TOOL])
-    second = {**_call(best, "call00002"), "function": {"name": _OTHER, "arguments": best}}
+    second = {**_call(best, "call00002"), "function": {"name": _SECOND, "arguments": best}}
     long_id = probe.render(talk(best, empty, _LONG_ID), [_TOOL])
     return {
         "calls": _NAME in shown and _WORD in shown,
         "object_arguments": objects,
         "null_content": null is not None and "None" not in null,
         "short_ids": bool(shown) and long_id is None,
-        "parallel_calls": probe.shows(_OTHER, talk(best, empty, more=[second]), [_TOOL]),
+        "parallel_calls": probe.shows(_SECOND, talk(best, empty, more=[second]), [_TOOL]),
         "results": _OTHER in shown,
     }
 

@@ -43,5 +43,4 @@ def start_rules(offer: Offer, first_key: str) -> list[str]:
         return ["start: calls"]
     if offer.answer is not None:
         return ["start: answer | calls", f"answer: {offer.answer}"]
-    begins = rf'/[ \t\r\n]*\{{[ \t\r\n]*"{first_key}"(?s:.*)/'
-    return ["start: TEXT | calls", f"TEXT: {ANY_TEXT} & ~{begins}"]
+    return ["start: TEXT | calls", rf'TEXT: {ANY_TEXT} & ~/\{{"{first_key}": (?s:.*)/']

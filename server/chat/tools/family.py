@@ -35,6 +35,10 @@ class Offer:
         return None if self.parallel else 1
 
 
+class CannotHold(Exception):
+    """No grammar of this family holds arguments to such a schema."""
+
+
 class Family(ABC):
     """How the models of one family call tools."""
 
@@ -55,12 +59,25 @@ class Family(ABC):
         """A parser of one answer."""
 
     @abstractmethod
-    def grammar(self, offer: Offer, words: Words) -> str:
-        """What an answer must match: calls with valid arguments, if it is not only text."""
+    def grammar(self, offer: Offer, words: Words) -> str | None:
+        """What an answer must match: calls with valid arguments, if it is not only text. Raises CannotHold.
+
+        None: where nothing is required, an answer of this format is not held to anything.
+        """
 
     @abstractmethod
     def example(self) -> str:
         """A call, for models whose template does not tell them how tools are called."""
+
+    def whole_reader(
+        self, offer: Offer | None, new_id: Callable[[], str], prompt: str, raw: bool
+    ) -> Reader | None:
+        """A parser of all of an answer, reasoning included, where the format is not text with parts in it."""
+        return None
+
+    def answer_grammar(self, answer: str, words: Words) -> str | None:
+        """Where the content stands inside of something: a grammar around the rule that it must match."""
+        return None
 
     def fit(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """What else the templates of this family want of messages."""

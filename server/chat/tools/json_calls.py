@@ -181,8 +181,8 @@ class JsonFamily(Family):
 def call_rules(form: JsonForm, offer: Offer) -> list[str]:
     rules = []
     for i, tool in enumerate(offer.tools):
-        head = quoted(f'"{form.name_key}": "{tool.name}", "{form.arguments_key}": ')
-        rules.append(
-            f"call_{i}: {quoted('{')} {form.before} {head} arguments_{i} {form.behind} {quoted('}')}"
-        )
+        head = f'"{form.name_key}": "{tool.name}", "{form.arguments_key}": '
+        # One literal where it can be: text that is any but this is told from it as a whole.
+        start = f"{quoted('{')} {form.before} {quoted(head)}" if form.before else quoted("{" + head)
+        rules.append(f"call_{i}: {start} arguments_{i} {form.behind} {quoted('}')}")
     return rules
