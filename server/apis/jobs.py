@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, NamedTuple
 
-from server.chat.plan import ChatInput, plan_chat
+from server.chat.plan import ChatInput, ChatPlan, plan_chat
 from server.convert import make_job, parameters
+from server.errors import ApiError
 from server.prompts import facts_of
 
 if TYPE_CHECKING:
@@ -13,6 +15,16 @@ if TYPE_CHECKING:
     from server.deps import Engine, State
     from server.generation import Job
     from server.schemas.common import GenerationFields
+
+_LEFT_OUT = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
+_SCHEMA = re.compile(r"(tools\[\d+\])\.function\.parameters")
+
+
+class Words(NamedTuple):
+    """An API's names of what chats call `max_tokens` and `tools[0].function.parameters`."""
+
+    limit: str
+    schema: str
 
 
 async def chat_job(
@@ -23,33 +35,48 @@ async def chat_job(
     record: Record,
     warnings: list[str],
     *,
+    words: Words,
     prefix: str,
     max_tokens: int | None,
     logprobs: int | None = None,
-    limit: str = "max_tokens",
 ) -> Job:
-    """`prefix`: of the job's id. `limit`: the API's name of `max_tokens`."""
-    plan = await plan_chat(chat, engine, state, warnings)
+    """`prefix`: of the job's id."""
+    plan = await planned(chat, engine, state, warnings, words)
     params = parameters(body, engine, state, max_tokens, logprobs, warnings)
     facts = await facts_of(engine, state)
     told: list[str] = []
-    job = make_job(
-        body,
-        state,
-        engine,
-        facts,
-        record,
-        prefix,
-        [plan.prompt],
-        [""],
-        params,
-        told,
-        plan=plan,
-    )
-    job.warnings = warnings + [text.replace("max_tokens", limit, 1) for text in told]
+    job = make_job(body, state, engine, facts, record, prefix, [plan.prompt], [""], params, told, plan=plan)
+    job.warnings = warnings + [text.replace("max_tokens", words.limit, 1) for text in told]
     return job
 
 
-async def count(chat: ChatInput, engine: Engine, state: State, warnings: list[str]) -> int:
-    """Tokens of the prompt."""
-    return len((await plan_chat(chat, engine, state, warnings)).prompt)
+async def planned(
+    chat: ChatInput, engine: Engine, state: State, warnings: list[str], words: Words
+) -> ChatPlan:
+    """`plan_chat` in the words of the API."""
+    told: list[str] = []
+    try:
+        plan = await plan_chat(chat, engine, state, told)
+    except ApiError as error:
+        raise _translated(error, chat, words) from error
+    for text in told:
+        found = _LEFT_OUT.fullmatch(text)
+        if found is not None:  # its number says nothing to the client, who sent no such message
+            role = chat.messages[int(found[1])]["role"]
+            text = f"{chat.param}: a message of the role {role}{found[2]}"
+        warnings.append(text)
+    return plan
+
+
+def _translated(error: ApiError, chat: ChatInput, words: Words) -> ApiError:
+    """Errors about a message name the whole field: the client knows no message of that number."""
+    param, message = error.param, error.message
+    if param is None:
+        return error
+    if param == "messages" or param.startswith(f"{chat.param}["):
+        message = message.removeprefix(f"{param}: ")
+        param, message = chat.param, f"{chat.param}: {message}"
+    else:
+        param = _SCHEMA.sub(rf"\1.{words.schema}", param)
+        message = _SCHEMA.sub(rf"\1.{words.schema}", message)
+    return ApiError(error.status_code, message, param=param, code=error.code, headers=error.headers)

@@ -8,7 +8,8 @@ import msgspec
 from fastapi import Request, Response
 
 from server.apis import blocks
-from server.apis.jobs import chat_job, count
+from server.apis.fields import warn
+from server.apis.jobs import Words, chat_job, planned
 from server.apis.messages.format import MessageFormat
 from server.apis.messages.request import chat_of, generation_of, hides_thinking
 from server.convert import unknown_fields
@@ -17,6 +18,7 @@ from server.routes.base import Bytes, json_router
 from server.schemas.messages import CountReply, MessageInput, MessageReply, MessageRequest
 
 router = json_router()
+_WORDS = Words("max_tokens", "input_schema")
 
 
 @router.post("/v1/messages", response_model=None, responses={200: {"model": MessageReply}})
@@ -26,6 +28,9 @@ async def create_message(
     """Answer a conversation. With `stream` the answer comes as server-sent events with names."""
     engine = state.engine(body.model)
     warnings = unknown_fields(body)
+    for name in ("timings_per_token", "return_progress"):
+        if getattr(body, name):
+            warn(warnings, f"{name} has no effect: this API has no events for it")
     chat = chat_of(body, warnings)
     job = await chat_job(
         chat,
@@ -34,6 +39,7 @@ async def create_message(
         state,
         record,
         warnings,
+        words=_WORDS,
         prefix="msg_",
         max_tokens=body.max_tokens,
     )
@@ -46,6 +52,6 @@ async def count_tokens(body: MessageInput, state: StateDep) -> Response:
     """How many tokens such a request would give to the model."""
     engine = state.engine(body.model)
     warnings = unknown_fields(body)
-    n = await count(chat_of(body, warnings), engine, state, warnings)
-    found: dict[str, Any] = {"input_tokens": n}
+    plan = await planned(chat_of(body, warnings), engine, state, warnings, _WORDS)
+    found: dict[str, Any] = {"input_tokens": len(plan.prompt)}
     return Bytes(msgspec.json.encode({**found, "warnings": warnings} if warnings else found))

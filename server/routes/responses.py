@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from server.apis import blocks
 from server.apis.fields import unsupported, warn, wrong
-from server.apis.jobs import chat_job, count
+from server.apis.jobs import Words, chat_job, planned
 from server.apis.responses.format import ResponseFormat
 from server.apis.responses.items import not_kept
 from server.apis.responses.request import echo_of, generation_of, given_by, logprobs_of
@@ -28,6 +28,7 @@ from server.schemas.responses import (
 
 router = APIRouter()
 json_routes = json_router()  # those with a body
+_WORDS = Words("max_output_tokens", "parameters")
 _WHOLE: dict[int | str, dict[str, Any]] = {200: {"model": ResponseReply}}
 
 
@@ -52,10 +53,10 @@ async def create_response(
         state,
         record,
         warnings,
+        words=_WORDS,
         prefix="resp_",
         max_tokens=body.max_output_tokens,
         logprobs=logprobs,
-        limit="max_output_tokens",
     )
     format = ResponseFormat(
         job,
@@ -80,8 +81,8 @@ async def input_tokens(body: ResponseInput, state: StateDep, owner: OwnerDep) ->
     engine = state.engine(body.model)
     warnings = unknown_fields(body)
     given = given_by(body, state.kept, owner, warnings)
-    n = await count(given.chat, engine, state, warnings)
-    found: dict[str, Any] = {"object": "response.input_tokens", "input_tokens": n}
+    plan = await planned(given.chat, engine, state, warnings, _WORDS)
+    found: dict[str, Any] = {"object": "response.input_tokens", "input_tokens": len(plan.prompt)}
     return Bytes(msgspec.json.encode({**found, "warnings": warnings} if warnings else found))
 
 

@@ -38,7 +38,7 @@ class Choice(NamedTuple):
     """Which tools are called, and whether several at once."""
 
     tools: ToolChoice = ToolChoice()
-    parallel: bool = True
+    parallel: bool | None = None
 
 
 def chat_of(body: MessageInput, warnings: list[str]) -> ChatInput:
@@ -88,7 +88,7 @@ def _tool_choice(body: MessageInput, warnings: list[str]) -> Choice:
         return Choice()
     fields = Fields(body.tool_choice, "tool_choice", warnings)
     kind = fields.one_of("type", ("auto", "any", "tool", "none"))
-    parallel = not fields.flag("disable_parallel_tool_use")
+    parallel = False if fields.flag("disable_parallel_tool_use") else None
     known = frozenset({"type", "disable_parallel_tool_use"})
     if kind == "tool":
         fields.only(known | {"name"})

@@ -10,10 +10,11 @@ from server.apis.blocks import Block, BlockFormat, Kind
 from server.apis.responses.items import Item
 from server.logprobs import chat_logprobs
 from server.sse import Answer, encode
+from server.timings import of_prompt, per_token
 
 if TYPE_CHECKING:
     from server.apis.kept import KeptResponses
-    from server.choice import Choice, Piece, Shown
+    from server.choice import Choice, Piece, Progress, Shown
     from server.errors import ApiError
     from server.generation import Job
 
@@ -45,6 +46,7 @@ class ResponseFormat(BlockFormat):
         self.logprobs = logprobs
         self.kept, self.owner = kept, owner
         self.token_ids: list[int] | None = [] if return_tokens else None
+        self._timings: dict[str, Any] = {}  # of this moment, for every delta
         self._sequence = 0
         self._begun = False
 
@@ -62,9 +64,14 @@ class ResponseFormat(BlockFormat):
             "response.in_progress", response=response
         )
 
+    def progress(self, choice: Choice, progress: Progress) -> bytes:
+        told = of_prompt(progress, choice, self.job.timings_per_token)
+        return self.tell("response.in_progress", response=self.response("in_progress"), **told)
+
     def delta(self, choice: Choice, piece: Piece) -> bytes:
         if self.token_ids is not None:
             self.token_ids += [token.id for token, _ in piece.tokens]
+        self._timings = per_token(choice) if self.job.timings_per_token else {}
         return super().delta(choice, piece)
 
     def opened(self, block: Block) -> bytes:
@@ -81,11 +88,11 @@ class ResponseFormat(BlockFormat):
             return b""
         if block.kind == "call":
             at = {"item_id": block.id, "output_index": block.index}
-            return self.tell("response.function_call_arguments.delta", **at, delta=text)
+            return self.tell("response.function_call_arguments.delta", **at, delta=text, **self._timings)
+        at = {**self._at(block), "delta": text, **self._timings}
         if block.kind == "reasoning":
-            return self.tell("response.reasoning_text.delta", **self._at(block), delta=text)
-        logprobs = self._logprobs(tokens)
-        return self.tell("response.output_text.delta", **self._at(block), delta=text, logprobs=logprobs)
+            return self.tell("response.reasoning_text.delta", **at)
+        return self.tell("response.output_text.delta", **at, logprobs=self._logprobs(tokens))
 
     def closed(self, block: Block) -> bytes:
         if not self.job.stream:
@@ -105,7 +112,11 @@ class ResponseFormat(BlockFormat):
 
     def end(self) -> bytes:
         response = self.whole(())
-        return self.tell(f"response.{response['status']}", response=response)
+        kind, told = f"response.{response['status']}", {}
+        if self.job.timings_per_token or self.job.choices[0].tell_progress:
+            # llama-server's clients, who ask for this, know no other end, and look for the times beside it.
+            kind, told = "response.completed", {"timings": response["timings"]}
+        return self.tell(kind, response=response, **told)
 
     def error(self, error: ApiError) -> bytes:
         begun = b"" if self._begun else self.first(self.job.choices[0])
