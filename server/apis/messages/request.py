@@ -100,7 +100,7 @@ def _tool_choice(body: MessageInput, warnings: list[str]) -> Choice:
 
 
 def _reasoning(body: MessageInput, warnings: list[str]) -> Reasoning:
-    effort = body.output_config and body.output_config.effort
+    effort = None if body.output_config is None else body.output_config.effort
     if body.thinking is None:
         return Reasoning(effort=effort)
     fields = Fields(body.thinking, "thinking", warnings)
