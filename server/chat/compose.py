@@ -94,12 +94,35 @@ class _Rendering:
         if not (traits.calls and traits.results):
             shown = _spelled(shown)
         fitted: Any = self.shield(form.family.fit(fit(shown, traits)))
+        try:
+            return self._render(fitted, tools, generate)
+        except TemplateFailed:
+            described = [_with_descriptions(tool) for tool in tools]
+            if described == tools:
+                raise
+            return self._render(fitted, described, generate)
+
+    def _render(self, messages: Any, tools: list[dict[str, Any]], generate: bool) -> str:
+        form, shielded = self.form, self.shield(tools)
         return form.template.render(
-            fitted,
-            tools=self.shield(tools) if tools else [] if traits.empty_tools else None,
+            messages,
+            tools=shielded if tools else [] if form.traits.empty_tools else None,
             add_generation_prompt=generate,
-            extra={**template_variables(form.template.source, self.shield(tools)), **self.variables},
+            extra={**template_variables(form.template.source, shielded), **self.variables},
         )
+
+
+def _with_descriptions(tool: dict[str, Any]) -> dict[str, Any]:
+    """Some templates cannot do without a description of every argument."""
+    function = tool["function"]
+    properties = function["parameters"].get("properties")
+    if not isinstance(properties, dict):
+        return tool
+    told = {
+        name: {"description": "", **value} if isinstance(value, dict) else value
+        for name, value in properties.items()
+    }
+    return {**tool, "function": {**function, "parameters": {**function["parameters"], "properties": told}}}
 
 
 def _variables(asked: ChatInput, form: Form) -> dict[str, Any]:

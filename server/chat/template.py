@@ -45,7 +45,6 @@ class ChatTemplate:
         except (TemplateError, TemplateLimit, RecursionError, SyntaxError, MemoryError, ValueError) as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise TemplateFailed(f"the model's chat template cannot be used: {reason}") from error
-        self.has_developer = "developer" in source
 
     def render(
         self,
@@ -60,7 +59,7 @@ class ChatTemplate:
         for name in extra or ():
             if name in _RESERVED or name in self._tokens or not name.isidentifier():
                 raise TemplateFailed(f"chat_template_kwargs: {name[:64]!r} cannot be set")
-        shown = [self._known_role(message) for message in messages]
+        shown = [dict(message) for message in messages]
         size = sum(len(str(value)) for message in shown for value in message.values())
         budget = Budget(size) if seconds is None else Budget(size, seconds)
         use(budget)
@@ -92,9 +91,3 @@ class ChatTemplate:
             # Python's own text may hold addresses (a repr), so only its kind is told.
             kind = type(error).__name__
             raise TemplateFailed(f"the model's chat template fails on these messages ({kind})") from error
-
-    def _known_role(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Newer clients say developer for system."""
-        if message["role"] == "developer" and not self.has_developer:
-            return {**message, "role": "system"}
-        return dict(message)

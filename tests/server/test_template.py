@@ -88,12 +88,6 @@ def test_generation_prompt_and_further_variables():
             render(source, extra={name: 1})
 
 
-def test_developers_are_systems_where_the_template_knows_no_developer():
-    talk = [{"role": "developer", "content": "x"}]
-    assert render("{{ messages[0].role }}", talk) == "system"
-    assert render("{{ messages[0].role }}{# developer #}", talk) == "developer"
-
-
 ESCAPES = [
     "{{ ''.__class__ }}",
     "{{ ''['__class__'] }}",

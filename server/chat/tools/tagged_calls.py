@@ -153,7 +153,7 @@ def _argument_rules(rule: str, tool: Tool, form: TaggedForm, words: Words) -> tu
     schema = tool.schema
     if unknown := sorted(schema.keys() - _OF_OBJECT):
         raise CannotHold(f"the schema of '{tool.name}' has {unknown[0]!r} at its top")
-    shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    shared: dict[str, Any] = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     required, properties = schema.get("required") or (), schema.get("properties") or {}
     if odd := [
         name for name in (*properties, *required) if name not in properties or set(name) & {">", "\n"}

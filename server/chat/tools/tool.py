@@ -12,6 +12,7 @@ from server.errors import bad_request
 
 MAX_TOOLS = 256
 MAX_TOOLS_CHARS = 1 << 19  # of all tools as JSON
+NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
@@ -25,19 +26,18 @@ class Tool:
     strict: bool | None = None
 
     def wire(self) -> dict[str, Any]:
-        """As OpenAI writes it, and as templates expect it."""
-        function: dict[str, Any] = {"name": self.name}
-        if self.description is not None:
-            function["description"] = self.description
-        function["parameters"] = self.schema
-        if self.strict is not None:
-            function["strict"] = self.strict
+        """As OpenAI writes it, and as templates expect it, which mostly count on a description."""
+        function = {
+            "name": self.name,
+            "description": self.description or "",
+            "parameters": self.parameters or NO_ARGUMENTS,
+        }
         return {"type": "function", "function": function}
 
     @property
     def schema(self) -> dict[str, Any]:
         """What the arguments must match."""
-        return self.parameters if self.parameters is not None else {"type": "object", "properties": {}}
+        return self.parameters or NO_ARGUMENTS
 
 
 @dataclass(frozen=True)
