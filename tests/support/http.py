@@ -73,6 +73,10 @@ class Live:
             await asyncio.sleep(0.005)
         raise AssertionError(f"{text!r} never came: {self.sent.decode()}")
 
+    def leave(self) -> None:
+        """Close the connection."""
+        self._gone.set()
+
     async def finish(self) -> str:
         await self.task
         return self.sent.decode()

@@ -1,0 +1,323 @@
+"""POST /v1/responses: what goes in, what comes out, streamed and whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from support.fake_engine import TEXT, FakeEngine, make_app
+from support.http import Live, client, error_of
+from support.named_events import SHOWING, THINKING, messages_seen, named_events, template
+
+pytestmark = pytest.mark.asyncio
+RESPONSES = "/v1/responses"
+TOOL = {"type": "function", "name": "find", "parameters": {"type": "object", "properties": {}}}
+CALL = '{"tool_calls": [{"name": "find", "arguments": {"a": 1}}, {"name": "find", "arguments": {}}]}'
+PLAIN = ["response.created", "response.in_progress", "response.output_item.added"]
+PLAIN += ["response.content_part.added", "response.output_text.delta", "response.output_text.done"]
+PLAIN += ["response.content_part.done", "response.output_item.done", "response.completed"]
+
+
+async def create(app, **body):
+    async with client(app) as http:
+        response = await http.post(RESPONSES, json={"input": "A cat", **body})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def stream(app, **body):
+    async with client(app) as http:
+        response = await http.post(RESPONSES, json={"input": "A cat", "stream": True, **body})
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    return named_events(response.text)
+
+
+def without_marks(response):
+    """What does not differ from one response to the next."""
+    output = [{**item, "id": "", "call_id": ""} for item in response["output"]]
+    times = {"id": "", "created_at": 0, "completed_at": 0, "timings": None}
+    return {**response, **times, "output": output}
+
+
+async def test_a_whole_response():
+    found = await create(None, metadata={"a": "b"}, top_p=0.5, max_output_tokens=99)
+    assert found["id"].startswith("resp_")
+    assert (found["object"], found["status"], found["model"]) == ("response", "completed", "stories")
+    (item,) = found["output"]
+    assert item["id"].startswith("msg_")
+    part = {"type": "output_text", "text": TEXT, "annotations": [], "logprobs": []}
+    assert item == {
+        "id": item["id"],
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [part],
+    }
+    usage = found["usage"]
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    assert usage["input_tokens_details"] == {"cached_tokens": 0, "cache_write_tokens": 0}
+    assert found["timings"]["predicted_n"] == usage["output_tokens"]
+    assert (found["metadata"], found["top_p"], found["temperature"]) == ({"a": "b"}, 0.5, 1.0)
+    assert found["max_output_tokens"] == 99
+    assert found["completed_at"] >= found["created_at"]
+    assert "warnings" not in found
+
+
+async def test_events_come_in_order_and_end_in_the_whole_response():
+    events = await stream(None)
+    kinds = [event["type"] for event in events]
+    assert list(dict.fromkeys(kinds)) == PLAIN
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert "".join(event.get("delta", "") for event in events) == TEXT
+    assert events[-3]["part"]["text"] == TEXT
+    assert events[-1]["response"]["output"] == [events[-2]["item"]]
+    assert len({event["response"]["id"] for event in events if "response" in event}) == 1
+    assert without_marks(events[-1]["response"]) == without_marks(await create(None))
+
+
+async def test_reasoning_and_calls_are_items_of_their_own(tmp_path):
+    app = make_app(FakeEngine("<think>well</think>" + CALL), chat_template=template(tmp_path, THINKING))
+    events = await stream(app, tools=[TOOL])
+    added = [event["item"] for event in events if event["type"] == "response.output_item.added"]
+    assert [item["id"].split("_")[0] for item in added] == ["rs", "fc", "fc"]
+    done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert events[-1]["response"]["output"] == done
+    assert [item["id"] for item in done] == [item["id"] for item in added]
+    assert done[0]["content"] == [{"type": "reasoning_text", "text": "well"}]
+    assert [json.loads(item["arguments"]) for item in done[1:]] == [{"a": 1}, {}]
+    assert len({item["call_id"] for item in done[1:]}) == 2
+    open_items = 0
+    for event in events:
+        open_items += (event["type"] == "response.output_item.added") - (
+            event["type"] == "response.output_item.done"
+        )
+        assert open_items in (0, 1)
+    for index, item in enumerate(done[1:], 1):
+        mine = [event for event in events if event.get("item_id") == item["id"]]
+        assert "".join(event.get("delta", "") for event in mine) == item["arguments"]
+        assert {event["output_index"] for event in mine} == {index}
+    usage = events[-1]["response"]["usage"]
+    assert 0 < usage["output_tokens_details"]["reasoning_tokens"] < usage["output_tokens"]
+    app = make_app(FakeEngine("<think>well</think>" + CALL), chat_template=template(tmp_path, THINKING))
+    assert without_marks(await create(app, tools=[TOOL])) == without_marks(events[-1]["response"])
+
+
+async def test_a_response_that_the_limit_cuts_is_incomplete():
+    events = await stream(None, max_output_tokens=3)
+    assert events[-1]["type"] == "response.incomplete"
+    response = events[-1]["response"]
+    assert (response["status"], response["incomplete_details"]) == (
+        "incomplete",
+        {"reason": "max_output_tokens"},
+    )
+    assert response["output"][0]["status"] == "incomplete"
+    assert response["usage"]["output_tokens"] == 3
+
+
+async def test_an_empty_answer_is_an_empty_message():
+    found = await create(FakeEngine([]))
+    assert [part["text"] for item in found["output"] for part in item["content"]] == [""]
+    kinds = [event["type"] for event in await stream(FakeEngine([]))]
+    assert kinds == [kind for kind in PLAIN if kind != "response.output_text.delta"]
+
+
+async def test_log_probabilities():
+    asked = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    whole = (await create(None, **asked))["output"][0]["content"][0]["logprobs"]
+    assert "".join(entry["token"] for entry in whole) == TEXT
+    assert {len(entry["top_logprobs"]) for entry in whole} == {2}
+    events = await stream(None, **asked)
+    assert [entry for event in events if "delta" in event for entry in event["logprobs"]] == whole
+    found = await create(None, top_logprobs=2)
+    assert found["output"][0]["content"][0]["logprobs"] == []
+    assert found["warnings"][0].startswith("top_logprobs has no effect")
+
+
+async def test_items_become_one_conversation(tmp_path):
+    engine = FakeEngine()
+    items = [
+        {"role": "developer", "content": "rules"},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}]},
+        {
+            "type": "reasoning",
+            "id": "rs_1",
+            "summary": [],
+            "content": [{"type": "reasoning_text", "text": "hm"}],
+        },
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "wait"}]},
+        {"type": "function_call", "call_id": "c1", "name": "find", "arguments": '{"x": 1}'},
+        {"type": "function_call", "call_id": "c2", "name": "find", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "one"}]},
+        {"type": "function_call_output", "call_id": "c2", "output": "two"},
+        {"role": "user", "content": [{"type": "input_text", "text": t} for t in "bc"]},
+    ]
+    await create(
+        make_app(engine, chat_template=template(tmp_path, SHOWING)), input=items, instructions="first"
+    )
+    seen = messages_seen(engine)
+    assert [message["role"] for message in seen] == ["system", "user", "assistant", "tool", "tool", "user"]
+    assert seen[0]["content"] == "first\n\nrules"
+    assert (seen[2]["reasoning_content"], seen[2]["content"]) == ("hm", "wait")
+    calls = [(call["id"], call["function"]) for call in seen[2]["tool_calls"]]
+    assert calls == [
+        ("c1", {"name": "find", "arguments": {"x": 1}}),
+        ("c2", {"name": "find", "arguments": {}}),
+    ]
+    assert [(m["tool_call_id"], m["content"]) for m in seen[3:5]] == [("c1", "one"), ("c2", "two")]
+    assert seen[5]["content"] == "b\nc"
+
+
+async def test_only_an_unfinished_message_is_gone_on_with():
+    for status, continued in (("incomplete", True), ("completed", False)):
+        engine = FakeEngine()
+        last = {"type": "message", "role": "assistant", "status": status, "content": "Once"}
+        await create(engine, input=[{"role": "user", "content": "A cat"}, last])
+        end = engine.tokenizer.token_text(engine.seen[0].prompt[-1])
+        assert (end != "<|assistant|>") is continued
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "param"),
+    [
+        ("input", None, "input"),
+        ("input", [], "input"),
+        ("input", 5, "input"),
+        ("input", ["x"], "input[0]"),
+        ("input", [{"role": "tool", "content": "x"}], "input[0].role"),
+        ("input", [{"role": "user"}], "input[0].content"),
+        ("input", [{"type": "mcp_call"}], "input[0].type"),
+        ("input", [{"role": "user", "content": [{"type": "input_image"}]}], "input[0].content[0].type"),
+        ("input", [{"role": "user", "content": [{"type": "input_text"}]}], "input[0].content[0].text"),
+        ("input", [{"type": "function_call_output", "call_id": "x", "output": "y"}], "input[0].call_id"),
+        ("input", [{"type": "function_call", "call_id": "x", "name": "f", "arguments": "{}"}], "input"),
+        ("input", [{"type": "function_call", "call_id": "x", "name": "f"}], "input[0].arguments"),
+        ("input", [{"type": "item_reference", "id": "msg_x"}], "input[0].id"),
+        ("input", [{"type": "reasoning", "encrypted_content": "x"}], "input[0].encrypted_content"),
+        ("input", [{"role": "user", "content": "x"}] * 5000, "input"),
+        ("background", True, "background"),
+        ("truncation", "auto", "truncation"),
+        ("conversation", "conv_1", "conversation"),
+        ("prompt", {"id": "pmpt_1"}, "prompt"),
+        ("tools", [{"type": "web_search"}], "tools[0].type"),
+        ("tools", [{**TOOL, "name": "a b"}], "tools[0].name"),
+        ("tools", [TOOL, TOOL], "tools"),
+        ("tool_choice", "maybe", "tool_choice"),
+        ("tool_choice", "required", "tool_choice"),
+        ("tool_choice", {"type": "web_search"}, "tool_choice.type"),
+        ("tool_choice", {"type": "function", "name": "no"}, "tool_choice"),
+        ("text", {"format": {"type": "xml"}}, "text.format.type"),
+        ("text", {"format": {"type": "json_schema"}}, "text.format.schema"),
+        ("metadata", {"a": 1}, "metadata"),
+        ("metadata", {str(i): "x" for i in range(17)}, "metadata"),
+        ("include", ["everything"], "include[0]"),
+        ("max_output_tokens", 0, "max_output_tokens"),
+        ("reasoning", {"effort": "some"}, "reasoning.effort"),
+    ],
+)
+async def test_what_cannot_be_is_refused_by_name(field, value, param):
+    engine = FakeEngine()
+    async with client(engine) as http:
+        response = await http.post(RESPONSES, json={"input": "A cat", field: value})
+    error = error_of(response, 400)
+    assert error["param"] == param
+    assert error["message"].startswith(f"{param}: ")
+    assert engine.seen == []
+
+
+async def test_fields_without_effect_are_named():
+    fields = {
+        "user": "me",
+        "text": {"verbosity": "low"},
+        "reasoning": {"summary": "auto"},
+        "include": ["reasoning.encrypted_content"],
+        "stream_options": {"include_obfuscation": False},
+        "max_tokens": 5,
+    }
+    items = [{"role": "user", "content": "A cat", "mood": "good"}]
+    names = [text.split()[0] for text in (await create(None, input=items, **fields))["warnings"]]
+    assert sorted(names) == [
+        "include:",
+        "input[0].mood",
+        "max_tokens",
+        "reasoning.summary",
+        "stream_options",
+        "text.verbosity",
+        "user",
+    ]
+
+
+async def test_a_limit_that_does_not_fit_is_told_in_the_words_of_the_api():
+    found = await create(None, max_output_tokens=100_000)
+    assert any(text.startswith("max_output_tokens: only") for text in found["warnings"])
+
+
+async def test_a_conversation_that_is_too_long():
+    async with client(FakeEngine(n_ctx=16)) as http:
+        for path in (RESPONSES, "/v1/responses/input_tokens"):
+            error = error_of(await http.post(path, json={"input": "word " * 40}), 400)
+            assert (error["param"], error["code"]) == ("input", "context_length_exceeded")
+
+
+async def test_tokens_of_the_input_are_those_of_the_prompt():
+    engine = FakeEngine()
+    async with client(engine) as http:
+        await http.post(RESPONSES, json={"input": "A cat", "instructions": "Be brief", "tools": [TOOL]})
+        body = {"input": "A cat", "instructions": "Be brief", "tools": [TOOL]}
+        counted = (await http.post("/v1/responses/input_tokens", json=body)).json()
+    assert counted["object"] == "response.input_tokens"
+    assert counted["input_tokens"] == len(engine.seen[0].prompt)
+    assert len(engine.seen) == 1
+
+
+async def test_progress_and_times_as_llama_server_tells_them():
+    engine = FakeEngine(prefill_s=0.01, cached_n=1)
+    events = await stream(engine, return_progress=True, timings_per_token=True, max_output_tokens=3)
+    told = [event for event in events if "prompt_progress" in event]
+    assert {event["type"] for event in told} == {"response.in_progress"}
+    n = len(engine.seen[0].prompt)
+    assert [event["prompt_progress"]["processed"] for event in told] == [1, n // 2, n]
+    deltas = [event for event in events if event["type"] == "response.output_text.delta"]
+    assert [event["timings"]["predicted_n"] for event in deltas] == [1, 2, 3]
+    assert events[-1]["type"] == "response.completed"  # whatever it was: these clients wait for it
+    assert events[-1]["response"]["status"] == "incomplete"
+    assert events[-1]["timings"] == events[-1]["response"]["timings"]
+
+
+async def test_token_ids():
+    whole = await create(None, return_tokens=True)
+    end = (await stream(None, return_tokens=True))[-1]["response"]
+    assert whole["tokens"] == end["tokens"] == FakeEngine().reply
+
+
+async def test_an_error_before_and_in_the_middle_of_a_stream():
+    async with client(FakeEngine(fail_after=0)) as http:
+        error_of(await http.post(RESPONSES, json={"input": "x", "stream": True}), 500)
+    events = await stream(FakeEngine(fail_after=2))
+    assert [event["type"] for event in events[-2:]] == ["error", "response.failed"]
+    assert events[-2]["code"] == "internal_error"
+    response = events[-1]["response"]
+    assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
+    assert response["output"][0]["content"][0]["text"] == " there was"
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+async def test_an_error_after_nothing_but_signs_of_life():
+    """Clients want `response.created` first, whatever comes then."""
+    app = make_app(FakeEngine(fail_after=0, prefill_s=0.2), keep_alive_s=0.05)
+    live = Live(app, RESPONSES, {"input": "x", "stream": True})
+    text = await live.finish()
+    assert text.startswith(": keep-alive")
+    kinds = [event["type"] for event in named_events(text)]
+    assert kinds == ["response.created", "response.in_progress", "error", "response.failed"]
+
+
+async def test_a_client_that_leaves():
+    engine = FakeEngine(delay_s=0.01, eos=False)
+    engine.reply = [11] * 1000
+    live = Live(make_app(engine), RESPONSES, {"input": "x", "stream": True})
+    await live.until("output_text.delta")
+    live.leave()
+    await asyncio.wait_for(live.task, 5)
+    assert engine.left == [engine.seen[0].id]
