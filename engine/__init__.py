@@ -26,6 +26,7 @@ _PUBLIC = {
     "Scheduler": "engine.scheduler",
     "SchedulerConfig": "engine.config",
     "SessionClosedError": "engine.errors",
+    "StorageError": "engine.errors",
     "Tokenizer": "engine.tokenizer",
     "UnsupportedModelError": "engine.errors",
     "devices": "engine.ggml.backend",
@@ -50,6 +51,7 @@ __all__ = [
     "Scheduler",
     "SchedulerConfig",
     "SessionClosedError",
+    "StorageError",
     "Tokenizer",
     "UnsupportedModelError",
     "devices",
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
         ModelError,
         OutOfMemoryError,
         SessionClosedError,
+        StorageError,
         UnsupportedModelError,
     )
     from engine.ggml.backend import Device, devices

@@ -7,6 +7,7 @@ EngineError
 ├── DeviceError                a device that is absent, lost, or refused an operation
 │   └── OutOfMemoryError       names the device, the bytes needed and the bytes free (also a MemoryError)
 ├── ContextOverflowError       a prompt longer than the session may become (also a ValueError)
+├── StorageError               a file that cannot be written
 ├── SessionClosedError         a session, or its model, was closed
 └── GgmlError                  a ggml call failed; carries ggml's last log line
 """
@@ -51,6 +52,10 @@ class ContextOverflowError(EngineError, ValueError):
             f"(including at least one to generate); shorten the prompt or raise --context-size"
         )
         self.n_prompt, self.n_ctx = n_prompt, n_ctx
+
+
+class StorageError(EngineError):
+    """A file cannot be written: no room, no permission."""
 
 
 class SessionClosedError(EngineError):

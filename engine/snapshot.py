@@ -16,12 +16,12 @@ import re
 import stat
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol, TypeVar
 
-from engine.errors import ConfigError, EngineError, ModelError
+from engine.errors import ConfigError, ModelError, StorageError
 from engine.gguf import GGUFFile
 from engine.gguf.report import printable
 from engine.session import CachedSequence, Runner, make_room
@@ -41,6 +41,8 @@ SAMPLE = 64  # bytes of each tensor that identify a model
 PIECE = 16 << 20  # bytes in memory at a time
 
 Progress = Callable[[float, str], None]
+T = TypeVar("T")
+Steps = Generator[float, None, T]  # yields how much is done, 0 to 1, so that the caller can do other things
 
 
 class CachedModel(Protocol):
@@ -86,8 +88,18 @@ def save(
     """Write `sequence` to `path`, which is replaced only when all is written; return the bytes.
 
     logits: those after its last token, if that is computed. Raises ConfigError for an empty sequence,
-    EngineError if the file cannot be written.
+    StorageError if the file cannot be written.
     """
+    return _all(saving(path, model, sequence, logits), "saving", progress)
+
+
+def saving(
+    path: str | os.PathLike[str],
+    model: CachedModel,
+    sequence: CachedSequence,
+    logits: NDArray[np.float32] | None = None,
+) -> Steps[int]:
+    """`save` in steps. Closed before its end it leaves what was there."""
     if not sequence.tokens:
         raise ConfigError("the session is empty; there is nothing to save")
     sequence.refit()
@@ -110,9 +122,17 @@ def save(
         with open(descriptor, "wb") as file:
             digest = hashlib.blake2b(header, digest_size=32)
             file.write(header)
-            for piece in _reported(_pieces(model, sequence, logits), _size(tensors), "saving", progress):
+            done = unsynced = 0
+            for piece in _pieces(model, sequence, logits):
                 digest.update(piece)
                 file.write(piece)
+                done += len(piece)
+                unsynced += len(piece)
+                if unsynced >= PIECE:  # bit by bit, or the end would take long
+                    unsynced = 0
+                    file.flush()
+                    os.fsync(file.fileno())
+                yield done / _size(tensors)
             file.seek(0)
             file.write(header.replace(NO_CHECKSUM.encode(), digest.hexdigest().encode()))
             file.flush()
@@ -124,7 +144,7 @@ def save(
                 os.unlink(part)
         if isinstance(error, OSError | ValueError):  # ValueError: a NUL in the path
             reason = getattr(error, "strerror", None) or error
-            raise EngineError(f"{_name(path)}: the session cannot be saved: {reason}") from error
+            raise StorageError(f"{_name(path)}: the session cannot be saved: {reason}") from error
         raise
     return len(header) + _size(tensors)
 
@@ -141,11 +161,29 @@ def restore(
     of this model or is damaged, ConfigError if it cannot be opened or the model was loaded with another cache
     type or too small a context, OutOfMemoryError if the cache has no room. Nothing has changed then.
     """
+    return _all(restoring(path, model, sequence), "restoring", progress)
+
+
+def restoring(
+    path: str | os.PathLike[str], model: CachedModel, sequence: CachedSequence
+) -> Steps[NDArray[np.float32] | None]:
+    """`restore` in steps. Closed before its end it changes nothing."""
     try:
         with _open(path) as file:
-            return _Reader(path, file, model, progress).fill(sequence)
+            return (yield from _Reader(path, file, model).fill(sequence))
     except OSError as error:
         raise ModelError(f"{_name(path)}: cannot be read: {error.strerror or error}") from error
+
+
+def _all(steps: Steps[T], what: str, progress: Progress | None) -> T:
+    while True:
+        try:
+            done = next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        if progress is not None:
+            progress(done, what)
 
 
 def _layout(model: CachedModel, n_tokens: int, n_past: int, with_logits: bool) -> dict[str, dict[str, Any]]:
@@ -192,17 +230,6 @@ def _pieces(
             yield from model.cache.read(table, sequence.cells[start : min(start + step, sequence.n_past)])
 
 
-def _reported(
-    pieces: Iterable[bytes | bytearray], total: int, what: str, progress: Progress | None
-) -> Iterator[bytes | bytearray]:
-    done = 0
-    for piece in pieces:
-        yield piece
-        done += len(piece)
-        if progress is not None:
-            progress(done / total, what)
-
-
 def _open(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # first: opening a pipe could block
@@ -218,10 +245,8 @@ def _open(path: str | os.PathLike[str]) -> BinaryIO:
 class _Reader:
     """One file on its way into a sequence."""
 
-    def __init__(
-        self, path: str | os.PathLike[str], file: BinaryIO, model: CachedModel, progress: Progress | None
-    ) -> None:
-        self.path, self.file, self.model, self.progress = path, file, model, progress
+    def __init__(self, path: str | os.PathLike[str], file: BinaryIO, model: CachedModel) -> None:
+        self.path, self.file, self.model = path, file, model
         self.digest = hashlib.blake2b(digest_size=32)
         self.done = 0
         self._read_header()
@@ -291,11 +316,9 @@ class _Reader:
             self.fail("became shorter while it was read")
         self.digest.update(data)
         self.done += n
-        if self.progress is not None:
-            self.progress(self.done / self.total, "restoring")
         return data
 
-    def fill(self, sequence: CachedSequence) -> NDArray[np.float32] | None:
+    def fill(self, sequence: CachedSequence) -> Steps[NDArray[np.float32] | None]:
         import numpy as np
 
         tokens = array("i")
@@ -311,7 +334,7 @@ class _Reader:
             make_room(self.model.pool, self.model.prefix, n_new)
             if n_new:
                 sequence.grow(n_new)
-            self._fill_cells(sequence.cells, sequence.n_past)
+            yield from self._fill_cells(sequence.cells, sequence.n_past)
             if self.digest.hexdigest() != self.checksum:
                 self.fail("is damaged: its checksum is wrong")
         except BaseException:
@@ -321,7 +344,7 @@ class _Reader:
         sequence.publish()
         return logits
 
-    def _fill_cells(self, cells: array[int], n_known: int) -> None:
+    def _fill_cells(self, cells: array[int], n_known: int) -> Iterator[float]:
         """Rows of the first `n_known` positions are in the cache already: they are only counted."""
         for _, table in self.model.cache.tables():
             step = max(1, PIECE // table.strides[1])
@@ -330,6 +353,7 @@ class _Reader:
                 rows = memoryview(self._read((stop - start) * table.strides[1]))
                 first = max(start, min(n_known, stop))
                 self.model.cache.write(table, cells[first:stop], rows[(first - start) * table.strides[1] :])
+                yield self.done / self.total
 
     def _undo(self, sequence: CachedSequence) -> None:
         cache, written = self.model.cache, sequence.cells[sequence.n_past :]

@@ -84,6 +84,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True):
     params: InferenceParameters = InferenceParameters()
     n_batch: int = 512  # most prompt tokens fed per step for this session
     cache_prompt: bool = True
+    slot: int | None = None  # see `server.slots`; nothing to the engine
     deadline_ms: float | None = None  # time.monotonic() * 1000 at which it ends with TIMEOUT
     constraint: Constraint | None = None
     thinking: Thinking | None = None

@@ -37,6 +37,7 @@ class Saved(msgspec.Struct, array_like=True, tag=True):
 
 class Restored(msgspec.Struct, array_like=True, tag=True):
     tokens: list[int]
+    n_tokens: int  # of these, the first, whose cells were in the file
     n_bytes: int
     ms: float
 

@@ -36,6 +36,7 @@ def create_app(settings: Settings, engines: Mapping[str, Engine]) -> FastAPI:
     metrics = Metrics(engines)
     # Texts are tokenised and templates rendered here: few at a time, for the engines need the processor, too.
     threads = ThreadPoolExecutor(2, "ggserve-text")
+    settings.check_slot_folder()
     state = State(settings, engines, metrics, threads, time.time(), settings.chat_template_text())
 
     @asynccontextmanager

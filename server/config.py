@@ -391,6 +391,16 @@ class Settings(BaseSettings):
             keys += [SecretStr(key) for key in found]
         return keys
 
+    def slot_folder(self) -> Path | None:
+        """The folder of --slot-save-path."""
+        return self.slot_save_path and self.slot_save_path.expanduser().absolute()
+
+    def check_slot_folder(self) -> None:
+        """ConfigError if there is no such folder: it is not ours to make."""
+        folder = self.slot_folder()
+        if folder is not None and not folder.is_dir():
+            raise ConfigError(f"--slot-save-path {folder}: is no folder")
+
     def chat_template_text(self) -> str | None:
         """The template of --chat-template."""
         if self.chat_template is None:

@@ -24,6 +24,7 @@ from server import wire
 from server.calls import Call, Calls, WorkFailed
 from server.engine_child import DEFAULT_ARGV
 from server.recovery import Recovery, Verdict
+from server.slots import Slots
 from server.streams import EngineUnavailable, QueueFull, RequestInfo, Stream
 from server.supervisor import LoadFailed, Supervisor
 
@@ -90,6 +91,7 @@ class EngineClient:
         self._tokenizer: Any = None
         self._streams: dict[str, Stream] = {}  # unfinished, oldest first
         self._calls = Calls()
+        self.slots = Slots(params.parallel)
         self._recovery = Recovery(params.parallel)
         self._supervisor = Supervisor(
             name,
@@ -185,11 +187,13 @@ class EngineClient:
         self._ensure_admits()
         if request.id in self._streams:
             raise ValueError(f"a request {request.id!r} is running already")
+        asked = request
         if request.params.seed is None:  # drawn here, so that a restarted engine goes on with the same
             params = msgspec.structs.replace(request.params, seed=secrets.randbits(63))
             request = msgspec.structs.replace(request, params=params)
         stream = Stream(self, request)
         self._streams[request.id] = stream
+        self.slots.enter(stream, asked)
         self._send_waiting()
         return stream
 
@@ -405,7 +409,8 @@ class EngineClient:
         self._drop(call)
 
     def _remove(self, stream: Stream) -> None:
-        self._streams.pop(stream.request.id, None)
+        if self._streams.pop(stream.request.id, None) is not None:
+            self.slots.leave(stream)
         self._left(stream)
 
     def _drop(self, call: Call) -> None:

@@ -56,6 +56,8 @@ async def run(work: Work[R], engine: Engine, state: State, record: Record, param
         if error.kind == "OutOfMemoryError":
             message = "there is too little memory for this request at the moment; try again later"
             raise ApiError(503, message, code="out_of_memory", retry_after=5) from error
+        if error.kind == "StorageError":
+            raise ApiError(500, str(error), code="not_written", retry=False) from error
         log.error("request %s: %s: %s", record.id, error.kind, error)
         failure = internal_error(record.id)
         failure.headers = {"x-should-retry": "false"}  # the same would likely fail again

@@ -146,6 +146,11 @@ class Stream:
         return len(self._tokens)
 
     @property
+    def tokens(self) -> list[int]:
+        """Received so far."""
+        return self._tokens
+
+    @property
     def complete(self) -> bool:
         """All tokens are here, though the engine died before it said so."""
         limit = self.request.params.max_tokens

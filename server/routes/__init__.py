@@ -17,6 +17,7 @@ from server.routes import (
     plan,
     requests,
     responses,
+    slots,
     tokenize,
 )
 
@@ -32,6 +33,7 @@ MODULES = (
     tokenize,
     requests,
     plan,
+    slots,
     native,
     page,
 )

@@ -71,7 +71,7 @@ TO_SERVER = [
         [
             News("t1", [Piece(0, b"\0\1\xff\x7f")], Embedded([], 1)),
             News("t2", result=Saved(3, 4000, 1.5)),
-            News("t3", result=Restored([1, 2], 4000, 1.5)),
+            News("t3", result=Restored([1, 2], 1, 4000, 1.5)),
             News("t4", result=Erased(7)),
             News("t5", failure=Failure("ConfigError", "no")),
             News("t6"),

@@ -27,6 +27,7 @@ from engine.work import (
 )
 from server.app import create_app
 from server.config import Settings
+from server.slots import Slots
 from server.streams import EngineUnavailable, QueueFull, RequestInfo, Stream
 
 STORIES = Path(__file__).resolve().parents[2] / "models" / "stories.gguf"
@@ -90,6 +91,7 @@ class FakeEngine:
         self.works: list[Work[Any]] = []  # everything ordered
         self.work_error: Exception | None = None
         self.saved: dict[str, list[int]] = {}
+        self.slots = Slots(4)
         self.paused: list[str] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._streams: dict[str, Stream] = {}
@@ -116,6 +118,7 @@ class FakeEngine:
         assert request.id not in self._streams
         self.seen.append(request)
         stream = self._streams[request.id] = Stream(self, request)
+        self.slots.enter(stream, request)
         self._tasks[request.id] = asyncio.create_task(self._run(stream))
         self._count()
         return stream
@@ -150,7 +153,8 @@ class FakeEngine:
                 self.saved[path] = list(tokens)
                 return Saved(len(tokens) - 1, 1000, 1.5)
             case RestoreSlot(path):
-                return Restored(self.saved[path], 1000, 1.5)
+                tokens = self.saved[path]
+                return Restored(tokens, len(tokens) - 1, 1000, 1.5)
             case _:
                 return Erased(len(work.tokens) - 1)
 
@@ -186,7 +190,8 @@ class FakeEngine:
             self._remove(id)
 
     def _remove(self, id: str) -> None:
-        self._streams.pop(id, None)
+        if id in self._streams:
+            self.slots.leave(self._streams.pop(id))
         task = self._tasks.pop(id, None)
         if task is not None:
             task.cancel()
@@ -252,7 +257,8 @@ class FakeEngine:
             stream.push(Emission(id=request.id, tokens=tokens, finish=finish, timings=given))
             if finish is not None:
                 break
-        self._streams.pop(request.id, None)
+        if request.id in self._streams:
+            self.slots.leave(self._streams.pop(request.id))
         self._tasks.pop(request.id, None)
         self._count()
 
