@@ -1,0 +1,127 @@
+"""The Responses API through the official Python client against a real socket."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+
+from support.fake_engine import TEXT, FakeEngine, make_app, serving, tokenizer
+
+TOOL = {
+    "type": "function",
+    "name": "weather",
+    "description": "of a town",
+    "strict": True,
+    "parameters": {
+        "type": "object",
+        "properties": {"town": {"type": "string"}},
+        "required": ["town"],
+        "additionalProperties": False,
+    },
+}
+CALL = '{"tool_calls": [{"name": "weather", "arguments": {"town": "Ulm"}}]}'
+
+
+@pytest.fixture
+def engine():
+    return FakeEngine()
+
+
+@pytest.fixture
+def api(engine):
+    with (
+        serving(make_app(engine, api_key=["sesame"])) as base,
+        openai.OpenAI(base_url=base + "/v1", api_key="sesame", max_retries=0) as api,
+    ):
+        yield api
+
+
+def test_create_retrieve_and_go_on(api, engine):
+    made = api.responses.create(
+        model="stories",
+        input="A cat",
+        instructions="Be brief",
+        include=["message.output_text.logprobs"],
+        top_logprobs=2,
+        metadata={"a": "b"},
+    )
+    assert made.output_text == TEXT
+    assert made.output[0].content[0].logprobs[0].top_logprobs[1].logprob == -1.5
+    assert made.usage.total_tokens == made.usage.input_tokens + made.usage.output_tokens
+    assert made.metadata == {"a": "b"}
+    assert api.responses.retrieve(made.id) == made
+    after = api.responses.create(model="stories", input="More", previous_response_id=made.id)
+    assert after.previous_response_id == made.id
+    assert tokenizer().decode(engine.seen[-1].prompt) == f"A cat{TEXT.strip()}More"
+    items = list(api.responses.input_items.list(after.id, limit=1))  # in pages, newest first
+    assert [item.type for item in items] == ["message"] * 3
+    assert items[1].id == made.output[0].id
+    api.responses.delete(made.id)
+    with pytest.raises(openai.NotFoundError) as caught:
+        api.responses.retrieve(made.id)
+    assert caught.value.code == "response_not_found"
+
+
+def test_tokens_of_the_input(api, engine):
+    counted = api.responses.input_tokens.count(model="stories", input="A cat")
+    api.responses.create(model="stories", input="A cat")
+    assert counted.input_tokens == len(engine.seen[0].prompt)
+
+
+def test_streams(api):
+    events = list(api.responses.create(model="stories", input="A cat", stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[-1].response.output_text == TEXT
+    with api.responses.stream(model="stories", input="A cat") as stream:
+        snapshots = [event.snapshot for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert snapshots[-1] == final.output_text == TEXT
+
+
+def test_an_incomplete_stream(api):
+    with api.responses.stream(model="stories", input="A cat", max_output_tokens=3) as stream:
+        last = list(stream)[-1]
+    assert last.type == "response.incomplete"
+    assert last.response.incomplete_details.reason == "max_output_tokens"
+    assert last.response.output_text == " there was a"
+
+
+def test_tools_there_and_back(api, engine):
+    engine.reply = tokenizer().encode(CALL, add_special=False, parse_special=False)
+    asked = {"model": "stories", "tools": [TOOL]}
+    with api.responses.stream(input="Weather?", **asked) as stream:
+        snapshots = [e.snapshot for e in stream if e.type == "response.function_call_arguments.delta"]
+        streamed = stream.get_final_response()
+    assert snapshots[-1] == '{"town": "Ulm"}'
+    assert streamed.output[0].parsed_arguments == {"town": "Ulm"}
+    made = api.responses.create(input="Weather?", **asked)
+    (call,) = made.output
+    assert (call.type, call.name, call.arguments) == ("function_call", "weather", '{"town": "Ulm"}')
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+    api.responses.create(input=[result], previous_response_id=made.id, **asked)
+    kept = tokenizer().decode(engine.seen[-1].prompt)
+    # Without a memory of the server, the client sends back what it got.
+    api.responses.create(input=[{"role": "user", "content": "Weather?"}, *made.output, result], **asked)
+    assert tokenizer().decode(engine.seen[-1].prompt) == kept
+    assert kept.index("Ulm") < kept.index("sunny")
+
+
+def test_errors(api, engine):
+    with pytest.raises(openai.BadRequestError) as caught:
+        api.responses.create(model="stories", input="A cat", background=True)
+    assert (caught.value.param, caught.value.code) == ("background", "unsupported_value")
+    with pytest.raises(openai.NotFoundError) as caught:
+        api.responses.create(model="gpt", input="A cat")
+    assert caught.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError) as caught:
+        api.responses.create(model="stories", input="A cat", previous_response_id="resp_x")
+    assert caught.value.param == "previous_response_id"
+    with pytest.raises(openai.AuthenticationError):
+        api.with_options(api_key="pumpkin").responses.create(model="stories", input="A cat")
+    with pytest.raises(openai.NotFoundError):
+        api.responses.cancel("resp_x")
+    engine.fail_after = 2
+    events = list(api.responses.create(model="stories", input="A cat", stream=True))
+    assert [event.type for event in events[-2:]] == ["error", "response.failed"]
+    assert events[-2].code == "internal_error"
+    assert events[-1].response.error.code == "server_error"
