@@ -90,7 +90,7 @@ class _Rendering:
         tools = [tool.wire() for tool in self.tools]
         shown = list(messages)
         if tools and not traits.tools:
-            shown = _described(shown, self.tools, form)
+            shown, tools = _described(shown, self.tools, form), []
         if not (traits.calls and traits.results):
             shown = _spelled(shown)
         fitted: Any = self.shield(form.family.fit(fit(shown, traits)))

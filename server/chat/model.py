@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from engine.tokenizer.vocab import SPECIAL_TYPES
+from server.chat.messages import fit
 from server.chat.template import ChatTemplate, TemplateFailed
 from server.chat.thinking import KNOWN, Marks, find_marks
+from server.chat.tools.derived import ARGUMENTS, NAME, derive
 from server.chat.tools.family import Family
+from server.chat.tools.generic import Generic
 from server.chat.tools.lark import Words
-from server.chat.tools.registry import FAMILIES, family_of
-from server.chat.traits import Traits, find_traits
+from server.chat.tools.registry import family_of
+from server.chat.tools.tool import make_tool
+from server.chat.traits import SECONDS, Traits, find_traits, template_variables
 
 
 @dataclass(frozen=True)
@@ -51,25 +56,50 @@ def chat_model(tokenizer: Any, source: str | None = None) -> ChatModel | Templat
         for name in ("bos", "eos", "unk", "sep", "pad", "mask")
         if (id := getattr(tokenizer, f"{name}_id", None)) is not None
     }
-    tokens = _mark_tokens(tokenizer)
     try:
-        plain = _form(source, special, tokens)
-        with_tools = plain if tool_source in (None, source) else _form(tool_source, special, tokens)
+        plain = _form(source, special, tokenizer)
+        with_tools = plain if tool_source in (None, source) else _form(tool_source, special, tokenizer)
     except TemplateFailed as error:
         return error
     return ChatModel(plain, with_tools)
 
 
-def _form(source: str, special: dict[str, str], tokens: dict[str, int]) -> Form:
+def _form(source: str, special: dict[str, str], tokenizer: Any) -> Form:
     template = ChatTemplate(source, **special)
     traits = find_traits(template)
-    return Form(template, traits, family_of(source), find_marks(source, tokens), Words(tokens))
+    family = family_of(source)
+    if isinstance(family, Generic) and traits.tools and traits.calls:
+        family = _derived(template, traits) or family
+    tokens = _mark_tokens(tokenizer, family)
+    return Form(template, traits, family, find_marks(source, tokens), Words(tokens))
 
 
-def _mark_tokens(tokenizer: Any) -> dict[str, int]:
-    """Marks of every format that are one token each, of those that are no ordinary text."""
-    texts = {mark for family in FAMILIES for mark in family.marks}
-    texts |= {text.strip() for marks in KNOWN for text in (marks.start, marks.end)}
+def _derived(template: ChatTemplate, traits: Traits) -> Family | None:
+    """From how the template writes a call of a tool."""
+    tools = [make_tool(NAME, None, {"type": "object", "properties": {"qq_argument": {}}}, None, "").wire()]
+    function = {"name": NAME, "arguments": json.dumps(ARGUMENTS)}
+    call = {"id": "call00001", "type": "function", "function": function}
+    talk: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
+
+    def render(called: bool) -> str | None:
+        messages = [*talk, {"role": "assistant", "content": "", "tool_calls": [call]}] if called else talk
+        try:
+            return template.render(
+                fit(messages, traits),
+                tools=tools,
+                add_generation_prompt=not called,
+                extra=template_variables(template.source, tools),
+                seconds=SECONDS,
+            )
+        except TemplateFailed:
+            return None
+
+    return derive(render)
+
+
+def _mark_tokens(tokenizer: Any, family: Family) -> dict[str, int]:
+    """Marks that are one token each, and no ordinary text."""
+    texts = {*family.marks, *(text.strip() for marks in KNOWN for text in (marks.start, marks.end))}
     ids: dict[str, int] = tokenizer.vocabulary.ids
     types: list[int] = tokenizer.vocabulary.types
     return {text: ids[text] for text in texts if text in ids and types[ids[text]] in SPECIAL_TYPES}

@@ -82,7 +82,8 @@ def find_traits(template: ChatTemplate) -> Traits:
     )
     user = {"role": "user", "content": wrap("Hello")}
     tools = probe.shows(_NAME, [user], [_TOOL])
-    calls = _calls(probe, user, wrap) if tools or "tool_calls" in template.source else {}
+    offered = [_TOOL] if tools else None
+    calls = _calls(probe, user, wrap, offered) if tools or "tool_calls" in template.source else {}
     return Traits(
         empty_tools=probe.bare is not None,
         string_content=string or not typed,
@@ -99,7 +100,7 @@ def find_traits(template: ChatTemplate) -> Traits:
                     {"role": "assistant", "content": wrap("Yes"), **reasoning_fields(_WORD), **more},
                     *after,
                 ],
-                [_TOOL] if more else None,
+                offered if more else None,
             )
             for more, after in (
                 ({}, []),
@@ -111,30 +112,32 @@ def find_traits(template: ChatTemplate) -> Traits:
     )
 
 
-def _calls(probe: _Probe, user: Message, wrap: Callable[[Any], Any]) -> dict[str, bool]:
+def _calls(
+    probe: _Probe, user: Message, wrap: Callable[[Any], Any], offered: list[Any] | None
+) -> dict[str, bool]:
     def talk(arguments: Any, content: Any, id: str = _SHORT_ID, more: Sequence[Any] = ()) -> list[Message]:
         calling = {"role": "assistant", "content": content, "tool_calls": [_call(arguments, id), *more]}
         return [user, calling, _result(id)]
 
     empty, value = wrap(""), {_ARGUMENT: _WORD}
     text = json.dumps(value)
-    as_object = probe.render(talk(value, empty), [_TOOL])
-    as_text = probe.render(talk(text, empty), [_TOOL])
+    as_object = probe.render(talk(value, empty), offered)
+    as_text = probe.render(talk(text, empty), offered)
     # An object printed as Python does is no JSON; text escaped once more is none either.
     good_object = as_object is not None and _WORD in as_object and f"{{'{_ARGUMENT}'" not in as_object
     good_text = as_text is not None and text in as_text
     objects = good_object or not good_text
     best = value if objects else text
     shown = (as_object if objects else as_text) or ""
-    null = probe.render(talk(best, None), [_TOOL])
+    null = probe.render(talk(best, None), offered)
     second = {**_call(best, "call00002"), "function": {"name": _SECOND, "arguments": best}}
-    long_id = probe.render(talk(best, empty, _LONG_ID), [_TOOL])
+    long_id = probe.render(talk(best, empty, _LONG_ID), offered)
     return {
         "calls": _NAME in shown and _WORD in shown,
         "object_arguments": objects,
         "null_content": null is not None and "None" not in null,
         "short_ids": bool(shown) and long_id is None,
-        "parallel_calls": probe.shows(_SECOND, talk(best, empty, more=[second]), [_TOOL]),
+        "parallel_calls": probe.shows(_SECOND, talk(best, empty, more=[second]), offered),
         "results": _OTHER in shown,
     }
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from server.chat.tools.json_calls import JsonFamily, JsonForm
 
+_OTHERS = ("<function=", "<arg_key>", "<invoke", "<tool_calls>")  # forms that share the mark
+
 
 class Hermes(JsonFamily):
     name = "hermes"
     form = JsonForm("<tool_call>", "</tool_call>", gap="\n")
 
     def detects(self, source: str) -> bool:
-        return "<tool_call>" in source and not any(mark in source for mark in ("<function=", "<arg_key>"))
+        return "<tool_call>" in source and not any(mark in source for mark in _OTHERS)
