@@ -82,6 +82,14 @@ if(GGML_CUDA)
         ggserve_missing(cuda "the compiler nvcc"
             "set CUDA_PATH to where the CUDA toolkit is, or to what `python ggml/cuda.py` prints")
     endif()
+    if(NOT "$ENV{CUDA_INCLUDE_PATH}" STREQUAL "")
+        file(TO_CMAKE_PATH "$ENV{CUDA_INCLUDE_PATH}" headers)
+        include_directories(BEFORE ${headers})      # before those of CUDA_PATH, if that has some too
+        if(NOT EXISTS "${CUDAToolkit_ROOT}/include/cuda_runtime.h")
+            set(CUDAToolkit_INCLUDE_DIR ${headers})
+            set(CUDAToolkit_INCLUDE_DIRECTORIES ${headers})  # the same since CMake 4
+        endif()
+    endif()
     find_package(CUDAToolkit QUIET)
     if(NOT TARGET CUDA::cublas)
         ggserve_missing(cuda "the library cuBLAS"

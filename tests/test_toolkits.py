@@ -17,11 +17,16 @@ project(toolkits C)
 set(CMAKE_FIND_USE_CMAKE_SYSTEM_PATH OFF)  # nothing of this machine
 set(CMAKE_FIND_USE_SYSTEM_ENVIRONMENT_PATH OFF)
 set(CMAKE_FIND_USE_PACKAGE_REGISTRY OFF)
+set(CMAKE_HOST_SYSTEM_NAME ${{CMAKE_SYSTEM_NAME}})
 include("{cmake}")
 message("OpenCL ${{OpenCL_LIBRARY}} ${{OpenCL_INCLUDE_DIR}}")
 message("CLBlast ${{CLBLAST_LIBRARY}} ${{CLBLAST_INCLUDE_DIR}}")
 message("Vulkan ${{Vulkan_LIBRARY}} ${{Vulkan_INCLUDE_DIR}} ${{Vulkan_GLSLC_EXECUTABLE}}")
 message("CUDA ${{CMAKE_CUDA_COMPILER}} ${{CUDA_cublas_LIBRARY}} without VMM: ${{GGML_CUDA_NO_VMM}}")
+message("CUDA headers ${{CUDAToolkit_INCLUDE_DIRS}}")
+message("Metal ${{GGML_METAL}}")
+get_property(headers DIRECTORY PROPERTY INCLUDE_DIRECTORIES)
+message("Headers first ${{headers}}")
 """
 # What CMake asks of a CUDA compiler before it compiles anything.
 NVCC = """#!/bin/sh
@@ -29,41 +34,52 @@ echo "Cuda compilation tools, release 13.0, V13.0.88"
 """
 
 
-def tree(root: Path) -> Path:
-    """OpenCL and CLBlast as they are installed, with nothing in them."""
-    for name in ("include/CL/cl.h", "include/clblast_c.h", "lib/libOpenCL.so", "lib/libclblast.so"):
+# How libraries are called that a linker takes. CMake decides by the system that it builds for.
+SYSTEMS = {"Linux": "lib{}.so", "Darwin": "lib{}.dylib", "Windows": "{}.lib"}
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return root
 
 
-def cuda_tree(root: Path) -> Path:
-    """A CUDA toolkit as NVIDIA's packages lay it out, without cuBLAS and without the driver's stub."""
-    for name in ("include/cuda_runtime.h", "lib/libcudart.so"):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    nvcc = root / "bin" / "nvcc"
-    nvcc.parent.mkdir()
+def library(system: str, name: str) -> str:
+    return SYSTEMS[system].format(name)
+
+
+def tree(root: Path, system: str = "Linux") -> Path:
+    """OpenCL and CLBlast as they are installed, with nothing in them."""
+    libraries = (f"lib/{library(system, name)}" for name in ("OpenCL", "clblast"))
+    return touch(root, "include/CL/cl.h", "include/clblast_c.h", *libraries)
+
+
+def cuda_tree(root: Path, system: str = "Linux") -> Path:
+    """A CUDA toolkit as NVIDIA's packages lay it out, or on Windows its installer; without cuBLAS and without
+    the driver's stub."""
+    where = "lib/x64" if system == "Windows" else "lib"
+    touch(root, "include/cuda_runtime.h", f"{where}/{library(system, 'cudart')}")
+    nvcc = touch(root, "bin/nvcc") / "bin" / "nvcc"
     nvcc.write_text(NVCC)
     nvcc.chmod(0o755)
     return root
 
 
-def vulkan_tree(root: Path, version: int) -> Path:
+def vulkan_tree(root: Path, version: int, system: str = "Linux") -> Path:
     """A Vulkan SDK with headers 1.4.`version`."""
-    for name in ("include/vulkan/vulkan.h", "lib/libvulkan.so", "bin/glslc"):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    loader = library(system, "vulkan-1" if system == "Windows" else "vulkan")
+    touch(root, "include/vulkan/vulkan.h", "bin/glslc", f"lib/{loader}")
+    if system == "Windows":  # which takes both for one folder; releases of CMake differ
+        touch(root, f"Lib/{loader}")
     (root / "bin" / "glslc").chmod(0o755)
     header = f"#define VK_HEADER_VERSION {version}\n"
     (root / "include" / "vulkan" / "vulkan_core.h").write_text(header)
     return root
 
 
-def configure(tmp_path: Path, backends: str, **environment: str) -> tuple[int, str]:
+def configure(tmp_path: Path, backends: str, system: str = "Linux", **environment: str) -> tuple[int, str]:
     source = tmp_path / "source"
     source.mkdir()
     (source / "CMakeLists.txt").write_text(
@@ -71,8 +87,18 @@ def configure(tmp_path: Path, backends: str, **environment: str) -> tuple[int, s
     )
     toolkit = ("CUDA", "OPENCL", "CLBLAST", "CBLAST", "VULKAN")
     env = {key: value for key, value in os.environ.items() if not key.startswith(toolkit)}
+    # For other systems there is no compiler here, and none is needed: CMake is told not to try it.
+    forced = {
+        "CMAKE_SYSTEM_NAME": system,
+        "CMAKE_SYSTEM_PROCESSOR": "AMD64",
+        "CMAKE_C_COMPILER": "cc",
+        "CMAKE_C_COMPILER_FORCED": "1",
+        "CMAKE_SIZEOF_VOID_P": "8",
+        "CMAKE_TRY_COMPILE_TARGET_TYPE": "STATIC_LIBRARY",
+    }
+    more = [f"-D{name}={value}" for name, value in forced.items()] if system != "Linux" else []
     done = subprocess.run(
-        ["cmake", "-S", str(source), "-B", str(tmp_path / "build"), f"-DGGSERVE_BACKENDS={backends}"],
+        ["cmake", "-S", str(source), "-B", str(tmp_path / "build"), f"-DGGSERVE_BACKENDS={backends}", *more],
         env=env | environment,
         capture_output=True,
         text=True,
@@ -81,6 +107,7 @@ def configure(tmp_path: Path, backends: str, **environment: str) -> tuple[int, s
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize(
     "variables",
     [
@@ -90,14 +117,15 @@ def configure(tmp_path: Path, backends: str, **environment: str) -> tuple[int, s
         {"CLBLAST_PATH": "", "OPENCL_INCLUDE_PATH": "include", "OPENCL_LIB_PATH": "lib"},
     ],
 )
-def test_clblast_is_found_where_the_variables_say(variables: dict[str, str], tmp_path: Path) -> None:
-    root = tree(tmp_path / "toolkits")
-    status, said = configure(
-        tmp_path, "cpu;clblast", **{name: str(root / at) for name, at in variables.items()}
-    )
+def test_clblast_is_found_where_the_variables_say(
+    variables: dict[str, str], system: str, tmp_path: Path
+) -> None:
+    root = tree(tmp_path / "toolkits", system)
+    given = {name: str(root / at) for name, at in variables.items()}
+    status, said = configure(tmp_path, "cpu;clblast", system, **given)
     assert status == 0, said
-    assert f"OpenCL {root}/lib/libOpenCL.so {root}/include" in said
-    assert f"CLBlast {root}/lib/libclblast.so {root}/include" in said
+    assert f"OpenCL {root}/lib/{library(system, 'OpenCL')} {root}/include" in said
+    assert f"CLBlast {root}/lib/{library(system, 'clblast')} {root}/include" in said
 
 
 def test_the_first_variable_wins(tmp_path: Path) -> None:
@@ -107,33 +135,67 @@ def test_the_first_variable_wins(tmp_path: Path) -> None:
     assert f"CLBlast {own}/lib/libclblast.so" in said
 
 
+@pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize(
     "variables", [{"OPENCL_PATH": ""}, {"OPENCL_INCLUDE_PATH": "include", "OPENCL_LIB_PATH": "lib"}]
 )
-def test_opencl_is_found_where_the_variables_say(variables: dict[str, str], tmp_path: Path) -> None:
-    root = tree(tmp_path / "toolkits")
-    status, said = configure(tmp_path, "opencl", **{name: str(root / at) for name, at in variables.items()})
+def test_opencl_is_found_where_the_variables_say(
+    variables: dict[str, str], system: str, tmp_path: Path
+) -> None:
+    root = tree(tmp_path / "toolkits", system)
+    given = {name: str(root / at) for name, at in variables.items()}
+    status, said = configure(tmp_path, "opencl", system, **given)
     assert status == 0, said
-    assert f"OpenCL {root}/lib/libOpenCL.so {root}/include" in said
+    assert f"OpenCL {root}/lib/{library(system, 'OpenCL')} {root}/include" in said
+
+
+def test_opencl_of_cuda_on_windows(tmp_path: Path) -> None:
+    root = touch(tmp_path / "cuda", "include/CL/cl.h", "lib/x64/OpenCL.lib")
+    status, said = configure(tmp_path, "opencl", "Windows", OPENCL_PATH=str(root))
+    assert status == 0, said
+    assert f"OpenCL {root}/lib/x64/OpenCL.lib {root}/include" in said
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_cuda_is_found_where_the_variables_say(apart: bool, tmp_path: Path) -> None:
-    root = cuda_tree(tmp_path / "cuda")
-    place = tmp_path / "elsewhere" if apart else root / "lib"
-    place.mkdir(exist_ok=True)
-    (place / "libcublas.so").touch()
+@pytest.mark.parametrize("system", ["Linux", "Windows"])  # there is no CUDA for macOS
+def test_cuda_is_found_where_the_variables_say(apart: bool, system: str, tmp_path: Path) -> None:
+    root = cuda_tree(tmp_path / "cuda", system)
+    own = root / "lib" / "x64" if system == "Windows" else root / "lib"
+    place = tmp_path / "elsewhere" if apart else own
+    found = touch(place, library(system, "cublas")) / library(system, "cublas")
     more = {"CUDA_LIB_PATH": str(place)} if apart else {}
-    status, said = configure(tmp_path, "cpu;cuda", CUDA_PATH=str(root), **more)
+    status, said = configure(tmp_path, "cpu;cuda", system, CUDA_PATH=str(root), **more)
     assert status == 0, said
-    assert f"CUDA {root}/bin/nvcc {place}/libcublas.so without VMM: ON" in said
+    assert f"CUDA {root}/bin/nvcc {found} without VMM: ON" in said
 
 
-def test_vulkan_is_found_where_the_variable_says(tmp_path: Path) -> None:
-    root = vulkan_tree(tmp_path / "vulkan", 357)
-    status, said = configure(tmp_path, "vulkan", VULKAN_SDK=str(root))
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("system", ["Linux", "Windows"])
+def test_headers_of_cuda_elsewhere(system: str, both: bool, tmp_path: Path) -> None:
+    root, other = cuda_tree(tmp_path / "cuda", system), touch(tmp_path / "other", "cuda_runtime.h")
+    touch(root, "lib/" + library(system, "cublas"))
+    if not both:
+        (root / "include" / "cuda_runtime.h").unlink()
+    status, said = configure(tmp_path, "cuda", system, CUDA_PATH=str(root), CUDA_INCLUDE_PATH=str(other))
     assert status == 0, said
-    assert f"Vulkan {root}/lib/libvulkan.so {root}/include {root}/bin/glslc" in said
+    assert f"Headers first {other}" in said
+    assert f"CUDA headers {root / 'include' if both else other}" in said
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_vulkan_is_found_where_the_variable_says(system: str, tmp_path: Path) -> None:
+    root = vulkan_tree(tmp_path / "vulkan", 357, system)
+    status, said = configure(tmp_path, "vulkan", system, VULKAN_SDK=str(root))
+    assert status == 0, said
+    loader = library(system, "vulkan-1" if system == "Windows" else "vulkan")
+    said = said.replace(f"{root}/Lib/", f"{root}/lib/")
+    assert f"Vulkan {root}/lib/{loader} {root}/include {root}/bin/glslc" in said
+
+
+def test_metal_is_for_macos(tmp_path: Path) -> None:
+    status, said = configure(tmp_path, "cpu;metal", "Darwin")
+    assert status == 0, said
+    assert "Metal ON" in said
 
 
 def test_old_vulkan_headers_are_refused(tmp_path: Path) -> None:
