@@ -139,6 +139,7 @@ def path_of(location: Sequence[str | int]) -> str | None:
 
 def from_validation(errors: Sequence[Mapping[str, Any]], body: Any = None) -> ApiError:
     """Pydantic's complaints about one field as ours: the first, or all where it may be of several kinds."""
+    errors = errors[:64]
     paths = [_path_in(error, body) for error in errors]
     # Each kind that a field may have complains; the one that got furthest knows best.
     path = max((path for path in paths if path[:2] == paths[0][:2]), key=len)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as Place
 from fastapi.routing import APIRoute
 
 from engine.work import EraseSlot, RestoreSlot, SaveSlot
@@ -41,8 +42,8 @@ router = APIRouter(route_class=_Route)
 
 @router.post("/slots/{id_slot}", response_model=None, responses={200: {"model": SlotReply}})
 async def slot_action(
-    id_slot: int,
-    action: Annotated[str, Query(description="save, restore or erase")],
+    id_slot: Annotated[int, Place(description="which one", examples=[0])],
+    action: Annotated[str, Query(description="save, restore or erase", examples=["erase"])],
     request: Request,
     state: StateDep,
     record: RecordDep,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
+from server.chat.tools.tool import MAX_TOOLS
 from server.schemas.common import GenerationFields, Reply, Schema, TimingsReply, UsageReply, field, told
 
 MAX_MESSAGES = 4096
@@ -122,7 +123,9 @@ class ChatFields(Schema):
         description="the conversation, oldest first",
         examples=[[{"role": "user", "content": "Hello"}]],
     )
-    tools: list[ToolField] | None = field("functions that the model may call", [_TOOL])
+    tools: list[ToolField] | None = field(
+        "functions that the model may call", [_TOOL], max_length=MAX_TOOLS
+    )
     tool_choice: Annotated[Any, WithJsonSchema(_CHOICE)] = field(
         "none: no calls; auto (default): as the model sees fit; required: at least one; or "
         '{"type": "function", "function": {"name"}}, or {"type": "allowed_tools", "allowed_tools": '

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import FailFast, Field, PlainValidator, WithJsonSchema
 
+from server.chat.tools.tool import MAX_TOOLS
 from server.schemas.common import INT_MAX, Reply, SamplingFields, Schema, Stops, TimingsReply, field, told
 
 MAX_MESSAGES = 100_000  # as Anthropic has it; what they hold is bounded by the size of the body
@@ -46,14 +47,16 @@ class MessageInput(Schema):
     """What becomes the prompt."""
 
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
-    messages: list[dict[str, Any]] = Field(
+    messages: Annotated[list[dict[str, Any]], FailFast()] = Field(
         description="turns of user and assistant, as text or blocks: `text`, `tool_use`, `tool_result`, "
         "`thinking`; turns of one role in a row are one; a last one of the assistant is gone on with",
         examples=[[{"role": "user", "content": "Tell me a story."}]],
         max_length=MAX_MESSAGES,
     )
     system: SystemField = field("goes before the messages, as text or blocks of type `text`", "Be brief.")
-    tools: list[dict[str, Any]] | None = field("tools of the client's own that may be called", [_TOOL])
+    tools: list[dict[str, Any]] | None = field(
+        "tools of the client's own that may be called", [_TOOL], max_length=MAX_TOOLS
+    )
     tool_choice: dict[str, Any] | None = field(
         "`auto`, `any`, `none`, or a `tool` by its name; `disable_parallel_tool_use`: at most one call",
         {"type": "tool", "name": "get_weather"},

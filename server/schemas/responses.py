@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import PlainValidator, WithJsonSchema
 
+from server.chat.tools.tool import MAX_TOOLS
 from server.schemas.common import (
     INT_MAX,
     Reply,
@@ -118,7 +119,7 @@ class ResponseInput(Schema):
     previous_response_id: str | None = field(
         "go on after a response that is kept", "resp_0123456789abcdef01234567", max_length=256
     )
-    tools: list[dict[str, Any]] | None = field("functions that may be called", [_TOOL])
+    tools: list[dict[str, Any]] | None = field("functions that may be called", [_TOOL], max_length=MAX_TOOLS)
     tool_choice: ToolChoiceField = field(
         "`none`, `auto`, `required`, or a function by its name", {"type": "function", "name": "get_weather"}
     )
