@@ -167,20 +167,22 @@ class Reader:
                     return word
                 held += 1 - len(sent)
         except End:
-            say(matcher.flush())
+            if not self.n_calls:  # else what may be a mark is taken for one
+                say(matcher.flush())
             raise
         finally:
             self._free = None
 
     def attempt(self, opener: str, body: Reading[None]) -> Reading[None]:
-        """Read a call. If it turns out to be none, what was read is content."""
+        """Read a call. If it turns out to be none, what was read is content, but not behind another call."""
         self._record = []
         try:
             yield from body
         except NotThis:
             self._give_up(opener)
         except End:
-            self._give_up(opener)
+            if not self.n_calls:
+                self._give_up(opener)
             raise
         finally:
             self._record = None

@@ -41,7 +41,7 @@ class HarmonyReader(Reader):
             try:
                 yield from self.until(self._header_end, header.append)
             except End:
-                if not any(mark in "".join(header) for mark in (_CHANNEL, _START)):
+                if not self.n_calls and not any(mark in "".join(header) for mark in (_CHANNEL, _START)):
                     self.say("".join(header))  # an answer that keeps to no format
                 raise
             yield from self.message("".join(header))
