@@ -74,6 +74,7 @@ class Choice:
         self.show_tokens = show_tokens
         self.parser = parser
         self.stop_word: str | None = None  # the stop string that ended the text
+        self.final_id: int | None = None  # the token that ended it
         self.n_generated = 0
         self.n_reasoning = 0
         self.logprob = 0.0  # of the whole text, where log-probabilities are asked for
@@ -111,6 +112,7 @@ class Choice:
         self.n_generated += len(tokens)
         self.logprob += sum(token.logprob for token in tokens if token.logprob is not None)
         if reason is FinishReason.STOP and tokens and tokens[-1].id in self.final_ids:
+            self.final_id = tokens[-1].id
             tokens = tokens[:-1]
         text, stopped = self._text_of(tokens), False
         if reason is not None:

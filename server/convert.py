@@ -14,7 +14,7 @@ from engine import sampling
 from engine.errors import ConfigError
 from engine.types import Constraint, InferenceParameters
 from engine.types import Request as EngineRequest
-from server import echo
+from server import echo, infill
 from server.chat.openai import chat_input
 from server.chat.plan import ChatPlan, plan_chat
 from server.choice import Choice
@@ -55,7 +55,7 @@ _SAME_NAME = [
 # Fields of the official APIs that change the answer and that we do not have: refused, except at the values
 # listed, which ask for nothing.
 _REFUSED: dict[str, tuple[Any, ...]] = {
-    "suffix": ("",),
+    "tools": ([],),  # where there is no chat
     "functions": ([],),
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
@@ -85,7 +85,11 @@ async def completion(body: CompletionRequest, state: State, record: Record) -> J
         if len(body.prompt) > state.settings.max_choices:
             param = "prompt"
         raise too_many_choices(param, total, state)
-    prompts = [await prompt_tokens(prompt, engine, state) for prompt in body.prompt]
+    if body.suffix:
+        infill.require(engine, "suffix")
+        prompts = [await infill.completion(p, body.suffix, engine, state) for p in body.prompt]
+    else:
+        prompts = [await prompt_tokens(prompt, engine, state) for prompt in body.prompt]
     texts = [echoed(p, engine) for p in body.prompt] if body.echo else [""] * len(prompts)
     logprobs = 0 if made > n and body.logprobs is None else body.logprobs
     params = parameters(body, engine, state, body.max_tokens or None, logprobs, warnings)
@@ -202,6 +206,8 @@ def make_job(
     tokenizer = engine.tokenizer
     final_ids = frozenset(params.stop_token_ids) | tokenizer.eog_ids
     stops = [stop for stop in body.stop or () if stop]
+    if body.id_slot is not None and body.id_slot >= len(engine.slots):
+        warnings.append(f"id_slot has no effect: there are {len(engine.slots)} slots, numbered from 0")
     show = bool(body.return_tokens) or params.logprobs is not None
     n = made or body.n or 1
     choices: list[Choice] = []
@@ -218,6 +224,7 @@ def make_job(
                 n_batch=n_batch,
                 cache_prompt=body.cache_prompt is not False,
                 deadline_ms=deadline,
+                slot=None if body.id_slot is None or body.id_slot < 0 else body.id_slot,
                 constraint=constraint if plan is None else plan.constraint,
                 thinking=None if plan is None else plan.thinking,
             )

@@ -228,7 +228,10 @@ class Job:
         first = min((choice.first_at for choice in self.choices if choice.first_at), default=0.0)
         record.ttft_ms = round((first - self.started) * 1000, 1) if first else None
         record.finish = ",".join(dict.fromkeys(choice.finish or "none" for choice in self.choices))
-        self.state.metrics.of(self.model).tokens(record.prompt_n, record.cached_n, record.predicted_n)
+        metrics = self.state.metrics.of(self.model)
+        metrics.tokens(record.prompt_n, record.cached_n, record.predicted_n)
+        for choice in self.choices:
+            metrics.cost(choice.timings)
 
 
 def unavailable(engine: Engine) -> ApiError:

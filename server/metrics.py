@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from server.llama_metrics import LlamaMetrics
+
 if TYPE_CHECKING:
+    from engine.types import Timings
     from server.deps import Engine
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -41,6 +44,11 @@ class ModelMetrics:
         self._prompt = metrics.prompt.labels(model)
         self._cached = metrics.cached.labels(model)
         self._predicted = metrics.predicted.labels(model)
+        self._llama = metrics.llama
+
+    def cost(self, timings: Timings) -> None:
+        """What one sequence took."""
+        self._llama.cost(timings)
 
     def tokens(self, prompt: int, cached: int, predicted: int) -> None:
         """What the usage of one request said."""
@@ -85,8 +93,10 @@ class Metrics:
             buckets=_GAP,
             registry=self.registry,
         )
+        self.llama = LlamaMetrics()
         self._models = {name: ModelMetrics(self, name) for name in engines}
-        self.registry.register(_Engines(engines))
+        self._engines = _Engines(engines)
+        self.registry.register(self._engines)
 
     def of(self, model: str) -> ModelMetrics:
         return self._models[model]
@@ -97,7 +107,9 @@ class Metrics:
         self.requests.labels(route, known, str(status)).inc()
 
     def render(self) -> bytes:
-        return generate_latest(self.registry)
+        ours = generate_latest(self.registry)
+        engines = self._engines
+        return ours + self.llama.render(engines.engines, engines.total("steps")).encode()
 
 
 class _Engines:
@@ -132,6 +144,10 @@ class _Engines:
             ready.add_metric([model], float(engine.state == "ready" and not engine.stalled))
         yield restarts
         yield ready
+
+    def total(self, name: str) -> float:
+        """A counter, of all models."""
+        return sum(self._grown(model, name, getattr(e.stats, name)) for model, e in self.engines.items())
 
     def _grown(self, model: str, name: str, value: float) -> float:
         key = (model, name)

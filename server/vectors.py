@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from engine.types import Timings
 from engine.work import Embed
 from server import errands
 from server.errors import ApiError, bad_request
@@ -86,7 +87,9 @@ async def embed(
         result = await errands.run(Embed(group, pooling), engine, state, record, "input")
         found += [np.frombuffer(data, "<f4").reshape(-1, result.width) for data in result.vectors]
     record.prompt_n = n_tokens
-    state.metrics.of(engine.name).tokens(n_tokens, 0, 0)
+    metrics = state.metrics.of(engine.name)
+    metrics.tokens(n_tokens, 0, 0)
+    metrics.cost(Timings(prompt_n=n_tokens))
     return found
 
 

@@ -41,7 +41,18 @@ def _run(name: str, program: Path, tests: Path, results: Path, file: str, test: 
         "COMPAT_COUNTS": str(results / f"counts-{file}.json"),
         "COMPAT_RECORD": "1" if name == "peer" else "0",
     }
-    options = ["-q", "-p", "bench.compat.plugin", "--noconftest", "-c", "pytest.ini", "-m", "not slow"]
+    options = [
+        "-q",
+        "-p",
+        "no:asyncio",
+        "-p",
+        "bench.compat.plugin",
+        "--noconftest",
+        "-c",
+        "pytest.ini",
+        "-m",
+        "not slow",
+    ]
     options += ["--tb=short", "--show-capture=no", f"--timeout={timeout}", "-o", "junit_logging=all"]
     target = f"unit/{file}.py" + (f"::{test}" if test else "")
     command = [sys.executable, "-m", "pytest", *options, f"--junitxml={junit}", target]

@@ -6,15 +6,16 @@ from fastapi import APIRouter
 
 from server.routes import (
     chat,
+    completion,
     completions,
     embeddings,
     health,
     messages,
     metrics,
     models,
-    native,
     page,
     plan,
+    props,
     requests,
     responses,
     slots,
@@ -24,6 +25,7 @@ from server.routes import (
 MODULES = (
     completions,
     chat,
+    completion,
     responses,
     embeddings,
     models,
@@ -34,7 +36,7 @@ MODULES = (
     requests,
     plan,
     slots,
-    native,
+    props,
     page,
 )
 ROUTERS: tuple[APIRouter, ...] = tuple(module.router for module in MODULES)

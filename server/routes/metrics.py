@@ -13,7 +13,8 @@ router = APIRouter()
 
 @router.get("/metrics", response_class=Response)
 async def metrics(state: StateDep) -> Response:
-    """Prometheus text format."""
+    """Prometheus text format: our names (`ggserve_`), then llama-server's (`llamacpp:`)."""
     if state.settings.no_metrics:
         raise ApiError(501, "metrics are off; start without --no-metrics", code="not_supported")
-    return Response(state.metrics.render(), headers={"content-type": CONTENT_TYPE})
+    headers = {"content-type": CONTENT_TYPE, "process-start-time-unix": str(int(state.started))}
+    return Response(state.metrics.render(), headers=headers)

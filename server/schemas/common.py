@@ -153,6 +153,7 @@ class SamplingFields(Schema):
         le=INT_MAX,
     )
     return_tokens: bool | None = field("add each choice's token ids as `tokens`", False)
+    id_slot: int | None = field("the slot to run in (see /slots); -1 or absent: any", 0, ge=-1, le=INT_MAX)
     timings_per_token: bool | None = field("with `stream`: add `timings` to every chunk", False)
     return_progress: bool | None = field(
         "with `stream`: tell of the prompt in chunks with `prompt_progress`, before the first token", False

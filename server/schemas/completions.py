@@ -51,6 +51,9 @@ PromptField = Annotated[
 
 class CompletionRequest(GenerationFields):
     prompt: PromptField = told("text, token ids, or a list of either", "Once upon a time")
+    suffix: str | None = field(
+        "what comes after: the text fills the gap (400 if the model has no tokens for that)", "\n\nThe end."
+    )
     max_tokens: int | None = field(
         "default: until the context is full; 0: only what `echo` shows, or to fill the prefix cache",
         64,

@@ -63,7 +63,7 @@ def test_rates_leave_out_the_first_token_of_each_sequence():
     two = summed([Timings(predicted_n=5, predicted_ms=100.0), Timings(predicted_n=1, predicted_ms=0.0)])
     assert (two["predicted_n"], two["predicted_per_second"]) == (6, 40.0)
     none = told(Timings(predicted_n=1))
-    assert (none["predicted_per_second"], none["predicted_per_token_ms"], none["prompt_per_second"]) == (0, 0, 0)
+    assert none["predicted_per_second"] == none["predicted_per_token_ms"] == none["prompt_per_second"] == 0
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,1 @@
+"""llama-server's own API: its requests as jobs, and jobs in its words."""

@@ -1,0 +1,36 @@
+"""POST /infill: from its request to a job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from server import infill
+from server.apis.native.request import check_choices, limit_of, native_job
+from server.prompts import facts_of
+
+if TYPE_CHECKING:
+    from server.access import Record
+    from server.deps import State
+    from server.generation import Job
+    from server.schemas.native import InfillRequest
+
+_LEAST = 16  # tokens that are kept free for what is generated, where no limit is given
+
+
+async def infill_job(body: InfillRequest, state: State, record: Record) -> Job:
+    """What does not fit into the context is left out, with a warning."""
+    engine = state.engine(body.model)
+    infill.require(engine)
+    check_choices(body, 1, state)
+    await facts_of(engine, state)  # makes sure that the tokenizer is there
+    extra = [infill.Piece(piece.text, piece.filename or "tmp") for piece in body.input_extra or ()]
+    prefix = body.input_prefix + (body.prompt or "")
+    gap = await state.in_thread(infill.gap, engine.tokenizer, prefix, body.input_suffix, extra)
+    limit = limit_of(body, [])
+    asked = min(_LEAST if limit is None else limit, engine.n_ctx // 2)
+    fitting = gap.cut_to(engine.n_ctx - infill.N_MARKS - max(asked, 1))
+    job = await native_job(body, [fitting.prompt(engine.tokenizer)], engine, state, record)
+    for name, whole, part in zip(("input_extra", "input_prefix", "input_suffix"), gap, fitting, strict=True):
+        if len(part) < len(whole):
+            job.warnings.append(f"{name}: only {len(part)} of its {len(whole)} tokens fit into the context")
+    return job

@@ -1,0 +1,55 @@
+"""POST /completion and /infill, as llama-server has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request, Response
+
+from server.apis.native.format import NativeFormat
+from server.apis.native.infill import infill_job
+from server.apis.native.request import completion_job
+from server.deps import RecordDep, StateDep
+from server.routes.base import json_router
+from server.routes.respond import respond
+from server.schemas.native import InfillRequest, NativeFields, NativeReply, NativeRequest
+
+if TYPE_CHECKING:
+    from server.generation import Job
+
+router = json_router()
+_REPLY: dict[int | str, dict[str, Any]] = {200: {"model": NativeReply}}
+
+
+async def _answer(request: Request, body: NativeFields, job: Job) -> Response:
+    decode = job.engine.tokenizer.decode
+    prompts: dict[int, list[int]] = {c.prompt_index: c.request.prompt for c in job.choices}
+    fields = body.response_fields
+    if fields and "prompt" not in fields:
+        texts = [""] * len(prompts)
+    else:
+        texts = await job.state.in_thread(
+            lambda: [decode(ids, skip_special=False) for ids in prompts.values()]
+        )
+    format = NativeFormat(
+        job,
+        texts,
+        return_tokens=bool(body.return_tokens),
+        fields=fields,
+        stop=body.stop or (),
+        post_sampling_probs=bool(body.post_sampling_probs),
+    )
+    return await respond(request, job, format)
+
+
+@router.post("/completion", response_model=None, responses=_REPLY)
+@router.post("/completions", response_model=None, include_in_schema=False)
+async def completion(body: NativeRequest, request: Request, state: StateDep, record: RecordDep) -> Response:
+    """Continue a prompt, in llama-server's own words. With `stream` the last event has `"stop": true`."""
+    return await _answer(request, body, await completion_job(body, state, record))
+
+
+@router.post("/infill", response_model=None, responses=_REPLY)
+async def infill(body: InfillRequest, request: Request, state: StateDep, record: RecordDep) -> Response:
+    """Fill the gap between a prefix and a suffix. 501 if the model has no tokens for that."""
+    return await _answer(request, body, await infill_job(body, state, record))
