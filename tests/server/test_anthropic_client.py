@@ -1,0 +1,154 @@
+"""The official Anthropic client against a real socket: everything parses, errors and retries included."""
+
+from __future__ import annotations
+
+import anthropic
+import pytest
+
+import server.streams
+from support.fake_engine import TEXT, FakeEngine, ids, make_app, serving, tokenizer
+from support.http import user
+
+TOOL = {
+    "name": "weather",
+    "description": "of a town",
+    "input_schema": {
+        "type": "object",
+        "properties": {"town": {"type": "string"}},
+        "required": ["town"],
+    },
+}
+CALL = '{"tool_calls": [{"name": "weather", "arguments": {"town": "Ulm"}}]}'
+
+
+@pytest.fixture
+def engine():
+    return FakeEngine()
+
+
+@pytest.fixture
+def api(engine):
+    with serving(make_app(engine, api_key=["sesame"])) as base, connect(base) as api:
+        yield api
+
+
+def connect(base, key="sesame", retries=0):
+    return anthropic.Anthropic(base_url=base, api_key=key, max_retries=retries)
+
+
+def ask(api, text="A cat", **body):
+    return api.messages.create(**{"model": "stories", "max_tokens": 200, "messages": user(text), **body})
+
+
+def test_create(api, engine):
+    made = ask(api, system="Be brief", stop_sequences=["garden"], metadata={"user_id": "me"})
+    assert made.content[0].text == TEXT[: TEXT.index("garden")]
+    assert (made.stop_reason, made.stop_sequence) == ("stop_sequence", "garden")
+    assert made.usage.input_tokens == len(engine.seen[0].prompt)
+    assert made.usage.cache_read_input_tokens == 0
+    assert made.usage.output_tokens_details.thinking_tokens == 0
+    assert made._request_id
+
+
+def test_streams(api):
+    kinds = [event.type for event in ask(api, stream=True)]
+    assert (kinds[0], kinds[-1]) == ("message_start", "message_stop")
+    with api.messages.stream(model="stories", max_tokens=200, messages=user("A cat")) as stream:
+        assert "".join(stream.text_stream) == TEXT
+        final = stream.get_final_message()
+    assert final.content[0].text == TEXT
+    assert final.stop_reason == "end_turn"
+    assert final.usage.output_tokens == len(ids(TEXT)) + 1
+
+
+def test_a_message_that_the_client_begins(api, engine):
+    ask(api, messages=[*user("A cat"), {"role": "assistant", "content": "Once upon"}])
+    assert tokenizer().decode(engine.seen[0].prompt) == "A catOnce upon"
+
+
+def test_tools_there_and_back(api, engine):
+    engine.reply = ids(CALL)
+    with api.messages.stream(
+        model="stories", max_tokens=200, messages=user("Weather?"), tools=[TOOL]
+    ) as stream:
+        pieces = [event.partial_json for event in stream if event.type == "input_json"]
+        streamed = stream.get_final_message()
+    assert "".join(pieces) == '{"town": "Ulm"}'
+    made = ask(api, "Weather?", tools=[TOOL])
+    for message in (streamed, made):
+        assert message.stop_reason == "tool_use"
+        (use,) = message.content
+        assert (use.type, use.name, use.input) == ("tool_use", "weather", {"town": "Ulm"})
+    result = {"type": "tool_result", "tool_use_id": made.content[0].id, "content": "sunny"}
+    turns = [{"role": "assistant", "content": made.content}, {"role": "user", "content": [result]}]
+    ask(api, messages=[*user("Weather?"), *turns], tools=[TOOL])
+    prompt = tokenizer().decode(engine.seen[-1].prompt)
+    assert prompt.index("Weather?") < prompt.rindex("Ulm") < prompt.index("sunny")
+
+
+def test_counted_tokens(api, engine):
+    counted = api.messages.count_tokens(model="stories", messages=user("A cat"), tools=[TOOL])
+    ask(api, tools=[TOOL])
+    assert counted.input_tokens == len(engine.seen[0].prompt)
+
+
+def test_models(api):
+    (model,) = api.models.list()
+    assert (model.id, model.type, model.display_name) == ("stories", "model", "stories")
+    assert model.created_at.year >= 2024
+    assert api.models.retrieve("stories") == model
+    assert list(api.models.list(limit=1, after_id="stories")) == []
+    with pytest.raises(anthropic.NotFoundError):
+        api.models.retrieve("gpt")
+
+
+def test_errors(api, engine):
+    with pytest.raises(anthropic.BadRequestError) as caught:
+        ask(api, max_tokens=0)
+    assert caught.value.type == "invalid_request_error"
+    assert "max_tokens" in str(caught.value)
+    assert caught.value.request_id
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        ask(api, model="gpt")
+    assert missing.value.type == "not_found_error"
+    engine.n_ctx = 8
+    with pytest.raises(anthropic.BadRequestError, match="at most 8"):
+        ask(api, "word " * 9, stream=True)
+
+
+def test_a_wrong_key(engine):
+    with (
+        serving(make_app(engine, api_key=["sesame"])) as base,
+        connect(base, "pumpkin") as api,
+        pytest.raises(anthropic.AuthenticationError),
+    ):
+        ask(api)
+
+
+def test_an_error_in_the_middle_of_a_stream(api, engine):
+    engine.fail_after = 2
+    texts = []
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        texts.extend(e.delta.text for e in ask(api, stream=True) if e.type == "content_block_delta")
+    assert "".join(texts) == " there was"
+    assert caught.value.type == "api_error"
+
+
+def test_retries():
+    class Busy(FakeEngine):
+        calls = 0
+
+        def ensure_room(self, n=1):
+            self.calls += 1
+            if self.calls < 3:
+                raise server.streams.QueueFull(3, 0.1)
+
+    busy = Busy()
+    with serving(make_app(busy)) as base, connect(base, retries=3) as api:
+        assert ask(api).content[0].text == TEXT
+    assert busy.calls == 3
+
+
+def test_pings_are_no_news_to_it():
+    with serving(make_app(FakeEngine(prefill_s=0.3), keep_alive_s=0.05)) as base, connect(base) as api:
+        assert [event.type for event in ask(api, stream=True)].count("message_start") == 1
