@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from engine.tokenizer.vocab import SPECIAL_TYPES
+from engine.tokenizer.vocab import SPECIAL_TYPES, TokenType
 from server.chat.messages import fit
 from server.chat.template import ChatTemplate, TemplateFailed
 from server.chat.thinking import KNOWN, Marks, find_marks
@@ -18,6 +18,8 @@ from server.chat.tools.registry import family_of
 from server.chat.tools.tool import make_tool
 from server.chat.traits import SECONDS, Traits, find_traits, template_variables
 
+HIDDEN_TYPES = frozenset((TokenType.CONTROL, TokenType.UNKNOWN))
+
 
 @dataclass(frozen=True)
 class Form:
@@ -27,7 +29,7 @@ class Form:
     traits: Traits
     family: Family
     marks: Marks | None
-    words: Words  # marks of formats that are one token each
+    words: Words  # for grammars: marks that are control tokens
 
     def kept(self, calls: bool, reasoning: bool) -> frozenset[int]:
         """Special tokens whose text a parser must see."""
@@ -70,8 +72,13 @@ def _form(source: str, special: dict[str, str], tokenizer: Any) -> Form:
     family = family_of(source)
     if isinstance(family, Generic) and traits.tools and traits.calls:
         family = _derived(template, traits) or family
-    tokens = _mark_tokens(tokenizer, family)
-    return Form(template, traits, family, find_marks(source, tokens), Words(tokens))
+    return Form(
+        template,
+        traits,
+        family,
+        find_marks(source, lambda text: _is_token(text, tokenizer, SPECIAL_TYPES)),
+        Words(_hidden(tokenizer, family)),
+    )
 
 
 def _derived(template: ChatTemplate, traits: Traits) -> Family | None:
@@ -97,9 +104,13 @@ def _derived(template: ChatTemplate, traits: Traits) -> Family | None:
     return derive(render)
 
 
-def _mark_tokens(tokenizer: Any, family: Family) -> dict[str, int]:
-    """Marks that are one token each, and no ordinary text."""
+def _hidden(tokenizer: Any, family: Family) -> dict[str, int]:
+    """Marks that are tokens of the format, which are no text unless one asks."""
     texts = {*family.marks, *(text.strip() for marks in KNOWN for text in (marks.start, marks.end))}
     ids: dict[str, int] = tokenizer.vocabulary.ids
-    types: list[int] = tokenizer.vocabulary.types
-    return {text: ids[text] for text in texts if text in ids and types[ids[text]] in SPECIAL_TYPES}
+    return {text: ids[text] for text in texts if _is_token(text, tokenizer, HIDDEN_TYPES)}
+
+
+def _is_token(text: str, tokenizer: Any, types: frozenset[TokenType]) -> bool:
+    id = tokenizer.vocabulary.ids.get(text.strip())
+    return id is not None and tokenizer.vocabulary.types[id] in types

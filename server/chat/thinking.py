@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.chat.output import OutputParser, Parts, joined
@@ -42,12 +42,13 @@ KNOWN = (
 )
 
 
-def find_marks(source: str, tokens: Mapping[str, int]) -> Marks | None:
-    """The marks of a model, by its chat template, or else by the tokens it has for them."""
+def find_marks(source: str, is_token: Callable[[str], bool]) -> Marks | None:
+    """The marks of a model, by its chat template, or else by the tokens that it has for them."""
     for marks in KNOWN:
         if marks.end in source and marks.within in source:
             return marks
-    return next((marks for marks in KNOWN if marks.start in tokens and marks.end in tokens), None)
+    found = (marks for marks in KNOWN if not marks.fixed and is_token(marks.start) and is_token(marks.end))
+    return next(found, None)
 
 
 class ThinkReader(Reader):

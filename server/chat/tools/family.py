@@ -98,11 +98,15 @@ def start_rules(offer: Offer, words: Words, opener: str, calls: str) -> list[str
         return [f"start: {words(opener)} {calls}"]
     if offer.answer is not None:
         return [f"start: answer | {words(opener)} {calls}", f"answer: {offer.answer}"]
-    if opener in words.tokens:
-        return [f"start: TEXT | TEXT {words(opener)} {calls}", f"TEXT: {ANY_TEXT}"]
-    # As soon as the opener is complete, a call has begun.
-    return [f"start: TEXT | head {calls}", f"head[lazy]: TEXT {quoted(opener)}", f"TEXT: {ANY_TEXT}"]
+    return [f"start: TEXT | head {calls}", *text_until("head", opener, words), f"TEXT: {ANY_TEXT}"]
+
+
+def text_until(rule: str, mark: str, words: Words) -> list[str]:
+    """A rule for any text up to the first of this mark, and with it. Needs the terminal TEXT."""
+    if mark in words.tokens:  # no text has it
+        return [f"{rule}: TEXT {words(mark)}"]
+    return [f"{rule}[lazy]: TEXT {quoted(mark)}"]
 
 
 def lark(rules: list[str]) -> str:
-    return "%llguidance {}\n" + "\n".join(rules) + "\n"
+    return "\n".join(rules) + "\n"

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from server.chat.stream import SPACE, End, Openers, Reader, Reading
-from server.chat.tools.family import ANY_TEXT, Family, Offer, arguments_rules, lark, one_of
+from server.chat.tools.family import (
+    ANY_TEXT,
+    Family,
+    Offer,
+    arguments_rules,
+    lark,
+    one_of,
+    text_until,
+)
 from server.chat.tools.lark import Words
 
 _CHANNEL, _MESSAGE, _START = "<|channel|>", "<|message|>", "<|start|>"
@@ -115,9 +123,16 @@ class Harmony(Family):
 
     def _whole(self, last: str, rules: list[str], words: Words) -> str:
         again = words(f"{_START}assistant")  # behind analysis, which the grammar need not have seen
-        analysis = f"{words(f'{_CHANNEL}analysis{_MESSAGE}')} TEXT {words('<|end|>')} {again}"
-        return lark([f"start: (analysis | again)? ({last})", f"analysis: {analysis}", f"again: {again}",
-                     f"TEXT: {ANY_TEXT}", *rules])  # fmt: skip
+        return lark(
+            [
+                f"start: (analysis | again)? ({last})",
+                f"analysis: {words(f'{_CHANNEL}analysis{_MESSAGE}')} analysed {again}",
+                *text_until("analysed", "<|end|>", words),
+                f"again: {again}",
+                f"TEXT: {ANY_TEXT}",
+                *rules,
+            ]
+        )
 
     def fit(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """With a call the template takes one text: its reasoning, or else its content."""
