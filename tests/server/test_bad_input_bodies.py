@@ -45,17 +45,20 @@ def ask() -> Iterator[Ask]:
 
 @pytest.mark.parametrize("route", POSTS, ids=str)
 def test_bodies_that_are_no_request(route: Route, ask: Ask) -> None:
-    ask.forget()
     for content in NO_OBJECTS + NO_JSON:
+        ask.forget()
         response = ask(route, content=content)
+        if content in (b"", b"null") and not route.needs_body:
+            assert response.status_code == 200
+            continue
         error = refusal(response, route)
         assert error["type"] == "invalid_request_error"
         if not speaks_anthropic(route.path):
             assert error["code"] == "invalid_json" or content in NO_OBJECTS
         assert not LEAKS.search(response.text), response.text
+        assert ask.work == []
     if route.body():
         assert refusal(ask(route, {}), route)["message"].endswith("is required")
-    assert ask.work == []
 
 
 @pytest.mark.parametrize("route", POSTS, ids=str)
@@ -120,7 +123,7 @@ def test_paths_that_are_almost_one(route: Route, ask: Ask) -> None:
         f"/%2e{path}",
     ):
         response = ask.request("POST", httpx.URL("http://localhost", raw_path=wrong.encode()), json={})
-        refusal(response, wrong.replace("%2f", "/"), 404, 405)
+        refusal(response, wrong.replace("%2f", "/"), 404, 405, *([400] if "{" in route.path else []))
 
 
 @pytest.mark.parametrize(

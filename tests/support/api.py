@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -156,7 +157,7 @@ class Route:
         """With an example in the place of each parameter that is required."""
         path, query = self.path, []
         for parameter in self.operation.get("parameters", ()):
-            value = str(example({**parameter["schema"], **parameter}) if parameter["required"] else "")
+            value = str(example({**parameter, **parameter["schema"]}) if parameter["required"] else "")
             if parameter["in"] == "path":
                 path = path.replace(f"{{{parameter['name']}}}", value)
             elif parameter["in"] == "query" and value:
@@ -165,7 +166,12 @@ class Route:
 
     @property
     def schema(self) -> Mapping[str, Any]:
-        return resolved(self.operation["requestBody"]["content"]["application/json"]["schema"])
+        found = branches(self.operation["requestBody"]["content"]["application/json"]["schema"])
+        return next(branch for branch in found if branch.get("type") == "object")
+
+    @property
+    def needs_body(self) -> bool:
+        return bool(self.operation["requestBody"].get("required"))
 
     @property
     def fields(self) -> Mapping[str, Any]:
@@ -262,6 +268,8 @@ class Ask:
     def forget(self) -> None:
         for found in (self.engine.seen, self.engine.works, self.commands):
             found.clear()
+        for slot in self.engine.slots:
+            slot.keep([])
 
     def __call__(
         self, route: Route, body: Any = None, *, content: bytes | None = None, headers: Any = JSON
@@ -277,12 +285,23 @@ class Ask:
         return self._runner.run(self._http.request(method, url, **options))
 
 
+def able_engine(*arguments: Any, **options: Any) -> FakeEngine:
+    """A fake engine whose model has what any route asks of one: it fills in the middle, and it scores."""
+    engine = FakeEngine(*arguments, **options)
+    engine.tokenizer = copy.copy(engine.tokenizer)
+    for i, name in enumerate(("pre", "suf", "mid", "rep", "sep")):
+        setattr(engine.tokenizer, f"fim_{name}_id", 2000 + i)
+    assert engine.info is not None
+    engine.info["n_scores"] = 1
+    return engine
+
+
 @contextmanager
 def asking(engine: FakeEngine | None = None, **settings: Any) -> Iterator[Ask]:
     """The application with a fake engine, without a socket."""
-    engine = engine or FakeEngine()
-    app = make_app(engine, **settings)
-    with asyncio.Runner() as runner:
+    engine = engine or able_engine()
+    with TemporaryDirectory() as folder, asyncio.Runner() as runner:
+        app = make_app(engine, **{"slot_save_path": folder, **settings})
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())
         transport = httpx.ASGITransport(app)
