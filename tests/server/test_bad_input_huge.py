@@ -1,0 +1,126 @@
+"""Counts, lists and texts of absurd size: refused before they cost anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from server.errors import ApiError, from_validation
+from support.api import GENERATING, POSTS, Ask, Field, Route, able_engine, asking, branches, kinds, refusal
+
+N_CTX = 512
+
+
+class Counting:
+    """A tokenizer that remembers the longest text that it was given."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.longest = 0
+
+    def encode(self, text: str, **options: Any) -> list[int]:
+        self.longest = max(self.longest, len(text))
+        found: list[int] = self.tokenizer.encode(text, **options)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Ask]:
+    engine = able_engine(n_ctx=N_CTX)
+    engine.tokenizer = Counting(engine.tokenizer)
+    with asking(engine) as found:
+        yield found
+
+
+def huge(field: Field) -> list[Any]:
+    """More than anyone needs, of each kind that the field takes."""
+    found: list[Any] = []
+    for branch in branches(field.schema):
+        kind = branch.get("type")
+        if kind == "integer" or kind == "number":
+            found += [10**9, 2**31, -(10**9)]
+        elif kind == "string" and "enum" not in branch:
+            found.append("a cat " * 50_000)
+        elif kind == "array":
+            items = field.example if isinstance(field.example, list) and field.example else ["x"]
+            found += [items[:1] * 20_000, [5] * 20_000]
+        elif kind == "object":
+            found.append({str(i): 1 for i in range(20_000)})
+    return found
+
+
+LONG = N_CTX * 64  # characters that can be as few tokens as a session holds
+
+
+@pytest.mark.parametrize("route", GENERATING, ids=str)
+def test_huge_values_cost_nothing(route: Route, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either refused by name, or taken for what it means; no text of that size is ever tokenised.
+
+    A list is not validated to its end where every item is wrong.
+    """
+
+    def bounded(found: Sequence[Any], body: Any) -> ApiError:
+        assert len(found) <= 5000
+        return from_validation(found, body)
+
+    monkeypatch.setattr("server.errors.from_validation", bounded)
+    counting = ask.engine.tokenizer
+    for field in route.all_fields():
+        for value in huge(field):
+            ask.forget()
+            counting.longest = 0
+            response = ask(route, field.body(value))
+            if response.status_code != 200:
+                error = refusal(response, route, 400, 404, 413)
+                about = f"{error['param']} {error['message']}"
+                assert response.status_code == 413 or field.top in about or "tokens" in about
+            assert counting.longest < LONG, field.name
+            assert len(ask.engine.seen) <= 16
+            assert all(len(request.prompt) < N_CTX for request in ask.engine.seen)
+            assert len(response.content) < 100_000
+
+
+COUNTS = {"n", "n_cmpl", "best_of", "max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"}
+COUNTS |= {"top_logprobs", "logprobs", "n_probs"}
+
+
+@pytest.mark.parametrize("route", GENERATING, ids=str)
+def test_counts_without_bounds_are_refused(route: Route, ask: Ask) -> None:
+    ask.forget()
+    wrong: dict[str, Any] = dict.fromkeys(COUNTS, 2**31)
+    wrong["logit_bias"] = {str(i): 1 for i in range(100_000)}
+    wrong["stop"] = [str(i) for i in range(100_000)]
+    wrong["stop_sequences"] = wrong["stop"]
+    wrong["stop_token_ids"] = list(range(100_000))
+    for name in set(wrong) & set(route.fields):
+        error = refusal(ask(route, {**route.body(), name: wrong[name]}), route)
+        assert error["param"] == name
+    assert ask.work == []
+
+
+@pytest.mark.parametrize("route", GENERATING, ids=str)
+@pytest.mark.parametrize("id", [2048, 2**31 - 1, 2**31, -1])
+def test_tokens_that_are_not_in_the_vocabulary(id: int, route: Route, ask: Ask) -> None:
+    ask.forget()
+    wrong: dict[str, Any] = {"logit_bias": {str(id): 1}, "stop_token_ids": [id]}
+    if "array" in (kinds(route.fields["logit_bias"]) or ()):  # the keys of an object may be texts there
+        wrong["logit_bias"] = [[id, 1]]
+    wrong |= {name: [5, id] for name in ("prompt",)}
+    for name in set(wrong) & set(route.fields):
+        error = refusal(ask(route, {**route.body(), name: wrong[name]}), route)
+        assert (error["param"] or "").split("[")[0] == name
+    assert ask.work == []
+
+
+@pytest.mark.parametrize("route", POSTS, ids=str)
+def test_a_body_of_the_greatest_size(route: Route) -> None:
+    """The bound is on bytes; below it parsing alone is paid for."""
+    with asking(max_body_bytes=100_000) as ask:
+        body = b'{"x": "' + b"a" * 99_900 + b'"}'
+        assert ask(route, content=body).status_code in (200, 400)
+        refusal(ask(route, content=body + b" " * 100), route, 413)
