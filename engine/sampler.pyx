@@ -178,7 +178,7 @@ cdef class Sampler:
     cdef readonly uint64_t seed
     cdef readonly uint64_t n_generated
     cdef Settings settings
-    cdef bint greedy, ignore_eos, penalise
+    cdef bint greedy, ignore_eos, penalise, post
     cdef int logprobs
     cdef uint64_t min_tokens
     cdef double _mu
@@ -206,6 +206,7 @@ cdef class Sampler:
         self.greedy, self.ignore_eos = sampling.is_greedy(p), p.ignore_eos
         self.min_tokens = p.min_tokens
         self.logprobs = -1 if p.logprobs is None else p.logprobs
+        self.post = p.post_sampling
         self._mu = 2 * p.mirostat_tau if mu is None else mu
         if not isfinite(self._mu):
             raise ConfigError(f"mu must be finite, not {mu}")
@@ -284,9 +285,10 @@ cdef class Sampler:
                 return ALL_BANNED
         if self.greedy:
             self.chosen = <int32_t>argmax(c.logits, n, c.block_max)
+            self.certain()
         else:
             self.draw(&c, s)
-        if self.logprobs >= 0:
+        if self.logprobs >= 0 and not self.post:
             self.explain(logits, row_max, row_top + log(sum_exp(logits, n, row_top)), s)
         if self.penalise:
             self.window.add(self.chosen)
@@ -348,10 +350,40 @@ cdef class Sampler:
         cdef double total = weigh(c.logits, c.n, c.top, <float>(1 / p.temperature), s)
         cdef size_t i = pick(s, c.n, total, uniform(self.seed, self.n_generated))
         self.chosen = c.ids[i] if c.ids != NULL else <int32_t>i
+        if self.logprobs >= 0 and self.post:
+            self.explain_draw(c, total, i, s.weights.data())
         cdef double surprise
         if p.mirostat:
             surprise = (log(total) - (<double>c.logits[i] - c.top) / p.temperature) / LN2
             self._mu -= p.eta * (surprise - p.tau)
+
+    cdef void certain(self) noexcept nogil:
+        """There was no choice."""
+        self.logprob = 0
+        self.top_ids.clear()
+        self.top_logprobs.clear()
+        if self.logprobs > 0:
+            self.top_ids.push_back(self.chosen)
+            self.top_logprobs.push_back(0)
+
+    cdef void explain_draw(self, const Candidates* c, double total, size_t chosen,
+                           const float* weights) noexcept nogil:
+        """Log-probabilities of the chosen and of the most likely tokens among those that it was drawn from."""
+        cdef size_t i, best = 0, last = 0
+        cdef float most, bound = INFINITY
+        self.logprob = log(weights[chosen] / total)
+        self.top_ids.clear()
+        self.top_logprobs.clear()
+        for _ in range(self.logprobs):  # at most 20
+            most = 0
+            for i in range(c.n):
+                if weights[i] > most and (weights[i] < bound or (weights[i] == bound and i > last)):
+                    best, most = i, weights[i]
+            if most == 0:
+                break
+            self.top_ids.push_back(c.ids[best] if c.ids != NULL else <int32_t>best)
+            self.top_logprobs.push_back(log(most / total))
+            bound, last = most, best
 
     cdef void explain(self, const float* row, const float* row_max, double log_total,
                       Scratch* s) noexcept nogil:

@@ -33,7 +33,9 @@ probabilities the lower id counts as the more likely.
 The draw for the i-th generated token depends on `seed` and i alone (see `uniform` in
 kernels/sampling.h), never on other sessions or on how often a stream was interrupted.
 
-Log-probabilities are natural logs of the softmax of the row as the model gave it, before step 0.
+Log-probabilities are natural logs of the softmax of the row as the model gave it, before step 0; with
+`post_sampling` of the distribution that the token was drawn from, after step 11, which lists what has no
+chance at all no more.
 """
 
 from __future__ import annotations
@@ -150,8 +152,9 @@ def validate(params: InferenceParameters, n_vocab: int, n_ctx: int | None = None
         fields[name] = None if value is None else _int(name, value, low, high)
     for name, bounds in _FLOATS.items():
         fields[name] = _float(name, getattr(params, name), *bounds)
-    if not isinstance(params.ignore_eos, bool):
-        raise ConfigError(f"ignore_eos must be true or false, not {params.ignore_eos!r}")
+    for name in ("ignore_eos", "post_sampling"):
+        if not isinstance(getattr(params, name), bool):
+            raise ConfigError(f"{name} must be true or false, not {getattr(params, name)!r}")
     fields["stop_token_ids"] = _ids("stop_token_ids", params.stop_token_ids, n_vocab, MAX_STOP_TOKEN_IDS)
     fields["logit_bias"] = _bias(params.logit_bias, n_vocab)
     fields["top_k"] = max(fields["top_k"], 0)  # -1 means off elsewhere

@@ -31,6 +31,7 @@ class InferenceParameters(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     ignore_eos: bool = False
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None  # None: none; 0: of the chosen token; N: also of the N most likely
+    post_sampling: bool = False  # those of what was drawn from, and not of the model's row
     seed: int | None = None  # None: a random one
 
     logit_bias: dict[int, float] = {}  # added to logits; -inf bans

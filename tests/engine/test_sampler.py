@@ -396,3 +396,28 @@ def test_callers_logits_are_only_read():
     for _ in range(10):
         s.sample(logits, np.full(16, 0xFFFF0FFF, np.uint32))
     assert np.array_equal(logits, before)
+
+
+def test_probabilities_after_truncation_and_temperature():
+    kw = {"top_k": 3, "temperature": 0.5, "logprobs": 5, "post_sampling": True, "seed": 1}
+    logits = row(1.0, 3.0, 2.0, 0.0, 2.5)
+    token = sampler(5, **kw).sample(logits)
+    weights = {id: math.exp(logits[id] / 0.5) for id in (1, 4, 2)}
+    expected = {id: math.log(w / sum(weights.values())) for id, w in weights.items()}
+    assert token.top == [(id, pytest.approx(p, rel=1e-5)) for id, p in expected.items()]
+    assert token.logprob == pytest.approx(expected[token.id], rel=1e-5)
+    assert len(sampler(5, **{**kw, "logprobs": 2}).sample(logits).top) == 2
+    assert sampler(5, **{**kw, "logprobs": 0}).sample(logits).top == []
+
+
+def test_probabilities_after_sampling_of_equals_are_in_order_of_ids():
+    token = sampler(4, logprobs=4, post_sampling=True, seed=1).sample(row(1, 1, 1, 1))
+    assert token.top == [(id, pytest.approx(math.log(0.25))) for id in range(4)]
+
+
+def test_what_has_no_chance_is_not_listed_and_greedy_leaves_no_choice():
+    banned = {0: -math.inf}
+    token = sampler(3, logprobs=3, post_sampling=True, logit_bias=banned, seed=1).sample(row(9, 1, 2))
+    assert [id for id, _ in token.top] == [2, 1]
+    token = sampler(3, logprobs=3, post_sampling=True, temperature=0).sample(row(1, 3, 2))
+    assert (token.id, token.logprob, token.top) == (1, 0.0, [(1, 0.0)])

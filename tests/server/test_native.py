@@ -242,7 +242,10 @@ async def test_ignore_eos_is_told_as_a_bias():
 
 @pytest.mark.parametrize("post", [False, True])
 async def test_probabilities(post):
-    body = await ask({"prompt": "a", "n_probs": 3, "n_predict": 4, "post_sampling_probs": post})
+    engine = FakeEngine()
+    asked = {"prompt": "a", "n_probs": 3, "n_predict": 4, "post_sampling_probs": post}
+    body = await ask(asked, engine)
+    assert engine.seen[0].params.post_sampling == post
     value, top = ("prob", "top_probs") if post else ("logprob", "top_logprobs")
     assert len(body["completion_probabilities"]) == 4
     for entry, id in zip(body["completion_probabilities"], ids(TEXT), strict=False):

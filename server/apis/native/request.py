@@ -27,8 +27,16 @@ if TYPE_CHECKING:
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "min_keep": (0, 1),
     "dynatemp_range": (0,),
+    "dynatemp_exponent": (1,),
     "xtc_probability": (0,),
+    "xtc_threshold": (0.1,),
     "dry_multiplier": (0,),
+    "dry_base": (1.75,),
+    "dry_allowed_length": (2,),
+    "dry_penalty_last_n": (-1, 0, 64),
+    "dry_sequence_breakers": (["\n", ":", '"', "*"], []),
+    "adaptive_decay": (0.9,),
+    "backend_sampling": (False,),
     "n_keep": (0,),
     "n_discard": (0,),
     "n_cache_reuse": (0,),
@@ -48,7 +56,9 @@ def check_choices(body: NativeFields, n_prompts: int, state: State) -> None:
     """No more than the server makes for one request."""
     n = body.n or body.n_cmpl or 1
     if n * n_prompts > state.settings.max_choices:
-        param = "prompt" if n_prompts > state.settings.max_choices else "n"
+        param = "n" if body.n else "n_cmpl"
+        if n_prompts > state.settings.max_choices:
+            param = "prompt"
         raise too_many_choices(param, n * n_prompts, state)
 
 
@@ -77,6 +87,8 @@ async def native_job(
     most = limit if limit is not None and limit > 0 else None
     defaults = {name: value for name, value in DEFAULTS.items() if name not in off}
     params = parameters(generation, engine, state, most, n_probs or None, told, defaults)
+    if body.post_sampling_probs and n_probs:
+        params = msgspec.structs.replace(params, post_sampling=True)
     if limit == 0:  # only the prompt, for later requests to find it in the cache
         params = msgspec.structs.replace(params, max_tokens=0)
     constraint = await checked(_answer(body, warnings), engine, state)
