@@ -71,7 +71,9 @@ def find_traits(template: ChatTemplate) -> Traits:
     """Some ten renderings, a few milliseconds."""
     probe = _Probe(template)
     user: dict[str, Any] = {"role": "user", "content": _WORD}
-    probe.bare = [] if probe.render([user]) is None and probe.render([user], []) is not None else None
+    probe.bare = next(
+        (tools for tools in (None, [], [_TOOL]) if probe.render([user], tools) is not None), None
+    )
     string = probe.shows(_WORD, [user])
     parts = [{"role": "user", "content": [{"type": "text", "text": _WORD}]}]
     typed = (
@@ -85,7 +87,7 @@ def find_traits(template: ChatTemplate) -> Traits:
     offered = [_TOOL] if tools else None
     calls = _calls(probe, user, wrap, offered) if tools or "tool_calls" in template.source else {}
     return Traits(
-        empty_tools=probe.bare is not None,
+        empty_tools=probe.bare == [],
         string_content=string or not typed,
         typed_content=typed,
         system=probe.shows(_WORD, [{"role": "system", "content": wrap(_WORD)}, user]),

@@ -1,0 +1,197 @@
+"""Messages in the form that a template wants, and how that is found out."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.chat.messages import BadMessage, fit
+from server.chat.template import ChatTemplate
+from server.chat.traits import Traits, find_traits
+from support.vocabularies import models_dir
+
+FULL = Traits(
+    tools=True, calls=True, parallel_calls=True, results=True, object_arguments=True, null_content=True
+)
+
+
+def call(arguments: str = '{"a": 1}', id: str = "call_1", name: str = "f") -> dict:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def calling(*calls: dict, content: str | None = None) -> dict:
+    return {"role": "assistant", "content": content, "tool_calls": list(calls or [call()])}
+
+
+def result(content: str = "1", id: str = "call_1") -> dict:
+    return {"role": "tool", "content": content, "tool_call_id": id}
+
+
+def user(content: object = "hi") -> dict:
+    return {"role": "user", "content": content}
+
+
+def test_arguments_are_objects_where_the_template_wants_them():
+    assert fit([calling()], FULL)[0]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
+    assert fit([calling(call(""))], FULL)[0]["tool_calls"][0]["function"]["arguments"] == {}
+    text = Traits(calls=True, parallel_calls=True)
+    assert fit([calling()], text)[0]["tool_calls"][0]["function"]["arguments"] == '{"a": 1}'
+
+
+@pytest.mark.parametrize("arguments", ["{", "[1]", "5", "NaN", "{'a': 1}", "[" * 10_000])
+def test_arguments_that_are_no_object_are_named(arguments):
+    with pytest.raises(BadMessage, match="JSON") as caught:
+        fit([user(), calling(call(), call(arguments))], FULL)
+    assert caught.value.where == "[1].tool_calls[1].function.arguments"
+
+
+def test_no_content_is_null_or_empty():
+    assert fit([calling()], FULL)[0]["content"] is None
+    assert fit([calling()], Traits(calls=True, parallel_calls=True))[0]["content"] == ""
+    assert fit([{"role": "assistant", "content": None}], FULL)[0]["content"] == ""
+
+
+def test_parts_and_texts():
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert fit([user(parts)], Traits())[0]["content"] == "a\nb"
+    assert fit([user(parts)], Traits(typed_content=True))[0]["content"] == parts
+    only = Traits(string_content=False, typed_content=True)
+    assert fit([user("a")], only)[0]["content"] == [{"type": "text", "text": "a"}]
+
+
+def test_developers_are_systems_where_the_template_knows_no_developer():
+    talk = [{"role": "developer", "content": "x"}, user()]
+    assert fit(talk, Traits())[0]["role"] == "system"
+    assert fit(talk, Traits(developer=True))[0]["role"] == "developer"
+
+
+def test_a_system_without_a_place_becomes_the_users_words():
+    system = {"role": "system", "content": "Be brief."}
+    assert fit([system, system, user(), user()], Traits(system=False)) == [
+        user("Be brief.\nBe brief.\nhi"),
+        user(),
+    ]
+    assert fit([system], Traits(system=False)) == [system]
+
+
+def test_reasoning_has_all_its_names():
+    message = {"role": "assistant", "content": "x", "reasoning_content": "hm"}
+    fitted = fit([message], Traits())[0]
+    assert fitted["reasoning_content"] == fitted["thinking"] == "hm"
+
+
+def test_ids_of_nine_characters():
+    short = Traits(calls=True, parallel_calls=True, short_ids=True)
+    fitted = fit([calling(call(), call(id="abcdefgh1")), result(), result(id="abcdefgh1")], short)
+    first, second = (made["id"] for made in fitted[0]["tool_calls"])
+    assert second == "abcdefgh1"
+    assert len(first) == 9
+    assert first.isalnum()
+    assert [message["tool_call_id"] for message in fitted[1:]] == [first, second]
+
+
+def test_results_are_named():
+    fitted = fit([calling(call(id="x", name="f")), result(id="x"), result(id="y")], FULL)
+    assert fitted[1]["name"] == "f"
+    assert "name" not in fitted[2]
+
+
+def test_calls_one_by_one():
+    talk = [
+        user(),
+        calling(call(id="x"), call(id="y"), content="So"),
+        result("1", "y"),
+        result("2", "x"),
+        user(),
+    ]
+    fitted = fit(talk, Traits(calls=True))
+    shown = [
+        (m["role"], m["content"], m.get("tool_call_id") or [c["id"] for c in m.get("tool_calls", ())])
+        for m in fitted
+    ]
+    assert shown == [
+        ("user", "hi", []),
+        ("assistant", "So", ["x"]),
+        ("tool", "2", "x"),
+        ("assistant", "", ["y"]),
+        ("tool", "1", "y"),
+        ("user", "hi", []),
+    ]
+
+
+def traits(source: str) -> Traits:
+    return find_traits(ChatTemplate(source, "<s>", "</s>"))
+
+
+def published(name: str) -> Traits:
+    return traits((models_dir() / "templates" / f"{name}.jinja").read_text(encoding="utf-8"))
+
+
+def test_what_templates_show():
+    plain = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+    assert traits(plain) == Traits()
+    assert not traits("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}").system
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    assert not traits(refuses + plain).system
+    typed = traits("{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}")
+    assert typed.typed_content
+    assert not typed.string_content
+    assert traits("{% for t in tools %}{{ t.function.name }}{% endfor %}" + plain).empty_tools
+
+
+def test_arguments_as_templates_print_them():
+    head = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
+    tail = "{% endfor %}{% endfor %}"
+    assert traits(head + "{{ c.function.arguments | tojson }}" + tail).object_arguments
+    assert traits(
+        head + "{% for k, v in c.function.arguments.items() %}{{ v }}{% endfor %}" + tail
+    ).object_arguments
+    as_text = traits(head + "{{ c.function.arguments }}" + tail)
+    assert as_text.calls
+    assert not as_text.object_arguments
+    assert not traits(head + "{{ '' + c.function.arguments }}" + tail).object_arguments
+    assert not traits(head + tail).calls
+    assert not as_text.null_content  # it prints "None"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "Qwen-Qwen3-0.6B",
+            {"tools", "calls", "parallel_calls", "results", "object_arguments", "reasoning", "system"},
+        ),
+        (
+            "meta-llama-Llama-3.1-8B-Instruct",
+            {"tools", "calls", "results", "object_arguments", "system", "null_content"},
+        ),
+        (
+            "mistralai-Mistral-Nemo-Instruct-2407",
+            {
+                "tools",
+                "calls",
+                "parallel_calls",
+                "results",
+                "object_arguments",
+                "system",
+                "null_content",
+                "short_ids",
+            },
+        ),
+        (
+            "meetkai-functionary-medium-v3.2",
+            {"tools", "calls", "parallel_calls", "results", "system", "null_content"},
+        ),
+        ("google-gemma-2-2b-it", set()),
+        (
+            "openai-gpt-oss-120b",
+            {"tools", "calls", "results", "object_arguments", "reasoning", "system", "developer"},
+        ),
+        ("microsoft-Phi-3.5-mini-instruct", {"system"}),
+    ],
+)
+def test_traits_of_published_templates(name, expected):
+    found = published(name)
+    names = {n for n in found.__dataclass_fields__ if getattr(found, n)} - {"string_content", "typed_content"}
+    assert names - {"object_arguments"} == expected - {"object_arguments"}
+    if "calls" in expected:
+        assert found.object_arguments == ("object_arguments" in expected)
