@@ -1,7 +1,8 @@
 """Embeddings: the hidden states of a text, pooled to one vector.
 
-pooling: `mean` of all tokens, `cls` the first, `last` the last, `none` all of them. Texts share batches; a
-model that sees both ways gets each whole, others in chunks, with the cells of the cache that they need.
+pooling: `mean` of all tokens, `cls` the first, `last` the last, `none` all of them; `rank`: scores that the
+model's head makes of one token's state. Texts share batches; a model that sees both ways gets each whole,
+others in chunks, with the cells of the cache that they need.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 
 class Embedding(NamedTuple):
-    """The vector of input number `input`: float32 [n_embd], with pooling `none` [tokens, n_embd]."""
+    """The vector of input number `input`: float32 [n_embd]; with pooling `none` [tokens, n_embd], with `rank`
+    [n_scores].
+    """
 
     input: int
     vector: NDArray[np.float32]
@@ -39,8 +42,15 @@ class Done(NamedTuple):
 class _Input:
     """One text on its way."""
 
-    def __init__(self, job: str, index: int, tokens: Sequence[int], pooling: str) -> None:
+    def __init__(
+        self, job: str, index: int, tokens: Sequence[int], pooling: str, second: int, causal: bool
+    ) -> None:
         self.job, self.index, self.tokens, self.pooling = job, index, tokens, pooling
+        self.second = second
+        self.scores = pooling == "rank"
+        # The one token whose state is wanted: a causal model knows all of the text at the last one only.
+        self.last = pooling == "last" or (self.scores and causal)
+        self.first = pooling == "cls" or (self.scores and not causal)
         self.begin()
 
     def begin(self) -> None:
@@ -54,12 +64,13 @@ class _Input:
         self.n_next = n
         end = self.n_past + n
         wanted = n
-        if self.pooling == "last":
+        if self.last:
             wanted = int(end == len(self.tokens))
-        elif self.pooling == "cls" and self.n_past:
-            wanted = 0
+        elif self.first:
+            wanted = 0 if self.n_past else -1
         long = 0 < n_short < len(self.tokens)
-        return Rows(list(self.tokens[self.n_past : end]), self.cells[:end], self.n_past, wanted, long)
+        tokens = list(self.tokens[self.n_past : end])
+        return Rows(tokens, self.cells[:end], self.n_past, wanted, long, self.second)
 
     def take(self, states: NDArray[np.float32]) -> None:
         """Keep what the pooling needs of the states [rows wanted, n_embd] of the last rows."""
@@ -68,9 +79,7 @@ class _Input:
         self.n_past += self.n_next
         if not len(states):
             return
-        if self.pooling == "cls":
-            self.states.append(states[:1].copy())
-        elif self.pooling == "mean":  # sums of many terms: float32 would lose some of them
+        if self.pooling == "mean":  # sums of many terms: float32 would lose some of them
             self.states.append(states.sum(0, dtype=np.float64, keepdims=True))
         else:
             self.states.append(states.copy())
@@ -99,13 +108,21 @@ class Embedder:
     def has_work(self) -> bool:
         return bool(self._waiting or self._running)
 
-    def submit(self, job: str, inputs: Sequence[Sequence[int]], pooling: str = "auto") -> None:
+    def submit(
+        self,
+        job: str,
+        inputs: Sequence[Sequence[int]],
+        pooling: str = "auto",
+        second: Sequence[int] = (),
+    ) -> None:
         """Queue inputs. Raises what `embed` raises; nothing is queued then."""
         model = self.model
         if pooling == "auto":
             pooling = model.hp.pooling
         if pooling not in POOLING:
             raise ConfigError(f"pooling is {pooling!r}; it must be auto, {', '.join(POOLING)}")
+        if pooling == "rank" and not model.hp.n_scores:
+            raise ConfigError("the model has no head that scores: it is no model for ranking")
         for tokens in inputs:
             if not tokens:
                 raise ConfigError("an input is empty; an embedding needs at least one token")
@@ -114,7 +131,11 @@ class Embedder:
             if not 0 <= min(tokens) <= max(tokens) < model.hp.n_vocab:
                 raise ConfigError(f"a token id is outside of the vocabulary of {model.hp.n_vocab} tokens")
         if inputs:
-            self._waiting[job] = deque(_Input(job, i, tokens, pooling) for i, tokens in enumerate(inputs))
+            places = second or [0] * len(inputs)
+            self._waiting[job] = deque(
+                _Input(job, i, tokens, pooling, place, model.hp.causal)
+                for i, (tokens, place) in enumerate(zip(inputs, places, strict=True))
+            )
 
     def cancel(self, job: str) -> None:
         """Drop what is left of a job."""
@@ -135,7 +156,7 @@ class Embedder:
         if not batch:
             return None
         try:
-            self.model.runner.forward(batch, hidden=True)
+            self.model.runner.forward(batch, hidden=True, scores=self._running[0].scores)
         except OutOfMemoryError as error:  # the others may fit without the largest
             largest = max(range(len(batch)), key=lambda i: len(batch[i].tokens))
             return self._fail({self._running[largest].job}, error)
@@ -167,6 +188,8 @@ class Embedder:
             n = len(item.tokens)
             if n > budget and (batch or not model.hp.causal):
                 break
+            if batch and item.scores != self._running[0].scores:  # a graph has outputs of one kind
+                break
             if (batch or reserve) and model.pool.n_free + model.prefix.n_evictable < n + reserve:
                 break
             make_room(model.pool, model.prefix, n)
@@ -188,8 +211,9 @@ class Embedder:
         done: list[Done] = []
         failed: dict[str, Exception] = {}
         for item, rows in zip(list(self._running), batch, strict=True):
-            states = [np.asarray(model.runner.hidden(row + i)) for i in range(rows.logits)]
-            row += rows.logits
+            n = abs(rows.logits)
+            states = [np.asarray(model.runner.hidden(row + i)) for i in range(n)]
+            row += n
             item.take(np.stack(states) if states else np.empty((0, model.hp.n_embd), np.float32))
             if item.n_past < len(item.tokens):
                 continue
@@ -227,16 +251,23 @@ def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def embed(
-    model: Model, inputs: Sequence[Sequence[int]], *, pooling: str = "auto", normalize: bool = True
+    model: Model,
+    inputs: Sequence[Sequence[int]],
+    *,
+    pooling: str = "auto",
+    normalize: bool = True,
+    second: Sequence[int] = (),
 ) -> Iterator[Embedding | None]:
     """Embed token ids; each step computes one batch and yields what it completed, or None.
 
-    pooling: one of `POOLING`, or auto: as the model's file says. normalize: to a length of 1. Raises
-    ConfigError for empty inputs or ids outside of the vocabulary, ContextOverflowError for inputs longer than
-    the context, OutOfMemoryError if the cache has no room.
+    pooling: one of `POOLING`, or auto: as the model's file says. normalize: to a length of 1, but for `rank`.
+    second: for each input, where the second of two sentences begins, 0 if there is one. Raises ConfigError
+    for empty inputs, ids outside of the vocabulary or a pooling that the model has not, ContextOverflowError
+    for inputs longer than the context, OutOfMemoryError if the cache has no room.
     """
+    normalize = normalize and pooling != "rank" and (pooling != "auto" or model.hp.pooling != "rank")
     embedder = Embedder(model)
-    embedder.submit("", inputs, pooling)
+    embedder.submit("", inputs, pooling, second)
     try:
         while embedder.has_work:
             done = embedder.step()

@@ -41,7 +41,7 @@ class Step:
     attention: per layer, "paged" (own kernel, CPU), "flash" or "explicit" (with masks).
     backends: per layer, the name of its device's backend; on "cpu" our own kernels may be used.
     n_kv: cache rows that masks span, a multiple of MASK_PAD or the whole cache; 0 when all layers are paged.
-    lengths: of the batch's sequences, where factors are `ByLength`. hidden: see `Architecture.build`.
+    lengths: of the batch's sequences, where factors are `ByLength`. hidden, scores: see `Architecture.build`.
     """
 
     def __init__(
@@ -56,13 +56,14 @@ class Step:
         n_kv: int,
         lengths: Lengths,
         hidden: bool,
+        scores: bool,
     ) -> None:
         # A full context is an error, a full graph an abort: so the graph has room for all of the context.
         self.ctx: Any = Context(size, graph_size=size)
         self.graph: Graph = self.ctx.graph(size)
         self.cache, self.paged, self.attention, self.backends = cache, paged, attention, backends
         self.n_tokens, self.n_outputs, self.n_kv = n_tokens, n_outputs, n_kv
-        self.lengths, self.hidden = lengths, hidden
+        self.lengths, self.hidden, self.scores = lengths, hidden, scores
         self.tokens = self.ctx.input(I32, (n_tokens,), "tokens")
         self.positions = self.ctx.input(I32, (n_tokens,), "positions")
         self.cells = self.ctx.input(I64, (n_tokens,), "cells")
@@ -74,6 +75,7 @@ class Step:
             self.rows_of["long"] = self.ctx.input(F32, (1, 1, n_tokens), "rows.long")
         self.masks: dict[Mask, Any] = {}
         self.constants: dict[tuple[float, ...], Any] = {}
+        self.sentences: Any = None
         self.outputs: Any = None
         self._stored: dict[int, tuple[Any, Any]] = {}
 
@@ -89,6 +91,12 @@ class Step:
             )
             return ctx.add(*parts)
         return ctx.rope(x, self.positions, rope, getattr(factors, self.lengths))
+
+    def sentence_ids(self) -> Any:
+        """I32 [n_tokens]: 0, or 1 for rows of the second of two sentences."""
+        if self.sentences is None:
+            self.sentences = self.ctx.input(I32, (self.n_tokens,), "sentences")
+        return self.sentences
 
     def store(self, layer: int, k: Any, v: Any) -> None:
         """Write k [dk, heads_kv, rows] and v [dv, heads_kv, rows] into the cache of `layer`."""
@@ -191,14 +199,15 @@ def build(
     n_kv: int,
     lengths: Lengths = "short",
     hidden: bool = False,
+    scores: bool = False,
 ) -> Step:
     """The graph of a batch of `n_tokens` rows, `n_outputs` of which want logits F32 [n_vocab, n_outputs].
 
-    hidden: they want hidden states F32 [n_embd, n_outputs] instead.
+    hidden: they want hidden states F32 [n_embd, n_outputs] instead. scores: with `hidden`, what the head for
+    ranking makes of these, F32 [n_scores, n_outputs].
     """
-    step = Step(
-        n_nodes(arch.hp), cache, paged, attention, backends, n_tokens, n_outputs, n_kv, lengths, hidden
-    )
+    size = n_nodes(arch.hp)
+    step = Step(size, cache, paged, attention, backends, n_tokens, n_outputs, n_kv, lengths, hidden, scores)
     outputs = arch.build(step)
     if outputs is not None:
         if outputs.type != F32:

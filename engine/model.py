@@ -389,6 +389,7 @@ class Model:
             "n_ctx_train": self.hp.n_ctx_train,
             "generates": self.generates,
             "pooling": self.hp.pooling,
+            "n_scores": self.hp.n_scores,
             "kv_cells": self.n_cells,
             "kv_type": self.params.kv_type,
             "kv_bytes": self.cache.nbytes,

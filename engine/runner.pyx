@@ -44,7 +44,7 @@ cdef class Runner:
     cdef tuple shape
     cdef int width
     cdef bint is_hidden
-    cdef vector[int32_t] tokens, positions, outputs
+    cdef vector[int32_t] tokens, positions, outputs, sentences
     cdef vector[float] row_is_long
     cdef vector[int64_t] cells
     cdef vector[uint16_t] mask
@@ -75,11 +75,11 @@ cdef class Runner:
         step = self._build(self.max_batch_tokens, n_outputs, n_kv, lengths, not self.causal)
         self.sched.reserve(step.graph)
 
-    def forward(self, rows, bint hidden=False):
+    def forward(self, rows, bint hidden=False, bint scores=False):
         """Compute one batch of `engine.scheduler.Rows`; returns how many rows of logits there are.
 
-        hidden: rows of hidden states are wanted in their place. A model that is not causal has no logits, and
-        wants each sequence whole, in one batch.
+        hidden: rows of hidden states are wanted in their place; with `scores`, of what the head for ranking makes
+        of these. A model that is not causal has no logits, and wants each sequence whole, in one batch.
 
         Raises EngineError (and computes nothing) if the batch does not fit this model and cache, and
         OutOfMemoryError if there is no room for so many rows of logits.
@@ -97,12 +97,12 @@ cdef class Runner:
         if self.masked:
             n_kv = self._span(self._highest_cell() + 1)
         lengths = self._lengths()
-        shape = (n_tokens, n_outputs, n_kv, lengths, hidden)
+        shape = (n_tokens, n_outputs, n_kv, lengths, hidden, scores)
         if shape != self.shape:
             self.shape = ()
             if self.sched.lost:
-                self.sched.reserve(self._build(n_tokens, n_outputs, n_kv, lengths, hidden).graph)
-            self.step = self._build(n_tokens, n_outputs, n_kv, lengths, hidden)
+                self.sched.reserve(self._build(n_tokens, n_outputs, n_kv, lengths, hidden, scores).graph)
+            self.step = self._build(n_tokens, n_outputs, n_kv, lengths, hidden, scores)
             self.sched.allocate(self.step.graph)
             self.shape = shape
             self.graphs_built += 1
@@ -114,7 +114,8 @@ cdef class Runner:
             status = ggml_backend_sched_graph_compute(self.sched.ptr, graph.ptr)
         self.compute_ms = (perf_counter() - started) * 1e3
         self._check(status)
-        self.is_hidden, self.width = hidden, self.n_embd if hidden else self.n_vocab
+        self.is_hidden = hidden
+        self.width = self.arch.hp.n_scores if scores else self.n_embd if hidden else self.n_vocab
         if n_outputs:
             self._read_outputs(n_outputs)
         return n_outputs
@@ -126,10 +127,11 @@ cdef class Runner:
         return <const float[:self.n_vocab]>(self.rows + <size_t>i * self.n_vocab)
 
     def hidden(self, int i):
-        """Row i of the last forward with `hidden`: float32 memoryview [n_embd], valid until the next forward."""
+        """Row i of the last forward with `hidden`: float32 memoryview [n_embd] (with `scores` [n_scores]), valid until the
+        next forward."""
         if not 0 <= i < self.n_rows or not self.is_hidden:
             raise EngineError(f"there is no row {i} of hidden states")
-        return <const float[:self.n_embd]>(self.rows + <size_t>i * self.n_embd)
+        return <const float[:self.width]>(self.rows + <size_t>i * self.width)
 
     def clear(self, cells):
         """Put zeros into these cells, where attention would multiply what they hold by zero: it may be NaN.
@@ -143,9 +145,10 @@ cdef class Runner:
         """Before what it computes with is freed; all else then raises SessionClosedError."""
         self.closed, self.n_rows, self.step, self.shape = True, 0, None, ()
 
-    cdef object _build(self, int n_tokens, int n_outputs, int n_kv, lengths, bint hidden):
+    cdef object _build(self, int n_tokens, int n_outputs, int n_kv, lengths, bint hidden, bint scores=False):
         return graphs.build(
-            self.arch, self.cache, self.paged, self.attention, self.backends, n_tokens, n_outputs, n_kv, lengths, hidden
+            self.arch, self.cache, self.paged, self.attention, self.backends, n_tokens, n_outputs, n_kv, lengths, hidden,
+            scores,
         )
 
     cdef object _lengths(self):
@@ -168,7 +171,7 @@ cdef class Runner:
     # --- one batch's arrays
 
     cdef int _fill(self, rows) except -1:
-        cdef int n_outputs = 0, n_new, n_past, p, wanted
+        cdef int n_outputs = 0, n_new, n_past, p, wanted, second
         cdef int32_t token
         cdef Sequence sequence
         cdef array table
@@ -178,8 +181,9 @@ cdef class Runner:
         self.cells.clear()
         self.outputs.clear()
         self.row_is_long.clear()
+        self.sentences.clear()
         self.paged.sequences.clear()
-        for tokens, table, n_past, wanted, is_long in rows:
+        for tokens, table, n_past, wanted, is_long, second in rows:
             n_new = len(tokens)
             if n_past < 0 or n_new == 0 or len(table) - n_past < n_new or table.ob_descr.itemsize != sizeof(int32_t):
                 raise EngineError(f"{len(table)} cells for {n_past} + {n_new} tokens")
@@ -195,11 +199,16 @@ cdef class Runner:
                 self.tokens.push_back(token)
                 self.positions.push_back(p)
                 self.row_is_long.push_back(1.0 if is_long else 0.0)
+                self.sentences.push_back(0 < second <= p)
                 self.cells.push_back(cells[p])
                 p += 1
             self.paged.sequences.push_back(sequence)
-            if not 0 <= wanted <= n_new:
+            if not -1 <= wanted <= n_new:
                 raise EngineError(f"{wanted} rows of logits are wanted of {n_new} tokens")
+            if wanted < 0:
+                self.outputs.push_back(sequence.row)
+                n_outputs += 1
+                continue
             for p in range(<int>self.tokens.size() - wanted, <int>self.tokens.size()):
                 self.outputs.push_back(p)
             n_outputs += wanted
@@ -222,6 +231,7 @@ cdef class Runner:
             self.tokens.push_back(self.tokens.back())
             self.positions.push_back(self.positions.back())
             self.row_is_long.push_back(self.row_is_long.back())
+            self.sentences.push_back(self.sentences.back())
             self.cells.push_back(self.cells.back())
             self.paged.sequences.push_back(again)
 
@@ -246,6 +256,8 @@ cdef class Runner:
         _set(step.tokens, self.tokens.data(), self.tokens.size() * 4)
         _set(step.positions, self.positions.data(), self.positions.size() * 4)
         _set(step.cells, self.cells.data(), self.cells.size() * 8)
+        if step.sentences is not None:
+            _set(step.sentences, self.sentences.data(), self.sentences.size() * 4)
         if step.output_ids is not None:
             _set(step.output_ids, self.outputs.data(), self.outputs.size() * 4)
         for kind, tensor in step.rows_of.items():

@@ -17,8 +17,9 @@ class Rows(NamedTuple):
 
     cells: the sequence's whole table, cells[p] holds position p; it covers the new tokens as well, so
         len(cells) == n_past + len(tokens). Several sequences may share the cells of a common beginning.
-    logits: of how many of the last tokens logits are wanted.
+    logits: of how many of the last tokens logits are wanted; -1: of the first token only.
     long: whether the sequence, with all its tokens, is longer than `HParams.n_short`.
+    second: where the second of two sentences begins, which some encoders tell apart; 0: there is one.
     """
 
     tokens: list[int]
@@ -26,6 +27,7 @@ class Rows(NamedTuple):
     n_past: int
     logits: int
     long: bool = False
+    second: int = 0
 
 
 class Runner(Protocol):

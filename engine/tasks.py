@@ -57,10 +57,10 @@ class Tasks:
         """Take an order. What cannot be done is told by the next step."""
         try:
             match work:
-                case Embed(inputs, pooling):
+                case Embed(inputs, pooling, second):
                     if not inputs:
                         raise ConfigError("there is no input to embed")
-                    self._embedder.submit(id, inputs, pooling)
+                    self._embedder.submit(id, inputs, pooling, second)
                     self._left[id] = len(inputs)
                 case SaveSlot(path, tokens):
                     self._slots[id] = _save(self.model, path, tokens)

@@ -51,10 +51,14 @@ class Work(msgspec.Struct, Generic[R], frozen=True, array_like=True, tag=True):
 
 
 class Embed(Work[Embedded], frozen=True):
-    """Hidden states of token ids, pooled: see `engine.embedding`. Vectors are not normalised."""
+    """Hidden states of token ids, pooled: see `engine.embedding`. Vectors are not normalised.
+
+    second: for each input, where the second of two sentences begins; empty: there is one in each.
+    """
 
     inputs: list[list[int]]
     pooling: str = "auto"
+    second: list[int] = []
 
 
 class Score(Work[Scored], frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from engine.arch.blocks import Attention, FeedForward
-from engine.arch.slots import Binder
+from engine.arch.slots import Binder, Linear, Op
 from engine.arch.spec import Architecture
 
 
@@ -23,7 +23,8 @@ class Encoder(Architecture):
         self.embedding = binder.tensor("token_embd.weight", (hp.n_embd, hp.n_vocab), "get_rows", -1)
         self.types = self.positions = None
         if hp.n_token_types:
-            self.types = binder.tensor("token_types.weight", (hp.n_embd, hp.n_token_types), "add", -1)
+            op: Op = "get_rows" if hp.n_token_types > 1 else "add"
+            self.types = binder.tensor("token_types.weight", (hp.n_embd, hp.n_token_types), op, -1)
         if hp.max_positions:
             self.positions = binder.tensor(
                 "position_embd.weight", (hp.n_embd, hp.max_positions), "get_rows", -1
@@ -38,6 +39,14 @@ class Encoder(Architecture):
             )
             for i in range(hp.n_layer)
         ]
+        # The head that ranks pairs: a dense layer with tanh, a projection, or both.
+        self.dense: Linear | None = None
+        self.projection: Linear | None = None
+        if binder.has("cls.output.weight"):
+            self.projection = binder.linear("cls.output", hp.n_embd, hp.n_scores, hp.n_layer)
+        if binder.has("cls.weight"):
+            n = hp.n_embd if self.projection else hp.n_scores
+            self.dense = binder.linear("cls", hp.n_embd, n, hp.n_layer)
 
     def norm(self, binder: Binder, name: str, layer: int) -> Any:
         return binder.layer_norm(name, (self.hp.n_embd,), self.hp.eps, layer)
@@ -45,9 +54,9 @@ class Encoder(Architecture):
     def build(self, step: Any) -> Any | None:
         ctx = step.ctx
         x = ctx.get_rows(self.embedding, step.tokens)
-        if self.types is not None:  # all tokens are of the first sentence
-            first = ctx.view(self.types, (self.hp.n_embd, 1), (self.types.strides[1],))
-            x = ctx.add(x, first)
+        if self.types is not None:
+            several = self.hp.n_token_types > 1
+            x = ctx.add(x, ctx.get_rows(self.types, step.sentence_ids()) if several else self.types)
         if self.positions is not None:
             x = ctx.add(x, ctx.get_rows(self.positions, step.positions))
         x = self.embedding_norm(ctx, x)
@@ -59,4 +68,10 @@ class Encoder(Architecture):
                 attended, x = step.outputs_of(attended), step.outputs_of(x)
             x = attention_norm(ctx, ctx.add(attended, x))
             x = ffn_norm(ctx, ctx.add(ffn(step, x), x))
-        return x
+        return self.score(ctx, x) if step.scores else x
+
+    def score(self, ctx: Any, x: Any) -> Any:
+        """[n_embd, rows] -> [n_scores, rows]"""
+        if self.dense is not None:
+            x = ctx.tanh(self.dense(ctx, x))
+        return x if self.projection is None else self.projection(ctx, x)

@@ -29,7 +29,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "expert_weights_scale": (0.0, 1.0),
     "leading_dense_block_count": (0,),
 }
-POOLING = ("none", "mean", "cls", "last")  # by the numbers of `pooling_type`
+POOLING = ("none", "mean", "cls", "last", "rank")  # by the numbers of `pooling_type`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +103,7 @@ class HParams:
     embedding_scale: float = 1.0
     n_token_types: int = 0
     pooling: str = "last"  # of hidden states to an embedding, see `engine.embedding`
+    n_scores: int = 0  # that a head makes of the state of one token, for ranking
     max_bias: float = 0.0  # ALiBi (Press 2021, arXiv 2108.12409)
     clamp_qkv: float = 0.0
 
@@ -204,7 +205,15 @@ class Keys:
         types = self.gguf.tensors.get("token_types.weight")
         n_token_types = 0 if types is None else types.shape[-1]
         more = {"causal": False, "pooling": "mean", "n_token_types": n_token_types} | more
+        more["n_scores"] = self.n_scores()
         return self.hparams(rope=rope, eps="layer", **more)
+
+    def n_scores(self) -> int:
+        """Scores of a head for ranking, 0 if there is none."""
+        for name in ("cls.output.weight", "cls.weight"):
+            if name in self.gguf.tensors:
+                return int(self.gguf.tensors[name].shape[-1])
+        return 0
 
     def windows(self, n_layer: int, pattern: int = 1, default: int = 0) -> tuple[int, ...]:
         """Sliding windows: `pattern` 1: all layers have it; n: every n-th layer sees everything."""
@@ -313,5 +322,6 @@ class Architecture(ABC):
         """Build the graph of one batch and return its outputs, or None if it has none.
 
         `step` is an `engine.graph.Step`. Outputs are logits [n_vocab, n_outputs] or, where `step.hidden`
-        asks, the states [n_embd, n_outputs] that the head would read; encoders have no others.
+        asks, the states [n_embd, n_outputs] that the head would read; encoders have no others. Where
+        `step.scores` asks, they are what a head for ranking makes of these, [n_scores, n_outputs].
         """

@@ -84,8 +84,8 @@ def test_the_file_says_how_to_pool(number: int, tmp_path: Path) -> None:
 
 def test_a_pooling_that_is_unknown_is_refused(tmp_path: Path) -> None:
     model = TinyModel.read(FOLDER / "bert.gguf")
-    model.set("pooling_type", 4)
-    with pytest.raises(UnsupportedModelError, match=r"bert\.pooling_type is 4.*mean"):
+    model.set("pooling_type", 5)
+    with pytest.raises(UnsupportedModelError, match=r"bert\.pooling_type is 5.*mean"):
         load(model.write(tmp_path / "model.gguf"))
 
 
