@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from server.schemas.common import (
+    IDS_SCHEMA,
     INT_MAX,
     MAX_LOGIT_BIAS,
     Reply,
@@ -89,13 +90,13 @@ def _samplers(value: Any) -> list[str]:
     return names
 
 
-_IDS = {"type": "integer", "minimum": 0}
+_ID: Any = IDS_SCHEMA["items"]
 _OBJECT = {
     "type": "object",
     "properties": {"prompt_string": {"type": "string"}},
     "required": ["prompt_string"],
 }
-_ONE = [{"type": "string"}, {"type": "array", "items": {"anyOf": [{"type": "string"}, _IDS]}}, _OBJECT]
+_ONE = [{"type": "string"}, {"type": "array", "items": {"anyOf": [{"type": "string"}, _ID]}}, _OBJECT]
 _NUMBER = {"anyOf": [{"type": "number", "minimum": -MAX_BIAS, "maximum": MAX_BIAS}, {"const": False}]}
 _PAIR = {"type": "array", "prefixItems": [{"type": ["integer", "string"]}, _NUMBER]}
 PromptField = Annotated[
@@ -140,10 +141,12 @@ class NativeFields(SamplingFields):
     max_completion_tokens: int | None = field("another name of `n_predict`", 64, ge=-2, le=INT_MAX)
     n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)
     n_cmpl: int | None = field("another name of `n`", 1, ge=1, le=INT_MAX)
-    stream_options: StreamOptions | None = field("without effect: the last event has all counts", None)
+    stream_options: StreamOptions | None = field(
+        "without effect: the last event has all counts", {"include_usage": True}
+    )
     logit_bias: BiasField | None = field(  # type: ignore[assignment]  # more than the OpenAI routes take
         "a map or pairs: token id or text → number added to the logits, false: never",
-        [[15043, 1.5], [" the", False]],
+        [[263, 1.5], [" the", False]],
     )
     n_probs: int | None = field(
         "also tell the probabilities of the N most likely tokens at each place", 5, ge=0, le=20

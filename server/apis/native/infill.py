@@ -10,7 +10,7 @@ from server.prompts import facts_of
 
 if TYPE_CHECKING:
     from server.access import Record
-    from server.deps import State
+    from server.deps import Engine, State
     from server.generation import Job
     from server.schemas.native import InfillRequest
 
@@ -23,14 +23,24 @@ async def infill_job(body: InfillRequest, state: State, record: Record) -> Job:
     infill.require(engine)
     check_choices(body, 1, state)
     await facts_of(engine, state)  # makes sure that the tokenizer is there
-    extra = [infill.Piece(piece.text, piece.filename or "tmp") for piece in body.input_extra or ()]
-    prefix = body.input_prefix + (body.prompt or "")
-    gap = await state.in_thread(infill.gap, engine.tokenizer, prefix, body.input_suffix, extra)
+    extra = [infill.Piece(_near(p.text, engine), p.filename or "tmp") for p in body.input_extra or ()]
+    prefix = _near(body.input_prefix + (body.prompt or ""), engine)
+    suffix = _near(body.input_suffix, engine, end=False)
+    gap = await state.in_thread(infill.gap, engine.tokenizer, prefix, suffix, extra)
     limit = limit_of(body, [])
     asked = min(_LEAST if limit is None else limit, engine.n_ctx // 2)
     fitting = gap.cut_to(engine.n_ctx - infill.N_MARKS - max(asked, 1))
     job = await native_job(body, [fitting.prompt(engine.tokenizer)], engine, state, record)
     for name, whole, part in zip(("input_extra", "input_prefix", "input_suffix"), gap, fitting, strict=True):
         if len(part) < len(whole):
-            job.warnings.append(f"{name}: only {len(part)} of its {len(whole)} tokens fit into the context")
+            job.warnings.append(f"{name}: only {len(part)} of its tokens fit into the context")
     return job
+
+
+def _near(text: str, engine: Engine, end: bool = True) -> str:
+    """A text, or what of it is nearest to the gap: more than fits, so that no more is tokenised."""
+    least = engine.tokenizer.min_tokens(text)
+    if least <= 2 * engine.n_ctx:
+        return text
+    n = len(text) * 2 * engine.n_ctx // least
+    return text[-n:] if end else text[:n]

@@ -34,7 +34,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "dry_base": (1.75,),
     "dry_allowed_length": (2,),
     "dry_penalty_last_n": (-1, 0, 64),
-    "dry_sequence_breakers": (["\n", ":", '"', "*"], []),
+    "dry_sequence_breakers": (["\n", ":", '"', "*"], ["\n"], []),
     "adaptive_decay": (0.9,),
     "backend_sampling": (False,),
     "n_keep": (0,),
