@@ -19,6 +19,7 @@ from server.option_types import (
     Addresses,
     Positive,
     Words,
+    json_object,
     named,
     numbers,
     on_off,
@@ -98,6 +99,36 @@ class Settings(BaseSettings):
         "file with a Jinja chat template, in place of the one in the model's file",
         "PATH",
         shared=False,
+    )
+    chat_template_kwargs: Annotated[dict[str, Any], NoDecode, BeforeValidator(json_object)] = _option(
+        {},
+        "model",
+        "further variables for the chat template; a request's own go first",
+        "JSON",
+        shared=False,
+    )
+    reasoning: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_off)] = _option(
+        "auto",
+        "model",
+        "whether models reason before they answer, where requests do not say; auto: as templates have it",
+        "auto|on|off",
+        shared=False,
+    )
+    reasoning_format: Literal["auto", "none", "deepseek"] = _option(
+        "auto",
+        "model",
+        "auto, deepseek: reasoning is split off as reasoning_content; none: it stays in the content",
+        "auto|none|deepseek",
+        shared=False,
+    )
+    reasoning_budget: int = _option(
+        -1,
+        "model",
+        "most tokens of reasoning, where a request does not say; -1: no limit",
+        "N",
+        shared=False,
+        ge=-1,
+        le=(1 << 31) - 1,
     )
     default: Annotated[list[str], NoDecode, BeforeValidator(named)] = _option(
         [],

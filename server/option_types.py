@@ -69,6 +69,19 @@ def named(value: Any) -> Any:
     return [f"{name}={path}" for name, path in value.items()] if isinstance(value, dict) else split(value)
 
 
+def json_object(value: Any) -> Any:
+    """A YAML mapping, or JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value) if value.strip() else {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError('must be a JSON object, such as {"name": true}')
+    return found
+
+
 def sampling_defaults(values: Sequence[str]) -> dict[str, Any]:
     """Checked sampling parameters out of NAME=VALUE texts."""
     kinds = {

@@ -84,6 +84,8 @@ def arguments(given: list[str]) -> list[str]:
         template = Path(tempfile.gettempdir()) / f"template-{os.getpid()}.jinja"
         template.write_text(TEMPLATES.get(a.chat_template, a.chat_template))
     add("chat-template", template)
+    add("reasoning", a.reasoning)
+    add("reasoning-format", a.reasoning_format)
     if not a.metrics:
         found.append("--no-metrics")
     if not a.slots:

@@ -20,7 +20,7 @@ class Reasoning:
     limit. enabled: whether it reasons at all (`enable_thinking` of templates).
     """
 
-    format: Literal["none", "auto", "deepseek"] = "auto"
+    format: Literal["none", "auto", "deepseek"] | None = None
     effort: str | None = None
     budget: int | None = None
     enabled: bool | None = None

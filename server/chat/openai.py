@@ -23,9 +23,7 @@ def chat_input(body: ChatFields, warnings: list[str], answer: Asked | None = Non
         tools=[_tool(tool, f"tools[{i}]", warnings) for i, tool in enumerate(body.tools or ())],
         tool_choice=_choice(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
-        reasoning=Reasoning(
-            body.reasoning_format or "auto", effort=body.reasoning_effort, budget=_budget(body)
-        ),
+        reasoning=Reasoning(body.reasoning_format, effort=body.reasoning_effort, budget=_budget(body)),
         answer=answer,
         extra=body.chat_template_kwargs or {},
         add_generation_prompt=body.add_generation_prompt,

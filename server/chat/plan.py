@@ -10,6 +10,7 @@ import secrets
 import string
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from engine.types import Constraint, Thinking
 from server.chat.asked import ChatInput, Reasoning
@@ -26,6 +27,9 @@ from server.deps import Engine, State
 from server.errors import ApiError, bad_request
 from server.prompts import check_generates, check_length, facts_of, tokenise
 from server.structured import Asked, checked
+
+if TYPE_CHECKING:
+    from server.config import Settings
 
 __all__ = ["ChatInput", "ChatPlan", "Reasoning", "Tool", "ToolChoice", "chat_text", "plan_chat"]
 _LETTERS = string.ascii_letters + string.digits
@@ -50,12 +54,15 @@ class ChatPlan:
 async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: list[str]) -> ChatPlan:
     """Everything in it is checked: an ApiError (400) names what is wrong. Adds to `warnings`."""
     check_generates(engine)
+    limited = asked.reasoning.budget not in (None, -1)
     asked, composed = await _composed(asked, engine, state, shielded=True)
     warnings += composed.warnings
     prompt = await _tokens(composed, asked, engine, state)
     form = composed.form
     offer = _offer(asked, form)
-    thinking, thinks = _thinking(asked, composed, engine, warnings)
+    thinking, thinks = _thinking(asked, composed, engine)
+    if limited and not thinks:
+        warnings.append("the budget of reasoning has no effect: the model's chat template knows none")
     constraint = await _constraint(asked, offer, form, engine, state, warnings)
     if constraint is None and (thinking is None or thinking.budget is None):
         thinking = None
@@ -88,7 +95,7 @@ async def _composed(
     """The prompt, and the request with what follows from its fields together."""
     check_tools(asked.tools, asked.tool_choice)
     asked.check_turns()
-    asked = _with_switch(asked)
+    asked = _with_defaults(asked, state.settings)
     facts = await facts_of(engine, state)
     model = _model_of(facts.chat, engine)
     try:
@@ -113,16 +120,22 @@ def _model_of(found: ChatModel | TemplateFailed | None, engine: Engine) -> ChatM
     return found
 
 
-def _with_switch(asked: ChatInput) -> ChatInput:
-    """Reasoning can be switched off in three ways."""
-    switch = asked.extra.get("enable_thinking")
+def _with_defaults(asked: ChatInput, settings: Settings) -> ChatInput:
+    """With what the server's options say where the request does not."""
+    reasoning, extra = asked.reasoning, {**settings.chat_template_kwargs, **asked.extra}
+    switch = extra.get("enable_thinking")
     if switch is not None and not isinstance(switch, bool):
         param = "chat_template_kwargs"
         raise bad_request(f"{param}: enable_thinking must be true or false", param, "invalid_value")
-    enabled = asked.reasoning.enabled
+    enabled = reasoning.enabled
     if enabled is None:
-        enabled = False if asked.reasoning.effort == "none" else switch
-    return replace(asked, reasoning=replace(asked.reasoning, enabled=enabled))
+        enabled = False if reasoning.effort == "none" else switch
+    if enabled is None and reasoning.effort is None and settings.reasoning != "auto":
+        enabled = settings.reasoning == "on"
+    format = reasoning.format or settings.reasoning_format
+    budget = settings.reasoning_budget if reasoning.budget is None else reasoning.budget
+    reasoning = replace(reasoning, enabled=enabled, format=format, budget=None if budget < 0 else budget)
+    return replace(asked, reasoning=reasoning, extra=extra)
 
 
 async def _tokens(composed: Composed, asked: ChatInput, engine: Engine, state: State) -> list[int]:
@@ -152,15 +165,11 @@ def _offer(asked: ChatInput, form: Form) -> Offer | None:
     return Offer(tools, choice.mode == "required", parallel, answer)
 
 
-def _thinking(
-    asked: ChatInput, composed: Composed, engine: Engine, warnings: list[str]
-) -> tuple[Thinking | None, bool]:
+def _thinking(asked: ChatInput, composed: Composed, engine: Engine) -> tuple[Thinking | None, bool]:
     """What the engine is to know of reasoning, and whether the answer may begin with some."""
     reasoning, marks = asked.reasoning, composed.form.marks
-    budget = None if reasoning.budget in (None, -1) else reasoning.budget
+    budget = reasoning.budget
     if marks is None or composed.begun or (marks.fixed and not composed.opened):
-        if budget is not None:
-            warnings.append("the budget of reasoning has no effect: the model's chat template knows none")
         return None, False
     if reasoning.enabled is False:
         budget = 0

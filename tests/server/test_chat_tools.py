@@ -360,3 +360,29 @@ class _Ending:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+async def test_what_requests_do_not_say_about_reasoning_the_servers_options_do():
+    text = "<think>Hm.</think>\n\nHello!"
+    engine = answering(text)
+    options = {"reasoning": "off", "reasoning_format": "none", "reasoning_budget": 7}
+    options["chat_template_kwargs"] = {"custom": "x"}
+    async with client(app(engine, **options)) as http:
+        plain = await http.post(CHAT, json={"messages": user("Hi")})
+        said = await http.post(
+            CHAT, json={"messages": user("Hi"), "reasoning_effort": "low", "reasoning_format": "auto"}
+        )
+        shown = await http.post("/apply-template", json={"messages": user("Hi")})
+        unlimited = await http.post(
+            CHAT,
+            json={
+                "messages": user("Hi"),
+                "reasoning_budget": -1,
+                "chat_template_kwargs": {"enable_thinking": True},
+            },
+        )
+    assert plain.json()["choices"][0]["message"]["content"] == text
+    assert said.json()["choices"][0]["message"]["reasoning_content"] == "Hm."
+    assert shown.json()["prompt"].endswith("<think>\n\n</think>\n\n")
+    assert unlimited.status_code == 200
+    assert [request.thinking and request.thinking.budget for request in engine.seen] == [0, 7, None]

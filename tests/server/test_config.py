@@ -282,3 +282,16 @@ def test_sampling_defaults_that_cannot_be_are_refused(value, message):
     with pytest.raises(ConfigError, match="^default: ") as error:
         parse("--default", value)
     assert message in str(error.value)
+
+
+def test_variables_of_the_chat_template(tmp_path, monkeypatch):
+    assert parse('--chat-template-kwargs {"thinking":true}').chat_template_kwargs == {"thinking": True}
+    file = write(tmp_path, "chat_template_kwargs: {a: [1]}\nreasoning: off\n")
+    settings = options.load(file=file)
+    assert settings.chat_template_kwargs == {"a": [1]}
+    assert settings.reasoning == "off"
+    monkeypatch.setenv("GGSERVE_CHAT_TEMPLATE_KWARGS", '{"b": null}')
+    assert options.load().chat_template_kwargs == {"b": None}
+    for value in ("[1]", "{", "5"):
+        with pytest.raises(ConfigError, match="--chat-template-kwargs must be a JSON object"):
+            parse("--chat-template-kwargs", value)
