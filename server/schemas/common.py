@@ -115,7 +115,7 @@ class SamplingFields(Schema):
         ge=-(2**63),
         le=2**64 - 1,
     )
-    logit_bias: LogitBias | None = field("token id → number added to its logit", {"15043": -2.5})
+    logit_bias: LogitBias | None = field("token id → number added to its logit", {"263": -2.5})
 
     temperature: float | None = _number(1, 0, 100, "0: always the most likely token", 0.7)
     top_p: float | None = _number(1, 0, 1, "keep the most likely tokens until they sum to p", 0.95)
