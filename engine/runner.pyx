@@ -127,8 +127,10 @@ cdef class Runner:
         return <const float[:self.n_vocab]>(self.rows + <size_t>i * self.n_vocab)
 
     def hidden(self, int i):
-        """Row i of the last forward with `hidden`: float32 memoryview [n_embd] (with `scores` [n_scores]), valid until the
-        next forward."""
+        """Row i of the last forward with `hidden`: float32 memoryview [n_embd], or [n_scores] where scores were wanted.
+
+        Valid until the next forward.
+        """
         if not 0 <= i < self.n_rows or not self.is_hidden:
             raise EngineError(f"there is no row {i} of hidden states")
         return <const float[:self.width]>(self.rows + <size_t>i * self.width)
@@ -147,8 +149,8 @@ cdef class Runner:
 
     cdef object _build(self, int n_tokens, int n_outputs, int n_kv, lengths, bint hidden, bint scores=False):
         return graphs.build(
-            self.arch, self.cache, self.paged, self.attention, self.backends, n_tokens, n_outputs, n_kv, lengths, hidden,
-            scores,
+            self.arch, self.cache, self.paged, self.attention, self.backends,
+            n_tokens, n_outputs, n_kv, lengths, hidden, scores,
         )
 
     cdef object _lengths(self):
