@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
-_IMAGE = "an image for a model that takes none is a bad request here (400), there an error of the server (500)"
+_IMAGE = "an image for a model that takes none is a bad request here (400), there a fault of the server (500)"
 # Tests that pass on llama-server and are to fail here, by the start of their names, and why.
 DIFFERENT: dict[str, str] = {
     "test_anthropic_tool_result_with_image": _IMAGE,
