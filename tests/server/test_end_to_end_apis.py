@@ -1,0 +1,77 @@
+"""Responses and Messages by the official clients, a real server process and the bundled model."""
+
+from __future__ import annotations
+
+import anthropic
+import openai
+import pytest
+
+from support.server_process import ServerProcess
+
+STORY = [{"role": "user", "content": "Tell me a story about a little dog."}]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ServerProcess("--threads", "1") as process:
+        yield process
+        assert process.end() == 0
+
+
+@pytest.fixture(scope="module")
+def responses(server):
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=60) as api:
+        yield api.responses
+
+
+@pytest.fixture(scope="module")
+def messages(server):
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0, timeout=60) as api:
+        yield api.messages
+
+
+def test_a_streamed_response_is_the_whole_one_and_the_next_finds_its_prompt(responses):
+    asked = {"model": "stories", "input": STORY, "max_output_tokens": 24, "temperature": 0}
+    whole = responses.create(**asked)
+    streamed = list(responses.create(stream=True, **asked))
+    assert whole.status == "incomplete"
+    assert "".join(e.delta for e in streamed if e.type == "response.output_text.delta") == whole.output_text
+    last = streamed[-1].response
+    assert last.output_text == whole.output_text
+    assert last.usage.output_tokens == whole.usage.output_tokens == 24
+    assert last.usage.input_tokens_details.cached_tokens > 0
+    after = responses.create(
+        model="stories", input="And then?", previous_response_id=whole.id, max_output_tokens=4
+    )
+    assert after.usage.input_tokens > whole.usage.total_tokens
+    assert after.usage.input_tokens_details.cached_tokens >= whole.usage.input_tokens
+
+
+def test_a_streamed_message_is_the_whole_one(messages):
+    asked = {
+        "model": "stories",
+        "messages": STORY,
+        "max_tokens": 24,
+        "extra_body": {"temperature": 0, "batch_size": 7},
+    }
+    whole = messages.create(**asked)
+    with messages.stream(**asked) as stream:
+        text = "".join(stream.text_stream)
+        streamed = stream.get_final_message()
+    assert streamed.content[0].text == text == whole.content[0].text
+    assert (streamed.stop_reason, whole.stop_reason) == ("max_tokens", "max_tokens")
+    assert streamed.usage.output_tokens == whole.usage.output_tokens == 24
+    counted = messages.count_tokens(model="stories", messages=STORY)
+    for usage in (whole.usage, streamed.usage):
+        assert usage.input_tokens + usage.cache_read_input_tokens == counted.input_tokens
+    assert streamed.usage.cache_read_input_tokens > 0
+    assert whole.usage.timings["n_batch"] == 7
+
+
+def test_both_give_what_a_chat_gives(server, responses, messages):
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=60) as api:
+        chat = api.chat.completions.create(model="stories", messages=STORY, max_tokens=16, temperature=0)
+    text = chat.choices[0].message.content
+    response = responses.create(model="stories", input=STORY, max_output_tokens=16, temperature=0)
+    message = messages.create(model="stories", messages=STORY, max_tokens=16, extra_body={"temperature": 0})
+    assert response.output_text == message.content[0].text == text
