@@ -65,6 +65,7 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "grammar": ("",),
     "json_schema": ({},),
 }
+_INSTEAD = {"functions": "; send tools", "function_call": "; send tool_choice"}
 # Fields of the official APIs that change nothing here; no word about them at the values listed.
 _IDLE: dict[str, tuple[Any, ...]] = {
     "metadata": ({},),
@@ -261,7 +262,8 @@ def unknown_fields(body: Schema, refuse: bool = True) -> list[str]:
         if refuse and name in _REFUSED:
             if value in _REFUSED[name]:
                 continue
-            raise bad_request(f"{name}: is not supported by this server", name, "unsupported_value")
+            message = f"{name}: is not supported by this server{_INSTEAD.get(name, '')}"
+            raise bad_request(message, name, "unsupported_value")
         if len(warnings) >= MAX_WARNINGS:
             warnings.append("further unknown fields have no effect")
             break

@@ -18,6 +18,7 @@ from server.chat.traits import template_variables
 MARK = "\ufdd0"  # noncharacters, which no text may hold: breaks the texts of special tokens,
 HERE = "\ufdd1"  # and stands where the answer begins
 MAX_LEFT_OUT = 8
+EFFORTS = ("reasoning_effort", "reasoning_strength")
 
 
 @dataclass
@@ -52,6 +53,11 @@ def compose(asked: ChatInput, model: ChatModel, specials: re.Pattern[str] | None
         composed = Composed(form, rendering.text(messages, generate))
         composed.opened = generate and _is_opened(form, composed.plain)
     composed.warnings = _left_out(composed.plain, asked.messages)
+    effort = asked.reasoning.effort
+    if effort not in (None, "none") and not any(name in form.template.source for name in EFFORTS):
+        composed.warnings.append(
+            f"the effort of reasoning has no effect: the chat template takes no {EFFORTS[0]}"
+        )
     return composed
 
 
@@ -132,7 +138,7 @@ def _variables(asked: ChatInput, form: Form) -> dict[str, Any]:
     if reasoning.enabled is not None:
         found["thinking"] = reasoning.enabled
     if reasoning.effort not in (None, "none"):
-        found |= {"reasoning_effort": reasoning.effort, "reasoning_strength": reasoning.effort}
+        found |= dict.fromkeys(EFFORTS, reasoning.effort)
     return {**found, **asked.extra}
 
 

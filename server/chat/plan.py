@@ -20,7 +20,7 @@ from server.chat.model import ChatModel, Form
 from server.chat.output import OutputParser
 from server.chat.template import TemplateFailed
 from server.chat.thinking import Answer, ThinkReader
-from server.chat.tools.family import CannotHold, Offer
+from server.chat.tools.family import CannotHold, Offer, behind_reasoning, lark
 from server.chat.tools.lark import answer_rule
 from server.chat.tools.tool import Tool, ToolChoice, check_tools
 from server.deps import Engine, State
@@ -60,11 +60,12 @@ async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: li
     prompt = await _tokens(composed, asked, engine, state)
     form = composed.form
     offer = _offer(asked, form)
-    thinking, thinks = _thinking(asked, composed, engine)
-    if limited and not thinks:
-        warnings.append("the budget of reasoning has no effect: the model's chat template knows none")
-    constraint = await _constraint(asked, offer, form, engine, state, warnings)
-    if constraint is None and (thinking is None or thinking.budget is None):
+    thinks = _thinks(composed)
+    thinking = _thinking(asked, composed, engine) if thinks else None
+    if limited and thinking is None:
+        warnings.append("the budget of reasoning has no effect: the model has no token that ends reasoning")
+    constraint = await _constraint(asked, offer, composed, thinking is None, engine, state, warnings)
+    if constraint is None and thinking is not None and thinking.budget is None:
         thinking = None
     raw = asked.reasoning.format == "none"
     new_id = _short_id if form.family.short_ids else _id
@@ -165,34 +166,43 @@ def _offer(asked: ChatInput, form: Form) -> Offer | None:
     return Offer(tools, choice.mode == "required", parallel, answer)
 
 
-def _thinking(asked: ChatInput, composed: Composed, engine: Engine) -> tuple[Thinking | None, bool]:
-    """What the engine is to know of reasoning, and whether the answer may begin with some."""
-    reasoning, marks = asked.reasoning, composed.form.marks
-    budget = reasoning.budget
-    if marks is None or composed.begun or (marks.fixed and not composed.opened):
-        return None, False
-    if reasoning.enabled is False:
+def _thinks(composed: Composed) -> bool:
+    """Whether the answer may begin with reasoning."""
+    marks = composed.form.marks
+    return marks is not None and not composed.begun and (composed.opened or not marks.fixed)
+
+
+def _thinking(asked: ChatInput, composed: Composed, engine: Engine) -> Thinking | None:
+    """What the engine is to know of reasoning. None: it could not tell where that ends."""
+    marks, budget, tokenizer = composed.form.marks, asked.reasoning.budget, engine.tokenizer
+    assert marks is not None
+    start = tokenizer.encode(marks.start.strip(), add_special=False, parse_special=True)
+    end = tokenizer.encode(marks.end.strip(), add_special=False, parse_special=True)
+    if len(end) != 1:  # pieces of text may come in other pieces than these
+        return None
+    if asked.reasoning.enabled is False:
         budget = 0
-    tokenizer = engine.tokenizer
-    start = tokenizer.encode(marks.start, add_special=False, parse_special=True)
-    end = tokenizer.encode(marks.end, add_special=False, parse_special=True)
-    return Thinking(start=tuple(start), end=tuple(end), budget=budget, opened=composed.opened), True
+    return Thinking(start=tuple(start), end=tuple(end), budget=budget, opened=composed.opened)
 
 
 async def _constraint(
     asked: ChatInput,
     offer: Offer | None,
-    form: Form,
+    composed: Composed,
+    alone: bool,
     engine: Engine,
     state: State,
     warnings: list[str],
 ) -> Constraint | None:
+    """`alone`: the engine does not leave out reasoning, so the grammar has to."""
+    form = composed.form
     if offer is None:
-        return await checked(_framed(asked.answer, form), engine, state)
+        return await checked(_framed(asked.answer, composed, alone), engine, state)
     try:
         text = form.family.grammar(offer, form.words)
         if text is None:
             return None
+        text = _behind_reasoning(text, composed) if alone else text
         return await checked(Asked(Constraint("lark", text), "tools"), engine, state)
     except CannotHold as error:
         failure = bad_request(f"tools: {error}, so a call cannot be required", "tools", "unsupported_value")
@@ -207,13 +217,25 @@ async def _constraint(
     raise failure
 
 
-def _framed(answer: Asked | None, form: Form) -> Asked | None:
-    """What the content must match, within the format that the content stands in."""
+def _framed(answer: Asked | None, composed: Composed, alone: bool) -> Asked | None:
+    """What the content must match, within what it stands in."""
     rule = None if answer is None else answer_rule(answer.constraint)
     if answer is None or rule is None:
         return answer
+    form = composed.form
     text = form.family.answer_grammar(rule, form.words)
-    return answer if text is None else Asked(Constraint("lark", text), answer.param)
+    if text is None:
+        if not (alone and _thinks(composed)):
+            return answer
+        text = _behind_reasoning(lark([f"start: {rule}"]), composed)
+    return Asked(Constraint("lark", text), answer.param)
+
+
+def _behind_reasoning(grammar: str, composed: Composed) -> str:
+    form = composed.form
+    if form.marks is None or not _thinks(composed) or form.family.handles_reasoning:
+        return grammar
+    return behind_reasoning(grammar, form.marks.start.strip(), form.marks.end, composed.opened, form.words)
 
 
 def _id() -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine.types import Request
+from engine.types import Thinking
+from server.chat.thinking import KNOWN, Marks
 from support.fake_engine import FakeEngine, ids, make_app, tokenizer
 from support.http import CHAT, client, error_of, events, user
 from support.tools import ARGUMENTS, CALLS, PARAMETERS, VALUE
@@ -303,19 +304,53 @@ async def test_channels():
     assert (message["content"], message["reasoning_content"]) == ("Hello!", "Hm.")
 
 
-async def test_a_budget_reaches_the_engine():
+MARKS = Marks("<|user|>", "<|end|>")  # which are tokens of the bundled model
+MARKED = "{% for m in messages %}{{ m.content }}{% endfor %}{% if opened %}<|user|>\n{% endif %}{# <|end|> #}"
+
+
+@pytest.fixture
+def marked(tmp_path, monkeypatch):
+    """An engine and an application of a model whose reasoning stands between tokens of their own."""
+    monkeypatch.setattr("server.chat.thinking.KNOWN", (MARKS, *KNOWN))
+    monkeypatch.setattr("server.chat.model.KNOWN", (MARKS, *KNOWN))
+    file = tmp_path / "marked.jinja"
+    file.write_text(MARKED, encoding="utf-8")
     engine = answering("x")
-    await ask(engine, reasoning_budget=16)
-    await ask(engine, R1, reasoning_budget_tokens=0)
-    await ask(engine, R1, reasoning_effort="none")
-    await ask(engine, R1, thinking_budget_tokens=-1)
-    end = tuple(tokenizer().encode("</think>", add_special=False, parse_special=True))
-    budgets = [
-        request.thinking and (request.thinking.budget, request.thinking.opened) for request in engine.seen
+    engine.tokenizer = _Ending(tokenizer())
+
+    def make(**options: Any) -> Any:
+        engine.state = "ready"
+        return make_app(engine, chat_template=file, **options)
+
+    return engine, make
+
+
+async def test_a_budget_reaches_the_engine(marked):
+    engine, make = marked
+    opened = {"chat_template_kwargs": {"opened": True}}
+    async with client(make()) as http:
+        for fields in (
+            {"reasoning_budget": 16},
+            {"reasoning_budget_tokens": 0, **opened},
+            {"reasoning_effort": "none", **opened},
+            {"thinking_budget_tokens": -1, **opened},
+        ):
+            await http.post(CHAT, json={"messages": user("Hi"), **fields})
+    user_id, end_id = tokenizer().vocabulary.ids["<|user|>"], tokenizer().vocabulary.ids["<|end|>"]
+    start, end = (user_id,), (end_id,)
+    assert [request.thinking for request in engine.seen] == [
+        Thinking(start=start, end=end, budget=16),
+        Thinking(start=start, end=end, budget=0, opened=True),
+        Thinking(start=start, end=end, budget=0, opened=True),
+        None,
     ]
-    assert budgets == [(16, False), (0, True), (0, True), None]
-    assert engine.seen[0].thinking is not None
-    assert engine.seen[0].thinking.end == end
+
+
+async def test_a_budget_where_no_token_ends_reasoning(marked):
+    engine = answering("x")
+    body = await ask(engine, R1, reasoning_budget=16)  # the bundled model has no such token
+    assert engine.seen[0].thinking is None
+    assert [warning for warning in body["warnings"] if "budget of reasoning has no effect" in warning]
 
 
 async def test_a_budget_without_reasoning_has_no_effect():
@@ -332,23 +367,15 @@ async def test_the_answer_continues_the_last_message():
     assert body["choices"][0]["message"]["content"] == " upon a time"
 
 
-async def test_special_tokens_of_the_format_are_seen_by_the_parser_only():
-    """`<|user|>` stands for a mark here: a control token, which is no text otherwise."""
-
-    class Marked(FakeEngine):
-        def script(self, request: Request) -> list[int]:
-            return [*ids("<|user|>"), *ids("hm"), *ids("<|end|>"), *ids("yes"), self.tokenizer.eos_id]
-
-    from server.chat.thinking import KNOWN, Marks
-
-    marks = Marks("<|user|>", "<|end|>")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.chat.thinking.KNOWN", (marks, *KNOWN))
-        patch.setattr("server.chat.model.KNOWN", (marks, *KNOWN))
-        engine = Marked(n_ctx=8192)
-        engine.tokenizer = _Ending(tokenizer())
-        message = (await ask(engine, None))["choices"][0]["message"]
-    assert (message["content"], message["reasoning_content"]) == ("yes", "hm")
+async def test_special_tokens_of_the_format_are_seen_by_the_parser(marked):
+    """`<|user|>` is a control token, which is no text otherwise."""
+    engine, make = marked
+    engine.reply = [*ids("<|user|>"), *ids("hm"), *ids("<|end|>"), *ids("yes"), *ids("<|user|>")]
+    async with client(make()) as http:
+        message = (await http.post(CHAT, json={"messages": user("Hi")})).json()["choices"][0]["message"]
+        text = (await http.post("/v1/completions", json={"prompt": "Hi"})).json()["choices"][0]["text"]
+    assert (message["content"], message["reasoning_content"]) == ("yes<|user|>", "hm")
+    assert text == "hmyes"
 
 
 class _Ending:
@@ -362,27 +389,43 @@ class _Ending:
         return getattr(self._inner, name)
 
 
-async def test_what_requests_do_not_say_about_reasoning_the_servers_options_do():
-    text = "<think>Hm.</think>\n\nHello!"
-    engine = answering(text)
-    options = {"reasoning": "off", "reasoning_format": "none", "reasoning_budget": 7}
-    options["chat_template_kwargs"] = {"custom": "x"}
-    async with client(app(engine, **options)) as http:
+async def test_what_requests_do_not_say_about_reasoning_the_servers_options_do(marked):
+    engine, make = marked
+    engine.reply = [*ids("<|user|>"), *ids("Hm."), *ids("<|end|>"), *ids("Hello!")]
+    options = {"reasoning_format": "none", "reasoning_budget": 7}
+    options["chat_template_kwargs"] = {"opened": False}
+    async with client(make(**options)) as http:
         plain = await http.post(CHAT, json={"messages": user("Hi")})
-        said = await http.post(
-            CHAT, json={"messages": user("Hi"), "reasoning_effort": "low", "reasoning_format": "auto"}
+        said = {"reasoning_format": "auto", "reasoning_budget": -1, "chat_template_kwargs": {"opened": True}}
+        other = await http.post(CHAT, json={"messages": user("Hi"), **said})
+    async with client(make(reasoning="off")) as http:
+        await http.post(CHAT, json={"messages": user("Hi")})
+        await http.post(
+            CHAT, json={"messages": user("Hi"), "chat_template_kwargs": {"enable_thinking": True}}
         )
+    assert plain.json()["choices"][0]["message"]["content"] == "<|user|>Hm.<|end|>Hello!"
+    message = other.json()["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"]) == ("Hello!", "Hm.")
+    budgets = [
+        request.thinking and (request.thinking.budget, request.thinking.opened) for request in engine.seen
+    ]
+    assert budgets == [(7, False), None, (0, False), None]
+
+
+async def test_reasoning_off_in_the_template():
+    engine = answering("x")
+    async with client(app(engine, reasoning="off")) as http:
         shown = await http.post("/apply-template", json={"messages": user("Hi")})
-        unlimited = await http.post(
-            CHAT,
-            json={
-                "messages": user("Hi"),
-                "reasoning_budget": -1,
-                "chat_template_kwargs": {"enable_thinking": True},
-            },
-        )
-    assert plain.json()["choices"][0]["message"]["content"] == text
-    assert said.json()["choices"][0]["message"]["reasoning_content"] == "Hm."
+        asked = {"messages": user("Hi"), "chat_template_kwargs": {"enable_thinking": True}}
+        other = await http.post("/apply-template", json=asked)
     assert shown.json()["prompt"].endswith("<think>\n\n</think>\n\n")
-    assert unlimited.status_code == 200
-    assert [request.thinking and request.thinking.budget for request in engine.seen] == [0, 7, None]
+    assert other.json()["prompt"].endswith("<|im_start|>assistant\n")
+
+
+async def test_effort_that_the_template_does_not_take():
+    body = await ask(answering("x"), reasoning_effort="low")
+    assert body["warnings"] == [
+        "the effort of reasoning has no effect: the chat template takes no reasoning_effort"
+    ]
+    assert "warnings" not in await ask(answering("x"), GPT_OSS, reasoning_effort="low")
+    assert "warnings" not in await ask(answering("x"), reasoning_effort="none")

@@ -88,6 +88,7 @@ class HarmonyReader(Reader):
 
 class Harmony(Family):
     name = "harmony"
+    handles_reasoning = True
     marks = (_CHANNEL, _MESSAGE, _START, "<|constrain|>", *_ENDS)
 
     def detects(self, source: str) -> bool:
