@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from server.generation import Job
 
 router = json_router()
-_REPLY: dict[int | str, dict[str, Any]] = {200: {"model": NativeReply}}
+_REPLY: dict[int | str, dict[str, Any]] = {200: {"model": NativeReply | list[NativeReply]}}
 
 
 async def _answer(request: Request, body: NativeFields, job: Job) -> Response:
