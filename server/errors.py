@@ -64,6 +64,7 @@ class ApiError(HTTPException):
         retry_after: int | None = None,
         retry: bool | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         headers = dict(headers or {})
         if retry_after is not None:
@@ -73,12 +74,13 @@ class ApiError(HTTPException):
             headers["x-should-retry"] = "true" if retry else "false"
         super().__init__(status, message, headers or None)
         self.message, self.param, self.code = message, param, code
+        self.details = details or {}  # further fields of the error
         self.type = type or _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
     def body(self) -> dict[str, Any]:
         """What goes over the wire, as a whole response or as an event of a stream."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        return {"error": error}
+        return {"error": {**error, **self.details}}
 
     def anthropic(self, request_id: str) -> dict[str, Any]:
         """The same in Anthropic's shape, whose message begins with the field at fault."""
@@ -113,6 +115,18 @@ class ClientLeft(ApiError):
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     return ApiError(400, message, param=param, code=code)
+
+
+def context_exceeded(message: str, param: str, n_prompt: int, n_ctx: int) -> ApiError:
+    """Type and numbers are where llama-server's clients look for them, the code where OpenAI's do."""
+    return ApiError(
+        400,
+        message,
+        param=param,
+        code="context_length_exceeded",
+        type="exceed_context_size_error",
+        details={"n_prompt_tokens": n_prompt, "n_ctx": n_ctx},
+    )
 
 
 def internal_error(request_id: str = "") -> ApiError:

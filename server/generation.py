@@ -13,7 +13,7 @@ from engine.errors import ContextOverflowError, EngineError
 from engine.types import FinishReason
 from server import timings
 from server.choice import Choice, Piece
-from server.errors import ApiError, bad_request, internal_error, overloaded
+from server.errors import ApiError, context_exceeded, internal_error, overloaded
 from server.fingerprint import fingerprint
 from server.streams import EngineUnavailable, QueueFull
 
@@ -91,7 +91,7 @@ class Job:
         except QueueFull as error:
             raise self._full(error) from error
         except ContextOverflowError as error:
-            raise bad_request(str(error), "prompt", "context_length_exceeded") from error
+            raise context_exceeded(str(error), "prompt", error.n_prompt, error.n_ctx) from error
         except EngineUnavailable as error:
             raise unavailable(self.engine) from error
         except EngineError as error:

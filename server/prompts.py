@@ -9,7 +9,7 @@ from engine.errors import ContextOverflowError
 from server.chat.model import ChatModel, chat_model
 from server.chat.specials import pattern_of
 from server.deps import Engine, ModelFacts, State
-from server.errors import bad_request
+from server.errors import bad_request, context_exceeded
 from server.logprobs import TokenNames
 from server.schemas.common import is_token
 
@@ -82,18 +82,14 @@ async def tokenise(
         small = len(parts) < 16 and sum(map(len, parts)) <= INLINE_CHARS
         tokens = encode() if small else await state.in_thread(encode)
     if max(least, len(tokens)) > 2 * n_ctx or least >= n_ctx:
-        raise bad_request(
-            f"the prompt has at least {max(least, len(tokens))} tokens, but a session holds at most {n_ctx} "
-            "(including at least one to generate); shorten the prompt or raise --context-size",
-            param,
-            "context_length_exceeded",
-        )
+        n = max(least, len(tokens))
+        raise context_exceeded(str(ContextOverflowError(n, n_ctx, at_least=True)), param, n, n_ctx)
     return tokens
 
 
 def check_length(n: int, engine: Engine, param: str) -> None:
     if n >= engine.n_ctx:
-        raise bad_request(str(ContextOverflowError(n, engine.n_ctx)), param, "context_length_exceeded")
+        raise context_exceeded(str(ContextOverflowError(n, engine.n_ctx)), param, n, engine.n_ctx)
 
 
 def echoed(prompt: str | Sequence[int], engine: Engine) -> str:

@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", default=[], metavar="FILE[::TEST]", help="such as test_infill; repeatable"
     )
+    parser.add_argument("--ours", action="store_true", help="run ggserve only; nothing is compared")
     parser.add_argument("--peer", action="store_true", help="run llama-server again (its results are kept)")
     parser.add_argument("--jobs", type=int, default=1, help="processes that compile llama-server")
     parser.add_argument("--timeout", type=int, default=120, help="seconds for one test")
@@ -81,11 +82,16 @@ def main() -> None:
         for chosen in args.only or sorted(path.stem for path in (tests / "unit").glob("test_*.py")):
             file, _, test = chosen.partition("::")
             file = file.removesuffix(".py")
+            if args.ours:
+                _run("ours", program, tests, results, file, test, args.timeout)
+                continue
             peer = results / f"peer-{file}.xml"
             if args.peer or not peer.exists():  # always the whole file: it is kept
                 _run("peer", llama_server(args.jobs), tests, results, file, "", args.timeout)
             ours = _run("ours", program, tests, results, file, test, args.timeout)
             comparison |= report.compare(peer, ours)
+    if args.ours:
+        return
     print(report.table(comparison))
     if args.write:
         report.write(args.write, comparison)

@@ -35,6 +35,8 @@ LEFT_OUT = {
 
 def _counts(node: ast.expr) -> list[str]:
     """Names of token counts that an expression reads."""
+    if isinstance(node, ast.Name) and node.id == "total_batch_count":
+        return [node.id]
     return [
         part.slice.value
         for part in ast.walk(node)
@@ -44,15 +46,22 @@ def _counts(node: ast.expr) -> list[str]:
     ]
 
 
+def _counted(test: ast.expr) -> ast.expr:
+    """The same test, with `counted` where a number of tokens is compared."""
+    if isinstance(test, ast.BoolOp):
+        test.values = [_counted(value) for value in test.values]
+    elif isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
+        names = _counts(test.left)
+        if names and not _counts(test.comparators[0]):
+            name = names[0] if len(names) == 1 else "total"
+            arguments = [ast.Constant(name), test.left, test.comparators[0]]
+            return ast.Call(ast.Name("counted", ast.Load()), arguments, [])
+    return test
+
+
 class _Counted(ast.NodeTransformer):
     def visit_Assert(self, node: ast.Assert) -> ast.Assert:
-        test = node.test
-        if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
-            names = _counts(test.left)
-            if names and not _counts(test.comparators[0]):
-                name = names[0] if len(names) == 1 else "total"
-                arguments = [ast.Constant(name), test.left, test.comparators[0]]
-                node.test = ast.Call(ast.Name("counted", ast.Load()), arguments, [])
+        node.test = _counted(node.test)
         return node
 
 

@@ -207,6 +207,8 @@ class ErrorBody(Reply):
     type: str = told("the kind of error, as the OpenAI API names it", "invalid_request_error")
     param: str | None = told("the field at fault", "prompt")
     code: str | None = told("for programs", "missing_field")
+    n_prompt_tokens: int | None = field("with context_length_exceeded", 5000)
+    n_ctx: int | None = field("with context_length_exceeded: tokens of the longest session", 4096)
 
 
 class ErrorReply(Reply):

@@ -169,7 +169,7 @@ def test_the_context_ends_it() -> None:
     assert len(ids(session.infer(greedy(None, ignore_eos=True)))) == 5
     assert ids(session.infer(greedy())) == []
     with pytest.raises(
-        ContextOverflowError, match="the prompt has 13 tokens, but a session holds at most 12"
+        ContextOverflowError, match="the prompt has 13 tokens, which exceeds the available context size of 12"
     ):
         session.feed_prompt([1])
     assert len(session.tokens) == 12

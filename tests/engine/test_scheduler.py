@@ -101,7 +101,7 @@ def test_max_tokens_0_only_fills_the_prefix_cache() -> None:
 def test_what_can_never_run_is_refused() -> None:
     scheduler, _ = make_scheduler(n_ctx=16)
     with pytest.raises(
-        ContextOverflowError, match="the prompt has 16 tokens, but a session holds at most 16"
+        ContextOverflowError, match="the prompt has 16 tokens, which exceeds the available context size of 16"
     ):
         scheduler.submit(request("a", [1] * 16))
     with pytest.raises(ConfigError, match="the prompt is empty"):

@@ -296,8 +296,10 @@ async def test_a_prompt_must_leave_room_for_one_token():
         for n in (16, 17, 5000):
             error = error_of(await http.post(COMPLETIONS, json={"prompt": [9] * n}), 400)
             assert error["code"] == "context_length_exceeded"
-            assert str(n) in error["message"]
+            assert f"{n} tokens" in error["message"]
             assert "16" in error["message"]
+            assert (error["n_prompt_tokens"], error["n_ctx"]) == (n, 16)
+            assert error["type"] == "exceed_context_size_error"
     assert fits.status_code == 200
 
 

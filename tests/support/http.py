@@ -113,7 +113,10 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
     body = response.json()
     assert set(body) == {"error"}
     error = body["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    names = {"message", "type", "param", "code"}
+    if error["code"] == "context_length_exceeded" and error["type"] == "exceed_context_size_error":
+        names |= {"n_prompt_tokens", "n_ctx"}
+    assert set(error) == names
     assert isinstance(error["message"], str)
     assert error["message"]
     assert isinstance(error["type"], str)
