@@ -10,7 +10,7 @@ import secrets
 import string
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.types import Constraint, Thinking
 from server.chat.asked import ChatInput, Reasoning
@@ -20,7 +20,7 @@ from server.chat.model import ChatModel, Form
 from server.chat.output import OutputParser
 from server.chat.template import TemplateFailed
 from server.chat.thinking import Answer, ThinkReader
-from server.chat.tools.family import CannotHold, Offer, behind_reasoning, lark
+from server.chat.tools.family import CannotHold, Offer
 from server.chat.tools.lark import answer_rule
 from server.chat.tools.tool import Tool, ToolChoice, check_tools
 from server.deps import Engine, State
@@ -63,9 +63,9 @@ async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: li
     thinks = _thinks(composed)
     thinking = _thinking(asked, composed, engine) if thinks else None
     if limited and thinking is None:
-        warnings.append("the budget of reasoning has no effect: the model has no token that ends reasoning")
-    constraint = await _constraint(asked, offer, composed, thinking is None, engine, state, warnings)
-    if constraint is None and thinking is not None and thinking.budget is None:
+        warnings.append("the budget of reasoning has no effect: the model's chat template knows none")
+    constraint = await _constraint(asked, offer, form, engine, state, warnings)
+    if thinking is not None and thinking.budget is None and (constraint is None or form.family.reasons):
         thinking = None
     raw = asked.reasoning.format == "none"
     new_id = _short_id if form.family.short_ids else _id
@@ -172,37 +172,33 @@ def _thinks(composed: Composed) -> bool:
     return marks is not None and not composed.begun and (composed.opened or not marks.fixed)
 
 
-def _thinking(asked: ChatInput, composed: Composed, engine: Engine) -> Thinking | None:
-    """What the engine is to know of reasoning. None: it could not tell where that ends."""
-    marks, budget, tokenizer = composed.form.marks, asked.reasoning.budget, engine.tokenizer
+def _thinking(asked: ChatInput, composed: Composed, engine: Engine) -> Thinking:
+    """What the engine is to know of reasoning."""
+    marks, budget = composed.form.marks, asked.reasoning.budget
     assert marks is not None
-    start = tokenizer.encode(marks.start.strip(), add_special=False, parse_special=True)
-    end = tokenizer.encode(marks.end.strip(), add_special=False, parse_special=True)
-    if len(end) != 1:  # pieces of text may come in other pieces than these
-        return None
     if asked.reasoning.enabled is False:
         budget = 0
-    return Thinking(start=tuple(start), end=tuple(end), budget=budget, opened=composed.opened)
+    start, end = (_tokens_within(text.strip(), engine.tokenizer) for text in (marks.start, marks.end))
+    return Thinking(start=start, end=end, budget=budget, opened=composed.opened)
+
+
+def _tokens_within(text: str, tokenizer: Any) -> tuple[int, ...]:
+    """Tokens of a text that has others before it: at the very beginning some vocabularies add a space."""
+    line, whole = (tokenizer.encode(t, add_special=False, parse_special=True) for t in ("\n", f"\n{text}"))
+    if whole[: len(line)] == line:
+        return tuple(whole[len(line) :])
+    return tuple(tokenizer.encode(text, add_special=False, parse_special=True))
 
 
 async def _constraint(
-    asked: ChatInput,
-    offer: Offer | None,
-    composed: Composed,
-    alone: bool,
-    engine: Engine,
-    state: State,
-    warnings: list[str],
+    asked: ChatInput, offer: Offer | None, form: Form, engine: Engine, state: State, warnings: list[str]
 ) -> Constraint | None:
-    """`alone`: the engine does not leave out reasoning, so the grammar has to."""
-    form = composed.form
     if offer is None:
-        return await checked(_framed(asked.answer, composed, alone), engine, state)
+        return await checked(_framed(asked.answer, form), engine, state)
     try:
         text = form.family.grammar(offer, form.words)
         if text is None:
             return None
-        text = _behind_reasoning(text, composed) if alone else text
         return await checked(Asked(Constraint("lark", text), "tools"), engine, state)
     except CannotHold as error:
         failure = bad_request(f"tools: {error}, so a call cannot be required", "tools", "unsupported_value")
@@ -217,25 +213,13 @@ async def _constraint(
     raise failure
 
 
-def _framed(answer: Asked | None, composed: Composed, alone: bool) -> Asked | None:
+def _framed(answer: Asked | None, form: Form) -> Asked | None:
     """What the content must match, within what it stands in."""
     rule = None if answer is None else answer_rule(answer.constraint)
     if answer is None or rule is None:
         return answer
-    form = composed.form
     text = form.family.answer_grammar(rule, form.words)
-    if text is None:
-        if not (alone and _thinks(composed)):
-            return answer
-        text = _behind_reasoning(lark([f"start: {rule}"]), composed)
-    return Asked(Constraint("lark", text), answer.param)
-
-
-def _behind_reasoning(grammar: str, composed: Composed) -> str:
-    form = composed.form
-    if form.marks is None or not _thinks(composed) or form.family.handles_reasoning:
-        return grammar
-    return behind_reasoning(grammar, form.marks.start.strip(), form.marks.end, composed.opened, form.words)
+    return answer if text is None else Asked(Constraint("lark", text), answer.param)
 
 
 def _id() -> str:

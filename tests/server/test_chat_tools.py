@@ -346,11 +346,13 @@ async def test_a_budget_reaches_the_engine(marked):
     ]
 
 
-async def test_a_budget_where_no_token_ends_reasoning(marked):
+async def test_marks_that_are_no_tokens_are_as_they_stand_within_a_text():
     engine = answering("x")
-    body = await ask(engine, R1, reasoning_budget=16)  # the bundled model has no such token
-    assert engine.seen[0].thinking is None
-    assert [warning for warning in body["warnings"] if "budget of reasoning has no effect" in warning]
+    await ask(engine, R1, reasoning_budget=16)
+    thinking = engine.seen[0].thinking
+    assert thinking is not None
+    assert b"".join(map(tokenizer().token_bytes, thinking.end)) == b"</think>"
+    assert (thinking.budget, thinking.opened) == (16, True)
 
 
 async def test_a_budget_without_reasoning_has_no_effect():

@@ -44,7 +44,7 @@ class Family(ABC):
 
     name: str
     short_ids = False  # ids of calls have nine characters
-    handles_reasoning = False  # its grammars have reasoning in them
+    reasons = False  # its grammars have reasoning in them
 
     @abstractmethod
     def detects(self, source: str) -> bool:
@@ -111,12 +111,3 @@ def text_until(rule: str, mark: str, words: Words) -> list[str]:
 
 def lark(rules: list[str]) -> str:
     return "\n".join(rules) + "\n"
-
-
-def behind_reasoning(grammar: str, start: str, end: str, opened: bool, words: Words) -> str:
-    """The grammar, for an answer that begins with reasoning, or may."""
-    before = "thought SPACE" if opened else f"({words(start)} thought SPACE)?"
-    rules = [f"start: {before} main", *text_until("thought", end, words), r"SPACE: /[ \t\r\n]*/"]
-    if "\nTEXT: " not in grammar:
-        rules.append(f"TEXT: {ANY_TEXT}")
-    return lark([*rules, "main" + grammar.removeprefix("start")])

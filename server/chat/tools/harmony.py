@@ -88,7 +88,7 @@ class HarmonyReader(Reader):
 
 class Harmony(Family):
     name = "harmony"
-    handles_reasoning = True
+    reasons = True
     marks = (_CHANNEL, _MESSAGE, _START, "<|constrain|>", *_ENDS)
 
     def detects(self, source: str) -> bool:
