@@ -1,1 +1,1 @@
-"""OpenAI's Responses and Anthropic's Messages: their requests as chats, and jobs in their words."""
+"""APIs with converters of their own: from their requests to jobs, and jobs in their words."""

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from server.generation import new_id
-from server.routes.base import Bytes
-from server.sse import EventStream, Format, encode, while_connected
+from server.sse import Format, encode
 
 if TYPE_CHECKING:
-    from fastapi import Request, Response
-
     from server.chat.output import ToolDelta
     from server.choice import Choice, Piece, Shown
     from server.generation import Job
@@ -27,7 +23,7 @@ class Block:
     def __init__(self, index: int, kind: Kind, id: str, call: ToolDelta | None = None) -> None:
         self.index, self.kind, self.id, self.call = index, kind, id, call
         self.texts: list[str] = []
-        self.tokens: list[Shown] = []
+        self.logprobs: list[dict[str, Any]] = []  # of its tokens, where they are asked for
 
     @property
     def text(self) -> str:
@@ -87,7 +83,6 @@ class BlockFormat(Format):
             data = self._start(kind)
             block = self.blocks[-1]
         block.texts.append(text)
-        block.tokens += tokens
         return data + self.grown(block, text, tokens)
 
     def _called(self, delta: ToolDelta) -> bytes:
@@ -108,19 +103,3 @@ class BlockFormat(Format):
     def _close(self) -> bytes:
         block, self._open = self._open, None
         return b"" if block is None else self.closed(block)
-
-
-async def respond(request: Request, job: Job, format: BlockFormat) -> Response:
-    """A stream, or the same blocks at once."""
-    if job.stream:
-        return EventStream(job, format)
-
-    async def run() -> None:
-        async with aclosing(job.events()) as events:
-            async for choice, piece in events:
-                format.delta(choice, piece)
-                if choice.finish is not None:
-                    format.finish(choice, last=True)
-
-    await while_connected(request.receive, run())
-    return Bytes(encode(format.whole(())))

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 
-from server.apis import blocks
 from server.apis.fields import warn
 from server.apis.jobs import Words, chat_job, planned
 from server.apis.messages.format import MessageFormat
@@ -15,6 +14,7 @@ from server.apis.messages.request import chat_of, generation_of, hides_thinking
 from server.convert import unknown_fields
 from server.deps import RecordDep, StateDep
 from server.routes.base import Bytes, json_router
+from server.routes.respond import respond_in_blocks
 from server.schemas.messages import CountReply, MessageInput, MessageReply, MessageRequest
 
 router = json_router()
@@ -44,7 +44,7 @@ async def create_message(
         max_tokens=body.max_tokens,
     )
     format = MessageFormat(job, omit=hides_thinking(body), return_tokens=bool(body.return_tokens))
-    return await blocks.respond(request, job, format)
+    return await respond_in_blocks(request, job, format)
 
 
 @router.post("/v1/messages/count_tokens", response_model=None, responses={200: {"model": CountReply}})

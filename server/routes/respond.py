@@ -14,6 +14,7 @@ from server.sse import Answer, EventStream, Format, while_connected
 if TYPE_CHECKING:
     from fastapi import Request, Response
 
+    from server.apis.blocks import BlockFormat
     from server.choice import Piece
     from server.generation import Job
 
@@ -43,3 +44,19 @@ async def collect(job: Job) -> list[Answer]:
         parts = Parts(text) if choice.parser is None else joined(piece.parts for piece in mine)
         answers.append(Answer(choice, text, parts, [shown for piece in mine for shown in piece.tokens]))
     return job.best(answers)
+
+
+async def respond_in_blocks(request: Request, job: Job, format: BlockFormat) -> Response:
+    """The same for APIs whose answers are blocks: streamed or not, the format makes them of the pieces."""
+    if job.stream:
+        return EventStream(job, format)
+
+    async def run() -> None:
+        async with aclosing(job.events()) as events:
+            async for choice, piece in events:
+                format.delta(choice, piece)
+                if choice.finish is not None:
+                    format.finish(choice, last=True)
+
+    await while_connected(request.receive, run())
+    return Bytes(msgspec.json.encode(format.whole(())))

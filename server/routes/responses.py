@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
-from server.apis import blocks
 from server.apis.fields import unsupported, warn, wrong
 from server.apis.jobs import Words, chat_job, planned
 from server.apis.responses.format import ResponseFormat
@@ -17,6 +16,7 @@ from server.convert import unknown_fields
 from server.deps import OwnerDep, RecordDep, State, StateDep
 from server.errors import ApiError
 from server.routes.base import Bytes, json_router
+from server.routes.respond import respond_in_blocks
 from server.schemas.responses import (
     DeletedReply,
     InputTokensReply,
@@ -69,7 +69,7 @@ async def create_response(
         owner=owner,
     )
     state.kept.running[job.id] = format
-    return await blocks.respond(request, job, format)
+    return await respond_in_blocks(request, job, format)
 
 
 @json_routes.post(

@@ -84,6 +84,8 @@ class ResponseFormat(BlockFormat):
         return data + self.tell("response.content_part.added", **self._at(block), part=part)
 
     def grown(self, block: Block, text: str, tokens: Sequence[Shown]) -> bytes:
+        logprobs = self._logprobs(tokens)
+        block.logprobs += logprobs
         if not self.job.stream:
             return b""
         if block.kind == "call":
@@ -92,7 +94,7 @@ class ResponseFormat(BlockFormat):
         at = {**self._at(block), "delta": text, **self._timings}
         if block.kind == "reasoning":
             return self.tell("response.reasoning_text.delta", **at)
-        return self.tell("response.output_text.delta", **at, logprobs=self._logprobs(tokens))
+        return self.tell("response.output_text.delta", **at, logprobs=logprobs)
 
     def closed(self, block: Block) -> bytes:
         if not self.job.stream:
@@ -183,11 +185,11 @@ class ResponseFormat(BlockFormat):
     def _part(self, block: Block, whole: bool = True) -> dict[str, Any]:
         part: dict[str, Any] = {"type": _PARTS[block.kind], "text": block.text if whole else ""}
         if block.kind == "text":
-            part |= {"annotations": [], "logprobs": self._logprobs(block.tokens) if whole else []}
+            part |= {"annotations": [], "logprobs": block.logprobs if whole else []}
         return part
 
     def _logprobs(self, tokens: Sequence[Shown]) -> list[dict[str, Any]]:
-        if not self.logprobs:
+        if not self.logprobs or not tokens:
             return []
         found: list[dict[str, Any]] = chat_logprobs(self.job.facts.names, tokens)["content"]
         return found

@@ -1,0 +1,51 @@
+"""GET /v1/models in pages, for the clients of both APIs."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.fake_engine import FakeEngine, make_app
+from support.http import client, error_of
+
+pytestmark = pytest.mark.asyncio
+NAMES = ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "names", "more"),
+    [
+        ({}, "abcd", False),
+        ({"limit": 3}, "abc", True),
+        ({"limit": 3, "after_id": "c"}, "d", False),
+        ({"limit": 2, "after_id": "a"}, "bc", True),
+        ({"after_id": "d"}, "", False),
+        ({"before_id": "c"}, "ab", False),
+        ({"limit": 1, "before_id": "c"}, "b", True),
+        ({"after_id": "a", "before_id": "d", "limit": 1}, "b", True),
+    ],
+)
+async def test_pages(asked, names, more):
+    async with client(make_app({name: FakeEngine(name=name) for name in NAMES})) as http:
+        found = (await http.get("/v1/models", params=asked)).json()
+    assert [model["id"] for model in found["data"]] == list(names)
+    assert (found["first_id"], found["last_id"]) == ((names[0], names[-1]) if names else (None, None))
+    assert (found["object"], found["has_more"]) == ("list", more)
+
+
+@pytest.mark.parametrize("asked", [{"limit": 0}, {"limit": "x"}, {"after_id": "e"}, {"before_id": ""}])
+async def test_pages_that_cannot_be(asked):
+    async with client() as http:
+        error = error_of(await http.get("/v1/models", params=asked), 400)
+    assert error["param"] == next(iter(asked))
+
+
+async def test_a_model_has_the_fields_of_both():
+    engine = FakeEngine(n_ctx=512)
+    async with client(engine) as http:
+        (model,) = (await http.get("/v1/models")).json()["data"]
+        engine.info = None  # not loaded yet
+        (loading,) = (await http.get("/v1/models")).json()["data"]
+    assert (model["object"], model["type"]) == ("model", "model")
+    assert model["created_at"].endswith("Z")
+    assert (model["max_input_tokens"], model["max_tokens"]) == (512, 512)
+    assert "max_tokens" not in loading
