@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from requests.structures import CaseInsensitiveDict
 
 from bench.compat.models import PRESET_MODELS, made
 
@@ -78,7 +79,14 @@ def _start(server: Any, *args: Any, **kwargs: Any) -> None:
     START(server, *args, **kwargs)
 
 
+def _ask(server: Any, *args: Any, **kwargs: Any) -> Any:
+    answer = ASK(server, *args, **kwargs)
+    answer.headers = CaseInsensitiveDict(answer.headers)  # as names of headers are
+    return answer
+
+
 COUNTS = Counts()
+ASK, utils.ServerProcess.make_request = utils.ServerProcess.make_request, _ask
 START = utils.ServerProcess.start
 utils.ServerProcess.start = _start
 utils.match_regex = lambda regex, text: True  # words that one model says

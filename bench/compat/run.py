@@ -38,8 +38,8 @@ def _run(name: str, program: Path, tests: Path, results: Path, file: str, test: 
         "PYTHONPATH": str(ROOT),
         "LLAMA_SERVER_BIN_PATH": str(program),
         "LLAMA_CACHE": str(tests / "cache"),
-        "COMPAT_COUNTS": str(results / f"counts-{file}.json"),
-        "COMPAT_RECORD": "1" if name == "peer" else "0",
+        "COMPAT_COUNTS": str(results / f"{'alone' if name == 'alone' else 'peer'}-{file}.json"),
+        "COMPAT_RECORD": "0" if name == "ours" else "1",
     }
     options = [
         "-q",
@@ -83,7 +83,7 @@ def main() -> None:
             file, _, test = chosen.partition("::")
             file = file.removesuffix(".py")
             if args.ours:
-                _run("ours", program, tests, results, file, test, args.timeout)
+                _run("alone", program, tests, results, file, test, args.timeout)
                 continue
             peer = results / f"peer-{file}.xml"
             if args.peer or not peer.exists():  # always the whole file: it is kept
