@@ -159,8 +159,8 @@ def _offer(asked: ChatInput, form: Form) -> Offer | None:
         parallel = form.traits.parallel_calls or not form.traits.calls
     answer = None
     if asked.answer is not None and choice.mode == "auto":
-        answer = answer_rule(asked.answer.constraint)
-        if answer is None:
+        answer = asked.answer.constraint
+        if answer_rule(answer) is None:
             message = f"{asked.answer.param}: cannot be combined with tools that may be called or not"
             raise bad_request(message, asked.answer.param, "unsupported_value")
     return Offer(tools, choice.mode == "required", parallel, answer)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from typing import Any
+
 from server.chat.stream import SPACE, End, Reading
-from server.chat.tools.family import ANY_TEXT, Offer
+from server.chat.tools.family import ANY_TEXT, CannotHold, Offer, lark
 from server.chat.tools.json_calls import CallReader
+from server.chat.tools.lark import answer_rule, json_rule
+from server.chat.tools.tool import Tool
 
 
 class BareReader(CallReader):
@@ -37,10 +43,27 @@ class BareReader(CallReader):
             self.say((yield from self.next()))
 
 
-def start_rules(offer: Offer, first_key: str) -> list[str]:
-    """Of a grammar whose rule `calls` is a whole answer that begins with this key."""
-    if offer.required:
-        return ["start: calls"]
+def bare_grammar(offer: Offer, first_key: str, rules: list[str], schema: Callable[[Tool], Any]) -> str:
+    """Around the rule `calls`, which is a whole answer that begins with this key.
+
+    schema: of an answer that calls this tool, for where the answer is JSON in any case.
+    """
+    if offer.answer is not None and offer.answer.kind in ("json_schema", "json_object"):
+        return lark([f"start: {_either(offer, schema)}"])
     if offer.answer is not None:
-        return ["start: answer | calls", f"answer: {offer.answer}"]
-    return ["start: TEXT | calls", rf'TEXT: {ANY_TEXT} & ~/\{{"{first_key}": (?s:.*)/']
+        start = ["start: answer | calls", f"answer: {answer_rule(offer.answer)}"]
+    elif offer.required:
+        start = ["start: calls"]
+    else:
+        start = ["start: TEXT | calls", rf'TEXT: {ANY_TEXT} & ~/\{{"{first_key}": (?s:.*)/']
+    return lark([*start, *rules])
+
+
+def _either(offer: Offer, schema: Callable[[Tool], Any]) -> str:
+    """One schema of answer and calls: two that begin alike could not be told from each other."""
+    assert offer.answer is not None
+    answer = json.loads(offer.answer.text or '{"type": "object"}')
+    schemas = [answer, *(schema(tool) for tool in offer.tools)]
+    if any('"$ref"' in json.dumps(part) for part in schemas):
+        raise CannotHold("schemas with references cannot be combined")
+    return json_rule({"anyOf": schemas})

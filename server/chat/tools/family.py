@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from engine.types import Constraint
 from server.chat.stream import Reader
-from server.chat.tools.lark import Words, quoted, schema_of
+from server.chat.tools.lark import Words, answer_rule, quoted, schema_of
 from server.chat.tools.tool import Tool
 
 ANY_TEXT = r"/(?s:.*)/"
@@ -18,13 +19,13 @@ ANY_TEXT = r"/(?s:.*)/"
 class Offer:
     """The tools of a request that may be called.
 
-    required: at least one has to be. answer: a grammar's rule for what the content must match if none is.
+    required: at least one has to be. answer: what the content must match if none is; `answer_rule` takes it.
     """
 
     tools: tuple[Tool, ...]
     required: bool = False
     parallel: bool = True
-    answer: str | None = None
+    answer: Constraint | None = None
 
     @property
     def names(self) -> frozenset[str]:
@@ -98,7 +99,7 @@ def start_rules(offer: Offer, words: Words, opener: str, calls: str) -> list[str
     if offer.required:
         return [f"start: {words(opener)} {calls}"]
     if offer.answer is not None:
-        return [f"start: answer | {words(opener)} {calls}", f"answer: {offer.answer}"]
+        return [f"start: answer | {words(opener)} {calls}", f"answer: {answer_rule(offer.answer)}"]
     return [f"start: TEXT | head {calls}", *text_until("head", opener, words), f"TEXT: {ANY_TEXT}"]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from server.chat.stream import NotThis, Reader, Reading
-from server.chat.tools.bare_calls import BareReader, start_rules
-from server.chat.tools.family import Family, Offer, arguments_rules, lark, one_of
+from server.chat.tools.bare_calls import BareReader, bare_grammar
+from server.chat.tools.family import Family, Offer, arguments_rules, one_of
 from server.chat.tools.json_calls import JsonForm, call_rules
-from server.chat.tools.lark import Words, quoted
+from server.chat.tools.lark import Words, closed, object_of, quoted
+from server.chat.tools.tool import Tool
 
 _FORM = JsonForm("", "")
 _KEY = "tool_calls"
@@ -47,7 +49,12 @@ class Generic(Family):
         head, tail = quoted(f'{{"{_KEY}": ['), quoted("]}")
         rules = [f"calls: {head} call {more} {tail}", one_of("call", offer)]
         rules += [*call_rules(_FORM, offer), *arguments_rules(offer)]
-        return lark([*start_rules(offer, _KEY), *rules])
+
+        def schema(tool: Tool) -> dict[str, Any]:
+            call = object_of({"name": {"const": tool.name}, "arguments": closed(tool.schema)})
+            return object_of({_KEY: {"type": "array", "items": call, "minItems": 1, "maxItems": 1}})
+
+        return bare_grammar(offer, _KEY, rules, schema)
 
     def example(self) -> str:
         return '{"tool_calls": [{"name": "tool name", "arguments": {"argument name": "value"}}]}'

@@ -16,7 +16,7 @@ from server.chat.tools.family import (
     one_of,
     text_until,
 )
-from server.chat.tools.lark import Words
+from server.chat.tools.lark import Words, answer_rule
 
 _CHANNEL, _MESSAGE, _START = "<|channel|>", "<|message|>", "<|start|>"
 _ENDS = ("<|end|>", "<|call|>", "<|return|>")
@@ -112,9 +112,10 @@ class Harmony(Family):
         for i, tool in enumerate(offer.tools):
             head = f"{_CHANNEL}commentary to=functions.{tool.name} <|constrain|>json{_MESSAGE}"
             rules.append(f"call_{i}: {words(head)} arguments_{i}")
-        if offer.required:
+        if offer.answer is None or offer.required:
             return self._whole("call", rules, words)
-        return self._whole("call | final", [*rules, *self._final(offer.answer or "", words)], words)
+        final = self._final(answer_rule(offer.answer) or "", words)
+        return self._whole("call | final", [*rules, *final], words)
 
     def answer_grammar(self, answer: str, words: Words) -> str | None:
         return self._whole("final", self._final(answer, words), words)

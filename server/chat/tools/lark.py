@@ -49,7 +49,11 @@ def quoted(text: str) -> str:
 
 def schema_of(schema: Mapping[str, Any]) -> str:
     """What matches a JSON schema. Properties that it does not name are left out."""
-    return "%json " + json.dumps({**closed(schema), "x-guidance": _SPACING})
+    return json_rule(closed(schema))
+
+
+def json_rule(schema: Mapping[str, Any]) -> str:
+    return "%json " + json.dumps({**schema, "x-guidance": _SPACING})
 
 
 def answer_rule(constraint: Constraint) -> str | None:
@@ -57,7 +61,7 @@ def answer_rule(constraint: Constraint) -> str | None:
     if constraint.kind == "json_object":
         return schema_of({"type": "object"})
     if constraint.kind == "json_schema":
-        return "%json " + json.dumps({**json.loads(constraint.text), "x-guidance": _SPACING})
+        return json_rule(json.loads(constraint.text))
     if constraint.kind == "regex":
         return "/" + constraint.text.replace("/", "\\/") + "/"
     if constraint.kind == "choice":
@@ -82,3 +86,13 @@ def closed(schema: Any) -> Any:
     if isinstance(found.get("properties"), Mapping) and not _OPEN & found.keys():
         found["additionalProperties"] = False
     return found
+
+
+def object_of(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema of an object with just these properties."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }

@@ -6,13 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from server.chat.stream import NotThis, Openers, Reader, Reading
-from server.chat.tools.bare_calls import BareReader, start_rules
-from server.chat.tools.family import Family, Offer, arguments_rules, lark, one_of
+from server.chat.tools.bare_calls import BareReader, bare_grammar
+from server.chat.tools.family import Family, Offer, arguments_rules, one_of
 from server.chat.tools.json_calls import JsonForm, call_rules
-from server.chat.tools.lark import Words, quoted
+from server.chat.tools.lark import Words, closed, object_of, quoted
+from server.chat.tools.tool import Tool
 
 _TAG = "<|python_tag|>"
 _FORM = JsonForm("", "", arguments_key="parameters")
+
+
+def _call_schema(tool: Tool) -> dict[str, Any]:
+    return object_of({"name": {"const": tool.name}, "parameters": closed(tool.schema)})
 
 
 class Llama3Reader(BareReader):
@@ -45,7 +50,7 @@ class Llama3(Family):
         more = f"({quoted('; ')} call)*" if offer.parallel else ""
         rules = [f"calls: call {more}", one_of("call", offer)]
         rules += [*call_rules(_FORM, offer), *arguments_rules(offer)]
-        return lark([*start_rules(offer, "name"), *rules])
+        return bare_grammar(offer, "name", rules, _call_schema)
 
     def example(self) -> str:
         return '{"name": "tool name", "parameters": {"argument name": "value"}}'
