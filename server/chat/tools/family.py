@@ -100,6 +100,8 @@ def start_rules(offer: Offer, words: Words, opener: str, calls: str) -> list[str
         return [f"start: {words(opener)} {calls}"]
     if offer.answer is not None:
         return [f"start: answer | {words(opener)} {calls}", f"answer: {answer_rule(offer.answer)}"]
+    if opener in words.tokens:  # free of it is every other token, those of the format included
+        return [f"start: other* | other* {words(opener)} {calls}", f"other: <[^{words.tokens[opener]}]>"]
     return [f"start: TEXT | head {calls}", *text_until("head", opener, words), f"TEXT: {ANY_TEXT}"]
 
 

@@ -132,6 +132,15 @@ def test_calls_as_the_model_sees_fit(family, control):
         assert matches(text, f"{alone} and more text", control) != (True, True)
 
 
+def test_text_may_hold_other_tokens_of_the_format():
+    text = grammar("command-r", control=True)
+    assert matches(text, "<|START_RESPONSE|>It rains.<|END_RESPONSE|>", True) == (True, True)
+    assert matches(text, "<|START_RESPONSE|>Well.<|END_RESPONSE|>" + WRITTEN["command-r"], True) == (
+        True,
+        True,
+    )
+
+
 @pytest.mark.parametrize("family", SEVERAL)
 def test_marks_that_are_text_may_come_in_any_pieces(family):
     assert matches(grammar(family, required=True), WRITTEN[family], False, pieces=False) == (True, True)
