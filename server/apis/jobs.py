@@ -58,7 +58,8 @@ async def planned(
     try:
         plan = await plan_chat(chat, engine, state, told)
     except ApiError as error:
-        raise _translated(error, chat, words) from error
+        _translate(error, chat, words)
+        raise
     for text in told:
         found = _LEFT_OUT.fullmatch(text)
         if found is not None:  # its number says nothing to the client, who sent no such message
@@ -68,15 +69,14 @@ async def planned(
     return plan
 
 
-def _translated(error: ApiError, chat: ChatInput, words: Words) -> ApiError:
+def _translate(error: ApiError, chat: ChatInput, words: Words) -> None:
     """Errors about a message name the whole field: the client knows no message of that number."""
-    param, message = error.param, error.message
+    param = error.param
     if param is None:
-        return error
-    if param == "messages" or param.startswith(f"{chat.param}["):
-        message = message.removeprefix(f"{param}: ")
-        param, message = chat.param, f"{chat.param}: {message}"
+        return
+    if param.startswith(("messages", f"{chat.param}[")):
+        error.param = chat.param
+        error.message = f"{chat.param}: {error.message.removeprefix(f'{param}: ')}"
     else:
-        param = _SCHEMA.sub(rf"\1.{words.schema}", param)
-        message = _SCHEMA.sub(rf"\1.{words.schema}", message)
-    return ApiError(error.status_code, message, param=param, code=error.code, headers=error.headers)
+        error.param = _SCHEMA.sub(rf"\1.{words.schema}", param)
+        error.message = _SCHEMA.sub(rf"\1.{words.schema}", error.message)
