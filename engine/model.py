@@ -333,11 +333,12 @@ class Model:
         return InferenceSession(self, config or InferenceSessionConfig())
 
     def embed(
-        self, tokens: Sequence[int], *, pooling: str = "auto", normalize: bool = True
+        self, tokens: Sequence[int], *, pooling: str = "auto", normalize: bool = True, second: int = 0
     ) -> NDArray[np.float32]:
         """The embedding of a text: float32 [n_embd]; see `engine.embedding.embed`, also for many at once."""
         self._check_open()
-        (found,) = filter(None, embedding.embed(self, [tokens], pooling=pooling, normalize=normalize))
+        options = {"pooling": pooling, "normalize": normalize, "second": [second]}
+        (found,) = filter(None, embedding.embed(self, [tokens], **options))  # type: ignore[arg-type]
         return found.vector
 
     def restore_session(

@@ -13,7 +13,7 @@ import pytest
 import engine
 from engine.graph import Step
 from engine.types import Timings
-from support.golden import ENCODERS, FOLDER, NAMES, Golden, TinyModel, error, golden, rms_error
+from support.golden import ENCODERS, FOLDER, NAMES, RANKERS, Golden, TinyModel, error, golden, rms_error
 from support.greedy import Greedy, GreedyComparison, request, run
 
 # Of `error`: the largest difference over the root mean square. Seen: up to 3e-5. Less than the other form of
@@ -63,7 +63,7 @@ def worst(path: Path, ref: Golden, measure: Callable[..., float] = error, **load
 
 def test_the_references_are_there() -> None:
     assert len(NAMES) >= 50
-    assert {path.stem for path in FOLDER.glob("*.gguf")} == {*NAMES, *ENCODERS}
+    assert {path.stem for path in FOLDER.glob("*.gguf")} == {*NAMES, *ENCODERS, *RANKERS}
 
 
 @pytest.mark.parametrize("flash_attn", ATTENTION)

@@ -40,10 +40,18 @@ def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
         model_arch = cls.model_arch
 
         def set_vocab(self) -> None:
-            if "bert" in hparams["model_type"]:
+            if "bert" in hparams["model_type"] and "roberta" not in hparams["model_type"]:
                 super().set_vocab()
             else:
                 layouts.vocabulary(self.gguf_writer)
+
+        @classmethod
+        def filter_tensors(cls, item: tuple[str, Any]) -> tuple[str, Any] | None:
+            # It leaves out the dense layer of BERT's head for ranking, which RoBERTa's has by another name.
+            name, tensor = item
+            if "SequenceClassification" in hparams["architectures"][0]:
+                name = name.replace("bert.pooler.dense.", "classifier.dense.")
+            return super().filter_tensors((name, tensor))
 
         def modify_tensors(self, *tensor: Any) -> Iterator[tuple[str, Any]]:
             # StableLM's returns, from a generator, the norms that it has stacked: nobody would write them.

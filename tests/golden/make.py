@@ -153,6 +153,22 @@ def reference_of_encoder(model: torch.nn.Module, seed: int) -> dict[str, np.ndar
     return {"prompt": prompt, "hidden": hidden.astype(np.float32)}
 
 
+@torch.no_grad()
+def reference_of_ranker(model: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:
+    """prompt ids of two sentences, where the `second` begins, and the scores: float32 [n_scores]."""
+    rng = np.random.default_rng(seed)
+    query, document = rng.integers(5, layouts.VOCAB, 60), rng.integers(5, layouts.VOCAB, N_PROMPT - 63)
+    prompt = np.concatenate([[2], query, [3], document, [3]]).astype(np.int32)
+    second = len(query) + 2
+    types = (np.arange(len(prompt)) >= second) & (model.config.type_vocab_size > 1)
+    found = model(torch.tensor([prompt.tolist()]), token_type_ids=torch.tensor([types.astype(int).tolist()]))
+    return {
+        "prompt": prompt,
+        "second": np.array(second, np.int32),
+        "scores": found.logits[0].numpy().astype(np.float32),
+    }
+
+
 def good(ref: dict[str, np.ndarray], v: Variant) -> bool:
     """No near-tie, no control token, no loop of a few tokens: the greedy path tests something."""
     greedy, margin = ref["greedy"], ref["margins"].min()
@@ -165,6 +181,9 @@ def good(ref: dict[str, np.ndarray], v: Variant) -> bool:
 def make(name: str, v: Variant) -> None:
     for seed in range(1, 200):
         model = build(v, seed)
+        if "SequenceClassification" in v.model:
+            ref = reference_of_ranker(model, seed)
+            break
         if "Bert" in v.model:
             ref = reference_of_encoder(model, seed)
             break
@@ -188,7 +207,7 @@ def make(name: str, v: Variant) -> None:
     if v.hf:
         huggingface.save(model, HERE / "hf" / name, v.published)
     np.savez_compressed(path.with_suffix(".npz"), **ref)
-    rows = ref["hidden" if "hidden" in ref else "logits"]
+    rows = next(ref[kind] for kind in ("scores", "hidden", "logits") if kind in ref)
     margin = f"  smallest margin {ref['margins'].min():.3f}" if "margins" in ref else ""
     print(
         f"{name:26} seed {seed:3} {path.stat().st_size // 1024:4} KB  outputs' deviation {rows.std():.2f} "

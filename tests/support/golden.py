@@ -22,7 +22,8 @@ from support.greedy import Greedy
 
 FOLDER = Path(__file__).resolve().parent.parent / "golden"
 ENCODERS = ("bert", "nomic-bert")  # their .npz hold hidden states, see tests/engine/test_embedding.py
-NAMES = sorted(path.stem for path in FOLDER.glob("*.npz") if path.stem not in ENCODERS)
+RANKERS = ("bert-rank", "xlm-roberta-rank")  # and these the scores of a pair
+NAMES = sorted(path.stem for path in FOLDER.glob("*.npz") if path.stem not in ENCODERS + RANKERS)
 
 Floats = npt.NDArray[np.float32]
 

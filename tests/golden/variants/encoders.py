@@ -1,9 +1,10 @@
-"""BERT and Nomic BERT, which make embeddings."""
+"""BERT and Nomic BERT, which make embeddings, and models with a head, which rank."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import gguf
 from variant import VOCAB, Variant
 
 BASE: dict[str, Any] = {
@@ -16,6 +17,9 @@ BASE: dict[str, Any] = {
     "layer_norm_eps": 1e-3,
     "attn_implementation": "eager",
 }
+# Of tanh neither the ends nor only the middle.
+HEAD = {"pooler.dense.weight": 0.3, "classifier.dense.weight": 0.3, "classifier.weight": 3.0}
+SMALL = BASE | {"num_hidden_layers": 1, "intermediate_size": 16}
 # As nomic-embed-text-v1.5 has it, and the converter asks for.
 NOMIC = {
     "n_embd": 32,
@@ -37,6 +41,13 @@ NOMIC = {
     "mlp_fc2_bias": False,
 }
 
+
+def ranks(keys: dict[str, Any], tensors: dict[str, Any]) -> None:
+    """The converter learns what a model is for from files that come with sentence-transformers only."""
+    keys["bert.pooling_type"] = (gguf.PoolingType.RANK.value, gguf.GGUFValueType.UINT32, None)
+    del keys["bert.classifier.output_labels"]
+
+
 VARIANTS = {
     "bert": Variant(
         "rows see each other both ways, norms behind, learned positions, token types",
@@ -50,5 +61,20 @@ VARIANTS = {
         BASE | {"max_position_embeddings": 2048},
         published=NOMIC,
         hf=True,
+    ),
+    "bert-rank": Variant(
+        "a head of two layers, token types of two sentences",
+        "BertForSequenceClassification",
+        SMALL | {"max_position_embeddings": 256, "num_labels": 1},
+        gains=HEAD,
+        fix=ranks,
+        hf=True,
+    ),
+    "xlm-roberta-rank": Variant(
+        "a head by other names, several scores, positions that begin behind the padding's",
+        "XLMRobertaForSequenceClassification",
+        SMALL | {"max_position_embeddings": 258, "type_vocab_size": 1, "num_labels": 3, "pad_token_id": 1},
+        gains=HEAD,
+        fix=ranks,
     ),
 }
