@@ -41,7 +41,7 @@ async def chat_job(
     logprobs: int | None = None,
 ) -> Job:
     """`prefix`: of the job's id."""
-    plan = await planned(chat, engine, state, warnings, words)
+    plan = await _planned(chat, engine, state, warnings, words)
     params = parameters(body, engine, state, max_tokens, logprobs, warnings)
     facts = await facts_of(engine, state)
     told: list[str] = []
@@ -50,7 +50,18 @@ async def chat_job(
     return job
 
 
-async def planned(
+async def count(
+    chat: ChatInput, engine: Engine, state: State, warnings: list[str], words: Words | None = None
+) -> int:
+    """Tokens of the prompt."""
+    if words is None:  # the chat's own
+        plan = await plan_chat(chat, engine, state, warnings)
+    else:
+        plan = await _planned(chat, engine, state, warnings, words)
+    return len(plan.prompt)
+
+
+async def _planned(
     chat: ChatInput, engine: Engine, state: State, warnings: list[str], words: Words
 ) -> ChatPlan:
     """`plan_chat` in the words of the API."""

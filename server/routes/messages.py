@@ -8,7 +8,7 @@ import msgspec
 from fastapi import Request, Response
 
 from server.apis.fields import warn
-from server.apis.jobs import Words, chat_job, planned
+from server.apis.jobs import Words, chat_job, count
 from server.apis.messages.format import MessageFormat
 from server.apis.messages.request import chat_of, generation_of, hides_thinking
 from server.convert import unknown_fields
@@ -52,6 +52,6 @@ async def count_tokens(body: MessageInput, state: StateDep) -> Response:
     """How many tokens such a request would give to the model."""
     engine = state.engine(body.model)
     warnings = unknown_fields(body)
-    plan = await planned(chat_of(body, warnings), engine, state, warnings, _WORDS)
-    found: dict[str, Any] = {"input_tokens": len(plan.prompt)}
+    n = await count(chat_of(body, warnings), engine, state, warnings, _WORDS)
+    found: dict[str, Any] = {"input_tokens": n}
     return Bytes(msgspec.json.encode({**found, "warnings": warnings} if warnings else found))

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from server.apis.fields import unsupported, warn, wrong
-from server.apis.jobs import Words, chat_job, planned
+from server.apis.jobs import Words, chat_job, count
 from server.apis.responses.format import ResponseFormat
 from server.apis.responses.items import not_kept
 from server.apis.responses.request import echo_of, generation_of, given_by, logprobs_of
@@ -81,8 +81,8 @@ async def input_tokens(body: ResponseInput, state: StateDep, owner: OwnerDep) ->
     engine = state.engine(body.model)
     warnings = unknown_fields(body)
     given = given_by(body, state.kept, owner, warnings)
-    plan = await planned(given.chat, engine, state, warnings, _WORDS)
-    found: dict[str, Any] = {"object": "response.input_tokens", "input_tokens": len(plan.prompt)}
+    n = await count(given.chat, engine, state, warnings, _WORDS)
+    found: dict[str, Any] = {"object": "response.input_tokens", "input_tokens": n}
     return Bytes(msgspec.json.encode({**found, "warnings": warnings} if warnings else found))
 
 
