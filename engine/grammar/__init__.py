@@ -1,0 +1,1 @@
+"""Grammars and schemas, checked and made ready for llguidance. No ggml, no compiled extension."""
