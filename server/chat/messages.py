@@ -52,7 +52,7 @@ def _fitted(i: int, message: Mapping[str, Any], traits: Traits) -> Message:
         for j, call in enumerate(message.get("tool_calls") or ())
     ]
     content = message.get("content")
-    fitted: Message = {"role": role, "content": _content(content, traits)}
+    fitted: Message = {"role": role, "content": _content(content, traits, parts=role == "user")}
     if calls and traits.null_content and not content:
         fitted["content"] = None
     if name := message.get("name"):
@@ -66,9 +66,11 @@ def _fitted(i: int, message: Mapping[str, Any], traits: Traits) -> Message:
     return fitted
 
 
-def _content(content: Any, traits: Traits) -> Any:
+def _content(content: Any, traits: Traits, parts: bool = False) -> Any:
+    """`parts`: more than one may stay as they are, which few templates can do of others than users."""
     if isinstance(content, list):
-        if traits.typed_content:
+        several = parts and len(content) > 1
+        if traits.typed_content and (several or not traits.string_content):
             return [{"type": "text", "text": part["text"]} for part in content]
         return text_of(content)
     if not traits.string_content:

@@ -59,14 +59,15 @@ def chat_model(tokenizer: Any, source: str | None = None) -> ChatModel | Templat
         if (id := getattr(tokenizer, f"{name}_id", None)) is not None
     }
     try:
-        plain = _form(source, special, tokenizer)
-        with_tools = plain if tool_source in (None, source) else _form(tool_source, special, tokenizer)
+        plain = form_of(source, special, tokenizer)
+        with_tools = plain if tool_source in (None, source) else form_of(tool_source, special, tokenizer)
     except TemplateFailed as error:
         return error
     return ChatModel(plain, with_tools)
 
 
-def _form(source: str, special: dict[str, str], tokenizer: Any) -> Form:
+def form_of(source: str, special: dict[str, str], tokenizer: Any) -> Form:
+    """special: texts of special tokens, by the names that templates know. Raises TemplateFailed."""
     template = ChatTemplate(source, **special)
     traits = find_traits(template)
     family = family_of(source)

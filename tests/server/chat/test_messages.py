@@ -54,6 +54,8 @@ def test_parts_and_texts():
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert fit([user(parts)], Traits())[0]["content"] == "a\nb"
     assert fit([user(parts)], Traits(typed_content=True))[0]["content"] == parts
+    assert fit([{"role": "system", "content": parts}], Traits(typed_content=True))[0]["content"] == "a\nb"
+    assert fit([user(parts[:1])], Traits(typed_content=True))[0]["content"] == "a"
     only = Traits(string_content=False, typed_content=True)
     assert fit([user("a")], only)[0]["content"] == [{"type": "text", "text": "a"}]
 

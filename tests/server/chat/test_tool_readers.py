@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.chat.model import _form
+from server.chat.model import form_of
 from server.chat.output import Parts, ToolDelta
 from server.chat.thinking import Answer, ThinkReader
 from server.chat.tools.family import Offer
@@ -53,7 +53,7 @@ def test_only_the_first_call_where_more_are_not_wanted(family):
 
 @pytest.mark.parametrize("family", CALLS)
 def test_a_call_of_a_tool_that_is_not_offered_is_text(family):
-    parser = reader(family, (FAMILY and TOOLS[1],))
+    parser = reader(family, (TOOLS[1],))
     parts = read(parser, [CALLS[family]])
     assert "get_weather" in parts.content
     assert all(call.name == "now" for call in parts.tools)
@@ -275,7 +275,7 @@ def test_calls_as_the_templates_write_them(name):
     from server.chat.messages import fit
 
     source = (models_dir() / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
-    form = _form(source, {"bos_token": "<s>", "eos_token": "</s>"}, tokenizer())
+    form = form_of(source, {"bos_token": "<s>", "eos_token": "</s>"}, tokenizer())
     assert form.family.name == WRITTEN[name]
     several = form.traits.parallel_calls
     made = [("get_weather", VALUE), ("now", {})][: 2 if several else 1]
