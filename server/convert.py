@@ -15,6 +15,7 @@ from engine.errors import ConfigError
 from engine.types import Constraint, InferenceParameters
 from engine.types import Request as EngineRequest
 from server import echo, infill
+from server.apis.native.verbose import add_verbose
 from server.chat.openai import chat_input
 from server.chat.plan import ChatPlan, plan_chat
 from server.choice import Choice
@@ -100,7 +101,7 @@ async def completion(body: CompletionRequest, state: State, record: Record) -> J
     job = make_job(body, state, engine, facts, record, "cmpl-", prompts, texts, params, warnings, made=made)
     if body.echo and body.logprobs is not None:
         job.prelude = partial(echo.score, job.choices, body.logprobs, engine, state, record)
-    return job
+    return await add_verbose(job, body)
 
 
 async def chat(body: ChatRequest, state: State, record: Record) -> Job:
@@ -118,9 +119,10 @@ async def chat(body: ChatRequest, state: State, record: Record) -> Job:
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     params = parameters(body, engine, state, limits[0] if limits else None, logprobs, warnings)
     facts = await facts_of(engine, state)
-    return make_job(
+    job = make_job(
         body, state, engine, facts, record, "chatcmpl-", [plan.prompt], [""], params, warnings, plan=plan
     )
+    return await add_verbose(job, body)
 
 
 def best_of(body: CompletionRequest, n: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,7 @@ class Job:
         self.model = engine.name
         self.cancelled = False
         self.timings_per_token = False
+        self.verbose: Callable[[Sequence[Answer]], dict[str, Any]] | None = None
         record.model = engine.name
 
     async def events(self) -> AsyncGenerator[tuple[Choice, Piece], None]:
@@ -203,9 +204,11 @@ class Job:
     def timings(self) -> dict[str, Any]:
         return timings.summed([choice.timings for choice in self.choices])
 
-    def tail(self) -> dict[str, Any]:
-        """What the whole response, or the last chunk, says besides the text."""
+    def tail(self, answers: Sequence[Answer] = ()) -> dict[str, Any]:
+        """What the whole response, or the last chunk of a stream (no `answers`), says besides the text."""
         found: dict[str, Any] = {"timings": self.timings()}
+        if self.verbose is not None:
+            found["__verbose"] = self.verbose(answers)
         if self.warnings:
             found["warnings"] = self.warnings
         return found

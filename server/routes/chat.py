@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request, Response
 
 from server import convert
+from server.chat.openai import chat_input
+from server.chat.plan import plan_chat
 from server.deps import RecordDep, StateDep
 from server.logprobs import chat_logprobs
-from server.routes.base import json_router
+from server.routes.base import Bytes, json_router
 from server.routes.respond import respond
 from server.schemas.chat import ChatReply, ChatRequest
+from server.schemas.responses import InputTokensReply
 from server.sse import DONE, Answer, Format, chunk, encode
 from server.timings import of_prompt, per_token
 
@@ -74,7 +77,7 @@ class ChatFormat(Format):
         job = self.job
         choices = [self._choice(answer) for answer in answers]
         head = {**self._chunk_head(), "object": "chat.completion"}
-        return {**head, "choices": choices, "usage": job.usage(), **job.tail()}
+        return {**head, "choices": choices, "usage": job.usage(), **job.tail(answers)}
 
     def _choice(self, answer: Answer) -> dict[str, Any]:
         content, reasoning, tools = answer.parts
@@ -129,3 +132,16 @@ async def chat_completions(
     job = await convert.chat(body, state, record)
     format = ChatFormat(job, bool(body.logprobs), bool(body.return_tokens))
     return await respond(request, job, format)
+
+
+@router.post(
+    "/v1/chat/completions/input_tokens", response_model=None, responses={200: {"model": InputTokensReply}}
+)
+@router.post("/chat/completions/input_tokens", response_model=None, include_in_schema=False)
+async def input_tokens(body: ChatRequest, state: StateDep) -> Response:
+    """How many tokens the prompt of such a request has."""
+    engine = state.engine(body.model)
+    warnings = convert.unknown_fields(body)
+    plan = await plan_chat(chat_input(body, warnings), engine, state, warnings)
+    reply: dict[str, Any] = {"object": "response.input_tokens", "input_tokens": len(plan.prompt)}
+    return Bytes(encode({**reply, "warnings": warnings} if warnings else reply))

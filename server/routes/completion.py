@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
 
-from server.apis.native.format import NativeFormat
+from server.apis.native.format import NativeFormat, prompts_of
 from server.apis.native.infill import infill_job
 from server.apis.native.request import completion_job
 from server.deps import RecordDep, StateDep
@@ -22,18 +22,10 @@ _REPLY: dict[int | str, dict[str, Any]] = {200: {"model": NativeReply | list[Nat
 
 
 async def _answer(request: Request, body: NativeFields, job: Job) -> Response:
-    decode = job.engine.tokenizer.decode
-    prompts: dict[int, list[int]] = {c.prompt_index: c.request.prompt for c in job.choices}
     fields = body.response_fields
-    if fields and "prompt" not in fields:
-        texts = [""] * len(prompts)
-    else:
-        texts = await job.state.in_thread(
-            lambda: [decode(ids, skip_special=False) for ids in prompts.values()]
-        )
     format = NativeFormat(
         job,
-        texts,
+        await prompts_of(job) if not fields or "prompt" in fields else None,
         return_tokens=bool(body.return_tokens),
         fields=fields,
         stop=body.stop or (),

@@ -70,7 +70,7 @@ class CompletionFormat(Format):
         choices = [
             self._choice(c, c.prefix + text, [*c.echoed, *shown], c.finish) for c, text, _, shown in answers
         ]
-        return {**self._head(), "choices": choices, "usage": job.usage(), **job.tail()}
+        return {**self._head(), "choices": choices, "usage": job.usage(), **job.tail(answers)}
 
     def _chunk(self, choice: dict[str, Any], tail: dict[str, Any] | None = None) -> bytes:
         usage = {"usage": None} if self.job.include_usage else {}

@@ -165,6 +165,7 @@ class GenerationFields(SamplingFields):
 
     stream_options: StreamOptions | None = field("only with `stream`", {"include_usage": True})
     n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)
+    verbose: bool | None = field("add `__verbose`: the first choice as /completion has it", False)
 
 
 class TimingsReply(Reply):

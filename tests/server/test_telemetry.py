@@ -93,3 +93,36 @@ async def test_paths_without_v1(path):
         else:
             body = (await http.post(path, json={"messages": user("Hi")})).json()
             assert body["choices"][0]["message"]["content"] == "Hi"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("path", "body"), BODIES)
+async def test_verbose_tells_the_prompt_and_what_was_in_force(path, body):
+    engine = FakeEngine(ids(" Hi"))
+    async with client(engine) as http:
+        whole = (await http.post(path, json={**body, "verbose": True, "top_k": 5})).json()
+        plain = (await http.post(path, json=body)).json()
+        asked = {**body, "verbose": True, "stream": True}
+        chunks = events((await http.post(path, json=asked)).text)
+    told = whole["__verbose"]
+    assert told["prompt"].startswith("<s>")
+    assert PROMPT in told["prompt"]
+    assert (told["content"], told["generation_settings"]["top_k"]) == (" Hi", 5)
+    assert "__verbose" not in plain
+    assert ["__verbose" in chunk for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    async with client(make_app(FakeEngine(), log_level="debug")) as http:
+        assert "__verbose" in (await http.post(path, json=body)).json()
+        assert "__verbose" not in (await http.post(path, json={**body, "verbose": False})).json()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("path", ["/v1/chat/completions/input_tokens", "/chat/completions/input_tokens"])
+async def test_tokens_of_a_chat_can_be_counted_before(path):
+    async with client() as http:
+        counted = (await http.post(path, json={"messages": user(PROMPT), "user": "x"})).json()
+        usage = (await http.post(CHAT, json={"messages": user(PROMPT)})).json()["usage"]
+    assert counted == {
+        "object": "response.input_tokens",
+        "input_tokens": usage["prompt_tokens"],
+        "warnings": ["user has no effect"],
+    }

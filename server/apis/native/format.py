@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 class NativeFormat(Format):
     """An event for each token; the last one of each choice has everything else. No [DONE].
 
-    prompts: as the model saw them, by `prompt_index`.
+    prompts: as the model saw them, by `prompt_index`; None: nobody asks for them.
     """
 
     def __init__(
         self,
         job: Job,
-        prompts: Sequence[str],
+        prompts: Sequence[str] | None,
         *,
         return_tokens: bool = False,
         fields: Sequence[str] | None = None,
@@ -74,9 +74,10 @@ class NativeFormat(Format):
         ]
         return found if last else found[0]
 
-    def result(self, answer: Answer) -> dict[str, Any]:
-        """One choice, as `__verbose` of the OpenAI routes has it."""
-        return self._whole(answer.choice, answer.text, answer.shown, last=False)
+    def result(self, choice: Choice, answers: Sequence[Answer]) -> dict[str, Any]:
+        """Of the first choice. In a stream, where there are no answers, without its text."""
+        text, shown = (answers[0].text, answers[0].shown) if answers else ("", [])
+        return self._whole(choice, text, shown, last=False)
 
     def _part(self, choice: Choice, content: str, tokens: list[int]) -> dict[str, Any]:
         return {
@@ -106,7 +107,7 @@ class NativeFormat(Format):
                 timings_per_token=job.timings_per_token,
                 post_sampling_probs=self.post,
             ),
-            "prompt": self.prompts[choice.prompt_index],
+            "prompt": self.prompts[choice.prompt_index] if self.prompts else "",
             "has_new_line": choice.has_new_line,
             "truncated": full,
             "stop_type": stop_type,
@@ -134,6 +135,13 @@ class NativeFormat(Format):
             return {}
         names = self.job.facts.names
         return {"completion_probabilities": [probability(names, token, self.post) for token, _ in shown]}
+
+
+async def prompts_of(job: Job) -> list[str]:
+    """Prompts as the model saw them: special tokens written out."""
+    prompts = {choice.prompt_index: choice.request.prompt for choice in job.choices}
+    decode = job.engine.tokenizer.decode
+    return await job.state.in_thread(lambda: [decode(ids, skip_special=False) for ids in prompts.values()])
 
 
 def slot_of(choice: Choice) -> int:
