@@ -99,4 +99,4 @@ if __name__ == "__main__":
     print(*sys.argv, file=sys.stderr)
     from server.cli import main
 
-    main()
+    sys.exit(main())
