@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from server import logs, wire
+from server import link, logs, wire
 
 log = logging.getLogger("ggserve.engine")
 
@@ -39,11 +39,12 @@ class EngineChild:
         self._lost: asyncio.Event | None = None
         self._log = _LogReader(name)
         self._log_transport: asyncio.BaseTransport | None = None
+        self._log_is_read = False
 
     @classmethod
     def spawn(cls, name: str, order: wire.Load, argv: Sequence[str], log_level: str) -> EngineChild:
         """Start a process and tell it what to load."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours, theirs = link.pair()
         try:
             with theirs:
                 process = subprocess.Popen(
@@ -52,11 +53,11 @@ class EngineChild:
                     # Whatever a backend prints goes to the log: our own stdout belongs to the user.
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
-                    pass_fds=[theirs.fileno()],
                     env=_environment(),
+                    **link.handed_over(theirs),
                 )
             ours.sendall(wire.encode(order))
-        except BrokenPipeError:
+        except ConnectionError:
             pass  # it is dead already: attaching will show
         except BaseException:
             ours.close()
@@ -71,13 +72,13 @@ class EngineChild:
     async def attach(self, on_messages: Callable[[list[wire.ToServer]], None]) -> None:
         """Deliver what the process says, in the event loop, until it is gone."""
         assert self._socket is not None
-        loop = asyncio.get_running_loop()
         self._lost = asyncio.Event()
         connection = _Connection(on_messages, self._lost, self)
         sock, self._socket = self._socket, None
-        self._transport, _ = await loop.create_unix_connection(lambda: connection, sock=sock)
+        self._transport = await link.join(sock, connection)
         assert self._process.stdout is not None
-        self._log_transport, _ = await loop.connect_read_pipe(lambda: self._log, self._process.stdout)
+        self._log_transport = await link.read_pipe(self._process.stdout, self._log)
+        self._log_is_read = True
 
     def send(self, message: wire.ToEngine) -> None:
         """Never blocks; to a process that is gone it does nothing."""
@@ -106,10 +107,11 @@ class EngineChild:
         except subprocess.TimeoutExpired:
             self.kill()
             status = await asyncio.to_thread(self._process.wait)
-        if self._log_transport is not None:
+        if self._log_is_read:
             with contextlib.suppress(TimeoutError):  # somebody else may hold the other end
                 await asyncio.wait_for(self._log.ended.wait(), 0.5)
-            self._log_transport.close()
+            if self._log_transport is not None:
+                self._log_transport.close()
         elif self._process.stdout is not None:
             self._process.stdout.close()
         return describe_exit(status, self._log.lines)

@@ -16,7 +16,6 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,7 @@ from engine.config import ModelParameters
 from engine.errors import EngineError, ModelError
 from engine.types import Emission, EngineStats, FinishReason, Request
 from engine.work import AnyWork, News, Piece
-from server import wire
+from server import link, wire
 
 log = logging.getLogger("engine")
 
@@ -115,7 +114,7 @@ class EngineProcess:
 
     def run(self) -> int:
         """Serve until the server says so or goes away; the exit status."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        with contextlib.suppress(ConnectionError):
             first = self._first_frame()
             if first is None:
                 return 0
@@ -124,6 +123,8 @@ class EngineProcess:
                 return 1
             try:
                 self._serve(model.scheduler() if model.generates else NoScheduler(), model.tasks())
+            except ConnectionError:
+                raise
             except Exception as error:
                 log.exception("the engine cannot go on")
                 self._send(wire.Fatal(f"{type(error).__name__}: {error}"))
@@ -157,7 +158,7 @@ class EngineProcess:
             model = self._load(order.path, order.params, progress)
             self._send(wire.Ready(model.describe()))
         except OSError as error:
-            if isinstance(error, BrokenPipeError | ConnectionResetError):
+            if isinstance(error, ConnectionError):
                 raise
             self._send(wire.LoadFailed(type(error).__name__, f"{order.path}: {error.strerror or error}"))
         except EngineError as error:
@@ -225,19 +226,16 @@ class EngineProcess:
 
     def _receive(self, scheduler: Scheduler, tasks: Tasks, wait: float | None) -> bool:
         """Take what has arrived, waiting for it at most `wait` seconds; False: leave."""
-        if wait != 0.0 and not select.select([self._socket], [], [], wait)[0]:
-            return True
-        while True:
-            try:
-                data = self._socket.recv(_READ, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return True
+        while select.select([self._socket], [], [], wait)[0]:
+            data = self._socket.recv(_READ)
             if not data:
                 return False
             for message in self._reader.feed(data):
                 self._handle(scheduler, tasks, message)
             if self._stop:
                 return False
+            wait = 0.0
+        return True
 
     def _handle(self, scheduler: Scheduler, tasks: Tasks, message: wire.ToEngine) -> None:
         match message:
@@ -271,18 +269,6 @@ class EngineProcess:
             self._live.add(request.id)
 
 
-def watch_server(sock: socket.socket) -> None:
-    """End this process as soon as the other end of `sock` is closed, even in the middle of a computation."""
-
-    def watch() -> None:
-        poll = select.poll()
-        poll.register(sock.fileno(), 0)  # hang-up is always reported
-        poll.poll()
-        os._exit(0)
-
-    threading.Thread(target=watch, name="watch-server", daemon=True).start()
-
-
 class _LineFormatter(logging.Formatter):
     """`<LEVEL>logger: message` on one line, which the server reads back (`server.logs`)."""
 
@@ -296,8 +282,9 @@ class _LineFormatter(logging.Formatter):
 def prepare_process(log_level: str) -> None:
     """What a child needs before its first frame: logging to stderr, signals, crash reports."""
     faulthandler.enable()  # a SEGV or BUS says where, on stderr, before it kills
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the server drains, then sends Shutdown or closes
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # the server drains, then sends Shutdown or closes
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LineFormatter())
     logging.basicConfig(level=log_level.upper(), handlers=[handler])
@@ -314,7 +301,7 @@ def main(arguments: list[str] | None = None, load: Load = load_model) -> int:
     options = parser.parse_args(arguments)
     prepare_process(options.log_level)
     sock = socket.socket(fileno=options.fd)
-    watch_server(sock)
+    link.watch(sock, lambda: os._exit(0))  # even in the middle of a computation
     return EngineProcess(sock, load).run()
 
 
