@@ -191,8 +191,8 @@ class ToolCallReply(Reply):
 class ChatMessageReply(Reply):
     role: str = told("always assistant", "assistant")
     content: str | None = told("the text; null if there are only calls", "Hello!")
-    reasoning_content: str | None = told("what the model thought before; absent if nothing", "A greeting.")
-    tool_calls: list[ToolCallReply] | None = told("absent if there are none", [_CALL])
+    reasoning_content: str | None = field("what the model thought before; absent if nothing", "A greeting.")
+    tool_calls: list[ToolCallReply] | None = field("absent if there are none", [_CALL])
 
 
 class TokenLogprob(Reply):
@@ -216,7 +216,7 @@ class ChatChoice(Reply):
     message: ChatMessageReply = told("the answer", {"role": "assistant", "content": "Hello!"})
     logprobs: ChatLogprobs | None = told("null unless asked for", None)
     finish_reason: str = told("stop, length or tool_calls", "stop")
-    tokens: list[int] | None = told("token ids, with `return_tokens`", [15043])
+    tokens: list[int] | None = field("token ids, with `return_tokens`", [459])
 
 
 class ChatReply(Reply):
@@ -230,6 +230,6 @@ class ChatReply(Reply):
     choices: list[ChatChoice] = told("in order of their index", [{"index": 0, "finish_reason": "stop"}])
     usage: UsageReply = told("of all choices; of a stream in its last chunk", {"prompt_tokens": 112})
     timings: TimingsReply = told("of all choices; of a stream in its last chunk", {"prompt_n": 12})
-    warnings: list[str] | None = told(
+    warnings: list[str] | None = field(
         "fields of the request that had no effect, if there are any", ["user has no effect"]
     )
