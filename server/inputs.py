@@ -28,6 +28,36 @@ async def input_tokens(inputs: Sequence[Input], engine: Engine, state: State, pa
     return encode() if size <= INLINE_CHARS else await state.in_thread(encode)
 
 
+async def pair_tokens(
+    query: str, documents: Sequence[str], engine: Engine, state: State, param: str
+) -> tuple[list[list[int]], list[int]]:
+    """Token ids of the query with each document, and where the document begins."""
+    check_number(len(documents), state, param)
+    tokenizer, n_ctx = engine.tokenizer, engine.n_ctx
+
+    def encode() -> tuple[list[list[int]], list[int]]:
+        least = tokenizer.min_tokens(query, n_ctx + 1)
+        if least > n_ctx:
+            raise too_large(least, n_ctx, "query", "at least ")
+        pairs, second = [], []
+        for i, document in enumerate(documents):
+            where = f"{param}[{i}]"
+            fewest = least + tokenizer.min_tokens(document, n_ctx + 1)
+            if fewest > n_ctx:
+                raise too_large(fewest, n_ctx, where, "with the query at least ")
+            tokens, start = tokenizer.encode_pair(query, document)
+            if not tokens:
+                raise bad_request(f"{where}: is empty", where, "invalid_value")
+            if len(tokens) > n_ctx:
+                raise too_large(len(tokens), n_ctx, where, "with the query ")
+            pairs.append(tokens)
+            second.append(start)
+        return pairs, second
+
+    size = len(documents) * len(query) + sum(map(len, documents))
+    return encode() if size <= INLINE_CHARS else await state.in_thread(encode)
+
+
 def check_number(n: int, state: State, param: str) -> None:
     """At most --max-inputs."""
     if n > state.settings.max_inputs:

@@ -71,9 +71,14 @@ def no_head(engine: Engine) -> ApiError:
 
 
 async def embed(
-    inputs: Sequence[Sequence[int]], pooling: str, engine: Engine, state: State, record: Record
+    inputs: Sequence[Sequence[int]],
+    pooling: str,
+    engine: Engine,
+    state: State,
+    record: Record,
+    second: Sequence[int] = (),
 ) -> list[NDArray[np.float32]]:
-    """Of each input its vectors, float32 [rows, n]."""
+    """Of each input its vectors, float32 [rows, n]. second: where the second sentence of each begins."""
     import numpy as np
 
     n_tokens = sum(map(len, inputs))
@@ -83,8 +88,9 @@ async def embed(
         message = f"input: {rows} vectors of {width} numbers are more than one answer may hold"
         raise bad_request(f"{message} ({MAX_VALUES}); send fewer at a time", "input", "invalid_value")
     found: list[NDArray[np.float32]] = []
-    for group in _groups(inputs):
-        result = await errands.run(Embed(group, pooling), engine, state, record, "input")
+    for start, group in _groups(inputs):
+        work = Embed(group, pooling, list(second[start : start + len(group)]))
+        result = await errands.run(work, engine, state, record, "input")
         found += [np.frombuffer(data, "<f4").reshape(-1, result.width) for data in result.vectors]
     record.prompt_n = n_tokens
     metrics = state.metrics.of(engine.name)
@@ -93,16 +99,17 @@ async def embed(
     return found
 
 
-def _groups(inputs: Sequence[Sequence[int]]) -> Iterator[list[list[int]]]:
+def _groups(inputs: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[list[int]]]]:
+    """(number of its first input, inputs) of each order."""
     group: list[list[int]] = []
-    size = 0
-    for tokens in inputs:
+    start = size = 0
+    for i, tokens in enumerate(inputs):
         if group and size + len(tokens) > GROUP:
-            yield group
-            group, size = [], 0
+            yield start, group
+            start, group, size = i, [], 0
         group.append(list(tokens))
         size += len(tokens)
-    yield group
+    yield start, group
 
 
 def normalized(vectors: NDArray[np.float32], norm: int) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from engine.tokenizer.special import Fragment, SpecialTokens
 from engine.tokenizer.vocab import TokenType, Vocabulary
 
 _LONG_TEXT = 1 << 18
+_SEPARATING = ("jina-v1-en", "jina-v2-code", "roberta-bpe")
 _SLICE = 1 << 15
 _MARGIN = 64  # tokens that cutting a text in two may add
 
@@ -40,6 +41,8 @@ class Tokenizer(ABC):
         self.add_bos = add_bos and self.bos_id is not None
         self.add_eos = add_eos and self.eos_id is not None
         self.add_sep = False
+        # Whether a separator stands between two sentences besides what ends the first.
+        self.separates = gguf.get_bool("tokenizer.ggml.add_sep_token", vocabulary.pre in _SEPARATING)
         self.chat_template: str | None = gguf.get_str("tokenizer.chat_template", None)
         self.chat_template_tool_use: str | None = gguf.get_str("tokenizer.chat_template.tool_use", None)
         self.add_space_prefix = False
@@ -81,6 +84,19 @@ class Tokenizer(ABC):
         if add_special and self.add_sep and self.sep_id is not None:
             ids.append(self.sep_id)
         return ids
+
+    def encode_pair(self, first: str, second: str) -> tuple[list[int], int]:
+        """Tokens of two texts as models that compare them were trained, and where the second begins.
+
+        Special tokens written out in a text are text.
+        """
+        ends = self.encode("")
+        n_before = int(self.add_bos and self.bos_id is not None)
+        before, after = ends[:n_before], ends[n_before:]
+        ids = before + self.encode(first, add_special=False) + after
+        if self.separates and not self.add_sep and self.sep_id is not None:
+            ids.append(self.sep_id)
+        return ids + self.encode(second, add_special=False) + after, len(ids)
 
     def min_tokens(self, text: str, enough: int | None = None) -> int:
         """About the fewest tokens that `text` can become; at most what `encode` would return.

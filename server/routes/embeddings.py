@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from fastapi import Request, Response
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 router = json_router()
 encode = msgspec.json.encode
+_REPLY: dict[int | str, dict[str, Any]] = {200: {"model": EmbeddingReply | list[NativeEmbedding]}}
 
 
 async def _embed(body: EmbeddingRequest, state: State, record: Record, native: bool) -> Bytes:
@@ -70,7 +71,7 @@ def warning_headers(warnings: list[str]) -> dict[str, str]:
     return {"x-warnings": "".join(c if c.isprintable() else "?" for c in text)[:2048]}
 
 
-@router.post("/v1/embeddings", response_model=None, responses={200: {"model": EmbeddingReply}})
+@router.post("/v1/embeddings", response_model=None, responses=_REPLY)
 async def embeddings(
     body: EmbeddingRequest, request: Request, state: StateDep, record: RecordDep
 ) -> Response:

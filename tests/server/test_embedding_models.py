@@ -1,9 +1,10 @@
-"""Embeddings of real models by a real server: the vectors are those of the engine, and streams go on beside."""
+"""Embeddings by a real server: the vectors are those of the engine, and streams go on beside."""
 
 from __future__ import annotations
 
 import threading
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -15,13 +16,13 @@ from support.server_process import ROOT, ServerProcess
 
 BERT = FOLDER / "bert.gguf"
 LLAMA = golden("llama-gqa-tied").path
+RANK = FOLDER / "bert-rank.gguf"
 
 
 @pytest.fixture(scope="module")
 def server():
-    arguments = [
-        f"--model={path}" for path in (f"bert={BERT}", f"llama={LLAMA}", ROOT / "models/stories.gguf")
-    ]
+    files = {"bert": BERT, "llama": LLAMA, "rank": RANK, "stories": ROOT / "models" / "stories.gguf"}
+    arguments = [f"--model={name}={path}" for name, path in files.items()]
     with ServerProcess("--threads", "1", "--max-batch-tokens", "32", *arguments) as process:
         yield process
         assert process.end() == 0
@@ -51,8 +52,6 @@ def test_vectors_are_those_of_the_engine(api, name, path):
 
 
 def test_pooling_none_gives_every_token(server):
-    import httpx
-
     answer = httpx.post(
         server.url + "/embeddings", json={"model": "bert", "input": [2, 9, 8, 3], "pooling": "none"}
     )
@@ -61,18 +60,36 @@ def test_pooling_none_gives_every_token(server):
     assert close(answer.json()[0]["embedding"], expected)
 
 
+def test_scores_are_those_of_the_engine(server):
+    documents = ["the thing", "unable word", "", "in there, word for word " * 8]
+    answer = httpx.post(
+        server.url + "/v1/rerank", json={"model": "rank", "query": "the word", "documents": documents}
+    ).json()
+    with engine.load(RANK, engine.ModelParameters(use_gpu=False, n_threads=1)) as model:
+        pairs = [model.tokenizer.encode_pair("the word", document) for document in documents]
+        expected = [model.embed(tokens, second=start)[0] for tokens, start in pairs]
+    found = {result["index"]: result["relevance_score"] for result in answer["results"]}
+    assert close([found[i] for i in range(4)], np.float32(expected))
+    assert [result["index"] for result in answer["results"]] == np.argsort(expected)[::-1].tolist()
+    assert answer["usage"]["prompt_tokens"] == sum(len(tokens) for tokens, _ in pairs)
+    refused = httpx.post(
+        server.url + "/v1/rerank", json={"model": "bert", "query": "the word", "documents": documents}
+    )
+    assert refused.status_code == 400
+    assert "no model for ranking" in refused.text
+
+
 def test_too_long_names_both_numbers(api):
-    with pytest.raises(openai.BadRequestError, match="257 tokens.*at most 256"):
+    with pytest.raises(openai.BadRequestError, match=r"257 tokens.*at most 256"):
         api.embeddings.create(model="bert", input=[[5] * 257])
 
 
 @pytest.mark.parametrize("ask", ["completions", "chat"])
 def test_a_model_for_embeddings_is_asked_for_text(api, ask):
+    create = api.completions.create if ask == "completions" else api.chat.completions.create
+    asked = {"prompt": "Once"} if ask == "completions" else {"messages": [{"role": "user", "content": "Hi"}]}
     with pytest.raises(openai.BadRequestError, match="cannot generate text") as refused:
-        if ask == "completions":
-            api.completions.create(model="bert", prompt="Once")
-        else:
-            api.chat.completions.create(model="bert", messages=[{"role": "user", "content": "Hi"}])
+        create(model="bert", **asked)
     assert refused.value.code == "cannot_generate"
     assert api.embeddings.create(model="bert", input="still there").data
 
