@@ -112,7 +112,7 @@ def test_errors(api, engine):
         ask(api, model="gpt")
     assert missing.value.type == "not_found_error"
     engine.n_ctx = 8
-    with pytest.raises(anthropic.BadRequestError, match="at most 8"):
+    with pytest.raises(anthropic.BadRequestError, match="context size of 8 tokens"):
         ask(api, "word " * 9, stream=True)
 
 
