@@ -21,7 +21,7 @@ from server.chat.output import OutputParser
 from server.chat.template import TemplateFailed
 from server.chat.thinking import Answer, ThinkReader
 from server.chat.tools.family import CannotHold, Offer
-from server.chat.tools.lark import answer_rule
+from server.chat.tools.lark import KINDS, answer_rule
 from server.chat.tools.tool import Tool, ToolChoice, check_tools
 from server.deps import Engine, State
 from server.errors import ApiError, bad_request
@@ -59,7 +59,7 @@ async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: li
     warnings += composed.warnings
     prompt = await _tokens(composed, asked, engine, state)
     form = composed.form
-    offer = _offer(asked, form)
+    offer = _offer(asked, form, warnings)
     thinks = _thinks(composed)
     thinking = _thinking(asked, composed, engine) if thinks else None
     if limited and thinking is None:
@@ -148,7 +148,7 @@ async def _tokens(composed: Composed, asked: ChatInput, engine: Engine, state: S
     return tokens
 
 
-def _offer(asked: ChatInput, form: Form) -> Offer | None:
+def _offer(asked: ChatInput, form: Form, warnings: list[str]) -> Offer | None:
     """The tools that may be called."""
     choice = asked.tool_choice
     tools = tuple(tool for tool in asked.tools if choice.names is None or tool.name in choice.names)
@@ -157,13 +157,16 @@ def _offer(asked: ChatInput, form: Form) -> Offer | None:
     parallel = asked.parallel_tool_calls
     if parallel is None:
         parallel = form.traits.parallel_calls or not form.traits.calls
-    answer = None
-    if asked.answer is not None and choice.mode == "auto":
-        answer = asked.answer.constraint
-        if answer_rule(answer) is None:
-            message = f"{asked.answer.param}: cannot be combined with tools that may be called or not"
-            raise bad_request(message, asked.answer.param, "unsupported_value")
-    return Offer(tools, choice.mode == "required", parallel, answer)
+    if asked.answer is None:
+        return Offer(tools, choice.mode == "required", parallel)
+    constraint, param = asked.answer
+    if choice.mode == "required":
+        warnings.append(f"{param} has no effect: a tool is called in any case")
+        return Offer(tools, True, parallel)
+    if constraint.kind not in KINDS:
+        message = f"{param}: cannot be combined with tools that may be called or not"
+        raise bad_request(message, param, "unsupported_value")
+    return Offer(tools, False, parallel, constraint)
 
 
 def _thinks(composed: Composed) -> bool:
@@ -193,15 +196,17 @@ def _tokens_within(text: str, tokenizer: Any) -> tuple[int, ...]:
 async def _constraint(
     asked: ChatInput, offer: Offer | None, form: Form, engine: Engine, state: State, warnings: list[str]
 ) -> Constraint | None:
+    alone = await checked(asked.answer, engine, state)
     if offer is None:
-        return await checked(_framed(asked.answer, form), engine, state)
+        framed = _framed(asked.answer, form)
+        return alone if framed is asked.answer else await checked(framed, engine, state)
     try:
         text = form.family.grammar(offer, form.words)
         if text is None:
             return None
         return await checked(Asked(Constraint("lark", text), "tools"), engine, state)
     except CannotHold as error:
-        failure = bad_request(f"tools: {error}, so a call cannot be required", "tools", "unsupported_value")
+        failure = bad_request(f"tools: {error}", "tools", "unsupported_value")
     except ApiError as error:
         failure = error
     if not offer.required and offer.answer is None:
@@ -215,10 +220,9 @@ async def _constraint(
 
 def _framed(answer: Asked | None, form: Form) -> Asked | None:
     """What the content must match, within what it stands in."""
-    rule = None if answer is None else answer_rule(answer.constraint)
-    if answer is None or rule is None:
+    if answer is None or answer.constraint.kind not in KINDS:
         return answer
-    text = form.family.answer_grammar(rule, form.words)
+    text = form.family.answer_grammar(answer_rule(answer.constraint), form.words)
     return answer if text is None else Asked(Constraint("lark", text), answer.param)
 
 

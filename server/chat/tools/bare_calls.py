@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from engine.errors import ConfigError
 from server.chat.stream import SPACE, End, Reading
 from server.chat.tools.family import ANY_TEXT, CannotHold, Offer, lark
 from server.chat.tools.json_calls import CallReader
@@ -65,5 +66,8 @@ def _either(offer: Offer, schema: Callable[[Tool], Any]) -> str:
     answer = json.loads(offer.answer.text or '{"type": "object"}')
     schemas = [answer, *(schema(tool) for tool in offer.tools)]
     if any('"$ref"' in json.dumps(part) for part in schemas):
-        raise CannotHold("schemas with references cannot be combined")
-    return json_rule({"anyOf": schemas})
+        raise CannotHold("schemas of tools and answer with references cannot be combined")
+    try:
+        return json_rule({"anyOf": schemas})
+    except ConfigError as error:
+        raise CannotHold(f"the schemas of tools and answer cannot be combined ({error})") from None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.errors import ConfigError
 from engine.types import Constraint
 from server.chat.stream import Reader
 from server.chat.tools.lark import Words, answer_rule, quoted, schema_of
@@ -87,7 +88,15 @@ class Family(ABC):
 
 
 def arguments_rules(offer: Offer) -> list[str]:
-    return [f"arguments_{i}: {schema_of(tool.schema)}" for i, tool in enumerate(offer.tools)]
+    return [f"arguments_{i}: {held_to(tool.schema, tool)}" for i, tool in enumerate(offer.tools)]
+
+
+def held_to(schema: Mapping[str, Any], tool: Tool) -> str:
+    """A rule for what matches a schema of a tool. Raises CannotHold."""
+    try:
+        return schema_of(schema)
+    except ConfigError as error:
+        raise CannotHold(f"the schema of '{tool.name}' is not supported ({error})") from None
 
 
 def one_of(rule: str, offer: Offer) -> str:

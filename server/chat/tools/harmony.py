@@ -114,7 +114,7 @@ class Harmony(Family):
             rules.append(f"call_{i}: {words(head)} arguments_{i}")
         if offer.answer is None or offer.required:
             return self._whole("call", rules, words)
-        final = self._final(answer_rule(offer.answer) or "", words)
+        final = self._final(answer_rule(offer.answer), words)
         return self._whole("call | final", [*rules, *final], words)
 
     def answer_grammar(self, answer: str, words: Words) -> str | None:

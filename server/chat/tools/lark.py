@@ -7,10 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from engine.constraint import Vocabulary, grammar
+from engine.grammar.schema import rule
 from engine.types import Constraint
 
 # One line, with the spaces that models know from training; without a limit they could be endless.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+KINDS = frozenset(("json_object", "json_schema", "regex", "choice"))  # that can be part of a grammar
+_NO_TOKENS = Vocabulary([], [], [], 0)
 _SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
@@ -48,25 +52,18 @@ def quoted(text: str) -> str:
 
 
 def schema_of(schema: Mapping[str, Any]) -> str:
-    """What matches a JSON schema. Properties that it does not name are left out."""
+    """What matches a JSON schema. Properties that it does not name are left out. Raises ConfigError."""
     return json_rule(closed(schema))
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
-    return "%json " + json.dumps({**schema, "x-guidance": _SPACING})
+    """What matches a schema as it is. Raises ConfigError."""
+    return rule({**schema, "x-guidance": _SPACING}).text
 
 
-def answer_rule(constraint: Constraint) -> str | None:
-    """A constraint of the content as one alternative of a larger grammar, if it can be one."""
-    if constraint.kind == "json_object":
-        return schema_of({"type": "object"})
-    if constraint.kind == "json_schema":
-        return json_rule(json.loads(constraint.text))
-    if constraint.kind == "regex":
-        return "/" + constraint.text.replace("/", "\\/") + "/"
-    if constraint.kind == "choice":
-        return "(" + " | ".join(map(quoted, json.loads(constraint.text))) + ")"
-    return None
+def answer_rule(constraint: Constraint) -> str:
+    """A constraint of one of the KINDS, known to be valid, as one alternative of a larger grammar."""
+    return f"({grammar(constraint, _NO_TOKENS).removeprefix('start: ').strip()})"
 
 
 def closed(schema: Any) -> Any:

@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.chat.stream import NotThis, Openers, Reader, Reading
-from server.chat.tools.family import ANY_TEXT, CannotHold, Family, Offer, lark, one_of, start_rules
-from server.chat.tools.lark import Words, quoted, schema_of
+from server.chat.tools.family import (
+    ANY_TEXT,
+    CannotHold,
+    Family,
+    Offer,
+    held_to,
+    lark,
+    one_of,
+    start_rules,
+)
+from server.chat.tools.lark import Words, quoted
 from server.chat.tools.tool import Tool
 
 MAX_NAME = 256
@@ -162,20 +171,20 @@ def _argument_rules(rule: str, tool: Tool, form: TaggedForm, words: Words) -> tu
     sequence, rules = [], []
     for j, (name, value) in enumerate(properties.items()):
         own = f"{rule}_{j}"
-        body, more = _value_rule(own, value, shared, form, words)
+        body, more = _value_rule(own, value, shared, form, words, tool)
         rules += [f"{own}: {words(f'{chr(10)}{form.parameter}{name}>{chr(10)}')} {body}", *more]
         sequence.append(own if name in required else f"{own}?")
     return " ".join(sequence), rules
 
 
 def _value_rule(
-    rule: str, schema: Any, shared: dict[str, Any], form: TaggedForm, words: Words
+    rule: str, schema: Any, shared: dict[str, Any], form: TaggedForm, words: Words, tool: Tool
 ) -> tuple[str, list[str]]:
     close = "\n" + form.close
     if not _is_text(schema):
         # `true` as a schema is the same as an empty one; a text that may be here is in quotes.
         whole = {**shared, **schema} if isinstance(schema, Mapping) else shared
-        return f"{schema_of(whole)} {words(close)}", []
+        return f"{held_to(whole, tool)} {words(close)}", []
     if unknown := sorted(schema.keys() - _OF_TEXT):
         raise CannotHold(f"a text with {unknown[0]!r} cannot be written without quotes")
     values = [schema["const"]] if "const" in schema else schema.get("enum")

@@ -12,7 +12,7 @@ from llguidance import LLMatcher, LLTokenizer
 from engine.types import Constraint
 from server.chat.tools import Tool, make_tool
 from server.chat.tools.family import CannotHold, Offer
-from server.chat.tools.lark import Words, answer_rule, closed
+from server.chat.tools.lark import Words, closed
 from support.tools import CALLS, FAMILY, TOOLS
 
 MARKS = sorted({mark for family in FAMILY.values() for mark in family.marks if len(mark) > 1})
@@ -174,7 +174,6 @@ def test_other_forms_of_answers():
         text = grammar("hermes", answer=constraint)
         assert matches(text, good, False) == (True, True)
         assert matches(text, bad, False) != (True, True)
-    assert answer_rule(Constraint("gbnf", "root ::= x")) is None
 
 
 @pytest.mark.parametrize("control", [True, False])
