@@ -79,6 +79,10 @@ def arguments(given: list[str]) -> list[str]:
     add("default", f"max_tokens={a.n_predict}" if a.n_predict >= 0 else None)
     add("api-key", a.api_key)
     add("kv-type", a.ctk)
+    add("pooling", a.pooling)
+    if a.slot_save_path:
+        Path(a.slot_save_path).mkdir(exist_ok=True)
+        add("slot-save-path", a.slot_save_path)
     template = a.chat_template_file
     if a.chat_template:
         template = Path(tempfile.gettempdir()) / f"template-{os.getpid()}.jinja"
