@@ -102,6 +102,11 @@ class State:
     stopping: bool = False
 
     @cached_property
+    def aliases(self) -> dict[str, str]:
+        """Other names of models → served name."""
+        return self.settings.aliases() if self.settings.alias else {}
+
+    @cached_property
     def defaults(self) -> dict[str, Any]:
         """Sampling parameters of requests that bring none."""
         return self.settings.sampling_defaults()
@@ -119,6 +124,7 @@ class State:
 
     def engine(self, name: str | None, ready: bool = True) -> Engine:
         """The engine that serves model `name`; without a name the only one there is (see --any-model)."""
+        name = self.aliases.get(name, name) if name is not None else None
         if name is not None and name in self.engines:
             engine = self.engines[name]
         elif self.engines and (self.settings.any_model or (name is None and len(self.engines) == 1)):
@@ -157,16 +163,17 @@ class ModelFacts:
     specials: re.Pattern[str]  # texts of special tokens
 
 
-def get_state(request: Request) -> State:
+# Not plain functions: the framework calls each of those in a thread, which costs more than a small request.
+async def get_state(request: Request) -> State:
     state: State = request.app.state.ggserve
     return state
 
 
-def get_record(request: Request) -> Record:
+async def get_record(request: Request) -> Record:
     return record_of(request.scope)
 
 
-def get_owner(request: Request) -> bytes | None:
+async def get_owner(request: Request) -> bytes | None:
     """The key that the request came with, as a digest."""
     owner: bytes | None = request.scope.get("ggserve.key")
     return owner
