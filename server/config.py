@@ -137,6 +137,14 @@ class Settings(BaseSettings):
         "NAME=VALUE",
         shared=False,
     )
+    alias: Words = _option(
+        [],
+        "model",
+        "another name of the model, or NAME=ALIAS if several are served",
+        "[NAME=]ALIAS",
+        shared=False,
+    )
+    tag: Words = _option([], "model", "word that /v1/models shows as one of `tags`", "WORD", shared=False)
     any_model: bool = _option(
         False,
         "model",
@@ -214,7 +222,14 @@ class Settings(BaseSettings):
     )
 
     # --- server
-    host: str = _option("127.0.0.1", "server", "address to listen on", "ADDRESS", shared=False, min_length=1)
+    host: str = _option(
+        "127.0.0.1",
+        "server",
+        "address to listen on, or several: 127.0.0.1,::1",
+        "ADDRESS",
+        shared=False,
+        min_length=1,
+    )
     port: int = _option(
         8080, "server", "port to listen on; 0: any free one", "N", shared=False, ge=0, le=65535
     )
@@ -353,6 +368,10 @@ class Settings(BaseSettings):
             raise ValueError("cors_origins: * cannot be combined with API keys; name the origins")
         if self.model:
             self.models()
+        if self.alias:
+            self.aliases()
+        if not self.hosts():
+            raise ValueError("host: names no address")
         self.sampling_defaults()
         return self
 
@@ -443,13 +462,14 @@ class Settings(BaseSettings):
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise ConfigError(f"--chat-template {path}: {reason}") from error
 
+    def hosts(self) -> list[str]:
+        """The addresses of --host."""
+        return [host.strip() for host in self.host.split(",") if host.strip()]
+
     @property
     def listens_locally(self) -> bool:
         """Whether only programs on this machine can connect."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return all(map(_is_local, self.hosts()))
 
     def host_names(self) -> frozenset[str] | None:
         """Host names (without port, lower case) to answer to; None: any."""
@@ -457,5 +477,29 @@ class Settings(BaseSettings):
             return None
         names = [name.lower() for name in self.allowed_hosts]
         if self.listens_locally:
-            names += ["localhost", "127.0.0.1", "[::1]", "::1", self.host.lower()]
+            names += ["localhost", "127.0.0.1", "[::1]", "::1", *map(str.lower, self.hosts())]
         return frozenset(names)
+
+    def aliases(self) -> dict[str, str]:
+        """Other names of models → served name."""
+        served = self.models()
+        found: dict[str, str] = {}
+        for text in self.alias:
+            name, equals, alias = text.partition("=")
+            if not equals:
+                name, alias = next(iter(served)), text
+            if name not in served:
+                raise ValueError(f"alias: no model is called {name[:200]!r}; there are {', '.join(served)}")
+            if not alias or len(alias) > 200 or not alias.isprintable():
+                raise ValueError(f"alias: {alias[:200]!r} is no name")
+            if alias in served or found.get(alias, name) != name:
+                raise ValueError(f"alias: two models would be called {alias!r}")
+            found[alias] = name
+        return found
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -66,6 +66,10 @@ def arguments(given: list[str]) -> list[str]:
 
     aliases = sorted(a.alias.split(",")) if a.alias else []
     add("model", f"{aliases[0]}={a.model}" if aliases else a.model)
+    for alias in aliases[1:]:
+        add("alias", alias)
+    for tag in a.tags.split(",") if a.tags else ():
+        add("tag", tag)
     add("parallel", a.parallel)
     if a.ctx_size:
         # Slots share the cells if it is unified, else each has its part of them.

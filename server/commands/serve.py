@@ -78,21 +78,33 @@ def serve(arguments: list[str]) -> int:
             sock.close()
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets for every address of `host`. Done before loading: a port in use is told at once."""
+def listen(hosts: str, port: int) -> list[socket.socket]:
+    """Sockets for every address of the hosts. Done before loading: a port in use is told at once."""
     sockets: list[socket.socket] = []
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, address in dict.fromkeys(found):
-            if port == 0 and sockets:
+        for host in hosts.split(","):
+            port = _listen(host.strip(), port, sockets)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _listen(host: str, port: int, sockets: list[socket.socket]) -> int:
+    """Adds those of one host; returns their port."""
+    found = len(sockets)
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(addresses):
+            if port == 0 and len(sockets) > found:
                 break  # one free port, not one per address
             sockets.append(socket.create_server(address[:2], family=family, backlog=2048))
     except OSError as error:
-        for sock in sockets:
-            sock.close()
-        hint = "; choose another with --port" if isinstance(host, str) and "in use" in str(error) else ""
+        hint = "; choose another with --port" if "in use" in str(error) else ""
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}{hint}") from error
-    return sockets
+    bound: int = sockets[-1].getsockname()[1]
+    return bound
 
 
 def allow_files(connections: int) -> None:

@@ -24,6 +24,8 @@ def _model(engine: Engine, state: State) -> dict[str, Any]:
         "display_name": engine.name,
         "created_at": f"{datetime.fromtimestamp(state.started, UTC):%Y-%m-%dT%H:%M:%SZ}",
         "lifecycle": "active",
+        "aliases": [engine.name, *(alias for alias, name in state.aliases.items() if name == engine.name)],
+        "tags": state.settings.tag,
     }
     if engine.info is not None:
         found |= {"max_input_tokens": engine.n_ctx, "max_tokens": engine.n_ctx}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -279,7 +280,7 @@ def test_sampling_defaults_are_checked_parameters(tmp_path):
     ],
 )
 def test_sampling_defaults_that_cannot_be_are_refused(value, message):
-    with pytest.raises(ConfigError, match="^default: ") as error:
+    with pytest.raises(ConfigError, match=r"^default: ") as error:
         parse("--default", value)
     assert message in str(error.value)
 
@@ -295,3 +296,30 @@ def test_variables_of_the_chat_template(tmp_path, monkeypatch):
     for value in ("[1]", "{", "5"):
         with pytest.raises(ConfigError, match="--chat-template-kwargs must be a JSON object"):
             parse("--chat-template-kwargs", value)
+
+
+@pytest.mark.parametrize(
+    ("alias", "message"),
+    [
+        ("c=x", "alias: no model is called 'c'; there are a, b"),
+        ("b", "alias: two models would be called 'b'"),
+        ("a=", "alias: '' is no name"),
+    ],
+)
+def test_aliases_that_cannot_be_are_refused(alias, message):
+    with pytest.raises(ConfigError, match=message):
+        parse("--model a=x.gguf --model b=y.gguf", f"--alias {alias}")
+
+
+def test_aliases_name_models():
+    settings = parse("--model a=x.gguf --model b=y.gguf --alias first --alias b=second")
+    assert settings.aliases() == {"first": "a", "second": "b"}
+
+
+def test_several_addresses():
+    settings = parse("--host 127.0.0.1,::1")
+    assert settings.hosts() == ["127.0.0.1", "::1"]
+    assert settings.listens_locally
+    assert not parse("--host 127.0.0.1,0.0.0.0").listens_locally
+    with pytest.raises(ConfigError, match="names no address"):
+        parse("--host ,")

@@ -37,3 +37,20 @@ async def test_a_route_can_be_off(route):
         assert error_of(await http.get(f"/{route}"), 501)["code"] == "not_supported"
     async with client() as http:
         assert (await http.get(f"/{route}")).status_code == 200
+
+
+async def test_a_model_may_have_several_names_and_tags():
+    engines = {name: FakeEngine(name=name) for name in ("a", "b")}
+    model = ["a=/x/a.gguf", "b=/x/b.gguf"]
+    async with client(make_app(engines, model=model, alias=["first", "b=second"], tag=["small"])) as http:
+        for asked, served in (("first", "a"), ("second", "b"), ("a", "a")):
+            response = await http.post(COMPLETIONS, json={"prompt": "Hi", "model": asked})
+            assert response.json()["model"] == served
+        data = (await http.get("/v1/models")).json()["data"]
+        assert [(entry["id"], entry["aliases"]) for entry in data] == [
+            ("a", ["a", "first"]),
+            ("b", ["b", "second"]),
+        ]
+        assert data[0]["tags"] == ["small"]
+        assert (await http.get("/v1/models/second")).json()["id"] == "b"
+        error_of(await http.post(COMPLETIONS, json={"prompt": "Hi", "model": "third"}), 404)
