@@ -176,6 +176,7 @@ async def test_engines_start_and_stop_with_the_application():
     engine.start = start
     app = make_app(engine)
     async with client(app) as http:
+        await asyncio.sleep(0)  # it starts beside the first request
         assert (await http.get("/health")).json()["status"] == "ok"
     assert engine.state == "stopped"
 

@@ -34,7 +34,17 @@ NO_JSON = [
     b'{"x": "a\x00b"}',
     b'{"x": "a\nb"}',
 ]
-ODD_TEXTS = ["a\0b", "\0", "\ufeffa", "\u202ea", "\U0001f355", "\x7f\x1b[2J", "\ufdd0\uffff", "e\u0301" * 9]
+ODD_TEXTS = [
+    "a\0b",
+    "a\u2028\r\n",
+    "\0",
+    "\ufeffa",
+    "\u202ea",
+    "\U0001f355",
+    "\x7f\x1b[2J",
+    "\ufdd0\uffff",
+    "e\u0301" * 9,
+]
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def test_numbers_at_their_limits(route: Route, ask: Ask) -> None:
                 value = int(value)
             response = ask(route, field.body(value))
             if not low <= value <= high or response.status_code != 200:
-                assert names(refusal(response, route), field), (field.name, value, response.text)
+                assert names(refusal(response, route, 400, 503), field), (field.name, value, response.text)
     engine = ask.engine
     for request in engine.seen:
         params = msgspec.structs.replace(request.params, max_tokens=request.params.max_tokens or None)

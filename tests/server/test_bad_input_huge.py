@@ -124,3 +124,11 @@ def test_a_body_of_the_greatest_size(route: Route) -> None:
         body = b'{"x": "' + b"a" * 99_900 + b'"}'
         assert ask(route, content=body).status_code in (200, 400)
         refusal(ask(route, content=body + b" " * 100), route, 413)
+
+
+def test_large_texts_and_lists_on_the_way_to_tokens(ask: Ask) -> None:
+    by_path = {route.path: route for route in POSTS}
+    counted = ask(by_path["/tokenize"], {"content": "a cat " * 20_000})
+    assert len(counted.json()["tokens"]) >= 20_000
+    error = refusal(ask(by_path["/detokenize"], {"tokens": [1] * 1_000_000}), "/detokenize")
+    assert error["param"] == "tokens"

@@ -42,6 +42,8 @@ def send(case: Case, ask: Ask) -> httpx.Response:
 def check(case: Case, response: httpx.Response) -> None:
     if response.status_code == 501:  # a route that is there to say so
         assert refusal(response, case.path, 501)["code"] == "not_supported"
+    elif response.status_code == 503:  # a millisecond is not much
+        assert refusal(response, case.path, 503)["code"] == "timeout"
     elif response.status_code >= 400:
         refusal(response, case.path, 400, 404, 413)
     elif response.headers["content-type"].startswith("text/event-stream"):

@@ -184,11 +184,12 @@ class Route:
 
     @property
     def generates(self) -> bool:
-        return self.takes_json and "stream" in self.fields
+        """Whether an engine is asked for tokens."""
+        return self.takes_json and least()[self][1]
 
     def body(self) -> dict[str, Any]:
         """The least that is a sound request: the examples of what is required."""
-        return copy.deepcopy(least(self))
+        return copy.deepcopy(least()[self][0])
 
     def all_fields(self) -> Iterator[Field]:
         for name, schema in self.fields.items():
@@ -212,31 +213,11 @@ class Route:
         return self.path
 
 
-@cache
-def least(route: Route) -> dict[str, Any]:
-    """The body of a route that has no more than it must have.
-
-    Of some fields either one must be there, which a schema does not say: so the application is asked.
-    """
-    body = {name: example(route.fields[name]) for name in route.schema.get("required", ())}
-    with asking() as ask:
-        for _ in range(3):
-            response = ask(route, body)
-            if response.status_code != 400:
-                break
-            error = refusal(response, route)
-            assert error["param"] in route.fields, error
-            body[error["param"]] = example(route.fields[error["param"]])
-    assert response.status_code == 200, (str(route), body, response.text)
-    return body
-
-
 def routes() -> list[Route]:
     return [Route(m.upper(), path) for path, item in document()["paths"].items() for m in item]
 
 
 POSTS = [route for route in routes() if route.takes_json]
-GENERATING = [route for route in POSTS if route.generates]
 
 
 class Planned:
@@ -340,3 +321,29 @@ def refusal(response: httpx.Response, route: Route | str, *statuses: int) -> dic
     assert error["message"]
     assert isinstance(error["type"], str)
     return error
+
+
+@cache
+def least() -> dict[Route, tuple[dict[str, Any], bool]]:
+    """The body of each route that has no more than it must have, and whether tokens are generated for it.
+
+    Of some fields either one must be there, which a schema does not say: so the application is asked.
+    """
+    found = {}
+    with asking() as ask:
+        for route in POSTS:
+            body = {name: example(route.fields[name]) for name in route.schema.get("required", ())}
+            ask.forget()
+            for _ in range(3):
+                response = ask(route, body)
+                if response.status_code != 400:
+                    break
+                error = refusal(response, route)
+                assert error["param"] in route.fields, error
+                body[error["param"]] = example(route.fields[error["param"]])
+            assert response.status_code == 200, (str(route), body, response.text)
+            found[route] = body, bool(ask.engine.seen)
+    return found
+
+
+GENERATING = [route for route in POSTS if route.generates]
