@@ -1,19 +1,26 @@
 """What a session may say next, of its reasoning block and its constraint, as masks for the sampler.
 
-A mask follows from the tokens so far alone, so those of a step are made while the step is computed, in a thread
-of their own: llguidance does not hold Python's lock, and neither does ggml.
+A mask follows from the tokens so far alone, so those of a step are made while the step is computed, in a
+thread of their own: llguidance does not hold Python's lock, and neither does ggml.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from engine.errors import ConfigError
 from engine.thinking import ReasoningBlock, check
 from engine.types import Constraint, Thinking
+
+if TYPE_CHECKING:
+    from engine.session import Session
+
+COMPILE_S = 20.0  # longer than anything takes that was checked before
+_POLL_S = 0.01
 
 
 class Matcher(Protocol):
@@ -33,7 +40,7 @@ class Compiler(Protocol):
 
     @property
     def n_words(self) -> int: ...
-    def submit(self, constraint: Constraint, /) -> Future[Matcher]: ...
+    def submit(self, constraint: Constraint, /) -> Future[Any]: ...  # of a Matcher
 
 
 Mask = memoryview  # uint32 words: bit i % 32 of word i // 32 tells whether token i may come
@@ -128,14 +135,58 @@ class Guides:
         self._thread: ThreadPoolExecutor | None = None
         self._filled: Future[list[Mask | ConfigError | None]] | None = None
 
-    def compile(self, constraint: Constraint) -> Future[Matcher]:
-        return self._compiler.submit(constraint)
+    def check(self, thinking: Thinking | None) -> None:
+        """ConfigError for a reasoning block that could not be followed."""
+        if thinking is not None:
+            check(thinking, self._n_vocab)
 
-    def check(self, thinking: Thinking) -> None:
-        """ConfigError for a block that could not be followed."""
-        check(thinking, self._n_vocab)
+    def make(self, constraint: Constraint | None, thinking: Thinking | None) -> Guide:
+        """A guide, compiled meanwhile. Raises ConfigError."""
+        self.check(thinking)
+        matcher = None if constraint is None else self._compiler.submit(constraint).result()
+        return self._guide(matcher, thinking)
 
-    def guide(self, matcher: Matcher | None, thinking: Thinking | None) -> Guide:
+    def prepare(self, session: Session) -> None:
+        """Start to make the guide of a session. `ready` tells when it is there."""
+        constraint = session.request.constraint
+        if constraint is not None:
+            session.compiling = self._compiler.submit(constraint)
+
+    def ready(self, sessions: Iterable[Session]) -> list[tuple[Session, str | None]]:
+        """Those that have their guide now, or the error why they never will.
+
+        A guide has been told of the tokens that were generated before.
+        """
+        found: list[tuple[Session, str | None]] = []
+        for session in sessions:
+            future, error = session.compiling, None
+            try:
+                if future is None:
+                    session.guide = self._resumed(session, None)
+                elif future.done():
+                    session.guide = self._resumed(session, future.result())
+                elif monotonic() - session.submitted_at < COMPILE_S:
+                    continue
+                else:
+                    error = f"the constraint on the output takes longer than {COMPILE_S:g} s to compile"
+            except Exception as failure:
+                error = str(failure) or repr(failure)
+            session.compiling = None
+            found.append((session, error))
+        return found
+
+    def wait(self, sessions: Iterable[Session]) -> None:
+        """Give way to the compiler for a moment."""
+        futures = [session.compiling for session in sessions if session.compiling is not None]
+        wait(futures, _POLL_S, FIRST_COMPLETED)
+
+    def _resumed(self, session: Session, matcher: Matcher | None) -> Guide:
+        guide = self._guide(matcher, session.request.thinking)
+        for token in session.request.generated:
+            guide.commit(token)
+        return guide
+
+    def _guide(self, matcher: Matcher | None, thinking: Thinking | None) -> Guide:
         return Guide(matcher, None if thinking is None else ReasoningBlock(thinking, self._token_bytes))
 
     def fill(self, guide: Guide, i: int = 0) -> Mask | None:

@@ -14,10 +14,11 @@ from engine import snapshot
 from engine.config import InferenceSessionConfig
 from engine.detokenizer import Detokenizer
 from engine.errors import ConfigError, ContextOverflowError, SessionClosedError
+from engine.guide import Guide, Guides
 from engine.pool import CellPool
 from engine.prefix import PrefixIndex
 from engine.session import CachedSequence, Rows, Runner, TokenSampler, compiled_sampler, make_room
-from engine.types import InferenceParameters
+from engine.types import Constraint, InferenceParameters, Thinking
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,9 @@ class SessionModel(Protocol):
 
     @property
     def tokenizer(self) -> Any: ...
+
+    def guides(self) -> Guides:
+        """What makes guides for one user of the model."""
 
     def set_threads(self, n: int | None) -> None:
         """Threads of the computations from now on; None: the model's own number."""
@@ -129,11 +133,17 @@ class InferenceSession:
             raise
         sequence.publish()
 
-    def infer(self, params: InferenceParameters | None = None) -> Iterator[GeneratedToken]:
+    def infer(
+        self,
+        params: InferenceParameters | None = None,
+        constraint: Constraint | None = None,
+        thinking: Thinking | None = None,
+    ) -> Iterator[GeneratedToken]:
         """Generate tokens as the caller asks for them, each added to the session before it is given.
 
-        Ends behind an end-of-generation or stop token (which is given too), after `max_tokens`, or when the
-        context is full.
+        Ends behind an end-of-generation or stop token (which is given too), after `max_tokens`, when the
+        context is full, or where the constraint lets nothing follow. Raises ConfigError for a constraint that
+        cannot be compiled, and later if nothing can meet it any more. thinking: see `engine.types.Thinking`.
         """
         self._require_open()
         sequence = self._sequence
@@ -146,7 +156,12 @@ class InferenceSession:
         eog_ids = model.tokenizer.eog_ids
         sampler = self._sampler_factory(params, model.runner.n_vocab, eog_ids, history=sequence.tokens[:])
         stop_ids = frozenset(params.stop_token_ids)
-        return self._generate(params, sampler, stop_ids if params.ignore_eos else stop_ids | eog_ids)
+        guides = guide = None
+        if constraint is not None or thinking is not None:
+            guides = model.guides()
+            guide = guides.make(constraint, thinking)
+        stop_ids = stop_ids if params.ignore_eos else stop_ids | eog_ids
+        return self._generate(params, sampler, stop_ids, guides, guide)
 
     def rewind(self, n: int) -> None:
         """Forget the last `n` tokens."""
@@ -205,18 +220,33 @@ class InferenceSession:
         return prompt
 
     def _generate(
-        self, params: InferenceParameters, sampler: TokenSampler, stop_ids: frozenset[int]
+        self,
+        params: InferenceParameters,
+        sampler: TokenSampler,
+        stop_ids: frozenset[int],
+        guides: Guides | None,
+        guide: Guide | None,
     ) -> Iterator[GeneratedToken]:
         sequence, detokenizer = self._sequence, Detokenizer(self._model.tokenizer)
         n_max = self._model.n_ctx if params.max_tokens is None else params.max_tokens
         n, done = 0, n_max == 0
         while not done and len(sequence.tokens) < self._model.n_ctx:
-            token = sampler.sample(self._current_logits(), None)
+            mask = None if guides is None or guide is None else guides.fill(guide)
+            try:
+                token = sampler.sample(self._current_logits(), mask)
+            except ConfigError:
+                if guide is not None and guide.may_stop:  # only an end may follow, and params forbid it
+                    return
+                raise
             sequence.tokens.append(token.id)
             self._logits = None
             n += 1
             done = n >= n_max or len(sequence.tokens) >= self._model.n_ctx
-            done = done or (token.id in stop_ids and n > params.min_tokens)
+            stops = token.id in stop_ids and n > params.min_tokens
+            if guide is not None and not stops:
+                guide.commit(token.id)
+                stops = guide.must_stop
+            done = done or stops
             text = detokenizer.push(token.id)
             if done:
                 text += detokenizer.flush()

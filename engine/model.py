@@ -16,6 +16,7 @@ from engine import embedding, kvcache, offload, rpc, snapshot
 from engine.arch.slots import Binder, Slot
 from engine.arch.spec import Architecture
 from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig, check
+from engine.constraint import Compiler, vocabulary_of
 from engine.errors import ConfigError, DeviceError, ModelError, SessionClosedError
 from engine.ggml.backend import MAX_THREADS, Backend, Device, add_rpc_server, devices
 from engine.ggml.operations import Context
@@ -23,6 +24,7 @@ from engine.ggml.sched import Sched
 from engine.ggml.tensor import F16, F32, I64, runs_on, type_id
 from engine.gguf import GGUFFile, validate_model
 from engine.graph import MASK_PAD, n_nodes
+from engine.guide import Guides
 from engine.host import physical_cores
 from engine.inference import InferenceSession
 from engine.plan import DeviceInfo, Needs, Part, Plan, estimate_compute, estimate_compute_cell, human
@@ -174,6 +176,7 @@ class Model:
         self.pool = CellPool(self.n_cells)
         self.prefix = PrefixIndex(self.pool)
         self._tokenizer: Tokenizer | None = None
+        self._compiler: Compiler | None = None
         self._fingerprint: str | None = None
         progress(1.0, "ready")
 
@@ -312,7 +315,17 @@ class Model:
             max_batch_tokens=self.max_batch_tokens,
             eog_ids=self.eog_ids,
         )
-        return Scheduler(self.runner, self.pool, config, prefix=self.prefix)
+        return Scheduler(self.runner, self.pool, config, prefix=self.prefix, guides=self.guides())
+
+    def guides(self) -> Guides:
+        """What makes the guides of one scheduler or session; what they compile is kept for all."""
+        if self._compiler is None:
+            self._compiler = Compiler(lambda: vocabulary_of(self.tokenizer, self.hp.n_vocab))
+        return Guides(self._compiler, self._token_bytes, self.hp.n_vocab, self.eog_ids)
+
+    def _token_bytes(self, token: int) -> bytes:
+        """What a token contributes to text. Some models have logits for more tokens than there are."""
+        return self.tokenizer.token_bytes(token) if token < self.tokenizer.n_vocab else b""
 
     @property
     def generates(self) -> bool:
@@ -421,6 +434,8 @@ class Model:
         """Free everything: graphs, cache, weights, backends, file. Sessions stop working."""
         self.closed = True
         self.runner = None
+        if self._compiler is not None:
+            self._compiler.close()
         while self._closing:
             self._closing.pop().close()
 

@@ -7,29 +7,37 @@ policy: nothing here knows ggml, and all of it runs in the one thread that owns 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from copy import copy
 from heapq import heapify, heappop, heappush
 from time import monotonic
 
 from engine.admission import Admission
 from engine.config import SchedulerConfig
-from engine.errors import ConfigError, ContextOverflowError, DeviceError, GgmlError, OutOfMemoryError
+from engine.errors import ConfigError, DeviceError, GgmlError, OutOfMemoryError
+from engine.guide import Guides, Mask
 from engine.pool import CellPool
 from engine.prefix import PrefixIndex
-from engine.session import CachedSequence, Rows, Runner, Session, TokenSampler, compiled_sampler
+from engine.session import (
+    CachedSequence,
+    Rows,
+    Runner,
+    SamplerFactory,
+    Session,
+    check,
+    compiled_sampler,
+)
 from engine.types import Emission, EngineStats, FinishReason, Request, RequestInfo, Token
 
 __all__ = ["Rows", "Runner", "Scheduler"]
-
-SamplerFactory = Callable[..., TokenSampler]
 
 
 class Scheduler:
     """Runs requests on one model. `submit`, then `step` until `has_work` is false.
 
     prefix: the index to share with other users of the pool; a new one by default.
-    sampler_factory: called like `engine.sampler.Sampler`.
+    sampler_factory: called like `engine.sampler.Sampler`. guides: for requests with a constraint or a
+    reasoning block, which are refused without it.
     """
 
     def __init__(
@@ -40,6 +48,7 @@ class Scheduler:
         sampler_factory: SamplerFactory | None = None,
         *,
         prefix: PrefixIndex | None = None,
+        guides: Guides | None = None,
     ) -> None:
         if not 1 <= config.parallel <= config.max_batch_tokens:
             raise ConfigError(
@@ -56,8 +65,11 @@ class Scheduler:
         self.prefix = prefix if prefix is not None else PrefixIndex(pool)
         self._runner = runner
         self._sampler_factory = sampler_factory or compiled_sampler
+        self._guides = guides
         self._admission = Admission(pool, self.prefix, config.parallel)
         self._sessions: dict[str, Session] = {}
+        self._preparing: list[Session] = []  # their constraints are being compiled
+        self._masks: list[Mask | ConfigError | None] = []  # of the rows of logits; empty: none is guided
         self._deadlines: list[tuple[float, int, Session]] = []
         self._out: list[Emission] = []
         self._batch: list[Session] = []
@@ -69,23 +81,14 @@ class Scheduler:
 
     def submit(self, request: Request) -> None:
         """Queue a request. Raises ConfigError or ContextOverflowError if it can never run."""
-        config, n_vocab = self.config, self._runner.n_vocab
+        config = self.config
         if request.id in self._sessions:
             raise ConfigError(f"a request with the id {request.id!r} is running already")
-        if not request.prompt:
-            raise ConfigError("the prompt is empty; feed at least one token")
-        if request.n_batch < 1:
-            raise ConfigError(f"n_batch is {request.n_batch}; it must be at least 1")
-        for ids in (request.prompt, request.generated):
-            if ids and not (min(ids) >= 0 and max(ids) < n_vocab):
-                bad = next(i for i in ids if not 0 <= i < n_vocab)
-                raise ConfigError(f"token id {bad} is outside of the vocabulary of {n_vocab} tokens")
-        if request.constraint is not None:
-            raise ConfigError("constraints on the output are not supported yet")
-        if request.thinking is not None:
-            raise ConfigError("limits of reasoning are not supported yet")
-        if len(request.prompt) >= config.n_ctx:
-            raise ContextOverflowError(len(request.prompt), config.n_ctx)
+        check(request, self._runner.n_vocab, config.n_ctx)
+        if request.constraint is not None or request.thinking is not None:
+            if self._guides is None:
+                raise ConfigError("this scheduler takes no constraints and no reasoning blocks")
+            self._guides.check(request.thinking)
         self._n_submitted += 1
         session = Session(
             request,
@@ -99,13 +102,29 @@ class Scheduler:
             n_short=self._runner.n_short,
         )
         self._sessions[session.id] = session
-        reason = self._finish_reason(session) if request.generated else None
+        reason = session.finish_reason if request.generated else None
         if reason is not None:  # it was resumed after its last token
             self._finish(session, reason)
             return
-        self._admission.move(session, self._admission.waiting)
         if request.deadline_ms is not None:
             heappush(self._deadlines, (request.deadline_ms, session.seq, session))
+        if self._guides is not None and session.is_guided:
+            self._admission.move(session, self._preparing)
+            self._guides.prepare(session)
+            self._start_prepared()
+        else:
+            self._admission.move(session, self._admission.waiting)
+
+    def _start_prepared(self) -> None:
+        """Queue sessions whose guide is ready, or end them: resumed after its last token, or without hope."""
+        assert self._guides is not None
+        for session, error in self._guides.ready(self._preparing):
+            if error is not None:
+                self._finish(session, FinishReason.ERROR, error=error, unmet=True)
+            elif session.guide is not None and session.guide.must_stop and session.n_generated:
+                self._finish(session, FinishReason.STOP)
+            else:
+                self._admission.move(session, self._admission.waiting)
 
     def cancel(self, request_id: str) -> bool:
         """End a request and free its cells at once. The next step tells its end. False: no such request."""
@@ -129,7 +148,8 @@ class Scheduler:
         if session is None:
             return False
         if session.queue is self._admission.parked:
-            self._admission.move(session, self._admission.waiting)
+            ready = session.compiling is None
+            self._admission.move(session, self._admission.waiting if ready else self._preparing)
         return True
 
     def close(self) -> None:
@@ -137,6 +157,8 @@ class Scheduler:
         for session in list(self._sessions.values()):
             self._finish(session, FinishReason.CANCELLED)
         self._out = []
+        if self._guides is not None:
+            self._guides.close()
 
     # ** steps **
 
@@ -144,7 +166,7 @@ class Scheduler:
     def has_work(self) -> bool:
         """Whether `step` would do something now."""
         admission = self._admission
-        if admission.running or admission.waiting or self._out:
+        if admission.running or admission.waiting or self._preparing or self._out:
             return True
         deadline = self.next_deadline_ms
         return deadline is not None and deadline <= monotonic() * 1e3
@@ -161,8 +183,11 @@ class Scheduler:
         """Compute one batch; return what is new for each session."""
         started = monotonic()
         self._schedule(started)
-        if self._rows and self._run():
-            self._postprocess(monotonic())
+        if self._rows:
+            if self._run():
+                self._postprocess(monotonic())
+        elif self._preparing and not self._out and self._guides is not None:  # nothing else to do
+            self._guides.wait(self._preparing)
         self._counters.steps += 1
         self._counters.step_ms += (monotonic() - started) * 1e3
         out, self._out = self._out, []
@@ -172,6 +197,8 @@ class Scheduler:
         """Fill the batch: sessions and, beside them, their rows."""
         if self._deadlines:
             self._expire(now)
+        if self._preparing:
+            self._start_prepared()
         admission, pool = self._admission, self.pool
         batch, rows = self._batch, self._rows
         batch.clear()
@@ -230,9 +257,16 @@ class Scheduler:
         Too little memory ends only the session with the most rows: the others are computed without it. A
         device that is lost is for the caller: nothing runs without it, and everything can be resumed.
         """
-        rows = self._rows
+        rows, guides = self._rows, self._guides
         try:
-            n_logits = self._runner.forward(rows)
+            if guides is None:
+                n_logits = self._runner.forward(rows)
+            else:
+                guides.begin([s.guide for s, row in zip(self._batch, rows, strict=True) if row.logits])
+                try:
+                    n_logits = self._runner.forward(rows)
+                finally:
+                    self._masks = guides.end()
             expected = sum(row.logits for row in rows)
             if n_logits != expected:
                 raise GgmlError(f"the runner gave {n_logits} rows of logits instead of {expected}")
@@ -275,11 +309,20 @@ class Scheduler:
         if len(session.tokens) >= session.n_end:  # max_tokens is 0: it only fills the prefix cache
             self._finish(session, FinishReason.LENGTH)
             return
+        guide = session.guide
+        mask = self._masks[i] if guide is not None else None
         try:
-            sampler = session.sampler or self._make_sampler(session)
-            token = sampler.sample(self._runner.logits(i), None)
+            if isinstance(mask, ConfigError):
+                raise mask
+            sampler = session.sampler or session.make_sampler(
+                self._sampler_factory, self._runner.n_vocab, self.config.eog_ids
+            )
+            token = sampler.sample(self._runner.logits(i), mask)
         except Exception as error:
-            self._finish(session, FinishReason.ERROR, error=str(error) or repr(error))
+            if guide is not None and isinstance(error, ConfigError):
+                self._end_guided(session, error)
+            else:
+                self._finish(session, FinishReason.ERROR, error=str(error) or repr(error))
             return
         session.tokens.append(token.id)
         self._counters.predicted_tokens += 1
@@ -287,31 +330,27 @@ class Scheduler:
         if session.first_token_at is None:
             session.first_token_at = now
             timings = session.timings(now)
-        reason = self._finish_reason(session)
+        reason = session.finish_reason
+        if guide is not None and reason is not FinishReason.STOP:
+            try:
+                guide.commit(token.id)
+            except ConfigError as error:
+                self._end_guided(session, error)
+                return
+            if guide.must_stop:
+                reason = FinishReason.STOP
         if reason is None:
             self._out.append(Emission(id=session.id, tokens=[token], timings=timings))
         else:
             self._finish(session, reason, [token])
 
-    def _make_sampler(self, session: Session) -> TokenSampler:
-        request = session.request
-        session.sampler = self._sampler_factory(
-            request.params,
-            self._runner.n_vocab,
-            self.config.eog_ids,
-            history=session.tokens[:],
-            n_generated=session.n_generated,
-            mu=request.mu,
-        )
-        return session.sampler
-
-    @staticmethod
-    def _finish_reason(session: Session) -> FinishReason | None:
-        """Whether the last generated token ends the session."""
-        n = len(session.tokens)
-        if session.tokens[-1] in session.stop_ids and n > session.min_end:
-            return FinishReason.STOP
-        return FinishReason.LENGTH if n >= session.n_end else None
+    def _end_guided(self, session: Session, error: ConfigError) -> None:
+        """Nothing may come next. If the constraint is met so far that is an end, though it was not wanted."""
+        assert session.guide is not None
+        if session.guide.may_stop:
+            self._finish(session, FinishReason.STOP)
+        else:
+            self._finish(session, FinishReason.ERROR, error=str(error), unmet=True)
 
     def _finish(
         self,
@@ -320,10 +359,11 @@ class Scheduler:
         tokens: list[Token] | None = None,
         error: str | None = None,
         out_of_memory: bool = False,
+        unmet: bool = False,
     ) -> None:
         """End a session: its cells go to the prefix cache, or away if they may be wrong."""
         timings = session.timings(monotonic())
-        failed = reason is FinishReason.ERROR
+        failed = reason is FinishReason.ERROR and not unmet
         cells = session.cells[:] if failed else ()
         session.release(keep=not failed)
         if cells:
@@ -340,6 +380,7 @@ class Scheduler:
                 finish=reason,
                 error=error,
                 out_of_memory=out_of_memory,
+                unmet=unmet,
                 timings=timings,
             )
         )
@@ -360,7 +401,7 @@ class Scheduler:
         """Gauges of this moment and counters since the start."""
         counters, admission = self._counters, self._admission
         counters.running = len(admission.running) + len(admission.parked)
-        counters.waiting = len(admission.waiting)
+        counters.waiting = len(admission.waiting) + len(self._preparing)
         counters.cells_cached = self.prefix.n_evictable
         counters.cells_used = self.pool.n_cells - self.pool.n_free - self.prefix.n_evictable
         counters.preemptions = admission.n_preempted
@@ -391,6 +432,6 @@ class Scheduler:
     def _state(self, session: Session) -> str:
         if session.queue is self._admission.parked:
             return "paused"
-        if session.queue is self._admission.waiting:
+        if session.queue is self._admission.waiting or session.queue is self._preparing:
             return "queued"
         return "prefill" if session.n_pending > 1 else "decode"

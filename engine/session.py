@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
-from engine.errors import OutOfMemoryError
+from engine.errors import ConfigError, ContextOverflowError, OutOfMemoryError
+from engine.guide import Guide
 from engine.pool import CellPool
 from engine.prefix import Node, PrefixIndex
-from engine.types import Request, Timings, Token
+from engine.types import FinishReason, Request, Timings, Token
 
 
 class Rows(NamedTuple):
@@ -58,6 +60,9 @@ class TokenSampler(Protocol):
     """`engine.sampler.Sampler`, or what takes its place in tests."""
 
     def sample(self, logits: Any, mask: Any = None) -> Token: ...
+
+
+SamplerFactory = Callable[..., TokenSampler]
 
 
 def compiled_sampler(*args: Any, **kwargs: Any) -> TokenSampler:
@@ -184,7 +189,9 @@ class Session(CachedSequence):
 
     __slots__ = (
         "cached_n",
+        "compiling",
         "first_token_at",
+        "guide",
         "id",
         "leader",
         "leader_n",
@@ -229,6 +236,8 @@ class Session(CachedSequence):
             self.stop_ids = self.stop_ids.union(params.stop_token_ids)
         self.queue: list[Session] | None = None  # the list of the scheduler that holds it
         self.sampler: TokenSampler | None = None
+        self.guide: Guide | None = None
+        self.compiling: Future[Any] | None = None  # its constraint, until there is a guide
         self.leader: Session | None = None  # see Admission.may_start
         self.leader_n = 0
         self.cached_n: int | None = None
@@ -243,6 +252,31 @@ class Session(CachedSequence):
         Kernels round differently for more rows, and a resumed session shall go on to the same text.
         """
         return max(self.n_prompt, self.n_short + 1) if self.long else self.n_prompt
+
+    @property
+    def is_guided(self) -> bool:
+        return self.request.constraint is not None or self.request.thinking is not None
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Whether the last token ends it, by itself or by its place."""
+        n = len(self.tokens)
+        if self.tokens[-1] in self.stop_ids and n > self.min_end:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if n >= self.n_end else None
+
+    def make_sampler(self, factory: SamplerFactory, n_vocab: int, eog_ids: frozenset[int]) -> TokenSampler:
+        """The one that goes on after the tokens so far."""
+        request = self.request
+        self.sampler = factory(
+            request.params,
+            n_vocab,
+            eog_ids,
+            history=self.tokens[:],
+            n_generated=self.n_generated,
+            mu=request.mu,
+        )
+        return self.sampler
 
     @property
     def n_generated(self) -> int:
@@ -263,3 +297,17 @@ class Session(CachedSequence):
             predicted_ms=(now - first) * 1e3,
             n_batch=self.n_batch,
         )
+
+
+def check(request: Request, n_vocab: int, n_ctx: int) -> None:
+    """ConfigError or ContextOverflowError for a request that can never run."""
+    if not request.prompt:
+        raise ConfigError("the prompt is empty; feed at least one token")
+    if request.n_batch < 1:
+        raise ConfigError(f"n_batch is {request.n_batch}; it must be at least 1")
+    for ids in (request.prompt, request.generated):
+        if ids and not (min(ids) >= 0 and max(ids) < n_vocab):
+            bad = next(i for i in ids if not 0 <= i < n_vocab)
+            raise ConfigError(f"token id {bad} is outside of the vocabulary of {n_vocab} tokens")
+    if len(request.prompt) >= n_ctx:
+        raise ContextOverflowError(len(request.prompt), n_ctx)

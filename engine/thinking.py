@@ -1,8 +1,8 @@
 """Where an answer stands with its reasoning block: before it, inside, or behind it.
 
 A model opens the block first thing in its answer, if it does at all, and closes it. Inside, the constraint on
-the output does not hold; behind it the constraint begins. All that is known follows from the tokens so far, so
-a resumed session is where it was.
+the output does not hold; behind it the constraint begins. All that is known follows from the tokens so far,
+so a resumed session is where it was.
 """
 
 from __future__ import annotations

@@ -128,6 +128,7 @@ class Emission(msgspec.Struct, kw_only=True, omit_defaults=True):
     finish: FinishReason | None = None
     error: str | None = None  # with finish == ERROR
     out_of_memory: bool = False  # what the error was: another request, or a shorter one, may fit
+    unmet: bool = False  # what the error was: no text can meet the constraint from here on
     timings: Timings | None = None  # with finish, with the first token, with prefill progress
 
 

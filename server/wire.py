@@ -165,7 +165,7 @@ class Reader(Generic[T]):
                     break
                 messages.append(self._decode(view[start + _HEAD : start + _HEAD + size]))
                 start += _HEAD + size
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ProtocolError(f"a frame cannot be read: {error}") from error
         finally:
             view.release()

@@ -12,6 +12,8 @@ from array import array
 from collections.abc import Sequence
 
 from engine.config import SchedulerConfig
+from engine.errors import ConfigError
+from engine.guide import Guides
 from engine.pool import CellPool
 from engine.scheduler import Scheduler
 from engine.session import Rows
@@ -163,6 +165,10 @@ class FakeSampler:
                 row[i] -= self.params.repeat_penalty
         if self.params.temperature:
             row = [x + digest(self.params.seed, self.n_generated, i) % 8 for i, x in enumerate(row)]
+        if mask is not None:
+            row = [x if mask[i // 32] >> i % 32 & 1 else float("-inf") for i, x in enumerate(row)]
+        if max(row) == float("-inf"):
+            raise ConfigError("every token is banned")
         best = max(range(len(row)), key=row.__getitem__)
         self.n_generated += 1
         self.history.append(best)
@@ -175,14 +181,20 @@ GREEDY = InferenceParameters(temperature=0.0, max_tokens=8)
 
 
 def make_scheduler(
-    n_cells: int = 256, *, parallel: int = 8, n_ctx: int = 64, max_batch_tokens: int = 32, n_short: int = 0
+    n_cells: int = 256,
+    *,
+    parallel: int = 8,
+    n_ctx: int = 64,
+    max_batch_tokens: int = 32,
+    n_short: int = 0,
+    guides: Guides | None = None,
 ) -> tuple[Scheduler, FakeRunner]:
     """A scheduler on a fake runner."""
     runner = FakeRunner(n_cells, max_batch_tokens, n_short)
     config = SchedulerConfig(
         parallel=parallel, n_ctx=n_ctx, max_batch_tokens=max_batch_tokens, eog_ids=frozenset({EOG})
     )
-    return Scheduler(runner, CellPool(n_cells), config, FakeSampler), runner
+    return Scheduler(runner, CellPool(n_cells), config, FakeSampler, guides=guides), runner
 
 
 def request(id: str, prompt: Sequence[int], **kwargs: object) -> Request:
