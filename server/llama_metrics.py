@@ -15,6 +15,7 @@ class LlamaMetrics:
 
     def __init__(self) -> None:
         self.prompt_n = self.cached_n = self.predicted_n = self.longest = 0
+        self.batches = 0  # of embeddings, which no scheduler counts
         self.prompt_s = self.predicted_s = 0.0
         self._before = (0, 0.0, 0, 0.0)
 
@@ -28,7 +29,8 @@ class LlamaMetrics:
         self.longest = max(self.longest, timings.prompt_n + timings.cached_n + timings.predicted_n)
 
     def render(self, engines: Mapping[str, Engine], steps: float) -> str:
-        """`steps`: batches computed since the start, of all models."""
+        """`steps`: batches of generating models since the start."""
+        steps += self.batches
         stats = [engine.stats for engine in engines.values()]
         now = (self.prompt_n, self.prompt_s, self.predicted_n, self.predicted_s)
         n_prompt, prompt_s, n_predicted, predicted_s = (a - b for a, b in zip(now, self._before, strict=True))

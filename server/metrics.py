@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from engine.types import Timings
 from server.llama_metrics import LlamaMetrics
 
 if TYPE_CHECKING:
-    from engine.types import Timings
     from server.deps import Engine
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,6 +49,12 @@ class ModelMetrics:
     def cost(self, timings: Timings) -> None:
         """What one sequence took."""
         self._llama.cost(timings)
+
+    def embedded(self, n_tokens: int, batches: int) -> None:
+        """Inputs of embeddings."""
+        self.tokens(n_tokens, 0, 0)
+        self._llama.cost(Timings(prompt_n=n_tokens))
+        self._llama.batches += batches
 
     def tokens(self, prompt: int, cached: int, predicted: int) -> None:
         """What the usage of one request said."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.types import Timings
 from engine.work import Embed
 from server import errands
 from server.errors import ApiError, bad_request
@@ -88,14 +87,13 @@ async def embed(
         message = f"input: {rows} vectors of {width} numbers are more than one answer may hold"
         raise bad_request(f"{message} ({MAX_VALUES}); send fewer at a time", "input", "invalid_value")
     found: list[NDArray[np.float32]] = []
-    for start, group in _groups(inputs):
+    groups = list(_groups(inputs))
+    for start, group in groups:
         work = Embed(group, pooling, list(second[start : start + len(group)]))
         result = await errands.run(work, engine, state, record, "input")
         found += [np.frombuffer(data, "<f4").reshape(-1, result.width) for data in result.vectors]
     record.prompt_n = n_tokens
-    metrics = state.metrics.of(engine.name)
-    metrics.tokens(n_tokens, 0, 0)
-    metrics.cost(Timings(prompt_n=n_tokens))
+    state.metrics.of(engine.name).embedded(n_tokens, len(groups))
     return found
 
 

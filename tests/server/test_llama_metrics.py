@@ -6,6 +6,7 @@ import pytest
 
 from engine.types import Timings
 from server.llama_metrics import LlamaMetrics
+from server.metrics import Metrics
 from support.fake_engine import FakeEngine, make_app
 from support.http import COMPLETIONS, client
 
@@ -46,6 +47,14 @@ async def test_totals_are_those_of_the_timings():
     assert found["requests_processing"] == ("gauge", 0)
     assert found["n_tokens_max"][1] == max(c["prompt_n"] + c["cached_n"] + c["predicted_n"] for c in costs)
     assert int(response.headers["process-start-time-unix"]) > 0
+
+
+def test_embeddings_count_as_prompts_and_batches():
+    metrics = Metrics({"bert": FakeEngine(name="bert")})
+    metrics.of("bert").embedded(12, 2)
+    found = read(metrics.render().decode())
+    assert (found["prompt_tokens_total"][1], found["n_decode_total"][1]) == (12, 2)
+    assert found["tokens_predicted_total"][1] == 0
 
 
 def test_speeds_are_those_since_the_last_scrape():
