@@ -34,10 +34,19 @@ async def tokenize(body: TokenizeRequest, state: StateDep) -> Response:
     tokenizer = state.engine(body.model).tokenizer
     special = body.parse_special is not False
 
+    ids = [part for part in body.content if isinstance(part, int)]
+    if ids and max(ids) >= tokenizer.n_vocab:
+        message = f"content: ids go from 0 to {tokenizer.n_vocab - 1}, not {max(ids)}"
+        raise bad_request(message, "content", "invalid_value")
+
     def work() -> Bytes:
-        tokens: list[Any] = tokenizer.encode(
-            body.content, add_special=bool(body.add_special), parse_special=special
-        )
+        tokens: list[Any] = []
+        for i, part in enumerate(body.content):
+            if isinstance(part, int):
+                tokens.append(part)
+            else:
+                first = bool(body.add_special) and not i
+                tokens += tokenizer.encode(part, add_special=first, parse_special=special)
         if body.with_pieces:
             tokens = [{"id": id, "piece": _piece(tokenizer, id)} for id in tokens]
         return _reply({"tokens": tokens}, convert.unknown_fields(body))
@@ -58,12 +67,13 @@ def _piece(tokenizer: Any, id: int) -> str | list[int]:
 
 @router.post("/detokenize", response_model=None, responses={200: {"model": DetokenizeReply}})
 async def detokenize(body: DetokenizeRequest, state: StateDep) -> Response:
-    """Text of token ids. Bytes that are no UTF-8 become U+FFFD."""
+    """Text of token ids, special ones written out. Bytes that are no UTF-8 become U+FFFD."""
     tokenizer = state.engine(body.model).tokenizer
     if body.tokens and max(body.tokens) >= tokenizer.n_vocab:
         message = f"tokens: ids go from 0 to {tokenizer.n_vocab - 1}, not {max(body.tokens)}"
         raise bad_request(message, "tokens", "invalid_value")
-    text = await state.in_thread(tokenizer.decode, body.tokens)
+    # As llama-server: a part of a text keeps its first space, and special tokens are seen.
+    text = await state.in_thread(tokenizer.decode, body.tokens, skip_special=False)
     return _reply({"content": text}, convert.unknown_fields(body))
 
 

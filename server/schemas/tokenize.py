@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from server.schemas.common import IDS_SCHEMA, Reply, Schema, field, is_token, told
+from server.schemas.common import IDS_SCHEMA, INT_MAX, Reply, Schema, field, is_token, told
 
 MAX_TOKENS = 1 << 18
 
@@ -28,9 +28,28 @@ IdList = Annotated[
 ]
 
 
+def _content(value: Any) -> list[str | int]:
+    """Texts and token ids in order."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list) or not all(isinstance(part, str) or is_token(part) for part in value):
+        raise ValueError("must be a string, or a list of strings and token ids")
+    if len(value) > MAX_TOKENS:
+        raise ValueError(f"may hold at most {MAX_TOKENS} items, not {len(value)}")
+    return value
+
+
+_PART = {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": INT_MAX}]}
+ContentField = Annotated[
+    list[str | int],
+    PlainValidator(_content),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]}),
+]
+
+
 class TokenizeRequest(Schema):
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
-    content: str = told("the text", "Once upon a time")
+    content: ContentField = told("the text, or texts and token ids in one list", "Once upon a time")
     add_special: bool | None = field("add what a prompt begins with (default false)", False)
     parse_special: bool | None = field("read special tokens in the text (default true)", True)
     with_pieces: bool | None = field("tell each token's text, too", True)

@@ -1,4 +1,4 @@
-"""POST /tokenize, /detokenize, /apply-template; GET /props and /slots."""
+"""POST /tokenize, /detokenize, /apply-template."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.fake_engine import FakeEngine, make_app, tokenizer
+from support.fake_engine import FakeEngine, tokenizer
 from support.http import CHAT, client, error_of, user
 
 pytestmark = pytest.mark.asyncio
@@ -45,10 +45,28 @@ async def test_options():
     assert [piece["id"] for piece in pieces][-1] == tokenizer().eot_id
 
 
+async def test_texts_and_ids_in_one_list():
+    async with client() as http:
+        body = {"content": ["Once", 5, " upon"], "add_special": True}
+        tokens = (await http.post("/tokenize", json=body)).json()["tokens"]
+        assert (await http.post("/tokenize", json={"content": []})).json() == {"tokens": []}
+    expected = [*tokenizer().encode("Once"), 5, *tokenizer().encode(" upon", add_special=False)]
+    assert tokens == expected
+
+
+async def test_special_tokens_are_written_out():
+    async with client() as http:
+        body = {"tokens": [tokenizer().bos_id, *tokenizer().encode("Hi", add_special=False)]}
+        assert (await http.post("/detokenize", json=body)).json() == {"content": "<s>Hi"}
+
+
 async def test_refusals():
     async with client() as http:
-        for body in ({}, {"content": 5}, {"content": None}, {"content": ["a"]}):
+        for body in ({}, {"content": 5}, {"content": None}, {"content": [1.5]}, {"content": ["a", -1]}):
             assert error_of(await http.post("/tokenize", json=body), 400)["param"] == "content"
+        error = error_of(await http.post("/tokenize", json={"content": [1] * (1 << 18) + ["a"]}), 400)
+        assert error["param"] == "content"
+        assert error_of(await http.post("/tokenize", json={"content": [2048]}), 400)["param"] == "content"
         for tokens in (None, "x", [-1], ["1"], [1.0], [True], [2048], [2**40]):
             assert error_of(await http.post("/detokenize", json={"tokens": tokens}), 400)["param"] == "tokens"
         assert (await http.post("/detokenize", json={"tokens": []})).json() == {"content": ""}
@@ -69,17 +87,3 @@ async def test_the_template_gives_what_chat_computes():
         ).json()
     assert engine.seen[0].prompt == tokenizer().encode(prompt, add_special=False, parse_special=True)
     assert bare["prompt"] + "<|assistant|>" == prompt
-
-
-async def test_props_and_slots():
-    engine = FakeEngine(delay_s=0.05)
-    async with client(make_app(engine, parallel=3)) as http:
-        props = (await http.get("/props")).json()
-        slots = (await http.get("/slots")).json()
-        error_of(await http.get("/props?model=x"), 404)
-    assert props["total_slots"] == 3
-    assert props["default_generation_settings"]["n_ctx"] == 512
-    assert props["chat_template"] == tokenizer().chat_template
-    assert props["bos_token"] == "<s>"
-    assert [slot["id"] for slot in slots] == [0, 1, 2]
-    assert not any(slot["is_processing"] for slot in slots)
