@@ -77,6 +77,7 @@ class Model:
     def __init__(self, path: Path, params: ModelParameters, progress: Progress | None) -> None:
         self.params, self.closed = params, False
         self._closing: list[Any] = []
+        self._compiler: Compiler | None = None
         check(params)
         gguf = GGUFFile.open(path)
         self._closing.append(gguf)
@@ -176,7 +177,6 @@ class Model:
         self.pool = CellPool(self.n_cells)
         self.prefix = PrefixIndex(self.pool)
         self._tokenizer: Tokenizer | None = None
-        self._compiler: Compiler | None = None
         self._fingerprint: str | None = None
         progress(1.0, "ready")
 
