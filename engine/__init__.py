@@ -6,7 +6,13 @@ Public names are resolved on first use, so that the policy modules import withou
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":  # which has no rpath: ggml's libraries are looked for here
+    os.add_dll_directory(str(Path(__file__).parent / "lib"))
 
 _PUBLIC = {
     "ConfigError": "engine.errors",

@@ -75,7 +75,7 @@ def locked(name: str) -> Iterator[None]:
     path = cache_dir() / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        if os.name != "nt":
+        if sys.platform != "win32":
             import fcntl
 
             try:

@@ -113,13 +113,23 @@ class HttpServer(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """uvicorn's would end the process by the signal itself; ours lets it exit with a status."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in numbers}
+        try:
+            for number in numbers:
+                loop.add_signal_handler(number, self._on_signal)
+        except NotImplementedError:  # loops of Windows
+            for number in numbers:
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._on_signal))
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+            try:
+                for number in numbers:
+                    loop.remove_signal_handler(number)
+            except NotImplementedError:
+                for number in numbers:
+                    signal.signal(number, before[number])
 
     def _on_signal(self) -> None:
         running = sum(len(engine.requests()) for engine in self.engines.values())

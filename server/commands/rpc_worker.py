@@ -54,18 +54,21 @@ def run(arguments: list[str]) -> int:
     chosen = _devices(given.device)
     from engine.ggml.backend import serve_rpc
 
-    failed = threading.Event()
+    failed, done = threading.Event(), threading.Event()
 
     def serve() -> None:
         serve_rpc(f"{given.host}:{given.port}", chosen, given.threads or physical_cores(), given.cache)
         failed.set()
-        os.kill(os.getpid(), signal.SIGTERM)
+        done.set()
 
     sys.stderr.write(f"lending {', '.join(d.name for d in chosen)} on {given.host}:{given.port}\n")
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
-    # ggml's loop knows no end: this thread waits for the signal, and the process goes with it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
+    # ggml's loop knows no end: this thread waits for the signal, and the process goes with it. It looks up
+    # now and then, since a signal that reaches another thread wakes nobody.
     threading.Thread(target=serve, daemon=True).start()
-    signal.sigwait([signal.SIGINT, signal.SIGTERM])
+    while not done.wait(0.2):
+        pass
     sys.stdout.flush()
     if failed.is_set():
         sys.stderr.write("ggserve: the RPC server ended by itself; see above\n")

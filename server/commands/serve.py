@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -109,6 +109,10 @@ def _listen(host: str, port: int, sockets: list[socket.socket]) -> int:
 
 def allow_files(connections: int) -> None:
     """Raise our own limit on open files to what that many connections need; the usual 1024 is too few."""
+    if sys.platform == "win32":  # has no such limit
+        return
+    import resource
+
     needed = connections + 128
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:

@@ -50,7 +50,20 @@ def stop_when(ready, number: int = signal.SIGTERM):
     return during
 
 
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+class WithoutSignals(asyncio.SelectorEventLoop):
+    """As loops are on Windows."""
+
+    def add_signal_handler(self, *_):
+        raise NotImplementedError
+
+    def remove_signal_handler(self, *_):
+        raise NotImplementedError
+
+
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop, WithoutSignals]
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=["asyncio", "uvloop", "Windows"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_announces_itself_and_ends_with_0(number, loop, caplog, capsys):
     caplog.set_level(logging.INFO, "ggserve")
