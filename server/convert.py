@@ -93,14 +93,15 @@ async def completion(body: CompletionRequest, state: State, record: Record) -> J
     else:
         prompts = [await prompt_tokens(prompt, engine, state) for prompt in body.prompt]
     texts = [echoed(p, engine) for p in body.prompt] if body.echo else [""] * len(prompts)
-    logprobs = 0 if made > n and body.logprobs is None else body.logprobs
+    shown = asked_logprobs(body)
+    logprobs = 0 if made > n and shown is None else shown
     params = parameters(body, engine, state, body.max_tokens or None, logprobs, warnings)
     if body.max_tokens == 0:  # only computes the prompt, for later requests to find it in the cache
         params = msgspec.structs.replace(params, max_tokens=0)
     facts = await facts_of(engine, state)
     job = make_job(body, state, engine, facts, record, "cmpl-", prompts, texts, params, warnings, made=made)
-    if body.echo and body.logprobs is not None:
-        job.prelude = partial(echo.score, job.choices, body.logprobs, engine, state, record)
+    if body.echo and shown is not None:
+        job.prelude = partial(echo.score, job.choices, shown, engine, state, record)
     return await add_verbose(job, body)
 
 
@@ -116,13 +117,22 @@ async def chat(body: ChatRequest, state: State, record: Record) -> Job:
     if len(set(limits)) > 1:
         warnings.append("max_tokens has no effect: max_completion_tokens is given")
     plan = await plan_chat(chat_input(body, warnings), engine, state, warnings)
-    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    logprobs = asked_logprobs(body)
     params = parameters(body, engine, state, limits[0] if limits else None, logprobs, warnings)
     facts = await facts_of(engine, state)
     job = make_job(
         body, state, engine, facts, record, "chatcmpl-", [plan.prompt], [""], params, warnings, plan=plan
     )
     return await add_verbose(job, body)
+
+
+def asked_logprobs(body: CompletionRequest | ChatRequest) -> int | None:
+    """Of how many likely tokens too; None: of none at all. By OpenAI's fields or llama-server's."""
+    if isinstance(body, ChatRequest):
+        given = (body.top_logprobs or 0) if body.logprobs else None
+    else:
+        given = body.logprobs
+    return (body.n_probs or None) if given is None else given
 
 
 def best_of(body: CompletionRequest, n: int) -> int:

@@ -130,7 +130,8 @@ async def chat_completions(
 ) -> Response:
     """Answer a conversation. With `stream` the answer comes as server-sent events that end with `[DONE]`."""
     job = await convert.chat(body, state, record)
-    format = ChatFormat(job, bool(body.logprobs), bool(body.return_tokens))
+    shown = convert.asked_logprobs(body) is not None
+    format = ChatFormat(job, shown, bool(body.return_tokens))
     return await respond(request, job, format)
 
 

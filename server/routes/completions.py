@@ -94,5 +94,5 @@ async def completions(
 ) -> Response:
     """Continue a prompt. With `stream` the answer comes as server-sent events that end with `[DONE]`."""
     job = await convert.completion(body, state, record)
-    format = CompletionFormat(job, body.logprobs, bool(body.return_tokens))
+    format = CompletionFormat(job, convert.asked_logprobs(body), bool(body.return_tokens))
     return await respond(request, job, format)

@@ -165,6 +165,9 @@ class GenerationFields(SamplingFields):
 
     stream_options: StreamOptions | None = field("only with `stream`", {"include_usage": True})
     n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)
+    n_probs: int | None = field(
+        "llama-server's way to ask for log-probabilities, also of the N most likely tokens", 3, ge=0, le=20
+    )
     verbose: bool | None = field("add `__verbose`: the first choice as /completion has it", False)
 
 

@@ -126,3 +126,16 @@ async def test_tokens_of_a_chat_can_be_counted_before(path):
         "input_tokens": usage["prompt_tokens"],
         "warnings": ["user has no effect"],
     }
+
+
+@pytest.mark.asyncio
+async def test_n_probs_asks_for_log_probabilities_too():
+    async with client(FakeEngine(ids(" Hi"))) as http:
+        body = (await http.post(COMPLETIONS, json={"prompt": PROMPT, "n_probs": 2})).json()
+        assert len(body["choices"][0]["logprobs"]["top_logprobs"][0]) == 2
+        body = (await http.post(CHAT, json={"messages": user(PROMPT), "n_probs": 2})).json()
+        assert len(body["choices"][0]["logprobs"]["content"][0]["top_logprobs"]) == 2
+        body = (await http.post(CHAT, json={"messages": user(PROMPT), "n_probs": 2, "logprobs": True})).json()
+        assert body["choices"][0]["logprobs"]["content"][0]["top_logprobs"] == []
+        body = (await http.post(CHAT, json={"messages": user(PROMPT), "n_probs": 0})).json()
+        assert body["choices"][0]["logprobs"] is None
