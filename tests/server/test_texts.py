@@ -1,0 +1,148 @@
+"""What the answers of all generating routes have in common: the text, however it comes, and the counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import anthropic._streaming
+import openai._streaming
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.types import Request
+from support.api import GENERATING, Ask, able_engine, asking
+from support.fake_engine import tokenizer
+from support.wordings import WORDINGS, Wording, events_of
+
+ODD = "é🍕\r\n\tdata: [DONE]\u2028 end</s>\n\nevent: x 日本語 \0 \U0010ffff"
+
+
+def ids(text: str) -> list[int]:
+    """Tokens of a text in which nothing is special."""
+    found: list[int] = tokenizer().encode(text, add_special=False, parse_special=False)
+    return found
+
+
+SPECIAL = tokenizer().eog_ids | {tokenizer().bos_id}
+PIECES = st.sampled_from([ids(ODD), ids(" a cat"), ids("aaa"), ids("🍕🍕")]) | st.integers(2, 2047).map(
+    lambda id: [] if id in SPECIAL else [id]
+)
+by_path = pytest.mark.parametrize("wording", WORDINGS, ids=lambda wording: wording.path)
+
+
+class Script:
+    """A reply that tests change between requests."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+
+    def __call__(self, request: Request) -> list[int]:
+        return self.tokens
+
+
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Ask]:
+    with asking(able_engine(Script(), eos=True)) as found:
+        yield found
+
+
+def test_every_generating_route_is_here() -> None:
+    assert {wording.path for wording in WORDINGS} == {route.path for route in GENERATING}
+
+
+def post(ask: Ask, wording: Wording, **fields: Any) -> Any:
+    return ask.request("POST", wording.path, json=wording.body("Once", **fields))
+
+
+def cut(text: str, stops: list[str]) -> str:
+    """Before the stop string that ends first, as the text grows."""
+    for end in range(len(text) + 1):
+        found = [text[:end].find(stop) for stop in stops if text[:end].endswith(stop)]
+        if found:
+            return text[: min(found)]
+    return text
+
+
+@by_path
+def test_streamed_or_whole_a_text_is_the_same_and_ends_before_the_stop(wording: Wording, ask: Ask) -> None:
+    """Characters and stop strings are split over tokens in any way; neither comes out in part."""
+
+    @settings(max_examples=40, deadline=None, database=None)
+    @given(data=st.data())
+    def same(data: st.DataObject) -> None:
+        tokens = [id for piece in data.draw(st.lists(PIECES, max_size=12)) for id in piece]
+        text = tokenizer().decode(tokens)
+        ask.engine.reply.tokens = tokens  # type: ignore[attr-defined]
+        ask.engine.step = data.draw(st.integers(1, 5))
+        places = st.integers(0, max(0, len(text) - 1))
+        stops = [
+            text[start : start + n]
+            for start, n in data.draw(st.lists(st.tuples(places, st.integers(1, 6)), max_size=3))
+            if text[start : start + n]
+        ]
+        expected = cut(text, stops)
+        whole = wording.read(post(ask, wording, **{wording.stop: stops}))
+        streamed = wording.read(post(ask, wording, **{wording.stop: stops}, stream=True))
+        assert whole.text == streamed.text == expected
+        assert whole.finish == streamed.finish == "stop"
+        assert whole.usage == streamed.usage
+
+    same()
+
+
+@by_path
+def test_streams_are_read_the_same_however_they_are_cut(wording: Wording, ask: Ask) -> None:
+    """By the decoders of both official clients."""
+    ask.engine.reply.tokens = ids(ODD)  # type: ignore[attr-defined]
+    raw = post(ask, wording, stream=True).content
+    expected = events_of([raw])
+    assert wording.streamed(expected).text == tokenizer().decode(ids(ODD))
+
+    @settings(max_examples=40, deadline=None, database=None)
+    @given(cuts=st.lists(st.integers(0, len(raw)), max_size=200))
+    def same(cuts: list[int]) -> None:
+        places = sorted({0, len(raw), *cuts})
+        parts = [raw[a:b] for a, b in pairwise(places)]
+        assert events_of(parts) == expected
+        found = [
+            [(event.event, event.data) for event in decoder.iter_bytes(iter(parts))]
+            for decoder in (openai._streaming.SSEDecoder(), anthropic._streaming.SSEDecoder())
+        ]
+        assert found[0] == found[1]
+
+    same()
+    for size in (1, 2, 3):
+        assert events_of(raw[i : i + size] for i in range(0, len(raw), size)) == expected
+
+
+@by_path
+@pytest.mark.parametrize("stream", [False, True])
+def test_counts_are_those_of_the_engine(wording: Wording, stream: bool, ask: Ask) -> None:
+    ask.forget()
+    ask.engine.reply.tokens = ids(" a cat and a dog")  # type: ignore[attr-defined]
+    ask.engine.cached_n = 2
+    made = [wording.read(post(ask, wording, stream=stream)), wording.read(post(ask, wording, limit=3))]
+    ask.engine.cached_n = 0
+    for told, request, n in zip(made, ask.engine.seen, (len(ids(" a cat and a dog")) + 1, 3), strict=True):
+        assert told.usage == (len(request.prompt), 2, n)
+    assert [told.finish for told in made] == ["stop", "length"]
+
+
+def test_totals_equal_the_sum_of_what_all_routes_told() -> None:
+    """Cut short by a stop string or a limit, streamed or not, cached or not."""
+    told = []
+    with asking(able_engine(" a cat, a dog", cached_n=1)) as ask:
+        for wording in WORDINGS:
+            for fields in ({}, {"limit": 2}, {wording.stop: ["dog"]}):
+                for stream in (False, True):
+                    told.append(wording.read(post(ask, wording, stream=stream, **fields)).usage)
+        found = ask.request("GET", "/metrics").text
+    for name, total in (
+        ("prompt", sum(usage.prompt for usage in told)),
+        ("cached", sum(usage.cached for usage in told)),
+        ("predicted", sum(usage.completion for usage in told)),
+    ):
+        assert f'ggserve_{name}_tokens_total{{model="stories"}} {float(total)}\n' in found

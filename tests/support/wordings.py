@@ -1,0 +1,181 @@
+"""What each generating route calls things: so that a test of what all must have in common is written once."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import httpx
+from openai._streaming import SSEDecoder
+
+Json = dict[str, Any]
+
+
+class Usage(NamedTuple):
+    prompt: int
+    cached: int
+    completion: int
+
+
+class Told(NamedTuple):
+    """An answer in words of no API."""
+
+    text: str
+    finish: str  # "stop" or "length"
+    usage: Usage
+
+
+class Wording(ABC):
+    path: str
+    limit = "max_tokens"
+    stop = "stop"
+    asks_for_usage = False  # of a stream
+
+    @abstractmethod
+    def prompt(self, text: str) -> Json:
+        """The fields that give the model this text and perhaps what a template adds."""
+
+    @abstractmethod
+    def whole(self, answer: Json) -> Told:
+        """Of a body."""
+
+    @abstractmethod
+    def streamed(self, events: list[Json]) -> Told:
+        """Of the events of a stream."""
+
+    def body(self, text: str, limit: int | None = None, **fields: Any) -> Json:
+        body = {**self.prompt(text), **fields}
+        if limit is not None:
+            body[self.limit] = limit
+        if body.get("stream") and self.asks_for_usage:
+            body["stream_options"] = {"include_usage": True}
+        return body
+
+    def read(self, response: httpx.Response) -> Told:
+        assert response.status_code == 200, response.text
+        if response.headers["content-type"] == "application/json":
+            return self.whole(response.json())
+        return self.streamed(events_of([response.content]))
+
+
+def events_of(parts: Iterable[bytes]) -> list[Json]:
+    """The events of a stream, as the official client takes it apart."""
+    return [
+        json.loads(event.data) for event in SSEDecoder().iter_bytes(iter(parts)) if event.data != "[DONE]"
+    ]
+
+
+def _usage(found: Json) -> Usage:
+    cached = found["prompt_tokens_details"]["cached_tokens"]
+    assert found["total_tokens"] == found["prompt_tokens"] + found["completion_tokens"]
+    return Usage(found["prompt_tokens"], cached, found["completion_tokens"])
+
+
+class Completions(Wording):
+    path = "/v1/completions"
+    asks_for_usage = True
+
+    def prompt(self, text: str) -> Json:
+        return {"prompt": text}
+
+    def whole(self, answer: Json) -> Told:
+        (choice,) = answer["choices"]
+        return Told(self.text(choice), choice["finish_reason"], _usage(answer["usage"]))
+
+    def streamed(self, events: list[Json]) -> Told:
+        choices = [choice for event in events for choice in event["choices"]]
+        text = "".join(self.text(choice) for choice in choices)
+        assert [choice["finish_reason"] for choice in choices[:-1]] == [None] * (len(choices) - 1)
+        return Told(text, choices[-1]["finish_reason"], _usage(events[-1]["usage"]))
+
+    def text(self, choice: Json) -> str:
+        found: str = choice["text"]
+        return found
+
+
+class Chat(Completions):
+    path = "/v1/chat/completions"
+
+    def prompt(self, text: str) -> Json:
+        return {"messages": [{"role": "user", "content": text}]}
+
+    def text(self, choice: Json) -> str:
+        message = choice["message"] if "message" in choice else choice["delta"]
+        return message.get("content") or ""
+
+
+class Completion(Wording):
+    path = "/completion"
+    limit = "n_predict"
+
+    def prompt(self, text: str) -> Json:
+        return {"prompt": text}
+
+    def whole(self, answer: Json) -> Told:
+        finish = "length" if answer["stop_type"] == "limit" else "stop"
+        cached = answer["timings"]["cached_n"]
+        usage = Usage(answer["tokens_evaluated"], cached, answer["tokens_predicted"])
+        return Told(answer["content"], finish, usage)
+
+    def streamed(self, events: list[Json]) -> Told:
+        assert [event["stop"] for event in events] == [False] * (len(events) - 1) + [True]
+        return self.whole(events[-1])._replace(text="".join(event["content"] for event in events))
+
+
+class Infill(Completion):
+    path = "/infill"
+
+    def prompt(self, text: str) -> Json:
+        return {"input_prefix": text, "input_suffix": " end"}
+
+
+class Responses(Wording):
+    path = "/v1/responses"
+    limit = "max_output_tokens"
+
+    def prompt(self, text: str) -> Json:
+        return {"input": text}
+
+    def whole(self, answer: Json) -> Told:
+        text = "".join(part["text"] for item in answer["output"] for part in item["content"])
+        used = answer["usage"]
+        assert used["total_tokens"] == used["input_tokens"] + used["output_tokens"]
+        cached = used["input_tokens_details"]["cached_tokens"]
+        finish = "stop" if answer["status"] == "completed" else answer["incomplete_details"]["reason"]
+        finish = "length" if finish == "max_output_tokens" else finish
+        return Told(text, finish, Usage(used["input_tokens"], cached, used["output_tokens"]))
+
+    def streamed(self, events: list[Json]) -> Told:
+        text = "".join(e["delta"] for e in events if e["type"] == "response.output_text.delta")
+        told = self.whole(events[-1]["response"])
+        assert told.text == text
+        return told
+
+
+class Messages(Wording):
+    path = "/v1/messages"
+    stop = "stop_sequences"
+
+    def prompt(self, text: str) -> Json:
+        return {"messages": [{"role": "user", "content": text}], "max_tokens": 10_000}
+
+    def whole(self, answer: Json) -> Told:
+        text = "".join(block["text"] for block in answer["content"])
+        return Told(text, *self._end(answer["stop_reason"], answer["usage"]))
+
+    def streamed(self, events: list[Json]) -> Told:
+        deltas = [e["delta"] for e in events if e["type"] == "content_block_delta"]
+        (end,) = (event for event in events if event["type"] == "message_delta")
+        text = "".join(delta["text"] for delta in deltas)
+        return Told(text, *self._end(end["delta"]["stop_reason"], end["usage"]))
+
+    @staticmethod
+    def _end(reason: str, used: Json) -> tuple[str, Usage]:
+        cached = used["cache_read_input_tokens"]
+        usage = Usage(used["input_tokens"] + cached, cached, used["output_tokens"])
+        return ("length" if reason in ("max_tokens", "model_context_window_exceeded") else "stop"), usage
+
+
+WORDINGS: list[Wording] = [Completions(), Chat(), Completion(), Infill(), Responses(), Messages()]
