@@ -1,11 +1,10 @@
-"""The official Anthropic client against a real socket: everything parses, errors and retries included."""
+"""The official Anthropic client against a real socket: everything parses, errors included."""
 
 from __future__ import annotations
 
 import anthropic
 import pytest
 
-import server.streams
 from support.fake_engine import TEXT, FakeEngine, ids, make_app, serving, tokenizer
 from support.http import user
 
@@ -132,21 +131,6 @@ def test_an_error_in_the_middle_of_a_stream(api, engine):
         texts.extend(e.delta.text for e in ask(api, stream=True) if e.type == "content_block_delta")
     assert "".join(texts) == " there was"
     assert caught.value.type == "api_error"
-
-
-def test_retries():
-    class Busy(FakeEngine):
-        calls = 0
-
-        def ensure_room(self, n=1):
-            self.calls += 1
-            if self.calls < 3:
-                raise server.streams.QueueFull(3, 0.1)
-
-    busy = Busy()
-    with serving(make_app(busy)) as base, connect(base, retries=3) as api:
-        assert ask(api).content[0].text == TEXT
-    assert busy.calls == 3
 
 
 def test_pings_are_no_news_to_it():

@@ -1,11 +1,10 @@
-"""The official Python client against a real socket: everything parses, errors and retries included."""
+"""The official Python client against a real socket: everything parses, errors included."""
 
 from __future__ import annotations
 
 import openai
 import pytest
 
-import server.streams
 from support.fake_engine import TEXT, FakeEngine, make_app, serving
 from support.http import user
 
@@ -103,26 +102,6 @@ def test_an_error_in_the_middle_of_a_stream(api, engine):
         texts.extend(chunk.choices[0].delta.content or "" for chunk in stream)
     assert "".join(texts) == " there was"
     assert caught.value.code == "internal_error"
-
-
-def test_retries(engine):
-    class Busy(FakeEngine):
-        calls = 0
-
-        def ensure_room(self, n=1):
-            self.calls += 1
-            if self.calls < 3:
-                raise server.streams.QueueFull(3, 0.1)
-
-    busy = Busy()
-    with serving(make_app(busy)) as base, connect(base, retries=3) as api:
-        assert api.completions.create(model="stories", prompt="Once").choices[0].text == TEXT
-        assert busy.calls == 3
-    engine.fail_after = 0  # the same prompt would fail again: the client is told not to try
-    with serving(make_app(engine)) as base, connect(base, retries=3) as api:
-        with pytest.raises(openai.InternalServerError):
-            api.completions.create(model="stories", prompt="Once")
-        assert len(engine.seen) == 1
 
 
 def test_keep_alive_comments_are_no_news_to_it():
