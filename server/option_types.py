@@ -15,6 +15,19 @@ from engine.errors import ConfigError
 from engine.types import InferenceParameters
 
 
+def option(
+    default: Any,
+    section: str,
+    description: str,
+    metavar: str | None = None,
+    shared: bool = True,
+    **bounds: Any,
+) -> Any:
+    """A field. `shared`: an option of `infer` too, not only of `serve`."""
+    extra: dict[str, Any] = {"section": section, "metavar": metavar, "shared": shared}
+    return Field(default, description=description, json_schema_extra=extra, **bounds)
+
+
 def word_or_number(*words: str, least: int = 0) -> BeforeValidator:
     """Accept a number or one of `words`; one message instead of pydantic's one per member of the union."""
 
