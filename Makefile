@@ -60,6 +60,7 @@ lint: $(VENV)/installed $(VENV)/dev-requires
 	@"$(RUN)" -m ruff check
 	@echo "mypy"
 	@"$(RUN)" -m mypy
+	@"$(RUN)" -m mypy --platform win32 --cache-dir .mypy_cache/win32
 	@echo "cython-lint"
 	@PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint engine
 

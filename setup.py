@@ -51,6 +51,8 @@ def compile_args(built: Built) -> list[str]:
         "-Wno-deprecated-declarations",
         "-Wno-maybe-uninitialized",
     ]
+    if sys.platform == "win32":
+        args.append("-DMS_WIN64")  # Python's headers say so to Microsoft's compiler only
     machine = platform.machine().lower()
     if built.native and sys.platform == "linux":
         args.append("-mcpu=native" if machine in ("aarch64", "arm64") else "-march=native")
@@ -63,6 +65,8 @@ def link_args(built: Built, depth: int) -> list[str]:
     """Link ggml, found at run time in engine/lib, `depth` directories above the extension module."""
     libraries = [f"-L{built.lib}", "-lggml", "-lggml-base"]
     up = "../" * depth + "lib"
+    if sys.platform == "win32":  # engine/__init__.py says where; MinGW's own libraries become part of ours
+        return [*libraries, "-static"]
     if sys.platform == "darwin":
         return [*libraries, f"-Wl,-rpath,@loader_path/{up}"]
     return ["-Wl,--as-needed", *libraries, f"-Wl,-rpath,$ORIGIN/{up}"]
@@ -118,6 +122,8 @@ class BuildExt(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
         self.parallel = self.parallel or jobs()
+        if sys.platform == "win32":  # Microsoft's compiler lacks the vectors that our kernels are made of
+            self.compiler = self.compiler or "mingw32"
         # An editable install would use temporary directories and compile everything every time.
         self.build_temp = f"{self.base}/temp"
         if self.inplace:
@@ -152,7 +158,7 @@ class BuildPy(build_py):
     def run(self) -> None:
         if not self.editable_mode:
             for old in Path(self.build_lib).rglob("*"):  # of an earlier build, maybe gone from the tree since
-                if old.is_file() and old.suffix not in (".so", ".dylib", ".metallib"):
+                if old.is_file() and old.suffix not in (".so", ".dylib", ".metallib", ".dll", ".pyd"):
                     old.unlink()
         super().run()
         if not self.editable_mode:

@@ -93,11 +93,8 @@ def compiler() -> str:
     try:
         done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        if os.name == "nt":
-            return "msvc"
-        raise BuildError(
-            f"no C++ compiler: '{command[0]}' does not run; install one (Debian, Ubuntu: apt install g++)"
-        ) from None
+        what = "MinGW-w64 on the PATH" if os.name == "nt" else "Debian, Ubuntu: apt install g++"
+        raise BuildError(f"no C++ compiler: '{command[0]}' does not run; install one ({what})") from None
     return done.stdout.partition("\n")[0]
 
 
@@ -229,7 +226,7 @@ def build() -> Built:
 
 def collect(lib: Path, target: Path, facts: dict[str, str]) -> None:
     """Move the libraries from the build tree to their place, all at once."""
-    found = [p for p in lib.rglob("*") if p.suffix in (".so", ".dylib", ".dll", ".lib", ".metallib")]
+    found = [p for p in lib.rglob("*") if p.suffix in (".so", ".dylib", ".dll", ".metallib")]
     stage = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
