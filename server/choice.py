@@ -108,7 +108,7 @@ class Choice:
             self.processed = emission.processed
             progress = self._progress(emission.processed)
             return Piece("", [], None if self.parser is None else Parts(), progress) if progress else None
-        progress = self._progress(len(self.request.prompt) if tokens else None)
+        progress = self._progress(len(self.request.prompt)) if self.tell_progress and tokens else []
         self.n_generated += len(tokens)
         self.logprob += sum(token.logprob for token in tokens if token.logprob is not None)
         if reason is FinishReason.STOP and tokens and tokens[-1].id in self.final_ids:
