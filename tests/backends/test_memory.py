@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from bench.random_model import Shape, write
 
@@ -52,18 +53,63 @@ print(json.dumps({"alone": alone, "both": both, "after": after, "cells": cells, 
 """
 
 
-def test_only_the_request_that_needs_too_much_fails(tmp_path: Path) -> None:
-    path = tmp_path / "model.gguf"
-    write(path, Shape("small", 2, 256, 4, 2, 704, 1000), "q8_0")
+# A card that is too small for all layers.
+SMALL = """
+import json, sys
+import engine
+from engine.ggml.backend import devices
+
+def params(**more):
+    return engine.ModelParameters(devices=("CLBlast0",), context_size=256, parallel=2, n_threads=1, **more)
+
+device = next(d for d in devices() if d.name == "CLBlast0")
+try:
+    engine.load(sys.argv[1], params(use_gpu=True))
+    refused = None
+except engine.OutOfMemoryError as error:
+    refused = [str(error), error.__notes__[0], error.needed, error.free]
+found = {"refused": refused, "after": device.free}
+with engine.load(sys.argv[1], params(gpu_layers="auto")) as model:
+    with model.start_session() as session:
+        session.feed_prompt([5] * 200)
+    found |= {"free": device.free, "placement": model.describe()["placement"], "cells": model.pool.n_cells}
+print(json.dumps(found))
+"""
+
+
+def run(script: str, path: Path, memory: int) -> Any:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(path)],
-        env={**os.environ, "GGSERVE_CLBLAST_MEMORY": str(64 << 20)},
+        [sys.executable, "-c", script, str(path)],
+        env={**os.environ, "GGSERVE_CLBLAST_MEMORY": str(memory)},
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_auto_fills_a_small_device_and_leaves_a_margin(tmp_path: Path) -> None:
+    path, memory = tmp_path / "model.gguf", 12 << 20
+    write(path, Shape("four layers", 4, 512, 8, 2, 1408, 1000), "q8_0")
+    found = run(SMALL, path, memory)
+    text, table, needed, free = found["refused"]
+    assert needed > free == found["after"] == memory  # nothing was taken
+    assert f"{needed} bytes" in text
+    assert f"{free} bytes" in text
+    fitting = int(text.partition("gpu_layers=")[2].split()[0])
+    assert "CLBlast0" in table
+    on_device = found["placement"].count("CLBlast0")
+    assert 0 < on_device <= fitting < len(found["placement"])
+    assert found["placement"][-on_device:] == ["CLBlast0"] * on_device
+    # The margin is a tenth; another layer would not have fitted beside it.
+    assert memory // 10 <= found["free"] < memory // 10 + (memory - found["free"]) // on_device
+
+
+def test_only_the_request_that_needs_too_much_fails(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write(path, Shape("small", 2, 256, 4, 2, 704, 1000), "q8_0")
+    found = run(SCRIPT, path, 64 << 20)
     assert found["total"] == 64 << 20
     assert found["alone"]["short"]["finish"] == "length"
     long = found["both"]["long"]
