@@ -11,7 +11,18 @@ import pytest
 
 import engine
 from engine.types import Timings
-from support.golden import NAMES, Golden, TinyModel, error, golden, rms_error, wide_model, widened
+from support.golden import (
+    ENCODERS,
+    FOLDER,
+    NAMES,
+    Golden,
+    TinyModel,
+    error,
+    golden,
+    rms_error,
+    wide_model,
+    widened,
+)
 from support.greedy import Greedy, GreedyComparison
 from support.quantized import FORMATS, quantize
 
@@ -88,6 +99,17 @@ def test_every_other_model(
     assert "CPU" not in placement
     assert error(logits, ref.logits[-1]) < 1e-3
     same_greedy(Greedy(tokens, ref.greedy.margins, Timings()), ref.greedy)
+
+
+@pytest.mark.parametrize("where", ["CLBlast", "RPC-CLBlast"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders(name: str, where: str, request: pytest.FixtureRequest) -> None:
+    with np.load(FOLDER / f"{name}.npz") as found:
+        prompt, hidden = found["prompt"].tolist(), found["hidden"]
+    with engine.load(FOLDER / f"{name}.gguf", params(where, request, context_size=None)) as model:
+        assert "CPU" not in model.describe()["placement"]
+        got = model.embed(prompt, pooling="none", normalize=False)
+    assert error(got, hidden) < 1e-3
 
 
 @pytest.mark.parametrize("flash_attn", ["on", "off"])
