@@ -7,8 +7,8 @@ and `{m,n}`:
   when nothing else can follow the session ends by itself.
 * Terminals (upper case, `"text"`, `/regex/`) match as much as they can and never give back: `/a*/ "ab"`
   matches nothing. Rules over them are context-free. Prefer long terminals: `/[a-z]+/`, not `/[a-z]/+`.
-* `%json {schema}` in place of a rule: `engine.grammar.schema.rule` makes one that is checked and bounds white
-  space.
+* `%json {schema}` in place of a rule. It is checked as any schema; white space between its parts is bounded,
+  unless its `x-guidance` says otherwise.
 * Tokens that contribute no text (control tokens) match only where the grammar names them, as `<|name|>` or
   `<[123]>`; `token_rule` finds the right spelling. User-defined tokens are text: write their text.
 * Free text until a trigger, from which on the grammar holds, is a lazy rule over text that ends with it:
@@ -33,6 +33,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from time import thread_time
 from typing import Any
 
 import msgspec
@@ -40,25 +41,29 @@ import msgspec
 from engine.errors import ConfigError
 from engine.grammar import schema
 from engine.grammar.gbnf import TokenId
-from engine.grammar.lark import to_lark
+from engine.grammar.lark import to_lark, with_checked_schemas
 from engine.types import Constraint
 
 KINDS = ("json_schema", "json_object", "regex", "choice", "gbnf", "lark")
 MAX_BYTES = 512 * 1024
 MAX_LARK_RULES = 5000
 MAX_CHOICES = 10_000
-# One mask takes no longer than that allows, or the session ends. llguidance's own are 200 000 and 50 000.
-STEP_FUEL = 200_000
-STEP_ITEMS = 20_000
+# What one mask may take. Schemas lead to many items, but each is cheap; in ambiguous grammars the cost grows
+# with the square of those in a row.
+MAX_ITEMS = {False: (1000, 100_000), True: (4200, 1_000_000)}  # is it a schema → in a row, in a step
+MAX_FUEL = 200_000  # of a lexer, in a step
 MAX_STATES = 50_000  # of a lexer: up to 2 kB each
 _REMEMBERED = 16  # compiled grammars
 _STACK = 256 << 20  # llguidance recurses along chains of rules and references; untouched pages cost nothing
 _PROBE_STEPS = 24
-
+# Processor time that all masks of one text may take: other texts wait for it.
+_FREE_S = 1.0
+_TOKEN_S = 0.02
 # Without this llguidance looks for text that can only go on in one way, and where that has no end it never
 # comes back. At the end, so that it stands whatever a grammar says before.
 _OPTIONS = '\n%llguidance {"no_forcing": true}\n'
 
+_COMPLEX = ("too big", "too many expressions", "Too many items", "Current row has", "precomputation failed")
 _WHERE = re.compile(r"(?:at )?(\d+)\((\d+)\): ")
 _REGEX_ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)
 
@@ -94,7 +99,7 @@ def token_rule(tokenizer: Any, token: int) -> str:
     return json.dumps(data.decode()) if data else f"<[{token}]>"
 
 
-def grammar(constraint: Constraint, vocabulary: Vocabulary) -> str:
+def grammar(constraint: Constraint, vocabulary: Vocabulary) -> schema.Rule:
     """The constraint in Lark. Raises ConfigError for what is not valid, or beyond the bounds."""
     kind, text = constraint.kind, constraint.text
     if kind not in KINDS:
@@ -106,18 +111,22 @@ def grammar(constraint: Constraint, vocabulary: Vocabulary) -> str:
     if size > MAX_BYTES:
         raise ConfigError(f"{size} bytes are too many; at most {MAX_BYTES} are compiled")
     if kind == "json_object":
-        return "start: " + schema.rule({"type": "object"}).text
+        return _started(schema.rule({"type": "object"}))
     if kind == "json_schema":
-        return "start: " + schema.rule(schema.loads(text)).text
+        return _started(schema.rule(schema.loads(text)))
     if kind == "regex":
-        return "start: " + _regex(text)
+        return _started(schema.Rule(_regex(text), []))
     if kind == "choice":
-        return "start: " + " | ".join(map(json.dumps, _choices(text)))
+        return _started(schema.Rule(" | ".join(map(json.dumps, _choices(text))), []))
     if kind == "gbnf":
-        return to_lark(text, _token_finder(vocabulary))
+        return schema.Rule(to_lark(text, _token_finder(vocabulary)), [])
     if text.count("\n") > MAX_LARK_RULES and sum(":" in line for line in text.splitlines()) > MAX_LARK_RULES:
         raise ConfigError(f"the grammar has more than {MAX_LARK_RULES} rules")
-    return text
+    return with_checked_schemas(text)
+
+
+def _started(rule: schema.Rule) -> schema.Rule:
+    return rule._replace(text="start: " + rule.text)
 
 
 def _regex(pattern: str) -> str:
@@ -153,25 +162,33 @@ class Matcher:
     do so from then on.
     """
 
-    __slots__ = ("_matcher", "_n_bytes")
+    __slots__ = ("_left_s", "_matcher", "_n_bytes", "ignored")
 
-    def __init__(self, matcher: Any, n_words: int) -> None:
+    def __init__(self, matcher: Any, n_words: int, ignored: tuple[str, ...] = ()) -> None:
+        self.ignored = ignored  # what of the constraint is not enforced
         self._matcher = matcher
         self._n_bytes = 4 * n_words
+        self._left_s = _FREE_S
 
     def fill(self, address: int) -> None:
         """Write the mask of the next token to memory: bit i % 32 of the uint32 i // 32 is set if i may come.
 
         End-of-generation tokens may come exactly where the grammar may end.
         """
+        start = thread_time()
         self._matcher.unsafe_compute_mask_ptr(address, self._n_bytes)
         if self._matcher.is_error():
             raise self._failure()
+        self._left_s -= thread_time() - start
+        if self._left_s < 0:
+            raise ConfigError("it takes too long to find out which tokens may come; make it less ambiguous")
 
     def commit(self, token: int) -> None:
         """The token that came, no end-of-generation token that the grammar does not name."""
+        start = thread_time()
         if not self._matcher.consume_token(token):
             raise self._failure()
+        self._left_s += _TOKEN_S - (thread_time() - start)
 
     def accepts(self, token: int) -> bool:
         """Whether `commit` would take a token."""
@@ -189,7 +206,7 @@ class Matcher:
 
     def copy(self) -> Matcher:
         """One that goes its own way from here."""
-        return Matcher(self._matcher.deep_copy(), self._n_bytes // 4)
+        return Matcher(self._matcher.deep_copy(), self._n_bytes // 4, self.ignored)
 
     def _failure(self) -> ConfigError:
         return ConfigError(_line(self._matcher.get_error()))
@@ -273,19 +290,22 @@ class Compiler:
         known = self._find(constraint)
         if known is not None:
             return known
-        text = grammar(constraint, self.vocabulary)
+        text, ignored = grammar(constraint, self.vocabulary)
         if self._tokenizer is None:
             self._tokenizer = _tokenizer_of(self.vocabulary, self._size)
+        row, step = MAX_ITEMS[constraint.kind in ("json_schema", "json_object")]
         limits = LLParserLimits(
-            step_lexer_fuel=STEP_FUEL,
-            step_max_items=STEP_ITEMS,
+            max_items_in_row=row,
+            step_max_items=step,
+            step_lexer_fuel=MAX_FUEL,
             max_lexer_states=MAX_STATES,
             verbose_errors=False,
         )
         inner = LLMatcher(self._tokenizer, text + _OPTIONS, log_level=0, limits=limits)
         if inner.is_error():
             raise ConfigError(_line(inner.get_error(), located=constraint.kind == "lark"))
-        matcher = Matcher(inner, self.n_words)
+        ignored += [_line(warning) for warning in inner.get_grammar_warnings()]
+        matcher = Matcher(inner, self.n_words, tuple(ignored))
         if not self._allowed(matcher):
             raise ConfigError("nothing matches it")
         with self._lock:
@@ -349,6 +369,8 @@ def _line(error: str, *, located: bool = False) -> str:
         return "the compiler of grammars broke down"
     if first.startswith("NoExtension"):
         return "nothing matches it"
+    if any(hint in first for hint in _COMPLEX):
+        return "it is too complex"
     where = _WHERE.match(first)
     reason = first.rpartition("failed to compile JSON schema: ")[2]
     if "regex parse error" in first:

@@ -50,6 +50,8 @@ def create_app(settings: Settings, engines: Mapping[str, Engine]) -> FastAPI:
             await asyncio.gather(starting, return_exceptions=True)
             # Streams were drained by the HTTP server before this: what still runs had its time.
             await asyncio.gather(*(engine.stop(0.0) for engine in engines.values()), return_exceptions=True)
+            for checker in state.checkers.values():
+                checker.close()
             threads.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(

@@ -85,7 +85,7 @@ class Choice:
         self.finish: str | None = None
         self.reason: FinishReason | None = None
         self.error: str | None = None
-        self.out_of_memory = False
+        self.out_of_memory = self.unmet = False
         self.timings = Timings(n_batch=request.n_batch)
         self.first_at = self.last_at = 0.0
         self._pending: list[tuple[Token, int, int]] = []  # token, start and end of its text
@@ -131,6 +131,7 @@ class Choice:
         elif reason is not None:
             self.finish, self.reason = _FINISH.get(reason, "error"), reason
             self.error, self.out_of_memory = emission.error, emission.out_of_memory
+            self.unmet = emission.unmet
             if emission.timings is None:
                 self.close()
         elif self.finish is not None:

@@ -26,6 +26,7 @@ from server.prompts import MAX_WARNINGS, echoed, facts_of, prompt_tokens
 from server.schemas.chat import ChatRequest
 from server.schemas.common import GenerationFields, Schema
 from server.schemas.completions import CompletionRequest
+from server.structured import asked_of, checked
 
 if TYPE_CHECKING:
     from server.access import Record
@@ -59,12 +60,9 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "tools": ([],),  # where there is no chat
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"], []),
     "audio": (),
     "web_search_options": (),
-    "grammar": ("",),
-    "json_schema": ({},),
 }
 _INSTEAD = {"functions": "; send tools", "function_call": "; send tool_choice"}
 # Fields of the official APIs that change nothing here; no word about them at the values listed.
@@ -98,8 +96,11 @@ async def completion(body: CompletionRequest, state: State, record: Record) -> J
     params = parameters(body, engine, state, body.max_tokens or None, logprobs, warnings)
     if body.max_tokens == 0:  # only computes the prompt, for later requests to find it in the cache
         params = msgspec.structs.replace(params, max_tokens=0)
+    constraint = await checked(asked_of(body, warnings), engine, state, warnings)
     facts = await facts_of(engine, state)
-    job = make_job(body, state, engine, facts, record, "cmpl-", prompts, texts, params, warnings, made=made)
+    job = make_job(
+        body, state, engine, facts, record, "cmpl-", prompts, texts, params, warnings, constraint, made=made
+    )
     if body.echo and shown is not None:
         job.prelude = partial(echo.score, job.choices, shown, engine, state, record)
     return await add_verbose(job, body)
@@ -116,7 +117,8 @@ async def chat(body: ChatRequest, state: State, record: Record) -> Job:
     limits = [n for n in (body.max_completion_tokens, body.max_tokens) if n is not None]
     if len(set(limits)) > 1:
         warnings.append("max_tokens has no effect: max_completion_tokens is given")
-    plan = await plan_chat(chat_input(body, warnings), engine, state, warnings)
+    asked = chat_input(body, warnings, asked_of(body, warnings))
+    plan = await plan_chat(asked, engine, state, warnings)
     logprobs = asked_logprobs(body)
     params = parameters(body, engine, state, limits[0] if limits else None, logprobs, warnings)
     facts = await facts_of(engine, state)
@@ -168,11 +170,11 @@ def parameters(
     stops = tuple(body.stop_token_ids or ())
     asked = InferenceParameters(logprobs=logprobs, stop_token_ids=stops, **values)
     try:
-        checked = sampling.validate(asked, engine.tokenizer.n_vocab, engine.n_ctx)
+        valid = sampling.validate(asked, engine.tokenizer.n_vocab, engine.n_ctx)
     except ConfigError as error:
         param = str(error).split(" ", 1)[0].rstrip(":")
         raise bad_request(str(error), param, "invalid_value") from error
-    warnings += [text for text in sampling.warnings(checked) if text.partition(" ")[0] in given]
+    warnings += [text for text in sampling.warnings(valid) if text.partition(" ")[0] in given]
     if body.stop and "" in body.stop:
         warnings.append("stop has no effect where it is an empty string")
     if body.stream_options is not None:
@@ -180,7 +182,7 @@ def parameters(
             warnings.append("stream_options has no effect: stream is not true")
         if body.stream_options.include_obfuscation:
             warnings.append("stream_options.include_obfuscation has no effect")
-    return checked
+    return valid
 
 
 def batch_size(body: GenerationFields, engine: Engine, state: State, warnings: list[str]) -> int:

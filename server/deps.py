@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from server.chat.template import ChatTemplate, TemplateFailed
     from server.config import Settings
     from server.generation import Job
+    from server.grammar_checker import GrammarChecker
     from server.logprobs import TokenNames
     from server.metrics import Metrics
     from server.slots import Slots
@@ -99,6 +100,7 @@ class State:
     chat_template: str | None = None  # in place of the models' own
     jobs: dict[str, Job] = field(default_factory=dict)
     facts: dict[str, ModelFacts] = field(default_factory=dict)
+    checkers: dict[str, GrammarChecker] = field(default_factory=dict)  # of constraints, by model
     stopping: bool = False
 
     @cached_property

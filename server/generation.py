@@ -159,6 +159,9 @@ class Job:
             return ApiError(
                 503, message + "batch_size, or try again later", code="out_of_memory", retry=False
             )
+        if choice.unmet:
+            message = f"no text can meet the constraint on the output from here on: {choice.error}"
+            return ApiError(400, message, code="constraint_failed", retry=False)
         error = internal_error(self.record.id)
         error.headers = {"x-should-retry": "false"}  # the same prompt would likely fail again
         return error

@@ -1,10 +1,12 @@
-"""GBNF in Lark, as llguidance reads it."""
+"""Lark, as llguidance reads it: written for GBNF, and checked where clients wrote it."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
+from engine.grammar import schema
 from engine.grammar.gbnf import Alt, Chars, Node, Ref, Repeat, Rules, Seq, Text, Token, TokenId, parse, walk
 from engine.grammar.lexemes import LexemeGrammar, cut
 
@@ -16,6 +18,31 @@ def to_lark(text: str, token_id: TokenId) -> str:
     """
     rules = parse(text, token_id)
     return _Writer(rules, cut(rules)).text()
+
+
+# What a schema may stand between. In strings, regexes and comments `%json` means nothing.
+_SKIPPED = r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|\#[^\n]*'
+_SCHEMA = re.compile(rf"(?:{_SKIPPED})|(%json\s*)(?=\{{)")
+_decoder = json.JSONDecoder()
+
+
+def with_checked_schemas(text: str) -> schema.Rule:
+    """A grammar with every `%json {…}` checked as by `schema.rule`. Raises ConfigError."""
+    parts: list[str] = []
+    ignored: dict[str, None] = {}
+    end = 0
+    for match in _SCHEMA.finditer(text):
+        if match[1] is None or match.start() < end:
+            continue
+        try:
+            value, after = _decoder.raw_decode(text, match.end())
+        except (ValueError, RecursionError):
+            continue  # llguidance says where
+        rule = schema.rule(value)
+        ignored |= dict.fromkeys(rule.ignored)
+        parts += [text[end : match.start()], rule.text]
+        end = after
+    return schema.Rule("".join([*parts, text[end:]]), list(ignored))
 
 
 class _Writer:

@@ -30,7 +30,7 @@ _BY_NAME = frozenset(("properties", "patternProperties", "$defs", "definitions",
 
 
 class Rule(NamedTuple):
-    """text: `%json {…}`, which stands for a rule in Lark. ignored: what of the schema is not enforced."""
+    """text: in Lark; of a schema `%json {…}`, which stands for a rule. ignored: what will not be enforced."""
 
     text: str
     ignored: list[str]
@@ -52,7 +52,9 @@ def rule(schema: Any) -> Rule:
     options = prepared.get("x-guidance", {})
     if not isinstance(options, dict):
         raise ConfigError(f"x-guidance must be an object, not {_kind(options)}")
-    prepared["x-guidance"] = {"whitespace_pattern": _WHITE_SPACE, **options}
+    if not {"whitespace_pattern", "whitespace_flexible"} & options.keys():
+        options = {"whitespace_pattern": _WHITE_SPACE, **options}
+    prepared["x-guidance"] = options
     return Rule("%json " + dumps(prepared), list(ignored))
 
 

@@ -196,7 +196,7 @@ def _tokens_within(text: str, tokenizer: Any) -> tuple[int, ...]:
 async def _constraint(
     asked: ChatInput, offer: Offer | None, form: Form, engine: Engine, state: State, warnings: list[str]
 ) -> Constraint | None:
-    alone = await checked(asked.answer, engine, state)
+    alone = await checked(asked.answer, engine, state, warnings)
     if offer is None:
         framed = _framed(asked.answer, form)
         return alone if framed is asked.answer else await checked(framed, engine, state)

@@ -8,6 +8,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from server.chat.tools.tool import MAX_TOOLS
 from server.schemas.common import GenerationFields, Reply, Schema, TimingsReply, UsageReply, field, told
+from server.schemas.structured import StructuredFields
 
 MAX_MESSAGES = 4096
 MAX_CALLS = 256  # in one message
@@ -162,7 +163,7 @@ class ChatFields(Schema):
     )
 
 
-class ChatRequest(ChatFields, GenerationFields):
+class ChatRequest(ChatFields, StructuredFields, GenerationFields):
     max_tokens: int | None = field("older name of `max_completion_tokens`", 256, ge=1, le=2**31 - 1)
     max_completion_tokens: int | None = field("default: until the context is full", 256, ge=1, le=2**31 - 1)
     logprobs: bool | None = field("natural logs of the unmodified softmax", True)

@@ -16,6 +16,7 @@ from server.schemas.common import (
     is_token,
     told,
 )
+from server.schemas.structured import StructuredFields
 
 MAX_PROMPTS = 4096
 Prompts = list[str | list[int]]
@@ -49,7 +50,7 @@ PromptField = Annotated[
 ]
 
 
-class CompletionRequest(GenerationFields):
+class CompletionRequest(StructuredFields, GenerationFields):
     prompt: PromptField = told("text, token ids, or a list of either", "Once upon a time")
     suffix: str | None = field(
         "what comes after: the text fills the gap (400 if the model has no tokens for that)", "\n\nThe end."

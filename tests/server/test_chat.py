@@ -240,7 +240,6 @@ async def test_a_conversation_longer_than_the_context():
     ("field", "value"),
     [
         ("tool_choice", "required"),
-        ("response_format", {"type": "json_object"}),
         ("functions", [{"name": "f"}]),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "x"}),

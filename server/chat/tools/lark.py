@@ -63,7 +63,7 @@ def json_rule(schema: Mapping[str, Any]) -> str:
 
 def answer_rule(constraint: Constraint) -> str:
     """A constraint of one of the KINDS, known to be valid, as one alternative of a larger grammar."""
-    return f"({grammar(constraint, _NO_TOKENS).removeprefix('start: ').strip()})"
+    return f"({grammar(constraint, _NO_TOKENS).text.removeprefix('start: ').strip()})"
 
 
 def closed(schema: Any) -> Any:
