@@ -17,6 +17,7 @@ from engine.arch.slots import Binder, Slot
 from engine.arch.spec import Architecture
 from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig, check
 from engine.constraint import Compiler, vocabulary_of
+from engine.description import describe
 from engine.errors import ConfigError, DeviceError, ModelError, SessionClosedError
 from engine.ggml.backend import MAX_THREADS, Backend, Device, add_rpc_server, devices
 from engine.ggml.operations import Context
@@ -391,33 +392,7 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """What was loaded and where it is, as plain data."""
         self._check_open()
-        return {
-            "path": str(self.gguf.path),
-            "architecture": self.gguf.arch,
-            "n_params": sum(info.n_elements for info in self.gguf.tensors.values()),
-            "size_bytes": sum(info.nbytes for info in self.gguf.tensors.values()),
-            "n_layer": self.hp.n_layer,
-            "n_embd": self.hp.n_embd,
-            "n_vocab": self.hp.n_vocab,
-            "n_ctx": self.n_ctx,
-            "n_ctx_train": self.hp.n_ctx_train,
-            "generates": self.generates,
-            "pooling": self.hp.pooling,
-            "n_scores": self.hp.n_scores,
-            "kv_cells": self.n_cells,
-            "kv_type": self.params.kv_type,
-            "kv_bytes": self.cache.nbytes,
-            "weight_bytes": self.weights.nbytes,
-            "compute_bytes": {b.device.name: self.sched.buffer_size(b) for b in self.backends},
-            "n_threads": self.n_threads,
-            "parallel": self.params.parallel,
-            "max_batch_tokens": self.max_batch_tokens,
-            "placement": [d.name for d in self.layer_devices],
-            "gpu_layers": self.plan.gpu_layers,
-            "plan": self.plan.table(),
-            "notes": list(self.plan.notes),
-            "attention": self.attention,
-        }
+        return describe(self)
 
     def _check_generates(self) -> None:
         self._check_open()

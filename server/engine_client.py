@@ -13,7 +13,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -23,6 +22,7 @@ from engine.types import EngineStats, FinishReason, Request
 from server import wire
 from server.calls import Call, Calls, WorkFailed
 from server.engine_child import DEFAULT_ARGV
+from server.engine_options import EngineOptions
 from server.recovery import Recovery, Verdict
 from server.slots import Slots
 from server.streams import EngineUnavailable, QueueFull, RequestInfo, Stream
@@ -33,31 +33,11 @@ if TYPE_CHECKING:
 
     from engine.tokenizer import Tokenizer
     from engine.work import Work
-    from server.config import Settings
 
 __all__ = ["EngineClient", "EngineOptions", "EngineUnavailable", "LoadFailed", "QueueFull", "RequestInfo"]
 
 log = logging.getLogger("ggserve.engine")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineOptions:
-    """The server's side of an engine; `Settings` has the same names."""
-
-    max_queue: int = 64
-    send_timeout_s: float = 60.0
-    stall_s: float = 60.0
-    log_level: str = "info"
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> EngineOptions:
-        return cls(
-            max_queue=settings.max_queue,
-            send_timeout_s=settings.send_timeout_s,
-            stall_s=settings.stall_s,
-            log_level=settings.log_level,
-        )
 
 
 def _load_tokenizer(path: str) -> Tokenizer:
