@@ -99,8 +99,8 @@ def json_text(value: Any, path: str) -> str:
     """As JSON, if it is not nested too deeply for that."""
     try:
         return json.dumps(value, ensure_ascii=False)
-    except RecursionError:
-        raise wrong(path, "is nested too deeply") from None
+    except (RecursionError, ValueError):
+        raise wrong(path, "is nested too deeply, or has numbers that are too long") from None
 
 
 def warn(warnings: list[str], text: str) -> None:
