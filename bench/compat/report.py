@@ -8,8 +8,11 @@ from pathlib import Path
 
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 _IMAGE = "an image for a model that takes none is a bad request here (400), there a fault of the server (500)"
+_CORS = "only web pages of origins that --cors-origins names may call us; there all, with credentials"
 # Tests that pass on llama-server and are to fail here, by the start of their names, and why.
 DIFFERENT: dict[str, str] = {
+    "test_cors_options": _CORS,
+    "test_cors_proxy": "a proxy for the tools of llama-server's own web page",
     "test_anthropic_tool_result_with_image": _IMAGE,
     "test_anthropic_vision_format_accepted": _IMAGE,
 }
