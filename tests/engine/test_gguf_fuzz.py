@@ -1,19 +1,15 @@
 """Damaged GGUF files: each opens and then behaves, or is refused with a ModelError. Nothing else is allowed.
 
-More than 8,000 cases; the seeds are fixed, hypothesis draws its own.
+More than 8,000 cases; the seeds are fixed, hypothesis draws its own. A fuzzer that sees coverage: tests/fuzz.
 """
 
-import json
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.errors import ModelError
-from engine.gguf import GGUFFile, validate_model
-from engine.info import describe, render
+from support.damaged import behaves
 from support.gguf_builder import (
     BOOL,
     F32,
@@ -30,61 +26,6 @@ from support.gguf_builder import (
 from support.mutate import Mutation, Workfile, every_byte, mutations
 
 STORIES = Path(__file__).parents[2] / "models" / "stories.gguf"
-
-
-def behaves(path: Path, *, with_info: bool = False) -> bool:
-    """Opens the file and uses all of it. True: accepted as a model. False: refused cleanly."""
-    size = path.stat().st_size
-    try:
-        gguf = GGUFFile.open(path)
-    except ModelError as error:
-        check_message(error, path)
-        return False
-    with gguf:
-        spans = []
-        for name, info in gguf.tensors.items():
-            view = gguf.data(info)
-            assert len(view) == info.nbytes > 0
-            assert view[0] + view[-1] >= 0  # reads the ends
-            view.release()
-            assert name == info.name
-            assert gguf.header_size <= info.offset < info.offset + info.nbytes <= size
-            assert info.offset % gguf.alignment == 0
-            spans.append((info.offset, info.offset + info.nbytes))
-        spans.sort()
-        assert all(a[1] <= b[0] for a, b in pairwise(spans))
-        for key in gguf.metadata:
-            kind = gguf.value_type(key)
-            assert kind is not None
-            try:
-                value = gguf.metadata[key]
-            except ModelError as error:
-                check_message(error, path)
-                continue
-            assert kind[1] is None or len(value) == kind[1]
-        try:
-            validate_model(gguf)
-            sound = True
-        except ModelError as error:
-            check_message(error, path)
-            sound = False
-    if with_info:
-        try:
-            described = describe(path, tensors=True, tokens=True, context=64, kv_type="f16")
-        except ModelError as error:
-            check_message(error, path)
-        else:
-            json.dumps(described)
-            text = render(described)
-            assert all(line.isprintable() for line in text.split("\n"))
-    return sound
-
-
-def check_message(error: ModelError, path: Path) -> None:
-    message = str(error)
-    assert message.startswith(f"{path}: ")
-    assert message.isprintable()  # also: one line
-    assert len(message) < 1000
 
 
 def run(workfile: Workfile, cases: list[Mutation], *, with_info: bool = False) -> tuple[int, int]:

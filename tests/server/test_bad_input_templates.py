@@ -1,0 +1,39 @@
+"""A model's template that misbehaves: whoever uses it gets a 400, on each route, and soon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server.errors import speaks_anthropic
+from support.api import POSTS, asking, refusal
+
+BAD = {
+    "refuses": "{{ raise_exception('not these') }}",
+    "endless": "{% for i in range(1000000000) %}{% for j in range(1000000000) %}x{% endfor %}{% endfor %}",
+    "long": "{{ 'x' * 10000000000 }}",
+    "doubling": "{% set a = namespace(x='x') %}{% for i in range(64) %}{% set a.x = a.x + a.x %}{% endfor %}",
+    "curious": "{{ ().__class__.__mro__[1].__subclasses__() }}",
+    "sly": "{{ messages | map(attribute='__class__') | list }}{{ messages | attr('__init__') }}",
+    "greedy": "{% include '/etc/passwd' %}",
+    "broken": "{% for",
+}
+CHATS = ("messages", "input")
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_templates_that_misbehave(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jinja"
+    path.write_text(BAD[kind])
+    with asking(chat_template=path) as ask:
+        asked = [route for route in POSTS if "chat_template_kwargs" in route.fields]
+        assert len(asked) >= 6
+        for route in asked:
+            error = refusal(ask(route, route.body()), route)
+            assert (error["param"] or "").split("[")[0] in (*CHATS, "the"), error
+            assert "template" in error["message"]
+            assert str(tmp_path) not in error["message"]
+            if not speaks_anthropic(route.path):
+                assert error["code"] == "template_failed"
+        assert ask.work == []
