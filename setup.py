@@ -63,10 +63,10 @@ def compile_args(built: Built) -> list[str]:
 
 def link_args(built: Built, depth: int) -> list[str]:
     """Link ggml, found at run time in engine/lib, `depth` directories above the extension module."""
+    if sys.platform == "win32":  # engine/__init__.py says where; MinGW's own libraries become part of ours
+        return [*(str(built.lib / name) for name in ("ggml.dll", "ggml-base.dll")), "-static"]
     libraries = [f"-L{built.lib}", "-lggml", "-lggml-base"]
     up = "../" * depth + "lib"
-    if sys.platform == "win32":  # engine/__init__.py says where; MinGW's own libraries become part of ours
-        return [*libraries, "-static"]
     if sys.platform == "darwin":
         return [*libraries, f"-Wl,-rpath,@loader_path/{up}"]
     return ["-Wl,--as-needed", *libraries, f"-Wl,-rpath,$ORIGIN/{up}"]
