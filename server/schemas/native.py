@@ -20,6 +20,7 @@ from server.schemas.common import (
     is_token,
     told,
 )
+from server.schemas.structured import StructuredFields
 
 MAX_PROMPTS = 4096
 MAX_FIELDS, MAX_EXTRA = 64, 1024
@@ -130,7 +131,7 @@ def _neutral(what: str, example: Any, **bounds: Any) -> Any:
     return field(f"{what}: accepted, with a warning where it would change something", example, **bounds)
 
 
-class NativeFields(SamplingFields):
+class NativeFields(StructuredFields, SamplingFields):
     """What /completion and /infill have in common.
 
     Defaults of sampling are llama-server's: temperature 0.8, top_k 40, top_p 0.95, min_p 0.05.
@@ -169,10 +170,6 @@ class NativeFields(SamplingFields):
         1000,
         ge=-1,
         le=2**53,
-    )
-    grammar: str | None = field("GBNF grammar that the text must match", 'root ::= "yes" | "no"')
-    json_schema: dict[str, Any] | bool | None = field(
-        "JSON schema that the text must match", {"type": "object"}
     )
 
     min_keep: int | None = _neutral("fewest candidates of each step", 0, ge=0, le=INT_MAX)

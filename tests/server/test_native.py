@@ -399,3 +399,21 @@ async def test_an_error_in_a_stream_is_its_last_event():
     chunks = await stream({"prompt": "Once"}, FakeEngine(fail_after=2))
     assert chunks[-1]["error"]["code"] == "internal_error"
     assert [chunk["stop"] for chunk in chunks[:-1]] == [False, False]
+
+
+async def test_what_the_text_must_match():
+    engine = FakeEngine()
+    async with client(engine) as http:
+        for field, value, kind in (
+            ("grammar", 'root ::= "yes" | "no"', "gbnf"),
+            ("json_schema", {}, "json_object"),
+            ("json_schema", {"type": "integer"}, "json_schema"),
+            ("response_format", {"type": "choice", "choices": ["yes"]}, "choice"),
+        ):
+            body = (await http.post(PATH, json={"prompt": "a", "n_predict": 2, field: value})).json()
+            assert engine.seen[-1].constraint.kind == kind
+            assert body["generation_settings"]["grammar"] == (value if field == "grammar" else "")
+        for field, value in (("grammar", "root ::= ("), ("json_schema", {"type": 5})):
+            error = error_of(await http.post(PATH, json={"prompt": "a", field: value}), 400)
+            assert error["param"].startswith(field)
+    assert len(engine.seen) == 4

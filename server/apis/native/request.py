@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from engine.types import Constraint
-from server.apis.fields import generation_fields, json_text, warn
+from server.apis.fields import generation_fields, warn
 from server.apis.native.samplers import switched_off
 from server.apis.native.settings import DEFAULTS
 from server.convert import make_job, parameters, too_many_choices, unknown_fields
 from server.errors import bad_request
 from server.prompts import check_length, facts_of, prompt_tokens
-from server.structured import Asked, checked
+from server.structured import asked_of, checked
 
 if TYPE_CHECKING:
     from server.access import Record
@@ -91,7 +90,7 @@ async def native_job(
         params = msgspec.structs.replace(params, post_sampling=True)
     if limit == 0:  # only the prompt, for later requests to find it in the cache
         params = msgspec.structs.replace(params, max_tokens=0)
-    constraint = await checked(_answer(body, warnings), engine, state)
+    constraint = await checked(asked_of(body, warnings), engine, state, warnings)
     facts = await facts_of(engine, state)
     texts = [""] * len(prompts)
     job = make_job(
@@ -150,19 +149,6 @@ def _bias(entries: Iterable[tuple[int | str, float]], engine: Engine) -> dict[in
             total = found.get(id, 0.0) + bias
             found[id] = total if total == -math.inf else max(-1e6, min(1e6, total))
     return found
-
-
-def _answer(body: NativeFields, warnings: list[str]) -> Asked | None:
-    """What the text must match."""
-    if body.grammar:
-        if body.json_schema is not None:
-            warn(warnings, "json_schema has no effect: grammar is given")
-        return Asked(Constraint("gbnf", body.grammar), "grammar")
-    if body.json_schema is None:
-        return None
-    if body.json_schema == {}:  # to llama-server this means any object
-        return Asked(Constraint("json_object"), "json_schema")
-    return Asked(Constraint("json_schema", json_text(body.json_schema, "json_schema")), "json_schema")
 
 
 async def _tokens(parts: Sequence[Part], engine: Engine, state: State) -> list[int]:
