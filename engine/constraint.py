@@ -171,8 +171,9 @@ class Matcher:
         self._left_s = _FREE_S
 
     def fill(self, address: int) -> None:
-        """Write the mask of the next token to memory: bit i % 32 of the uint32 i // 32 is set if i may come.
+        """Write the mask of the next token: bit i % 32 of the uint32 i // 32 is set if token i may come.
 
+        address: of memory for `Compiler.n_words` words, which must stay there while this runs.
         End-of-generation tokens may come exactly where the grammar may end.
         """
         start = thread_time()
