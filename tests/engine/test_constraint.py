@@ -54,7 +54,7 @@ class Walk:
         self.tokens: list[int] = []
 
     def run(self, n: int, prefer: bytes = b"") -> Walk:
-        """At most `n` tokens. After a third of them an end is taken where it may come, else bytes of `prefer`."""
+        """At most `n` tokens. After a third an end is taken where it may come, or bytes of `prefer`."""
         eog = self.tokenizer.eog_ids
         for i in range(n):
             found = allowed(self.matcher, self.compiler.n_words)
