@@ -17,6 +17,7 @@ from server.routes.respond import respond
 from server.schemas.chat import ChatReply, ChatRequest
 from server.schemas.responses import InputTokensReply
 from server.sse import DONE, Answer, Format, chunk, encode
+from server.structured import asked_of
 from server.timings import of_prompt, per_token
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ async def input_tokens(body: ChatRequest, state: StateDep) -> Response:
     """How many tokens the prompt of such a request has."""
     engine = state.engine(body.model)
     warnings = convert.unknown_fields(body)
+    asked_of(body, warnings)  # refused here as there, though it does not change the prompt
     plan = await plan_chat(chat_input(body, warnings), engine, state, warnings)
     reply: dict[str, Any] = {"object": "response.input_tokens", "input_tokens": len(plan.prompt)}
     return Bytes(encode({**reply, "warnings": warnings} if warnings else reply))
