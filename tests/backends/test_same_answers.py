@@ -126,8 +126,9 @@ def test_attention_of_both_kinds(
     assert error(logits, ref.logits[-1]) < 1e-3
 
 
+@pytest.mark.parametrize("where", ["CLBlast", "RPC"])
 @pytest.mark.parametrize("name", SEVEN)
-def test_f16(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_f16(name: str, where: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     ref, model = golden(name), TinyModel.read(golden(name).path)
     halves = {
         tensor: (1, x.astype(np.float16).tobytes())
@@ -141,18 +142,18 @@ def test_f16(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     # A CPU rounds what it multiplies halves with to halves: the same numbers as float32 are the reference.
     cpu, _, _ = run(path, ref, params("cpu", request))
     bound = max(1e-3, 1.1 * rms_error(cpu, exact))
-    for where in ("CLBlast", "RPC"):
-        for layers in LAYERS:
-            logits, _, placement = run(path, ref, params(where, request, layers))
-            on_device = sum(device != "CPU" for device in placement)
-            assert on_device == (len(placement) if layers == "all" else layers)
-            assert rms_error(logits, exact) < bound, (where, layers)
+    for layers in LAYERS:
+        logits, _, placement = run(path, ref, params(where, request, layers))
+        on_device = sum(device != "CPU" for device in placement)
+        assert on_device == (len(placement) if layers == "all" else layers)
+        assert rms_error(logits, exact) < bound, layers
 
 
 @pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("where", ["CLBlast", "RPC-CLBlast"])
 @pytest.mark.parametrize("name", SEVEN)
 def test_quantized_weights_are_those_numbers(
-    name: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+    name: str, where: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """Against the same weights as float32: the CPU rounds activations to 8 bits and is no reference."""
     ref = golden(name)
@@ -165,10 +166,9 @@ def test_quantized_weights_are_those_numbers(
             blocks[tensor] = (FORMATS[kind].number, data)
     path = model.write(tmp_path / "q.gguf", blocks)
     exact, _, _ = run(model.write(tmp_path / "f32.gguf"), ref, params("cpu", request))
-    for where in ("CLBlast", "RPC-CLBlast"):
-        logits, _, placement = run(path, ref, params(where, request))
-        assert "CPU" not in placement
-        assert rms_error(logits, exact) < 1e-3, where
+    logits, _, placement = run(path, ref, params(where, request))
+    assert "CPU" not in placement
+    assert rms_error(logits, exact) < 1e-3
 
 
 @pytest.mark.parametrize("where", ["CLBlast", "RPC-CLBlast"])
