@@ -49,10 +49,12 @@ def arm_arch(present: set[str]) -> str:
 
 def cmake_options() -> dict[str, str]:
     """Options that build ggml for exactly this CPU; {} where ggml's defaults are the best we know."""
+    machine = platform.machine().lower()
+    if sys.platform == "darwin" and machine == "arm64":  # what the first of Apple's has
+        return {"GGML_CPU_ARM_ARCH": arm_arch({"asimddp", "asimdhp"})}
     if not sys.platform.startswith("linux"):
         return {}
     present = flags(Path("/proc/cpuinfo").read_text(errors="replace"))
-    machine = platform.machine().lower()
     if machine in ("x86_64", "amd64", "i686") and present:
         return {"GGSERVE_CPU": ";".join(x86_features(present)) or "none"}
     if machine in ("aarch64", "arm64") and present:

@@ -170,6 +170,22 @@ def test_arm_architecture() -> None:
     assert cpu.arm_arch({"asimddp", "asimdhp", "i8mm"}) == "armv8.2-a+dotprod+fp16+i8mm"
 
 
+@pytest.mark.parametrize(
+    ("system", "machine", "options"),
+    [
+        ("darwin", "arm64", {"GGML_CPU_ARM_ARCH": "armv8.2-a+dotprod+fp16"}),
+        ("darwin", "x86_64", {}),  # ggml's defaults have AVX2
+        ("win32", "AMD64", {}),
+    ],
+)
+def test_other_systems(
+    system: str, machine: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert cpu.cmake_options() == options
+
+
 def test_the_key_covers_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     def key() -> str:
         return build.plan().target.name
