@@ -17,8 +17,8 @@ class TokenBytes(Protocol):
 class Detokenizer:
     """The text of a growing sequence. A character that several tokens spell appears with its last one.
 
-    skip_special: control tokens contribute nothing, but for those that are `kept`. All pushes and the flush together are the bytes of all
-    tokens decoded at once, with U+FFFD for what is not UTF-8.
+    skip_special: control tokens contribute nothing, but for those that are `kept`. All pushes and the flush
+    together are the bytes of all tokens decoded at once, with U+FFFD for what is not UTF-8.
     """
 
     def __init__(

@@ -49,8 +49,8 @@ class ContextOverflowError(EngineError, ValueError):
     def __init__(self, n_prompt: int, n_ctx: int, *, at_least: bool = False) -> None:
         super().__init__(
             f"the prompt has {'at least ' if at_least else ''}{n_prompt} tokens, which exceeds the available "
-            f"context size of {n_ctx} tokens (including at least one to generate); shorten the prompt or raise "
-            "--context-size"
+            f"context size of {n_ctx} tokens (including at least one to generate); shorten the prompt or "
+            "raise --context-size"
         )
         self.n_prompt, self.n_ctx = n_prompt, n_ctx
 

@@ -14,8 +14,9 @@ _SUMS = [name for name in Timings.__struct_fields__ if name != "n_batch"]
 
 
 def told(timings: Timings, n_steps: int | None = None) -> dict[str, Any]:
-    """One sequence's, or with `n_steps` several ones'. The first token of each comes with its prompt, so there
-    is one step less than tokens.
+    """One sequence's, or with `n_steps` several ones'.
+
+    The first token of each comes with its prompt, so there is one step less than tokens.
     """
     found = {name: round(getattr(timings, name), 3) for name in _SUMS}
     steps = max(timings.predicted_n - 1, 0) if n_steps is None else n_steps
