@@ -8,11 +8,13 @@ from engine.gguf import GGUFFile
 from engine.tokenizer.base import Tokenizer
 from engine.tokenizer.bpe import BPETokenizer
 from engine.tokenizer.spm import SPMTokenizer
+from engine.tokenizer.unigram import UnigramTokenizer
 from engine.tokenizer.wordpiece import WordPieceTokenizer
 
 __all__ = ["Tokenizer", "load_tokenizer"]
 
-Tokenizer.kinds.update(llama=SPMTokenizer, gpt2=BPETokenizer, gemma4=BPETokenizer, bert=WordPieceTokenizer)
+Tokenizer.kinds.update(llama=SPMTokenizer, gpt2=BPETokenizer, gemma4=BPETokenizer)
+Tokenizer.kinds.update(bert=WordPieceTokenizer, t5=UnigramTokenizer)
 
 
 def load_tokenizer(source: str | os.PathLike[str] | GGUFFile) -> Tokenizer:

@@ -174,6 +174,7 @@ def _special_ids(gguf: GGUFFile, kind: str, types: list[int], known: dict[str, i
         "llama": {"unk": 0, "bos": 1, "eos": 2},
         "gpt2": {"bos": 11, "eos": 11},
         "bert": BERT_IDS,
+        "t5": {"pad": 0, "eos": 1, "unk": 2},
     }.get(kind, {})
     for name, token in defaults.items():
         # Old files rely on these, but a vocabulary that has plain text there does not.
