@@ -203,7 +203,8 @@ class Keys:
         """`hparams` of models whose rows see each other both ways."""
         self.only("attention.causal", False)
         types = self.gguf.tensors.get("token_types.weight")
-        n_token_types = 0 if types is None else types.shape[-1]
+        # Converters of before wrote a single type without the second dimension.
+        n_token_types = 0 if types is None else (*types.shape, 1)[1]
         more = {"causal": False, "pooling": "mean", "n_token_types": n_token_types} | more
         more["n_scores"] = self.n_scores()
         return self.hparams(rope=rope, eps="layer", **more)

@@ -87,6 +87,15 @@ def test_types_of_sentences_matter_where_there_are_two() -> None:
                 assert error(alone, scores) < TOLERANCE
 
 
+def test_a_single_type_of_tokens_without_its_second_dimension(tmp_path: Path) -> None:
+    prompt, second, scores = reference("xlm-roberta-rank")
+    model = TinyModel.read(FOLDER / "xlm-roberta-rank.gguf")
+    assert model.tensors["token_types.weight"].shape == (1, 32)
+    model.tensors["token_types.weight"] = model.tensors["token_types.weight"][0]
+    with load(model.write(tmp_path / "model.gguf")) as loaded:
+        assert error(loaded.embed(prompt, second=second), scores) < TOLERANCE
+
+
 @pytest.mark.parametrize("left_out", ["cls.weight", "cls.output.weight"])
 def test_heads_of_one_layer(left_out: str, tmp_path: Path) -> None:
     prompt, second, _ = reference("bert-rank")
