@@ -71,7 +71,8 @@ class ServerProcess:
     def engine_pids(self) -> list[int]:
         import psutil
 
-        return [child.pid for child in psutil.Process(self.process.pid).children()]
+        children = psutil.Process(self.process.pid).children()
+        return [child.pid for child in children if "server.engine_process" in child.cmdline()]
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Signal it and wait; the exit status."""
