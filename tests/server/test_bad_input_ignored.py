@@ -35,7 +35,7 @@ WITH: dict[str, dict[str, Any]] = {
 }
 # They say what an answer may be, and these routes make none: they take what the generating ones take.
 FOR_ANSWERS = {"tool_choice", "parallel_tool_calls", "reasoning_format"}
-SAID = {"tools[0].function.strict", "parallel_tool_calls"}  # hold "in any case", says their description
+SAID = {"tools[0].function.strict"}  # holds "in any case", says its description
 # Shows everything that a template is given.
 TEMPLATE = """{%- for message in messages %}{{ message.role }} {{ message | tojson }}
 {% endfor %}{{ tools | tojson if tools }}{{ "Do not think." if enable_thinking is false }}
