@@ -16,6 +16,7 @@ if sys.platform == "win32":  # which has no rpath: ggml's libraries are looked f
 
 _PUBLIC = {
     "ConfigError": "engine.errors",
+    "Constraint": "engine.types",
     "ContextOverflowError": "engine.errors",
     "Device": "engine.ggml.backend",
     "DeviceError": "engine.errors",
@@ -33,6 +34,7 @@ _PUBLIC = {
     "SchedulerConfig": "engine.config",
     "SessionClosedError": "engine.errors",
     "StorageError": "engine.errors",
+    "Thinking": "engine.types",
     "Tokenizer": "engine.tokenizer",
     "UnsupportedModelError": "engine.errors",
     "devices": "engine.ggml.backend",
@@ -41,6 +43,7 @@ _PUBLIC = {
 }
 __all__ = [
     "ConfigError",
+    "Constraint",
     "ContextOverflowError",
     "Device",
     "DeviceError",
@@ -58,6 +61,7 @@ __all__ = [
     "SchedulerConfig",
     "SessionClosedError",
     "StorageError",
+    "Thinking",
     "Tokenizer",
     "UnsupportedModelError",
     "devices",
@@ -84,7 +88,7 @@ if TYPE_CHECKING:
     from engine.model import Model, load
     from engine.scheduler import Scheduler
     from engine.tokenizer import Tokenizer, load_tokenizer
-    from engine.types import InferenceParameters, Request
+    from engine.types import Constraint, InferenceParameters, Request, Thinking
 
 
 def __getattr__(name: str) -> Any:
