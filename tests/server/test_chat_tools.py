@@ -431,3 +431,99 @@ async def test_effort_that_the_template_does_not_take():
     ]
     assert "warnings" not in await ask(answering("x"), GPT_OSS, reasoning_effort="low")
     assert "warnings" not in await ask(answering("x"), reasoning_effort="none")
+
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+
+
+async def constraints(template: str | None, *bodies: dict[str, Any]) -> list[Any]:
+    """What the answers to these requests must match."""
+    engine = answering("x")
+    for body in bodies:
+        await ask(engine, template, **body)
+    return [request.constraint for request in engine.seen]
+
+
+async def test_calls_are_held_to_a_grammar():
+    required = {"tools": TOOLS, "tool_choice": "required"}
+    named = {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "now"}}}
+    auto, every, one, single, none, plain = await constraints(
+        QWEN,
+        {"tools": TOOLS},
+        required,
+        {**required, "parallel_tool_calls": False},
+        named,
+        {"tools": TOOLS, "tool_choice": "none"},
+        {},
+    )
+    assert none is plain is None
+    assert {constraint.kind for constraint in (auto, every, one, single)} == {"lark"}
+    assert "TEXT" in auto.text
+    assert "TEXT" not in every.text
+    assert len({auto.text, every.text, one.text, single.text}) == 4
+    assert "get_weather" in one.text
+    assert "get_weather" not in single.text
+
+
+async def test_an_answer_of_another_form_beside_tools():
+    free, beside = await constraints(
+        QWEN, {"response_format": SCHEMA}, {"response_format": SCHEMA, "tools": TOOLS}
+    )
+    assert free.kind == "json_schema"
+    assert beside.kind == "lark"
+    assert "answer: " in beside.text
+    (framed,) = await constraints(GPT_OSS, {"response_format": SCHEMA})
+    assert framed.kind == "lark"
+    assert "final" in framed.text
+    both = {"tools": TOOLS, "tool_choice": "required", "response_format": SCHEMA}
+    body = await ask(answering(CALLS["hermes"]), **both)
+    assert body["warnings"] == [
+        "response_format.json_schema.schema has no effect: a tool is called in any case"
+    ]
+
+
+async def test_reasoning_comes_before_what_is_held_to_a_grammar(marked):
+    engine, make = marked
+    async with client(make()) as http:
+        for fields in ({"response_format": SCHEMA}, {"tools": TOOLS, "tool_choice": "required"}, {}):
+            await http.post(CHAT, json={"messages": user("Hi"), **fields})
+    assert [request.thinking is not None for request in engine.seen] == [True, True, False]
+    # GPT-OSS's grammar has its reasoning in it.
+    engine = answering("x")
+    await ask(engine, GPT_OSS, tools=TOOLS, tool_choice="required")
+    assert engine.seen[0].thinking is None
+    await ask(engine, GPT_OSS, tools=TOOLS, tool_choice="required", reasoning_budget=5)
+    assert engine.seen[1].thinking is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [WEATHER, NOW], "grammar": 'root ::= "x"'}, "grammar"),
+        ({"tools": [NOW, "bad"], "tool_choice": "required"}, "tools[1].function.parameters"),
+        ({"tools": ["bad"], "response_format": SCHEMA}, "tools[0].function.parameters"),
+        ({"tools": [NOW], "response_format": {"type": "regex", "pattern": "("}}, "response_format.pattern"),
+    ],
+)
+async def test_what_no_grammar_can_hold_is_refused(fields, param):
+    bad = {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"properties": {"x": {"type": "nope"}}}},
+    }
+    fields = {**fields, "tools": [bad if tool == "bad" else tool for tool in fields["tools"]]}
+    engine = answering("x")
+    async with client(app(engine)) as http:
+        response = await http.post(CHAT, json={"messages": user("Hi"), **fields})
+    assert error_of(response, 400)["param"] == param
+    assert engine.seen == []
+
+
+async def test_calls_that_are_not_required_go_without_a_grammar_where_there_is_none():
+    bad = {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"properties": {"x": {"type": "nope"}}}},
+    }
+    engine = answering("x")
+    body = await ask(engine, tools=[bad])
+    assert body["warnings"][0].startswith("tools: arguments are not held to the schemas (tools: ")
+    assert engine.seen[0].constraint is None
