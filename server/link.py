@@ -5,7 +5,6 @@ On Windows it is a pair of TCP sockets on the loopback address, since there are 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import select
 import socket
