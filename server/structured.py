@@ -6,6 +6,7 @@ import json
 from typing import Any, NamedTuple, NoReturn
 
 from engine.types import Constraint
+from server.closing import closed
 from server.deps import Engine, State
 from server.errors import ApiError, bad_request
 from server.grammar_checker import Busy, GrammarChecker
@@ -100,7 +101,7 @@ def _format(format: dict[str, Any] | None, warnings: list[str]) -> Asked | None:
                 return Asked(Constraint("json_object"), at)
             return Asked(_json_schema(schema, f"{at}.schema"), f"{at}.schema")
         case "json_schema":
-            return _named_schema(_given(format, "json_schema", dict, at), f"{at}.json_schema", warnings)
+            return named_schema(_given(format, "json_schema", dict, at), f"{at}.json_schema", warnings)
         case "regex":
             return Asked(Constraint("regex", _given(format, "pattern", str, at)), f"{at}.pattern")
         case "choice":
@@ -115,7 +116,8 @@ def _format(format: dict[str, Any] | None, warnings: list[str]) -> Asked | None:
     return Asked(Constraint(syntax, text), f"{at}.grammar") if text else None
 
 
-def _named_schema(named: dict[str, Any], at: str, warnings: list[str]) -> Asked:
+def named_schema(named: dict[str, Any], at: str, warnings: list[str]) -> Asked:
+    """Of `{name, description, schema, strict}`, which is the field `at`."""
     _unknown(named, ("name", "description", "schema", "strict"), at, warnings)
     for name, kind, what in (("name", str, "a string"), ("strict", bool, "true or false")):
         if not isinstance(named.get(name), kind | None):
@@ -127,12 +129,16 @@ def _named_schema(named: dict[str, Any], at: str, warnings: list[str]) -> Asked:
 
 
 def _json_schema(schema: Any, param: str, *, lenient: bool = False) -> Constraint:
-    """lenient: what cannot be enforced is left out (and told), not refused."""
+    """Closed. lenient: what cannot be enforced is left out (and told), not refused."""
     if not isinstance(schema, dict | bool):
         _wrong(param, "must be a JSON schema: an object")
     if lenient and isinstance(schema, dict):
         options = schema.get("x-guidance")
         schema = {**schema, "x-guidance": {"lenient": True, **(options if isinstance(options, dict) else {})}}
+    try:
+        schema = closed(schema)
+    except RecursionError:
+        _wrong(param, "is nested too deeply")
     return Constraint("json_schema", _dumps(schema, param))
 
 

@@ -9,8 +9,9 @@ from server.chat.stream import NotThis, Reader, Reading
 from server.chat.tools.bare_calls import BareReader, bare_grammar
 from server.chat.tools.family import Family, Offer, arguments_rules, one_of
 from server.chat.tools.json_calls import JsonForm, call_rules
-from server.chat.tools.lark import Words, closed, object_of, quoted
+from server.chat.tools.lark import Words, object_of, quoted
 from server.chat.tools.tool import Tool
+from server.closing import closed
 
 _FORM = JsonForm("", "")
 _KEY = "tool_calls"

@@ -10,23 +10,12 @@ from typing import Any
 from engine.constraint import Vocabulary, grammar
 from engine.grammar.schema import rule
 from engine.types import Constraint
+from server.closing import closed
 
 # One line, with the spaces that models know from training; without a limit they could be endless.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 KINDS = frozenset(("json_object", "json_schema", "regex", "choice"))  # that can be part of a grammar
 _NO_TOKENS = Vocabulary([], [], [], 0)
-_SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
-_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_OPEN = {
-    "additionalProperties",
-    "unevaluatedProperties",
-    "patternProperties",
-    "allOf",
-    "anyOf",
-    "oneOf",
-    "$ref",
-}
 
 
 class Words:
@@ -64,25 +53,6 @@ def json_rule(schema: Mapping[str, Any]) -> str:
 def answer_rule(constraint: Constraint) -> str:
     """A constraint of one of the KINDS, known to be valid, as one alternative of a larger grammar."""
     return f"({grammar(constraint, _NO_TOKENS).text.removeprefix('start: ').strip()})"
-
-
-def closed(schema: Any) -> Any:
-    """The schema without further properties wherever it lists some and does not speak of others."""
-    if not isinstance(schema, Mapping):
-        return schema
-    found = dict(schema)
-    for key in _SCHEMAS:
-        if key in found:
-            found[key] = closed(found[key])
-    for key in _LISTS:
-        if isinstance(found.get(key), list):
-            found[key] = [closed(item) for item in found[key]]
-    for key in _MAPS:
-        if isinstance(found.get(key), Mapping):
-            found[key] = {name: closed(item) for name, item in found[key].items()}
-    if isinstance(found.get("properties"), Mapping) and not _OPEN & found.keys():
-        found["additionalProperties"] = False
-    return found
 
 
 def object_of(properties: Mapping[str, Any]) -> dict[str, Any]:
