@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anthropic
+import pydantic
 import pytest
 
 from support.fake_engine import TEXT, FakeEngine, ids, make_app, serving, tokenizer
@@ -136,3 +137,24 @@ def test_an_error_in_the_middle_of_a_stream(api, engine):
 def test_pings_are_no_news_to_it():
     with serving(make_app(FakeEngine(prefill_s=0.3), keep_alive_s=0.05)) as base, connect(base) as api:
         assert [event.type for event in ask(api, stream=True)].count("message_start") == 1
+
+
+def test_answers_of_a_given_form(api, engine):
+    class Town(pydantic.BaseModel):
+        name: str
+        people: int
+
+    engine.reply = ids('{"name": "Ulm", "people": 5}')
+    made = api.messages.parse(
+        model="stories", max_tokens=200, messages=user("Which town?"), output_format=Town
+    )
+    assert made.parsed_output == Town(name="Ulm", people=5)
+    assert engine.seen[-1].constraint.kind == "json_schema"
+
+
+def test_a_call_that_must_be(api, engine):
+    engine.reply = ids(CALL)
+    for choice in ({"type": "any"}, {"type": "tool", "name": "weather", "disable_parallel_tool_use": True}):
+        made = ask(api, "Weather?", tools=[TOOL], tool_choice=choice)
+        assert made.content[0].name == "weather"
+        assert engine.seen[-1].constraint is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import openai
+import pydantic
 import pytest
 
 from support.fake_engine import TEXT, FakeEngine, make_app, serving, tokenizer
@@ -20,6 +21,11 @@ TOOL = {
     },
 }
 CALL = '{"tool_calls": [{"name": "weather", "arguments": {"town": "Ulm"}}]}'
+
+
+class Town(pydantic.BaseModel):
+    name: str
+    people: int
 
 
 @pytest.fixture
@@ -125,3 +131,32 @@ def test_errors(api, engine):
     assert [event.type for event in events[-2:]] == ["error", "response.failed"]
     assert events[-2].code == "internal_error"
     assert events[-1].response.error.code == "server_error"
+
+
+def test_answers_of_a_given_form(api, engine):
+    engine.reply = tokenizer().encode('{"name": "Ulm", "people": 5}', add_special=False, parse_special=False)
+    made = api.responses.parse(model="stories", input="Which town?", text_format=Town)
+    assert made.output_parsed == Town(name="Ulm", people=5)
+    with api.responses.stream(model="stories", input="Which town?", text_format=Town) as stream:
+        assert stream.get_final_response().output_parsed == made.output_parsed
+    for request in engine.seen:
+        assert request.constraint.kind == "json_schema"
+        assert '"people"' in request.constraint.text
+
+
+def test_a_call_that_must_be(api, engine):
+    engine.reply = tokenizer().encode(CALL, add_special=False, parse_special=False)
+    for choice in ("required", {"type": "function", "name": "weather"}):
+        made = api.responses.create(model="stories", input="Weather?", tools=[TOOL], tool_choice=choice)
+        assert made.output[0].name == "weather"
+        assert engine.seen[-1].constraint is not None
+
+
+def test_a_form_that_cannot_be_held_is_refused_unless_it_is_lenient(api):
+    schema = {"type": "object", "properties": {"a": {"not": {"type": "string"}}}}
+    format = {"type": "json_schema", "name": "thing", "schema": schema, "strict": True}
+    with pytest.raises(openai.BadRequestError) as caught:
+        api.responses.create(model="stories", input="A cat", text={"format": format})
+    assert caught.value.param == "text.format.schema"
+    made = api.responses.create(model="stories", input="A cat", text={"format": {**format, "strict": False}})
+    assert any(text.startswith("text.format.schema: not enforced") for text in made.warnings)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from engine.types import Constraint
 from server.apis.fields import (
     Fields,
     generation_fields,
-    json_text,
     objects,
     refuse_fields,
     unsupported,
@@ -21,7 +19,7 @@ from server.chat.tools import Tool, ToolChoice, make_tool
 from server.errors import ApiError
 from server.schemas.common import GenerationFields
 from server.schemas.messages import MessageInput, MessageRequest
-from server.structured import Asked
+from server.structured import Asked, named_schema
 
 # Fields of the official API that would change the answer.
 _REFUSED: dict[str, tuple[Any, ...]] = {
@@ -131,9 +129,9 @@ def _answer(body: MessageInput, warnings: list[str]) -> Asked | None:
     fields = Fields(config.format, "output_config.format", warnings)
     if fields.text("type") != "json_schema":
         raise wrong(fields.at("type"), "must be json_schema")
-    fields.only(frozenset({"type", "schema", "name"}))
-    schema = json_text(fields.object("schema"), fields.at("schema"))
-    return Asked(Constraint("json_schema", schema), fields.at("schema"))
+    fields.object("schema")
+    named = {name: value for name, value in config.format.items() if name != "type"}
+    return named_schema(named, fields.path, warnings)
 
 
 def generation_of(body: MessageRequest) -> GenerationFields:

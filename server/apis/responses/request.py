@@ -9,7 +9,6 @@ from engine.types import Constraint
 from server.apis.fields import (
     Fields,
     generation_fields,
-    json_text,
     objects,
     refuse_fields,
     unsupported,
@@ -22,7 +21,7 @@ from server.chat.tools import Tool, ToolChoice, make_tool
 from server.errors import bad_request
 from server.schemas.common import GenerationFields
 from server.schemas.responses import ResponseInput, ResponseRequest
-from server.structured import Asked
+from server.structured import Asked, named_schema
 
 if TYPE_CHECKING:
     from server.apis.kept import KeptResponses
@@ -140,11 +139,8 @@ def _answer(body: ResponseInput, warnings: list[str]) -> Asked | None:
     fields = Fields(body.text.format, "text.format", warnings)
     kind = fields.one_of("type", ("text", "json_object", "json_schema"))
     if kind == "json_schema":
-        fields.only(frozenset({"type", "name", "description", "schema", "strict"}))
-        fields.text_or("name", "")
-        fields.flag("strict")
-        schema = json_text(fields.object("schema"), "text.format.schema")
-        return Asked(Constraint("json_schema", schema), "text.format.schema")
+        named = {name: value for name, value in body.text.format.items() if name != "type"}
+        return named_schema(named, "text.format", warnings)
     fields.only(frozenset({"type"}))
     return None if kind == "text" else Asked(Constraint("json_object"), "text.format")
 
