@@ -6,6 +6,7 @@ import json
 from typing import Any, NamedTuple, NoReturn
 
 from engine.types import Constraint
+from server.closing import closed
 from server.deps import Engine, State
 from server.errors import ApiError, bad_request
 from server.grammar_checker import Busy, GrammarChecker
@@ -128,12 +129,16 @@ def named_schema(named: dict[str, Any], at: str, warnings: list[str]) -> Asked:
 
 
 def _json_schema(schema: Any, param: str, *, lenient: bool = False) -> Constraint:
-    """lenient: what cannot be enforced is left out (and told), not refused."""
+    """Closed. lenient: what cannot be enforced is left out (and told), not refused."""
     if not isinstance(schema, dict | bool):
         _wrong(param, "must be a JSON schema: an object")
     if lenient and isinstance(schema, dict):
         options = schema.get("x-guidance")
         schema = {**schema, "x-guidance": {"lenient": True, **(options if isinstance(options, dict) else {})}}
+    try:
+        schema = closed(schema)
+    except RecursionError:
+        _wrong(param, "is nested too deeply")
     return Constraint("json_schema", _dumps(schema, param))
 
 
