@@ -97,15 +97,19 @@ class Reader:
         return self._take()
 
     def _take(self) -> Parts:
-        indices = sorted({*self._calls, *self._arguments})
+        content, reasoning = "".join(self._content), "".join(self._reasoning)
+        self._content.clear()
+        self._reasoning.clear()
+        if not self._calls and not self._arguments:
+            return Parts(content, reasoning)
         tools = []
-        for index in indices:
+        for index in sorted({*self._calls, *self._arguments}):
             call = self._calls.get(index, ToolDelta(index))
             arguments = "".join(self._arguments.get(index, ()))
             tools.append(ToolDelta(index, call.id, call.name, arguments))
-        parts = Parts("".join(self._content), "".join(self._reasoning), tuple(tools))
-        self._content, self._reasoning, self._calls, self._arguments = [], [], {}, {}
-        return parts
+        self._calls.clear()
+        self._arguments.clear()
+        return Parts(content, reasoning, tuple(tools))
 
     # --- what was found
 

@@ -138,8 +138,6 @@ class Answer:
     def _rest(self, parts: Parts, flush: bool) -> Parts:
         content, reasoning, tools = parts
         if self.then is not None:
-            found = [self.then.push(content)] if content else []
-            if flush:
-                found.append(self.then.flush())
-            content, _, tools = joined(found)
+            found = self.then.push(content) if content else Parts()
+            content, _, tools = joined((found, self.then.flush())) if flush else found
         return Parts(reasoning + content, "", tools) if self.raw else Parts(content, reasoning, tools)
