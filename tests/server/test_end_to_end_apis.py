@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from typing import Literal
+
 import anthropic
 import openai
+import pydantic
 import pytest
 
 from support.server_process import ServerProcess
 
 STORY = [{"role": "user", "content": "Tell me a story about a little dog."}]
+
+
+class Animal(pydantic.BaseModel):
+    """Finite, so that no answer is too long."""
+
+    kind: Literal["dog", "cat"]
+    legs: Literal[2, 4]
+    tame: bool
+
+
+PARAMETERS = {"type": "object", "properties": {"tame": {"type": "boolean"}}, "required": ["tame"]}
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +90,39 @@ def test_both_give_what_a_chat_gives(server, responses, messages):
     response = responses.create(model="stories", input=STORY, max_output_tokens=16, temperature=0)
     message = messages.create(model="stories", messages=STORY, max_tokens=16, extra_body={"temperature": 0})
     assert response.output_text == message.content[0].text == text
+
+
+def test_both_hold_a_form(responses, messages):
+    """The model knows nothing of JSON: it is held to it."""
+    made = responses.parse(model="stories", input=STORY, text_format=Animal)
+    assert isinstance(made.output_parsed, Animal)
+    with responses.stream(model="stories", input=STORY, text_format=Animal) as stream:
+        assert isinstance(stream.get_final_response().output_parsed, Animal)
+    message = messages.parse(model="stories", messages=STORY, max_tokens=100, output_format=Animal)
+    assert isinstance(message.parsed_output, Animal)
+
+
+def test_both_call_a_tool_that_must_be_called(responses, messages):
+    tool = {"type": "function", "name": "note", "parameters": PARAMETERS, "strict": True}
+    response = responses.create(
+        model="stories", input=STORY, tools=[tool], tool_choice="required", parallel_tool_calls=False
+    )
+    (call,) = response.output
+    assert json.loads(call.arguments) in ({"tame": True}, {"tame": False})
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "noted"}
+    after = responses.create(
+        model="stories", input=[result], previous_response_id=response.id, max_output_tokens=8
+    )
+    assert after.output[0].type == "message"
+    asked = {
+        "model": "stories",
+        "max_tokens": 150,
+        "messages": STORY,
+        "tools": [{"name": "note", "input_schema": PARAMETERS}],
+        "tool_choice": {"type": "tool", "name": "note", "disable_parallel_tool_use": True},
+    }
+    with messages.stream(**asked) as stream:
+        message = stream.get_final_message()
+    (use,) = message.content
+    assert use.input in ({"tame": True}, {"tame": False})
+    assert message.stop_reason == "tool_use"
