@@ -49,6 +49,8 @@ class Counts:
         wanted = known[self.place] if self.place < len(known) else constant
         self.place += 1
         print(f"{name}: {value}, llama-server {wanted}")
+        if value == constant:  # and where the two go different ways, the places are not the same
+            return True
         # Our prefixes are shared by all sessions: more of a prompt may be found, and less computed.
         if name == "prompt_n":
             return value <= wanted
