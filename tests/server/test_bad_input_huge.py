@@ -45,12 +45,12 @@ def huge(field: Field) -> list[Any]:
         if kind == "integer" or kind == "number":
             found += [10**9, 2**31, -(10**9)]
         elif kind == "string" and "enum" not in branch:
-            found.append("a cat " * 50_000)
+            found.append("a cat " * 20_000)
         elif kind == "array":
             items = field.example if isinstance(field.example, list) and field.example else ["x"]
-            found += [items[:1] * 20_000, [5] * 20_000]
+            found += [items[:1] * 10_000, [5] * 10_000]
         elif kind == "object":
-            found.append({str(i): 1 for i in range(20_000)})
+            found.append({str(i): 1 for i in range(10_000)})
     return found
 
 
@@ -117,13 +117,13 @@ def test_tokens_that_are_not_in_the_vocabulary(id: int, route: Route, ask: Ask) 
     assert ask.work == []
 
 
-@pytest.mark.parametrize("route", POSTS, ids=str)
-def test_a_body_of_the_greatest_size(route: Route) -> None:
+def test_a_body_of_the_greatest_size() -> None:
     """The bound is on bytes; below it parsing alone is paid for."""
+    body = b'{"x": "' + b"a" * 99_900 + b'"}'
     with asking(max_body_bytes=100_000) as ask:
-        body = b'{"x": "' + b"a" * 99_900 + b'"}'
-        assert ask(route, content=body).status_code in (200, 400)
-        refusal(ask(route, content=body + b" " * 100), route, 413)
+        for route in POSTS:
+            assert ask(route, content=body).status_code in (200, 400)
+            refusal(ask(route, content=body + b" " * 100), route, 413)
 
 
 def test_large_texts_and_lists_on_the_way_to_tokens(ask: Ask) -> None:

@@ -20,7 +20,7 @@ from schemathesis.core import NOT_SET
 from support.api import POSTS, Ask, Route, asking, document, refusal, routes
 
 SCHEMA = schemathesis.openapi.from_dict(document())
-N_CASES = int(os.environ.get("GGSERVE_FUZZ_CASES", "5"))  # of each kind, for each route
+N_CASES = int(os.environ.get("GGSERVE_FUZZ_CASES", "3"))  # of each kind, for each route
 SOUND, WRONG = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 
 

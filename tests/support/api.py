@@ -268,7 +268,7 @@ class Ask:
 
 def able_engine(*arguments: Any, **options: Any) -> FakeEngine:
     """A fake engine whose model has what any route asks of one: it fills in the middle, and it scores."""
-    engine = FakeEngine(*arguments, **options)
+    engine = FakeEngine(*arguments, **{"step": 64, **options})  # a whole answer in one step: quick
     engine.tokenizer = copy.copy(engine.tokenizer)
     for i, name in enumerate(("pre", "suf", "mid", "rep", "sep")):
         setattr(engine.tokenizer, f"fim_{name}_id", 2000 + i)
