@@ -35,18 +35,20 @@ def _parts(value: Any) -> Input:
 
 def _text_of(value: dict[str, Any]) -> str:
     """The text of {"prompt_string": …} or {"content": [{"type": "text", "text": …}]}."""
-    text = value.get("prompt_string")
-    if isinstance(text, str) and not value.get("multimodal_data"):
-        return text
-    content = value.get("content")
-    if not isinstance(content, list) or not content:
-        raise ValueError("an object needs `prompt_string`, a text, or `content`, a list of text parts")
-    texts = [part.get("text") if isinstance(part, dict) else None for part in content]
-    if any(part.get("type") != "text" for part in content if isinstance(part, dict)) or not all(
-        isinstance(text, str) for text in texts
-    ):
-        raise ValueError("only parts of type text are supported")
-    return "".join(text for text in texts if isinstance(text, str))
+    given = {name: item for name, item in value.items() if item not in (None, [])}
+    match given:
+        case {"prompt_string": str(text), **rest} if not rest:
+            return text
+        case {"content": list(parts), **rest} if not rest:
+            return "".join(_part(part) for part in parts)
+    raise ValueError("an object needs either `prompt_string`, a text, or `content`, a list of text parts")
+
+
+def _part(value: Any) -> str:
+    match value:
+        case {"type": "text", "text": str(text)}:
+            return text
+    raise ValueError("only parts of type text are supported")
 
 
 def _inputs(value: Any) -> list[Input]:
@@ -68,6 +70,7 @@ _OBJECT = {
             "items": {
                 "type": "object",
                 "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+                "required": ["type", "text"],
             },
         },
     },

@@ -54,7 +54,8 @@ def check(case: Case, response: httpx.Response) -> None:
                 json.loads(value)
     else:
         assert response.status_code == 200
-        case.validate_response(response)
+        if not (isinstance(case.body, dict) and case.body.get("response_fields")):
+            case.validate_response(response)
 
 
 @pytest.mark.parametrize(
