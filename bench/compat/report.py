@@ -76,8 +76,14 @@ def table(comparison: Comparison) -> str:
     only = sum(len(f.peer_only) for f in comparison.values())
     lines.append(f"| all | {totals[1]} of {totals[0]} | {totals[2]} of {totals[0]} | {only or 'none'} |")
     for name, f in sorted(comparison.items()):
+        cases: dict[tuple[str, str], int] = {}
         for test in f.peer_only:
-            lines += ["", f"- `{name}::{test}` passes on llama-server only: {reason(test) or '**a fault**'}"]
+            why = reason(test)
+            shown = (test.partition("[")[0], why) if why else (test, "**a fault**")
+            cases[shown] = cases.get(shown, 0) + 1
+        for (test, why), n in cases.items():
+            times = f" ({n} cases)" if n > 1 else ""
+            lines += ["", f"- `{name}::{test}`{times} passes on llama-server only: {why}"]
     return "\n".join(lines)
 
 
