@@ -14,6 +14,7 @@ from engine import snapshot
 from engine.embedding import Embedder, Embedding
 from engine.errors import ConfigError, DeviceError, EngineError, OutOfMemoryError
 from engine.gguf.report import printable
+from engine.scoring import Scorer
 from engine.session import CachedSequence
 from engine.work import (
     AnyResult,
@@ -29,6 +30,8 @@ from engine.work import (
     RestoreSlot,
     Saved,
     SaveSlot,
+    Score,
+    Scored,
 )
 
 if TYPE_CHECKING:
@@ -45,13 +48,14 @@ class Tasks:
     def __init__(self, model: Model) -> None:
         self.model = model
         self._embedder = Embedder(model)
+        self._scorer = Scorer(model)
         self._left: dict[str, int] = {}  # inputs of an Embed whose vectors are still to come
         self._slots: dict[str, Steps] = {}  # one after the other
         self._news: list[News] = []
 
     @property
     def has_work(self) -> bool:
-        return bool(self._left or self._slots or self._news)
+        return bool(self._left or self._scorer.has_work or self._slots or self._news)
 
     def submit(self, id: str, work: AnyWork) -> None:
         """Take an order. What cannot be done is told by the next step."""
@@ -62,6 +66,8 @@ class Tasks:
                         raise ConfigError("there is no input to embed")
                     self._embedder.submit(id, inputs, pooling, second)
                     self._left[id] = len(inputs)
+                case Score(tokens, top):
+                    self._scorer.submit(id, tokens, top)
                 case SaveSlot(path, tokens):
                     self._slots[id] = _save(self.model, path, tokens)
                 case RestoreSlot(path):
@@ -74,6 +80,7 @@ class Tasks:
     def cancel(self, id: str) -> None:
         """Drop an order. Nothing more is told of it."""
         self._embedder.cancel(id)
+        self._scorer.cancel(id)
         self._left.pop(id, None)
         if id in self._slots:
             self._slots.pop(id).close()
@@ -82,7 +89,8 @@ class Tasks:
     def make_way(self) -> None:
         """Before a step of the scheduler: see that no stream ends for want of a cell."""
         model, n = self.model, self.model.params.parallel
-        self._embedder.make_way(n)
+        for worker in (self._embedder, self._scorer):
+            worker.make_way(n)
         if self._slots and model.pool.n_free + model.prefix.n_evictable < n:
             id, steps = next(iter(self._slots.items()))  # only the first has begun
             del self._slots[id]
@@ -93,11 +101,25 @@ class Tasks:
     def step(self, busy: bool) -> list[News]:
         """Do a part of what there is. busy: streams run, and may need cells or give some back."""
         news, self._news = self._news, []
+        reserve = self.model.params.parallel if busy else 0
         if self._embedder.has_work:
-            news += self._embed(self.model.params.parallel if busy else 0)
+            news += self._embed(reserve)
+        if self._scorer.has_work:
+            news += self._score(reserve)
         if self._slots:
             news.append(self._slot())
         return news
+
+    def _score(self, reserve: int) -> list[News]:
+        done = self._scorer.step(reserve)
+        if done is None:
+            return []
+        id, found = done
+        if isinstance(found, Exception):
+            return [News(id, failure=failure_of(found))]
+        rows, last = found
+        result = Scored(b"", rows.shape[-1]) if last else None
+        return [News(id, [Piece(0, rows.astype("<f8", copy=False).tobytes())], result)]
 
     def _embed(self, reserve: int) -> list[News]:
         done = self._embedder.step(reserve)
