@@ -17,7 +17,12 @@ from support.fake_engine import FakeEngine, tokenizer
 from support.http import CHAT, COMPLETIONS, client, error_of, user
 
 pytestmark = pytest.mark.asyncio
-OBJECT = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+OBJECT = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
 
 
 def compact(value: Any) -> str:
@@ -56,6 +61,10 @@ ASKED: list[tuple[dict[str, Any], Constraint | None]] = [
     ),
     ({"grammar": 'root ::= "a"'}, Constraint("gbnf", 'root ::= "a"')),
     ({"json_schema": OBJECT}, Constraint("json_schema", compact(OBJECT))),
+    (
+        {"json_schema": {"properties": {"a": {}}}},
+        Constraint("json_schema", '{"properties": {"a": {}}, "additionalProperties": false}'),
+    ),
     ({"json_schema": {}}, Constraint("json_object")),
     ({"json_schema": True}, Constraint("json_schema", "true")),
 ]
