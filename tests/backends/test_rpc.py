@@ -151,6 +151,11 @@ def test_a_lost_worker_is_no_outage(make_worker: Callable[..., Any], tmp_path: P
     try:
         body = {"prompt": "Once upon a time", "max_tokens": 200, "temperature": 0, "ignore_eos": True}
         before = eventually(server, lambda: post(f"{url}/v1/completions", body)["choices"][0]["text"])
+        with urllib.request.urlopen(f"{url}/health", timeout=10) as answer:
+            placement = json.load(answer)["models"]["stories"]["placement"]
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=10) as answer:
+            assert json.load(answer)["data"][0]["meta"]["placement"] == placement
+        assert placement == ["RPC0"] * 5
         pieces = stream(url, body)
         begun = [next(pieces) for _ in range(3)]
         first.process.kill()
