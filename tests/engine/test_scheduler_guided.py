@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import random
 import re
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine import guide
@@ -131,6 +131,14 @@ def test_ends_are_put_off_where_something_can(compiler: Compiler) -> None:
     assert EOG not in outcome.tokens["a"]
 
 
+class Words:
+    """The words of a mask at an address, as numpy takes them."""
+
+    def __init__(self, address: int) -> None:
+        shape = (Pending.n_words,)
+        self.__array_interface__ = {"data": (address, False), "shape": shape, "typestr": "<u4", "version": 3}
+
+
 class Scripted:
     """A matcher that fails: at a mask, at a token, or because no token may come."""
 
@@ -142,7 +150,7 @@ class Scripted:
     def fill(self, address: int) -> None:
         if self.fails == "fill":
             raise ConfigError("too complex")
-        ctypes.memset(address, 255 if self.fails == "commit" else 0, 4 * Pending.n_words)
+        np.asarray(Words(address))[:] = 0xFFFFFFFF if self.fails == "commit" else 0
 
     def commit(self, token: int) -> None:
         raise ConfigError("too complex")
