@@ -21,7 +21,7 @@ endif
 
 # Python files are used from the checkout, so only these need an installation anew.
 SOURCES := pyproject.toml setup.py Makefile $(wildcard ggml/*.py ggml/*.json ggml/*.cmake ggml/*.txt) \
-    $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -path 'engine/kernels/*') \
+    $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -path 'engine/graph/kernels/*') \
     $(shell find ggml/clblast -type f)
 
 # pip in one line: the names of the packages as they come, and whatever goes wrong.

@@ -73,13 +73,13 @@ def link_args(built: Built, depth: int) -> list[str]:
 
 
 def extensions(built: Built) -> list[Extension]:
-    """One extension per .pyx; a `# distutils: sources = engine/kernels/x.cpp` line adds C++ files to it."""
+    """One extension per .pyx; a `# distutils: sources = …/x.cpp` line adds C++ files to it."""
     headers = [str(p) for p in sorted(Path("engine").rglob("*.h"))]
     modules = [
         Extension(
             ".".join(path.with_suffix("").parts),
             [str(path)],
-            include_dirs=[str(built.include), str(ROOT), str(ROOT / "engine" / "kernels")],
+            include_dirs=[str(built.include), str(ROOT), str(ROOT / "engine" / "graph" / "kernels")],
             extra_compile_args=compile_args(built),
             extra_link_args=link_args(built, len(path.parts) - 2),
             depends=["setup.py", *headers],

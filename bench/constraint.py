@@ -21,7 +21,7 @@ import engine
 from bench import client, random_model
 from bench.engine_step import Profile
 from bench.run import cores
-from engine.guide import Guide, Guides
+from engine.constraint.guide import Guide, Guides
 from engine.types import Constraint, InferenceParameters, Request
 
 ITEM = {

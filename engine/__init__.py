@@ -23,14 +23,14 @@ _PUBLIC = {
     "EngineError": "engine.errors",
     "GgmlError": "engine.errors",
     "InferenceParameters": "engine.types",
-    "InferenceSession": "engine.inference",
+    "InferenceSession": "engine.session",
     "InferenceSessionConfig": "engine.config",
-    "Model": "engine.model",
+    "Model": "engine.model.model",
     "ModelError": "engine.errors",
     "ModelParameters": "engine.config",
     "OutOfMemoryError": "engine.errors",
     "Request": "engine.types",
-    "Scheduler": "engine.scheduler",
+    "Scheduler": "engine.scheduler.scheduler",
     "SchedulerConfig": "engine.config",
     "SessionClosedError": "engine.errors",
     "StorageError": "engine.errors",
@@ -38,7 +38,7 @@ _PUBLIC = {
     "Tokenizer": "engine.tokenizer",
     "UnsupportedModelError": "engine.errors",
     "devices": "engine.ggml.backend",
-    "load": "engine.model",
+    "load": "engine.model.model",
     "load_tokenizer": "engine.tokenizer",
 }
 __all__ = [
@@ -84,9 +84,9 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from engine.ggml.backend import Device, devices
-    from engine.inference import InferenceSession
-    from engine.model import Model, load
-    from engine.scheduler import Scheduler
+    from engine.model.model import Model, load
+    from engine.scheduler.scheduler import Scheduler
+    from engine.session import InferenceSession
     from engine.tokenizer import Tokenizer, load_tokenizer
     from engine.types import Constraint, InferenceParameters, Request, Thinking
 

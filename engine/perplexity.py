@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import ConfigError, EngineError, ModelError
-from engine.session import Rows, Runner, make_room
+from engine.scheduler.sequence import Rows, Runner, make_room
 
 if TYPE_CHECKING:
     from array import array
 
-    from engine.model import Model
+    from engine.model.model import Model
 
 DEFAULT_CONTEXT = 512
 MIN_CONTEXT = 8  # so that a chunk scores several tokens: the error needs two

@@ -1,313 +1,298 @@
-"""One sequence of tokens and the cells that hold it, and what a runner is asked to compute of it."""
+"""The session of the Python interface: feed tokens, look at logits, generate, go back."""
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any, NamedTuple, Protocol
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from engine.errors import ConfigError, ContextOverflowError, OutOfMemoryError
-from engine.guide import Guide
-from engine.pool import CellPool
-from engine.prefix import Node, PrefixIndex
-from engine.types import FinishReason, Request, Timings, Token
+import msgspec
+
+from engine.cache import session_file
+from engine.cache.cell_pool import CellPool
+from engine.cache.prefix_cache import PrefixIndex
+from engine.config import InferenceSessionConfig
+from engine.constraint.guide import Guide, Guides
+from engine.errors import ConfigError, ContextOverflowError, SessionClosedError
+from engine.scheduler.sequence import CachedSequence, Rows, Runner, TokenSampler, compiled_sampler, make_room
+from engine.tokenizer.detokenizer import Detokenizer
+from engine.types import Constraint, InferenceParameters, Thinking
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from engine.cache.kv_cache import KVCache
 
 
-class Rows(NamedTuple):
-    """The next tokens of one sequence, to be computed in one batch with others.
+class GeneratedToken(NamedTuple):
+    """One token of `InferenceSession.infer`.
 
-    cells: the sequence's whole table, cells[p] holds position p; it covers the new tokens as well, so
-        len(cells) == n_past + len(tokens). Several sequences may share the cells of a common beginning.
-    logits: of how many of the last tokens logits are wanted; -1: of the first token only.
-    long: whether the sequence, with all its tokens, is longer than `HParams.n_short`.
-    second: where the second of two sentences begins, which some encoders tell apart; 0: there is one.
+    text: what became complete with it; empty inside of a character that takes several tokens, and for
+        tokens without text, such as the one that ends the generation.
+    logprob: natural log of its probability in the unmodified softmax.
     """
 
-    tokens: list[int]
-    cells: array[int]
-    n_past: int
-    logits: int
-    long: bool = False
-    second: int = 0
+    id: int
+    text: str
+    logprob: float
 
 
-class Runner(Protocol):
-    """Computes batches. Only the thread that owns the scheduler calls it."""
+class SessionModel(Protocol):
+    """What a session needs of a model."""
 
-    @property
-    def n_vocab(self) -> int: ...
-
-    @property
-    def n_short(self) -> int:
-        """See `HParams.n_short`."""
+    pool: CellPool
+    prefix: PrefixIndex
+    n_ctx: int
+    max_batch_tokens: int
+    closed: bool
+    cache: KVCache
 
     @property
-    def compute_ms(self) -> float:
-        """What the last forward took."""
+    def fingerprint(self) -> str: ...
 
-    def forward(self, rows: Sequence[Rows]) -> int:
-        """Compute one batch; return its number of rows of logits: those asked for, in the order of tokens."""
+    @property
+    def runner(self) -> Runner: ...
 
-    def logits(self, i: int) -> Any:
-        """Row `i` of the last forward: float32 [n_vocab], valid until the next forward."""
+    @property
+    def tokenizer(self) -> Any: ...
 
-    def clear(self, cells: Sequence[int]) -> None:
-        """Forget what these cells hold, which nobody uses: it may be no numbers."""
+    def guides(self) -> Guides:
+        """What makes guides for one user of the model."""
 
-
-class TokenSampler(Protocol):
-    """`engine.sampler.Sampler`, or what takes its place in tests."""
-
-    def sample(self, logits: Any, mask: Any = None) -> Token: ...
+    def set_threads(self, n: int | None) -> None:
+        """Threads of the computations from now on; None: the model's own number."""
 
 
-SamplerFactory = Callable[..., TokenSampler]
+class InferenceSession:
+    """One conversation with a model, in the caller's thread; only one thread may use a model at a time.
 
-
-def compiled_sampler(*args: Any, **kwargs: Any) -> TokenSampler:
-    """Make an `engine.sampler.Sampler`, imported late: all else works without the compiled extension."""
-    from engine.sampler import Sampler
-
-    sampler: TokenSampler = Sampler(*args, **kwargs)
-    return sampler
-
-
-def make_room(pool: CellPool, prefix: PrefixIndex, n: int) -> None:
-    """See that `n` cells are free, by forgetting prefixes that nobody uses.
-
-    OutOfMemoryError if others hold too many.
+    Sessions and a scheduler of the same model share its cells and its prefix cache. A session is a context
+    manager; closing it leaves what it computed in the prefix cache.
     """
-    if n > pool.n_free:
-        prefix.evict(n - pool.n_free)
-    if n > pool.n_free:
-        raise OutOfMemoryError(
-            f"{n} cells of the KV cache are needed and {pool.n_free} of {pool.n_cells} are free; "
-            f"close other sessions of this model or raise kv_cells"
-        )
-
-
-class CachedSequence:
-    """Tokens, of which the first `n_past` are computed, and the cells that hold those.
-
-    The first `n_shared` cells belong to the prefix index (`node`, where they end, is locked), the others to
-    this sequence alone. `index` None: it neither reads the index nor leaves anything in it.
-    n_short: see `HParams.n_short`. long: how the cells were computed.
-    """
-
-    __slots__ = ("cells", "index", "long", "n_past", "n_shared", "n_short", "node", "pool", "tokens")
-
-    def __init__(
-        self, pool: CellPool, index: PrefixIndex | None, tokens: Sequence[int] = (), *, n_short: int = 0
-    ) -> None:
-        self.pool = pool
-        self.index = index
-        self.tokens = array("i", tokens)
-        self.cells = array("i")
-        self.n_past = 0
-        self.n_shared = 0
-        self.node: Node | None = None
-        self.n_short = n_short
-        self.long = False
-
-    @property
-    def n_pending(self) -> int:
-        """Tokens still to be computed."""
-        return len(self.tokens) - self.n_past
-
-    @property
-    def wants_long(self) -> bool:
-        """Whether it is to be computed as a long sequence, with the tokens that it has now."""
-        return 0 < self.n_short < len(self.tokens)
-
-    def refit(self) -> None:
-        """Drop the cells if the sequence has become long, or short again: all is to be computed anew."""
-        if self.n_past and self.long != self.wants_long:
-            self.release()
-
-    def attach(self) -> int:
-        """Start with the longest cached prefix. The last token is never part of it: its logits are wanted."""
-        self.long = self.wants_long
-        if self.index is not None:
-            match = self.index.acquire(self.tokens, len(self.tokens) - 1, self.long)
-            self.node, self.cells = match.node, match.cells
-            self.n_past = self.n_shared = match.n
-        return self.n_past
-
-    def grow(self, n: int) -> None:
-        """Cells for the next `n` tokens."""
-        cells = self.cells
-        after = cells[-1] if cells else -1
-        if n == 1:
-            cells.append(self.pool.alloc_one(after))
-        else:
-            cells.extend(self.pool.alloc(n, after))
-
-    def trim(self) -> None:
-        """Give back the cells whose tokens were not computed."""
-        if len(self.cells) > self.n_past:
-            self.pool.free(self.cells[self.n_past :])
-            del self.cells[self.n_past :]
-
-    def publish(self) -> None:
-        """Let others use what is computed."""
-        if self.index is not None and self.n_past > self.n_shared:
-            self.node = self.index.insert(
-                self.tokens, self.cells, self.n_past, self.node, self.n_shared, self.long
-            )
-            self.n_shared = self.n_past
-
-    def truncate(self, n: int) -> None:
-        """Forget all but the first `n` tokens."""
-        self.n_past = min(self.n_past, n)
-        self.pool.free(self.cells[max(self.n_past, self.n_shared) :])
-        del self.cells[self.n_past :], self.tokens[n:]
-        if n < self.n_shared and self.index is not None and self.node is not None:
-            # Hold just the part that is left: what follows would else be inserted behind the old end.
-            match = self.index.acquire(self.tokens, None, self.long)
-            self.index.release(self.node)
-            self.node, self.cells = match.node, match.cells
-            self.n_past = self.n_shared = match.n
-
-    def release(self, *, keep: bool = True) -> None:
-        """Give all cells back; what is computed stays in the index, unless not to `keep` it."""
-        self.trim()
-        if keep:
-            self.publish()
-        self.pool.free(self.cells[self.n_shared :])
-        if self.node is not None and self.index is not None:
-            if keep:
-                self.index.release(self.node)
-            else:
-                self.index.forget(self.node)
-        self.node, self.cells = None, array("i")
-        self.n_past = self.n_shared = 0
-
-
-class Session(CachedSequence):
-    """One request on its way through the scheduler. Progress is told by counting tokens."""
-
-    __slots__ = (
-        "cached_n",
-        "compiling",
-        "first_token_at",
-        "guide",
-        "id",
-        "leader",
-        "leader_n",
-        "min_end",
-        "n_batch",
-        "n_end",
-        "n_prompt",
-        "queue",
-        "request",
-        "sampler",
-        "seq",
-        "started_at",
-        "stop_ids",
-        "submitted_at",
-    )
 
     def __init__(
         self,
-        request: Request,
-        pool: CellPool,
-        index: PrefixIndex | None,
+        model: SessionModel,
+        config: InferenceSessionConfig | None = None,
         *,
-        seq: int,
-        n_ctx: int,
-        max_batch_tokens: int,
-        eog_ids: frozenset[int],
-        now: float,
-        n_short: int = 0,
+        sampler_factory: Callable[..., TokenSampler] = compiled_sampler,
     ) -> None:
-        super().__init__(pool, index, request.prompt, n_short=n_short)
-        self.tokens.extend(request.generated)
-        params = request.params
-        self.request = request
-        self.id = request.id
-        self.seq = seq  # order of arrival, which is the order of precedence
-        self.n_prompt = len(request.prompt)
-        self.n_end = n_ctx if params.max_tokens is None else min(n_ctx, self.n_prompt + params.max_tokens)
-        self.min_end = self.n_prompt + params.min_tokens  # no stop id ends it before
-        self.n_batch = min(request.n_batch, max_batch_tokens)
-        self.stop_ids = frozenset() if params.ignore_eos else eog_ids
-        if params.stop_token_ids:
-            self.stop_ids = self.stop_ids.union(params.stop_token_ids)
-        self.queue: list[Session] | None = None  # the list of the scheduler that holds it
-        self.sampler: TokenSampler | None = None
-        self.guide: Guide | None = None
-        self.compiling: Future[Any] | None = None  # its constraint, until there is a guide
-        self.leader: Session | None = None  # see Admission.may_start
-        self.leader_n = 0
-        self.cached_n: int | None = None
-        self.submitted_at = now
-        self.started_at: float | None = None
-        self.first_token_at: float | None = None
+        config = config if config is not None else InferenceSessionConfig()
+        if config.n_batch < 1:
+            raise ConfigError(f"n_batch is {config.n_batch}; it must be at least 1")
+        self.config = config
+        self.n_batch = min(config.n_batch, model.max_batch_tokens)
+        self._model = model
+        self._sampler_factory = sampler_factory
+        index = model.prefix if config.cache_prompt else None
+        self._sequence = CachedSequence(model.pool, index, n_short=model.runner.n_short)
+        self._logits: NDArray[np.float32] | None = None
+        # A session that is dropped without close() must not keep its cells for ever.
+        self._release = weakref.finalize(self, self._sequence.release)
 
     @property
-    def n_chunked(self) -> int:
-        """Tokens that were, and if need be are again, computed in chunks; the others one at a time.
+    def tokens(self) -> list[int]:
+        """All tokens, fed and generated."""
+        return self._sequence.tokens.tolist()
 
-        Kernels round differently for more rows, and a resumed session shall go on to the same text.
+    @property
+    def n_past(self) -> int:
+        """How many of them are computed. The token generated last is computed when it is needed."""
+        return self._sequence.n_past
+
+    @property
+    def last_logits(self) -> NDArray[np.float32]:
+        """The logits after the last token, float32 [n_vocab]; a copy."""
+        return self._current_logits().copy()
+
+    def feed_prompt(self, prompt: str | Sequence[int], *, parse_special: bool = False) -> None:
+        """Add text or token ids and compute them, `n_batch` at a time.
+
+        The first text gets the model's beginning-of-sequence token where the model wants one.
+        parse_special: texts of control tokens in `prompt` become these tokens. If anything fails, the
+        session stays as it was.
         """
-        return max(self.n_prompt, self.n_short + 1) if self.long else self.n_prompt
+        self._require_open()
+        sequence, n_before = self._sequence, len(self._sequence.tokens)
+        ids = self._to_ids(prompt, parse_special)
+        if not ids:
+            if not n_before:
+                raise ConfigError("the prompt is empty; feed at least one token")
+            return
+        n = n_before + len(ids)
+        if n > self._model.n_ctx:
+            raise ContextOverflowError(n, self._model.n_ctx)
+        sequence.tokens.extend(ids)
+        try:
+            self._compute()
+        except BaseException:
+            sequence.truncate(n_before)
+            raise
+        sequence.publish()
 
-    @property
-    def is_guided(self) -> bool:
-        return self.request.constraint is not None or self.request.thinking is not None
+    def infer(
+        self,
+        params: InferenceParameters | None = None,
+        constraint: Constraint | None = None,
+        thinking: Thinking | None = None,
+    ) -> Iterator[GeneratedToken]:
+        """Generate tokens as the caller asks for them, each added to the session before it is given.
 
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """Whether the last token ends it, by itself or by its place."""
-        n = len(self.tokens)
-        if self.tokens[-1] in self.stop_ids and n > self.min_end:
-            return FinishReason.STOP
-        return FinishReason.LENGTH if n >= self.n_end else None
+        Ends behind an end-of-generation or stop token (which is given too), after `max_tokens`, when the
+        context is full, or where the constraint lets nothing follow. Raises ConfigError for a constraint that
+        cannot be compiled, and later if nothing can meet it any more. thinking: see `engine.types.Thinking`.
+        """
+        self._require_open()
+        sequence = self._sequence
+        if not sequence.tokens:
+            raise ConfigError("the session is empty; feed a prompt before generating")
+        params = params if params is not None else InferenceParameters()
+        if params.logprobs is None:
+            params = msgspec.structs.replace(params, logprobs=0)
+        model = self._model
+        eog_ids = model.tokenizer.eog_ids
+        sampler = self._sampler_factory(params, model.runner.n_vocab, eog_ids, history=sequence.tokens[:])
+        stop_ids = frozenset(params.stop_token_ids)
+        guides = guide = None
+        if constraint is not None or thinking is not None:
+            guides = model.guides()
+            guide = guides.make(constraint, thinking)
+        stop_ids = stop_ids if params.ignore_eos else stop_ids | eog_ids
+        return self._generate(params, sampler, stop_ids, guides, guide)
 
-    def make_sampler(self, factory: SamplerFactory, n_vocab: int, eog_ids: frozenset[int]) -> TokenSampler:
-        """The one that goes on after the tokens so far."""
-        request = self.request
-        self.sampler = factory(
-            request.params,
-            n_vocab,
-            eog_ids,
-            history=self.tokens[:],
-            n_generated=self.n_generated,
-            mu=request.mu,
-        )
-        return self.sampler
+    def rewind(self, n: int) -> None:
+        """Forget the last `n` tokens."""
+        self._require_open()
+        n_tokens = len(self._sequence.tokens)
+        if not 0 <= n <= n_tokens:
+            raise ConfigError(f"cannot rewind {n} tokens: the session has {n_tokens}")
+        if n:
+            self._sequence.truncate(n_tokens - n)
+            self._logits = None
 
-    @property
-    def n_generated(self) -> int:
-        return len(self.tokens) - self.n_prompt
+    def save(self, path: str | os.PathLike[str], progress: session_file.Progress | None = None) -> int:
+        """Write the session to a file, for `Model.restore_session`; return its size in bytes.
 
-    def timings(self, now: float) -> Timings:
-        """What it cost until `now`, in seconds of time.monotonic."""
-        started = now if self.started_at is None else self.started_at
-        first = now if self.first_token_at is None else self.first_token_at
-        cached_n = self.cached_n or 0
-        n_prompt = self.n_prompt if self.first_token_at is not None else min(self.n_past, self.n_prompt)
-        return Timings(
-            queue_ms=(started - self.submitted_at) * 1e3,
-            prompt_n=max(0, n_prompt - cached_n),
-            cached_n=cached_n,
-            prompt_ms=(first - started) * 1e3,
-            predicted_n=self.n_generated,
-            predicted_ms=(now - first) * 1e3,
-            n_batch=self.n_batch,
-        )
+        The file is replaced only when all is written. Raises EngineError if that fails, ConfigError if the
+        session is empty.
+        """
+        self._require_open()
+        return session_file.save(path, self._model, self._sequence, self._logits, progress)
 
+    def restore(self, path: str | os.PathLike[str], progress: session_file.Progress | None = None) -> None:
+        """Become the session that `save` wrote, and go on as it would have: see `snapshot.restore`.
 
-def check(request: Request, n_vocab: int, n_ctx: int) -> None:
-    """ConfigError or ContextOverflowError for a request that can never run."""
-    if not request.prompt:
-        raise ConfigError("the prompt is empty; feed at least one token")
-    if request.n_batch < 1:
-        raise ConfigError(f"n_batch is {request.n_batch}; it must be at least 1")
-    for ids in (request.prompt, request.generated):
-        if ids and not (min(ids) >= 0 and max(ids) < n_vocab):
-            bad = next(i for i in ids if not 0 <= i < n_vocab)
-            raise ConfigError(f"token id {bad} is outside of the vocabulary of {n_vocab} tokens")
-    if len(request.prompt) >= n_ctx:
-        raise ContextOverflowError(len(request.prompt), n_ctx)
+        Only an empty session can; if anything fails, it stays so.
+        """
+        self._require_open()
+        if self._sequence.tokens:
+            raise ConfigError("a session that has tokens cannot be restored; start a new one")
+        self._logits = session_file.restore(path, self._model, self._sequence, progress)
+
+    def close(self) -> None:
+        """Give the cells back. Everything but `close` then raises SessionClosedError."""
+        self._release()
+        self._logits = None
+
+    def __enter__(self) -> InferenceSession:
+        self._require_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _to_ids(self, prompt: str | Sequence[int], parse_special: bool) -> Sequence[int]:
+        if isinstance(prompt, str):
+            first = not self._sequence.tokens
+            ids: list[int] = self._model.tokenizer.encode(
+                prompt, add_special=first, parse_special=parse_special
+            )
+            return ids
+        n_vocab = self._model.runner.n_vocab
+        for token in prompt:
+            if not 0 <= token < n_vocab:
+                raise ConfigError(f"token id {token} is outside of the vocabulary of {n_vocab} tokens")
+        return prompt
+
+    def _generate(
+        self,
+        params: InferenceParameters,
+        sampler: TokenSampler,
+        stop_ids: frozenset[int],
+        guides: Guides | None,
+        guide: Guide | None,
+    ) -> Iterator[GeneratedToken]:
+        sequence, detokenizer = self._sequence, Detokenizer(self._model.tokenizer)
+        n_max = self._model.n_ctx if params.max_tokens is None else params.max_tokens
+        n, done = 0, n_max == 0
+        while not done and len(sequence.tokens) < self._model.n_ctx:
+            mask = None if guides is None or guide is None else guides.fill(guide)
+            try:
+                token = sampler.sample(self._current_logits(), mask)
+            except ConfigError:
+                if guide is not None and guide.may_stop:  # only an end may follow, and params forbid it
+                    return
+                raise
+            sequence.tokens.append(token.id)
+            self._logits = None
+            n += 1
+            done = n >= n_max or len(sequence.tokens) >= self._model.n_ctx
+            stops = token.id in stop_ids and n > params.min_tokens
+            if guide is not None and not stops:
+                guide.commit(token.id)
+                stops = guide.must_stop
+            done = done or stops
+            text = detokenizer.push(token.id)
+            if done:
+                text += detokenizer.flush()
+            assert token.logprob is not None
+            yield GeneratedToken(token.id, text, token.logprob)
+
+    def _current_logits(self) -> NDArray[np.float32]:
+        """The logits after the last token, computed if they are not at hand."""
+        self._require_open()
+        if self._logits is not None:
+            return self._logits
+        sequence = self._sequence
+        if not sequence.tokens:
+            raise ConfigError("the session is empty; feed a prompt first")
+        if not sequence.n_pending:  # rewound: the last token has to be computed once more
+            last = sequence.tokens[-1]
+            sequence.truncate(len(sequence.tokens) - 1)
+            sequence.tokens.append(last)
+        return self._compute()
+
+    def _compute(self) -> NDArray[np.float32]:
+        """Compute what is pending, in chunks, and keep the logits of the last token."""
+        import numpy as np
+
+        sequence, runner = self._sequence, self._model.runner
+        sequence.refit()
+        if not sequence.n_past:
+            sequence.attach()
+        self._model.set_threads(self.config.n_threads)
+        make_room(self._model.pool, self._model.prefix, sequence.n_pending)
+        while n_pending := sequence.n_pending:
+            n, n_past = min(n_pending, self.n_batch), sequence.n_past
+            sequence.grow(n)
+            chunk = sequence.tokens[n_past : n_past + n].tolist()
+            try:
+                runner.forward([Rows(chunk, sequence.cells, n_past, int(n == n_pending), sequence.long)])
+            except BaseException:
+                sequence.trim()
+                raise
+            sequence.n_past += n
+        # A copy, for another session may use the runner before these logits are asked for.
+        self._logits = np.array(runner.logits(0), dtype=np.float32)
+        return self._logits
+
+    def _require_open(self) -> None:
+        if not self._release.alive:
+            raise SessionClosedError("this session was closed; start a new one")
+        if self._model.closed:
+            raise SessionClosedError("the model of this session was closed; load it again")

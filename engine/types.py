@@ -23,7 +23,7 @@ class FinishReason(StrEnum):
 class InferenceParameters(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How the next tokens of one session are chosen. Neutral values switch a step off.
 
-    Steps run in the order of the fields below the blank line (see `engine.sampling`).
+    Steps run in the order of the fields below the blank line (see `engine.sampling.parameters`).
     """
 
     max_tokens: int | None = None  # None: until the context is full
@@ -63,7 +63,7 @@ class Constraint(msgspec.Struct, frozen=True):
 
 
 class Thinking(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A reasoning block at the beginning of an answer (see `engine.thinking`).
+    """A reasoning block at the beginning of an answer (see `engine.constraint.reasoning`).
 
     Inside of it the constraint does not hold; behind it the constraint begins. After `budget` tokens inside,
     `end` is written, whatever the model would say.
@@ -85,7 +85,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True):
     params: InferenceParameters = InferenceParameters()
     n_batch: int = 512  # most prompt tokens fed per step for this session
     cache_prompt: bool = True
-    slot: int | None = None  # see `server.slots`; nothing to the engine
+    slot: int | None = None  # see `server.worker.slots`; nothing to the engine
     deadline_ms: float | None = None  # time.monotonic() * 1000 at which it ends with TIMEOUT
     constraint: Constraint | None = None
     thinking: Thinking | None = None

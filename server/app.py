@@ -14,16 +14,16 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from server.access import AccessLog
-from server.auth import Auth
-from server.config import Settings
-from server.deps import Engine, State
+from server.api import ROUTERS
+from server.api.common.generation_fields import error_responses
+from server.config.settings import Settings
+from server.dependencies import Engine, State
 from server.errors import on_http_error, on_unavailable, on_validation_error
-from server.limits import BodyLimits, HeadLimits
-from server.metrics import Metrics
-from server.routes import ROUTERS
-from server.schemas.common import error_responses
-from server.streams import EngineUnavailable
+from server.http.middleware.access_log import AccessLog
+from server.http.middleware.auth import Auth
+from server.http.middleware.limits import BodyLimits, HeadLimits
+from server.metrics.prometheus import Metrics
+from server.worker.stream import EngineUnavailable
 
 log = logging.getLogger("ggserve")
 

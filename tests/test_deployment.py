@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from ggml import build, cuda
-from server.metrics import Metrics
+from server.metrics.prometheus import Metrics
 from support.fake_engine import FakeEngine
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -105,6 +105,6 @@ def arguments(given: list[str]) -> list[str]:
 if __name__ == "__main__":
     sys.argv = ["ggserve", *arguments(sys.argv[1:])]
     print(*sys.argv, file=sys.stderr)
-    from server.cli import main
+    from server.cli.main import main
 
     sys.exit(main())

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from server.chat.traits import Traits, reasoning_fields
+from server.chat.template.capabilities import Traits, reasoning_fields
 
 Message = dict[str, Any]
 

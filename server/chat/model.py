@@ -8,15 +8,15 @@ from typing import Any
 
 from engine.tokenizer.vocab import SPECIAL_TYPES, TokenType
 from server.chat.messages import fit
-from server.chat.template import ChatTemplate, TemplateFailed
-from server.chat.thinking import KNOWN, Marks, find_marks
-from server.chat.tools.derived import ARGUMENTS, NAME, derive
-from server.chat.tools.family import Family
-from server.chat.tools.generic import Generic
-from server.chat.tools.lark import Words
-from server.chat.tools.registry import family_of
-from server.chat.tools.tool import make_tool
-from server.chat.traits import SECONDS, Traits, find_traits, template_variables
+from server.chat.reasoning import KNOWN, Marks, find_marks
+from server.chat.template.capabilities import SECONDS, Traits, find_traits, template_variables
+from server.chat.template.render import ChatTemplate, TemplateFailed
+from server.chat.tool_calls.derived import ARGUMENTS, NAME, derive
+from server.chat.tool_calls.family import Family
+from server.chat.tool_calls.generic import Generic
+from server.chat.tool_calls.grammar import Words
+from server.chat.tool_calls.registry import family_of
+from server.chat.tool_calls.tool import make_tool
 
 HIDDEN_TYPES = frozenset((TokenType.CONTROL, TokenType.UNKNOWN))
 

@@ -9,8 +9,8 @@ import pytest
 
 import engine
 from bench.random_model import Shape, write
-from engine import rpc
 from engine.ggml.backend import add_rpc_server, devices
+from engine.model import rpc
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.arch.spec import Rope
 from engine.ggml.backend import devices
 from engine.ggml.tensor import F16, F32, row_size
+from engine.nn.hparams import Rope
 from support.calculator import CPU, Calculator
 
 DEVICE = os.environ.get("GGSERVE_TEST_DEVICE", "CLBlast0")

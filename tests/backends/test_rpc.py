@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 import engine
-from engine import rpc
 from engine.errors import ConfigError, DeviceError
+from engine.model import rpc
 from support.golden import golden
 
 ROOT = Path(__file__).parents[2]

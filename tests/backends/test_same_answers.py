@@ -54,8 +54,8 @@ def params(
 
 def rpc_device(address: str) -> str:
     """ggml numbers workers' devices in the order in which they were added."""
-    from engine import rpc
     from engine.ggml.backend import add_rpc_server, devices
+    from engine.model import rpc
 
     rpc.greet(address)
     add_rpc_server(address)

@@ -11,7 +11,7 @@ import pytest
 import engine
 from engine import perplexity
 from engine.perplexity import Estimate
-from server.bundled import bundled_model
+from server.config.bundled import bundled_model
 from support.golden import TinyModel, golden
 
 TEXT = (Path(__file__).parent / "perplexity_text.txt").read_text().removesuffix("\n")

@@ -13,7 +13,7 @@ import atheris
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-with atheris.instrument_imports(include=["engine.gguf", "engine.snapshot", "engine.info"]):
+with atheris.instrument_imports(include=["engine.gguf", "engine.cache.session_file", "engine.model.info"]):
     from fuzz.targets import CORPUS, TARGETS
 
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from openai.types.completion_create_params import CompletionCreateParamsBase, CompletionCreateParamsStreaming
 
-from server.auth import PUBLIC
+from server.http.middleware.auth import PUBLIC
 from support.fake_engine import FakeEngine, make_app
 from support.http import CHAT, COMPLETIONS, client, error_of, user
 

@@ -9,10 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import engine
+from engine.cache.session_file import NO_CHECKSUM
 from engine.errors import ConfigError, ModelError
 from engine.gguf import GGUFFile, validate_model
-from engine.info import describe, render
-from engine.snapshot import NO_CHECKSUM
+from engine.model.info import describe, render
 
 
 def behaves(path: Path, *, with_info: bool = False) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.config import ModelParameters
 from engine.types import FinishReason, InferenceParameters, Request
-from server.engine_client import EngineClient, EngineOptions
+from server.worker.client import EngineClient, EngineOptions
 from support.fake_engine_process import PARALLEL
 
 FAKE = Path(__file__).with_name("fake_engine_process.py")

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.tokenizer import load_tokenizer
-from engine.types import Emission, EngineStats, FinishReason, Request, Timings, Token
-from engine.work import (
+from engine.tasks.types import (
     Embed,
     Embedded,
     Erased,
@@ -25,10 +23,12 @@ from engine.work import (
     Scored,
     Work,
 )
+from engine.tokenizer import load_tokenizer
+from engine.types import Emission, EngineStats, FinishReason, Request, Timings, Token
 from server.app import create_app
-from server.config import Settings
-from server.slots import Slots
-from server.streams import EngineUnavailable, QueueFull, RequestInfo, Stream
+from server.config.settings import Settings
+from server.worker.slots import Slots
+from server.worker.stream import EngineUnavailable, QueueFull, RequestInfo, Stream
 
 STORIES = Path(__file__).resolve().parents[2] / "models" / "stories.gguf"
 TEXT = " there was a little cat. She liked to play in the garden."
@@ -145,9 +145,7 @@ class FakeEngine:
                 return Embedded([v.astype("<f4").tobytes() for v in made], made[0].shape[-1])
             case Score(tokens, top):
                 best = [[x for i in range(top) for x in (id + i, -0.5 - i)] for id in tokens[1:]]
-                rows = [
-                    [self.logprob_of(id), *pairs] for id, pairs in zip(tokens[1:], best, strict=True)
-                ]
+                rows = [[self.logprob_of(id), *pairs] for id, pairs in zip(tokens[1:], best, strict=True)]
                 return Scored(np.array(rows, "<f8").tobytes(), 1 + 2 * top)
             case SaveSlot(path, tokens):
                 self.saved[path] = list(tokens)

@@ -1,6 +1,6 @@
 """An engine process with a scripted model: `python tests/support/fake_engine_process.py … --fd N`.
 
-It runs the real loop of `server.engine_process`. The next token is a function of all tokens before it, so a
+It runs the real loop of `server.worker.process`. The next token is a function of all tokens before it, so a
 stream that was interrupted and resumed can be compared with one that was not. Some tokens in a prompt have
 side effects (see the constants).
 """
@@ -19,9 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from engine.errors import ContextOverflowError, ModelError
+from engine.tasks.types import AnyWork, Embed, Embedded, Erased, Failure, News, Piece
 from engine.types import Emission, EngineStats, FinishReason, Request, Timings, Token
-from engine.work import AnyWork, Embed, Embedded, Erased, Failure, News, Piece
-from server import engine_process
+from server.worker import process as engine_process
 
 DIE_IN_PREFILL = 666  # kill -9 when this prompt token is computed
 HANG = 667  # never return from the step

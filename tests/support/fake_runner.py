@@ -11,12 +11,12 @@ import hashlib
 from array import array
 from collections.abc import Sequence
 
+from engine.cache.cell_pool import CellPool
 from engine.config import SchedulerConfig
+from engine.constraint.guide import Guides
 from engine.errors import ConfigError
-from engine.guide import Guides
-from engine.pool import CellPool
-from engine.scheduler import Scheduler
-from engine.session import Rows
+from engine.scheduler.scheduler import Scheduler
+from engine.scheduler.sequence import Rows
 from engine.types import Emission, FinishReason, InferenceParameters, Request, Token
 
 N_VOCAB = 40
@@ -136,7 +136,7 @@ class FakeRunner:
 
 
 class FakeSampler:
-    """Greedy for temperature 0, else drawn by seed and index; bans as `engine.sampler.Sampler` does.
+    """Greedy for temperature 0, else drawn by seed and index; bans as `engine.sampling.sampler.Sampler` does.
 
     With a repeat_penalty, tokens of the whole history are penalised.
     """

@@ -21,7 +21,7 @@ from support.gguf_builder import GGUFBuilder
 from support.greedy import Greedy
 
 FOLDER = Path(__file__).resolve().parent.parent / "golden"
-ENCODERS = ("bert", "nomic-bert")  # their .npz hold hidden states, see tests/engine/test_embedding.py
+ENCODERS = ("bert", "nomic-bert")  # their .npz hold hidden states, see tests/engine/tasks/test_embedding.py
 RANKERS = ("bert-rank", "xlm-roberta-rank")  # and these the scores of a pair
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz") if path.stem not in ENCODERS + RANKERS)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from engine.scheduler import Scheduler
+from engine.scheduler.scheduler import Scheduler
 from engine.types import FinishReason, InferenceParameters, Request, Timings
 
 NEAR_TIE = 1e-3  # in logits

@@ -1,4 +1,4 @@
-"""The chain of engine.sampling once more, from the papers' formulas: slow, float64, sorting everything."""
+"""The sampling chain once more, from the papers' formulas: slow, float64, sorting everything."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from server.chat.output import OutputParser, Parts, joined
-from server.chat.tools import Tool, make_tool
-from server.chat.tools.family import Family, Offer
-from server.chat.tools.registry import FAMILIES
+from server.chat.answer import OutputParser, Parts, joined
+from server.chat.tool_calls import Tool, make_tool
+from server.chat.tool_calls.family import Family, Offer
+from server.chat.tool_calls.registry import FAMILIES
 
 PARAMETERS = {
     "type": "object",

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.arch.spec import Rope
 from engine.errors import GgmlError, OutOfMemoryError
 from engine.ggml.operations import Context
 from engine.ggml.tensor import F32, type_id
+from engine.nn.hparams import Rope
 from support.calculator import CPU, Calculator
 
 HOST = CPU.buffer_types()[-1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from server.chat.messages import BadMessage, fit
-from server.chat.template import ChatTemplate
-from server.chat.traits import Traits, find_traits
+from server.chat.template.capabilities import Traits, find_traits
+from server.chat.template.render import ChatTemplate
 from support.vocabularies import models_dir
 
 FULL = Traits(

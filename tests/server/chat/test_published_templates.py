@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jinja2.exceptions import TemplateError
 
-from server.chat.template import ChatTemplate, TemplateFailed
-from server.chat.traits import reasoning_fields
+from server.chat.template.capabilities import reasoning_fields
+from server.chat.template.render import ChatTemplate, TemplateFailed
 from support.vocabularies import models_dir
 
 utils = pytest.importorskip("transformers.utils.chat_template_utils")

@@ -1,0 +1,86 @@
+"""Gemma 2: as Gemma, with norms behind the blocks too, soft-caps, and a window in every other layer.
+
+(arXiv 2408.00118.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from engine.convert.huggingface.names import GELU_TANH, STANDARD
+from engine.nn.binder import Binder
+from engine.nn.decoder import Decoder, Layer
+from engine.nn.hparams import HParams, Keys
+from engine.nn.layers import Attention, FeedForward
+
+WINDOW = 4096  # of files without the key
+LAYERS_OF_27B = 46  # it scales scores by n_embd / n_head instead of the head's size, and no key says so
+
+
+class Gemma2(Decoder):
+    name = "gemma2"
+    huggingface: ClassVar[tuple[str, ...]] = ("Gemma2ForCausalLM",)
+    names: ClassVar[dict[str, str]] = STANDARD | {
+        "model.layers.{i}.post_attention_layernorm": "blk.{i}.post_attention_norm",
+        "model.layers.{i}.pre_feedforward_layernorm": "blk.{i}.ffn_norm",
+        "model.layers.{i}.post_feedforward_layernorm": "blk.{i}.post_ffw_norm",
+    }
+    tied_by_default = True
+    settings: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "hidden_activation": GELU_TANH,
+        "use_bidirectional_attention": (False,),
+    }
+    full_each: ClassVar[int] = 2  # the layers without a window
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        from engine.convert import keys
+
+        keys.windows_but_each(config, cls.full_each)
+        found = keys.common(config)
+        found["attention.sliding_window"] = int(config["sliding_window"])
+        for key in ("attn_logit_softcapping", "final_logit_softcapping"):
+            if config.get(key):
+                found[key] = float(config[key])
+        if config.get("query_pre_attn_scalar", config["head_dim"]) != config["head_dim"]:
+            found["attention.scale"] = float(config["query_pre_attn_scalar"]) ** -0.5
+        return found
+
+    @classmethod
+    def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+        # Their norms add one to the weight.
+        return ((name, x + 1 if name.endswith("norm.weight") else x),)
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        keys = Keys(gguf, cls.name)
+        n_layer, n_embd = keys.integer("block_count"), keys.integer("embedding_length")
+        more: dict[str, Any] = {}
+        if n_layer == LAYERS_OF_27B and not keys.has("attention.scale"):
+            more["attention_scale"] = 1.0 / math.sqrt(n_embd / keys.integer("attention.head_count"))
+        return keys.hparams(
+            rope="neox",
+            embedding_scale=math.sqrt(n_embd),
+            windows=keys.windows(n_layer, pattern=cls.full_each, default=WINDOW),
+            attention_softcap=keys.number("attn_logit_softcapping", 0.0),
+            logit_softcap=keys.number("final_logit_softcapping", 0.0),
+            **more,
+        )
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        return Layer(
+            attn_norm=self.block_norm(binder, i, "attn_norm"),
+            attention=self.attention(binder, i),
+            attn_post_norm=self.block_norm(binder, i, "post_attention_norm"),
+            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
+            ffn=FeedForward(binder, self.hp, i, activation="gelu"),
+            ffn_post_norm=self.block_norm(binder, i, "post_ffw_norm"),
+        )
+
+    def attention(self, binder: Binder, i: int) -> Attention:
+        return Attention(binder, self.hp, i)
+
+
+ARCHITECTURE = Gemma2

@@ -1,0 +1,73 @@
+"""Gemma 3 (text): as Gemma 2, with Q and K normed per head instead of soft-capped.
+
+Five of six layers have a window, and another rotation (arXiv 2503.19786).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from engine.architectures.gemma2 import Gemma2
+from engine.nn.binder import Binder
+from engine.nn.hparams import HParams, Keys, Rope
+from engine.nn.layers import Attention
+
+LAYERS_OF_27B = 62  # see gemma2.py
+
+
+class Gemma3(Gemma2):
+    name = "gemma3"
+    huggingface = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
+    full_each = 6
+    unused = (
+        *("vision_tower.", "multi_modal_projector."),
+        *("model.vision_tower.", "model.multi_modal_projector."),
+    )
+    config_defaults = {  # noqa: RUF012
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "query_pre_attn_scalar": 256,
+        "vocab_size": 262208,
+        "tie_word_embeddings": True,
+    }
+    names = Gemma2.names | {
+        "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
+        "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
+    }
+
+    @classmethod
+    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        found = super().convert_keys(config)
+        local = (config.get("rope_parameters") or {}).get("sliding_attention", {})
+        base = local.get("rope_theta") or config.get("rope_local_base_freq", 10000.0)
+        return found | {"rope.freq_base_swa": float(base)}
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        keys = Keys(gguf, cls.name)
+        n_layer, n_embd = keys.integer("block_count"), keys.integer("embedding_length")
+        n_head = keys.per_layer("attention.head_count", n_layer)[0]
+        head_dim = keys.integer("attention.key_length", n_embd // n_head)
+        more: dict[str, Any] = {}
+        if n_layer == LAYERS_OF_27B and not keys.has("attention.scale"):
+            more["attention_scale"] = 1.0 / math.sqrt(n_embd / n_head)
+        local = Rope(mode="neox", n_dims=head_dim, freq_base=keys.number("rope.freq_base_swa", 10000.0))
+        return keys.hparams(
+            rope="neox",
+            rope_local=local,
+            embedding_scale=math.sqrt(n_embd),
+            windows=keys.windows(n_layer, pattern=cls.full_each),
+            logit_softcap=keys.number("final_logit_softcapping", 0.0),
+            **more,
+        )
+
+    def attention(self, binder: Binder, i: int) -> Attention:
+        return Attention(binder, self.hp, i, qk_norm="head", norm=self.norm)
+
+
+ARCHITECTURE = Gemma3

@@ -1,0 +1,37 @@
+"""OLMo 2: norms only behind the blocks; Q and K are normed over all heads at once (arXiv 2501.00656)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.convert.huggingface.names import STANDARD
+from engine.nn.binder import Binder
+from engine.nn.decoder import Decoder, Layer
+from engine.nn.hparams import HParams, Keys
+from engine.nn.layers import Attention, FeedForward
+
+
+class OLMo2(Decoder):
+    name = "olmo2"
+    huggingface = ("Olmo2ForCausalLM",)
+    names = STANDARD | {
+        "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
+        "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
+        "model.layers.{i}.post_attention_layernorm": "blk.{i}.post_attention_norm",
+        "model.layers.{i}.post_feedforward_layernorm": "blk.{i}.post_ffw_norm",
+    }
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        return Keys(gguf, cls.name).hparams(rope="neox")
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        return Layer(
+            attention=Attention(binder, self.hp, i, qk_norm="row", norm=self.norm),
+            attn_post_norm=self.block_norm(binder, i, "post_attention_norm"),
+            ffn=FeedForward(binder, self.hp, i),
+            ffn_post_norm=self.block_norm(binder, i, "post_ffw_norm"),
+        )
+
+
+ARCHITECTURE = OLMo2

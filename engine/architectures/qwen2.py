@@ -1,0 +1,39 @@
+"""Qwen 1.5, 2 and 2.5: as LLaMA, but halves are rotated, and Q, K, V have biases (arXiv 2407.10671)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from engine.convert.huggingface.names import STANDARD
+from engine.nn.binder import Binder
+from engine.nn.decoder import Block, Decoder, Layer
+from engine.nn.hparams import HParams, Keys
+from engine.nn.layers import Attention, FeedForward
+
+
+class Qwen2(Decoder):
+    name = "qwen2"
+    huggingface: ClassVar[tuple[str, ...]] = ("Qwen2ForCausalLM",)
+    names: ClassVar[dict[str, str]] = STANDARD
+    settings: ClassVar[dict[str, tuple[Any, ...]]] = Decoder.settings | {"use_sliding_window": (False,)}
+
+    @classmethod
+    def hparams(cls, gguf: Any) -> HParams:
+        return Keys(gguf, cls.name).hparams(rope="neox")
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        return Layer(
+            attn_norm=self.block_norm(binder, i, "attn_norm"),
+            attention=self.attention(binder, i),
+            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
+            ffn=self.feed_forward(binder, i),
+        )
+
+    def attention(self, binder: Binder, i: int) -> Attention:
+        return Attention(binder, self.hp, i)
+
+    def feed_forward(self, binder: Binder, i: int) -> Block:
+        return FeedForward(binder, self.hp, i)
+
+
+ARCHITECTURE = Qwen2

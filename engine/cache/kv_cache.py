@@ -1,0 +1,111 @@
+"""The cache's tensors: one row of K and one of V per cell and layer, on the layer's device.
+
+Which session owns which cell is the business of `engine.cache.cell_pool` and `engine.cache.prefix_cache`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+from engine.config import KV_TYPES
+from engine.errors import ConfigError, GgmlError
+from engine.ggml.tensor import Storage, row_size, type_id
+from engine.nn.hparams import HParams
+
+
+def check_type(hp: HParams, kv_type: str) -> int:
+    """ggml's number of `kv_type`, if every head's row is whole blocks of it. ConfigError otherwise."""
+    if kv_type not in KV_TYPES:
+        raise ConfigError(f"kv_type is {kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
+    number: int = type_id(kv_type)
+    for name, d in (("key", hp.head_dim_k), ("value", hp.head_dim_v)):
+        try:
+            row_size(number, d)
+        except GgmlError as error:
+            raise ConfigError(
+                f"kv_type {kv_type} stores blocks of 32, but this model's {name} heads have {d} elements; "
+                "use f16"
+            ) from error
+    return number
+
+
+def bytes_per_cell(hp: HParams, kv_type: str) -> list[int]:
+    """Bytes that one token takes in each layer."""
+    number = check_type(hp, kv_type)
+    return [
+        int(row_size(number, hp.head_dim_k * heads) + row_size(number, hp.head_dim_v * heads))
+        for heads in hp.n_head_kv
+    ]
+
+
+def runs(cells: array[int]) -> Iterator[tuple[int, int]]:
+    """(first cell, length) of the runs of consecutive numbers, in the order of `cells`."""
+    start = 0
+    for i in range(1, len(cells) + 1):
+        if i == len(cells) or cells[i] != cells[i - 1] + 1:
+            yield cells[start], i - start
+            start = i
+
+
+class KVCache:
+    """k[i] [head_dim_k * heads_kv, n_cells], v[i] [head_dim_v * heads_kv, n_cells] of layer i.
+
+    zeroed: masked attention multiplies unused cells by zero, so they must be numbers. Paged attention
+    reads no cell that was not written: the pool then takes memory only as it is used.
+    """
+
+    def __init__(
+        self, hp: HParams, n_cells: int, kv_type: str, buffer_types: list[Any], *, zeroed: bool = True
+    ) -> None:
+        number = check_type(hp, kv_type)
+        self.n_cells, self.kv_type = n_cells, kv_type
+        contexts: dict[str, tuple[Any, Any]] = {}
+        self.k: list[Any] = []
+        self.v: list[Any] = []
+        for i, buffer_type in enumerate(buffer_types):
+            if buffer_type.name not in contexts:
+                contexts[buffer_type.name] = Storage(2 * hp.n_layer), buffer_type
+            ctx = contexts[buffer_type.name][0]
+            self.k.append(ctx.new(number, (hp.head_dim_k * hp.n_head_kv[i], n_cells), f"cache.k.{i}"))
+            self.v.append(ctx.new(number, (hp.head_dim_v * hp.n_head_kv[i], n_cells), f"cache.v.{i}"))
+        self.buffers = [ctx.allocate(buffer_type) for ctx, buffer_type in contexts.values()]
+        if zeroed:
+            for buffer in self.buffers:
+                buffer.clear()
+
+    def tables(self) -> Iterator[tuple[str, Any]]:
+        """Every tensor by its name, layer by layer; a cell is a row of `strides[1]` bytes."""
+        for i, pair in enumerate(zip(self.k, self.v, strict=True)):
+            yield from zip((f"k.{i}", f"v.{i}"), pair, strict=True)
+
+    @staticmethod
+    def read(table: Any, cells: array[int]) -> Iterator[bytearray]:
+        """The rows of `cells` in their order, piece by piece."""
+        size = table.strides[1]
+        for cell, n in runs(cells):
+            yield table.get(cell * size, n * size)
+
+    @staticmethod
+    def write(table: Any, cells: array[int], rows: memoryview) -> None:
+        """Put `rows`, as many bytes as `read` gives, into `cells`."""
+        size, done = table.strides[1], 0
+        if len(rows) != len(cells) * size:
+            raise ValueError(f"{len(rows)} bytes for {len(cells)} cells of {size}")
+        for cell, n in runs(cells):
+            table.set(rows[done : done + n * size], cell * size)
+            done += n * size
+
+    def clear(self, cells: array[int]) -> None:
+        """Zeros into `cells`."""
+        for _, table in self.tables():
+            self.write(table, cells, memoryview(bytes(len(cells) * table.strides[1])))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(buffer.size for buffer in self.buffers)
+
+    def close(self) -> None:
+        for buffer in self.buffers:
+            buffer.close()

@@ -1,0 +1,277 @@
+"""The prefix cache: which cells hold the beginning of a sequence that was computed before.
+
+A radix tree over token ids. A node owns a run of tokens and the cells that hold them; the path from the
+root to a node spells a sequence. Sequences in use lock the path down to their node; what no sequence locks
+may be evicted, least recently used leaf first, from its tail.
+
+Where a model rotates long sequences otherwise than short ones (`HParams.n_short`), each kind has a tree.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
+
+from engine.cache.cell_pool import CellPool
+
+
+class Node:
+    """A run of tokens below its parent. `lock` counts the sequences in use at or below this node."""
+
+    __slots__ = ("cells", "children", "last_used", "lock", "parent", "tokens")
+
+    def __init__(self, parent: Node | None, tokens: array[int], cells: array[int]) -> None:
+        self.parent = parent
+        self.tokens = tokens
+        self.cells = cells
+        self.children: dict[int, Node] = {}  # by their first token
+        self.lock = 0
+        self.last_used = 0
+
+
+class Match(NamedTuple):
+    """The first `n` tokens are in `cells`, of which no sequence locks `n_unlocked`.
+
+    node: where they end (the last of them may lie in its middle until the match is acquired).
+    """
+
+    n: int
+    cells: array[int]
+    node: Node | None
+    n_unlocked: int
+
+
+class PrefixIndex:
+    """Finds, keeps and evicts computed prefixes. All cells in it belong to it, not to the sequences."""
+
+    def __init__(self, pool: CellPool) -> None:
+        self.pool = pool
+        self.roots = tuple(Node(None, array("i"), array("i")) for _ in range(2))  # by `long`
+        self.n_cells = 0  # in the tree
+        self.n_evictable = 0  # of these, locked by nobody
+        self.n_evicted = 0  # ever
+        self._clock = 0
+        # (last_used, order, node) of nodes that became evictable leaves. Entries are not withdrawn when a
+        # node is used again; one counts only while it tells the node's present last_used.
+        self._lru: list[tuple[int, int, Node]] = []
+        self._order = 0
+
+    def match(self, tokens: array[int], limit: int | None = None, long: bool = False) -> Match:
+        """The longest known prefix of `tokens`, at most `limit` of them. Changes nothing."""
+        return self._find(tokens, limit, long)[0]
+
+    def acquire(self, tokens: array[int], limit: int | None = None, long: bool = False) -> Match:
+        """Like `match`, and lock it: the caller `release`s the node. A node is split where the match ends."""
+        match, k = self._find(tokens, limit, long)
+        node = match.node
+        if node is None:
+            return match
+        if k < len(node.tokens):
+            node = self._split(node, k)
+        self._lock(node, None)
+        return match._replace(node=node)
+
+    def insert(
+        self,
+        tokens: array[int],
+        cells: array[int],
+        n: int,
+        node: Node | None = None,
+        start: int = 0,
+        long: bool = False,
+    ) -> Node:
+        """Take over the cells of tokens[start:n], the continuation of `node`; return the node they end in.
+
+        The caller holds a lock on `node` (None: the root), which moves to the returned node. Where another
+        sequence has left the same tokens meanwhile, its cells replace those in `cells` and ours are freed.
+        """
+        held = node
+        at = node or self.roots[long]
+        while start < n:
+            child = at.children.get(tokens[start])
+            if child is None:
+                at = self._append(at, tokens[start:n], cells[start:n], in_place=at is held or at.lock == 0)
+                break
+            k = common_prefix(child.tokens, tokens[start:n])
+            if k < len(child.tokens):
+                child = self._split(child, k)
+            ours = cells[start : start + k]
+            cells[start : start + k] = child.cells
+            self.pool.free(ours)
+            at, start = child, start + k
+        self._lock(at, held)
+        return at
+
+    def release(self, node: Node) -> None:
+        """Drop the caller's lock. The path counts as just used."""
+        self._clock += 1
+        at: Node | None = node
+        while at is not None and at.parent is not None:
+            at.lock -= 1
+            at.last_used = self._clock
+            if not at.lock:
+                self.n_evictable += len(at.cells)
+            at = at.parent
+        self._offer(node)
+
+    def forget(self, node: Node) -> None:
+        """Drop the caller's lock and what nobody else locks or continues: it cannot be trusted."""
+        self.release(node)
+        while node.parent is not None and not node.lock and not node.children:
+            parent = node.parent
+            self._remove(node)
+            node = parent
+        self._offer(node)
+
+    def evict(self, n: int) -> int:
+        """Free up to `n` cells, least recently used first; return how many."""
+        done = 0
+        lru = self._lru
+        while done < n and lru:
+            last_used, _, node = lru[0]
+            if last_used != node.last_used or node.lock or node.children or node.parent is None:
+                heappop(lru)
+                continue
+            lack = n - done
+            if lack < len(node.cells):
+                self.pool.free(node.cells[-lack:])
+                del node.cells[-lack:], node.tokens[-lack:]
+                self.n_cells -= lack
+                self.n_evictable -= lack
+                done += lack
+            else:
+                heappop(lru)
+                parent = node.parent
+                done += len(node.cells)
+                self._remove(node)
+                self._offer(parent)
+        self.n_evicted += done
+        return done
+
+    def nodes(self) -> Iterator[Node]:
+        """Every node but the roots."""
+        stack = [node for root in self.roots for node in root.children.values()]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
+
+    def check(self) -> None:
+        """Raise AssertionError if the tree, its counters or its order of eviction are inconsistent."""
+        offered = {id(node) for used, _, node in self._lru if used == node.last_used}
+        seen: set[int] = set()
+        n_evictable = 0
+        for node in self.nodes():
+            assert node.parent is not None
+            assert node.parent.children[node.tokens[0]] is node
+            assert len(node.tokens) == len(node.cells) > 0
+            assert node.lock >= sum(child.lock for child in node.children.values())
+            assert all(node.last_used >= child.last_used for child in node.children.values())
+            assert not any(self.pool.is_free(cell) for cell in node.cells), "a cached cell is free"
+            assert seen.isdisjoint(node.cells), "two nodes share a cell"
+            seen.update(node.cells)
+            if not node.lock:
+                n_evictable += len(node.cells)
+                assert node.children or id(node) in offered, "a leaf can never be evicted"
+        assert (len(seen), n_evictable) == (self.n_cells, self.n_evictable)
+
+    def _find(self, tokens: array[int], limit: int | None, long: bool) -> tuple[Match, int]:
+        """The longest match, and how many tokens of its last node belong to it."""
+        cells = array("i")
+        node, last, k = self.roots[long], None, 0
+        n = n_unlocked = 0
+        end = len(tokens) if limit is None else min(limit, len(tokens))
+        while n < end and (child := node.children.get(tokens[n])) is not None:
+            last, size = child, len(child.tokens)
+            if size <= end - n and child.tokens == tokens[n : n + size]:
+                k = size
+                cells.extend(child.cells)
+            else:
+                k = common_prefix(child.tokens, tokens[n : min(end, n + size)])
+                cells.extend(child.cells[:k])
+            n += k
+            if not child.lock:
+                n_unlocked += k
+            if k < size:
+                break
+            node = child
+        return Match(n, cells, last, n_unlocked), k
+
+    def _split(self, node: Node, k: int) -> Node:
+        """Cut a node behind its first `k` tokens; return the new upper part.
+
+        The lower part stays the same object, so that sequences that end in it still point to their end.
+        """
+        parent = node.parent
+        assert parent is not None
+        upper = Node(parent, node.tokens[:k], node.cells[:k])
+        upper.lock, upper.last_used = node.lock, node.last_used
+        upper.children[node.tokens[k]] = node
+        parent.children[node.tokens[0]] = upper
+        node.parent = upper
+        del node.tokens[:k], node.cells[:k]
+        return upper
+
+    def _append(self, at: Node, tokens: array[int], cells: array[int], *, in_place: bool) -> Node:
+        """Add new tokens below `at`: to the node itself where nobody else ends in it or goes on from it."""
+        self.n_cells += len(cells)
+        if in_place and at.lock <= 1 and not at.children and at.parent is not None:
+            if not at.lock:
+                self.n_evictable += len(cells)
+            at.tokens.extend(tokens)
+            at.cells.extend(cells)
+            return at
+        leaf = Node(at, tokens, cells)
+        at.children[tokens[0]] = leaf
+        self.n_evictable += len(cells)
+        return leaf
+
+    def _lock(self, node: Node, held: Node | None) -> None:
+        """Lock the path from `node` up to `held`, whose path the caller has locked already."""
+        self._clock += 1
+        at: Node = node
+        while at is not held and at.parent is not None:
+            if not at.lock:
+                self.n_evictable -= len(at.cells)
+            at.lock += 1
+            at.last_used = self._clock
+            at = at.parent
+        while at.parent is not None:
+            at.last_used = self._clock
+            at = at.parent
+
+    def _offer(self, node: Node) -> None:
+        """Put a node into the order of eviction if it is an unlocked leaf."""
+        if node.lock or node.children or node.parent is None:
+            return
+        self._order += 1
+        heappush(self._lru, (node.last_used, self._order, node))
+        if self._order % 1024 == 0:  # drop outdated entries, which else pile up while nothing is evicted
+            self._lru[:] = [e for e in self._lru if e[0] == e[2].last_used and e[2].parent is not None]
+            heapify(self._lru)
+
+    def _remove(self, leaf: Node) -> None:
+        """Take an unlocked leaf out of the tree and free its cells."""
+        parent = leaf.parent
+        assert parent is not None
+        del parent.children[leaf.tokens[0]]
+        leaf.parent = None
+        self.pool.free(leaf.cells)
+        self.n_cells -= len(leaf.cells)
+        self.n_evictable -= len(leaf.cells)
+
+
+def common_prefix(a: array[int], b: array[int]) -> int:
+    """How many leading tokens are equal. By bisection, since whole slices compare much faster than items."""
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while high - low > 1:  # a[:low] == b[:low] and a[:high] != b[:high]
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,366 @@
+"""Sessions on disk: their tokens and what the cache holds of them.
+
+The file is in the safetensors format: `tokens` I32 [n], for each layer `k.i` and `v.i` U8 [n_past, bytes of a
+row] in the cache's type, and `logits` F32 [n_vocab] if those after the last token are known. Its metadata
+name the version of this layout, the model, the cache's type, and a checksum over all of the file.
+
+A file is as trustworthy as a model file: its numbers go into the cache that all sessions share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import tempfile
+from array import array
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol, TypeVar
+
+from engine.errors import ConfigError, ModelError, StorageError
+from engine.gguf import GGUFFile
+from engine.gguf.report import printable
+from engine.scheduler.sequence import CachedSequence, Runner, make_room
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from engine.cache.cell_pool import CellPool
+    from engine.cache.kv_cache import KVCache
+    from engine.cache.prefix_cache import PrefixIndex
+
+FORMAT, VERSION = "ggserve-session", "1"
+MAX_HEADER = 1 << 20
+NO_CHECKSUM = "0" * 64
+SAMPLE = 64  # bytes of each tensor that identify a model
+PIECE = 16 << 20  # bytes in memory at a time
+
+Progress = Callable[[float, str], None]
+T = TypeVar("T")
+Steps = Generator[float, None, T]  # yields how much is done, 0 to 1, so that the caller can do other things
+
+
+class CachedModel(Protocol):
+    """What this module needs of a model."""
+
+    pool: CellPool
+    prefix: PrefixIndex
+    cache: KVCache
+    n_ctx: int
+
+    @property
+    def runner(self) -> Runner: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """See `fingerprint`."""
+
+
+def fingerprint(gguf: GGUFFile) -> str:
+    """Identifies a model by what its cache depends on, in a few milliseconds.
+
+    A hash of the architecture's keys, and of each tensor its name, type, shape and a few bytes of its middle.
+    Names, templates and vocabulary may change.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for key in sorted(gguf.metadata):
+        if key == "general.architecture" or key.startswith(f"{gguf.arch}."):
+            digest.update(f"{key}={gguf.metadata[key]!r}\n".encode())
+    for name, info in sorted(gguf.tensors.items()):
+        sample = bytearray(min(SAMPLE, info.nbytes))
+        gguf.read_into(info, memoryview(sample), (info.nbytes - len(sample)) // 2)
+        digest.update(f"{name} {info.type.name} {info.shape}\n".encode() + sample)
+    return f"{gguf.arch}-{digest.hexdigest()}"
+
+
+def save(
+    path: str | os.PathLike[str],
+    model: CachedModel,
+    sequence: CachedSequence,
+    logits: NDArray[np.float32] | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Write `sequence` to `path`, which is replaced only when all is written; return the bytes.
+
+    logits: those after its last token, if that is computed. Raises ConfigError for an empty sequence,
+    StorageError if the file cannot be written.
+    """
+    return _all(saving(path, model, sequence, logits), "saving", progress)
+
+
+def saving(
+    path: str | os.PathLike[str],
+    model: CachedModel,
+    sequence: CachedSequence,
+    logits: NDArray[np.float32] | None = None,
+) -> Steps[int]:
+    """`save` in steps. Closed before its end it leaves what was there."""
+    if not sequence.tokens:
+        raise ConfigError("the session is empty; there is nothing to save")
+    sequence.refit()
+    if sequence.n_pending:
+        logits = None
+    target = Path(path)
+    tensors = _layout(model, len(sequence.tokens), sequence.n_past, logits is not None)
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": model.fingerprint,
+        "kv_type": model.cache.kv_type,
+        "n_past": str(sequence.n_past),
+        "checksum": NO_CHECKSUM,
+    }
+    header = _header(metadata, tensors)
+    part = None
+    try:
+        descriptor, part = tempfile.mkstemp(".part", f".{target.name[:100]}.", target.parent)
+        with open(descriptor, "wb") as file:
+            digest = hashlib.blake2b(header, digest_size=32)
+            file.write(header)
+            done = unsynced = 0
+            for piece in _pieces(model, sequence, logits):
+                digest.update(piece)
+                file.write(piece)
+                done += len(piece)
+                unsynced += len(piece)
+                if unsynced >= PIECE:  # bit by bit, or the end would take long
+                    unsynced = 0
+                    file.flush()
+                    os.fsync(file.fileno())
+                yield done / _size(tensors)
+            file.seek(0)
+            file.write(header.replace(NO_CHECKSUM.encode(), digest.hexdigest().encode()))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except BaseException as error:
+        if part is not None:
+            with suppress(OSError):
+                os.unlink(part)
+        if isinstance(error, OSError | ValueError):  # ValueError: a NUL in the path
+            reason = getattr(error, "strerror", None) or error
+            raise StorageError(f"{_name(path)}: the session cannot be saved: {reason}") from error
+        raise
+    return len(header) + _size(tensors)
+
+
+def restore(
+    path: str | os.PathLike[str],
+    model: CachedModel,
+    sequence: CachedSequence,
+    progress: Progress | None = None,
+) -> NDArray[np.float32] | None:
+    """Fill the empty `sequence` from `path`; return the logits after its last token, if the file has them.
+
+    What the prefix cache already holds of it is shared instead. Raises ModelError if the file is no session
+    of this model or is damaged, ConfigError if it cannot be opened or the model was loaded with another cache
+    type or too small a context, OutOfMemoryError if the cache has no room. Nothing has changed then.
+    """
+    return _all(restoring(path, model, sequence), "restoring", progress)
+
+
+def restoring(
+    path: str | os.PathLike[str], model: CachedModel, sequence: CachedSequence
+) -> Steps[NDArray[np.float32] | None]:
+    """`restore` in steps. Closed before its end it changes nothing."""
+    try:
+        with _open(path) as file:
+            return (yield from _Reader(path, file, model).fill(sequence))
+    except OSError as error:
+        raise ModelError(f"{_name(path)}: cannot be read: {error.strerror or error}") from error
+
+
+def _all(steps: Steps[T], what: str, progress: Progress | None) -> T:
+    while True:
+        try:
+            done = next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        if progress is not None:
+            progress(done, what)
+
+
+def _layout(model: CachedModel, n_tokens: int, n_past: int, with_logits: bool) -> dict[str, dict[str, Any]]:
+    """The header's entries, in the order of the data."""
+    tensors: dict[str, dict[str, Any]] = {}
+    end = 0
+
+    def add(name: str, dtype: str, shape: list[int], nbytes: int) -> None:
+        nonlocal end
+        tensors[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + nbytes]}
+        end += nbytes
+
+    add("tokens", "I32", [n_tokens], 4 * n_tokens)
+    if with_logits:
+        add("logits", "F32", [model.runner.n_vocab], 4 * model.runner.n_vocab)
+    for name, table in model.cache.tables():
+        add(name, "U8", [n_past, table.strides[1]], n_past * table.strides[1])
+    return tensors
+
+
+def _name(path: str | os.PathLike[str]) -> str:
+    return printable(os.fsdecode(path))
+
+
+def _size(tensors: dict[str, dict[str, Any]]) -> int:
+    return max(int(entry["data_offsets"][1]) for entry in tensors.values())
+
+
+def _header(metadata: dict[str, str], tensors: dict[str, dict[str, Any]]) -> bytes:
+    text = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data begin aligned
+    return len(text).to_bytes(8, "little") + text
+
+
+def _pieces(
+    model: CachedModel, sequence: CachedSequence, logits: NDArray[np.float32] | None
+) -> Iterator[bytes | bytearray]:
+    yield sequence.tokens.tobytes()
+    if logits is not None:
+        yield logits.astype("<f4").tobytes()
+    for _, table in model.cache.tables():
+        step = max(1, PIECE // table.strides[1])
+        for start in range(0, sequence.n_past, step):
+            yield from model.cache.read(table, sequence.cells[start : min(start + step, sequence.n_past)])
+
+
+def _open(path: str | os.PathLike[str]) -> BinaryIO:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # first: opening a pipe could block
+            raise ConfigError(f"{_name(path)} is not a regular file")
+        return open(path, "rb")
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{_name(path)}: the session cannot be opened: {reason}") from error
+
+
+class _Reader:
+    """One file on its way into a sequence."""
+
+    def __init__(self, path: str | os.PathLike[str], file: BinaryIO, model: CachedModel) -> None:
+        self.path, self.file, self.model = path, file, model
+        self.digest = hashlib.blake2b(digest_size=32)
+        self.done = 0
+        self._read_header()
+
+    def fail(self, text: str) -> NoReturn:
+        raise ModelError(f"{_name(self.path)}: {text}")
+
+    def _read_header(self) -> None:
+        size = os.fstat(self.file.fileno()).st_size
+        length = self.file.read(8)
+        n = int.from_bytes(length, "little")
+        if len(length) < 8 or not 2 <= n <= min(size - 8, MAX_HEADER):
+            self.fail("is not a saved session, or was truncated")
+        raw = self.file.read(n)
+        try:
+            header = json.loads(raw)
+            metadata = header.pop("__metadata__")
+            known = metadata.get("format") == FORMAT
+        except (ValueError, RecursionError, LookupError, AttributeError, TypeError):
+            known = False
+        if not known:
+            self.fail("is not a saved session")
+        if metadata.get("version") != VERSION:
+            version = printable(str(metadata.get("version")), 20)
+            self.fail(f"is a saved session of version {version}; this release reads version {VERSION}")
+        self._check_model(metadata)
+        try:
+            self.n_past = int(metadata["n_past"])
+            (self.n_tokens,) = header["tokens"]["shape"]
+            self.checksum = str(metadata["checksum"])
+            sound = 0 <= self.n_past <= self.n_tokens < 1 << 31 and self.n_tokens > 0
+        except (ValueError, LookupError, TypeError):
+            sound = False
+        if not sound or type(self.n_tokens) is not int or not re.fullmatch("[0-9a-f]{64}", self.checksum):
+            self.fail("is damaged: its header is incomplete")
+        if self.n_tokens > self.model.n_ctx:
+            raise ConfigError(
+                f"{_name(self.path)}: the session has {self.n_tokens} tokens, but the model is loaded with a "
+                f"context of {self.model.n_ctx}; raise --context-size"
+            )
+        self.has_logits = "logits" in header
+        tensors = _layout(self.model, self.n_tokens, self.n_past, self.has_logits)
+        self.total = _size(tensors)
+        if header != tensors or (self.has_logits and self.n_past < self.n_tokens):
+            self.fail("is damaged: its tensors are not those of such a session")
+        if size != 8 + n + self.total:
+            self.fail(f"was truncated or is damaged: it has {size} bytes instead of {8 + n + self.total}")
+        self.digest.update(length + raw.replace(self.checksum.encode(), NO_CHECKSUM.encode(), 1))
+
+    def _check_model(self, metadata: dict[str, Any]) -> None:
+        saved, here = str(metadata.get("model")), self.model.fingerprint
+        if saved != here:
+            arch = saved.rpartition("-")[0]
+            other = "another model file" if here.startswith(f"{arch}-") else f"a {printable(arch, 40)} model"
+            self.fail(f"was saved with {other}; load the one that it was saved with")
+        kv_type = metadata.get("kv_type")
+        if kv_type != self.model.cache.kv_type:
+            raise ConfigError(
+                f"{_name(self.path)}: was saved with --kv-type {printable(str(kv_type), 20)}, but the model "
+                f"is loaded with {self.model.cache.kv_type}"
+            )
+
+    def _read(self, n: int) -> bytearray:
+        """The next `n` bytes of data."""
+        data = bytearray(n)
+        if self.file.readinto(data) != n:  # type: ignore[attr-defined]
+            self.fail("became shorter while it was read")
+        self.digest.update(data)
+        self.done += n
+        return data
+
+    def fill(self, sequence: CachedSequence) -> Steps[NDArray[np.float32] | None]:
+        import numpy as np
+
+        tokens = array("i")
+        tokens.frombytes(self._read(4 * self.n_tokens))
+        n_vocab = self.model.runner.n_vocab
+        if not 0 <= min(tokens) <= max(tokens) < n_vocab:
+            self.fail(f"is damaged: it has tokens outside of the vocabulary of {n_vocab}")
+        logits = np.frombuffer(self._read(4 * n_vocab), "<f4") if self.has_logits else None
+        sequence.tokens.extend(tokens)
+        try:
+            sequence.attach()
+            n_new = max(0, self.n_past - sequence.n_past)
+            make_room(self.model.pool, self.model.prefix, n_new)
+            if n_new:
+                sequence.grow(n_new)
+            yield from self._fill_cells(sequence.cells, sequence.n_past)
+            if self.digest.hexdigest() != self.checksum:
+                self.fail("is damaged: its checksum is wrong")
+        except BaseException:
+            self._undo(sequence)
+            raise
+        sequence.n_past = max(sequence.n_past, self.n_past)
+        sequence.publish()
+        return logits
+
+    def _fill_cells(self, cells: array[int], n_known: int) -> Iterator[float]:
+        """Rows of the first `n_known` positions are in the cache already: they are only counted."""
+        for _, table in self.model.cache.tables():
+            step = max(1, PIECE // table.strides[1])
+            for start in range(0, self.n_past, step):
+                stop = min(start + step, self.n_past)
+                rows = memoryview(self._read((stop - start) * table.strides[1]))
+                first = max(start, min(n_known, stop))
+                self.model.cache.write(table, cells[first:stop], rows[(first - start) * table.strides[1] :])
+                yield self.done / self.total
+
+    def _undo(self, sequence: CachedSequence) -> None:
+        cache, written = self.model.cache, sequence.cells[sequence.n_past :]
+        try:
+            # Attention multiplies unused cells by zero on some devices, so they must hold numbers.
+            for _, table in cache.tables():
+                cache.write(table, written, memoryview(bytes(len(written) * table.strides[1])))
+        finally:
+            sequence.release()
+            del sequence.tokens[:]

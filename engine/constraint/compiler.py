@@ -1,0 +1,384 @@
+"""From a constraint to masks: which tokens may come next. On llguidance.
+
+What authors of grammars (`Constraint("lark", …)`) can use, beside Lark's rules, terminals, `|`, `*`, `+`, `?`
+and `{m,n}`:
+
+* `start` is the first rule. A grammar ends where it may end: end-of-generation tokens are then allowed, and
+  when nothing else can follow the session ends by itself.
+* Terminals (upper case, `"text"`, `/regex/`) match as much as they can and never give back: `/a*/ "ab"`
+  matches nothing. Rules over them are context-free. Prefer long terminals: `/[a-z]+/`, not `/[a-z]/+`.
+* `%json {schema}` in place of a rule. It is checked as any schema; white space between its parts is bounded,
+  unless its `x-guidance` says otherwise.
+* Tokens that contribute no text (control tokens) match only where the grammar names them, as `<|name|>` or
+  `<[123]>`; `token_rule` finds the right spelling. User-defined tokens are text: write their text.
+* Free text until a trigger, from which on the grammar holds, is a lazy rule over text that ends with it:
+
+      start: (call)* /(?s:.*)/
+      call: until "{" … "}" "</tool_call>"
+      until[lazy]: /(?s:.*)<tool_call>/
+
+  For a trigger that is a control token write `start: (TEXT <[7]> json)* TEXT` with `TEXT: /(?s:.*)/`.
+  With `+` in place of `*` one call at least is made.
+* `%ignore` for what may stand between terminals; `name[lazy]`, `name[suffix="…"]`, `name[max_tokens=…]`.
+* Not: lookaround, `(?…)` flags inside of a regex that cross it, templates, imports but `%import common`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import thread_time
+from typing import Any
+
+import msgspec
+
+from engine.constraint import json_schema as schema
+from engine.constraint.gbnf.lark import to_lark, with_checked_schemas
+from engine.constraint.gbnf.parser import TokenId
+from engine.errors import ConfigError
+from engine.types import Constraint
+
+KINDS = ("json_schema", "json_object", "regex", "choice", "gbnf", "lark")
+MAX_BYTES = 512 * 1024
+MAX_LARK_RULES = 5000
+MAX_CHOICES = 10_000
+# What one mask may take. Schemas lead to many items, but each is cheap; in ambiguous grammars the cost grows
+# with the square of those in a row.
+MAX_ITEMS = {False: (1000, 100_000), True: (4200, 1_000_000)}  # is it a schema → in a row, in a step
+MAX_FUEL = 200_000  # of a lexer, in a step
+MAX_STATES = 50_000  # of a lexer: up to 2 kB each
+_REMEMBERED = 16  # compiled grammars
+_STACK = 256 << 20  # llguidance recurses along chains of rules and references; untouched pages cost nothing
+_PROBE_STEPS = 24
+# Processor time that all masks of one text may take: other texts wait for it.
+_FREE_S = 1.0
+_TOKEN_S = 0.02
+# Without this llguidance looks for text that can only go on in one way, and where that has no end it never
+# comes back. At the end, so that it stands whatever a grammar says before.
+_OPTIONS = '\n%llguidance {"no_forcing": true}\n'
+
+_COMPLEX = ("too big", "too many expressions", "Too many items", "Current row has", "precomputation failed")
+_WHERE = re.compile(r"(?:at )?(\d+)\((\d+)\): ")
+_REGEX_ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)
+
+
+class Vocabulary(msgspec.Struct, array_like=True):
+    """What of a model's vocabulary matters here.
+
+    tokens: the bytes that each token contributes to text; of those in `special`, their names. n: of logits.
+    """
+
+    tokens: list[bytes]
+    special: list[int]
+    eog: list[int]
+    n: int
+
+
+def vocabulary_of(tokenizer: Any, n_vocab: int | None = None) -> Vocabulary:
+    """The vocabulary of an `engine.tokenizer.Tokenizer` for a model with `n_vocab` logits."""
+    n = tokenizer.n_vocab if n_vocab is None else n_vocab
+    tokens = [tokenizer.token_bytes(i, special=True) for i in range(min(n, tokenizer.n_vocab))]
+    special = [i for i in range(len(tokens)) if tokenizer.is_special(i)]
+    marked = set(special)
+    for i, data in enumerate(tokens):
+        if data[:1] == b"\xff" and i not in marked:
+            tokens[i] = b""  # no text has this byte, and llguidance would take it for a special token
+    tokens += [b""] * (n - len(tokens))
+    return Vocabulary(tokens, special, sorted(i for i in tokenizer.eog_ids if i < n), n)
+
+
+def token_rule(tokenizer: Any, token: int) -> str:
+    """How a grammar in Lark names one token: text where it contributes text, else its id."""
+    data: bytes = tokenizer.token_bytes(token)
+    return json.dumps(data.decode()) if data else f"<[{token}]>"
+
+
+def grammar(constraint: Constraint, vocabulary: Vocabulary) -> schema.Rule:
+    """The constraint in Lark. Raises ConfigError for what is not valid, or beyond the bounds."""
+    kind, text = constraint.kind, constraint.text
+    if kind not in KINDS:
+        raise ConfigError(f"a constraint is one of {', '.join(KINDS)}, not {kind[:32]!r}")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ConfigError("unpaired surrogates are no text") from None
+    if size > MAX_BYTES:
+        raise ConfigError(f"{size} bytes are too many; at most {MAX_BYTES} are compiled")
+    if kind == "json_object":
+        return _started(schema.rule({"type": "object"}))
+    if kind == "json_schema":
+        return _started(schema.rule(schema.loads(text)))
+    if kind == "regex":
+        return _started(schema.Rule(_regex(text), []))
+    if kind == "choice":
+        return _started(schema.Rule(" | ".join(map(json.dumps, _choices(text))), []))
+    if kind == "gbnf":
+        return schema.Rule(to_lark(text, _token_finder(vocabulary)), [])
+    if text.count("\n") > MAX_LARK_RULES and sum(":" in line for line in text.splitlines()) > MAX_LARK_RULES:
+        raise ConfigError(f"the grammar has more than {MAX_LARK_RULES} rules")
+    return with_checked_schemas(text)
+
+
+def _started(rule: schema.Rule) -> schema.Rule:
+    return rule._replace(text="start: " + rule.text)
+
+
+def _regex(pattern: str) -> str:
+    from llguidance import regex_to_lark
+
+    return f"/{regex_to_lark(pattern, '')}/" if pattern else '""'
+
+
+def _choices(text: str) -> list[str]:
+    choices = schema.loads(text)
+    if not isinstance(choices, list) or not choices or not all(isinstance(c, str) for c in choices):
+        raise ConfigError("the choices are a list of strings, at least one")
+    if len(choices) > MAX_CHOICES:
+        raise ConfigError(f"more than {MAX_CHOICES} choices are not supported")
+    return choices
+
+
+def _token_finder(vocabulary: Vocabulary) -> TokenId:
+    def find(spelled: str) -> int | None:
+        data = spelled.encode()
+        special = next((i for i in vocabulary.special if vocabulary.tokens[i] == data), None)
+        if special is not None:
+            return special
+        return vocabulary.tokens.index(data) if data in vocabulary.tokens else None
+
+    return find
+
+
+class Matcher:
+    """Follows one text. Not for use by two threads at the same time.
+
+    Errors (of texts that no longer match, of grammars that turn out to be too complex) raise ConfigError, and
+    do so from then on.
+    """
+
+    __slots__ = ("_left_s", "_matcher", "_n_bytes", "ignored")
+
+    def __init__(self, matcher: Any, n_words: int, ignored: tuple[str, ...] = ()) -> None:
+        self.ignored = ignored  # what of the constraint is not enforced
+        self._matcher = matcher
+        self._n_bytes = 4 * n_words
+        self._left_s = _FREE_S
+
+    def fill(self, address: int) -> None:
+        """Write the mask of the next token: bit i % 32 of the uint32 i // 32 is set if token i may come.
+
+        address: of memory for `Compiler.n_words` words, which must stay there while this runs.
+        End-of-generation tokens may come exactly where the grammar may end.
+        """
+        start = thread_time()
+        self._matcher.unsafe_compute_mask_ptr(address, self._n_bytes)
+        if self._matcher.is_error():
+            raise self._failure()
+        self._left_s -= thread_time() - start
+        if self._left_s < 0:
+            raise ConfigError("it takes too long to find out which tokens may come; make it less ambiguous")
+
+    def commit(self, token: int) -> None:
+        """The token that came, no end-of-generation token that the grammar does not name."""
+        start = thread_time()
+        if not self._matcher.consume_token(token):
+            raise self._failure()
+        self._left_s += _TOKEN_S - (thread_time() - start)
+
+    def accepts(self, token: int) -> bool:
+        """Whether `commit` would take a token."""
+        return bool(self._matcher.validate_tokens([token]) == 1)
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether the text so far is complete."""
+        return bool(self._matcher.is_accepting())
+
+    @property
+    def must_stop(self) -> bool:
+        """Whether it is, and nothing can follow."""
+        return bool(self._matcher.is_stopped() and not self._matcher.is_error())
+
+    def copy(self) -> Matcher:
+        """One that goes its own way from here."""
+        return Matcher(self._matcher.deep_copy(), self._n_bytes // 4, self.ignored)
+
+    def _failure(self) -> ConfigError:
+        return ConfigError(_line(self._matcher.get_error()))
+
+
+class Compiler:
+    """Compiles constraints for one vocabulary, and remembers the last ones. Safe to use from several threads.
+
+    vocabulary: itself, or what gives it when it is first needed.
+    """
+
+    def __init__(self, vocabulary: Vocabulary | Callable[[], Vocabulary]) -> None:
+        self._source = vocabulary
+        self._vocabulary: Vocabulary | None = None
+        self._tokenizer: Any = None
+        self._known: OrderedDict[Constraint, Matcher] = OrderedDict()
+        self._lock = threading.Lock()
+        self._thread: ThreadPoolExecutor | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        if self._vocabulary is None:
+            self._vocabulary = self._source() if callable(self._source) else self._source
+        return self._vocabulary
+
+    @property
+    def n_words(self) -> int:
+        """Of a mask: 32 tokens in each."""
+        return (self._size + 31) // 32
+
+    @property
+    def _size(self) -> int:
+        # llguidance needs a token that ends; where the model has none, it gets one that has no logit.
+        return self.vocabulary.n + (not self.vocabulary.eog)
+
+    def submit(self, constraint: Constraint) -> Future[Matcher]:
+        """Compile in a thread of its own. The result is there at once if the constraint is known."""
+        known = self._find(constraint)
+        if known is not None:
+            future: Future[Matcher] = Future()
+            future.set_result(known)
+            return future
+        with self._lock:
+            if self._thread is None:
+                self._thread = _deep_thread()
+            return self._thread.submit(self._compile, constraint)
+
+    def compile(self, constraint: Constraint) -> Matcher:
+        """A matcher at the beginning. Raises ConfigError, of one line, for what cannot be compiled."""
+        return self.submit(constraint).result()
+
+    def probe(self, matcher: Matcher) -> None:
+        """Let it take some tokens at random, to see early whether it is too complex. Raises ConfigError."""
+        matcher = matcher.copy()
+        chance = random.Random(0)
+        eog = set(self.vocabulary.eog)
+        for _ in range(_PROBE_STEPS):
+            allowed = [i for i in self._allowed(matcher) if i not in eog]
+            if not allowed:
+                return
+            matcher.commit(chance.choice(allowed))
+            if matcher.must_stop:
+                return
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _find(self, constraint: Constraint) -> Matcher | None:
+        with self._lock:
+            known = self._known.get(constraint)
+            if known is None:
+                return None
+            self._known.move_to_end(constraint)
+            return known.copy()
+
+    def _compile(self, constraint: Constraint) -> Matcher:
+        """In the thread with the large stack."""
+        from llguidance import LLMatcher, LLParserLimits
+
+        known = self._find(constraint)
+        if known is not None:
+            return known
+        text, ignored = grammar(constraint, self.vocabulary)
+        if self._tokenizer is None:
+            self._tokenizer = _tokenizer_of(self.vocabulary, self._size)
+        row, step = MAX_ITEMS[constraint.kind in ("json_schema", "json_object")]
+        limits = LLParserLimits(
+            max_items_in_row=row,
+            step_max_items=step,
+            step_lexer_fuel=MAX_FUEL,
+            max_lexer_states=MAX_STATES,
+            verbose_errors=False,
+        )
+        inner = LLMatcher(self._tokenizer, text + _OPTIONS, log_level=0, limits=limits)
+        if inner.is_error():
+            raise ConfigError(_line(inner.get_error(), located=constraint.kind == "lark"))
+        ignored += [_line(warning) for warning in inner.get_grammar_warnings()]
+        matcher = Matcher(inner, self.n_words, tuple(ignored))
+        if not self._allowed(matcher):
+            raise ConfigError("nothing matches it")
+        with self._lock:
+            self._known[constraint] = matcher
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return matcher.copy()
+
+    def _allowed(self, matcher: Matcher) -> list[int]:
+        mask = array("I", bytes(4 * self.n_words))
+        matcher.fill(mask.buffer_info()[0])
+        return [32 * i + bit for i, word in enumerate(mask) if word for bit in range(32) if word >> bit & 1]
+
+
+class _Greedy:
+    """The vocabulary in the form in which llguidance takes it."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, vocabulary: Vocabulary, size: int) -> None:
+        self.tokens = vocabulary.tokens + [b""] * (size - vocabulary.n)
+        self.special_token_ids = vocabulary.special
+        self.eos_token_id = vocabulary.eog[0] if vocabulary.eog else vocabulary.n
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        """llguidance would ask for tokens of texts that it forces, which it is told not to do."""
+        raise NotImplementedError
+
+
+def _tokenizer_of(vocabulary: Vocabulary, size: int) -> Any:
+    from llguidance import LLTokenizer
+
+    wrapper: Any = _Greedy(vocabulary, size)
+    return LLTokenizer(wrapper, n_vocab=size, eos_token=vocabulary.eog or [vocabulary.n])
+
+
+def _deep_thread() -> ThreadPoolExecutor:
+    """One thread with a large stack."""
+    before = threading.stack_size()
+    for size in (_STACK, before):
+        try:
+            threading.stack_size(size)
+            executor = ThreadPoolExecutor(1, "constraint")
+            executor.submit(int).result()  # starts it
+            return executor
+        except (RuntimeError, ValueError):  # a limit of the system
+            continue
+        finally:
+            threading.stack_size(before)
+    return ThreadPoolExecutor(1, "constraint")
+
+
+def _line(error: str, *, located: bool = False) -> str:
+    """An error of llguidance, which goes on with a backtrace or the text, as one line.
+
+    located: the text is the client's own, so that line and column mean something to him.
+    """
+    first = error.strip().split("\n", 1)[0].strip()
+    if first.startswith("panic"):
+        return "the compiler of grammars broke down"
+    if first.startswith("NoExtension"):
+        return "nothing matches it"
+    if any(hint in first for hint in _COMPLEX):
+        return "it is too complex"
+    where = _WHERE.match(first)
+    reason = first.rpartition("failed to compile JSON schema: ")[2]
+    if "regex parse error" in first:
+        found = _REGEX_ERROR.search(error)
+        reason = f"a regex is not valid: {found[1] if found else 'it cannot be parsed'}"
+    elif where is not None:
+        reason = reason.removeprefix(where[0])
+    if located and where is not None:
+        reason = f"line {where[1]}, column {where[2]}: {reason}"
+    return reason[:300] or "it is too complex"

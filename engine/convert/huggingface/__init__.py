@@ -1,0 +1,1 @@
+"""How the models of Hugging Face transformers become GGUF files: one file per architecture."""

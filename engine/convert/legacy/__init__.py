@@ -1,0 +1,1 @@
+"""ggml, ggmf and ggjt files, from before GGUF."""

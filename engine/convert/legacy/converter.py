@@ -1,0 +1,142 @@
+"""From files of before GGUF (ggml, ggmf, ggjt) to GGUF: tensors keep their types, one at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from engine.convert import vocabulary
+from engine.convert.converter import Progress
+from engine.convert.folder import VocabularyFolder
+from engine.convert.huggingface.names import by_parts
+from engine.convert.legacy import vocabulary as legacy_vocabulary
+from engine.convert.legacy.file import LegacyFile, LegacyTensor, read
+from engine.convert.legacy.names import FLAGS, UNUSED
+from engine.convert.output import add_key, replacing
+from engine.errors import ConfigError, ModelError
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    architecture: str | None = None,
+    vocab: str | os.PathLike[str] | None = None,
+    keys: dict[str, str] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Write `target`; returns remarks about what the old file did not say.
+
+    architecture: where it is not recognised. vocab: a Hugging Face folder whose tokenizer is taken instead.
+    keys: values (JSON, or else text) of the architecture's keys that are known better. Raises ConfigError,
+    ModelError for a damaged file, UnsupportedModelError for blocks of an old layout (it names their version).
+    """
+    progress = progress or (lambda fraction, text: None)
+    file = read(Path(source), architecture)
+    legacy = file.cls.legacy
+    assert legacy is not None
+    given = {name: _value(name, text) for name, text in (keys or {}).items()}
+    values = _keys(file) | given
+    remarks = [
+        f"{file.cls.name}.{name} is {value}: such files do not say; --set {name}=… changes it"
+        for name, value in legacy.defaults.items()
+        if isinstance(value, (int, float)) and name not in given
+    ]
+    n_rows = _tensor(file, "token_embd.weight").shape[1]
+    if len(file.tokens) > n_rows:
+        raise ModelError(f"{file.label}: {len(file.tokens)} tokens, but {n_rows} rows of embedding")
+    with (
+        replacing(Path(target), force) as part,
+        closing(gguf.GGUFWriter(str(part), file.cls.name)) as writer,
+    ):
+        writer.add_name(file.path.stem)
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        for name, value in values.items():
+            add_key(writer, f"{file.cls.name}.{name}", value)
+        if vocab is not None:
+            vocabulary.write(writer, VocabularyFolder(Path(vocab), n_rows), None)
+        else:
+            remarks += legacy_vocabulary.write(
+                writer, file, n_rows, lambda done: progress(done / 10, "finding the merges of the vocabulary")
+            )
+        for tensor in file.tensors.values():
+            kind = gguf.GGMLQuantizationType.F32 if len(tensor.shape) == 1 else tensor.type
+            writer.add_tensor_info(
+                tensor.name, tensor.shape[::-1], np.dtype(np.float32), _nbytes(tensor, kind), kind
+            )
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        done = 0
+        total = sum(tensor.nbytes for tensor in file.tensors.values())
+        for tensor in file.tensors.values():
+            writer.write_tensor_data(_content(file, tensor))
+            done += tensor.nbytes
+            progress(0.1 + 0.9 * done / total, tensor.name)
+    return remarks
+
+
+def _keys(file: LegacyFile) -> dict[str, Any]:
+    """The architecture's keys: what the file says, what its tensors' shapes say, and the usual values."""
+    legacy = file.cls.legacy
+    assert legacy is not None
+    found: dict[str, Any] = dict(legacy.defaults)
+    for name, value in file.values.items():
+        if name not in UNUSED:
+            found[name] = bool(value) if name in FLAGS else value
+    embedding = _tensor(file, "token_embd.weight")
+    if len(embedding.shape) != 2 or embedding.shape[0] != found["embedding_length"]:
+        raise ModelError(f"{file.label}: the embedding has the shape {list(embedding.shape)}")
+    found["feed_forward_length"] = _tensor(file, "blk.0.ffn_up.weight").shape[-1]
+    n_head = found["attention.head_count"]
+    if "blk.0.attn_k.weight" in file.tensors:  # LLaMA 2 70B has fewer KV heads, and no field for them
+        head_dim = max(found["embedding_length"] // n_head, 1)
+        found["attention.head_count_kv"] = _tensor(file, "blk.0.attn_k.weight").shape[-1] // head_dim
+    return found
+
+
+def _tensor(file: LegacyFile, name: str) -> LegacyTensor:
+    if name not in file.tensors:
+        raise ModelError(f"{file.label}: tensor {name} is missing")
+    return file.tensors[name]
+
+
+def _nbytes(tensor: LegacyTensor, kind: gguf.GGMLQuantizationType) -> int:
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    return int(np.prod(tensor.shape, dtype=np.int64)) // block * size
+
+
+def _content(file: LegacyFile, tensor: LegacyTensor) -> np.ndarray:
+    """Its bytes, rows in GGUF's order; vectors become float32."""
+    legacy = file.cls.legacy
+    assert legacy is not None
+    raw = np.memmap(file.path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
+    n_rows = tensor.shape[-1]
+    rows: np.ndarray
+    if len(tensor.shape) == 1:
+        rows = gguf.quants.dequantize(raw, tensor.type).astype(np.float32)
+    else:
+        rows = raw.reshape(n_rows, -1)
+    if legacy.qkv_by_head and ".attn_qkv." in tensor.name:
+        n_head = int(file.values["attention.head_count"])
+        if n_rows % (3 * n_head):
+            raise ModelError(f"{file.label}: {n_head} heads do not share {tensor.name} evenly")
+        rows = by_parts(rows, n_head)
+    return np.ascontiguousarray(rows)
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(value, (bool, int, float, str)):
+        raise ConfigError(f"the value of {name} is {text}; it must be a number, a flag or a text")
+    return value

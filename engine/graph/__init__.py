@@ -1,0 +1,1 @@
+"""One batch as a ggml graph: building it, running it, and our own operations in it."""

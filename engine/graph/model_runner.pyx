@@ -1,0 +1,318 @@
+# cython: embedsignature=True
+"""Runs batches: fills the inputs, builds or reuses the graph, computes, hands out logits.
+
+Concurrency: one thread at a time; the GIL is released while ggml computes.
+"""
+
+from time import perf_counter
+
+from cpython.array cimport array
+from libc.stdint cimport int32_t, int64_t, uint16_t
+from libcpp.vector cimport vector
+
+from engine.graph import forward_context as graphs
+from engine.graph.ops.attention cimport PagedAttention, Sequence
+from engine.errors import DeviceError, EngineError, ModelError, SessionClosedError
+from engine.ggml.sched cimport Sched
+from engine.ggml.tensor cimport Graph, Tensor
+from engine.libggml.backend cimport (
+    ggml_backend_buffer_is_host, ggml_backend_sched_graph_compute, ggml_backend_tensor_get, ggml_backend_tensor_set,
+)
+from engine.libggml.ggml cimport GGML_STATUS_FAILED, ggml_fp32_to_fp16, ggml_status
+from engine.ggml.check cimport because, ok
+
+cdef uint16_t MINUS_INFINITY = 0xFC00  # as a half
+
+
+cdef class Runner:
+    """The model's compute: one batch in, rows of logits out.
+
+    n_vocab: length of a row of logits. n_cells: cells of the cache. max_batch_tokens: rows of a batch.
+    n_short: see `HParams`. compute_ms: time inside ggml of the last forward.
+    """
+
+    cdef readonly int n_vocab, n_embd, max_batch_tokens, n_cells, n_short
+    cdef readonly bint causal
+    cdef readonly double compute_ms
+    cdef readonly long long graphs_built
+    cdef object arch, cache, step
+    cdef list attention, backends
+    cdef bint masked
+    cdef readonly int row_multiple
+    cdef Sched sched
+    cdef PagedAttention paged
+    cdef tuple shape
+    cdef int width
+    cdef bint is_hidden
+    cdef vector[int32_t] tokens, positions, outputs, sentences
+    cdef vector[float] row_is_long
+    cdef vector[int64_t] cells
+    cdef vector[uint16_t] mask
+    cdef vector[float] host_logits
+    cdef const float* rows
+    cdef int n_rows
+    cdef bint closed
+
+    def __init__(self, arch, cache, Sched sched not None, list attention not None, list backends not None,
+                 int max_batch_tokens, int row_multiple=1):
+        self.arch, self.cache, self.sched = arch, cache, sched
+        self.attention, self.backends = attention, backends
+        self.n_vocab, self.n_cells, self.n_short = arch.hp.n_vocab, cache.n_cells, arch.hp.n_short
+        self.n_embd, self.causal = arch.hp.n_embd, arch.hp.causal
+        self.max_batch_tokens, self.row_multiple = max_batch_tokens, row_multiple
+        self.paged = PagedAttention(len(attention))
+        self.masked = any(kind != "paged" for kind in attention)
+        self.shape = ()
+
+    def reserve(self, int n_outputs):
+        """Take compute memory for the largest batch, of which `n_outputs` rows want logits.
+
+        OutOfMemoryError if there is too little.
+        """
+        self._check_open()
+        n_kv = self._span(self.n_cells) if self.masked else 0
+        lengths = "mixed" if self.n_short else "short"
+        step = self._build(self.max_batch_tokens, n_outputs, n_kv, lengths, not self.causal)
+        self.sched.reserve(step.graph)
+
+    def forward(self, rows, bint hidden=False, bint scores=False):
+        """Compute one batch of `engine.scheduler.Rows`; returns how many rows of logits there are.
+
+        hidden: rows of hidden states are wanted in their place; with `scores`, of what the head for ranking makes
+        of these. A model that is not causal has no logits, and wants each sequence whole, in one batch.
+
+        Raises EngineError (and computes nothing) if the batch does not fit this model and cache, and
+        OutOfMemoryError if there is no room for so many rows of logits.
+        """
+        self._check_open()
+        if not hidden and not self.causal:
+            raise ModelError(f"a {self.arch.name} model makes embeddings; it cannot generate text")
+        rows = list(rows)  # the tables are read until the end: a generator would let them go
+        cdef int n_outputs = self._fill(rows)
+        cdef int n_tokens = <int>self.tokens.size()
+        cdef int n_kv = 0
+        cdef ggml_status status
+        cdef Graph graph
+        self.n_rows = 0
+        if self.masked:
+            n_kv = self._span(self._highest_cell() + 1)
+        lengths = self._lengths()
+        shape = (n_tokens, n_outputs, n_kv, lengths, hidden, scores)
+        if shape != self.shape:
+            self.shape = ()
+            if self.sched.lost:
+                self.sched.reserve(self._build(n_tokens, n_outputs, n_kv, lengths, hidden, scores).graph)
+            self.step = self._build(n_tokens, n_outputs, n_kv, lengths, hidden, scores)
+            self.sched.allocate(self.step.graph)
+            self.shape = shape
+            self.graphs_built += 1
+        self._write_inputs(n_kv)
+        graph = self.step.graph
+        started = perf_counter()
+        with nogil:
+            self.paged.begin()
+            status = ggml_backend_sched_graph_compute(self.sched.ptr, graph.ptr)
+        self.compute_ms = (perf_counter() - started) * 1e3
+        self._check(status)
+        self.is_hidden = hidden
+        self.width = self.arch.hp.n_scores if scores else self.n_embd if hidden else self.n_vocab
+        if n_outputs:
+            self._read_outputs(n_outputs)
+        return n_outputs
+
+    def logits(self, int i):
+        """Row i of the last forward: float32 memoryview [n_vocab], valid until the next forward."""
+        if not 0 <= i < self.n_rows or self.is_hidden:
+            raise EngineError(f"there is no row {i} of logits")
+        return <const float[:self.n_vocab]>(self.rows + <size_t>i * self.n_vocab)
+
+    def hidden(self, int i):
+        """Row i of the last forward with `hidden`: float32 memoryview [n_embd], or [n_scores] where scores were wanted.
+
+        Valid until the next forward.
+        """
+        if not 0 <= i < self.n_rows or not self.is_hidden:
+            raise EngineError(f"there is no row {i} of hidden states")
+        return <const float[:self.width]>(self.rows + <size_t>i * self.width)
+
+    def clear(self, cells):
+        """Put zeros into these cells, where attention would multiply what they hold by zero: it may be NaN.
+
+        Nothing to do once the model is closed: the cells are gone.
+        """
+        if self.masked and not self.closed:
+            self.cache.clear(array("i", sorted(cells)))
+
+    def close(self):
+        """Before what it computes with is freed; all else then raises SessionClosedError."""
+        self.closed, self.n_rows, self.step, self.shape = True, 0, None, ()
+
+    cdef object _build(self, int n_tokens, int n_outputs, int n_kv, lengths, bint hidden, bint scores=False):
+        return graphs.build(
+            self.arch, self.cache, self.paged, self.attention, self.backends,
+            n_tokens, n_outputs, n_kv, lengths, hidden, scores,
+        )
+
+    cdef object _lengths(self):
+        cdef size_t n_long = 0
+        for is_long in self.row_is_long:
+            n_long += is_long != 0
+        return "short" if n_long == 0 else "long" if n_long == self.row_is_long.size() else "mixed"
+
+    cdef int _check_open(self) except -1:
+        if self.closed:
+            raise SessionClosedError("the model was closed")
+        return 0
+
+    cdef int _check(self, ggml_status status) except -1:
+        if status == GGML_STATUS_FAILED and set(self.backends) != {"cpu"}:
+            # What a device holds cannot be trusted after this, and nothing shows that it will work again.
+            raise DeviceError(f"a device failed{because()}")
+        return ok(status, "computing the batch")
+
+    # --- one batch's arrays
+
+    cdef int _fill(self, rows) except -1:
+        cdef int n_outputs = 0, n_new, n_past, p, wanted, second
+        cdef int32_t token
+        cdef Sequence sequence
+        cdef array table
+        cdef const int32_t* cells
+        self.tokens.clear()
+        self.positions.clear()
+        self.cells.clear()
+        self.outputs.clear()
+        self.row_is_long.clear()
+        self.sentences.clear()
+        self.paged.sequences.clear()
+        for tokens, table, n_past, wanted, is_long, second in rows:
+            n_new = len(tokens)
+            if n_past < 0 or n_new == 0 or len(table) - n_past < n_new or table.ob_descr.itemsize != sizeof(int32_t):
+                raise EngineError(f"{len(table)} cells for {n_past} + {n_new} tokens")
+            cells = <const int32_t*>table.data.as_voidptr
+            sequence.cells, sequence.n_past, sequence.n_new = cells, n_past, n_new
+            sequence.row = <int>self.tokens.size()
+            p = n_past
+            for token in tokens:
+                if not 0 <= token < self.n_vocab:
+                    raise EngineError(f"token {token} is not in the vocabulary of {self.n_vocab}")
+                if not 0 <= cells[p] < self.n_cells:
+                    raise EngineError(f"cell {cells[p]} is not in the cache of {self.n_cells}")
+                self.tokens.push_back(token)
+                self.positions.push_back(p)
+                self.row_is_long.push_back(1.0 if is_long else 0.0)
+                self.sentences.push_back(0 < second <= p)
+                self.cells.push_back(cells[p])
+                p += 1
+            self.paged.sequences.push_back(sequence)
+            if not -1 <= wanted <= n_new:
+                raise EngineError(f"{wanted} rows of logits are wanted of {n_new} tokens")
+            if wanted < 0:
+                self.outputs.push_back(sequence.row)
+                n_outputs += 1
+                continue
+            for p in range(<int>self.tokens.size() - wanted, <int>self.tokens.size()):
+                self.outputs.push_back(p)
+            n_outputs += wanted
+        if not 0 < <int>self.tokens.size() <= self.max_batch_tokens:
+            raise EngineError(f"a batch of {self.tokens.size()} tokens; the limit is {self.max_batch_tokens}")
+        self._pad()
+        return n_outputs
+
+    cdef void _pad(self) noexcept:
+        # Products of repacked weights take rows by fours and the rest one by one, each with a pass over the
+        # weights: two or three left over are cheaper as four. The last row is simply computed again.
+        cdef int n = <int>self.tokens.size(), rest = n % self.row_multiple
+        cdef Sequence again
+        if rest * 2 < self.row_multiple or n - rest + self.row_multiple > self.max_batch_tokens:
+            return
+        again = self.paged.sequences.back()
+        again.n_past += again.n_new - 1
+        again.n_new = 1
+        for again.row in range(n, n - rest + self.row_multiple):
+            self.tokens.push_back(self.tokens.back())
+            self.positions.push_back(self.positions.back())
+            self.row_is_long.push_back(self.row_is_long.back())
+            self.sentences.push_back(self.sentences.back())
+            self.cells.push_back(self.cells.back())
+            self.paged.sequences.push_back(again)
+
+    cdef int _span(self, int n_cells) noexcept:
+        # A length that stays the same for many steps, so that the graph can be used again.
+        pad = <int>graphs.MASK_PAD
+        return min((n_cells + pad - 1) // pad * pad, self.n_cells)
+
+    cdef int _highest_cell(self) noexcept:
+        cdef int highest = 0, p
+        cdef size_t i
+        cdef Sequence s
+        for i in range(self.paged.sequences.size()):
+            s = self.paged.sequences[i]
+            for p in range(s.n_past + s.n_new):
+                highest = max(highest, s.cells[p])
+        return highest
+
+    cdef int _write_inputs(self, int n_kv) except -1:
+        cdef array constant
+        step = self.step
+        _set(step.tokens, self.tokens.data(), self.tokens.size() * 4)
+        _set(step.positions, self.positions.data(), self.positions.size() * 4)
+        _set(step.cells, self.cells.data(), self.cells.size() * 8)
+        if step.sentences is not None:
+            _set(step.sentences, self.sentences.data(), self.sentences.size() * 4)
+        if step.output_ids is not None:
+            _set(step.output_ids, self.outputs.data(), self.outputs.size() * 4)
+        for kind, tensor in step.rows_of.items():
+            constant = array("f", [is_long == (kind == "long") for is_long in self.row_is_long])
+            _set(tensor, constant.data.as_voidptr, len(constant) * 4)
+        for values, tensor in step.constants.items():  # the memory of inputs is used for other things afterwards
+            constant = array("f", values)
+            _set(tensor, constant.data.as_voidptr, len(constant) * 4)
+        for kind, tensor in step.masks.items():
+            self._fill_mask(n_kv, kind.window, kind.alibi, kind.causal)
+            _set(tensor, self.mask.data(), self.mask.size() * 2)
+        return 0
+
+    cdef int _fill_mask(self, int n_kv, int window, bint alibi, bint causal) except -1:
+        # Row r sees cell c if c holds a position of r's session, not before its window and, if causal, not after r.
+        cdef size_t i
+        cdef int r, p, first, end, position
+        cdef uint16_t* row
+        cdef Sequence s
+        self.mask.assign(self.tokens.size() * n_kv, MINUS_INFINITY)
+        for i in range(self.paged.sequences.size()):
+            s = self.paged.sequences[i]
+            for r in range(s.n_new):
+                row = self.mask.data() + <size_t>(s.row + r) * n_kv
+                position = s.n_past + r
+                first = max(0, position - window + 1) if window > 0 else 0
+                end = position + 1 if causal else s.n_past + s.n_new
+                for p in range(first, end):
+                    row[s.cells[p]] = ggml_fp32_to_fp16(-abs(position - p)) if alibi else 0
+        return 0
+
+    def mask_rows(self, rows, int n_kv, int window=0, bint causal=True):
+        """The mask that `rows` would get, as lists of bools [row][cell]; for tests and debugging."""
+        self._fill(rows)
+        self._fill_mask(n_kv, window, False, causal)
+        return [[self.mask[r * n_kv + c] == 0 for c in range(n_kv)] for r in range(self.tokens.size())]
+
+    cdef int _read_outputs(self, int n_outputs) except -1:
+        cdef Tensor outputs = self.step.outputs
+        cdef size_t size = <size_t>n_outputs * self.width
+        if outputs.ptr.buffer != NULL and ggml_backend_buffer_is_host(outputs.ptr.buffer):
+            self.rows = <const float*>outputs.ptr.data
+        else:
+            self.host_logits.resize(size)
+            with nogil:
+                ggml_backend_tensor_get(outputs.ptr, self.host_logits.data(), 0, size * sizeof(float))
+            self.rows = self.host_logits.data()
+        self.n_rows = n_outputs
+        return 0
+
+
+cdef int _set(Tensor tensor, const void* data, size_t size) except -1:
+    # An input that no operation reads was given no memory.
+    if tensor.ptr.buffer != NULL:
+        ggml_backend_tensor_set(tensor.ptr, data, 0, size)
+    return 0

@@ -1,0 +1,1 @@
+"""Custom operations of the CPU graph: Cython around `engine/graph/kernels`."""

@@ -1,0 +1,86 @@
+# cython: embedsignature=True
+# distutils: sources = engine/graph/kernels/attention.cpp
+"""The CPU's own attention over paged KV cells, as an operation that graphs can use.
+
+It reads the batch (which rows are which session's, and each session's cells) from memory that
+stays in place, so neither masks nor the length of the cache are part of the graph.
+"""
+
+from cpython.array cimport array
+
+from engine.errors import GgmlError
+from engine.ggml.operations cimport Context
+from engine.ggml.tensor cimport Tensor
+from engine.libggml.ggml cimport (
+    GGML_N_TASKS_MAX, GGML_TYPE_F32, ggml_blck_size, ggml_custom_4d, ggml_custom_op_t, ggml_tensor,
+)
+
+cdef extern from "attention.h" namespace "ggserve" nogil:
+    void attention_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
+
+
+cdef class PagedAttention:
+    """One per runner: the batch being computed, and the parameters of each layer."""
+
+    def __init__(self, int n_layers):
+        for _ in range(n_layers):
+            self.layers.push_back(new Attention())
+
+    def __dealloc__(self):
+        cdef size_t i
+        for i in range(self.layers.size()):
+            del self.layers[i]
+
+    cdef void begin(self) noexcept nogil:
+        # After `sequences` was filled, before each computation.
+        cdef size_t i
+        self.batch.sequences = self.sequences.data()
+        self.batch.n_sequences = <int>self.sequences.size()
+        for i in range(self.layers.size()):
+            self.layers[i].batch = &self.batch
+            self.layers[i].next.store(0)
+
+    def prepare(self, list sequences not None):
+        """Set the batch from (cells array('i'), n_past, n_new, first row) and rewind, without a runner."""
+        cdef Sequence sequence
+        cdef array cells
+        self.sequences.clear()
+        self.held = sequences
+        for cells, n_past, n_new, row in sequences:
+            if len(cells) < n_past + n_new:
+                raise GgmlError(f"{len(cells)} cells for {n_past} + {n_new} tokens")
+            sequence.cells = <const int32_t*>cells.data.as_voidptr
+            sequence.n_past, sequence.n_new, sequence.row = n_past, n_new, row
+            self.sequences.push_back(sequence)
+        self.begin()
+
+    def op(self, Context ctx not None, int layer, Tensor q not None, Tensor k not None, Tensor v not None, int dv,
+           float scale, float softcap, float max_bias, int window, Tensor sinks=None, bint causal=True):
+        """q F32 [dk, heads, rows], k [dk * heads_kv, cells], v [dv * heads_kv, cells] -> [dv, heads, rows].
+
+        sinks: F32 [heads]. causal False: a row sees all of its sequence that is there, without ALiBi and window.
+        """
+        cdef ggml_tensor* args[4]
+        cdef Attention* parameters
+        if not 0 <= layer < <int>self.layers.size():
+            raise GgmlError(f"attention: there is no layer {layer}")
+        if (q.ptr.type != GGML_TYPE_F32 or q.ptr.nb[0] != sizeof(float) or v.ptr.ne[1] != k.ptr.ne[1]
+                or k.ptr.ne[0] % q.ptr.ne[0] or q.ptr.ne[1] % (k.ptr.ne[0] // q.ptr.ne[0])
+                or v.ptr.ne[0] != dv * (k.ptr.ne[0] // q.ptr.ne[0]) or q.ptr.ne[0] % ggml_blck_size(k.ptr.type)
+                or dv % ggml_blck_size(v.ptr.type)):
+            raise GgmlError(f"attention: {q!r}, {k!r} and {v!r} do not go together")
+        if sinks is not None and (sinks.ptr.type != GGML_TYPE_F32 or sinks.ptr.ne[0] != q.ptr.ne[1]):
+            raise GgmlError(f"attention: {q!r} and sinks {sinks!r} do not go together")
+        if not causal and (max_bias > 0 or window > 0):
+            raise GgmlError("attention: neither ALiBi nor a window without causality")
+        parameters = self.layers[layer]
+        parameters.scale, parameters.softcap = scale, softcap
+        parameters.max_bias, parameters.window = max_bias, window
+        parameters.causal = causal
+        args[:] = [q.ptr, k.ptr, v.ptr, NULL]
+        if sinks is not None:
+            args[3] = sinks.ptr
+        ctx.reserve()
+        return ctx.wrap(ggml_custom_4d(
+            ctx.ptr, GGML_TYPE_F32, dv, q.ptr.ne[1], q.ptr.ne[2], 1, args, 3 if sinks is None else 4,
+            <ggml_custom_op_t>attention_forward, GGML_N_TASKS_MAX, parameters))

@@ -1,0 +1,82 @@
+# cython: embedsignature=True
+# distutils: sources = engine/graph/kernels/matmul.cpp
+"""Matrices of quantized weights in a layout of our own, and their products, on the CPU.
+
+ggml's kernels for the same types reach a fraction of what the CPU's byte dot product can do with many
+rows; see `kernels/matmul.cpp`. Where the CPU has no such instruction, nothing can be packed.
+"""
+
+from engine.errors import GgmlError
+from engine.ggml.operations cimport Context
+from engine.ggml.tensor cimport Storage, Tensor
+from engine.ggml.tensor import I8
+from engine.libggml.ggml cimport (
+    GGML_N_TASKS_MAX, GGML_TYPE_F32, GGML_TYPE_I8, ggml_custom_4d, ggml_custom_op_t,
+    ggml_row_size, ggml_tensor, ggml_type,
+)
+from libc.stdint cimport int64_t
+
+cdef extern from "matmul.h" namespace "ggserve" nogil:
+    cppclass Product:
+        ggml_type type
+
+    bint c_can_pack "ggserve::can_pack"(ggml_type type, int64_t n_in, int64_t n_out)
+    size_t packed_size(ggml_type type, int64_t n_in, int64_t n_out)
+    void pack(ggml_type type, const void* src, int64_t n_in, int64_t n_out, void* dst, int n_threads)
+    size_t activation_size(int64_t n_in)
+    void quantize_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
+    void product_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
+
+
+def can_pack(int type, tuple shape):
+    """Whether a matrix of this ggml type and shape (n_in, n_out) can be packed on this CPU."""
+    return len(shape) == 2 and bool(c_can_pack(<ggml_type>type, shape[0], shape[1]))
+
+
+cdef class PackedMatrix:
+    """A packed matrix [n_in, n_out]. Its context must be allocated in the CPU's memory before `load`."""
+
+    cdef readonly Tensor tensor
+    cdef readonly int64_t n_in, n_out
+    cdef Product* product
+
+    def __init__(self, Storage ctx not None, int type, tuple shape, str name):
+        if not can_pack(type, shape):
+            raise GgmlError(f"{name}: matrices of this type and shape {shape} cannot be packed")
+        self.n_in, self.n_out = shape
+        self.product = new Product()
+        self.product.type = <ggml_type>type
+        self.tensor = ctx.new(I8, (packed_size(<ggml_type>type, self.n_in, self.n_out),), name)
+
+    def __dealloc__(self):
+        del self.product
+
+    def load(self, const unsigned char[::1] data, int n_threads=1):
+        """Pack `data`, the matrix as it is in the file, with `n_threads` threads."""
+        if self.tensor.ptr.data == NULL:
+            raise GgmlError(f"tensor {self.tensor.name} has no memory yet")
+        if <size_t>data.shape[0] != ggml_row_size(self.product.type, self.n_in) * self.n_out:
+            raise GgmlError(f"tensor {self.tensor.name} is not {data.shape[0]} bytes long")
+        with nogil:
+            pack(self.product.type, &data[0], self.n_in, self.n_out, self.tensor.ptr.data, n_threads)
+
+    def times(self, Context ctx not None, Tensor x not None):
+        """This matrix by x F32 [n_in, n] -> [n_out, n]. x is quantized once for all products with it."""
+        cdef ggml_tensor* args[2]
+        cdef ggml_tensor* quantized
+        if (x.ptr.ne[0] != self.n_in or x.ptr.type != GGML_TYPE_F32 or x.ptr.nb[0] != sizeof(float)
+                or x.ptr.ne[2] != 1 or x.ptr.ne[3] != 1):
+            raise GgmlError(f"{self.tensor.name}: [{self.n_in}, {self.n_out}] does not go with {x!r}")
+        key = <size_t>x.ptr
+        if key not in ctx.shared:
+            ctx.reserve()
+            args[0] = x.ptr
+            ctx.shared[key] = <size_t>ggml_custom_4d(
+                ctx.ptr, GGML_TYPE_I8, activation_size(self.n_in), x.ptr.ne[1], 1, 1, args, 1,
+                <ggml_custom_op_t>quantize_forward, GGML_N_TASKS_MAX, NULL)
+        quantized = <ggml_tensor*><size_t>ctx.shared[key]
+        ctx.reserve()
+        args[:] = [self.tensor.ptr, quantized]
+        return ctx.wrap(ggml_custom_4d(
+            ctx.ptr, GGML_TYPE_F32, self.n_out, x.ptr.ne[1], 1, 1, args, 2,
+            <ggml_custom_op_t>product_forward, GGML_N_TASKS_MAX, self.product))

@@ -1,0 +1,39 @@
+"""What a model says of itself, to operators and clients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.model.model import Model
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """What was loaded and where it is, as plain data."""
+    return {
+        "path": str(model.gguf.path),
+        "architecture": model.gguf.arch,
+        "n_params": sum(info.n_elements for info in model.gguf.tensors.values()),
+        "size_bytes": sum(info.nbytes for info in model.gguf.tensors.values()),
+        "n_layer": model.hp.n_layer,
+        "n_embd": model.hp.n_embd,
+        "n_vocab": model.hp.n_vocab,
+        "n_ctx": model.n_ctx,
+        "n_ctx_train": model.hp.n_ctx_train,
+        "generates": model.generates,
+        "pooling": model.hp.pooling,
+        "n_scores": model.hp.n_scores,
+        "kv_cells": model.n_cells,
+        "kv_type": model.params.kv_type,
+        "kv_bytes": model.cache.nbytes,
+        "weight_bytes": model.weights.nbytes,
+        "compute_bytes": {b.device.name: model.sched.buffer_size(b) for b in model.backends},
+        "n_threads": model.n_threads,
+        "parallel": model.params.parallel,
+        "max_batch_tokens": model.max_batch_tokens,
+        "placement": [d.name for d in model.layer_devices],
+        "gpu_layers": model.plan.gpu_layers,
+        "plan": model.plan.table(),
+        "notes": list(model.plan.notes),
+        "attention": model.attention,
+    }

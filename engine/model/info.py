@@ -1,0 +1,304 @@
+"""What `ggserve info` prints: the contents of a model file, without loading it.
+
+`describe` gives plain data (all of it can become JSON) with strings as they are in the file; `render` gives
+text for a terminal, in which nothing from the file is obeyed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from math import isfinite
+from typing import Any, TypeVar
+
+from engine.errors import ConfigError, ModelError
+from engine.gguf import GGMLType, GGUFFile, printable, validate_model
+from engine.gguf.validate import NO_VOCABULARY, token_ids
+from engine.model.placement_types import human
+
+T = TypeVar("T")
+_GENERAL = ("architecture", "name", "license")
+SHOWN_ELEMENTS = 8
+SHOWN_STRING = 8192
+TOKEN_TYPES = ("undefined", "normal", "unknown", "control", "user-defined", "unused", "byte")
+
+
+def describe(
+    path: str | os.PathLike[str],
+    tensors: bool = False,
+    tokens: bool = False,
+    context: int | None = None,
+    kv_type: str = "f16",
+) -> dict[str, Any]:
+    """What the file holds. ModelError if it is no sound GGUF file. A model that contradicts itself in one is
+    described as far as it goes, with `problem` saying what is wrong."""
+    if kv_type.upper() not in GGMLType.__members__:
+        raise ConfigError(f"there is no cache type {kv_type}")
+    with GGUFFile.open(path) as gguf:
+        found: dict[str, Any] = {
+            "path": gguf.path,
+            "file_size": gguf.file_size,
+            "gguf_version": gguf.version,
+            "problem": _problem(gguf),
+            "architecture": _or_none(lambda: gguf.arch),
+            "name": _or_none(lambda: gguf.get_str("general.name", None)),
+            "license": _or_none(lambda: gguf.get_str("general.license", None)),
+            "file_type": _or_none(lambda: _file_type(gguf)),
+            **_sizes(gguf),
+            "hyperparameters": _hyperparameters(gguf),
+            "tokenizer": _or_none(lambda: _tokenizer(gguf)),
+            "memory": _or_none(lambda: _memory(gguf, context, kv_type)),
+            "metadata": {key: _value(gguf, key) for key in gguf.metadata},
+        }
+        if tensors:
+            found["tensors"] = [
+                {
+                    "name": t.name,
+                    "type": t.type.name,
+                    "shape": list(t.shape),
+                    "offset": t.offset,
+                    "bytes": t.nbytes,
+                }
+                for t in gguf.tensors.values()
+            ]
+        if tokens:
+            found["tokens"] = _tokens(gguf)
+        return found
+
+
+def _or_none(read: Callable[[], T]) -> T | None:
+    """What `problem` reports once need not stop the rest."""
+    try:
+        return read()
+    except ModelError:
+        return None
+
+
+def _file_type(gguf: GGUFFile) -> str | None:
+    """The name that goes with the number of `general.file_type`."""
+    from engine.quantize.mixes import MIXES  # late: it needs the compiled extension, the rest does not
+
+    number = gguf.get_int("general.file_type", None)
+    names = {known: name for name, (known, _) in MIXES.items()}
+    return None if number is None else f"{names.get(number, 'unknown')} ({number})"
+
+
+def _problem(gguf: GGUFFile) -> str | None:
+    try:
+        validate_model(gguf)
+    except ModelError as error:
+        return str(error).removeprefix(f"{printable(gguf.path, 400)}: ")
+    return None
+
+
+def _sizes(gguf: GGUFFile) -> dict[str, Any]:
+    n_params = sum(t.n_elements for t in gguf.tensors.values())
+    n_bytes = sum(t.nbytes for t in gguf.tensors.values())
+    types: dict[str, dict[str, int]] = {}
+    for t in gguf.tensors.values():
+        entry = types.setdefault(t.type.name, {"tensors": 0, "bytes": 0})
+        entry["tensors"] += 1
+        entry["bytes"] += t.nbytes
+    return {
+        "n_tensors": len(gguf.tensors),
+        "n_params": n_params,
+        "weight_bytes": n_bytes,
+        "bits_per_weight": round(8 * n_bytes / n_params, 2) if n_params else None,
+        "quantization": dict(sorted(types.items(), key=lambda item: -item[1]["bytes"])),
+    }
+
+
+def _hyperparameters(gguf: GGUFFile) -> dict[str, Any]:
+    prefix = f"{_or_none(lambda: gguf.arch)}."
+    return {key.removeprefix(prefix): _value(gguf, key) for key in gguf.metadata if key.startswith(prefix)}
+
+
+def _value(gguf: GGUFFile, key: str) -> Any:
+    """A value for display: long arrays and texts are cut, floats that JSON lacks become words."""
+    entry = gguf.metadata.entries[key]
+    try:
+        value = gguf.metadata.head(key, SHOWN_ELEMENTS)
+    except ModelError:
+        return {"error": "not UTF-8"}
+    if isinstance(value, list):
+        items = [_plain(v) for v in value]
+        if entry.n == len(items):
+            return items
+        return {"array_of": entry.type.name.lower(), "length": entry.n, "first": items}
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    if isinstance(value, str) and len(value) > SHOWN_STRING:
+        return value[:SHOWN_STRING] + f"… ({len(value)} characters)"
+    return value
+
+
+def _tokenizer(gguf: GGUFFile) -> dict[str, Any]:
+    model = gguf.get_str("tokenizer.ggml.model")
+    pieces = [] if model in NO_VOCABULARY else gguf.get_strs("tokenizer.ggml.tokens")
+    merges = gguf.value_type("tokenizer.ggml.merges")
+    special = {}
+    for name, number in token_ids(gguf).items():
+        special[name] = {"id": number, "text": pieces[number] if 0 <= number < len(pieces) else None}
+    templates = [key for key in gguf.metadata if key.startswith("tokenizer.chat_template")]
+    return {
+        "model": model,
+        "pre": gguf.get_str("tokenizer.ggml.pre", None),
+        "n_tokens": len(pieces),
+        "n_merges": (merges[1] if merges else None) or 0,
+        "special": special,
+        "add_bos": gguf.get_bool("tokenizer.ggml.add_bos_token", None),
+        "add_eos": gguf.get_bool("tokenizer.ggml.add_eos_token", None),
+        "chat_template": "tokenizer.chat_template" in templates,
+        "chat_templates": [key.removeprefix("tokenizer.chat_template").lstrip(".") for key in templates],
+    }
+
+
+def _tokens(gguf: GGUFFile) -> list[dict[str, Any]]:
+    pieces = _or_none(lambda: gguf.get_strs("tokenizer.ggml.tokens", None, [])) or []
+    types = _or_none(lambda: gguf.get_ints("tokenizer.ggml.token_type", len(pieces), None))
+    scores = _or_none(lambda: gguf.get_floats("tokenizer.ggml.scores", len(pieces), None))
+    found = []
+    for i, text in enumerate(pieces):
+        token: dict[str, Any] = {"id": i, "text": _plain(text)}
+        if types is not None:
+            token["type"] = TOKEN_TYPES[types[i]] if 0 <= types[i] < len(TOKEN_TYPES) else types[i]
+        if scores is not None:
+            token["score"] = scores[i]
+        found.append(token)
+    return found
+
+
+def _memory(gguf: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]:
+    """Of the weights and of one session's cache; what a graph works in comes on top."""
+    arch = gguf.arch
+    n_layers = gguf.get_int(f"{arch}.block_count", min=1, max=4096)
+    width = gguf.get_int(f"{arch}.embedding_length", min=1)
+    heads = gguf.get_ints(f"{arch}.attention.head_count", n_layers, min=1)
+    kv_heads = gguf.get_ints(f"{arch}.attention.head_count_kv", n_layers, heads, min=1)
+    dims = [gguf.get_int(f"{arch}.attention.{k}_length", width // heads[0], min=1) for k in ("key", "value")]
+    kind = GGMLType[kv_type.upper()]
+    weights = sum(t.nbytes for t in gguf.tensors.values())
+    trained = gguf.get_int(f"{arch}.context_length", min=1)
+    n = trained if context is None else context
+    found = {"context": n, "context_trained": trained, "kv_type": kv_type, "weights": weights}
+    if any(dim % kind.block_size for dim in dims):
+        return found | {
+            "problem": f"{kv_type} stores blocks of {kind.block_size}, but heads have {dims[0]} elements"
+        }
+    if not gguf.get_bool(f"{arch}.attention.causal", True):
+        return found | {"kv_per_token": 0, "kv": 0, "total": weights}
+    per_token = sum(kind.row_size(dim * h) for h in kv_heads for dim in dims)
+    return found | {"kv_per_token": per_token, "kv": per_token * n, "total": weights + per_token * n}
+
+
+def render(found: dict[str, Any]) -> str:
+    """The description as text."""
+    lines = [printable(found["path"], 400)]
+    if found["problem"]:
+        lines.append(f"PROBLEM: {found['problem']}")
+
+    def section(title: str, rows: list[tuple[str, str]]) -> None:
+        if rows:
+            width = max(len(name) for name, _ in rows)
+            lines.extend(["", title, *(f"  {name.ljust(width)}  {text}".rstrip() for name, text in rows)])
+
+    section("model", _model_rows(found))
+    total = found["weight_bytes"] or 1
+    section(
+        "quantization",
+        [
+            (name, f"{t['tensors']} tensors, {human(t['bytes'])} ({100 * t['bytes'] / total:.1f} %)")
+            for name, t in found["quantization"].items()
+        ],
+    )
+    section("hyperparameters", [(printable(k), _shown(v)) for k, v in found["hyperparameters"].items()])
+    section("tokenizer", _tokenizer_rows(found["tokenizer"]))
+    section("memory", _memory_rows(found["memory"]))
+    general = (f"general.{key}" for key in (*_GENERAL, "file_type"))
+    shown_above = (f"{found['architecture']}.", "tokenizer.ggml.", *general)
+    other = {k: v for k, v in found["metadata"].items() if not k.startswith(shown_above)}
+    section("other keys", [(printable(k), _shown(v)) for k, v in other.items()])
+    if "tensors" in found:
+        names = [(printable(t["name"]), t) for t in found["tensors"]]
+        rows = [
+            (n, f"{t['type']:8}{human(t['bytes']):>11}  {' x '.join(map(str, t['shape']))}") for n, t in names
+        ]
+        section("tensors", rows)
+    if "tokens" in found:
+        section("tokens", [(str(t["id"]), _token_text(t)) for t in found["tokens"]])
+    return "\n".join(lines) + "\n"
+
+
+def _model_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [(key, found[key]) for key in _GENERAL if found[key] is not None]
+    shown = [(key, printable(value)) for key, value in rows]
+    if found["file_type"] is not None:
+        shown.append(("file type", found["file_type"]))
+    size = f"{human(found['file_size'])} ({found['file_size']} bytes), GGUF version {found['gguf_version']}"
+    n = found["n_params"]
+    if n:
+        short = next((f"{n / size:.2f} {unit}" for unit, size in _LARGE if n >= size), str(n))
+        shown.append(("parameters", f"{short} ({n}) in {found['n_tensors']} tensors"))
+        shown.append(("weights", f"{human(found['weight_bytes'])}, {found['bits_per_weight']} bits each"))
+    return [*shown, ("file", size)]
+
+
+_LARGE = (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3))
+
+
+def _tokenizer_rows(tokenizer: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if tokenizer is None:
+        return []
+    pre = f", pre-tokenizer {printable(tokenizer['pre'])}" if tokenizer["pre"] is not None else ""
+    merges = f", {tokenizer['n_merges']} merges" if tokenizer["n_merges"] else ""
+    special = (
+        f"{name} {token['id']}" + (f" {printable(repr(token['text']))}" if token["text"] is not None else "")
+        for name, token in tokenizer["special"].items()
+    )
+    names = [printable(name) for name in tokenizer["chat_templates"] if name]
+    template = "yes" if tokenizer["chat_template"] else "no"
+    return [
+        ("kind", printable(tokenizer["model"]) + pre),
+        ("size", f"{tokenizer['n_tokens']} tokens{merges}"),
+        ("special", ", ".join(special)),
+        ("chat template", template + (f" ({', '.join(names)})" if names else "")),
+    ]
+
+
+def _memory_rows(memory: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if memory is None:
+        return []
+    trained = f"{memory['context']} tokens, trained with {memory['context_trained']}"
+    rows = [("context", trained), ("weights", human(memory["weights"]))]
+    if "problem" in memory:
+        return [*rows, ("cache", memory["problem"])]
+    if not memory["kv_per_token"]:
+        return [*rows, ("cache", "none: an encoder keeps nothing between texts")]
+    cache = f"{human(memory['kv'])} as {memory['kv_type']} ({human(memory['kv_per_token'])} for each token)"
+    return [
+        *rows,
+        ("cache", cache),
+        ("together", f"{human(memory['total'])} and the working memory of a batch"),
+    ]
+
+
+def _token_text(token: dict[str, Any]) -> str:
+    extra = [str(token[key]) for key in ("type", "score") if key in token and token[key] != "normal"]
+    return "  ".join([printable(repr(token["text"])), *extra])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "array_of" in value:
+        first = ", ".join(map(_shown, value["first"]))
+        return printable(f"{value['length']} x {value['array_of']}: {first}, …")
+    if isinstance(value, dict):
+        return f"({value['error']})"
+    if isinstance(value, list):
+        return printable(f"[{', '.join(map(_shown, value))}]")
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    return printable(value if isinstance(value, str) else str(value))

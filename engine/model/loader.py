@@ -1,0 +1,240 @@
+"""Loading weights: decides for each tensor where it may live, and brings it there.
+
+On the CPU a matrix goes to a repacked layout where ggml has a faster kernel for it, else it stays in
+the mapped file. Repacked weights are read, not mapped, so that they are in memory once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from engine.errors import ModelError, UnsupportedModelError
+from engine.ggml.backend import map_host_memory
+from engine.ggml.operations import Context
+from engine.ggml.tensor import F32, I32, Storage, supports
+from engine.gguf import GGMLType, GGUFFile, TensorInfo
+from engine.graph.ops.packed import PackedMatrix, can_pack
+from engine.nn.binder import Binder, Slot
+from engine.nn.hparams import Architecture
+
+Progress = Callable[[float, str], None]
+MAP_ALIGNMENT = 32  # ggml's own demand on tensors in host memory
+PROBE_ROWS = 512  # columns of the probing product: what a prefill has
+HARMLESS = ("rotary_emb.inv_freq", "attn_rot_embd")  # old converters wrote what is computed anyway
+# What the file format can store and ggml cannot compute with: its answer to these is an abort. Vectors
+# (norms, biases, frequency factors) are read as plain F32 everywhere.
+NO_MATRIX = frozenset({
+    GGMLType.I8, GGMLType.I16, GGMLType.I32, GGMLType.I64, GGMLType.F64, GGMLType.Q8_1, GGMLType.Q8_K,
+})  # fmt: skip
+MATRIX_OPS = ("mul_mat", "mul_mat_id", "get_rows")
+
+
+def wanted(arch: Architecture, gguf: GGUFFile) -> list[Slot]:
+    """The slots of `arch`, checked against the file: presence, shapes, types, and nothing left over."""
+    binder = Binder(gguf.tensors.__contains__)
+    arch.bind(binder)
+    used = set()
+    for slot in binder.slots:
+        info = _find(slot, gguf)
+        shape = slot.shape + (1,) * (len(info.shape) - len(slot.shape))
+        if tuple(info.shape) + (1,) * (len(shape) - len(info.shape)) != shape:
+            raise ModelError(
+                f"{gguf.path}: tensor {info.name} has shape {list(info.shape)}, but the model's "
+                f"hyperparameters ask for {list(slot.shape)}"
+            )
+        if info.type in NO_MATRIX if slot.op in MATRIX_OPS else info.type is not GGMLType.F32:
+            raise UnsupportedModelError(
+                f"{gguf.path}: tensor {info.name} has type {info.type.name}, which {slot.op} cannot use"
+                + ("" if slot.op in MATRIX_OPS else "; it must be F32")
+            )
+        used.add(info.name)
+    unknown = [name for name in gguf.tensors if name not in used and not any(h in name for h in HARMLESS)]
+    if unknown:
+        raise UnsupportedModelError(
+            f"{gguf.path}: {len(unknown)} tensors are not part of architecture {arch.name} as we know it "
+            f"({', '.join(sorted(unknown)[:3])}…); running without them would give wrong answers"
+        )
+    return binder.slots
+
+
+def _find(slot: Slot, gguf: GGUFFile) -> TensorInfo:
+    for name in (slot.name, slot.instead):
+        if name is not None and name in gguf.tensors:
+            return gguf.tensors[name]
+    raise ModelError(f"{gguf.path}: tensor {slot.name} is missing")
+
+
+class Layout(NamedTuple):
+    """Where a tensor goes, and whether in our own packed layout (`engine.graph.ops.packed`)."""
+
+    buffer_type: Any
+    packed: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.buffer_type.device.name}_PACKED" if self.packed else str(self.buffer_type.name)
+
+    def can_map(self, info: TensorInfo) -> bool:
+        """Whether the tensor can stay in the mapped file."""
+        device = self.buffer_type.device
+        return bool(
+            not self.packed
+            and self.buffer_type.is_host
+            and device.maps_host_memory
+            and self.buffer_type.name == device.buffer_types()[-1].name
+            and info.offset % MAP_ALIGNMENT == 0
+        )
+
+
+def choose_layout(slot: Slot, info: TensorInfo, candidates: list[Any], repack: bool) -> Layout:
+    """The first layout in which a device can run the slot's operation on a tensor of this kind.
+
+    candidates: buffer types, best first. repack False: only layouts as in the file.
+    """
+    own = candidates[0].device.buffer_types()[-1]
+    if (
+        repack
+        and slot.op == "mul_mat"
+        and own.device.type == "cpu"
+        and can_pack(int(info.type), tuple(info.shape))
+    ):
+        return Layout(own, packed=True)
+    for buffer_type in candidates:
+        if not repack and buffer_type.name != buffer_type.device.buffer_types()[-1].name:
+            continue
+        ctx: Any = Context(8)
+        weight = ctx.new(int(info.type), tuple(info.shape))
+        if supports(buffer_type.device, buffer_type, _probe(ctx, slot, weight), weight):
+            return Layout(buffer_type)
+    raise UnsupportedModelError(f"no device can run {slot.op} on {info.name} of type {info.type.name}")
+
+
+def _probe(ctx: Any, slot: Slot, weight: Any) -> Any:
+    n = weight.shape[0]
+    if slot.op == "mul_mat":
+        return ctx.mul_mat(weight, ctx.new(F32, (n, PROBE_ROWS)))
+    if slot.op == "mul_mat_id":
+        return ctx.mul_mat_id(weight, ctx.new(F32, (n, 1, PROBE_ROWS)), ctx.new(I32, (1, PROBE_ROWS)))
+    if slot.op == "get_rows":
+        return ctx.get_rows(weight, ctx.new(I32, (PROBE_ROWS,)))
+    if slot.op == "rope":
+        return ctx.mul(ctx.new(F32, (n,)), weight)  # only read as plain numbers
+    other = ctx.new(F32, (n, weight.shape[1], PROBE_ROWS))
+    if slot.op == "add_id":
+        return ctx.add_id(other, weight, ctx.new(I32, (weight.shape[1], PROBE_ROWS)))
+    return ctx.mul(other, weight) if slot.op == "mul" else ctx.add(other, weight)
+
+
+class Weights:
+    """The tensors of a model on their devices, and the buffers that hold them."""
+
+    def __init__(
+        self,
+        gguf: GGUFFile,
+        slots: list[Slot],
+        candidates: Callable[[Slot], list[Any]],
+        *,
+        use_mmap: bool = True,
+        repack: bool = True,
+        n_threads: int = 1,
+        progress: Progress | None = None,
+    ) -> None:
+        self.gguf, self.n_threads = gguf, n_threads
+        self.tensors: dict[tuple[str, str], Any] = {}
+        self.placement: dict[str, str] = {}
+        self.buffers: list[Any] = []
+        mapped: list[tuple[TensorInfo, Any, Any]] = []
+        copied: dict[str, tuple[Layout, list[tuple[TensorInfo, Slot]]]] = {}
+        shared: dict[tuple[str, str], tuple[str, str]] = {}
+        for slot in slots:
+            info = _find(slot, gguf)
+            if (info.name, slot.op) in self.tensors:
+                continue
+            layout = choose_layout(slot, info, candidates(slot), repack)
+            self.placement[f"{info.name}:{slot.op}"] = layout.name
+            there = (op for op in MATRIX_OPS if self.placement.get(f"{info.name}:{op}") == layout.name)
+            first = next(there, slot.op)
+            if first != slot.op and layout.buffer_type.device.type != "cpu":  # a tied embedding
+                self.tensors[info.name, slot.op] = None
+                shared[info.name, slot.op] = info.name, first
+                continue
+            if use_mmap and layout.can_map(info):
+                ctx = Storage(1)
+                tensor = ctx.new(int(info.type), tuple(info.shape), info.name)
+                self.tensors[info.name, slot.op] = tensor
+                mapped.append((info, ctx, tensor))
+                self._map_type = layout.buffer_type
+            else:
+                self.tensors[info.name, slot.op] = None
+                copied.setdefault(layout.name, (layout, []))[1].append((info, slot))
+        if mapped:
+            self._place(mapped)
+        self._copy(copied, progress)
+        for key, other in shared.items():
+            self.tensors[key] = self.tensors[other]
+
+    @staticmethod
+    def on_host(
+        gguf: GGUFFile, slots: list[Slot], buffer_types: list[Any], use_mmap: bool, repack: bool
+    ) -> Iterator[tuple[TensorInfo, Slot, bool]]:
+        """What each slot would take on the CPU: (tensor, slot, stays in the mapped file)."""
+        seen = set()
+        for slot in slots:
+            info = _find(slot, gguf)
+            if (info.name, slot.op) not in seen:
+                seen.add((info.name, slot.op))
+                chosen = choose_layout(slot, info, buffer_types, repack)
+                yield info, slot, use_mmap and chosen.can_map(info)
+
+    def _place(self, mapped: list[tuple[TensorInfo, Any, Any]]) -> None:
+        largest = max(info.nbytes for info, _, _ in mapped)
+        buffer = map_host_memory(self._map_type, self.gguf.mapping(), largest)
+        buffer.mark_weights()
+        self.buffers.append(buffer)
+        for info, ctx, tensor in mapped:
+            ctx.place(tensor, buffer, self.gguf.data(info))
+
+    def _copy(
+        self, copied: dict[str, tuple[Layout, list[tuple[TensorInfo, Slot]]]], progress: Progress | None
+    ) -> None:
+        total = sum(info.nbytes for _, items in copied.values() for info, _ in items) or 1
+        done = 0
+        for layout, items in copied.values():
+            ctx: Any = Storage(len(items))
+            make = partial(PackedMatrix, ctx) if layout.packed else ctx.new
+            made = [(info, slot, make(int(info.type), tuple(info.shape), info.name)) for info, slot in items]
+            buffer = ctx.allocate(layout.buffer_type)
+            buffer.mark_weights()
+            self.buffers.append(buffer)
+            # One staging area for all: the biggest first, so that it never grows.
+            staging = bytearray(max(info.nbytes for info, _ in items))
+            for info, slot, tensor in sorted(made, key=lambda m: -m[0].nbytes):
+                view = memoryview(staging)[: info.nbytes]
+                self.gguf.read_into(info, view)
+                if layout.packed:
+                    tensor.load(view, self.n_threads)
+                else:
+                    tensor.set(view)
+                self.tensors[info.name, slot.op] = tensor
+                done += info.nbytes
+                if progress is not None:
+                    progress(done / total, f"{layout.name}: {info.name}")
+
+    @property
+    def row_multiple(self) -> int:
+        """Rows by which most of the products go best: 4 where weights are repacked."""
+        repacked = sum(name.endswith("REPACK") for name in self.placement.values())
+        n_products = sum(key.endswith(":mul_mat") for key in self.placement)
+        return 4 if 2 * repacked > n_products else 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in buffers of our own (a mapped file counts with its whole length)."""
+        return sum(buffer.size for buffer in self.buffers)
+
+    def close(self) -> None:
+        for buffer in self.buffers:
+            buffer.close()
+        self.gguf.close()

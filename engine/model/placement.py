@@ -1,0 +1,311 @@
+"""Which layer lives on which device, and how many cells the cache gets.
+
+A pure function of sizes, devices and parameters; nothing here touches ggml. Layers on GPUs are the last ones,
+the output counts as one more layer after them, the input embedding stays on the CPU, and a layer's cache is
+where the layer is. Several GPUs share the layers in order, filled evenly or as `tensor_split` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NoReturn
+
+from engine.config import MAX_CELLS, ModelParameters
+from engine.errors import ConfigError, DeviceError, OutOfMemoryError
+from engine.model.host import host_memory
+from engine.model.placement_types import (
+    DeviceInfo,
+    Needs,
+    Part,
+    Plan,
+    Usage,
+    estimate_compute,
+    human,
+    shared_overflow,
+    spans,
+)
+
+__all__ = [
+    "DeviceInfo",
+    "Needs",
+    "Part",
+    "Plan",
+    "estimate_compute",
+    "host_memory",
+    "human",
+    "plan",
+    "select_gpus",
+]
+
+# Where two backends offer one card, the first of these gets it.
+BACKEND_ORDER = ("cuda", "rocm", "hip", "musa", "metal", "mtl", "sycl", "vulkan", "clblast", "opencl")
+CELL_STEP = 32  # pools chosen by us are multiples of this
+
+
+def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n_ctx: int) -> Plan:
+    """Places a model whose longest session has `n_ctx` tokens.
+
+    DeviceError when a GPU is demanded and there is none, OutOfMemoryError (its notes hold the table) when the
+    layers asked for or one whole session do not fit, ConfigError for contradictions.
+    """
+    cpu = next((d for d in devices if d.type == "cpu"), None)
+    if cpu is None:
+        raise DeviceError("ggml reports no CPU device; the installation is damaged")
+    gpus = select_gpus(devices, params)
+    n_stack = len(needs.stack)
+    wanted = params.gpu_layers if isinstance(params.gpu_layers, int) else n_stack
+    if wanted < 0:
+        raise ConfigError(f"gpu_layers is {wanted}; it must be 0 or more, all, or auto")
+    if params.use_gpu is True and wanted == 0:
+        raise ConfigError("use_gpu is true, but gpu_layers is 0; leave one of them out")
+    session = params.context_size or 1
+    if params.kv_cells is not None and params.kv_cells < session:
+        raise ConfigError(f"kv_cells is {params.kv_cells}, less than one session of {session} tokens")
+    wanted = min(wanted, n_stack) if gpus else 0
+    planner = _Planner(needs, cpu, gpus, params, n_ctx)
+    flexible = params.gpu_layers == "auto" or (params.gpu_layers == "all" and params.use_gpu == "auto")
+    notes = []
+    if not gpus and params.use_gpu == "auto" and params.gpu_layers != 0:
+        notes.append("no GPU found: all layers are on the CPU")
+    if params.use_gpu is False and isinstance(params.gpu_layers, int) and params.gpu_layers:
+        notes.append("gpu_layers has no effect, since use_gpu is false")
+    if flexible and gpus:
+        fitting = planner.most_layers()
+        if fitting is not None:
+            if fitting < wanted:
+                notes.append(f"{fitting} of {wanted} layers fit the GPU: the others are on the CPU")
+            wanted = fitting
+    return replace(planner.final(wanted), notes=tuple(notes))
+
+
+def select_gpus(devices: Sequence[DeviceInfo], params: ModelParameters) -> list[DeviceInfo]:
+    """The devices besides the CPU that may get layers. DeviceError if one is demanded and absent."""
+    found = [d for d in devices if d.type in ("gpu", "igpu")]
+    if params.devices:
+        chosen = []
+        for name in params.devices:
+            match = [d for d in devices if d.name.lower() == name.lower()]
+            if not match:
+                raise DeviceError(f"there is no device {name}; there are {_names(devices)}")
+            chosen += [d for d in match if d.type != "cpu" and d not in chosen]
+        if chosen and params.use_gpu is False:
+            raise ConfigError(f"device {chosen[0].name} is asked for, but use_gpu is false")
+    elif params.use_gpu is False:
+        chosen = []
+    else:
+        chosen = _best(found)
+    if params.use_gpu is True and not chosen:
+        what = f"--device {' '.join(params.devices)}" if params.devices else "use_gpu is true"
+        raise DeviceError(
+            f"{what}, but there is no usable GPU: there is {_names(devices)}; "
+            "build with a GPU backend (GGSERVE_BACKENDS), check its driver, or set use_gpu to auto or false"
+        )
+    if params.tensor_split and chosen:
+        split = params.tensor_split
+        if len(split) > len(chosen) or min(split) < 0 or not 0 < sum(split) < float("inf"):
+            raise ConfigError(f"tensor_split {list(split)} does not share {len(chosen)} devices")
+    return chosen
+
+
+def _best(found: list[DeviceInfo]) -> list[DeviceInfo]:
+    """The discrete GPUs, else the integrated ones, of one backend; and those of other machines."""
+    remote = [d for d in found if d.backend.lower() == "rpc"]
+    local = [d for d in found if d not in remote]
+    local = [d for d in local if d.type == "gpu"] or local
+
+    def rank(device: DeviceInfo) -> int:
+        name = device.backend.lower()
+        return BACKEND_ORDER.index(name) if name in BACKEND_ORDER else len(BACKEND_ORDER)
+
+    best = min(map(rank, local), default=0)
+    return [d for d in local if rank(d) == best] + remote
+
+
+def _names(devices: Sequence[DeviceInfo]) -> str:
+    return ", ".join(d.name for d in devices) or "none"
+
+
+class _Planner:
+    def __init__(
+        self, needs: Needs, cpu: DeviceInfo, gpus: list[DeviceInfo], params: ModelParameters, n_ctx: int
+    ) -> None:
+        self.needs, self.cpu, self.gpus, self.params, self.n_ctx = needs, cpu, gpus, params, n_ctx
+        self.least_cells = params.kv_cells if params.kv_cells is not None else n_ctx
+
+    def most_layers(self) -> int | None:
+        """Most layers that fit with the smallest cache, with a margin if possible. None: no number does."""
+        for margin in (True, False):
+            for n in range(len(self.needs.stack), -1, -1):
+                if self.place(n, self.least_cells, margin=margin) is not None:
+                    return n
+        return None
+
+    def final(self, n_gpu: int) -> Plan:
+        """The plan with `n_gpu` layers on GPUs; OutOfMemoryError if it does not fit."""
+        plan = self.place(n_gpu, self.least_cells) or self.forced(n_gpu, self.least_cells)
+        if not plan.fits:
+            self.refuse(plan, n_gpu)
+        if self.params.kv_cells is not None:
+            return plan
+        return self.grow(plan)
+
+    def grow(self, plan: Plan) -> Plan:
+        """As many cells as parallel sessions use, if memory lasts. Mapped weights count: without memory for
+        them every step would read the file again."""
+        n = min(self.params.parallel * self.n_ctx, MAX_CELLS)
+        for u in plan.usage:
+            if u.kv_cell:
+                room = u.device.free - u.device.spare - u.weights - u.mapped - u.compute
+                n = min(n, room // u.per_cell)
+        igpus = [u for u in plan.usage if u.device.type == "igpu" and u.parts]
+        if igpus:
+            cpu = next(u for u in plan.usage if u.device.type == "cpu")
+            sharing = [cpu, *igpus]
+            per_cell = sum(u.per_cell for u in sharing)
+            taken = sum(u.weights + u.mapped + u.compute for u in sharing)
+            room = cpu.device.free - cpu.device.spare - taken
+            n = min(n, room // per_cell) if per_cell else n
+        if n < self.params.parallel * self.n_ctx:
+            n = n // CELL_STEP * CELL_STEP
+        n = max(n, self.n_ctx)
+        return replace(plan, n_cells=n, usage=tuple(replace(u, n_cells=n) for u in plan.usage))
+
+    def place(self, n_gpu: int, n_cells: int, *, margin: bool = False) -> Plan | None:
+        """A plan that fits, or None. GPUs are filled evenly, so that none is at its limit before it must."""
+        if self.params.tensor_split or len(self.gpus) < 2 or not n_gpu:
+            plan = self.forced(n_gpu, n_cells)
+            return plan if self.fits(plan, margin) else None
+        for percent in range(1, 101):
+            counts = self.fill(n_gpu, n_cells, percent, margin)
+            if counts is not None:
+                plan = self.build(counts, n_cells)
+                return plan if self.fits(plan, margin) else None
+        return None
+
+    def fits(self, plan: Plan, margin: bool) -> bool:
+        if not margin:
+            return plan.fits
+        tight = [replace(u.device, free=u.device.free - u.device.margin) for u in plan.usage]
+        usage = tuple(replace(u, device=d) for u, d in zip(plan.usage, tight, strict=True))
+        return replace(plan, usage=usage).fits
+
+    def fill(self, n_gpu: int, n_cells: int, percent: int, margin: bool) -> list[int] | None:
+        """Layers for each GPU in order when each may be filled to `percent`; None if some remain."""
+        stack = self.needs.stack
+        i = len(stack) - n_gpu
+        counts: list[int] = []
+        moved = (self.needs.input_moves or 0) if i == 0 else 0
+        for gpu in self.gpus:
+            usable = gpu.free - (gpu.margin if margin else 0)
+            room = usable * percent // 100 - self.needs.compute_on(gpu.name)
+            room -= self.needs.compute_cell_on(gpu.name) * n_cells + moved * (not counts)
+            first = i
+            while i < len(stack) and (cost := stack[i].weights + stack[i].kv_cell * n_cells) <= room:
+                room -= cost
+                i += 1
+            counts.append(i - first)
+        return counts if i == len(stack) else None
+
+    def forced(self, n_gpu: int, n_cells: int) -> Plan:
+        """Shares by `tensor_split`, else by free memory, whether it fits or not."""
+        shares = list(self.params.tensor_split) or [float(max(d.free, 1)) for d in self.gpus]
+        shares += [0.0] * (len(self.gpus) - len(shares))
+        counts, before, done = [], 0.0, 0
+        for share in shares:
+            before += share
+            until = round(n_gpu * before / sum(shares))
+            counts.append(until - done)
+            done = until
+        return self.build(counts, n_cells)
+
+    def build(self, counts: list[int], n_cells: int) -> Plan:
+        stack = self.needs.stack
+        i = len(stack) - sum(counts)
+        names = [self.cpu.name] * i
+        cpu_parts = tuple(range(i))
+        # With no layer on the CPU only token ids go to the devices, and only logits come back.
+        moved = self.needs.input_moves if not cpu_parts and any(counts) else None
+        usage = []
+        for gpu, n in zip(self.gpus, counts, strict=False):
+            parts = tuple(range(i, i + n))
+            i += n
+            names += [gpu.name] * n
+            usage.append(
+                Usage(
+                    device=gpu,
+                    parts=parts,
+                    weights=sum(stack[p].weights for p in parts) + ((moved or 0) if 0 in parts else 0),
+                    kv_cell=sum(stack[p].kv_cell for p in parts),
+                    n_cells=n_cells,
+                    compute=self.compute(gpu.name, parts),
+                    compute_cell=self.needs.compute_cell_on(gpu.name) if n else 0,
+                )
+            )
+        name, compute = self.cpu.name, self.needs.compute_on(self.cpu.name)
+        if moved is not None:
+            compute = 0
+        elif not cpu_parts and self.needs.compute_input is not None:
+            compute = self.needs.compute_input
+        # Masks are written on the CPU, also those of other devices.
+        masks = [self.needs.compute_cell_on(u.device.name) for u in usage if u.parts]
+        compute_cell = self.needs.compute_cell_on(name) if cpu_parts else 0
+        if masks and any(masks):
+            compute_cell = max(compute_cell, self.needs.mask_cell)
+        own = [*([self.needs.input] if moved is None else []), *(stack[p] for p in cpu_parts)]
+        mapped = sum(part.mapped for part in own)
+        cpu = Usage(
+            device=self.cpu,
+            parts=cpu_parts,
+            weights=sum(part.weights for part in own) - mapped,
+            mapped=mapped,
+            kv_cell=sum(part.kv_cell for part in own),
+            n_cells=n_cells,
+            compute=compute,
+            compute_cell=compute_cell,
+        )
+        return Plan(layers=tuple(names), n_cells=n_cells, usage=(*usage, cpu))
+
+    def compute(self, name: str, parts: tuple[int, ...]) -> int:
+        """Working memory of a device with these layers, without what depends on the cache."""
+        if not parts:
+            return 0
+        last = self.needs.compute_last
+        if last is not None and parts[0] >= len(self.needs.layers) - 1:
+            return min(last, self.needs.compute_on(name))
+        return self.needs.compute_on(name)
+
+    def refuse(self, plan: Plan, n_gpu: int) -> NoReturn:
+        """Says what is too big for which device, and what would fit."""
+        shared = shared_overflow(plan.usage)
+        over = next((u for u in plan.usage if not u.fits), None)
+        if over is None:
+            over = next(u for u in plan.usage if u.device.type == "igpu" and u.parts)
+            free, needed = over.device.free, over.needed + (shared or 0)
+        else:
+            free, needed = over.device.free, over.needed
+        parts = spans(over.parts, len(plan.layers) - 1)
+        sizes = f"weights {human(over.weights)}, cache {human(over.kv)}, compute {human(over.working)}"
+        text = (
+            f"{over.device.name} has {human(free)} free ({free} bytes), but layers {parts} with "
+            f"{plan.n_cells} cells of cache need {human(needed)} ({needed} bytes: {sizes}); "
+            f"{self.suggest(plan, n_gpu)}"
+        )
+        error = OutOfMemoryError(text, device=over.device.name, needed=needed, free=free)
+        error.add_note(plan.table())
+        raise error
+
+    def suggest(self, plan: Plan, n_gpu: int) -> str:
+        ideas = []
+        if n_gpu:
+            fitting = next((n for n in range(n_gpu - 1, 0, -1) if self.place(n, self.least_cells)), 0)
+            if fitting:
+                ideas.append(f"gpu_layers={fitting} would fit")
+            elif self.place(0, self.least_cells):
+                ideas.append("no layer fits: run it on the CPU with use_gpu=false")
+        rooms = [(u.device.free - u.weights - u.compute) // u.per_cell for u in plan.usage if u.per_cell]
+        cells = min(rooms, default=0) // CELL_STEP * CELL_STEP
+        if 0 < cells < self.least_cells and self.place(n_gpu, cells):
+            what = "kv_cells" if self.params.kv_cells is not None else "context_size"
+            ideas.append(f"{what}={cells} would fit")
+        return ", or ".join(ideas) or "use a smaller model or a stronger quantization"

@@ -1,0 +1,207 @@
+"""What the offload plan is made of: sizes of parts, devices, and the plan as data and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from engine.model.host import host_memory
+
+
+class Part(NamedTuple):
+    """Bytes of one layer, of the input embedding, or of the output."""
+
+    weights: int
+    kv_cell: int = 0  # cache bytes for each token
+    mapped: int = 0  # of the weights: what stays in the mapped file when the part is on the CPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a model asks for.
+
+    compute: bytes of working memory on each device that has a layer; compute_cell: more of it for each cell
+    of the cache, where attention has masks or writes its scores out; compute_input: of the CPU with no layer;
+    compute_last: of a device with the last layer only, whose feed-forward sees few rows. input_moves: bytes
+    of the input that go to the first device where no layer is left on the CPU; None: it stays there.
+    """
+
+    input: Part
+    layers: tuple[Part, ...]
+    output: Part
+    compute: int | Mapping[str, int] = 0
+    compute_cell: Mapping[str, int] = field(default_factory=dict)
+    compute_input: int | None = None
+    compute_last: int | None = None
+    input_moves: int | None = None
+    mask_cell: int = 0  # of compute_cell, what a mask takes
+
+    @property
+    def stack(self) -> tuple[Part, ...]:
+        """The layers and the output, as devices share them."""
+        return (*self.layers, self.output)
+
+    def compute_on(self, device: str) -> int:
+        return self.compute if isinstance(self.compute, int) else self.compute.get(device, 0)
+
+    def compute_cell_on(self, device: str) -> int:
+        return self.compute_cell.get(device, 0)
+
+
+class _Described(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def free(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceInfo:
+    """A device as the plan sees it. `type`: cpu, gpu, igpu or accel."""
+
+    name: str
+    backend: str
+    type: str
+    free: int
+    total: int
+
+    @classmethod
+    def of(cls, device: _Described, host: tuple[int, int] | None = None) -> DeviceInfo:
+        """Of one of ggml's devices: the CPU, and devices that tell no size, get the host's memory."""
+        free, total = device.free, device.total
+        if device.type == "cpu" or total == 0:
+            free, total = host or host_memory()
+        return cls(name=device.name, backend=device.backend, type=device.type, free=free, total=total)
+
+    @property
+    def margin(self) -> int:
+        """Left unused where we choose the size: for other programs, fragmentation, our own estimate."""
+        return min(512 << 20, self.free // 10)
+
+    @property
+    def spare(self) -> int:
+        """Left unused by a cache that grows: the host's memory is not only ours, and caches the file."""
+        return self.margin if self.type == "gpu" else self.free // 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What one device gets. `mapped` is part of the file, which the kernel can drop and read again."""
+
+    device: DeviceInfo
+    parts: tuple[int, ...] = ()  # indices of the stack
+    weights: int = 0
+    mapped: int = 0
+    kv_cell: int = 0
+    n_cells: int = 0
+    compute: int = 0
+    compute_cell: int = 0
+
+    @property
+    def kv(self) -> int:
+        return self.kv_cell * self.n_cells
+
+    @property
+    def needed(self) -> int:
+        return self.weights + self.kv + self.working
+
+    @property
+    def working(self) -> int:
+        return self.compute + self.compute_cell * self.n_cells
+
+    @property
+    def per_cell(self) -> int:
+        """Bytes that one more cell takes."""
+        return self.kv_cell + self.compute_cell
+
+    @property
+    def fits(self) -> bool:
+        return self.needed <= self.device.free
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """`layers[i]`: name of the device of layer i; the last one is the output's. `notes`: for the log."""
+
+    layers: tuple[str, ...]
+    n_cells: int
+    usage: tuple[Usage, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        return all(u.fits for u in self.usage) and shared_overflow(self.usage) is None
+
+    @property
+    def gpu_layers(self) -> int:
+        """Layers (output included) that are not on the CPU."""
+        cpu = {u.device.name for u in self.usage if u.device.type == "cpu"}
+        return sum(name not in cpu for name in self.layers)
+
+    def table(self) -> str:
+        """The plan as text."""
+        head = ("device", "backend", "layers", "weights", "mapped", "cache", "compute", "needed", "free", "")
+        rows: list[tuple[str, ...]] = [head]
+        for u in self.usage:
+            over = "" if u.fits else f"{human(u.needed - u.device.free)} too much"
+            sizes = (human(n) for n in (u.weights, u.mapped, u.kv, u.working, u.needed, u.device.free))
+            where = spans(u.parts, len(self.layers) - 1)
+            rows.append((u.device.name, u.device.backend, where, *sizes, over))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        justify = [str.ljust] * 3 + [str.rjust] * 7
+        lines = ("  ".join(f(c, w) for f, c, w in zip(justify, row, widths, strict=True)) for row in rows)
+        text = [*(line.rstrip() for line in lines), f"cache: {self.n_cells} cells", *self.notes]
+        if (over_shared := shared_overflow(self.usage)) is not None:
+            sharing = [u.device.name for u in self.usage if u.device.type in ("igpu", "cpu")]
+            text.append(f"{' and '.join(sharing)} share memory: {human(over_shared)} too much")
+        return "\n".join(text)
+
+
+def human(n: int) -> str:
+    """Bytes as people read them."""
+    if n < 1 << 10:
+        return f"{n} B"
+    for unit, size in (("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)):
+        if n < size << 10 or unit == "GiB":
+            return f"{n / size:.1f} {unit}"
+    raise AssertionError
+
+
+def estimate_compute(*, rows: int, n_embd: int, n_ff: int, n_vocab: int, n_outputs: int) -> int:
+    """What a device's graph works in besides attention's scores and masks, in bytes: the residual and its
+    norm, three times the feed-forward's width, and the logits."""
+    return 4 * (rows * (2 * n_embd + 3 * n_ff) + n_outputs * n_vocab)
+
+
+def estimate_compute_cell(*, rows: int, n_head: int, attention: str) -> int:
+    """The same for each cell of the cache: a mask of halves; explicit attention writes its scores out."""
+    if attention == "paged":
+        return 0
+    return rows * (2 + 4 * n_head * (attention == "explicit"))
+
+
+def spans(parts: tuple[int, ...], n_layers: int) -> str:
+    """`0-3, 5, output`"""
+    found: list[list[int]] = []
+    for i in parts:
+        if i < n_layers and found and found[-1][1] == i - 1:
+            found[-1][1] = i
+        else:
+            found.append([i, i])
+    names = ("output" if a == n_layers else f"{a}" if a == b else f"{a}-{b}" for a, b in found)
+    return ", ".join(names) or "none"
+
+
+def shared_overflow(usage: Sequence[Usage]) -> int | None:
+    """Bytes that integrated GPUs and the CPU together need beyond the memory that they share."""
+    sharing = [u for u in usage if u.device.type == "igpu"]
+    cpu = next(u for u in usage if u.device.type == "cpu")
+    over = cpu.needed + sum(u.needed for u in sharing) - cpu.device.free
+    return over if sharing and over > 0 else None

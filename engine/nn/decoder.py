@@ -1,0 +1,130 @@
+"""The frame of decoders: embedding, layers, head. An architecture says what its layers are made of."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from engine.nn.binder import Binder, Norm
+from engine.nn.hparams import Architecture, ByLength
+from engine.nn.layers import Attention
+
+Block = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """x + attention, then x + feed-forward; or, `parallel`, x + attention + feed-forward.
+
+    attn_norm, ffn_norm: of what a block reads; parallel without ffn_norm: both read the same.
+    attn_post_norm, ffn_post_norm: of what it gives, before x is added.
+    """
+
+    attention: Attention
+    ffn: Block
+    attn_norm: Norm | None = None
+    ffn_norm: Norm | None = None
+    attn_post_norm: Norm | None = None
+    ffn_post_norm: Norm | None = None
+    parallel: bool = False
+
+    def __call__(self, step: Any, x: Any, last: bool) -> Any | None:
+        """[n_embd, rows] -> the same, or in the last layer [n_embd, n_outputs] or None."""
+        ctx = step.ctx
+        read = self.attn_norm(ctx, x) if self.attn_norm else x
+        attended = self.attention(step, read)
+        if attended is None:
+            return None
+        if last:
+            # What follows is done for the rows that logits are wanted of.
+            attended, x = step.outputs_of(attended), step.outputs_of(x)
+            if self.parallel and self.ffn_norm is None:
+                read = step.outputs_of(read)
+        if self.attn_post_norm:
+            attended = self.attn_post_norm(ctx, attended)
+        if not self.parallel:
+            x = ctx.add(attended, x)
+            read = x
+        read = self.ffn_norm(ctx, x) if self.ffn_norm else read
+        y = self.ffn(step, read)
+        if self.ffn_post_norm:
+            y = self.ffn_post_norm(ctx, y)
+        if self.parallel:
+            x = ctx.add(attended, x)
+        return ctx.add(y, x)
+
+
+class Decoder(Architecture):
+    """Token embedding (scaled, normed, with learned positions, where there are such), layers, norm, head."""
+
+    norms: ClassVar[Literal["rms", "layer"]] = "rms"
+    norms_embedding: ClassVar[bool] = False  # `token_embd_norm` before the first layer
+
+    def norm(self, binder: Binder, name: str, shape: tuple[int, ...], layer: int) -> Norm:
+        """A norm of this architecture's kind over ne0."""
+        make = binder.rms_norm if self.norms == "rms" else binder.layer_norm
+        return make(name, shape, self.hp.eps, layer)
+
+    def block_norm(self, binder: Binder, layer: int, name: str) -> Norm:
+        """The norm `blk.LAYER.NAME` of rows [n_embd]."""
+        return self.norm(binder, f"blk.{layer}.{name}", (self.hp.n_embd,), layer)
+
+    @abstractmethod
+    def layer(self, binder: Binder, i: int) -> Layer:
+        """Layer `i` bound to its tensors."""
+
+    def rope_factors(self, binder: Binder) -> Any:
+        """What frequencies are divided by, F32 [n_dims / 2]; written once by converters, for all layers."""
+        rope = self.hp.rope
+        if rope is None:
+            return None
+        shape = (rope.n_dims // 2,)
+        if self.hp.n_short:
+            short, long = (f"rope_factors_{kind}.weight" for kind in ("short", "long"))
+            return ByLength(binder.tensor(short, shape, "rope", 0), binder.tensor(long, shape, "rope", 0))
+        return binder.tensor("rope_freqs.weight", shape, "rope", 0, optional=True)
+
+    def bind(self, binder: Binder) -> None:
+        hp = self.hp
+        self.embedding = binder.tensor("token_embd.weight", (hp.n_embd, hp.n_vocab), "get_rows", -1)
+        self.positions = None
+        if hp.max_positions:
+            shape = (hp.n_embd, hp.max_positions)
+            self.positions = binder.tensor("position_embd.weight", shape, "get_rows", -1)
+        self.embedding_norm = None
+        if self.norms_embedding:
+            self.embedding_norm = self.norm(binder, "token_embd_norm", (hp.n_embd,), -1)
+        self.factors = self.rope_factors(binder)
+        self.layers = [self.layer(binder, i) for i in range(hp.n_layer)]
+        self.output_norm = self.norm(binder, "output_norm", (hp.n_embd,), hp.n_layer)
+        self.output = binder.linear("output", hp.n_embd, hp.n_vocab, hp.n_layer, instead="token_embd")
+
+    def embed(self, step: Any) -> Any:
+        """[n_embd, rows]"""
+        ctx = step.ctx
+        x = ctx.get_rows(self.embedding, step.tokens)
+        if self.hp.embedding_scale != 1.0:
+            x = ctx.scale(x, self.hp.embedding_scale)
+        if self.positions is not None:
+            x = ctx.add(x, ctx.get_rows(self.positions, step.positions))
+        return x if self.embedding_norm is None else self.embedding_norm(ctx, x)
+
+    def build(self, step: Any) -> Any | None:
+        ctx, hp = step.ctx, self.hp
+        x = self.embed(step)
+        for i, layer in enumerate(self.layers):
+            x = layer(step, x, last=i == len(self.layers) - 1)
+        if x is None:
+            return None
+        x = self.output_norm(ctx, x)
+        if step.hidden:
+            return x
+        logits = self.output(ctx, x)
+        if hp.logit_scale != 1.0:
+            logits = ctx.scale(logits, hp.logit_scale)
+        if hp.logit_softcap:
+            cap = hp.logit_softcap
+            logits = ctx.scale(ctx.tanh(ctx.scale(logits, 1.0 / cap)), cap)
+        return logits

@@ -1,0 +1,310 @@
+"""A smaller file of a model: its matrices in a quantized type, or a mixture of types.
+
+Works on any GGUF file, known architecture or not: names and shapes decide.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import ConfigError, GgmlError, ModelError
+from engine.ggml.quantize import dequantize, needs_importance, quantize
+from engine.gguf import GGMLType, GGUFFile, TensorInfo
+from engine.model.host import physical_cores
+from engine.quantize.importance import read_importance
+from engine.quantize.mixes import ALIASES, MIXES, Facts, Mixture, quantizable
+
+__all__ = ["Change", "quantize_file", "type_names"]
+
+Progress = Callable[[float, str], None]
+# ggml would write these without importances, and the models would babble.
+POOR_WITHOUT_IMPORTANCE = ("iq3_xxs", "iq2_xxs", "iq2_xs", "iq2_s", "iq1_m", "iq1_s")
+_CHUNK = 1 << 22  # elements that a thread takes at a time
+_BLOCK_SIZES = {t.name.lower().replace("_k", "_K"): t.block_size for t in GGMLType}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One tensor before and after."""
+
+    name: str
+    shape: tuple[int, ...]  # ggml order
+    before: str
+    after: str
+    bytes_before: int
+    bytes_after: int
+
+
+def type_names() -> list[str]:
+    """What can be asked for."""
+    return [*MIXES, *ALIASES]
+
+
+def mixture_name(type: str) -> str:
+    """The mixture that a name asks for. ConfigError lists what there is."""
+    mix = ALIASES.get(type.upper(), type.upper())
+    if mix not in MIXES:
+        raise ConfigError(f"there is no type {type}; there are {', '.join(type_names())}")
+    return mix
+
+
+def types_without_importance(
+    shapes: dict[str, tuple[int, ...]], mix: str, facts: Facts
+) -> tuple[dict[str, str], list[str]]:
+    """The type of each tensor of a float32 model (shapes in ggml order), and remarks on those that differ.
+
+    ConfigError for types that need importances.
+    """
+    mixture = Mixture(mix, facts, _BLOCK_SIZES)
+    fell_back: dict[str, list[str]] = {}
+    order = sorted(shapes, key=_place)
+    mixture.count(order)
+    found = dict.fromkeys(order, "f32")
+    for name in order:
+        shape = shapes[name]
+        if not quantizable(name, _n_dims(shape)):
+            continue
+        found[name] = kind = mixture.type_of(name, shape)
+        if shape[0] % _BLOCK_SIZES[mixture.default]:
+            fell_back.setdefault(kind, []).append(name)
+        if _is_poor(kind, mix) and name not in ("output.weight", "token_embd.weight"):
+            raise ConfigError(
+                f"{name} as {kind} needs an imatrix file: convert to f16, then `ggserve quantize --imatrix`"
+            )
+    return found, [
+        f"{len(names)} tensors are {kind}: their rows are no whole blocks of {mixture.default} ({names[0]} …)"
+        for kind, names in fell_back.items()
+    ]
+
+
+def quantize_file(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    type: str,
+    *,
+    threads: int | None = None,
+    imatrix: str | os.PathLike[str] | None = None,
+    keep_output: bool = False,
+    output_type: str | None = None,
+    embedding_type: str | None = None,
+    pure: bool = False,
+    requantize: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[Change]:
+    """Write `target` with the matrices of `source` as `type` (one of `type_names()`).
+
+    keep_output: leave output.weight as it is; output_type, embedding_type: give these tensors that type;
+    pure: all matrices the same type; requantize: allow a source that is quantized already, which costs
+    quality twice. Raises ConfigError for bad arguments, ModelError for a bad source; the file appears whole
+    or not at all.
+    """
+    mix = mixture_name(type)
+    source, target = Path(source), Path(target)
+    if target.exists():
+        if source.exists() and source.samefile(target):
+            raise ConfigError(f"{target} is the source itself")
+        if not force:
+            raise ConfigError(f"{target} is there already; --force replaces it")
+    importance = read_importance(imatrix) if imatrix is not None else None
+    fixed = {"output.weight": output_type, "token_embd.weight": embedding_type}
+    for given in filter(None, fixed.values()):
+        if given.lower().replace("_k", "_K") not in _BLOCK_SIZES:
+            raise ConfigError(f"there is no tensor type {given}")
+    with GGUFFile.open(source) as file:
+        tensors = sorted(file.tensors.values(), key=lambda t: _place(t.name))
+        if importance is not None:
+            importance = {name: _by_expert(file, name, rows) for name, rows in importance.items()}
+        types = _types(file, tensors, mix, importance is not None, keep_output, fixed, pure)
+        _check(file, tensors, types, mix, importance, requantize)
+        part = target.with_name(target.name + ".part")
+        try:
+            _write(file, part, tensors, types, mix, importance, threads or physical_cores(), progress)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return [
+            Change(t.name, tuple(t.shape), _name(t.type), types[t.name], t.nbytes, _size(t, types[t.name]))
+            for t in tensors
+        ]
+
+
+def _by_expert(file: GGUFFile, name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """[experts, n], where a file of before GGUF has them one after the other."""
+    t = file.tensors.get(name)
+    if t is not None and rows.shape[-1] == t.shape[0] * math.prod(t.shape[2:]):
+        return rows.reshape(-1, t.shape[0])
+    return rows
+
+
+def _place(name: str) -> tuple[int, str]:
+    found = re.match(r"blk\.(\d+)\.", name)
+    return (int(found[1]) if found else -1, name)
+
+
+def _name(t: GGMLType) -> str:
+    return t.name.lower().replace("_k", "_K")
+
+
+def _n_dims(shape: Sequence[int]) -> int:
+    return max((i + 1 for i, n in enumerate(shape) if n > 1), default=1)
+
+
+def _is_poor(kind: str, mix: str) -> bool:
+    return kind in POOR_WITHOUT_IMPORTANCE or (kind == "q2_K" and mix == "Q2_K_S")
+
+
+def _size(t: TensorInfo, kind: str) -> int:
+    member = next(m for m in GGMLType if _name(m) == kind)
+    return int(t.n_elements // member.block_size * member.type_size)
+
+
+def _facts(file: GGUFFile, has_importance: bool) -> Facts:
+    arch = file.get_str("general.architecture", "")
+    n_layer = file.get_int(f"{arch}.block_count", 0)
+    heads = file.get_ints(f"{arch}.attention.head_count", None, [1])
+    kv = file.get_ints(f"{arch}.attention.head_count_kv", None, heads)
+    return Facts(
+        n_layer=n_layer,
+        n_gqa=max(heads[0] // max(kv[0], 1), 1),
+        n_expert=file.get_int(f"{arch}.expert_count", 0),
+        tied="output.weight" not in file.tensors,
+        has_importance=has_importance,
+        one_norm=arch == "falcon",
+    )
+
+
+def _types(
+    file: GGUFFile,
+    tensors: list[TensorInfo],
+    mix: str,
+    has_importance: bool,
+    keep_output: bool,
+    fixed: dict[str, str | None],
+    pure: bool,
+) -> dict[str, str]:
+    mixture = Mixture(mix, _facts(file, has_importance), _BLOCK_SIZES)
+    mixture.count([t.name for t in tensors])
+    found = {}
+    for t in tensors:
+        given = fixed.get(t.name)
+        if not quantizable(t.name, _n_dims(t.shape)) or (keep_output and t.name == "output.weight"):
+            found[t.name] = _name(t.type)
+        elif given is not None:
+            found[t.name] = given.lower().replace("_k", "_K")
+        else:
+            found[t.name] = mixture.type_of(t.name, tuple(t.shape), pure=pure)
+    return found
+
+
+def _check(
+    file: GGUFFile,
+    tensors: list[TensorInfo],
+    types: dict[str, str],
+    mix: str,
+    importance: dict[str, npt.NDArray[np.float32]] | None,
+    requantize: bool,
+) -> None:
+    plain = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
+    for t in tensors:
+        kind = types[t.name]
+        if kind == _name(t.type):
+            continue
+        if t.type not in plain and not requantize:
+            raise ConfigError(
+                f"{file.path} is quantized already ({t.name} is {t.type.name}); take the original, or "
+                "accept the loss of quality with --allow-requantize"
+            )
+        if t.shape[0] % _BLOCK_SIZES[kind]:
+            raise ConfigError(f"{t.name} has rows of {t.shape[0]}, which are no whole blocks of {kind}")
+        poor = _is_poor(kind, mix)
+        inside = t.name not in ("output.weight", "token_embd.weight")
+        if (needs_importance(kind) or (poor and inside)) and t.name not in (importance or {}):
+            what = "the imatrix file lacks" if importance else "an imatrix file (--imatrix) is needed for"
+            raise ConfigError(f"{what} {t.name} as {kind}")
+        if importance and t.name in importance:
+            n = importance[t.name].shape[-1]
+            if n != t.shape[0]:
+                raise ConfigError(f"{n} importances for {t.name}, whose rows have {t.shape[0]}")
+
+
+def _write(
+    file: GGUFFile,
+    part: Path,
+    tensors: list[TensorInfo],
+    types: dict[str, str],
+    mix: str,
+    importance: dict[str, npt.NDArray[np.float32]] | None,
+    threads: int,
+    progress: Progress | None,
+) -> None:
+    writer = gguf.GGUFWriter(str(part), file.get_str("general.architecture", ""))
+    changed = ("general.architecture", "general.file_type", "general.quantization_version")
+    for name, entry in gguf.GGUFReader(file.path).fields.items():
+        if not name.startswith("GGUF.") and name not in changed:
+            kinds = entry.types
+            writer.add_key_value(name, entry.contents(), kinds[0], kinds[1] if len(kinds) > 1 else None)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_uint32("general.file_type", MIXES[mix][0])
+    for t in tensors:
+        kind = gguf.GGMLQuantizationType[types[t.name].upper()]
+        writer.add_tensor_info(
+            t.name, tuple(reversed(t.shape)), np.dtype(np.float32), _size(t, types[t.name]), kind
+        )
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        total, done = sum(t.nbytes for t in tensors) or 1, 0
+        with ThreadPoolExecutor(threads) as pool:
+            for t in tensors:
+                weights = (importance or {}).get(t.name)
+                try:
+                    writer.write_tensor_data(_convert(file, t, types[t.name], weights, pool))
+                except GgmlError as error:
+                    raise ModelError(f"{file.path}: {t.name}: {error}") from error
+                done += t.nbytes
+                if progress is not None:
+                    progress(done / total, t.name)
+    finally:
+        writer.close()
+
+
+def _convert(
+    file: GGUFFile,
+    t: TensorInfo,
+    kind: str,
+    importance: npt.NDArray[np.float32] | None,
+    pool: ThreadPoolExecutor,
+) -> npt.NDArray[np.uint8]:
+    raw = np.frombuffer(file.data(t), np.uint8)
+    if kind == _name(t.type):
+        return raw
+    n, n_rows = t.shape[0], t.n_elements // t.shape[0]
+    row, step = raw.size // n_rows, max(_CHUNK // n, 1)
+    per_expert = n_rows // (t.shape[2] if len(t.shape) > 2 else 1)
+
+    def chunk(begin: int, end: int) -> npt.NDArray[np.uint8]:
+        rows = dequantize(_name(t.type), raw[begin * row : end * row], end - begin, n)
+        weights = None
+        if importance is not None:
+            weights = np.ascontiguousarray(importance[begin // per_expert % len(importance)])
+        made: npt.NDArray[np.uint8] = quantize(kind, rows, weights)
+        return made
+
+    spans = [
+        (begin, min(begin + step, first + per_expert))
+        for first in range(0, n_rows, per_expert)
+        for begin in range(first, first + per_expert, step)
+    ]
+    return np.concatenate(list(pool.map(lambda span: chunk(*span), spans)))

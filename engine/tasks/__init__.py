@@ -1,0 +1,1 @@
+"""What an engine does besides streams: embeddings, scores of prompts, saved slots."""

@@ -1,0 +1,124 @@
+"""POST /v1/messages and /v1/messages/count_tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import FailFast, Field, PlainValidator, WithJsonSchema
+
+from server.api.common.generation_fields import (
+    INT_MAX,
+    Reply,
+    SamplingFields,
+    Schema,
+    Stops,
+    TimingsReply,
+    field,
+    told,
+)
+from server.chat.tool_calls.tool import MAX_TOOLS
+
+MAX_MESSAGES = 100_000  # as Anthropic has it; what they hold is bounded by the size of the body
+_BLOCKS = {"type": "array", "items": {"type": "object"}}
+
+
+def _texts(value: Any) -> str | list[Any] | None:
+    if value is not None and not isinstance(value, str | list):
+        raise ValueError("must be a string or a list of blocks")
+    return value
+
+
+SystemField = Annotated[
+    str | list[Any] | None,
+    PlainValidator(_texts),
+    WithJsonSchema({"anyOf": [{"type": "string"}, _BLOCKS, {"type": "null"}]}),
+]
+
+
+class OutputConfig(Schema):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = field(
+        "how much to think, where the model can be told", "low"
+    )
+    format: dict[str, Any] | None = field(
+        "a JSON schema that the text must match", {"type": "json_schema", "schema": {"type": "object"}}
+    )
+
+
+_TOOL = {
+    "name": "get_weather",
+    "description": "Weather of a town",
+    "input_schema": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
+}
+_THINKING = {"type": "enabled", "budget_tokens": 1024}
+
+
+class MessageInput(Schema):
+    """What becomes the prompt."""
+
+    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    messages: Annotated[list[dict[str, Any]], FailFast()] = Field(
+        description="turns of user and assistant, as text or blocks: `text`, `tool_use`, `tool_result`, "
+        "`thinking`; turns of one role in a row are one; a last one of the assistant is gone on with",
+        examples=[[{"role": "user", "content": "Tell me a story."}]],
+        max_length=MAX_MESSAGES,
+    )
+    system: SystemField = field("goes before the messages, as text or blocks of type `text`", "Be brief.")
+    tools: list[dict[str, Any]] | None = field(
+        "tools of the client's own that may be called", [_TOOL], max_length=MAX_TOOLS
+    )
+    tool_choice: dict[str, Any] | None = field(
+        "`auto`, `any`, `none`, or a `tool` by its name; `disable_parallel_tool_use`: at most one call",
+        {"type": "tool", "name": "get_weather"},
+    )
+    thinking: dict[str, Any] | None = field(
+        "`enabled` with `budget_tokens`, `adaptive`, or `disabled`; default: as the model does by itself",
+        _THINKING,
+    )
+    output_config: OutputConfig | None = field("how to answer", {"effort": "low"})
+    chat_template_kwargs: dict[str, Any] | None = field(
+        "further variables for the model's chat template", {"enable_thinking": False}
+    )
+
+
+class MessageRequest(MessageInput, SamplingFields):
+    """Fields of the official API, and those of this server."""
+
+    max_tokens: int = Field(description="most tokens to generate", examples=[256], ge=1, le=INT_MAX)
+    stop_sequences: Stops | None = field("end before the first of these strings", ["The end"])
+
+
+class BlockReply(Reply):
+    """Text, thinking, or the use of a tool; each has fields of its own."""
+
+    type: str = told("`text`, `thinking` or `tool_use`", "text")
+
+
+class MessageUsage(Reply):
+    input_tokens: int = told("of the prompt, without those of the prefix cache", 12)
+    cache_read_input_tokens: int = told("of the prompt, found in the prefix cache", 100)
+    cache_creation_input_tokens: int = told("always 0: nothing is paid for", 0)
+    output_tokens: int = told("generated", 64)
+    output_tokens_details: dict[str, int] = told("parts of `output_tokens`", {"thinking_tokens": 0})
+    timings: TimingsReply = told("time and tokens, values in force", {"predicted_n": 64, "n_batch": 256})
+
+
+class MessageReply(Reply):
+    """The whole message."""
+
+    id: str = told("of the message", "msg_0123456789abcdef01234567")
+    type: str = told("always `message`", "message")
+    role: str = told("always `assistant`", "assistant")
+    model: str = told("that answered", "stories")
+    content: list[BlockReply] = told("what the model made", [{"type": "text"}])
+    stop_reason: str | None = told(
+        "`end_turn`, `max_tokens`, `stop_sequence`, `tool_use` or `model_context_window_exceeded`", "end_turn"
+    )
+    stop_sequence: str | None = told("the string that ended the text", "The end")
+    usage: MessageUsage = told("tokens", {"input_tokens": 12, "output_tokens": 64})
+    tokens: list[int] | None = field("token ids, where `return_tokens` asks for them", [15043, 2787])
+    warnings: list[str] | None = field("fields of the request that had no effect", ["metadata has no effect"])
+
+
+class CountReply(Reply):
+    input_tokens: int = told("of the prompt", 112)
+    warnings: list[str] | None = field("fields of the request that had no effect", ["metadata has no effect"])

@@ -1,0 +1,1 @@
+"""ggserve's own routes: health, metrics, plan, running requests, the page."""

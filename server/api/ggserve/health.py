@@ -1,0 +1,44 @@
+"""GET /health."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from server.api.openai.models import public
+from server.dependencies import Engine, StateDep
+
+router = APIRouter()
+_ORDER = ("failed", "stalled", "stopped", "restarting", "loading")
+
+
+def _state(engine: Engine) -> str:
+    return "stalled" if engine.state == "ready" and engine.stalled else engine.state
+
+
+@router.get("/health", response_model=None)  # only described: the next one, added first, answers
+@router.api_route("/health", methods=["GET", "HEAD"], response_model=None, include_in_schema=False)
+@router.api_route("/v1/health", methods=["GET", "HEAD"], response_model=None, include_in_schema=False)
+async def health(state: StateDep) -> Response:
+    """200 when every model answers; 503 while one loads, restarts, stalls or has failed. Needs no key."""
+    models: dict[str, Any] = {}
+    states = set()
+    for engine in state.engines.values():
+        now = _state(engine)
+        states.add(now)
+        entry: dict[str, Any] = {"state": now, "restarts": engine.restarts}
+        if now != "ready":
+            entry |= {"progress": round(engine.progress, 4), "detail": engine.detail}
+        if engine.info is not None:
+            entry |= public(engine.info)
+        models[engine.name] = entry
+    status = "stopping" if state.stopping else next((s for s in _ORDER if s in states), "ok")
+    body: dict[str, Any] = {"status": status, "models": models}
+    if status == "loading":
+        body["progress"] = round(min(engine.progress for engine in state.engines.values()), 4)
+    headers = {} if status == "ok" else {"retry-after": "2"}
+    return JSONResponse(
+        body, 200 if status == "ok" else 503, headers={**headers, "cache-control": "no-store"}
+    )

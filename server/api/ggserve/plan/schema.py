@@ -1,0 +1,40 @@
+"""POST /v1/plan."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from server.api.common.generation_fields import Reply, Schema, field, told
+
+KvType = Literal["f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+
+
+class PlanRequest(Schema):
+    model: str | None = field("a served model; default: the only one", "stories", max_length=512)
+    file: str | None = field("another GGUF file in the folder of that model", "b.gguf", max_length=255)
+    use_gpu: bool | Literal["auto"] | None = field("default, here and below: as the server was started", True)
+    gpu_layers: Annotated[int, Field(ge=0, le=10_000)] | Literal["all", "auto"] | None = field(
+        "layers on devices, the output counted as one more", "all"
+    )
+    device: list[Annotated[str, Field(max_length=64, pattern=r"^[ -~]+$")]] | None = field(
+        "only these, by their names in `ggserve devices`", ["CUDA0"], max_length=16
+    )
+    context_size: Annotated[int, Field(ge=2, le=1 << 26)] | None = field(
+        "tokens of the longest session", 8192
+    )
+    parallel: Annotated[int, Field(ge=1, le=1024)] | None = field("sessions decoded together", 8)
+    kv_type: KvType | None = field("type of the cache's numbers", "q8_0")
+
+
+class PlanReply(Reply):
+    fits: bool = told("whether it would load", True)
+    problem: str | None = field("what does not fit, and what would", None)
+    gpu_layers: int | None = field("layers on devices", 33)
+    layers: list[str] | None = field("the device of each layer, the output's last", ["CUDA0", "CUDA0"])
+    kv_cells: int | None = field("tokens that the cache holds", 65536)
+    devices: dict[str, dict[str, int | str]] | None = field(
+        "bytes on each device", {"CUDA0": {"weights": 4_100_000_000, "kv": 1_073_741_824}}
+    )
+    notes: list[str] | None = field("what was decided and why", ["the cache was bounded by free memory"])

@@ -1,0 +1,254 @@
+"""POST /completion and /infill: llama-server's own request and answer."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import Field, PlainValidator, WithJsonSchema
+
+from server.api.common.generation_fields import (
+    IDS_SCHEMA,
+    INT_MAX,
+    MAX_LOGIT_BIAS,
+    Reply,
+    SamplingFields,
+    Schema,
+    StreamOptions,
+    TimingsReply,
+    field,
+    is_token,
+    told,
+)
+from server.api.common.structured_fields import StructuredFields
+
+MAX_PROMPTS = 4096
+MAX_FIELDS, MAX_EXTRA = 64, 1024
+MAX_BIAS = 1e6
+MAX_BIAS_CHARS = 1 << 16
+Part = str | int
+Prompts = list[list[Part]]
+_MIXED = "must be a string, token ids, a list of both, an object with prompt_string, or a list of these"
+
+
+def _prompt(value: Any) -> list[Part]:
+    """One prompt, as texts and token ids in order."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value and all(isinstance(p, str) or is_token(p) for p in value):
+        return value
+    if isinstance(value, dict) and isinstance(value.get("prompt_string"), str):
+        if value.get("multimodal_data") not in (None, []):
+            raise ValueError("multimodal_data is not supported by this model; send text")
+        return [value["prompt_string"]]
+    raise ValueError(_MIXED)
+
+
+def _prompts(value: Any) -> Prompts:
+    """A list without any token id is a list of prompts; with one it is a prompt."""
+    if not isinstance(value, list) or any(map(is_token, value)):
+        return [_prompt(value)]
+    if not value:
+        raise ValueError("the list is empty")
+    if len(value) > MAX_PROMPTS:
+        raise ValueError(f"may hold at most {MAX_PROMPTS} prompts, not {len(value)}")
+    return [_prompt(item) for item in value]
+
+
+def _bias_entry(token: Any, bias: Any) -> tuple[int | str, float]:
+    if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) <= 10:
+        token = int(token)
+    if not is_token(token) and not (isinstance(token, str) and token):
+        raise ValueError("every entry must be for a token id or a text")
+    if bias is False:
+        return token, -math.inf
+    if type(bias) not in (int, float) or not abs(bias) <= MAX_BIAS:
+        raise ValueError(f"a bias must be a number from {-MAX_BIAS:g} to {MAX_BIAS:g}, or false")
+    return token, float(bias)
+
+
+def _biases(value: Any) -> list[tuple[int | str, float]]:
+    """A map or pairs; tokens by id or by the text that they are part of; false bans."""
+    pairs = list(value.items()) if isinstance(value, dict) else value
+    if not isinstance(pairs, list):
+        raise ValueError("must be a map or a list of pairs")
+    if len(pairs) > MAX_LOGIT_BIAS:
+        raise ValueError(f"may hold at most {MAX_LOGIT_BIAS} entries, not {len(pairs)}")
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        raise ValueError("every item must be a pair: a token id or a text, and a number or false")
+    entries = [_bias_entry(*pair) for pair in pairs]
+    if sum(len(token) for token, _ in entries if isinstance(token, str)) > MAX_BIAS_CHARS:
+        raise ValueError(f"its texts may hold at most {MAX_BIAS_CHARS} characters in all")
+    return entries
+
+
+def _samplers(value: Any) -> list[str]:
+    names = list(value) if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("must be a list of names, or a string of their letters")
+    if len(names) > MAX_FIELDS:
+        raise ValueError(f"may hold at most {MAX_FIELDS} names, not {len(names)}")
+    return names
+
+
+_ID: Any = IDS_SCHEMA["items"]
+_OBJECT = {
+    "type": "object",
+    "properties": {"prompt_string": {"type": "string"}},
+    "required": ["prompt_string"],
+}
+_ONE = [{"type": "string"}, {"type": "array", "items": {"anyOf": [{"type": "string"}, _ID]}}, _OBJECT]
+_NUMBER = {"anyOf": [{"type": "number", "minimum": -MAX_BIAS, "maximum": MAX_BIAS}, {"const": False}]}
+_PAIR = {"type": "array", "prefixItems": [{"type": ["integer", "string"]}, _NUMBER]}
+PromptField = Annotated[
+    Prompts,
+    PlainValidator(_prompts),
+    WithJsonSchema({"anyOf": [*_ONE, {"type": "array", "items": {"anyOf": _ONE}}]}),
+]
+BiasField = Annotated[
+    list[tuple[int | str, float]],
+    PlainValidator(_biases),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "object", "additionalProperties": _NUMBER},
+                {"type": "array", "items": _PAIR, "maxItems": MAX_LOGIT_BIAS},
+            ]
+        }
+    ),
+]
+SamplersField = Annotated[
+    list[str],
+    PlainValidator(_samplers),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+Name = Annotated[str, Field(max_length=256)]
+_UNLIMITED = "-1: until the model ends it or the context is full"
+
+
+def _neutral(what: str, example: Any, **bounds: Any) -> Any:
+    """A field of llama-server whose step we do not have: at its neutral value there is nothing to say."""
+    return field(f"{what}: accepted, with a warning where it would change something", example, **bounds)
+
+
+class NativeFields(StructuredFields, SamplingFields):
+    """What /completion and /infill have in common.
+
+    Defaults of sampling are llama-server's: temperature 0.8, top_k 40, top_p 0.95, min_p 0.05.
+    """
+
+    n_predict: int | None = field(f"tokens to generate; {_UNLIMITED}; 0: none", 64, ge=-2, le=INT_MAX)
+    max_tokens: int | None = field("another name of `n_predict`", 64, ge=-2, le=INT_MAX)
+    max_completion_tokens: int | None = field("another name of `n_predict`", 64, ge=-2, le=INT_MAX)
+    n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)
+    n_cmpl: int | None = field("another name of `n`", 1, ge=1, le=INT_MAX)
+    stream_options: StreamOptions | None = field(
+        "without effect: the last event has all counts", {"include_usage": True}
+    )
+    logit_bias: BiasField | None = field(  # type: ignore[assignment]  # more than the OpenAI routes take
+        "a map or pairs: token id or text → number added to the logits, false: never",
+        [[263, 1.5], [" the", False]],
+    )
+    n_probs: int | None = field(
+        "also tell the probabilities of the N most likely tokens at each place", 5, ge=0, le=20
+    )
+    logprobs: int | None = field("another name of `n_probs`", 5, ge=0, le=20)
+    post_sampling_probs: bool | None = field(
+        "probabilities after truncation and temperature, not of the model's own row", False
+    )
+    samplers: SamplersField | None = field(
+        "steps that are in force (penalties, top_k, typ_p, top_p, min_p, temperature); their order is fixed",
+        ["penalties", "top_k", "top_p", "temperature"],
+    )
+    response_fields: list[Name] | None = field(
+        "only these fields of the answer; a/b: field b of field a",
+        ["content", "timings/predicted_per_second"],
+        max_length=MAX_FIELDS,
+    )
+    t_max_predict_ms: int | None = field(
+        "end at the first line break after so many milliseconds of generating; -1: off",
+        1000,
+        ge=-1,
+        le=2**53,
+    )
+
+    min_keep: int | None = _neutral("fewest candidates of each step", 0, ge=0, le=INT_MAX)
+    top_n_sigma: float | None = _neutral("top-n-sigma sampling", -1, ge=-1e6, le=1e6)
+    dynatemp_range: float | None = _neutral("dynamic temperature", 0, ge=-100, le=100)
+    dynatemp_exponent: float | None = _neutral("dynamic temperature", 1, ge=-1e6, le=1e6)
+    xtc_probability: float | None = _neutral("XTC sampling", 0, ge=0, le=1)
+    xtc_threshold: float | None = _neutral("XTC sampling", 0.1, ge=0, le=1)
+    dry_multiplier: float | None = _neutral("DRY sampling", 0, ge=-1e6, le=1e6)
+    dry_base: float | None = _neutral("DRY sampling", 1.75, ge=-1e6, le=1e6)
+    dry_allowed_length: int | None = _neutral("DRY sampling", 2, ge=0, le=INT_MAX)
+    dry_penalty_last_n: int | None = _neutral("DRY sampling", -1, ge=-1, le=INT_MAX)
+    dry_sequence_breakers: list[Name] | None = _neutral("DRY sampling", ["\n"], max_length=MAX_FIELDS)
+    adaptive_target: float | None = _neutral("adaptive sampling", -1, ge=-1e6, le=1)
+    adaptive_decay: float | None = _neutral("adaptive sampling", 0.9, ge=0, le=1)
+    n_keep: int | None = _neutral("shifting of the context", 0, ge=-1, le=INT_MAX)
+    n_discard: int | None = _neutral("shifting of the context", 0, ge=0, le=INT_MAX)
+    n_cache_reuse: int | None = _neutral("shifting of the context", 0, ge=0, le=INT_MAX)
+    n_indent: int | None = _neutral("least indentation of lines", 0, ge=0, le=INT_MAX)
+    backend_sampling: bool | None = _neutral("where sampling is computed", False)
+
+
+class NativeRequest(NativeFields):
+    prompt: PromptField = told(
+        "text, token ids, both mixed, `{prompt_string}`, or a list of these", "Once upon a time"
+    )
+
+
+class Extra(Schema):
+    """A piece of another file."""
+
+    text: str = told("what stands in it", "int n_threads();\n")
+    filename: str | None = field("its name", "llama.h", max_length=4096)
+
+
+class InfillRequest(NativeFields):
+    input_prefix: str = told("the text before the gap", "def add(a, b):\n")
+    input_suffix: str = told("the text after the gap", "\n\nprint(add(1, 2))\n")
+    input_extra: list[Extra] | None = field(
+        "pieces of other files", [{"filename": "llama.h", "text": "…"}], max_length=MAX_EXTRA
+    )
+    prompt: str | None = field("what already stands at the gap's beginning", "    return ")
+
+
+class ProbabilityReply(Reply):
+    id: int = told("the token", 471)
+    token: str = told("its text; empty where it is only a part of a character", " was")
+    bytes: list[int] = told("its bytes", [32, 119, 97, 115])
+    logprob: float | None = field("natural log of its probability in the model's own row", -0.5)
+    prob: float | None = field("with `post_sampling_probs`: its probability when it was drawn", 0.6)
+    top_logprobs: list[dict[str, Any]] | None = field("the most likely tokens, in the same shape", [])
+    top_probs: list[dict[str, Any]] | None = field("the same with `post_sampling_probs`", None)
+
+
+class NativeReply(Reply):
+    """The answer, and the last event of a stream; earlier ones have only the first six fields.
+
+    Several prompts or choices: a list of answers.
+    """
+
+    index: int = told("prompt x n + choice", 0)
+    content: str = told("the text; in a stream, what is new", " there was a cat.")
+    tokens: list[int] = told("its token ids, with `return_tokens` or `stream`", [])
+    stop: bool = told("whether this is the end", True)
+    tokens_predicted: int = told("tokens generated", 64)
+    tokens_evaluated: int = told("tokens of the prompt", 5)
+    id_slot: int = told("as in the request, else -1: places are not numbered", -1)
+    model: str = told("the served name", "stories")
+    generation_settings: dict[str, Any] = told("what was in force", {"temperature": 0.8, "n_predict": 64})
+    prompt: str = told("the prompt as the model saw it, special tokens written out", "<s> Once upon a time")
+    has_new_line: bool = told("whether the text has a line break", False)
+    truncated: bool = told("whether it ended because the context was full", False)
+    stop_type: str = told("eos, word, limit or none", "limit")
+    stopping_word: str = told("the stop string that was found", "")
+    tokens_cached: int = told("tokens of the sequence in the cache at its end", 68)
+    timings: TimingsReply = told("what it took", {"prompt_n": 5, "predicted_n": 64})
+    completion_probabilities: list[ProbabilityReply] | None = field("with `n_probs`", [])
+    prompt_progress: dict[str, int] | None = field(
+        "with `return_progress`, in events before the first token",
+        {"total": 512, "cache": 128, "processed": 256, "time_ms": 40},
+    )
+    warnings: list[str] | None = field("fields of the request that had no effect", ["n_keep has no effect"])

@@ -1,0 +1,118 @@
+"""POST /slots/{id_slot}?action=save, restore or erase: the sequence that ran last in a slot, and files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as Place
+from fastapi.routing import APIRoute
+
+from engine.tasks.types import EraseSlot, RestoreSlot, SaveSlot
+from server.api.llama_server.slots.schema import SlotReply, SlotRequest
+from server.dependencies import RecordDep, StateDep
+from server.errors import ApiError, bad_request
+from server.http.json_route import Bytes, JsonRequest, check_content_type
+from server.input import processor
+from server.worker import errands
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+
+
+class _Route(APIRoute):
+    """A body as elsewhere, or none at all: but not from a browser, which sends that unasked for any page."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            kind = request.headers.get("content-type")
+            if kind is not None or "origin" in request.headers or "sec-fetch-site" in request.headers:
+                check_content_type(kind or "")
+            return await handler(JsonRequest(request.scope, request.receive))
+
+        return handle
+
+
+router = APIRouter(route_class=_Route)
+
+
+@router.post("/slots/{id_slot}", response_model=None, responses={200: {"model": SlotReply}})
+async def slot_action(
+    id_slot: Annotated[int, Place(description="which one", examples=[0])],
+    action: Annotated[str, Query(description="save, restore or erase", examples=["erase"])],
+    request: Request,
+    state: StateDep,
+    record: RecordDep,
+    model: Annotated[str | None, Query(description="may be left out if one model is served")] = None,
+    body: SlotRequest | None = None,
+) -> Response:
+    """Save the last finished sequence of a slot with its cells, bring one back, or forget it.
+
+    What was restored is found by any request that begins with it.
+    """
+    folder = state.settings.slot_folder()
+    if folder is None:
+        message = "slots cannot be saved here; start the server with --slot-save-path DIR"
+        raise ApiError(501, message, code="not_supported", type="not_supported_error")
+    body = body or SlotRequest.model_construct()
+    engine = state.engine(body.model or model)
+    if not 0 <= id_slot < len(engine.slots):
+        message = f"id_slot: slots go from 0 to {len(engine.slots) - 1}, not {id_slot}"
+        raise bad_request(message, "id_slot", "invalid_value")
+    slot = engine.slots[id_slot]
+    found: dict[str, Any] = {"id_slot": id_slot}
+    warnings = processor.unknown_fields(body)
+
+    async def save(path: Path) -> None:
+        if not slot.tokens:
+            raise bad_request(f"id_slot: nothing has run in slot {id_slot} yet", "id_slot", "empty_slot")
+        work = SaveSlot(str(path), slot.tokens.tolist())
+        saved = await errands.run(work, engine, state, record, "id_slot")
+        found.update(n_saved=saved.n_tokens, n_written=saved.n_bytes, timings={"save_ms": saved.ms})
+
+    async def restore(path: Path) -> None:
+        if not path.is_file():
+            message = f"filename: there is no file {path.name!r}"
+            raise bad_request(message, "filename", "no_such_file")
+        restored = await errands.run(RestoreSlot(str(path)), engine, state, record, "filename")
+        slot.keep(restored.tokens)
+        timings = {"restore_ms": restored.ms}
+        found.update(n_restored=restored.n_tokens, n_read=restored.n_bytes, timings=timings)
+
+    async def erase() -> None:
+        tokens = slot.tokens.tolist()
+        slot.keep([])
+        erased = await errands.run(EraseSlot(tokens), engine, state, record, "id_slot")
+        found.update(n_erased=erased.n_tokens)
+
+    if action == "erase":
+        if body.filename is not None:
+            warnings.append("filename has no effect")
+        work = erase()
+    elif action in ("save", "restore"):
+        path = path_of(body.filename, folder)
+        found["filename"] = body.filename
+        work = save(path) if action == "save" else restore(path)
+    else:
+        raise bad_request("action: must be save, restore or erase", "action", "invalid_value")
+    await errands.within_limits(request, state, None, work)
+    return Bytes(msgspec.json.encode({**found, "warnings": warnings} if warnings else found))
+
+
+def path_of(name: str | None, folder: Path) -> Path:
+    """The file of that name in the folder, wherever that is, and nowhere else."""
+    if name is None:
+        raise bad_request("filename: is required", "filename", "missing_field")
+    path = folder / (name if _NAME.fullmatch(name) else ".")
+    if path == folder or path.is_symlink() or (path.exists() and not path.is_file()):
+        message = (
+            "filename: must be a name of at most 200 letters, digits, dots, - and _, which does not begin "
+            "with a dot, of a file that is no link"
+        )
+        raise bad_request(message, "filename", "invalid_value")
+    return path

@@ -1,0 +1,73 @@
+"""POST /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, WithJsonSchema
+
+from server.api.common.generation_fields import IDS_SCHEMA, INT_MAX, Reply, Schema, field, is_token, told
+
+MAX_TOKENS = 1 << 18
+
+
+def _ids(value: Any) -> list[int]:
+    if not isinstance(value, list):
+        raise ValueError("must be a list of token ids")
+    if len(value) > MAX_TOKENS:
+        raise ValueError(f"may hold at most {MAX_TOKENS} ids, not {len(value)}")
+    if not all(map(is_token, value)):
+        raise ValueError("must be a list of token ids")
+    return value
+
+
+IdList = Annotated[
+    list[int],
+    PlainValidator(_ids),
+    WithJsonSchema({**IDS_SCHEMA, "maxItems": MAX_TOKENS}),
+]
+
+
+def _content(value: Any) -> list[str | int]:
+    """Texts and token ids in order."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list) or not all(isinstance(part, str) or is_token(part) for part in value):
+        raise ValueError("must be a string, or a list of strings and token ids")
+    if len(value) > MAX_TOKENS:
+        raise ValueError(f"may hold at most {MAX_TOKENS} items, not {len(value)}")
+    return value
+
+
+_PART = {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": INT_MAX}]}
+ContentField = Annotated[
+    list[str | int],
+    PlainValidator(_content),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]}),
+]
+
+
+class TokenizeRequest(Schema):
+    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    content: ContentField = told("the text, or texts and token ids in one list", "Once upon a time")
+    add_special: bool | None = field("add what a prompt begins with (default false)", False)
+    parse_special: bool | None = field("read special tokens in the text (default true)", True)
+    with_pieces: bool | None = field("tell each token's text, too", True)
+
+
+class Piece(Reply):
+    id: int = told("the token", 459)
+    piece: str | list[int] = told("its text; bytes, if it is only a part of a character", "Once")
+
+
+class TokenizeReply(Reply):
+    tokens: list[int] | list[Piece] = told("ids, or with `with_pieces` ids and texts", [459, 464, 264, 409])
+
+
+class DetokenizeRequest(Schema):
+    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    tokens: IdList = told("token ids", [459, 464, 264, 409])
+
+
+class DetokenizeReply(Reply):
+    content: str = told("the text", "Once upon a time")

@@ -1,0 +1,242 @@
+"""POST /v1/chat/completions and /apply-template."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+
+from server.api.common.generation_fields import (
+    GenerationFields,
+    Reply,
+    Schema,
+    TimingsReply,
+    UsageReply,
+    field,
+    told,
+)
+from server.api.common.structured_fields import StructuredFields
+from server.chat.tool_calls.tool import MAX_TOOLS
+
+MAX_MESSAGES = 4096
+MAX_CALLS = 256  # in one message
+ROLES = ("system", "developer", "user", "assistant", "tool")
+BUDGET = 2**31 - 1
+
+
+def _content(value: Any) -> str | list[dict[str, str]] | None:
+    """A string, or parts of type text."""
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise ValueError("must be a string or a list of parts")
+    parts = []
+    for part in value:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if not isinstance(kind, str):
+            raise ValueError('every part must be an object with a "type"')
+        if kind not in ("text", "refusal"):
+            raise ValueError(f"parts of type {kind[:32]!r} are not supported by this model; send text")
+        if not isinstance(part.get(kind), str):
+            raise ValueError(f'a part of type {kind!r} needs a string "{kind}"')
+        parts.append({"type": "text", "text": part[kind]})
+    return parts
+
+
+def _role(value: Any) -> str:
+    if value == "function":
+        raise ValueError("'function' is not supported; send results of tools with the role 'tool'")
+    if value not in ROLES:
+        raise ValueError(f"must be one of {', '.join(ROLES)}")
+    return str(value)
+
+
+_PART = {
+    "type": "object",
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+    "required": ["type", "text"],
+}
+_CONTENT = {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}, {"type": "null"}]}
+ContentField = Annotated[
+    str | list[dict[str, str]] | None, PlainValidator(_content), WithJsonSchema(_CONTENT)
+]
+Role = Annotated[str, PlainValidator(_role), WithJsonSchema({"type": "string", "enum": list(ROLES)})]
+_FUNCTION = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
+_CALL = {"id": "call_1", "type": "function", "function": _FUNCTION}
+_SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+_TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": _SCHEMA}}
+
+
+class CalledFunction(Schema):
+    name: str = Field(max_length=256, description="the tool's name", examples=["get_weather"])
+    arguments: str | dict[str, Any] = Field(
+        description="as JSON text, or as an object", examples=['{"city": "Paris"}']
+    )
+
+
+class ToolCall(Schema):
+    id: str | None = field("what the result's `tool_call_id` says", "call_1", max_length=256)
+    type: Literal["function"] = Field("function", description="the only one there is", examples=["function"])
+    function: CalledFunction = Field(description="what was called", examples=[_FUNCTION])
+
+
+class Message(Schema):
+    role: Role = Field(description="whose message it is", examples=["user"])
+    content: ContentField = field("text, or parts of type text", "Hello")
+    name: str | None = field("of who speaks, or of the tool", "Ann", max_length=256)
+    tool_calls: list[ToolCall] | None = field("of the assistant", [_CALL], max_length=MAX_CALLS)
+    tool_call_id: str | None = field("of a result: the call's id", "call_1", max_length=256)
+    reasoning_content: str | None = field("of the assistant: what it thought before", "The user greets me.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Message:
+        assistant = self.role == "assistant"
+        if self.content is None and not assistant:
+            raise ValueError("content: is required")
+        if self.tool_calls and not assistant:
+            raise ValueError("tool_calls: only the assistant calls tools")
+        if self.reasoning_content and not assistant:
+            raise ValueError("reasoning_content: only the assistant has some")
+        if self.tool_call_id is not None and self.role != "tool":
+            raise ValueError("tool_call_id: only messages of the role 'tool' have one")
+        return self
+
+
+class FunctionTool(Schema):
+    name: str = Field(description="up to 128 letters, digits, '_', '-', '.'", examples=["get_weather"])
+    description: str | None = field("for the model: what it does, and when to call it", "The weather now")
+    parameters: dict[str, Any] | None = field("JSON schema of the arguments", _SCHEMA)
+    strict: bool | None = field("arguments match the schema in any case, where it can be enforced", True)
+
+
+class ToolField(Schema):
+    type: str = Field(description='"function"', examples=["function"])
+    function: FunctionTool | None = field("the tool", _TOOL["function"])
+
+
+_CHOICE = {
+    "anyOf": [
+        {"type": "string", "enum": ["none", "auto", "required"]},
+        {"type": "object", "properties": {"type": {"enum": ["function", "allowed_tools"]}}},
+        {"type": "null"},
+    ]
+}
+
+
+class ChatFields(Schema):
+    """What becomes the prompt."""
+
+    messages: list[Message] = Field(
+        min_length=1,
+        max_length=MAX_MESSAGES,
+        description="the conversation, oldest first",
+        examples=[[{"role": "user", "content": "Hello"}]],
+    )
+    tools: list[ToolField] | None = field("functions that the model may call", [_TOOL], max_length=MAX_TOOLS)
+    tool_choice: Annotated[Any, WithJsonSchema(_CHOICE)] = field(
+        "none: no calls; auto (default): as the model sees fit; required: at least one; or "
+        '{"type": "function", "function": {"name"}}, or {"type": "allowed_tools", "allowed_tools": '
+        '{"mode": "auto" | "required", "tools"}}',
+        "auto",
+    )
+    parallel_tool_calls: bool | None = field(
+        "false: at most one call in an answer (default: several, where the model's template can show them)",
+        True,
+    )
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = field(
+        "for templates that take it; none: no reasoning", "low"
+    )
+    reasoning_format: Literal["none", "auto", "deepseek"] | None = field(
+        "none: reasoning stays in the content; else it is in `reasoning_content`", "auto"
+    )
+    reasoning_budget_tokens: int | None = field(
+        "most tokens of reasoning; -1: no limit", 512, ge=-1, le=BUDGET
+    )
+    thinking_budget_tokens: int | None = field(
+        "another name of `reasoning_budget_tokens`", 512, ge=-1, le=BUDGET
+    )
+    reasoning_budget: int | None = field("another name of `reasoning_budget_tokens`", 512, ge=-1, le=BUDGET)
+    chat_template_kwargs: dict[str, Any] | None = field(
+        "further variables for the model's chat template", {"enable_thinking": False}
+    )
+    add_generation_prompt: bool | None = field(
+        "false: end the prompt after the last message; true: begin a new answer even if that is the "
+        "assistant's (default: continue the assistant's message, otherwise begin one)",
+        True,
+    )
+    continue_final_message: bool | Literal["content", "reasoning_content"] | None = field(
+        "whether the answer continues the last message, which is the assistant's", True
+    )
+
+
+class ChatRequest(ChatFields, StructuredFields, GenerationFields):
+    max_tokens: int | None = field("older name of `max_completion_tokens`", 256, ge=1, le=2**31 - 1)
+    max_completion_tokens: int | None = field("default: until the context is full", 256, ge=1, le=2**31 - 1)
+    logprobs: bool | None = field("natural logs of the unmodified softmax", True)
+    top_logprobs: int | None = field("also of the N most likely; needs `logprobs`", 5, ge=0, le=20)
+
+
+class TemplateRequest(ChatFields):
+    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+
+
+class TemplateReply(Reply):
+    prompt: str = told("what the chat template makes of the messages", "<|user|>Hello<|assistant|>")
+
+
+class FunctionReply(Reply):
+    name: str = told("of the tool", "get_weather")
+    arguments: str = told("JSON text", '{"city": "Paris"}')
+
+
+class ToolCallReply(Reply):
+    id: str = told("for the `tool_call_id` of the result", "call_1")
+    type: str = told("always function", "function")
+    function: FunctionReply = told("what to call", _FUNCTION)
+
+
+class ChatMessageReply(Reply):
+    role: str = told("always assistant", "assistant")
+    content: str | None = told("the text; null if there are only calls", "Hello!")
+    reasoning_content: str | None = field("what the model thought before; absent if nothing", "A greeting.")
+    tool_calls: list[ToolCallReply] | None = field("absent if there are none", [_CALL])
+
+
+class TokenLogprob(Reply):
+    token: str = told("its text; parts of a character are escaped", " Hello")
+    logprob: float = told("natural log of its probability", -0.25)
+    bytes: list[int] | None = told("its text in UTF-8", [32, 72, 101, 108, 108, 111])
+
+
+class TokenLogprobs(TokenLogprob):
+    top_logprobs: list[TokenLogprob] = told(
+        "the most likely tokens there", [{"token": " Hi", "logprob": -1.5}]
+    )
+
+
+class ChatLogprobs(Reply):
+    content: list[TokenLogprobs] | None = told("of every token", [{"token": " Hello", "logprob": -0.25}])
+
+
+class ChatChoice(Reply):
+    index: int = told("of the choice", 0)
+    message: ChatMessageReply = told("the answer", {"role": "assistant", "content": "Hello!"})
+    logprobs: ChatLogprobs | None = told("null unless asked for", None)
+    finish_reason: str = told("stop, length or tool_calls", "stop")
+    tokens: list[int] | None = field("token ids, with `return_tokens`", [459])
+
+
+class ChatReply(Reply):
+    """The whole response. Chunks have `delta` in place of `message`."""
+
+    id: str = told("the same in all chunks", "chatcmpl-2f1c9a0d4b6e4f7a8c3d5e6f")
+    object: str = told("chat.completion, of chunks chat.completion.chunk", "chat.completion")
+    created: int = told("seconds since 1970", 1_790_000_000)
+    model: str = told("the served name", "stories")
+    system_fingerprint: str = told("where it differs, the same seed may give another text", "b41c7d20a9")
+    choices: list[ChatChoice] = told("in order of their index", [{"index": 0, "finish_reason": "stop"}])
+    usage: UsageReply = told("of all choices; of a stream in its last chunk", {"prompt_tokens": 112})
+    timings: TimingsReply = told("of all choices; of a stream in its last chunk", {"prompt_n": 12})
+    warnings: list[str] | None = field(
+        "fields of the request that had no effect, if there are any", ["user has no effect"]
+    )

@@ -1,0 +1,110 @@
+"""POST /v1/completions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, PlainValidator, WithJsonSchema
+
+from server.api.common.generation_fields import (
+    IDS_SCHEMA,
+    GenerationFields,
+    Reply,
+    TimingsReply,
+    UsageReply,
+    field,
+    is_token,
+    told,
+)
+from server.api.common.structured_fields import StructuredFields
+
+MAX_PROMPTS = 4096
+Prompts = list[str | list[int]]
+
+
+def _prompts(value: Any) -> Prompts:
+    """A string, a list of token ids, or a list of either → list of prompts.
+
+    Ids are looked at later, when it is known that they are few enough for a session.
+    """
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise ValueError("must be a string, a list of token ids, or a list of either")
+    if not value:
+        raise ValueError("the list is empty")
+    if is_token(value[0]):
+        return [value]
+    if len(value) > MAX_PROMPTS:
+        raise ValueError(f"may hold at most {MAX_PROMPTS} prompts, not {len(value)}")
+    if not all(isinstance(item, str) or (isinstance(item, list) and item) for item in value):
+        raise ValueError("every item must be a string or a non-empty list of token ids")
+    return value
+
+
+_LIST = {"type": "array", "items": {"anyOf": [{"type": "string"}, IDS_SCHEMA]}, "maxItems": MAX_PROMPTS}
+PromptField = Annotated[
+    Prompts,
+    PlainValidator(_prompts),
+    WithJsonSchema({"anyOf": [{"type": "string"}, IDS_SCHEMA, _LIST]}),
+]
+
+
+class CompletionRequest(StructuredFields, GenerationFields):
+    prompt: PromptField = told("text, token ids, or a list of either", "Once upon a time")
+    suffix: str | None = field(
+        "what comes after: the text fills the gap (400 if the model has no tokens for that)", "\n\nThe end."
+    )
+    max_tokens: int | None = field(
+        "default: until the context is full; 0: only what `echo` shows, or to fill the prefix cache",
+        64,
+        ge=0,
+        le=2**31 - 1,
+    )
+    echo: bool | None = field("begin the text, and the log-probabilities, with the prompt", False)
+    logprobs: int | None = field(
+        "natural logs of the unmodified softmax, also of the N most likely tokens", 3, ge=0, le=20
+    )
+    best_of: int | None = field(
+        "make so many, show the `n` likeliest (log-probability per token); not with `stream`",
+        4,
+        ge=1,
+        le=2**31 - 1,
+    )
+
+
+class LogprobsReply(Reply):
+    tokens: list[str] = told("the tokens' texts", [" there"])
+    token_logprobs: list[float | None] = told("natural logs; null for the first of an echoed prompt", [-0.5])
+    top_logprobs: list[dict[str, float] | None] | None = told(
+        "the most likely tokens of each place", [{" there": -0.5, " was": -1.25}]
+    )
+    text_offset: list[int] = told("where each token begins in the text, in characters", [16])
+
+
+class CompletionChoice(Reply):
+    index: int = told("prompt x n + choice", 0)
+    text: str = told("what was generated, after the prompt if that is echoed", " there was a cat.")
+    logprobs: LogprobsReply | None = told("null unless asked for", None)
+    finish_reason: str | None = told("stop or length; null before the end", "stop")
+    tokens: list[int] | None = field("ids, with `return_tokens`", [727, 471])
+
+
+class CompletionReply(Reply):
+    """The whole response, and also each chunk of a stream."""
+
+    id: str = told("the same in all chunks", "cmpl-2f1c9a0d4b6e4f7a8c3d5e6f")
+    object: str = Field("text_completion", description="always this", examples=["text_completion"])
+    created: int = told("seconds since 1970", 1_790_000_000)
+    model: str = told("the served name", "stories")
+    system_fingerprint: str = told("where it differs, the same seed may give another text", "b41c7d20a9")
+    choices: list[CompletionChoice] = told(
+        "one for each prompt and choice", [{"index": 0, "text": " there was a cat.", "finish_reason": "stop"}]
+    )
+    usage: UsageReply | None = told(
+        "tokens, summed over the choices", {"prompt_tokens": 5, "completion_tokens": 64, "total_tokens": 69}
+    )
+    timings: TimingsReply = told(
+        "what it took; in a stream, in the last chunk", {"prompt_n": 5, "n_batch": 256}
+    )
+    warnings: list[str] | None = field("fields of the request that had no effect", ["user has no effect"])

@@ -1,0 +1,72 @@
+"""GET /v1/models, with the fields that OpenAI's and Anthropic's clients look for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from server.dependencies import Engine, State, StateDep
+from server.errors import bad_request
+
+router = APIRouter()
+
+
+def _model(engine: Engine, state: State) -> dict[str, Any]:
+    found = {
+        "id": engine.name,
+        "object": "model",
+        "created": int(state.started),
+        "owned_by": "ggserve",
+        "state": engine.state,
+        "type": "model",
+        "display_name": engine.name,
+        "created_at": f"{datetime.fromtimestamp(state.started, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "lifecycle": "active",
+        "aliases": [engine.name, *(alias for alias, name in state.aliases.items() if name == engine.name)],
+        "tags": state.settings.tag,
+    }
+    if engine.info is not None:
+        found |= {"max_input_tokens": engine.n_ctx, "max_tokens": engine.n_ctx}
+        # Paths are nobody's business who may only ask for text.
+        found["meta"] = public(engine.info)
+    return found
+
+
+def public(info: dict[str, Any]) -> dict[str, Any]:
+    """What a model's description may tell clients: everything but paths."""
+    return {key: value for key, value in info.items() if key not in ("path", "file")}
+
+
+@router.get("/v1/models")
+@router.get("/models", include_in_schema=False)
+async def models(
+    state: StateDep,
+    limit: Annotated[int | None, Query(ge=1, le=1000, description="at most so many; default: all")] = None,
+    after_id: Annotated[str | None, Query(description="only those after this one")] = None,
+    before_id: Annotated[str | None, Query(description="only those before this one")] = None,
+) -> dict[str, Any]:
+    """The models served here, in one list for the clients of both APIs."""
+    names = list(state.engines)
+    for param, id in (("after_id", after_id), ("before_id", before_id)):
+        if id is not None and id not in names:
+            raise bad_request(f"{param}: no model {id[:200]!r} is served here", param, "invalid_value")
+    start = 0 if after_id is None else names.index(after_id) + 1
+    end = len(names) if before_id is None else names.index(before_id)
+    found = names[start:end]
+    backwards = before_id is not None and after_id is None  # the page ends where the last one began
+    page = (found[-limit:] if backwards else found[:limit]) if limit else found
+    return {
+        "object": "list",
+        "data": [_model(state.engines[name], state) for name in page],
+        "first_id": page[0] if page else None,
+        "last_id": page[-1] if page else None,
+        "has_more": len(page) < len(found),
+    }
+
+
+@router.get("/v1/models/{id:path}")
+async def model(id: str, state: StateDep) -> dict[str, Any]:
+    """One model; its id may hold slashes. `meta` tells where its layers are."""
+    return _model(state.engine(id, ready=False), state)

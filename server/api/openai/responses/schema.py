@@ -1,0 +1,220 @@
+"""POST /v1/responses and what belongs to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import PlainValidator, WithJsonSchema
+
+from server.api.common.generation_fields import (
+    INT_MAX,
+    Reply,
+    SamplingFields,
+    Schema,
+    StreamOptions,
+    TimingsReply,
+    field,
+    told,
+)
+from server.chat.tool_calls.tool import MAX_TOOLS
+
+MAX_METADATA, MAX_KEY, MAX_VALUE = 16, 64, 512
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Included = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
+
+
+def _input(value: Any) -> str | list[Any] | None:
+    if value is not None and not isinstance(value, str | list):
+        raise ValueError("must be a string or a list of items")
+    return value
+
+
+def _choice(value: Any) -> str | dict[str, Any] | None:
+    if value is not None and not isinstance(value, str | dict):
+        raise ValueError("must be a string or an object")
+    return value
+
+
+def _metadata(value: Any) -> dict[str, str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("must map strings to strings")
+    if len(value) > MAX_METADATA:
+        raise ValueError(f"may hold at most {MAX_METADATA} pairs, not {len(value)}")
+    if any(len(key) > MAX_KEY or len(text) > MAX_VALUE for key, text in value.items()):
+        raise ValueError(f"keys may have {MAX_KEY} characters and values {MAX_VALUE}")
+    return value
+
+
+_ITEMS = {"type": "array", "items": {"type": "object"}}
+InputField = Annotated[
+    str | list[Any] | None,
+    PlainValidator(_input),
+    WithJsonSchema({"anyOf": [{"type": "string"}, _ITEMS, {"type": "null"}]}),
+]
+ToolChoiceField = Annotated[
+    str | dict[str, Any] | None,
+    PlainValidator(_choice),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]}),
+]
+Metadata = Annotated[
+    dict[str, str] | None,
+    PlainValidator(_metadata),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
+                    "maxProperties": MAX_METADATA,
+                },
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
+
+class ReasoningFields(Schema):
+    effort: Effort | None = field("how much to think, where the model can be told", "low")
+    summary: Literal["auto", "concise", "detailed"] | None = field(
+        "no effect: reasoning is given as it is", "auto"
+    )
+
+
+class TextFields(Schema):
+    format: dict[str, Any] | None = field(
+        "what the text must be: `text`, `json_object` or `json_schema`", {"type": "json_object"}
+    )
+    verbosity: Literal["low", "medium", "high"] | None = field("no effect", "medium")
+
+
+_TOOL = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Weather of a town",
+    "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
+}
+
+
+class ResponseInput(Schema):
+    """What becomes the prompt."""
+
+    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    input: InputField = field(
+        "text, or items: messages, function calls and their outputs, reasoning, references to kept items",
+        [{"role": "user", "content": "Tell me a story."}],
+    )
+    instructions: str | None = field("goes before everything else, as a system message", "Be brief.")
+    previous_response_id: str | None = field(
+        "go on after a response that is kept", "resp_0123456789abcdef01234567", max_length=256
+    )
+    tools: list[dict[str, Any]] | None = field("functions that may be called", [_TOOL], max_length=MAX_TOOLS)
+    tool_choice: ToolChoiceField = field(
+        "`none`, `auto`, `required`, or a function by its name", {"type": "function", "name": "get_weather"}
+    )
+    parallel_tool_calls: bool | None = field("false: at most one call (default true)", True)
+    reasoning: ReasoningFields | None = field("how to think before answering", {"effort": "low"})
+    text: TextFields | None = field("what the text must be", {"format": {"type": "json_object"}})
+    truncation: Literal["auto", "disabled"] | None = field(
+        "what does not fit is refused: only `disabled` is there", "disabled"
+    )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        "further variables for the model's chat template", {"enable_thinking": False}
+    )
+
+
+class ResponseRequest(ResponseInput, SamplingFields):
+    """Fields of the official API, and those of this server."""
+
+    max_output_tokens: int | None = field(
+        "most tokens to generate; default: until the context is full", 256, ge=1, le=INT_MAX
+    )
+    include: list[Included] | None = field(
+        "further parts of the answer: `message.output_text.logprobs`; the others have no effect",
+        ["message.output_text.logprobs"],
+        max_length=64,
+    )
+    top_logprobs: int | None = field(
+        "log-probabilities of the N most likely tokens, too; needs `include`", 2, ge=0, le=20
+    )
+    stream_options: StreamOptions | None = field("no effect", {"include_obfuscation": False})
+    store: bool | None = field("keep the response for a while (default true)", False)
+    metadata: Metadata = field("comes back with the response", {"topic": "cats"})
+    background: bool | None = field("a response is made while its client waits: only false is there", False)
+    user: str | None = field("no effect", "user-1", max_length=512)
+
+
+class ItemReply(Reply):
+    """A message, a function call, or reasoning; each has fields of its own."""
+
+    id: str = told("of the item", "msg_0123456789abcdef01234567")
+    type: str = told("`message`, `function_call` or `reasoning`", "message")
+    status: str = told("`completed`, or `incomplete` where the limit cut it", "completed")
+
+
+class InputTokensDetails(Reply):
+    cached_tokens: int = told("of the input, found in the prefix cache", 100)
+    cache_write_tokens: int = told("always 0: nothing is paid for", 0)
+
+
+class OutputTokensDetails(Reply):
+    reasoning_tokens: int = told("of the output, spent on reasoning", 0)
+
+
+class ResponseUsage(Reply):
+    input_tokens: int = told("of the prompt", 112)
+    input_tokens_details: InputTokensDetails = told(
+        "parts of `input_tokens`", {"cached_tokens": 100, "cache_write_tokens": 0}
+    )
+    output_tokens: int = told("generated", 64)
+    output_tokens_details: OutputTokensDetails = told("parts of `output_tokens`", {"reasoning_tokens": 0})
+    total_tokens: int = told("both", 176)
+
+
+class ResponseReply(Reply):
+    """The whole response. Most fields of the request come back in it."""
+
+    id: str = told("of the response", "resp_0123456789abcdef01234567")
+    object: str = told("always `response`", "response")
+    created_at: int = told("Unix time in seconds", 1767225600)
+    status: str = told("`completed`, `incomplete`, `in_progress`, `failed` or `cancelled`", "completed")
+    model: str = told("that answered", "stories")
+    output: list[ItemReply] = told(
+        "what the model made", [{"id": "msg_01", "type": "message", "status": "completed"}]
+    )
+    incomplete_details: dict[str, str] | None = told("why it ends early", {"reason": "max_output_tokens"})
+    usage: ResponseUsage | None = told("tokens", {"input_tokens": 12, "output_tokens": 8, "total_tokens": 20})
+    timings: TimingsReply = told("time and tokens, values in force", {"predicted_n": 8, "n_batch": 256})
+    tokens: list[int] | None = field("token ids, where `return_tokens` asks for them", [15043, 2787])
+    warnings: list[str] | None = field("fields of the request that had no effect", ["user has no effect"])
+
+
+class InputTokensReply(Reply):
+    object: str = told("always `response.input_tokens`", "response.input_tokens")
+    input_tokens: int = told("of the prompt", 112)
+    warnings: list[str] | None = field("fields of the request that had no effect", ["user has no effect"])
+
+
+class ItemListReply(Reply):
+    object: str = told("always `list`", "list")
+    data: list[ItemReply] = told("items", [{"id": "msg_01", "type": "message", "status": "completed"}])
+    first_id: str | None = told("id of the first one", "msg_01")
+    last_id: str | None = told("id of the last one", "msg_01")
+    has_more: bool = told("whether there are more after these", False)
+
+
+class DeletedReply(Reply):
+    id: str = told("of the response", "resp_0123456789abcdef01234567")
+    object: str = told("always `response.deleted`", "response.deleted")
+    deleted: bool = told("always true", True)

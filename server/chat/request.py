@@ -1,0 +1,79 @@
+"""What a request asks of a chat, whichever API it came by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from server.chat.tool_calls.tool import Tool, ToolChoice
+from server.errors import bad_request
+from server.input.constraints import Asked
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """How the model is to think before it answers. None: as its template and the server's settings have it.
+
+    format: "none" leaves the reasoning in the content, markers included; "auto" and "deepseek" split it off.
+    effort: none | minimal | low | medium | high | xhigh | max. budget: most tokens of reasoning; -1: no
+    limit. enabled: whether it reasons at all (`enable_thinking` of templates).
+    """
+
+    format: Literal["none", "auto", "deepseek"] | None = None
+    effort: str | None = None
+    budget: int | None = None
+    enabled: bool | None = None
+
+
+@dataclass
+class ChatInput:
+    """A conversation in OpenAI's words.
+
+    messages: `role` (system, developer, user, assistant, tool), `content` (text, a list of parts
+    `{"type": "text", "text"}`, or None), `name`; of an assistant also `reasoning_content` and
+    `tool_calls: [{"id", "type": "function", "function": {"name", "arguments": JSON text}}]`; of a tool
+    `tool_call_id`. Checked before: roles are known, texts are texts.
+
+    add_generation_prompt: None: unless the answer continues the last message. continue_final_message: True,
+    "content", "reasoning_content" or False; None: if the last message is the assistant's and the former is
+    None.
+    """
+
+    messages: list[dict[str, Any]]
+    tools: Sequence[Tool] = ()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    parallel_tool_calls: bool | None = None  # None: if the model's template shows several calls in one turn
+    reasoning: Reasoning = Reasoning()
+    answer: Asked | None = None  # what the content must match, where no tool is called
+    extra: dict[str, Any] = field(default_factory=dict)  # chat_template_kwargs
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | str | None = None
+    param: str = "messages"  # the field that errors about the messages name
+
+    @property
+    def continues(self) -> bool:
+        """Whether the answer goes on where the last message ends."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            return False
+        if self.continue_final_message is None:
+            return self.add_generation_prompt is None
+        return bool(self.continue_final_message)
+
+    def check_turns(self) -> None:
+        """Refuses what contradicts itself."""
+        name = "continue_final_message"
+        if self.continue_final_message:
+            if self.add_generation_prompt:
+                raise bad_request(f"{name}: contradicts add_generation_prompt: true", name, "invalid_value")
+            if not self.continues:
+                raise bad_request(f"{name}: the last message is not the assistant's", name, "invalid_value")
+        if not self.continues:
+            return
+        last = f"{self.param}[{len(self.messages) - 1}]"
+        if self.messages[-1].get("tool_calls"):
+            message = "the last message calls tools: their results must follow it"
+            raise bad_request(f"{last}.tool_calls: {message}", f"{last}.tool_calls", "invalid_value")
+        if len(self.messages) > 1 and self.messages[-2]["role"] == "assistant":
+            message = "two messages of the assistant cannot be continued as one"
+            raise bad_request(f"{last}: {message}", last, "invalid_value")

@@ -1,0 +1,176 @@
+"""What a chat template can show, found by trying: templates do not say it.
+
+Each probe is a short conversation with marked texts; what comes out, or that nothing does, tells.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from server.chat.template.render import ChatTemplate, TemplateFailed
+
+SECONDS = 0.5  # for one probe
+_WORD = "QqTextqQ"  # in no template
+_OTHER = "QqOtherqQ"
+_NAME, _SECOND, _ARGUMENT = "qq_tool", "qq_second", "qq_argument"
+_SHORT_ID, _LONG_ID = "call00001", "call_0123456789abcdef"  # some templates want exactly nine characters
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": _NAME,
+        "description": "a tool",
+        "parameters": {
+            "type": "object",
+            "properties": {_ARGUMENT: {"type": "string", "description": "an argument"}},
+            "required": [_ARGUMENT],
+        },
+    },
+}
+
+_TOOLS = re.compile(r"\btools\b")
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What of a conversation a template shows, and in which form it wants it."""
+
+    empty_tools: bool = False  # wants a list of tools even where there are none
+    string_content: bool = True
+    typed_content: bool = False  # content as a list of parts
+    system: bool = True
+    developer: bool = False
+    tools: bool = False
+    calls: bool = False  # tool calls of earlier turns
+    parallel_calls: bool = False
+    results: bool = False  # messages of the role tool
+    object_arguments: bool = False  # arguments of calls as an object, not as JSON text
+    null_content: bool = False  # content may be null where there are calls
+    short_ids: bool = False  # ids of calls have nine characters
+    reasoning: bool = False  # reasoning of earlier turns, if only of the last one
+
+
+def template_variables(source: str, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    """What templates count on besides the messages, in the way that llama-server gives it."""
+    now = datetime.now()
+    found: dict[str, Any] = {"date_string": f"{now:%d %b %Y}", "datetime": f"{now:%b %d %Y}"}
+    if "functions" in source and not _TOOLS.search(source):  # other names of the tools
+        found["functions"] = json.dumps(tools or [], indent=4, ensure_ascii=False)
+    if "xml_tools" in source and tools:
+        found["xml_tools"] = tools
+    return found
+
+
+def find_traits(template: ChatTemplate) -> Traits:
+    """Some ten renderings, a few milliseconds."""
+    probe = _Probe(template)
+    user: dict[str, Any] = {"role": "user", "content": _WORD}
+    probe.bare = next(
+        (tools for tools in (None, [], [_TOOL]) if probe.render([user], tools) is not None), None
+    )
+    string = probe.shows(_WORD, [user])
+    parts = [{"role": "user", "content": [{"type": "text", "text": _WORD}]}]
+    typed = (
+        probe.shows(_WORD, parts) and not probe.shows("'text'", parts) and not probe.shows('"text"', parts)
+    )
+    wrap: Callable[[Any], Any] = (
+        (lambda text: [{"type": "text", "text": text}]) if typed and not string else (lambda text: text)
+    )
+    user = {"role": "user", "content": wrap("Hello")}
+    tools = probe.shows(_NAME, [user], [_TOOL])
+    offered = [_TOOL] if tools else None
+    calls = _calls(probe, user, wrap, offered) if tools or "tool_calls" in template.source else {}
+    return Traits(
+        empty_tools=probe.bare == [],
+        string_content=string or not typed,
+        typed_content=typed,
+        system=probe.shows(_WORD, [{"role": "system", "content": wrap(_WORD)}, user]),
+        developer="developer" in template.source
+        and probe.shows(_WORD, [{"role": "developer", "content": wrap(_WORD)}, user]),
+        tools=tools,
+        reasoning=any(
+            probe.shows(
+                _WORD,
+                [
+                    user,
+                    {"role": "assistant", "content": wrap("Yes"), **reasoning_fields(_WORD), **more},
+                    *after,
+                ],
+                offered if more else None,
+            )
+            for more, after in (
+                ({}, []),
+                ({}, [user]),
+                ({"tool_calls": [_call({_ARGUMENT: "x"}, _SHORT_ID)]}, [_result(_SHORT_ID)]),
+            )
+        ),
+        **calls,
+    )
+
+
+def _calls(
+    probe: _Probe, user: Message, wrap: Callable[[Any], Any], offered: list[Any] | None
+) -> dict[str, bool]:
+    def talk(arguments: Any, content: Any, id: str = _SHORT_ID, more: Sequence[Any] = ()) -> list[Message]:
+        calling = {"role": "assistant", "content": content, "tool_calls": [_call(arguments, id), *more]}
+        return [user, calling, _result(id)]
+
+    empty, value = wrap(""), {_ARGUMENT: _WORD}
+    text = json.dumps(value)
+    as_object = probe.render(talk(value, empty), offered)
+    as_text = probe.render(talk(text, empty), offered)
+    # An object printed as Python does is no JSON; text escaped once more is none either.
+    good_object = as_object is not None and _WORD in as_object and f"{{'{_ARGUMENT}'" not in as_object
+    good_text = as_text is not None and text in as_text
+    objects = good_object or not good_text
+    best = value if objects else text
+    shown = (as_object if objects else as_text) or ""
+    null = probe.render(talk(best, None), offered)
+    second = {**_call(best, "call00002"), "function": {"name": _SECOND, "arguments": best}}
+    long_id = probe.render(talk(best, empty, _LONG_ID), offered)
+    return {
+        "calls": _NAME in shown and _WORD in shown,
+        "object_arguments": objects,
+        "null_content": null is not None and "None" not in null,
+        "short_ids": bool(shown) and long_id is None,
+        "parallel_calls": probe.shows(_SECOND, talk(best, empty, more=[second]), offered),
+        "results": _OTHER in shown,
+    }
+
+
+def reasoning_fields(text: str) -> dict[str, str]:
+    """The names by which templates know reasoning, as transformers gives them."""
+    return {"reasoning_content": text, "thinking": text}
+
+
+def _call(arguments: Any, id: str) -> dict[str, Any]:
+    return {"id": id, "type": "function", "function": {"name": _NAME, "arguments": arguments}}
+
+
+def _result(id: str) -> dict[str, Any]:
+    return {"role": "tool", "name": _NAME, "tool_call_id": id, "content": _OTHER}
+
+
+class _Probe:
+    def __init__(self, template: ChatTemplate) -> None:
+        self.template = template
+        self.bare: list[Any] | None = None  # what stands for no tools
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str | None:
+        tools = self.bare if tools is None else tools
+        extra = template_variables(self.template.source, tools)
+        try:
+            return self.template.render(
+                messages, tools=tools, add_generation_prompt=False, extra=extra, seconds=SECONDS
+            )
+        except TemplateFailed:
+            return None
+
+    def shows(self, word: str, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> bool:
+        return word in (self.render(messages, tools) or "")

@@ -1,0 +1,45 @@
+"""Command R: a list of `{"tool_name": …, "parameters": …}`, between marks or behind `Action:`."""
+
+from __future__ import annotations
+
+from server.chat.tool_calls.json_calls import JsonFamily, JsonForm
+
+
+class CommandR(JsonFamily):
+    """Command R7B and later."""
+
+    name = "command-r"
+    form = JsonForm(
+        "<|START_ACTION|>",
+        "<|END_ACTION|>",
+        listed=True,
+        name_key="tool_name",
+        arguments_key="parameters",
+        before=r'"\"tool_call_id\": \"" /[0-9]{1,2}/ "\", "',
+        silent=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
+        start="[\n    ",
+        comma=",\n    ",
+        end="\n]",
+    )
+
+    def detects(self, source: str) -> bool:
+        return "<|START_ACTION|>" in source
+
+
+class CommandRPlus(JsonFamily):
+    """The models of 2024."""
+
+    name = "command-r-plus"
+    form = JsonForm(
+        "Action:",
+        "```",
+        listed=True,
+        name_key="tool_name",
+        arguments_key="parameters",
+        start="```json\n[\n    ",
+        comma=",\n    ",
+        end="\n]",
+    )
+
+    def detects(self, source: str) -> bool:
+        return "Action:" in source and '"tool_name"' in source

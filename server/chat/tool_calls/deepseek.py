@@ -1,0 +1,35 @@
+# ruff: noqa: RUF001 - they do spell their marks so
+"""DeepSeek R1, V3 and V3.1: a section of calls, the name before the arguments."""
+
+from __future__ import annotations
+
+from server.chat.tool_calls.named_calls import NamedFamily, NamedForm
+
+_BEGIN = "<｜tool▁call▁begin｜>"
+_SECTION = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
+
+
+class DeepSeekR1(NamedFamily):
+    """R1, its distillations, and V3 before August 2025."""
+
+    name = "deepseek-r1"
+    form = NamedForm(
+        f"{_BEGIN}function<｜tool▁sep｜>",
+        "\n```json\n",
+        "\n```<｜tool▁call▁end｜>",
+        *_SECTION,
+        between="\n",
+    )
+
+    def detects(self, source: str) -> bool:
+        return _BEGIN in source and "```json" in source
+
+
+class DeepSeekV31(NamedFamily):
+    """V3.1."""
+
+    name = "deepseek-v3.1"
+    form = NamedForm(_BEGIN, "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", *_SECTION)
+
+    def detects(self, source: str) -> bool:
+        return _BEGIN in source and "```json" not in source

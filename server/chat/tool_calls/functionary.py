@@ -1,0 +1,13 @@
+"""Functionary 3.1, and Llama 3 where it is asked to: `<function=name>{…}</function>`."""
+
+from __future__ import annotations
+
+from server.chat.tool_calls.named_calls import NamedFamily, NamedForm
+
+
+class Functionary(NamedFamily):
+    name = "functionary"
+    form = NamedForm("<function=", ">", "</function>")
+
+    def detects(self, source: str) -> bool:
+        return "<function=" in source and "</function>" in source and "<parameter=" not in source

@@ -1,0 +1,65 @@
+"""Pieces of grammars in llguidance's dialect of Lark (see `engine.constraint.compiler`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from engine.constraint.compiler import Vocabulary, grammar
+from engine.constraint.json_schema import rule
+from engine.types import Constraint
+from server.input.strict_schema import closed
+
+# One line, with the spaces that models know from training; without a limit they could be endless.
+_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+KINDS = frozenset(("json_object", "json_schema", "regex", "choice"))  # that can be part of a grammar
+_NO_TOKENS = Vocabulary([], [], [], 0)
+
+
+class Words:
+    """Texts as grammars must name them: a token of the format is no text."""
+
+    def __init__(self, tokens: Mapping[str, int]) -> None:
+        self.tokens = tokens
+        words = sorted(tokens, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, words)) if words else r"(?!)")
+
+    def __call__(self, text: str) -> str:
+        """A sequence of literals and tokens."""
+        found, position = [], 0
+        for match in self._pattern.finditer(text):
+            found += [quoted(text[position : match.start()]), f"<[{self.tokens[match[0]]}]>"]
+            position = match.end()
+        found.append(quoted(text[position:]))
+        return " ".join(part for part in found if part)
+
+
+def quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if text else ""
+
+
+def schema_of(schema: Mapping[str, Any]) -> str:
+    """What matches a JSON schema. Properties that it does not name are left out. Raises ConfigError."""
+    return json_rule(closed(schema))
+
+
+def json_rule(schema: Mapping[str, Any]) -> str:
+    """What matches a schema as it is. Raises ConfigError."""
+    return rule({**schema, "x-guidance": _SPACING}).text
+
+
+def answer_rule(constraint: Constraint) -> str:
+    """A constraint of one of the KINDS, known to be valid, as one alternative of a larger grammar."""
+    return f"({grammar(constraint, _NO_TOKENS).text.removeprefix('start: ').strip()})"
+
+
+def object_of(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema of an object with just these properties."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }

@@ -1,0 +1,15 @@
+"""Hermes, Qwen 2.5 and 3, Granite 4 and many more: `<tool_call>{"name": …, "arguments": …}</tool_call>`."""
+
+from __future__ import annotations
+
+from server.chat.tool_calls.json_calls import JsonFamily, JsonForm
+
+_OTHERS = ("<function=", "<arg_key>", "<invoke", "<tool_calls>")  # forms that share the mark
+
+
+class Hermes(JsonFamily):
+    name = "hermes"
+    form = JsonForm("<tool_call>", "</tool_call>", gap="\n")
+
+    def detects(self, source: str) -> bool:
+        return "<tool_call>" in source and not any(mark in source for mark in _OTHERS)

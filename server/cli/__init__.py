@@ -1,0 +1,1 @@
+"""The commands of `ggserve`, one module each with `run(arguments) -> exit status`; imported when used."""

@@ -1,0 +1,108 @@
+"""`ggserve info`: what a model file holds, without loading its weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from server.cli.command import Parser
+from server.config import sources
+
+EXAMPLES = """\
+  ggserve info model.gguf             architecture, sizes, tokenizer, memory
+  ggserve info model.gguf --tensors   and every tensor
+  ggserve info model.gguf --plan      would it fit, and where would which layers go
+  ggserve info model.gguf --plan --gpu-layers 20 --context-size 8192
+  ggserve info model.gguf --json      for programs"""
+PLAN_OPTIONS = (
+    *("use_gpu", "gpu_layers", "device", "tensor_split", "rpc", "kv_cells", "parallel"),
+    *("max_batch_tokens", "no_mmap", "flash_attn"),
+)
+
+
+def _tokens(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number of tokens, not {text!r}")
+    return int(text)
+
+
+def run(arguments: list[str]) -> int:
+    parser = Parser("ggserve info", "Show what a GGUF file holds, without loading its weights.", EXAMPLES)
+    parser.add_argument("path", metavar="PATH", help="GGUF file")
+    parser.add_argument("--tensors", action="store_true", help="also list the tensors")
+    parser.add_argument("--tokens", action="store_true", help="also list the vocabulary")
+    parser.add_argument("--json", action="store_true", help="a JSON object instead of text")
+    parser.add_argument(
+        "--context-size", metavar="N", type=_tokens, help="for the estimate of memory; default: as trained"
+    )
+    parser.add_argument("--kv-type", metavar="TYPE", default="f16", help="for the estimate (default: f16)")
+    plan = "print where each layer would go on this machine's devices, without loading anything"
+    parser.add_argument("--plan", action="store_true", help=plan)
+    sources.add_options(parser, serve=True, names=PLAN_OPTIONS)
+    options = parser.parse_args(arguments)
+    from engine.config import KV_TYPES
+    from engine.model.info import describe, render
+
+    if options.kv_type not in KV_TYPES:
+        parser.error(f"--kv-type must be one of {', '.join(KV_TYPES)}")
+    if options.plan:
+        return _plan(options)
+    for name in PLAN_OPTIONS:
+        if hasattr(options, name):
+            parser.error(f"--{name.replace('_', '-')} goes with --plan")
+    found = describe(
+        options.path,
+        tensors=options.tensors,
+        tokens=options.tokens,
+        context=options.context_size,
+        kv_type=options.kv_type,
+    )
+    text = json.dumps(found, indent=2) if options.json else render(found)
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    """The table, or what does not fit with the table; 1 if it would not load."""
+    from engine.errors import OutOfMemoryError
+    from engine.model.model import preview
+
+    chosen = {name: getattr(options, name) for name in PLAN_OPTIONS if hasattr(options, name)}
+    chosen |= {"kv_type": options.kv_type}
+    if options.context_size is not None:
+        chosen["context_size"] = options.context_size
+    settings = sources.load(chosen, options.config)
+    try:
+        plan = preview(options.path, settings.model_parameters())
+    except OutOfMemoryError as error:
+        if options.json:
+            sys.stdout.write(json.dumps({"fits": False, "problem": str(error)}, indent=2) + "\n")
+        else:
+            sys.stdout.write("\n".join(getattr(error, "__notes__", [])) + "\n")
+            sys.stderr.write(f"ggserve: {error}\n")
+        return 1
+    if not options.json:
+        sys.stdout.write(plan.table() + "\n")
+        return 0
+    found = {
+        "fits": True,
+        "gpu_layers": plan.gpu_layers,
+        "layers": list(plan.layers),
+        "kv_cells": plan.n_cells,
+        "devices": {
+            u.device.name: {
+                "backend": u.device.backend,
+                "weights": u.weights,
+                "mapped": u.mapped,
+                "cache": u.kv,
+                "compute": u.compute,
+                "needed": u.needed,
+                "free": u.device.free,
+            }
+            for u in plan.usage
+        },
+        "notes": list(plan.notes),
+    }
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    return 0

@@ -1,0 +1,152 @@
+"""`ggserve perplexity`: how surprised a model is by a text, to compare files of one model."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+from engine.errors import ConfigError
+from engine.perplexity import DEFAULT_CONTEXT, Estimate
+from server import logs
+from server.cli.command import Parser
+from server.cli.console import LoadProgress
+from server.config import sources
+from server.config.settings import Settings
+
+EXAMPLES = """\
+  ggserve perplexity -f wiki.test.raw                          the bundled model
+  ggserve perplexity -m model.gguf -f text.txt --chunks 20     the first 20 chunks only
+  ggserve perplexity -m model.gguf -f - --json < text.txt      for programs"""
+
+OPTIONS = (
+    "model",
+    "context_size",
+    "use_gpu",
+    "gpu_layers",
+    "device",
+    "tensor_split",
+    "rpc",
+    "threads",
+    "no_mmap",
+    "mlock",
+    "flash_attn",
+    "kv_type",
+    "batch_size",
+    "max_batch_tokens",
+    "log_level",
+    "log_format",
+)
+DESCRIPTIONS = {
+    "context_size": f"tokens of a chunk (default: {DEFAULT_CONTEXT})",
+    "batch_size": "tokens computed together (default: 512)",
+    "max_batch_tokens": "the largest --batch-size that memory is taken for (default: 512)",
+}
+
+
+def _parser() -> Parser:
+    description = (
+        "Measure the perplexity of a model on a text: lower is better, for the same text, tokenizer and\n"
+        "context size. The text is cut into chunks, and the second half of each counts, as llama-perplexity\n"
+        "does it. Prints the estimate after each chunk."
+    )
+    parser = Parser("ggserve perplexity", description, EXAMPLES)
+    parser.add_argument("-f", "--file", metavar="TEXT", required=True, help="UTF-8 text; -: from stdin")
+    parser.add_argument("--chunks", metavar="N", type=int, help="only the first N chunks (default: all)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object when it is done")
+    sources.add_options(parser, serve=False, names=OPTIONS, descriptions=DESCRIPTIONS)
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    given = _parser().parse_args(arguments)
+    settings = sources.load(sources.given(given), given.config)
+    quiet = settings.log_level == "info" and "log_level" not in settings.model_fields_set
+    logs.configure("warning" if quiet else settings.log_level, settings.log_format)
+    for advice in sources.unknown_environment():
+        logs.log.warning("%s", advice)
+    models = settings.models()
+    if len(models) != 1:
+        raise ConfigError(f"--model was given {len(models)} times; perplexity takes one")
+    if given.chunks is not None and given.chunks < 1:
+        raise ConfigError(f"--chunks is {given.chunks}; it must be at least 1")
+    (path,) = models.values()
+    return measure(path, settings, read_text(given.file), given)
+
+
+def read_text(name: str) -> str:
+    """The text without its last line end, which is the editor's. ConfigError if it is not UTF-8."""
+    raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    try:
+        return raw.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        where = "stdin" if name == "-" else name
+        raise ConfigError(f"{where} is not UTF-8 text: byte {error.start} cannot be decoded") from error
+
+
+def measure(path: Path, settings: Settings, text: str, given: argparse.Namespace) -> int:
+    """Load, compute, print; the exit status."""
+    from engine import perplexity
+    from engine.model.model import load
+
+    context_size = settings.context_size or DEFAULT_CONTEXT
+    params = dataclasses.replace(
+        settings.model_parameters(), context_size=context_size, kv_cells=context_size, parallel=1
+    )
+    with LoadProgress(bar=True) as progress:
+        model = load(path, params, progress=lambda f, text: progress(path.stem, f, text))
+    with model:
+        if context_size > model.hp.n_ctx_train:
+            logs.log.warning(
+                "chunks of %d tokens, but the model was trained for %d; --context-size makes them smaller",
+                context_size,
+                model.hp.n_ctx_train,
+            )
+        sys.stderr.write(f"tokenizing {len(text)} characters\n")
+        tokens = perplexity.tokenize(model, text)
+        available = perplexity.n_chunks(len(tokens), context_size)
+        n = min(available, given.chunks or available)
+        sys.stderr.write(
+            f"{len(tokens)} tokens: {n} of {available} chunks of {context_size}, "
+            f"{len(tokens) - available * context_size} tokens left over\n"
+        )
+        began = time.monotonic()
+        found: list[Estimate] = []
+        for estimate in perplexity.estimates(
+            model, tokens, context_size=context_size, n_batch=settings.batch_size, chunks=given.chunks
+        ):
+            found.append(estimate)
+            if not given.json:
+                sys.stdout.write(f"[{estimate.n_chunks}]{estimate.perplexity:.4f},")
+                sys.stdout.flush()
+            seconds = time.monotonic() - began
+            if given.json or estimate.n_chunks == 1:
+                left = seconds / estimate.n_chunks * (n - estimate.n_chunks)
+                sys.stderr.write(f"chunk {estimate.n_chunks} of {n}, {_duration(left)} to go\n")
+    _report(found, given, len(tokens), context_size)
+    return 0
+
+
+def _duration(seconds: float) -> str:
+    return f"about {seconds / 60:.0f} minutes" if seconds >= 120 else f"about {seconds:.0f} s"
+
+
+def _report(found: list[Estimate], given: argparse.Namespace, n_tokens: int, context_size: int) -> None:
+    last = found[-1]
+    if not given.json:
+        sys.stdout.write(f"\nPPL = {last.perplexity:.4f} +/- {last.error:.5f}\n")
+        return
+    report = {
+        "perplexity": last.perplexity,
+        "error": last.error,
+        "nll": last.nll,
+        "n_tokens": n_tokens,
+        "n_chunks": last.n_chunks,
+        "n_scored": last.n_scored,
+        "context_size": context_size,
+        "estimates": [estimate.perplexity for estimate in found],
+    }
+    sys.stdout.write(json.dumps(report) + "\n")

@@ -1,0 +1,99 @@
+"""`ggserve quantize`: a smaller file of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import partial
+from pathlib import Path
+
+from engine.errors import ConfigError
+from engine.model.placement_types import human
+from engine.quantize.quantizer import Change, quantize_file, type_names
+from server import logs
+from server.cli.command import Parser
+from server.cli.console import LoadProgress
+
+EXAMPLES = """\
+  ggserve quantize model-f16.gguf model.gguf Q4_K_M           the usual choice: a quarter of the size
+  ggserve quantize model-f16.gguf model.gguf Q8_0             half the size, hardly a difference
+  ggserve quantize model-f16.gguf model.gguf IQ2_XS --imatrix imatrix.gguf"""
+
+
+def _parser() -> Parser:
+    description = (
+        "Write a model with its matrices in a smaller type, under the names and with the mixtures that\n"
+        f"llama-quantize has. Types: {', '.join(type_names())}.\n"
+        "docs/quantize.md says which to take."
+    )
+    parser = Parser("ggserve quantize", description, EXAMPLES)
+    parser.add_argument("source", metavar="IN.gguf", help="f32, f16 or bf16")
+    parser.add_argument("target", metavar="OUT.gguf", help="the file to write")
+    parser.add_argument("type", metavar="TYPE", help="see above")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    parser.add_argument("--imatrix", metavar="FILE", help="importances that llama-imatrix measured (GGUF)")
+    parser.add_argument("--keep-output-type", action="store_true", help="leave output.weight as it is")
+    parser.add_argument("--output-tensor-type", metavar="T", help="type of output.weight (q8_0, f16, …)")
+    parser.add_argument("--token-embedding-type", metavar="T", help="type of token_embd.weight")
+    parser.add_argument("--pure", action="store_true", help="the same type for all matrices")
+    parser.add_argument("--allow-requantize", action="store_true", help="the source may be quantized already")
+    parser.add_argument("--force", action="store_true", help="replace OUT.gguf if it is there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    given = _parser().parse_args(arguments)
+    if given.threads is not None and not 1 <= given.threads <= 1024:
+        raise ConfigError(f"--threads is {given.threads}; it must be 1 to 1024")
+    logs.configure("info", "text")
+    with LoadProgress(bar=True, verb="quantizing") as progress:
+        changes = quantize_file(
+            given.source,
+            given.target,
+            given.type,
+            threads=given.threads,
+            imatrix=given.imatrix,
+            keep_output=given.keep_output_type,
+            output_type=given.output_tensor_type,
+            embedding_type=given.token_embedding_type,
+            pure=given.pure,
+            requantize=given.allow_requantize,
+            force=given.force,
+            progress=partial(progress, Path(given.source).name),
+        )
+    print(json.dumps(summary(changes)) if given.json else table(changes))
+    return 0
+
+
+def summary(changes: list[Change]) -> dict[str, object]:
+    """For programs."""
+    return {
+        "bytes_before": sum(c.bytes_before for c in changes),
+        "bytes_after": sum(c.bytes_after for c in changes),
+        "tensors": [dataclasses.asdict(c) for c in changes],
+    }
+
+
+def table(changes: list[Change]) -> str:
+    """By pair of types, and the whole."""
+    groups: dict[tuple[str, str], list[Change]] = {}
+    for c in changes:
+        groups.setdefault((c.before, c.after), []).append(c)
+    lines = [f"{'before':8}{'after':8}{'tensors':>8}{'bytes before':>16}{'after':>14}{'bits each':>11}"]
+    ordered = sorted(groups.items(), key=lambda item: -sum(c.bytes_after for c in item[1]))
+    for (before, after), items in [*ordered, (("all", ""), changes)]:
+        size = [sum(c.bytes_before for c in items), sum(c.bytes_after for c in items)]
+        n = sum(_elements(c) for c in items)
+        lines.append(
+            f"{before:8}{after:8}{len(items):>8}{human(size[0]):>16}{human(size[1]):>14}"
+            f"{8 * size[1] / n:>11.2f}"
+        )
+    return "\n".join(lines)
+
+
+def _elements(c: Change) -> int:
+    n = 1
+    for d in c.shape:
+        n *= d
+    return n

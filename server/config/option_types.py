@@ -1,0 +1,140 @@
+"""How option values are read, from a command line, a variable or YAML: text in, one clear message out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+from engine.errors import ConfigError
+from engine.sampling import parameters as sampling
+from engine.types import InferenceParameters
+
+
+def option(
+    default: Any,
+    section: str,
+    description: str,
+    metavar: str | None = None,
+    shared: bool = True,
+    **bounds: Any,
+) -> Any:
+    """A field. `shared`: an option of `infer` too, not only of `serve`."""
+    extra: dict[str, Any] = {"section": section, "metavar": metavar, "shared": shared}
+    return Field(default, description=description, json_schema_extra=extra, **bounds)
+
+
+def word_or_number(*words: str, least: int = 0) -> BeforeValidator:
+    """Accept a number or one of `words`; one message instead of pydantic's one per member of the union."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value.strip().lower() in words:
+            return value.strip().lower()
+        try:
+            number = int(value) if not isinstance(value, bool) else -1
+        except (TypeError, ValueError):
+            number = -1
+        if number < least:
+            raise ValueError(f"must be a number ({least} or more) or {' or '.join(words)}")
+        return number
+
+    return BeforeValidator(check)
+
+
+def true_false_auto(value: Any) -> Any:
+    if isinstance(value, str):
+        known = {"auto": "auto", "true": True, "1": True, "yes": True, "on": True}
+        known |= {"false": False, "0": False, "no": False, "off": False}
+        if value.strip().lower() not in known:
+            raise ValueError("must be auto, true or false")
+        return known[value.strip().lower()]
+    return value
+
+
+def on_off(value: Any) -> Any:
+    """YAML reads a bare on or off as a truth value."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def split(value: Any) -> Any:
+    """A list out of one string, as an environment variable has it: JSON, or divided by commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"is not a JSON list: {error}") from None
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def numbers(value: Any) -> Any:
+    parts = [split(part) for part in value] if isinstance(value, list | tuple) else split(value)
+    return [x for part in parts for x in (part if isinstance(part, list) else [part])]
+
+
+def named(value: Any) -> Any:
+    """A YAML mapping `model: {name: path}` is the same as a list of NAME=PATH."""
+    return [f"{name}={path}" for name, path in value.items()] if isinstance(value, dict) else split(value)
+
+
+def json_object(value: Any) -> Any:
+    """A YAML mapping, or JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value) if value.strip() else {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError('must be a JSON object, such as {"name": true}')
+    return found
+
+
+def sampling_defaults(values: Sequence[str]) -> dict[str, Any]:
+    """Checked sampling parameters out of NAME=VALUE texts."""
+    kinds = {
+        field.name: float if isinstance(field.default, float) else int
+        for field in msgspec.structs.fields(InferenceParameters)
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+    } | {"max_tokens": int}
+    found: dict[str, Any] = {}
+    for text in values:
+        name, _, number = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in kinds:
+            raise ValueError(f"{text[:64]!r} must be NAME=VALUE, where NAME is one of {', '.join(kinds)}")
+        try:
+            found[name] = kinds[name](number)
+        except ValueError:
+            raise ValueError(f"{name} must be a number, not {number[:64]!r}") from None
+    try:
+        sampling.validate(InferenceParameters(**found), 1)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return found
+
+
+def one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return value
+
+    return check
+
+
+def address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"must be HOST:PORT, not {value!r}")
+    return value
+
+
+Words = Annotated[list[str], NoDecode, BeforeValidator(split)]
+Addresses = Annotated[list[Annotated[str, AfterValidator(address)]], NoDecode, BeforeValidator(split)]
+Positive = Annotated[float, Field(gt=0, le=86400 * 365, allow_inf_nan=False)]

@@ -1,0 +1,196 @@
+"""The forms in which options reach `server.config.settings.Settings`: command line, environment, YAML file.
+
+Precedence: command line > environment > file > default. All errors are one-line `ConfigError`s that name
+the option where the user wrote it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import textwrap
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, get_origin
+
+import yaml
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import EnvSettingsSource
+
+from engine.errors import ConfigError
+from server.config.settings import SECTIONS, Settings
+
+CONFIG_VARIABLE = "GGSERVE_CONFIG"
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    assert isinstance(field.json_schema_extra, dict)
+    return dict(field.json_schema_extra)
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is list
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    *,
+    serve: bool,
+    names: Collection[str] | None = None,
+    descriptions: Mapping[str, str] | None = None,
+) -> None:
+    """Give `parser` a flag for each option, in groups; those not given stay absent from the namespace.
+
+    names: only these. descriptions: what options mean for this command, with their default.
+    """
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help=f"YAML file with options (keys with _; see `ggserve config`); also {CONFIG_VARIABLE}",
+    )
+    descriptions = descriptions or {}
+    groups: dict[str, Any] = {}
+    for name, field in Settings.model_fields.items():
+        extra = _extra(field)
+        if not (serve or extra["shared"]) or (names is not None and name not in names):
+            continue
+        section = extra["section"]
+        if section not in groups:
+            groups[section] = parser.add_argument_group(f"{section}: {SECTIONS[section]}")
+        flags = [_flag(name)] if name != "model" else ["-m", "--model"]
+        default = field.get_default(call_default_factory=True)
+        shown = "" if default in (None, [], False) else f" (default: {default})"
+        kwargs: dict[str, Any] = {
+            "dest": name,
+            "default": argparse.SUPPRESS,
+            "metavar": extra["metavar"] or "true|false",
+            "help": descriptions.get(name, (field.description or "") + shown).replace("%", "%%"),
+        }
+        if _is_list(field):
+            kwargs["action"] = "append"
+        elif name == "use_gpu" or field.annotation is bool:
+            kwargs |= {"nargs": "?", "const": "true"}  # bare: yes
+        groups[section].add_argument(*flags, **kwargs)
+
+
+def given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that the command line set."""
+    return {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} is there twice", problem_mark=node.start_mark
+                )
+            if isinstance(key, str):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The options in a YAML file. A null stands for the default."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where}: {getattr(error, 'problem', None) or 'not YAML'}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold keys and values, such as `port: 8080`")
+    fields = Settings.model_fields
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key).replace("-", "_").lower(), fields, 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else "; `ggserve config` lists all"
+            raise ConfigError(f"{path}: unknown option {key!r}{hint}")
+    return {
+        key: [value] if _is_list(fields[key]) and isinstance(value, str | int | float) else value
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def load(cli: Mapping[str, Any] | None = None, file: Path | None = None) -> Settings:
+    """The effective options: `cli` over the environment over `file` (or GGSERVE_CONFIG) over defaults."""
+    if file is None and os.environ.get(CONFIG_VARIABLE):
+        file = Path(os.environ[CONFIG_VARIABLE])
+    from_file = read_file(file) if file is not None else {}
+    from_environment = EnvSettingsSource(Settings)()
+    from_cli = dict(cli or {})
+    try:
+        return Settings(**{**from_file, **from_environment, **from_cli})
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        message = message.partition(", unable to")[0]
+        if not problem["loc"]:
+            raise ConfigError(message) from error
+        name = str(problem["loc"][0])
+        if name in from_cli:
+            where = _flag(name)
+        elif name in from_environment:
+            where = f"GGSERVE_{name.upper()}"
+        else:
+            where = f"{file}: {name}"
+        raise ConfigError(f"{where} {message}") from error
+
+
+def unknown_environment() -> list[str]:
+    """Advice on GGSERVE_ variables that look like misspelt options (others belong to the build)."""
+    known = {f"GGSERVE_{name.upper()}": name for name in Settings.model_fields} | {CONFIG_VARIABLE: ""}
+    advice = []
+    for name in os.environ:
+        if name.startswith("GGSERVE_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.85)
+            if near:
+                advice.append(f"{name} in the environment has no effect; did you mean {near[0]}?")
+    return advice
+
+
+def _yaml_line(name: str, value: Any) -> str:
+    if isinstance(value, Path):
+        value = str(value)
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    return f"{name}: {text.removesuffix('...' + chr(10)).rstrip()}"
+
+
+def render(settings: Settings) -> str:
+    """`settings` as a commented YAML file that can be read back. Keys are not shown."""
+    lines = [
+        "# Options of ggserve: `ggserve serve --config FILE`.",
+        "# Each is also a flag (--max-queue) and an environment variable (GGSERVE_MAX_QUEUE).",
+        "# Precedence: command line > environment > this file > default. null: the default.",
+    ]
+    for section, title in SECTIONS.items():
+        lines += ["", f"# --- {section}: {title}"]
+        for name, field in Settings.model_fields.items():
+            if _extra(field)["section"] != section:
+                continue
+            value = getattr(settings, name)
+            text = textwrap.wrap(field.description or "", 100, break_long_words=False, break_on_hyphens=False)
+            lines += ["", *(f"# {line}" for line in text)]
+            if isinstance(value, list) and any(isinstance(x, SecretStr) for x in value):
+                lines.append(f"# {name}: {len(value)} set, not shown")
+            else:
+                lines.append(_yaml_line(name, value))
+    return "\n".join(lines) + "\n"

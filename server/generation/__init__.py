@@ -1,0 +1,1 @@
+"""A request that runs: its choices, and the engine's tokens as text."""

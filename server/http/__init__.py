@@ -1,0 +1,1 @@
+"""HTTP itself: the uvicorn server, its protocol, JSON bodies, server-sent events, middleware."""

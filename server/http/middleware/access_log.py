@@ -1,0 +1,118 @@
+"""Outermost layer: an id for every request, one log line for every request, no escaping exception."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from server.errors import ClientLeft, internal_error, speaks_anthropic
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from server.metrics.prometheus import Metrics
+
+log = logging.getLogger("ggserve.access")
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # anything else could forge log lines or headers
+
+
+class Record:
+    """What the log line of one request tells. Routes fill in what they learn."""
+
+    __slots__ = (
+        "cached_n",
+        "error",
+        "finish",
+        "id",
+        "model",
+        "predicted_n",
+        "prompt_n",
+        "queue_ms",
+        "started",
+        "status",
+        "ttft_ms",
+    )
+
+    def __init__(self, request_id: str) -> None:
+        self.id = request_id
+        self.started = time.monotonic()
+        self.status = 0
+        self.model: str | None = None
+        self.prompt_n: int | None = None
+        self.cached_n: int | None = None
+        self.predicted_n: int | None = None
+        self.queue_ms: float | None = None
+        self.ttft_ms: float | None = None
+        self.finish: str | None = None
+        self.error: str | None = None
+
+    def fields(self) -> dict[str, object]:
+        names = ("model", "prompt_n", "cached_n", "predicted_n", "queue_ms", "ttft_ms", "finish", "error")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+def record_of(scope: Scope) -> Record:
+    """The record that AccessLog made for this request."""
+    record: Record = scope["ggserve.record"]
+    return record
+
+
+class AccessLog:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"").decode("latin-1")
+        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        record = scope["ggserve.record"] = Record(request_id)
+        id_headers = [(b"x-request-id", request_id.encode())]
+        if speaks_anthropic(scope["path"]):  # its clients read this one
+            id_headers.append((b"request-id", request_id.encode()))
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *id_headers]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except ClientLeft:
+            record.status = 499
+        except Exception:
+            logging.getLogger("ggserve").exception("request %s failed", request_id)
+            record.error = "internal_error"
+            if record.status:
+                raise  # too late for a status: the server must cut the connection
+            await internal_error(request_id).response(scope)(scope, receive, send_with_id)
+        finally:
+            self._write(scope, record)
+
+    def _write(self, scope: Scope, record: Record) -> None:
+        ms = (time.monotonic() - record.started) * 1000
+        route = getattr(scope.get("route"), "path", None) or "other"
+        status = record.status or 499
+        self.metrics.request(route, scope["method"], status)
+        client = scope.get("client")
+        fields = {
+            "request_id": record.id,
+            "client": client[0] if client else None,
+            "method": scope["method"],
+            "path": scope["path"][:200],
+            "status": status,
+            "ms": round(ms, 1),
+            **record.fields(),
+        }
+        # repr of strings: a path may hold line breaks.
+        text = " ".join(
+            f"{k}={v if isinstance(v, int | float) else ascii(v)[1:-1]}" for k, v in fields.items()
+        )
+        log.info("%s", text, extra={"fields": fields})

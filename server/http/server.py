@@ -1,0 +1,157 @@
+"""uvicorn, made to announce itself, to drain as we promise, and to end with our exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping
+
+import uvicorn
+
+from server.app import create_app
+from server.cli.console import LoadProgress
+from server.config.settings import Settings
+from server.http.protocol import limited_protocol
+from server.worker.client import EngineClient, LoadFailed
+
+log = logging.getLogger("ggserve")
+
+
+def _url(sock: socket.socket) -> str:
+    """Where a client on this machine reaches `sock`."""
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class HttpServer(uvicorn.Server):
+    """Serves until a signal or a load that fails. First signal: drain; second: leave.
+
+    began: time.monotonic() when the command began, for the line that says how long it took.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engines: Mapping[str, EngineClient],
+        sockets: list[socket.socket],
+        began: float,
+    ) -> None:
+        self.settings, self.engines, self.sockets = settings, engines, sockets
+        self.url = _url(sockets[0])
+        self.status = 0
+        self._cut = 0  # streams that did not finish in time
+        self._began = began
+        self._progress = LoadProgress(bar=settings.log_format == "text")
+        self._announcer: asyncio.Task[None] | None = None
+        super().__init__(
+            uvicorn.Config(
+                create_app(settings, engines),
+                http=limited_protocol(settings),
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=settings.drain_s,  # type: ignore[arg-type]
+            )
+        )
+
+    def run_to_end(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> int:
+        """Serve; the exit status."""
+        with asyncio.Runner(loop_factory=loop_factory) as runner, self._progress:
+            runner.run(self.serve(sockets=self.sockets))
+        if self._cut:
+            log.warning("%d requests were cut off", self._cut)
+            self.status = self.status or 1
+        return self.status
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        for name, engine in self.engines.items():
+            engine.on_progress = lambda fraction, text, name=name: self._progress(name, fraction, text)
+        await super().startup(sockets)
+        self._announcer = asyncio.create_task(self._announce())
+
+    async def _announce(self) -> None:
+        """Wait for the models; say how to reach them, or end."""
+        try:
+            for engine in self.engines.values():
+                await engine.wait_loaded()
+        except LoadFailed as failure:
+            if not self.should_exit:
+                self.status = 2 if failure.kind == "ConfigError" else 1
+                self.should_exit = True
+            return
+        finally:
+            self._progress.__exit__(None, None, None)
+        names = ", ".join(self.engines)
+        log.info("serving %s on %s, ready in %.1f s", names, self.url, time.monotonic() - self._began)
+        if self.settings.log_format == "text":
+            sys.stderr.write(self.example())
+            sys.stderr.flush()
+
+    def example(self) -> str:
+        """A request to try."""
+        body = {"model": next(iter(self.engines)), "prompt": "Once upon a time", "stream": True}
+        key = "  -H 'authorization: Bearer YOUR-KEY' \\\n" if self.settings.api_keys() else ""
+        return (
+            f"\n  curl -N {self.url}/v1/completions \\\n{key}"
+            f"    -H 'content-type: application/json' -d '{json.dumps(body)}'\n\n"
+        )
+
+    # --- the end
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """uvicorn's would end the process by the signal itself; ours lets it exit with a status."""
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in numbers}
+        try:
+            for number in numbers:
+                loop.add_signal_handler(number, self._on_signal)
+        except NotImplementedError:  # loops of Windows
+            for number in numbers:
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._on_signal))
+        try:
+            yield
+        finally:
+            try:
+                for number in numbers:
+                    loop.remove_signal_handler(number)
+            except NotImplementedError:
+                for number in numbers:
+                    signal.signal(number, before[number])
+
+    def _on_signal(self) -> None:
+        running = sum(len(engine.requests()) for engine in self.engines.values())
+        if self.should_exit:
+            log.warning("leaving at once")
+            self.force_exit = True
+        elif running:
+            seconds = self.settings.drain_s
+            log.info("stopping: %d requests have %g s to finish (again: leave at once)", running, seconds)
+        else:
+            log.info("stopping")
+        self.should_exit = True
+
+    async def _wait_tasks_to_complete(self) -> None:
+        try:
+            await super()._wait_tasks_to_complete()
+        finally:
+            self._cut = len(self.server_state.tasks)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._announcer is not None:
+            self._announcer.cancel()
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn does not end the application then
+            await asyncio.gather(*(engine.stop(0.0) for engine in self.engines.values()))

@@ -1,0 +1,1 @@
+"""From a parsed request to what the engine runs: templates, tokens, constraints, parameters."""

@@ -1,0 +1,234 @@
+"""What every API that chats has in common: what the model is given, and how its answer is to be read.
+
+A route turns its request into a `ChatInput`; `plan_chat` makes of it what `processor.make_job` needs.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import string
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from engine.types import Constraint, Thinking
+from server.chat.answer import OutputParser
+from server.chat.messages import BadMessage
+from server.chat.model import ChatModel, Form
+from server.chat.prompt import MARK, Composed, compose
+from server.chat.reasoning import Answer, ThinkReader
+from server.chat.request import ChatInput, Reasoning
+from server.chat.template.render import TemplateFailed
+from server.chat.tool_calls.family import CannotHold, Offer
+from server.chat.tool_calls.grammar import KINDS, answer_rule
+from server.chat.tool_calls.tool import Tool, ToolChoice, check_tools
+from server.dependencies import Engine, State
+from server.errors import ApiError, bad_request
+from server.input.constraints import Asked, checked
+from server.input.tokenize import check_generates, check_length, facts_of, tokenise
+
+if TYPE_CHECKING:
+    from server.config.settings import Settings
+
+__all__ = ["ChatInput", "ChatPlan", "Reasoning", "Tool", "ToolChoice", "chat_text", "plan_chat"]
+_LETTERS = string.ascii_letters + string.digits
+
+
+@dataclass(frozen=True)
+class ChatPlan:
+    """What a job is made of.
+
+    parser: makes one for each choice; None for answers that are only text. kept: special tokens whose text it
+    must see. text: the prompt.
+    """
+
+    prompt: list[int]
+    parser: Callable[[], OutputParser | None]
+    constraint: Constraint | None = None
+    thinking: Thinking | None = None
+    kept: frozenset[int] = frozenset()
+    text: str = ""
+
+
+async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: list[str]) -> ChatPlan:
+    """Everything in it is checked: an ApiError (400) names what is wrong. Adds to `warnings`."""
+    check_generates(engine)
+    limited = asked.reasoning.budget not in (None, -1)
+    asked, composed = await _composed(asked, engine, state, shielded=True)
+    warnings += composed.warnings
+    prompt = await _tokens(composed, asked, engine, state)
+    form = composed.form
+    offer = _offer(asked, form, warnings)
+    thinks = _thinks(composed)
+    thinking = _thinking(asked, composed, engine) if thinks else None
+    if limited and thinking is None:
+        warnings.append("the budget of reasoning has no effect: the model's chat template knows none")
+    constraint = await _constraint(asked, offer, form, engine, state, warnings)
+    if thinking is not None and thinking.budget is None and (constraint is None or form.family.reasons):
+        thinking = None
+    raw = asked.reasoning.format == "none"
+    new_id = _short_id if form.family.short_ids else _id
+
+    def parser() -> OutputParser | None:
+        family = form.family
+        if (whole := family.whole_reader(offer, new_id, composed.plain, raw)) is not None:
+            return whole
+        calls = None if offer is None else family.reader(offer, new_id)
+        if not thinks or form.marks is None:
+            return calls
+        return Answer(ThinkReader(form.marks, composed.opened, raw), calls, raw)
+
+    kept = form.kept(offer is not None, thinks)
+    return ChatPlan(prompt, parser, constraint, thinking, kept, composed.plain)
+
+
+async def chat_text(asked: ChatInput, engine: Engine, state: State, warnings: list[str]) -> str:
+    """The prompt that the chat template makes of a conversation."""
+    _, composed = await _composed(asked, engine, state, shielded=False)
+    warnings += composed.warnings
+    return composed.text
+
+
+async def _composed(
+    asked: ChatInput, engine: Engine, state: State, shielded: bool
+) -> tuple[ChatInput, Composed]:
+    """The prompt, and the request with what follows from its fields together."""
+    check_tools(asked.tools, asked.tool_choice)
+    asked.check_turns()
+    asked = _with_defaults(asked, state.settings)
+    facts = await facts_of(engine, state)
+    model = _model_of(facts.chat, engine)
+    try:
+        return asked, await state.in_thread(compose, asked, model, facts.specials if shielded else None)
+    except BadMessage as error:
+        where = asked.param + error.where
+        raise bad_request(f"{where}: {error}", where, "invalid_value") from None
+    except TemplateFailed as error:
+        param = "chat_template_kwargs" if str(error).startswith("chat_template_kwargs") else asked.param
+        raise bad_request(str(error), param, "template_failed") from error
+    except RecursionError:
+        param = "chat_template_kwargs"
+        raise bad_request(f"{param}: is nested too deeply", param, "invalid_value") from None
+
+
+def _model_of(found: ChatModel | TemplateFailed | None, engine: Engine) -> ChatModel:
+    if isinstance(found, TemplateFailed):
+        raise bad_request(f"{found}; give another with --chat-template", "messages", "template_failed")
+    if found is None:
+        message = f"model '{engine.name}' has no chat template; give one with --chat-template"
+        raise bad_request(f"{message}, or use /v1/completions", "messages", "no_chat_template")
+    return found
+
+
+def _with_defaults(asked: ChatInput, settings: Settings) -> ChatInput:
+    """With what the server's options say where the request does not."""
+    reasoning, extra = asked.reasoning, {**settings.chat_template_kwargs, **asked.extra}
+    switch = extra.get("enable_thinking")
+    if switch is not None and not isinstance(switch, bool):
+        param = "chat_template_kwargs"
+        raise bad_request(f"{param}: enable_thinking must be true or false", param, "invalid_value")
+    enabled = reasoning.enabled
+    if enabled is None:
+        enabled = False if reasoning.effort == "none" else switch
+    if enabled is None and reasoning.effort is None and settings.reasoning != "auto":
+        enabled = settings.reasoning == "on"
+    format = reasoning.format or settings.reasoning_format
+    budget = settings.reasoning_budget if reasoning.budget is None else reasoning.budget
+    reasoning = replace(reasoning, enabled=enabled, format=format, budget=None if budget < 0 else budget)
+    return replace(asked, reasoning=reasoning, extra=extra)
+
+
+async def _tokens(composed: Composed, asked: ChatInput, engine: Engine, state: State) -> list[int]:
+    tokenizer = engine.tokenizer
+    tokens = await tokenise(composed.text.split(MARK), engine, state, asked.param, add_special=False)
+    if tokenizer.add_bos and tokens[:1] != [tokenizer.bos_id]:  # most templates write it
+        tokens.insert(0, tokenizer.bos_id)
+    check_length(len(tokens), engine, asked.param)
+    return tokens
+
+
+def _offer(asked: ChatInput, form: Form, warnings: list[str]) -> Offer | None:
+    """The tools that may be called."""
+    choice = asked.tool_choice
+    tools = tuple(tool for tool in asked.tools if choice.names is None or tool.name in choice.names)
+    if choice.mode == "none" or not tools:
+        return None
+    parallel = asked.parallel_tool_calls
+    if parallel is None:
+        parallel = form.traits.parallel_calls or not form.traits.calls
+    if asked.answer is None:
+        return Offer(tools, choice.mode == "required", parallel)
+    constraint, param = asked.answer
+    if choice.mode == "required":
+        warnings.append(f"{param} has no effect: a tool is called in any case")
+        return Offer(tools, True, parallel)
+    if constraint.kind not in KINDS:
+        message = f"{param}: cannot be combined with tools that may be called or not"
+        raise bad_request(message, param, "unsupported_value")
+    return Offer(tools, False, parallel, constraint)
+
+
+def _thinks(composed: Composed) -> bool:
+    """Whether the answer may begin with reasoning."""
+    marks = composed.form.marks
+    return marks is not None and not composed.begun and (composed.opened or not marks.fixed)
+
+
+def _thinking(asked: ChatInput, composed: Composed, engine: Engine) -> Thinking:
+    """What the engine is to know of reasoning."""
+    marks, budget = composed.form.marks, asked.reasoning.budget
+    assert marks is not None
+    if asked.reasoning.enabled is False:
+        budget = 0
+    start, end = (_tokens_within(text.strip(), engine.tokenizer) for text in (marks.start, marks.end))
+    return Thinking(start=start, end=end, budget=budget, opened=composed.opened)
+
+
+def _tokens_within(text: str, tokenizer: Any) -> tuple[int, ...]:
+    """Tokens of a text that has others before it: at the very beginning some vocabularies add a space."""
+    line, whole = (tokenizer.encode(t, add_special=False, parse_special=True) for t in ("\n", f"\n{text}"))
+    if whole[: len(line)] == line:
+        return tuple(whole[len(line) :])
+    return tuple(tokenizer.encode(text, add_special=False, parse_special=True))
+
+
+async def _constraint(
+    asked: ChatInput, offer: Offer | None, form: Form, engine: Engine, state: State, warnings: list[str]
+) -> Constraint | None:
+    alone = await checked(asked.answer, engine, state, warnings)
+    if offer is None:
+        framed = _framed(asked.answer, form)
+        return alone if framed is asked.answer else await checked(framed, engine, state)
+    try:
+        text = form.family.grammar(offer, form.words)
+        if text is None:
+            return None
+        return await checked(Asked(Constraint("lark", text), "tools"), engine, state)
+    except CannotHold as error:
+        failure = bad_request(f"tools: {error}", "tools", "unsupported_value")
+    except ApiError as error:
+        failure = error
+    if not offer.required and offer.answer is None:
+        warnings.append(f"tools: arguments are not held to the schemas ({failure.message})")
+        return None
+    for i, tool in enumerate(asked.tools):  # whose fault is it?
+        schema = Constraint("json_schema", json.dumps(tool.schema))
+        await checked(Asked(schema, f"tools[{i}].function.parameters"), engine, state)
+    raise failure
+
+
+def _framed(answer: Asked | None, form: Form) -> Asked | None:
+    """What the content must match, within what it stands in."""
+    if answer is None or answer.constraint.kind not in KINDS:
+        return answer
+    text = form.family.answer_grammar(answer_rule(answer.constraint), form.words)
+    return answer if text is None else Asked(Constraint("lark", text), answer.param)
+
+
+def _id() -> str:
+    return "call_" + secrets.token_hex(12)
+
+
+def _short_id() -> str:
+    return "".join(secrets.choice(_LETTERS) for _ in range(9))

@@ -1,0 +1,119 @@
+"""Filling in the middle: the prompt that asks a model for what stands between a prefix and a suffix.
+
+    [repository] name, for each extra piece [file] name and text, [file] name, [prefix] … [suffix] … [middle]
+
+The first line only with extra pieces, and as far as the vocabulary has its tokens (Qwen2.5-Coder, arXiv
+2409.12186); the rest is as in arXiv 2207.14255, prefix first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from server.errors import ApiError, bad_request
+from server.input.tokenize import check_length, prompt_tokens
+
+if TYPE_CHECKING:
+    from server.dependencies import Engine, State
+
+_REPOSITORY, _FILE = "myproject\n", "filename\n"  # no field tells them
+_SNIPPET = "\n\n--- snippet ---\n\n"  # where a vocabulary has no token between files
+_NAMES = {"fim_pre_id": "prefix", "fim_suf_id": "suffix", "fim_mid_id": "middle"}
+
+
+class Piece(NamedTuple):
+    """A part of another file."""
+
+    text: str
+    filename: str = "tmp"
+
+
+class Gap(NamedTuple):
+    """Token ids around what is to be filled in."""
+
+    extra: list[int]
+    prefix: list[int]
+    suffix: list[int]
+
+    def cut_to(self, room: int) -> Gap:
+        """As much as fits: of the suffix its beginning, a quarter if need be; of the prefix its end; then of
+        the extra pieces the last.
+        """
+        n_suffix = min(len(self.suffix), max(room // 4, room - len(self.prefix)))
+        n_prefix = min(len(self.prefix), room - n_suffix)
+        n_extra = min(len(self.extra), room - n_suffix - n_prefix)
+        return Gap(_last(self.extra, n_extra), _last(self.prefix, n_prefix), self.suffix[:n_suffix])
+
+    def prompt(self, tokenizer: Any) -> list[int]:
+        """With the tokens that mark the parts."""
+        before = [tokenizer.bos_id] if tokenizer.add_bos else []
+        return [
+            *before,
+            *self.extra,
+            tokenizer.fim_pre_id,
+            *self.prefix,
+            tokenizer.fim_suf_id,
+            *self.suffix,
+            tokenizer.fim_mid_id,
+        ]
+
+
+N_MARKS = 4  # beginning of text, prefix, suffix, middle
+
+
+def _last(ids: list[int], n: int) -> list[int]:
+    return ids[len(ids) - n :]
+
+
+def missing(tokenizer: Any) -> list[str]:
+    """Which marks a vocabulary lacks; without all three a model cannot do it."""
+    return [name for attribute, name in _NAMES.items() if getattr(tokenizer, attribute) is None]
+
+
+def require(engine: Engine, param: str | None = None) -> None:
+    """501 if the model cannot; 400 if that is because of one field."""
+    lacking = missing(engine.tokenizer)
+    if not lacking:
+        return
+    which = ", ".join(lacking)
+    message = f"model '{engine.name}' cannot fill in the middle: its vocabulary has no token for {which}"
+    if param is not None:
+        raise bad_request(f"{param}: {message}", param, "unsupported_value")
+    raise ApiError(501, message, code="not_supported")
+
+
+def gap(tokenizer: Any, prefix: str, suffix: str, extra: Sequence[Piece] = ()) -> Gap:
+    """Texts as tokens; nothing in them is read as a special token."""
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special=False, parse_special=False)
+        return ids
+
+    before: list[int] = []
+    separator = tokenizer.fim_sep_id
+    if extra:
+        if tokenizer.fim_rep_id is not None:
+            before += [tokenizer.fim_rep_id, *encode(_REPOSITORY)]
+        for text, filename in extra:
+            between = encode(_SNIPPET) if separator is None else [separator, *encode(f"{filename}\n")]
+            before += between + encode(text)
+        if separator is not None:
+            before += [separator, *encode(_FILE)]
+    return Gap(before, encode(prefix), encode(suffix))
+
+
+async def completion(prompt: str | Sequence[int], suffix: str, engine: Engine, state: State) -> list[int]:
+    """The prompt of a completion that has a suffix."""
+    tokenizer = engine.tokenizer
+    before: list[int] = []
+    if isinstance(prompt, str):
+        check_length(tokenizer.min_tokens(prompt), engine, "prompt")
+    else:
+        before = await prompt_tokens(prompt, engine, state)
+    check_length(tokenizer.min_tokens(suffix), engine, "suffix")
+    found = await state.in_thread(gap, tokenizer, prompt if isinstance(prompt, str) else "", suffix)
+    tokens = found._replace(prefix=before or found.prefix).prompt(tokenizer)
+    check_length(len(found.suffix) + N_MARKS, engine, "suffix")
+    check_length(len(tokens), engine, "prompt")
+    return tokens

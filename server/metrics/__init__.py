@@ -1,0 +1,1 @@
+"""Prometheus, by our names and by llama-server's."""

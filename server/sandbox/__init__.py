@@ -1,0 +1,1 @@
+"""The child process with limits in which constraints are tried out."""

@@ -1,0 +1,86 @@
+"""A cache of 8 bits beside one of 32, for every architecture, with heads of 32, as blocks want them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engine
+from engine import architectures
+from engine.gguf import GGUFFile
+from engine.nn.binder import Binder
+from support.golden import NAMES, TinyModel, golden, rms_error
+
+BOUNDS = {"f16": 0.03, "q8_0": 0.15}  # several times what is seen
+
+
+def one_of_each() -> dict[str, str]:
+    """An architecture's name, and the first of its golden files."""
+    found: dict[str, str] = {}
+    for name in NAMES:
+        with GGUFFile.open(golden(name).path) as file:
+            found.setdefault(file.arch, name)
+    return found
+
+
+GOLDENS = one_of_each()
+
+
+def with_heads_of_32(name: str, path: Path) -> Path:
+    """The golden model's keys and tensors, with random numbers in other sizes: two heads of 32."""
+    model = TinyModel.read(golden(name).path)
+    arch = model.keys["general.architecture"][0]
+    n_head, n_kv = (model.keys.get(f"{arch}.attention.head_count{s}", (0,))[0] for s in ("", "_kv"))
+    model.set("embedding_length", 64)
+    model.set("attention.head_count", 2)
+    if n_kv:
+        model.set("attention.head_count_kv", 2 if n_kv == n_head else 1)
+    for key in ("attention.key_length", "attention.value_length"):
+        if f"{arch}.{key}" in model.keys:
+            model.set(key, 32)
+    if f"{arch}.rope.dimension_count" in model.keys:
+        model.set("rope.dimension_count", 16)
+    for key in list(model.tensors):
+        if key.startswith("rope_f"):
+            del model.tensors[key]
+    rng = np.random.default_rng(1)
+    with GGUFFile.open(model.write(path)) as file:
+        cls = architectures.get(arch)
+        binder = Binder(file.tensors.__contains__)
+        cls(cls.hparams(file)).bind(binder)
+        slots = binder.slots
+    model.tensors.clear()
+    for slot in slots:
+        shape = slot.shape[::-1]
+        if "norm" in slot.name and slot.name.endswith("weight"):
+            x = rng.uniform(0.5, 1.5, shape)
+        else:
+            x = rng.normal(0, 0.3 if len(shape) == 1 else 1.3 / np.sqrt(shape[-1]), shape)
+        model.tensors[slot.name] = x.astype(np.float32)
+    return model.write(path)
+
+
+def test_every_decoder_has_one() -> None:
+    encoders = {"bert", "nomic-bert"}
+    assert set(GOLDENS) == set(architectures.names()) - encoders
+
+
+@pytest.mark.parametrize("flash_attn", ["auto", "on"])
+@pytest.mark.parametrize("arch", GOLDENS)
+def test_narrow_caches_stay_close(arch: str, flash_attn: str, tmp_path: Path) -> None:
+    path, prompt = with_heads_of_32(GOLDENS[arch], tmp_path / "model.gguf"), golden(GOLDENS[arch]).prompt[:90]
+    found = {}
+    for kv_type in ("f32", *BOUNDS):
+        params = engine.ModelParameters(
+            use_gpu=False, kv_type=kv_type, context_size=128, n_threads=1, flash_attn=flash_attn
+        )
+        with engine.load(path, params) as model:
+            assert model.hp.head_dim_k == 32
+            with model.start_session(engine.InferenceSessionConfig(n_batch=32)) as session:
+                session.feed_prompt(prompt)
+                found[kv_type] = session.last_logits
+    assert found["f32"].std() > 0
+    for kv_type, bound in BOUNDS.items():
+        assert 0 < rms_error(found[kv_type], found["f32"]) < bound, kv_type

@@ -1,0 +1,182 @@
+"""Sessions on disk: what is restored goes on exactly as the session that was saved."""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+
+import engine
+from engine.cache import session_file as snapshot
+from engine.scheduler.sequence import CachedSequence
+from engine.types import Request
+from support.golden import NAMES, golden
+from support.greedy import request, run
+from support.snapshots import go_on, load, saved, start
+
+ATTENTION = ("auto", "on", "off")
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+DRAWN = engine.InferenceParameters(temperature=1.0, seed=7, max_tokens=5, ignore_eos=True)
+
+
+def check_continuation(ref_path: Path, prompt: list[int], path: Path, **params: Any) -> None:
+    with load(ref_path, **params) as model, start(model) as session:
+        session.feed_prompt(prompt)
+        for _ in session.infer(DRAWN):
+            pass
+        session.save(path)
+        tokens, expected = session.tokens, go_on(session)
+    with load(ref_path, **params) as model, model.restore_session(path, session.config) as again:
+        assert (again.tokens, again.n_past) == (tokens, len(tokens) - 1)
+        assert go_on(again) == expected
+
+
+@pytest.mark.parametrize("flash_attn", ATTENTION)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_architecture_goes_on(name: str, flash_attn: str, tmp_path: Path) -> None:
+    ref = golden(name)
+    check_continuation(ref.path, ref.prompt[:100], tmp_path / "saved", flash_attn=flash_attn)
+
+
+@pytest.mark.parametrize("flash_attn", ATTENTION)
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+def test_every_type_of_cache(kv_type: str, flash_attn: str, tmp_path: Path) -> None:
+    ref = golden("llama-head-64")
+    if flash_attn == "off" and kv_type not in ("f32", "f16", "bf16"):
+        with pytest.raises(engine.ConfigError, match="needs flash attention"):
+            load(ref.path, kv_type=kv_type, flash_attn=flash_attn)
+        return
+    check_continuation(ref.path, ref.prompt, tmp_path / "saved", kv_type=kv_type, flash_attn=flash_attn)
+
+
+def test_the_logits_after_a_prompt_are_kept(tmp_path: Path) -> None:
+    """Computing the last token again, alone, could round differently than within its prompt."""
+    ref = golden("llama-gqa-tied")
+    with load(ref.path) as model:
+        with start(model) as session:
+            session.feed_prompt(ref.prompt)
+            session.save(tmp_path / "saved")
+            expected = session.last_logits
+        with model.restore_session(tmp_path / "saved") as session:
+            assert session.n_past == len(session.tokens) == len(ref.prompt)
+            n_batches = model.runner.graphs_built
+            assert np.array_equal(session.last_logits, expected)
+            assert model.runner.graphs_built == n_batches
+
+
+def test_scattered_cells(tmp_path: Path) -> None:
+    """Neither the saved nor the restored cells lie in one run, and they are others."""
+    ref = golden("llama-gqa-tied")
+    with load(ref.path, kv_cells=512) as model:
+        model.pool.alloc(512)
+        model.pool.free(range(3, 500, 2))
+        with start(model) as session:
+            session.feed_prompt(ref.prompt[:100])
+            cells = session._sequence.cells[:]
+            assert cells[:3] == array("i", [3, 5, 7])
+            session.save(tmp_path / "saved")
+            with model.restore_session(tmp_path / "saved", session.config) as again:
+                assert set(again._sequence.cells).isdisjoint(cells)
+                assert go_on(again) == go_on(session)
+
+
+def test_cells_and_prefix_cache(tmp_path: Path) -> None:
+    ref, path = golden("llama-gqa-tied"), tmp_path / "saved"
+    with load(ref.path) as model:
+        with start(model, cache_prompt=True) as session:
+            session.feed_prompt(ref.prompt)
+            session.save(path)
+            with model.restore_session(path) as shared:  # all but the last token
+                assert shared._sequence.cells[:-1] == session._sequence.cells[:-1]
+                assert go_on(shared) == go_on(session)
+        model.prefix.check()
+        model.pool.check()
+        assert model.pool.n_free + model.prefix.n_cells == 256
+    with load(ref.path) as model:
+        with model.restore_session(path) as restored, start(model, cache_prompt=True) as other:
+            other.feed_prompt(ref.prompt)
+            assert other._sequence.cells[:-1] == restored._sequence.cells[:-1]
+        with model.restore_session(path, engine.InferenceSessionConfig(cache_prompt=False)) as private:
+            assert set(private._sequence.cells).isdisjoint(
+                cell for n in model.prefix.nodes() for cell in n.cells
+            )
+            assert private._sequence.node is None
+        model.prefix.check()
+        assert model.pool.n_free + model.prefix.n_cells == 256
+
+
+def test_prefixes_make_room_and_sessions_do_not(tmp_path: Path) -> None:
+    ref, path = golden("llama-gqa-tied"), tmp_path / "saved"
+    with load(ref.path) as model:
+        saved(model, path).close()
+        with start(model, cache_prompt=True) as session:
+            session.feed_prompt([7] * 250)
+        assert model.pool.n_free == 6
+        private = engine.InferenceSessionConfig(cache_prompt=False)
+        with model.restore_session(path, private) as session:
+            assert session.n_past == 104
+        with start(model) as session:
+            session.feed_prompt([7] * 200)
+            with pytest.raises(engine.OutOfMemoryError, match="104 cells of the KV cache are needed"):
+                model.restore_session(path)
+            model.prefix.check()
+            assert model.pool.n_free + model.prefix.n_cells == 56
+
+
+def test_a_session_of_a_scheduler(tmp_path: Path) -> None:
+    """A running request is saved; another engine finds its prefix and goes on to the same text."""
+    ref, path = golden("llama-gqa-tied"), tmp_path / "saved"
+    asked = request("x", ref.prompt[:80], n=24, n_batch=32)
+    with load(ref.path) as model:
+        whole = run(model.scheduler(), [asked])["x"]
+    with load(ref.path) as model:
+        scheduler = model.scheduler()
+        scheduler.submit(request("x", ref.prompt[:80], n=24, n_batch=32))
+        for _ in range(10):
+            scheduler.step()
+        (session,) = scheduler._admission.running
+        assert session.n_generated > 3
+        snapshot.save(path, model, session)
+        tokens = session.tokens[:]
+    with load(ref.path) as model:
+        sequence = CachedSequence(model.pool, model.prefix)
+        assert snapshot.restore(path, model, sequence) is None
+        assert sequence.tokens == tokens
+        sequence.release()
+        scheduler = model.scheduler()
+        generated = tokens[80:].tolist()
+        rest = Request(id="x", prompt=ref.prompt[:80], generated=generated, params=asked.params)
+        found = run(scheduler, [rest])["x"]
+        assert found.timings.cached_n == 79
+        assert generated + found.tokens == whole.tokens
+
+
+def test_the_file_is_in_the_safetensors_format(tmp_path: Path) -> None:
+    with load(golden("llama-gqa-tied").path) as model, saved(model, tmp_path / "saved") as session:
+        with safetensors.safe_open(tmp_path / "saved", "numpy") as file:
+            assert file.metadata()["kv_type"] == "f32"
+            assert file.get_tensor("tokens").tolist() == session.tokens
+            assert sorted(file.keys()) == ["k.0", "k.1", "tokens", "v.0", "v.1"]
+            keys = file.get_tensor("k.1")
+        table, cells = model.cache.k[1], session._sequence.cells
+        rows = np.frombuffer(table.get(), np.uint8).reshape(-1, table.strides[1])
+        assert np.array_equal(keys, rows[np.array(cells)])
+
+
+def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "PIECE", 1 << 11)
+    heard: list[float] = []
+    with load(golden("llama-gqa-tied").path) as model, saved(model, tmp_path / "saved") as session:
+        session.save(tmp_path / "saved", lambda f, text: heard.append(f))
+        assert len(heard) > 10
+        assert heard == sorted(heard)
+        assert heard.pop() == 1
+        heard.clear()
+        with model.restore_session(tmp_path / "saved", progress=lambda f, text: heard.append(f)) as again:
+            assert heard == sorted(heard)
+            assert heard.pop() == 1
+            assert go_on(again) == go_on(session)

@@ -1,0 +1,312 @@
+"""Files from before GGUF become the GGUF file that a Hugging Face folder of the same model becomes."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+import engine
+from engine.convert.legacy import converter as legacy
+from engine.convert.legacy.vocabulary import merges_of
+from engine.errors import ConfigError, EngineError, ModelError, UnsupportedModelError
+from engine.ggml.quantize import quantize
+from engine.gguf import GGUFFile
+from engine.tokenizer import load_tokenizer
+from engine.tokenizer.bpe import BYTE_ALPHABET
+from support.golden import FOLDER, TinyModel, golden, wide_model
+from support.legacy_writer import FALCON_40B, Old, of_golden
+
+GOLDENS = ["llama-mha-untied", "mpt-clip", "falcon-7b", "falcon-40b", "gptneox", "gptneox-sequential"]
+GOLDENS += ["gptj", "gpt2-untied", "gpt2", "bloom"]
+
+
+def pieces(model: TinyModel) -> list[tuple[bytes, float]]:
+    """The vocabulary of a golden model as old files of its kind have it: bytes of the tokens."""
+    if model.keys["general.architecture"][0] != "llama":
+        return [(text, 0.0) for text in raw_tokens(FOLDERS_TOKENIZER)]
+    found = [(b" \xe2\x81\x87 ", 0.0), (b"", 0.0), (b"", 0.0)]
+    for i, piece in enumerate(model.keys["tokenizer.ggml.tokens"][0][3:], start=3):
+        is_byte = piece.startswith("<0x")
+        text = bytes([int(piece[3:5], 16)]) if is_byte else piece.replace("\u2581", " ").encode()
+        found.append((text, float(-i)))
+    return found
+
+
+def raw_tokens(tokenizer: Tokenizer) -> list[bytes]:
+    """Bytes of byte-level BPE's tokens by id; special ones as they are spelled."""
+    vocab = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return [
+        t.encode() if t.startswith("<") and len(t) > 2 else bytes(BYTE_ALPHABET[c] for c in t)
+        for t, _ in vocab
+    ]
+
+
+FOLDERS_TOKENIZER = Tokenizer.from_file(str(FOLDER / "hf" / "gpt2" / "tokenizer.json"))
+
+
+def old(name: str, **more: Any) -> Old:
+    model = TinyModel.read(golden(name).path)
+    if name == "falcon-40b":
+        more["names"] = FALCON_40B
+    return of_golden(model, pieces(model), **more)
+
+
+def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    with GGUFFile.open(path) as file:
+        return {t.name: (t.type.name, tuple(t.shape), bytes(file.data(t))) for t in file.tensors.values()}
+
+
+@pytest.mark.parametrize(("container", "version"), [("ggml", 0), ("ggmf", 1), ("ggjt", 1), ("ggjt", 3)])
+@pytest.mark.parametrize("name", GOLDENS)
+def test_tensors_and_greedy_tokens_are_those_of_the_model(
+    name: str, container: str, version: int, tmp_path: Path
+) -> None:
+    source = old(name, container=container, version=version).write(tmp_path / "old.bin")
+    keys = {"context_length": "256"}
+    with GGUFFile.open(golden(name).path) as file:
+        arch = file.arch
+        for key in ("attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon"):
+            if f"{arch}.{key}" in file.metadata:
+                keys[key] = repr(file.metadata[f"{arch}.{key}"])
+    legacy.convert(source, tmp_path / "new.gguf", keys=keys)
+    assert tensors(tmp_path / "new.gguf") == tensors(golden(name).path)
+    if (container, version) != ("ggjt", 3):
+        return
+    ref = golden(name)
+    params = engine.ModelParameters(use_gpu=False, kv_type="f32", n_threads=1, context_size=256)
+    with engine.load(tmp_path / "new.gguf", params) as model, model.start_session() as session:
+        session.feed_prompt(ref.prompt)
+        greedy = engine.InferenceParameters(temperature=0.0, max_tokens=24, ignore_eos=True)
+        assert [token.id for token in session.infer(greedy)] == ref.greedy.tokens
+
+
+def test_what_is_guessed_is_said(tmp_path: Path) -> None:
+    source = old("llama-mha-untied", container="ggml").write(tmp_path / "old.bin")
+    remarks = " ".join(legacy.convert(source, tmp_path / "new.gguf"))
+    assert "llama.context_length is 2048" in remarks
+    assert "rms_epsilon is 5e-06" in remarks
+    assert "no scores" in remarks
+    remarks = " ".join(
+        legacy.convert(source, tmp_path / "new.gguf", keys={"context_length": "99"}, force=True)
+    )
+    assert "context_length" not in remarks
+    with GGUFFile.open(tmp_path / "new.gguf") as file:
+        assert file.metadata["llama.context_length"] == 99
+
+
+def test_the_number_of_kv_heads_is_seen_from_the_tensors(tmp_path: Path) -> None:
+    """LLaMA 2 70B: no field says it."""
+    source = old("llama-gqa-tied").write(tmp_path / "old.bin")
+    legacy.convert(source, tmp_path / "new.gguf")
+    with GGUFFile.open(tmp_path / "new.gguf") as file:
+        assert file.metadata["llama.attention.head_count_kv"] == 2
+
+
+# --- quantized blocks
+
+
+WIDE = wide_model(1)
+
+
+def quantized(kind: str) -> dict[str, tuple[int, bytes]]:
+    number = gguf.GGMLQuantizationType[kind]
+    return {
+        name: (int(number), bytes(quantize(kind.lower().replace("_k", "_K"), x, None)))
+        for name, x in WIDE.tensors.items()
+        if x.ndim == 2
+    }
+
+
+def wide(**more: Any) -> Old:
+    return of_golden(WIDE, pieces(WIDE), **more)
+
+
+@pytest.mark.parametrize(
+    "kind", ["F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+)
+@pytest.mark.parametrize("file_type", [2, 2002])
+def test_blocks_of_version_2_are_carried_over(kind: str, file_type: int, tmp_path: Path) -> None:
+    encode = quantized(kind)
+    container = ("ggjt", 3) if file_type == 2 else ("ggml", 0)
+    source = wide(container=container[0], version=container[1], file_type=file_type, encode=encode)
+    legacy.convert(source.write(tmp_path / "old.bin"), tmp_path / "new.gguf")
+    found = tensors(tmp_path / "new.gguf")
+    for name, (_, data) in encode.items():
+        assert found[name][0] == kind
+        assert found[name][2] == data
+    params = engine.ModelParameters(use_gpu=False, n_threads=1, context_size=64)
+    with engine.load(tmp_path / "new.gguf", params) as model, model.start_session() as session:
+        session.feed_prompt([1, 5, 9])
+        assert np.isfinite(session.last_logits).all()
+
+
+def test_quantized_rows_are_reordered_whole(tmp_path: Path) -> None:
+    model = TinyModel.read(golden("gptneox").path)
+    rows = model.tensors["blk.0.attn_qkv.weight"]
+    n_head = model.keys["gptneox.attention.head_count"][0]
+    if rows.shape[1] % 32:
+        rows = np.repeat(rows, 32, axis=1)
+        rows = rows[:, : rows.shape[1] // 32 * 32]
+    kind = gguf.GGMLQuantizationType.Q8_0
+    expected = gguf.quants.quantize(rows, kind)
+    from engine.convert.huggingface.names import by_parts
+    from support.legacy_writer import interleaved
+
+    np.testing.assert_array_equal(
+        by_parts(gguf.quants.quantize(interleaved(rows, n_head), kind), n_head), expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("container", "version", "file_type", "kind", "says"),
+    [
+        ("ggml", 0, 2, "Q4_0", 0),
+        ("ggjt", 1, 2, "Q4_0", 0),
+        ("ggjt", 2, 2, "Q4_0", 1),
+        ("ggjt", 2, 7, "Q8_0", 1),
+        ("ggml", 0, 1002, "Q4_1", 1),
+        ("ggjt", 1, 8, "Q5_0", 0),
+        ("ggjt", 3, 3002, "Q4_0", 3),
+    ],
+)
+def test_old_blocks_say_their_version(
+    container: str, version: int, file_type: int, kind: str, says: int, tmp_path: Path
+) -> None:
+    source = wide(container=container, version=version, file_type=file_type, encode=quantized(kind))
+    with pytest.raises(UnsupportedModelError, match=rf"{kind}.*quantization version {says}"):
+        legacy.convert(source.write(tmp_path / "old.bin"), tmp_path / "new.gguf")
+    assert not list(tmp_path.glob("new*"))
+
+
+def test_blocks_of_5_bits_are_as_today_since_version_1(tmp_path: Path) -> None:
+    source = wide(version=2, file_type=8, encode=quantized("Q5_0"))
+    legacy.convert(source.write(tmp_path / "old.bin"), tmp_path / "new.gguf")
+
+
+# --- vocabularies
+
+
+def trained(seed: int, n: int) -> Tokenizer:
+    rng = random.Random(seed)
+    words = ["".join(rng.choices("abcdeé ", k=rng.randint(1, 9))) for _ in range(60)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=n,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((" ".join(rng.choices(words, k=8)) for _ in range(200)), trainer)
+    return tokenizer
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_merges_are_found_again(seed: int, tmp_path: Path) -> None:
+    """What `tokenizers` trained cuts every text as the vocabulary that was made from its bare tokens."""
+    theirs = trained(seed, 400)
+    tokens = [*raw_tokens(theirs), b"zzzz", b"\n\n\n\n"]  # added afterwards
+    merges, added = merges_of(tokens)
+    assert added == {0, len(tokens) - 2, len(tokens) - 1}
+    assert len(merges) == len(tokens) - 256 - 3
+    model = TinyModel.read(golden("gpt2").path)
+    width = model.tensors["token_embd.weight"].shape[1]
+    model.tensors["token_embd.weight"] = np.zeros((len(tokens), width), np.float32)
+    of_golden(model, [(t, 0.0) for t in tokens]).write(tmp_path / "old.bin")
+    legacy.convert(tmp_path / "old.bin", tmp_path / "new.gguf")
+    ours = load_tokenizer(tmp_path / "new.gguf")
+    assert ours.eos_id == 0
+    rng = random.Random(seed)
+    for _ in range(200):
+        text = "".join(rng.choices("abcdeé fgABC12\n🦊", k=30)).replace("\n\n\n\n", "\n")
+        assert ours.encode(text, add_special=False) == theirs.encode(text).ids
+
+
+def test_a_vocabulary_that_lost_bytes_needs_that_of_the_folder(tmp_path: Path) -> None:
+    model = TinyModel.read(golden("gpt2").path)
+    lossy = [(t if len(t) != 1 or t.isascii() else b"\xef\xbf\xbd", s) for t, s in pieces(model)]
+    source = of_golden(model, lossy).write(tmp_path / "old.bin")
+    with pytest.raises(UnsupportedModelError, match="--vocab FOLDER"):
+        legacy.convert(source, tmp_path / "new.gguf")
+    legacy.convert(source, tmp_path / "new.gguf", vocab=FOLDER / "hf" / "gpt2")
+    theirs = Tokenizer.from_file(str(FOLDER / "hf" / "gpt2" / "tokenizer.json"))
+    ours = load_tokenizer(tmp_path / "new.gguf")
+    text = "the thing in there"
+    assert ours.encode(text, add_special=False) == theirs.encode(text).ids
+
+
+def test_pieces_with_scores_stay_a_sentencepiece_vocabulary(tmp_path: Path) -> None:
+    source = old("llama-mha-untied").write(tmp_path / "old.bin")
+    legacy.convert(source, tmp_path / "new.gguf")
+    ours, theirs = load_tokenizer(tmp_path / "new.gguf"), load_tokenizer(golden("llama-mha-untied").path)
+    assert type(ours) is type(theirs)
+    assert ours.vocabulary.types == theirs.vocabulary.types
+    assert ours.vocabulary.pieces == theirs.vocabulary.pieces
+    assert (ours.bos_id, ours.eos_id, ours.unk_id) == (1, 2, 0)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (b"", ModelError, "empty"),
+        (b"GGUF\3\0\0\0", ModelError, "neither GGUF nor"),
+        (b"lmgg", ModelError, "it fits none"),
+        (b"algg\1\0\0\0", UnsupportedModelError, "LoRA"),
+        (b"tjgg\4\0\0\0", UnsupportedModelError, "unknown version 4"),
+        (b"fmgg\2\0\0\0", UnsupportedModelError, "unknown version 2"),
+        (b"tjgg\3\0\0\0" + b"\xff" * 400, ModelError, "it fits none"),
+    ],
+)
+def test_other_files(data: bytes, error: type[EngineError], message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(data)
+    with pytest.raises(error, match=message):
+        legacy.convert(tmp_path / "x.bin", tmp_path / "new.gguf")
+    assert not list(tmp_path.glob("new*"))
+
+
+def test_an_architecture_that_is_named_tells_why_not(tmp_path: Path) -> None:
+    source = old("gptj").write(tmp_path / "old.bin")
+    with pytest.raises(ModelError, match="as gptneox: "):
+        legacy.convert(source, tmp_path / "new.gguf", architecture="gptneox")
+    with pytest.raises(ConfigError, match="bloom, falcon"):
+        legacy.convert(source, tmp_path / "new.gguf", architecture="qwen2")
+    legacy.convert(source, tmp_path / "new.gguf", architecture="gptj")
+    with pytest.raises(ConfigError, match="--force"):
+        legacy.convert(source, tmp_path / "new.gguf")
+
+
+DATA = {name: old(name).bytes() for name in ("llama-mha-untied", "gptneox", "gpt2")}
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(sorted(DATA)), st.data())
+def test_damage_is_an_error_or_other_numbers(
+    tmp_path_factory: pytest.TempPathFactory, name: str, draw: st.DataObject
+) -> None:
+    data = bytearray(DATA[name])
+    if draw.draw(st.booleans()):
+        data = data[: draw.draw(st.integers(0, len(data) - 1))]
+    else:
+        at = draw.draw(st.integers(0, 3000))
+        data[at : at + 4] = draw.draw(st.binary(min_size=4, max_size=4) | st.just(b"\xff\xff\xff\x7f"))
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / "old.bin").write_bytes(data)
+    message = ""
+    try:
+        legacy.convert(folder / "old.bin", folder / "new.gguf")
+    except EngineError as error:
+        message = str(error)
+    assert "\n" not in message
+    assert bool(message) != (folder / "new.gguf").exists()

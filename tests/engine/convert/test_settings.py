@@ -1,0 +1,108 @@
+"""Settings of config.json that change the graph: those that ours does not have are refused by their name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+from engine.architectures import gptneox
+from engine.convert.converter import convert
+from engine.errors import UnsupportedModelError
+from engine.gguf import GGUFFile
+from engine.graph.forward_context import Step
+from support.golden import FOLDER, golden
+
+PARAMS = engine.ModelParameters(use_gpu=False, n_threads=1)
+FOLDERS = sorted(path.name for path in (FOLDER / "hf").iterdir())
+ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation")
+
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("qwen2", {"use_sliding_window": True}),
+    ("qwen3moe", {"use_sliding_window": True}),
+    ("qwen3moe", {"norm_topk_prob": False}),
+    ("qwen2moe", {"mlp_only_layers": [1]}),
+    ("falcon-7b", {"alibi": True}),
+    ("falcon-7b", {"bias": True}),
+    ("falcon-7b", {"parallel_attn": False}),
+    ("bloom", {"apply_residual_connection_post_layernorm": True}),
+    ("gpt2", {"scale_attn_weights": False}),
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+    ("gptneox", {"hidden_act": "gelu_fast"}),
+    ("starcoder", {"multi_query": False}),
+    ("starcoder2", {"norm_type": "rms_norm"}),
+    ("phi2", {"qk_layernorm": True}),
+    ("gemma2", {"layer_types": ["full_attention", "sliding_attention"]}),
+    ("gemma3", {"layer_types": ["sliding_attention", "full_attention"] * 3}),
+    ("gemma3", {"use_bidirectional_attention": True}),
+    ("gpt-oss", {"layer_types": ["full_attention"] * 2}),
+    ("gpt-oss", {"swiglu_limit": 5.0}),
+    ("mpt", {"norm_type": "rmsnorm"}),
+    ("mpt", {"logit_scale": "inv_sqrt_d_model"}),
+    ("mpt", {"attn_config": {"prefix_lm": True}}),
+    ("mpt", {"attn_config": {"rope": True}}),
+    ("mpt", {"ffn_config": {"ffn_type": "mptglu"}}),
+]
+
+
+def changed(tmp_path: Path, name: str, values: dict[str, Any]) -> Path:
+    folder = tmp_path / "model"
+    shutil.copytree(FOLDER / "hf" / name, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder
+
+
+@pytest.mark.parametrize(("name", "values"), REFUSED)
+def test_a_setting_is_refused_by_its_name(name: str, values: dict[str, Any], tmp_path: Path) -> None:
+    (setting, value), *_ = values.items()
+    if isinstance(value, dict):
+        ((inner, _),) = value.items()
+        setting = f"{setting}.{inner}"
+    with pytest.raises(UnsupportedModelError, match=rf"config.json: .*{setting}.* not supported"):
+        convert(changed(tmp_path, name, values), tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_another_activation_is_refused(name: str, tmp_path: Path) -> None:
+    config = json.loads((FOLDER / "hf" / name / "config.json").read_text())
+    stated = [setting for setting in ACTIVATIONS if config.get(setting)]
+    if config["model_type"] in ("mpt", "bloom"):  # there is one only
+        assert not stated
+        return
+    assert stated
+    for setting in stated:
+        folder = changed(tmp_path / setting, name, {setting: "relu"})
+        with pytest.raises(UnsupportedModelError, match=f"{setting} is 'relu'.*supported: "):
+            convert(folder, tmp_path / "out.gguf")
+
+
+def test_one_kv_head_of_mpt(tmp_path: Path) -> None:
+    """Stated by the kind of attention, without a number."""
+    folder = changed(tmp_path, "mpt", {"attn_config": {"attn_type": "multiquery_attention"}})
+    convert(folder, tmp_path / "out.gguf")
+    with GGUFFile.open(tmp_path / "out.gguf") as file:
+        assert file.metadata["mpt.attention.head_count_kv"] == 1
+
+
+def test_the_gelu_of_the_largest_gpt_neox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+    activate = Step.activate
+
+    def noted(step: Step, layer: int, activation: str, *parts: Any) -> Any:
+        used.append(activation)
+        return activate(step, layer, activation, *parts)
+
+    monkeypatch.setattr(Step, "activate", noted)
+    engine.load(golden("gptneox").path, PARAMS).close()
+    assert set(used) == {"gelu_erf"}
+    used.clear()
+    monkeypatch.setattr(gptneox, "LAYERS_OF_20B", 2)
+    engine.load(golden("gptneox").path, PARAMS).close()
+    assert set(used) == {"gelu"}
+    convert(changed(tmp_path, "gptneox", {"hidden_act": "gelu_fast"}), tmp_path / "out.gguf")

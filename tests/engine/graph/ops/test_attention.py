@@ -1,0 +1,200 @@
+"""The paged attention kernel against a plain numpy attention over the same cells."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.errors import GgmlError
+from engine.ggml.backend import Backend, devices
+from engine.ggml.operations import Context
+from engine.ggml.sched import Sched
+from engine.ggml.tensor import F32, type_id
+from engine.graph.ops.attention import PagedAttention
+
+CPU = next(d for d in devices() if d.type == "cpu")
+
+
+@dataclass
+class Case:
+    """Sequences are (n_past, n_new); rows follow each other in the batch."""
+
+    sequences: list[tuple[int, int]]
+    heads: int = 4
+    kv_heads: int = 2
+    dk: int = 64
+    dv: int = 64
+    kv_type: str = "f32"
+    window: int = 0
+    softcap: float = 0.0
+    max_bias: float = 0.0
+    causal: bool = True
+    threads: int = 2
+    n_cells: int = 700
+    q_scale: float = 2.0
+    tables: list[Any] = field(default_factory=list)
+
+
+def slopes(max_bias: float, heads: int) -> np.ndarray:
+    """Press 2021, arXiv 2108.12409: a geometric series, and every other term of the next for the rest."""
+    n = 1 << int(np.floor(np.log2(heads)))
+    first = [2.0 ** (-max_bias / n * (i + 1)) for i in range(n)]
+    rest = [2.0 ** (-max_bias / 2 / n * (2 * i + 1)) for i in range(heads - n)]
+    return np.array(first + rest) if max_bias else np.zeros(heads)
+
+
+def reference(case: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -> np.ndarray:
+    """q [rows, heads, dk], k [cells, kv_heads, dk], v [cells, kv_heads, dv] -> [rows, heads, dv], float64."""
+    out = np.zeros((len(q), case.heads, case.dv))
+    group, row = case.heads // case.kv_heads, 0
+    bias = slopes(case.max_bias, case.heads)
+    for (n_past, n_new), table in zip(case.sequences, case.tables, strict=True):
+        for position in range(n_past, n_past + n_new):
+            first = max(0, position - case.window + 1) if case.window else 0
+            seen = np.arange(first, position + 1 if case.causal else n_past + n_new)
+            cells = np.array(table)[seen]
+            for h in range(case.heads):
+                s = k[cells, h // group] @ q[row, h] * scale
+                if case.softcap:
+                    s = case.softcap * np.tanh(s / case.softcap)
+                s = s - bias[h] * (position - seen)
+                p = np.exp(s - s.max())
+                out[row, h] = p / p.sum() @ v[cells, h // group]
+            row += 1
+    return out
+
+
+def run(case: Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(what the kernel gives, what it should give), [rows, heads, dv]."""
+    rng = np.random.default_rng(seed)
+    n_rows = sum(n_new for _, n_new in case.sequences)
+    scale = case.dk**-0.5
+    shuffled = rng.permutation(case.n_cells)  # cells of a session lie anywhere
+    at = 0
+    for n_past, n_new in case.sequences:
+        case.tables.append(array("i", shuffled[at : at + n_past + n_new].tolist()))
+        at += n_past + n_new
+    q = rng.standard_normal((n_rows, case.heads, case.dk)).astype(np.float32) * np.float32(case.q_scale)
+    ctx: Any = Context(32, graph_size=16)
+    number = type_id(case.kv_type)
+    tq = ctx.input(F32, (case.dk, case.heads, n_rows), "q")
+    inputs = Context(4)
+    tk = inputs.new(number, (case.dk * case.kv_heads, case.n_cells), "k")
+    tv = inputs.new(number, (case.dv * case.kv_heads, case.n_cells), "v")
+    inputs.allocate(CPU.buffer_types()[-1])
+    k, v = store(tk, case, case.dk, rng), store(tv, case, case.dv, rng)
+    paged = PagedAttention(1)
+    out = ctx.output(
+        paged.op(
+            ctx, 0, tq, tk, tv, case.dv, scale, case.softcap, case.max_bias, case.window, None, case.causal
+        )
+    )
+    graph = ctx.graph(16)
+    graph.add(out)
+    sched = Sched([Backend(CPU, case.threads)], 64)
+    sched.allocate(graph)
+    row = 0
+    batch = []
+    for (n_past, n_new), table in zip(case.sequences, case.tables, strict=True):
+        batch.append((table, n_past, n_new, row))
+        row += n_new
+    results = []
+    for _ in range(2):  # the second time shows that units of work are handed out anew
+        paged.prepare(batch)
+        tq.set(q.tobytes())
+        sched.compute(graph)
+        results.append(np.frombuffer(out.get(), np.float32).reshape(n_rows, case.heads, case.dv))
+    np.testing.assert_array_equal(results[0], results[1])
+    return results[0], reference(case, q.astype(np.float64), k, v, scale)
+
+
+def store(tensor: Any, case: Case, d: int, rng: np.random.Generator) -> np.ndarray:
+    """Fill a cache tensor and return what it holds, [cells, kv_heads, d] float64."""
+    shape = (case.n_cells, case.kv_heads * d)
+    if case.kv_type == "f32":
+        values = rng.standard_normal(shape).astype(np.float32)
+        tensor.set(values.tobytes())
+    elif case.kv_type == "f16":
+        values = rng.standard_normal(shape).astype(np.float16)
+        tensor.set(values.tobytes())
+    elif case.kv_type == "bf16":
+        raw = rng.standard_normal(shape).astype(np.float32).view(np.uint32) & 0xFFFF0000
+        tensor.set((raw >> 16).astype(np.uint16).tobytes())
+        values = raw.view(np.float32)
+    else:  # q8_0: blocks of a half scale and 32 signed bytes
+        assert case.kv_type == "q8_0"
+        n = shape[0] * shape[1] // 32
+        scales = (rng.random((n, 1)) * 0.02 + 0.001).astype(np.float16)
+        quants = rng.integers(-127, 128, (n, 32)).astype(np.int8)
+        tensor.set(np.concatenate([scales.view(np.uint8).reshape(n, 2), quants.view(np.uint8)], 1).tobytes())
+        values = (scales.astype(np.float32) * quants).reshape(shape)
+    return values.reshape(case.n_cells, case.kv_heads, d).astype(np.float64)
+
+
+CASES = {
+    "decode, one head per KV head": Case([(130, 1)], heads=4, kv_heads=4),
+    "decode, groups of 8": Case([(130, 1)], heads=32, kv_heads=4),
+    "decode, multi-query, odd head count": Case([(65, 1)], heads=71, kv_heads=1),
+    "eight sessions decoding": Case([(n, 1) for n in (0, 1, 17, 63, 64, 65, 100, 127)], heads=8, kv_heads=2),
+    "prefill": Case([(0, 150)]),
+    "second chunk of a prompt": Case([(100, 70)]),
+    "prompt beside decoding sessions": Case([(40, 1), (0, 90), (200, 1), (30, 7)], heads=8, kv_heads=2),
+    "window shorter than the context": Case([(0, 150), (300, 1)], window=32),
+    "window of one": Case([(0, 20)], window=1),
+    "window over tiles": Case([(200, 100)], window=129, heads=2, kv_heads=1),
+    "ALiBi, heads no power of two": Case([(0, 100), (70, 1)], heads=6, kv_heads=6, max_bias=8.0),
+    "soft cap": Case([(0, 80), (90, 1)], softcap=5.0),
+    "head size 80": Case([(0, 70), (33, 1)], dk=80, dv=80),
+    "head size 96, other value size": Case([(0, 70), (33, 1)], dk=96, dv=40),
+    "head sizes of no vector": Case([(0, 70), (33, 1)], dk=20, dv=12),
+    "head size 256": Case([(0, 70), (33, 1)], dk=256, dv=256, kv_heads=1, heads=2),
+    "f16": Case([(0, 130), (64, 1)], kv_type="f16"),
+    "f16, head size 20": Case([(0, 130), (64, 1)], kv_type="f16", dk=20, dv=20),
+    "bf16": Case([(0, 130), (64, 1)], kv_type="bf16"),
+    "q8_0": Case([(0, 130), (64, 1)], kv_type="q8_0"),
+    "q8_0, second head begins inside the row": Case(
+        [(0, 30), (64, 1)], kv_type="q8_0", dk=32, dv=96, kv_heads=4
+    ),
+    "both ways, several sequences": Case([(0, 150), (0, 1), (0, 40), (0, 65)], causal=False),
+    "both ways, beside what was there": Case([(70, 30), (5, 2)], causal=False, heads=8, kv_heads=2),
+    "both ways, head size 32": Case([(0, 33), (0, 64)], causal=False, dk=32, dv=32, heads=12, kv_heads=12),
+    "one thread": Case([(40, 1), (0, 90)], threads=1),
+    "more threads than work": Case([(3, 1)], heads=1, kv_heads=1, threads=4),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_plain_attention(name: str) -> None:
+    got, expected = run(CASES[name])
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_scores_of_any_size_stay_finite() -> None:
+    """Scores of some thousands overflow exp; the running maximum must keep them in range."""
+    for sequences in ([(0, 90)], [(89, 1)]):  # both layouts of the kernel
+        got, expected = run(Case(sequences, heads=2, kv_heads=2, q_scale=3000.0))
+        assert np.isfinite(got).all()
+        # One position takes all the weight; where two are close, float32 scores of thousands differ by 1e-3.
+        np.testing.assert_allclose(got, expected, atol=2e-2)
+
+
+def test_refuses_shapes_that_do_not_go_together() -> None:
+    ctx: Any = Context(8)
+    q = ctx.new(F32, (64, 4, 1))
+    k = ctx.new(F32, (96, 10))
+    with pytest.raises(GgmlError, match="do not go together"):
+        PagedAttention(1).op(ctx, 0, q, k, k, 64, 0.1, 0.0, 0.0, 0)
+    k = ctx.new(F32, (64, 10))
+    with pytest.raises(GgmlError, match="do not go together"):  # fewer values than keys
+        PagedAttention(1).op(ctx, 0, q, k, ctx.new(F32, (64, 9)), 64, 0.1, 0.0, 0.0, 0)
+    with pytest.raises(GgmlError, match="do not go together"):  # a transposed query
+        PagedAttention(1).op(
+            ctx, 0, ctx.permute(ctx.new(F32, (4, 64, 1)), 1, 0, 2), k, k, 64, 0.1, 0.0, 0.0, 0
+        )
+    k = ctx.new(type_id("q8_0"), (96, 10))
+    with pytest.raises(GgmlError, match="do not go together"):  # a head is no whole number of blocks
+        PagedAttention(1).op(ctx, 0, ctx.new(F32, (48, 2, 1)), k, k, 48, 0.1, 0.0, 0.0, 0)

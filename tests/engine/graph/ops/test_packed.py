@@ -1,0 +1,150 @@
+"""Packed matrices against the floats that their blocks mean.
+
+On a CPU that cannot pack there is nothing to compare.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+import engine
+from engine.errors import GgmlError
+from engine.ggml.backend import Backend, devices
+from engine.ggml.operations import Context
+from engine.ggml.sched import Sched
+from engine.ggml.tensor import F32, type_id
+from engine.graph.ops.packed import PackedMatrix, can_pack
+from server.config.bundled import bundled_model
+
+CPU = next(d for d in devices() if d.type == "cpu")
+TYPES = ("q4_0", "q8_0", "q4_K", "q5_K", "q6_K")
+PACKABLE = [t for t in TYPES if can_pack(type_id(t), (256, 16))]
+
+
+def quantized(kind: str, n_in: int, n_out: int, seed: int = 0) -> tuple[bytes, np.ndarray]:
+    """A random matrix in ggml's blocks, and the floats that they mean [n_out, n_in]."""
+    number = gguf.GGMLQuantizationType[kind.upper()]
+    rng = np.random.default_rng(seed)
+    if kind in ("q4_0", "q8_0"):
+        values = rng.standard_normal((n_out, n_in)).astype(np.float32)
+        blocks = gguf.quants.quantize(values, number)
+    else:  # any bytes are a block; only its halves must be numbers of a sensible size
+        _, size = gguf.GGML_QUANT_SIZES[number]
+        blocks = rng.integers(0, 256, (n_out, n_in // 256, size), dtype=np.uint8)
+        at = {"q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,)}[kind]
+        for position in at:
+            halves = (rng.random((n_out, n_in // 256)) * 0.002 + 0.0005).astype(np.float16)
+            blocks[:, :, position : position + 2] = halves.view(np.uint8).reshape(n_out, n_in // 256, 2)
+        blocks = blocks.reshape(n_out, -1)
+    return blocks.tobytes(), gguf.quants.dequantize(blocks, number)
+
+
+def times(kind: str, data: bytes, n_out: int, x: np.ndarray, threads: int = 2) -> np.ndarray:
+    """x [rows, n_in] -> [rows, n_out]; computed twice, to see the work handed out anew."""
+    n_rows, n_in = x.shape
+    home = Context(1)
+    matrix = PackedMatrix(home, type_id(kind), (n_in, n_out), "matrix")
+    home.allocate(CPU.buffer_types()[-1])
+    matrix.load(data, threads)
+    ctx: Any = Context(8, graph_size=8)
+    tx = ctx.input(F32, (n_in, n_rows), "x")
+    out = ctx.output(matrix.times(ctx, tx))
+    graph = ctx.graph(8)
+    graph.add(out)
+    sched = Sched([Backend(CPU, threads)], 32)
+    sched.allocate(graph)
+    results = []
+    for _ in range(2):
+        tx.set(x.tobytes())
+        sched.compute(graph)
+        results.append(np.frombuffer(out.get(), np.float32).reshape(n_rows, n_out))
+    np.testing.assert_array_equal(results[0], results[1])
+    return results[0]
+
+
+@pytest.mark.parametrize("kind", PACKABLE)
+@pytest.mark.parametrize(
+    ("n_in", "n_out", "n_rows"),
+    [(32, 16, 1), (64, 48, 3), (2048, 256, 1), (96, 1600, 2), (256, 64, 7), (160, 32, 31), (64, 160, 300)],
+)
+def test_products(kind: str, n_in: int, n_out: int, n_rows: int) -> None:
+    if kind.endswith("K"):
+        n_in *= 8  # their blocks have 256 inputs
+    data, weights = quantized(kind, n_in, n_out)
+    x = np.random.default_rng(1).standard_normal((n_rows, n_in)).astype(np.float32)
+    # What 8-bit activations are: per block of 32 the largest is 127, the others are rounded.
+    blocks = x.reshape(n_rows, -1, 32)
+    scale = np.abs(blocks).max(2, keepdims=True) / 127
+    rounded = (np.rint(blocks / scale) * scale).reshape(x.shape)
+    got = times(kind, data, n_out, x)
+    size = np.abs(weights).mean() * np.sqrt(n_in)
+    np.testing.assert_allclose(got, rounded.astype(np.float64) @ weights.T, rtol=1e-4, atol=1e-3 * size)
+    assert np.sqrt(np.mean((got - x @ weights.T) ** 2)) < 0.02 * size
+
+
+@pytest.mark.parametrize("kind", PACKABLE)
+def test_a_row_does_not_depend_on_its_company(kind: str) -> None:
+    """Bit for bit: the same row alone, among others, and with any number of threads."""
+    data, _ = quantized(kind, 256, 96)
+    x = np.random.default_rng(2).standard_normal((150, 256)).astype(np.float32)
+    together = times(kind, data, 96, x)
+    for rows in (slice(0, 1), slice(3, 5), slice(7, 20), slice(100, 150)):
+        np.testing.assert_array_equal(times(kind, data, 96, x[rows], threads=1), together[rows])
+    np.testing.assert_array_equal(times(kind, data, 96, x, threads=3), together)
+
+
+@pytest.mark.parametrize("kind", PACKABLE)
+def test_zeros_and_extremes(kind: str) -> None:
+    data, weights = quantized(kind, 256, 16)
+    x = np.zeros((3, 256), np.float32)
+    x[1, 5] = 3e30
+    x[2] = -1e-30
+    got = times(kind, data, 16, x)
+    assert (got[0] == 0).all()
+    np.testing.assert_allclose(got[1], weights[:, 5] * 3e30, rtol=1e-3, atol=1e25)
+    assert np.isfinite(got).all()
+
+
+@pytest.mark.parametrize("kind", PACKABLE)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [3, 40, 31])
+def test_what_is_not_finite_shows(kind: str, value: float, at: int) -> None:
+    """Hidden in 8 bits it would be served as text; as NaN logits it is an error."""
+    data, weights = quantized(kind, 256, 16)
+    x = np.ones((3, 256), np.float32)
+    x[1, at] = value
+    x[2] = 1e-40
+    got = times(kind, data, 16, x)
+    assert np.isnan(got[1]).all()
+    np.testing.assert_allclose(got[0], weights.sum(1), rtol=2e-3, atol=1e-3 * np.abs(weights).sum(1).max())
+    assert np.isfinite(got[2]).all()
+
+
+def test_refusals() -> None:
+    assert not can_pack(type_id("f16"), (32, 16))
+    assert not can_pack(type_id("q4_0"), (32, 15))
+    assert not can_pack(type_id("q4_0"), (32, 16, 4))
+    with pytest.raises(GgmlError, match="cannot be packed"):
+        PackedMatrix(Context(1), type_id("q8_0"), (32, 15), "odd")
+    for kind in PACKABLE:
+        ctx: Any = Context(4)
+        matrix = PackedMatrix(ctx, type_id(kind), (256, 16), "m")
+        with pytest.raises(GgmlError, match="no memory"):
+            matrix.load(bytes(1000))
+        with pytest.raises(GgmlError, match="does not go with"):
+            matrix.times(ctx, ctx.new(F32, (64, 1)))
+        ctx.allocate(CPU.buffer_types()[-1])
+        with pytest.raises(GgmlError, match="bytes"):
+            matrix.load(bytes(10))
+
+
+def test_repack_off_leaves_the_layout_of_the_file() -> None:
+    with engine.load(bundled_model(), engine.ModelParameters(repack=False, n_threads=1)) as model:
+        assert set(model.weights.placement.values()) == {"CPU"}
+    with engine.load(bundled_model(), engine.ModelParameters(n_threads=1)) as model:
+        packed = "CPU_PACKED" in model.weights.placement.values()
+        assert packed == ("q8_0" in PACKABLE)

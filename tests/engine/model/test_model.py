@@ -1,0 +1,241 @@
+"""The bundled model, whole: what batch size, company, cache and attention must not change."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import engine
+from engine.scheduler.sequence import Rows
+from server.config.bundled import bundled_model
+from support.greedy import Greedy, GreedyComparison, request, run
+
+PROMPTS = [
+    "Once upon a time",
+    "Tom had a red ball. He loved to",
+    "Lily and her mom went to the park. They saw a big tree and",
+    "The little cat was very hungry, so",
+    "One day, a boy named Tim found a shiny key in the garden. He wanted to know what it would open.",
+    "“Bären” — said the bear 🐻,",
+    "There was a",
+    "The sun was hot. The dog wanted water. The bird wanted water. The fish wanted",
+]
+
+
+def load(**params: Any) -> engine.Model:
+    return engine.load(
+        bundled_model(), engine.ModelParameters(**{"n_threads": 2, "kv_cells": 4096, **params})
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[engine.Model]:
+    with load() as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def alone(model: engine.Model) -> list[Greedy]:
+    """Each prompt by itself, from an empty cache."""
+    found = []
+    for prompt in PROMPTS:
+        ids = model.tokenizer.encode(prompt)
+        found.append(run(model.scheduler(), [request("x", ids, cache=False)])["x"])
+    return found
+
+
+def long_prompt(model: engine.Model, n: int = 300) -> list[int]:
+    ids = [i for prompt in PROMPTS * 4 for i in model.tokenizer.encode(prompt, add_special=False)]
+    return ids[:n]
+
+
+def test_batch_size_changes_nothing_but_the_chunks(
+    model: engine.Model, same_greedy: GreedyComparison
+) -> None:
+    ids = long_prompt(model)
+    steps, results = {}, {}
+    for n_batch in (512, 64, 8, 1):
+        scheduler = model.scheduler()
+        results[n_batch] = run(scheduler, [request("x", ids, n_batch=n_batch, cache=False)])["x"]
+        steps[n_batch] = scheduler.stats().steps
+        same_greedy(results[n_batch], results[512])
+        assert results[n_batch].timings.n_batch == n_batch
+        assert results[n_batch].timings.prompt_n == 300
+    # 48 tokens come of the last prompt step and 47 decode steps.
+    assert steps == {n: -(-300 // n) + 47 for n in (512, 64, 8, 1)}
+
+
+def test_eight_streams_say_what_each_says_alone(
+    model: engine.Model, alone: list[Greedy], same_greedy: GreedyComparison
+) -> None:
+    requests = [request(str(i), model.tokenizer.encode(p), cache=False) for i, p in enumerate(PROMPTS)]
+    scheduler = model.scheduler()
+    found = run(scheduler, requests)
+    assert scheduler.stats().steps < 60, "they must share steps"
+    for i, expected in enumerate(alone):
+        same_greedy(found[str(i)], expected)
+
+
+def test_streams_are_not_disturbed_by_a_long_prompt(
+    model: engine.Model, alone: list[Greedy], same_greedy: GreedyComparison
+) -> None:
+    ids = long_prompt(model, 400)
+    requests = [request("a", model.tokenizer.encode(PROMPTS[0])), request("long", ids, n=5, n_batch=16)]
+    found = run(model.scheduler(), requests)
+    same_greedy(found["a"], alone[0])
+
+
+def test_prefix_cache_saves_work_and_changes_no_answer(
+    model: engine.Model, same_greedy: GreedyComparison
+) -> None:
+    ids = long_prompt(model)
+    scheduler = model.scheduler()
+    fresh = run(scheduler, [request("x", ids, cache=False)])["x"]
+    assert fresh.timings.cached_n == 0
+    run(scheduler, [request("first", ids)])
+    again = run(scheduler, [request("again", ids)])["again"]
+    assert (again.timings.cached_n, again.timings.prompt_n) == (299, 1)
+    turn = ids + again.tokens + model.tokenizer.encode(" Then", add_special=False)
+    other = run(scheduler, [request("turn", turn), request("half", ids[:150] + ids[10:40])])
+    assert other["turn"].timings.cached_n >= 300 + 47
+    assert other["half"].timings.cached_n >= 150
+    same_greedy(again, fresh)
+    for name, prompt in (("turn", turn), ("half", ids[:150] + ids[10:40])):
+        same_greedy(other[name], run(scheduler, [request("y", prompt, cache=False)])["y"])
+
+
+@pytest.mark.parametrize("kv_type", ["q8_0", "f32", "bf16"])
+def test_prefix_cache_with_other_cache_types(kv_type: str, same_greedy: GreedyComparison) -> None:
+    with load(kv_type=kv_type) as model:
+        ids = long_prompt(model)
+        scheduler = model.scheduler()
+        fresh = run(scheduler, [request("x", ids, cache=False)])["x"]
+        run(scheduler, [request("first", ids[:200])])
+        again = run(scheduler, [request("again", ids)])["again"]
+        assert again.timings.cached_n >= 200
+        same_greedy(again, fresh)
+
+
+def test_kinds_of_attention_agree(model: engine.Model) -> None:
+    """Our kernel, ggml's flash attention, and the plain product, over scattered cells."""
+    ids = long_prompt(model, 200)
+    results = {}
+    cells = array("i", np.random.default_rng(1).permutation(1000)[:201].tolist())
+    for kind in ("auto", "on", "off"):
+        with load(flash_attn=kind) as other:
+            other.runner.forward([Rows(ids, cells, 0, True)])
+            prefill = np.array(other.runner.logits(0))
+            other.runner.forward([Rows([5], cells, 200, True)])
+            results[kind] = np.stack([prefill, np.array(other.runner.logits(0))])
+    scale = np.abs(results["auto"]).max()
+    # The weights are Q8_0, whose products round activations to 8 bits: small differences grow a little.
+    assert np.abs(results["on"] - results["auto"]).max() < 0.02 * scale
+    assert np.abs(results["off"] - results["auto"]).max() < 0.02 * scale
+
+
+def test_masks_show_only_own_earlier_cells(model: engine.Model) -> None:
+    """Two sessions that share cells 3 and 1 (a prefix); rows are written top to bottom."""
+    shared = [3, 1]
+    a = Rows([7, 8], array("i", [*shared, 0, 5]), 2, True)
+    b = Rows([9], array("i", [*shared, 2]), 2, True)
+    picture = [
+        "xx.x....",
+        "xx.x.x..",
+        ".xxx....",
+    ]
+    assert draw(model.runner.mask_rows([a, b], 8)) == picture
+    windowed = [
+        "xx......",
+        "x....x..",
+        ".xx.....",
+    ]
+    assert draw(model.runner.mask_rows([a, b], 8, window=2)) == windowed
+
+
+def draw(mask: list[list[bool]]) -> list[str]:
+    return ["".join("x" if seen else "." for seen in row) for row in mask]
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        (Rows([2048], array("i", [0]), 0, True), "token 2048"),
+        (Rows([-1], array("i", [0]), 0, True), "token -1"),
+        (Rows([1], array("i", [4096]), 0, True), "cell 4096"),
+        (Rows([1], array("i", [-1]), 0, True), "cell -1"),
+        (Rows([1], array("i", []), 0, True), "0 cells"),
+        (Rows([], array("i", [0]), 0, True), "1 cells for 0 \\+ 0"),
+        (Rows([1], array("q", [0, 1]), 0, True), "cells"),
+        (Rows([1] * 513, array("i", range(513)), 0, True), "513 tokens"),
+    ],
+)
+def test_bad_batches_are_refused_before_ggml(model: engine.Model, rows: Rows, text: str) -> None:
+    with pytest.raises(engine.EngineError, match=text):
+        model.runner.forward([rows])
+    assert model.runner.forward([Rows([1], array("i", [0]), 0, True)]) == 1
+
+
+def test_decode_reuses_its_graph(model: engine.Model) -> None:
+    table = array("i", range(100))
+    model.runner.forward([Rows([1], table, 0, True)])
+    built = model.runner.graphs_built
+    for i in range(1, 100):
+        model.runner.forward([Rows([1], table, i, True)])
+    assert model.runner.graphs_built == built
+
+
+def test_progress_and_description(tmp_path: Path) -> None:
+    heard: list[float] = []
+    with engine.load(
+        bundled_model(), engine.ModelParameters(use_mmap=False), progress=lambda f, t: heard.append(f)
+    ) as m:
+        described = m.describe()
+    assert heard == sorted(heard)
+    assert heard[-1] == 1.0
+    assert described["placement"] == ["CPU"] * 5
+    assert described["n_params"] == 2885888
+
+
+def test_closed_model_refuses() -> None:
+    model = load()
+    session = model.start_session()
+    model.close()
+    model.close()
+    with pytest.raises(engine.SessionClosedError):
+        model.start_session()
+    with pytest.raises(engine.EngineError):
+        session.feed_prompt("x")
+
+
+def test_mlock_locks_weights_and_cache_or_says_what_to_raise() -> None:
+    def locked() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmLck:")[1].split()[0]) * 1024
+
+    before = locked()
+    with load() as model:
+        buffers = [*model.weights.buffers, *model.cache.buffers]
+        size = sum(buffer.size for buffer in buffers)
+        model._lock_memory()  # the test machine lets us: a few MiB
+        assert locked() - before >= size
+        refusing = SimpleNamespace(
+            weights=SimpleNamespace(buffers=[_Unlockable(model.weights.buffers[0])]), cache=model.cache
+        )
+        with pytest.raises(engine.ConfigError, match=r"MiB.*ulimit -l"):
+            engine.Model._lock_memory(refusing)  # type: ignore[arg-type]
+
+
+class _Unlockable:
+    """A buffer whose system refuses to lock it."""
+
+    def __init__(self, buffer: Any) -> None:
+        self.type, self.size = buffer.type, buffer.size
+
+    def lock(self) -> bool:
+        return False

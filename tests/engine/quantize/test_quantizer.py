@@ -1,0 +1,205 @@
+"""Files of every type are, byte for byte, those of llama-quantize (llama.cpp of the pinned package).
+
+quantize_digests.json: sha256 over name, type and data of all tensors that it wrote; stories-imatrix.gguf:
+what llama-imatrix measured on the bundled model with the text of a licence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import ConfigError, EngineError, GgmlError, ModelError
+from engine.ggml.quantize import dequantize, needs_importance, quantize
+from engine.gguf import GGUFFile
+from engine.quantize.importance import read_importance
+from engine.quantize.mixes import MIXES
+from engine.quantize.quantizer import quantize_file, type_names
+from support.golden import FOLDER, TinyModel, golden, wide_model
+
+HERE = Path(__file__).parent
+STORIES = HERE.parents[2] / "models" / "stories.gguf"
+IMATRIX = HERE / "stories-imatrix.gguf"
+DIGESTS: dict[str, dict[str, str]] = json.loads((HERE / "quantize_digests.json").read_text())
+CASES = [(name, mix) for name, digests in DIGESTS.items() for mix in digests]
+
+
+def digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with GGUFFile.open(path) as file:
+        for name in sorted(file.tensors):
+            t = file.tensors[name]
+            found.update(name.encode() + t.type.name.encode() + bytes(file.data(t)))
+    return found.hexdigest()[:16]
+
+
+@pytest.mark.parametrize(("name", "mix"), CASES)
+def test_the_bytes_are_those_of_llama_quantize(name: str, mix: str, tmp_path: Path) -> None:
+    model, _, importance = name.partition("+")
+    source = STORIES if model == "stories" else golden(model).path
+    out = tmp_path / "out.gguf"
+    quantize_file(source, out, mix, requantize=True, imatrix=IMATRIX if importance else None, threads=2)
+    assert digest(out) == DIGESTS[name][mix]
+
+
+def test_all_types_were_compared() -> None:
+    assert {mix for _, mix in CASES} == set(MIXES)
+
+
+def test_keys_are_carried_over(tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    quantize_file(golden("mixtral").path, out, "Q8_0")
+    with GGUFFile.open(golden("mixtral").path) as before, GGUFFile.open(out) as after:
+        own = {"general.file_type": 7, "general.quantization_version": 2}
+        expected = {k: before.metadata[k] for k in before.metadata} | own
+        assert {k: after.metadata[k] for k in after.metadata} == expected
+
+
+def test_what_is_to_stay_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    changes = quantize_file(
+        golden("qwen2").path, out, "q4_0", keep_output=True, embedding_type="q8_0", threads=1
+    )
+    types = {c.name: c.after for c in changes}
+    assert types["output.weight"] == "f32"
+    assert types["token_embd.weight"] == "q8_0"
+    assert types["blk.0.attn_q.weight"] == "q4_0"
+    assert sum(c.bytes_after for c in changes) < sum(c.bytes_before for c in changes)
+
+
+def test_pure_makes_no_exceptions(tmp_path: Path) -> None:
+    changes = quantize_file(golden("qwen2").path, tmp_path / "out.gguf", "Q4_0", pure=True)
+    assert {c.after for c in changes if c.name.endswith("weight") and len(c.shape) > 1} == {"q4_0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"type": "Q9"}, "no type Q9.*Q4_K_M"),
+        ({"type": "IQ2_XS"}, "imatrix file"),
+        ({"type": "Q2_K_S"}, "quantized already"),
+        ({"type": "Q4_0"}, "quantized already"),
+        ({"type": "IQ3_XXS", "requantize": True}, "imatrix file"),
+        ({"type": "Q8_0", "output_type": "q9"}, "tensor type q9"),
+        ({"type": "Q4_0", "requantize": True, "imatrix": STORIES}, "no imatrix file"),
+    ],
+)
+def test_arguments_that_do_not_suit(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    arguments = {"requantize": arguments["type"] == "IQ2_XS"} | arguments
+    with pytest.raises(ConfigError, match=message):
+        quantize_file(STORIES, tmp_path / "out.gguf", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    out.write_text("mine")
+    with pytest.raises(ConfigError, match="--force"):
+        quantize_file(golden("qwen2").path, out, "Q8_0")
+    assert out.read_text() == "mine"
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(golden("qwen2").path.read_bytes())
+    with pytest.raises(ConfigError, match="source itself"):
+        quantize_file(copy, copy, "Q8_0", force=True)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = TinyModel.read(FOLDER / "llama-gqa-tied.gguf")
+    model.tensors["blk.0.ffn_down.weight"][3, 4] = np.nan
+    source = model.write(tmp_path / "in.gguf")
+    with pytest.raises(ModelError, match=r"blk\.0\.ffn_down\.weight.*finite"):
+        quantize_file(source, tmp_path / "out.gguf", "Q8_0")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_damaged_source_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "in.gguf"
+    source.write_bytes(golden("qwen2").path.read_bytes()[:-64])
+    with pytest.raises(EngineError):
+        quantize_file(source, tmp_path / "out.gguf", "Q8_0")
+
+
+def test_every_name_is_offered() -> None:
+    assert set(MIXES) < set(type_names())
+    assert "Q4_K" in type_names()
+
+
+# --- rows
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(["f16", "bf16", "q8_0", "q4_0", "q5_1", "q4_K", "q6_K", "iq4_nl"]), st.integers(1, 5))
+def test_rows_there_and_back(kind: str, n: int) -> None:
+    rows = np.random.default_rng(n).normal(size=(n, 256)).astype(np.float32)
+    back = dequantize(kind, quantize(kind, rows).reshape(-1), n, 256)
+    assert np.sqrt(np.square(back - rows).mean()) < 0.1
+
+
+def test_rows_that_do_not_suit() -> None:
+    rows = np.ones((2, 256), np.float32)
+    assert needs_importance("iq1_s")
+    for bad, kind, importance, message in (
+        (rows[:, :100].copy(), "q8_0", None, "no multiple"),
+        (rows, "q8_1", None, "cannot be written"),
+        (rows, "odd", None, "no type"),
+        (rows, "iq1_s", None, "imatrix"),
+        (rows, "q4_0", np.ones(3, np.float32), "importances"),
+        (rows * np.inf, "q4_0", None, "finite"),
+        (rows[:0], "q4_0", None, "no rows"),
+    ):
+        with pytest.raises(GgmlError, match=message):
+            quantize(kind, bad, importance)
+    with pytest.raises(GgmlError, match="bytes are not"):
+        dequantize("q8_0", np.zeros(5, np.uint8), 1, 32)
+
+
+def dat(path: Path, entries: dict[str, np.ndarray], calls: int = 7) -> Path:
+    """The format of llama-imatrix before GGUF: means times calls."""
+    out = struct.pack("<i", len(entries))
+    for name, means in entries.items():
+        out += struct.pack("<i", len(name)) + name.encode() + struct.pack("<2i", calls, means.size)
+        out += (means * calls).astype("<f4").tobytes()
+    path.write_bytes(out)
+    return path
+
+
+def test_old_imatrix_files_are_read(tmp_path: Path) -> None:
+    known = read_importance(IMATRIX)
+    old = read_importance(dat(tmp_path / "old.dat", known))
+    assert old.keys() == known.keys()
+    for name, means in known.items():
+        np.testing.assert_allclose(old[name].reshape(means.shape), means, rtol=1e-6)
+
+
+def test_importances_of_experts_follow_each_other_in_an_old_file(tmp_path: Path) -> None:
+    source = wide_model(2, n_expert=4).write(tmp_path / "in.gguf")
+    rng = np.random.default_rng(0)
+    means = {"blk.0.ffn_up_exps.weight": rng.uniform(0.1, 9, (4, 256)).astype(np.float32)}
+    quantize_file(source, tmp_path / "old.gguf", "Q4_0", imatrix=dat(tmp_path / "old.dat", means))
+    shuffled = {name: x[::-1] for name, x in means.items()}
+    quantize_file(source, tmp_path / "other.gguf", "Q4_0", imatrix=dat(tmp_path / "other.dat", shuffled))
+    with GGUFFile.open(tmp_path / "old.gguf") as a, GGUFFile.open(tmp_path / "other.gguf") as b:
+        name = "blk.0.ffn_up_exps.weight"
+        assert bytes(a.data(a.tensors[name])) != bytes(b.data(b.tensors[name]))
+    short = dat(tmp_path / "short.dat", {"blk.0.ffn_up_exps.weight": np.ones((3, 256), np.float32)})
+    with pytest.raises(ConfigError, match="768 importances"):
+        quantize_file(source, tmp_path / "new.gguf", "Q4_0", imatrix=short)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\1\0\0\0", b"\xff\xff\xff\x7f" * 9, b"\1\0\0\0\3\0\0\0abc\1\0\0\0\1\0\0\0\0\0\xc0\x7f"]
+)
+def test_damaged_old_imatrix_files(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.dat").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"imatrix|finite"):
+        read_importance(tmp_path / "x.dat")
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_importance(tmp_path / "absent")

@@ -1,0 +1,249 @@
+"""The sampler against a slow reference of the complete chain, on any sizes and mixtures of parameters."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from engine.sampling.sampler import Sampler
+from engine.types import InferenceParameters
+from support import sampling_reference as reference
+
+CLOSE = 1e-5  # relative; nearer to a threshold than that, float32 may decide otherwise
+
+
+def off_or(off: float, low: float, high: float) -> st.SearchStrategy[float]:
+    return st.just(off) | st.floats(low, high)
+
+
+PARAMETERS = st.fixed_dictionaries(
+    {
+        "top_k": st.just(0) | st.integers(1, 40),
+        "tfs_z": off_or(1.0, 0.05, 0.99),
+        "typical_p": off_or(1.0, 0.05, 0.99),
+        "top_p": off_or(1.0, 0.01, 0.999),
+        "min_p": off_or(0.0, 0.001, 0.9),
+        "top_a": off_or(0.0, 0.001, 0.9),
+        "temperature": st.floats(0.05, 5.0),
+        "repeat_penalty": off_or(1.0, 0.5, 2.0),
+        "frequency_penalty": off_or(0.0, -1.0, 1.0),
+        "presence_penalty": off_or(0.0, -1.0, 1.0),
+        "repeat_last_n": st.sampled_from([-1, 0, 1, 7, 64]),
+        "seed": st.integers(0, 2**64 - 1),
+        "ignore_eos": st.booleans(),
+    }
+)
+# A coarse grid, so that equal logits are common and unequal ones clearly so.
+LOGIT = st.integers(-640, 640).map(lambda n: n / 64) | st.just(-math.inf)
+
+
+@st.composite
+def cases(draw):
+    logits = np.array(draw(st.lists(LOGIT, min_size=1, max_size=300)), dtype=np.float32)
+    token = st.integers(0, len(logits) - 1)
+    params = draw(PARAMETERS)
+    params["logit_bias"] = draw(
+        st.dictionaries(token, st.sampled_from([-math.inf, -2.5, 1.0, 4.0]), max_size=5)
+    )
+    return (
+        logits,
+        InferenceParameters(**params),
+        draw(st.lists(token, max_size=80)),
+        draw(st.frozensets(token, max_size=3)),
+        draw(st.integers(0, 1000)),
+    )
+
+
+def expected(x: np.ndarray, p: InferenceParameters, u: float) -> tuple[list[int], set[int]]:
+    """The candidates, and the tokens that u may give; no example if a threshold is a close call."""
+    sets = [reference.candidates(x, p, nudge) for nudge in (0.0, -CLOSE, CLOSE)]
+    assume(sets[0] == sets[1] == sets[2])
+    scaled = x / p.temperature
+    us = (min(max(u + d, 0.0), 1 - 2**-53) for d in (-CLOSE, 0.0, CLOSE))
+    return sets[0], {reference.draw(scaled, sets[0], v) for v in us}
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases())
+def test_same_token_as_the_reference(case):
+    logits, p, history, eog, n = case
+    x = reference.edited(logits, p, history, eog, n)
+    assume(np.isfinite(x).any() and np.isfinite(logits).any())
+    allowed, tokens = expected(x, p, reference.uniform(p.seed, n))
+    token = Sampler(p, len(logits), eog, history, n).sample(logits)
+    assert token.id in allowed
+    assert token.id in tokens
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases(), st.data())
+def test_never_a_banned_token(case, data):
+    logits, p, history, eog, n = case
+    words = (len(logits) + 31) // 32
+    mask = np.array(data.draw(st.lists(st.integers(0, 2**32 - 1), min_size=words, max_size=words)), np.uint32)
+    allowed = [i for i in range(len(logits)) if mask[i // 32] >> np.uint32(i % 32) & 1]
+    x = reference.edited(logits, p, history, eog, n)
+    possible = {i for i in allowed if x[i] > -math.inf}
+    assume(possible)
+    s = Sampler(p, len(logits), eog, history, n)
+    assert s.sample(logits, mask).id in possible
+    greedy = Sampler(InferenceParameters(temperature=0.0, ignore_eos=True), len(logits), eog)
+    if open_ := [i for i in allowed if i not in eog and logits[i] > -math.inf]:
+        assert greedy.sample(logits, mask).id == max(open_, key=lambda i: (logits[i], -i))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(-60, 60, width=32), min_size=1, max_size=500), st.integers(0, 20))
+def test_logprobs_are_log_softmax(values, n):
+    logits = np.array(values, dtype=np.float32)
+    token = Sampler(InferenceParameters(logprobs=n, seed=1), len(logits), ()).sample(logits)
+    logprobs = reference.log_softmax(logits)
+    assert token.logprob == pytest.approx(logprobs[token.id], abs=1e-5, rel=1e-6)
+    order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
+    assert [i for i, _ in token.top] == order[:n]
+    assert [lp for _, lp in token.top] == pytest.approx(logprobs[order[:n]], abs=1e-5, rel=1e-6)
+
+
+# ---- large vocabularies, where blocks, histogram and radix sort come in ----
+
+
+def rows(n: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(n)
+    normal = rng.normal(0, 2.3, n)
+    peaked = normal.copy()
+    peaked[rng.permutation(n)[: min(300, n)]] = 18 - 1.4 * np.log(np.arange(1, min(300, n) + 1))
+    outlier = normal.copy()
+    outlier[n // 2] = 1000
+    return {
+        "normal": normal,
+        "peaked": peaked,
+        "flat": rng.normal(0, 0.01, n),
+        "equal": np.full(n, 1.5),
+        "steps": rng.integers(-3, 4, n).astype(float),
+        "outlier": outlier,
+        "rare": np.where(rng.random(n) < 0.98, -np.inf, normal),
+        "ascending": np.linspace(-20, 5, n),
+    }
+
+
+SETTINGS = [
+    {},
+    {"temperature": 0.3},
+    {"top_k": 1},
+    {"top_k": 40, "top_p": 0.9},
+    {"top_k": 3000, "min_p": 0.02},
+    {"top_p": 0.05},
+    {"top_p": 0.51},
+    {"top_p": 0.9, "temperature": 1.7},
+    {"top_p": 0.999},
+    {"min_p": 0.05},
+    {"top_a": 0.3},
+    {"typical_p": 0.2},
+    {"typical_p": 0.9, "top_p": 0.8},
+    {"tfs_z": 0.4},
+    {"tfs_z": 0.97, "top_p": 0.93},
+    {"top_k": 20, "tfs_z": 0.8},
+    {"tfs_z": 0.9, "typical_p": 0.6},
+    {"top_p": 0.6, "min_p": 0.1},
+    {"min_p": 0.05, "top_a": 0.3},
+    {"top_k": 500, "tfs_z": 0.9, "typical_p": 0.7, "top_p": 0.93, "min_p": 0.01, "top_a": 0.01},
+]
+
+
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 300, 1023, 1025, 4100, 9001])
+def test_large_rows_match_the_reference(n):
+    compared = 0
+    for kind, values in rows(n).items():
+        logits = values.astype(np.float32)
+        if not np.isfinite(logits).any():
+            continue
+        for i, given_params in enumerate(SETTINGS):
+            p = InferenceParameters(seed=n, **given_params)
+            x = logits.astype(np.float64)
+            allowed = [reference.candidates(x, p, nudge) for nudge in (0.0, -CLOSE, CLOSE)]
+            if not allowed[0] == allowed[1] == allowed[2]:
+                continue  # a close call
+            s = Sampler(p, n, (), n_generated=i)
+            for k in range(i, i + 2):
+                u = reference.uniform(n, k)
+                tokens = {reference.draw(x / p.temperature, allowed[0], u + d) for d in (-CLOSE, 0, CLOSE)}
+                assert s.sample(logits).id in tokens, (kind, given_params)
+                compared += 1
+    assert compared > 180
+
+
+@pytest.mark.parametrize("n", [1, 64, 65, 4099, 128_256, 200_000])
+def test_greedy_and_logprobs_at_any_size(n):
+    rng = np.random.default_rng(n)
+    logits = rng.integers(-40, 40, n).astype(np.float32) / 4  # many equals
+    token = Sampler(InferenceParameters(temperature=0.0, logprobs=5), n, ()).sample(logits)
+    logprobs = reference.log_softmax(logits)
+    assert token.id == int(np.argmax(logits))
+    assert token.logprob == pytest.approx(logprobs[token.id], abs=1e-5)
+    order = np.lexsort((np.arange(n), -logits))[:5]
+    assert [i for i, _ in token.top] == order.tolist()
+
+
+def test_penalties_over_a_long_session():
+    # More distinct tokens than blocks of the row: every block maximum is made anew.
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 2, 3000).astype(np.float32)
+    history = rng.integers(0, 3000, 2500).tolist()
+    for p in (
+        InferenceParameters(temperature=0.0, repeat_penalty=1.3, repeat_last_n=-1),
+        InferenceParameters(temperature=0.0, frequency_penalty=0.7, repeat_last_n=1000),
+        InferenceParameters(temperature=0.0, presence_penalty=2.0, repeat_last_n=20),
+    ):
+        s, tokens = Sampler(p, 3000, (), history), list(history)
+        for _ in range(100):
+            x = reference.edited(logits, p, tokens, (), 0)
+            tokens.append(s.sample(logits).id)
+            assert x[tokens[-1]] == pytest.approx(x.max(), abs=1e-5)
+
+
+# ---- mirostat ----
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.6])
+def test_mirostat_follows_the_reference(version, temperature):
+    rng = np.random.default_rng(version)
+    p = InferenceParameters(
+        mirostat=version, mirostat_tau=4.0, mirostat_eta=0.2, temperature=temperature, seed=2**63 + version
+    )
+    s, mu, compared = Sampler(p, 2000, ()), 8.0, 0
+    for i in range(150):
+        logits = rng.normal(0, 3, 2000).astype(np.float32)
+        x = logits.astype(np.float64) / temperature
+        ids = reference.mirostat(x, p, mu)
+        token = s.sample(logits)
+        if ids == reference.mirostat(x, p, mu + CLOSE) == reference.mirostat(x, p, mu - CLOSE):
+            u = reference.uniform(p.seed, i)
+            assert token.id in {reference.draw(x, ids, u + d) for d in (-CLOSE, 0, CLOSE)}
+            surprise = -math.log2(reference.softmax(x[ids])[ids.index(token.id)])
+            assert token.mu == pytest.approx(mu - 0.2 * (surprise - 4.0), abs=1e-4)
+            compared += 1
+        mu = token.mu
+    assert compared > 100
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("tau", [2.0, 4.0, 6.0])
+def test_mirostat_converges_to_tau(version, tau):
+    # Zipf's law with slope 1.1 over 5000 tokens: more than 8 bits of entropy unless held back
+    logits = (-1.1 * np.log(np.arange(1, 5001))).astype(np.float32)
+    s = Sampler(InferenceParameters(mirostat=version, mirostat_tau=tau, seed=3), 5000, ())
+    mus = np.array([s.mu, *(s.sample(logits).mu for _ in range(1500))])
+    surprise = tau - np.diff(mus) / 0.1
+    assert surprise[500:].mean() == pytest.approx(tau, abs=0.2)
+
+
+def test_mirostat_1_of_equal_tokens_and_of_one():
+    p = InferenceParameters(mirostat=1, seed=1)
+    assert Sampler(p, 50, ()).sample(np.zeros(50, np.float32)).mu is not None
+    assert Sampler(p, 1, ()).sample(np.zeros(1, np.float32)).id == 0
+    only = np.full(50, -np.inf, np.float32)
+    only[9] = 1
+    assert Sampler(p, 50, ()).sample(only).id == 9

@@ -1,0 +1,196 @@
+"""Random scripts of everything that can happen: each text must be the one that its request gives alone."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from engine.scheduler.scheduler import Scheduler
+from engine.scheduler.sequence import Session
+from engine.types import FinishReason, InferenceParameters, Request
+from support.fake_runner import FakeRunner, Model, Outcome, make_scheduler, request
+
+ENDS = {FinishReason.STOP, FinishReason.LENGTH}
+
+
+class Script:
+    """One random life of a scheduler. `run` plays it and checks after each step what must always hold."""
+
+    def __init__(self, seed: int, *, calm: bool = False, n_short: int = 0) -> None:
+        self.rng = random.Random(seed)
+        self.n_short, self.model = n_short, Model(n_short)
+        self.calm = calm  # without pauses, failures and cancels, so that stricter rules hold
+        rng = self.rng
+        self.hungry = rng.random() < 0.5  # short prompts and long answers, which is what exhausts the cells
+        self.n_ctx = 64 if self.hungry else rng.choice([16, 32, 48])
+        self.parallel = rng.randint(1, 6)
+        self.max_batch = rng.randint(self.parallel, 40)
+        n_cells = self.n_ctx + rng.choice([0, 5, 40, 200])
+        self.scheduler: Scheduler
+        self.runner: FakeRunner
+        self.scheduler, self.runner = make_scheduler(
+            n_cells,
+            parallel=self.parallel,
+            n_ctx=self.n_ctx,
+            max_batch_tokens=self.max_batch,
+            n_short=n_short,
+        )
+        self.stems = [[rng.randrange(1, 5) for _ in range(self.n_ctx)] for _ in range(3)]
+        self.requests: dict[str, Request] = {}
+        self.expected: dict[str, tuple[list[int], FinishReason]] = {}
+        self.paused: set[str] = set()
+        self.outcome = Outcome()
+
+    def run(self, n_steps: int) -> None:
+        for _ in range(n_steps):
+            self.act()
+            self.step()
+        for id in list(self.paused):
+            self.resume(id)
+        for _ in range(3000):
+            if not self.scheduler.has_work:
+                break
+            self.step()
+        self.verify()
+
+    def act(self) -> None:
+        rng, live = self.rng, [id for id in self.requests if id not in self.outcome.last]
+        roll = rng.random()
+        if roll < (0.15 if self.hungry else 0.35):
+            for _ in range(rng.choice([1, 1, 1, 4])):
+                self.submit()
+        elif self.calm or not live:
+            return
+        elif roll < 0.40:
+            id = rng.choice(live)
+            assert self.scheduler.cancel(id)
+            self.paused.discard(id)
+        elif roll < 0.50:
+            id = rng.choice(live)
+            assert self.scheduler.pause(id)
+            self.paused.add(id)
+        elif roll < 0.60 and self.paused:
+            self.resume(rng.choice(sorted(self.paused)))
+        elif roll < 0.62:
+            self.runner.fail_next = RuntimeError("lost")
+        elif roll < 0.63:
+            self.runner.fail_next = KeyboardInterrupt()  # type: ignore[assignment]
+
+    def submit(self) -> None:
+        rng, id = self.rng, f"r{len(self.requests)}"
+        n = rng.randint(1, self.n_ctx // 4 if self.hungry else self.n_ctx - 1)
+        prompt = rng.choice(self.stems)[:n]
+        if rng.random() < 0.5:
+            prompt = prompt[: rng.randint(0, n)] + [rng.randrange(1, 5) for _ in range(rng.randint(1, 5))]
+            prompt = prompt[: self.n_ctx - 1]
+        elif rng.random() < 0.3 and self.expected:  # the next turn of a chat, or a retry
+            last = rng.choice(sorted(self.expected))
+            whole = self.requests[last].prompt + self.expected[last][0] + [7]
+            prompt = whole[: self.n_ctx - 1]
+        params = InferenceParameters(
+            temperature=rng.choice([0.0, 1.0]),
+            seed=rng.randrange(5),
+            repeat_penalty=rng.choice([1.0, 3.0]),
+            max_tokens=rng.choice([None, 40] if self.hungry else [None, 0, 1, 3, 20]),
+            min_tokens=rng.choice([0, 0, 5]),
+            ignore_eos=rng.random() < (0.8 if self.hungry else 0.3),
+            stop_token_ids=(rng.randrange(40),) if rng.random() < 0.3 else (),
+        )
+        expected, reason = self.model.continuation(prompt, params, self.n_ctx)
+        known = expected[: rng.randint(0, len(expected))] if rng.random() < 0.2 else []
+        self.requests[id] = request(
+            id,
+            prompt,
+            params=params,
+            n_batch=rng.choice([1, 3, 8, 512]),
+            cache_prompt=rng.random() < 0.8,
+            generated=known,
+            deadline_ms=time.monotonic() * 1e3 + 1e6 if rng.random() < 0.1 else None,
+        )
+        self.expected[id] = expected, reason
+        self.outcome.tokens[id] = list(known)
+        self.scheduler.submit(self.requests[id])
+
+    def resume(self, id: str) -> None:
+        self.paused.discard(id)
+        self.scheduler.resume(id)
+
+    def step(self) -> None:
+        scheduler, admission = self.scheduler, self.scheduler._admission
+        before = {s.id: len(s.tokens) for s in admission.running if s.n_pending == 1}
+        failing = self.runner.fail_next is not None
+        n_batches = len(self.runner.batches)
+        try:
+            emissions = scheduler.step()
+        except KeyboardInterrupt:
+            scheduler.check()
+            return
+        self.outcome.add(emissions)
+        scheduler.check()
+        self.paused -= set(self.outcome.last)
+        running: list[Session] = admission.running
+        if not failing:
+            for session in running:  # whoever could decode, and was not preempted, did
+                if session.id in before and before[session.id] != self.n_short + 1:
+                    assert len(session.tokens) == before[session.id] + 1
+        assert {s.id for s in admission.parked} == self.paused
+        for batch in self.runner.batches[n_batches:]:
+            assert sum(len(row.tokens) for row in batch) <= self.max_batch
+            assert len(batch) <= self.parallel
+        if self.calm and running and admission.waiting:
+            assert running[-1].seq < admission.waiting[0].seq
+        stats = scheduler.stats()
+        assert stats.cells_used + stats.cells_cached + scheduler.pool.n_free == stats.cells_total
+
+    def verify(self) -> None:
+        assert not self.scheduler.has_work
+        assert set(self.outcome.last) == set(self.requests)
+        for id, (expected, reason) in self.expected.items():
+            emission, tokens = self.outcome.last[id], self.outcome.tokens[id]
+            if emission.finish in ENDS:
+                assert (tokens, emission.finish) == (expected, reason)
+                assert emission.timings is not None
+                assert emission.timings.predicted_n == len(tokens)
+                assert emission.timings.cached_n < len(self.requests[id].prompt)
+                assert emission.timings.n_batch == min(self.requests[id].n_batch, self.max_batch)
+            else:
+                assert not self.calm
+                assert tokens == expected[: len(tokens)]
+                assert emission.finish in (FinishReason.CANCELLED, FinishReason.ERROR)
+        stats = self.scheduler.stats()
+        assert (stats.running, stats.waiting, stats.cells_used) == (0, 0, 0)
+        assert self.scheduler.requests() == []
+        assert self.scheduler.prefix.evict(stats.cells_total) == stats.cells_cached
+        assert self.scheduler.pool.n_free == stats.cells_total
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_sessions_come_and_go_at_random(seed: int) -> None:
+    Script(seed).run(70)
+
+
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_without_disturbance_all_are_served_in_order(seed: int) -> None:
+    Script(seed, calm=True).run(50)
+
+
+@pytest.mark.parametrize("seed", range(200, 220))
+def test_sessions_become_long_at_random(seed: int) -> None:
+    """With 13 tokens a session is to be computed anew, and shares nothing with short ones."""
+    Script(seed, n_short=12).run(60)
+
+
+def test_the_scripts_reach_what_they_are_for() -> None:
+    """A script that never preempts, evicts or reuses would show nothing."""
+    preemptions = evicted = cached = 0
+    for seed in range(10):
+        script = Script(seed)
+        script.run(40)
+        stats = script.scheduler.stats()
+        preemptions += stats.preemptions
+        evicted += stats.evicted_cells
+        cached += stats.cached_tokens
+    assert preemptions >= 5
+    assert min(evicted, cached) > 100

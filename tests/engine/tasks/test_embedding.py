@@ -1,0 +1,218 @@
+"""Hidden states of encoders are those of transformers; embeddings are what they are pooled to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import engine
+from engine.errors import ConfigError, ContextOverflowError, ModelError, UnsupportedModelError
+from engine.scheduler.sequence import Rows
+from engine.tasks.embedding import embed
+from engine.types import Request
+from support.golden import ENCODERS, FOLDER, TinyModel, golden
+
+TOLERANCE = 1e-3
+DECODER = golden("llama-gqa-tied").path
+
+
+def load(path: Path, **more: Any) -> engine.Model:
+    return engine.load(path, engine.ModelParameters(use_gpu=False, n_threads=1, **more))
+
+
+def reference(name: str) -> tuple[list[int], np.ndarray]:
+    with np.load(FOLDER / f"{name}.npz") as found:
+        return found["prompt"].tolist(), found["hidden"]
+
+
+def error(got: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, relative to the root mean square."""
+    assert got.shape == expected.shape
+    assert got.dtype == np.float32
+    return float(np.abs(got - expected).max() / np.sqrt(np.square(expected).mean()))
+
+
+@pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_hidden_states_are_those_of_transformers(name: str, flash_attn: str) -> None:
+    prompt, hidden = reference(name)
+    with load(FOLDER / f"{name}.gguf", flash_attn=flash_attn) as model:
+        assert error(model.embed(prompt, pooling="none", normalize=False), hidden) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_company_changes_nothing(name: str) -> None:
+    prompt, hidden = reference(name)
+    inputs = [prompt[:40], prompt, prompt[60:61], prompt[3:99], prompt, prompt[:7]]
+    with load(FOLDER / f"{name}.gguf", max_batch_tokens=256, context_size=200) as model:
+        found = [e for e in embed(model, inputs, pooling="none", normalize=False) if e is not None]
+        assert sorted(e.input for e in found) == list(range(len(inputs)))
+        for e in found:
+            expected = hidden if inputs[e.input] == prompt else None
+            if expected is None:
+                expected = model.embed(inputs[e.input], pooling="none", normalize=False)
+            assert error(e.vector, expected) < TOLERANCE
+        assert model.pool.n_free == model.pool.n_cells
+
+
+def test_pooling() -> None:
+    prompt, hidden = reference("bert")
+    with load(FOLDER / "bert.gguf") as model:
+        for pooling, expected in {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}.items():
+            got = model.embed(prompt, pooling=pooling, normalize=False)
+            assert error(got, expected) < TOLERANCE
+            unit = model.embed(prompt, pooling=pooling)
+            assert np.linalg.norm(unit) == pytest.approx(1)
+            np.testing.assert_allclose(unit, got / np.linalg.norm(got), atol=1e-5)
+        np.testing.assert_array_equal(model.embed(prompt), model.embed(prompt, pooling="mean"))
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+def test_the_file_says_how_to_pool(number: int, tmp_path: Path) -> None:
+    model = TinyModel.read(FOLDER / "bert.gguf")
+    model.set("pooling_type", number)
+    with load(model.write(tmp_path / "model.gguf")) as loaded:
+        ids = [2, 9, 8, 7, 3]
+        named = loaded.embed(ids, pooling=("none", "mean", "cls", "last")[number])
+        np.testing.assert_array_equal(loaded.embed(ids), named)
+
+
+def test_a_pooling_that_is_unknown_is_refused(tmp_path: Path) -> None:
+    model = TinyModel.read(FOLDER / "bert.gguf")
+    model.set("pooling_type", 5)
+    with pytest.raises(UnsupportedModelError, match=r"bert\.pooling_type is 5.*mean"):
+        load(model.write(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last", "none"])
+def test_decoders_embed_too_in_chunks_and_company(pooling: str) -> None:
+    """With a head that copies, logits are the hidden states: the tied embedding maps them to logits."""
+    prompt = golden("llama-gqa-tied").prompt
+    table = TinyModel.read(DECODER).tensors["token_embd.weight"]
+    with load(DECODER, kv_type="f32", kv_cells=512, context_size=200) as model:
+        whole = model.embed(prompt, pooling=pooling, normalize=False)
+        if pooling == "none":
+            with model.start_session() as session:
+                session.feed_prompt(prompt)
+                assert error((whole @ table.T)[-1], session.last_logits) < TOLERANCE
+    with load(DECODER, kv_type="f32", kv_cells=512, context_size=200, max_batch_tokens=64) as model:
+        inputs = [prompt[:10], prompt, prompt[:70]]
+        found = {
+            e.input: e.vector for e in embed(model, inputs, pooling=pooling, normalize=False) if e is not None
+        }
+        assert error(found[1], whole) < TOLERANCE
+        assert error(found[0], model.embed(prompt[:10], pooling=pooling, normalize=False)) < TOLERANCE
+
+
+def test_sessions_go_on_beside_embeddings() -> None:
+    ref = golden("llama-gqa-tied")
+    with load(DECODER, kv_type="f32", kv_cells=512, context_size=256) as model:
+        scheduler = model.scheduler()
+        params = engine.InferenceParameters(temperature=0.0, max_tokens=24, ignore_eos=True)
+        scheduler.submit(Request(id="x", prompt=ref.prompt, params=params, n_batch=64))
+        job = embed(model, [ref.prompt[:50]] * 4)
+        found = []
+        while scheduler.has_work:
+            for emission in scheduler.step():
+                found += [token.id for token in emission.tokens]
+            next(job, None)
+            scheduler.check()
+        assert found == ref.greedy.tokens
+
+
+def test_a_job_that_is_dropped_gives_its_cells_back() -> None:
+    with load(DECODER, kv_cells=256, context_size=200, max_batch_tokens=32) as model:
+        job = embed(model, [[5] * 150])
+        assert next(job) is None
+        assert model.pool.n_free == 106
+        job.close()
+        assert model.pool.n_free == 256
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_does_not_generate(name: str) -> None:
+    with load(FOLDER / f"{name}.gguf", context_size=64) as model:
+        for use in (model.start_session, model.scheduler):
+            with pytest.raises(ModelError, match="makes embeddings"):
+                use()
+        cells = model.pool.alloc(3)
+        with pytest.raises(ModelError, match="makes embeddings"):
+            model.runner.forward([Rows([5, 6, 7], cells, 0, 1)])
+
+
+def test_bad_inputs() -> None:
+    with load(FOLDER / "bert.gguf", context_size=64) as model:
+        with pytest.raises(ContextOverflowError, match=r"65.*64"):
+            model.embed([5] * 65)
+        with pytest.raises(ConfigError, match="empty"):
+            model.embed([])
+        for bad in (-1, model.hp.n_vocab):
+            with pytest.raises(ConfigError, match="vocabulary"):
+                model.embed([5, bad])
+        with pytest.raises(ConfigError, match="pooling is 'max'"):
+            model.embed([5], pooling="max")
+        assert model.embed([5] * 64).shape == (model.hp.n_embd,)
+
+
+def test_learned_positions_bound_the_context() -> None:
+    with pytest.raises(ConfigError, match=r"512.*256"):
+        load(FOLDER / "bert.gguf", context_size=512)
+
+
+def exchanged(a: str, b: str) -> Callable[[TinyModel], None]:
+    def change(model: TinyModel) -> None:
+        t = model.tensors
+        for name in [name for name in t if a in name]:
+            other = name.replace(a, b)
+            t[name], t[other] = t[other], t[name]
+
+    return change
+
+
+def without(part: str) -> Callable[[TinyModel], None]:
+    def change(model: TinyModel) -> None:
+        for name in [name for name in (*model.tensors, *model.keys) if re.search(part, name)]:
+            model.tensors.pop(name, None)
+            model.keys.pop(name, None)
+
+    return change
+
+
+def second_type(model: TinyModel) -> None:
+    model.tensors["token_types.weight"] = model.tensors["token_types.weight"][::-1]
+
+
+MISTAKES = {
+    "types left out": ("bert", without("token_types")),
+    "the other type": ("bert", second_type),
+    "norms exchanged": ("bert", exchanged("attn_output_norm", "layer_output_norm")),
+    "no bias of Q": ("bert", without("attn_q.bias")),
+    "eps": ("bert", lambda model: model.set("attention.layer_norm_epsilon", 1e-5)),
+    "gate and up exchanged": ("nomic-bert", exchanged("ffn_gate", "ffn_up")),
+    "another base": ("nomic-bert", lambda model: model.set("rope.freq_base", 10000.0)),
+    "half a head rotated": ("nomic-bert", lambda model: model.set("rope.dimension_count", 8)),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_noticed(mistake: str, tmp_path: Path) -> None:
+    name, change = MISTAKES[mistake]
+    prompt, hidden = reference(name)
+    model = TinyModel.read(FOLDER / f"{name}.gguf")
+    change(model)
+    with load(model.write(tmp_path / "changed.gguf")) as loaded:
+        got = loaded.embed(prompt, pooling="none", normalize=False)
+    assert error(got, hidden) > (10 if mistake == "eps" else 100) * TOLERANCE
+
+
+def test_seeing_only_what_is_before_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt, hidden = reference("bert")
+    with load(FOLDER / "bert.gguf") as model:
+        alone = [model.embed(prompt[: n + 1], pooling="last", normalize=False) for n in range(3)]
+        for i, vector in enumerate(alone):
+            assert error(vector, hidden[i]) > 100 * TOLERANCE

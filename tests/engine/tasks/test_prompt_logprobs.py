@@ -1,0 +1,129 @@
+"""Log-probabilities of a text's own tokens."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+import pytest
+
+import engine
+from engine.errors import ConfigError, ContextOverflowError, EngineError, OutOfMemoryError
+from engine.tasks import prompt_logprobs as scoring
+from engine.tasks.prompt_logprobs import Scorer, most_likely, tokens_of
+from support.fake_engine import STORIES
+
+PARAMS = engine.ModelParameters(use_gpu="false", context_size=64, parallel=2, kv_cells=96, n_threads=2)
+TEXT = "Once upon a time there was a little cat. She liked to play in the garden"
+
+
+@pytest.fixture(scope="module")
+def model():
+    with engine.load(STORIES, PARAMS) as model:
+        yield model
+
+
+@pytest.fixture(params=[1, 5, 512])
+def batch(request, model, monkeypatch):
+    monkeypatch.setattr(scoring, "LOGITS_BYTES", 4 * model.hp.n_vocab * request.param)
+    return request.param
+
+
+def scored(model, tokens, top=0, scorer=None):
+    scorer = scorer or Scorer(model)
+    scorer.submit("a", tokens, top)
+    parts = []
+    while scorer.has_work:
+        job, found = scorer.step()
+        assert job == "a"
+        if isinstance(found, Exception):
+            raise found
+        parts.append(found.rows)
+    return tokens_of(tokens, np.concatenate(parts))
+
+
+def test_they_are_those_of_the_softmax_of_each_position(model, batch):
+    tokens = model.tokenizer.encode(TEXT)
+    found = scored(model, tokens, top=3)
+    assert [token.id for token in found] == tokens[1:]
+    for i, token in enumerate(found):
+        with model.start_session() as session:
+            session.feed_prompt(tokens[: i + 1])
+            row = session.last_logits.astype(np.float64)
+        expected = row - row.max() - np.log(np.exp(row - row.max()).sum())
+        assert token.logprob == pytest.approx(expected[token.id], abs=2e-4)
+        best = np.argsort(-expected, kind="stable")[:3]
+        assert [id for id, _ in token.top] == best.tolist()
+        assert [value for _, value in token.top] == pytest.approx(expected[best], abs=2e-4)
+
+
+def test_what_was_computed_is_found_by_the_next_session(model):
+    tokens = model.tokenizer.encode("A dog ran to the big red house")
+    assert len(scored(model, tokens)) == len(tokens) - 1
+    assert model.prefix.match(array("i", [*tokens, 5])).n == len(tokens)
+    model.scheduler().check()
+
+
+def test_one_that_makes_way_goes_on_to_the_same(model, batch):
+    tokens = model.tokenizer.encode(TEXT)
+    expected = scored(model, tokens, top=1)
+    scorer, parts = Scorer(model), []
+    scorer.submit("a", tokens, 1)
+    while scorer.has_work:
+        parts.append(scorer.step()[1].rows)
+        model.prefix.evict(model.pool.n_cells)
+        scorer.make_way(model.pool.n_cells)
+        model.prefix.evict(len(parts) % 7)
+        model.scheduler().check()
+    found = tokens_of(tokens, np.concatenate(parts))
+    assert [token.id for token in found] == [token.id for token in expected]
+    assert [t.logprob for t in found] == pytest.approx([t.logprob for t in expected], abs=2e-4)
+
+
+def test_streams_come_first_and_a_text_that_never_fits_fails(model):
+    model.prefix.evict(model.pool.n_cells)
+    taken = model.pool.alloc(80)
+    try:
+        scorer = Scorer(model)
+        scorer.submit("a", model.tokenizer.encode(TEXT))
+        assert scorer.step(reserve=2) is None
+        job, error = scorer.step()
+        assert (job, type(error), scorer.has_work) == ("a", OutOfMemoryError, False)
+    finally:
+        model.pool.free(taken)
+    model.scheduler().check()
+
+
+def test_logits_that_are_no_numbers_leave_nothing(model, monkeypatch):
+    tokens = model.tokenizer.encode("The sun was very hot and the bird was sad")
+    broken = np.full(model.hp.n_vocab, np.nan, np.float32)
+
+    class Broken:
+        forward, clear = model.runner.forward, model.runner.clear
+
+        def logits(self, i):
+            return broken
+
+    monkeypatch.setattr(model, "runner", Broken())
+    with pytest.raises(EngineError, match="not finite"):
+        scored(model, tokens)
+    assert model.prefix.match(array("i", tokens)).n <= 1
+    monkeypatch.undo()
+    model.scheduler().check()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "error"),
+    [([], ConfigError), ([5], ConfigError), ([5, 10**6], ConfigError), ([5] * 65, ContextOverflowError)],
+)
+def test_what_cannot_be_scored_is_refused(model, tokens, error):
+    with pytest.raises(error):
+        scored(model, tokens)
+
+
+def test_equal_logits_go_by_id():
+    row = np.array([0, 3, 3, 1, 3, 2], np.float32)
+    assert most_likely(row, 2).tolist() == [1, 2]
+    assert most_likely(row, 4).tolist() == [1, 2, 4, 5]
+    assert most_likely(row, 99).tolist() == [1, 2, 4, 5, 3, 0]
+    assert most_likely(row, 0).tolist() == []

@@ -1,0 +1,120 @@
+"""However an answer comes in pieces, its events tell the same blocks as the whole, one after the other."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.types import InferenceParameters
+from server.api.anthropic.formatter import MessageFormat
+from server.api.openai.responses.formatter import ResponseFormat
+from server.chat.answer import Parts, ToolDelta
+from server.generation.output_processor import Piece
+from support.named_events import named_events
+
+
+def job(stream):
+    usage = {
+        "prompt_tokens": 3,
+        "completion_tokens": 4,
+        "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
+    choice = SimpleNamespace(
+        request=SimpleNamespace(params=InferenceParameters()),
+        finish=None,
+        reason=None,
+        stop_word=None,
+        n_generated=4,
+        tell_progress=False,
+    )
+    return SimpleNamespace(
+        id="id",
+        model="m",
+        created=1,
+        stream=stream,
+        choices=[choice],
+        warnings=[],
+        timings_per_token=False,
+        usage=lambda: usage,
+        timings=lambda: {},
+        tail=lambda: {"timings": {}},
+    )
+
+
+@st.composite
+def answers(draw):
+    """Runs of reasoning, text and calls, each in pieces."""
+    found = []
+    n_calls = 0
+    for kind in draw(st.lists(st.sampled_from(["reasoning", "content", "call"]), max_size=6)):
+        texts = draw(st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=3))
+        if kind == "call":
+            found.append(Parts(tools=(ToolDelta(n_calls, f"call_{n_calls}", "f", texts[0]),)))
+            found += [Parts(tools=(ToolDelta(n_calls, arguments=text),)) for text in texts[1:]]
+            n_calls += 1
+        else:
+            found += [Parts(**{kind: text}) for text in texts]
+    return found
+
+
+def told(format, parts):
+    """The stream of an answer, and the blocks at its end."""
+    choice = format.job.choices[0]
+    data = format.first(choice)
+    for part in parts:
+        data += format.delta(choice, Piece(part.content, [], part))
+    choice.finish = "stop"
+    data += format.finish(choice, last=True)
+    return data + (format.end() if format.job.stream else b""), format.blocks
+
+
+def runs(parts):
+    """Kinds and texts as they should come out."""
+    found = []
+    for content, reasoning, tools in parts:
+        for kind, text, new in (
+            ("reasoning", reasoning, False),
+            ("text", content, False),
+            *(("call", delta.arguments, bool(delta.id)) for delta in tools),
+        ):
+            if found and found[-1][0] == kind and not new:
+                found[-1][1] += text
+            elif text or new:
+                found.append([kind, text])
+    return found or [["text", ""]]
+
+
+@pytest.mark.parametrize("api", [ResponseFormat, MessageFormat])
+@given(parts=answers())
+def test_blocks(api, parts):
+    arguments = ({},) if api is ResponseFormat else ()
+    data, blocks = told(api(job(stream=True), *arguments), parts)
+    assert [[block.kind, block.text] for block in blocks] == runs(parts)
+    silent, whole = told(api(job(stream=False), *arguments), parts)
+    assert silent == b""
+    assert [[block.kind, block.text] for block in whole] == runs(parts)
+    open, n, texts = None, 0, []
+    for event in named_events(data.decode()):
+        kind = event["type"]
+        if kind in ("response.output_item.added", "content_block_start"):
+            assert open is None
+            open, n = event.get("output_index", event.get("index")), n + 1
+            assert open == n - 1
+            texts.append("")
+        elif kind in ("response.output_item.done", "content_block_stop"):
+            assert event.get("output_index", event.get("index")) == open
+            open = None
+        elif "delta" in event and kind != "message_delta":
+            assert event.get("output_index", event.get("index")) == open
+            delta = event["delta"]
+            if isinstance(delta, dict):
+                _, delta = delta.values()
+                delta = "" if event["delta"]["type"] == "signature_delta" else delta
+            texts[-1] += delta
+    assert open is None
+    assert texts == [block.text for block in blocks]

@@ -1,0 +1,60 @@
+"""POST /v1/plan."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from engine.config import KV_TYPES
+from server.api.ggserve.plan.schema import KvType
+from server.config.bundled import bundled_model
+from support.fake_engine import make_app
+from support.http import client, error_of
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_a_served_model():
+    async with client(make_app(use_gpu=False)) as http:
+        found = (await http.post("/v1/plan", json={"context_size": 256, "parallel": 2})).json()
+    assert found["fits"] is True
+    assert set(found["layers"]) == {"CPU"}
+    assert found["kv_cells"] == 512
+    assert found["devices"]["CPU"]["needed"] > 0
+
+
+async def test_what_does_not_fit_says_so():
+    async with client(make_app(use_gpu=False)) as http:
+        found = (await http.post("/v1/plan", json={"context_size": 1 << 26})).json()
+    assert found["fits"] is False
+    assert "would fit" in found["problem"]
+
+
+async def test_another_file_of_that_folder(tmp_path: Path):
+    shutil.copy(bundled_model(), tmp_path / "stories.gguf")
+    shutil.copy(bundled_model(), tmp_path / "b.gguf")
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF")
+    async with client(make_app(use_gpu=False, model=[str(tmp_path / "stories.gguf")])) as http:
+        assert (await http.post("/v1/plan", json={"file": "b.gguf"})).json()["fits"] is True
+        for name in ("../b.gguf", "/etc/passwd", "absent.gguf", "b.txt", ".."):
+            assert error_of(await http.post("/v1/plan", json={"file": name}), 400)["param"] == "file"
+        said = error_of(await http.post("/v1/plan", json={"file": "bad.gguf"}), 400)
+    assert said["param"] == "file"
+    assert said["message"].startswith("file: bad.gguf: truncated")
+    assert str(tmp_path) not in said["message"]
+
+
+async def test_refusals():
+    async with client() as http:
+        error_of(await http.post("/v1/plan", json={"model": "x"}), 404)
+        error_of(await http.post("/v1/plan", json={"gpu_layers": -1}), 400)
+        said = error_of(await http.post("/v1/plan", json={"use_gpu": True, "device": ["nothing"]}), 400)
+        assert "no device nothing" in said["message"]
+        assert said["param"] == "device"
+
+
+async def test_every_type_of_cache_can_be_asked_for():
+    assert set(get_args(KvType)) == set(KV_TYPES)

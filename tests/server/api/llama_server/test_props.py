@@ -1,0 +1,106 @@
+"""GET /props and /slots."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from server.worker.slots import Slots
+from support.fake_engine import FakeEngine, make_app
+from support.http import Live, client, error_of
+
+pytestmark = pytest.mark.asyncio
+
+
+def with_slots(n, **options):
+    engine = FakeEngine(**options)
+    engine.slots = Slots(n)
+    return engine
+
+
+async def test_props_tell_what_a_request_leaves_out():
+    async with client(make_app(with_slots(3), seed=42, default=["top_k=7"])) as http:
+        props = (await http.get("/props")).json()
+    chosen = props["default_generation_settings"]
+    assert (chosen["n_ctx"], props["total_slots"], props["model_alias"]) == (512, 3, "stories")
+    assert {name: chosen["params"][name] for name in ("seed", "top_k", "temperature", "n_predict")} == {
+        "seed": 42,
+        "top_k": 7,
+        "temperature": 0.8,
+        "n_predict": -1,
+    }
+    assert props["chat_template"].startswith("{{ bos_token }}")
+    assert props["chat_template_caps"]["supports_string_content"] is True
+    assert (props["bos_token"], props["eos_token"]) == ("<s>", "</s>")
+    assert props["modalities"] == {"vision": False, "audio": False, "video": False}
+    assert (props["endpoint_slots"], props["endpoint_metrics"], props["endpoint_props"]) == (
+        True,
+        True,
+        False,
+    )
+
+
+async def test_props_tell_the_files_name_but_not_its_folder():
+    async with client() as http:
+        response = await http.get("/props")
+    assert response.json()["model_path"] == "stories.gguf"
+    assert "/secret" not in response.text
+    assert response.json()["default_generation_settings"]["params"]["seed"] == 2**32 - 1  # random
+
+
+async def test_props_cannot_be_changed():
+    async with client() as http:
+        assert error_of(await http.post("/props", json={}), 501)["code"] == "not_supported"
+
+
+async def test_slots_tell_what_runs_where():
+    engine = with_slots(2, delay_s=0.01)
+    app = make_app(engine)
+    async with client(app) as http:
+        idle = (await http.get("/slots")).json()
+        assert idle == [
+            {"id": i, "n_ctx": 512, "speculative": False, "is_processing": False} for i in range(2)
+        ]
+        body = {"prompt": "Once upon", "n_predict": 9, "top_k": 5, "stream": True, "id_slot": 1}
+        live = Live(app, "/completion", body)
+        await live.until('"content"')
+        free, busy = (await http.get("/slots")).json()
+        assert free["is_processing"] is False
+        assert busy["is_processing"] is True
+        assert busy["params"]["top_k"] == 5
+        (next_token,) = busy["next_token"]
+        assert next_token["n_decoded"] + next_token["n_remain"] == 9
+        assert busy["n_prompt_tokens"] == len(engine.seen[0].prompt) + next_token["n_decoded"]
+        assert busy["n_prompt_tokens_processed"] == len(engine.seen[0].prompt)
+        await live.finish()
+        assert (await http.get("/slots")).json() == idle
+
+
+async def test_no_free_slot_can_be_an_error():
+    app = make_app(with_slots(1, delay_s=0.01))
+    async with client(app) as http:
+        assert (await http.get("/slots?fail_on_no_slot=1")).status_code == 200
+        live = Live(app, "/completion", {"prompt": "Once", "stream": True})
+        await live.until('"content"')
+        assert (await http.get("/slots")).status_code == 200
+        error = error_of(await http.get("/slots?fail_on_no_slot=1"), 503)
+        assert error["code"] == "no_slot"
+        await live.finish()
+
+
+async def test_a_client_that_leaves_frees_its_slot():
+    app = make_app(with_slots(1, delay_s=0.02))
+    async with client(app) as http:
+        live = Live(app, "/completion", {"prompt": "Once"})
+        while not (await http.get("/slots")).json()[0]["is_processing"]:
+            await asyncio.sleep(0.005)
+        live._gone.set()
+        await live.task
+        assert (await http.get("/slots")).json()[0]["is_processing"] is False
+
+
+async def test_a_slot_that_is_not_there_is_named():
+    async with client(with_slots(2)) as http:
+        body = (await http.post("/completion", json={"prompt": "a", "id_slot": 2})).json()
+    assert body["warnings"] == ["id_slot has no effect: there are 2 slots, numbered from 0"]

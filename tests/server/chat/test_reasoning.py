@@ -1,0 +1,111 @@
+"""Reasoning is split off an answer, however that is cut into pieces."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.chat.answer import Parts
+from server.chat.reasoning import KNOWN, Answer, Marks, ThinkReader, find_marks
+from support.tools import calls_of, read, reader
+
+THINK = KNOWN[0]
+
+
+def split(text: str, *, opened: bool = False, raw: bool = False, marks: Marks = THINK) -> Parts:
+    return read(Answer(ThinkReader(marks, opened, raw), None, raw), [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "reasoning"),
+    [
+        ("<think>\nI see.\n</think>\n\nYes.", "Yes.", "I see."),
+        (" \n<think>I see.</think>Yes.", "Yes.", "I see."),
+        ("<think>\n\n</think>\n\nYes.\n", "Yes.\n", ""),
+        ("<think>a </ b\n\nc </think> d </think>", "d </think>", "a </ b\n\nc"),
+        ("<think>cut off \n", "", "cut off"),
+        ("<think>cut off </thin", "", "cut off </thin"),
+        ("Yes.", "Yes.", ""),
+        ("  Yes <think>no</think>", "  Yes <think>no</think>", ""),
+        ("<thinking>", "<thinking>", ""),
+        ("<thi", "<thi", ""),
+        (" \n", " \n", ""),
+        ("", "", ""),
+    ],
+)
+def test_a_block_at_the_beginning(text, content, reasoning):
+    assert split(text) == Parts(content, reasoning)
+    raw = split(text, raw=True)
+    assert raw == Parts(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "reasoning"),
+    [
+        ("I see.\n</think>\n\nYes.", "Yes.", "I see."),
+        ("\n<think>\nI see.</think>Yes.", "Yes.", "I see."),  # some write again what the prompt has
+        ("</think>Yes.", "Yes.", ""),
+        ("I see", "", "I see"),
+    ],
+)
+def test_a_block_that_the_prompt_opened(text, content, reasoning):
+    assert split(text, opened=True) == Parts(content, reasoning)
+    assert split(text, opened=True, raw=True) == Parts(text)
+
+
+def test_marks_of_other_families():
+    for marks in KNOWN:
+        assert split(f"{marks.start}hm{marks.end}yes", marks=marks) == Parts("yes", "hm")
+
+
+def test_calls_follow_reasoning_but_are_not_looked_for_in_it():
+    text = (
+        '<think>Maybe <tool_call>{"name": "now"}</tool_call>?</think>\n<tool_call>{"name": "now"}</tool_call>'
+    )
+    for raw in (False, True):
+        parser = Answer(ThinkReader(THINK, False, raw), reader("hermes"), raw)
+        parts = read(parser, list(text))
+        assert calls_of(parts) == [("id1", "now", {})]
+        assert parser.has_calls
+        shown = 'Maybe <tool_call>{"name": "now"}</tool_call>?'
+        assert parts[:2] == ((f"<think>{shown}</think>", "") if raw else ("", shown))
+
+
+def test_what_is_reasoning_at_the_moment():
+    parser = Answer(ThinkReader(THINK, False), None)
+    seen = []
+    for piece in ("<th", "ink>", "hm", "</think>", "yes"):
+        parser.push(piece)
+        seen.append(parser.reasoning)
+    assert seen == [False, True, True, False, False]
+    assert Answer(ThinkReader(THINK, True), None).reasoning
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(
+    st.lists(
+        st.sampled_from(["<think>", "</think>", "<", "think", ">", " ", "\n", "a", "é", "</"]), max_size=12
+    ),
+    st.booleans(),
+    st.booleans(),
+)
+def test_any_split_is_the_same(pieces, opened, raw):
+    text = "".join(pieces)
+    parts = read(Answer(ThinkReader(THINK, opened, raw), None, raw), pieces)
+    assert parts == split(text, opened=opened, raw=raw)
+    assert parts == read(Answer(ThinkReader(THINK, opened, raw), None, raw), list(text))
+    if raw:
+        assert parts == Parts(text)
+
+
+def test_which_marks_a_model_has():
+    def none(text: str) -> bool:
+        return False
+
+    assert find_marks("… </think> …", none) == THINK
+    assert find_marks("… [/THINK] …", none) == Marks("[THINK]", "[/THINK]")
+    assert find_marks("nothing", none) is None
+    assert find_marks("nothing", {"<think>", "</think>"}.__contains__) == THINK
+    assert find_marks("nothing", {"<think>"}.__contains__) is None
+    assert find_marks("<|im_start|> … <|end|>", none) is None

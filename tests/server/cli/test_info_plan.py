@@ -1,0 +1,49 @@
+"""`ggserve info --plan`: what loading would do, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import engine
+from server.cli.main import main
+from server.config.bundled import bundled_model
+
+PATH = str(bundled_model())
+PLAN = ["info", PATH, "--plan", "--use-gpu", "false"]
+
+
+def test_the_table_is_the_one_of_the_loaded_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PLAN, "--context-size", "128", "--parallel", "2"]) == 0
+    shown = capsys.readouterr().out
+    given = engine.ModelParameters(use_gpu=False, context_size=128, parallel=2)
+    with engine.load(bundled_model(), given) as model:
+        # What is free differs from one moment to the next.
+        assert model.plan.table().splitlines()[0].split() == shown.splitlines()[0].split()
+        assert "cache: 256 cells" in shown
+        assert model.n_cells == 256
+        assert main([*PLAN, "--context-size", "128", "--parallel", "2", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["fits"], found["kv_cells"]) == (True, 256)
+        assert found["layers"] == list(model.plan.layers)
+        (usage,) = model.plan.usage
+        assert found["devices"]["CPU"]["needed"] == usage.needed
+
+
+def test_what_does_not_fit_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    huge = ["--kv-cells", str(1 << 30), "--kv-type", "f32"]
+    assert main([*PLAN, *huge]) == 1
+    shown = capsys.readouterr()
+    assert "too much" in shown.out
+    assert shown.err.startswith("ggserve: CPU has ")
+    assert shown.err.count("\n") == 1
+    assert main([*PLAN, *huge, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"] is False
+    assert "would fit" in found["problem"]
+
+
+def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", PATH, "--plan", "--use-gpu", "--device", "nothing"]) == 1
+    assert "there is no device nothing" in capsys.readouterr().err

@@ -1,0 +1,324 @@
+"""One schema, four forms: flags, variables, YAML and the sample file agree."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import yaml
+
+from engine.config import ModelParameters
+from engine.errors import ConfigError
+from server.config import sources as options
+from server.config.settings import SECTIONS, Settings
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("GGSERVE_"):
+            monkeypatch.delenv(name)
+
+
+def parse(*arguments: str, serve: bool = True) -> Settings:
+    """What `ggserve serve` makes of its arguments; several in one string are divided at spaces."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    options.add_options(parser, serve=serve)
+    namespace = parser.parse_args([word for text in arguments for word in (text.split() or [text])])
+    return options.load(options.given(namespace), namespace.config)
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "options.yml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_are_the_documented_ones():
+    settings = options.load()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert (settings.batch_size, settings.parallel, settings.use_gpu, settings.gpu_layers) == (
+        512,
+        8,
+        "auto",
+        "all",
+    )
+    assert settings.model_parameters() == ModelParameters()
+
+
+def test_flags_reach_the_model_parameters():
+    settings = parse(
+        "--use-gpu --gpu-layers 20 --device CUDA0 --device CPU --tensor-split 3,1",
+        "--context-size 4096 --kv-cells 9000 --max-batch-tokens 256 --parallel 4 --threads 3 --no-mmap",
+        "--kv-type q8_0 --mlock --flash-attn off --rpc 10.0.0.2:50052 --rpc box:50053",
+    )
+    assert settings.model_parameters() == ModelParameters(
+        use_gpu=True,
+        gpu_layers=20,
+        devices=("CUDA0", "CPU"),
+        tensor_split=(3.0, 1.0),
+        context_size=4096,
+        kv_cells=9000,
+        max_batch_tokens=256,
+        parallel=4,
+        n_threads=3,
+        kv_type="q8_0",
+        use_mmap=False,
+        mlock=True,
+        flash_attn="off",
+        rpc=("10.0.0.2:50052", "box:50053"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [((), "auto"), (("--use-gpu",), True), (("--use-gpu", "false"), False), (("--use-gpu", "auto"), "auto")],
+)
+def test_bare_use_gpu_means_true(flags, expected):
+    assert parse(*flags, "--port", "1").use_gpu == expected
+    assert parse("--port", "1", *flags).use_gpu == expected
+
+
+def test_precedence_is_flag_then_variable_then_file_then_default(tmp_path, monkeypatch):
+    path = write(tmp_path, "port: 1\nparallel: 11\nthreads: 12\n")
+    assert parse("--config", str(path)).port == 1
+    monkeypatch.setenv("GGSERVE_PORT", "2")
+    monkeypatch.setenv("GGSERVE_PARALLEL", "22")
+    settings = parse("--config", str(path), "--port", "3")
+    assert (settings.port, settings.parallel, settings.threads, settings.batch_size) == (3, 22, 12, 512)
+
+
+def test_the_file_may_be_named_by_a_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("GGSERVE_CONFIG", str(write(tmp_path, "port: 77")))
+    assert parse().port == 77
+    other = tmp_path / "other.yml"
+    other.write_text("port: 78")
+    assert parse("--config", str(other)).port == 78
+
+
+def test_variables_hold_lists_with_commas_or_as_json(monkeypatch):
+    monkeypatch.setenv("GGSERVE_MODEL", "a=x.gguf, y.gguf")
+    monkeypatch.setenv("GGSERVE_DEVICE", '["CUDA0", "a,b"]')
+    monkeypatch.setenv("GGSERVE_TENSOR_SPLIT", "3,1")
+    monkeypatch.setenv("GGSERVE_API_KEY", "k1,k2")
+    monkeypatch.setenv("GGSERVE_THREADS", "")  # empty is unset
+    settings = options.load()
+    assert settings.models() == {"a": Path("x.gguf"), "y": Path("y.gguf")}
+    assert settings.device == ["CUDA0", "a,b"]
+    assert settings.tensor_split == [3.0, 1.0]
+    assert [key.get_secret_value() for key in settings.api_keys()] == ["k1", "k2"]
+    assert settings.threads is None
+
+
+@pytest.mark.parametrize(
+    ("text", "models"),
+    [
+        ("model: one,two.gguf", {"one,two": "one,two.gguf"}),  # in YAML a string is one path
+        ("model: [a=one.gguf, two.gguf]", {"a": "one.gguf", "two": "two.gguf"}),
+        ("model: {a: one.gguf, b: two.gguf}", {"a": "one.gguf", "b": "two.gguf"}),
+    ],
+)
+def test_models_in_a_file(tmp_path, text, models):
+    settings = options.load(file=write(tmp_path, text))
+    assert settings.models() == {name: Path(path) for name, path in models.items()}
+
+
+def test_a_path_may_hold_an_equals_sign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("lr=3.gguf").touch()
+    assert parse("-m", "lr=3.gguf").models() == {"lr=3": Path("lr=3.gguf")}
+    assert parse("-m", "/runs/lr=3/m.gguf").models() == {"m": Path("/runs/lr=3/m.gguf")}
+    assert parse("-m", "org/name=m.gguf").models() == {"org/name": Path("m.gguf")}
+
+
+def test_yaml_words_that_are_also_truth_values(tmp_path):
+    assert options.load(file=write(tmp_path, "flash_attn: on\nuse_gpu: off")).flash_attn == "on"
+    assert options.load(file=write(tmp_path, "flash_attn: off\nuse_gpu: off")).use_gpu is False
+    assert options.load(file=write(tmp_path, "use_gpu: auto\nthreads: null")).threads is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot: 1", "unknown option 'prot'; did you mean 'port'?"),
+        ("max-queue: 1", "unknown option 'max-queue'; did you mean 'max_queue'?"),
+        ("zzz: 1", "unknown option 'zzz'; `ggserve config` lists all"),
+        ("port: 1\nport: 2", "'port' is there twice"),
+        ("- port", "must hold keys and values"),
+        ("port: [", "options.yml, line"),
+        ("port: 70000", "options.yml: port must be less than or equal to 65535"),
+        ("port: 1.5", "options.yml: port must be a valid integer"),
+        ("kv_type: f8", "options.yml: kv_type must be one of f16, f32"),
+        ("rpc: nowhere", "options.yml: rpc must be HOST:PORT"),
+        ("gpu_layers: many", "options.yml: gpu_layers must be a number (0 or more) or all or auto"),
+        ("kv_cells: 0", "options.yml: kv_cells must be a number (1 or more) or auto"),
+        ("model: [a/x.gguf, b/x.gguf]", "two files would be called 'x'"),
+        ("model: ['a=']", "has no path"),
+        ("tensor_split: [0, 0]", "tensor_split: at least one share must be above 0"),
+        ("cors_origins: ['*']\napi_key: k", "cors_origins: * cannot be combined with API keys"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_says_where(tmp_path, text, message):
+    with pytest.raises(ConfigError) as caught:
+        options.load(file=write(tmp_path, text))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_errors_name_the_option_as_it_was_given(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"^--port must be a valid integer"):
+        parse("--port", "x")
+    with pytest.raises(ConfigError, match=r"^--context-size must be greater than or equal to 2"):
+        parse("--context-size", "1")
+    with pytest.raises(ConfigError, match="No such file"):
+        parse("--config", str(tmp_path / "absent.yml"))
+    binary = tmp_path / "x.yml"
+    binary.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        options.load(file=binary)
+    monkeypatch.setenv("GGSERVE_PORT", "x")
+    with pytest.raises(ConfigError, match=r"^GGSERVE_PORT must be a valid integer"):
+        parse()
+
+
+def test_misspelt_variables_are_pointed_out(monkeypatch):
+    monkeypatch.setenv("GGSERVE_PRALLEL", "3")
+    monkeypatch.setenv("GGSERVE_BACKENDS", "cpu")
+    assert options.unknown_environment() == [
+        "GGSERVE_PRALLEL in the environment has no effect; did you mean GGSERVE_PARALLEL?"
+    ]
+
+
+def test_keys_are_never_shown(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("# ours\nfile-secret\n\n")
+    settings = parse("--api-key", "cli-secret", "--api-key-file", str(keys))
+    assert [key.get_secret_value() for key in settings.api_keys()] == ["cli-secret", "file-secret"]
+    for shown in (repr(settings), str(settings), options.render(settings), repr(settings.api_keys())):
+        assert "secret" not in shown
+    with pytest.raises(ConfigError) as caught:
+        parse("--api-key", "cli-secret", "--api-key", " ")
+    assert "secret" not in str(caught.value)
+
+
+def test_an_empty_key_file_does_not_open_the_server(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("# none yet\n")
+    with pytest.raises(ConfigError, match="holds no key"):
+        parse("--api-key-file", str(keys)).api_keys()
+    with pytest.raises(ConfigError, match="No such file"):
+        parse("--api-key-file", str(tmp_path / "absent")).api_keys()
+
+
+def test_host_names_answered():
+    assert "localhost" in (parse().host_names() or ())
+    assert parse("--host", "0.0.0.0").host_names() is None
+    assert parse("--host", "0.0.0.0", "--allowed-hosts", "Chat.example").host_names() == {"chat.example"}
+    assert parse("--allowed-hosts", "*").host_names() is None
+    assert parse("--host", "::1").listens_locally
+    assert not parse("--host", "example.org").listens_locally
+
+
+def test_every_option_is_described_and_in_a_section():
+    parser = argparse.ArgumentParser()
+    options.add_options(parser, serve=True)
+    text = parser.format_help()
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.json_schema_extra["section"] in SECTIONS
+        assert "--" + name.replace("_", "-") in text
+
+
+def test_infer_shares_the_options_that_concern_the_model():
+    assert parse("-m", "x.gguf", "--threads", "2", serve=False).threads == 2
+    with pytest.raises((SystemExit, argparse.ArgumentError)):
+        parse("--port", "1", serve=False)
+
+
+def test_the_sample_file_is_what_config_prints():
+    assert (CONFIGS / "sample.yml").read_text(encoding="utf-8") == options.render(Settings())
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yml")), ids=lambda path: path.name)
+def test_shipped_files_load(path):
+    settings = options.load(file=path)
+    loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in loaded.items():
+        assert getattr(settings, key) == value
+
+
+def test_rendered_options_read_back_the_same(tmp_path):
+    settings = parse(
+        "-m name=/models/a.gguf --use-gpu --tensor-split 2,1 --kv-cells 900 --flash-attn on",
+        "--rpc box:50052 --request-timeout-s 9 --log-format json",
+        "--api-key-file keys --allowed-hosts a:b",
+    )
+    assert options.load(file=write(tmp_path, options.render(settings))) == settings
+
+
+def test_sampling_defaults_are_checked_parameters(tmp_path):
+    settings = parse("--default temperature=0.5 --default max-tokens=9")
+    assert settings.sampling_defaults() == {"temperature": 0.5, "max_tokens": 9}
+    file = write(tmp_path, "default: {top_k: 40}\n")
+    assert parse(f"--config {file}").sampling_defaults() == {"top_k": 40}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("temperature", "temperature must be a number, not ''"),
+        ("heat=1", "'heat=1' must be NAME=VALUE, where NAME is one of"),
+        ("top_k=many", "top_k must be a number, not 'many'"),
+        ("top_p=2", "top_p must lie between 0 and 1, not 2"),
+        ("max_tokens=0", "max_tokens must lie between 1 and"),
+    ],
+)
+def test_sampling_defaults_that_cannot_be_are_refused(value, message):
+    with pytest.raises(ConfigError, match=r"^default: ") as error:
+        parse("--default", value)
+    assert message in str(error.value)
+
+
+def test_variables_of_the_chat_template(tmp_path, monkeypatch):
+    assert parse('--chat-template-kwargs {"thinking":true}').chat_template_kwargs == {"thinking": True}
+    file = write(tmp_path, "chat_template_kwargs: {a: [1]}\nreasoning: off\n")
+    settings = options.load(file=file)
+    assert settings.chat_template_kwargs == {"a": [1]}
+    assert settings.reasoning == "off"
+    monkeypatch.setenv("GGSERVE_CHAT_TEMPLATE_KWARGS", '{"b": null}')
+    assert options.load().chat_template_kwargs == {"b": None}
+    for value in ("[1]", "{", "5"):
+        with pytest.raises(ConfigError, match="--chat-template-kwargs must be a JSON object"):
+            parse("--chat-template-kwargs", value)
+
+
+@pytest.mark.parametrize(
+    ("alias", "message"),
+    [
+        ("c=x", "alias: no model is called 'c'; there are a, b"),
+        ("b", "alias: two models would be called 'b'"),
+        ("a=", "alias: '' is no name"),
+    ],
+)
+def test_aliases_that_cannot_be_are_refused(alias, message):
+    with pytest.raises(ConfigError, match=message):
+        parse("--model a=x.gguf --model b=y.gguf", f"--alias {alias}")
+
+
+def test_aliases_name_models():
+    settings = parse("--model a=x.gguf --model b=y.gguf --alias first --alias b=second")
+    assert settings.aliases() == {"first": "a", "second": "b"}
+
+
+def test_several_addresses():
+    settings = parse("--host 127.0.0.1,::1")
+    assert settings.hosts() == ["127.0.0.1", "::1"]
+    assert settings.listens_locally
+    assert not parse("--host 127.0.0.1,0.0.0.0").listens_locally
+    with pytest.raises(ConfigError, match="names no address"):
+        parse("--host ,")

@@ -1,0 +1,193 @@
+"""From emissions to pieces: whole characters, stop strings, tokens beside their text."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.types import Emission, FinishReason, Request, Timings, Token
+from server.chat.answer import Parts, ToolDelta, joined
+from server.generation.output_processor import Choice
+from support.fake_engine import ids, tokenizer
+
+
+def choice(stops=(), show=False, prefix="", final=None) -> Choice:
+    eog = tokenizer().eog_ids if final is None else final
+    return Choice(0, 0, Request(id="r", prompt=[1]), tokenizer(), stops, eog, show, prefix)
+
+
+def run(made: Choice, tokens, cuts=(), finish=FinishReason.LENGTH):
+    """Feed `tokens` cut at `cuts`; the text, the shown tokens with their offsets."""
+    text, shown = "", []
+    bounds = sorted({0, *(cut for cut in cuts if cut < len(tokens)), len(tokens)})
+    parts = [tokens[a:b] for a, b in pairwise(bounds)] or [[]]
+    for i, part in enumerate(parts):
+        last = i == len(parts) - 1
+        emission = Emission(id="r", tokens=[Token(id) for id in part], finish=finish if last else None)
+        piece = made.feed(emission)
+        if piece is not None:
+            text += piece.text
+            shown += [(token.id, start) for token, start in piece.tokens]
+        if made.finish:
+            break
+    return text, shown
+
+
+texts = st.text(st.sampled_from("ab é🍕\n<|>ß"), max_size=12)
+
+
+@settings(max_examples=300, deadline=None, database=None)
+@given(
+    text=texts,
+    stops=st.lists(st.text(st.sampled_from("ab é🍕"), min_size=1, max_size=4), max_size=3),
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+    show=st.booleans(),
+)
+def test_text_ends_before_the_first_stop_string_however_it_is_cut(text, stops, cuts, show):
+    tokens = tokenizer().encode(text, add_special=False)
+    ends = [(text.find(stop) + len(stop), -len(stop), stop) for stop in stops if stop in text]
+    expected, reason = text, "length"
+    if ends:
+        stop = min(ends)[2]
+        expected, reason = text[: text.find(stop)], "stop"
+    made = choice(stops, show)
+    found, shown = run(made, tokens, cuts)
+    assert found == expected
+    assert made.finish == reason
+    if show:
+        assert [id for id, _ in shown] == tokens[: len(shown)]
+        assert [start for _, start in shown] == [_characters(tokens[:i]) for i in range(len(shown))]
+        if reason == "length":
+            assert len(shown) == len(tokens)
+
+
+def _characters(tokens) -> int:
+    data = b"".join(map(tokenizer().token_bytes, tokens))
+    for cut in range(len(data), -1, -1):
+        try:
+            return len(data[:cut].decode())
+        except UnicodeDecodeError:
+            continue
+    raise AssertionError
+
+
+def test_a_broken_character_at_the_end_is_shown_as_such():
+    pizza = ids("🍕")
+    assert len(pizza) > 1
+    made = choice()
+    assert run(made, [*ids("a"), *pizza[:-1]])[0] == "a\ufffd"
+    assert run(choice(stops=["zz"]), [*ids("a"), *pizza[:-1]])[0] == "a\ufffd"
+
+
+def test_half_a_character_is_never_sent():
+    made = choice()
+    for id in ids("🍕")[:-1]:
+        assert made.feed(Emission(id="r", tokens=[Token(id)])) is None
+    assert made.feed(Emission(id="r", tokens=[Token(ids("🍕")[-1])])).text == "🍕"
+
+
+def test_the_end_of_text_is_counted_but_not_shown():
+    eos = tokenizer().eos_id
+    made = choice(show=True)
+    text, shown = run(made, [*ids("ab"), eos], finish=FinishReason.STOP)
+    assert text == "ab"
+    assert eos not in [id for id, _ in shown]
+    assert made.n_generated == len(ids("ab")) + 1
+    assert made.finish == "stop"
+
+
+def test_what_is_held_back_for_a_stop_string_comes_at_the_end():
+    for reason, name in (
+        (FinishReason.STOP, "stop"),
+        (FinishReason.LENGTH, "length"),
+        (FinishReason.TIMEOUT, "length"),
+    ):
+        made = choice(stops=["ab!"], show=True)
+        text, shown = run(made, ids("ab"), finish=reason)
+        assert (text, made.finish) == ("ab", name)
+        assert [id for id, _ in shown] == ids("ab")
+
+
+def test_offsets_begin_after_the_echoed_prompt():
+    _, shown = run(choice(show=True, prefix="12345"), ids("ab"))
+    assert shown[0][1] == 5
+
+
+def test_timings_of_the_engine_are_kept_and_those_of_a_cut_session_counted():
+    made = choice(stops=["b"])
+    made.feed(
+        Emission(id="r", tokens=[Token(ids("a")[0])], timings=Timings(prompt_n=5, cached_n=2, n_batch=9))
+    )
+    made.first_at = 1.0
+    made.feed(Emission(id="r", tokens=[Token(ids("b")[0])]))
+    assert made.finish == "stop"
+    assert (made.timings.prompt_n, made.timings.cached_n, made.timings.n_batch) == (5, 2, 9)
+    assert made.timings.predicted_n == 2
+    assert made.timings.predicted_ms > 0
+
+
+@pytest.mark.parametrize("reason", [FinishReason.ERROR, FinishReason.CANCELLED])
+def test_failures(reason):
+    made = choice()
+    made.feed(Emission(id="r", finish=reason, error="why"))
+    assert (made.finish, made.reason, made.error) == ("error", reason, "why")
+
+
+def test_progress_is_remembered():
+    made = choice()
+    assert made.feed(Emission(id="r", processed=17)) is None
+    assert made.processed == 17
+
+
+class Upper:
+    """A parser that takes what is between brackets for reasoning and holds back the last character."""
+
+    def __init__(self) -> None:
+        self.reasoning, self.has_calls, self.held = False, True, ""
+
+    def push(self, text: str) -> Parts:
+        text, self.held = (self.held + text)[:-1], (self.held + text)[-1:]
+        return self._parts(text)
+
+    def flush(self) -> Parts:
+        return self._parts(self.held)
+
+    def _parts(self, text: str) -> Parts:
+        content = reasoning = ""
+        for character in text:
+            if character in "[]":
+                self.reasoning = character == "["
+            elif self.reasoning:
+                reasoning += character
+            else:
+                content += character
+        return Parts(content, reasoning)
+
+
+@pytest.mark.parametrize("cuts", [(), (1, 2, 3, 4, 5, 6, 7, 8), (3,)])
+def test_a_parser_sees_the_text_before_the_stop_string_and_its_end(cuts):
+    tokens = tokenizer().encode("[ab] c d END e", add_special=False)
+    made = Choice(
+        0, 0, Request(id="r", prompt=[1]), tokenizer(), ["END"], tokenizer().eog_ids, False, parser=Upper()
+    )
+    pieces = []
+    bounds = sorted({0, *(cut for cut in cuts if cut < len(tokens)), len(tokens)})
+    for a, b in pairwise(bounds):
+        pieces.append(made.feed(Emission(id="r", tokens=[Token(id) for id in tokens[a:b]])))
+        if made.finish:
+            break
+    found = joined(piece.parts for piece in pieces if piece is not None)
+    assert (found.content.strip(), found.reasoning) == ("c d", "ab")
+    assert made.finish == "tool_calls"
+    assert made.stop_word == "END"
+    assert 0 < made.n_reasoning <= made.n_generated
+
+
+def test_calls_are_joined_by_their_index():
+    first, more = ToolDelta(1, "call_b", "f", '{"a"'), ToolDelta(1, arguments=": 1}")
+    other = ToolDelta(0, "call_a", "g", "{}")
+    found = joined([Parts("x"), Parts(tools=(first,)), Parts("y", tools=(other, more))])
+    assert found == Parts("xy", "", (other, ToolDelta(1, "call_b", "f", '{"a": 1}')))

@@ -1,0 +1,149 @@
+"""The server around the engines: announces itself, ends with the right status. In this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import threading
+import time
+
+import pytest
+import uvloop
+
+from server.cli.serve import allow_files, listen
+from server.config.settings import Settings
+from server.http.server import HttpServer
+from server.worker.client import LoadFailed
+from support.engine_harness import alive, make_client
+
+
+def serve(*arguments: str, loop=asyncio.new_event_loop, during=None, **options) -> tuple[int, HttpServer]:
+    """Run a server on the fake engine; `during(server)` runs in a thread beside it."""
+    engine = make_client(*arguments)
+    server = HttpServer(
+        Settings(model=["fake=fake.gguf"], **options),
+        {"fake": engine},
+        listen("127.0.0.1", 0),
+        time.monotonic(),
+    )
+    thread = threading.Thread(target=during or (lambda server: None), args=(server,))
+    thread.start()
+    try:
+        return server.run_to_end(loop), server
+    finally:
+        thread.join()
+
+
+def stop_when(ready, number: int = signal.SIGTERM):
+    """A `during` that sends us a signal once `ready(engine)`."""
+
+    def during(server: HttpServer) -> None:
+        engine = server.engines["fake"]
+        end = time.monotonic() + 30
+        while not (server.started and ready(engine)) and time.monotonic() < end:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    return during
+
+
+class WithoutSignals(asyncio.SelectorEventLoop):
+    """As loops are on Windows."""
+
+    def add_signal_handler(self, *_):
+        raise NotImplementedError
+
+    def remove_signal_handler(self, *_):
+        raise NotImplementedError
+
+
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop, WithoutSignals]
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=["asyncio", "uvloop", "Windows"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_announces_itself_and_ends_with_0(number, loop, caplog, capsys):
+    caplog.set_level(logging.INFO, "ggserve")
+    status, server = serve(loop=loop, during=stop_when(lambda e: e.state == "ready", number))
+    assert status == 0
+    assert f"serving fake on {server.url}, ready in " in caplog.text
+    assert "stopping" in caplog.text
+    error = capsys.readouterr().err
+    assert f"curl -N {server.url}/v1/completions" in error
+    assert '"model": "fake"' in error
+    assert server.engines["fake"].pid is None
+
+
+def test_a_signal_while_loading_ends_with_0(caplog):
+    pids = []
+
+    def loading(engine) -> bool:
+        pids.append(engine.pid)
+        return engine.pid is not None
+
+    status, _ = serve("--load-ms", "60000", during=stop_when(loading))
+    assert status == 0
+    assert not alive(pids[-1])
+    assert "Traceback" not in caplog.text
+
+
+def test_a_model_that_cannot_load_ends_it_with_1(caplog):
+    status, server = serve("--fail-from", "0")
+    assert status == 1
+    assert caplog.text.count("the file ends inside tensor 'x'") == 1
+    assert server.engines["fake"].restarts == 0
+
+
+def test_options_that_the_engine_refuses_end_it_with_2(monkeypatch, caplog):
+    async def refuse(self, progress=None):
+        self._failure = LoadFailed("ConfigError", "kv_cells must hold one session")
+        self._started.set()
+        await self.wait_loaded()
+
+    monkeypatch.setattr("server.worker.client.EngineClient.start", refuse)
+    assert serve()[0] == 2
+    assert "kv_cells must hold one session" in caplog.text
+
+
+def test_logs_for_programs_hold_no_example(capsys):
+    status, _ = serve(during=stop_when(lambda e: e.state == "ready"), log_format="json")
+    assert status == 0
+    assert "curl" not in capsys.readouterr().err
+
+
+def test_the_example_tells_about_keys():
+    server = HttpServer(
+        Settings(model=["x.gguf"], api_key=["hidden"]), {"x": make_client()}, listen("127.0.0.1", 0), 0.0
+    )
+    assert "authorization: Bearer YOUR-KEY" in server.example()
+    assert "hidden" not in server.example()
+    for sock in server.sockets:
+        sock.close()
+
+
+def test_listening_on_every_address_of_a_name():
+    sockets = listen("127.0.0.1", 0)
+    assert sockets[0].getsockname()[1] > 0
+    for sock in sockets:
+        sock.close()
+    everywhere = listen("0.0.0.0", 0)
+    server = HttpServer(Settings(model=["x.gguf"]), {"x": make_client()}, everywhere, 0.0)
+    assert server.url.startswith("http://127.0.0.1:")
+    everywhere[0].close()
+
+
+def test_the_limit_on_open_files_is_raised_as_far_as_it_may_be(monkeypatch, caplog):
+    limits = {"now": (1024, 4096)}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda which, pair: limits.update(now=pair))
+    allow_files(500)
+    assert limits["now"] == (1024, 4096)
+    allow_files(2000)
+    assert limits["now"] == (2128, 4096)
+    assert not caplog.records
+    allow_files(10_000)
+    assert limits["now"] == (4096, 4096)
+    assert "only 4096 files may be open" in caplog.text

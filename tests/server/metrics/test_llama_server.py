@@ -1,0 +1,72 @@
+"""/metrics by llama-server's names."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.types import Timings
+from server.metrics.llama_server import LlamaMetrics
+from server.metrics.prometheus import Metrics
+from support.fake_engine import FakeEngine, make_app
+from support.http import COMPLETIONS, client
+
+
+def read(text):
+    """Name → (type, value); every one has a help line and no labels."""
+    lines = text.splitlines()
+    kinds = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE llamacpp:")}
+    helped = {line.split()[2] for line in lines if line.startswith("# HELP llamacpp:")}
+    found = {}
+    for line in lines:
+        if line.startswith("llamacpp:"):
+            name, value = line.split(" ")
+            found[name.removeprefix("llamacpp:")] = (kinds[name], float(value))
+            assert name in helped
+    return found
+
+
+@pytest.mark.asyncio
+async def test_totals_are_those_of_the_timings():
+    engines = {name: FakeEngine(name=name, cached_n=1) for name in ("a", "b")}
+    async with client(make_app(engines)) as http:
+        engines["a"].stats.steps, engines["b"].stats.steps = 20, 4
+        engines["a"].stats.waiting = 2
+        costs = []
+        for body in ({"prompt": "Once", "model": "a"}, {"prompt": "x y", "max_tokens": 3, "model": "b"}):
+            costs.append((await http.post(COMPLETIONS, json=body)).json()["timings"])
+        response = await http.get("/metrics")
+    found = read(response.text)
+    for name, cost in (
+        ("prompt_tokens_total", "prompt_n"),
+        ("prompt_tokens_cached_total", "cached_n"),
+        ("tokens_predicted_total", "predicted_n"),
+    ):
+        assert found[name] == ("counter", sum(c[cost] for c in costs))
+    assert found["n_decode_total"] == ("counter", 24)
+    assert found["requests_deferred"] == ("gauge", 2)
+    assert found["requests_processing"] == ("gauge", 0)
+    assert found["n_tokens_max"][1] == max(c["prompt_n"] + c["cached_n"] + c["predicted_n"] for c in costs)
+    assert int(response.headers["process-start-time-unix"]) > 0
+
+
+def test_embeddings_count_as_prompts_and_batches():
+    metrics = Metrics({"bert": FakeEngine(name="bert")})
+    metrics.of("bert").embedded(12, 2)
+    found = read(metrics.render().decode())
+    assert (found["prompt_tokens_total"][1], found["n_decode_total"][1]) == (12, 2)
+    assert found["tokens_predicted_total"][1] == 0
+
+
+def test_speeds_are_those_since_the_last_scrape():
+    metrics = LlamaMetrics()
+    assert read(metrics.render({}, 0))["predicted_tokens_seconds"] == ("gauge", 0)
+    metrics.cost(Timings(prompt_n=100, prompt_ms=500.0, predicted_n=20, predicted_ms=1000.0))
+    found = read(metrics.render({}, 10))
+    assert found["prompt_tokens_seconds"] == ("gauge", 200)
+    assert found["predicted_tokens_seconds"] == ("gauge", 20)
+    assert found["n_busy_slots_per_decode"] == ("gauge", 2)
+    metrics.cost(Timings(predicted_n=10, predicted_ms=2000.0))
+    found = read(metrics.render({}, 20))
+    assert found["prompt_tokens_seconds"] == ("gauge", 0)
+    assert found["predicted_tokens_seconds"] == ("gauge", 5)
+    assert found["tokens_predicted_total"] == ("counter", 30)

@@ -1,0 +1,261 @@
+"""The engine process by itself: frames in and out, its end, and that it ends with its server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from engine.config import ModelParameters
+from engine.types import FinishReason
+from server.worker import messages as wire
+from server.worker.client import EngineUnavailable
+from support import fake_engine_process as fake
+from support.engine_harness import FAKE, alive, collect, kill, make_client, request, run, running, until
+from support.fake_engine_process import text_of
+
+LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+
+
+class Bare:
+    """An engine process at the end of a plain socket."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.sock, theirs = socket.socketpair()
+        self.sock.settimeout(20)
+        with theirs:
+            command = [sys.executable, str(FAKE), *arguments, "--fd", str(theirs.fileno())]
+            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE)
+        self.reader = wire.server_reader()
+        self.messages: list[wire.ToServer] = []
+
+    def send(self, *messages: wire.ToEngine) -> None:
+        self.sock.sendall(b"".join(map(wire.encode, messages)))
+
+    def receive(self, kind: type) -> wire.ToServer:
+        """The next message of a kind; others are dropped."""
+        while True:
+            while self.messages:
+                message = self.messages.pop(0)
+                if isinstance(message, kind):
+                    return message
+            data = self.sock.recv(1 << 16)
+            assert data, "the process has left"
+            self.messages += self.reader.feed(data)
+
+    def end(self) -> tuple[int, str]:
+        _, errors = self.process.communicate(timeout=20)
+        self.sock.close()
+        return self.process.returncode, errors.decode()
+
+
+@pytest.fixture
+def bare():
+    started = []
+
+    def start(*arguments: str, load: bool = True) -> Bare:
+        started.append(process := Bare(*arguments))
+        if load:
+            process.send(wire.Load("m.gguf", ModelParameters()))
+            process.receive(wire.Ready)
+        return process
+
+    yield start
+    for process in started:
+        process.process.kill()
+        process.process.communicate()
+        process.sock.close()
+
+
+def test_it_answers_and_leaves_when_told(bare):
+    process = bare()
+    process.send(wire.Ping(5))
+    assert process.receive(wire.Pong) == wire.Pong(5)
+    process.send(wire.Shutdown())
+    assert process.end() == (0, "")
+
+
+def test_it_leaves_when_the_server_closes(bare):
+    process = bare()
+    process.sock.close()
+    assert process.process.wait(10) == 0
+
+
+def test_it_leaves_when_the_server_closes_before_anything_was_said(bare):
+    process = bare(load=False)
+    process.sock.close()
+    assert process.process.wait(10) == 0
+
+
+def test_all_sessions_share_one_frame_per_step(bare):
+    process = bare()
+    process.send(*(wire.Submit(request(f"r{i}", [i], 5)) for i in range(4)))
+    frames = [process.receive(wire.Events) for _ in range(5)]
+    assert all(len(frame.emissions) == 4 for frame in frames)
+    assert [e.finish for e in frames[-1].emissions] == [FinishReason.LENGTH] * 4
+    assert frames[-1].stats.running == 0  # the gauges are right when it falls idle
+
+
+def test_an_idle_process_uses_no_processor_time(bare):
+    process = bare()
+    process.send(wire.Submit(request("r", [1], 5)))
+    while not process.receive(wire.Events).emissions[0].finish:
+        pass
+    import psutil
+
+    times = psutil.Process(process.process.pid).cpu_times
+    before = sum(times()[:2])
+    time.sleep(0.5)
+    assert sum(times()[:2]) - before < 0.1
+
+
+def test_a_first_frame_that_is_no_load_ends_it(bare):
+    process = bare(load=False)
+    process.send(wire.Ping(1))
+    status, errors = process.end()
+    assert status == 1
+    assert "the first frame is Ping, not Load" in errors
+
+
+@pytest.mark.parametrize("noise", [b"\xff\xff\xff\xff", b"\x03\0\0\0abc"])
+def test_noise_ends_it_with_a_reason(bare, noise):
+    process = bare()
+    process.sock.sendall(noise)
+    assert "ProtocolError" in process.receive(wire.Fatal).message
+    assert process.end()[0] == 1
+
+
+def test_a_bug_in_the_scheduler_is_told(bare):
+    process = bare()
+    process.send(wire.Submit(request("r", [fake.BUG], 5)))
+    assert process.receive(wire.Fatal).message == "RuntimeError: a bug in the scheduler"
+    status, errors = process.end()
+    assert status == 1
+    assert "Traceback" in errors
+
+
+def test_memory_pressure_takes_the_engine_before_the_server(bare):
+    score = Path(f"/proc/{bare().process.pid}/oom_score_adj")
+    if sys.platform == "linux":
+        assert score.read_text() == "500\n"
+
+
+@LOOPS
+def test_stop_drains(loop):
+    async def main():
+        client = make_client("--step-ms", "2")
+        await client.start()
+        task = asyncio.create_task(collect(client.generate(request("a", [1], 100))))
+        await until(lambda: client.requests()[0].n_generated > 5)
+        stopping = asyncio.create_task(client.stop(30))
+        await asyncio.sleep(0)
+        with pytest.raises(EngineUnavailable, match="shutting down"):
+            client.generate(request("b", [1], 1))
+        await stopping
+        assert await task == (text_of([1], 100), FinishReason.LENGTH, None)
+
+    run(main, loop)
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["time is up", "second signal"])
+def test_stop_cuts_what_does_not_end(second):
+    async def main():
+        client = make_client("--step-ms", "2")
+        await client.start()
+        stream = client.generate(request("a", [1], 100_000))
+        await anext(stream)
+        pid = client.pid
+        stopping = asyncio.create_task(client.stop(60 if second else 0.2))
+        if second:
+            await asyncio.sleep(0.05)
+            assert not stopping.done()
+            await client.stop(0)
+        await stopping
+        _, finish, error = await collect(stream)
+        assert (finish, error) == (FinishReason.CANCELLED, "the server is shutting down")
+        assert not alive(pid)
+
+    run(main)
+
+
+def test_stop_while_loading_and_while_restarting():
+    async def main():
+        client = make_client("--load-ms", "60000")
+        starting = asyncio.create_task(client.start())
+        await until(lambda: client.pid is not None)
+        pid = client.pid
+        await client.stop(30)
+        assert not alive(pid)
+        with pytest.raises(Exception, match="stopped while loading"):
+            await starting
+        client = make_client("--load-ms", "500")
+        await client.start()
+        stream = client.generate(request("a", [1], 1000))
+        kill(client)
+        await until(lambda: client.restarts == 1)
+        await client.stop(0)
+        assert (await collect(stream))[1] is FinishReason.CANCELLED
+
+    run(main)
+
+
+_PARENT = """
+import asyncio, sys
+sys.path[:0] = {path!r}
+from support.engine_harness import make_client, request
+async def main():
+    client = make_client(*{arguments!r})
+    task = asyncio.ensure_future(client.start())
+    print(client.pid or client._supervisor.spawn() or client.pid, flush=True)
+    await task
+    if {prompt!r}:
+        stream = client.generate(request("a", {prompt!r}, 100000))
+    await asyncio.sleep(3600)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prompt"),
+    [([], None), (["--step-ms", "1"], [1]), ([], [fake.HANG]), (["--load-ms", "3600000"], None)],
+    ids=["idle", "computing", "in a step without end", "loading"],
+)
+def test_no_engine_outlives_a_killed_server(arguments, prompt):
+    root = Path(__file__).parents[3]
+    code = _PARENT.format(path=[str(root), str(root / "tests")], arguments=arguments, prompt=prompt)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        child = int(parent.stdout.readline())
+        time.sleep(0.5)
+        assert alive(child)
+        parent.kill()
+        parent.wait()
+        end = time.monotonic() + 2
+        while alive(child):
+            assert time.monotonic() < end, "it lives on"
+            time.sleep(0.01)
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_to_the_whole_group_leave_the_engine_to_its_server(number):
+    async def main():
+        async with running("--step-ms", "2") as client:
+            task = asyncio.create_task(collect(client.generate(request("a", [1], 60))))
+            await until(lambda: client.requests()[0].n_generated > 5)
+            os.kill(client.pid, number)
+            assert (await task)[0] == text_of([1], 60)
+            assert client.restarts == 0
+
+    run(main)
