@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import ConfigError, EngineError, ModelError
-from engine.scheduler.sequence import Rows, Runner, make_room
+from engine.scheduler.sequence import BatchItem, Runner, make_room
 
 if TYPE_CHECKING:
     from array import array
@@ -132,7 +132,7 @@ def _surprises(
         stop = min(begin + n_batch, end, max(begin, first) + most_outputs)
         n_outputs = max(0, stop - max(begin, first))
         long = 0 < runner.n_short < len(chunk)
-        runner.forward([Rows(chunk[begin:stop], cells[:stop], begin, n_outputs, long)])
+        runner.forward([BatchItem(chunk[begin:stop], cells[:stop], begin, n_outputs, long)])
         for i in range(n_outputs):
             logits = np.asarray(runner.logits(i))
             highest = float(logits.max())

@@ -16,7 +16,14 @@ from engine.cache.prefix_cache import PrefixIndex
 from engine.config import InferenceSessionConfig
 from engine.constraint.guide import Guide, Guides
 from engine.errors import ConfigError, ContextOverflowError, SessionClosedError
-from engine.scheduler.sequence import CachedSequence, Rows, Runner, TokenSampler, compiled_sampler, make_room
+from engine.scheduler.sequence import (
+    BatchItem,
+    CachedSequence,
+    Runner,
+    TokenSampler,
+    compiled_sampler,
+    make_room,
+)
 from engine.tokenizer.detokenizer import Detokenizer
 from engine.types import Constraint, InferenceParameters, Thinking
 
@@ -282,7 +289,7 @@ class InferenceSession:
             sequence.grow(n)
             chunk = sequence.tokens[n_past : n_past + n].tolist()
             try:
-                runner.forward([Rows(chunk, sequence.cells, n_past, int(n == n_pending), sequence.long)])
+                runner.forward([BatchItem(chunk, sequence.cells, n_past, int(n == n_pending), sequence.long)])
             except BaseException:
                 sequence.trim()
                 raise

@@ -115,7 +115,7 @@ class Token(msgspec.Struct, array_like=True, omit_defaults=True):
     mu: float | None = None  # mirostat's state after this token, for resuming
 
 
-class Emission(msgspec.Struct, kw_only=True, omit_defaults=True):
+class StepOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One session's news of one step. Without tokens and finish it tells prefill progress.
 
     The end-of-generation or stop token that ends a session with STOP is among the tokens; it is for the

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Request
 
-from server.api.common.response_store import KeptResponses
+from server.api.common.response_store import ResponseStore
 from server.errors import ApiError, bad_request
 from server.http.middleware.access_log import Record, record_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from engine.tasks.types import Work
-    from engine.types import Emission, EngineStats
+    from engine.tasks.types import Task
+    from engine.types import EngineStats, StepOutput
     from engine.types import Request as EngineRequest
     from server.api.common.logprobs import TokenNames
     from server.chat.model import ChatModel
@@ -45,10 +45,10 @@ class RequestInfo(Protocol):
     age_ms: float
 
 
-class Emissions(Protocol):
+class StepOutputs(Protocol):
     """A `server.worker.stream.Stream`: whoever asks for one must iterate to its end or close it."""
 
-    def __aiter__(self) -> AsyncIterator[Emission]: ...
+    def __aiter__(self) -> AsyncIterator[StepOutput]: ...
     async def aclose(self) -> None: ...
 
 
@@ -82,8 +82,8 @@ class Engine(Protocol):
     async def start(self) -> None: ...
     async def stop(self, drain_s: float = 0.0) -> None: ...
     def ensure_room(self, n: int = 1) -> None: ...
-    def generate(self, request: EngineRequest) -> Emissions: ...
-    async def run(self, work: Work[R]) -> R: ...
+    def generate(self, request: EngineRequest) -> StepOutputs: ...
+    async def run(self, work: Task[R]) -> R: ...
     def requests(self) -> Iterable[RequestInfo]: ...
     def cancel(self, id: str) -> bool: ...
 
@@ -114,10 +114,10 @@ class State:
         return self.settings.sampling_defaults()
 
     @cached_property
-    def kept(self) -> KeptResponses:
+    def kept(self) -> ResponseStore:
         """Responses that clients may refer to."""
         settings = self.settings
-        return KeptResponses(settings.responses_kept, settings.responses_ttl_s, settings.responses_max_bytes)
+        return ResponseStore(settings.responses_kept, settings.responses_ttl_s, settings.responses_max_bytes)
 
     async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Work on texts that would hold up the event loop."""

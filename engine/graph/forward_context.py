@@ -34,7 +34,7 @@ class Mask(NamedTuple):
     causal: bool
 
 
-class Step:
+class ForwardContext:
     """What an architecture sees while it builds the graph of one batch.
 
     tokens, positions: I32 [n_tokens]; cells: I64 [n_tokens], the cache rows to write.
@@ -200,14 +200,16 @@ def build(
     lengths: Lengths = "short",
     hidden: bool = False,
     scores: bool = False,
-) -> Step:
+) -> ForwardContext:
     """The graph of a batch of `n_tokens` rows, `n_outputs` of which want logits F32 [n_vocab, n_outputs].
 
     hidden: they want hidden states F32 [n_embd, n_outputs] instead. scores: with `hidden`, what the head for
     ranking makes of these, F32 [n_scores, n_outputs].
     """
     size = n_nodes(arch.hp)
-    step = Step(size, cache, paged, attention, backends, n_tokens, n_outputs, n_kv, lengths, hidden, scores)
+    step = ForwardContext(
+        size, cache, paged, attention, backends, n_tokens, n_outputs, n_kv, lengths, hidden, scores
+    )
     outputs = arch.build(step)
     if outputs is not None:
         if outputs.type != F32:

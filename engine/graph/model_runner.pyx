@@ -76,7 +76,7 @@ cdef class Runner:
         self.sched.reserve(step.graph)
 
     def forward(self, rows, bint hidden=False, bint scores=False):
-        """Compute one batch of `engine.scheduler.Rows`; returns how many rows of logits there are.
+        """Compute one batch of `engine.scheduler.sequence.BatchItem`; returns how many rows of logits there are.
 
         hidden: rows of hidden states are wanted in their place; with `scores`, of what the head for ranking makes
         of these. A model that is not causal has no logits, and wants each sequence whole, in one batch.

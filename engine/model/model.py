@@ -45,7 +45,7 @@ from engine.nn.hparams import Architecture
 from engine.scheduler.scheduler import Scheduler
 from engine.session import InferenceSession
 from engine.tasks import embedding
-from engine.tasks.runner import Tasks
+from engine.tasks.runner import TaskRunner
 from engine.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -344,10 +344,10 @@ class Model:
         """Whether it makes text; else only embeddings."""
         return self.hp.causal
 
-    def tasks(self) -> Tasks:
+    def tasks(self) -> TaskRunner:
         """Embeddings and saved slots, in steps beside those of a scheduler."""
         self._check_open()
-        return Tasks(self)
+        return TaskRunner(self)
 
     def start_session(self, config: InferenceSessionConfig | None = None) -> InferenceSession:
         """A session of its own batch size, for use in this process without a scheduler.

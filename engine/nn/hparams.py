@@ -322,7 +322,7 @@ class Architecture(ABC):
     def build(self, step: Any) -> Any:
         """Build the graph of one batch and return its outputs, or None if it has none.
 
-        `step` is a `Step` of `engine.graph`. Outputs are logits [n_vocab, n_outputs] or, where `step.hidden`
-        asks, the states [n_embd, n_outputs] that the head would read; encoders have no others. Where
+        `step` is a `ForwardContext`. Outputs are logits [n_vocab, n_outputs] or, where `step.hidden` asks,
+        the states [n_embd, n_outputs] that the head would read; encoders have no others. Where
         `step.scores` asks, they are what a head for ranking makes of these, [n_scores, n_outputs].
         """

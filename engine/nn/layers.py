@@ -19,7 +19,8 @@ class Attention:
 
     One fused matrix (Q, K, V rows in this order) or three, whichever the file has; biases likewise.
     qk_norm: "head" norms each head, weights [head_dim] or, with `own_weights`, [head_dim, heads]; "row" norms
-    the whole projection at once. sinks: see `Step.attend`. Order: product, bias, clamp, norm, rotation.
+    the whole projection at once. sinks: see `ForwardContext.attend`.
+    Order: product, bias, clamp, norm, rotation.
     """
 
     def __init__(

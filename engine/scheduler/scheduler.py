@@ -19,17 +19,17 @@ from engine.constraint.guide import Guides, Mask
 from engine.errors import ConfigError, DeviceError, GgmlError, OutOfMemoryError
 from engine.scheduler.admission import Admission
 from engine.scheduler.sequence import (
+    BatchItem,
     CachedSequence,
-    Rows,
     Runner,
     SamplerFactory,
     Session,
     check,
     compiled_sampler,
 )
-from engine.types import Emission, EngineStats, FinishReason, Request, RequestInfo, Token
+from engine.types import EngineStats, FinishReason, Request, RequestInfo, StepOutput, Token
 
-__all__ = ["Rows", "Runner", "Scheduler"]
+__all__ = ["BatchItem", "Runner", "Scheduler"]
 
 
 class Scheduler:
@@ -71,9 +71,9 @@ class Scheduler:
         self._preparing: list[Session] = []  # their constraints are being compiled
         self._masks: list[Mask | ConfigError | None] = []  # of the rows of logits; empty: none is guided
         self._deadlines: list[tuple[float, int, Session]] = []
-        self._out: list[Emission] = []
+        self._out: list[StepOutput] = []
         self._batch: list[Session] = []
-        self._rows: list[Rows] = []
+        self._rows: list[BatchItem] = []
         self._n_submitted = 0
         self._counters = EngineStats(cells_total=pool.n_cells)
 
@@ -179,7 +179,7 @@ class Scheduler:
             heappop(deadlines)
         return deadlines[0][0] if deadlines else None
 
-    def step(self) -> list[Emission]:
+    def step(self) -> list[StepOutput]:
         """Compute one batch; return what is new for each session."""
         started = monotonic()
         self._schedule(started)
@@ -217,7 +217,7 @@ class Scheduler:
             if len(tokens) - n_past == 1:
                 session.grow(1)
                 batch.append(session)
-                rows.append(Rows([tokens[n_past]], session.cells, n_past, 1, session.long))
+                rows.append(BatchItem([tokens[n_past]], session.cells, n_past, 1, session.long))
             else:
                 prefill.append(session)
         budget = self.config.max_batch_tokens - len(rows)
@@ -248,7 +248,7 @@ class Scheduler:
         session.grow(n)
         chunk = session.tokens[n_past : n_past + n].tolist()
         self._batch.append(session)
-        self._rows.append(Rows(chunk, session.cells, n_past, int(n == session.n_pending), session.long))
+        self._rows.append(BatchItem(chunk, session.cells, n_past, int(n == session.n_pending), session.long))
         return n
 
     def _run(self) -> bool:
@@ -302,7 +302,7 @@ class Scheduler:
                 i += 1
             elif session.first_token_at is None:
                 processed, timings = min(n_past, session.n_prompt), session.timings(now)
-                self._out.append(Emission(id=session.id, processed=processed, timings=timings))
+                self._out.append(StepOutput(id=session.id, processed=processed, timings=timings))
 
     def _sample(self, session: Session, i: int, now: float) -> None:
         """Choose the next token of a session from row `i` of the logits."""
@@ -340,7 +340,7 @@ class Scheduler:
             if guide.must_stop:
                 reason = FinishReason.STOP
         if reason is None:
-            self._out.append(Emission(id=session.id, tokens=[token], timings=timings))
+            self._out.append(StepOutput(id=session.id, tokens=[token], timings=timings))
         else:
             self._finish(session, reason, [token])
 
@@ -374,7 +374,7 @@ class Scheduler:
             self._deadlines = [entry for entry in self._deadlines if entry[2].queue is not None]
             heapify(self._deadlines)
         self._out.append(
-            Emission(
+            StepOutput(
                 id=session.id,
                 tokens=tokens or [],
                 finish=reason,

@@ -14,7 +14,7 @@ from engine.errors import ConfigError, ContextOverflowError, OutOfMemoryError
 from engine.types import FinishReason, Request, Timings, Token
 
 
-class Rows(NamedTuple):
+class BatchItem(NamedTuple):
     """The next tokens of one sequence, to be computed in one batch with others.
 
     cells: the sequence's whole table, cells[p] holds position p; it covers the new tokens as well, so
@@ -46,7 +46,7 @@ class Runner(Protocol):
     def compute_ms(self) -> float:
         """What the last forward took."""
 
-    def forward(self, rows: Sequence[Rows]) -> int:
+    def forward(self, rows: Sequence[BatchItem]) -> int:
         """Compute one batch; return its number of rows of logits: those asked for, in the order of tokens."""
 
     def logits(self, i: int) -> Any:

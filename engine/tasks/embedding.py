@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import ConfigError, ContextOverflowError, DeviceError, EngineError, OutOfMemoryError
 from engine.nn.hparams import POOLING
-from engine.scheduler.sequence import Rows, make_room
+from engine.scheduler.sequence import BatchItem, make_room
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ class _Input:
         self.n_next = 0
         self.states: list[NDArray[np.float32]] = []
 
-    def rows(self, n: int, n_short: int) -> Rows:
+    def rows(self, n: int, n_short: int) -> BatchItem:
         self.n_next = n
         end = self.n_past + n
         wanted = n
@@ -70,7 +70,7 @@ class _Input:
             wanted = 0 if self.n_past else -1
         long = 0 < n_short < len(self.tokens)
         tokens = list(self.tokens[self.n_past : end])
-        return Rows(tokens, self.cells[:end], self.n_past, wanted, long, self.second)
+        return BatchItem(tokens, self.cells[:end], self.n_past, wanted, long, self.second)
 
     def take(self, states: NDArray[np.float32]) -> None:
         """Keep what the pooling needs of the states [rows wanted, n_embd] of the last rows."""
@@ -174,7 +174,7 @@ class Embedder:
             self._leave(item)
             self._waiting.setdefault(item.job, deque()).appendleft(item)
 
-    def _batch(self, reserve: int) -> list[Rows]:
+    def _batch(self, reserve: int) -> list[BatchItem]:
         """Rows of the unfinished input, if there is one, and of as many more as fit."""
         model, waiting = self.model, self._waiting
         budget, batch = model.max_batch_tokens, []
@@ -203,7 +203,7 @@ class Embedder:
             budget -= min(n, budget)
         return batch
 
-    def _collect(self, batch: list[Rows]) -> list[Done]:
+    def _collect(self, batch: list[BatchItem]) -> list[Done]:
         """What the batch completed."""
         import numpy as np
 

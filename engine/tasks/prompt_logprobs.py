@@ -19,7 +19,7 @@ from engine.errors import (
     OutOfMemoryError,
 )
 from engine.sampling.parameters import MAX_LOGPROBS
-from engine.scheduler.sequence import CachedSequence, Rows, make_room
+from engine.scheduler.sequence import BatchItem, CachedSequence, make_room
 from engine.types import Token
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Scorer:
             make_room(model.pool, model.prefix, n)
             sequence.grow(n)
             chunk = sequence.tokens[begin:end].tolist()
-            model.runner.forward([Rows(chunk, sequence.cells, begin, wanted, sequence.long)])
+            model.runner.forward([BatchItem(chunk, sequence.cells, begin, wanted, sequence.long)])
             found = Scores(self._rows(text, end - wanted, end), end == len(sequence.tokens))
         except Exception as error:
             self._fail(job)

@@ -17,21 +17,21 @@ from engine.scheduler.sequence import CachedSequence
 from engine.tasks.embedding import Embedder, Embedding
 from engine.tasks.prompt_logprobs import Scorer
 from engine.tasks.types import (
-    AnyResult,
-    AnyWork,
+    AnyTask,
     Embed,
     Embedded,
     Erased,
     EraseSlot,
-    Failure,
-    News,
-    Piece,
     Restored,
     RestoreSlot,
+    ResultChunk,
     Saved,
     SaveSlot,
     Score,
     Scored,
+    TaskFailure,
+    TaskResult,
+    TaskUpdate,
 )
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 STEP_S = 0.02  # of reading and writing files, before streams have their turn
 
-Steps = Generator[float, None, AnyResult]
+Steps = Generator[float, None, TaskResult]
 
 
-class Tasks:
+class TaskRunner:
     """All work of one model: `submit`, then `step` until `has_work` is false."""
 
     def __init__(self, model: Model) -> None:
@@ -51,13 +51,13 @@ class Tasks:
         self._scorer = Scorer(model)
         self._left: dict[str, int] = {}  # inputs of an Embed whose vectors are still to come
         self._slots: dict[str, Steps] = {}  # one after the other
-        self._news: list[News] = []
+        self._news: list[TaskUpdate] = []
 
     @property
     def has_work(self) -> bool:
         return bool(self._left or self._scorer.has_work or self._slots or self._news)
 
-    def submit(self, id: str, work: AnyWork) -> None:
+    def submit(self, id: str, work: AnyTask) -> None:
         """Take an order. What cannot be done is told by the next step."""
         try:
             match work:
@@ -75,7 +75,7 @@ class Tasks:
                 case EraseSlot(tokens):
                     self._slots[id] = _erase(self.model, tokens)
         except EngineError as error:
-            self._news.append(News(id, failure=failure_of(error)))
+            self._news.append(TaskUpdate(id, failure=failure_of(error)))
 
     def cancel(self, id: str) -> None:
         """Drop an order. Nothing more is told of it."""
@@ -96,9 +96,9 @@ class Tasks:
             del self._slots[id]
             steps.close()
             error = OutOfMemoryError("streams need the cells of the KV cache; try again later")
-            self._news.append(News(id, failure=failure_of(error)))
+            self._news.append(TaskUpdate(id, failure=failure_of(error)))
 
-    def step(self, busy: bool) -> list[News]:
+    def step(self, busy: bool) -> list[TaskUpdate]:
         """Do a part of what there is. busy: streams run, and may need cells or give some back."""
         news, self._news = self._news, []
         reserve = self.model.params.parallel if busy else 0
@@ -110,26 +110,26 @@ class Tasks:
             news.append(self._slot())
         return news
 
-    def _score(self, reserve: int) -> list[News]:
+    def _score(self, reserve: int) -> list[TaskUpdate]:
         done = self._scorer.step(reserve)
         if done is None:
             return []
         id, found = done
         if isinstance(found, Exception):
-            return [News(id, failure=failure_of(found))]
+            return [TaskUpdate(id, failure=failure_of(found))]
         rows, last = found
         result = Scored(b"", rows.shape[-1]) if last else None
-        return [News(id, [Piece(0, rows.astype("<f8", copy=False).tobytes())], result)]
+        return [TaskUpdate(id, [ResultChunk(0, rows.astype("<f8", copy=False).tobytes())], result)]
 
-    def _embed(self, reserve: int) -> list[News]:
+    def _embed(self, reserve: int) -> list[TaskUpdate]:
         done = self._embedder.step(reserve)
         if done is None:
             return []
-        news: dict[str, News] = {}
+        news: dict[str, TaskUpdate] = {}
         for id, found in done:
-            told = news.setdefault(id, News(id, []))
+            told = news.setdefault(id, TaskUpdate(id, []))
             if isinstance(found, Embedding):
-                told.pieces.append(Piece(found.input, found.vector.astype("<f4", copy=False).tobytes()))
+                told.pieces.append(ResultChunk(found.input, found.vector.astype("<f4", copy=False).tobytes()))
                 self._left[id] -= 1
                 if not self._left[id]:
                     told.result = Embedded([], found.vector.shape[-1])
@@ -138,9 +138,9 @@ class Tasks:
                 told.failure = failure_of(found)
                 del self._left[id]
         # A long input may take many steps: each is a sign of life.
-        return list(news.values()) or [News(next(iter(self._left)))]
+        return list(news.values()) or [TaskUpdate(next(iter(self._left)))]
 
-    def _slot(self) -> News:
+    def _slot(self) -> TaskUpdate:
         id, steps = next(iter(self._slots.items()))
         end = monotonic() + STEP_S
         try:
@@ -149,18 +149,18 @@ class Tasks:
                 next(steps)
         except StopIteration as last:
             del self._slots[id]
-            return News(id, result=last.value)
+            return TaskUpdate(id, result=last.value)
         except EngineError as error:
             del self._slots[id]
-            return News(id, failure=failure_of(error))
-        return News(id)
+            return TaskUpdate(id, failure=failure_of(error))
+        return TaskUpdate(id)
 
 
-def failure_of(error: Exception) -> Failure:
+def failure_of(error: Exception) -> TaskFailure:
     """An error as it is told. One that ends everything is raised."""
     if isinstance(error, DeviceError) and not isinstance(error, OutOfMemoryError):
         raise error
-    return Failure(type(error).__name__, str(error) or type(error).__name__)
+    return TaskFailure(type(error).__name__, str(error) or type(error).__name__)
 
 
 def _nameless(error: EngineError, path: str) -> EngineError:

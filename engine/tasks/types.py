@@ -46,11 +46,11 @@ class Erased(msgspec.Struct, array_like=True, tag=True):
     n_tokens: int  # whose cells were given back, since no other sequence needs them
 
 
-class Work(msgspec.Struct, Generic[R], frozen=True, array_like=True, tag=True):
+class Task(msgspec.Struct, Generic[R], frozen=True, array_like=True, tag=True):
     """An order whose result is an R."""
 
 
-class Embed(Work[Embedded], frozen=True):
+class Embed(Task[Embedded], frozen=True):
     """Hidden states of token ids, pooled: see `engine.tasks.embedding`. Vectors are not normalised.
 
     second: for each input, where the second of two sentences begins; empty: there is one in each.
@@ -61,54 +61,54 @@ class Embed(Work[Embedded], frozen=True):
     second: list[int] = []
 
 
-class Score(Work[Scored], frozen=True):
+class Score(Task[Scored], frozen=True):
     """How likely a text's own tokens are: see `engine.tasks.prompt_logprobs`."""
 
     tokens: list[int]
     top: int = 0
 
 
-class SaveSlot(Work[Saved], frozen=True):
+class SaveSlot(Task[Saved], frozen=True):
     """Write a sequence, and of its cells those that are still cached, to a file."""
 
     path: str
     tokens: list[int]
 
 
-class RestoreSlot(Work[Restored], frozen=True):
+class RestoreSlot(Task[Restored], frozen=True):
     """Put what a file holds into the prefix cache."""
 
     path: str
 
 
-class EraseSlot(Work[Erased], frozen=True):
+class EraseSlot(Task[Erased], frozen=True):
     """Forget the end of a sequence that no other sequence shares."""
 
     tokens: list[int]
 
 
-AnyWork = Embed | Score | SaveSlot | RestoreSlot | EraseSlot
-AnyResult = Embedded | Scored | Saved | Restored | Erased
+AnyTask = Embed | Score | SaveSlot | RestoreSlot | EraseSlot
+TaskResult = Embedded | Scored | Saved | Restored | Erased
 
 
-class Piece(msgspec.Struct, array_like=True):
+class ResultChunk(msgspec.Struct, array_like=True):
     """The next bytes of one of the vectors of an `Embedded`, or of the rows of a `Scored`."""
 
     input: int
     data: bytes
 
 
-class Failure(msgspec.Struct, array_like=True):
+class TaskFailure(msgspec.Struct, array_like=True):
     """Why work came to nothing: the class of the error, and its one line."""
 
     kind: str
     text: str
 
 
-class News(msgspec.Struct, array_like=True):
+class TaskUpdate(msgspec.Struct, array_like=True):
     """What one step brought of one order: pieces of the result, or its end. Neither: it goes on."""
 
     id: str
-    pieces: list[Piece] = []
-    result: AnyResult | None = None  # of an Embed or Score without its bytes: they came in pieces
-    failure: Failure | None = None
+    pieces: list[ResultChunk] = []
+    result: TaskResult | None = None  # of an Embed or Score without its bytes: they came in pieces
+    failure: TaskFailure | None = None

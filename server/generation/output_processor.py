@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from engine.tokenizer.detokenizer import Detokenizer, StopMatcher
-from engine.types import Emission, FinishReason, Request, Timings, Token
+from engine.types import FinishReason, Request, StepOutput, Timings, Token
 from server.chat.answer import OutputParser, Parts, joined
 
 _FINISH = {
@@ -98,7 +98,7 @@ class Choice:
         """Per token, of choices whose log-probabilities are asked for."""
         return self.logprob / max(self.n_generated, 1)
 
-    def feed(self, emission: Emission) -> Piece | None:
+    def feed(self, emission: StepOutput) -> Piece | None:
         """The piece that this emission completes, if any. Sets `finish` at the end."""
         reason = emission.finish
         if emission.timings is not None:

@@ -22,7 +22,7 @@ from engine.types import EngineStats, FinishReason, Request
 from server.config.engine_options import EngineOptions
 from server.worker import messages
 from server.worker.child import DEFAULT_ARGV
-from server.worker.pending_tasks import Call, Calls, WorkFailed
+from server.worker.pending_tasks import PendingTask, PendingTasks, TaskFailed
 from server.worker.recovery import Recovery, Verdict
 from server.worker.slots import Slots
 from server.worker.stream import EngineUnavailable, QueueFull, RequestInfo, Stream
@@ -31,7 +31,7 @@ from server.worker.supervisor import LoadFailed, Supervisor
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from engine.tasks.types import Work
+    from engine.tasks.types import Task
     from engine.tokenizer import Tokenizer
 
 __all__ = ["EngineClient", "EngineOptions", "EngineUnavailable", "LoadFailed", "QueueFull", "RequestInfo"]
@@ -70,7 +70,7 @@ class EngineClient:
         self._load_tokenizer = load_tokenizer
         self._tokenizer: Any = None
         self._streams: dict[str, Stream] = {}  # unfinished, oldest first
-        self._calls = Calls()
+        self._calls = PendingTasks()
         self.slots = Slots(params.parallel)
         self._recovery = Recovery(params.parallel)
         self._supervisor = Supervisor(
@@ -177,7 +177,7 @@ class EngineClient:
         self._send_waiting()
         return stream
 
-    async def run(self, work: Work[R]) -> R:
+    async def run(self, work: Task[R]) -> R:
         """Have work done that is no stream. Whoever stops waiting for it cancels it.
 
         Raises QueueFull, EngineUnavailable, or WorkFailed with what the engine says.
@@ -296,7 +296,7 @@ class EngineClient:
         if events.stats is not None:
             self.stats = events.stats
 
-    def on_task_news(self, news: messages.TaskNews) -> None:
+    def on_task_news(self, news: messages.TaskUpdates) -> None:
         self._news_at = time.monotonic()
         for told in news.news:
             call = self._calls.get(told.id)
@@ -321,9 +321,9 @@ class EngineClient:
         if culprit is not None:
             # Clients are not told the reason: it may hold paths and lines of code.
             text = "the engine died more than once while it computed this request"
-            if isinstance(culprit, Call):
+            if isinstance(culprit, PendingTask):
                 log.error("[%s] %s is given up", self.name, type(culprit.work).__name__)
-                self._end(culprit, WorkFailed("EngineDied", text))
+                self._end(culprit, TaskFailed("EngineDied", text))
             else:
                 log.error("[%s] request %s is given up", self.name, culprit.request.id)
                 self._finish(culprit, FinishReason.ERROR, text)
@@ -361,19 +361,19 @@ class EngineClient:
         for one in self._recovery.sendable([*self._streams.values(), *self._calls]):
             if one.sent:  # by a call of this from _finish
                 continue
-            if isinstance(one, Call):
+            if isinstance(one, PendingTask):
                 one.sent = True
-                self._tell(one, messages.Task(one.id, one.work))  # type: ignore[arg-type]
+                self._tell(one, messages.SubmitTask(one.id, one.work))  # type: ignore[arg-type]
                 continue
             if one.complete:
                 self._finish(one, FinishReason.LENGTH)
                 continue
             one.sent = True
-            self._tell(one, messages.Submit(one.continuation()))
+            self._tell(one, messages.SubmitRequest(one.continuation()))
             if one.paused:
                 self._tell(one, messages.Pause(one.request.id))
 
-    def _tell(self, one: Stream | Call, message: messages.ToEngine) -> None:
+    def _tell(self, one: Stream | PendingTask, message: messages.ToEngine) -> None:
         if one.sent:
             self._supervisor.send(message)
 
@@ -383,7 +383,7 @@ class EngineClient:
         stream.end(finish, error)
         self._remove(stream)
 
-    def _end(self, call: Call, error: Exception) -> None:
+    def _end(self, call: PendingTask, error: Exception) -> None:
         self._tell(call, messages.Cancel(call.id))
         call.fail(error)
         self._drop(call)
@@ -393,11 +393,11 @@ class EngineClient:
             self.slots.leave(stream)
         self._left(stream)
 
-    def _drop(self, call: Call) -> None:
+    def _drop(self, call: PendingTask) -> None:
         self._calls.remove(call)
         self._left(call)
 
-    def _left(self, one: Stream | Call) -> None:
+    def _left(self, one: Stream | PendingTask) -> None:
         if not self._streams and not self._calls:
             self._emptied.set()
         if one.strikes:  # one that was being tried is gone: the next

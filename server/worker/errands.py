@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from server.errors import ApiError, bad_request, internal_error, overloaded
 from server.generation.job import unavailable
 from server.http.sse import while_connected
-from server.worker.pending_tasks import WorkFailed
+from server.worker.pending_tasks import TaskFailed
 from server.worker.stream import EngineUnavailable, QueueFull
 
 if TYPE_CHECKING:
     from fastapi import Request
 
-    from engine.tasks.types import Work
+    from engine.tasks.types import Task
     from server.dependencies import Engine, State
     from server.http.middleware.access_log import Record
 
@@ -39,7 +39,7 @@ async def within_limits(
         raise ApiError(503, message, param="timeout_ms", code="timeout", retry=False) from None
 
 
-async def run(work: Work[R], engine: Engine, state: State, record: Record, param: str) -> R:
+async def run(work: Task[R], engine: Engine, state: State, record: Record, param: str) -> R:
     """Have the engine do it. `param`: the field at fault if it refuses."""
     record.model = engine.name
     try:
@@ -49,7 +49,7 @@ async def run(work: Work[R], engine: Engine, state: State, record: Record, param
         raise overloaded(engine.name, error.retry_after_s) from error
     except EngineUnavailable as error:
         raise unavailable(engine) from error
-    except WorkFailed as error:
+    except TaskFailed as error:
         record.error = f"{error.kind}: {error}"[:500]
         if error.kind in ("ConfigError", "ModelError"):
             raise bad_request(f"{param}: {error}", param, "invalid_value") from error

@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from engine.config import ModelParameters
-from engine.tasks.types import AnyWork, News
-from engine.types import Emission, EngineStats, Request
+from engine.tasks.types import AnyTask, TaskUpdate
+from engine.types import EngineStats, Request, StepOutput
 
 MAX_FRAME = 64 << 20  # bytes; a prompt of a million tokens takes 5 MiB
 _HEAD = 4
@@ -36,15 +36,15 @@ class Load(_Message):
     params: ModelParameters
 
 
-class Submit(_Message):
+class SubmitRequest(_Message):
     request: Request
 
 
-class Task(_Message):
-    """Work that is no stream. Its end comes as `TaskNews`, unless it is cancelled."""
+class SubmitTask(_Message):
+    """Work that is no stream. Its end comes as `TaskUpdates`, unless it is cancelled."""
 
     id: str
-    work: AnyWork
+    work: AnyTask
 
 
 class Cancel(_Message):
@@ -99,14 +99,14 @@ class LoadFailed(_Message):
 class Events(_Message):
     """The news of one step of all sessions, and now and then the counters."""
 
-    emissions: list[Emission]
+    emissions: list[StepOutput]
     stats: EngineStats | None = None
 
 
-class TaskNews(_Message):
+class TaskUpdates(_Message):
     """What one step brought of the tasks. Large results come in several."""
 
-    news: list[News]
+    news: list[TaskUpdate]
 
 
 class Pong(_Message):
@@ -119,8 +119,8 @@ class Fatal(_Message):
     message: str
 
 
-ToEngine = Load | Submit | Task | Cancel | Pause | Resume | Ping | Shutdown
-ToServer = Progress | Ready | LoadFailed | Events | TaskNews | Pong | Fatal
+ToEngine = Load | SubmitRequest | SubmitTask | Cancel | Pause | Resume | Ping | Shutdown
+ToServer = Progress | Ready | LoadFailed | Events | TaskUpdates | Pong | Fatal
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from engine.tasks.types import Embedded, News, Scored, Work
+from engine.tasks.types import Embedded, Scored, Task, TaskUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class WorkFailed(Exception):
+class TaskFailed(Exception):
     """The engine could not do it. `kind` is the class of its error."""
 
     def __init__(self, kind: str, message: str) -> None:
@@ -19,10 +19,10 @@ class WorkFailed(Exception):
         self.kind = kind
 
 
-class Call:
+class PendingTask:
     """One order on its way. `sent` and `strikes` are as in `server.worker.stream.Stream`."""
 
-    def __init__(self, id: str, work: Work[Any]) -> None:
+    def __init__(self, id: str, work: Task[Any]) -> None:
         self.id, self.work = id, work
         self.sent = False
         self.strikes = 0
@@ -34,7 +34,7 @@ class Call:
         self.sent = False
         self._parts.clear()
 
-    def take(self, news: News) -> None:
+    def take(self, news: TaskUpdate) -> None:
         """Keep what came."""
         self.strikes = 0
         for piece in news.pieces:
@@ -42,7 +42,7 @@ class Call:
         if self.future.done():
             return
         if news.failure is not None:
-            self.fail(WorkFailed(news.failure.kind, news.failure.text))
+            self.fail(TaskFailed(news.failure.kind, news.failure.text))
         elif news.result is not None:
             result: Any = news.result
             if isinstance(result, Embedded):
@@ -56,27 +56,27 @@ class Call:
             self.future.set_exception(error)
 
 
-class Calls:
+class PendingTasks:
     """The unfinished ones of an engine, oldest first."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, PendingTask] = {}
         self._n = 0
 
     def __len__(self) -> int:
         return len(self._calls)
 
-    def __iter__(self) -> Iterator[Call]:
+    def __iter__(self) -> Iterator[PendingTask]:
         return iter(list(self._calls.values()))
 
-    def add(self, work: Work[Any]) -> Call:
+    def add(self, work: Task[Any]) -> PendingTask:
         self._n += 1
-        call = Call(f"task-{self._n}", work)
+        call = PendingTask(f"task-{self._n}", work)
         self._calls[call.id] = call
         return call
 
-    def get(self, id: str) -> Call | None:
+    def get(self, id: str) -> PendingTask | None:
         return self._calls.get(id)
 
-    def remove(self, call: Call) -> None:
+    def remove(self, call: PendingTask) -> None:
         self._calls.pop(call.id, None)

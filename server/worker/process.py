@@ -23,8 +23,8 @@ from typing import Any, Protocol
 
 from engine.config import ModelParameters
 from engine.errors import EngineError, ModelError
-from engine.tasks.types import AnyWork, News, Piece
-from engine.types import Emission, EngineStats, FinishReason, Request
+from engine.tasks.types import AnyTask, ResultChunk, TaskUpdate
+from engine.types import EngineStats, FinishReason, Request, StepOutput
 from server.worker import messages, transport
 
 log = logging.getLogger("engine")
@@ -46,19 +46,19 @@ class Scheduler(Protocol):
     def cancel(self, id: str, /) -> object: ...
     def pause(self, id: str, /) -> object: ...
     def resume(self, id: str, /) -> object: ...
-    def step(self) -> list[Emission]: ...
+    def step(self) -> list[StepOutput]: ...
     def stats(self) -> EngineStats: ...
 
 
-class Tasks(Protocol):
+class TaskRunner(Protocol):
     """The part of `engine.tasks.runner.Tasks` that is used here."""
 
     @property
     def has_work(self) -> bool: ...
-    def submit(self, id: str, work: AnyWork, /) -> object: ...
+    def submit(self, id: str, work: AnyTask, /) -> object: ...
     def cancel(self, id: str, /) -> object: ...
     def make_way(self) -> object: ...
-    def step(self, busy: bool, /) -> list[News]: ...
+    def step(self, busy: bool, /) -> list[TaskUpdate]: ...
 
 
 class Model(Protocol):
@@ -67,7 +67,7 @@ class Model(Protocol):
     @property
     def generates(self) -> bool: ...
     def scheduler(self) -> Scheduler: ...
-    def tasks(self) -> Tasks: ...
+    def tasks(self) -> TaskRunner: ...
     def describe(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
@@ -93,7 +93,7 @@ class NoScheduler:
     def cancel(self, id: str) -> None: ...
     def pause(self, id: str) -> None: ...
     def resume(self, id: str) -> None: ...
-    def step(self) -> list[Emission]:
+    def step(self) -> list[StepOutput]:
         return []
 
     def stats(self) -> EngineStats:
@@ -108,7 +108,7 @@ class EngineProcess:
         self._load = load
         self._reader = messages.engine_reader()
         self._live: set[str] = set()  # submitted and not finished
-        self._refused: list[Emission] = []
+        self._refused: list[StepOutput] = []
         self._stats_due = 0.0
         self._stop = False
 
@@ -171,11 +171,11 @@ class EngineProcess:
             return model
         return None
 
-    def _serve(self, scheduler: Scheduler, tasks: Tasks) -> None:
+    def _serve(self, scheduler: Scheduler, tasks: TaskRunner) -> None:
         """Steps of streams and of other work take turns."""
         wait: float | None = None
         while self._receive(scheduler, tasks, wait):
-            emissions: list[Emission] = []
+            emissions: list[StepOutput] = []
             if self._live:
                 tasks.make_way()
                 emissions = scheduler.step()
@@ -206,25 +206,25 @@ class EngineProcess:
                 busy = scheduler.has_work or tasks.has_work
                 wait = NOTHING_COMPUTED_S if busy else ONLY_DEADLINES_S
 
-    def _tell(self, news: list[News]) -> None:
+    def _tell(self, news: list[TaskUpdate]) -> None:
         """Frames of bounded size, however much one step brought."""
-        small: list[News] = []
+        small: list[TaskUpdate] = []
         size = 0
         for told in news:
-            pieces: list[Piece] = []
+            pieces: list[ResultChunk] = []
             for piece in told.pieces:
                 for start in range(0, len(piece.data), PIECE):
                     data = piece.data[start : start + PIECE]
                     if size and size + len(data) > PIECE:
-                        self._send(messages.TaskNews([*small, News(told.id, pieces)]))
+                        self._send(messages.TaskUpdates([*small, TaskUpdate(told.id, pieces)]))
                         small, pieces, size = [], [], 0
-                    pieces.append(Piece(piece.input, data))
+                    pieces.append(ResultChunk(piece.input, data))
                     size += len(data)
-            small.append(News(told.id, pieces, told.result, told.failure))
+            small.append(TaskUpdate(told.id, pieces, told.result, told.failure))
         if small:
-            self._send(messages.TaskNews(small))
+            self._send(messages.TaskUpdates(small))
 
-    def _receive(self, scheduler: Scheduler, tasks: Tasks, wait: float | None) -> bool:
+    def _receive(self, scheduler: Scheduler, tasks: TaskRunner, wait: float | None) -> bool:
         """Take what has arrived, waiting for it at most `wait` seconds; False: leave."""
         while select.select([self._socket], [], [], wait)[0]:
             data = self._socket.recv(_READ)
@@ -237,11 +237,11 @@ class EngineProcess:
             wait = 0.0
         return True
 
-    def _handle(self, scheduler: Scheduler, tasks: Tasks, message: messages.ToEngine) -> None:
+    def _handle(self, scheduler: Scheduler, tasks: TaskRunner, message: messages.ToEngine) -> None:
         match message:
-            case messages.Submit(request):
+            case messages.SubmitRequest(request):
                 self._submit(scheduler, request)
-            case messages.Task(id, work):
+            case messages.SubmitTask(id, work):
                 tasks.submit(id, work)
             case messages.Cancel(id):
                 scheduler.cancel(id)
@@ -264,7 +264,7 @@ class EngineProcess:
             if not isinstance(error, EngineError):
                 log.exception("request %s was refused", request.id)
             text = str(error) or type(error).__name__
-            self._refused.append(Emission(id=request.id, finish=FinishReason.ERROR, error=text))
+            self._refused.append(StepOutput(id=request.id, finish=FinishReason.ERROR, error=text))
         else:
             self._live.add(request.id)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.worker.pending_tasks import Call
+from server.worker.pending_tasks import PendingTask
 from server.worker.stream import Stream
 
 MAX_DEATHS = 3  # within WINDOW_S and without a token; one more is too many
@@ -24,7 +24,7 @@ STRIKES = 2
 class Verdict:
     """After a death: the request to give up, if one is guilty, and whether and when to restart."""
 
-    culprit: Stream | Call | None
+    culprit: Stream | PendingTask | None
     hopeless: bool
     pause_s: float
 
@@ -41,7 +41,7 @@ class Recovery:
         if self._deaths:
             self._deaths.clear()
 
-    def died(self, streams: Sequence[Stream], calls: Sequence[Call] = ()) -> Verdict:
+    def died(self, streams: Sequence[Stream], calls: Sequence[PendingTask] = ()) -> Verdict:
         """The unfinished ones, oldest first. The oldest streams of those sent ran, and maybe every call."""
         now = time.monotonic()
         self._deaths = [*(at for at in self._deaths if now - at < WINDOW_S), now]
@@ -50,7 +50,7 @@ class Recovery:
             stream.strikes += 1
         for call in calls:
             call.strikes += call.sent
-        all: list[Stream | Call] = [*streams, *calls]
+        all: list[Stream | PendingTask] = [*streams, *calls]
         suspects = [one for one in all if one.sent and one.strikes >= STRIKES]
         culprit = suspects[0] if len(suspects) == 1 else None
         if culprit is not None:
@@ -59,7 +59,7 @@ class Recovery:
         return Verdict(culprit, n > MAX_DEATHS, FIRST_PAUSE_S * 2 ** (n - 2) if n > 1 else 0.0)
 
     @staticmethod
-    def sendable(all: Sequence[Stream | Call]) -> list[Stream | Call]:
+    def sendable(all: Sequence[Stream | PendingTask]) -> list[Stream | PendingTask]:
         """Which of the unfinished ones to give to the engine now."""
         suspects = [one for one in all if one.strikes >= STRIKES]
         if not suspects:

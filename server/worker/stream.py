@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from engine.types import Emission, FinishReason, Request, Timings
+from engine.types import FinishReason, Request, StepOutput, Timings
 
 if TYPE_CHECKING:
     from typing import Self
@@ -77,14 +77,14 @@ class Stream:
         self._mu = request.mu
         self._resumed = False
         self._first: Timings | None = None  # those that came with the first token
-        self._queue: deque[Emission] = deque()
+        self._queue: deque[StepOutput] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
         self._give_up: asyncio.TimerHandle | None = None
 
     # --- the engine's side
 
-    def push(self, emission: Emission) -> None:
+    def push(self, emission: StepOutput) -> None:
         """Hand over news. Called in the order in which the engine made them."""
         if self.finished:
             return
@@ -126,7 +126,7 @@ class Stream:
         if self.first_token_at is not None:
             timings.predicted_n = len(self._tokens)
             timings.predicted_ms = (time.monotonic() - self.first_token_at) * 1000
-        self.push(Emission(id=self.request.id, finish=finish, error=error, timings=timings))
+        self.push(StepOutput(id=self.request.id, finish=finish, error=error, timings=timings))
 
     def give_up_after(self, seconds: float, action: Callable[[], None]) -> None:
         """Call `action` unless the client has read on by then."""
@@ -172,7 +172,7 @@ class Stream:
             age_ms=(time.monotonic() - self.submitted_at) * 1000,
         )
 
-    def _settle_timings(self, emission: Emission) -> None:
+    def _settle_timings(self, emission: StepOutput) -> None:
         """After a restart the engine counts anew; what the client is told stays the whole."""
         timings = emission.timings
         if self._first is None:
@@ -195,7 +195,7 @@ class Stream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Emission:
+    async def __anext__(self) -> StepOutput:
         while not self._queue:
             if self._error is not None:
                 error, self._error = self._error, None

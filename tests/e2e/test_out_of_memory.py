@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.types import Emission, FinishReason
+from engine.types import FinishReason, StepOutput
 from server.worker.stream import Stream
 from support.fake_engine import FakeEngine, make_app
 from support.http import client, error_of
@@ -19,7 +19,7 @@ class FullOnce(FakeEngine):
         if len(self.seen) > 1:
             await super()._run(stream)
             return
-        end = Emission(id=stream.request.id, finish=FinishReason.ERROR, error=SECRET, out_of_memory=True)
+        end = StepOutput(id=stream.request.id, finish=FinishReason.ERROR, error=SECRET, out_of_memory=True)
         stream.push(end)
 
 

@@ -98,7 +98,7 @@ class _Counting:
     def __getattr__(self, name: str) -> object:
         return getattr(self.runner, name)
 
-    def forward(self, rows: list[engine.session.Rows]) -> int:
+    def forward(self, rows: list[engine.session.BatchItem]) -> int:
         n: int = self.runner.forward(rows)  # type: ignore[attr-defined]
         self.counts.append(n)
         return n

@@ -21,10 +21,10 @@ from engine.tasks.types import (
     SaveSlot,
     Score,
     Scored,
-    Work,
+    Task,
 )
 from engine.tokenizer import load_tokenizer
-from engine.types import Emission, EngineStats, FinishReason, Request, Timings, Token
+from engine.types import EngineStats, FinishReason, Request, StepOutput, Timings, Token
 from server.app import create_app
 from server.config.settings import Settings
 from server.worker.slots import Slots
@@ -88,12 +88,12 @@ class FakeEngine:
         self.tokenizer = tokenizer()
         self.seen: list[Request] = []  # everything submitted
         self.left: list[str] = []  # ids whose client went away, and names of work that was cancelled
-        self.works: list[Work[Any]] = []  # everything ordered
+        self.works: list[Task[Any]] = []  # everything ordered
         self.work_error: Exception | None = None
         self.saved: dict[str, list[int]] = {}
         self.slots = Slots(4)
         self.paused: list[str] = []
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.SubmitTask[None]] = {}
         self._streams: dict[str, Stream] = {}
         self._holds: dict[str, asyncio.Event] = {}
 
@@ -123,7 +123,7 @@ class FakeEngine:
         self._count()
         return stream
 
-    async def run(self, work: Work[Any]) -> Any:
+    async def run(self, work: Task[Any]) -> Any:
         if self.state not in ("ready", "restarting"):
             raise EngineUnavailable(f"{self.name} has failed: the device at /dev/secret is lost")
         self.ensure_room()
@@ -138,7 +138,7 @@ class FakeEngine:
             raise self.work_error
         return self._work(work)
 
-    def _work(self, work: Work[Any]) -> Any:
+    def _work(self, work: Task[Any]) -> Any:
         match work:
             case Embed(inputs, pooling):
                 made = [vectors(tokens, pooling) for tokens in inputs]
@@ -214,7 +214,7 @@ class FakeEngine:
         await self.gate.wait()
         if self.prefill_s:
             so_far = Timings(prompt_n=n // 2 - self.cached_n, cached_n=self.cached_n, prompt_ms=1.5)
-            stream.push(Emission(id=request.id, processed=n // 2, timings=so_far))
+            stream.push(StepOutput(id=request.id, processed=n // 2, timings=so_far))
             await asyncio.sleep(self.prefill_s)
         timings = Timings(
             queue_ms=1.0,
@@ -252,7 +252,7 @@ class FakeEngine:
             )
             first = made == len(tokens)
             given = final if finish else timings if first else None
-            stream.push(Emission(id=request.id, tokens=tokens, finish=finish, timings=given))
+            stream.push(StepOutput(id=request.id, tokens=tokens, finish=finish, timings=given))
             if finish is not None:
                 break
         if request.id in self._streams:

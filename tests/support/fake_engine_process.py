@@ -19,8 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from engine.errors import ContextOverflowError, ModelError
-from engine.tasks.types import AnyWork, Embed, Embedded, Erased, Failure, News, Piece
-from engine.types import Emission, EngineStats, FinishReason, Request, Timings, Token
+from engine.tasks.types import AnyTask, Embed, Embedded, Erased, ResultChunk, TaskFailure, TaskUpdate
+from engine.types import EngineStats, FinishReason, Request, StepOutput, Timings, Token
 from server.worker import process as engine_process
 
 DIE_IN_PREFILL = 666  # kill -9 when this prompt token is computed
@@ -60,7 +60,7 @@ class FakeScheduler:
     def __init__(self, step_s: float, log: Path | None) -> None:
         self.step_s, self.log = step_s, log
         self.sessions: dict[str, Session] = {}
-        self.ended: list[Emission] = []
+        self.ended: list[StepOutput] = []
         self.n_steps = self.n_predicted = 0
 
     @property
@@ -82,7 +82,7 @@ class FakeScheduler:
         self._note(f"cancel {id} {self.n_steps}")
         if self.sessions.pop(id, None) is None:
             return False
-        self.ended.append(Emission(id=id, finish=FinishReason.CANCELLED))
+        self.ended.append(StepOutput(id=id, finish=FinishReason.CANCELLED))
         return True
 
     def pause(self, id: str) -> None:
@@ -95,14 +95,14 @@ class FakeScheduler:
         if id in self.sessions:
             self.sessions[id].paused = False
 
-    def step(self) -> list[Emission]:
+    def step(self) -> list[StepOutput]:
         news, self.ended = self.ended, []
         now_ms = time.monotonic() * 1000
         for id, session in list(self.sessions.items()):
             deadline = session.request.deadline_ms
             if deadline is not None and now_ms > deadline:
                 del self.sessions[id]
-                news.append(Emission(id=id, finish=FinishReason.TIMEOUT, timings=self._timings(session)))
+                news.append(StepOutput(id=id, finish=FinishReason.TIMEOUT, timings=self._timings(session)))
         running = [s for s in list(self.sessions.values())[:PARALLEL] if not s.paused]
         if not running:
             return news
@@ -112,7 +112,7 @@ class FakeScheduler:
             news.append(self._advance(session))
         return news
 
-    def _advance(self, session: Session) -> Emission:
+    def _advance(self, session: Session) -> StepOutput:
         request = session.request
         chunk = session.tokens[session.n_past : session.n_past + request.n_batch]
         session.n_past += len(chunk)
@@ -120,14 +120,14 @@ class FakeScheduler:
             os.kill(os.getpid(), signal.SIGKILL)
         self._side_effects(chunk)
         if session.n_past < len(session.tokens):
-            return Emission(id=request.id, processed=session.n_past)
+            return StepOutput(id=request.id, processed=session.n_past)
         mirostat = bool(request.params.mirostat)
         id = next_token(session.tokens, session.mu if mirostat else None)
         session.tokens.append(id)
         session.n_generated += 1
         self.n_predicted += 1
         session.mu += id / 7
-        emission = Emission(id=request.id, tokens=[Token(id, mu=session.mu if mirostat else None)])
+        emission = StepOutput(id=request.id, tokens=[Token(id, mu=session.mu if mirostat else None)])
         if session.n_generated >= (request.params.max_tokens or N_CTX):
             emission.finish = FinishReason.LENGTH
             del self.sessions[request.id]
@@ -173,13 +173,13 @@ class FakeTasks:
 
     def __init__(self, scheduler: FakeScheduler) -> None:
         self.scheduler = scheduler
-        self.orders: dict[str, tuple[AnyWork, int]] = {}
+        self.orders: dict[str, tuple[AnyTask, int]] = {}
 
     @property
     def has_work(self) -> bool:
         return bool(self.orders)
 
-    def submit(self, id: str, work: AnyWork) -> None:
+    def submit(self, id: str, work: AnyTask) -> None:
         self.scheduler._note(f"task {id} {type(work).__name__}")
         self.orders[id] = work, 0
 
@@ -190,21 +190,21 @@ class FakeTasks:
     def make_way(self) -> None:
         pass
 
-    def step(self, busy: bool) -> list[News]:
+    def step(self, busy: bool) -> list[TaskUpdate]:
         id, (work, i) = next(iter(self.orders.items()))
         del self.orders[id]
         if not isinstance(work, Embed):
-            return [News(id, result=Erased(len(work.tokens)))]
+            return [TaskUpdate(id, result=Erased(len(work.tokens)))]
         tokens = work.inputs[i]
         time.sleep(self.scheduler.step_s)
         self.scheduler._side_effects(tokens)
         if tokens == [0]:
-            return [News(id, failure=Failure("ConfigError", "an input is refused"))]
+            return [TaskUpdate(id, failure=TaskFailure("ConfigError", "an input is refused"))]
         data = bytes(tokens[0]) if work.pooling == "none" else vector_of(tokens)
         last = i + 1 == len(work.inputs)
         if not last:
             self.orders[id] = work, i + 1
-        return [News(id, [Piece(i, data)], Embedded([], 3) if last else None)]
+        return [TaskUpdate(id, [ResultChunk(i, data)], Embedded([], 3) if last else None)]
 
 
 class FakeModel:

@@ -16,8 +16,8 @@ from engine.config import SchedulerConfig
 from engine.constraint.guide import Guides
 from engine.errors import ConfigError
 from engine.scheduler.scheduler import Scheduler
-from engine.scheduler.sequence import Rows
-from engine.types import Emission, FinishReason, InferenceParameters, Request, Token
+from engine.scheduler.sequence import BatchItem
+from engine.types import FinishReason, InferenceParameters, Request, StepOutput, Token
 
 N_VOCAB = 40
 EOG = 0
@@ -83,11 +83,11 @@ class FakeRunner:
         self.compute_ms = 0.0
         self.max_batch_tokens = max_batch_tokens
         self.cells: list[tuple[int, int, int] | None] = [None] * n_cells  # token, position, digest
-        self.batches: list[list[Rows]] = []
+        self.batches: list[list[BatchItem]] = []
         self.fail_next: Exception | None = None
         self._logits: list[array[float]] = []  # one row per batch row, overwritten by each forward
 
-    def forward(self, rows: Sequence[Rows]) -> int:
+    def forward(self, rows: Sequence[BatchItem]) -> int:
         assert rows
         assert sum(len(row.tokens) for row in rows) <= self.max_batch_tokens
         written = [cell for row in rows for cell in row.cells[row.n_past :]]
@@ -121,7 +121,7 @@ class FakeRunner:
     def logits(self, i: int) -> memoryview:
         return memoryview(self._logits[i])
 
-    def _read(self, row: Rows, n: int) -> int:
+    def _read(self, row: BatchItem, n: int) -> int:
         """The digest of the first `n` positions as the cells hold them now."""
         state = int(row.long)
         for p in range(n):
@@ -208,10 +208,10 @@ class Outcome:
 
     def __init__(self) -> None:
         self.tokens: dict[str, list[int]] = {}
-        self.last: dict[str, Emission] = {}
+        self.last: dict[str, StepOutput] = {}
         self.progress: dict[str, list[int]] = {}
 
-    def add(self, emissions: list[Emission]) -> None:
+    def add(self, emissions: list[StepOutput]) -> None:
         assert len({e.id for e in emissions}) == len(emissions), "one emission per session and step"
         for emission in emissions:
             assert emission.id not in self.last, "an emission after the end"
@@ -236,7 +236,7 @@ def drain(scheduler: Scheduler, outcome: Outcome | None = None, limit: int = 10_
     raise AssertionError(f"still working after {limit} steps")
 
 
-def picture(rows: Sequence[Rows], n_cells: int) -> list[str]:
+def picture(rows: Sequence[BatchItem], n_cells: int) -> list[str]:
     """The attention mask of a batch as text, one line per new token: x where it sees a cell."""
     lines = []
     for row in rows:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredResponse:
     """One response, as JSON: what it takes is what it counts for.
 
     owner: the key with which it was made; nobody else sees it. conversation: all items that the model was
@@ -40,7 +40,7 @@ class Kept:
         return found
 
 
-class KeptResponses:
+class ResponseStore:
     """The newest `most` of the last `ttl_s` seconds, as far as they fit into `max_bytes`."""
 
     def __init__(
@@ -50,7 +50,7 @@ class KeptResponses:
         self.running: WeakValueDictionary[str, ResponseFormat] = WeakValueDictionary()
         self.size = 0
         self._clock = clock
-        self._kept: dict[str, Kept] = {}  # oldest first, so those that expire first are first
+        self._kept: dict[str, StoredResponse] = {}  # oldest first, so those that expire first are first
         self._holders: dict[tuple[bytes | None, str], str] = {}  # owner, item id → the response that has it
 
     def __len__(self) -> int:
@@ -71,13 +71,13 @@ class KeptResponses:
     ) -> None:
         """Keep one that fits; older ones make room."""
         until = self._clock() + self.ttl_s
-        kept = Kept(id, owner, response, conversation, n_given, tuple(item_ids), until)
+        kept = StoredResponse(id, owner, response, conversation, n_given, tuple(item_ids), until)
         self._kept[id] = kept
         self.size += kept.size
         self._holders.update({(owner, item): id for item in item_ids})
         self._expire()
 
-    def get(self, id: str, owner: bytes | None) -> Kept | None:
+    def get(self, id: str, owner: bytes | None) -> StoredResponse | None:
         self._expire()
         kept = self._kept.get(id)
         return kept if kept is not None and kept.owner == owner else None

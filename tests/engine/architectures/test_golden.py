@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine.graph.forward_context import Step
+from engine.graph.forward_context import ForwardContext
 from engine.types import Timings
 from support.golden import ENCODERS, FOLDER, NAMES, RANKERS, Golden, TinyModel, error, golden, rms_error
 from support.greedy import Greedy, GreedyComparison, request, run
@@ -345,11 +345,11 @@ GELU = dict.fromkeys(TANH, "gelu_erf") | dict.fromkeys(ERF, "gelu")
 
 @pytest.mark.parametrize("name", GELU)
 def test_the_other_gelu_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ref, activate = golden(name), Step.activate
+    ref, activate = golden(name), ForwardContext.activate
 
-    def other(step: Step, layer: int, activation: str, *parts: Any) -> Any:
+    def other(step: ForwardContext, layer: int, activation: str, *parts: Any) -> Any:
         assert {activation, GELU[name]} == {"gelu", "gelu_erf"}
         return activate(step, layer, GELU[name], *parts)
 
-    monkeypatch.setattr(Step, "activate", other)
+    monkeypatch.setattr(ForwardContext, "activate", other)
     assert worst(ref.path, ref) > TOLERANCE

@@ -14,7 +14,7 @@ from engine.architectures import gptneox
 from engine.convert.converter import convert
 from engine.errors import UnsupportedModelError
 from engine.gguf import GGUFFile
-from engine.graph.forward_context import Step
+from engine.graph.forward_context import ForwardContext
 from support.golden import FOLDER, golden
 
 PARAMS = engine.ModelParameters(use_gpu=False, n_threads=1)
@@ -92,13 +92,13 @@ def test_one_kv_head_of_mpt(tmp_path: Path) -> None:
 
 def test_the_gelu_of_the_largest_gpt_neox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
-    activate = Step.activate
+    activate = ForwardContext.activate
 
-    def noted(step: Step, layer: int, activation: str, *parts: Any) -> Any:
+    def noted(step: ForwardContext, layer: int, activation: str, *parts: Any) -> Any:
         used.append(activation)
         return activate(step, layer, activation, *parts)
 
-    monkeypatch.setattr(Step, "activate", noted)
+    monkeypatch.setattr(ForwardContext, "activate", noted)
     engine.load(golden("gptneox").path, PARAMS).close()
     assert set(used) == {"gelu_erf"}
     used.clear()

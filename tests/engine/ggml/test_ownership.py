@@ -19,7 +19,7 @@ from engine.ggml.backend import Backend, BufferType, Device, devices, map_host_m
 from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F32, Tensor
-from engine.scheduler.sequence import Rows
+from engine.scheduler.sequence import BatchItem
 from server.config.bundled import bundled_model
 
 CPU = next(d for d in devices() if d.type == "cpu")
@@ -150,7 +150,7 @@ def test_old_graphs_go_without_the_collector() -> None:
         try:
             counts = []
             for n in (1, 2, 3, 4, 5):
-                m.runner.forward([Rows([5] * n, array("i", range(n)), 0, True)])
+                m.runner.forward([BatchItem([5] * n, array("i", range(n)), 0, True)])
                 counts.append(n_contexts())
         finally:
             gc.enable()

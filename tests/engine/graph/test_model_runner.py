@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine.scheduler.sequence import Rows
+from engine.scheduler.sequence import BatchItem
 from support.golden import TinyModel, error, golden
 
 PARAMS = engine.ModelParameters(
@@ -20,7 +20,7 @@ PARAMS = engine.ModelParameters(
 TOLERANCE = 1e-3
 
 
-def compute(model: engine.Model, *rows: Rows) -> list[np.ndarray]:
+def compute(model: engine.Model, *rows: BatchItem) -> list[np.ndarray]:
     n = model.runner.forward(rows)
     assert n == sum(row.logits for row in rows)
     return [np.array(model.runner.logits(i)) for i in range(n)]
@@ -33,10 +33,13 @@ def test_the_last_tokens_give_their_logits_in_order(wanted: int, flash_attn: str
     ids, cells, others = ref.prompt[:40], array("i", range(40)), array("i", range(200, 203))
     params = engine.ModelParameters(**{**vars(PARAMS), "flash_attn": flash_attn})
     with engine.load(ref.path, params) as model:
-        singly = [compute(model, Rows([id], cells[: i + 1], i, 1))[0] for i, id in enumerate(ids)]
-        company = compute(model, Rows([7, 8, 9], others, 0, 2))
+        singly = [compute(model, BatchItem([id], cells[: i + 1], i, 1))[0] for i, id in enumerate(ids)]
+        company = compute(model, BatchItem([7, 8, 9], others, 0, 2))
         found = compute(
-            model, Rows([7, 8, 9], others, 0, 2), Rows(ids, cells, 0, wanted), Rows([7], others[:1], 0, True)
+            model,
+            BatchItem([7, 8, 9], others, 0, 2),
+            BatchItem(ids, cells, 0, wanted),
+            BatchItem([7], others[:1], 0, True),
         )
     expected = [*company, *singly[40 - wanted :]]
     assert len(found) == len(expected) + 1
@@ -50,7 +53,7 @@ def test_more_or_less_than_there_are_tokens(wanted: int) -> None:
         engine.load(golden("llama-gqa-tied").path, PARAMS) as model,
         pytest.raises(engine.EngineError, match=f"{wanted} rows of logits are wanted of 3 tokens"),
     ):
-        model.runner.forward([Rows([5, 6, 7], array("i", range(3)), 0, wanted)])
+        model.runner.forward([BatchItem([5, 6, 7], array("i", range(3)), 0, wanted)])
 
 
 # Only a process of its own can be short of memory. The compute buffers are freed before they grow, so that

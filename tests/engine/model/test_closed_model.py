@@ -11,19 +11,19 @@ import pytest
 import engine
 from engine.config import InferenceSessionConfig
 from engine.errors import EngineError
-from engine.scheduler.sequence import Rows
+from engine.scheduler.sequence import BatchItem
 from engine.types import FinishReason, Request
 from server.config.bundled import bundled_model
 
 PARAMS = engine.ModelParameters(n_threads=1, kv_cells=64, context_size=64, max_batch_tokens=8, parallel=2)
-ROWS = [Rows([5, 6], array("i", [0, 1]), 0, True)]
+ROWS = [BatchItem([5, 6], array("i", [0, 1]), 0, True)]
 
 
 @pytest.mark.parametrize(
     "use",
     [
         lambda m, runner: runner.forward(ROWS),
-        lambda m, runner: runner.forward([Rows([5], array("i", [0]), 0, True)]),
+        lambda m, runner: runner.forward([BatchItem([5], array("i", [0]), 0, True)]),
         lambda m, runner: runner.reserve(1),
         lambda m, runner: runner.logits(0),
         lambda m, runner: m.describe(),
@@ -64,9 +64,9 @@ def test_tables_are_kept_while_they_are_read() -> None:
         tables = [list(range(i, 64, 4)) for i in range(4)]
         wanted = []
         for cells in tables:
-            model.runner.forward([Rows([5, 6], array("i", cells), 0, True)])
+            model.runner.forward([BatchItem([5, 6], array("i", cells), 0, True)])
             wanted.append(list(model.runner.logits(0)))
-        assert model.runner.forward(Rows([5, 6], array("i", cells), 0, True) for cells in tables) == 4
+        assert model.runner.forward(BatchItem([5, 6], array("i", cells), 0, True) for cells in tables) == 4
         assert len({len(row) for row in wanted}) == 1
         for i, row in enumerate(wanted):
             assert list(model.runner.logits(i)) == pytest.approx(row, abs=1e-3)

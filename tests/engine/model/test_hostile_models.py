@@ -10,7 +10,7 @@ import pytest
 
 import engine
 from engine.gguf import GGMLType, GGUFFile, validate_model
-from engine.scheduler.sequence import Rows
+from engine.scheduler.sequence import BatchItem
 from support.gguf_builder import GGUFBuilder, tiny_llama
 
 HEADS, KV_HEADS, N_VOCAB = 4, 2, 32
@@ -65,7 +65,7 @@ def load(file: GGUFBuilder, folder: Path, params: engine.ModelParameters = PARAM
 
 
 def run(model: engine.Model) -> list[float]:
-    assert model.runner.forward([Rows([1, 2, 3], array("i", [7, 6, 5]), 0, True)]) == 1
+    assert model.runner.forward([BatchItem([1, 2, 3], array("i", [7, 6, 5]), 0, True)]) == 1
     return list(model.runner.logits(0))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine.scheduler.sequence import Rows
+from engine.scheduler.sequence import BatchItem
 from server.config.bundled import bundled_model
 from support.greedy import Greedy, GreedyComparison, request, run
 
@@ -129,9 +129,9 @@ def test_kinds_of_attention_agree(model: engine.Model) -> None:
     cells = array("i", np.random.default_rng(1).permutation(1000)[:201].tolist())
     for kind in ("auto", "on", "off"):
         with load(flash_attn=kind) as other:
-            other.runner.forward([Rows(ids, cells, 0, True)])
+            other.runner.forward([BatchItem(ids, cells, 0, True)])
             prefill = np.array(other.runner.logits(0))
-            other.runner.forward([Rows([5], cells, 200, True)])
+            other.runner.forward([BatchItem([5], cells, 200, True)])
             results[kind] = np.stack([prefill, np.array(other.runner.logits(0))])
     scale = np.abs(results["auto"]).max()
     # The weights are Q8_0, whose products round activations to 8 bits: small differences grow a little.
@@ -142,8 +142,8 @@ def test_kinds_of_attention_agree(model: engine.Model) -> None:
 def test_masks_show_only_own_earlier_cells(model: engine.Model) -> None:
     """Two sessions that share cells 3 and 1 (a prefix); rows are written top to bottom."""
     shared = [3, 1]
-    a = Rows([7, 8], array("i", [*shared, 0, 5]), 2, True)
-    b = Rows([9], array("i", [*shared, 2]), 2, True)
+    a = BatchItem([7, 8], array("i", [*shared, 0, 5]), 2, True)
+    b = BatchItem([9], array("i", [*shared, 2]), 2, True)
     picture = [
         "xx.x....",
         "xx.x.x..",
@@ -165,28 +165,28 @@ def draw(mask: list[list[bool]]) -> list[str]:
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        (Rows([2048], array("i", [0]), 0, True), "token 2048"),
-        (Rows([-1], array("i", [0]), 0, True), "token -1"),
-        (Rows([1], array("i", [4096]), 0, True), "cell 4096"),
-        (Rows([1], array("i", [-1]), 0, True), "cell -1"),
-        (Rows([1], array("i", []), 0, True), "0 cells"),
-        (Rows([], array("i", [0]), 0, True), "1 cells for 0 \\+ 0"),
-        (Rows([1], array("q", [0, 1]), 0, True), "cells"),
-        (Rows([1] * 513, array("i", range(513)), 0, True), "513 tokens"),
+        (BatchItem([2048], array("i", [0]), 0, True), "token 2048"),
+        (BatchItem([-1], array("i", [0]), 0, True), "token -1"),
+        (BatchItem([1], array("i", [4096]), 0, True), "cell 4096"),
+        (BatchItem([1], array("i", [-1]), 0, True), "cell -1"),
+        (BatchItem([1], array("i", []), 0, True), "0 cells"),
+        (BatchItem([], array("i", [0]), 0, True), "1 cells for 0 \\+ 0"),
+        (BatchItem([1], array("q", [0, 1]), 0, True), "cells"),
+        (BatchItem([1] * 513, array("i", range(513)), 0, True), "513 tokens"),
     ],
 )
-def test_bad_batches_are_refused_before_ggml(model: engine.Model, rows: Rows, text: str) -> None:
+def test_bad_batches_are_refused_before_ggml(model: engine.Model, rows: BatchItem, text: str) -> None:
     with pytest.raises(engine.EngineError, match=text):
         model.runner.forward([rows])
-    assert model.runner.forward([Rows([1], array("i", [0]), 0, True)]) == 1
+    assert model.runner.forward([BatchItem([1], array("i", [0]), 0, True)]) == 1
 
 
 def test_decode_reuses_its_graph(model: engine.Model) -> None:
     table = array("i", range(100))
-    model.runner.forward([Rows([1], table, 0, True)])
+    model.runner.forward([BatchItem([1], table, 0, True)])
     built = model.runner.graphs_built
     for i in range(1, 100):
-        model.runner.forward([Rows([1], table, i, True)])
+        model.runner.forward([BatchItem([1], table, i, True)])
     assert model.runner.graphs_built == built
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine.scheduler.sequence import Rows
+from engine.scheduler.sequence import BatchItem
 from support.gguf_builder import tiny_llama
 
 WIDTH, HEADS, KV_HEADS, HEAD_DIM = 64, 4, 2, 16
@@ -48,9 +48,9 @@ def logits(path: Path, *, fused: bool, **params: str) -> np.ndarray:
     )
     with engine.load(file.write(path), loaded) as model:
         cells = array("i", [9, 3, 4, 1, 2, 8])
-        company = Rows([8], array("i", [20]), 0, True)
-        model.runner.forward([Rows([1, 2, 3, 4, 5], cells[:5], 0, False), company])
-        model.runner.forward([Rows([6], cells, 5, True)])
+        company = BatchItem([8], array("i", [20]), 0, True)
+        model.runner.forward([BatchItem([1, 2, 3, 4, 5], cells[:5], 0, False), company])
+        model.runner.forward([BatchItem([6], cells, 5, True)])
         return np.array(model.runner.logits(0))
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from engine.scheduler.sequence import Rows
+from engine.scheduler.sequence import BatchItem
 from engine.types import InferenceParameters
 from support.fake_runner import GREEDY, FakeRunner, Model, Outcome, drain, make_scheduler, picture, request
 
@@ -15,7 +15,7 @@ SHORT = InferenceParameters(temperature=0.0, max_tokens=3, ignore_eos=True)
 LONG = InferenceParameters(temperature=0.0, max_tokens=30, ignore_eos=True)
 
 
-def shape(batch: list[Rows]) -> list[tuple[int, int]]:
+def shape(batch: list[BatchItem]) -> list[tuple[int, int]]:
     """(n_past, new tokens) of each row."""
     return [(row.n_past, len(row.tokens)) for row in batch]
 

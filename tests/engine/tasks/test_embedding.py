@@ -12,7 +12,7 @@ import pytest
 
 import engine
 from engine.errors import ConfigError, ContextOverflowError, ModelError, UnsupportedModelError
-from engine.scheduler.sequence import Rows
+from engine.scheduler.sequence import BatchItem
 from engine.tasks.embedding import embed
 from engine.types import Request
 from support.golden import ENCODERS, FOLDER, TinyModel, golden
@@ -142,7 +142,7 @@ def test_an_encoder_does_not_generate(name: str) -> None:
                 use()
         cells = model.pool.alloc(3)
         with pytest.raises(ModelError, match="makes embeddings"):
-            model.runner.forward([Rows([5, 6, 7], cells, 0, 1)])
+            model.runner.forward([BatchItem([5, 6, 7], cells, 0, 1)])
 
 
 def test_bad_inputs() -> None:

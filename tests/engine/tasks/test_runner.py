@@ -13,20 +13,20 @@ import pytest
 
 import engine
 from engine.tasks import runner as tasks_module
-from engine.tasks.runner import Tasks
+from engine.tasks.runner import TaskRunner
 from engine.tasks.types import (
-    AnyWork,
+    AnyTask,
     Embed,
     Embedded,
     Erased,
     EraseSlot,
-    News,
     Restored,
     RestoreSlot,
     Saved,
     SaveSlot,
+    TaskUpdate,
 )
-from engine.types import Emission, Request
+from engine.types import Request, StepOutput
 from support.golden import FOLDER, golden
 from support.snapshots import load
 
@@ -39,21 +39,21 @@ def request(id: str, prompt: list[int], n: int) -> Request:
     return Request(id=id, prompt=prompt, params=params, n_batch=64)
 
 
-def finish(tasks: Tasks, *works: AnyWork) -> list[Any]:
+def finish(tasks: TaskRunner, *works: AnyTask) -> list[Any]:
     """Results of works that run side by side, or their failures."""
     for i, work in enumerate(works):
         tasks.submit(str(i), work)
     return collect(tasks, len(works))
 
 
-def collect(tasks: Tasks, n: int) -> list[Any]:
-    told: list[News] = []
+def collect(tasks: TaskRunner, n: int) -> list[Any]:
+    told: list[TaskUpdate] = []
     while tasks.has_work:
         told += tasks.step(False)
     return results(told, n)
 
 
-def results(told: list[News], n: int) -> list[Any]:
+def results(told: list[TaskUpdate], n: int) -> list[Any]:
     parts: dict[str, dict[int, bytes]] = {}
     ends: dict[str, Any] = {}
     for news in told:
@@ -69,7 +69,7 @@ def results(told: list[News], n: int) -> list[Any]:
     return [ends[str(i)] for i in range(n)]
 
 
-def stream(model: engine.Model, id: str, prompt: list[int], n: int) -> tuple[list[int], Emission]:
+def stream(model: engine.Model, id: str, prompt: list[int], n: int) -> tuple[list[int], StepOutput]:
     scheduler = model.scheduler()
     scheduler.submit(request(id, prompt, n))
     tokens: list[int] = []
@@ -133,7 +133,7 @@ def test_streams_that_need_the_cells_get_them(pooling: str) -> None:
         scheduler, tasks = model.scheduler(), model.tasks()
         scheduler.submit(request("x", PROMPT[:50], 180))
         tokens: list[int] = []
-        told: list[News] = []
+        told: list[TaskUpdate] = []
         waited = False
         while scheduler.has_work or tasks.has_work:
             tasks.make_way()
@@ -238,7 +238,7 @@ def test_steps_beside_streams_and_a_cancel_in_between(what: str, tmp_path: Path,
         if what == "restore":
             finish(tasks, EraseSlot(tokens))
         free = model.pool.n_free + model.prefix.n_evictable
-        work: AnyWork = SaveSlot(str(path), tokens) if what == "save" else RestoreSlot(str(path))
+        work: AnyTask = SaveSlot(str(path), tokens) if what == "save" else RestoreSlot(str(path))
         tasks.submit("x", work)
         told = [news for _ in range(2) for news in tasks.step(True)]
         assert [news.result for news in told] == [None, None]
@@ -277,7 +277,7 @@ def test_a_restore_gives_way_to_streams(tmp_path: Path, monkeypatch: Any) -> Non
         for _ in range(60):
             step()
         tasks.submit("0", RestoreSlot(path))
-        told: list[News] = []
+        told: list[TaskUpdate] = []
         for _ in range(3):  # it has begun, and holds the rest of the cache
             step()
             told += tasks.step(True)

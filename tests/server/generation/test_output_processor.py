@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.types import Emission, FinishReason, Request, Timings, Token
+from engine.types import FinishReason, Request, StepOutput, Timings, Token
 from server.chat.answer import Parts, ToolDelta, joined
 from server.generation.output_processor import Choice
 from support.fake_engine import ids, tokenizer
@@ -26,7 +26,7 @@ def run(made: Choice, tokens, cuts=(), finish=FinishReason.LENGTH):
     parts = [tokens[a:b] for a, b in pairwise(bounds)] or [[]]
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
-        emission = Emission(id="r", tokens=[Token(id) for id in part], finish=finish if last else None)
+        emission = StepOutput(id="r", tokens=[Token(id) for id in part], finish=finish if last else None)
         piece = made.feed(emission)
         if piece is not None:
             text += piece.text
@@ -85,8 +85,8 @@ def test_a_broken_character_at_the_end_is_shown_as_such():
 def test_half_a_character_is_never_sent():
     made = choice()
     for id in ids("🍕")[:-1]:
-        assert made.feed(Emission(id="r", tokens=[Token(id)])) is None
-    assert made.feed(Emission(id="r", tokens=[Token(ids("🍕")[-1])])).text == "🍕"
+        assert made.feed(StepOutput(id="r", tokens=[Token(id)])) is None
+    assert made.feed(StepOutput(id="r", tokens=[Token(ids("🍕")[-1])])).text == "🍕"
 
 
 def test_the_end_of_text_is_counted_but_not_shown():
@@ -119,10 +119,10 @@ def test_offsets_begin_after_the_echoed_prompt():
 def test_timings_of_the_engine_are_kept_and_those_of_a_cut_session_counted():
     made = choice(stops=["b"])
     made.feed(
-        Emission(id="r", tokens=[Token(ids("a")[0])], timings=Timings(prompt_n=5, cached_n=2, n_batch=9))
+        StepOutput(id="r", tokens=[Token(ids("a")[0])], timings=Timings(prompt_n=5, cached_n=2, n_batch=9))
     )
     made.first_at = 1.0
-    made.feed(Emission(id="r", tokens=[Token(ids("b")[0])]))
+    made.feed(StepOutput(id="r", tokens=[Token(ids("b")[0])]))
     assert made.finish == "stop"
     assert (made.timings.prompt_n, made.timings.cached_n, made.timings.n_batch) == (5, 2, 9)
     assert made.timings.predicted_n == 2
@@ -132,13 +132,13 @@ def test_timings_of_the_engine_are_kept_and_those_of_a_cut_session_counted():
 @pytest.mark.parametrize("reason", [FinishReason.ERROR, FinishReason.CANCELLED])
 def test_failures(reason):
     made = choice()
-    made.feed(Emission(id="r", finish=reason, error="why"))
+    made.feed(StepOutput(id="r", finish=reason, error="why"))
     assert (made.finish, made.reason, made.error) == ("error", reason, "why")
 
 
 def test_progress_is_remembered():
     made = choice()
-    assert made.feed(Emission(id="r", processed=17)) is None
+    assert made.feed(StepOutput(id="r", processed=17)) is None
     assert made.processed == 17
 
 
@@ -176,7 +176,7 @@ def test_a_parser_sees_the_text_before_the_stop_string_and_its_end(cuts):
     pieces = []
     bounds = sorted({0, *(cut for cut in cuts if cut < len(tokens)), len(tokens)})
     for a, b in pairwise(bounds):
-        pieces.append(made.feed(Emission(id="r", tokens=[Token(id) for id in tokens[a:b]])))
+        pieces.append(made.feed(StepOutput(id="r", tokens=[Token(id) for id in tokens[a:b]])))
         if made.finish:
             break
     found = joined(piece.parts for piece in pieces if piece is not None)

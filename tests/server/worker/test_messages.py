@@ -16,15 +16,15 @@ from engine.tasks.types import (
     Embedded,
     Erased,
     EraseSlot,
-    Failure,
-    News,
-    Piece,
     Restored,
     RestoreSlot,
+    ResultChunk,
     Saved,
     SaveSlot,
+    TaskFailure,
+    TaskUpdate,
 )
-from engine.types import Emission, EngineStats, FinishReason, InferenceParameters, Request, Timings, Token
+from engine.types import EngineStats, FinishReason, InferenceParameters, Request, StepOutput, Timings, Token
 from server.worker import messages as wire
 
 TO_ENGINE = [
@@ -32,7 +32,7 @@ TO_ENGINE = [
         "/m.gguf", ModelParameters(use_gpu=False, gpu_layers=3, devices=("CPU",), tensor_split=(1.5, 2.0))
     ),
     wire.Load("ü.gguf", ModelParameters(use_gpu="auto", gpu_layers="all")),
-    wire.Submit(
+    wire.SubmitRequest(
         Request(
             id="r1",
             prompt=list(range(1000)),
@@ -44,10 +44,10 @@ TO_ENGINE = [
             mu=9.25,
         )
     ),
-    wire.Task("t1", Embed([[1, 2], [3]], "mean")),
-    wire.Task("t2", SaveSlot("/slots/a.bin", [1, 2])),
-    wire.Task("t3", RestoreSlot("/slots/a.bin")),
-    wire.Task("t4", EraseSlot([1, 2])),
+    wire.SubmitTask("t1", Embed([[1, 2], [3]], "mean")),
+    wire.SubmitTask("t2", SaveSlot("/slots/a.bin", [1, 2])),
+    wire.SubmitTask("t3", RestoreSlot("/slots/a.bin")),
+    wire.SubmitTask("t4", EraseSlot([1, 2])),
     wire.Cancel("r1"),
     wire.Pause("r1"),
     wire.Resume("r1"),
@@ -60,21 +60,21 @@ TO_SERVER = [
     wire.LoadFailed("ModelError", "truncated"),
     wire.Events(
         [
-            Emission(id="r1", tokens=[Token(5, -0.5, [(5, -0.5), (6, -1.0)], 3.5), Token(7)]),
-            Emission(id="r2", processed=512),
-            Emission(id="r3", finish=FinishReason.ERROR, error="x", timings=Timings(prompt_n=3)),
+            StepOutput(id="r1", tokens=[Token(5, -0.5, [(5, -0.5), (6, -1.0)], 3.5), Token(7)]),
+            StepOutput(id="r2", processed=512),
+            StepOutput(id="r3", finish=FinishReason.ERROR, error="x", timings=Timings(prompt_n=3)),
         ],
         EngineStats(running=2, compute_ms=1.25),
     ),
     wire.Events([]),
-    wire.TaskNews(
+    wire.TaskUpdates(
         [
-            News("t1", [Piece(0, b"\0\1\xff\x7f")], Embedded([], 1)),
-            News("t2", result=Saved(3, 4000, 1.5)),
-            News("t3", result=Restored([1, 2], 1, 4000, 1.5)),
-            News("t4", result=Erased(7)),
-            News("t5", failure=Failure("ConfigError", "no")),
-            News("t6"),
+            TaskUpdate("t1", [ResultChunk(0, b"\0\1\xff\x7f")], Embedded([], 1)),
+            TaskUpdate("t2", result=Saved(3, 4000, 1.5)),
+            TaskUpdate("t3", result=Restored([1, 2], 1, 4000, 1.5)),
+            TaskUpdate("t4", result=Erased(7)),
+            TaskUpdate("t5", failure=TaskFailure("ConfigError", "no")),
+            TaskUpdate("t6"),
         ]
     ),
     wire.Pong(3),
@@ -109,7 +109,7 @@ def test_a_length_beyond_the_cap_is_refused_before_any_memory_is_taken():
 def test_a_message_beyond_the_cap_is_not_sent(monkeypatch):
     monkeypatch.setattr(wire, "MAX_FRAME", 100)
     with pytest.raises(wire.ProtocolError, match="larger than"):
-        wire.encode(wire.Submit(Request(id="r", prompt=[70000] * 50)))
+        wire.encode(wire.SubmitRequest(Request(id="r", prompt=[70000] * 50)))
 
 
 @pytest.mark.parametrize("message", TO_ENGINE[:3])
@@ -129,7 +129,7 @@ def test_noise_is_a_protocol_error_or_an_incomplete_frame(noise):
 
 
 def test_a_long_frame_in_small_reads_takes_memory_of_its_own_size_only():
-    frame = bytes(wire.encode(wire.Submit(Request(id="r", prompt=[100_000] * 200_000))))
+    frame = bytes(wire.encode(wire.SubmitRequest(Request(id="r", prompt=[100_000] * 200_000))))
     stream = wire.engine_reader()
     tracemalloc.start()
     try:

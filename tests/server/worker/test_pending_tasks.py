@@ -8,7 +8,7 @@ import pytest
 
 from engine.tasks.types import Embed, Erased, EraseSlot
 from server.worker.client import EngineUnavailable, QueueFull
-from server.worker.pending_tasks import WorkFailed
+from server.worker.pending_tasks import TaskFailed
 from support.engine_harness import collect, kill, request, run, running, until
 from support.fake_engine_process import ABORT, DIE_IN_PREFILL, PARALLEL, text_of, vector_of
 
@@ -54,7 +54,7 @@ def test_work_and_streams_take_turns():
 def test_what_the_engine_refuses_is_told():
     async def main():
         async with running() as client:
-            with pytest.raises(WorkFailed, match="refused") as failed:
+            with pytest.raises(TaskFailed, match="refused") as failed:
                 await client.run(Embed([[0]]))
             assert failed.value.kind == "ConfigError"
             assert (await client.run(Embed([[1]]))).width == 3
@@ -114,7 +114,7 @@ def test_work_that_kills_the_engine_is_given_up_and_the_rest_goes_on(deadly):
         async with running("--step-ms", "5") as client:
             stream = asyncio.create_task(collect(client.generate(request("a", [1, 2], 40))))
             good = asyncio.create_task(client.run(Embed([[3], [4]] * 10)))
-            with pytest.raises(WorkFailed, match="died more than once") as failed:
+            with pytest.raises(TaskFailed, match="died more than once") as failed:
                 await client.run(Embed([[deadly]]))
             assert failed.value.kind == "EngineDied"
             assert (await stream)[0] == text_of([1, 2], 40)

@@ -97,7 +97,7 @@ def test_it_leaves_when_the_server_closes_before_anything_was_said(bare):
 
 def test_all_sessions_share_one_frame_per_step(bare):
     process = bare()
-    process.send(*(wire.Submit(request(f"r{i}", [i], 5)) for i in range(4)))
+    process.send(*(wire.SubmitRequest(request(f"r{i}", [i], 5)) for i in range(4)))
     frames = [process.receive(wire.Events) for _ in range(5)]
     assert all(len(frame.emissions) == 4 for frame in frames)
     assert [e.finish for e in frames[-1].emissions] == [FinishReason.LENGTH] * 4
@@ -106,7 +106,7 @@ def test_all_sessions_share_one_frame_per_step(bare):
 
 def test_an_idle_process_uses_no_processor_time(bare):
     process = bare()
-    process.send(wire.Submit(request("r", [1], 5)))
+    process.send(wire.SubmitRequest(request("r", [1], 5)))
     while not process.receive(wire.Events).emissions[0].finish:
         pass
     import psutil
@@ -135,7 +135,7 @@ def test_noise_ends_it_with_a_reason(bare, noise):
 
 def test_a_bug_in_the_scheduler_is_told(bare):
     process = bare()
-    process.send(wire.Submit(request("r", [fake.BUG], 5)))
+    process.send(wire.SubmitRequest(request("r", [fake.BUG], 5)))
     assert process.receive(wire.Fatal).message == "RuntimeError: a bug in the scheduler"
     status, errors = process.end()
     assert status == 1

@@ -13,7 +13,7 @@ from server.api.openai.responses.items import Item
 from server.http.sse import Answer, encode
 
 if TYPE_CHECKING:
-    from server.api.common.response_store import KeptResponses
+    from server.api.common.response_store import ResponseStore
     from server.errors import ApiError
     from server.generation.job import Job
     from server.generation.output_processor import Choice, Piece, Progress, Shown
@@ -38,7 +38,7 @@ class ResponseFormat(BlockFormat):
         *,
         logprobs: bool = False,
         return_tokens: bool = False,
-        kept: KeptResponses | None = None,
+        kept: ResponseStore | None = None,
         owner: bytes | None = None,
     ) -> None:
         super().__init__(job)
@@ -215,7 +215,7 @@ class ResponseFormat(BlockFormat):
             "total_tokens": usage["total_tokens"],
         }
 
-    def _keep(self, kept: KeptResponses, response: dict[str, Any]) -> None:
+    def _keep(self, kept: ResponseStore, response: dict[str, Any]) -> None:
         items = [*self.given, *response["output"]]
         data, conversation = encode(response), encode(items)
         if not kept.fits(data, conversation):

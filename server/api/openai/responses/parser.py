@@ -24,7 +24,7 @@ from server.input.chat import ChatInput, Reasoning
 from server.input.constraints import Asked, named_schema
 
 if TYPE_CHECKING:
-    from server.api.common.response_store import KeptResponses
+    from server.api.common.response_store import ResponseStore
 
 LOGPROBS = "message.output_text.logprobs"
 # Fields of the official API that would change the answer.
@@ -46,7 +46,7 @@ class Given:
     n_new: int
 
 
-def given_by(body: ResponseInput, kept: KeptResponses, owner: bytes | None, warnings: list[str]) -> Given:
+def given_by(body: ResponseInput, kept: ResponseStore, owner: bytes | None, warnings: list[str]) -> Given:
     """Everything in it is checked, but for what depends on the model."""
     refuse_fields(body, _REFUSED)
     if body.truncation == "auto":

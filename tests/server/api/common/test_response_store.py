@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.api.common.response_store import KeptResponses
+from server.api.common.response_store import ResponseStore
 
 A, B = b"a", b"b"
 
@@ -27,7 +27,7 @@ def put(kept, id, owner=None, size=100, items=()):
 
 
 def test_the_oldest_make_room(clock):
-    kept = KeptResponses(2, 10, 1000, clock)
+    kept = ResponseStore(2, 10, 1000, clock)
     for id in ("one", "two", "three"):
         put(kept, id)
     assert [kept.get(id, None) is not None for id in ("one", "two", "three")] == [False, True, True]
@@ -35,7 +35,7 @@ def test_the_oldest_make_room(clock):
 
 
 def test_all_together_are_no_larger_than_that(clock):
-    kept = KeptResponses(10, 10, 250, clock)
+    kept = ResponseStore(10, 10, 250, clock)
     for id in ("one", "two", "three"):
         put(kept, id)
     assert kept.get("one", None) is None
@@ -47,7 +47,7 @@ def test_all_together_are_no_larger_than_that(clock):
 
 
 def test_time_passes(clock):
-    kept = KeptResponses(10, 10, 1000, clock)
+    kept = ResponseStore(10, 10, 1000, clock)
     put(kept, "one")
     clock.now = 6.0
     put(kept, "two")
@@ -63,7 +63,7 @@ def test_time_passes(clock):
 
 
 def test_nobody_sees_what_another_key_made(clock):
-    kept = KeptResponses(10, 10, 1000, clock)
+    kept = ResponseStore(10, 10, 1000, clock)
     put(kept, "one", A)
     assert kept.get("one", B) is None
     assert kept.get("one", None) is None
@@ -76,11 +76,11 @@ def test_nobody_sees_what_another_key_made(clock):
 
 
 def test_an_item_id_that_another_key_chose_again_hides_nothing(clock):
-    kept = KeptResponses(10, 10, 1000, clock)
+    kept = ResponseStore(10, 10, 1000, clock)
     put(kept, "one", A)
     put(kept, "two", B, items=["one-item"])
     assert kept.item("one-item", A) == {"id": "one-item"}
 
 
 def test_nothing_is_kept_of_none():
-    assert not KeptResponses(0, 10, 1000).fits(b"", b"")
+    assert not ResponseStore(0, 10, 1000).fits(b"", b"")

@@ -7,7 +7,7 @@ import pytest
 from engine.errors import ConfigError
 from engine.tasks.types import EraseSlot, RestoreSlot, SaveSlot
 from engine.types import Request
-from server.worker.pending_tasks import WorkFailed
+from server.worker.pending_tasks import TaskFailed
 from server.worker.slots import Slots
 from server.worker.stream import Stream
 from support.fake_engine import FakeEngine, make_app, tokenizer
@@ -164,13 +164,13 @@ async def test_a_browser_cannot_be_made_to_erase(tmp_path):
 @pytest.mark.parametrize(
     ("failure", "status", "code"),
     [
-        (WorkFailed("ModelError", "the file: is damaged: its checksum is wrong"), 400, "invalid_value"),
+        (TaskFailed("ModelError", "the file: is damaged: its checksum is wrong"), 400, "invalid_value"),
         (
-            WorkFailed("StorageError", "the file: cannot be saved: No space left on device"),
+            TaskFailed("StorageError", "the file: cannot be saved: No space left on device"),
             500,
             "not_written",
         ),
-        (WorkFailed("OutOfMemoryError", "no cells"), 503, "out_of_memory"),
+        (TaskFailed("OutOfMemoryError", "no cells"), 503, "out_of_memory"),
     ],
 )
 @pytest.mark.asyncio

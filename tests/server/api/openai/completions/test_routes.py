@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from server.worker.pending_tasks import WorkFailed
+from server.worker.pending_tasks import TaskFailed
 from support.fake_engine import TEXT, FakeEngine, ids, make_app, tokenizer
 from support.http import COMPLETIONS, client, error_of, events, text_of
 
@@ -157,7 +157,7 @@ async def test_echo_with_logprobs_begins_with_those_of_the_prompt():
 
 async def test_a_prompt_that_cannot_be_scored_is_refused_before_the_stream_begins():
     engine = FakeEngine()
-    engine.work_error = WorkFailed("ConfigError", "is no text")
+    engine.work_error = TaskFailed("ConfigError", "is no text")
     body = {"prompt": "Once", "echo": True, "logprobs": 1, "stream": True}
     async with client(engine) as http:
         assert error_of(await http.post(COMPLETIONS, json=body), 400)["param"] == "prompt"

@@ -12,7 +12,7 @@ import pytest
 
 from engine.tasks.types import Embed
 from server.api.common.vectors import normalized
-from server.worker.pending_tasks import WorkFailed
+from server.worker.pending_tasks import TaskFailed
 from support.fake_engine import N_EMBD, FakeEngine, make_app, serving, tokenizer, vectors
 from support.http import Live, client, error_of
 
@@ -275,10 +275,10 @@ async def test_the_time_is_up():
 @pytest.mark.parametrize(
     ("failure", "status", "code"),
     [
-        (WorkFailed("ConfigError", "pooling is odd"), 400, "invalid_value"),
-        (WorkFailed("OutOfMemoryError", "CUDA0 has 3 bytes at 0x7f"), 503, "out_of_memory"),
-        (WorkFailed("EngineError", "not finite /secret/x"), 500, "internal_error"),
-        (WorkFailed("EngineDied", "died"), 500, "internal_error"),
+        (TaskFailed("ConfigError", "pooling is odd"), 400, "invalid_value"),
+        (TaskFailed("OutOfMemoryError", "CUDA0 has 3 bytes at 0x7f"), 503, "out_of_memory"),
+        (TaskFailed("EngineError", "not finite /secret/x"), 500, "internal_error"),
+        (TaskFailed("EngineDied", "died"), 500, "internal_error"),
     ],
 )
 async def test_what_the_engine_refuses(failure, status, code):

@@ -1,1 +1,0 @@
-"""APIs with converters of their own: from their requests to jobs, and jobs in their words."""
