@@ -117,7 +117,9 @@ class State:
     def kept(self) -> ResponseStore:
         """Responses that clients may refer to."""
         settings = self.settings
-        return ResponseStore(settings.responses_kept, settings.responses_ttl_s, settings.responses_max_bytes)
+        return ResponseStore(
+            settings.max_stored_responses, settings.responses_ttl_s, settings.responses_max_bytes
+        )
 
     async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Work on texts that would hold up the event loop."""

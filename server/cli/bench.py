@@ -58,72 +58,72 @@ def _sizes(text: str) -> list[int]:
 
 
 def run(arguments: list[str]) -> int:
-    given = _parser().parse_args(arguments)
+    args = _parser().parse_args(arguments)
     for name in ("prompt_tokens", "generate", "repeat"):
-        if getattr(given, name) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(given, name)}; it must be at least 1")
-    if given.plot is not None and given.plot.suffix not in (".svg", ".png"):
-        raise ConfigError(f"--plot {given.plot}: name a file that ends in .svg or .png")
-    settings = sources.load(sources.given(given), given.config)
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1")
+    if args.plot is not None and args.plot.suffix not in (".svg", ".png"):
+        raise ConfigError(f"--plot {args.plot}: name a file that ends in .svg or .png")
+    settings = sources.load(sources.from_arguments(args), args.config)
     logs.configure("warning" if settings.log_level == "info" else settings.log_level, settings.log_format)
     models = settings.models()
     if len(models) != 1:
         raise ConfigError(f"--model was given {len(models)} times; bench takes one")
     ((name, path),) = models.items()
-    n_ctx = given.prompt_tokens + given.generate
+    n_ctx = args.prompt_tokens + args.generate
     params = dataclasses.replace(
         settings.model_parameters(),
         context_size=n_ctx,
         kv_cells=n_ctx,
         parallel=1,
-        max_batch_tokens=min(given.n_batch[-1], given.prompt_tokens),
+        max_batch_tokens=min(args.n_batch[-1], args.prompt_tokens),
     )
     from engine.model.model import load
 
     with LoadProgress(bar=True) as progress:
         model = load(path, params, progress=lambda f, text: progress(name, f, text))
     with model:
-        found = measure(model, name, given)
-    if given.json:
+        found = measure(model, name, args)
+    if args.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
         sys.stdout.write(table(found))
-    if given.plot is not None:
-        draw(found, given.plot)
-        sys.stderr.write(f"{given.plot}\n")
+    if args.plot is not None:
+        draw(found, args.plot)
+        sys.stderr.write(f"{args.plot}\n")
     return 0
 
 
-def measure(model: Any, name: str, given: argparse.Namespace) -> dict[str, Any]:
+def measure(model: Any, name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Tokens per second, the medians: of prompts by n_batch, and of generation behind the last."""
     described = model.describe()
-    prompt = [5 + i * 7919 % (model.hp.n_vocab - 5) for i in range(given.prompt_tokens)]
-    greedy = InferenceParameters(temperature=0.0, max_tokens=given.generate, ignore_eos=True)
+    prompt = [5 + i * 7919 % (model.hp.n_vocab - 5) for i in range(args.prompt_tokens)]
+    greedy = InferenceParameters(temperature=0.0, max_tokens=args.generate, ignore_eos=True)
     speeds: dict[int, float] = {}
     writing: list[float] = []
-    for n_batch in given.n_batch:
+    for n_batch in args.n_batch:
         config = InferenceSessionConfig(n_batch=n_batch, cache_prompt=False)
         times = []
-        for i in range(given.repeat + 1):
+        for i in range(args.repeat + 1):
             with model.start_session(config) as session:
                 start = time.perf_counter()
                 session.feed_prompt(prompt)
                 times.append(time.perf_counter() - start)
-                if n_batch == given.n_batch[-1] and i:
+                if n_batch == args.n_batch[-1] and i:
                     start = time.perf_counter()
                     n = sum(1 for _ in session.infer(greedy))
                     writing.append(n / (time.perf_counter() - start))
-            sys.stderr.write(f"n_batch {n_batch}: {'warm-up' if not i else f'{i} of {given.repeat}'}\n")
-        speeds[n_batch] = given.prompt_tokens / statistics.median(times[1:])  # the first one warms up
+            sys.stderr.write(f"n_batch {n_batch}: {'warm-up' if not i else f'{i} of {args.repeat}'}\n")
+        speeds[n_batch] = args.prompt_tokens / statistics.median(times[1:])  # the first one warms up
     return {
         "model": name,
         "architecture": described["architecture"],
         "n_params": described["n_params"],
         "placement": described["placement"],
         "n_threads": described["n_threads"],
-        "prompt_tokens": given.prompt_tokens,
+        "prompt_tokens": args.prompt_tokens,
         "prompt_tokens_per_second": speeds,
-        "generated_tokens": given.generate,
+        "generated_tokens": args.generate,
         "generated_tokens_per_second": statistics.median(writing),
     }
 

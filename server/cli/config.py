@@ -15,6 +15,6 @@ EXAMPLES = """\
 def run(arguments: list[str]) -> int:
     parser = Parser("ggserve config", "Print the effective options as a commented YAML file.", EXAMPLES)
     sources.add_options(parser, serve=True)
-    given = parser.parse_args(arguments)
-    sys.stdout.write(sources.render(sources.load(sources.given(given), given.config)))
+    args = parser.parse_args(arguments)
+    sys.stdout.write(sources.render(sources.load(sources.from_arguments(args), args.config)))
     return 0

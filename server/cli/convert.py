@@ -42,9 +42,9 @@ def _parser() -> Parser:
     return parser
 
 
-def _settings(given: list[str]) -> dict[str, str]:
+def _settings(args: list[str]) -> dict[str, str]:
     found = {}
-    for text in given:
+    for text in args:
         name, equals, value = text.partition("=")
         if not (name and equals):
             raise ConfigError(f"--set {text}: write KEY=VALUE")
@@ -53,13 +53,13 @@ def _settings(given: list[str]) -> dict[str, str]:
 
 
 def run(arguments: list[str]) -> int:
-    given = _parser().parse_args(arguments)
-    source = Path(given.source)
+    args = _parser().parse_args(arguments)
+    source = Path(args.source)
     if not source.exists():
         raise ConfigError(f"{source} is not there; convert takes a Hugging Face model folder or an old file")
-    unused = {"type": given.type, "pre": given.pre}
+    unused = {"type": args.type, "pre": args.pre}
     if source.is_dir():
-        unused = {"architecture": given.architecture, "vocab": given.vocab, "set": given.set}
+        unused = {"architecture": args.architecture, "vocab": args.vocab, "set": args.set}
     for name, value in unused.items():
         if value:
             what = (
@@ -72,19 +72,19 @@ def run(arguments: list[str]) -> int:
     with LoadProgress(bar=True, verb="converting") as progress:
         report = partial(progress, source.name)
         if source.is_dir():
-            kind = given.type or "f16"
-            remarks = convert(source, given.target, kind, pre=given.pre, force=given.force, progress=report)
+            kind = args.type or "f16"
+            remarks = convert(source, args.target, kind, pre=args.pre, force=args.force, progress=report)
         else:
             remarks = legacy.convert(
                 source,
-                given.target,
-                architecture=given.architecture,
-                vocab=given.vocab,
-                keys=_settings(given.set),
-                force=given.force,
+                args.target,
+                architecture=args.architecture,
+                vocab=args.vocab,
+                keys=_settings(args.set),
+                force=args.force,
                 progress=report,
             )
     for remark in remarks:
         sys.stderr.write(f"note: {remark}\n")
-    print(f"{given.target}: {human(Path(given.target).stat().st_size)}")
+    print(f"{args.target}: {human(Path(args.target).stat().st_size)}")
     return 0

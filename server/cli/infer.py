@@ -78,8 +78,8 @@ def _parser() -> Parser:
 
 
 def run(arguments: list[str]) -> int:
-    given = _parser().parse_args(arguments)
-    settings = sources.load(sources.given(given), given.config)
+    args = _parser().parse_args(arguments)
+    settings = sources.load(sources.from_arguments(args), args.config)
     # stdout is the answer: what is said about it comes on stderr, and only if it matters.
     quiet = settings.log_level == "info" and "log_level" not in settings.model_fields_set
     logs.configure("warning" if quiet else settings.log_level, settings.log_format)
@@ -88,15 +88,15 @@ def run(arguments: list[str]) -> int:
     models = settings.models()
     if len(models) != 1:
         raise ConfigError(f"--model was given {len(models)} times; infer takes one")
-    prompt = sys.stdin.read().removesuffix("\n") if given.prompt == "-" else given.prompt
-    chosen = {name: value for name, value in vars(given).items() if name in SAMPLING}
+    prompt = sys.stdin.read().removesuffix("\n") if args.prompt == "-" else args.prompt
+    chosen = {name: value for name, value in vars(args).items() if name in SAMPLING}
     params = InferenceParameters(**chosen, seed=settings.seed)
     (path,) = models.values()
-    return complete(path, settings, prompt, params, given)
+    return complete(path, settings, prompt, params, args)
 
 
 def complete(
-    path: Path, settings: Settings, prompt: str, params: InferenceParameters, given: argparse.Namespace
+    path: Path, settings: Settings, prompt: str, params: InferenceParameters, args: argparse.Namespace
 ) -> int:
     """Load, feed, print; the exit status."""
     from engine.model.model import load
@@ -116,9 +116,9 @@ def complete(
             logs.log.warning("%s", warning)
         stats = Stats(time.monotonic() - started)
         interrupted = False
-        stop = StopMatcher(given.stop)
+        stop = StopMatcher(args.stop)
         try:
-            session.feed_prompt(prompt, parse_special=given.special)
+            session.feed_prompt(prompt, parse_special=args.special)
             stats.prompt(len(session.tokens))
             found = None
             for token in session.infer(params):
@@ -134,7 +134,7 @@ def complete(
             interrupted = True
         sys.stdout.write("\n")
         sys.stdout.flush()
-        if given.stats:
+        if args.stats:
             sys.stderr.write(stats.render(session.n_batch))
         return 130 if interrupted else 0
 

@@ -62,8 +62,8 @@ def _parser() -> Parser:
 
 
 def run(arguments: list[str]) -> int:
-    given = _parser().parse_args(arguments)
-    settings = sources.load(sources.given(given), given.config)
+    args = _parser().parse_args(arguments)
+    settings = sources.load(sources.from_arguments(args), args.config)
     quiet = settings.log_level == "info" and "log_level" not in settings.model_fields_set
     logs.configure("warning" if quiet else settings.log_level, settings.log_format)
     for advice in sources.unknown_environment():
@@ -71,10 +71,10 @@ def run(arguments: list[str]) -> int:
     models = settings.models()
     if len(models) != 1:
         raise ConfigError(f"--model was given {len(models)} times; perplexity takes one")
-    if given.chunks is not None and given.chunks < 1:
-        raise ConfigError(f"--chunks is {given.chunks}; it must be at least 1")
+    if args.chunks is not None and args.chunks < 1:
+        raise ConfigError(f"--chunks is {args.chunks}; it must be at least 1")
     (path,) = models.values()
-    return measure(path, settings, read_text(given.file), given)
+    return measure(path, settings, read_text(args.file), args)
 
 
 def read_text(name: str) -> str:
@@ -87,7 +87,7 @@ def read_text(name: str) -> str:
         raise ConfigError(f"{where} is not UTF-8 text: byte {error.start} cannot be decoded") from error
 
 
-def measure(path: Path, settings: Settings, text: str, given: argparse.Namespace) -> int:
+def measure(path: Path, settings: Settings, text: str, args: argparse.Namespace) -> int:
     """Load, compute, print; the exit status."""
     from engine import perplexity
     from engine.model.model import load
@@ -108,7 +108,7 @@ def measure(path: Path, settings: Settings, text: str, given: argparse.Namespace
         sys.stderr.write(f"tokenizing {len(text)} characters\n")
         tokens = perplexity.tokenize(model, text)
         available = perplexity.n_chunks(len(tokens), context_size)
-        n = min(available, given.chunks or available)
+        n = min(available, args.chunks or available)
         sys.stderr.write(
             f"{len(tokens)} tokens: {n} of {available} chunks of {context_size}, "
             f"{len(tokens) - available * context_size} tokens left over\n"
@@ -116,17 +116,17 @@ def measure(path: Path, settings: Settings, text: str, given: argparse.Namespace
         began = time.monotonic()
         found: list[Estimate] = []
         for estimate in perplexity.estimates(
-            model, tokens, context_size=context_size, n_batch=settings.batch_size, chunks=given.chunks
+            model, tokens, context_size=context_size, n_batch=settings.batch_size, chunks=args.chunks
         ):
             found.append(estimate)
-            if not given.json:
+            if not args.json:
                 sys.stdout.write(f"[{estimate.n_chunks}]{estimate.perplexity:.4f},")
                 sys.stdout.flush()
             seconds = time.monotonic() - began
-            if given.json or estimate.n_chunks == 1:
+            if args.json or estimate.n_chunks == 1:
                 left = seconds / estimate.n_chunks * (n - estimate.n_chunks)
                 sys.stderr.write(f"chunk {estimate.n_chunks} of {n}, {_duration(left)} to go\n")
-    _report(found, given, len(tokens), context_size)
+    _report(found, args, len(tokens), context_size)
     return 0
 
 
@@ -134,9 +134,9 @@ def _duration(seconds: float) -> str:
     return f"about {seconds / 60:.0f} minutes" if seconds >= 120 else f"about {seconds:.0f} s"
 
 
-def _report(found: list[Estimate], given: argparse.Namespace, n_tokens: int, context_size: int) -> None:
+def _report(found: list[Estimate], args: argparse.Namespace, n_tokens: int, context_size: int) -> None:
     last = found[-1]
-    if not given.json:
+    if not args.json:
         sys.stdout.write(f"\nPPL = {last.perplexity:.4f} +/- {last.error:.5f}\n")
         return
     report = {

@@ -43,26 +43,26 @@ def _parser() -> Parser:
 
 
 def run(arguments: list[str]) -> int:
-    given = _parser().parse_args(arguments)
-    if given.threads is not None and not 1 <= given.threads <= 1024:
-        raise ConfigError(f"--threads is {given.threads}; it must be 1 to 1024")
+    args = _parser().parse_args(arguments)
+    if args.threads is not None and not 1 <= args.threads <= 1024:
+        raise ConfigError(f"--threads is {args.threads}; it must be 1 to 1024")
     logs.configure("info", "text")
     with LoadProgress(bar=True, verb="quantizing") as progress:
         changes = quantize_file(
-            given.source,
-            given.target,
-            given.type,
-            threads=given.threads,
-            imatrix=given.imatrix,
-            keep_output=given.keep_output_type,
-            output_type=given.output_tensor_type,
-            embedding_type=given.token_embedding_type,
-            pure=given.pure,
-            requantize=given.allow_requantize,
-            force=given.force,
-            progress=partial(progress, Path(given.source).name),
+            args.source,
+            args.target,
+            args.type,
+            threads=args.threads,
+            imatrix=args.imatrix,
+            keep_output=args.keep_output_type,
+            output_type=args.output_tensor_type,
+            embedding_type=args.token_embedding_type,
+            pure=args.pure,
+            requantize=args.allow_requantize,
+            force=args.force,
+            progress=partial(progress, Path(args.source).name),
         )
-    print(json.dumps(summary(changes)) if given.json else table(changes))
+    print(json.dumps(summary(changes)) if args.json else table(changes))
     return 0
 
 

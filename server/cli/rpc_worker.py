@@ -45,23 +45,23 @@ def _parser() -> Parser:
 
 
 def run(arguments: list[str]) -> int:
-    given = _parser().parse_args(arguments)
-    _check_address(given.host, given.port, given.public)
-    if given.threads is not None and given.threads < 1:
-        raise ConfigError(f"--threads is {given.threads}; it must be at least 1")
-    if given.cache is not None:
-        given.cache.mkdir(parents=True, exist_ok=True)
-    chosen = _devices(given.device)
+    args = _parser().parse_args(arguments)
+    _check_address(args.host, args.port, args.public)
+    if args.threads is not None and args.threads < 1:
+        raise ConfigError(f"--threads is {args.threads}; it must be at least 1")
+    if args.cache is not None:
+        args.cache.mkdir(parents=True, exist_ok=True)
+    chosen = _devices(args.device)
     from engine.ggml.backend import serve_rpc
 
     failed, done = threading.Event(), threading.Event()
 
     def serve() -> None:
-        serve_rpc(f"{given.host}:{given.port}", chosen, given.threads or physical_cores(), given.cache)
+        serve_rpc(f"{args.host}:{args.port}", chosen, args.threads or physical_cores(), args.cache)
         failed.set()
         done.set()
 
-    sys.stderr.write(f"lending {', '.join(d.name for d in chosen)} on {given.host}:{given.port}\n")
+    sys.stderr.write(f"lending {', '.join(d.name for d in chosen)} on {args.host}:{args.port}\n")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
     # ggml's loop knows no end: this thread waits for the signal, and the process goes with it. It looks up

@@ -52,8 +52,8 @@ def serve(arguments: list[str]) -> int:
     began = time.monotonic()
     parser = Parser("ggserve serve", "Serve models over HTTP with the OpenAI API and a few more.", EXAMPLES)
     sources.add_options(parser, serve=True)
-    given = parser.parse_args(arguments)
-    settings = sources.load(sources.given(given), given.config)
+    args = parser.parse_args(arguments)
+    settings = sources.load(sources.from_arguments(args), args.config)
     logs.configure(settings.log_level, settings.log_format)
     for advice in sources.unknown_environment():
         log.warning("%s", advice)

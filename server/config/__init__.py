@@ -1,1 +1,5 @@
-"""The options: one schema for command line, environment, YAML file and sample file."""
+"""Options: one schema for the command line, the environment, the YAML file and the sample file.
+
+`settings` and `model_settings` declare them, `option_types` parses values, `sources` reads them from where
+users write them. It imports from `engine` only; whatever is configured by a `Settings` may import it.
+"""

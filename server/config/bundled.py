@@ -1,4 +1,4 @@
-"""Where the bundled model is: in models/ of a checkout, or where setup.py copies it for an installation."""
+"""The bundled model: in models/ of a checkout, or where setup.py copies it on installation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ NAME = "stories.gguf"
 
 
 def bundled_model() -> Path:
-    """The model that is served when none is named."""
+    """Path of the model that is used without --model. FileNotFoundError if the installation is incomplete."""
     here = Path(__file__).resolve().parents[1]
     places = (here / "models" / NAME, here.parent / "models" / NAME)
     for path in places:
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f"the bundled model is missing ({places[0]}); reinstall ggserve or name one with --model"
+        f"the bundled model is missing ({places[0]}); reinstall ggserve or choose a model with --model"
     )

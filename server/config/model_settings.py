@@ -1,4 +1,4 @@
-"""Options of models, devices and batching: the part of the settings that `infer` has too, and names."""
+"""Options of models, devices and batching, and what follows from them. Most are options of `infer` too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from engine.config import KV_TYPES, ModelParameters
 from engine.errors import ConfigError
+from server.config.bundled import bundled_model
 from server.config.option_types import (
     Addresses,
     Words,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class ModelOptions(BaseSettings):
+class ModelSettings(BaseSettings):
     """See `server.config.settings.Settings`."""
 
     model_config = SettingsConfigDict(
@@ -44,14 +45,14 @@ class ModelOptions(BaseSettings):
     model: Annotated[list[str], NoDecode, BeforeValidator(named)] = option(
         [],
         "model",
-        "GGUF file, or NAME=PATH to choose the name under which it is served (else the file's stem); "
-        "`serve` takes several; without it the bundled model",
+        "GGUF file to load, or NAME=PATH to serve it as NAME (default: the file name without its suffix); "
+        "`serve` accepts several; default: the bundled model",
         "[NAME=]PATH",
     )
     context_size: int | None = option(
         None,
         "model",
-        "longest session in tokens; default: what the model was trained for",
+        "maximum context length of a request, in tokens; default: the model's training context",
         "N",
         ge=2,
         le=1 << 26,
@@ -59,7 +60,7 @@ class ModelOptions(BaseSettings):
     seed: int | None = option(
         None,
         "model",
-        "seed of requests that bring none; default: a new one for each",
+        "random seed for requests that set none; default: a new seed for each request",
         "N",
         ge=0,
         le=(1 << 64) - 1,
@@ -68,35 +69,35 @@ class ModelOptions(BaseSettings):
     chat_template: Path | None = option(
         None,
         "model",
-        "file with a Jinja chat template, in place of the one in the model's file",
+        "file with a Jinja chat template that replaces the one in the model file",
         "PATH",
         shared=False,
     )
     chat_template_kwargs: Annotated[dict[str, Any], NoDecode, BeforeValidator(json_object)] = option(
         {},
         "model",
-        "further variables for the chat template; a request's own go first",
+        "extra variables for the chat template; those of a request take precedence",
         "JSON",
         shared=False,
     )
     reasoning: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_off)] = option(
         "auto",
         "model",
-        "whether models reason before they answer, where requests do not say; auto: as templates have it",
+        "whether the model reasons before it answers, unless a request says; auto: the template's default",
         "auto|on|off",
         shared=False,
     )
     reasoning_format: Literal["auto", "none", "deepseek"] = option(
         "auto",
         "model",
-        "auto, deepseek: reasoning is split off as reasoning_content; none: it stays in the content",
+        "auto, deepseek: return reasoning in reasoning_content; none: leave it in content",
         "auto|none|deepseek",
         shared=False,
     )
     reasoning_budget: int = option(
         -1,
         "model",
-        "most tokens of reasoning, where a request does not say; -1: no limit",
+        "maximum tokens of reasoning, for requests that do not say; -1: no limit",
         "N",
         shared=False,
         ge=-1,
@@ -105,30 +106,30 @@ class ModelOptions(BaseSettings):
     default: Annotated[list[str], NoDecode, BeforeValidator(named)] = option(
         [],
         "model",
-        "value of a sampling field for requests that bring none, such as temperature=0.7 or max_tokens=256",
+        "default for a sampling field that a request leaves out, such as temperature=0.7 or max_tokens=256",
         "NAME=VALUE",
         shared=False,
     )
     alias: Words = option(
         [],
         "model",
-        "another name of the model, or NAME=ALIAS if several are served",
+        "additional name for the model; NAME=ALIAS when several models are served",
         "[NAME=]ALIAS",
         shared=False,
     )
-    tag: Words = option([], "model", "word that /v1/models shows as one of `tags`", "WORD", shared=False)
+    tag: Words = option([], "model", "tag that /v1/models lists under `tags`", "WORD", shared=False)
     any_model: bool = option(
         False,
         "model",
-        "answer requests for models of unknown names with the first one, instead of with 404",
+        "answer requests for an unknown model with the first model instead of 404",
         shared=False,
     )
 
     pooling: Literal["auto", "none", "mean", "cls", "last", "rank"] = option(
         "auto",
         "model",
-        "how embeddings are made of the tokens' vectors, unless a request says otherwise; auto: as the "
-        "model's file says, else the last token's",
+        "how token vectors are pooled into an embedding, unless the request says; auto: as the model file "
+        "specifies, otherwise the last token",
         "auto|none|mean|cls|last|rank",
         shared=False,
     )
@@ -137,49 +138,62 @@ class ModelOptions(BaseSettings):
     use_gpu: Annotated[bool | Literal["auto"], BeforeValidator(true_false_auto)] = option(
         "auto",
         "devices",
-        "auto: use one if there is one; true: fail without one; false: CPU only",
+        "auto: use a GPU if one is available; true: fail without one; false: CPU only",
         "auto|true|false",
     )
     gpu_layers: Annotated[int | Literal["all", "auto"], word_or_number("all", "auto")] = option(
         "all",
         "devices",
-        "layers on the GPU; all: fail if they do not fit; auto: as many as fit",
+        "layers to offload to the GPU; all: fail if they do not fit; auto: as many as fit",
         "N|all|auto",
     )
     device: Words = option(
-        [], "devices", "use only these devices, by the names that `ggserve devices` prints", "NAME"
+        [], "devices", "use only this device, by its name in `ggserve devices`; may be repeated", "NAME"
     )
     tensor_split: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], NoDecode] = option(
-        [], "devices", "shares of the layers per device, such as 3,1; default: by free memory", "N,N,…"
+        [],
+        "devices",
+        "proportion of the layers on each device, such as 3,1; default: by free memory",
+        "N,N,…",
     )
     rpc: Addresses = option(
-        [], "devices", "also use the devices of a ggml RPC server; only on networks you trust", "HOST:PORT"
+        [],
+        "devices",
+        "also use the devices of this RPC server (see `ggserve rpc-worker`); only on trusted networks",
+        "HOST:PORT",
     )
     threads: int | None = option(
-        None, "devices", "CPU threads per model; default: the physical cores we may use", "N", ge=1, le=512
+        None,
+        "devices",
+        "CPU threads per model; default: the physical cores available to the process",
+        "N",
+        ge=1,
+        le=512,
     )
-    no_mmap: bool = option(False, "devices", "read the file into memory instead of mapping it")
-    mlock: bool = option(False, "devices", "keep the weights from being swapped out")
+    no_mmap: bool = option(False, "devices", "read the model file into memory instead of mapping it")
+    mlock: bool = option(False, "devices", "lock the weights in memory so that they are never swapped out")
     flash_attn: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_off)] = option(
-        "auto", "devices", "flash attention; auto: where it is faster", "auto|on|off"
+        "auto", "devices", "use flash attention; auto: where it is faster", "auto|on|off"
     )
 
     # --- batching
-    parallel: int = option(8, "batching", "sessions decoded together; more wait", "N", ge=1, le=1024)
+    parallel: int = option(
+        8, "batching", "requests processed at the same time; others wait in the queue", "N", ge=1, le=1024
+    )
     kv_cells: Annotated[int | Literal["auto"], word_or_number("auto", least=1)] = option(
         "auto",
         "batching",
-        "tokens in the cache that all sessions share; auto: parallel x context size, bounded by free "
-        "memory, at least one whole session",
+        "size in tokens of the KV cache that all requests share; auto: parallel x context size, limited by "
+        "free memory, at least one full context",
         "N|auto",
     )
     kv_type: Annotated[str, AfterValidator(one_of(KV_TYPES))] = option(
-        "f16", "batching", f"number type of that cache: {', '.join(KV_TYPES)}", "TYPE"
+        "f16", "batching", f"data type of the KV cache: {', '.join(KV_TYPES)}", "TYPE"
     )
     batch_size: int = option(
         512,
         "batching",
-        "prompt tokens of a session fed per step (n_batch) unless its request says otherwise",
+        "maximum prompt tokens of one request per step (prefill chunk; n_batch), unless the request says",
         "N",
         ge=1,
         le=65536,
@@ -187,7 +201,7 @@ class ModelOptions(BaseSettings):
     max_batch_tokens: int = option(
         512,
         "batching",
-        "tokens of all sessions computed together (physical batch); also the largest n_batch",
+        "maximum tokens of all requests per step (physical batch); also the upper limit of n_batch",
         "N",
         ge=1,
         le=65536,
@@ -210,20 +224,18 @@ class ModelOptions(BaseSettings):
         return self
 
     def sampling_defaults(self) -> dict[str, Any]:
-        """The values of --default, by the names of `InferenceParameters`."""
+        """The values of --default by field name of `InferenceParameters`."""
         try:
             return sampling_defaults(self.default)
         except ValueError as error:
             raise ValueError(f"default: {error}") from error
 
     def models(self) -> dict[str, Path]:
-        """Served name → file, in the order given; the bundled model if none was. Existence is not checked."""
+        """Served name → file, in order; the bundled model if none is set. Files are not checked."""
         if not self.model:
-            from server.config.bundled import bundled_model
-
             path = bundled_model()
             return {path.stem: path}
-        found: dict[str, Path] = {}
+        files: dict[str, Path] = {}
         for text in self.model:
             name, equals, rest = text.partition("=")
             # A path may itself contain "=".
@@ -234,14 +246,14 @@ class ModelOptions(BaseSettings):
             path = Path(rest).expanduser()
             name = name or path.stem
             if len(name) > 200 or not name.isprintable():
-                raise ValueError(f"model: the name {name[:200]!r} is too long or has control characters")
-            if name in found:
+                raise ValueError(f"model: the name {name[:200]!r} is too long or contains control characters")
+            if name in files:
                 raise ValueError(f"model: two files would be called {name!r}; use NAME=PATH for one")
-            found[name] = path
-        return found
+            files[name] = path
+        return files
 
     def model_parameters(self) -> ModelParameters:
-        """What `engine.load` needs to know."""
+        """The parameters for `engine.load`."""
         return ModelParameters(
             use_gpu=self.use_gpu,
             gpu_layers=self.gpu_layers,
@@ -260,7 +272,7 @@ class ModelOptions(BaseSettings):
         )
 
     def chat_template_text(self) -> str | None:
-        """The template of --chat-template."""
+        """The text of the --chat-template file; ConfigError if it cannot be read."""
         if self.chat_template is None:
             return None
         path = self.chat_template.expanduser()
@@ -271,18 +283,20 @@ class ModelOptions(BaseSettings):
             raise ConfigError(f"--chat-template {path}: {reason}") from error
 
     def aliases(self) -> dict[str, str]:
-        """Other names of models → served name."""
+        """Additional name → served name."""
         served = self.models()
-        found: dict[str, str] = {}
+        aliases: dict[str, str] = {}
         for text in self.alias:
             name, equals, alias = text.partition("=")
             if not equals:
                 name, alias = next(iter(served)), text
             if name not in served:
-                raise ValueError(f"alias: no model is called {name[:200]!r}; there are {', '.join(served)}")
+                raise ValueError(
+                    f"alias: no model is called {name[:200]!r}; the models are {', '.join(served)}"
+                )
             if not alias or len(alias) > 200 or not alias.isprintable():
-                raise ValueError(f"alias: {alias[:200]!r} is no name")
-            if alias in served or found.get(alias, name) != name:
+                raise ValueError(f"alias: {alias[:200]!r} is not a valid name")
+            if alias in served or aliases.get(alias, name) != name:
                 raise ValueError(f"alias: two models would be called {alias!r}")
-            found[alias] = name
-        return found
+            aliases[alias] = name
+        return aliases

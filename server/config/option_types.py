@@ -1,4 +1,7 @@
-"""How option values are read, from a command line, a variable or YAML: text in, one clear message out."""
+"""Types of option values: how text from the command line, the environment or YAML becomes a checked value.
+
+Validators raise ValueError with a message that reads well after the option's name.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,17 @@ def option(
     section: str,
     description: str,
     metavar: str | None = None,
+    *,
     shared: bool = True,
+    old_name: str | None = None,
     **bounds: Any,
 ) -> Any:
-    """A field. `shared`: an option of `infer` too, not only of `serve`."""
-    extra: dict[str, Any] = {"section": section, "metavar": metavar, "shared": shared}
+    """A field of the settings. It declares every form of an option, hence the many parameters.
+
+    section: a key of `server.config.settings.SECTIONS`. shared: also an option of `infer`, not only of
+    `serve`. old_name: a former name, which keeps working in every form. bounds: pydantic's `ge`, `le`, ….
+    """
+    extra: dict[str, Any] = {"section": section, "metavar": metavar, "shared": shared, "old_name": old_name}
     return Field(default, description=description, json_schema_extra=extra, **bounds)
 
 
@@ -47,32 +56,33 @@ def word_or_number(*words: str, least: int = 0) -> BeforeValidator:
 
 def true_false_auto(value: Any) -> Any:
     if isinstance(value, str):
-        known = {"auto": "auto", "true": True, "1": True, "yes": True, "on": True}
-        known |= {"false": False, "0": False, "no": False, "off": False}
-        if value.strip().lower() not in known:
+        words: dict[str, Any] = {"auto": "auto", "true": True, "1": True, "yes": True, "on": True}
+        words |= {"false": False, "0": False, "no": False, "off": False}
+        if value.strip().lower() not in words:
             raise ValueError("must be auto, true or false")
-        return known[value.strip().lower()]
+        return words[value.strip().lower()]
     return value
 
 
 def on_off(value: Any) -> Any:
-    """YAML reads a bare on or off as a truth value."""
+    """YAML 1.1 reads a bare on or off as a boolean."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def split(value: Any) -> Any:
-    """A list out of one string, as an environment variable has it: JSON, or divided by commas."""
+    """A list from one string, as in an environment variable: JSON, or separated by commas."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
         try:
             return json.loads(value)
         except ValueError as error:
-            raise ValueError(f"is not a JSON list: {error}") from None
+            raise ValueError(f"is not a valid JSON list: {error}") from None
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def numbers(value: Any) -> Any:
+    """A flat list from texts that may each hold several numbers, such as `3,1`."""
     parts = [split(part) for part in value] if isinstance(value, list | tuple) else split(value)
     return [x for part in parts for x in (part if isinstance(part, list) else [part])]
 
@@ -87,39 +97,41 @@ def json_object(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        found = json.loads(value) if value.strip() else {}
+        decoded = json.loads(value) if value.strip() else {}
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        decoded = None
+    if not isinstance(decoded, dict):
         raise ValueError('must be a JSON object, such as {"name": true}')
-    return found
+    return decoded
 
 
 def sampling_defaults(values: Sequence[str]) -> dict[str, Any]:
-    """Checked sampling parameters out of NAME=VALUE texts."""
+    """Checked sampling parameters from NAME=VALUE texts."""
     kinds = {
         field.name: float if isinstance(field.default, float) else int
         for field in msgspec.structs.fields(InferenceParameters)
         if isinstance(field.default, int | float) and not isinstance(field.default, bool)
     } | {"max_tokens": int}
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for text in values:
         name, _, number = text.partition("=")
         name = name.strip().replace("-", "_")
         if name not in kinds:
             raise ValueError(f"{text[:64]!r} must be NAME=VALUE, where NAME is one of {', '.join(kinds)}")
         try:
-            found[name] = kinds[name](number)
+            parameters[name] = kinds[name](number)
         except ValueError:
             raise ValueError(f"{name} must be a number, not {number[:64]!r}") from None
     try:
-        sampling.validate(InferenceParameters(**found), 1)
+        sampling.validate(InferenceParameters(**parameters), 1)
     except ConfigError as error:
         raise ValueError(str(error)) from None
-    return found
+    return parameters
 
 
 def one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+    """A validator that accepts only these words."""
+
     def check(value: str) -> str:
         if value not in words:
             raise ValueError(f"must be one of {', '.join(words)}")
@@ -129,6 +141,7 @@ def one_of(words: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def address(value: str) -> str:
+    """HOST:PORT."""
     host, _, port = value.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"must be HOST:PORT, not {value!r}")

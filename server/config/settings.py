@@ -1,8 +1,7 @@
-"""Every option, once: the schema behind command line, YAML file, environment and sample file.
+"""Every option once: the schema behind the command line, the YAML file, the environment and the sample file.
 
-`sources` derives the other three forms from the fields below and in `model_settings` (their
-order, section, metavar and description). A value that is None, or "auto", is decided later by what it
-depends on.
+`server.config.sources` derives all four from the fields here and in `model_settings`: their order, section,
+metavar and description. None and "auto" are resolved later, where what they depend on is known.
 """
 
 from __future__ import annotations
@@ -15,141 +14,166 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from engine.errors import ConfigError
-from server.config.model_settings import ModelOptions
+from server.config.model_settings import ModelSettings
 from server.config.option_types import Positive, Words, option, split
 
 if TYPE_CHECKING:
     from typing import Self
 
 SECTIONS = {
-    "model": "What is served",
-    "devices": "Where the model lives",
-    "batching": "Sessions and memory for them",
-    "server": "HTTP",
-    "limits": "Bounds on what a client may ask for",
+    "model": "Models to serve",
+    "devices": "Placement of the model",
+    "batching": "Concurrency and the KV cache",
+    "server": "HTTP server",
+    "limits": "Limits for clients",
     "logging": "Logging",
 }
 
 
-class Settings(ModelOptions):
-    """The options of `ggserve`, in the order in which --help and the sample file show them."""
+class Settings(ModelSettings):
+    """The options of `ggserve`, in the order of --help and of the sample file."""
 
     # --- server
     host: str = option(
         "127.0.0.1",
         "server",
-        "address to listen on, or several: 127.0.0.1,::1",
+        "address to listen on, or several separated by commas: 127.0.0.1,::1",
         "ADDRESS",
         shared=False,
         min_length=1,
     )
     port: int = option(
-        8080, "server", "port to listen on; 0: any free one", "N", shared=False, ge=0, le=65535
+        8080, "server", "port to listen on; 0: any free port", "N", shared=False, ge=0, le=65535
     )
     api_key: Annotated[list[SecretStr], NoDecode, BeforeValidator(split)] = option(
         [],
         "server",
-        "key that clients must send (any of several); a file is safer: others can see command lines",
+        "API key that clients must send; may be repeated. --api-key-file is safer: other users can see "
+        "command lines",
         "KEY",
     )
-    api_key_file: Path | None = option(None, "server", "file with one such key per line (# comments)", "PATH")
+    api_key_file: Path | None = option(
+        None, "server", "file with one API key per line (# starts a comment)", "PATH"
+    )
     allowed_hosts: Words = option(
         [],
         "server",
-        "Host headers to answer to, * for any; default: localhost names when listening on localhost "
-        "(a web page elsewhere could otherwise reach us through DNS), else any",
+        "Host header to accept; may be repeated; *: any. Default: the names of localhost when listening on "
+        "localhost (protection against DNS rebinding), otherwise any",
         "HOST",
         shared=False,
     )
     cors_origins: Words = option(
         [],
         "server",
-        "origins whose web pages may call us, such as https://chat.example",
+        "origin whose web pages may call the API (CORS), such as https://chat.example; may be repeated",
         "ORIGIN",
         shared=False,
     )
     keep_alive_s: Positive = option(
-        5.0, "server", "seconds between comments on a stream that has nothing to say", "S", shared=False
+        5.0, "server", "seconds between keep-alive comments on an idle event stream", "S", shared=False
     )
     drain_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = option(
         30.0,
         "server",
-        "seconds that running streams get to finish after SIGTERM or Ctrl-C",
+        "seconds that running requests get to finish after SIGTERM or Ctrl-C",
         "S",
         shared=False,
     )
     send_timeout_s: Positive = option(
-        60.0, "server", "seconds after which a client that does not read is given up", "S", shared=False
+        60.0,
+        "server",
+        "seconds after which a client that does not read its response is disconnected",
+        "S",
+        shared=False,
     )
     header_timeout_s: Positive = option(
-        10.0, "server", "seconds that a client has to send a request's head", "S", shared=False
+        10.0, "server", "seconds that a client has to send the headers of a request", "S", shared=False
     )
     body_timeout_s: Positive = option(
-        60.0, "server", "seconds that a client has to send a request's body", "S", shared=False
+        60.0, "server", "seconds that a client has to send the body of a request", "S", shared=False
     )
     request_timeout_s: Positive | None = option(
         None,
         "server",
-        "seconds for queue, prompt and generation together; a request's timeout_ms may only lower it",
+        "seconds for a whole request: queue, prefill and decode; a request's timeout_ms may only lower it; "
+        "default: no limit",
         "S",
         shared=False,
     )
     stall_s: Positive = option(
-        60.0, "server", "seconds without an answer after which an engine counts as stalled", "S", shared=False
+        60.0,
+        "server",
+        "seconds without an answer after which an engine process is reported as stalled",
+        "S",
+        shared=False,
     )
 
     slot_save_path: Path | None = option(
         None,
         "server",
-        "folder for what POST /slots/ID?action=save writes; without it there is no such route",
+        "directory for the files of POST /slots/ID?action=save; without it these routes are disabled",
         "DIR",
         shared=False,
     )
-    no_metrics: bool = option(False, "server", "answer 501 on /metrics", shared=False)
-    no_slots: bool = option(False, "server", "answer 501 on /slots", shared=False)
+    no_metrics: bool = option(False, "server", "disable /metrics (501)", shared=False)
+    no_slots: bool = option(False, "server", "disable /slots (501)", shared=False)
 
     # --- limits
     max_queue: int = option(
         64,
         "limits",
-        "requests that wait per model; more are refused with 429",
+        "maximum number of waiting requests per model; further ones are refused with 429",
         "N",
         shared=False,
         ge=0,
         le=1 << 20,
     )
     max_connections: int = option(
-        1024, "limits", "open connections; more are answered with 503", "N", shared=False, ge=1, le=1 << 20
-    )
-    max_header_bytes: int = option(
-        65536, "limits", "size of a request's head", "N", shared=False, ge=1024, le=1 << 24
-    )
-    max_body_bytes: int = option(
-        8 << 20, "limits", "size of a request's body", "N", shared=False, ge=1024, le=1 << 32
-    )
-    max_choices: int = option(
-        16, "limits", "completions (n x prompts) per request", "N", shared=False, ge=1, le=4096
-    )
-    responses_kept: int = option(
-        256,
+        1024,
         "limits",
-        "responses of /v1/responses kept in memory for clients that refer to them; 0: none",
+        "maximum number of open connections; further ones are refused with 503",
         "N",
         shared=False,
+        ge=1,
+        le=1 << 20,
+    )
+    max_header_bytes: int = option(
+        65536, "limits", "maximum size of the headers of a request", "N", shared=False, ge=1024, le=1 << 24
+    )
+    max_body_bytes: int = option(
+        8 << 20, "limits", "maximum size of the body of a request", "N", shared=False, ge=1024, le=1 << 32
+    )
+    max_choices: int = option(
+        16,
+        "limits",
+        "maximum number of completions per request (n x prompts)",
+        "N",
+        shared=False,
+        ge=1,
+        le=4096,
+    )
+    max_stored_responses: int = option(
+        256,
+        "limits",
+        "maximum number of /v1/responses answers held in memory for later reference; 0: none",
+        "N",
+        shared=False,
+        old_name="responses_kept",
         ge=0,
         le=1 << 20,
     )
     responses_ttl_s: Positive = option(
-        3600.0, "limits", "seconds for which such a response is kept", "S", shared=False
+        3600.0, "limits", "seconds until a stored response expires", "S", shared=False
     )
     responses_max_bytes: int = option(
-        64 << 20, "limits", "size of all such responses together", "N", shared=False, ge=0, le=1 << 40
+        64 << 20, "limits", "maximum total size of the stored responses", "N", shared=False, ge=0, le=1 << 40
     )
 
     max_inputs: int = option(
         2048,
         "limits",
-        "inputs per request for embeddings, documents per request for a ranking",
+        "maximum number of inputs per embedding request, or documents per rerank request",
         "N",
         shared=False,
         ge=1,
@@ -158,11 +182,12 @@ class Settings(ModelOptions):
 
     # --- logging
     log_level: Literal["debug", "info", "warning", "error"] = option(
-        "info", "logging", "least severe message shown; debug adds tracebacks", "debug|info|warning|error"
+        "info",
+        "logging",
+        "minimum severity of log messages; debug adds tracebacks",
+        "debug|info|warning|error",
     )
-    log_format: Literal["text", "json"] = option(
-        "text", "logging", "a line of text or of JSON each", "text|json"
-    )
+    log_format: Literal["text", "json"] = option("text", "logging", "format of log lines", "text|json")
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -171,11 +196,11 @@ class Settings(ModelOptions):
         if "*" in self.cors_origins and (self.api_key or self.api_key_file):
             raise ValueError("cors_origins: * cannot be combined with API keys; name the origins")
         if not self.hosts():
-            raise ValueError("host: names no address")
+            raise ValueError("host: must name at least one address")
         return self
 
     def api_keys(self) -> list[SecretStr]:
-        """All keys, from --api-key and --api-key-file. Empty: anybody may call."""
+        """All keys of --api-key and --api-key-file; empty: none is required. ConfigError: unusable file."""
         keys = list(self.api_key)
         if self.api_key_file is not None:
             path = self.api_key_file.expanduser()
@@ -184,21 +209,21 @@ class Settings(ModelOptions):
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or "not UTF-8 text"
                 raise ConfigError(f"--api-key-file {path}: {reason}") from error
-            found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-            if not found:  # a file emptied by mistake must not open the server to everyone
-                raise ConfigError(f"--api-key-file {path}: holds no key")
-            keys += [SecretStr(key) for key in found]
+            in_file = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+            if not in_file:  # a file emptied by mistake must not open the server to everyone
+                raise ConfigError(f"--api-key-file {path}: contains no key")
+            keys += [SecretStr(key) for key in in_file]
         return keys
 
     def slot_folder(self) -> Path | None:
-        """The folder of --slot-save-path."""
+        """The directory of --slot-save-path."""
         return self.slot_save_path and self.slot_save_path.expanduser().absolute()
 
     def check_slot_folder(self) -> None:
-        """ConfigError if there is no such folder: it is not ours to make."""
+        """ConfigError if --slot-save-path is not a directory: it is never created here."""
         folder = self.slot_folder()
         if folder is not None and not folder.is_dir():
-            raise ConfigError(f"--slot-save-path {folder}: is no folder")
+            raise ConfigError(f"--slot-save-path {folder}: is not a directory")
 
     def hosts(self) -> list[str]:
         """The addresses of --host."""
@@ -206,11 +231,11 @@ class Settings(ModelOptions):
 
     @property
     def listens_locally(self) -> bool:
-        """Whether only programs on this machine can connect."""
+        """Whether every address of --host is a loopback address."""
         return all(map(_is_local, self.hosts()))
 
     def host_names(self) -> frozenset[str] | None:
-        """Host names (without port, lower case) to answer to; None: any."""
+        """Accepted Host names, lower case without port; None: any."""
         if "*" in self.allowed_hosts or not (self.allowed_hosts or self.listens_locally):
             return None
         names = [name.lower() for name in self.allowed_hosts]

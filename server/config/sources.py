@@ -1,7 +1,7 @@
-"""The forms in which options reach `server.config.settings.Settings`: command line, environment, YAML file.
+"""Reads options from the command line, the environment and a YAML file into a `Settings`.
 
-Precedence: command line > environment > file > default. All errors are one-line `ConfigError`s that name
-the option where the user wrote it.
+Precedence: command line > environment > file > default. Every error is a one-line `ConfigError` that names
+the option in the form in which the user wrote it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from engine.errors import ConfigError
 from server.config.settings import SECTIONS, Settings
 
 CONFIG_VARIABLE = "GGSERVE_CONFIG"
+PREFIX = "GGSERVE_"
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:
@@ -38,6 +39,17 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+OLD_NAMES = {
+    old: name
+    for name, field in Settings.model_fields.items()
+    if (old := _extra(field)["old_name"]) is not None
+}
+
+
 def add_options(
     parser: argparse.ArgumentParser,
     *,
@@ -45,15 +57,16 @@ def add_options(
     names: Collection[str] | None = None,
     descriptions: Mapping[str, str] | None = None,
 ) -> None:
-    """Give `parser` a flag for each option, in groups; those not given stay absent from the namespace.
+    """Add a flag for each option to `parser`, in groups. Flags that are not used leave no attribute.
 
-    names: only these. descriptions: what options mean for this command, with their default.
+    serve: all options, not only the shared ones. names: only these. descriptions: what an option means for
+    this command where that differs, default included.
     """
     parser.add_argument(
         "--config",
         metavar="FILE",
         type=Path,
-        help=f"YAML file with options (keys with _; see `ggserve config`); also {CONFIG_VARIABLE}",
+        help=f"YAML file with options (see `ggserve config`); default: {CONFIG_VARIABLE} in the environment",
     )
     descriptions = descriptions or {}
     groups: dict[str, Any] = {}
@@ -76,33 +89,33 @@ def add_options(
         if _is_list(field):
             kwargs["action"] = "append"
         elif name == "use_gpu" or field.annotation is bool:
-            kwargs |= {"nargs": "?", "const": "true"}  # bare: yes
+            kwargs |= {"nargs": "?", "const": "true"}  # a flag without a value means true
         groups[section].add_argument(*flags, **kwargs)
+        if extra["old_name"] is not None:
+            groups[section].add_argument(_flag(extra["old_name"]), **{**kwargs, "help": argparse.SUPPRESS})
 
 
-def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options that the command line set."""
+def from_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that were set on the command line."""
     return {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML would silently keep the last."""
+    """Refuses a duplicate key, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key!r} is there twice", problem_mark=node.start_mark
-                )
+                raise yaml.MarkedYAMLError(problem=f"duplicate key {key!r}", problem_mark=node.start_mark)
             if isinstance(key, str):
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The options in a YAML file. A null stands for the default."""
+    """The options in a YAML file, old names replaced by new ones. A null means the default."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
     except OSError as error:
@@ -116,12 +129,16 @@ def read_file(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold keys and values, such as `port: 8080`")
+        raise ConfigError(f"{path}: must contain keys and values, such as `port: 8080`")
     fields = Settings.model_fields
+    for old, name in OLD_NAMES.items():
+        if old in values and name in values:
+            raise ConfigError(f"{path}: {old!r} is an old name of {name!r}; remove one of the two")
+    values = {OLD_NAMES.get(key, key): value for key, value in values.items()}
     for key in values:
         if key not in fields:
             near = difflib.get_close_matches(str(key).replace("-", "_").lower(), fields, 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else "; `ggserve config` lists all"
+            hint = f"; did you mean {near[0]!r}?" if near else "; `ggserve config` lists all options"
             raise ConfigError(f"{path}: unknown option {key!r}{hint}")
     return {
         key: [value] if _is_list(fields[key]) and isinstance(value, str | int | float) else value
@@ -135,7 +152,7 @@ def load(cli: Mapping[str, Any] | None = None, file: Path | None = None) -> Sett
     if file is None and os.environ.get(CONFIG_VARIABLE):
         file = Path(os.environ[CONFIG_VARIABLE])
     from_file = read_file(file) if file is not None else {}
-    from_environment = EnvSettingsSource(Settings)()
+    from_environment = read_environment()
     from_cli = dict(cli or {})
     try:
         return Settings(**{**from_file, **from_environment, **from_cli})
@@ -149,18 +166,28 @@ def load(cli: Mapping[str, Any] | None = None, file: Path | None = None) -> Sett
         if name in from_cli:
             where = _flag(name)
         elif name in from_environment:
-            where = f"GGSERVE_{name.upper()}"
+            where = _variable(name)
         else:
             where = f"{file}: {name}"
         raise ConfigError(f"{where} {message}") from error
 
 
+def read_environment() -> dict[str, Any]:
+    """The options in GGSERVE_ variables; a new name wins over an old one, empty variables count as unset."""
+    values = EnvSettingsSource(Settings)()
+    for old, name in OLD_NAMES.items():
+        text = os.environ.get(_variable(old))
+        if text:
+            values.setdefault(name, text)
+    return values
+
+
 def unknown_environment() -> list[str]:
-    """Advice on GGSERVE_ variables that look like misspelt options (others belong to the build)."""
-    known = {f"GGSERVE_{name.upper()}": name for name in Settings.model_fields} | {CONFIG_VARIABLE: ""}
+    """Warnings about GGSERVE_ variables that look like misspelt options (others belong to the build)."""
+    known = {_variable(name) for name in [*Settings.model_fields, *OLD_NAMES]} | {CONFIG_VARIABLE}
     advice = []
     for name in os.environ:
-        if name.startswith("GGSERVE_") and name not in known:
+        if name.startswith(PREFIX) and name not in known:
             near = difflib.get_close_matches(name, known, 1, 0.85)
             if near:
                 advice.append(f"{name} in the environment has no effect; did you mean {near[0]}?")
@@ -175,11 +202,11 @@ def _yaml_line(name: str, value: Any) -> str:
 
 
 def render(settings: Settings) -> str:
-    """`settings` as a commented YAML file that can be read back. Keys are not shown."""
+    """`settings` as a commented YAML file that can be read back. API keys are left out."""
     lines = [
         "# Options of ggserve: `ggserve serve --config FILE`.",
-        "# Each is also a flag (--max-queue) and an environment variable (GGSERVE_MAX_QUEUE).",
-        "# Precedence: command line > environment > this file > default. null: the default.",
+        "# Every option is also a flag (--max-queue) and an environment variable (GGSERVE_MAX_QUEUE).",
+        "# Precedence: command line > environment > this file > default. null means the default.",
     ]
     for section, title in SECTIONS.items():
         lines += ["", f"# --- {section}: {title}"]

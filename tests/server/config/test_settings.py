@@ -30,7 +30,7 @@ def parse(*arguments: str, serve: bool = True) -> Settings:
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
     options.add_options(parser, serve=serve)
     namespace = parser.parse_args([word for text in arguments for word in (text.split() or [text])])
-    return options.load(options.given(namespace), namespace.config)
+    return options.load(options.from_arguments(namespace), namespace.config)
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -147,9 +147,9 @@ def test_yaml_words_that_are_also_truth_values(tmp_path):
     [
         ("prot: 1", "unknown option 'prot'; did you mean 'port'?"),
         ("max-queue: 1", "unknown option 'max-queue'; did you mean 'max_queue'?"),
-        ("zzz: 1", "unknown option 'zzz'; `ggserve config` lists all"),
-        ("port: 1\nport: 2", "'port' is there twice"),
-        ("- port", "must hold keys and values"),
+        ("zzz: 1", "unknown option 'zzz'; `ggserve config` lists all options"),
+        ("port: 1\nport: 2", "duplicate key 'port'"),
+        ("- port", "must contain keys and values"),
         ("port: [", "options.yml, line"),
         ("port: 70000", "options.yml: port must be less than or equal to 65535"),
         ("port: 1.5", "options.yml: port must be a valid integer"),
@@ -209,7 +209,7 @@ def test_keys_are_never_shown(tmp_path):
 def test_an_empty_key_file_does_not_open_the_server(tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("# none yet\n")
-    with pytest.raises(ConfigError, match="holds no key"):
+    with pytest.raises(ConfigError, match="contains no key"):
         parse("--api-key-file", str(keys)).api_keys()
     with pytest.raises(ConfigError, match="No such file"):
         parse("--api-key-file", str(tmp_path / "absent")).api_keys()
@@ -300,9 +300,9 @@ def test_variables_of_the_chat_template(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("alias", "message"),
     [
-        ("c=x", "alias: no model is called 'c'; there are a, b"),
+        ("c=x", "alias: no model is called 'c'; the models are a, b"),
         ("b", "alias: two models would be called 'b'"),
-        ("a=", "alias: '' is no name"),
+        ("a=", "alias: '' is not a valid name"),
     ],
 )
 def test_aliases_that_cannot_be_are_refused(alias, message):
@@ -320,5 +320,29 @@ def test_several_addresses():
     assert settings.hosts() == ["127.0.0.1", "::1"]
     assert settings.listens_locally
     assert not parse("--host 127.0.0.1,0.0.0.0").listens_locally
-    with pytest.raises(ConfigError, match="names no address"):
+    with pytest.raises(ConfigError, match="must name at least one address"):
         parse("--host ,")
+
+
+def test_an_old_name_keeps_working_in_every_form(tmp_path, monkeypatch):
+    assert parse("--responses-kept 7").max_stored_responses == 7
+    assert options.load(file=write(tmp_path, "responses_kept: 8")).max_stored_responses == 8
+    monkeypatch.setenv("GGSERVE_RESPONSES_KEPT", "9")
+    assert options.load().max_stored_responses == 9
+    assert options.unknown_environment() == []
+    monkeypatch.setenv("GGSERVE_MAX_STORED_RESPONSES", "10")  # the new name wins
+    assert options.load().max_stored_responses == 10
+    assert parse("--max-stored-responses 11").max_stored_responses == 11
+
+
+def test_an_old_name_beside_the_new_one_in_a_file_is_refused(tmp_path):
+    path = write(tmp_path, "responses_kept: 8\nmax_stored_responses: 9")
+    with pytest.raises(ConfigError, match="'responses_kept' is an old name of 'max_stored_responses'"):
+        options.load(file=path)
+
+
+def test_help_does_not_show_old_names(capsys):
+    parser = argparse.ArgumentParser()
+    options.add_options(parser, serve=True)
+    assert "--max-stored-responses" in parser.format_help()
+    assert "--responses-kept" not in parser.format_help()

@@ -45,7 +45,7 @@ async def create_response(
     logprobs = logprobs_of(body, warnings)
     keep = body.store is not False and state.kept.most > 0
     if body.store and not keep:
-        warn(warnings, "store has no effect: nothing is kept here (--responses-kept)")
+        warn(warnings, "store has no effect: nothing is kept here (--max-stored-responses)")
     job = await chat_job(
         given.chat,
         generation,

@@ -78,7 +78,7 @@ async def test_what_is_not_to_be_kept():
         made = await create(http, store=False)
         assert made["store"] is False
         error_of(await http.get(f"{RESPONSES}/{made['id']}"), 404)
-    async with client(make_app(responses_kept=0)) as http:
+    async with client(make_app(max_stored_responses=0)) as http:
         made = await create(http)
         assert made["store"] is False
         assert "warnings" not in made
