@@ -1,4 +1,8 @@
-"""One file per architecture, found by the file's `general.architecture`; nothing to register."""
+"""One file per architecture: its hyperparameters, its tensors and its graph, from the parts in `engine.nn`.
+
+A file is found by `general.architecture`; nothing is registered. Imports `engine.nn`; used by `engine.model`,
+which loads models, and by `engine.convert`.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,28 @@ from engine.errors import UnsupportedModelError
 from engine.nn.hparams import Architecture
 
 
+def module_name(architecture: str) -> str:
+    """The name of an architecture's files: other characters than letters, digits and _ become _."""
+    return re.sub(r"\W", "_", architecture)
+
+
 def _modules() -> list[str]:
     return [m.name for m in pkgutil.iter_modules(__path__)]
 
 
 def _load(module: str) -> type[Architecture]:
-    found: type[Architecture] = importlib.import_module(f"engine.architectures.{module}").ARCHITECTURE
-    return found
+    architecture: type[Architecture] = importlib.import_module(f"{__name__}.{module}").ARCHITECTURE
+    return architecture
 
 
 def names() -> list[str]:
-    """Every architecture that there is a file for, as GGUF files call it."""
+    """The supported architectures, as GGUF files call them."""
     return sorted(_load(module).name for module in _modules())
 
 
 def get(name: str) -> type[Architecture]:
-    """The architecture called `name` in GGUF files. UnsupportedModelError lists what there is."""
-    module = re.sub(r"\W", "_", name)
+    """The architecture that GGUF files call `name`. UnsupportedModelError lists the supported ones."""
+    module = module_name(name)
     if module not in _modules() or _load(module).name != name:
         raise UnsupportedModelError(
             f"general.architecture is {name!r}, which is not supported (supported: {', '.join(names())}); "

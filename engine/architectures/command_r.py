@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.convert.huggingface.names import STANDARD
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
 from engine.nn.hparams import HParams, Keys
@@ -17,21 +16,6 @@ from engine.nn.layers import Attention, FeedForward
 class CommandR(Decoder):
     name = "command-r"
     norms = "layer"
-    huggingface = ("CohereForCausalLM",)
-    tied_by_default = True
-    names = STANDARD | {
-        "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
-        "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
-    }
-
-    @classmethod
-    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
-        from engine.convert import keys
-
-        found = keys.common(config) | {"logit_scale": float(config["logit_scale"])}
-        # config.json tells of a part of the context that the model was trained for.
-        found["context_length"] = int(config.get("model_max_length") or found["context_length"])
-        return found | {"rope.scaling.type": "none"}
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from engine.convert.huggingface.names import GELU_TANH, STANDARD
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
 from engine.nn.hparams import HParams, Keys
@@ -21,37 +19,7 @@ LAYERS_OF_27B = 46  # it scales scores by n_embd / n_head instead of the head's 
 
 class Gemma2(Decoder):
     name = "gemma2"
-    huggingface: ClassVar[tuple[str, ...]] = ("Gemma2ForCausalLM",)
-    names: ClassVar[dict[str, str]] = STANDARD | {
-        "model.layers.{i}.post_attention_layernorm": "blk.{i}.post_attention_norm",
-        "model.layers.{i}.pre_feedforward_layernorm": "blk.{i}.ffn_norm",
-        "model.layers.{i}.post_feedforward_layernorm": "blk.{i}.post_ffw_norm",
-    }
-    tied_by_default = True
-    settings: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "hidden_activation": GELU_TANH,
-        "use_bidirectional_attention": (False,),
-    }
     full_each: ClassVar[int] = 2  # the layers without a window
-
-    @classmethod
-    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
-        from engine.convert import keys
-
-        keys.windows_but_each(config, cls.full_each)
-        found = keys.common(config)
-        found["attention.sliding_window"] = int(config["sliding_window"])
-        for key in ("attn_logit_softcapping", "final_logit_softcapping"):
-            if config.get(key):
-                found[key] = float(config[key])
-        if config.get("query_pre_attn_scalar", config["head_dim"]) != config["head_dim"]:
-            found["attention.scale"] = float(config["query_pre_attn_scalar"]) ** -0.5
-        return found
-
-    @classmethod
-    def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-        # Their norms add one to the weight.
-        return ((name, x + 1 if name.endswith("norm.weight") else x),)
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

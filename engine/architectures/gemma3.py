@@ -18,34 +18,7 @@ LAYERS_OF_27B = 62  # see gemma2.py
 
 class Gemma3(Gemma2):
     name = "gemma3"
-    huggingface = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
     full_each = 6
-    unused = (
-        *("vision_tower.", "multi_modal_projector."),
-        *("model.vision_tower.", "model.multi_modal_projector."),
-    )
-    config_defaults = {  # noqa: RUF012
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1e6,
-        "query_pre_attn_scalar": 256,
-        "vocab_size": 262208,
-        "tie_word_embeddings": True,
-    }
-    names = Gemma2.names | {
-        "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
-        "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
-    }
-
-    @classmethod
-    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
-        found = super().convert_keys(config)
-        local = (config.get("rope_parameters") or {}).get("sliding_attention", {})
-        base = local.get("rope_theta") or config.get("rope_local_base_freq", 10000.0)
-        return found | {"rope.freq_base_swa": float(base)}
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

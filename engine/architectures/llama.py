@@ -6,11 +6,8 @@ experts, a sliding window.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
-from engine.convert.huggingface.names import STANDARD, below, experts, interleave
-from engine.convert.legacy.names import Legacy
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
 from engine.nn.hparams import HParams, Keys
@@ -20,63 +17,6 @@ from engine.nn.moe import MixtureOfExperts
 
 class Llama(Decoder):
     name = "llama"
-    huggingface: ClassVar[tuple[str, ...]] = (
-        *("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"),
-    )
-    names: ClassVar[dict[str, str]] = STANDARD | experts("block_sparse_moe", "w1", "w3", "w2", "gate")
-
-    legacy = Legacy(
-        fields=(
-            *("n_vocab", "embedding_length", "n_mult", "attention.head_count", "block_count"),
-            "rope.dimension_count",
-        ),
-        # The same guess as others make: 1e-6 (LLaMA) or 1e-5 (LLaMA 2) was never written down.
-        defaults={"context_length": 2048, "attention.layer_norm_rms_epsilon": 5e-6},
-        names={"tok_embeddings": "token_embd", "norm": "output_norm", "output": "output"}
-        | below(
-            "layers",
-            {
-                "attention_norm": "attn_norm",
-                "attention.wq": "attn_q",
-                "attention.wk": "attn_k",
-                "attention.wv": "attn_v",
-                "attention.wo": "attn_output",
-                "ffn_norm": "ffn_norm",
-                "feed_forward.w1": "ffn_gate",
-                "feed_forward.w2": "ffn_down",
-                "feed_forward.w3": "ffn_up",
-            },
-        ),
-        pre=None,
-    )
-
-    @classmethod
-    def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-        part = name.split(".")[-2]
-        if part == "attn_q":
-            x = interleave(x, config["num_attention_heads"])
-        elif part == "attn_k":
-            x = interleave(x, config.get("num_key_value_heads") or config["num_attention_heads"])
-        return ((name, x),)
-
-    @classmethod
-    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
-        from engine.convert import keys
-
-        found = keys.common(config)
-        if config.get("sliding_window"):
-            found["attention.sliding_window"] = int(config["sliding_window"])
-        return found
-
-    @classmethod
-    def extra_tensors(cls, config: dict[str, Any]) -> dict[str, Any]:
-        import numpy as np
-
-        from engine.convert import keys
-
-        if keys.rope_parameters(config).get("rope_type") != "llama3":
-            return {}
-        return {"rope_freqs.weight": np.array(keys.llama3_factors(config), np.float32)}
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.convert.huggingface.names import STANDARD
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
 from engine.nn.hparams import HParams, Keys
@@ -13,13 +12,6 @@ from engine.nn.layers import Attention, FeedForward
 
 class OLMo2(Decoder):
     name = "olmo2"
-    huggingface = ("Olmo2ForCausalLM",)
-    names = STANDARD | {
-        "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
-        "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
-        "model.layers.{i}.post_attention_layernorm": "blk.{i}.post_attention_norm",
-        "model.layers.{i}.post_feedforward_layernorm": "blk.{i}.post_ffw_norm",
-    }
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-from engine.convert.huggingface.names import STANDARD
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block, Decoder, Layer
 from engine.nn.hparams import HParams, Keys
@@ -13,9 +12,6 @@ from engine.nn.layers import Attention, FeedForward
 
 class Qwen2(Decoder):
     name = "qwen2"
-    huggingface: ClassVar[tuple[str, ...]] = ("Qwen2ForCausalLM",)
-    names: ClassVar[dict[str, str]] = STANDARD
-    settings: ClassVar[dict[str, tuple[Any, ...]]] = Decoder.settings | {"use_sliding_window": (False,)}
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from engine.architectures.qwen2moe import Qwen2MoE
 from engine.architectures.qwen3 import Qwen3
-from engine.convert.huggingface.names import experts
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block
 from engine.nn.moe import MixtureOfExperts
@@ -13,8 +12,6 @@ from engine.nn.moe import MixtureOfExperts
 class Qwen3MoE(Qwen3, Qwen2MoE):
     name = "qwen3moe"
     renormalised = True
-    huggingface = ("Qwen3MoeForCausalLM",)
-    names = Qwen3.names | experts("mlp", "gate_proj", "up_proj", "down_proj", "gate")
 
     def feed_forward(self, binder: Binder, i: int) -> Block:
         return MixtureOfExperts(binder, self.hp, i)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.convert.huggingface.names import STANDARD
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
 from engine.nn.hparams import HParams, Keys
@@ -17,19 +16,6 @@ from engine.nn.layers import Attention, FeedForward
 class StableLM(Decoder):
     name = "stablelm"
     norms = "layer"
-    huggingface = ("StableLmForCausalLM", "StableLMEpochForCausalLM")
-    names = STANDARD | {
-        "model.layers.{i}.self_attn.q_layernorm.norms.{e}": "blk.{i}.attn_q_norm",
-        "model.layers.{i}.self_attn.k_layernorm.norms.{e}": "blk.{i}.attn_k_norm",
-    }
-
-    @classmethod
-    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
-        from engine.convert import keys
-
-        share = config.get("partial_rotary_factor", config.get("rope_pct", 0.25))
-        found = keys.common({"partial_rotary_factor": share} | config)
-        return found | {"use_parallel_residual": bool(config.get("use_parallel_residual", False))}
 
     @classmethod
     def hparams(cls, gguf: Any) -> HParams:

@@ -1,1 +1,6 @@
-"""Hugging Face folders and pre-GGUF files to GGUF. Used by `ggserve convert` only."""
+"""Conversion of Hugging Face folders and pre-GGUF files to GGUF.
+
+`huggingface/` has the mapping of each architecture, `legacy/` the pre-GGUF formats. Imports
+`engine.architectures`, `engine.tokenizer`, `engine.quantize` and `engine.ggml`.
+Used by `ggserve convert` only.
+"""

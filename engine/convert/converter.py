@@ -1,6 +1,6 @@
-"""From a Hugging Face folder to a GGUF file, one tensor at a time.
+"""Converts a Hugging Face folder to a GGUF file, one tensor at a time.
 
-What concerns an architecture (names, keys, orders of rows) stands in its file of `engine.architectures`.
+What concerns one architecture (tensor names, keys, orders of rows) is in `engine.convert.huggingface`.
 """
 
 from __future__ import annotations
@@ -10,38 +10,64 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import gguf
 import numpy as np
 
-from engine import architectures
-from engine.convert import keys, vocabulary
+from engine.convert import vocabulary
 from engine.convert.folder import Blocks, Folder, Source
+from engine.convert.huggingface import converter_for, keys
+from engine.convert.huggingface.base import Array, Converter
 from engine.convert.output import add_key, replacing
 from engine.errors import ModelError, UnsupportedModelError
 from engine.ggml.quantize import quantize
 from engine.model.host import physical_cores
-from engine.nn.hparams import POOLING, Architecture
+from engine.nn.hparams import POOLING
 from engine.quantize.mixes import MIXES, Facts
 from engine.quantize.quantizer import mixture_name, type_names, types_without_importance
 
 TYPES = tuple(name.lower() for name in type_names())
 Progress = Callable[[float, str], None]
-_CHUNK = 1 << 22  # elements that a thread takes at a time
+_CHUNK = 1 << 22  # elements that a thread quantizes at a time
 
-# What old checkpoints carry along, computed anyway.
+# Buffers of old checkpoints that are computed, not learned.
 _IGNORED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|\.attention\.(masked_)?bias$")
 
 
-class Made(NamedTuple):
-    """One tensor of the output, from one source, or from the experts (or heads) of a layer stacked."""
+class OutputTensor(NamedTuple):
+    """One tensor of the GGUF file. shape: numpy's order."""
 
     name: str
-    shape: tuple[int, ...]  # numpy's order
+    shape: tuple[int, ...]
     type: gguf.GGMLQuantizationType
-    group: int  # which sources it is made of
+
+    @property
+    def nbytes(self) -> int:
+        block, size = gguf.GGML_QUANT_SIZES[self.type]
+        return int(np.prod(self.shape)) // block * size
+
+
+@dataclass(frozen=True)
+class TensorGroup:
+    """One tensor of the folder, or those of a layer's experts (or heads), which are stacked."""
+
+    name: str  # in GGUF, before `Converter.convert_tensor`
+    parts: list[Source | Blocks]
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the folder has it as MXFP4 blocks."""
+        return all(isinstance(part, Blocks) for part in self.parts)
+
+    def converted(
+        self, converter: type[Converter], folder: Folder, arrays: list[Array]
+    ) -> Iterator[tuple[str, Array]]:
+        """The GGUF tensors that this becomes, from one array for each part."""
+        x = arrays[0] if len(arrays) == 1 else np.stack(arrays)
+        yield from converter.convert_tensor(self.name, x, folder.config)
 
 
 def convert(
@@ -53,54 +79,54 @@ def convert(
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Write `target`; returns remarks about it (matrices that could not get the type asked for).
+    """Write `target`; returns remarks about it (matrices that could not get the requested type).
 
-    Matrices become `type` (one of TYPES), as quantizing an f32 file would make them; vectors stay f32.
+    Matrices become `type` (one of TYPES), exactly as if an f32 file were quantized; vectors stay f32.
     pre: name of the pre-tokenizer, where it is not recognised. Raises ConfigError for bad arguments,
-    ModelError for a damaged or incomplete folder, UnsupportedModelError for a model class, tokenizer or
-    setting that we do not know; the file appears whole or not at all.
+    ModelError for a damaged or incomplete folder, UnsupportedModelError for an unsupported model class,
+    tokenizer or setting. The file appears whole or not at all.
     """
     mix = mixture_name(type)
     target = Path(target)
     source = Folder(Path(folder))
-    cls = by_class(source.model_class)
-    source.config = cls.config_defaults | source.config
-    for name, supported in cls.settings.items():
+    converter = converter_for(source.model_class)
+    source.config = converter.config_defaults | source.config
+    for name, supported in converter.supported_settings.items():
         keys.only(source.config, name, *supported)
-    groups = _groups(cls, source)
-    made, remarks = _plan(cls, source, groups, mix)
-    with replacing(target, force) as part, closing(gguf.GGUFWriter(str(part), cls.name)) as writer:
-        _write_keys(writer, cls, source, mix, pre)
-        for m in made:
-            writer.add_tensor_info(m.name, m.shape, np.dtype(np.float32), _nbytes(m), m.type)
+    groups = _groups(converter, source)
+    outputs, remarks = _plan(converter, source, groups, mix)
+    with (
+        replacing(target, force) as part,
+        closing(gguf.GGUFWriter(str(part), converter.architecture)) as writer,
+    ):
+        writer.add_name(source.name)
+        writer.add_file_type(MIXES[mix][0])
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        for key, value in (converter.convert_keys(source.config) | _pooling(source)).items():
+            add_key(writer, f"{converter.architecture}.{key}", value)
+        vocabulary.write(writer, source, pre)
+        for tensor in outputs:
+            writer.add_tensor_info(
+                tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, tensor.type
+            )
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        _write_tensors(writer, cls, source, groups, made, progress or (lambda fraction, text: None))
+        total, done = sum(tensor.nbytes for tensor in outputs) or 1, 0
+        for tensor, data in _encoded_tensors(converter, source, groups, outputs):
+            writer.write_tensor_data(data)
+            done += tensor.nbytes
+            if progress is not None:
+                progress(done / total, tensor.name)
     return remarks
 
 
-def by_class(name: str) -> type[Architecture]:
-    """The architecture that a class of transformers becomes."""
-    known = {
-        hf: architectures.get(arch)
-        for arch in architectures.names()
-        for hf in architectures.get(arch).huggingface
-    }
-    if name not in known:
-        raise UnsupportedModelError(
-            f"config.json says {name}, which is not supported (supported: {', '.join(sorted(known))}); "
-            "CONTRIBUTING.md has the checklist for adding an architecture"
-        )
-    return known[name]
-
-
-def _groups(cls: type[Architecture], source: Folder) -> list[tuple[str, list[Source | Blocks]]]:
-    """(name in the output, sources in order): several where experts or heads are stacked."""
-    found: dict[str, list[tuple[int, Source | Blocks]]] = {}
+def _groups(converter: type[Converter], folder: Folder) -> list[TensorGroup]:
+    """The folder's tensors by the GGUF tensor they become, in the order of the file."""
+    parts_of: dict[str, list[tuple[int, Source | Blocks]]] = {}
     unknown = []
-    tied = bool(source.config.get("tie_word_embeddings", cls.tied_by_default))
-    for original, tensor in source.tensors.items():
+    tied = bool(folder.config.get("tie_word_embeddings", converter.tied_by_default))
+    for original, tensor in folder.tensors.items():
         name = re.sub(r"^language_model\.(?=model\.|lm_head)|(?<=^model\.)language_model\.", "", original)
         stem, _, end = name.rpartition(".")
         if end not in ("weight", "bias"):
@@ -108,62 +134,60 @@ def _groups(cls: type[Architecture], source: Folder) -> list[tuple[str, list[Sou
         numbers = [int(n) for n in re.findall(r"(?<=\.)\d+(?=\.|$)", stem)]
         pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "{i}", stem, count=1)
         pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "{e}", pattern, count=1)
-        known = cls.names.get(pattern)
-        if known is None:
-            if not _IGNORED.search(name) and not name.startswith(cls.unused or ("/",)):
+        gguf_name = converter.tensor_names.get(pattern)
+        if gguf_name is None:
+            if not _IGNORED.search(name) and not name.startswith(converter.ignored or ("/",)):
                 unknown.append(name)
-        elif not (tied and known == "output"):
+        elif not (tied and gguf_name == "output"):
             layer = f"{numbers[0]}" if "{i}" in pattern else ""
-            place = numbers[1] if "{e}" in pattern else -1
-            end = "" if known.endswith((".weight", ".bias")) else f".{end}"
-            found.setdefault(known.replace("{i}", layer) + end, []).append((place, tensor))
+            index = numbers[1] if "{e}" in pattern else -1
+            end = "" if gguf_name.endswith((".weight", ".bias")) else f".{end}"
+            parts_of.setdefault(gguf_name.replace("{i}", layer) + end, []).append((index, tensor))
     if unknown:
         raise UnsupportedModelError(
-            f"{source.path}: {len(unknown)} tensors are not part of {source.model_class} as we know it "
+            f"{folder.path}: {len(unknown)} tensors are not part of a supported {folder.model_class} "
             f"({', '.join(unknown[:3])}…)"
         )
-    for name, items in found.items():
-        places = sorted(place for place, _ in items)
-        if places not in ([-1], list(range(len(items)))):
-            raise ModelError(f"{source.path}: parts of {name} are missing (there are {places})")
-    order = sorted(found, key=lambda name: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", name)])
-    return [(name, [t for _, t in sorted(found[name], key=lambda item: item[0])]) for name in order]
-
-
-def _results(
-    cls: type[Architecture], source: Folder, name: str, arrays: list[np.ndarray], stacked: bool
-) -> Iterator[tuple[str, np.ndarray]]:
-    x = arrays[0] if not stacked else np.stack(arrays)
-    yield from cls.convert_tensor(name, x, source.config)
+    for name, parts in parts_of.items():
+        indices = sorted(index for index, _ in parts)
+        if indices not in ([-1], list(range(len(parts)))):
+            raise ModelError(f"{folder.path}: parts of {name} are missing (present: {indices})")
+    names = sorted(
+        parts_of, key=lambda name: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", name)]
+    )
+    return [
+        TensorGroup(name, [t for _, t in sorted(parts_of[name], key=lambda part: part[0])]) for name in names
+    ]
 
 
 def _plan(
-    cls: type[Architecture], source: Folder, groups: list[tuple[str, list[Source | Blocks]]], mix: str
-) -> tuple[list[Made], list[str]]:
-    """Names, shapes and types of the output, found by a rehearsal with arrays of no content."""
-    found: list[tuple[str, tuple[int, ...], int]] = []
+    converter: type[Converter], folder: Folder, groups: list[TensorGroup], mix: str
+) -> tuple[list[OutputTensor], list[str]]:
+    """Names, shapes and types of the output, and remarks; shapes are learned by converting empty arrays."""
+    shapes: list[tuple[str, tuple[int, ...]]] = []  # numpy's order
     packed: list[str] = []
-    for group, (name, sources) in enumerate(groups):
-        kinds = {type(s) for s in sources}
-        zero = np.uint8(0) if kinds == {Blocks} else np.float32(0)
-        empty = [np.broadcast_to(zero, s.shape) for s in sources]
-        if len({s.shape for s in sources}) > 1:
-            raise ModelError(f"{source.path}: the parts of {name} have different shapes")
+    for group in groups:
+        zero = np.uint8(0) if group.is_packed else np.float32(0)
+        empty = [np.broadcast_to(zero, part.shape) for part in group.parts]
+        if len({part.shape for part in group.parts}) > 1:
+            raise ModelError(f"{folder.path}: the parts of {group.name} have different shapes")
         try:
-            results = list(_results(cls, source, name, empty, len(sources) > 1))
+            converted = list(group.converted(converter, folder, empty))
         except (ValueError, IndexError) as error:
-            raise ModelError(f"{source.path}: {name} of shape {list(sources[0].shape)}: {error}") from error
-        for out, x in results:
-            shape = x.shape
-            if kinds == {Blocks}:
-                packed.append(out)
-                shape = (*shape[:-1], shape[-1] // 17 * 32)
-            found.append((out, shape, group))
-    found += [(name, x.shape, -1) for name, x in cls.extra_tensors(source.config).items()]
-    names = [name for name, _, _ in found]
+            shape = list(group.parts[0].shape)
+            raise ModelError(f"{folder.path}: {group.name} of shape {shape}: {error}") from error
+        for name, x in converted:
+            if group.is_packed:
+                packed.append(name)
+                shapes.append((name, (*x.shape[:-1], x.shape[-1] // 17 * 32)))
+            else:
+                shapes.append((name, x.shape))
+    shapes += [(name, x.shape) for name, x in converter.extra_tensors(folder.config).items()]
+    names = [name for name, _ in shapes]
     if len(set(names)) < len(names):
-        raise ModelError(f"{source.path}: two tensors become {next(n for n in names if names.count(n) > 1)}")
-    hp = cls.convert_keys(source.config)
+        double = next(name for name in names if names.count(name) > 1)
+        raise ModelError(f"{folder.path}: two tensors become {double}")
+    hp = converter.convert_keys(folder.config)
     n_head = hp["attention.head_count"]
     facts = Facts(
         n_layer=hp["block_count"],
@@ -171,44 +195,36 @@ def _plan(
         n_expert=hp.get("expert_count", 0),
         tied="output.weight" not in names,
         has_importance=False,
-        one_norm=cls.name == "falcon",
+        one_norm=converter.architecture == "falcon",
     )
-    types, remarks = types_without_importance({name: shape[::-1] for name, shape, _ in found}, mix, facts)
+    types, remarks = types_without_importance({name: shape[::-1] for name, shape in shapes}, mix, facts)
     if packed:
         types |= dict.fromkeys(packed, "mxfp4")
-        remarks.append(f"{len(packed)} tensors stay mxfp4, which is what the folder has ({packed[0]} …)")
-    named = {name: gguf.GGMLQuantizationType[kind.upper()] for name, kind in types.items()}
-    return [Made(name, shape, named[name], group) for name, shape, group in found], remarks
+        remarks.append(f"{len(packed)} tensors stay mxfp4, as in the folder ({packed[0]} …)")
+    return [
+        OutputTensor(name, shape, gguf.GGMLQuantizationType[types[name].upper()]) for name, shape in shapes
+    ], remarks
 
 
-def _write_tensors(
-    writer: gguf.GGUFWriter,
-    cls: type[Architecture],
-    source: Folder,
-    groups: list[tuple[str, list[Source | Blocks]]],
-    made: list[Made],
-    progress: Progress,
-) -> None:
-    total, done = sum(map(_nbytes, made)) or 1, 0
-    types = {m.name: m for m in made}
+def _encoded_tensors(
+    converter: type[Converter], folder: Folder, groups: list[TensorGroup], outputs: list[OutputTensor]
+) -> Iterator[tuple[OutputTensor, Array]]:
+    """Each output tensor with its data in its type, in the order of `outputs`."""
+    by_name = {tensor.name: tensor for tensor in outputs}
     with ThreadPoolExecutor(physical_cores()) as pool:
-        for name, sources in groups:
-            arrays = [s.read() for s in sources]
-            for out, x in _results(cls, source, name, arrays, len(sources) > 1):
-                m = types[out]
+        for group in groups:
+            arrays = [part.read() for part in group.parts]
+            for name, x in group.converted(converter, folder, arrays):
                 if not np.isfinite(x).all():
-                    raise ModelError(f"{source.path}: {name} has values that are not finite")
-                writer.write_tensor_data(_encoded(np.ascontiguousarray(x), m.type, pool))
-                done += _nbytes(m)
-                progress(done / total, out)
-    for name, x in cls.extra_tensors(source.config).items():
-        writer.write_tensor_data(x.astype(np.float32))
-        progress(1.0, name)
+                    raise ModelError(f"{folder.path}: {group.name} has values that are not finite")
+                yield by_name[name], _encoded(np.ascontiguousarray(x), by_name[name].type, pool)
+    for name, x in converter.extra_tensors(folder.config).items():
+        yield by_name[name], x.astype(np.float32)
 
 
-def _encoded(x: np.ndarray, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor) -> np.ndarray:
+def _encoded(x: Array, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor) -> Array:
     if x.dtype == np.uint8:
-        return x  # blocks already
+        return x  # MXFP4 blocks already
     x = x.astype(np.float32, copy=False)
     if kind == gguf.GGMLQuantizationType.F32:
         return x
@@ -218,34 +234,18 @@ def _encoded(x: np.ndarray, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExe
             raise ModelError("a weight is too large for f16; convert to bf16 or f32")
         return half
     name, rows = kind.name.lower().replace("_k", "_K"), x.reshape(-1, x.shape[-1])
-    step = max(_CHUNK // rows.shape[1], 1)
-    begins = range(0, len(rows), step)
-    return np.concatenate(list(pool.map(lambda begin: quantize(name, rows[begin : begin + step]), begins)))
+    n_rows = max(_CHUNK // rows.shape[1], 1)
+    begins = range(0, len(rows), n_rows)
+    return np.concatenate(list(pool.map(lambda begin: quantize(name, rows[begin : begin + n_rows]), begins)))
 
 
-def _nbytes(m: Made) -> int:
-    block, size = gguf.GGML_QUANT_SIZES[m.type]
-    return int(np.prod(m.shape)) // block * size
-
-
-def _pooling(source: Folder) -> dict[str, int]:
-    """How a folder of sentence-transformers makes one embedding of many hidden states."""
-    for path in source.path.glob("*_Pooling/config.json"):
-        chosen = source.json(str(path.relative_to(source.path)))
+def _pooling(folder: Folder) -> dict[str, int]:
+    """`pooling_type` as a folder of sentence-transformers configures it; {} without such a configuration."""
+    for path in folder.path.glob("*_Pooling/config.json"):
+        config = folder.json(str(path.relative_to(folder.path)))
         modes = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "last"}
-        found = [kind for name, kind in modes.items() if chosen.get(f"pooling_mode_{name}")]
-        if len(found) != 1:
+        enabled = [pooling for mode, pooling in modes.items() if config.get(f"pooling_mode_{mode}")]
+        if len(enabled) != 1:
             raise UnsupportedModelError(f"{path}: pooling is not one of {', '.join(modes)}")
-        return {"pooling_type": POOLING.index(found[0])}
+        return {"pooling_type": POOLING.index(enabled[0])}
     return {}
-
-
-def _write_keys(
-    writer: gguf.GGUFWriter, cls: type[Architecture], source: Folder, mix: str, pre: str | None
-) -> None:
-    writer.add_name(source.name)
-    writer.add_file_type(MIXES[mix][0])
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    for key, value in (cls.convert_keys(source.config) | _pooling(source)).items():
-        add_key(writer, f"{cls.name}.{key}", value)
-    vocabulary.write(writer, source, pre)

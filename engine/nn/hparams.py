@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
-from engine.convert.legacy.names import Legacy
 from engine.errors import ModelError, UnsupportedModelError
 from engine.nn.binder import Binder
 
@@ -273,38 +272,6 @@ class Architecture(ABC):
     """Base of all architectures: `hparams` reads the file, `bind` names the tensors, `build` the graph."""
 
     name: ClassVar[str]
-
-    # How models of transformers become files (`engine.convert`): their classes, and their modules' names with
-    # {i} for the layer and {e} for the expert or head, of which there is one tensor each, to be stacked.
-    huggingface: ClassVar[tuple[str, ...]] = ()
-    names: ClassVar[dict[str, str]] = {}
-    config_defaults: ClassVar[dict[str, Any]] = {}  # of config.json, where published models rely on them
-    tied_by_default: ClassVar[bool] = False  # where config.json does not say
-    unused: ClassVar[tuple[str, ...]] = ()  # beginnings of names of tensors that are left out
-    # Settings of config.json that would change the graph, and the values that it has; `a.b` is b in a.
-    settings: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden_act": ("silu", "swish")}
-
-    @classmethod
-    def convert_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """The file's keys, without the architecture's name. What we cannot honour is refused."""
-        from engine.convert import keys
-
-        return keys.common(config)
-
-    @classmethod
-    def convert_tensor(cls, name: str, x: Any, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-        """What one tensor becomes: names and arrays (numpy's shapes); rehearsed with empty ones.
-
-        x: float32, or uint8 where the checkpoint has blocks whose rows can only be moved whole.
-        """
-        return ((name, x),)
-
-    @classmethod
-    def extra_tensors(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Float32 vectors that the checkpoint only implies."""
-        return {}
-
-    legacy: ClassVar[Legacy | None] = None  # where there were files of it before GGUF
 
     def __init__(self, hp: HParams) -> None:
         self.hp = hp

@@ -1,1 +1,38 @@
-"""How the models of Hugging Face transformers become GGUF files: one file per architecture."""
+"""Mappings from Hugging Face folders to GGUF: one file per architecture, named as in `engine.architectures`.
+
+Used by `engine.convert` only. A new file is found by its name; nothing is registered.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from engine import architectures
+from engine.convert.huggingface.base import Converter
+from engine.errors import UnsupportedModelError
+
+
+def converter_of(architecture: str) -> type[Converter]:
+    """The converter of the architecture that GGUF files call `architecture`."""
+    module = importlib.import_module(f"{__name__}.{architectures.module_name(architecture)}")
+    converter: type[Converter] = module.CONVERTER
+    return converter
+
+
+def converter_for(model_class: str) -> type[Converter]:
+    """The converter of a class of transformers, such as LlamaForCausalLM.
+
+    Raises UnsupportedModelError, which lists the supported classes.
+    """
+    converters = {
+        name: converter
+        for converter in map(converter_of, architectures.names())
+        for name in converter.model_classes
+    }
+    if model_class not in converters:
+        raise UnsupportedModelError(
+            f"config.json says {model_class}, which is not supported "
+            f"(supported: {', '.join(sorted(converters))}); "
+            "CONTRIBUTING.md has the checklist for adding an architecture"
+        )
+    return converters[model_class]

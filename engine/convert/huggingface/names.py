@@ -1,15 +1,15 @@
-"""How transformers' models are spelled, and the reorderings that several of them need for GGUF.
+"""Module names of transformers, and the reorderings of rows that several models need for GGUF.
 
-Arrays have numpy's shapes: rows first.
+Arrays are in numpy's order: rows first.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-GELU_TANH = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")  # three names of GELU by tanh
+GELU_TANH = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")  # three names of the tanh approximation of GELU
 
-# Module names of LLaMA, which most have taken over.
+# Module names of LLaMA, which most models share.
 STANDARD = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -25,6 +25,12 @@ STANDARD = {
     "model.layers.{i}.mlp.down_proj": "blk.{i}.ffn_down",
 }
 
+# Norms of Q and K per head or per row, where a model has them.
+QK_NORMS = {
+    "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
+    "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
+}
+
 
 def experts(block: str, gate: str, up: str, down: str, router: str) -> dict[str, str]:
     """Names of one matrix per expert, below `model.layers.{i}.`, to be stacked."""
@@ -38,12 +44,12 @@ def experts(block: str, gate: str, up: str, down: str, router: str) -> dict[str,
 
 
 def below(stem: str, names: dict[str, str]) -> dict[str, str]:
-    """`names` of a layer's modules, with what stands before them on both sides."""
+    """`names` of one layer's modules with the prefixes `stem`.{i} and blk.{i}."""
     return {f"{stem}.{{i}}.{name}": f"blk.{{i}}.{target}" for name, target in names.items()}
 
 
 def interleave(x: Any, n_head: int) -> Any:
-    """Rows of Q or K from halves (x0…, y0…) to the adjacent pairs (x0, y0, …) that `norm` rotates."""
+    """Rows of Q or K from the order of NeoX-style RoPE (x0…, y0…) to interleaved (x0, y0, x1, y1, …)."""
     half = x.shape[0] // n_head // 2
     return x.reshape(n_head, 2, half, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape)
 

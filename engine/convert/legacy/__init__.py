@@ -1,1 +1,1 @@
-"""ggml, ggmf and ggjt files, from before GGUF."""
+"""Conversion of pre-GGUF files (ggml, ggmf, ggjt). Used by `ggserve convert` only."""

@@ -1,4 +1,4 @@
-"""From files of before GGUF (ggml, ggmf, ggjt) to GGUF: tensors keep their types, one at a time."""
+"""Converts pre-GGUF files (ggml, ggmf, ggjt) to GGUF, one tensor at a time; tensors keep their types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.convert.folder import VocabularyFolder
 from engine.convert.huggingface.names import by_parts
 from engine.convert.legacy import vocabulary as legacy_vocabulary
 from engine.convert.legacy.file import LegacyFile, LegacyTensor, read
-from engine.convert.legacy.names import FLAGS, UNUSED
+from engine.convert.legacy.formats import FLAG_FIELDS, FORMATS, UNUSED_FIELDS
 from engine.convert.output import add_key, replacing
 from engine.errors import ConfigError, ModelError
 
@@ -32,34 +32,34 @@ def convert(
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Write `target`; returns remarks about what the old file did not say.
+    """Write `target`; returns remarks about values that the old file lacks.
 
-    architecture: where it is not recognised. vocab: a Hugging Face folder whose tokenizer is taken instead.
-    keys: values (JSON, or else text) of the architecture's keys that are known better. Raises ConfigError,
-    ModelError for a damaged file, UnsupportedModelError for blocks of an old layout (it names their version).
+    architecture: where it is not recognised. vocab: a Hugging Face folder whose tokenizer replaces the
+    file's. keys: values (JSON, else text) that override the architecture's keys. Raises ConfigError for bad
+    arguments, ModelError for a damaged file, UnsupportedModelError (which names the version) for blocks of an
+    obsolete layout.
     """
     progress = progress or (lambda fraction, text: None)
     file = read(Path(source), architecture)
-    legacy = file.cls.legacy
-    assert legacy is not None
-    given = {name: _value(name, text) for name, text in (keys or {}).items()}
-    values = _keys(file) | given
+    layout = FORMATS[file.architecture]
+    overrides = {name: _value(name, text) for name, text in (keys or {}).items()}
+    values = _keys(file) | overrides
     remarks = [
-        f"{file.cls.name}.{name} is {value}: such files do not say; --set {name}=… changes it"
-        for name, value in legacy.defaults.items()
-        if isinstance(value, (int, float)) and name not in given
+        f"{file.architecture}.{name} is {value}: pre-GGUF files do not store it; --set {name}=… changes it"
+        for name, value in layout.defaults.items()
+        if isinstance(value, (int, float)) and name not in overrides
     ]
     n_rows = _tensor(file, "token_embd.weight").shape[1]
     if len(file.tokens) > n_rows:
         raise ModelError(f"{file.label}: {len(file.tokens)} tokens, but {n_rows} rows of embedding")
     with (
         replacing(Path(target), force) as part,
-        closing(gguf.GGUFWriter(str(part), file.cls.name)) as writer,
+        closing(gguf.GGUFWriter(str(part), file.architecture)) as writer,
     ):
         writer.add_name(file.path.stem)
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         for name, value in values.items():
-            add_key(writer, f"{file.cls.name}.{name}", value)
+            add_key(writer, f"{file.architecture}.{name}", value)
         if vocab is not None:
             vocabulary.write(writer, VocabularyFolder(Path(vocab), n_rows), None)
         else:
@@ -84,22 +84,20 @@ def convert(
 
 
 def _keys(file: LegacyFile) -> dict[str, Any]:
-    """The architecture's keys: what the file says, what its tensors' shapes say, and the usual values."""
-    legacy = file.cls.legacy
-    assert legacy is not None
-    found: dict[str, Any] = dict(legacy.defaults)
+    """The architecture's keys: from the file's fields, its tensors' shapes, and the format's defaults."""
+    keys: dict[str, Any] = dict(FORMATS[file.architecture].defaults)
     for name, value in file.values.items():
-        if name not in UNUSED:
-            found[name] = bool(value) if name in FLAGS else value
+        if name not in UNUSED_FIELDS:
+            keys[name] = bool(value) if name in FLAG_FIELDS else value
     embedding = _tensor(file, "token_embd.weight")
-    if len(embedding.shape) != 2 or embedding.shape[0] != found["embedding_length"]:
+    if len(embedding.shape) != 2 or embedding.shape[0] != keys["embedding_length"]:
         raise ModelError(f"{file.label}: the embedding has the shape {list(embedding.shape)}")
-    found["feed_forward_length"] = _tensor(file, "blk.0.ffn_up.weight").shape[-1]
-    n_head = found["attention.head_count"]
-    if "blk.0.attn_k.weight" in file.tensors:  # LLaMA 2 70B has fewer KV heads, and no field for them
-        head_dim = max(found["embedding_length"] // n_head, 1)
-        found["attention.head_count_kv"] = _tensor(file, "blk.0.attn_k.weight").shape[-1] // head_dim
-    return found
+    keys["feed_forward_length"] = _tensor(file, "blk.0.ffn_up.weight").shape[-1]
+    n_head = keys["attention.head_count"]
+    if "blk.0.attn_k.weight" in file.tensors:  # LLaMA 2 70B has fewer KV heads, but no field that says so
+        head_dim = max(keys["embedding_length"] // n_head, 1)
+        keys["attention.head_count_kv"] = _tensor(file, "blk.0.attn_k.weight").shape[-1] // head_dim
+    return keys
 
 
 def _tensor(file: LegacyFile, name: str) -> LegacyTensor:
@@ -114,9 +112,7 @@ def _nbytes(tensor: LegacyTensor, kind: gguf.GGMLQuantizationType) -> int:
 
 
 def _content(file: LegacyFile, tensor: LegacyTensor) -> np.ndarray:
-    """Its bytes, rows in GGUF's order; vectors become float32."""
-    legacy = file.cls.legacy
-    assert legacy is not None
+    """The tensor's bytes with rows in GGUF's order; vectors become float32."""
     raw = np.memmap(file.path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
     n_rows = tensor.shape[-1]
     rows: np.ndarray
@@ -124,10 +120,10 @@ def _content(file: LegacyFile, tensor: LegacyTensor) -> np.ndarray:
         rows = gguf.quants.dequantize(raw, tensor.type).astype(np.float32)
     else:
         rows = raw.reshape(n_rows, -1)
-    if legacy.qkv_by_head and ".attn_qkv." in tensor.name:
+    if FORMATS[file.architecture].qkv_by_head and ".attn_qkv." in tensor.name:
         n_head = int(file.values["attention.head_count"])
         if n_rows % (3 * n_head):
-            raise ModelError(f"{file.label}: {n_head} heads do not share {tensor.name} evenly")
+            raise ModelError(f"{file.label}: {tensor.name} cannot be split into {n_head} heads")
         rows = by_parts(rows, n_head)
     return np.ascontiguousarray(rows)
 
@@ -138,5 +134,5 @@ def _value(name: str, text: str) -> Any:
     except ValueError:
         return text
     if not isinstance(value, (bool, int, float, str)):
-        raise ConfigError(f"the value of {name} is {text}; it must be a number, a flag or a text")
+        raise ConfigError(f"the value of {name} is {text}; it must be a number, a boolean or a string")
     return value

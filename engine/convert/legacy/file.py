@@ -1,8 +1,8 @@
-"""Reads files from before GGUF: container, hyperparameters, vocabulary, and where the tensors are.
+"""Reads pre-GGUF files: container, hyperparameters, vocabulary, and where the tensors are.
 
-Containers: `ggml` (no version), `ggmf` 1 (scores of tokens), `ggjt` 1 to 3 (data of tensors aligned to 32).
-The layout of quantized blocks changed twice; only that of quantization version 2 (ggjt 3, or a file type of
-2000 and more) is the one of GGUF, besides q5_0 and q5_1, which version 1 has already.
+Containers: `ggml` (no version), `ggmf` 1 (adds token scores), `ggjt` 1 to 3 (aligns tensor data to 32 bytes).
+The layout of quantized blocks changed twice: GGUF has that of quantization version 2 (ggjt 3, or a file type
+of 2000 and above); q5_0 and q5_1 already had it in version 1.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ from pathlib import Path
 
 import gguf
 
-from engine import architectures
-from engine.convert.legacy.names import FLOATS
+from engine.convert.legacy.formats import FLOAT_FIELDS, FORMATS
 from engine.errors import ConfigError, ModelError, UnsupportedModelError
 from engine.gguf import printable
-from engine.nn.hparams import Architecture
 
 MAX_VOCAB, MAX_TEXT, MAX_DIMENSION = 1 << 21, 4096, 1 << 31
 _CONTAINERS = {b"lmgg": "ggml", b"fmgg": "ggmf", b"tjgg": "ggjt", b"algg": "ggla"}
 _VERSIONS = {"ggmf": (1,), "ggjt": (1, 2, 3)}
 _PLAIN = ("F32", "F16")
-_SINCE = {"Q5_0": 1, "Q5_1": 1}  # quantization versions from which a type is as today; others: 2
+_SINCE = {"Q5_0": 1, "Q5_1": 1}  # quantization version since which a type has the layout of GGUF; others: 2
 _TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 
 
@@ -46,7 +44,7 @@ class LegacyFile:
     """values: the hyperparameters by key. tokens: bytes of each, scores if the container has them."""
 
     path: Path
-    cls: type[Architecture]
+    architecture: str
     container: str
     version: int
     quantization_version: int
@@ -64,8 +62,8 @@ class LegacyFile:
         return f"{self.container}{self.version or ''}"
 
 
-class _NotThis(Exception):
-    """The file is not of the architecture that was tried; the text says why."""
+class _Mismatch(Exception):
+    """The file does not fit the architecture that is being tried; the message says why."""
 
 
 class _Cursor:
@@ -76,7 +74,7 @@ class _Cursor:
 
     def take(self, n: int) -> bytes:
         if n > len(self.data) - self.at:
-            raise _NotThis(f"the file ends at byte {len(self.data)}, in the middle of something")
+            raise _Mismatch(f"the file ends at byte {len(self.data)}, in the middle of a field")
         self.at += n
         return self.data[self.at - n : self.at]
 
@@ -88,27 +86,27 @@ class _Cursor:
 
     def text(self, n: int, what: str) -> bytes:
         if not 0 <= n <= MAX_TEXT:
-            raise _NotThis(f"{what} has {n} bytes")
+            raise _Mismatch(f"{what} has {n} bytes")
         return self.take(n)
 
 
 def is_legacy(path: Path) -> bool:
-    """Whether the file begins as one of these does."""
+    """Whether the file begins with the magic number of a pre-GGUF container."""
     with path.open("rb") as file:
         return file.read(4) in _CONTAINERS
 
 
 def read(path: Path, architecture: str | None) -> LegacyFile:
-    """The file's header; the architecture, which no file names, is the one whose tensors it has.
+    """Read the file's header. No file names its architecture: the one whose tensors it has is taken.
 
-    Raises ModelError for a damaged file or one of none of these containers, UnsupportedModelError for an old
-    layout of quantized blocks, ConfigError for an `architecture` that never had such files.
+    Raises ModelError for a damaged file or another container, UnsupportedModelError for an obsolete layout
+    of quantized blocks, ConfigError for an `architecture` that never had such files.
     """
-    known = {name: architectures.get(name) for name in architectures.names()}
-    known = {name: cls for name, cls in known.items() if cls.legacy is not None}
-    if architecture is not None and architecture not in known:
-        raise ConfigError(f"architecture is {architecture!r}; such files are of {', '.join(sorted(known))}")
-    tried = {architecture: known[architecture]} if architecture is not None else known
+    if architecture is not None and architecture not in FORMATS:
+        raise ConfigError(
+            f"architecture is {architecture!r}; pre-GGUF files exist for {', '.join(sorted(FORMATS))}"
+        )
+    candidates = [architecture] if architecture is not None else sorted(FORMATS)
     with path.open("rb") as file:
         try:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -116,19 +114,19 @@ def read(path: Path, architecture: str | None) -> LegacyFile:
             raise ModelError(f"{printable(str(path))} is empty") from None
     with data:
         container, version = _container(path, data)
-        reasons = []
-        for name, cls in tried.items():
+        mismatch = ""
+        for candidate in candidates:
             try:
-                found = _read_as(path, cls, data, container, version)
-            except _NotThis as reason:
-                reasons.append((str(reason), name))
+                legacy_file = _read_as(path, candidate, data, container, version)
+            except _Mismatch as error:
+                mismatch = str(error)
                 continue
-            _check_types(found)
-            return found
-    detail = f"as {architecture}: {reasons[0][0]}" if architecture is not None else "it fits none of them"
+            _check_types(legacy_file)
+            return legacy_file
+    reason = f"as {architecture}: {mismatch}" if architecture is not None else "it fits none of them"
     raise ModelError(
-        f"{printable(str(path))}: damaged, or not a model of {', '.join(sorted(tried))} ({detail}); "
-        f"{'the download may be incomplete' if architecture else '--architecture NAME tells why not'}"
+        f"{printable(str(path))}: damaged, or not a model of {', '.join(candidates)} ({reason}); "
+        f"{'the download may be incomplete' if architecture else '--architecture NAME shows why not'}"
     )
 
 
@@ -148,84 +146,87 @@ def _container(path: Path, data: mmap.mmap) -> tuple[str, int]:
     return container, version
 
 
-def _read_as(
-    path: Path, cls: type[Architecture], data: mmap.mmap, container: str, version: int
-) -> LegacyFile:
-    legacy = cls.legacy
-    assert legacy is not None
+def _read_as(path: Path, architecture: str, data: mmap.mmap, container: str, version: int) -> LegacyFile:
+    layout = FORMATS[architecture]
     cursor = _Cursor(data)
     cursor.take(4 if container == "ggml" else 8)
     values: dict[str, int | float] = {}
-    for name in legacy.fields:
-        values[name] = cursor.number() if name in FLOATS else cursor.integer()
+    for name in layout.fields:
+        values[name] = cursor.number() if name in FLOAT_FIELDS else cursor.integer()
     for name, value in values.items():
         if not math.isfinite(value) or value < 0 or (value == 0 and name.endswith(("_count", "_length"))):
-            raise _NotThis(f"{name} is {value}")
+            raise _Mismatch(f"{name} is {value}")
     file_type = cursor.integer()
-    n_vocab = cursor.integer() if legacy.counts_again else int(values["n_vocab"])
+    n_vocab = cursor.integer() if layout.repeats_n_vocab else int(values["n_vocab"])
     if not 1 <= n_vocab <= MAX_VOCAB:
-        raise _NotThis(f"it has {n_vocab} tokens")
+        raise _Mismatch(f"it has {n_vocab} tokens")
     tokens, scores = [], []
     for i in range(n_vocab):
         tokens.append(cursor.text(cursor.integer(), f"token {i}"))
         if container != "ggml":
             scores.append(cursor.number())
     quantization_version = file_type // 1000 or {("ggjt", 2): 1, ("ggjt", 3): 2}.get((container, version), 0)
-    found = LegacyFile(
-        path, cls, container, version, quantization_version, values, tokens, scores if scores else None
+    legacy_file = LegacyFile(
+        path,
+        architecture,
+        container,
+        version,
+        quantization_version,
+        values,
+        tokens,
+        scores if scores else None,
     )
+    tensor_names = layout.tensor_names(architecture)
     while cursor.at < len(data):
-        tensor = _tensor(cursor, cls, container)
-        if tensor.name in found.tensors:
-            raise _NotThis(f"tensor {tensor.name} is there twice")
-        found.tensors[tensor.name] = tensor
-    if not found.tensors:
-        raise _NotThis("it has no tensors")
-    return found
+        tensor = _tensor(cursor, tensor_names, container)
+        if tensor.name in legacy_file.tensors:
+            raise _Mismatch(f"tensor {tensor.name} occurs twice")
+        legacy_file.tensors[tensor.name] = tensor
+    if not legacy_file.tensors:
+        raise _Mismatch("it has no tensors")
+    return legacy_file
 
 
-def _tensor(cursor: _Cursor, cls: type[Architecture], container: str) -> LegacyTensor:
+def _tensor(cursor: _Cursor, tensor_names: dict[str, str], container: str) -> LegacyTensor:
     n_dims, n_name, number = cursor.integer(), cursor.integer(), cursor.integer()
     if not 1 <= n_dims <= 2:
-        raise _NotThis(f"a tensor has {n_dims} dimensions")
+        raise _Mismatch(f"a tensor has {n_dims} dimensions")
     shape = tuple(cursor.integer() for _ in range(n_dims))
     raw = cursor.text(n_name, "a tensor's name").decode("utf-8", "replace")
     try:
         kind = gguf.GGMLQuantizationType(number)
     except ValueError:
-        raise _NotThis(f"tensor {printable(raw)} has the unknown type {number}") from None
-    name = _gguf_name(raw, cls)
+        raise _Mismatch(f"tensor {printable(raw)} has the unknown type {number}") from None
+    name = _gguf_name(raw, tensor_names)
     block, size = gguf.GGML_QUANT_SIZES[kind]
     if min(shape) < 1 or max(shape) >= MAX_DIMENSION or shape[0] % block:
-        raise _NotThis(f"tensor {printable(raw)} has the shape {list(shape)}")
+        raise _Mismatch(f"tensor {printable(raw)} has the shape {list(shape)}")
     if container == "ggjt":
         cursor.at = (cursor.at + 31) & ~31
     nbytes = math.prod(shape) // block * size
     offset = cursor.at
     if nbytes > len(cursor.data) - offset:
-        raise _NotThis(f"the file ends in the middle of tensor {printable(raw)}")
+        raise _Mismatch(f"the file ends in the middle of tensor {printable(raw)}")
     cursor.at += nbytes
     return LegacyTensor(name, kind, shape, offset, nbytes)
 
 
-def _gguf_name(name: str, cls: type[Architecture]) -> str:
-    """`model/h0/ln_1/g` is h.0.ln_1.weight, as transformers has it."""
-    assert cls.legacy is not None
+def _gguf_name(name: str, tensor_names: dict[str, str]) -> str:
+    """The GGUF name of a tensor; `model/h0/ln_1/g` is read as transformers' h.0.ln_1.weight."""
     plain = re.sub(r"(^|/)h(\d+)/", r"\1h/\2/", name.removeprefix("model/")).replace("/", ".")
     stem, _, end = plain.rpartition(".")
     ends = {"weight": "weight", "g": "weight", "w": "weight", "bias": "bias", "b": "bias"}
     if not stem or end not in ends:
         stem, end = plain, "weight"
-    names = cls.legacy.names if cls.legacy.names is not None else cls.names
     layer = re.search(r"(?<=\.)\d+(?=\.)", stem)
-    target = names.get(re.sub(r"(?<=\.)\d+(?=\.)", "{i}", stem, count=1))
+    target = tensor_names.get(re.sub(r"(?<=\.)\d+(?=\.)", "{i}", stem, count=1))
     if target is None:
-        raise _NotThis(f"it has a tensor {printable(name)}")
+        raise _Mismatch(f"it has a tensor {printable(name)}")
     return target.replace("{i}", layer[0] if layer else "") + f".{ends[end]}"
 
 
 def _check_types(file: LegacyFile) -> None:
-    """No type whose blocks were laid out otherwise then, and none that such files never had."""
+    """Refuse types whose blocks had another layout in this version, and types that such files never had."""
     version = file.quantization_version
     for tensor in file.tensors.values():
         kind = tensor.type.name

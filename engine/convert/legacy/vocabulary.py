@@ -1,7 +1,7 @@
-"""The vocabularies of files from before GGUF: pieces with scores, or the bytes of byte-level BPE's tokens.
+"""Vocabularies of pre-GGUF files: SentencePiece pieces with scores, or the bytes of byte-level BPE tokens.
 
-The latter come without merges. Trainers number tokens in the order of their merges, so that each can be
-found again: the last step of spelling a token with all earlier merges joins exactly two pieces.
+The latter come without merges. Trainers number tokens in the order of their merges, so each merge can be
+reconstructed: encoding a token with all earlier merges leaves exactly two pieces.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import pairwise
 import gguf
 
 from engine.convert.legacy.file import LegacyFile
+from engine.convert.legacy.formats import FORMATS
 from engine.errors import UnsupportedModelError
 from engine.tokenizer.bpe import BYTE_ALPHABET
 
@@ -21,18 +22,17 @@ _CONTROL = re.compile(rb"<\|[^|]*\|>|</?s>|<pad>|<unk>|>>[A-Z_]+<<")
 _N_BYTES = 256
 _FIRST_PIECE = 259  # of LLaMA: unknown, begin, end, and the bytes come before
 _ENDS = (b"<|endoftext|>", b"</s>")
-MOST_ADDED = 0.02  # share of tokens that no merge explains, beyond which the order is not that of merges
+MAX_ADDED_SHARE = 0.02  # of tokens that no merge explains; beyond it, tokens are not in the order of merges
 
 
 def write(
     writer: gguf.GGUFWriter, file: LegacyFile, n_rows: int, report: Callable[[float], None]
 ) -> list[str]:
     """All `tokenizer.*` keys, for an embedding of `n_rows`; returns remarks."""
-    legacy = file.cls.legacy
-    assert legacy is not None
-    if legacy.pre is None:
+    pre = FORMATS[file.architecture].pre
+    if pre is None:
         return _write_pieces(writer, file, n_rows)
-    return _write_bytes(writer, file, n_rows, legacy.pre, report)
+    return _write_bytes(writer, file, n_rows, pre, report)
 
 
 def _write_pieces(writer: gguf.GGUFWriter, file: LegacyFile, n_rows: int) -> list[str]:
@@ -53,7 +53,9 @@ def _write_pieces(writer: gguf.GGUFWriter, file: LegacyFile, n_rows: int) -> lis
     scores = file.scores
     if scores is None:
         scores = [0.0 if i < _FIRST_PIECE else float(_FIRST_PIECE - i) for i in range(len(pieces))]
-        remarks.append("a ggml file has no scores of tokens; they were made from their order, as LLaMA's are")
+        remarks.append(
+            "a ggml file has no token scores; they were derived from the order of the tokens, as in LLaMA"
+        )
     pieces, types = _padded(pieces, types, n_rows)
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
@@ -72,10 +74,14 @@ def _write_bytes(
     kind = gguf.TokenType
     merges, added = merges_of(file.tokens, report)
     if len({*range(_N_BYTES)} & {t[0] for t in file.tokens if len(t) == 1}) < _N_BYTES:
-        raise _lossy(file, "lacks the tokens of single bytes")
-    spelled = "replaced by U+FFFD" if sum(b"\xef\xbf\xbd" in t for t in file.tokens) > 64 else ""
-    if spelled or len(added) > MOST_ADDED * len(file.tokens) + 64:
-        raise _lossy(file, spelled or f"has {len(added)} tokens that no merge explains")
+        raise _lossy(file, "lacks tokens for single bytes")
+    unreadable = (
+        "has texts that were replaced by U+FFFD"
+        if sum(b"\xef\xbf\xbd" in t for t in file.tokens) > 64
+        else ""
+    )
+    if unreadable or len(added) > MAX_ADDED_SHARE * len(file.tokens) + 64:
+        raise _lossy(file, unreadable or f"has {len(added)} tokens that no merge explains")
     pieces: list[str] = []
     types: list[int] = []
     for i, raw in enumerate(file.tokens):
@@ -103,13 +109,13 @@ def _write_bytes(
 
 def _lossy(file: LegacyFile, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{file.label}: its vocabulary {why}, so text could not be cut as the model was trained; "
-        "--vocab FOLDER takes that of the model's Hugging Face folder"
+        f"{file.label}: its vocabulary {why}, so text cannot be tokenized as in training; "
+        "--vocab FOLDER takes the vocabulary of the model's Hugging Face folder"
     )
 
 
 def _padded(pieces: list[str], types: list[int], n_rows: int) -> tuple[list[str], list[int]]:
-    """As long as the embedding, whose rows are often more for the sake of speed."""
+    """Padded to the rows of the embedding, which are often rounded up for speed."""
     extra = range(len(pieces), n_rows)
     return [*pieces, *(f"[PAD{i}]" for i in extra)], [
         *map(int, types),
@@ -120,9 +126,9 @@ def _padded(pieces: list[str], types: list[int], n_rows: int) -> tuple[list[str]
 def merges_of(
     tokens: list[bytes], report: Callable[[float], None] = lambda done: None
 ) -> tuple[list[tuple[bytes, bytes]], set[int]]:
-    """The merges of byte-level BPE whose tokens are numbered in their order, and the tokens that are none's.
+    """The merges of a byte-level BPE whose tokens are numbered in merge order, and the ids of added tokens.
 
-    A token that was added afterwards (<|endoftext|>, runs of spaces) is not spelled by two pieces.
+    A token that was added after training (<|endoftext|>, runs of spaces) does not reduce to two pieces.
     """
     ranks: dict[tuple[bytes, bytes], int] = {}
     merges: list[tuple[bytes, bytes]] = []

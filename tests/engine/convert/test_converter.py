@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 import engine
+from engine import architectures
 from engine.convert.converter import TYPES, convert
 from engine.convert.folder import Folder
 from engine.errors import ConfigError, EngineError, ModelError, UnsupportedModelError
@@ -65,7 +66,7 @@ def test_keys_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
         if key.startswith(f"{arch}.") and key not in (f"{arch}.vocab_size", "falcon.context_length"):
             assert ours.get(key) == pytest.approx(value), key
     with GGUFFile.open(out) as a, GGUFFile.open(FOLDER / f"{name}.gguf") as b:
-        cls = engine.arch.get(arch)
+        cls = architectures.get(arch)
         ours_hp, theirs_hp = cls.hparams(a), cls.hparams(b)
         assert ours_hp.n_ctx_train == (2048 if arch == "nomic-bert" else 256)
         if arch == "falcon":  # llama.cpp's converter says 2048 for all of them, ours what config.json says

@@ -1,4 +1,4 @@
-"""Files from before GGUF become the GGUF file that a Hugging Face folder of the same model becomes."""
+"""Pre-GGUF files become the GGUF file that a Hugging Face folder of the same model becomes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_what_is_guessed_is_said(tmp_path: Path) -> None:
     remarks = " ".join(legacy.convert(source, tmp_path / "new.gguf"))
     assert "llama.context_length is 2048" in remarks
     assert "rms_epsilon is 5e-06" in remarks
-    assert "no scores" in remarks
+    assert "no token scores" in remarks
     remarks = " ".join(
         legacy.convert(source, tmp_path / "new.gguf", keys={"context_length": "99"}, force=True)
     )
