@@ -145,7 +145,7 @@ def _groups(converter: type[Converter], folder: Folder) -> list[TensorGroup]:
             parts_of.setdefault(gguf_name.replace("{i}", layer) + end, []).append((index, tensor))
     if unknown:
         raise UnsupportedModelError(
-            f"{folder.path}: {len(unknown)} tensors are not part of a supported {folder.model_class} "
+            f"{folder.path}: {len(unknown)} tensors are not part of {folder.model_class} "
             f"({', '.join(unknown[:3])}…)"
         )
     for name, parts in parts_of.items():
