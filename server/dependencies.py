@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from engine.types import EngineStats, StepOutput
     from engine.types import Request as EngineRequest
     from server.api.common.logprobs import TokenNames
-    from server.chat.model import ChatModel
+    from server.chat.chat_format import ChatFormats
     from server.chat.template.render import ChatTemplate, TemplateFailed
     from server.config.settings import Settings
     from server.generation.job import Job
     from server.metrics.prometheus import Metrics
-    from server.sandbox.client import GrammarChecker
+    from server.sandbox.client import ConstraintChecker
     from server.worker.slots import Slots
 
 
@@ -100,7 +100,7 @@ class State:
     chat_template: str | None = None  # in place of the models' own
     jobs: dict[str, Job] = field(default_factory=dict)
     facts: dict[str, ModelFacts] = field(default_factory=dict)
-    checkers: dict[str, GrammarChecker] = field(default_factory=dict)  # of constraints, by model
+    checkers: dict[str, ConstraintChecker] = field(default_factory=dict)  # of constraints, by model
     stopping: bool = False
 
     @cached_property
@@ -162,7 +162,7 @@ class ModelFacts:
     """What the HTTP side works out once per model."""
 
     template: ChatTemplate | TemplateFailed | None
-    chat: ChatModel | TemplateFailed | None
+    chat: ChatFormats | TemplateFailed | None
     names: TokenNames
     specials: re.Pattern[str]  # texts of special tokens
 

@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from server.chat.template.capabilities import Traits, reasoning_fields
+from server.chat.template.capabilities import TemplateCapabilities, reasoning_fields
 
 Message = dict[str, Any]
 
 
-class BadMessage(Exception):
+class InvalidMessage(Exception):
     """A message that no template could take. `where` is a path below the list of messages."""
 
     def __init__(self, where: str, text: str) -> None:
@@ -21,18 +21,20 @@ class BadMessage(Exception):
         self.where = where
 
 
-def fit(messages: Sequence[Mapping[str, Any]], traits: Traits) -> list[Message]:
+def adapt_messages(
+    messages: Sequence[Mapping[str, Any]], capabilities: TemplateCapabilities
+) -> list[Message]:
     """The messages as a template with these traits takes them. Raises BadMessage.
 
     Every message keeps its place, but for calls that have to come one by one and a system message that has
     to be a part of the user's.
     """
-    fitted = [_fitted(i, message, traits) for i, message in enumerate(messages)]
+    fitted = [_fitted(i, message, capabilities) for i, message in enumerate(messages)]
     _name_results(fitted)
-    if not traits.parallel_calls:
+    if not capabilities.parallel_calls:
         fitted = list(_one_by_one(fitted))
-    if not traits.system:
-        fitted = _without_system(fitted, traits)
+    if not capabilities.system:
+        fitted = _without_system(fitted, capabilities)
     return fitted
 
 
@@ -43,17 +45,17 @@ def text_of(content: Any, between: str = "\n") -> str:
     return content or ""
 
 
-def _fitted(i: int, message: Mapping[str, Any], traits: Traits) -> Message:
+def _fitted(i: int, message: Mapping[str, Any], capabilities: TemplateCapabilities) -> Message:
     role = message["role"]
-    if role == "developer" and not traits.developer:
+    if role == "developer" and not capabilities.developer:
         role = "system"
     calls = [
-        _call(f"[{i}].tool_calls[{j}]", call, traits)
+        _call(f"[{i}].tool_calls[{j}]", call, capabilities)
         for j, call in enumerate(message.get("tool_calls") or ())
     ]
     content = message.get("content")
-    fitted: Message = {"role": role, "content": _content(content, traits, parts=role == "user")}
-    if calls and traits.null_content and not content:
+    fitted: Message = {"role": role, "content": _content(content, capabilities, parts=role == "user")}
+    if calls and capabilities.null_content and not content:
         fitted["content"] = None
     if name := message.get("name"):
         fitted["name"] = name
@@ -62,28 +64,28 @@ def _fitted(i: int, message: Mapping[str, Any], traits: Traits) -> Message:
     if calls:
         fitted["tool_calls"] = calls
     if (id := message.get("tool_call_id")) is not None:
-        fitted["tool_call_id"] = _short(id) if traits.short_ids else id
+        fitted["tool_call_id"] = _short(id) if capabilities.short_ids else id
     return fitted
 
 
-def _content(content: Any, traits: Traits, parts: bool = False) -> Any:
+def _content(content: Any, capabilities: TemplateCapabilities, parts: bool = False) -> Any:
     """`parts`: more than one may stay as they are, which few templates can do of others than users."""
     if isinstance(content, list):
         several = parts and len(content) > 1
-        if traits.typed_content and (several or not traits.string_content):
+        if capabilities.typed_content and (several or not capabilities.string_content):
             return [{"type": "text", "text": part["text"]} for part in content]
         return text_of(content)
-    if not traits.string_content:
+    if not capabilities.string_content:
         return [{"type": "text", "text": content or ""}]
     return content or ""
 
 
-def _call(where: str, call: Mapping[str, Any], traits: Traits) -> Message:
+def _call(where: str, call: Mapping[str, Any], capabilities: TemplateCapabilities) -> Message:
     function, id = call["function"], call.get("id") or ""
     arguments: Any = function.get("arguments")
-    if traits.object_arguments:
+    if capabilities.object_arguments:
         arguments = _parsed(f"{where}.function.arguments", arguments)
-    if traits.short_ids:
+    if capabilities.short_ids:
         id = _short(id)
     return {"id": id, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
@@ -99,9 +101,9 @@ def _parsed(where: str, text: str) -> Any:
     try:
         value = json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError):
-        raise BadMessage(where, "must be JSON") from None
+        raise InvalidMessage(where, "must be JSON") from None
     if not isinstance(value, dict):
-        raise BadMessage(where, "must be a JSON object")
+        raise InvalidMessage(where, "must be a JSON object")
     return value
 
 
@@ -147,11 +149,11 @@ def _one_by_one(messages: Sequence[Message]) -> Iterable[Message]:
         yield from results
 
 
-def _without_system(messages: Sequence[Message], traits: Traits) -> list[Message]:
+def _without_system(messages: Sequence[Message], capabilities: TemplateCapabilities) -> list[Message]:
     """What the system says at the beginning becomes the beginning of the first message after it."""
     first = next((i for i, message in enumerate(messages) if message["role"] != "system"), None)
     if not first:
         return list(messages)
     texts = [text_of(message["content"]) for message in messages[: first + 1]]
-    merged = {**messages[first], "content": _content("\n".join(text for text in texts if text), traits)}
+    merged = {**messages[first], "content": _content("\n".join(text for text in texts if text), capabilities)}
     return [merged, *messages[first + 1 :]]

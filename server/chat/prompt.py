@@ -8,24 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.chat.messages import Message, fit, text_of
-from server.chat.model import ChatModel, Form
+from server.chat.chat_format import ChatFormat, ChatFormats
+from server.chat.messages import Message, adapt_messages, text_of
 from server.chat.request import ChatInput
 from server.chat.template.capabilities import template_variables
 from server.chat.template.render import TemplateFailed
 from server.chat.tool_calls.tool import Tool
 
-MARK = "\ufdd0"  # noncharacters, which no text may hold: breaks the texts of special tokens,
-HERE = "\ufdd1"  # and stands where the answer begins
+TOKEN_BREAK = "\ufdd0"  # noncharacters, which no text may hold: breaks the texts of special tokens,
+ANSWER_START = "\ufdd1"  # and stands where the answer begins
 MAX_LEFT_OUT = 8
 EFFORTS = ("reasoning_effort", "reasoning_strength")
 
 
 @dataclass
-class Composed:
+class RenderedPrompt:
     """text: with MARKs. opened: it ends inside of reasoning. begun: inside of the answer's content."""
 
-    form: Form
+    chat_format: ChatFormat
     text: str
     opened: bool = False
     begun: bool = False
@@ -33,28 +33,28 @@ class Composed:
 
     @property
     def plain(self) -> str:
-        return self.text.replace(MARK, "")
+        return self.text.replace(TOKEN_BREAK, "")
 
 
-def compose(asked: ChatInput, model: ChatModel, specials: re.Pattern[str] | None) -> Composed:
+def render_prompt(asked: ChatInput, model: ChatFormats, specials: re.Pattern[str] | None) -> RenderedPrompt:
     """The prompt. Takes time: not for the event loop. Raises TemplateFailed and BadMessage.
 
     specials: texts of special tokens, which the conversation must not contain as such; None: it may.
     """
-    form = model.with_tools if asked.tools else model.plain
+    chat_format = model.with_tools if asked.tools else model.plain
     shield = _Shield(specials)
     messages, last = _split(asked)
-    variables = _variables(asked, form)
-    rendering = _Rendering(form, asked.tools, {k: shield(v) for k, v in variables.items()}, shield)
+    variables = _variables(asked, chat_format)
+    rendering = _Rendering(chat_format, asked.tools, {k: shield(v) for k, v in variables.items()}, shield)
     if last is not None:
         composed = _continued(rendering, messages, last, asked)
     else:
         generate = asked.add_generation_prompt is not False
-        composed = Composed(form, rendering.text(messages, generate))
-        composed.opened = generate and _is_opened(form, composed.plain)
+        composed = RenderedPrompt(chat_format, rendering.text(messages, generate))
+        composed.opened = generate and _is_opened(chat_format, composed.plain)
     composed.warnings = _left_out(composed.plain, asked.messages)
     effort = asked.reasoning.effort
-    if effort not in (None, "none") and not any(name in form.template.source for name in EFFORTS):
+    if effort not in (None, "none") and not any(name in chat_format.template.source for name in EFFORTS):
         composed.warnings.append(
             f"the effort of reasoning has no effect: the chat template takes no {EFFORTS[0]}"
         )
@@ -75,8 +75,8 @@ class _Shield:
         if self.specials is None:
             return value
         if isinstance(value, str):
-            clean = value.replace(MARK, "\ufffd")
-            return self.specials.sub(lambda match: match[0][0] + MARK + match[0][1:], clean)
+            clean = value.replace(TOKEN_BREAK, "\ufffd")
+            return self.specials.sub(lambda match: match[0][0] + TOKEN_BREAK + match[0][1:], clean)
         if isinstance(value, list):
             return [self(item) for item in value]
         if isinstance(value, dict):
@@ -86,20 +86,20 @@ class _Shield:
 
 @dataclass
 class _Rendering:
-    form: Form
+    chat_format: ChatFormat
     tools: Sequence[Tool]
     variables: dict[str, Any]
     shield: _Shield
 
     def text(self, messages: Sequence[Mapping[str, Any]], generate: bool) -> str:
-        form, traits = self.form, self.form.traits
+        chat_format, capabilities = self.chat_format, self.chat_format.capabilities
         tools = [tool.wire() for tool in self.tools]
         shown = list(messages)
-        if tools and not traits.tools:
-            shown, tools = _described(shown, self.tools, form), []
-        if not (traits.calls and traits.results):
+        if tools and not capabilities.tools:
+            shown, tools = _described(shown, self.tools, chat_format), []
+        if not (capabilities.calls and capabilities.results):
             shown = _spelled(shown)
-        fitted: Any = self.shield(form.family.fit(fit(shown, traits)))
+        fitted: Any = self.shield(chat_format.call_format.adapt_messages(adapt_messages(shown, capabilities)))
         try:
             return self._render(fitted, tools, generate)
         except TemplateFailed:
@@ -109,12 +109,12 @@ class _Rendering:
             return self._render(fitted, described, generate)
 
     def _render(self, messages: Any, tools: list[dict[str, Any]], generate: bool) -> str:
-        form, shielded = self.form, self.shield(tools)
-        return form.template.render(
+        chat_format, shielded = self.chat_format, self.shield(tools)
+        return chat_format.template.render(
             messages,
-            tools=shielded if tools else [] if form.traits.empty_tools else None,
+            tools=shielded if tools else [] if chat_format.capabilities.empty_tools else None,
             add_generation_prompt=generate,
-            extra={**template_variables(form.template.source, shielded), **self.variables},
+            extra={**template_variables(chat_format.template.source, shielded), **self.variables},
         )
 
 
@@ -131,7 +131,7 @@ def _with_descriptions(tool: dict[str, Any]) -> dict[str, Any]:
     return {**tool, "function": {**function, "parameters": {**function["parameters"], "properties": told}}}
 
 
-def _variables(asked: ChatInput, form: Form) -> dict[str, Any]:
+def _variables(asked: ChatInput, chat_format: ChatFormat) -> dict[str, Any]:
     """Of reasoning, in the names that templates have for it; what the request sets itself goes first."""
     reasoning = asked.reasoning
     found: dict[str, Any] = {"enable_thinking": reasoning.enabled is not False}
@@ -151,41 +151,42 @@ def _split(asked: ChatInput) -> tuple[Sequence[Mapping[str, Any]], Mapping[str, 
 
 def _continued(
     rendering: _Rendering, messages: Sequence[Mapping[str, Any]], last: Mapping[str, Any], asked: ChatInput
-) -> Composed:
+) -> RenderedPrompt:
     """The prompt up to the end of the last message's text, or of its reasoning."""
-    form = rendering.form
+    chat_format = rendering.chat_format
     content, reasoning = text_of(last.get("content"), "\n\n"), last.get("reasoning_content") or ""
     thinks = asked.continue_final_message == "reasoning_content" or bool(reasoning and not content)
     place, start = ("reasoning_content", reasoning) if thinks else ("content", content)
     try:
-        text = rendering.text([*messages, {**last, "content": content, place: HERE + start}], False)
+        text = rendering.text([*messages, {**last, "content": content, place: ANSWER_START + start}], False)
     except TemplateFailed:
         text = ""
-    before, found, _ = text.rpartition(HERE)
+    before, found, _ = text.rpartition(ANSWER_START)
     if not found:
         before = rendering.text(messages, True)
-        marks, opened = form.marks, _is_opened(form, before.replace(MARK, ""))
+        markers, opened = chat_format.markers, _is_opened(chat_format, before.replace(TOKEN_BREAK, ""))
         if thinks and not opened:
-            if marks is None:
+            if markers is None:
                 raise TemplateFailed("the model's chat template has no place for reasoning_content")
-            before += f"{marks.start}\n"
-        elif opened and not thinks and marks is not None:
-            before += f"{reasoning}\n{marks.end}\n\n"
-    return Composed(form, before + rendering.shield(start), opened=thinks, begun=not thinks)
+            before += f"{markers.start}\n"
+        elif opened and not thinks and markers is not None:
+            before += f"{reasoning}\n{markers.end}\n\n"
+    return RenderedPrompt(chat_format, before + rendering.shield(start), opened=thinks, begun=not thinks)
 
 
-def _is_opened(form: Form, text: str) -> bool:
-    return form.marks is not None and text.rstrip().endswith(form.marks.start.strip())
+def _is_opened(chat_format: ChatFormat, text: str) -> bool:
+    return chat_format.markers is not None and text.rstrip().endswith(chat_format.markers.start.strip())
 
 
 def _described(
-    messages: list[Mapping[str, Any]], tools: Sequence[Tool], form: Form
+    messages: list[Mapping[str, Any]], tools: Sequence[Tool], chat_format: ChatFormat
 ) -> list[Mapping[str, Any]]:
     """For templates that show no tools: the system tells of them."""
+    example = chat_format.call_format.example()
     described = json.dumps([tool.wire()["function"] for tool in tools], ensure_ascii=False, indent=1)
     text = (
         f"You can call these tools, described as JSON:\n{described}\n\n"
-        f"To call tools, answer with nothing but calls in exactly this form:\n{form.family.example()}\n\n"
+        f"To call tools, answer with nothing but calls in exactly this form:\n{example}\n\n"
         "Call a tool only where it helps; otherwise answer in plain text."
     )
     if messages and messages[0]["role"] in ("system", "developer"):
@@ -241,7 +242,7 @@ def _left_out(text: str, messages: Sequence[Mapping[str, Any]]) -> list[str]:
         content = message.get("content")
         pieces = [part["text"] for part in content] if isinstance(content, list) else [content or ""]
         for name, piece in [*(("", piece) for piece in pieces), *_reasoning(message)]:
-            clean = piece.replace(MARK, "\ufffd").strip()
+            clean = piece.replace(TOKEN_BREAK, "\ufffd").strip()
             found = text.find(clean, position)
             if found >= 0:
                 position = found + len(clean)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from engine.types import Constraint
 from server.chat.tool_calls.tool import Tool, ToolChoice
 from server.errors import bad_request
-from server.input.constraints import Asked
 
 
 @dataclass(frozen=True)
-class Reasoning:
+class ReasoningOptions:
     """How the model is to think before it answers. None: as its template and the server's settings have it.
 
     format: "none" leaves the reasoning in the content, markers included; "auto" and "deepseek" split it off.
@@ -24,6 +24,13 @@ class Reasoning:
     effort: str | None = None
     budget: int | None = None
     enabled: bool | None = None
+
+
+class RequestedConstraint(NamedTuple):
+    """A constraint on the output, and the request field that asks for it."""
+
+    constraint: Constraint
+    param: str
 
 
 @dataclass
@@ -44,8 +51,8 @@ class ChatInput:
     tools: Sequence[Tool] = ()
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     parallel_tool_calls: bool | None = None  # None: if the model's template shows several calls in one turn
-    reasoning: Reasoning = Reasoning()
-    answer: Asked | None = None  # what the content must match, where no tool is called
+    reasoning: ReasoningOptions = ReasoningOptions()
+    answer: RequestedConstraint | None = None  # what the content must match, where no tool is called
     extra: dict[str, Any] = field(default_factory=dict)  # chat_template_kwargs
     add_generation_prompt: bool | None = None
     continue_final_message: bool | str | None = None

@@ -10,7 +10,7 @@ import msgspec
 
 from engine.tokenizer.detokenizer import Detokenizer, StopMatcher
 from engine.types import FinishReason, Request, StepOutput, Timings, Token
-from server.chat.answer import OutputParser, Parts, joined
+from server.chat.parser import OutputParser, ParsedOutput, merge_parsed
 
 _FINISH = {
     FinishReason.STOP: "stop",
@@ -40,12 +40,12 @@ class Piece(NamedTuple):
 
     text: str
     tokens: list[Shown]
-    split: Parts | None = None  # the text's parts, where the choice has an output parser
+    split: ParsedOutput | None = None  # the text's parts, where the choice has an output parser
     progress: Sequence[Progress] = ()  # of the prompt, before the text, where it is asked for
 
     @property
-    def parts(self) -> Parts:
-        return Parts(self.text) if self.split is None else self.split
+    def parts(self) -> ParsedOutput:
+        return ParsedOutput(self.text) if self.split is None else self.split
 
 
 class Choice:
@@ -107,7 +107,9 @@ class Choice:
         if not tokens and reason is None:
             self.processed = emission.processed
             progress = self._progress(emission.processed)
-            return Piece("", [], None if self.parser is None else Parts(), progress) if progress else None
+            return (
+                Piece("", [], None if self.parser is None else ParsedOutput(), progress) if progress else None
+            )
         progress = self._progress(len(self.request.prompt)) if self.tell_progress and tokens else []
         self.n_generated += len(tokens)
         self.logprob += sum(token.logprob for token in tokens if token.logprob is not None)
@@ -165,17 +167,17 @@ class Choice:
         self.has_new_line = True
         return text
 
-    def _split(self, text: str, n_tokens: int) -> Parts | None:
+    def _split(self, text: str, n_tokens: int) -> ParsedOutput | None:
         """The text's parts; at the end, what the parser held back as well."""
         parser = self.parser
         if parser is None:
             return None
         before = parser.reasoning
-        parts = parser.push(text) if text else Parts()
+        parts = parser.push(text) if text else ParsedOutput()
         if before or parser.reasoning or parts.reasoning:
             self.n_reasoning += n_tokens
         if self.finish is not None:
-            parts = joined((parts, parser.flush()))
+            parts = merge_parsed((parts, parser.flush()))
             if self.finish == "stop" and parser.has_calls:
                 self.finish = "tool_calls"
         return parts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from server.chat.answer import Parts, joined
+from server.chat.parser import ParsedOutput, merge_parsed
 from server.http.json_route import Bytes
 from server.http.sse import Answer, EventStream, Format, while_connected
 
@@ -41,7 +41,7 @@ async def collect(job: Job) -> list[Answer]:
     for choice in job.choices:
         mine = pieces[choice.index]
         text = "".join(piece.text for piece in mine)
-        parts = Parts(text) if choice.parser is None else joined(piece.parts for piece in mine)
+        parts = ParsedOutput(text) if choice.parser is None else merge_parsed(piece.parts for piece in mine)
         answers.append(Answer(choice, text, parts, [shown for piece in mine for shown in piece.tokens]))
     return job.best(answers)
 

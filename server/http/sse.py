@@ -17,7 +17,7 @@ from server.errors import ApiError, ClientLeft, internal_error
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from server.chat.answer import Parts
+    from server.chat.parser import ParsedOutput
     from server.generation.job import Job
     from server.generation.output_processor import Choice, Piece, Progress, Shown
 
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
 
     choice: Choice
     text: str
-    parts: Parts
+    parts: ParsedOutput
     shown: list[Shown]
 
 

@@ -13,25 +13,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from engine.types import Constraint, Thinking
-from server.chat.answer import OutputParser
-from server.chat.messages import BadMessage
-from server.chat.model import ChatModel, Form
-from server.chat.prompt import MARK, Composed, compose
-from server.chat.reasoning import Answer, ThinkReader
-from server.chat.request import ChatInput, Reasoning
+from server.chat.chat_format import ChatFormat, ChatFormats
+from server.chat.messages import InvalidMessage
+from server.chat.parser import OutputParser
+from server.chat.prompt import TOKEN_BREAK, RenderedPrompt, render_prompt
+from server.chat.reasoning import ReasoningParser, ReasoningThenCallsParser
+from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.template.render import TemplateFailed
-from server.chat.tool_calls.family import CannotHold, Offer
 from server.chat.tool_calls.grammar import KINDS, answer_rule
 from server.chat.tool_calls.tool import Tool, ToolChoice, check_tools
+from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
 from server.dependencies import Engine, State
 from server.errors import ApiError, bad_request
-from server.input.constraints import Asked, checked
+from server.input.constraints import checked
 from server.input.tokenize import check_generates, check_length, facts_of, tokenise
 
 if TYPE_CHECKING:
     from server.config.settings import Settings
 
-__all__ = ["ChatInput", "ChatPlan", "Reasoning", "Tool", "ToolChoice", "chat_text", "plan_chat"]
+__all__ = ["ChatInput", "ChatPlan", "ReasoningOptions", "Tool", "ToolChoice", "chat_text", "plan_chat"]
 _LETTERS = string.ascii_letters + string.digits
 
 
@@ -58,28 +58,34 @@ async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: li
     asked, composed = await _composed(asked, engine, state, shielded=True)
     warnings += composed.warnings
     prompt = await _tokens(composed, asked, engine, state)
-    form = composed.form
-    offer = _offer(asked, form, warnings)
+    chat_format = composed.chat_format
+    options = _offer(asked, chat_format, warnings)
     thinks = _thinks(composed)
     thinking = _thinking(asked, composed, engine) if thinks else None
     if limited and thinking is None:
         warnings.append("the budget of reasoning has no effect: the model's chat template knows none")
-    constraint = await _constraint(asked, offer, form, engine, state, warnings)
-    if thinking is not None and thinking.budget is None and (constraint is None or form.family.reasons):
+    constraint = await _constraint(asked, options, chat_format, engine, state, warnings)
+    if (
+        thinking is not None
+        and thinking.budget is None
+        and (constraint is None or chat_format.call_format.reasons)
+    ):
         thinking = None
     raw = asked.reasoning.format == "none"
-    new_id = _short_id if form.family.short_ids else _id
+    new_id = _short_id if chat_format.call_format.short_ids else _id
 
     def parser() -> OutputParser | None:
-        family = form.family
-        if (whole := family.whole_reader(offer, new_id, composed.plain, raw)) is not None:
+        call_format = chat_format.call_format
+        if (whole := call_format.new_answer_parser(options, new_id, composed.plain, raw)) is not None:
             return whole
-        calls = None if offer is None else family.reader(offer, new_id)
-        if not thinks or form.marks is None:
+        calls = None if options is None else call_format.new_parser(options, new_id)
+        if not thinks or chat_format.markers is None:
             return calls
-        return Answer(ThinkReader(form.marks, composed.opened, raw), calls, raw)
+        return ReasoningThenCallsParser(
+            ReasoningParser(chat_format.markers, composed.opened, raw), calls, raw
+        )
 
-    kept = form.kept(offer is not None, thinks)
+    kept = chat_format.kept(options is not None, thinks)
     return ChatPlan(prompt, parser, constraint, thinking, kept, composed.plain)
 
 
@@ -92,7 +98,7 @@ async def chat_text(asked: ChatInput, engine: Engine, state: State, warnings: li
 
 async def _composed(
     asked: ChatInput, engine: Engine, state: State, shielded: bool
-) -> tuple[ChatInput, Composed]:
+) -> tuple[ChatInput, RenderedPrompt]:
     """The prompt, and the request with what follows from its fields together."""
     check_tools(asked.tools, asked.tool_choice)
     asked.check_turns()
@@ -100,8 +106,8 @@ async def _composed(
     facts = await facts_of(engine, state)
     model = _model_of(facts.chat, engine)
     try:
-        return asked, await state.in_thread(compose, asked, model, facts.specials if shielded else None)
-    except BadMessage as error:
+        return asked, await state.in_thread(render_prompt, asked, model, facts.specials if shielded else None)
+    except InvalidMessage as error:
         where = asked.param + error.where
         raise bad_request(f"{where}: {error}", where, "invalid_value") from None
     except TemplateFailed as error:
@@ -112,7 +118,7 @@ async def _composed(
         raise bad_request(f"{param}: is nested too deeply", param, "invalid_value") from None
 
 
-def _model_of(found: ChatModel | TemplateFailed | None, engine: Engine) -> ChatModel:
+def _model_of(found: ChatFormats | TemplateFailed | None, engine: Engine) -> ChatFormats:
     if isinstance(found, TemplateFailed):
         raise bad_request(f"{found}; give another with --chat-template", "messages", "template_failed")
     if found is None:
@@ -139,16 +145,16 @@ def _with_defaults(asked: ChatInput, settings: Settings) -> ChatInput:
     return replace(asked, reasoning=reasoning, extra=extra)
 
 
-async def _tokens(composed: Composed, asked: ChatInput, engine: Engine, state: State) -> list[int]:
+async def _tokens(composed: RenderedPrompt, asked: ChatInput, engine: Engine, state: State) -> list[int]:
     tokenizer = engine.tokenizer
-    tokens = await tokenise(composed.text.split(MARK), engine, state, asked.param, add_special=False)
+    tokens = await tokenise(composed.text.split(TOKEN_BREAK), engine, state, asked.param, add_special=False)
     if tokenizer.add_bos and tokens[:1] != [tokenizer.bos_id]:  # most templates write it
         tokens.insert(0, tokenizer.bos_id)
     check_length(len(tokens), engine, asked.param)
     return tokens
 
 
-def _offer(asked: ChatInput, form: Form, warnings: list[str]) -> Offer | None:
+def _offer(asked: ChatInput, chat_format: ChatFormat, warnings: list[str]) -> ToolOptions | None:
     """The tools that may be called."""
     choice = asked.tool_choice
     tools = tuple(tool for tool in asked.tools if choice.names is None or tool.name in choice.names)
@@ -156,32 +162,32 @@ def _offer(asked: ChatInput, form: Form, warnings: list[str]) -> Offer | None:
         return None
     parallel = asked.parallel_tool_calls
     if parallel is None:
-        parallel = form.traits.parallel_calls or not form.traits.calls
+        parallel = chat_format.capabilities.parallel_calls or not chat_format.capabilities.calls
     if asked.answer is None:
-        return Offer(tools, choice.mode == "required", parallel)
+        return ToolOptions(tools, choice.mode == "required", parallel)
     constraint, param = asked.answer
     if choice.mode == "required":
         warnings.append(f"{param} has no effect: a tool is called in any case")
-        return Offer(tools, True, parallel)
+        return ToolOptions(tools, True, parallel)
     if constraint.kind not in KINDS:
         message = f"{param}: cannot be combined with tools that may be called or not"
         raise bad_request(message, param, "unsupported_value")
-    return Offer(tools, False, parallel, constraint)
+    return ToolOptions(tools, False, parallel, constraint)
 
 
-def _thinks(composed: Composed) -> bool:
+def _thinks(composed: RenderedPrompt) -> bool:
     """Whether the answer may begin with reasoning."""
-    marks = composed.form.marks
-    return marks is not None and not composed.begun and (composed.opened or not marks.fixed)
+    markers = composed.chat_format.markers
+    return markers is not None and not composed.begun and (composed.opened or not markers.fixed)
 
 
-def _thinking(asked: ChatInput, composed: Composed, engine: Engine) -> Thinking:
+def _thinking(asked: ChatInput, composed: RenderedPrompt, engine: Engine) -> Thinking:
     """What the engine is to know of reasoning."""
-    marks, budget = composed.form.marks, asked.reasoning.budget
-    assert marks is not None
+    markers, budget = composed.chat_format.markers, asked.reasoning.budget
+    assert markers is not None
     if asked.reasoning.enabled is False:
         budget = 0
-    start, end = (_tokens_within(text.strip(), engine.tokenizer) for text in (marks.start, marks.end))
+    start, end = (_tokens_within(text.strip(), engine.tokenizer) for text in (markers.start, markers.end))
     return Thinking(start=start, end=end, budget=budget, opened=composed.opened)
 
 
@@ -194,36 +200,41 @@ def _tokens_within(text: str, tokenizer: Any) -> tuple[int, ...]:
 
 
 async def _constraint(
-    asked: ChatInput, offer: Offer | None, form: Form, engine: Engine, state: State, warnings: list[str]
+    asked: ChatInput,
+    options: ToolOptions | None,
+    chat_format: ChatFormat,
+    engine: Engine,
+    state: State,
+    warnings: list[str],
 ) -> Constraint | None:
     alone = await checked(asked.answer, engine, state, warnings)
-    if offer is None:
-        framed = _framed(asked.answer, form)
+    if options is None:
+        framed = _framed(asked.answer, chat_format)
         return alone if framed is asked.answer else await checked(framed, engine, state)
     try:
-        text = form.family.grammar(offer, form.words)
+        text = chat_format.call_format.grammar(options, chat_format.terminals)
         if text is None:
             return None
-        return await checked(Asked(Constraint("lark", text), "tools"), engine, state)
-    except CannotHold as error:
+        return await checked(RequestedConstraint(Constraint("lark", text), "tools"), engine, state)
+    except UnsupportedSchema as error:
         failure = bad_request(f"tools: {error}", "tools", "unsupported_value")
     except ApiError as error:
         failure = error
-    if not offer.required and offer.answer is None:
+    if not options.required and options.answer is None:
         warnings.append(f"tools: arguments are not held to the schemas ({failure.message})")
         return None
     for i, tool in enumerate(asked.tools):  # whose fault is it?
         schema = Constraint("json_schema", json.dumps(tool.schema))
-        await checked(Asked(schema, f"tools[{i}].function.parameters"), engine, state)
+        await checked(RequestedConstraint(schema, f"tools[{i}].function.parameters"), engine, state)
     raise failure
 
 
-def _framed(answer: Asked | None, form: Form) -> Asked | None:
+def _framed(answer: RequestedConstraint | None, chat_format: ChatFormat) -> RequestedConstraint | None:
     """What the content must match, within what it stands in."""
     if answer is None or answer.constraint.kind not in KINDS:
         return answer
-    text = form.family.answer_grammar(answer_rule(answer.constraint), form.words)
-    return answer if text is None else Asked(Constraint("lark", text), answer.param)
+    text = chat_format.call_format.answer_grammar(answer_rule(answer.constraint), chat_format.terminals)
+    return answer if text is None else RequestedConstraint(Constraint("lark", text), answer.param)
 
 
 def _id() -> str:

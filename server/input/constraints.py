@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
+from engine.constraint.strict_schema import forbid_additional_properties
 from engine.types import Constraint
 from server.api.common.structured_fields import StructuredFields
+from server.chat.request import RequestedConstraint
 from server.dependencies import Engine, State
 from server.errors import ApiError, bad_request
-from server.input.strict_schema import closed
-from server.sandbox.client import Busy, GrammarChecker
+from server.sandbox.client import Busy, ConstraintChecker
 
 MAX_WARNINGS = 8
 _KINDS = ("text", "json_object", "json_schema", "regex", "choice", "grammar")
@@ -26,15 +27,8 @@ _KNOWN = {  # fields of a response_format, by its type
 }
 
 
-class Asked(NamedTuple):
-    """A constraint, and the field that asks for it."""
-
-    constraint: Constraint
-    param: str
-
-
 async def checked(
-    asked: Asked | None, engine: Engine, state: State, warnings: list[str] | None = None
+    asked: RequestedConstraint | None, engine: Engine, state: State, warnings: list[str] | None = None
 ) -> Constraint | None:
     """The constraint, known to compile for the model; anything else is a 400 that names the field.
 
@@ -45,7 +39,7 @@ async def checked(
         return None
     checker = state.checkers.get(engine.name)
     if checker is None:
-        checker = state.checkers[engine.name] = GrammarChecker(engine.tokenizer)
+        checker = state.checkers[engine.name] = ConstraintChecker(engine.tokenizer)
     try:
         verdict = await checker.verdict(asked.constraint)
     except Busy:
@@ -58,7 +52,7 @@ async def checked(
     return asked.constraint
 
 
-def asked_of(body: StructuredFields, warnings: list[str]) -> Asked | None:
+def asked_of(body: StructuredFields, warnings: list[str]) -> RequestedConstraint | None:
     """What a request asks for. Adds to `warnings` what of its fields has no effect."""
     found = [
         asked
@@ -71,19 +65,19 @@ def asked_of(body: StructuredFields, warnings: list[str]) -> Asked | None:
     return found[0] if found else None
 
 
-def _grammar(body: StructuredFields) -> Asked | None:
-    return Asked(Constraint("gbnf", body.grammar), "grammar") if body.grammar else None
+def _grammar(body: StructuredFields) -> RequestedConstraint | None:
+    return RequestedConstraint(Constraint("gbnf", body.grammar), "grammar") if body.grammar else None
 
 
-def _schema(body: StructuredFields) -> Asked | None:
+def _schema(body: StructuredFields) -> RequestedConstraint | None:
     if body.json_schema is None:
         return None
     if body.json_schema == {}:  # as llama-server has it
-        return Asked(Constraint("json_object"), "json_schema")
-    return Asked(_json_schema(body.json_schema, "json_schema"), "json_schema")
+        return RequestedConstraint(Constraint("json_object"), "json_schema")
+    return RequestedConstraint(_json_schema(body.json_schema, "json_schema"), "json_schema")
 
 
-def _format(format: dict[str, Any] | None, warnings: list[str]) -> Asked | None:
+def _format(format: dict[str, Any] | None, warnings: list[str]) -> RequestedConstraint | None:
     if format is None:
         return None
     at, kind = "response_format", format.get("type")
@@ -98,25 +92,29 @@ def _format(format: dict[str, Any] | None, warnings: list[str]) -> Asked | None:
         case "json_object":
             schema = format.get("schema")
             if schema is None or schema == {}:
-                return Asked(Constraint("json_object"), at)
-            return Asked(_json_schema(schema, f"{at}.schema"), f"{at}.schema")
+                return RequestedConstraint(Constraint("json_object"), at)
+            return RequestedConstraint(_json_schema(schema, f"{at}.schema"), f"{at}.schema")
         case "json_schema":
             return named_schema(_given(format, "json_schema", dict, at), f"{at}.json_schema", warnings)
         case "regex":
-            return Asked(Constraint("regex", _given(format, "pattern", str, at)), f"{at}.pattern")
+            return RequestedConstraint(
+                Constraint("regex", _given(format, "pattern", str, at)), f"{at}.pattern"
+            )
         case "choice":
             choices = _given(format, "choices", list, at)
             if not choices or not all(isinstance(choice, str) for choice in choices):
                 _wrong(f"{at}.choices", "must be a list of strings, at least one")
-            return Asked(Constraint("choice", _dumps(choices, f"{at}.choices")), f"{at}.choices")
+            return RequestedConstraint(
+                Constraint("choice", _dumps(choices, f"{at}.choices")), f"{at}.choices"
+            )
     syntax = format.get("syntax", "gbnf")
     if syntax not in _SYNTAXES:
         _wrong(f"{at}.syntax", f"must be one of {', '.join(_SYNTAXES)}")
     text = _given(format, "grammar", str, at)
-    return Asked(Constraint(syntax, text), f"{at}.grammar") if text else None
+    return RequestedConstraint(Constraint(syntax, text), f"{at}.grammar") if text else None
 
 
-def named_schema(named: dict[str, Any], at: str, warnings: list[str]) -> Asked:
+def named_schema(named: dict[str, Any], at: str, warnings: list[str]) -> RequestedConstraint:
     """Of `{name, description, schema, strict}`, which is the field `at`."""
     _unknown(named, ("name", "description", "schema", "strict"), at, warnings)
     for name, kind, what in (("name", str, "a string"), ("strict", bool, "true or false")):
@@ -125,7 +123,7 @@ def named_schema(named: dict[str, Any], at: str, warnings: list[str]) -> Asked:
     if named.get("schema") is None:
         raise bad_request(f"{at}.schema: is required", f"{at}.schema", "missing_field")
     lenient = named.get("strict") is False
-    return Asked(_json_schema(named["schema"], f"{at}.schema", lenient=lenient), f"{at}.schema")
+    return RequestedConstraint(_json_schema(named["schema"], f"{at}.schema", lenient=lenient), f"{at}.schema")
 
 
 def _json_schema(schema: Any, param: str, *, lenient: bool = False) -> Constraint:
@@ -136,7 +134,7 @@ def _json_schema(schema: Any, param: str, *, lenient: bool = False) -> Constrain
         options = schema.get("x-guidance")
         schema = {**schema, "x-guidance": {"lenient": True, **(options if isinstance(options, dict) else {})}}
     try:
-        schema = closed(schema)
+        schema = forbid_additional_properties(schema)
     except RecursionError:
         _wrong(param, "is nested too deeply")
     return Constraint("json_schema", _dumps(schema, param))

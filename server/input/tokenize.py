@@ -8,8 +8,8 @@ from typing import Any
 from engine.errors import ContextOverflowError
 from server.api.common.generation_fields import is_token
 from server.api.common.logprobs import TokenNames
-from server.chat.model import ChatModel, chat_model
-from server.chat.template.special_tokens import pattern_of
+from server.chat.chat_format import ChatFormats, load_chat_formats
+from server.chat.template.special_tokens import special_token_pattern
 from server.dependencies import Engine, ModelFacts, State
 from server.errors import bad_request, context_exceeded
 
@@ -27,10 +27,10 @@ async def facts_of(engine: Engine, state: State) -> ModelFacts:
 
 
 def _find_facts(tokenizer: Any, source: str | None) -> ModelFacts:
-    chat = chat_model(tokenizer, source)
-    template = chat.plain.template if isinstance(chat, ChatModel) else chat
+    chat = load_chat_formats(tokenizer, source)
+    template = chat.plain.template if isinstance(chat, ChatFormats) else chat
     specials = {tokenizer.token_text(i) for i in range(tokenizer.n_vocab) if tokenizer.is_special(i)}
-    return ModelFacts(template, chat, TokenNames(tokenizer), pattern_of(specials))
+    return ModelFacts(template, chat, TokenNames(tokenizer), special_token_pattern(specials))
 
 
 def check_generates(engine: Engine) -> None:

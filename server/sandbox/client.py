@@ -30,7 +30,7 @@ class Busy(Exception):
     """Too many constraints wait to be tried out."""
 
 
-class GrammarChecker:
+class ConstraintChecker:
     """Says of constraints whether they compile for a model. Its process starts with the first one.
 
     tokenizer: the model's. command: what to run in place of `server.sandbox.process`.

@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from server.chat.answer import OutputParser, Parts, joined
+from server.chat.parser import OutputParser, ParsedOutput, merge_parsed
 from server.chat.tool_calls import Tool, make_tool
-from server.chat.tool_calls.family import Family, Offer
-from server.chat.tool_calls.registry import FAMILIES
+from server.chat.tool_calls.registry import TOOL_CALL_FORMATS
+from server.chat.tool_calls.tool_call_format import ToolCallFormat, ToolOptions
 
 PARAMETERS = {
     "type": "object",
@@ -25,7 +25,7 @@ PARAMETERS = {
 WEATHER = make_tool("get_weather", "The weather", PARAMETERS, None, "tools[0]")
 NOW = make_tool("now", "The time", None, None, "tools[1]")
 TOOLS = (WEATHER, NOW)
-FAMILY = {family.name: family for family in FAMILIES}
+FORMATS = {call_format.name: call_format for call_format in TOOL_CALL_FORMATS}
 ARGUMENTS = '{"city": "Z\\u00fcrich \\"{x}\\"", "days": 2, "list": [1, {"a": "]"}], "wet": true}'
 VALUE = json.loads(ARGUMENTS)
 
@@ -68,14 +68,14 @@ def counter() -> Callable[[], str]:
     return lambda: f"id{next(numbers)}"
 
 
-def reader(name: str, tools: tuple[Tool, ...] = TOOLS, **offer: Any) -> OutputParser:
-    family: Family = FAMILY[name]
-    return family.reader(Offer(tools, **offer), counter())
+def new_parser(name: str, tools: tuple[Tool, ...] = TOOLS, **options: Any) -> OutputParser:
+    call_format: ToolCallFormat = FORMATS[name]
+    return call_format.new_parser(ToolOptions(tools, **options), counter())
 
 
-def read(parser: OutputParser, pieces: list[str]) -> Parts:
-    return joined([*(parser.push(piece) for piece in pieces), parser.flush()])
+def read(parser: OutputParser, pieces: list[str]) -> ParsedOutput:
+    return merge_parsed([*(parser.push(piece) for piece in pieces), parser.flush()])
 
 
-def calls_of(parts: Parts) -> list[tuple[str, str, Any]]:
+def calls_of(parts: ParsedOutput) -> list[tuple[str, str, Any]]:
     return [(call.id, call.name, json.loads(call.arguments)) for call in parts.tools]

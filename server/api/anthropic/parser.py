@@ -16,10 +16,11 @@ from server.api.common.json_reader import (
     warn,
     wrong,
 )
+from server.chat.request import RequestedConstraint
 from server.chat.tool_calls import Tool, ToolChoice, make_tool
 from server.errors import ApiError
-from server.input.chat import ChatInput, Reasoning
-from server.input.constraints import Asked, named_schema
+from server.input.chat import ChatInput, ReasoningOptions
+from server.input.constraints import named_schema
 
 # Fields of the official API that would change the answer.
 _REFUSED: dict[str, tuple[Any, ...]] = {
@@ -97,19 +98,19 @@ def _tool_choice(body: MessageInput, warnings: list[str]) -> Choice:
     return Choice(ToolChoice("none" if kind == "none" else "auto"), parallel)
 
 
-def _reasoning(body: MessageInput, warnings: list[str]) -> Reasoning:
+def _reasoning(body: MessageInput, warnings: list[str]) -> ReasoningOptions:
     effort = None if body.output_config is None else body.output_config.effort
     if body.thinking is None:
-        return Reasoning(effort=effort)
+        return ReasoningOptions(effort=effort)
     fields = Fields(body.thinking, "thinking", warnings)
     kind = fields.one_of("type", ("enabled", "disabled", "adaptive"))
     fields.one_of("display", ("summarized", "omitted"), "summarized")
     fields.only(frozenset({"type", "display", "budget_tokens"}))
     if kind == "disabled":
-        return Reasoning(effort=effort, enabled=False)
+        return ReasoningOptions(effort=effort, enabled=False)
     if kind == "adaptive":
-        return Reasoning(effort=effort, enabled=True)
-    return Reasoning(effort=effort, enabled=True, budget=fields.count("budget_tokens", 1))
+        return ReasoningOptions(effort=effort, enabled=True)
+    return ReasoningOptions(effort=effort, enabled=True, budget=fields.count("budget_tokens", 1))
 
 
 def hides_thinking(body: MessageRequest) -> bool:
@@ -117,7 +118,7 @@ def hides_thinking(body: MessageRequest) -> bool:
     return (body.thinking or {}).get("display") == "omitted"
 
 
-def _answer(body: MessageInput, warnings: list[str]) -> Asked | None:
+def _answer(body: MessageInput, warnings: list[str]) -> RequestedConstraint | None:
     config = body.output_config
     if config is None:
         return None

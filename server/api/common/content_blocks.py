@@ -10,7 +10,7 @@ from server.generation.job import new_id
 from server.http.sse import Format, encode
 
 if TYPE_CHECKING:
-    from server.chat.answer import ToolDelta
+    from server.chat.parser import ToolCallDelta
     from server.generation.job import Job
     from server.generation.output_processor import Choice, Piece, Shown
 
@@ -20,7 +20,7 @@ Kind = Literal["reasoning", "text", "call"]
 class Block:
     """A run of one kind. `call` has the id and name of a tool call, whose arguments are the block's text."""
 
-    def __init__(self, index: int, kind: Kind, id: str, call: ToolDelta | None = None) -> None:
+    def __init__(self, index: int, kind: Kind, id: str, call: ToolCallDelta | None = None) -> None:
         self.index, self.kind, self.id, self.call = index, kind, id, call
         self.texts: list[str] = []
         self.logprobs: list[dict[str, Any]] = []  # of its tokens, where they are asked for
@@ -85,7 +85,7 @@ class BlockFormat(Format):
         block.texts.append(text)
         return data + self.grown(block, text, tokens)
 
-    def _called(self, delta: ToolDelta) -> bytes:
+    def _called(self, delta: ToolCallDelta) -> bytes:
         data = self._start("call", delta) if delta.id else b""
         if not delta.arguments:
             return data
@@ -93,7 +93,7 @@ class BlockFormat(Format):
         block.texts.append(delta.arguments)
         return data + self.grown(block, delta.arguments, ())
 
-    def _start(self, kind: Kind, call: ToolDelta | None = None) -> bytes:
+    def _start(self, kind: Kind, call: ToolCallDelta | None = None) -> bytes:
         data = self._close()
         block = Block(len(self.blocks), kind, new_id(self.prefixes[kind]), call)
         self.blocks.append(block)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 
 from engine.types import InferenceParameters
 from server.api.llama_server.completion.settings import DEFAULTS, settings
-from server.chat.model import ChatModel
+from server.chat.chat_format import ChatFormats
 from server.cli.main import version
 from server.dependencies import Engine, State, StateDep
 from server.errors import ApiError
@@ -30,9 +30,9 @@ def _defaults(state: State) -> dict[str, Any]:
     return found if params.seed is not None else {**found, "seed": RANDOM_SEED}
 
 
-def _caps(chat: ChatModel) -> dict[str, bool]:
+def _caps(chat: ChatFormats) -> dict[str, bool]:
     """What the chat template can show, by llama-server's names."""
-    plain, tools = chat.plain.traits, chat.with_tools.traits
+    plain, tools = chat.plain.capabilities, chat.with_tools.capabilities
     return {
         "supports_string_content": plain.string_content,
         "supports_typed_content": plain.typed_content,
@@ -51,7 +51,7 @@ async def props(state: StateDep, model: ModelQuery = None) -> dict[str, Any]:
     engine = state.engine(model)
     tokenizer = engine.tokenizer
     facts = await tokenize.facts_of(engine, state)
-    chat = facts.chat if isinstance(facts.chat, ChatModel) else None
+    chat = facts.chat if isinstance(facts.chat, ChatFormats) else None
 
     def text(id: int | None) -> str:
         return "" if id is None else tokenizer.token_text(id)

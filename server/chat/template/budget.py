@@ -15,7 +15,7 @@ from jinja2.utils import Namespace
 MAX_STEPS = 1_000_000
 MAX_WEIGHT = 100_000  # elements of one list or dict, nested ones included
 BASE_CHARS = 1 << 24
-SECONDS = 2.0
+PROBE_TIMEOUT_S = 2.0
 
 
 class TemplateLimit(Exception):
@@ -23,7 +23,7 @@ class TemplateLimit(Exception):
 
 
 class Budget:
-    def __init__(self, input_chars: int = 0, seconds: float = SECONDS) -> None:
+    def __init__(self, input_chars: int = 0, seconds: float = PROBE_TIMEOUT_S) -> None:
         self.steps = MAX_STEPS
         self.chars = BASE_CHARS + 32 * input_chars  # a template may copy what it got a few times
         self.weight = max(MAX_WEIGHT, 4 * input_chars)

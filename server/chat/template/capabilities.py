@@ -14,7 +14,7 @@ from typing import Any
 
 from server.chat.template.render import ChatTemplate, TemplateFailed
 
-SECONDS = 0.5  # for one probe
+PROBE_TIMEOUT_S = 0.5  # for one probe
 _WORD = "QqTextqQ"  # in no template
 _OTHER = "QqOtherqQ"
 _NAME, _SECOND, _ARGUMENT = "qq_tool", "qq_second", "qq_argument"
@@ -38,7 +38,7 @@ Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Traits:
+class TemplateCapabilities:
     """What of a conversation a template shows, and in which form it wants it."""
 
     empty_tools: bool = False  # wants a list of tools even where there are none
@@ -67,7 +67,7 @@ def template_variables(source: str, tools: Sequence[Mapping[str, Any]] | None) -
     return found
 
 
-def find_traits(template: ChatTemplate) -> Traits:
+def probe_capabilities(template: ChatTemplate) -> TemplateCapabilities:
     """Some ten renderings, a few milliseconds."""
     probe = _Probe(template)
     user: dict[str, Any] = {"role": "user", "content": _WORD}
@@ -86,7 +86,7 @@ def find_traits(template: ChatTemplate) -> Traits:
     tools = probe.shows(_NAME, [user], [_TOOL])
     offered = [_TOOL] if tools else None
     calls = _calls(probe, user, wrap, offered) if tools or "tool_calls" in template.source else {}
-    return Traits(
+    return TemplateCapabilities(
         empty_tools=probe.bare == [],
         string_content=string or not typed,
         typed_content=typed,
@@ -167,7 +167,7 @@ class _Probe:
         extra = template_variables(self.template.source, tools)
         try:
             return self.template.render(
-                messages, tools=tools, add_generation_prompt=False, extra=extra, seconds=SECONDS
+                messages, tools=tools, add_generation_prompt=False, extra=extra, seconds=PROBE_TIMEOUT_S
             )
         except TemplateFailed:
             return None

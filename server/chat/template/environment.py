@@ -159,7 +159,7 @@ def _literal_text(node: nodes.Node) -> int:
     return sum(len(data.data) for data in node.find_all(nodes.TemplateData))
 
 
-class Sandbox(ImmutableSandboxedEnvironment):
+class TemplateEnvironment(ImmutableSandboxedEnvironment):
     """The environment of one template."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
@@ -305,7 +305,7 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         budget = current()
         budget.step()
-        values = [arg for arg in args if not isinstance(arg, Context | Sandbox | Undefined)]
+        values = [arg for arg in args if not isinstance(arg, Context | TemplateEnvironment | Undefined)]
         sizes = [budget.measure(value) for value in values]
         budget.text(sum(sizes))
         if name == "do_replace" and len(values) >= 3:

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2.exceptions import SecurityError, TemplateError
 
 from server.chat.template.budget import Budget, TemplateLimit, use
-from server.chat.template.environment import Sandbox
+from server.chat.template.environment import TemplateEnvironment
 
 MAX_SOURCE = 1 << 18
 MAX_OUTPUT = 1 << 24
@@ -41,7 +41,7 @@ class ChatTemplate:
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token, **tokens}
         use(Budget(seconds=0.5))
         try:
-            self._template = Sandbox().from_string(source)
+            self._template = TemplateEnvironment().from_string(source)
         except (TemplateError, TemplateLimit, RecursionError, SyntaxError, MemoryError, ValueError) as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise TemplateFailed(f"the model's chat template cannot be used: {reason}") from error

@@ -9,7 +9,7 @@ from typing import Any
 _END = ""  # key of a node at which a word ends
 
 
-def pattern_of(words: Iterable[str]) -> re.Pattern[str]:
+def special_token_pattern(words: Iterable[str]) -> re.Pattern[str]:
     """Matches any of the words, the longest where several do.
 
     Built as a tree of characters: an alternation of thousands of words would be tried word by word at every

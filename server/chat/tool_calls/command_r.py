@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from server.chat.tool_calls.json_calls import JsonFamily, JsonForm
+from server.chat.tool_calls.json_calls import JsonSyntax, JsonToolCallFormat
 
 
-class CommandR(JsonFamily):
+class CommandRFormat(JsonToolCallFormat):
     """Command R7B and later."""
 
     name = "command-r"
-    form = JsonForm(
+    syntax = JsonSyntax(
         "<|START_ACTION|>",
         "<|END_ACTION|>",
         listed=True,
@@ -26,11 +26,11 @@ class CommandR(JsonFamily):
         return "<|START_ACTION|>" in source
 
 
-class CommandRPlus(JsonFamily):
+class CommandRPlusFormat(JsonToolCallFormat):
     """The models of 2024."""
 
     name = "command-r-plus"
-    form = JsonForm(
+    syntax = JsonSyntax(
         "Action:",
         "```",
         listed=True,

@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from server.chat.tool_calls.named_calls import NamedFamily, NamedForm
+from server.chat.tool_calls.named_calls import NamedSyntax, NamedToolCallFormat
 
 _BEGIN = "<｜tool▁call▁begin｜>"
 _SECTION = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
 
 
-class DeepSeekR1(NamedFamily):
+class DeepSeekR1Format(NamedToolCallFormat):
     """R1, its distillations, and V3 before August 2025."""
 
     name = "deepseek-r1"
-    form = NamedForm(
+    syntax = NamedSyntax(
         f"{_BEGIN}function<｜tool▁sep｜>",
         "\n```json\n",
         "\n```<｜tool▁call▁end｜>",
@@ -25,11 +25,11 @@ class DeepSeekR1(NamedFamily):
         return _BEGIN in source and "```json" in source
 
 
-class DeepSeekV31(NamedFamily):
+class DeepSeekV31Format(NamedToolCallFormat):
     """V3.1."""
 
     name = "deepseek-v3.1"
-    form = NamedForm(_BEGIN, "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", *_SECTION)
+    syntax = NamedSyntax(_BEGIN, "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", *_SECTION)
 
     def detects(self, source: str) -> bool:
         return _BEGIN in source and "```json" not in source

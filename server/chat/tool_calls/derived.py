@@ -7,24 +7,24 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from server.chat.tool_calls.json_calls import ARGUMENT_KEYS, NAME_KEYS, JsonFamily, JsonForm
+from server.chat.tool_calls.json_calls import ARGUMENT_KEYS, NAME_KEYS, JsonSyntax, JsonToolCallFormat
 
 NAME = "qq_tool"  # of the call that the template is to write, with these arguments
 ARGUMENTS = {"qq_argument": "qq_value"}
 _MARK = re.compile(r"\s*(\[/\w+\]|</[^<>\s]+>|<\|[^<>\s]+\|>)")
 
 
-class Derived(JsonFamily):
+class DerivedFormat(JsonToolCallFormat):
     name = "derived"
 
-    def __init__(self, form: JsonForm) -> None:
-        self.form = form
+    def __init__(self, syntax: JsonSyntax) -> None:
+        self.syntax = syntax
 
     def detects(self, source: str) -> bool:
         return False
 
 
-def derive(render: Callable[[bool], str | None]) -> Derived | None:
+def derive_format(render: Callable[[bool], str | None]) -> DerivedFormat | None:
     """`render`: the prompt (False), and the same with the answer that is a call (True)."""
     prompt, whole = render(False), render(True)
     if prompt is None or whole is None:
@@ -44,8 +44,8 @@ def derive(render: Callable[[bool], str | None]) -> Derived | None:
     gap = before[len(before.rstrip()) :]
     closing = _MARK.match(behind)
     closer = closing[1] if closing is not None and _word(closing[1]) == _word(opener) else ""
-    return Derived(
-        JsonForm(opener, closer, gap, listed, name_key=name_key, arguments_key=arguments_key, between="\n")
+    return DerivedFormat(
+        JsonSyntax(opener, closer, gap, listed, name_key=name_key, arguments_key=arguments_key, between="\n")
     )
 
 
@@ -53,8 +53,8 @@ def _common(a: str, b: str) -> int:
     """Where two texts part, but not within a mark."""
     i = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     opened = max(b.rfind("<", 0, i), b.rfind("[", 0, i))
-    closed = max(b.rfind(">", 0, i), b.rfind("]", 0, i))
-    return opened if opened > closed else i
+    forbid_additional_properties = max(b.rfind(">", 0, i), b.rfind("]", 0, i))
+    return opened if opened > forbid_additional_properties else i
 
 
 def _call_in(text: str) -> tuple[int, int, str, str] | None:
@@ -71,5 +71,5 @@ def _call_in(text: str) -> tuple[int, int, str, str] | None:
     return None
 
 
-def _word(mark: str) -> Any:
-    return re.sub(r"\W", "", mark)
+def _word(marker: str) -> Any:
+    return re.sub(r"\W", "", marker)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from server.chat.tool_calls.named_calls import NamedFamily, NamedForm
+from server.chat.tool_calls.named_calls import NamedSyntax, NamedToolCallFormat
 
 
-class Functionary(NamedFamily):
+class FunctionaryFormat(NamedToolCallFormat):
     name = "functionary"
-    form = NamedForm("<function=", ">", "</function>")
+    syntax = NamedSyntax("<function=", ">", "</function>")
 
     def detects(self, source: str) -> bool:
         return "<function=" in source and "</function>" in source and "<parameter=" not in source

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from server.chat.text_reader import NotThis, Reader, Reading
-from server.chat.tool_calls.bare_calls import BareReader, bare_grammar
-from server.chat.tool_calls.family import Family, Offer, arguments_rules, one_of
-from server.chat.tool_calls.grammar import Words, object_of, quoted
-from server.chat.tool_calls.json_calls import JsonForm, call_rules
+from engine.constraint.strict_schema import forbid_additional_properties
+from server.chat.streaming_parser import Parsing, StreamingParser, UnexpectedText
+from server.chat.tool_calls.grammar import GrammarTerminals, object_of, quoted
+from server.chat.tool_calls.json_calls import JsonSyntax, call_rules
 from server.chat.tool_calls.tool import Tool
-from server.input.strict_schema import closed
+from server.chat.tool_calls.tool_call_format import ToolCallFormat, ToolOptions, alternatives, arguments_rules
+from server.chat.tool_calls.unmarked_calls import UnmarkedCallParser, unmarked_grammar
 
-_FORM = JsonForm("", "")
+_FORM = JsonSyntax("", "")
 _KEY = "tool_calls"
 
 
-class GenericReader(BareReader):
-    def whole(self) -> Reading[None]:
+class GenericCallParser(UnmarkedCallParser):
+    def whole(self) -> Parsing[None]:
         fenced = yield from self.word("```json")
         if (yield from self.after_space()) != "{":
-            raise NotThis
+            raise UnexpectedText
         key = yield from self.key()
         character = yield from self.after_space()
         if key == _KEY and character == "[":
@@ -29,33 +29,35 @@ class GenericReader(BareReader):
         elif key in (_KEY, "tool_call") and character == "{":
             yield from self.json_call()
         else:
-            raise NotThis
+            raise UnexpectedText
         yield from self.word("}")
         if fenced:
             yield from self.word("```")
 
 
-class Generic(Family):
+class GenericFormat(ToolCallFormat):
     name = "generic"
-    marks = ()
+    markers = ()
 
     def detects(self, source: str) -> bool:
         return True
 
-    def reader(self, offer: Offer, new_id: Callable[[], str]) -> Reader:
-        return GenericReader(offer.names, new_id, offer.limit)
+    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
+        return GenericCallParser(options.names, new_id, options.limit)
 
-    def grammar(self, offer: Offer, words: Words) -> str:
-        more = f"({quoted(', ')} call)*" if offer.parallel else ""
+    def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
+        more = f"({quoted(', ')} call)*" if options.parallel else ""
         head, tail = quoted(f'{{"{_KEY}": ['), quoted("]}")
-        rules = [f"calls: {head} call {more} {tail}", one_of("call", offer)]
-        rules += [*call_rules(_FORM, offer), *arguments_rules(offer)]
+        rules = [f"calls: {head} call {more} {tail}", alternatives("call", options)]
+        rules += [*call_rules(_FORM, options), *arguments_rules(options)]
 
         def schema(tool: Tool) -> dict[str, Any]:
-            call = object_of({"name": {"const": tool.name}, "arguments": closed(tool.schema)})
+            call = object_of(
+                {"name": {"const": tool.name}, "arguments": forbid_additional_properties(tool.schema)}
+            )
             return object_of({_KEY: {"type": "array", "items": call, "minItems": 1, "maxItems": 1}})
 
-        return bare_grammar(offer, _KEY, rules, schema)
+        return unmarked_grammar(options, _KEY, rules, schema)
 
     def example(self) -> str:
         return '{"tool_calls": [{"name": "tool name", "arguments": {"argument name": "value"}}]}'

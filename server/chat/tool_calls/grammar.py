@@ -9,8 +9,8 @@ from typing import Any
 
 from engine.constraint.compiler import Vocabulary, grammar
 from engine.constraint.json_schema import rule
+from engine.constraint.strict_schema import forbid_additional_properties
 from engine.types import Constraint
-from server.input.strict_schema import closed
 
 # One line, with the spaces that models know from training; without a limit they could be endless.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -18,13 +18,13 @@ KINDS = frozenset(("json_object", "json_schema", "regex", "choice"))  # that can
 _NO_TOKENS = Vocabulary([], [], [], 0)
 
 
-class Words:
+class GrammarTerminals:
     """Texts as grammars must name them: a token of the format is no text."""
 
     def __init__(self, tokens: Mapping[str, int]) -> None:
         self.tokens = tokens
-        words = sorted(tokens, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, words)) if words else r"(?!)")
+        terminals = sorted(tokens, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, terminals)) if terminals else r"(?!)")
 
     def __call__(self, text: str) -> str:
         """A sequence of literals and tokens."""
@@ -40,9 +40,9 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False) if text else ""
 
 
-def schema_of(schema: Mapping[str, Any]) -> str:
+def strict_json_rule(schema: Mapping[str, Any]) -> str:
     """What matches a JSON schema. Properties that it does not name are left out. Raises ConfigError."""
-    return json_rule(closed(schema))
+    return json_rule(forbid_additional_properties(schema))
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:

@@ -6,9 +6,17 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from server.chat.text_reader import SPACE, End, Openers, Reader, Reading
-from server.chat.tool_calls.family import ANY_TEXT, Family, Offer, arguments_rules, lark, one_of, text_until
-from server.chat.tool_calls.grammar import Words, answer_rule
+from server.chat.streaming_parser import SPACE, EndOfText, MarkerSearch, Parsing, StreamingParser
+from server.chat.tool_calls.grammar import GrammarTerminals, answer_rule
+from server.chat.tool_calls.tool_call_format import (
+    ANY_TEXT,
+    ToolCallFormat,
+    ToolOptions,
+    alternatives,
+    arguments_rules,
+    join_rules,
+    text_until,
+)
 
 _CHANNEL, _MESSAGE, _START = "<|channel|>", "<|message|>", "<|start|>"
 _ENDS = ("<|end|>", "<|call|>", "<|return|>")
@@ -16,14 +24,14 @@ _TO = re.compile(r"to=functions\.([A-Za-z0-9_.-]+)")
 _NAMED_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 
 
-class HarmonyReader(Reader):
+class HarmonyParser(StreamingParser):
     """before: what the prompt has of the answer already, behind `<|start|>assistant`."""
 
     def __init__(self, before: str, raw: bool, *args: Any) -> None:
         self.raw = raw
         self._trailing = ""
-        self._header_end = Openers([_MESSAGE])
-        self._body_end = Openers([*_ENDS, _START])
+        self._header_end = MarkerSearch([_MESSAGE])
+        self._body_end = MarkerSearch([*_ENDS, _START])
         super().__init__(*args)
         if before:
             self.push(before)
@@ -35,18 +43,18 @@ class HarmonyReader(Reader):
         self._trailing = text[len(kept) :]
         self._reasoning.append(kept)
 
-    def read(self) -> Reading[None]:
+    def read(self) -> Parsing[None]:
         while True:
             header: list[str] = []
             try:
                 yield from self.until(self._header_end, header.append)
-            except End:
-                if not self.n_calls and not any(mark in "".join(header) for mark in (_CHANNEL, _START)):
-                    self.say("".join(header))  # an answer that keeps to no format
+            except EndOfText:
+                if not self.n_calls and not any(marker in "".join(header) for marker in (_CHANNEL, _START)):
+                    self.emit("".join(header))  # an answer that keeps to no format
                 raise
             yield from self.message("".join(header))
 
-    def message(self, header: str) -> Reading[None]:
+    def message(self, header: str) -> Parsing[None]:
         """What stands behind a header, and its end."""
         called, channel = _TO.search(header), _NAMED_CHANNEL.search(header)
         if called is not None:
@@ -54,20 +62,20 @@ class HarmonyReader(Reader):
         elif channel is not None and channel[1] == "analysis":
             yield from self.analysis(header)
         else:
-            yield from self.until(self._body_end, self.say)
+            yield from self.until(self._body_end, self.emit)
 
-    def analysis(self, header: str) -> Reading[None]:
+    def analysis(self, header: str) -> Parsing[None]:
         self.reasoning = True
-        say = self.say if self.raw else self.think
+        emit = self.emit if self.raw else self.think
         if self.raw:
-            say(header + _MESSAGE)
-        end = yield from self.until(self._body_end, say)
+            emit(header + _MESSAGE)
+        end = yield from self.until(self._body_end, emit)
         if self.raw:
-            say(end)
+            emit(end)
         self._trailing = ""
         self.reasoning = False
 
-    def call(self, name: str) -> Reading[None]:
+    def call(self, name: str) -> Parsing[None]:
         self.announce(name)
         character = yield from self.after_space()
         self.unread(character)
@@ -78,57 +86,57 @@ class HarmonyReader(Reader):
         yield from self.until(self._body_end, lambda _: None)
 
 
-class Harmony(Family):
+class HarmonyFormat(ToolCallFormat):
     name = "harmony"
     reasons = True
-    marks = (_CHANNEL, _MESSAGE, _START, "<|constrain|>", *_ENDS)
+    markers = (_CHANNEL, _MESSAGE, _START, "<|constrain|>", *_ENDS)
 
     def detects(self, source: str) -> bool:
         return _CHANNEL in source and _MESSAGE in source
 
-    def reader(self, offer: Offer, new_id: Callable[[], str]) -> Reader:
-        return HarmonyReader("", False, offer.names, new_id, offer.limit)
+    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
+        return HarmonyParser("", False, options.names, new_id, options.limit)
 
-    def whole_reader(
-        self, offer: Offer | None, new_id: Callable[[], str], prompt: str, raw: bool
-    ) -> Reader | None:
+    def new_answer_parser(
+        self, options: ToolOptions | None, new_id: Callable[[], str], prompt: str, raw: bool
+    ) -> StreamingParser | None:
         before = prompt.rpartition(_START + "assistant")[2]
-        names, limit = (frozenset[str](), None) if offer is None else (offer.names, offer.limit)
-        return HarmonyReader(before, raw, names, new_id, limit)
+        names, limit = (frozenset[str](), None) if options is None else (options.names, options.limit)
+        return HarmonyParser(before, raw, names, new_id, limit)
 
-    def grammar(self, offer: Offer, words: Words) -> str | None:
+    def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str | None:
         """Analysis if there is some, then a call or the answer. Free where the answer is any text."""
-        if not offer.required and offer.answer is None:
+        if not options.required and options.answer is None:
             return None
-        rules = [one_of("call", offer), *arguments_rules(offer)]
-        for i, tool in enumerate(offer.tools):
+        rules = [alternatives("call", options), *arguments_rules(options)]
+        for i, tool in enumerate(options.tools):
             head = f"{_CHANNEL}commentary to=functions.{tool.name} <|constrain|>json{_MESSAGE}"
-            rules.append(f"call_{i}: {words(head)} arguments_{i}")
-        if offer.answer is None or offer.required:
-            return self._whole("call", rules, words)
-        final = self._final(answer_rule(offer.answer), words)
-        return self._whole("call | final", [*rules, *final], words)
+            rules.append(f"call_{i}: {terminals(head)} arguments_{i}")
+        if options.answer is None or options.required:
+            return self._whole("call", rules, terminals)
+        final = self._final(answer_rule(options.answer), terminals)
+        return self._whole("call | final", [*rules, *final], terminals)
 
-    def answer_grammar(self, answer: str, words: Words) -> str | None:
-        return self._whole("final", self._final(answer, words), words)
+    def answer_grammar(self, answer: str, terminals: GrammarTerminals) -> str | None:
+        return self._whole("final", self._final(answer, terminals), terminals)
 
-    def _final(self, answer: str, words: Words) -> list[str]:
-        return [f"final: {words(f'{_CHANNEL}final{_MESSAGE}')} answer", f"answer: {answer}"]
+    def _final(self, answer: str, terminals: GrammarTerminals) -> list[str]:
+        return [f"final: {terminals(f'{_CHANNEL}final{_MESSAGE}')} answer", f"answer: {answer}"]
 
-    def _whole(self, last: str, rules: list[str], words: Words) -> str:
-        again = words(f"{_START}assistant")  # behind analysis, which the grammar need not have seen
-        return lark(
+    def _whole(self, last: str, rules: list[str], terminals: GrammarTerminals) -> str:
+        again = terminals(f"{_START}assistant")  # behind analysis, which the grammar need not have seen
+        return join_rules(
             [
                 f"start: (analysis | again)? ({last})",
-                f"analysis: {words(f'{_CHANNEL}analysis{_MESSAGE}')} analysed {again}",
-                *text_until("analysed", "<|end|>", words),
+                f"analysis: {terminals(f'{_CHANNEL}analysis{_MESSAGE}')} analysed {again}",
+                *text_until("analysed", "<|end|>", terminals),
                 f"again: {again}",
                 f"TEXT: {ANY_TEXT}",
                 *rules,
             ]
         )
 
-    def fit(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def adapt_messages(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """With a call the template takes one text: its reasoning, or else its content."""
         return [
             {**message, "content": ""} if message.get("tool_calls") and message.get("thinking") else message

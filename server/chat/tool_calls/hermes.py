@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from server.chat.tool_calls.json_calls import JsonFamily, JsonForm
+from server.chat.tool_calls.json_calls import JsonSyntax, JsonToolCallFormat
 
 _OTHERS = ("<function=", "<arg_key>", "<invoke", "<tool_calls>")  # forms that share the mark
 
 
-class Hermes(JsonFamily):
+class HermesFormat(JsonToolCallFormat):
     name = "hermes"
-    form = JsonForm("<tool_call>", "</tool_call>", gap="\n")
+    syntax = JsonSyntax("<tool_call>", "</tool_call>", gap="\n")
 
     def detects(self, source: str) -> bool:
-        return "<tool_call>" in source and not any(mark in source for mark in _OTHERS)
+        return "<tool_call>" in source and not any(marker in source for marker in _OTHERS)

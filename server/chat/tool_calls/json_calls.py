@@ -6,16 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from server.chat.text_reader import SPACE, NotThis, Openers, Reader, Reading
-from server.chat.tool_calls.family import Family, Offer, arguments_rules, lark, one_of, start_rules
-from server.chat.tool_calls.grammar import Words, quoted
+from server.chat.streaming_parser import SPACE, MarkerSearch, Parsing, StreamingParser, UnexpectedText
+from server.chat.tool_calls.grammar import GrammarTerminals, quoted
+from server.chat.tool_calls.tool_call_format import (
+    ToolCallFormat,
+    ToolOptions,
+    alternatives,
+    arguments_rules,
+    join_rules,
+    start_rules,
+)
 
 NAME_KEYS = ("name", "tool_name", "function")
 ARGUMENT_KEYS = ("arguments", "parameters")
 
 
 @dataclass(frozen=True)
-class JsonForm:
+class JsonSyntax:
     """opener, closer: around a call, or around the list of all calls if `listed`. gap: between them and JSON.
 
     before, behind: in the object around name and arguments, as grammar. between: two calls. silent: marks
@@ -37,10 +44,10 @@ class JsonForm:
     end: str = "]"
 
 
-class CallReader(Reader):
+class JsonCallParser(StreamingParser):
     """Reads calls that are JSON objects."""
 
-    def call_list(self) -> Reading[None]:
+    def call_list(self) -> Parsing[None]:
         """Behind the `[`."""
         while True:
             character = yield from self.after_space()
@@ -49,9 +56,9 @@ class CallReader(Reader):
             elif character == "]":
                 return
             elif character != ",":
-                raise NotThis
+                raise UnexpectedText
 
-    def call_sequence(self) -> Reading[None]:
+    def call_sequence(self) -> Parsing[None]:
         """Behind the first `{`: objects one after the other."""
         yield from self.json_call()
         while True:
@@ -62,7 +69,7 @@ class CallReader(Reader):
                 self.unread(character)
                 return
 
-    def json_call(self) -> Reading[None]:
+    def json_call(self) -> Parsing[None]:
         """Behind the `{`. Arguments before the name are told only when the name is known."""
         named, argued, early = False, False, list[str]()
         while True:
@@ -87,11 +94,11 @@ class CallReader(Reader):
             else:
                 yield from self.json(lambda _: None)
         if not named:
-            raise NotThis
+            raise UnexpectedText
         if not argued:
             self.argue("{}")
 
-    def key(self) -> Reading[str | None]:
+    def key(self) -> Parsing[str | None]:
         """The next key of an object with its colon, or None at the end."""
         character = yield from self.after_space()
         if character == ",":
@@ -100,40 +107,40 @@ class CallReader(Reader):
             return None
         self.unread(character)
         if character != '"':
-            raise NotThis
+            raise UnexpectedText
         key = yield from self.value()
         if (yield from self.after_space()) != ":":
-            raise NotThis
+            raise UnexpectedText
         return str(key)
 
-    def arguments(self, say: Callable[[str], None]) -> Reading[None]:
+    def arguments(self, emit: Callable[[str], None]) -> Parsing[None]:
         """An object; some models write it as a string that holds one, some write null."""
         character = yield from self.after_space()
         self.unread(character)
         if character == '"':
-            say(str((yield from self.value())))
+            emit(str((yield from self.value())))
         elif character == "n":
             yield from self.value()
-            say("{}")
+            emit("{}")
         else:
-            yield from self.json(say)
+            yield from self.json(emit)
 
 
-class JsonReader(CallReader):
+class MarkedJsonCallParser(JsonCallParser):
     """Reads a call, or a list of them, behind each opener."""
 
-    def __init__(self, form: JsonForm, *args: Any) -> None:
-        self.form = form
-        self.openers = Openers([form.opener, *form.silent])
+    def __init__(self, syntax: JsonSyntax, *args: Any) -> None:
+        self.syntax = syntax
+        self.openers = MarkerSearch([syntax.opener, *syntax.silent])
         super().__init__(*args)
 
-    def read(self) -> Reading[None]:
+    def read(self) -> Parsing[None]:
         while True:
-            opener = yield from self.until(self.openers, self.say)
-            if opener == self.form.opener:
+            opener = yield from self.until(self.openers, self.emit)
+            if opener == self.syntax.opener:
                 yield from self.attempt(opener, self.calls())
 
-    def calls(self) -> Reading[None]:
+    def calls(self) -> Parsing[None]:
         yield from self.word("```json")
         character = yield from self.after_space()
         if character == "[":
@@ -141,48 +148,54 @@ class JsonReader(CallReader):
         elif character == "{":
             yield from self.call_sequence()
         else:
-            raise NotThis
-        if self.form.closer:
-            yield from self.word(self.form.closer)
+            raise UnexpectedText
+        if self.syntax.closer:
+            yield from self.word(self.syntax.closer)
 
 
-class JsonFamily(Family):
+class JsonToolCallFormat(ToolCallFormat):
     """A family whose calls are JSON between marks."""
 
-    form: JsonForm
+    syntax: JsonSyntax
 
     @property
-    def marks(self) -> tuple[str, ...]:
-        return tuple(filter(None, (self.form.opener, self.form.closer, *self.form.silent)))
+    def markers(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.syntax.opener, self.syntax.closer, *self.syntax.silent)))
 
-    def reader(self, offer: Offer, new_id: Callable[[], str]) -> Reader:
-        return JsonReader(self.form, offer.names, new_id, offer.limit)
+    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
+        return MarkedJsonCallParser(self.syntax, options.names, new_id, options.limit)
 
-    def grammar(self, offer: Offer, words: Words) -> str:
-        form = self.form
-        rules = [one_of("call", offer), *call_rules(form, offer), *arguments_rules(offer)]
-        if form.listed:
-            more = f"({quoted(form.comma)} call)*" if offer.parallel else ""
-            start, end = words(form.gap + form.start), words(form.end + form.gap + form.closer)
+    def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
+        syntax = self.syntax
+        rules = [alternatives("call", options), *call_rules(syntax, options), *arguments_rules(options)]
+        if syntax.listed:
+            more = f"({quoted(syntax.comma)} call)*" if options.parallel else ""
+            start, end = (
+                terminals(syntax.gap + syntax.start),
+                terminals(syntax.end + syntax.gap + syntax.closer),
+            )
             rules.append(f"calls: {start} call {more} {end}")
         else:
-            end = words(form.gap + form.closer)
-            again = f"{words(form.between + form.opener + form.gap)} call {end}"
-            more = f"({again})*" if offer.parallel else ""
-            rules.append(f"calls: {words(form.gap)} call {end} {more}")
-        return lark([*start_rules(offer, words, form.opener, "calls"), *rules])
+            end = terminals(syntax.gap + syntax.closer)
+            again = f"{terminals(syntax.between + syntax.opener + syntax.gap)} call {end}"
+            more = f"({again})*" if options.parallel else ""
+            rules.append(f"calls: {terminals(syntax.gap)} call {end} {more}")
+        return join_rules([*start_rules(options, terminals, syntax.opener, "calls"), *rules])
 
     def example(self) -> str:
-        form = self.form
-        call = f'{{"{form.name_key}": "tool name", "{form.arguments_key}": {{"argument name": "value"}}}}'
-        return form.opener + form.gap + (f"[{call}]" if form.listed else call) + form.gap + form.closer
+        syntax = self.syntax
+        call = f'{{"{syntax.name_key}": "tool name", "{syntax.arguments_key}": {{"argument name": "value"}}}}'
+        return (
+            syntax.opener + syntax.gap + (f"[{call}]" if syntax.listed else call) + syntax.gap + syntax.closer
+        )
 
 
-def call_rules(form: JsonForm, offer: Offer) -> list[str]:
+def call_rules(syntax: JsonSyntax, options: ToolOptions) -> list[str]:
     rules = []
-    for i, tool in enumerate(offer.tools):
-        head = f'"{form.name_key}": "{tool.name}", "{form.arguments_key}": '
-        # One literal where it can be: text that is any but this is told from it as a whole.
-        start = f"{quoted('{')} {form.before} {quoted(head)}" if form.before else quoted("{" + head)
-        rules.append(f"call_{i}: {start} arguments_{i} {form.behind} {quoted('}')}")
+    for i, tool in enumerate(options.tools):
+        head = f'"{syntax.name_key}": "{tool.name}", "{syntax.arguments_key}": '
+        # A single literal where possible, so that the rule for plain text can exclude it as a whole.
+        start = " ".join((quoted("{"), syntax.before, quoted(head))) if syntax.before else quoted("{" + head)
+        end = quoted("}")
+        rules.append(f"call_{i}: {start} arguments_{i} {syntax.behind} {end}")
     return rules

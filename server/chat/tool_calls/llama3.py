@@ -5,53 +5,53 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from server.chat.text_reader import NotThis, Openers, Reader, Reading
-from server.chat.tool_calls.bare_calls import BareReader, bare_grammar
-from server.chat.tool_calls.family import Family, Offer, arguments_rules, one_of
-from server.chat.tool_calls.grammar import Words, object_of, quoted
-from server.chat.tool_calls.json_calls import JsonForm, call_rules
+from engine.constraint.strict_schema import forbid_additional_properties
+from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser, UnexpectedText
+from server.chat.tool_calls.grammar import GrammarTerminals, object_of, quoted
+from server.chat.tool_calls.json_calls import JsonSyntax, call_rules
 from server.chat.tool_calls.tool import Tool
-from server.input.strict_schema import closed
+from server.chat.tool_calls.tool_call_format import ToolCallFormat, ToolOptions, alternatives, arguments_rules
+from server.chat.tool_calls.unmarked_calls import UnmarkedCallParser, unmarked_grammar
 
 _TAG = "<|python_tag|>"
-_FORM = JsonForm("", "", arguments_key="parameters")
+_FORM = JsonSyntax("", "", arguments_key="parameters")
 
 
 def _call_schema(tool: Tool) -> dict[str, Any]:
-    return object_of({"name": {"const": tool.name}, "parameters": closed(tool.schema)})
+    return object_of({"name": {"const": tool.name}, "parameters": forbid_additional_properties(tool.schema)})
 
 
-class Llama3Reader(BareReader):
+class Llama3CallParser(UnmarkedCallParser):
     def __init__(self, *args: Any) -> None:
-        self.openers = Openers([_TAG])
+        self.openers = MarkerSearch([_TAG])
         super().__init__(*args)
 
-    def whole(self) -> Reading[None]:
+    def whole(self) -> Parsing[None]:
         if (yield from self.after_space()) != "{":
-            raise NotThis
+            raise UnexpectedText
         yield from self.call_sequence()
 
-    def rest(self) -> Reading[None]:
+    def rest(self) -> Parsing[None]:
         while True:
-            opener = yield from self.until(self.openers, self.say)
+            opener = yield from self.until(self.openers, self.emit)
             yield from self.attempt(opener, self.whole())
 
 
-class Llama3(Family):
+class Llama3Format(ToolCallFormat):
     name = "llama3"
-    marks = (_TAG,)
+    markers = (_TAG,)
 
     def detects(self, source: str) -> bool:
         return "<|start_header_id|>" in source and '"parameters": ' in source
 
-    def reader(self, offer: Offer, new_id: Callable[[], str]) -> Reader:
-        return Llama3Reader(offer.names, new_id, offer.limit)
+    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
+        return Llama3CallParser(options.names, new_id, options.limit)
 
-    def grammar(self, offer: Offer, words: Words) -> str:
-        more = f"({quoted('; ')} call)*" if offer.parallel else ""
-        rules = [f"calls: call {more}", one_of("call", offer)]
-        rules += [*call_rules(_FORM, offer), *arguments_rules(offer)]
-        return bare_grammar(offer, "name", rules, _call_schema)
+    def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
+        more = f"({quoted('; ')} call)*" if options.parallel else ""
+        rules = [f"calls: call {more}", alternatives("call", options)]
+        rules += [*call_rules(_FORM, options), *arguments_rules(options)]
+        return unmarked_grammar(options, "name", rules, _call_schema)
 
     def example(self) -> str:
         return '{"name": "tool name", "parameters": {"argument name": "value"}}'

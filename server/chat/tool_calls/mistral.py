@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from server.chat.text_reader import Reader, Reading
-from server.chat.tool_calls.family import Offer
-from server.chat.tool_calls.json_calls import JsonFamily, JsonForm
-from server.chat.tool_calls.named_calls import NamedFamily, NamedForm, NamedReader
+from server.chat.streaming_parser import Parsing, StreamingParser
+from server.chat.tool_calls.json_calls import JsonSyntax, JsonToolCallFormat
+from server.chat.tool_calls.named_calls import NamedCallParser, NamedSyntax, NamedToolCallFormat
+from server.chat.tool_calls.tool_call_format import ToolOptions
 
 _OPENER = "[TOOL_CALLS]"
-_NAMED = NamedForm(_OPENER, "[ARGS]", optional="[CALL_ID]")
+_NAMED = NamedSyntax(_OPENER, "[ARGS]", optional="[CALL_ID]")
 
 
-class MistralReader(NamedReader):
+class MistralCallParser(NamedCallParser):
     """Both forms: fine-tuned models keep to neither."""
 
-    def call(self) -> Reading[None]:
+    def call(self) -> Parsing[None]:
         character = yield from self.after_space()
         if character == "[":
             yield from self.call_list()
@@ -25,29 +25,29 @@ class MistralReader(NamedReader):
             yield from super().call()
 
 
-class MistralList(JsonFamily):
+class MistralListFormat(JsonToolCallFormat):
     """Up to version 7 of its tokenizers."""
 
     name = "mistral"
     short_ids = True
-    form = JsonForm(_OPENER, "", listed=True, behind=r'", \"id\": \"" /[a-zA-Z0-9]{9}/ "\""')
+    syntax = JsonSyntax(_OPENER, "", listed=True, behind=r'", \"id\": \"" /[a-zA-Z0-9]{9}/ "\""')
 
     def detects(self, source: str) -> bool:
         return _OPENER in source and "[ARGS]" not in source
 
-    def reader(self, offer: Offer, new_id: Callable[[], str]) -> Reader:
-        return MistralReader(_NAMED, offer.names, new_id, offer.limit)
+    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
+        return MistralCallParser(_NAMED, options.names, new_id, options.limit)
 
 
-class MistralNamed(NamedFamily):
+class MistralNamedFormat(NamedToolCallFormat):
     """From version 11 on."""
 
     name = "mistral-named"
     short_ids = True
-    form = _NAMED
+    syntax = _NAMED
 
     def detects(self, source: str) -> bool:
         return _OPENER in source and "[ARGS]" in source
 
-    def reader(self, offer: Offer, new_id: Callable[[], str]) -> Reader:
-        return MistralReader(_NAMED, offer.names, new_id, offer.limit)
+    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
+        return MistralCallParser(_NAMED, options.names, new_id, options.limit)

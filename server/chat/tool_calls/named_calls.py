@@ -6,16 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from server.chat.text_reader import NotThis, Openers, Reader, Reading
-from server.chat.tool_calls.family import Family, Offer, arguments_rules, lark, one_of, start_rules
-from server.chat.tool_calls.grammar import Words
-from server.chat.tool_calls.json_calls import CallReader
+from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser, UnexpectedText
+from server.chat.tool_calls.grammar import GrammarTerminals
+from server.chat.tool_calls.json_calls import JsonCallParser
+from server.chat.tool_calls.tool_call_format import (
+    ToolCallFormat,
+    ToolOptions,
+    alternatives,
+    arguments_rules,
+    join_rules,
+    start_rules,
+)
 
 MAX_NAME = 256
 
 
 @dataclass(frozen=True)
-class NamedForm:
+class NamedSyntax:
     """`section` `opener` name `middle` {…} `closer` `end`; section and end once, the rest for each call.
 
     optional: a mark behind the name, with anything behind it, that models may put in. between: calls.
@@ -30,78 +37,84 @@ class NamedForm:
     optional: str = ""
 
 
-class NamedReader(CallReader):
+class NamedCallParser(JsonCallParser):
     """Reads a call behind each opener."""
 
-    def __init__(self, form: NamedForm, *args: Any) -> None:
-        self.form = form
-        self.openers = Openers([form.section, form.opener])
+    def __init__(self, syntax: NamedSyntax, *args: Any) -> None:
+        self.syntax = syntax
+        self.openers = MarkerSearch([syntax.section, syntax.opener])
         super().__init__(*args)
 
-    def read(self) -> Reading[None]:
-        form = self.form
+    def read(self) -> Parsing[None]:
+        syntax = self.syntax
         while True:
-            opener = yield from self.until(self.openers, self.say)
-            yield from self.attempt(opener, self.section() if opener == form.section else self.call())
-            if form.end:
-                yield from self.word(form.end)
+            opener = yield from self.until(self.openers, self.emit)
+            yield from self.attempt(opener, self.section() if opener == syntax.section else self.call())
+            if syntax.end:
+                yield from self.word(syntax.end)
 
-    def section(self) -> Reading[None]:
-        if not (yield from self.word(self.form.opener)):
-            raise NotThis
+    def section(self) -> Parsing[None]:
+        if not (yield from self.word(self.syntax.opener)):
+            raise UnexpectedText
         yield from self.call()
 
-    def call(self) -> Reading[None]:
+    def call(self) -> Parsing[None]:
         """Behind the opener."""
         yield from self.head()
         yield from self.json(self.argue)
-        if self.form.closer:
-            yield from self.word(self.form.closer.strip())
+        if self.syntax.closer:
+            yield from self.word(self.syntax.closer.strip())
 
-    def head(self) -> Reading[None]:
+    def head(self) -> Parsing[None]:
         name = ""
-        while not name.endswith(self.form.middle):
+        while not name.endswith(self.syntax.middle):
             character = yield from self.next()
             if character == "{":  # without the mark between
                 self.unread(character)
                 break
             name += character
             if len(name) > MAX_NAME:
-                raise NotThis
-        name = name.removesuffix(self.form.middle)
-        if self.form.optional:
-            name = name.partition(self.form.optional)[0]
+                raise UnexpectedText
+        name = name.removesuffix(self.syntax.middle)
+        if self.syntax.optional:
+            name = name.partition(self.syntax.optional)[0]
         self.announce(self.tool_name(name.strip()))
 
     def tool_name(self, name: str) -> str:
         return name
 
 
-class NamedFamily(Family):
+class NamedToolCallFormat(ToolCallFormat):
     """A family with a name before JSON."""
 
-    form: NamedForm
+    syntax: NamedSyntax
 
     @property
-    def marks(self) -> tuple[str, ...]:
-        form = self.form
-        words = (form.section, form.opener, form.middle, form.closer, form.end, form.optional)
-        return tuple(word.strip() for word in words if word.strip())
+    def markers(self) -> tuple[str, ...]:
+        syntax = self.syntax
+        terminals = (syntax.section, syntax.opener, syntax.middle, syntax.closer, syntax.end, syntax.optional)
+        return tuple(word.strip() for word in terminals if word.strip())
 
-    def reader(self, offer: Offer, new_id: Callable[[], str]) -> Reader:
-        return NamedReader(self.form, offer.names, new_id, offer.limit)
+    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
+        return NamedCallParser(self.syntax, options.names, new_id, options.limit)
 
-    def grammar(self, offer: Offer, words: Words) -> str:
-        form = self.form
-        rules = [one_of("call", offer), *arguments_rules(offer)]
-        for i, tool in enumerate(offer.tools):
-            rules.append(f"call_{i}: {words(tool.name + form.middle)} arguments_{i} {words(form.closer)}")
-        more = f"({words(form.between + form.opener)} call)*" if offer.parallel else ""
-        first = words(form.opener) if form.section else ""
-        rules.append(f"calls: {first} call {more} {words(form.end)}")
-        return lark([*start_rules(offer, words, form.section or form.opener, "calls"), *rules])
+    def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
+        syntax = self.syntax
+        rules = [alternatives("call", options), *arguments_rules(options)]
+        for i, tool in enumerate(options.tools):
+            rules.append(
+                f"call_{i}: {terminals(tool.name + syntax.middle)} arguments_{i} {terminals(syntax.closer)}"
+            )
+        more = f"({terminals(syntax.between + syntax.opener)} call)*" if options.parallel else ""
+        first = terminals(syntax.opener) if syntax.section else ""
+        rules.append(f"calls: {first} call {more} {terminals(syntax.end)}")
+        return join_rules(
+            [*start_rules(options, terminals, syntax.section or syntax.opener, "calls"), *rules]
+        )
 
     def example(self) -> str:
-        form = self.form
+        syntax = self.syntax
         arguments = '{"argument name": "value"}'
-        return f"{form.section}{form.opener}tool name{form.middle}{arguments}{form.closer}{form.end}"
+        return (
+            f"{syntax.section}{syntax.opener}tool name{syntax.middle}{arguments}{syntax.closer}{syntax.end}"
+        )

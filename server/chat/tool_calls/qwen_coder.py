@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from server.chat.tool_calls.tagged_calls import TaggedFamily, TaggedForm
+from server.chat.tool_calls.tagged_calls import TaggedSyntax, TaggedToolCallFormat
 
 
-class QwenCoder(TaggedFamily):
+class QwenCoderFormat(TaggedToolCallFormat):
     name = "qwen-coder"
-    form = TaggedForm("<tool_call>", "</tool_call>")
+    syntax = TaggedSyntax("<tool_call>", "</tool_call>")
 
     def detects(self, source: str) -> bool:
-        return all(mark in source for mark in ("<tool_call>", "<function=", "<parameter="))
+        return all(marker in source for marker in ("<tool_call>", "<function=", "<parameter="))
 
 
-class Seed(TaggedFamily):
+class SeedFormat(TaggedToolCallFormat):
     name = "seed"
-    form = TaggedForm("<seed:tool_call>", "</seed:tool_call>")
+    syntax = TaggedSyntax("<seed:tool_call>", "</seed:tool_call>")
 
     def detects(self, source: str) -> bool:
         return "<seed:tool_call>" in source

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from server.chat.tool_calls.command_r import CommandR, CommandRPlus
-from server.chat.tool_calls.deepseek import DeepSeekR1, DeepSeekV31
-from server.chat.tool_calls.family import Family
-from server.chat.tool_calls.functionary import Functionary
-from server.chat.tool_calls.generic import Generic
-from server.chat.tool_calls.harmony import Harmony
-from server.chat.tool_calls.hermes import Hermes
-from server.chat.tool_calls.llama3 import Llama3
-from server.chat.tool_calls.mistral import MistralList, MistralNamed
-from server.chat.tool_calls.qwen_coder import QwenCoder, Seed
+from server.chat.tool_calls.command_r import CommandRFormat, CommandRPlusFormat
+from server.chat.tool_calls.deepseek import DeepSeekR1Format, DeepSeekV31Format
+from server.chat.tool_calls.functionary import FunctionaryFormat
+from server.chat.tool_calls.generic import GenericFormat
+from server.chat.tool_calls.harmony import HarmonyFormat
+from server.chat.tool_calls.hermes import HermesFormat
+from server.chat.tool_calls.llama3 import Llama3Format
+from server.chat.tool_calls.mistral import MistralListFormat, MistralNamedFormat
+from server.chat.tool_calls.qwen_coder import QwenCoderFormat, SeedFormat
+from server.chat.tool_calls.tool_call_format import ToolCallFormat
 
 # The first that detects its marks.
-FAMILIES: tuple[Family, ...] = (
-    Harmony(),
-    MistralNamed(),
-    MistralList(),
-    CommandR(),
-    CommandRPlus(),
-    DeepSeekR1(),
-    DeepSeekV31(),
-    QwenCoder(),
-    Seed(),
-    Hermes(),
-    Functionary(),
-    Llama3(),
-    Generic(),
+TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = (
+    HarmonyFormat(),
+    MistralNamedFormat(),
+    MistralListFormat(),
+    CommandRFormat(),
+    CommandRPlusFormat(),
+    DeepSeekR1Format(),
+    DeepSeekV31Format(),
+    QwenCoderFormat(),
+    SeedFormat(),
+    HermesFormat(),
+    FunctionaryFormat(),
+    Llama3Format(),
+    GenericFormat(),
 )
 
 
-def family_of(source: str) -> Family:
+def detect_tool_call_format(source: str) -> ToolCallFormat:
     """The family of a chat template; the generic one if it shows no other's marks."""
-    return next(family for family in FAMILIES if family.detects(source))
+    return next(call_format for call_format in TOOL_CALL_FORMATS if call_format.detects(source))

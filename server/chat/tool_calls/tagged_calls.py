@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from server.chat.text_reader import NotThis, Openers, Reader, Reading
-from server.chat.tool_calls.family import (
+from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser, UnexpectedText
+from server.chat.tool_calls.grammar import GrammarTerminals, quoted
+from server.chat.tool_calls.tool import Tool
+from server.chat.tool_calls.tool_call_format import (
     ANY_TEXT,
-    CannotHold,
-    Family,
-    Offer,
-    held_to,
-    lark,
-    one_of,
+    ToolCallFormat,
+    ToolOptions,
+    UnsupportedSchema,
+    alternatives,
+    join_rules,
+    schema_rule,
     start_rules,
 )
-from server.chat.tool_calls.grammar import Words, quoted
-from server.chat.tool_calls.tool import Tool
 
 MAX_NAME = 256
 # What a text's schema may say for the grammar to hold it to that.
@@ -40,7 +40,7 @@ _OF_OBJECT = {
 
 
 @dataclass(frozen=True)
-class TaggedForm:
+class TaggedSyntax:
     """`opener` `function` name `>` (`parameter` name `>` value `close`)* `end` `closer`, each on its line."""
 
     opener: str
@@ -51,36 +51,36 @@ class TaggedForm:
     end: str = "</function>"
 
 
-class TaggedReader(Reader):
-    def __init__(self, form: TaggedForm, tools: Mapping[str, Tool], *args: Any) -> None:
-        self.form, self.tools = form, tools
-        self.openers = Openers([form.opener])
-        self.close = Openers(["\n" + form.close, form.close])
+class TaggedCallParser(StreamingParser):
+    def __init__(self, syntax: TaggedSyntax, tools: Mapping[str, Tool], *args: Any) -> None:
+        self.syntax, self.tools = syntax, tools
+        self.openers = MarkerSearch([syntax.opener])
+        self.close = MarkerSearch(["\n" + syntax.close, syntax.close])
         super().__init__(tools, *args)
 
-    def read(self) -> Reading[None]:
+    def read(self) -> Parsing[None]:
         while True:
-            opener = yield from self.until(self.openers, self.say)
+            opener = yield from self.until(self.openers, self.emit)
             yield from self.attempt(opener, self.call())
 
-    def call(self) -> Reading[None]:
-        form = self.form
-        if not (yield from self.word(form.function)):
-            raise NotThis
+    def call(self) -> Parsing[None]:
+        syntax = self.syntax
+        if not (yield from self.word(syntax.function)):
+            raise UnexpectedText
         name = yield from self.name()
         self.announce(name)
         properties = self.tools[name].schema.get("properties")
         before = "{"
-        while (yield from self.word(form.parameter)):
+        while (yield from self.word(syntax.parameter)):
             key = yield from self.name()
             self.argue(f"{before}{json.dumps(key, ensure_ascii=False)}: ")
             before = ", "
             yield from self.argument(properties.get(key) if isinstance(properties, dict) else None)
         self.argue("{}" if before == "{" else "}")
-        yield from self.word(form.end)
-        yield from self.word(form.closer)
+        yield from self.word(syntax.end)
+        yield from self.word(syntax.closer)
 
-    def name(self) -> Reading[str]:
+    def name(self) -> Parsing[str]:
         """Up to the `>`."""
         name = ""
         while True:
@@ -89,9 +89,9 @@ class TaggedReader(Reader):
                 return name.strip()
             name += character
             if len(name) > MAX_NAME:
-                raise NotThis
+                raise UnexpectedText
 
-    def argument(self, schema: Any) -> Reading[None]:
+    def argument(self, schema: Any) -> Parsing[None]:
         """The value, between line breaks that are not a part of it. Texts are told as they come."""
         character = yield from self.next()
         if character != "\n":
@@ -125,74 +125,82 @@ def _as_json(text: str, schema: Any) -> str:
     return stripped
 
 
-class TaggedFamily(Family):
+class TaggedToolCallFormat(ToolCallFormat):
     """A family whose calls are tags."""
 
-    form: TaggedForm
+    syntax: TaggedSyntax
 
     @property
-    def marks(self) -> tuple[str, ...]:
-        return (self.form.opener, self.form.closer)
+    def markers(self) -> tuple[str, ...]:
+        return (self.syntax.opener, self.syntax.closer)
 
-    def reader(self, offer: Offer, new_id: Callable[[], str]) -> Reader:
-        return TaggedReader(self.form, {tool.name: tool for tool in offer.tools}, new_id, offer.limit)
+    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
+        return TaggedCallParser(
+            self.syntax, {tool.name: tool for tool in options.tools}, new_id, options.limit
+        )
 
-    def grammar(self, offer: Offer, words: Words) -> str:
-        form = self.form
-        rules = [one_of("call", offer)]
-        for i, tool in enumerate(offer.tools):
-            arguments, more = _argument_rules(f"argument_{i}", tool, form, words)
-            rules.append(
-                f"call_{i}: {words(form.function + tool.name + '>')} {arguments} {words(chr(10) + form.end)}"
-            )
+    def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
+        syntax = self.syntax
+        rules = [alternatives("call", options)]
+        for i, tool in enumerate(options.tools):
+            arguments, more = _argument_rules(f"argument_{i}", tool, syntax, terminals)
+            start, end = terminals(f"{syntax.function}{tool.name}>"), terminals("\n" + syntax.end)
+            rules.append(f"call_{i}: {start} {arguments} {end}")
             rules += more
-        end = words("\n" + form.closer)
-        again = f"({words(chr(10) + form.opener + chr(10))} call {end})*" if offer.parallel else ""
-        rules.append(f"calls: {words(chr(10))} call {end} {again}")
-        return lark([*start_rules(offer, words, form.opener, "calls"), *rules])
+        end = terminals("\n" + syntax.closer)
+        again = f"({terminals(chr(10) + syntax.opener + chr(10))} call {end})*" if options.parallel else ""
+        rules.append(f"calls: {terminals(chr(10))} call {end} {again}")
+        return join_rules([*start_rules(options, terminals, syntax.opener, "calls"), *rules])
 
     def example(self) -> str:
-        form = self.form
-        argument = f"{form.parameter}argument name>\nvalue\n{form.close}"
-        return f"{form.opener}\n{form.function}tool name>\n{argument}\n{form.end}\n{form.closer}"
+        syntax = self.syntax
+        argument = f"{syntax.parameter}argument name>\nvalue\n{syntax.close}"
+        return f"{syntax.opener}\n{syntax.function}tool name>\n{argument}\n{syntax.end}\n{syntax.closer}"
 
 
-def _argument_rules(rule: str, tool: Tool, form: TaggedForm, words: Words) -> tuple[str, list[str]]:
+def _argument_rules(
+    rule: str, tool: Tool, syntax: TaggedSyntax, terminals: GrammarTerminals
+) -> tuple[str, list[str]]:
     """The arguments of a call in the order of the schema, those that are not required optional."""
     schema = tool.schema
     if unknown := sorted(schema.keys() - _OF_OBJECT):
-        raise CannotHold(f"the schema of '{tool.name}' has {unknown[0]!r} at its top")
+        raise UnsupportedSchema(f"the schema of '{tool.name}' has {unknown[0]!r} at its top")
     shared: dict[str, Any] = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     required, properties = schema.get("required") or (), schema.get("properties") or {}
     if odd := [
         name for name in (*properties, *required) if name not in properties or set(name) & {">", "\n"}
     ]:
-        raise CannotHold(f"the argument {odd[0]!r} of '{tool.name}' cannot be written")
+        raise UnsupportedSchema(f"the argument {odd[0]!r} of '{tool.name}' cannot be written")
     sequence, rules = [], []
     for j, (name, value) in enumerate(properties.items()):
         own = f"{rule}_{j}"
-        body, more = _value_rule(own, value, shared, form, words, tool)
-        rules += [f"{own}: {words(f'{chr(10)}{form.parameter}{name}>{chr(10)}')} {body}", *more]
+        body, more = _value_rule(own, value, shared, syntax, terminals, tool)
+        rules += [f"{own}: {terminals(f'{chr(10)}{syntax.parameter}{name}>{chr(10)}')} {body}", *more]
         sequence.append(own if name in required else f"{own}?")
     return " ".join(sequence), rules
 
 
 def _value_rule(
-    rule: str, schema: Any, shared: dict[str, Any], form: TaggedForm, words: Words, tool: Tool
+    rule: str,
+    schema: Any,
+    shared: dict[str, Any],
+    syntax: TaggedSyntax,
+    terminals: GrammarTerminals,
+    tool: Tool,
 ) -> tuple[str, list[str]]:
-    close = "\n" + form.close
+    close = "\n" + syntax.close
     if not _is_text(schema):
         # `true` as a schema is the same as an empty one; a text that may be here is in quotes.
         whole = {**shared, **schema} if isinstance(schema, Mapping) else shared
-        return f"{held_to(whole, tool)} {words(close)}", []
+        return f"{schema_rule(whole, tool)} {terminals(close)}", []
     if unknown := sorted(schema.keys() - _OF_TEXT):
-        raise CannotHold(f"a text with {unknown[0]!r} cannot be written without quotes")
+        raise UnsupportedSchema(f"a text with {unknown[0]!r} cannot be written without quotes")
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if values is not None:
         texts = [value for value in values if isinstance(value, str)]
         if not texts:
-            raise CannotHold("a text with no possible value")
-        return f"({' | '.join(map(quoted, texts))}) {words(close)}", []
+            raise UnsupportedSchema("a text with no possible value")
+        return f"({' | '.join(map(quoted, texts))}) {terminals(close)}", []
     least, most = schema.get("minLength"), schema.get("maxLength")
     text = (
         ANY_TEXT

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from server.chat.messages import BadMessage, fit
-from server.chat.template.capabilities import Traits, find_traits
+from server.chat.messages import InvalidMessage, adapt_messages
+from server.chat.template.capabilities import TemplateCapabilities, probe_capabilities
 from server.chat.template.render import ChatTemplate
 from support.vocabularies import models_dir
 
-FULL = Traits(
+FULL = TemplateCapabilities(
     tools=True, calls=True, parallel_calls=True, results=True, object_arguments=True, null_content=True
 )
 
@@ -31,59 +31,66 @@ def user(content: object = "hi") -> dict:
 
 
 def test_arguments_are_objects_where_the_template_wants_them():
-    assert fit([calling()], FULL)[0]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
-    assert fit([calling(call(""))], FULL)[0]["tool_calls"][0]["function"]["arguments"] == {}
-    text = Traits(calls=True, parallel_calls=True)
-    assert fit([calling()], text)[0]["tool_calls"][0]["function"]["arguments"] == '{"a": 1}'
+    assert adapt_messages([calling()], FULL)[0]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
+    assert adapt_messages([calling(call(""))], FULL)[0]["tool_calls"][0]["function"]["arguments"] == {}
+    text = TemplateCapabilities(calls=True, parallel_calls=True)
+    assert adapt_messages([calling()], text)[0]["tool_calls"][0]["function"]["arguments"] == '{"a": 1}'
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", "5", "NaN", "{'a': 1}", "[" * 10_000])
 def test_arguments_that_are_no_object_are_named(arguments):
-    with pytest.raises(BadMessage, match="JSON") as caught:
-        fit([user(), calling(call(), call(arguments))], FULL)
+    with pytest.raises(InvalidMessage, match="JSON") as caught:
+        adapt_messages([user(), calling(call(), call(arguments))], FULL)
     assert caught.value.where == "[1].tool_calls[1].function.arguments"
 
 
 def test_no_content_is_null_or_empty():
-    assert fit([calling()], FULL)[0]["content"] is None
-    assert fit([calling()], Traits(calls=True, parallel_calls=True))[0]["content"] == ""
-    assert fit([{"role": "assistant", "content": None}], FULL)[0]["content"] == ""
+    assert adapt_messages([calling()], FULL)[0]["content"] is None
+    assert (
+        adapt_messages([calling()], TemplateCapabilities(calls=True, parallel_calls=True))[0]["content"] == ""
+    )
+    assert adapt_messages([{"role": "assistant", "content": None}], FULL)[0]["content"] == ""
 
 
 def test_parts_and_texts():
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert fit([user(parts)], Traits())[0]["content"] == "a\nb"
-    assert fit([user(parts)], Traits(typed_content=True))[0]["content"] == parts
-    assert fit([{"role": "system", "content": parts}], Traits(typed_content=True))[0]["content"] == "a\nb"
-    assert fit([user(parts[:1])], Traits(typed_content=True))[0]["content"] == "a"
-    only = Traits(string_content=False, typed_content=True)
-    assert fit([user("a")], only)[0]["content"] == [{"type": "text", "text": "a"}]
+    assert adapt_messages([user(parts)], TemplateCapabilities())[0]["content"] == "a\nb"
+    assert adapt_messages([user(parts)], TemplateCapabilities(typed_content=True))[0]["content"] == parts
+    assert (
+        adapt_messages([{"role": "system", "content": parts}], TemplateCapabilities(typed_content=True))[0][
+            "content"
+        ]
+        == "a\nb"
+    )
+    assert adapt_messages([user(parts[:1])], TemplateCapabilities(typed_content=True))[0]["content"] == "a"
+    only = TemplateCapabilities(string_content=False, typed_content=True)
+    assert adapt_messages([user("a")], only)[0]["content"] == [{"type": "text", "text": "a"}]
 
 
 def test_developers_are_systems_where_the_template_knows_no_developer():
     talk = [{"role": "developer", "content": "x"}, user()]
-    assert fit(talk, Traits())[0]["role"] == "system"
-    assert fit(talk, Traits(developer=True))[0]["role"] == "developer"
+    assert adapt_messages(talk, TemplateCapabilities())[0]["role"] == "system"
+    assert adapt_messages(talk, TemplateCapabilities(developer=True))[0]["role"] == "developer"
 
 
 def test_a_system_without_a_place_becomes_the_users_words():
     system = {"role": "system", "content": "Be brief."}
-    assert fit([system, system, user(), user()], Traits(system=False)) == [
+    assert adapt_messages([system, system, user(), user()], TemplateCapabilities(system=False)) == [
         user("Be brief.\nBe brief.\nhi"),
         user(),
     ]
-    assert fit([system], Traits(system=False)) == [system]
+    assert adapt_messages([system], TemplateCapabilities(system=False)) == [system]
 
 
 def test_reasoning_has_all_its_names():
     message = {"role": "assistant", "content": "x", "reasoning_content": "hm"}
-    fitted = fit([message], Traits())[0]
+    fitted = adapt_messages([message], TemplateCapabilities())[0]
     assert fitted["reasoning_content"] == fitted["thinking"] == "hm"
 
 
 def test_ids_of_nine_characters():
-    short = Traits(calls=True, parallel_calls=True, short_ids=True)
-    fitted = fit([calling(call(), call(id="abcdefgh1")), result(), result(id="abcdefgh1")], short)
+    short = TemplateCapabilities(calls=True, parallel_calls=True, short_ids=True)
+    fitted = adapt_messages([calling(call(), call(id="abcdefgh1")), result(), result(id="abcdefgh1")], short)
     first, second = (made["id"] for made in fitted[0]["tool_calls"])
     assert second == "abcdefgh1"
     assert len(first) == 9
@@ -92,7 +99,7 @@ def test_ids_of_nine_characters():
 
 
 def test_results_are_named():
-    fitted = fit([calling(call(id="x", name="f")), result(id="x"), result(id="y")], FULL)
+    fitted = adapt_messages([calling(call(id="x", name="f")), result(id="x"), result(id="y")], FULL)
     assert fitted[1]["name"] == "f"
     assert "name" not in fitted[2]
 
@@ -105,7 +112,7 @@ def test_calls_one_by_one():
         result("2", "x"),
         user(),
     ]
-    fitted = fit(talk, Traits(calls=True))
+    fitted = adapt_messages(talk, TemplateCapabilities(calls=True))
     shown = [
         (m["role"], m["content"], m.get("tool_call_id") or [c["id"] for c in m.get("tool_calls", ())])
         for m in fitted
@@ -120,38 +127,40 @@ def test_calls_one_by_one():
     ]
 
 
-def traits(source: str) -> Traits:
-    return find_traits(ChatTemplate(source, "<s>", "</s>"))
+def capabilities(source: str) -> TemplateCapabilities:
+    return probe_capabilities(ChatTemplate(source, "<s>", "</s>"))
 
 
-def published(name: str) -> Traits:
-    return traits((models_dir() / "templates" / f"{name}.jinja").read_text(encoding="utf-8"))
+def published(name: str) -> TemplateCapabilities:
+    return capabilities((models_dir() / "templates" / f"{name}.jinja").read_text(encoding="utf-8"))
 
 
 def test_what_templates_show():
     plain = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
-    assert traits(plain) == Traits()
-    assert not traits("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}").system
+    assert capabilities(plain) == TemplateCapabilities()
+    assert not capabilities("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}").system
     refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
-    assert not traits(refuses + plain).system
-    typed = traits("{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}")
+    assert not capabilities(refuses + plain).system
+    typed = capabilities(
+        "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
+    )
     assert typed.typed_content
     assert not typed.string_content
-    assert traits("{% for t in tools %}{{ t.function.name }}{% endfor %}" + plain).empty_tools
+    assert capabilities("{% for t in tools %}{{ t.function.name }}{% endfor %}" + plain).empty_tools
 
 
 def test_arguments_as_templates_print_them():
     head = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
     tail = "{% endfor %}{% endfor %}"
-    assert traits(head + "{{ c.function.arguments | tojson }}" + tail).object_arguments
-    assert traits(
+    assert capabilities(head + "{{ c.function.arguments | tojson }}" + tail).object_arguments
+    assert capabilities(
         head + "{% for k, v in c.function.arguments.items() %}{{ v }}{% endfor %}" + tail
     ).object_arguments
-    as_text = traits(head + "{{ c.function.arguments }}" + tail)
+    as_text = capabilities(head + "{{ c.function.arguments }}" + tail)
     assert as_text.calls
     assert not as_text.object_arguments
-    assert not traits(head + "{{ '' + c.function.arguments }}" + tail).object_arguments
-    assert not traits(head + tail).calls
+    assert not capabilities(head + "{{ '' + c.function.arguments }}" + tail).object_arguments
+    assert not capabilities(head + tail).calls
     assert not as_text.null_content  # it prints "None"
 
 

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from server.chat.model import ChatModel, chat_model
-from server.chat.prompt import MARK, compose
-from server.chat.request import ChatInput, Reasoning
+from server.chat.chat_format import ChatFormats, load_chat_formats
+from server.chat.prompt import TOKEN_BREAK, render_prompt
+from server.chat.request import ChatInput, ReasoningOptions
 from server.chat.template.render import TemplateFailed
-from server.chat.template.special_tokens import pattern_of
+from server.chat.template.special_tokens import special_token_pattern
 from server.chat.tool_calls import make_tool
 from support.fake_engine import tokenizer
 from support.tools import NOW, WEATHER
@@ -21,19 +21,19 @@ PLAIN += "{% if add_generation_prompt %}[me]{% endif %}"
 TALK = [{"role": "system", "content": "S"}, {"role": "user", "content": "hi"}]
 
 
-def model(source: str) -> ChatModel:
-    found = chat_model(tokenizer(), source)
-    assert isinstance(found, ChatModel)
+def model(source: str) -> ChatFormats:
+    found = load_chat_formats(tokenizer(), source)
+    assert isinstance(found, ChatFormats)
     return found
 
 
-def published(name: str) -> ChatModel:
+def published(name: str) -> ChatFormats:
     return model((models_dir() / "templates" / f"{name}.jinja").read_text(encoding="utf-8"))
 
 
-def text(source: str | ChatModel, messages, specials: re.Pattern[str] | None = None, **fields) -> str:
+def text(source: str | ChatFormats, messages, specials: re.Pattern[str] | None = None, **fields) -> str:
     chat = model(source) if isinstance(source, str) else source
-    return compose(ChatInput(messages, **fields), chat, specials).text
+    return render_prompt(ChatInput(messages, **fields), chat, specials).text
 
 
 def prefilled(content: object, **fields) -> list:
@@ -73,7 +73,7 @@ def test_the_last_message_of_the_assistant_is_continued():
 )
 def test_prefill_of_published_templates(name, tail):
     """As the template writes an answer, up to the end of the text, white space included."""
-    composed = compose(ChatInput(prefilled("Whill ")), published(name), None)
+    composed = render_prompt(ChatInput(prefilled("Whill ")), published(name), None)
     assert composed.text.endswith(tail)
     assert composed.begun
     assert not composed.opened
@@ -87,12 +87,12 @@ def test_prefill_of_a_template_that_does_not_show_the_text_as_it_is():
 
 def test_reasoning_is_continued():
     qwen = published("Qwen-Qwen3-0.6B")
-    composed = compose(ChatInput(prefilled("", reasoning_content="I see")), qwen, None)
+    composed = render_prompt(ChatInput(prefilled("", reasoning_content="I see")), qwen, None)
     assert composed.text.endswith("<|im_start|>assistant\n<think>\nI see")
     assert composed.opened
     asked = ChatInput(prefilled("yes", reasoning_content="I see"), continue_final_message="reasoning_content")
-    assert compose(asked, qwen, None).text.endswith("<think>\nI see")
-    both = compose(ChatInput(prefilled("yes", reasoning_content="I see")), qwen, None)
+    assert render_prompt(asked, qwen, None).text.endswith("<think>\nI see")
+    both = render_prompt(ChatInput(prefilled("yes", reasoning_content="I see")), qwen, None)
     assert both.text.endswith("<think>\nI see\n</think>\n\nyes")
     with pytest.raises(TemplateFailed, match="no place for reasoning"):
         text(PLAIN, prefilled("", reasoning_content="I see"))
@@ -101,20 +101,22 @@ def test_reasoning_is_continued():
 def test_reasoning_is_switched_by_the_variables_that_templates_have():
     source = "{{ enable_thinking }} {{ thinking }} {{ reasoning_effort }}" + PLAIN
     assert text(source, TALK).startswith("True  [")
-    assert text(source, TALK, reasoning=Reasoning(enabled=False)).startswith("False False ")
-    assert text(source, TALK, reasoning=Reasoning(effort="low", enabled=True)).startswith("True True low")
-    assert text(source, TALK, reasoning=Reasoning(effort="none")).startswith("True  [")
+    assert text(source, TALK, reasoning=ReasoningOptions(enabled=False)).startswith("False False ")
+    assert text(source, TALK, reasoning=ReasoningOptions(effort="low", enabled=True)).startswith(
+        "True True low"
+    )
+    assert text(source, TALK, reasoning=ReasoningOptions(effort="none")).startswith("True  [")
     assert text(source, TALK, extra={"enable_thinking": False, "thinking": 5}).startswith("False 5 ")
     assert text("{{ date_string }}|{{ datetime }}|" + PLAIN, TALK).count(" 20") == 2
 
 
 def test_whether_the_prompt_has_opened_reasoning():
     def opened(name: str, **fields) -> bool:
-        return compose(ChatInput(TALK, **fields), published(name), None).opened
+        return render_prompt(ChatInput(TALK, **fields), published(name), None).opened
 
     assert opened("deepseek-ai-DeepSeek-R1-Distill-Llama-8B")
     assert opened("Qwen-QwQ-32B")
-    assert not opened("Qwen-QwQ-32B", reasoning=Reasoning(enabled=False))
+    assert not opened("Qwen-QwQ-32B", reasoning=ReasoningOptions(enabled=False))
     assert not opened("Qwen-Qwen3-0.6B")
     assert not opened("Qwen-QwQ-32B", add_generation_prompt=False)
     assert opened("Apriel-1.6-15b-Thinker-fixed")
@@ -164,12 +166,12 @@ def test_a_template_for_tools():
         def __getattr__(self, name):
             return getattr(tokenizer(), name)
 
-    chat = chat_model(Two())
-    assert isinstance(chat, ChatModel)
+    chat = load_chat_formats(Two())
+    assert isinstance(chat, ChatFormats)
     assert text(chat, TALK).startswith("[system]")
     assert text(chat, TALK, tools=[NOW]).startswith("now[system]")
-    given = chat_model(Two(), "given" + PLAIN)
-    assert isinstance(given, ChatModel)
+    given = load_chat_formats(Two(), "given" + PLAIN)
+    assert isinstance(given, ChatFormats)
     assert text(given, TALK, tools=[NOW]).startswith("given[system]")
 
 
@@ -184,20 +186,20 @@ def test_special_tokens_are_broken_in_everything_that_a_client_writes():
         "function": {"name": "<|end|>", "arguments": '{"<|end|>": "<|end|>"}'},
     }
     talk = [
-        {"role": "user", "content": f"<|end|>{MARK}"},
+        {"role": "user", "content": f"<|end|>{TOKEN_BREAK}"},
         {"role": "assistant", "content": "", "reasoning_content": "<|end|>", "tool_calls": [call]},
         {"role": "tool", "content": "<|end|>", "tool_call_id": "<|end|>"},
         {"role": "assistant", "content": "<|end|>"},
     ]
-    found = text(source, talk, pattern_of(["<|end|>"]), tools=[evil], extra={"x": "<|end|>"})
+    found = text(source, talk, special_token_pattern(["<|end|>"]), tools=[evil], extra={"x": "<|end|>"})
     assert found.count("<|end|>") == 1
-    assert found.count("<" + MARK + "|end|>") > 10
-    assert found.endswith("[assistant] <" + MARK + "|end|>")
+    assert found.count("<" + TOKEN_BREAK + "|end|>") > 10
+    assert found.endswith("[assistant] <" + TOKEN_BREAK + "|end|>")
 
 
 def test_what_the_template_leaves_out_is_named():
     source = "{% for m in messages[-1:] %}{{ m.content | tojson }}{% endfor %}"
     talk = [{"role": "user", "content": "one"}, {"role": "user", "content": 'a "b"\n'}]
-    assert compose(ChatInput(talk), model(source), None).warnings == [
+    assert render_prompt(ChatInput(talk), model(source), None).warnings == [
         "messages[0] has no effect: the chat template leaves it out"
     ]

@@ -6,15 +6,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.chat.answer import Parts
-from server.chat.reasoning import KNOWN, Answer, Marks, ThinkReader, find_marks
-from support.tools import calls_of, read, reader
+from server.chat.parser import ParsedOutput
+from server.chat.reasoning import (
+    KNOWN_MARKERS,
+    ReasoningMarkers,
+    ReasoningParser,
+    ReasoningThenCallsParser,
+    find_reasoning_markers,
+)
+from support.tools import calls_of, new_parser, read
 
-THINK = KNOWN[0]
+THINK = KNOWN_MARKERS[0]
 
 
-def split(text: str, *, opened: bool = False, raw: bool = False, marks: Marks = THINK) -> Parts:
-    return read(Answer(ThinkReader(marks, opened, raw), None, raw), [text])
+def split(
+    text: str, *, opened: bool = False, raw: bool = False, markers: ReasoningMarkers = THINK
+) -> ParsedOutput:
+    return read(ReasoningThenCallsParser(ReasoningParser(markers, opened, raw), None, raw), [text])
 
 
 @pytest.mark.parametrize(
@@ -35,9 +43,9 @@ def split(text: str, *, opened: bool = False, raw: bool = False, marks: Marks = 
     ],
 )
 def test_a_block_at_the_beginning(text, content, reasoning):
-    assert split(text) == Parts(content, reasoning)
+    assert split(text) == ParsedOutput(content, reasoning)
     raw = split(text, raw=True)
-    assert raw == Parts(text)
+    assert raw == ParsedOutput(text)
 
 
 @pytest.mark.parametrize(
@@ -50,13 +58,13 @@ def test_a_block_at_the_beginning(text, content, reasoning):
     ],
 )
 def test_a_block_that_the_prompt_opened(text, content, reasoning):
-    assert split(text, opened=True) == Parts(content, reasoning)
-    assert split(text, opened=True, raw=True) == Parts(text)
+    assert split(text, opened=True) == ParsedOutput(content, reasoning)
+    assert split(text, opened=True, raw=True) == ParsedOutput(text)
 
 
 def test_marks_of_other_families():
-    for marks in KNOWN:
-        assert split(f"{marks.start}hm{marks.end}yes", marks=marks) == Parts("yes", "hm")
+    for markers in KNOWN_MARKERS:
+        assert split(f"{markers.start}hm{markers.end}yes", markers=markers) == ParsedOutput("yes", "hm")
 
 
 def test_calls_follow_reasoning_but_are_not_looked_for_in_it():
@@ -64,7 +72,7 @@ def test_calls_follow_reasoning_but_are_not_looked_for_in_it():
         '<think>Maybe <tool_call>{"name": "now"}</tool_call>?</think>\n<tool_call>{"name": "now"}</tool_call>'
     )
     for raw in (False, True):
-        parser = Answer(ThinkReader(THINK, False, raw), reader("hermes"), raw)
+        parser = ReasoningThenCallsParser(ReasoningParser(THINK, False, raw), new_parser("hermes"), raw)
         parts = read(parser, list(text))
         assert calls_of(parts) == [("id1", "now", {})]
         assert parser.has_calls
@@ -73,13 +81,13 @@ def test_calls_follow_reasoning_but_are_not_looked_for_in_it():
 
 
 def test_what_is_reasoning_at_the_moment():
-    parser = Answer(ThinkReader(THINK, False), None)
+    parser = ReasoningThenCallsParser(ReasoningParser(THINK, False), None)
     seen = []
     for piece in ("<th", "ink>", "hm", "</think>", "yes"):
         parser.push(piece)
         seen.append(parser.reasoning)
     assert seen == [False, True, True, False, False]
-    assert Answer(ThinkReader(THINK, True), None).reasoning
+    assert ReasoningThenCallsParser(ReasoningParser(THINK, True), None).reasoning
 
 
 @settings(max_examples=200, deadline=None, database=None)
@@ -92,20 +100,20 @@ def test_what_is_reasoning_at_the_moment():
 )
 def test_any_split_is_the_same(pieces, opened, raw):
     text = "".join(pieces)
-    parts = read(Answer(ThinkReader(THINK, opened, raw), None, raw), pieces)
+    parts = read(ReasoningThenCallsParser(ReasoningParser(THINK, opened, raw), None, raw), pieces)
     assert parts == split(text, opened=opened, raw=raw)
-    assert parts == read(Answer(ThinkReader(THINK, opened, raw), None, raw), list(text))
+    assert parts == read(ReasoningThenCallsParser(ReasoningParser(THINK, opened, raw), None, raw), list(text))
     if raw:
-        assert parts == Parts(text)
+        assert parts == ParsedOutput(text)
 
 
 def test_which_marks_a_model_has():
     def none(text: str) -> bool:
         return False
 
-    assert find_marks("… </think> …", none) == THINK
-    assert find_marks("… [/THINK] …", none) == Marks("[THINK]", "[/THINK]")
-    assert find_marks("nothing", none) is None
-    assert find_marks("nothing", {"<think>", "</think>"}.__contains__) == THINK
-    assert find_marks("nothing", {"<think>"}.__contains__) is None
-    assert find_marks("<|im_start|> … <|end|>", none) is None
+    assert find_reasoning_markers("… </think> …", none) == THINK
+    assert find_reasoning_markers("… [/THINK] …", none) == ReasoningMarkers("[THINK]", "[/THINK]")
+    assert find_reasoning_markers("nothing", none) is None
+    assert find_reasoning_markers("nothing", {"<think>", "</think>"}.__contains__) == THINK
+    assert find_reasoning_markers("nothing", {"<think>"}.__contains__) is None
+    assert find_reasoning_markers("<|im_start|> … <|end|>", none) is None

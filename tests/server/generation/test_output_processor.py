@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.types import FinishReason, Request, StepOutput, Timings, Token
-from server.chat.answer import Parts, ToolDelta, joined
+from server.chat.parser import ParsedOutput, ToolCallDelta, merge_parsed
 from server.generation.output_processor import Choice
 from support.fake_engine import ids, tokenizer
 
@@ -148,14 +148,14 @@ class Upper:
     def __init__(self) -> None:
         self.reasoning, self.has_calls, self.held = False, True, ""
 
-    def push(self, text: str) -> Parts:
+    def push(self, text: str) -> ParsedOutput:
         text, self.held = (self.held + text)[:-1], (self.held + text)[-1:]
         return self._parts(text)
 
-    def flush(self) -> Parts:
+    def flush(self) -> ParsedOutput:
         return self._parts(self.held)
 
-    def _parts(self, text: str) -> Parts:
+    def _parts(self, text: str) -> ParsedOutput:
         content = reasoning = ""
         for character in text:
             if character in "[]":
@@ -164,7 +164,7 @@ class Upper:
                 reasoning += character
             else:
                 content += character
-        return Parts(content, reasoning)
+        return ParsedOutput(content, reasoning)
 
 
 @pytest.mark.parametrize("cuts", [(), (1, 2, 3, 4, 5, 6, 7, 8), (3,)])
@@ -179,7 +179,7 @@ def test_a_parser_sees_the_text_before_the_stop_string_and_its_end(cuts):
         pieces.append(made.feed(StepOutput(id="r", tokens=[Token(id) for id in tokens[a:b]])))
         if made.finish:
             break
-    found = joined(piece.parts for piece in pieces if piece is not None)
+    found = merge_parsed(piece.parts for piece in pieces if piece is not None)
     assert (found.content.strip(), found.reasoning) == ("c d", "ab")
     assert made.finish == "tool_calls"
     assert made.stop_word == "END"
@@ -187,7 +187,9 @@ def test_a_parser_sees_the_text_before_the_stop_string_and_its_end(cuts):
 
 
 def test_calls_are_joined_by_their_index():
-    first, more = ToolDelta(1, "call_b", "f", '{"a"'), ToolDelta(1, arguments=": 1}")
-    other = ToolDelta(0, "call_a", "g", "{}")
-    found = joined([Parts("x"), Parts(tools=(first,)), Parts("y", tools=(other, more))])
-    assert found == Parts("xy", "", (other, ToolDelta(1, "call_b", "f", '{"a": 1}')))
+    first, more = ToolCallDelta(1, "call_b", "f", '{"a"'), ToolCallDelta(1, arguments=": 1}")
+    other = ToolCallDelta(0, "call_a", "g", "{}")
+    found = merge_parsed(
+        [ParsedOutput("x"), ParsedOutput(tools=(first,)), ParsedOutput("y", tools=(other, more))]
+    )
+    assert found == ParsedOutput("xy", "", (other, ToolCallDelta(1, "call_b", "f", '{"a": 1}')))

@@ -12,7 +12,7 @@ import pytest
 
 from engine.types import Constraint
 from server.sandbox import client as grammar_checker
-from server.sandbox.client import Busy, GrammarChecker
+from server.sandbox.client import Busy, ConstraintChecker
 from support.fake_engine import FakeEngine, tokenizer
 from support.http import CHAT, COMPLETIONS, client, error_of, user
 
@@ -231,7 +231,7 @@ async def test_hostile_constraints_are_compiled_or_refused() -> None:
 
 @asynccontextmanager
 async def checking(*command: str):
-    checker = GrammarChecker(tokenizer(), list(command) or None)
+    checker = ConstraintChecker(tokenizer(), list(command) or None)
     try:
         yield checker
     finally:

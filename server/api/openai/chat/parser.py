@@ -7,23 +7,22 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from server.api.openai.chat.schema import ChatFields, Message, ToolField
-from server.chat.request import ChatInput, Reasoning
+from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool
 from server.errors import bad_request
-from server.input.constraints import Asked
 
 MAX_WARNINGS = 32
 _BUDGETS = ("reasoning_budget_tokens", "thinking_budget_tokens", "reasoning_budget")
 
 
-def chat_input(body: ChatFields, warnings: list[str], answer: Asked | None = None) -> ChatInput:
+def chat_input(body: ChatFields, warnings: list[str], answer: RequestedConstraint | None = None) -> ChatInput:
     """What a request asks for. Adds to `warnings`. `answer`: what the content must match."""
     return ChatInput(
         [_message(message, f"messages[{i}]", warnings) for i, message in enumerate(body.messages)],
         tools=[_tool(tool, f"tools[{i}]", warnings) for i, tool in enumerate(body.tools or ())],
         tool_choice=_choice(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
-        reasoning=Reasoning(body.reasoning_format, effort=body.reasoning_effort, budget=_budget(body)),
+        reasoning=ReasoningOptions(body.reasoning_format, effort=body.reasoning_effort, budget=_budget(body)),
         answer=answer,
         extra=body.chat_template_kwargs or {},
         add_generation_prompt=body.add_generation_prompt,

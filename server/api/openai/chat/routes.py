@@ -21,14 +21,14 @@ from server.input.chat import plan_chat
 from server.input.constraints import asked_of
 
 if TYPE_CHECKING:
-    from server.chat.answer import Parts, ToolDelta
+    from server.chat.parser import ParsedOutput, ToolCallDelta
     from server.generation.job import Job
     from server.generation.output_processor import Choice, Piece, Progress, Shown
 
 router = json_router()
 
 
-def _called(delta: ToolDelta, *, whole: bool = False) -> dict[str, Any]:
+def _called(delta: ToolCallDelta, *, whole: bool = False) -> dict[str, Any]:
     """A tool call: the first news of it has its id, type and name; a whole one has no index."""
     if not delta.id:
         return {"index": delta.index, "function": {"arguments": delta.arguments}}
@@ -92,7 +92,7 @@ class ChatFormat(Format):
         return {**found, "finish_reason": answer.choice.finish}
 
     @staticmethod
-    def _delta(parts: Parts) -> dict[str, Any]:
+    def _delta(parts: ParsedOutput) -> dict[str, Any]:
         delta: dict[str, Any] = {}
         if parts.reasoning:
             delta["reasoning_content"] = parts.reasoning

@@ -18,10 +18,11 @@ from server.api.common.json_reader import (
 )
 from server.api.openai.responses.items import Item, Reader, calls_of, conversation, goes_on, not_kept
 from server.api.openai.responses.schema import ResponseInput, ResponseRequest
+from server.chat.request import RequestedConstraint
 from server.chat.tool_calls import Tool, ToolChoice, make_tool
 from server.errors import bad_request
-from server.input.chat import ChatInput, Reasoning
-from server.input.constraints import Asked, named_schema
+from server.input.chat import ChatInput, ReasoningOptions
+from server.input.constraints import named_schema
 
 if TYPE_CHECKING:
     from server.api.common.response_store import ResponseStore
@@ -118,17 +119,17 @@ def _tool_choice(body: ResponseInput, warnings: list[str]) -> ToolChoice:
     raise unsupported("tool_choice.type", f"the type {kind[:64]!r} is not supported; name a function")
 
 
-def _reasoning(body: ResponseInput, warnings: list[str]) -> Reasoning:
+def _reasoning(body: ResponseInput, warnings: list[str]) -> ReasoningOptions:
     asked = body.reasoning
     if asked is None:
-        return Reasoning()
+        return ReasoningOptions()
     if asked.summary is not None:
         warn(warnings, "reasoning.summary has no effect: reasoning is given as it is")
     _extra(asked.model_extra, "reasoning", warnings)
-    return Reasoning(effort=asked.effort)
+    return ReasoningOptions(effort=asked.effort)
 
 
-def _answer(body: ResponseInput, warnings: list[str]) -> Asked | None:
+def _answer(body: ResponseInput, warnings: list[str]) -> RequestedConstraint | None:
     if body.text is None:
         return None
     if body.text.verbosity not in (None, "medium"):
@@ -142,7 +143,7 @@ def _answer(body: ResponseInput, warnings: list[str]) -> Asked | None:
         named = {name: value for name, value in body.text.format.items() if name != "type"}
         return named_schema(named, "text.format", warnings)
     fields.only(frozenset({"type"}))
-    return None if kind == "text" else Asked(Constraint("json_object"), "text.format")
+    return None if kind == "text" else RequestedConstraint(Constraint("json_object"), "text.format")
 
 
 def _extra(extra: dict[str, Any] | None, path: str, warnings: list[str]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.types import InferenceParameters
 from server.api.anthropic.formatter import MessageFormat
 from server.api.openai.responses.formatter import ResponseFormat
-from server.chat.answer import Parts, ToolDelta
+from server.chat.parser import ParsedOutput, ToolCallDelta
 from server.generation.output_processor import Piece
 from support.named_events import named_events
 
@@ -54,11 +54,11 @@ def answers(draw):
     for kind in draw(st.lists(st.sampled_from(["reasoning", "content", "call"]), max_size=6)):
         texts = draw(st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=3))
         if kind == "call":
-            found.append(Parts(tools=(ToolDelta(n_calls, f"call_{n_calls}", "f", texts[0]),)))
-            found += [Parts(tools=(ToolDelta(n_calls, arguments=text),)) for text in texts[1:]]
+            found.append(ParsedOutput(tools=(ToolCallDelta(n_calls, f"call_{n_calls}", "f", texts[0]),)))
+            found += [ParsedOutput(tools=(ToolCallDelta(n_calls, arguments=text),)) for text in texts[1:]]
             n_calls += 1
         else:
-            found += [Parts(**{kind: text}) for text in texts]
+            found += [ParsedOutput(**{kind: text}) for text in texts]
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.chat.template.special_tokens import pattern_of
+from server.chat.template.special_tokens import special_token_pattern
 from support.fake_engine import tokenizer
 
 words = st.lists(st.text(st.sampled_from("<|ab>(*"), min_size=2, max_size=5), max_size=8)
@@ -13,7 +13,7 @@ words = st.lists(st.text(st.sampled_from("<|ab>(*"), min_size=2, max_size=5), ma
 
 @given(words, st.text(st.sampled_from("<|ab>(*é"), max_size=30))
 def test_finds_what_a_search_finds(words, text):
-    found = [(match.start(), match[0]) for match in pattern_of(words).finditer(text)]
+    found = [(match.start(), match[0]) for match in special_token_pattern(words).finditer(text)]
     expected, i = [], 0
     while i < len(text):
         here = max((word for word in words if text.startswith(word, i)), key=len, default=None)
@@ -24,22 +24,22 @@ def test_finds_what_a_search_finds(words, text):
 
 
 def test_without_words_nothing_matches():
-    assert not pattern_of([]).search("anything")
-    assert not pattern_of(["a", ""]).search("a")
+    assert not special_token_pattern([]).search("anything")
+    assert not special_token_pattern(["a", ""]).search("a")
 
 
 def test_thousands_of_words():
-    pattern = pattern_of(f"<unused{i}>" for i in range(6000))
+    pattern = special_token_pattern(f"<unused{i}>" for i in range(6000))
     assert pattern.sub("", "a<unused5999>b<unused6000>c<unused1>") == "ab<unused6000>c"
     assert not pattern.search("<" * 1_000_000 + "<unused" * 50_000)
 
 
 def test_long_words():
     word = "<" + "x" * 3000 + ">"
-    assert pattern_of([word, word + "y"]).fullmatch(word)
+    assert special_token_pattern([word, word + "y"]).fullmatch(word)
 
 
 def test_the_bundled_model():
     special = [tokenizer().token_text(i) for i in range(tokenizer().n_vocab) if tokenizer().is_special(i)]
     assert "<|end|>" in special
-    assert pattern_of(special).findall("a<|end|>b<|user|>") == ["<|end|>", "<|user|>"]
+    assert special_token_pattern(special).findall("a<|end|>b<|user|>") == ["<|end|>", "<|user|>"]

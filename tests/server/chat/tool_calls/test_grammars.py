@@ -11,11 +11,13 @@ from llguidance import LLMatcher, LLTokenizer
 
 from engine.types import Constraint
 from server.chat.tool_calls import Tool, make_tool
-from server.chat.tool_calls.family import CannotHold, Offer
-from server.chat.tool_calls.grammar import Words
-from support.tools import CALLS, FAMILY, TOOLS
+from server.chat.tool_calls.grammar import GrammarTerminals
+from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
+from support.tools import CALLS, FORMATS, TOOLS
 
-MARKS = sorted({mark for family in FAMILY.values() for mark in family.marks if len(mark) > 1})
+MARKS = sorted(
+    {marker for call_format in FORMATS.values() for marker in call_format.markers if len(marker) > 1}
+)
 FIRST = 257  # the id of the first mark
 
 
@@ -27,7 +29,7 @@ class Vocabulary:
     eos_token_id = 256
 
     def __init__(self, control: bool) -> None:
-        self.tokens = [*(bytes((i,)) for i in range(256)), b"<eos>", *(mark.encode() for mark in MARKS)]
+        self.tokens = [*(bytes((i,)) for i in range(256)), b"<eos>", *(marker.encode() for marker in MARKS)]
         self.special_token_ids = [256, *(range(FIRST, len(self.tokens)) if control else ())]
 
     def __call__(self, text: Any) -> list[int]:
@@ -40,17 +42,19 @@ def tokenizer(control: bool) -> LLTokenizer:
     return LLTokenizer(vocabulary, n_vocab=len(vocabulary.tokens))
 
 
-KNOWN = {mark: FIRST + i for i, mark in enumerate(MARKS)}
+KNOWN_MARKERS = {marker: FIRST + i for i, marker in enumerate(MARKS)}
 
 
 def encode(text: str, pieces: bool) -> list[int]:
     """Token ids: the marks as one token each, or all of it as bytes."""
     ids: list[int] = []
     while text:
-        mark = next((mark for mark in sorted(MARKS, key=len, reverse=True) if text.startswith(mark)), None)
-        if mark is not None and pieces:
-            ids.append(KNOWN[mark])
-            text = text[len(mark) :]
+        marker = next(
+            (marker for marker in sorted(MARKS, key=len, reverse=True) if text.startswith(marker)), None
+        )
+        if marker is not None and pieces:
+            ids.append(KNOWN_MARKERS[marker])
+            text = text[len(marker) :]
         else:
             ids += text[0].encode()
             text = text[1:]
@@ -66,8 +70,10 @@ def matches(grammar: str, text: str, control: bool, pieces: bool = True) -> tupl
     return taken == len(ids), matcher.is_accepting()
 
 
-def grammar(family: str, control: bool = False, tools: tuple[Tool, ...] = TOOLS, **offer: Any) -> str:
-    text = FAMILY[family].grammar(Offer(tools, **offer), Words(KNOWN if control else {}))
+def grammar(call_format: str, control: bool = False, tools: tuple[Tool, ...] = TOOLS, **options: Any) -> str:
+    text = FORMATS[call_format].grammar(
+        ToolOptions(tools, **options), GrammarTerminals(KNOWN_MARKERS if control else {})
+    )
     assert text is not None
     return text
 
@@ -77,16 +83,20 @@ WRITTEN = {name: text.replace("\\u00fc", "ü").replace("\nTrue\n", "\ntrue\n") f
 SEVERAL = [name for name in CALLS if name != "harmony"]  # one call a turn there
 
 
-def one(family: str) -> str:
+def one(call_format: str) -> str:
     """Only the call of get_weather."""
-    text = WRITTEN[family]
-    if family == "harmony":
+    text = WRITTEN[call_format]
+    if call_format == "harmony":
         return text.partition("<|call|>")[0]
-    if family in ("mistral", "command-r", "command-r-plus", "generic"):
-        begin = text.index(', {"name": "now"') if family in ("mistral", "generic") else text.index(",\n    {")
-        end = text.rindex("}]") + 1 if family in ("mistral", "generic") else text.rindex("\n]")
+    if call_format in ("mistral", "command-r", "command-r-plus", "generic"):
+        begin = (
+            text.index(', {"name": "now"')
+            if call_format in ("mistral", "generic")
+            else text.index(",\n    {")
+        )
+        end = text.rindex("}]") + 1 if call_format in ("mistral", "generic") else text.rindex("\n]")
         return text[:begin] + text[end:]
-    if family.startswith("deepseek"):
+    if call_format.startswith("deepseek"):
         begin = text.rindex("<｜tool▁call▁begin｜>")  # noqa: RUF001
         end = text.rindex("<｜tool▁calls▁end｜>")  # noqa: RUF001
         return text[:begin].removesuffix("\n") + text[end:]
@@ -96,17 +106,17 @@ def one(family: str) -> str:
         "mistral-named": "[TOOL_CALLS]now",
         "functionary": "<function=now>",
     }
-    return text[: text.rindex(between[family])]
+    return text[: text.rindex(between[call_format])]
 
 
 @pytest.mark.parametrize("control", [True, False])
-@pytest.mark.parametrize("family", SEVERAL)
-def test_required_calls(family, control):
+@pytest.mark.parametrize("call_format", SEVERAL)
+def test_required_calls(call_format, control):
     several, single = (
-        grammar(family, control, required=True),
-        grammar(family, control, required=True, parallel=False),
+        grammar(call_format, control, required=True),
+        grammar(call_format, control, required=True, parallel=False),
     )
-    both, alone = WRITTEN[family], one(family)
+    both, alone = WRITTEN[call_format], one(call_format)
     assert matches(several, both, control) == (True, True)
     assert matches(several, alone, control) == (True, True)
     assert matches(single, alone, control) == (True, True)
@@ -116,15 +126,15 @@ def test_required_calls(family, control):
 
 
 @pytest.mark.parametrize("control", [True, False])
-@pytest.mark.parametrize("family", SEVERAL)
-def test_calls_as_the_model_sees_fit(family, control):
-    text, alone = grammar(family, control), one(family)
+@pytest.mark.parametrize("call_format", SEVERAL)
+def test_calls_as_the_model_sees_fit(call_format, control):
+    text, alone = grammar(call_format, control), one(call_format)
     assert matches(text, "Hello <b> {} [1] there\n", control) == (True, True)
     assert matches(text, "", control)[1]
-    assert matches(text, WRITTEN[family], control) == (True, True)
+    assert matches(text, WRITTEN[call_format], control) == (True, True)
     wrong = alone.replace("2", '"two"', 1)
     assert matches(text, wrong, control) != (True, True)
-    if family in ("llama3", "generic"):  # a call is the whole answer
+    if call_format in ("llama3", "generic"):  # a call is the whole answer
         assert matches(text, '{"other": 1}', control) == (True, True)
     else:
         assert matches(text, f"Let me see.\n{alone}", control) == (True, True)
@@ -141,28 +151,31 @@ def test_text_may_hold_other_tokens_of_the_format():
     )
 
 
-@pytest.mark.parametrize("family", SEVERAL)
-def test_marks_that_are_text_may_come_in_any_pieces(family):
-    assert matches(grammar(family, required=True), WRITTEN[family], False, pieces=False) == (True, True)
-    assert matches(grammar(family), WRITTEN[family], False, pieces=False) == (True, True)
+@pytest.mark.parametrize("call_format", SEVERAL)
+def test_marks_that_are_text_may_come_in_any_pieces(call_format):
+    assert matches(grammar(call_format, required=True), WRITTEN[call_format], False, pieces=False) == (
+        True,
+        True,
+    )
+    assert matches(grammar(call_format), WRITTEN[call_format], False, pieces=False) == (True, True)
 
 
-@pytest.mark.parametrize("family", SEVERAL)
-def test_an_answer_of_another_form_where_no_tool_is_called(family):
+@pytest.mark.parametrize("call_format", SEVERAL)
+def test_an_answer_of_another_form_where_no_tool_is_called(call_format):
     schema = '{"type": "object", "properties": {"name": {"type": "string"}}}'
-    text = grammar(family, answer=Constraint("json_schema", schema))
+    text = grammar(call_format, answer=Constraint("json_schema", schema))
     assert matches(text, '{"name": "get_wool"}', False) == (True, True)
     # Where calls are JSON as well, one a turn.
-    call = one(family) if family in ("llama3", "generic") else WRITTEN[family]
+    call = one(call_format) if call_format in ("llama3", "generic") else WRITTEN[call_format]
     assert matches(text, call, False) == (True, True)
     assert matches(text, "Hello", False) != (True, True)
 
 
 def test_answers_and_calls_that_cannot_be_told_apart():
     schema = '{"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}'
-    for family in ("llama3", "generic"):
-        with pytest.raises(CannotHold):
-            grammar(family, answer=Constraint("json_schema", schema))
+    for call_format in ("llama3", "generic"):
+        with pytest.raises(UnsupportedSchema):
+            grammar(call_format, answer=Constraint("json_schema", schema))
 
 
 def test_other_forms_of_answers():
@@ -186,15 +199,15 @@ def test_channels(control):
         assert matches(required, before + call, control) == (True, True), before
     for wrong in (analysis, final + "x", analysis + again + final + "x", call.replace("2", '"two"', 1)):
         assert matches(required, wrong, control) != (True, True), wrong
-    words = Words(KNOWN if control else {})
-    framed = FAMILY["harmony"].answer_grammar("/[0-9]+/", words)
+    terminals = GrammarTerminals(KNOWN_MARKERS if control else {})
+    framed = FORMATS["harmony"].answer_grammar("/[0-9]+/", terminals)
     assert framed is not None
     assert matches(framed, f"{analysis}{again}{final}42", control) == (True, True)
     assert matches(framed, "42", control) != (True, True)
     both = grammar("harmony", control, answer=Constraint("regex", "[0-9]+"))
     assert matches(both, final + "42", control) == matches(both, call, control) == (True, True)
-    assert FAMILY["harmony"].grammar(Offer(TOOLS), words) is None
-    assert FAMILY["hermes"].answer_grammar("/x/", words) is None
+    assert FORMATS["harmony"].grammar(ToolOptions(TOOLS), terminals) is None
+    assert FORMATS["hermes"].answer_grammar("/x/", terminals) is None
 
 
 def tool(properties: dict[str, Any], **more: Any) -> Tool:
@@ -252,7 +265,7 @@ def test_required_arguments_in_tags_come_in_order():
     ],
 )
 def test_schemas_that_tags_cannot_be_held_to(bad):
-    with pytest.raises(CannotHold):
+    with pytest.raises(UnsupportedSchema):
         grammar("qwen-coder", tools=(bad,), required=True)
 
 
@@ -266,8 +279,10 @@ def test_properties_that_a_schema_does_not_list_are_left_out():
 
 def test_odd_names_and_texts_in_grammars():
     odd = make_tool("a.b-c", None, {"type": "object", "properties": {'"x\\\n': {"enum": ['"\\']}}}, None, "t")
-    for family in SEVERAL:
-        if family not in ("qwen-coder", "seed"):
-            error = LLMatcher.validate_grammar(grammar(family, tools=(odd,), required=True), tokenizer(False))
+    for call_format in SEVERAL:
+        if call_format not in ("qwen-coder", "seed"):
+            error = LLMatcher.validate_grammar(
+                grammar(call_format, tools=(odd,), required=True), tokenizer(False)
+            )
             assert not error, error
     assert llguidance.__name__

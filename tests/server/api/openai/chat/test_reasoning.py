@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.types import Thinking
-from server.chat.reasoning import KNOWN, Marks
+from server.chat.reasoning import KNOWN_MARKERS, ReasoningMarkers
 from support.chat import (
     GPT_OSS,
     R1,
@@ -63,15 +63,15 @@ async def test_calls_behind_reasoning():
     assert len(message["tool_calls"]) == 2
 
 
-MARKS = Marks("<|user|>", "<|end|>")  # which are tokens of the bundled model
+MARKS = ReasoningMarkers("<|user|>", "<|end|>")  # which are tokens of the bundled model
 MARKED = "{% for m in messages %}{{ m.content }}{% endfor %}{% if opened %}<|user|>\n{% endif %}{# <|end|> #}"
 
 
 @pytest.fixture
 def marked(tmp_path, monkeypatch):
     """An engine and an application of a model whose reasoning stands between tokens of their own."""
-    monkeypatch.setattr("server.chat.reasoning.KNOWN", (MARKS, *KNOWN))
-    monkeypatch.setattr("server.chat.model.KNOWN", (MARKS, *KNOWN))
+    monkeypatch.setattr("server.chat.reasoning.KNOWN_MARKERS", (MARKS, *KNOWN_MARKERS))
+    monkeypatch.setattr("server.chat.chat_format.KNOWN_MARKERS", (MARKS, *KNOWN_MARKERS))
     file = tmp_path / "marked.jinja"
     file.write_text(MARKED, encoding="utf-8")
     engine = answering("x")

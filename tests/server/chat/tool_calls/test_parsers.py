@@ -8,75 +8,86 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.chat.answer import Parts, ToolDelta
-from server.chat.model import form_of
-from server.chat.reasoning import Answer, ThinkReader
+from server.chat.chat_format import load_chat_format
+from server.chat.parser import ParsedOutput, ToolCallDelta
+from server.chat.reasoning import ReasoningParser, ReasoningThenCallsParser
 from server.chat.template.capabilities import template_variables
-from server.chat.tool_calls.family import Offer
+from server.chat.tool_calls.tool_call_format import ToolOptions
 from support.fake_engine import tokenizer
-from support.tools import ARGUMENTS, CALLS, FAMILY, TOOLS, VALUE, WEATHER, calls_of, counter, read, reader
+from support.tools import (
+    ARGUMENTS,
+    CALLS,
+    FORMATS,
+    TOOLS,
+    VALUE,
+    WEATHER,
+    calls_of,
+    counter,
+    new_parser,
+    read,
+)
 from support.vocabularies import models_dir
 
 BOTH = [("id1", "get_weather", VALUE), ("id2", "now", {})]
 
 
 def test_every_family_is_tested():
-    assert set(CALLS) == set(FAMILY)
+    assert set(CALLS) == set(FORMATS)
 
 
-@pytest.mark.parametrize("family", CALLS)
-def test_calls(family):
-    parser = reader(family)
-    parts = read(parser, [CALLS[family]])
+@pytest.mark.parametrize("call_format", CALLS)
+def test_calls(call_format):
+    parser = new_parser(call_format)
+    parts = read(parser, [CALLS[call_format]])
     assert calls_of(parts) == BOTH
     assert parts.content == parts.reasoning == ""
     assert parser.has_calls
-    if family not in ("qwen-coder", "seed"):  # they write no JSON
+    if call_format not in ("qwen-coder", "seed"):  # they write no JSON
         assert parts.tools[0].arguments == ARGUMENTS
 
 
 MARKED = [name for name in CALLS if name not in ("llama3", "generic", "harmony")]
 
 
-@pytest.mark.parametrize("family", MARKED)
-def test_text_before_calls_is_content_without_the_space_between(family):
-    parts = read(reader(family), [f"Let me see.\n\n{CALLS[family]}\n"])
+@pytest.mark.parametrize("call_format", MARKED)
+def test_text_before_calls_is_content_without_the_space_between(call_format):
+    parts = read(new_parser(call_format), [f"Let me see.\n\n{CALLS[call_format]}\n"])
     assert parts.content == "Let me see."
     assert calls_of(parts) == BOTH
 
 
-@pytest.mark.parametrize("family", CALLS)
-def test_only_the_first_call_where_more_are_not_wanted(family):
-    parser = reader(family, parallel=False)
-    assert calls_of(read(parser, [CALLS[family]])) == BOTH[:1]
+@pytest.mark.parametrize("call_format", CALLS)
+def test_only_the_first_call_where_more_are_not_wanted(call_format):
+    parser = new_parser(call_format, parallel=False)
+    assert calls_of(read(parser, [CALLS[call_format]])) == BOTH[:1]
 
 
-@pytest.mark.parametrize("family", CALLS)
-def test_a_call_of_a_tool_that_is_not_offered_is_text(family):
-    parser = reader(family, (TOOLS[1],))
-    parts = read(parser, [CALLS[family]])
+@pytest.mark.parametrize("call_format", CALLS)
+def test_a_call_of_a_tool_that_is_not_offered_is_text(call_format):
+    parser = new_parser(call_format, (TOOLS[1],))
+    parts = read(parser, [CALLS[call_format]])
     assert "get_weather" in parts.content
     assert all(call.name == "now" for call in parts.tools)
 
 
-@pytest.mark.parametrize("family", CALLS)
+@pytest.mark.parametrize("call_format", CALLS)
 @pytest.mark.parametrize(
     "text", ["", "Hello there.", " \n", "a < b [1] {x} `y` \n", '{"a": 1}', "é🍕\n\n", "Action"]
 )
-def test_text_is_text(family, text):
-    parser = reader(family)
-    assert read(parser, list(text)) == Parts(text)
+def test_text_is_text(call_format, text):
+    parser = new_parser(call_format)
+    assert read(parser, list(text)) == ParsedOutput(text)
     assert not parser.has_calls
 
 
-@pytest.mark.parametrize("family", CALLS)
-def test_an_answer_that_is_cut_off(family):
+@pytest.mark.parametrize("call_format", CALLS)
+def test_an_answer_that_is_cut_off(call_format):
     """What is known of a call is told; what is no call yet is text."""
-    whole = CALLS[family]
+    whole = CALLS[call_format]
     for end in range(len(whole)):
-        parser = reader(family)
+        parser = new_parser(call_format)
         content, _, tools = read(parser, [whole[:end]])
-        assert whole[:end].startswith(content.rstrip()) or family == "harmony"
+        assert whole[:end].startswith(content.rstrip()) or call_format == "harmony"
         assert bool(tools) == parser.has_calls
         assert not (content and tools)
         for call, (id, name, _) in zip(tools, BOTH, strict=False):
@@ -122,39 +133,39 @@ NOISE += [
 ]
 
 
-@pytest.mark.parametrize("family", CALLS)
+@pytest.mark.parametrize("call_format", CALLS)
 @settings(max_examples=60, deadline=None, database=None)
 @given(data=st.data())
-def test_any_split_is_the_same(family, data):
+def test_any_split_is_the_same(call_format, data):
     """Of calls with anything in between, and of their fragments."""
-    noise = st.lists(st.sampled_from([*NOISE, CALLS[family]]), max_size=8).map("".join)
-    text = data.draw(st.one_of(st.just(CALLS[family]), noise))
-    whole = read(reader(family), [text])
+    noise = st.lists(st.sampled_from([*NOISE, CALLS[call_format]]), max_size=8).map("".join)
+    text = data.draw(st.one_of(st.just(CALLS[call_format]), noise))
+    whole = read(new_parser(call_format), [text])
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=12)))
     pieces = [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    assert read(reader(family), pieces) == whole
-    assert read(reader(family), list(text)) == whole
+    assert read(new_parser(call_format), pieces) == whole
+    assert read(new_parser(call_format), list(text)) == whole
 
 
 def test_the_first_news_of_a_call_has_its_name():
-    parser = reader("hermes")
-    assert parser.push('<tool_call>\n{"name": "get_weather"') == Parts(
-        tools=(ToolDelta(0, "id1", "get_weather"),)
+    parser = new_parser("hermes")
+    assert parser.push('<tool_call>\n{"name": "get_weather"') == ParsedOutput(
+        tools=(ToolCallDelta(0, "id1", "get_weather"),)
     )
-    assert parser.push(', "arguments": {"ci') == Parts(tools=(ToolDelta(0, arguments='{"ci'),))
-    assert parser.push('ty": "x"}') == Parts(tools=(ToolDelta(0, arguments='ty": "x"}'),))
-    assert parser.push("}\n</tool_call>") == Parts()
-    assert parser.push('<tool_call>{"name": "now"}</tool_call>') == Parts(
-        tools=(ToolDelta(1, "id2", "now", "{}"),)
+    assert parser.push(', "arguments": {"ci') == ParsedOutput(tools=(ToolCallDelta(0, arguments='{"ci'),))
+    assert parser.push('ty": "x"}') == ParsedOutput(tools=(ToolCallDelta(0, arguments='ty": "x"}'),))
+    assert parser.push("}\n</tool_call>") == ParsedOutput()
+    assert parser.push('<tool_call>{"name": "now"}</tool_call>') == ParsedOutput(
+        tools=(ToolCallDelta(1, "id2", "now", "{}"),)
     )
 
 
 def test_text_is_not_held_back_longer_than_needed():
-    parser = reader("hermes")
-    assert parser.push("Hello <") == Parts("Hello")  # the space may stand before a call
-    assert parser.push("b>") == Parts(" <b>")
-    assert parser.push("<tool_cal") == Parts()
-    assert parser.push("m>") == Parts("<tool_calm>")
+    parser = new_parser("hermes")
+    assert parser.push("Hello <") == ParsedOutput("Hello")  # the space may stand before a call
+    assert parser.push("b>") == ParsedOutput(" <b>")
+    assert parser.push("<tool_cal") == ParsedOutput()
+    assert parser.push("m>") == ParsedOutput("<tool_calm>")
 
 
 @pytest.mark.parametrize(
@@ -169,47 +180,52 @@ def test_text_is_not_held_back_longer_than_needed():
     ],
 )
 def test_what_models_write_for_the_form_they_were_shown(text):
-    parts = read(reader("hermes"), [f"<tool_call>{text}</tool_call>"])
+    parts = read(new_parser("hermes"), [f"<tool_call>{text}</tool_call>"])
     assert calls_of(parts) == BOTH[:1]
 
 
 def test_what_follows_a_call_is_content_again():
-    parts = read(reader("hermes"), ['<tool_call>{"name": "now"}</tool_call>\nDone <tool_call> or not'])
+    parts = read(new_parser("hermes"), ['<tool_call>{"name": "now"}</tool_call>\nDone <tool_call> or not'])
     assert parts.content == "\nDone <tool_call> or not"
     assert calls_of(parts) == [("id1", "now", {})]
 
 
 def test_both_forms_of_mistral():
-    for family in ("mistral", "mistral-named"):
+    for call_format in ("mistral", "mistral-named"):
         for text in (
             CALLS["mistral"],
             CALLS["mistral-named"],
             CALLS["mistral-named"].replace("[ARGS]{}", "{}"),
         ):
-            assert calls_of(read(reader(family), [text])) == BOTH
+            assert calls_of(read(new_parser(call_format), [text])) == BOTH
     assert (
-        calls_of(read(reader("mistral-named"), ["[TOOL_CALLS]now[CALL_ID]abcdefghi[ARGS]{}"]))[0][1] == "now"
+        calls_of(read(new_parser("mistral-named"), ["[TOOL_CALLS]now[CALL_ID]abcdefghi[ARGS]{}"]))[0][1]
+        == "now"
     )
 
 
 def test_python_tag_and_fence():
     call = f'{{"name": "get_weather", "parameters": {ARGUMENTS}}}'
-    assert calls_of(read(reader("llama3"), [f"<|python_tag|>{call}"])) == BOTH[:1]
-    assert read(reader("llama3"), ["<|python_tag|>print(1)"]) == Parts("<|python_tag|>print(1)")
-    assert calls_of(read(reader("generic"), [f"```json\n{CALLS['generic']}\n```"])) == BOTH
+    assert calls_of(read(new_parser("llama3"), [f"<|python_tag|>{call}"])) == BOTH[:1]
+    assert read(new_parser("llama3"), ["<|python_tag|>print(1)"]) == ParsedOutput("<|python_tag|>print(1)")
+    assert calls_of(read(new_parser("generic"), [f"```json\n{CALLS['generic']}\n```"])) == BOTH
 
 
 def test_responses_of_command_r_stand_between_marks():
     text = "<|START_RESPONSE|>It rains.<|END_RESPONSE|>"
-    assert read(reader("command-r"), [text]) == Parts("It rains.")
+    assert read(new_parser("command-r"), [text]) == ParsedOutput("It rains.")
 
 
 def test_texts_in_tags_are_told_as_they_come():
-    parser = reader("qwen-coder", (WEATHER,))
+    parser = new_parser("qwen-coder", (WEATHER,))
     parser.push("<tool_call>\n<function=get_weather>\n<parameter=city>\n")
-    assert parser.push('two "lines"\n') == Parts(tools=(ToolDelta(0, arguments='two \\"lines\\"'),))
-    assert parser.push("of\n</para") == Parts(tools=(ToolDelta(0, arguments="\\nof"),))
-    assert parser.push("meter>\n</function>\n</tool_call>") == Parts(tools=(ToolDelta(0, arguments='"}'),))
+    assert parser.push('two "lines"\n') == ParsedOutput(
+        tools=(ToolCallDelta(0, arguments='two \\"lines\\"'),)
+    )
+    assert parser.push("of\n</para") == ParsedOutput(tools=(ToolCallDelta(0, arguments="\\nof"),))
+    assert parser.push("meter>\n</function>\n</tool_call>") == ParsedOutput(
+        tools=(ToolCallDelta(0, arguments='"}'),)
+    )
 
 
 def test_channels_of_harmony():
@@ -217,20 +233,20 @@ def test_channels_of_harmony():
         "<|channel|>analysis<|message|>I think.\n<|end|><|start|>assistant<|channel|>commentary<|message|>"
         "Wait.<|end|><|start|>assistant<|channel|>final<|message|>Well."
     )
-    parser = reader("harmony")
-    assert read(parser, list(text)) == Parts("Wait.Well.", "I think.")
-    raw = FAMILY["harmony"].whole_reader(None, counter(), "<|start|>assistant", True)
+    parser = new_parser("harmony")
+    assert read(parser, list(text)) == ParsedOutput("Wait.Well.", "I think.")
+    raw = FORMATS["harmony"].new_answer_parser(None, counter(), "<|start|>assistant", True)
     assert read(raw, [text]).content == "<|channel|>analysis<|message|>I think.\n<|end|>Wait.Well."
-    begun = FAMILY["harmony"].whole_reader(
+    begun = FORMATS["harmony"].new_answer_parser(
         None, counter(), "<|start|>assistant<|channel|>final<|message|>So ", False
     )
-    assert read(begun, ["it is"]) == Parts("it is")
+    assert read(begun, ["it is"]) == ParsedOutput("it is")
     to_role = " to=functions.now<|channel|>commentary json<|message|>{}"
-    assert calls_of(read(reader("harmony"), [to_role])) == [("id1", "now", {})]
+    assert calls_of(read(new_parser("harmony"), [to_role])) == [("id1", "now", {})]
 
 
 def test_reasoning_is_counted_as_such():
-    parser = reader("harmony")
+    parser = new_parser("harmony")
     parser.push("<|channel|>analysis<|message|>I")
     assert parser.reasoning
     parser.push(" think<|end|>")
@@ -272,12 +288,12 @@ WRITTEN = {
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_calls_as_the_templates_write_them(name):
-    from server.chat.messages import fit
+    from server.chat.messages import adapt_messages
 
     source = (models_dir() / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
-    form = form_of(source, {"bos_token": "<s>", "eos_token": "</s>"}, tokenizer())
-    assert form.family.name == WRITTEN[name]
-    several = form.traits.parallel_calls
+    chat_format = load_chat_format(source, {"bos_token": "<s>", "eos_token": "</s>"}, tokenizer())
+    assert chat_format.call_format.name == WRITTEN[name]
+    several = chat_format.capabilities.parallel_calls
     made = [("get_weather", VALUE), ("now", {})][: 2 if several else 1]
     calls = [
         {"id": f"call0000{i}", "type": "function", "function": {"name": tool, "arguments": json.dumps(value)}}
@@ -288,18 +304,20 @@ def test_calls_as_the_templates_write_them(name):
     wire = [tool.wire() for tool in TOOLS]
 
     def prompt(messages, generate):
-        fitted = form.family.fit(fit(messages, form.traits))
+        fitted = chat_format.call_format.adapt_messages(adapt_messages(messages, chat_format.capabilities))
         extra = {**template_variables(source, wire), "enable_thinking": True}
-        return form.template.render(fitted, tools=wire, add_generation_prompt=generate, extra=extra)
+        return chat_format.template.render(fitted, tools=wire, add_generation_prompt=generate, extra=extra)
 
     before, whole = prompt(talk, True), prompt([*talk, answer], False)
     n = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
-    opened = form.marks is not None and whole[:n].rstrip().endswith(form.marks.start.strip())
-    offer = Offer(TOOLS)
-    parser = form.family.whole_reader(offer, counter(), whole[:n], False)
+    opened = chat_format.markers is not None and whole[:n].rstrip().endswith(
+        chat_format.markers.start.strip()
+    )
+    options = ToolOptions(TOOLS)
+    parser = chat_format.call_format.new_answer_parser(options, counter(), whole[:n], False)
     if parser is None:
-        parser = form.family.reader(offer, counter())
-        if form.marks is not None:
-            parser = Answer(ThinkReader(form.marks, opened), parser)
+        parser = chat_format.call_format.new_parser(options, counter())
+        if chat_format.markers is not None:
+            parser = ReasoningThenCallsParser(ReasoningParser(chat_format.markers, opened), parser)
     parts = read(parser, [whole[n:]])
     assert [(tool, value) for _, tool, value in calls_of(parts)] == made

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.input.strict_schema import closed
+from engine.constraint.strict_schema import forbid_additional_properties
 
 
 def test_objects_that_list_properties_have_no_others():
@@ -16,7 +16,7 @@ def test_objects_that_list_properties_have_no_others():
         "items": {"anyOf": [{"properties": {"c": {}}}, True]},
         "$defs": {"d": {"properties": {}}},
     }
-    found = closed(schema)
+    found = forbid_additional_properties(schema)
     assert found["additionalProperties"] is False
     assert found["properties"]["a"]["additionalProperties"] is False
     assert "additionalProperties" not in found["properties"]["properties"]
@@ -40,7 +40,7 @@ def test_objects_that_list_properties_have_no_others():
     ],
 )
 def test_what_speaks_of_others_stays_as_it_is(schema):
-    assert closed(schema) == schema
+    assert forbid_additional_properties(schema) == schema
 
 
 names = st.sampled_from(["a", "b", "properties"])
@@ -71,5 +71,5 @@ values = st.recursive(
 @settings(max_examples=300, deadline=None, database=None)
 @given(schema=schemas, value=values)
 def test_what_is_valid_for_the_closed_one_is_valid(schema, value):
-    if jsonschema.Draft202012Validator(closed(schema)).is_valid(value):
+    if jsonschema.Draft202012Validator(forbid_additional_properties(schema)).is_valid(value):
         assert jsonschema.Draft202012Validator(schema).is_valid(value)

@@ -7,47 +7,52 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.tokenizer.vocab import SPECIAL_TYPES, TokenType
-from server.chat.messages import fit
-from server.chat.reasoning import KNOWN, Marks, find_marks
-from server.chat.template.capabilities import SECONDS, Traits, find_traits, template_variables
+from server.chat.messages import adapt_messages
+from server.chat.reasoning import KNOWN_MARKERS, ReasoningMarkers, find_reasoning_markers
+from server.chat.template.capabilities import (
+    PROBE_TIMEOUT_S,
+    TemplateCapabilities,
+    probe_capabilities,
+    template_variables,
+)
 from server.chat.template.render import ChatTemplate, TemplateFailed
-from server.chat.tool_calls.derived import ARGUMENTS, NAME, derive
-from server.chat.tool_calls.family import Family
-from server.chat.tool_calls.generic import Generic
-from server.chat.tool_calls.grammar import Words
-from server.chat.tool_calls.registry import family_of
+from server.chat.tool_calls.derived import ARGUMENTS, NAME, derive_format
+from server.chat.tool_calls.generic import GenericFormat
+from server.chat.tool_calls.grammar import GrammarTerminals
+from server.chat.tool_calls.registry import detect_tool_call_format
 from server.chat.tool_calls.tool import make_tool
+from server.chat.tool_calls.tool_call_format import ToolCallFormat
 
 HIDDEN_TYPES = frozenset((TokenType.CONTROL, TokenType.UNKNOWN))
 
 
 @dataclass(frozen=True)
-class Form:
+class ChatFormat:
     """One chat template and what it means for an answer."""
 
     template: ChatTemplate
-    traits: Traits
-    family: Family
-    marks: Marks | None
-    words: Words  # for grammars: marks that are control tokens
+    capabilities: TemplateCapabilities
+    call_format: ToolCallFormat
+    markers: ReasoningMarkers | None
+    terminals: GrammarTerminals  # for grammars: marks that are control tokens
 
     def kept(self, calls: bool, reasoning: bool) -> frozenset[int]:
         """Special tokens whose text a parser must see."""
-        texts = set(self.family.marks if calls else ())
-        if reasoning and self.marks is not None:
-            texts |= {self.marks.start.strip(), self.marks.end.strip()}
-        return frozenset(id for text, id in self.words.tokens.items() if text in texts)
+        texts = set(self.call_format.markers if calls else ())
+        if reasoning and self.markers is not None:
+            texts |= {self.markers.start.strip(), self.markers.end.strip()}
+        return frozenset(id for text, id in self.terminals.tokens.items() if text in texts)
 
 
 @dataclass(frozen=True)
-class ChatModel:
+class ChatFormats:
     """with_tools: the form of requests that offer tools, if the model has another template for them."""
 
-    plain: Form
-    with_tools: Form
+    plain: ChatFormat
+    with_tools: ChatFormat
 
 
-def chat_model(tokenizer: Any, source: str | None = None) -> ChatModel | TemplateFailed | None:
+def load_chat_formats(tokenizer: Any, source: str | None = None) -> ChatFormats | TemplateFailed | None:
     """From the templates of the file, or from one given in their place. None: there is none."""
     tool_source = None if source else getattr(tokenizer, "chat_template_tool_use", None)
     source = source or tokenizer.chat_template or tool_source
@@ -59,30 +64,32 @@ def chat_model(tokenizer: Any, source: str | None = None) -> ChatModel | Templat
         if (id := getattr(tokenizer, f"{name}_id", None)) is not None
     }
     try:
-        plain = form_of(source, special, tokenizer)
-        with_tools = plain if tool_source in (None, source) else form_of(tool_source, special, tokenizer)
+        plain = load_chat_format(source, special, tokenizer)
+        with_tools = (
+            plain if tool_source in (None, source) else load_chat_format(tool_source, special, tokenizer)
+        )
     except TemplateFailed as error:
         return error
-    return ChatModel(plain, with_tools)
+    return ChatFormats(plain, with_tools)
 
 
-def form_of(source: str, special: dict[str, str], tokenizer: Any) -> Form:
+def load_chat_format(source: str, special: dict[str, str], tokenizer: Any) -> ChatFormat:
     """special: texts of special tokens, by the names that templates know. Raises TemplateFailed."""
     template = ChatTemplate(source, **special)
-    traits = find_traits(template)
-    family = family_of(source)
-    if isinstance(family, Generic) and traits.tools and traits.calls:
-        family = _derived(template, traits) or family
-    return Form(
+    capabilities = probe_capabilities(template)
+    call_format = detect_tool_call_format(source)
+    if isinstance(call_format, GenericFormat) and capabilities.tools and capabilities.calls:
+        call_format = _derived(template, capabilities) or call_format
+    return ChatFormat(
         template,
-        traits,
-        family,
-        find_marks(source, lambda text: _is_token(text, tokenizer, SPECIAL_TYPES)),
-        Words(_hidden(tokenizer, family)),
+        capabilities,
+        call_format,
+        find_reasoning_markers(source, lambda text: _is_token(text, tokenizer, SPECIAL_TYPES)),
+        GrammarTerminals(_hidden(tokenizer, call_format)),
     )
 
 
-def _derived(template: ChatTemplate, traits: Traits) -> Family | None:
+def _derived(template: ChatTemplate, capabilities: TemplateCapabilities) -> ToolCallFormat | None:
     """From how the template writes a call of a tool."""
     tools = [make_tool(NAME, None, {"type": "object", "properties": {"qq_argument": {}}}, None, "").wire()]
     function = {"name": NAME, "arguments": json.dumps(ARGUMENTS)}
@@ -93,21 +100,24 @@ def _derived(template: ChatTemplate, traits: Traits) -> Family | None:
         messages = [*talk, {"role": "assistant", "content": "", "tool_calls": [call]}] if called else talk
         try:
             return template.render(
-                fit(messages, traits),
+                adapt_messages(messages, capabilities),
                 tools=tools,
                 add_generation_prompt=not called,
                 extra=template_variables(template.source, tools),
-                seconds=SECONDS,
+                seconds=PROBE_TIMEOUT_S,
             )
         except TemplateFailed:
             return None
 
-    return derive(render)
+    return derive_format(render)
 
 
-def _hidden(tokenizer: Any, family: Family) -> dict[str, int]:
+def _hidden(tokenizer: Any, call_format: ToolCallFormat) -> dict[str, int]:
     """Marks that are tokens of the format, which are no text unless one asks."""
-    texts = {*family.marks, *(text.strip() for marks in KNOWN for text in (marks.start, marks.end))}
+    texts = {
+        *call_format.markers,
+        *(text.strip() for markers in KNOWN_MARKERS for text in (markers.start, markers.end)),
+    }
     ids: dict[str, int] = tokenizer.vocabulary.ids
     return {text: ids[text] for text in texts if _is_token(text, tokenizer, HIDDEN_TYPES)}
 

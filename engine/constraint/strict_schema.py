@@ -17,7 +17,7 @@ _OPEN = frozenset(("additionalProperties", "unevaluatedProperties", "patternProp
 _JOINED = frozenset(("anyOf", "$ref", "if", "dependentSchemas"))
 
 
-def closed(schema: Any) -> Any:
+def forbid_additional_properties(schema: Any) -> Any:
     """The schema without further properties wherever it lists some and does not speak of others.
 
     As it is, if an object is described in several places: each of them would forbid what the others list, or

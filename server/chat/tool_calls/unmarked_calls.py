@@ -7,17 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.errors import ConfigError
-from server.chat.text_reader import SPACE, End, Reading
-from server.chat.tool_calls.family import ANY_TEXT, CannotHold, Offer, lark
+from server.chat.streaming_parser import SPACE, EndOfText, Parsing
 from server.chat.tool_calls.grammar import answer_rule, json_rule
-from server.chat.tool_calls.json_calls import CallReader
+from server.chat.tool_calls.json_calls import JsonCallParser
 from server.chat.tool_calls.tool import Tool
+from server.chat.tool_calls.tool_call_format import ANY_TEXT, ToolOptions, UnsupportedSchema, join_rules
 
 
-class BareReader(CallReader):
+class UnmarkedCallParser(JsonCallParser):
     """Reads what an answer begins with; subclasses read the rest in `rest`."""
 
-    def read(self) -> Reading[None]:
+    def read(self) -> Parsing[None]:
         space = ""
         try:
             while True:
@@ -25,49 +25,51 @@ class BareReader(CallReader):
                 if character not in SPACE:
                     break
                 space += character
-        except End:
-            self.say(space)
+        except EndOfText:
+            self.emit(space)
             raise
         self.unread(character)
         if character in "{`":
             yield from self.attempt(space, self.whole())
         else:
-            self.say(space)
+            self.emit(space)
         yield from self.rest()
 
-    def whole(self) -> Reading[None]:
+    def whole(self) -> Parsing[None]:
         """The calls, from the first character on."""
         raise NotImplementedError
 
-    def rest(self) -> Reading[None]:
+    def rest(self) -> Parsing[None]:
         while True:
-            self.say((yield from self.next()))
+            self.emit((yield from self.next()))
 
 
-def bare_grammar(offer: Offer, first_key: str, rules: list[str], schema: Callable[[Tool], Any]) -> str:
+def unmarked_grammar(
+    options: ToolOptions, first_key: str, rules: list[str], schema: Callable[[Tool], Any]
+) -> str:
     """Around the rule `calls`, which is a whole answer that begins with this key.
 
     schema: of an answer that calls this tool, for where the answer is JSON in any case.
     """
-    if offer.answer is not None and offer.answer.kind in ("json_schema", "json_object"):
-        return lark([f"start: {_either(offer, schema)}"])
-    if offer.answer is not None:
-        start = ["start: answer | calls", f"answer: {answer_rule(offer.answer)}"]
-    elif offer.required:
+    if options.answer is not None and options.answer.kind in ("json_schema", "json_object"):
+        return join_rules([f"start: {_either(options, schema)}"])
+    if options.answer is not None:
+        start = ["start: answer | calls", f"answer: {answer_rule(options.answer)}"]
+    elif options.required:
         start = ["start: calls"]
     else:
         start = ["start: TEXT | calls", rf'TEXT: {ANY_TEXT} & ~/\{{"{first_key}": (?s:.*)/']
-    return lark([*start, *rules])
+    return join_rules([*start, *rules])
 
 
-def _either(offer: Offer, schema: Callable[[Tool], Any]) -> str:
+def _either(options: ToolOptions, schema: Callable[[Tool], Any]) -> str:
     """One schema of answer and calls: two that begin alike could not be told from each other."""
-    assert offer.answer is not None
-    answer = json.loads(offer.answer.text or '{"type": "object"}')
-    schemas = [answer, *(schema(tool) for tool in offer.tools)]
+    assert options.answer is not None
+    answer = json.loads(options.answer.text or '{"type": "object"}')
+    schemas = [answer, *(schema(tool) for tool in options.tools)]
     if any('"$ref"' in json.dumps(part) for part in schemas):
-        raise CannotHold("schemas of tools and answer with references cannot be combined")
+        raise UnsupportedSchema("schemas of tools and answer with references cannot be combined")
     try:
         return json_rule({"anyOf": schemas})
     except ConfigError as error:
-        raise CannotHold(f"the schemas of tools and answer cannot be combined ({error})") from None
+        raise UnsupportedSchema(f"the schemas of tools and answer cannot be combined ({error})") from None

@@ -13,34 +13,34 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from typing import TypeVar
 
 from engine.tokenizer.detokenizer import StopMatcher
-from server.chat.answer import Parts, ToolDelta
+from server.chat.parser import ParsedOutput, ToolCallDelta
 
 T = TypeVar("T")
-Reading = Generator[None, str, T]
+Parsing = Generator[None, str, T]
 SPACE = " \t\r\n"
 
 
-class End(Exception):
+class EndOfText(Exception):
     """The text is over."""
 
 
-class NotThis(Exception):
+class UnexpectedText(Exception):
     """The text does not go on as the format has it."""
 
 
-class Openers:
+class MarkerSearch:
     """Words to look for in free text."""
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self.words = [word for word in words if word]
-        starts = "".join(re.escape(word[0]) for word in self.words)
+    def __init__(self, terminals: Sequence[str]) -> None:
+        self.terminals = [word for word in terminals if word]
+        starts = "".join(re.escape(word[0]) for word in self.terminals)
         self.starts = re.compile(f"[{starts}]" if starts else r"(?!)")
 
     def matcher(self) -> StopMatcher:
-        return StopMatcher(self.words)
+        return StopMatcher(self.terminals)
 
 
-class Reader:
+class StreamingParser:
     """An OutputParser whose subclasses write `read` and say there what they find.
 
     names: tools that may be called; a call of anything else is text. limit: calls after so many are left out.
@@ -54,7 +54,7 @@ class Reader:
         self.reasoning = False
         self._content: list[str] = []
         self._reasoning: list[str] = []
-        self._calls: dict[int, ToolDelta] = {}
+        self._calls: dict[int, ToolCallDelta] = {}
         self._arguments: dict[int, list[str]] = {}
         self._space = ""  # white space that is content only if more of it follows
         self._again = ""  # characters to be read once more
@@ -63,7 +63,7 @@ class Reader:
         self._reading = self.read()
         next(self._reading)
 
-    def read(self) -> Reading[None]:
+    def read(self) -> Parsing[None]:
         raise NotImplementedError
 
     # --- the protocol of an OutputParser
@@ -72,48 +72,48 @@ class Reader:
     def has_calls(self) -> bool:
         return self.n_calls > 0
 
-    def push(self, text: str) -> Parts:
+    def push(self, text: str) -> ParsedOutput:
         send, i = self._reading.send, 0
         while i < len(text):
             if self._free is not None:  # nothing can begin before one of these characters
-                starts, say = self._free
+                starts, emit = self._free
                 found = starts.search(text, i)
                 end = len(text) if found is None else found.start()
                 if end > i:
-                    say(text[i:end])
+                    emit(text[i:end])
                     i = end
                     continue
             send(text[i])
             i += 1
         return self._take()
 
-    def flush(self) -> Parts:
-        with contextlib.suppress(End, StopIteration):
-            self._reading.throw(End)
+    def flush(self) -> ParsedOutput:
+        with contextlib.suppress(EndOfText, StopIteration):
+            self._reading.throw(EndOfText)
         if not self.n_calls:  # behind a call it is a part of a mark, or nothing
-            self.say(self._again)
+            self.emit(self._again)
             self._content.append(self._space)
         self._space = self._again = ""
         return self._take()
 
-    def _take(self) -> Parts:
+    def _take(self) -> ParsedOutput:
         content, reasoning = "".join(self._content), "".join(self._reasoning)
         self._content.clear()
         self._reasoning.clear()
         if not self._calls and not self._arguments:
-            return Parts(content, reasoning)
+            return ParsedOutput(content, reasoning)
         tools = []
         for index in sorted({*self._calls, *self._arguments}):
-            call = self._calls.get(index, ToolDelta(index))
+            call = self._calls.get(index, ToolCallDelta(index))
             arguments = "".join(self._arguments.get(index, ()))
-            tools.append(ToolDelta(index, call.id, call.name, arguments))
+            tools.append(ToolCallDelta(index, call.id, call.name, arguments))
         self._calls.clear()
         self._arguments.clear()
-        return Parts(content, reasoning, tuple(tools))
+        return ParsedOutput(content, reasoning, tuple(tools))
 
     # --- what was found
 
-    def say(self, text: str) -> None:
+    def emit(self, text: str) -> None:
         """Content. White space at its end waits for what comes next: before a call it is dropped."""
         kept = (self._space + text).rstrip(SPACE)
         self._space = (self._space + text)[len(kept) :]
@@ -125,11 +125,11 @@ class Reader:
     def announce(self, name: str) -> None:
         """A call of a tool begins."""
         if name not in self.names:
-            raise NotThis
+            raise UnexpectedText
         self._record, self._space = None, ""
         self.n_calls += 1
         if self._counts:
-            self._calls[self.n_calls - 1] = ToolDelta(self.n_calls - 1, self.new_id(), name)
+            self._calls[self.n_calls - 1] = ToolCallDelta(self.n_calls - 1, self.new_id(), name)
 
     def argue(self, text: str) -> None:
         """More of the arguments of the call that began last."""
@@ -142,7 +142,7 @@ class Reader:
 
     # --- reading
 
-    def next(self) -> Reading[str]:
+    def next(self) -> Parsing[str]:
         """One character. Raises End."""
         if self._again:
             character, self._again = self._again[0], self._again[1:]
@@ -157,34 +157,34 @@ class Reader:
         if self._record is not None and text:
             del self._record[-len(text) :]
 
-    def until(self, openers: Openers, say: Callable[[str], None]) -> Reading[str]:
+    def until(self, openers: MarkerSearch, emit: Callable[[str], None]) -> Parsing[str]:
         """The first of the words; the text before it goes to `say`, and all of it at the end."""
         matcher, held = openers.matcher(), 0
         try:
             while True:
-                self._free = None if held or self._again else (openers.starts, say)
+                self._free = None if held or self._again else (openers.starts, emit)
                 character = yield from self.next()
                 sent, word = matcher.push(character)
                 if sent:
-                    say(sent)
+                    emit(sent)
                 if word is not None:
                     return word
                 held += 1 - len(sent)
-        except End:
+        except EndOfText:
             if not self.n_calls:  # else what may be a mark is taken for one
-                say(matcher.flush())
+                emit(matcher.flush())
             raise
         finally:
             self._free = None
 
-    def attempt(self, opener: str, body: Reading[None]) -> Reading[None]:
+    def attempt(self, opener: str, body: Parsing[None]) -> Parsing[None]:
         """Read a call. If it turns out to be none, what was read is content, but not behind another call."""
         self._record = []
         try:
             yield from body
-        except NotThis:
+        except UnexpectedText:
             self._give_up(opener)
-        except End:
+        except EndOfText:
             if not self.n_calls:
                 self._give_up(opener)
             raise
@@ -194,22 +194,22 @@ class Reader:
     def _give_up(self, opener: str) -> None:
         if self._record is not None:
             record, self._record = self._record, None
-            self.say(opener + "".join(record))
+            self.emit(opener + "".join(record))
 
-    def after_space(self) -> Reading[str]:
+    def after_space(self) -> Parsing[str]:
         """The next character that is not white space."""
         while True:
             character = yield from self.next()
             if character not in SPACE:
                 return character
 
-    def word(self, word: str, *, space: bool = True) -> Reading[bool]:
+    def word(self, word: str, *, space: bool = True) -> Parsing[bool]:
         """Whether this word comes next, white space aside. If not, nothing was read."""
         seen, found = "", ""
         while found != word:
             try:
                 seen += yield from self.next()
-            except End:
+            except EndOfText:
                 self.unread(seen)
                 raise
             found = seen.lstrip(SPACE) if space else seen
@@ -218,51 +218,51 @@ class Reader:
                 return False
         return True
 
-    def json(self, say: Callable[[str], None]) -> Reading[None]:
+    def json(self, emit: Callable[[str], None]) -> Parsing[None]:
         """One JSON value, its characters to `say`. What is between its brackets is not looked at closely."""
         character = yield from self.after_space()
-        say(character)
+        emit(character)
         if character == '"':
-            yield from self._string(say)
+            yield from self._string(emit)
         elif character in "{[":
-            yield from self._nested(character, say)
+            yield from self._nested(character, emit)
         elif character in "-0123456789tfn":
             while True:
                 character = yield from self.next()
                 if character in SPACE or character in ",;}]<`":
                     self.unread(character)
                     return
-                say(character)
+                emit(character)
         else:
-            raise NotThis
+            raise UnexpectedText
 
-    def value(self) -> Reading[object]:
+    def value(self) -> Parsing[object]:
         """One JSON value, decoded."""
         text: list[str] = []
         yield from self.json(text.append)
         try:
             return json.loads("".join(text), strict=False)
         except (ValueError, RecursionError):
-            raise NotThis from None
+            raise UnexpectedText from None
 
-    def _nested(self, opening: str, say: Callable[[str], None]) -> Reading[None]:
+    def _nested(self, opening: str, emit: Callable[[str], None]) -> Parsing[None]:
         closing = {"{": "}", "[": "]"}
         open = [closing[opening]]
         while open:
             character = yield from self.next()
-            say(character)
+            emit(character)
             if character == '"':
-                yield from self._string(say)
+                yield from self._string(emit)
             elif character in "{[":
                 open.append(closing[character])
             elif character in "}]" and character != open.pop():
-                raise NotThis
+                raise UnexpectedText
 
-    def _string(self, say: Callable[[str], None]) -> Reading[None]:
+    def _string(self, emit: Callable[[str], None]) -> Parsing[None]:
         while True:
             character = yield from self.next()
-            say(character)
+            emit(character)
             if character == "\\":
-                say((yield from self.next()))
+                emit((yield from self.next()))
             elif character == '"':
                 return

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 
-class ToolDelta(msgspec.Struct, frozen=True):
+class ToolCallDelta(msgspec.Struct, frozen=True):
     """News of one tool call. The first of a call has its id and name, later ones neither."""
 
     index: int  # of the call within the answer
@@ -17,22 +17,22 @@ class ToolDelta(msgspec.Struct, frozen=True):
     arguments: str = ""  # JSON text, to be appended to what came before
 
 
-class Parts(NamedTuple):
+class ParsedOutput(NamedTuple):
     """One piece of an answer."""
 
     content: str = ""
     reasoning: str = ""
-    tools: tuple[ToolDelta, ...] = ()
+    tools: tuple[ToolCallDelta, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.content or self.reasoning or self.tools)
 
 
-def joined(parts: Iterable[Parts]) -> Parts:
+def merge_parsed(parts: Iterable[ParsedOutput]) -> ParsedOutput:
     """The pieces of one answer put together: one ToolDelta for each call."""
     contents: list[str] = []
     reasonings: list[str] = []
-    calls: dict[int, ToolDelta] = {}
+    calls: dict[int, ToolCallDelta] = {}
     for content, reasoning, tools in parts:
         contents.append(content)
         reasonings.append(reasoning)
@@ -41,7 +41,9 @@ def joined(parts: Iterable[Parts]) -> Parts:
             if call is not None:
                 delta = msgspec.structs.replace(call, arguments=call.arguments + delta.arguments)
             calls[delta.index] = delta
-    return Parts("".join(contents), "".join(reasonings), tuple(calls[index] for index in sorted(calls)))
+    return ParsedOutput(
+        "".join(contents), "".join(reasonings), tuple(calls[index] for index in sorted(calls))
+    )
 
 
 class OutputParser(Protocol):
@@ -55,5 +57,5 @@ class OutputParser(Protocol):
     def has_calls(self) -> bool:
         """Whether the answer called a tool: then it ends with `tool_calls` where it would with `stop`."""
 
-    def push(self, text: str) -> Parts: ...
-    def flush(self) -> Parts: ...
+    def push(self, text: str) -> ParsedOutput: ...
+    def flush(self) -> ParsedOutput: ...
