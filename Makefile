@@ -1,5 +1,5 @@
 # make serve   build everything and serve the bundled model on 127.0.0.1:8080  (ARGS="--model x.gguf --port 9000")
-# make test    linters, type checks, tests                                     (ARGS="-k sampling -x")
+# make test    linters, type checks, tests       (ARGS="-k sampling -x"; without whole runs: ARGS="-m 'not e2e'")
 # make bench   compare with llama.cpp's server                                 (ARGS="--model x.gguf")
 # make build, lint, clean;  PYTHON=python3.12 chooses the interpreter, VENV=… the virtual environment.
 
@@ -51,7 +51,7 @@ build: $(VENV)/installed
 
 test: lint
 	@echo "pytest"
-	@"$(RUN)" -m pytest $(ARGS)
+	@"$(RUN)" -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 	@case ",$${GGSERVE_BACKENDS-}," in *,clblast,*) \
 	    echo "pytest tests/backends"; GGSERVE_CLBLAST_CPU=1 "$(RUN)" -m pytest tests/backends $(ARGS);; esac
 

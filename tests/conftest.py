@@ -1,28 +1,56 @@
-"""Shared by all tests."""
+"""Shared by all tests: which of them count as whole runs, and how far a quick run goes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support.greedy import GreedyComparison
 
-# Tests that leave the choice open would get other devices, so those of backends have a run of their own.
+# Tests that leave the device open would get others, so those of backends have a run to themselves.
 collect_ignore = [] if os.environ.get("GGSERVE_CLBLAST_CPU") == "1" else ["backends"]
-_COMPARISONS: list[GreedyComparison] = []
+
+QUICK = "not e2e"
+E2E = Path(__file__).parent / "e2e"
+settings.register_profile("quick", max_examples=25, deadline=None, database=None)
+settings.register_profile("full", max_examples=200, deadline=None, database=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("quick" if config.option.markexpr == QUICK else "full")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A quick run does not import the clients and the fuzzer that only whole runs need."""
+    return True if config.option.markexpr == QUICK and collection_path == E2E else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(E2E) or item.get_closest_marker("exhaustive"):
+            item.add_marker(pytest.mark.e2e)
 
 
 @pytest.fixture
-def same_greedy() -> Iterator[GreedyComparison]:
+def same_greedy(record_property) -> Iterator[GreedyComparison]:
     """Compares greedy texts; may end at a near-tie, and then the run's summary says how often."""
     comparison = GreedyComparison()
     yield comparison
-    _COMPARISONS.append(comparison)
+    record_property("greedy", (comparison.n, comparison.near_ties))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _COMPARISONS:
-        n, ties = sum(c.n for c in _COMPARISONS), sum(c.near_ties for c in _COMPARISONS)
+    counts = [
+        value
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "greedy"
+    ]
+    if counts:
+        n, ties = map(sum, zip(*counts, strict=True))
         terminalreporter.write_line(f"greedy comparisons: {n}, of which {ties} ended at a near-tie")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +18,12 @@ ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "server")
 
 
+def environment() -> dict[str, str]:
+    """One thread for each engine where tests run in parallel: threads that spin would wait for each other."""
+    parallel = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1
+    return {**os.environ, "GGSERVE_THREADS": "1"} if parallel else dict(os.environ)
+
+
 def ggserve(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
@@ -29,7 +36,11 @@ class ServerProcess:
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [*COMMAND, "serve", "--port", "0", *arguments], cwd=ROOT, text=True, stderr=subprocess.PIPE
+            [*COMMAND, "serve", "--port", "0", *arguments],
+            cwd=ROOT,
+            env=environment(),
+            text=True,
+            stderr=subprocess.PIPE,
         )
         self.lines: list[str] = []
         self._changed = threading.Condition()

@@ -62,7 +62,7 @@ SHORT_OF_MEMORY = """
 import resource, sys
 from array import array
 import engine
-from engine.scheduler.sequence import Rows
+from engine.scheduler.sequence import BatchItem
 
 model = engine.load(sys.argv[1], engine.ModelParameters(
     use_gpu=False, n_threads=1, context_size=2048, kv_cells=2048, max_batch_tokens=2048, parallel=1))
@@ -70,7 +70,7 @@ cells = array("i", range(2048))
 
 def forward(n, wanted):
     try:
-        print(model.runner.forward([Rows([5] * n, cells[:n], 0, wanted)]), end=" ")
+        print(model.runner.forward([BatchItem([5] * n, cells[:n], 0, wanted)]), end=" ")
     except engine.OutOfMemoryError as error:
         print("no room", end=" ")
 
