@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from server.config.settings import Settings
     from server.generation.job import Job
     from server.metrics.prometheus import Metrics
-    from server.sandbox.client import ConstraintChecker
+    from server.sandbox.constraint_checker import ConstraintChecker
     from server.worker.slots import Slots
 
 

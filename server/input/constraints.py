@@ -11,7 +11,7 @@ from server.api.common.structured_fields import StructuredFields
 from server.chat.request import RequestedConstraint
 from server.dependencies import Engine, State
 from server.errors import ApiError, bad_request
-from server.sandbox.client import Busy, ConstraintChecker
+from server.sandbox.constraint_checker import CheckerBusy, ConstraintChecker
 
 MAX_WARNINGS = 8
 _KINDS = ("text", "json_object", "json_schema", "regex", "choice", "grammar")
@@ -41,14 +41,14 @@ async def checked(
     if checker is None:
         checker = state.checkers[engine.name] = ConstraintChecker(engine.tokenizer)
     try:
-        verdict = await checker.verdict(asked.constraint)
-    except Busy:
+        result = await checker.check(asked.constraint)
+    except CheckerBusy:
         message = "too many constraints on outputs are being compiled; try again later"
         raise ApiError(503, message, param=asked.param, code="overloaded", retry_after=2) from None
-    if verdict.refusal:
-        raise bad_request(f"{asked.param}: {verdict.refusal}", asked.param, "invalid_value")
+    if result.error:
+        raise bad_request(f"{asked.param}: {result.error}", asked.param, "invalid_value")
     if warnings is not None:
-        warnings += [f"{asked.param}: not enforced: {what}" for what in verdict.ignored[:MAX_WARNINGS]]
+        warnings += [f"{asked.param}: not enforced: {what}" for what in result.not_enforced[:MAX_WARNINGS]]
     return asked.constraint
 
 

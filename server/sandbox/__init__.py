@@ -1,1 +1,5 @@
-"""The child process with limits in which constraints are tried out."""
+"""Child processes with limited processor time and memory, for input that may do harm.
+
+Constraints are compiled on trial here before an engine sees them. Imports `engine.constraint` and
+`server.worker.transport`; `server.input` may import it.
+"""

@@ -1,91 +1,98 @@
-"""The child process that tries constraints out: `python -m server.sandbox.process`.
-
-Frames (length, msgpack) come on stdin: first the vocabulary, then constraints. For each a verdict goes back
-on stdout. A constraint that takes too much time or memory, or breaks the compiler, ends this process and
-nothing else.
-"""
+"""The server's side of a sandboxed process: start it, exchange messages, replace it once it has died."""
 
 from __future__ import annotations
 
-import contextlib
+import signal
+import subprocess
 import sys
-from typing import IO
+import weakref
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
 
-import msgspec
-
-from engine.constraint.compiler import Compiler, Vocabulary
-from engine.errors import ConfigError
-from engine.types import Constraint
-
-CPU_S = 2.0  # for one constraint: of the processor's time, which other work does not shorten
-MEMORY = 4 << 30
-HEAD = 4
+from server.worker.transport import handed_over, pair
 
 
-def read(stream: IO[bytes]) -> bytes | None:
-    """The next frame; None at the end."""
-    head = stream.read(HEAD)
-    if len(head) < HEAD:
-        return None
-    size = int.from_bytes(head, "little")
-    data = stream.read(size)
-    return data if len(data) == size else None
+class ChildTimeout(Exception):
+    """The child did not answer in time and was killed."""
 
 
-def write(stream: IO[bytes], data: bytes) -> None:
-    stream.write(len(data).to_bytes(HEAD, "little") + data)
-    stream.flush()
+class ChildDied(Exception):
+    """The child died over a message. cpu_limit: because it reached its limit of processor time."""
+
+    def __init__(self, cpu_limit: bool = False) -> None:
+        super().__init__("the sandboxed process died")
+        self.cpu_limit = cpu_limit
 
 
-class Verdict(msgspec.Struct, array_like=True, frozen=True):
-    """Why a constraint is refused, empty if it is not; and what of it will not be enforced."""
+class SandboxProcess:
+    """One child that answers one message at a time. It starts with the first message. Not thread-safe.
 
-    refusal: str = ""
-    ignored: tuple[str, ...] = ()
+    command: runs `server.sandbox.child.serve`; the handle of the child's socket is appended. setup: the first
+    message to every new child, whose answer is not looked at.
+    """
+
+    def __init__(self, command: Sequence[str], setup: bytes | None = None) -> None:
+        self._command, self._setup = command, setup
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+
+    def request(self, message: bytes, timeout_s: float) -> bytes:
+        """The child's answer. Raises ChildTimeout and ChildDied; RuntimeError if no child can be started."""
+        if self._process is not None and self._process.poll() is not None:
+            self._stop()  # killed between two messages, which the next one is not to blame for
+        if self._process is None:
+            self._start(timeout_s)
+        return self._exchange(message, timeout_s)
+
+    def kill(self) -> None:
+        """End the child, from any thread. A request under way raises ChildDied."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _start(self, timeout_s: float) -> None:
+        ours, theirs = pair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [*self._command, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=Path(__file__).parents[2],
+                **handed_over(theirs),
+            )
+        self._connection = Connection(ours.detach())
+        self._reap = weakref.finalize(self, _reap, self._process)
+        if self._setup is not None:
+            try:
+                self._exchange(self._setup, timeout_s)
+            except (ChildTimeout, ChildDied):
+                raise RuntimeError("a sandboxed process does not start") from None
+
+    def _exchange(self, message: bytes, timeout_s: float) -> bytes:
+        assert self._connection is not None
+        try:
+            self._connection.send_bytes(message)
+            if self._connection.poll(timeout_s):
+                return self._connection.recv_bytes()
+        except (EOFError, OSError):
+            raise ChildDied(self._stop() == -getattr(signal, "SIGPROF", 0)) from None
+        self._stop()
+        raise ChildTimeout
+
+    def _stop(self) -> int | None:
+        """End and reap the child. Returns its exit status."""
+        assert self._connection is not None
+        self._connection.close()
+        self._process = self._connection = None
+        return self._reap()
 
 
-def trial(compiler: Compiler, constraint: Constraint) -> Verdict:
-    try:
-        matcher = compiler.compile(constraint)
-        compiler.probe(matcher)
-    except ConfigError as error:
-        return Verdict(str(error).encode("utf-8", "replace").decode())
-    return Verdict("", matcher.ignored)
+def module_command(name: str) -> list[str]:
+    """Runs a module of ours with this Python."""
+    return [sys.executable, "-m", name]
 
 
-def _limit_time(seconds: float) -> None:
-    if sys.platform != "win32":  # there the server's clock has to do
-        import signal
-
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process
-
-
-def _limit_memory() -> None:
-    if sys.platform != "win32":
-        import resource
-
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def main() -> int:
-    _limit_memory()
-    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    first = read(stdin)
-    if first is None:
-        return 0
-    compiler = Compiler(msgspec.msgpack.decode(first, type=Vocabulary))
-    compiler.compile(Constraint("json_object"))  # what is made once for the vocabulary does not count
-    write(stdout, msgspec.msgpack.encode(Verdict()))
-    while (data := read(stdin)) is not None:
-        constraint = msgspec.msgpack.decode(data, type=Constraint)
-        _limit_time(CPU_S)
-        verdict = trial(compiler, constraint)
-        _limit_time(0.0)
-        write(stdout, msgspec.msgpack.encode(verdict))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _reap(process: subprocess.Popen[bytes]) -> int:
+    process.kill()
+    return process.wait()

@@ -1,19 +1,15 @@
-"""Fields that ask for a constraint, and what is refused of them. `GrammarChecker`: what it survives."""
+"""Fields that ask for a constraint, and what is refused of them."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from engine.types import Constraint
-from server.sandbox import client as grammar_checker
-from server.sandbox.client import Busy, ConstraintChecker
-from support.fake_engine import FakeEngine, tokenizer
+from server.sandbox import constraint_checker
+from support.fake_engine import FakeEngine
 from support.http import CHAT, COMPLETIONS, client, error_of, user
 
 pytestmark = pytest.mark.asyncio
@@ -226,96 +222,9 @@ async def test_hostile_constraints_are_compiled_or_refused() -> None:
         assert (await http.post(COMPLETIONS, json={"prompt": "Once"})).status_code == 200
 
 
-# ** the process **
-
-
-@asynccontextmanager
-async def checking(*command: str):
-    checker = ConstraintChecker(tokenizer(), list(command) or None)
-    try:
-        yield checker
-    finally:
-        checker.close()
-
-
-GOOD = Constraint("regex", "a+")
-# Speaks the protocol, and does what a constraint's text says.
-STRANGE = """
-import os, sys, time
-sys.path.insert(0, {root!r})
-import msgspec
-from engine.types import Constraint
-from server.sandbox.process import Verdict, read, write
-stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-read(stdin)
-write(stdout, msgspec.msgpack.encode(Verdict()))
-while (data := read(stdin)) is not None:
-    exec(msgspec.msgpack.decode(data, type=Constraint).text)
-    write(stdout, msgspec.msgpack.encode(Verdict(str(os.getpid()))))
-"""
-
-
-def strange() -> list[str]:
-    return [sys.executable, "-c", STRANGE.format(root=sys.path[0])]
-
-
-async def test_verdicts_are_remembered_and_the_process_is_reused() -> None:
-    async with checking(*strange()) as checker:
-        first = (await checker.verdict(Constraint("lark", "pass"))).refusal
-        again = (await checker.verdict(Constraint("lark", "pass"))).refusal
-        other = (await checker.verdict(Constraint("lark", "1"))).refusal
-    assert first == again == other
-    assert int(first)
-
-
-async def test_a_process_that_dies_refuses_and_is_replaced() -> None:
-    async with checking(*strange()) as checker:
-        first = (await checker.verdict(Constraint("lark", "pass"))).refusal
-        died = await checker.verdict(Constraint("lark", "os.abort()"))
-        assert "cannot be compiled" in died.refusal
-        assert (await checker.verdict(Constraint("lark", "1"))).refusal != first
-        assert await checker.verdict(Constraint("lark", "os.abort()")) == died
-
-
-async def test_too_much_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grammar_checker, "WALL_S", 1.0)
-    async with checking(*strange()) as checker:
-        late = await checker.verdict(Constraint("lark", "time.sleep(600)"))
-        assert late.refusal == "takes too long to compile"
-
-
-async def test_too_much_processor_time() -> None:
-    limit = "from server.sandbox.process import _limit_time; _limit_time(0.05)\nwhile True: pass"
-    async with checking(*strange()) as checker:
-        late = await checker.verdict(Constraint("lark", limit))
-        assert "of processor time" in late.refusal
-
-
-async def test_a_process_that_does_not_start_lets_nothing_through() -> None:
-    async with checking(sys.executable, "-c", "pass") as checker:
-        with pytest.raises(RuntimeError):
-            await checker.verdict(GOOD)
-
-
-async def test_only_so_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grammar_checker, "MAX_WAITING", 2)
-    async with checking() as checker:
-        waiting = [asyncio.create_task(checker.verdict(Constraint("regex", f"a{i}"))) for i in range(2)]
-        await asyncio.sleep(0)
-        with pytest.raises(Busy):
-            await checker.verdict(GOOD)
-        assert [verdict.refusal for verdict in await asyncio.gather(*waiting)] == ["", ""]
-        assert (await checker.verdict(GOOD)).refusal == ""
-
-
 async def test_a_full_queue_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grammar_checker, "MAX_WAITING", 0)
+    monkeypatch.setattr(constraint_checker, "MAX_WAITING", 0)
     async with client() as http:
         response = await http.post(COMPLETIONS, json={"prompt": "Once", "grammar": 'root ::= "a"'})
     assert error_of(response, 503)["code"] == "overloaded"
     assert response.headers["retry-after"] == "2"
-
-
-async def test_surrogates_are_refused() -> None:
-    async with checking() as checker:
-        assert "surrogates" in (await checker.verdict(Constraint("lark", 'start: "\ud800"'))).refusal

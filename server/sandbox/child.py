@@ -1,0 +1,42 @@
+"""The child's side of a sandbox: answer messages within limits that the operating system enforces."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+
+def connect() -> Connection:
+    """The connection to the server, whose handle is the last argument of this process."""
+    return Connection(int(sys.argv[-1]))
+
+
+def serve(connection: Connection, handle: Callable[[bytes], bytes], cpu_s: float) -> None:
+    """Answer messages until the server closes the connection. One that takes more than `cpu_s` kills us."""
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            message = connection.recv_bytes()
+            limit_cpu(cpu_s)
+            answer = handle(message)
+            limit_cpu(0.0)
+            connection.send_bytes(answer)
+
+
+def limit_cpu(seconds: float) -> None:
+    """From now on; 0: no limit. Windows has none: there the server's timeout has to do."""
+    if sys.platform != "win32":
+        import signal
+
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process
+
+
+def limit_memory(n_bytes: int) -> None:
+    """Of the address space. Without effect on Windows and macOS."""
+    if sys.platform != "win32":
+        import resource
+
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_AS, (n_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

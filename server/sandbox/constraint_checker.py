@@ -1,0 +1,95 @@
+"""Compiles constraints on trial, in a sandboxed process, before an engine sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from engine.constraint.compiler import MAX_BYTES, vocabulary_of
+from engine.types import Constraint
+from server.sandbox.constraint_child import CPU_S, CheckResult
+from server.sandbox.process import ChildDied, ChildTimeout, SandboxProcess, module_command
+
+TIMEOUT_S = 30.0  # for one constraint, on a machine that has other work to do
+MAX_WAITING = 16
+_CACHE_SIZE = 512  # results
+
+
+class CheckerBusy(Exception):
+    """Too many constraints wait to be checked."""
+
+
+class ConstraintChecker:
+    """Checks whether constraints compile for a model. Its process starts with the first one.
+
+    tokenizer: the model's. command: what to run in place of `server.sandbox.constraint_child`.
+    """
+
+    def __init__(self, tokenizer: Any, command: Sequence[str] | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._command = command or module_command("server.sandbox.constraint_child")
+        self._thread = ThreadPoolExecutor(1, "ggserve-grammar")
+        self._waiting = 0
+        self._cache: OrderedDict[bytes, CheckResult] = OrderedDict()
+        self._process: SandboxProcess | None = None
+        self._closed = False
+
+    async def check(self, constraint: Constraint) -> CheckResult:
+        """Whether it compiles. Raises CheckerBusy; RuntimeError if the process cannot be started."""
+        if len(constraint.text) > MAX_BYTES:
+            message = f"{len(constraint.text)} characters are too many; at most {MAX_BYTES} are compiled"
+            return CheckResult(message)
+        text = constraint.text.encode("utf-8", "surrogatepass")
+        key = hashlib.sha256(constraint.kind.encode() + b"\0" + text).digest()
+        cached = self._cache.get(key)
+        if cached is not None:
+            self._cache.move_to_end(key)
+            return cached
+        if self._waiting >= MAX_WAITING:
+            raise CheckerBusy
+        self._waiting += 1
+        try:
+            result, final = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._check, constraint
+            )
+        finally:
+            self._waiting -= 1
+        if final:
+            self._cache[key] = result
+            while len(self._cache) > _CACHE_SIZE:
+                self._cache.popitem(last=False)
+        return result
+
+    def close(self) -> None:
+        """End the process. Constraints that wait are refused."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    # --- in the thread
+
+    def _check(self, constraint: Constraint) -> tuple[CheckResult, bool]:
+        """The result, and whether a second try would give the same."""
+        try:
+            message = msgspec.msgpack.encode(constraint)
+        except UnicodeEncodeError:
+            return CheckResult("unpaired surrogates are not text"), True
+        if self._process is None:
+            vocabulary = msgspec.msgpack.encode(vocabulary_of(self._tokenizer))
+            self._process = SandboxProcess(self._command, setup=vocabulary)
+        try:
+            return msgspec.msgpack.decode(self._process.request(message, TIMEOUT_S), type=CheckResult), True
+        except ChildTimeout:
+            return CheckResult("takes too long to compile"), False
+        except ChildDied as death:
+            if death.cpu_limit:
+                return CheckResult(f"takes more than {CPU_S:g} s of processor time to compile"), True
+            text = "cannot be compiled: it takes too much memory, or crashes the compiler"
+            return CheckResult(text), not self._closed

@@ -1,0 +1,104 @@
+"""`ConstraintChecker`: results are cached, its process is limited and replaced, its queue is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from engine.types import Constraint
+from server.sandbox import constraint_checker
+from server.sandbox.constraint_checker import CheckerBusy, ConstraintChecker
+from support.fake_engine import tokenizer
+
+pytestmark = pytest.mark.asyncio
+
+
+GOOD = Constraint("regex", "a+")
+# Executes the text of each constraint and answers with its process id.
+EXECUTOR = """
+import os, sys, time
+import msgspec
+from engine.types import Constraint
+from server.sandbox.child import connect, limit_cpu, serve
+from server.sandbox.constraint_child import CheckResult
+
+def handle(message):
+    exec(msgspec.msgpack.decode(message, type=Constraint).text)
+    return msgspec.msgpack.encode(CheckResult(str(os.getpid())))
+
+connection = connect()
+connection.recv_bytes()
+connection.send_bytes(b"")
+serve(connection, handle, 60)
+"""
+EXECUTE = (sys.executable, "-c", EXECUTOR)
+
+
+@asynccontextmanager
+async def checking(*command: str) -> AsyncIterator[ConstraintChecker]:
+    checker = ConstraintChecker(tokenizer(), command or None)
+    try:
+        yield checker
+    finally:
+        checker.close()
+
+
+def code(text: str) -> Constraint:
+    return Constraint("lark", text)
+
+
+async def test_result_is_cached_and_process_reused() -> None:
+    async with checking(*EXECUTE) as checker:
+        first = await checker.check(code("pass"))
+        assert await checker.check(code("pass")) is first
+        assert await checker.check(code("1")) == first
+    assert int(first.error)
+
+
+async def test_process_dies_constraint_is_refused_and_process_replaced() -> None:
+    async with checking(*EXECUTE) as checker:
+        first = await checker.check(code("pass"))
+        refused = await checker.check(code("os.abort()"))
+        assert "cannot be compiled" in refused.error
+        assert (await checker.check(code("1"))).error != first.error
+        assert await checker.check(code("os.abort()")) == refused
+
+
+async def test_timeout_is_refused_but_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constraint_checker, "TIMEOUT_S", 1.0)
+    async with checking(*EXECUTE) as checker:
+        late = await checker.check(code("time.sleep(600)"))
+        assert late.error == "takes too long to compile"
+        assert await checker.check(code("time.sleep(600)")) is not late
+
+
+async def test_too_much_processor_time_is_refused() -> None:
+    async with checking(*EXECUTE) as checker:
+        late = await checker.check(code("limit_cpu(0.05)\nwhile True: pass"))
+        assert "of processor time" in late.error
+
+
+async def test_process_does_not_start_nothing_passes() -> None:
+    async with checking(sys.executable, "-c", "pass") as checker:
+        with pytest.raises(RuntimeError):
+            await checker.check(GOOD)
+
+
+async def test_full_queue_raises_checker_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constraint_checker, "MAX_WAITING", 2)
+    async with checking() as checker:
+        waiting = [asyncio.create_task(checker.check(Constraint("regex", f"a{i}"))) for i in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(CheckerBusy):
+            await checker.check(GOOD)
+        assert [result.error for result in await asyncio.gather(*waiting)] == ["", ""]
+        assert (await checker.check(GOOD)).error == ""
+
+
+async def test_unpaired_surrogates_are_refused() -> None:
+    async with checking() as checker:
+        assert "surrogates" in (await checker.check(code('start: "\ud800"'))).error
