@@ -21,7 +21,7 @@ import engine
 from bench import client, random_model
 from bench.engine_step import Profile
 from bench.run import cores
-from engine.constraint.guide import Guide, Guides
+from engine.constraint.guide import OutputGuide, OutputGuides
 from engine.types import Constraint, InferenceParameters, Request
 
 ITEM = {
@@ -81,16 +81,16 @@ def decode(
         scheduler.submit(request)
     while scheduler.stats().predicted_tokens < 2 * streams:
         scheduler.step()
-    spent, commit, fill_all, end = Spent(), Guide.commit, Guides._fill_all, Guides.end
-    Guide.commit = spent.timed("commit", commit, time.thread_time)  # type: ignore[method-assign]
-    Guides._fill_all = spent.timed("masks", fill_all, time.thread_time)  # type: ignore[method-assign]
-    Guides.end = spent.timed("waiting", end, time.perf_counter)  # type: ignore[method-assign]
+    spent, commit, fill_all, end = Spent(), OutputGuide.commit, OutputGuides._fill_all, OutputGuides.end
+    OutputGuide.commit = spent.timed("commit", commit, time.thread_time)  # type: ignore[method-assign]
+    OutputGuides._fill_all = spent.timed("masks", fill_all, time.thread_time)  # type: ignore[method-assign]
+    OutputGuides.end = spent.timed("waiting", end, time.perf_counter)  # type: ignore[method-assign]
     profile, before = Profile(scheduler), scheduler.stats().predicted_tokens
     try:
         for _ in range(n):
             profile.step()
     finally:
-        Guide.commit, Guides._fill_all, Guides.end = commit, fill_all, end  # type: ignore[method-assign]
+        OutputGuide.commit, OutputGuides._fill_all, OutputGuides.end = commit, fill_all, end  # type: ignore[method-assign]
         scheduler.close()
     assert scheduler.stats().predicted_tokens - before == n * streams, "a stream ended early"
     found = profile.medians()

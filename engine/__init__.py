@@ -25,7 +25,7 @@ _PUBLIC = {
     "InferenceParameters": "engine.types",
     "InferenceSession": "engine.session",
     "InferenceSessionConfig": "engine.config",
-    "Model": "engine.model.model",
+    "Model": "engine.engine",
     "ModelError": "engine.errors",
     "ModelParameters": "engine.config",
     "OutOfMemoryError": "engine.errors",
@@ -38,7 +38,7 @@ _PUBLIC = {
     "Tokenizer": "engine.tokenizer",
     "UnsupportedModelError": "engine.errors",
     "devices": "engine.ggml.backend",
-    "load": "engine.model.model",
+    "load": "engine.engine",
     "load_tokenizer": "engine.tokenizer",
 }
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig
+    from engine.engine import Model, load
     from engine.errors import (
         ConfigError,
         ContextOverflowError,
@@ -84,7 +85,6 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from engine.ggml.backend import Device, devices
-    from engine.model.model import Model, load
     from engine.scheduler.scheduler import Scheduler
     from engine.session import InferenceSession
     from engine.tokenizer import Tokenizer, load_tokenizer

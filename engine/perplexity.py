@@ -9,16 +9,15 @@ same text, context size and tokenizer.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from engine.errors import ConfigError, EngineError, ModelError
-from engine.scheduler.sequence import BatchItem, Runner, make_room
-
-if TYPE_CHECKING:
-    from array import array
-
-    from engine.model.model import Model
+from engine.model.context import ModelContext
+from engine.scheduler.batch import BatchItem, BatchRunner
 
 DEFAULT_CONTEXT = 512
 MIN_CONTEXT = 8  # so that a chunk scores several tokens: the error needs two
@@ -40,7 +39,7 @@ class Estimate(NamedTuple):
     error: float
 
 
-def tokenize(model: Model, text: str) -> list[int]:
+def tokenize(model: ModelContext, text: str) -> list[int]:
     """The tokens of a text, the first one the beginning-of-sequence token where the model adds it."""
     tokenizer = model.tokenizer
     ids = tokenizer.encode(text, add_special=False)
@@ -62,7 +61,7 @@ def n_chunks(n_tokens: int, context_size: int = DEFAULT_CONTEXT) -> int:
 
 
 def estimates(
-    model: Model,
+    model: ModelContext,
     tokens: Sequence[int],
     *,
     context_size: int = DEFAULT_CONTEXT,
@@ -90,7 +89,7 @@ def estimates(
     bos = tokenizer.bos_id if tokenizer.add_bos else None
     n_batch = min(n_batch, model.max_batch_tokens)
     n = context_size - 1  # nothing is predicted from the last token of a chunk
-    make_room(model.pool, model.prefix, n)
+    model.prefix.make_room(n)
     cells = model.pool.alloc(n)
     try:
         count, total, squares = 0, 0.0, 0.0
@@ -120,11 +119,9 @@ def _estimate(done: int, count: int, total: float, squares: float) -> Estimate:
 
 
 def _surprises(
-    runner: Runner, chunk: list[int], cells: array[int], first: int, n_batch: int
+    runner: BatchRunner, chunk: list[int], cells: array[int], first: int, n_batch: int
 ) -> Iterator[float]:
     """-log p(chunk[i + 1] | chunk[: i + 1]) for i from `first` to the last but one, in nats."""
-    import numpy as np
-
     end = len(chunk) - 1
     most_outputs = max(1, LOGITS_BYTES // (4 * runner.n_vocab))
     begin = 0

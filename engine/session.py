@@ -6,32 +6,22 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.cache import session_file
-from engine.cache.cell_pool import CellPool
-from engine.cache.prefix_cache import PrefixIndex
+from engine.cache.cached_sequence import CachedSequence
 from engine.config import InferenceSessionConfig
-from engine.constraint.guide import Guide, Guides
+from engine.constraint.guide import OutputGuide, OutputGuides
 from engine.errors import ConfigError, ContextOverflowError, SessionClosedError
-from engine.scheduler.sequence import (
-    BatchItem,
-    CachedSequence,
-    Runner,
-    TokenSampler,
-    compiled_sampler,
-    make_room,
-)
+from engine.model.context import ModelContext
+from engine.scheduler.batch import BatchItem
+from engine.scheduler.sequence import SamplerFactory, TokenSampler, compiled_sampler
 from engine.tokenizer.detokenizer import Detokenizer
-from engine.types import Constraint, InferenceParameters, Thinking
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from engine.cache.kv_cache import KVCache
+from engine.types import Constraint, InferenceParameters, ProgressCallback, Thinking
 
 
 class GeneratedToken(NamedTuple):
@@ -47,32 +37,6 @@ class GeneratedToken(NamedTuple):
     logprob: float
 
 
-class SessionModel(Protocol):
-    """What a session needs of a model."""
-
-    pool: CellPool
-    prefix: PrefixIndex
-    n_ctx: int
-    max_batch_tokens: int
-    closed: bool
-    cache: KVCache
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def runner(self) -> Runner: ...
-
-    @property
-    def tokenizer(self) -> Any: ...
-
-    def guides(self) -> Guides:
-        """What makes guides for one user of the model."""
-
-    def set_threads(self, n: int | None) -> None:
-        """Threads of the computations from now on; None: the model's own number."""
-
-
 class InferenceSession:
     """One conversation with a model, in the caller's thread; only one thread may use a model at a time.
 
@@ -82,17 +46,20 @@ class InferenceSession:
 
     def __init__(
         self,
-        model: SessionModel,
+        model: ModelContext,
         config: InferenceSessionConfig | None = None,
         *,
-        sampler_factory: Callable[..., TokenSampler] = compiled_sampler,
+        guides: Callable[[], OutputGuides] | None = None,
+        sampler_factory: SamplerFactory = compiled_sampler,
     ) -> None:
+        """guides: makes what follows constraints and reasoning blocks; without it they are refused."""
         config = config if config is not None else InferenceSessionConfig()
         if config.n_batch < 1:
             raise ConfigError(f"n_batch is {config.n_batch}; it must be at least 1")
         self.config = config
         self.n_batch = min(config.n_batch, model.max_batch_tokens)
         self._model = model
+        self._make_guides = guides
         self._sampler_factory = sampler_factory
         index = model.prefix if config.cache_prompt else None
         self._sequence = CachedSequence(model.pool, index, n_short=model.runner.n_short)
@@ -165,8 +132,10 @@ class InferenceSession:
         stop_ids = frozenset(params.stop_token_ids)
         guides = guide = None
         if constraint is not None or thinking is not None:
-            guides = model.guides()
-            guide = guides.make(constraint, thinking)
+            if self._make_guides is None:
+                raise ConfigError("this session takes no constraints and no reasoning blocks")
+            guides = self._make_guides()
+            guide = guides.compile(constraint, thinking).result()
         stop_ids = stop_ids if params.ignore_eos else stop_ids | eog_ids
         return self._generate(params, sampler, stop_ids, guides, guide)
 
@@ -180,7 +149,7 @@ class InferenceSession:
             self._sequence.truncate(n_tokens - n)
             self._logits = None
 
-    def save(self, path: str | os.PathLike[str], progress: session_file.Progress | None = None) -> int:
+    def save(self, path: str | os.PathLike[str], progress: ProgressCallback | None = None) -> int:
         """Write the session to a file, for `Model.restore_session`; return its size in bytes.
 
         The file is replaced only when all is written. Raises EngineError if that fails, ConfigError if the
@@ -189,8 +158,8 @@ class InferenceSession:
         self._require_open()
         return session_file.save(path, self._model, self._sequence, self._logits, progress)
 
-    def restore(self, path: str | os.PathLike[str], progress: session_file.Progress | None = None) -> None:
-        """Become the session that `save` wrote, and go on as it would have: see `snapshot.restore`.
+    def restore(self, path: str | os.PathLike[str], progress: ProgressCallback | None = None) -> None:
+        """Become the session that `save` wrote; see `engine.cache.session_file.restore`.
 
         Only an empty session can; if anything fails, it stays so.
         """
@@ -231,8 +200,8 @@ class InferenceSession:
         params: InferenceParameters,
         sampler: TokenSampler,
         stop_ids: frozenset[int],
-        guides: Guides | None,
-        guide: Guide | None,
+        guides: OutputGuides | None,
+        guide: OutputGuide | None,
     ) -> Iterator[GeneratedToken]:
         sequence, detokenizer = self._sequence, Detokenizer(self._model.tokenizer)
         n_max = self._model.n_ctx if params.max_tokens is None else params.max_tokens
@@ -276,14 +245,12 @@ class InferenceSession:
 
     def _compute(self) -> NDArray[np.float32]:
         """Compute what is pending, in chunks, and keep the logits of the last token."""
-        import numpy as np
-
         sequence, runner = self._sequence, self._model.runner
         sequence.refit()
         if not sequence.n_past:
             sequence.attach()
         self._model.set_threads(self.config.n_threads)
-        make_room(self._model.pool, self._model.prefix, sequence.n_pending)
+        self._model.prefix.make_room(sequence.n_pending)
         while n_pending := sequence.n_pending:
             n, n_past = min(n_pending, self.n_batch), sequence.n_past
             sequence.grow(n)

@@ -5,9 +5,12 @@ All of it travels as msgpack between the server and an engine process (`msgspec.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
+
+ProgressCallback = Callable[[float, str], None]  # fraction done, 0 to 1, and what is being done
 
 
 class FinishReason(StrEnum):
@@ -148,14 +151,3 @@ class EngineStats(msgspec.Struct, kw_only=True):
     evicted_cells: int = 0
     compute_ms: float = 0.0  # inside ggml
     step_ms: float = 0.0  # whole steps
-
-
-class RequestInfo(msgspec.Struct, kw_only=True):
-    """One request that a scheduler has, as listed to an operator."""
-
-    id: str
-    state: str  # queued | prefill | decode | paused
-    n_prompt: int
-    n_generated: int
-    age_ms: float
-    model: str = ""  # filled in by the server

@@ -15,6 +15,7 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from engine.cache.cell_pool import CellPool
+from engine.errors import OutOfMemoryError
 
 
 class Node:
@@ -43,7 +44,7 @@ class Match(NamedTuple):
     n_unlocked: int
 
 
-class PrefixIndex:
+class PrefixCache:
     """Finds, keeps and evicts computed prefixes. All cells in it belong to it, not to the sequences."""
 
     def __init__(self, pool: CellPool) -> None:
@@ -149,6 +150,21 @@ class PrefixIndex:
                 self._offer(parent)
         self.n_evicted += done
         return done
+
+    @property
+    def n_available(self) -> int:
+        """Cells that are free or can be freed by evicting."""
+        return self.pool.n_free + self.n_evictable
+
+    def make_room(self, n: int) -> None:
+        """Evict until `n` cells of the pool are free. OutOfMemoryError if sequences in use hold too many."""
+        if n > self.pool.n_free:
+            self.evict(n - self.pool.n_free)
+        if n > self.pool.n_free:
+            raise OutOfMemoryError(
+                f"{n} cells of the KV cache are needed and {self.pool.n_free} of {self.pool.n_cells} are "
+                "free; close other sessions of this model or raise kv_cells"
+            )
 
     def nodes(self) -> Iterator[Node]:
         """Every node but the roots."""

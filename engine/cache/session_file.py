@@ -16,23 +16,20 @@ import re
 import stat
 import tempfile
 from array import array
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.cache.cached_sequence import CachedSequence
+from engine.cache.context import CacheContext
 from engine.errors import ConfigError, ModelError, StorageError
 from engine.gguf import GGUFFile
 from engine.gguf.report import printable
-from engine.scheduler.sequence import CachedSequence, Runner, make_room
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from engine.cache.cell_pool import CellPool
-    from engine.cache.kv_cache import KVCache
-    from engine.cache.prefix_cache import PrefixIndex
+from engine.types import ProgressCallback
 
 FORMAT, VERSION = "ggserve-session", "1"
 MAX_HEADER = 1 << 20
@@ -40,25 +37,8 @@ NO_CHECKSUM = "0" * 64
 SAMPLE = 64  # bytes of each tensor that identify a model
 PIECE = 16 << 20  # bytes in memory at a time
 
-Progress = Callable[[float, str], None]
 T = TypeVar("T")
 Steps = Generator[float, None, T]  # yields how much is done, 0 to 1, so that the caller can do other things
-
-
-class CachedModel(Protocol):
-    """What this module needs of a model."""
-
-    pool: CellPool
-    prefix: PrefixIndex
-    cache: KVCache
-    n_ctx: int
-
-    @property
-    def runner(self) -> Runner: ...
-
-    @property
-    def fingerprint(self) -> str:
-        """See `fingerprint`."""
 
 
 def fingerprint(gguf: GGUFFile) -> str:
@@ -80,10 +60,10 @@ def fingerprint(gguf: GGUFFile) -> str:
 
 def save(
     path: str | os.PathLike[str],
-    model: CachedModel,
+    model: CacheContext,
     sequence: CachedSequence,
     logits: NDArray[np.float32] | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> int:
     """Write `sequence` to `path`, which is replaced only when all is written; return the bytes.
 
@@ -95,7 +75,7 @@ def save(
 
 def saving(
     path: str | os.PathLike[str],
-    model: CachedModel,
+    model: CacheContext,
     sequence: CachedSequence,
     logits: NDArray[np.float32] | None = None,
 ) -> Steps[int]:
@@ -151,9 +131,9 @@ def saving(
 
 def restore(
     path: str | os.PathLike[str],
-    model: CachedModel,
+    model: CacheContext,
     sequence: CachedSequence,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> NDArray[np.float32] | None:
     """Fill the empty `sequence` from `path`; return the logits after its last token, if the file has them.
 
@@ -165,7 +145,7 @@ def restore(
 
 
 def restoring(
-    path: str | os.PathLike[str], model: CachedModel, sequence: CachedSequence
+    path: str | os.PathLike[str], model: CacheContext, sequence: CachedSequence
 ) -> Steps[NDArray[np.float32] | None]:
     """`restore` in steps. Closed before its end it changes nothing."""
     try:
@@ -175,7 +155,7 @@ def restoring(
         raise ModelError(f"{_name(path)}: cannot be read: {error.strerror or error}") from error
 
 
-def _all(steps: Steps[T], what: str, progress: Progress | None) -> T:
+def _all(steps: Steps[T], what: str, progress: ProgressCallback | None) -> T:
     while True:
         try:
             done = next(steps)
@@ -186,7 +166,7 @@ def _all(steps: Steps[T], what: str, progress: Progress | None) -> T:
             progress(done, what)
 
 
-def _layout(model: CachedModel, n_tokens: int, n_past: int, with_logits: bool) -> dict[str, dict[str, Any]]:
+def _layout(model: CacheContext, n_tokens: int, n_past: int, with_logits: bool) -> dict[str, dict[str, Any]]:
     """The header's entries, in the order of the data."""
     tensors: dict[str, dict[str, Any]] = {}
     end = 0
@@ -198,7 +178,7 @@ def _layout(model: CachedModel, n_tokens: int, n_past: int, with_logits: bool) -
 
     add("tokens", "I32", [n_tokens], 4 * n_tokens)
     if with_logits:
-        add("logits", "F32", [model.runner.n_vocab], 4 * model.runner.n_vocab)
+        add("logits", "F32", [model.n_vocab], 4 * model.n_vocab)
     for name, table in model.cache.tables():
         add(name, "U8", [n_past, table.strides[1]], n_past * table.strides[1])
     return tensors
@@ -219,7 +199,7 @@ def _header(metadata: dict[str, str], tensors: dict[str, dict[str, Any]]) -> byt
 
 
 def _pieces(
-    model: CachedModel, sequence: CachedSequence, logits: NDArray[np.float32] | None
+    model: CacheContext, sequence: CachedSequence, logits: NDArray[np.float32] | None
 ) -> Iterator[bytes | bytearray]:
     yield sequence.tokens.tobytes()
     if logits is not None:
@@ -245,7 +225,7 @@ def _open(path: str | os.PathLike[str]) -> BinaryIO:
 class _Reader:
     """One file on its way into a sequence."""
 
-    def __init__(self, path: str | os.PathLike[str], file: BinaryIO, model: CachedModel) -> None:
+    def __init__(self, path: str | os.PathLike[str], file: BinaryIO, model: CacheContext) -> None:
         self.path, self.file, self.model = path, file, model
         self.digest = hashlib.blake2b(digest_size=32)
         self.done = 0
@@ -319,11 +299,9 @@ class _Reader:
         return data
 
     def fill(self, sequence: CachedSequence) -> Steps[NDArray[np.float32] | None]:
-        import numpy as np
-
         tokens = array("i")
         tokens.frombytes(self._read(4 * self.n_tokens))
-        n_vocab = self.model.runner.n_vocab
+        n_vocab = self.model.n_vocab
         if not 0 <= min(tokens) <= max(tokens) < n_vocab:
             self.fail(f"is damaged: it has tokens outside of the vocabulary of {n_vocab}")
         logits = np.frombuffer(self._read(4 * n_vocab), "<f4") if self.has_logits else None
@@ -331,7 +309,7 @@ class _Reader:
         try:
             sequence.attach()
             n_new = max(0, self.n_past - sequence.n_past)
-            make_room(self.model.pool, self.model.prefix, n_new)
+            self.model.prefix.make_room(n_new)
             if n_new:
                 sequence.grow(n_new)
             yield from self._fill_cells(sequence.cells, sequence.n_past)

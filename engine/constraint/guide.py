@@ -1,4 +1,4 @@
-"""What a session may say next, of its reasoning block and its constraint, as masks for the sampler.
+"""What a sequence may generate next, by its reasoning block and its constraint, as masks for the sampler.
 
 A mask follows from the tokens so far alone, so those of a step are made while the step is computed, in a
 thread of their own: llguidance does not hold Python's lock, and neither does ggml.
@@ -7,56 +7,29 @@ thread of their own: llguidance does not hold Python's lock, and neither does gg
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
+from engine.constraint.compiler import Compiler, Matcher
 from engine.constraint.reasoning import ReasoningBlock, check
 from engine.errors import ConfigError
 from engine.types import Constraint, Thinking
 
-if TYPE_CHECKING:
-    from engine.scheduler.sequence import Session
-
-COMPILE_S = 20.0  # longer than anything takes that was checked before
-_POLL_S = 0.01
+TokenMask = memoryview  # uint32 words: bit i % 32 of word i // 32 is set if token i is allowed
 
 
-class Matcher(Protocol):
-    """`engine.constraint.compiler.Matcher`, or what takes its place in tests."""
+class _MaskBuffer(NamedTuple):
+    """Memory for one mask. llguidance writes to its address."""
 
-    def fill(self, address: int, /) -> None: ...
-    def commit(self, token: int, /) -> None: ...
-    def accepts(self, token: int, /) -> bool: ...
-    @property
-    def may_stop(self) -> bool: ...
-    @property
-    def must_stop(self) -> bool: ...
-
-
-class Compiler(Protocol):
-    """`engine.constraint.compiler.Compiler`."""
-
-    @property
-    def n_words(self) -> int: ...
-    def submit(self, constraint: Constraint, /) -> Future[Any]: ...  # of a Matcher
-
-
-Mask = memoryview  # uint32 words: bit i % 32 of word i // 32 tells whether token i may come
-
-
-class Row(NamedTuple):
-    """Memory for one mask."""
-
-    mask: Mask
+    mask: TokenMask
     address: int
 
 
-class Guide:
-    """Follows the answer of one session. `commit` tells it of every token but one that ends the answer.
+class OutputGuide:
+    """Follows the output of one sequence. `commit` takes every token but one that ends the output.
 
-    Raises ConfigError when nothing can match any more, or to find out would take too long.
+    Methods raise ConfigError when nothing can match any more, or when finding out would take too long.
     """
 
     __slots__ = ("_block", "_matcher")
@@ -65,33 +38,34 @@ class Guide:
         self._matcher = matcher
         self._block = block
 
-    def fill(self, row: Row, unended: Mask, nothing: Mask) -> Mask | None:
-        """The mask of the next token; None where every token may come.
+    def fill(self, buffer: _MaskBuffer, not_ending: TokenMask, nothing: TokenMask) -> TokenMask | None:
+        """The mask of the next token; None where every token is allowed.
 
-        unended: the mask of all tokens but those that end a generation. nothing: that of none.
+        not_ending: a mask of all tokens but those that end a generation. nothing: an empty mask.
         """
         block, matcher = self._block, self._matcher
-        mask = row.mask
+        mask = buffer.mask
         if block is not None and not block.over:
             only = block.forced if block.inside or matcher is None or not block.begun else block.opening
             if only is not None:
                 mask[:] = nothing
                 _allow(mask, only)
                 return mask
-            if block.inside:  # what has to match is still to come
-                return None if matcher is None else unended
+            if block.inside:  # the constrained part is still to come
+                return None if matcher is None else not_ending
         if matcher is None:
             return None
-        matcher.fill(row.address)
+        matcher.fill(buffer.address)
         if block is not None and (opening := block.opening) is not None:
             _allow(mask, opening)
         return mask
 
     def commit(self, token: int) -> None:
+        """Take the token that was generated."""
         block, matcher = self._block, self._matcher
         if block is not None and not block.over:
             if matcher is not None and block.ambiguous(token) and matcher.accepts(token):
-                block.over = True  # the answer begins with what could also have opened the block
+                block.over = True  # the constrained part begins with what could also have opened the block
             elif not block.commit(token):
                 return
         if matcher is not None:
@@ -99,12 +73,12 @@ class Guide:
 
     @property
     def may_stop(self) -> bool:
-        """Whether the constraint is met by the text so far."""
+        """Whether the output so far meets the constraint."""
         return self._matcher is not None and not self._inside and self._matcher.may_stop
 
     @property
     def must_stop(self) -> bool:
-        """Whether it is, and nothing can follow."""
+        """Whether it does, and nothing can follow."""
         return self._matcher is not None and not self._inside and self._matcher.must_stop
 
     @property
@@ -113,10 +87,10 @@ class Guide:
         return block is not None and (block.inside or (block.begun and not block.over))
 
 
-class Guides:
-    """Makes the guides of one scheduler's sessions, and the masks of its steps. For one thread.
+class OutputGuides:
+    """Makes the guides of one scheduler or session, and the masks of its steps. For one thread.
 
-    token_bytes: what a token contributes to text.
+    token_bytes: the bytes that a token contributes to text.
     """
 
     def __init__(
@@ -130,111 +104,89 @@ class Guides:
         self._token_bytes = token_bytes
         self._n_vocab = n_vocab
         self._eog_ids = eog_ids
-        self._rows: list[Row] = []
-        self._unended = self._nothing = memoryview(array("I"))
+        self._buffers: list[_MaskBuffer] = []
+        self._not_ending = self._nothing = memoryview(array("I"))
         self._thread: ThreadPoolExecutor | None = None
-        self._filled: Future[list[Mask | ConfigError | None]] | None = None
+        self._filling: Future[list[TokenMask | ConfigError | None]] | None = None
 
-    def check(self, thinking: Thinking | None) -> None:
-        """ConfigError for a reasoning block that could not be followed."""
-        if thinking is not None:
-            check(thinking, self._n_vocab)
+    def compile(
+        self, constraint: Constraint | None, reasoning: Thinking | None, generated: Sequence[int] = ()
+    ) -> Future[OutputGuide]:
+        """A guide that has taken the tokens `generated` so far; at once if nothing has to be compiled.
 
-    def make(self, constraint: Constraint | None, thinking: Thinking | None) -> Guide:
-        """A guide, compiled meanwhile. Raises ConfigError."""
-        self.check(thinking)
-        matcher = None if constraint is None else self._compiler.submit(constraint).result()
-        return self._guide(matcher, thinking)
-
-    def prepare(self, session: Session) -> None:
-        """Start to make the guide of a session. `ready` tells when it is there."""
-        constraint = session.request.constraint
-        if constraint is not None:
-            session.compiling = self._compiler.submit(constraint)
-
-    def ready(self, sessions: Iterable[Session]) -> list[tuple[Session, str | None]]:
-        """Those that have their guide now, or the error why they never will.
-
-        A guide has been told of the tokens that were generated before.
+        Raises ConfigError for a reasoning block that could not be followed. The future raises it for a
+        constraint that cannot be compiled or that `generated` does not match.
         """
-        found: list[tuple[Session, str | None]] = []
-        for session in sessions:
-            future, error = session.compiling, None
+        if reasoning is not None:
+            check(reasoning, self._n_vocab)
+        guide: Future[OutputGuide] = Future()
+
+        def finish(matcher: Matcher | None) -> None:
+            block = None if reasoning is None else ReasoningBlock(reasoning, self._token_bytes)
+            made = OutputGuide(matcher, block)
+            for token in generated:
+                made.commit(token)
+            guide.set_result(made)
+
+        def compiled(matcher: Future[Matcher]) -> None:
             try:
-                if future is None:
-                    session.guide = self._resumed(session, None)
-                elif future.done():
-                    session.guide = self._resumed(session, future.result())
-                elif monotonic() - session.submitted_at < COMPILE_S:
-                    continue
-                else:
-                    error = f"the constraint on the output takes longer than {COMPILE_S:g} s to compile"
-            except Exception as failure:
-                error = str(failure) or repr(failure)
-            session.compiling = None
-            found.append((session, error))
-        return found
+                finish(matcher.result())
+            except BaseException as error:
+                guide.set_exception(error)
 
-    def wait(self, sessions: Iterable[Session]) -> None:
-        """Give way to the compiler for a moment."""
-        futures = [session.compiling for session in sessions if session.compiling is not None]
-        wait(futures, _POLL_S, FIRST_COMPLETED)
-
-    def _resumed(self, session: Session, matcher: Matcher | None) -> Guide:
-        guide = self._guide(matcher, session.request.thinking)
-        for token in session.request.generated:
-            guide.commit(token)
+        if constraint is None:
+            finish(None)
+        else:
+            self._compiler.submit(constraint).add_done_callback(compiled)
         return guide
 
-    def _guide(self, matcher: Matcher | None, thinking: Thinking | None) -> Guide:
-        return Guide(matcher, None if thinking is None else ReasoningBlock(thinking, self._token_bytes))
+    def fill(self, guide: OutputGuide, i: int = 0) -> TokenMask | None:
+        """The mask of the next token, in buffer number `i`."""
+        self._reserve(i + 1)
+        return guide.fill(self._buffers[i], self._not_ending, self._nothing)
 
-    def fill(self, guide: Guide, i: int = 0) -> Mask | None:
-        """The mask of the next token, in row `i` of the memory for masks."""
-        self._grow(i + 1)
-        return guide.fill(self._rows[i], self._unended, self._nothing)
-
-    def begin(self, guides: Sequence[Guide | None]) -> None:
-        """Start to make the masks of a step. Nothing may be told to these guides before `end`."""
-        self._filled = None
+    def begin(self, guides: Sequence[OutputGuide | None]) -> None:
+        """Start to make the masks of a step. These guides must not be used before `end`."""
+        self._filling = None
         if any(guides):
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, "masks")
-            self._filled = self._thread.submit(self._fill_all, guides)
+            self._filling = self._thread.submit(self._fill_all, guides)
 
-    def end(self) -> list[Mask | ConfigError | None]:
-        """The masks, in the order of the guides, or why there is none; nothing if there are no guides."""
-        return [] if self._filled is None else self._filled.result()
+    def end(self) -> list[TokenMask | ConfigError | None]:
+        """The masks in the order of the guides, or errors in their places; empty without guides."""
+        return [] if self._filling is None else self._filling.result()
 
     def close(self) -> None:
+        """Stop the thread that makes masks."""
         if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None
 
-    def _fill_all(self, guides: Sequence[Guide | None]) -> list[Mask | ConfigError | None]:
-        found: list[Mask | ConfigError | None] = []
+    def _fill_all(self, guides: Sequence[OutputGuide | None]) -> list[TokenMask | ConfigError | None]:
+        masks: list[TokenMask | ConfigError | None] = []
         for i, guide in enumerate(guides):
             try:
-                found.append(None if guide is None else self.fill(guide, i))
+                masks.append(None if guide is None else self.fill(guide, i))
             except ConfigError as error:
-                found.append(error)
-        return found
+                masks.append(error)
+        return masks
 
-    def _grow(self, n: int) -> None:
-        """See that there are `n` rows. Rows stay where they are: llguidance is given their addresses."""
-        if len(self._rows) >= n:
+    def _reserve(self, n: int) -> None:
+        """Make `n` buffers. They stay where they are: llguidance is given their addresses."""
+        if len(self._buffers) >= n:
             return
         words = self._compiler.n_words
-        if not self._rows:
+        if not self._buffers:
             self._nothing = memoryview(array("I", bytes(4 * words)))
-            self._unended = memoryview(array("I", [0xFFFFFFFF]) * words)
+            self._not_ending = memoryview(array("I", [0xFFFFFFFF]) * words)
             for token in self._eog_ids:
                 if token < self._n_vocab:
-                    self._unended[token // 32] &= ~(1 << token % 32)
-        while len(self._rows) < n:
-            row = array("I", bytes(4 * words))
-            self._rows.append(Row(memoryview(row), row.buffer_info()[0]))
+                    self._not_ending[token // 32] &= ~(1 << token % 32)
+        while len(self._buffers) < n:
+            words_of_mask = array("I", bytes(4 * words))
+            self._buffers.append(_MaskBuffer(memoryview(words_of_mask), words_of_mask.buffer_info()[0]))
 
 
-def _allow(mask: Mask, token: int) -> None:
+def _allow(mask: TokenMask, token: int) -> None:
     mask[token // 32] |= 1 << token % 32

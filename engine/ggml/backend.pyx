@@ -157,7 +157,7 @@ _rpc_servers = set()
 
 
 def add_rpc_server(str endpoint not None):
-    """Add the devices of a worker at HOST:PORT to `devices()`. Ask `engine.rpc.greet` first: ggml aborts if it is gone.
+    """Add the devices of a worker at HOST:PORT to `devices()`. Ask `engine.rpc.handshake` first: ggml aborts if it is gone.
     """
     cdef rpc_add_server_fn add = <rpc_add_server_fn>_rpc(b"ggml_backend_rpc_add_server")
     cdef ggml_backend_reg_t reg

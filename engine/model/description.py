@@ -1,14 +1,13 @@
-"""What a model says of itself, to operators and clients."""
+"""A loaded model as plain data, for operators and clients."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from engine.model.model import Model
+from engine.model.model import LoadedModel
 
 
-def describe(model: Model) -> dict[str, Any]:
+def describe(model: LoadedModel) -> dict[str, Any]:
     """What was loaded and where it is, as plain data."""
     return {
         "path": str(model.gguf.path),
@@ -20,7 +19,7 @@ def describe(model: Model) -> dict[str, Any]:
         "n_vocab": model.hp.n_vocab,
         "n_ctx": model.n_ctx,
         "n_ctx_train": model.hp.n_ctx_train,
-        "generates": model.generates,
+        "generates": model.hp.causal,
         "pooling": model.hp.pooling,
         "n_scores": model.hp.n_scores,
         "kv_cells": model.n_cells,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from engine.errors import ConfigError, ModelError
 from engine.gguf import GGMLType, GGUFFile, printable, validate_model
 from engine.gguf.validate import NO_VOCABULARY, token_ids
-from engine.model.placement_types import human
+from engine.units import format_bytes
 
 T = TypeVar("T")
 _GENERAL = ("architecture", "name", "license")
@@ -211,7 +211,7 @@ def render(found: dict[str, Any]) -> str:
     section(
         "quantization",
         [
-            (name, f"{t['tensors']} tensors, {human(t['bytes'])} ({100 * t['bytes'] / total:.1f} %)")
+            (name, f"{t['tensors']} tensors, {format_bytes(t['bytes'])} ({100 * t['bytes'] / total:.1f} %)")
             for name, t in found["quantization"].items()
         ],
     )
@@ -225,7 +225,8 @@ def render(found: dict[str, Any]) -> str:
     if "tensors" in found:
         names = [(printable(t["name"]), t) for t in found["tensors"]]
         rows = [
-            (n, f"{t['type']:8}{human(t['bytes']):>11}  {' x '.join(map(str, t['shape']))}") for n, t in names
+            (n, f"{t['type']:8}{format_bytes(t['bytes']):>11}  {' x '.join(map(str, t['shape']))}")
+            for n, t in names
         ]
         section("tensors", rows)
     if "tokens" in found:
@@ -238,12 +239,15 @@ def _model_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     shown = [(key, printable(value)) for key, value in rows]
     if found["file_type"] is not None:
         shown.append(("file type", found["file_type"]))
-    size = f"{human(found['file_size'])} ({found['file_size']} bytes), GGUF version {found['gguf_version']}"
+    n_bytes = found["file_size"]
+    size = f"{format_bytes(n_bytes)} ({n_bytes} bytes), GGUF version {found['gguf_version']}"
     n = found["n_params"]
     if n:
         short = next((f"{n / size:.2f} {unit}" for unit, size in _LARGE if n >= size), str(n))
         shown.append(("parameters", f"{short} ({n}) in {found['n_tensors']} tensors"))
-        shown.append(("weights", f"{human(found['weight_bytes'])}, {found['bits_per_weight']} bits each"))
+        shown.append(
+            ("weights", f"{format_bytes(found['weight_bytes'])}, {found['bits_per_weight']} bits each")
+        )
     return [*shown, ("file", size)]
 
 
@@ -273,16 +277,17 @@ def _memory_rows(memory: dict[str, Any] | None) -> list[tuple[str, str]]:
     if memory is None:
         return []
     trained = f"{memory['context']} tokens, trained with {memory['context_trained']}"
-    rows = [("context", trained), ("weights", human(memory["weights"]))]
+    rows = [("context", trained), ("weights", format_bytes(memory["weights"]))]
     if "problem" in memory:
         return [*rows, ("cache", memory["problem"])]
     if not memory["kv_per_token"]:
         return [*rows, ("cache", "none: an encoder keeps nothing between texts")]
-    cache = f"{human(memory['kv'])} as {memory['kv_type']} ({human(memory['kv_per_token'])} for each token)"
+    per_token = format_bytes(memory["kv_per_token"])
+    cache = f"{format_bytes(memory['kv'])} as {memory['kv_type']} ({per_token} for each token)"
     return [
         *rows,
         ("cache", cache),
-        ("together", f"{human(memory['total'])} and the working memory of a batch"),
+        ("together", f"{format_bytes(memory['total'])} and the working memory of a batch"),
     ]
 
 

@@ -18,8 +18,8 @@ from engine.gguf import GGMLType, GGUFFile, TensorInfo
 from engine.graph.ops.packed import PackedMatrix, can_pack
 from engine.nn.binder import Binder, Slot
 from engine.nn.hparams import Architecture
+from engine.types import ProgressCallback
 
-Progress = Callable[[float, str], None]
 MAP_ALIGNMENT = 32  # ggml's own demand on tensors in host memory
 PROBE_ROWS = 512  # columns of the probing product: what a prefill has
 HARMLESS = ("rotary_emb.inv_freq", "attn_rot_embd")  # old converters wrote what is computed anyway
@@ -139,7 +139,7 @@ class Weights:
         use_mmap: bool = True,
         repack: bool = True,
         n_threads: int = 1,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
         self.gguf, self.n_threads = gguf, n_threads
         self.tensors: dict[tuple[str, str], Any] = {}
@@ -197,7 +197,9 @@ class Weights:
             ctx.place(tensor, buffer, self.gguf.data(info))
 
     def _copy(
-        self, copied: dict[str, tuple[Layout, list[tuple[TensorInfo, Slot]]]], progress: Progress | None
+        self,
+        copied: dict[str, tuple[Layout, list[tuple[TensorInfo, Slot]]]],
+        progress: ProgressCallback | None,
     ) -> None:
         total = sum(info.nbytes for _, items in copied.values() for info, _ in items) or 1
         done = 0

@@ -13,7 +13,6 @@ from typing import NoReturn
 
 from engine.config import MAX_CELLS, ModelParameters
 from engine.errors import ConfigError, DeviceError, OutOfMemoryError
-from engine.model.host import host_memory
 from engine.model.placement_types import (
     DeviceInfo,
     Needs,
@@ -21,10 +20,10 @@ from engine.model.placement_types import (
     Plan,
     Usage,
     estimate_compute,
-    human,
     shared_overflow,
     spans,
 )
+from engine.units import format_bytes
 
 __all__ = [
     "DeviceInfo",
@@ -32,8 +31,6 @@ __all__ = [
     "Part",
     "Plan",
     "estimate_compute",
-    "host_memory",
-    "human",
     "plan",
     "select_gpus",
 ]
@@ -285,10 +282,11 @@ class _Planner:
         else:
             free, needed = over.device.free, over.needed
         parts = spans(over.parts, len(plan.layers) - 1)
-        sizes = f"weights {human(over.weights)}, cache {human(over.kv)}, compute {human(over.working)}"
+        weights, cache, compute = map(format_bytes, (over.weights, over.kv, over.working))
+        sizes = f"weights {weights}, cache {cache}, compute {compute}"
         text = (
-            f"{over.device.name} has {human(free)} free ({free} bytes), but layers {parts} with "
-            f"{plan.n_cells} cells of cache need {human(needed)} ({needed} bytes: {sizes}); "
+            f"{over.device.name} has {format_bytes(free)} free ({free} bytes), but layers {parts} with "
+            f"{plan.n_cells} cells of cache need {format_bytes(needed)} ({needed} bytes: {sizes}); "
             f"{self.suggest(plan, n_gpu)}"
         )
         error = OutOfMemoryError(text, device=over.device.name, needed=needed, free=free)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from engine.model.host import host_memory
+from engine.host import host_memory
+from engine.units import format_bytes
 
 
 class Part(NamedTuple):
@@ -150,8 +151,8 @@ class Plan:
         head = ("device", "backend", "layers", "weights", "mapped", "cache", "compute", "needed", "free", "")
         rows: list[tuple[str, ...]] = [head]
         for u in self.usage:
-            over = "" if u.fits else f"{human(u.needed - u.device.free)} too much"
-            sizes = (human(n) for n in (u.weights, u.mapped, u.kv, u.working, u.needed, u.device.free))
+            over = "" if u.fits else f"{format_bytes(u.needed - u.device.free)} too much"
+            sizes = (format_bytes(n) for n in (u.weights, u.mapped, u.kv, u.working, u.needed, u.device.free))
             where = spans(u.parts, len(self.layers) - 1)
             rows.append((u.device.name, u.device.backend, where, *sizes, over))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -160,18 +161,8 @@ class Plan:
         text = [*(line.rstrip() for line in lines), f"cache: {self.n_cells} cells", *self.notes]
         if (over_shared := shared_overflow(self.usage)) is not None:
             sharing = [u.device.name for u in self.usage if u.device.type in ("igpu", "cpu")]
-            text.append(f"{' and '.join(sharing)} share memory: {human(over_shared)} too much")
+            text.append(f"{' and '.join(sharing)} share memory: {format_bytes(over_shared)} too much")
         return "\n".join(text)
-
-
-def human(n: int) -> str:
-    """Bytes as people read them."""
-    if n < 1 << 10:
-        return f"{n} B"
-    for unit, size in (("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)):
-        if n < size << 10 or unit == "GiB":
-            return f"{n / size:.1f} {unit}"
-    raise AssertionError
 
 
 def estimate_compute(*, rows: int, n_embd: int, n_ff: int, n_vocab: int, n_outputs: int) -> int:

@@ -19,7 +19,7 @@ _TIMEOUT = 5.0
 _FLASH_HEADS = (64, 80, 96, 112, 128, 256)
 
 
-def surely_has_flash(head_dim_k: int, head_dim_v: int) -> bool:
+def supports_flash_attention(head_dim_k: int, head_dim_v: int) -> bool:
     """Whether any worker's device has flash attention for such heads: ggml's client answers yes to every
     operation without asking, and a device that lacks it ends its worker, or computes something else."""
     return head_dim_k == head_dim_v and head_dim_k in _FLASH_HEADS
@@ -33,7 +33,7 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def greet(address: str) -> None:
+def handshake(address: str) -> None:
     """See that a worker of our version answers at HOST:PORT; DeviceError says what is wrong otherwise."""
     host, port = split_address(address)
     advice = f"start one there with `ggserve rpc-worker --port {port}`"

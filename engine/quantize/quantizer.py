@@ -20,7 +20,7 @@ import numpy.typing as npt
 from engine.errors import ConfigError, GgmlError, ModelError
 from engine.ggml.quantize import dequantize, needs_importance, quantize
 from engine.gguf import GGMLType, GGUFFile, TensorInfo
-from engine.model.host import physical_cores
+from engine.host import physical_cores
 from engine.quantize.importance import read_importance
 from engine.quantize.mixes import ALIASES, MIXES, Facts, Mixture, quantizable
 

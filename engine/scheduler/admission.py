@@ -1,112 +1,104 @@
-"""Which sessions run, wait or are parked, and who gives way when cells run out. Policy only.
+"""Which sequences run, and which are preempted when cells run out. Policy only.
 
-Order of arrival (`Session.seq`) is the order of precedence everywhere. Because of it nothing starves: the
-oldest session is never preempted and never waits for another one, and the pool holds one whole session.
+Order of arrival (`ScheduledSequence.arrival`) is the order of precedence everywhere. Because of it nothing
+starves: the oldest sequence is never preempted and never waits for another one, and the pool holds at least
+one sequence of the greatest length.
 """
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import Counter
 from collections.abc import Iterable
-from operator import attrgetter
 
+from engine.cache.cached_sequence import CachedSequence
 from engine.cache.cell_pool import CellPool
-from engine.cache.prefix_cache import Match, Node, PrefixIndex, common_prefix
-from engine.scheduler.sequence import CachedSequence, Session
+from engine.cache.prefix_cache import Match, Node, PrefixCache, common_prefix
+from engine.scheduler.queues import SequenceQueues
+from engine.scheduler.sequence import ScheduledSequence, SequenceState
 
-# A session is admitted only if so many cells per running session stay free, or it would soon be preempted.
+# Cells that must stay free for each running sequence when another is admitted, or it would soon be preempted.
 HEADROOM = 8
-# Waiting for a prefix that another session computes must save so many tokens, or half of what is to compute.
+# Waiting for a prefix that another sequence computes must save so many tokens, or half of what is to compute.
 WORTH_WAITING = 8
-
-_arrival = attrgetter("seq")
 
 
 class Admission:
-    """The three lists of sessions, each in order of arrival.
+    """Moves sequences between waiting and running.
 
-    running: scheduled in every step. waiting: want to run. parked: paused by their client. A waiting or
-    parked session may still hold cells from when it ran; these are the first to be reclaimed.
+    A waiting or paused sequence may still hold cells from when it ran; these are the first to be reclaimed.
     """
 
-    def __init__(self, pool: CellPool, index: PrefixIndex, parallel: int) -> None:
+    def __init__(self, queues: SequenceQueues, pool: CellPool, prefix: PrefixCache, parallel: int) -> None:
+        self.queues = queues
         self.pool = pool
-        self.index = index
+        self.prefix = prefix
         self.parallel = parallel
-        self.running: list[Session] = []
-        self.waiting: list[Session] = []
-        self.parked: list[Session] = []
         self.n_preempted = 0
 
-    def move(self, session: Session, to: list[Session] | None) -> None:
-        """Put a session into another list (None: into none), at its place by arrival."""
-        if session.queue is not None:
-            session.queue.remove(session)
-        session.queue = to
-        if to is not None:
-            insort(to, session, key=_arrival)
-
     def admit(self) -> None:
-        """Let waiting sessions run, in order of arrival, while there are slots and cells.
+        """Let waiting sequences run, in order of arrival, while there are slots and cells.
 
-        A session older than a running one (it was paused) takes the slot of the newest one.
+        A sequence older than a running one (it was paused) takes the slot of the newest one.
         """
-        running, waiting = self.running, self.waiting
+        queues, running, waiting = self.queues, self.queues.running, self.queues.waiting
         while waiting:
-            session = waiting[0]
+            sequence = waiting[0]
             full = len(running) >= self.parallel
-            if full and running[-1].seq < session.seq:
+            if full and running[-1].arrival < sequence.arrival:
                 return
-            while running and not self._fits(session):
-                if not self._reclaim_idle(session):
+            while running and not self._fits(sequence):
+                if not self._reclaim_idle(sequence):
                     return
-            if full:
-                self.move(running[-1], waiting)  # with its cells: it goes on later as if nothing happened
-            self.move(session, running)
+            if full:  # the newest keeps its cells and continues later without recomputation
+                queues.move(running[-1], SequenceState.WAITING)
+            queues.move(sequence, SequenceState.RUNNING)
 
-    def make_room(self) -> Session | None:
-        """Free one cell for every running session, so that each of them can go on.
+    def make_room(self) -> ScheduledSequence | None:
+        """Free one cell for every running sequence, so that each of them can decode.
 
-        Evicts cached prefixes first, then takes the cells of idle sessions, then preempts the newest
-        running one. Returns a session that cannot go on even alone, since others than this scheduler's
-        sessions hold the cells.
+        Evicts cached prefixes first, then takes the cells of idle sequences, then preempts the newest
+        running one. Returns a sequence that cannot continue even alone, since the cells are held outside
+        of this scheduler.
         """
-        pool, running = self.pool, self.running
+        pool, running = self.pool, self.queues.running
         while (lack := len(running) - pool.n_free) > 0:
-            if self.index.evict(lack) or self._reclaim_idle(None):
+            if self.prefix.evict(lack) or self._reclaim_idle(None):
                 continue
             if len(running) == 1:
                 return running[0]
             newest = running[-1]
             self._preempt(newest)
-            self.move(newest, self.waiting)
+            self.queues.move(newest, SequenceState.WAITING)
         return None
 
-    def may_start(self, session: Session) -> bool:
-        """Whether a session without cells should begin now.
+    def may_start(self, sequence: ScheduledSequence) -> bool:
+        """Whether a sequence without cells should begin now.
 
-        Not while an older session computes a longer part of the same beginning than the index holds: it
+        Not while an older sequence computes a longer part of the same beginning than the index holds: it
         then takes that from the index instead of computing it a second time.
         """
-        if session.index is None:
+        if sequence.index is None:
             return True
-        leader = session.leader
+        leader = sequence.leader
         if leader is not None:
-            if leader.queue is self.running and leader.n_pending > 1 and leader.n_past < session.leader_n:
+            if (
+                leader.state is SequenceState.RUNNING
+                and leader.n_pending > 1
+                and leader.n_past < sequence.leader_n
+            ):
                 return False
-            session.leader = None
-        return not self._find_leader(session, self._match(session).n)
+            sequence.leader = None
+        return not self._find_leader(sequence, self._match(sequence).n)
 
     def check(self, others: Iterable[CachedSequence] = ()) -> None:
         """Raise AssertionError if a cell has not exactly one owner, or a lock is missing or left over."""
         self.pool.check()
-        self.index.check()
+        self.prefix.check()
         owned: list[int] = []
         locks: Counter[Node] = Counter()
-        for node in self.index.nodes():
+        for node in self.prefix.nodes():
             owned.extend(node.cells)
-        for sequence in (*self.running, *self.waiting, *self.parked, *others):
+        for sequence in (*self.queues, *others):
             assert len(sequence.cells) == sequence.n_past >= sequence.n_shared
             owned.extend(sequence.cells[sequence.n_shared :])
             path: list[int] = []
@@ -116,68 +108,68 @@ class Admission:
                 path[:0] = node_or_none.cells
                 node_or_none = node_or_none.parent
             assert path == sequence.cells[: sequence.n_shared].tolist()
-        assert all(node.lock == locks[node] for node in self.index.nodes())
+        assert all(node.lock == locks[node] for node in self.prefix.nodes())
         assert len(set(owned)) == len(owned) == self.pool.n_cells - self.pool.n_free
         assert not any(self.pool.is_free(cell) for cell in owned)
-        assert len(self.running) <= self.parallel
+        assert len(self.queues.running) <= self.parallel
 
-    def _match(self, session: Session) -> Match:
-        """What the index holds for a session that is to begin."""
-        return self.index.match(session.tokens, len(session.tokens) - 1, session.wants_long)
+    def _match(self, sequence: ScheduledSequence) -> Match:
+        """What the index holds for a sequence that is to begin."""
+        return self.prefix.match(sequence.tokens, len(sequence.tokens) - 1, sequence.wants_long)
 
-    def _find_leader(self, session: Session, n_known: int) -> bool:
-        """Look for the older session in prefill that shares the most with this one."""
-        limit = len(session.tokens) - 1
+    def _find_leader(self, sequence: ScheduledSequence, n_known: int) -> bool:
+        """Look for the older sequence in prefill that shares the most with this one."""
+        limit = len(sequence.tokens) - 1
         best = n_known
-        for other in self.running:
-            if other.seq >= session.seq:
+        for other in self.queues.running:
+            if other.arrival >= sequence.arrival:
                 break
             if other.index is None or other.n_pending <= 1 or other.n_past >= other.n_prompt:
                 continue
-            if other.wants_long != session.wants_long:
+            if other.wants_long != sequence.wants_long:
                 continue
-            shared = min(common_prefix(other.tokens, session.tokens), other.n_prompt, limit)
+            shared = min(common_prefix(other.tokens, sequence.tokens), other.n_prompt, limit)
             gain = shared - n_known
             if shared > max(best, other.n_past) and (gain >= WORTH_WAITING or 2 * gain >= limit - n_known):
-                session.leader, session.leader_n = other, shared
+                sequence.leader, sequence.leader_n = other, shared
                 best = shared
         return best > n_known
 
-    def _fits(self, session: Session) -> bool:
-        """Whether what the session has to compute, and some growth of all, fits beside the running ones."""
-        room = self.pool.n_free + self.index.n_evictable - _growth(session)
-        for other in self.running:
+    def _fits(self, sequence: ScheduledSequence) -> bool:
+        """Whether what the sequence has to compute, and some growth of all, fits beside the running ones."""
+        room = self.pool.n_free + self.prefix.n_evictable - _growth(sequence)
+        for other in self.queues.running:
             room -= other.n_pending + _growth(other)
             if other.leader is not None and not other.n_past:
                 room += other.leader_n
-        need = session.n_pending
+        need = sequence.n_pending
         if need <= room:
             return True
-        if room <= 0 or session.n_past or session.index is None:
+        if room <= 0 or sequence.n_past or sequence.index is None:
             return False
         # What is cached need not be computed, but can then no longer be evicted to make room.
-        match = self._match(session)
+        match = self._match(sequence)
         if need - match.n + match.n_unlocked <= room:
             return True
-        session.leader = None
-        return self._find_leader(session, match.n) and need - session.leader_n + match.n_unlocked <= room
+        sequence.leader = None
+        return self._find_leader(sequence, match.n) and need - sequence.leader_n + match.n_unlocked <= room
 
-    def _reclaim_idle(self, wanting: Session | None) -> bool:
-        """Take the cells of the newest parked, else waiting, session that has any."""
-        for idle in (self.parked, self.waiting):
-            for session in reversed(idle):
-                if session.n_past and session is not wanting:
-                    self._preempt(session)
+    def _reclaim_idle(self, wanting: ScheduledSequence | None) -> bool:
+        """Take the cells of the newest paused, else waiting, sequence that has any."""
+        for idle in (self.queues.paused, self.queues.waiting):
+            for sequence in reversed(idle):
+                if sequence.n_past and sequence is not wanting:
+                    self._preempt(sequence)
                     return True
         return False
 
-    def _preempt(self, session: Session) -> None:
-        """Take a session's cells. What they hold stays cached for as long as there is room."""
-        session.release()
-        session.leader = None
+    def _preempt(self, sequence: ScheduledSequence) -> None:
+        """Take a sequence's cells. What they hold stays cached for as long as there is room."""
+        sequence.release()
+        sequence.leader = None
         self.n_preempted += 1
 
 
-def _growth(session: Session) -> int:
-    """Cells to set aside for the tokens that a session will generate soon."""
-    return min(HEADROOM, session.n_end - len(session.tokens))
+def _growth(sequence: ScheduledSequence) -> int:
+    """Cells to set aside for the tokens that a sequence will generate soon."""
+    return min(HEADROOM, sequence.n_end - len(sequence.tokens))

@@ -10,17 +10,15 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import ConfigError, ContextOverflowError, DeviceError, EngineError, OutOfMemoryError
+from engine.model.context import ModelContext
 from engine.nn.hparams import POOLING
-from engine.scheduler.sequence import BatchItem, make_room
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from engine.model.model import Model
+from engine.scheduler.batch import BatchItem
 
 
 class Embedding(NamedTuple):
@@ -74,8 +72,6 @@ class _Input:
 
     def take(self, states: NDArray[np.float32]) -> None:
         """Keep what the pooling needs of the states [rows wanted, n_embd] of the last rows."""
-        import numpy as np
-
         self.n_past += self.n_next
         if not len(states):
             return
@@ -85,8 +81,6 @@ class _Input:
             self.states.append(states.copy())
 
     def result(self) -> NDArray[np.float32]:
-        import numpy as np
-
         found = np.concatenate(self.states)
         if self.pooling == "mean":
             found = found.sum(0, keepdims=True) / len(self.tokens)
@@ -99,7 +93,7 @@ class _Input:
 class Embedder:
     """Embeds the inputs of many jobs, which take turns and share batches: `submit`, then `step`."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: ModelContext) -> None:
         self.model = model
         self._waiting: dict[str, deque[_Input]] = {}  # the job whose turn it is first
         self._running: list[_Input] = []
@@ -166,10 +160,9 @@ class Embedder:
             return self._fail({item.job for item in self._running}, error)
         return self._collect(batch)
 
-    def make_way(self, n: int) -> None:
+    def yield_cells(self, n: int) -> None:
         """See that others can have `n` cells, if need be by beginning running inputs anew later."""
-        pool, prefix = self.model.pool, self.model.prefix
-        while self._running and pool.n_free + prefix.n_evictable < n:
+        while self._running and self.model.prefix.n_available < n:
             item = self._running[-1]
             self._leave(item)
             self._waiting.setdefault(item.job, deque()).appendleft(item)
@@ -190,9 +183,9 @@ class Embedder:
                 break
             if batch and item.scores != self._running[0].scores:  # a graph has outputs of one kind
                 break
-            if (batch or reserve) and model.pool.n_free + model.prefix.n_evictable < n + reserve:
+            if (batch or reserve) and model.prefix.n_available < n + reserve:
                 break
-            make_room(model.pool, model.prefix, n)
+            model.prefix.make_room(n)
             item.cells = model.pool.alloc(n)
             self._running.append(item)
             rest = waiting.pop(job)
@@ -205,8 +198,6 @@ class Embedder:
 
     def _collect(self, batch: list[BatchItem]) -> list[Done]:
         """What the batch completed."""
-        import numpy as np
-
         model, row = self.model, 0
         done: list[Done] = []
         failed: dict[str, Exception] = {}
@@ -243,15 +234,13 @@ class Embedder:
 
 def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors [..., n] of the same directions and a length of 1."""
-    import numpy as np
-
     length = np.sqrt(np.square(vectors, dtype=np.float64).sum(-1, keepdims=True))
     found: NDArray[np.float32] = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
     return found
 
 
 def embed(
-    model: Model,
+    model: ModelContext,
     inputs: Sequence[Sequence[int]],
     *,
     pooling: str = "auto",

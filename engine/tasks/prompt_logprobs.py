@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.cache.cached_sequence import CachedSequence
 from engine.errors import (
     ConfigError,
     ContextOverflowError,
@@ -18,15 +22,10 @@ from engine.errors import (
     ModelError,
     OutOfMemoryError,
 )
+from engine.model.context import ModelContext
 from engine.sampling.parameters import MAX_LOGPROBS
-from engine.scheduler.sequence import BatchItem, CachedSequence, make_room
+from engine.scheduler.batch import BatchItem
 from engine.types import Token
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from engine.model.model import Model
 
 LOGITS_BYTES = 64 << 20  # of one batch: most of the memory that scoring takes
 
@@ -50,7 +49,7 @@ def tokens_of(ids: Sequence[int], rows: NDArray[np.float64]) -> list[Token]:
 
 
 class _Text:
-    def __init__(self, model: Model, tokens: Sequence[int], top: int) -> None:
+    def __init__(self, model: ModelContext, tokens: Sequence[int], top: int) -> None:
         self.top, self.n_scored = top, 0
         self.sequence = CachedSequence(model.pool, model.prefix, tokens, n_short=model.hp.n_short)
 
@@ -58,7 +57,7 @@ class _Text:
 class Scorer:
     """Scores texts one after the other: `submit`, then `step`. Natural logs of the softmax [n_vocab]."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: ModelContext) -> None:
         self.model = model
         self._texts: dict[str, _Text] = {}
 
@@ -92,10 +91,10 @@ class Scorer:
         if text is not None:
             text.sequence.release()
 
-    def make_way(self, n: int) -> None:
+    def yield_cells(self, n: int) -> None:
         """See that others can have `n` cells: a text goes on later, from where it was."""
         for text in reversed(self._texts.values()):
-            if self.model.pool.n_free + self.model.prefix.n_evictable >= n:
+            if self.model.prefix.n_available >= n:
                 return
             text.sequence.release()
 
@@ -114,10 +113,10 @@ class Scorer:
         most = max(1, LOGITS_BYTES // (4 * model.hp.n_vocab))
         end = min(begin + model.max_batch_tokens, first + most, len(sequence.tokens))
         n, wanted = end - begin, max(0, end - first)
-        if reserve and model.pool.n_free + model.prefix.n_evictable < n + reserve:
+        if reserve and model.prefix.n_available < n + reserve:
             return None
         try:
-            make_room(model.pool, model.prefix, n)
+            model.prefix.make_room(n)
             sequence.grow(n)
             chunk = sequence.tokens[begin:end].tolist()
             model.runner.forward([BatchItem(chunk, sequence.cells, begin, wanted, sequence.long)])
@@ -143,8 +142,6 @@ class Scorer:
 
     def _rows(self, text: _Text, first: int, end: int) -> NDArray[np.float64]:
         """Of the last batch, whose logits are those of the places from `first` to before `end`."""
-        import numpy as np
-
         tokens = text.sequence.tokens
         places = range(first, min(end, len(tokens) - 1))
         rows = np.empty((len(places), 1 + 2 * text.top))
@@ -170,8 +167,6 @@ class Scorer:
 
 def most_likely(logits: NDArray[np.float32], n: int) -> NDArray[np.intp]:
     """Ids of the `n` greatest, greatest first; of equal ones the lower id."""
-    import numpy as np
-
     n = min(n, len(logits))
     if not n:
         return np.empty(0, np.intp)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from engine.cache import session_file
+from engine.cache.cached_sequence import CachedSequence
 from engine.errors import ConfigError, DeviceError, EngineError, OutOfMemoryError
 from engine.gguf.report import printable
-from engine.scheduler.sequence import CachedSequence
+from engine.model.context import ModelContext
 from engine.tasks.embedding import Embedder, Embedding
 from engine.tasks.prompt_logprobs import Scorer
 from engine.tasks.types import (
@@ -34,9 +34,6 @@ from engine.tasks.types import (
     TaskUpdate,
 )
 
-if TYPE_CHECKING:
-    from engine.model.model import Model
-
 STEP_S = 0.02  # of reading and writing files, before streams have their turn
 
 Steps = Generator[float, None, TaskResult]
@@ -45,7 +42,7 @@ Steps = Generator[float, None, TaskResult]
 class TaskRunner:
     """All work of one model: `submit`, then `step` until `has_work` is false."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: ModelContext) -> None:
         self.model = model
         self._embedder = Embedder(model)
         self._scorer = Scorer(model)
@@ -86,12 +83,12 @@ class TaskRunner:
             self._slots.pop(id).close()
         self._news = [news for news in self._news if news.id != id]
 
-    def make_way(self) -> None:
+    def yield_cells(self) -> None:
         """Before a step of the scheduler: see that no stream ends for want of a cell."""
         model, n = self.model, self.model.params.parallel
         for worker in (self._embedder, self._scorer):
-            worker.make_way(n)
-        if self._slots and model.pool.n_free + model.prefix.n_evictable < n:
+            worker.yield_cells(n)
+        if self._slots and model.prefix.n_available < n:
             id, steps = next(iter(self._slots.items()))  # only the first has begun
             del self._slots[id]
             steps.close()
@@ -168,7 +165,7 @@ def _nameless(error: EngineError, path: str) -> EngineError:
     return type(error)(str(error).replace(printable(path), "the file"))
 
 
-def _save(model: Model, path: str, tokens: list[int]) -> Steps:
+def _save(model: ModelContext, path: str, tokens: list[int]) -> Steps:
     started = monotonic()
     sequence = CachedSequence(model.pool, model.prefix, tokens, n_short=model.hp.n_short)
     try:
@@ -183,7 +180,7 @@ def _save(model: Model, path: str, tokens: list[int]) -> Steps:
     return Saved(n_cached, n_bytes, (monotonic() - started) * 1e3)
 
 
-def _restore(model: Model, path: str) -> Steps:
+def _restore(model: ModelContext, path: str) -> Steps:
     started = monotonic()
     sequence = CachedSequence(model.pool, model.prefix, n_short=model.hp.n_short)
     try:
@@ -197,7 +194,7 @@ def _restore(model: Model, path: str) -> Steps:
     return Restored(tokens, n_cached, n_bytes, (monotonic() - started) * 1e3)
 
 
-def _erase(model: Model, tokens: list[int]) -> Steps:
+def _erase(model: ModelContext, tokens: list[int]) -> Steps:
     sequence = CachedSequence(model.pool, model.prefix, tokens, n_short=model.hp.n_short)
     before = model.prefix.n_cells
     match = model.prefix.acquire(sequence.tokens, None, sequence.wants_long)

@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> int:
         parallel=1,
         max_batch_tokens=min(args.n_batch[-1], args.prompt_tokens),
     )
-    from engine.model.model import load
+    from engine.engine import load
 
     with LoadProgress(bar=True) as progress:
         model = load(path, params, progress=lambda f, text: progress(name, f, text))

@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.convert.converter import TYPES, convert
 from engine.convert.legacy import converter as legacy
 from engine.errors import ConfigError
-from engine.model.placement_types import human
+from engine.units import format_bytes
 from server import logs
 from server.cli.command import Parser
 from server.cli.console import LoadProgress
@@ -86,5 +86,5 @@ def run(arguments: list[str]) -> int:
             )
     for remark in remarks:
         sys.stderr.write(f"note: {remark}\n")
-    print(f"{args.target}: {human(Path(args.target).stat().st_size)}")
+    print(f"{args.target}: {format_bytes(Path(args.target).stat().st_size)}")
     return 0

@@ -99,7 +99,7 @@ def complete(
     path: Path, settings: Settings, prompt: str, params: InferenceParameters, args: argparse.Namespace
 ) -> int:
     """Load, feed, print; the exit status."""
-    from engine.model.model import load
+    from engine.engine import load
     from engine.sampling import parameters as sampling
     from engine.tokenizer.detokenizer import StopMatcher
 

@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> int:
 def _plan(options: argparse.Namespace) -> int:
     """The table, or what does not fit with the table; 1 if it would not load."""
     from engine.errors import OutOfMemoryError
-    from engine.model.model import preview
+    from engine.model.preparation import preview
 
     chosen = {name: getattr(options, name) for name in PLAN_OPTIONS if hasattr(options, name)}
     chosen |= {"kv_type": options.kv_type}

@@ -90,7 +90,7 @@ def read_text(name: str) -> str:
 def measure(path: Path, settings: Settings, text: str, args: argparse.Namespace) -> int:
     """Load, compute, print; the exit status."""
     from engine import perplexity
-    from engine.model.model import load
+    from engine.engine import load
 
     context_size = settings.context_size or DEFAULT_CONTEXT
     params = dataclasses.replace(

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from engine.errors import ConfigError
-from engine.model.placement_types import human
 from engine.quantize.quantizer import Change, quantize_file, type_names
+from engine.units import format_bytes
 from server import logs
 from server.cli.command import Parser
 from server.cli.console import LoadProgress
@@ -86,7 +86,7 @@ def table(changes: list[Change]) -> str:
         size = [sum(c.bytes_before for c in items), sum(c.bytes_after for c in items)]
         n = sum(_elements(c) for c in items)
         lines.append(
-            f"{before:8}{after:8}{len(items):>8}{human(size[0]):>16}{human(size[1]):>14}"
+            f"{before:8}{after:8}{len(items):>8}{format_bytes(size[0]):>16}{format_bytes(size[1]):>14}"
             f"{8 * size[1] / n:>11.2f}"
         )
     return "\n".join(lines)

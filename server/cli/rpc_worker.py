@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ConfigError, DeviceError
-from engine.model.host import physical_cores
+from engine.host import physical_cores
 from engine.model.rpc import DEFAULT_PORT
 from server.cli.command import Parser
 

@@ -57,7 +57,7 @@ class TaskRunner(Protocol):
     def has_work(self) -> bool: ...
     def submit(self, id: str, work: AnyTask, /) -> object: ...
     def cancel(self, id: str, /) -> object: ...
-    def make_way(self) -> object: ...
+    def yield_cells(self) -> object: ...
     def step(self, busy: bool, /) -> list[TaskUpdate]: ...
 
 
@@ -77,7 +77,7 @@ Load = Callable[[str, ModelParameters, Callable[[float, str], None]], Model]
 
 def load_model(path: str, params: ModelParameters, progress: Callable[[float, str], None]) -> Model:
     """Load with the real engine. Imported here, so that its absence is a message and not a dead process."""
-    from engine.model.model import load
+    from engine.engine import load
 
     return load(path, params, progress=progress)
 
@@ -177,7 +177,7 @@ class EngineProcess:
         while self._receive(scheduler, tasks, wait):
             emissions: list[StepOutput] = []
             if self._live:
-                tasks.make_way()
+                tasks.yield_cells()
                 emissions = scheduler.step()
             for emission in emissions:
                 if emission.finish is not None:

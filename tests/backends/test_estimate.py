@@ -38,7 +38,7 @@ def test_the_plan_is_near_the_truth(
     more: dict[str, Any] = {"use_gpu": where != "CPU"}
     if where == "RPC":
         address = request.getfixturevalue("rpc_cpu")
-        rpc.greet(address)
+        rpc.handshake(address)
         add_rpc_server(address)
         where = next(d.name for d in devices() if d.description == address)
         more["rpc"] = (address,)

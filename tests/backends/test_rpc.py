@@ -58,7 +58,7 @@ def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(DeviceError, match=rf"no worker at 127.0.0.1:{port}.*rpc-worker --port {port}"):
-        rpc.greet(f"127.0.0.1:{port}")
+        rpc.handshake(f"127.0.0.1:{port}")
 
 
 def test_silence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ def test_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(DeviceError, match=r"does not answer.*one engine at a time"):
-            rpc.greet(address)
+            rpc.handshake(address)
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:", ":50052", "host:0", "host:70000", "host:abc"])

@@ -57,7 +57,7 @@ def rpc_device(address: str) -> str:
     from engine.ggml.backend import add_rpc_server, devices
     from engine.model import rpc
 
-    rpc.greet(address)
+    rpc.handshake(address)
     add_rpc_server(address)
     return next(d.name for d in devices() if d.description == address)
 

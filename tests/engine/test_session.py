@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.cache.cell_pool import CellPool
-from engine.cache.prefix_cache import PrefixIndex
+from engine.cache.prefix_cache import PrefixCache
 from engine.config import InferenceSessionConfig, SchedulerConfig
 from engine.errors import ConfigError, ContextOverflowError, OutOfMemoryError, SessionClosedError
 from engine.scheduler.scheduler import Scheduler
@@ -44,7 +44,7 @@ class FakeModel:
     def __init__(self, n_cells: int = 128, n_ctx: int = 64, max_batch_tokens: int = 16) -> None:
         self.runner = FakeRunner(n_cells, max_batch_tokens)
         self.pool = CellPool(n_cells)
-        self.prefix = PrefixIndex(self.pool)
+        self.prefix = PrefixCache(self.pool)
         self.tokenizer = Letters()
         self.n_ctx, self.max_batch_tokens, self.closed = n_ctx, max_batch_tokens, False
         self.threads: int | None = 4

@@ -187,7 +187,7 @@ class FakeTasks:
         if self.orders.pop(id, None) is not None:
             self.scheduler._note(f"drop {id}")
 
-    def make_way(self) -> None:
+    def yield_cells(self) -> None:
         pass
 
     def step(self, busy: bool) -> list[TaskUpdate]:

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 
 from engine.cache.cell_pool import CellPool
 from engine.config import SchedulerConfig
-from engine.constraint.guide import Guides
+from engine.constraint.guide import OutputGuides
 from engine.errors import ConfigError
+from engine.scheduler.batch import BatchItem
 from engine.scheduler.scheduler import Scheduler
-from engine.scheduler.sequence import BatchItem
+from engine.scheduler.sequence import SequenceState
 from engine.types import FinishReason, InferenceParameters, Request, StepOutput, Token
 
 N_VOCAB = 40
@@ -187,7 +188,7 @@ def make_scheduler(
     n_ctx: int = 64,
     max_batch_tokens: int = 32,
     n_short: int = 0,
-    guides: Guides | None = None,
+    guides: OutputGuides | None = None,
 ) -> tuple[Scheduler, FakeRunner]:
     """A scheduler on a fake runner."""
     runner = FakeRunner(n_cells, max_batch_tokens, n_short)
@@ -234,6 +235,16 @@ def drain(scheduler: Scheduler, outcome: Outcome | None = None, limit: int = 10_
         outcome.add(scheduler.step())
         scheduler.check()
     raise AssertionError(f"still working after {limit} steps")
+
+
+def states(scheduler: Scheduler) -> dict[str, str]:
+    """The state of each sequence by id, in order of arrival; of a running one, prefill or decode."""
+    return {
+        s.id: s.state.name.lower()
+        if s.state is not SequenceState.RUNNING
+        else ("prefill" if s.n_pending > 1 else "decode")
+        for s in scheduler.queues
+    }
 
 
 def picture(rows: Sequence[BatchItem], n_cells: int) -> list[str]:

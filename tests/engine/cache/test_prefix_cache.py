@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from engine.cache.cell_pool import CellPool
-from engine.cache.prefix_cache import Node, PrefixIndex, common_prefix
+from engine.cache.prefix_cache import Node, PrefixCache, common_prefix
 
 
 def tokens_of(text: str) -> array[int]:
@@ -22,7 +22,7 @@ class Book:
 
     def __init__(self, n_cells: int = 64) -> None:
         self.pool = CellPool(n_cells)
-        self.index = PrefixIndex(self.pool)
+        self.index = PrefixCache(self.pool)
         self.content: dict[int, tuple[int, ...]] = {}  # cell → the tokens up to and including its own
 
     def hold(self, tokens: array[int]) -> tuple[Node | None, array[int], int]:

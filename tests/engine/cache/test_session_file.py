@@ -12,7 +12,7 @@ import safetensors
 
 import engine
 from engine.cache import session_file as snapshot
-from engine.scheduler.sequence import CachedSequence
+from engine.cache.cached_sequence import CachedSequence
 from engine.types import Request
 from support.golden import NAMES, golden
 from support.greedy import request, run
@@ -138,7 +138,7 @@ def test_a_session_of_a_scheduler(tmp_path: Path) -> None:
         scheduler.submit(request("x", ref.prompt[:80], n=24, n_batch=32))
         for _ in range(10):
             scheduler.step()
-        (session,) = scheduler._admission.running
+        (session,) = scheduler.queues.running
         assert session.n_generated > 3
         snapshot.save(path, model, session)
         tokens = session.tokens[:]

@@ -19,7 +19,7 @@ from engine.ggml.backend import Backend, BufferType, Device, devices, map_host_m
 from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F32, Tensor
-from engine.scheduler.sequence import BatchItem
+from engine.scheduler.batch import BatchItem
 from server.config.bundled import bundled_model
 
 CPU = next(d for d in devices() if d.type == "cpu")

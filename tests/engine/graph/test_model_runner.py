@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine.scheduler.sequence import BatchItem
+from engine.scheduler.batch import BatchItem
 from support.golden import TinyModel, error, golden
 
 PARAMS = engine.ModelParameters(
@@ -62,7 +62,7 @@ SHORT_OF_MEMORY = """
 import resource, sys
 from array import array
 import engine
-from engine.scheduler.sequence import BatchItem
+from engine.scheduler.batch import BatchItem
 
 model = engine.load(sys.argv[1], engine.ModelParameters(
     use_gpu=False, n_threads=1, context_size=2048, kv_cells=2048, max_batch_tokens=2048, parallel=1))

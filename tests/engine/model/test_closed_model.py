@@ -11,7 +11,7 @@ import pytest
 import engine
 from engine.config import InferenceSessionConfig
 from engine.errors import EngineError
-from engine.scheduler.sequence import BatchItem
+from engine.scheduler.batch import BatchItem
 from engine.types import FinishReason, Request
 from server.config.bundled import bundled_model
 

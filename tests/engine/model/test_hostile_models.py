@@ -10,7 +10,7 @@ import pytest
 
 import engine
 from engine.gguf import GGMLType, GGUFFile, validate_model
-from engine.scheduler.sequence import BatchItem
+from engine.scheduler.batch import BatchItem
 from support.gguf_builder import GGUFBuilder, tiny_llama
 
 HEADS, KV_HEADS, N_VOCAB = 4, 2, 32

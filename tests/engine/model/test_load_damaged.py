@@ -21,7 +21,7 @@ CHILD = """
 import random, sys
 from pathlib import Path
 import engine
-from engine.scheduler.sequence import Rows
+from engine.scheduler.batch import BatchItem
 from array import array
 from support.mutate import Workfile, mutations
 from server.config.bundled import bundled_model
@@ -36,7 +36,7 @@ for mutation in mutations(data, int(sys.argv[2]), seed=int(sys.argv[3])):
         try:
             with engine.load(path, params) as model:
                 ids = [i % model.hp.n_vocab for i in (1, 300, 2000)]
-                model.runner.forward([Rows(ids, array("i", [5, 6, 7]), 0, True)])
+                model.runner.forward([BatchItem(ids, array("i", [5, 6, 7]), 0, True)])
                 model.tokenizer.encode("Once upon a time")
             outcomes["ran"] += 1
         except engine.EngineError as error:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import engine
-from engine.scheduler.sequence import BatchItem
+from engine.model.model import lock_memory
+from engine.scheduler.batch import BatchItem
 from server.config.bundled import bundled_model
 from support.greedy import Greedy, GreedyComparison, request, run
 
@@ -222,13 +222,10 @@ def test_mlock_locks_weights_and_cache_or_says_what_to_raise() -> None:
     with load() as model:
         buffers = [*model.weights.buffers, *model.cache.buffers]
         size = sum(buffer.size for buffer in buffers)
-        model._lock_memory()  # the test machine lets us: a few MiB
+        lock_memory(buffers)  # the test machine lets us: a few MiB
         assert locked() - before >= size
-        refusing = SimpleNamespace(
-            weights=SimpleNamespace(buffers=[_Unlockable(model.weights.buffers[0])]), cache=model.cache
-        )
         with pytest.raises(engine.ConfigError, match=r"MiB.*ulimit -l"):
-            engine.Model._lock_memory(refusing)  # type: ignore[arg-type]
+            lock_memory([_Unlockable(model.weights.buffers[0]), *model.cache.buffers])
 
 
 class _Unlockable:

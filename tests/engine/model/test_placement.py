@@ -4,8 +4,9 @@ import pytest
 
 from engine.config import ModelParameters
 from engine.errors import ConfigError, DeviceError, OutOfMemoryError
-from engine.model.placement import DeviceInfo, Needs, Part, estimate_compute, human, plan, select_gpus
+from engine.model.placement import DeviceInfo, Needs, Part, estimate_compute, plan, select_gpus
 from engine.model.placement_types import estimate_compute_cell
+from engine.units import format_bytes
 
 GIB = 1 << 30
 
@@ -386,7 +387,7 @@ def test_table():
     ],
 )
 def test_human(n, text):
-    assert human(n) == text
+    assert format_bytes(n) == text
 
 
 def test_compute_grows_with_what_it_depends_on():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine.scheduler.sequence import BatchItem
+from engine.scheduler.batch import BatchItem
 from support.gguf_builder import tiny_llama
 
 WIDTH, HEADS, KV_HEADS, HEAD_DIM = 64, 4, 2, 16

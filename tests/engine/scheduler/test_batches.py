@@ -6,9 +6,19 @@ from collections import Counter
 
 import pytest
 
-from engine.scheduler.sequence import BatchItem
+from engine.scheduler.batch import BatchItem
 from engine.types import InferenceParameters
-from support.fake_runner import GREEDY, FakeRunner, Model, Outcome, drain, make_scheduler, picture, request
+from support.fake_runner import (
+    GREEDY,
+    FakeRunner,
+    Model,
+    Outcome,
+    drain,
+    make_scheduler,
+    picture,
+    request,
+    states,
+)
 
 MODEL = Model()
 SHORT = InferenceParameters(temperature=0.0, max_tokens=3, ignore_eos=True)
@@ -131,7 +141,7 @@ def test_sessions_are_admitted_in_order_of_arrival() -> None:
         for emission in scheduler.step():
             if emission.tokens and emission.id not in first_seen:
                 first_seen.append(emission.id)
-        assert sum(r.state in ("prefill", "decode") for r in scheduler.requests()) <= 2
+        assert sum(state in ("prefill", "decode") for state in states(scheduler).values()) <= 2
     assert first_seen == [f"r{n}" for n in range(6)]
 
 
@@ -185,7 +195,7 @@ def test_who_waits_for_a_beginning_goes_on_if_the_other_session_does_not(end: st
     outcome = Outcome()
     for _ in range(2):
         outcome.add(scheduler.step())
-    assert {r.id: r.state for r in scheduler.requests()} == {"a": "prefill", "b": "prefill"}
+    assert states(scheduler) == {"a": "prefill", "b": "prefill"}
     assert [shape(batch) for batch in runner.batches] == [[(0, 8)], [(8, 8)]]
     if end == "cancel":
         scheduler.cancel("a")

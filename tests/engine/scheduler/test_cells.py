@@ -8,7 +8,7 @@ import pytest
 
 from engine.scheduler.scheduler import Scheduler
 from engine.types import FinishReason, InferenceParameters
-from support.fake_runner import GREEDY, FakeSampler, Model, Outcome, drain, make_scheduler, request
+from support.fake_runner import GREEDY, FakeSampler, Model, Outcome, drain, make_scheduler, request, states
 
 MODEL = Model()
 LONG = InferenceParameters(temperature=0.0, max_tokens=30, ignore_eos=True)
@@ -29,17 +29,13 @@ def assert_all_whole(outcome: Outcome, n: int, n_ctx: int, length: int = 10) -> 
         assert outcome.tokens[f"r{i}"] == MODEL.continuation(prompt(i + 1, length), LONG, n_ctx)[0]
 
 
-def states(scheduler: Scheduler) -> list[str]:
-    return [r.state for r in scheduler.requests()]
-
-
 def test_requests_wait_for_cells_and_are_not_truncated() -> None:
     scheduler, _ = make_scheduler(n_cells=40, n_ctx=40)
     submit_all(scheduler, 6, length=16)
     outcome = Outcome()
     for _ in range(20):
         outcome.add(scheduler.step())
-        assert states(scheduler) == ["decode"] + ["queued"] * 5
+        assert list(states(scheduler).values()) == ["decode"] + ["waiting"] * 5
     drain(scheduler, outcome)
     assert_all_whole(outcome, 6, 40, length=16)
     assert scheduler.stats().preemptions == 0
@@ -66,7 +62,7 @@ def test_the_newest_gives_way_and_comes_back_first() -> None:
     while not scheduler.stats().preemptions:
         outcome.add(scheduler.step())
         scheduler.check()
-    assert states(scheduler) == ["decode", "decode", "queued", "queued"]
+    assert list(states(scheduler).values()) == ["decode", "decode", "waiting", "waiting"]
     assert len(outcome.tokens["r2"]) > 0
     ends: list[str] = []
     while scheduler.has_work:
@@ -136,7 +132,7 @@ def test_a_prompt_in_the_cache_needs_few_cells() -> None:
     outcome = Outcome()
     outcome.add(scheduler.step())
     outcome.add(scheduler.step())
-    assert states(scheduler) == ["decode", "decode"]
+    assert list(states(scheduler).values()) == ["decode", "decode"]
     drain(scheduler, outcome)
     expected = MODEL.continuation(prompt(1, 32), params, 48)[0]
     assert outcome.tokens["a"] == outcome.tokens["b"] == expected
@@ -166,7 +162,7 @@ def test_the_newest_paused_session_loses_its_cells_first_but_after_the_cache() -
     drain(scheduler)
     submit_all(scheduler, 3)
     scheduler.step()
-    sessions = scheduler._sessions
+    sessions = scheduler.queues._by_id
     for id in ("r0", "r1"):
         scheduler.pause(id)
     seen = []
@@ -205,10 +201,10 @@ def test_a_paused_session_gives_its_slot_away_and_takes_it_back() -> None:
     outcome.add(scheduler.step())
     scheduler.pause("r0")
     outcome.add(scheduler.step())
-    assert states(scheduler) == ["paused", "decode", "decode", "queued"]
+    assert list(states(scheduler).values()) == ["paused", "decode", "decode", "waiting"]
     scheduler.resume("r0")
     outcome.add(scheduler.step())
-    assert states(scheduler) == ["decode", "decode", "queued", "queued"]
+    assert list(states(scheduler).values()) == ["decode", "decode", "waiting", "waiting"]
     assert [row.n_past for row in runner.batches[-1]] == [10, 11]
     drain(scheduler, outcome)
     assert_all_whole(outcome, 4, 48)
@@ -239,7 +235,7 @@ def test_a_long_prompt_waits_while_newer_ones_do_not_overtake() -> None:
     scheduler.submit(request("big", prompt(2, 50)))
     scheduler.submit(request("small", prompt(3, 2)))
     scheduler.step()
-    assert states(scheduler) == ["decode", "queued", "queued"]
+    assert list(states(scheduler).values()) == ["decode", "waiting", "waiting"]
     outcome = drain(scheduler)
     assert outcome.tokens["big"] == MODEL.continuation(prompt(2, 50), GREEDY, 60)[0]
     assert outcome.tokens["small"] == MODEL.continuation(prompt(3, 2), GREEDY, 60)[0]

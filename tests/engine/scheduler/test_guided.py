@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.constraint import guide
 from engine.constraint.compiler import Compiler, Vocabulary
-from engine.constraint.guide import Guides
+from engine.constraint.guide import OutputGuides
 from engine.errors import ConfigError, OutOfMemoryError
+from engine.scheduler import scheduler as scheduler_module
 from engine.types import Constraint, FinishReason, InferenceParameters, Request, Thinking
-from support.fake_runner import EOG, N_VOCAB, Model, Outcome, drain, make_scheduler, request
+from support.fake_runner import EOG, N_VOCAB, Model, Outcome, drain, make_scheduler, request, states
 
 MODEL = Model()
 OPEN, CLOSE = 1, 2  # the marks of reasoning: tokens without text
@@ -34,8 +34,8 @@ def compiler() -> Iterator[Compiler]:
     found.close()
 
 
-def guides(compiler: Any) -> Guides:
-    return Guides(compiler, TOKENS.__getitem__, N_VOCAB, {EOG})
+def guides(compiler: Any) -> OutputGuides:
+    return OutputGuides(compiler, TOKENS.__getitem__, N_VOCAB, {EOG})
 
 
 def text(tokens: list[int]) -> str:
@@ -201,7 +201,7 @@ def test_while_its_constraint_compiles_a_session_waits_and_others_run() -> None:
     assert outcome.tokens["b"]
     assert "a" not in outcome.tokens
     assert scheduler.stats().waiting == 1
-    assert [info.state for info in scheduler.requests()] == ["queued", "decode"]
+    assert list(states(scheduler).values()) == ["compiling", "decode"]
     assert scheduler.has_work
     pending.futures[0].set_exception(ConfigError("the grammar has no rule 'root'"))
     drain(scheduler, outcome)
@@ -223,7 +223,7 @@ def test_what_may_happen_while_it_compiles(monkeypatch: pytest.MonkeyPatch) -> N
     assert outcome.finish("cancelled") is FinishReason.CANCELLED
     assert outcome.finish("expired") is FinishReason.TIMEOUT
     assert scheduler.resume("paused")
-    monkeypatch.setattr(guide, "COMPILE_S", 0.0)
+    monkeypatch.setattr(scheduler_module, "COMPILE_S", 0.0)
     pending.futures[1].set_result(Scripted("fill"))
     drain(scheduler, outcome)
     assert outcome.last["paused"].error == "too complex"

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from engine.scheduler.scheduler import Scheduler
-from engine.scheduler.sequence import Session
+from engine.scheduler.sequence import ScheduledSequence
 from engine.types import FinishReason, InferenceParameters, Request
 from support.fake_runner import FakeRunner, Model, Outcome, make_scheduler, request
 
@@ -118,7 +118,7 @@ class Script:
         self.scheduler.resume(id)
 
     def step(self) -> None:
-        scheduler, admission = self.scheduler, self.scheduler._admission
+        scheduler, admission = self.scheduler, self.scheduler.queues
         before = {s.id: len(s.tokens) for s in admission.running if s.n_pending == 1}
         failing = self.runner.fail_next is not None
         n_batches = len(self.runner.batches)
@@ -130,17 +130,17 @@ class Script:
         self.outcome.add(emissions)
         scheduler.check()
         self.paused -= set(self.outcome.last)
-        running: list[Session] = admission.running
+        running: list[ScheduledSequence] = admission.running
         if not failing:
             for session in running:  # whoever could decode, and was not preempted, did
                 if session.id in before and before[session.id] != self.n_short + 1:
                     assert len(session.tokens) == before[session.id] + 1
-        assert {s.id for s in admission.parked} == self.paused
+        assert {s.id for s in admission.paused} == self.paused
         for batch in self.runner.batches[n_batches:]:
             assert sum(len(row.tokens) for row in batch) <= self.max_batch
             assert len(batch) <= self.parallel
         if self.calm and running and admission.waiting:
-            assert running[-1].seq < admission.waiting[0].seq
+            assert running[-1].arrival < admission.waiting[0].arrival
         stats = scheduler.stats()
         assert stats.cells_used + stats.cells_cached + scheduler.pool.n_free == stats.cells_total
 
@@ -161,7 +161,7 @@ class Script:
                 assert emission.finish in (FinishReason.CANCELLED, FinishReason.ERROR)
         stats = self.scheduler.stats()
         assert (stats.running, stats.waiting, stats.cells_used) == (0, 0, 0)
-        assert self.scheduler.requests() == []
+        assert not list(self.scheduler.queues)
         assert self.scheduler.prefix.evict(stats.cells_total) == stats.cells_cached
         assert self.scheduler.pool.n_free == stats.cells_total
 

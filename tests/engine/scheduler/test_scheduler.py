@@ -24,6 +24,7 @@ from support.fake_runner import (
     drain,
     make_scheduler,
     request,
+    states,
 )
 
 MODEL = Model()
@@ -223,7 +224,7 @@ def test_deadlines_of_finished_requests_do_not_pile_up() -> None:
     for n in range(500):
         scheduler.submit(request(f"r{n}", [1], params=greedy(max_tokens=1), deadline_ms=1e18))
         drain(scheduler)
-    assert len(scheduler._deadlines) < 100
+    assert len(scheduler.queues._deadlines) < 100
 
 
 def test_a_paused_session_keeps_its_cells_and_its_text() -> None:
@@ -310,21 +311,15 @@ def test_requests_and_stats_tell_what_goes_on() -> None:
         scheduler.submit(request(id, prompt))
     scheduler.pause("c")
     scheduler.step()
-    listed = [(r.id, r.state, r.n_prompt, r.n_generated) for r in scheduler.requests()]
-    assert listed == [
-        ("a", "decode", 4, 1),
-        ("b", "prefill", 20, 0),
-        ("c", "paused", 4, 0),
-        ("d", "queued", 4, 0),
-    ]
-    assert all(r.age_ms >= 0 for r in scheduler.requests())
+    assert states(scheduler) == {"a": "decode", "b": "prefill", "c": "paused", "d": "waiting"}
+    assert [s.n_generated for s in scheduler.queues] == [1, 0, 0, 0]
     stats = scheduler.stats()
     assert (stats.running, stats.waiting, stats.cells_total, stats.cells_used) == (3, 1, 256, 8)
     assert stats.steps == len(runner.batches) == 1
     scheduler.resume("c")
     drain(scheduler)
     end = scheduler.stats()
-    assert (end.running, end.waiting, end.cells_used, scheduler.requests()) == (0, 0, 0, [])
+    assert (end.running, end.waiting, end.cells_used, states(scheduler)) == (0, 0, 0, {})
     assert end.prompt_tokens == 4 + 20 + 4 + 4
     assert end.predicted_tokens == sum(
         len(MODEL.continuation([n] * k, GREEDY, 64)[0]) for n, k in ((1, 4), (2, 20), (3, 4), (4, 4))

@@ -12,7 +12,7 @@ import pytest
 
 import engine
 from engine.errors import ConfigError, ContextOverflowError, ModelError, UnsupportedModelError
-from engine.scheduler.sequence import BatchItem
+from engine.scheduler.batch import BatchItem
 from engine.tasks.embedding import embed
 from engine.types import Request
 from support.golden import ENCODERS, FOLDER, TinyModel, golden

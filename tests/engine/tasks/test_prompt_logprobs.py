@@ -72,7 +72,7 @@ def test_one_that_makes_way_goes_on_to_the_same(model, batch):
     while scorer.has_work:
         parts.append(scorer.step()[1].rows)
         model.prefix.evict(model.pool.n_cells)
-        scorer.make_way(model.pool.n_cells)
+        scorer.yield_cells(model.pool.n_cells)
         model.prefix.evict(len(parts) % 7)
         model.scheduler().check()
     found = tokens_of(tokens, np.concatenate(parts))

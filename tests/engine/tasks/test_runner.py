@@ -136,7 +136,7 @@ def test_streams_that_need_the_cells_get_them(pooling: str) -> None:
         told: list[TaskUpdate] = []
         waited = False
         while scheduler.has_work or tasks.has_work:
-            tasks.make_way()
+            tasks.yield_cells()
             for emission in scheduler.step():
                 assert emission.error is None
                 tokens += [token.id for token in emission.tokens]
@@ -269,7 +269,7 @@ def test_a_restore_gives_way_to_streams(tmp_path: Path, monkeypatch: Any) -> Non
         tokens: list[int] = []
 
         def step() -> None:
-            tasks.make_way()
+            tasks.yield_cells()
             for emission in scheduler.step():
                 assert emission.error is None
                 tokens.extend(token.id for token in emission.tokens)

@@ -1,6 +1,6 @@
 """Memory that the host gives us, read from made-up /proc and /sys trees."""
 
-from engine.model.host import host_memory, physical_cores
+from engine.host import host_memory, physical_cores
 from engine.model.placement_types import DeviceInfo
 
 

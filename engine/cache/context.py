@@ -1,0 +1,51 @@
+"""What a saved session needs of a loaded model: its cache, and what identifies the model."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from engine.cache.cell_pool import CellPool
+from engine.cache.prefix_cache import PrefixCache
+
+
+class CellTables(Protocol):
+    """The part of `engine.cache.kv_cache.KVCache` that copies cells, without its compiled imports."""
+
+    @property
+    def kv_type(self) -> str: ...
+
+    def tables(self) -> Iterator[tuple[str, Any]]:
+        """Every tensor of the cache by its name; a cell is a row of `strides[1]` bytes."""
+
+    def read(self, table: Any, cells: array[int], /) -> Iterator[bytearray]:
+        """The rows of `cells` in their order, chunk by chunk."""
+
+    def write(self, table: Any, cells: array[int], rows: memoryview, /) -> None:
+        """Copy `rows` into `cells`."""
+
+
+class CacheContext(Protocol):
+    """A loaded model as `engine.cache.session_file` sees it; `engine.model.context` extends it."""
+
+    @property
+    def pool(self) -> CellPool: ...
+
+    @property
+    def prefix(self) -> PrefixCache: ...
+
+    @property
+    def cache(self) -> CellTables: ...
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens of the longest session."""
+
+    @property
+    def n_vocab(self) -> int:
+        """Length of a row of logits."""
+
+    @property
+    def fingerprint(self) -> str:
+        """See `engine.cache.session_file.fingerprint`."""

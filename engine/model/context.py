@@ -1,0 +1,41 @@
+"""What sessions and tasks need of a loaded model, so that they do not import it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from engine.cache.context import CacheContext
+from engine.config import ModelParameters
+from engine.gguf import GGUFFile
+from engine.nn.hparams import HParams
+from engine.scheduler.batch import BatchRunner
+from engine.tokenizer import Tokenizer
+
+
+class ModelContext(CacheContext, Protocol):
+    """`engine.model.model.LoadedModel`, or what takes its place in tests."""
+
+    @property
+    def gguf(self) -> GGUFFile: ...
+
+    @property
+    def hp(self) -> HParams: ...
+
+    @property
+    def params(self) -> ModelParameters: ...
+
+    @property
+    def runner(self) -> BatchRunner: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Rows of the largest batch."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    def set_threads(self, n: int | None, /) -> None:
+        """Threads that the CPU computes with from now on; None: as many as the model was loaded with."""

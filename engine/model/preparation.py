@@ -1,0 +1,191 @@
+"""All that is decided about a model before memory is taken: limits, tensors, devices, and the placement."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine import architectures
+from engine.cache import kv_cache
+from engine.config import ModelParameters, check
+from engine.errors import ConfigError
+from engine.ggml.backend import MAX_THREADS, Device, add_rpc_server, devices
+from engine.gguf import GGUFFile, validate_model
+from engine.host import physical_cores
+from engine.model import placement, rpc
+from engine.model.attention import best_attention
+from engine.model.loader import Weights, wanted
+from engine.model.placement_types import (
+    DeviceInfo,
+    Needs,
+    Part,
+    Plan,
+    estimate_compute,
+    estimate_compute_cell,
+)
+from engine.nn.binder import Slot
+from engine.nn.hparams import Architecture, HParams
+
+CLBLAST_SCRATCH = 64 << 20  # MOST_SCRATCH of ggml/clblast/product.cpp
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What `engine.model.model.LoadedModel` is made from.
+
+    params: those in effect: a model for embeddings has a cache of its own kind. n_ctx: longest session asked
+    for, in tokens; the plan's cells may allow less. slots: the tensors, not yet bound. devices: all that ggml
+    reports, by name.
+    """
+
+    gguf: GGUFFile
+    params: ModelParameters
+    arch: Architecture
+    slots: list[Slot]
+    n_ctx: int
+    max_batch_tokens: int
+    n_threads: int
+    devices: dict[str, Device]
+    plan: Plan
+
+    @property
+    def cpu(self) -> Device:
+        return cpu_of(self.devices.values())
+
+    @property
+    def layer_devices(self) -> list[Device]:
+        """The device of each layer, and of the output as the last one."""
+        return [self.devices[name] for name in self.plan.layers]
+
+
+def preview(path: str | os.PathLike[str], params: ModelParameters | None = None) -> Plan:
+    """Where `engine.load` would put the layers of a file, from its header alone.
+
+    Raises what `load` raises where it cannot: OutOfMemoryError has the table in its notes.
+    """
+    params = params or ModelParameters()
+    check(params)
+    with GGUFFile.open(Path(path)) as gguf:
+        return prepare(gguf, params).plan
+
+
+def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
+    """Check the file against its architecture, and plan the placement. Raises what `engine.load` raises."""
+    arch_type = architectures.get(gguf.arch)
+    validate_model(gguf)
+    hp = arch_type.hparams(gguf)
+    arch = arch_type(hp)
+    slots = wanted(arch, gguf)
+    n_ctx = params.context_size or hp.n_ctx_train
+    if n_ctx < 2:
+        raise ConfigError(f"the model was trained for a context of {n_ctx}; set context_size, at least 2")
+    if 0 < hp.max_positions < n_ctx:
+        raise ConfigError(
+            f"context_size is {n_ctx}, but this model has learned positions for {hp.max_positions} tokens"
+        )
+    max_batch_tokens = max(params.max_batch_tokens, params.parallel)
+    if not hp.causal:
+        # A text is one batch, whose keys and values are not needed after it.
+        max_batch_tokens = max(max_batch_tokens, n_ctx)
+        params = replace(params, kv_type="f32", kv_cells=max_batch_tokens)
+    for address in params.rpc:
+        rpc.handshake(address)
+        add_rpc_server(address)
+    by_name = {d.name: d for d in devices()}
+    kv_cache.check_type(hp, params.kv_type)
+    memory = _Memory(gguf, hp, slots, params, max_batch_tokens)
+    plan = placement.plan(
+        memory.needs(by_name.values(), n_ctx), [DeviceInfo.of(d) for d in by_name.values()], params, n_ctx
+    )
+    return Preparation(
+        gguf=gguf,
+        params=params,
+        arch=arch,
+        slots=slots,
+        n_ctx=n_ctx,
+        max_batch_tokens=max_batch_tokens,
+        n_threads=params.n_threads or min(physical_cores(), MAX_THREADS),
+        devices=by_name,
+        plan=plan,
+    )
+
+
+def cpu_of(devices: Iterable[Device]) -> Device:
+    return next(d for d in devices if d.type == "cpu")
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Sizes for the plan: weights by layer, cache by cell, and working memory. All in bytes."""
+
+    gguf: GGUFFile
+    hp: HParams
+    slots: list[Slot]
+    params: ModelParameters
+    rows: int  # of the largest batch
+
+    def needs(self, devices: Iterable[Device], n_ctx: int) -> Needs:
+        hp, rows = self.hp, self.rows
+        last = 4 * (4 * rows * hp.n_embd + self.params.parallel * hp.n_vocab)  # with little but attention
+        parts = self._parts(cpu_of(devices))
+        compute, compute_cell = self._working(devices, n_ctx, last)
+        return Needs(
+            input=parts[-1],
+            layers=tuple(parts[: hp.n_layer]),
+            output=parts[hp.n_layer],
+            compute=compute,
+            compute_cell=compute_cell,
+            compute_input=4 * rows * hp.n_embd,
+            compute_last=last,
+            input_moves=self._input_moves(),
+            mask_cell=2 * rows,
+        )
+
+    def _parts(self, cpu: Device) -> list[Part]:
+        """Of each layer, of the output, and last of the input embedding."""
+        hp, params = self.hp, self.params
+        weights, mapped = [0] * (hp.n_layer + 2), [0] * (hp.n_layer + 2)  # layer -1 is the input
+        for info, slot, is_mapped in Weights.on_host(
+            self.gguf, self.slots, cpu.buffer_types(), params.use_mmap, params.repack
+        ):
+            weights[slot.layer] += info.nbytes
+            mapped[slot.layer] += info.nbytes if is_mapped else 0
+        per_cell = [*kv_cache.bytes_per_cell(hp, params.kv_type), 0, 0]
+        return [Part(w, cell, m) for w, cell, m in zip(weights, per_cell, mapped, strict=True)]
+
+    def _working(
+        self, devices: Iterable[Device], n_ctx: int, last: int
+    ) -> tuple[dict[str, int], dict[str, int]]:
+        """By device: working memory, and more of it for each cell of the cache."""
+        hp, rows = self.hp, self.rows
+        base = estimate_compute(
+            rows=rows,
+            n_embd=hp.n_embd,
+            n_ff=(hp.n_ff_expert or max(hp.n_ff)) * max(hp.n_expert_used, 1) + hp.n_ff_shared,
+            n_vocab=hp.n_vocab,
+            n_outputs=self.params.parallel,
+        )
+        # CLBlast multiplies float32: it converts that many weights at a time.
+        matrices = [slot for slot in self.slots if slot.op == "mul_mat" and slot.layer < hp.n_layer]
+        scratch = min(CLBLAST_SCRATCH, 4 * max((math.prod(slot.shape) for slot in matrices), default=0))
+        compute, compute_cell = {}, {}
+        for d in devices:
+            kind = best_attention(d, hp, 0, self.params)
+            scores = estimate_compute_cell(rows=rows, n_head=max(hp.n_head), attention=kind)
+            # Scores are freed before the feed-forward runs: the larger of both counts.
+            here = max(last, base - scores * n_ctx) if kind == "explicit" else base
+            compute[d.name] = here + scratch * (d.backend == "CLBlast")
+            compute_cell[d.name] = scores
+        return compute, compute_cell
+
+    def _input_moves(self) -> int:
+        """What the input embedding takes on a device, where it moves with the layers."""
+        # A tied embedding is there already, as the output.
+        outputs = {
+            name for slot in self.slots if slot.layer == self.hp.n_layer for name in (slot.name, slot.instead)
+        }
+        inputs = {slot.name for slot in self.slots if slot.layer < 0 and slot.name in self.gguf.tensors}
+        return sum(self.gguf.tensors[name].nbytes for name in inputs - outputs)

@@ -1,0 +1,147 @@
+"""Batches: the tokens that are computed together, which sequences they belong to, and what computes them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from engine.scheduler.admission import Admission
+from engine.scheduler.sequence import ScheduledSequence
+
+
+class BatchItem(NamedTuple):
+    """The next tokens of one sequence, to be computed in one batch with others.
+
+    cells: the sequence's whole table, cells[p] holds position p; it covers the new tokens as well, so
+        len(cells) == n_past + len(tokens). Several sequences may share the cells of a common beginning.
+    logits: how many of the last tokens need logits; -1: only the first token does.
+    long: whether the sequence, with all its tokens, is longer than `HParams.n_short`.
+    second: position of the first token of the second segment, for encoders with two; 0: one segment.
+    """
+
+    tokens: list[int]
+    cells: array[int]
+    n_past: int
+    logits: int
+    long: bool = False
+    second: int = 0
+
+
+class BatchRunner(Protocol):
+    """Computes batches; see `engine.graph.model_runner`. Only the engine thread calls it."""
+
+    @property
+    def n_vocab(self) -> int:
+        """Length of a row of logits."""
+
+    @property
+    def n_short(self) -> int:
+        """See `HParams.n_short`."""
+
+    @property
+    def compute_ms(self) -> float:
+        """Time inside ggml of the last forward, in milliseconds."""
+
+    def forward(self, items: Sequence[BatchItem], /, hidden: bool = False, scores: bool = False) -> int:
+        """Compute one batch; return its number of rows of logits: those asked for, in the order of tokens.
+
+        hidden: rows of hidden states instead; with `scores`, what the classification head makes of them.
+        """
+
+    def logits(self, i: int, /) -> Any:
+        """Row `i` of the last forward: float32 [n_vocab], valid until the next forward."""
+
+    def hidden(self, i: int, /) -> Any:
+        """Row `i` of the last forward with `hidden`: float32 [n_embd] or [n_scores], valid as long."""
+
+    def clear(self, cells: Sequence[int], /) -> None:
+        """Zero these cells, which nobody uses and which may hold values that are not finite."""
+
+
+@dataclass
+class Batch:
+    """The batch of one step. `sequences[i]` is the sequence of `items[i]`.
+
+    n_cached: tokens of prompts that begin with this batch and were found in the prefix cache.
+    """
+
+    sequences: list[ScheduledSequence] = field(default_factory=list)
+    items: list[BatchItem] = field(default_factory=list)
+    n_cached: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.items)
+
+    @property
+    def n_logits(self) -> int:
+        return sum(item.logits for item in self.items)
+
+    def add(self, sequence: ScheduledSequence, n: int) -> None:
+        """Add the next `n` tokens of a sequence, and allocate their cells. Logits only for its last token."""
+        n_past = sequence.n_past
+        logits = int(n == sequence.n_pending)
+        sequence.grow(n)
+        chunk = sequence.tokens[n_past : n_past + n].tolist()
+        self.sequences.append(sequence)
+        self.items.append(BatchItem(chunk, sequence.cells, n_past, logits, sequence.long))
+
+    def needing_logits(self) -> list[ScheduledSequence]:
+        """The sequence of each row of logits."""
+        return [s for s, item in zip(self.sequences, self.items, strict=True) if item.logits]
+
+    def pop_largest(self) -> ScheduledSequence:
+        """Take out the sequence with the most tokens."""
+        i = max(range(len(self.items)), key=lambda i: len(self.items[i].tokens))
+        del self.items[i]
+        return self.sequences.pop(i)
+
+
+class BatchBuilder:
+    """Chooses what is computed in a step.
+
+    One token of every sequence in decode, then prompts in order of arrival, at most one chunk each, in what
+    is left of `max_batch_tokens`. So a long prompt delays the running streams by one chunk per step at most.
+    """
+
+    def __init__(self, admission: Admission, max_batch_tokens: int) -> None:
+        self._admission = admission
+        self._max_batch_tokens = max_batch_tokens
+
+    def build(self, running: Sequence[ScheduledSequence]) -> Batch:
+        """The next batch of these sequences, for each of which a cell is free."""
+        batch = Batch()
+        prefill: list[ScheduledSequence] = []
+        for sequence in running:
+            sequence.refit()
+            if sequence.n_pending == 1:
+                batch.add(sequence, 1)
+            else:
+                prefill.append(sequence)
+        budget = self._max_batch_tokens - len(batch.items)
+        for sequence in prefill:
+            if not budget:
+                break
+            budget -= self._add_chunk(batch, sequence, budget)
+        return batch
+
+    def _add_chunk(self, batch: Batch, sequence: ScheduledSequence, budget: int) -> int:
+        """Add the next chunk of a prompt; return its size. A chunk shrinks to the cells there are."""
+        admission = self._admission
+        if not sequence.n_past:
+            if not admission.may_start(sequence):
+                return 0
+            cached = sequence.attach()
+            if sequence.cached_n is None:
+                sequence.cached_n = min(cached, sequence.n_prompt - 1)
+                batch.n_cached += sequence.cached_n
+        pool, n_past = admission.pool, sequence.n_past
+        n = min(sequence.n_pending, sequence.n_batch, budget, max(sequence.n_chunked - n_past, 1))
+        if n > pool.n_free:
+            admission.prefix.evict(n - pool.n_free)
+            n = min(n, pool.n_free)
+            if not n:
+                return 0
+        batch.add(sequence, n)
+        return n

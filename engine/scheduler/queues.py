@@ -1,0 +1,76 @@
+"""All sequences of a scheduler: by their ids, by their states in order of arrival, and by their deadlines."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from operator import attrgetter
+
+from engine.scheduler.sequence import ScheduledSequence, SequenceState
+
+_arrival = attrgetter("arrival")
+
+
+class SequenceQueues:
+    """Only this class sets `ScheduledSequence.state`."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, ScheduledSequence] = {}
+        self._by_state: dict[SequenceState, list[ScheduledSequence]] = {
+            state: [] for state in SequenceState if state is not SequenceState.FINISHED
+        }
+        self.compiling = self._by_state[SequenceState.COMPILING]
+        self.waiting = self._by_state[SequenceState.WAITING]
+        self.running = self._by_state[SequenceState.RUNNING]
+        self.paused = self._by_state[SequenceState.PAUSED]
+        self._deadlines: list[tuple[float, int, ScheduledSequence]] = []  # a heap
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._by_id
+
+    def __iter__(self) -> Iterator[ScheduledSequence]:
+        """All sequences, also if some are removed meanwhile."""
+        return iter(list(self._by_id.values()))
+
+    def get(self, id: str) -> ScheduledSequence | None:
+        return self._by_id.get(id)
+
+    def add(self, sequence: ScheduledSequence) -> None:
+        """A new sequence, in the state that it has."""
+        self._by_id[sequence.id] = sequence
+        insort(self._by_state[sequence.state], sequence, key=_arrival)
+        if sequence.request.deadline_ms is not None:
+            heappush(self._deadlines, (sequence.request.deadline_ms, sequence.arrival, sequence))
+
+    def move(self, sequence: ScheduledSequence, state: SequenceState) -> None:
+        """Change a sequence's state. Among others in that state it stands at its place by arrival."""
+        self._by_state[sequence.state].remove(sequence)
+        sequence.state = state
+        insort(self._by_state[state], sequence, key=_arrival)
+
+    def remove(self, sequence: ScheduledSequence) -> None:
+        """The sequence is finished."""
+        self._by_state[sequence.state].remove(sequence)
+        sequence.state = SequenceState.FINISHED
+        del self._by_id[sequence.id]
+        if len(self._deadlines) > 2 * len(self._by_id) + 64:  # most of them are of finished sequences
+            self._deadlines = [
+                entry for entry in self._deadlines if entry[2].state is not SequenceState.FINISHED
+            ]
+            heapify(self._deadlines)
+
+    @property
+    def next_deadline_ms(self) -> float | None:
+        """The first deadline, in ms of time.monotonic."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][2].state is SequenceState.FINISHED:
+            heappop(deadlines)
+        return deadlines[0][0] if deadlines else None
+
+    def expired(self, now_ms: float) -> list[ScheduledSequence]:
+        """Sequences whose deadline has passed, the earliest deadline first."""
+        expired = []
+        while (deadline := self.next_deadline_ms) is not None and deadline <= now_ms:
+            expired.append(heappop(self._deadlines)[2])
+        return expired
