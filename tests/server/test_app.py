@@ -13,6 +13,7 @@ from openai.types.completion_create_params import CompletionCreateParamsBase, Co
 from server.http.middleware.auth import PUBLIC
 from support.fake_engine import FakeEngine, make_app
 from support.http import CHAT, COMPLETIONS, client, error_of, user
+from support.waiting import until
 
 pytestmark = pytest.mark.asyncio
 KEYED = {"api_key": ["sesame", "second-key"]}
@@ -182,19 +183,22 @@ async def test_engines_start_and_stop_with_the_application():
 
 
 async def test_engines_start_one_after_the_other():
-    order = []
+    order, both = [], asyncio.Event()
 
     class Slow(FakeEngine):
         async def start(self):
             order.append(f"{self.name} begins")
-            await asyncio.sleep(0.01)
+            for _ in range(10):  # time for the other one to start too
+                await asyncio.sleep(0)
             order.append(f"{self.name} ready")
+            if self.name == "two":
+                both.set()
             if self.name == "one":
                 raise RuntimeError("cannot")
 
     app = make_app({name: Slow(name=name) for name in ("one", "two")})
     async with client(app):
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(both.wait(), 60)
     assert order == ["one begins", "one ready", "two begins", "two ready"]
 
 
@@ -205,10 +209,7 @@ async def test_stopping_ends_running_requests():
         async with app.router.lifespan_context(app):
             whole = asyncio.create_task(http.post(COMPLETIONS, json={"prompt": "Once"}))
             stream = asyncio.create_task(http.post(COMPLETIONS, json={"prompt": "Once", "stream": True}))
-            for _ in range(200):
-                if len(engine.seen) == 2 and all(info.n_generated for info in engine.requests()):
-                    break
-                await asyncio.sleep(0.01)
+            await until(lambda: len(engine.seen) == 2 and all(info.n_generated for info in engine.requests()))
         assert error_of(await whole, 503)["code"] == "shutting_down"
         assert '"code":"shutting_down"' in (await stream).text
         late = await http.post(COMPLETIONS, json={"prompt": "Once"})

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from engine.config import ModelParameters
 from engine.types import FinishReason, InferenceParameters, Request
 from server.worker.client import EngineClient, EngineOptions
 from support.fake_engine_process import PARALLEL
+from support.waiting import until as until
 
 FAKE = Path(__file__).with_name("fake_engine_process.py")
 
@@ -62,14 +62,6 @@ async def collect(stream) -> tuple[list[int], FinishReason | None, str | None]:
         if emission.finish is not None:
             return tokens, emission.finish, emission.error
     return tokens, None, None
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for something that must happen."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        await asyncio.sleep(0.005)
 
 
 def alive(pid: int) -> bool:

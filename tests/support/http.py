@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from support.fake_engine import FakeEngine, make_app
+from support.waiting import until
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
@@ -67,11 +68,7 @@ class Live:
 
     async def until(self, text: str) -> None:
         """Wait until the response holds `text`."""
-        for _ in range(2000):
-            if text.encode() in self.sent:
-                return
-            await asyncio.sleep(0.005)
-        raise AssertionError(f"{text!r} never came: {self.sent.decode()}")
+        await until(lambda: text.encode() in self.sent)
 
     def leave(self) -> None:
         """Close the connection."""

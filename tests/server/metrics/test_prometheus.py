@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.fake_engine import FakeEngine, make_app, serving
 from support.http import COMPLETIONS, client, events
+from support.waiting import until
 
 pytestmark = pytest.mark.asyncio
 
@@ -90,21 +91,25 @@ async def test_engine_numbers_and_their_restarts():
 
 async def test_clients_that_leave_are_counted_and_nothing_stays():
     engine = FakeEngine(delay_s=0.02)
+    engine.gate.clear()
     app = make_app(engine)
     with serving(app) as base:
-        async with httpx.AsyncClient(base_url=base, timeout=0.1) as hasty:
-            asked = [
-                hasty.post(COMPLETIONS, json={"prompt": "Once", "stream": i % 2 == 0}) for i in range(40)
+        async with httpx.AsyncClient(base_url=base, timeout=60) as hasty:
+            requests = [
+                asyncio.create_task(hasty.post(COMPLETIONS, json={"prompt": "Once", "stream": i % 2 == 0}))
+                for i in range(40)
             ]
-            await asyncio.gather(*asked, return_exceptions=True)
+            await until(lambda: len(engine.seen) == 40)
+            for request in requests:
+                request.cancel()
+            await asyncio.gather(*requests, return_exceptions=True)
+        await until(lambda: not engine.requests())
+        engine.gate.set()
         async with httpx.AsyncClient(base_url=base) as http:
             done = await http.post(COMPLETIONS, json={"prompt": "Once"})
             assert done.status_code == 200
-            for _ in range(500):
-                found = await scrape(http)
-                if not found["ggserve_running"] and not app.state.ggserve.jobs:
-                    break
-                await asyncio.sleep(0.02)
+            await until(lambda: not engine.requests() and not app.state.ggserve.jobs)
+            found = await scrape(http)
             assert found["ggserve_running"] == 0
             assert found["ggserve_requests_total{method=POST,route=/v1/completions,status=499}"] > 0
             assert (await http.get("/v1/requests")).json()["data"] == []

@@ -8,17 +8,20 @@ import pytest
 
 from support.fake_engine import FakeEngine
 from support.http import CHAT, COMPLETIONS, client, error_of, events, user
+from support.waiting import until_async
 
 pytestmark = pytest.mark.asyncio
 
 
 async def listed(http, condition):
-    for _ in range(500):
-        data = (await http.get("/v1/requests")).json()["data"]
-        if condition(data):
-            return data
-        await asyncio.sleep(0.01)
-    raise AssertionError(data)
+    found = []
+
+    async def satisfied():
+        found[:] = (await http.get("/v1/requests")).json()["data"]
+        return condition(found)
+
+    await until_async(satisfied)
+    return found
 
 
 async def test_list_and_cancel():

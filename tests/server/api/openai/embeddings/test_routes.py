@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import re
 
@@ -15,6 +14,7 @@ from server.api.common.vectors import normalized
 from server.worker.pending_tasks import TaskFailed
 from support.fake_engine import N_EMBD, FakeEngine, make_app, serving, tokenizer, vectors
 from support.http import Live, client, error_of
+from support.waiting import until
 
 pytestmark = pytest.mark.asyncio
 V1 = "/v1/embeddings"
@@ -252,8 +252,7 @@ async def test_a_client_that_leaves_cancels():
     app = make_app(engine)
     async with app.router.lifespan_context(app):
         live = Live(app, V1, {"input": "a"})
-        while not engine.works:
-            await asyncio.sleep(0.001)
+        await until(lambda: engine.works)
         live._gone.set()
         await live.finish()
         assert engine.left == ["Embed"]

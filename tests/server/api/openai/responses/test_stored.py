@@ -9,6 +9,7 @@ import pytest
 from support.fake_engine import TEXT, FakeEngine, make_app, tokenizer
 from support.http import Live, client, error_of
 from support.named_events import SHOWING, messages_seen, named_events, template
+from support.waiting import until
 
 pytestmark = pytest.mark.asyncio
 RESPONSES = "/v1/responses"
@@ -169,8 +170,7 @@ async def test_a_response_in_the_making_can_be_seen_and_cancelled():
         error_of(await http.get(f"{RESPONSES}/{id}"), 404)
 
         whole = asyncio.create_task(http.post(RESPONSES, json={"input": "x"}))
-        while len(engine.seen) < 2:
-            await asyncio.sleep(0.005)
+        await until(lambda: len(engine.seen) == 2)
         await http.post(f"{RESPONSES}/{engine.seen[1].id}/cancel")
         assert error_of(await whole, 499)["code"] == "request_cancelled"
 

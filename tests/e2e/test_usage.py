@@ -5,13 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from support.server_process import ServerProcess
+from support.waiting import wait_until
 
 PROMPT = "Once upon a time there was a little cat who lived in"
 
@@ -99,8 +99,5 @@ def test_a_stream_that_is_cut_counts_what_was_made(server: ServerProcess) -> Non
     made = counters(server)["predicted"] - before["predicted"]
     assert made == line["predicted_n"]
     assert 3 <= made < 400
-    for _ in range(200):
-        if not server.get("/v1/requests")["data"]:
-            break
-        time.sleep(0.02)
+    wait_until(lambda: not server.get("/v1/requests")["data"])
     assert counters(server)["predicted"] - before["predicted"] == made  # nothing went on
