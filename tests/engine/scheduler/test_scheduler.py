@@ -216,7 +216,7 @@ def test_a_deadline_is_work_even_if_all_are_paused(monkeypatch: pytest.MonkeyPat
     scheduler.pause("a")
     scheduler.step()
     assert not scheduler.has_work
-    now += 0.005
+    now += 0.01
     assert scheduler.has_work
     assert drain(scheduler).finish("a") is FinishReason.TIMEOUT
     assert scheduler.stats().cells_used == 0
