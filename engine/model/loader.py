@@ -215,7 +215,7 @@ class Weights:
             for info, slot, tensor in sorted(made, key=lambda m: -m[0].nbytes):
                 view = memoryview(staging)[: info.nbytes]
                 self.gguf.read_into(info, view)
-                if layout.packed:
+                if isinstance(tensor, PackedMatrix):
                     tensor.load(view, self.n_threads)
                 else:
                     tensor.set(view)

@@ -295,7 +295,7 @@ def _convert(
     per_expert = n_rows // (t.shape[2] if len(t.shape) > 2 else 1)
 
     def chunk(begin: int, end: int) -> npt.NDArray[np.uint8]:
-        rows = dequantize(_name(t.type), raw[begin * row : end * row], end - begin, n)
+        rows = dequantize(_name(t.type), raw[begin * row : end * row].data, end - begin, n)
         weights = None
         if importance is not None:
             weights = np.ascontiguousarray(importance[begin // per_expert % len(importance)])

@@ -1,0 +1,9 @@
+import numpy as np
+from _typeshed import ReadableBuffer
+from numpy.typing import NDArray
+
+def needs_importance(type: str) -> bool: ...
+def quantize(
+    type: str, rows: NDArray[np.float32], importance: NDArray[np.float32] | None = None
+) -> NDArray[np.uint8]: ...
+def dequantize(type: str, data: ReadableBuffer, n: int, n_per_row: int) -> NDArray[np.float32]: ...
