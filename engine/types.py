@@ -80,7 +80,7 @@ class Thinking(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     opened: bool = False
 
 
-class Request(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Request(msgspec.Struct, kw_only=True, omit_defaults=True, array_like=True, tag=True):
     """One sequence to complete, checked and tokenised. What enters the engine."""
 
     id: str

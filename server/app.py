@@ -23,7 +23,7 @@ from server.http.middleware.access_log import AccessLog
 from server.http.middleware.auth import Auth
 from server.http.middleware.limits import BodyLimits, HeadLimits
 from server.metrics.prometheus import Metrics
-from server.worker.stream import EngineUnavailable
+from server.worker.errors import EngineUnavailable
 
 log = logging.getLogger("ggserve")
 

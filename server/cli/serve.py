@@ -16,7 +16,7 @@ from engine.errors import ConfigError
 from server import logs
 from server.cli.command import Parser
 from server.config import sources
-from server.worker.client import EngineClient, EngineOptions
+from server.worker.client import EngineClient
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -58,10 +58,7 @@ def serve(arguments: list[str]) -> int:
     for advice in sources.unknown_environment():
         log.warning("%s", advice)
     settings.api_keys()  # an unreadable file is a mistake to report before anything starts
-    engines = {
-        name: EngineClient(name, path, settings.model_parameters(), EngineOptions.from_settings(settings))
-        for name, path in settings.models().items()
-    }
+    engines = {name: EngineClient(name, path, settings) for name, path in settings.models().items()}
     sockets = listen(settings.host, settings.port)
     allow_files(settings.max_connections)
     if not settings.listens_locally and not settings.api_keys():

@@ -15,7 +15,7 @@ from server.api.common import timings
 from server.api.common.fingerprint import fingerprint
 from server.errors import ApiError, context_exceeded, internal_error, overloaded
 from server.generation.output_processor import Choice, Piece
-from server.worker.stream import EngineUnavailable, QueueFull
+from server.worker.errors import EngineUnavailable, QueueFull
 
 if TYPE_CHECKING:
     from server.dependencies import Engine, ModelFacts, State

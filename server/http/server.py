@@ -1,4 +1,7 @@
-"""uvicorn, made to announce itself, to drain as we promise, and to end with our exit status."""
+"""The uvicorn server: announces its URL, drains running requests at the end, returns an exit status.
+
+It overrides methods that uvicorn does not document: tests/server/http/test_uvicorn_overrides.py.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,25 @@ from server.app import create_app
 from server.cli.console import LoadProgress
 from server.config.settings import Settings
 from server.http.protocol import limited_protocol
-from server.worker.client import EngineClient, LoadFailed
+from server.worker.client import EngineClient
+from server.worker.errors import LoadFailed
 
 log = logging.getLogger("ggserve")
 
+PROGRESS_EVERY_S = 0.1
+
 
 def _url(sock: socket.socket) -> str:
-    """Where a client on this machine reaches `sock`."""
+    """The URL of `sock` for a client on this machine."""
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class HttpServer(uvicorn.Server):
-    """Serves until a signal or a load that fails. First signal: drain; second: leave.
+    """Serves until a signal arrives or a model cannot be loaded. First signal: drain; second: exit at once.
 
-    began: time.monotonic() when the command began, for the line that says how long it took.
+    began: time.monotonic() at the start of the command, for the log line that tells how long it took.
     """
 
     def __init__(
@@ -46,7 +52,7 @@ class HttpServer(uvicorn.Server):
         self.settings, self.engines, self.sockets = settings, engines, sockets
         self.url = _url(sockets[0])
         self.status = 0
-        self._cut = 0  # streams that did not finish in time
+        self._n_unfinished = 0  # requests that did not finish in time
         self._began = began
         self._progress = LoadProgress(bar=settings.log_format == "text")
         self._announcer: asyncio.Task[None] | None = None
@@ -66,22 +72,21 @@ class HttpServer(uvicorn.Server):
         )
 
     def run_to_end(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> int:
-        """Serve; the exit status."""
+        """Serve until the end; the exit status."""
         with asyncio.Runner(loop_factory=loop_factory) as runner, self._progress:
             runner.run(self.serve(sockets=self.sockets))
-        if self._cut:
-            log.warning("%d requests were cut off", self._cut)
+        if self._n_unfinished:
+            log.warning("%d requests were cancelled at shutdown", self._n_unfinished)
             self.status = self.status or 1
         return self.status
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        for name, engine in self.engines.items():
-            engine.on_progress = lambda fraction, text, name=name: self._progress(name, fraction, text)
         await super().startup(sockets)
         self._announcer = asyncio.create_task(self._announce())
 
     async def _announce(self) -> None:
-        """Wait for the models; say how to reach them, or end."""
+        """Show the progress of loading, then how to reach the server. Exit if a model cannot be loaded."""
+        showing = asyncio.create_task(self._show_progress())
         try:
             for engine in self.engines.values():
                 await engine.wait_loaded()
@@ -91,6 +96,7 @@ class HttpServer(uvicorn.Server):
                 self.should_exit = True
             return
         finally:
+            showing.cancel()
             self._progress.__exit__(None, None, None)
         names = ", ".join(self.engines)
         log.info("serving %s on %s, ready in %.1f s", names, self.url, time.monotonic() - self._began)
@@ -98,8 +104,15 @@ class HttpServer(uvicorn.Server):
             sys.stderr.write(self.example())
             sys.stderr.flush()
 
+    async def _show_progress(self) -> None:
+        while True:
+            for name, engine in self.engines.items():
+                if engine.progress > 0 and engine.state == "loading":
+                    self._progress(name, engine.progress, engine.detail)
+            await asyncio.sleep(PROGRESS_EVERY_S)
+
     def example(self) -> str:
-        """A request to try."""
+        """A request to try, as a shell command."""
         body = {"model": next(iter(self.engines)), "prompt": "Once upon a time", "stream": True}
         key = "  -H 'authorization: Bearer YOUR-KEY' \\\n" if self.settings.api_keys() else ""
         return (
@@ -111,14 +124,14 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """uvicorn's would end the process by the signal itself; ours lets it exit with a status."""
+        """uvicorn raises the signal again at the end; here the process exits with a status instead."""
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.getsignal(number) for number in numbers}
         try:
             for number in numbers:
                 loop.add_signal_handler(number, self._on_signal)
-        except NotImplementedError:  # loops of Windows
+        except NotImplementedError:  # event loops of Windows
             for number in numbers:
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._on_signal))
         try:
@@ -134,11 +147,11 @@ class HttpServer(uvicorn.Server):
     def _on_signal(self) -> None:
         running = sum(len(engine.requests()) for engine in self.engines.values())
         if self.should_exit:
-            log.warning("leaving at once")
+            log.warning("exiting at once")
             self.force_exit = True
         elif running:
             seconds = self.settings.drain_s
-            log.info("stopping: %d requests have %g s to finish (again: leave at once)", running, seconds)
+            log.info("stopping: %d requests have %g s to finish (repeat to exit at once)", running, seconds)
         else:
             log.info("stopping")
         self.should_exit = True
@@ -147,11 +160,11 @@ class HttpServer(uvicorn.Server):
         try:
             await super()._wait_tasks_to_complete()
         finally:
-            self._cut = len(self.server_state.tasks)
+            self._n_unfinished = len(self.server_state.tasks)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._announcer is not None:
             self._announcer.cancel()
         await super().shutdown(sockets)
-        if self.force_exit:  # uvicorn does not end the application then
+        if self.force_exit:  # then uvicorn does not shut the application down
             await asyncio.gather(*(engine.stop(0.0) for engine in self.engines.values()))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from server.worker.transport import handed_over, pair
+from server.worker.transport import inherit, pair
 
 
 class ChildTimeout(Exception):
@@ -59,7 +59,7 @@ class SandboxProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=Path(__file__).parents[2],
-                **handed_over(theirs),
+                **inherit(theirs),
             )
         self._connection = Connection(ours.detach())
         self._reap = weakref.finalize(self, _reap, self._process)

@@ -1,102 +1,87 @@
-"""The server's handle on one model: its requests, each a stream fed by an engine process.
+"""The server's handle on one model: admits requests and tasks, loads the engine process and stops it.
 
-When the process dies the streams live on here: the next process gets each request again, with the tokens
-that its client already has, so that the client sees a pause and the same text. Everything runs in the event
-loop, and nothing in it blocks.
+When the process dies, unfinished requests stay (`in_flight`): the next process gets each of them again with
+the tokens that its client already has, so that the client sees a pause and then the rest of the same text.
+Everything runs in the event loop, and nothing blocks it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
-import msgspec
-
-from engine.config import ModelParameters
-from engine.types import EngineStats, FinishReason, Request
-from server.config.engine_options import EngineOptions
+from engine.tasks.types import Task
+from engine.tokenizer import Tokenizer, load_tokenizer
+from engine.types import EngineStats, Request
+from server.config.settings import Settings
 from server.worker import messages
 from server.worker.child import DEFAULT_ARGV
-from server.worker.pending_tasks import PendingTask, PendingTasks, TaskFailed
-from server.worker.recovery import Recovery, Verdict
+from server.worker.errors import EngineUnavailable, LoadFailed, QueueFull
+from server.worker.in_flight import InFlight
+from server.worker.recovery import RestartDecision
 from server.worker.slots import Slots
-from server.worker.stream import EngineUnavailable, QueueFull, RequestInfo, Stream
-from server.worker.supervisor import LoadFailed, Supervisor
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from engine.tasks.types import Task
-    from engine.tokenizer import Tokenizer
-
-__all__ = ["EngineClient", "EngineOptions", "EngineUnavailable", "LoadFailed", "QueueFull", "RequestInfo"]
+from server.worker.stream import RequestInfo, Stream
+from server.worker.supervisor import Supervisor
 
 log = logging.getLogger("ggserve.engine")
 R = TypeVar("R")
 
 
-def _load_tokenizer(path: str) -> Tokenizer:
-    from engine.tokenizer import load_tokenizer  # takes a moment to import; called in a thread
-
-    return load_tokenizer(path)
-
-
 class EngineClient:
     """One per served model: `start` once, `generate` and `run` often, `stop` once.
 
-    state: loading | ready | restarting | failed | stopped; detail: why, or how far (for operators: it may
-    hold paths).
+    state: loading | ready | restarting | failed | stopped. detail: the reason, or how far loading is; for
+    operators only, since it may contain paths. argv: the command of the engine process.
     """
 
     def __init__(
         self,
         name: str,
         path: str | Path,
-        params: ModelParameters,
-        options: EngineOptions | None = None,
+        settings: Settings,
         *,
         argv: Sequence[str] = DEFAULT_ARGV,
-        load_tokenizer: Callable[[str], Any] = _load_tokenizer,
+        load_tokenizer: Callable[[str], Any] = load_tokenizer,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name, self.path, self.params = name, str(path), params
-        self.options = options or EngineOptions()
+        self.name, self.path = name, str(path)
+        self.params = settings.model_parameters()
         self.stats = EngineStats()
-        self.on_progress: Callable[[float, str], None] | None = None
-        self._load_tokenizer = load_tokenizer
+        self._max_queue, self._stall_s = settings.max_queue, settings.stall_s
+        self._load_tokenizer, self._clock = load_tokenizer, clock
         self._tokenizer: Any = None
-        self._streams: dict[str, Stream] = {}  # unfinished, oldest first
-        self._calls = PendingTasks()
-        self.slots = Slots(params.parallel)
-        self._recovery = Recovery(params.parallel)
         self._supervisor = Supervisor(
             name,
-            messages.Load(self.path, params),
+            messages.LoadModel(self.path, self.params),
             self,
-            argv=argv,
-            log_level=self.options.log_level,
-            stall_s=self.options.stall_s,
+            argv=[*argv, "--log-level", settings.log_level],
+            stall_s=settings.stall_s,
+            clock=clock,
         )
-        self._started = asyncio.Event()  # loaded, or failed to
+        self._in_flight = InFlight(
+            name,
+            self._supervisor,
+            parallel=self.params.parallel,
+            send_timeout_s=settings.send_timeout_s,
+            clock=clock,
+        )
+        self._started = asyncio.Event()  # loaded, or failed to load
         self._failure: LoadFailed | None = None
         self._stopping = False
-        self._emptied = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._durations: deque[float] = deque(maxlen=64)  # seconds that finished requests took
-        self._news_at = 0.0
+        self._stop_now = asyncio.Event()  # do not wait for running requests any longer
 
-    # --- what it is
+    # --- state
 
     @property
     def state(self) -> str:
         if self._stopping:
             return "stopped"
         state = self._supervisor.state
-        # The tokenizer is loaded here, by a thread, while the process loads the weights.
+        # The tokenizer is loaded here, in a thread, while the process loads the weights.
         return "loading" if state == "ready" and not self._started.is_set() else state
 
     @property
@@ -110,7 +95,7 @@ class EngineClient:
 
     @property
     def info(self) -> dict[str, Any] | None:
-        """What the model says of itself, placement included, once it is loaded."""
+        """The model's description with its placement, once it is loaded."""
         return self._supervisor.info
 
     @property
@@ -119,19 +104,17 @@ class EngineClient:
 
     @property
     def pid(self) -> int | None:
-        """Of the present engine process."""
+        """Of the current engine process."""
         return self._supervisor.pid
 
     @property
     def stalled(self) -> bool:
-        """No answer, or work and no news of it, for stall_s seconds."""
-        if self._supervisor.silent:
+        """The engine has not answered, or has not advanced any request, for `stall_s` seconds."""
+        if self._supervisor.unresponsive:
             return True
-        streams = self._streams.values()
-        idle = not streams and not self._calls
-        if self.state != "ready" or idle or any(stream.paused for stream in streams):
-            return False  # a paused stream may hold the memory for which the others wait
-        return time.monotonic() - self._news_at > self.options.stall_s
+        if self.state != "ready" or not self._in_flight or self._in_flight.any_paused:
+            return False  # a paused request may hold the memory for which the others wait
+        return self._clock() - self._in_flight.advanced_at > self._stall_s
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -141,8 +124,12 @@ class EngineClient:
         return tokenizer
 
     @property
+    def slots(self) -> Slots:
+        return self._in_flight.slots
+
+    @property
     def n_ctx(self) -> int:
-        """The longest session."""
+        """The maximum context length of a request."""
         return int((self.info or {}).get("n_ctx") or self.params.context_size or 0)
 
     @property
@@ -151,80 +138,58 @@ class EngineClient:
         return int((self.info or {}).get("max_batch_tokens") or self.params.max_batch_tokens)
 
     def requests(self) -> list[RequestInfo]:
-        """Running and waiting ones, oldest first."""
-        return [stream.info(self.name) for stream in self._streams.values()]
+        """Running and waiting requests, oldest first."""
+        return [stream.info(self.name) for stream in self._in_flight.streams]
 
-    # --- requests
+    # --- requests and tasks
 
     def ensure_room(self, n: int = 1) -> None:
         """Raise QueueFull unless `n` more requests would be admitted now."""
-        waiting = len(self._streams) + len(self._calls) - self.params.parallel
-        if waiting + n > self.options.max_queue:
-            raise QueueFull(max(waiting, 0), self._estimate_s(n))
+        waiting = len(self._in_flight) - self.params.parallel
+        if waiting + n > self._max_queue:
+            delay_s = self._in_flight.mean_duration_s * n / self.params.parallel
+            raise QueueFull(max(waiting, 0), min(max(delay_s, 1.0), 120.0))
 
     def generate(self, request: Request) -> Stream:
-        """Admit a request now, or raise QueueFull or EngineUnavailable; iterate over what is returned."""
-        self._ensure_admits()
-        if request.id in self._streams:
-            raise ValueError(f"a request {request.id!r} is running already")
-        asked = request
-        if request.params.seed is None:  # drawn here, so that a restarted engine goes on with the same
-            params = msgspec.structs.replace(request.params, seed=secrets.randbits(63))
-            request = msgspec.structs.replace(request, params=params)
-        stream = Stream(self, request)
-        self._streams[request.id] = stream
-        self.slots.enter(stream, asked)
-        self._send_waiting()
-        return stream
+        """Admit a request. The caller iterates over the stream to its end, or closes it.
 
-    async def run(self, work: Task[R]) -> R:
-        """Have work done that is no stream. Whoever stops waiting for it cancels it.
-
-        Raises QueueFull, EngineUnavailable, or WorkFailed with what the engine says.
+        Sets `request.slot`. Raises QueueFull, EngineUnavailable, or ValueError for an id that is in use.
         """
         self._ensure_admits()
-        call = self._calls.add(work)
-        self._send_waiting()
-        try:
-            result: R = await call.future
-            return result
-        finally:
-            if not call.future.done() or call.future.cancelled():
-                self._tell(call, messages.Cancel(call.id))
-            self._drop(call)
+        return self._in_flight.submit(request)
+
+    async def run(self, task: Task[R]) -> R:
+        """Run a task and return its result. Cancelling this call cancels the task.
+
+        Raises QueueFull, EngineUnavailable, or TaskFailed with the engine's error.
+        """
+        self._ensure_admits()
+        return await self._in_flight.run(task)
 
     def cancel(self, id: str) -> bool:
-        """End a request from elsewhere; its client gets finish=CANCELLED. False: no such request."""
-        stream = self._streams.get(id)
-        if stream is not None:
-            self._finish(stream, FinishReason.CANCELLED, "cancelled")
-        return stream is not None
+        """End a request from outside; its client gets CANCELLED. False: there is no such request."""
+        return self._in_flight.cancel(id)
 
-    def pause(self, stream: Stream) -> None:
-        """The client reads too slowly: compute no more for it; give it up if it stays away."""
-        self._tell(stream, messages.Pause(stream.request.id))
-        seconds = self.options.send_timeout_s
-        text = f"the client did not read for {seconds:g} s"
-        stream.give_up_after(seconds, lambda: self._finish(stream, FinishReason.CANCELLED, text))
+    def _ensure_admits(self) -> None:
+        if self.state not in ("ready", "restarting"):
+            raise EngineUnavailable(self._unavailable_reason())
+        self.ensure_room()
 
-    def resume(self, stream: Stream) -> None:
-        """The client has caught up."""
-        self._tell(stream, messages.Resume(stream.request.id))
+    def _unavailable_reason(self) -> str:
+        if self._stopping:
+            return "the server is shutting down"
+        if self.state == "loading":
+            return f"{self.name} is still loading ({self.progress:.0%})"
+        return f"{self.name} has failed; see the server's log"
 
-    def leave(self, stream: Stream) -> None:
-        """The client has gone."""
-        self._tell(stream, messages.Cancel(stream.request.id))
-        self._remove(stream)
-
-    # --- life
+    # --- start and stop
 
     def spawn(self) -> None:
-        """Start the process, which begins to load. For before the event loop; `start` does it too."""
+        """Start the process, which begins to load. Optional, for use before the event loop runs."""
         self._supervisor.spawn()
 
-    async def start(self, progress: Callable[[float, str], None] | None = None) -> None:
+    async def start(self) -> None:
         """Load. Returns when requests can be served; raises LoadFailed if they never will be."""
-        self._supervisor.on_progress = progress or self.on_progress
         self._supervisor.start()
         try:
             self._tokenizer = await asyncio.to_thread(self._load_tokenizer, self.path)
@@ -232,7 +197,7 @@ class EngineClient:
             text = f"{self.path}: {error.strerror or error}"
             self._supervisor.give_up_loading(LoadFailed(type(error).__name__, text))
         except Exception as error:
-            log.debug("no tokenizer", exc_info=True)
+            log.debug("cannot load the tokenizer", exc_info=True)
             self._supervisor.give_up_loading(LoadFailed(type(error).__name__, str(error)))
         try:
             await self._supervisor.loaded()
@@ -242,175 +207,49 @@ class EngineClient:
         await self.wait_loaded()
 
     async def wait_loaded(self) -> None:
-        """Wait for what `start` waits for, wherever that runs."""
+        """Wait until `start`, wherever it runs, has loaded the model; raises LoadFailed like `start`."""
         await self._started.wait()
         if self._failure is not None:
             raise self._failure
 
     async def stop(self, drain_s: float = 0.0) -> None:
-        """Admit nothing more, let streams finish for `drain_s` seconds, end the process.
+        """Admit nothing more, let running requests finish for `drain_s` seconds, end the process.
 
-        A second call with 0 makes the first one hurry.
+        A second call with 0 ends the waiting of the first.
         """
         if drain_s <= 0:
-            self._hurry.set()
+            self._stop_now.set()
         if self._stopping:
             return
         self._stopping = True
-        if (self._streams or self._calls) and self._supervisor.state in ("ready", "restarting"):
-            self._emptied.clear()
-            waits = [asyncio.create_task(event.wait()) for event in (self._emptied, self._hurry)]
+        if self._in_flight and self._supervisor.state in ("ready", "restarting"):
+            events = (self._in_flight.empty, self._stop_now)
+            waits = [asyncio.create_task(event.wait()) for event in events]
             await asyncio.wait(waits, timeout=drain_s, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
-        for stream in list(self._streams.values()):
-            self._finish(stream, FinishReason.CANCELLED, "the server is shutting down")
-        for call in self._calls:
-            self._end(call, EngineUnavailable(self._why_not()))
+        self._in_flight.cancel_all(EngineUnavailable(self._unavailable_reason()))
         await self._supervisor.stop()
 
-    # --- the supervisor's calls
+    # --- called by the supervisor
 
     def on_ready(self) -> None:
-        self._news_at = time.monotonic()
-        self._send_waiting()
+        self._in_flight.on_ready()
 
-    def on_events(self, events: messages.Events) -> None:
-        streams = self._streams
-        now = time.monotonic()
-        for emission in events.emissions:
-            stream = streams.get(emission.id)
-            if stream is None:  # its client has left
-                continue
-            probed = stream.strikes and emission.tokens
-            stream.push(emission)
-            if emission.tokens:
-                self._recovery.produced()
-            if stream.finished:
-                self._durations.append(now - stream.submitted_at)
-                self._remove(stream)
-            elif probed:
-                self._send_waiting()
-        if events.emissions:
-            self._news_at = now
-        if events.stats is not None:
-            self.stats = events.stats
+    def on_step_update(self, update: messages.StepUpdate) -> None:
+        self._in_flight.on_outputs(update.outputs)
+        if update.stats is not None:
+            self.stats = update.stats
 
-    def on_task_news(self, news: messages.TaskUpdates) -> None:
-        self._news_at = time.monotonic()
-        for told in news.news:
-            call = self._calls.get(told.id)
-            if call is None:  # nobody waits for it any more
-                continue
-            probed = call.strikes
-            call.take(told)
-            self._recovery.produced()
-            if call.future.done():
-                self._drop(call)
-            if probed:
-                self._send_waiting()
+    def on_task_updates(self, updates: messages.TaskUpdates) -> None:
+        self._in_flight.on_task_updates(updates.updates)
 
-    def on_death(self, reason: str) -> Verdict:
-        streams = list(self._streams.values())
-        verdict = self._recovery.died(streams, list(self._calls))
-        for stream in streams:
-            stream.sent = False
-        for call in self._calls:
-            call.restart()
-        culprit = verdict.culprit
-        if culprit is not None:
-            # Clients are not told the reason: it may hold paths and lines of code.
-            text = "the engine died more than once while it computed this request"
-            if isinstance(culprit, PendingTask):
-                log.error("[%s] %s is given up", self.name, type(culprit.work).__name__)
-                self._end(culprit, TaskFailed("EngineDied", text))
-            else:
-                log.error("[%s] request %s is given up", self.name, culprit.request.id)
-                self._finish(culprit, FinishReason.ERROR, text)
-        return verdict
+    def on_exit(self) -> RestartDecision:
+        return self._in_flight.on_exit()
 
-    def on_failed(self, reason: str) -> None:
-        for stream in list(self._streams.values()):
-            stream.fail(EngineUnavailable(self._why_not()))
-            self._remove(stream)
-        for call in self._calls:
-            self._end(call, EngineUnavailable(self._why_not()))
+    def on_failed(self) -> None:
+        self._in_flight.fail_all(EngineUnavailable(self._unavailable_reason()))
 
     def on_tick(self) -> None:
-        """While there is no engine to keep deadlines, keep them here."""
-        if self._streams and self._supervisor.state == "restarting":
-            now_ms = time.monotonic() * 1000
-            for stream in list(self._streams.values()):
-                deadline = stream.request.deadline_ms
-                if deadline is not None and now_ms > deadline:
-                    self._finish(stream, FinishReason.TIMEOUT)
-
-    # --- helpers
-
-    def _ensure_admits(self) -> None:
-        if self.state not in ("ready", "restarting"):
-            raise EngineUnavailable(self._why_not())
-        self.ensure_room()
-        if not self._streams and not self._calls:
-            self._news_at = time.monotonic()
-
-    def _send_waiting(self) -> None:
-        """Tell the process of everything that it may have and does not know."""
-        if self._supervisor.state != "ready":
-            return
-        for one in self._recovery.sendable([*self._streams.values(), *self._calls]):
-            if one.sent:  # by a call of this from _finish
-                continue
-            if isinstance(one, PendingTask):
-                one.sent = True
-                self._tell(one, messages.SubmitTask(one.id, one.work))  # type: ignore[arg-type]
-                continue
-            if one.complete:
-                self._finish(one, FinishReason.LENGTH)
-                continue
-            one.sent = True
-            self._tell(one, messages.SubmitRequest(one.continuation()))
-            if one.paused:
-                self._tell(one, messages.Pause(one.request.id))
-
-    def _tell(self, one: Stream | PendingTask, message: messages.ToEngine) -> None:
-        if one.sent:
-            self._supervisor.send(message)
-
-    def _finish(self, stream: Stream, finish: FinishReason, error: str | None = None) -> None:
-        """End a request that the engine has not ended."""
-        self._tell(stream, messages.Cancel(stream.request.id))
-        stream.end(finish, error)
-        self._remove(stream)
-
-    def _end(self, call: PendingTask, error: Exception) -> None:
-        self._tell(call, messages.Cancel(call.id))
-        call.fail(error)
-        self._drop(call)
-
-    def _remove(self, stream: Stream) -> None:
-        if self._streams.pop(stream.request.id, None) is not None:
-            self.slots.leave(stream)
-        self._left(stream)
-
-    def _drop(self, call: PendingTask) -> None:
-        self._calls.remove(call)
-        self._left(call)
-
-    def _left(self, one: Stream | PendingTask) -> None:
-        if not self._streams and not self._calls:
-            self._emptied.set()
-        if one.strikes:  # one that was being tried is gone: the next
-            self._send_waiting()
-
-    def _estimate_s(self, n: int) -> float:
-        """Seconds until `n` of those that wait will have left the queue."""
-        mean = sum(self._durations) / len(self._durations) if self._durations else 5.0
-        return min(max(mean * n / self.params.parallel, 1.0), 120.0)
-
-    def _why_not(self) -> str:
-        if self._stopping:
-            return "the server is shutting down"
-        if self.state == "loading":
-            return f"{self.name} is still loading ({self.progress:.0%})"
-        return f"{self.name} has failed; the server's log says why"
+        if self._supervisor.state == "restarting":  # no engine keeps the deadlines
+            self._in_flight.expire()

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from server.errors import ApiError, bad_request, internal_error, overloaded
 from server.generation.job import unavailable
 from server.http.sse import while_connected
-from server.worker.pending_tasks import TaskFailed
-from server.worker.stream import EngineUnavailable, QueueFull
+from server.worker.errors import EngineUnavailable, QueueFull, TaskFailed
 
 if TYPE_CHECKING:
     from fastapi import Request

@@ -1,7 +1,8 @@
-"""What the server and an engine process say to each other, and how it is framed.
+"""The messages between the server and an engine process, and their framing.
 
 A frame is a length (u32, little-endian) and that many bytes of msgpack. Both ends run the same version, so
-there is no negotiation; a frame that cannot be read is a bug or a broken peer, and ends the connection.
+there is no version negotiation. A frame that cannot be decoded is a bug, and ends the connection.
+A `Request` is a message itself.
 """
 
 from __future__ import annotations
@@ -15,123 +16,119 @@ from engine.tasks.types import AnyTask, TaskUpdate
 from engine.types import EngineStats, Request, StepOutput
 
 MAX_FRAME = 64 << 20  # bytes; a prompt of a million tokens takes 5 MiB
-_HEAD = 4
+_HEAD = 4  # bytes of the length
 
 
 class ProtocolError(Exception):
-    """The other side sent what is no frame, or we were about to."""
+    """Invalid or oversized frame, received or about to be sent."""
 
 
-class _Message(msgspec.Struct, array_like=True, tag=True):
-    pass
+class Message(msgspec.Struct, array_like=True, tag=True):
+    """An array [class name, field, …]."""
 
 
 # --- server → engine process
 
 
-class Load(_Message):
-    """The first frame: what to load."""
+class LoadModel(Message):
+    """The first message."""
 
     path: str
     params: ModelParameters
 
 
-class SubmitRequest(_Message):
-    request: Request
-
-
-class SubmitTask(_Message):
-    """Work that is no stream. Its end comes as `TaskUpdates`, unless it is cancelled."""
+class SubmitTask(Message):
+    """Answered by `TaskUpdates`, the last of which has a result or failure, unless it is cancelled."""
 
     id: str
-    work: AnyTask
+    task: AnyTask
 
 
-class Cancel(_Message):
-    """End a request or a task."""
+class Cancel(Message):
+    """End a request or task."""
 
     id: str
 
 
-class Pause(_Message):
-    """The client reads too slowly: compute nothing for this request until Resume."""
+class Pause(Message):
+    """The client reads too slowly: do not schedule this request until Resume."""
 
     id: str
 
 
-class Resume(_Message):
+class Resume(Message):
     id: str
 
 
-class Ping(_Message):
-    """Answered between two steps."""
+class Ping(Message):
+    """Answered by Pong between two steps."""
 
     n: int
 
 
-class Shutdown(_Message):
-    """Leave at once; what still runs is abandoned."""
+class Shutdown(Message):
+    """Exit now; running requests are abandoned."""
 
 
 # --- engine process → server
 
 
-class Progress(_Message):
-    """Loading: how much is done, 0 to 1, and with what."""
+class LoadStatus(Message):
+    """Progress of loading: the fraction done, 0 to 1, and the current stage."""
 
     fraction: float
     text: str
 
 
-class Ready(_Message):
-    """Loaded. `info` is what the model says of itself."""
+class Ready(Message):
+    """Loaded. `info` is the description of the model."""
 
     info: dict[str, Any]
 
 
-class LoadFailed(_Message):
-    """Could not load: the error's class and its one-line text."""
+class LoadFailure(Message):
+    """Loading failed: class name and one-line text of the error."""
 
     kind: str
     message: str
 
 
-class Events(_Message):
-    """The news of one step of all sessions, and now and then the counters."""
+class StepUpdate(Message):
+    """The outputs of one step for all requests, and from time to time the counters."""
 
-    emissions: list[StepOutput]
+    outputs: list[StepOutput]
     stats: EngineStats | None = None
 
 
-class TaskUpdates(_Message):
-    """What one step brought of the tasks. Large results come in several."""
+class TaskUpdates(Message):
+    """The updates of one step for all tasks. A large result is split over several of these."""
 
-    news: list[TaskUpdate]
+    updates: list[TaskUpdate]
 
 
-class Pong(_Message):
+class Pong(Message):
     n: int
 
 
-class Fatal(_Message):
-    """The engine cannot go on; the process ends after this."""
+class Fatal(Message):
+    """The engine cannot continue; the process exits after this."""
 
     message: str
 
 
-ToEngine = Load | SubmitRequest | SubmitTask | Cancel | Pause | Resume | Ping | Shutdown
-ToServer = Progress | Ready | LoadFailed | Events | TaskUpdates | Pong | Fatal
+ToEngine = LoadModel | Request | SubmitTask | Cancel | Pause | Resume | Ping | Shutdown
+ToServer = LoadStatus | Ready | LoadFailure | StepUpdate | TaskUpdates | Pong | Fatal
 
 _encoder = msgspec.msgpack.Encoder()
 
 
 def encode(message: ToEngine | ToServer) -> bytearray:
-    """A whole frame."""
+    """The message as a frame. ProtocolError if it is larger than MAX_FRAME."""
     frame = bytearray(_HEAD)
     _encoder.encode_into(message, frame, _HEAD)
     size = len(frame) - _HEAD
     if size > MAX_FRAME:
-        raise ProtocolError(f"a message of {size} bytes is larger than the {MAX_FRAME} that a frame may hold")
+        raise ProtocolError(f"a message of {size} bytes is larger than the limit of {MAX_FRAME}")
     frame[:_HEAD] = size.to_bytes(_HEAD, "little")
     return frame
 
@@ -139,15 +136,15 @@ def encode(message: ToEngine | ToServer) -> bytearray:
 T = TypeVar("T")
 
 
-class Reader(Generic[T]):
-    """Turns bytes as they arrive into messages. Memory is bounded by one frame and one read."""
+class FrameReader(Generic[T]):
+    """Decodes a byte stream into messages. Memory is bounded by one frame plus one read."""
 
     def __init__(self, decoder: msgspec.msgpack.Decoder[T]) -> None:
         self._decode = decoder.decode
         self._pending = bytearray()
 
     def feed(self, data: bytes) -> list[T]:
-        """The messages completed by `data`; raises ProtocolError on what is no frame."""
+        """The messages that `data` completes. Raises ProtocolError for an invalid frame."""
         if self._pending:
             self._pending += data
             whole: bytes | bytearray = self._pending
@@ -160,13 +157,13 @@ class Reader(Generic[T]):
             while end - start >= _HEAD:
                 size = int.from_bytes(view[start : start + _HEAD], "little")
                 if size > MAX_FRAME:
-                    raise ProtocolError(f"a frame claims {size} bytes; at most {MAX_FRAME} are allowed")
+                    raise ProtocolError(f"the length of a frame is {size} bytes; the limit is {MAX_FRAME}")
                 if end - start - _HEAD < size:
                     break
                 messages.append(self._decode(view[start + _HEAD : start + _HEAD + size]))
                 start += _HEAD + size
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise ProtocolError(f"a frame cannot be read: {error}") from error
+            raise ProtocolError(f"cannot decode a frame: {error}") from error
         finally:
             view.release()
         if whole is self._pending:
@@ -176,11 +173,11 @@ class Reader(Generic[T]):
         return messages
 
 
-def engine_reader() -> Reader[ToEngine]:
-    """For the engine process: reads what the server sends."""
-    return Reader(msgspec.msgpack.Decoder(ToEngine))
+def engine_reader() -> FrameReader[ToEngine]:
+    """For the engine process: decodes messages of the server."""
+    return FrameReader(msgspec.msgpack.Decoder(ToEngine))
 
 
-def server_reader() -> Reader[ToServer]:
-    """For the server: reads what an engine process sends."""
-    return Reader(msgspec.msgpack.Decoder(ToServer))
+def server_reader() -> FrameReader[ToServer]:
+    """For the server: decodes messages of an engine process."""
+    return FrameReader(msgspec.msgpack.Decoder(ToServer))

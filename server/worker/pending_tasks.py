@@ -1,54 +1,45 @@
-"""Work of an engine that is no stream: one order, one result, whatever happens to the engine meanwhile."""
+"""Tasks whose result has not arrived yet. A task survives a crash of the engine: it is run again."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-from engine.tasks.types import Embedded, Scored, Task, TaskUpdate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-class TaskFailed(Exception):
-    """The engine could not do it. `kind` is the class of its error."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+from engine.tasks.types import AnyTask, Embedded, Scored, TaskUpdate
+from server.worker.errors import TaskFailed
 
 
 class PendingTask:
-    """One order on its way. `sent` and `strikes` are as in `server.worker.stream.Stream`."""
+    """A task and the future of its result. `sent` and `crashes` are as in `server.worker.stream.Stream`."""
 
-    def __init__(self, id: str, work: Task[Any]) -> None:
-        self.id, self.work = id, work
+    def __init__(self, id: str, task: AnyTask) -> None:
+        self.id, self.task = id, task
         self.sent = False
-        self.strikes = 0
+        self.crashes = 0
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._parts: dict[int, bytearray] = {}
+        self._chunks: dict[int, bytearray] = {}  # by input
 
     def restart(self) -> None:
-        """The engine died: what it told is told again by the next one."""
+        """The engine has died: the next one starts the task from the beginning."""
         self.sent = False
-        self._parts.clear()
+        self._chunks.clear()
 
-    def take(self, news: TaskUpdate) -> None:
-        """Keep what came."""
-        self.strikes = 0
-        for piece in news.pieces:
-            self._parts.setdefault(piece.input, bytearray()).extend(piece.data)
+    def update(self, update: TaskUpdate) -> None:
+        """Add what arrived; the last update resolves the future."""
+        self.crashes = 0
+        for chunk in update.pieces:
+            self._chunks.setdefault(chunk.input, bytearray()).extend(chunk.data)
         if self.future.done():
             return
-        if news.failure is not None:
-            self.fail(TaskFailed(news.failure.kind, news.failure.text))
-        elif news.result is not None:
-            result: Any = news.result
+        if update.failure is not None:
+            self.fail(TaskFailed(update.failure.kind, update.failure.text))
+        elif update.result is not None:
+            result: Any = update.result
             if isinstance(result, Embedded):
-                result = Embedded([bytes(self._parts[i]) for i in range(len(self._parts))], result.width)
+                result = Embedded([bytes(self._chunks[i]) for i in range(len(self._chunks))], result.width)
             elif isinstance(result, Scored):
-                result = Scored(bytes(self._parts.get(0, b"")), result.width)
+                result = Scored(bytes(self._chunks.get(0, b"")), result.width)
             self.future.set_result(result)
 
     def fail(self, error: Exception) -> None:
@@ -57,26 +48,26 @@ class PendingTask:
 
 
 class PendingTasks:
-    """The unfinished ones of an engine, oldest first."""
+    """The unfinished tasks of an engine, oldest first."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, PendingTask] = {}
+        self._tasks: dict[str, PendingTask] = {}
         self._n = 0
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self._tasks)
 
     def __iter__(self) -> Iterator[PendingTask]:
-        return iter(list(self._calls.values()))
+        return iter(list(self._tasks.values()))
 
-    def add(self, work: Task[Any]) -> PendingTask:
+    def add(self, task: AnyTask) -> PendingTask:
         self._n += 1
-        call = PendingTask(f"task-{self._n}", work)
-        self._calls[call.id] = call
-        return call
+        pending = PendingTask(f"task-{self._n}", task)
+        self._tasks[pending.id] = pending
+        return pending
 
     def get(self, id: str) -> PendingTask | None:
-        return self._calls.get(id)
+        return self._tasks.get(id)
 
-    def remove(self, call: PendingTask) -> None:
-        self._calls.pop(call.id, None)
+    def remove(self, pending: PendingTask) -> None:
+        self._tasks.pop(pending.id, None)

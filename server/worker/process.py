@@ -1,8 +1,8 @@
-"""The child process that holds one model: `python -m server.worker.process --fd N`.
+"""The engine process, which holds one model: `python -m server.worker.process --fd N`.
 
-One thread does everything: between two steps it takes what the server sent, without blocking; with nothing
-to compute it sleeps in select. A second thread only watches for the server's end of the socket to close,
-and then ends the process at once, whatever the first is doing: no engine outlives its server.
+One thread does everything: between two steps it handles messages of the server without blocking; with nothing
+to compute it blocks in select. A second thread waits for the server to close its end of the socket and then
+exits the process at once, whatever the first thread is doing: no engine outlives its server.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import faulthandler
 import logging
 import os
-import select
 import signal
 import socket
 import sys
@@ -30,14 +29,14 @@ from server.worker import messages, transport
 log = logging.getLogger("engine")
 
 STATS_EVERY_S = 0.1
-PROGRESS_EVERY_S = 0.05
-NOTHING_COMPUTED_S = 0.01  # waiting sessions whose cells are not free yet: look again after this
-ONLY_DEADLINES_S = 0.1  # all sessions are paused: nothing to compute, but their deadlines pass
-_READ = 1 << 18
-PIECE = 4 << 20  # bytes of a result in one frame
+LOAD_STATUS_EVERY_S = 0.05
+NOTHING_COMPUTED_S = 0.01  # wait before the next step when sequences wait for free cells
+ONLY_DEADLINES_S = 0.1  # and when all are paused: nothing to compute, but deadlines pass
+_READ = 1 << 18  # bytes
+MAX_CHUNK = 4 << 20  # bytes of a result in one frame
 
 
-class Scheduler(Protocol):
+class SchedulerInterface(Protocol):
     """The part of `engine.scheduler.scheduler.Scheduler` that is used here."""
 
     @property
@@ -50,45 +49,45 @@ class Scheduler(Protocol):
     def stats(self) -> EngineStats: ...
 
 
-class TaskRunner(Protocol):
-    """The part of `engine.tasks.runner.Tasks` that is used here."""
+class TaskRunnerInterface(Protocol):
+    """The part of `engine.tasks.runner.TaskRunner` that is used here."""
 
     @property
     def has_work(self) -> bool: ...
-    def submit(self, id: str, work: AnyTask, /) -> object: ...
+    def submit(self, id: str, task: AnyTask, /) -> object: ...
     def cancel(self, id: str, /) -> object: ...
     def yield_cells(self) -> object: ...
     def step(self, busy: bool, /) -> list[TaskUpdate]: ...
 
 
-class Model(Protocol):
-    """The part of `engine.Model` that is used here."""
+class ModelInterface(Protocol):
+    """The part of `engine.engine.Engine` that is used here."""
 
     @property
     def generates(self) -> bool: ...
-    def scheduler(self) -> Scheduler: ...
-    def tasks(self) -> TaskRunner: ...
+    def scheduler(self) -> SchedulerInterface: ...
+    def tasks(self) -> TaskRunnerInterface: ...
     def describe(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
 
-Load = Callable[[str, ModelParameters, Callable[[float, str], None]], Model]
+LoadFunction = Callable[[str, ModelParameters, Callable[[float, str], None]], ModelInterface]
 
 
-def load_model(path: str, params: ModelParameters, progress: Callable[[float, str], None]) -> Model:
-    """Load with the real engine. Imported here, so that its absence is a message and not a dead process."""
+def load_model(path: str, params: ModelParameters, progress: Callable[[float, str], None]) -> ModelInterface:
+    """Load with the real engine. Imported here, so that a failing import is reported as LoadFailure."""
     from engine.engine import load
 
     return load(path, params, progress=progress)
 
 
 class NoScheduler:
-    """Of a model that makes no text."""
+    """The scheduler of a model that cannot generate text."""
 
     has_work = False
 
     def submit(self, request: Request) -> None:
-        raise ModelError("this model makes embeddings; it cannot generate text")
+        raise ModelError("this model computes embeddings; it cannot generate text")
 
     def cancel(self, id: str) -> None: ...
     def pause(self, id: str) -> None: ...
@@ -101,24 +100,34 @@ class NoScheduler:
 
 
 class EngineProcess:
-    """The loop: frames in, steps, frames out."""
+    """The loop: receive messages, compute a step, send the results.
 
-    def __init__(self, sock: socket.socket, load: Load = load_model) -> None:
+    wait_readable: blocks until the socket has data, at most so many seconds; None: without a limit.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        load: LoadFunction = load_model,
+        *,
+        wait_readable: Callable[[socket.socket, float | None], bool] = transport.wait_readable,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._socket = sock
-        self._load = load
+        self._load, self._wait_readable, self._clock = load, wait_readable, clock
         self._reader = messages.engine_reader()
-        self._live: set[str] = set()  # submitted and not finished
-        self._refused: list[StepOutput] = []
+        self._unfinished: set[str] = set()  # ids of requests
+        self._refused: list[StepOutput] = []  # to be sent with the next outputs
         self._stats_due = 0.0
         self._stop = False
 
     def run(self) -> int:
-        """Serve until the server says so or goes away; the exit status."""
+        """Serve until the server sends Shutdown or disconnects; the exit status."""
         with contextlib.suppress(ConnectionError):
-            first = self._first_frame()
-            if first is None:
+            load = self._receive_load()
+            if load is None:
                 return 0
-            model = self._loaded(first)
+            model = self._load_model(load)
             if model is None:
                 return 1
             try:
@@ -126,7 +135,7 @@ class EngineProcess:
             except ConnectionError:
                 raise
             except Exception as error:
-                log.exception("the engine cannot go on")
+                log.exception("the engine cannot continue")
                 self._send(messages.Fatal(f"{type(error).__name__}: {error}"))
                 return 1
             finally:
@@ -136,97 +145,102 @@ class EngineProcess:
     def _send(self, message: messages.ToServer) -> None:
         self._socket.sendall(messages.encode(message))
 
-    def _first_frame(self) -> messages.Load | None:
+    def _receive_load(self) -> messages.LoadModel | None:
+        """None: the server has disconnected."""
         while data := self._socket.recv(_READ):
             for message in self._reader.feed(data):
-                if not isinstance(message, messages.Load):
-                    raise messages.ProtocolError(f"the first frame is {type(message).__name__}, not Load")
+                if not isinstance(message, messages.LoadModel):
+                    kind = type(message).__name__
+                    raise messages.ProtocolError(f"the first message is {kind}, not LoadModel")
                 return message
         return None
 
-    def _loaded(self, order: messages.Load) -> Model | None:
+    def _load_model(self, load: messages.LoadModel) -> ModelInterface | None:
+        """None: it failed, which has been reported."""
         last = 0.0
 
         def progress(fraction: float, text: str) -> None:
             nonlocal last
-            now = time.monotonic()
-            if now - last >= PROGRESS_EVERY_S or fraction >= 1.0:
+            now = self._clock()
+            if now - last >= LOAD_STATUS_EVERY_S or fraction >= 1.0:
                 last = now
-                self._send(messages.Progress(fraction, text))
+                self._send(messages.LoadStatus(fraction, text))
 
         try:
-            model = self._load(order.path, order.params, progress)
+            model = self._load(load.path, load.params, progress)
             self._send(messages.Ready(model.describe()))
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise
-            self._send(messages.LoadFailed(type(error).__name__, f"{order.path}: {error.strerror or error}"))
+            self._send(messages.LoadFailure(type(error).__name__, f"{load.path}: {error.strerror or error}"))
         except EngineError as error:
             log.debug("loading failed", exc_info=True)
-            self._send(messages.LoadFailed(type(error).__name__, str(error)))
+            self._send(messages.LoadFailure(type(error).__name__, str(error)))
         except Exception as error:
             log.exception("loading failed")
-            self._send(messages.LoadFailed(type(error).__name__, f"{type(error).__name__}: {error}"))
+            self._send(messages.LoadFailure(type(error).__name__, f"{type(error).__name__}: {error}"))
         else:
             return model
         return None
 
-    def _serve(self, scheduler: Scheduler, tasks: TaskRunner) -> None:
-        """Steps of streams and of other work take turns."""
-        wait: float | None = None
-        while self._receive(scheduler, tasks, wait):
-            emissions: list[StepOutput] = []
-            if self._live:
+    def _serve(self, scheduler: SchedulerInterface, tasks: TaskRunnerInterface) -> None:
+        """Alternate steps of the scheduler with steps of tasks."""
+        wait_s: float | None = None
+        while self._receive(scheduler, tasks, wait_s):
+            outputs: list[StepOutput] = []
+            if self._unfinished:
                 tasks.yield_cells()
-                emissions = scheduler.step()
-            for emission in emissions:
-                if emission.finish is not None:
-                    self._live.discard(emission.id)
-            computed = bool(emissions)
+                outputs = scheduler.step()
+            for output in outputs:
+                if output.finish is not None:
+                    self._unfinished.discard(output.id)
+            computed = bool(outputs)
             if self._refused:
-                emissions = self._refused + emissions
+                outputs = self._refused + outputs
                 self._refused = []
-            idle = not self._live
-            now = time.monotonic()
-            if emissions or (idle and wait is not None):
+            idle = not self._unfinished
+            now = self._clock()
+            if outputs or (idle and wait_s is not None):
                 stats = None
                 if idle or now >= self._stats_due:
                     stats = scheduler.stats()
                     self._stats_due = now + STATS_EVERY_S
-                self._send(messages.Events(emissions, stats))
+                self._send(messages.StepUpdate(outputs, stats))
             if tasks.has_work:
-                news = tasks.step(not idle)
-                self._tell(news)
-                computed = computed or bool(news)
+                updates = tasks.step(not idle)
+                self._send_task_updates(updates)
+                computed = computed or bool(updates)
             if idle and not tasks.has_work:
-                wait = None
+                wait_s = None
             elif computed:
-                wait = 0.0
+                wait_s = 0.0
             else:
                 busy = scheduler.has_work or tasks.has_work
-                wait = NOTHING_COMPUTED_S if busy else ONLY_DEADLINES_S
+                wait_s = NOTHING_COMPUTED_S if busy else ONLY_DEADLINES_S
 
-    def _tell(self, news: list[TaskUpdate]) -> None:
-        """Frames of bounded size, however much one step brought."""
-        small: list[TaskUpdate] = []
+    def _send_task_updates(self, updates: list[TaskUpdate]) -> None:
+        """In frames of bounded size, however large the results of one step are."""
+        batch: list[TaskUpdate] = []
         size = 0
-        for told in news:
-            pieces: list[ResultChunk] = []
-            for piece in told.pieces:
-                for start in range(0, len(piece.data), PIECE):
-                    data = piece.data[start : start + PIECE]
-                    if size and size + len(data) > PIECE:
-                        self._send(messages.TaskUpdates([*small, TaskUpdate(told.id, pieces)]))
-                        small, pieces, size = [], [], 0
-                    pieces.append(ResultChunk(piece.input, data))
+        for update in updates:
+            chunks: list[ResultChunk] = []
+            for chunk in update.pieces:
+                for start in range(0, len(chunk.data), MAX_CHUNK):
+                    data = chunk.data[start : start + MAX_CHUNK]
+                    if size and size + len(data) > MAX_CHUNK:
+                        self._send(messages.TaskUpdates([*batch, TaskUpdate(update.id, chunks)]))
+                        batch, chunks, size = [], [], 0
+                    chunks.append(ResultChunk(chunk.input, data))
                     size += len(data)
-            small.append(TaskUpdate(told.id, pieces, told.result, told.failure))
-        if small:
-            self._send(messages.TaskUpdates(small))
+            batch.append(TaskUpdate(update.id, chunks, update.result, update.failure))
+        if batch:
+            self._send(messages.TaskUpdates(batch))
 
-    def _receive(self, scheduler: Scheduler, tasks: TaskRunner, wait: float | None) -> bool:
-        """Take what has arrived, waiting for it at most `wait` seconds; False: leave."""
-        while select.select([self._socket], [], [], wait)[0]:
+    def _receive(
+        self, scheduler: SchedulerInterface, tasks: TaskRunnerInterface, wait_s: float | None
+    ) -> bool:
+        """Handle all messages that have arrived, waiting at most `wait_s` for the first; False: exit."""
+        while self._wait_readable(self._socket, wait_s):
             data = self._socket.recv(_READ)
             if not data:
                 return False
@@ -234,15 +248,17 @@ class EngineProcess:
                 self._handle(scheduler, tasks, message)
             if self._stop:
                 return False
-            wait = 0.0
+            wait_s = 0.0
         return True
 
-    def _handle(self, scheduler: Scheduler, tasks: TaskRunner, message: messages.ToEngine) -> None:
+    def _handle(
+        self, scheduler: SchedulerInterface, tasks: TaskRunnerInterface, message: messages.ToEngine
+    ) -> None:
         match message:
-            case messages.SubmitRequest(request):
-                self._submit(scheduler, request)
-            case messages.SubmitTask(id, work):
-                tasks.submit(id, work)
+            case Request():
+                self._submit(scheduler, message)
+            case messages.SubmitTask(id, task):
+                tasks.submit(id, task)
             case messages.Cancel(id):
                 scheduler.cancel(id)
                 tasks.cancel(id)
@@ -254,23 +270,23 @@ class EngineProcess:
                 self._send(messages.Pong(n))
             case messages.Shutdown():
                 self._stop = True
-            case messages.Load():
-                raise messages.ProtocolError("a second Load")
+            case messages.LoadModel():
+                raise messages.ProtocolError("a second LoadModel")
 
-    def _submit(self, scheduler: Scheduler, request: Request) -> None:
+    def _submit(self, scheduler: SchedulerInterface, request: Request) -> None:
         try:
             scheduler.submit(request)
-        except Exception as error:  # this request only; the others are not concerned
+        except Exception as error:  # concerns this request only
             if not isinstance(error, EngineError):
                 log.exception("request %s was refused", request.id)
             text = str(error) or type(error).__name__
             self._refused.append(StepOutput(id=request.id, finish=FinishReason.ERROR, error=text))
         else:
-            self._live.add(request.id)
+            self._unfinished.add(request.id)
 
 
 class _LineFormatter(logging.Formatter):
-    """`<LEVEL>logger: message` on one line, which the server reads back (`server.logs`)."""
+    """`<LEVEL>logger: message` on one line, which the server parses (`server.logs.relay`)."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
@@ -280,32 +296,32 @@ class _LineFormatter(logging.Formatter):
 
 
 def prepare_process(log_level: str) -> None:
-    """What a child needs before its first frame: logging to stderr, signals, crash reports."""
-    faulthandler.enable()  # a SEGV or BUS says where, on stderr, before it kills
+    """Set up logging to stderr, signals and crash reports."""
+    faulthandler.enable()  # a traceback on stderr at SIGSEGV and SIGBUS
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # the server drains, then sends Shutdown or closes
+        if hasattr(signal, name):  # the server drains, then sends Shutdown or disconnects
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LineFormatter())
     logging.basicConfig(level=log_level.upper(), handlers=[handler])
-    # When memory runs out the kernel shall take the engine, which is restarted, not the server.
+    # When memory runs out the kernel should kill the engine, which is restarted, rather than the server.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
-def main(arguments: list[str] | None = None, load: Load = load_model) -> int:
-    """Entry point. `--fd`: the inherited end of a socket pair."""
+def main(arguments: list[str] | None = None, load: LoadFunction = load_model) -> int:
+    """Entry point. `--fd`: the inherited end of the socket pair."""
     parser = argparse.ArgumentParser(prog="python -m server.worker.process", description=__doc__)
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--log-level", default="info")
     options = parser.parse_args(arguments)
     prepare_process(options.log_level)
     sock = socket.socket(fileno=options.fd)
-    transport.watch(sock, lambda: os._exit(0))  # even in the middle of a computation
+    transport.watch(sock, lambda: os._exit(0))  # even during a computation
     return EngineProcess(sock, load).run()
 
 
 if __name__ == "__main__":
     status = main()
     sys.stderr.flush()
-    os._exit(status)  # threads of a backend must not delay or crash the exit
+    os._exit(status)  # threads of a backend must neither delay nor crash the exit

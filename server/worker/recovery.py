@@ -1,69 +1,71 @@
-"""What to do when an engine process has died: start again, suspect a request, or despair.
+"""What to do after an engine process has died: restart it, give up a request, or give up the engine.
 
-A request that may have been running gets a strike at each death, and loses them with its next token. With
-two strikes it is suspected of being the cause. One suspect is given up; several are tried one at a time, so
-that the innocent ones get through. Deaths that follow each other without a token between them end it all.
+A request that may have been running at a crash gets that crash counted against it; its next token clears the
+count. At two crashes it is suspected of being the cause. A single suspect is given up; several are retried
+one at a time, so that the others get through. Too many crashes in a row without a token end the engine.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from server.worker.pending_tasks import PendingTask
 from server.worker.stream import Stream
 
-MAX_DEATHS = 3  # within WINDOW_S and without a token; one more is too many
+MAX_CRASHES = 3  # within WINDOW_S and without a token in between; one more is too many
 WINDOW_S = 60.0
-FIRST_PAUSE_S = 0.5  # before the second restart in a row; doubles
-STRIKES = 2
+FIRST_DELAY_S = 0.5  # before the second restart in a row; doubles each time
+SUSPECT_AFTER = 2  # crashes
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """After a death: the request to give up, if one is guilty, and whether and when to restart."""
+class RestartDecision:
+    """culprit: the request or task to give up. give_up: do not restart. delay_s: before the restart."""
 
     culprit: Stream | PendingTask | None
-    hopeless: bool
-    pause_s: float
+    give_up: bool
+    delay_s: float
 
 
 class Recovery:
-    """The memory of one engine's deaths. `parallel`: how many requests may run at a time."""
+    """Remembers the crashes of one engine. parallel: how many requests may run at the same time."""
 
-    def __init__(self, parallel: int) -> None:
-        self._parallel = parallel
-        self._deaths: list[float] = []
+    def __init__(self, parallel: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._parallel, self._clock = parallel, clock
+        self._crashes: list[float] = []
 
-    def produced(self) -> None:
-        """A token came: the engine works."""
-        if self._deaths:
-            self._deaths.clear()
+    def on_output(self) -> None:
+        """The engine produced something: earlier crashes no longer count."""
+        if self._crashes:
+            self._crashes.clear()
 
-    def died(self, streams: Sequence[Stream], calls: Sequence[PendingTask] = ()) -> Verdict:
-        """The unfinished ones, oldest first. The oldest streams of those sent ran, and maybe every call."""
-        now = time.monotonic()
-        self._deaths = [*(at for at in self._deaths if now - at < WINDOW_S), now]
-        ran = [stream for stream in streams if stream.sent][: self._parallel]
-        for stream in ran:
-            stream.strikes += 1
-        for call in calls:
-            call.strikes += call.sent
-        all: list[Stream | PendingTask] = [*streams, *calls]
-        suspects = [one for one in all if one.sent and one.strikes >= STRIKES]
+    def on_crash(self, streams: Sequence[Stream], tasks: Sequence[PendingTask] = ()) -> RestartDecision:
+        """Decide, given the unfinished streams and tasks, oldest first.
+
+        Of the streams that were sent, the oldest `parallel` may have been running; any task may have been.
+        """
+        now = self._clock()
+        self._crashes = [*(at for at in self._crashes if now - at < WINDOW_S), now]
+        for stream in [stream for stream in streams if stream.sent][: self._parallel]:
+            stream.crashes += 1
+        for task in tasks:
+            task.crashes += task.sent
+        unfinished: list[Stream | PendingTask] = [*streams, *tasks]
+        suspects = [one for one in unfinished if one.sent and one.crashes >= SUSPECT_AFTER]
         culprit = suspects[0] if len(suspects) == 1 else None
         if culprit is not None:
-            self._deaths.clear()  # explained
-        n = len(self._deaths)
-        return Verdict(culprit, n > MAX_DEATHS, FIRST_PAUSE_S * 2 ** (n - 2) if n > 1 else 0.0)
+            self._crashes.clear()  # explained
+        n = len(self._crashes)
+        return RestartDecision(culprit, n > MAX_CRASHES, FIRST_DELAY_S * 2 ** (n - 2) if n > 1 else 0.0)
 
     @staticmethod
-    def sendable(all: Sequence[Stream | PendingTask]) -> list[Stream | PendingTask]:
-        """Which of the unfinished ones to give to the engine now."""
-        suspects = [one for one in all if one.strikes >= STRIKES]
+    def sendable(unfinished: Sequence[Stream | PendingTask]) -> list[Stream | PendingTask]:
+        """The streams and tasks to send to the engine now."""
+        suspects = [one for one in unfinished if one.crashes >= SUSPECT_AFTER]
         if not suspects:
-            return [one for one in all if not one.sent]
+            return [one for one in unfinished if not one.sent]
         if any(one.sent for one in suspects):
-            return []  # one is being tried
+            return []  # one is being retried, alone
         return suspects[:1]

@@ -1,7 +1,7 @@
-"""One request's way back: from the engine process to the one client that waits for it.
+"""The stream of one request: outputs pushed by the engine's side, read by the one client that waits for them.
 
-Pushing never blocks and never fails, whatever the client does. A client that reads too slowly makes its
-stream ask for a pause; one that stays away is given up.
+Pushing never blocks and never fails. When a client reads too slowly its stream asks for a pause; if it does
+not read again the request is cancelled.
 """
 
 from __future__ import annotations
@@ -11,29 +11,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, Self
 
 import msgspec
 
 from engine.types import FinishReason, Request, StepOutput, Timings
 
-if TYPE_CHECKING:
-    from typing import Self
-
-HIGH = 64  # emissions waiting for the client: pause
-LOW = 16  # and few enough to go on
-
-
-class QueueFull(Exception):
-    """Too many requests are waiting. `retry_after_s` estimates when one of them will have left."""
-
-    def __init__(self, waiting: int, retry_after_s: float) -> None:
-        super().__init__(f"{waiting} requests are waiting already; try again in {retry_after_s:.0f} s")
-        self.waiting, self.retry_after_s = waiting, retry_after_s
-
-
-class EngineUnavailable(Exception):
-    """The engine is loading, stopped, or failed for good; the text says which."""
+HIGH_WATER = 64  # unread outputs at which the request is paused
+LOW_WATER = 16  # and at which it is resumed
 
 
 @dataclass(kw_only=True)
@@ -48,8 +33,8 @@ class RequestInfo:
     age_ms: float
 
 
-class Owner(Protocol):
-    """What a stream needs of its engine client."""
+class StreamOwner(Protocol):
+    """What a stream calls when its client reads too slowly or leaves."""
 
     def pause(self, stream: Stream) -> None: ...
     def resume(self, stream: Stream) -> None: ...
@@ -57,84 +42,86 @@ class Owner(Protocol):
 
 
 class Stream:
-    """Async iterator over the emissions of one request; the last has `finish`.
+    """Async iterator over the outputs of one request; the last has `finish`.
 
-    Whoever asked for it must iterate to the end or `aclose()`, which frees the session within one step.
-    Cancelling a waiting `__anext__` loses nothing: the next call goes on.
+    The receiver must iterate to the end or call `aclose()`, which frees the sequence within one step.
+    Cancelling a waiting `__anext__` loses nothing.
     """
 
-    def __init__(self, owner: Owner, request: Request) -> None:
+    def __init__(
+        self, owner: StreamOwner, request: Request, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.request = request
-        self.submitted_at = time.monotonic()
-        self.sent = False  # the present engine process knows of it
-        self.strikes = 0  # deaths of the engine since this request's last token, while it may have run
+        self.submitted_at = clock()
+        self.sent = False  # the current engine process has it
+        self.crashes = 0  # of the engine, while this request may have been running, since its last token
         self.paused = False
         self.finished = False  # nothing more will be pushed
-        self.processed: int | None = None
+        self.processed: int | None = None  # prompt tokens in the KV cache
         self.first_token_at: float | None = None
-        self._owner = owner
-        self._tokens: list[int] = []  # received, so that a restarted engine can go on after them
-        self._mu = request.mu
+        self._owner, self._clock = owner, clock
+        self._tokens: list[int] = []  # received, for a restarted engine to continue from
+        self._mu = request.mu  # mirostat state after them
         self._resumed = False
-        self._first: Timings | None = None  # those that came with the first token
+        self._first: Timings | None = None  # as of the first token
         self._queue: deque[StepOutput] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
-        self._give_up: asyncio.TimerHandle | None = None
+        self._read_timer: asyncio.TimerHandle | None = None
 
     # --- the engine's side
 
-    def push(self, emission: StepOutput) -> None:
-        """Hand over news. Called in the order in which the engine made them."""
+    def push(self, output: StepOutput) -> None:
+        """Append an output. Must be called in the order in which the engine produced them."""
         if self.finished:
             return
-        if emission.tokens:
+        if output.tokens:
             if self.first_token_at is None:
-                self.first_token_at = time.monotonic()
-            self.strikes = 0
-            self._tokens.extend(token.id for token in emission.tokens)
-            self._mu = emission.tokens[-1].mu
-        if emission.processed is not None:
-            self.processed = emission.processed
-        if emission.timings is not None:
-            self._settle_timings(emission)
+                self.first_token_at = self._clock()
+            self.crashes = 0
+            self._tokens.extend(token.id for token in output.tokens)
+            self._mu = output.tokens[-1].mu
+        if output.processed is not None:
+            self.processed = output.processed
+        if output.timings is not None:
+            self._correct_timings(output)
         queue = self._queue
-        if emission.finish is not None:
+        if output.finish is not None:
             self.finished = True
-            self._stop_giving_up()
-        elif not emission.tokens and queue and not queue[-1].tokens:
-            queue.pop()  # only the latest progress matters
-        queue.append(emission)
+            self._clear_read_timeout()
+        elif not output.tokens and queue and not queue[-1].tokens:
+            queue.pop()  # only the latest prefill progress matters
+        queue.append(output)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        if len(queue) >= HIGH and not self.paused and not self.finished:
+        if len(queue) >= HIGH_WATER and not self.paused and not self.finished:
             self.paused = True
             self._owner.pause(self)
 
     def fail(self, error: Exception) -> None:
-        """End with an exception, after what is queued has been read."""
+        """End with an exception, raised after the queued outputs have been read."""
         if not self.finished:
             self.finished = True
             self._error = error
-            self._stop_giving_up()
+            self._clear_read_timeout()
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
 
     def end(self, finish: FinishReason, error: str | None = None) -> None:
-        """End on the server's own decision."""
+        """End on the server's side, with the timings known here."""
         timings = msgspec.structs.replace(self._first or Timings(n_batch=self.request.n_batch))
         if self.first_token_at is not None:
             timings.predicted_n = len(self._tokens)
-            timings.predicted_ms = (time.monotonic() - self.first_token_at) * 1000
+            timings.predicted_ms = (self._clock() - self.first_token_at) * 1000
         self.push(StepOutput(id=self.request.id, finish=finish, error=error, timings=timings))
 
-    def give_up_after(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call `action` unless the client has read on by then."""
-        self._stop_giving_up()
-        self._give_up = asyncio.get_running_loop().call_later(seconds, action)
+    def set_read_timeout(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call `action` after `seconds` unless the client reads before."""
+        self._clear_read_timeout()
+        self._read_timer = asyncio.get_running_loop().call_later(seconds, action)
 
     def continuation(self) -> Request:
-        """The request as an engine must see it that knows nothing of it yet."""
+        """The request for an engine process that does not have it yet, received tokens included."""
         if not self._tokens:
             return self.request
         self._resumed = True
@@ -147,12 +134,12 @@ class Stream:
 
     @property
     def tokens(self) -> list[int]:
-        """Received so far."""
+        """Received so far, without those in `request.generated`."""
         return self._tokens
 
     @property
     def complete(self) -> bool:
-        """All tokens are here, though the engine died before it said so."""
+        """max_tokens have been received; the engine died before it could say so."""
         limit = self.request.params.max_tokens
         return limit is not None and len(self.request.generated) + len(self._tokens) >= limit
 
@@ -169,25 +156,25 @@ class Stream:
             state=state,
             n_prompt=len(self.request.prompt),
             n_generated=len(self._tokens),
-            age_ms=(time.monotonic() - self.submitted_at) * 1000,
+            age_ms=(self._clock() - self.submitted_at) * 1000,
         )
 
-    def _settle_timings(self, emission: StepOutput) -> None:
-        """After a restart the engine counts anew; what the client is told stays the whole."""
-        timings = emission.timings
+    def _correct_timings(self, output: StepOutput) -> None:
+        """A restarted engine counts from zero; the client gets the timings of the whole request."""
+        timings = output.timings
         if self._first is None:
-            if emission.tokens:
+            if output.tokens:
                 self._first = timings
             return
         if not self._resumed:
             return
-        if emission.finish is None:
-            emission.timings = None  # it had those of its first token
+        if output.finish is None:
+            output.timings = None  # those of the first token have been sent
         elif timings is not None and self.first_token_at is not None:
-            emission.timings = msgspec.structs.replace(
+            output.timings = msgspec.structs.replace(
                 self._first,
                 predicted_n=len(self._tokens),
-                predicted_ms=(time.monotonic() - self.first_token_at) * 1000,
+                predicted_ms=(self._clock() - self.first_token_at) * 1000,
             )
 
     # --- the client's side
@@ -207,25 +194,25 @@ class Stream:
                 await self._waiter
             finally:
                 self._waiter = None
-        emission = self._queue.popleft()
-        if self.paused and not self.finished and len(self._queue) <= LOW:
+        output = self._queue.popleft()
+        if self.paused and not self.finished and len(self._queue) <= LOW_WATER:
             self.paused = False
-            self._stop_giving_up()
+            self._clear_read_timeout()
             self._owner.resume(self)
-        return emission
+        return output
 
     async def aclose(self) -> None:
-        """Leave. What the engine still computes for this request is cancelled."""
+        """Stop reading. If the request has not finished it is cancelled."""
         self._queue.clear()
         self._error = None
         if not self.finished:
             self.finished = True
-            self._stop_giving_up()
+            self._clear_read_timeout()
             self._owner.leave(self)
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
 
-    def _stop_giving_up(self) -> None:
-        if self._give_up is not None:
-            self._give_up.cancel()
-            self._give_up = None
+    def _clear_read_timeout(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None

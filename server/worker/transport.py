@@ -1,6 +1,6 @@
-"""The socket between the server and an engine process, on every system: made, handed over, joined, watched.
+"""The socket pair between the server and an engine process, and waiting on it, for every platform.
 
-On Windows it is a pair of TCP sockets on the loopback address, since there are no others.
+On Windows the pair is a TCP connection on the loopback address, since there are no Unix socket pairs.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ import time
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # not imported by the engine process: it takes 30 ms of its start
     import asyncio
 
-_LOOK_EVERY_S = 0.2  # where the system does not tell that the other end was closed
+_POLL_INTERVAL_S = 0.2  # where the system does not report a hang-up
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """The server's end and the engine's."""
+    """The server's end and the engine's end."""
     ours, theirs = socket.socketpair()
     for sock in (ours, theirs):
-        if sock.family == socket.AF_INET:  # frames are small, and the other side waits for them
+        if sock.family == socket.AF_INET:  # frames are small and must not be delayed
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return ours, theirs
 
 
-def handed_over(sock: socket.socket) -> dict[str, Any]:
-    """Arguments of Popen with which the child has `sock` under the same number, and no other of ours."""
+def inherit(sock: socket.socket) -> dict[str, Any]:
+    """Arguments for Popen: the child inherits `sock` under the same number, and no other descriptor."""
     if sys.platform == "win32":
         sock.set_inheritable(True)
         return {"startupinfo": subprocess.STARTUPINFO(lpAttributeList={"handle_list": [sock.fileno()]})}
     return {"pass_fds": [sock.fileno()]}
 
 
-async def join(sock: socket.socket, protocol: asyncio.Protocol) -> asyncio.Transport:
-    """Give our end to the running event loop."""
-    from asyncio import get_running_loop  # the engine process does without: 30 ms of its start
+async def connect(sock: socket.socket, protocol: asyncio.Protocol) -> asyncio.Transport:
+    """Register the server's end with the running event loop."""
+    from asyncio import get_running_loop
 
     loop = get_running_loop()
     if sock.family == socket.AF_INET:
@@ -49,9 +49,9 @@ async def join(sock: socket.socket, protocol: asyncio.Protocol) -> asyncio.Trans
 
 
 async def read_pipe(pipe: IO[bytes], protocol: asyncio.Protocol) -> asyncio.BaseTransport | None:
-    """Deliver what arrives in a pipe of Popen's to `protocol`.
+    """Deliver the data of a Popen pipe to `protocol`.
 
-    None where event loops cannot read such pipes (Windows): a thread does it then, and closes the pipe.
+    None where event loops cannot read such pipes (Windows): then a thread reads and closes the pipe.
     """
     from asyncio import get_running_loop
 
@@ -64,7 +64,7 @@ async def read_pipe(pipe: IO[bytes], protocol: asyncio.Protocol) -> asyncio.Base
 
 def read_in_thread(loop: asyncio.AbstractEventLoop, pipe: IO[bytes], protocol: asyncio.Protocol) -> None:
     def read() -> None:
-        with contextlib.suppress(RuntimeError), pipe:  # the loop is closed: nobody wants to know any more
+        with contextlib.suppress(RuntimeError), pipe:  # the loop is closed
             while data := pipe.read1(1 << 16):  # type: ignore[attr-defined]
                 loop.call_soon_threadsafe(protocol.data_received, data)
             loop.call_soon_threadsafe(protocol.connection_lost, None)
@@ -72,26 +72,31 @@ def read_in_thread(loop: asyncio.AbstractEventLoop, pipe: IO[bytes], protocol: a
     threading.Thread(target=read, name="read-log", daemon=True).start()
 
 
-def watch(sock: socket.socket, closed: Callable[[], object]) -> None:
-    """Call `closed`, from a thread, as soon as the other end of `sock` is closed."""
+def wait_readable(sock: socket.socket, timeout_s: float | None) -> bool:
+    """Block until `sock` has data or is closed; False after `timeout_s`."""
+    return bool(select.select([sock], [], [], timeout_s)[0])
+
+
+def watch(sock: socket.socket, on_closed: Callable[[], object]) -> None:
+    """Call `on_closed` from a thread as soon as the other end of `sock` is closed."""
 
     def wait() -> None:
-        (end_of_data if sock.family == socket.AF_INET else hang_up)(sock)
-        closed()
+        (wait_end_of_data if sock.family == socket.AF_INET else wait_hang_up)(sock)
+        on_closed()
 
     threading.Thread(target=wait, name="watch-server", daemon=True).start()
 
 
-def hang_up(sock: socket.socket) -> None:
-    """Wait for the other end to be closed."""
+def wait_hang_up(sock: socket.socket) -> None:
+    """Wait until the other end is closed."""
     if sys.platform != "win32":
         poll = select.poll()
         poll.register(sock.fileno(), 0)  # hang-up is always reported
         poll.poll()
 
 
-def end_of_data(sock: socket.socket) -> None:
-    """The same for TCP: it shows only once all that was sent before has been read."""
+def wait_end_of_data(sock: socket.socket) -> None:
+    """The same for TCP, where it shows only after all earlier data has been read."""
     while True:
         try:
             select.select([sock], [], [])
@@ -99,4 +104,4 @@ def end_of_data(sock: socket.socket) -> None:
                 return
         except OSError:
             return
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_POLL_INTERVAL_S)

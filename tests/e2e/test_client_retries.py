@@ -10,7 +10,7 @@ import anthropic
 import openai
 import pytest
 
-from server.worker.stream import EngineUnavailable, QueueFull
+from server.worker.errors import EngineUnavailable, QueueFull
 from support.fake_engine import TEXT, FakeEngine, make_app, serving
 from support.http import user
 

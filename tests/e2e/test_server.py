@@ -250,7 +250,7 @@ def test_streams_that_take_too_long_are_cut():
     with ServerProcess(*LONG, "--drain-s", "0.5") as server:
         with endless_stream(server):
             assert server.end() == 1
-        assert "1 requests were cut off" in " ".join(server.lines)
+        assert "1 requests were cancelled at shutdown" in " ".join(server.lines)
 
 
 def test_a_model_file_truncated_under_us_ends_the_engine_not_the_server(tmp_path):

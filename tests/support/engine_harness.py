@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from engine.config import ModelParameters
 from engine.types import FinishReason, InferenceParameters, Request
-from server.worker.client import EngineClient, EngineOptions
+from server.config.settings import Settings
+from server.worker.client import EngineClient
 from support.fake_engine_process import PARALLEL
 from support.waiting import until as until
 
@@ -25,14 +25,20 @@ def run(main: Callable[[], Awaitable[None]], loop_factory=None) -> None:
         runner.run(asyncio.wait_for(main(), 60))
 
 
-def make_client(*arguments: str, path: str = "fake.gguf", **options) -> EngineClient:
+def make_client(
+    *arguments: str,
+    path: str = "fake.gguf",
+    python: str = sys.executable,
+    load_tokenizer: Callable[[str], object] = lambda path: "tokenizer",
+    **settings,
+) -> EngineClient:
+    """A client whose process is the fake one, started with `arguments`."""
     return EngineClient(
         "fake",
         path,
-        ModelParameters(parallel=PARALLEL),
-        EngineOptions(**options),
-        argv=[sys.executable, str(FAKE), *arguments],
-        load_tokenizer=lambda path: "tokenizer",
+        Settings(parallel=PARALLEL, **settings),
+        argv=[python, str(FAKE), *arguments],
+        load_tokenizer=load_tokenizer,
     )
 
 

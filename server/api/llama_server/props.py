@@ -17,7 +17,7 @@ from server.input import tokenize
 
 if TYPE_CHECKING:
     from server.generation.output_processor import Choice
-    from server.worker.slots import Slot
+    from server.worker.slots import ServerSlot
 
 router = APIRouter()
 RANDOM_SEED = 2**32 - 1  # as llama-server tells that each request gets another
@@ -91,7 +91,7 @@ async def change_props() -> dict[str, Any]:
     )
 
 
-def _slot(slot: Slot, engine: Engine, choices: dict[str, Choice]) -> dict[str, Any]:
+def _slot(slot: ServerSlot, engine: Engine, choices: dict[str, Choice]) -> dict[str, Any]:
     stream = slot.stream
     found: dict[str, Any] = {
         "id": slot.id,

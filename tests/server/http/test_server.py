@@ -16,7 +16,7 @@ import uvloop
 from server.cli.serve import allow_files, listen
 from server.config.settings import Settings
 from server.http.server import HttpServer
-from server.worker.client import LoadFailed
+from server.worker.errors import LoadFailed
 from support.engine_harness import alive, make_client
 
 

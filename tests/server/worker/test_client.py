@@ -11,7 +11,7 @@ import uvloop
 
 from engine.types import FinishReason
 from server.worker import stream as streams
-from server.worker.client import EngineUnavailable, LoadFailed, QueueFull
+from server.worker.errors import EngineUnavailable, LoadFailed, QueueFull
 from support.engine_harness import alive, collect, make_client, request, run, running, until
 from support.fake_engine_process import N_CTX, PARALLEL, text_of
 
@@ -22,11 +22,12 @@ LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asy
 def test_loads_and_streams(loop):
     async def main():
         client = make_client("--load-ms", "200")
-        seen = []
-        assert client.state == "loading"
-        await client.start(progress=lambda fraction, text: seen.append((fraction, text)))
-        assert client.state == "ready"
-        assert [text for _, text in seen] == sorted({text for _, text in seen})
+        assert (client.state, client.progress) == ("loading", 0.0)
+        starting = asyncio.create_task(client.start())
+        await until(lambda: client.progress > 0)
+        assert client.detail == f"layer {client.progress * 10:.0f}"
+        await starting
+        assert (client.state, client.progress) == ("ready", 1.0)
         assert (client.n_ctx, client.max_batch_size) == (N_CTX, 64)
         assert client.tokenizer == "tokenizer"
         tokens, finish, _ = await collect(client.generate(request("a", [1, 2, 3], 20)))
@@ -187,7 +188,7 @@ def test_ids_in_use_are_refused():
     async def main():
         async with running() as client:
             stream = client.generate(request("a", [1], 1000))
-            with pytest.raises(ValueError, match="running already"):
+            with pytest.raises(ValueError, match="already running"):
                 client.generate(request("a", [1], 5))
             await stream.aclose()
 
@@ -202,7 +203,7 @@ def test_a_slow_reader_is_paused_and_goes_on(loop, tmp_path):
             await until(lambda: client.requests()[0].state == "paused")
             await asyncio.sleep(0.1)  # what was on the way arrives; then nothing grows
             queued = len(slow._queue)
-            assert queued <= streams.HIGH + 8
+            assert queued <= streams.HIGH_WATER + 8
             tokens, _, _ = await collect(client.generate(request("quick", [2], 300)))
             assert tokens == text_of([2], 300)
             assert len(slow._queue) == queued
@@ -275,8 +276,7 @@ def test_a_vocabulary_that_cannot_load_is_an_error_too():
         raise ValueError("no tokens in this file")
 
     async def main():
-        client = make_client("--load-ms", "500")
-        client._load_tokenizer = broken
+        client = make_client("--load-ms", "500", load_tokenizer=broken)
         with pytest.raises(LoadFailed, match="no tokens in this file"):
             await client.start()
         await client.stop()
@@ -286,8 +286,7 @@ def test_a_vocabulary_that_cannot_load_is_an_error_too():
 
 def test_an_engine_that_cannot_be_started_is_an_error():
     async def main():
-        client = make_client()
-        client._supervisor._argv = ["/nonexistent/python"]
+        client = make_client(python="/nonexistent/python")
         with pytest.raises(LoadFailed, match="cannot start an engine process"):
             await client.start()
         await client.stop()

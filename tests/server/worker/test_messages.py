@@ -28,22 +28,21 @@ from engine.types import EngineStats, FinishReason, InferenceParameters, Request
 from server.worker import messages as wire
 
 TO_ENGINE = [
-    wire.Load(
+    wire.LoadModel(
         "/m.gguf", ModelParameters(use_gpu=False, gpu_layers=3, devices=("CPU",), tensor_split=(1.5, 2.0))
     ),
-    wire.Load("ü.gguf", ModelParameters(use_gpu="auto", gpu_layers="all")),
-    wire.SubmitRequest(
-        Request(
-            id="r1",
-            prompt=list(range(1000)),
-            params=InferenceParameters(max_tokens=3, seed=2**64 - 1, logit_bias={5: -math.inf, 2: 1.5}),
-            n_batch=7,
-            cache_prompt=False,
-            deadline_ms=1.5,
-            generated=[4, 5],
-            mu=9.25,
-        )
+    wire.LoadModel("ü.gguf", ModelParameters(use_gpu="auto", gpu_layers="all")),
+    Request(
+        id="r1",
+        prompt=list(range(1000)),
+        params=InferenceParameters(max_tokens=3, seed=2**64 - 1, logit_bias={5: -math.inf, 2: 1.5}),
+        n_batch=7,
+        cache_prompt=False,
+        deadline_ms=1.5,
+        generated=[4, 5],
+        mu=9.25,
     ),
+    Request(id="r2", prompt=[1]),
     wire.SubmitTask("t1", Embed([[1, 2], [3]], "mean")),
     wire.SubmitTask("t2", SaveSlot("/slots/a.bin", [1, 2])),
     wire.SubmitTask("t3", RestoreSlot("/slots/a.bin")),
@@ -55,10 +54,10 @@ TO_ENGINE = [
     wire.Shutdown(),
 ]
 TO_SERVER = [
-    wire.Progress(0.5, "layer 3"),
+    wire.LoadStatus(0.5, "layer 3"),
     wire.Ready({"n_ctx": 256, "layers": [{"device": "CPU"}], "arch": "llama"}),
-    wire.LoadFailed("ModelError", "truncated"),
-    wire.Events(
+    wire.LoadFailure("ModelError", "truncated"),
+    wire.StepUpdate(
         [
             StepOutput(id="r1", tokens=[Token(5, -0.5, [(5, -0.5), (6, -1.0)], 3.5), Token(7)]),
             StepOutput(id="r2", processed=512),
@@ -66,7 +65,7 @@ TO_SERVER = [
         ],
         EngineStats(running=2, compute_ms=1.25),
     ),
-    wire.Events([]),
+    wire.StepUpdate([]),
     wire.TaskUpdates(
         [
             TaskUpdate("t1", [ResultChunk(0, b"\0\1\xff\x7f")], Embedded([], 1)),
@@ -102,14 +101,14 @@ def test_single_bytes():
 
 def test_a_length_beyond_the_cap_is_refused_before_any_memory_is_taken():
     stream = wire.server_reader()
-    with pytest.raises(wire.ProtocolError, match="claims"):
+    with pytest.raises(wire.ProtocolError, match="the length of a frame is"):
         stream.feed((wire.MAX_FRAME + 1).to_bytes(4, "little"))
 
 
 def test_a_message_beyond_the_cap_is_not_sent(monkeypatch):
     monkeypatch.setattr(wire, "MAX_FRAME", 100)
     with pytest.raises(wire.ProtocolError, match="larger than"):
-        wire.encode(wire.SubmitRequest(Request(id="r", prompt=[70000] * 50)))
+        wire.encode(Request(id="r", prompt=[70000] * 50))
 
 
 @pytest.mark.parametrize("message", TO_ENGINE[:3])
@@ -129,7 +128,7 @@ def test_noise_is_a_protocol_error_or_an_incomplete_frame(noise):
 
 
 def test_a_long_frame_in_small_reads_takes_memory_of_its_own_size_only():
-    frame = bytes(wire.encode(wire.SubmitRequest(Request(id="r", prompt=[100_000] * 200_000))))
+    frame = bytes(wire.encode(Request(id="r", prompt=[100_000] * 200_000)))
     stream = wire.engine_reader()
     tracemalloc.start()
     try:

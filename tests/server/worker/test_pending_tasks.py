@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 from engine.tasks.types import Embed, Erased, EraseSlot
-from server.worker.client import EngineUnavailable, QueueFull
-from server.worker.pending_tasks import TaskFailed
+from server.worker.errors import EngineUnavailable, QueueFull, TaskFailed
 from support.engine_harness import collect, kill, request, run, running, until
 from support.fake_engine_process import ABORT, DIE_IN_PREFILL, PARALLEL, text_of, vector_of
 

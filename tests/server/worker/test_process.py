@@ -17,7 +17,7 @@ import uvloop
 from engine.config import ModelParameters
 from engine.types import FinishReason
 from server.worker import messages as wire
-from server.worker.client import EngineUnavailable
+from server.worker.errors import EngineUnavailable
 from support import fake_engine_process as fake
 from support.engine_harness import FAKE, alive, collect, kill, make_client, request, run, running, until
 from support.fake_engine_process import text_of
@@ -64,7 +64,7 @@ def bare():
     def start(*arguments: str, load: bool = True) -> Bare:
         started.append(process := Bare(*arguments))
         if load:
-            process.send(wire.Load("m.gguf", ModelParameters()))
+            process.send(wire.LoadModel("m.gguf", ModelParameters()))
             process.receive(wire.Ready)
         return process
 
@@ -97,17 +97,17 @@ def test_it_leaves_when_the_server_closes_before_anything_was_said(bare):
 
 def test_all_sessions_share_one_frame_per_step(bare):
     process = bare()
-    process.send(*(wire.SubmitRequest(request(f"r{i}", [i], 5)) for i in range(4)))
-    frames = [process.receive(wire.Events) for _ in range(5)]
-    assert all(len(frame.emissions) == 4 for frame in frames)
-    assert [e.finish for e in frames[-1].emissions] == [FinishReason.LENGTH] * 4
+    process.send(*(request(f"r{i}", [i], 5) for i in range(4)))
+    frames = [process.receive(wire.StepUpdate) for _ in range(5)]
+    assert all(len(frame.outputs) == 4 for frame in frames)
+    assert [e.finish for e in frames[-1].outputs] == [FinishReason.LENGTH] * 4
     assert frames[-1].stats.running == 0  # the gauges are right when it falls idle
 
 
 def test_an_idle_process_uses_no_processor_time(bare):
     process = bare()
-    process.send(wire.SubmitRequest(request("r", [1], 5)))
-    while not process.receive(wire.Events).emissions[0].finish:
+    process.send(request("r", [1], 5))
+    while not process.receive(wire.StepUpdate).outputs[0].finish:
         pass
     import psutil
 
@@ -122,7 +122,7 @@ def test_a_first_frame_that_is_no_load_ends_it(bare):
     process.send(wire.Ping(1))
     status, errors = process.end()
     assert status == 1
-    assert "the first frame is Ping, not Load" in errors
+    assert "the first message is Ping, not LoadModel" in errors
 
 
 @pytest.mark.parametrize("noise", [b"\xff\xff\xff\xff", b"\x03\0\0\0abc"])
@@ -135,7 +135,7 @@ def test_noise_ends_it_with_a_reason(bare, noise):
 
 def test_a_bug_in_the_scheduler_is_told(bare):
     process = bare()
-    process.send(wire.SubmitRequest(request("r", [fake.BUG], 5)))
+    process.send(request("r", [fake.BUG], 5))
     assert process.receive(wire.Fatal).message == "RuntimeError: a bug in the scheduler"
     status, errors = process.end()
     assert status == 1
@@ -214,7 +214,7 @@ from support.engine_harness import make_client, request
 async def main():
     client = make_client(*{arguments!r})
     task = asyncio.ensure_future(client.start())
-    print(client.pid or client._supervisor.spawn() or client.pid, flush=True)
+    print(client.pid or client.spawn() or client.pid, flush=True)
     await task
     if {prompt!r}:
         stream = client.generate(request("a", {prompt!r}, 100000))

@@ -14,7 +14,7 @@ import uvloop
 from engine.types import FinishReason, InferenceParameters
 from server.worker import recovery
 from server.worker.child import describe_exit
-from server.worker.client import EngineUnavailable
+from server.worker.errors import EngineUnavailable
 from support import fake_engine_process as fake
 from support.engine_harness import FAKE, alive, collect, kill, request, run, running, until
 from support.fake_engine_process import text_of
@@ -24,7 +24,7 @@ LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asy
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch):
-    monkeypatch.setattr(recovery, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(recovery, "FIRST_DELAY_S", 0.02)
 
 
 def submitted(tmp_path: Path) -> list[list[str]]:
@@ -198,7 +198,7 @@ def test_an_engine_that_keeps_dying_fails_for_good(tmp_path):
             with pytest.raises(EngineUnavailable, match="has failed"):
                 client.generate(request("b", [1], 1))
             assert client.requests() == []
-            assert len((tmp_path / "starts").read_text().split()) == 1 + recovery.MAX_DEATHS
+            assert len((tmp_path / "starts").read_text().split()) == 1 + recovery.MAX_CRASHES
 
     run(main)
 
@@ -255,7 +255,7 @@ def test_exit_descriptions():
     assert describe_exit(-6, ["CUDA error: out of memory", "more"]).endswith("CUDA error: out of memory")
     assert describe_exit(-9, []) == "the engine process was killed by SIGKILL (out of memory?)"
     assert "SIGBUS (model file truncated?)" in describe_exit(-7, [])
-    assert describe_exit(3, ["a", "x\x1b"]) == r"the engine process ended with status 3; last log: x\x1b"
+    assert describe_exit(3, ["a", "x\x1b"]) == r"the engine process exited with status 3; last log: x\x1b"
 
 
 def test_an_engine_that_does_not_answer_is_reported_and_then_killed(caplog):

@@ -98,10 +98,10 @@ def test_the_end_of_the_other_side_is_noticed(pair) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no numbers of files there")
-def test_nothing_else_is_handed_over() -> None:
+def test_nothing_else_is_inherited() -> None:
     ours, theirs = link.pair()
     try:
-        assert link.handed_over(theirs) == {"pass_fds": [theirs.fileno()]}
+        assert link.inherit(theirs) == {"pass_fds": [theirs.fileno()]}
         assert not any(os.get_inheritable(end.fileno()) for end in (ours, theirs))
     finally:
         ours.close()

@@ -7,7 +7,7 @@ import pytest
 from engine.errors import ConfigError
 from engine.tasks.types import EraseSlot, RestoreSlot, SaveSlot
 from engine.types import Request
-from server.worker.pending_tasks import TaskFailed
+from server.worker.errors import TaskFailed
 from server.worker.slots import Slots
 from server.worker.stream import Stream
 from support.fake_engine import FakeEngine, make_app, tokenizer

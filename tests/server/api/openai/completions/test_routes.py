@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from server.worker.pending_tasks import TaskFailed
+from server.worker.errors import TaskFailed
 from support.fake_engine import TEXT, FakeEngine, ids, make_app, tokenizer
 from support.http import COMPLETIONS, client, error_of, events, text_of
 

@@ -11,7 +11,7 @@ import pytest
 
 from engine.tasks.types import Embed
 from server.api.common.vectors import normalized
-from server.worker.pending_tasks import TaskFailed
+from server.worker.errors import TaskFailed
 from support.fake_engine import N_EMBD, FakeEngine, make_app, serving, tokenizer, vectors
 from support.http import Live, client, error_of
 from support.waiting import until
