@@ -61,7 +61,7 @@ class TaskRunnerInterface(Protocol):
 
 
 class ModelInterface(Protocol):
-    """The part of `engine.engine.Engine` that is used here."""
+    """The part of `engine.engine.Model` that is used here."""
 
     @property
     def generates(self) -> bool: ...
