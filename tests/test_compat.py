@@ -104,7 +104,7 @@ def test_what_passes_there_only_is_a_fault_unless_a_reason_is_known(tmp_path, mo
     table = report.table(comparison)
     assert "| test_x | 3 of 5 | 2 of 5 | 2 |" in table
     assert "`test_x::d` passes on llama-server only: it is" in table
-    assert "`test_x::b` passes on llama-server only: **a fault**" in table
+    assert "`test_x::b` passes on llama-server only: **unexpected**" in table
     document = tmp_path / "doc.md"
     document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     report.write(document, comparison)

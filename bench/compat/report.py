@@ -1,4 +1,4 @@
-"""From two runs' results to one table."""
+"""Compares the results of two runs in one table."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
-_IMAGE = "an image for a model that takes none is a bad request here (400), there a fault of the server (500)"
-_CORS = "only web pages of origins that --cors-origins names may call us; there all, with credentials"
-# Tests that pass on llama-server and are to fail here, by the start of their names, and why.
+_IMAGE = "an image for a text-only model is 400 in ggserve and 500 in llama-server"
+_CORS = "ggserve allows only the origins in --cors-origins; llama-server allows all, with credentials"
+# Tests that pass on llama-server and are expected to fail on ggserve: prefixes of their names, and why.
 DIFFERENT: dict[str, str] = {
     "test_cors_options": _CORS,
-    "test_cors_proxy": "a proxy for the tools of llama-server's own web page",
+    "test_cors_proxy": "a proxy for the tools of llama-server's web page",
     "test_anthropic_tool_result_with_image": _IMAGE,
     "test_anthropic_vision_format_accepted": _IMAGE,
 }
@@ -20,7 +20,7 @@ DIFFERENT: dict[str, str] = {
 
 @dataclass
 class File:
-    """One file of tests. Names of tests by how they ended on the peer and here."""
+    """One test file: names of its tests, by where they pass (the peer is llama-server)."""
 
     both: list[str] = field(default_factory=list)
     peer_only: list[str] = field(default_factory=list)
@@ -56,17 +56,17 @@ def compare(peer: Path, ours: Path) -> Comparison:
 
 
 def reason(test: str) -> str | None:
-    """Why a test is to fail here."""
+    """Why a test is expected to fail on ggserve; None if it is not."""
     return next((why for start, why in DIFFERENT.items() if test.startswith(start)), None)
 
 
 def failures(comparison: Comparison) -> list[str]:
-    """Tests that pass on llama-server, fail here, and should not."""
+    """Tests that pass on llama-server and fail on ggserve unexpectedly."""
     return [f"{name}::{test}" for name, f in comparison.items() for test in f.peer_only if not reason(test)]
 
 
 def table(comparison: Comparison) -> str:
-    lines = ["| file | llama-server | ggserve | only llama-server |", "|---|---|---|---|"]
+    lines = ["| file | llama-server | ggserve | llama-server only |", "|---|---|---|---|"]
     totals = [0, 0, 0]
     for name, f in sorted(comparison.items()):
         n = len(f.both) + len(f.peer_only) + len(f.ours_only) + len(f.neither)
@@ -79,7 +79,7 @@ def table(comparison: Comparison) -> str:
         cases: dict[tuple[str, str], int] = {}
         for test in f.peer_only:
             why = reason(test)
-            shown = (test.partition("[")[0], why) if why else (test, "**a fault**")
+            shown = (test.partition("[")[0], why) if why else (test, "**unexpected**")
             cases[shown] = cases.get(shown, 0) + 1
         for (test, why), n in cases.items():
             times = f" ({n} cases)" if n > 1 else ""
@@ -88,7 +88,7 @@ def table(comparison: Comparison) -> str:
 
 
 def write(path: Path, comparison: Comparison) -> None:
-    """Replaces the table in a document."""
+    """Replace the table in a document."""
     text = path.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
