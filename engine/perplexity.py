@@ -1,9 +1,9 @@
-"""Perplexity of a text: e to the mean surprise (natural log) of a model at its tokens.
+"""Perplexity of a text: e to the mean negative log-likelihood of its tokens.
 
-As llama-perplexity measures it: the text is cut into chunks of the context size, each is fed by itself, its
-first token replaced by the beginning-of-sequence token where the model adds one, and only the tokens of its
-second half count, so that each has at least half a context before it. The figures are comparable only for the
-same text, context size and tokenizer.
+Measured as llama-perplexity does: the text is cut into chunks of the context size, each is computed by
+itself, with its first token replaced by the beginning-of-sequence token where the model adds one, and only
+the tokens of the second half count, so that each has at least half a context before it. Results are
+comparable only for the same text, context size and tokenizer.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ import numpy as np
 
 from engine.errors import ConfigError, EngineError, ModelError
 from engine.model.context import ModelContext
+from engine.sampling.log_softmax import log_sum_exp, max_rows
 from engine.scheduler.batch import BatchItem, BatchRunner
 
 DEFAULT_CONTEXT = 512
-MIN_CONTEXT = 8  # so that a chunk scores several tokens: the error needs two
-# Logits kept at a time. 262144 tokens of vocabulary take 1 MiB for each token.
-LOGITS_BYTES = 64 << 20
+MIN_CONTEXT = 8  # so that several tokens of a chunk count: the error needs two
 
 
 class Estimate(NamedTuple):
-    """What is known after `n_chunks` chunks.
+    """The estimate after `n_chunks` chunks.
 
     n_scored: tokens that counted. nll: their mean negative log-likelihood, in nats. perplexity: e to the nll.
     error: one standard error of the perplexity, from the variance over tokens.
@@ -49,7 +48,7 @@ def tokenize(model: ModelContext, text: str) -> list[int]:
 
 
 def n_chunks(n_tokens: int, context_size: int = DEFAULT_CONTEXT) -> int:
-    """How many chunks `n_tokens` make. ConfigError if they are less than two."""
+    """How many whole chunks `n_tokens` tokens make. ConfigError for fewer than two."""
     if context_size < MIN_CONTEXT:
         raise ConfigError(f"the context size is {context_size}; perplexity needs at least {MIN_CONTEXT}")
     if n_tokens < 2 * context_size:
@@ -70,9 +69,9 @@ def estimates(
 ) -> Iterator[Estimate]:
     """The estimate after each chunk; the last one is the result.
 
-    tokens: from `tokenize`. n_batch: computed together at most; clamped to the model's limit. chunks: only
-    so many. Raises ConfigError for too short a text or parameters out of range, OutOfMemoryError if there is
-    no room for a chunk in the cache, EngineError if the model's logits are not numbers.
+    tokens: from `tokenize`. n_batch: most tokens computed together; clamped to the model's limit. chunks: how
+    many to compute; None: all. Raises ConfigError for too short a text or parameters out of range,
+    OutOfMemoryError if the cache has no room for a chunk, EngineError if logits are not finite.
     """
     available = n_chunks(len(tokens), context_size)
     if chunks is not None and chunks < 1:
@@ -97,7 +96,7 @@ def estimates(
             chunk = list(tokens[(done - 1) * context_size : done * context_size])
             if bos is not None:
                 chunk[0] = bos
-            for nll in _surprises(runner, chunk, cells, context_size // 2, n_batch):
+            for nll in _nlls(runner, chunk, cells, context_size // 2, n_batch):
                 count += 1
                 total += nll
                 squares += nll * nll
@@ -118,24 +117,19 @@ def _estimate(done: int, count: int, total: float, squares: float) -> Estimate:
     return Estimate(done, count, mean, perplexity, perplexity * math.sqrt(variance / (count - 1)))
 
 
-def _surprises(
+def _nlls(
     runner: BatchRunner, chunk: list[int], cells: array[int], first: int, n_batch: int
 ) -> Iterator[float]:
     """-log p(chunk[i + 1] | chunk[: i + 1]) for i from `first` to the last but one, in nats."""
     end = len(chunk) - 1
-    most_outputs = max(1, LOGITS_BYTES // (4 * runner.n_vocab))
+    most_outputs = max_rows(runner.n_vocab)
+    long_rope = 0 < runner.n_short < len(chunk)
     begin = 0
     while begin < end:
         stop = min(begin + n_batch, end, max(begin, first) + most_outputs)
         n_outputs = max(0, stop - max(begin, first))
-        long = 0 < runner.n_short < len(chunk)
-        runner.forward([BatchItem(chunk[begin:stop], cells[:stop], begin, n_outputs, long)])
+        runner.forward([BatchItem(chunk[begin:stop], cells[:stop], begin, n_outputs, long_rope)])
         for i in range(n_outputs):
             logits = np.asarray(runner.logits(i))
-            highest = float(logits.max())
-            # Sums of many small terms: float32 would lose some of them.
-            with np.errstate(invalid="ignore"):  # infinities: the caller tells
-                terms = np.exp(logits - np.float32(highest))
-            log_sum = math.log(float(terms.sum(dtype=np.float64)))
-            yield highest + log_sum - float(logits[chunk[stop - n_outputs + i + 1]])
+            yield log_sum_exp(logits) - float(logits[chunk[stop - n_outputs + i + 1]])
         begin = stop

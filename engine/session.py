@@ -61,8 +61,8 @@ class InferenceSession:
         self._model = model
         self._make_guides = guides
         self._sampler_factory = sampler_factory
-        index = model.prefix if config.cache_prompt else None
-        self._sequence = CachedSequence(model.pool, index, n_short=model.runner.n_short)
+        prefix = model.prefix if config.cache_prompt else None
+        self._sequence = CachedSequence(model.pool, prefix, original_context_length=model.runner.n_short)
         self._logits: NDArray[np.float32] | None = None
         # A session that is dropped without close() must not keep its cells for ever.
         self._release = weakref.finalize(self, self._sequence.release)
@@ -256,7 +256,9 @@ class InferenceSession:
             sequence.grow(n)
             chunk = sequence.tokens[n_past : n_past + n].tolist()
             try:
-                runner.forward([BatchItem(chunk, sequence.cells, n_past, int(n == n_pending), sequence.long)])
+                runner.forward(
+                    [BatchItem(chunk, sequence.cells, n_past, int(n == n_pending), sequence.uses_long_rope)]
+                )
             except BaseException:
                 sequence.trim()
                 raise

@@ -12,25 +12,40 @@ from engine.cache.prefix_cache import Node, PrefixCache
 class CachedSequence:
     """Tokens, of which the first `n_past` are computed, and the cells that hold those.
 
-    The first `n_shared` cells belong to the prefix index (`node`, where they end, is locked), the others to
-    this sequence alone. `index` None: it neither reads the index nor leaves anything in it.
-    n_short: see `HParams.n_short`. long: how the cells were computed.
+    The first `n_shared` cells belong to the prefix cache (`node`, where they end, is locked), the others to
+    this sequence alone. prefix None: the sequence neither uses the prefix cache nor leaves anything in it.
+    original_context_length: see `HParams`. uses_long_rope: how the cells were computed.
     """
 
-    __slots__ = ("cells", "index", "long", "n_past", "n_shared", "n_short", "node", "pool", "tokens")
+    __slots__ = (
+        "cells",
+        "n_past",
+        "n_shared",
+        "node",
+        "original_context_length",
+        "pool",
+        "prefix",
+        "tokens",
+        "uses_long_rope",
+    )
 
     def __init__(
-        self, pool: CellPool, index: PrefixCache | None, tokens: Sequence[int] = (), *, n_short: int = 0
+        self,
+        pool: CellPool,
+        prefix: PrefixCache | None,
+        tokens: Sequence[int] = (),
+        *,
+        original_context_length: int = 0,
     ) -> None:
         self.pool = pool
-        self.index = index
+        self.prefix = prefix
         self.tokens = array("i", tokens)
         self.cells = array("i")
         self.n_past = 0
         self.n_shared = 0
         self.node: Node | None = None
-        self.n_short = n_short
-        self.long = False
+        self.original_context_length = original_context_length
+        self.uses_long_rope = False
 
     @property
     def n_pending(self) -> int:
@@ -38,26 +53,30 @@ class CachedSequence:
         return len(self.tokens) - self.n_past
 
     @property
-    def wants_long(self) -> bool:
-        """Whether it is to be computed as a long sequence, with the tokens that it has now."""
-        return 0 < self.n_short < len(self.tokens)
+    def needs_long_rope(self) -> bool:
+        """Whether the tokens that it has now are to be computed with the rotary factors of long sequences."""
+        return 0 < self.original_context_length < len(self.tokens)
 
     def refit(self) -> None:
-        """Drop the cells if the sequence has become long, or short again: all is to be computed anew."""
-        if self.n_past and self.long != self.wants_long:
+        """Release the cells if they were computed with the wrong rotary factors: all is to be recomputed."""
+        if self.n_past and self.uses_long_rope != self.needs_long_rope:
             self.release()
 
-    def attach(self) -> int:
-        """Start with the longest cached prefix. The last token is never part of it: its logits are wanted."""
-        self.long = self.wants_long
-        if self.index is not None:
-            match = self.index.acquire(self.tokens, len(self.tokens) - 1, self.long)
+    def attach(self, limit: int | None = None) -> int:
+        """Start with the longest cached prefix of at most `limit` tokens; return its length.
+
+        limit None: all but the last token, whose logits are needed.
+        """
+        self.uses_long_rope = self.needs_long_rope
+        if self.prefix is not None:
+            limit = len(self.tokens) - 1 if limit is None else limit
+            match = self.prefix.acquire(self.tokens, limit, self.uses_long_rope)
             self.node, self.cells = match.node, match.cells
             self.n_past = self.n_shared = match.n
         return self.n_past
 
     def grow(self, n: int) -> None:
-        """Cells for the next `n` tokens."""
+        """Allocate cells for the next `n` tokens."""
         cells = self.cells
         after = cells[-1] if cells else -1
         if n == 1:
@@ -66,16 +85,16 @@ class CachedSequence:
             cells.extend(self.pool.alloc(n, after))
 
     def trim(self) -> None:
-        """Give back the cells whose tokens were not computed."""
+        """Free the cells whose tokens were not computed."""
         if len(self.cells) > self.n_past:
             self.pool.free(self.cells[self.n_past :])
             del self.cells[self.n_past :]
 
     def publish(self) -> None:
-        """Let others use what is computed."""
-        if self.index is not None and self.n_past > self.n_shared:
-            self.node = self.index.insert(
-                self.tokens, self.cells, self.n_past, self.node, self.n_shared, self.long
+        """Put what is computed into the prefix cache."""
+        if self.prefix is not None and self.n_past > self.n_shared:
+            self.node = self.prefix.insert(
+                self.tokens, self.cells, self.n_past, self.node, self.n_shared, self.uses_long_rope
             )
             self.n_shared = self.n_past
 
@@ -84,23 +103,23 @@ class CachedSequence:
         self.n_past = min(self.n_past, n)
         self.pool.free(self.cells[max(self.n_past, self.n_shared) :])
         del self.cells[self.n_past :], self.tokens[n:]
-        if n < self.n_shared and self.index is not None and self.node is not None:
-            # Hold just the part that is left: what follows would else be inserted behind the old end.
-            match = self.index.acquire(self.tokens, None, self.long)
-            self.index.release(self.node)
+        if n < self.n_shared and self.prefix is not None and self.node is not None:
+            # Lock only the part that is left: later tokens would otherwise be inserted behind the old end.
+            match = self.prefix.acquire(self.tokens, None, self.uses_long_rope)
+            self.prefix.release(self.node)
             self.node, self.cells = match.node, match.cells
             self.n_past = self.n_shared = match.n
 
     def release(self, *, keep: bool = True) -> None:
-        """Give all cells back; what is computed stays in the index, unless not to `keep` it."""
+        """Give all cells back. keep: what is computed stays in the prefix cache."""
         self.trim()
         if keep:
             self.publish()
         self.pool.free(self.cells[self.n_shared :])
-        if self.node is not None and self.index is not None:
+        if self.node is not None and self.prefix is not None:
             if keep:
-                self.index.release(self.node)
+                self.prefix.release(self.node)
             else:
-                self.index.forget(self.node)
+                self.prefix.forget(self.node)
         self.node, self.cells = None, array("i")
         self.n_past = self.n_shared = 0

@@ -59,13 +59,13 @@ class PrefixCache:
         self._lru: list[tuple[int, int, Node]] = []
         self._order = 0
 
-    def match(self, tokens: array[int], limit: int | None = None, long: bool = False) -> Match:
+    def match(self, tokens: array[int], limit: int | None = None, uses_long_rope: bool = False) -> Match:
         """The longest known prefix of `tokens`, at most `limit` of them. Changes nothing."""
-        return self._find(tokens, limit, long)[0]
+        return self._find(tokens, limit, uses_long_rope)[0]
 
-    def acquire(self, tokens: array[int], limit: int | None = None, long: bool = False) -> Match:
+    def acquire(self, tokens: array[int], limit: int | None = None, uses_long_rope: bool = False) -> Match:
         """Like `match`, and lock it: the caller `release`s the node. A node is split where the match ends."""
-        match, k = self._find(tokens, limit, long)
+        match, k = self._find(tokens, limit, uses_long_rope)
         node = match.node
         if node is None:
             return match
@@ -81,7 +81,7 @@ class PrefixCache:
         n: int,
         node: Node | None = None,
         start: int = 0,
-        long: bool = False,
+        uses_long_rope: bool = False,
     ) -> Node:
         """Take over the cells of tokens[start:n], the continuation of `node`; return the node they end in.
 
@@ -89,7 +89,7 @@ class PrefixCache:
         sequence has left the same tokens meanwhile, its cells replace those in `cells` and ours are freed.
         """
         held = node
-        at = node or self.roots[long]
+        at = node or self.roots[uses_long_rope]
         while start < n:
             child = at.children.get(tokens[start])
             if child is None:
@@ -193,10 +193,10 @@ class PrefixCache:
                 assert node.children or id(node) in offered, "a leaf can never be evicted"
         assert (len(seen), n_evictable) == (self.n_cells, self.n_evictable)
 
-    def _find(self, tokens: array[int], limit: int | None, long: bool) -> tuple[Match, int]:
+    def _find(self, tokens: array[int], limit: int | None, uses_long_rope: bool) -> tuple[Match, int]:
         """The longest match, and how many tokens of its last node belong to it."""
         cells = array("i")
-        node, last, k = self.roots[long], None, 0
+        node, last, k = self.roots[uses_long_rope], None, 0
         n = n_unlocked = 0
         end = len(tokens) if limit is None else min(limit, len(tokens))
         while n < end and (child := node.children.get(tokens[n])) is not None:

@@ -74,10 +74,10 @@ class Admission:
     def may_start(self, sequence: ScheduledSequence) -> bool:
         """Whether a sequence without cells should begin now.
 
-        Not while an older sequence computes a longer part of the same beginning than the index holds: it
-        then takes that from the index instead of computing it a second time.
+        Not while an older sequence computes a longer part of the same beginning than the prefix cache holds:
+        it then takes that from the cache instead of computing it a second time.
         """
-        if sequence.index is None:
+        if sequence.prefix is None:
             return True
         leader = sequence.leader
         if leader is not None:
@@ -114,8 +114,8 @@ class Admission:
         assert len(self.queues.running) <= self.parallel
 
     def _match(self, sequence: ScheduledSequence) -> Match:
-        """What the index holds for a sequence that is to begin."""
-        return self.prefix.match(sequence.tokens, len(sequence.tokens) - 1, sequence.wants_long)
+        """What the prefix cache holds of a sequence without cells."""
+        return self.prefix.match(sequence.tokens, len(sequence.tokens) - 1, sequence.needs_long_rope)
 
     def _find_leader(self, sequence: ScheduledSequence, n_known: int) -> bool:
         """Look for the older sequence in prefill that shares the most with this one."""
@@ -124,9 +124,9 @@ class Admission:
         for other in self.queues.running:
             if other.arrival >= sequence.arrival:
                 break
-            if other.index is None or other.n_pending <= 1 or other.n_past >= other.n_prompt:
+            if other.prefix is None or other.n_pending <= 1 or other.n_past >= other.n_prompt:
                 continue
-            if other.wants_long != sequence.wants_long:
+            if other.needs_long_rope != sequence.needs_long_rope:
                 continue
             shared = min(common_prefix(other.tokens, sequence.tokens), other.n_prompt, limit)
             gain = shared - n_known
@@ -145,7 +145,7 @@ class Admission:
         need = sequence.n_pending
         if need <= room:
             return True
-        if room <= 0 or sequence.n_past or sequence.index is None:
+        if room <= 0 or sequence.n_past or sequence.prefix is None:
             return False
         # What is cached need not be computed, but can then no longer be evicted to make room.
         match = self._match(sequence)

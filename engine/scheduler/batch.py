@@ -17,7 +17,7 @@ class BatchItem(NamedTuple):
     cells: the sequence's whole table, cells[p] holds position p; it covers the new tokens as well, so
         len(cells) == n_past + len(tokens). Several sequences may share the cells of a common beginning.
     logits: how many of the last tokens need logits; -1: only the first token does.
-    long: whether the sequence, with all its tokens, is longer than `HParams.n_short`.
+    uses_long_rope: whether the sequence uses the rotary factors of long sequences.
     second: position of the first token of the second segment, for encoders with two; 0: one segment.
     """
 
@@ -25,7 +25,7 @@ class BatchItem(NamedTuple):
     cells: array[int]
     n_past: int
     logits: int
-    long: bool = False
+    uses_long_rope: bool = False
     second: int = 0
 
 
@@ -85,7 +85,7 @@ class Batch:
         sequence.grow(n)
         chunk = sequence.tokens[n_past : n_past + n].tolist()
         self.sequences.append(sequence)
-        self.items.append(BatchItem(chunk, sequence.cells, n_past, logits, sequence.long))
+        self.items.append(BatchItem(chunk, sequence.cells, n_past, logits, sequence.uses_long_rope))
 
     def needing_logits(self) -> list[ScheduledSequence]:
         """The sequence of each row of logits."""

@@ -74,12 +74,12 @@ class ScheduledSequence(CachedSequence):
         self,
         request: Request,
         pool: CellPool,
-        index: PrefixCache | None,
+        prefix: PrefixCache | None,
         config: SchedulerConfig,
         *,
         arrival: int,
         now: float,
-        n_short: int = 0,
+        original_context_length: int = 0,
         compiling: Future[OutputGuide] | None = None,
     ) -> None:
         """Eight parameters: what the scheduler knows and a sequence cannot derive.
@@ -87,7 +87,7 @@ class ScheduledSequence(CachedSequence):
         arrival: place in the order of arrival, which is the order of precedence. now: in seconds of
         time.monotonic. compiling: gives the guide of a request with a constraint or a reasoning block.
         """
-        super().__init__(pool, index, request.prompt, n_short=n_short)
+        super().__init__(pool, prefix, request.prompt, original_context_length=original_context_length)
         self.tokens.extend(request.generated)
         params, n_ctx = request.params, config.n_ctx
         self.request = request
@@ -117,7 +117,7 @@ class ScheduledSequence(CachedSequence):
 
         Kernels round differently for more rows, and a resumed session shall go on to the same text.
         """
-        return max(self.n_prompt, self.n_short + 1) if self.long else self.n_prompt
+        return max(self.n_prompt, self.original_context_length + 1) if self.uses_long_rope else self.n_prompt
 
     @property
     def finish_reason(self) -> FinishReason | None:

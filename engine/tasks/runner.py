@@ -1,6 +1,7 @@
-"""Work besides streams, done in steps between those of the scheduler.
+"""Runs tasks in steps between those of the scheduler.
 
-Streams come first where cells are short: work waits for room, and gives back what it has when they need it.
+Streams have precedence where cells are short: a task waits for room, and gives its cells back when streams
+need them.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from engine.errors import ConfigError, DeviceError, EngineError, OutOfMemoryErro
 from engine.gguf.report import printable
 from engine.model.context import ModelContext
 from engine.tasks.embedding import Embedder, Embedding
-from engine.tasks.prompt_logprobs import Scorer
+from engine.tasks.prompt_logprobs import PromptLogprobsRunner
 from engine.tasks.types import (
     AnyTask,
     Embed,
     Embedded,
     Erased,
     EraseSlot,
+    GetPromptLogprobs,
+    PromptLogprobs,
     Restored,
     RestoreSlot,
     ResultChunk,
     Saved,
     SaveSlot,
-    Score,
-    Scored,
     TaskFailure,
     TaskResult,
     TaskUpdate,
@@ -36,35 +37,36 @@ from engine.tasks.types import (
 
 STEP_S = 0.02  # of reading and writing files, before streams have their turn
 
-Steps = Generator[float, None, TaskResult]
+SlotSteps = Generator[float, None, TaskResult]
 
 
 class TaskRunner:
-    """All work of one model: `submit`, then `step` until `has_work` is false."""
+    """All tasks of one model: `submit`, then `step` until `has_work` is false."""
 
     def __init__(self, model: ModelContext) -> None:
         self.model = model
         self._embedder = Embedder(model)
-        self._scorer = Scorer(model)
-        self._left: dict[str, int] = {}  # inputs of an Embed whose vectors are still to come
-        self._slots: dict[str, Steps] = {}  # one after the other
-        self._news: list[TaskUpdate] = []
+        self._logprobs = PromptLogprobsRunner(model)
+        self._n_left: dict[str, int] = {}  # inputs of an Embed that have no vector yet
+        self._slots: dict[str, SlotSteps] = {}  # one after the other
+        self._updates: list[TaskUpdate] = []
 
     @property
     def has_work(self) -> bool:
-        return bool(self._left or self._scorer.has_work or self._slots or self._news)
+        """Whether `step` would do something now."""
+        return bool(self._n_left or self._logprobs.has_work or self._slots or self._updates)
 
-    def submit(self, id: str, work: AnyTask) -> None:
-        """Take an order. What cannot be done is told by the next step."""
+    def submit(self, id: str, task: AnyTask, /) -> None:
+        """Queue a task. If it cannot be done, the next step reports that."""
         try:
-            match work:
+            match task:
                 case Embed(inputs, pooling, second):
                     if not inputs:
                         raise ConfigError("there is no input to embed")
                     self._embedder.submit(id, inputs, pooling, second)
-                    self._left[id] = len(inputs)
-                case Score(tokens, top):
-                    self._scorer.submit(id, tokens, top)
+                    self._n_left[id] = len(inputs)
+                case GetPromptLogprobs(tokens, top):
+                    self._logprobs.submit(id, tokens, top)
                 case SaveSlot(path, tokens):
                     self._slots[id] = _save(self.model, path, tokens)
                 case RestoreSlot(path):
@@ -72,72 +74,73 @@ class TaskRunner:
                 case EraseSlot(tokens):
                     self._slots[id] = _erase(self.model, tokens)
         except EngineError as error:
-            self._news.append(TaskUpdate(id, failure=failure_of(error)))
+            self._updates.append(TaskUpdate(id, failure=failure_of(error)))
 
-    def cancel(self, id: str) -> None:
-        """Drop an order. Nothing more is told of it."""
+    def cancel(self, id: str, /) -> None:
+        """Drop a task. No more updates of it follow."""
         self._embedder.cancel(id)
-        self._scorer.cancel(id)
-        self._left.pop(id, None)
+        self._logprobs.cancel(id)
+        self._n_left.pop(id, None)
         if id in self._slots:
             self._slots.pop(id).close()
-        self._news = [news for news in self._news if news.id != id]
+        self._updates = [update for update in self._updates if update.id != id]
 
     def yield_cells(self) -> None:
-        """Before a step of the scheduler: see that no stream ends for want of a cell."""
+        """Before a step of the scheduler: free the cells that streams may need in it."""
         model, n = self.model, self.model.params.parallel
-        for worker in (self._embedder, self._scorer):
-            worker.yield_cells(n)
+        self._embedder.yield_cells(n)
+        self._logprobs.yield_cells(n)
         if self._slots and model.prefix.n_available < n:
             id, steps = next(iter(self._slots.items()))  # only the first has begun
             del self._slots[id]
             steps.close()
             error = OutOfMemoryError("streams need the cells of the KV cache; try again later")
-            self._news.append(TaskUpdate(id, failure=failure_of(error)))
+            self._updates.append(TaskUpdate(id, failure=failure_of(error)))
 
-    def step(self, busy: bool) -> list[TaskUpdate]:
-        """Do a part of what there is. busy: streams run, and may need cells or give some back."""
-        news, self._news = self._news, []
+    def step(self, busy: bool, /) -> list[TaskUpdate]:
+        """Do a part of the work. busy: streams run, and may need cells or free some."""
+        updates, self._updates = self._updates, []
         reserve = self.model.params.parallel if busy else 0
         if self._embedder.has_work:
-            news += self._embed(reserve)
-        if self._scorer.has_work:
-            news += self._score(reserve)
+            updates += self._step_embedder(reserve)
+        if self._logprobs.has_work:
+            updates += self._step_logprobs(reserve)
         if self._slots:
-            news.append(self._slot())
-        return news
+            updates.append(self._step_slot())
+        return updates
 
-    def _score(self, reserve: int) -> list[TaskUpdate]:
-        done = self._scorer.step(reserve)
-        if done is None:
+    def _step_logprobs(self, reserve: int) -> list[TaskUpdate]:
+        step = self._logprobs.step(reserve)
+        if step is None:
             return []
-        id, found = done
-        if isinstance(found, Exception):
-            return [TaskUpdate(id, failure=failure_of(found))]
-        rows, last = found
-        result = Scored(b"", rows.shape[-1]) if last else None
+        id, outcome = step
+        if isinstance(outcome, Exception):
+            return [TaskUpdate(id, failure=failure_of(outcome))]
+        rows, last = outcome
+        result = PromptLogprobs(b"", rows.shape[-1]) if last else None
         return [TaskUpdate(id, [ResultChunk(0, rows.astype("<f8", copy=False).tobytes())], result)]
 
-    def _embed(self, reserve: int) -> list[TaskUpdate]:
-        done = self._embedder.step(reserve)
-        if done is None:
+    def _step_embedder(self, reserve: int) -> list[TaskUpdate]:
+        completed = self._embedder.step(reserve)
+        if completed is None:
             return []
-        news: dict[str, TaskUpdate] = {}
-        for id, found in done:
-            told = news.setdefault(id, TaskUpdate(id, []))
-            if isinstance(found, Embedding):
-                told.pieces.append(ResultChunk(found.input, found.vector.astype("<f4", copy=False).tobytes()))
-                self._left[id] -= 1
-                if not self._left[id]:
-                    told.result = Embedded([], found.vector.shape[-1])
-                    del self._left[id]
+        updates: dict[str, TaskUpdate] = {}
+        for id, outcome in completed:
+            update = updates.setdefault(id, TaskUpdate(id, []))
+            if isinstance(outcome, Embedding):
+                data = outcome.vector.astype("<f4", copy=False).tobytes()
+                update.chunks.append(ResultChunk(outcome.input, data))
+                self._n_left[id] -= 1
+                if not self._n_left[id]:
+                    update.result = Embedded([], outcome.vector.shape[-1])
+                    del self._n_left[id]
             else:
-                told.failure = failure_of(found)
-                del self._left[id]
-        # A long input may take many steps: each is a sign of life.
-        return list(news.values()) or [TaskUpdate(next(iter(self._left)))]
+                update.failure = failure_of(outcome)
+                del self._n_left[id]
+        # A long input may take many steps: an empty update shows that the task is alive.
+        return list(updates.values()) or [TaskUpdate(next(iter(self._n_left)))]
 
-    def _slot(self) -> TaskUpdate:
+    def _step_slot(self) -> TaskUpdate:
         id, steps = next(iter(self._slots.items()))
         end = monotonic() + STEP_S
         try:
@@ -154,50 +157,50 @@ class TaskRunner:
 
 
 def failure_of(error: Exception) -> TaskFailure:
-    """An error as it is told. One that ends everything is raised."""
+    """An error as it is reported. One after which nothing can run is raised."""
     if isinstance(error, DeviceError) and not isinstance(error, OutOfMemoryError):
         raise error
     return TaskFailure(type(error).__name__, str(error) or type(error).__name__)
 
 
-def _nameless(error: EngineError, path: str) -> EngineError:
-    """Without the path, which is not for clients."""
+def _without_path(error: EngineError, path: str) -> EngineError:
+    """The same error. Clients must not learn the server's paths."""
     return type(error)(str(error).replace(printable(path), "the file"))
 
 
-def _save(model: ModelContext, path: str, tokens: list[int]) -> Steps:
+def _save(model: ModelContext, path: str, tokens: list[int]) -> SlotSteps:
     started = monotonic()
-    sequence = CachedSequence(model.pool, model.prefix, tokens, n_short=model.hp.n_short)
+    sequence = CachedSequence(model.pool, model.prefix, tokens, original_context_length=model.hp.n_short)
     try:
         n_cached = sequence.attach()
         if not n_cached:
-            raise ConfigError("nothing of it is in the cache any more; there is nothing to save")
+            raise ConfigError("the cache no longer holds any of it; there is nothing to save")
         n_bytes = yield from session_file.saving(path, model, sequence)
     except EngineError as error:
-        raise _nameless(error, path) from error
+        raise _without_path(error, path) from error
     finally:
         sequence.release()
     return Saved(n_cached, n_bytes, (monotonic() - started) * 1e3)
 
 
-def _restore(model: ModelContext, path: str) -> Steps:
+def _restore(model: ModelContext, path: str) -> SlotSteps:
     started = monotonic()
-    sequence = CachedSequence(model.pool, model.prefix, n_short=model.hp.n_short)
+    sequence = CachedSequence(model.pool, model.prefix, original_context_length=model.hp.n_short)
     try:
         yield from session_file.restoring(path, model, sequence)
         tokens, n_cached = sequence.tokens.tolist(), sequence.n_past
         n_bytes = os.path.getsize(path)
     except EngineError as error:
-        raise _nameless(error, path) from error
+        raise _without_path(error, path) from error
     finally:
         sequence.release()
     return Restored(tokens, n_cached, n_bytes, (monotonic() - started) * 1e3)
 
 
-def _erase(model: ModelContext, tokens: list[int]) -> Steps:
-    sequence = CachedSequence(model.pool, model.prefix, tokens, n_short=model.hp.n_short)
+def _erase(model: ModelContext, tokens: list[int]) -> SlotSteps:
+    sequence = CachedSequence(model.pool, model.prefix, tokens, original_context_length=model.hp.n_short)
     before = model.prefix.n_cells
-    match = model.prefix.acquire(sequence.tokens, None, sequence.wants_long)
+    match = model.prefix.acquire(sequence.tokens, None, sequence.needs_long_rope)
     if match.node is not None:
         model.prefix.forget(match.node)
     yield 1.0

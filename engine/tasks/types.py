@@ -1,4 +1,4 @@
-"""What an engine does besides streams of tokens: one order, one result. Data only, no behaviour.
+"""Tasks: what an engine does besides generating text. Data only, no behaviour.
 
 All of it travels as msgpack between the server and an engine process.
 """
@@ -13,47 +13,54 @@ R = TypeVar("R")
 
 
 class Embedded(msgspec.Struct, array_like=True, tag=True):
-    """Of each input its vectors, float32 [rows, width] as little-endian bytes.
+    """For each input its vectors: float32 [rows, width], row after row, as little-endian bytes.
 
-    A row per input; with pooling `none` one per token; with `rank` its scores.
+    One row per input; with pooling `none` one per token; with `rank` one row of scores.
     """
 
     vectors: list[bytes]
     width: int
 
 
-class Scored(msgspec.Struct, array_like=True, tag=True):
-    """Float64 [tokens - 1, 1 + 2 top] as little-endian bytes: see `engine.tasks.prompt_logprobs.Scores`."""
+class PromptLogprobs(msgspec.Struct, array_like=True, tag=True):
+    """Float64 [tokens - 1, 1 + 2 top] as little-endian bytes; see `LogprobRows` in `prompt_logprobs`."""
 
     rows: bytes
     width: int
 
 
 class Saved(msgspec.Struct, array_like=True, tag=True):
+    """A slot was written to a file."""
+
     n_tokens: int  # whose cells are in the file
     n_bytes: int
     ms: float
 
 
 class Restored(msgspec.Struct, array_like=True, tag=True):
+    """A slot was read from a file."""
+
     tokens: list[int]
-    n_tokens: int  # of these, the first, whose cells were in the file
+    n_tokens: int  # of the first `n_tokens` tokens the file had the cells
     n_bytes: int
     ms: float
 
 
 class Erased(msgspec.Struct, array_like=True, tag=True):
-    n_tokens: int  # whose cells were given back, since no other sequence needs them
+    """A slot was erased."""
+
+    n_tokens: int  # whose cells were freed, since no other sequence needs them
 
 
 class Task(msgspec.Struct, Generic[R], frozen=True, array_like=True, tag=True):
-    """An order whose result is an R."""
+    """A task whose result is an R."""
 
 
 class Embed(Task[Embedded], frozen=True):
-    """Hidden states of token ids, pooled: see `engine.tasks.embedding`. Vectors are not normalised.
+    """Pool the hidden states of token ids: see `engine.tasks.embedding`. Vectors are not normalized.
 
-    second: for each input, where the second of two sentences begins; empty: there is one in each.
+    second: for each input the position at which its second segment begins, 0 if it has one segment; empty: no
+    input has two.
     """
 
     inputs: list[list[int]]
@@ -61,15 +68,15 @@ class Embed(Task[Embedded], frozen=True):
     second: list[int] = []
 
 
-class Score(Task[Scored], frozen=True):
-    """How likely a text's own tokens are: see `engine.tasks.prompt_logprobs`."""
+class GetPromptLogprobs(Task[PromptLogprobs], frozen=True):
+    """Log-probabilities of a prompt's own tokens: see `engine.tasks.prompt_logprobs`."""
 
     tokens: list[int]
     top: int = 0
 
 
 class SaveSlot(Task[Saved], frozen=True):
-    """Write a sequence, and of its cells those that are still cached, to a file."""
+    """Write a sequence to a file, with those of its cells that are still cached."""
 
     path: str
     tokens: list[int]
@@ -82,33 +89,33 @@ class RestoreSlot(Task[Restored], frozen=True):
 
 
 class EraseSlot(Task[Erased], frozen=True):
-    """Forget the end of a sequence that no other sequence shares."""
+    """Drop the end of a sequence from the prefix cache, as far as no other sequence shares it."""
 
     tokens: list[int]
 
 
-AnyTask = Embed | Score | SaveSlot | RestoreSlot | EraseSlot
-TaskResult = Embedded | Scored | Saved | Restored | Erased
+AnyTask = Embed | GetPromptLogprobs | SaveSlot | RestoreSlot | EraseSlot
+TaskResult = Embedded | PromptLogprobs | Saved | Restored | Erased
 
 
 class ResultChunk(msgspec.Struct, array_like=True):
-    """The next bytes of one of the vectors of an `Embedded`, or of the rows of a `Scored`."""
+    """The next bytes of a vector of an `Embedded`, or of the rows of `PromptLogprobs` (input 0)."""
 
     input: int
     data: bytes
 
 
 class TaskFailure(msgspec.Struct, array_like=True):
-    """Why work came to nothing: the class of the error, and its one line."""
+    """Why a task failed: the class of the error and its message, one line."""
 
     kind: str
     text: str
 
 
 class TaskUpdate(msgspec.Struct, array_like=True):
-    """What one step brought of one order: pieces of the result, or its end. Neither: it goes on."""
+    """What one step brought of one task: chunks of the result, or its end. Neither: it is still running."""
 
     id: str
-    pieces: list[ResultChunk] = []
-    result: TaskResult | None = None  # of an Embed or Score without its bytes: they came in pieces
+    chunks: list[ResultChunk] = []
+    result: TaskResult | None = None  # without the bytes of vectors and rows, which came in chunks
     failure: TaskFailure | None = None

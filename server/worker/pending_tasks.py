@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from engine.tasks.types import AnyTask, Embedded, Scored, TaskUpdate
+from engine.tasks.types import AnyTask, Embedded, PromptLogprobs, TaskUpdate
 from server.worker.errors import TaskFailed
 
 
@@ -28,7 +28,7 @@ class PendingTask:
     def update(self, update: TaskUpdate) -> None:
         """Add what arrived; the last update resolves the future."""
         self.crashes = 0
-        for chunk in update.pieces:
+        for chunk in update.chunks:
             self._chunks.setdefault(chunk.input, bytearray()).extend(chunk.data)
         if self.future.done():
             return
@@ -38,8 +38,8 @@ class PendingTask:
             result: Any = update.result
             if isinstance(result, Embedded):
                 result = Embedded([bytes(self._chunks[i]) for i in range(len(self._chunks))], result.width)
-            elif isinstance(result, Scored):
-                result = Scored(bytes(self._chunks.get(0, b"")), result.width)
+            elif isinstance(result, PromptLogprobs):
+                result = PromptLogprobs(bytes(self._chunks.get(0, b"")), result.width)
             self.future.set_result(result)
 
     def fail(self, error: Exception) -> None:

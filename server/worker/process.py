@@ -224,7 +224,7 @@ class EngineProcess:
         size = 0
         for update in updates:
             chunks: list[ResultChunk] = []
-            for chunk in update.pieces:
+            for chunk in update.chunks:
                 for start in range(0, len(chunk.data), MAX_CHUNK):
                     data = chunk.data[start : start + MAX_CHUNK]
                     if size and size + len(data) > MAX_CHUNK:

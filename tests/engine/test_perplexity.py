@@ -11,6 +11,7 @@ import pytest
 import engine
 from engine import perplexity
 from engine.perplexity import Estimate
+from engine.sampling import log_softmax
 from server.config.bundled import bundled_model
 from support.golden import TinyModel, golden
 
@@ -82,7 +83,7 @@ def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
         for n_batch in (1, 7, 31, 33, 512):
             assert measure(model, ref.prompt, 64, n_batch=n_batch)[-1] == pytest.approx(whole[-1], rel=1e-5)
         for rows in (1, 3):  # a large vocabulary: few rows of logits at a time
-            monkeypatch.setattr(perplexity, "LOGITS_BYTES", 4 * model.runner.n_vocab * rows)
+            monkeypatch.setattr(log_softmax, "LOGITS_BYTES", 4 * model.runner.n_vocab * rows)
             counts: list[int] = []
             forward = model.runner.forward
             monkeypatch.setattr(model, "runner", _Counting(model.runner, counts))

@@ -15,12 +15,12 @@ from engine.tasks.types import (
     Embed,
     Embedded,
     Erased,
+    GetPromptLogprobs,
+    PromptLogprobs,
     Restored,
     RestoreSlot,
     Saved,
     SaveSlot,
-    Score,
-    Scored,
     Task,
 )
 from engine.tokenizer import load_tokenizer
@@ -144,10 +144,10 @@ class FakeEngine:
             case Embed(inputs, pooling):
                 made = [vectors(tokens, pooling) for tokens in inputs]
                 return Embedded([v.astype("<f4").tobytes() for v in made], made[0].shape[-1])
-            case Score(tokens, top):
+            case GetPromptLogprobs(tokens, top):
                 best = [[x for i in range(top) for x in (id + i, -0.5 - i)] for id in tokens[1:]]
                 rows = [[self.logprob_of(id), *pairs] for id, pairs in zip(tokens[1:], best, strict=True)]
-                return Scored(np.array(rows, "<f8").tobytes(), 1 + 2 * top)
+                return PromptLogprobs(np.array(rows, "<f8").tobytes(), 1 + 2 * top)
             case SaveSlot(path, tokens):
                 self.saved[path] = list(tokens)
                 return Saved(len(tokens) - 1, 1000, 1.5)

@@ -124,7 +124,7 @@ class FakeRunner:
 
     def _read(self, row: BatchItem, n: int) -> int:
         """The digest of the first `n` positions as the cells hold them now."""
-        state = int(row.long)
+        state = int(row.uses_long_rope)
         for p in range(n):
             content = self.cells[row.cells[p]]
             if content is None:

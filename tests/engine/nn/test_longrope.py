@@ -45,11 +45,11 @@ def after(model: engine.Model, tokens: list[int]) -> np.ndarray:
 def test_the_length_matters(model: engine.Model) -> None:
     with start(model) as session:
         session.feed_prompt(TOKENS[: LIMIT - 1])
-        assert (session._sequence.long, session.n_past) == (False, LIMIT - 1)
+        assert (session._sequence.uses_long_rope, session.n_past) == (False, LIMIT - 1)
         session.feed_prompt(TOKENS[LIMIT - 1 : LIMIT])
-        assert not session._sequence.long
+        assert not session._sequence.uses_long_rope
         session.feed_prompt(TOKENS[LIMIT : LIMIT + 1])
-        assert (session._sequence.long, session.n_past) == (True, LIMIT + 1)
+        assert (session._sequence.uses_long_rope, session.n_past) == (True, LIMIT + 1)
 
 
 @pytest.mark.parametrize("cache", [False, True])

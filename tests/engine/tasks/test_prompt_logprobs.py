@@ -9,8 +9,8 @@ import pytest
 
 import engine
 from engine.errors import ConfigError, ContextOverflowError, EngineError, OutOfMemoryError
-from engine.tasks import prompt_logprobs as scoring
-from engine.tasks.prompt_logprobs import Scorer, most_likely, tokens_of
+from engine.sampling import log_softmax
+from engine.tasks.prompt_logprobs import PromptLogprobsRunner, most_likely, tokens_with_logprobs
 from support.fake_engine import STORIES
 
 PARAMS = engine.ModelParameters(use_gpu="false", context_size=64, parallel=2, kv_cells=96, n_threads=2)
@@ -25,26 +25,26 @@ def model():
 
 @pytest.fixture(params=[1, 5, 512])
 def batch(request, model, monkeypatch):
-    monkeypatch.setattr(scoring, "LOGITS_BYTES", 4 * model.hp.n_vocab * request.param)
+    monkeypatch.setattr(log_softmax, "LOGITS_BYTES", 4 * model.hp.n_vocab * request.param)
     return request.param
 
 
-def scored(model, tokens, top=0, scorer=None):
-    scorer = scorer or Scorer(model)
-    scorer.submit("a", tokens, top)
+def logprobs(model, tokens, top=0, runner=None):
+    runner = runner or PromptLogprobsRunner(model)
+    runner.submit("a", tokens, top)
     parts = []
-    while scorer.has_work:
-        job, found = scorer.step()
+    while runner.has_work:
+        job, found = runner.step()
         assert job == "a"
         if isinstance(found, Exception):
             raise found
         parts.append(found.rows)
-    return tokens_of(tokens, np.concatenate(parts))
+    return tokens_with_logprobs(tokens, np.concatenate(parts))
 
 
 def test_they_are_those_of_the_softmax_of_each_position(model, batch):
     tokens = model.tokenizer.encode(TEXT)
-    found = scored(model, tokens, top=3)
+    found = logprobs(model, tokens, top=3)
     assert [token.id for token in found] == tokens[1:]
     for i, token in enumerate(found):
         with model.start_session() as session:
@@ -59,23 +59,23 @@ def test_they_are_those_of_the_softmax_of_each_position(model, batch):
 
 def test_what_was_computed_is_found_by_the_next_session(model):
     tokens = model.tokenizer.encode("A dog ran to the big red house")
-    assert len(scored(model, tokens)) == len(tokens) - 1
+    assert len(logprobs(model, tokens)) == len(tokens) - 1
     assert model.prefix.match(array("i", [*tokens, 5])).n == len(tokens)
     model.scheduler().check()
 
 
-def test_one_that_makes_way_goes_on_to_the_same(model, batch):
+def test_one_that_yields_its_cells_goes_on_to_the_same(model, batch):
     tokens = model.tokenizer.encode(TEXT)
-    expected = scored(model, tokens, top=1)
-    scorer, parts = Scorer(model), []
-    scorer.submit("a", tokens, 1)
-    while scorer.has_work:
-        parts.append(scorer.step()[1].rows)
+    expected = logprobs(model, tokens, top=1)
+    runner, parts = PromptLogprobsRunner(model), []
+    runner.submit("a", tokens, 1)
+    while runner.has_work:
+        parts.append(runner.step()[1].rows)
         model.prefix.evict(model.pool.n_cells)
-        scorer.yield_cells(model.pool.n_cells)
+        runner.yield_cells(model.pool.n_cells)
         model.prefix.evict(len(parts) % 7)
         model.scheduler().check()
-    found = tokens_of(tokens, np.concatenate(parts))
+    found = tokens_with_logprobs(tokens, np.concatenate(parts))
     assert [token.id for token in found] == [token.id for token in expected]
     assert [t.logprob for t in found] == pytest.approx([t.logprob for t in expected], abs=2e-4)
 
@@ -84,11 +84,11 @@ def test_streams_come_first_and_a_text_that_never_fits_fails(model):
     model.prefix.evict(model.pool.n_cells)
     taken = model.pool.alloc(80)
     try:
-        scorer = Scorer(model)
-        scorer.submit("a", model.tokenizer.encode(TEXT))
-        assert scorer.step(reserve=2) is None
-        job, error = scorer.step()
-        assert (job, type(error), scorer.has_work) == ("a", OutOfMemoryError, False)
+        runner = PromptLogprobsRunner(model)
+        runner.submit("a", model.tokenizer.encode(TEXT))
+        assert runner.step(reserve=2) is None
+        job, error = runner.step()
+        assert (job, type(error), runner.has_work) == ("a", OutOfMemoryError, False)
     finally:
         model.pool.free(taken)
     model.scheduler().check()
@@ -106,7 +106,7 @@ def test_logits_that_are_no_numbers_leave_nothing(model, monkeypatch):
 
     monkeypatch.setattr(model, "runner", Broken())
     with pytest.raises(EngineError, match="not finite"):
-        scored(model, tokens)
+        logprobs(model, tokens)
     assert model.prefix.match(array("i", tokens)).n <= 1
     monkeypatch.undo()
     model.scheduler().check()
@@ -116,9 +116,9 @@ def test_logits_that_are_no_numbers_leave_nothing(model, monkeypatch):
     ("tokens", "error"),
     [([], ConfigError), ([5], ConfigError), ([5, 10**6], ConfigError), ([5] * 65, ContextOverflowError)],
 )
-def test_what_cannot_be_scored_is_refused(model, tokens, error):
+def test_a_prompt_without_log_probabilities_is_refused(model, tokens, error):
     with pytest.raises(error):
-        scored(model, tokens)
+        logprobs(model, tokens)
 
 
 def test_equal_logits_go_by_id():

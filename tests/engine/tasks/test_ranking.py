@@ -70,7 +70,7 @@ def test_rankers_embed_too() -> None:
         found: dict[str, list[bytes]] = {"a": [], "b": []}
         while tasks.has_work:
             for news in tasks.step(False):
-                found[news.id] += [piece.data for piece in news.pieces]
+                found[news.id] += [piece.data for piece in news.chunks]
         assert error(np.frombuffer(found["b"][0], "<f4"), scores) < TOLERANCE
         assert [len(data) for data in found["a"]] == [4 * model.hp.n_embd] * 3
 
@@ -116,12 +116,12 @@ def test_heads_of_one_layer(left_out: str, tmp_path: Path) -> None:
 def test_no_head(tmp_path: Path) -> None:
     with load(FOLDER / "bert.gguf") as model:
         assert model.describe()["n_scores"] == 0
-        with pytest.raises(ConfigError, match="no head"):
+        with pytest.raises(ConfigError, match="no classification head"):
             model.embed([5, 6], pooling="rank")
     named = TinyModel.read(FOLDER / "bert.gguf")
     named.set("pooling_type", 4)
     with load(named.write(tmp_path / "model.gguf")) as model:
-        with pytest.raises(ConfigError, match="no head"):
+        with pytest.raises(ConfigError, match="no classification head"):
             model.embed([5, 6])
         assert model.embed([5, 6], pooling="mean").shape == (model.hp.n_embd,)
 

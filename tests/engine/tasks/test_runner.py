@@ -57,7 +57,7 @@ def results(told: list[TaskUpdate], n: int) -> list[Any]:
     parts: dict[str, dict[int, bytes]] = {}
     ends: dict[str, Any] = {}
     for news in told:
-        for piece in news.pieces:
+        for piece in news.chunks:
             mine = parts.setdefault(news.id, {})
             mine[piece.input] = mine.get(piece.input, b"") + piece.data
         if news.result is not None or news.failure is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.tasks.prompt_logprobs import tokens_of
-from engine.tasks.types import Score
+from engine.tasks.prompt_logprobs import tokens_with_logprobs
+from engine.tasks.types import GetPromptLogprobs
 from engine.tokenizer.detokenizer import Detokenizer
 from engine.types import Token
 from server.generation.output_processor import Shown
@@ -36,12 +36,12 @@ async def _scored(ids: list[int], top: int, engine: Engine, state: State, record
     first = Token(ids[0])  # nothing comes before it that could predict it
     if len(ids) == 1:
         return [first]
-    found = await errands.run(Score(ids, top), engine, state, record, "prompt")
+    found = await errands.run(GetPromptLogprobs(ids, top), engine, state, record, "prompt")
 
     def read() -> list[Token]:
         import numpy as np
 
-        return tokens_of(ids, np.frombuffer(found.rows, "<f8").reshape(-1, found.width))
+        return tokens_with_logprobs(ids, np.frombuffer(found.rows, "<f8").reshape(-1, found.width))
 
     return [first, *await state.in_thread(read)]
 
