@@ -1,7 +1,7 @@
-"""Logging of the server: one line per record, as text or as JSON, from every library alike.
+"""Logging of the server: one line per record, as text or as JSON, for all libraries.
 
-A record may carry `extra={"fields": {...}}`: JSON shows them as keys of their own. Control characters are
-escaped, so that no request can forge a line or drive a terminal.
+A record may carry `extra={"fields": {...}}`, which become separate keys in JSON. Control characters are
+escaped, so that no request can forge a log line or control a terminal.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any, TextIO
 log = logging.getLogger("ggserve")
 
 _LEVEL = re.compile(r"<(\d\d)>([\w.]*): (.*)", re.DOTALL)
-# C0 without the tab, DEL, C1, line and paragraph separators, and marks that reorder text.
+# C0 except tab, DEL, C1, line and paragraph separators, and bidirectional controls.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def escape(text: str) -> str:
-    """`text` with every control character visible."""
+    """`text` with every control character escaped."""
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 class TextFormatter(logging.Formatter):
-    """`12:34:56 INFO    message`; further lines are indented, so that none looks like a record."""
+    """`12:34:56 INFO    message`; continuation lines are indented, so that none looks like a record."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
@@ -56,7 +56,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what sys.stderr is at the moment: a progress bar stands in for it while it is shown."""
+    """Writes to the current sys.stderr, which a progress bar replaces while it is shown."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -67,13 +67,13 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
 
 def configure(level: str = "info", form: str = "text", stream: TextIO | None = None) -> None:
-    """Send all records of this process to `stream` (stderr) in one form."""
+    """Send all records of this process to `stream` (default: stderr). form: text or json."""
     handler = _StderrHandler() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # The server library narrates its start and stop, and keeps handlers of its own.
+    # uvicorn logs its start and stop, and installs handlers itself.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
@@ -85,9 +85,9 @@ def configure(level: str = "info", form: str = "text", stream: TextIO | None = N
 
 
 def relay(engine: str, line: str) -> tuple[int, str]:
-    """Log a line that an engine process wrote to stderr; returns its level and it without our marks.
+    """Log a line that an engine process wrote to stderr; returns its level and its text.
 
-    Its own records come as `<LEVEL>logger: text`; what ggml, drivers and the crash report print is as it is.
+    Log records come as `<LEVEL>logger: text`; ggml, drivers and crash reports print plain text (a warning).
     """
     match = _LEVEL.fullmatch(line)
     if match:

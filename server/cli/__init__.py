@@ -1,1 +1,5 @@
-"""The commands of `ggserve`, one module each with `run(arguments) -> exit status`; imported when used."""
+"""The command line: `main`, and one module per command with `run(arguments) -> exit status`.
+
+`main` imports a command when it is used. `command` and `console` hold what several commands
+share. Only `server.__main__` may import it.
+"""

@@ -1,4 +1,4 @@
-"""The commands of `ggserve`, one module each with `run(arguments) -> exit status`; imported when used."""
+"""What the commands share: the argument parser, and the settings of commands that use one model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
+
+from engine.errors import ConfigError
+from server import logs
+from server.config import sources
+from server.config.settings import Settings
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for a mistake, with the flag that was meant; examples kept as written."""
+    """Reports a mistake on one line, with the flag that was probably meant; keeps the examples as written."""
 
     def __init__(self, prog: str, description: str, examples: str = "") -> None:
         super().__init__(
@@ -22,13 +28,30 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_args(self, args: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
-        found, unknown = self.parse_known_args(args)
+        known, unknown = self.parse_known_args(args)
         if unknown:
             near = difflib.get_close_matches(unknown[0].split("=")[0], self._option_string_actions, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             self.error(f"unknown argument {unknown[0]}{hint}")
-        return found
+        return known
 
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"{self.prog}: {message} (see {self.prog} --help)\n")
         raise SystemExit(2)
+
+
+def single_model(settings: Settings, command: str) -> tuple[str, Path]:
+    """Name and path of the one model. ConfigError if --model was given several times."""
+    models = settings.models()
+    if len(models) != 1:
+        raise ConfigError(f"--model was given {len(models)} times; {command} takes one")
+    (model,) = models.items()
+    return model
+
+
+def configure_quiet_logging(settings: Settings) -> None:
+    """Log to stderr for a command whose stdout is its result: warnings only, unless --log-level is set."""
+    quiet = settings.log_level == "info" and "log_level" not in settings.model_fields_set
+    logs.configure("warning" if quiet else settings.log_level, settings.log_format)
+    for advice in sources.unknown_environment():
+        logs.log.warning("%s", advice)

@@ -1,4 +1,4 @@
-"""`ggserve config`: the effective options as commented YAML."""
+"""`ggserve config`: all options with their effective values, as commented YAML."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from server.cli.command import Parser
 from server.config import sources
 
 EXAMPLES = """\
-  ggserve config > ggserve.yml                       all defaults, to edit
-  ggserve config --config ggserve.yml --port 9000    what these would come to"""
+  ggserve config > ggserve.yml                       the defaults, to edit
+  ggserve config --config ggserve.yml --port 9000    the effective values of these options"""
 
 
 def run(arguments: list[str]) -> int:
-    parser = Parser("ggserve config", "Print the effective options as a commented YAML file.", EXAMPLES)
+    parser = Parser(
+        "ggserve config", "Print all options with their effective values, as a commented YAML file.", EXAMPLES
+    )
     sources.add_options(parser, serve=True)
     args = parser.parse_args(arguments)
     sys.stdout.write(sources.render(sources.load(sources.from_arguments(args), args.config)))

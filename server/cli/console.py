@@ -1,10 +1,11 @@
-"""Progress of loading and the like: a bar on a terminal, else a log line now and then."""
+"""Progress of loading, converting and quantizing: a bar on a terminal, otherwise a log line now and then."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -14,14 +15,19 @@ LINE_EVERY_S = 5.0
 
 
 class LoadProgress:
-    """Call it with (model, fraction, text) while in its `with` block. On stderr: stdout holds answers."""
+    """Call it with (model, fraction, text) inside its `with` block. It writes to stderr.
 
-    def __init__(self, *, bar: bool, verb: str = "loading") -> None:
-        self._verb = verb
+    bar: show a bar if stderr is a terminal. clock: seconds, for the interval between log lines.
+    """
+
+    def __init__(
+        self, *, bar: bool, verb: str = "loading", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._verb, self._clock = verb, clock
         self._bar = bar and sys.stderr.isatty()
         self._rich: Any = None
         self._tasks: dict[str, Any] = {}
-        self._line_at = time.monotonic() + LINE_EVERY_S
+        self._line_at = clock() + LINE_EVERY_S
 
     def __enter__(self) -> LoadProgress:
         if self._bar:
@@ -44,13 +50,17 @@ class LoadProgress:
             if model not in self._tasks:
                 self._tasks[model] = self._rich.add_task("", total=1.0, model=model, text=text)
             self._rich.update(self._tasks[model], completed=fraction, text=text)
-        elif time.monotonic() >= self._line_at:
-            self._line_at = time.monotonic() + LINE_EVERY_S
+        elif self._clock() >= self._line_at:
+            self._line_at = self._clock() + LINE_EVERY_S
             log.info("%s %s: %.0f%%, %s", self._verb, model, fraction * 100, text)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the bar; may be called more than once."""
         if self._rich is not None:
             self._rich.stop()
             self._rich = None

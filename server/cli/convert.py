@@ -1,4 +1,4 @@
-"""`ggserve convert`: a GGUF file of a Hugging Face model folder, or of a file from before GGUF."""
+"""`ggserve convert`: converts a Hugging Face model directory or a pre-GGUF file to a GGUF file."""
 
 from __future__ import annotations
 
@@ -15,59 +15,60 @@ from server.cli.command import Parser
 from server.cli.console import LoadProgress
 
 EXAMPLES = """\
-  ggserve convert Qwen2.5-0.5B-Instruct model.gguf               f16, as most models are published
-  ggserve convert Qwen2.5-0.5B-Instruct model.gguf --type q4_k_m a third of it
-  ggserve convert ggml-gpt4all-j.bin model.gguf                  a ggml, ggmf or ggjt file; its types stay
+  ggserve convert Qwen2.5-0.5B-Instruct model.gguf               f16
+  ggserve convert Qwen2.5-0.5B-Instruct model.gguf --type q4_k_m   quantized, a third of the size
+  ggserve convert ggml-gpt4all-j.bin model.gguf                  a pre-GGUF file, types unchanged
   ggserve serve --model model.gguf"""
 
 
 def _parser() -> Parser:
     description = (
-        "Convert a Hugging Face model (config.json, *.safetensors, tokenizer.json), or a file from before\n"
-        "GGUF (ggml, ggmf, ggjt) of LLaMA, MPT, Falcon, GPT-NeoX, GPT-J, GPT-2 or BLOOM, to a GGUF file.\n"
-        "One tensor at a time is in memory. `ggserve quantize` makes smaller files of the result."
+        "Convert a Hugging Face model (config.json, *.safetensors, tokenizer.json), or a pre-GGUF file\n"
+        "(ggml, ggmf, ggjt) of LLaMA, MPT, Falcon, GPT-NeoX, GPT-J, GPT-2 or BLOOM, to a GGUF file.\n"
+        "Only one tensor is in memory at a time. `ggserve quantize` makes the result smaller."
     )
     parser = Parser("ggserve convert", description, EXAMPLES)
-    parser.add_argument("source", metavar="SOURCE", help="the downloaded folder, or the old file")
+    parser.add_argument("source", metavar="SOURCE", help="Hugging Face model directory, or pre-GGUF file")
     parser.add_argument("target", metavar="OUT.gguf", help="the file to write")
-    types = f"of matrices, or a mixture of types: {', '.join(TYPES)} (default: f16)"
+    types = f"type of the matrices, or a mixture of types: {', '.join(TYPES)} (default: f16)"
     parser.add_argument("--type", metavar="TYPE", help=types)
-    parser.add_argument("--pre", metavar="NAME", help="the pre-tokenizer's name, where it is not recognised")
-    parser.add_argument("--architecture", metavar="NAME", help="of an old file, where it is not recognised")
-    vocab = "a Hugging Face folder whose tokenizer an old file gets in place of its own"
+    parser.add_argument("--pre", metavar="NAME", help="name of the pre-tokenizer, if it is not recognised")
+    parser.add_argument(
+        "--architecture", metavar="NAME", help="architecture of a pre-GGUF file, if it is not recognised"
+    )
+    vocab = "Hugging Face directory with a tokenizer to use in place of that of a pre-GGUF file"
     parser.add_argument("--vocab", metavar="FOLDER", help=vocab)
-    setting = "a key that an old file does not have, such as context_length=4096 (repeatable)"
+    setting = "a key missing from a pre-GGUF file, such as context_length=4096; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
-    parser.add_argument("--force", action="store_true", help="replace OUT.gguf if it is there")
+    parser.add_argument("--force", action="store_true", help="overwrite OUT.gguf if it exists")
     return parser
 
 
-def _settings(args: list[str]) -> dict[str, str]:
-    found = {}
-    for text in args:
+def _settings(texts: list[str]) -> dict[str, str]:
+    """The keys of --set."""
+    keys = {}
+    for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals):
-            raise ConfigError(f"--set {text}: write KEY=VALUE")
-        found[name] = value
-    return found
+            raise ConfigError(f"--set {text}: must be KEY=VALUE")
+        keys[name] = value
+    return keys
 
 
 def run(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     source = Path(args.source)
     if not source.exists():
-        raise ConfigError(f"{source} is not there; convert takes a Hugging Face model folder or an old file")
+        raise ConfigError(
+            f"{source} does not exist; expected a Hugging Face model directory or a pre-GGUF file"
+        )
     unused = {"type": args.type, "pre": args.pre}
     if source.is_dir():
         unused = {"architecture": args.architecture, "vocab": args.vocab, "set": args.set}
     for name, value in unused.items():
         if value:
-            what = (
-                "a folder"
-                if source.is_dir()
-                else "a file, whose types stay (`ggserve quantize` changes them)"
-            )
-            raise ConfigError(f"--{name} has no use for {what}")
+            kind = "directory" if source.is_dir() else "file (`ggserve quantize` changes its types)"
+            raise ConfigError(f"--{name} does not apply to a {kind}")
     logs.configure("info", "text")
     with LoadProgress(bar=True, verb="converting") as progress:
         report = partial(progress, source.name)

@@ -1,4 +1,4 @@
-"""`ggserve devices`: what ggml could compute on."""
+"""`ggserve devices`: the devices that ggml can compute on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ EXAMPLES = """\
 
 
 def run(arguments: list[str]) -> int:
-    parser = Parser("ggserve devices", "List the devices that ggml sees, best first.", EXAMPLES)
+    parser = Parser("ggserve devices", "List the devices that models can run on, best first.", EXAMPLES)
     parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
     options = parser.parse_args(arguments)
     from engine.ggml.backend import devices
 
-    found = [
+    rows = [
         {
             "name": device.name,
             "backend": device.backend,
@@ -30,12 +30,12 @@ def run(arguments: list[str]) -> int:
         }
         for device in devices()
     ]
-    sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else table(found))
+    sys.stdout.write(json.dumps(rows, indent=2) + "\n" if options.json else table(rows))
     return 0
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Columns as wide as they need to be; bytes in GiB."""
+    """Aligned columns, sizes in GiB."""
     cells = [["NAME", "BACKEND", "TYPE", "FREE", "TOTAL", "DESCRIPTION"]]
     for row in rows:
         free, total = (f"{row[key] / 2**30:.1f} GiB" for key in ("free", "total"))

@@ -1,4 +1,4 @@
-"""`ggserve infer`: one completion, in this process, streamed to the terminal."""
+"""`ggserve infer`: one completion without a server, streamed to the terminal."""
 
 from __future__ import annotations
 
@@ -12,51 +12,50 @@ from typing import Any
 import msgspec
 
 from engine.config import InferenceSessionConfig
-from engine.errors import ConfigError
 from engine.types import InferenceParameters
 from server import logs
-from server.cli.command import Parser
+from server.cli.command import Parser, configure_quiet_logging, single_model
 from server.cli.console import LoadProgress
 from server.config import sources
 from server.config.settings import Settings
 
 EXAMPLES = """\
   ggserve infer -p "Once upon a time"                       the bundled model
-  ggserve infer -m model.gguf -p "2 + 2 =" -n 8 --stats     speed on stderr
-  ggserve infer -m model.gguf -p - --temperature 0 < text   prompt from stdin, most likely tokens"""
+  ggserve infer -m model.gguf -p "2 + 2 =" -n 8 --stats     with speed on stderr
+  ggserve infer -m model.gguf -p - --temperature 0 < text   prompt from stdin, greedy decoding"""
 
 SAMPLING = {
-    "max_tokens": "tokens to generate at most; default: until the model ends or its context is full",
-    "min_tokens": "do not let the model end before that many",
-    "ignore_eos": "never let the model end",
-    "temperature": "0: always the most likely token; higher: more surprising",
-    "top_k": "only the K most likely tokens; 0: all",
-    "top_p": "only the most likely tokens that together have this probability",
-    "min_p": "only tokens at least so likely, relative to the most likely",
+    "max_tokens": "maximum tokens to generate; default: until the model ends or the context is full",
+    "min_tokens": "minimum tokens to generate before the model may end",
+    "ignore_eos": "never end at an end-of-generation token",
+    "temperature": "0: greedy decoding; higher: more random",
+    "top_k": "sample from the N most likely tokens; 0: all",
+    "top_p": "sample from the most likely tokens whose probabilities sum to this (nucleus sampling); 1: off",
+    "min_p": "minimum probability of a token relative to the most likely one; 0: off",
     "typical_p": "locally typical sampling; 1: off",
     "tfs_z": "tail-free sampling; 1: off",
-    "top_a": "only tokens above this times the square of the largest probability; 0: off",
-    "mirostat": "1 or 2: hold the surprise steady instead of cutting the tail",
-    "mirostat_tau": "the surprise that mirostat aims at",
-    "mirostat_eta": "how fast it learns",
-    "repeat_penalty": "make tokens of the window less likely; 1: off",
-    "frequency_penalty": "the same, by how often they came",
-    "presence_penalty": "the same, if they came at all",
-    "repeat_last_n": "that window: 0 none, -1 everything",
+    "top_a": "minimum probability of a token: this times the square of the largest one; 0: off",
+    "mirostat": "version of mirostat, which controls perplexity in place of truncation: 1 or 2; 0: off",
+    "mirostat_tau": "target surprise of mirostat",
+    "mirostat_eta": "learning rate of mirostat",
+    "repeat_penalty": "divide the logits of recent tokens by this; 1: off",
+    "frequency_penalty": "subtract this from the logits of recent tokens per occurrence; 0: off",
+    "presence_penalty": "subtract this from the logits of recent tokens; 0: off",
+    "repeat_last_n": "number of recent tokens for the three penalties; 0: off, -1: all",
 }
 
 
 def _parser() -> Parser:
-    description = "Stream one completion to stdout. Ctrl-C ends it."
+    description = "Generate one completion and stream it to stdout. Ctrl-C ends it."
     parser = Parser("ggserve infer", description, EXAMPLES)
     parser.add_argument(
-        "-p", "--prompt", metavar="TEXT", required=True, help="what to continue; -: from stdin"
+        "-p", "--prompt", metavar="TEXT", required=True, help="text to continue; -: read it from stdin"
     )
-    parser.add_argument("--special", action="store_true", help="read control tokens in the prompt as such")
+    parser.add_argument("--special", action="store_true", help="parse special tokens in the prompt")
     parser.add_argument(
         "--stop", metavar="TEXT", action="append", default=[], help="end before this text; may be repeated"
     )
-    parser.add_argument("--stats", action="store_true", help="print tokens and times to stderr")
+    parser.add_argument("--stats", action="store_true", help="print token counts and times to stderr")
     group = parser.add_argument_group("sampling: How the next token is chosen")
     for field in msgspec.structs.fields(InferenceParameters):
         if field.name not in SAMPLING:
@@ -80,32 +79,25 @@ def _parser() -> Parser:
 def run(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     settings = sources.load(sources.from_arguments(args), args.config)
-    # stdout is the answer: what is said about it comes on stderr, and only if it matters.
-    quiet = settings.log_level == "info" and "log_level" not in settings.model_fields_set
-    logs.configure("warning" if quiet else settings.log_level, settings.log_format)
-    for advice in sources.unknown_environment():
-        logs.log.warning("%s", advice)
-    models = settings.models()
-    if len(models) != 1:
-        raise ConfigError(f"--model was given {len(models)} times; infer takes one")
+    configure_quiet_logging(settings)
+    _, path = single_model(settings, "infer")
     prompt = sys.stdin.read().removesuffix("\n") if args.prompt == "-" else args.prompt
     chosen = {name: value for name, value in vars(args).items() if name in SAMPLING}
     params = InferenceParameters(**chosen, seed=settings.seed)
-    (path,) = models.values()
     return complete(path, settings, prompt, params, args)
 
 
 def complete(
     path: Path, settings: Settings, prompt: str, params: InferenceParameters, args: argparse.Namespace
 ) -> int:
-    """Load, feed, print; the exit status."""
+    """Load the model, generate, print; the exit status."""
     from engine.engine import load
     from engine.sampling import parameters as sampling
     from engine.tokenizer.detokenizer import StopMatcher
 
     model_params = settings.model_parameters()
     if "parallel" not in settings.model_fields_set:
-        model_params = dataclasses.replace(model_params, parallel=1)  # no memory for others
+        model_params = dataclasses.replace(model_params, parallel=1)  # the KV cache of one request is enough
     started = time.monotonic()
     with LoadProgress(bar=True) as progress:
         model = load(path, model_params, progress=lambda f, text: progress(path.stem, f, text))
@@ -120,15 +112,15 @@ def complete(
         try:
             session.feed_prompt(prompt, parse_special=args.special)
             stats.prompt(len(session.tokens))
-            found = None
+            stop_text = None
             for token in session.infer(params):
                 stats.token()
-                text, found = stop.push(token.text)
+                text, stop_text = stop.push(token.text)
                 sys.stdout.write(text)
                 sys.stdout.flush()
-                if found is not None:
+                if stop_text is not None:
                     break
-            if found is None:
+            if stop_text is None:
                 sys.stdout.write(stop.flush())
         except KeyboardInterrupt:
             interrupted = True
@@ -140,7 +132,7 @@ def complete(
 
 
 class Stats:
-    """Counts and times of one completion."""
+    """Token counts and times of one completion."""
 
     def __init__(self, load_s: float) -> None:
         self.load_s = load_s

@@ -1,4 +1,4 @@
-"""`ggserve info`: what a model file holds, without loading its weights."""
+"""`ggserve info`: the contents of a model file, without loading its weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from server.cli.command import Parser
 from server.config import sources
 
 EXAMPLES = """\
-  ggserve info model.gguf             architecture, sizes, tokenizer, memory
-  ggserve info model.gguf --tensors   and every tensor
-  ggserve info model.gguf --plan      would it fit, and where would which layers go
+  ggserve info model.gguf             architecture, sizes, tokenizer, memory estimate
+  ggserve info model.gguf --tensors   also every tensor
+  ggserve info model.gguf --plan      whether it fits, and where each layer would go
   ggserve info model.gguf --plan --gpu-layers 20 --context-size 8192
   ggserve info model.gguf --json      for programs"""
 PLAN_OPTIONS = (
@@ -28,16 +28,26 @@ def _tokens(text: str) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    parser = Parser("ggserve info", "Show what a GGUF file holds, without loading its weights.", EXAMPLES)
+    parser = Parser(
+        "ggserve info", "Show the contents of a GGUF file, without loading its weights.", EXAMPLES
+    )
     parser.add_argument("path", metavar="PATH", help="GGUF file")
     parser.add_argument("--tensors", action="store_true", help="also list the tensors")
     parser.add_argument("--tokens", action="store_true", help="also list the vocabulary")
-    parser.add_argument("--json", action="store_true", help="a JSON object instead of text")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of text")
     parser.add_argument(
-        "--context-size", metavar="N", type=_tokens, help="for the estimate of memory; default: as trained"
+        "--context-size",
+        metavar="N",
+        type=_tokens,
+        help="context length for the memory estimate (default: as trained)",
     )
-    parser.add_argument("--kv-type", metavar="TYPE", default="f16", help="for the estimate (default: f16)")
-    plan = "print where each layer would go on this machine's devices, without loading anything"
+    parser.add_argument(
+        "--kv-type",
+        metavar="TYPE",
+        default="f16",
+        help="KV cache type for the memory estimate (default: f16)",
+    )
+    plan = "print on which device of this machine each layer would be placed, without loading anything"
     parser.add_argument("--plan", action="store_true", help=plan)
     sources.add_options(parser, serve=True, names=PLAN_OPTIONS)
     options = parser.parse_args(arguments)
@@ -50,21 +60,21 @@ def run(arguments: list[str]) -> int:
         return _plan(options)
     for name in PLAN_OPTIONS:
         if hasattr(options, name):
-            parser.error(f"--{name.replace('_', '-')} goes with --plan")
-    found = describe(
+            parser.error(f"--{name.replace('_', '-')} requires --plan")
+    description = describe(
         options.path,
         tensors=options.tensors,
         tokens=options.tokens,
         context=options.context_size,
         kv_type=options.kv_type,
     )
-    text = json.dumps(found, indent=2) if options.json else render(found)
+    text = json.dumps(description, indent=2) if options.json else render(description)
     sys.stdout.write(text.rstrip("\n") + "\n")
     return 0
 
 
 def _plan(options: argparse.Namespace) -> int:
-    """The table, or what does not fit with the table; 1 if it would not load."""
+    """Print the placement, or what does not fit; exit status 1 if the model would not load."""
     from engine.errors import OutOfMemoryError
     from engine.model.preparation import preview
 
@@ -85,7 +95,7 @@ def _plan(options: argparse.Namespace) -> int:
     if not options.json:
         sys.stdout.write(plan.table() + "\n")
         return 0
-    found = {
+    report = {
         "fits": True,
         "gpu_layers": plan.gpu_layers,
         "layers": list(plan.layers),
@@ -104,5 +114,5 @@ def _plan(options: argparse.Namespace) -> int:
         },
         "notes": list(plan.notes),
     }
-    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
     return 0

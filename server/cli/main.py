@@ -1,6 +1,6 @@
-"""`ggserve`: finds the command, runs it, and turns errors into one line and an exit status.
+"""The `ggserve` command: runs a subcommand and turns errors into one line on stderr and an exit status.
 
-0: fine, 1: it failed while running, 2: bad usage or configuration, 130: interrupted by Ctrl-C.
+0: success, 1: failure while running, 2: wrong usage or configuration, 130: interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ from collections.abc import Sequence
 from engine.errors import ConfigError, EngineError
 
 COMMANDS = {
-    "serve": "serve models over HTTP",
-    "infer": "stream one completion to the terminal",
-    "devices": "list the devices that could compute",
-    "convert": "make a GGUF file of a Hugging Face model",
-    "quantize": "write a smaller file of a model",
+    "serve": "serve models over HTTP (OpenAI, Anthropic and llama-server APIs)",
+    "infer": "generate one completion in the terminal",
+    "devices": "list the devices that models can run on",
+    "convert": "convert a Hugging Face model to a GGUF file",
+    "quantize": "quantize a GGUF file to a smaller type",
     "perplexity": "measure how well a model predicts a text",
-    "bench": "measure speed by batch size",
-    "info": "show what a model file holds",
-    "rpc-worker": "lend this machine's devices to another one",
-    "config": "print the effective options as a commented YAML file",
+    "bench": "measure prefill and decode speed",
+    "info": "show the contents of a model file",
+    "rpc-worker": "serve this machine's devices to another machine",
+    "config": "print all options as a commented YAML file",
 }
 HELP = """\
-usage: ggserve COMMAND [options]     (ggserve COMMAND --help for more)
+usage: ggserve COMMAND [options]
 
-Streams completions from GGUF models.
+An inference server for GGUF models.
 
+commands (see ggserve COMMAND --help):
 {commands}
 
 examples:
   ggserve serve                                  the bundled model on http://127.0.0.1:8080
-  ggserve serve --model model.gguf --port 9000   yours
-  ggserve infer -p "Once upon a time" -n 100     no server
-  ggserve info model.gguf                        what is in the file
-  ggserve config > ggserve.yml                   a file to edit, for --config
+  ggserve serve --model model.gguf --port 9000   your own model
+  ggserve infer -p "Once upon a time" -n 100     a completion without a server
+  ggserve info model.gguf                        architecture, sizes, memory estimate
+  ggserve config > ggserve.yml                   a configuration file to edit, for --config
 
-Options may also stand in the environment (GGSERVE_PORT=9000) or in a YAML file (--config FILE).
+Options can also be set in the environment (GGSERVE_PORT=9000) or in a YAML file (--config FILE).
 """
 
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if words[0] not in COMMANDS:
         near = difflib.get_close_matches(words[0], COMMANDS, 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}"
+        hint = f"; did you mean {near[0]}?" if near else f"; the commands are {', '.join(COMMANDS)}"
         return fail(f"unknown command {words[0]!r}{hint}", 2)
     return _run(words[0], words[1:])
 
@@ -71,7 +72,7 @@ def _run(command: str, arguments: list[str]) -> int:
     except ConfigError as error:
         return fail(str(error), 2, arguments)
     except BrokenPipeError:
-        # Whoever read us (head, less) has enough. Python would complain when it flushes at exit.
+        # The reader (head, less) has closed the pipe; without this Python complains when it flushes at exit.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -83,17 +84,17 @@ def _run(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        text = f"internal error: {type(error).__name__}: {error} (--log-level debug shows where)"
+        text = f"internal error: {type(error).__name__}: {error} (--log-level debug shows the traceback)"
         return fail(text, 1, arguments)
 
 
 def fail(message: str, status: int, arguments: Sequence[str] = ()) -> int:
-    """Say on one line why; with --log-level debug also where."""
-    asked = os.environ.get("GGSERVE_LOG_LEVEL", "")
+    """Write the error as one line to stderr, with --log-level debug also the traceback; returns `status`."""
+    level = os.environ.get("GGSERVE_LOG_LEVEL", "")
     for word, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if word.startswith("--log-level"):
-            asked = word.partition("=")[2] or following
-    if asked == "debug" and sys.exc_info()[0] is not None:
+            level = word.partition("=")[2] or following
+    if level == "debug" and sys.exc_info()[0] is not None:
         traceback.print_exc()
     text = " ".join(message.split("\n"))
     sys.stderr.write(f"ggserve: {text}\n")

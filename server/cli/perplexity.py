@@ -1,4 +1,4 @@
-"""`ggserve perplexity`: how surprised a model is by a text, to compare files of one model."""
+"""`ggserve perplexity`: the perplexity of a model on a text, to compare quantizations of a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from engine.errors import ConfigError
 from engine.perplexity import DEFAULT_CONTEXT, Estimate
 from server import logs
-from server.cli.command import Parser
+from server.cli.command import Parser, configure_quiet_logging, single_model
 from server.cli.console import LoadProgress
 from server.config import sources
 from server.config.settings import Settings
@@ -41,22 +41,24 @@ OPTIONS = (
     "log_format",
 )
 DESCRIPTIONS = {
-    "context_size": f"tokens of a chunk (default: {DEFAULT_CONTEXT})",
+    "context_size": f"tokens per chunk (default: {DEFAULT_CONTEXT})",
     "batch_size": "tokens computed together (default: 512)",
-    "max_batch_tokens": "the largest --batch-size that memory is taken for (default: 512)",
+    "max_batch_tokens": "upper limit of --batch-size, which determines memory (default: 512)",
 }
 
 
 def _parser() -> Parser:
     description = (
         "Measure the perplexity of a model on a text: lower is better, for the same text, tokenizer and\n"
-        "context size. The text is cut into chunks, and the second half of each counts, as llama-perplexity\n"
-        "does it. Prints the estimate after each chunk."
+        "context size. The text is split into chunks and the second half of each is scored, as in\n"
+        "llama-perplexity. Prints the estimate after each chunk."
     )
     parser = Parser("ggserve perplexity", description, EXAMPLES)
-    parser.add_argument("-f", "--file", metavar="TEXT", required=True, help="UTF-8 text; -: from stdin")
+    parser.add_argument(
+        "-f", "--file", metavar="TEXT", required=True, help="UTF-8 text; -: read it from stdin"
+    )
     parser.add_argument("--chunks", metavar="N", type=int, help="only the first N chunks (default: all)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object when it is done")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     sources.add_options(parser, serve=False, names=OPTIONS, descriptions=DESCRIPTIONS)
     return parser
 
@@ -64,21 +66,15 @@ def _parser() -> Parser:
 def run(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     settings = sources.load(sources.from_arguments(args), args.config)
-    quiet = settings.log_level == "info" and "log_level" not in settings.model_fields_set
-    logs.configure("warning" if quiet else settings.log_level, settings.log_format)
-    for advice in sources.unknown_environment():
-        logs.log.warning("%s", advice)
-    models = settings.models()
-    if len(models) != 1:
-        raise ConfigError(f"--model was given {len(models)} times; perplexity takes one")
+    configure_quiet_logging(settings)
+    _, path = single_model(settings, "perplexity")
     if args.chunks is not None and args.chunks < 1:
         raise ConfigError(f"--chunks is {args.chunks}; it must be at least 1")
-    (path,) = models.values()
     return measure(path, settings, read_text(args.file), args)
 
 
 def read_text(name: str) -> str:
-    """The text without its last line end, which is the editor's. ConfigError if it is not UTF-8."""
+    """The text without its final newline. ConfigError if it is not UTF-8."""
     raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     try:
         return raw.decode().removesuffix("\n")
@@ -88,7 +84,7 @@ def read_text(name: str) -> str:
 
 
 def measure(path: Path, settings: Settings, text: str, args: argparse.Namespace) -> int:
-    """Load, compute, print; the exit status."""
+    """Load the model, compute, print; the exit status."""
     from engine import perplexity
     from engine.engine import load
 
@@ -101,7 +97,7 @@ def measure(path: Path, settings: Settings, text: str, args: argparse.Namespace)
     with model:
         if context_size > model.hp.n_ctx_train:
             logs.log.warning(
-                "chunks of %d tokens, but the model was trained for %d; --context-size makes them smaller",
+                "a chunk has %d tokens, but the model was trained with %d; reduce --context-size",
                 context_size,
                 model.hp.n_ctx_train,
             )
@@ -114,11 +110,11 @@ def measure(path: Path, settings: Settings, text: str, args: argparse.Namespace)
             f"{len(tokens) - available * context_size} tokens left over\n"
         )
         began = time.monotonic()
-        found: list[Estimate] = []
+        estimates: list[Estimate] = []
         for estimate in perplexity.estimates(
             model, tokens, context_size=context_size, n_batch=settings.batch_size, chunks=args.chunks
         ):
-            found.append(estimate)
+            estimates.append(estimate)
             if not args.json:
                 sys.stdout.write(f"[{estimate.n_chunks}]{estimate.perplexity:.4f},")
                 sys.stdout.flush()
@@ -126,7 +122,7 @@ def measure(path: Path, settings: Settings, text: str, args: argparse.Namespace)
             if args.json or estimate.n_chunks == 1:
                 left = seconds / estimate.n_chunks * (n - estimate.n_chunks)
                 sys.stderr.write(f"chunk {estimate.n_chunks} of {n}, {_duration(left)} to go\n")
-    _report(found, args, len(tokens), context_size)
+    _report(estimates, args, len(tokens), context_size)
     return 0
 
 
@@ -134,8 +130,8 @@ def _duration(seconds: float) -> str:
     return f"about {seconds / 60:.0f} minutes" if seconds >= 120 else f"about {seconds:.0f} s"
 
 
-def _report(found: list[Estimate], args: argparse.Namespace, n_tokens: int, context_size: int) -> None:
-    last = found[-1]
+def _report(estimates: list[Estimate], args: argparse.Namespace, n_tokens: int, context_size: int) -> None:
+    last = estimates[-1]
     if not args.json:
         sys.stdout.write(f"\nPPL = {last.perplexity:.4f} +/- {last.error:.5f}\n")
         return
@@ -147,6 +143,6 @@ def _report(found: list[Estimate], args: argparse.Namespace, n_tokens: int, cont
         "n_chunks": last.n_chunks,
         "n_scored": last.n_scored,
         "context_size": context_size,
-        "estimates": [estimate.perplexity for estimate in found],
+        "estimates": [estimate.perplexity for estimate in estimates],
     }
     sys.stdout.write(json.dumps(report) + "\n")

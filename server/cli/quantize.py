@@ -1,4 +1,4 @@
-"""`ggserve quantize`: a smaller file of a model."""
+"""`ggserve quantize`: quantizes the matrices of a model file."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from server.cli.console import LoadProgress
 
 EXAMPLES = """\
   ggserve quantize model-f16.gguf model.gguf Q4_K_M           the usual choice: a quarter of the size
-  ggserve quantize model-f16.gguf model.gguf Q8_0             half the size, hardly a difference
+  ggserve quantize model-f16.gguf model.gguf Q8_0             half the size, nearly no loss of quality
   ggserve quantize model-f16.gguf model.gguf IQ2_XS --imatrix imatrix.gguf"""
 
 
 def _parser() -> Parser:
     description = (
-        "Write a model with its matrices in a smaller type, under the names and with the mixtures that\n"
-        f"llama-quantize has. Types: {', '.join(type_names())}.\n"
-        "docs/quantize.md says which to take."
+        "Quantize the matrices of a model, with the type names and mixtures of llama-quantize.\n"
+        f"Types: {', '.join(type_names())}.\n"
+        "docs/quantize.md explains which to choose."
     )
     parser = Parser("ggserve quantize", description, EXAMPLES)
-    parser.add_argument("source", metavar="IN.gguf", help="f32, f16 or bf16")
+    parser.add_argument("source", metavar="IN.gguf", help="a model in f32, f16 or bf16")
     parser.add_argument("target", metavar="OUT.gguf", help="the file to write")
-    parser.add_argument("type", metavar="TYPE", help="see above")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
-    parser.add_argument("--imatrix", metavar="FILE", help="importances that llama-imatrix measured (GGUF)")
-    parser.add_argument("--keep-output-type", action="store_true", help="leave output.weight as it is")
+    parser.add_argument("type", metavar="TYPE", help="one of the types above")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--imatrix", metavar="FILE", help="importance matrix written by llama-imatrix (GGUF)")
+    parser.add_argument("--keep-output-type", action="store_true", help="do not quantize output.weight")
     parser.add_argument("--output-tensor-type", metavar="T", help="type of output.weight (q8_0, f16, …)")
     parser.add_argument("--token-embedding-type", metavar="T", help="type of token_embd.weight")
-    parser.add_argument("--pure", action="store_true", help="the same type for all matrices")
-    parser.add_argument("--allow-requantize", action="store_true", help="the source may be quantized already")
-    parser.add_argument("--force", action="store_true", help="replace OUT.gguf if it is there")
+    parser.add_argument("--pure", action="store_true", help="use the same type for all matrices")
+    parser.add_argument(
+        "--allow-requantize", action="store_true", help="accept a source that is already quantized"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite OUT.gguf if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     return parser
 
@@ -67,7 +69,7 @@ def run(arguments: list[str]) -> int:
 
 
 def summary(changes: list[Change]) -> dict[str, object]:
-    """For programs."""
+    """The result for --json."""
     return {
         "bytes_before": sum(c.bytes_before for c in changes),
         "bytes_after": sum(c.bytes_after for c in changes),
@@ -76,7 +78,7 @@ def summary(changes: list[Change]) -> dict[str, object]:
 
 
 def table(changes: list[Change]) -> str:
-    """By pair of types, and the whole."""
+    """Sizes by pair of types, and in total."""
     groups: dict[tuple[str, str], list[Change]] = {}
     for c in changes:
         groups.setdefault((c.before, c.after), []).append(c)

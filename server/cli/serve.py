@@ -1,4 +1,4 @@
-"""`ggserve serve`: HTTP in this process, one engine process per model."""
+"""`ggserve serve`: an HTTP server in this process, one engine process per model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from engine.errors import ConfigError
 from server import logs
 from server.cli.command import Parser
+from server.cli.console import LoadProgress
 from server.config import sources
 from server.worker.client import EngineClient
 
@@ -25,17 +26,17 @@ log = logging.getLogger("ggserve")
 
 EXAMPLES = """\
   ggserve serve                                        the bundled model on http://127.0.0.1:8080
-  ggserve serve -m model.gguf --parallel 16            yours, for sixteen at a time
-  ggserve serve -m small=a.gguf -m large=b.gguf        two models, by name
-  ggserve serve --host 0.0.0.0 --api-key-file keys     for others on the network
-  ggserve serve --config ggserve.yml                   options from a file (see ggserve config)
+  ggserve serve -m model.gguf --parallel 16            your own model, 16 requests at a time
+  ggserve serve -m small=a.gguf -m large=b.gguf        two models with names
+  ggserve serve --host 0.0.0.0 --api-key-file keys     reachable from the network, with API keys
+  ggserve serve --config ggserve.yml                   options from a file (see `ggserve config`)
 
-Ctrl-C or SIGTERM lets running streams finish; a second one does not."""
+Ctrl-C or SIGTERM lets running requests finish (see --drain-s); a second one exits at once."""
 
 
 def run(arguments: list[str]) -> int:
-    # Until the event loop takes the signals over, there is nothing to drain.
-    before = {number: signal.signal(number, _leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Until the event loop handles the signals there are no requests to drain.
+    before = {number: signal.signal(number, _exit) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return serve(arguments)
     finally:
@@ -43,41 +44,48 @@ def run(arguments: list[str]) -> int:
             signal.signal(number, handler)
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
 
 
 def serve(arguments: list[str]) -> int:
-    """Check everything that can be checked, then load and serve; the exit status."""
+    """Check the configuration, then load and serve; the exit status."""
     began = time.monotonic()
-    parser = Parser("ggserve serve", "Serve models over HTTP with the OpenAI API and a few more.", EXAMPLES)
+    parser = Parser(
+        "ggserve serve", "Serve models over HTTP: OpenAI, Anthropic and llama-server APIs.", EXAMPLES
+    )
     sources.add_options(parser, serve=True)
     args = parser.parse_args(arguments)
     settings = sources.load(sources.from_arguments(args), args.config)
     logs.configure(settings.log_level, settings.log_format)
     for advice in sources.unknown_environment():
         log.warning("%s", advice)
-    settings.api_keys()  # an unreadable file is a mistake to report before anything starts
+    settings.api_keys()  # reports an unreadable file before anything starts
     engines = {name: EngineClient(name, path, settings) for name, path in settings.models().items()}
     sockets = listen(settings.host, settings.port)
     allow_files(settings.max_connections)
     if not settings.listens_locally and not settings.api_keys():
-        log.warning("anyone who reaches %s may use this server; --api-key-file closes it", settings.host)
+        log.warning(
+            "anyone who can reach %s can use this server; set --api-key-file to require a key", settings.host
+        )
     try:
-        # The engine loads while the rest of the server is imported. With several, each may need what
-        # memory the one before has left: they are started by the application.
+        # The engine loads while the rest of the server is imported. Several are started one after the other
+        # by the application, since each is placed in the memory that is left.
         if len(engines) == 1:
             next(iter(engines.values())).spawn()
+        from server.app import create_app
         from server.http.server import HttpServer
 
-        return HttpServer(settings, engines, sockets, began).run_to_end(loop_factory())
+        app = create_app(settings, engines)
+        with LoadProgress(bar=settings.log_format == "text") as progress:
+            return HttpServer(app, settings, engines, sockets, progress, began).run_to_end(loop_factory())
     finally:
         for sock in sockets:
             sock.close()
 
 
 def listen(hosts: str, port: int) -> list[socket.socket]:
-    """Sockets for every address of the hosts. Done before loading: a port in use is told at once."""
+    """Sockets for every address of the hosts. ConfigError, before anything is loaded, if a port is in use."""
     sockets: list[socket.socket] = []
     try:
         for host in hosts.split(","):
@@ -90,12 +98,12 @@ def listen(hosts: str, port: int) -> list[socket.socket]:
 
 
 def _listen(host: str, port: int, sockets: list[socket.socket]) -> int:
-    """Adds those of one host; returns their port."""
-    found = len(sockets)
+    """Append the sockets of one host; returns their port."""
+    n_before = len(sockets)
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in dict.fromkeys(addresses):
-            if port == 0 and len(sockets) > found:
+            if port == 0 and len(sockets) > n_before:
                 break  # one free port, not one per address
             sockets.append(socket.create_server(address[:2], family=family, backlog=2048))
     except OSError as error:
@@ -106,8 +114,8 @@ def _listen(host: str, port: int, sockets: list[socket.socket]) -> int:
 
 
 def allow_files(connections: int) -> None:
-    """Raise our own limit on open files to what that many connections need; the usual 1024 is too few."""
-    if sys.platform == "win32":  # has no such limit
+    """Raise the limit on open files to what `connections` need; the usual 1024 is too low."""
+    if sys.platform == "win32":  # has no limit
         return
     import resource
 
@@ -118,12 +126,12 @@ def allow_files(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         if most < needed:
             log.warning(
-                "only %d files may be open (ulimit -n), %d are needed for --max-connections", most, needed
+                "the limit on open files is %d (ulimit -n), but --max-connections needs %d", most, needed
             )
 
 
 def loop_factory() -> Callable[[], AbstractEventLoop]:
-    """uvloop where there is one."""
+    """uvloop where it is available."""
     try:
         import uvloop
     except ImportError:  # not on Windows

@@ -237,7 +237,7 @@ class Job:
         metrics = self.state.metrics.of(self.model)
         metrics.tokens(record.prompt_n, record.cached_n, record.predicted_n)
         for choice in self.choices:
-            metrics.cost(choice.timings)
+            metrics.sequence_ended(choice.timings)
 
 
 def unavailable(engine: Engine) -> ApiError:

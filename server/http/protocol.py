@@ -1,7 +1,7 @@
-"""What a connection may cost: uvicorn's HTTP protocol with time and size limits where it has none.
+"""uvicorn's HTTP protocol with the time and size limits that it lacks.
 
-The routes see complete requests only. Here are the limits on what comes before one is complete, and on a
-client that does not read what it is sent.
+Routes see complete requests only. The limits here concern what comes before a request is complete, and
+clients that do not read their response.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TYPES = {408: "timeout_error", 503: "service_unavailable"}
 
 
 def refusal(status: int, message: str, code: str) -> bytes:
-    """A whole response in the error shape of the API, after which the connection is closed."""
+    """A complete error response, after which the connection is closed."""
     error = {
         "message": message,
         "type": _TYPES.get(status, "invalid_request_error"),
@@ -38,7 +38,7 @@ def refusal(status: int, message: str, code: str) -> bytes:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. The limits are set by `limited_protocol`."""
+    """One connection. `limited_protocol` makes subclasses with the limits."""
 
     max_connections: int
     max_header_bytes: int
@@ -55,9 +55,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
-            self._refuse(503, "too many open connections; try again", "too_many_connections")
+            self._refuse(503, "too many open connections; try again later", "too_many_connections")
         else:
-            self._head_timer = self.loop.call_later(self.header_timeout_s, self._head_is_late)
+            self._head_timer = self.loop.call_later(self.header_timeout_s, self._on_head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._head_timer, self._send_timer):
@@ -66,16 +66,16 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():  # refused, and still talking
+        if self.transport.is_closing():  # refused; the client is still sending
             return
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_timer is None:  # the next request of a connection that is kept
-                self._head_timer = self.loop.call_later(self.header_timeout_s, self._head_is_late)
+            if self._head_timer is None:  # the next request of a keep-alive connection
+                self._head_timer = self.loop.call_later(self.header_timeout_s, self._on_head_timeout)
         super().data_received(data)
-        # A complete head is judged by the application, exactly; this bounds one that never ends.
+        # `HeadLimits` checks a complete head exactly; this bounds one that never ends.
         if self._in_head and self._head_bytes > self.max_header_bytes:
-            message = f"the request's head is too large (at most {self.max_header_bytes} bytes)"
+            message = f"the request headers are too large (at most {self.max_header_bytes} bytes)"
             self._refuse(431, message, "headers_too_large")
 
     def on_headers_complete(self) -> None:
@@ -102,16 +102,18 @@ class LimitedProtocol(HttpToolsProtocol):
             self._send_timer = None
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "this is not a valid HTTP request", "invalid_http")
+        self._refuse(400, "not a valid HTTP request", "invalid_http")
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Answered as the plain request that it also is."""
+        """Upgrade requests are answered as ordinary requests, without a warning in the log."""
 
-    def _head_is_late(self) -> None:
+    def _on_head_timeout(self) -> None:
         self._head_timer = None
         if self._head_bytes:
             self._refuse(
-                408, f"the request's head did not arrive within {self.header_timeout_s:g} s", "header_timeout"
+                408,
+                f"the request headers did not arrive within {self.header_timeout_s:g} s",
+                "header_timeout",
             )
         else:
             self.transport.close()

@@ -14,11 +14,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
+from typing import Protocol
 
 import uvicorn
+from fastapi import FastAPI
 
-from server.app import create_app
-from server.cli.console import LoadProgress
 from server.config.settings import Settings
 from server.http.protocol import limited_protocol
 from server.worker.client import EngineClient
@@ -36,6 +36,13 @@ def _url(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class ProgressDisplay(Protocol):
+    """Shows the progress of loading a model (`server.cli.console.LoadProgress`)."""
+
+    def __call__(self, model: str, fraction: float, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
 class HttpServer(uvicorn.Server):
     """Serves until a signal arrives or a model cannot be loaded. First signal: drain; second: exit at once.
 
@@ -44,9 +51,11 @@ class HttpServer(uvicorn.Server):
 
     def __init__(
         self,
+        app: FastAPI,
         settings: Settings,
         engines: Mapping[str, EngineClient],
         sockets: list[socket.socket],
+        progress: ProgressDisplay,
         began: float,
     ) -> None:
         self.settings, self.engines, self.sockets = settings, engines, sockets
@@ -54,11 +63,11 @@ class HttpServer(uvicorn.Server):
         self.status = 0
         self._n_unfinished = 0  # requests that did not finish in time
         self._began = began
-        self._progress = LoadProgress(bar=settings.log_format == "text")
+        self._progress = progress
         self._announcer: asyncio.Task[None] | None = None
         super().__init__(
             uvicorn.Config(
-                create_app(settings, engines),
+                app,
                 http=limited_protocol(settings),
                 ws="none",
                 lifespan="on",
@@ -73,7 +82,7 @@ class HttpServer(uvicorn.Server):
 
     def run_to_end(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> int:
         """Serve until the end; the exit status."""
-        with asyncio.Runner(loop_factory=loop_factory) as runner, self._progress:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(self.serve(sockets=self.sockets))
         if self._n_unfinished:
             log.warning("%d requests were cancelled at shutdown", self._n_unfinished)
@@ -97,7 +106,7 @@ class HttpServer(uvicorn.Server):
             return
         finally:
             showing.cancel()
-            self._progress.__exit__(None, None, None)
+            self._progress.close()
         names = ", ".join(self.engines)
         log.info("serving %s on %s, ready in %.1f s", names, self.url, time.monotonic() - self._began)
         if self.settings.log_format == "text":

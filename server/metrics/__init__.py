@@ -1,1 +1,5 @@
-"""Prometheus, by our names and by llama-server's."""
+"""Prometheus metrics, under ggserve's names and under llama-server's.
+
+The application makes one `Metrics`; routes and generation count into it. It imports `engine.types` and
+`server.worker` only.
+"""

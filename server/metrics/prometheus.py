@@ -1,4 +1,4 @@
-"""Prometheus metrics, in a registry of our own. What engines count is read when somebody asks."""
+"""Prometheus metrics in a registry of the application. Counters of the engines are read at each scrape."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from server.dependencies import Engine
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-_GAP = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_TOKEN_GAP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 _GAUGES = {
-    "running": "Sessions that hold a place in the batch",
-    "waiting": "Requests in the queue",
-    "cells_total": "Cells of the KV pool",
-    "cells_used": "Cells held by running sessions",
-    "cells_cached": "Cells held only by the prefix cache",
+    "running": "Requests being processed (prefill or decode)",
+    "waiting": "Requests waiting in the queue",
+    "cells_total": "Size of the KV cache in cells (tokens)",
+    "cells_used": "KV cache cells used by running requests",
+    "cells_cached": "KV cache cells used only by the prefix cache",
 }
 _COUNTERS = {
-    "steps": "Batches computed",
-    "preemptions": "Sessions put back into the queue for want of cells",
-    "evicted_cells": "Cells taken from the prefix cache",
-    "compute_ms": "Milliseconds inside ggml",
-    "step_ms": "Milliseconds of whole steps",
+    "steps": "Scheduler steps",
+    "preemptions": "Requests preempted because the KV cache was full",
+    "evicted_cells": "KV cache cells evicted from the prefix cache",
+    "compute_ms": "Milliseconds spent computing in ggml",
+    "step_ms": "Milliseconds spent in scheduler steps, ggml included",
 }
 
 
 class ModelMetrics:
-    """The children of one model, bound once: labels() is too slow to call per token."""
+    """The metrics of one model. Its label is bound once: labels() is too slow to be called per token."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self.first = metrics.first.labels(model).observe
@@ -46,18 +46,17 @@ class ModelMetrics:
         self._predicted = metrics.predicted.labels(model)
         self._llama = metrics.llama
 
-    def cost(self, timings: Timings) -> None:
-        """What one sequence took."""
-        self._llama.cost(timings)
+    def sequence_ended(self, timings: Timings) -> None:
+        self._llama.add(timings)
 
     def embedded(self, n_tokens: int, batches: int) -> None:
-        """Inputs of embeddings."""
+        """Count the inputs of an embedding or rerank request, and the batches that they took."""
         self.tokens(n_tokens, 0, 0)
-        self._llama.cost(Timings(prompt_n=n_tokens))
+        self._llama.add(Timings(prompt_n=n_tokens))
         self._llama.batches += batches
 
     def tokens(self, prompt: int, cached: int, predicted: int) -> None:
-        """What the usage of one request said."""
+        """Count the usage of one request."""
         self._prompt.inc(prompt)
         self._cached.inc(cached)
         self._predicted.inc(predicted)
@@ -70,56 +69,63 @@ class Metrics:
         self.registry = CollectorRegistry()
         model = ["model"]
         self.requests = Counter(
-            "ggserve_requests", "Requests answered", ["route", "method", "status"], registry=self.registry
+            "ggserve_requests",
+            "HTTP requests answered",
+            ["route", "method", "status"],
+            registry=self.registry,
         )
-        self.prompt = Counter("ggserve_prompt_tokens", "Tokens of prompts", model, registry=self.registry)
+        self.prompt = Counter("ggserve_prompt_tokens", "Prompt tokens", model, registry=self.registry)
         self.cached = Counter(
-            "ggserve_cached_tokens", "Of these, found in the prefix cache", model, registry=self.registry
+            "ggserve_cached_tokens",
+            "Prompt tokens reused from the prefix cache",
+            model,
+            registry=self.registry,
         )
         self.predicted = Counter(
-            "ggserve_predicted_tokens", "Tokens generated", model, registry=self.registry
+            "ggserve_predicted_tokens", "Generated tokens", model, registry=self.registry
         )
         self.rejected = Counter(
             "ggserve_queue_rejections",
-            "Requests refused since the queue was full",
+            "Requests refused because the queue was full",
             model,
             registry=self.registry,
         )
         self.first = Histogram(
             "ggserve_first_token_seconds",
-            "From the request to its first token",
+            "Seconds from the arrival of a request to its first token",
             model,
-            buckets=_FIRST,
+            buckets=_FIRST_TOKEN_BUCKETS,
             registry=self.registry,
         )
         self.gap = Histogram(
             "ggserve_token_gap_seconds",
-            "Between tokens of a sequence",
+            "Seconds between two tokens of a sequence",
             model,
-            buckets=_GAP,
+            buckets=_TOKEN_GAP_BUCKETS,
             registry=self.registry,
         )
         self.llama = LlamaMetrics()
         self._models = {name: ModelMetrics(self, name) for name in engines}
-        self._engines = _Engines(engines)
+        self._engines = _EngineCollector(engines)
         self.registry.register(self._engines)
 
     def of(self, model: str) -> ModelMetrics:
         return self._models[model]
 
     def request(self, route: str, method: str, status: int) -> None:
-        # Methods are the client's words: unknown ones must not make new time series.
-        known = method if method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"
-        self.requests.labels(route, known, str(status)).inc()
+        # A client may send any method; unknown ones must not create new time series.
+        label = method if method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"
+        self.requests.labels(route, label, str(status)).inc()
 
     def render(self) -> bytes:
+        """Both sets of metrics in the text format."""
         ours = generate_latest(self.registry)
         engines = self._engines
         return ours + self.llama.render(engines.engines, engines.total("steps")).encode()
 
 
-class _Engines:
-    """Collector over the engines' own numbers. Their counters begin anew with each process; ours do not."""
+class _EngineCollector:
+    """Reads the statistics of the engines. Counters keep growing when an engine process is restarted."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self.engines = engines
@@ -139,12 +145,14 @@ class _Engines:
         for name, text in _COUNTERS.items():
             counter = CounterMetricFamily(f"ggserve_{name}", text, labels=["model"])
             for model, snapshot in stats.items():
-                counter.add_metric([model], self._grown(model, name, getattr(snapshot, name)))
+                counter.add_metric([model], self._monotonic(model, name, getattr(snapshot, name)))
             yield counter
         restarts = CounterMetricFamily(
-            "ggserve_engine_restarts", "Engine processes replaced", labels=["model"]
+            "ggserve_engine_restarts", "Restarts of the engine process", labels=["model"]
         )
-        ready = GaugeMetricFamily("ggserve_engine_ready", "1: the model answers", labels=["model"])
+        ready = GaugeMetricFamily(
+            "ggserve_engine_ready", "1 if the model can serve requests", labels=["model"]
+        )
         for model, engine in self.engines.items():
             restarts.add_metric([model], engine.restarts)
             ready.add_metric([model], float(engine.state == "ready" and not engine.stalled))
@@ -152,10 +160,10 @@ class _Engines:
         yield ready
 
     def total(self, name: str) -> float:
-        """A counter, of all models."""
-        return sum(self._grown(model, name, getattr(e.stats, name)) for model, e in self.engines.items())
+        """A counter summed over all models."""
+        return sum(self._monotonic(model, name, getattr(e.stats, name)) for model, e in self.engines.items())
 
-    def _grown(self, model: str, name: str, value: float) -> float:
+    def _monotonic(self, model: str, name: str, value: float) -> float:
         key = (model, name)
         if value < self._last.get(key, 0.0):
             self._base[key] = self._base.get(key, 0.0) + self._last[key]

@@ -1,4 +1,4 @@
-"""API keys. Closed by default: every path needs a key unless it is named here."""
+"""API keys. Every path needs one unless it is in PUBLIC."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ PUBLIC = frozenset({"/", "/health", "/v1/health"})
 
 
 class Auth:
-    """ASGI middleware. Without keys everybody may call."""
+    """ASGI middleware that answers 401 to requests without a valid key. Without keys it lets everything pass.
+
+    It stores the digest of the request's key in scope["ggserve.key"].
+    """
 
     def __init__(self, app: ASGIApp, keys: Iterable[SecretStr]) -> None:
         self.app = app
-        # Digests have one length, so that comparing tells nothing about a key's.
+        # Digests have the same length, so that comparison does not reveal that of a key.
         self.digests = [hashlib.sha256(key.get_secret_value().encode()).digest() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,29 +34,29 @@ class Auth:
             return
         error = ApiError(
             401,
-            "a valid API key is needed, as 'Authorization: Bearer KEY'",
+            "missing or invalid API key; send 'Authorization: Bearer KEY'",
             code="invalid_api_key",
-            headers={"www-authenticate": "Bearer", "connection": "close"},  # its body is not read
+            headers={"www-authenticate": "Bearer", "connection": "close"},  # the body is not read
         )
         await refuse(error, scope, receive, send)
 
     def _allowed(self, scope: Scope) -> bool:
-        bearer = [value for name, value in scope["headers"] if name == b"authorization"]
-        plain = [value for name, value in scope["headers"] if name == b"x-api-key"]
-        if len(bearer) > 1 or len(plain) > 1:  # which one counts must not depend on who reads them
+        authorization = [value for name, value in scope["headers"] if name == b"authorization"]
+        x_api_key = [value for name, value in scope["headers"] if name == b"x-api-key"]
+        if len(authorization) > 1 or len(x_api_key) > 1:  # proxies may read another one than we do
             return False
-        keys = [value.strip() for value in plain]
-        if bearer:
-            scheme, _, key = bearer[0].partition(b" ")
+        keys = [value.strip() for value in x_api_key]
+        if authorization:
+            scheme, _, key = authorization[0].partition(b" ")
             if scheme.lower() == b"bearer":
                 keys.append(key.strip())
-        valid = [digest for key in keys if key and self._known(digest := hashlib.sha256(key).digest())]
+        valid = [digest for key in keys if key and self._is_valid(digest := hashlib.sha256(key).digest())]
         if valid:
-            scope["ggserve.key"] = valid[0]  # whose responses these are
+            scope["ggserve.key"] = valid[0]  # identifies the owner of stored responses
         return bool(valid)
 
-    def _known(self, digest: bytes) -> bool:
-        found = False
-        for known in self.digests:  # no early exit: the time must not tell which key it was
-            found |= hmac.compare_digest(digest, known)
-        return found
+    def _is_valid(self, digest: bytes) -> bool:
+        valid = False
+        for known in self.digests:  # no early exit: the time must not depend on which key it is
+            valid |= hmac.compare_digest(digest, known)
+        return valid

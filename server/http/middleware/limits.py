@@ -1,6 +1,7 @@
-"""What is refused before a route sees it: hosts, headers, bodies that are compressed, too large or slow.
+"""Limits on hosts, headers and bodies, checked before a route is called.
 
-The body is read here, counted as it arrives (a Content-Length may lie or be absent), and replayed.
+The body is read here, counted as it arrives since Content-Length may be wrong or absent, and replayed to the
+route in one piece.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
     from server.config.settings import Settings
 
 MAX_HEADERS = 256
-_SINGLE = (b"host", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding")
-_CLOSE = {"connection": "close"}  # the rest of a refused request is not worth reading
+_UNIQUE = (b"host", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding")
+_CLOSE = {"connection": "close"}  # the rest of a refused request is not read
 
 
 class HeadLimits:
-    """ASGI middleware that looks at a request before anything of its body is read."""
+    """ASGI middleware that checks the headers before the body is read."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -46,24 +47,24 @@ class HeadLimits:
         size = sum(len(name) + len(value) for name, value in headers)
         size += len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
         if len(headers) > MAX_HEADERS or size > self.max_header_bytes:
-            most = f"at most {self.max_header_bytes} bytes and {MAX_HEADERS} fields"
-            message = f"the request's head is too large ({most})"
+            limits = f"at most {self.max_header_bytes} bytes and {MAX_HEADERS} fields"
+            message = f"the request headers are too large ({limits})"
             raise ApiError(431, message, code="headers_too_large", headers=_CLOSE)
-        found: dict[bytes, bytes] = {}
+        headers_by_name: dict[bytes, bytes] = {}
         for name, value in headers:
-            if name in _SINGLE and found.get(name, value) != value:
+            if name in _UNIQUE and headers_by_name.get(name, value) != value:
                 raise ApiError(400, f"two different {name.decode()} headers", headers=_CLOSE)
-            found[name] = value
-        if b"transfer-encoding" in found and b"content-length" in found:
+            headers_by_name[name] = value
+        if b"transfer-encoding" in headers_by_name and b"content-length" in headers_by_name:
             message = "Content-Length together with Transfer-Encoding is ambiguous"
             raise ApiError(400, message, code="ambiguous_length", headers=_CLOSE)
-        self._check_host(found.get(b"host", b""))
-        if found.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
-            message = "the only transfer coding that is taken is chunked"
+        self._check_host(headers_by_name.get(b"host", b""))
+        if headers_by_name.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
+            message = "the only supported Transfer-Encoding is chunked"
             raise ApiError(415, message, code="unsupported_encoding", headers=_CLOSE)
-        encoding = found.get(b"content-encoding", b"identity").strip().lower()
+        encoding = headers_by_name.get(b"content-encoding", b"identity").strip().lower()
         if encoding not in (b"identity", b""):
-            message = "compressed bodies are not taken; send the body without Content-Encoding"
+            message = "compressed bodies are not supported; send the body without Content-Encoding"
             raise ApiError(415, message, code="unsupported_encoding", headers=_CLOSE)
 
     def _check_host(self, header: bytes) -> None:
@@ -72,12 +73,12 @@ class HeadLimits:
         host = header.decode("latin-1").strip().lower()
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if name.rstrip(".") not in self.hosts:
-            message = "this Host is not served here; allow it with --allowed-hosts"
+            message = "the Host header is not allowed; see --allowed-hosts"
             raise ApiError(403, message, code="host_not_allowed", headers=_CLOSE)
 
 
 class BodyLimits:
-    """ASGI middleware that reads the body and hands it on in one piece."""
+    """ASGI middleware that reads the whole body within the limits."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -100,7 +101,7 @@ class BodyLimits:
         async def replay() -> Message:
             nonlocal replayed
             if replayed:
-                return await receive()  # from now on only the news that the client left
+                return await receive()  # only http.disconnect can follow
             replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
@@ -126,15 +127,15 @@ class BodyLimits:
                     if not message.get("more_body", False):
                         return b"".join(chunks)
         except TimeoutError:
-            text = f"the body did not arrive within {self.body_timeout_s:g} s"
+            text = f"the request body did not arrive within {self.body_timeout_s:g} s"
             raise ApiError(408, text, code="body_timeout", headers=_CLOSE) from None
 
     def _too_large(self) -> ApiError:
-        message = f"the body is larger than {self.max_body_bytes} bytes (--max-body-bytes)"
+        message = f"the request body is larger than {self.max_body_bytes} bytes (--max-body-bytes)"
         return ApiError(413, message, code="body_too_large", headers=_CLOSE)
 
 
 async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer from a layer where no exception handler is."""
+    """Send an error from a middleware, which is outside of the exception handlers."""
     record_of(scope).error = error.code
     await error.response(scope)(scope, receive, send)

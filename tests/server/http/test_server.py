@@ -13,6 +13,8 @@ import time
 import pytest
 import uvloop
 
+from server.app import create_app
+from server.cli.console import LoadProgress
 from server.cli.serve import allow_files, listen
 from server.config.settings import Settings
 from server.http.server import HttpServer
@@ -20,15 +22,15 @@ from server.worker.errors import LoadFailed
 from support.engine_harness import alive, make_client
 
 
+def make_server(settings: Settings, engines, sockets) -> HttpServer:
+    progress = LoadProgress(bar=False)
+    return HttpServer(create_app(settings, engines), settings, engines, sockets, progress, time.monotonic())
+
+
 def serve(*arguments: str, loop=asyncio.new_event_loop, during=None, **options) -> tuple[int, HttpServer]:
     """Run a server on the fake engine; `during(server)` runs in a thread beside it."""
-    engine = make_client(*arguments)
-    server = HttpServer(
-        Settings(model=["fake=fake.gguf"], **options),
-        {"fake": engine},
-        listen("127.0.0.1", 0),
-        time.monotonic(),
-    )
+    settings = Settings(model=["fake=fake.gguf"], **options)
+    server = make_server(settings, {"fake": make_client(*arguments)}, listen("127.0.0.1", 0))
     thread = threading.Thread(target=during or (lambda server: None), args=(server,))
     thread.start()
     try:
@@ -115,9 +117,8 @@ def test_logs_for_programs_hold_no_example(capsys):
 
 
 def test_the_example_tells_about_keys():
-    server = HttpServer(
-        Settings(model=["x.gguf"], api_key=["hidden"]), {"x": make_client()}, listen("127.0.0.1", 0), 0.0
-    )
+    settings = Settings(model=["x.gguf"], api_key=["hidden"])
+    server = make_server(settings, {"x": make_client()}, listen("127.0.0.1", 0))
     assert "authorization: Bearer YOUR-KEY" in server.example()
     assert "hidden" not in server.example()
     for sock in server.sockets:
@@ -130,7 +131,7 @@ def test_listening_on_every_address_of_a_name():
     for sock in sockets:
         sock.close()
     everywhere = listen("0.0.0.0", 0)
-    server = HttpServer(Settings(model=["x.gguf"]), {"x": make_client()}, everywhere, 0.0)
+    server = make_server(Settings(model=["x.gguf"]), {"x": make_client()}, everywhere)
     assert server.url.startswith("http://127.0.0.1:")
     everywhere[0].close()
 
