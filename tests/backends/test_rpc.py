@@ -92,10 +92,10 @@ def test_mistakes_are_one_line() -> None:
         port = str(taken.getsockname()[1])
         done = worker("--port", port)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "cannot be listened on" in done.stderr
+    assert "cannot listen on" in done.stderr
     done = worker("--device", "nothing", "--port", "50998")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "there is no device nothing" in done.stderr
+    assert "unknown device nothing" in done.stderr
 
 
 def test_a_worker_ends_in_order(make_worker: Callable[..., Any]) -> None:

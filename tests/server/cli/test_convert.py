@@ -42,8 +42,8 @@ def test_an_old_file_becomes_a_file(tmp_path: Path, capsys: pytest.CaptureFixtur
     ("arguments", "status", "message"),
     [
         ([MODEL, "{out}", "--type", "q9"], 2, "q9"),
-        (["/nowhere", "{out}"], 2, "is not there"),
-        ([MODEL, "{out}", "--architecture", "llama"], 2, "--architecture has no use for a folder"),
+        (["/nowhere", "{out}"], 2, "does not exist"),
+        ([MODEL, "{out}", "--architecture", "llama"], 2, "--architecture does not apply to a directory"),
         (["{file}", "{out}", "--type", "q8_0"], 2, "ggserve quantize"),
         (["{file}", "{out}", "--set", "context_length"], 2, "KEY=VALUE"),
         (["{file}", "{out}"], 1, "neither GGUF nor"),

@@ -74,7 +74,7 @@ def test_version(capsys):
     ("arguments", "message"),
     [
         (["serv"], "ggserve: unknown command 'serv'; did you mean serve?"),
-        (["xyzzy"], f"ggserve: unknown command 'xyzzy'; there are {', '.join(COMMANDS)}"),
+        (["xyzzy"], f"ggserve: unknown command 'xyzzy'; the commands are {', '.join(COMMANDS)}"),
         (["serve", "--prot", "1"], "ggserve serve: unknown argument --prot; did you mean --port?"),
         (["serve", "--port"], "ggserve serve: argument --port: expected one argument"),
         (["serve", "--port", "x"], "ggserve: --port must be a valid integer"),

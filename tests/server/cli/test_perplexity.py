@@ -77,4 +77,4 @@ def test_a_context_beyond_the_training_is_told(tmp_path: Path, capsys):
     path = tmp_path / "long.txt"
     path.write_text(TEXT.read_text() * 6)
     assert main(["perplexity", "-f", str(path), "--context-size", "600", *CPU]) == 0
-    assert "the model was trained for 512" in capsys.readouterr().err
+    assert "the model was trained with 512" in capsys.readouterr().err

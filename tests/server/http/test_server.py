@@ -147,4 +147,4 @@ def test_the_limit_on_open_files_is_raised_as_far_as_it_may_be(monkeypatch, capl
     assert not caplog.records
     allow_files(10_000)
     assert limits["now"] == (4096, 4096)
-    assert "only 4096 files may be open" in caplog.text
+    assert "the limit on open files is 4096" in caplog.text
