@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from engine.types import Request as EngineRequest
     from server.api.common.logprobs import TokenNames
     from server.chat.chat_format import ChatFormats
-    from server.chat.template.render import ChatTemplate, TemplateFailed
+    from server.chat.template.render import ChatTemplate
+    from server.chat.template.sandbox import TemplateFailed
     from server.config.settings import Settings
     from server.generation.job import Job
     from server.metrics.prometheus import Metrics

@@ -36,6 +36,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_template_process() -> Iterator[None]:
+    """All models of a run share a process for templates: starting one takes longer than most tests."""
+    from server.chat import chat_format
+    from support.templates import SANDBOX
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chat_format, "TemplateSandbox", lambda: SANDBOX)
+        yield
+
+
 @pytest.fixture
 def same_greedy(record_property) -> Iterator[GreedyComparison]:
     """Compares greedy texts; may end at a near-tie, and then the run's summary says how often."""

@@ -10,12 +10,12 @@ from engine.tokenizer.vocab import SPECIAL_TYPES, TokenType
 from server.chat.messages import adapt_messages
 from server.chat.reasoning import KNOWN_MARKERS, ReasoningMarkers, find_reasoning_markers
 from server.chat.template.capabilities import (
-    PROBE_TIMEOUT_S,
     TemplateCapabilities,
     probe_capabilities,
     template_variables,
 )
-from server.chat.template.render import ChatTemplate, TemplateFailed
+from server.chat.template.render import ChatTemplate
+from server.chat.template.sandbox import TemplateFailed, TemplateSandbox
 from server.chat.tool_calls.derived import ARGUMENTS, NAME, derive_format
 from server.chat.tool_calls.generic import GenericFormat
 from server.chat.tool_calls.grammar import GrammarTerminals
@@ -53,29 +53,32 @@ class ChatFormats:
 
 
 def load_chat_formats(tokenizer: Any, source: str | None = None) -> ChatFormats | TemplateFailed | None:
-    """From the templates of the file, or from one given in their place. None: there is none."""
+    """Of a model's templates, or of `source` in their place. None: the model has no template.
+
+    Takes some 0.2 s: a process for its templates is started and they are probed.
+    """
     tool_source = None if source else getattr(tokenizer, "chat_template_tool_use", None)
     source = source or tokenizer.chat_template or tool_source
     if not source:
         return None
-    special = {
+    sandbox = TemplateSandbox()
+    try:
+        plain = load_chat_format(source, tokenizer, sandbox)
+        if tool_source in (None, source):
+            return ChatFormats(plain, plain)
+        return ChatFormats(plain, load_chat_format(tool_source, tokenizer, sandbox))
+    except TemplateFailed as error:
+        return error
+
+
+def load_chat_format(source: str, tokenizer: Any, sandbox: TemplateSandbox) -> ChatFormat:
+    """Raises TemplateFailed."""
+    special_tokens = {
         f"{name}_token": tokenizer.token_text(id)
         for name in ("bos", "eos", "unk", "sep", "pad", "mask")
         if (id := getattr(tokenizer, f"{name}_id", None)) is not None
     }
-    try:
-        plain = load_chat_format(source, special, tokenizer)
-        with_tools = (
-            plain if tool_source in (None, source) else load_chat_format(tool_source, special, tokenizer)
-        )
-    except TemplateFailed as error:
-        return error
-    return ChatFormats(plain, with_tools)
-
-
-def load_chat_format(source: str, special: dict[str, str], tokenizer: Any) -> ChatFormat:
-    """special: texts of special tokens, by the names that templates know. Raises TemplateFailed."""
-    template = ChatTemplate(source, **special)
+    template = ChatTemplate(source, sandbox, special_tokens)
     capabilities = probe_capabilities(template)
     call_format = detect_tool_call_format(source)
     if isinstance(call_format, GenericFormat) and capabilities.tools and capabilities.calls:
@@ -104,7 +107,6 @@ def _derived(template: ChatTemplate, capabilities: TemplateCapabilities) -> Tool
                 tools=tools,
                 add_generation_prompt=not called,
                 extra=template_variables(template.source, tools),
-                seconds=PROBE_TIMEOUT_S,
             )
         except TemplateFailed:
             return None

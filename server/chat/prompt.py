@@ -12,7 +12,7 @@ from server.chat.chat_format import ChatFormat, ChatFormats
 from server.chat.messages import Message, adapt_messages, text_of
 from server.chat.request import ChatInput
 from server.chat.template.capabilities import template_variables
-from server.chat.template.render import TemplateFailed
+from server.chat.template.sandbox import TemplateFailed
 from server.chat.tool_calls.tool import Tool
 
 TOKEN_BREAK = "\ufdd0"  # noncharacters, which no text may hold: breaks the texts of special tokens,

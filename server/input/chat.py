@@ -19,7 +19,7 @@ from server.chat.parser import OutputParser
 from server.chat.prompt import TOKEN_BREAK, RenderedPrompt, render_prompt
 from server.chat.reasoning import ReasoningParser, ReasoningThenCallsParser
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
-from server.chat.template.render import TemplateFailed
+from server.chat.template.sandbox import TemplateFailed
 from server.chat.tool_calls.grammar import KINDS, answer_rule
 from server.chat.tool_calls.tool import Tool, ToolChoice, check_tools
 from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from server.chat.template.render import ChatTemplate, TemplateFailed
+from server.chat.template.render import ChatTemplate
+from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
 
-PROBE_TIMEOUT_S = 0.5  # for one probe
 _WORD = "QqTextqQ"  # in no template
 _OTHER = "QqOtherqQ"
 _NAME, _SECOND, _ARGUMENT = "qq_tool", "qq_second", "qq_argument"
@@ -71,7 +71,7 @@ def probe_capabilities(template: ChatTemplate) -> TemplateCapabilities:
     """Some ten renderings, a few milliseconds."""
     probe = _Probe(template)
     user: dict[str, Any] = {"role": "user", "content": _WORD}
-    probe.bare = next(
+    probe.no_tools = next(
         (tools for tools in (None, [], [_TOOL]) if probe.render([user], tools) is not None), None
     )
     string = probe.shows(_WORD, [user])
@@ -87,7 +87,7 @@ def probe_capabilities(template: ChatTemplate) -> TemplateCapabilities:
     offered = [_TOOL] if tools else None
     calls = _calls(probe, user, wrap, offered) if tools or "tool_calls" in template.source else {}
     return TemplateCapabilities(
-        empty_tools=probe.bare == [],
+        empty_tools=probe.no_tools == [],
         string_content=string or not typed,
         typed_content=typed,
         system=probe.shows(_WORD, [{"role": "system", "content": wrap(_WORD)}, user]),
@@ -158,19 +158,22 @@ def _result(id: str) -> dict[str, Any]:
 
 
 class _Probe:
-    def __init__(self, template: ChatTemplate) -> None:
-        self.template = template
-        self.bare: list[Any] | None = None  # what stands for no tools
+    """no_tools: what stands for no tools, which some templates need as a list."""
+
+    def __init__(self, template: ChatTemplate, no_tools: list[Any] | None = None) -> None:
+        self.template, self.no_tools = template, no_tools
+        self._exceeded_limits = False  # then nothing more is tried: every probe may take as long
 
     def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str | None:
-        tools = self.bare if tools is None else tools
+        if self._exceeded_limits:
+            return None
+        tools = self.no_tools if tools is None else tools
         extra = template_variables(self.template.source, tools)
         try:
-            return self.template.render(
-                messages, tools=tools, add_generation_prompt=False, extra=extra, seconds=PROBE_TIMEOUT_S
-            )
-        except TemplateFailed:
+            return self.template.render(messages, tools=tools, add_generation_prompt=False, extra=extra)
+        except TemplateFailed as failure:
+            self._exceeded_limits = isinstance(failure, TemplateLimitExceeded)
             return None
 
-    def shows(self, word: str, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> bool:
-        return word in (self.render(messages, tools) or "")
+    def shows(self, text: str, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> bool:
+        return text in (self.render(messages, tools) or "")

@@ -1,13 +1,11 @@
-"""Messages in the form that a template wants, and how that is found out."""
+"""Messages in the form that a template wants."""
 
 from __future__ import annotations
 
 import pytest
 
 from server.chat.messages import InvalidMessage, adapt_messages
-from server.chat.template.capabilities import TemplateCapabilities, probe_capabilities
-from server.chat.template.render import ChatTemplate
-from support.vocabularies import models_dir
+from server.chat.template.capabilities import TemplateCapabilities
 
 FULL = TemplateCapabilities(
     tools=True, calls=True, parallel_calls=True, results=True, object_arguments=True, null_content=True
@@ -125,84 +123,3 @@ def test_calls_one_by_one():
         ("tool", "1", "y"),
         ("user", "hi", []),
     ]
-
-
-def capabilities(source: str) -> TemplateCapabilities:
-    return probe_capabilities(ChatTemplate(source, "<s>", "</s>"))
-
-
-def published(name: str) -> TemplateCapabilities:
-    return capabilities((models_dir() / "templates" / f"{name}.jinja").read_text(encoding="utf-8"))
-
-
-def test_what_templates_show():
-    plain = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
-    assert capabilities(plain) == TemplateCapabilities()
-    assert not capabilities("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}").system
-    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
-    assert not capabilities(refuses + plain).system
-    typed = capabilities(
-        "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
-    )
-    assert typed.typed_content
-    assert not typed.string_content
-    assert capabilities("{% for t in tools %}{{ t.function.name }}{% endfor %}" + plain).empty_tools
-
-
-def test_arguments_as_templates_print_them():
-    head = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
-    tail = "{% endfor %}{% endfor %}"
-    assert capabilities(head + "{{ c.function.arguments | tojson }}" + tail).object_arguments
-    assert capabilities(
-        head + "{% for k, v in c.function.arguments.items() %}{{ v }}{% endfor %}" + tail
-    ).object_arguments
-    as_text = capabilities(head + "{{ c.function.arguments }}" + tail)
-    assert as_text.calls
-    assert not as_text.object_arguments
-    assert not capabilities(head + "{{ '' + c.function.arguments }}" + tail).object_arguments
-    assert not capabilities(head + tail).calls
-    assert not as_text.null_content  # it prints "None"
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        (
-            "Qwen-Qwen3-0.6B",
-            {"tools", "calls", "parallel_calls", "results", "object_arguments", "reasoning", "system"},
-        ),
-        (
-            "meta-llama-Llama-3.1-8B-Instruct",
-            {"tools", "calls", "results", "object_arguments", "system", "null_content"},
-        ),
-        (
-            "mistralai-Mistral-Nemo-Instruct-2407",
-            {
-                "tools",
-                "calls",
-                "parallel_calls",
-                "results",
-                "object_arguments",
-                "system",
-                "null_content",
-                "short_ids",
-            },
-        ),
-        (
-            "meetkai-functionary-medium-v3.2",
-            {"tools", "calls", "parallel_calls", "results", "system", "null_content"},
-        ),
-        ("google-gemma-2-2b-it", set()),
-        (
-            "openai-gpt-oss-120b",
-            {"tools", "calls", "results", "object_arguments", "reasoning", "system", "developer"},
-        ),
-        ("microsoft-Phi-3.5-mini-instruct", {"system"}),
-    ],
-)
-def test_traits_of_published_templates(name, expected):
-    found = published(name)
-    names = {n for n in found.__dataclass_fields__ if getattr(found, n)} - {"string_content", "typed_content"}
-    assert names - {"object_arguments"} == expected - {"object_arguments"}
-    if "calls" in expected:
-        assert found.object_arguments == ("object_arguments" in expected)

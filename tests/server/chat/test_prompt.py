@@ -9,12 +9,12 @@ import pytest
 from server.chat.chat_format import ChatFormats, load_chat_formats
 from server.chat.prompt import TOKEN_BREAK, render_prompt
 from server.chat.request import ChatInput, ReasoningOptions
-from server.chat.template.render import TemplateFailed
+from server.chat.template.sandbox import TemplateFailed
 from server.chat.template.special_tokens import special_token_pattern
 from server.chat.tool_calls import make_tool
 from support.fake_engine import tokenizer
+from support.templates import published_source
 from support.tools import NOW, WEATHER
-from support.vocabularies import models_dir
 
 PLAIN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
 PLAIN += "{% if add_generation_prompt %}[me]{% endif %}"
@@ -28,7 +28,7 @@ def model(source: str) -> ChatFormats:
 
 
 def published(name: str) -> ChatFormats:
-    return model((models_dir() / "templates" / f"{name}.jinja").read_text(encoding="utf-8"))
+    return model(published_source(name))
 
 
 def text(source: str | ChatFormats, messages, specials: re.Pattern[str] | None = None, **fields) -> str:

@@ -10,7 +10,9 @@ import pytest
 from jinja2.exceptions import TemplateError
 
 from server.chat.template.capabilities import reasoning_fields
-from server.chat.template.render import ChatTemplate, TemplateFailed
+from server.chat.template.render import ChatTemplate
+from server.chat.template.sandbox import TemplateFailed
+from support.templates import SPECIAL_TOKENS, chat_template
 from support.vocabularies import models_dir
 
 utils = pytest.importorskip("transformers.utils.chat_template_utils")
@@ -122,8 +124,7 @@ def test_there_are_templates():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_same_text_as_transformers(path):
     source = path.read_text(encoding="utf-8")
-    template = ChatTemplate(source, "<s>", "</s>", unk_token="<unk>")
-    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    template = chat_template(source)
     own = {"functions": "[]", "datetime": "Jan 01 2026"} if "functions" in source else {}  # of one template
     different, made = [], 0
     for name, messages in TALKS.items():
@@ -131,7 +132,7 @@ def test_the_same_text_as_transformers(path):
             for generate in (True, False):
                 for extra in EXTRA if generate else EXTRA[:1]:
                     options = {"tools": tools, "add_generation_prompt": generate}
-                    wanted = expected(source, messages, **options, **extra, **own, **special)
+                    wanted = expected(source, messages, **options, **extra, **own, **SPECIAL_TOKENS)
                     made += wanted is not None
                     if rendered(template, messages, **options, extra={**extra, **own}) != wanted:
                         different.append((name, tools is not None, generate, extra))

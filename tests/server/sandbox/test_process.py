@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 
@@ -33,6 +34,12 @@ def is_running(pid: int) -> bool:
     return True
 
 
+def kill_and_wait(pid: int) -> None:
+    """Until the process is dead, but not reaped."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
 def test_messages_of_any_length_are_answered_by_one_process() -> None:
     process = evaluator()
     assert process.request(b"os.getpid()", 60) == process.request(b"os.getpid()", 60)
@@ -53,8 +60,7 @@ def test_crash_raises_child_died_and_next_message_gets_a_new_process() -> None:
 def test_process_killed_between_messages_is_replaced_unnoticed() -> None:
     process = evaluator()
     pid = int(process.request(b"os.getpid()", 60))
-    os.kill(pid, 9)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    kill_and_wait(pid)
     assert int(process.request(b"os.getpid()", 60)) != pid
 
 
@@ -95,7 +101,7 @@ def test_setup_is_sent_to_every_new_process() -> None:
     process = evaluator(setup=b"exec('import os; os.ready = 1')")
     for _ in range(2):
         assert process.request(b"os.ready", 60) == b"1"
-        process.kill()
+        kill_and_wait(int(process.request(b"os.getpid()", 60)))
 
 
 def test_process_ends_with_its_owner() -> None:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from server.chat.template.render import ChatTemplate, TemplateFailed
+from server.chat.template.sandbox import TemplateFailed
+from support.templates import chat_template
 
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -23,7 +24,7 @@ TALK = [
 
 
 def render(source: str, messages=TALK, **options) -> str:
-    return ChatTemplate(source, "<s>", "</s>").render(messages, **options)
+    return chat_template(source).render(messages, **options)
 
 
 GOOD = [
@@ -210,7 +211,7 @@ def test_errors_name_no_python():
 def test_templates_that_cannot_be_used():
     for source in ("{% for %}", "{{ x | nofilter }}", "{% endif %}", "{{ 'x", "x" * 300_000, "{% unknown %}"):
         with pytest.raises(TemplateFailed, match="chat template"):
-            ChatTemplate(source)
+            chat_template(source)
 
 
 PIECES = [
@@ -258,4 +259,4 @@ PIECES = [
 )
 def test_any_source_renders_or_is_refused(source):
     with contextlib.suppress(TemplateFailed):
-        ChatTemplate(source, "<s>").render(TALK)
+        chat_template(source).render(TALK)

@@ -14,6 +14,7 @@ from server.chat.reasoning import ReasoningParser, ReasoningThenCallsParser
 from server.chat.template.capabilities import template_variables
 from server.chat.tool_calls.tool_call_format import ToolOptions
 from support.fake_engine import tokenizer
+from support.templates import SANDBOX, published_source
 from support.tools import (
     ARGUMENTS,
     CALLS,
@@ -26,7 +27,6 @@ from support.tools import (
     new_parser,
     read,
 )
-from support.vocabularies import models_dir
 
 BOTH = [("id1", "get_weather", VALUE), ("id2", "now", {})]
 
@@ -290,8 +290,8 @@ WRITTEN = {
 def test_calls_as_the_templates_write_them(name):
     from server.chat.messages import adapt_messages
 
-    source = (models_dir() / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
-    chat_format = load_chat_format(source, {"bos_token": "<s>", "eos_token": "</s>"}, tokenizer())
+    source = published_source(name)
+    chat_format = load_chat_format(source, tokenizer(), SANDBOX)
     assert chat_format.call_format.name == WRITTEN[name]
     several = chat_format.capabilities.parallel_calls
     made = [("get_weather", VALUE), ("now", {})][: 2 if several else 1]

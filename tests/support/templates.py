@@ -1,0 +1,19 @@
+"""Chat templates of tests, which share one process that renders them."""
+
+from __future__ import annotations
+
+from server.chat.template.render import ChatTemplate
+from server.chat.template.sandbox import TemplateSandbox
+from support.vocabularies import models_dir
+
+SANDBOX = TemplateSandbox(cpu_s=0.5)
+SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def chat_template(source: str) -> ChatTemplate:
+    return ChatTemplate(source, SANDBOX, SPECIAL_TOKENS)
+
+
+def published_source(name: str) -> str:
+    """Of a template in llama.cpp's collection."""
+    return (models_dir() / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
