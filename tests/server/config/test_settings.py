@@ -322,27 +322,3 @@ def test_several_addresses():
     assert not parse("--host 127.0.0.1,0.0.0.0").listens_locally
     with pytest.raises(ConfigError, match="must name at least one address"):
         parse("--host ,")
-
-
-def test_an_old_name_keeps_working_in_every_form(tmp_path, monkeypatch):
-    assert parse("--responses-kept 7").max_stored_responses == 7
-    assert options.load(file=write(tmp_path, "responses_kept: 8")).max_stored_responses == 8
-    monkeypatch.setenv("GGSERVE_RESPONSES_KEPT", "9")
-    assert options.load().max_stored_responses == 9
-    assert options.unknown_environment() == []
-    monkeypatch.setenv("GGSERVE_MAX_STORED_RESPONSES", "10")  # the new name wins
-    assert options.load().max_stored_responses == 10
-    assert parse("--max-stored-responses 11").max_stored_responses == 11
-
-
-def test_an_old_name_beside_the_new_one_in_a_file_is_refused(tmp_path):
-    path = write(tmp_path, "responses_kept: 8\nmax_stored_responses: 9")
-    with pytest.raises(ConfigError, match="'responses_kept' is an old name of 'max_stored_responses'"):
-        options.load(file=path)
-
-
-def test_help_does_not_show_old_names(capsys):
-    parser = argparse.ArgumentParser()
-    options.add_options(parser, serve=True)
-    assert "--max-stored-responses" in parser.format_help()
-    assert "--responses-kept" not in parser.format_help()

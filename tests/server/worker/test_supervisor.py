@@ -13,7 +13,6 @@ import uvloop
 
 from engine.types import FinishReason, InferenceParameters
 from server.worker import recovery
-from server.worker.child import describe_exit
 from server.worker.errors import EngineUnavailable
 from support import fake_engine_process as fake
 from support.engine_harness import FAKE, alive, collect, kill, request, run, running, until
@@ -246,16 +245,6 @@ def test_an_abort_is_explained_by_its_last_words(caplog):
 
     run(main)
     assert "killed by SIGABRT; last log: ggml.c:1234: GGML_ASSERT(ne0 == 1) failed" in caplog.text
-
-
-def test_exit_descriptions():
-    bus = ["loading", "Fatal Python error: Bus error", "Current thread 0x00", '  File "x.py", line 1']
-    assert describe_exit(-7, bus[1:]).endswith("last log: Fatal Python error: Bus error")
-    assert describe_exit(-7, bus).endswith("last log: loading")
-    assert describe_exit(-6, ["CUDA error: out of memory", "more"]).endswith("CUDA error: out of memory")
-    assert describe_exit(-9, []) == "the engine process was killed by SIGKILL (out of memory?)"
-    assert "SIGBUS (model file truncated?)" in describe_exit(-7, [])
-    assert describe_exit(3, ["a", "x\x1b"]) == r"the engine process exited with status 3; last log: x\x1b"
 
 
 def test_an_engine_that_does_not_answer_is_reported_and_then_killed(caplog):

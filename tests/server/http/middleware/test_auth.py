@@ -1,0 +1,77 @@
+"""Which requests pass with which keys."""
+
+from __future__ import annotations
+
+import hashlib
+from types import SimpleNamespace
+
+import pytest
+from pydantic import SecretStr
+
+from server.http.middleware.auth import PUBLIC, Auth
+
+pytestmark = pytest.mark.asyncio
+
+
+async def status(
+    headers: list[tuple[str, str]], path: str = "/v1/models", keys=("one", "two")
+) -> tuple[int, dict]:
+    """The status of the answer (200: it reached the application), and the scope."""
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers]
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "headers": raw,
+        "ggserve.record": SimpleNamespace(),
+    }
+    await Auth(app, [SecretStr(key) for key in keys])(scope, None, send)
+    if sent[0]["status"] == 401:
+        assert (b"www-authenticate", b"Bearer") in sent[0]["headers"]
+    return sent[0]["status"], scope
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([], 401),
+        ([("Authorization", "Bearer one")], 200),
+        ([("Authorization", "bearer  two ")], 200),
+        ([("X-Api-Key", "two")], 200),
+        ([("Authorization", "Bearer three")], 401),
+        ([("Authorization", "Basic one")], 401),
+        ([("Authorization", "one")], 401),
+        ([("Authorization", "Bearer ")], 401),
+        ([("X-Api-Key", "")], 401),
+        ([("Authorization", "Bearer wrong"), ("X-Api-Key", "one")], 200),
+        ([("Authorization", "Bearer one"), ("Authorization", "Bearer wrong")], 401),
+        ([("X-Api-Key", "one"), ("X-Api-Key", "one")], 401),
+    ],
+)
+async def test_a_request_passes_with_one_valid_key(headers, expected):
+    assert (await status(headers))[0] == expected
+
+
+async def test_without_keys_everything_passes():
+    code, scope = await status([], keys=())
+    assert code == 200
+    assert "ggserve.key" not in scope
+
+
+@pytest.mark.parametrize("path", sorted(PUBLIC))
+async def test_public_paths_need_no_key(path):
+    assert (await status([], path))[0] == 200
+    assert (await status([], path + "x"))[0] == 401
+
+
+async def test_the_digest_of_the_key_identifies_the_client():
+    _, scope = await status([("X-Api-Key", "two")])
+    assert scope["ggserve.key"] == hashlib.sha256(b"two").digest()
