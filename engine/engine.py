@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig
-from engine.constraint.compiler import Compiler, vocabulary_of
+from engine.constraint.compiler import ConstraintCompiler, vocabulary_of
 from engine.constraint.guide import OutputGuides
 from engine.errors import ModelError
 from engine.model.description import describe
@@ -48,7 +48,7 @@ class Model(LoadedModel):
         progress: ProgressCallback | None = None,
     ) -> None:
         super().__init__(path, params, progress)
-        self._compiler = Compiler(lambda: vocabulary_of(self.tokenizer, self.hp.n_vocab))
+        self._compiler = ConstraintCompiler(lambda: vocabulary_of(self.tokenizer, self.hp.n_vocab))
 
     @property
     def generates(self) -> bool:

@@ -21,7 +21,7 @@ from engine.model.context import ModelContext
 from engine.scheduler.batch import BatchItem
 from engine.scheduler.sequence import SamplerFactory, TokenSampler, compiled_sampler
 from engine.tokenizer.detokenizer import Detokenizer
-from engine.types import Constraint, InferenceParameters, ProgressCallback, Thinking
+from engine.types import Constraint, InferenceParameters, ProgressCallback, Reasoning
 
 
 class GeneratedToken(NamedTuple):
@@ -111,7 +111,7 @@ class InferenceSession:
         self,
         params: InferenceParameters | None = None,
         constraint: Constraint | None = None,
-        thinking: Thinking | None = None,
+        thinking: Reasoning | None = None,
     ) -> Iterator[GeneratedToken]:
         """Generate tokens as the caller asks for them, each added to the session before it is given.
 

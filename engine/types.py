@@ -1,4 +1,4 @@
-"""The vocabulary that scheduler, engine process and server share. Data only, no behaviour.
+"""Types that scheduler, engine process and server share. Data only, no behaviour.
 
 All of it travels as msgpack between the server and an engine process (`msgspec.Struct`).
 """
@@ -14,17 +14,17 @@ ProgressCallback = Callable[[float, str], None]  # fraction done, 0 to 1, and wh
 
 
 class FinishReason(StrEnum):
-    """Why a session ended."""
+    """Why a request ended."""
 
     STOP = "stop"  # end-of-generation token, or a stop token id
-    LENGTH = "length"  # max_tokens, or the session's context is full
+    LENGTH = "length"  # max_tokens, or the context is full
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"  # its deadline passed
     ERROR = "error"
 
 
 class InferenceParameters(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """How the next tokens of one session are chosen. Neutral values switch a step off.
+    """How the next tokens of one sequence are chosen. Neutral values switch a step off.
 
     Steps run in the order of the fields below the blank line (see `engine.sampling.parameters`).
     """
@@ -34,7 +34,7 @@ class InferenceParameters(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     ignore_eos: bool = False
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None  # None: none; 0: of the chosen token; N: also of the N most likely
-    post_sampling: bool = False  # those of what was drawn from, and not of the model's row
+    post_sampling: bool = False  # logprobs of the distribution that was drawn from, not of the model's
     seed: int | None = None  # None: a random one
 
     logit_bias: dict[int, float] = {}  # added to logits; -inf bans
@@ -55,7 +55,7 @@ class InferenceParameters(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
 
 
 class Constraint(msgspec.Struct, frozen=True):
-    """What the text of a session must match, from its first token to its last (see `engine.constraint`).
+    """What the generated text must match as a whole (see `engine.constraint`).
 
     kind: "json_schema" (text: a schema as JSON) | "json_object" (any object; no text) | "regex" (matches the
     whole text) | "choice" (a JSON list of strings) | "gbnf" | "lark" (in llguidance's dialect).
@@ -65,13 +65,12 @@ class Constraint(msgspec.Struct, frozen=True):
     text: str = ""
 
 
-class Thinking(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A reasoning block at the beginning of an answer (see `engine.constraint.reasoning`).
+class Reasoning(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A reasoning block at the beginning of the output (see `engine.constraint.reasoning`).
 
-    Inside of it the constraint does not hold; behind it the constraint begins. After `budget` tokens inside,
-    `end` is written, whatever the model would say.
+    The constraint applies after the block, not inside. After `budget` tokens inside, `end` is forced.
 
-    start, end: token ids that open and close the block. opened: the prompt has opened it already.
+    start, end: token ids that open and close the block. opened: the prompt ends inside of the block.
     """
 
     start: tuple[int, ...] = ()
@@ -80,29 +79,32 @@ class Thinking(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     opened: bool = False
 
 
+Thinking = Reasoning  # the public name
+
+
 class Request(msgspec.Struct, kw_only=True, omit_defaults=True, array_like=True, tag=True):
-    """One sequence to complete, checked and tokenised. What enters the engine."""
+    """One prompt to complete, checked and tokenized. What enters the engine."""
 
     id: str
     prompt: list[int]
     params: InferenceParameters = InferenceParameters()
-    n_batch: int = 512  # most prompt tokens fed per step for this session
+    n_batch: int = 512  # most prompt tokens computed per step
     cache_prompt: bool = True
-    slot: int | None = None  # see `server.worker.slots`; nothing to the engine
+    slot: int | None = None  # see `server.worker.slots`; ignored by the engine
     deadline_ms: float | None = None  # time.monotonic() * 1000 at which it ends with TIMEOUT
     constraint: Constraint | None = None
-    thinking: Thinking | None = None
+    thinking: Reasoning | None = None
     # A resumed stream: tokens that the client already has, and mirostat's state after them.
     generated: list[int] = []
     mu: float | None = None
 
 
 class Timings(msgspec.Struct, kw_only=True, omit_defaults=False):
-    """What one session cost, values in force. Milliseconds and tokens."""
+    """What one request took, in milliseconds and tokens, and its `n_batch` in effect."""
 
     queue_ms: float = 0.0
-    prompt_n: int = 0  # prompt tokens computed (not those found in the prefix cache)
-    cached_n: int = 0
+    prompt_n: int = 0  # prompt tokens computed
+    cached_n: int = 0  # prompt tokens taken from the prefix cache
     prompt_ms: float = 0.0
     predicted_n: int = 0
     predicted_ms: float = 0.0
@@ -119,10 +121,10 @@ class Token(msgspec.Struct, array_like=True, omit_defaults=True):
 
 
 class StepOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One session's news of one step. Without tokens and finish it tells prefill progress.
+    """What one step brought of one request. Without tokens and finish it reports the progress of the prefill.
 
-    The end-of-generation or stop token that ends a session with STOP is among the tokens; it is for the
-    receiver to leave its text out.
+    The end-of-generation or stop token that ends a request with STOP is among the tokens; the receiver leaves
+    its text out.
     """
 
     id: str
@@ -130,8 +132,8 @@ class StepOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     processed: int | None = None  # prompt tokens in the cache so far (cached ones included)
     finish: FinishReason | None = None
     error: str | None = None  # with finish == ERROR
-    out_of_memory: bool = False  # what the error was: another request, or a shorter one, may fit
-    unmet: bool = False  # what the error was: no text can meet the constraint from here on
+    out_of_memory: bool = False  # the error: too little memory; another or a shorter request may fit
+    unmet: bool = False  # the error: no text can meet the constraint any more
     timings: Timings | None = None  # with finish, with the first token, with prefill progress
 
 

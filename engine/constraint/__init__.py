@@ -1,4 +1,5 @@
-"""Constrained decoding and reasoning blocks: schemas and grammars to token masks (llguidance).
+"""Constrained decoding and reasoning blocks: from schemas and grammars to token masks (llguidance).
 
-Plain Python, no ggml. Used by the scheduler and, to check what clients send, by the server.
+Plain Python without ggml. The scheduler and sessions import it, and the server, to check what
+clients send.
 """

@@ -1,11 +1,10 @@
-"""From a constraint to masks: which tokens may come next. On llguidance.
+"""Compiles constraints to matchers, which say which tokens may come next. Uses llguidance.
 
-What authors of grammars (`Constraint("lark", …)`) can use, beside Lark's rules, terminals, `|`, `*`, `+`, `?`
-and `{m,n}`:
+What a grammar (`Constraint("lark", …)`) can use besides rules, terminals, `|`, `*`, `+`, `?` and `{m,n}`:
 
-* `start` is the first rule. A grammar ends where it may end: end-of-generation tokens are then allowed, and
-  when nothing else can follow the session ends by itself.
-* Terminals (upper case, `"text"`, `/regex/`) match as much as they can and never give back: `/a*/ "ab"`
+* `start` is the first rule. Where the grammar may end, end-of-generation tokens are allowed; where nothing
+  else can follow, the generation ends by itself.
+* Terminals (upper case, `"text"`, `/regex/`) match as much as they can, without backtracking: `/a*/ "ab"`
   matches nothing. Rules over them are context-free. Prefer long terminals: `/[a-z]+/`, not `/[a-z]/+`.
 * `%json {schema}` in place of a rule. It is checked as any schema; white space between its parts is bounded,
   unless its `x-guidance` says otherwise.
@@ -20,7 +19,8 @@ and `{m,n}`:
   For a trigger that is a control token write `start: (TEXT <[7]> json)* TEXT` with `TEXT: /(?s:.*)/`.
   With `+` in place of `*` one call at least is made.
 * `%ignore` for what may stand between terminals; `name[lazy]`, `name[suffix="…"]`, `name[max_tokens=…]`.
-* Not: lookaround, `(?…)` flags inside of a regex that cross it, templates, imports but `%import common`.
+* Not supported: lookaround, `(?…)` flags that extend beyond their regex, templates, imports other than
+  `%import common`.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ KINDS = ("json_schema", "json_object", "regex", "choice", "gbnf", "lark")
 MAX_BYTES = 512 * 1024
 MAX_LARK_RULES = 5000
 MAX_CHOICES = 10_000
-# What one mask may take. Schemas lead to many items, but each is cheap; in ambiguous grammars the cost grows
-# with the square of those in a row.
+# Limits of the work for one mask. Schemas lead to many items, but each is cheap; in ambiguous grammars the
+# cost grows with the square of the items in a row.
 MAX_ITEMS = {False: (1000, 100_000), True: (4200, 1_000_000)}  # is it a schema → in a row, in a step
 MAX_FUEL = 200_000  # of a lexer, in a step
 MAX_STATES = 50_000  # of a lexer: up to 2 kB each
-_REMEMBERED = 16  # compiled grammars
+_CACHED_CONSTRAINTS = 16  # compiled grammars
 _STACK = 256 << 20  # llguidance recurses along chains of rules and references; untouched pages cost nothing
 _PROBE_STEPS = 24
-# Processor time that all masks of one text may take: other texts wait for it.
+# Processor time that all masks of one text may take, since other texts wait for them.
 _FREE_S = 1.0
 _TOKEN_S = 0.02
-# Without this llguidance looks for text that can only go on in one way, and where that has no end it never
-# comes back. At the end, so that it stands whatever a grammar says before.
+# Otherwise llguidance looks for text that can continue in one way only, and does not return where that has no
+# end. Appended, so that it overrides what a grammar says.
 _OPTIONS = '\n%llguidance {"no_forcing": true}\n'
 
 _COMPLEX = ("too big", "too many expressions", "Too many items", "Current row has", "precomputation failed")
@@ -68,10 +68,11 @@ _WHERE = re.compile(r"(?:at )?(\d+)\((\d+)\): ")
 _REGEX_ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)
 
 
-class Vocabulary(msgspec.Struct, array_like=True):
-    """What of a model's vocabulary matters here.
+class GrammarVocabulary(msgspec.Struct, array_like=True):
+    """A model's vocabulary as constraints see it.
 
-    tokens: the bytes that each token contributes to text; of those in `special`, their names. n: of logits.
+    tokens: the bytes that each token contributes to text; for those in `special`, their names. n: number of
+    logits.
     """
 
     tokens: list[bytes]
@@ -80,7 +81,7 @@ class Vocabulary(msgspec.Struct, array_like=True):
     n: int
 
 
-def vocabulary_of(tokenizer: Any, n_vocab: int | None = None) -> Vocabulary:
+def vocabulary_of(tokenizer: Any, n_vocab: int | None = None) -> GrammarVocabulary:
     """The vocabulary of an `engine.tokenizer.Tokenizer` for a model with `n_vocab` logits."""
     n = tokenizer.n_vocab if n_vocab is None else n_vocab
     tokens = [tokenizer.token_bytes(i, special=True) for i in range(min(n, tokenizer.n_vocab))]
@@ -90,26 +91,26 @@ def vocabulary_of(tokenizer: Any, n_vocab: int | None = None) -> Vocabulary:
         if data[:1] == b"\xff" and i not in marked:
             tokens[i] = b""  # no text has this byte, and llguidance would take it for a special token
     tokens += [b""] * (n - len(tokens))
-    return Vocabulary(tokens, special, sorted(i for i in tokenizer.eog_ids if i < n), n)
+    return GrammarVocabulary(tokens, special, sorted(i for i in tokenizer.eog_ids if i < n), n)
 
 
 def token_rule(tokenizer: Any, token: int) -> str:
-    """How a grammar in Lark names one token: text where it contributes text, else its id."""
+    """How a Lark grammar spells one token: its text if it has any, else its id."""
     data: bytes = tokenizer.token_bytes(token)
     return json.dumps(data.decode()) if data else f"<[{token}]>"
 
 
-def grammar(constraint: Constraint, vocabulary: Vocabulary) -> schema.Rule:
-    """The constraint in Lark. Raises ConfigError for what is not valid, or beyond the bounds."""
+def grammar(constraint: Constraint, vocabulary: GrammarVocabulary) -> schema.Rule:
+    """The constraint as a Lark grammar. Raises ConfigError if it is not valid or exceeds the limits."""
     kind, text = constraint.kind, constraint.text
     if kind not in KINDS:
-        raise ConfigError(f"a constraint is one of {', '.join(KINDS)}, not {kind[:32]!r}")
+        raise ConfigError(f"the kind of a constraint must be one of {', '.join(KINDS)}, not {kind[:32]!r}")
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise ConfigError("unpaired surrogates are no text") from None
+        raise ConfigError("the text has unpaired surrogates") from None
     if size > MAX_BYTES:
-        raise ConfigError(f"{size} bytes are too many; at most {MAX_BYTES} are compiled")
+        raise ConfigError(f"{size} bytes are too many; at most {MAX_BYTES} are supported")
     if kind == "json_object":
         return _started(schema.rule({"type": "object"}))
     if kind == "json_schema":
@@ -138,13 +139,13 @@ def _regex(pattern: str) -> str:
 def _choices(text: str) -> list[str]:
     choices = schema.loads(text)
     if not isinstance(choices, list) or not choices or not all(isinstance(c, str) for c in choices):
-        raise ConfigError("the choices are a list of strings, at least one")
+        raise ConfigError("the choices must be a list of strings, at least one")
     if len(choices) > MAX_CHOICES:
         raise ConfigError(f"more than {MAX_CHOICES} choices are not supported")
     return choices
 
 
-def _token_finder(vocabulary: Vocabulary) -> TokenId:
+def _token_finder(vocabulary: GrammarVocabulary) -> TokenId:
     def find(spelled: str) -> int | None:
         data = spelled.encode()
         special = next((i for i in vocabulary.special if vocabulary.tokens[i] == data), None)
@@ -155,26 +156,25 @@ def _token_finder(vocabulary: Vocabulary) -> TokenId:
     return find
 
 
-class Matcher:
+class ConstraintMatcher:
     """Follows one text. Not for use by two threads at the same time.
 
-    Errors (of texts that no longer match, of grammars that turn out to be too complex) raise ConfigError, and
-    do so from then on.
+    Methods raise ConfigError once the text no longer matches or the grammar turns out to be too complex.
     """
 
     __slots__ = ("_left_s", "_matcher", "_n_bytes", "ignored")
 
     def __init__(self, matcher: Any, n_words: int, ignored: tuple[str, ...] = ()) -> None:
-        self.ignored = ignored  # what of the constraint is not enforced
+        self.ignored = ignored  # parts of the constraint that are not enforced
         self._matcher = matcher
         self._n_bytes = 4 * n_words
         self._left_s = _FREE_S
 
     def fill(self, address: int) -> None:
-        """Write the mask of the next token: bit i % 32 of the uint32 i // 32 is set if token i may come.
+        """Write the mask of the next token: bit i % 32 of the uint32 i // 32 is set if token i is allowed.
 
-        address: of memory for `Compiler.n_words` words, which must stay there while this runs.
-        End-of-generation tokens may come exactly where the grammar may end.
+        address: of memory for `ConstraintCompiler.n_words` words, which must not move while this runs.
+        End-of-generation tokens are allowed exactly where the grammar may end.
         """
         start = thread_time()
         self._matcher.unsafe_compute_mask_ptr(address, self._n_bytes)
@@ -182,10 +182,12 @@ class Matcher:
             raise self._failure()
         self._left_s -= thread_time() - start
         if self._left_s < 0:
-            raise ConfigError("it takes too long to find out which tokens may come; make it less ambiguous")
+            raise ConfigError(
+                "it takes too long to find out which tokens are allowed; make it less ambiguous"
+            )
 
     def commit(self, token: int) -> None:
-        """The token that came, no end-of-generation token that the grammar does not name."""
+        """Take the next token, which is no end-of-generation token unless the grammar names it."""
         start = thread_time()
         if not self._matcher.consume_token(token):
             raise self._failure()
@@ -202,52 +204,52 @@ class Matcher:
 
     @property
     def must_stop(self) -> bool:
-        """Whether it is, and nothing can follow."""
+        """Whether the text so far is complete and nothing can follow."""
         return bool(self._matcher.is_stopped() and not self._matcher.is_error())
 
-    def copy(self) -> Matcher:
-        """One that goes its own way from here."""
-        return Matcher(self._matcher.deep_copy(), self._n_bytes // 4, self.ignored)
+    def copy(self) -> ConstraintMatcher:
+        """An independent matcher at the same place."""
+        return ConstraintMatcher(self._matcher.deep_copy(), self._n_bytes // 4, self.ignored)
 
     def _failure(self) -> ConfigError:
         return ConfigError(_line(self._matcher.get_error()))
 
 
-class Compiler:
-    """Compiles constraints for one vocabulary, and remembers the last ones. Safe to use from several threads.
+class ConstraintCompiler:
+    """Compiles constraints for one vocabulary, and caches the last ones. Safe to use from several threads.
 
-    vocabulary: itself, or what gives it when it is first needed.
+    vocabulary: the vocabulary, or a function that makes it when it is first needed.
     """
 
-    def __init__(self, vocabulary: Vocabulary | Callable[[], Vocabulary]) -> None:
+    def __init__(self, vocabulary: GrammarVocabulary | Callable[[], GrammarVocabulary]) -> None:
         self._source = vocabulary
-        self._vocabulary: Vocabulary | None = None
+        self._vocabulary: GrammarVocabulary | None = None
         self._tokenizer: Any = None
-        self._known: OrderedDict[Constraint, Matcher] = OrderedDict()
+        self._known: OrderedDict[Constraint, ConstraintMatcher] = OrderedDict()
         self._lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> GrammarVocabulary:
         if self._vocabulary is None:
             self._vocabulary = self._source() if callable(self._source) else self._source
         return self._vocabulary
 
     @property
     def n_words(self) -> int:
-        """Of a mask: 32 tokens in each."""
+        """uint32 words of a mask, of 32 tokens each."""
         return (self._size + 31) // 32
 
     @property
     def _size(self) -> int:
-        # llguidance needs a token that ends; where the model has none, it gets one that has no logit.
+        # llguidance needs an end-of-generation token: without one it gets a token that has no logit.
         return self.vocabulary.n + (not self.vocabulary.eog)
 
-    def submit(self, constraint: Constraint) -> Future[Matcher]:
-        """Compile in a thread of its own. The result is there at once if the constraint is known."""
+    def submit(self, constraint: Constraint) -> Future[ConstraintMatcher]:
+        """Compile in another thread. The future is done at once if the constraint is cached."""
         known = self._find(constraint)
         if known is not None:
-            future: Future[Matcher] = Future()
+            future: Future[ConstraintMatcher] = Future()
             future.set_result(known)
             return future
         with self._lock:
@@ -255,12 +257,12 @@ class Compiler:
                 self._thread = _deep_thread()
             return self._thread.submit(self._compile, constraint)
 
-    def compile(self, constraint: Constraint) -> Matcher:
-        """A matcher at the beginning. Raises ConfigError, of one line, for what cannot be compiled."""
+    def compile(self, constraint: Constraint) -> ConstraintMatcher:
+        """A matcher at the beginning of a text. Raises ConfigError (one line) if it cannot be compiled."""
         return self.submit(constraint).result()
 
-    def probe(self, matcher: Matcher) -> None:
-        """Let it take some tokens at random, to see early whether it is too complex. Raises ConfigError."""
+    def probe(self, matcher: ConstraintMatcher) -> None:
+        """Generate some random tokens, to see early whether it is too complex. Raises ConfigError."""
         matcher = matcher.copy()
         chance = random.Random(0)
         eog = set(self.vocabulary.eog)
@@ -276,7 +278,7 @@ class Compiler:
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _find(self, constraint: Constraint) -> Matcher | None:
+    def _find(self, constraint: Constraint) -> ConstraintMatcher | None:
         with self._lock:
             known = self._known.get(constraint)
             if known is None:
@@ -284,7 +286,7 @@ class Compiler:
             self._known.move_to_end(constraint)
             return known.copy()
 
-    def _compile(self, constraint: Constraint) -> Matcher:
+    def _compile(self, constraint: Constraint) -> ConstraintMatcher:
         """In the thread with the large stack."""
         from llguidance import LLMatcher, LLParserLimits
 
@@ -306,46 +308,46 @@ class Compiler:
         if inner.is_error():
             raise ConfigError(_line(inner.get_error(), located=constraint.kind == "lark"))
         ignored += [_line(warning) for warning in inner.get_grammar_warnings()]
-        matcher = Matcher(inner, self.n_words, tuple(ignored))
+        matcher = ConstraintMatcher(inner, self.n_words, tuple(ignored))
         if not self._allowed(matcher):
             raise ConfigError("nothing matches it")
         with self._lock:
             self._known[constraint] = matcher
-            while len(self._known) > _REMEMBERED:
+            while len(self._known) > _CACHED_CONSTRAINTS:
                 self._known.popitem(last=False)
         return matcher.copy()
 
-    def _allowed(self, matcher: Matcher) -> list[int]:
+    def _allowed(self, matcher: ConstraintMatcher) -> list[int]:
         mask = array("I", bytes(4 * self.n_words))
         matcher.fill(mask.buffer_info()[0])
         return [32 * i + bit for i, word in enumerate(mask) if word for bit in range(32) if word >> bit & 1]
 
 
-class _Greedy:
-    """The vocabulary in the form in which llguidance takes it."""
+class _TokenizerWrapper:
+    """The vocabulary in the form that llguidance expects."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(self, vocabulary: Vocabulary, size: int) -> None:
+    def __init__(self, vocabulary: GrammarVocabulary, size: int) -> None:
         self.tokens = vocabulary.tokens + [b""] * (size - vocabulary.n)
         self.special_token_ids = vocabulary.special
         self.eos_token_id = vocabulary.eog[0] if vocabulary.eog else vocabulary.n
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """llguidance would ask for tokens of texts that it forces, which it is told not to do."""
+        """For the tokens of forced text, which `_OPTIONS` switches off."""
         raise NotImplementedError
 
 
-def _tokenizer_of(vocabulary: Vocabulary, size: int) -> Any:
+def _tokenizer_of(vocabulary: GrammarVocabulary, size: int) -> Any:
     from llguidance import LLTokenizer
 
-    wrapper: Any = _Greedy(vocabulary, size)
+    wrapper: Any = _TokenizerWrapper(vocabulary, size)
     return LLTokenizer(wrapper, n_vocab=size, eos_token=vocabulary.eog or [vocabulary.n])
 
 
 def _deep_thread() -> ThreadPoolExecutor:
-    """One thread with a large stack."""
+    """An executor of one thread with a large stack."""
     before = threading.stack_size()
     for size in (_STACK, before):
         try:
@@ -361,13 +363,13 @@ def _deep_thread() -> ThreadPoolExecutor:
 
 
 def _line(error: str, *, located: bool = False) -> str:
-    """An error of llguidance, which goes on with a backtrace or the text, as one line.
+    """The first line of an error of llguidance, without the backtrace or the grammar after it.
 
-    located: the text is the client's own, so that line and column mean something to him.
+    located: keep line and column, since the text is the client's own.
     """
     first = error.strip().split("\n", 1)[0].strip()
     if first.startswith("panic"):
-        return "the compiler of grammars broke down"
+        return "the grammar compiler failed"
     if first.startswith("NoExtension"):
         return "nothing matches it"
     if any(hint in first for hint in _COMPLEX):
@@ -375,8 +377,8 @@ def _line(error: str, *, located: bool = False) -> str:
     where = _WHERE.match(first)
     reason = first.rpartition("failed to compile JSON schema: ")[2]
     if "regex parse error" in first:
-        found = _REGEX_ERROR.search(error)
-        reason = f"a regex is not valid: {found[1] if found else 'it cannot be parsed'}"
+        match = _REGEX_ERROR.search(error)
+        reason = f"a regex is not valid: {match[1] if match else 'it cannot be parsed'}"
     elif where is not None:
         reason = reason.removeprefix(where[0])
     if located and where is not None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from engine.constraint.compiler import Compiler, Matcher
-from engine.constraint.reasoning import ReasoningBlock, check
+from engine.constraint.compiler import ConstraintCompiler, ConstraintMatcher
+from engine.constraint.reasoning import ReasoningBlock, check_reasoning
 from engine.errors import ConfigError
-from engine.types import Constraint, Thinking
+from engine.types import Constraint, Reasoning
 
 TokenMask = memoryview  # uint32 words: bit i % 32 of word i // 32 is set if token i is allowed
 
@@ -34,7 +34,7 @@ class OutputGuide:
 
     __slots__ = ("_block", "_matcher")
 
-    def __init__(self, matcher: Matcher | None, block: ReasoningBlock | None) -> None:
+    def __init__(self, matcher: ConstraintMatcher | None, block: ReasoningBlock | None) -> None:
         self._matcher = matcher
         self._block = block
 
@@ -95,7 +95,7 @@ class OutputGuides:
 
     def __init__(
         self,
-        compiler: Compiler,
+        compiler: ConstraintCompiler,
         token_bytes: Callable[[int], bytes],
         n_vocab: int,
         eog_ids: Collection[int],
@@ -110,7 +110,7 @@ class OutputGuides:
         self._filling: Future[list[TokenMask | ConfigError | None]] | None = None
 
     def compile(
-        self, constraint: Constraint | None, reasoning: Thinking | None, generated: Sequence[int] = ()
+        self, constraint: Constraint | None, reasoning: Reasoning | None, generated: Sequence[int] = ()
     ) -> Future[OutputGuide]:
         """A guide that has taken the tokens `generated` so far; at once if nothing has to be compiled.
 
@@ -118,17 +118,17 @@ class OutputGuides:
         constraint that cannot be compiled or that `generated` does not match.
         """
         if reasoning is not None:
-            check(reasoning, self._n_vocab)
+            check_reasoning(reasoning, self._n_vocab)
         guide: Future[OutputGuide] = Future()
 
-        def finish(matcher: Matcher | None) -> None:
+        def finish(matcher: ConstraintMatcher | None) -> None:
             block = None if reasoning is None else ReasoningBlock(reasoning, self._token_bytes)
             made = OutputGuide(matcher, block)
             for token in generated:
                 made.commit(token)
             guide.set_result(made)
 
-        def compiled(matcher: Future[Matcher]) -> None:
+        def compiled(matcher: Future[ConstraintMatcher]) -> None:
             try:
                 finish(matcher.result())
             except BaseException as error:

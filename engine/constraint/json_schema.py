@@ -1,7 +1,7 @@
-"""JSON Schemas, made ready for llguidance: bounds, and what it would refuse although nobody means it.
+"""Prepares JSON schemas for llguidance: enforces limits, and drops annotations that it would refuse.
 
-llguidance enforces Draft 2020-12 but for what it names as not implemented (`not`, `if`, `uniqueItems`,
-`contains`, `propertyNames`, …), which is refused. Properties come in the order of the schema.
+llguidance enforces Draft 2020-12 except for keywords that it reports as not implemented (`not`, `if`,
+`uniqueItems`, `contains`, `propertyNames`, …), which are refused. Properties come in the order of the schema.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_PROPERTIES_IN_ALL = 5000
 MAX_VALUES = 10_000  # of all enums together
 MAX_MULTIPLE = 10_000  # states of an automaton
 
-# At most this between two parts, as in llama.cpp: some models would go on with white space for ever.
+# At most this between two parts, as in llama.cpp: some models would generate white space for ever.
 _WHITE_SPACE = r" |\n[ \t]{0,20}"
 # Formats that are enforced. Others are annotations, as the standard has it.
 FORMATS = frozenset(
@@ -30,21 +30,21 @@ _BY_NAME = frozenset(("properties", "patternProperties", "$defs", "definitions",
 
 
 class Rule(NamedTuple):
-    """text: in Lark; of a schema `%json {…}`, which stands for a rule. ignored: what will not be enforced."""
+    """text: Lark; for a schema `%json {…}`, which stands for a rule. ignored: what will not be enforced."""
 
     text: str
     ignored: list[str]
 
 
 def rule(schema: Any) -> Rule:
-    """The rule that matches the JSON values that a schema allows. Raises ConfigError.
+    """The rule for the JSON values that a schema accepts. Raises ConfigError.
 
-    schema: as JSON parsed. Its key `x-guidance`, if it has one, sets options of llguidance.
+    schema: parsed JSON. Its key `x-guidance`, if present, sets options of llguidance.
     """
     if schema is True:
         schema = {}
     if schema is False:
-        raise ConfigError("the schema is false, which nothing matches")
+        raise ConfigError("the schema is false, so nothing matches it")
     if not isinstance(schema, dict):
         raise ConfigError(f"a schema is a JSON object, not {_kind(schema)}")
     ignored: dict[str, None] = {}
@@ -59,7 +59,7 @@ def rule(schema: Any) -> Rule:
 
 
 def loads(text: str) -> Any:
-    """JSON that a constraint carries. Raises ConfigError."""
+    """Parse the JSON of a constraint. Raises ConfigError."""
     try:
         return json.loads(text)
     except RecursionError:

@@ -1,8 +1,8 @@
-"""Where an answer stands with its reasoning block: before it, inside, or behind it.
+"""Where the output is relative to its reasoning block: before it, inside, or after it.
 
-A model opens the block first thing in its answer, if it does at all, and closes it. Inside, the constraint on
-the output does not hold; behind it the constraint begins. All that is known follows from the tokens so far,
-so a resumed session is where it was.
+A model opens the block at the beginning of its output, if at all, and closes it. The constraint on the output
+applies after the block, not inside. All state follows from the tokens so far, so a resumed sequence continues
+where it was.
 """
 
 from __future__ import annotations
@@ -10,55 +10,55 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from engine.errors import ConfigError
-from engine.types import Thinking
+from engine.types import Reasoning
 
 MAX_IDS = 64  # of a text that opens or closes a block
 
 
 class ReasoningBlock:
-    """Told of every token by `commit`; says what may or must come next.
+    """Takes every token by `commit`, and says which may or must come next.
 
-    token_bytes: what a token contributes to the text, as of `Tokenizer`.
+    token_bytes: the bytes that a token contributes to the text; see `Tokenizer`.
     """
 
     __slots__ = ("_budget", "_bytes", "_end", "_n", "_open", "_start", "_tail", "_text", "inside", "over")
 
-    def __init__(self, thinking: Thinking, token_bytes: Callable[[int], bytes]) -> None:
-        self._start, self._end, self._budget = thinking.start, thinking.end, thinking.budget
+    def __init__(self, reasoning: Reasoning, token_bytes: Callable[[int], bytes]) -> None:
+        self._start, self._end, self._budget = reasoning.start, reasoning.end, reasoning.budget
         self._bytes = token_bytes
         pieces = [token_bytes(token) for token in self._end]
-        # Text may be cut into tokens in many ways; tokens without text are what they are.
+        # The text of `end` may be split into tokens in many ways, unless it has tokens without text.
         self._text = b"".join(pieces) if all(pieces) else b""
         self._open = 0  # tokens of `start` that have come
         self._n = 0  # tokens inside
         self._tail: list[int] = []  # the last tokens inside
-        self.inside = thinking.opened
-        self.over = not thinking.opened and not self._start
+        self.inside = reasoning.opened
+        self.over = not reasoning.opened and not self._start
 
     @property
     def begun(self) -> bool:
-        """Whether a part of what opens the block has come."""
+        """Whether a part of the opening tokens has been generated."""
         return self._open > 0
 
     @property
     def opening(self) -> int | None:
-        """The token that would open the block, or goes on to."""
+        """The next of the tokens that open the block; None once it is open or over."""
         return None if self.inside or self.over else self._start[self._open]
 
     @property
     def forced(self) -> int | None:
-        """The only token that may come inside, once the budget is spent."""
+        """The only token that is allowed inside once the budget is spent; None before."""
         if not self.inside or self._budget is None or self._n < self._budget:
             return None
         matched = self._matched()
-        return None if not matched and self._broken() else self._end[matched]
+        return None if not matched and self._splits_character() else self._end[matched]
 
     def ambiguous(self, token: int) -> bool:
-        """Whether a token may be the first of several that open the block, or of the answer."""
+        """Whether a token may be the first of several opening tokens, or of the constrained output."""
         return not self.begun and len(self._start) > 1 and token == self.opening
 
     def commit(self, token: int) -> bool:
-        """The token that came. True: it is part of what the constraint is about."""
+        """Take the next token. True: it is part of the constrained output."""
         if self.over:
             return True
         if not self.inside:
@@ -75,7 +75,7 @@ class ReasoningBlock:
             if self._open == len(self._start):
                 self.inside = True
             return False
-        # White space before the block does no harm; anything else is the answer.
+        # White space may come before the block; anything else is the constrained output.
         data = self._bytes(token)
         self.over = bool(self._open) or not data or not data.isspace()
         return True
@@ -89,15 +89,15 @@ class ReasoningBlock:
         return b"".join(map(self._bytes, self._tail))
 
     def _matched(self) -> int:
-        """How many tokens of `end` the last ones inside are."""
+        """How many tokens of `end` the last tokens inside match."""
         tail = self._tail
         for n in range(min(len(self._end) - 1, len(tail)), 0, -1):
             if tuple(tail[-n:]) == self._end[:n]:
                 return n
         return 0
 
-    def _broken(self) -> bool:
-        """Whether the text so far ends inside of a character, which shall come to its end first."""
+    def _splits_character(self) -> bool:
+        """Whether the text ends inside of a UTF-8 character, which must be completed first."""
         data = self._tail_bytes()[-3:]
         for n in (1, 2, 3):
             lead = data[-n] if n <= len(data) else 0
@@ -108,24 +108,24 @@ class ReasoningBlock:
         return False
 
 
-def check(thinking: Thinking, n_vocab: int) -> None:
-    """ConfigError for a block that could not be followed."""
-    if not thinking.end:
+def check_reasoning(reasoning: Reasoning, n_vocab: int) -> None:
+    """ConfigError for a block that cannot be enforced."""
+    if not reasoning.end:
         raise ConfigError("a reasoning block needs the tokens that end it")
-    if not thinking.start and not thinking.opened:
-        raise ConfigError("a reasoning block needs the tokens that open it, unless the prompt has opened it")
-    if thinking.budget is not None and thinking.budget < 0:
+    if not reasoning.start and not reasoning.opened:
+        raise ConfigError("a reasoning block needs the tokens that open it, unless the prompt opens it")
+    if reasoning.budget is not None and reasoning.budget < 0:
         raise ConfigError(
-            f"the budget of a reasoning block is {thinking.budget} tokens; it must not be negative"
+            f"the budget of a reasoning block is {reasoning.budget} tokens; it must not be negative"
         )
-    for ids in (thinking.start, thinking.end):
+    for ids in (reasoning.start, reasoning.end):
         _check_ids(ids, n_vocab)
 
 
 def _check_ids(ids: Sequence[int], n_vocab: int) -> None:
     if len(ids) > MAX_IDS:
         raise ConfigError(
-            f"the marks of a reasoning block have {len(ids)} tokens; at most {MAX_IDS} are taken"
+            f"the delimiters of a reasoning block have {len(ids)} tokens; at most {MAX_IDS} are supported"
         )
     wrong = next((token for token in ids if not 0 <= token < n_vocab), None)
     if wrong is not None:

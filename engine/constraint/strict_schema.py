@@ -1,8 +1,7 @@
-"""JSON schemas without the properties that they do not speak of.
+"""Strict JSON schemas: `additionalProperties: false` for the objects of a schema.
 
-The standard allows any further property where a schema lists some. Hardly anybody means that who asks a
-model for them, and a small model then never comes to an end. What is valid for the closed schema is valid for
-the given one.
+The standard allows additional properties wherever a schema lists some. Clients hardly ever mean that, and a
+small model may then add properties without end. Whatever the strict schema accepts, the original accepts too.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ _JOINED = frozenset(("anyOf", "$ref", "if", "dependentSchemas"))
 
 
 def forbid_additional_properties(schema: Any) -> Any:
-    """The schema without further properties wherever it lists some and does not speak of others.
+    """The schema with `additionalProperties: false` where it lists properties and says nothing of others.
 
-    As it is, if an object is described in several places: each of them would forbid what the others list, or
-    be all that `oneOf` finds.
-    Raises RecursionError for one that is nested too deeply.
+    A schema that describes one object in several places is returned unchanged: each place would forbid what
+    the others list, or decide which alternative of `oneOf` matches. Raises RecursionError for one that is
+    nested too deeply.
     """
     return schema if any(map(_joins, _nodes(schema))) else _closed(schema)
 
@@ -32,7 +31,7 @@ def _joins(node: Mapping[str, Any]) -> bool:
 
 
 def _children(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each key that holds schemas, and what it holds."""
+    """Each key whose value holds schemas, and that value."""
     for keys, kind in ((_SCHEMAS, object), (_LISTS, list), (_MAPS, Mapping)):
         yield from ((key, node[key]) for key in keys if isinstance(node.get(key), kind) and key in node)
 
@@ -51,18 +50,18 @@ def _nodes(schema: Any) -> Iterator[Mapping[str, Any]]:
 def _closed(schema: Any) -> Any:
     if not isinstance(schema, Mapping):
         return schema
-    found = dict(schema)
+    closed = dict(schema)
     for key, value in _children(schema):
         if key in _LISTS:
-            found[key] = [_closed(item) for item in value]
+            closed[key] = [_closed(item) for item in value]
         elif key in _MAPS:
-            found[key] = {name: _closed(item) for name, item in value.items()}
+            closed[key] = {name: _closed(item) for name, item in value.items()}
         else:
-            found[key] = _closed(value)
-    properties = found.get("properties")
-    if isinstance(properties, Mapping) and not _OPEN & found.keys() and _lists_required(found, properties):
-        found["additionalProperties"] = False
-    return found
+            closed[key] = _closed(value)
+    properties = closed.get("properties")
+    if isinstance(properties, Mapping) and not _OPEN & closed.keys() and _lists_required(closed, properties):
+        closed["additionalProperties"] = False
+    return closed
 
 
 def _lists_required(node: Mapping[str, Any], properties: Mapping[str, Any]) -> bool:

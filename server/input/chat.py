@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from engine.types import Constraint, Thinking
+from engine.types import Constraint, Reasoning
 from server.chat.chat_format import ChatFormat, ChatFormats
 from server.chat.messages import InvalidMessage
 from server.chat.parser import OutputParser
@@ -46,7 +46,7 @@ class ChatPlan:
     prompt: list[int]
     parser: Callable[[], OutputParser | None]
     constraint: Constraint | None = None
-    thinking: Thinking | None = None
+    thinking: Reasoning | None = None
     kept: frozenset[int] = frozenset()
     text: str = ""
 
@@ -181,14 +181,14 @@ def _thinks(composed: RenderedPrompt) -> bool:
     return markers is not None and not composed.begun and (composed.opened or not markers.fixed)
 
 
-def _thinking(asked: ChatInput, composed: RenderedPrompt, engine: Engine) -> Thinking:
+def _thinking(asked: ChatInput, composed: RenderedPrompt, engine: Engine) -> Reasoning:
     """What the engine is to know of reasoning."""
     markers, budget = composed.chat_format.markers, asked.reasoning.budget
     assert markers is not None
     if asked.reasoning.enabled is False:
         budget = 0
     start, end = (_tokens_within(text.strip(), engine.tokenizer) for text in (markers.start, markers.end))
-    return Thinking(start=start, end=end, budget=budget, opened=composed.opened)
+    return Reasoning(start=start, end=end, budget=budget, opened=composed.opened)
 
 
 def _tokens_within(text: str, tokenizer: Any) -> tuple[int, ...]:

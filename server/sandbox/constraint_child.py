@@ -10,7 +10,7 @@ import sys
 
 import msgspec
 
-from engine.constraint.compiler import Compiler, Vocabulary
+from engine.constraint.compiler import ConstraintCompiler, GrammarVocabulary
 from engine.errors import ConfigError
 from engine.types import Constraint
 from server.sandbox.child import connect, limit_memory, serve
@@ -26,7 +26,7 @@ class CheckResult(msgspec.Struct, array_like=True, frozen=True):
     not_enforced: tuple[str, ...] = ()
 
 
-def check(compiler: Compiler, constraint: Constraint) -> CheckResult:
+def check(compiler: ConstraintCompiler, constraint: Constraint) -> CheckResult:
     try:
         matcher = compiler.compile(constraint)
         compiler.probe(matcher)
@@ -38,7 +38,7 @@ def check(compiler: Compiler, constraint: Constraint) -> CheckResult:
 def main() -> int:
     limit_memory(MEMORY)
     connection = connect()
-    compiler = Compiler(msgspec.msgpack.decode(connection.recv_bytes(), type=Vocabulary))
+    compiler = ConstraintCompiler(msgspec.msgpack.decode(connection.recv_bytes(), type=GrammarVocabulary))
     compiler.compile(Constraint("json_object"))  # what is built once per vocabulary counts towards no limit
     connection.send_bytes(b"")
 

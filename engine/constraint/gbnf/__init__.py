@@ -1,1 +1,1 @@
-"""Grammars and schemas, checked and made ready for llguidance. No ggml, no compiled extension."""
+"""GBNF grammars: parsed, cut into terminals, and written as Lark. For `engine.constraint` only."""

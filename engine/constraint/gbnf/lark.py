@@ -1,4 +1,4 @@
-"""Lark, as llguidance reads it: written for GBNF, and checked where clients wrote it."""
+"""Lark in llguidance's dialect: written from GBNF, and checked where a client wrote it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from engine.constraint.gbnf.parser import (
     Rules,
     Seq,
     Text,
-    Token,
     TokenId,
+    TokenRef,
     parse,
     walk,
 )
 
 
 def to_lark(text: str, token_id: TokenId) -> str:
-    """A grammar in GBNF as one in Lark with equal texts; the rule `root` is called `start` there.
+    """A GBNF grammar as a Lark grammar that matches the same texts; the rule `root` becomes `start`.
 
     Raises ConfigError that names the line.
     """
@@ -33,7 +33,7 @@ def to_lark(text: str, token_id: TokenId) -> str:
     return _Writer(rules, cut(rules)).text()
 
 
-# What a schema may stand between. In strings, regexes and comments `%json` means nothing.
+# `%json` has no meaning in strings, regexes and comments.
 _SKIPPED = r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|\#[^\n]*'
 _SCHEMA = re.compile(rf"(?:{_SKIPPED})|(%json\s*)(?=\{{)")
 _decoder = json.JSONDecoder()
@@ -59,7 +59,7 @@ def with_checked_schemas(text: str) -> schema.Rule:
 
 
 class _Writer:
-    """Rule n is `rn`, and `Rn` where it stands inside of a terminal; lexeme n is `Ln`."""
+    """Rule n is written as `rn`, and as `Rn` inside of a terminal; lexeme n as `Ln`."""
 
     def __init__(self, rules: Rules, grammar: LexemeGrammar) -> None:
         self._rules, self._grammar = rules, grammar
@@ -72,7 +72,7 @@ class _Writer:
             lines.append(f"{left}: {self._rule(node)}")
         wanted: list[str] = []
         for node, number in grammar.lexemes.items():
-            if not isinstance(node, Token):
+            if not isinstance(node, TokenRef):
                 lines.append(f"L{number}: {self._terminal(node)}")
                 wanted += [part.rule for part in walk(node) if isinstance(part, Ref)]
         written: set[str] = set()
@@ -87,7 +87,7 @@ class _Writer:
 
     def _rule(self, node: Node) -> str:
         number = self._grammar.lexemes.get(node)
-        if isinstance(node, Token):
+        if isinstance(node, TokenRef):
             return f"<[^{node.id}]>" if node.negated else f"<[{node.id}]>"
         if number is not None:
             return f"L{number}"

@@ -1,15 +1,14 @@
-"""Which parts of a GBNF grammar become terminals.
+"""Which parts of a GBNF grammar become terminals (lexemes).
 
-GBNF knows no terminals: a text matches if its characters can be derived in any way. llguidance reads
-lexemes, each as long as it can be, which is some hundred times faster than rules over single characters.
-Here whole regular parts of the grammar become lexemes, as large as possible, but only where reading as far as
-possible cannot change what matches. Where that is not certain, a part is cut into smaller ones, down to
-single characters, for which it always is.
+GBNF has no terminals: a text matches if its characters can be derived in any way. llguidance reads lexemes
+greedily, which is some hundred times faster than rules over single characters. So regular parts of the
+grammar become lexemes, as large as possible, but only where greedy reading cannot change what matches. Where
+that is not certain, a part is cut into smaller ones, down to single characters, for which it always is.
 
-A part P is kept whole if, as far as the first byte of the next character tells,
+A part P is kept whole if, judged by the first byte of the next character,
 
-* after a complete P either P goes on or what follows begins, never both, and
-* no two lexemes that may stand at the same place begin alike, unless both are single characters.
+* after a complete P either P continues or what follows begins, never both, and
+* no two lexemes that may stand at the same place begin with the same byte, unless both are single characters.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from engine.constraint.gbnf.parser import Alt, Node, Ref, Repeat, Rules, Seq, Text, Token, children, walk
-from engine.constraint.gbnf.shapes import Shape, shape_of, token_shape, union
+from engine.constraint.gbnf.parser import Alt, Node, Ref, Repeat, Rules, Seq, Text, TokenRef, children, walk
+from engine.constraint.gbnf.shapes import LexemeShape, shape_of, token_shape, union
 
 _MOST_LEXEMES = 1500  # comparing them is quadratic
 
 
 @dataclass
 class _Sets:
-    """Of a place in the grammar of lexemes: sets of lexemes, as numbers with a bit for each."""
+    """Sets of lexemes at one place of the grammar, as integers with a bit for each lexeme."""
 
     nullable: bool = False
     first: int = 0
@@ -34,14 +33,14 @@ class _Sets:
 
 @dataclass
 class LexemeGrammar:
-    """Rules over lexemes. In them a regular part stands for itself."""
+    """Rules over lexemes. A node that is a key of `lexemes` is one."""
 
     rules: Rules = field(default_factory=dict)
     lexemes: dict[Node, int] = field(default_factory=dict)  # numbered
 
 
 def cut(rules: Rules) -> LexemeGrammar:
-    """The grammar over lexemes, with equal texts."""
+    """The grammar over lexemes that matches the same texts."""
     return _Cutter(rules).cut()
 
 
@@ -49,13 +48,13 @@ class _Cutter:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._regular = _regular_rules(rules)
-        self._shapes: dict[Node, Shape] = {}
+        self._shapes: dict[Node, LexemeShape] = {}
         self._cut: set[Node] = set()
         for name in self._regular:  # each after those that it refers to
             self._shapes[Ref(name)] = self._shape(rules[name])
 
     def cut(self) -> LexemeGrammar:
-        """Rules over lexemes that may be read as far as possible."""
+        """Cut until all lexemes may be read greedily."""
         while True:
             grammar = self._build()
             if len(grammar.lexemes) > _MOST_LEXEMES:
@@ -66,7 +65,7 @@ class _Cutter:
             self._cut |= wrong
 
     def _all_single(self, grammar: LexemeGrammar) -> bool:
-        return all(isinstance(node, Token) or not self._divisible(node) for node in grammar.lexemes)
+        return all(isinstance(node, TokenRef) or not self._divisible(node) for node in grammar.lexemes)
 
     def _cut_all(self, grammar: LexemeGrammar) -> LexemeGrammar:
         while wrong := {node for node in grammar.lexemes if self._divisible(node)}:
@@ -75,17 +74,17 @@ class _Cutter:
         return grammar
 
     def _divisible(self, node: Node) -> bool:
-        return not isinstance(node, Token) and not self._shape(node).single and node != Text("")
+        return not isinstance(node, TokenRef) and not self._shape(node).single and node != Text("")
 
     # ** regular parts **
 
     def _is_regular(self, node: Node) -> bool:
         return all(
-            part.rule in self._regular if isinstance(part, Ref) else not isinstance(part, Token)
+            part.rule in self._regular if isinstance(part, Ref) else not isinstance(part, TokenRef)
             for part in walk(node)
         )
 
-    def _shape(self, node: Node) -> Shape:
+    def _shape(self, node: Node) -> LexemeShape:
         known = self._shapes.get(node)
         if known is None:
             known = self._shapes[node] = shape_of(node, self._shape)
@@ -109,8 +108,8 @@ class _Cutter:
         return grammar
 
     def _over_lexemes(self, node: Node, lexemes: dict[Node, int]) -> Node:
-        """The same with lexemes in it, which are entered in `lexemes`."""
-        if isinstance(node, Token) or (node not in self._cut and self._is_regular(node)):
+        """The node with its regular parts as lexemes, which are added to `lexemes`."""
+        if isinstance(node, TokenRef) or (node not in self._cut and self._is_regular(node)):
             lexemes.setdefault(node, len(lexemes))
             return node
         match node:
@@ -129,10 +128,10 @@ class _Cutter:
                 return Alt(tuple(self._over_lexemes(option, lexemes) for option in options))
             case Repeat(inner, least, most):
                 return Repeat(self._over_lexemes(inner, lexemes), least, most)
-        return node  # a rule of its own
+        return node  # a reference to a rule that is not regular
 
     def _runs(self, items: tuple[Node, ...]) -> Iterable[Node]:
-        """Neighbours that are regular, as one."""
+        """The items, with regular neighbours joined to one."""
         run: list[Node] = []
         for item in (*items, None):
             if item is not None and self._is_regular(item):
@@ -144,13 +143,13 @@ class _Cutter:
             if item is not None:
                 yield item
 
-    # ** where reading as far as possible is right **
+    # ** where greedy reading is right **
 
     def _violations(self, grammar: LexemeGrammar) -> set[Node]:
         """Lexemes that have to be cut."""
         start, follow = _adjacent(grammar, self._lexeme_nullable)
         nodes = list(grammar.lexemes)
-        shapes = [token_shape(n) if isinstance(n, Token) else self._shape(n) for n in nodes]
+        shapes = [token_shape(n) if isinstance(n, TokenRef) else self._shape(n) for n in nodes]
         wrong: set[Node] = set()
         places = [start, *_with_ties(follow, shapes, start)]
         for place in set(places):
@@ -170,7 +169,7 @@ class _Cutter:
         return wrong
 
     def _lexeme_nullable(self, node: Node) -> bool:
-        return not isinstance(node, Token) and self._shape(node).nullable
+        return not isinstance(node, TokenRef) and self._shape(node).nullable
 
 
 def _bits(number: int) -> Iterable[int]:
@@ -180,8 +179,8 @@ def _bits(number: int) -> Iterable[int]:
         number ^= low
 
 
-def _with_ties(follow: list[int], shapes: list[Shape], start: int) -> list[int]:
-    """What may follow each lexeme, where single characters that may be read at once count as one."""
+def _with_ties(follow: list[int], shapes: list[LexemeShape], start: int) -> list[int]:
+    """What may follow each lexeme; single characters that may be read at the same time count as one."""
     group = list(range(len(follow)))
 
     def root(i: int) -> int:
@@ -220,28 +219,28 @@ def _adjacent(grammar: LexemeGrammar, lexeme_nullable: Callable[[Node], bool]) -
             case Ref(rule):
                 return known[rule]
             case Seq(items):
-                found = _Sets(True)
+                joined = _Sets(True)
                 for item in items:
                     right = sets(item)
-                    for i in _bits(found.last):
+                    for i in _bits(joined.last):
                         follow[i] |= right.first
-                    found = _Sets(
-                        found.nullable and right.nullable,
-                        found.first | (right.first if found.nullable else 0),
-                        right.last | (found.last if right.nullable else 0),
+                    joined = _Sets(
+                        joined.nullable and right.nullable,
+                        joined.first | (right.first if joined.nullable else 0),
+                        right.last | (joined.last if right.nullable else 0),
                     )
-                return found
+                return joined
             case Alt(options):
                 each = [sets(option) for option in options]
                 return _Sets(
                     any(s.nullable for s in each), union(s.first for s in each), union(s.last for s in each)
                 )
             case Repeat(inner, least, most):
-                found = sets(inner)
+                joined = sets(inner)
                 if most is None or most > 1:
-                    for i in _bits(found.last):
-                        follow[i] |= found.first
-                return _Sets(found.nullable or least == 0, found.first, found.last)
+                    for i in _bits(joined.last):
+                        follow[i] |= joined.first
+                return _Sets(joined.nullable or least == 0, joined.first, joined.last)
         raise AssertionError(node)
 
     before: list[object] = []
@@ -269,7 +268,7 @@ def _regular_rules(rules: Rules) -> dict[str, None]:
     needs = {
         name: {part.rule for part in walk(node) if isinstance(part, Ref)}
         for name, node in rules.items()
-        if not any(isinstance(part, Token) for part in walk(node))
+        if not any(isinstance(part, TokenRef) for part in walk(node))
     }
     users: dict[str, list[str]] = {}
     for name, needed in needs.items():
@@ -277,12 +276,12 @@ def _regular_rules(rules: Rules) -> dict[str, None]:
             users.setdefault(other, []).append(name)
     missing = {name: len(needed) for name, needed in needs.items()}
     ready = [name for name, n in missing.items() if not n]
-    found: dict[str, None] = {}
+    regular: dict[str, None] = {}
     while ready:
         name = ready.pop()
-        found[name] = None
+        regular[name] = None
         for user in users.get(name, ()):
             missing[user] -= 1
             if not missing[user]:
                 ready.append(user)
-    return found
+    return regular

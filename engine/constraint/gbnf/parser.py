@@ -1,7 +1,7 @@
-"""Reads GBNF, llama.cpp's notation of grammars.
+"""Parses GBNF, llama.cpp's grammar notation.
 
-The same is read as there: characters, classes, groups, repetitions, `<token>`, `<[id]>` and their negations.
-Left recursion is refused, as there.
+The syntax is that of llama.cpp: characters, classes, groups, repetitions, `<token>`, `<[id]>` and their
+negations. Left recursion is refused, as there.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ MAX_NODES = 50_000
 MAX_DEPTH = 100
 MAX_REPETITION = 1_000_000
 
-TokenId = Callable[[str], int | None]  # the token that is spelled so, if one is
+TokenId = Callable[[str], int | None]  # the token with that spelling, if there is one
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Characters, one after the other."""
+    """A literal text."""
 
     text: str
 
@@ -35,8 +35,8 @@ class Chars:
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """One token by its id, or any other than that."""
+class TokenRef:
+    """One token by its id; negated: any other."""
 
     id: int
     negated: bool = False
@@ -66,7 +66,7 @@ class Repeat:
     most: int | None
 
 
-Node = Text | Chars | Token | Ref | Seq | Alt | Repeat
+Node = Text | Chars | TokenRef | Ref | Seq | Alt | Repeat
 Rules = dict[str, Node]
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
@@ -77,7 +77,7 @@ _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
 
 
 def parse(text: str, token_id: TokenId) -> Rules:
-    """Rules by name; every name that occurs is defined, `root` among them. Raises ConfigError."""
+    """Rules by name; every name that is used is defined, and so is `root`. Raises ConfigError."""
     rules = _Parser(text, token_id).rules()
     if "root" not in rules:
         raise ConfigError("the grammar has no rule 'root'")
@@ -90,7 +90,7 @@ def parse(text: str, token_id: TokenId) -> Rules:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """A node and all that it is made of, without following references."""
+    """A node and all its descendants, without following references."""
     todo = [node]
     while todo:
         node = todo.pop()
@@ -110,14 +110,14 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def nullable_rules(rules: Rules) -> set[str]:
-    """Names of the rules that the empty text matches."""
-    found: set[str] = set()
+    """Names of the rules that match the empty text."""
+    names: set[str] = set()
     grown = True
     while grown:
-        new = {name for name, node in rules.items() if name not in found and nullable(node, found)}
-        found |= new
+        new = {name for name, node in rules.items() if name not in names and nullable(node, names)}
+        names |= new
         grown = bool(new)
-    return found
+    return names
 
 
 def nullable(node: Node, known: set[str]) -> bool:
@@ -150,14 +150,14 @@ def _refuse_left_recursion(rules: Rules) -> None:
                 on_path.discard(current)
                 done.add(current)
             elif following in on_path:
-                raise ConfigError(f"the rule '{following[:64]}' is left-recursive: it begins with itself")
+                raise ConfigError(f"the rule '{following[:64]}' is left-recursive")
             else:
                 path.append((following, iter(begins[following])))
                 on_path.add(following)
 
 
 def _leftmost(node: Node, empty: set[str]) -> Iterator[str]:
-    """Rules that a text of the node may begin with."""
+    """Rules with which a text of the node may begin."""
     match node:
         case Ref(rule):
             yield rule
@@ -175,7 +175,7 @@ def _leftmost(node: Node, empty: set[str]) -> Iterator[str]:
 
 class _Parser:
     def __init__(self, text: str, token_id: TokenId) -> None:
-        self._text = text + "\0"  # looked at, never taken: no test for the end is needed
+        self._text = text + "\0"  # a sentinel, so that looking ahead needs no check for the end
         self._end = len(text)
         self._pos = 0
         self._nodes = 0
@@ -188,18 +188,18 @@ class _Parser:
             name = self._name()
             self._skip(newlines=False)
             if not self._text.startswith("::=", self._pos):
-                raise self._wrong("'::=' is expected")
+                raise self._error("expected '::='")
             self._pos += 3
             self._skip(newlines=True)
-            rules[name] = self._alternatives(0)  # of several with one name the last counts, as in llama.cpp
+            rules[name] = self._alternatives(0)  # the last definition counts, as in llama.cpp
             if len(rules) > MAX_RULES:
                 raise ConfigError(f"the grammar has more than {MAX_RULES} rules")
             if self._pos < self._end and self._text[self._pos] not in "\r\n":
-                raise self._wrong("a new line or the end is expected")
+                raise self._error("expected a new line or the end")
             self._skip(newlines=True)
         return rules
 
-    def _wrong(self, what: str) -> ConfigError:
+    def _error(self, what: str) -> ConfigError:
         line = self._text.count("\n", 0, self._pos) + 1
         start = self._text.rfind("\n", 0, self._pos) + 1
         near = self._text[self._pos : min(self._end, self._pos + 16)].split("\n")[0]
@@ -229,12 +229,12 @@ class _Parser:
         while self._text[self._pos] in _NAME:
             self._pos += 1
         if self._pos == start:
-            raise self._wrong("the name of a rule is expected")
+            raise self._error("expected the name of a rule")
         return self._text[start : self._pos]
 
     def _alternatives(self, depth: int) -> Node:
         if depth > MAX_DEPTH:
-            raise self._wrong(f"groups are nested deeper than {MAX_DEPTH}")
+            raise self._error(f"groups are nested deeper than {MAX_DEPTH}")
         options = [self._sequence(depth)]
         while self._text[self._pos] == "|":
             self._pos += 1
@@ -261,11 +261,11 @@ class _Parser:
                     self._skip(newlines=True)
                     items.append(self._alternatives(depth + 1))
                     if self._text[self._pos] != ")":
-                        raise self._wrong("')' is expected")
+                        raise self._error("expected ')'")
                     self._pos += 1
                 case "*" | "+" | "?" | "{":
                     if not items:
-                        raise self._wrong("there is nothing before it to repeat")
+                        raise self._error("there is nothing to repeat before it")
                     least, most = self._bounds(nested)
                     items[-1] = self._count(Repeat(items[-1], least, most) if most != 0 else Text(""))
                 case c if c in _NAME:
@@ -295,17 +295,17 @@ class _Parser:
                 self._pos += 1
                 high = self._char()
             if high < low:
-                raise self._wrong("a range ends before it begins")
+                raise self._error("a range ends before it begins")
             ranges.append((low, high))
         self._pos += 1
         if not ranges and not negated:
-            raise self._wrong("the class before has no characters")
+            raise self._error("the character class is empty")
         return Chars(tuple(ranges), negated)
 
     def _char(self) -> int:
         """One character of a literal or a class, as a code point."""
         if self._pos >= self._end:
-            raise self._wrong("the text ends too early")
+            raise self._error("unexpected end of the grammar")
         c = self._text[self._pos]
         if c != "\\":
             self._pos += 1
@@ -315,41 +315,41 @@ class _Parser:
         if n is not None:
             digits = self._text[self._pos + 2 : self._pos + 2 + n]
             if len(digits) < n or not _HEX.issuperset(digits):
-                raise self._wrong(f"{n} hexadecimal digits are expected")
+                raise self._error(f"expected {n} hexadecimal digits")
             self._pos += 2 + n
             return self._scalar(int(digits, 16))
         if kind not in _ESCAPES:
-            raise self._wrong("this escape is not known")
+            raise self._error("unknown escape sequence")
         self._pos += 2
         return ord(_ESCAPES[kind])
 
     def _scalar(self, point: int) -> int:
         if point > 0x10FFFF or 0xD800 <= point <= 0xDFFF:
-            raise self._wrong(f"U+{point:04X} is no character")
+            raise self._error(f"U+{point:04X} is not a character")
         return point
 
-    def _token(self) -> Token:
+    def _token(self) -> TokenRef:
         negated = self._text[self._pos] == "!"
         if negated:
             self._pos += 1
             if self._text[self._pos] != "<":
-                raise self._wrong("a token is expected")
+                raise self._error("expected a token")
         end = self._text.find(">", self._pos)
         if end < 0:
-            raise self._wrong("a token ends with '>'")
+            raise self._error("a token must end with '>'")
         spelled = self._text[self._pos : end + 1]
         digits = spelled[2:-2]
         if spelled.startswith("<[") and spelled.endswith("]>") and digits and _DIGITS.issuperset(digits):
             token = int(digits[:10])
             if len(digits) > 10 or token >= 2**31:
-                raise self._wrong("this is no token id")
+                raise self._error("the token id is out of range")
         else:
             known = self._token_id(spelled)
             if known is None:
-                raise self._wrong("the vocabulary has no token that is spelled so")
+                raise self._error("the vocabulary has no such token")
             token = known
         self._pos = end + 1
-        return Token(token, negated)
+        return TokenRef(token, negated)
 
     def _bounds(self, nested: bool) -> tuple[int, int | None]:
         c = self._text[self._pos]
@@ -366,9 +366,9 @@ class _Parser:
             most = self._number() if self._text[self._pos] in _DIGITS else None
             self._skip(newlines=nested)
         if self._text[self._pos] != "}":
-            raise self._wrong("'}' is expected")
+            raise self._error("expected '}'")
         if most is not None and most < least:
-            raise self._wrong(f"{least} to {most} times is not possible")
+            raise self._error(f"{{{least},{most}}} is not a range")
         self._pos += 1
         return least, most
 
@@ -378,7 +378,7 @@ class _Parser:
             self._pos += 1
         digits = self._text[start : self._pos]
         if not digits:
-            raise self._wrong("a number is expected")
+            raise self._error("expected a number")
         if len(digits) > 9 or int(digits) > MAX_REPETITION:
-            raise self._wrong(f"more than {MAX_REPETITION} repetitions are not supported")
+            raise self._error(f"more than {MAX_REPETITION} repetitions are not supported")
         return int(digits)

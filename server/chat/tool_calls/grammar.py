@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from engine.constraint.compiler import Vocabulary, grammar
+from engine.constraint.compiler import GrammarVocabulary, grammar
 from engine.constraint.json_schema import rule
 from engine.constraint.strict_schema import forbid_additional_properties
 from engine.types import Constraint
@@ -15,7 +15,7 @@ from engine.types import Constraint
 # One line, with the spaces that models know from training; without a limit they could be endless.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 KINDS = frozenset(("json_object", "json_schema", "regex", "choice"))  # that can be part of a grammar
-_NO_TOKENS = Vocabulary([], [], [], 0)
+_NO_TOKENS = GrammarVocabulary([], [], [], 0)
 
 
 class GrammarTerminals:

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from engine.constraint import compiler as subject
-from engine.constraint.compiler import Compiler, Matcher, Vocabulary, grammar, token_rule, vocabulary_of
+from engine.constraint.compiler import (
+    ConstraintCompiler,
+    ConstraintMatcher,
+    GrammarVocabulary,
+    grammar,
+    token_rule,
+    vocabulary_of,
+)
 from engine.errors import ConfigError
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.types import Constraint
@@ -34,11 +41,11 @@ def tokenizer(name: str) -> Tokenizer:
 
 
 @cache
-def compiler(name: str = "stories") -> Compiler:
-    return Compiler(lambda: vocabulary_of(tokenizer(name)))
+def compiler(name: str = "stories") -> ConstraintCompiler:
+    return ConstraintCompiler(lambda: vocabulary_of(tokenizer(name)))
 
 
-def allowed(matcher: Matcher, n_words: int) -> set[int]:
+def allowed(matcher: ConstraintMatcher, n_words: int) -> set[int]:
     mask = array("I", bytes(4 * n_words))
     matcher.fill(mask.buffer_info()[0])
     return {32 * i + b for i, word in enumerate(mask) if word for b in range(32) if word >> b & 1}
@@ -212,18 +219,18 @@ def test_copies_and_the_cache() -> None:
 
 
 def test_from_several_threads() -> None:
-    own = Compiler(vocabulary_of(tokenizer("stories")))
+    own = ConstraintCompiler(vocabulary_of(tokenizer("stories")))
     constraints = [Constraint("regex", f"a{{{n}}}") for n in range(1, 40)] * 3
     with ThreadPoolExecutor(8) as threads:
         for n, matcher in zip([*range(1, 40)] * 3, threads.map(own.compile, constraints), strict=True):
             assert matcher.may_stop is False, n
-    assert len(own._known) == subject._REMEMBERED
+    assert len(own._known) == subject._CACHED_CONSTRAINTS
     own.close()
 
 
 def test_vocabularies_of_other_sizes() -> None:
     stories = tokenizer("stories")
-    more = Compiler(vocabulary_of(stories, stories.n_vocab + 70))
+    more = ConstraintCompiler(vocabulary_of(stories, stories.n_vocab + 70))
     assert more.n_words == (stories.n_vocab + 70 + 31) // 32
     free = allowed(more.compile(Constraint("regex", "(?s:.*)")), more.n_words)
     assert max(free) < stories.n_vocab
@@ -233,7 +240,7 @@ def test_vocabularies_of_other_sizes() -> None:
 
 
 def test_a_vocabulary_that_cannot_end() -> None:
-    letters = Compiler(Vocabulary([b"a", b"b", b"\xff", b""], [], [], 4))
+    letters = ConstraintCompiler(GrammarVocabulary([b"a", b"b", b"\xff", b""], [], [], 4))
     matcher = letters.compile(Constraint("regex", "a|ab"))
     assert allowed(matcher, letters.n_words) == {0}
     matcher.commit(0)
@@ -251,7 +258,7 @@ def test_only_some_of_a_schema() -> None:
 
 
 REFUSED = [
-    (Constraint("nix"), "a constraint is one of json_schema"),
+    (Constraint("nix"), "must be one of json_schema"),
     (Constraint("json_schema", "{"), "the JSON is not valid"),
     (Constraint("json_schema", "[" * 100_000), "the JSON is nested too deeply"),
     (Constraint("json_schema", '{"not": {}}'), 'Unimplemented keys: ["not"]'),
@@ -264,7 +271,7 @@ REFUSED = [
     (Constraint("choice", '"a"'), "a list of strings"),
     (Constraint("choice", '["a", 1]'), "a list of strings"),
     (Constraint("choice", json.dumps(["a"] * 10_001)), "more than 10000 choices"),
-    (Constraint("gbnf", "root ::= <nix>"), "the vocabulary has no token that is spelled so"),
+    (Constraint("gbnf", "root ::= <nix>"), "the vocabulary has no such token"),
     (Constraint("lark", ""), "no start rule"),
     (Constraint("lark", 'start: "a" x\nx: y'), "line 2, column 4: unknown name"),
     (Constraint("lark", "start: <nix>"), "unknown special token"),
@@ -318,7 +325,7 @@ def test_text_that_could_only_go_on_in_one_way_for_ever() -> None:
 
 
 def test_grammars_are_written_once_for_all() -> None:
-    nothing = Vocabulary([], [], [], 0)
+    nothing = GrammarVocabulary([], [], [], 0)
     assert grammar(Constraint("choice", '["a/b", "\\u00e9"]'), nothing).text == 'start: "a/b" | "\\u00e9"'
     assert grammar(Constraint("regex", "a/b"), nothing).text == r"start: /a\/b/"
 

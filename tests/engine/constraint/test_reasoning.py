@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.constraint.reasoning import ReasoningBlock, check
+from engine.constraint.reasoning import ReasoningBlock, check_reasoning
 from engine.errors import ConfigError
 from engine.types import Thinking
 
@@ -132,5 +132,5 @@ def test_a_long_block_is_followed_in_constant_memory() -> None:
 )
 def test_what_could_not_be_followed(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check(Thinking(**fields), 32)  # type: ignore[arg-type]
-    check(Thinking(start=OPEN, end=CLOSE, budget=0), 32)
+        check_reasoning(Thinking(**fields), 32)  # type: ignore[arg-type]
+    check_reasoning(Thinking(start=OPEN, end=CLOSE, budget=0), 32)

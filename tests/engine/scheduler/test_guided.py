@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.constraint.compiler import Compiler, Vocabulary
+from engine.constraint.compiler import ConstraintCompiler, GrammarVocabulary
 from engine.constraint.guide import OutputGuides
 from engine.errors import ConfigError, OutOfMemoryError
 from engine.scheduler import scheduler as scheduler_module
@@ -28,8 +28,8 @@ PROMPT = [5, 6, 7, 8, 9]
 
 
 @pytest.fixture
-def compiler() -> Iterator[Compiler]:
-    found = Compiler(Vocabulary(NAMES, [0, 1, 2], [EOG], N_VOCAB))
+def compiler() -> Iterator[ConstraintCompiler]:
+    found = ConstraintCompiler(GrammarVocabulary(NAMES, [0, 1, 2], [EOG], N_VOCAB))
     yield found
     found.close()
 
@@ -51,7 +51,7 @@ def guided(id: str, pattern: str, **fields: Any) -> Request:
     return request(id, PROMPT, constraint=Constraint("regex", pattern), **fields)
 
 
-def run(compiler: Compiler, *requests: Request, **options: Any) -> Outcome:
+def run(compiler: ConstraintCompiler, *requests: Request, **options: Any) -> Outcome:
     scheduler, _ = make_scheduler(guides=guides(compiler), **options)
     try:
         for one in requests:
@@ -61,7 +61,7 @@ def run(compiler: Compiler, *requests: Request, **options: Any) -> Outcome:
         scheduler.close()
 
 
-def test_guided_and_unguided_sessions_in_one_batch(compiler: Compiler) -> None:
+def test_guided_and_unguided_sessions_in_one_batch(compiler: ConstraintCompiler) -> None:
     patterns = {"a": "[a-f]{3}", "b": "(ab|ba)+c", "c": "x[yz]*"}
     free = {
         f"f{i}": request(f"f{i}", [3 + i, 9, 12], params=params(temperature=1.0, seed=i)) for i in range(3)
@@ -85,7 +85,7 @@ def test_guided_and_unguided_sessions_in_one_batch(compiler: Compiler) -> None:
     assert outcome.finish("a") is FinishReason.STOP
 
 
-def test_it_ends_where_nothing_can_follow(compiler: Compiler) -> None:
+def test_it_ends_where_nothing_can_follow(compiler: ConstraintCompiler) -> None:
     outcome = run(compiler, guided("a", "abc"))
     assert text(outcome.tokens["a"]) == "abc"
     assert EOG not in outcome.tokens["a"]
@@ -93,7 +93,7 @@ def test_it_ends_where_nothing_can_follow(compiler: Compiler) -> None:
     assert outcome.last["a"].timings.predicted_n == len(outcome.tokens["a"])
 
 
-def test_it_may_end_where_the_text_is_complete(compiler: Compiler) -> None:
+def test_it_may_end_where_the_text_is_complete(compiler: ConstraintCompiler) -> None:
     """The model ends some texts at once, and goes on with others, as it likes."""
     ends = set()
     for seed in range(40):
@@ -106,7 +106,7 @@ def test_it_may_end_where_the_text_is_complete(compiler: Compiler) -> None:
     assert ends == {FinishReason.STOP, FinishReason.LENGTH}
 
 
-def test_max_tokens_ends_it_before(compiler: Compiler) -> None:
+def test_max_tokens_ends_it_before(compiler: ConstraintCompiler) -> None:
     outcome = run(compiler, guided("a", "abcdef", params=params(2)))
     assert outcome.finish("a") is FinishReason.LENGTH
     assert "abcdef".startswith(text(outcome.tokens["a"]))
@@ -115,7 +115,7 @@ def test_max_tokens_ends_it_before(compiler: Compiler) -> None:
 @pytest.mark.parametrize("pattern", ["abc", "", "(ab)?"])
 @pytest.mark.parametrize("fields", [{"ignore_eos": True}, {"min_tokens": 9}])
 def test_no_end_is_put_off_where_nothing_can_follow(
-    compiler: Compiler, pattern: str, fields: dict[str, Any]
+    compiler: ConstraintCompiler, pattern: str, fields: dict[str, Any]
 ) -> None:
     outcome = run(compiler, guided("a", pattern, params=params(**fields)))
     assert outcome.finish("a") is FinishReason.STOP
@@ -125,7 +125,7 @@ def test_no_end_is_put_off_where_nothing_can_follow(
         assert text(outcome.tokens["a"]) == "ab"
 
 
-def test_ends_are_put_off_where_something_can(compiler: Compiler) -> None:
+def test_ends_are_put_off_where_something_can(compiler: ConstraintCompiler) -> None:
     outcome = run(compiler, guided("a", "[a-z]*", params=params(9, ignore_eos=True)))
     assert outcome.finish("a") is FinishReason.LENGTH
     assert EOG not in outcome.tokens["a"]
@@ -232,7 +232,7 @@ def test_what_may_happen_while_it_compiles(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("n", range(1, 6))
-def test_a_resumed_session_goes_on_as_it_would_have(compiler: Compiler, n: int) -> None:
+def test_a_resumed_session_goes_on_as_it_would_have(compiler: ConstraintCompiler, n: int) -> None:
     fields = {"params": params(10, temperature=1.0, seed=3)}
     whole = run(compiler, guided("a", "[a-z]{4,}(ab|ba)?", **fields))
     tokens = whole.tokens["a"]
@@ -242,20 +242,20 @@ def test_a_resumed_session_goes_on_as_it_would_have(compiler: Compiler, n: int) 
     assert again.finish("a") is whole.finish("a")
 
 
-def test_resumed_after_its_last_token(compiler: Compiler) -> None:
+def test_resumed_after_its_last_token(compiler: ConstraintCompiler) -> None:
     tokens = run(compiler, guided("a", "abc")).tokens["a"]
     outcome = run(compiler, guided("a", "abc", generated=tokens))
     assert outcome.finish("a") is FinishReason.STOP
     assert outcome.tokens["a"] == []
 
 
-def test_resumed_with_what_cannot_be(compiler: Compiler) -> None:
+def test_resumed_with_what_cannot_be(compiler: ConstraintCompiler) -> None:
     outcome = run(compiler, guided("a", "abc", generated=[9]))
     assert outcome.finish("a") is FinishReason.ERROR
     assert outcome.last["a"].unmet
 
 
-def test_preempted_sessions_keep_their_place(compiler: Compiler) -> None:
+def test_preempted_sessions_keep_their_place(compiler: ConstraintCompiler) -> None:
     alone = {
         id: run(compiler, guided(id, "[a-z]{30}", params=params(40, temperature=1.0, seed=i))).tokens[id]
         for i, id in enumerate("abcd")
@@ -273,7 +273,7 @@ def test_preempted_sessions_keep_their_place(compiler: Compiler) -> None:
     scheduler.close()
 
 
-def test_too_little_memory_for_another_session(compiler: Compiler) -> None:
+def test_too_little_memory_for_another_session(compiler: ConstraintCompiler) -> None:
     scheduler, runner = make_scheduler(guides=guides(compiler))
     scheduler.submit(guided("a", "[a-z]{9}"))
     scheduler.submit(request("b", list(range(3, 30))))
@@ -303,7 +303,7 @@ def thinking(id: str, fields: dict[str, Any], pattern: str | None = None, **more
 
 
 @pytest.mark.parametrize("budget", [0, 1, 5])
-def test_a_budget_closes_the_block(compiler: Compiler, budget: int) -> None:
+def test_a_budget_closes_the_block(compiler: ConstraintCompiler, budget: int) -> None:
     for seed in range(6):
         one = thinking("a", {"opened": True, "budget": budget}, params=params(12, temperature=1.0, seed=seed))
         tokens = run(compiler, one).tokens["a"]
@@ -311,12 +311,12 @@ def test_a_budget_closes_the_block(compiler: Compiler, budget: int) -> None:
             assert CLOSE in tokens[: budget + 1]
 
 
-def test_a_budget_that_is_not_spent_changes_nothing(compiler: Compiler) -> None:
+def test_a_budget_that_is_not_spent_changes_nothing(compiler: ConstraintCompiler) -> None:
     one = thinking("a", {"opened": True, "budget": 19}, params=params(12, temperature=1.0, seed=2))
     assert run(compiler, one).tokens["a"] == MODEL.continuation(PROMPT, one.params, 64)[0]
 
 
-def test_the_constraint_begins_behind_the_block(compiler: Compiler) -> None:
+def test_the_constraint_begins_behind_the_block(compiler: ConstraintCompiler) -> None:
     for seed in range(8):
         fields = {"opened": True, "budget": 4}
         one = thinking("a", fields, "(ab|ba)c", params=params(20, temperature=1.0, seed=seed))
@@ -329,7 +329,7 @@ def test_the_constraint_begins_behind_the_block(compiler: Compiler) -> None:
         assert outcome.finish("a") is FinishReason.STOP
 
 
-def test_the_model_may_open_the_block_or_not(compiler: Compiler) -> None:
+def test_the_model_may_open_the_block_or_not(compiler: ConstraintCompiler) -> None:
     opened = 0
     for seed in range(60):
         fields = {"start": (OPEN,), "budget": 2}
@@ -343,7 +343,7 @@ def test_the_model_may_open_the_block_or_not(compiler: Compiler) -> None:
     assert 0 < opened < 60
 
 
-def test_a_resumed_block(compiler: Compiler) -> None:
+def test_a_resumed_block(compiler: ConstraintCompiler) -> None:
     one = thinking("a", {"opened": True, "budget": 3}, "(ab|ba)[a-d]{3}")
     tokens = run(compiler, one).tokens["a"]
     for n in range(1, len(tokens)):
@@ -352,7 +352,7 @@ def test_a_resumed_block(compiler: Compiler) -> None:
         assert tokens[:n] + again.tokens["a"] == tokens
 
 
-def test_blocks_that_cannot_be_followed_are_refused(compiler: Compiler) -> None:
+def test_blocks_that_cannot_be_followed_are_refused(compiler: ConstraintCompiler) -> None:
     scheduler, _ = make_scheduler(guides=guides(compiler))
     with pytest.raises(ConfigError, match="open it"):
         scheduler.submit(thinking("a", {}))
@@ -364,7 +364,7 @@ def test_blocks_that_cannot_be_followed_are_refused(compiler: Compiler) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_company_changes_no_text(compiler: Compiler, seed: int) -> None:
+def test_company_changes_no_text(compiler: ConstraintCompiler, seed: int) -> None:
     chance = random.Random(seed)
     patterns = ["[a-z]{1,12}", "(ab|ba)*", "[x-z]+", "a{3}|b*", None]
     requests = []

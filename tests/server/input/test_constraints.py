@@ -114,7 +114,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({F: {"type": "choice", "choices": ["a", 1]}}, f"{F}.choices", "must be a list of strings"),
     ({F: {"type": "grammar"}}, f"{F}.grammar", "is required"),
     ({F: {"type": "grammar", "grammar": "x", "syntax": "bnf"}}, f"{F}.syntax", "must be one of gbnf, lark"),
-    ({F: {"type": "grammar", "grammar": "x"}}, f"{F}.grammar", "'::=' is expected"),
+    ({F: {"type": "grammar", "grammar": "x"}}, f"{F}.grammar", "expected '::='"),
     ({F: {"type": "grammar", "grammar": "start: x", "syntax": "lark"}}, f"{F}.grammar", "line 1"),
     ({"grammar": 3}, "grammar", "string"),
     ({"grammar": "root ::= x"}, "grammar", "the rule 'x' is not defined"),

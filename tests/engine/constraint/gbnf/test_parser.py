@@ -12,22 +12,22 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from engine.constraint.compiler import Compiler, Matcher, Vocabulary
+from engine.constraint.compiler import ConstraintCompiler, ConstraintMatcher, GrammarVocabulary
 from engine.constraint.gbnf.lark import to_lark
-from engine.constraint.gbnf.parser import Alt, Chars, Node, Ref, Repeat, Rules, Seq, Text, Token, parse
+from engine.constraint.gbnf.parser import Alt, Chars, Node, Ref, Repeat, Rules, Seq, Text, TokenRef, parse
 from engine.errors import ConfigError
 from engine.types import Constraint
 from ggml import fetch
 
 END, NAMED, WORD = 256, 257, 258
 TOKENS = [*(bytes([b]) for b in range(256)), b"<end>", b"<named>", b"word"]
-BYTES = Vocabulary(TOKENS, [END, NAMED], [END], len(TOKENS))
+BYTES = GrammarVocabulary(TOKENS, [END, NAMED], [END], len(TOKENS))
 BYTES.tokens[0xFF] = b""
 
 
 @cache
-def compiler() -> Compiler:
-    return Compiler(BYTES)
+def compiler() -> ConstraintCompiler:
+    return ConstraintCompiler(BYTES)
 
 
 def no_tokens(spelled: str) -> int | None:
@@ -176,7 +176,7 @@ def accepted(grammar: str) -> list[str]:
     found: list[str] = []
     mask = array("I", bytes(4 * compiler().n_words))
 
-    def walk(matcher: Matcher, text: str) -> None:
+    def walk(matcher: ConstraintMatcher, text: str) -> None:
         if matcher.may_stop:
             found.append(text)
         if len(text) == 5:
@@ -272,28 +272,28 @@ REFUSED = [
     ('root ::= "a"\ny ::= x', "the rule 'x' is not defined"),
     ('root ::= root "a" | "a"', "the rule 'root' is left-recursive"),
     ('root ::= "b"? x\nx ::= y | "a"\ny ::= "c"* x', "is left-recursive"),
-    ('root "a"', "line 1, column 6: '::=' is expected (at '\"a\"')"),
-    ('root ::= "a\n', "line 2, column 1: the text ends too early"),
-    ("root ::= [a", "the text ends too early"),
-    ("root ::= []", "the class before has no characters"),
+    ('root "a"', "line 1, column 6: expected '::=' (at '\"a\"')"),
+    ('root ::= "a\n', "line 2, column 1: unexpected end of the grammar"),
+    ("root ::= [a", "unexpected end of the grammar"),
+    ("root ::= []", "the character class is empty"),
     ("root ::= [z-a]", "a range ends before it begins"),
-    ('root ::= "\\q"', "this escape is not known"),
-    ('root ::= "\\x4"', "2 hexadecimal digits are expected"),
-    ('root ::= "\\ud800"', "U+D800 is no character"),
-    ('root ::= "\\U00110000"', "U+110000 is no character"),
-    ("root ::= *", "there is nothing before it to repeat"),
-    ('root ::= "a"{2,1}', "2 to 1 times is not possible"),
+    ('root ::= "\\q"', "unknown escape sequence"),
+    ('root ::= "\\x4"', "2 hexadecimal digits"),
+    ('root ::= "\\ud800"', "U+D800 is not a character"),
+    ('root ::= "\\U00110000"', "U+110000 is not a character"),
+    ("root ::= *", "there is nothing to repeat before it"),
+    ('root ::= "a"{2,1}', "{2,1} is not a range"),
     ('root ::= "a"{1000001}', "more than 1000000 repetitions"),
-    ('root ::= "a"{x}', "a number is expected"),
-    ('root ::= ("a"', "')' is expected"),
-    ('root ::= "a")', "a new line or the end is expected"),
-    ("root ::= <nix>", "the vocabulary has no token that is spelled so"),
-    ("root ::= <[99999999999]>", "this is no token id"),
-    ("root ::= !x", "a token is expected"),
+    ('root ::= "a"{x}', "expected a number"),
+    ('root ::= ("a"', "expected ')'"),
+    ('root ::= "a")', "expected a new line or the end"),
+    ("root ::= <nix>", "the vocabulary has no such token"),
+    ("root ::= <[99999999999]>", "the token id is out of range"),
+    ("root ::= !x", "expected a token"),
     ("root ::= " + "(" * 5000 + '"a"' + ")" * 5000, "groups are nested deeper than 100"),
     ("root ::= " + '"a" ' * 60_000, "the grammar has more than 50000 symbols"),
     ("root ::= x\n" + "\n".join(f'x{i} ::= "a"' for i in range(6000)), "more than 5000 rules"),
-    ('root ::= "\0' + "a" * 20, "the text ends too early"),
+    ('root ::= "\0' + "a" * 20, "unexpected end of the grammar"),
 ]
 
 
@@ -311,4 +311,4 @@ def test_a_long_chain_of_rules() -> None:
 
 
 def test_tokens_are_nodes() -> None:
-    assert parse("root ::= <[7]> !<[8]>", no_tokens)["root"] == Seq((Token(7), Token(8, negated=True)))
+    assert parse("root ::= <[7]> !<[8]>", no_tokens)["root"] == Seq((TokenRef(7), TokenRef(8, negated=True)))
