@@ -25,7 +25,7 @@ from engine.convert.output import add_key, replacing
 from engine.errors import ModelError, UnsupportedModelError
 from engine.ggml.quantize import quantize
 from engine.host import physical_cores
-from engine.nn.hparams import POOLING
+from engine.hparams import POOLING
 from engine.quantize.mixes import MIXES, Facts
 from engine.quantize.quantizer import mixture_name, type_names, types_without_importance
 
