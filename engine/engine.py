@@ -103,7 +103,7 @@ class Model(LoadedModel):
         return session
 
     def embed(
-        self, tokens: Sequence[int], *, pooling: str = "auto", normalize: bool = True, second: int = 0
+        self, tokens: Sequence[int], *, pooling: str = "auto", normalize: bool | None = None, second: int = 0
     ) -> NDArray[np.float32]:
         """The embedding of a text: float32 [n_embd]. For many texts use `engine.tasks.embedding.embed`."""
         self._check_open()

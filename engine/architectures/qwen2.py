@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from engine.gguf import GGUFFile
-from engine.hparams import HParams
-from engine.nn.attention import Attention
+from typing import Any
+
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block, Decoder, Layer
-from engine.nn.feed_forward import FeedForward
-from engine.nn.hparams_reader import HParamsReader
+from engine.nn.hparams import HParams, Keys
+from engine.nn.layers import Attention, FeedForward
 
 
 class Qwen2(Decoder):
     name = "qwen2"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        return HParamsReader(gguf, cls.name).hparams(rope="neox")
+    def hparams(cls, gguf: Any) -> HParams:
+        return Keys(gguf, cls.name).hparams(rope="neox")
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

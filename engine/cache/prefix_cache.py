@@ -4,7 +4,7 @@ A radix tree over token ids. A node owns a run of tokens and the cells that hold
 root to a node spells a sequence. Sequences in use lock the path down to their node; what no sequence locks
 may be evicted, least recently used leaf first, from its tail.
 
-Where long sequences are rotated by other factors (`HParams.original_context_length`), each kind has a tree.
+Where a model rotates long sequences otherwise than short ones (`HParams.n_short`), each kind has a tree.
 """
 
 from __future__ import annotations

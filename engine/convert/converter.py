@@ -18,14 +18,16 @@ import gguf
 import numpy as np
 
 from engine.convert import vocabulary
-from engine.convert.folder import Blocks, Folder, Source
+from engine.convert.folder import Folder
 from engine.convert.huggingface import converter_for, keys
 from engine.convert.huggingface.base import Array, Converter
 from engine.convert.output import add_key, replacing
+from engine.convert.sentence_transformers import embedding_settings
+from engine.convert.tensors import MXFP4Tensor, SourceTensor, Weight
 from engine.errors import ModelError, UnsupportedModelError
 from engine.ggml.quantize import quantize
 from engine.host import physical_cores
-from engine.hparams import POOLING
+from engine.nn.hparams import POOLING
 from engine.quantize.mixes import MIXES, Facts
 from engine.quantize.quantizer import mixture_name, type_names, types_without_importance
 
@@ -33,8 +35,16 @@ TYPES = tuple(name.lower() for name in type_names())
 Progress = Callable[[float, str], None]
 _CHUNK = 1 << 22  # elements that a thread quantizes at a time
 
-# Buffers of old checkpoints that are computed, not learned.
-_IGNORED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|\.attention\.(masked_)?bias$")
+# Buffers that are computed, not learned; older versions of transformers saved them beside the weights.
+_BUFFERS = re.compile(
+    r"(^|\.)(position_ids|token_type_ids|masked_bias|attention_mask|causal_mask|bias_mask)$"
+    r"|(^|\.)(attn|attention|self_attn)\.(bias|mask)$"
+    r"|(^|\.)(original_)?inv_freq$|(^|\.)(cos|sin)_cached$|rotary_emb\."
+    r"|\.(input|activation|output|k|v|kv)_scale$"  # of activations, in FP8 checkpoints
+)
+# Prefixes that the same module has in one checkpoint and lacks in another.
+_PREFIXES = ("model.", "transformer.", "bert.", "roberta.", "gpt_neox.", "backbone.")
+_WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")  # of DataParallel, torch.compile and PEFT
 
 
 class OutputTensor(NamedTuple):
@@ -55,12 +65,12 @@ class TensorGroup:
     """One tensor of the folder, or those of a layer's experts (or heads), which are stacked."""
 
     name: str  # in GGUF, before `Converter.convert_tensor`
-    parts: list[Source | Blocks]
+    parts: list[Weight]
 
     @property
     def is_packed(self) -> bool:
         """Whether the folder has it as MXFP4 blocks."""
-        return all(isinstance(part, Blocks) for part in self.parts)
+        return all(isinstance(part, MXFP4Tensor) for part in self.parts)
 
     def converted(
         self, converter: type[Converter], folder: Folder, arrays: list[Array]
@@ -93,8 +103,9 @@ def convert(
     source.config = converter.config_defaults | source.config
     for name, supported in converter.supported_settings.items():
         keys.only(source.config, name, *supported)
-    groups = _groups(converter, source)
-    outputs, remarks = _plan(converter, source, groups, mix)
+    groups, remarks = _groups(converter, source)
+    outputs, plan_remarks = _plan(converter, source, groups, mix)
+    remarks += plan_remarks
     with (
         replacing(target, force) as part,
         closing(gguf.GGUFWriter(str(part), converter.architecture)) as writer,
@@ -102,7 +113,7 @@ def convert(
         writer.add_name(source.name)
         writer.add_file_type(MIXES[mix][0])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        for key, value in (converter.convert_keys(source.config) | _pooling(source)).items():
+        for key, value in (converter.convert_keys(source.config) | _embedding_keys(source)).items():
             add_key(writer, f"{converter.architecture}.{key}", value)
         vocabulary.write(writer, source, pre)
         for tensor in outputs:
@@ -121,33 +132,35 @@ def convert(
     return remarks
 
 
-def _groups(converter: type[Converter], folder: Folder) -> list[TensorGroup]:
-    """The folder's tensors by the GGUF tensor they become, in the order of the file."""
-    parts_of: dict[str, list[tuple[int, Source | Blocks]]] = {}
-    unknown = []
+def _groups(converter: type[Converter], folder: Folder) -> tuple[list[TensorGroup], list[str]]:
+    """The folder's tensors by the GGUF tensor they become, in the order of the file, and remarks.
+
+    Raises UnsupportedModelError for weights that no GGUF tensor stands for: answers would be wrong.
+    """
+    parts_of: dict[str, list[tuple[int, Weight]]] = {}
+    unknown: list[str] = []
+    buffers: list[str] = []
     tied = bool(folder.config.get("tie_word_embeddings", converter.tied_by_default))
     for original, tensor in folder.tensors.items():
         name = re.sub(r"^language_model\.(?=model\.|lm_head)|(?<=^model\.)language_model\.", "", original)
-        stem, _, end = name.rpartition(".")
-        if end not in ("weight", "bias"):
-            stem, end = name, "weight"
-        numbers = [int(n) for n in re.findall(r"(?<=\.)\d+(?=\.|$)", stem)]
-        pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "{i}", stem, count=1)
-        pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "{e}", pattern, count=1)
-        gguf_name = converter.tensor_names.get(pattern)
-        if gguf_name is None:
-            if not _IGNORED.search(name) and not name.startswith(converter.ignored or ("/",)):
-                unknown.append(name)
-        elif not (tied and gguf_name == "output"):
-            layer = f"{numbers[0]}" if "{i}" in pattern else ""
-            index = numbers[1] if "{e}" in pattern else -1
-            end = "" if gguf_name.endswith((".weight", ".bias")) else f".{end}"
-            parts_of.setdefault(gguf_name.replace("{i}", layer) + end, []).append((index, tensor))
+        module = _module_of(name, converter)
+        if module is None:
+            if _BUFFERS.search(name) or name.startswith(converter.ignored or ("/",)):
+                continue
+            is_weight = not isinstance(tensor, SourceTensor) or tensor.is_float
+            (unknown if is_weight else buffers).append(original)
+        elif not (tied and module.target == "output"):
+            tensor.check()
+            parts_of.setdefault(module.gguf_name, []).append((module.expert, tensor))
     if unknown:
         raise UnsupportedModelError(
             f"{folder.path}: {len(unknown)} tensors are not part of {folder.model_class} "
-            f"({', '.join(unknown[:3])}…)"
+            f"({', '.join(unknown[:3])}{', …' if len(unknown) > 3 else ''})"
         )
+    for name in folder.missing:
+        module = _module_of(name, converter)
+        if module is not None and not (tied and module.target == "output"):
+            raise ModelError(f"{folder.path}: tensor {name} is in the index but not in its file")
     for name, parts in parts_of.items():
         indices = sorted(index for index, _ in parts)
         if indices not in ([-1], list(range(len(parts)))):
@@ -155,9 +168,44 @@ def _groups(converter: type[Converter], folder: Folder) -> list[TensorGroup]:
     names = sorted(
         parts_of, key=lambda name: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", name)]
     )
-    return [
+    groups = [
         TensorGroup(name, [t for _, t in sorted(parts_of[name], key=lambda part: part[0])]) for name in names
     ]
+    remarks = []
+    if buffers:
+        names = buffers[:4] + (["…"] if len(buffers) > 4 else [])
+        remarks.append(f"{len(buffers)} integer tensors are no weights, and left out: {', '.join(names)}")
+    return groups, remarks
+
+
+class ModuleName(NamedTuple):
+    """A checkpoint's tensor, recognised. target: as in `Converter.tensor_names`, `{i}` for the layer."""
+
+    target: str
+    gguf_name: str
+    expert: int  # -1: there is one
+
+
+def _module_of(name: str, converter: type[Converter]) -> ModuleName | None:
+    """What a tensor is, with or without the prefix of the whole model; None if the converter lacks it."""
+    for wrapper in _WRAPPERS:
+        name = name.removeprefix(wrapper)
+    stem, _, end = name.rpartition(".")
+    if end not in ("weight", "bias"):
+        stem, end = name, "weight"
+    numbers = [int(n) for n in re.findall(r"(?<=\.)\d+(?=\.|$)", f".{stem}")]
+    pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "{i}", f".{stem}", count=1)
+    pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "{e}", pattern, count=1)[1:]
+    spellings = [pattern]
+    spellings += [pattern.removeprefix(prefix) for prefix in _PREFIXES if pattern.startswith(prefix)]
+    spellings += [prefix + pattern for prefix in _PREFIXES]
+    target = next((converter.tensor_names[s] for s in spellings if s in converter.tensor_names), None)
+    if target is None:
+        return None
+    gguf_name = target.replace("{i}", f"{numbers[0]}" if "{i}" in pattern else "")
+    if not target.endswith((".weight", ".bias")):
+        gguf_name += f".{end}"
+    return ModuleName(target, gguf_name, numbers[1] if "{e}" in pattern else -1)
 
 
 def _plan(
@@ -239,13 +287,12 @@ def _encoded(x: Array, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor
     return np.concatenate(list(pool.map(lambda begin: quantize(name, rows[begin : begin + n_rows]), begins)))
 
 
-def _pooling(folder: Folder) -> dict[str, int]:
-    """`pooling_type` as a folder of sentence-transformers configures it; {} without such a configuration."""
-    for path in folder.path.glob("*_Pooling/config.json"):
-        config = folder.json(str(path.relative_to(folder.path)))
-        modes = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "last"}
-        enabled = [pooling for mode, pooling in modes.items() if config.get(f"pooling_mode_{mode}")]
-        if len(enabled) != 1:
-            raise UnsupportedModelError(f"{path}: pooling is not one of {', '.join(modes)}")
-        return {"pooling_type": POOLING.index(enabled[0])}
-    return {}
+def _embedding_keys(folder: Folder) -> dict[str, int | bool]:
+    """The keys of an embedding model that sentence-transformers' files decide."""
+    settings = embedding_settings(folder.path)
+    values: dict[str, int | bool] = {}
+    if settings.pooling is not None:
+        values["pooling_type"] = POOLING.index(settings.pooling)
+    if settings.normalize is False:  # vectors are normalised by default
+        values["pooling_normalize"] = False
+    return values

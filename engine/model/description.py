@@ -21,6 +21,7 @@ def describe(model: LoadedModel) -> dict[str, Any]:
         "n_ctx_train": model.hp.n_ctx_train,
         "generates": model.hp.causal,
         "pooling": model.hp.pooling,
+        "normalize": model.hp.normalize,
         "n_scores": model.hp.n_scores,
         "kv_cells": model.n_cells,
         "kv_type": model.params.kv_type,

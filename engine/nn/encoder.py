@@ -1,20 +1,15 @@
-"""The frame of encoders (Devlin 2018, arXiv 1810.04805): bidirectional attention, norms after each block.
+"""The frame of encoders (Devlin 2018, arXiv 1810.04805): rows see each other both ways, norms come last.
 
-Outputs are hidden states; a sequence is computed whole, in one batch.
+Outputs are hidden states; a whole sequence is computed in one batch.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from engine.ggml.operations import Context
-from engine.ggml.tensor import Tensor
-from engine.graph.forward_context import ForwardContext
-from engine.nn.architecture import Architecture
-from engine.nn.attention import Attention
-from engine.nn.binder import Binder, Op
-from engine.nn.feed_forward import FeedForward
-from engine.nn.layers import LayerNorm, Linear
+from engine.nn.binder import Binder, Linear, Op
+from engine.nn.hparams import Architecture
+from engine.nn.layers import Attention, FeedForward
 
 
 class Encoder(Architecture):
@@ -31,8 +26,9 @@ class Encoder(Architecture):
             op: Op = "get_rows" if hp.n_token_types > 1 else "add"
             self.types = binder.tensor("token_types.weight", (hp.n_embd, hp.n_token_types), op, -1)
         if hp.max_positions:
-            shape = (hp.n_embd, hp.max_positions)
-            self.positions = binder.tensor("position_embd.weight", shape, "get_rows", -1)
+            self.positions = binder.tensor(
+                "position_embd.weight", (hp.n_embd, hp.max_positions), "get_rows", -1
+            )
         self.embedding_norm = self.norm(binder, "token_embd_norm", -1)
         self.layers = [
             (
@@ -43,7 +39,7 @@ class Encoder(Architecture):
             )
             for i in range(hp.n_layer)
         ]
-        # The classification head of rerankers: a dense layer with tanh, a projection, or both.
+        # The head that ranks pairs: a dense layer with tanh, a projection, or both.
         self.dense: Linear | None = None
         self.projection: Linear | None = None
         if binder.has("cls.output.weight"):
@@ -52,29 +48,29 @@ class Encoder(Architecture):
             n = hp.n_embd if self.projection else hp.n_scores
             self.dense = binder.linear("cls", hp.n_embd, n, hp.n_layer)
 
-    def norm(self, binder: Binder, name: str, layer: int) -> LayerNorm:
+    def norm(self, binder: Binder, name: str, layer: int) -> Any:
         return binder.layer_norm(name, (self.hp.n_embd,), self.hp.eps, layer)
 
-    def build(self, forward: ForwardContext) -> Tensor | None:
-        ctx = forward.ctx
-        x = ctx.get_rows(self.embedding, forward.tokens)
+    def build(self, step: Any) -> Any | None:
+        ctx = step.ctx
+        x = ctx.get_rows(self.embedding, step.tokens)
         if self.types is not None:
-            one = self.hp.n_token_types == 1
-            x = ctx.add(x, self.types if one else ctx.get_rows(self.types, forward.token_type_ids()))
+            several = self.hp.n_token_types > 1
+            x = ctx.add(x, ctx.get_rows(self.types, step.sentence_ids()) if several else self.types)
         if self.positions is not None:
-            x = ctx.add(x, ctx.get_rows(self.positions, forward.positions))
+            x = ctx.add(x, ctx.get_rows(self.positions, step.positions))
         x = self.embedding_norm(ctx, x)
         for i, (attention, attention_norm, ffn, ffn_norm) in enumerate(self.layers):
-            attended = attention(forward, x)
+            attended = attention(step, x)
             if attended is None:
                 return None
             if i == len(self.layers) - 1:
-                attended, x = forward.outputs_of(attended), forward.outputs_of(x)
+                attended, x = step.outputs_of(attended), step.outputs_of(x)
             x = attention_norm(ctx, ctx.add(attended, x))
-            x = ffn_norm(ctx, ctx.add(ffn(forward, x), x))
-        return self.score(ctx, x) if forward.shape.scores else x
+            x = ffn_norm(ctx, ctx.add(ffn(step, x), x))
+        return self.score(ctx, x) if step.scores else x
 
-    def score(self, ctx: Context, x: Tensor) -> Tensor:
+    def score(self, ctx: Any, x: Any) -> Any:
         """[n_embd, rows] -> [n_scores, rows]"""
         if self.dense is not None:
             x = ctx.tanh(self.dense(ctx, x))

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError, ContextOverflowError, DeviceError, EngineError, OutOfMemoryError
-from engine.hparams import POOLING, HParams
 from engine.model.context import ModelContext
+from engine.nn.hparams import POOLING, HParams
 from engine.scheduler.batch import BatchItem
 
 
@@ -49,7 +49,7 @@ class _Input:
         # The one token whose state is pooled: a causal model has seen all of the text at the last one only.
         self.pools_last = pooling == "last" or (self.ranks and hp.causal)
         self.pools_first = pooling == "cls" or (self.ranks and not hp.causal)
-        self.uses_long_rope = 0 < hp.original_context_length < len(tokens)
+        self.uses_long_rope = 0 < hp.n_short < len(tokens)
         self.reset()
 
     def reset(self) -> None:
@@ -245,16 +245,18 @@ def embed(
     inputs: Sequence[Sequence[int]],
     *,
     pooling: str = "auto",
-    normalize: bool = True,
+    normalize: bool | None = None,
     second: Sequence[int] = (),
 ) -> Iterator[Embedding | None]:
     """Embed token ids. Each step computes one batch and yields what it completed, or None.
 
     pooling: one of `POOLING`, or auto: as the model's file says. normalize: to a length of 1, except with
-    `rank`. second: for each input the position at which its second segment begins, 0 if it has one. Raises
-    ConfigError for empty inputs, ids outside of the vocabulary or a pooling that the model does not support,
-    ContextOverflowError for inputs longer than the context, OutOfMemoryError if the cache has no room.
+    `rank`; None: as the file says, else yes. second: for each input the position at which its second segment
+    begins, 0 if it has one. Raises ConfigError for empty inputs, ids outside of the vocabulary or a pooling
+    that the model does not support, ContextOverflowError for inputs longer than the context,
+    OutOfMemoryError if the cache has no room.
     """
+    normalize = model.hp.normalize if normalize is None else normalize
     normalize = normalize and pooling != "rank" and (pooling != "auto" or model.hp.pooling != "rank")
     embedder = Embedder(model)
     embedder.submit("", inputs, pooling, second)

@@ -29,6 +29,10 @@ def converter_for(model_class: str) -> type[Converter]:
         for converter in map(converter_of, architectures.names())
         for name in converter.model_classes
     }
+    # A model without its head, as embedding models are published.
+    with_head = model_class.removesuffix("Model") + "ForCausalLM"
+    if model_class.endswith("Model") and model_class not in converters and with_head in converters:
+        model_class = with_head
     if model_class not in converters:
         raise UnsupportedModelError(
             f"config.json says {model_class}, which is not supported "

@@ -42,7 +42,8 @@ def shape_of(body: EmbeddingRequest, engine: Engine, state: State) -> Shape:
     if body.normalize is not None and body.embd_normalize is not None:
         message = "embd_normalize: says the same as normalize; give one of them"
         raise bad_request(message, "embd_normalize", "invalid_value")
-    norm = TOKENS if pooling in ("none", "rank") else POOLED
+    normalizes = (engine.info or {}).get("normalize", True)
+    norm = TOKENS if pooling in ("none", "rank") or not normalizes else POOLED
     if body.normalize is not None:
         norm = POOLED if body.normalize else TOKENS
     if body.embd_normalize is not None:
