@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ def make_client(
     path: str = "fake.gguf",
     python: str = sys.executable,
     load_tokenizer: Callable[[str], object] = lambda path: "tokenizer",
+    clock: Callable[[], float] = time.monotonic,
     **settings,
 ) -> EngineClient:
     """A client whose process is the fake one, started with `arguments`."""
@@ -39,6 +41,7 @@ def make_client(
         Settings(parallel=PARALLEL, **settings),
         argv=[python, str(FAKE), *arguments],
         load_tokenizer=load_tokenizer,
+        clock=clock,
     )
 
 

@@ -147,6 +147,7 @@ class FakeScheduler:
         if DIE_IN_PREFILL in chunk:
             os.kill(os.getpid(), signal.SIGKILL)
         if HANG in chunk:
+            self._note("hang")
             time.sleep(3600)
         if ABORT in chunk:
             print("some warning before", file=sys.stderr)
@@ -244,6 +245,8 @@ def main() -> int:
             file.write(f"{os.getpid()}\n")
 
     def load(path, params, progress):
+        if options.dir is not None:
+            (options.dir / "loading").touch()
         if path.endswith(".missing"):
             raise FileNotFoundError(2, "No such file or directory")
         if start >= options.fail_from:

@@ -99,12 +99,13 @@ def test_a_head_that_never_ends_is_cut_by_time_and_size():
 
 def test_a_kept_connection_has_the_same_limits():
     async def main():
-        async with serving(header_timeout_s=0.3, max_header_bytes=2000) as (port, _, _):
+        async with serving(header_timeout_s=0.3, max_header_bytes=2000) as (port, server, _):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             for _ in range(3):
                 writer.write(GOOD.replace(b"close", b"keep-alive"))
                 await reader.readuntil(b"hello")
-            await asyncio.sleep(0.5)  # idle between two requests is no late head
+            (connection,) = server.server_state.connections
+            assert connection._head_timer is None  # idle between two requests is no late head
             writer.write(GOOD.replace(b"close", b"keep-alive"))
             await reader.readuntil(b"hello")
             writer.write(b"GET / HT")

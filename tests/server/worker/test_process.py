@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,10 +17,13 @@ import uvloop
 from engine.config import ModelParameters
 from engine.types import FinishReason
 from server.worker import messages as wire
+from server.worker import transport
 from server.worker.errors import EngineUnavailable
+from server.worker.process import EngineProcess
 from support import fake_engine_process as fake
 from support.engine_harness import FAKE, alive, collect, kill, make_client, request, run, running, until
 from support.fake_engine_process import text_of
+from support.waiting import wait_until
 
 LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 
@@ -104,17 +107,35 @@ def test_all_sessions_share_one_frame_per_step(bare):
     assert frames[-1].stats.running == 0  # the gauges are right when it falls idle
 
 
-def test_an_idle_process_uses_no_processor_time(bare):
-    process = bare()
-    process.send(request("r", [1], 5))
-    while not process.receive(wire.StepUpdate).outputs[0].finish:
-        pass
-    import psutil
+def test_an_idle_process_blocks_until_a_message_arrives():
+    waits: list[float | None] = []
 
-    times = psutil.Process(process.process.pid).cpu_times
-    before = sum(times()[:2])
-    time.sleep(0.5)
-    assert sum(times()[:2]) - before < 0.1
+    def wait_readable(sock: socket.socket, timeout_s: float | None) -> bool:
+        waits.append(timeout_s)
+        return transport.wait_readable(sock, timeout_s)
+
+    def load(path, params, progress) -> fake.FakeModel:
+        return fake.FakeModel(0.0, None)
+
+    ours, theirs = socket.socketpair()
+    ours.settimeout(60)
+    reader = wire.server_reader()
+    process = EngineProcess(theirs, load, wait_readable=wait_readable)
+    thread = threading.Thread(target=process.run)
+    thread.start()
+    with theirs, ours:
+        ours.sendall(wire.encode(wire.LoadModel("m.gguf", ModelParameters())))
+        received: list[wire.ToServer] = []
+        while not any(isinstance(message, wire.Ready) for message in received):
+            received += reader.feed(ours.recv(1 << 16))
+        ours.sendall(wire.encode(request("r", [1], 5)))
+        while not (type(received[-1]) is wire.StepUpdate and received[-1].outputs[0].finish):
+            received += reader.feed(ours.recv(1 << 16))
+        ours.shutdown(socket.SHUT_RDWR)
+        thread.join(60)
+    # Without a limit before the request and after its end, and not at all while it is computed.
+    assert [waits[0], waits[-1]] == [None, None]
+    assert set(waits[1:-1]) == {0.0}
 
 
 def test_a_first_frame_that_is_no_load_ends_it(bare):
@@ -213,35 +234,48 @@ sys.path[:0] = {path!r}
 from support.engine_harness import make_client, request
 async def main():
     client = make_client(*{arguments!r})
-    task = asyncio.ensure_future(client.start())
-    print(client.pid or client.spawn() or client.pid, flush=True)
-    await task
+    client.spawn()
+    print(client.pid, flush=True)
+    await client.start()
     if {prompt!r}:
         stream = client.generate(request("a", {prompt!r}, 100000))
+        await anext(stream)
+    print("reached", flush=True)
     await asyncio.sleep(3600)
 asyncio.run(main())
 """
 
 
+def _calls(folder: Path) -> str:
+    calls = folder / "calls"
+    return calls.read_text() if calls.exists() else ""
+
+
 @pytest.mark.parametrize(
-    ("arguments", "prompt"),
-    [([], None), (["--step-ms", "1"], [1]), ([], [fake.HANG]), (["--load-ms", "3600000"], None)],
+    ("arguments", "prompt", "reached"),
+    [
+        ([], None, None),
+        (["--step-ms", "1"], [1], None),
+        ([], [fake.HANG], lambda folder: "hang" in _calls(folder)),
+        (["--load-ms", "3600000"], None, lambda folder: (folder / "loading").exists()),
+    ],
     ids=["idle", "computing", "in a step without end", "loading"],
 )
-def test_no_engine_outlives_a_killed_server(arguments, prompt):
+def test_no_engine_outlives_a_killed_server(arguments, prompt, reached, tmp_path):
     root = Path(__file__).parents[3]
-    code = _PARENT.format(path=[str(root), str(root / "tests")], arguments=arguments, prompt=prompt)
+    path, arguments = [str(root), str(root / "tests")], [*arguments, "--dir", str(tmp_path)]
+    code = _PARENT.format(path=path, arguments=arguments, prompt=prompt)
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         child = int(parent.stdout.readline())
-        time.sleep(0.5)
+        if reached is None:
+            assert parent.stdout.readline() == "reached\n"
+        else:
+            wait_until(lambda: reached(tmp_path))
         assert alive(child)
         parent.kill()
         parent.wait()
-        end = time.monotonic() + 2
-        while alive(child):
-            assert time.monotonic() < end, "it lives on"
-            time.sleep(0.01)
+        wait_until(lambda: not alive(child))
     finally:
         parent.kill()
         parent.wait()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from engine.tasks.types import EraseSlot
 from engine.types import FinishReason, InferenceParameters
 from server.worker import recovery
 from server.worker.errors import EngineUnavailable
@@ -24,6 +25,15 @@ LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asy
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch):
     monkeypatch.setattr(recovery, "FIRST_DELAY_S", 0.02)
+
+
+class Clock:
+    """The server's clock, which can be set ahead of the engine's."""
+
+    ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s
 
 
 def submitted(tmp_path: Path) -> list[list[str]]:
@@ -132,10 +142,12 @@ def test_a_paused_stream_stays_paused_after_a_restart(tmp_path):
     async def main():
         async with running("--dir", str(tmp_path)) as client:
             slow = client.generate(request("slow", [1], 300))
-            await until(lambda: client.requests()[0].state == "paused")
+            calls = tmp_path / "calls"
+            await until(lambda: calls.exists() and "pause slow" in calls.read_text())
             kill(client)
             await until(lambda: client.restarts == 1 and client.state == "ready")
-            await asyncio.sleep(0.1)
+            await until(lambda: calls.read_text().count("pause slow") == 2)
+            await client.run(EraseSlot([1]))  # its result comes after all that was on the way
             assert len(slow._queue) < 100
             assert (await collect(slow))[0] == text_of([1], 300)
 
@@ -217,14 +229,17 @@ def test_a_reload_that_fails_is_tried_again_and_then_given_up(tmp_path):
 
 def test_a_client_may_leave_or_be_cancelled_while_there_is_no_engine(tmp_path):
     async def main():
-        async with running("--dir", str(tmp_path), "--load-ms", "300") as client:
+        clock = Clock()
+        async with running("--dir", str(tmp_path), "--load-ms", "300", clock=clock) as client:
             leaves = client.generate(request("leaves", [1], 10_000))
             cancelled = client.generate(request("cancelled", [2], 10_000))
-            late = client.generate(request("late", [3], 100_000, deadline_ms=(time.monotonic() + 0.4) * 1000))
+            deadline_ms = (time.monotonic() + 3600) * 1000  # which the engine does not reach
+            late = client.generate(request("late", [3], 100_000, deadline_ms=deadline_ms))
             await asyncio.gather(anext(leaves), anext(cancelled), anext(late))
-            await asyncio.sleep(0.3)
             kill(client)
             await until(lambda: client.state == "restarting")
+            clock.ahead_s = 7200.0
+            client.on_tick()
             await leaves.aclose()
             client.cancel("cancelled")
             assert (await collect(cancelled))[1] is FinishReason.CANCELLED
