@@ -56,6 +56,8 @@ def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
         assert compute(tmp_path)[name][1] == now
 
 
-def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
-    (tmp_path / "clblast").touch()
-    run(tmp_path)
+def test_a_cache_that_cannot_be_written_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "clblast").touch()  # a file in the place of the folder
+    run(tmp_path)  # computes all the same
+    assert [path.name for path in tmp_path.iterdir()] == ["clblast"]
+    assert (tmp_path / "clblast").read_bytes() == b""

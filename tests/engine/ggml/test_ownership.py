@@ -55,13 +55,17 @@ def test_handles_come_from_factories() -> None:
             kind()
 
 
-def test_close_twice() -> None:
+def test_a_handle_closed_twice_is_closed() -> None:
     backend = Backend(CPU, 2)
     sched = Sched([backend], 64)
-    sched.close()
-    sched.close()
-    backend.close()
-    backend.close()
+    for _ in range(2):
+        sched.close()
+        with pytest.raises(GgmlError, match="was closed"):
+            sched.buffer_size(backend)
+    for _ in range(2):
+        backend.close()
+        with pytest.raises(GgmlError, match="open CPU backend"):
+            backend.set_threads(2)
 
 
 def test_cpu_must_come_last() -> None:
@@ -82,18 +86,26 @@ def test_thread_counts_that_ggml_would_die_of(n: int) -> None:
         Backend(CPU, n)
 
 
-def test_backend_and_scheduler_in_a_collected_cycle() -> None:
+def n_handles() -> int:
+    return sum(type(o) in (Backend, Sched) for o in gc.get_objects())
+
+
+def test_backend_and_scheduler_in_a_cycle_are_both_collected() -> None:
     """The collector clears what is older first: the backend, before what refers to it."""
 
     class Holder:
         me: Any
 
+    gc.collect()
+    before = n_handles()
     backend = Backend(CPU, 2)
     sched = Sched([backend], 64)
     holder = Holder()
     holder.me = holder, backend, sched
+    assert n_handles() == before + 2
     del holder, backend, sched
     gc.collect()
+    assert n_handles() == before
 
 
 def test_closed_handles_say_so() -> None:

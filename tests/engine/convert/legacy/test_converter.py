@@ -187,8 +187,14 @@ def test_old_blocks_say_their_version(
 
 
 def test_blocks_of_5_bits_are_as_today_since_version_1(tmp_path: Path) -> None:
-    source = wide(version=2, file_type=8, encode=quantized("Q5_0"))
-    legacy.convert(source.write(tmp_path / "old.bin"), tmp_path / "new.gguf")
+    encode = quantized("Q5_0")
+    legacy.convert(
+        wide(version=2, file_type=8, encode=encode).write(tmp_path / "old.bin"), tmp_path / "new.gguf"
+    )
+    converted = tensors(tmp_path / "new.gguf")
+    for name, (_, data) in encode.items():
+        assert converted[name][0] == "Q5_0"
+        assert converted[name][2] == data
 
 
 # --- vocabularies
