@@ -4,21 +4,21 @@
 ARG BASE=python:3.13-slim-trixie@sha256:ffb752e139c0a19692a43af8d8523b274222dd68eebad5d583b45c2201c6e30a
 
 FROM ${BASE} AS build
-# Debian drops a version when it has a newer one, so pinning them breaks the build instead of fixing it.
+# Debian removes old versions from its index, so pinning versions would break later builds.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends g++ libclblast-dev ocl-icd-opencl-dev && \
     rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 ENV GGSERVE_CACHE=/var/cache/build
-# 1: for the processor that builds, the fastest. 0: for any, if the image is to run elsewhere.
+# 1: for the processor that builds the image (fastest). 0: for any processor, if the image is to run elsewhere.
 ARG GGSERVE_NATIVE=1
 ARG GGSERVE_BACKENDS=cpu,clblast
 RUN python -m venv /opt/ggserve && /opt/ggserve/bin/pip install --no-cache-dir .
 
 FROM ${BASE}
 # The card's driver, as a Debian package: mesa-opencl-icd (AMD), intel-opencl-icd (Intel), pocl-opencl-icd (the CPU, for
-# trying). NVIDIA's comes in from the host, through the NVIDIA Container Toolkit; the file below names it.
+# tests). NVIDIA's driver comes from the host, through the NVIDIA Container Toolkit; the file written below names it.
 ARG OPENCL_DRIVER=mesa-opencl-icd
 # hadolint ignore=DL3008
 RUN apt-get update && \

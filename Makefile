@@ -1,7 +1,7 @@
 # make serve   build everything and serve the bundled model on 127.0.0.1:8080  (ARGS="--model x.gguf --port 9000")
 # make test    linters, type checks, tests       (ARGS="-k sampling -x"; without whole runs: ARGS="-m 'not e2e'")
-# make bench   compare with llama.cpp's server                                 (ARGS="--model x.gguf")
-# make build, lint, clean;  PYTHON=python3.12 chooses the interpreter, VENV=… the virtual environment.
+# make bench   compare speed with llama.cpp's server                           (ARGS="--model x.gguf")
+# make build, lint, clean;  PYTHON=python3.12 selects the interpreter, VENV=… the virtual environment.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -19,20 +19,20 @@ PYTHON := $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
     echo "$$p" && break; done)
 endif
 
-# Python files are used from the checkout, so only these need an installation anew.
+# Python files are used from the checkout, so only changes to these need a reinstallation.
 SOURCES := pyproject.toml setup.py Makefile $(wildcard ggml/*.py ggml/*.json ggml/*.cmake ggml/*.txt) \
     $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -path 'engine/graph/kernels/*') \
     $(shell find ggml/clblast -type f)
 
-# pip in one line: the names of the packages as they come, and whatever goes wrong.
+# One line of output for pip: package names as they are collected, and errors.
 define pip
 "$(RUN)" -m pip install --disable-pip-version-check --progress-bar off --log "$(VENV)/pip.log" $(1) 2>&1 | \
     awk '/^Collecting / {sub(/[^A-Za-z0-9_.-].*/, "", $$2); printf " %s", $$2; fflush()} /^Installing collected/ {printf " …"; fflush()} \
         /^ *(ERROR|error)/ {print "\n" $$0; fflush()} END {print " done"}'
 endef
 
-# On a terminal the server gets a process group of its own, so that Ctrl-C reaches it and not make: it ends
-# its streams and exits 0, where make would report an interrupt.
+# On a terminal the server gets its own process group, so that Ctrl-C reaches the server only: it drains its
+# streams and exits 0, whereas make would report an interrupt.
 define foreground
 import os, signal, sys
 if os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp():
@@ -68,17 +68,17 @@ bench: $(VENV)/installed $(VENV)/bench-requires
 	@"$(RUN)" -m bench $(ARGS)
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found; install one (Debian, Ubuntu:" \
-	    "apt install python3-venv python3-dev) or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found; install it (Debian, Ubuntu:" \
+	    "apt install python3-venv python3-dev) or set its path: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "creating $(VENV) with $$("$(PYTHON)" --version)"
 	@"$(PYTHON)" -m venv "$(VENV)"
 
-# Written anew only when a choice that decides what is compiled changes.
+# Rewritten only if a variable that affects compilation changes.
 $(VENV)/choices: FORCE | $(VENV)/bin/python
 	@echo "$${GGSERVE_BACKENDS-} $${GGSERVE_NATIVE-} $${GGML_SOURCE_DIR-} $${CXX-} $${CXXFLAGS-}" > $@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
-# Requirements of pyproject.toml by their table: build-requires, dev-requires, bench-requires.
+# Installs the requirements of a table of pyproject.toml: build-requires, dev-requires, bench-requires.
 $(VENV)/%-requires: pyproject.toml | $(VENV)/bin/python
 	@"$(RUN)" -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); print(*({"build": \
 	    p["build-system"]["requires"]} | p["project"]["optional-dependencies"])[sys.argv[1]], sep="\n")' $* > $@.txt
@@ -86,7 +86,7 @@ $(VENV)/%-requires: pyproject.toml | $(VENV)/bin/python
 	@$(call pip,-r $@.txt)
 	@touch $@
 
-# ggml and the extensions come first: here they show how far they are, which pip would hide.
+# ggml and the extensions are built before pip runs, because pip would hide their progress.
 $(VENV)/installed: $(SOURCES) $(VENV)/choices $(VENV)/build-requires
 	@"$(RUN)" ggml/build.py > /dev/null
 	@"$(RUN)" setup.py build_ext --inplace 2>&1 | tee "$(VENV)/build.log" | \

@@ -1,4 +1,4 @@
-"""Builds ggml (see ggml/build.py) and the Cython modules; everything declarative is in pyproject.toml."""
+"""Build ggml (see ggml/build.py) and the Cython modules; everything declarative is in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
-sys.path.insert(0, str(ROOT))  # the build backend does not put the project's directory there
+sys.path.insert(0, str(ROOT))  # the build backend does not add the project's directory
 
 from ggml.build import Built, digest, jobs  # noqa: E402
 from ggml.build import build as build_ggml  # noqa: E402
@@ -39,7 +39,9 @@ MODEL = Path("models/stories.gguf")
 def check_python_headers() -> None:
     include = sysconfig.get_path("include")
     if not Path(include, "Python.h").is_file():
-        raise BuildError(f"no Python.h in {include}: install them (Debian: apt install python3-dev)")
+        raise BuildError(
+            f"Python.h not found in {include}: install Python's headers (Debian: apt install python3-dev)"
+        )
 
 
 def compile_args(built: Built) -> list[str]:
@@ -52,7 +54,7 @@ def compile_args(built: Built) -> list[str]:
         "-Wno-maybe-uninitialized",
     ]
     if sys.platform == "win32":
-        args.append("-DMS_WIN64")  # Python's headers say so to Microsoft's compiler only
+        args.append("-DMS_WIN64")  # Python's headers define it for Microsoft's compiler only
     machine = platform.machine().lower()
     if built.native and sys.platform == "linux":
         args.append("-mcpu=native" if machine in ("aarch64", "arm64") else "-march=native")
@@ -63,7 +65,7 @@ def compile_args(built: Built) -> list[str]:
 
 def link_args(built: Built, depth: int) -> list[str]:
     """Link ggml, found at run time in engine/lib, `depth` directories above the extension module."""
-    if sys.platform == "win32":  # engine/__init__.py says where; MinGW's own libraries become part of ours
+    if sys.platform == "win32":  # found through engine/__init__.py; MinGW's libraries are linked statically
         return [*(str(built.lib / name) for name in ("ggml.dll", "ggml-base.dll")), "-static"]
     libraries = [f"-L{built.lib}", "-lggml", "-lggml-base"]
     up = "../" * depth + "lib"
@@ -89,7 +91,7 @@ def extensions(built: Built) -> list[Extension]:
     ]
     if not modules:
         return []
-    # The name covers what decides the generated text besides the .pyx itself: nothing stale is ever reused.
+    # The folder's name covers what affects the generated code besides the .pyx, so nothing stale is reused.
     stamp = digest([Cython.__version__, repr(DIRECTIVES)])
     try:
         result: list[Extension] = cythonize(
@@ -104,7 +106,7 @@ def extensions(built: Built) -> list[Extension]:
 
 
 class Build(build):
-    """Keeps what is compiled with different flags, or for another Python, apart."""
+    """Separate build folders for different flags and Python versions."""
 
     def initialize_options(self) -> None:
         super().initialize_options()
@@ -114,7 +116,7 @@ class Build(build):
 
 
 class BuildExt(build_ext):
-    """Compiles incrementally, also for editable installs, and puts ggml's libraries into engine/lib."""
+    """Compile incrementally, also for editable installs, and copy ggml's libraries into engine/lib."""
 
     built: Built
     base = "build"
@@ -122,9 +124,9 @@ class BuildExt(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
         self.parallel = self.parallel or jobs()
-        if sys.platform == "win32":  # Microsoft's compiler lacks the vectors that our kernels are made of
+        if sys.platform == "win32":  # Microsoft's compiler lacks the vector extensions that our kernels use
             self.compiler = self.compiler or "mingw32"
-        # An editable install would use temporary directories and compile everything every time.
+        # By default an editable install uses temporary folders and compiles everything every time.
         self.build_temp = f"{self.base}/temp"
         if self.inplace:
             self.build_lib = f"{self.base}/lib"
@@ -147,17 +149,17 @@ class BuildExt(build_ext):
                 now = target.stat()
                 if (now.st_size, now.st_mtime_ns) == (facts.st_size, facts.st_mtime_ns):
                     continue
-            # Replaced, not written into: a running process may have the old one mapped.
+            # Replace the file, do not overwrite it: a running process may have it mapped.
             shutil.copy2(source, target.with_suffix(".new"))
             target.with_suffix(".new").replace(target)
 
 
 class BuildPy(build_py):
-    """Adds the bundled model to the installed `server` package; a checkout reads models/ itself."""
+    """Copy the bundled model into the installed `server` package; a checkout reads it from models/."""
 
     def run(self) -> None:
         if not self.editable_mode:
-            for old in Path(self.build_lib).rglob("*"):  # of an earlier build, maybe gone from the tree since
+            for old in Path(self.build_lib).rglob("*"):  # its source may be gone since that build
                 if old.is_file() and old.suffix not in (".so", ".dylib", ".metallib", ".dll", ".pyd"):
                     old.unlink()
         super().run()
@@ -169,7 +171,7 @@ class BuildPy(build_py):
 
 def main() -> None:
     modules: list[Extension] = []
-    # Making a source distribution or asking for metadata needs no compiler.
+    # Source distributions and metadata need no compiler.
     if {"build_ext", "build", "bdist_wheel", "editable_wheel"} & set(sys.argv):
         try:
             built = BuildExt.built = build_ggml()

@@ -1,1 +1,1 @@
-"""Fetching and building the pinned ggml. Used by setup.py and by tests; not installed."""
+"""Download and build the pinned ggml. Used by setup.py and tests; not installed."""

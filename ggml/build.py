@@ -1,12 +1,12 @@
-"""Build the pinned ggml into the user's cache: `python ggml/build.py` prints the directory of the libraries.
+"""Build the pinned ggml into the user's cache: `python ggml/build.py` prints the folder of the libraries.
 
-The result is keyed by everything that goes into it (pin, CMake files, options, compiler, CPU features), so
-that it is compiled once and a rebuild of the Python side takes seconds.
+The cache key covers everything that affects the result (pin, CMake files, options, compiler, CPU features),
+so ggml is compiled once, and rebuilding the Python side takes seconds.
 
-GGSERVE_BACKENDS  comma-separated: cpu, cuda, clblast, vulkan, rpc, metal, opencl (cpu is always there)
-GGSERVE_NATIVE    0: run on any CPU of this kind, by building every variant of the CPU module (slow)
-GGSERVE_CACHE     where sources and libraries are kept
-GGML_SOURCE_DIR   another ggml than the pinned one, for trying things out
+GGSERVE_BACKENDS  comma-separated: cpu, cuda, clblast, vulkan, rpc, metal, opencl (cpu is always included)
+GGSERVE_NATIVE    0: build all variants of the CPU module, for any CPU of this architecture (slow)
+GGSERVE_CACHE     folder for sources and libraries
+GGML_SOURCE_DIR   use this ggml instead of the pinned one, for experiments
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if __package__ in (None, ""):  # run as a script
 from ggml import cpu, fetch
 from ggml.fetch import HERE, PIN, BuildError, say
 
-MISSING = "GGSERVE_MISSING: "  # what backends.cmake says when a toolkit is not there
+MISSING = "GGSERVE_MISSING: "  # backends.cmake prints this when a toolkit is missing
 BACKENDS = ("cpu", "cuda", "clblast", "vulkan", "rpc", "metal", "opencl")
-# Environment that CMake or backends.cmake reads, hence part of the key.
+# Environment variables that CMake or backends.cmake reads, hence part of the key.
 ENVIRONMENT = (
     *("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "CMAKE_ARGS", "CUDAARCHS", "CUDACXX", "VULKAN_SDK"),
     *("CUDA_PATH", "CUDA_INCLUDE_PATH", "CUDA_LIB_PATH", "MACOSX_DEPLOYMENT_TARGET", "ARCHFLAGS"),
@@ -46,9 +46,9 @@ ENVIRONMENT = (
 
 @dataclass(frozen=True)
 class Built:
-    """Where the result lies and what to compile and link extensions with."""
+    """A finished build, and what extensions need to compile and link against it."""
 
-    lib: Path  # the shared libraries, nothing else
+    lib: Path  # contains only the shared libraries
     include: Path
     key: str
     native: bool
@@ -58,7 +58,7 @@ class Built:
 
 
 def backends(text: str | None = None) -> list[str]:
-    """GGSERVE_BACKENDS, checked; `cpu` always comes first."""
+    """The names in GGSERVE_BACKENDS, with `cpu` first. Raises BuildError for an unknown one."""
     if text is None:
         text = os.environ.get("GGSERVE_BACKENDS", "")
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
@@ -66,20 +66,22 @@ def backends(text: str | None = None) -> list[str]:
         names = ["metal"] if sys.platform == "darwin" else []
     for name in names:
         if name not in BACKENDS:
-            raise BuildError(f"GGSERVE_BACKENDS: unknown backend '{name}'; known are {', '.join(BACKENDS)}")
+            raise BuildError(
+                f"GGSERVE_BACKENDS: unknown backend '{name}'; expected one of {', '.join(BACKENDS)}"
+            )
     return ["cpu", *dict.fromkeys(name for name in names if name != "cpu")]
 
 
 def native() -> bool:
-    """Whether to build for this very CPU (the default) or for any of its kind (GGSERVE_NATIVE=0)."""
+    """Whether to build for this CPU (the default) or for any CPU of its architecture (GGSERVE_NATIVE=0)."""
     value = os.environ.get("GGSERVE_NATIVE", "1").strip().lower()
     if value not in ("0", "1", "false", "true", "off", "on"):
-        raise BuildError(f"GGSERVE_NATIVE={value}: must be 0 or 1")
+        raise BuildError(f"GGSERVE_NATIVE={value}: expected 0 or 1")
     return value in ("1", "true", "on")
 
 
 def jobs() -> int:
-    """Processors we may use; CMAKE_BUILD_PARALLEL_LEVEL overrides."""
+    """The number of processors available to this process; CMAKE_BUILD_PARALLEL_LEVEL overrides it."""
     if text := os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL"):
         return max(1, int(text))
     if hasattr(os, "sched_getaffinity"):
@@ -94,7 +96,7 @@ def compiler() -> str:
         done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         what = "MinGW-w64 on the PATH" if os.name == "nt" else "Debian, Ubuntu: apt install g++"
-        raise BuildError(f"no C++ compiler: '{command[0]}' does not run; install one ({what})") from None
+        raise BuildError(f"no C++ compiler: cannot run '{command[0]}'; install one ({what})") from None
     return done.stdout.partition("\n")[0]
 
 
@@ -103,7 +105,7 @@ def digest(parts: Iterable[str]) -> str:
 
 
 def fingerprint(ggml: Path) -> str:
-    """What identifies the source: the pin, or for GGML_SOURCE_DIR the files as they are now."""
+    """Identifies the source: the pin, or for GGML_SOURCE_DIR the current state of its files."""
     if not os.environ.get("GGML_SOURCE_DIR"):
         return PIN["sha256"]
     files = sorted(path for path in ggml.rglob("*") if path.is_file())
@@ -111,7 +113,7 @@ def fingerprint(ggml: Path) -> str:
 
 
 def follow(command: list[str], log: Path, what: str, env: dict[str, str]) -> None:
-    """Run `command` into `log`, with a line every few seconds; on failure show the end of the log."""
+    """Run `command` with its output in `log`, and report progress; on failure show the errors."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env
@@ -151,20 +153,20 @@ def follow(command: list[str], log: Path, what: str, env: dict[str, str]) -> Non
         errors = [i for i, line in enumerate(tail) if "error" in line.lower() or "FAILED" in line]
         begin = max(0, min(errors[0] if errors else len(tail) - 30, len(tail) - 5))
         print("\n".join(tail[begin : begin + 40]), file=sys.stderr)
-        raise BuildError(f"{what} failed; the whole log is {log}")
+        raise BuildError(f"{what} failed; see the log: {log}")
 
 
 def compile_ggml(ggml: Path, options: dict[str, str], work: Path) -> None:
-    """Configure and build into work/lib."""
+    """Configure and build; the libraries are in work/lib."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    # ggml asks git for a commit; what it would find is the repository around the cache, if any.
+    # ggml asks git for its commit and would find an unrelated repository around the cache.
     env = {**os.environ, "GIT_DIR": str(work / "no-repository"), "NINJA_STATUS": "[%f/%t] "}
-    # An environment that is not activated has its cmake and ninja beside its python.
+    # cmake and ninja of a virtual environment that is not activated are beside its python.
     path = env["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), env.get("PATH", os.defpath)])
     cmake = shutil.which("cmake", path=path)
     if cmake is None:
-        raise BuildError("no cmake: install it (pip install cmake)")
+        raise BuildError("cmake not found: install it (pip install cmake)")
     generator = ["-G", "Ninja"] if shutil.which("ninja", path=path) else []
     defines = [f"-D{name}={value}" for name, value in options.items()]
     extra = os.environ.get("CMAKE_ARGS", "").split()
@@ -176,7 +178,7 @@ def compile_ggml(ggml: Path, options: dict[str, str], work: Path) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be built, and where it goes."""
+    """What to build, and where to put it."""
 
     source: Path
     options: dict[str, str]
@@ -187,7 +189,7 @@ class Plan:
 
 
 def plan() -> Plan:
-    """What the environment asks for."""
+    """The build that the environment variables ask for."""
     names, is_native = backends(), native()
     version = compiler()
     source = fetch.ggml_dir()
@@ -204,7 +206,7 @@ def plan() -> Plan:
 
 
 def build() -> Built:
-    """The libraries for the current environment, compiled unless the cache has them."""
+    """The libraries for the current environment, compiled if they are not in the cache."""
     todo = plan()
     result = Built(todo.target, todo.source / "include", todo.key, todo.native)
     if todo.target.is_dir():
@@ -225,7 +227,7 @@ def build() -> Built:
 
 
 def collect(lib: Path, target: Path, facts: dict[str, str]) -> None:
-    """Move the libraries from the build tree to their place, all at once."""
+    """Copy the libraries from the build tree to `target`, which appears complete or not at all."""
     found = [p for p in lib.rglob("*") if p.suffix in (".so", ".dylib", ".dll", ".metallib")]
     stage = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.rmtree(stage, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the CPU of this machine can do, in the words of ggml's build options."""
+"""The features of this machine's CPU as ggml's build options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 # ggml option (without GGML_) -> the flags of /proc/cpuinfo that it needs
-# Not AMX: under some hypervisors its tiles are announced and lost, and ggml's products end in SIGILL.
+# Not AMX: some hypervisors announce it without preserving its tiles, and ggml's kernels end in SIGILL.
 X86 = {
     "SSE42": "sse4_2",
     "AVX": "avx",
@@ -26,7 +26,7 @@ ARM = {"dotprod": "asimddp", "fp16": "asimdhp", "i8mm": "i8mm", "sve": "sve"}
 
 
 def flags(cpuinfo: str) -> set[str]:
-    """The features that every processor of the machine has."""
+    """The features that all processors of the machine have."""
     lines = [
         set(line.partition(":")[2].split())
         for line in cpuinfo.splitlines()
@@ -37,7 +37,7 @@ def flags(cpuinfo: str) -> set[str]:
 
 def x86_features(present: set[str]) -> list[str]:
     found = [name for name, needs in X86.items() if present >= set(needs.split())]
-    if "AVX512" not in found:  # its extensions build on it
+    if "AVX512" not in found:  # its extensions depend on it
         found = [name for name in found if not name.startswith("AVX512")]
     return found
 
@@ -48,9 +48,9 @@ def arm_arch(present: set[str]) -> str:
 
 
 def cmake_options() -> dict[str, str]:
-    """Options that build ggml for exactly this CPU; {} where ggml's defaults are the best we know."""
+    """Options that build ggml for exactly this CPU; {} if ggml's defaults are the best choice."""
     machine = platform.machine().lower()
-    if sys.platform == "darwin" and machine == "arm64":  # what the first of Apple's has
+    if sys.platform == "darwin" and machine == "arm64":  # the features of the oldest Apple CPU
         return {"GGML_CPU_ARM_ARCH": arm_arch({"asimddp", "asimdhp"})}
     if not sys.platform.startswith("linux"):
         return {}

@@ -1,7 +1,7 @@
-"""A CUDA toolkit from the Python index: `CUDA_PATH=$(python ggml/cuda.py)` is what a build for CUDA needs.
+"""A CUDA toolkit from the Python index, for builds: `CUDA_PATH=$(python ggml/cuda.py)`.
 
-NVIDIA's packages hold the compiler, the headers and cuBLAS, but not the names that linkers look for. They are
-kept in the user's cache (840 MB). A toolkit that is already installed serves as well; this one needs no root.
+NVIDIA's packages contain the compiler, the headers and cuBLAS, but not the file names that linkers look for.
+They are kept in the user's cache (840 MB) and need no root. An installed toolkit works as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if __package__ in (None, ""):  # run as a script
 from ggml import fetch
 from ggml.fetch import BuildError, say
 
-# One release of the toolkit, as NVIDIA numbers its parts.
+# The packages of one release of the toolkit; NVIDIA numbers them separately.
 RELEASE = "13.0"
 PACKAGES = (
     "nvidia-cuda-nvcc==13.0.88",
@@ -32,7 +32,7 @@ INSIDE = Path("nvidia", "cu13")
 
 
 def link(root: Path) -> None:
-    """Add what the packages leave out: lib64, where nvcc looks, and libraries' names without a version."""
+    """Add what the packages lack: lib64, which nvcc searches, and library names without a version."""
     lib = root / "lib"
     if not (root / "lib64").exists():
         (root / "lib64").symlink_to("lib")
@@ -43,10 +43,10 @@ def link(root: Path) -> None:
 
 
 def toolkit() -> Path:
-    """The toolkit's directory, for CUDA_PATH; downloaded with pip when the cache does not have it."""
+    """The toolkit's folder, for CUDA_PATH; downloaded with pip if it is not in the cache."""
     if sys.platform != "linux":
         raise BuildError(
-            "NVIDIA's installer brings the CUDA toolkit for this system; then set CUDA_PATH to it"
+            "on this system, install the CUDA toolkit with NVIDIA's installer and set CUDA_PATH to it"
         )
     target = fetch.cache_dir() / f"cuda-{RELEASE}"
     with fetch.locked("cuda"):
@@ -75,7 +75,7 @@ def install(target: Path) -> None:
         process.kill()
     if status:
         raise BuildError(
-            "pip could not install NVIDIA's packages, see above; or install a toolkit and set CUDA_PATH"
+            "pip could not install NVIDIA's packages (see above); or install a toolkit and set CUDA_PATH"
         )
 
 

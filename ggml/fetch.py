@@ -1,7 +1,7 @@
-"""Obtain the pinned ggml source: `python ggml/fetch.py --path` prints where the package is unpacked.
+"""Download the pinned ggml source: `python ggml/fetch.py --path` prints the folder of the unpacked package.
 
-ggml comes inside a source package of the Python index, so pip, which knows the user's index, proxy and
-certificate settings, downloads it once; it is checked against pin.json and kept in the user's cache.
+ggml is part of a source package on the Python index. pip downloads it once, because pip knows the user's
+index, proxy and certificate settings; it is verified against pin.json and kept in the user's cache.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ HERE = Path(__file__).resolve().parent
 PIN: dict[str, str] = json.loads((HERE / "pin.json").read_text())
 
 LLAMA = "vendor/llama.cpp"
-# What we unpack: the library, and the vocabulary vectors and chat templates that tests read.
+# What is unpacked: the library, and the vocabularies and chat templates that tests read.
 WANTED = (f"{LLAMA}/ggml", f"{LLAMA}/models", f"{LLAMA}/LICENSE", f"{LLAMA}/licenses")
 
-# Stands in for the package's build backend: we want pip to hand over the file, while pip insists on asking
-# the backend for metadata first, which would install a build environment only to throw it away (a minute).
+# Replaces the package's build backend. Only the file is needed, but pip asks the backend for metadata first,
+# for which it would install a build environment and discard it (a minute).
 BACKEND = """
 import os
 def get_requires_for_build_wheel(config_settings=None):
@@ -44,11 +44,11 @@ def prepare_metadata_for_build_wheel(directory, config_settings=None):
 
 
 class BuildError(Exception):
-    """Something the person who builds can act on; shown as one line."""
+    """A build failure that the user can act on; shown as one line."""
 
 
 def say(text: str) -> None:
-    """Progress goes to stderr, a line at a time, so that it also reads well in a log."""
+    """Print a line of progress to stderr."""
     print(f"ggml: {text}", file=sys.stderr, flush=True)
 
 
@@ -57,7 +57,7 @@ def fail(error: BuildError) -> NoReturn:
 
 
 def cache_dir() -> Path:
-    """GGSERVE_CACHE, else the platform's place for a user's caches."""
+    """GGSERVE_CACHE, else `ggserve` in the platform's cache folder."""
     if path := os.environ.get("GGSERVE_CACHE"):
         return Path(path).expanduser().resolve()
     if sys.platform == "darwin":
@@ -71,7 +71,7 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
-    """One process at a time, so that two builds do not download or compile the same thing twice."""
+    """Hold a lock, so that concurrent builds do not download or compile the same thing twice."""
     path = cache_dir() / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
@@ -81,13 +81,13 @@ def locked(name: str) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                say(f"waiting for another build that holds {path}")
+                say(f"waiting for another build (lock: {path})")
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def wait(process: subprocess.Popen[Any], progress: Callable[[], str], every: float = 3.0) -> int:
-    """Wait for `process` and say how it goes every few seconds."""
+    """Wait for `process`, with a line of progress every few seconds; return its exit status."""
     while True:
         try:
             return process.wait(timeout=every)
@@ -97,15 +97,15 @@ def wait(process: subprocess.Popen[Any], progress: Callable[[], str], every: flo
 
 def verify(path: Path, sha256: str) -> None:
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256:
         raise BuildError(
-            f"{path} has sha256 {found} but ggml/pin.json says {sha256}; delete it to download it again"
+            f"{path} has sha256 {digest}, expected {sha256} (ggml/pin.json); delete it to download it again"
         )
 
 
 def download(target: Path) -> None:
-    """Let pip download the pinned source package to `target`."""
+    """Download the pinned source package to `target` with pip."""
     what = f"{PIN['package']} {PIN['version']}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="download-", dir=target.parent) as name:
@@ -119,7 +119,7 @@ def download(target: Path) -> None:
         requirements.write_text(f"{PIN['package']}=={PIN['version']} --hash=sha256:{PIN['sha256']}\n")
         (work / "tmp").mkdir()
         path = os.pathsep.join(filter(None, [str(backend.parent), os.environ.get("PYTHONPATH")]))
-        # TMPDIR: pip unpacks some 180 MB, too much for a small /tmp; and there we see how far it got.
+        # TMPDIR: pip unpacks about 180 MB, too much for a small /tmp; progress is read from there as well.
         env = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(work / "tmp")}
         command = [
             *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-build-isolation", "--no-input"),
@@ -131,9 +131,9 @@ def download(target: Path) -> None:
 
         def progress() -> str:
             size = 0
-            with contextlib.suppress(OSError):  # pip moves and deletes as we look
+            with contextlib.suppress(OSError):  # pip moves and deletes files meanwhile
                 size = sum(path.stat().st_size for path in work.glob(f"tmp/*/{PIN['file']}"))
-            state = f"{size / 1e6:.0f} MB" if size else "pip is at work"
+            state = f"{size / 1e6:.0f} MB" if size else "pip is running"
             return f"downloading {what}: {state}, {time.monotonic() - start:.0f} s"
 
         with (work / "log").open("w+") as log:
@@ -156,7 +156,7 @@ def download(target: Path) -> None:
 
 
 def unpack(archive: Path, target: Path, wanted: tuple[str, ...] = WANTED) -> None:
-    """Unpack the `wanted` folders of `archive` so that `target` is there completely or not at all."""
+    """Unpack the `wanted` folders of `archive`; `target` appears complete or not at all."""
     say(f"unpacking {archive.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="unpack-", dir=target.parent))
@@ -179,7 +179,7 @@ def unpack(archive: Path, target: Path, wanted: tuple[str, ...] = WANTED) -> Non
 
 
 def pinned_package(wanted: tuple[str, ...] = WANTED) -> Path:
-    """The `wanted` folders of the pinned package, downloaded and checked when they are not in the cache."""
+    """The `wanted` folders of the pinned package, downloaded and verified if they are not in the cache."""
     what = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:6]
     stem = PIN["file"].removesuffix(".tar.gz")
     target = cache_dir() / "source" / f"{stem}-{PIN['sha256'][:12]}-{what}"
@@ -197,19 +197,21 @@ def pinned_package(wanted: tuple[str, ...] = WANTED) -> Path:
 
 
 def ggml_dir() -> Path:
-    """The directory of ggml's CMakeLists.txt: under GGML_SOURCE_DIR when set, else in the pinned package."""
+    """The folder of ggml's CMakeLists.txt: below GGML_SOURCE_DIR if set, else in the pinned package."""
     if override := os.environ.get("GGML_SOURCE_DIR"):
         root = Path(override).expanduser().resolve()
         for path in (root, root / "ggml", root / LLAMA / "ggml"):
             if (path / "src" / "ggml.c").is_file() and (path / "CMakeLists.txt").is_file():
                 return path
-        raise BuildError(f"GGML_SOURCE_DIR={override} holds no ggml source (src/ggml.c, CMakeLists.txt)")
+        raise BuildError(
+            f"GGML_SOURCE_DIR={override} does not contain ggml's source (src/ggml.c, CMakeLists.txt)"
+        )
     return pinned_package() / LLAMA / "ggml"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fetch the pinned ggml source package.")
-    parser.add_argument("--path", action="store_true", help="print the directory of the unpacked package")
+    parser = argparse.ArgumentParser(description="Download the pinned ggml source package.")
+    parser.add_argument("--path", action="store_true", help="print the folder of the unpacked package")
     arguments = parser.parse_args()
     try:
         path = pinned_package()

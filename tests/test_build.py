@@ -130,10 +130,10 @@ def test_members_outside_the_package_are_not_unpacked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"GGSERVE_BACKENDS": "cpu,cudda"}, "error: GGSERVE_BACKENDS: unknown backend 'cudda'; known"),
-        ({"GGSERVE_NATIVE": "maybe"}, "error: GGSERVE_NATIVE=maybe: must be 0 or 1"),
-        ({"GGML_SOURCE_DIR": "/nowhere"}, "error: GGML_SOURCE_DIR=/nowhere holds no ggml source"),
-        ({"CXX": "no-such-compiler"}, "error: no C++ compiler: 'no-such-compiler' does not run"),
+        ({"GGSERVE_BACKENDS": "cpu,cudda"}, "error: GGSERVE_BACKENDS: unknown backend 'cudda'; expected"),
+        ({"GGSERVE_NATIVE": "maybe"}, "error: GGSERVE_NATIVE=maybe: expected 0 or 1"),
+        ({"GGML_SOURCE_DIR": "/nowhere"}, "error: GGML_SOURCE_DIR=/nowhere does not contain ggml's source"),
+        ({"CXX": "no-such-compiler"}, "error: no C++ compiler: cannot run 'no-such-compiler'"),
     ],
 )
 def test_a_mistake_stops_the_build_with_one_line(environment: dict[str, str], expected: str) -> None:
