@@ -8,9 +8,10 @@ import signal
 import socket
 import sys
 import time
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from engine.errors import ConfigError
 from server import logs
@@ -18,9 +19,6 @@ from server.cli.command import Parser
 from server.cli.console import LoadProgress
 from server.config import sources
 from server.worker.client import EngineClient
-
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
 
 log = logging.getLogger("ggserve")
 

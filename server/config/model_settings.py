@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -24,9 +24,6 @@ from server.config.option_types import (
     true_false_auto,
     word_or_number,
 )
-
-if TYPE_CHECKING:
-    from typing import Self
 
 
 class ModelSettings(BaseSettings):

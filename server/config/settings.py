@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
@@ -16,9 +16,6 @@ from pydantic_settings import NoDecode
 from engine.errors import ConfigError
 from server.config.model_settings import ModelSettings
 from server.config.option_types import Positive, Words, option, split
-
-if TYPE_CHECKING:
-    from typing import Self
 
 SECTIONS = {
     "model": "Models to serve",

@@ -79,7 +79,7 @@ def add_options(
             groups[section] = parser.add_argument_group(f"{section}: {SECTIONS[section]}")
         flags = [_flag(name)] if name != "model" else ["-m", "--model"]
         default = field.get_default(call_default_factory=True)
-        shown = "" if default in (None, [], False) else f" (default: {default})"
+        shown = "" if default in (None, [], {}, False) else f" (default: {default})"
         kwargs: dict[str, Any] = {
             "dest": name,
             "default": argparse.SUPPRESS,

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-if TYPE_CHECKING:
-    from server.config.settings import Settings
+from server.config.settings import Settings
 
 _TYPES = {408: "timeout_error", 503: "service_unavailable"}
 

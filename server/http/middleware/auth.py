@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import ApiError
 from server.http.middleware.limits import refuse
-
-if TYPE_CHECKING:
-    from pydantic import SecretStr
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 PUBLIC = frozenset({"/", "/health", "/v1/health"})
 

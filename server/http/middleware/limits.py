@@ -7,15 +7,12 @@ route in one piece.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.config.settings import Settings
 from server.errors import ApiError, ClientLeft
 from server.http.middleware.access_log import record_of
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from server.config.settings import Settings
 
 MAX_HEADERS = 256
 _UNIQUE = (b"host", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding")
