@@ -10,23 +10,27 @@ import pytest
 from hypothesis import settings
 
 from support.greedy import GreedyComparison
+from support.quick import FULL, QUICK
 
 # Tests that leave the device open would get others, so those of backends have a run to themselves.
 collect_ignore = [] if os.environ.get("GGSERVE_CLBLAST_CPU") == "1" else ["backends"]
 
-QUICK = "not e2e"
 E2E = Path(__file__).parent / "e2e"
-settings.register_profile("quick", max_examples=25, deadline=None, database=None)
-settings.register_profile("full", max_examples=200, deadline=None, database=None)
+for profile in (QUICK, FULL):
+    settings.register_profile(profile, deadline=None, database=None)
+
+
+def is_quick(config: pytest.Config) -> bool:
+    return bool(config.option.markexpr == "not e2e")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    settings.load_profile("quick" if config.option.markexpr == QUICK else "full")
+    settings.load_profile(QUICK if is_quick(config) else FULL)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A quick run does not import the clients and the fuzzer that only whole runs need."""
-    return True if config.option.markexpr == QUICK and collection_path == E2E else None
+    return True if is_quick(config) and collection_path == E2E else None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -57,6 +57,7 @@ def test_an_answer_is_timed_by_its_events() -> None:
         client.read(events[3:], 0.8, max_tokens=2)
 
 
+@pytest.mark.e2e
 def test_a_run_on_our_server_alone(tmp_path: Path) -> None:
     model = tmp_path / "tiny.gguf"
     random_model.write(model, random_model.SHAPES["tiny"], "q8_0")

@@ -203,6 +203,7 @@ def test_the_bundled_model_is_found() -> None:
     assert bundled_model().read_bytes()[:4] == b"GGUF"
 
 
+@pytest.mark.e2e
 def test_a_wheel_has_the_libraries_and_works_anywhere(tmp_path: Path) -> None:
     pip = ("-m", "pip", "--disable-pip-version-check")
     backends = json.loads((LIB / "build.json").read_text())["GGSERVE_BACKENDS"].replace(";", ",")

@@ -112,6 +112,7 @@ def test_what_passes_there_only_is_a_fault_unless_a_reason_is_known(tmp_path, mo
     assert document.read_text() == f"before\n{report.BEGIN}\n{table}\n{report.END}\nafter\n"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", ["infill", "rank"])  # the others are these with less in them
 def test_its_models_are_sound(name, tmp_path, monkeypatch):
     monkeypatch.setattr(models, "cache_dir", lambda: tmp_path)

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-import anthropic._streaming
-import openai._streaming
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import Request
 from support.api import GENERATING, Ask, able_engine, asking
 from support.fake_engine import tokenizer
+from support.quick import examples
 from support.wordings import WORDINGS, Wording, events_of
 
 ODD = "é🍕\r\n\tdata: [DONE]\u2028 end</s>\n\nevent: x 日本語 \0 \U0010ffff"
@@ -70,7 +69,7 @@ def cut(text: str, stops: list[str]) -> str:
 def test_streamed_or_whole_a_text_is_the_same_and_ends_before_the_stop(wording: Wording, ask: Ask) -> None:
     """Characters and stop strings are split over tokens in any way; neither comes out in part."""
 
-    @settings(max_examples=25, deadline=None, database=None)
+    @examples(25)
     @given(data=st.data())
     def same(data: st.DataObject) -> None:
         tokens = [id for piece in data.draw(st.lists(PIECES, max_size=12)) for id in piece]
@@ -93,15 +92,19 @@ def test_streamed_or_whole_a_text_is_the_same_and_ends_before_the_stop(wording: 
     same()
 
 
+@pytest.mark.exhaustive
 @by_path
 def test_streams_are_read_the_same_however_they_are_cut(wording: Wording, ask: Ask) -> None:
     """By the decoders of both official clients."""
+    import anthropic._streaming  # slow
+    import openai._streaming
+
     ask.engine.reply.tokens = ids(ODD)  # type: ignore[attr-defined]
     raw = post(ask, wording, stream=True).content
     expected = events_of([raw])
     assert wording.streamed(expected).text == tokenizer().decode(ids(ODD))
 
-    @settings(max_examples=25, deadline=None, database=None)
+    @examples(25)
     @given(cuts=st.lists(st.integers(0, len(raw)), max_size=200))
     def same(cuts: list[int]) -> None:
         places = sorted({0, len(raw), *cuts})

@@ -13,8 +13,20 @@ import pytest
 import engine
 from engine.graph.forward_context import ForwardContext
 from engine.types import Timings
-from support.golden import ENCODERS, FOLDER, NAMES, RANKERS, Golden, TinyModel, error, golden, rms_error
+from support.golden import (
+    ENCODERS,
+    FOLDER,
+    NAMES,
+    RANKERS,
+    REPRESENTATIVES,
+    Golden,
+    TinyModel,
+    error,
+    golden,
+    rms_error,
+)
 from support.greedy import Greedy, GreedyComparison, request, run
+from support.quick import every, matrix
 
 # Of `error`: the largest difference over the root mean square. Seen: up to 3e-5. Less than the other form of
 # GELU costs (4e-4); the other mistakes below cost 0.1 and more.
@@ -66,8 +78,13 @@ def test_the_references_are_there() -> None:
     assert {path.stem for path in FOLDER.glob("*.gguf")} == {*NAMES, *ENCODERS, *RANKERS}
 
 
-@pytest.mark.parametrize("flash_attn", ATTENTION)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "flash_attn"),
+    matrix(
+        [(name, flash_attn) for name in NAMES for flash_attn in ATTENTION],
+        lambda case: case[1] == "auto" or case[0] in REPRESENTATIVES,
+    ),
+)
 def test_logits_and_greedy_tokens_are_those_of_transformers(
     name: str, flash_attn: str, same_greedy: GreedyComparison
 ) -> None:
@@ -79,7 +96,7 @@ def test_logits_and_greedy_tokens_are_those_of_transformers(
         assert error(session.last_logits, ref.last) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
 def test_the_result_does_not_depend_on_the_batch_size(name: str, same_greedy: GreedyComparison) -> None:
     ref = golden(name)
     with load(ref.path) as model:
@@ -92,7 +109,7 @@ def test_the_result_does_not_depend_on_the_batch_size(name: str, same_greedy: Gr
 
 
 @pytest.mark.parametrize("flash_attn", ATTENTION)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
 def test_company_changes_nothing(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
     ref = golden(name)
     with load(ref.path, flash_attn=flash_attn, kv_cells=1024) as model:
@@ -115,7 +132,7 @@ CACHE_TYPES = {"f16": (0.02, 0.1), "bf16": (0.1, 0.3), "q8_0": (0.4, 1.0)}
 
 @pytest.mark.parametrize("flash_attn", ATTENTION)
 @pytest.mark.parametrize("kv_type", ["f16", "bf16"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
 def test_narrow_caches_stay_close(
     name: str, kv_type: str, flash_attn: str, same_greedy: GreedyComparison
 ) -> None:
@@ -326,7 +343,7 @@ MISTAKES: dict[str, tuple[str, Callable[[TinyModel], None]]] = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("mistake", every(3, MISTAKES))
 def test_a_mistake_is_noticed(mistake: str, tmp_path: Path) -> None:
     name, change = MISTAKES[mistake]
     ref = golden(name)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from array import array
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.cache.cell_pool import BLOCK, CellPool
 from engine.errors import OutOfMemoryError
+from support.quick import examples
 
 
 def test_a_small_pool_hands_out_the_lowest_cells_in_order() -> None:
@@ -77,7 +78,7 @@ def test_freeing_twice_is_a_bug_that_shows() -> None:
         pool.free(cells[5:15])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.integers(1, 5 * BLOCK),
     st.lists(st.tuples(st.booleans(), st.integers(0, 3 * BLOCK), st.integers(0, 1000)), max_size=30),

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import engine
 from support.golden import TinyModel, golden
+from support.quick import examples
 from support.snapshots import GREEDY, go_on, load, saved, start
 
 
@@ -221,7 +222,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield model, path.read_bytes(), path
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage_is_noticed(whole: Any, data: st.DataObject) -> None:
     model, content, path = whole

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -29,6 +29,7 @@ from engine.errors import ConfigError
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.types import Constraint
 from ggml.fetch import LLAMA, pinned_package
+from support.quick import examples
 
 MODELS = Path(__file__).resolve().parents[3] / "models"
 
@@ -403,7 +404,7 @@ schemas = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(schemas, st.integers(0, 2**32))
 def test_what_any_schema_allows_validates(schema: dict[str, Any], seed: int) -> None:
     try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.constraint.strict_schema import forbid_additional_properties
+from support.quick import examples
 
 
 def test_objects_that_list_properties_have_no_others():
@@ -68,7 +69,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@examples(300)
 @given(schema=schemas, value=values)
 def test_what_is_valid_for_the_closed_one_is_valid(schema, value):
     if jsonschema.Draft202012Validator(forbid_additional_properties(schema)).is_valid(value):

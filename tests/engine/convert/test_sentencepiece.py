@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.convert import sentencepiece
@@ -15,6 +15,7 @@ from engine.convert.converter import convert
 from engine.errors import EngineError, ModelError, UnsupportedModelError
 from engine.tokenizer import Tokenizer, load_tokenizer
 from support.golden import FOLDER
+from support.quick import examples
 
 DATA = Path(__file__).parent / "sentencepiece"
 STORED = json.loads((DATA / "ids.json").read_text())
@@ -100,7 +101,7 @@ def test_too_many_pieces_for_the_model(tmp_path: Path) -> None:
 WHOLE = (DATA / "sp-bpe.model").read_bytes()
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.integers(0, len(WHOLE) - 1), st.binary(max_size=4), st.booleans())
 def test_damage_is_an_error_or_another_vocabulary(
     tmp_path_factory: pytest.TempPathFactory, at: int, junk: bytes, cut: bool

@@ -6,7 +6,7 @@ More than 8,000 cases; the seeds are fixed, hypothesis draws its own. A fuzzer t
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from support.damaged import behaves
@@ -24,6 +24,7 @@ from support.gguf_builder import (
     tiny_llama,
 )
 from support.mutate import Mutation, Workfile, every_byte, mutations
+from support.quick import examples
 
 STORIES = Path(__file__).parents[3] / "models" / "stories.gguf"
 
@@ -98,7 +99,7 @@ keys = st.sampled_from(
 shapes = st.lists(st.integers(1, 70) | st.sampled_from([0, 2**31, 2**62, 2**63]), min_size=1, max_size=4)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.dictionaries(keys | st.text(min_size=1, max_size=20), entries, max_size=4))
 def test_known_keys_with_any_value(tmp_path, changes):
     b = tiny_llama(n_layers=1, n_vocab=8)
@@ -107,7 +108,7 @@ def test_known_keys_with_any_value(tmp_path, changes):
     behaves(b.write(tmp_path / "m.gguf"), with_info=True)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tensors=st.lists(
         st.tuples(
@@ -127,7 +128,7 @@ def test_any_tensors(tmp_path, tensors, alignment):
     behaves(b.write(tmp_path / "m.gguf"), with_info=True)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tail=st.binary(max_size=200))
 def test_any_bytes_after_the_magic(tmp_path, tail):
     path = tmp_path / "m.gguf"

@@ -30,7 +30,7 @@ PROMPTS = [
 
 def load(**params: Any) -> engine.Model:
     return engine.load(
-        bundled_model(), engine.ModelParameters(**{"n_threads": 2, "kv_cells": 4096, **params})
+        bundled_model(), engine.ModelParameters(**{"n_threads": 1, "kv_cells": 4096, **params})
     )
 
 

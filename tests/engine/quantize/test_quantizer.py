@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, EngineError, GgmlError, ModelError
@@ -24,6 +24,7 @@ from engine.quantize.importance import read_importance
 from engine.quantize.mixes import MIXES
 from engine.quantize.quantizer import quantize_file, type_names
 from support.golden import FOLDER, TinyModel, golden, wide_model
+from support.quick import every, examples
 
 HERE = Path(__file__).parent
 STORIES = HERE.parents[2] / "models" / "stories.gguf"
@@ -41,7 +42,7 @@ def digest(path: Path) -> str:
     return found.hexdigest()[:16]
 
 
-@pytest.mark.parametrize(("name", "mix"), CASES)
+@pytest.mark.parametrize(("name", "mix"), every(12, CASES))
 def test_the_bytes_are_those_of_llama_quantize(name: str, mix: str, tmp_path: Path) -> None:
     model, _, importance = name.partition("+")
     source = STORIES if model == "stories" else golden(model).path
@@ -135,7 +136,7 @@ def test_every_name_is_offered() -> None:
 # --- rows
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.sampled_from(["f16", "bf16", "q8_0", "q4_0", "q5_1", "q4_K", "q6_K", "iq4_nl"]), st.integers(1, 5))
 def test_rows_there_and_back(kind: str, n: int) -> None:
     rows = np.random.default_rng(n).normal(size=(n, 256)).astype(np.float32)

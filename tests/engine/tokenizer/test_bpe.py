@@ -7,16 +7,17 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ModelError, UnsupportedModelError
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.tokenizer.bpe import BYTE_ALPHABET, splitter
 from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
+from support.quick import examples
 from support.vocabularies import BYTE, CONTROL, NORMAL, USER_DEFINED, published, write
 
-UNTIMED = settings(deadline=None)  # machines are busy
+UNTIMED = examples(100)
 
 BYTES = sorted(BYTE_ALPHABET, key=BYTE_ALPHABET.__getitem__)
 # Every byte has a token here, and nothing is composed: what goes in comes out.

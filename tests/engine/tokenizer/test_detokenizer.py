@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.tokenizer.detokenizer import Detokenizer, StopMatcher
+from support.quick import examples
 
-UNTIMED = settings(deadline=None)  # machines are busy
+UNTIMED = examples(100)
 
 
 class Pieces:

@@ -6,14 +6,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.tokenizer import load_tokenizer
 from engine.tokenizer.spm import SPMTokenizer
+from support.quick import examples
 from support.vocabularies import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, published, spm, write
 
-UNTIMED = settings(deadline=None)  # machines are busy
+UNTIMED = examples(100)
 
 
 def reference(text: str, scores: dict[str, float]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, ModelError, UnsupportedModelError
@@ -18,6 +18,7 @@ from engine.tokenizer.bpe import BYTE_ALPHABET
 from engine.tokenizer.detokenizer import Detokenizer
 from engine.tokenizer.special import SpecialTokens
 from support.gguf_builder import F32, I32, STRING, GGUFBuilder
+from support.quick import examples
 from support.vocabularies import (
     BYTE,
     CONTROL,
@@ -29,7 +30,7 @@ from support.vocabularies import (
     write,
 )
 
-UNTIMED = settings(deadline=None)  # machines are busy
+UNTIMED = examples(100)
 BYTES = sorted(BYTE_ALPHABET, key=BYTE_ALPHABET.__getitem__)
 ROOT = Path(__file__).parents[3]
 STORIES = ROOT / "models" / "stories.gguf"
@@ -309,6 +310,7 @@ def test_far_too_long_text_is_known_early(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_compiled_modules_are_not_needed() -> None:
     script = """
+from support.quick import examples
 import sys, engine.tokenizer, engine.tokenizer.detokenizer
 files = {n: getattr(m, "__file__", None) for n, m in sys.modules.items() if n.split(".")[0] == "engine"}
 print([name for name, file in files.items() if file and not file.endswith(".py")])
@@ -362,7 +364,7 @@ def vocabularies(draw: st.DrawFn) -> bytes:
     return builder.build()
 
 
-@settings(deadline=None, max_examples=400)
+@examples(400)
 @given(
     data=vocabularies(),
     text=st.text(max_size=20) | st.text(st.sampled_from("ab <>0x41s/|é日\n▁"), max_size=30),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Reference
 from tokenizers import models, normalizers, pre_tokenizers
@@ -15,6 +15,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 from engine.errors import ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.tokenizer import Tokenizer, load_tokenizer
+from support.quick import examples
 from support.vocabularies import CONTROL, NORMAL, UNKNOWN, UNUSED, published, published_path, write
 
 PUBLISHED = "nomic-bert-moe"  # XLM-RoBERTa's
@@ -57,7 +58,7 @@ def test_published_vocabulary(text: str) -> None:
     assert published(PUBLISHED).encode(text, add_special=False) == reference().encode(text).ids
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
 def test_any_text(text: str) -> None:
     # Left out: what is no character, and white space that the map leaves: there Hugging Face cuts, while
@@ -148,7 +149,7 @@ def test_a_map_of_characters_that_ends_early(n: int, tmp_path: Path) -> None:
     try_map(tmp_path, charsmap()[:n], "".join(map(chr, range(32, 3000))))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.integers(0, 2**18), st.integers(0, 255), st.text(max_size=20))
 def test_a_map_of_characters_with_a_wrong_byte(
     tmp_path_factory: Any, place: int, value: int, text: str

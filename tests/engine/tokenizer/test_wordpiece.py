@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from engine.errors import ModelError
 from engine.tokenizer import Tokenizer, load_tokenizer
+from support.quick import examples
 from support.vocabularies import CONTROL, NORMAL, UNKNOWN, published, vectors, write
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -87,7 +88,7 @@ ALPHABET = "abcxeiéÉïİß1#+=,! \t\n中文the\u0301\u00a0\u200d\ufffd\x00\x07
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(text=st.text(ALPHABET, max_size=40) | st.text(max_size=20))
 def test_same_ids_as_hugging_face(lowercase: bool, folder: Path, text: str) -> None:
     if any("\ud800" <= c <= "\udfff" for c in text):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.chat.parser import ParsedOutput
@@ -14,6 +14,7 @@ from server.chat.reasoning import (
     ReasoningThenCallsParser,
     find_reasoning_markers,
 )
+from support.quick import examples
 from support.tools import calls_of, new_parser, read
 
 THINK = KNOWN_MARKERS[0]
@@ -90,7 +91,7 @@ def test_what_is_reasoning_at_the_moment():
     assert ReasoningThenCallsParser(ReasoningParser(THINK, True), None).reasoning
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@examples(200)
 @given(
     st.lists(
         st.sampled_from(["<think>", "</think>", "<", "think", ">", " ", "\n", "a", "é", "</"]), max_size=12

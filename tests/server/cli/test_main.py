@@ -112,6 +112,7 @@ def test_a_port_in_use_is_told_before_anything_is_loaded():
     assert "--port" in line
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("command", [("serve", "--port", "0"), ("infer", "-p", "x")], ids=["serve", "infer"])
 @pytest.mark.parametrize(
     ("content", "message"),
@@ -131,12 +132,14 @@ def test_a_model_that_cannot_load_is_one_line_and_status_1(command, content, mes
     assert message in mistakes(ggserve(*command, "--model", str(path)), 1)
 
 
+@pytest.mark.e2e
 def test_a_gpu_that_is_not_there_is_an_error():
     done = ggserve("infer", "-p", "x", "--use-gpu", "--device", "CPU")
     assert "GPU" in mistakes(done, done.returncode)
     assert done.returncode in (1, 2)
 
 
+@pytest.mark.e2e
 def test_debug_adds_the_traceback():
     done = ggserve("serve", "--port", "x", "--log-level", "debug")
     assert done.returncode == 2
@@ -159,6 +162,7 @@ def test_infer_streams_text_and_nothing_else():
     assert from_stdin.stdout == done.stdout
 
 
+@pytest.mark.e2e
 def test_infer_stop_stats_and_warnings():
     arguments = ["--stop", " girl", "--stats", "--batch-size", "2", "--top-k", "5"]
     done = infer("-p", "Once upon a time", "-n", "20", *arguments)
@@ -171,12 +175,14 @@ def test_infer_stop_stats_and_warnings():
     assert generated.endswith("(n_batch 2)")
 
 
+@pytest.mark.e2e
 def test_infer_with_a_seed_says_the_same_again():
     arguments = ("infer", "-m", str(MODEL), "-p", "The cat", "-n", "30", "--seed", "5")
     first, second = ggserve(*arguments), ggserve(*arguments)
     assert first.stdout == second.stdout != ""
 
 
+@pytest.mark.e2e
 def test_infer_into_a_closed_pipe_ends_quietly():
     process = subprocess.Popen(
         [*COMMAND, "infer", "-p", "Once upon a time", "--ignore-eos"],
@@ -193,6 +199,7 @@ def test_infer_into_a_closed_pipe_ends_quietly():
     assert errors == ""
 
 
+@pytest.mark.e2e
 def test_infer_ends_cleanly_on_ctrl_c():
     process = subprocess.Popen(
         [*COMMAND, "infer", "-p", "Once upon a time", "--ignore-eos", "--stats", "--context-size", "100000"],

@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import FinishReason, Request, StepOutput, Timings, Token
 from server.chat.parser import ParsedOutput, ToolCallDelta, merge_parsed
 from server.generation.output_processor import Choice
 from support.fake_engine import ids, tokenizer
+from support.quick import examples
 
 
 def choice(stops=(), show=False, prefix="", final=None) -> Choice:
@@ -39,7 +40,7 @@ def run(made: Choice, tokens, cuts=(), finish=FinishReason.LENGTH):
 texts = st.text(st.sampled_from("ab é🍕\n<|>ß"), max_size=12)
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@examples(300)
 @given(
     text=texts,
     stops=st.lists(st.text(st.sampled_from("ab é🍕"), min_size=1, max_size=4), max_size=3),

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
 from engine.constraint.compiler import ConstraintCompiler, ConstraintMatcher, GrammarVocabulary
@@ -18,6 +18,7 @@ from engine.constraint.gbnf.parser import Alt, Chars, Node, Ref, Repeat, Rules, 
 from engine.errors import ConfigError
 from engine.types import Constraint
 from ggml import fetch
+from support.quick import examples
 
 END, NAMED, WORD = 256, 257, 258
 TOKENS = [*(bytes([b]) for b in range(256)), b"<end>", b"<named>", b"word"]
@@ -204,7 +205,7 @@ def accepted(grammar: str) -> list[str]:
     return sorted(found)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@examples(150, suppress_health_check=[HealthCheck.filter_too_much])
 @given(st.tuples(*[nodes] * len(NAMES)))
 def test_the_same_texts_match_as_by_definition(bodies: tuple[Node, ...]) -> None:
     grammar = "\n".join(f"{name} ::= {written(body)}" for name, body in zip(NAMES, bodies, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -23,6 +23,7 @@ from engine.tokenizer import load_tokenizer
 from engine.tokenizer.bpe import BYTE_ALPHABET
 from support.golden import FOLDER, TinyModel, golden, wide_model
 from support.legacy_writer import FALCON_40B, Old, of_golden
+from support.quick import examples
 
 GOLDENS = ["llama-mha-untied", "mpt-clip", "falcon-7b", "falcon-40b", "gptneox", "gptneox-sequential"]
 GOLDENS += ["gptj", "gpt2-untied", "gpt2", "bloom"]
@@ -296,7 +297,7 @@ def test_an_architecture_that_is_named_tells_why_not(tmp_path: Path) -> None:
 DATA = {name: old(name).bytes() for name in ("llama-mha-untied", "gptneox", "gpt2")}
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(st.sampled_from(sorted(DATA)), st.data())
 def test_damage_is_an_error_or_other_numbers(
     tmp_path_factory: pytest.TempPathFactory, name: str, draw: st.DataObject

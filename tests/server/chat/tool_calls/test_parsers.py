@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.chat.chat_format import load_chat_format
@@ -14,6 +14,7 @@ from server.chat.reasoning import ReasoningParser, ReasoningThenCallsParser
 from server.chat.template.capabilities import template_variables
 from server.chat.tool_calls.tool_call_format import ToolOptions
 from support.fake_engine import tokenizer
+from support.quick import examples
 from support.templates import SANDBOX, published_source
 from support.tools import (
     ARGUMENTS,
@@ -134,7 +135,7 @@ NOISE += [
 
 
 @pytest.mark.parametrize("call_format", CALLS)
-@settings(max_examples=60, deadline=None, database=None)
+@examples(60)
 @given(data=st.data())
 def test_any_split_is_the_same(call_format, data):
     """Of calls with anything in between, and of their fragments."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support.fake_engine import FakeEngine, tokenizer
 from support.http import CHAT, client, error_of, user
+from support.quick import examples
 
 pytestmark = pytest.mark.asyncio
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.asyncio
 async def test_there_and_back():
     texts: list[str] = []
 
-    @settings(max_examples=60, deadline=None, database=None)
+    @examples(60)
     @given(st.text(max_size=20))
     def gather(text):
         texts.append(text)
