@@ -1,4 +1,4 @@
-"""Parameters of a model and of a session: the names of the Rust `llm` crate where it had one."""
+"""Parameters of models, sessions and schedulers, with the names of the Rust `llm` crate where it has one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ KV_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_n
 class ModelParameters:
     """How a model is loaded.
 
-    context_size: longest session in tokens; None: what the model was trained for.
-    kv_cells: size of the pool that all sessions share; None: parallel x context size, bounded by
-        free memory, at least one whole session.
-    max_batch_tokens: rows computed together at most (the physical batch).
+    context_size: tokens of the longest session; None: what the model was trained for.
+    kv_cells: size of the KV cache that all sessions share, in tokens; None: parallel x context size, limited
+        by free memory, at least one whole session.
+    max_batch_tokens: most tokens computed together (the physical batch).
+    parallel: sequences decoded together.
+    repack: whether weights may be repacked for faster products; otherwise they keep the file's layout.
     """
 
     use_gpu: bool | Literal["auto"] = "auto"
@@ -31,13 +33,13 @@ class ModelParameters:
     n_threads: int | None = None  # None: the number of physical cores we may use
     kv_type: str = "f16"
     use_mmap: bool = True
-    repack: bool = True  # False: weights stay in the layout of the file
+    repack: bool = True
     mlock: bool = False
     flash_attn: Literal["auto", "on", "off"] = "auto"
     rpc: tuple[str, ...] = ()
 
 
-MAX_CELLS = 1 << 30  # they are numbered in 32 bits
+MAX_CELLS = 1 << 30  # cell numbers have 32 bits
 _RANGES = {
     "context_size": (2, MAX_CELLS),
     "kv_cells": (2, MAX_CELLS),
@@ -47,7 +49,7 @@ _RANGES = {
 
 
 def check(params: ModelParameters) -> None:
-    """ConfigError for a value that no model could be loaded with."""
+    """ConfigError for a value that is out of range for every model."""
     for name, (least, most) in _RANGES.items():
         value = getattr(params, name)
         if value is not None and not least <= value <= most:
@@ -58,7 +60,7 @@ def check(params: ModelParameters) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSessionConfig:
-    """One session. `n_batch`: prompt tokens fed per computation; clamped to the model's limit."""
+    """One session. n_batch: most tokens computed together; clamped to the model's `max_batch_tokens`."""
 
     n_batch: int = 512
     n_threads: int | None = None  # None: the model's
@@ -69,7 +71,8 @@ class InferenceSessionConfig:
 class SchedulerConfig:
     """Limits of a scheduler.
 
-    parallel: sessions decoded together. n_ctx: longest session. max_batch_tokens: rows a step.
+    parallel: sequences decoded together. n_ctx: tokens of the longest one. max_batch_tokens: most tokens of a
+    step. eog_ids: tokens that end a generation.
     """
 
     parallel: int = 8

@@ -1,9 +1,9 @@
-"""Every error that the engine raises on purpose.
+"""All errors that the engine raises on purpose.
 
 EngineError
 ├── ModelError                 the file is corrupt, hostile, or not supported (also a ValueError)
-│   └── UnsupportedModelError  a sound file of an architecture or variant that we do not run
-├── ConfigError                parameters that make no sense together (also a ValueError)
+│   └── UnsupportedModelError  a valid file of an architecture or variant that is not supported
+├── ConfigError                parameters out of range or contradictory (also a ValueError)
 ├── DeviceError                a device that is absent, lost, or refused an operation
 │   └── OutOfMemoryError       names the device, the bytes needed and the bytes free (also a MemoryError)
 ├── ContextOverflowError       a prompt longer than the session may become (also a ValueError)
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 
 class EngineError(Exception):
-    """Base of all errors of the engine. Its text is one line that says what to do."""
+    """Base of all errors of the engine. The message is one line that says what to do."""
 
 
 class ModelError(EngineError, ValueError):
@@ -24,7 +24,7 @@ class ModelError(EngineError, ValueError):
 
 
 class UnsupportedModelError(ModelError):
-    """A sound file whose architecture, or a value in it, is not supported."""
+    """A valid file whose architecture, or a value in it, is not supported."""
 
 
 class ConfigError(EngineError, ValueError):
@@ -32,11 +32,11 @@ class ConfigError(EngineError, ValueError):
 
 
 class DeviceError(EngineError):
-    """A device is missing, was lost, or cannot run what it was asked to."""
+    """A device is missing, was lost, or cannot run an operation."""
 
 
 class OutOfMemoryError(DeviceError, MemoryError):
-    """A device has too little memory. Text names the device, bytes needed and bytes free."""
+    """A device has too little memory. The message names the device, the bytes needed and the bytes free."""
 
     def __init__(self, message: str, *, device: str = "", needed: int = 0, free: int = 0) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class OutOfMemoryError(DeviceError, MemoryError):
 
 
 class ContextOverflowError(EngineError, ValueError):
-    """The prompt does not fit the longest session. Both numbers are in the text and here."""
+    """The prompt does not fit the context. at_least: `n_prompt` is a lower bound."""
 
     def __init__(self, n_prompt: int, n_ctx: int, *, at_least: bool = False) -> None:
         super().__init__(
@@ -56,7 +56,7 @@ class ContextOverflowError(EngineError, ValueError):
 
 
 class StorageError(EngineError):
-    """A file cannot be written: no room, no permission."""
+    """A file cannot be written: no space, no permission."""
 
 
 class SessionClosedError(EngineError):

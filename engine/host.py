@@ -1,4 +1,4 @@
-"""How much memory and how many cores the host gives this process: ggml only tells what the machine has."""
+"""How much memory and how many cores this process may use; ggml only reports what the machine has."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def host_memory(root: str | os.PathLike[str] = "/") -> tuple[int, int]:
-    """(free, total) bytes that this process may use: the machine's, cut by the cgroups it is in.
+    """(free, total) bytes that this process may use: the machine's, limited by its cgroups.
 
-    Free counts what the kernel would give up for us, such as cached files. `root` is for tests.
+    Memory that the kernel would reclaim, such as cached files, counts as free. root: for tests.
     """
     base = Path(root)
     free, total = _meminfo(base) or _elsewhere()
@@ -34,7 +34,7 @@ def _meminfo(base: Path) -> tuple[int, int] | None:
 
 
 def _cgroups(base: Path) -> Iterator[tuple[int, int]]:
-    """(limit, used) of each memory cgroup around this process, of both versions."""
+    """(limit, used) bytes of each memory cgroup of this process, version 1 and 2."""
     for line in _text(base / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -46,7 +46,7 @@ def _cgroups(base: Path) -> Iterator[tuple[int, int]]:
         else:
             continue
         parts = [p for p in path.split("/") if p not in ("", "..")]
-        # every level limits; in a container the path may be the host's, and the mount's root is ours
+        # every level has a limit; in a container the path may be the host's, and the mount's root is ours
         for depth in range(len(parts), -1, -1):
             group = base.joinpath(mount, *parts[:depth])
             bound, usage = _number(group / limit), _number(group / used)
@@ -55,9 +55,10 @@ def _cgroups(base: Path) -> Iterator[tuple[int, int]]:
 
 
 def physical_cores(root: str | os.PathLike[str] = "/", cpus: Iterable[int] | None = None) -> int:
-    """Cores that this process may use: hyper-threads of one core count once, a cgroup's quota is a limit.
+    """Cores that this process may use, limited by cgroup quotas. Hyper-threads of one core count once.
 
-    Products keep a core's arithmetic units busy, so its second thread only competes. `cpus`: for tests.
+    Matrix products keep a core's arithmetic units busy, so its second thread would only compete. cpus: for
+    tests.
     """
     base = Path(root)
     if cpus is None:
@@ -74,7 +75,7 @@ def physical_cores(root: str | os.PathLike[str] = "/", cpus: Iterable[int] | Non
 
 
 def _cpu_quotas(base: Path) -> Iterator[float]:
-    """Processors' worth of time of each cgroup around this process, of both versions."""
+    """The quota of each CPU cgroup of this process in processors, version 1 and 2."""
     for line in _text(base / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -94,7 +95,7 @@ def _cpu_quotas(base: Path) -> Iterator[float]:
 
 
 def _elsewhere() -> tuple[int, int]:
-    """Systems without /proc. Where nothing can be learnt, a size that every machine has."""
+    """(free, total) on systems without /proc. Where nothing is known, a size that every machine has."""
     try:
         memory = importlib.import_module("psutil").virtual_memory()
         return int(memory.available), int(memory.total)

@@ -1,4 +1,4 @@
-"""The session of the Python interface: feed tokens, look at logits, generate, go back."""
+"""The session of the Python interface: feed tokens, read logits, generate, rewind."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from engine.types import Constraint, InferenceParameters, ProgressCallback, Reas
 class GeneratedToken(NamedTuple):
     """One token of `InferenceSession.infer`.
 
-    text: what became complete with it; empty inside of a character that takes several tokens, and for
-        tokens without text, such as the one that ends the generation.
+    text: the characters that it completes; empty inside of a character that takes several tokens, and for
+        tokens without text, such as an end-of-generation token.
     logprob: natural log of its probability in the unmodified softmax.
     """
 
@@ -74,7 +74,7 @@ class InferenceSession:
 
     @property
     def n_past(self) -> int:
-        """How many of them are computed. The token generated last is computed when it is needed."""
+        """How many of them are in the KV cache. The token generated last is computed when it is needed."""
         return self._sequence.n_past
 
     @property
@@ -85,9 +85,9 @@ class InferenceSession:
     def feed_prompt(self, prompt: str | Sequence[int], *, parse_special: bool = False) -> None:
         """Add text or token ids and compute them, `n_batch` at a time.
 
-        The first text gets the model's beginning-of-sequence token where the model wants one.
-        parse_special: texts of control tokens in `prompt` become these tokens. If anything fails, the
-        session stays as it was.
+        The first text gets the model's beginning-of-sequence token if the model uses one. parse_special:
+        texts of control tokens in `prompt` become these tokens. If anything fails, the session stays as it
+        was.
         """
         self._require_open()
         sequence, n_before = self._sequence, len(self._sequence.tokens)
@@ -113,11 +113,11 @@ class InferenceSession:
         constraint: Constraint | None = None,
         thinking: Reasoning | None = None,
     ) -> Iterator[GeneratedToken]:
-        """Generate tokens as the caller asks for them, each added to the session before it is given.
+        """Generate tokens on demand. Each is added to the session before it is yielded.
 
-        Ends behind an end-of-generation or stop token (which is given too), after `max_tokens`, when the
+        Ends with an end-of-generation or stop token (which is yielded too), after `max_tokens`, when the
         context is full, or where the constraint lets nothing follow. Raises ConfigError for a constraint that
-        cannot be compiled, and later if nothing can meet it any more. thinking: see `engine.types.Thinking`.
+        cannot be compiled, and later if nothing can meet it any more. thinking: a reasoning block.
         """
         self._require_open()
         sequence = self._sequence
@@ -150,10 +150,10 @@ class InferenceSession:
             self._logits = None
 
     def save(self, path: str | os.PathLike[str], progress: ProgressCallback | None = None) -> int:
-        """Write the session to a file, for `Model.restore_session`; return its size in bytes.
+        """Write the session to a file for `Model.restore_session`; return the file's size in bytes.
 
-        The file is replaced only when all is written. Raises EngineError if that fails, ConfigError if the
-        session is empty.
+        An existing file is replaced only once all is written. Raises StorageError if that fails, ConfigError
+        if the session is empty.
         """
         self._require_open()
         return session_file.save(path, self._model, self._sequence, self._logits, progress)
@@ -161,7 +161,7 @@ class InferenceSession:
     def restore(self, path: str | os.PathLike[str], progress: ProgressCallback | None = None) -> None:
         """Become the session that `save` wrote; see `engine.cache.session_file.restore`.
 
-        Only an empty session can; if anything fails, it stays so.
+        The session must be empty, and stays so if anything fails.
         """
         self._require_open()
         if self._sequence.tokens:
@@ -169,7 +169,7 @@ class InferenceSession:
         self._logits = session_file.restore(path, self._model, self._sequence, progress)
 
     def close(self) -> None:
-        """Give the cells back. Everything but `close` then raises SessionClosedError."""
+        """Free the cells. Everything but `close` then raises SessionClosedError."""
         self._release()
         self._logits = None
 
@@ -211,7 +211,7 @@ class InferenceSession:
             try:
                 token = sampler.sample(self._current_logits(), mask)
             except ConfigError:
-                if guide is not None and guide.may_stop:  # only an end may follow, and params forbid it
+                if guide is not None and guide.may_stop:  # only an end is allowed, but params forbid it
                     return
                 raise
             sequence.tokens.append(token.id)
@@ -230,21 +230,21 @@ class InferenceSession:
             yield GeneratedToken(token.id, text, token.logprob)
 
     def _current_logits(self) -> NDArray[np.float32]:
-        """The logits after the last token, computed if they are not at hand."""
+        """The logits after the last token, computed if they are not known."""
         self._require_open()
         if self._logits is not None:
             return self._logits
         sequence = self._sequence
         if not sequence.tokens:
             raise ConfigError("the session is empty; feed a prompt first")
-        if not sequence.n_pending:  # rewound: the last token has to be computed once more
+        if not sequence.n_pending:  # rewound: the last token has to be recomputed
             last = sequence.tokens[-1]
             sequence.truncate(len(sequence.tokens) - 1)
             sequence.tokens.append(last)
         return self._compute()
 
     def _compute(self) -> NDArray[np.float32]:
-        """Compute what is pending, in chunks, and keep the logits of the last token."""
+        """Compute the pending tokens in chunks, and keep the logits of the last one."""
         sequence, runner = self._sequence, self._model.runner
         sequence.refit()
         if not sequence.n_past:
@@ -263,7 +263,7 @@ class InferenceSession:
                 sequence.trim()
                 raise
             sequence.n_past += n
-        # A copy, for another session may use the runner before these logits are asked for.
+        # A copy, since another session may use the runner before these logits are read.
         self._logits = np.array(runner.logits(0), dtype=np.float32)
         return self._logits
 

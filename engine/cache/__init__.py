@@ -1,4 +1,4 @@
-"""The KV cache: its tensors, which cells are free, what they hold, and sessions saved to disk.
+"""The KV cache: its tensors, which cells are free, which prefixes they hold, and sessions saved to disk.
 
-Used by the scheduler, the tasks and the model; knows nothing of requests.
+Imported by graph, scheduler, tasks, model and sessions. It knows nothing of requests.
 """

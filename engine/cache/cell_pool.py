@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator
 
 from engine.errors import OutOfMemoryError
 
-# A sequence that finds the cell behind its last one taken goes on at the start of a block that is wholly
-# free. Sequences that grow side by side then keep runs of this length instead of interleaving cell by cell,
-# without any cell being reserved: when no block is free, the lowest free cells are used.
+# A sequence whose next cell is taken continues at the start of a free block of this many cells. Sequences
+# that grow side by side then have runs of this length instead of interleaving cell by cell, although no cell
+# is reserved: when no block is free, the lowest free cells are used.
 BLOCK = 32
 
 
 class CellPool:
-    """Allocation of cells: behind the caller's last cell, else in a free block, else the lowest free ones."""
+    """Allocates cells: after the caller's last cell, else in a free block, else the lowest free ones."""
 
     __slots__ = ("_block_free", "_free", "_lowest", "n_cells", "n_free")
 
@@ -28,7 +28,7 @@ class CellPool:
         self._block_free = bytearray(min(BLOCK, n_cells - i) for i in range(0, n_cells, BLOCK))
 
     def alloc_one(self, after: int = -1) -> int:
-        """One cell, the one behind `after` if it is free (-1: no preference)."""
+        """One cell, the one after `after` if it is free (-1: no preference). OutOfMemoryError if none is."""
         cell = after + 1
         free = self._free
         if not (0 < cell < self.n_cells and free[cell]):
@@ -42,7 +42,10 @@ class CellPool:
         return cell
 
     def alloc(self, n: int, after: int = -1) -> array[int]:
-        """`n` cells in few ascending runs, the first one behind `after` if that is free."""
+        """`n` cells in few ascending runs, the first one after `after` if that is free.
+
+        OutOfMemoryError if too few cells are free.
+        """
         if n > self.n_free:
             raise self._exhausted(n)
         cells = array("i")
@@ -70,7 +73,7 @@ class CellPool:
             self._lowest = min(self._lowest, start)
 
     def is_free(self, cell: int) -> bool:
-        """Whether nobody holds the cell."""
+        """Whether the cell is free."""
         return bool(self._free[cell])
 
     def check(self) -> None:

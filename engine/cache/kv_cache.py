@@ -1,6 +1,6 @@
-"""The cache's tensors: one row of K and one of V per cell and layer, on the layer's device.
+"""The KV cache's tensors: one row of K and one of V per cell and layer, on the layer's device.
 
-Which session owns which cell is the business of `engine.cache.cell_pool` and `engine.cache.prefix_cache`.
+`engine.cache.cell_pool` and `engine.cache.prefix_cache` know which sequence owns which cell.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.nn.hparams import HParams
 
 
 def check_type(hp: HParams, kv_type: str) -> int:
-    """ggml's number of `kv_type`, if every head's row is whole blocks of it. ConfigError otherwise."""
+    """ggml's number of `kv_type`. ConfigError if a head's row is not a whole number of its blocks."""
     if kv_type not in KV_TYPES:
         raise ConfigError(f"kv_type is {kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
     number: int = type_id(kv_type)
@@ -32,7 +32,7 @@ def check_type(hp: HParams, kv_type: str) -> int:
 
 
 def bytes_per_cell(hp: HParams, kv_type: str) -> list[int]:
-    """Bytes that one token takes in each layer."""
+    """Bytes that one cell takes in each layer."""
     number = check_type(hp, kv_type)
     return [
         int(row_size(number, hp.head_dim_k * heads) + row_size(number, hp.head_dim_v * heads))
@@ -50,10 +50,10 @@ def runs(cells: array[int]) -> Iterator[tuple[int, int]]:
 
 
 class KVCache:
-    """k[i] [head_dim_k * heads_kv, n_cells], v[i] [head_dim_v * heads_kv, n_cells] of layer i.
+    """Of layer i: k[i] [head_dim_k * heads_kv, n_cells] and v[i] [head_dim_v * heads_kv, n_cells].
 
-    zeroed: masked attention multiplies unused cells by zero, so they must be numbers. Paged attention
-    reads no cell that was not written: the pool then takes memory only as it is used.
+    zeroed: masked attention multiplies unused cells by zero, so they must be finite. Paged attention only
+    reads cells that were written; without zeroing the cache takes memory only as it is used.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class KVCache:
 
     @staticmethod
     def read(table: Any, cells: array[int]) -> Iterator[bytearray]:
-        """The rows of `cells` in their order, piece by piece."""
+        """The rows of `cells` in their order, chunk by chunk."""
         size = table.strides[1]
         for cell, n in runs(cells):
             yield table.get(cell * size, n * size)
 
     @staticmethod
     def write(table: Any, cells: array[int], rows: memoryview) -> None:
-        """Put `rows`, as many bytes as `read` gives, into `cells`."""
+        """Copy `rows`, as many bytes as `read` yields, into `cells`."""
         size, done = table.strides[1], 0
         if len(rows) != len(cells) * size:
             raise ValueError(f"{len(rows)} bytes for {len(cells)} cells of {size}")
@@ -98,7 +98,7 @@ class KVCache:
             done += n * size
 
     def clear(self, cells: array[int]) -> None:
-        """Zeros into `cells`."""
+        """Write zeros to `cells`."""
         for _, table in self.tables():
             self.write(table, cells, memoryview(bytes(len(cells) * table.strides[1])))
 

@@ -1,10 +1,10 @@
-"""The prefix cache: which cells hold the beginning of a sequence that was computed before.
+"""The prefix cache: which cells hold prefixes that were computed before.
 
 A radix tree over token ids. A node owns a run of tokens and the cells that hold them; the path from the
-root to a node spells a sequence. Sequences in use lock the path down to their node; what no sequence locks
+root to a node spells a prefix. Sequences in use lock the path down to their node; what no sequence locks
 may be evicted, least recently used leaf first, from its tail.
 
-Where a model rotates long sequences otherwise than short ones (`HParams.n_short`), each kind has a tree.
+Long and short sequences have a tree each, for models with other rotary factors for long ones (LongRoPE).
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class Match(NamedTuple):
 
 
 class PrefixCache:
-    """Finds, keeps and evicts computed prefixes. All cells in it belong to it, not to the sequences."""
+    """Finds, keeps and evicts computed prefixes. It owns the cells in it; sequences only lock them."""
 
     def __init__(self, pool: CellPool) -> None:
         self.pool = pool
-        self.roots = tuple(Node(None, array("i"), array("i")) for _ in range(2))  # by `long`
+        self.roots = tuple(Node(None, array("i"), array("i")) for _ in range(2))  # by `uses_long_rope`
         self.n_cells = 0  # in the tree
-        self.n_evictable = 0  # of these, locked by nobody
+        self.n_evictable = 0  # of these, without a lock
         self.n_evicted = 0  # ever
         self._clock = 0
-        # (last_used, order, node) of nodes that became evictable leaves. Entries are not withdrawn when a
-        # node is used again; one counts only while it tells the node's present last_used.
+        # (last_used, order, node) of nodes that became evictable leaves. Entries are not removed when a node
+        # is used again; an entry is valid only while it has the node's present last_used.
         self._lru: list[tuple[int, int, Node]] = []
         self._order = 0
 
@@ -64,7 +64,7 @@ class PrefixCache:
         return self._find(tokens, limit, uses_long_rope)[0]
 
     def acquire(self, tokens: array[int], limit: int | None = None, uses_long_rope: bool = False) -> Match:
-        """Like `match`, and lock it: the caller `release`s the node. A node is split where the match ends."""
+        """Like `match`, and lock it until `release`. A node is split where the match ends."""
         match, k = self._find(tokens, limit, uses_long_rope)
         node = match.node
         if node is None:
@@ -83,10 +83,10 @@ class PrefixCache:
         start: int = 0,
         uses_long_rope: bool = False,
     ) -> Node:
-        """Take over the cells of tokens[start:n], the continuation of `node`; return the node they end in.
+        """Take over the cells of tokens[start:n], which continue `node`; return the node they end in.
 
-        The caller holds a lock on `node` (None: the root), which moves to the returned node. Where another
-        sequence has left the same tokens meanwhile, its cells replace those in `cells` and ours are freed.
+        The caller's lock on `node` (None: the root) moves to the returned node. Where another sequence has
+        inserted the same tokens meanwhile, its cells replace those in `cells`, which are freed.
         """
         held = node
         at = node or self.roots[uses_long_rope]
@@ -118,7 +118,7 @@ class PrefixCache:
         self._offer(node)
 
     def forget(self, node: Node) -> None:
-        """Drop the caller's lock and what nobody else locks or continues: it cannot be trusted."""
+        """Drop the caller's lock, and free what no other sequence locks or continues: it may be wrong."""
         self.release(node)
         while node.parent is not None and not node.lock and not node.children:
             parent = node.parent
@@ -167,7 +167,7 @@ class PrefixCache:
             )
 
     def nodes(self) -> Iterator[Node]:
-        """Every node but the roots."""
+        """All nodes except the roots."""
         stack = [node for root in self.roots for node in root.children.values()]
         while stack:
             node = stack.pop()
@@ -231,7 +231,7 @@ class PrefixCache:
         return upper
 
     def _append(self, at: Node, tokens: array[int], cells: array[int], *, in_place: bool) -> Node:
-        """Add new tokens below `at`: to the node itself where nobody else ends in it or goes on from it."""
+        """Add new tokens below `at`, or to it where no other sequence ends in it or continues it."""
         self.n_cells += len(cells)
         if in_place and at.lock <= 1 and not at.children and at.parent is not None:
             if not at.lock:
@@ -259,12 +259,12 @@ class PrefixCache:
             at = at.parent
 
     def _offer(self, node: Node) -> None:
-        """Put a node into the order of eviction if it is an unlocked leaf."""
+        """Queue a node for eviction if it is an unlocked leaf."""
         if node.lock or node.children or node.parent is None:
             return
         self._order += 1
         heappush(self._lru, (node.last_used, self._order, node))
-        if self._order % 1024 == 0:  # drop outdated entries, which else pile up while nothing is evicted
+        if self._order % 1024 == 0:  # outdated entries would pile up while nothing is evicted
             self._lru[:] = [e for e in self._lru if e[0] == e[2].last_used and e[2].parent is not None]
             heapify(self._lru)
 
@@ -280,7 +280,7 @@ class PrefixCache:
 
 
 def common_prefix(a: array[int], b: array[int]) -> int:
-    """How many leading tokens are equal. By bisection, since whole slices compare much faster than items."""
+    """How many leading tokens are equal. By bisection, since slices compare much faster than items."""
     low, high = 0, min(len(a), len(b))
     if a[:high] == b[:high]:
         return high

@@ -1,10 +1,10 @@
-"""Sessions on disk: their tokens and what the cache holds of them.
+"""Sessions on disk: their tokens and the contents of their cells.
 
 The file is in the safetensors format: `tokens` I32 [n], for each layer `k.i` and `v.i` U8 [n_past, bytes of a
-row] in the cache's type, and `logits` F32 [n_vocab] if those after the last token are known. Its metadata
-name the version of this layout, the model, the cache's type, and a checksum over all of the file.
+row] in the cache's type, and `logits` F32 [n_vocab] after the last token, if they are known. Its metadata
+name the version of this layout, the model, the cache's type, and a checksum over the whole file.
 
-A file is as trustworthy as a model file: its numbers go into the cache that all sessions share.
+A session file must be trusted like a model file: its contents go into the cache that all sessions share.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from engine.types import ProgressCallback
 FORMAT, VERSION = "ggserve-session", "1"
 MAX_HEADER = 1 << 20
 NO_CHECKSUM = "0" * 64
-SAMPLE = 64  # bytes of each tensor that identify a model
+SAMPLE = 64  # bytes of each tensor that go into the fingerprint
 PIECE = 16 << 20  # bytes in memory at a time
 
 T = TypeVar("T")
-Steps = Generator[float, None, T]  # yields how much is done, 0 to 1, so that the caller can do other things
+Steps = Generator[float, None, T]  # yields the fraction done, so that the caller can do other work in between
 
 
 def fingerprint(gguf: GGUFFile) -> str:
-    """Identifies a model by what its cache depends on, in a few milliseconds.
+    """Identifies a model by what its cache depends on. Takes a few milliseconds.
 
-    A hash of the architecture's keys, and of each tensor its name, type, shape and a few bytes of its middle.
-    Names, templates and vocabulary may change.
+    A hash of the architecture's keys, and of each tensor's name, type, shape and a few bytes of its middle.
+    The model's name, templates and vocabulary may change.
     """
     digest = hashlib.blake2b(digest_size=16)
     for key in sorted(gguf.metadata):
@@ -65,12 +65,12 @@ def save(
     logits: NDArray[np.float32] | None = None,
     progress: ProgressCallback | None = None,
 ) -> int:
-    """Write `sequence` to `path`, which is replaced only when all is written; return the bytes.
+    """Write `sequence` to `path`, which is replaced only once all is written; return its size in bytes.
 
-    logits: those after its last token, if that is computed. Raises ConfigError for an empty sequence,
+    logits: those after the last token, if known. Raises ConfigError for an empty sequence,
     StorageError if the file cannot be written.
     """
-    return _all(saving(path, model, sequence, logits), "saving", progress)
+    return _run(saving(path, model, sequence, logits), "saving", progress)
 
 
 def saving(
@@ -79,7 +79,7 @@ def saving(
     sequence: CachedSequence,
     logits: NDArray[np.float32] | None = None,
 ) -> Steps[int]:
-    """`save` in steps. Closed before its end it leaves what was there."""
+    """`save` in steps. If it is closed early, an existing file stays as it was."""
     if not sequence.tokens:
         raise ConfigError("the session is empty; there is nothing to save")
     sequence.refit()
@@ -108,7 +108,7 @@ def saving(
                 file.write(piece)
                 done += len(piece)
                 unsynced += len(piece)
-                if unsynced >= PIECE:  # bit by bit, or the end would take long
+                if unsynced >= PIECE:  # in parts, or the last sync would take long
                     unsynced = 0
                     file.flush()
                     os.fsync(file.fileno())
@@ -137,25 +137,26 @@ def restore(
 ) -> NDArray[np.float32] | None:
     """Fill the empty `sequence` from `path`; return the logits after its last token, if the file has them.
 
-    What the prefix cache already holds of it is shared instead. Raises ModelError if the file is no session
-    of this model or is damaged, ConfigError if it cannot be opened or the model was loaded with another cache
-    type or too small a context, OutOfMemoryError if the cache has no room. Nothing has changed then.
+    What the prefix cache already holds of it is shared instead. Raises ModelError if the file is not a
+    session of this model or is damaged, ConfigError if it cannot be opened or the model was loaded with
+    another cache type or too small a context, OutOfMemoryError if the cache has no room. Nothing has changed
+    then.
     """
-    return _all(restoring(path, model, sequence), "restoring", progress)
+    return _run(restoring(path, model, sequence), "restoring", progress)
 
 
 def restoring(
     path: str | os.PathLike[str], model: CacheContext, sequence: CachedSequence
 ) -> Steps[NDArray[np.float32] | None]:
-    """`restore` in steps. Closed before its end it changes nothing."""
+    """`restore` in steps. If it is closed early, nothing has changed."""
     try:
         with _open(path) as file:
-            return (yield from _Reader(path, file, model).fill(sequence))
+            return (yield from _SessionReader(path, file, model).fill(sequence))
     except OSError as error:
         raise ModelError(f"{_name(path)}: cannot be read: {error.strerror or error}") from error
 
 
-def _all(steps: Steps[T], what: str, progress: ProgressCallback | None) -> T:
+def _run(steps: Steps[T], what: str, progress: ProgressCallback | None) -> T:
     while True:
         try:
             done = next(steps)
@@ -167,7 +168,7 @@ def _all(steps: Steps[T], what: str, progress: ProgressCallback | None) -> T:
 
 
 def _layout(model: CacheContext, n_tokens: int, n_past: int, with_logits: bool) -> dict[str, dict[str, Any]]:
-    """The header's entries, in the order of the data."""
+    """The header's entries in the order of the data."""
     tensors: dict[str, dict[str, Any]] = {}
     end = 0
 
@@ -222,8 +223,8 @@ def _open(path: str | os.PathLike[str]) -> BinaryIO:
         raise ConfigError(f"{_name(path)}: the session cannot be opened: {reason}") from error
 
 
-class _Reader:
-    """One file on its way into a sequence."""
+class _SessionReader:
+    """Reads one file into a sequence."""
 
     def __init__(self, path: str | os.PathLike[str], file: BinaryIO, model: CacheContext) -> None:
         self.path, self.file, self.model = path, file, model
@@ -271,7 +272,7 @@ class _Reader:
         tensors = _layout(self.model, self.n_tokens, self.n_past, self.has_logits)
         self.total = _size(tensors)
         if header != tensors or (self.has_logits and self.n_past < self.n_tokens):
-            self.fail("is damaged: its tensors are not those of such a session")
+            self.fail("is damaged: its tensors do not match its metadata")
         if size != 8 + n + self.total:
             self.fail(f"was truncated or is damaged: it has {size} bytes instead of {8 + n + self.total}")
         self.digest.update(length + raw.replace(self.checksum.encode(), NO_CHECKSUM.encode(), 1))
@@ -293,7 +294,7 @@ class _Reader:
         """The next `n` bytes of data."""
         data = bytearray(n)
         if self.file.readinto(data) != n:  # type: ignore[attr-defined]
-            self.fail("became shorter while it was read")
+            self.fail("was truncated while it was being read")
         self.digest.update(data)
         self.done += n
         return data
@@ -323,7 +324,7 @@ class _Reader:
         return logits
 
     def _fill_cells(self, cells: array[int], n_known: int) -> Iterator[float]:
-        """Rows of the first `n_known` positions are in the cache already: they are only counted."""
+        """Rows of the first `n_known` positions are cached already, and only read for the checksum."""
         for _, table in self.model.cache.tables():
             step = max(1, PIECE // table.strides[1])
             for start in range(0, self.n_past, step):
@@ -336,7 +337,7 @@ class _Reader:
     def _undo(self, sequence: CachedSequence) -> None:
         cache, written = self.model.cache, sequence.cells[sequence.n_past :]
         try:
-            # Attention multiplies unused cells by zero on some devices, so they must hold numbers.
+            # Attention multiplies unused cells by zero on some devices, so they must be finite.
             for _, table in cache.tables():
                 cache.write(table, written, memoryview(bytes(len(written) * table.strides[1])))
         finally:

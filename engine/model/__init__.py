@@ -1,1 +1,4 @@
-"""A model file as something that runs: where its layers go, its weights, what it says about itself."""
+"""Loading a model: placement on devices, weights, KV cache and runner.
+
+Imported by `engine.engine` and the command line; sessions and tasks import `context` only.
+"""

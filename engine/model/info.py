@@ -1,7 +1,7 @@
 """What `ggserve info` prints: the contents of a model file, without loading it.
 
-`describe` gives plain data (all of it can become JSON) with strings as they are in the file; `render` gives
-text for a terminal, in which nothing from the file is obeyed.
+`describe` returns plain data (all of it JSON) with strings as they are in the file; `render` returns text for
+a terminal, with control characters from the file escaped.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ def describe(
     context: int | None = None,
     kv_type: str = "f16",
 ) -> dict[str, Any]:
-    """What the file holds. ModelError if it is no sound GGUF file. A model that contradicts itself in one is
-    described as far as it goes, with `problem` saying what is wrong."""
+    """The contents of a file. ModelError if it is not a valid GGUF file.
+
+    An inconsistent model in a valid file is described as far as possible; `problem` says what is wrong with
+    it.
+    """
     if kv_type.upper() not in GGMLType.__members__:
-        raise ConfigError(f"there is no cache type {kv_type}")
+        raise ConfigError(f"unknown cache type {kv_type}")
     with GGUFFile.open(path) as gguf:
-        found: dict[str, Any] = {
+        contents: dict[str, Any] = {
             "path": gguf.path,
             "file_size": gguf.file_size,
             "gguf_version": gguf.version,
@@ -51,7 +54,7 @@ def describe(
             "metadata": {key: _value(gguf, key) for key in gguf.metadata},
         }
         if tensors:
-            found["tensors"] = [
+            contents["tensors"] = [
                 {
                     "name": t.name,
                     "type": t.type.name,
@@ -62,12 +65,12 @@ def describe(
                 for t in gguf.tensors.values()
             ]
         if tokens:
-            found["tokens"] = _tokens(gguf)
-        return found
+            contents["tokens"] = _tokens(gguf)
+        return contents
 
 
 def _or_none(read: Callable[[], T]) -> T | None:
-    """What `problem` reports once need not stop the rest."""
+    """None for what cannot be read: `problem` reports it once."""
     try:
         return read()
     except ModelError:
@@ -75,7 +78,7 @@ def _or_none(read: Callable[[], T]) -> T | None:
 
 
 def _file_type(gguf: GGUFFile) -> str | None:
-    """The name that goes with the number of `general.file_type`."""
+    """The name for the number in `general.file_type`."""
     from engine.quantize.mixes import MIXES  # late: it needs the compiled extension, the rest does not
 
     number = gguf.get_int("general.file_type", None)
@@ -114,7 +117,7 @@ def _hyperparameters(gguf: GGUFFile) -> dict[str, Any]:
 
 
 def _value(gguf: GGUFFile, key: str) -> Any:
-    """A value for display: long arrays and texts are cut, floats that JSON lacks become words."""
+    """A value for display: long arrays and strings are cut, floats that JSON lacks become strings."""
     entry = gguf.metadata.entries[key]
     try:
         value = gguf.metadata.head(key, SHOWN_ELEMENTS)
@@ -161,19 +164,19 @@ def _tokens(gguf: GGUFFile) -> list[dict[str, Any]]:
     pieces = _or_none(lambda: gguf.get_strs("tokenizer.ggml.tokens", None, [])) or []
     types = _or_none(lambda: gguf.get_ints("tokenizer.ggml.token_type", len(pieces), None))
     scores = _or_none(lambda: gguf.get_floats("tokenizer.ggml.scores", len(pieces), None))
-    found = []
+    rows = []
     for i, text in enumerate(pieces):
         token: dict[str, Any] = {"id": i, "text": _plain(text)}
         if types is not None:
             token["type"] = TOKEN_TYPES[types[i]] if 0 <= types[i] < len(TOKEN_TYPES) else types[i]
         if scores is not None:
             token["score"] = scores[i]
-        found.append(token)
-    return found
+        rows.append(token)
+    return rows
 
 
 def _memory(gguf: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]:
-    """Of the weights and of one session's cache; what a graph works in comes on top."""
+    """Bytes of the weights and of one session's KV cache, without the working memory of a batch."""
     arch = gguf.arch
     n_layers = gguf.get_int(f"{arch}.block_count", min=1, max=4096)
     width = gguf.get_int(f"{arch}.embedding_length", min=1)
@@ -184,69 +187,69 @@ def _memory(gguf: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]
     weights = sum(t.nbytes for t in gguf.tensors.values())
     trained = gguf.get_int(f"{arch}.context_length", min=1)
     n = trained if context is None else context
-    found = {"context": n, "context_trained": trained, "kv_type": kv_type, "weights": weights}
+    sizes = {"context": n, "context_trained": trained, "kv_type": kv_type, "weights": weights}
     if any(dim % kind.block_size for dim in dims):
-        return found | {
+        return sizes | {
             "problem": f"{kv_type} stores blocks of {kind.block_size}, but heads have {dims[0]} elements"
         }
     if not gguf.get_bool(f"{arch}.attention.causal", True):
-        return found | {"kv_per_token": 0, "kv": 0, "total": weights}
+        return sizes | {"kv_per_token": 0, "kv": 0, "total": weights}
     per_token = sum(kind.row_size(dim * h) for h in kv_heads for dim in dims)
-    return found | {"kv_per_token": per_token, "kv": per_token * n, "total": weights + per_token * n}
+    return sizes | {"kv_per_token": per_token, "kv": per_token * n, "total": weights + per_token * n}
 
 
-def render(found: dict[str, Any]) -> str:
+def render(contents: dict[str, Any]) -> str:
     """The description as text."""
-    lines = [printable(found["path"], 400)]
-    if found["problem"]:
-        lines.append(f"PROBLEM: {found['problem']}")
+    lines = [printable(contents["path"], 400)]
+    if contents["problem"]:
+        lines.append(f"PROBLEM: {contents['problem']}")
 
     def section(title: str, rows: list[tuple[str, str]]) -> None:
         if rows:
             width = max(len(name) for name, _ in rows)
             lines.extend(["", title, *(f"  {name.ljust(width)}  {text}".rstrip() for name, text in rows)])
 
-    section("model", _model_rows(found))
-    total = found["weight_bytes"] or 1
+    section("model", _model_rows(contents))
+    total = contents["weight_bytes"] or 1
     section(
         "quantization",
         [
             (name, f"{t['tensors']} tensors, {format_bytes(t['bytes'])} ({100 * t['bytes'] / total:.1f} %)")
-            for name, t in found["quantization"].items()
+            for name, t in contents["quantization"].items()
         ],
     )
-    section("hyperparameters", [(printable(k), _shown(v)) for k, v in found["hyperparameters"].items()])
-    section("tokenizer", _tokenizer_rows(found["tokenizer"]))
-    section("memory", _memory_rows(found["memory"]))
+    section("hyperparameters", [(printable(k), _shown(v)) for k, v in contents["hyperparameters"].items()])
+    section("tokenizer", _tokenizer_rows(contents["tokenizer"]))
+    section("memory", _memory_rows(contents["memory"]))
     general = (f"general.{key}" for key in (*_GENERAL, "file_type"))
-    shown_above = (f"{found['architecture']}.", "tokenizer.ggml.", *general)
-    other = {k: v for k, v in found["metadata"].items() if not k.startswith(shown_above)}
+    shown_above = (f"{contents['architecture']}.", "tokenizer.ggml.", *general)
+    other = {k: v for k, v in contents["metadata"].items() if not k.startswith(shown_above)}
     section("other keys", [(printable(k), _shown(v)) for k, v in other.items()])
-    if "tensors" in found:
-        names = [(printable(t["name"]), t) for t in found["tensors"]]
+    if "tensors" in contents:
+        names = [(printable(t["name"]), t) for t in contents["tensors"]]
         rows = [
             (n, f"{t['type']:8}{format_bytes(t['bytes']):>11}  {' x '.join(map(str, t['shape']))}")
             for n, t in names
         ]
         section("tensors", rows)
-    if "tokens" in found:
-        section("tokens", [(str(t["id"]), _token_text(t)) for t in found["tokens"]])
+    if "tokens" in contents:
+        section("tokens", [(str(t["id"]), _token_text(t)) for t in contents["tokens"]])
     return "\n".join(lines) + "\n"
 
 
-def _model_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [(key, found[key]) for key in _GENERAL if found[key] is not None]
+def _model_rows(contents: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [(key, contents[key]) for key in _GENERAL if contents[key] is not None]
     shown = [(key, printable(value)) for key, value in rows]
-    if found["file_type"] is not None:
-        shown.append(("file type", found["file_type"]))
-    n_bytes = found["file_size"]
-    size = f"{format_bytes(n_bytes)} ({n_bytes} bytes), GGUF version {found['gguf_version']}"
-    n = found["n_params"]
+    if contents["file_type"] is not None:
+        shown.append(("file type", contents["file_type"]))
+    n_bytes = contents["file_size"]
+    size = f"{format_bytes(n_bytes)} ({n_bytes} bytes), GGUF version {contents['gguf_version']}"
+    n = contents["n_params"]
     if n:
         short = next((f"{n / size:.2f} {unit}" for unit, size in _LARGE if n >= size), str(n))
-        shown.append(("parameters", f"{short} ({n}) in {found['n_tensors']} tensors"))
+        shown.append(("parameters", f"{short} ({n}) in {contents['n_tensors']} tensors"))
         shown.append(
-            ("weights", f"{format_bytes(found['weight_bytes'])}, {found['bits_per_weight']} bits each")
+            ("weights", f"{format_bytes(contents['weight_bytes'])}, {contents['bits_per_weight']} bits each")
         )
     return [*shown, ("file", size)]
 

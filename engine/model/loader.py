@@ -1,7 +1,7 @@
-"""Loading weights: decides for each tensor where it may live, and brings it there.
+"""Loads weights: chooses a memory layout for each tensor, and maps or copies it there.
 
-On the CPU a matrix goes to a repacked layout where ggml has a faster kernel for it, else it stays in
-the mapped file. Repacked weights are read, not mapped, so that they are in memory once.
+On the CPU a matrix goes to a repacked layout where there is a faster kernel for it, else it stays in the
+mapped file. Repacked weights are read, not mapped, so that they are in memory once.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from engine.nn.binder import Binder, Slot
 from engine.nn.hparams import Architecture
 from engine.types import ProgressCallback
 
-MAP_ALIGNMENT = 32  # ggml's own demand on tensors in host memory
-PROBE_ROWS = 512  # columns of the probing product: what a prefill has
-HARMLESS = ("rotary_emb.inv_freq", "attn_rot_embd")  # old converters wrote what is computed anyway
-# What the file format can store and ggml cannot compute with: its answer to these is an abort. Vectors
+MAP_ALIGNMENT = 32  # bytes; ggml's own requirement for tensors in host memory
+PROBE_ROWS = 512  # rows of the test product: as many as in a prefill
+IGNORED = ("rotary_emb.inv_freq", "attn_rot_embd")  # written by old converters; we compute them
+# Types that the file format can store and ggml cannot compute with: it would abort. Vectors
 # (norms, biases, frequency factors) are read as plain F32 everywhere.
 NO_MATRIX = frozenset({
     GGMLType.I8, GGMLType.I16, GGMLType.I32, GGMLType.I64, GGMLType.F64, GGMLType.Q8_1, GGMLType.Q8_K,
@@ -31,7 +31,7 @@ NO_MATRIX = frozenset({
 MATRIX_OPS = ("mul_mat", "mul_mat_id", "get_rows")
 
 
-def wanted(arch: Architecture, gguf: GGUFFile) -> list[Slot]:
+def checked_slots(arch: Architecture, gguf: GGUFFile) -> list[Slot]:
     """The slots of `arch`, checked against the file: presence, shapes, types, and nothing left over."""
     binder = Binder(gguf.tensors.__contains__)
     arch.bind(binder)
@@ -42,7 +42,7 @@ def wanted(arch: Architecture, gguf: GGUFFile) -> list[Slot]:
         if tuple(info.shape) + (1,) * (len(shape) - len(info.shape)) != shape:
             raise ModelError(
                 f"{gguf.path}: tensor {info.name} has shape {list(info.shape)}, but the model's "
-                f"hyperparameters ask for {list(slot.shape)}"
+                f"hyperparameters require {list(slot.shape)}"
             )
         if info.type in NO_MATRIX if slot.op in MATRIX_OPS else info.type is not GGMLType.F32:
             raise UnsupportedModelError(
@@ -50,10 +50,10 @@ def wanted(arch: Architecture, gguf: GGUFFile) -> list[Slot]:
                 + ("" if slot.op in MATRIX_OPS else "; it must be F32")
             )
         used.add(info.name)
-    unknown = [name for name in gguf.tensors if name not in used and not any(h in name for h in HARMLESS)]
+    unknown = [name for name in gguf.tensors if name not in used and not any(h in name for h in IGNORED)]
     if unknown:
         raise UnsupportedModelError(
-            f"{gguf.path}: {len(unknown)} tensors are not part of architecture {arch.name} as we know it "
+            f"{gguf.path}: {len(unknown)} tensors are not part of architecture {arch.name} "
             f"({', '.join(sorted(unknown)[:3])}…); running without them would give wrong answers"
         )
     return binder.slots
@@ -67,7 +67,7 @@ def _find(slot: Slot, gguf: GGUFFile) -> TensorInfo:
 
 
 class Layout(NamedTuple):
-    """Where a tensor goes, and whether in our own packed layout (`engine.graph.ops.packed`)."""
+    """A buffer type, and whether the tensor is in our own packed layout (`engine.graph.ops.packed`)."""
 
     buffer_type: Any
     packed: bool = False
@@ -89,9 +89,10 @@ class Layout(NamedTuple):
 
 
 def choose_layout(slot: Slot, info: TensorInfo, candidates: list[Any], repack: bool) -> Layout:
-    """The first layout in which a device can run the slot's operation on a tensor of this kind.
+    """The first layout in which a device can run the slot's operation on a tensor of this type.
 
-    candidates: buffer types, best first. repack False: only layouts as in the file.
+    candidates: buffer types, best first. repack False: only the file's layout. UnsupportedModelError if no
+    device can.
     """
     own = candidates[0].device.buffer_types()[-1]
     if (
@@ -179,7 +180,7 @@ class Weights:
     def on_host(
         gguf: GGUFFile, slots: list[Slot], buffer_types: list[Any], use_mmap: bool, repack: bool
     ) -> Iterator[tuple[TensorInfo, Slot, bool]]:
-        """What each slot would take on the CPU: (tensor, slot, stays in the mapped file)."""
+        """How each slot would be loaded on the CPU: (tensor, slot, whether it stays in the mapped file)."""
         seen = set()
         for slot in slots:
             info = _find(slot, gguf)
@@ -210,7 +211,7 @@ class Weights:
             buffer = ctx.allocate(layout.buffer_type)
             buffer.mark_weights()
             self.buffers.append(buffer)
-            # One staging area for all: the biggest first, so that it never grows.
+            # One staging buffer for all tensors, the size of the largest.
             staging = bytearray(max(info.nbytes for info, _ in items))
             for info, slot, tensor in sorted(made, key=lambda m: -m[0].nbytes):
                 view = memoryview(staging)[: info.nbytes]
@@ -226,14 +227,14 @@ class Weights:
 
     @property
     def row_multiple(self) -> int:
-        """Rows by which most of the products go best: 4 where weights are repacked."""
+        """The number of rows that most products compute best together: 4 where weights are repacked."""
         repacked = sum(name.endswith("REPACK") for name in self.placement.values())
         n_products = sum(key.endswith(":mul_mat") for key in self.placement)
         return 4 if 2 * repacked > n_products else 1
 
     @property
     def nbytes(self) -> int:
-        """Bytes in buffers of our own (a mapped file counts with its whole length)."""
+        """Bytes of all buffers; a mapped file counts with its whole length."""
         return sum(buffer.size for buffer in self.buffers)
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
-"""Which layer lives on which device, and how many cells the cache gets.
+"""Which layer is offloaded to which device, and how many cells the KV cache gets.
 
-A pure function of sizes, devices and parameters; nothing here touches ggml. Layers on GPUs are the last ones,
-the output counts as one more layer after them, the input embedding stays on the CPU, and a layer's cache is
-where the layer is. Several GPUs share the layers in order, filled evenly or as `tensor_split` says.
+A pure function of sizes, devices and parameters; nothing here touches ggml. The last layers are offloaded to
+GPUs, and the output counts as one more layer after them; the input embedding stays on the CPU, and a layer's
+cache is on the layer's device. Several GPUs share the layers in order, filled evenly or as `tensor_split`
+says.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ CELL_STEP = 32  # pools chosen by us are multiples of this
 
 
 def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n_ctx: int) -> Plan:
-    """Places a model whose longest session has `n_ctx` tokens.
+    """Place a model whose longest session has `n_ctx` tokens.
 
-    DeviceError when a GPU is demanded and there is none, OutOfMemoryError (its notes hold the table) when the
-    layers asked for or one whole session do not fit, ConfigError for contradictions.
+    DeviceError if a GPU is required and there is none, OutOfMemoryError (its notes hold the table) if the
+    requested layers or one whole session do not fit, ConfigError for parameters that contradict each other.
     """
     cpu = next((d for d in devices if d.type == "cpu"), None)
     if cpu is None:
@@ -77,38 +78,38 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
 
 
 def select_gpus(devices: Sequence[DeviceInfo], params: ModelParameters) -> list[DeviceInfo]:
-    """The devices besides the CPU that may get layers. DeviceError if one is demanded and absent."""
-    found = [d for d in devices if d.type in ("gpu", "igpu")]
+    """The devices besides the CPU that may get layers. DeviceError if a required one is absent."""
+    gpus = [d for d in devices if d.type in ("gpu", "igpu")]
     if params.devices:
         chosen = []
         for name in params.devices:
             match = [d for d in devices if d.name.lower() == name.lower()]
             if not match:
-                raise DeviceError(f"there is no device {name}; there are {_names(devices)}")
+                raise DeviceError(f"there is no device {name}; available: {_names(devices)}")
             chosen += [d for d in match if d.type != "cpu" and d not in chosen]
         if chosen and params.use_gpu is False:
-            raise ConfigError(f"device {chosen[0].name} is asked for, but use_gpu is false")
+            raise ConfigError(f"device {chosen[0].name} is requested, but use_gpu is false")
     elif params.use_gpu is False:
         chosen = []
     else:
-        chosen = _best(found)
+        chosen = _best(gpus)
     if params.use_gpu is True and not chosen:
         what = f"--device {' '.join(params.devices)}" if params.devices else "use_gpu is true"
         raise DeviceError(
-            f"{what}, but there is no usable GPU: there is {_names(devices)}; "
+            f"{what}, but there is no usable GPU (available: {_names(devices)}); "
             "build with a GPU backend (GGSERVE_BACKENDS), check its driver, or set use_gpu to auto or false"
         )
     if params.tensor_split and chosen:
         split = params.tensor_split
         if len(split) > len(chosen) or min(split) < 0 or not 0 < sum(split) < float("inf"):
-            raise ConfigError(f"tensor_split {list(split)} does not share {len(chosen)} devices")
+            raise ConfigError(f"tensor_split {list(split)} is not valid for {len(chosen)} devices")
     return chosen
 
 
-def _best(found: list[DeviceInfo]) -> list[DeviceInfo]:
-    """The discrete GPUs, else the integrated ones, of one backend; and those of other machines."""
-    remote = [d for d in found if d.backend.lower() == "rpc"]
-    local = [d for d in found if d not in remote]
+def _best(gpus: list[DeviceInfo]) -> list[DeviceInfo]:
+    """The discrete GPUs of one backend, else the integrated ones; and all remote ones."""
+    remote = [d for d in gpus if d.backend.lower() == "rpc"]
+    local = [d for d in gpus if d not in remote]
     local = [d for d in local if d.type == "gpu"] or local
 
     def rank(device: DeviceInfo) -> int:
@@ -131,7 +132,7 @@ class _Planner:
         self.least_cells = params.kv_cells if params.kv_cells is not None else n_ctx
 
     def most_layers(self) -> int | None:
-        """Most layers that fit with the smallest cache, with a margin if possible. None: no number does."""
+        """How many layers fit with the smallest cache, with a margin if possible. None: not even zero."""
         for margin in (True, False):
             for n in range(len(self.needs.stack), -1, -1):
                 if self.place(n, self.least_cells, margin=margin) is not None:
@@ -148,8 +149,10 @@ class _Planner:
         return self.grow(plan)
 
     def grow(self, plan: Plan) -> Plan:
-        """As many cells as parallel sessions use, if memory lasts. Mapped weights count: without memory for
-        them every step would read the file again."""
+        """The plan with as many cells as parallel sessions can use, as far as memory allows.
+
+        Mapped weights count: without memory for them every step would read the file again.
+        """
         n = min(self.params.parallel * self.n_ctx, MAX_CELLS)
         for u in plan.usage:
             if u.kv_cell:
@@ -169,7 +172,7 @@ class _Planner:
         return replace(plan, n_cells=n, usage=tuple(replace(u, n_cells=n) for u in plan.usage))
 
     def place(self, n_gpu: int, n_cells: int, *, margin: bool = False) -> Plan | None:
-        """A plan that fits, or None. GPUs are filled evenly, so that none is at its limit before it must."""
+        """A plan that fits, or None. GPUs are filled evenly, so that none reaches its limit early."""
         if self.params.tensor_split or len(self.gpus) < 2 or not n_gpu:
             plan = self.forced(n_gpu, n_cells)
             return plan if self.fits(plan, margin) else None
@@ -188,7 +191,7 @@ class _Planner:
         return replace(plan, usage=usage).fits
 
     def fill(self, n_gpu: int, n_cells: int, percent: int, margin: bool) -> list[int] | None:
-        """Layers for each GPU in order when each may be filled to `percent`; None if some remain."""
+        """Layers for each GPU in order if each is filled to `percent` at most; None if some remain."""
         stack = self.needs.stack
         i = len(stack) - n_gpu
         counts: list[int] = []
@@ -205,7 +208,7 @@ class _Planner:
         return counts if i == len(stack) else None
 
     def forced(self, n_gpu: int, n_cells: int) -> Plan:
-        """Shares by `tensor_split`, else by free memory, whether it fits or not."""
+        """A plan with shares by `tensor_split`, else by free memory, whether it fits or not."""
         shares = list(self.params.tensor_split) or [float(max(d.free, 1)) for d in self.gpus]
         shares += [0.0] * (len(self.gpus) - len(shares))
         counts, before, done = [], 0.0, 0
@@ -273,7 +276,7 @@ class _Planner:
         return self.needs.compute_on(name)
 
     def refuse(self, plan: Plan, n_gpu: int) -> NoReturn:
-        """Says what is too big for which device, and what would fit."""
+        """Raise an error that says what is too big for which device, and what would fit."""
         shared = shared_overflow(plan.usage)
         over = next((u for u in plan.usage if not u.fits), None)
         if over is None:

@@ -1,4 +1,4 @@
-"""What the offload plan is made of: sizes of parts, devices, and the plan as data and as a table."""
+"""The placement plan: its inputs (sizes of parts, devices), and the plan as data and as a table."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a model asks for.
+    """The memory that a model needs, in bytes.
 
-    compute: bytes of working memory on each device that has a layer; compute_cell: more of it for each cell
-    of the cache, where attention has masks or writes its scores out; compute_input: of the CPU with no layer;
-    compute_last: of a device with the last layer only, whose feed-forward sees few rows. input_moves: bytes
-    of the input that go to the first device where no layer is left on the CPU; None: it stays there.
+    compute: working memory on each device that has a layer; compute_cell: additional for each cell of the
+    cache, where attention has masks or materializes its scores; compute_input: on the CPU if it has no layer;
+    compute_last: on a device with the last layer only, whose feed-forward sees few rows. input_moves: size of
+    the input embedding on the first device where no layer is left on the CPU; None: it stays on the CPU.
     """
 
     input: Part
@@ -40,7 +40,7 @@ class Needs:
 
     @property
     def stack(self) -> tuple[Part, ...]:
-        """The layers and the output, as devices share them."""
+        """The layers and the output, in the order in which devices share them."""
         return (*self.layers, self.output)
 
     def compute_on(self, device: str) -> int:
@@ -65,7 +65,7 @@ class _Described(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceInfo:
-    """A device as the plan sees it. `type`: cpu, gpu, igpu or accel."""
+    """A device as the plan sees it. type: cpu, gpu, igpu or accel. free, total: bytes."""
 
     name: str
     backend: str
@@ -75,7 +75,7 @@ class DeviceInfo:
 
     @classmethod
     def of(cls, device: _Described, host: tuple[int, int] | None = None) -> DeviceInfo:
-        """Of one of ggml's devices: the CPU, and devices that tell no size, get the host's memory."""
+        """From one of ggml's devices. The CPU, and devices that report no size, get the host's memory."""
         free, total = device.free, device.total
         if device.type == "cpu" or total == 0:
             free, total = host or host_memory()
@@ -83,18 +83,18 @@ class DeviceInfo:
 
     @property
     def margin(self) -> int:
-        """Left unused where we choose the size: for other programs, fragmentation, our own estimate."""
+        """Left unused where we choose the size: for other programs, fragmentation, errors of our estimate."""
         return min(512 << 20, self.free // 10)
 
     @property
     def spare(self) -> int:
-        """Left unused by a cache that grows: the host's memory is not only ours, and caches the file."""
+        """Left unused when the cache grows: the host's memory is shared, and caches the model file."""
         return self.margin if self.type == "gpu" else self.free // 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What one device gets. `mapped` is part of the file, which the kernel can drop and read again."""
+    """What one device gets, in bytes. mapped: part of the file, which the kernel can drop and read again."""
 
     device: DeviceInfo
     parts: tuple[int, ...] = ()  # indices of the stack
@@ -129,7 +129,7 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`layers[i]`: name of the device of layer i; the last one is the output's. `notes`: for the log."""
+    """layers[i]: name of the device of layer i, the output being the last. notes: for the log."""
 
     layers: tuple[str, ...]
     n_cells: int
@@ -166,27 +166,27 @@ class Plan:
 
 
 def estimate_compute(*, rows: int, n_embd: int, n_ff: int, n_vocab: int, n_outputs: int) -> int:
-    """What a device's graph works in besides attention's scores and masks, in bytes: the residual and its
-    norm, three times the feed-forward's width, and the logits."""
+    """Bytes of a device's working memory besides attention's scores and masks: the residual and its norm,
+    three times the feed-forward's width, and the logits."""
     return 4 * (rows * (2 * n_embd + 3 * n_ff) + n_outputs * n_vocab)
 
 
 def estimate_compute_cell(*, rows: int, n_head: int, attention: str) -> int:
-    """The same for each cell of the cache: a mask of halves; explicit attention writes its scores out."""
+    """Bytes for each cell of the cache: an F16 mask, and with explicit attention F32 scores."""
     if attention == "paged":
         return 0
     return rows * (2 + 4 * n_head * (attention == "explicit"))
 
 
 def spans(parts: tuple[int, ...], n_layers: int) -> str:
-    """`0-3, 5, output`"""
-    found: list[list[int]] = []
+    """Indices of the stack as text, such as `0-3, 5, output`."""
+    runs: list[list[int]] = []
     for i in parts:
-        if i < n_layers and found and found[-1][1] == i - 1:
-            found[-1][1] = i
+        if i < n_layers and runs and runs[-1][1] == i - 1:
+            runs[-1][1] = i
         else:
-            found.append([i, i])
-    names = ("output" if a == n_layers else f"{a}" if a == b else f"{a}-{b}" for a, b in found)
+            runs.append([i, i])
+    names = ("output" if a == n_layers else f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
     return ", ".join(names) or "none"
 
 

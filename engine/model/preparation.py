@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine import architectures
+from engine.architectures import get as architecture_named
 from engine.cache import kv_cache
 from engine.config import ModelParameters, check
 from engine.errors import ConfigError
@@ -17,7 +17,7 @@ from engine.gguf import GGUFFile, validate_model
 from engine.host import physical_cores
 from engine.model import placement, rpc
 from engine.model.attention import best_attention
-from engine.model.loader import Weights, wanted
+from engine.model.loader import Weights, checked_slots
 from engine.model.placement_types import (
     DeviceInfo,
     Needs,
@@ -74,11 +74,11 @@ def preview(path: str | os.PathLike[str], params: ModelParameters | None = None)
 
 def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
     """Check the file against its architecture, and plan the placement. Raises what `engine.load` raises."""
-    arch_type = architectures.get(gguf.arch)
+    arch_type = architecture_named(gguf.arch)
     validate_model(gguf)
     hp = arch_type.hparams(gguf)
     arch = arch_type(hp)
-    slots = wanted(arch, gguf)
+    slots = checked_slots(arch, gguf)
     n_ctx = params.context_size or hp.n_ctx_train
     if n_ctx < 2:
         raise ConfigError(f"the model was trained for a context of {n_ctx}; set context_size, at least 2")

@@ -1,6 +1,6 @@
-"""Devices of other machines, through ggml's RPC backend: asked first, for ggml's client aborts on failure.
+"""Remote devices through ggml's RPC backend. Workers are checked first: ggml's client aborts on failure.
 
-The protocol has neither encryption nor a password: it belongs on a loopback address or inside a tunnel.
+The protocol has neither encryption nor authentication: use it on a loopback address or inside a tunnel.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ _FLASH_HEADS = (64, 80, 96, 112, 128, 256)
 
 
 def supports_flash_attention(head_dim_k: int, head_dim_v: int) -> bool:
-    """Whether any worker's device has flash attention for such heads: ggml's client answers yes to every
-    operation without asking, and a device that lacks it ends its worker, or computes something else."""
+    """Whether every worker's device has flash attention for such heads.
+
+    ggml's client claims support for every operation without asking the worker; a device that lacks one ends
+    its worker or computes something else.
+    """
     return head_dim_k == head_dim_v and head_dim_k in _FLASH_HEADS
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """host and port of HOST:PORT. ConfigError if it is none."""
+    """The host and port of HOST:PORT. ConfigError if the address has another form."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
-        raise ConfigError(f"rpc: {address!r} is no HOST:PORT, such as 127.0.0.1:{DEFAULT_PORT}")
+        raise ConfigError(f"rpc: expected HOST:PORT, such as 127.0.0.1:{DEFAULT_PORT}, not {address!r}")
     return host.strip("[]"), int(port)
 
 
 def handshake(address: str) -> None:
-    """See that a worker of our version answers at HOST:PORT; DeviceError says what is wrong otherwise."""
+    """Check that a worker of our protocol version answers at HOST:PORT. DeviceError says what is wrong."""
     host, port = split_address(address)
     advice = f"start one there with `ggserve rpc-worker --port {port}`"
     try:
@@ -52,7 +55,7 @@ def handshake(address: str) -> None:
     except OSError as error:
         raise DeviceError(f"rpc: no worker at {address} ({error.strerror or error}); {advice}") from None
     if len(answer) < 12 or struct.unpack_from("<Q", answer)[0] != 4 + _CAPS:
-        raise DeviceError(f"rpc: what answers at {address} is no RPC worker of this protocol; {advice}")
+        raise DeviceError(f"rpc: the server at {address} is not an RPC worker of this protocol; {advice}")
     if answer[8] != MAJOR:
         raise DeviceError(
             f"rpc: the worker at {address} speaks version {answer[8]} of the protocol, this engine {MAJOR}; "

@@ -1,1 +1,4 @@
-"""From logits to a token: parameters and their bounds, and the compiled sampler."""
+"""From logits to tokens: parameters and their bounds, and the compiled sampler.
+
+`parameters` is plain Python, and the server imports it to check requests.
+"""

@@ -1,6 +1,6 @@
-"""How one token is chosen from a row of logits; bounds of the parameters; what has no effect.
+"""Sampling parameters: how one token is chosen from a row of logits, their bounds, and which have no effect.
 
-`engine.sampling.sampler.Sampler` does it, in this order. A step at its neutral value is skipped.
+`engine.sampling.sampler.Sampler` runs these steps in this order. A step at its neutral value is skipped.
 
 ==  ======================  ===========================================================================
 0   logit_bias              added to the logits; -inf bans
@@ -34,8 +34,8 @@ The draw for the i-th generated token depends on `seed` and i alone (see `unifor
 kernels/sampling.h), never on other sessions or on how often a stream was interrupted.
 
 Log-probabilities are natural logs of the softmax of the row as the model gave it, before step 0; with
-`post_sampling` of the distribution that the token was drawn from, after step 11, which lists what has no
-chance at all no more.
+`post_sampling` of the distribution that the token was drawn from, after step 11, without the tokens that the
+steps removed.
 """
 
 from __future__ import annotations
@@ -130,19 +130,19 @@ def _bias(bias: dict[int, float], n_vocab: int) -> dict[int, float]:
 
 
 def is_greedy(params: InferenceParameters) -> bool:
-    """Whether the most likely token is taken without a draw."""
+    """Whether the most likely token is chosen without a draw."""
     return params.temperature < GREEDY_BELOW
 
 
 def resolve_seed(seed: int | None) -> int:
-    """The seed in force: the given one, else a random one that the client may be told."""
+    """The seed in effect: `seed`, or a random one that can be reported to the client."""
     return secrets.randbits(64) if seed is None else seed
 
 
 def validate(params: InferenceParameters, n_vocab: int, n_ctx: int | None = None) -> InferenceParameters:
-    """The same parameters with types put right and the seed resolved.
+    """The same parameters with their types normalized and the seed resolved.
 
-    Raises ConfigError, whose text begins with the field's name. `n_ctx` None: not known here.
+    Raises ConfigError, whose message begins with the field's name. n_ctx None: not known here.
     """
     fields: dict[str, Any] = {}
     for name, (low, high) in _INTS.items():
@@ -172,7 +172,7 @@ def _set(params: InferenceParameters, names: Iterable[str]) -> list[str]:
 
 
 def warnings(params: InferenceParameters) -> list[str]:
-    """One line per field that was given and changes nothing."""
+    """One line for each field that is set and has no effect."""
     idle: list[tuple[str, str]] = []
     if is_greedy(params):
         why = "temperature 0 takes the most likely token"

@@ -137,13 +137,19 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a fraction of tokens": (lambda h: h["tokens"].update(shape=[105.0]), "is damaged: its header"),
     "infinitely many": (lambda h: h["tokens"].update(shape=[float("inf")]), "is damaged: its header"),
     "two dimensions": (lambda header: header["tokens"].update(shape=[105, 1]), "is damaged: its header"),
-    "less computed": (meta("n_past", "103"), "its tensors are not those"),
-    "a layer is missing": (lambda header: header.pop("k.1"), "its tensors are not those"),
-    "one too many": (lambda header: header.update({"k.2": header["k.1"]}), "its tensors are not those"),
-    "another place": (lambda h: h["k.1"].update(data_offsets=[0, 8]), "its tensors are not those"),
+    "less computed": (meta("n_past", "103"), "do not match its metadata"),
+    "a layer is missing": (lambda header: header.pop("k.1"), "do not match its metadata"),
+    "one too many": (
+        lambda header: header.update({"k.2": header["k.1"]}),
+        "do not match its metadata",
+    ),
+    "another place": (
+        lambda h: h["k.1"].update(data_offsets=[0, 8]),
+        "do not match its metadata",
+    ),
     "logits that are not there": (
         lambda header: header.update(logits=header["tokens"]),
-        "its tensors are not those",
+        "do not match its metadata",
     ),
 }
 
@@ -194,7 +200,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
             os.truncate(path, 20_000)
 
         before = model.pool.n_free
-        with pytest.raises(engine.ModelError, match="became shorter while it was read"):
+        with pytest.raises(engine.ModelError, match="was truncated while it was being read"):
             model.restore_session(path, progress=shrink)
         assert model.pool.n_free == before
         assert not any(model.cache.k[0].get()[: 50 * model.cache.k[0].strides[1]])  # numbers, not garbage

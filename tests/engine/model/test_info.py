@@ -67,7 +67,7 @@ def test_cache_type_that_heads_do_not_fill(tmp_path):
 
 
 def test_unknown_cache_type():
-    with pytest.raises(ConfigError, match="there is no cache type q9"):
+    with pytest.raises(ConfigError, match="unknown cache type q9"):
         describe(STORIES, kv_type="q9")
 
 
