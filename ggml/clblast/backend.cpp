@@ -1,4 +1,4 @@
-// ggml's interface: registry, devices, buffers, and the computation of graphs.
+// ggml's backend interface: registry, devices, buffers, and graph computation.
 #include "device.h"
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"
@@ -58,7 +58,7 @@ void get_tensor(ggml_backend_buffer_t buffer, const ggml_tensor * tensor, void *
     const Place at = place(tensor);
     if (!ok(clEnqueueReadBuffer(device.queue, at.memory, CL_TRUE, at.offset + offset, size, data, 0, nullptr, nullptr),
             "reading a tensor")) {
-        // The interface has no way to tell: NaN is what the engine looks for in logits.
+        // The interface cannot report errors: fill with NaN, which the engine checks for in logits.
         std::memset(data, 0xff, size);
     }
 }
@@ -162,7 +162,7 @@ ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) {
     for (int i = 0; i < graph->n_nodes; i++) {
         ggml_tensor * op = graph->nodes[i];
         if (is_nothing(op)) continue;
-        if (!supports(backend->device, op)) {  // an engine that lends us over RPC cannot ask
+        if (!supports(backend->device, op)) {  // an engine that uses this device over RPC cannot query it
             GGML_LOG_ERROR("clblast: %s cannot compute %s of %s\n", device.name.c_str(), ggml_op_desc(op), op->name);
             return GGML_STATUS_FAILED;
         }
@@ -186,7 +186,7 @@ void device_memory(ggml_backend_dev_t dev, size_t * free, size_t * total) {
     *free = device.total_memory - std::min(device.used_memory, device.total_memory);
 }
 
-// A device of type ACCEL would get weights but neither the cache nor attention.
+// ggml would give a device of type ACCEL weights, but neither the KV cache nor attention.
 enum ggml_backend_dev_type device_type(ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_GPU; }
 
 void device_props(ggml_backend_dev_t dev, ggml_backend_dev_props * props) {

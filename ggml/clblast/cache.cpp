@@ -12,7 +12,7 @@ namespace clblast_backend {
 
 namespace {
 
-// FNV-1a (draft-eastlake-fnv) of 64 bits: names files, guards nothing.
+// FNV-1a (draft-eastlake-fnv), 64 bits: for file names, not for security.
 uint64_t hash(const std::string & text) {
     uint64_t h = 0xcbf29ce484222325;
     for (const unsigned char c : text) h = (h ^ c) * 0x100000001b3;
@@ -56,7 +56,7 @@ ProgramCache::ProgramCache(const std::string & key) {
 std::string ProgramCache::read() const {
     std::ifstream file(path_, std::ios::binary);
     std::string all((std::istreambuf_iterator<char>(file)), {});
-    // The last 16 bytes are a checksum: a driver given half a binary may crash.
+    // The last 16 bytes are a checksum: a driver may crash on a truncated binary.
     if (all.size() <= 16) return "";
     std::string binary = all.substr(0, all.size() - 16);
     return all.substr(all.size() - 16) == hex(hash(binary)) ? binary : "";

@@ -1,4 +1,4 @@
-// Compiled programs on disk, so that a device's compiler runs once for each version of driver and source.
+// Cache of compiled programs on disk: the compiler runs once for each version of driver and source.
 #pragma once
 
 #include <string>
@@ -7,11 +7,11 @@ namespace clblast_backend {
 
 class ProgramCache {
   public:
-    // key: everything that the result depends on.
+    // key: everything that the compiled program depends on.
     explicit ProgramCache(const std::string & key);
-    // Empty if it is not there, or not whole.
+    // Empty if the file is missing or damaged.
     std::string read() const;
-    // Appears under its name when it is whole; failures only cost time later.
+    // The file gets its name when it is complete. Failures are ignored: they only cost time later.
     void write(const std::string & binary) const;
 
   private:

@@ -42,7 +42,7 @@ template <class T> T number(cl_device_id id, cl_device_info what) {
 }
 
 bool usable(cl_device_id id) {
-    // Kernels want groups of LOCAL items, 1024 bytes of arguments, and a compiler.
+    // Kernels need work groups of LOCAL items, 1024 bytes of arguments, and a compiler.
     return number<size_t>(id, CL_DEVICE_MAX_WORK_GROUP_SIZE) >= LOCAL &&
            number<size_t>(id, CL_DEVICE_MAX_PARAMETER_SIZE) >= 1024 && number<cl_bool>(id, CL_DEVICE_AVAILABLE) &&
            number<cl_bool>(id, CL_DEVICE_COMPILER_AVAILABLE) && number<cl_bool>(id, CL_DEVICE_ENDIAN_LITTLE);
@@ -112,8 +112,8 @@ cl_mem Device::allocate(size_t size) {
     if (!open() || size > total_memory - std::min(used_memory, total_memory)) return nullptr;
     cl_int code = CL_SUCCESS;
     cl_mem memory = clCreateBuffer(context, CL_MEM_READ_WRITE, std::max<size_t>(size, 1), nullptr, &code);
-    if (code != CL_SUCCESS) return nullptr;  // ggml says which device had no room
-    // Most drivers take memory only when it is first written: so it is, or the failure would come later.
+    if (code != CL_SUCCESS) return nullptr;  // ggml reports which device ran out of memory
+    // Most drivers allocate memory on the first write; write now, so that allocation fails here and not later.
     const cl_uchar zero = 0;
     code = clEnqueueFillBuffer(queue, memory, &zero, 1, 0, std::max<size_t>(size, 1), 0, nullptr, nullptr);
     if (code == CL_SUCCESS) code = clFinish(queue);
@@ -140,7 +140,7 @@ cl_mem Device::scratch(size_t size) {
     scratch_ = allocate(size);
     scratch_size_ = scratch_ != nullptr ? size : 0;
     if (scratch_ == nullptr) {
-        GGML_LOG_ERROR("clblast: %s has no room for %zu bytes of scratch memory\n", name.c_str(), size);
+        GGML_LOG_ERROR("clblast: %s: cannot allocate %zu bytes of scratch memory\n", name.c_str(), size);
         had_no_room = true;
     }
     return scratch_;
@@ -176,7 +176,7 @@ cl_program Device::compile(const std::string & source, const std::string & optio
         const size_t size = binary.size();
         cl_program made = clCreateProgramWithBinary(context, 1, &id, &size, &bytes, nullptr, &code);
         if (code == CL_SUCCESS && clBuildProgram(made, 1, &id, "", nullptr, nullptr) == CL_SUCCESS) return made;
-        if (made != nullptr) clReleaseProgram(made);  // of a driver that no longer takes it
+        if (made != nullptr) clReleaseProgram(made);  // a binary that the driver no longer accepts
     }
     const char * text = source.c_str();
     cl_program made = clCreateProgramWithSource(context, 1, &text, nullptr, &code);

@@ -14,7 +14,7 @@
 
 namespace clblast_backend {
 
-// Work items of a group, as kernels/common.cl has it.
+// Work items per group; the same as in kernels/common.cl.
 constexpr size_t LOCAL = 64;
 
 struct Device {
@@ -22,15 +22,15 @@ struct Device {
     cl_device_id id = nullptr;
     std::string name, description, driver;
     size_t total_memory = 0, largest_buffer = 0, alignment = 128;
-    size_t used_memory = 0;  // by our buffers; OpenCL does not tell what others use
+    size_t used_memory = 0;  // by our buffers; OpenCL does not report what other programs use
 
-    // One queue, in order: what is written, computed and read back happens in that order. Kernels hold their
-    // arguments, so only one thread at a time may enqueue; `mutex` sees to it.
+    // One in-order queue: writes, kernels and reads happen in the order of their submission. Kernel objects hold
+    // their arguments, so only one thread at a time may enqueue; `mutex` ensures that.
     cl_context context = nullptr;
     cl_command_queue queue = nullptr;
     std::recursive_mutex mutex;
 
-    // False, with a log line, if the device cannot be used after all.
+    // False, with a log line, if the device cannot be used.
     bool open();
     // The kernel of a program (kernels/PROGRAM.cl), compiled with TYPE if `type` is not empty; null if that fails.
     cl_kernel kernel(const std::string & program, const std::string & type, const std::string & name);
@@ -50,13 +50,13 @@ struct Device {
     bool failed_ = false;
 };
 
-// Logs what failed and with which code; true if nothing did.
+// True if `code` is success; otherwise logs what failed, with the code.
 bool ok(cl_int code, const char * what);
-// Whether something has failed on this thread, since the last question, for want of memory.
+// Whether an allocation has failed on this thread since the last call.
 bool no_room();
 
-// Every device that may be used, found once. CPUs are left out unless GGSERVE_CLBLAST_CPU is 1.
-// GGSERVE_CLBLAST_MEMORY: bytes of each device that we may take, since OpenCL does not tell what others have.
+// All usable devices, enumerated once. CPUs are excluded unless GGSERVE_CLBLAST_CPU is 1.
+// GGSERVE_CLBLAST_MEMORY: limit in bytes per device, because OpenCL does not report what other programs use.
 const std::vector<std::unique_ptr<Device>> & devices();
 
 // The text of kernels/NAME.cl, embedded at build time.

@@ -8,7 +8,7 @@ namespace clblast_backend {
 
 namespace {
 
-// The numbers of kernels/elementwise.cl.
+// Operation numbers; the same as in kernels/elementwise.cl.
 enum Function { SCALE, CLAMP, SILU, GELU, GELU_ERF, GELU_QUICK, RELU, SIGMOID, TANH, SQR, SQRT, EXP, NEG, ABS, LOG,
                 SIN, COS, NONE = -1 };
 
@@ -39,7 +39,7 @@ Function function(const ggml_tensor * op) {
     }
 }
 
-// The activation of a gated unit; NONE for those that are not known, CLAMP for GPT-OSS's.
+// The activation of a gated unit; NONE if unsupported, CLAMP for GPT-OSS's.
 Function gate(const ggml_tensor * op) {
     switch (ggml_get_glu_op(op)) {
         case GGML_GLU_OP_SWIGLU: return SILU;
@@ -73,7 +73,7 @@ float parameter(const ggml_tensor * op, int i) {
 bool run_gated(Device & device, ggml_tensor * op) {
     const ggml_tensor * a = op->src[0], * b = op->src[1];
     ggml_tensor gate_half = *a, up_half = b != nullptr ? *b : *a;
-    if (b == nullptr) {  // both in one row; the second parameter says in which order
+    if (b == nullptr) {  // gate and up in one row; the second parameter is their order
         const bool swapped = op->op_params[1] != 0;
         const size_t half = a->nb[0] * (a->ne[0] / 2);
         if (gate_half.view_src == nullptr) gate_half.view_src = up_half.view_src = const_cast<ggml_tensor *>(a);

@@ -30,7 +30,7 @@ Call & Call::operator<<(const ggml_tensor * tensor) {
 
 bool Call::enqueue(const size_t * global, const size_t * local) {
     if (kernel_ == nullptr || !good_) return false;
-    // Always an explicit group size: some drivers compile a kernel anew for each that they choose themselves.
+    // Always set the group size: some drivers recompile a kernel for every size that they choose themselves.
     return ok(clEnqueueNDRangeKernel(device_.queue, kernel_, 3, nullptr, global, local, 0, nullptr, nullptr),
               name_.c_str());
 }

@@ -1,4 +1,4 @@
-// Calls of kernels with tensors as arguments.
+// Kernel launches with tensors as arguments.
 #pragma once
 
 #include "device.h"
@@ -15,17 +15,17 @@ struct Buffer {
     size_t size;
 };
 
-// Tensors get addresses from this one on; they are offsets into the buffer, never read.
+// Base of tensor addresses; they are offsets into the buffer and never dereferenced.
 inline char * const BASE = reinterpret_cast<char *>(0x1000);
 
-// Where a tensor's data lie.
+// The location of a tensor's data.
 struct Place {
     cl_mem memory;
     size_t offset;
 };
 Place place(const ggml_tensor * tensor);
 
-// A call under construction. `run` is false if anything failed, which was logged.
+// A launch under construction. `run` returns false if anything failed; the failure is logged.
 class Call {
   public:
     Call(Device & device, const std::string & program, const std::string & name, const std::string & type = "")

@@ -1,4 +1,4 @@
-// The operations, by family. `supports_…` must never claim too much: ggml's scheduler trusts it.
+// The operations, by family. `supports_…` must not claim too much: ggml's scheduler relies on it.
 #pragma once
 
 #include "device.h"
@@ -18,11 +18,11 @@ bool run_product(Device & device, ggml_tensor * op);
 bool supports_attention(const ggml_tensor * op);
 bool run_attention(Device & device, ggml_tensor * op);
 
-// The name under which kernels/blocks.cl decodes a type; null if it does not.
+// The name of a type's decoder in kernels/blocks.cl; null if there is none.
 const char * decoder(ggml_type type);
-// Types whose numbers stand alone, which kernels/plain.cl reads.
+// Types without blocks, which kernels/plain.cl reads.
 bool is_plain(ggml_type type);
-// ALiBi's two bases and the number of heads that the first serves.
+// ALiBi's two bases, and the number of heads that use the first.
 struct Slopes {
     cl_uint n_log2;
     float m0, m1;

@@ -10,8 +10,8 @@ namespace clblast_backend {
 
 namespace {
 
-constexpr int64_t MOST_COLUMNS = 8;             // of the kernel for few columns; more go to CLBlast
-constexpr size_t MOST_SCRATCH = 64u << 20;      // bytes of weights that are float32 at a time
+constexpr int64_t MOST_COLUMNS = 8;             // for our kernel for few columns; more columns go to CLBlast
+constexpr size_t MOST_SCRATCH = 64u << 20;      // bytes of weights dequantized to float32 at a time
 
 bool rows_of_chunks(const ggml_tensor * weights) {
     return decoder(weights->type) != nullptr && weights->ne[0] % 16 == 0 &&
@@ -38,7 +38,7 @@ bool dequantize(Device & device, const ggml_tensor * w, int64_t first, int64_t n
     return call.run(n * w->ne[0] / (chunks ? 16 : 1));
 }
 
-// Column-major, as BLAS has it: op [M, N] = w [K, M] transposed times x [K, N].
+// Column-major, as in BLAS: op [M, N] = w [K, M] transposed times x [K, N].
 bool gemm(Device & device, int64_t m, int64_t n, int64_t k, cl_mem a, size_t a_offset, size_t lda, Place b, size_t ldb,
           Place c, size_t ldc) {
     const CLBlastStatusCode code =
@@ -77,7 +77,7 @@ bool times_many(Device & device, const ggml_tensor * w, const ggml_tensor * x, g
     return true;
 }
 
-// BLAS wants columns that lie apart by whole numbers, at least by their length.
+// BLAS needs a column stride that is a whole number of elements and at least the column's length.
 bool suits_gemm(const ggml_tensor * w, const ggml_tensor * x, const ggml_tensor * op) {
     const auto columns = [](const ggml_tensor * t) {
         return t->nb[0] == 4 && t->nb[1] % 4 == 0 && t->nb[1] >= 4 * size_t(t->ne[0]) && t->nb[2] % 4 == 0 &&

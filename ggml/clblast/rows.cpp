@@ -10,7 +10,7 @@ namespace clblast_backend {
 
 namespace {
 
-constexpr int64_t LONGEST_SORT = 1024;  // the kernel compares each with each
+constexpr int64_t LONGEST_SORT = 1024;  // the kernel compares all pairs
 
 bool f32(const ggml_tensor * tensor) { return tensor->type == GGML_TYPE_F32; }
 bool dense_rows(const ggml_tensor * tensor) { return f32(tensor) && tensor->nb[0] == sizeof(float); }
@@ -21,7 +21,7 @@ float parameter(const ggml_tensor * op, int i) {
     return found;
 }
 
-// The kind of block of kernels/plain.cl, set_blocks; -1 for others.
+// The `kind` of set_blocks in kernels/plain.cl; -1 for other types.
 int block_kind(ggml_type type) {
     switch (type) {
         case GGML_TYPE_Q8_0: return 0;

@@ -39,17 +39,17 @@ kernel void attend(bytes q, ulong16 vq, bytes k, ulong16 vk, bytes v, ulong16 vv
             score += masked;
         }
         const float best = fmax(highest, group_max(score, scratch));
-        if (best == -INFINITY) continue;  // nothing of this tile is seen; the same for all items
+        if (best == -INFINITY) continue;  // the whole tile is masked; the same for all work items
         const float shrink = exp(highest - best), weight = exp(score - best);
         weights[id] = weight;
         total = total * shrink + group_sum(weight, scratch);
         highest = best;
-        // Each item sums a part of the values over the tile.
+        // Each work item sums some dimensions of the values over the tile.
         const uint n = min((ulong) LOCAL, n_kv - begin);
         for (uint c = id; c < dv / 16; c += LOCAL) {
             for (uint i = 0; i < 16; i++) sums[16 * c + i] *= shrink;
             for (uint j = 0; j < n; j++) {
-                if (weights[j] == 0.0f) continue;  // also cells that hold no numbers
+                if (weights[j] == 0.0f) continue;  // also skips cells that were never written
                 float x[16];
                 DECODE(AT(v, vv, 0, begin + j, v_head, v3), c, x);
                 for (uint i = 0; i < 16; i++) sums[16 * c + i] += weights[j] * x[i];

@@ -1,4 +1,4 @@
-// Sixteen numbers of a row of each type, by their place in the row: NAME(row, chunk, out). Layouts: ggml-common.h.
+// Decode sixteen elements of a row of each type: NAME(row, chunk, out). Layouts: ggml-common.h.
 
 void decode_f32(const_bytes row, uint c, float * v) {
     for (uint i = 0; i < 16; i++) v[i] = load_f32(row + 64 * c + 4 * i);
@@ -9,7 +9,7 @@ void decode_f16(const_bytes row, uint c, float * v) {
 void decode_bf16(const_bytes row, uint c, float * v) {
     for (uint i = 0; i < 16; i++) v[i] = load_bf16(row + 32 * c + 2 * i);
 }
-// Blocks of 32: low halves of the bytes first, then the high ones.
+// Blocks of 32: first the low halves of the bytes, then the high ones.
 void decode_q4_0(const_bytes row, uint c, float * v) {
     const_bytes b = row + 18 * (c / 2);
     const float d = load_f16(b);

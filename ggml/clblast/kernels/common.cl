@@ -1,4 +1,4 @@
-// What all kernels share. A tensor is a buffer and a ulong16: offset, ne0-3, nb0-3 (bytes), the rest unused.
+// Shared by all kernels. A tensor is a buffer and a ulong16: offset, ne0-3, nb0-3 (bytes), the rest unused.
 // No extension is needed: halves are read and written by vload_half and vstore_half, which are core.
 
 #define OFFSET(v) (v).s0
@@ -19,7 +19,7 @@
                 i3 = (i) / (NE0(v) * NE1(v) * NE2(v))
 #define COUNT(v) (NE0(v) * NE1(v) * NE2(v) * NE3(v))
 
-#define LOCAL 64  // work items of a group, which ops.h knows too
+#define LOCAL 64  // work items per group; the same as in device.h
 
 typedef global uchar * bytes;
 typedef global const uchar * const_bytes;
@@ -31,11 +31,11 @@ void store_f32(bytes p, float x) { *(global float *) p = x; }
 void store_f16(bytes p, float x) { vstore_half_rte(x, 0, (global half *) p); }
 void store_bf16(bytes p, float x) {
     const uint u = as_uint(x);
-    // Round to nearest even; a NaN stays one.
+    // Round to nearest even; NaN stays NaN.
     *(global ushort *) p = isnan(x) ? (u >> 16) | 64 : (u + (0x7fff + (u >> 16 & 1))) >> 16;
 }
 
-// Numbers of ggml's types.
+// ggml's type numbers.
 #define F32 0
 #define F16 1
 #define I32 26
@@ -51,7 +51,7 @@ void store(bytes p, int type, float x) {
     else *(global int *) p = (int) x;
 }
 
-// The sum, or the largest, of one number per item of a group, in all of them.
+// Sum or maximum over a work group, returned to all of its items.
 float group_sum(float x, local float * scratch) {
     const uint i = get_local_id(0);
     scratch[i] = x;

@@ -9,7 +9,7 @@ kernel void binary(bytes a, ulong16 va, bytes b, ulong16 vb, bytes d, ulong16 vd
     store_f32(AT(d, vd, i0, i1, i2, i3), op == 0 ? x + y : op == 1 ? x - y : op == 2 ? x * y : x / y);
 }
 
-// The numbers of ops.h. GELU's tanh form and the exact one (Hendrycks 2016, arXiv 1606.08415).
+// Operation numbers as in elementwise.cpp. GELU's tanh approximation and exact form (Hendrycks 2016, arXiv 1606.08415).
 float function(int f, float x, float p, float q) {
     switch (f) {
         case 0: return p * x + q;                                                  // scale
@@ -39,7 +39,7 @@ kernel void unary(bytes a, ulong16 va, bytes d, ulong16 vd, int f, float p, floa
     store_f32(AT(d, vd, i0, i1, i2, i3), function(f, load_f32(AT(a, va, i0, i1, i2, i3)), p, q));
 }
 
-// act(gate) * up (Shazeer 2020, arXiv 2002.05202). clamped: as GPT-OSS has it, with alpha p and limit q.
+// act(gate) * up (Shazeer 2020, arXiv 2002.05202). clamped: GPT-OSS's variant, with alpha p and limit q.
 kernel void gated(bytes g, ulong16 vg, bytes u, ulong16 vu, bytes d, ulong16 vd, int f, int clamped, float p, float q) {
     const ulong i = get_global_id(0);
     if (i >= COUNT(vd)) return;
@@ -65,7 +65,7 @@ kernel void add_id(bytes a, ulong16 va, bytes b, ulong16 vb, bytes ids, ulong16 
     store_f32(AT(d, vd, i0, i1, i2, i3), load_f32(AT(a, va, i0, i1, i2, i3)) + y);
 }
 
-// The same elements in another order, layout or type: counted in ggml's order on both sides.
+// Copy to another layout or type; elements correspond in ggml's order.
 kernel void copy(bytes a, ulong16 va, int from, bytes d, ulong16 vd, int to) {
     const ulong i = get_global_id(0);
     if (i >= COUNT(vd)) return;

@@ -1,10 +1,10 @@
-// Products of weights of any type by float32 columns. TYPE is defined for each program.
+// Weights of any type times float32 columns. TYPE is defined for each program.
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 #define DECODE JOIN(decode_, TYPE)
 
-// Rows `first` … of one matrix as float32 [ne0, n_rows], for the product that CLBlast does. One item: 16 numbers.
+// Rows `first` … of one matrix as float32 [ne0, n_rows], for CLBlast. One work item: 16 elements.
 kernel void dequantize(bytes w, ulong16 vw, ulong first, ulong n_rows, ulong i2, ulong i3, global float * out) {
     const ulong n = NE0(vw) / 16, i = get_global_id(0);
     if (i >= n * n_rows) return;
@@ -55,7 +55,7 @@ kernel void times_expert(bytes w, ulong16 vw, bytes x, ulong16 vx, bytes ids, ul
     if (get_local_id(0) == 0) store_f32(AT(d, vd, row, slot, token, 0), sum);
 }
 
-// ids I32 [m, ne1, ne2] choose rows of w [n, rows, ne1, ne2]. One item for 16 numbers.
+// ids I32 [m, ne1, ne2] choose rows of w [n, rows, ne1, ne2]. One work item: 16 elements.
 kernel void get_rows(bytes w, ulong16 vw, bytes ids, ulong16 vi, bytes d, ulong16 vd) {
     const ulong n = NE0(vw) / 16, i = get_global_id(0);
     if (i >= n * NE1(vd) * NE2(vd) * NE3(vd)) return;

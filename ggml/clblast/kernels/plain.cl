@@ -1,4 +1,4 @@
-// For rows of any length and stride, of types whose numbers stand alone: one work item for each number.
+// Rows of any length and stride, of types without blocks: one work item for each element.
 
 kernel void times_any(bytes w, ulong16 vw, int type, bytes x, ulong16 vx, bytes d, ulong16 vd) {
     const ulong i = get_global_id(0);
@@ -40,7 +40,7 @@ kernel void get_rows_any(bytes w, ulong16 vw, int type, bytes ids, ulong16 vi, b
     else store_f32(q, load(p, type));
 }
 
-// Rows x F32 [n, m, ..] to the places that ids (I32 or I64) name.
+// Write rows x F32 [n, m, ..] to the rows that ids (I32 or I64) give.
 kernel void set_rows(bytes x, ulong16 vx, bytes ids, ulong16 vi, int wide, bytes d, ulong16 vd, int type) {
     const ulong i = get_global_id(0);
     if (i >= COUNT(vx)) return;
@@ -50,7 +50,7 @@ kernel void set_rows(bytes x, ulong16 vx, bytes ids, ulong16 vi, int wide, bytes
     store(AT(d, vd, i0, row, i2, i3), type, load_f32(AT(x, vx, i0, i1, i2, i3)));
 }
 
-// The same into blocks of 32, one item for each, rounded as ggml's own reference does.
+// The same into blocks of 32, one work item per block, rounded as in ggml's reference.
 // kind: 0 q8_0, 1 q4_0, 2 q4_1, 3 q5_0, 4 q5_1; size: bytes of a block.
 kernel void set_blocks(bytes x, ulong16 vx, bytes ids, ulong16 vi, int wide, bytes d, ulong16 vd, int kind, uint size) {
     const ulong n = NE0(vx) / 32, i = get_global_id(0);
@@ -84,7 +84,7 @@ kernel void set_blocks(bytes x, ulong16 vx, bytes ids, ulong16 vi, int wide, byt
         uint q[2];
         for (uint k = 0; k < 2; k++) {
             const float y = v[j + 16 * k] * inverse, z = (v[j + 16 * k] - low) * inverse;
-            // ggml adds a half and cuts off; only where there is no minimum can that pass the highest level.
+            // ggml adds 0.5 and truncates; only without a minimum can that exceed the highest level.
             q[k] = with_minimum ? (uint) (z + 0.5f) : min((int) levels, (int) (char) (y + middle + 0.5f));
             fifth |= (q[k] >> 4 & 1) << (j + 16 * k);
         }

@@ -31,7 +31,7 @@ kernel void sum_rows(bytes a, ulong16 va, bytes d, ulong16 vd) {
     if (get_local_id(0) == 0) store_f32(AT(d, vd, 0, i1, i2, i3), sum);
 }
 
-// mask_type -1: none. sinks: one more score of each head, without a value (GPT-OSS).
+// mask_type -1: no mask. sinks: an additional score per head, without a value (GPT-OSS).
 kernel void softmax(bytes a, ulong16 va, bytes m, ulong16 vm, int mask_type, bytes s, ulong16 vs, int has_sinks,
                     bytes d, ulong16 vd, float scale, float max_bias, uint n_log2, float m0, float m1) {
     local float scratch[LOCAL];
@@ -61,7 +61,7 @@ kernel void softmax(bytes a, ulong16 va, bytes m, ulong16 vm, int mask_type, byt
     for (ulong i = get_local_id(0); i < n; i += LOCAL) store_f32(y + 4 * i, load_f32(y + 4 * i) / sum);
 }
 
-// The place of each number is how many come before it; rows are short (numbers of experts).
+// The rank of an element is the number of elements before it; rows are short (numbers of experts).
 kernel void argsort(bytes a, ulong16 va, bytes d, ulong16 vd, int descending) {
     const ulong row = get_group_id(0), i1 = row % NE1(va), i2 = row / NE1(va) % NE2(va), i3 = row / (NE1(va) * NE2(va));
     const_bytes x = AT(a, va, 0, i1, i2, i3);
@@ -77,8 +77,8 @@ kernel void argsort(bytes a, ulong16 va, bytes d, ulong16 vd, int descending) {
     }
 }
 
-// Rotary embedding (Su 2021, arXiv 2104.09864) with YaRN (Peng 2023, arXiv 2309.00071). One item for each pair.
-// Adjacent numbers are a pair, or, `halves`, those half of n_dims apart. Beyond n_dims nothing rotates.
+// Rotary embedding (Su 2021, arXiv 2104.09864) with YaRN (Peng 2023, arXiv 2309.00071). One work item for each pair.
+// Pairs are adjacent elements (GPT-J style) or, with `halves`, n_dims / 2 apart (NeoX style). Elements beyond n_dims are copied.
 kernel void rope(bytes a, ulong16 va, bytes p, ulong16 vp, bytes f, ulong16 vf, int has_factors, bytes d, ulong16 vd,
                  uint n_dims, int halves, float theta_scale, float freq_scale, float ext_factor, float mscale,
                  float ramp_low, float ramp_high) {
