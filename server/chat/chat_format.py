@@ -1,4 +1,4 @@
-"""What chats need to know of a model, worked out once from its templates and vocabulary."""
+"""The chat formats of a model, determined once from its templates and vocabulary."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from server.chat.tool_calls.registry import detect_tool_call_format
 from server.chat.tool_calls.tool import make_tool
 from server.chat.tool_calls.tool_call_format import ToolCallFormat
 
-HIDDEN_TYPES = frozenset((TokenType.CONTROL, TokenType.UNKNOWN))
+CONTROL_TYPES = frozenset((TokenType.CONTROL, TokenType.UNKNOWN))
 
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """One chat template and what it means for an answer."""
+    """One chat template and what follows from it for prompts and outputs."""
 
     template: ChatTemplate
     capabilities: TemplateCapabilities
     call_format: ToolCallFormat
-    markers: ReasoningMarkers | None
-    terminals: GrammarTerminals  # for grammars: marks that are control tokens
+    markers: ReasoningMarkers | None  # of reasoning; None: the model does not reason
+    terminals: GrammarTerminals
 
-    def kept(self, calls: bool, reasoning: bool) -> frozenset[int]:
-        """Special tokens whose text a parser must see."""
+    def preserved_tokens(self, calls: bool, reasoning: bool) -> frozenset[int]:
+        """Special tokens whose text the output parser must see."""
         texts = set(self.call_format.markers if calls else ())
         if reasoning and self.markers is not None:
             texts |= {self.markers.start.strip(), self.markers.end.strip()}
@@ -46,7 +46,7 @@ class ChatFormat:
 
 @dataclass(frozen=True)
 class ChatFormats:
-    """with_tools: the form of requests that offer tools, if the model has another template for them."""
+    """with_tools: for requests with tools, if the model has a template of its own for them; else as plain."""
 
     plain: ChatFormat
     with_tools: ChatFormat
@@ -88,24 +88,24 @@ def load_chat_format(source: str, tokenizer: Any, sandbox: TemplateSandbox) -> C
         capabilities,
         call_format,
         find_reasoning_markers(source, lambda text: _is_token(text, tokenizer, SPECIAL_TYPES)),
-        GrammarTerminals(_hidden(tokenizer, call_format)),
+        GrammarTerminals(_control_tokens(tokenizer, call_format)),
     )
 
 
 def _derived(template: ChatTemplate, capabilities: TemplateCapabilities) -> ToolCallFormat | None:
-    """From how the template writes a call of a tool."""
+    """The format in which the template renders a tool call, if it can be recognized."""
     tools = [make_tool(NAME, None, {"type": "object", "properties": {"qq_argument": {}}}, None, "").wire()]
     function = {"name": NAME, "arguments": json.dumps(ARGUMENTS)}
     call = {"id": "call00001", "type": "function", "function": function}
-    talk: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
+    conversation: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
 
-    def render(called: bool) -> str | None:
-        messages = [*talk, {"role": "assistant", "content": "", "tool_calls": [call]}] if called else talk
+    def render(with_call: bool) -> str | None:
+        answer = [{"role": "assistant", "content": "", "tool_calls": [call]}] if with_call else []
         try:
             return template.render(
-                adapt_messages(messages, capabilities),
+                adapt_messages([*conversation, *answer], capabilities),
                 tools=tools,
-                add_generation_prompt=not called,
+                add_generation_prompt=not with_call,
                 extra=template_variables(template.source, tools),
             )
         except TemplateFailed:
@@ -114,14 +114,14 @@ def _derived(template: ChatTemplate, capabilities: TemplateCapabilities) -> Tool
     return derive_format(render)
 
 
-def _hidden(tokenizer: Any, call_format: ToolCallFormat) -> dict[str, int]:
-    """Marks that are tokens of the format, which are no text unless one asks."""
+def _control_tokens(tokenizer: Any, call_format: ToolCallFormat) -> dict[str, int]:
+    """Markers that are control tokens, which have no text in the output unless they are preserved."""
     texts = {
         *call_format.markers,
         *(text.strip() for markers in KNOWN_MARKERS for text in (markers.start, markers.end)),
     }
     ids: dict[str, int] = tokenizer.vocabulary.ids
-    return {text: ids[text] for text in texts if _is_token(text, tokenizer, HIDDEN_TYPES)}
+    return {text: ids[text] for text in texts if _is_token(text, tokenizer, CONTROL_TYPES)}
 
 
 def _is_token(text: str, tokenizer: Any, types: frozenset[TokenType]) -> bool:

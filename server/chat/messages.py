@@ -1,4 +1,4 @@
-"""A conversation in the form that one template wants: clients all send it in OpenAI's."""
+"""Messages in the form that a template expects, from OpenAI's, which all requests are parsed to."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ Message = dict[str, Any]
 
 
 class InvalidMessage(Exception):
-    """A message that no template could take. `where` is a path below the list of messages."""
+    """A message that cannot be rendered. path: of the field, below the list of messages."""
 
-    def __init__(self, where: str, text: str) -> None:
+    def __init__(self, path: str, text: str) -> None:
         super().__init__(text)
-        self.where = where
+        self.path = path
 
 
 def adapt_messages(
     messages: Sequence[Mapping[str, Any]], capabilities: TemplateCapabilities
 ) -> list[Message]:
-    """The messages as a template with these traits takes them. Raises BadMessage.
+    """The messages as a template with these capabilities expects them. Raises InvalidMessage.
 
-    Every message keeps its place, but for calls that have to come one by one and a system message that has
-    to be a part of the user's.
+    One for each message, except where calls must come one at a time, or the system message must be part of
+    the first of the user.
     """
-    fitted = [_fitted(i, message, capabilities) for i, message in enumerate(messages)]
-    _name_results(fitted)
+    adapted = [_adapt(i, message, capabilities) for i, message in enumerate(messages)]
+    _name_results(adapted)
     if not capabilities.parallel_calls:
-        fitted = list(_one_by_one(fitted))
+        adapted = list(_one_call_per_message(adapted))
     if not capabilities.system:
-        fitted = _without_system(fitted, capabilities)
-    return fitted
+        adapted = _merge_system(adapted, capabilities)
+    return adapted
 
 
-def text_of(content: Any, between: str = "\n") -> str:
-    """Content as one text."""
+def text_of(content: Any, separator: str = "\n") -> str:
+    """The text of content, whose parts are joined."""
     if isinstance(content, list):
-        return between.join(str(part.get("text", "")) for part in content)
+        return separator.join(str(part.get("text", "")) for part in content)
     return content or ""
 
 
-def _fitted(i: int, message: Mapping[str, Any], capabilities: TemplateCapabilities) -> Message:
+def _adapt(i: int, message: Mapping[str, Any], capabilities: TemplateCapabilities) -> Message:
     role = message["role"]
     if role == "developer" and not capabilities.developer:
         role = "system"
@@ -54,22 +54,22 @@ def _fitted(i: int, message: Mapping[str, Any], capabilities: TemplateCapabiliti
         for j, call in enumerate(message.get("tool_calls") or ())
     ]
     content = message.get("content")
-    fitted: Message = {"role": role, "content": _content(content, capabilities, parts=role == "user")}
+    adapted: Message = {"role": role, "content": _content(content, capabilities, parts=role == "user")}
     if calls and capabilities.null_content and not content:
-        fitted["content"] = None
+        adapted["content"] = None
     if name := message.get("name"):
-        fitted["name"] = name
+        adapted["name"] = name
     if reasoning := message.get("reasoning_content"):
-        fitted |= reasoning_fields(reasoning)
+        adapted |= reasoning_fields(reasoning)
     if calls:
-        fitted["tool_calls"] = calls
+        adapted["tool_calls"] = calls
     if (id := message.get("tool_call_id")) is not None:
-        fitted["tool_call_id"] = _short(id) if capabilities.short_ids else id
-    return fitted
+        adapted["tool_call_id"] = _short_id(id) if capabilities.short_ids else id
+    return adapted
 
 
 def _content(content: Any, capabilities: TemplateCapabilities, parts: bool = False) -> Any:
-    """`parts`: more than one may stay as they are, which few templates can do of others than users."""
+    """parts: several may stay separate, which few templates support except in messages of the user."""
     if isinstance(content, list):
         several = parts and len(content) > 1
         if capabilities.typed_content and (several or not capabilities.string_content):
@@ -80,18 +80,18 @@ def _content(content: Any, capabilities: TemplateCapabilities, parts: bool = Fal
     return content or ""
 
 
-def _call(where: str, call: Mapping[str, Any], capabilities: TemplateCapabilities) -> Message:
+def _call(path: str, call: Mapping[str, Any], capabilities: TemplateCapabilities) -> Message:
     function, id = call["function"], call.get("id") or ""
     arguments: Any = function.get("arguments")
     if capabilities.object_arguments:
-        arguments = _parsed(f"{where}.function.arguments", arguments)
+        arguments = _parsed(f"{path}.function.arguments", arguments)
     if capabilities.short_ids:
-        id = _short(id)
+        id = _short_id(id)
     return {"id": id, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
-def _parsed(where: str, text: str) -> Any:
-    """Arguments of a call as the object that templates run through."""
+def _parsed(path: str, text: str) -> Any:
+    """Arguments of a call as an object."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(constant)
@@ -101,21 +101,21 @@ def _parsed(where: str, text: str) -> Any:
     try:
         value = json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError):
-        raise InvalidMessage(where, "must be JSON") from None
+        raise InvalidMessage(path, "must be JSON") from None
     if not isinstance(value, dict):
-        raise InvalidMessage(where, "must be a JSON object")
+        raise InvalidMessage(path, "must be a JSON object")
     return value
 
 
-def _short(id: str) -> str:
-    """Nine letters and digits for any id."""
+def _short_id(id: str) -> str:
+    """The id if it has nine letters and digits, else nine of its hash."""
     if re.fullmatch(r"[A-Za-z0-9]{9}", id):
         return id
     return hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:9]
 
 
 def _name_results(messages: Iterable[Message]) -> None:
-    """Some templates want to know which tool a result is of; OpenAI's messages have only the id."""
+    """Give results the name of their tool, which some templates need; OpenAI's messages have only the id."""
     names: dict[str, str] = {}
     for message in messages:
         for call in message.get("tool_calls", ()):
@@ -126,7 +126,7 @@ def _name_results(messages: Iterable[Message]) -> None:
                 message["name"] = name
 
 
-def _one_by_one(messages: Sequence[Message]) -> Iterable[Message]:
+def _one_call_per_message(messages: Sequence[Message]) -> Iterable[Message]:
     """A, B called at once, then their results → A, its result, B, its result."""
     i = 0
     while i < len(messages):
@@ -143,14 +143,14 @@ def _one_by_one(messages: Sequence[Message]) -> Iterable[Message]:
         for j, call in enumerate(calls):
             first = message if j == 0 else {"role": "assistant", "content": message["content"] and ""}
             yield {**first, "tool_calls": [call]}
-            mine = [result for result in results if result.get("tool_call_id") == call["id"]]
-            yield from mine
-            results = [result for result in results if result not in mine]
+            own = [result for result in results if result.get("tool_call_id") == call["id"]]
+            yield from own
+            results = [result for result in results if result not in own]
         yield from results
 
 
-def _without_system(messages: Sequence[Message], capabilities: TemplateCapabilities) -> list[Message]:
-    """What the system says at the beginning becomes the beginning of the first message after it."""
+def _merge_system(messages: Sequence[Message], capabilities: TemplateCapabilities) -> list[Message]:
+    """Prepend system messages at the beginning to the first message after them."""
     first = next((i for i, message in enumerate(messages) if message["role"] != "system"), None)
     if not first:
         return list(messages)

@@ -1,4 +1,4 @@
-"""What a model's answer consists of for a chat client: text, reasoning, tool calls."""
+"""What a model's output consists of for a chat client: content, reasoning, tool calls."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import msgspec
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True):
-    """News of one tool call. The first of a call has its id and name, later ones neither."""
+    """A part of one tool call. The first part of a call has its id and name, later ones neither."""
 
-    index: int  # of the call within the answer
+    index: int  # of the call within the output
     id: str = ""
     name: str = ""
-    arguments: str = ""  # JSON text, to be appended to what came before
+    arguments: str = ""  # JSON text, to be appended to that of earlier parts
 
 
 class ParsedOutput(NamedTuple):
-    """One piece of an answer."""
+    """The output, or the next piece of it."""
 
     content: str = ""
     reasoning: str = ""
@@ -28,12 +28,12 @@ class ParsedOutput(NamedTuple):
         return bool(self.content or self.reasoning or self.tools)
 
 
-def merge_parsed(parts: Iterable[ParsedOutput]) -> ParsedOutput:
-    """The pieces of one answer put together: one ToolDelta for each call."""
+def merge_parsed(pieces: Iterable[ParsedOutput]) -> ParsedOutput:
+    """Consecutive pieces of one output as one: a single ToolCallDelta for each call."""
     contents: list[str] = []
     reasonings: list[str] = []
     calls: dict[int, ToolCallDelta] = {}
-    for content, reasoning, tools in parts:
+    for content, reasoning, tools in pieces:
         contents.append(content)
         reasonings.append(reasoning)
         for delta in tools:
@@ -41,21 +41,20 @@ def merge_parsed(parts: Iterable[ParsedOutput]) -> ParsedOutput:
             if call is not None:
                 delta = msgspec.structs.replace(call, arguments=call.arguments + delta.arguments)
             calls[delta.index] = delta
-    return ParsedOutput(
-        "".join(contents), "".join(reasonings), tuple(calls[index] for index in sorted(calls))
-    )
+    in_order = tuple(calls[index] for index in sorted(calls))
+    return ParsedOutput("".join(contents), "".join(reasonings), in_order)
 
 
 class OutputParser(Protocol):
-    """Splits one answer as it comes. What may still become a marker is held back."""
+    """Parses one output as it is generated. Text that may turn out to be a marker is held back."""
 
     @property
     def reasoning(self) -> bool:
-        """Whether what comes next is reasoning: its tokens are counted as such."""
+        """Whether the next text is reasoning, so that its tokens count as reasoning tokens."""
 
     @property
     def has_calls(self) -> bool:
-        """Whether the answer called a tool: then it ends with `tool_calls` where it would with `stop`."""
+        """Whether the output calls a tool: its finish reason is then `tool_calls` in place of `stop`."""
 
     def push(self, text: str) -> ParsedOutput: ...
     def flush(self) -> ParsedOutput: ...

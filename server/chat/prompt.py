@@ -1,11 +1,11 @@
-"""A conversation and its tools as one prompt, and what is to be known of where the answer begins."""
+"""A conversation and its tools as one prompt, and the state in which the answer begins."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from server.chat.chat_format import ChatFormat, ChatFormats
@@ -15,68 +15,74 @@ from server.chat.template.capabilities import template_variables
 from server.chat.template.sandbox import TemplateFailed
 from server.chat.tool_calls.tool import Tool
 
-TOKEN_BREAK = "\ufdd0"  # noncharacters, which no text may hold: breaks the texts of special tokens,
-ANSWER_START = "\ufdd1"  # and stands where the answer begins
-MAX_LEFT_OUT = 8
+# Noncharacters, which are removed from what clients send.
+_TOKEN_BREAK = "\ufdd0"  # within the texts of special tokens
+_ANSWER_START = "\ufdd1"  # where the answer begins
+MAX_WARNINGS = 8
 EFFORTS = ("reasoning_effort", "reasoning_strength")
 
 
-@dataclass
+@dataclass(frozen=True)
 class RenderedPrompt:
-    """text: with MARKs. opened: it ends inside of reasoning. begun: inside of the answer's content."""
+    """pieces: to be tokenized one by one, so that no text of a client becomes a special token.
+
+    opened: the prompt ends within reasoning. begun: it ends within the content of the answer.
+    """
 
     chat_format: ChatFormat
-    text: str
-    opened: bool = False
-    begun: bool = False
-    warnings: list[str] = field(default_factory=list)
+    pieces: list[str]
+    opened: bool
+    begun: bool
+    warnings: list[str]
 
     @property
-    def plain(self) -> str:
-        return self.text.replace(TOKEN_BREAK, "")
+    def text(self) -> str:
+        return "".join(self.pieces)
 
 
-def render_prompt(asked: ChatInput, model: ChatFormats, specials: re.Pattern[str] | None) -> RenderedPrompt:
-    """The prompt. Takes time: not for the event loop. Raises TemplateFailed and BadMessage.
+def render_prompt(
+    chat: ChatInput, formats: ChatFormats, special_tokens: re.Pattern[str] | None
+) -> RenderedPrompt:
+    """The prompt. Blocks: not for the event loop. Raises TemplateFailed and InvalidMessage.
 
-    specials: texts of special tokens, which the conversation must not contain as such; None: it may.
+    special_tokens: matches their texts, which then are plain text in the conversation; None: they are tokens.
     """
-    chat_format = model.with_tools if asked.tools else model.plain
-    shield = _Shield(specials)
-    messages, last = _split(asked)
-    variables = _variables(asked, chat_format)
-    rendering = _Rendering(chat_format, asked.tools, {k: shield(v) for k, v in variables.items()}, shield)
-    if last is not None:
-        composed = _continued(rendering, messages, last, asked)
+    chat_format = formats.with_tools if chat.tools else formats.plain
+    split_tokens = _TokenSplitter(special_tokens)
+    variables = {k: split_tokens(v) for k, v in _reasoning_variables(chat).items()}
+    rendering = _Rendering(chat_format, chat.tools, variables, split_tokens)
+    opened = begun = False
+    if chat.continues:
+        text, opened = _render_continued(rendering, chat)
+        begun = not opened
     else:
-        generate = asked.add_generation_prompt is not False
-        composed = RenderedPrompt(chat_format, rendering.text(messages, generate))
-        composed.opened = generate and _is_opened(chat_format, composed.plain)
-    composed.warnings = _left_out(composed.plain, asked.messages)
-    effort = asked.reasoning.effort
+        generate = chat.add_generation_prompt is not False
+        text = rendering.text(chat.messages, generate)
+        opened = generate and _is_opened(chat_format, text)
+    pieces = [text] if special_tokens is None else text.split(_TOKEN_BREAK)
+    warnings = _omitted("".join(pieces), chat.messages)
+    effort = chat.reasoning.effort
     if effort not in (None, "none") and not any(name in chat_format.template.source for name in EFFORTS):
-        composed.warnings.append(
-            f"the effort of reasoning has no effect: the chat template takes no {EFFORTS[0]}"
-        )
-    return composed
+        warnings.append(f"the reasoning effort has no effect: the chat template does not use {EFFORTS[0]}")
+    return RenderedPrompt(chat_format, pieces, opened, begun, warnings)
 
 
-class _Shield:
-    """Copies values with MARK in every text of a special token.
+class _TokenSplitter:
+    """Copies values with _TOKEN_BREAK within every text of a special token.
 
-    Tokenised piece by piece between the marks, such a text is text: only the template may say where a turn
-    ends.
+    When the pieces between are tokenized one by one, such a text is plain text: only the template may end a
+    turn.
     """
 
-    def __init__(self, specials: re.Pattern[str] | None) -> None:
-        self.specials = specials
+    def __init__(self, special_tokens: re.Pattern[str] | None) -> None:
+        self.special_tokens = special_tokens
 
     def __call__(self, value: Any) -> Any:
-        if self.specials is None:
+        if self.special_tokens is None:
             return value
         if isinstance(value, str):
-            clean = value.replace(TOKEN_BREAK, "\ufffd")
-            return self.specials.sub(lambda match: match[0][0] + TOKEN_BREAK + match[0][1:], clean)
+            clean = value.replace(_TOKEN_BREAK, "\ufffd")
+            return self.special_tokens.sub(lambda match: match[0][0] + _TOKEN_BREAK + match[0][1:], clean)
         if isinstance(value, list):
             return [self(item) for item in value]
         if isinstance(value, dict):
@@ -86,102 +92,100 @@ class _Shield:
 
 @dataclass
 class _Rendering:
+    """Renders messages, with what is the same for all renderings of a request."""
+
     chat_format: ChatFormat
     tools: Sequence[Tool]
     variables: dict[str, Any]
-    shield: _Shield
+    split_tokens: _TokenSplitter
 
     def text(self, messages: Sequence[Mapping[str, Any]], generate: bool) -> str:
         chat_format, capabilities = self.chat_format, self.chat_format.capabilities
         tools = [tool.wire() for tool in self.tools]
-        shown = list(messages)
+        messages = list(messages)
         if tools and not capabilities.tools:
-            shown, tools = _described(shown, self.tools, chat_format), []
+            messages, tools = _describe_tools(messages, self.tools, chat_format), []
         if not (capabilities.calls and capabilities.results):
-            shown = _spelled(shown)
-        fitted: Any = self.shield(chat_format.call_format.adapt_messages(adapt_messages(shown, capabilities)))
+            messages = _calls_as_text(messages)
+        adapted = chat_format.call_format.adapt_messages(adapt_messages(messages, capabilities))
+        safe: list[Message] = self.split_tokens(adapted)
         try:
-            return self._render(fitted, tools, generate)
+            return self._render(safe, tools, generate)
         except TemplateFailed:
             described = [_with_descriptions(tool) for tool in tools]
             if described == tools:
                 raise
-            return self._render(fitted, described, generate)
+            return self._render(safe, described, generate)
 
-    def _render(self, messages: Any, tools: list[dict[str, Any]], generate: bool) -> str:
-        chat_format, shielded = self.chat_format, self.shield(tools)
+    def _render(self, messages: list[Message], tools: list[dict[str, Any]], generate: bool) -> str:
+        chat_format, safe_tools = self.chat_format, self.split_tokens(tools)
         return chat_format.template.render(
             messages,
-            tools=shielded if tools else [] if chat_format.capabilities.empty_tools else None,
+            tools=safe_tools if tools else [] if chat_format.capabilities.empty_tools else None,
             add_generation_prompt=generate,
-            extra={**template_variables(chat_format.template.source, shielded), **self.variables},
+            extra={**template_variables(chat_format.template.source, safe_tools), **self.variables},
         )
 
 
 def _with_descriptions(tool: dict[str, Any]) -> dict[str, Any]:
-    """Some templates cannot do without a description of every argument."""
+    """With a description of every argument, without which some templates fail."""
     function = tool["function"]
     properties = function["parameters"].get("properties")
     if not isinstance(properties, dict):
         return tool
-    told = {
+    described = {
         name: {"description": "", **value} if isinstance(value, dict) else value
         for name, value in properties.items()
     }
-    return {**tool, "function": {**function, "parameters": {**function["parameters"], "properties": told}}}
+    parameters = {**function["parameters"], "properties": described}
+    return {**tool, "function": {**function, "parameters": parameters}}
 
 
-def _variables(asked: ChatInput, chat_format: ChatFormat) -> dict[str, Any]:
-    """Of reasoning, in the names that templates have for it; what the request sets itself goes first."""
-    reasoning = asked.reasoning
-    found: dict[str, Any] = {"enable_thinking": reasoning.enabled is not False}
+def _reasoning_variables(chat: ChatInput) -> dict[str, Any]:
+    """The options of reasoning, by the names that templates use. Variables of the request come first."""
+    reasoning = chat.reasoning
+    variables: dict[str, Any] = {"enable_thinking": reasoning.enabled is not False}
     if reasoning.enabled is not None:
-        found["thinking"] = reasoning.enabled
+        variables["thinking"] = reasoning.enabled
     if reasoning.effort not in (None, "none"):
-        found |= dict.fromkeys(EFFORTS, reasoning.effort)
-    return {**found, **asked.extra}
+        variables |= dict.fromkeys(EFFORTS, reasoning.effort)
+    return {**variables, **chat.extra}
 
 
-def _split(asked: ChatInput) -> tuple[Sequence[Mapping[str, Any]], Mapping[str, Any] | None]:
-    """The messages before the one that the answer continues, and that one."""
-    if not asked.continues:
-        return asked.messages, None
-    return asked.messages[:-1], asked.messages[-1]
-
-
-def _continued(
-    rendering: _Rendering, messages: Sequence[Mapping[str, Any]], last: Mapping[str, Any], asked: ChatInput
-) -> RenderedPrompt:
-    """The prompt up to the end of the last message's text, or of its reasoning."""
-    chat_format = rendering.chat_format
+def _render_continued(rendering: _Rendering, chat: ChatInput) -> tuple[str, bool]:
+    """The prompt up to the end of the last message's content or reasoning, and whether it is reasoning."""
+    chat_format, messages, last = rendering.chat_format, chat.messages[:-1], chat.messages[-1]
     content, reasoning = text_of(last.get("content"), "\n\n"), last.get("reasoning_content") or ""
-    thinks = asked.continue_final_message == "reasoning_content" or bool(reasoning and not content)
-    place, start = ("reasoning_content", reasoning) if thinks else ("content", content)
+    in_reasoning = chat.continue_final_message == "reasoning_content" or bool(reasoning and not content)
+    field_name, start = ("reasoning_content", reasoning) if in_reasoning else ("content", content)
+    continued = {**last, "content": content, field_name: _ANSWER_START + start}
     try:
-        text = rendering.text([*messages, {**last, "content": content, place: ANSWER_START + start}], False)
+        text = rendering.text([*messages, continued], False)
     except TemplateFailed:
         text = ""
-    before, found, _ = text.rpartition(ANSWER_START)
-    if not found:
+    before, shown, _ = text.rpartition(_ANSWER_START)
+    if not shown:
         before = rendering.text(messages, True)
-        markers, opened = chat_format.markers, _is_opened(chat_format, before.replace(TOKEN_BREAK, ""))
-        if thinks and not opened:
+        markers, opened = chat_format.markers, _is_opened(chat_format, before)
+        if in_reasoning and not opened:
             if markers is None:
                 raise TemplateFailed("the model's chat template has no place for reasoning_content")
             before += f"{markers.start}\n"
-        elif opened and not thinks and markers is not None:
+        elif opened and not in_reasoning and markers is not None:
             before += f"{reasoning}\n{markers.end}\n\n"
-    return RenderedPrompt(chat_format, before + rendering.shield(start), opened=thinks, begun=not thinks)
+    return before + rendering.split_tokens(start), in_reasoning
 
 
 def _is_opened(chat_format: ChatFormat, text: str) -> bool:
-    return chat_format.markers is not None and text.rstrip().endswith(chat_format.markers.start.strip())
+    """Whether a prompt ends with the marker that begins reasoning."""
+    end = text.replace(_TOKEN_BREAK, "").rstrip()
+    return chat_format.markers is not None and end.endswith(chat_format.markers.start.strip())
 
 
-def _described(
+def _describe_tools(
     messages: list[Mapping[str, Any]], tools: Sequence[Tool], chat_format: ChatFormat
 ) -> list[Mapping[str, Any]]:
-    """For templates that show no tools: the system tells of them."""
+    """For templates that do not render tools: describe them in the system message."""
     example = chat_format.call_format.example()
     described = json.dumps([tool.wire()["function"] for tool in tools], ensure_ascii=False, indent=1)
     text = (
@@ -195,37 +199,37 @@ def _described(
     return [{"role": "system", "content": text}, *messages]
 
 
-def _spelled(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """For templates that show no calls or no results: they are text of the assistant and of the user."""
-    spelled: list[Mapping[str, Any]] = []
+def _calls_as_text(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """For templates that do not render calls or results: write them as text of the assistant and the user."""
+    written: list[Mapping[str, Any]] = []
     names: dict[str, str] = {}
     for message in messages:
         if calls := message.get("tool_calls"):
             names |= {call.get("id", ""): call["function"]["name"] for call in calls}
-            text = json.dumps({"tool_calls": [_spelled_call(call) for call in calls]}, ensure_ascii=False)
+            text = json.dumps({"tool_calls": [_call_as_json(call) for call in calls]}, ensure_ascii=False)
             content = text_of(message.get("content"))
             rest = {key: value for key, value in message.items() if key != "tool_calls"}
-            spelled.append({**rest, "content": f"{content}\n{text}" if content else text})
+            written.append({**rest, "content": f"{content}\n{text}" if content else text})
         elif message["role"] == "tool":
             name = message.get("name") or names.get(message.get("tool_call_id", ""))
             result = {"name": name, "content": text_of(message.get("content"))}
-            _add_user(spelled, json.dumps({"tool_response": result}, ensure_ascii=False))
-        elif message["role"] == "user" and spelled and spelled[-1].get("role") == "result":
-            _add_user(spelled, text_of(message.get("content")))
+            _add_result_text(written, json.dumps({"tool_response": result}, ensure_ascii=False))
+        elif message["role"] == "user" and written and written[-1].get("role") == "result":
+            _add_result_text(written, text_of(message.get("content")))
         else:
-            spelled.append(message)
-    return [{**m, "role": "user"} if m["role"] == "result" else m for m in spelled]
+            written.append(message)
+    return [{**m, "role": "user"} if m["role"] == "result" else m for m in written]
 
 
-def _add_user(messages: list[Mapping[str, Any]], text: str) -> None:
-    """Results that follow each other are one turn: many templates want users and assistants to alternate."""
+def _add_result_text(messages: list[Mapping[str, Any]], text: str) -> None:
+    """Append to a turn of results: many templates require users and assistants to alternate."""
     if messages and messages[-1]["role"] == "result":
         messages[-1] = {**messages[-1], "content": f"{messages[-1]['content']}\n{text}"}
     else:
         messages.append({"role": "result", "content": text})
 
 
-def _spelled_call(call: Mapping[str, Any]) -> Message:
+def _call_as_json(call: Mapping[str, Any]) -> Message:
     text = call["function"].get("arguments") or "{}"
     try:
         arguments = json.loads(text)
@@ -234,26 +238,26 @@ def _spelled_call(call: Mapping[str, Any]) -> Message:
     return {"name": call["function"]["name"], "arguments": arguments}
 
 
-def _left_out(text: str, messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Warnings of messages that the template does not show."""
+def _omitted(text: str, messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Warnings about messages that the prompt does not contain."""
     warnings: list[str] = []
-    position = 0  # messages mostly come in order: so all of them are found in one pass
+    position = 0  # messages are mostly in order, so that one pass finds all of them
     for i, message in enumerate(messages):
         content = message.get("content")
         pieces = [part["text"] for part in content] if isinstance(content, list) else [content or ""]
-        for name, piece in [*(("", piece) for piece in pieces), *_reasoning(message)]:
-            clean = piece.replace(TOKEN_BREAK, "\ufffd").strip()
-            found = text.find(clean, position)
-            if found >= 0:
-                position = found + len(clean)
+        for name, piece in [*(("", piece) for piece in pieces), *_reasoning_of(message)]:
+            clean = piece.replace(_TOKEN_BREAK, "\ufffd").strip()
+            start = text.find(clean, position)
+            if start >= 0:
+                position = start + len(clean)
             elif clean not in text and json.dumps(clean, ensure_ascii=False)[1:-1] not in text:
                 warnings.append(f"messages[{i}]{name} has no effect: the chat template leaves it out")
                 break
-        if len(warnings) == MAX_LEFT_OUT:
+        if len(warnings) == MAX_WARNINGS:
             break
     return warnings
 
 
-def _reasoning(message: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _reasoning_of(message: Mapping[str, Any]) -> list[tuple[str, str]]:
     reasoning = message.get("reasoning_content")
     return [(".reasoning_content", reasoning)] if reasoning else []

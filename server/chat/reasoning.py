@@ -1,4 +1,4 @@
-"""Reasoning before an answer: which marks a model puts around it, and how it is split off."""
+"""Reasoning before an answer: which markers enclose it, and how it is split off."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.chat.parser import OutputParser, ParsedOutput, merge_parsed
-from server.chat.streaming_parser import SPACE, EndOfText, MarkerSearch, Parsing, StreamingParser
+from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser
 
 _NOTHING = re.compile(r"(?!)")
 
@@ -16,16 +16,17 @@ _NOTHING = re.compile(r"(?!)")
 class ReasoningMarkers:
     """What begins and ends a block of reasoning.
 
-    fixed: only where the prompt ends with `start`. within: other text that a template with these marks has.
+    only_opened: the model never writes `start`: there is reasoning only where the prompt ends with it.
+    template_has: further text by which templates with these markers are recognized.
     """
 
     start: str
     end: str
-    fixed: bool = False
-    within: str = ""
+    only_opened: bool = False
+    template_has: str = ""
 
 
-# The first whose end is in the template or, spelled as one token, in the vocabulary.
+# In this order: the first whose end is in the template or, as single tokens, in the vocabulary applies.
 KNOWN_MARKERS = (
     ReasoningMarkers("<think>", "</think>"),
     ReasoningMarkers("[THINK]", "[/THINK]"),
@@ -37,93 +38,77 @@ KNOWN_MARKERS = (
     ReasoningMarkers("<thought>", "</thought>"),
     ReasoningMarkers("<reasoning>", "</reasoning>"),
     ReasoningMarkers("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ReasoningMarkers("<|channel|>analysis<|message|>", "<|end|>", within="<|channel|>"),
-    ReasoningMarkers("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]", fixed=True),
+    ReasoningMarkers("<|channel|>analysis<|message|>", "<|end|>", template_has="<|channel|>"),
+    ReasoningMarkers("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]", only_opened=True),
 )
 
 
 def find_reasoning_markers(source: str, is_token: Callable[[str], bool]) -> ReasoningMarkers | None:
-    """The marks of a model, by its chat template, or else by the tokens that it has for them."""
+    """The markers of a model: those in its chat template, or else those that are tokens of its vocabulary."""
     for markers in KNOWN_MARKERS:
-        if markers.end in source and markers.within in source:
+        if markers.end in source and markers.template_has in source:
             return markers
-    found = (
-        markers
-        for markers in KNOWN_MARKERS
-        if not markers.fixed and is_token(markers.start) and is_token(markers.end)
-    )
-    return next(found, None)
+    for markers in KNOWN_MARKERS:
+        if not markers.only_opened and is_token(markers.start) and is_token(markers.end):
+            return markers
+    return None
 
 
 class ReasoningParser(StreamingParser):
-    """Splits off a block of reasoning that the answer begins with.
+    """Splits off a block of reasoning at the beginning of the output.
 
-    opened: the prompt has begun it. raw: nothing is left out, neither marks nor white space.
+    opened: the prompt has opened the block. raw: markers and white space are part of the reasoning.
     """
 
     def __init__(self, markers: ReasoningMarkers, opened: bool, raw: bool = False) -> None:
         self.markers, self.opened, self.raw = markers, opened, raw
         self._end = MarkerSearch([markers.end])
-        self._trailing = ""
         super().__init__()
 
     def emit(self, text: str) -> None:
         self._content.append(text)
 
-    def think(self, text: str) -> None:
+    def emit_reasoning(self, text: str) -> None:
         if self.raw:
             self._reasoning.append(text)
-            return
-        text = self._trailing + text
-        kept = text.rstrip(SPACE)
-        self._trailing = text[len(kept) :]
-        self._reasoning.append(kept)
+        else:
+            super().emit_reasoning(text)
 
     def read(self) -> Parsing[None]:
         self.reasoning = self.opened
         if not self.opened:
-            space = ""
-            try:
-                while True:
-                    character = yield from self.next()
-                    if character not in SPACE:
-                        break
-                    space += character
-            except EndOfText:
-                self.emit(space)
-                raise
-            self.unread(character)
-            self.reasoning = yield from self.word(self.markers.start)
+            space = yield from self.leading_space()
+            self.reasoning = yield from self.accept(self.markers.start)
             if not self.reasoning:
                 self.emit(space)
             elif self.raw:
-                self.think(space + self.markers.start)
+                self.emit_reasoning(space + self.markers.start)
         if self.reasoning:
             yield from self.block()
         while True:
-            self._free = (_NOTHING, self.emit)
+            self._free_text = (_NOTHING, self.emit)
             self.emit((yield from self.next()))
 
     def block(self) -> Parsing[None]:
         if not self.raw:
-            yield from self.word(self.markers.start)  # some write again what the prompt has already
+            yield from self.accept(self.markers.start)  # some models repeat what the prompt ends with
             self.unread((yield from self.after_space()))
-        yield from self.until(self._end, self.think)
+        yield from self.until(self._end, self.emit_reasoning)
         self.reasoning = False
         if self.raw:
-            self.think(self.markers.end)
+            self.emit_reasoning(self.markers.end)
         else:
             self.unread((yield from self.after_space()))
 
 
 class ReasoningThenCallsParser:
-    """An OutputParser of two: reasoning is split off, and the rest read for calls of tools.
+    """An OutputParser that splits off reasoning and parses the rest for tool calls.
 
-    raw: reasoning is left in the content.
+    calls: parses the rest; None: it is content. raw: reasoning stays in the content.
     """
 
-    def __init__(self, first: ReasoningParser, then: OutputParser | None, raw: bool = False) -> None:
-        self.first, self.then, self.raw = first, then, raw
+    def __init__(self, first: ReasoningParser, calls: OutputParser | None, raw: bool = False) -> None:
+        self.first, self.calls, self.raw = first, calls, raw
 
     @property
     def reasoning(self) -> bool:
@@ -131,7 +116,7 @@ class ReasoningThenCallsParser:
 
     @property
     def has_calls(self) -> bool:
-        return self.then is not None and self.then.has_calls
+        return self.calls is not None and self.calls.has_calls
 
     def push(self, text: str) -> ParsedOutput:
         return self._rest(self.first.push(text), flush=False)
@@ -139,13 +124,11 @@ class ReasoningThenCallsParser:
     def flush(self) -> ParsedOutput:
         return self._rest(self.first.flush(), flush=True)
 
-    def _rest(self, parts: ParsedOutput, flush: bool) -> ParsedOutput:
-        content, reasoning, tools = parts
-        if self.then is not None:
-            found = self.then.push(content) if content else ParsedOutput()
-            content, _, tools = merge_parsed((found, self.then.flush())) if flush else found
-        return (
-            ParsedOutput(reasoning + content, "", tools)
-            if self.raw
-            else ParsedOutput(content, reasoning, tools)
-        )
+    def _rest(self, split: ParsedOutput, flush: bool) -> ParsedOutput:
+        content, reasoning, tools = split
+        if self.calls is not None:
+            rest = self.calls.push(content) if content else ParsedOutput()
+            content, _, tools = merge_parsed((rest, self.calls.flush())) if flush else rest
+        if self.raw:
+            return ParsedOutput(reasoning + content, "", tools)
+        return ParsedOutput(content, reasoning, tools)

@@ -1,4 +1,4 @@
-"""What a request asks of a chat, whichever API it came by."""
+"""A chat request in the neutral form that the parsers of all APIs produce."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from server.errors import bad_request
 
 @dataclass(frozen=True)
 class ReasoningOptions:
-    """How the model is to think before it answers. None: as its template and the server's settings have it.
+    """How the model reasons before it answers. None: the default of the server or of the template.
 
-    format: "none" leaves the reasoning in the content, markers included; "auto" and "deepseek" split it off.
-    effort: none | minimal | low | medium | high | xhigh | max. budget: most tokens of reasoning; -1: no
-    limit. enabled: whether it reasons at all (`enable_thinking` of templates).
+    format: "none" leaves reasoning and its markers in the content; "auto" and "deepseek" split it off.
+    effort: none | minimal | low | medium | high | xhigh | max. budget: maximum number of reasoning tokens;
+    -1: no limit. enabled: whether it reasons at all (`enable_thinking` of templates).
     """
 
     format: Literal["none", "auto", "deepseek"] | None = None
@@ -35,16 +35,16 @@ class RequestedConstraint(NamedTuple):
 
 @dataclass
 class ChatInput:
-    """A conversation in OpenAI's words.
+    """A conversation in OpenAI's form, and how to continue it.
 
     messages: `role` (system, developer, user, assistant, tool), `content` (text, a list of parts
     `{"type": "text", "text"}`, or None), `name`; of an assistant also `reasoning_content` and
     `tool_calls: [{"id", "type": "function", "function": {"name", "arguments": JSON text}}]`; of a tool
-    `tool_call_id`. Checked before: roles are known, texts are texts.
+    `tool_call_id`. Roles and types have been validated.
 
     add_generation_prompt: None: unless the answer continues the last message. continue_final_message: True,
-    "content", "reasoning_content" or False; None: if the last message is the assistant's and the former is
-    None.
+    "content", "reasoning_content" or False; None: yes if the last message is the assistant's and
+    add_generation_prompt is None.
     """
 
     messages: list[dict[str, Any]]
@@ -60,7 +60,7 @@ class ChatInput:
 
     @property
     def continues(self) -> bool:
-        """Whether the answer goes on where the last message ends."""
+        """Whether the answer continues the last message."""
         if not self.messages or self.messages[-1]["role"] != "assistant":
             return False
         if self.continue_final_message is None:
@@ -68,7 +68,7 @@ class ChatInput:
         return bool(self.continue_final_message)
 
     def check_turns(self) -> None:
-        """Refuses what contradicts itself."""
+        """Raises ApiError (400) if fields contradict each other or the messages."""
         name = "continue_final_message"
         if self.continue_final_message:
             if self.add_generation_prompt:

@@ -1,7 +1,7 @@
-"""Reading an answer character by character, written as if all of it were there.
+"""Parsing of an output that arrives in pieces, written as if all of it were there.
 
-A reader is a generator that gets one character at a time, so it finds the same parts however the text was
-split.
+A parser is a generator that is sent one character at a time, so its result does not depend on how tokens
+split the text.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ SPACE = " \t\r\n"
 
 
 class EndOfText(Exception):
-    """The text is over."""
+    """The output is complete."""
 
 
 class UnexpectedText(Exception):
-    """The text does not go on as the format has it."""
+    """The text does not continue as the format requires."""
 
 
 class MarkerSearch:
-    """Words to look for in free text."""
+    """Markers to search for in free text. Empty ones are ignored."""
 
-    def __init__(self, terminals: Sequence[str]) -> None:
-        self.terminals = [word for word in terminals if word]
-        starts = "".join(re.escape(word[0]) for word in self.terminals)
+    def __init__(self, markers: Sequence[str]) -> None:
+        self.markers = [marker for marker in markers if marker]
+        starts = "".join(re.escape(marker[0]) for marker in self.markers)
         self.starts = re.compile(f"[{starts}]" if starts else r"(?!)")
 
     def matcher(self) -> StopMatcher:
-        return StopMatcher(self.terminals)
+        return StopMatcher(self.markers)
 
 
 class StreamingParser:
-    """An OutputParser whose subclasses write `read` and say there what they find.
+    """An OutputParser whose subclasses implement `read`, which emits what it recognizes.
 
-    names: tools that may be called; a call of anything else is text. limit: calls after so many are left out.
+    names: tools that may be called; a call of anything else is text. limit: how many calls are emitted; the
+    others are dropped.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class StreamingParser:
         self._reasoning: list[str] = []
         self._calls: dict[int, ToolCallDelta] = {}
         self._arguments: dict[int, list[str]] = {}
-        self._space = ""  # white space that is content only if more of it follows
-        self._again = ""  # characters to be read once more
-        self._record: list[str] | None = None  # what was read of a call that has no name yet
-        self._free: tuple[re.Pattern[str], Callable[[str], None]] | None = None
+        self._space = ""  # white space that is content only if more content follows
+        self._reasoning_space = ""  # the same of reasoning
+        self._unread = ""  # characters to be read again
+        self._record: list[str] | None = None  # what was read of a call whose name is not known yet
+        # While searching free text: the pattern of characters that may begin a marker, where other text goes.
+        self._free_text: tuple[re.Pattern[str], Callable[[str], None]] | None = None
         self._reading = self.read()
         next(self._reading)
 
@@ -75,10 +78,10 @@ class StreamingParser:
     def push(self, text: str) -> ParsedOutput:
         send, i = self._reading.send, 0
         while i < len(text):
-            if self._free is not None:  # nothing can begin before one of these characters
-                starts, emit = self._free
-                found = starts.search(text, i)
-                end = len(text) if found is None else found.start()
+            if self._free_text is not None:  # no marker begins before one of these characters
+                starts, emit = self._free_text
+                start = starts.search(text, i)
+                end = len(text) if start is None else start.start()
                 if end > i:
                     emit(text[i:end])
                     i = end
@@ -90,10 +93,10 @@ class StreamingParser:
     def flush(self) -> ParsedOutput:
         with contextlib.suppress(EndOfText, StopIteration):
             self._reading.throw(EndOfText)
-        if not self.n_calls:  # behind a call it is a part of a mark, or nothing
-            self.emit(self._again)
+        if not self.n_calls:  # after a call it is part of a marker, or insignificant
+            self.emit(self._unread)
             self._content.append(self._space)
-        self._space = self._again = ""
+        self._space = self._unread = ""
         return self._take()
 
     def _take(self) -> ParsedOutput:
@@ -111,19 +114,23 @@ class StreamingParser:
         self._arguments.clear()
         return ParsedOutput(content, reasoning, tuple(tools))
 
-    # --- what was found
+    # --- output, for subclasses
 
     def emit(self, text: str) -> None:
-        """Content. White space at its end waits for what comes next: before a call it is dropped."""
-        kept = (self._space + text).rstrip(SPACE)
-        self._space = (self._space + text)[len(kept) :]
-        self._content.append(kept)
+        """Content. White space at its end is held back: it is dropped before a call."""
+        stripped = (self._space + text).rstrip(SPACE)
+        self._space = (self._space + text)[len(stripped) :]
+        self._content.append(stripped)
 
-    def think(self, text: str) -> None:
-        self._reasoning.append(text)
+    def emit_reasoning(self, text: str) -> None:
+        """Reasoning. White space at its end is held back, and dropped at the end of the block."""
+        text = self._reasoning_space + text
+        stripped = text.rstrip(SPACE)
+        self._reasoning_space = text[len(stripped) :]
+        self._reasoning.append(stripped)
 
-    def announce(self, name: str) -> None:
-        """A call of a tool begins."""
+    def begin_call(self, name: str) -> None:
+        """A tool call begins. Raises UnexpectedText if there is no such tool."""
         if name not in self.names:
             raise UnexpectedText
         self._record, self._space = None, ""
@@ -131,8 +138,8 @@ class StreamingParser:
         if self._counts:
             self._calls[self.n_calls - 1] = ToolCallDelta(self.n_calls - 1, self.new_id(), name)
 
-    def argue(self, text: str) -> None:
-        """More of the arguments of the call that began last."""
+    def emit_arguments(self, text: str) -> None:
+        """More of the arguments of the latest call."""
         if self._counts:
             self._arguments.setdefault(self.n_calls - 1, []).append(text)
 
@@ -140,12 +147,12 @@ class StreamingParser:
     def _counts(self) -> bool:
         return self.limit is None or self.n_calls <= self.limit
 
-    # --- reading
+    # --- input, for subclasses
 
     def next(self) -> Parsing[str]:
-        """One character. Raises End."""
-        if self._again:
-            character, self._again = self._again[0], self._again[1:]
+        """One character. Raises EndOfText."""
+        if self._unread:
+            character, self._unread = self._unread[0], self._unread[1:]
         else:
             character = yield
         if self._record is not None:
@@ -153,32 +160,32 @@ class StreamingParser:
         return character
 
     def unread(self, text: str) -> None:
-        self._again = text + self._again
+        self._unread = text + self._unread
         if self._record is not None and text:
             del self._record[-len(text) :]
 
-    def until(self, openers: MarkerSearch, emit: Callable[[str], None]) -> Parsing[str]:
-        """The first of the words; the text before it goes to `say`, and all of it at the end."""
-        matcher, held = openers.matcher(), 0
+    def until(self, markers: MarkerSearch, emit: Callable[[str], None]) -> Parsing[str]:
+        """The first marker. Text before it goes to `emit`; if none comes, all text does."""
+        matcher, n_held_back = markers.matcher(), 0
         try:
             while True:
-                self._free = None if held or self._again else (openers.starts, emit)
+                self._free_text = None if n_held_back or self._unread else (markers.starts, emit)
                 character = yield from self.next()
-                sent, word = matcher.push(character)
-                if sent:
-                    emit(sent)
-                if word is not None:
-                    return word
-                held += 1 - len(sent)
+                text, marker = matcher.push(character)
+                if text:
+                    emit(text)
+                if marker is not None:
+                    return marker
+                n_held_back += 1 - len(text)
         except EndOfText:
-            if not self.n_calls:  # else what may be a mark is taken for one
+            if not self.n_calls:  # otherwise the beginning of a marker counts as one
                 emit(matcher.flush())
             raise
         finally:
-            self._free = None
+            self._free_text = None
 
     def attempt(self, opener: str, body: Parsing[None]) -> Parsing[None]:
-        """Read a call. If it turns out to be none, what was read is content, but not behind another call."""
+        """Read a call. If it is none after all, its text is content, except at the end after another call."""
         self._record = []
         try:
             yield from body
@@ -196,6 +203,18 @@ class StreamingParser:
             record, self._record = self._record, None
             self.emit(opener + "".join(record))
 
+    def leading_space(self) -> Parsing[str]:
+        """White space up to the next character. If nothing else comes, it is content."""
+        space = ""
+        try:
+            while (character := (yield from self.next())) in SPACE:
+                space += character
+        except EndOfText:
+            self.emit(space)
+            raise
+        self.unread(character)
+        return space
+
     def after_space(self) -> Parsing[str]:
         """The next character that is not white space."""
         while True:
@@ -203,23 +222,23 @@ class StreamingParser:
             if character not in SPACE:
                 return character
 
-    def word(self, word: str, *, space: bool = True) -> Parsing[bool]:
-        """Whether this word comes next, white space aside. If not, nothing was read."""
-        seen, found = "", ""
-        while found != word:
+    def accept(self, expected: str) -> Parsing[bool]:
+        """Whether this text comes next, after white space. If not, nothing is consumed."""
+        seen, stripped = "", ""
+        while stripped != expected:
             try:
                 seen += yield from self.next()
             except EndOfText:
                 self.unread(seen)
                 raise
-            found = seen.lstrip(SPACE) if space else seen
-            if not word.startswith(found):
+            stripped = seen.lstrip(SPACE)
+            if not expected.startswith(stripped):
                 self.unread(seen)
                 return False
         return True
 
     def json(self, emit: Callable[[str], None]) -> Parsing[None]:
-        """One JSON value, its characters to `say`. What is between its brackets is not looked at closely."""
+        """One JSON value; its characters go to `emit`. Only strings and brackets are checked."""
         character = yield from self.after_space()
         emit(character)
         if character == '"':

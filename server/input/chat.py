@@ -16,7 +16,7 @@ from engine.types import Constraint, Reasoning
 from server.chat.chat_format import ChatFormat, ChatFormats
 from server.chat.messages import InvalidMessage
 from server.chat.parser import OutputParser
-from server.chat.prompt import TOKEN_BREAK, RenderedPrompt, render_prompt
+from server.chat.prompt import RenderedPrompt, render_prompt
 from server.chat.reasoning import ReasoningParser, ReasoningThenCallsParser
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.template.sandbox import TemplateFailed
@@ -68,7 +68,7 @@ async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: li
     if (
         thinking is not None
         and thinking.budget is None
-        and (constraint is None or chat_format.call_format.reasons)
+        and (constraint is None or chat_format.call_format.grammar_has_reasoning)
     ):
         thinking = None
     raw = asked.reasoning.format == "none"
@@ -76,7 +76,7 @@ async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: li
 
     def parser() -> OutputParser | None:
         call_format = chat_format.call_format
-        if (whole := call_format.new_answer_parser(options, new_id, composed.plain, raw)) is not None:
+        if (whole := call_format.new_answer_parser(options, new_id, composed.text, raw)) is not None:
             return whole
         calls = None if options is None else call_format.new_parser(options, new_id)
         if not thinks or chat_format.markers is None:
@@ -85,8 +85,8 @@ async def plan_chat(asked: ChatInput, engine: Engine, state: State, warnings: li
             ReasoningParser(chat_format.markers, composed.opened, raw), calls, raw
         )
 
-    kept = chat_format.kept(options is not None, thinks)
-    return ChatPlan(prompt, parser, constraint, thinking, kept, composed.plain)
+    kept = chat_format.preserved_tokens(options is not None, thinks)
+    return ChatPlan(prompt, parser, constraint, thinking, kept, composed.text)
 
 
 async def chat_text(asked: ChatInput, engine: Engine, state: State, warnings: list[str]) -> str:
@@ -108,7 +108,7 @@ async def _composed(
     try:
         return asked, await state.in_thread(render_prompt, asked, model, facts.specials if shielded else None)
     except InvalidMessage as error:
-        where = asked.param + error.where
+        where = asked.param + error.path
         raise bad_request(f"{where}: {error}", where, "invalid_value") from None
     except TemplateFailed as error:
         param = "chat_template_kwargs" if str(error).startswith("chat_template_kwargs") else asked.param
@@ -147,7 +147,7 @@ def _with_defaults(asked: ChatInput, settings: Settings) -> ChatInput:
 
 async def _tokens(composed: RenderedPrompt, asked: ChatInput, engine: Engine, state: State) -> list[int]:
     tokenizer = engine.tokenizer
-    tokens = await tokenise(composed.text.split(TOKEN_BREAK), engine, state, asked.param, add_special=False)
+    tokens = await tokenise(composed.pieces, engine, state, asked.param, add_special=False)
     if tokenizer.add_bos and tokens[:1] != [tokenizer.bos_id]:  # most templates write it
         tokens.insert(0, tokenizer.bos_id)
     check_length(len(tokens), engine, asked.param)
@@ -178,7 +178,7 @@ def _offer(asked: ChatInput, chat_format: ChatFormat, warnings: list[str]) -> To
 def _thinks(composed: RenderedPrompt) -> bool:
     """Whether the answer may begin with reasoning."""
     markers = composed.chat_format.markers
-    return markers is not None and not composed.begun and (composed.opened or not markers.fixed)
+    return markers is not None and not composed.begun and (composed.opened or not markers.only_opened)
 
 
 def _thinking(asked: ChatInput, composed: RenderedPrompt, engine: Engine) -> Reasoning:

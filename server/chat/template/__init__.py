@@ -1,1 +1,1 @@
-"""Chat templates: rendering in a sandbox with a budget, and what a template can do."""
+"""Chat templates: rendering in a sandboxed process, and probing of what a template supports."""

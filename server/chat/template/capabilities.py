@@ -1,6 +1,6 @@
-"""What a chat template can show, found by trying: templates do not say it.
+"""What a chat template supports, determined by probing: templates do not declare it.
 
-Each probe is a short conversation with marked texts; what comes out, or that nothing does, tells.
+A probe renders a short conversation with recognizable texts and looks for them in the result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from server.chat.template.render import ChatTemplate
 from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
 
-_WORD = "QqTextqQ"  # in no template
+_WORD = "QqTextqQ"  # in none of the templates
 _OTHER = "QqOtherqQ"
 _NAME, _SECOND, _ARGUMENT = "qq_tool", "qq_second", "qq_argument"
 _SHORT_ID, _LONG_ID = "call00001", "call_0123456789abcdef"  # some templates want exactly nine characters
@@ -39,9 +39,9 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class TemplateCapabilities:
-    """What of a conversation a template shows, and in which form it wants it."""
+    """Which parts of a conversation a template renders, and in which form it expects them."""
 
-    empty_tools: bool = False  # wants a list of tools even where there are none
+    empty_tools: bool = False  # needs a list of tools even if there are none
     string_content: bool = True
     typed_content: bool = False  # content as a list of parts
     system: bool = True
@@ -52,23 +52,23 @@ class TemplateCapabilities:
     results: bool = False  # messages of the role tool
     object_arguments: bool = False  # arguments of calls as an object, not as JSON text
     null_content: bool = False  # content may be null where there are calls
-    short_ids: bool = False  # ids of calls have nine characters
-    reasoning: bool = False  # reasoning of earlier turns, if only of the last one
+    short_ids: bool = False  # call ids must have nine characters
+    reasoning: bool = False  # reasoning of earlier turns, or at least of the last one
 
 
 def template_variables(source: str, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
-    """What templates count on besides the messages, in the way that llama-server gives it."""
+    """Variables that templates expect besides the messages, as llama-server sets them."""
     now = datetime.now()
-    found: dict[str, Any] = {"date_string": f"{now:%d %b %Y}", "datetime": f"{now:%b %d %Y}"}
-    if "functions" in source and not _TOOLS.search(source):  # other names of the tools
-        found["functions"] = json.dumps(tools or [], indent=4, ensure_ascii=False)
+    variables: dict[str, Any] = {"date_string": f"{now:%d %b %Y}", "datetime": f"{now:%b %d %Y}"}
+    if "functions" in source and not _TOOLS.search(source):  # another name for the tools
+        variables["functions"] = json.dumps(tools or [], indent=4, ensure_ascii=False)
     if "xml_tools" in source and tools:
-        found["xml_tools"] = tools
-    return found
+        variables["xml_tools"] = tools
+    return variables
 
 
 def probe_capabilities(template: ChatTemplate) -> TemplateCapabilities:
-    """Some ten renderings, a few milliseconds."""
+    """Takes about twenty renderings: some 10 ms."""
     probe = _Probe(template)
     user: dict[str, Any] = {"role": "user", "content": _WORD}
     probe.no_tools = next(
@@ -84,8 +84,8 @@ def probe_capabilities(template: ChatTemplate) -> TemplateCapabilities:
     )
     user = {"role": "user", "content": wrap("Hello")}
     tools = probe.shows(_NAME, [user], [_TOOL])
-    offered = [_TOOL] if tools else None
-    calls = _calls(probe, user, wrap, offered) if tools or "tool_calls" in template.source else {}
+    some_tools = [_TOOL] if tools else None
+    calls = _calls(probe, user, wrap, some_tools) if tools or "tool_calls" in template.source else {}
     return TemplateCapabilities(
         empty_tools=probe.no_tools == [],
         string_content=string or not typed,
@@ -102,7 +102,7 @@ def probe_capabilities(template: ChatTemplate) -> TemplateCapabilities:
                     {"role": "assistant", "content": wrap("Yes"), **reasoning_fields(_WORD), **more},
                     *after,
                 ],
-                offered if more else None,
+                some_tools if more else None,
             )
             for more, after in (
                 ({}, []),
@@ -115,37 +115,39 @@ def probe_capabilities(template: ChatTemplate) -> TemplateCapabilities:
 
 
 def _calls(
-    probe: _Probe, user: Message, wrap: Callable[[Any], Any], offered: list[Any] | None
+    probe: _Probe, user: Message, wrap: Callable[[Any], Any], some_tools: list[Any] | None
 ) -> dict[str, bool]:
-    def talk(arguments: Any, content: Any, id: str = _SHORT_ID, more: Sequence[Any] = ()) -> list[Message]:
+    def messages(
+        arguments: Any, content: Any, id: str = _SHORT_ID, more: Sequence[Any] = ()
+    ) -> list[Message]:
         calling = {"role": "assistant", "content": content, "tool_calls": [_call(arguments, id), *more]}
         return [user, calling, _result(id)]
 
     empty, value = wrap(""), {_ARGUMENT: _WORD}
     text = json.dumps(value)
-    as_object = probe.render(talk(value, empty), offered)
-    as_text = probe.render(talk(text, empty), offered)
-    # An object printed as Python does is no JSON; text escaped once more is none either.
+    as_object = probe.render(messages(value, empty), some_tools)
+    as_text = probe.render(messages(text, empty), some_tools)
+    # Neither an object in Python's syntax nor text that was escaped again is JSON.
     good_object = as_object is not None and _WORD in as_object and f"{{'{_ARGUMENT}'" not in as_object
     good_text = as_text is not None and text in as_text
     objects = good_object or not good_text
     best = value if objects else text
     shown = (as_object if objects else as_text) or ""
-    null = probe.render(talk(best, None), offered)
+    null = probe.render(messages(best, None), some_tools)
     second = {**_call(best, "call00002"), "function": {"name": _SECOND, "arguments": best}}
-    long_id = probe.render(talk(best, empty, _LONG_ID), offered)
+    long_id = probe.render(messages(best, empty, _LONG_ID), some_tools)
     return {
         "calls": _NAME in shown and _WORD in shown,
         "object_arguments": objects,
         "null_content": null is not None and "None" not in null,
         "short_ids": bool(shown) and long_id is None,
-        "parallel_calls": probe.shows(_SECOND, talk(best, empty, more=[second]), offered),
+        "parallel_calls": probe.shows(_SECOND, messages(best, empty, more=[second]), some_tools),
         "results": _OTHER in shown,
     }
 
 
 def reasoning_fields(text: str) -> dict[str, str]:
-    """The names by which templates know reasoning, as transformers gives them."""
+    """Reasoning of a message, by the names that templates use for it."""
     return {"reasoning_content": text, "thinking": text}
 
 

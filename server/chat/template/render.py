@@ -45,7 +45,7 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         extra: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt. extra: further variables. Raises TemplateFailed. Takes time: not for the event loop."""
+        """The prompt. extra: further variables. Raises TemplateFailed. Blocks: not for the event loop."""
         for name in extra or ():
             if name in _RESERVED or name in self._special_tokens or not name.isidentifier():
                 raise TemplateFailed(f"chat_template_kwargs: {name[:64]!r} cannot be set")

@@ -1,4 +1,4 @@
-"""Finding texts of special tokens in what a client wrote."""
+"""Search for the texts of special tokens in what a client sent."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-_END = ""  # key of a node at which a word ends
+_END = ""  # key of a node at which a text ends
 
 
-def special_token_pattern(words: Iterable[str]) -> re.Pattern[str]:
-    """Matches any of the words, the longest where several do.
+def special_token_pattern(texts: Iterable[str]) -> re.Pattern[str]:
+    """Matches any of the texts, the longest where several match.
 
-    Built as a tree of characters: an alternation of thousands of words would be tried word by word at every
-    place.
+    Built from a trie: an alternation of thousands of texts would be tried one by one at every position.
     """
     trie: dict[str, Any] = {}
-    for word in words:
-        if len(word) > 1:  # one character cannot be broken, and is no markup
+    for text in texts:
+        if len(text) > 1:  # a single character cannot be split, and is not markup
             node = trie
-            for character in word:
+            for character in text:
                 node = node.setdefault(character, {})
             node[_END] = {}
     return re.compile(_source(trie) if trie else r"(?!)")
@@ -27,7 +26,7 @@ def special_token_pattern(words: Iterable[str]) -> re.Pattern[str]:
 
 def _source(node: dict[str, Any]) -> str:
     text = ""
-    while len(node) == 1 and _END not in node:  # a long tail would nest too deeply for the compiler
+    while len(node) == 1 and _END not in node:  # nested, a long tail would be too deep for the compiler
         ((character, node),) = node.items()
         text += re.escape(character)
     branches = [re.escape(key) + _source(child) for key, child in sorted(node.items()) if key != _END]

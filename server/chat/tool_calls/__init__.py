@@ -1,4 +1,4 @@
-"""Tools: what is offered, how each family of models is told of them, and how it calls them."""
+"""Tool calling: the tools of a request, and the formats in which models call them, one file per format."""
 
 from server.chat.tool_calls.tool import Tool, ToolChoice, check_tools, make_tool
 

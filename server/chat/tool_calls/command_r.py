@@ -1,4 +1,4 @@
-"""Command R: a list of `{"tool_name": …, "parameters": …}`, between marks or behind `Action:`."""
+"""Command R: a list of `{"tool_name": …, "parameters": …}`, between markers or after `Action:`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CommandRFormat(JsonToolCallFormat):
         name_key="tool_name",
         arguments_key="parameters",
         before=r'"\"tool_call_id\": \"" /[0-9]{1,2}/ "\", "',
-        silent=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
+        ignored=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
         start="[\n    ",
         comma=",\n    ",
         end="\n]",
@@ -27,7 +27,7 @@ class CommandRFormat(JsonToolCallFormat):
 
 
 class CommandRPlusFormat(JsonToolCallFormat):
-    """The models of 2024."""
+    """Command R and R+ of 2024."""
 
     name = "command-r-plus"
     syntax = JsonSyntax(

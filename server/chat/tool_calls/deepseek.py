@@ -1,5 +1,5 @@
-# ruff: noqa: RUF001 - they do spell their marks so
-"""DeepSeek R1, V3 and V3.1: a section of calls, the name before the arguments."""
+# ruff: noqa: RUF001 - their markers have these characters
+"""DeepSeek R1, V3 and V3.1: a section of calls, each with its name before the arguments."""
 
 from __future__ import annotations
 

@@ -1,17 +1,16 @@
-"""JSON calls between marks that no file here names: read off a call that the template itself writes."""
+"""JSON calls between markers that no file here knows: derived from a call that the template renders."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
-from typing import Any
 
 from server.chat.tool_calls.json_calls import ARGUMENT_KEYS, NAME_KEYS, JsonSyntax, JsonToolCallFormat
 
-NAME = "qq_tool"  # of the call that the template is to write, with these arguments
+NAME = "qq_tool"  # of the call that the template renders, with these arguments
 ARGUMENTS = {"qq_argument": "qq_value"}
-_MARK = re.compile(r"\s*(\[/\w+\]|</[^<>\s]+>|<\|[^<>\s]+\|>)")
+_MARKER = re.compile(r"\s*(\[/\w+\]|</[^<>\s]+>|<\|[^<>\s]+\|>)")
 
 
 class DerivedFormat(JsonToolCallFormat):
@@ -25,39 +24,40 @@ class DerivedFormat(JsonToolCallFormat):
 
 
 def derive_format(render: Callable[[bool], str | None]) -> DerivedFormat | None:
-    """`render`: the prompt (False), and the same with the answer that is a call (True)."""
+    """render: a prompt (False), and the same followed by an answer that calls a tool (True)."""
     prompt, whole = render(False), render(True)
     if prompt is None or whole is None:
         return None
-    answer = whole[_common(prompt, whole) :]
-    found = _call_in(answer)
-    if found is None:
+    answer = whole[_common_length(prompt, whole) :]
+    call = _find_call(answer)
+    if call is None:
         return None
-    start, end, name_key, arguments_key = found
-    before, behind = answer[:start], answer[end:]
-    listed = before.rstrip().endswith("[") and behind.lstrip().startswith("]")
+    start, end, name_key, arguments_key = call
+    before, after = answer[:start], answer[end:]
+    listed = before.rstrip().endswith("[") and after.lstrip().startswith("]")
     if listed:
-        before, behind = before.rstrip()[:-1], behind.lstrip()[1:]
+        before, after = before.rstrip()[:-1], after.lstrip()[1:]
     opener = before.strip()
     if not opener:
         return None
     gap = before[len(before.rstrip()) :]
-    closing = _MARK.match(behind)
-    closer = closing[1] if closing is not None and _word(closing[1]) == _word(opener) else ""
+    closing = _MARKER.match(after)
+    closer = closing[1] if closing is not None and _letters(closing[1]) == _letters(opener) else ""
     return DerivedFormat(
         JsonSyntax(opener, closer, gap, listed, name_key=name_key, arguments_key=arguments_key, between="\n")
     )
 
 
-def _common(a: str, b: str) -> int:
-    """Where two texts part, but not within a mark."""
+def _common_length(a: str, b: str) -> int:
+    """The length of the common prefix of two texts, which does not end within a marker."""
     i = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     opened = max(b.rfind("<", 0, i), b.rfind("[", 0, i))
     forbid_additional_properties = max(b.rfind(">", 0, i), b.rfind("]", 0, i))
     return opened if opened > forbid_additional_properties else i
 
 
-def _call_in(text: str) -> tuple[int, int, str, str] | None:
+def _find_call(text: str) -> tuple[int, int, str, str] | None:
+    """Where the call begins and ends, and its keys of name and arguments."""
     decoder = json.JSONDecoder()
     for match in re.finditer(r"\{", text):
         try:
@@ -71,5 +71,5 @@ def _call_in(text: str) -> tuple[int, int, str, str] | None:
     return None
 
 
-def _word(marker: str) -> Any:
+def _letters(marker: str) -> str:
     return re.sub(r"\W", "", marker)

@@ -1,4 +1,4 @@
-"""Functionary 3.1, and Llama 3 where it is asked to: `<function=name>{…}</function>`."""
+"""Functionary 3.1, and Llama 3 where its prompt says so: `<function=name>{…}</function>`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For models not trained to call tools: the answer is `{"tool_calls": [{"name": …, "arguments": …}]}`."""
+"""For models not trained to call tools: the output is `{"tool_calls": [{"name": …, "arguments": …}]}`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import ToolCallFormat, ToolOptions, alternatives, arguments_rules
 from server.chat.tool_calls.unmarked_calls import UnmarkedCallParser, unmarked_grammar
 
-_FORM = JsonSyntax("", "")
+_SYNTAX = JsonSyntax("", "")
 _KEY = "tool_calls"
 
 
 class GenericCallParser(UnmarkedCallParser):
     def whole(self) -> Parsing[None]:
-        fenced = yield from self.word("```json")
+        fenced = yield from self.accept("```json")
         if (yield from self.after_space()) != "{":
             raise UnexpectedText
         key = yield from self.key()
@@ -30,9 +30,9 @@ class GenericCallParser(UnmarkedCallParser):
             yield from self.json_call()
         else:
             raise UnexpectedText
-        yield from self.word("}")
+        yield from self.accept("}")
         if fenced:
-            yield from self.word("```")
+            yield from self.accept("```")
 
 
 class GenericFormat(ToolCallFormat):
@@ -49,7 +49,7 @@ class GenericFormat(ToolCallFormat):
         more = f"({quoted(', ')} call)*" if options.parallel else ""
         head, tail = quoted(f'{{"{_KEY}": ['), quoted("]}")
         rules = [f"calls: {head} call {more} {tail}", alternatives("call", options)]
-        rules += [*call_rules(_FORM, options), *arguments_rules(options)]
+        rules += [*call_rules(_SYNTAX, options), *arguments_rules(options)]
 
         def schema(tool: Tool) -> dict[str, Any]:
             call = object_of(

@@ -12,28 +12,32 @@ from engine.constraint.json_schema import rule
 from engine.constraint.strict_schema import forbid_additional_properties
 from engine.types import Constraint
 
-# One line, with the spaces that models know from training; without a limit they could be endless.
+# One line, with the spaces that models know from training. Flexible white space could go on forever.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-KINDS = frozenset(("json_object", "json_schema", "regex", "choice"))  # that can be part of a grammar
+# Kinds of constraints that can be part of a larger grammar.
+KINDS = frozenset(("json_object", "json_schema", "regex", "choice"))
 _NO_TOKENS = GrammarVocabulary([], [], [], 0)
 
 
 class GrammarTerminals:
-    """Texts as grammars must name them: a token of the format is no text."""
+    """Writes texts as terminals of a grammar: a control token does not match its text, only its id.
+
+    tokens: markers that are control tokens, with their ids.
+    """
 
     def __init__(self, tokens: Mapping[str, int]) -> None:
         self.tokens = tokens
-        terminals = sorted(tokens, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, terminals)) if terminals else r"(?!)")
+        markers = sorted(tokens, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, markers)) if markers else r"(?!)")
 
     def __call__(self, text: str) -> str:
         """A sequence of literals and tokens."""
-        found, position = [], 0
+        terminals, position = [], 0
         for match in self._pattern.finditer(text):
-            found += [quoted(text[position : match.start()]), f"<[{self.tokens[match[0]]}]>"]
+            terminals += [quoted(text[position : match.start()]), f"<[{self.tokens[match[0]]}]>"]
             position = match.end()
-        found.append(quoted(text[position:]))
-        return " ".join(part for part in found if part)
+        terminals.append(quoted(text[position:]))
+        return " ".join(filter(None, terminals))
 
 
 def quoted(text: str) -> str:
@@ -41,22 +45,22 @@ def quoted(text: str) -> str:
 
 
 def strict_json_rule(schema: Mapping[str, Any]) -> str:
-    """What matches a JSON schema. Properties that it does not name are left out. Raises ConfigError."""
+    """Matches a JSON schema without properties that it does not name. Raises ConfigError."""
     return json_rule(forbid_additional_properties(schema))
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
-    """What matches a schema as it is. Raises ConfigError."""
+    """Matches a JSON schema as it is. Raises ConfigError."""
     return rule({**schema, "x-guidance": _SPACING}).text
 
 
 def answer_rule(constraint: Constraint) -> str:
-    """A constraint of one of the KINDS, known to be valid, as one alternative of a larger grammar."""
+    """A constraint of one of the KINDS, known to compile, as one alternative of a larger grammar."""
     return f"({grammar(constraint, _NO_TOKENS).text.removeprefix('start: ').strip()})"
 
 
 def object_of(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema of an object with just these properties."""
+    """A schema of an object with exactly these properties."""
     return {
         "type": "object",
         "properties": dict(properties),

@@ -1,4 +1,4 @@
-"""GPT-OSS: messages on channels. Those of `analysis` are reasoning, those to a function are calls."""
+"""GPT-OSS: messages on channels. `analysis` is reasoning, messages to a function are calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from server.chat.streaming_parser import SPACE, EndOfText, MarkerSearch, Parsing, StreamingParser
+from server.chat.streaming_parser import EndOfText, MarkerSearch, Parsing, StreamingParser
 from server.chat.tool_calls.grammar import GrammarTerminals, answer_rule
 from server.chat.tool_calls.tool_call_format import (
     ANY_TEXT,
@@ -25,23 +25,16 @@ _NAMED_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 
 
 class HarmonyParser(StreamingParser):
-    """before: what the prompt has of the answer already, behind `<|start|>assistant`."""
+    """before: the part of the answer that the prompt contains, after `<|start|>assistant`."""
 
     def __init__(self, before: str, raw: bool, *args: Any) -> None:
         self.raw = raw
-        self._trailing = ""
         self._header_end = MarkerSearch([_MESSAGE])
         self._body_end = MarkerSearch([*_ENDS, _START])
         super().__init__(*args)
         if before:
             self.push(before)
-            self._trailing = self._space = ""
-
-    def think(self, text: str) -> None:
-        text = self._trailing + text
-        kept = text.rstrip(SPACE)
-        self._trailing = text[len(kept) :]
-        self._reasoning.append(kept)
+            self._reasoning_space = self._space = ""
 
     def read(self) -> Parsing[None]:
         while True:
@@ -50,12 +43,12 @@ class HarmonyParser(StreamingParser):
                 yield from self.until(self._header_end, header.append)
             except EndOfText:
                 if not self.n_calls and not any(marker in "".join(header) for marker in (_CHANNEL, _START)):
-                    self.emit("".join(header))  # an answer that keeps to no format
+                    self.emit("".join(header))  # output in no format
                 raise
             yield from self.message("".join(header))
 
     def message(self, header: str) -> Parsing[None]:
-        """What stands behind a header, and its end."""
+        """The body of a message and the marker that ends it."""
         called, channel = _TO.search(header), _NAMED_CHANNEL.search(header)
         if called is not None:
             yield from self.attempt(header + _MESSAGE, self.call(called[1]))
@@ -66,29 +59,29 @@ class HarmonyParser(StreamingParser):
 
     def analysis(self, header: str) -> Parsing[None]:
         self.reasoning = True
-        emit = self.emit if self.raw else self.think
+        emit = self.emit if self.raw else self.emit_reasoning
         if self.raw:
             emit(header + _MESSAGE)
         end = yield from self.until(self._body_end, emit)
         if self.raw:
             emit(end)
-        self._trailing = ""
+        self._reasoning_space = ""
         self.reasoning = False
 
     def call(self, name: str) -> Parsing[None]:
-        self.announce(name)
+        self.begin_call(name)
         character = yield from self.after_space()
         self.unread(character)
         if character == "<":  # no arguments at all
-            self.argue("{}")
+            self.emit_arguments("{}")
         else:
-            yield from self.json(self.argue)
+            yield from self.json(self.emit_arguments)
         yield from self.until(self._body_end, lambda _: None)
 
 
 class HarmonyFormat(ToolCallFormat):
     name = "harmony"
-    reasons = True
+    grammar_has_reasoning = True
     markers = (_CHANNEL, _MESSAGE, _START, "<|constrain|>", *_ENDS)
 
     def detects(self, source: str) -> bool:
@@ -105,7 +98,7 @@ class HarmonyFormat(ToolCallFormat):
         return HarmonyParser(before, raw, names, new_id, limit)
 
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str | None:
-        """Analysis if there is some, then a call or the answer. Free where the answer is any text."""
+        """Optional analysis, then a call or the answer. None where the answer may be any text."""
         if not options.required and options.answer is None:
             return None
         rules = [alternatives("call", options), *arguments_rules(options)]
@@ -124,12 +117,12 @@ class HarmonyFormat(ToolCallFormat):
         return [f"final: {terminals(f'{_CHANNEL}final{_MESSAGE}')} answer", f"answer: {answer}"]
 
     def _whole(self, last: str, rules: list[str], terminals: GrammarTerminals) -> str:
-        again = terminals(f"{_START}assistant")  # behind analysis, which the grammar need not have seen
+        again = terminals(f"{_START}assistant")  # after analysis, which the constraint may not have seen
         return join_rules(
             [
                 f"start: (analysis | again)? ({last})",
-                f"analysis: {terminals(f'{_CHANNEL}analysis{_MESSAGE}')} analysed {again}",
-                *text_until("analysed", "<|end|>", terminals),
+                f"analysis: {terminals(f'{_CHANNEL}analysis{_MESSAGE}')} analysis_body {again}",
+                *text_until("analysis_body", "<|end|>", terminals),
                 f"again: {again}",
                 f"TEXT: {ANY_TEXT}",
                 *rules,
@@ -137,7 +130,7 @@ class HarmonyFormat(ToolCallFormat):
         )
 
     def adapt_messages(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """With a call the template takes one text: its reasoning, or else its content."""
+        """With a call the template accepts one text: reasoning, or else content."""
         return [
             {**message, "content": ""} if message.get("tool_calls") and message.get("thinking") else message
             for message in messages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from server.chat.tool_calls.json_calls import JsonSyntax, JsonToolCallFormat
 
-_OTHERS = ("<function=", "<arg_key>", "<invoke", "<tool_calls>")  # forms that share the mark
+_OTHERS = ("<function=", "<arg_key>", "<invoke", "<tool_calls>")  # other formats with this marker
 
 
 class HermesFormat(JsonToolCallFormat):

@@ -1,4 +1,4 @@
-"""Calls as JSON objects that name the tool: most families differ only in what is around them."""
+"""Calls as JSON objects that name the tool: most formats differ only in what encloses them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ARGUMENT_KEYS = ("arguments", "parameters")
 
 @dataclass(frozen=True)
 class JsonSyntax:
-    """opener, closer: around a call, or around the list of all calls if `listed`. gap: between them and JSON.
+    """opener, closer: enclose a call, or the list of all calls if `listed`. gap: between them and the JSON.
 
-    before, behind: in the object around name and arguments, as grammar. between: two calls. silent: marks
-    that are no content. start, comma, end: of the list.
+    before, after: what the object has before the name and after the arguments, as grammar. between: separates
+    calls. ignored: further markers, which are not content. start, comma, end: of the list.
     """
 
     opener: str
@@ -36,9 +36,9 @@ class JsonSyntax:
     name_key: str = "name"
     arguments_key: str = "arguments"
     before: str = ""
-    behind: str = ""
+    after: str = ""
     between: str = "\n"
-    silent: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     start: str = "["
     comma: str = ", "
     end: str = "]"
@@ -48,7 +48,7 @@ class JsonCallParser(StreamingParser):
     """Reads calls that are JSON objects."""
 
     def call_list(self) -> Parsing[None]:
-        """Behind the `[`."""
+        """After the `[`."""
         while True:
             character = yield from self.after_space()
             if character == "{":
@@ -59,7 +59,7 @@ class JsonCallParser(StreamingParser):
                 raise UnexpectedText
 
     def call_sequence(self) -> Parsing[None]:
-        """Behind the first `{`: objects one after the other."""
+        """After the first `{`: consecutive objects."""
         yield from self.json_call()
         while True:
             character = yield from self.next()
@@ -70,33 +70,33 @@ class JsonCallParser(StreamingParser):
                 return
 
     def json_call(self) -> Parsing[None]:
-        """Behind the `{`. Arguments before the name are told only when the name is known."""
-        named, argued, early = False, False, list[str]()
+        """After the `{`. Arguments that precede the name are emitted once the name is known."""
+        has_name, has_arguments, early = False, False, list[str]()
         while True:
             key = yield from self.key()
             if key is None:
                 break
-            if key in NAME_KEYS and not named:
+            if key in NAME_KEYS and not has_name:
                 character = yield from self.after_space()
                 if character == "{":  # {"function": {"name": …, "arguments": …}}
                     yield from self.json_call()
-                    named = argued = True
+                    has_name = has_arguments = True
                     continue
                 self.unread(character)
                 name = yield from self.value()
-                self.announce(name if isinstance(name, str) else "")
-                named = True
+                self.begin_call(name if isinstance(name, str) else "")
+                has_name = True
                 if early:
-                    self.argue("".join(early))
-            elif key in ARGUMENT_KEYS and not argued:
-                yield from self.arguments(self.argue if named else early.append)
-                argued = True
+                    self.emit_arguments("".join(early))
+            elif key in ARGUMENT_KEYS and not has_arguments:
+                yield from self.arguments(self.emit_arguments if has_name else early.append)
+                has_arguments = True
             else:
                 yield from self.json(lambda _: None)
-        if not named:
+        if not has_name:
             raise UnexpectedText
-        if not argued:
-            self.argue("{}")
+        if not has_arguments:
+            self.emit_arguments("{}")
 
     def key(self) -> Parsing[str | None]:
         """The next key of an object with its colon, or None at the end."""
@@ -114,7 +114,7 @@ class JsonCallParser(StreamingParser):
         return str(key)
 
     def arguments(self, emit: Callable[[str], None]) -> Parsing[None]:
-        """An object; some models write it as a string that holds one, some write null."""
+        """An object. Some models write a string that contains it, or null."""
         character = yield from self.after_space()
         self.unread(character)
         if character == '"':
@@ -127,11 +127,11 @@ class JsonCallParser(StreamingParser):
 
 
 class MarkedJsonCallParser(JsonCallParser):
-    """Reads a call, or a list of them, behind each opener."""
+    """Reads a call, or a list of calls, after each opener."""
 
     def __init__(self, syntax: JsonSyntax, *args: Any) -> None:
         self.syntax = syntax
-        self.openers = MarkerSearch([syntax.opener, *syntax.silent])
+        self.openers = MarkerSearch([syntax.opener, *syntax.ignored])
         super().__init__(*args)
 
     def read(self) -> Parsing[None]:
@@ -141,7 +141,7 @@ class MarkedJsonCallParser(JsonCallParser):
                 yield from self.attempt(opener, self.calls())
 
     def calls(self) -> Parsing[None]:
-        yield from self.word("```json")
+        yield from self.accept("```json")
         character = yield from self.after_space()
         if character == "[":
             yield from self.call_list()
@@ -150,17 +150,17 @@ class MarkedJsonCallParser(JsonCallParser):
         else:
             raise UnexpectedText
         if self.syntax.closer:
-            yield from self.word(self.syntax.closer)
+            yield from self.accept(self.syntax.closer)
 
 
 class JsonToolCallFormat(ToolCallFormat):
-    """A family whose calls are JSON between marks."""
+    """A format whose calls are JSON between markers."""
 
     syntax: JsonSyntax
 
     @property
     def markers(self) -> tuple[str, ...]:
-        return tuple(filter(None, (self.syntax.opener, self.syntax.closer, *self.syntax.silent)))
+        return tuple(filter(None, (self.syntax.opener, self.syntax.closer, *self.syntax.ignored)))
 
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return MarkedJsonCallParser(self.syntax, options.names, new_id, options.limit)
@@ -197,5 +197,5 @@ def call_rules(syntax: JsonSyntax, options: ToolOptions) -> list[str]:
         # A single literal where possible, so that the rule for plain text can exclude it as a whole.
         start = " ".join((quoted("{"), syntax.before, quoted(head))) if syntax.before else quoted("{" + head)
         end = quoted("}")
-        rules.append(f"call_{i}: {start} arguments_{i} {syntax.behind} {end}")
+        rules.append(f"call_{i}: {start} arguments_{i} {syntax.after} {end}")
     return rules

@@ -1,4 +1,4 @@
-"""Llama 3.1 to 3.3: the answer is `{"name": …, "parameters": …}`, maybe behind `<|python_tag|>`."""
+"""Llama 3.1 to 3.3: the output is `{"name": …, "parameters": …}`, optionally after `<|python_tag|>`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.chat.tool_calls.tool_call_format import ToolCallFormat, ToolOptions,
 from server.chat.tool_calls.unmarked_calls import UnmarkedCallParser, unmarked_grammar
 
 _TAG = "<|python_tag|>"
-_FORM = JsonSyntax("", "", arguments_key="parameters")
+_SYNTAX = JsonSyntax("", "", arguments_key="parameters")
 
 
 def _call_schema(tool: Tool) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Llama3Format(ToolCallFormat):
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
         more = f"({quoted('; ')} call)*" if options.parallel else ""
         rules = [f"calls: call {more}", alternatives("call", options)]
-        rules += [*call_rules(_FORM, options), *arguments_rules(options)]
+        rules += [*call_rules(_SYNTAX, options), *arguments_rules(options)]
         return unmarked_grammar(options, "name", rules, _call_schema)
 
     def example(self) -> str:

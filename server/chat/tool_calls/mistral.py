@@ -14,7 +14,7 @@ _NAMED = NamedSyntax(_OPENER, "[ARGS]", optional="[CALL_ID]")
 
 
 class MistralCallParser(NamedCallParser):
-    """Both forms: fine-tuned models keep to neither."""
+    """Both variants: fine-tuned models mix them."""
 
     def call(self) -> Parsing[None]:
         character = yield from self.after_space()
@@ -26,11 +26,11 @@ class MistralCallParser(NamedCallParser):
 
 
 class MistralListFormat(JsonToolCallFormat):
-    """Up to version 7 of its tokenizers."""
+    """Tokenizers up to version 7."""
 
     name = "mistral"
     short_ids = True
-    syntax = JsonSyntax(_OPENER, "", listed=True, behind=r'", \"id\": \"" /[a-zA-Z0-9]{9}/ "\""')
+    syntax = JsonSyntax(_OPENER, "", listed=True, after=r'", \"id\": \"" /[a-zA-Z0-9]{9}/ "\""')
 
     def detects(self, source: str) -> bool:
         return _OPENER in source and "[ARGS]" not in source
@@ -40,7 +40,7 @@ class MistralListFormat(JsonToolCallFormat):
 
 
 class MistralNamedFormat(NamedToolCallFormat):
-    """From version 11 on."""
+    """Tokenizers from version 11 on."""
 
     name = "mistral-named"
     short_ids = True

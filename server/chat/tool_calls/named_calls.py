@@ -1,4 +1,4 @@
-"""Calls whose name stands before the JSON of the arguments."""
+"""Calls whose name precedes the JSON of the arguments."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ MAX_NAME = 256
 
 @dataclass(frozen=True)
 class NamedSyntax:
-    """`section` `opener` name `middle` {…} `closer` `end`; section and end once, the rest for each call.
+    """`section` `opener` name `middle` {…} `closer` `end`; section and end occur once, the rest per call.
 
-    optional: a mark behind the name, with anything behind it, that models may put in. between: calls.
+    optional: a marker after the name, followed by anything, that models may insert. between: separates calls.
     """
 
     opener: str
@@ -38,7 +38,7 @@ class NamedSyntax:
 
 
 class NamedCallParser(JsonCallParser):
-    """Reads a call behind each opener."""
+    """Reads a call after each opener."""
 
     def __init__(self, syntax: NamedSyntax, *args: Any) -> None:
         self.syntax = syntax
@@ -51,25 +51,25 @@ class NamedCallParser(JsonCallParser):
             opener = yield from self.until(self.openers, self.emit)
             yield from self.attempt(opener, self.section() if opener == syntax.section else self.call())
             if syntax.end:
-                yield from self.word(syntax.end)
+                yield from self.accept(syntax.end)
 
     def section(self) -> Parsing[None]:
-        if not (yield from self.word(self.syntax.opener)):
+        if not (yield from self.accept(self.syntax.opener)):
             raise UnexpectedText
         yield from self.call()
 
     def call(self) -> Parsing[None]:
-        """Behind the opener."""
+        """After the opener."""
         yield from self.head()
-        yield from self.json(self.argue)
+        yield from self.json(self.emit_arguments)
         if self.syntax.closer:
-            yield from self.word(self.syntax.closer.strip())
+            yield from self.accept(self.syntax.closer.strip())
 
     def head(self) -> Parsing[None]:
         name = ""
         while not name.endswith(self.syntax.middle):
             character = yield from self.next()
-            if character == "{":  # without the mark between
+            if character == "{":  # the marker is missing
                 self.unread(character)
                 break
             name += character
@@ -78,22 +78,22 @@ class NamedCallParser(JsonCallParser):
         name = name.removesuffix(self.syntax.middle)
         if self.syntax.optional:
             name = name.partition(self.syntax.optional)[0]
-        self.announce(self.tool_name(name.strip()))
+        self.begin_call(self.tool_name(name.strip()))
 
     def tool_name(self, name: str) -> str:
         return name
 
 
 class NamedToolCallFormat(ToolCallFormat):
-    """A family with a name before JSON."""
+    """A format in which the name precedes JSON."""
 
     syntax: NamedSyntax
 
     @property
     def markers(self) -> tuple[str, ...]:
         syntax = self.syntax
-        terminals = (syntax.section, syntax.opener, syntax.middle, syntax.closer, syntax.end, syntax.optional)
-        return tuple(word.strip() for word in terminals if word.strip())
+        markers = (syntax.section, syntax.opener, syntax.middle, syntax.closer, syntax.end, syntax.optional)
+        return tuple(marker.strip() for marker in markers if marker.strip())
 
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return NamedCallParser(self.syntax, options.names, new_id, options.limit)

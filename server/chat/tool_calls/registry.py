@@ -1,4 +1,4 @@
-"""All families, and which of them a template is of."""
+"""All formats of tool calls, and which of them a template uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.chat.tool_calls.mistral import MistralListFormat, MistralNamedFormat
 from server.chat.tool_calls.qwen_coder import QwenCoderFormat, SeedFormat
 from server.chat.tool_calls.tool_call_format import ToolCallFormat
 
-# The first that detects its marks.
+# The first that detects its markers applies.
 TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = (
     HarmonyFormat(),
     MistralNamedFormat(),
@@ -32,5 +32,5 @@ TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = (
 
 
 def detect_tool_call_format(source: str) -> ToolCallFormat:
-    """The family of a chat template; the generic one if it shows no other's marks."""
+    """The format that a chat template uses; the generic one if no other is detected."""
     return next(call_format for call_format in TOOL_CALL_FORMATS if call_format.detects(source))

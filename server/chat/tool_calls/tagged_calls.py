@@ -1,4 +1,4 @@
-"""Calls whose arguments are tags: `<parameter=city>Paris</parameter>`. Texts stand there as they are."""
+"""Calls whose arguments are tags: `<parameter=city>Paris</parameter>`. Strings are not quoted."""
 
 from __future__ import annotations
 
@@ -22,9 +22,20 @@ from server.chat.tool_calls.tool_call_format import (
 )
 
 MAX_NAME = 256
-# What a text's schema may say for the grammar to hold it to that.
-_OF_TEXT = {"type", "description", "title", "default", "examples", "enum", "const", "minLength", "maxLength"}
-_OF_OBJECT = {
+# Keywords that the grammar enforces, or need not: in schemas of strings,
+_STRING_KEYWORDS = {
+    "type",
+    "description",
+    "title",
+    "default",
+    "examples",
+    "enum",
+    "const",
+    "minLength",
+    "maxLength",
+}
+# and of all arguments together.
+_OBJECT_KEYWORDS = {
     *(
         "type",
         "properties",
@@ -65,20 +76,20 @@ class TaggedCallParser(StreamingParser):
 
     def call(self) -> Parsing[None]:
         syntax = self.syntax
-        if not (yield from self.word(syntax.function)):
+        if not (yield from self.accept(syntax.function)):
             raise UnexpectedText
         name = yield from self.name()
-        self.announce(name)
+        self.begin_call(name)
         properties = self.tools[name].schema.get("properties")
         before = "{"
-        while (yield from self.word(syntax.parameter)):
+        while (yield from self.accept(syntax.parameter)):
             key = yield from self.name()
-            self.argue(f"{before}{json.dumps(key, ensure_ascii=False)}: ")
+            self.emit_arguments(f"{before}{json.dumps(key, ensure_ascii=False)}: ")
             before = ", "
             yield from self.argument(properties.get(key) if isinstance(properties, dict) else None)
-        self.argue("{}" if before == "{" else "}")
-        yield from self.word(syntax.end)
-        yield from self.word(syntax.closer)
+        self.emit_arguments("{}" if before == "{" else "}")
+        yield from self.accept(syntax.end)
+        yield from self.accept(syntax.closer)
 
     def name(self) -> Parsing[str]:
         """Up to the `>`."""
@@ -92,20 +103,20 @@ class TaggedCallParser(StreamingParser):
                 raise UnexpectedText
 
     def argument(self, schema: Any) -> Parsing[None]:
-        """The value, between line breaks that are not a part of it. Texts are told as they come."""
+        """The value, between line breaks that are not part of it. Strings are emitted as they arrive."""
         character = yield from self.next()
         if character != "\n":
             self.unread(character)
         if _is_text(schema):
-            self.argue('"')
+            self.emit_arguments('"')
             yield from self.until(
-                self.close, lambda text: self.argue(json.dumps(text, ensure_ascii=False)[1:-1])
+                self.close, lambda text: self.emit_arguments(json.dumps(text, ensure_ascii=False)[1:-1])
             )
-            self.argue('"')
+            self.emit_arguments('"')
             return
         value: list[str] = []
         yield from self.until(self.close, value.append)
-        self.argue(_as_json("".join(value), schema))
+        self.emit_arguments(_as_json("".join(value), schema))
 
 
 def _is_text(schema: Any) -> bool:
@@ -113,7 +124,7 @@ def _is_text(schema: Any) -> bool:
 
 
 def _as_json(text: str, schema: Any) -> str:
-    """What a value that may be other than a text stands for."""
+    """A value whose schema allows more than strings, as JSON."""
     stripped = text.strip()
     # Templates show models `True` and `None`, as Python writes them.
     python = {"True": "true", "False": "false", "None": "null"}
@@ -126,7 +137,7 @@ def _as_json(text: str, schema: Any) -> str:
 
 
 class TaggedToolCallFormat(ToolCallFormat):
-    """A family whose calls are tags."""
+    """A format whose calls are tags."""
 
     syntax: TaggedSyntax
 
@@ -161,10 +172,10 @@ class TaggedToolCallFormat(ToolCallFormat):
 def _argument_rules(
     rule: str, tool: Tool, syntax: TaggedSyntax, terminals: GrammarTerminals
 ) -> tuple[str, list[str]]:
-    """The arguments of a call in the order of the schema, those that are not required optional."""
+    """Arguments in the order of the schema, optional unless required. Raises UnsupportedSchema."""
     schema = tool.schema
-    if unknown := sorted(schema.keys() - _OF_OBJECT):
-        raise UnsupportedSchema(f"the schema of '{tool.name}' has {unknown[0]!r} at its top")
+    if unknown := sorted(schema.keys() - _OBJECT_KEYWORDS):
+        raise UnsupportedSchema(f"the schema of '{tool.name}' has the unsupported keyword {unknown[0]!r}")
     shared: dict[str, Any] = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     required, properties = schema.get("required") or (), schema.get("properties") or {}
     if odd := [
@@ -190,21 +201,21 @@ def _value_rule(
 ) -> tuple[str, list[str]]:
     close = "\n" + syntax.close
     if not _is_text(schema):
-        # `true` as a schema is the same as an empty one; a text that may be here is in quotes.
+        # `true` as a schema means an empty one. Where the schema allows more than strings, those are quoted.
         whole = {**shared, **schema} if isinstance(schema, Mapping) else shared
         return f"{schema_rule(whole, tool)} {terminals(close)}", []
-    if unknown := sorted(schema.keys() - _OF_TEXT):
-        raise UnsupportedSchema(f"a text with {unknown[0]!r} cannot be written without quotes")
+    if unknown := sorted(schema.keys() - _STRING_KEYWORDS):
+        raise UnsupportedSchema(f"a string with {unknown[0]!r} is not supported")
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if values is not None:
         texts = [value for value in values if isinstance(value, str)]
         if not texts:
-            raise UnsupportedSchema("a text with no possible value")
+            raise UnsupportedSchema("a string without possible values")
         return f"({' | '.join(map(quoted, texts))}) {terminals(close)}", []
-    least, most = schema.get("minLength"), schema.get("maxLength")
+    shortest, longest = schema.get("minLength"), schema.get("maxLength")
     text = (
         ANY_TEXT
-        if least is None and most is None
-        else f"/(?s:.){{{least or 0},{'' if most is None else most}}}/"
+        if shortest is None and longest is None
+        else f"/(?s:.){{{shortest or 0},{'' if longest is None else longest}}}/"
     )
     return f"{rule}_text", [f"{rule}_text[lazy]: {text} {quoted(close)}"]

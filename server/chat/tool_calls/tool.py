@@ -1,4 +1,4 @@
-"""Tools that a request offers, checked."""
+"""The tools of a request, and the checks of them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Tool:
 
     name: str
     description: str | None = None
-    parameters: dict[str, Any] | None = None  # JSON schema of the arguments, an object; None: none are told
+    parameters: dict[str, Any] | None = None  # JSON schema of the arguments, an object; None: there are none
     strict: bool | None = None
 
     def wire(self) -> dict[str, Any]:
-        """As OpenAI writes it, and as templates expect it, which mostly count on a description."""
+        """In OpenAI's form, which templates expect. Most of them need a description."""
         function = {
             "name": self.name,
             "description": self.description or "",
@@ -36,13 +36,13 @@ class Tool:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """What the arguments must match."""
+        """JSON schema of the arguments."""
         return self.parameters or NO_ARGUMENTS
 
 
 @dataclass(frozen=True)
 class ToolChoice:
-    """Whether tools are called: not at all, as the model sees fit, or in any case.
+    """Whether tools are called: never, as the model decides, or always.
 
     names: only these may be called; None: any. A named tool is `ToolChoice("required", ("name",))`.
     """
@@ -52,7 +52,7 @@ class ToolChoice:
 
 
 def make_tool(name: Any, description: Any, parameters: Any, strict: Any, param: str) -> Tool:
-    """A tool of any API; `param` names the fields in errors: f"{param}.name", …"""
+    """A tool of any API. param: the field that errors name, followed by `.name`, … Raises ApiError (400)."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         message = "must be 1 to 128 letters, digits, '_', '-' or '.'"
         raise bad_request(f"{param}.name: {message}", f"{param}.name", "invalid_value")
@@ -62,18 +62,20 @@ def make_tool(name: Any, description: Any, parameters: Any, strict: Any, param: 
         raise bad_request(f"{param}.strict: must be true or false", f"{param}.strict", "invalid_value")
     if parameters is not None:
         if not isinstance(parameters, dict):
-            message = "must be a JSON schema, an object"
+            message = "must be a JSON schema: an object"
             raise bad_request(f"{param}.parameters: {message}", f"{param}.parameters", "invalid_value")
         if parameters.get("type", "object") not in ("object", ["object"]):
-            message = 'must have the type "object": arguments have names'
+            message = 'must have the type "object", since arguments have names'
             raise bad_request(f"{param}.parameters: {message}", f"{param}.parameters", "invalid_value")
     return Tool(name, description, parameters, strict)
 
 
 def check_tools(tools: Sequence[Tool], choice: ToolChoice, param: str = "tools") -> None:
-    """What concerns all tools together: their number, size, names, and a choice that exists."""
+    """Check all tools together: number, size, names, and that the choice exists. Raises ApiError (400)."""
     if len(tools) > MAX_TOOLS:
-        raise bad_request(f"{param}: at most {MAX_TOOLS} tools, not {len(tools)}", param, "invalid_value")
+        raise bad_request(
+            f"{param}: at most {MAX_TOOLS} tools are allowed, not {len(tools)}", param, "invalid_value"
+        )
     names = [tool.name for tool in tools]
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
@@ -83,7 +85,7 @@ def check_tools(tools: Sequence[Tool], choice: ToolChoice, param: str = "tools")
     except RecursionError:
         raise bad_request(f"{param}: is nested too deeply", param, "invalid_value") from None
     if size > MAX_TOOLS_CHARS:
-        message = f"all tools may have {MAX_TOOLS_CHARS} characters of JSON, not {size}"
+        message = f"all tools together may have at most {MAX_TOOLS_CHARS} characters of JSON, not {size}"
         raise bad_request(f"{param}: {message}", param, "invalid_value")
     for name in choice.names or ():
         if name not in names:

@@ -1,4 +1,4 @@
-"""What every way of calling tools gives: its marks, a reader of answers, a grammar."""
+"""What every format of tool calls provides: its markers, a parser of outputs, a grammar."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ ANY_TEXT = r"/(?s:.*)/"
 class ToolOptions:
     """The tools of a request that may be called.
 
-    required: at least one has to be. answer: what the content must match if none is; `answer_rule` takes it.
+    required: at least one must be. parallel: several may be. answer: the constraint on the content if none is
+    called, of a kind that `answer_rule` supports.
     """
 
     tools: tuple[Tool, ...]
@@ -34,65 +35,70 @@ class ToolOptions:
 
     @property
     def limit(self) -> int | None:
+        """How many calls there may be; None: any number."""
         return None if self.parallel else 1
 
 
 class UnsupportedSchema(Exception):
-    """No grammar of this family holds arguments to such a schema."""
+    """The format has no grammar for such a schema."""
 
 
 class ToolCallFormat(ABC):
-    """How the models of one family call tools."""
+    """How certain models call tools."""
 
     name: str
-    short_ids = False  # ids of calls have nine characters
-    reasons = False  # its grammars have reasoning in them
+    short_ids = False  # call ids have nine characters
+    grammar_has_reasoning = False  # its grammars cover the reasoning before the answer
 
     @abstractmethod
     def detects(self, source: str) -> bool:
-        """Whether a chat template is of this family."""
+        """Whether a chat template, given as source, uses this format."""
 
     @property
     @abstractmethod
     def markers(self) -> tuple[str, ...]:
-        """Texts of the format that may be tokens of the vocabulary."""
+        """Texts of the format that may be single tokens of the vocabulary."""
 
     @abstractmethod
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
-        """A parser of one answer."""
+        """A parser of one output. new_id: makes ids of calls."""
 
     @abstractmethod
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str | None:
-        """What an answer must match: calls with valid arguments, if it is not only text. Raises CannotHold.
+        """A grammar (Lark) of outputs whose calls have valid arguments. Raises UnsupportedSchema.
 
-        None: where nothing is required, an answer of this format is not held to anything.
+        None: nothing is required, and the format cannot constrain optional calls.
         """
 
     @abstractmethod
     def example(self) -> str:
-        """A call, for models whose template does not tell them how tools are called."""
+        """A call, to show to models whose template does not describe the format."""
 
     def new_answer_parser(
         self, options: ToolOptions | None, new_id: Callable[[], str], prompt: str, raw: bool
     ) -> StreamingParser | None:
-        """A parser of all of an answer, reasoning included, where the format is not text with parts in it."""
+        """A parser of the whole output, where the format has its own way to write reasoning and content.
+
+        raw: reasoning stays in the content.
+        """
         return None
 
     def answer_grammar(self, answer: str, terminals: GrammarTerminals) -> str | None:
-        """Where the content stands inside of something: a grammar around the rule that it must match."""
+        """A grammar around `answer`, the rule for the content, where the format encloses the content."""
         return None
 
     def adapt_messages(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What else the templates of this family want of messages."""
+        """Further changes that templates with this format need."""
         return messages
 
 
 def arguments_rules(options: ToolOptions) -> list[str]:
+    """A rule `arguments_<i>` for each tool."""
     return [f"arguments_{i}: {schema_rule(tool.schema, tool)}" for i, tool in enumerate(options.tools)]
 
 
 def schema_rule(schema: Mapping[str, Any], tool: Tool) -> str:
-    """A rule for what matches a schema of a tool. Raises CannotHold."""
+    """A rule that matches what is valid for a schema of a tool. Raises UnsupportedSchema."""
     try:
         return strict_json_rule(schema)
     except ConfigError as error:
@@ -100,16 +106,17 @@ def schema_rule(schema: Mapping[str, Any], tool: Tool) -> str:
 
 
 def alternatives(rule: str, options: ToolOptions) -> str:
+    """The rule `<rule>` for any of `<rule>_<i>`, of which there is one for each tool."""
     return f"{rule}: " + " | ".join(f"{rule}_{i}" for i in range(len(options.tools)))
 
 
 def start_rules(options: ToolOptions, terminals: GrammarTerminals, opener: str, calls: str) -> list[str]:
-    """How an answer begins: `calls` is the name of the rule for what comes behind the opener."""
+    """The start of an output grammar. calls: name of the rule for what follows the opener."""
     if options.required:
         return [f"start: {terminals(opener)} {calls}"]
     if options.answer is not None:
         return [f"start: answer | {terminals(opener)} {calls}", f"answer: {answer_rule(options.answer)}"]
-    if opener in terminals.tokens:  # free of it is every other token, those of the format included
+    if opener in terminals.tokens:  # then text is any other token, including special tokens of the format
         return [
             f"start: other* | other* {terminals(opener)} {calls}",
             f"other: <[^{terminals.tokens[opener]}]>",
@@ -118,8 +125,8 @@ def start_rules(options: ToolOptions, terminals: GrammarTerminals, opener: str, 
 
 
 def text_until(rule: str, marker: str, terminals: GrammarTerminals) -> list[str]:
-    """A rule for any text up to the first of this mark, and with it. Needs the terminal TEXT."""
-    if marker in terminals.tokens:  # no text has it
+    """A rule for any text up to and including the first such marker. Needs the terminal TEXT."""
+    if marker in terminals.tokens:  # which no text contains
         return [f"{rule}: TEXT {terminals(marker)}"]
     return [f"{rule}[lazy]: TEXT {quoted(marker)}"]
 

@@ -1,4 +1,4 @@
-"""Calls without a mark before them: an answer is a call if it begins like one."""
+"""Calls without a marker before them: an output is a call if it begins like one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.errors import ConfigError
-from server.chat.streaming_parser import SPACE, EndOfText, Parsing
+from server.chat.streaming_parser import Parsing
 from server.chat.tool_calls.grammar import answer_rule, json_rule
 from server.chat.tool_calls.json_calls import JsonCallParser
 from server.chat.tool_calls.tool import Tool
@@ -15,19 +15,11 @@ from server.chat.tool_calls.tool_call_format import ANY_TEXT, ToolOptions, Unsup
 
 
 class UnmarkedCallParser(JsonCallParser):
-    """Reads what an answer begins with; subclasses read the rest in `rest`."""
+    """Reads what an output begins with; subclasses read the rest in `rest`."""
 
     def read(self) -> Parsing[None]:
-        space = ""
-        try:
-            while True:
-                character = yield from self.next()
-                if character not in SPACE:
-                    break
-                space += character
-        except EndOfText:
-            self.emit(space)
-            raise
+        space = yield from self.leading_space()
+        character = yield from self.next()
         self.unread(character)
         if character in "{`":
             yield from self.attempt(space, self.whole())
@@ -47,9 +39,9 @@ class UnmarkedCallParser(JsonCallParser):
 def unmarked_grammar(
     options: ToolOptions, first_key: str, rules: list[str], schema: Callable[[Tool], Any]
 ) -> str:
-    """Around the rule `calls`, which is a whole answer that begins with this key.
+    """A grammar around the rule `calls`, a whole output that is an object beginning with `first_key`.
 
-    schema: of an answer that calls this tool, for where the answer is JSON in any case.
+    schema: of an output that calls a tool, needed where the answer must be JSON as well.
     """
     if options.answer is not None and options.answer.kind in ("json_schema", "json_object"):
         return join_rules([f"start: {_either(options, schema)}"])
@@ -63,7 +55,7 @@ def unmarked_grammar(
 
 
 def _either(options: ToolOptions, schema: Callable[[Tool], Any]) -> str:
-    """One schema of answer and calls: two that begin alike could not be told from each other."""
+    """One schema for answer and calls: as alternatives of a grammar they would be ambiguous."""
     assert options.answer is not None
     answer = json.loads(options.answer.text or '{"type": "object"}')
     schemas = [answer, *(schema(tool) for tool in options.tools)]

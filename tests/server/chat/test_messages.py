@@ -39,7 +39,7 @@ def test_arguments_are_objects_where_the_template_wants_them():
 def test_arguments_that_are_no_object_are_named(arguments):
     with pytest.raises(InvalidMessage, match="JSON") as caught:
         adapt_messages([user(), calling(call(), call(arguments))], FULL)
-    assert caught.value.where == "[1].tool_calls[1].function.arguments"
+    assert caught.value.path == "[1].tool_calls[1].function.arguments"
 
 
 def test_no_content_is_null_or_empty():

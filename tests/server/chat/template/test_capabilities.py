@@ -82,8 +82,8 @@ def test_arguments_as_templates_print_them():
     ],
 )
 def test_traits_of_published_templates(name, expected):
-    found = published(name)
-    names = {n for n in found.__dataclass_fields__ if getattr(found, n)} - {"string_content", "typed_content"}
+    shown = published(name)
+    names = {n for n in shown.__dataclass_fields__ if getattr(shown, n)} - {"string_content", "typed_content"}
     assert names - {"object_arguments"} == expected - {"object_arguments"}
     if "calls" in expected:
-        assert found.object_arguments == ("object_arguments" in expected)
+        assert shown.object_arguments == ("object_arguments" in expected)

@@ -13,14 +13,14 @@ words = st.lists(st.text(st.sampled_from("<|ab>(*"), min_size=2, max_size=5), ma
 
 @given(words, st.text(st.sampled_from("<|ab>(*é"), max_size=30))
 def test_finds_what_a_search_finds(words, text):
-    found = [(match.start(), match[0]) for match in special_token_pattern(words).finditer(text)]
+    matches = [(match.start(), match[0]) for match in special_token_pattern(words).finditer(text)]
     expected, i = [], 0
     while i < len(text):
         here = max((word for word in words if text.startswith(word, i)), key=len, default=None)
         if here is not None:
             expected.append((i, here))
         i += len(here) if here else 1
-    assert found == expected
+    assert matches == expected
 
 
 def test_without_words_nothing_matches():

@@ -175,7 +175,7 @@ async def test_reasoning_off_in_the_template():
 async def test_effort_that_the_template_does_not_take():
     body = await ask(answering("x"), reasoning_effort="low")
     assert body["warnings"] == [
-        "the effort of reasoning has no effect: the chat template takes no reasoning_effort"
+        "the reasoning effort has no effect: the chat template does not use reasoning_effort"
     ]
     assert "warnings" not in await ask(answering("x"), GPT_OSS, reasoning_effort="low")
     assert "warnings" not in await ask(answering("x"), reasoning_effort="none")
