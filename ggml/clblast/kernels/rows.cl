@@ -78,7 +78,7 @@ kernel void argsort(bytes a, ulong16 va, bytes d, ulong16 vd, int descending) {
 }
 
 // Rotary embedding (Su 2021, arXiv 2104.09864) with YaRN (Peng 2023, arXiv 2309.00071). One work item for each pair.
-// Pairs are adjacent elements (GPT-J style) or, with `halves`, n_dims / 2 apart (NeoX style). Elements beyond n_dims are copied.
+// Pairs are adjacent elements (GPT-J style) or, with `halves`, n_dims / 2 apart (NeoX style); others are copied.
 kernel void rope(bytes a, ulong16 va, bytes p, ulong16 vp, bytes f, ulong16 vf, int has_factors, bytes d, ulong16 vd,
                  uint n_dims, int halves, float theta_scale, float freq_scale, float ext_factor, float mscale,
                  float ramp_low, float ramp_high) {
