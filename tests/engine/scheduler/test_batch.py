@@ -1,0 +1,94 @@
+"""Which tokens a batch gets, and with which cells."""
+
+from __future__ import annotations
+
+from engine.cache.cell_pool import CellPool
+from engine.cache.prefix_cache import PrefixCache
+from engine.config import SchedulerConfig
+from engine.scheduler.admission import Admission
+from engine.scheduler.batch import Batch, BatchBuilder
+from engine.scheduler.queues import SequenceQueues
+from engine.scheduler.sequence import ScheduledSequence, SequenceState
+from engine.types import Request
+
+CONFIG = SchedulerConfig(n_ctx=64, max_batch_tokens=16)
+
+
+class Setting:
+    def __init__(self, n_cells: int = 128, max_batch_tokens: int = 16) -> None:
+        self.pool = CellPool(n_cells)
+        self.prefix = PrefixCache(self.pool)
+        self.queues = SequenceQueues()
+        admission = Admission(self.queues, self.pool, self.prefix, parallel=8)
+        self.builder = BatchBuilder(admission, max_batch_tokens)
+
+    def run(self, prompt: list[int], n_past: int = 0, n_batch: int = 512) -> ScheduledSequence:
+        arrival = 1 + len(self.queues.running)
+        request = Request(id=f"r{arrival}", prompt=prompt, n_batch=n_batch)
+        sequence = ScheduledSequence(request, self.pool, self.prefix, CONFIG, arrival=arrival, now=0.0)
+        self.queues.add(sequence)
+        self.queues.move(sequence, SequenceState.RUNNING)
+        if n_past:
+            sequence.grow(n_past)
+            sequence.n_past = n_past
+        return sequence
+
+    def build(self) -> Batch:
+        return self.builder.build(self.queues.running)
+
+
+def shape(batch: Batch) -> list[tuple[str, int, int, int]]:
+    return [
+        (sequence.id, item.n_past, len(item.tokens), item.logits)
+        for sequence, item in zip(batch.sequences, batch.items, strict=True)
+    ]
+
+
+def test_build_takes_decodes_first_and_then_chunks_by_arrival() -> None:
+    setting = Setting(max_batch_tokens=10)
+    setting.run([1, *range(20, 32)], n_batch=4)
+    setting.run([2, 3, 4], n_past=2)
+    setting.run([3, *range(40, 60)])
+    assert shape(setting.build()) == [("r2", 2, 1, 1), ("r1", 0, 4, 0), ("r3", 0, 5, 0)]
+
+
+def test_build_wants_logits_only_of_the_end_of_a_prompt() -> None:
+    setting = Setting()
+    setting.run([1, 2, 3, 4], n_past=1)
+    batch = setting.build()
+    assert shape(batch) == [("r1", 1, 3, 1)]
+    assert batch.n_logits == 1
+    assert batch.needing_logits() == batch.sequences
+
+
+def test_build_shrinks_a_chunk_to_the_free_cells() -> None:
+    setting = Setting(n_cells=6)
+    setting.run([1, *range(20, 32)])
+    assert shape(setting.build()) == [("r1", 0, 6, 0)]
+    assert setting.pool.n_free == 0
+
+
+def test_build_leaves_out_a_prompt_without_any_cell() -> None:
+    setting = Setting(n_cells=4)
+    setting.run([1, *range(20, 32)])
+    setting.pool.alloc(4)
+    assert not setting.build()
+
+
+def test_build_counts_what_the_prefix_cache_had() -> None:
+    setting = Setting()
+    first = setting.run([1, 2, 3, 4, 5], n_past=5)
+    first.release()
+    setting.queues.remove(first)
+    setting.run([1, 2, 3, 4, 9, 9])
+    batch = setting.build()
+    assert (shape(batch), batch.n_cached) == ([("r1", 4, 2, 1)], 4)
+
+
+def test_pop_largest_takes_out_sequence_and_item() -> None:
+    setting = Setting()
+    setting.run([1, 2], n_past=1)
+    large = setting.run([2, *range(20, 26)])
+    batch = setting.build()
+    assert batch.pop_largest() is large
+    assert shape(batch) == [("r1", 1, 1, 1)]
