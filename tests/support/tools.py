@@ -1,4 +1,4 @@
-"""Tools of tests, and what the families write for calls of them."""
+"""Tools of tests, and calls of them in every format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TAGS = (
     '</parameter>\n<parameter=list>\n[1, {{"a": "]"}}]\n</parameter>\n<parameter=wet>\nTrue\n</parameter>\n'
     "</function>\n</{0}>\n<{0}>\n<function=now>\n</function>\n</{0}>"
 )
-# By family: a call of get_weather with ARGUMENTS, then one of now without any.
+# By format: a call of get_weather with ARGUMENTS, then one of now without any.
 CALLS: dict[str, str] = {
     "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {ARGUMENTS}}}\n</tool_call>\n'
     '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>',

@@ -63,7 +63,7 @@ def test_a_block_that_the_prompt_opened(text, content, reasoning):
     assert split(text, opened=True, raw=True) == ParsedOutput(text)
 
 
-def test_marks_of_other_families():
+def test_markers_of_other_models():
     for markers in KNOWN_MARKERS:
         assert split(f"{markers.start}hm{markers.end}yes", markers=markers) == ParsedOutput("yes", "hm")
 
@@ -108,7 +108,7 @@ def test_any_split_is_the_same(pieces, opened, raw):
         assert parts == ParsedOutput(text)
 
 
-def test_which_marks_a_model_has():
+def test_which_markers_a_model_has():
     def none(text: str) -> bool:
         return False
 

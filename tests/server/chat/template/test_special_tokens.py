@@ -1,4 +1,4 @@
-"""Texts of special tokens are found, however many there are."""
+"""The search for special tokens matches all of them, however many there are."""
 
 from __future__ import annotations
 

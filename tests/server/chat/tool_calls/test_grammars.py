@@ -1,4 +1,4 @@
-"""Grammars of every family: calls with valid arguments and nothing else, or any text until one begins."""
+"""Grammars of every format: calls with valid arguments and nothing else, or any text until one begins."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
 from support.tools import CALLS, FORMATS, TOOLS
 
-MARKS = sorted(
+MARKERS = sorted(
     {marker for call_format in FORMATS.values() for marker in call_format.markers if len(marker) > 1}
 )
-FIRST = 257  # the id of the first mark
+FIRST = 257  # the id of the first marker
 
 
 class Vocabulary:
-    """Bytes, an end, and the marks, which are control tokens or text in one piece."""
+    """Bytes, an end, and the markers, which are control tokens or text in one piece."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
     eos_token_id = 256
 
     def __init__(self, control: bool) -> None:
-        self.tokens = [*(bytes((i,)) for i in range(256)), b"<eos>", *(marker.encode() for marker in MARKS)]
+        self.tokens = [*(bytes((i,)) for i in range(256)), b"<eos>", *(marker.encode() for marker in MARKERS)]
         self.special_token_ids = [256, *(range(FIRST, len(self.tokens)) if control else ())]
 
     def __call__(self, text: Any) -> list[int]:
@@ -42,18 +42,18 @@ def tokenizer(control: bool) -> LLTokenizer:
     return LLTokenizer(vocabulary, n_vocab=len(vocabulary.tokens))
 
 
-KNOWN_MARKERS = {marker: FIRST + i for i, marker in enumerate(MARKS)}
+MARKER_IDS = {marker: FIRST + i for i, marker in enumerate(MARKERS)}
 
 
 def encode(text: str, pieces: bool) -> list[int]:
-    """Token ids: the marks as one token each, or all of it as bytes."""
+    """Token ids: the markers as one token each, or all of it as bytes."""
     ids: list[int] = []
     while text:
         marker = next(
-            (marker for marker in sorted(MARKS, key=len, reverse=True) if text.startswith(marker)), None
+            (marker for marker in sorted(MARKERS, key=len, reverse=True) if text.startswith(marker)), None
         )
         if marker is not None and pieces:
-            ids.append(KNOWN_MARKERS[marker])
+            ids.append(MARKER_IDS[marker])
             text = text[len(marker) :]
         else:
             ids += text[0].encode()
@@ -72,7 +72,7 @@ def matches(grammar: str, text: str, control: bool, pieces: bool = True) -> tupl
 
 def grammar(call_format: str, control: bool = False, tools: tuple[Tool, ...] = TOOLS, **options: Any) -> str:
     text = FORMATS[call_format].grammar(
-        ToolOptions(tools, **options), GrammarTerminals(KNOWN_MARKERS if control else {})
+        ToolOptions(tools, **options), GrammarTerminals(MARKER_IDS if control else {})
     )
     assert text is not None
     return text
@@ -152,7 +152,7 @@ def test_text_may_hold_other_tokens_of_the_format():
 
 
 @pytest.mark.parametrize("call_format", SEVERAL)
-def test_marks_that_are_text_may_come_in_any_pieces(call_format):
+def test_markers_that_are_text_may_come_in_any_pieces(call_format):
     assert matches(grammar(call_format, required=True), WRITTEN[call_format], False, pieces=False) == (
         True,
         True,
@@ -199,7 +199,7 @@ def test_channels(control):
         assert matches(required, before + call, control) == (True, True), before
     for wrong in (analysis, final + "x", analysis + again + final + "x", call.replace("2", '"two"', 1)):
         assert matches(required, wrong, control) != (True, True), wrong
-    terminals = GrammarTerminals(KNOWN_MARKERS if control else {})
+    terminals = GrammarTerminals(MARKER_IDS if control else {})
     framed = FORMATS["harmony"].answer_grammar("/[0-9]+/", terminals)
     assert framed is not None
     assert matches(framed, f"{analysis}{again}{final}42", control) == (True, True)
@@ -264,7 +264,7 @@ def test_required_arguments_in_tags_come_in_order():
         tool({"x": {}}, anyOf=[{}]),
     ],
 )
-def test_schemas_that_tags_cannot_be_held_to(bad):
+def test_schema_that_tags_cannot_express_is_refused(bad):
     with pytest.raises(UnsupportedSchema):
         grammar("qwen-coder", tools=(bad,), required=True)
 

@@ -1,4 +1,4 @@
-"""Calls of every family are read off an answer, however it is split."""
+"""Calls of every format are parsed, however the output is split."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from support.tools import (
 BOTH = [("id1", "get_weather", VALUE), ("id2", "now", {})]
 
 
-def test_every_family_is_tested():
+def test_every_format_is_tested():
     assert set(CALLS) == set(FORMATS)
 
 
@@ -83,7 +83,7 @@ def test_text_is_text(call_format, text):
 
 @pytest.mark.parametrize("call_format", CALLS)
 def test_an_answer_that_is_cut_off(call_format):
-    """What is known of a call is told; what is no call yet is text."""
+    """What is known of a call is emitted; what is not a call yet is text."""
     whole = CALLS[call_format]
     for end in range(len(whole)):
         parser = new_parser(call_format)

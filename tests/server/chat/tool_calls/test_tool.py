@@ -1,0 +1,56 @@
+"""Tools of a request are validated one by one and together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from server.chat.tool_calls import ToolChoice, check_tools, make_tool
+from server.chat.tool_calls.tool import MAX_TOOLS, MAX_TOOLS_CHARS
+from server.errors import ApiError
+from support.tools import NOW, TOOLS
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        (("", None, None, None), "t.name"),
+        (("a b", None, None, None), "t.name"),
+        ((5, None, None, None), "t.name"),
+        (("f", 5, None, None), "t.description"),
+        (("f", None, "x", None), "t.parameters"),
+        (("f", None, {"type": "array"}, None), "t.parameters"),
+        (("f", None, None, "yes"), "t.strict"),
+    ],
+)
+def test_invalid_field_is_refused_by_name(fields: tuple[Any, ...], param: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        make_tool(*fields, "t")
+    assert (caught.value.status_code, caught.value.param) == (400, param)
+
+
+def test_tool_without_parameters_has_an_empty_schema() -> None:
+    assert NOW.schema == {"type": "object", "properties": {}}
+    assert make_tool("f", None, None, None, "t").wire()["function"]["description"] == ""
+
+
+def test_tools_and_existing_choice_pass() -> None:
+    check_tools(TOOLS, ToolChoice("required", ("now",)))
+    check_tools((), ToolChoice())
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "param"),
+    [
+        ([NOW] * (MAX_TOOLS + 1), ToolChoice(), "tools"),
+        ([NOW, NOW], ToolChoice(), "tools"),
+        ([make_tool("f", "x" * MAX_TOOLS_CHARS, None, None, "t")], ToolChoice(), "tools"),
+        (TOOLS, ToolChoice("required", ("other",)), "tool_choice"),
+        ((), ToolChoice("required"), "tool_choice"),
+    ],
+)
+def test_tools_that_do_not_fit_together_are_refused(tools: Any, choice: ToolChoice, param: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        check_tools(tools, choice)
+    assert (caught.value.status_code, caught.value.param) == (400, param)
