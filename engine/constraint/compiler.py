@@ -6,8 +6,8 @@ What a grammar (`Constraint("lark", …)`) can use besides rules, terminals, `|`
   else can follow, the generation ends by itself.
 * Terminals (upper case, `"text"`, `/regex/`) match as much as they can, without backtracking: `/a*/ "ab"`
   matches nothing. Rules over them are context-free. Prefer long terminals: `/[a-z]+/`, not `/[a-z]/+`.
-* `%json {schema}` in place of a rule. It is checked as any schema; white space between its parts is bounded,
-  unless its `x-guidance` says otherwise.
+* `%json {schema}` in place of a rule. It is read as any schema (`engine.constraint.json_schema`), which its
+  `x-guidance` tells how white space is written.
 * Tokens that contribute no text (control tokens) match only where the grammar names them, as `<|name|>` or
   `<[123]>`; `token_rule` finds the right spelling. User-defined tokens are text: write their text.
 * Free text until a trigger, from which on the grammar holds, is a lazy rule over text that ends with it:
@@ -293,7 +293,7 @@ class ConstraintCompiler:
         known = self._find(constraint)
         if known is not None:
             return known
-        text, ignored = grammar(constraint, self.vocabulary)
+        text, ignored, _ = grammar(constraint, self.vocabulary)
         if self._tokenizer is None:
             self._tokenizer = _tokenizer_of(self.vocabulary, self._size)
         row, step = MAX_ITEMS[constraint.kind in ("json_schema", "json_object")]

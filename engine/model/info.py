@@ -40,8 +40,7 @@ def describe(
     with GGUFFile.open(path) as gguf:
         contents: dict[str, Any] = {
             "path": gguf.path,
-            "file_size": gguf.nbytes,
-            "parts": len(gguf.parts),
+            "file_size": gguf.file_size,
             "gguf_version": gguf.version,
             "problem": _problem(gguf),
             "architecture": _or_none(lambda: gguf.arch),
@@ -252,7 +251,7 @@ def _model_rows(contents: dict[str, Any]) -> list[tuple[str, str]]:
         shown.append(
             ("weights", f"{format_bytes(contents['weight_bytes'])}, {contents['bits_per_weight']} bits each")
         )
-    return [*shown, ("file" if contents["parts"] == 1 else f"{contents['parts']} files", size)]
+    return [*shown, ("file", size)]
 
 
 _LARGE = (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3))

@@ -190,15 +190,12 @@ class Weights:
                 yield info, slot, use_mmap and chosen.can_map(info)
 
     def _place(self, mapped: list[tuple[TensorInfo, Any, Any]]) -> None:
-        for i, part in enumerate(self.gguf.parts):
-            here = [item for item in mapped if item[0].part == i]
-            if here:
-                largest = max(info.nbytes for info, _, _ in here)
-                buffer = map_host_memory(self._map_type, part.mapping(), largest)
-                buffer.mark_weights()
-                self.buffers.append(buffer)
-                for info, ctx, tensor in here:
-                    ctx.place(tensor, buffer, self.gguf.data(info))
+        largest = max(info.nbytes for info, _, _ in mapped)
+        buffer = map_host_memory(self._map_type, self.gguf.mapping(), largest)
+        buffer.mark_weights()
+        self.buffers.append(buffer)
+        for info, ctx, tensor in mapped:
+            ctx.place(tensor, buffer, self.gguf.data(info))
 
     def _copy(
         self,

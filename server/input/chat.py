@@ -5,13 +5,13 @@ A route turns its request into a `ChatInput`; `plan_chat` makes of it what `proc
 
 from __future__ import annotations
 
-import json
 import secrets
 import string
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from engine.constraint.json_schema import dumps
 from engine.types import Constraint, Reasoning
 from server.chat.chat_format import ChatFormat, ChatFormats
 from server.chat.messages import InvalidMessage
@@ -224,7 +224,7 @@ async def _constraint(
         warnings.append(f"tools: arguments are not held to the schemas ({failure.message})")
         return None
     for i, tool in enumerate(asked.tools):  # whose fault is it?
-        schema = Constraint("json_schema", json.dumps(tool.schema))
+        schema = Constraint("json_schema", dumps(tool.schema))
         await checked(RequestedConstraint(schema, f"tools[{i}].function.parameters"), engine, state)
     raise failure
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, NoReturn
 
-from engine.constraint.strict_schema import forbid_additional_properties
+from engine.constraint.json_schema import closed, dumps
+from engine.errors import ConfigError
 from engine.types import Constraint
 from server.api.common.structured_fields import StructuredFields
 from server.chat.request import RequestedConstraint
@@ -133,11 +133,7 @@ def _json_schema(schema: Any, param: str, *, lenient: bool = False) -> Constrain
     if lenient and isinstance(schema, dict):
         options = schema.get("x-guidance")
         schema = {**schema, "x-guidance": {"lenient": True, **(options if isinstance(options, dict) else {})}}
-    try:
-        schema = forbid_additional_properties(schema)
-    except RecursionError:
-        _wrong(param, "is nested too deeply")
-    return Constraint("json_schema", _dumps(schema, param))
+    return Constraint("json_schema", _dumps(closed(schema), param))
 
 
 def _given(format: dict[str, Any], name: str, kind: type[Any], at: str) -> Any:
@@ -151,8 +147,8 @@ def _given(format: dict[str, Any], name: str, kind: type[Any], at: str) -> Any:
 
 def _dumps(value: Any, param: str) -> str:
     try:
-        return json.dumps(value)
-    except (RecursionError, ValueError):
+        return dumps(value)
+    except ConfigError:
         _wrong(param, "is nested too deeply, or has numbers that are too long")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from decimal import Decimal
 
 from engine.constraint import json_schema as schema
 from engine.constraint.gbnf.lexemes import LexemeGrammar, cut
@@ -36,14 +37,14 @@ def to_lark(text: str, token_id: TokenId) -> str:
 # `%json` has no meaning in strings, regexes and comments.
 _SKIPPED = r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|\#[^\n]*'
 _SCHEMA = re.compile(rf"(?:{_SKIPPED})|(%json\s*)(?=\{{)")
-_decoder = json.JSONDecoder()
+_decoder = json.JSONDecoder(parse_float=Decimal)
 
 
 def with_checked_schemas(text: str) -> schema.Rule:
     """A grammar with every `%json {…}` checked as by `schema.rule`. Raises ConfigError."""
     parts: list[str] = []
     ignored: dict[str, None] = {}
-    end = 0
+    free_names, end = False, 0
     for match in _SCHEMA.finditer(text):
         if match[1] is None or match.start() < end:
             continue
@@ -53,9 +54,10 @@ def with_checked_schemas(text: str) -> schema.Rule:
             continue  # llguidance says where
         rule = schema.rule(value)
         ignored |= dict.fromkeys(rule.ignored)
+        free_names |= rule.free_names
         parts += [text[end : match.start()], rule.text]
         end = after
-    return schema.Rule("".join([*parts, text[end:]]), list(ignored))
+    return schema.Rule("".join([*parts, text[end:]]), list(ignored), free_names)
 
 
 class _Writer:

@@ -52,8 +52,8 @@ def _common_length(a: str, b: str) -> int:
     """The length of the common prefix of two texts, which does not end within a marker."""
     i = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     opened = max(b.rfind("<", 0, i), b.rfind("[", 0, i))
-    forbid_additional_properties = max(b.rfind(">", 0, i), b.rfind("]", 0, i))
-    return opened if opened > forbid_additional_properties else i
+    closed = max(b.rfind(">", 0, i), b.rfind("]", 0, i))
+    return opened if opened > closed else i
 
 
 def _find_call(text: str) -> tuple[int, int, str, str] | None:

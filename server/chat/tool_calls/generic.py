@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from engine.constraint.strict_schema import forbid_additional_properties
 from server.chat.streaming_parser import Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals, object_of, quoted
 from server.chat.tool_calls.json_calls import JsonSyntax, call_rules
@@ -52,9 +51,7 @@ class GenericFormat(ToolCallFormat):
         rules += [*call_rules(_SYNTAX, options), *arguments_rules(options)]
 
         def schema(tool: Tool) -> dict[str, Any]:
-            call = object_of(
-                {"name": {"const": tool.name}, "arguments": forbid_additional_properties(tool.schema)}
-            )
+            call = object_of({"name": {"const": tool.name}, "arguments": tool.schema})
             return object_of({_KEY: {"type": "array", "items": call, "minItems": 1, "maxItems": 1}})
 
         return unmarked_grammar(options, _KEY, rules, schema)

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.constraint.compiler import GrammarVocabulary, grammar
-from engine.constraint.json_schema import rule
-from engine.constraint.strict_schema import forbid_additional_properties
+from engine.constraint.json_schema import closed, rule
 from engine.types import Constraint
 
 # One line, with the spaces that models know from training. Flexible white space could go on forever.
@@ -46,12 +45,12 @@ def quoted(text: str) -> str:
 
 def strict_json_rule(schema: Mapping[str, Any]) -> str:
     """Matches a JSON schema without properties that it does not name. Raises ConfigError."""
-    return json_rule(forbid_additional_properties(schema))
+    return json_rule(closed(schema))
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
     """Matches a JSON schema as it is. Raises ConfigError."""
-    return rule({**schema, "x-guidance": _SPACING}).text
+    return rule({**schema, "x-guidance": {**schema.get("x-guidance", {}), **_SPACING}}).text
 
 
 def answer_rule(constraint: Constraint) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from engine.constraint.strict_schema import forbid_additional_properties
 from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals, object_of, quoted
 from server.chat.tool_calls.json_calls import JsonSyntax, call_rules
@@ -18,7 +17,7 @@ _SYNTAX = JsonSyntax("", "", arguments_key="parameters")
 
 
 def _call_schema(tool: Tool) -> dict[str, Any]:
-    return object_of({"name": {"const": tool.name}, "parameters": forbid_additional_properties(tool.schema)})
+    return object_of({"name": {"const": tool.name}, "parameters": tool.schema})
 
 
 class Llama3CallParser(UnmarkedCallParser):

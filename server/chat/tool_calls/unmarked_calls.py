@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
+from engine.constraint.json_schema import dumps, loads
 from engine.errors import ConfigError
 from server.chat.streaming_parser import Parsing
-from server.chat.tool_calls.grammar import answer_rule, json_rule
+from server.chat.tool_calls.grammar import answer_rule, strict_json_rule
 from server.chat.tool_calls.json_calls import JsonCallParser
 from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import ANY_TEXT, ToolOptions, UnsupportedSchema, join_rules
@@ -57,11 +57,11 @@ def unmarked_grammar(
 def _either(options: ToolOptions, schema: Callable[[Tool], Any]) -> str:
     """One schema for answer and calls: as alternatives of a grammar they would be ambiguous."""
     assert options.answer is not None
-    answer = json.loads(options.answer.text or '{"type": "object"}')
+    answer = loads(options.answer.text or '{"type": "object"}')
     schemas = [answer, *(schema(tool) for tool in options.tools)]
-    if any('"$ref"' in json.dumps(part) for part in schemas):
+    if any('"$ref"' in dumps(part) for part in schemas):
         raise UnsupportedSchema("schemas of tools and answer with references cannot be combined")
     try:
-        return json_rule({"anyOf": schemas})
+        return strict_json_rule({"anyOf": schemas})
     except ConfigError as error:
         raise UnsupportedSchema(f"the schemas of tools and answer cannot be combined ({error})") from None

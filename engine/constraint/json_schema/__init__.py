@@ -1,0 +1,98 @@
+"""JSON Schemas as grammars of llguidance: read exactly, or refused by name.
+
+`exact` reads and writes JSON without losing digits. `reader` turns a schema into `shapes`, which `meet`
+combines and `exclusion` takes apart. `writer` writes those as a grammar, with `scalars` for numbers and
+strings, `digits` for numbers between bounds, and `names` for patterns of property names. llguidance's own
+`%json` is used for single strings only: it rounds numbers to doubles, lets white space stand anywhere, and
+takes two spellings of one name for two names. Properties come in the order of the schema.
+
+Used by `engine.constraint`, and by the server for schemas inside of larger grammars.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from engine.constraint.json_schema.exact import dumps, loads
+from engine.constraint.json_schema.limits import kind
+from engine.constraint.json_schema.reader import Reader
+from engine.constraint.json_schema.spacing import Spacing
+from engine.constraint.json_schema.writer import Writer
+from engine.errors import ConfigError
+
+__all__ = ["Rule", "closed", "dumps", "loads", "rule"]
+_OPTIONS = {
+    "item_separator": str,
+    "key_separator": str,
+    "whitespace_pattern": str,
+    "whitespace_flexible": bool,
+    "coerce_one_of": bool,
+    "lenient": bool,
+    "closed": bool,
+}
+
+
+class Rule(NamedTuple):
+    """text: in Lark; of a schema an expression that stands for a rule. ignored: what will not be enforced.
+
+    free_names: whether there are objects with names that the schema does not know.
+    """
+
+    text: str
+    ignored: list[str]
+    free_names: bool = False
+
+
+def rule(schema: Any) -> Rule:
+    """The rule that matches the JSON values that a schema allows. Raises ConfigError.
+
+    schema: as JSON parsed. Its key `x-guidance`, if it has one, sets options: `whitespace_flexible: false`
+    for compact output; `item_separator`, `key_separator`, `whitespace_pattern` (regular expressions);
+    `lenient` (leave out what cannot be enforced); `coerce_one_of` (oneOf as anyOf); `closed` (see below).
+    """
+    if schema is False:
+        raise ConfigError("the schema is false, which nothing matches")
+    if schema is not True and not isinstance(schema, dict):
+        raise ConfigError(f"a schema is a JSON object, not {kind(schema)}")
+    document = {} if schema is True else schema
+    options = document.get("x-guidance", {})
+    if not isinstance(options, dict):
+        raise ConfigError(f"x-guidance must be an object, not {kind(options)}")
+    _check_options(options)
+    dumps(document)  # what cannot be written is no JSON
+    closed, lenient = bool(options.get("closed")), bool(options.get("lenient"))
+    try:
+        reader = Reader(document, closed=closed, lenient=lenient, coerce=bool(options.get("coerce_one_of")))
+        root = reader.root()
+        writer = Writer(
+            reader.meets, Spacing.of(options), closed=closed, lenient=lenient, ignored=reader.ignored
+        )
+        text = writer.text(root)
+    except RecursionError:
+        raise ConfigError("the schema is nested too deeply") from None
+    return Rule(text, list(reader.ignored), writer.free_names)
+
+
+def closed(schema: Any) -> Any:
+    """The schema, with the option that an object that lists properties has no others.
+
+    The standard allows any further property unless a schema forbids it. Hardly anybody means that who asks a
+    model for some, and a small model then never comes to an end. What is valid for the closed schema is valid
+    for the given one. It stays open where it speaks of others: `additionalProperties`, `patternProperties`,
+    or a property that is required and not listed.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    options = schema.get("x-guidance", {})
+    return {**schema, "x-guidance": {"closed": True, **options}} if isinstance(options, dict) else schema
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        wanted = _OPTIONS.get(name)
+        if wanted is None:
+            raise ConfigError(f"x-guidance: {name[:32]!r} is not one of {', '.join(_OPTIONS)}")
+        if not isinstance(value, wanted):
+            raise ConfigError(
+                f"x-guidance: {name} must be {'true or false' if wanted is bool else 'a string'}"
+            )

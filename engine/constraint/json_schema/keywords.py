@@ -1,0 +1,179 @@
+"""The keywords of each type: numbers, strings, arrays and objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from engine.constraint.json_schema import names
+from engine.constraint.json_schema.document import Document
+from engine.constraint.json_schema.exact import number
+from engine.constraint.json_schema.limits import FORMATS
+from engine.constraint.json_schema.meet import Meets, checked, checked_number, checked_string
+from engine.constraint.json_schema.shapes import (
+    ANYTHING,
+    AnyOf,
+    Array,
+    Nothing,
+    Number,
+    Object,
+    Shape,
+    String,
+)
+
+
+class Keywords(Document):
+    """meets: for names that several keywords speak of."""
+
+    meets: Meets
+
+    def _number(self, node: Mapping[str, Any], *, integer: bool = False) -> Shape:
+        low, low_open = self._bound(node, "minimum", "exclusiveMinimum", max)
+        high, high_open = self._bound(node, "maximum", "exclusiveMaximum", min)
+        multiples: tuple[Decimal, ...] = ()
+        if "multipleOf" in node:
+            multiple = number(node["multipleOf"])
+            if multiple is None or multiple <= 0:
+                raise self._wrong("multipleOf must be a positive number")
+            self._limits.note_multiple(multiple)
+            multiples = (multiple,)
+        return checked_number(Number(integer, low, low_open, high, high_open, multiples))
+
+    def _bound(
+        self, node: Mapping[str, Any], name: str, exclusive: str, tighter: Callable[..., Decimal]
+    ) -> tuple[Decimal | None, bool]:
+        closed, open = self._numeric(node, name), node.get(exclusive)
+        if isinstance(open, bool):  # Draft 4
+            return closed, open and closed is not None
+        limit = self._numeric(node, exclusive)
+        if closed is None or limit is None:
+            return (closed, False) if limit is None else (limit, True)
+        return tighter(closed, limit), tighter(closed, limit) == limit
+
+    def _string(self, node: Mapping[str, Any]) -> Shape:
+        format = node.get("format")
+        if isinstance(format, str) and format not in FORMATS:
+            self.ignored[f"format {format[:32]!r}"] = None
+            format = None
+        return checked_string(
+            String(
+                self._count(node, "minLength") or 0,
+                self._count(node, "maxLength"),
+                (self._text(node, "pattern"),) if "pattern" in node else (),
+                (format,) if isinstance(format, str) else (),
+            )
+        )
+
+    def _array(self, node: Mapping[str, Any]) -> Shape:
+        prefix, items = node.get("prefixItems", []), node.get("items")
+        items_at = "items"
+        if isinstance(items, list):  # before Draft 2020-12
+            prefix, items, items_at = items, node.get("additionalItems"), "additionalItems"
+        if not isinstance(prefix, list):
+            raise self._wrong("prefixItems must be a list")
+        if "contains" in node and node.get("minContains") != 0:
+            self._refuse("contains")
+        least, most = self._count(node, "minItems") or 0, self._count(node, "maxItems")
+        if most is not None and least > most:
+            return Nothing(f"minItems {least} is more than maxItems {most}")
+        return Array(
+            tuple(self._under("prefixItems", i, item) for i, item in enumerate(prefix)),
+            None if items is None else self._under(items_at, None, items),
+            least,
+            most,
+            node.get("uniqueItems") is True,
+        )
+
+    def _object(self, node: Mapping[str, Any]) -> Shape:
+        properties = {
+            name: self._under("properties", name, value)
+            for name, value in self._map(node, "properties").items()
+        }
+        patterns = {
+            name: self._under("patternProperties", name, value)
+            for name, value in self._map(node, "patternProperties").items()
+        }
+        self._limits.count_properties(len(properties))
+        required = node.get("required", [])
+        if isinstance(required, bool):  # Draft 3, where it belongs to a property
+            required = []
+        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+            raise self._wrong("required must be a list of strings")
+        rest = "additionalProperties"
+        if rest not in node and "propertyNames" in node:  # which will speak of all names
+            rest = "unevaluatedProperties"
+        additional = node.get(rest)
+        shape = Object(
+            tuple(properties.items()),
+            tuple(dict.fromkeys(required)),
+            tuple(patterns.items()),
+            None if additional is None else self._under(rest, None, additional),
+            self._count(node, "minProperties") or 0,
+            self._count(node, "maxProperties"),
+        )
+        # A name that is listed and matches a pattern is under both.
+        shape = replace(
+            shape,
+            properties=tuple(
+                (name, self._with_patterns(name, value, patterns)) for name, value in shape.properties
+            ),
+        )
+        if "propertyNames" in node:
+            with self._at("propertyNames"):
+                shape = self._named(shape, self._schema(node["propertyNames"]))
+        return checked(self._enumerated(shape))
+
+    def _with_patterns(self, name: str, shape: Shape, patterns: Mapping[str, Shape]) -> Shape:
+        for pattern, value in patterns.items():
+            if names.matches(pattern, name):
+                shape = self.meets.meet(shape, value)
+        return shape
+
+    def _named(self, shape: Object, name: Shape) -> Object:
+        """An object whose names match a shape."""
+        found = self.meets.resolved(self.meets.meet(String(), name))
+        if isinstance(found, AnyOf) and all(isinstance(o, String) and o.values for o in found.options):
+            found = String(
+                values=tuple(v for o in found.options if isinstance(o, String) for v in o.values or ())
+            )
+        if found == String():
+            return shape
+        if isinstance(found, Nothing):
+            return replace(shape, properties=(), patterns=(), additional=Nothing())
+        if isinstance(found, String) and found.values is not None:
+            listed = [name for name, _ in shape.properties if name in found.values]
+            listed += [name for name in found.values if name not in listed]
+            return replace(
+                shape,
+                properties=tuple((name, self.meets.property(shape, name)) for name in listed),
+                patterns=(),
+                additional=Nothing(),
+            )
+        if isinstance(found, String) and not found.formats and not shape.patterns:
+            patterns = list(found.patterns)
+            if found.least or found.most is not None:
+                patterns.append(rf"^[\s\S]{{{found.least},{'' if found.most is None else found.most}}}$")
+            if len(patterns) == 1:
+                return replace(
+                    shape,
+                    properties=tuple((n, s) for n, s in shape.properties if names.matches(patterns[0], n)),
+                    patterns=((patterns[0], shape.additional or ANYTHING),),
+                    additional=Nothing(),
+                )
+        self._refuse("propertyNames", "that is neither a list of names nor one pattern")
+        return shape
+
+    @staticmethod
+    def _enumerated(shape: Object) -> Object:
+        """With the names of patterns that match only a few as properties of their own."""
+        properties, patterns = dict(shape.properties), []
+        for i, (pattern, value) in enumerate(shape.patterns):
+            found = names.listed(pattern)
+            others = [*shape.patterns[:i], *shape.patterns[i + 1 :]]
+            if found is None or any(names.matches(other, name) for other, _ in others for name in found):
+                patterns.append((pattern, value))
+            else:
+                properties |= {name: value for name in found if name not in properties}
+        return replace(shape, properties=tuple(properties.items()), patterns=tuple(patterns))

@@ -1,0 +1,318 @@
+"""What shapes have in common, and whether they have anything in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from math import inf
+
+from engine.constraint.json_schema import names
+from engine.constraint.json_schema.shapes import (
+    ANYTHING,
+    SCALARS,
+    AnyOf,
+    Anything,
+    Array,
+    Boolean,
+    Meet,
+    Nothing,
+    Null,
+    Number,
+    Object,
+    Reference,
+    Shape,
+    String,
+    any_of,
+)
+from engine.errors import ConfigError
+
+MAX_SHAPES = 50_000
+_MAX_LOOK = 8  # levels that `disjoint` looks into
+
+Resolve = Callable[[Reference], Shape | None]  # None: it is being read
+
+
+class Meets:
+    """resolve: the shape that a reference stands for."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._made = 0
+
+    def meet(self, one: Shape, other: Shape) -> Shape:
+        """What matches both. Properties come in the order of `one`, then of `other`."""
+        self._made += 1
+        if self._made > MAX_SHAPES:
+            raise ConfigError("the schema is too complex: it combines too many parts")
+        if isinstance(one, Anything) or one == other:
+            return other
+        if isinstance(other, Anything):
+            return one
+        for shape in (one, other):
+            if isinstance(shape, Nothing):
+                return shape
+        if isinstance(one, Reference) or isinstance(other, Reference):
+            return self._meet_references(one, other)
+        if isinstance(one, AnyOf):
+            return any_of([self.meet(option, other) for option in one.options])
+        if isinstance(other, AnyOf):
+            return any_of([self.meet(one, option) for option in other.options])
+        match one, other:
+            case Boolean(value), Boolean(second):
+                if None not in (value, second):
+                    return Nothing("true and false exclude each other")
+                return Boolean(second if value is None else value)
+            case Number(), Number():
+                return _meet_numbers(one, other)
+            case String(), String():
+                return _meet_strings(one, other)
+            case Array(), Array():
+                return self._meet_arrays(one, other)
+            case Object(), Object():
+                return self._meet_objects(one, other)
+        return Nothing(f"a value is not {_kind(one)} and {_kind(other)} at once")
+
+    def resolved(self, shape: Shape) -> Shape | None:
+        """The shape itself, or what a reference stands for in the end; None while that is being read."""
+        seen = set()
+        while isinstance(shape, Reference):
+            if shape in seen:
+                return Nothing("a reference leads to itself")
+            seen.add(shape)
+            target = self._resolve(shape)
+            if target is None:
+                return None
+            shape = target
+        return shape
+
+    def closed(self, shape: Shape, rest: Shape) -> Shape:
+        """With `rest` for the properties and items that are not spoken of."""
+        shape = self.resolved(shape) or shape
+        match shape:
+            case AnyOf(options):
+                return any_of([self.closed(option, rest) for option in options])
+            case Anything():
+                return any_of([*SCALARS, Array(), Object(additional=rest)])
+            case Object(additional=None):
+                return replace(shape, additional=rest)
+            case Reference():
+                raise ConfigError("unevaluatedProperties beside a reference to itself is not supported")
+        return shape
+
+    def closed_items(self, shape: Shape, rest: Shape) -> Shape:
+        shape = self.resolved(shape) or shape
+        match shape:
+            case AnyOf(options):
+                return any_of([self.closed_items(option, rest) for option in options])
+            case Anything():
+                return any_of([*SCALARS, Array(items=rest), Object()])
+            case Array(items=None):
+                return replace(shape, items=rest)
+        return shape
+
+    def _meet_references(self, one: Shape, other: Shape) -> Shape:
+        if not (isinstance(one, Reference) and isinstance(other, Reference)):
+            first, second = self.resolved(one), self.resolved(other)
+            if first is not None and second is not None:
+                return self.meet(first, second)
+        return Reference(Meet(one, other))  # for later: these may lead here again
+
+    def _meet_arrays(self, one: Array, other: Array) -> Shape:
+        n = max(len(one.prefix), len(other.prefix))
+        prefix = [self.meet(_item(one, i), _item(other, i)) for i in range(n)]
+        least, most = max(one.least, other.least), _least(one.most, other.most)
+        if most is not None and least > most:
+            return Nothing(f"at least {least} and at most {most} items exclude each other")
+        return Array(
+            tuple(prefix),
+            self._meet_unspoken(one.items, other.items),
+            least,
+            most,
+            one.distinct or other.distinct,
+        )
+
+    def _meet_unspoken(self, one: Shape | None, other: Shape | None) -> Shape | None:
+        if one is None or other is None:
+            return other if one is None else one
+        return self.meet(one, other)
+
+    def _meet_objects(self, one: Object, other: Object) -> Shape:
+        properties = {name: self.meet(shape, self.property(other, name)) for name, shape in one.properties}
+        for name, shape in other.properties:
+            if name not in properties:
+                properties[name] = self.meet(self.property(one, name), shape)
+        second = dict(other.patterns)
+        patterns: dict[str, Shape] = {}
+        for pattern, shape in one.patterns:
+            beside = second.pop(pattern) if pattern in second else _beside(other, pattern)
+            patterns[pattern] = self.meet(shape, beside)
+        for pattern, shape in second.items():
+            patterns[pattern] = self.meet(shape, _beside(one, pattern))
+        return checked(
+            Object(
+                tuple(properties.items()),
+                tuple(dict.fromkeys((*one.required, *other.required))),
+                tuple(patterns.items()),
+                self._meet_unspoken(one.additional, other.additional),
+                max(one.least, other.least),
+                _least(one.most, other.most),
+            )
+        )
+
+    def property(self, shape: Object, name: str) -> Shape:
+        """What a property of this name may be."""
+        found = shape.by_name.get(name)
+        if found is not None:
+            return found
+        matching = [value for pattern, value in shape.patterns if names.matches(pattern, name)]
+        if not matching:
+            return shape.additional or ANYTHING
+        found = ANYTHING
+        for value in matching:
+            found = self.meet(found, value)
+        return found
+
+    # ** disjoint **
+
+    def disjoint(self, one: Shape, other: Shape, depth: int = 0) -> bool:
+        """Whether it is certain that no value matches both."""
+        first, second = self.resolved(one), self.resolved(other)
+        if first is None or second is None or depth > _MAX_LOOK:
+            return False
+        if isinstance(first, Nothing) or isinstance(second, Nothing):
+            return True
+        if isinstance(first, Anything) or isinstance(second, Anything):
+            return False
+        if isinstance(first, AnyOf):
+            return all(self.disjoint(option, second, depth + 1) for option in first.options)
+        if isinstance(second, AnyOf):
+            return all(self.disjoint(first, option, depth + 1) for option in second.options)
+        match first, second:
+            case (Boolean(), Boolean()) | (Number(), Number()) | (String(), String()):
+                return isinstance(self.meet(first, second), Nothing)
+            case Object(), Object():
+                if isinstance(self._bare(first, second), Nothing):
+                    return True
+                return any(
+                    self.disjoint(self.property(first, name), self.property(second, name), depth + 1)
+                    for name in dict.fromkeys((*first.required, *second.required))
+                )
+            case Array(), Array():
+                most = min(inf if a.most is None else a.most for a in (first, second))
+                least = max(first.least, second.least)
+                return least > most or any(
+                    self.disjoint(_item(first, i), _item(second, i), depth + 1) for i in range(min(least, 16))
+                )
+        return type(first) is not type(second)
+
+    @staticmethod
+    def _bare(one: Object, other: Object) -> Shape:
+        """What the numbers of properties have in common."""
+        required = tuple(dict.fromkeys((*one.required, *other.required)))
+        least, most = max(one.least, other.least), _least(one.most, other.most)
+        return checked(Object(required=required, least=least, most=most))
+
+
+def _beside(shape: Object, pattern: str) -> Shape:
+    """What names that match a pattern may be there where it is not listed."""
+    if any(names.overlap(pattern, other) for other, _ in shape.patterns):
+        return ANYTHING  # both patterns will stand, and be refused if they do not mean the same
+    return shape.additional or ANYTHING
+
+
+def checked(shape: Object) -> Shape:
+    """The shape, or Nothing if the number of its properties cannot be right."""
+    if shape.most is not None and max(shape.least, len(shape.required)) > shape.most:
+        return Nothing(f"at most {shape.most} properties are too few for those that are required")
+    return shape
+
+
+def checked_number(shape: Number) -> Shape:
+    """The shape, with its values tried; Nothing if no number is in its bounds."""
+    if shape.values is not None:
+        values = tuple(value for value in shape.values if shape.holds(value))
+        return Number(shape.integer, values=values) if values else Nothing("no value is within the bounds")
+    low, high = shape.low, shape.high
+    if (
+        low is not None
+        and high is not None
+        and (low > high or (low == high and (shape.low_open or shape.high_open)))
+    ):
+        return Nothing(f"no number is between {low} and {high}")
+    return shape
+
+
+def checked_string(shape: String) -> Shape:
+    if shape.values is not None:
+        values = [
+            v for v in shape.values if shape.least <= len(v) <= (inf if shape.most is None else shape.most)
+        ]
+        values = [v for v in values if all(names.matches(pattern, v) for pattern in shape.patterns)]
+        return String(values=tuple(values)) if values else Nothing("no value fits length and pattern")
+    if shape.most is not None and shape.least > shape.most:
+        return Nothing(f"minLength {shape.least} is more than maxLength {shape.most}")
+    return shape
+
+
+def _meet_numbers(one: Number, other: Number) -> Shape:
+    low, low_open = max(_bounds(one.low, one.low_open, -inf), _bounds(other.low, other.low_open, -inf))
+    high, high_closed = min(
+        _bounds(one.high, not one.high_open, inf), _bounds(other.high, not other.high_open, inf)
+    )
+    if one.values is None or other.values is None:
+        values = other.values if one.values is None else one.values
+    else:
+        second = set(other.values)
+        values = tuple(value for value in one.values if value in second)
+    return checked_number(
+        Number(
+            one.integer or other.integer,
+            low if isinstance(low, Decimal) else None,
+            low_open,
+            high if isinstance(high, Decimal) else None,
+            not high_closed and isinstance(high, Decimal),
+            tuple(dict.fromkeys((*one.multiples, *other.multiples))),
+            values,
+        )
+    )
+
+
+def _bounds(bound: Decimal | None, flag: bool, default: float) -> tuple[Decimal | float, bool]:
+    return (default, False) if bound is None else (bound, flag)
+
+
+def _meet_strings(one: String, other: String) -> Shape:
+    if one.values is None or other.values is None:
+        values = other.values if one.values is None else one.values
+    else:
+        second = set(other.values)
+        values = tuple(value for value in one.values if value in second)
+    return checked_string(
+        String(
+            max(one.least, other.least),
+            _least(one.most, other.most),
+            tuple(dict.fromkeys((*one.patterns, *other.patterns))),
+            tuple(dict.fromkeys((*one.formats, *other.formats))),
+            values,
+        )
+    )
+
+
+def _item(shape: Array, i: int) -> Shape:
+    return shape.prefix[i] if i < len(shape.prefix) else shape.items or ANYTHING
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return min((n for n in (one, other) if n is not None), default=None)
+
+
+def _kind(shape: Shape) -> str:
+    return {
+        Null: "null",
+        Boolean: "a boolean",
+        Number: "a number",
+        String: "a string",
+        Array: "an array",
+        Object: "an object",
+    }.get(type(shape), "something else")

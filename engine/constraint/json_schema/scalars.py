@@ -1,0 +1,96 @@
+"""Numbers and strings in llguidance's dialect of Lark: as terminals, or as `%json` of its own."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from engine.constraint.json_schema import digits
+from engine.constraint.json_schema.exact import dumps, number_text
+from engine.constraint.json_schema.shapes import Number, String
+from engine.errors import ConfigError
+
+_EXACT = Decimal(2**53)  # up to which llguidance's numbers are exact
+# One spelling for each character, so that equal names are equal texts.
+CHARACTER = r'[^"\\\x00-\x1F\x7F]|\\["\\bfnrt]|\\u00(0[0-7be]|1[0-9a-f]|7f)'
+
+
+def quoted(text: str) -> str:
+    """A string as this grammar spells it."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f")
+
+
+def regex(text: str) -> str:
+    return f"/{text.replace('/', chr(92) + '/')}/"
+
+
+def number_terminal(shape: Number) -> str:
+    if shape.values is not None:
+        return " | ".join(
+            json.dumps(text) for value in shape.values for text in _spellings(value, shape.integer)
+        )
+    if shape.multiples:
+        return multiple_leaf(shape)
+    bounds = shape.low, shape.low_open, shape.high, shape.high_open
+    if shape.integer:
+        return regex(digits.integers(*digits.integer_bounds(*bounds)))
+    return regex(digits.decimals(*bounds))
+
+
+def string_terminal(shape: String) -> str:
+    if shape.values is not None:
+        return " | ".join(json.dumps(quoted(value), ensure_ascii=False) for value in shape.values)
+    if shape.patterns or shape.formats:
+        return string_leaf(shape)
+    if not shape.least and shape.most is None:
+        return regex(f'"({CHARACTER})*"')
+    most = "" if shape.most is None else shape.most
+    return regex(f'"({CHARACTER}){{{shape.least},{most}}}"')
+
+
+def _spellings(value: Decimal, integer: bool) -> list[str]:
+    whole = value == value.to_integral_value() and value.adjusted() < 40
+    texts = [str(int(value))] if whole else []
+    return texts if whole and integer else list(dict.fromkeys([*texts, number_text(value)]))
+
+
+def string_leaf(shape: String) -> str:
+    parts: list[dict[str, Any]] = [{"pattern": pattern} for pattern in shape.patterns]
+    parts += [{"format": format} for format in shape.formats]
+    node: dict[str, Any] = {"type": "string"}
+    if len(shape.patterns) < 2 and len(shape.formats) < 2:
+        for part in parts:
+            node |= part
+    else:
+        node["allOf"] = parts
+    if shape.least:
+        node["minLength"] = shape.least
+    if shape.most is not None:
+        node["maxLength"] = shape.most
+    return "%json " + dumps({**node, "x-guidance": {"whitespace_flexible": False}})
+
+
+def multiple_leaf(shape: Number) -> str:
+    node: dict[str, Any] = {"type": "integer" if shape.integer else "number"}
+    for name, bound, open in (
+        ("inimum", shape.low, shape.low_open),
+        ("aximum", shape.high, shape.high_open),
+    ):
+        if bound is not None:
+            if abs(bound) > _EXACT or Decimal(repr(float(bound))) != bound:
+                raise ConfigError(
+                    "multipleOf beside bounds of more digits than a double holds is not supported"
+                )
+            node[("exclusiveM" if open else "m") + name] = bound
+    parts = [{"multipleOf": multiple} for multiple in shape.multiples]
+    node |= parts[0] if len(parts) == 1 else {"allOf": parts}
+    return "%json " + dumps({**node, "x-guidance": {"whitespace_flexible": False}})
+
+
+@lru_cache(1024)
+def leaf_matches(leaf: str) -> bool:
+    from llguidance import LLMatcher
+
+    return not LLMatcher.validate_grammar(f"start: {leaf}")
