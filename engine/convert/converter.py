@@ -28,7 +28,7 @@ from engine.errors import ModelError, UnsupportedModelError
 from engine.ggml.quantize import quantize
 from engine.host import physical_cores
 from engine.nn.hparams import POOLING
-from engine.quantize.mixes import MIXES, Facts
+from engine.quantize.mixes import MIXES, ModelTraits
 from engine.quantize.quantizer import mixture_name, type_names, types_without_importance
 
 TYPES = tuple(name.lower() for name in type_names())
@@ -237,7 +237,7 @@ def _plan(
         raise ModelError(f"{folder.path}: two tensors become {double}")
     hp = converter.convert_keys(folder.config)
     n_head = hp["attention.head_count"]
-    facts = Facts(
+    traits = ModelTraits(
         n_layer=hp["block_count"],
         n_gqa=max(n_head // max(hp.get("attention.head_count_kv", n_head), 1), 1),
         n_expert=hp.get("expert_count", 0),
@@ -245,7 +245,7 @@ def _plan(
         has_importance=False,
         one_norm=converter.architecture == "falcon",
     )
-    types, remarks = types_without_importance({name: shape[::-1] for name, shape in shapes}, mix, facts)
+    types, remarks = types_without_importance({name: shape[::-1] for name, shape in shapes}, mix, traits)
     if packed:
         types |= dict.fromkeys(packed, "mxfp4")
         remarks.append(f"{len(packed)} tensors stay mxfp4, as in the folder ({packed[0]} …)")

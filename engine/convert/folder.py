@@ -16,13 +16,13 @@ _SCALE_ENDS = ("_scale_inv", "_scale")
 
 
 class VocabularyFolder:
-    """A folder of which only the tokenizer is used, for an embedding of `n_rows`."""
+    """A folder of which only the tokenizer is used, for an embedding with `n_rows` rows."""
 
     def __init__(self, path: Path, n_rows: int) -> None:
         self.path, self.config = path, {"vocab_size": n_rows}
 
     def json(self, name: str, *, optional: bool = False) -> dict[str, Any]:
-        """One of its JSON files; {} if it is `optional` and absent."""
+        """The content of a JSON file; {} if it is `optional` and absent. Raises ModelError."""
         return read_json(self.path, name, optional)
 
 
@@ -31,14 +31,14 @@ def read_json(folder: Path, name: str, optional: bool) -> dict[str, Any]:
     if optional and not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{path} is missing; is {folder} a Hugging Face model folder?") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} holds no JSON object")
-    return found
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is not a JSON object")
+    return content
 
 
 class Folder(VocabularyFolder):

@@ -1,4 +1,4 @@
-"""A GGUF file that appears whole or not at all, and its keys."""
+"""Writing of GGUF files that appear whole or not at all, and of their keys."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from engine.errors import ConfigError
 
 @contextmanager
 def replacing(target: Path, force: bool) -> Iterator[Path]:
-    """The path to write to; it becomes `target` if nothing fails. ConfigError if that is there already."""
+    """Yields the path to write to, which is renamed to `target` if nothing fails.
+
+    Raises ConfigError if `target` exists and `force` is False."""
     if target.exists() and not force:
-        raise ConfigError(f"{target} is there already; --force replaces it")
+        raise ConfigError(f"{target} exists already; --force replaces it")
     part = target.with_name(target.name + ".part")
     try:
         yield part
@@ -26,7 +28,7 @@ def replacing(target: Path, force: bool) -> Iterator[Path]:
 
 
 def add_key(writer: gguf.GGUFWriter, name: str, value: Any) -> None:
-    """A key of the type that GGUF files have for such a value."""
+    """Write a key with the type that GGUF files use for such a value."""
     if isinstance(value, bool):
         writer.add_bool(name, value)
     elif isinstance(value, int):

@@ -1,7 +1,7 @@
-"""Reads tokenizer.model, SentencePiece's file: a protobuf message of which six fields are wanted.
+"""Reads SentencePiece's tokenizer.model, a protobuf message of which six fields are needed.
 
-The library for it gives no access to how text is normalized, and protobuf is one dependency more; the wire
-format (protobuf.dev/programming-guides/encoding) of these fields is simpler than either.
+The sentencepiece library does not expose how text is normalized, and protobuf would be one more dependency;
+the wire format (protobuf.dev/programming-guides/encoding) of these fields is simpler than either.
 """
 
 from __future__ import annotations
@@ -32,31 +32,33 @@ class SentencePiece:
 
 
 def read(path: Path) -> SentencePiece:
-    """ModelError for a damaged file, UnsupportedModelError for one that is not BPE or rewrites characters."""
-    found = SentencePiece()
+    """Raises ModelError for a damaged file, UnsupportedModelError if it is not BPE or normalizes text."""
+    model = SentencePiece()
     try:
         for number, value in _fields(path.read_bytes()):
             if number == 1:
-                found.pieces.append(_piece(value))
+                model.pieces.append(_piece(value))
             elif number == 2:
-                found.model_type = dict(_fields(value)).get(3, 1)
+                model.model_type = dict(_fields(value)).get(3, 1)
             elif number == 3:
                 normalizer = dict(_fields(value))
-                found.charsmap = normalizer.get(2, b"")
-                found.adds_space = bool(normalizer.get(3, 1))
-                found.squeezes = bool(normalizer.get(4, 1))
+                model.charsmap = normalizer.get(2, b"")
+                model.adds_space = bool(normalizer.get(3, 1))
+                model.squeezes = bool(normalizer.get(4, 1))
     except (ValueError, TypeError, IndexError, struct.error) as error:
         raise ModelError(f"{printable(str(path))} is damaged: {error}") from error
-    if not found.pieces:
+    if not model.pieces:
         raise ModelError(f"{printable(str(path))} is damaged: it has no pieces")
-    if found.model_type != BPE:
-        kind = _KINDS.get(found.model_type, "unknown")
-        raise UnsupportedModelError(f"{printable(str(path))} is of the kind {kind}; supported is BPE")
-    if found.charsmap:
+    if model.model_type != BPE:
+        kind = _KINDS.get(model.model_type, "unknown")
         raise UnsupportedModelError(
-            f"{printable(str(path))} rewrites characters before it cuts text; supported is `identity` only"
+            f"{printable(str(path))} has the model type {kind}; only BPE is supported"
         )
-    return found
+    if model.charsmap:
+        raise UnsupportedModelError(
+            f"{printable(str(path))} normalizes text; only the `identity` normalizer is supported"
+        )
+    return model
 
 
 def _piece(data: bytes) -> tuple[str, float, int]:

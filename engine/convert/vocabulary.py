@@ -20,9 +20,9 @@ from engine.errors import ConfigError, ModelError, UnsupportedModelError
 from engine.tokenizer.bpe import splitter
 from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
 
-# Names to choose first among those that cut alike.
+# Preferred names among pre-tokenizers that split alike.
 _PREFERRED = ("gpt-2", "qwen2", "llama-bpe", "gpt-4o", "starcoder", "falcon", "bloom", "default")
-# Where pre-tokenizers differ: case, digits, contractions, white space, signs, scripts.
+# Texts that pre-tokenizers split differently: case, digits, contractions, white space, punctuation, scripts.
 _PROBE = (
     "Hello world! I'm he'Ll WE'VE 1 12 123 1234 12345 a1b2 x_y  two   three\n\n\nlines \t tabs\r\n end  \n "
     "!!! ... ?! #tag @me (a) [b] {c} ÀÉÎ çà naïve Straße МОСКВА привет 你好世界 こんにちは 안녕 कखग ٣٤ Ⅷ ½ "
@@ -32,7 +32,7 @@ _SPECIAL = ("bos", "eos", "unk", "sep", "pad", "mask")
 
 
 def write(writer: gguf.GGUFWriter, source: VocabularyFolder, pre: str | None) -> None:
-    """All `tokenizer.*` keys. UnsupportedModelError for a kind or a way of cutting that is not known."""
+    """Write all `tokenizer.*` keys. Raises UnsupportedModelError for an unknown kind or pre-tokenizer."""
     if (words := _word_pieces(source)) is not None:
         _write_word_pieces(writer, source, words)
         return
@@ -62,7 +62,9 @@ def write(writer: gguf.GGUFWriter, source: VocabularyFolder, pre: str | None) ->
     if bytes_in_pieces:
         name = pre or recognise(pipeline)
         if name not in PRE_TOKENIZERS:
-            raise ConfigError(f"no pre-tokenizer {name!r}; known are {', '.join(sorted(PRE_TOKENIZERS))}")
+            raise ConfigError(
+                f"unknown pre-tokenizer {name!r}; known are {', '.join(sorted(PRE_TOKENIZERS))}"
+            )
         writer.add_tokenizer_pre(name)
     else:
         writer.add_tokenizer_pre("default")
@@ -91,7 +93,7 @@ def _template(writer: gguf.GGUFWriter, source: VocabularyFolder, settings: dict[
 
 
 def _write_sentencepiece(writer: gguf.GGUFWriter, source: VocabularyFolder) -> None:
-    """tokenizer.model, and what tokenizer_config.json and added_tokens.json put on top of it."""
+    """tokenizer.model, with the additions of tokenizer_config.json and added_tokens.json."""
     kind = gguf.TokenType
     model = sentencepiece.read(source.path / "tokenizer.model")
     settings = source.json("tokenizer_config.json", optional=True)
@@ -128,10 +130,10 @@ def _write_sentencepiece(writer: gguf.GGUFWriter, source: VocabularyFolder) -> N
 
 
 def _word_pieces(source: VocabularyFolder) -> dict[str, Any] | None:
-    """The content of a tokenizer.json with WordPiece; made from vocab.txt in folders of before that."""
+    """The content of a tokenizer.json with WordPiece; older folders have a vocab.txt instead."""
     if (source.path / "tokenizer.json").exists():
-        found = source.json("tokenizer.json")
-        return found if found.get("model", {}).get("type") == "WordPiece" else None
+        description = source.json("tokenizer.json")
+        return description if description.get("model", {}).get("type") == "WordPiece" else None
     path = source.path / "vocab.txt"
     if not path.exists():
         return None
@@ -152,7 +154,7 @@ def _word_pieces(source: VocabularyFolder) -> dict[str, Any] | None:
 def _write_word_pieces(
     writer: gguf.GGUFWriter, source: VocabularyFolder, description: dict[str, Any]
 ) -> None:
-    """Pieces that begin a word are spelled with \u2581 in front, those that go on without ##."""
+    """In GGUF, pieces that begin a word have \u2581 in front, and those that continue one have no ##."""
     normalizer = description.get("normalizer") or {}
     model = description["model"]
     if normalizer.get("type") != "BertNormalizer" or model.get("continuing_subword_prefix", "##") != "##":
@@ -187,7 +189,7 @@ def _write_word_pieces(
 def _pieces(
     source: VocabularyFolder, model: dict[str, Any], description: dict[str, Any], bytes_in_pieces: bool
 ) -> tuple[list[str], list[int]]:
-    """Texts and types of all ids, padded to the rows of the embedding."""
+    """Texts and types of all token ids, padded to the rows of the embedding."""
     kind = gguf.TokenType
     texts = {i: piece for piece, i in model["vocab"].items()}
     types = {}
@@ -210,7 +212,7 @@ def _pieces(
 
 
 def _adds_space(description: dict[str, Any]) -> bool:
-    """Whether a text gets a space before it: by the normalizer of LLaMA 2, or Metaspace's scheme of later."""
+    """Whether a space is put before a text: by LLaMA 2's normalizer, or by Metaspace's `prepend_scheme`."""
     text = str(description.get("normalizer")) + str(description.get("pre_tokenizer"))
     return "Prepend" in text or "'prepend_scheme': 'first'" in text or "'prepend_scheme': 'always'" in text
 
@@ -222,13 +224,13 @@ def _special(
     for name in _SPECIAL:
         token = settings.get(f"{name}_token")
         text = token.get("content") if isinstance(token, dict) else token
-        found = ids.get(text) if isinstance(text, str) else None
-        if found is None:
+        token_id = ids.get(text) if isinstance(text, str) else None
+        if token_id is None:
             number = source.config.get(f"{name}_token_id", generation.get(f"{name}_token_id"))
             number = number[0] if isinstance(number, list) and number else number
-            found = number if isinstance(number, int) and 0 <= number < len(ids) else None
-        if found is not None:
-            getattr(writer, f"add_{name}_token_id")(found)
+            token_id = number if isinstance(number, int) and 0 <= number < len(ids) else None
+        if token_id is not None:
+            getattr(writer, f"add_{name}_token_id")(token_id)
     ends = generation.get("eos_token_id")
     if isinstance(ends, list) and len(ends) > 1:
         writer.add_eot_token_id(ends[1])
@@ -239,26 +241,24 @@ def _special(
 
 
 def recognise(pipeline: Pipeline) -> str:
-    """The name of the pre-tokenizer that cuts a text full of differences in the same places."""
-    theirs = _cuts(pipeline.pre_tokenizer)
+    """The pre-tokenizer that splits the probe text in the same places. UnsupportedModelError if none."""
+    spans = _cuts(pipeline.pre_tokenizer)
     nfc = "NFC" in str(pipeline.normalizer)
     order = sorted(PRE_TOKENIZERS, key=lambda n: (_PREFERRED.index(n) if n in _PREFERRED else 99, n))
-    alike = [
-        n for n in order if PRE_TOKENIZERS[n].byte_level and _cuts(splitter(PRE_TOKENIZERS[n])) == theirs
-    ]
+    alike = [n for n in order if PRE_TOKENIZERS[n].byte_level and _cuts(splitter(PRE_TOKENIZERS[n])) == spans]
     for name in alike:
         if PRE_TOKENIZERS[name].nfc == nfc:
             return name
     if alike:
         return alike[0]
     raise UnsupportedModelError(
-        "tokenizer.json cuts words in a way that is not known; --pre NAME forces one of "
+        "tokenizer.json splits words in an unknown way; --pre NAME forces one of "
         + ", ".join(sorted(PRE_TOKENIZERS))
     )
 
 
 def _cuts(pre_tokenizer: Any) -> list[tuple[int, int]]:
-    """Where the words of the probe begin and end."""
+    """(begin, end) of the words of the probe text."""
     if pre_tokenizer is None:
         pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]+"), "isolated")
     return [span for _, span in pre_tokenizer.pre_tokenize_str(_PROBE)]

@@ -43,7 +43,7 @@ class TypedAccess:
     def get_int(
         self, key: str, default: T = _REQUIRED, *, min: int | None = None, max: int | None = None
     ) -> int | T:
-        """One integer."""
+        """One integer of any width."""
         value = self._scalar(key, default, INT_TYPES, "an integer")
         return cast(int, self._check(key, [value], min, max)[0]) if key in self.metadata else default
 
@@ -80,33 +80,35 @@ class TypedAccess:
 
     def get_bools(self, key: str, n: int | None = None, default: T = _REQUIRED) -> list[bool] | T:
         """As `get_ints`, for bools."""
-        wanted = "a bool or an array of them"
-        return cast(list[bool] | T, self._array(key, n, default, (ValueType.BOOL,), wanted))
+        expected = "a bool or an array of them"
+        return cast(list[bool] | T, self._array(key, n, default, (ValueType.BOOL,), expected))
 
     def get_strs(self, key: str, n: int | None = None, default: T = _REQUIRED) -> list[str] | T:
         """An array of strings; one string does not stand for many."""
-        wanted = "an array of strings"
+        expected = "an array of strings"
         entry = self.metadata.entries.get(key)
         if entry is not None and entry.n is None:
-            self._bad_type(key, entry, wanted)
-        return cast(list[str] | T, self._array(key, n, default, (ValueType.STRING,), wanted))
+            self._bad_type(key, entry, expected)
+        return cast(list[str] | T, self._array(key, n, default, (ValueType.STRING,), expected))
 
-    def _scalar(self, key: str, default: Any, kinds: Collection[ValueType], wanted: str) -> Any:
+    def _scalar(self, key: str, default: Any, kinds: Collection[ValueType], expected: str) -> Any:
         entry = self.metadata.entries.get(key)
         if entry is None:
             return self._missing(key, default)
         if entry.n is not None or entry.type not in kinds:
-            self._bad_type(key, entry, wanted)
+            self._bad_type(key, entry, expected)
         return self.metadata[key]
 
-    def _array(self, key: str, n: int | None, default: Any, kinds: Collection[ValueType], wanted: str) -> Any:
+    def _array(
+        self, key: str, n: int | None, default: Any, kinds: Collection[ValueType], expected: str
+    ) -> Any:
         entry = self.metadata.entries.get(key)
         if entry is None:
             return self._missing(key, default)
         if entry.type not in kinds:
-            self._bad_type(key, entry, wanted)
+            self._bad_type(key, entry, expected)
         if n is not None and entry.n is not None and entry.n != n:
-            self.fail(f"key '{printable(key)}' has {entry.n} elements; expected are {n}")
+            self.fail(f"key '{printable(key)}' has {entry.n} elements; expected {n}")
         value: Any = self.metadata[key]
         return list(value) if entry.n is not None else [value] * (1 if n is None else n)
 
@@ -115,8 +117,8 @@ class TypedAccess:
             self.fail(f"key '{printable(key)}' is missing")
         return default
 
-    def _bad_type(self, key: str, entry: Entry, wanted: str) -> NoReturn:
-        self.fail(f"key '{printable(key)}' is {entry}; it must be {wanted}")
+    def _bad_type(self, key: str, entry: Entry, expected: str) -> NoReturn:
+        self.fail(f"key '{printable(key)}' is {entry}; it must be {expected}")
 
     def _check(self, key: str, values: Sequence[Any], low: float | None, high: float | None) -> Sequence[Any]:
         """Finite and within the range; on whole arrays, since vocabularies have a score for each token."""

@@ -157,7 +157,7 @@ def _read_entry(cursor: Cursor, what: str) -> Entry:
         kind = _value_type(cursor, what)
         n = cursor.u64(what)
         if kind is ValueType.ARRAY:
-            cursor.fail(f"{what} is an array of arrays, which no known key is")
+            cursor.fail(f"{what} is an array of arrays, which no known key has")
         if n > MAX_ARRAY:
             cursor.fail(f"{what} claims {n} array elements; allowed are {MAX_ARRAY}")
     pos = cursor.pos
@@ -178,7 +178,7 @@ def _read_entry(cursor: Cursor, what: str) -> Entry:
 
 
 class Metadata(Mapping[str, Value]):
-    """The key-value pairs. Values are decoded when first asked for; arrays become lists."""
+    """The key-value pairs. Values are decoded on first access; arrays become lists."""
 
     def __init__(self, buf: bytes, entries: dict[str, Entry], fail: Fail) -> None:
         self.entries = entries

@@ -26,7 +26,7 @@ _TYPES = {kind.value: kind for kind in GGMLType}
 class GGUFFile(TypedAccess):
     """One GGUF file (version 2 or 3, little-endian), opened with `GGUFFile.open`.
 
-    The header is held in memory; tensor data is mapped when first asked for. Every method raises ModelError
+    The header is held in memory; tensor data is mapped on first access. Every method raises ModelError
     when the file is at fault. `metadata` maps keys to decoded values, `tensors` names to `TensorInfo`.
     """
 

@@ -1,4 +1,4 @@
-"""How bytes that we do not trust are named in messages."""
+"""How untrusted bytes are quoted in messages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _MAGICS = (
     (b"PK\x03\x04", "a zip archive or a PyTorch checkpoint; convert it to GGUF"),
     (b"\x80\x02", "a Python pickle (PyTorch checkpoint); convert it to GGUF"),
     (b"\x80\x04", "a Python pickle (PyTorch checkpoint); convert it to GGUF"),
-    (b"tjgg", "a GGJT file from before GGUF; convert it"),
-    (b"fmgg", "a GGMF file from before GGUF; convert it"),
-    (b"lmgg", "a GGML file from before GGUF; convert it"),
-    (b"algg", "a GGLA adapter from before GGUF; convert it"),
+    (b"tjgg", "a GGJT file (pre-GGUF); convert it"),
+    (b"fmgg", "a GGMF file (pre-GGUF); convert it"),
+    (b"lmgg", "a GGML file (pre-GGUF); convert it"),
+    (b"algg", "a GGLA adapter (pre-GGUF); convert it"),
     (b"\x89HDF", "an HDF5 file; convert it to GGUF"),
     (b"\x1f\x8b", "compressed with gzip; unpack it"),
     (b"\xfd7zXZ", "compressed with xz; unpack it"),
@@ -25,7 +25,7 @@ _MAGICS = (
 
 
 def looks_like(head: bytes) -> str:
-    """What the first bytes of a file that is no GGUF seem to be, in words for an error message."""
+    """A description, for an error message, of what the first bytes of a file that is not GGUF seem to be."""
     for magic, what in _MAGICS:
         if head.startswith(magic):
             return what
@@ -43,7 +43,7 @@ def looks_like(head: bytes) -> str:
 
 
 def printable(text: str, limit: int = 120) -> str:
-    """`text` on one line, without anything that a terminal would obey, at most `limit` characters.
+    """`text` on one line, without anything that a terminal would interpret, at most `limit` characters.
 
     A file's strings are an attacker's: escape sequences, right-to-left marks and lone surrogates are shown
     escaped.

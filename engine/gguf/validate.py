@@ -1,7 +1,7 @@
-"""What a sound container says about its model: required keys, ranges, and values that must agree.
+"""Checks what a sound container says about its model: required keys, ranges, and values that must agree.
 
-These are the facts that C code would trust with an assertion or an index. What one architecture asks for
-beyond them (which tensors, of which shape) is checked where that architecture is defined.
+These are the values that C code would trust with an assertion or an index. What an architecture requires
+beyond them (which tensors, of which shape) is checked by `engine.model.loader`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def validate_model(gguf: GGUFFile) -> None:
 def _architecture(gguf: GGUFFile) -> str:
     arch = gguf.arch
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", arch):
-        gguf.fail(f"key 'general.architecture' is '{printable(arch)}', which is no name of an architecture")
+        gguf.fail(
+            f"key 'general.architecture' is '{printable(arch)}', which is not a valid architecture name"
+        )
     return arch
 
 
@@ -112,7 +114,7 @@ def _embedding(gguf: GGUFFile, width: int, n_vocab: int) -> None:
     if info.shape[0] != width or not 1 <= rows <= MAX_VOCAB or (n_vocab and rows != n_vocab):
         gguf.fail(
             f"tensor 'token_embd.weight' has shape {list(info.shape)}; "
-            f"the header asks for [{width}, {n_vocab or 'any'}]"
+            f"the header requires [{width}, {n_vocab or 'any'}]"
         )
 
 
@@ -160,7 +162,7 @@ def validate_tokenizer(gguf: GGUFFile) -> int:
 
 
 def _per_token(gguf: GGUFFile, name: str, n_vocab: int) -> None:
-    found = gguf.value_type(f"tokenizer.ggml.{name}")
-    if found is not None and found[1] != n_vocab:
-        has = "no array" if found[1] is None else f"{found[1]} elements"
+    kind = gguf.value_type(f"tokenizer.ggml.{name}")
+    if kind is not None and kind[1] != n_vocab:
+        has = "no array" if kind[1] is None else f"{kind[1]} elements"
         gguf.fail(f"key 'tokenizer.ggml.{name}' has {has}, but the vocabulary has {n_vocab} tokens")

@@ -1,1 +1,4 @@
-"""Smaller files: which type each tensor gets, and rows to blocks. For `ggserve quantize`, `convert`."""
+"""Quantization of GGUF files: which type each tensor gets, importances, and the files themselves.
+
+Imports `engine.ggml` and `engine.gguf`; used by `engine.convert` and `ggserve quantize`.
+"""

@@ -1,4 +1,4 @@
-"""Importances of columns, as llama-imatrix measures them, in GGUF or the .dat format of before."""
+"""Importances of columns, as llama-imatrix measures them, in GGUF or the older .dat format."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SUMS, _COUNTS = ".in_sum2", ".counts"
 def read_importance(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.float32]]:
     """By tensor: the mean square of each input, float32 [experts, n]; of a .dat file [1, experts * n].
 
-    Raises ModelError for a damaged file, ConfigError for another kind of file.
+    Raises ModelError if it cannot be read, ConfigError for a damaged file or another kind of file.
     """
     with _open(path) as raw:
         if raw.read(4) != b"GGUF":
             raw.seek(0)
             return _read_dat(path, raw.read())
-    found = {}
+    importances = {}
     with GGUFFile.open(path) as file:
         for name, t in file.tensors.items():
             if not name.endswith(_SUMS):
@@ -42,10 +42,10 @@ def read_importance(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.fl
             means = np.where(n > 0, sums / np.maximum(n, 1e-30), 1.0).astype(np.float32)
             if not np.isfinite(means).all():
                 raise ConfigError(f"{path}: {stem} has importances that are not finite")
-            found[stem] = means
-    if not found:
-        raise ConfigError(f"{path} is no imatrix file: it has no tensors named *{_SUMS}")
-    return found
+            importances[stem] = means
+    if not importances:
+        raise ConfigError(f"{path} is not an imatrix file: it has no tensors named *{_SUMS}")
+    return importances
 
 
 def _open(path: str | os.PathLike[str]) -> BinaryIO:
@@ -57,7 +57,7 @@ def _open(path: str | os.PathLike[str]) -> BinaryIO:
 
 def _read_dat(path: str | os.PathLike[str], data: bytes) -> dict[str, npt.NDArray[np.float32]]:
     """Number of entries, then for each: length of the name, name, calls, numbers, means times calls."""
-    found = {}
+    importances = {}
     try:
         (n_entries,) = struct.unpack_from("<i", data)
         at = 4
@@ -71,10 +71,10 @@ def _read_dat(path: str | os.PathLike[str], data: bytes) -> dict[str, npt.NDArra
             means = np.frombuffer(data, "<f4", n, at).astype(np.float32) / max(calls, 1)
             if not np.isfinite(means).all():
                 raise ConfigError(f"{path}: {name} has importances that are not finite")
-            found[name] = means.reshape(1, n)
+            importances[name] = means.reshape(1, n)
             at += 4 * n
     except (struct.error, ValueError) as error:
-        raise ConfigError(f"{path} is no imatrix file, or damaged: {error}") from error
-    if not found:
-        raise ConfigError(f"{path} is no imatrix file: it has no entries")
-    return found
+        raise ConfigError(f"{path} is not an imatrix file, or damaged: {error}") from error
+    if not importances:
+        raise ConfigError(f"{path} is not an imatrix file: it has no entries")
+    return importances

@@ -47,7 +47,7 @@ MIXES: dict[str, tuple[int, str]] = {
 }
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 _FEW_BITS = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M")
-# Small ones, or read as plain numbers.
+# Small tensors, or such that are read as F32.
 _NEVER = re.compile(r"_norm\.weight$|ffn_gate_inp\.weight$|^position_embd|^token_types|attn_rel_b")
 _PARTS = {
     "attn_qkv.weight": "qkv",
@@ -69,15 +69,15 @@ _SMALLER_BLOCKS = {
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the rules depend on, of a model."""
+class ModelTraits:
+    """Properties of a model on which the rules depend."""
 
     n_layer: int
     n_gqa: int  # query heads per KV head
     n_expert: int
-    tied: bool  # no head of its own
+    tied: bool  # the head is the embedding
     has_importance: bool
-    one_norm: bool  # Falcon's: its errors spread otherwise, so the rules spare other tensors
+    one_norm: bool  # Falcon: its errors spread differently, so the rules favour other tensors
 
 
 def quantizable(name: str, n_dims: int) -> bool:
@@ -86,7 +86,7 @@ def quantizable(name: str, n_dims: int) -> bool:
 
 
 def part_of(name: str) -> str:
-    """head, embedding, v, k, …; or other."""
+    """The role of a tensor: head, embedding, v, k, …; or other."""
     if name == "output.weight":
         return "head"
     if name == "token_embd.weight":
@@ -95,7 +95,7 @@ def part_of(name: str) -> str:
 
 
 def fallback(kind: str, n: int, block_size: dict[str, int]) -> str:
-    """The type for rows of `n`, which may be no whole blocks of `kind`."""
+    """The type for rows of `n`, which may not be whole blocks of `kind`."""
     if n % block_size[kind] == 0:
         return kind
     smaller = _SMALLER_BLOCKS.get(kind, kind)
@@ -103,27 +103,27 @@ def fallback(kind: str, n: int, block_size: dict[str, int]) -> str:
 
 
 class Mixture:
-    """Ask for the tensors in the order of layers and names: some rules count."""
+    """Chooses types. Tensors must come in the order of layers and names: some rules count them."""
 
-    def __init__(self, mix: str, facts: Facts, block_size: dict[str, int]) -> None:
-        self.mix, self.facts, self.block_size = mix, facts, block_size
+    def __init__(self, mix: str, traits: ModelTraits, block_size: dict[str, int]) -> None:
+        self.mix, self.traits, self.block_size = mix, traits, block_size
         self.default = MIXES[mix][1]
         self.n_v, self.seen = 0, dict.fromkeys(("v", "down", "gate", "up"), 0)
 
     def count(self, names: list[str]) -> None:
-        """All names, before the first question."""
+        """Announce all names, before the first `type_of`."""
         self.n_v = sum(part_of(name) in ("v", "qkv") for name in names)
 
     def type_of(self, name: str, shape: tuple[int, ...], *, pure: bool = False) -> str:
         """The type of a quantizable tensor; shape in ggml order. pure: the same for all."""
         if self.default in ("f32", "f16", "bf16"):
             return self.default
-        wanted = self.default if pure else self._wanted(name, shape)
-        return fallback(wanted, shape[0], self.block_size)
+        kind = self.default if pure else self._chosen(name, shape)
+        return fallback(kind, shape[0], self.block_size)
 
-    def _wanted(self, name: str, shape: tuple[int, ...]) -> str:
-        part, mix, facts = part_of(name), self.mix, self.facts
-        if part == "head" or (part == "embedding" and facts.tied):
+    def _chosen(self, name: str, shape: tuple[int, ...]) -> str:
+        part, mix, traits = part_of(name), self.mix, self.traits
+        if part == "head" or (part == "embedding" and traits.tied):
             return self._head(shape[0])
         if mix == "MXFP4_MOE":
             return "mxfp4" if len(shape) > 2 and shape[2] > 1 else "q8_0"
@@ -133,23 +133,23 @@ class Mixture:
         if mix in _FEW_BITS:
             return self._few_bits(part, layer)
         rule = getattr(self, f"_{part}", None)
-        found: str = rule(layer) if rule is not None else self.default
-        return found
+        kind: str = rule(layer) if rule is not None else self.default
+        return kind
 
     def _layer(self, name: str, part: str) -> int:
         counter = "v" if part in ("v", "qkv") else part
         layer = self.seen.get(counter, 0)
         if counter in self.seen:
             self.seen[counter] += 1
-        if self.facts.n_expert > 1 and counter != "v" and (found := re.match(r"blk\.(\d+)\.", name)):
-            return int(found[1])
+        if self.traits.n_expert > 1 and counter != "v" and (block := re.match(r"blk\.(\d+)\.", name)):
+            return int(block[1])
         return layer
 
     def _sensitive(self, layer: int, n: int) -> bool:
         return layer < n // 8 or layer >= 7 * n // 8 or (layer - n // 8) % 3 == 2
 
     def _head(self, n: int) -> str:
-        if self.mix == "MXFP4_MOE" or self.facts.one_norm or n % self.block_size[self.default]:
+        if self.mix == "MXFP4_MOE" or self.traits.one_norm or n % self.block_size[self.default]:
             return "q8_0"
         if self.mix in (*_FEW_BITS, "IQ3_XXS"):
             return "q5_K"
@@ -163,17 +163,17 @@ class Mixture:
         return "q4_K" if self.mix in ("TQ1_0", "TQ2_0") else self.default
 
     def _few_bits(self, part: str, layer: int) -> str:
-        facts, medium = self.facts, self.mix in ("IQ2_S", "IQ2_M")
+        traits, medium = self.traits, self.mix in ("IQ2_S", "IQ2_M")
         if part in ("v", "qkv"):
-            if facts.n_gqa >= 4 or facts.n_expert >= 4:
+            if traits.n_gqa >= 4 or traits.n_expert >= 4:
                 return "q4_K"
             return "iq3_s" if medium else "q2_K"
-        if part == "k" and facts.n_expert == 8:
+        if part == "k" and traits.n_expert == 8:
             return "q4_K"
-        if part == "down" and layer < facts.n_layer // 8:
+        if part == "down" and layer < traits.n_layer // 8:
             return "iq3_s" if medium else "q2_K"
         if part == "out":
-            if facts.n_expert == 8:
+            if traits.n_expert == 8:
                 return "q5_K"
             if self.mix in ("IQ1_S", "IQ1_M"):
                 return "iq2_xxs"
@@ -181,12 +181,12 @@ class Mixture:
         return self.default
 
     def _v(self, layer: int) -> str:
-        mix, facts, kind = self.mix, self.facts, self.default
-        many = facts.n_gqa >= 4
+        mix, traits, kind = self.mix, self.traits, self.default
+        many = traits.n_gqa >= 4
         if mix == "Q2_K":
             kind = "q4_K" if many else "q3_K"
         elif mix == "IQ3_XXS":
-            kind = "q4_K" if many else "iq3_xxs" if facts.has_importance else "iq3_s"
+            kind = "q4_K" if many else "iq3_xxs" if traits.has_importance else "iq3_s"
         elif mix == "IQ3_M" or (mix in ("Q2_K_S", "IQ3_XS", "IQ3_S") and many):
             kind = "q4_K"
         elif mix == "Q3_K_M":
@@ -195,14 +195,14 @@ class Mixture:
             kind = "q5_K"
         elif mix in ("Q4_K_M", "Q5_K_M") and self._sensitive(layer, self.n_v):
             kind = "q6_K"
-        if facts.n_layer == 80 and facts.n_gqa > 1 and kind in ("q3_K", "q4_K"):
+        if traits.n_layer == 80 and traits.n_gqa > 1 and kind in ("q3_K", "q4_K"):
             kind = "q5_K"  # of the 70B models, where it is small beside Q
-        return "q8_0" if facts.n_expert == 8 else kind
+        return "q8_0" if traits.n_expert == 8 else kind
 
     _qkv = _v
 
     def _k(self, layer: int) -> str:
-        if self.facts.n_expert == 8:
+        if self.traits.n_expert == 8:
             return "q8_0"
         return {"IQ3_XS": "iq3_xxs", "IQ3_XXS": "iq2_s"}.get(self.mix, self.default)
 
@@ -210,19 +210,19 @@ class Mixture:
         return {"IQ3_XS": "iq3_xxs", "IQ3_XXS": "iq2_s"}.get(self.mix, self.default)
 
     def _down(self, layer: int) -> str:
-        mix, facts, n = self.mix, self.facts, self.facts.n_layer
-        early, sensitive, falcon = layer < n // 8, self._sensitive(layer, n), facts.one_norm
+        mix, traits, n = self.mix, self.traits, self.traits.n_layer
+        early, sensitive, falcon = layer < n // 8, self._sensitive(layer, n), traits.one_norm
         if mix == "Q2_K":
             return "q3_K"
         if mix == "Q2_K_S" and early:
             return "q4_K"
-        if mix == "IQ3_XXS" and not facts.has_importance:
+        if mix == "IQ3_XXS" and not traits.has_importance:
             return "q4_K" if early else "q3_K"
         if mix == "Q3_K_M":
             if layer < n // 16:
                 return "q5_K"
             return "q4_K" if not falcon or sensitive else "q3_K"
-        if mix == "IQ3_M" and (early or (facts.n_expert == 8 and sensitive)):
+        if mix == "IQ3_M" and (early or (traits.n_expert == 8 and sensitive)):
             return "q4_K"
         if mix == "Q3_K_L":
             return "q4_K" if falcon else "q5_K"
@@ -231,25 +231,25 @@ class Mixture:
         if mix in ("Q4_K_M", "Q5_K_M") and sensitive:
             return "q6_K"
         if early and (
-            (mix in ("IQ4_NL", "IQ4_XS") and not facts.has_importance) or (mix == "Q4_K_S" and not falcon)
+            (mix in ("IQ4_NL", "IQ4_XS") and not traits.has_importance) or (mix == "Q4_K_S" and not falcon)
         ):
             return "q5_K"
-        if early and facts.has_importance and mix in ("Q4_0", "Q5_0"):
+        if early and traits.has_importance and mix in ("Q4_0", "Q5_0"):
             return "q4_1" if mix == "Q4_0" else "q5_1"
         return self.default
 
     def _out(self, layer: int) -> str:
         mix = self.mix
-        if self.facts.one_norm:
+        if self.traits.one_norm:
             return "q4_K" if mix == "Q3_K_L" else self.default
-        if self.facts.n_expert == 8:
+        if self.traits.n_expert == 8:
             more = ("Q2_K", "IQ3_XS", "IQ3_XXS", "Q3_K_S", "Q3_K_M", "IQ4_NL", "Q4_K_S", "Q4_K_M")
             return "q5_K" if mix in (*more, "IQ3_S", "IQ3_M", "IQ4_XS") else self.default
-        found = {"Q2_K": "q3_K", "IQ3_XXS": "iq3_s", "Q3_K_M": "q4_K", "Q3_K_L": "q5_K", "IQ3_M": "q4_K"}
-        return found.get(mix, self.default)
+        kinds = {"Q2_K": "q3_K", "IQ3_XXS": "iq3_s", "Q3_K_M": "q4_K", "Q3_K_L": "q5_K", "IQ3_M": "q4_K"}
+        return kinds.get(mix, self.default)
 
     def _up(self, layer: int) -> str:
-        n = self.facts.n_layer
+        n = self.traits.n_layer
         middle = n // 8 <= layer < 7 * n // 8
         return "iq3_xxs" if self.mix == "IQ3_XS" and middle else self.default
 

@@ -1,6 +1,6 @@
-"""A smaller file of a model: its matrices in a quantized type, or a mixture of types.
+"""Quantizes a GGUF file: its matrices become one type, or a mixture of types.
 
-Works on any GGUF file, known architecture or not: names and shapes decide.
+Works on any architecture, supported or not: names and shapes decide.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from engine.ggml.quantize import dequantize, needs_importance, quantize
 from engine.gguf import GGMLType, GGUFFile, TensorInfo
 from engine.host import physical_cores
 from engine.quantize.importance import read_importance
-from engine.quantize.mixes import ALIASES, MIXES, Facts, Mixture, quantizable
+from engine.quantize.mixes import ALIASES, MIXES, Mixture, ModelTraits, quantizable
 
 __all__ = ["Change", "quantize_file", "type_names"]
 
 Progress = Callable[[float, str], None]
-# ggml would write these without importances, and the models would babble.
+# ggml would write these without importances, but the models would be unusable.
 POOR_WITHOUT_IMPORTANCE = ("iq3_xxs", "iq2_xxs", "iq2_xs", "iq2_s", "iq1_m", "iq1_s")
-_CHUNK = 1 << 22  # elements that a thread takes at a time
+_CHUNK = 1 << 22  # elements that a thread quantizes at a time
 _BLOCK_SIZES = {t.name.lower().replace("_k", "_K"): t.block_size for t in GGMLType}
 
 
@@ -46,43 +46,43 @@ class Change:
 
 
 def type_names() -> list[str]:
-    """What can be asked for."""
+    """The names that `quantize_file` takes as type."""
     return [*MIXES, *ALIASES]
 
 
 def mixture_name(type: str) -> str:
-    """The mixture that a name asks for. ConfigError lists what there is."""
+    """The mixture of this name or alias. ConfigError lists the names."""
     mix = ALIASES.get(type.upper(), type.upper())
     if mix not in MIXES:
-        raise ConfigError(f"there is no type {type}; there are {', '.join(type_names())}")
+        raise ConfigError(f"unknown type {type}; supported are {', '.join(type_names())}")
     return mix
 
 
 def types_without_importance(
-    shapes: dict[str, tuple[int, ...]], mix: str, facts: Facts
+    shapes: dict[str, tuple[int, ...]], mix: str, traits: ModelTraits
 ) -> tuple[dict[str, str], list[str]]:
     """The type of each tensor of a float32 model (shapes in ggml order), and remarks on those that differ.
 
     ConfigError for types that need importances.
     """
-    mixture = Mixture(mix, facts, _BLOCK_SIZES)
+    mixture = Mixture(mix, traits, _BLOCK_SIZES)
     fell_back: dict[str, list[str]] = {}
     order = sorted(shapes, key=_place)
     mixture.count(order)
-    found = dict.fromkeys(order, "f32")
+    types = dict.fromkeys(order, "f32")
     for name in order:
         shape = shapes[name]
         if not quantizable(name, _n_dims(shape)):
             continue
-        found[name] = kind = mixture.type_of(name, shape)
+        types[name] = kind = mixture.type_of(name, shape)
         if shape[0] % _BLOCK_SIZES[mixture.default]:
             fell_back.setdefault(kind, []).append(name)
         if _is_poor(kind, mix) and name not in ("output.weight", "token_embd.weight"):
             raise ConfigError(
                 f"{name} as {kind} needs an imatrix file: convert to f16, then `ggserve quantize --imatrix`"
             )
-    return found, [
-        f"{len(names)} tensors are {kind}: their rows are no whole blocks of {mixture.default} ({names[0]} …)"
+    return types, [
+        f"{len(names)} tensors are {kind}: rows are not whole blocks of {mixture.default} ({names[0]} …)"
         for kind, names in fell_back.items()
     ]
 
@@ -115,12 +115,12 @@ def quantize_file(
         if source.exists() and source.samefile(target):
             raise ConfigError(f"{target} is the source itself")
         if not force:
-            raise ConfigError(f"{target} is there already; --force replaces it")
+            raise ConfigError(f"{target} exists already; --force replaces it")
     importance = read_importance(imatrix) if imatrix is not None else None
     fixed = {"output.weight": output_type, "token_embd.weight": embedding_type}
-    for given in filter(None, fixed.values()):
-        if given.lower().replace("_k", "_K") not in _BLOCK_SIZES:
-            raise ConfigError(f"there is no tensor type {given}")
+    for kind in filter(None, fixed.values()):
+        if kind.lower().replace("_k", "_K") not in _BLOCK_SIZES:
+            raise ConfigError(f"unknown tensor type {kind}")
     with GGUFFile.open(source) as file:
         tensors = sorted(file.tensors.values(), key=lambda t: _place(t.name))
         if importance is not None:
@@ -140,7 +140,7 @@ def quantize_file(
 
 
 def _by_expert(file: GGUFFile, name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """[experts, n], where a file of before GGUF has them one after the other."""
+    """As [experts, n]; .dat files have the experts' importances in one row."""
     t = file.tensors.get(name)
     if t is not None and rows.shape[-1] == t.shape[0] * math.prod(t.shape[2:]):
         return rows.reshape(-1, t.shape[0])
@@ -148,8 +148,8 @@ def _by_expert(file: GGUFFile, name: str, rows: npt.NDArray[np.float32]) -> npt.
 
 
 def _place(name: str) -> tuple[int, str]:
-    found = re.match(r"blk\.(\d+)\.", name)
-    return (int(found[1]) if found else -1, name)
+    block = re.match(r"blk\.(\d+)\.", name)
+    return (int(block[1]) if block else -1, name)
 
 
 def _name(t: GGMLType) -> str:
@@ -169,12 +169,12 @@ def _size(t: TensorInfo, kind: str) -> int:
     return int(t.n_elements // member.block_size * member.type_size)
 
 
-def _facts(file: GGUFFile, has_importance: bool) -> Facts:
+def _traits(file: GGUFFile, has_importance: bool) -> ModelTraits:
     arch = file.get_str("general.architecture", "")
     n_layer = file.get_int(f"{arch}.block_count", 0)
     heads = file.get_ints(f"{arch}.attention.head_count", None, [1])
     kv = file.get_ints(f"{arch}.attention.head_count_kv", None, heads)
-    return Facts(
+    return ModelTraits(
         n_layer=n_layer,
         n_gqa=max(heads[0] // max(kv[0], 1), 1),
         n_expert=file.get_int(f"{arch}.expert_count", 0),
@@ -193,18 +193,18 @@ def _types(
     fixed: dict[str, str | None],
     pure: bool,
 ) -> dict[str, str]:
-    mixture = Mixture(mix, _facts(file, has_importance), _BLOCK_SIZES)
+    mixture = Mixture(mix, _traits(file, has_importance), _BLOCK_SIZES)
     mixture.count([t.name for t in tensors])
-    found = {}
+    types = {}
     for t in tensors:
-        given = fixed.get(t.name)
+        kind = fixed.get(t.name)
         if not quantizable(t.name, _n_dims(t.shape)) or (keep_output and t.name == "output.weight"):
-            found[t.name] = _name(t.type)
-        elif given is not None:
-            found[t.name] = given.lower().replace("_k", "_K")
+            types[t.name] = _name(t.type)
+        elif kind is not None:
+            types[t.name] = kind.lower().replace("_k", "_K")
         else:
-            found[t.name] = mixture.type_of(t.name, tuple(t.shape), pure=pure)
-    return found
+            types[t.name] = mixture.type_of(t.name, tuple(t.shape), pure=pure)
+    return types
 
 
 def _check(
@@ -226,7 +226,7 @@ def _check(
                 "accept the loss of quality with --allow-requantize"
             )
         if t.shape[0] % _BLOCK_SIZES[kind]:
-            raise ConfigError(f"{t.name} has rows of {t.shape[0]}, which are no whole blocks of {kind}")
+            raise ConfigError(f"{t.name} has rows of {t.shape[0]}, which are not whole blocks of {kind}")
         poor = _is_poor(kind, mix)
         inside = t.name not in ("output.weight", "token_embd.weight")
         if (needs_importance(kind) or (poor and inside)) and t.name not in (importance or {}):

@@ -1,4 +1,7 @@
-"""Tokenizers, built from the vocabulary of a GGUF file. One file per kind; no ggml, no compiled extension."""
+"""Tokenizers, built from the vocabulary of a GGUF file; one file per kind.
+
+Imports `engine.gguf` only, and nothing compiled: used by `engine.model` and by the server.
+"""
 
 from __future__ import annotations
 

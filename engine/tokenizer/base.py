@@ -53,7 +53,7 @@ class Tokenizer(ABC):
 
     @staticmethod
     def from_gguf(gguf: GGUFFile) -> Tokenizer:
-        """The tokenizer that the file describes. Raises ModelError, also for kinds that we do not have."""
+        """The tokenizer that the file describes. Raises ModelError, also for unsupported kinds."""
         kind = gguf.get_str("tokenizer.ggml.model")
         if kind not in Tokenizer.kinds:
             raise UnsupportedModelError(
@@ -86,7 +86,7 @@ class Tokenizer(ABC):
         return ids
 
     def encode_pair(self, first: str, second: str) -> tuple[list[int], int]:
-        """Tokens of two texts as models that compare them were trained, and where the second begins.
+        """Tokens of a pair of texts in the format of cross-encoders, and where the second begins.
 
         Special tokens written out in a text are text.
         """

@@ -89,20 +89,20 @@ def _map_of_characters(gguf: GGUFFile) -> normalizers.Normalizer | None:
     if not values:
         return None
     try:
-        found = normalizers.Precompiled(bytes(value & 0xFF for value in values))
-        found.normalize_str("".join(map(chr, range(0x20, 0xD800))))
+        normalizer = normalizers.Precompiled(bytes(value & 0xFF for value in values))
+        normalizer.normalize_str("".join(map(chr, range(0x20, 0xD800))))
     except BaseException as error:  # also what stands for a panic in its Rust code
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         raise ModelError(f"{printable(gguf.path)}: tokenizer.ggml.precompiled_charsmap is damaged") from error
-    return found
+    return normalizer
 
 
 def _guarded(normalizer: normalizers.Normalizer, text: str) -> str:
     try:
-        found: str = normalizer.normalize_str(text)
+        normalized: str = normalizer.normalize_str(text)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         raise ModelError("the vocabulary's map of characters is damaged") from error
-    return found
+    return normalized

@@ -181,10 +181,10 @@ def _special_ids(gguf: GGUFFile, kind: str, types: list[int], known: dict[str, i
         if token < len(types) and types[token] in (TokenType.CONTROL, TokenType.UNKNOWN):
             special.setdefault(name, token)
     for name, texts in {"eot": END_OF_TURN, "eom": END_OF_MESSAGE, **FILL_IN_MIDDLE}.items():
-        found = next((known[text] for text in texts if text in known), None)
-        if name not in special and found is not None:
-            special[name] = found
-            types[found] = TokenType.CONTROL
+        well_known = next((known[text] for text in texts if text in known), None)
+        if name not in special and well_known is not None:
+            special[name] = well_known
+            types[well_known] = TokenType.CONTROL
     return special
 
 

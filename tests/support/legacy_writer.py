@@ -1,4 +1,4 @@
-"""Writes files from before GGUF, by what the Rust `llm` crates and ggml's examples read.
+"""Writes pre-GGUF files, by what the Rust `llm` crates and ggml's examples read.
 
 Nothing here is shared with the reader: names, orders and alignments are spelled out.
 """

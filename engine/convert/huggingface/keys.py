@@ -1,4 +1,4 @@
-"""Hyperparameters that nearly all models have, from config.json to the keys of GGUF."""
+"""Hyperparameters that most models share: from config.json to GGUF keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Config = dict[str, Any]
 
 
 def first(c: Config, *names: str, default: Any = None) -> Any:
-    """The first of these that the configuration has."""
+    """The first of these settings that config.json has. Raises ModelError without a default."""
     for name in names:
         if c.get(name) is not None:
             return c[name]
@@ -21,13 +21,13 @@ def first(c: Config, *names: str, default: Any = None) -> Any:
 
 
 def refuse(name: str, value: Any, *supported: Any) -> None:
-    """Stop at a setting that no file of ours could express."""
+    """Raise UnsupportedModelError for a setting that GGUF keys cannot express."""
     instead = f" (supported: {', '.join(map(str, supported))})" if supported else ""
     raise UnsupportedModelError(f"config.json: {name} is {value!r}, which is not supported{instead}")
 
 
 def only(c: Config, name: str, *allowed: Any) -> None:
-    """Stop at a setting that is there, and neither null nor one of these; `name` a.b is b in a."""
+    """Refuse a setting that is neither absent, null nor one of `allowed`. The name a.b is b inside of a."""
     value: Any = c
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -36,17 +36,17 @@ def only(c: Config, name: str, *allowed: Any) -> None:
 
 
 def windows_but_each(c: Config, n: int) -> None:
-    """Stop if other layers than every n-th see everything."""
+    """Refuse layer types other than: every n-th full attention, the others with a window."""
     kinds = c.get("layer_types") or ()
     if any((kind == "full_attention") != ((i + 1) % n == 0) for i, kind in enumerate(kinds)):
         refuse("layer_types", kinds, f"every {n}th full_attention")
 
 
 def common(c: Config) -> dict[str, Any]:
-    """Sizes, heads, epsilon, rotary embedding, experts, window: whatever is there."""
+    """Sizes, heads, epsilon, rotary embedding and experts, as far as config.json states them."""
     n_embd = int(first(c, "hidden_size", "n_embd", "d_model"))
     n_head = int(first(c, "num_attention_heads", "n_head", "n_heads"))
-    found: dict[str, Any] = {
+    keys: dict[str, Any] = {
         "context_length": int(
             first(c, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
         ),
@@ -58,16 +58,16 @@ def common(c: Config) -> dict[str, Any]:
         "attention.head_count": n_head,
     }
     if kv := c.get("num_key_value_heads"):
-        found["attention.head_count_kv"] = int(kv)
+        keys["attention.head_count_kv"] = int(kv)
     if head_dim := c.get("head_dim"):
-        found["attention.key_length"] = found["attention.value_length"] = int(head_dim)
+        keys["attention.key_length"] = keys["attention.value_length"] = int(head_dim)
     for key, names in {
         "attention.layer_norm_rms_epsilon": ("rms_norm_eps",),
         "attention.layer_norm_epsilon": ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"),
     }.items():
         for name in names:
             if c.get(name) is not None:
-                found[key] = float(c[name])
+                keys[key] = float(c[name])
     for key, names in {
         "expert_count": ("num_local_experts", "num_experts"),
         "expert_used_count": ("num_experts_per_tok",),
@@ -76,12 +76,12 @@ def common(c: Config) -> dict[str, Any]:
     }.items():
         for name in names:
             if c.get(name):
-                found[key] = int(c[name])
-    return found | rope(c, int(c.get("head_dim") or n_embd // n_head))
+                keys[key] = int(c[name])
+    return keys | rope(c, int(c.get("head_dim") or n_embd // n_head))
 
 
 def rope_parameters(c: Config) -> dict[str, Any]:
-    """`rope_parameters` of today, or `rope_theta` and `rope_scaling` of before; {} without rotation."""
+    """`rope_parameters`, or the older `rope_theta` and `rope_scaling`; {} without a rotary embedding."""
     p = dict(c.get("rope_parameters") or c.get("rope_scaling") or {})
     if "full_attention" in p:
         p = dict(p["full_attention"])
@@ -93,18 +93,18 @@ def rope_parameters(c: Config) -> dict[str, Any]:
 
 
 def rope(c: Config, head_dim: int) -> dict[str, Any]:
-    """The keys of the rotary embedding: base, rotated dimensions, linear scaling or YaRN."""
+    """Keys of the rotary embedding: base, rotated dimensions, linear scaling or YaRN."""
     p = rope_parameters(c)
     if not p:
         return {}
-    found: dict[str, Any] = {"rope.freq_base": float(p["rope_theta"])}
+    keys: dict[str, Any] = {"rope.freq_base": float(p["rope_theta"])}
     share = float(p.get("partial_rotary_factor") or 1.0)
-    found["rope.dimension_count"] = int(head_dim * share)
+    keys["rope.dimension_count"] = int(head_dim * share)
     kind = p["rope_type"]
     if kind == "linear":
-        found |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(p["factor"])}
+        keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(p["factor"])}
     elif kind == "yarn":
-        found |= {
+        keys |= {
             "rope.scaling.type": "yarn",
             "rope.scaling.factor": float(p["factor"]),
             "rope.scaling.original_context_length": n_ctx_original(c),
@@ -115,29 +115,29 @@ def rope(c: Config, head_dim: int) -> dict[str, Any]:
             "yarn_beta_slow": "beta_slow",
         }.items():
             if p.get(name) is not None:
-                found[f"rope.scaling.{key}"] = float(p[name])
+                keys[f"rope.scaling.{key}"] = float(p[name])
     elif kind not in ("default", "llama3", "longrope", "su"):
         raise UnsupportedModelError(
             f"config.json: rope_type {kind!r} is not supported (default, linear, llama3, longrope, yarn)"
         )
-    return found
+    return keys
 
 
 def n_ctx_original(c: Config) -> int:
-    """The context before it was extended; the whole where none is stated."""
+    """The context length before it was extended; the whole if none is stated."""
     name = "original_max_position_embeddings"
     return int(rope_parameters(c).get(name) or c.get(name) or first(c, "max_position_embeddings"))
 
 
 def llama3_factors(c: Config) -> list[float]:
-    """What Llama 3.1 divides frequencies by: 1 for short waves, `factor` for long ones, a ramp between."""
+    """Llama 3.1's frequency divisors: 1 for short wavelengths, `factor` for long ones, a ramp between."""
     p = rope_parameters(c)
     head_dim = int(c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"])
-    found = []
+    factors = []
     for i in range(0, head_dim, 2):
         wavelength = 2 * math.pi * p["rope_theta"] ** (i / head_dim)
         turns = p["original_max_position_embeddings"] / wavelength
         low, high = p["low_freq_factor"], p["high_freq_factor"]
         share = min(max((turns - low) / (high - low), 0.0), 1.0)
-        found.append(1 / (share + (1 - share) / p["factor"]))
-    return found
+        factors.append(1 / (share + (1 - share) / p["factor"]))
+    return factors

@@ -132,7 +132,7 @@ def test_every_type_is_what_quantize_makes_of_the_f32_file(
 
 def test_rows_that_are_no_whole_blocks_stay_halves_and_are_named(tmp_path: Path) -> None:
     remarks = convert(FOLDER / "hf" / "gpt2", tmp_path / "out.gguf", "q8_0")
-    assert any("tensors are f16: their rows are no whole blocks" in remark for remark in remarks)
+    assert any("tensors are f16: rows are not whole blocks" in remark for remark in remarks)
 
 
 # --- what is refused
@@ -228,7 +228,7 @@ def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
 
 
 def test_types_are_known(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there is no type f17; .*F16"):
+    with pytest.raises(ConfigError, match=r"unknown type f17; .*F16"):
         convert(FOLDER / "hf" / "qwen2", tmp_path / "out.gguf", "f17")
 
 

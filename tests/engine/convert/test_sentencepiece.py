@@ -82,7 +82,7 @@ def test_what_lies_on_top(tmp_path: Path) -> None:
 
 
 def test_unigram_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match="kind Unigram"):
+    with pytest.raises(UnsupportedModelError, match="model type Unigram"):
         converted(DATA / "sp-unigram.model", tmp_path)
 
 

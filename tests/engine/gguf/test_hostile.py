@@ -48,7 +48,7 @@ def array(kind: int, n: int, body: bytes = b"") -> bytes:
         (b'{"error":"Entry not found"}', "JSON text"),
         (struct.pack("<Q", 40) + b'{"__metadata__":{}}', "a safetensors file"),
         (b"PK\x03\x04aaaaaaaaaaa", "a zip archive or a PyTorch checkpoint"),
-        (b"tjgg\3\0\0\0", "a GGJT file from before GGUF"),
+        (b"tjgg\3\0\0\0", "a GGJT file (pre-GGUF)"),
         (b"\x1f\x8b\x08", "compressed with gzip"),
         (bytes(100), "filled with zeros"),
         (b"hello world", "it begins with 'hell'"),

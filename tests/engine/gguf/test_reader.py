@@ -174,7 +174,7 @@ def test_getters(tmp_path):
             lambda g: g.get_ints("strs"),
             "key 'strs' is array of 1 string; it must be an integer or an array of them",
         ),
-        (lambda g: g.get_ints("ints", 2), "key 'ints' has 3 elements; expected are 2"),
+        (lambda g: g.get_ints("ints", 2), "key 'ints' has 3 elements; expected 2"),
         (lambda g: g.get_ints("ints", min=2), "key 'ints' is 1; it must be at least 2"),
         (lambda g: g.get_ints("ints", max=2), "key 'ints' is 3; it must be at most 2"),
         (lambda g: g.get_int("i", max=2), "key 'i' is 3; it must be at most 2"),

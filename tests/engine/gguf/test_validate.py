@@ -64,7 +64,7 @@ def test_optional_keys(tmp_path, key):
 
 @pytest.mark.parametrize("arch", ["", "../llama", "a b", "\x1b[2J", "x" * 65])
 def test_architecture_is_a_name(tmp_path, arch):
-    assert "which is no name of an architecture" in reason(
+    assert "which is not a valid architecture name" in reason(
         tmp_path, tiny_llama().key("general.architecture", arch)
     )
 
@@ -164,7 +164,7 @@ def test_heads_of_each_layer(tmp_path):
     b = tiny_llama().key("llama.attention.head_count_kv", [2, 3], I32)
     assert reason(tmp_path, b) == "layer 1 has 4 heads, which 3 key-value heads cannot share evenly"
     b = tiny_llama().key("llama.attention.head_count", [4, 4, 4], I32)
-    assert reason(tmp_path, b) == "key 'llama.attention.head_count' has 3 elements; expected are 2"
+    assert reason(tmp_path, b) == "key 'llama.attention.head_count' has 3 elements; expected 2"
     b = tiny_llama().key("llama.attention.head_count", [4, -4], I32)
     assert reason(tmp_path, b) == "key 'llama.attention.head_count' is -4; it must be at least 1"
 
@@ -196,9 +196,9 @@ def test_embedding_agrees_with_header(tmp_path):
     b.key("tokenizer.ggml.tokens", ["a", "b", "c"]).drop("tokenizer.ggml.scores").drop(
         "tokenizer.ggml.token_type"
     )
-    wanted = "tensor 'token_embd.weight' has shape [32, 32]; the header asks for [32, 3]"
+    wanted = "tensor 'token_embd.weight' has shape [32, 32]; the header requires [32, 3]"
     assert reason(tmp_path, b) == wanted
-    assert "the header asks for [64, 32]" in reason(tmp_path, tiny_llama().key("llama.embedding_length", 64))
+    assert "the header requires [64, 32]" in reason(tmp_path, tiny_llama().key("llama.embedding_length", 64))
 
 
 @pytest.mark.parametrize("name", ["scores", "token_type"])
