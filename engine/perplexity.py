@@ -123,7 +123,7 @@ def _nlls(
     """-log p(chunk[i + 1] | chunk[: i + 1]) for i from `first` to the last but one, in nats."""
     end = len(chunk) - 1
     most_outputs = max_rows(runner.n_vocab)
-    long_rope = 0 < runner.n_short < len(chunk)
+    long_rope = 0 < runner.original_context_length < len(chunk)
     begin = 0
     while begin < end:
         stop = min(begin + n_batch, end, max(begin, first) + most_outputs)

@@ -62,7 +62,9 @@ class InferenceSession:
         self._make_guides = guides
         self._sampler_factory = sampler_factory
         prefix = model.prefix if config.cache_prompt else None
-        self._sequence = CachedSequence(model.pool, prefix, original_context_length=model.runner.n_short)
+        self._sequence = CachedSequence(
+            model.pool, prefix, original_context_length=model.runner.original_context_length
+        )
         self._logits: NDArray[np.float32] | None = None
         # A session that is dropped without close() must not keep its cells for ever.
         self._release = weakref.finalize(self, self._sequence.release)

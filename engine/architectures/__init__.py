@@ -11,7 +11,7 @@ import pkgutil
 import re
 
 from engine.errors import UnsupportedModelError
-from engine.nn.hparams import Architecture
+from engine.nn.architecture import Architecture
 
 
 def module_name(architecture: str) -> str:

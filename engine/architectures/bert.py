@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
 from engine.nn.encoder import Encoder
-from engine.nn.hparams import HParams, Keys
+from engine.nn.hparams_reader import HParamsReader
 
 
 class Bert(Encoder):
@@ -13,9 +13,9 @@ class Bert(Encoder):
     activation = "gelu_erf"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        return keys.encoder(rope=None, max_positions=keys.integer("context_length"))
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        return reader.encoder(rope=None, max_positions=reader.integer("context_length"))
 
 
 ARCHITECTURE = Bert

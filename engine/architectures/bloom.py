@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from engine.architectures.gpt2 import GPT2
-from engine.nn.hparams import HParams, Keys
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.hparams_reader import HParamsReader
 
 MAX_BIAS = 8.0  # no key says so
 
@@ -15,8 +15,8 @@ class Bloom(GPT2):
     norms_embedding = True
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        return Keys(gguf, cls.name).hparams(rope=None, eps="layer", max_bias=MAX_BIAS)
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        return HParamsReader(gguf, cls.name).hparams(rope=None, eps="layer", max_bias=MAX_BIAS)
 
 
 ARCHITECTURE = Bloom

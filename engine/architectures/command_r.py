@@ -5,12 +5,13 @@ Command-R+ also norms Q and K per head, with weights of its own for each.
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention, FeedForward
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
 
 
 class CommandR(Decoder):
@@ -18,9 +19,9 @@ class CommandR(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        return keys.hparams(rope="norm", eps="layer", logit_scale=keys.number("logit_scale", 1.0))
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        return reader.hparams(rope="interleaved", eps="layer", logit_scale=reader.number("logit_scale", 1.0))
 
     def layer(self, binder: Binder, i: int) -> Layer:
         qk_norm = binder.has(f"blk.{i}.attn_q_norm.weight")
@@ -28,7 +29,7 @@ class CommandR(Decoder):
             parallel=True,
             attn_norm=self.block_norm(binder, i, "attn_norm"),
             attention=Attention(
-                binder, self.hp, i, qk_norm="head" if qk_norm else None, norm=self.norm, own_weights=True
+                binder, self.hp, i, qk_norm="head" if qk_norm else None, norm=self.norm, norm_per_head=True
             ),
             ffn=FeedForward(binder, self.hp, i),
         )

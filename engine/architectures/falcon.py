@@ -6,12 +6,13 @@ The 7B style has one norm for both. In the 40B and 180B style `attn_norm` feeds 
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention, FeedForward
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
 
 
 class Falcon(Decoder):
@@ -19,10 +20,10 @@ class Falcon(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        keys.only("tensor_data_layout", "jploski")
-        return keys.hparams(rope="neox", eps="layer")
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        reader.only("tensor_data_layout", "jploski")
+        return reader.hparams(rope="neox", eps="layer")
 
     def layer(self, binder: Binder, i: int) -> Layer:
         attn_norm, ffn_norm = self.block_norm(binder, i, "attn_norm"), None

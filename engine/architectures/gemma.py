@@ -6,21 +6,23 @@ The one that Gemma adds to its norms' weights is in the file's weights already.
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention, FeedForward
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
 
 
 class Gemma(Decoder):
     name = "gemma"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        return keys.hparams(rope="neox", embedding_scale=math.sqrt(keys.integer("embedding_length")))
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        return reader.hparams(rope="neox", embedding_scale=math.sqrt(reader.integer("embedding_length")))
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

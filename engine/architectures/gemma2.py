@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention, FeedForward
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
 
 WINDOW = 4096  # of files without the key
 LAYERS_OF_27B = 46  # it scales scores by n_embd / n_head instead of the head's size, and no key says so
@@ -22,18 +25,18 @@ class Gemma2(Decoder):
     full_each: ClassVar[int] = 2  # the layers without a window
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        n_layer, n_embd = keys.integer("block_count"), keys.integer("embedding_length")
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        n_layer, n_embd = reader.integer("block_count"), reader.integer("embedding_length")
         more: dict[str, Any] = {}
-        if n_layer == LAYERS_OF_27B and not keys.has("attention.scale"):
-            more["attention_scale"] = 1.0 / math.sqrt(n_embd / keys.integer("attention.head_count"))
-        return keys.hparams(
+        if n_layer == LAYERS_OF_27B and not reader.has("attention.scale"):
+            more["attention_scale"] = 1.0 / math.sqrt(n_embd / reader.integer("attention.head_count"))
+        return reader.hparams(
             rope="neox",
             embedding_scale=math.sqrt(n_embd),
-            windows=keys.windows(n_layer, pattern=cls.full_each, default=WINDOW),
-            attention_softcap=keys.number("attn_logit_softcapping", 0.0),
-            logit_softcap=keys.number("final_logit_softcapping", 0.0),
+            windows=reader.windows(n_layer, pattern=cls.full_each, default=WINDOW),
+            attention_softcap=reader.number("attn_logit_softcapping", 0.0),
+            logit_softcap=reader.number("final_logit_softcapping", 0.0),
             **more,
         )
 

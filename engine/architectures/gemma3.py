@@ -9,9 +9,11 @@ import math
 from typing import Any
 
 from engine.architectures.gemma2 import Gemma2
+from engine.gguf import GGUFFile
+from engine.hparams import HParams, Rope
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.hparams import HParams, Keys, Rope
-from engine.nn.layers import Attention
+from engine.nn.hparams_reader import HParamsReader
 
 LAYERS_OF_27B = 62  # see gemma2.py
 
@@ -21,21 +23,21 @@ class Gemma3(Gemma2):
     full_each = 6
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        n_layer, n_embd = keys.integer("block_count"), keys.integer("embedding_length")
-        n_head = keys.per_layer("attention.head_count", n_layer)[0]
-        head_dim = keys.integer("attention.key_length", n_embd // n_head)
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        n_layer, n_embd = reader.integer("block_count"), reader.integer("embedding_length")
+        n_head = reader.per_layer("attention.head_count", n_layer)[0]
+        head_dim = reader.integer("attention.key_length", n_embd // n_head)
         more: dict[str, Any] = {}
-        if n_layer == LAYERS_OF_27B and not keys.has("attention.scale"):
+        if n_layer == LAYERS_OF_27B and not reader.has("attention.scale"):
             more["attention_scale"] = 1.0 / math.sqrt(n_embd / n_head)
-        local = Rope(mode="neox", n_dims=head_dim, freq_base=keys.number("rope.freq_base_swa", 10000.0))
-        return keys.hparams(
+        local = Rope(mode="neox", n_dims=head_dim, freq_base=reader.number("rope.freq_base_swa", 10000.0))
+        return reader.hparams(
             rope="neox",
             rope_local=local,
             embedding_scale=math.sqrt(n_embd),
-            windows=keys.windows(n_layer, pattern=cls.full_each),
-            logit_softcap=keys.number("final_logit_softcapping", 0.0),
+            windows=reader.windows(n_layer, pattern=cls.full_each),
+            logit_softcap=reader.number("final_logit_softcapping", 0.0),
             **more,
         )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention, FeedForward
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
 
 
 class GPT2(Decoder):
@@ -15,9 +16,9 @@ class GPT2(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        return keys.hparams(rope=None, eps="layer", max_positions=keys.integer("context_length"))
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        return reader.hparams(rope=None, eps="layer", max_positions=reader.integer("context_length"))
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

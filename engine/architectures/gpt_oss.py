@@ -5,12 +5,12 @@ The router's softmax is over the chosen experts only (arXiv 2508.10925).
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention
+from engine.nn.hparams_reader import HParamsReader
 from engine.nn.moe import MixtureOfExperts
 
 
@@ -18,13 +18,15 @@ class GPTOSS(Decoder):
     name = "gpt-oss"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        n_layer = keys.integer("block_count")
-        rope = keys.rope("neox", keys.integer("rope.dimension_count", keys.integer("attention.key_length")))
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        n_layer = reader.integer("block_count")
+        rope = reader.rope(
+            "neox", reader.integer("rope.dimension_count", reader.integer("attention.key_length"))
+        )
         if rope.ext_factor:
             rope = rope.unrounded_yarn()
-        return keys.hparams(rope=rope, windows=keys.windows(n_layer, pattern=2))
+        return reader.hparams(rope=rope, windows=reader.windows(n_layer, pattern=2))
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

@@ -5,12 +5,13 @@ No public converter writes it to GGUF: docs/architectures.md defines the layout.
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention, FeedForward
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
 
 
 class GPTJ(Decoder):
@@ -18,8 +19,8 @@ class GPTJ(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        return Keys(gguf, cls.name).hparams(rope="norm", eps="layer")
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        return HParamsReader(gguf, cls.name).hparams(rope="interleaved", eps="layer")
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

@@ -5,12 +5,13 @@ Partial rotary embedding, GELU, biases everywhere (Black 2022, arXiv 2204.06745)
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention, FeedForward
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
 
 LAYERS_OF_20B = 44  # its GELU is the form by tanh, and no key says so
 
@@ -20,9 +21,9 @@ class GPTNeoX(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        return keys.hparams(rope="neox", eps="layer", parallel=keys.flag("use_parallel_residual", True))
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        return reader.hparams(rope="neox", eps="layer", parallel=reader.flag("use_parallel_residual", True))
 
     def layer(self, binder: Binder, i: int) -> Layer:
         activation = "gelu" if self.hp.n_layer == LAYERS_OF_20B else "gelu_erf"

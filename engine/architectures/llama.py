@@ -6,12 +6,13 @@ experts, a sliding window.
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention, FeedForward
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
 from engine.nn.moe import MixtureOfExperts
 
 
@@ -19,9 +20,9 @@ class Llama(Decoder):
     name = "llama"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        return keys.hparams(rope="norm", windows=keys.windows(keys.integer("block_count")))
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        return reader.hparams(rope="interleaved", windows=reader.windows(reader.integer("block_count")))
 
     def layer(self, binder: Binder, i: int) -> Layer:
         hp = self.hp

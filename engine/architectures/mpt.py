@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention, FeedForward
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
 
 
 class MPT(Decoder):
@@ -15,14 +16,14 @@ class MPT(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
         positions = gguf.tensors.get("position_embd.weight")
-        return keys.hparams(
+        return reader.hparams(
             rope=None,
             eps="layer",
-            max_bias=keys.number("attention.max_alibi_bias", 0.0),
-            clamp_qkv=keys.number("attention.clamp_kqv", 0.0),
+            max_bias=reader.number("attention.max_alibi_bias", 0.0),
+            clamp_qkv=reader.number("attention.clamp_kqv", 0.0),
             max_positions=positions.shape[1] if positions is not None else 0,
         )
 

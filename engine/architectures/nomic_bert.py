@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
 from engine.nn.encoder import Encoder
-from engine.nn.hparams import HParams, Keys
+from engine.nn.hparams_reader import HParamsReader
 
 
 class NomicBert(Encoder):
@@ -14,8 +14,8 @@ class NomicBert(Encoder):
     gate = "split"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        return Keys(gguf, cls.name).encoder(rope="neox")
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        return HParamsReader(gguf, cls.name).encoder(rope="neox")
 
 
 ARCHITECTURE = NomicBert

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from engine.architectures.gptj import GPTJ
-from engine.nn.hparams import HParams, Keys
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.hparams_reader import HParamsReader
 
 
 class Phi2(GPTJ):
     name = "phi2"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        return Keys(gguf, cls.name).hparams(rope="neox", eps="layer")
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        return HParamsReader(gguf, cls.name).hparams(rope="neox", eps="layer")
 
 
 ARCHITECTURE = Phi2

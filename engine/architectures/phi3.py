@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention, FeedForward
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
 
 
 class Phi3(Decoder):
     name = "phi3"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        n_short = 0
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        original_context_length = 0
         if "rope_factors_long.weight" in gguf.tensors:
-            n_short = keys.integer("rope.scaling.original_context_length")
-        windows = keys.windows(keys.integer("block_count"))
-        return keys.hparams(rope="neox", windows=windows, n_short=n_short)
+            original_context_length = reader.integer("rope.scaling.original_context_length")
+        windows = reader.windows(reader.integer("block_count"))
+        return reader.hparams(rope="neox", windows=windows, original_context_length=original_context_length)
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

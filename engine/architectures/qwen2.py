@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block, Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention, FeedForward
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
 
 
 class Qwen2(Decoder):
     name = "qwen2"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        return Keys(gguf, cls.name).hparams(rope="neox")
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        return HParamsReader(gguf, cls.name).hparams(rope="neox")
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

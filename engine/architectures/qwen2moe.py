@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from engine.architectures.qwen2 import Qwen2
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block
-from engine.nn.hparams import HParams, Keys
+from engine.nn.hparams_reader import HParamsReader
 from engine.nn.moe import MixtureOfExperts
 
 
@@ -16,8 +18,8 @@ class Qwen2MoE(Qwen2):
     renormalised: ClassVar[bool] = False
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        Keys(gguf, cls.name).only("expert_weights_norm", cls.renormalised)
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        HParamsReader(gguf, cls.name).only("expert_weights_norm", cls.renormalised)
         return super().hparams(gguf)
 
     def feed_forward(self, binder: Binder, i: int) -> Block:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from engine.architectures.qwen2 import Qwen2
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.layers import Attention
 
 
 class Qwen3(Qwen2):

@@ -5,12 +5,13 @@ The 12B norms Q and K per head with weights of its own for each, and its residua
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
-from engine.nn.hparams import HParams, Keys
-from engine.nn.layers import Attention, FeedForward
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
 
 
 class StableLM(Decoder):
@@ -18,11 +19,11 @@ class StableLM(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
         # The key is there and says nothing: what counts is whether there is a second norm.
         parallel = "blk.0.ffn_norm.weight" not in gguf.tensors
-        return keys.hparams(rope="neox", eps="layer", parallel=parallel)
+        return reader.hparams(rope="neox", eps="layer", parallel=parallel)
 
     def layer(self, binder: Binder, i: int) -> Layer:
         hp = self.hp
@@ -31,7 +32,7 @@ class StableLM(Decoder):
             parallel=hp.parallel,
             attn_norm=self.block_norm(binder, i, "attn_norm"),
             attention=Attention(
-                binder, hp, i, qk_norm="head" if qk_norm else None, norm=self.norm, own_weights=True
+                binder, hp, i, qk_norm="head" if qk_norm else None, norm=self.norm, norm_per_head=True
             ),
             ffn_norm=None if hp.parallel else self.block_norm(binder, i, "ffn_norm"),
             ffn=FeedForward(binder, hp, i),

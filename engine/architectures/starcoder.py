@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from engine.architectures.gpt2 import GPT2
-from engine.nn.hparams import HParams, Keys
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.hparams_reader import HParamsReader
 
 
 class StarCoder(GPT2):
     name = "starcoder"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        return keys.hparams(rope=None, eps="layer", max_positions=keys.integer("context_length"))
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        return reader.hparams(rope=None, eps="layer", max_positions=reader.integer("context_length"))
 
 
 ARCHITECTURE = StarCoder

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from engine.architectures.gpt2 import GPT2
-from engine.nn.hparams import HParams, Keys
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.hparams_reader import HParamsReader
 
 WINDOW = 4096  # of all published models; llama.cpp's converter leaves the key out
 
@@ -14,10 +14,10 @@ class StarCoder2(GPT2):
     name = "starcoder2"
 
     @classmethod
-    def hparams(cls, gguf: Any) -> HParams:
-        keys = Keys(gguf, cls.name)
-        windows = keys.windows(keys.integer("block_count"), default=WINDOW)
-        return keys.hparams(rope="neox", eps="layer", windows=windows)
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        windows = reader.windows(reader.integer("block_count"), default=WINDOW)
+        return reader.hparams(rope="neox", eps="layer", windows=windows)
 
 
 ARCHITECTURE = StarCoder2

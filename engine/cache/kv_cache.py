@@ -12,7 +12,7 @@ from typing import Any
 from engine.config import KV_TYPES
 from engine.errors import ConfigError, GgmlError
 from engine.ggml.tensor import Storage, row_size, type_id
-from engine.nn.hparams import HParams
+from engine.hparams import HParams
 
 
 def check_type(hp: HParams, kv_type: str) -> int:

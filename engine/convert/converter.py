@@ -27,7 +27,7 @@ from engine.convert.tensors import MXFP4Tensor, SourceTensor, Weight
 from engine.errors import ModelError, UnsupportedModelError
 from engine.ggml.quantize import quantize
 from engine.host import physical_cores
-from engine.nn.hparams import POOLING
+from engine.hparams import POOLING
 from engine.quantize.mixes import MIXES, ModelTraits
 from engine.quantize.quantizer import mixture_name, type_names, types_without_importance
 

@@ -13,7 +13,7 @@ _MODES = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "last"}
 
 
 class EmbeddingSettings(NamedTuple):
-    """pooling: one of `engine.nn.hparams.POOLING`. None: the folder does not say."""
+    """pooling: one of `engine.hparams.POOLING`. None: the folder does not say."""
 
     pooling: str | None = None
     normalize: bool | None = None

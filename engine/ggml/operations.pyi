@@ -1,5 +1,5 @@
 from engine.ggml.tensor import Storage, Tensor
-from engine.nn.hparams import Rope
+from engine.hparams import Rope
 
 ROPE_MODES: dict[str, int]
 

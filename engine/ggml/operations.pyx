@@ -20,7 +20,7 @@ from engine.libggml.ggml cimport (
     ggml_unary_op, ggml_view_2d, ggml_view_3d,
 )
 
-ROPE_MODES = {"norm": <int>GGML_ROPE_TYPE_NORMAL, "neox": <int>GGML_ROPE_TYPE_NEOX}
+ROPE_MODES = {"interleaved": <int>GGML_ROPE_TYPE_NORMAL, "neox": <int>GGML_ROPE_TYPE_NEOX}
 cdef dict _UNARY = {
     "silu": <int>GGML_UNARY_OP_SILU, "gelu": <int>GGML_UNARY_OP_GELU, "gelu_erf": <int>GGML_UNARY_OP_GELU_ERF,
     "relu": <int>GGML_UNARY_OP_RELU, "sigmoid": <int>GGML_UNARY_OP_SIGMOID,
@@ -207,7 +207,7 @@ cdef class Context(Storage):
     def rope(self, Tensor a not None, Tensor positions not None, object rope, Tensor factors=None):
         """Rotary embedding of a [head_dim, heads, n] at positions I32 [n] (Su 2021, arXiv 2104.09864).
 
-        `rope`: an object with the attributes of `engine.arch.spec.Rope`; factors F32 [n_dims / 2].
+        rope: an `engine.hparams.Rope`. factors: F32 [n_dims / 2], divisors of the frequencies.
         """
         _require(positions.ptr.type == GGML_TYPE_I32 and positions.ptr.ne[0] == a.ptr.ne[2]
                  and 0 < rope.n_dims <= a.ptr.ne[0] and rope.n_dims % 2 == 0, "rope", a, positions)
@@ -240,7 +240,7 @@ cdef int64_t _count(Tensor a):
 
 cdef int _require(bint holds, str op, Tensor a, Tensor b) except -1:
     if not holds:
-        raise GgmlError(f"{op}: {a!r} and {b!r} do not go together")
+        raise GgmlError(f"{op}: {a!r} and {b!r} do not fit together")
     return 0
 
 

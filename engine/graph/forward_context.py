@@ -1,33 +1,80 @@
-"""One batch's graph: its inputs, the KV writes, and which attention each layer uses.
+"""The graph of one batch: its inputs, the KV writes, and the attention that each layer uses.
 
-KV is written by `set_rows` at index inputs, so a graph does not depend on positions and the same one
-serves every step of the same shape.
+KV is written by `set_rows` at index inputs, so a graph does not depend on positions: all batches of one
+shape share it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from engine.cache.kv_cache import KVCache
 from engine.ggml.operations import Context
-from engine.ggml.tensor import F16, F32, I32, I64, Graph, row_size
+from engine.ggml.tensor import F16, F32, I32, I64, Tensor, row_size
 from engine.graph.ops.activation import op as gelu
-from engine.nn.hparams import Architecture, ByLength, HParams, Rope
+from engine.graph.ops.attention import PagedAttention
+from engine.hparams import HParams, Rope
 
-NODES_PER_LAYER = 128  # what the largest block needs, with room, besides its experts; see `n_nodes`
+NODES_PER_LAYER = 128  # an upper bound for the largest block, besides its experts; see `n_nodes`
 MASK_PAD = 256  # kernels of some devices want the KV length in multiples of it
 
 
 def n_nodes(hp: HParams) -> int:
-    """Most tensors of one batch's graph. The sum over the used experts takes two for each."""
+    """An upper bound for the tensors of one batch's graph; each used expert adds two."""
     return (NODES_PER_LAYER + 2 * hp.n_expert_used) * hp.n_layer + 64
 
 
-Lengths = Literal["short", "long", "mixed"]
+class LongRopeFactors(NamedTuple):
+    """F32 [n_dims / 2]: for up to `HParams.original_context_length` tokens, and for longer sequences."""
+
+    short: Tensor
+    long: Tensor
+
+
+RopeFactors = Tensor | LongRopeFactors | None
+RopeLengths = Literal["short", "long", "mixed"]
+
+
+class BatchShape(NamedTuple):
+    """What a graph depends on.
+
+    n_tokens: rows of the batch; n_outputs: rows whose logits are wanted. n_kv: cache rows that masks span, a
+    multiple of MASK_PAD or the whole cache; 0 when all layers are paged. rope_lengths: which of
+    `LongRopeFactors` the sequences use. hidden, scores: the outputs are hidden states or scores, see
+    `Architecture.build`.
+    """
+
+    n_tokens: int
+    n_outputs: int
+    n_kv: int
+    rope_lengths: RopeLengths = "short"
+    hidden: bool = False
+    scores: bool = False
+
+
+class Execution(NamedTuple):
+    """How a model's layers are computed, the same for all batches.
+
+    attention: per layer, "paged" (our CPU kernel), "flash" or "explicit" (both with masks).
+    backends: per layer, the name of its device's backend; "cpu" may use our kernels.
+    """
+
+    cache: KVCache
+    paged: PagedAttention
+    attention: list[str]
+    backends: list[str]
+
+
+class Network(Protocol):
+    """What is built into a graph: an `engine.nn.architecture.Architecture` bound to its tensors."""
+
+    hp: HParams
+
+    def build(self, forward: ForwardContext) -> Tensor | None: ...
 
 
 class Mask(NamedTuple):
-    """What a mask says: F16 [n_kv, rows], 0 where a row sees a cell, with ALiBi minus their distance."""
+    """A kind of mask, F16 [n_kv, rows]: 0 (ALiBi: minus the distance) where a row sees a cell, else -inf."""
 
     window: int
     alibi: bool
@@ -35,117 +82,86 @@ class Mask(NamedTuple):
 
 
 class ForwardContext:
-    """What an architecture sees while it builds the graph of one batch.
+    """What an architecture sees while it builds the graph of one batch; shapes in ggml order.
 
     tokens, positions: I32 [n_tokens]; cells: I64 [n_tokens], the cache rows to write.
-    attention: per layer, "paged" (own kernel, CPU), "flash" or "explicit" (with masks).
-    backends: per layer, the name of its device's backend; on "cpu" our own kernels may be used.
-    n_kv: cache rows that masks span, a multiple of MASK_PAD or the whole cache; 0 when all layers are paged.
-    lengths: of the batch's sequences, where factors are `ByLength`. hidden, scores: see `Architecture.build`.
     """
 
-    def __init__(
-        self,
-        size: int,
-        cache: KVCache,
-        paged: Any,
-        attention: list[str],
-        backends: list[str],
-        n_tokens: int,
-        n_outputs: int,
-        n_kv: int,
-        lengths: Lengths,
-        hidden: bool,
-        scores: bool,
-    ) -> None:
-        # A full context is an error, a full graph an abort: so the graph has room for all of the context.
-        self.ctx: Any = Context(size, graph_size=size)
-        self.graph: Graph = self.ctx.graph(size)
-        self.cache, self.paged, self.attention, self.backends = cache, paged, attention, backends
-        self.n_tokens, self.n_outputs, self.n_kv = n_tokens, n_outputs, n_kv
-        self.lengths, self.hidden, self.scores = lengths, hidden, scores
+    def __init__(self, hp: HParams, execution: Execution, shape: BatchShape) -> None:
+        # A full context raises, a full graph aborts the process: so the graph has room for the whole context.
+        size = n_nodes(hp)
+        self.ctx = Context(size, graph_size=size)
+        self.graph = self.ctx.graph(size)
+        self.hp, self.execution, self.shape = hp, execution, shape
+        n_tokens, n_outputs = shape.n_tokens, shape.n_outputs
         self.tokens = self.ctx.input(I32, (n_tokens,), "tokens")
         self.positions = self.ctx.input(I32, (n_tokens,), "positions")
         self.cells = self.ctx.input(I64, (n_tokens,), "cells")
         self.output_ids = self.ctx.input(I32, (n_outputs,), "outputs") if 0 < n_outputs < n_tokens else None
         # F32 [1, 1, n_tokens]: 1 for rows of sequences of this kind, else 0.
-        self.rows_of: dict[Lengths, Any] = {}
-        if lengths == "mixed":
+        self.rows_of: dict[RopeLengths, Tensor] = {}
+        if shape.rope_lengths == "mixed":
             self.rows_of["short"] = self.ctx.input(F32, (1, 1, n_tokens), "rows.short")
             self.rows_of["long"] = self.ctx.input(F32, (1, 1, n_tokens), "rows.long")
-        self.masks: dict[Mask, Any] = {}
-        self.constants: dict[tuple[float, ...], Any] = {}
-        self.sentences: Any = None
-        self.outputs: Any = None
-        self._stored: dict[int, tuple[Any, Any]] = {}
+        self.masks: dict[Mask, Tensor] = {}
+        self.constants: dict[tuple[float, ...], Tensor] = {}
+        self.type_ids: Tensor | None = None  # see `token_type_ids`
+        self.outputs: Tensor | None = None
+        self._stored: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def rotate(self, x: Any, rope: Rope, factors: Any) -> Any:
-        """x [head_dim, heads, rows] by the positions. factors: a tensor, `ByLength`, or None."""
+    def rotate(self, x: Tensor, rope: Rope, factors: RopeFactors) -> Tensor:
+        """Rotary embedding of x [head_dim, heads, rows] at the batch's positions."""
         ctx = self.ctx
-        if not isinstance(factors, ByLength):
+        if not isinstance(factors, LongRopeFactors):
             return ctx.rope(x, self.positions, rope, factors)
-        if self.lengths == "mixed":  # both ways; times one and times zero are exact
-            parts = (
-                ctx.mul(ctx.rope(x, self.positions, rope, factors.short), self.rows_of["short"]),
-                ctx.mul(ctx.rope(x, self.positions, rope, factors.long), self.rows_of["long"]),
+        if self.shape.rope_lengths == "mixed":  # both ways; products with one and zero are exact
+            short = ctx.mul(ctx.rope(x, self.positions, rope, factors.short), self.rows_of["short"])
+            return ctx.add(
+                short, ctx.mul(ctx.rope(x, self.positions, rope, factors.long), self.rows_of["long"])
             )
-            return ctx.add(*parts)
-        return ctx.rope(x, self.positions, rope, getattr(factors, self.lengths))
+        is_long = self.shape.rope_lengths == "long"
+        return ctx.rope(x, self.positions, rope, factors.long if is_long else factors.short)
 
-    def sentence_ids(self) -> Any:
-        """I32 [n_tokens]: 0, or 1 for rows of the second of two sentences."""
-        if self.sentences is None:
-            self.sentences = self.ctx.input(I32, (self.n_tokens,), "sentences")
-        return self.sentences
+    def token_type_ids(self) -> Tensor:
+        """I32 [n_tokens]: 1 for rows of the second of two sequences, else 0 (as in BERT)."""
+        if self.type_ids is None:
+            self.type_ids = self.ctx.input(I32, (self.shape.n_tokens,), "token_type_ids")
+        return self.type_ids
 
-    def store(self, layer: int, k: Any, v: Any) -> None:
+    def store(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Write k [dk, heads_kv, rows] and v [dv, heads_kv, rows] into the cache of `layer`."""
-        stored = []
-        for table, rows in ((self.cache.k[layer], k), (self.cache.v[layer], v)):
-            n, heads, n_rows, _ = rows.shape
-            flat = (
-                self.ctx.reshape(rows, n * heads, n_rows)
-                if rows.contiguous
-                else self.ctx.cont_2d(rows, n * heads, n_rows)
-            )
-            written = self.ctx.set_rows(table, flat, self.cells)
-            self.graph.add(written)  # before anything that reads the cache
-            stored.append(written)
-        self._stored[layer] = stored[0], stored[1]
+        cache = self.execution.cache
+        self._stored[layer] = self._write(cache.k[layer], k), self._write(cache.v[layer], v)
 
-    def outputs_of(self, x: Any) -> Any:
-        """Only the rows of x [n, rows] that logits are wanted of."""
+    def _write(self, table: Tensor, rows: Tensor) -> Tensor:
+        n, heads, n_rows, _ = rows.shape
+        reshape = self.ctx.reshape if rows.contiguous else self.ctx.cont_2d
+        written = self.ctx.set_rows(table, reshape(rows, n * heads, n_rows), self.cells)
+        self.graph.add(written)  # before anything that reads the cache
+        return written
+
+    def outputs_of(self, x: Tensor) -> Tensor:
+        """The rows of x [n, rows] whose outputs are wanted: [n, n_outputs]."""
         return x if self.output_ids is None else self.ctx.get_rows(x, self.output_ids)
 
-    def attend(
-        self,
-        layer: int,
-        q: Any,
-        scale: float,
-        *,
-        window: int = 0,
-        softcap: float = 0.0,
-        max_bias: float = 0.0,
-        sinks: Any = None,
-        causal: bool = True,
-    ) -> Any:
+    def attend(self, layer: int, q: Tensor, sinks: Tensor | None = None) -> Tensor:
         """q [dk, heads, rows] over what `store` wrote and the cells before it -> [dv * heads, rows].
 
         sinks: F32 [heads], one more score for each softmax, of a value of zero (GPT-OSS).
         """
-        ctx, n_tokens, heads = self.ctx, self.n_tokens, q.shape[1]
+        ctx, hp, n_tokens = self.ctx, self.hp, self.shape.n_tokens
+        dk, dv, heads, kv_heads = hp.head_dim_k, hp.head_dim_v, hp.n_head[layer], hp.n_head_kv[layer]
+        scale, softcap, max_bias, window = hp.kq_scale, hp.attention_softcap, hp.max_bias, hp.window(layer)
         k, v = self._stored[layer]
-        dk = q.shape[0]
-        n_kv_heads = k.shape[0] // dk
-        dv = v.shape[0] // n_kv_heads
-        kind = self.attention[layer]
+        kind = self.execution.attention[layer]
         if kind == "paged":
-            out = self.paged.op(ctx, layer, q, k, v, dv, scale, softcap, max_bias, window, sinks, causal)
+            out = self.execution.paged.op(
+                ctx, layer, q, k, v, dv, scale, softcap, max_bias, window, sinks, hp.causal
+            )
             return ctx.reshape(out, dv * heads, n_tokens)
-        mask = self._mask(Mask(window, max_bias > 0, causal))
+        mask = self._mask(Mask(window, max_bias > 0, hp.causal))
         q = ctx.permute(q, 0, 2, 1)  # [dk, rows, heads]
-        k = self._heads(k, dk, n_kv_heads)
-        v = self._heads(v, dv, n_kv_heads)
+        k, v = self._heads(k, dk, kv_heads), self._heads(v, dv, kv_heads)
         if kind == "flash":
             out = ctx.flash_attention(
                 q, ctx.permute(k, 0, 2, 1), ctx.permute(v, 0, 2, 1), mask, scale, max_bias, softcap, sinks
@@ -159,62 +175,45 @@ class ForwardContext:
         out = ctx.mul_mat(transposed, weights)  # [dv, rows, heads]
         return ctx.cont_2d(ctx.permute(out, 0, 2, 1), dv * heads, n_tokens)
 
-    def _heads(self, table: Any, d: int, n_heads: int) -> Any:
-        """The first n_kv cells as [d, heads, n_kv]."""
-        return self.ctx.view(table, (d, n_heads, self.n_kv), (row_size(table.type, d), table.strides[1]))
+    def _heads(self, table: Tensor, head_dim: int, n_heads: int) -> Tensor:
+        """The first n_kv cells as [head_dim, heads, n_kv]."""
+        strides = (row_size(table.type, head_dim), table.strides[1])
+        return self.ctx.view(table, (head_dim, n_heads, self.shape.n_kv), strides)
 
-    def _mask(self, kind: Mask) -> Any:
+    def _mask(self, kind: Mask) -> Tensor:
         # F16 serves flash attention and softmax alike.
         if kind not in self.masks:
             name = f"mask.{kind.window}{'.alibi' * kind.alibi}{'' if kind.causal else '.all'}"
-            self.masks[kind] = self.ctx.input(F16, (self.n_kv, self.n_tokens), name)
+            self.masks[kind] = self.ctx.input(F16, (self.shape.n_kv, self.shape.n_tokens), name)
         return self.masks[kind]
 
-    def constant(self, values: tuple[float, ...]) -> Any:
+    def constant(self, values: tuple[float, ...]) -> Tensor:
         """F32 [n] of these numbers."""
         if values not in self.constants:
             name = f"constant.{len(self.constants)}"
             self.constants[values] = self.ctx.input(F32, (len(values),), name)
         return self.constants[values]
 
-    def activate(self, layer: int, name: str, x: Any, up: Any = None) -> Any:
-        """act(x), or act(x) * up. name: silu, gelu (tanh form), gelu_erf, relu, sigmoid; swiglu_oai."""
-        if self.backends[layer] == "cpu" and name.startswith("gelu"):
+    def activate(self, layer: int, name: str, x: Tensor, up: Tensor | None = None) -> Tensor:
+        """act(x), or act(x) * up. name: silu, gelu (tanh form), gelu_erf, relu, sigmoid, swiglu_oai."""
+        backend = self.execution.backends[layer]
+        if backend == "cpu" and name.startswith("gelu"):
             return gelu(self.ctx, name, x, up)
-        if self.backends[layer] == "rpc" and name == "gelu":  # a CPU's would go through a table of halves
+        if backend == "rpc" and name == "gelu":  # a CPU at the other end would read it from an F16 table
             return self.ctx.gelu_of_parts(x) if up is None else self.ctx.mul(self.ctx.gelu_of_parts(x), up)
         if up is None:
             return self.ctx.activation(x, name)
         return self.ctx.gated(name, x, up)
 
 
-def build(
-    arch: Architecture,
-    cache: KVCache,
-    paged: Any,
-    attention: list[str],
-    backends: list[str],
-    n_tokens: int,
-    n_outputs: int,
-    n_kv: int,
-    lengths: Lengths = "short",
-    hidden: bool = False,
-    scores: bool = False,
-) -> ForwardContext:
-    """The graph of a batch of `n_tokens` rows, `n_outputs` of which want logits F32 [n_vocab, n_outputs].
-
-    hidden: they want hidden states F32 [n_embd, n_outputs] instead. scores: with `hidden`, what the head for
-    ranking makes of these, F32 [n_scores, n_outputs].
-    """
-    size = n_nodes(arch.hp)
-    step = ForwardContext(
-        size, cache, paged, attention, backends, n_tokens, n_outputs, n_kv, lengths, hidden, scores
-    )
-    outputs = arch.build(step)
+def build(network: Network, execution: Execution, shape: BatchShape) -> ForwardContext:
+    """The graph of a batch of this shape; its outputs are F32."""
+    forward = ForwardContext(network.hp, execution, shape)
+    outputs = network.build(forward)
     if outputs is not None:
         if outputs.type != F32:
-            outputs = step.ctx.cast(outputs, F32)
-        step.outputs = step.ctx.output(outputs)
-        step.outputs.name = "outputs"
-        step.graph.add(step.outputs)
-    return step
+            outputs = forward.ctx.cast(outputs, F32)
+        outputs.name = "outputs"
+        forward.outputs = forward.ctx.output(outputs)
+        forward.graph.add(outputs)
+    return forward

@@ -3,13 +3,13 @@ from collections.abc import Iterable, Sequence
 
 from engine.cache.kv_cache import KVCache
 from engine.ggml.sched import Sched
-from engine.nn.hparams import Architecture
+from engine.graph.forward_context import Network
 
 # The fields of `BatchItem`: token ids, cells, n_past, rows of logits, whether LongRoPE's long factors are
 # used, and where the second sequence begins.
 _Row = tuple[Sequence[int], array[int], int, int, bool, int]
 
-class Runner:
+class ModelRunner:
     @property
     def n_vocab(self) -> int: ...
     @property
@@ -19,7 +19,7 @@ class Runner:
     @property
     def n_cells(self) -> int: ...
     @property
-    def n_short(self) -> int: ...
+    def original_context_length(self) -> int: ...
     @property
     def causal(self) -> bool: ...
     @property
@@ -30,7 +30,7 @@ class Runner:
     def row_multiple(self) -> int: ...
     def __init__(
         self,
-        arch: Architecture,
+        arch: Network,
         cache: KVCache,
         sched: Sched,
         attention: list[str],

@@ -1,5 +1,5 @@
 # cython: embedsignature=True
-"""Runs batches: fills the inputs, builds or reuses the graph, computes, hands out logits.
+"""Runs batches: fills the inputs, builds or reuses the graph, computes it, hands out logits.
 
 Concurrency: one thread at a time; the GIL is released while ggml computes.
 """
@@ -10,7 +10,7 @@ from cpython.array cimport array
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libcpp.vector cimport vector
 
-from engine.graph import forward_context as graphs
+from engine.graph.forward_context import MASK_PAD, BatchShape, Execution, build
 from engine.graph.ops.attention cimport PagedAttention, Sequence
 from engine.errors import DeviceError, EngineError, ModelError, SessionClosedError
 from engine.ggml.sched cimport Sched
@@ -21,73 +21,73 @@ from engine.libggml.backend cimport (
 from engine.libggml.ggml cimport GGML_STATUS_FAILED, ggml_fp32_to_fp16, ggml_status
 from engine.ggml.check cimport because, ok
 
-cdef uint16_t MINUS_INFINITY = 0xFC00  # as a half
+cdef uint16_t MINUS_INFINITY = 0xFC00  # F16
 
 
-cdef class Runner:
-    """The model's compute: one batch in, rows of logits out.
+cdef class ModelRunner:
+    """Computes a model: one batch in, rows of logits out.
 
-    n_vocab: length of a row of logits. n_cells: cells of the cache. max_batch_tokens: rows of a batch.
-    n_short: see `HParams`. compute_ms: time inside ggml of the last forward.
+    n_vocab: length of a row of logits. n_cells: cells of the cache. max_batch_tokens: most rows of a batch.
+    row_multiple: rows that products of repacked weights take at a time. original_context_length: see `HParams`.
+    compute_ms: milliseconds that ggml took for the last forward. graphs_built: how often no graph could be reused.
     """
 
-    cdef readonly int n_vocab, n_embd, max_batch_tokens, n_cells, n_short
+    cdef readonly int n_vocab, n_embd, max_batch_tokens, n_cells, original_context_length
     cdef readonly bint causal
     cdef readonly double compute_ms
     cdef readonly long long graphs_built
-    cdef object arch, cache, step
-    cdef list attention, backends
+    cdef object arch, execution, context
     cdef bint masked
     cdef readonly int row_multiple
     cdef Sched sched
     cdef PagedAttention paged
-    cdef tuple shape
+    cdef object shape
     cdef int width
     cdef bint is_hidden
-    cdef vector[int32_t] tokens, positions, outputs, sentences
-    cdef vector[float] row_is_long
+    cdef vector[int32_t] tokens, positions, outputs, token_type_ids
+    cdef vector[float] uses_long_rope
     cdef vector[int64_t] cells
     cdef vector[uint16_t] mask
     cdef vector[float] host_logits
-    cdef const float* rows
+    cdef const float* output_rows
     cdef int n_rows
     cdef bint closed
 
     def __init__(self, arch, cache, Sched sched not None, list attention not None, list backends not None,
                  int max_batch_tokens, int row_multiple=1):
-        self.arch, self.cache, self.sched = arch, cache, sched
-        self.attention, self.backends = attention, backends
-        self.n_vocab, self.n_cells, self.n_short = arch.hp.n_vocab, cache.n_cells, arch.hp.n_short
-        self.n_embd, self.causal = arch.hp.n_embd, arch.hp.causal
+        """attention, backends: per layer, see `Execution`. The caller owns `cache` and `sched`, and closes them."""
+        self.arch, self.sched = arch, sched
+        self.n_vocab, self.n_embd, self.n_cells = arch.hp.n_vocab, arch.hp.n_embd, cache.n_cells
+        self.original_context_length, self.causal = arch.hp.original_context_length, arch.hp.causal
         self.max_batch_tokens, self.row_multiple = max_batch_tokens, row_multiple
         self.paged = PagedAttention(len(attention))
+        self.execution = Execution(cache, self.paged, attention, backends)
         self.masked = any(kind != "paged" for kind in attention)
-        self.shape = ()
 
     def reserve(self, int n_outputs):
-        """Take compute memory for the largest batch, of which `n_outputs` rows want logits.
+        """Allocate compute memory for the largest batch, of which `n_outputs` rows want logits.
 
-        OutOfMemoryError if there is too little.
+        Raises OutOfMemoryError if there is too little.
         """
         self._check_open()
         n_kv = self._span(self.n_cells) if self.masked else 0
-        lengths = "mixed" if self.n_short else "short"
-        step = self._build(self.max_batch_tokens, n_outputs, n_kv, lengths, not self.causal)
-        self.sched.reserve(step.graph)
+        lengths = "mixed" if self.original_context_length else "short"
+        shape = BatchShape(self.max_batch_tokens, n_outputs, n_kv, lengths, hidden=not self.causal)
+        self.sched.reserve(build(self.arch, self.execution, shape).graph)
 
     def forward(self, rows, bint hidden=False, bint scores=False):
-        """Compute one batch of `engine.scheduler.sequence.BatchItem`; returns how many rows of logits there are.
+        """Compute one batch of `engine.scheduler.batch.BatchItem`s; returns the number of rows of outputs.
 
-        hidden: rows of hidden states are wanted in their place; with `scores`, of what the head for ranking makes
-        of these. A model that is not causal has no logits, and wants each sequence whole, in one batch.
+        hidden: the outputs are hidden states instead of logits; with `scores`, what the classification head makes of
+        them. A model that is not causal has no logits, and needs each sequence whole, in one batch.
 
-        Raises EngineError (and computes nothing) if the batch does not fit this model and cache, and
-        OutOfMemoryError if there is no room for so many rows of logits.
+        Raises EngineError (and computes nothing) if the batch does not fit this model and cache, OutOfMemoryError if
+        there is no room for so many rows of outputs, DeviceError if a device failed.
         """
         self._check_open()
         if not hidden and not self.causal:
             raise ModelError(f"a {self.arch.name} model makes embeddings; it cannot generate text")
-        rows = list(rows)  # the tables are read until the end: a generator would let them go
+        rows = list(rows)  # keeps the tables of cells, which are read until the end, alive
         cdef int n_outputs = self._fill(rows)
         cdef int n_tokens = <int>self.tokens.size()
         cdef int n_kv = 0
@@ -96,18 +96,17 @@ cdef class Runner:
         self.n_rows = 0
         if self.masked:
             n_kv = self._span(self._highest_cell() + 1)
-        lengths = self._lengths()
-        shape = (n_tokens, n_outputs, n_kv, lengths, hidden, scores)
+        shape = BatchShape(n_tokens, n_outputs, n_kv, self._rope_lengths(), hidden, scores)
         if shape != self.shape:
-            self.shape = ()
+            self.shape = None
             if self.sched.lost:
-                self.sched.reserve(self._build(n_tokens, n_outputs, n_kv, lengths, hidden, scores).graph)
-            self.step = self._build(n_tokens, n_outputs, n_kv, lengths, hidden, scores)
-            self.sched.allocate(self.step.graph)
+                self.sched.reserve(build(self.arch, self.execution, shape).graph)
+            self.context = build(self.arch, self.execution, shape)
+            self.sched.allocate(self.context.graph)
             self.shape = shape
             self.graphs_built += 1
         self._write_inputs(n_kv)
-        graph = self.step.graph
+        graph = self.context.graph
         started = perf_counter()
         with nogil:
             self.paged.begin()
@@ -124,40 +123,35 @@ cdef class Runner:
         """Row i of the last forward: float32 memoryview [n_vocab], valid until the next forward."""
         if not 0 <= i < self.n_rows or self.is_hidden:
             raise EngineError(f"there is no row {i} of logits")
-        return <const float[:self.n_vocab]>(self.rows + <size_t>i * self.n_vocab)
+        return <const float[:self.n_vocab]>(self.output_rows + <size_t>i * self.n_vocab)
 
     def hidden(self, int i):
-        """Row i of the last forward with `hidden`: float32 memoryview [n_embd], or [n_scores] where scores were wanted.
+        """Row i of the last forward with `hidden`: float32 memoryview [n_embd], or [n_scores] with `scores`.
 
         Valid until the next forward.
         """
         if not 0 <= i < self.n_rows or not self.is_hidden:
             raise EngineError(f"there is no row {i} of hidden states")
-        return <const float[:self.width]>(self.rows + <size_t>i * self.width)
+        return <const float[:self.width]>(self.output_rows + <size_t>i * self.width)
 
     def clear(self, cells):
-        """Put zeros into these cells, where attention would multiply what they hold by zero: it may be NaN.
+        """Write zeros into these cells: masked attention multiplies their contents, which may be NaN, by zero.
 
-        Nothing to do once the model is closed: the cells are gone.
+        Does nothing where no layer has a mask, or after `close`.
         """
         if self.masked and not self.closed:
-            self.cache.clear(array("i", sorted(cells)))
+            self.execution.cache.clear(array("i", sorted(cells)))
 
     def close(self):
-        """Before what it computes with is freed; all else then raises SessionClosedError."""
-        self.closed, self.n_rows, self.step, self.shape = True, 0, None, ()
+        """Release the graph, before the cache and the devices are freed. Everything else then raises
+        SessionClosedError."""
+        self.closed, self.n_rows, self.context, self.shape = True, 0, None, None
 
-    cdef object _build(self, int n_tokens, int n_outputs, int n_kv, lengths, bint hidden, bint scores=False):
-        return graphs.build(
-            self.arch, self.cache, self.paged, self.attention, self.backends,
-            n_tokens, n_outputs, n_kv, lengths, hidden, scores,
-        )
-
-    cdef object _lengths(self):
+    cdef object _rope_lengths(self):
         cdef size_t n_long = 0
-        for is_long in self.row_is_long:
+        for is_long in self.uses_long_rope:
             n_long += is_long != 0
-        return "short" if n_long == 0 else "long" if n_long == self.row_is_long.size() else "mixed"
+        return "short" if n_long == 0 else "long" if n_long == self.uses_long_rope.size() else "mixed"
 
     cdef int _check_open(self) except -1:
         if self.closed:
@@ -165,8 +159,8 @@ cdef class Runner:
         return 0
 
     cdef int _check(self, ggml_status status) except -1:
-        if status == GGML_STATUS_FAILED and set(self.backends) != {"cpu"}:
-            # What a device holds cannot be trusted after this, and nothing shows that it will work again.
+        if status == GGML_STATUS_FAILED and set(self.execution.backends) != {"cpu"}:
+            # The device's memory cannot be trusted after this, and it may not work again.
             raise DeviceError(f"a device failed{because()}")
         return ok(status, "computing the batch")
 
@@ -182,8 +176,8 @@ cdef class Runner:
         self.positions.clear()
         self.cells.clear()
         self.outputs.clear()
-        self.row_is_long.clear()
-        self.sentences.clear()
+        self.uses_long_rope.clear()
+        self.token_type_ids.clear()
         self.paged.sequences.clear()
         for tokens, table, n_past, wanted, is_long, second in rows:
             n_new = len(tokens)
@@ -200,8 +194,8 @@ cdef class Runner:
                     raise EngineError(f"cell {cells[p]} is not in the cache of {self.n_cells}")
                 self.tokens.push_back(token)
                 self.positions.push_back(p)
-                self.row_is_long.push_back(1.0 if is_long else 0.0)
-                self.sentences.push_back(0 < second <= p)
+                self.uses_long_rope.push_back(1.0 if is_long else 0.0)
+                self.token_type_ids.push_back(0 < second <= p)
                 self.cells.push_back(cells[p])
                 p += 1
             self.paged.sequences.push_back(sequence)
@@ -221,7 +215,7 @@ cdef class Runner:
 
     cdef void _pad(self) noexcept:
         # Products of repacked weights take rows by fours and the rest one by one, each with a pass over the
-        # weights: two or three left over are cheaper as four. The last row is simply computed again.
+        # weights: two or three left over are cheaper as four. The last row is computed again as padding.
         cdef int n = <int>self.tokens.size(), rest = n % self.row_multiple
         cdef Sequence again
         if rest * 2 < self.row_multiple or n - rest + self.row_multiple > self.max_batch_tokens:
@@ -232,14 +226,14 @@ cdef class Runner:
         for again.row in range(n, n - rest + self.row_multiple):
             self.tokens.push_back(self.tokens.back())
             self.positions.push_back(self.positions.back())
-            self.row_is_long.push_back(self.row_is_long.back())
-            self.sentences.push_back(self.sentences.back())
+            self.uses_long_rope.push_back(self.uses_long_rope.back())
+            self.token_type_ids.push_back(self.token_type_ids.back())
             self.cells.push_back(self.cells.back())
             self.paged.sequences.push_back(again)
 
     cdef int _span(self, int n_cells) noexcept:
-        # A length that stays the same for many steps, so that the graph can be used again.
-        pad = <int>graphs.MASK_PAD
+        # Rounded up, so that the graph can be reused for many batches.
+        pad = <int>MASK_PAD
         return min((n_cells + pad - 1) // pad * pad, self.n_cells)
 
     cdef int _highest_cell(self) noexcept:
@@ -254,27 +248,27 @@ cdef class Runner:
 
     cdef int _write_inputs(self, int n_kv) except -1:
         cdef array constant
-        step = self.step
-        _set(step.tokens, self.tokens.data(), self.tokens.size() * 4)
-        _set(step.positions, self.positions.data(), self.positions.size() * 4)
-        _set(step.cells, self.cells.data(), self.cells.size() * 8)
-        if step.sentences is not None:
-            _set(step.sentences, self.sentences.data(), self.sentences.size() * 4)
-        if step.output_ids is not None:
-            _set(step.output_ids, self.outputs.data(), self.outputs.size() * 4)
-        for kind, tensor in step.rows_of.items():
-            constant = array("f", [is_long == (kind == "long") for is_long in self.row_is_long])
+        context = self.context
+        _set(context.tokens, self.tokens.data(), self.tokens.size() * 4)
+        _set(context.positions, self.positions.data(), self.positions.size() * 4)
+        _set(context.cells, self.cells.data(), self.cells.size() * 8)
+        if context.type_ids is not None:
+            _set(context.type_ids, self.token_type_ids.data(), self.token_type_ids.size() * 4)
+        if context.output_ids is not None:
+            _set(context.output_ids, self.outputs.data(), self.outputs.size() * 4)
+        for kind, tensor in context.rows_of.items():
+            constant = array("f", [is_long == (kind == "long") for is_long in self.uses_long_rope])
             _set(tensor, constant.data.as_voidptr, len(constant) * 4)
-        for values, tensor in step.constants.items():  # the memory of inputs is used for other things afterwards
+        for values, tensor in context.constants.items():  # ggml reuses the memory of inputs during a computation
             constant = array("f", values)
             _set(tensor, constant.data.as_voidptr, len(constant) * 4)
-        for kind, tensor in step.masks.items():
+        for kind, tensor in context.masks.items():
             self._fill_mask(n_kv, kind.window, kind.alibi, kind.causal)
             _set(tensor, self.mask.data(), self.mask.size() * 2)
         return 0
 
     cdef int _fill_mask(self, int n_kv, int window, bint alibi, bint causal) except -1:
-        # Row r sees cell c if c holds a position of r's session, not before its window and, if causal, not after r.
+        # Row r attends to cell c if c holds a position of r's sequence, not before its window and, if causal, not after r.
         cdef size_t i
         cdef int r, p, first, end, position
         cdef uint16_t* row
@@ -292,21 +286,21 @@ cdef class Runner:
         return 0
 
     def mask_rows(self, rows, int n_kv, int window=0, bint causal=True):
-        """The mask that `rows` would get, as lists of bools [row][cell]; for tests and debugging."""
+        """The mask for `rows` as lists of bools [row][cell]; for tests and debugging."""
         self._fill(rows)
         self._fill_mask(n_kv, window, False, causal)
         return [[self.mask[r * n_kv + c] == 0 for c in range(n_kv)] for r in range(self.tokens.size())]
 
     cdef int _read_outputs(self, int n_outputs) except -1:
-        cdef Tensor outputs = self.step.outputs
+        cdef Tensor outputs = self.context.outputs
         cdef size_t size = <size_t>n_outputs * self.width
         if outputs.ptr.buffer != NULL and ggml_backend_buffer_is_host(outputs.ptr.buffer):
-            self.rows = <const float*>outputs.ptr.data
+            self.output_rows = <const float*>outputs.ptr.data
         else:
             self.host_logits.resize(size)
             with nogil:
                 ggml_backend_tensor_get(outputs.ptr, self.host_logits.data(), 0, size * sizeof(float))
-            self.rows = self.host_logits.data()
+            self.output_rows = self.host_logits.data()
         self.n_rows = n_outputs
         return 0
 

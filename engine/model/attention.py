@@ -10,8 +10,8 @@ from engine.ggml.backend import Device
 from engine.ggml.operations import Context
 from engine.ggml.tensor import F16, F32, I64, runs_on, type_id
 from engine.graph.forward_context import MASK_PAD
+from engine.hparams import HParams
 from engine.model import rpc
-from engine.nn.hparams import HParams
 
 AttentionKind = Literal["paged", "flash", "explicit"]
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from engine.cache.context import CacheContext
 from engine.config import ModelParameters
 from engine.gguf import GGUFFile
-from engine.nn.hparams import HParams
+from engine.hparams import HParams
 from engine.scheduler.batch import BatchRunner
 from engine.tokenizer import Tokenizer
 

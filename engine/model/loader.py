@@ -16,8 +16,8 @@ from engine.ggml.operations import Context
 from engine.ggml.tensor import F32, I32, Storage, supports
 from engine.gguf import GGMLType, GGUFFile, TensorInfo
 from engine.graph.ops.packed import PackedMatrix, can_pack
-from engine.nn.binder import Binder, Slot
-from engine.nn.hparams import Architecture
+from engine.nn.architecture import Architecture
+from engine.nn.binder import Binder, TensorSpec
 from engine.types import ProgressCallback
 
 MAP_ALIGNMENT = 32  # bytes; ggml's own requirement for tensors in host memory
@@ -31,23 +31,23 @@ NO_MATRIX = frozenset({
 MATRIX_OPS = ("mul_mat", "mul_mat_id", "get_rows")
 
 
-def checked_slots(arch: Architecture, gguf: GGUFFile) -> list[Slot]:
-    """The slots of `arch`, checked against the file: presence, shapes, types, and nothing left over."""
+def checked_specs(arch: Architecture, gguf: GGUFFile) -> list[TensorSpec]:
+    """The specs of `arch`, checked against the file: presence, shapes, types, and nothing left over."""
     binder = Binder(gguf.tensors.__contains__)
     arch.bind(binder)
     used = set()
-    for slot in binder.slots:
-        info = _find(slot, gguf)
-        shape = slot.shape + (1,) * (len(info.shape) - len(slot.shape))
+    for spec in binder.specs:
+        info = _find(spec, gguf)
+        shape = spec.shape + (1,) * (len(info.shape) - len(spec.shape))
         if tuple(info.shape) + (1,) * (len(shape) - len(info.shape)) != shape:
             raise ModelError(
                 f"{gguf.path}: tensor {info.name} has shape {list(info.shape)}, but the model's "
-                f"hyperparameters require {list(slot.shape)}"
+                f"hyperparameters require {list(spec.shape)}"
             )
-        if info.type in NO_MATRIX if slot.op in MATRIX_OPS else info.type is not GGMLType.F32:
+        if info.type in NO_MATRIX if spec.op in MATRIX_OPS else info.type is not GGMLType.F32:
             raise UnsupportedModelError(
-                f"{gguf.path}: tensor {info.name} has type {info.type.name}, which {slot.op} cannot use"
-                + ("" if slot.op in MATRIX_OPS else "; it must be F32")
+                f"{gguf.path}: tensor {info.name} has type {info.type.name}, which {spec.op} cannot use"
+                + ("" if spec.op in MATRIX_OPS else "; it must be F32")
             )
         used.add(info.name)
     unknown = [name for name in gguf.tensors if name not in used and not any(h in name for h in IGNORED)]
@@ -56,14 +56,14 @@ def checked_slots(arch: Architecture, gguf: GGUFFile) -> list[Slot]:
             f"{gguf.path}: {len(unknown)} tensors are not part of architecture {arch.name} "
             f"({', '.join(sorted(unknown)[:3])}…); running without them would give wrong answers"
         )
-    return binder.slots
+    return binder.specs
 
 
-def _find(slot: Slot, gguf: GGUFFile) -> TensorInfo:
-    for name in (slot.name, slot.instead):
+def _find(spec: TensorSpec, gguf: GGUFFile) -> TensorInfo:
+    for name in (spec.name, spec.fallback):
         if name is not None and name in gguf.tensors:
             return gguf.tensors[name]
-    raise ModelError(f"{gguf.path}: tensor {slot.name} is missing")
+    raise ModelError(f"{gguf.path}: tensor {spec.name} is missing")
 
 
 class Layout(NamedTuple):
@@ -88,8 +88,8 @@ class Layout(NamedTuple):
         )
 
 
-def choose_layout(slot: Slot, info: TensorInfo, candidates: list[Any], repack: bool) -> Layout:
-    """The first layout in which a device can run the slot's operation on a tensor of this type.
+def choose_layout(spec: TensorSpec, info: TensorInfo, candidates: list[Any], repack: bool) -> Layout:
+    """The first layout in which a device can run the spec's operation on a tensor of this type.
 
     candidates: buffer types, best first. repack False: only the file's layout. UnsupportedModelError if no
     device can.
@@ -97,7 +97,7 @@ def choose_layout(slot: Slot, info: TensorInfo, candidates: list[Any], repack: b
     own = candidates[0].device.buffer_types()[-1]
     if (
         repack
-        and slot.op == "mul_mat"
+        and spec.op == "mul_mat"
         and own.device.type == "cpu"
         and can_pack(int(info.type), tuple(info.shape))
     ):
@@ -107,25 +107,25 @@ def choose_layout(slot: Slot, info: TensorInfo, candidates: list[Any], repack: b
             continue
         ctx: Any = Context(8)
         weight = ctx.new(int(info.type), tuple(info.shape))
-        if supports(buffer_type.device, buffer_type, _probe(ctx, slot, weight), weight):
+        if supports(buffer_type.device, buffer_type, _probe(ctx, spec, weight), weight):
             return Layout(buffer_type)
-    raise UnsupportedModelError(f"no device can run {slot.op} on {info.name} of type {info.type.name}")
+    raise UnsupportedModelError(f"no device can run {spec.op} on {info.name} of type {info.type.name}")
 
 
-def _probe(ctx: Any, slot: Slot, weight: Any) -> Any:
+def _probe(ctx: Any, spec: TensorSpec, weight: Any) -> Any:
     n = weight.shape[0]
-    if slot.op == "mul_mat":
+    if spec.op == "mul_mat":
         return ctx.mul_mat(weight, ctx.new(F32, (n, PROBE_ROWS)))
-    if slot.op == "mul_mat_id":
+    if spec.op == "mul_mat_id":
         return ctx.mul_mat_id(weight, ctx.new(F32, (n, 1, PROBE_ROWS)), ctx.new(I32, (1, PROBE_ROWS)))
-    if slot.op == "get_rows":
+    if spec.op == "get_rows":
         return ctx.get_rows(weight, ctx.new(I32, (PROBE_ROWS,)))
-    if slot.op == "rope":
+    if spec.op == "rope":
         return ctx.mul(ctx.new(F32, (n,)), weight)  # only read as plain numbers
     other = ctx.new(F32, (n, weight.shape[1], PROBE_ROWS))
-    if slot.op == "add_id":
+    if spec.op == "add_id":
         return ctx.add_id(other, weight, ctx.new(I32, (weight.shape[1], PROBE_ROWS)))
-    return ctx.mul(other, weight) if slot.op == "mul" else ctx.add(other, weight)
+    return ctx.mul(other, weight) if spec.op == "mul" else ctx.add(other, weight)
 
 
 class Weights:
@@ -134,8 +134,8 @@ class Weights:
     def __init__(
         self,
         gguf: GGUFFile,
-        slots: list[Slot],
-        candidates: Callable[[Slot], list[Any]],
+        specs: list[TensorSpec],
+        candidates: Callable[[TensorSpec], list[Any]],
         *,
         use_mmap: bool = True,
         repack: bool = True,
@@ -147,29 +147,29 @@ class Weights:
         self.placement: dict[str, str] = {}
         self.buffers: list[Any] = []
         mapped: list[tuple[TensorInfo, Any, Any]] = []
-        copied: dict[str, tuple[Layout, list[tuple[TensorInfo, Slot]]]] = {}
+        copied: dict[str, tuple[Layout, list[tuple[TensorInfo, TensorSpec]]]] = {}
         shared: dict[tuple[str, str], tuple[str, str]] = {}
-        for slot in slots:
-            info = _find(slot, gguf)
-            if (info.name, slot.op) in self.tensors:
+        for spec in specs:
+            info = _find(spec, gguf)
+            if (info.name, spec.op) in self.tensors:
                 continue
-            layout = choose_layout(slot, info, candidates(slot), repack)
-            self.placement[f"{info.name}:{slot.op}"] = layout.name
+            layout = choose_layout(spec, info, candidates(spec), repack)
+            self.placement[f"{info.name}:{spec.op}"] = layout.name
             there = (op for op in MATRIX_OPS if self.placement.get(f"{info.name}:{op}") == layout.name)
-            first = next(there, slot.op)
-            if first != slot.op and layout.buffer_type.device.type != "cpu":  # a tied embedding
-                self.tensors[info.name, slot.op] = None
-                shared[info.name, slot.op] = info.name, first
+            first = next(there, spec.op)
+            if first != spec.op and layout.buffer_type.device.type != "cpu":  # a tied embedding
+                self.tensors[info.name, spec.op] = None
+                shared[info.name, spec.op] = info.name, first
                 continue
             if use_mmap and layout.can_map(info):
                 ctx = Storage(1)
                 tensor = ctx.new(int(info.type), tuple(info.shape), info.name)
-                self.tensors[info.name, slot.op] = tensor
+                self.tensors[info.name, spec.op] = tensor
                 mapped.append((info, ctx, tensor))
                 self._map_type = layout.buffer_type
             else:
-                self.tensors[info.name, slot.op] = None
-                copied.setdefault(layout.name, (layout, []))[1].append((info, slot))
+                self.tensors[info.name, spec.op] = None
+                copied.setdefault(layout.name, (layout, []))[1].append((info, spec))
         if mapped:
             self._place(mapped)
         self._copy(copied, progress)
@@ -178,16 +178,16 @@ class Weights:
 
     @staticmethod
     def on_host(
-        gguf: GGUFFile, slots: list[Slot], buffer_types: list[Any], use_mmap: bool, repack: bool
-    ) -> Iterator[tuple[TensorInfo, Slot, bool]]:
-        """How each slot would be loaded on the CPU: (tensor, slot, whether it stays in the mapped file)."""
+        gguf: GGUFFile, specs: list[TensorSpec], buffer_types: list[Any], use_mmap: bool, repack: bool
+    ) -> Iterator[tuple[TensorInfo, TensorSpec, bool]]:
+        """How each spec would be loaded on the CPU: (tensor, spec, whether it stays in the mapped file)."""
         seen = set()
-        for slot in slots:
-            info = _find(slot, gguf)
-            if (info.name, slot.op) not in seen:
-                seen.add((info.name, slot.op))
-                chosen = choose_layout(slot, info, buffer_types, repack)
-                yield info, slot, use_mmap and chosen.can_map(info)
+        for spec in specs:
+            info = _find(spec, gguf)
+            if (info.name, spec.op) not in seen:
+                seen.add((info.name, spec.op))
+                chosen = choose_layout(spec, info, buffer_types, repack)
+                yield info, spec, use_mmap and chosen.can_map(info)
 
     def _place(self, mapped: list[tuple[TensorInfo, Any, Any]]) -> None:
         largest = max(info.nbytes for info, _, _ in mapped)
@@ -199,7 +199,7 @@ class Weights:
 
     def _copy(
         self,
-        copied: dict[str, tuple[Layout, list[tuple[TensorInfo, Slot]]]],
+        copied: dict[str, tuple[Layout, list[tuple[TensorInfo, TensorSpec]]]],
         progress: ProgressCallback | None,
     ) -> None:
         total = sum(info.nbytes for _, items in copied.values() for info, _ in items) or 1
@@ -207,20 +207,20 @@ class Weights:
         for layout, items in copied.values():
             ctx: Any = Storage(len(items))
             make = partial(PackedMatrix, ctx) if layout.packed else ctx.new
-            made = [(info, slot, make(int(info.type), tuple(info.shape), info.name)) for info, slot in items]
+            made = [(info, spec, make(int(info.type), tuple(info.shape), info.name)) for info, spec in items]
             buffer = ctx.allocate(layout.buffer_type)
             buffer.mark_weights()
             self.buffers.append(buffer)
             # One staging buffer for all tensors, the size of the largest.
             staging = bytearray(max(info.nbytes for info, _ in items))
-            for info, slot, tensor in sorted(made, key=lambda m: -m[0].nbytes):
+            for info, spec, tensor in sorted(made, key=lambda m: -m[0].nbytes):
                 view = memoryview(staging)[: info.nbytes]
                 self.gguf.read_into(info, view)
                 if isinstance(tensor, PackedMatrix):
                     tensor.load(view, self.n_threads)
                 else:
                     tensor.set(view)
-                self.tensors[info.name, slot.op] = tensor
+                self.tensors[info.name, spec.op] = tensor
                 done += info.nbytes
                 if progress is not None:
                     progress(done / total, f"{layout.name}: {info.name}")

@@ -21,11 +21,11 @@ from engine.ggml.backend import Backend
 from engine.ggml.sched import Sched
 from engine.gguf import GGUFFile
 from engine.graph.forward_context import n_nodes
-from engine.graph.model_runner import Runner
+from engine.graph.model_runner import ModelRunner
 from engine.model.attention import check_stores_cache, required_attention
 from engine.model.loader import Weights
 from engine.model.preparation import Preparation, prepare
-from engine.nn.binder import Binder, Slot
+from engine.nn.binder import Binder, TensorSpec
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.types import ProgressCallback
 from engine.units import format_bytes
@@ -61,8 +61,8 @@ class LoadedModel:
         params, hp, cpu = made.params, made.arch.hp, made.cpu
         self.weights = Weights(
             self.gguf,
-            made.slots,
-            lambda slot: _buffer_types(made, slot),
+            made.specs,
+            lambda spec: _buffer_types(made, spec),
             use_mmap=params.use_mmap,
             repack=params.repack,
             n_threads=self.n_threads,
@@ -92,7 +92,7 @@ class LoadedModel:
             resources.callback(backend.close)
         self.sched = Sched(self.backends, 2 * n_nodes(hp))
         resources.callback(self.sched.close)
-        self.runner = Runner(
+        self.runner = ModelRunner(
             made.arch,
             self.cache,
             self.sched,
@@ -160,11 +160,11 @@ def _ignore(fraction: float, text: str) -> None:
     """No progress is shown."""
 
 
-def _buffer_types(made: Preparation, slot: Slot) -> list[Any]:
+def _buffer_types(made: Preparation, spec: TensorSpec) -> list[Any]:
     """For a tensor, best first. The input embedding is looked up on the CPU if that has any layer."""
     cpu, layer_devices = made.cpu, made.layer_devices
-    device = layer_devices[max(slot.layer, 0)]
-    if slot.layer < 0 and cpu in layer_devices:
+    device = layer_devices[max(spec.layer, 0)]
+    if spec.layer < 0 and cpu in layer_devices:
         device = cpu
     own: list[Any] = list(device.buffer_types())
     return own if device is cpu else own + list(cpu.buffer_types())

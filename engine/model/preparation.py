@@ -15,9 +15,10 @@ from engine.errors import ConfigError
 from engine.ggml.backend import MAX_THREADS, Device, add_rpc_server, devices
 from engine.gguf import GGUFFile, validate_model
 from engine.host import physical_cores
+from engine.hparams import HParams
 from engine.model import placement, rpc
 from engine.model.attention import best_attention
-from engine.model.loader import Weights, checked_slots
+from engine.model.loader import Weights, checked_specs
 from engine.model.placement_types import (
     DeviceInfo,
     Needs,
@@ -26,8 +27,8 @@ from engine.model.placement_types import (
     estimate_compute,
     estimate_compute_cell,
 )
-from engine.nn.binder import Slot
-from engine.nn.hparams import Architecture, HParams
+from engine.nn.architecture import Architecture
+from engine.nn.binder import TensorSpec
 
 CLBLAST_SCRATCH = 64 << 20  # MOST_SCRATCH of ggml/clblast/product.cpp
 
@@ -37,14 +38,14 @@ class Preparation:
     """What `engine.model.model.LoadedModel` is made from.
 
     params: those in effect: a model for embeddings has a cache of its own kind. n_ctx: longest session asked
-    for, in tokens; the plan's cells may allow less. slots: the tensors, not yet bound. devices: all that ggml
+    for, in tokens; the plan's cells may allow less. specs: the tensors, not yet bound. devices: all that ggml
     reports, by name.
     """
 
     gguf: GGUFFile
     params: ModelParameters
     arch: Architecture
-    slots: list[Slot]
+    specs: list[TensorSpec]
     n_ctx: int
     max_batch_tokens: int
     n_threads: int
@@ -78,7 +79,7 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
     validate_model(gguf)
     hp = arch_type.hparams(gguf)
     arch = arch_type(hp)
-    slots = checked_slots(arch, gguf)
+    specs = checked_specs(arch, gguf)
     n_ctx = params.context_size or hp.n_ctx_train
     if n_ctx < 2:
         raise ConfigError(f"the model was trained for a context of {n_ctx}; set context_size, at least 2")
@@ -96,7 +97,7 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
         add_rpc_server(address)
     by_name = {d.name: d for d in devices()}
     kv_cache.check_type(hp, params.kv_type)
-    memory = _Memory(gguf, hp, slots, params, max_batch_tokens)
+    memory = _Memory(gguf, hp, specs, params, max_batch_tokens)
     plan = placement.plan(
         memory.needs(by_name.values(), n_ctx), [DeviceInfo.of(d) for d in by_name.values()], params, n_ctx
     )
@@ -104,7 +105,7 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
         gguf=gguf,
         params=params,
         arch=arch,
-        slots=slots,
+        specs=specs,
         n_ctx=n_ctx,
         max_batch_tokens=max_batch_tokens,
         n_threads=params.n_threads or min(physical_cores(), MAX_THREADS),
@@ -123,7 +124,7 @@ class _Memory:
 
     gguf: GGUFFile
     hp: HParams
-    slots: list[Slot]
+    specs: list[TensorSpec]
     params: ModelParameters
     rows: int  # of the largest batch
 
@@ -148,11 +149,11 @@ class _Memory:
         """Of each layer, of the output, and last of the input embedding."""
         hp, params = self.hp, self.params
         weights, mapped = [0] * (hp.n_layer + 2), [0] * (hp.n_layer + 2)  # layer -1 is the input
-        for info, slot, is_mapped in Weights.on_host(
-            self.gguf, self.slots, cpu.buffer_types(), params.use_mmap, params.repack
+        for info, spec, is_mapped in Weights.on_host(
+            self.gguf, self.specs, cpu.buffer_types(), params.use_mmap, params.repack
         ):
-            weights[slot.layer] += info.nbytes
-            mapped[slot.layer] += info.nbytes if is_mapped else 0
+            weights[spec.layer] += info.nbytes
+            mapped[spec.layer] += info.nbytes if is_mapped else 0
         per_cell = [*kv_cache.bytes_per_cell(hp, params.kv_type), 0, 0]
         return [Part(w, cell, m) for w, cell, m in zip(weights, per_cell, mapped, strict=True)]
 
@@ -169,8 +170,8 @@ class _Memory:
             n_outputs=self.params.parallel,
         )
         # CLBlast multiplies float32: it converts that many weights at a time.
-        matrices = [slot for slot in self.slots if slot.op == "mul_mat" and slot.layer < hp.n_layer]
-        scratch = min(CLBLAST_SCRATCH, 4 * max((math.prod(slot.shape) for slot in matrices), default=0))
+        matrices = [spec for spec in self.specs if spec.op == "mul_mat" and spec.layer < hp.n_layer]
+        scratch = min(CLBLAST_SCRATCH, 4 * max((math.prod(spec.shape) for spec in matrices), default=0))
         compute, compute_cell = {}, {}
         for d in devices:
             kind = best_attention(d, hp, 0, self.params)
@@ -185,7 +186,10 @@ class _Memory:
         """What the input embedding takes on a device, where it moves with the layers."""
         # A tied embedding is there already, as the output.
         outputs = {
-            name for slot in self.slots if slot.layer == self.hp.n_layer for name in (slot.name, slot.instead)
+            name
+            for spec in self.specs
+            if spec.layer == self.hp.n_layer
+            for name in (spec.name, spec.fallback)
         }
-        inputs = {slot.name for slot in self.slots if slot.layer < 0 and slot.name in self.gguf.tensors}
+        inputs = {spec.name for spec in self.specs if spec.layer < 0 and spec.name in self.gguf.tensors}
         return sum(self.gguf.tensors[name].nbytes for name in inputs - outputs)

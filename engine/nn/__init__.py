@@ -1,4 +1,5 @@
-"""The parts that architectures are made of: layers, hyperparameters, tensor names.
+"""The parts of architectures: attention, feed-forward, mixture of experts, frames of decoders and encoders.
 
-Used by `engine.architectures` and by what loads a model.
+Imports `engine.graph`, `engine.ggml`, `engine.gguf` and `engine.hparams`. Used by `engine.architectures` and
+by `engine.model`, which binds the loaded tensors.
 """

@@ -5,21 +5,24 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from engine.nn.binder import Binder, Norm
-from engine.nn.hparams import Architecture, ByLength
-from engine.nn.layers import Attention
+from engine.ggml.tensor import Tensor
+from engine.graph.forward_context import ForwardContext, LongRopeFactors, RopeFactors
+from engine.nn.architecture import Architecture
+from engine.nn.attention import Attention
+from engine.nn.binder import Binder
+from engine.nn.layers import Norm
 
-Block = Callable[[Any, Any], Any]
+Block = Callable[[ForwardContext, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """x + attention, then x + feed-forward; or, `parallel`, x + attention + feed-forward.
 
-    attn_norm, ffn_norm: of what a block reads; parallel without ffn_norm: both read the same.
-    attn_post_norm, ffn_post_norm: of what it gives, before x is added.
+    attn_norm, ffn_norm: applied to a block's input; parallel without ffn_norm: both blocks read one norm.
+    attn_post_norm, ffn_post_norm: applied to a block's output, before x is added.
     """
 
     attention: Attention
@@ -30,25 +33,25 @@ class Layer:
     ffn_post_norm: Norm | None = None
     parallel: bool = False
 
-    def __call__(self, step: Any, x: Any, last: bool) -> Any | None:
-        """[n_embd, rows] -> the same, or in the last layer [n_embd, n_outputs] or None."""
-        ctx = step.ctx
-        read = self.attn_norm(ctx, x) if self.attn_norm else x
-        attended = self.attention(step, read)
+    def __call__(self, forward: ForwardContext, x: Tensor, last: bool) -> Tensor | None:
+        """[n_embd, rows] -> the same; in the last layer [n_embd, n_outputs], or None without outputs."""
+        ctx = forward.ctx
+        normed = self.attn_norm(ctx, x) if self.attn_norm else x
+        attended = self.attention(forward, normed)
         if attended is None:
             return None
         if last:
-            # What follows is done for the rows that logits are wanted of.
-            attended, x = step.outputs_of(attended), step.outputs_of(x)
+            # From here on only the rows whose outputs are wanted matter.
+            attended, x = forward.outputs_of(attended), forward.outputs_of(x)
             if self.parallel and self.ffn_norm is None:
-                read = step.outputs_of(read)
+                normed = forward.outputs_of(normed)
         if self.attn_post_norm:
             attended = self.attn_post_norm(ctx, attended)
         if not self.parallel:
             x = ctx.add(attended, x)
-            read = x
-        read = self.ffn_norm(ctx, x) if self.ffn_norm else read
-        y = self.ffn(step, read)
+            normed = x
+        normed = self.ffn_norm(ctx, x) if self.ffn_norm else normed
+        y = self.ffn(forward, normed)
         if self.ffn_post_norm:
             y = self.ffn_post_norm(ctx, y)
         if self.parallel:
@@ -57,7 +60,7 @@ class Layer:
 
 
 class Decoder(Architecture):
-    """Token embedding (scaled, normed, with learned positions, where there are such), layers, norm, head."""
+    """Token embedding (scaled, normed, with learned positions, as the model has it), layers, norm, head."""
 
     norms: ClassVar[Literal["rms", "layer"]] = "rms"
     norms_embedding: ClassVar[bool] = False  # `token_embd_norm` before the first layer
@@ -75,16 +78,18 @@ class Decoder(Architecture):
     def layer(self, binder: Binder, i: int) -> Layer:
         """Layer `i` bound to its tensors."""
 
-    def rope_factors(self, binder: Binder) -> Any:
-        """What frequencies are divided by, F32 [n_dims / 2]; written once by converters, for all layers."""
+    def rope_factors(self, binder: Binder) -> RopeFactors:
+        """Divisors of the frequencies, F32 [n_dims / 2], of all layers."""
         rope = self.hp.rope
         if rope is None:
             return None
         shape = (rope.n_dims // 2,)
-        if self.hp.n_short:
+        if self.hp.original_context_length:
             short, long = (f"rope_factors_{kind}.weight" for kind in ("short", "long"))
-            return ByLength(binder.tensor(short, shape, "rope", 0), binder.tensor(long, shape, "rope", 0))
-        return binder.tensor("rope_freqs.weight", shape, "rope", 0, optional=True)
+            return LongRopeFactors(
+                binder.tensor(short, shape, "rope", 0), binder.tensor(long, shape, "rope", 0)
+            )
+        return binder.optional("rope_freqs.weight", shape, "rope", 0)
 
     def bind(self, binder: Binder) -> None:
         hp = self.hp
@@ -99,27 +104,28 @@ class Decoder(Architecture):
         self.factors = self.rope_factors(binder)
         self.layers = [self.layer(binder, i) for i in range(hp.n_layer)]
         self.output_norm = self.norm(binder, "output_norm", (hp.n_embd,), hp.n_layer)
-        self.output = binder.linear("output", hp.n_embd, hp.n_vocab, hp.n_layer, instead="token_embd")
+        self.output = binder.linear("output", hp.n_embd, hp.n_vocab, hp.n_layer, fallback="token_embd")
 
-    def embed(self, step: Any) -> Any:
-        """[n_embd, rows]"""
-        ctx = step.ctx
-        x = ctx.get_rows(self.embedding, step.tokens)
+    def embed(self, forward: ForwardContext) -> Tensor:
+        """-> [n_embd, rows]"""
+        ctx = forward.ctx
+        x = ctx.get_rows(self.embedding, forward.tokens)
         if self.hp.embedding_scale != 1.0:
             x = ctx.scale(x, self.hp.embedding_scale)
         if self.positions is not None:
-            x = ctx.add(x, ctx.get_rows(self.positions, step.positions))
+            x = ctx.add(x, ctx.get_rows(self.positions, forward.positions))
         return x if self.embedding_norm is None else self.embedding_norm(ctx, x)
 
-    def build(self, step: Any) -> Any | None:
-        ctx, hp = step.ctx, self.hp
-        x = self.embed(step)
+    def build(self, forward: ForwardContext) -> Tensor | None:
+        ctx, hp = forward.ctx, self.hp
+        x: Tensor | None = self.embed(forward)
         for i, layer in enumerate(self.layers):
-            x = layer(step, x, last=i == len(self.layers) - 1)
+            assert x is not None  # only the last layer may have no outputs
+            x = layer(forward, x, last=i == len(self.layers) - 1)
         if x is None:
             return None
         x = self.output_norm(ctx, x)
-        if step.hidden:
+        if forward.shape.hidden:
             return x
         logits = self.output(ctx, x)
         if hp.logit_scale != 1.0:

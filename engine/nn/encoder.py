@@ -1,15 +1,20 @@
-"""The frame of encoders (Devlin 2018, arXiv 1810.04805): rows see each other both ways, norms come last.
+"""The frame of encoders (Devlin 2018, arXiv 1810.04805): bidirectional attention, norms after each block.
 
-Outputs are hidden states; a whole sequence is computed in one batch.
+Outputs are hidden states; a sequence is computed whole, in one batch.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from engine.nn.binder import Binder, Linear, Op
-from engine.nn.hparams import Architecture
-from engine.nn.layers import Attention, FeedForward
+from engine.ggml.operations import Context
+from engine.ggml.tensor import Tensor
+from engine.graph.forward_context import ForwardContext
+from engine.nn.architecture import Architecture
+from engine.nn.attention import Attention
+from engine.nn.binder import Binder, Op
+from engine.nn.feed_forward import FeedForward
+from engine.nn.layers import LayerNorm, Linear
 
 
 class Encoder(Architecture):
@@ -26,9 +31,8 @@ class Encoder(Architecture):
             op: Op = "get_rows" if hp.n_token_types > 1 else "add"
             self.types = binder.tensor("token_types.weight", (hp.n_embd, hp.n_token_types), op, -1)
         if hp.max_positions:
-            self.positions = binder.tensor(
-                "position_embd.weight", (hp.n_embd, hp.max_positions), "get_rows", -1
-            )
+            shape = (hp.n_embd, hp.max_positions)
+            self.positions = binder.tensor("position_embd.weight", shape, "get_rows", -1)
         self.embedding_norm = self.norm(binder, "token_embd_norm", -1)
         self.layers = [
             (
@@ -39,7 +43,7 @@ class Encoder(Architecture):
             )
             for i in range(hp.n_layer)
         ]
-        # The head that ranks pairs: a dense layer with tanh, a projection, or both.
+        # The classification head of rerankers: a dense layer with tanh, a projection, or both.
         self.dense: Linear | None = None
         self.projection: Linear | None = None
         if binder.has("cls.output.weight"):
@@ -48,29 +52,29 @@ class Encoder(Architecture):
             n = hp.n_embd if self.projection else hp.n_scores
             self.dense = binder.linear("cls", hp.n_embd, n, hp.n_layer)
 
-    def norm(self, binder: Binder, name: str, layer: int) -> Any:
+    def norm(self, binder: Binder, name: str, layer: int) -> LayerNorm:
         return binder.layer_norm(name, (self.hp.n_embd,), self.hp.eps, layer)
 
-    def build(self, step: Any) -> Any | None:
-        ctx = step.ctx
-        x = ctx.get_rows(self.embedding, step.tokens)
+    def build(self, forward: ForwardContext) -> Tensor | None:
+        ctx = forward.ctx
+        x = ctx.get_rows(self.embedding, forward.tokens)
         if self.types is not None:
-            several = self.hp.n_token_types > 1
-            x = ctx.add(x, ctx.get_rows(self.types, step.sentence_ids()) if several else self.types)
+            one = self.hp.n_token_types == 1
+            x = ctx.add(x, self.types if one else ctx.get_rows(self.types, forward.token_type_ids()))
         if self.positions is not None:
-            x = ctx.add(x, ctx.get_rows(self.positions, step.positions))
+            x = ctx.add(x, ctx.get_rows(self.positions, forward.positions))
         x = self.embedding_norm(ctx, x)
         for i, (attention, attention_norm, ffn, ffn_norm) in enumerate(self.layers):
-            attended = attention(step, x)
+            attended = attention(forward, x)
             if attended is None:
                 return None
             if i == len(self.layers) - 1:
-                attended, x = step.outputs_of(attended), step.outputs_of(x)
+                attended, x = forward.outputs_of(attended), forward.outputs_of(x)
             x = attention_norm(ctx, ctx.add(attended, x))
-            x = ffn_norm(ctx, ctx.add(ffn(step, x), x))
-        return self.score(ctx, x) if step.scores else x
+            x = ffn_norm(ctx, ctx.add(ffn(forward, x), x))
+        return self.score(ctx, x) if forward.shape.scores else x
 
-    def score(self, ctx: Any, x: Any) -> Any:
+    def score(self, ctx: Context, x: Tensor) -> Tensor:
         """[n_embd, rows] -> [n_scores, rows]"""
         if self.dense is not None:
             x = ctx.tanh(self.dense(ctx, x))

@@ -1,20 +1,25 @@
-"""Mixture of experts: each row goes through the few feed-forwards that a router chooses for it."""
+"""Mixture of experts: a router chooses a few feed-forward networks for each row."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
+from engine.ggml.operations import Context
+from engine.ggml.tensor import Tensor
+from engine.graph.forward_context import ForwardContext
+from engine.hparams import HParams
 from engine.nn.binder import Binder
-from engine.nn.hparams import HParams
-from engine.nn.layers import FeedForward
+from engine.nn.feed_forward import FeedForward
+
+Experts = tuple[Tensor, Tensor | None]  # weights [n_in, n_out, n_expert], biases [n_out, n_expert]
 
 
 class MixtureOfExperts:
-    """n_expert_used of n_expert gated feed-forwards per row (Jiang 2024, arXiv 2401.04088).
+    """n_expert_used of n_expert gated networks per row (Jiang 2024, arXiv 2401.04088).
 
-    weights "softmax": of the router over all experts, "chosen": over the chosen ones only. renormalise: the
-    weights of the chosen are divided by their sum. shared: one more feed-forward for every row, weighted by
-    the sigmoid of its own router (Qwen2-MoE).
+    weights "softmax": of the router over all experts; "chosen": over the chosen ones only. renormalise: the
+    weights of the chosen experts are divided by their sum. shared: one more network for every row, weighted
+    by the sigmoid of a router of its own (Qwen2-MoE).
     """
 
     def __init__(
@@ -28,10 +33,10 @@ class MixtureOfExperts:
         renormalise: bool = True,
         shared: bool = False,
     ) -> None:
-        blk, n_ff, n = f"blk.{layer}", hp.n_ff_expert or hp.n_ff[layer], hp.n_expert
+        blk, n_ff = f"blk.{layer}", hp.n_ff_expert or hp.n_ff[layer]
         self.hp, self.layer, self.activation = hp, layer, activation
         self.weights, self.renormalise = weights, renormalise
-        self.router = binder.linear(f"{blk}.ffn_gate_inp", hp.n_embd, n, layer)
+        self.router = binder.linear(f"{blk}.ffn_gate_inp", hp.n_embd, hp.n_expert, layer)
         self.gate = self._experts(binder, f"{blk}.ffn_gate_exps", hp.n_embd, n_ff)
         self.up = self._experts(binder, f"{blk}.ffn_up_exps", hp.n_embd, n_ff)
         self.down = self._experts(binder, f"{blk}.ffn_down_exps", n_ff, hp.n_embd)
@@ -42,46 +47,49 @@ class MixtureOfExperts:
             )
             self.shared_router = binder.linear(f"{blk}.ffn_gate_inp_shexp", hp.n_embd, 1, layer)
 
-    def _experts(self, binder: Binder, name: str, n_in: int, n_out: int) -> tuple[Any, Any]:
+    def _experts(self, binder: Binder, name: str, n_in: int, n_out: int) -> Experts:
         n = self.hp.n_expert
         weight = binder.tensor(f"{name}.weight", (n_in, n_out, n), "mul_mat_id", self.layer)
-        bias = binder.tensor(f"{name}.bias", (n_out, n), "add_id", self.layer, optional=True)
-        return weight, bias
+        return weight, binder.optional(f"{name}.bias", (n_out, n), "add_id", self.layer)
 
-    def choose(self, ctx: Any, x: Any) -> tuple[Any, Any]:
-        """The experts of each row I32 [used, rows] and their weights [1, used, rows]."""
+    def choose(self, ctx: Context, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The experts of each row, I32 [n_expert_used, rows], and their weights, [1, n_expert_used, rows]."""
         n, used, rows = self.hp.n_expert, self.hp.n_expert_used, x.shape[1]
         scores = self.router(ctx, x)  # [n_expert, rows]
         if self.weights == "softmax":
             scores = ctx.softmax(scores)
-        chosen = ctx.top_k(scores, used)  # [used, rows]
+        chosen = ctx.top_k(scores, used)
         weights = ctx.reshape(ctx.get_rows(ctx.reshape(scores, 1, n, rows), chosen), used, rows)
         if self.weights == "chosen":
             weights = ctx.softmax(weights)
         elif self.renormalise:
-            # Clamped as llama.cpp does: a sum that underflows in F16 must not divide by zero.
+            # Clamped as in llama.cpp: a sum that underflows in F16 must not divide by zero.
             total = ctx.clamp(ctx.sum_rows(weights), 6.103515625e-5, float("inf"))
             weights = ctx.div(weights, total)
         return chosen, ctx.reshape(weights, 1, used, rows)
 
-    def __call__(self, step: Any, x: Any) -> Any:
-        ctx, n_embd, rows, used = step.ctx, self.hp.n_embd, x.shape[1], self.hp.n_expert_used
+    def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor:
+        """[n_embd, rows] -> [n_embd, rows]"""
+        ctx, n_embd, rows = forward.ctx, self.hp.n_embd, x.shape[1]
         chosen, weights = self.choose(ctx, x)
         each = ctx.reshape(x, n_embd, 1, rows)
         gate, up = self._product(ctx, self.gate, each, chosen), self._product(ctx, self.up, each, chosen)
-        hidden = step.activate(self.layer, self.activation, gate, up)
-        out = ctx.mul(self._product(ctx, self.down, hidden, chosen), weights)  # [n_embd, used, rows]
-        total = None
-        for i in range(used):
-            part = ctx.view(out, (n_embd, rows), (out.strides[2],), i * out.strides[1])
-            total = ctx.cont(part) if total is None else ctx.add(total, part)
+        hidden = forward.activate(self.layer, self.activation, gate, up)
+        out = ctx.mul(self._product(ctx, self.down, hidden, chosen), weights)  # [n_embd, n_expert_used, rows]
+        parts = [
+            ctx.view(out, (n_embd, rows), (out.strides[2],), i * out.strides[1])
+            for i in range(self.hp.n_expert_used)
+        ]
+        total = ctx.cont(parts[0])
+        for part in parts[1:]:
+            total = ctx.add(total, part)
         if self.shared is not None:
             share = ctx.activation(self.shared_router(ctx, x), "sigmoid")  # [1, rows]
-            total = ctx.add(total, ctx.mul(self.shared(step, x), share))
+            total = ctx.add(total, ctx.mul(self.shared(forward, x), share))
         return total
 
     @staticmethod
-    def _product(ctx: Any, experts: tuple[Any, Any], x: Any, chosen: Any) -> Any:
+    def _product(ctx: Context, experts: Experts, x: Tensor, chosen: Tensor) -> Tensor:
         weight, bias = experts
         y = ctx.mul_mat_id(weight, x, chosen)
         return y if bias is None else ctx.add_id(y, bias, chosen)

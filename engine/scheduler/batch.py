@@ -37,8 +37,8 @@ class BatchRunner(Protocol):
         """Length of a row of logits."""
 
     @property
-    def n_short(self) -> int:
-        """See `HParams.n_short`."""
+    def original_context_length(self) -> int:
+        """See `HParams.original_context_length`."""
 
     @property
     def compute_ms(self) -> float:

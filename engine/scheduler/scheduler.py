@@ -95,7 +95,7 @@ class Scheduler:
             self.config,
             arrival=self._n_submitted,
             now=monotonic(),
-            original_context_length=self._runner.n_short,
+            original_context_length=self._runner.original_context_length,
             compiling=compiling,
         )
         self.queues.add(sequence)

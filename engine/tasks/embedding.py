@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError, ContextOverflowError, DeviceError, EngineError, OutOfMemoryError
+from engine.hparams import POOLING, HParams
 from engine.model.context import ModelContext
-from engine.nn.hparams import POOLING, HParams
 from engine.scheduler.batch import BatchItem
 
 
@@ -49,7 +49,7 @@ class _Input:
         # The one token whose state is pooled: a causal model has seen all of the text at the last one only.
         self.pools_last = pooling == "last" or (self.ranks and hp.causal)
         self.pools_first = pooling == "cls" or (self.ranks and not hp.causal)
-        self.uses_long_rope = 0 < hp.n_short < len(tokens)
+        self.uses_long_rope = 0 < hp.original_context_length < len(tokens)
         self.reset()
 
     def reset(self) -> None:

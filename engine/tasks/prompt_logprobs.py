@@ -53,7 +53,7 @@ class _Prompt:
     def __init__(self, model: ModelContext, tokens: Sequence[int], top: int) -> None:
         self.top, self.n_rows = top, 0
         self.sequence = CachedSequence(
-            model.pool, model.prefix, tokens, original_context_length=model.hp.n_short
+            model.pool, model.prefix, tokens, original_context_length=model.hp.original_context_length
         )
 
     def attach(self) -> None:

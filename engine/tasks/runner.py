@@ -170,7 +170,9 @@ def _without_path(error: EngineError, path: str) -> EngineError:
 
 def _save(model: ModelContext, path: str, tokens: list[int]) -> SlotSteps:
     started = monotonic()
-    sequence = CachedSequence(model.pool, model.prefix, tokens, original_context_length=model.hp.n_short)
+    sequence = CachedSequence(
+        model.pool, model.prefix, tokens, original_context_length=model.hp.original_context_length
+    )
     try:
         n_cached = sequence.attach()
         if not n_cached:
@@ -185,7 +187,9 @@ def _save(model: ModelContext, path: str, tokens: list[int]) -> SlotSteps:
 
 def _restore(model: ModelContext, path: str) -> SlotSteps:
     started = monotonic()
-    sequence = CachedSequence(model.pool, model.prefix, original_context_length=model.hp.n_short)
+    sequence = CachedSequence(
+        model.pool, model.prefix, original_context_length=model.hp.original_context_length
+    )
     try:
         yield from session_file.restoring(path, model, sequence)
         tokens, n_cached = sequence.tokens.tolist(), sequence.n_past
@@ -198,7 +202,9 @@ def _restore(model: ModelContext, path: str) -> SlotSteps:
 
 
 def _erase(model: ModelContext, tokens: list[int]) -> SlotSteps:
-    sequence = CachedSequence(model.pool, model.prefix, tokens, original_context_length=model.hp.n_short)
+    sequence = CachedSequence(
+        model.pool, model.prefix, tokens, original_context_length=model.hp.original_context_length
+    )
     before = model.prefix.n_cells
     match = model.prefix.acquire(sequence.tokens, None, sequence.needs_long_rope)
     if match.node is not None:

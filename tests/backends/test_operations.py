@@ -16,7 +16,7 @@ import pytest
 
 from engine.ggml.backend import devices
 from engine.ggml.tensor import F16, F32, row_size
-from engine.nn.hparams import Rope
+from engine.hparams import Rope
 from support.calculator import CPU, Calculator
 
 DEVICE = os.environ.get("GGSERVE_TEST_DEVICE", "CLBlast0")
@@ -163,8 +163,8 @@ def test_masked_softmax(heads: int, rows: int, n: int, sinks: bool, max_bias: fl
 
 
 ROPES = {
-    "whole heads": Rope(mode="norm", n_dims=64),
-    "a part of them": Rope(mode="norm", n_dims=32),
+    "whole heads": Rope(mode="interleaved", n_dims=64),
+    "a part of them": Rope(mode="interleaved", n_dims=32),
     "halves": Rope(mode="neox", n_dims=64),
     "halves of a part": Rope(mode="neox", n_dims=48),
     "linear": Rope(mode="neox", n_dims=64, freq_base=1e6, freq_scale=0.25),

@@ -42,14 +42,14 @@ def logits_of(state: int) -> array[float]:
 class Model:
     """The same model without cells: what every text is compared with.
 
-    n_short: sequences of more tokens have other digests from their first token on (0: none).
+    original_context_length: sequences of more tokens have other digests from their first token on (0: none).
     """
 
-    def __init__(self, n_short: int = 0) -> None:
-        self.n_short = n_short
+    def __init__(self, original_context_length: int = 0) -> None:
+        self.original_context_length = original_context_length
 
     def state(self, tokens: Sequence[int]) -> int:
-        state = int(0 < self.n_short < len(tokens))
+        state = int(0 < self.original_context_length < len(tokens))
         for position, token in enumerate(tokens):
             state = digest(state, token, position)
         return state
@@ -67,7 +67,7 @@ class Model:
             token = sampler.sample(memoryview(logits_of(state))).id
             state = digest(state, token, len(prompt) + len(out))
             out.append(token)
-            if len(prompt) + len(out) == self.n_short + 1:
+            if len(prompt) + len(out) == self.original_context_length + 1:
                 state = self.state([*prompt, *out])
             stop = token in params.stop_token_ids or (token == EOG and not params.ignore_eos)
             if stop and len(out) > params.min_tokens:
@@ -78,9 +78,9 @@ class Model:
 class FakeRunner:
     """Keeps cells as described above, and refuses batches that a real runner could not compute."""
 
-    def __init__(self, n_cells: int, max_batch_tokens: int, n_short: int = 0) -> None:
+    def __init__(self, n_cells: int, max_batch_tokens: int, original_context_length: int = 0) -> None:
         self.n_vocab = N_VOCAB
-        self.n_short = n_short
+        self.original_context_length = original_context_length
         self.compute_ms = 0.0
         self.max_batch_tokens = max_batch_tokens
         self.cells: list[tuple[int, int, int] | None] = [None] * n_cells  # token, position, digest
@@ -187,11 +187,11 @@ def make_scheduler(
     parallel: int = 8,
     n_ctx: int = 64,
     max_batch_tokens: int = 32,
-    n_short: int = 0,
+    original_context_length: int = 0,
     guides: OutputGuides | None = None,
 ) -> tuple[Scheduler, FakeRunner]:
     """A scheduler on a fake runner."""
-    runner = FakeRunner(n_cells, max_batch_tokens, n_short)
+    runner = FakeRunner(n_cells, max_batch_tokens, original_context_length)
     config = SchedulerConfig(
         parallel=parallel, n_ctx=n_ctx, max_batch_tokens=max_batch_tokens, eog_ids=frozenset({EOG})
     )

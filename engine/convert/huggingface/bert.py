@@ -7,7 +7,7 @@ from typing import Any
 from engine.convert.huggingface import keys
 from engine.convert.huggingface.base import Array, Config, Converted, Converter
 from engine.convert.huggingface.names import below
-from engine.nn.hparams import POOLING
+from engine.hparams import POOLING
 
 _LAYER = {
     "attention.self.query": "attn_q",

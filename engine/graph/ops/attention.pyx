@@ -68,9 +68,9 @@ cdef class PagedAttention:
                 or k.ptr.ne[0] % q.ptr.ne[0] or q.ptr.ne[1] % (k.ptr.ne[0] // q.ptr.ne[0])
                 or v.ptr.ne[0] != dv * (k.ptr.ne[0] // q.ptr.ne[0]) or q.ptr.ne[0] % ggml_blck_size(k.ptr.type)
                 or dv % ggml_blck_size(v.ptr.type)):
-            raise GgmlError(f"attention: {q!r}, {k!r} and {v!r} do not go together")
+            raise GgmlError(f"attention: {q!r}, {k!r} and {v!r} do not fit together")
         if sinks is not None and (sinks.ptr.type != GGML_TYPE_F32 or sinks.ptr.ne[0] != q.ptr.ne[1]):
-            raise GgmlError(f"attention: {q!r} and sinks {sinks!r} do not go together")
+            raise GgmlError(f"attention: {q!r} and sinks {sinks!r} do not fit together")
         if not causal and (max_bias > 0 or window > 0):
             raise GgmlError("attention: neither ALiBi nor a window without causality")
         parameters = self.layers[layer]

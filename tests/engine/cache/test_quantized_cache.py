@@ -50,15 +50,15 @@ def with_heads_of_32(name: str, path: Path) -> Path:
         cls = architectures.get(arch)
         binder = Binder(file.tensors.__contains__)
         cls(cls.hparams(file)).bind(binder)
-        slots = binder.slots
+        specs = binder.specs
     model.tensors.clear()
-    for slot in slots:
-        shape = slot.shape[::-1]
-        if "norm" in slot.name and slot.name.endswith("weight"):
+    for spec in specs:
+        shape = spec.shape[::-1]
+        if "norm" in spec.name and spec.name.endswith("weight"):
             x = rng.uniform(0.5, 1.5, shape)
         else:
             x = rng.normal(0, 0.3 if len(shape) == 1 else 1.3 / np.sqrt(shape[-1]), shape)
-        model.tensors[slot.name] = x.astype(np.float32)
+        model.tensors[spec.name] = x.astype(np.float32)
     return model.write(path)
 
 

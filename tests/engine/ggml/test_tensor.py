@@ -10,7 +10,7 @@ import pytest
 from engine.errors import GgmlError, OutOfMemoryError
 from engine.ggml.operations import Context
 from engine.ggml.tensor import F32, type_id
-from engine.nn.hparams import Rope
+from engine.hparams import Rope
 from support.calculator import CPU, Calculator
 
 HOST = CPU.buffer_types()[-1]
@@ -61,7 +61,9 @@ def test_rows_are_read_and_written_at_indices() -> None:
     np.testing.assert_array_equal(out, np.stack([rows[1], table[0], rows[0]]))
 
 
-@pytest.mark.parametrize(("mode", "n_dims"), [("norm", 8), ("neox", 8), ("norm", 4), ("neox", 4)])
+@pytest.mark.parametrize(
+    ("mode", "n_dims"), [("interleaved", 8), ("neox", 8), ("interleaved", 4), ("neox", 4)]
+)
 def test_rope(mode: str, n_dims: int) -> None:
     """Su 2021: pairs rotate by position * base^(-2i / n_dims); dimensions beyond n_dims stay."""
     x, positions = rand(3, 2, 8), np.array([0, 1, 40], np.int32)
@@ -70,7 +72,7 @@ def test_rope(mode: str, n_dims: int) -> None:
     got = c.compute(c.ctx.rope(c.input(x), c.input(positions), rope))[0]
     expected = x.copy()
     for i in range(n_dims // 2):
-        a, b = (2 * i, 2 * i + 1) if mode == "norm" else (i, i + n_dims // 2)
+        a, b = (2 * i, 2 * i + 1) if mode == "interleaved" else (i, i + n_dims // 2)
         angle = positions * 100.0 ** (-2 * i / n_dims)
         cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
         expected[:, :, a] = x[:, :, a] * cos - x[:, :, b] * sin
@@ -107,7 +109,7 @@ def test_views_are_windows() -> None:
         lambda x, a, b: x.swiglu(a, b),
         lambda x, a, b: x.get_rows(a, b),
         lambda x, a, b: x.set_rows(a, b, b),
-        lambda x, a, b: x.rope(a, b, Rope(mode="norm", n_dims=8)),
+        lambda x, a, b: x.rope(a, b, Rope(mode="interleaved", n_dims=8)),
         lambda x, a, b: x.reshape(a, 7, 7),
         lambda x, a, b: x.view(a, (8, 9), (32,)),
         lambda x, a, b: x.view(a, (8, 2), (32,), 4),

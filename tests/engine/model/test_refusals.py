@@ -10,7 +10,7 @@ import pytest
 
 import engine
 from engine.errors import ConfigError, ModelError, UnsupportedModelError
-from engine.nn.hparams import NEUTRAL
+from engine.nn.hparams_reader import NEUTRAL
 from support.golden import FOLDER, TinyModel, golden
 
 REFUSED = [

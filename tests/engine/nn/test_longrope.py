@@ -27,7 +27,7 @@ def model() -> Iterator[engine.Model]:
         use_gpu=False, kv_type="f32", context_size=256, kv_cells=1024, n_threads=1
     )
     with engine.load(REF.path, params) as loaded:
-        assert loaded.hp.n_short == LIMIT
+        assert loaded.hp.original_context_length == LIMIT
         yield loaded
 
 

@@ -18,9 +18,9 @@ ENDS = {FinishReason.STOP, FinishReason.LENGTH}
 class Script:
     """One random life of a scheduler. `run` plays it and checks after each step what must always hold."""
 
-    def __init__(self, seed: int, *, calm: bool = False, n_short: int = 0) -> None:
+    def __init__(self, seed: int, *, calm: bool = False, original_context_length: int = 0) -> None:
         self.rng = random.Random(seed)
-        self.n_short, self.model = n_short, Model(n_short)
+        self.original_context_length, self.model = original_context_length, Model(original_context_length)
         self.calm = calm  # without pauses, failures and cancels, so that stricter rules hold
         rng = self.rng
         self.hungry = rng.random() < 0.5  # short prompts and long answers, which is what exhausts the cells
@@ -35,7 +35,7 @@ class Script:
             parallel=self.parallel,
             n_ctx=self.n_ctx,
             max_batch_tokens=self.max_batch,
-            n_short=n_short,
+            original_context_length=original_context_length,
         )
         self.stems = [[rng.randrange(1, 5) for _ in range(self.n_ctx)] for _ in range(3)]
         self.requests: dict[str, Request] = {}
@@ -133,7 +133,7 @@ class Script:
         running: list[ScheduledSequence] = admission.running
         if not failing:
             for session in running:  # whoever could decode, and was not preempted, did
-                if session.id in before and before[session.id] != self.n_short + 1:
+                if session.id in before and before[session.id] != self.original_context_length + 1:
                     assert len(session.tokens) == before[session.id] + 1
         assert {s.id for s in admission.paused} == self.paused
         for batch in self.runner.batches[n_batches:]:
@@ -179,7 +179,7 @@ def test_without_disturbance_all_are_served_in_order(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(200, 220))
 def test_sessions_become_long_at_random(seed: int) -> None:
     """With 13 tokens a session is to be computed anew, and shares nothing with short ones."""
-    Script(seed, n_short=12).run(60)
+    Script(seed, original_context_length=12).run(60)
 
 
 def test_the_scripts_reach_what_they_are_for() -> None:

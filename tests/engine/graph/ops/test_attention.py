@@ -186,15 +186,15 @@ def test_refuses_shapes_that_do_not_go_together() -> None:
     ctx: Any = Context(8)
     q = ctx.new(F32, (64, 4, 1))
     k = ctx.new(F32, (96, 10))
-    with pytest.raises(GgmlError, match="do not go together"):
+    with pytest.raises(GgmlError, match="do not fit together"):
         PagedAttention(1).op(ctx, 0, q, k, k, 64, 0.1, 0.0, 0.0, 0)
     k = ctx.new(F32, (64, 10))
-    with pytest.raises(GgmlError, match="do not go together"):  # fewer values than keys
+    with pytest.raises(GgmlError, match="do not fit together"):  # fewer values than keys
         PagedAttention(1).op(ctx, 0, q, k, ctx.new(F32, (64, 9)), 64, 0.1, 0.0, 0.0, 0)
-    with pytest.raises(GgmlError, match="do not go together"):  # a transposed query
+    with pytest.raises(GgmlError, match="do not fit together"):  # a transposed query
         PagedAttention(1).op(
             ctx, 0, ctx.permute(ctx.new(F32, (4, 64, 1)), 1, 0, 2), k, k, 64, 0.1, 0.0, 0.0, 0
         )
     k = ctx.new(type_id("q8_0"), (96, 10))
-    with pytest.raises(GgmlError, match="do not go together"):  # a head is no whole number of blocks
+    with pytest.raises(GgmlError, match="do not fit together"):  # a head is no whole number of blocks
         PagedAttention(1).op(ctx, 0, ctx.new(F32, (48, 2, 1)), k, k, 48, 0.1, 0.0, 0.0, 0)

@@ -1,0 +1,95 @@
+"""Hyperparameters: what the cache, the graph and the layers of a model need to know about its shape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+POOLING = ("none", "mean", "cls", "last", "rank")  # in the order of GGUF's `pooling_type` numbers
+RopeMode = Literal["neox", "interleaved"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """Parameters of a rotary embedding (Su 2021, arXiv 2104.09864), as `ggml_rope_ext` takes them.
+
+    mode: "neox" rotates x[i] with x[i + n_dims / 2] (GPT-NeoX), "interleaved" x[2i] with x[2i + 1] (GPT-J).
+    ext_factor 1 is YaRN (Peng 2023, arXiv 2309.00071), whose attention factor ggml multiplies by
+    1 + 0.1 ln(1 / freq_scale) itself.
+    """
+
+    mode: RopeMode
+    n_dims: int
+    freq_base: float = 10000.0
+    freq_scale: float = 1.0
+    n_ctx_orig: int = 0
+    ext_factor: float = 0.0
+    attn_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    factors: tuple[float, ...] = ()  # n_dims / 2 divisors of the frequencies; empty: none
+
+    def unrounded_yarn(self) -> Rope:
+        """YaRN with the exact ends of its ramp as explicit factors; ggml rounds them to whole dimensions."""
+        n, ends = self.n_dims, []
+        for beta in (self.beta_fast, self.beta_slow):
+            turns = math.log(self.n_ctx_orig / (beta * 2 * math.pi))
+            ends.append(n * turns / (2 * math.log(self.freq_base)))
+        low, high = max(ends[0], 0.0), min(ends[1], n - 1.0)
+        ramp = [min(max((i - low) / max(high - low, 0.001), 0.0), 1.0) for i in range(n // 2)]
+        factors = tuple(1.0 / (1.0 - share + share * self.freq_scale) for share in ramp)
+        scale = self.attn_factor * (1.0 - 0.1 * math.log(self.freq_scale))
+        return replace(self, factors=factors, ext_factor=0.0, freq_scale=1.0, attn_factor=scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HParams:
+    """The hyperparameters of a model, read from its file by its architecture.
+
+    Tuples have one value per layer; sizes are in elements. 0 (1 for factors) means that the model lacks it.
+    """
+
+    n_layer: int
+    n_embd: int
+    n_vocab: int
+    n_ctx_train: int
+    n_ff: tuple[int, ...]
+    n_head: tuple[int, ...]
+    n_head_kv: tuple[int, ...]
+    head_dim_k: int
+    head_dim_v: int
+    eps: float
+    rope: Rope | None = None
+    rope_local: Rope | None = None  # of layers with a window, where it differs (Gemma 3)
+    windows: tuple[int, ...] = ()  # per layer; a row at p attends to p - window + 1 … p; 0: to all before it
+    # Longer sequences use LongRoPE's long factors (arXiv 2402.13753).
+    original_context_length: int = 0
+    max_positions: int = 0  # rows of the learned position table; a context cannot be longer
+    causal: bool = True
+    parallel: bool = False  # attention and feed-forward both read the layer's input
+    n_expert: int = 0
+    n_expert_used: int = 0
+    n_ff_expert: int = 0
+    n_ff_shared: int = 0
+    attention_scale: float = 0.0  # 0: 1 / sqrt(head_dim_k)
+    attention_softcap: float = 0.0  # cap * tanh(score / cap)
+    logit_softcap: float = 0.0
+    logit_scale: float = 1.0
+    embedding_scale: float = 1.0
+    n_token_types: int = 0
+    pooling: str = "last"  # of hidden states to one embedding; one of POOLING
+    normalize: bool = True  # embeddings are scaled to a length of 1 by default
+    n_scores: int = 0  # outputs of a classification head, for ranking
+    max_bias: float = 0.0  # ALiBi (Press 2021, arXiv 2108.12409)
+    clamp_qkv: float = 0.0
+
+    @property
+    def kq_scale(self) -> float:
+        return self.attention_scale or 1.0 / math.sqrt(self.head_dim_k)
+
+    def window(self, layer: int) -> int:
+        return self.windows[layer] if self.windows else 0
+
+    def rope_of(self, layer: int) -> Rope | None:
+        return self.rope_local if self.rope_local and self.window(layer) else self.rope

@@ -1,0 +1,106 @@
+"""Attention of one layer: projections, rotary embedding, KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from engine.ggml.operations import Context
+from engine.ggml.tensor import Tensor
+from engine.graph.forward_context import ForwardContext, RopeFactors
+from engine.hparams import HParams
+from engine.nn.binder import Binder
+from engine.nn.layers import Norm
+
+HeadNorm = Callable[[Binder, str, tuple[int, ...], int], Norm]
+
+
+class Attention:
+    """[n_embd, rows] -> [n_embd, rows]: product, bias, clamp, norm, rotation, cache, attention, product.
+
+    The file has Q, K and V in one matrix (rows in this order) or in three, with or without biases.
+    qk_norm: "head" norms each head, with weights [head_dim] or, with `norm_per_head`, [head_dim, heads];
+    "row" norms the whole projection at once. sinks: see `ForwardContext.attend`.
+    """
+
+    def __init__(
+        self,
+        binder: Binder,
+        hp: HParams,
+        layer: int,
+        *,
+        rope_factors: RopeFactors = None,
+        qk_norm: Literal["head", "row"] | None = None,
+        norm: HeadNorm | None = None,
+        norm_per_head: bool = False,
+        sinks: bool = False,
+    ) -> None:
+        # Keywords are what architectures differ in; each is used by a few of them.
+        self.hp, self.layer, self.rope_factors = hp, layer, rope_factors
+        self.rope = hp.rope_of(layer)
+        self.n_head, self.n_head_kv = hp.n_head[layer], hp.n_head_kv[layer]
+        dk, dv = hp.head_dim_k, hp.head_dim_v
+        n_q, n_k, n_v = self.n_head * dk, self.n_head_kv * dk, self.n_head_kv * dv
+        self.split = n_q, n_k, n_v
+        blk = f"blk.{layer}"
+        self.fused = binder.has(f"{blk}.attn_qkv.weight")
+        if self.fused:
+            self.qkv = binder.linear(f"{blk}.attn_qkv", hp.n_embd, n_q + n_k + n_v, layer)
+        else:
+            self.q = binder.linear(f"{blk}.attn_q", hp.n_embd, n_q, layer)
+            self.k = binder.linear(f"{blk}.attn_k", hp.n_embd, n_k, layer)
+            self.v = binder.linear(f"{blk}.attn_v", hp.n_embd, n_v, layer)
+        self.qk_norm = qk_norm
+        if qk_norm is not None:
+            assert norm is not None
+            self.norms = []
+            for part, n_heads in (("q", self.n_head), ("k", self.n_head_kv)):
+                shape = (dk * n_heads,) if qk_norm == "row" else (dk, n_heads) if norm_per_head else (dk,)
+                self.norms.append(norm(binder, f"{blk}.attn_{part}_norm", shape, layer))
+        self.sinks = None
+        if sinks:
+            self.sinks = binder.tensor(f"{blk}.attn_sinks.weight", (self.n_head,), "add", layer)
+        self.out = binder.linear(f"{blk}.attn_output", self.n_head * dv, hp.n_embd, layer)
+
+    def project(self, ctx: Context, x: Tensor) -> list[Tensor]:
+        """q, k, v as [heads * head_dim, rows]; they may be views of one product."""
+        if not self.fused:
+            parts = [self.q(ctx, x), self.k(ctx, x), self.v(ctx, x)]
+            return [self.clamp(ctx, part) for part in parts]
+        qkv = self.clamp(ctx, self.qkv(ctx, x))
+        stride, begin, parts = qkv.strides[1], 0, []
+        for n in self.split:
+            parts.append(ctx.view(qkv, (n, x.shape[1]), (stride,), 4 * begin))
+            begin += n
+        return parts
+
+    def clamp(self, ctx: Context, x: Tensor) -> Tensor:
+        limit = self.hp.clamp_qkv
+        return ctx.clamp(x, -limit, limit) if limit else x
+
+    def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor | None:
+        """None for the last layer of a batch without outputs: filling its cache is all that is needed."""
+        ctx, hp, layer = forward.ctx, self.hp, self.layer
+        q, k, v = self.project(ctx, x)
+        if self.qk_norm == "row":
+            q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)
+        q = split_heads(ctx, q, hp.head_dim_k, self.n_head)
+        k = split_heads(ctx, k, hp.head_dim_k, self.n_head_kv)
+        v = split_heads(ctx, v, hp.head_dim_v, self.n_head_kv)
+        if self.qk_norm == "head":
+            q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)
+        if self.rope is not None:
+            factors = forward.constant(self.rope.factors) if self.rope.factors else self.rope_factors
+            q = forward.rotate(q, self.rope, factors)
+            k = forward.rotate(k, self.rope, factors)
+        forward.store(layer, k, v)
+        if layer == hp.n_layer - 1 and forward.shape.n_outputs == 0:
+            return None
+        return self.out(ctx, forward.attend(layer, q, self.sinks))
+
+
+def split_heads(ctx: Context, x: Tensor, head_dim: int, n_heads: int) -> Tensor:
+    """[head_dim * n_heads, rows] -> [head_dim, n_heads, rows]"""
+    if x.contiguous:
+        return ctx.reshape(x, head_dim, n_heads, x.shape[1])
+    return ctx.view(x, (head_dim, n_heads, x.shape[1]), (4 * head_dim, x.strides[1]))

@@ -1,0 +1,202 @@
+"""Reads a model's hyperparameters from the keys of its GGUF file.
+
+A value that the graph does not honour is refused here, when the model is loaded, by the name of its key.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from engine.errors import ModelError, UnsupportedModelError
+from engine.gguf import GGUFFile
+from engine.hparams import POOLING, HParams, Rope, RopeMode
+
+Scalar = bool | int | float | str
+
+# Keys that change the graph of any architecture that reads them, and the values with which nothing changes.
+NEUTRAL: dict[str, tuple[Scalar, ...]] = {
+    "attention.causal": (True,),
+    "attention.sliding_window": (0,),
+    "attention.clamp_kqv": (0.0,),
+    "attention.max_alibi_bias": (0.0,),
+    "attn_logit_softcapping": (0.0,),
+    "final_logit_softcapping": (0.0,),
+    "logit_scale": (0.0, 1.0),
+    "embedding_scale": (0.0, 1.0),
+    "residual_scale": (0.0, 1.0),
+    "expert_weights_scale": (0.0, 1.0),
+    "leading_dense_block_count": (0,),
+}
+
+
+class HParamsReader:
+    """Typed reads of one architecture's keys. Without a default, a missing key is a ModelError.
+
+    seen: the keys that were read; see `hparams`.
+    """
+
+    def __init__(self, gguf: GGUFFile, architecture: str) -> None:
+        self.gguf, self.architecture = gguf, architecture
+        self.seen: set[str] = set()
+
+    def key(self, name: str) -> str:
+        self.seen.add(name)
+        return f"{self.architecture}.{name}"
+
+    def has(self, name: str) -> bool:
+        return self.key(name) in self.gguf.metadata
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        key = self.key(name)
+        return self.gguf.get_int(key) if default is None else self.gguf.get_int(key, default)
+
+    def number(self, name: str, default: float | None = None) -> float:
+        key = self.key(name)
+        return self.gguf.get_float(key) if default is None else self.gguf.get_float(key, default)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        key = self.key(name)
+        return self.gguf.get_str(key) if default is None else self.gguf.get_str(key, default)
+
+    def flag(self, name: str, default: bool | None = None) -> bool:
+        key = self.key(name)
+        return self.gguf.get_bool(key) if default is None else self.gguf.get_bool(key, default)
+
+    def per_layer(self, name: str, n_layer: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """One value per layer: the file has an array of them, or one number for all layers."""
+        if default is not None and not self.has(name):
+            return default
+        values = tuple(self.gguf.get_ints(self.key(name)))
+        if len(values) == 1:
+            values *= n_layer
+        if len(values) != n_layer:
+            raise ModelError(f"{self.key(name)} has {len(values)} values for {n_layer} layers")
+        return values
+
+    def hparams(self, *, rope: RopeMode | Rope | None, eps: str = "rms", **fields: Any) -> HParams:
+        """The hyperparameters under the usual keys. `fields` of `HParams` take precedence.
+
+        rope: its mode, for a rotary embedding under the usual keys. eps: "rms" or "layer", the kind of norm.
+        To be called last: it refuses keys that would change the graph (NEUTRAL) and were not read until then.
+        """
+        n_layer, n_embd = self.integer("block_count"), self.integer("embedding_length")
+        n_head = self.per_layer("attention.head_count", n_layer)
+        head_dim = self.integer("attention.key_length", n_embd // max(n_head[0], 1))
+        embedding = self.gguf.tensors.get("token_embd.weight")
+        merged: dict[str, Any] = {
+            "n_layer": n_layer,
+            "n_embd": n_embd,
+            "n_vocab": embedding.shape[1] if embedding is not None else 0,
+            "n_ctx_train": self.integer("context_length"),
+            "n_head": n_head,
+            "n_head_kv": self.per_layer("attention.head_count_kv", n_layer, n_head),
+            "head_dim_k": head_dim,
+            "head_dim_v": self.integer("attention.value_length", head_dim),
+            "n_expert": self.integer("expert_count", 0),
+            "n_expert_used": self.integer("expert_used_count", 0),
+            "n_ff_expert": self.integer("expert_feed_forward_length", 0),
+            "n_ff_shared": self.integer("expert_shared_feed_forward_length", 0),
+            "attention_scale": self.number("attention.scale", 0.0),
+        } | fields
+        if "n_ff" not in merged:
+            merged["n_ff"] = self.per_layer("feed_forward_length", n_layer)
+        if "eps" not in merged:
+            merged["eps"] = self.number(f"attention.layer_norm_{'rms_' if eps == 'rms' else ''}epsilon")
+        if self.has("pooling_type"):
+            number = self.integer("pooling_type")
+            if not 0 <= number < len(POOLING):
+                supported = ", ".join(f"{i} ({name})" for i, name in enumerate(POOLING))
+                self.refuse("pooling_type", number, supported)
+            merged["pooling"] = POOLING[number]
+        if self.has("pooling_normalize"):  # our own key; llama.cpp has none
+            merged["normalize"] = self.flag("pooling_normalize")
+        for name in NEUTRAL.keys() - self.seen:
+            self.only(name, *NEUTRAL[name])
+        if isinstance(rope, str):
+            rope = self.rope(rope, self.integer("rope.dimension_count", head_dim))
+        return HParams(rope=rope, **merged)
+
+    def encoder(self, *, rope: RopeMode | None, max_positions: int = 0) -> HParams:
+        """The hyperparameters of a model with bidirectional attention."""
+        self.only("attention.causal", False)
+        types = self.gguf.tensors.get("token_types.weight")
+        return self.hparams(
+            rope=rope,
+            eps="layer",
+            causal=False,
+            pooling="mean",
+            max_positions=max_positions,
+            # Old converters wrote a single type as a vector.
+            n_token_types=0 if types is None else (*types.shape, 1)[1],
+            n_scores=self.n_scores(),
+        )
+
+    def n_scores(self) -> int:
+        """Outputs of the classification head, 0 without one."""
+        for name in ("cls.output.weight", "cls.weight"):
+            if name in self.gguf.tensors:
+                return self.gguf.tensors[name].shape[-1]
+        return 0
+
+    def windows(self, n_layer: int, pattern: int = 1, default: int = 0) -> tuple[int, ...]:
+        """The sliding window of each layer. pattern 1: all layers have it; n: all but every n-th."""
+        window = self.integer("attention.sliding_window", default)
+        name = "attention.sliding_window_pattern"
+        kind = self.gguf.value_type(self.key(name))
+        if kind is not None and kind[1] is not None:  # one flag for each layer
+            flags = self.gguf.get_bools(self.key(name), n_layer)
+            return tuple(window if local else 0 for local in flags)
+        pattern = self.integer(name, pattern)
+        return tuple(window if pattern == 1 or (i + 1) % pattern else 0 for i in range(n_layer))
+
+    def rope(self, mode: RopeMode, n_dims: int) -> Rope:
+        """The rotary embedding under the usual keys: unscaled, linear, or YaRN."""
+        if n_dims < 2 or n_dims % 2:
+            self.refuse("rope.dimension_count", n_dims, "even numbers")
+        kind = self.text("rope.scaling.type", "linear")
+        factor = self.number("rope.scaling.factor", 0.0) or self.number("rope.scale_linear", 0.0) or 1.0
+        if kind not in ("none", "linear", "yarn"):
+            self.refuse("rope.scaling.type", kind, "none, linear, yarn")
+        if multiplier := self.number("rope.scaling.yarn_log_multiplier", 0.0):
+            self.refuse("rope.scaling.yarn_log_multiplier", multiplier, "absent")
+        attn_factor = self.number("rope.scaling.attn_factor", 1.0)
+        if kind == "yarn" and self.has("rope.scaling.yarn_attn_factor"):
+            # It replaces YaRN's own 1 + 0.1 ln(factor), by which ggml multiplies.
+            replacement = self.number("rope.scaling.yarn_attn_factor")
+            attn_factor *= replacement / (1.0 + 0.1 * math.log(max(factor, 1.0)))
+        return Rope(
+            mode=mode,
+            n_dims=n_dims,
+            freq_base=self.number("rope.freq_base", 10000.0),
+            freq_scale=1.0 if kind == "none" else 1.0 / factor,
+            n_ctx_orig=self.integer("rope.scaling.original_context_length", 0)
+            or self.integer("context_length"),
+            ext_factor=1.0 if kind == "yarn" else 0.0,
+            attn_factor=attn_factor,
+            beta_fast=self.number("rope.scaling.yarn_beta_fast", 32.0),
+            beta_slow=self.number("rope.scaling.yarn_beta_slow", 1.0),
+        )
+
+    def only(self, name: str, *supported: Scalar) -> None:
+        """Refuse the file if it has this key with another value. The first of `supported` says its type."""
+        if not self.has(name):
+            return
+        value: Scalar
+        match supported[0]:
+            case bool():
+                value = self.flag(name)
+            case int():
+                value = self.integer(name)
+            case float():
+                value = self.number(name)
+            case _:
+                value = self.text(name)
+        if value not in supported:
+            self.refuse(name, value, ", ".join(map(str, supported)))
+
+    def refuse(self, name: str, value: Scalar, supported: str) -> None:
+        """Raise UnsupportedModelError, which names the key, its value, and what is supported."""
+        raise UnsupportedModelError(
+            f"{self.key(name)} is {value!r}, which is not supported (supported: {supported})"
+        )
