@@ -1,24 +1,22 @@
-"""Errors as clients see them: one JSON shape for every failure, on every route.
+"""Failures of requests, as exceptions with an HTTP status; each API gives them its own JSON shape.
 
-`{"error": {"message", "type", "param", "code"}}`, or Anthropic's shape below /v1/messages. Messages say what
-to do and never carry a path, an address or a traceback; what they leave out is in the log under the request's
-id.
+Messages say what to do and never contain a path, an address or a traceback; the log has the details under the
+request's id.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
-
-if TYPE_CHECKING:
-    from starlette.types import Scope
+from starlette.types import Scope
 
 _TYPES = {
     400: "invalid_request_error",
@@ -34,23 +32,14 @@ _TYPES = {
     499: "request_cancelled",
     503: "service_unavailable",
 }
-_ANTHROPIC_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    408: "timeout_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    500: "api_error",
-}
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _PHRASES = {404: "no such route", 405: "this route does not take that method"}
 
 
 class ApiError(HTTPException):
-    """A failure with a status. `param` names the field at fault, `code` is for programs.
+    """A failure with an HTTP status. `param` names the field at fault, `code` is for programs.
 
-    `retry_after` (seconds) also tells clients that a retry helps; `retry=False` that it cannot.
+    retry_after: seconds; implies that a retry may succeed. retry=False: it cannot.
     """
 
     def __init__(
@@ -74,36 +63,34 @@ class ApiError(HTTPException):
             headers["x-should-retry"] = "true" if retry else "false"
         super().__init__(status, message, headers or None)
         self.message, self.param, self.code = message, param, code
-        self.details = details or {}  # further fields of the error
+        self.details = details or {}  # further fields of the error object
         self.type = type or _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
-    def body(self) -> dict[str, Any]:
-        """What goes over the wire, as a whole response or as an event of a stream."""
-        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        return {"error": {**error, **self.details}}
-
-    def anthropic(self, request_id: str) -> dict[str, Any]:
-        """The same in Anthropic's shape, whose message begins with the field at fault."""
-        type = _ANTHROPIC_TYPES.get(self.status_code, "invalid_request_error")
-        if self.status_code == 503:  # only where another try can help are we overloaded
-            retry = (self.headers or {}).get("x-should-retry")
-            type = "overloaded_error" if retry == "true" else "api_error"
-        message = self.message
-        if self.param is not None and not message.startswith(f"{self.param}:"):
-            message = f"{self.param}: {message.removeprefix(f'{self.param} ')}"
-        error = {"type": type, "message": message}
-        return {"type": "error", "error": error, "request_id": request_id}
-
     def response(self, scope: Scope) -> JSONResponse:
-        """The answer to a request, in the shape of the API whose route it is."""
-        anthropic = speaks_anthropic(scope["path"])
-        body = self.anthropic(scope["ggserve.record"].id) if anthropic else self.body()
+        """The answer to a request, in the shape of the API to which its path belongs."""
+        body = error_format(scope).body(self, scope["ggserve.record"].id)
         return JSONResponse(body, self.status_code, headers=self.headers)
 
 
-def speaks_anthropic(path: str) -> bool:
-    """Whether a route belongs to the Anthropic API."""
-    return path.startswith("/v1/messages")
+@dataclass(frozen=True)
+class ErrorFormat:
+    """How one API words its errors, for the paths that begin with `prefix`.
+
+    body: of an error and the request's id. id_header: a response header for that id, beside x-request-id.
+    """
+
+    body: Callable[[ApiError, str], dict[str, Any]]
+    prefix: str = ""
+    id_header: bytes | None = None
+
+    def handles(self, path: str) -> bool:
+        return path.startswith(self.prefix)
+
+
+def error_format(scope: Scope) -> ErrorFormat:
+    """The format of the API to which the path belongs. `app.state.error_formats`: longest prefix first."""
+    formats: Sequence[ErrorFormat] = scope["app"].state.error_formats
+    return next(format for format in formats if format.handles(scope["path"]))
 
 
 class ClientLeft(ApiError):

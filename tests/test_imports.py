@@ -26,45 +26,6 @@ def allowed() -> dict[str, set[str]]:
 
 
 RULES = allowed()
-# What is still to be cut. A line that no longer holds fails, so that the lists only become shorter.
-UNCUT_CIRCLES: list[list[str]] = [
-    [
-        "server.api.common.content_blocks",
-        "server.api.common.json_reader",
-        "server.api.common.response_store",
-        "server.api.openai.responses.formatter",
-        "server.api.openai.responses.items",
-        "server.dependencies",
-        "server.generation.job",
-        "server.http.middleware.access_log",
-        "server.http.sse",
-        "server.input.tokenize",
-        "server.metrics.llama_server",
-        "server.metrics.prometheus",
-    ]
-]
-UNCUT_IMPORTS: dict[str, set[str]] = {
-    "server.api.common": {"server.api.openai", "server.cli"},
-    "server.api.ggserve": {"server.api.openai"},
-    "server.api.llama_server": {"server.api.openai", "server.cli"},
-    "server.dependencies": {"server.api.common"},
-    "server.generation": {"server.api.common", "server.dependencies", "server.http"},
-    "server.http": {"server.api.common"},
-    "server.input": {
-        "server.api.common",
-        "server.api.llama_server",
-        "server.api.openai",
-        "server.dependencies",
-        "server.http.middleware",
-    },
-    "server.metrics": {"server.dependencies"},
-    "server.worker": {
-        "server.dependencies",
-        "server.generation",
-        "server.http",
-        "server.http.middleware",
-    },
-}
 
 
 def package_of(module: str) -> str | None:
@@ -89,7 +50,7 @@ def may_import(source: str, target: str) -> bool:
 
 
 def test_imports_have_no_circles() -> None:
-    assert circles(import_graph()) == UNCUT_CIRCLES
+    assert not circles(import_graph())
 
 
 def test_every_module_has_a_row_in_the_table() -> None:
@@ -109,7 +70,7 @@ def test_the_table_allows_no_circle() -> None:
 def test_imports_of_a_package_are_allowed(package: str) -> None:
     modules = [module for module in import_graph() if package_of(module) == package]
     refused = [(m, t) for m in modules for t in import_graph()[m] if not may_import(m, t)]
-    assert {package_of(target) for _, target in refused} == UNCUT_IMPORTS.get(package, set()), refused
+    assert not refused
 
 
 def test_what_the_table_allows_is_used() -> None:

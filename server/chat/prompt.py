@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from server.chat.chat_format import ChatFormat, ChatFormats
 from server.chat.messages import Message, adapt_messages, text_of
+from server.chat.parser import OutputParser
+from server.chat.reasoning import ReasoningParser, ReasoningThenCallsParser
 from server.chat.request import ChatInput
 from server.chat.template.capabilities import template_variables
 from server.chat.template.sandbox import TemplateFailed
 from server.chat.tool_calls.tool import Tool
+from server.chat.tool_calls.tool_call_format import ToolOptions
 
 # Noncharacters, which are removed from what clients send.
 _TOKEN_BREAK = "\ufdd0"  # within the texts of special tokens
 _ANSWER_START = "\ufdd1"  # where the answer begins
 MAX_WARNINGS = 8
+_LETTERS = string.ascii_letters + string.digits
 EFFORTS = ("reasoning_effort", "reasoning_strength")
 
 
@@ -39,14 +45,44 @@ class RenderedPrompt:
     def text(self) -> str:
         return "".join(self.pieces)
 
+    @property
+    def may_reason(self) -> bool:
+        """Whether the answer may begin with reasoning."""
+        markers = self.chat_format.markers
+        return markers is not None and not self.begun and (self.opened or not markers.only_opened)
+
+    def new_parser(self, tools: ToolOptions | None, raw: bool) -> OutputParser | None:
+        """Parses one answer to the prompt; None: it is plain text. raw: reasoning stays in the content."""
+        call_format, markers = self.chat_format.call_format, self.chat_format.markers
+        new_id = _short_call_id if call_format.short_ids else _call_id
+        if (whole := call_format.new_answer_parser(tools, new_id, self.text, raw)) is not None:
+            return whole
+        calls = None if tools is None else call_format.new_parser(tools, new_id)
+        if not self.may_reason or markers is None:
+            return calls
+        return ReasoningThenCallsParser(ReasoningParser(markers, self.opened, raw), calls, raw)
+
+    def preserved_tokens(self, tools: ToolOptions | None) -> frozenset[int]:
+        """Special tokens whose text the parser needs."""
+        return self.chat_format.preserved_tokens(tools is not None, self.may_reason)
+
+
+def _call_id() -> str:
+    return "call_" + secrets.token_hex(12)
+
+
+def _short_call_id() -> str:
+    return "".join(secrets.choice(_LETTERS) for _ in range(9))
+
 
 def render_prompt(
     chat: ChatInput, formats: ChatFormats, special_tokens: re.Pattern[str] | None
 ) -> RenderedPrompt:
-    """The prompt. Blocks: not for the event loop. Raises TemplateFailed and InvalidMessage.
+    """The prompt. Blocks: not for the event loop. Raises TemplateFailed, InvalidMessage and ApiError.
 
     special_tokens: matches their texts, which then are plain text in the conversation; None: they are tokens.
     """
+    chat.check_turns()
     chat_format = formats.with_tools if chat.tools else formats.plain
     split_tokens = _TokenSplitter(special_tokens)
     variables = {k: split_tokens(v) for k, v in _reasoning_variables(chat).items()}

@@ -56,7 +56,9 @@ class ChatInput:
     extra: dict[str, Any] = field(default_factory=dict)  # chat_template_kwargs
     add_generation_prompt: bool | None = None
     continue_final_message: bool | str | None = None
-    param: str = "messages"  # the field that errors about the messages name
+    param: str = "messages"  # the API's field that errors about the messages name
+    numbered_messages: bool = True  # the client knows the messages by their numbers here
+    schema_field: str = "function.parameters"  # the API's name of a tool's schema, below `tools[0]`
 
     @property
     def continues(self) -> bool:

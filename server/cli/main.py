@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from engine.errors import ConfigError, EngineError
+from server.version import version
 
 COMMANDS = {
     "serve": "serve models over HTTP (OpenAI, Anthropic and llama-server APIs)",
@@ -99,16 +100,6 @@ def fail(message: str, status: int, arguments: Sequence[str] = ()) -> int:
     text = " ".join(message.split("\n"))
     sys.stderr.write(f"ggserve: {text}\n")
     return status
-
-
-def version() -> str:
-    """Of the installed distribution."""
-    from importlib import metadata
-
-    try:
-        return metadata.version("ggserve")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":

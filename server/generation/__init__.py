@@ -1,1 +1,4 @@
-"""A request that runs: its choices, and the engine's tokens as text."""
+"""A request while the engine works on it: its context, its output sequences, and their tokens as text.
+
+For `server.api`, `server.input` and `server.http`.
+"""

@@ -4,90 +4,90 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 from engine.errors import ContextOverflowError, EngineError
 from engine.types import FinishReason
-from server.api.common import timings
-from server.api.common.fingerprint import fingerprint
 from server.errors import ApiError, context_exceeded, internal_error, overloaded
-from server.generation.output_processor import Choice, Piece
+from server.generation.options import GenerationOptions
+from server.generation.output_processor import OutputSequence, SequenceEnd, ShownToken, TextDelta
+from server.generation.request_context import RequestContext, unavailable
+from server.state import State
 from server.worker.errors import EngineUnavailable, QueueFull
 
-if TYPE_CHECKING:
-    from server.dependencies import Engine, ModelFacts, State
-    from server.http.middleware.access_log import Record
-    from server.http.sse import Answer
+PromptScores = Mapping[int, Sequence[ShownToken]]  # by prompt index
+
+
+class TokenCounts(NamedTuple):
+    """Of all sequences; each prompt counted once. cached: of `prompt`; reasoning: of `generated`."""
+
+    prompt: int
+    cached: int
+    generated: int
+    reasoning: int
 
 
 class Job:
-    """All choices of one HTTP request, and what the response says about them."""
+    """All sequences of one HTTP request."""
 
     def __init__(
         self,
-        state: State,
-        engine: Engine,
-        facts: ModelFacts,
-        record: Record,
-        *,
+        context: RequestContext,
         id: str,
-        choices: list[Choice],
-        warnings: list[str],
-        stream: bool = False,
-        include_usage: bool = False,
-        n_shown: int | None = None,
+        sequences: Sequence[OutputSequence],
+        options: GenerationOptions,
+        score_prompts: Callable[[], Awaitable[PromptScores]] | None = None,
     ) -> None:
-        self.prelude: Callable[[], Awaitable[None]] | None = None  # runs before the choices
-        self.state, self.engine, self.facts, self.record = state, engine, facts, record
-        self.id, self.choices, self.warnings = id, choices, warnings
-        self.stream, self.include_usage = stream, include_usage
-        self.n_shown = n_shown  # of each prompt's choices, the likeliest (None: all)
-        self.fingerprint = fingerprint(engine.info)
+        """score_prompts: makes `prompt_scores`, before the sequences run."""
+        self.context, self.id, self.sequences, self.options = context, id, sequences, options
+        self.engine = context.engine
+        self.model = self.engine.name
         self.created = int(time.time())
         self.started = time.monotonic()
-        self.model = engine.name
         self.cancelled = False
-        self.timings_per_token = False
-        self.verbose: Callable[[Sequence[Answer]], dict[str, Any]] | None = None
-        record.model = engine.name
+        self.prompt_scores: PromptScores = {}
+        self._score_prompts = score_prompts
+        self._metrics = context.state.metrics.of(self.model)
+        context.record.model = self.model
 
-    async def events(self) -> AsyncGenerator[tuple[Choice, Piece], None]:
-        """Pieces of all choices as they come. Closing it cancels what still runs, within one engine step."""
-        self.state.jobs[self.id] = self
+    async def events(self) -> AsyncGenerator[tuple[OutputSequence, TextDelta], None]:
+        """Deltas of all sequences as they come. Closing it cancels what still runs within one engine step."""
+        jobs = self.context.state.jobs
+        jobs[self.id] = self
         try:
-            if self.prelude is not None:
-                await self.prelude()
-            source = self._one(self.choices[0]) if len(self.choices) == 1 else self._several()
+            if self._score_prompts is not None:
+                self.prompt_scores = await self._score_prompts()
+            source = self._one(self.sequences[0]) if len(self.sequences) == 1 else self._several()
             async with aclosing(source):
                 async for event in source:
                     yield event
         finally:
-            self.state.jobs.pop(self.id, None)
+            jobs.pop(self.id, None)
             self._account()
 
-    async def _one(self, choice: Choice) -> AsyncGenerator[tuple[Choice, Piece], None]:
-        metrics = self.state.metrics.of(self.model)
+    async def _one(self, sequence: OutputSequence) -> AsyncGenerator[tuple[OutputSequence, TextDelta], None]:
+        metrics = self._metrics
         try:
-            async with aclosing(self.engine.generate(choice.request)) as emissions:
-                async for emission in emissions:
-                    if emission.tokens:
+            async with aclosing(self.engine.generate(sequence.request)) as outputs:
+                async for output in outputs:
+                    if output.tokens:
                         now = time.monotonic()
-                        if choice.last_at:
-                            metrics.gap(now - choice.last_at)
+                        if sequence.last_at:
+                            metrics.gap(now - sequence.last_at)
                         else:
-                            choice.first_at = now
+                            sequence.first_at = now
                             metrics.first(now - self.started)
-                        choice.last_at = now
-                    piece = choice.feed(emission)
-                    if choice.finish == "error":
-                        raise self._failure(choice)
-                    if piece is not None:
-                        yield choice, piece
-                    if choice.finish is not None:
-                        self._note_timeout(choice)
+                        sequence.last_at = now
+                    delta = sequence.feed(output)
+                    if sequence.end is SequenceEnd.ERROR:
+                        raise self._failure(sequence)
+                    if delta is not None:
+                        yield sequence, delta
+                    if sequence.end is not None:
+                        if sequence.engine_finish is FinishReason.TIMEOUT:
+                            self.context.warn("timeout_ms: the time ran out; the text ends there")
                         return
         except QueueFull as error:
             raise self._full(error) from error
@@ -96,20 +96,21 @@ class Job:
         except EngineUnavailable as error:
             raise unavailable(self.engine) from error
         except EngineError as error:
-            raise internal_error(self.record.id) from error
-        raise self._failure(choice)
+            raise internal_error(self.context.record.id) from error
+        raise self._failure(sequence)
 
-    async def _several(self) -> AsyncGenerator[tuple[Choice, Piece], None]:
-        """Side by side, but no more at once than the engine decodes together: others get their turn."""
-        queue: asyncio.Queue[tuple[Choice, Piece] | BaseException | None] = asyncio.Queue(16)
-        turns = asyncio.Semaphore(self.state.settings.parallel)
+    async def _several(self) -> AsyncGenerator[tuple[OutputSequence, TextDelta], None]:
+        """Concurrently, but no more at once than the engine decodes together, for other requests' sake."""
+        queue: asyncio.Queue[tuple[OutputSequence, TextDelta] | BaseException | None] = asyncio.Queue(16)
+        parallel = self.context.state.settings.parallel
+        turns = asyncio.Semaphore(parallel)
 
-        async def pump(choice: Choice) -> None:
+        async def pump(sequence: OutputSequence) -> None:
             try:
                 async with turns:
                     if self.cancelled:
-                        raise self._failure(choice)
-                    async with aclosing(self._one(choice)) as events:
+                        raise self._failure(sequence)
+                    async with aclosing(self._one(sequence)) as events:
                         async for event in events:
                             await queue.put(event)
                 await queue.put(None)
@@ -117,11 +118,11 @@ class Job:
                 await queue.put(error)
 
         try:
-            # All or none, as far as can be told now: half an answer would be of no use.
-            self.engine.ensure_room(min(len(self.choices), self.state.settings.parallel))
+            # All or none, as far as that is known now: half a response would be of no use.
+            self.engine.ensure_room(min(len(self.sequences), parallel))
         except QueueFull as error:
             raise self._full(error) from error
-        tasks = [asyncio.create_task(pump(choice)) for choice in self.choices]
+        tasks = [asyncio.create_task(pump(sequence)) for sequence in self.sequences]
         try:
             left = len(tasks)
             while left:
@@ -140,115 +141,83 @@ class Job:
     def cancel(self) -> None:
         """From outside, as DELETE /v1/requests/{id} does."""
         self.cancelled = True
-        for choice in self.choices:
-            self.engine.cancel(choice.request.id)
+        for sequence in self.sequences:
+            self.engine.cancel(sequence.request.id)
+
+    def likeliest(self) -> Sequence[OutputSequence]:
+        """The sequences that the response shows, numbered anew: the `n` likeliest of each prompt."""
+        n = self.options.n
+        if n == (self.options.best_of or n):
+            return self.sequences
+        shown: list[OutputSequence] = []
+        for i in dict.fromkeys(sequence.prompt_index for sequence in self.sequences):
+            mine = [sequence for sequence in self.sequences if sequence.prompt_index == i]
+            mine.sort(key=lambda sequence: sequence.mean_logprob, reverse=True)
+            shown += mine[:n]
+        for index, sequence in enumerate(shown):
+            sequence.index = index
+        return shown
+
+    def counts(self) -> TokenCounts:
+        """Tokens so far."""
+        prompts: dict[int, int] = {}
+        cached: dict[int, int] = {}
+        generated = reasoning = 0
+        for sequence in self.sequences:
+            i = sequence.prompt_index
+            prompts[i] = len(sequence.request.prompt)
+            # Later sequences of a prompt hit what the first one computed: that was no earlier request's.
+            cached[i] = min(cached.get(i, prompts[i]), sequence.timings.cached_n)
+            generated += sequence.n_generated
+            reasoning += sequence.n_reasoning
+        return TokenCounts(sum(prompts.values()), sum(cached.values()), generated, reasoning)
+
+    def progress(self) -> str:
+        """One line, for comments that keep a connection alive."""
+        total = sum(len(sequence.request.prompt) for sequence in self.sequences)
+        done = sum(len(s.request.prompt) if s.first_at else s.processed or 0 for s in self.sequences)
+        return f"prompt {done}/{total}" if done < total else "generating"
 
     def _full(self, error: QueueFull) -> ApiError:
-        self.state.metrics.of(self.model).rejected()
+        self._metrics.rejected()
         return overloaded(self.model, error.retry_after_s)
 
-    def _failure(self, choice: Choice) -> ApiError:
-        if self.state.stopping or self.engine.state == "stopped":
-            return unavailable(self.engine)
-        if self.cancelled or choice.reason is FinishReason.CANCELLED:
+    def _failure(self, sequence: OutputSequence) -> ApiError:
+        if self.context.state.stopping or self.engine.state == "stopped":
+            return unavailable(self.engine, stopping=True)
+        if self.cancelled or sequence.engine_finish is FinishReason.CANCELLED:
             return ApiError(499, "the request was cancelled", code="request_cancelled", retry=False)
-        if choice.error:
-            self.record.error = choice.error[:500]
-        if choice.out_of_memory:
+        record = self.context.record
+        if sequence.error:
+            record.error = sequence.error[:500]
+        if sequence.out_of_memory:
             message = "a device had too little memory for this request; send a shorter prompt or a smaller "
             return ApiError(
                 503, message + "batch_size, or try again later", code="out_of_memory", retry=False
             )
-        if choice.unmet:
-            message = f"no text can meet the constraint on the output from here on: {choice.error}"
+        if sequence.unmet:
+            message = f"no continuation of the text satisfies the output constraint: {sequence.error}"
             return ApiError(400, message, code="constraint_failed", retry=False)
-        error = internal_error(self.record.id)
+        error = internal_error(record.id)
         error.headers = {"x-should-retry": "false"}  # the same prompt would likely fail again
         return error
 
-    def _note_timeout(self, choice: Choice) -> None:
-        if choice.reason is FinishReason.TIMEOUT:
-            text = "timeout_ms: the time was up; the text ends there"
-            if text not in self.warnings:
-                self.warnings.append(text)
-
-    def best(self, answers: list[Answer]) -> list[Answer]:
-        """The answers to be seen: of each prompt those with the greatest log-probability per token."""
-        if self.n_shown is None:
-            return answers
-        kept: list[Answer] = []
-        for i in dict.fromkeys(answer.choice.prompt_index for answer in answers):
-            mine = [answer for answer in answers if answer.choice.prompt_index == i]
-            mine.sort(key=lambda answer: answer.choice.mean_logprob, reverse=True)
-            kept += mine[: self.n_shown]
-        for index, answer in enumerate(kept):
-            answer.choice.index = index
-        return kept
-
-    def usage(self) -> dict[str, Any]:
-        """Summed over the choices; each prompt counted once."""
-        prompts: dict[int, int] = {}
-        cached: dict[int, int] = {}
-        for choice in self.choices:
-            i = choice.prompt_index
-            prompts[i] = len(choice.request.prompt)
-            # Later choices of a prompt find what the first one computed: that was no earlier request's.
-            cached[i] = min(cached.get(i, prompts[i]), choice.timings.cached_n)
-        prompt, predicted = sum(prompts.values()), sum(choice.n_generated for choice in self.choices)
-        details = {"reasoning_tokens": sum(choice.n_reasoning for choice in self.choices)}
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": predicted,
-            "total_tokens": prompt + predicted,
-            "prompt_tokens_details": {"cached_tokens": sum(cached.values())},
-            "completion_tokens_details": details,
-        }
-
-    def timings(self) -> dict[str, Any]:
-        return timings.summed([choice.timings for choice in self.choices])
-
-    def tail(self, answers: Sequence[Answer] = ()) -> dict[str, Any]:
-        """What the whole response, or the last chunk of a stream (no `answers`), says besides the text."""
-        found: dict[str, Any] = {"timings": self.timings()}
-        if self.verbose is not None:
-            found["__verbose"] = self.verbose(answers)
-        if self.warnings:
-            found["warnings"] = self.warnings
-        return found
-
-    def progress(self) -> str:
-        """For keep-alive comments."""
-        total = sum(len(choice.request.prompt) for choice in self.choices)
-        done = sum(len(c.request.prompt) if c.first_at else c.processed or 0 for c in self.choices)
-        return f"prompt {done}/{total}" if done < total else "generating"
-
     def _account(self) -> None:
-        usage, record = self.usage(), self.record
-        for choice in self.choices:
-            if choice.finish is None:
-                choice.close()
-        record.prompt_n = usage["prompt_tokens"]
-        record.cached_n = usage["prompt_tokens_details"]["cached_tokens"]
-        record.predicted_n = usage["completion_tokens"]
-        record.queue_ms = round(max(choice.timings.queue_ms for choice in self.choices), 1)
-        first = min((choice.first_at for choice in self.choices if choice.first_at), default=0.0)
+        """Complete the access-log record and the metrics."""
+        for sequence in self.sequences:
+            if sequence.end is None:
+                sequence.close()
+        counts, record, metrics = self.counts(), self.context.record, self._metrics
+        record.prompt_n, record.cached_n, record.predicted_n = counts.prompt, counts.cached, counts.generated
+        record.queue_ms = round(max(sequence.timings.queue_ms for sequence in self.sequences), 1)
+        first = min((sequence.first_at for sequence in self.sequences if sequence.first_at), default=0.0)
         record.ttft_ms = round((first - self.started) * 1000, 1) if first else None
-        record.finish = ",".join(dict.fromkeys(choice.finish or "none" for choice in self.choices))
-        metrics = self.state.metrics.of(self.model)
-        metrics.tokens(record.prompt_n, record.cached_n, record.predicted_n)
-        for choice in self.choices:
-            metrics.sequence_ended(choice.timings)
+        record.finish = ",".join(dict.fromkeys(sequence.end or "none" for sequence in self.sequences))
+        metrics.tokens(counts.prompt, counts.cached, counts.generated)
+        for sequence in self.sequences:
+            metrics.sequence_ended(sequence.timings)
 
 
-def unavailable(engine: Engine) -> ApiError:
-    if engine.state == "stopped":
-        return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
-    if engine.state == "failed":
-        message = f"model '{engine.name}' failed and does not answer; see the server's log"
-        return ApiError(503, message, code="engine_failed", retry=False)
-    message = f"model '{engine.name}' is not available at the moment ({engine.state})"
-    return ApiError(503, message, code="engine_unavailable", retry_after=2)
-
-
-def new_id(prefix: str) -> str:
-    return prefix + uuid.uuid4().hex[:24]
+def running_jobs(state: State) -> list[Job]:
+    """Oldest first."""
+    return [job for job in state.jobs.values() if isinstance(job, Job)]

@@ -1,9 +1,11 @@
-"""One sequence of a job: from the engine's tokens to text that may be sent."""
+"""One output sequence of a job: from the engine's tokens to text that can be sent."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,22 +14,35 @@ from engine.tokenizer.detokenizer import Detokenizer, StopMatcher
 from engine.types import FinishReason, Request, StepOutput, Timings, Token
 from server.chat.parser import OutputParser, ParsedOutput, merge_parsed
 
-_FINISH = {
-    FinishReason.STOP: "stop",
-    FinishReason.LENGTH: "length",
-    FinishReason.TIMEOUT: "length",
+
+class SequenceEnd(StrEnum):
+    """How a sequence ended, for its API to word."""
+
+    STOP = "stop"  # by the model, a stop string or a stop token
+    LENGTH = "length"  # by a limit of tokens or time
+    TOOL_CALLS = "tool_calls"  # as STOP, with calls of tools in its text
+    ERROR = "error"
+
+
+_ENDS = {
+    FinishReason.STOP: SequenceEnd.STOP,
+    FinishReason.LENGTH: SequenceEnd.LENGTH,
+    FinishReason.TIMEOUT: SequenceEnd.LENGTH,
 }
 
 
-class Shown(NamedTuple):
-    """A token that the client sees. `start`: characters of the choice's text before it."""
+class ShownToken(NamedTuple):
+    """A token that the client sees. start: characters of the sequence's text before it."""
 
     token: Token
     start: int
 
 
-class Progress(NamedTuple):
-    """How far a prompt is, in tokens, and milliseconds since its first step."""
+class PromptProgress(NamedTuple):
+    """Tokens of a prompt: all, those found in the prefix cache, those computed or found so far.
+
+    ms: since the first step.
+    """
 
     total: int
     cached: int
@@ -35,140 +50,158 @@ class Progress(NamedTuple):
     ms: float
 
 
-class Piece(NamedTuple):
-    """News of a choice that can be sent now."""
+class TextDelta(NamedTuple):
+    """What one step adds to a sequence's output.
+
+    parts: the text as reasoning, content and tool calls; None: all of it is content.
+    progress: of the prompt, before the text, where it is requested.
+    """
 
     text: str
-    tokens: list[Shown]
-    split: ParsedOutput | None = None  # the text's parts, where the choice has an output parser
-    progress: Sequence[Progress] = ()  # of the prompt, before the text, where it is asked for
+    tokens: list[ShownToken]
+    parts: ParsedOutput | None = None
+    progress: Sequence[PromptProgress] = ()
 
     @property
-    def parts(self) -> ParsedOutput:
-        return ParsedOutput(self.text) if self.split is None else self.split
+    def split(self) -> ParsedOutput:
+        """`parts`, also where all of the text is content."""
+        return ParsedOutput(self.text) if self.parts is None else self.parts
 
 
-class Choice:
-    """One sequence. Turns emissions into pieces: whole characters, never a part of a stop string."""
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """How tokens become text; the same for all sequences of a job.
+
+    end_ids: tokens that end the text and are no part of it. preserved_tokens: special tokens whose text the
+    output parser needs. show_tokens: deltas have their tokens. line_break_after_ms: end at the first line
+    break after so many milliseconds of generating.
+    """
+
+    tokenizer: Any
+    stop: Sequence[str] = ()
+    end_ids: Collection[int] = ()
+    preserved_tokens: Collection[int] = ()
+    show_tokens: bool = False
+    report_progress: bool = False
+    line_break_after_ms: float | None = None
+
+
+class OutputSequence:
+    """One engine request and its output: whole characters, and never a part of a stop string."""
 
     def __init__(
         self,
         index: int,
         prompt_index: int,
         request: Request,
-        tokenizer: Any,
-        stops: Sequence[str],
-        final_ids: Collection[int],
-        show_tokens: bool,
-        prefix: str = "",
+        options: OutputOptions,
         parser: OutputParser | None = None,
-        kept: Collection[int] = (),
+        echo: str = "",
     ) -> None:
-        """kept: special tokens that are text to the parser."""
+        """parser: splits the text into parts. echo: the prompt's text, where the response begins with it."""
         self.index, self.prompt_index, self.request = index, prompt_index, request
-        self.prefix = prefix  # echoed prompt
-        self.echoed: list[Shown] = []  # and its tokens, where their log-probabilities are asked for
-        self.detokenizer = Detokenizer(tokenizer, kept=kept)
-        self.stop = StopMatcher(stops) if stops else None
-        self.final_ids = final_ids  # tokens that end the text and are no part of it
-        self.show_tokens = show_tokens
-        self.parser = parser
-        self.stop_word: str | None = None  # the stop string that ended the text
-        self.final_id: int | None = None  # the token that ended it
+        self.options, self.parser, self.echo = options, parser, echo
+        self.stop_string: str | None = None  # the one that ended the text
+        self.end_id: int | None = None  # the token that ended it
         self.n_generated = 0
         self.n_reasoning = 0
-        self.logprob = 0.0  # of the whole text, where log-probabilities are asked for
-        self.processed: int | None = None
-        self.tell_progress = False
-        self.stop_after_ms: float | None = None  # of generating: then it ends at the next line break
-        self.has_new_line = False
-        self.finish: str | None = None
-        self.reason: FinishReason | None = None
+        self.logprob = 0.0  # of the whole text, where log-probabilities are requested
+        self.processed: int | None = None  # tokens of the prompt
+        self.has_line_break = False
+        self.end: SequenceEnd | None = None
+        self.engine_finish: FinishReason | None = None
         self.error: str | None = None
         self.out_of_memory = self.unmet = False
         self.timings = Timings(n_batch=request.n_batch)
         self.first_at = self.last_at = 0.0
+        self._detokenizer = Detokenizer(options.tokenizer, kept=options.preserved_tokens)
+        self._stop = StopMatcher(options.stop) if options.stop else None
+        self._show_tokens = options.show_tokens
+        self._report_progress = options.report_progress
         self._pending: list[tuple[Token, int, int]] = []  # token, start and end of its text
-        self._made = len(prefix)  # characters out of the detokenizer
-        self._sent = len(prefix)
-        self._told: int | None = None  # progress of the prompt
+        self._made = len(echo)  # characters out of the detokenizer
+        self._sent = len(echo)
+        self._reported: int | None = None  # progress of the prompt
 
     @property
     def mean_logprob(self) -> float:
-        """Per token, of choices whose log-probabilities are asked for."""
+        """Per token, where log-probabilities are requested."""
         return self.logprob / max(self.n_generated, 1)
 
-    def feed(self, emission: StepOutput) -> Piece | None:
-        """The piece that this emission completes, if any. Sets `finish` at the end."""
-        reason = emission.finish
-        if emission.timings is not None:
-            self.timings = emission.timings
-        tokens = emission.tokens
+    def feed(self, output: StepOutput) -> TextDelta | None:
+        """What the client can be sent now; None: nothing. Sets `end` at the end."""
+        reason = output.finish
+        if output.timings is not None:
+            self.timings = output.timings
+        tokens = output.tokens
         if not tokens and reason is None:
-            self.processed = emission.processed
-            progress = self._progress(emission.processed)
+            self.processed = output.processed
+            progress = self._progress(output.processed)
             return (
-                Piece("", [], None if self.parser is None else ParsedOutput(), progress) if progress else None
+                TextDelta("", [], None if self.parser is None else ParsedOutput(), progress)
+                if progress
+                else None
             )
-        progress = self._progress(len(self.request.prompt)) if self.tell_progress and tokens else []
+        progress = self._progress(len(self.request.prompt)) if self._report_progress and tokens else []
         self.n_generated += len(tokens)
-        self.logprob += sum(token.logprob for token in tokens if token.logprob is not None)
-        if reason is FinishReason.STOP and tokens and tokens[-1].id in self.final_ids:
-            self.final_id = tokens[-1].id
+        if self.request.params.logprobs is not None:
+            self.logprob += sum(token.logprob for token in tokens if token.logprob is not None)
+        if reason is FinishReason.STOP and tokens and tokens[-1].id in self.options.end_ids:
+            self.end_id = tokens[-1].id
             tokens = tokens[:-1]
         text, stopped = self._text_of(tokens), False
         if reason is not None:
             text += self._flushed()
-        if self.stop is not None:
-            text, self.stop_word = self.stop.push(text)
-            stopped = self.stop_word is not None
+        if self._stop is not None:
+            text, self.stop_string = self._stop.push(text)
+            stopped = self.stop_string is not None
             if reason is not None and not stopped:
-                text += self.stop.flush()
+                text += self._stop.flush()
         if "\n" in text:
             text = self._line_break(text, ended=stopped or reason is not None)
-        cut = stopped or self.finish is not None
+        cut = stopped or self.end is not None
         if stopped:
-            self.finish, self.reason = "stop", FinishReason.STOP
+            self.end, self.engine_finish = SequenceEnd.STOP, FinishReason.STOP
             self.close()
         elif reason is not None:
-            self.finish, self.reason = _FINISH.get(reason, "error"), reason
-            self.error, self.out_of_memory = emission.error, emission.out_of_memory
-            self.unmet = emission.unmet
-            if emission.timings is None:
+            self.end, self.engine_finish = _ENDS.get(reason, SequenceEnd.ERROR), reason
+            self.error, self.out_of_memory = output.error, output.out_of_memory
+            self.unmet = output.unmet
+            if output.timings is None:
                 self.close()
-        elif self.finish is not None:
+        elif self.end is not None:
             self.close()
         elif not text and not self._pending and not progress:
             self._split("", len(tokens))
             return None
         shown = self._shown(text, cut=cut, all=reason is not None)
-        return Piece(text, shown, self._split(text, len(tokens)), progress)
+        return TextDelta(text, shown, self._split(text, len(tokens)), progress)
 
-    def _progress(self, processed: int | None) -> list[Progress]:
-        """News of the prompt: first of all what was cached."""
-        if not self.tell_progress or processed is None:
+    def _progress(self, processed: int | None) -> list[PromptProgress]:
+        """Progress since the last call; the first one reports what was cached."""
+        if not self._report_progress or processed is None:
             return []
-        told: list[Progress] = []
+        news: list[PromptProgress] = []
         total, cached = len(self.request.prompt), self.timings.cached_n
-        if self._told is None:
-            self._told = cached
-            told.append(Progress(total, cached, cached, 0.0))
-        if processed > self._told:
-            self._told = processed
-            told.append(Progress(total, cached, processed, self.timings.prompt_ms))
-        return told
+        if self._reported is None:
+            self._reported = cached
+            news.append(PromptProgress(total, cached, cached, 0.0))
+        if processed > self._reported:
+            self._reported = processed
+            news.append(PromptProgress(total, cached, processed, self.timings.prompt_ms))
+        return news
 
     def _line_break(self, text: str, ended: bool) -> str:
-        """Note it; where the time is over, the text ends there."""
-        limit = None if ended else self.stop_after_ms
-        if limit is not None and self.has_new_line and (time.monotonic() - self.first_at) * 1000 > limit:
-            self.finish, self.reason = "length", FinishReason.LENGTH
+        """Record that there is one; once the time is over, the text ends there."""
+        limit = None if ended else self.options.line_break_after_ms
+        if limit is not None and self.has_line_break and (time.monotonic() - self.first_at) * 1000 > limit:
+            self.end, self.engine_finish = SequenceEnd.LENGTH, FinishReason.LENGTH
             return text[: text.index("\n") + 1]
-        self.has_new_line = True
+        self.has_line_break = True
         return text
 
     def _split(self, text: str, n_tokens: int) -> ParsedOutput | None:
-        """The text's parts; at the end, what the parser held back as well."""
+        """The text's parts; at the end also what the parser held back."""
         parser = self.parser
         if parser is None:
             return None
@@ -176,15 +209,15 @@ class Choice:
         parts = parser.push(text) if text else ParsedOutput()
         if before or parser.reasoning or parts.reasoning:
             self.n_reasoning += n_tokens
-        if self.finish is not None:
+        if self.end is not None:
             parts = merge_parsed((parts, parser.flush()))
-            if self.finish == "stop" and parser.has_calls:
-                self.finish = "tool_calls"
+            if self.end is SequenceEnd.STOP and parser.has_calls:
+                self.end = SequenceEnd.TOOL_CALLS
         return parts
 
     def _text_of(self, tokens: Sequence[Token]) -> str:
-        push = self.detokenizer.push
-        if not self.show_tokens:
+        push = self._detokenizer.push
+        if not self._show_tokens:
             if len(tokens) == 1:
                 return push(tokens[0].id)
             return "".join([push(token.id) for token in tokens])
@@ -198,12 +231,12 @@ class Choice:
 
     def _flushed(self) -> str:
         """A broken character at the end."""
-        text = self.detokenizer.flush()
+        text = self._detokenizer.flush()
         self._made += len(text)
         return text
 
-    def _shown(self, text: str, cut: bool, all: bool) -> list[Shown]:
-        """The tokens whose text is out: the others wait. `cut`: no more of them follow."""
+    def _shown(self, text: str, cut: bool, all: bool) -> list[ShownToken]:
+        """The tokens whose text has been sent; the others wait. cut: no more of them follow."""
         self._sent += len(text)
         if not self._pending:
             return []
@@ -213,19 +246,19 @@ class Choice:
             if end > self._sent and not (cut and start < self._sent) and (cut or not all):
                 break
             n += 1
-        shown = [Shown(token, start) for token, start, _ in self._pending[:n]]
+        shown = [ShownToken(token, start) for token, start, _ in self._pending[:n]]
         del self._pending[:n]
         return shown
 
     def so_far(self) -> Timings:
-        """What it cost until now."""
-        if self.finish is not None or not self.first_at:
+        """Timings up to now."""
+        if self.end is not None or not self.first_at:
             return self.timings
         ms = (time.monotonic() - self.first_at) * 1000
         return msgspec.structs.replace(self.timings, predicted_n=self.n_generated, predicted_ms=ms)
 
     def close(self) -> None:
-        """Timings of a session that we ended: the engine told only those of its first token."""
+        """Complete the timings of a sequence that the server ended; the engine sent only the first ones."""
         self.timings.predicted_n = self.n_generated
         if self.first_at:
             self.timings.predicted_ms = (time.monotonic() - self.first_at) * 1000

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from server.errors import ApiError, bad_request
+from server.generation.request_context import RequestContext
 
 
 def read_json(body: bytes) -> Any:
@@ -59,3 +60,8 @@ class Bytes(Response):
     """A JSON response that is already encoded."""
 
     media_type = "application/json"
+
+
+def json_reply(reply: dict[str, Any], context: RequestContext) -> Bytes:
+    """A JSON object, with the request's warnings if there are any."""
+    return Bytes(msgspec.json.encode(context.with_warnings(reply)))

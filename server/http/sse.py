@@ -1,96 +1,74 @@
-"""Server-sent events of a job, with real statuses for early errors and comments while there is no news."""
+"""Responses of jobs: server-sent events, or all of it at once; and work that ends when its client leaves.
+
+Failures before the first event get their own status; comments keep the connection alive while there is
+nothing to send.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
+from fastapi import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from server.chat.parser import ParsedOutput, merge_parsed
 from server.errors import ApiError, ClientLeft, internal_error
-
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
-    from server.chat.parser import ParsedOutput
-    from server.generation.job import Job
-    from server.generation.output_processor import Choice, Piece, Progress, Shown
+from server.generation.formatter import JobFormatter, SequenceResult
+from server.generation.output_processor import OutputSequence, TextDelta
+from server.generation.request_context import RequestContext
+from server.http.json_route import Bytes
 
 T = TypeVar("T")
-encode = msgspec.json.encode
-DONE = b"data: [DONE]\n\n"
+
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # proxies: do not collect
+    (b"x-accel-buffering", b"no"),  # proxies: do not buffer
 ]
+_INLINE_TOKENS = 256  # tokens up to which a body is encoded in the event loop
 
 
-def chunk(value: object) -> bytes:
-    """One event."""
-    return b"data: " + encode(value) + b"\n\n"
+async def respond(request: Request, formatter: JobFormatter) -> Response:
+    """Run the formatter's job: as a stream if the request asks for one."""
+    job = formatter.job
+    if job.options.stream:
+        return EventStream(formatter)
+    results = await while_connected(request.receive, run(formatter))
+
+    def body() -> Bytes:
+        return Bytes(msgspec.json.encode(formatter.whole(results)))
+
+    n_tokens = sum(len(result.tokens) for result in results)
+    return body() if n_tokens < _INLINE_TOKENS else await job.context.in_thread(body)
 
 
-class Answer(NamedTuple):
-    """A whole choice: its text as it came, the parts of it, its tokens if they are asked for."""
+async def run(formatter: JobFormatter) -> list[SequenceResult]:
+    """Run the job to its end; the sequences that the client is to see."""
+    job = formatter.job
+    deltas: dict[OutputSequence, list[TextDelta]] = {sequence: [] for sequence in job.sequences}
+    async with aclosing(job.events()) as events:
+        async for sequence, delta in events:
+            deltas[sequence].append(delta)
+            formatter.collect(sequence, delta)
+    return [_result(sequence, deltas[sequence]) for sequence in job.likeliest()]
 
-    choice: Choice
-    text: str
-    parts: ParsedOutput
-    shown: list[Shown]
 
-
-class Format(ABC):
-    """How one API tells of a job: events of a stream (empty: none), or one body."""
-
-    job: Job
-
-    def start(self) -> bytes:
-        """Before everything else."""
-        return b""
-
-    def first(self, choice: Choice) -> bytes:
-        """Before a choice's first piece."""
-        return b""
-
-    def progress(self, choice: Choice, progress: Progress) -> bytes:
-        """How far a choice's prompt is."""
-        return b""
-
-    @abstractmethod
-    def delta(self, choice: Choice, piece: Piece) -> bytes:
-        """News of a choice."""
-
-    @abstractmethod
-    def finish(self, choice: Choice, last: bool) -> bytes:
-        """The end of a choice. `last`: of the job as well."""
-
-    def end(self) -> bytes:
-        """The end of the stream."""
-        return DONE
-
-    def keep_alive(self) -> bytes:
-        """While there is no news: a comment, which clients take for nothing."""
-        return f": keep-alive, {self.job.progress()}\n\n".encode()
-
-    def error(self, error: ApiError) -> bytes:
-        """What went wrong after the status line: it ends the stream."""
-        return chunk(error.body()) + DONE
-
-    @abstractmethod
-    def whole(self, answers: Sequence[Answer]) -> Any:
-        """The body of a response that is not streamed."""
+def _result(sequence: OutputSequence, deltas: list[TextDelta]) -> SequenceResult:
+    text = "".join([delta.text for delta in deltas])
+    parts = ParsedOutput(text) if sequence.parser is None else merge_parsed(delta.split for delta in deltas)
+    return SequenceResult(sequence, text, parts, [token for delta in deltas for token in delta.tokens])
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """Run `work`; if the client closes the connection first, cancel it and raise ClientLeft."""
     task = asyncio.create_task(work)
-    watch = asyncio.create_task(_gone(receive))
+    watch = asyncio.create_task(_disconnected(receive))
     try:
         await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -102,17 +80,32 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(task, watch, return_exceptions=True)
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-class EventStream(Response):
-    """The response. The first event is awaited before the status line, but not longer than a keep-alive."""
+async def within_limits(
+    receive: Receive, context: RequestContext, timeout_ms: int | None, work: Coroutine[Any, Any, T]
+) -> T:
+    """Run `work` while the client is connected, at most for `timeout_ms` and --request-timeout-s."""
+    limit_s = context.state.settings.request_timeout_s
+    if timeout_ms is not None:
+        limit_s = min(limit_s or timeout_ms / 1000, timeout_ms / 1000)
+    try:
+        async with asyncio.timeout(limit_s):
+            return await while_connected(receive, work)
+    except TimeoutError:
+        message = "timeout_ms: the time ran out before the response was ready"
+        raise ApiError(503, message, param="timeout_ms", code="timeout", retry=False) from None
 
-    def __init__(self, job: Job, format: Format) -> None:
-        self.job, self.format = job, format
-        self.keep_alive_s = job.state.settings.keep_alive_s
+
+class EventStream(Response):
+    """A streamed response. The first event is awaited before the status line, for one keep-alive at most."""
+
+    def __init__(self, formatter: JobFormatter) -> None:
+        self.formatter, self.job = formatter, formatter.job
+        self.keep_alive_s = self.job.context.state.settings.keep_alive_s
         self.background = None
         self.status_code = 200
         self._started = self._writing = False
@@ -122,7 +115,7 @@ class EventStream(Response):
         self._send = send
         self._time = asyncio.get_running_loop().time
         self._last = self._time()
-        record = self.job.record
+        record = self.job.context.record
         try:
             await while_connected(receive, self._run())
         except ApiError as error:
@@ -132,44 +125,45 @@ class EventStream(Response):
             record.status = error.status_code
             if isinstance(error, ClientLeft):
                 return
-            await self._write(self.format.error(error), last=True)
+            await self._write(self.formatter.error(error), last=True)
 
     async def _run(self) -> None:
-        ticker = asyncio.create_task(self._tick())
+        ticker = asyncio.create_task(self._keep_alive())
         try:
             await self._stream()
         except ApiError:
             raise
         except Exception as error:
-            logging.getLogger("ggserve").exception("request %s failed", self.job.record.id)
-            raise internal_error(self.job.record.id) from error
+            request_id = self.job.context.record.id
+            logging.getLogger("ggserve").exception("request %s failed", request_id)
+            raise internal_error(request_id) from error
         finally:
             ticker.cancel()
 
     async def _stream(self) -> None:
-        job, format = self.job, self.format
+        job, formatter = self.job, self.formatter
         begun: set[int] = set()
-        left = len(job.choices)
-        start = format.start()
+        left = len(job.sequences)
+        data = b""
         async with aclosing(job.events()) as events:
-            async for choice, piece in events:
-                data, start = start, b""
-                if choice.index not in begun:
-                    begun.add(choice.index)
-                    data += format.first(choice)
-                for progress in piece.progress:
-                    data += format.progress(choice, progress)
-                if piece.parts or piece.tokens:
-                    data += format.delta(choice, piece)
-                if choice.finish is not None:
+            async for sequence, delta in events:
+                data = b""
+                if sequence.index not in begun:
+                    begun.add(sequence.index)
+                    data = formatter.start(sequence)
+                for progress in delta.progress:
+                    data += formatter.progress(sequence, progress)
+                if delta.tokens or (delta.text if delta.parts is None else delta.parts):
+                    data += formatter.delta(sequence, delta)
+                if sequence.end is not None:
                     left -= 1
-                    data += format.finish(choice, last=not left)
+                    data += formatter.finish(sequence, last=not left)
                     if not left:
                         break
                 if data:
                     await self._write(data)
-        # The job is closed before the end is told, so that a client that counts finds nothing running.
-        await self._write(data + format.end(), last=True)
+        # The job is over before its end is sent, so that a client that counts finds nothing running.
+        await self._write(data + formatter.end(), last=True)
 
     async def _write(self, data: bytes, last: bool = False) -> None:
         if not self._started:
@@ -180,8 +174,7 @@ class EventStream(Response):
         self._last = self._time()
         self._writing = False
 
-    async def _tick(self) -> None:
-        """Signs of life while nothing else is sent."""
+    async def _keep_alive(self) -> None:
         while True:
             left = self._last + self.keep_alive_s - self._time()
             if left > 0:
@@ -189,4 +182,9 @@ class EventStream(Response):
             elif self._writing:
                 await asyncio.sleep(self.keep_alive_s)
             else:
-                await self._write(self.format.keep_alive())
+                await self._write(self.formatter.keep_alive())
+
+
+def event(value: Any) -> bytes:
+    """One server-sent event whose data is `value` as JSON."""
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"

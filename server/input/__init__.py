@@ -1,1 +1,4 @@
-"""From a parsed request to what the engine runs: templates, tokens, constraints, parameters."""
+"""From a parsed request to what the engine runs: chat template, tokenizer, output constraints, limits.
+
+For the routes and parsers of `server.api`.
+"""

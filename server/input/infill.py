@@ -1,4 +1,4 @@
-"""Filling in the middle: the prompt that asks a model for what stands between a prefix and a suffix.
+"""Fill in the middle (FIM): prompts for the text between a prefix and a suffix.
 
     [repository] name, for each extra piece [file] name and text, [file] name, [prefix] … [suffix] … [middle]
 
@@ -9,20 +9,20 @@ The first line only with extra pieces, and as far as the vocabulary has its toke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from server.errors import ApiError, bad_request
+from server.generation.request_context import RequestContext
+from server.input.requests import Prompt
 from server.input.tokenize import check_length, prompt_tokens
+from server.worker.engine import Engine
 
-if TYPE_CHECKING:
-    from server.dependencies import Engine, State
-
-_REPOSITORY, _FILE = "myproject\n", "filename\n"  # no field tells them
+_REPOSITORY, _FILE = "myproject\n", "filename\n"  # no field sets them
 _SNIPPET = "\n\n--- snippet ---\n\n"  # where a vocabulary has no token between files
 _NAMES = {"fim_pre_id": "prefix", "fim_suf_id": "suffix", "fim_mid_id": "middle"}
 
 
-class Piece(NamedTuple):
+class ExtraFile(NamedTuple):
     """A part of another file."""
 
     text: str
@@ -30,15 +30,15 @@ class Piece(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Token ids around what is to be filled in."""
+    """Token ids around the gap."""
 
     extra: list[int]
     prefix: list[int]
     suffix: list[int]
 
     def cut_to(self, room: int) -> Gap:
-        """As much as fits: of the suffix its beginning, a quarter if need be; of the prefix its end; then of
-        the extra pieces the last.
+        """What fits into `room` tokens: the suffix's beginning (at least a quarter of the room, if it is that
+        long), the prefix's end, then the end of the extra files.
         """
         n_suffix = min(len(self.suffix), max(room // 4, room - len(self.prefix)))
         n_prefix = min(len(self.prefix), room - n_suffix)
@@ -46,7 +46,7 @@ class Gap(NamedTuple):
         return Gap(_last(self.extra, n_extra), _last(self.prefix, n_prefix), self.suffix[:n_suffix])
 
     def prompt(self, tokenizer: Any) -> list[int]:
-        """With the tokens that mark the parts."""
+        """The prompt, with the tokens that mark its parts."""
         before = [tokenizer.bos_id] if tokenizer.add_bos else []
         return [
             *before,
@@ -67,7 +67,7 @@ def _last(ids: list[int], n: int) -> list[int]:
 
 
 def missing(tokenizer: Any) -> list[str]:
-    """Which marks a vocabulary lacks; without all three a model cannot do it."""
+    """The marks that a vocabulary lacks; a model needs all three."""
     return [name for attribute, name in _NAMES.items() if getattr(tokenizer, attribute) is None]
 
 
@@ -83,8 +83,8 @@ def require(engine: Engine, param: str | None = None) -> None:
     raise ApiError(501, message, code="not_supported")
 
 
-def gap(tokenizer: Any, prefix: str, suffix: str, extra: Sequence[Piece] = ()) -> Gap:
-    """Texts as tokens; nothing in them is read as a special token."""
+def gap(tokenizer: Any, prefix: str, suffix: str, extra: Sequence[ExtraFile] = ()) -> Gap:
+    """Texts as tokens; none of them is read as a special token."""
 
     def encode(text: str) -> list[int]:
         ids: list[int] = tokenizer.encode(text, add_special=False, parse_special=False)
@@ -103,17 +103,18 @@ def gap(tokenizer: Any, prefix: str, suffix: str, extra: Sequence[Piece] = ()) -
     return Gap(before, encode(prefix), encode(suffix))
 
 
-async def completion(prompt: str | Sequence[int], suffix: str, engine: Engine, state: State) -> list[int]:
+async def prompt_with_suffix(prompt: Prompt, suffix: str, context: RequestContext) -> list[int]:
     """The prompt of a completion that has a suffix."""
+    engine = context.engine
     tokenizer = engine.tokenizer
     before: list[int] = []
     if isinstance(prompt, str):
         check_length(tokenizer.min_tokens(prompt), engine, "prompt")
     else:
-        before = await prompt_tokens(prompt, engine, state)
+        before = await prompt_tokens(prompt, context)
     check_length(tokenizer.min_tokens(suffix), engine, "suffix")
-    found = await state.in_thread(gap, tokenizer, prompt if isinstance(prompt, str) else "", suffix)
-    tokens = found._replace(prefix=before or found.prefix).prompt(tokenizer)
-    check_length(len(found.suffix) + N_MARKS, engine, "suffix")
+    around = await context.in_thread(gap, tokenizer, prompt if isinstance(prompt, str) else "", suffix)
+    tokens = around._replace(prefix=before or around.prefix).prompt(tokenizer)
+    check_length(len(around.suffix) + N_MARKS, engine, "suffix")
     check_length(len(tokens), engine, "prompt")
     return tokens

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.types import Timings
-    from server.dependencies import Engine
+    from server.worker.engine import Engine
 
 
 class LlamaMetrics:

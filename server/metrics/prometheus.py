@@ -12,7 +12,7 @@ from engine.types import Timings
 from server.metrics.llama_server import LlamaMetrics
 
 if TYPE_CHECKING:
-    from server.dependencies import Engine
+    from server.worker.engine import Engine
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from server.errors import speaks_anthropic
+from server.api.anthropic.errors import ERRORS as ANTHROPIC
 from support.api import POSTS, Ask, Route, asking, document, kinds, refusal
 
 LEAKS = re.compile(r"/root|/work|/opt|/home|\.py\b|Traceback|0x[0-9a-f]{6}|line \d+|pydantic|function-")
@@ -63,7 +63,7 @@ def test_bodies_that_are_no_request(route: Route, ask: Ask) -> None:
             continue
         error = refusal(response, route)
         assert error["type"] == "invalid_request_error"
-        if not speaks_anthropic(route.path):
+        if not ANTHROPIC.handles(route.path):
             assert error["code"] == "invalid_json" or content in NO_OBJECTS
         assert not LEAKS.search(response.text), response.text
         assert ask.work == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import speaks_anthropic
+from server.api.anthropic.errors import ERRORS as ANTHROPIC
 from support.api import POSTS, asking, refusal
 
 BAD = {
@@ -34,6 +34,6 @@ def test_templates_that_misbehave(kind: str, tmp_path: Path) -> None:
             assert (error["param"] or "").split("[")[0] in (*CHATS, "the"), error
             assert "template" in error["message"]
             assert str(tmp_path) not in error["message"]
-            if not speaks_anthropic(route.path):
+            if not ANTHROPIC.handles(route.path):
                 assert error["code"] == "template_failed"
         assert ask.work == []

@@ -76,7 +76,7 @@ def test_scores_are_those_of_the_engine(server):
         server.url + "/v1/rerank", json={"model": "bert", "query": "the word", "documents": documents}
     )
     assert refused.status_code == 400
-    assert "no model for ranking" in refused.text
+    assert "cannot rank documents" in refused.text
 
 
 def test_too_long_names_both_numbers(api):

@@ -122,4 +122,4 @@ def test_calls_beside_others_and_schemas_that_are_none():
         assert refused.status_code == 400
         assert refused.json()["error"]["param"] == "tools[2].function.parameters"
         warned = httpx.post(f"{base}chat/completions", json={**body, "tools": [bad]}, timeout=60).json()
-        assert warned["warnings"][0].startswith("tools: arguments are not held to the schemas")
+        assert warned["warnings"][0].startswith("tools: the schemas of arguments are not enforced")

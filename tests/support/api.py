@@ -16,7 +16,7 @@ from unittest.mock import patch
 import httpx
 import msgspec
 
-from server.errors import speaks_anthropic
+from server.api.anthropic.errors import ERRORS as ANTHROPIC
 from support.fake_engine import FakeEngine, make_app
 
 Path = tuple[str | int, ...]
@@ -305,7 +305,7 @@ def refusal(response: httpx.Response, route: Route | str, *statuses: int) -> dic
     assert response.status_code in (statuses or (400,)), told
     assert response.headers["content-type"] == "application/json"
     body = msgspec.json.decode(response.content)
-    if speaks_anthropic(str(route)):
+    if ANTHROPIC.handles(str(route)):
         assert set(body) == {"type", "error", "request_id"}
         assert body["type"] == "error"
         assert body["request_id"] == response.headers["request-id"]

@@ -6,29 +6,30 @@ from collections.abc import Iterator
 from typing import Any
 
 from server.api.anthropic.schema import MessageInput
-from server.api.common.json_reader import Fields, json_text, no_media, objects, warn, wrong
+from server.api.common.json_reader import Fields, json_text, no_media, objects, wrong
+from server.generation.request_context import RequestContext
 
 Message = dict[str, Any]
 _ROLES = ("user", "assistant", "system")
 
 
-def conversation(body: MessageInput, warnings: list[str]) -> list[Message]:
+def conversation(body: MessageInput, context: RequestContext) -> list[Message]:
     """Everything in it is checked. Turns of one role in a row become one."""
     messages: list[Message] = []
     if body.system is not None:
-        texts = _system(body.system, "system", warnings)
+        texts = _system(body.system, "system", context)
         messages.append({"role": "system", "content": _content(texts)})
     calls: set[str] = set()
     turn: list[Fields] = []
     role = ""
-    for message in objects(body.messages, "messages", warnings):
+    for message in objects(body.messages, "messages", context):
         kind = message.one_of("role", _ROLES)
         _only(message, frozenset({"role", "content"}))
         if kind != role or kind == "system":
             messages += _turn(role, turn, calls)
             role, turn = kind, []
         if kind == "system":
-            texts = _system(message.get("content"), message.at("content"), warnings)
+            texts = _system(message.get("content"), message.at("content"), context)
             messages.append({"role": "system", "content": _content(texts)})
         else:
             turn += _blocks(message, "content", required=True)
@@ -41,9 +42,9 @@ def conversation(body: MessageInput, warnings: list[str]) -> list[Message]:
 def _blocks(fields: Fields, name: str, required: bool = False) -> list[Fields]:
     value = fields.get(name)
     if isinstance(value, str):
-        return [Fields({"type": "text", "text": value}, fields.at(name), fields.warnings)]
+        return [Fields({"type": "text", "text": value}, fields.at(name), fields.context)]
     if value is None and required:
-        fields.text(name)  # says that it is missing
+        fields.text(name)  # raises: it is missing
     return list(fields.objects(name))
 
 
@@ -92,7 +93,7 @@ def _assistant(blocks: list[Fields], calls: set[str]) -> Message:
             _only(block, frozenset({"type", "thinking", "signature"}))
             thoughts.append(block.text("thinking"))
         elif kind == "redacted_thinking":
-            warn(block.warnings, f"{block.path} has no effect: only who made it can read it")
+            block.context.warn(f"{block.path} has no effect: only its maker can read it")
         else:
             texts.append(_text(block, kind))
     message: Message = {"role": "assistant", "content": _content(texts) if texts or not uses else None}
@@ -122,10 +123,10 @@ def _text(block: Fields, kind: str) -> str:
     return block.text("text")
 
 
-def _system(value: Any, path: str, warnings: list[str]) -> list[str]:
+def _system(value: Any, path: str, context: RequestContext) -> list[str]:
     if isinstance(value, str):
         return [value]
-    return [_text(block, block.text("type")) for block in objects(value, path, warnings)]
+    return [_text(block, block.text("type")) for block in objects(value, path, context)]
 
 
 def _content(texts: list[str]) -> Any:
@@ -136,5 +137,5 @@ def _content(texts: list[str]) -> Any:
 
 def _only(fields: Fields, known: frozenset[str]) -> None:
     if fields.get("cache_control") is not None:
-        warn(fields.warnings, "cache_control has no effect: every prompt is cached")
+        fields.context.warn("cache_control has no effect: every prompt is cached")
     fields.only(known, frozenset({"cache_control", "citations"}))

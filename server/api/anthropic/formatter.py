@@ -1,54 +1,57 @@
-"""A job as a message: its blocks, and the events of its making."""
+"""A job as a message: its content blocks, and the events of a stream."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import msgspec
 
 from engine.types import FinishReason
-from server.api.common.content_blocks import Block, BlockFormat, Kind
-from server.http.sse import Answer, encode
+from server.api.anthropic.errors import error_body
+from server.api.common.content_blocks import Block, BlockFormatter, Kind
+from server.api.common.timings import total_timings
+from server.errors import ApiError
+from server.generation.formatter import SequenceResult
+from server.generation.job import Job
+from server.generation.output_processor import OutputSequence, SequenceEnd, ShownToken, TextDelta
 
-if TYPE_CHECKING:
-    from server.errors import ApiError
-    from server.generation.job import Job
-    from server.generation.output_processor import Choice, Piece, Shown
-
-SIGNATURE = "ggserve"  # clients want one, and send it back; there is nothing to prove here
+_STOP_REASONS = {SequenceEnd.STOP: "end_turn", SequenceEnd.TOOL_CALLS: "tool_use"}
+SIGNATURE = "ggserve"  # clients expect one and send it back; here it proves nothing
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
-class MessageFormat(BlockFormat):
-    """`omit`: tell that there was thinking, but not which."""
+class MessageFormatter(BlockFormatter):
+    """omit_thinking: show that there was thinking, but not its text."""
 
     prefixes: ClassVar[dict[Kind, str]] = {"reasoning": "think_", "text": "text_", "call": "toolu_"}
 
-    def __init__(self, job: Job, *, omit: bool = False, return_tokens: bool = False) -> None:
+    def __init__(self, job: Job, *, omit_thinking: bool = False) -> None:
         super().__init__(job)
-        self.omit = omit
-        self.token_ids: list[int] | None = [] if return_tokens else None
+        self.omit_thinking = omit_thinking
+        self.token_ids: list[int] | None = [] if job.options.return_tokens else None
 
     # --- events
 
-    def first(self, choice: Choice) -> bytes:
+    def start(self, sequence: OutputSequence) -> bytes:
         message = {**self._head(), "content": [], "stop_reason": None, "stop_sequence": None}
         return self.event("message_start", message={**message, "usage": self._usage()})
 
-    def delta(self, choice: Choice, piece: Piece) -> bytes:
+    def delta(self, sequence: OutputSequence, delta: TextDelta) -> bytes:
         if self.token_ids is not None:
-            self.token_ids += [token.id for token, _ in piece.tokens]
-        return super().delta(choice, piece)
+            self.token_ids += [token.id for token, _ in delta.tokens]
+        return super().delta(sequence, delta)
 
     def opened(self, block: Block) -> bytes:
         return self.event("content_block_start", index=block.index, content_block=_empty(block))
 
-    def grown(self, block: Block, text: str, tokens: Sequence[Shown]) -> bytes:
+    def grown(self, block: Block, text: str, tokens: Sequence[ShownToken]) -> bytes:
         if block.kind == "text":
             return self._delta(block, {"type": "text_delta", "text": text})
         if block.kind == "call":
             return self._delta(block, {"type": "input_json_delta", "partial_json": text})
-        return b"" if self.omit else self._delta(block, {"type": "thinking_delta", "thinking": text})
+        return b"" if self.omit_thinking else self._delta(block, {"type": "thinking_delta", "thinking": text})
 
     def closed(self, block: Block) -> bytes:
         data = b""
@@ -67,11 +70,15 @@ class MessageFormat(BlockFormat):
         return PING
 
     def error(self, error: ApiError) -> bytes:
-        return b"event: error\ndata: " + encode(error.anthropic(self.job.record.id)) + b"\n\n"
+        return (
+            b"event: error\ndata: "
+            + msgspec.json.encode(error_body(error, self.job.context.record.id))
+            + b"\n\n"
+        )
 
     # --- the message
 
-    def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
+    def whole(self, results: Sequence[SequenceResult]) -> dict[str, Any]:
         content = [self._block(block) for block in self.blocks]
         usage = self._usage(timings=True)
         return {**self._head(), "content": content, **self._stop(), "usage": usage, **self._extra()}
@@ -80,55 +87,55 @@ class MessageFormat(BlockFormat):
         return {"id": self.job.id, "type": "message", "role": "assistant", "model": self.job.model}
 
     def _block(self, block: Block) -> dict[str, Any]:
-        found = _empty(block)
+        fields = _empty(block)
         if block.kind == "text":
-            return {**found, "text": block.text}
+            return {**fields, "text": block.text}
         if block.kind == "call":
-            return {**found, "input": self._input(block)}
-        return {**found, "thinking": "" if self.omit else block.text, "signature": SIGNATURE}
+            return {**fields, "input": self._input(block)}
+        return {**fields, "thinking": "" if self.omit_thinking else block.text, "signature": SIGNATURE}
 
     def _input(self, block: Block) -> dict[str, Any]:
-        """A model that is not bound to a schema, or is cut, may write something else than an object."""
+        """Without a constraint, or cut by a limit, the model may write something that is not an object."""
         try:
             value = json.loads(block.text or "{}")
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            self.job.warnings.append(
-                f"content[{block.index}].input: the model wrote no JSON object, so it is empty"
+            self.job.context.warn(
+                f"content[{block.index}].input: the model did not write a JSON object, so it is empty"
             )
             return {}
         return value
 
     def _stop(self) -> dict[str, Any]:
-        choice = self.job.choices[0]
-        reason = {"stop": "end_turn", "tool_calls": "tool_use"}.get(choice.finish or "", "max_tokens")
-        word = choice.stop_word if reason == "end_turn" else None
-        if word is not None:
+        sequence = self.job.sequences[0]
+        reason = "max_tokens" if sequence.end is None else _STOP_REASONS.get(sequence.end, "max_tokens")
+        stop_string = sequence.stop_string if reason == "end_turn" else None
+        if stop_string is not None:
             reason = "stop_sequence"
-        limit = choice.request.params.max_tokens
-        if choice.reason is FinishReason.LENGTH and limit is not None and choice.n_generated < limit:
+        limit = sequence.request.params.max_tokens
+        limited = sequence.engine_finish is FinishReason.LENGTH
+        if limited and limit is not None and sequence.n_generated < limit:
             reason = "model_context_window_exceeded"
-        return {"stop_reason": reason, "stop_sequence": word}
+        return {"stop_reason": reason, "stop_sequence": stop_string}
 
     def _usage(self, timings: bool = False) -> dict[str, Any]:
-        """`timings` stand in here, since llama-server's clients expect none beside it."""
-        usage = self.job.usage()
-        cached = usage["prompt_tokens_details"]["cached_tokens"]
-        found: dict[str, Any] = {
-            "input_tokens": usage["prompt_tokens"] - cached,
+        """timings: inside of `usage`, since clients do not expect them beside it."""
+        counts = self.job.counts()
+        usage: dict[str, Any] = {
+            "input_tokens": counts.prompt - counts.cached,
             "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": cached,
-            "output_tokens": usage["completion_tokens"],
+            "cache_read_input_tokens": counts.cached,
+            "output_tokens": counts.generated,
         }
         if timings:
-            details = {"thinking_tokens": usage["completion_tokens_details"]["reasoning_tokens"]}
-            found |= {"output_tokens_details": details, "timings": self.job.timings()}
-        return found
+            usage["output_tokens_details"] = {"thinking_tokens": counts.reasoning}
+            usage["timings"] = total_timings([sequence.timings for sequence in self.job.sequences])
+        return usage
 
     def _extra(self) -> dict[str, Any]:
-        found: dict[str, Any] = {} if self.token_ids is None else {"tokens": self.token_ids}
-        return {**found, "warnings": self.job.warnings} if self.job.warnings else found
+        fields: dict[str, Any] = {} if self.token_ids is None else {"tokens": self.token_ids}
+        return self.job.context.with_warnings(fields)
 
 
 def _empty(block: Block) -> dict[str, Any]:

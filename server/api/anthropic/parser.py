@@ -1,4 +1,4 @@
-"""From a request for a message to what a chat is made of."""
+"""From a request for a message to a `ChatInput` and `GenerationOptions`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,14 @@ from typing import Any, NamedTuple
 
 from server.api.anthropic.content import conversation
 from server.api.anthropic.schema import MessageInput, MessageRequest
-from server.api.common.generation_fields import GenerationFields
-from server.api.common.json_reader import (
-    Fields,
-    generation_fields,
-    objects,
-    refuse_fields,
-    unsupported,
-    warn,
-    wrong,
-)
-from server.chat.request import RequestedConstraint
+from server.api.common.generation_options import check_fields, generation_options
+from server.api.common.json_reader import Fields, objects, refuse_fields, unsupported, wrong
+from server.api.common.structured_output import named_schema
+from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls import Tool, ToolChoice, make_tool
 from server.errors import ApiError
-from server.input.chat import ChatInput, ReasoningOptions
-from server.input.constraints import named_schema
+from server.generation.options import GenerationOptions
+from server.generation.request_context import RequestContext
 
 # Fields of the official API that would change the answer.
 _REFUSED: dict[str, tuple[Any, ...]] = {
@@ -33,45 +26,49 @@ _TOOL = frozenset({"type", "name", "description", "input_schema", "strict"})
 _IDLE = frozenset({"cache_control"})
 
 
-class Choice(NamedTuple):
+class _CallOptions(NamedTuple):
     """Which tools are called, and whether several at once."""
 
-    tools: ToolChoice = ToolChoice()
+    choice: ToolChoice = ToolChoice()
     parallel: bool | None = None
 
 
-def chat_of(body: MessageInput, warnings: list[str]) -> ChatInput:
-    """Everything in it is checked, but for what depends on the model."""
+def parse_chat(body: MessageInput, context: RequestContext) -> ChatInput:
+    """The conversation, checked except for what depends on the model."""
     refuse_fields(body, _REFUSED)
-    choice = _tool_choice(body, warnings)
+    calls = _tool_choice(body, context)
     return ChatInput(
-        conversation(body, warnings),
-        tools=_tools(body, warnings),
-        tool_choice=choice.tools,
-        parallel_tool_calls=choice.parallel,
-        reasoning=_reasoning(body, warnings),
-        answer=_answer(body, warnings),
+        conversation(body, context),
+        tools=_tools(body, context),
+        tool_choice=calls.choice,
+        parallel_tool_calls=calls.parallel,
+        reasoning=_reasoning(body, context),
+        answer=_answer(body, context),
         extra=body.chat_template_kwargs or {},
+        numbered_messages=False,
+        schema_field="input_schema",
     )
 
 
-def _tools(body: MessageInput, warnings: list[str]) -> list[Tool]:
-    found = []
-    for tool in objects(body.tools, "tools", warnings):
+def _tools(body: MessageInput, context: RequestContext) -> list[Tool]:
+    tools = []
+    for tool in objects(body.tools, "tools", context):
         kind = tool.text_or("type", "custom")
         if kind != "custom":
-            message = f"tools of type {kind[:64]!r} are not run by this server; only custom ones can be given"
+            message = (
+                f"tools of type {kind[:64]!r} are not run by this server; only custom ones are supported"
+            )
             raise unsupported(tool.at("type"), message)
         if tool.get("cache_control") is not None:
-            warn(warnings, "cache_control has no effect: every prompt is cached")
+            context.warn("cache_control has no effect: every prompt is cached")
         tool.only(_TOOL, _IDLE)
         schema = tool.object("input_schema")
         name, description, strict = (tool.get(key) for key in ("name", "description", "strict"))
         try:
-            found.append(make_tool(name, description, schema, strict, tool.path))
+            tools.append(make_tool(name, description, schema, strict, tool.path))
         except ApiError as error:
             raise _renamed(error, "parameters", "input_schema") from None
-    return found
+    return tools
 
 
 def _renamed(error: ApiError, old: str, new: str) -> ApiError:
@@ -82,27 +79,27 @@ def _renamed(error: ApiError, old: str, new: str) -> ApiError:
     return ApiError(400, error.message.replace(error.param, param, 1), param=param, code=error.code)
 
 
-def _tool_choice(body: MessageInput, warnings: list[str]) -> Choice:
+def _tool_choice(body: MessageInput, context: RequestContext) -> _CallOptions:
     if body.tool_choice is None:
-        return Choice()
-    fields = Fields(body.tool_choice, "tool_choice", warnings)
+        return _CallOptions()
+    fields = Fields(body.tool_choice, "tool_choice", context)
     kind = fields.one_of("type", ("auto", "any", "tool", "none"))
     parallel = False if fields.flag("disable_parallel_tool_use") else None
     known = frozenset({"type", "disable_parallel_tool_use"})
     if kind == "tool":
         fields.only(known | {"name"})
-        return Choice(ToolChoice("required", (fields.text("name"),)), parallel)
+        return _CallOptions(ToolChoice("required", (fields.text("name"),)), parallel)
     fields.only(known)
     if kind == "any":
-        return Choice(ToolChoice("required"), parallel)
-    return Choice(ToolChoice("none" if kind == "none" else "auto"), parallel)
+        return _CallOptions(ToolChoice("required"), parallel)
+    return _CallOptions(ToolChoice("none" if kind == "none" else "auto"), parallel)
 
 
-def _reasoning(body: MessageInput, warnings: list[str]) -> ReasoningOptions:
+def _reasoning(body: MessageInput, context: RequestContext) -> ReasoningOptions:
     effort = None if body.output_config is None else body.output_config.effort
     if body.thinking is None:
         return ReasoningOptions(effort=effort)
-    fields = Fields(body.thinking, "thinking", warnings)
+    fields = Fields(body.thinking, "thinking", context)
     kind = fields.one_of("type", ("enabled", "disabled", "adaptive"))
     fields.one_of("display", ("summarized", "omitted"), "summarized")
     fields.only(frozenset({"type", "display", "budget_tokens"}))
@@ -114,28 +111,34 @@ def _reasoning(body: MessageInput, warnings: list[str]) -> ReasoningOptions:
 
 
 def hides_thinking(body: MessageRequest) -> bool:
-    """Whether the client wants to see that there was thinking, but not which."""
+    """Whether the client wants to see that there was thinking, but not its text."""
     return (body.thinking or {}).get("display") == "omitted"
 
 
-def _answer(body: MessageInput, warnings: list[str]) -> RequestedConstraint | None:
+def _answer(body: MessageInput, context: RequestContext) -> RequestedConstraint | None:
     config = body.output_config
     if config is None:
         return None
     for name, value in (config.model_extra or {}).items():
         if value is not None:
-            warn(warnings, f"output_config.{name[:64]} has no effect")
+            context.warn(f"output_config.{name[:64]} has no effect")
     if config.format is None:
         return None
-    fields = Fields(config.format, "output_config.format", warnings)
+    fields = Fields(config.format, "output_config.format", context)
     if fields.text("type") != "json_schema":
         raise wrong(fields.at("type"), "must be json_schema")
     fields.object("schema")
     named = {name: value for name, value in config.format.items() if name != "type"}
-    return named_schema(named, fields.path, warnings)
+    return named_schema(named, fields.path, context)
 
 
-def generation_of(body: MessageRequest) -> GenerationFields:
-    """The fields that `server.input.processor` reads."""
+def parse_options(body: MessageRequest, context: RequestContext) -> GenerationOptions:
+    """The fields that do not become the prompt. Warns of unknown ones."""
+    check_fields(body, context)
+    for name in ("timings_per_token", "return_progress"):
+        if getattr(body, name):
+            context.warn(f"{name} has no effect: this API has no events for it")
     stops = [*(body.stop_sequences or ()), *(body.stop or ())]
-    return generation_fields(body, stop=stops)
+    return generation_options(
+        body, context, id_prefix="msg_", max_tokens=body.max_tokens, stop=[stop for stop in stops if stop]
+    )

@@ -1,57 +1,35 @@
-"""POST /v1/messages and /v1/messages/count_tokens, for Anthropic's clients."""
+"""POST /v1/messages and /v1/messages/count_tokens."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 from fastapi import Request, Response
 
-from server.api.anthropic.formatter import MessageFormat
-from server.api.anthropic.parser import chat_of, generation_of, hides_thinking
+from server.api.anthropic.formatter import MessageFormatter
+from server.api.anthropic.parser import hides_thinking, parse_chat, parse_options
 from server.api.anthropic.schema import CountReply, MessageInput, MessageReply, MessageRequest
-from server.api.common.jobs import Words, chat_job, count
-from server.api.common.json_reader import warn
-from server.dependencies import RecordDep, StateDep
-from server.http.json_route import Bytes, json_router
-from server.http.respond import respond_in_blocks
-from server.input.processor import unknown_fields
+from server.api.common.generation_options import check_fields
+from server.dependencies import ContextDep
+from server.http.json_route import json_reply, json_router
+from server.http.sse import respond
+from server.input.chat import prepare_chat
+from server.input.processor import process_chat
 
 router = json_router()
-_WORDS = Words("max_tokens", "input_schema")
 
 
 @router.post("/v1/messages", response_model=None, responses={200: {"model": MessageReply}})
-async def create_message(
-    body: MessageRequest, request: Request, state: StateDep, record: RecordDep
-) -> Response:
-    """Answer a conversation. With `stream` the answer comes as server-sent events with names."""
-    engine = state.engine(body.model)
-    warnings = unknown_fields(body)
-    for name in ("timings_per_token", "return_progress"):
-        if getattr(body, name):
-            warn(warnings, f"{name} has no effect: this API has no events for it")
-    chat = chat_of(body, warnings)
-    job = await chat_job(
-        chat,
-        generation_of(body),
-        engine,
-        state,
-        record,
-        warnings,
-        words=_WORDS,
-        prefix="msg_",
-        max_tokens=body.max_tokens,
-    )
-    format = MessageFormat(job, omit=hides_thinking(body), return_tokens=bool(body.return_tokens))
-    return await respond_in_blocks(request, job, format)
+async def create_message(body: MessageRequest, request: Request, context: ContextDep) -> Response:
+    """Answer a conversation. With `stream` the response is server-sent events with names."""
+    context.select_engine(body.model)
+    options = parse_options(body, context)
+    job = await process_chat(parse_chat(body, context), options, context)
+    return await respond(request, MessageFormatter(job, omit_thinking=hides_thinking(body)))
 
 
 @router.post("/v1/messages/count_tokens", response_model=None, responses={200: {"model": CountReply}})
-async def count_tokens(body: MessageInput, state: StateDep) -> Response:
-    """How many tokens such a request would give to the model."""
-    engine = state.engine(body.model)
-    warnings = unknown_fields(body)
-    n = await count(chat_of(body, warnings), engine, state, warnings, _WORDS)
-    found: dict[str, Any] = {"input_tokens": n}
-    return Bytes(msgspec.json.encode({**found, "warnings": warnings} if warnings else found))
+async def count_tokens(body: MessageInput, context: ContextDep) -> Response:
+    """How many tokens the prompt of such a request has."""
+    context.select_engine(body.model)
+    check_fields(body, context)
+    prompt = await prepare_chat(parse_chat(body, context), context)
+    return json_reply({"input_tokens": len(prompt.tokens)}, context)

@@ -1,1 +1,4 @@
-"""What several APIs share: fields of requests, usage, timings, log-probabilities, content blocks."""
+"""What several APIs share: request fields and their parsing, timings, log-probabilities, content blocks.
+
+For the packages of the APIs only.
+"""

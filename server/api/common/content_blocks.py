@@ -1,18 +1,18 @@
-"""An answer as blocks, one after the other and never two at once: reasoning, text, tool calls."""
+"""An answer as a sequence of blocks: reasoning, text, tool calls."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from server.generation.job import new_id
-from server.http.sse import Format, encode
+import msgspec
 
-if TYPE_CHECKING:
-    from server.chat.parser import ToolCallDelta
-    from server.generation.job import Job
-    from server.generation.output_processor import Choice, Piece, Shown
+from server.chat.parser import ToolCallDelta
+from server.generation.formatter import JobFormatter
+from server.generation.job import Job
+from server.generation.output_processor import OutputSequence, SequenceEnd, ShownToken, TextDelta
+from server.ids import new_id
 
 Kind = Literal["reasoning", "text", "call"]
 
@@ -23,50 +23,58 @@ class Block:
     def __init__(self, index: int, kind: Kind, id: str, call: ToolCallDelta | None = None) -> None:
         self.index, self.kind, self.id, self.call = index, kind, id, call
         self.texts: list[str] = []
-        self.logprobs: list[dict[str, Any]] = []  # of its tokens, where they are asked for
+        self.logprobs: list[dict[str, Any]] = []  # of its tokens, where they are requested
 
     @property
     def text(self) -> str:
         return "".join(self.texts)
 
 
-class BlockFormat(Format):
-    """The format of an API whose answers consist of blocks. A job has one choice."""
+class BlockFormatter(JobFormatter):
+    """For APIs whose responses consist of blocks. Its job has one sequence."""
 
     prefixes: ClassVar[dict[Kind, str]]  # of the blocks' ids
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.blocks: list[Block] = []
-        self.finished: str | None = None  # the choice's finish
+        self.finished: SequenceEnd | None = None
         self._open: Block | None = None
 
     @abstractmethod
     def opened(self, block: Block) -> bytes: ...
     @abstractmethod
-    def grown(self, block: Block, text: str, tokens: Sequence[Shown]) -> bytes: ...
+    def grown(self, block: Block, text: str, tokens: Sequence[ShownToken]) -> bytes: ...
     @abstractmethod
     def closed(self, block: Block) -> bytes: ...
 
     def event(self, kind: str, **fields: Any) -> bytes:
-        """One event with its name. Nothing where nobody reads events."""
-        if not self.job.stream:
+        """One event with its name; nothing where the response is not streamed."""
+        if not self.job.options.stream:
             return b""
-        return b"event: " + kind.encode() + b"\ndata: " + encode({"type": kind, **fields}) + b"\n\n"
+        return (
+            b"event: " + kind.encode() + b"\ndata: " + msgspec.json.encode({"type": kind, **fields}) + b"\n\n"
+        )
 
-    def delta(self, choice: Choice, piece: Piece) -> bytes:
-        content, reasoning, tools = piece.parts
+    def delta(self, sequence: OutputSequence, delta: TextDelta) -> bytes:
+        parts = delta.split
+        content, reasoning, tools = parts
         data = b""
         if reasoning:
             data += self._more("reasoning", reasoning, ())
-        if content or (piece.tokens and not piece.parts and self._in_text):
-            data += self._more("text", content, piece.tokens)
-        for delta in tools:
-            data += self._called(delta)
+        if content or (delta.tokens and not parts and self._in_text):
+            data += self._more("text", content, delta.tokens)
+        for call in tools:
+            data += self._called(call)
         return data
 
-    def finish(self, choice: Choice, last: bool) -> bytes:
-        self.finished = choice.finish
+    def collect(self, sequence: OutputSequence, delta: TextDelta) -> None:
+        self.delta(sequence, delta)
+        if sequence.end is not None:
+            self.finish(sequence, last=True)
+
+    def finish(self, sequence: OutputSequence, last: bool) -> bytes:
+        self.finished = sequence.end
         data = b""
         if not self.blocks:  # clients look at the first block without asking whether there is one
             data = self._start("text")
@@ -76,7 +84,7 @@ class BlockFormat(Format):
     def _in_text(self) -> bool:
         return self._open is not None and self._open.kind == "text"
 
-    def _more(self, kind: Kind, text: str, tokens: Sequence[Shown]) -> bytes:
+    def _more(self, kind: Kind, text: str, tokens: Sequence[ShownToken]) -> bytes:
         data = b""
         block = self._open
         if block is None or block.kind != kind:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from server.api.common.generation_fields import GenerationFields, SamplingFields, Schema
+from server.api.common.generation_fields import Schema
 from server.errors import ApiError, bad_request
-from server.input.tokenize import MAX_WARNINGS
+from server.generation.request_context import RequestContext
 
 _NONE: frozenset[str] = frozenset()
 
@@ -16,11 +16,11 @@ _NONE: frozenset[str] = frozenset()
 class Fields:
     """One JSON object of a request. `path` names it in errors: "input[3].content[0]"."""
 
-    def __init__(self, value: Any, path: str, warnings: list[str]) -> None:
+    def __init__(self, value: Any, path: str, context: RequestContext) -> None:
         if not isinstance(value, dict):
             raise wrong(path, "must be an object")
         self.value: dict[str, Any] = value
-        self.path, self.warnings = path, warnings
+        self.path, self.context = path, context
 
     def at(self, name: str) -> str:
         return f"{self.path}.{name}"
@@ -76,23 +76,23 @@ class Fields:
 
     def objects(self, name: str) -> Iterator[Fields]:
         """A list of objects, or nothing."""
-        return objects(self.get(name), self.at(name), self.warnings)
+        return objects(self.get(name), self.at(name), self.context)
 
     def only(self, known: frozenset[str], idle: frozenset[str] = _NONE) -> None:
-        """Warn of the fields beyond `known`. `idle` ones never change anything: no word of them."""
+        """Warn of the fields beyond `known`, except `idle` ones, which never change anything."""
         for name, value in self.value.items():
             if name not in known and name not in idle and value is not None:
-                warn(self.warnings, f"{self.at(name[:64])} has no effect")
+                self.context.warn(f"{self.at(name[:64])} has no effect")
 
 
-def objects(value: Any, path: str, warnings: list[str]) -> Iterator[Fields]:
+def objects(value: Any, path: str, context: RequestContext) -> Iterator[Fields]:
     """The objects of a list. None: there are none."""
     if value is None:
         return
     if not isinstance(value, list):
         raise wrong(path, "must be a list")
     for i, item in enumerate(value):
-        yield Fields(item, f"{path}[{i}]", warnings)
+        yield Fields(item, f"{path}[{i}]", context)
 
 
 def json_text(value: Any, path: str) -> str:
@@ -101,12 +101,6 @@ def json_text(value: Any, path: str) -> str:
         return json.dumps(value, ensure_ascii=False)
     except (RecursionError, ValueError):
         raise wrong(path, "is nested too deeply, or has numbers that are too long") from None
-
-
-def warn(warnings: list[str], text: str) -> None:
-    """Say it, but not endlessly, and not twice."""
-    if len(warnings) < MAX_WARNINGS and text not in warnings:
-        warnings.append(text)
 
 
 def wrong(path: str, what: str) -> ApiError:
@@ -135,9 +129,3 @@ def refuse_fields(body: Schema, refused: Mapping[str, tuple[Any, ...]]) -> None:
         value = extra.get(name)
         if value is not None and value not in harmless:
             raise unsupported(name)
-
-
-def generation_fields(body: SamplingFields, **changed: Any) -> GenerationFields:
-    """What `server.input.processor` reads, of a request that has one choice."""
-    given = {name: getattr(body, name) for name in SamplingFields.model_fields}
-    return GenerationFields.model_construct(**{**given, **changed})

@@ -1,28 +1,26 @@
-"""What responses tell of times and tokens: our names, llama-server's beside them, and rates."""
+"""`timings` of responses: times and tokens by our names, by llama-server's, and rates."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.types import Timings
-
-if TYPE_CHECKING:
-    from server.generation.output_processor import Choice, Progress
+from server.generation.output_processor import OutputSequence, PromptProgress
 
 _SUMS = [name for name in Timings.__struct_fields__ if name != "n_batch"]
 
 
-def told(timings: Timings, n_steps: int | None = None) -> dict[str, Any]:
-    """One sequence's, or with `n_steps` several ones'.
+def timings_reply(timings: Timings, n_steps: int | None = None) -> dict[str, Any]:
+    """Of one sequence, or with `n_steps` decode steps of several.
 
     The first token of each comes with its prompt, so there is one step less than tokens.
     """
-    found = {name: round(getattr(timings, name), 3) for name in _SUMS}
+    values = {name: round(getattr(timings, name), 3) for name in _SUMS}
     steps = max(timings.predicted_n - 1, 0) if n_steps is None else n_steps
-    prompt_ms, predicted_ms = found["prompt_ms"], found["predicted_ms"]
+    prompt_ms, predicted_ms = values["prompt_ms"], values["predicted_ms"]
     return {
-        **found,
+        **values,
         "n_batch": timings.n_batch,
         "cache_n": timings.cached_n,
         "prompt_per_token_ms": prompt_ms / timings.prompt_n if timings.prompt_n else 0.0,
@@ -32,29 +30,29 @@ def told(timings: Timings, n_steps: int | None = None) -> dict[str, Any]:
     }
 
 
-def summed(each: Sequence[Timings]) -> dict[str, Any]:
-    """Those of several sequences."""
+def total_timings(each: Sequence[Timings]) -> dict[str, Any]:
+    """The sums of several sequences."""
     sums = {name: sum(getattr(timings, name) for timings in each) for name in _SUMS}
-    return told(Timings(**sums, n_batch=each[0].n_batch), _steps(each))
+    return timings_reply(Timings(**sums, n_batch=each[0].n_batch), _steps(each))
 
 
 def _steps(each: Iterable[Timings]) -> int:
     return sum(max(timings.predicted_n - 1, 0) for timings in each)
 
 
-def per_token(choice: Choice) -> dict[str, Any]:
-    """For a chunk, with `timings_per_token`."""
-    return {"timings": told(choice.so_far())}
+def timings_so_far(sequence: OutputSequence) -> dict[str, Any]:
+    """Fields of a chunk, with `timings_per_token`."""
+    return {"timings": timings_reply(sequence.so_far())}
 
 
-def of_prompt(progress: Progress, choice: Choice, timings: bool) -> dict[str, Any]:
-    """For a chunk before the first token, with `return_progress`."""
+def prompt_progress(progress: PromptProgress, sequence: OutputSequence, timings: bool) -> dict[str, Any]:
+    """Fields of a chunk before the first token, with `return_progress`."""
     total, cached, processed, ms = progress
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "prompt_progress": {"total": total, "cache": cached, "processed": processed, "time_ms": round(ms)}
     }
     if timings:
-        now = choice.timings
+        now = sequence.timings
         so_far = Timings(
             queue_ms=now.queue_ms,
             prompt_n=processed - cached,
@@ -62,5 +60,5 @@ def of_prompt(progress: Progress, choice: Choice, timings: bool) -> dict[str, An
             prompt_ms=ms,
             n_batch=now.n_batch,
         )
-        found["timings"] = told(so_far)
-    return found
+        fields["timings"] = timings_reply(so_far)
+    return fields

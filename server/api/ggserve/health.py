@@ -7,8 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
-from server.api.openai.models import public
-from server.dependencies import Engine, StateDep
+from server.api.common.model_info import public_info
+from server.dependencies import StateDep
+from server.worker.engine import Engine
 
 router = APIRouter()
 _ORDER = ("failed", "stalled", "stopped", "restarting", "loading")
@@ -32,7 +33,7 @@ async def health(state: StateDep) -> Response:
         if now != "ready":
             entry |= {"progress": round(engine.progress, 4), "detail": engine.detail}
         if engine.info is not None:
-            entry |= public(engine.info)
+            entry |= public_info(engine.info)
         models[engine.name] = entry
     status = "stopping" if state.stopping else next((s for s in _ORDER if s in states), "ok")
     body: dict[str, Any] = {"status": status, "models": models}

@@ -19,9 +19,9 @@ def _page() -> tuple[bytes, str]:
     page = (files("server") / "page" / "index.html").read_bytes()
 
     def hashes(tag: bytes) -> str:
-        found = re.findall(b"<%s>(.*?)</%s>" % (tag, tag), page, re.DOTALL)
+        texts = re.findall(b"<%s>(.*?)</%s>" % (tag, tag), page, re.DOTALL)
         return " ".join(
-            f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'" for text in found
+            f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'" for text in texts
         )
 
     policy = (

@@ -1,1 +1,21 @@
-"""llama-server's own API."""
+"""llama-server's own API. Its chat routes are OpenAI's."""
+
+from __future__ import annotations
+
+from server.api.common.api import Api
+from server.api.llama_server import embeddings, props
+from server.api.llama_server.completion import routes as completion
+from server.api.llama_server.rerank import routes as rerank
+from server.api.llama_server.slots import routes as slots
+from server.api.llama_server.tokenize import routes as tokenize
+
+API = Api(
+    routers=(
+        completion.router,
+        embeddings.router,
+        rerank.router,
+        tokenize.router,
+        slots.router,
+        props.router,
+    )
+)

@@ -1,37 +1,38 @@
-"""GET /props and /slots: what llama-server's clients ask before they ask for text."""
+"""GET /props and /slots."""
 
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
 from engine.types import InferenceParameters
-from server.api.llama_server.completion.settings import DEFAULTS, settings
+from server.api.common.native_completion import DEFAULTS, generation_settings
 from server.chat.chat_format import ChatFormats
-from server.cli.main import version
-from server.dependencies import Engine, State, StateDep
+from server.dependencies import ContextDep
 from server.errors import ApiError
-from server.input import tokenize
-
-if TYPE_CHECKING:
-    from server.generation.output_processor import Choice
-    from server.worker.slots import ServerSlot
+from server.generation.job import running_jobs
+from server.generation.output_processor import OutputSequence
+from server.input.chat import chat_support
+from server.state import State
+from server.version import version
+from server.worker.engine import Engine
+from server.worker.slots import ServerSlot
 
 router = APIRouter()
-RANDOM_SEED = 2**32 - 1  # as llama-server tells that each request gets another
+RANDOM_SEED = 2**32 - 1  # llama-server's value for "another one for each request"
 ModelQuery = Annotated[str | None, Query(max_length=512, description="a served model; default: the only one")]
 
 
 def _defaults(state: State) -> dict[str, Any]:
-    params = InferenceParameters(**{**DEFAULTS, **state.defaults}, seed=state.settings.seed)
-    found = settings(params)
-    return found if params.seed is not None else {**found, "seed": RANDOM_SEED}
+    params = InferenceParameters(**{**DEFAULTS, **state.sampling_defaults}, seed=state.settings.seed)
+    values = generation_settings(params)
+    return values if params.seed is not None else {**values, "seed": RANDOM_SEED}
 
 
 def _caps(chat: ChatFormats) -> dict[str, bool]:
-    """What the chat template can show, by llama-server's names."""
+    """The chat template's capabilities, by llama-server's names."""
     plain, tools = chat.plain.capabilities, chat.with_tools.capabilities
     return {
         "supports_string_content": plain.string_content,
@@ -46,17 +47,17 @@ def _caps(chat: ChatFormats) -> dict[str, bool]:
 
 
 @router.get("/props")
-async def props(state: StateDep, model: ModelQuery = None) -> dict[str, Any]:
+async def props(context: ContextDep, model: ModelQuery = None) -> dict[str, Any]:
     """A model's template, its context, and the values of fields that a request leaves out."""
-    engine = state.engine(model)
+    engine, state = context.select_engine(model), context.state
     tokenizer = engine.tokenizer
-    facts = await tokenize.facts_of(engine, state)
-    chat = facts.chat if isinstance(facts.chat, ChatFormats) else None
+    formats = (await chat_support(context)).formats
+    chat = formats if isinstance(formats, ChatFormats) else None
 
     def text(id: int | None) -> str:
         return "" if id is None else tokenizer.token_text(id)
 
-    found: dict[str, Any] = {
+    properties: dict[str, Any] = {
         "default_generation_settings": {
             "params": _defaults(state),
             "n_ctx": engine.n_ctx,
@@ -65,7 +66,7 @@ async def props(state: StateDep, model: ModelQuery = None) -> dict[str, Any]:
         "max_batch_size": engine.max_batch_size,
         "total_slots": len(engine.slots),
         "model_alias": engine.name,
-        # Folders are nobody's business who may only ask for text.
+        # Clients that only ask for text need not see folders.
         "model_path": PurePath((engine.info or {}).get("path") or engine.name).name,
         "modalities": {"vision": False, "audio": False, "video": False},
         "endpoint_slots": not state.settings.no_slots,
@@ -79,8 +80,8 @@ async def props(state: StateDep, model: ModelQuery = None) -> dict[str, Any]:
         "is_sleeping": False,
     }
     if chat and chat.with_tools is not chat.plain:
-        found["chat_template_tool_use"] = chat.with_tools.template.source
-    return found
+        properties["chat_template_tool_use"] = chat.with_tools.template.source
+    return properties
 
 
 @router.post("/props")
@@ -91,50 +92,51 @@ async def change_props() -> dict[str, Any]:
     )
 
 
-def _slot(slot: ServerSlot, engine: Engine, choices: dict[str, Choice]) -> dict[str, Any]:
+def _slot(slot: ServerSlot, engine: Engine, sequences: dict[str, OutputSequence]) -> dict[str, Any]:
     stream = slot.stream
-    found: dict[str, Any] = {
+    view: dict[str, Any] = {
         "id": slot.id,
         "n_ctx": engine.n_ctx,
         "speculative": False,
         "is_processing": stream is not None,
     }
     if stream is None:
-        return found
+        return view
     request = stream.request
-    choice = choices.get(request.id)
+    sequence = sequences.get(request.id)
     limit = request.params.max_tokens
-    cached = 0 if choice is None else choice.timings.cached_n
+    cached = 0 if sequence is None else sequence.timings.cached_n
     next_token = {
         "has_next_token": not stream.finished,
-        "has_new_line": choice is not None and choice.has_new_line,
+        "has_new_line": sequence is not None and sequence.has_line_break,
         "n_remain": -1 if limit is None else max(limit - stream.n_generated, 0),
         "n_decoded": stream.n_generated,
     }
     n_done = len(request.prompt) if stream.n_generated else stream.processed or 0
-    return found | {
+    return view | {
         "id_task": request.id,
         "n_prompt_tokens": len(request.prompt) + stream.n_generated,
         "n_prompt_tokens_processed": max(n_done - cached, 0),
         "n_prompt_tokens_cache": cached,
-        "params": settings(request.params, eog_ids=sorted(engine.tokenizer.eog_ids)),
+        "params": generation_settings(request.params, sequence=sequence),
         "next_token": [next_token],
     }
 
 
 @router.get("/slots")
 async def slots(
-    state: StateDep,
+    context: ContextDep,
     model: ModelQuery = None,
     fail_on_no_slot: Annotated[
         str | None, Query(max_length=16, description="anything: 503 if no slot is free")
     ] = None,
 ) -> list[dict[str, Any]]:
-    """Places in the batch, and what runs in each."""
-    if state.settings.no_slots:
-        raise ApiError(501, "the view of slots is off; start without --no-slots", code="not_supported")
-    engine = state.engine(model)
+    """The slots, and what runs in each."""
+    if context.state.settings.no_slots:
+        raise ApiError(501, "/slots is disabled; start without --no-slots", code="not_supported")
+    engine = context.select_engine(model)
     if fail_on_no_slot and all(slot.stream is not None for slot in engine.slots):
         raise ApiError(503, "no slot is free", code="no_slot", retry_after=1)
-    choices = {choice.request.id: choice for job in state.jobs.values() for choice in job.choices}
-    return [_slot(slot, engine, choices) for slot in engine.slots]
+    jobs = running_jobs(context.state)
+    sequences = {sequence.request.id: sequence for job in jobs for sequence in job.sequences}
+    return [_slot(slot, engine, sequences) for slot in engine.slots]

@@ -7,14 +7,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from server.dependencies import Engine, State, StateDep
+from server.api.common.model_info import public_info
+from server.dependencies import ContextDep, StateDep
 from server.errors import bad_request
+from server.state import State
+from server.worker.engine import Engine
 
 router = APIRouter()
 
 
 def _model(engine: Engine, state: State) -> dict[str, Any]:
-    found = {
+    card = {
         "id": engine.name,
         "object": "model",
         "created": int(state.started),
@@ -28,15 +31,9 @@ def _model(engine: Engine, state: State) -> dict[str, Any]:
         "tags": state.settings.tag,
     }
     if engine.info is not None:
-        found |= {"max_input_tokens": engine.n_ctx, "max_tokens": engine.n_ctx}
-        # Paths are nobody's business who may only ask for text.
-        found["meta"] = public(engine.info)
-    return found
-
-
-def public(info: dict[str, Any]) -> dict[str, Any]:
-    """What a model's description may tell clients: everything but paths."""
-    return {key: value for key, value in info.items() if key not in ("path", "file")}
+        card |= {"max_input_tokens": engine.n_ctx, "max_tokens": engine.n_ctx}
+        card["meta"] = public_info(engine.info)
+    return card
 
 
 @router.get("/v1/models")
@@ -54,19 +51,19 @@ async def models(
             raise bad_request(f"{param}: no model {id[:200]!r} is served here", param, "invalid_value")
     start = 0 if after_id is None else names.index(after_id) + 1
     end = len(names) if before_id is None else names.index(before_id)
-    found = names[start:end]
+    rest = names[start:end]
     backwards = before_id is not None and after_id is None  # the page ends where the last one began
-    page = (found[-limit:] if backwards else found[:limit]) if limit else found
+    page = (rest[-limit:] if backwards else rest[:limit]) if limit else rest
     return {
         "object": "list",
         "data": [_model(state.engines[name], state) for name in page],
         "first_id": page[0] if page else None,
         "last_id": page[-1] if page else None,
-        "has_more": len(page) < len(found),
+        "has_more": len(page) < len(rest),
     }
 
 
 @router.get("/v1/models/{id:path}")
-async def model(id: str, state: StateDep) -> dict[str, Any]:
-    """One model; its id may hold slashes. `meta` tells where its layers are."""
-    return _model(state.engine(id, ready=False), state)
+async def model(id: str, context: ContextDep) -> dict[str, Any]:
+    """One model; its id may hold slashes. `meta` has the placement of its layers."""
+    return _model(context.select_engine(id, ready=False), context.state)

@@ -8,7 +8,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from server.errors import ClientLeft, internal_error, speaks_anthropic
+from server.errors import ClientLeft, error_format, internal_error
+from server.generation.request_context import AccessRecord
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,47 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ggserve.access")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # anything else could forge log lines or headers
-
-
-class Record:
-    """What the log line of one request tells. Routes fill in what they learn."""
-
-    __slots__ = (
-        "cached_n",
-        "error",
-        "finish",
-        "id",
-        "model",
-        "predicted_n",
-        "prompt_n",
-        "queue_ms",
-        "started",
-        "status",
-        "ttft_ms",
-    )
-
-    def __init__(self, request_id: str) -> None:
-        self.id = request_id
-        self.started = time.monotonic()
-        self.status = 0
-        self.model: str | None = None
-        self.prompt_n: int | None = None
-        self.cached_n: int | None = None
-        self.predicted_n: int | None = None
-        self.queue_ms: float | None = None
-        self.ttft_ms: float | None = None
-        self.finish: str | None = None
-        self.error: str | None = None
-
-    def fields(self) -> dict[str, object]:
-        names = ("model", "prompt_n", "cached_n", "predicted_n", "queue_ms", "ttft_ms", "finish", "error")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-
-def record_of(scope: Scope) -> Record:
-    """The record that AccessLog made for this request."""
-    record: Record = scope["ggserve.record"]
-    return record
 
 
 class AccessLog:
@@ -72,10 +32,10 @@ class AccessLog:
             return
         given = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"").decode("latin-1")
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
-        record = scope["ggserve.record"] = Record(request_id)
+        record = scope["ggserve.record"] = AccessRecord(request_id)
         id_headers = [(b"x-request-id", request_id.encode())]
-        if speaks_anthropic(scope["path"]):  # its clients read this one
-            id_headers.append((b"request-id", request_id.encode()))
+        if (header := error_format(scope).id_header) is not None:
+            id_headers.append((header, request_id.encode()))
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -96,7 +56,7 @@ class AccessLog:
         finally:
             self._write(scope, record)
 
-    def _write(self, scope: Scope, record: Record) -> None:
+    def _write(self, scope: Scope, record: AccessRecord) -> None:
         ms = (time.monotonic() - record.started) * 1000
         route = getattr(scope.get("route"), "path", None) or "other"
         status = record.status or 499

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.config.settings import Settings
 from server.errors import ApiError, ClientLeft
-from server.http.middleware.access_log import record_of
+from server.generation.request_context import record_of
 
 MAX_HEADERS = 256
 _UNIQUE = (b"host", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding")

@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 
 from engine.types import FinishReason, Request, StepOutput, Timings, Token
 from server.chat.parser import ParsedOutput, ToolCallDelta, merge_parsed
-from server.generation.output_processor import Choice
+from server.generation.output_processor import OutputOptions, OutputSequence
 from support.fake_engine import ids, tokenizer
 from support.quick import examples
 
 
-def choice(stops=(), show=False, prefix="", final=None) -> Choice:
+def sequence(stops=(), show=False, prefix="", final=None) -> OutputSequence:
     eog = tokenizer().eog_ids if final is None else final
-    return Choice(0, 0, Request(id="r", prompt=[1]), tokenizer(), stops, eog, show, prefix)
+    options = OutputOptions(tokenizer=tokenizer(), stop=stops, end_ids=eog, show_tokens=show)
+    return OutputSequence(0, 0, Request(id="r", prompt=[1]), options, echo=prefix)
 
 
-def run(made: Choice, tokens, cuts=(), finish=FinishReason.LENGTH):
+def run(made: OutputSequence, tokens, cuts=(), finish=FinishReason.LENGTH):
     """Feed `tokens` cut at `cuts`; the text, the shown tokens with their offsets."""
     text, shown = "", []
     bounds = sorted({0, *(cut for cut in cuts if cut < len(tokens)), len(tokens)})
@@ -32,7 +33,7 @@ def run(made: Choice, tokens, cuts=(), finish=FinishReason.LENGTH):
         if piece is not None:
             text += piece.text
             shown += [(token.id, start) for token, start in piece.tokens]
-        if made.finish:
+        if made.end:
             break
     return text, shown
 
@@ -54,10 +55,10 @@ def test_text_ends_before_the_first_stop_string_however_it_is_cut(text, stops, c
     if ends:
         stop = min(ends)[2]
         expected, reason = text[: text.find(stop)], "stop"
-    made = choice(stops, show)
+    made = sequence(stops, show)
     found, shown = run(made, tokens, cuts)
     assert found == expected
-    assert made.finish == reason
+    assert made.end == reason
     if show:
         assert [id for id, _ in shown] == tokens[: len(shown)]
         assert [start for _, start in shown] == [_characters(tokens[:i]) for i in range(len(shown))]
@@ -78,13 +79,13 @@ def _characters(tokens) -> int:
 def test_a_broken_character_at_the_end_is_shown_as_such():
     pizza = ids("🍕")
     assert len(pizza) > 1
-    made = choice()
+    made = sequence()
     assert run(made, [*ids("a"), *pizza[:-1]])[0] == "a\ufffd"
-    assert run(choice(stops=["zz"]), [*ids("a"), *pizza[:-1]])[0] == "a\ufffd"
+    assert run(sequence(stops=["zz"]), [*ids("a"), *pizza[:-1]])[0] == "a\ufffd"
 
 
 def test_half_a_character_is_never_sent():
-    made = choice()
+    made = sequence()
     for id in ids("🍕")[:-1]:
         assert made.feed(StepOutput(id="r", tokens=[Token(id)])) is None
     assert made.feed(StepOutput(id="r", tokens=[Token(ids("🍕")[-1])])).text == "🍕"
@@ -92,12 +93,12 @@ def test_half_a_character_is_never_sent():
 
 def test_the_end_of_text_is_counted_but_not_shown():
     eos = tokenizer().eos_id
-    made = choice(show=True)
+    made = sequence(show=True)
     text, shown = run(made, [*ids("ab"), eos], finish=FinishReason.STOP)
     assert text == "ab"
     assert eos not in [id for id, _ in shown]
     assert made.n_generated == len(ids("ab")) + 1
-    assert made.finish == "stop"
+    assert made.end == "stop"
 
 
 def test_what_is_held_back_for_a_stop_string_comes_at_the_end():
@@ -106,25 +107,25 @@ def test_what_is_held_back_for_a_stop_string_comes_at_the_end():
         (FinishReason.LENGTH, "length"),
         (FinishReason.TIMEOUT, "length"),
     ):
-        made = choice(stops=["ab!"], show=True)
+        made = sequence(stops=["ab!"], show=True)
         text, shown = run(made, ids("ab"), finish=reason)
-        assert (text, made.finish) == ("ab", name)
+        assert (text, made.end) == ("ab", name)
         assert [id for id, _ in shown] == ids("ab")
 
 
 def test_offsets_begin_after_the_echoed_prompt():
-    _, shown = run(choice(show=True, prefix="12345"), ids("ab"))
+    _, shown = run(sequence(show=True, prefix="12345"), ids("ab"))
     assert shown[0][1] == 5
 
 
 def test_timings_of_the_engine_are_kept_and_those_of_a_cut_session_counted():
-    made = choice(stops=["b"])
+    made = sequence(stops=["b"])
     made.feed(
         StepOutput(id="r", tokens=[Token(ids("a")[0])], timings=Timings(prompt_n=5, cached_n=2, n_batch=9))
     )
     made.first_at = 1.0
     made.feed(StepOutput(id="r", tokens=[Token(ids("b")[0])]))
-    assert made.finish == "stop"
+    assert made.end == "stop"
     assert (made.timings.prompt_n, made.timings.cached_n, made.timings.n_batch) == (5, 2, 9)
     assert made.timings.predicted_n == 2
     assert made.timings.predicted_ms > 0
@@ -132,13 +133,13 @@ def test_timings_of_the_engine_are_kept_and_those_of_a_cut_session_counted():
 
 @pytest.mark.parametrize("reason", [FinishReason.ERROR, FinishReason.CANCELLED])
 def test_failures(reason):
-    made = choice()
+    made = sequence()
     made.feed(StepOutput(id="r", finish=reason, error="why"))
-    assert (made.finish, made.reason, made.error) == ("error", reason, "why")
+    assert (made.end, made.engine_finish, made.error) == ("error", reason, "why")
 
 
 def test_progress_is_remembered():
-    made = choice()
+    made = sequence()
     assert made.feed(StepOutput(id="r", processed=17)) is None
     assert made.processed == 17
 
@@ -171,19 +172,18 @@ class Upper:
 @pytest.mark.parametrize("cuts", [(), (1, 2, 3, 4, 5, 6, 7, 8), (3,)])
 def test_a_parser_sees_the_text_before_the_stop_string_and_its_end(cuts):
     tokens = tokenizer().encode("[ab] c d END e", add_special=False)
-    made = Choice(
-        0, 0, Request(id="r", prompt=[1]), tokenizer(), ["END"], tokenizer().eog_ids, False, parser=Upper()
-    )
+    options = OutputOptions(tokenizer=tokenizer(), stop=["END"], end_ids=tokenizer().eog_ids)
+    made = OutputSequence(0, 0, Request(id="r", prompt=[1]), options, Upper())
     pieces = []
     bounds = sorted({0, *(cut for cut in cuts if cut < len(tokens)), len(tokens)})
     for a, b in pairwise(bounds):
         pieces.append(made.feed(StepOutput(id="r", tokens=[Token(id) for id in tokens[a:b]])))
-        if made.finish:
+        if made.end:
             break
-    found = merge_parsed(piece.parts for piece in pieces if piece is not None)
+    found = merge_parsed(piece.split for piece in pieces if piece is not None)
     assert (found.content.strip(), found.reasoning) == ("c d", "ab")
-    assert made.finish == "tool_calls"
-    assert made.stop_word == "END"
+    assert made.end == "tool_calls"
+    assert made.stop_string == "END"
     assert 0 < made.n_reasoning <= made.n_generated
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 from fastapi import Response
 
+from server.api.common.generation_options import check_fields
 from server.api.ggserve.plan.schema import PlanReply, PlanRequest
-from server.dependencies import State, StateDep
+from server.dependencies import ContextDep
 from server.errors import ApiError, bad_request
-from server.http.json_route import Bytes, json_router
-from server.input import processor
+from server.generation.request_context import RequestContext
+from server.http.json_route import json_reply, json_router
 
 router = json_router()
 TIMEOUT_S = 60.0
@@ -23,17 +24,17 @@ _FLAG = re.compile("--((?:{}|device)(?![a-z-]))".format("|".join(_OPTIONS).repla
 
 
 @router.post("/v1/plan", response_model=None, responses={200: {"model": PlanReply}})
-async def plan(body: PlanRequest, state: StateDep) -> Response:
+async def plan(body: PlanRequest, context: ContextDep) -> Response:
     """As `ggserve info --plan`, in a process of its own: this one never touches a device."""
-    path = _path(body, state)
+    path, settings = _path(body, context), context.state.settings
     command = [sys.executable, "-m", "server", "info", str(path), "--plan", "--json"]
     for name in _OPTIONS:
         value = getattr(body, name)
         if value is None:
-            value = getattr(state.settings, name, None)
+            value = getattr(settings, name, None)
         if value is not None:
             command.append(f"--{name.replace('_', '-')}={str(value).lower()}")
-    for name in body.device if body.device is not None else state.settings.device:
+    for name in body.device if body.device is not None else settings.device:
         command.append(f"--device={name}")
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -49,20 +50,20 @@ async def plan(body: PlanRequest, state: StateDep) -> Response:
         if process.returncode is None:
             process.kill()
     try:
-        found = msgspec.json.decode(out)
+        result = msgspec.json.decode(out)
     except msgspec.DecodeError:
         raise _refusal(err.decode(errors="replace"), path) from None
-    warnings = processor.unknown_fields(body)
-    return Bytes(msgspec.json.encode({**found, "warnings": warnings} if warnings else found))
+    check_fields(body, context)
+    return json_reply(result, context)
 
 
-def _refusal(said: str, path: Path) -> ApiError:
-    """What the command says on its last line, without the folder, and about which field."""
-    line = (said.strip().splitlines() or ["the plan could not be made"])[-1]
+def _refusal(stderr: str, path: Path) -> ApiError:
+    """The command's last line, without the folder, and the field that it is about."""
+    line = (stderr.strip().splitlines() or ["the plan could not be made"])[-1]
     text = line.removeprefix("ggserve: ").removeprefix("ggserve info: ").replace(str(path), path.name)
     text = text.partition(" (see ggserve")[0]
-    found = _FLAG.search(text)
-    name = found[1].replace("-", "_") if found else None
+    flag = _FLAG.search(text)
+    name = flag[1].replace("-", "_") if flag else None
     if name is None and path.name in text:
         name = "file"
     elif name is None and text.startswith("there is no device"):
@@ -70,15 +71,15 @@ def _refusal(said: str, path: Path) -> ApiError:
     return bad_request(f"{name}: {text}" if name else text, name, "invalid_value")
 
 
-def _path(body: PlanRequest, state: State) -> Path:
-    """A served model's file, or one beside it: what a stranger may ask about is confined to that folder."""
-    engine = state.engine(body.model, ready=False)
-    served = state.settings.models()[engine.name]
+def _path(body: PlanRequest, context: RequestContext) -> Path:
+    """A served model's file, or one beside it: clients see no other folder."""
+    engine = context.select_engine(body.model, ready=False)
+    served = context.state.settings.models()[engine.name]
     if body.file is None:
         return served
     if Path(body.file).name != body.file or not body.file.endswith(".gguf"):
         raise bad_request("file: must be the name of a GGUF file, without a folder", "file", "invalid_value")
     path = served.parent / body.file
     if not path.is_file():
-        raise bad_request(f"file: there is no {body.file} beside the model", "file", "invalid_value")
+        raise bad_request(f"file: {body.file} does not exist beside the model", "file", "invalid_value")
     return path

@@ -1,11 +1,12 @@
-"""`samplers`: which steps are in force. Those that are not named get their neutral values."""
+"""`samplers`: the steps in force. Those that it does not name get neutral values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from server.api.llama_server.completion.settings import STEPS
+from server.api.common.native_completion import STEPS
+from server.generation.request_context import RequestContext
 
 _LETTERS = {
     "e": "penalties",
@@ -32,19 +33,19 @@ _OTHER_NAMES = {
     "typ-p": "typ_p",
     "temp": "temperature",
 }
-_HAVE_FIELDS = ("dry", "top_n_sigma", "xtc", "adaptive_p")  # which tell whether they ask for anything
+_HAVE_FIELDS = ("dry", "top_n_sigma", "xtc", "adaptive_p")  # which say whether they ask for anything
 
 
-def switched_off(samplers: Sequence[str] | None, warnings: list[str]) -> dict[str, Any]:
-    """The parameters of steps that `samplers` leaves out. Adds to `warnings` what it asks for in vain."""
+def switched_off(samplers: Sequence[str] | None, context: RequestContext) -> dict[str, Any]:
+    """Neutral values for the steps that `samplers` leaves out. Warns of what has no effect."""
     if samplers is None:
         return {}
     known = [_OTHER_NAMES.get(name) or (_LETTERS.get(name, name)) for name in samplers]
     for name in dict.fromkeys(known):
         if name not in STEPS and name not in _HAVE_FIELDS:
-            warnings.append(f"samplers: {name[:64]!r} has no effect, there is no such step")
+            context.warn(f"samplers: {name[:64]!r} has no effect, this server has no such step")
     steps = list(STEPS)
     places = [steps.index(name) for name in known if name in STEPS]
     if places != sorted(places):
-        warnings.append(f"samplers: their order has no effect; it is {', '.join(steps)}")
+        context.warn(f"samplers: their order has no effect; it is {', '.join(steps)}")
     return {field: value for step in steps if step not in known for field, value in STEPS[step].items()}

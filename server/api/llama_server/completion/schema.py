@@ -20,7 +20,7 @@ from server.api.common.generation_fields import (
     is_token,
     told,
 )
-from server.api.common.structured_fields import StructuredFields
+from server.api.common.structured_output import StructuredFields
 
 MAX_PROMPTS = 4096
 MAX_FIELDS, MAX_EXTRA = 64, 1024

@@ -7,24 +7,24 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as Place
 from fastapi.routing import APIRoute
 
 from engine.tasks.types import EraseSlot, RestoreSlot, SaveSlot
+from server.api.common.generation_options import check_fields
 from server.api.llama_server.slots.schema import SlotReply, SlotRequest
-from server.dependencies import RecordDep, StateDep
+from server.dependencies import ContextDep
 from server.errors import ApiError, bad_request
-from server.http.json_route import Bytes, JsonRequest, check_content_type
-from server.input import processor
-from server.worker import errands
+from server.generation.tasks import run_task
+from server.http.json_route import JsonRequest, check_content_type, json_reply
+from server.http.sse import within_limits
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
 class _Route(APIRoute):
-    """A body as elsewhere, or none at all: but not from a browser, which sends that unasked for any page."""
+    """A JSON body, or none at all unless from a browser, which would send that on behalf of any page."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -46,73 +46,71 @@ async def slot_action(
     id_slot: Annotated[int, Place(description="which one", examples=[0])],
     action: Annotated[str, Query(description="save, restore or erase", examples=["erase"])],
     request: Request,
-    state: StateDep,
-    record: RecordDep,
+    context: ContextDep,
     model: Annotated[str | None, Query(description="may be left out if one model is served")] = None,
     body: SlotRequest | None = None,
 ) -> Response:
-    """Save the last finished sequence of a slot with its cells, bring one back, or forget it.
+    """Save the last finished sequence of a slot with its KV cells, restore one, or erase it.
 
-    What was restored is found by any request that begins with it.
+    A restored sequence is in the prefix cache: any request that begins with it finds it.
     """
-    folder = state.settings.slot_folder()
+    folder = context.state.settings.slot_folder()
     if folder is None:
-        message = "slots cannot be saved here; start the server with --slot-save-path DIR"
+        message = "slots cannot be saved; start the server with --slot-save-path DIR"
         raise ApiError(501, message, code="not_supported", type="not_supported_error")
     body = body or SlotRequest.model_construct()
-    engine = state.engine(body.model or model)
+    engine = context.select_engine(body.model or model)
     if not 0 <= id_slot < len(engine.slots):
-        message = f"id_slot: slots go from 0 to {len(engine.slots) - 1}, not {id_slot}"
+        message = f"id_slot: must be from 0 to {len(engine.slots) - 1}, not {id_slot}"
         raise bad_request(message, "id_slot", "invalid_value")
     slot = engine.slots[id_slot]
-    found: dict[str, Any] = {"id_slot": id_slot}
-    warnings = processor.unknown_fields(body)
+    reply: dict[str, Any] = {"id_slot": id_slot}
+    check_fields(body, context)
 
     async def save(path: Path) -> None:
         if not slot.tokens:
             raise bad_request(f"id_slot: nothing has run in slot {id_slot} yet", "id_slot", "empty_slot")
-        work = SaveSlot(str(path), slot.tokens.tolist())
-        saved = await errands.run(work, engine, state, record, "id_slot")
-        found.update(n_saved=saved.n_tokens, n_written=saved.n_bytes, timings={"save_ms": saved.ms})
+        saved = await run_task(SaveSlot(str(path), slot.tokens.tolist()), context, "id_slot")
+        reply.update(n_saved=saved.n_tokens, n_written=saved.n_bytes, timings={"save_ms": saved.ms})
 
     async def restore(path: Path) -> None:
         if not path.is_file():
-            message = f"filename: there is no file {path.name!r}"
+            message = f"filename: {path.name!r} does not exist"
             raise bad_request(message, "filename", "no_such_file")
-        restored = await errands.run(RestoreSlot(str(path)), engine, state, record, "filename")
+        restored = await run_task(RestoreSlot(str(path)), context, "filename")
         slot.keep(restored.tokens)
         timings = {"restore_ms": restored.ms}
-        found.update(n_restored=restored.n_tokens, n_read=restored.n_bytes, timings=timings)
+        reply.update(n_restored=restored.n_tokens, n_read=restored.n_bytes, timings=timings)
 
     async def erase() -> None:
         tokens = slot.tokens.tolist()
         slot.keep([])
-        erased = await errands.run(EraseSlot(tokens), engine, state, record, "id_slot")
-        found.update(n_erased=erased.n_tokens)
+        erased = await run_task(EraseSlot(tokens), context, "id_slot")
+        reply.update(n_erased=erased.n_tokens)
 
     if action == "erase":
         if body.filename is not None:
-            warnings.append("filename has no effect")
+            context.warn("filename has no effect")
         work = erase()
     elif action in ("save", "restore"):
         path = path_of(body.filename, folder)
-        found["filename"] = body.filename
+        reply["filename"] = body.filename
         work = save(path) if action == "save" else restore(path)
     else:
         raise bad_request("action: must be save, restore or erase", "action", "invalid_value")
-    await errands.within_limits(request, state, None, work)
-    return Bytes(msgspec.json.encode({**found, "warnings": warnings} if warnings else found))
+    await within_limits(request.receive, context, None, work)
+    return json_reply(reply, context)
 
 
 def path_of(name: str | None, folder: Path) -> Path:
-    """The file of that name in the folder, wherever that is, and nowhere else."""
+    """The file of that name in the folder itself."""
     if name is None:
         raise bad_request("filename: is required", "filename", "missing_field")
     path = folder / (name if _NAME.fullmatch(name) else ".")
     if path == folder or path.is_symlink() or (path.exists() and not path.is_file()):
         message = (
             "filename: must be a name of at most 200 letters, digits, dots, - and _, which does not begin "
-            "with a dot, of a file that is no link"
+            "with a dot, of a file that is not a link"
         )
         raise bad_request(message, "filename", "invalid_value")
     return path

@@ -1,1 +1,1 @@
-"""POST /tokenize, /detokenize and /apply-template."""
+"""POST /tokenize and /detokenize."""

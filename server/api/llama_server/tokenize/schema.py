@@ -55,13 +55,15 @@ class TokenizeRequest(Schema):
     with_pieces: bool | None = field("tell each token's text, too", True)
 
 
-class Piece(Reply):
+class TokenPiece(Reply):
     id: int = told("the token", 459)
     piece: str | list[int] = told("its text; bytes, if it is only a part of a character", "Once")
 
 
 class TokenizeReply(Reply):
-    tokens: list[int] | list[Piece] = told("ids, or with `with_pieces` ids and texts", [459, 464, 264, 409])
+    tokens: list[int] | list[TokenPiece] = told(
+        "ids, or with `with_pieces` ids and texts", [459, 464, 264, 409]
+    )
 
 
 class DetokenizeRequest(Schema):

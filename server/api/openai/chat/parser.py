@@ -1,4 +1,4 @@
-"""From the fields of OpenAI's chat requests to a ChatInput."""
+"""From OpenAI's chat requests to a `ChatInput` and `GenerationOptions`."""
 
 from __future__ import annotations
 
@@ -6,80 +6,104 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from server.api.openai.chat.schema import ChatFields, Message, ToolField
+from server.api.common.generation_options import check_fields, choice_options
+from server.api.common.structured_output import StructuredFields, requested_constraint
+from server.api.openai.chat.schema import ChatFields, ChatRequest, Message, ToolField
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool
 from server.errors import bad_request
+from server.generation.options import GenerationOptions
+from server.generation.request_context import RequestContext
 
-MAX_WARNINGS = 32
 _BUDGETS = ("reasoning_budget_tokens", "thinking_budget_tokens", "reasoning_budget")
 
 
-def chat_input(body: ChatFields, warnings: list[str], answer: RequestedConstraint | None = None) -> ChatInput:
-    """What a request asks for. Adds to `warnings`. `answer`: what the content must match."""
+def parse_options(body: ChatRequest, context: RequestContext) -> GenerationOptions:
+    """The fields that do not become the prompt. Warns of unknown ones."""
+    check_fields(body, context)
+    if body.top_logprobs is not None and not body.logprobs:
+        raise bad_request("top_logprobs: needs logprobs: true", "top_logprobs", "invalid_value")
+    limits = [n for n in (body.max_completion_tokens, body.max_tokens) if n is not None]
+    if len(set(limits)) > 1:
+        context.warn("max_tokens has no effect: max_completion_tokens is set")
+    logprobs = (body.top_logprobs or 0) if body.logprobs else body.n_probs or None
+    return choice_options(
+        body, context, id_prefix="chatcmpl-", max_tokens=limits[0] if limits else None, logprobs=logprobs
+    )
+
+
+def parse_chat(body: ChatFields, context: RequestContext) -> ChatInput:
+    """The conversation, and what the content must match."""
     return ChatInput(
-        [_message(message, f"messages[{i}]", warnings) for i, message in enumerate(body.messages)],
-        tools=[_tool(tool, f"tools[{i}]", warnings) for i, tool in enumerate(body.tools or ())],
-        tool_choice=_choice(body.tool_choice),
+        [_message(message, f"messages[{i}]", context) for i, message in enumerate(body.messages)],
+        tools=[_tool(tool, f"tools[{i}]", context) for i, tool in enumerate(body.tools or ())],
+        tool_choice=_tool_choice(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
         reasoning=ReasoningOptions(body.reasoning_format, effort=body.reasoning_effort, budget=_budget(body)),
-        answer=answer,
+        answer=_answer(body, context),
         extra=body.chat_template_kwargs or {},
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=body.continue_final_message,
     )
 
 
-def _message(message: Message, where: str, warnings: list[str]) -> dict[str, Any]:
+def _answer(body: ChatFields, context: RequestContext) -> RequestedConstraint | None:
+    if not isinstance(body, StructuredFields):
+        return None
+    constrained = body.response_format is not None or body.grammar or body.json_schema is not None
+    return requested_constraint(body, context) if constrained else None
+
+
+def _message(message: Message, where: str, context: RequestContext) -> dict[str, Any]:
     extra = dict(message.model_extra or {})
     content: Any = message.content
     if message.role == "assistant" and content is None and isinstance(extra.get("refusal"), str):
         content = extra.pop("refusal")
-    _unknown(extra, where, warnings, refused=("function_call", "audio"))
-    found: dict[str, Any] = {"role": message.role, "content": content}
+    _unknown(extra, where, context, refused=("function_call", "audio"))
+    parsed: dict[str, Any] = {"role": message.role, "content": content}
     for name in ("name", "tool_call_id", "reasoning_content"):
         if (value := getattr(message, name)) is not None:
-            found[name] = value
+            parsed[name] = value
     if message.tool_calls:
-        found["tool_calls"] = []
+        parsed["tool_calls"] = []
         for j, call in enumerate(message.tool_calls):
-            _unknown(call.model_extra, f"{where}.tool_calls[{j}]", warnings, silent=("index",))
-            _unknown(call.function.model_extra, f"{where}.tool_calls[{j}].function", warnings)
+            _unknown(call.model_extra, f"{where}.tool_calls[{j}]", context, silent=("index",))
+            _unknown(call.function.model_extra, f"{where}.tool_calls[{j}].function", context)
             arguments = call.function.arguments
             if not isinstance(arguments, str):
                 arguments = json.dumps(arguments, ensure_ascii=False)
             function = {"name": call.function.name, "arguments": arguments}
-            found["tool_calls"].append({"id": call.id or "", "type": "function", "function": function})
-    return found
+            parsed["tool_calls"].append({"id": call.id or "", "type": "function", "function": function})
+    return parsed
 
 
-def _tool(tool: ToolField, where: str, warnings: list[str]) -> Tool:
+def _tool(tool: ToolField, where: str, context: RequestContext) -> Tool:
     if tool.type != "function":
         param = f"{where}.type"
-        message = f"tools of type '{tool.type[:64]}' are not run by this server; only functions can be given"
+        message = f"tools of type '{tool.type[:64]}' are not run by this server; only functions are supported"
         raise bad_request(f"{param}: {message}", param, "unsupported_value")
     if tool.function is None:
         raise bad_request(f"{where}.function: is required", f"{where}.function", "missing_field")
-    _unknown(tool.model_extra, where, warnings)
+    _unknown(tool.model_extra, where, context)
     function, where = tool.function, f"{where}.function"
-    _unknown(function.model_extra, where, warnings)
+    _unknown(function.model_extra, where, context)
     return make_tool(function.name, function.description, function.parameters, function.strict, where)
 
 
-def _choice(asked: Any) -> ToolChoice:
-    if asked is None or asked == "auto":
+def _tool_choice(value: Any) -> ToolChoice:
+    if value is None or value == "auto":
         return ToolChoice()
-    if asked == "none":
+    if value == "none":
         return ToolChoice("none")
-    if asked == "required":
+    if value == "required":
         return ToolChoice("required")
-    if not isinstance(asked, dict):
+    if not isinstance(value, dict):
         _wrong("tool_choice", "must be 'none', 'auto', 'required' or an object")
-    kind = asked.get("type")
+    kind = value.get("type")
     if kind == "function":
-        return ToolChoice("required", (_function_name(asked, "tool_choice"),))
+        return ToolChoice("required", (_function_name(value, "tool_choice"),))
     if kind == "allowed_tools":
-        allowed = asked.get("allowed_tools")
+        allowed = value.get("allowed_tools")
         if not isinstance(allowed, dict):
             _wrong("tool_choice.allowed_tools", "must be an object")
         mode, tools = allowed.get("mode", "auto"), allowed.get("tools")
@@ -102,17 +126,17 @@ def _function_name(value: Any, where: str) -> str:
 
 
 def _budget(body: ChatFields) -> int | None:
-    given = {name: value for name in _BUDGETS if (value := getattr(body, name)) is not None}
-    if len(set(given.values())) > 1:
-        first, second, *_ = given
-        _wrong(second, f"differs from {first}, which is the same")
-    return next(iter(given.values()), None)
+    budgets = {name: value for name in _BUDGETS if (value := getattr(body, name)) is not None}
+    if len(set(budgets.values())) > 1:
+        first, second, *_ = budgets
+        _wrong(second, f"differs from {first}, its other name")
+    return next(iter(budgets.values()), None)
 
 
 def _unknown(
     extra: Mapping[str, Any] | None,
     where: str,
-    warnings: list[str],
+    context: RequestContext,
     refused: tuple[str, ...] = (),
     silent: tuple[str, ...] = (),
 ) -> None:
@@ -123,8 +147,7 @@ def _unknown(
         if name in refused:
             instead = "; send tool_calls" if name == "function_call" else ""
             raise bad_request(f"{param}: is not supported{instead}", param, "unsupported_value")
-        if len(warnings) < MAX_WARNINGS:
-            warnings.append(f"{param} has no effect")
+        context.warn(f"{param} has no effect")
 
 
 def _wrong(param: str, message: str) -> NoReturn:

@@ -15,7 +15,7 @@ from server.api.common.generation_fields import (
     field,
     told,
 )
-from server.api.common.structured_fields import StructuredFields
+from server.api.common.structured_output import StructuredFields
 from server.chat.tool_calls.tool import MAX_TOOLS
 
 MAX_MESSAGES = 4096

@@ -16,7 +16,7 @@ from server.api.common.generation_fields import (
     is_token,
     told,
 )
-from server.api.common.structured_fields import StructuredFields
+from server.api.common.structured_output import StructuredFields
 
 MAX_PROMPTS = 4096
 Prompts = list[str | list[int]]

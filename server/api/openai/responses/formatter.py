@@ -1,152 +1,152 @@
-"""A job as a response: its items, and the events of its making."""
+"""A job as a response: its output items, and the events of a stream."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from server.api.common.content_blocks import Block, BlockFormat, Kind
-from server.api.common.logprobs import chat_logprobs
-from server.api.common.timings import of_prompt, per_token
+import msgspec
+
+from server.api.common.content_blocks import Block, BlockFormatter, Kind
+from server.api.common.logprobs import chat_logprobs, token_texts
+from server.api.common.timings import prompt_progress, timings_so_far, total_timings
 from server.api.openai.responses.items import Item
-from server.http.sse import Answer, encode
-
-if TYPE_CHECKING:
-    from server.api.common.response_store import ResponseStore
-    from server.errors import ApiError
-    from server.generation.job import Job
-    from server.generation.output_processor import Choice, Piece, Progress, Shown
+from server.api.openai.responses.parser import Conversation
+from server.api.openai.responses.store import ResponseStore, StoredContent
+from server.errors import ApiError
+from server.generation.formatter import SequenceResult
+from server.generation.job import Job
+from server.generation.output_processor import (
+    OutputSequence,
+    PromptProgress,
+    SequenceEnd,
+    ShownToken,
+    TextDelta,
+)
 
 _PARTS = {"text": "output_text", "reasoning": "reasoning_text"}
 
 
-class ResponseFormat(BlockFormat):
-    """`echo`: fields of the request that come back. `given`: the conversation's items, the last `n_new` new.
-
-    kept: where the response is kept when it is there; None: nowhere.
-    """
+class ResponseFormatter(BlockFormatter):
+    """echo: fields of the request that the response repeats. store: takes the response; None: not stored."""
 
     prefixes: ClassVar[dict[Kind, str]] = {"reasoning": "rs_", "text": "msg_", "call": "fc_"}
 
     def __init__(
         self,
         job: Job,
+        conversation: Conversation,
         echo: dict[str, Any],
-        given: Sequence[Item] = (),
-        n_new: int = 0,
-        *,
-        logprobs: bool = False,
-        return_tokens: bool = False,
-        kept: ResponseStore | None = None,
-        owner: bytes | None = None,
+        store: ResponseStore[ResponseFormatter] | None = None,
     ) -> None:
         super().__init__(job)
-        self.echo, self.given, self.n_new = echo, given, n_new
-        self.logprobs = logprobs
-        self.kept, self.owner = kept, owner
-        self.token_ids: list[int] | None = [] if return_tokens else None
-        self._timings: dict[str, Any] = {}  # of this moment, for every delta
+        self.conversation, self.echo, self.store = conversation, echo, store
+        self.owner = job.context.owner
+        self.token_ids: list[int] | None = [] if job.options.return_tokens else None
+        self._timings: dict[str, Any] = {}  # so far, for every delta
         self._sequence = 0
         self._begun = False
 
     # --- events
 
-    def tell(self, kind: str, **fields: Any) -> bytes:
+    def numbered(self, kind: str, **fields: Any) -> bytes:
         number = self._sequence
         self._sequence += 1
         return self.event(kind, sequence_number=number, **fields)
 
-    def first(self, choice: Choice) -> bytes:
+    def start(self, sequence: OutputSequence) -> bytes:
         self._begun = True
         response = self.response("in_progress")
-        return self.tell("response.created", response=response) + self.tell(
+        return self.numbered("response.created", response=response) + self.numbered(
             "response.in_progress", response=response
         )
 
-    def progress(self, choice: Choice, progress: Progress) -> bytes:
-        told = of_prompt(progress, choice, self.job.timings_per_token)
-        return self.tell("response.in_progress", response=self.response("in_progress"), **told)
+    def progress(self, sequence: OutputSequence, progress: PromptProgress) -> bytes:
+        fields = prompt_progress(progress, sequence, self.job.options.timings_per_token)
+        return self.numbered("response.in_progress", response=self.response("in_progress"), **fields)
 
-    def delta(self, choice: Choice, piece: Piece) -> bytes:
+    def delta(self, sequence: OutputSequence, delta: TextDelta) -> bytes:
         if self.token_ids is not None:
-            self.token_ids += [token.id for token, _ in piece.tokens]
-        self._timings = per_token(choice) if self.job.timings_per_token else {}
-        return super().delta(choice, piece)
+            self.token_ids += [token.id for token, _ in delta.tokens]
+        self._timings = timings_so_far(sequence) if self.job.options.timings_per_token else {}
+        return super().delta(sequence, delta)
 
     def opened(self, block: Block) -> bytes:
         at = {"output_index": block.index}
         item = self.item(block, "in_progress", whole=False)
-        data = self.tell("response.output_item.added", **at, item=item)
+        data = self.numbered("response.output_item.added", **at, item=item)
         if block.kind == "call":
             return data
         part = self._part(block, whole=False)
-        return data + self.tell("response.content_part.added", **self._at(block), part=part)
+        return data + self.numbered("response.content_part.added", **self._at(block), part=part)
 
-    def grown(self, block: Block, text: str, tokens: Sequence[Shown]) -> bytes:
+    def grown(self, block: Block, text: str, tokens: Sequence[ShownToken]) -> bytes:
         logprobs = self._logprobs(tokens)
         block.logprobs += logprobs
-        if not self.job.stream:
+        if not self.job.options.stream:
             return b""
         if block.kind == "call":
             at = {"item_id": block.id, "output_index": block.index}
-            return self.tell("response.function_call_arguments.delta", **at, delta=text, **self._timings)
+            return self.numbered("response.function_call_arguments.delta", **at, delta=text, **self._timings)
         at = {**self._at(block), "delta": text, **self._timings}
         if block.kind == "reasoning":
-            return self.tell("response.reasoning_text.delta", **at)
-        return self.tell("response.output_text.delta", **at, logprobs=logprobs)
+            return self.numbered("response.reasoning_text.delta", **at)
+        return self.numbered("response.output_text.delta", **at, logprobs=logprobs)
 
     def closed(self, block: Block) -> bytes:
-        if not self.job.stream:
+        if not self.job.options.stream:
             return b""
         item = self.item(block, self._state_of(block))
         if block.kind == "call":
             at = {"item_id": block.id, "output_index": block.index}
-            told = {"name": item["name"], "arguments": item["arguments"]}
-            data = self.tell("response.function_call_arguments.done", **at, **told)
+            call = {"name": item["name"], "arguments": item["arguments"]}
+            data = self.numbered("response.function_call_arguments.done", **at, **call)
         else:
             part = self._part(block)
             extra = {"logprobs": part["logprobs"]} if block.kind == "text" else {}
             kind = f"response.{_PARTS[block.kind]}.done"
-            data = self.tell(kind, **self._at(block), text=part["text"], **extra)
-            data += self.tell("response.content_part.done", **self._at(block), part=part)
-        return data + self.tell("response.output_item.done", output_index=block.index, item=item)
+            data = self.numbered(kind, **self._at(block), text=part["text"], **extra)
+            data += self.numbered("response.content_part.done", **self._at(block), part=part)
+        return data + self.numbered("response.output_item.done", output_index=block.index, item=item)
 
     def end(self) -> bytes:
         response = self.whole(())
-        kind, told = f"response.{response['status']}", {}
-        if self.job.timings_per_token or self.job.choices[0].tell_progress:
-            # llama-server's clients, who ask for this, know no other end, and look for the times beside it.
-            kind, told = "response.completed", {"timings": response["timings"]}
-        return self.tell(kind, response=response, **told)
+        kind, beside = f"response.{response['status']}", {}
+        if self.job.options.timings_per_token or self.job.options.report_progress:
+            # llama-server's clients, who ask for this, know no other end and expect the timings beside it.
+            kind, beside = "response.completed", {"timings": response["timings"]}
+        return self.numbered(kind, response=response, **beside)
 
     def error(self, error: ApiError) -> bytes:
-        begun = b"" if self._begun else self.first(self.job.choices[0])
+        begun = b"" if self._begun else self.start(self.job.sequences[0])
         fields = {"code": error.code, "message": error.message, "param": error.param}
         status = "cancelled" if error.code == "request_cancelled" else "failed"
-        told = {"code": "server_error", "message": error.message}
-        response = self.response(status, error=told, store=False)
-        return begun + self.tell("error", **fields) + self.tell("response.failed", response=response)
+        failure = {"code": "server_error", "message": error.message}
+        response = self.response(status, error=failure, store=False)
+        return begun + self.numbered("error", **fields) + self.numbered("response.failed", response=response)
 
     # --- the response
 
-    def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        """The response at its end, which is kept from now on."""
-        status = "incomplete" if self.finished == "length" else "completed"
-        response = self.response(status, usage=self._usage(), completed_at=time.time(), **self.job.tail())
+    def whole(self, results: Sequence[SequenceResult]) -> dict[str, Any]:
+        """The response at its end, which is stored from now on."""
+        status = "incomplete" if self.finished is SequenceEnd.LENGTH else "completed"
+        timings = total_timings([sequence.timings for sequence in self.job.sequences])
+        tail = self.job.context.with_warnings({"timings": timings})
+        response = self.response(status, usage=self._usage(), completed_at=time.time(), **tail)
         if status == "incomplete":
             response["incomplete_details"] = {"reason": "max_output_tokens"}
             response["completed_at"] = None
         if self.token_ids is not None:
             response["tokens"] = self.token_ids
-        if self.kept is not None:
-            self._keep(self.kept, response)
+        if self.store is not None:
+            self._put(self.store, response)
         return response
 
     def response(self, status: str, **fields: Any) -> dict[str, Any]:
-        """As far as it is there."""
+        """As far as it has been generated."""
         job = self.job
-        params = job.choices[0].request.params
+        params = job.sequences[0].request.params
         return {
             "id": job.id,
             "object": "response",
@@ -157,7 +157,7 @@ class ResponseFormat(BlockFormat):
             "incomplete_details": None,
             "model": job.model,
             "output": [self.item(block, self._state_of(block)) for block in self.blocks],
-            "store": self.kept is not None,
+            "store": self.store is not None,
             "temperature": params.temperature,
             "top_p": params.top_p,
             "usage": None,
@@ -166,7 +166,7 @@ class ResponseFormat(BlockFormat):
         }
 
     def item(self, block: Block, status: str, whole: bool = True) -> Item:
-        """A block as an item. Without `whole` as it is before anything is in it."""
+        """A block as an item. whole=False: as it is while empty."""
         if block.call is not None:
             item: Item = {"id": block.id, "type": "function_call", "status": status}
             text = block.text if whole else ""
@@ -188,40 +188,43 @@ class ResponseFormat(BlockFormat):
             part |= {"annotations": [], "logprobs": block.logprobs if whole else []}
         return part
 
-    def _logprobs(self, tokens: Sequence[Shown]) -> list[dict[str, Any]]:
-        if not self.logprobs or not tokens:
+    def _logprobs(self, tokens: Sequence[ShownToken]) -> list[dict[str, Any]]:
+        if self.job.options.logprobs is None or not tokens:
             return []
-        found: list[dict[str, Any]] = chat_logprobs(self.job.facts.names, tokens)["content"]
-        return found
+        texts = token_texts(self.job.engine.tokenizer)
+        entries: list[dict[str, Any]] = chat_logprobs(texts, tokens)["content"]
+        return entries
 
     def _at(self, block: Block) -> dict[str, Any]:
         return {"item_id": block.id, "output_index": block.index, "content_index": 0}
 
     def _state_of(self, block: Block) -> str:
-        """The last block is where the limit cuts."""
+        """Only the last block can be cut by a limit."""
         if block is not self.blocks[-1]:
             return "completed"
         if self.finished is None:
             return "in_progress" if block is self._open else "completed"
-        return "incomplete" if self.finished == "length" else "completed"
+        return "incomplete" if self.finished is SequenceEnd.LENGTH else "completed"
 
     def _usage(self) -> dict[str, Any]:
-        usage = self.job.usage()
+        counts = self.job.counts()
         return {
-            "input_tokens": usage["prompt_tokens"],
-            "input_tokens_details": {**usage["prompt_tokens_details"], "cache_write_tokens": 0},
-            "output_tokens": usage["completion_tokens"],
-            "output_tokens_details": usage["completion_tokens_details"],
-            "total_tokens": usage["total_tokens"],
+            "input_tokens": counts.prompt,
+            "input_tokens_details": {"cached_tokens": counts.cached, "cache_write_tokens": 0},
+            "output_tokens": counts.generated,
+            "output_tokens_details": {"reasoning_tokens": counts.reasoning},
+            "total_tokens": counts.prompt + counts.generated,
         }
 
-    def _keep(self, kept: ResponseStore, response: dict[str, Any]) -> None:
-        items = [*self.given, *response["output"]]
-        data, conversation = encode(response), encode(items)
-        if not kept.fits(data, conversation):
-            response["store"] = False
-            text = "store has no effect: the response is too large to keep"
-            response["warnings"] = [*response.get("warnings", ()), text]
+    def _put(self, store: ResponseStore[ResponseFormatter], response: dict[str, Any]) -> None:
+        before = self.conversation.items
+        items = [*before, *response["output"]]
+        new = tuple(item["id"] for item in items[len(before) - self.conversation.n_new :])
+        encode = msgspec.json.encode
+        content = StoredContent(encode(response), encode(items), len(before), new)
+        if store.fits(content):
+            store.put(self.job.id, self.owner, content)
             return
-        new = [item["id"] for item in items[len(self.given) - self.n_new :]]
-        kept.put(self.job.id, self.owner, data, conversation, len(self.given), new)
+        response["store"] = False
+        text = "store has no effect: the response is too large to store"
+        response["warnings"] = [*response.get("warnings", ()), text]

@@ -1,4 +1,4 @@
-"""Items of a response's input and output: reading them, and the conversation that they are."""
+"""Items of a response's input and output: parsing, and conversion to chat messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from server.api.common.json_reader import Fields, missing, no_media, objects, unsupported, wrong
 from server.errors import ApiError
-from server.generation.job import new_id
+from server.generation.request_context import RequestContext
+from server.ids import new_id
 
 Item = dict[str, Any]
 MAX_ITEMS = 4096
@@ -15,29 +16,29 @@ _STATES = ("completed", "incomplete", "in_progress")
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 _COMMON = frozenset({"type", "id", "status"})
-# Of items that we made and that come back.
+# Fields of our own items, which clients send back.
 _IDLE = frozenset({"annotations", "logprobs", "parsed", "parsed_arguments", "created_by"})
 _PREFIXES = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
 
 
-class Reader:
-    """Reads the input of one request. `lookup` finds items of kept responses, `calls` are known call ids."""
+class ItemReader:
+    """Reads the input of one request. lookup: finds items of stored responses; calls: known call ids."""
 
     def __init__(
-        self, lookup: Callable[[str], Item | None], calls: Iterable[str], warnings: list[str]
+        self, lookup: Callable[[str], Item | None], calls: Iterable[str], context: RequestContext
     ) -> None:
-        self.lookup, self.calls, self.warnings = lookup, set(calls), warnings
+        self.lookup, self.calls, self.context = lookup, set(calls), context
 
-    def read(self, given: str | list[Any] | None) -> list[Item]:
-        """Every item with an id, and nothing in it that is not checked."""
-        if given is None:
+    def read(self, value: str | list[Any] | None) -> list[Item]:
+        """Checked items, each with an id."""
+        if value is None:
             return []
-        if isinstance(given, str):
-            text = [{"type": "input_text", "text": given}]
+        if isinstance(value, str):
+            text = [{"type": "input_text", "text": value}]
             return [_item("message", None, status="completed", role="user", content=text)]
-        if len(given) > MAX_ITEMS:
-            raise wrong("input", f"may hold at most {MAX_ITEMS} items, not {len(given)}")
-        return [self._read(fields) for fields in objects(given, "input", self.warnings)]
+        if len(value) > MAX_ITEMS:
+            raise wrong("input", f"may hold at most {MAX_ITEMS} items, not {len(value)}")
+        return [self._read(fields) for fields in objects(value, "input", self.context)]
 
     def _read(self, fields: Fields) -> Item:
         kind = fields.text_or("type", "message" if fields.get("role") is not None else "item_reference")
@@ -87,7 +88,7 @@ class Reader:
     def _reasoning(self, fields: Fields) -> Item:
         fields.only(_COMMON | {"summary", "content", "encrypted_content"})
         if fields.get("encrypted_content") is not None:
-            message = "is not ours; send the item's content, which we give in the clear"
+            message = "cannot be decrypted here; send the item's content instead"
             raise unsupported(fields.at("encrypted_content"), message)
         parts = {
             name: [part.text("text") for part in fields.objects(name)] for name in ("summary", "content")
@@ -102,13 +103,13 @@ class Reader:
     def _reference(self, fields: Fields) -> Item:
         fields.only(_COMMON)
         id = fields.text("id")
-        found = self.lookup(id)
-        if found is None:
-            message = f"there is no item {id[:128]!r} in a response that is kept; send the item itself"
+        item = self.lookup(id)
+        if item is None:
+            message = f"no stored response has an item {id[:128]!r}; send the item itself"
             raise wrong(fields.at("id"), message)
-        if found["type"] == "function_call":
-            self.calls.add(found["call_id"])
-        return found
+        if item["type"] == "function_call":
+            self.calls.add(item["call_id"])
+        return item
 
 
 def _item(kind: str, id: str | None, **fields: Any) -> Item:
@@ -126,23 +127,23 @@ def _texts(fields: Fields, name: str) -> list[str]:
     """A text, or the texts of a list of parts."""
     if isinstance(fields.get(name), str):
         return [fields.text(name)]
-    found = []
+    texts = []
     for part in fields.objects(name):
         kind = part.text("type")
         if kind not in _TEXTS:
             raise no_media(part.at("type"), kind)
         part.only(frozenset({"type", _TEXTS[kind]}), _IDLE)
-        found.append(part.text(_TEXTS[kind]))
-    return found
+        texts.append(part.text(_TEXTS[kind]))
+    return texts
 
 
-def calls_of(items: Iterable[Item]) -> Iterable[str]:
+def call_ids(items: Iterable[Item]) -> Iterable[str]:
     """The ids of tool calls."""
     return (item["call_id"] for item in items if item["type"] == "function_call")
 
 
-def conversation(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:
-    """Chat messages. What an assistant thinks, says and calls, in that order, is one message."""
+def chat_messages(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:
+    """Chat messages. An assistant's reasoning, text and calls, in that order, are one message."""
     messages: list[dict[str, Any]] = []
     turn: dict[str, Any] | None = None  # the assistant's message that may still grow
     for item in items:
@@ -192,7 +193,7 @@ def _content(item: Item) -> Any:
 
 
 def _instruct(messages: list[dict[str, Any]], instructions: str) -> None:
-    """Put before everything. Most templates know one system message, so it joins one that is there."""
+    """Insert at the beginning, or prepend to a system message there: most templates accept only one."""
     first = messages[0] if messages else {"role": "user"}
     if first["role"] not in ("system", "developer"):
         messages.insert(0, {"role": "system", "content": instructions})
@@ -203,14 +204,14 @@ def _instruct(messages: list[dict[str, Any]], instructions: str) -> None:
     messages[0] = {"role": first["role"], "content": f"{instructions}\n\n{text}"}
 
 
-def goes_on(items: Sequence[Item]) -> bool:
-    """Whether the answer is to go on with the last item: a message that is not at its end."""
+def continues_last(items: Sequence[Item]) -> bool:
+    """Whether the answer continues the last item: an incomplete message of the assistant."""
     if not items or items[-1]["type"] != "message" or items[-1]["role"] != "assistant":
         return False
     status: str = items[-1]["status"]
     return status != "completed"
 
 
-def not_kept(id: str, param: str) -> ApiError:
-    message = f"{param}: no response {id[:128]!r} is kept here; it may have expired"
+def not_stored(id: str, param: str) -> ApiError:
+    message = f"{param}: no response {id[:128]!r} is stored; it may have expired"
     return ApiError(404, message, param=param, code="response_not_found")

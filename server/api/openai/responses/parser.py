@@ -1,31 +1,29 @@
-"""From a request for a response to what a chat is made of."""
+"""From a request for a response to a `ChatInput` and `GenerationOptions`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.types import Constraint
-from server.api.common.generation_fields import GenerationFields
-from server.api.common.json_reader import (
-    Fields,
-    generation_fields,
-    objects,
-    refuse_fields,
-    unsupported,
-    warn,
-    wrong,
+from server.api.common.generation_options import check_fields, generation_options
+from server.api.common.json_reader import Fields, objects, refuse_fields, unsupported, wrong
+from server.api.common.structured_output import named_schema
+from server.api.openai.responses.items import (
+    Item,
+    ItemReader,
+    call_ids,
+    chat_messages,
+    continues_last,
+    not_stored,
 )
-from server.api.openai.responses.items import Item, Reader, calls_of, conversation, goes_on, not_kept
 from server.api.openai.responses.schema import ResponseInput, ResponseRequest
-from server.chat.request import RequestedConstraint
+from server.api.openai.responses.store import ResponseStore
+from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls import Tool, ToolChoice, make_tool
 from server.errors import bad_request
-from server.input.chat import ChatInput, ReasoningOptions
-from server.input.constraints import named_schema
-
-if TYPE_CHECKING:
-    from server.api.common.response_store import ResponseStore
+from server.generation.options import GenerationOptions
+from server.generation.request_context import RequestContext
 
 LOGPROBS = "message.output_text.logprobs"
 # Fields of the official API that would change the answer.
@@ -38,75 +36,78 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
 _TOOL = frozenset({"type", "name", "description", "parameters", "strict"})
 
 
-@dataclass
-class Given:
-    """A request's conversation: as a chat, and as items, of which the last `n_new` came with it."""
+@dataclass(frozen=True)
+class Conversation:
+    """A request's input as a chat, and as items, of which the last `n_new` came with it."""
 
     chat: ChatInput
     items: list[Item]
     n_new: int
 
 
-def given_by(body: ResponseInput, kept: ResponseStore, owner: bytes | None, warnings: list[str]) -> Given:
-    """Everything in it is checked, but for what depends on the model."""
+def parse_input(body: ResponseInput, store: ResponseStore[Any], context: RequestContext) -> Conversation:
+    """Checked except for what depends on the model. Warns of unknown fields."""
+    check_fields(body, context)
     refuse_fields(body, _REFUSED)
     if body.truncation == "auto":
-        message = "messages are not left out by themselves; send 'disabled' and shorten the input"
+        message = "input is not truncated automatically; send 'disabled' and shorten it"
         raise unsupported("truncation", message)
     if body.input is None and body.previous_response_id is None:
         raise bad_request("input: is required", "input", "missing_field")
     before: list[Item] = []
     if body.previous_response_id is not None:
-        previous = kept.get(body.previous_response_id, owner)
+        previous = store.get(body.previous_response_id, context.owner)
         if previous is None:
-            raise not_kept(body.previous_response_id, "previous_response_id")
-        before = previous.items()
-    reader = Reader(lambda id: kept.item(id, owner), calls_of(before), warnings)
+            raise not_stored(body.previous_response_id, "previous_response_id")
+        before = previous.content.items()
+    reader = ItemReader(lambda id: store.item(id, context.owner), call_ids(before), context)
     new = reader.read(body.input)
     items = before + new
-    messages = conversation(items, body.instructions)
+    messages = chat_messages(items, body.instructions)
     if not messages:
         raise wrong("input", "must hold at least one item")
     if messages[-1].get("tool_calls"):
         raise wrong("input", "ends with a function call; its output must follow")
     chat = ChatInput(
         messages,
-        tools=_tools(body, warnings),
-        tool_choice=_tool_choice(body, warnings),
+        tools=_tools(body, context),
+        tool_choice=_tool_choice(body, context),
         parallel_tool_calls=body.parallel_tool_calls,
-        reasoning=_reasoning(body, warnings),
-        answer=_answer(body, warnings),
+        reasoning=_reasoning(body, context),
+        answer=_answer(body, context),
         extra=body.chat_template_kwargs or {},
-        add_generation_prompt=None if goes_on(items) else True,
+        add_generation_prompt=None if continues_last(items) else True,
         param="input",
+        numbered_messages=False,
+        schema_field="parameters",
     )
-    return Given(chat, items, len(new))
+    return Conversation(chat, items, len(new))
 
 
-def _tools(body: ResponseInput, warnings: list[str]) -> list[Tool]:
-    found = []
-    for tool in objects(body.tools, "tools", warnings):
+def _tools(body: ResponseInput, context: RequestContext) -> list[Tool]:
+    tools = []
+    for tool in objects(body.tools, "tools", context):
         kind = tool.text_or("type", "function")
         if kind != "function":
-            message = f"tools of type {kind[:64]!r} are not run by this server; only functions can be given"
+            message = f"tools of type {kind[:64]!r} are not run by this server; only functions are supported"
             raise unsupported(tool.at("type"), message)
         tool.only(_TOOL)
         get = tool.get
-        found.append(make_tool(get("name"), get("description"), get("parameters"), get("strict"), tool.path))
-    return found
+        tools.append(make_tool(get("name"), get("description"), get("parameters"), get("strict"), tool.path))
+    return tools
 
 
-def _tool_choice(body: ResponseInput, warnings: list[str]) -> ToolChoice:
-    asked = body.tool_choice
-    if asked is None or asked == "auto":
+def _tool_choice(body: ResponseInput, context: RequestContext) -> ToolChoice:
+    choice = body.tool_choice
+    if choice is None or choice == "auto":
         return ToolChoice()
-    if asked == "none":
+    if choice == "none":
         return ToolChoice("none")
-    if asked == "required":
+    if choice == "required":
         return ToolChoice("required")
-    if isinstance(asked, str):
+    if isinstance(choice, str):
         raise wrong("tool_choice", "must be 'none', 'auto', 'required' or an object")
-    fields = Fields(asked, "tool_choice", warnings)
+    fields = Fields(choice, "tool_choice", context)
     kind = fields.text("type")
     if kind == "function":
         fields.only(frozenset({"type", "name"}))
@@ -119,54 +120,54 @@ def _tool_choice(body: ResponseInput, warnings: list[str]) -> ToolChoice:
     raise unsupported("tool_choice.type", f"the type {kind[:64]!r} is not supported; name a function")
 
 
-def _reasoning(body: ResponseInput, warnings: list[str]) -> ReasoningOptions:
-    asked = body.reasoning
-    if asked is None:
+def _reasoning(body: ResponseInput, context: RequestContext) -> ReasoningOptions:
+    reasoning = body.reasoning
+    if reasoning is None:
         return ReasoningOptions()
-    if asked.summary is not None:
-        warn(warnings, "reasoning.summary has no effect: reasoning is given as it is")
-    _extra(asked.model_extra, "reasoning", warnings)
-    return ReasoningOptions(effort=asked.effort)
+    if reasoning.summary is not None:
+        context.warn("reasoning.summary has no effect: reasoning is returned in full")
+    _extra(reasoning.model_extra, "reasoning", context)
+    return ReasoningOptions(effort=reasoning.effort)
 
 
-def _answer(body: ResponseInput, warnings: list[str]) -> RequestedConstraint | None:
+def _answer(body: ResponseInput, context: RequestContext) -> RequestedConstraint | None:
     if body.text is None:
         return None
     if body.text.verbosity not in (None, "medium"):
-        warn(warnings, "text.verbosity has no effect")
-    _extra(body.text.model_extra, "text", warnings)
+        context.warn("text.verbosity has no effect")
+    _extra(body.text.model_extra, "text", context)
     if body.text.format is None:
         return None
-    fields = Fields(body.text.format, "text.format", warnings)
+    fields = Fields(body.text.format, "text.format", context)
     kind = fields.one_of("type", ("text", "json_object", "json_schema"))
     if kind == "json_schema":
         named = {name: value for name, value in body.text.format.items() if name != "type"}
-        return named_schema(named, "text.format", warnings)
+        return named_schema(named, "text.format", context)
     fields.only(frozenset({"type"}))
     return None if kind == "text" else RequestedConstraint(Constraint("json_object"), "text.format")
 
 
-def _extra(extra: dict[str, Any] | None, path: str, warnings: list[str]) -> None:
+def _extra(extra: dict[str, Any] | None, path: str, context: RequestContext) -> None:
     for name, value in (extra or {}).items():
         if value is not None:
-            warn(warnings, f"{path}.{name[:64]} has no effect")
+            context.warn(f"{path}.{name[:64]} has no effect")
 
 
-def logprobs_of(body: ResponseRequest, warnings: list[str]) -> int | None:
-    """How many of the likeliest tokens are told with each; None: no log-probabilities at all."""
+def _logprobs(body: ResponseRequest, context: RequestContext) -> int | None:
+    """How many of the most likely tokens are reported with each; None: no log-probabilities."""
     include = body.include or []
     for name in include:
         if name != LOGPROBS:
-            warn(warnings, f"include: {name} has no effect")
+            context.warn(f"include: {name} has no effect")
     if LOGPROBS in include:
         return body.top_logprobs or 0
     if body.top_logprobs:
-        warn(warnings, f"top_logprobs has no effect: include does not name {LOGPROBS}")
+        context.warn(f"top_logprobs has no effect: include does not name {LOGPROBS}")
     return None
 
 
-def echo_of(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
-    """Fields of the request that come back in the response, as the official API has them."""
+def echoed_fields(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
+    """Fields of the request that the response repeats, as in the official API."""
     reasoning, text = body.reasoning, body.text
     format = (text and text.format) or {"type": "text"}
     tools = [{**tool.wire()["function"], "type": "function", "strict": tool.strict} for tool in chat.tools]
@@ -189,12 +190,25 @@ def echo_of(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
     }
 
 
-def generation_of(body: ResponseRequest, warnings: list[str]) -> GenerationFields:
-    """The fields that `server.input.processor` reads."""
+def parse_options(body: ResponseRequest, context: RequestContext) -> GenerationOptions:
+    """The fields that do not become the prompt."""
     if body.background:
-        raise unsupported("background", "a response is made while its client waits; send false")
+        raise unsupported("background", "a response is generated while its client waits; send false")
     if body.user is not None:
-        warn(warnings, "user has no effect")
-    if body.stream_options is not None and body.stream_options.include_usage is not None:
-        warn(warnings, "stream_options.include_usage has no effect: the response always has its usage")
-    return generation_fields(body, stream_options=body.stream_options)
+        context.warn("user has no effect")
+    stream_options = body.stream_options
+    if stream_options is not None:
+        if stream_options.include_usage is not None:
+            context.warn("stream_options.include_usage has no effect: the response always has its usage")
+        if not body.stream:
+            context.warn("stream_options has no effect: stream is not true")
+        if stream_options.include_obfuscation:
+            context.warn("stream_options.include_obfuscation has no effect")
+    return generation_options(
+        body,
+        context,
+        id_prefix="resp_",
+        max_tokens=body.max_output_tokens,
+        limit_field="max_output_tokens",
+        logprobs=_logprobs(body, context),
+    )

@@ -8,41 +8,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.types import InferenceParameters
-from server.api.anthropic.formatter import MessageFormat
-from server.api.openai.responses.formatter import ResponseFormat
+from engine.types import InferenceParameters, Timings
+from server.api.anthropic.formatter import MessageFormatter
+from server.api.openai.responses.formatter import ResponseFormatter
+from server.api.openai.responses.parser import Conversation
 from server.chat.parser import ParsedOutput, ToolCallDelta
-from server.generation.output_processor import Piece
+from server.generation.job import TokenCounts
+from server.generation.options import GenerationOptions
+from server.generation.output_processor import SequenceEnd, TextDelta
+from server.generation.request_context import AccessRecord, RequestContext
 from support.named_events import named_events
 
 
 def job(stream):
-    usage = {
-        "prompt_tokens": 3,
-        "completion_tokens": 4,
-        "total_tokens": 7,
-        "prompt_tokens_details": {"cached_tokens": 1},
-        "completion_tokens_details": {"reasoning_tokens": 0},
-    }
-    choice = SimpleNamespace(
+    sequence = SimpleNamespace(
         request=SimpleNamespace(params=InferenceParameters()),
-        finish=None,
-        reason=None,
-        stop_word=None,
+        end=None,
+        engine_finish=None,
+        stop_string=None,
         n_generated=4,
-        tell_progress=False,
+        timings=Timings(),
     )
+    state = SimpleNamespace(settings=SimpleNamespace(log_level="info"))
+    context = RequestContext(state, AccessRecord("id"))
     return SimpleNamespace(
         id="id",
         model="m",
         created=1,
-        stream=stream,
-        choices=[choice],
-        warnings=[],
-        timings_per_token=False,
-        usage=lambda: usage,
-        timings=lambda: {},
-        tail=lambda: {"timings": {}},
+        context=context,
+        sequences=[sequence],
+        options=GenerationOptions(id_prefix="", stream=stream),
+        counts=lambda: TokenCounts(3, 1, 4, 0),
     )
 
 
@@ -64,13 +60,13 @@ def answers(draw):
 
 def told(format, parts):
     """The stream of an answer, and the blocks at its end."""
-    choice = format.job.choices[0]
-    data = format.first(choice)
+    sequence = format.job.sequences[0]
+    data = format.start(sequence)
     for part in parts:
-        data += format.delta(choice, Piece(part.content, [], part))
-    choice.finish = "stop"
-    data += format.finish(choice, last=True)
-    return data + (format.end() if format.job.stream else b""), format.blocks
+        data += format.delta(sequence, TextDelta(part.content, [], part))
+    sequence.end = SequenceEnd.STOP
+    data += format.finish(sequence, last=True)
+    return data + (format.end() if format.job.options.stream else b""), format.blocks
 
 
 def runs(parts):
@@ -89,10 +85,10 @@ def runs(parts):
     return found or [["text", ""]]
 
 
-@pytest.mark.parametrize("api", [ResponseFormat, MessageFormat])
+@pytest.mark.parametrize("api", [ResponseFormatter, MessageFormatter])
 @given(parts=answers())
 def test_blocks(api, parts):
-    arguments = ({},) if api is ResponseFormat else ()
+    arguments = (Conversation(None, [], 0), {}) if api is ResponseFormatter else ()
     data, blocks = told(api(job(stream=True), *arguments), parts)
     assert [[block.kind, block.text] for block in blocks] == runs(parts)
     silent, whole = told(api(job(stream=False), *arguments), parts)

@@ -114,7 +114,7 @@ async def test_samplers_that_are_left_out_do_nothing():
     params = engine.seen[0].params
     assert (params.top_k, params.top_p, params.min_p, params.temperature) == (40, 1, 0, 1)
     assert body["warnings"] == [
-        "samplers: 'infill' has no effect, there is no such step",
+        "samplers: 'infill' has no effect, this server has no such step",
         "min_p has no effect: samplers leaves its step out",
     ]
     assert "warnings" not in await ask({"prompt": "a", "samplers": "edskypmxt"})
@@ -186,7 +186,7 @@ async def test_a_seed_of_minus_one_is_a_random_one():
 async def test_limits_have_three_names():
     engine = FakeEngine()
     body = await ask({"prompt": "a", "max_tokens": 3, "n_predict": 2}, engine)
-    assert body["warnings"] == ["max_tokens has no effect: n_predict is given"]
+    assert body["warnings"] == ["max_tokens has no effect: n_predict is set"]
     assert (await ask({"prompt": "a", "max_tokens": 3}, engine))["tokens_predicted"] == 3
     body = await ask({"prompt": "a", "n_predict": 10**6}, engine)
     assert body["warnings"][0].startswith("n_predict: only ")

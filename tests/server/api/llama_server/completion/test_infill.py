@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from server.input.infill import Gap, Piece, gap
+from server.input.infill import ExtraFile, Gap, gap
 from support.fake_engine import TEXT, FakeEngine, tokenizer
 from support.http import COMPLETIONS, client, error_of
 
@@ -107,7 +107,7 @@ async def test_the_suffix_keeps_its_beginning_and_the_prefix_its_end(sizes, room
 
 
 async def test_a_gap_without_texts():
-    assert gap(fim_tokenizer(), "", "", [Piece("")]).prompt(fim_tokenizer())[-3:] == [PRE, SUF, MID]
+    assert gap(fim_tokenizer(), "", "", [ExtraFile("")]).prompt(fim_tokenizer())[-3:] == [PRE, SUF, MID]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ async def test_tei_format():
         body = {"query": QUERY, "texts": DOCUMENTS}
         answer = await http.post("/rerank", json=body | {"odd": 1, "documents": ["b"]})
         assert answer.json() == [{"index": i, "score": score(DOCUMENTS[i])} for i in BEST]
-        warnings = "odd has no effect; documents has no effect: texts is given"
+        warnings = "odd has no effect; documents has no effect: texts is set"
         assert answer.headers["x-warnings"] == warnings
         answer = (await http.post("/rerank", json=body | {"return_text": True, "raw_scores": False})).json()
         assert [entry["text"] for entry in answer] == [DOCUMENTS[i] for i in BEST]
@@ -126,7 +126,7 @@ async def test_a_model_that_cannot_rank():
     async with client() as http:
         error = error_of(await http.post(V1, json={"query": QUERY, "documents": ["a"]}), 400)
         assert error["code"] == "no_ranking"
-        assert "no model for ranking" in error["message"]
+        assert "cannot rank documents" in error["message"]
 
 
 async def test_special_tokens_in_texts_are_text():

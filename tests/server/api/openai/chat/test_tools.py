@@ -315,5 +315,5 @@ async def test_calls_that_are_not_required_go_without_a_grammar_where_there_is_n
     }
     engine = answering("x")
     body = await ask(engine, tools=[bad])
-    assert body["warnings"][0].startswith("tools: arguments are not held to the schemas (tools: ")
+    assert body["warnings"][0].startswith("tools: the schemas of arguments are not enforced (tools: ")
     assert engine.seen[0].constraint is None

@@ -89,7 +89,7 @@ async def test_what_is_not_to_be_kept():
         made = await create(http)
         assert (made["store"], made["warnings"]) == (
             False,
-            ["store has no effect: the response is too large to keep"],
+            ["store has no effect: the response is too large to store"],
         )
         error_of(await http.get(f"{RESPONSES}/{made['id']}"), 404)
 

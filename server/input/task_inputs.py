@@ -1,21 +1,21 @@
-"""Inputs of embeddings and rankings: from texts to token ids, within bounds."""
+"""Inputs of embeddings and rankings: texts to token ids, within the limits of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from server.errors import ApiError, bad_request
+from server.generation.request_context import RequestContext
 from server.input.tokenize import INLINE_CHARS
 
-if TYPE_CHECKING:
-    from server.api.openai.embeddings.schema import Input
-    from server.dependencies import Engine, State
+Input = list[str | list[int]]  # one input: texts and token ids, one after the other
 
 
-async def input_tokens(inputs: Sequence[Input], engine: Engine, state: State, param: str) -> list[list[int]]:
+async def input_tokens(inputs: Sequence[Input], context: RequestContext, param: str) -> list[list[int]]:
     """Token ids of each input, at least one and at most as many as a session holds."""
-    check_number(len(inputs), state, param)
+    check_number(len(inputs), context, param)
+    engine = context.engine
     several = len(inputs) > 1
 
     def encode() -> list[list[int]]:
@@ -25,15 +25,15 @@ async def input_tokens(inputs: Sequence[Input], engine: Engine, state: State, pa
         ]
 
     size = sum(len(part) for parts in inputs for part in parts)
-    return encode() if size <= INLINE_CHARS else await state.in_thread(encode)
+    return encode() if size <= INLINE_CHARS else await context.in_thread(encode)
 
 
 async def pair_tokens(
-    query: str, documents: Sequence[str], engine: Engine, state: State, param: str
+    query: str, documents: Sequence[str], context: RequestContext, param: str
 ) -> tuple[list[list[int]], list[int]]:
     """Token ids of the query with each document, and where the document begins."""
-    check_number(len(documents), state, param)
-    tokenizer, n_ctx = engine.tokenizer, engine.n_ctx
+    check_number(len(documents), context, param)
+    tokenizer, n_ctx = context.engine.tokenizer, context.engine.n_ctx
 
     def encode() -> tuple[list[list[int]], list[int]]:
         least = tokenizer.min_tokens(query, n_ctx + 1)
@@ -55,13 +55,14 @@ async def pair_tokens(
         return pairs, second
 
     size = len(documents) * len(query) + sum(map(len, documents))
-    return encode() if size <= INLINE_CHARS else await state.in_thread(encode)
+    return encode() if size <= INLINE_CHARS else await context.in_thread(encode)
 
 
-def check_number(n: int, state: State, param: str) -> None:
+def check_number(n: int, context: RequestContext, param: str) -> None:
     """At most --max-inputs."""
-    if n > state.settings.max_inputs:
-        message = f"{param}: has {n} items; at most {state.settings.max_inputs} are taken (--max-inputs)"
+    most = context.state.settings.max_inputs
+    if n > most:
+        message = f"{param}: has {n} items, the limit is {most} (--max-inputs)"
         raise bad_request(message, param, "invalid_value")
 
 
@@ -69,7 +70,7 @@ def _encode(parts: Input, tokenizer: Any, n_ctx: int, param: str) -> list[int]:
     tokens: list[int] = []
     for i, part in enumerate(parts):
         if isinstance(part, str):
-            # What cannot fit is refused before it is tokenised.
+            # What cannot fit is refused before it is tokenized.
             least = len(tokens) + tokenizer.min_tokens(part, n_ctx + 1)
             if least > n_ctx:
                 raise too_large(least, n_ctx, param, "at least ")
@@ -87,5 +88,5 @@ def _encode(parts: Input, tokenizer: Any, n_ctx: int, param: str) -> list[int]:
 
 
 def too_large(n: int, n_ctx: int, param: str, about: str = "") -> ApiError:
-    message = f"{param}: is too large: it has {about}{n} tokens, but the model takes at most {n_ctx}"
+    message = f"{param}: is too large: it has {about}{n} tokens, the model takes at most {n_ctx}"
     return bad_request(f"{message}; shorten it or raise --context-size", param, "context_length_exceeded")

@@ -1,0 +1,32 @@
+"""Errors in Anthropic's shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.errors import ApiError, ErrorFormat
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+}
+
+
+def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
+    """The message begins with the field at fault, for which this shape has no place."""
+    type = _TYPES.get(error.status_code, "invalid_request_error")
+    if error.status_code == 503:  # overloaded only where a retry can help
+        retry = (error.headers or {}).get("x-should-retry")
+        type = "overloaded_error" if retry == "true" else "api_error"
+    message = error.message
+    if error.param is not None and not message.startswith(f"{error.param}:"):
+        message = f"{error.param}: {message.removeprefix(f'{error.param} ')}"
+    return {"type": "error", "error": {"type": type, "message": message}, "request_id": request_id}
+
+
+ERRORS = ErrorFormat(error_body, prefix="/v1/messages", id_header=b"request-id")

@@ -1,0 +1,72 @@
+"""A job as /v1/completions words it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.json import encode
+
+from server.api.common.logprobs import completion_logprobs, token_texts
+from server.api.common.native_completion import NativeCompletion
+from server.api.common.timings import prompt_progress, timings_so_far
+from server.api.openai.choice_formatter import FINISH_REASONS, ChoiceFormatter
+from server.generation.formatter import SequenceResult
+from server.generation.job import Job
+from server.generation.output_processor import OutputSequence, PromptProgress, ShownToken, TextDelta
+
+
+class CompletionFormatter(ChoiceFormatter):
+    """The constant parts of chunks with nothing but text are encoded once."""
+
+    def __init__(self, job: Job, verbose: NativeCompletion | None) -> None:
+        super().__init__(job, "text_completion", verbose)
+        options = job.options
+        self.top, self.return_tokens = options.logprobs, options.return_tokens
+        self.timings_per_token = options.timings_per_token
+        self.text_only = self.top is None and not self.return_tokens and not self.timings_per_token
+        head = b"data: " + encode(self.head)[:-1] + b',"choices":[{"index":'
+        self._before = [head + b'%d,"text":' % sequence.index for sequence in job.sequences]
+        usage = b',"usage":null' if self.include_usage else b""
+        self._after = b',"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
+
+    def start(self, sequence: OutputSequence) -> bytes:
+        if scores := self.job.prompt_scores.get(sequence.prompt_index):
+            return self.chunk(self._choice(sequence, sequence.echo, scores))
+        if not sequence.echo:
+            return b""
+        return self._before[sequence.index] + encode(sequence.echo) + self._after
+
+    def progress(self, sequence: OutputSequence, progress: PromptProgress) -> bytes:
+        tail = prompt_progress(progress, sequence, self.timings_per_token)
+        return self.chunk(self._choice(sequence, "", None), tail)
+
+    def delta(self, sequence: OutputSequence, delta: TextDelta) -> bytes:
+        if self.text_only:
+            return self._before[sequence.index] + encode(delta.text) + self._after
+        tail = timings_so_far(sequence) if self.timings_per_token else None
+        return self.chunk(self._choice(sequence, delta.text, delta.tokens), tail)
+
+    def finish(self, sequence: OutputSequence, last: bool) -> bytes:
+        return self.chunk(self._choice(sequence, "", None, end=True), self.tail() if last else None)
+
+    def whole(self, results: Sequence[SequenceResult]) -> dict[str, Any]:
+        return self.body([self._whole_choice(result) for result in results], results)
+
+    def _whole_choice(self, result: SequenceResult) -> dict[str, Any]:
+        sequence = result.sequence
+        scores = self.job.prompt_scores.get(sequence.prompt_index, ())
+        return self._choice(sequence, sequence.echo + result.text, [*scores, *result.tokens], end=True)
+
+    def _choice(
+        self, sequence: OutputSequence, text: str, tokens: Sequence[ShownToken] | None, end: bool = False
+    ) -> dict[str, Any]:
+        """tokens: None: the choice has no tokens, so no log-probabilities either."""
+        logprobs = None
+        if self.top is not None and tokens is not None:
+            logprobs = completion_logprobs(token_texts(self.job.engine.tokenizer), tokens, self.top)
+        reason = FINISH_REASONS[sequence.end] if end and sequence.end else None
+        choice = {"index": sequence.index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        if self.return_tokens:
+            choice["tokens"] = [token.id for token, _ in tokens or ()]
+        return choice

@@ -1,0 +1,41 @@
+"""From OpenAI's completion requests to a `CompletionInput` and `GenerationOptions`."""
+
+from __future__ import annotations
+
+from server.api.common.generation_options import check_fields, choice_options
+from server.api.common.structured_output import requested_constraint
+from server.api.openai.completions.schema import CompletionRequest
+from server.errors import bad_request
+from server.generation.options import GenerationOptions
+from server.generation.request_context import RequestContext
+from server.input.requests import CompletionInput
+
+
+def parse_options(body: CompletionRequest, context: RequestContext) -> GenerationOptions:
+    """The fields besides the prompt. Warns of unknown ones."""
+    check_fields(body, context)
+    n = body.n or 1
+    best_of = body.best_of or n
+    if best_of < n:
+        raise bad_request(f"best_of: is {best_of}, less than n ({n})", "best_of", "invalid_value")
+    if best_of > n and body.stream:
+        message = "best_of: the best is known at the end only; with stream it must be n"
+        raise bad_request(message, "best_of", "invalid_value")
+    return choice_options(
+        body,
+        context,
+        id_prefix="cmpl-",
+        max_tokens=body.max_tokens,
+        logprobs=(body.n_probs or None) if body.logprobs is None else body.logprobs,
+        best_of=best_of,
+        n_field="best_of" if best_of > n else "n",
+    )
+
+
+def parse_completion(body: CompletionRequest, context: RequestContext) -> CompletionInput:
+    """The prompts."""
+    if any(isinstance(part, str) for prompt in body.prompt if isinstance(prompt, list) for part in prompt):
+        message = "prompt: must be a string, a list of token ids, or a list of either"
+        raise bad_request(message, "prompt", "invalid_value")
+    constraint = requested_constraint(body, context)
+    return CompletionInput(body.prompt, constraint, suffix=body.suffix, echo=bool(body.echo))

@@ -1,0 +1,127 @@
+"""What one HTTP request carries with it from its route to its response."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from starlette.types import Scope
+
+from server.errors import ApiError, bad_request
+from server.state import State
+from server.worker.engine import Engine
+
+T = TypeVar("T")
+MAX_WARNINGS = 32
+
+
+class AccessRecord:
+    """What the access log says about one request. Filled in on the way."""
+
+    __slots__ = (
+        "cached_n",
+        "error",
+        "finish",
+        "id",
+        "model",
+        "predicted_n",
+        "prompt_n",
+        "queue_ms",
+        "started",
+        "status",
+        "ttft_ms",
+    )
+
+    def __init__(self, request_id: str) -> None:
+        self.id = request_id
+        self.started = time.monotonic()
+        self.status = 0
+        self.model: str | None = None
+        self.prompt_n: int | None = None
+        self.cached_n: int | None = None
+        self.predicted_n: int | None = None
+        self.queue_ms: float | None = None
+        self.ttft_ms: float | None = None
+        self.finish: str | None = None
+        self.error: str | None = None
+
+    def fields(self) -> dict[str, object]:
+        names = ("model", "prompt_n", "cached_n", "predicted_n", "queue_ms", "ttft_ms", "finish", "error")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+def record_of(scope: Scope) -> AccessRecord:
+    """The record that the access log made for this request."""
+    record: AccessRecord = scope["ggserve.record"]
+    return record
+
+
+class RequestContext:
+    """The shared state, the access-log record, the client's key and the warnings of one request.
+
+    engine: that of the model which the request names, once `select_engine` has found it.
+    """
+
+    engine: Engine
+
+    def __init__(self, state: State, record: AccessRecord, owner: bytes | None = None) -> None:
+        """owner: digest of the API key that the request came with."""
+        self.state, self.record, self.owner = state, record, owner
+        self.debug = state.settings.log_level == "debug"
+        self.warnings: list[str] = []
+
+    def select_engine(self, name: str | None, *, ready: bool = True) -> Engine:
+        """The engine that serves model `name`; without a name the only one (see --any-model).
+
+        Raises ApiError: 400 or 404 for a name that is not served, 503 (unless `ready` is False) for an engine
+        that cannot take requests.
+        """
+        engines = self.state.engines
+        name = self.state.aliases.get(name, name) if name is not None else None
+        if name is not None and name in engines:
+            engine = engines[name]
+        elif engines and (self.state.settings.any_model or (name is None and len(engines) == 1)):
+            engine = next(iter(engines.values()))
+        else:
+            served = ", ".join(repr(name) for name in engines) or "none"
+            if name is None:
+                raise bad_request(f"model: is required; served are {served}", "model", "missing_field")
+            message = f"no model '{name[:200]}' is served here; served are {served}"
+            raise ApiError(404, message, param="model", code="model_not_found", type="invalid_request_error")
+        if ready and (self.state.stopping or engine.state in ("stopped", "loading", "failed")):
+            raise unavailable(engine, self.state.stopping)
+        self.engine = engine
+        return engine
+
+    def warn(self, text: str) -> None:
+        """Add to the response's `warnings`. Repetitions and what exceeds the bound are dropped."""
+        warnings = self.warnings
+        if text in warnings or len(warnings) > MAX_WARNINGS:
+            return
+        warnings.append(text if len(warnings) < MAX_WARNINGS else "further warnings are left out")
+
+    def with_warnings(self, reply: dict[str, Any]) -> dict[str, Any]:
+        """A JSON object with the warnings, if there are any."""
+        return {**reply, "warnings": self.warnings} if self.warnings else reply
+
+    async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run work on texts that would block the event loop."""
+        call = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self.state.threads, call)
+
+
+def unavailable(engine: Engine, stopping: bool = False) -> ApiError:
+    """The 503 of an engine that takes no requests."""
+    if stopping or engine.state == "stopped":
+        return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+    if engine.state == "failed":
+        message = f"model '{engine.name}' failed and does not answer; see the server's log"
+        return ApiError(503, message, code="engine_failed", retry=False)
+    if engine.state == "loading":
+        message = f"model '{engine.name}' is loading ({engine.progress:.0%})"
+        return ApiError(503, message, code="model_loading", retry_after=2)
+    message = f"model '{engine.name}' is not available at the moment ({engine.state})"
+    return ApiError(503, message, code="engine_unavailable", retry_after=2)

@@ -1,0 +1,50 @@
+"""Start and stop of the application: its engines, its threads, its child processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+
+from server.state import State
+from server.worker.engine import Engine
+
+log = logging.getLogger("ggserve")
+
+
+def lifespan_of(
+    state: State, threads: ThreadPoolExecutor
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """The lifespan of the application with this state, whose work on texts runs in `threads`."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
+        starting = asyncio.create_task(_start(state.engines))
+        try:
+            yield
+        finally:
+            state.stopping = True
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            # The HTTP server drained streams before this: what still runs has had its time.
+            await asyncio.gather(
+                *(engine.stop(0.0) for engine in state.engines.values()), return_exceptions=True
+            )
+            for checker in state.constraint_checkers.values():
+                checker.close()
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    return lifespan
+
+
+async def _start(engines: Mapping[str, Engine]) -> None:
+    """One after the other: the memory that is free for the second is known when the first has loaded."""
+    for engine in engines.values():
+        try:
+            await engine.start()
+        except Exception as error:
+            log.error("model '%s' cannot be loaded: %s", engine.name, error)

@@ -1,0 +1,54 @@
+"""What all requests of one application share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from server.chat.chat_format import ChatFormats
+from server.chat.template.sandbox import TemplateFailed
+from server.config.settings import Settings
+from server.metrics.prometheus import Metrics
+from server.sandbox.constraint_checker import ConstraintChecker
+from server.worker.engine import Engine
+
+
+@dataclass(frozen=True)
+class ChatSupport:
+    """What the server derives once from a model's tokenizer and chat template.
+
+    formats: None: it has no template; TemplateFailed: the template cannot be used.
+    """
+
+    formats: ChatFormats | TemplateFailed | None
+    special_tokens: re.Pattern[str]  # matches the texts of special tokens
+
+
+@dataclass
+class State:
+    """One per application, as `app.state.ggserve`; `create_app` makes it."""
+
+    settings: Settings
+    engines: Mapping[str, Engine]
+    metrics: Metrics
+    threads: Executor  # for work on texts that would block the event loop
+    started: float  # time.time(), as `created` of the models
+    chat_template: str | None = None  # replaces the models' own
+    jobs: dict[str, object] = field(default_factory=dict)  # running ones; see `generation.job.running_jobs`
+    chat_support: dict[str, ChatSupport] = field(default_factory=dict)  # by model
+    constraint_checkers: dict[str, ConstraintChecker] = field(default_factory=dict)  # by model
+    stopping: bool = False
+
+    @cached_property
+    def aliases(self) -> dict[str, str]:
+        """Other names of models → served name."""
+        return self.settings.aliases() if self.settings.alias else {}
+
+    @cached_property
+    def sampling_defaults(self) -> dict[str, Any]:
+        """Sampling parameters of requests that do not set them."""
+        return self.settings.sampling_defaults()

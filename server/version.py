@@ -1,0 +1,16 @@
+"""The version of the installed distribution."""
+
+from __future__ import annotations
+
+from functools import cache
+
+
+@cache
+def version() -> str:
+    """As in `ggserve --version`."""
+    from importlib import metadata  # takes a moment to import
+
+    try:
+        return metadata.version("ggserve")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,137 @@
+"""How far a request travels through the server: which files it passes, and how often it comes back to one."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+import server
+from support.fake_engine import FakeEngine, make_app
+from support.http import client, user
+
+pytestmark = pytest.mark.anyio
+ROOT = Path(server.__file__).parent
+TESTS = Path(__file__).parents[1]
+OBSERVERS = ("metrics/", "http/middleware/")
+SHARED = ("errors.py", "ids.py")
+ROOMS = ("chat/", "worker/")
+CONTEXT = "generation/request_context.py"
+
+
+class Line:
+    """The calls of one request, from its route's function to the last byte of the response.
+
+    A file is *passed* when a function of it is called. Three kinds do not count: observers of every request
+    (metrics, middleware), the leaves that all packages share (errors, ids), and what chat/ and worker/ call:
+    of those count the files that are called from outside. The fake engine stands for the worker's client, so
+    what it calls does not count either.
+
+    A *return* is a call of a file that another file called before: a file with k callers is come back to
+    k - 1 times. Repeating a call is none (a stream calls its formatter for each delta), neither is what the
+    event loop or a thread starts, nor the use of the request context, which the request carries.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str | None, str, str]] = []  # caller, file, function
+        self._frames: dict[int, FrameType] = {}  # keeps them alive, so that no id is used twice
+        self._route = ""
+        self._running = False
+
+    @contextmanager
+    def traced(self, route: str) -> Iterator[None]:
+        """Record from the first call of the function `route` on, in all threads that start from now on."""
+        self._route = route
+        before = sys.gettrace()
+        threading.settrace(self._trace)
+        sys.settrace(self._trace)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+            threading.settrace(before)  # type: ignore[arg-type]
+
+    def _trace(self, frame: FrameType, event: str, _argument: object) -> None:
+        file = _server_file(frame)
+        if event != "call" or file is None or id(frame) in self._frames:
+            return  # a coroutine that is resumed was called before
+        self._running = self._running or frame.f_code.co_name == self._route
+        if not self._running:
+            return
+        self._frames[id(frame)] = frame
+        caller = frame.f_back
+        if caller is not None and caller.f_code.co_filename.startswith(str(TESTS / "support")):
+            return
+        while caller is not None and _server_file(caller) is None:
+            caller = caller.f_back
+        self.calls.append((caller and _server_file(caller), file, frame.f_code.co_qualname))
+
+    def steps(self) -> dict[tuple[str | None, str], list[str]]:
+        """(caller, file) → functions, in order of the first call."""
+        steps: dict[tuple[str | None, str], list[str]] = defaultdict(list)
+        for caller, file, function in self.calls:
+            inside = caller is not None and caller.startswith(ROOMS)
+            ignored = file.startswith(OBSERVERS) or file in SHARED
+            if caller == file or inside or ignored or (caller or "").startswith(OBSERVERS):
+                continue
+            if function not in steps[caller, file]:
+                steps[caller, file].append(function)
+        return steps
+
+    def files(self) -> list[str]:
+        return list(dict.fromkeys(file for _, file in self.steps()))
+
+    def returns(self) -> list[str]:
+        """The files that are come back to, once for each further caller."""
+        callers: dict[str, set[str]] = defaultdict(set)
+        for caller, file in self.steps():
+            if caller is not None and file != CONTEXT:
+                callers[file].add(caller)
+        return [file for file, by in callers.items() for _ in range(len(by) - 1)]
+
+    def __str__(self) -> str:
+        lines = [f"{by or 'event loop'} -> {to}: {', '.join(f)}" for (by, to), f in self.steps().items()]
+        return "\n".join([*lines, f"{len(self.files())} files", f"returns: {', '.join(self.returns())}"])
+
+
+def _server_file(frame: FrameType) -> str | None:
+    name = frame.f_code.co_filename
+    return name.removeprefix(f"{ROOT}/") if name.startswith(f"{ROOT}/") else None
+
+
+# The block formats of Messages and Responses, and llama-server's many fields, take a file or two more.
+@pytest.mark.parametrize(
+    ("path", "route", "body", "max_files", "max_returns"),
+    [
+        ("/v1/chat/completions", "chat_completions", {"messages": user("hi")}, 15, 5),
+        ("/v1/messages", "create_message", {"messages": user("hi"), "max_tokens": 4}, 17, 9),
+        ("/v1/responses", "create_response", {"input": "hi"}, 18, 9),
+        ("/v1/completions", "completions", {"prompt": "hi"}, 15, 5),
+        ("/completion", "completion", {"prompt": "hi"}, 17, 5),
+    ],
+)
+async def test_a_streamed_request_passes_few_files_and_seldom_returns(
+    path, route, body, max_files, max_returns
+):
+    engine = FakeEngine()
+    line = Line()
+    threading.settrace(line._trace)  # the application's threads start with its first request
+    try:
+        async with client(make_app(engine)) as http:
+            first = await http.post(path, json=body)  # what is worked out once per model is not the request's
+            assert first.status_code == 200, first.text
+            with line.traced(route):
+                response = await http.post(path, json={**body, "stream": True})
+    finally:
+        threading.settrace(None)  # type: ignore[arg-type]
+    assert response.status_code == 200, response.text
+    assert len(engine.seen) == 2
+    assert line.files()[0].endswith("routes.py")
+    assert len(line.files()) <= max_files, f"too many files:\n{line}"
+    assert len(line.returns()) <= max_returns, f"too many returns:\n{line}"
