@@ -1,0 +1,165 @@
+"""Every module that decides something has a test file at the mirrored path."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from functools import cache
+
+import pytest
+
+from support.import_graph import ROOT
+
+# Modules without a test file, and why. A line for a module that is not there or has a test file fails.
+EXEMPT = {
+    "server/__main__": "calls the command line",
+    "server/api/**/schema": "fields; tests/api_contract reads them from /openapi.json",
+    "engine/architectures/*": "leaves of a kind: test_init.py and test_golden.py take each",
+    "engine/convert/huggingface/*": "leaves of a kind: tests/engine/convert/test_converter.py takes each",
+    "server/chat/tool_calls/*": "leaves of a kind: test_parsers.py and test_grammars.py take each",
+    "engine/types": "declarations",
+    "engine/constraint/json_schema/constants": "constants",
+    "engine/errors": "declarations",
+    "engine/tasks/types": "declarations",
+    "engine/gguf/types": "declarations",
+    "engine/cache/context": "a protocol",
+    "engine/model/context": "a protocol",
+    "engine/model/placement_types": "declarations",
+    "server/worker/errors": "declarations",
+}
+
+# Modules that are tested with another one of their package, and the file that does it.
+TESTED_IN = {
+    "engine/cache/cached_sequence": "engine/cache/test_session_file.py",
+    "engine/cache/kv_cache": "engine/cache/test_quantized_cache.py",
+    "engine/config": "engine/model/test_load_damaged.py",
+    "engine/constraint/gbnf/lark": "engine/constraint/gbnf/test_parser.py",
+    "engine/constraint/gbnf/lexemes": "engine/constraint/gbnf/test_parser.py",
+    "engine/constraint/gbnf/shapes": "engine/constraint/gbnf/test_parser.py",
+    "engine/constraint/json_schema/document": "engine/constraint/json_schema/test_rule.py",
+    "engine/constraint/json_schema/exact": "engine/constraint/json_schema/test_rule.py",
+    "engine/constraint/json_schema/exclusion": "engine/constraint/json_schema/test_rule.py",
+    "engine/constraint/json_schema/fruitful": "engine/constraint/json_schema/test_rule.py",
+    "engine/constraint/json_schema/keywords": "engine/constraint/json_schema/test_rule.py",
+    "engine/constraint/json_schema/limits": "engine/constraint/json_schema/test_rule.py",
+    "engine/constraint/json_schema/meet": "engine/constraint/json_schema/test_rule.py",
+    "engine/constraint/json_schema/names": "engine/constraint/json_schema/test_rule.py",
+    "engine/constraint/json_schema/reader": "engine/constraint/json_schema/test_rule.py",
+    "engine/constraint/json_schema/scalars": "engine/constraint/json_schema/test_rule.py",
+    "engine/constraint/json_schema/shapes": "engine/constraint/json_schema/test_rule.py",
+    "engine/constraint/json_schema/spacing": "engine/constraint/json_schema/test_rule.py",
+    "engine/constraint/json_schema/writer": "engine/constraint/json_schema/test_rule.py",
+    "engine/convert/legacy/file": "engine/convert/legacy/test_converter.py",
+    "engine/convert/legacy/formats": "engine/convert/legacy/test_converter.py",
+    "engine/convert/legacy/vocabulary": "engine/convert/legacy/test_converter.py",
+    "engine/convert/output": "engine/convert/test_folder.py",
+    "engine/convert/tensors": "engine/convert/test_converter.py",
+    "engine/convert/vocabulary": "engine/convert/test_converter.py",
+    "engine/engine": "engine/model/test_model.py",
+    "engine/ggml/backend": "engine/ggml/test_ownership.py",
+    "engine/ggml/check": "engine/ggml/test_ownership.py",
+    "engine/ggml/operations": "engine/ggml/test_tensor.py",
+    "engine/ggml/quantize": "engine/quantize/test_quantizer.py",
+    "engine/ggml/sched": "engine/ggml/test_ownership.py",
+    "engine/gguf/access": "engine/gguf/test_reader.py",
+    "engine/gguf/header": "engine/gguf/test_hostile.py",
+    "engine/gguf/report": "engine/gguf/test_reader.py",
+    "engine/graph/forward_context": "engine/architectures/test_golden.py",
+    "engine/model/attention": "engine/model/test_model.py",
+    "engine/model/description": "engine/model/test_info.py",
+    "engine/model/loader": "engine/model/test_load_damaged.py",
+    "engine/model/preparation": "engine/model/test_placement.py",
+    "engine/model/rpc": "backends/test_rpc.py",
+    "engine/nn/binder": "engine/model/test_refusals.py",
+    "engine/nn/decoder": "engine/architectures/test_golden.py",
+    "engine/nn/encoder": "engine/tasks/test_embedding.py",
+    "engine/nn/layers": "engine/architectures/test_golden.py",
+    "engine/nn/moe": "engine/architectures/test_golden.py",
+    "engine/quantize/importance": "engine/quantize/test_quantizer.py",
+    "engine/quantize/mixes": "engine/quantize/test_quantizer.py",
+    "engine/tokenizer/base": "engine/tokenizer/test_tokenizer.py",
+    "engine/tokenizer/pretokenizers": "engine/tokenizer/test_vectors.py",
+    "engine/tokenizer/special": "engine/tokenizer/test_tokenizer.py",
+    "engine/tokenizer/vocab": "engine/tokenizer/test_tokenizer.py",
+    "server/api/anthropic/content": "server/api/anthropic/test_routes.py",
+    "server/api/anthropic/formatter": "server/api/anthropic/test_routes.py",
+    "server/api/anthropic/parser": "server/api/anthropic/test_routes.py",
+    "server/api/common/generation_fields": "api_contract/test_fields.py",
+    "server/api/common/jobs": "server/api/anthropic/test_routes.py",
+    "server/api/common/json_reader": "api_contract/test_bodies.py",
+    "server/api/common/structured_fields": "server/input/test_constraints.py",
+    "server/api/common/timings": "api_contract/test_telemetry.py",
+    "server/api/common/vectors": "server/api/openai/embeddings/test_routes.py",
+    "server/api/ggserve/metrics": "server/metrics/test_prometheus.py",
+    "server/api/llama_server/completion/formatter": "server/api/llama_server/completion/test_routes.py",
+    "server/api/llama_server/completion/parser": "server/api/llama_server/completion/test_fields.py",
+    "server/api/llama_server/completion/samplers": "server/api/llama_server/completion/test_fields.py",
+    "server/api/llama_server/completion/settings": "server/api/llama_server/completion/test_routes.py",
+    "server/api/llama_server/completion/verbose": "server/api/llama_server/completion/test_routes.py",
+    "server/api/openai/chat/parser": "server/api/openai/chat/test_routes.py",
+    "server/api/openai/completions/echo": "server/api/openai/completions/test_routes.py",
+    "server/api/openai/responses/formatter": "server/api/openai/responses/test_routes.py",
+    "server/api/openai/responses/items": "server/api/openai/responses/test_routes.py",
+    "server/api/openai/responses/parser": "server/api/openai/responses/test_routes.py",
+    "server/chat/streaming_parser": "server/chat/tool_calls/test_parsers.py",
+    "server/chat/template/child": "server/chat/template/test_sandbox.py",
+    "server/chat/template/environment": "server/chat/template/test_render.py",
+    "server/cli/command": "server/cli/test_main.py",
+    "server/cli/config": "server/cli/test_main.py",
+    "server/cli/devices": "server/cli/test_main.py",
+    "server/cli/infer": "server/cli/test_main.py",
+    "server/cli/info": "server/cli/test_info_plan.py",
+    "server/cli/rpc_worker": "backends/test_rpc.py",
+    "server/cli/serve": "server/http/test_listen.py",
+    "server/config/bundled": "test_build.py",
+    "server/config/model_settings": "server/config/test_settings.py",
+    "server/dependencies": "server/test_app.py",
+    "server/generation/job": "server/generation/test_output_processor.py",
+    "server/http/middleware/access_log": "server/test_app.py",
+    "server/http/respond": "server/http/test_sse.py",
+    "server/input/chat": "server/api/openai/chat/test_routes.py",
+    "server/input/embedding_inputs": "server/api/openai/embeddings/test_routes.py",
+    "server/input/infill": "server/api/llama_server/completion/test_infill.py",
+    "server/input/processor": "server/api/openai/completions/test_routes.py",
+    "server/input/tokenize": "server/api/llama_server/tokenize/test_routes.py",
+    "server/sandbox/child": "server/sandbox/test_process.py",
+    "server/worker/errands": "server/api/openai/embeddings/test_routes.py",
+}
+
+
+@cache
+def modules() -> tuple[str, ...]:
+    """Paths of the modules without a suffix."""
+    paths = {
+        path.relative_to(ROOT).with_suffix("").as_posix()
+        for package in ("engine", "server")
+        for suffix in ("py", "pyx")
+        for path in (ROOT / package).rglob(f"*.{suffix}")
+        if path.stem != "__init__"
+    }
+    return tuple(sorted(paths))
+
+
+def is_tested(module: str) -> bool:
+    folder, _, name = module.rpartition("/")
+    return (ROOT / "tests" / folder / f"test_{name}.py").is_file()
+
+
+def is_exempt(module: str) -> bool:
+    return any(fnmatch(module, pattern) for pattern in EXEMPT)
+
+
+def test_every_module_has_a_test_file_at_its_path() -> None:
+    assert not [m for m in modules() if not (is_tested(m) or is_exempt(m) or m in TESTED_IN)]
+
+
+@pytest.mark.parametrize("pattern", EXEMPT)
+def test_an_exemption_is_still_needed(pattern: str) -> None:
+    assert any(fnmatch(module, pattern) and not is_tested(module) for module in modules())
+
+
+@pytest.mark.parametrize("module", TESTED_IN)
+def test_a_module_that_is_tested_elsewhere_has_no_file_of_its_own(module: str) -> None:
+    assert module in modules()
+    assert not is_tested(module)
+    assert not is_exempt(module)
+    assert (ROOT / "tests" / TESTED_IN[module]).is_file()
