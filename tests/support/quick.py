@@ -14,12 +14,16 @@ QUICK = "quick"
 
 def matrix(cases: Iterable[Any], always: Callable[[Any], object]) -> list[Any]:
     """Parameters of `cases`; those for which `always` is false are marked `exhaustive`."""
-    return [pytest.param(case, marks=() if always(case) else pytest.mark.exhaustive) for case in cases]
+    return [_param(case, () if always(case) else pytest.mark.exhaustive) for case in cases]
 
 
 def every(n: int, cases: Iterable[Any]) -> list[Any]:
     """Parameters of `cases`; all but each nth are marked `exhaustive`."""
-    return [pytest.param(case, marks=pytest.mark.exhaustive if i % n else ()) for i, case in enumerate(cases)]
+    return [_param(case, pytest.mark.exhaustive if i % n else ()) for i, case in enumerate(cases)]
+
+
+def _param(case: Any, marks: Any) -> Any:
+    return pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=marks)
 
 
 def examples(n: int, **more: Any) -> settings:
