@@ -27,13 +27,11 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from time import thread_time
 from typing import Any
 
 import msgspec
@@ -41,6 +39,8 @@ import msgspec
 from engine.constraint import json_schema as schema
 from engine.constraint.gbnf.lark import to_lark, with_checked_schemas
 from engine.constraint.gbnf.parser import TokenId
+from engine.constraint.matcher import ConstraintMatcher, NameGuard, error_line
+from engine.constraint.unique_names import FREE_NAME, LIMITED_NAME, TokenIndex
 from engine.errors import ConfigError
 from engine.types import Constraint
 
@@ -56,16 +56,9 @@ MAX_STATES = 50_000  # of a lexer: up to 2 kB each
 _CACHED_CONSTRAINTS = 16  # compiled grammars
 _STACK = 256 << 20  # llguidance recurses along chains of rules and references; untouched pages cost nothing
 _PROBE_STEPS = 24
-# Processor time that all masks of one text may take, since other texts wait for them.
-_FREE_S = 1.0
-_TOKEN_S = 0.02
 # Otherwise llguidance looks for text that can continue in one way only, and does not return where that has no
 # end. Appended, so that it overrides what a grammar says.
 _OPTIONS = '\n%llguidance {"no_forcing": true}\n'
-
-_COMPLEX = ("too big", "too many expressions", "Too many items", "Current row has", "precomputation failed")
-_WHERE = re.compile(r"(?:at )?(\d+)\((\d+)\): ")
-_REGEX_ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)
 
 
 class GrammarVocabulary(msgspec.Struct, array_like=True):
@@ -156,65 +149,6 @@ def _token_finder(vocabulary: GrammarVocabulary) -> TokenId:
     return find
 
 
-class ConstraintMatcher:
-    """Follows one text. Not for use by two threads at the same time.
-
-    Methods raise ConfigError once the text no longer matches or the grammar turns out to be too complex.
-    """
-
-    __slots__ = ("_left_s", "_matcher", "_n_bytes", "ignored")
-
-    def __init__(self, matcher: Any, n_words: int, ignored: tuple[str, ...] = ()) -> None:
-        self.ignored = ignored  # parts of the constraint that are not enforced
-        self._matcher = matcher
-        self._n_bytes = 4 * n_words
-        self._left_s = _FREE_S
-
-    def fill(self, address: int) -> None:
-        """Write the mask of the next token: bit i % 32 of the uint32 i // 32 is set if token i is allowed.
-
-        address: of memory for `ConstraintCompiler.n_words` words, which must not move while this runs.
-        End-of-generation tokens are allowed exactly where the grammar may end.
-        """
-        start = thread_time()
-        self._matcher.unsafe_compute_mask_ptr(address, self._n_bytes)
-        if self._matcher.is_error():
-            raise self._failure()
-        self._left_s -= thread_time() - start
-        if self._left_s < 0:
-            raise ConfigError(
-                "it takes too long to find out which tokens are allowed; make it less ambiguous"
-            )
-
-    def commit(self, token: int) -> None:
-        """Take the next token, which is no end-of-generation token unless the grammar names it."""
-        start = thread_time()
-        if not self._matcher.consume_token(token):
-            raise self._failure()
-        self._left_s += _TOKEN_S - (thread_time() - start)
-
-    def accepts(self, token: int) -> bool:
-        """Whether `commit` would take a token."""
-        return bool(self._matcher.validate_tokens([token]) == 1)
-
-    @property
-    def may_stop(self) -> bool:
-        """Whether the text so far is complete."""
-        return bool(self._matcher.is_accepting())
-
-    @property
-    def must_stop(self) -> bool:
-        """Whether the text so far is complete and nothing can follow."""
-        return bool(self._matcher.is_stopped() and not self._matcher.is_error())
-
-    def copy(self) -> ConstraintMatcher:
-        """An independent matcher at the same place."""
-        return ConstraintMatcher(self._matcher.deep_copy(), self._n_bytes // 4, self.ignored)
-
-    def _failure(self) -> ConfigError:
-        return ConfigError(_line(self._matcher.get_error()))
-
-
 class ConstraintCompiler:
     """Compiles constraints for one vocabulary, and caches the last ones. Safe to use from several threads.
 
@@ -225,6 +159,8 @@ class ConstraintCompiler:
         self._source = vocabulary
         self._vocabulary: GrammarVocabulary | None = None
         self._tokenizer: Any = None
+        self._names: TokenIndex | None = None
+        self._bytes: dict[int, int] = {}
         self._known: OrderedDict[Constraint, ConstraintMatcher] = OrderedDict()
         self._lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
@@ -293,7 +229,7 @@ class ConstraintCompiler:
         known = self._find(constraint)
         if known is not None:
             return known
-        text, ignored, _ = grammar(constraint, self.vocabulary)
+        text, ignored = grammar(constraint, self.vocabulary)
         if self._tokenizer is None:
             self._tokenizer = _tokenizer_of(self.vocabulary, self._size)
         row, step = MAX_ITEMS[constraint.kind in ("json_schema", "json_object")]
@@ -306,9 +242,9 @@ class ConstraintCompiler:
         )
         inner = LLMatcher(self._tokenizer, text + _OPTIONS, log_level=0, limits=limits)
         if inner.is_error():
-            raise ConfigError(_line(inner.get_error(), located=constraint.kind == "lark"))
-        ignored += [_line(warning) for warning in inner.get_grammar_warnings()]
-        matcher = ConstraintMatcher(inner, self.n_words, tuple(ignored))
+            raise ConfigError(error_line(inner.get_error(), located=constraint.kind == "lark"))
+        ignored += [error_line(warning) for warning in inner.get_grammar_warnings()]
+        matcher = ConstraintMatcher(inner, self.n_words, tuple(ignored), self._name_guard(text))
         if not self._allowed(matcher):
             raise ConfigError("nothing matches it")
         with self._lock:
@@ -316,6 +252,18 @@ class ConstraintCompiler:
             while len(self._known) > _CACHED_CONSTRAINTS:
                 self._known.popitem(last=False)
         return matcher.copy()
+
+    def _name_guard(self, text: str) -> NameGuard | None:
+        """For a grammar that lets names be written that it does not list."""
+        limited = LIMITED_NAME in text
+        if not limited and FREE_NAME not in text:
+            return None
+        if self._names is None:
+            vocabulary = self.vocabulary
+            tokens = vocabulary.tokens
+            self._names = TokenIndex(tokens, [*vocabulary.special, *vocabulary.eog])
+            self._bytes = {data[0]: i for i, data in enumerate(tokens) if len(data) == 1}
+        return NameGuard(self._names, self._bytes, limited=limited)
 
     def _allowed(self, matcher: ConstraintMatcher) -> list[int]:
         mask = array("I", bytes(4 * self.n_words))
@@ -360,27 +308,3 @@ def _deep_thread() -> ThreadPoolExecutor:
         finally:
             threading.stack_size(before)
     return ThreadPoolExecutor(1, "constraint")
-
-
-def _line(error: str, *, located: bool = False) -> str:
-    """The first line of an error of llguidance, without the backtrace or the grammar after it.
-
-    located: keep line and column, since the text is the client's own.
-    """
-    first = error.strip().split("\n", 1)[0].strip()
-    if first.startswith("panic"):
-        return "the grammar compiler failed"
-    if first.startswith("NoExtension"):
-        return "nothing matches it"
-    if any(hint in first for hint in _COMPLEX):
-        return "it is too complex"
-    where = _WHERE.match(first)
-    reason = first.rpartition("failed to compile JSON schema: ")[2]
-    if "regex parse error" in first:
-        match = _REGEX_ERROR.search(error)
-        reason = f"a regex is not valid: {match[1] if match else 'it cannot be parsed'}"
-    elif where is not None:
-        reason = reason.removeprefix(where[0])
-    if located and where is not None:
-        reason = f"line {where[1]}, column {where[2]}: {reason}"
-    return reason[:300] or "it is too complex"

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from engine.constraint.compiler import ConstraintCompiler, ConstraintMatcher
+from engine.constraint.compiler import ConstraintCompiler
+from engine.constraint.matcher import ConstraintMatcher
 from engine.constraint.reasoning import ReasoningBlock, check_reasoning
 from engine.errors import ConfigError
 from engine.types import Constraint, Reasoning

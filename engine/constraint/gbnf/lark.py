@@ -44,7 +44,7 @@ def with_checked_schemas(text: str) -> schema.Rule:
     """A grammar with every `%json {…}` checked as by `schema.rule`. Raises ConfigError."""
     parts: list[str] = []
     ignored: dict[str, None] = {}
-    free_names, end = False, 0
+    end = 0
     for match in _SCHEMA.finditer(text):
         if match[1] is None or match.start() < end:
             continue
@@ -54,10 +54,9 @@ def with_checked_schemas(text: str) -> schema.Rule:
             continue  # llguidance says where
         rule = schema.rule(value)
         ignored |= dict.fromkeys(rule.ignored)
-        free_names |= rule.free_names
         parts += [text[end : match.start()], rule.text]
         end = after
-    return schema.Rule("".join([*parts, text[end:]]), list(ignored), free_names)
+    return schema.Rule("".join([*parts, text[end:]]), list(ignored))
 
 
 class _Writer:

@@ -33,14 +33,10 @@ _OPTIONS = {
 
 
 class Rule(NamedTuple):
-    """text: in Lark; of a schema an expression that stands for a rule. ignored: what will not be enforced.
-
-    free_names: whether there are objects with names that the schema does not know.
-    """
+    """text: in Lark; of a schema an expression that stands for a rule. ignored: what will not be enforced."""
 
     text: str
     ignored: list[str]
-    free_names: bool = False
 
 
 def rule(schema: Any) -> Rule:
@@ -70,7 +66,7 @@ def rule(schema: Any) -> Rule:
         text = writer.text(root)
     except RecursionError:
         raise ConfigError("the schema is nested too deeply") from None
-    return Rule(text, list(reader.ignored), writer.free_names)
+    return Rule(text, list(reader.ignored))
 
 
 def closed(schema: Any) -> Any:

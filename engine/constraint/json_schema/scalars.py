@@ -94,3 +94,21 @@ def leaf_matches(leaf: str) -> bool:
     from llguidance import LLMatcher
 
     return not LLMatcher.validate_grammar(f"start: {leaf}")
+
+
+@lru_cache(1)
+def _byte_tokenizer() -> Any:
+    from llguidance import LLTokenizer
+
+    return LLTokenizer("byte")
+
+
+@lru_cache(1024)
+def terminal_matches(text: str) -> bool:
+    """Whether anything matches a terminal. llguidance takes one that nothing matches, and is then stuck."""
+    from llguidance import LLMatcher
+
+    tokenizer = _byte_tokenizer()
+    matcher = LLMatcher(tokenizer, f"start: X\nX: {text}", log_level=0)
+    mask = int.from_bytes(matcher.compute_bitmask(), "little")
+    return bool(mask & ~(1 << tokenizer.eos_token))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from engine.constraint.json_schema.scalars import (
     quoted,
     regex,
     string_terminal,
+    terminal_matches,
 )
 from engine.constraint.json_schema.shapes import (
     ANYTHING,
@@ -38,6 +40,7 @@ from engine.constraint.json_schema.shapes import (
     String,
 )
 from engine.constraint.json_schema.spacing import Spacing
+from engine.constraint.unique_names import FREE_NAME, LIMITED_NAME
 from engine.errors import ConfigError
 
 MAX_STATES = 20_000  # of all objects whose properties are counted
@@ -56,7 +59,7 @@ class _Fields(NamedTuple):
 
 
 class Writer:
-    """Writes one grammar. `free_names`: whether it lets a name be written that it does not know."""
+    """Writes one grammar. Names that the schema does not list get terminals called as in `unique_names`."""
 
     def __init__(
         self, meets: Meets, spacing: Spacing, *, closed: bool, lenient: bool, ignored: dict[str, None]
@@ -70,7 +73,6 @@ class Writer:
         self._terminals: dict[str, str] = {}
         self._fruitful = Fruitful(meets, closed=closed)
         self._states = 0
-        self.free_names = False
 
     def text(self, root: Shape) -> str:
         """The grammar, or an expression that needs none. Raises ConfigError if nothing matches."""
@@ -130,8 +132,8 @@ class Writer:
             self._todo.append((name, shape))
         return name
 
-    def _terminal(self, text: str) -> str:
-        return self._terminals.setdefault(text, f"T{len(self._terminals)}")
+    def _terminal(self, text: str, prefix: str = "T") -> str:
+        return self._terminals.setdefault(text, f"{prefix}{len(self._terminals)}")
 
     def _compound(self, shape: Shape) -> str:
         match shape:
@@ -209,6 +211,11 @@ class Writer:
 
     def _object(self, shape: Object) -> str:
         fields = self._fields(shape)
+        if LIMITED_NAME in fields.rest and FREE_NAME not in fields.rest:
+            cap = len(fields.listed) + names.MAX_NAMES
+            if shape.least > cap:
+                raise ConfigError(f"minProperties: more than {cap} names out of a pattern are not supported")
+            shape = replace(shape, most=cap if shape.most is None else min(shape.most, cap))
         required = sum(needed for _, needed in fields.listed)
         optional = len(fields.listed) - required
         least = max(0, shape.least - required)
@@ -249,8 +256,6 @@ class Writer:
                 listed.append((f"{key} {colon} {self._value(value)}", name in shape.required))
         taken = list(dict.fromkeys((*taken, *shape.required)))
         free = [f"{key} {colon} {self._value(value)}" for key, value in self._free(shape, taken)]
-        if free:
-            self.free_names = True
         return _Fields(listed, free[0] if len(free) == 1 else f"({' | '.join(free)})" if free else "")
 
     def _free(self, shape: Object, taken: list[str]) -> list[tuple[str, Shape]]:
@@ -258,17 +263,16 @@ class Writer:
         literals = " | ".join(json.dumps(quoted(name), ensure_ascii=False) for name in taken)
         not_taken = f" & ~({literals})" if taken else ""
         found, groups = [], self._pattern_groups(shape)
-        keys = [
-            self._terminal(f'/"/ /{_escaped("|".join(map(names.key_regex, group)))}/ /"/')
-            for group, _ in groups
-        ]
-        for key, (_, value) in zip(keys, groups, strict=True):
-            if self._fruitful.can_match(value):
-                found.append((self._terminal(f"{regex(_PLAIN_KEY)} & {key}{not_taken}"), value))
+        keys = [f'(/"/ /{_escaped("|".join(map(names.key_regex, group)))}/ /"/)' for group, _ in groups]
+        for key, (group, value) in zip(keys, groups, strict=True):
+            text = f"{regex(_PLAIN_KEY)} & {key}{not_taken}"
+            if self._fruitful.can_match(value) and terminal_matches(text):
+                prefix = FREE_NAME if all(map(names.endless, group)) else LIMITED_NAME
+                found.append((self._terminal(text, prefix), value))
         other = Nothing() if self._fruitful.is_closed(shape) else shape.additional or ANYTHING
-        if self._fruitful.can_match(other):
-            text = " & ".join([regex(f'"({CHARACTER})*"'), *(f"~{key}" for key in keys)]) + not_taken
-            found.append((self._terminal(text), other))
+        text = " & ".join([regex(f'"({CHARACTER})*"'), *(f"~{key}" for key in keys)]) + not_taken
+        if self._fruitful.can_match(other) and (not keys or terminal_matches(text)):
+            found.append((self._terminal(text, FREE_NAME), other))
         return found
 
     @staticmethod

@@ -1,0 +1,111 @@
+"""No object has a name twice, whatever a schema lets be written."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from engine.constraint.unique_names import TokenIndex, UniqueNames
+from engine.types import Constraint
+from support.json_walk import END, TOKENS, allowed, compiler, matcher_of, parsed, random_text
+
+MAPS: list[dict[str, Any]] = [
+    {"type": "object"},
+    {"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 3},
+    {
+        "type": "object",
+        "patternProperties": {"^k[0-9]+$": {}},
+        "additionalProperties": False,
+        "minProperties": 4,
+    },
+    {
+        "type": "array",
+        "items": {"type": "object", "additionalProperties": {"type": "null"}, "minProperties": 2},
+    },
+    # Names of which only a few begin alike: 14 of one letter, then more than can be listed.
+    {
+        "type": "object",
+        "patternProperties": {"^([a-e]|[f-z]{2}[0-3]|é[0-9])$": {"type": "boolean"}},
+        "additionalProperties": False,
+        "minProperties": 9,
+    },
+    {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}},
+        "propertyNames": {"maxLength": 1},
+        "additionalProperties": {"type": "integer"},
+        "minProperties": 5,
+    },
+]
+
+
+@pytest.mark.parametrize("schema", MAPS, ids=json.dumps)
+def test_random_texts(schema: dict[str, Any]) -> None:
+    matcher = matcher_of(schema)
+    ended = 0
+    for seed in range(25):
+        text = random_text(matcher, seed, 500)
+        if text is not None:
+            ended += 1
+            Draft202012Validator(schema).validate(json.loads(json.dumps(parsed(text), default=float)))
+    assert ended > 3
+
+
+def names_allowed_behind(text: str, schema: Any = True) -> set[bytes]:
+    matcher = matcher_of(schema)
+    for byte in text.encode():
+        matcher.commit(byte)
+    return {TOKENS[token] for token in allowed(matcher) if token != END}
+
+
+def test_what_would_end_a_name_that_is_there() -> None:
+    assert b'"' not in names_allowed_behind('{"ab": 1, "ab')
+    assert {b'"', b"x"} <= names_allowed_behind('{"ab": 1, "a')
+    assert b'"' in names_allowed_behind('{"ab": {"ab')  # another object
+    assert b'"' in names_allowed_behind('[{"ab": 1}, {"ab')
+    assert b'"' in names_allowed_behind('{"ab": "x", "ac": "ab')  # a value
+    assert b'"' not in names_allowed_behind('{"ab": {"x": [1, {"ab": 2}]}, "ab')
+    assert b'"' not in names_allowed_behind('{"a\\"b": "}", "a\\"b')
+
+
+def test_tokens_that_begin_and_end_a_name() -> None:
+    assert {b'""', b'"":'} <= names_allowed_behind('{"a": 1, ')
+    assert not {b'""', b'"":'} & names_allowed_behind('{"": 1, ')
+    assert b',""' not in names_allowed_behind('{"": 1')
+    assert b',""' in names_allowed_behind('["", 1')
+    assert b'": ' not in names_allowed_behind('{"": 1, "')
+
+
+def test_beginnings_that_are_used_up() -> None:
+    schema = {
+        "type": "object",
+        "patternProperties": {"^(a[01]|[b-z][0-9])$": {"type": "integer"}},
+        "additionalProperties": False,
+    }
+    assert b"a" in names_allowed_behind('{"a0": 1, "', schema)
+    assert b"a" not in names_allowed_behind('{"a0": 1, "a1": 1, "', schema)
+    assert b"b" in names_allowed_behind('{"a0": 1, "a1": 1, "', schema)
+
+
+def test_inside_of_other_grammars() -> None:
+    matcher = compiler().compile(Constraint("lark", 'start: /[a-z{" ]*:/ %json {"type": "object"} "!"'))
+    for byte in b'say {a so:{"a": 1, "a':
+        matcher.commit(byte)
+    assert ord('"') not in allowed(matcher)
+    assert not matcher.accepts(ord('"'))
+    assert matcher.copy().accepts(ord("b"))
+
+
+def test_text_that_only_looks_like_json() -> None:
+    names = UniqueNames(TokenIndex(TOKENS, []))
+    mask = array("I", [0xFFFFFFFF] * compiler().n_words)
+    for text in ('{"a": 1, "a', '{"a": 1} "a": {b} {"a": x, "a', '"{"a', '}]{"b'):
+        other = names.copy()
+        other.commit(text.encode())
+        mine = array("I", mask)
+        other.forbid(memoryview(mine))
+        assert (mine == mask) == (text != '{"a": 1, "a')
