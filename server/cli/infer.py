@@ -25,7 +25,7 @@ EXAMPLES = """\
   ggserve infer -m model.gguf -p - --temperature 0 < text   prompt from stdin, greedy decoding"""
 
 SAMPLING = {
-    "max_tokens": "maximum tokens to generate; default: until the model ends or the context is full",
+    "max_tokens": "maximum tokens to generate; default and -1: until the model ends or the context is full",
     "min_tokens": "minimum tokens to generate before the model may end",
     "ignore_eos": "never end at an end-of-generation token",
     "temperature": "0: greedy decoding; higher: more random",
@@ -83,6 +83,8 @@ def run(arguments: list[str]) -> int:
     _, path = single_model(settings, "infer")
     prompt = sys.stdin.read().removesuffix("\n") if args.prompt == "-" else args.prompt
     chosen = {name: value for name, value in vars(args).items() if name in SAMPLING}
+    if chosen.get("max_tokens") == -1:
+        chosen["max_tokens"] = None
     params = InferenceParameters(**chosen, seed=settings.seed)
     return complete(path, settings, prompt, params, args)
 

@@ -119,7 +119,8 @@ def sampling_defaults(values: Sequence[str]) -> dict[str, Any]:
         if name not in kinds:
             raise ValueError(f"{text[:64]!r} must be NAME=VALUE, where NAME is one of {', '.join(kinds)}")
         try:
-            parameters[name] = kinds[name](number)
+            value = kinds[name](number)
+            parameters[name] = None if name == "max_tokens" and value == -1 else value
         except ValueError:
             raise ValueError(f"{name} must be a number, not {number[:64]!r}") from None
     try:

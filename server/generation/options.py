@@ -13,7 +13,7 @@ class GenerationOptions:
 
     sampling: fields of `engine.InferenceParameters` that the client set; route_defaults: the API's own values
     for those that neither the client nor the server's options set.
-    max_tokens: None: until the context is full; 0: only the prompt is computed.
+    max_tokens: None: the request sets none; -1: until the context is full; 0: only the prompt is computed.
     logprobs: how many of the most likely tokens are reported for each position; None: no log-probabilities.
     n: sequences that the response shows for each prompt; best_of: sequences that are made for it.
     limit_field and n_field: the API's names of `max_tokens` and of what asks for too many sequences.

@@ -74,7 +74,7 @@ def _sampling_parameters(options: GenerationOptions, context: RequestContext) ->
     seed = requested.get("seed", state.settings.seed)
     values["seed"] = None if seed is None else seed % SEEDS
     if options.max_tokens:
-        values["max_tokens"] = options.max_tokens
+        values["max_tokens"] = None if options.max_tokens < 0 else options.max_tokens
     logprobs = options.logprobs
     if logprobs is None and options.best_of > options.n:
         logprobs = 0  # the likeliest are looked for

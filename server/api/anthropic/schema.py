@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import FailFast, Field, PlainValidator, WithJsonSchema
 
 from server.api.common.generation_fields import (
-    INT_MAX,
     Reply,
     SamplingFields,
     Schema,
     Stops,
     TimingsReply,
+    TokenLimit,
     field,
     told,
 )
@@ -83,7 +83,9 @@ class MessageInput(Schema):
 class MessageRequest(MessageInput, SamplingFields):
     """Fields of the official API, and those of this server."""
 
-    max_tokens: int = Field(description="most tokens to generate", examples=[256], ge=1, le=INT_MAX)
+    max_tokens: TokenLimit | None = Field(
+        description="most tokens to generate; -1 or null: until the context is full", examples=[256]
+    )
     stop_sequences: Stops | None = field("end before the first of these strings", ["The end"])
 
 

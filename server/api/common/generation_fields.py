@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 INT_MAX = 2**31 - 1
 MAX_STOPS, MAX_STOP_CHARS = 64, 4096
@@ -66,6 +66,20 @@ def _token_ids(value: Any) -> list[int]:
     return value
 
 
+def _not_zero(limit: int) -> int:
+    if limit == 0:
+        raise ValueError("must be at least 1, or -1 for no limit")
+    return limit
+
+
+_LIMIT = {"type": "integer", "minimum": 1, "maximum": INT_MAX}
+# Most tokens to generate. -1, which clients of llama-server send everywhere, is no limit.
+TokenLimit = Annotated[
+    int,
+    Field(ge=-1, le=INT_MAX),
+    AfterValidator(_not_zero),
+    WithJsonSchema({"anyOf": [_LIMIT, {"const": -1}]}),
+]
 IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": INT_MAX}}
 _STRINGS = {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOPS}
 Stops = Annotated[

@@ -264,6 +264,7 @@ def test_rendered_options_read_back_the_same(tmp_path):
 def test_sampling_defaults_are_checked_parameters(tmp_path):
     settings = parse("--default temperature=0.5 --default max-tokens=9")
     assert settings.sampling_defaults() == {"temperature": 0.5, "max_tokens": 9}
+    assert parse("--default max_tokens=-1").sampling_defaults() == {"max_tokens": None}
     file = write(tmp_path, "default: {top_k: 40}\n")
     assert parse(f"--config {file}").sampling_defaults() == {"top_k": 40}
 

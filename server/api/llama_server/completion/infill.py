@@ -26,7 +26,7 @@ async def parse_infill(
     suffix = _near(body.input_suffix, engine, end=False)
     gap = await context.in_thread(infill.gap, engine.tokenizer, prefix, suffix, files)
     limit = options.max_tokens
-    n_free = min(_LEAST if limit is None else limit, engine.n_ctx // 2)
+    n_free = min(_LEAST if limit is None or limit < 0 else limit, engine.n_ctx // 2)
     fitting = gap.cut_to(engine.n_ctx - infill.N_MARKS - max(n_free, 1))
     for name, whole, part in zip(("input_extra", "input_prefix", "input_suffix"), gap, fitting, strict=True):
         if len(part) < len(whole):

@@ -75,7 +75,7 @@ def parse_completion(body: NativeRequest, context: RequestContext) -> Completion
 
 
 def limit_of(body: NativeFields, context: RequestContext) -> int | None:
-    """None: no limit."""
+    """None: the request sets none; -1: no limit."""
     limits = {
         name: value
         for name in ("n_predict", "max_completion_tokens", "max_tokens")
@@ -88,7 +88,7 @@ def limit_of(body: NativeFields, context: RequestContext) -> int | None:
         if limits[name] != limits[first]:
             context.warn(f"{name} has no effect: {first} is set")
     limit: int = limits[first]
-    return None if limit < 0 else limit
+    return max(limit, -1)
 
 
 def _warn_of_steps(body: NativeFields, context: RequestContext) -> None:

@@ -137,9 +137,9 @@ class NativeFields(StructuredFields, SamplingFields):
     Defaults of sampling are llama-server's: temperature 0.8, top_k 40, top_p 0.95, min_p 0.05.
     """
 
-    n_predict: int | None = field(f"tokens to generate; {_UNLIMITED}; 0: none", 64, ge=-2, le=INT_MAX)
-    max_tokens: int | None = field("another name of `n_predict`", 64, ge=-2, le=INT_MAX)
-    max_completion_tokens: int | None = field("another name of `n_predict`", 64, ge=-2, le=INT_MAX)
+    n_predict: int | None = field(f"tokens to generate; {_UNLIMITED}; 0: none", 64, ge=-1, le=INT_MAX)
+    max_tokens: int | None = field("another name of `n_predict`", 64, ge=-1, le=INT_MAX)
+    max_completion_tokens: int | None = field("another name of `n_predict`", 64, ge=-1, le=INT_MAX)
     n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)
     n_cmpl: int | None = field("another name of `n`", 1, ge=1, le=INT_MAX)
     stream_options: StreamOptions | None = field(

@@ -11,6 +11,7 @@ from server.api.common.generation_fields import (
     Reply,
     Schema,
     TimingsReply,
+    TokenLimit,
     UsageReply,
     field,
     told,
@@ -170,8 +171,8 @@ class ChatFields(Schema):
 
 
 class ChatRequest(ChatFields, StructuredFields, GenerationFields):
-    max_tokens: int | None = field("older name of `max_completion_tokens`", 256, ge=1, le=2**31 - 1)
-    max_completion_tokens: int | None = field("default: until the context is full", 256, ge=1, le=2**31 - 1)
+    max_tokens: TokenLimit | None = field("older name of `max_completion_tokens`", 256)
+    max_completion_tokens: TokenLimit | None = field("default and -1: until the context is full", 256)
     logprobs: bool | None = field("natural logs of the unmodified softmax", True)
     top_logprobs: int | None = field("also of the N most likely; needs `logprobs`", 5, ge=0, le=20)
 

@@ -56,9 +56,9 @@ class CompletionRequest(StructuredFields, GenerationFields):
         "what comes after: the text fills the gap (400 if the model has no tokens for that)", "\n\nThe end."
     )
     max_tokens: int | None = field(
-        "default: until the context is full; 0: only what `echo` shows, or to fill the prefix cache",
+        "default and -1: until the context is full; 0: only what `echo` shows, or to fill the prefix cache",
         64,
-        ge=0,
+        ge=-1,
         le=2**31 - 1,
     )
     echo: bool | None = field("begin the text, and the log-probabilities, with the prompt", False)

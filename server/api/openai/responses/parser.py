@@ -174,7 +174,7 @@ def echoed_fields(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
     return {
         "background": False,
         "instructions": body.instructions,
-        "max_output_tokens": body.max_output_tokens,
+        "max_output_tokens": None if body.max_output_tokens == -1 else body.max_output_tokens,
         "max_tool_calls": None,
         "metadata": body.metadata or {},
         "parallel_tool_calls": chat.parallel_tool_calls is not False,

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import PlainValidator, WithJsonSchema
 
 from server.api.common.generation_fields import (
-    INT_MAX,
     Reply,
     SamplingFields,
     Schema,
     StreamOptions,
     TimingsReply,
+    TokenLimit,
     field,
     told,
 )
@@ -137,8 +137,8 @@ class ResponseInput(Schema):
 class ResponseRequest(ResponseInput, SamplingFields):
     """Fields of the official API, and those of this server."""
 
-    max_output_tokens: int | None = field(
-        "most tokens to generate; default: until the context is full", 256, ge=1, le=INT_MAX
+    max_output_tokens: TokenLimit | None = field(
+        "most tokens to generate; default and -1: until the context is full", 256
     )
     include: list[Included] | None = field(
         "further parts of the answer: `message.output_text.logprobs`; the others have no effect",

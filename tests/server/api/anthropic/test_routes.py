@@ -261,7 +261,7 @@ async def test_no_messages_at_all_are_answered():
             [{"role": "assistant", "content": [{"type": "tool_use", "id": "x", "name": "f", "input": {}}]}],
             "messages",
         ),
-        ("max_tokens", None, "max_tokens"),
+        ("max_tokens", -2, "max_tokens"),
         ("max_tokens", 0, "max_tokens"),
         ("system", [{"type": "image"}], "system[0].type"),
         ("tools", [{"type": "web_search_20250305", "name": "web_search"}], "tools[0].type"),
