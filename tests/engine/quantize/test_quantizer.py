@@ -84,13 +84,13 @@ def test_pure_makes_no_exceptions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"type": "Q9"}, "no type Q9.*Q4_K_M"),
+        ({"type": "Q9"}, "unknown type Q9.*Q4_K_M"),
         ({"type": "IQ2_XS"}, "imatrix file"),
         ({"type": "Q2_K_S"}, "quantized already"),
         ({"type": "Q4_0"}, "quantized already"),
         ({"type": "IQ3_XXS", "requantize": True}, "imatrix file"),
         ({"type": "Q8_0", "output_type": "q9"}, "tensor type q9"),
-        ({"type": "Q4_0", "requantize": True, "imatrix": STORIES}, "no imatrix file"),
+        ({"type": "Q4_0", "requantize": True, "imatrix": STORIES}, "not an imatrix file"),
     ],
 )
 def test_arguments_that_do_not_suit(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
