@@ -291,8 +291,14 @@ cdef class Buffer:
     def lock(self):
         """Keep it from being swapped out. False where the system refuses, or it is not the CPU's memory."""
         # Repacked weights are host memory too, although ggml does not call them so.
-        return self.type.device.type == "cpu" and lock_memory(
-            ggml_backend_buffer_get_base(self.open()), ggml_backend_buffer_get_size(self.open()))
+        if self.type.device.type != "cpu":
+            return False
+        cdef void* base = ggml_backend_buffer_get_base(self.open())
+        cdef size_t size = ggml_backend_buffer_get_size(self.open())
+        cdef bint locked
+        with nogil:  # it reads all of it from the disk, which may take minutes
+            locked = lock_memory(base, size)
+        return locked
 
     def clear(self):
         """Fill with zeros: NaNs left in unused KV cells would poison a masked softmax."""

@@ -98,12 +98,14 @@ class Settings(ModelSettings):
         "S",
         shared=False,
     )
-    stall_s: Positive = option(
-        60.0,
+    engine_timeout_s: Positive = option(
+        10.0,
         "server",
-        "seconds without an answer after which an engine process is reported as stalled",
+        "seconds without a heartbeat after which an engine process is killed and replaced, and its requests "
+        "resumed (reported as stalled after half of it); a step that shows no progress gets three times that",
         "S",
         shared=False,
+        old_name="stall_s",
     )
 
     slot_save_path: Path | None = option(

@@ -8,6 +8,7 @@ Everything runs in the event loop, and nothing blocks it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from server.worker.stream import RequestInfo, Stream
 from server.worker.supervisor import Supervisor
 
 log = logging.getLogger("ggserve.engine")
+NOT_ADVANCED = 6  # times the engine timeout without progress of any request: stalled
 R = TypeVar("R")
 
 
@@ -51,15 +53,16 @@ class EngineClient:
         self.name, self.path = name, str(path)
         self.params = settings.model_parameters()
         self.stats = EngineStats()
-        self._max_queue, self._stall_s = settings.max_queue, settings.stall_s
+        self._max_queue, self._timeout_s = settings.max_queue, settings.engine_timeout_s
         self._load_tokenizer, self._clock = load_tokenizer, clock
         self._tokenizer: Any = None
         self._supervisor = Supervisor(
             name,
-            messages.LoadModel(self.path, self.params),
+            self.path,
+            self.params,
             self,
             argv=[*argv, "--log-level", settings.log_level],
-            stall_s=settings.stall_s,
+            timeout_s=settings.engine_timeout_s,
             clock=clock,
         )
         self._in_flight = InFlight(
@@ -109,12 +112,14 @@ class EngineClient:
 
     @property
     def stalled(self) -> bool:
-        """The engine has not answered, or has not advanced any request, for `stall_s` seconds."""
-        if self._supervisor.unresponsive:
+        """The engine process gives no sign of progress, or makes steps that advance no request."""
+        if self._supervisor.stalled:
             return True
         if self.state != "ready" or not self._in_flight or self._in_flight.any_paused:
             return False  # a paused request may hold the memory for which the others wait
-        return self._clock() - self._in_flight.advanced_at > self._stall_s
+        if self._supervisor.step_s > self._timeout_s:
+            return False  # one long step, which the supervisor judges
+        return self._clock() - self._in_flight.advanced_at > self._timeout_s * NOT_ADVANCED
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -186,7 +191,8 @@ class EngineClient:
 
     def spawn(self) -> None:
         """Start the process, which begins to load. Optional, for use before the event loop runs."""
-        self._supervisor.spawn()
+        with contextlib.suppress(OSError):  # `start` tries again and reports it
+            self._supervisor.spawn()
 
     async def start(self) -> None:
         """Load. Returns when requests can be served; raises LoadFailed if they never will be."""
@@ -251,5 +257,4 @@ class EngineClient:
         self._in_flight.fail_all(EngineUnavailable(self._unavailable_reason()))
 
     def on_tick(self) -> None:
-        if self._supervisor.state == "restarting":  # no engine keeps the deadlines
-            self._in_flight.expire()
+        self._in_flight.expire()

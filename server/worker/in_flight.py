@@ -24,6 +24,7 @@ from server.worker.stream import Stream
 log = logging.getLogger("ggserve.engine")
 R = TypeVar("R")
 
+LATE_S = 0.2  # after a deadline: the engine is restarting, hangs, or computes a long step
 ASSUMED_DURATION_S = 5.0  # of a request, before any has finished
 
 
@@ -131,8 +132,8 @@ class InFlight:
             self._fail_task(pending, error)
 
     def expire(self) -> None:
-        """End requests whose deadline has passed. Normally the engine does that."""
-        now_ms = self._clock() * 1000
+        """End requests whose deadline has passed. Between two steps the engine does that."""
+        now_ms = (self._clock() - LATE_S) * 1000
         for stream in self.streams:
             deadline_ms = stream.request.deadline_ms
             if deadline_ms is not None and now_ms > deadline_ms:

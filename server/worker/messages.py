@@ -35,6 +35,7 @@ class LoadModel(Message):
 
     path: str
     params: ModelParameters
+    heartbeat_s: float = 1.0
 
 
 class SubmitTask(Message):
@@ -58,12 +59,6 @@ class Pause(Message):
 
 class Resume(Message):
     id: str
-
-
-class Ping(Message):
-    """Answered by Pong between two steps."""
-
-    n: int
 
 
 class Shutdown(Message):
@@ -106,8 +101,16 @@ class TaskUpdates(Message):
     updates: list[TaskUpdate]
 
 
-class Pong(Message):
-    n: int
+class Heartbeat(Message):
+    """Sent every `LoadModel.heartbeat_s` by a thread of its own, also during loading and during a step.
+
+    busy_s: how long the present operation has run; 0: the engine waits for messages. quiet_s: since the
+    process last used the processor or read from a disk. longest_s: the longest operation, without loading.
+    """
+
+    busy_s: float
+    quiet_s: float
+    longest_s: float
 
 
 class Fatal(Message):
@@ -116,8 +119,8 @@ class Fatal(Message):
     message: str
 
 
-ToEngine = LoadModel | Request | SubmitTask | Cancel | Pause | Resume | Ping | Shutdown
-ToServer = LoadStatus | Ready | LoadFailure | StepUpdate | TaskUpdates | Pong | Fatal
+ToEngine = LoadModel | Request | SubmitTask | Cancel | Pause | Resume | Shutdown
+ToServer = LoadStatus | Ready | LoadFailure | StepUpdate | TaskUpdates | Heartbeat | Fatal
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -1,8 +1,9 @@
 """The engine process, which holds one model: `python -m server.worker.process --fd N`.
 
-One thread does everything: between two steps it handles messages of the server without blocking; with nothing
-to compute it blocks in select. A second thread waits for the server to close its end of the socket and then
-exits the process at once, whatever the first thread is doing: no engine outlives its server.
+One thread does all the work: between two steps it handles messages of the server without blocking; with
+nothing to compute it blocks in select. A second thread waits for the server to close its end of the socket
+and then exits the process at once, whatever the first thread is doing: no engine outlives its server. A third
+one sends heartbeats (`pulse`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from engine.errors import EngineError, ModelError
 from engine.tasks.types import AnyTask, ResultChunk, TaskUpdate
 from engine.types import EngineStats, FinishReason, Request, StepOutput
 from server.worker import messages, transport
+from server.worker.pulse import Pulse
 
 log = logging.getLogger("engine")
 
@@ -120,6 +123,8 @@ class EngineProcess:
         self._refused: list[StepOutput] = []  # to be sent with the next outputs
         self._stats_due = 0.0
         self._stop = False
+        self._send_lock = threading.Lock()  # heartbeats come from another thread
+        self._pulse = Pulse(1.0, self._send, clock=clock)
 
     def run(self) -> int:
         """Serve until the server sends Shutdown or disconnects; the exit status."""
@@ -127,23 +132,34 @@ class EngineProcess:
             load = self._receive_load()
             if load is None:
                 return 0
-            model = self._load_model(load)
-            if model is None:
-                return 1
+            self._pulse = Pulse(load.heartbeat_s, self._send, clock=self._clock)
+            self._pulse.start()
             try:
-                self._serve(model.scheduler() if model.generates else NoScheduler(), model.tasks())
-            except ConnectionError:
-                raise
-            except Exception as error:
-                log.exception("the engine cannot continue")
-                self._send(messages.Fatal(f"{type(error).__name__}: {error}"))
-                return 1
+                return self._load_and_serve(load)
             finally:
-                model.close()
+                self._pulse.stop()
+        return 0
+
+    def _load_and_serve(self, load: messages.LoadModel) -> int:
+        model = self._load_model(load)
+        if model is None:
+            return 1
+        try:
+            self._serve(model.scheduler() if model.generates else NoScheduler(), model.tasks())
+        except ConnectionError:
+            raise
+        except Exception as error:
+            log.exception("the engine cannot continue")
+            self._send(messages.Fatal(f"{type(error).__name__}: {error}"))
+            return 1
+        finally:
+            model.close()
         return 0
 
     def _send(self, message: messages.ToServer) -> None:
-        self._socket.sendall(messages.encode(message))
+        frame = messages.encode(message)
+        with self._send_lock:
+            self._socket.sendall(frame)
 
     def _receive_load(self) -> messages.LoadModel | None:
         """None: the server has disconnected."""
@@ -166,6 +182,7 @@ class EngineProcess:
                 last = now
                 self._send(messages.LoadStatus(fraction, text))
 
+        self._pulse.begin()
         try:
             model = self._load(load.path, load.params, progress)
             self._send(messages.Ready(model.describe()))
@@ -181,6 +198,8 @@ class EngineProcess:
             self._send(messages.LoadFailure(type(error).__name__, f"{type(error).__name__}: {error}"))
         else:
             return model
+        finally:
+            self._pulse.end_loading()
         return None
 
     def _serve(self, scheduler: SchedulerInterface, tasks: TaskRunnerInterface) -> None:
@@ -240,7 +259,7 @@ class EngineProcess:
         self, scheduler: SchedulerInterface, tasks: TaskRunnerInterface, wait_s: float | None
     ) -> bool:
         """Handle all messages that have arrived, waiting at most `wait_s` for the first; False: exit."""
-        while self._wait_readable(self._socket, wait_s):
+        while self._wait(wait_s):
             data = self._socket.recv(_READ)
             if not data:
                 return False
@@ -250,6 +269,13 @@ class EngineProcess:
                 return False
             wait_s = 0.0
         return True
+
+    def _wait(self, wait_s: float | None) -> bool:
+        """Whether the socket is readable, at the latest after `wait_s`."""
+        self._pulse.end()
+        readable = self._wait_readable(self._socket, wait_s)
+        self._pulse.begin()
+        return readable
 
     def _handle(
         self, scheduler: SchedulerInterface, tasks: TaskRunnerInterface, message: messages.ToEngine
@@ -266,8 +292,6 @@ class EngineProcess:
                 scheduler.pause(id)
             case messages.Resume(id):
                 scheduler.resume(id)
-            case messages.Ping(n):
-                self._send(messages.Pong(n))
             case messages.Shutdown():
                 self._stop = True
             case messages.LoadModel():
@@ -317,6 +341,7 @@ def main(arguments: list[str] | None = None, load: LoadFunction = load_model) ->
     options = parser.parse_args(arguments)
     prepare_process(options.log_level)
     sock = socket.socket(fileno=options.fd)
+    sock.set_inheritable(False)  # a process that a driver starts must not hold the connection open
     transport.watch(sock, lambda: os._exit(0))  # even during a computation
     return EngineProcess(sock, load).run()
 

@@ -7,21 +7,28 @@ requests: its listener decides what happens after a crash.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from engine.config import ModelParameters
 from server.worker import messages as wire
 from server.worker.child import EngineChild
 from server.worker.errors import LoadFailed
+from server.worker.liveness import HEARTBEATS, MAX_INTERVAL_S, Liveness
 from server.worker.recovery import RestartDecision
 
 log = logging.getLogger("ggserve.engine")
 
-KILL_AFTER_STALLS = 5  # times stall_s without an answer: kill the process, which is then restarted
-TICK_S = 1.0
+TICK_S = 0.25
 DEVICE_RETRY_S = 3.0  # between attempts to reload while a device, or a remote machine, is gone
+SPAWN_RETRY_S = 0.5  # after a process could not be started; doubles up to MAX_SPAWN_RETRY_S
+MAX_SPAWN_RETRY_S = 10.0
+TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
+HUNG_LOADS = 2  # of the first load, before it has failed
 
 
 class SupervisorListener(Protocol):
@@ -39,17 +46,18 @@ class Supervisor:
     """One per model: `spawn` (optionally before the event loop runs), `start`, and finally `stop`.
 
     state, detail, progress: as of `server.worker.client.EngineClient`. info: the model's description, once
-    loaded. unresponsive: no answer for `stall_s` seconds.
+    loaded. stalled: the process gives no sign of progress, in words, or "".
     """
 
     def __init__(
         self,
         name: str,
-        load: wire.LoadModel,
+        path: str,
+        params: ModelParameters,
         listener: SupervisorListener,
         *,
         argv: Sequence[str],
-        stall_s: float,
+        timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.state = "loading"
@@ -57,18 +65,25 @@ class Supervisor:
         self.progress = 0.0
         self.info: dict[str, Any] | None = None
         self.restarts = 0
-        self.unresponsive = False
-        self._name, self._load, self._listener = name, load, listener
-        self._argv, self._stall_s, self._clock = argv, stall_s, clock
+        self.stalled = ""
+        self._name, self._listener, self._argv = name, listener, argv
+        interval_s = min(MAX_INTERVAL_S, timeout_s / HEARTBEATS)
+        self._load = wire.LoadModel(path, params, interval_s)
+        self._tick_s = min(TICK_S, interval_s)
+        self._liveness = Liveness(timeout_s, clock)
         self._child: EngineChild | None = None
         self._jobs: list[asyncio.Task[None]] = []
         self._first_load = asyncio.Event()  # has succeeded or failed
         self._load_failure: LoadFailed | None = None
         self._exit_reason = ""  # what is known of it before the process has exited
         self._device_lost = False
-        self._answered_at = 0.0
-        self._pinged_at: float | None = None
-        self._n_pings = 0
+        self._hung = False  # the process has been killed for it
+        self._n_hung_loads = 0
+
+    @property
+    def step_s(self) -> float:
+        """How long the present step of the engine has run."""
+        return self._liveness.step_s
 
     @property
     def pid(self) -> int | None:
@@ -78,7 +93,9 @@ class Supervisor:
     def spawn(self) -> None:
         """Start a process unless there is one."""
         if self._child is None:
+            self._hung = False
             self._child = EngineChild.spawn(self._name, self._load, self._argv)
+            self._liveness.on_start()
 
     def start(self) -> None:
         """Begin to receive from the process and to watch it."""
@@ -86,8 +103,9 @@ class Supervisor:
         try:
             self.spawn()
         except OSError as error:
-            self.give_up_loading(LoadFailed("OSError", f"cannot start an engine process: {error}"))
-            return
+            if error.errno not in TRANSIENT:
+                self.give_up_loading(LoadFailed("OSError", f"cannot start an engine process: {error}"))
+                return
         self._jobs = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch())]
 
     def send(self, message: wire.ToEngine) -> None:
@@ -117,7 +135,7 @@ class Supervisor:
         await asyncio.gather(*self._jobs, return_exceptions=True)
         self.give_up_loading(LoadFailed("Stopped", "stopped while loading"))
         if self._child is not None:
-            if self.state == "ready":
+            if self.state == "ready" and not self.stalled:
                 self._child.send(wire.Shutdown())
             else:
                 self._child.kill()
@@ -125,27 +143,26 @@ class Supervisor:
             self._child = None
         self.state = self.detail = "stopped"
 
-    def check_responsive(self) -> None:
-        """Ping a silent process, report it after `stall_s`, kill it after KILL_AFTER_STALLS times that.
-
-        Called every second or more often. The process answers between two steps.
-        """
-        if self.state != "ready" or self._child is None:
+    def check_alive(self) -> None:
+        """Report a process that gives no sign of progress, and kill it in the end."""
+        if self.state == "failed" or self._child is None or self._hung:
             return
-        now = self._clock()
-        if self._pinged_at is None:
-            if now - self._answered_at >= self._stall_s / 4:
-                self._n_pings += 1
-                self._child.send(wire.Ping(self._n_pings))
-                self._pinged_at = now
-            return
-        silence_s = now - self._pinged_at
-        if silence_s >= self._stall_s and not self.unresponsive:
-            self.unresponsive = True
-            log.error("[%s] the engine has not answered for %.0f s", self._name, silence_s)
-        if silence_s >= self._stall_s * KILL_AFTER_STALLS:
-            self._exit_reason = f"the engine did not answer for {silence_s:.0f} s and was killed"
+        verdict = self._liveness.check()
+        if verdict.reason and not self.stalled:
+            log.error("[%s] %s", self._name, verdict.reason)
+        elif self.stalled and not verdict.reason:
+            log.warning("[%s] the engine goes on", self._name)
+        self.stalled = verdict.reason
+        if verdict.hung:
+            self._hung = True  # what it still sends, if it should wake up, is not looked at any more
+            self._exit_reason = f"{verdict.reason}, and was killed"
+            self._liveness.on_killed()
+            self._set_restarting()
             self._child.kill()
+
+    def _set_restarting(self) -> None:
+        if self.state == "ready":
+            self.state, self.detail, self.progress = "restarting", "the engine is restarting", 0.0
 
     def _fail(self, reason: str) -> None:
         self.state, self.detail = "failed", reason
@@ -156,7 +173,9 @@ class Supervisor:
             while True:
                 reason = await self._run_child()
                 if not self._first_load.is_set():
-                    self.give_up_loading(LoadFailed("EngineDied", reason))
+                    self._n_hung_loads += self._hung
+                    if not self._hung or self._n_hung_loads >= HUNG_LOADS:
+                        self.give_up_loading(LoadFailed("EngineDied", reason))
                 if self.state == "failed":
                     return
                 if self._device_lost:  # not the engine's fault, and the device may come back
@@ -164,7 +183,6 @@ class Supervisor:
                         log.error("[%s] %s; retrying every %.0f s", self._name, reason, DEVICE_RETRY_S)
                     self.detail = reason
                     await asyncio.sleep(DEVICE_RETRY_S)
-                    self.spawn()
                     continue
                 log.error("[%s] %s", self._name, reason)
                 decision = self._listener.on_exit()
@@ -173,37 +191,60 @@ class Supervisor:
                     return
                 await asyncio.sleep(decision.delay_s)
                 self.restarts += 1
-                self.spawn()
         except Exception as error:
             log.exception("[%s] cannot keep the engine process alive", self._name)
             self._fail(f"cannot keep the engine process alive: {error}")
 
+    async def _start_child(self) -> EngineChild:
+        """Start a process and receive from it. Tried until it works: files or memory may be short."""
+        delay_s = SPAWN_RETRY_S
+        while True:
+            try:
+                self.spawn()
+                assert self._child is not None
+                await self._child.attach(self._on_messages)
+                return self._child
+            except OSError as error:
+                log.error(
+                    "[%s] cannot start an engine process: %s; trying again in %.1f s",
+                    self._name,
+                    error.strerror or error,
+                    delay_s,
+                )
+            if self._child is not None:
+                child, self._child = self._child, None
+                child.kill()
+                with contextlib.suppress(OSError, RuntimeError):
+                    await child.reap()
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, MAX_SPAWN_RETRY_S)
+
     async def _run_child(self) -> str:
-        """Receive from the process until it exits; the reason of its exit."""
-        assert self._child is not None
+        """Run a process until it exits; the reason of its exit."""
         self._exit_reason = ""
         self._device_lost = False
-        await self._child.attach(self._on_messages)
-        await self._child.disconnected()
-        if self.state == "ready":
-            self.state, self.detail, self.progress = "restarting", "the engine is restarting", 0.0
-        self._pinged_at = None
-        self.unresponsive = False
-        child, self._child = self._child, None
+        child = await self._start_child()
+        await child.disconnected()
+        self._set_restarting()
+        self.stalled = ""
+        self._child = None
         exit_reason = await child.reap()
         return self._exit_reason or exit_reason
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(min(TICK_S, self._stall_s / 4))
+            await asyncio.sleep(self._tick_s)
             self._listener.on_tick()
-            self.check_responsive()
+            self.check_alive()
 
     def _on_messages(self, messages: list[wire.ToServer]) -> None:
-        self._answered_at = self._clock()
-        self._pinged_at = None  # any message counts as an answer
-        self.unresponsive = False
+        if self._hung:
+            return
         for message in messages:
+            if type(message) is wire.Heartbeat:
+                self._liveness.on_heartbeat(message)
+                continue
+            self._liveness.on_progress()
             if type(message) is wire.StepUpdate:
                 self._listener.on_step_update(message)
             elif type(message) is wire.TaskUpdates:
@@ -221,6 +262,7 @@ class Supervisor:
                 if self.state == "restarting":
                     log.warning("[%s] the engine has been restarted", self._name)
                 self.info = info
+                self._liveness.on_loaded(info)
                 self.state, self.detail, self.progress = "ready", "ready", 1.0
                 self._first_load.set()
                 self._listener.on_ready()

@@ -234,6 +234,9 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, help="where starts are counted and calls are noted")
     parser.add_argument("--fail-from", type=int, default=10**9, help="loading fails from this start on")
     parser.add_argument(
+        "--hang-loading", type=int, nargs="*", default=[], help="starts that hang while loading"
+    )
+    parser.add_argument(
         "--die-loading", type=int, nargs="*", default=[], help="starts that die while loading"
     )
     options, rest = parser.parse_known_args()
@@ -254,6 +257,8 @@ def main() -> int:
         for i in range(10):
             time.sleep(options.load_ms / 10_000)
             progress(i / 10, f"layer {i}")
+            if i == 5 and start in options.hang_loading:
+                time.sleep(3600)
             if i == 5 and start in options.die_loading:
                 os.kill(os.getpid(), signal.SIGKILL)
         return FakeModel(options.step_ms / 1000, options.dir / "calls" if options.dir else None)

@@ -15,6 +15,12 @@ router = APIRouter()
 _ORDER = ("failed", "stalled", "stopped", "restarting", "loading")
 
 
+_DETAILS = {  # `Engine.detail` is for operators: a reason may name files and lines of code
+    "failed": "the model cannot be loaded or its engine keeps failing; see the server's log",
+    "stalled": "the engine gives no sign of progress; it is replaced if it does not recover",
+}
+
+
 def _state(engine: Engine) -> str:
     return "stalled" if engine.state == "ready" and engine.stalled else engine.state
 
@@ -31,7 +37,8 @@ async def health(state: StateDep) -> Response:
         states.add(now)
         entry: dict[str, Any] = {"state": now, "restarts": engine.restarts}
         if now != "ready":
-            entry |= {"progress": round(engine.progress, 4), "detail": engine.detail}
+            entry["progress"] = round(engine.progress, 4)
+            entry["detail"] = engine.detail if now == "loading" else _DETAILS.get(now, now)
         if engine.info is not None:
             entry |= public_info(engine.info)
         models[engine.name] = entry

@@ -50,7 +50,6 @@ TO_ENGINE = [
     wire.Cancel("r1"),
     wire.Pause("r1"),
     wire.Resume("r1"),
-    wire.Ping(3),
     wire.Shutdown(),
 ]
 TO_SERVER = [
@@ -76,7 +75,7 @@ TO_SERVER = [
             TaskUpdate("t6"),
         ]
     ),
-    wire.Pong(3),
+    wire.Heartbeat(1.5, 0.25, 0.5),
     wire.Fatal("gone"),
 ]
 

@@ -67,7 +67,7 @@ def bare():
     def start(*arguments: str, load: bool = True) -> Bare:
         started.append(process := Bare(*arguments))
         if load:
-            process.send(wire.LoadModel("m.gguf", ModelParameters()))
+            process.send(wire.LoadModel("m.gguf", ModelParameters(), 0.02))
             process.receive(wire.Ready)
         return process
 
@@ -78,10 +78,10 @@ def bare():
         process.sock.close()
 
 
-def test_it_answers_and_leaves_when_told(bare):
+def test_an_idle_process_sends_heartbeats_and_leaves_when_told(bare):
     process = bare()
-    process.send(wire.Ping(5))
-    assert process.receive(wire.Pong) == wire.Pong(5)
+    heartbeat = process.receive(wire.Heartbeat)
+    assert (heartbeat.busy_s, heartbeat.longest_s < 60) == (0.0, True)
     process.send(wire.Shutdown())
     assert process.end() == (0, "")
 
@@ -140,10 +140,10 @@ def test_an_idle_process_blocks_until_a_message_arrives():
 
 def test_a_first_frame_that_is_no_load_ends_it(bare):
     process = bare(load=False)
-    process.send(wire.Ping(1))
+    process.send(wire.Resume("r"))
     status, errors = process.end()
     assert status == 1
-    assert "the first message is Ping, not LoadModel" in errors
+    assert "the first message is Resume, not LoadModel" in errors
 
 
 @pytest.mark.parametrize("noise", [b"\xff\xff\xff\xff", b"\x03\0\0\0abc"])

@@ -262,35 +262,6 @@ def test_an_abort_is_explained_by_its_last_words(caplog):
     assert "killed by SIGABRT; last log: ggml.c:1234: GGML_ASSERT(ne0 == 1) failed" in caplog.text
 
 
-def test_an_engine_that_does_not_answer_is_reported_and_then_killed(caplog):
-    async def main():
-        async with running("--step-ms", "1", stall_s=0.2) as client:
-            assert not client.stalled
-            stream = client.generate(request("a", [fake.HANG], 5))
-            await until(lambda: client.stalled)
-            assert client.state == "ready"
-            tokens, finish, error = await collect(stream)
-            assert (tokens, finish) == ([], FinishReason.ERROR)
-            assert "more than once" in error
-            await until(lambda: client.state == "ready" and not client.stalled)
-            assert (await collect(client.generate(request("b", [1], 5))))[0] == text_of([1], 5)
-
-    run(main)
-    assert "did not answer for" in caplog.text
-
-
-def test_an_engine_between_requests_is_not_stalled():
-    async def main():
-        async with running(stall_s=0.2) as client:
-            await collect(client.generate(request("a", [1], 5)))
-            for _ in range(12):
-                await asyncio.sleep(0.05)
-                assert not client.stalled
-            assert client.restarts == 0
-
-    run(main)
-
-
 def test_frames_that_cannot_be_read_end_the_process():
     async def main():
         async with running() as client:

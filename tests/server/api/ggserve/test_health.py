@@ -67,6 +67,13 @@ async def test_what_cannot_answer(attributes, status):
     assert body["models"]["two"]["state"] == status
 
 
+@pytest.mark.parametrize("attributes", [{"state": "failed"}, {"stalled": True}, {"state": "restarting"}])
+async def test_the_reason_of_a_failure_stays_in_the_log(attributes):
+    _, body = await health_of(engine(detail="/secret/x.gguf: No such file", info=None, **attributes))
+    assert "secret" not in str(body)
+    assert body["models"]["stories"]["detail"]
+
+
 async def test_models():
     app = make_app({name: engine(name) for name in ("a", "org/b:c")})
     async with client(app) as http:

@@ -1,0 +1,83 @@
+"""Heartbeats of the engine process: sent by a thread of their own, whatever the engine's thread computes.
+
+A stopped process sends none. A hung computation shows in what they say: how long the present operation has
+run, and how long the process has used neither the processor nor the disk.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from server.worker.messages import Heartbeat
+
+_USED = 0.01  # of one core: less is what the heartbeats themselves use
+
+
+def processor_seconds_and_reads() -> tuple[float, int]:
+    """Processor time of this process in seconds, and its page faults and reads that went to a disk."""
+    if sys.platform == "win32":
+        return time.process_time(), 0
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime, usage.ru_majflt + usage.ru_inblock
+
+
+class Pulse:
+    """What the engine's thread does at present. It calls `begin` and `end`; a second thread sends.
+
+    interval_s: between two heartbeats. usage: as `processor_seconds_and_reads`.
+    """
+
+    def __init__(
+        self,
+        interval_s: float,
+        send: Callable[[Heartbeat], object],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        usage: Callable[[], tuple[float, int]] = processor_seconds_and_reads,
+    ) -> None:
+        self._interval_s, self._send, self._clock, self._usage = interval_s, send, clock, usage
+        self._began: float | None = None  # of the present operation
+        self._longest_s = 0.0
+        self._used = usage()
+        self._measured_at = self._active_at = clock()
+        self._stop = threading.Event()
+
+    def begin(self) -> None:
+        """An operation begins: loading, or what comes before the next wait for messages."""
+        self._began = self._clock()
+
+    def end(self) -> None:
+        if self._began is not None:
+            self._longest_s = max(self._longest_s, self._clock() - self._began)
+            self._began = None
+
+    def end_loading(self) -> None:
+        """The same after loading, which says nothing about the length of steps."""
+        self._began = None
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="heartbeats", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def heartbeat(self) -> Heartbeat:
+        now, used = self._clock(), self._usage()
+        seconds, reads = used[0] - self._used[0], used[1] - self._used[1]
+        if reads or seconds >= _USED * (now - self._measured_at):
+            self._active_at = now
+        self._used, self._measured_at = used, now
+        began = self._began
+        return Heartbeat(now - began if began is not None else 0.0, now - self._active_at, self._longest_s)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            try:
+                self._send(self.heartbeat())
+            except OSError:  # the server is gone, which ends the process
+                return
