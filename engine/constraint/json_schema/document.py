@@ -114,7 +114,11 @@ class Document(ABC):
         self.ignored[keyword] = None
 
     def _wrong(self, what: str) -> ConfigError:
+        return ConfigError(self._where() + what)
+
+    def _where(self) -> str:
+        """What an error begins with."""
         where = ".".join(self._path)
         if len(where) > 120:
             where = "…" + where[-119:]
-        return ConfigError(f"{where}: {what}" if where else what)
+        return where and where + ": "

@@ -84,6 +84,7 @@ class Keywords(Document):
             least,
             most,
             node.get("uniqueItems") is True,
+            self._where() if node.get("uniqueItems") is True else "",
         )
 
     def _object(self, node: Mapping[str, Any]) -> Shape:

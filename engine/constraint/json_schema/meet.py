@@ -130,6 +130,7 @@ class Meets:
             least,
             most,
             one.distinct or other.distinct,
+            one.where or other.where,
         )
 
     def _meet_unspoken(self, one: Shape | None, other: Shape | None) -> Shape | None:

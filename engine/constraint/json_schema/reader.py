@@ -83,16 +83,21 @@ class Reader(Keywords):
 
     # ** one schema **
 
-    def _schema(self, node: Any) -> Shape:
+    def _schema(self, node: Any, base: Shape = ANYTHING) -> Shape:
+        """What a schema has in common with `base`, which tells conditions what values there are."""
         if isinstance(node, bool):
-            return ANYTHING if node else Nothing()
+            return base if node else Nothing()
         if not isinstance(node, dict):
             raise self._wrong(f"a schema is an object, not {kind(node)}")
         if len(self._path) > MAX_DEPTH:
             raise ConfigError(f"the schema is nested deeper than {MAX_DEPTH}")
-        shape: Shape = ANYTHING
+        shape = base
         for part in self._parts(node):
             shape = self.meets.meet(shape, part(node))
+        for i, child in enumerate(node.get("allOf", [])):
+            if _depends(child):
+                with self._at("allOf", str(i)):
+                    shape = self._schema(child, shape)
         if "oneOf" in node:
             shape = self._one_of(shape, self._list(node, "oneOf"))
         for name in ("if", "not"):
@@ -201,7 +206,8 @@ class Reader(Keywords):
     def _all_of(self, node: Mapping[str, Any]) -> Shape:
         shape: Shape = ANYTHING
         for i, child in enumerate(self._list(node, "allOf")):
-            shape = self.meets.meet(shape, self._under("allOf", i, child))
+            if not _depends(child):
+                shape = self.meets.meet(shape, self._under("allOf", i, child))
         return shape
 
     def _any_of(self, node: Mapping[str, Any]) -> Shape:
@@ -291,3 +297,12 @@ class Reader(Keywords):
         present = self.meets.meet(Object(required=(name,)), then)
         others: list[Shape] = [Null(), Boolean(), Number(), String(), Array()]
         return self.meets.meet(shape, any_of([absent, present, *others]))
+
+
+def _depends(node: Any) -> bool:
+    """Whether a schema of allOf is easier to read with what stands beside it."""
+    return (
+        isinstance(node, dict)
+        and not node.keys().isdisjoint(("if", "not", "oneOf"))
+        and node.keys().isdisjoint(("unevaluatedProperties", "unevaluatedItems"))
+    )

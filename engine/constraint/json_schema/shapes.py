@@ -72,13 +72,14 @@ class String:
 
 @dataclass(frozen=True)
 class Array:
-    """items: of those behind `prefix`; None: not spoken of. distinct: no two are equal."""
+    """items: of those behind `prefix`; None: not spoken of. distinct: no two are equal; `where` says so."""
 
     prefix: tuple[Shape, ...] = ()
     items: Shape | None = None
     least: int = 0
     most: int | None = None
     distinct: bool = False
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Writer:
         self._lines: list[str] = []
         self._rules: dict[Shape, str] = {}
         self._todo: list[tuple[str, Shape]] = []
-        self._terminals: dict[str, str] = {}
+        self._terminals: dict[tuple[str, str], str] = {}
         self._fruitful = Fruitful(meets, closed=closed)
         self._states = 0
 
@@ -88,7 +88,7 @@ class Writer:
             self._lines.append(f"{name}: {self._compound(shape)}")
         if start.startswith("%json ") and not self._lines:
             return start
-        terminals = [f"{name}: {text}" for text, name in self._terminals.items()]
+        terminals = [f"{name}: {text}" for (_, text), name in self._terminals.items()]
         return "%lark {\n" + "\n".join([f"start: {start}", *self._lines, *terminals]) + "\n}"
 
     # ** values **
@@ -133,7 +133,7 @@ class Writer:
         return name
 
     def _terminal(self, text: str, prefix: str = "T") -> str:
-        return self._terminals.setdefault(text, f"{prefix}{len(self._terminals)}")
+        return self._terminals.setdefault((prefix, text), f"{prefix}{len(self._terminals)}")
 
     def _compound(self, shape: Shape) -> str:
         match shape:
@@ -199,11 +199,11 @@ class Writer:
         values = constants(self._meets.resolved(shape.items or ANYTHING))
         if values is not None and not shape.prefix and len(values) <= 100:
             if shape.least > len(values):
-                raise ConfigError("uniqueItems: there are too few values")
+                raise ConfigError(f"{shape.where}uniqueItems: there are too few values")
             items = _Fields([(self._value(value), False) for value in values], "")
             return self._counted("[", "]", items, shape.least, shape.most)
         if not self._lenient:
-            raise ConfigError("uniqueItems is not supported but for items out of an enum")
+            raise ConfigError(f"{shape.where}uniqueItems is not supported but for items out of an enum")
         self._ignored["uniqueItems"] = None
         return None
 
@@ -307,7 +307,7 @@ class Writer:
         comma = self._terminal(regex(self._space.comma))
         known: dict[tuple[int, int], str | None] = {}
         n = len(fields.listed)
-        top = least if most is None else most
+        top = max(least, 1) if most is None else most
 
         def tail(i: int, count: int) -> str | None:
             """What may follow from field `i` on when `count` are there; None: nothing can."""

@@ -26,6 +26,12 @@ MAPS: list[dict[str, Any]] = [
         "type": "array",
         "items": {"type": "object", "additionalProperties": {"type": "null"}, "minProperties": 2},
     },
+    # The terminal of its names is that of its strings.
+    {
+        "type": "object",
+        "properties": {"s": {"type": "string"}, "o": {"type": "object"}},
+        "required": ["s", "o"],
+    },
     # Names of which only a few begin alike: 14 of one letter, then more than can be listed.
     {
         "type": "object",
