@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.tokenizer.vocab import SPECIAL_TYPES, TokenType
+from server.chat.accepted_forms import AcceptedForms
 from server.chat.messages import adapt_messages
 from server.chat.reasoning import KNOWN_MARKERS, ReasoningMarkers, find_reasoning_markers
 from server.chat.template.capabilities import (
@@ -35,6 +36,7 @@ class ChatFormat:
     call_format: ToolCallFormat
     markers: ReasoningMarkers | None  # of reasoning; None: the model does not reason
     terminals: GrammarTerminals
+    accepted_forms: AcceptedForms = field(default_factory=AcceptedForms, compare=False)
 
     def preserved_tokens(self, calls: bool, reasoning: bool) -> frozenset[int]:
         """Special tokens whose text the output parser must see."""

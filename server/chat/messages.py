@@ -16,9 +16,17 @@ Message = dict[str, Any]
 class InvalidMessage(Exception):
     """A message that cannot be rendered. path: of the field, below the list of messages."""
 
+    code = "invalid_value"
+
     def __init__(self, path: str, text: str) -> None:
         super().__init__(text)
         self.path = path
+
+
+class MessageRefused(InvalidMessage):
+    """The chat template refuses the message where it stands."""
+
+    code = "template_failed"
 
 
 def adapt_messages(
@@ -43,6 +51,20 @@ def text_of(content: Any, separator: str = "\n") -> str:
     if isinstance(content, list):
         return separator.join(str(part.get("text", "")) for part in content)
     return content or ""
+
+
+def calls_as_text(calls: Iterable[Mapping[str, Any]]) -> str:
+    """Calls as JSON, for templates that do not render them."""
+    return json.dumps({"tool_calls": [_call_as_json(call) for call in calls]}, ensure_ascii=False)
+
+
+def _call_as_json(call: Mapping[str, Any]) -> Message:
+    text = call["function"].get("arguments") or "{}"
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError):
+        arguments = text
+    return {"name": call["function"]["name"], "arguments": arguments}
 
 
 def _adapt(i: int, message: Mapping[str, Any], capabilities: TemplateCapabilities) -> Message:

@@ -7,16 +7,25 @@ import re
 import secrets
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from server.chat.chat_format import ChatFormat, ChatFormats
-from server.chat.messages import Message, adapt_messages, text_of
+from server.chat.message_order import OrderedMessages, order_messages
+from server.chat.messages import (
+    InvalidMessage,
+    Message,
+    MessageRefused,
+    adapt_messages,
+    calls_as_text,
+    text_of,
+)
 from server.chat.parser import OutputParser
 from server.chat.reasoning import ReasoningParser, ReasoningThenCallsParser
 from server.chat.request import ChatInput
 from server.chat.template.capabilities import template_variables
-from server.chat.template.sandbox import TemplateFailed
+from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
 from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import ToolOptions
 
@@ -87,20 +96,67 @@ def render_prompt(
     split_tokens = _TokenSplitter(special_tokens)
     variables = {k: split_tokens(v) for k, v in _reasoning_variables(chat).items()}
     rendering = _Rendering(chat_format, chat.tools, variables, split_tokens)
-    opened = begun = False
-    if chat.continues:
-        text, opened = _render_continued(rendering, chat)
-        begun = not opened
-    else:
-        generate = chat.add_generation_prompt is not False
-        text = rendering.text(chat.messages, generate)
-        opened = generate and _is_opened(chat_format, text)
+    ordered = order_messages(chat.messages, partial(_accepts, chat_format), chat.continues)
+    try:
+        text, opened = _render(rendering, chat, ordered.messages)
+    except InvalidMessage:
+        adapt_messages(chat.messages, chat_format.capabilities)  # names the message by the client's number
+        raise
+    except TemplateLimitExceeded:
+        raise
+    except TemplateFailed as failure:
+        raise _find_refused(rendering, ordered) or failure from None
     pieces = [text] if special_tokens is None else text.split(_TOKEN_BREAK)
-    warnings = _omitted("".join(pieces), chat.messages)
+    warnings = [*ordered.warnings, *_omitted("".join(pieces), chat.messages)]
     effort = chat.reasoning.effort
     if effort not in (None, "none") and not any(name in chat_format.template.source for name in EFFORTS):
         warnings.append(f"the reasoning effort has no effect: the chat template does not use {EFFORTS[0]}")
-    return RenderedPrompt(chat_format, pieces, opened, begun, warnings)
+    return RenderedPrompt(chat_format, pieces, opened, chat.continues and not opened, warnings)
+
+
+def _render(rendering: _Rendering, chat: ChatInput, messages: list[Message]) -> tuple[str, bool]:
+    """The prompt, and whether it ends within reasoning. messages: in their final order."""
+    if chat.continues:
+        return _render_continued(rendering, replace(chat, messages=messages))
+    generate = chat.add_generation_prompt is not False
+    text = rendering.text(messages, generate)
+    return text, generate and _is_opened(rendering.chat_format, text)
+
+
+def _accepts(chat_format: ChatFormat, form: tuple[str, ...]) -> bool:
+    """Whether the template accepts an order of messages."""
+
+    def render(messages: list[Message], tools: Sequence[Tool]) -> str:
+        shown = tools if chat_format.capabilities.tools else ()
+        rendering = _Rendering(chat_format, shown, {"enable_thinking": True}, _TokenSplitter(None))
+        return rendering.text(messages, messages[-1]["role"] != "assistant")
+
+    return chat_format.accepted_forms.accepts(form, render)
+
+
+def _find_refused(rendering: _Rendering, ordered: OrderedMessages) -> MessageRefused | None:
+    """The message from which on the template fails. None: it does not depend on the messages."""
+
+    def fails(messages: list[Message]) -> str | None:
+        try:
+            rendering.text(messages, messages[-1]["role"] != "assistant")
+        except TemplateFailed as failure:
+            return str(failure)
+        return None
+
+    messages = ordered.messages
+    reason = fails(messages)
+    if reason is None or fails([{"role": "user", "content": "Hello"}]):
+        return None
+    rendered, failing = 0, len(messages)  # numbers of messages
+    while failing - rendered > 1:
+        middle = (rendered + failing) // 2
+        if fails(messages[:middle]):
+            failing = middle
+        else:
+            rendered = middle
+    role = messages[rendered]["role"]
+    return MessageRefused(f"[{ordered.indices[rendered]}]", f"the {role} message cannot stand here: {reason}")
 
 
 class _TokenSplitter:
@@ -242,7 +298,7 @@ def _calls_as_text(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, A
     for message in messages:
         if calls := message.get("tool_calls"):
             names |= {call.get("id", ""): call["function"]["name"] for call in calls}
-            text = json.dumps({"tool_calls": [_call_as_json(call) for call in calls]}, ensure_ascii=False)
+            text = calls_as_text(calls)
             content = text_of(message.get("content"))
             rest = {key: value for key, value in message.items() if key != "tool_calls"}
             written.append({**rest, "content": f"{content}\n{text}" if content else text})
@@ -263,15 +319,6 @@ def _add_result_text(messages: list[Mapping[str, Any]], text: str) -> None:
         messages[-1] = {**messages[-1], "content": f"{messages[-1]['content']}\n{text}"}
     else:
         messages.append({"role": "result", "content": text})
-
-
-def _call_as_json(call: Mapping[str, Any]) -> Message:
-    text = call["function"].get("arguments") or "{}"
-    try:
-        arguments = json.loads(text)
-    except (ValueError, RecursionError):
-        arguments = text
-    return {"name": call["function"]["name"], "arguments": arguments}
 
 
 def _omitted(text: str, messages: Sequence[Mapping[str, Any]]) -> list[str]:

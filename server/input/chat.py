@@ -27,7 +27,7 @@ from server.input.tokenize import check_generates, check_length, tokenize
 from server.state import ChatSupport
 from server.worker.engine import Engine
 
-_LEFT_OUT = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
+_NUMBERED = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
 
 
 async def chat_support(context: RequestContext) -> ChatSupport:
@@ -97,7 +97,7 @@ async def _render(chat: ChatInput, context: RequestContext, shielded: bool) -> R
         rendered = await context.in_thread(render_prompt, chat, formats, special_tokens)
     except InvalidMessage as error:
         where = chat.param + error.path
-        raise bad_request(f"{where}: {error}", where, "invalid_value") from None
+        raise bad_request(f"{where}: {error}", where, error.code) from None
     except TemplateFailed as error:
         param = "chat_template_kwargs" if str(error).startswith("chat_template_kwargs") else chat.param
         raise bad_request(str(error), param, "template_failed") from error
@@ -105,7 +105,7 @@ async def _render(chat: ChatInput, context: RequestContext, shielded: bool) -> R
         param = "chat_template_kwargs"
         raise bad_request(f"{param}: is nested too deeply", param, "invalid_value") from None
     for text in rendered.warnings:
-        numbered = None if chat.numbered_messages else _LEFT_OUT.fullmatch(text)
+        numbered = None if chat.numbered_messages else _NUMBERED.fullmatch(text)
         if numbered is not None:
             role = chat.messages[int(numbered[1])]["role"]
             text = f"{chat.param}: a message of the role {role}{numbered[2]}"

@@ -1,0 +1,80 @@
+"""Which orders of messages a chat template accepts, determined by probing at first need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
+from server.chat.tool_calls.tool import Tool, make_tool
+
+Message = dict[str, Any]
+Render = Callable[[list[Message], Sequence[Tool]], str]  # raises TemplateFailed
+
+_NAME, _ARGUMENT = "qq_tool", "qq_argument"
+_PARAMETERS = {
+    "type": "object",
+    "properties": {_ARGUMENT: {"type": "string", "description": "an argument"}},
+    "required": [_ARGUMENT],
+}
+SYSTEM_ROLES = ("system", "developer")
+
+
+class AcceptedForms:
+    """Remembers what one template accepts.
+
+    A form is a short conversation, written as the kinds of its messages: a role, "calls" for an assistant's
+    message that calls a tool, "tool:other" for a result with an unknown id, "user:empty" (also of other
+    roles) for a message without text. Every message has a text that occurs nowhere else. The form is accepted
+    if the template renders it and every text is in the prompt exactly once and in the order of the messages;
+    those of system messages at the beginning may be anywhere, since some templates move them.
+    """
+
+    def __init__(self) -> None:
+        self._accepted: dict[tuple[str, ...], bool] = {}
+        self._exceeded_limits = False  # then nothing more is tried: every probe may take as long
+
+    def accepts(self, form: tuple[str, ...], render: Render) -> bool:
+        """Blocks for one rendering, about a millisecond, when a form is asked for the first time."""
+        known = self._accepted.get(form)
+        if known is None:
+            known = self._accepted[form] = self._probe(form, render)
+        return known
+
+    def _probe(self, form: tuple[str, ...], render: Render) -> bool:
+        if self._exceeded_limits:
+            return True
+        calls = any(kind in ("calls", "tool", "tool:other") for kind in form)
+        tools = [make_tool(_NAME, "a tool", _PARAMETERS, None, "")] if calls else []
+        try:
+            text = render(_conversation(form), tools)
+        except TemplateFailed as failure:
+            self._exceeded_limits = isinstance(failure, TemplateLimitExceeded)
+            return False
+        start = next((i for i, kind in enumerate(form) if kind not in SYSTEM_ROLES), len(form))
+        words = [_word(i) for i, kind in enumerate(form) if not kind.endswith(":empty")]
+        positions = [text.find(_word(i)) for i in range(start, len(form)) if _word(i) in words]
+        return all(text.count(word) == 1 for word in words) and positions == sorted(positions)
+
+
+def _conversation(form: Sequence[str]) -> list[Message]:
+    messages: list[Message] = []
+    id = "call00000"  # nine characters, which some templates require
+    for i, kind in enumerate(form):
+        role, _, variant = kind.partition(":")
+        word = "" if variant == "empty" else _word(i)
+        if kind == "calls":
+            id = f"call{i:05}"
+            function = {"name": _NAME, "arguments": f'{{"{_ARGUMENT}": "{word}"}}'}
+            call = {"id": id, "type": "function", "function": function}
+            messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        elif role == "tool":
+            result = "other0000" if variant == "other" else id
+            messages.append({"role": role, "tool_call_id": result, "content": word})
+        else:
+            messages.append({"role": role, "content": word})
+    return messages
+
+
+def _word(i: int) -> str:
+    return f"Qqtext{i:03}qQ"
