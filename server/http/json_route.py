@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -12,9 +14,15 @@ from fastapi.routing import APIRoute
 from server.errors import ApiError, bad_request
 from server.generation.request_context import RequestContext
 
+_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+
 
 def read_json(body: bytes) -> Any:
-    """The value of a JSON text. No NaN, no lone surrogates, no bottomless nesting, UTF-8 only."""
+    """The value of a JSON text. No NaN, no lone surrogates, no bottomless nesting, UTF-8 only.
+
+    A byte-order mark before it is ignored, as RFC 8259 allows.
+    """
+    body = body.removeprefix(codecs.BOM_UTF8)
     try:
         return msgspec.json.decode(body)
     except UnicodeDecodeError:
@@ -22,7 +30,34 @@ def read_json(body: bytes) -> Any:
     except RecursionError:
         raise bad_request("the body is nested too deeply", code="invalid_json") from None
     except msgspec.DecodeError as error:
-        raise bad_request(f"the body is not valid JSON: {error}", code="invalid_json") from None
+        reason = _reason(body, str(error))
+        raise bad_request(f"the body is not valid JSON: {reason}", code="invalid_json") from None
+
+
+def _reason(body: bytes, message: str) -> str:
+    """The reader's message, or a better one where it calls a text truncated that is not."""
+    if not body.strip():
+        return "it is empty"
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "it is in UTF-16; send UTF-8"
+    place = _lone_surrogate(body) if "truncated" in message or "surrogate" in message else None
+    if place is None:
+        return message
+    escape = body[place : place + 6].decode()
+    return f"{escape} (byte {place}) is a lone surrogate, which is only half of a character"
+
+
+def _lone_surrogate(body: bytes) -> int | None:
+    """Where the first escaped surrogate without its other half is."""
+    high: int | None = None  # where a pair begins, if one does
+    for escape in _ESCAPE.finditer(body):
+        code = int(escape[1] or b"0", 16)
+        if high is not None and (escape.start() != high + 6 or not 0xDC00 <= code < 0xE000):
+            return high
+        if 0xDC00 <= code < 0xE000 and high is None:
+            return escape.start()
+        high = escape.start() if 0xD800 <= code < 0xDC00 else None
+    return None if high is None or high + 6 == len(body) else high  # cut off after its first half
 
 
 def check_content_type(header: str) -> None:

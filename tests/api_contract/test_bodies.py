@@ -30,7 +30,7 @@ NO_JSON = [
     b'{"x": "\\ud800"}',
     b'{"x": "\\ud800 x"}',
     b'{"\\udfff": 1}',
-    b'\xef\xbb\xbf{"x": "y"}',
+    b'\xef\xbb\xbf\xef\xbb\xbf{"x": "y"}',
     b'{"x": "a\x00b"}',
     b'{"x": "a\nb"}',
 ]

@@ -44,8 +44,12 @@ class TokenTexts:
         text, escaped, _ = self._text_of(id)
         return f"bytes:{escaped}" if text is None else text
 
+    def bytes(self, id: int) -> bytes:
+        """Those of a control token are its name's."""
+        return self._text_of(id)[2]
+
     def entry(self, id: int, logprob: float | None) -> dict[str, Any]:
-        """For chat."""
+        """For chat: parts of characters as \\xe2\\x80."""
         text, escaped, data = self._text_of(id)
         return {"token": escaped if text is None else text, "logprob": number(logprob), "bytes": list(data)}
 

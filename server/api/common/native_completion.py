@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from engine.types import FinishReason, InferenceParameters
-from server.api.common.logprobs import TokenTexts, token_texts
+from server.api.common.logprobs import number, token_texts
 from server.api.common.timings import timings_reply
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, ShownToken
@@ -111,6 +113,8 @@ class NativeCompletion:
     def __init__(self, job: Job, prompts: Sequence[str] | None, *, return_tokens: bool) -> None:
         self.job, self.prompts, self.return_tokens = job, prompts, return_tokens
         self.has_logprobs = any(s.request.params.logprobs is not None for s in job.sequences)
+        self._texts = token_texts(job.engine.tokenizer)
+        self._decoders = defaultdict(_utf8_decoder)  # by sequence; hold the beginning of a character
 
     def part(self, sequence: OutputSequence, content: str, tokens: list[int]) -> dict[str, Any]:
         """One event before the last."""
@@ -144,15 +148,29 @@ class NativeCompletion:
             "tokens_cached": n_prompt + max(n_generated - 1, 0),
             "timings": timings_reply(sequence.timings),
         }
-        return result | self.probabilities(tokens) if tokens else result
+        return result | self.probabilities(sequence, tokens) if tokens else result
 
-    def probabilities(self, tokens: Sequence[ShownToken]) -> dict[str, Any]:
-        """The field of the tokens' probabilities, where they are requested."""
+    def probabilities(self, sequence: OutputSequence, tokens: Sequence[ShownToken]) -> dict[str, Any]:
+        """The field of the next tokens' probabilities, where they are requested.
+
+        The text of a token is what it completes, so that the texts make up the content; of the most likely
+        tokens it is what would be complete.
+        """
         if not self.has_logprobs:
             return {}
-        texts = token_texts(self.job.engine.tokenizer)
+        top_name = "top_probs" if self.job.options.post_sampling_logprobs else "top_logprobs"
+        entries = []
+        for token, _ in tokens:
+            top = [self._entry(id, logprob, _utf8_decoder()) for id, logprob in token.top or ()]
+            entry = self._entry(token.id, token.logprob, self._decoders[sequence.index])
+            entries.append({**entry, top_name: top})
+        return {"completion_probabilities": entries}
+
+    def _entry(self, id: int, logprob: float | None, decoder: codecs.IncrementalDecoder) -> dict[str, Any]:
+        data, value = self._texts.bytes(id), number(logprob)
         post = self.job.options.post_sampling_logprobs
-        return {"completion_probabilities": [_probability(texts, token, post) for token, _ in tokens]}
+        probability = {"prob": math.exp(value)} if post and value is not None else {"logprob": value}
+        return {"id": id, "token": decoder.decode(data), "bytes": list(data), **probability}
 
     def _stop(self, sequence: OutputSequence) -> tuple[str, str]:
         """`stop_type` and `stopping_word`."""
@@ -178,13 +196,6 @@ async def verbose_completion(job: Job) -> NativeCompletion:
     return NativeCompletion(job, await decoded_prompts(job), return_tokens=True)
 
 
-def _probability(texts: TokenTexts, token: Any, post: bool) -> dict[str, Any]:
-    """A token and the most likely ones at its place."""
-
-    def entry(id: int, logprob: float | None) -> dict[str, Any]:
-        fields = texts.entry(id, logprob)
-        value = fields.pop("logprob")
-        return {"id": id, **fields, **({"prob": math.exp(value)} if post else {"logprob": value})}
-
-    top = [entry(id, logprob) for id, logprob in token.top or ()]
-    return {**entry(token.id, token.logprob), "top_probs" if post else "top_logprobs": top}
+def _utf8_decoder() -> codecs.IncrementalDecoder:
+    """Keeps the beginning of a character for the next bytes; what is no character becomes U+FFFD."""
+    return codecs.getincrementaldecoder("utf-8")("replace")

@@ -14,6 +14,8 @@ from server.http.json_route import check_content_type, read_json
         (b'{"a": [1, 2.5, null, true]}', {"a": [1, 2.5, None, True]}),
         ("é".join('""').encode(), "é"),
         (b"1", 1),
+        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),  # a byte-order mark, as editors and PowerShell write it
+        (b'"\\ud83d\\ude00\\\\ud800"', "😀\\ud800"),
     ],
 )
 def test_read_json_of_a_valid_text_returns_its_value(body: bytes, value: object) -> None:
@@ -23,11 +25,19 @@ def test_read_json_of_a_valid_text_returns_its_value(body: bytes, value: object)
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "not valid JSON"),
+        (b"", "not valid JSON: it is empty"),
+        (b"\xef\xbb\xbf", "not valid JSON: it is empty"),
+        ('{"a": 1}'.encode("utf-16"), "it is in UTF-16; send UTF-8"),
+        (b'{"a": "b', "truncated"),
+        (b'{"a": "\\ud83d', "truncated"),
         (b"{'a': 1}", "not valid JSON"),
         (b'{"a": NaN}', "not valid JSON"),
         (b'{"a": 1} x', "not valid JSON"),
-        (b'"\\ud800"', "not valid JSON"),
+        (b'"\\ud800"', r"not valid JSON: \\ud800 \(byte 1\) is a lone surrogate"),
+        (b'{"\\uDBFF": 1}', r"\\uDBFF \(byte 2\) is a lone surrogate"),
+        (b'["\\ud83d\\ude00", "\\udc00 and more text"]', r"\\udc00 \(byte 18\) is a lone surrogate"),
+        (b'["\\ud83d\\ud83d\\ude00"]', r"\(byte 2\) is a lone surrogate"),
+        (b'["\\\\ud800\\ud801\\u0041 and more text"]', r"\\ud801 \(byte 9\) is a lone surrogate"),
         (b'"\xff"', "UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
     ],

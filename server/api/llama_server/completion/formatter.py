@@ -48,7 +48,7 @@ class NativeFormatter(JobFormatter):
         data = b""
         for i, shown in enumerate(delta.tokens):
             part = self.native.part(sequence, delta.text[starts[i] : starts[i + 1]], [shown.token.id])
-            data += event({**part, **tail, **self.native.probabilities([shown])})
+            data += event({**part, **tail, **self.native.probabilities(sequence, [shown])})
         if not delta.tokens:
             data = event({**self.native.part(sequence, delta.text, []), **tail})
         return data

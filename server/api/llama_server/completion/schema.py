@@ -216,8 +216,8 @@ class InfillRequest(NativeFields):
 
 class ProbabilityReply(Reply):
     id: int = told("the token", 471)
-    token: str = told("its text; empty where it is only a part of a character", " was")
-    bytes: list[int] = told("its bytes", [32, 119, 97, 115])
+    token: str = told("the text that it completes; empty where it is a part of a character", " was")
+    bytes: list[int] = told("the token's own bytes", [32, 119, 97, 115])
     logprob: float | None = field("natural log of its probability in the model's own row", -0.5)
     prob: float | None = field("with `post_sampling_probs`: its probability when it was drawn", 0.6)
     top_logprobs: list[dict[str, Any]] | None = field("the most likely tokens, in the same shape", [])

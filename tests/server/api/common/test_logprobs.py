@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from server.api.common.logprobs import FLOOR, TokenNames, number
+from server.api.common.logprobs import FLOOR, TokenTexts, number
 
 
 class Tokenizer:
@@ -26,12 +26,12 @@ class Tokenizer:
 
 
 def test_text_of_a_part_of_a_character_is_escaped_bytes() -> None:
-    names = TokenNames(Tokenizer())
+    names = TokenTexts(Tokenizer())
     assert [names.text(id) for id in range(3)] == [" cat", "bytes:\\xe2\\x80", "</s>"]
 
 
 def test_entry_has_the_bytes_whatever_the_token_is() -> None:
-    names = TokenNames(Tokenizer())
+    names = TokenTexts(Tokenizer())
     assert [names.entry(id, -0.5) for id in range(3)] == [
         {"token": " cat", "logprob": -0.5, "bytes": list(b" cat")},
         {"token": "\\xe2\\x80", "logprob": -0.5, "bytes": [0xE2, 0x80]},
@@ -41,7 +41,7 @@ def test_entry_has_the_bytes_whatever_the_token_is() -> None:
 
 def test_a_token_is_looked_up_once() -> None:
     tokenizer = Tokenizer()
-    names = TokenNames(tokenizer)
+    names = TokenTexts(tokenizer)
     for _ in range(3):
         names.text(0)
         names.entry(0, None)

@@ -132,6 +132,21 @@ async def test_probabilities(post):
     assert "completion_probabilities" not in await ask({"prompt": "a", "n_probs": 0})
 
 
+async def test_parts_of_characters_are_shown_as_the_text_that_they_complete():
+    text = "ß 🍕."  # of several tokens each
+    requested = {"prompt": "a", "n_probs": 2}
+    whole = (await ask(requested, FakeEngine(text)))["completion_probabilities"]
+    parts = [part["completion_probabilities"] for part in (await stream(requested, FakeEngine(text)))[:-1]]
+    assert [entry for part in parts for entry in part] == whole
+    assert [entry["id"] for entry in whole] == ids(text)
+    assert "".join(entry["token"] for entry in whole) == text
+    assert b"".join(bytes(entry["bytes"]) for entry in whole).decode() == text
+    assert (whole[0]["token"], whole[0]["bytes"]) == ("", [0xC3])
+    assert (whole[1]["token"], whole[1]["bytes"]) == ("ß", [0x9F])
+    # Of the most likely tokens: the beginning of a character is nothing yet, its end alone no character.
+    assert (whole[0]["top_logprobs"][0]["token"], whole[1]["top_logprobs"][0]["token"]) == ("", "\ufffd")
+
+
 async def test_response_fields():
     fields = ["content", "generation_settings/n_predict", "timings/predicted_n", "nothing", "content/x"]
     body = await ask({"prompt": "a", "n_predict": 2, "response_fields": fields})

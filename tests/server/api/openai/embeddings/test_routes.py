@@ -126,6 +126,31 @@ async def test_too_long_and_too_many():
         assert "--max-inputs" in error["message"]
 
 
+@pytest.mark.parametrize(("file", "length"), [(None, "one"), (True, "one"), (False, "own")])
+async def test_a_file_says_whether_vectors_are_normalized(file, length):
+    """`pooling_normalize`, which `ggserve convert` writes for folders without a Normalize module."""
+    engine = FakeEngine()
+    if file is not None:
+        engine.info["normalize"] = file
+    own = vectors([5, 6], "last")[0]
+    async with client(engine) as http:
+
+        async def embedding(path, **fields):
+            answer = (await http.post(path, json={"input": [5, 6], **fields})).json()
+            return answer["data"][0]["embedding"] if path == V1 else answer[0]["embedding"][0]
+
+        for path in (V1, "/embeddings"):
+            default = own if length == "own" else expected([5, 6])[0]
+            np.testing.assert_allclose(await embedding(path), default, atol=1e-6)
+            np.testing.assert_allclose(await embedding(path, normalize=True), expected([5, 6])[0], atol=1e-6)
+            np.testing.assert_allclose(await embedding(path, normalize=False), own, atol=1e-6)
+        np.testing.assert_allclose(
+            await embedding(V1, dimensions=3),
+            default[:3] if length == "own" else own[:3] / np.linalg.norm(own[:3]),
+            atol=1e-6,
+        )
+
+
 async def test_many_tokens_go_in_several_orders():
     engine = FakeEngine()
     async with client(engine) as http:
