@@ -114,7 +114,9 @@ class NativeCompletion:
         self.job, self.prompts, self.return_tokens = job, prompts, return_tokens
         self.has_logprobs = any(s.request.params.logprobs is not None for s in job.sequences)
         self._texts = token_texts(job.engine.tokenizer)
-        self._decoders = defaultdict(_utf8_decoder)  # by sequence; hold the beginning of a character
+        self._decoders: defaultdict[int, codecs.IncrementalDecoder] = defaultdict(
+            _utf8_decoder
+        )  # by sequence
 
     def part(self, sequence: OutputSequence, content: str, tokens: list[int]) -> dict[str, Any]:
         """One event before the last."""
