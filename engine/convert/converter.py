@@ -21,11 +21,12 @@ from engine.convert import vocabulary
 from engine.convert.folder import Folder
 from engine.convert.huggingface import converter_for, keys
 from engine.convert.huggingface.base import Array, Converter
-from engine.convert.output import add_key, replacing
+from engine.convert.output import add_key
 from engine.convert.sentence_transformers import embedding_settings
 from engine.convert.tensors import MXFP4Tensor, SourceTensor, Weight
 from engine.errors import ModelError, UnsupportedModelError
 from engine.ggml.quantize import quantize
+from engine.gguf.output import replacing
 from engine.host import physical_cores
 from engine.hparams import POOLING
 from engine.quantize.mixes import MIXES, ModelTraits
@@ -87,6 +88,7 @@ def convert(
     *,
     pre: str | None = None,
     force: bool = False,
+    split_max_size: int = 0,
     progress: Progress | None = None,
 ) -> list[str]:
     """Write `target`; returns remarks about it (matrices that could not get the requested type).
@@ -94,7 +96,8 @@ def convert(
     Matrices become `type` (one of TYPES), exactly as if an f32 file were quantized; vectors stay f32.
     pre: name of the pre-tokenizer, where it is not recognised. Raises ConfigError for bad arguments,
     ModelError for a damaged or incomplete folder, UnsupportedModelError for an unsupported model class,
-    tokenizer or setting. The file appears whole or not at all.
+    tokenizer or setting. split_max_size: bytes of tensors in each part of a split model; 0: one file. All
+    files appear whole or not at all.
     """
     mix = mixture_name(type)
     target = Path(target)
@@ -108,7 +111,7 @@ def convert(
     remarks += plan_remarks
     with (
         replacing(target, force) as part,
-        closing(gguf.GGUFWriter(str(part), converter.architecture)) as writer,
+        closing(gguf.GGUFWriter(str(part), converter.architecture, split_max_size=split_max_size)) as writer,
     ):
         writer.add_name(source.name)
         writer.add_file_type(MIXES[mix][0])

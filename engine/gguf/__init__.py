@@ -7,6 +7,7 @@ Plain Python: the server, `ggserve info` and the offload plan use it without the
 
 from engine.gguf.reader import GGUFFile
 from engine.gguf.report import looks_like, printable
+from engine.gguf.split import model_name
 from engine.gguf.types import GGMLType, TensorInfo, Value, ValueType
 from engine.gguf.validate import validate_model, validate_tokenizer
 
@@ -17,6 +18,7 @@ __all__ = [
     "Value",
     "ValueType",
     "looks_like",
+    "model_name",
     "printable",
     "validate_model",
     "validate_tokenizer",

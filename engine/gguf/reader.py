@@ -6,12 +6,14 @@ import mmap
 import os
 import stat
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NoReturn, Self
 
 from engine.gguf.access import TypedAccess
 from engine.gguf.header import MAX_KEYS, Cursor, Metadata, read_entries
 from engine.gguf.report import looks_like, printable
+from engine.gguf.split import MAX_PARTS, model_in, part_paths
 from engine.gguf.types import REMOVED_TYPES, GGMLType, TensorInfo, ValueType
 
 DEFAULT_ALIGNMENT = 32
@@ -24,14 +26,18 @@ _TYPES = {kind.value: kind for kind in GGMLType}
 
 
 class GGUFFile(TypedAccess):
-    """One GGUF file (version 2 or 3, little-endian), opened with `GGUFFile.open`.
+    """A model in one GGUF file (version 2 or 3, little-endian) or in several, opened with `GGUFFile.open`.
 
     The header is held in memory; tensor data is mapped on first access. Every method raises ModelError
     when the file is at fault. `metadata` maps keys to decoded values, `tensors` names to `TensorInfo`.
+
+    Of a split model this is the first part, which has the metadata, with the tensors of all `parts`; each
+    part is a file with its own mapping. `path` and `file_size` are those of the first part.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fsdecode(path)
+        self.parts: tuple[GGUFFile, ...] = (self,)
         self._map: mmap.mmap | None = None
         self._file = self._open()
         try:
@@ -42,8 +48,50 @@ class GGUFFile(TypedAccess):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Opens and checks a file."""
-        return cls(path)
+        """Open and check a model: its file, any part of a split model, or the directory that holds it."""
+        file = cls(path)
+        try:
+            count = file.get_int("split.count", 0)
+            if count > 1:
+                return cls._join(file, count)
+        except BaseException:
+            file._close_part()
+            raise
+        return file
+
+    @classmethod
+    def _join(cls, file: Self, count: int) -> Self:
+        """The first part of a split model, with the tensors of all."""
+        if count > MAX_PARTS:
+            file.fail(f"key 'split.count' is {count}; at most {MAX_PARTS} parts are supported")
+        total = file.get_int("split.tensors.count", None)
+        parts: list[Self] = []
+        try:
+            for i, path in enumerate(part_paths(Path(file.path), count, file.fail)):
+                part = file if path == Path(file.path) else cls(path)
+                parts.append(part)
+                place = (part.get_int("split.no", -1), part.get_int("split.count", -1))
+                if place != (i, count) or part.get_int("split.tensors.count", None) != total:
+                    part.fail(f"is not part {i + 1} of the same split model of {count} parts")
+            first = parts[0]
+            tensors: dict[str, TensorInfo] = {}
+            for i, part in enumerate(parts):
+                for info in part.tensors.values():
+                    if info.name in tensors:
+                        part.fail(
+                            f"tensor '{printable(info.name)}' is in part {tensors[info.name].part + 1} too"
+                        )
+                    tensors[info.name] = info._replace(part=i)
+            if total is not None and len(tensors) != total:
+                first.fail(
+                    f"its {count} parts have {len(tensors)} tensors, but split.tensors.count is {total}"
+                )
+        except BaseException:
+            for part in parts:
+                part._close_part()
+            raise
+        first.tensors, first.parts = tensors, tuple(parts)
+        return first
 
     def _open(self) -> BinaryIO:
         try:
@@ -51,7 +99,8 @@ class GGUFFile(TypedAccess):
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             self._cannot("opened", error)
         if stat.S_ISDIR(mode):
-            self.fail("is a directory; give the path of the .gguf file in it")
+            self.path = str(model_in(Path(self.path), self.fail))
+            return self._open()
         if not stat.S_ISREG(mode):
             self.fail("is not a regular file")
         try:
@@ -84,7 +133,6 @@ class GGUFFile(TypedAccess):
             self.fail(f"corrupt: the header claims {n_tensors} tensors in {self.file_size} bytes")
         entries = read_entries(cursor, n_keys)
         self.metadata = Metadata(cursor.buf[: cursor.pos], entries, self.fail)
-        self._refuse_parts()
         self.alignment = self._alignment()
         self.tensors = self._read_tensors(cursor, n_tensors)
         self.header_size = cursor.pos  # without the padding before the tensor data
@@ -98,15 +146,6 @@ class GGUFFile(TypedAccess):
         if version and not version & 0xFFFF:
             self.fail("is a big-endian GGUF file; convert it with gguf-convert-endian")
         self.fail(f"GGUF version {version} is unknown; versions 2 and 3 are supported")
-
-    def _refuse_parts(self) -> None:
-        count = self.get_int("split.count", 0)
-        if count > 1:
-            part = self.get_int("split.no", 0) + 1
-            self.fail(
-                f"is part {part} of {count} of a split model; join the parts with "
-                f"`llama-gguf-split --merge FIRST-PART joined.gguf` and load joined.gguf"
-            )
 
     def _alignment(self) -> int:
         entry = self.metadata.entries.get("general.alignment")
@@ -173,8 +212,13 @@ class GGUFFile(TypedAccess):
             self.fail(f"{what} has type {removed}, which ggml dropped; quantize the model again")
         self.fail(f"{what} has the unknown type {number}")
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.file_size for part in self.parts)
+
     def mapping(self) -> memoryview:
-        """The whole file, mapped read-only. Valid until `close`."""
+        """This file alone, mapped read-only. Valid until `close`."""
         if self._map is None:
             self._check_size()
             try:
@@ -185,14 +229,17 @@ class GGUFFile(TypedAccess):
         return memoryview(self._map)
 
     def data(self, info: TensorInfo) -> memoryview:
-        """The bytes of one tensor in the mapping."""
-        return self.mapping()[info.offset : info.offset + info.nbytes]
+        """The bytes of one tensor in the mapping of its part."""
+        return self.parts[info.part].mapping()[info.offset : info.offset + info.nbytes]
 
     def read_into(self, info: TensorInfo, buffer: memoryview, start: int = 0) -> None:
         """Fills `buffer` with the tensor's bytes from `start` on, without mapping the file.
 
         Moves the file's position: one thread at a time.
         """
+        part = self.parts[info.part]
+        if part is not self:
+            return part.read_into(info._replace(part=0), buffer, start)
         view = buffer.cast("B")
         if start < 0 or start + len(view) > info.nbytes:
             raise ValueError(f"bytes {start} to {start + len(view)} of a tensor of {info.nbytes}")
@@ -215,7 +262,11 @@ class GGUFFile(TypedAccess):
             self.fail("became shorter since it was opened")
 
     def close(self) -> None:
-        """Closes the file. The mapping goes when the last view of it does."""
+        """Close all parts. A mapping goes when the last view of it does."""
+        for part in self.parts:
+            part._close_part()
+
+    def _close_part(self) -> None:
         self._file.close()
         mapping, self._map = self._map, None
         if mapping is not None:

@@ -117,13 +117,14 @@ REMOVED_TYPES = {
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor lies. `shape` is in ggml's order (fastest dimension first), `offset` from byte 0."""
+    """Where a tensor lies. `shape` is in ggml's order, fastest dimension first; `offset` in its file."""
 
     name: str
     type: GGMLType
     shape: tuple[int, ...]
     offset: int
     nbytes: int
+    part: int = 0  # of a split model, from 0
 
     @property
     def n_elements(self) -> int:

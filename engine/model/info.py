@@ -40,7 +40,8 @@ def describe(
     with GGUFFile.open(path) as gguf:
         contents: dict[str, Any] = {
             "path": gguf.path,
-            "file_size": gguf.file_size,
+            "file_size": gguf.nbytes,
+            "parts": len(gguf.parts),
             "gguf_version": gguf.version,
             "problem": _problem(gguf),
             "architecture": _or_none(lambda: gguf.arch),
@@ -251,7 +252,7 @@ def _model_rows(contents: dict[str, Any]) -> list[tuple[str, str]]:
         shown.append(
             ("weights", f"{format_bytes(contents['weight_bytes'])}, {contents['bits_per_weight']} bits each")
         )
-    return [*shown, ("file", size)]
+    return [*shown, ("file" if found["parts"] == 1 else f"{found['parts']} files", size)]
 
 
 _LARGE = (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3))

@@ -190,12 +190,15 @@ class Weights:
                 yield info, spec, use_mmap and chosen.can_map(info)
 
     def _place(self, mapped: list[tuple[TensorInfo, Any, Any]]) -> None:
-        largest = max(info.nbytes for info, _, _ in mapped)
-        buffer = map_host_memory(self._map_type, self.gguf.mapping(), largest)
-        buffer.mark_weights()
-        self.buffers.append(buffer)
-        for info, ctx, tensor in mapped:
-            ctx.place(tensor, buffer, self.gguf.data(info))
+        for i, part in enumerate(self.gguf.parts):
+            here = [item for item in mapped if item[0].part == i]
+            if here:
+                largest = max(info.nbytes for info, _, _ in here)
+                buffer = map_host_memory(self._map_type, part.mapping(), largest)
+                buffer.mark_weights()
+                self.buffers.append(buffer)
+                for info, ctx, tensor in here:
+                    ctx.place(tensor, buffer, self.gguf.data(info))
 
     def _copy(
         self,

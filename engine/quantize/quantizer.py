@@ -20,6 +20,7 @@ import numpy.typing as npt
 from engine.errors import ConfigError, GgmlError, ModelError
 from engine.ggml.quantize import dequantize, needs_importance, quantize
 from engine.gguf import GGMLType, GGUFFile, TensorInfo
+from engine.gguf.output import replacing
 from engine.host import physical_cores
 from engine.quantize.importance import read_importance
 from engine.quantize.mixes import ALIASES, MIXES, Mixture, ModelTraits, quantizable
@@ -100,22 +101,21 @@ def quantize_file(
     pure: bool = False,
     requantize: bool = False,
     force: bool = False,
+    split_max_size: int = 0,
     progress: Progress | None = None,
 ) -> list[Change]:
     """Write `target` with the matrices of `source` as `type` (one of `type_names()`).
 
     keep_output: leave output.weight as it is; output_type, embedding_type: give these tensors that type;
     pure: all matrices the same type; requantize: allow a source that is quantized already, which costs
-    quality twice. Raises ConfigError for bad arguments, ModelError for a bad source; the file appears whole
-    or not at all.
+    quality twice; split_max_size: bytes of tensors in each part of a split model, 0: one file. Raises
+    ConfigError for bad arguments, ModelError for a bad source; the file, or all parts, appear whole or not
+    at all.
     """
     mix = mixture_name(type)
     source, target = Path(source), Path(target)
-    if target.exists():
-        if source.exists() and source.samefile(target):
-            raise ConfigError(f"{target} is the source itself")
-        if not force:
-            raise ConfigError(f"{target} exists already; --force replaces it")
+    if target.exists() and source.exists() and source.samefile(target):
+        raise ConfigError(f"{target} is the source itself")
     importance = read_importance(imatrix) if imatrix is not None else None
     fixed = {"output.weight": output_type, "token_embd.weight": embedding_type}
     for kind in filter(None, fixed.values()):
@@ -127,12 +127,11 @@ def quantize_file(
             importance = {name: _by_expert(file, name, rows) for name, rows in importance.items()}
         types = _types(file, tensors, mix, importance is not None, keep_output, fixed, pure)
         _check(file, tensors, types, mix, importance, requantize)
-        part = target.with_name(target.name + ".part")
-        try:
-            _write(file, part, tensors, types, mix, importance, threads or physical_cores(), progress)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(target, force) as path:
+            writer = gguf.GGUFWriter(
+                str(path), file.get_str("general.architecture", ""), split_max_size=split_max_size
+            )
+            _write(writer, file, tensors, types, mix, importance, threads or physical_cores(), progress)
         return [
             Change(t.name, tuple(t.shape), _name(t.type), types[t.name], t.nbytes, _size(t, types[t.name]))
             for t in tensors
@@ -239,8 +238,8 @@ def _check(
 
 
 def _write(
+    writer: gguf.GGUFWriter,
     file: GGUFFile,
-    part: Path,
     tensors: list[TensorInfo],
     types: dict[str, str],
     mix: str,
@@ -248,10 +247,14 @@ def _write(
     threads: int,
     progress: Progress | None,
 ) -> None:
-    writer = gguf.GGUFWriter(str(part), file.get_str("general.architecture", ""))
-    changed = ("general.architecture", "general.file_type", "general.quantization_version")
+    changed = (
+        "general.architecture",
+        "general.file_type",
+        "general.quantization_version",
+        "general.alignment",
+    )
     for name, entry in gguf.GGUFReader(file.path).fields.items():
-        if not name.startswith("GGUF.") and name not in changed:
+        if not name.startswith(("GGUF.", "split.")) and name not in changed:
             kinds = entry.types
             writer.add_key_value(name, entry.contents(), kinds[0], kinds[1] if len(kinds) > 1 else None)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)

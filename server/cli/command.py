@@ -40,6 +40,21 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+def add_split_option(parser: argparse.ArgumentParser) -> None:
+    """--split-max-size, of the commands that write models."""
+    text = "write parts of at most this size (2G, 500M), named OUT-00001-of-0000N.gguf"
+    parser.add_argument("--split-max-size", type=file_size, default=0, metavar="SIZE", help=text)
+
+
+def file_size(text: str) -> int:
+    """Bytes, from a number with M or G for 10^6 or 10^9, as llama-gguf-split counts."""
+    units = {"M": 10**6, "G": 10**9}
+    number, unit = (text[:-1], text[-1:].upper()) if text[-1:].upper() in units else ("", "")
+    if not number.isdecimal() or not 0 < int(number) < 10**6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 2G or 500M")
+    return int(number) * units[unit]
+
+
 def single_model(settings: Settings, command: str) -> tuple[str, Path]:
     """Name and path of the one model. ConfigError if --model was given several times."""
     models = settings.models()

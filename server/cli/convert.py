@@ -9,9 +9,10 @@ from pathlib import Path
 from engine.convert.converter import TYPES, convert
 from engine.convert.legacy import converter as legacy
 from engine.errors import ConfigError
+from engine.gguf.output import written_files
 from engine.units import format_bytes
 from server import logs
-from server.cli.command import Parser
+from server.cli.command import Parser, add_split_option
 from server.cli.console import LoadProgress
 
 EXAMPLES = """\
@@ -40,6 +41,7 @@ def _parser() -> Parser:
     parser.add_argument("--vocab", metavar="FOLDER", help=vocab)
     setting = "a key missing from a pre-GGUF file, such as context_length=4096; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
+    add_split_option(parser)
     parser.add_argument("--force", action="store_true", help="overwrite OUT.gguf if it exists")
     return parser
 
@@ -62,7 +64,7 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(
             f"{source} does not exist; expected a Hugging Face model directory or a pre-GGUF file"
         )
-    unused = {"type": args.type, "pre": args.pre}
+    unused = {"type": args.type, "pre": args.pre, "split-max-size": args.split_max_size}
     if source.is_dir():
         unused = {"architecture": args.architecture, "vocab": args.vocab, "set": args.set}
     for name, value in unused.items():
@@ -74,7 +76,15 @@ def run(arguments: list[str]) -> int:
         report = partial(progress, source.name)
         if source.is_dir():
             kind = args.type or "f16"
-            remarks = convert(source, args.target, kind, pre=args.pre, force=args.force, progress=report)
+            remarks = convert(
+                source,
+                args.target,
+                kind,
+                pre=args.pre,
+                force=args.force,
+                split_max_size=args.split_max_size,
+                progress=report,
+            )
         else:
             remarks = legacy.convert(
                 source,
@@ -87,5 +97,6 @@ def run(arguments: list[str]) -> int:
             )
     for remark in remarks:
         sys.stderr.write(f"note: {remark}\n")
-    print(f"{args.target}: {format_bytes(Path(args.target).stat().st_size)}")
+    for path in written_files(Path(args.target)):
+        print(f"{path}: {format_bytes(path.stat().st_size)}")
     return 0

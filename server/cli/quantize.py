@@ -11,7 +11,7 @@ from engine.errors import ConfigError
 from engine.quantize.quantizer import Change, quantize_file, type_names
 from engine.units import format_bytes
 from server import logs
-from server.cli.command import Parser
+from server.cli.command import Parser, add_split_option
 from server.cli.console import LoadProgress
 
 EXAMPLES = """\
@@ -39,6 +39,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--allow-requantize", action="store_true", help="accept a source that is already quantized"
     )
+    add_split_option(parser)
     parser.add_argument("--force", action="store_true", help="overwrite OUT.gguf if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     return parser
@@ -62,6 +63,7 @@ def run(arguments: list[str]) -> int:
             pure=args.pure,
             requantize=args.allow_requantize,
             force=args.force,
+            split_max_size=args.split_max_size,
             progress=partial(progress, Path(args.source).name),
         )
     print(json.dumps(summary(changes)) if args.json else table(changes))

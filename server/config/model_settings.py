@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from engine.config import KV_TYPES, ModelParameters
 from engine.errors import ConfigError
+from engine.gguf.split import model_name
 from server.config.bundled import bundled_model
 from server.config.option_types import (
     Addresses,
@@ -241,7 +242,7 @@ class ModelSettings(BaseSettings):
             if not rest.strip():
                 raise ValueError(f"model: {text!r} has no path; give PATH or NAME=PATH")
             path = Path(rest).expanduser()
-            name = name or path.stem
+            name = name or model_name(path)
             if len(name) > 200 or not name.isprintable():
                 raise ValueError(f"model: the name {name[:200]!r} is too long or contains control characters")
             if name in files:

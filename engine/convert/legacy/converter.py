@@ -18,8 +18,9 @@ from engine.convert.huggingface.names import by_parts
 from engine.convert.legacy import vocabulary as legacy_vocabulary
 from engine.convert.legacy.file import LegacyFile, LegacyTensor, read
 from engine.convert.legacy.formats import FLAG_FIELDS, FORMATS, UNUSED_FIELDS
-from engine.convert.output import add_key, replacing
+from engine.convert.output import add_key
 from engine.errors import ConfigError, ModelError
+from engine.gguf.output import replacing
 
 
 def convert(

@@ -115,14 +115,6 @@ def test_nul_in_path():
         GGUFFile.open("a\0b")
 
 
-@pytest.mark.parametrize(("no", "count"), [(0, 2), (1, 3)])
-def test_split_files_say_how_to_join_them(tmp_path, no, count):
-    b = tiny_llama().key("split.no", no).key("split.count", count)
-    reason = refused(b.write(tmp_path / "m.gguf"))
-    assert reason.startswith(f"is part {no + 1} of {count} of a split model")
-    assert "llama-gguf-split --merge" in reason
-
-
 def test_split_of_one_is_whole(tmp_path):
     GGUFFile.open(tiny_llama().key("split.count", 1).write(tmp_path / "m.gguf")).close()
 

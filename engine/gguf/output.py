@@ -1,0 +1,42 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.errors import ConfigError
+from engine.gguf.split import is_part_of
+
+
+@contextmanager
+def replacing(target: Path, force: bool) -> Iterator[Path]:
+    """The path to write to; what is written there, or its parts, take their places at the end.
+
+    Of a split model the first part comes last, so that it is never there without the others. ConfigError if a
+    file exists already and `force` is false.
+    """
+    _check_free(target, force)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=target.parent) as name:
+        yield Path(name) / target.name
+        written = sorted(Path(name).iterdir(), reverse=True)
+        for path in written:
+            _check_free(target.parent / path.name, force)
+        for path in written:
+            path.replace(target.parent / path.name)
+
+
+def _check_free(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise ConfigError(f"{path} exists already; --force replaces it")
+
+
+def written_files(target: Path) -> list[Path]:
+    """The file, or the parts written last, that `replacing(target)` left."""
+    if target.exists():
+        return [target]
+    parts = [path for path in target.parent.iterdir() if is_part_of(path.name, target.stem)]
+    last = max(parts, key=lambda path: path.stat().st_mtime_ns).name.rpartition("-of-")[2]
+    return sorted(path for path in parts if path.name.endswith(last))
