@@ -252,7 +252,7 @@ def _model_rows(contents: dict[str, Any]) -> list[tuple[str, str]]:
         shown.append(
             ("weights", f"{format_bytes(contents['weight_bytes'])}, {contents['bits_per_weight']} bits each")
         )
-    return [*shown, ("file" if found["parts"] == 1 else f"{found['parts']} files", size)]
+    return [*shown, ("file" if contents["parts"] == 1 else f"{contents['parts']} files", size)]
 
 
 _LARGE = (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3))
