@@ -1,6 +1,7 @@
 """ggserve's engine: GGUF models on ggml, without HTTP. `import engine` needs no model and no GPU.
 
-Public names are resolved on first use, so that the policy modules import without the compiled part.
+Public names are resolved on first use, so that what is plain Python imports without the compiled extensions.
+`__init__.pyi` declares them for type checkers.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 if sys.platform == "win32":  # which has no rpath: ggml's libraries are looked for here
     os.add_dll_directory(str(Path(__file__).parent / "lib"))
@@ -41,54 +42,7 @@ _PUBLIC = {
     "load": "engine.engine",
     "load_tokenizer": "engine.tokenizer",
 }
-__all__ = [
-    "ConfigError",
-    "Constraint",
-    "ContextOverflowError",
-    "Device",
-    "DeviceError",
-    "EngineError",
-    "GgmlError",
-    "InferenceParameters",
-    "InferenceSession",
-    "InferenceSessionConfig",
-    "Model",
-    "ModelError",
-    "ModelParameters",
-    "OutOfMemoryError",
-    "Request",
-    "Scheduler",
-    "SchedulerConfig",
-    "SessionClosedError",
-    "StorageError",
-    "Thinking",
-    "Tokenizer",
-    "UnsupportedModelError",
-    "devices",
-    "load",
-    "load_tokenizer",
-]
-
-if TYPE_CHECKING:
-    from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig
-    from engine.engine import Model, load
-    from engine.errors import (
-        ConfigError,
-        ContextOverflowError,
-        DeviceError,
-        EngineError,
-        GgmlError,
-        ModelError,
-        OutOfMemoryError,
-        SessionClosedError,
-        StorageError,
-        UnsupportedModelError,
-    )
-    from engine.ggml.backend import Device, devices
-    from engine.scheduler.scheduler import Scheduler
-    from engine.session import InferenceSession
-    from engine.tokenizer import Tokenizer, load_tokenizer
-    from engine.types import Constraint, InferenceParameters, Request, Thinking
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

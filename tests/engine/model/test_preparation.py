@@ -1,0 +1,47 @@
+"""Limits and placement, from a file's header and parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+from engine.errors import ConfigError
+from engine.gguf import GGUFFile
+from engine.model.preparation import Preparation, prepare, preview
+from support.golden import FOLDER, golden
+
+
+def prepared(name: str, **params: Any) -> Preparation:
+    with GGUFFile.open(FOLDER / f"{name}.gguf") as gguf:
+        return prepare(gguf, engine.ModelParameters(use_gpu=False, n_threads=1, **params))
+
+
+def test_a_preview_is_the_plan_of_the_loaded_model() -> None:
+    params = engine.ModelParameters(use_gpu=False, n_threads=1, context_size=64, kv_cells=96)
+    plan = preview(golden("llama-gqa-tied").path, params)
+    with engine.load(golden("llama-gqa-tied").path, params) as model:
+        assert model.plan.layers == plan.layers
+        assert (model.n_cells, plan.n_cells) == (96, 96)
+        assert [u.weights for u in model.plan.usage] == [u.weights for u in plan.usage]
+
+
+def test_the_largest_batch_has_a_row_for_each_sequence() -> None:
+    assert prepared("llama-gqa-tied", parallel=9, max_batch_tokens=4).max_batch_tokens == 9
+
+
+def test_a_text_of_an_encoder_is_one_batch_in_float32() -> None:
+    made = prepared("bert", context_size=32, max_batch_tokens=8, kv_type="q8_0")
+    assert (made.max_batch_tokens, made.params.kv_type, made.params.kv_cells) == (32, "f32", 32)
+
+
+def test_more_positions_than_were_learned_are_refused() -> None:
+    with pytest.raises(ConfigError, match="has learned positions for"):
+        prepared("gpt2", context_size=1 << 20)
+
+
+def test_a_parameter_out_of_range_is_refused_before_the_file_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="parallel is 0"):
+        preview(tmp_path / "missing.gguf", engine.ModelParameters(parallel=0))
