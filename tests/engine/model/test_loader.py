@@ -12,15 +12,15 @@ import engine
 from engine import architectures
 from engine.errors import ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
-from engine.model.loader import Weights, checked_slots
-from engine.nn.binder import Slot
+from engine.model.loader import Weights, checked_specs
+from engine.nn.binder import TensorSpec
 from support.golden import TinyModel, golden
 
 
-def slots_of(path: Path) -> list[Slot]:
+def specs_of(path: Path) -> list[TensorSpec]:
     with GGUFFile.open(path) as gguf:
         arch_type = architectures.get(gguf.arch)
-        return checked_slots(arch_type(arch_type.hparams(gguf)), gguf)
+        return checked_specs(arch_type(arch_type.hparams(gguf)), gguf)
 
 
 def drop(model: TinyModel) -> None:
@@ -49,13 +49,13 @@ def test_tensors_that_do_not_fit_the_architecture_are_refused(
     model = TinyModel.read(golden("llama").path)
     change(model)
     with pytest.raises(error, match=message):
-        slots_of(model.write(tmp_path / "changed.gguf"))
+        specs_of(model.write(tmp_path / "changed.gguf"))
 
 
 def test_tensors_that_old_converters_added_are_ignored(tmp_path: Path) -> None:
     model = TinyModel.read(golden("llama").path)
     model.tensors["blk.0.attn_rot_embd"] = model.tensors["blk.0.attn_norm.weight"]
-    assert slots_of(model.write(tmp_path / "old.gguf")) == slots_of(golden("llama").path)
+    assert specs_of(model.write(tmp_path / "old.gguf")) == specs_of(golden("llama").path)
 
 
 @pytest.mark.parametrize("use_mmap", [True, False])
@@ -74,11 +74,11 @@ def test_the_layout_does_not_change_the_logits(use_mmap: bool, repack: bool) -> 
 
 def test_on_host_counts_each_tensor_once_for_each_operation() -> None:
     cpu = next(d for d in engine.devices() if d.type == "cpu")
-    slots = slots_of(golden("llama-gqa-tied").path)  # a tied embedding: read as input and as output
+    specs = specs_of(golden("llama-gqa-tied").path)  # a tied embedding: read as input and as output
     with GGUFFile.open(golden("llama-gqa-tied").path) as gguf:
         loads = [
-            (info.name, slot.op)
-            for info, slot, _ in Weights.on_host(gguf, [*slots, *slots], cpu.buffer_types(), True, False)
+            (info.name, spec.op)
+            for info, spec, _ in Weights.on_host(gguf, [*specs, *specs], cpu.buffer_types(), True, False)
         ]
     assert len(set(loads)) == len(loads)
     assert {op for name, op in loads if name == "token_embd.weight"} == {"get_rows", "mul_mat"}

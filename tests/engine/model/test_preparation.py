@@ -33,8 +33,12 @@ def test_the_largest_batch_has_a_row_for_each_sequence() -> None:
 
 
 def test_a_text_of_an_encoder_is_one_batch_in_float32() -> None:
-    made = prepared("bert", context_size=32, max_batch_tokens=8, kv_type="q8_0")
-    assert (made.max_batch_tokens, made.params.kv_type, made.params.kv_cells) == (32, "f32", 32)
+    preparation = prepared("bert", context_size=32, max_batch_tokens=8, kv_type="q8_0")
+    assert (preparation.max_batch_tokens, preparation.params.kv_type, preparation.params.kv_cells) == (
+        32,
+        "f32",
+        32,
+    )
 
 
 def test_more_positions_than_were_learned_are_refused() -> None:
