@@ -18,6 +18,7 @@ from server.config.settings import Settings
 from server.errors import on_http_error, on_unavailable, on_validation_error
 from server.http.middleware.access_log import AccessLog
 from server.http.middleware.auth import Auth
+from server.http.middleware.drain import Drain
 from server.http.middleware.limits import BodyLimits, HeadLimits
 from server.lifespan import lifespan_of
 from server.metrics.prometheus import Metrics
@@ -51,6 +52,7 @@ def create_app(settings: Settings, engines: Mapping[str, Engine]) -> FastAPI:
     # The last one added is the outermost. A body is read only of those who may send one.
     app.add_middleware(BodyLimits, settings=settings)
     app.add_middleware(Auth, keys=settings.api_keys())
+    app.add_middleware(Drain, stopping=lambda: state.stopping)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -29,7 +29,8 @@ EXAMPLES = """\
   ggserve serve --host 0.0.0.0 --api-key-file keys     reachable from the network, with API keys
   ggserve serve --config ggserve.yml                   options from a file (see `ggserve config`)
 
-Ctrl-C or SIGTERM lets running requests finish (see --drain-s); a second one exits at once."""
+Ctrl-C or SIGTERM lets running requests finish (see --drain-s); a second one exits at once
+(status 130 or 143)."""
 
 
 def run(arguments: list[str]) -> int:

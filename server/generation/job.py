@@ -183,8 +183,8 @@ class Job:
         return overloaded(self.model, error.retry_after_s)
 
     def _failure(self, sequence: OutputSequence) -> ApiError:
-        if self.context.state.stopping or self.engine.state == "stopped":
-            return unavailable(self.engine, stopping=True)
+        if self.engine.state == "stopped":
+            return unavailable(self.engine)
         if self.cancelled or sequence.engine_finish is FinishReason.CANCELLED:
             return ApiError(499, "the request was cancelled", code="request_cancelled", retry=False)
         record = self.context.record

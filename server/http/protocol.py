@@ -43,6 +43,7 @@ class LimitedProtocol(HttpToolsProtocol):
     max_header_bytes: int
     header_timeout_s: float
     send_timeout_s: float
+    draining = False  # of all connections of a server: responses close their connection
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -83,6 +84,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         super().on_headers_complete()
+        if self.draining:
+            self.drain()
 
     def on_message_complete(self) -> None:
         self._in_head = True
@@ -105,6 +108,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """Upgrade requests are answered as ordinary requests, without a warning in the log."""
+
+    def drain(self) -> None:
+        """Close after the present response. An idle connection stays open for one more request."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
 
     def _on_head_timeout(self) -> None:
         self._head_timer = None

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -20,13 +21,16 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.config.settings import Settings
-from server.http.protocol import limited_protocol
+from server.http.protocol import LimitedProtocol, limited_protocol
+from server.state import State
 from server.worker.client import EngineClient
 from server.worker.errors import LoadFailed
 
 log = logging.getLogger("ggserve")
 
 PROGRESS_EVERY_S = 0.1
+ENDING_S = 2.0  # for requests to answer that they were ended, and for clients to read that
+EXIT_NOW_S = 0.3  # the same after a second signal
 
 
 def _url(sock: socket.socket) -> str:
@@ -46,6 +50,8 @@ class ProgressDisplay(Protocol):
 class HttpServer(uvicorn.Server):
     """Serves until a signal arrives or a model cannot be loaded. First signal: drain; second: exit at once.
 
+    While it drains it still listens: new requests get 503 with Retry-After (`middleware.drain`). The exit
+    status is 0 after the drain, even if requests had to be ended; 128 plus its number after a second signal.
     began: time.monotonic() at the start of the command, for the log line that tells how long it took.
     """
 
@@ -61,14 +67,16 @@ class HttpServer(uvicorn.Server):
         self.settings, self.engines, self.sockets = settings, engines, sockets
         self.url = _url(sockets[0])
         self.status = 0
-        self._n_unfinished = 0  # requests that did not finish in time
+        self._state: State = app.state.ggserve
+        self._protocol = limited_protocol(settings)
+        self._exit_now = asyncio.Event()  # a second signal
         self._began = began
         self._progress = progress
         self._announcer: asyncio.Task[None] | None = None
         super().__init__(
             uvicorn.Config(
                 app,
-                http=limited_protocol(settings),
+                http=self._protocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -76,7 +84,6 @@ class HttpServer(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=settings.drain_s,  # type: ignore[arg-type]
             )
         )
 
@@ -84,9 +91,6 @@ class HttpServer(uvicorn.Server):
         """Serve until the end; the exit status."""
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(self.serve(sockets=self.sockets))
-        if self._n_unfinished:
-            log.warning("%d requests were cancelled at shutdown", self._n_unfinished)
-            self.status = self.status or 1
         return self.status
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -139,10 +143,10 @@ class HttpServer(uvicorn.Server):
         before = {number: signal.getsignal(number) for number in numbers}
         try:
             for number in numbers:
-                loop.add_signal_handler(number, self._on_signal)
+                loop.add_signal_handler(number, self._on_signal, number)
         except NotImplementedError:  # event loops of Windows
             for number in numbers:
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._on_signal))
+                signal.signal(number, lambda n, _: loop.call_soon_threadsafe(self._on_signal, n))
         try:
             yield
         finally:
@@ -153,27 +157,82 @@ class HttpServer(uvicorn.Server):
                 for number in numbers:
                     signal.signal(number, before[number])
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, number: int) -> None:
         running = sum(len(engine.requests()) for engine in self.engines.values())
-        if self.should_exit:
+        if self.force_exit:  # the third: something does not end
+            os._exit(128 + number)
+        elif self.should_exit:
             log.warning("exiting at once")
+            self.status = 128 + number
             self.force_exit = True
+            self._exit_now.set()
         elif running:
             seconds = self.settings.drain_s
             log.info("stopping: %d requests have %g s to finish (repeat to exit at once)", running, seconds)
         else:
             log.info("stopping")
         self.should_exit = True
+        self._refuse_requests()
 
-    async def _wait_tasks_to_complete(self) -> None:
-        try:
-            await super()._wait_tasks_to_complete()
-        finally:
-            self._n_unfinished = len(self.server_state.tasks)
+    def _refuse_requests(self) -> None:
+        self._state.stopping = True
+        self._protocol.draining = True
+        for connection in self._connections():
+            connection.drain()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain. Unlike uvicorn's method it listens until the last running request has ended."""
         if self._announcer is not None:
             self._announcer.cancel()
-        await super().shutdown(sockets)
-        if self.force_exit:  # then uvicorn does not shut the application down
-            await asyncio.gather(*(engine.stop(0.0) for engine in self.engines.values()))
+        self._refuse_requests()
+        tasks = set(self.server_state.tasks)
+        await self._wait_for(tasks, self.settings.drain_s)
+        for server in self.servers:
+            server.close()
+        for sock in sockets or []:
+            sock.close()
+        await self._end(tasks)
+        await self._close_connections()
+        await self.lifespan.shutdown()
+
+    async def _wait_for(self, tasks: set[asyncio.Task[None]], seconds: float) -> None:
+        """Until all tasks are done, the time is over or a second signal arrives."""
+        if not tasks:
+            return
+        ends = (asyncio.create_task(asyncio.wait(tasks)), asyncio.create_task(self._exit_now.wait()))
+        await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+
+    async def _end(self, tasks: set[asyncio.Task[None]]) -> None:
+        """End requests that still run: their streams get an error event, other clients a 503."""
+        unfinished = sum(not task.done() for task in tasks)
+        if unfinished:
+            log.warning("%d requests did not finish in time and were ended", unfinished)
+        if self.force_exit:
+            for engine in self.engines.values():
+                engine.kill()
+        await asyncio.gather(*(engine.stop(0.0) for engine in self.engines.values()), return_exceptions=True)
+        tasks = self.server_state.tasks | tasks
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._ending_s)
+
+    async def _close_connections(self) -> None:
+        """Let clients read what was written; disconnect those that do not read or still send a request."""
+        for connection in self._connections():
+            connection.shutdown()
+        end = time.monotonic() + self._ending_s
+        while self.server_state.connections and not self.force_exit and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        for connection in self._connections():
+            connection.transport.abort()
+        tasks = set(self.server_state.tasks)  # which see that their client has gone
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._ending_s)
+
+    @property
+    def _ending_s(self) -> float:
+        return EXIT_NOW_S if self.force_exit else ENDING_S
+
+    def _connections(self) -> list[LimitedProtocol]:
+        return list(self.server_state.connections)  # type: ignore[arg-type]

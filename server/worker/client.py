@@ -237,6 +237,10 @@ class EngineClient:
         self._in_flight.cancel_all(EngineUnavailable(self._unavailable_reason()))
         await self._supervisor.stop()
 
+    def kill(self) -> None:
+        """End the process at once; `stop` follows."""
+        self._supervisor.kill()
+
     # --- called by the supervisor
 
     def on_ready(self) -> None:

@@ -143,6 +143,10 @@ class Supervisor:
             self._child = None
         self.state = self.detail = "stopped"
 
+    def kill(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+
     def check_alive(self) -> None:
         """Report a process that gives no sign of progress, and kill it in the end."""
         if self.state == "failed" or self._child is None or self._hung:

@@ -236,21 +236,16 @@ def test_a_signal_drains_and_exits_0(number):
 LONG = ("--threads", "1", "--context-size", "100000", "--parallel", "1")
 
 
-def test_a_second_signal_does_not_wait():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once_and_the_status_says_so(number):
     with ServerProcess(*LONG) as server:
         pids = server.engine_pids()
         with endless_stream(server):
             server.process.send_signal(signal.SIGTERM)
             server.wait_for(r"stopping: 1 requests have 30 s")
-            assert server.end() == 1
+            assert server.end(number) == 128 + number
         assert not any(map(alive, pids))
-
-
-def test_streams_that_take_too_long_are_cut():
-    with ServerProcess(*LONG, "--drain-s", "0.5") as server:
-        with endless_stream(server):
-            assert server.end() == 1
-        assert "1 requests were cancelled at shutdown" in " ".join(server.lines)
+        assert not any("Traceback" in line for line in server.lines)
 
 
 def test_a_model_file_truncated_under_us_ends_the_engine_not_the_server(tmp_path):

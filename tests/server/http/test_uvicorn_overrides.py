@@ -33,7 +33,6 @@ OVERRIDDEN = [
     (HttpServer, uvicorn.Server, "startup", ["self", "sockets"]),
     (HttpServer, uvicorn.Server, "shutdown", ["self", "sockets"]),
     (HttpServer, uvicorn.Server, "capture_signals", ["self"]),
-    (HttpServer, uvicorn.Server, "_wait_tasks_to_complete", ["self"]),
 ]
 IDS = [f"{ours.__name__}.{name}" for ours, _, name, _ in OVERRIDDEN]
 
