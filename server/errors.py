@@ -93,6 +93,9 @@ def error_format(scope: Scope) -> ErrorFormat:
     return next(format for format in formats if format.handles(scope["path"]))
 
 
+CLIENT_TOO_SLOW = "client_too_slow"  # in the log: it was disconnected because it did not read
+
+
 class ClientLeft(ApiError):
     """The client closed its connection. Nobody reads this; the log shows 499."""
 

@@ -185,9 +185,11 @@ class Job:
     def _failure(self, sequence: OutputSequence) -> ApiError:
         if self.engine.state == "stopped":
             return unavailable(self.engine)
-        if self.cancelled or sequence.engine_finish is FinishReason.CANCELLED:
-            return ApiError(499, "the request was cancelled", code="request_cancelled", retry=False)
         record = self.context.record
+        if self.cancelled or sequence.engine_finish is FinishReason.CANCELLED:
+            if not self.cancelled and sequence.error:  # by the server, for this reason
+                record.error = record.error or sequence.error[:500]
+            return ApiError(499, "the request was cancelled", code="request_cancelled", retry=False)
         if sequence.error:
             record.error = sequence.error[:500]
         if sequence.out_of_memory:

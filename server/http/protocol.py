@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server.config.settings import Settings
+from server.errors import CLIENT_TOO_SLOW
 
+log = logging.getLogger("ggserve")
 _TYPES = {408: "timeout_error", 503: "service_unavailable"}
 
 
@@ -95,7 +98,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._send_timer is None:
-            self._send_timer = self.loop.call_later(self.send_timeout_s, self.transport.abort)
+            self._send_timer = self.loop.call_later(self.send_timeout_s, self._on_send_timeout)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -124,6 +127,16 @@ class LimitedProtocol(HttpToolsProtocol):
             )
         else:
             self.transport.close()
+
+    def _on_send_timeout(self) -> None:
+        """The client does not read its response: disconnect it, and say so in the log."""
+        scope: dict[str, Any] = self.cycle.scope  # type: ignore[assignment]
+        record = scope.get("ggserve.record")
+        request_id = record.id if record is not None else "-"
+        if record is not None and not self.cycle.response_complete:
+            record.error = CLIENT_TOO_SLOW
+        log.info("request %s: the client did not read for %g s: dropped", request_id, self.send_timeout_s)
+        self.transport.abort()
 
     def _refuse(self, status: int, message: str, code: str) -> None:
         if not self.transport.is_closing():

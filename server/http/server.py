@@ -22,7 +22,6 @@ from fastapi import FastAPI
 
 from server.config.settings import Settings
 from server.http.protocol import LimitedProtocol, limited_protocol
-from server.state import State
 from server.worker.client import EngineClient
 from server.worker.errors import LoadFailed
 
@@ -67,7 +66,7 @@ class HttpServer(uvicorn.Server):
         self.settings, self.engines, self.sockets = settings, engines, sockets
         self.url = _url(sockets[0])
         self.status = 0
-        self._state: State = app.state.ggserve
+        self._app = app
         self._protocol = limited_protocol(settings)
         self._exit_now = asyncio.Event()  # a second signal
         self._began = began
@@ -175,7 +174,7 @@ class HttpServer(uvicorn.Server):
         self._refuse_requests()
 
     def _refuse_requests(self) -> None:
-        self._state.stopping = True
+        self._app.state.ggserve.stopping = True
         self._protocol.draining = True
         for connection in self._connections():
             connection.drain()

@@ -8,7 +8,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from server.errors import ClientLeft, error_format, internal_error
+from server.errors import CLIENT_TOO_SLOW, ClientLeft, error_format, internal_error
 from server.generation.request_context import AccessRecord
 
 if TYPE_CHECKING:
@@ -48,9 +48,13 @@ class AccessLog:
         except ClientLeft:
             record.status = 499
         except Exception:
+            if record.error == CLIENT_TOO_SLOW:  # it failed because the connection was cut
+                record.status = 499
+                return
             logging.getLogger("ggserve").exception("request %s failed", request_id)
             record.error = "internal_error"
             if record.status:
+                record.status = 500  # in the log
                 raise  # too late for a status: the server must cut the connection
             await internal_error(request_id).response(scope)(scope, receive, send_with_id)
         finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from contextlib import asynccontextmanager
 
@@ -142,7 +143,9 @@ def test_connections_are_bounded():
     run(main)
 
 
-def test_a_client_that_does_not_read_is_dropped():
+def test_a_client_that_does_not_read_is_dropped(caplog):
+    caplog.set_level(logging.INFO, "ggserve")
+
     async def main():
         async with serving(send_timeout_s=0.3) as (port, server, app):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
@@ -155,6 +158,7 @@ def test_a_client_that_does_not_read_is_dropped():
             assert reader is not None
 
     run(main)
+    assert "the client did not read for 0.3 s: dropped" in caplog.text
 
 
 def test_an_upgrade_is_answered_as_a_plain_request(caplog):
