@@ -18,6 +18,8 @@ _PARAMETERS = {
     "required": [_ARGUMENT],
 }
 SYSTEM_ROLES = ("system", "developer")
+_REGULAR = ("user", "assistant", "user")
+_REGULAR_CALL = ("user", "calls", "tool", "assistant", "user")
 
 
 class AcceptedForms:
@@ -31,21 +33,29 @@ class AcceptedForms:
     """
 
     def __init__(self) -> None:
-        self._accepted: dict[tuple[str, ...], bool] = {}
+        self._shown: dict[tuple[str, ...], bool] = {}
         self._exceeded_limits = False  # then nothing more is tried: every probe may take as long
 
     def accepts(self, form: tuple[str, ...], render: Render) -> bool:
-        """Blocks for one rendering, about a millisecond, when a form is asked for the first time."""
-        known = self._accepted.get(form)
+        """Blocks for one or two renderings, about a millisecond, when a form is asked for the first time.
+
+        If the template does not even show a regular conversation (it may need variables that the request
+        sets), probes say nothing, and every form counts as accepted.
+        """
+        if self._shows(form, render):
+            return True
+        return not self._shows(_REGULAR_CALL if _has_calls(form) else _REGULAR, render)
+
+    def _shows(self, form: tuple[str, ...], render: Render) -> bool:
+        known = self._shown.get(form)
         if known is None:
-            known = self._accepted[form] = self._probe(form, render)
+            known = self._shown[form] = self._probe(form, render)
         return known
 
     def _probe(self, form: tuple[str, ...], render: Render) -> bool:
         if self._exceeded_limits:
             return True
-        calls = any(kind in ("calls", "tool", "tool:other") for kind in form)
-        tools = [make_tool(_NAME, "a tool", _PARAMETERS, None, "")] if calls else []
+        tools = [make_tool(_NAME, "a tool", _PARAMETERS, None, "")] if _has_calls(form) else []
         try:
             text = render(_conversation(form), tools)
         except TemplateFailed as failure:
@@ -55,6 +65,10 @@ class AcceptedForms:
         words = [_word(i) for i, kind in enumerate(form) if not kind.endswith(":empty")]
         positions = [text.find(_word(i)) for i in range(start, len(form)) if _word(i) in words]
         return all(text.count(word) == 1 for word in words) and positions == sorted(positions)
+
+
+def _has_calls(form: Sequence[str]) -> bool:
+    return any(kind.split(":")[0] in ("calls", "tool") for kind in form)
 
 
 def _conversation(form: Sequence[str]) -> list[Message]:

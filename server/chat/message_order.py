@@ -81,7 +81,7 @@ def order_messages(messages: Sequence[Message], accepts: Accepts, continues: boo
     continues: the answer continues the last message, which therefore stays the last.
     """
     turns = [_Turn(message, i) for i, message in enumerate(messages)]
-    if _is_regular(turns, continues):
+    if not turns or _is_regular(turns, continues):
         return OrderedMessages(list(messages), list(range(len(turns))), [])
     order = _Order(turns, accepts, continues)
     order.drop_empty()

@@ -145,7 +145,7 @@ def _find_refused(rendering: _Rendering, ordered: OrderedMessages) -> MessageRef
         return None
 
     messages = ordered.messages
-    reason = fails(messages)
+    reason = fails(messages) if messages else None
     if reason is None or fails([{"role": "user", "content": "Hello"}]):
         return None
     rendered, failing = 0, len(messages)  # numbers of messages

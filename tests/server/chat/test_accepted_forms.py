@@ -19,7 +19,10 @@ def joined(messages: list[dict[str, Any]], tools: Sequence[Any]) -> str:
 
 
 def reordered(order: Sequence[int]) -> Render:
-    return lambda messages, tools: joined([messages[i] for i in order], tools)
+    """Renders FORM in this order, and a regular conversation as it is."""
+    return lambda messages, tools: joined(
+        [messages[i] for i in order] if len(messages) == len(FORM) else messages, tools
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,11 +46,13 @@ def test_each_form_is_rendered_once() -> None:
 
     def render(messages: list[dict[str, Any]], tools: Sequence[Any]) -> str:
         rendered.append(len(messages))
-        raise TemplateFailed("no")
+        if messages[0]["role"] == "system":
+            raise TemplateFailed("no")
+        return joined(messages, tools)
 
     forms = AcceptedForms()
     assert [forms.accepts(FORM, render) for _ in range(3)] == [False] * 3
-    assert rendered == [4]
+    assert rendered == [4, 3]  # and a regular conversation
 
 
 def test_calls_come_with_a_tool_and_results_with_their_id() -> None:
@@ -67,3 +72,9 @@ def test_nothing_is_tried_after_a_limit_was_exceeded() -> None:
     forms = AcceptedForms()
     assert not forms.accepts(FORM, slow)
     assert forms.accepts(("user", "user"), slow)  # the conversation is rendered as it is
+
+
+def test_every_form_counts_as_accepted_if_not_even_a_regular_conversation_is_shown() -> None:
+    forms = AcceptedForms()
+    assert forms.accepts(FORM, lambda messages, tools: "")
+    assert forms.accepts(("user", "calls", "user"), lambda messages, tools: "")

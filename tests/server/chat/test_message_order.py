@@ -164,6 +164,16 @@ def test_an_empty_conversation_is_refused_by_the_number_of_its_message() -> None
     assert caught.value.path == "[1].content"
 
 
+def test_no_messages_are_left_as_they_are() -> None:
+    assert order_messages([], never, False).messages == []
+
+
+def test_a_template_that_needs_variables_gets_the_messages_unchanged() -> None:
+    source = "{{ style + '' }}" + FIRST_ONLY
+    with pytest.raises(InvalidMessage, match="System message must be at the beginning"):
+        render(source, [user("u"), system("s")], extra={"style": "plain"})
+
+
 def test_many_changes_are_counted() -> None:
     talk = [message for i in range(20) for message in (user(str(i)), assistant("a"), system("s"))]
     warnings = order_messages(talk, only("user user assistant user user"), False).warnings

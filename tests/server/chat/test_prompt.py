@@ -204,8 +204,7 @@ def test_special_tokens_are_broken_in_everything_that_a_client_writes():
 
 def test_what_the_template_leaves_out_is_named():
     source = "{% for m in messages[-1:] %}{{ m.content | tojson }}{% endfor %}"
-    talk = [*TALK[1:], {"role": "assistant", "content": "one"}, {"role": "user", "content": 'a "b"\n'}]
+    talk = [{"role": "user", "content": "one"}, {"role": "user", "content": 'a "b"\n'}]
     assert render_prompt(ChatInput(talk), model(source), None).warnings == [
-        "messages[0] has no effect: the chat template leaves it out",
-        "messages[1] has no effect: the chat template leaves it out",
+        "messages[0] has no effect: the chat template leaves it out"
     ]

@@ -92,6 +92,11 @@ TALKS = {
         {"role": "system", "content": [{"type": "text", "text": "Be"}]},
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
     ],
+    "a system in the middle": [SYSTEM, USER, assistant("yes"), {**SYSTEM, "content": "Now"}, USER],
+    "two of the user, two of the assistant": [USER, USER, assistant("yes"), assistant("no"), USER],
+    "the assistant first": [assistant("yes"), USER],
+    "only a system": [SYSTEM],
+    "a result without a call": [USER, result("sunny"), assistant("yes"), USER],
     **calling(ARGUMENTS, {}),
     **{f"{name}, as text": talk for name, talk in calling(json.dumps(ARGUMENTS), "{}").items()},
 }

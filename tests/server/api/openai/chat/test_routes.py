@@ -129,7 +129,10 @@ async def test_a_system_message_is_told_by_the_user_where_the_template_has_no_pl
         later = await http.post(CHAT, json={"messages": [*user("A dog"), system, *user("A cat")]})
     assert "warnings" not in first.json()
     assert tokenizer().decode(engine.seen[0].prompt) == "Be brief\nA cat"
-    assert later.json()["warnings"] == ["messages[1] has no effect: the chat template leaves it out"]
+    assert tokenizer().decode(engine.seen[1].prompt) == "A dog[System message]\nBe briefA cat"
+    assert later.json()["warnings"] == [
+        "messages[1] was turned into a user message: the chat template does not accept a system message there"
+    ]
 
 
 async def test_messages_cannot_write_special_tokens():
