@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ggml import cuda
+from support.quick import every
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = """
@@ -107,7 +108,7 @@ def configure(tmp_path: Path, backends: str, system: str = "Linux", **environmen
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", every(3, SYSTEMS))
 @pytest.mark.parametrize(
     "variables",
     [
@@ -135,7 +136,7 @@ def test_the_first_variable_wins(tmp_path: Path) -> None:
     assert f"CLBlast {own}/lib/libclblast.so" in said
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", every(3, SYSTEMS))
 @pytest.mark.parametrize(
     "variables", [{"OPENCL_PATH": ""}, {"OPENCL_INCLUDE_PATH": "include", "OPENCL_LIB_PATH": "lib"}]
 )

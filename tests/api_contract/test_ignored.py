@@ -24,6 +24,7 @@ from support.api import (
     placed,
     refusal,
 )
+from support.quick import every
 
 NOTHING = ("", [], {}, None)  # asks for nothing
 # What a field can only do together with others: these, at their examples, or at this.
@@ -135,7 +136,7 @@ SAME = [route.schema["title"] for route in GENERATING]
 OTHERS = [route for route in POSTS if route.generates or route.schema["title"] not in SAME]
 
 
-@pytest.mark.parametrize("route", OTHERS, ids=str)
+@pytest.mark.parametrize("route", every(3, OTHERS), ids=str)
 def test_no_field_in_the_description_is_dropped(route: Route, ask: Ask) -> None:
     """Another value changes what the engine is asked, or the answer, or it is refused or warned about."""
     assert outcome(ask, route, route.body()) == outcome(ask, route, route.body()), "not steady"

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "engine").glob("**/*.pyx")
@@ -20,6 +22,7 @@ engine\.ggml\.(backend|tensor)\.(Buffer|BufferType|Device|Graph|Tensor)\.__init_
 """
 
 
+@pytest.mark.e2e
 def test_stubs_match_the_compiled_modules(tmp_path: Path) -> None:
     (tmp_path / "allowed").write_text(ALLOWED)
     options = ["--concise", "--ignore-unused-allowlist", "--ignore-disjoint-bases"]

@@ -14,8 +14,9 @@ import engine
 from engine.cache import session_file as snapshot
 from engine.cache.cached_sequence import CachedSequence
 from engine.types import Request
-from support.golden import NAMES, golden
+from support.golden import NAMES, REPRESENTATIVES, golden
 from support.greedy import request, run
+from support.quick import matrix
 from support.snapshots import go_on, load, saved, start
 
 ATTENTION = ("auto", "on", "off")
@@ -36,7 +37,7 @@ def check_continuation(ref_path: Path, prompt: list[int], path: Path, **params: 
 
 
 @pytest.mark.parametrize("flash_attn", ATTENTION)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
 def test_every_architecture_goes_on(name: str, flash_attn: str, tmp_path: Path) -> None:
     ref = golden(name)
     check_continuation(ref.path, ref.prompt[:100], tmp_path / "saved", flash_attn=flash_attn)

@@ -26,6 +26,7 @@ from engine.errors import ConfigError, EngineError, ModelError, UnsupportedModel
 from engine.gguf import GGUFFile
 from engine.quantize.quantizer import quantize_file
 from support.golden import FOLDER
+from support.quick import every
 
 FOLDERS = sorted(path.name for path in (FOLDER / "hf").iterdir())
 
@@ -44,7 +45,7 @@ def test_every_class_has_a_folder() -> None:
     assert len(FOLDERS) >= 19
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", every(3, FOLDERS))
 def test_tensors_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     assert convert(FOLDER / "hf" / name, out, "f32") == []
@@ -74,7 +75,7 @@ def test_keys_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
         assert ours_hp == theirs_hp
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", every(3, FOLDERS))
 def test_the_result_runs_and_its_tokenizer_is_the_folders(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     convert(FOLDER / "hf" / name, out, "f16")
@@ -113,7 +114,7 @@ def wide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("type", every(12, TYPES))
 def test_every_type_is_what_quantize_makes_of_the_f32_file(
     type: str, wide_folder: Path, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import FinishReason, InferenceParameters, Request
 from support.fake_runner import FakeRunner, Model, Outcome, make_scheduler, request
+from support.quick import every
 
 ENDS = {FinishReason.STOP, FinishReason.LENGTH}
 
@@ -166,17 +167,17 @@ class Script:
         assert self.scheduler.pool.n_free == stats.cells_total
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", every(5, range(30)))
 def test_sessions_come_and_go_at_random(seed: int) -> None:
     Script(seed).run(70)
 
 
-@pytest.mark.parametrize("seed", range(100, 120))
+@pytest.mark.parametrize("seed", every(5, range(100, 120)))
 def test_without_disturbance_all_are_served_in_order(seed: int) -> None:
     Script(seed, calm=True).run(50)
 
 
-@pytest.mark.parametrize("seed", range(200, 220))
+@pytest.mark.parametrize("seed", every(5, range(200, 220)))
 def test_sessions_become_long_at_random(seed: int) -> None:
     """With 13 tokens a session is to be computed anew, and shares nothing with short ones."""
     Script(seed, original_context_length=12).run(60)

@@ -14,7 +14,7 @@ from engine.errors import ModelError, UnsupportedModelError
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.tokenizer.bpe import BYTE_ALPHABET, splitter
 from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
-from support.quick import examples
+from support.quick import every, examples
 from support.vocabularies import BYTE, CONTROL, NORMAL, USER_DEFINED, published, write
 
 UNTIMED = examples(100)
@@ -209,7 +209,7 @@ HARD_FOR = ("deepseek-llm", "afmoe", "tiny_aya", "superbpe", "qwen2", "gpt-4o", 
 
 
 @pytest.mark.parametrize("text", HARD.values(), ids=HARD)
-@pytest.mark.parametrize("name", HARD_FOR)
+@pytest.mark.parametrize("name", every(3, HARD_FOR))
 def test_hard_text_is_encoded(tmp_path: Path, name: str, text: str) -> None:
     """Quadratic time, in patterns or in ours, would take longer than a test may."""
     tokenizer = bpe(

@@ -12,6 +12,7 @@ from server.worker.slots import Slots
 from server.worker.stream import Stream
 from support.fake_engine import FakeEngine, make_app, tokenizer
 from support.http import COMPLETIONS, client, error_of
+from support.quick import every
 
 
 def saving(folder, engine=None):
@@ -94,7 +95,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every(4, NAMES))
 @pytest.mark.parametrize("action", ["save", "restore"])
 @pytest.mark.asyncio
 async def test_names_that_would_leave_the_folder(tmp_path, name, action):
