@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.api.common.fingerprint import fingerprint
+from server.api.openai.choice_formatter import fingerprint
 
 INFO: dict[str, Any] = {
     "architecture": "llama",
