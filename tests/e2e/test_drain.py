@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -114,3 +115,15 @@ def test_a_request_that_is_running_is_finished(fields):
         wait_until(lambda: server.get("/v1/requests")["data"] or response.done())
         assert server.end() == 0
         assert b'"finish_reason":"length"' in response.result()
+
+
+def test_a_second_signal_ends_at_once_while_the_engine_hangs():
+    with ServerProcess(*LONG) as server, connect(server) as connection:
+        (pid,) = server.engine_pids()
+        assert post(connection, "/v1/completions", stream=True).read(100)
+        os.kill(pid, signal.SIGSTOP)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("stopping: ")
+        assert server.end() == 128 + signal.SIGTERM
+        assert not alive(pid)
+        assert not any("Traceback" in line for line in server.lines)
