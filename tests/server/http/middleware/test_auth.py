@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from server.http.middleware.auth import PUBLIC, Auth
+from support.fake_engine import make_app
 
 pytestmark = pytest.mark.asyncio
 
@@ -31,7 +32,8 @@ async def status(
         "method": "GET",
         "path": path,
         "headers": raw,
-        "ggserve.record": SimpleNamespace(),
+        "app": make_app(),  # which knows the formats of errors
+        "ggserve.record": SimpleNamespace(id="r"),
     }
     await Auth(app, [SecretStr(key) for key in keys])(scope, None, send)
     if sent[0]["status"] == 401:
