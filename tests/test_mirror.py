@@ -131,7 +131,6 @@ TESTED_IN = {
     "server/generation/job": "server/generation/test_output_processor.py",
     "server/generation/request_context": "api_contract/test_ignored.py",
     "server/generation/tasks": "server/api/openai/embeddings/test_routes.py",
-    "server/http/middleware/access_log": "server/test_app.py",
     "server/http/middleware/drain": "e2e/test_drain.py",
     "server/ids": "server/test_app.py",
     "server/input/chat": "server/api/openai/chat/test_routes.py",
