@@ -43,7 +43,6 @@ TESTED_IN = {
     "engine/constraint/gbnf/lexemes": "engine/constraint/gbnf/test_parser.py",
     "engine/constraint/gbnf/shapes": "engine/constraint/gbnf/test_parser.py",
     "engine/constraint/json_schema/document": "engine/constraint/json_schema/test_rule.py",
-    "engine/constraint/json_schema/exact": "engine/constraint/json_schema/test_rule.py",
     "engine/constraint/json_schema/exclusion": "engine/constraint/json_schema/test_rule.py",
     "engine/constraint/json_schema/fruitful": "engine/constraint/json_schema/test_rule.py",
     "engine/constraint/json_schema/keywords": "engine/constraint/json_schema/test_rule.py",

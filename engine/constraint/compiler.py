@@ -42,6 +42,7 @@ from engine.constraint.gbnf.parser import TokenId
 from engine.constraint.matcher import ConstraintMatcher, NameGuard, error_line
 from engine.constraint.unique_names import FREE_NAME, LIMITED_NAME, TokenIndex
 from engine.errors import ConfigError
+from engine.exact_json import loads
 from engine.types import Constraint
 
 KINDS = ("json_schema", "json_object", "regex", "choice", "gbnf", "lark")
@@ -107,7 +108,7 @@ def grammar(constraint: Constraint, vocabulary: GrammarVocabulary) -> schema.Rul
     if kind == "json_object":
         return _started(schema.rule({"type": "object"}))
     if kind == "json_schema":
-        return _started(schema.rule(schema.loads(text)))
+        return _started(schema.rule(loads(text)))
     if kind == "regex":
         return _started(schema.Rule(_regex(text), []))
     if kind == "choice":
@@ -130,7 +131,7 @@ def _regex(pattern: str) -> str:
 
 
 def _choices(text: str) -> list[str]:
-    choices = schema.loads(text)
+    choices = loads(text)
     if not isinstance(choices, list) or not choices or not all(isinstance(c, str) for c in choices):
         raise ConfigError("the choices must be a list of strings, at least one")
     if len(choices) > MAX_CHOICES:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from engine import exact_json
 from server.chat.template.capabilities import TemplateCapabilities, reasoning_fields
 
 Message = dict[str, Any]
@@ -55,13 +56,13 @@ def text_of(content: Any, separator: str = "\n") -> str:
 
 def calls_as_text(calls: Iterable[Mapping[str, Any]]) -> str:
     """Calls as JSON, for templates that do not render them."""
-    return json.dumps({"tool_calls": [_call_as_json(call) for call in calls]}, ensure_ascii=False)
+    return exact_json.write({"tool_calls": [_call_as_json(call) for call in calls]}, ensure_ascii=False)
 
 
 def _call_as_json(call: Mapping[str, Any]) -> Message:
     text = call["function"].get("arguments") or "{}"
     try:
-        arguments = json.loads(text)
+        arguments = json.loads(text, parse_float=exact_json.read_float)
     except (ValueError, RecursionError):
         arguments = text
     return {"name": call["function"]["name"], "arguments": arguments}
@@ -121,7 +122,7 @@ def _parsed(path: str, text: str) -> Any:
     if not text.strip():
         return {}
     try:
-        value = json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=refuse, parse_float=exact_json.read_float)
     except (ValueError, RecursionError):
         raise InvalidMessage(path, "must be JSON") from None
     if not isinstance(value, dict):

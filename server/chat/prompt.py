@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from engine import exact_json
 from server.chat.chat_format import ChatFormat, ChatFormats
 from server.chat.message_order import OrderedMessages, order_messages
 from server.chat.messages import (
@@ -279,7 +280,7 @@ def _describe_tools(
 ) -> list[Mapping[str, Any]]:
     """For templates that do not render tools: describe them in the system message."""
     example = chat_format.call_format.example()
-    described = json.dumps([tool.wire()["function"] for tool in tools], ensure_ascii=False, indent=1)
+    described = exact_json.write([tool.wire()["function"] for tool in tools], ensure_ascii=False, indent=1)
     text = (
         f"You can call these tools, described as JSON:\n{described}\n\n"
         f"To call tools, answer with nothing but calls in exactly this form:\n{example}\n\n"
@@ -305,7 +306,7 @@ def _calls_as_text(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, A
         elif message["role"] == "tool":
             name = message.get("name") or names.get(message.get("tool_call_id", ""))
             result = {"name": name, "content": text_of(message.get("content"))}
-            _add_result_text(written, json.dumps({"tool_response": result}, ensure_ascii=False))
+            _add_result_text(written, exact_json.write({"tool_response": result}, ensure_ascii=False))
         elif message["role"] == "user" and written and written[-1].get("role") == "result":
             _add_result_text(written, text_of(message.get("content")))
         else:

@@ -11,20 +11,23 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
+from engine.exact_json import read_float
 from server.errors import ApiError, bad_request
 from server.generation.request_context import RequestContext
 
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+_decoder = msgspec.json.Decoder(float_hook=read_float)
 
 
 def read_json(body: bytes) -> Any:
     """The value of a JSON text. No NaN, no lone surrogates, no bottomless nesting, UTF-8 only.
 
-    A byte-order mark before it is ignored, as RFC 8259 allows.
+    A byte-order mark before it is ignored, as RFC 8259 allows. A decimal that no double equals comes as an
+    ExactFloat.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     try:
-        return msgspec.json.decode(body)
+        return _decoder.decode(body)
     except UnicodeDecodeError:
         raise bad_request("the body is not valid UTF-8", code="invalid_json") from None
     except RecursionError:

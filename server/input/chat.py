@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from engine.constraint.json_schema import dumps
+from engine.exact_json import dumps
 from engine.types import Constraint, Reasoning
 from server.chat.chat_format import ChatFormat, ChatFormats, load_chat_formats
 from server.chat.messages import InvalidMessage

@@ -10,7 +10,8 @@ from functools import cache
 from typing import Any
 
 from engine.constraint.compiler import ConstraintCompiler, ConstraintMatcher, GrammarVocabulary
-from engine.constraint.json_schema import closed, dumps
+from engine.constraint.json_schema import closed
+from engine.exact_json import dumps
 from engine.types import Constraint
 
 # Single bytes, and pieces of JSON as models have them, which end one part and begin the next.

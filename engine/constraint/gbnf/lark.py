@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from decimal import Decimal
 
 from engine.constraint import json_schema as schema
 from engine.constraint.gbnf.lexemes import LexemeGrammar, cut
@@ -23,6 +22,7 @@ from engine.constraint.gbnf.parser import (
     parse,
     walk,
 )
+from engine.exact_json import read_float
 
 
 def to_lark(text: str, token_id: TokenId) -> str:
@@ -37,7 +37,7 @@ def to_lark(text: str, token_id: TokenId) -> str:
 # `%json` has no meaning in strings, regexes and comments.
 _SKIPPED = r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|\#[^\n]*'
 _SCHEMA = re.compile(rf"(?:{_SKIPPED})|(%json\s*)(?=\{{)")
-_decoder = json.JSONDecoder(parse_float=Decimal)
+_decoder = json.JSONDecoder(parse_float=read_float)
 
 
 def with_checked_schemas(text: str) -> schema.Rule:

@@ -1,6 +1,6 @@
 """JSON Schemas as grammars of llguidance: read exactly, or refused by name.
 
-`exact` reads and writes JSON without losing digits. `reader` turns a schema into `shapes`, which `meet`
+`reader` turns a schema into `shapes`, which `meet`
 combines and `exclusion` takes apart. `writer` writes those as a grammar, with `scalars` for numbers and
 strings, `digits` for numbers between bounds, and `names` for patterns of property names. llguidance's own
 `%json` is used for single strings only: it rounds numbers to doubles, lets white space stand anywhere, and
@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from engine.constraint.json_schema.exact import dumps, loads
 from engine.constraint.json_schema.limits import kind
 from engine.constraint.json_schema.reader import Reader
 from engine.constraint.json_schema.spacing import Spacing
 from engine.constraint.json_schema.writer import Writer
 from engine.errors import ConfigError
+from engine.exact_json import dumps
 
-__all__ = ["Rule", "closed", "dumps", "loads", "rule"]
+__all__ = ["Rule", "closed", "rule"]
 _OPTIONS = {
     "item_separator": str,
     "key_separator": str,

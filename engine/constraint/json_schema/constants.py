@@ -6,7 +6,6 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from engine.constraint.json_schema.exact import number
 from engine.constraint.json_schema.shapes import (
     AnyOf,
     Array,
@@ -20,6 +19,7 @@ from engine.constraint.json_schema.shapes import (
     any_of,
 )
 from engine.errors import ConfigError
+from engine.exact_json import number
 
 
 def constant(value: Any) -> Shape:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
-from engine.constraint.json_schema.exact import number
 from engine.constraint.json_schema.limits import Limits
 from engine.constraint.json_schema.shapes import Shape
 from engine.errors import ConfigError
+from engine.exact_json import number
 
 
 class Document(ABC):

@@ -9,7 +9,6 @@ from typing import Any
 
 from engine.constraint.json_schema import names
 from engine.constraint.json_schema.document import Document
-from engine.constraint.json_schema.exact import number
 from engine.constraint.json_schema.limits import FORMATS
 from engine.constraint.json_schema.meet import Meets, checked, checked_number, checked_string
 from engine.constraint.json_schema.shapes import (
@@ -22,6 +21,7 @@ from engine.constraint.json_schema.shapes import (
     Shape,
     String,
 )
+from engine.exact_json import number
 
 
 class Keywords(Document):

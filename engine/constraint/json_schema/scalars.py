@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 from engine.constraint.json_schema import digits
-from engine.constraint.json_schema.exact import dumps, number_text
 from engine.constraint.json_schema.shapes import Number, String
 from engine.errors import ConfigError
+from engine.exact_json import dumps, number_text
 
 _EXACT = Decimal(2**53)  # up to which llguidance's numbers are exact
 # One spelling for each character, so that equal names are equal texts.

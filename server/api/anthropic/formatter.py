@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import msgspec
 
@@ -94,10 +94,10 @@ class MessageFormatter(BlockFormatter):
             return {**fields, "input": self._input(block)}
         return {**fields, "thinking": "" if self.omit_thinking else block.text, "signature": SIGNATURE}
 
-    def _input(self, block: Block) -> dict[str, Any]:
+    def _input(self, block: Block) -> dict[str, Any] | msgspec.Raw:
         """Without a constraint, or cut by a limit, the model may write something that is not an object."""
         try:
-            value = json.loads(block.text or "{}")
+            value = json.loads(block.text or "{}", parse_constant=_refuse)
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
@@ -105,7 +105,7 @@ class MessageFormatter(BlockFormatter):
                 f"content[{block.index}].input: the model did not write a JSON object, so it is empty"
             )
             return {}
-        return value
+        return msgspec.Raw(block.text.encode()) if block.text else {}  # with all digits of its numbers
 
     def _stop(self) -> dict[str, Any]:
         sequence = self.job.sequences[0]
@@ -145,3 +145,7 @@ def _empty(block: Block) -> dict[str, Any]:
     if block.kind == "text":
         return {"type": "text", "text": "", "citations": None}
     return {"type": "thinking", "thinking": "", "signature": ""}
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

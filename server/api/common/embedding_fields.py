@@ -56,7 +56,7 @@ def _inputs(value: Any) -> list[Input]:
         return [_parts(value)]
     if not value:
         raise ValueError("the list is empty")
-    if any(type(item) in (int, float) for item in value):
+    if any(isinstance(item, int | float) and not isinstance(item, bool) for item in value):
         return [_parts(value)]
     return [_parts(item) for item in value]
 

@@ -52,7 +52,7 @@ def _bias(value: Any) -> dict[int, float]:
         # isdigit() alone takes other scripts' digits, too.
         if not (isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= 10):
             raise ValueError(f"{str(key)[:32]!r} is not a token id")
-        if type(number) not in (int, float) or not -100 <= number <= 100:
+        if isinstance(number, bool) or not isinstance(number, int | float) or not -100 <= number <= 100:
             raise ValueError(f"the bias of token {key} must be a number from -100 to 100")
         bias[int(key)] = float(number)
     return bias

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from engine import exact_json
 from server.api.common.generation_fields import Schema
 from server.errors import ApiError, bad_request
 from server.generation.request_context import RequestContext
@@ -98,7 +98,7 @@ def objects(value: Any, path: str, context: RequestContext) -> Iterator[Fields]:
 def json_text(value: Any, path: str) -> str:
     """As JSON, if it is not nested too deeply for that."""
     try:
-        return json.dumps(value, ensure_ascii=False)
+        return exact_json.write(value, ensure_ascii=False)
     except (RecursionError, ValueError):
         raise wrong(path, "is nested too deeply, or has numbers that are too long") from None
 

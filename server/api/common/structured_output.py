@@ -6,8 +6,9 @@ from typing import Annotated, Any, NoReturn
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from engine.constraint.json_schema import closed, dumps
+from engine.constraint.json_schema import closed
 from engine.errors import ConfigError
+from engine.exact_json import dumps
 from engine.types import Constraint
 from server.api.common.generation_fields import Schema, field
 from server.chat.request import RequestedConstraint

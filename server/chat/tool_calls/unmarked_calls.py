@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from engine.constraint.json_schema import dumps, loads
 from engine.errors import ConfigError
+from engine.exact_json import dumps, loads
 from server.chat.streaming_parser import Parsing
 from server.chat.tool_calls.grammar import answer_rule, strict_json_rule
 from server.chat.tool_calls.json_calls import JsonCallParser

@@ -62,7 +62,7 @@ def _bias_entry(token: Any, bias: Any) -> tuple[int | str, float]:
         raise ValueError("every entry must be for a token id or a text")
     if bias is False:
         return token, -math.inf
-    if type(bias) not in (int, float) or not abs(bias) <= MAX_BIAS:
+    if isinstance(bias, bool) or not isinstance(bias, int | float) or not abs(bias) <= MAX_BIAS:
         raise ValueError(f"a bias must be a number from {-MAX_BIAS:g} to {MAX_BIAS:g}, or false")
     return token, float(bias)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from engine import exact_json
 from server.api.common.generation_options import check_fields, choice_options
 from server.api.common.structured_output import StructuredFields, requested_constraint
 from server.api.openai.chat.schema import ChatFields, ChatRequest, Message, ToolField
@@ -71,7 +71,7 @@ def _message(message: Message, where: str, context: RequestContext) -> dict[str,
             _unknown(call.function.model_extra, f"{where}.tool_calls[{j}].function", context)
             arguments = call.function.arguments
             if not isinstance(arguments, str):
-                arguments = json.dumps(arguments, ensure_ascii=False)
+                arguments = exact_json.write(arguments, ensure_ascii=False)
             function = {"name": call.function.name, "arguments": arguments}
             parsed["tool_calls"].append({"id": call.id or "", "type": "function", "function": function})
     return parsed

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from engine import exact_json
 from engine.types import Constraint
 from server.api.common.generation_options import check_fields, generation_options
 from server.api.common.json_reader import Fields, objects, refuse_fields, unsupported, wrong
@@ -181,13 +184,18 @@ def echoed_fields(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
         "previous_response_id": body.previous_response_id,
         "reasoning": {"effort": reasoning and reasoning.effort, "summary": None},
         "service_tier": "default",
-        "text": {"format": format, "verbosity": "medium"},
+        "text": {"format": _exact(format), "verbosity": "medium"},
         "tool_choice": body.tool_choice or "auto",
-        "tools": tools,
+        "tools": _exact(tools),
         "top_logprobs": body.top_logprobs or 0,
         "truncation": "disabled",
         "user": body.user,
     }
+
+
+def _exact(value: Any) -> msgspec.Raw:
+    """A part of the response with every digit that the request has."""
+    return msgspec.Raw(exact_json.dumps(value).encode())
 
 
 def parse_options(body: ResponseRequest, context: RequestContext) -> GenerationOptions:

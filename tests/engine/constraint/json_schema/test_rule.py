@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.constraint.gbnf.lark import with_checked_schemas
-from engine.constraint.json_schema import closed, loads, rule
+from engine.constraint.json_schema import closed, rule
 from engine.errors import ConfigError
+from engine.exact_json import loads
 from support.json_walk import accepts, accepts_value, matcher_of, random_text
 
 
