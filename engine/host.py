@@ -17,7 +17,7 @@ def host_memory(root: str | os.PathLike[str] = "/") -> tuple[int, int]:
     """
     base = Path(root)
     free, total = _meminfo(base) or _elsewhere()
-    for limit, used in _cgroups(base):
+    for limit, used in _memory_limits(base):
         total = min(total, limit)
         free = min(free, max(limit - used, 0))
     return min(free, total), total
@@ -33,25 +33,30 @@ def _meminfo(base: Path) -> tuple[int, int] | None:
     return free << 10, total << 10
 
 
-def _cgroups(base: Path) -> Iterator[tuple[int, int]]:
-    """(limit, used) bytes of each memory cgroup of this process, version 1 and 2."""
+def _memory_limits(base: Path) -> Iterator[tuple[int, int]]:
+    """(limit, used) bytes of each memory cgroup of this process."""
+    for unified, group in _cgroups(base, "memory"):
+        limit, used, cached = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+        if unified:
+            limit, used, cached = "memory.max", "memory.current", "inactive_file"
+        bound, usage = _number(group / limit), _number(group / used)
+        if bound is not None and usage is not None:
+            yield bound, max(usage - _numbers(group / "memory.stat").get(cached, 0), 0)
+
+
+def _cgroups(base: Path, controller: str) -> Iterator[tuple[bool, Path]]:
+    """(whether it is of version 2, its directory) of this process's cgroups, and of those above them."""
     for line in _text(base / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if number == "0" and not controllers:
-            mount, limit, used, cached = "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            mount, limit, used = "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cached = "total_inactive_file"
-        else:
+        unified = number == "0" and not controllers
+        if not unified and controller not in controllers.split(","):
             continue
+        mount = base / "sys/fs/cgroup" if unified else base / "sys/fs/cgroup" / controller
         parts = [p for p in path.split("/") if p not in ("", "..")]
         # every level has a limit; in a container the path may be the host's, and the mount's root is ours
         for depth in range(len(parts), -1, -1):
-            group = base.joinpath(mount, *parts[:depth])
-            bound, usage = _number(group / limit), _number(group / used)
-            if bound is not None and usage is not None:
-                yield bound, max(usage - _numbers(group / "memory.stat").get(cached, 0), 0)
+            yield unified, mount.joinpath(*parts[:depth])
 
 
 def physical_cores(root: str | os.PathLike[str] = "/", cpus: Iterable[int] | None = None) -> int:
@@ -75,23 +80,14 @@ def physical_cores(root: str | os.PathLike[str] = "/", cpus: Iterable[int] | Non
 
 
 def _cpu_quotas(base: Path) -> Iterator[float]:
-    """The quota of each CPU cgroup of this process in processors, version 1 and 2."""
-    for line in _text(base / "proc/self/cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        parts = [p for p in path.split("/") if p not in ("", "..")]
-        for depth in range(len(parts), -1, -1):
-            if number == "0" and not controllers:
-                quota, _, period = _text(base.joinpath("sys/fs/cgroup", *parts[:depth], "cpu.max")).partition(
-                    " "
-                )
-            elif "cpu" in controllers.split(","):
-                group = base.joinpath("sys/fs/cgroup/cpu", *parts[:depth])
-                quota, period = _text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")
-            else:
-                continue
-            if quota.strip().isdecimal() and period.strip().isdecimal() and int(period):
-                yield int(quota) / int(period)
+    """The quota of each CPU cgroup of this process, in processors."""
+    for unified, group in _cgroups(base, "cpu"):
+        if unified:
+            quota, _, period = _text(group / "cpu.max").partition(" ")
+        else:
+            quota, period = _text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")
+        if quota.strip().isdecimal() and period.strip().isdecimal() and int(period):
+            yield int(quota) / int(period)
 
 
 def _elsewhere() -> tuple[int, int]:

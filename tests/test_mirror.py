@@ -89,6 +89,7 @@ TESTED_IN = {
     "engine/tokenizer/pretokenizers": "engine/tokenizer/test_vectors.py",
     "engine/tokenizer/special": "engine/tokenizer/test_tokenizer.py",
     "engine/tokenizer/vocab": "engine/tokenizer/test_tokenizer.py",
+    "engine/tokenizer/words": "engine/tokenizer/test_spm.py",
     "server/api/anthropic/content": "server/api/anthropic/test_routes.py",
     "server/api/anthropic/formatter": "server/api/anthropic/test_routes.py",
     "server/api/anthropic/parser": "server/api/anthropic/test_routes.py",

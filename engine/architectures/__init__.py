@@ -24,8 +24,10 @@ def _modules() -> list[str]:
 
 
 def _load(module: str) -> type[Architecture]:
-    architecture: type[Architecture] = importlib.import_module(f"{__name__}.{module}").ARCHITECTURE
-    return architecture
+    path = f"{__name__}.{module}"
+    names = vars(importlib.import_module(path)).values()
+    classes = [n for n in names if isinstance(n, type) and issubclass(n, Architecture)]
+    return next(c for c in classes if c.__module__ == path)  # the others are imported
 
 
 def names() -> list[str]:

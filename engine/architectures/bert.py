@@ -1,7 +1,5 @@
 """BERT: learned positions, GELU (exact form), biases everywhere (Devlin 2018, arXiv 1810.04805)."""
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.encoder import Encoder
@@ -16,6 +14,3 @@ class Bert(Encoder):
     def hparams(cls, gguf: GGUFFile) -> HParams:
         reader = HParamsReader(gguf, cls.name)
         return reader.encoder(rope=None, max_positions=reader.integer("context_length"))
-
-
-ARCHITECTURE = Bert

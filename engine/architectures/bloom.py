@@ -1,7 +1,5 @@
 """BLOOM: as GPT-2, but ALiBi for positions and a norm on the embedding (Le Scao 2022, arXiv 2211.05100)."""
 
-from __future__ import annotations
-
 from engine.architectures.gpt2 import GPT2
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
@@ -17,6 +15,3 @@ class Bloom(GPT2):
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
         return HParamsReader(gguf, cls.name).hparams(rope=None, eps="layer", max_bias=MAX_BIAS)
-
-
-ARCHITECTURE = Bloom

@@ -3,8 +3,6 @@
 Command-R+ also norms Q and K per head, with weights of its own for each.
 """
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -33,6 +31,3 @@ class CommandR(Decoder):
             ),
             ffn=FeedForward(binder, self.hp, i),
         )
-
-
-ARCHITECTURE = CommandR

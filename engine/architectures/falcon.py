@@ -4,8 +4,6 @@ The 7B style has one norm for both. In the 40B and 180B style `attn_norm` feeds 
 `attn_norm_2` the attention.
 """
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -36,6 +34,3 @@ class Falcon(Decoder):
             ffn_norm=ffn_norm,
             ffn=FeedForward(binder, self.hp, i, activation="gelu_erf", gate=None),
         )
-
-
-ARCHITECTURE = Falcon

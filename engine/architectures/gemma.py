@@ -3,8 +3,6 @@
 The one that Gemma adds to its norms' weights is in the file's weights already.
 """
 
-from __future__ import annotations
-
 import math
 
 from engine.gguf import GGUFFile
@@ -31,6 +29,3 @@ class Gemma(Decoder):
             ffn_norm=self.block_norm(binder, i, "ffn_norm"),
             ffn=FeedForward(binder, self.hp, i, activation="gelu"),
         )
-
-
-ARCHITECTURE = Gemma

@@ -3,8 +3,6 @@
 (arXiv 2408.00118.)
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 
@@ -52,6 +50,3 @@ class Gemma2(Decoder):
 
     def attention(self, binder: Binder, i: int) -> Attention:
         return Attention(binder, self.hp, i)
-
-
-ARCHITECTURE = Gemma2

@@ -3,8 +3,6 @@
 Five of six layers have a window, and another rotation (arXiv 2503.19786).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -43,6 +41,3 @@ class Gemma3(Gemma2):
 
     def attention(self, binder: Binder, i: int) -> Attention:
         return Attention(binder, self.hp, i, qk_norm="head", norm=self.norm)
-
-
-ARCHITECTURE = Gemma3

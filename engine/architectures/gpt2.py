@@ -1,7 +1,5 @@
 """GPT-2: LayerNorms, learned positions, fused QKV, GELU (tanh form), biases, usually a tied head."""
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -27,6 +25,3 @@ class GPT2(Decoder):
             ffn_norm=self.block_norm(binder, i, "ffn_norm"),
             ffn=FeedForward(binder, self.hp, i, activation="gelu", gate=None),
         )
-
-
-ARCHITECTURE = GPT2

@@ -3,8 +3,6 @@
 The router's softmax is over the chosen experts only (arXiv 2508.10925).
 """
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -35,6 +33,3 @@ class GPTOSS(Decoder):
             ffn_norm=self.block_norm(binder, i, "post_attention_norm"),
             ffn=MixtureOfExperts(binder, self.hp, i, activation="swiglu_oai", weights="chosen"),
         )
-
-
-ARCHITECTURE = GPTOSS

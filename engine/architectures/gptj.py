@@ -3,8 +3,6 @@
 No public converter writes it to GGUF: docs/architectures.md defines the layout.
 """
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -29,6 +27,3 @@ class GPTJ(Decoder):
             attention=Attention(binder, self.hp, i),
             ffn=FeedForward(binder, self.hp, i, activation="gelu", gate=None),
         )
-
-
-ARCHITECTURE = GPTJ

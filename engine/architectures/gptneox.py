@@ -3,8 +3,6 @@
 Partial rotary embedding, GELU, biases everywhere (Black 2022, arXiv 2204.06745).
 """
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -34,6 +32,3 @@ class GPTNeoX(Decoder):
             ffn_norm=self.block_norm(binder, i, "ffn_norm"),
             ffn=FeedForward(binder, self.hp, i, activation=activation, gate=None),
         )
-
-
-ARCHITECTURE = GPTNeoX

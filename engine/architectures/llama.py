@@ -4,8 +4,6 @@ Q and K come permuted for rotation of adjacent pairs. Optional: biases, a tied h
 experts, a sliding window.
 """
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -32,6 +30,3 @@ class Llama(Decoder):
             ffn_norm=self.block_norm(binder, i, "ffn_norm"),
             ffn=(MixtureOfExperts if hp.n_expert else FeedForward)(binder, hp, i),
         )
-
-
-ARCHITECTURE = Llama

@@ -1,7 +1,5 @@
 """MPT: LayerNorms, fused QKV (perhaps clamped), ALiBi (arXiv 2108.12409) or learned positions, GELU."""
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -36,6 +34,3 @@ class MPT(Decoder):
             ffn_norm=self.block_norm(binder, i, "ffn_norm"),
             ffn=FeedForward(binder, hp, i, activation="gelu_erf", gate=None),
         )
-
-
-ARCHITECTURE = MPT

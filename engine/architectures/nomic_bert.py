@@ -1,7 +1,5 @@
 """Nomic BERT: as BERT, with rotated halves, a gated SiLU, no biases (Nussbaum 2024, arXiv 2402.01613)."""
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.encoder import Encoder
@@ -16,6 +14,3 @@ class NomicBert(Encoder):
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
         return HParamsReader(gguf, cls.name).encoder(rope="neox")
-
-
-ARCHITECTURE = NomicBert

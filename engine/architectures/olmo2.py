@@ -1,7 +1,5 @@
 """OLMo 2: norms only behind the blocks; Q and K are normed over all heads at once (arXiv 2501.00656)."""
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -25,6 +23,3 @@ class OLMo2(Decoder):
             ffn=FeedForward(binder, self.hp, i),
             ffn_post_norm=self.block_norm(binder, i, "post_ffw_norm"),
         )
-
-
-ARCHITECTURE = OLMo2

@@ -1,7 +1,5 @@
 """Phi 1, 1.5 and 2: as GPT-J, but halves are rotated, and there are biases everywhere (arXiv 2309.05463)."""
 
-from __future__ import annotations
-
 from engine.architectures.gptj import GPTJ
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
@@ -14,6 +12,3 @@ class Phi2(GPTJ):
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
         return HParamsReader(gguf, cls.name).hparams(rope="neox", eps="layer")
-
-
-ARCHITECTURE = Phi2

@@ -1,7 +1,5 @@
 """Phi 3 and 4: as LLaMA, with Q, K, V and gate, up in one matrix each, halves rotated (arXiv 2404.14219)."""
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -30,6 +28,3 @@ class Phi3(Decoder):
             ffn_norm=self.block_norm(binder, i, "ffn_norm"),
             ffn=FeedForward(binder, self.hp, i, gate="fused"),
         )
-
-
-ARCHITECTURE = Phi3

@@ -1,7 +1,5 @@
 """Qwen 1.5, 2 and 2.5: as LLaMA, but halves are rotated, and Q, K, V have biases (arXiv 2407.10671)."""
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -31,6 +29,3 @@ class Qwen2(Decoder):
 
     def feed_forward(self, binder: Binder, i: int) -> Block:
         return FeedForward(binder, self.hp, i)
-
-
-ARCHITECTURE = Qwen2

@@ -1,7 +1,5 @@
 """Qwen 1.5 and 2 MoE: as Qwen 2, with experts whose weights are not renormalised, and a gated shared one."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from engine.architectures.qwen2 import Qwen2
@@ -24,6 +22,3 @@ class Qwen2MoE(Qwen2):
 
     def feed_forward(self, binder: Binder, i: int) -> Block:
         return MixtureOfExperts(binder, self.hp, i, renormalise=False, shared=True)
-
-
-ARCHITECTURE = Qwen2MoE

@@ -1,7 +1,5 @@
 """Qwen 3: as Qwen 2 without biases, and Q and K are normed per head (Yang 2025, arXiv 2505.09388)."""
 
-from __future__ import annotations
-
 from engine.architectures.qwen2 import Qwen2
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -12,6 +10,3 @@ class Qwen3(Qwen2):
 
     def attention(self, binder: Binder, i: int) -> Attention:
         return Attention(binder, self.hp, i, qk_norm="head", norm=self.norm)
-
-
-ARCHITECTURE = Qwen3

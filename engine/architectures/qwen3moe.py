@@ -1,7 +1,5 @@
 """Qwen 3 MoE: as Qwen 2 MoE, with weights renormalised, no shared expert, and Qwen 3's norms of Q and K."""
 
-from __future__ import annotations
-
 from engine.architectures.qwen2moe import Qwen2MoE
 from engine.architectures.qwen3 import Qwen3
 from engine.nn.binder import Binder
@@ -15,6 +13,3 @@ class Qwen3MoE(Qwen3, Qwen2MoE):
 
     def feed_forward(self, binder: Binder, i: int) -> Block:
         return MixtureOfExperts(binder, self.hp, i)
-
-
-ARCHITECTURE = Qwen3MoE

@@ -3,8 +3,6 @@
 The 12B norms Q and K per head with weights of its own for each, and its residual is parallel on one norm.
 """
 
-from __future__ import annotations
-
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -37,6 +35,3 @@ class StableLM(Decoder):
             ffn_norm=None if hp.parallel else self.block_norm(binder, i, "ffn_norm"),
             ffn=FeedForward(binder, hp, i),
         )
-
-
-ARCHITECTURE = StableLM

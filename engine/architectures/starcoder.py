@@ -1,7 +1,5 @@
 """StarCoder and SantaCoder (GPT-BigCode): as GPT-2, with one KV head (arXiv 2305.06161)."""
 
-from __future__ import annotations
-
 from engine.architectures.gpt2 import GPT2
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
@@ -15,6 +13,3 @@ class StarCoder(GPT2):
     def hparams(cls, gguf: GGUFFile) -> HParams:
         reader = HParamsReader(gguf, cls.name)
         return reader.hparams(rope=None, eps="layer", max_positions=reader.integer("context_length"))
-
-
-ARCHITECTURE = StarCoder

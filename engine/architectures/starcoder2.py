@@ -1,7 +1,5 @@
 """StarCoder 2: LayerNorms, biases, halves rotated, GELU (tanh form), a window (arXiv 2402.19173)."""
 
-from __future__ import annotations
-
 from engine.architectures.gpt2 import GPT2
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
@@ -18,6 +16,3 @@ class StarCoder2(GPT2):
         reader = HParamsReader(gguf, cls.name)
         windows = reader.windows(reader.integer("block_count"), default=WINDOW)
         return reader.hparams(rope="neox", eps="layer", windows=windows)
-
-
-ARCHITECTURE = StarCoder2

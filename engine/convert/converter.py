@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,14 +26,15 @@ from engine.convert.sentence_transformers import embedding_settings
 from engine.convert.tensors import MXFP4Tensor, SourceTensor, Weight
 from engine.errors import ModelError, UnsupportedModelError
 from engine.ggml.quantize import quantize
-from engine.gguf.output import replacing
+from engine.gguf import GGMLType
+from engine.gguf.output import replacing, write_data
 from engine.host import physical_cores
 from engine.hparams import POOLING
 from engine.quantize.mixes import MIXES, ModelTraits
 from engine.quantize.quantizer import mixture_name, type_names, types_without_importance
+from engine.types import ProgressCallback
 
 TYPES = tuple(name.lower() for name in type_names())
-Progress = Callable[[float, str], None]
 _CHUNK = 1 << 22  # elements that a thread quantizes at a time
 
 # Buffers that are computed, not learned; older versions of transformers saved them beside the weights.
@@ -89,7 +90,7 @@ def convert(
     pre: str | None = None,
     force: bool = False,
     split_max_size: int = 0,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[str]:
     """Write `target`; returns remarks about it (matrices that could not get the requested type).
 
@@ -123,15 +124,8 @@ def convert(
             writer.add_tensor_info(
                 tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, tensor.type
             )
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        total, done = sum(tensor.nbytes for tensor in outputs) or 1, 0
-        for tensor, data in _encoded_tensors(converter, source, groups, outputs):
-            writer.write_tensor_data(data)
-            done += tensor.nbytes
-            if progress is not None:
-                progress(done / total, tensor.name)
+        total = sum(tensor.nbytes for tensor in outputs)
+        write_data(writer, _encoded_tensors(converter, source, groups, outputs), total, progress)
     return remarks
 
 
@@ -284,7 +278,7 @@ def _encoded(x: Array, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor
         if not np.isfinite(half).all():
             raise ModelError("a weight is too large for f16; convert to bf16 or f32")
         return half
-    name, rows = kind.name.lower().replace("_k", "_K"), x.reshape(-1, x.shape[-1])
+    name, rows = GGMLType[kind.name].ggml_name, x.reshape(-1, x.shape[-1])
     n_rows = max(_CHUNK // rows.shape[1], 1)
     begins = range(0, len(rows), n_rows)
     return np.concatenate(list(pool.map(lambda begin: quantize(name, rows[begin : begin + n_rows]), begins)))

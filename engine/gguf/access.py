@@ -12,7 +12,7 @@ from engine.gguf.report import printable
 from engine.gguf.types import FLOAT_TYPES, INT_TYPES, ValueType
 
 T = TypeVar("T")
-_REQUIRED: Any = object()
+REQUIRED: Any = object()
 _NUMBERS = FLOAT_TYPES | INT_TYPES
 
 
@@ -41,30 +41,30 @@ class TypedAccess:
         return None if entry is None else (entry.type, entry.n)
 
     def get_int(
-        self, key: str, default: T = _REQUIRED, *, min: int | None = None, max: int | None = None
+        self, key: str, default: T = REQUIRED, *, min: int | None = None, max: int | None = None
     ) -> int | T:
         """One integer of any width."""
         value = self._scalar(key, default, INT_TYPES, "an integer")
         return cast(int, self._check(key, [value], min, max)[0]) if key in self.metadata else default
 
     def get_float(
-        self, key: str, default: T = _REQUIRED, *, min: float | None = None, max: float | None = None
+        self, key: str, default: T = REQUIRED, *, min: float | None = None, max: float | None = None
     ) -> float | T:
         """One finite number."""
         value = self._scalar(key, default, _NUMBERS, "a number")
         return float(self._check(key, [value], min, max)[0]) if key in self.metadata else default
 
-    def get_bool(self, key: str, default: T = _REQUIRED) -> bool | T:
+    def get_bool(self, key: str, default: T = REQUIRED) -> bool | T:
         return cast(bool | T, self._scalar(key, default, (ValueType.BOOL,), "a bool"))
 
-    def get_str(self, key: str, default: T = _REQUIRED) -> str | T:
+    def get_str(self, key: str, default: T = REQUIRED) -> str | T:
         return cast(str | T, self._scalar(key, default, (ValueType.STRING,), "a string"))
 
     def get_ints(
         self,
         key: str,
         n: int | None = None,
-        default: T = _REQUIRED,
+        default: T = REQUIRED,
         *,
         min: int | None = None,
         max: int | None = None,
@@ -73,17 +73,17 @@ class TypedAccess:
         values = self._array(key, n, default, INT_TYPES, "an integer or an array of them")
         return cast(list[int], self._check(key, values, min, max)) if key in self.metadata else default
 
-    def get_floats(self, key: str, n: int | None = None, default: T = _REQUIRED) -> list[float] | T:
+    def get_floats(self, key: str, n: int | None = None, default: T = REQUIRED) -> list[float] | T:
         """As `get_ints`, for finite numbers."""
         values = self._array(key, n, default, _NUMBERS, "a number or an array of them")
         return list(map(float, self._check(key, values, None, None))) if key in self.metadata else default
 
-    def get_bools(self, key: str, n: int | None = None, default: T = _REQUIRED) -> list[bool] | T:
+    def get_bools(self, key: str, n: int | None = None, default: T = REQUIRED) -> list[bool] | T:
         """As `get_ints`, for bools."""
         expected = "a bool or an array of them"
         return cast(list[bool] | T, self._array(key, n, default, (ValueType.BOOL,), expected))
 
-    def get_strs(self, key: str, n: int | None = None, default: T = _REQUIRED) -> list[str] | T:
+    def get_strs(self, key: str, n: int | None = None, default: T = REQUIRED) -> list[str] | T:
         """An array of strings; one string does not stand for many."""
         expected = "an array of strings"
         entry = self.metadata.entries.get(key)
@@ -113,7 +113,7 @@ class TypedAccess:
         return list(value) if entry.n is not None else [value] * (1 if n is None else n)
 
     def _missing(self, key: str, default: Any) -> Any:
-        if default is _REQUIRED:
+        if default is REQUIRED:
             self.fail(f"key '{printable(key)}' is missing")
         return default
 

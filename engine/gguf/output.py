@@ -1,14 +1,29 @@
-"""Files that appear whole or not at all."""
+"""Writing of GGUF files: they appear whole or not at all."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
+
+import gguf
+import numpy as np
 
 from engine.errors import ConfigError
 from engine.gguf.split import is_part_of
+from engine.types import ProgressCallback
+
+
+class NamedTensor(Protocol):
+    """A tensor to be written. nbytes: its share of the progress."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 @contextmanager
@@ -40,3 +55,21 @@ def written_files(target: Path) -> list[Path]:
     parts = [path for path in target.parent.iterdir() if is_part_of(path.name, target.stem)]
     last = max(parts, key=lambda path: path.stat().st_mtime_ns).name.rpartition("-of-")[2]
     return sorted(path for path in parts if path.name.endswith(last))
+
+
+def write_data(
+    writer: gguf.GGUFWriter,
+    tensors: Iterable[tuple[NamedTensor, np.ndarray[Any, Any]]],
+    total: int,
+    progress: ProgressCallback | None,
+) -> None:
+    """Write the header that `writer` has collected, then the tensors with their data. total: bytes of all."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    done = 0
+    for tensor, data in tensors:
+        writer.write_tensor_data(data)
+        done += tensor.nbytes
+        if progress is not None:
+            progress(done / max(total, 1), tensor.name)

@@ -95,8 +95,9 @@ class GGMLType(IntEnum):
     Q2_0 = 42, 64, 18
 
     @property
-    def is_quantized(self) -> bool:
-        return self.block_size > 1
+    def ggml_name(self) -> str:
+        """As ggml spells it: `q4_K`, `iq2_xs`."""
+        return self.name.lower().replace("_k", "_K")
 
     def row_size(self, n_elements: int) -> int:
         """Bytes of one row; n_elements is a multiple of block_size."""

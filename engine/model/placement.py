@@ -26,15 +26,7 @@ from engine.model.placement_types import (
 )
 from engine.units import format_bytes
 
-__all__ = [
-    "DeviceInfo",
-    "Needs",
-    "Part",
-    "Plan",
-    "estimate_compute",
-    "plan",
-    "select_gpus",
-]
+__all__ = ["DeviceInfo", "Needs", "Part", "Plan", "estimate_compute", "plan", "select_gpus"]
 
 # Where two backends offer one card, the first of these gets it.
 BACKEND_ORDER = ("cuda", "rocm", "hip", "musa", "metal", "mtl", "sycl", "vulkan", "clblast", "opencl")

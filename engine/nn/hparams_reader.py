@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.errors import ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
+from engine.gguf.access import REQUIRED
 from engine.hparams import POOLING, HParams, Rope, RopeMode
 
 Scalar = bool | int | float | str
@@ -47,21 +48,17 @@ class HParamsReader:
     def has(self, name: str) -> bool:
         return self.key(name) in self.gguf.metadata
 
-    def integer(self, name: str, default: int | None = None) -> int:
-        key = self.key(name)
-        return self.gguf.get_int(key) if default is None else self.gguf.get_int(key, default)
+    def integer(self, name: str, default: int = REQUIRED) -> int:
+        return self.gguf.get_int(self.key(name), default)
 
-    def number(self, name: str, default: float | None = None) -> float:
-        key = self.key(name)
-        return self.gguf.get_float(key) if default is None else self.gguf.get_float(key, default)
+    def number(self, name: str, default: float = REQUIRED) -> float:
+        return self.gguf.get_float(self.key(name), default)
 
-    def text(self, name: str, default: str | None = None) -> str:
-        key = self.key(name)
-        return self.gguf.get_str(key) if default is None else self.gguf.get_str(key, default)
+    def text(self, name: str, default: str = REQUIRED) -> str:
+        return self.gguf.get_str(self.key(name), default)
 
-    def flag(self, name: str, default: bool | None = None) -> bool:
-        key = self.key(name)
-        return self.gguf.get_bool(key) if default is None else self.gguf.get_bool(key, default)
+    def flag(self, name: str, default: bool = REQUIRED) -> bool:
+        return self.gguf.get_bool(self.key(name), default)
 
     def per_layer(self, name: str, n_layer: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         """One value per layer: the file has an array of them, or one number for all layers."""

@@ -202,9 +202,7 @@ class Mixture:
     _qkv = _v
 
     def _k(self, layer: int) -> str:
-        if self.traits.n_expert == 8:
-            return "q8_0"
-        return {"IQ3_XS": "iq3_xxs", "IQ3_XXS": "iq2_s"}.get(self.mix, self.default)
+        return "q8_0" if self.traits.n_expert == 8 else self._q(layer)
 
     def _q(self, layer: int) -> str:
         return {"IQ3_XS": "iq3_xxs", "IQ3_XXS": "iq2_s"}.get(self.mix, self.default)

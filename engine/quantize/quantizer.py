@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,18 +21,18 @@ import numpy.typing as npt
 from engine.errors import ConfigError, GgmlError, ModelError
 from engine.ggml.quantize import dequantize, needs_importance, quantize
 from engine.gguf import GGMLType, GGUFFile, TensorInfo
-from engine.gguf.output import replacing
+from engine.gguf.output import replacing, write_data
 from engine.host import physical_cores
 from engine.quantize.importance import read_importance
 from engine.quantize.mixes import ALIASES, MIXES, Mixture, ModelTraits, quantizable
+from engine.types import ProgressCallback
 
 __all__ = ["Change", "quantize_file", "type_names"]
 
-Progress = Callable[[float, str], None]
 # ggml would write these without importances, but the models would be unusable.
 POOR_WITHOUT_IMPORTANCE = ("iq3_xxs", "iq2_xxs", "iq2_xs", "iq2_s", "iq1_m", "iq1_s")
 _CHUNK = 1 << 22  # elements that a thread quantizes at a time
-_BLOCK_SIZES = {t.name.lower().replace("_k", "_K"): t.block_size for t in GGMLType}
+_BLOCK_SIZES = {t.ggml_name: t.block_size for t in GGMLType}
 
 
 @dataclass(frozen=True)
@@ -102,38 +103,40 @@ def quantize_file(
     requantize: bool = False,
     force: bool = False,
     split_max_size: int = 0,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Change]:
     """Write `target` with the matrices of `source` as `type` (one of `type_names()`).
 
-    keep_output: leave output.weight as it is; output_type, embedding_type: give these tensors that type;
-    pure: all matrices the same type; requantize: allow a source that is quantized already, which costs
-    quality twice; split_max_size: bytes of tensors in each part of a split model, 0: one file. Raises
-    ConfigError for bad arguments, ModelError for a bad source; the file, or all parts, appear whole or not
-    at all.
+    Each keyword is an option of `ggserve quantize`. keep_output: leave output.weight as it is; output_type,
+    embedding_type: give these tensors that type; pure: all matrices the same type; requantize: allow a source
+    that is quantized already, which costs quality twice; split_max_size: bytes of tensors in each part of a
+    split model, 0: one file. Raises ConfigError for bad arguments, ModelError for a bad source; the file, or
+    all parts, appear whole or not at all.
     """
     mix = mixture_name(type)
     source, target = Path(source), Path(target)
     if target.exists() and source.exists() and source.samefile(target):
         raise ConfigError(f"{target} is the source itself")
-    importance = read_importance(imatrix) if imatrix is not None else None
+    importance = read_importance(imatrix) if imatrix is not None else {}
     fixed = {"output.weight": output_type, "token_embd.weight": embedding_type}
     for kind in filter(None, fixed.values()):
         if kind.lower().replace("_k", "_K") not in _BLOCK_SIZES:
             raise ConfigError(f"unknown tensor type {kind}")
     with GGUFFile.open(source) as file:
         tensors = sorted(file.tensors.values(), key=lambda t: _place(t.name))
-        if importance is not None:
-            importance = {name: _by_expert(file, name, rows) for name, rows in importance.items()}
-        types = _types(file, tensors, mix, importance is not None, keep_output, fixed, pure)
-        _check(file, tensors, types, mix, importance, requantize)
+        mixture = Mixture(mix, _traits(file, bool(importance)), _BLOCK_SIZES)
+        types = _types(tensors, mixture, fixed, keep_output=keep_output, pure=pure)
+        importance = {name: _by_expert(file, name, rows) for name, rows in importance.items()}
+        quantization = _Quantization(file, tensors, types, mix, importance)
+        quantization.check(requantize)
         with replacing(target, force) as path:
-            writer = gguf.GGUFWriter(
-                str(path), file.get_str("general.architecture", ""), split_max_size=split_max_size
-            )
-            _write(writer, file, tensors, types, mix, importance, threads or physical_cores(), progress)
+            arch = file.get_str("general.architecture", "")
+            with closing(gguf.GGUFWriter(str(path), arch, split_max_size=split_max_size)) as writer:
+                quantization.write_header(writer)
+                data = quantization.data(threads or physical_cores())
+                write_data(writer, data, sum(t.nbytes for t in tensors), progress)
         return [
-            Change(t.name, tuple(t.shape), _name(t.type), types[t.name], t.nbytes, _size(t, types[t.name]))
+            Change(t.name, tuple(t.shape), t.type.ggml_name, types[t.name], t.nbytes, _size(t, types[t.name]))
             for t in tensors
         ]
 
@@ -151,10 +154,6 @@ def _place(name: str) -> tuple[int, str]:
     return (int(block[1]) if block else -1, name)
 
 
-def _name(t: GGMLType) -> str:
-    return t.name.lower().replace("_k", "_K")
-
-
 def _n_dims(shape: Sequence[int]) -> int:
     return max((i + 1 for i, n in enumerate(shape) if n > 1), default=1)
 
@@ -164,7 +163,7 @@ def _is_poor(kind: str, mix: str) -> bool:
 
 
 def _size(t: TensorInfo, kind: str) -> int:
-    member = next(m for m in GGMLType if _name(m) == kind)
+    member = next(m for m in GGMLType if m.ggml_name == kind)
     return int(t.n_elements // member.block_size * member.type_size)
 
 
@@ -184,21 +183,19 @@ def _traits(file: GGUFFile, has_importance: bool) -> ModelTraits:
 
 
 def _types(
-    file: GGUFFile,
     tensors: list[TensorInfo],
-    mix: str,
-    has_importance: bool,
-    keep_output: bool,
+    mixture: Mixture,
     fixed: dict[str, str | None],
+    *,
+    keep_output: bool,
     pure: bool,
 ) -> dict[str, str]:
-    mixture = Mixture(mix, _traits(file, has_importance), _BLOCK_SIZES)
     mixture.count([t.name for t in tensors])
     types = {}
     for t in tensors:
         kind = fixed.get(t.name)
         if not quantizable(t.name, _n_dims(t.shape)) or (keep_output and t.name == "output.weight"):
-            types[t.name] = _name(t.type)
+            types[t.name] = t.type.ggml_name
         elif kind is not None:
             types[t.name] = kind.lower().replace("_k", "_K")
         else:
@@ -206,108 +203,83 @@ def _types(
     return types
 
 
-def _check(
-    file: GGUFFile,
-    tensors: list[TensorInfo],
-    types: dict[str, str],
-    mix: str,
-    importance: dict[str, npt.NDArray[np.float32]] | None,
-    requantize: bool,
-) -> None:
-    plain = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
-    for t in tensors:
-        kind = types[t.name]
-        if kind == _name(t.type):
-            continue
-        if t.type not in plain and not requantize:
-            raise ConfigError(
-                f"{file.path} is quantized already ({t.name} is {t.type.name}); take the original, or "
-                "accept the loss of quality with --allow-requantize"
-            )
-        if t.shape[0] % _BLOCK_SIZES[kind]:
-            raise ConfigError(f"{t.name} has rows of {t.shape[0]}, which are not whole blocks of {kind}")
-        poor = _is_poor(kind, mix)
-        inside = t.name not in ("output.weight", "token_embd.weight")
-        if (needs_importance(kind) or (poor and inside)) and t.name not in (importance or {}):
-            what = "the imatrix file lacks" if importance else "an imatrix file (--imatrix) is needed for"
-            raise ConfigError(f"{what} {t.name} as {kind}")
-        if importance and t.name in importance:
-            n = importance[t.name].shape[-1]
-            if n != t.shape[0]:
+@dataclass(frozen=True)
+class _Quantization:
+    """What becomes of a file. types: of each tensor afterwards. importance: empty if not known."""
+
+    file: GGUFFile
+    tensors: list[TensorInfo]  # in the order of layers and names
+    types: dict[str, str]
+    mix: str
+    importance: dict[str, npt.NDArray[np.float32]]
+
+    def check(self, requantize: bool) -> None:
+        """ConfigError for a tensor that cannot or should not become its type."""
+        plain = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
+        for t in self.tensors:
+            kind = self.types[t.name]
+            if kind == t.type.ggml_name:
+                continue
+            if t.type not in plain and not requantize:
+                raise ConfigError(
+                    f"{self.file.path} is quantized already ({t.name} is {t.type.name}); take the original, "
+                    "or accept the loss of quality with --allow-requantize"
+                )
+            if t.shape[0] % _BLOCK_SIZES[kind]:
+                raise ConfigError(f"{t.name} has rows of {t.shape[0]}, which are not whole blocks of {kind}")
+            poor = _is_poor(kind, self.mix) and t.name not in ("output.weight", "token_embd.weight")
+            importance = self.importance.get(t.name)
+            if (needs_importance(kind) or poor) and importance is None:
+                needs = "an imatrix file (--imatrix) is needed for"
+                what = "the imatrix file lacks" if self.importance else needs
+                raise ConfigError(f"{what} {t.name} as {kind}")
+            if importance is not None and importance.shape[-1] != t.shape[0]:
+                n = importance.shape[-1]
                 raise ConfigError(f"{n} importances for {t.name}, whose rows have {t.shape[0]}")
 
+    def write_header(self, writer: gguf.GGUFWriter) -> None:
+        """Keys and descriptions of the tensors; keys of the source that still hold are copied."""
+        changed = ("architecture", "file_type", "quantization_version", "alignment")
+        for name, entry in gguf.GGUFReader(self.file.path).fields.items():
+            if not name.startswith(("GGUF.", "split.")) and name.removeprefix("general.") not in changed:
+                kinds = entry.types
+                writer.add_key_value(name, entry.contents(), kinds[0], kinds[1] if len(kinds) > 1 else None)
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        writer.add_uint32("general.file_type", MIXES[self.mix][0])
+        for t in self.tensors:
+            kind = self.types[t.name]
+            shape, dtype = tuple(reversed(t.shape)), np.dtype(np.float32)
+            number = gguf.GGMLQuantizationType[kind.upper()]
+            writer.add_tensor_info(t.name, shape, dtype, _size(t, kind), number)
 
-def _write(
-    writer: gguf.GGUFWriter,
-    file: GGUFFile,
-    tensors: list[TensorInfo],
-    types: dict[str, str],
-    mix: str,
-    importance: dict[str, npt.NDArray[np.float32]] | None,
-    threads: int,
-    progress: Progress | None,
-) -> None:
-    changed = (
-        "general.architecture",
-        "general.file_type",
-        "general.quantization_version",
-        "general.alignment",
-    )
-    for name, entry in gguf.GGUFReader(file.path).fields.items():
-        if not name.startswith(("GGUF.", "split.")) and name not in changed:
-            kinds = entry.types
-            writer.add_key_value(name, entry.contents(), kinds[0], kinds[1] if len(kinds) > 1 else None)
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_uint32("general.file_type", MIXES[mix][0])
-    for t in tensors:
-        kind = gguf.GGMLQuantizationType[types[t.name].upper()]
-        writer.add_tensor_info(
-            t.name, tuple(reversed(t.shape)), np.dtype(np.float32), _size(t, types[t.name]), kind
-        )
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        total, done = sum(t.nbytes for t in tensors) or 1, 0
+    def data(self, threads: int) -> Iterator[tuple[TensorInfo, npt.NDArray[np.uint8]]]:
+        """Each tensor with its bytes in its new type."""
         with ThreadPoolExecutor(threads) as pool:
-            for t in tensors:
-                weights = (importance or {}).get(t.name)
+            for t in self.tensors:
                 try:
-                    writer.write_tensor_data(_convert(file, t, types[t.name], weights, pool))
+                    yield t, self._quantized(t, pool)
                 except GgmlError as error:
-                    raise ModelError(f"{file.path}: {t.name}: {error}") from error
-                done += t.nbytes
-                if progress is not None:
-                    progress(done / total, t.name)
-    finally:
-        writer.close()
+                    raise ModelError(f"{self.file.path}: {t.name}: {error}") from error
 
+    def _quantized(self, t: TensorInfo, pool: ThreadPoolExecutor) -> npt.NDArray[np.uint8]:
+        kind, importance = self.types[t.name], self.importance.get(t.name)
+        raw = np.frombuffer(self.file.data(t), np.uint8)
+        if kind == t.type.ggml_name:
+            return raw
+        n, n_rows = t.shape[0], t.n_elements // t.shape[0]
+        row, step = raw.size // n_rows, max(_CHUNK // n, 1)
+        per_expert = n_rows // (t.shape[2] if len(t.shape) > 2 else 1)
 
-def _convert(
-    file: GGUFFile,
-    t: TensorInfo,
-    kind: str,
-    importance: npt.NDArray[np.float32] | None,
-    pool: ThreadPoolExecutor,
-) -> npt.NDArray[np.uint8]:
-    raw = np.frombuffer(file.data(t), np.uint8)
-    if kind == _name(t.type):
-        return raw
-    n, n_rows = t.shape[0], t.n_elements // t.shape[0]
-    row, step = raw.size // n_rows, max(_CHUNK // n, 1)
-    per_expert = n_rows // (t.shape[2] if len(t.shape) > 2 else 1)
+        def chunk(begin: int, end: int) -> npt.NDArray[np.uint8]:
+            rows = dequantize(t.type.ggml_name, raw[begin * row : end * row].data, end - begin, n)
+            weights = None
+            if importance is not None:
+                weights = np.ascontiguousarray(importance[begin // per_expert % len(importance)])
+            return quantize(kind, rows, weights)
 
-    def chunk(begin: int, end: int) -> npt.NDArray[np.uint8]:
-        rows = dequantize(_name(t.type), raw[begin * row : end * row].data, end - begin, n)
-        weights = None
-        if importance is not None:
-            weights = np.ascontiguousarray(importance[begin // per_expert % len(importance)])
-        made: npt.NDArray[np.uint8] = quantize(kind, rows, weights)
-        return made
-
-    spans = [
-        (begin, min(begin + step, first + per_expert))
-        for first in range(0, n_rows, per_expert)
-        for begin in range(first, first + per_expert, step)
-    ]
-    return np.concatenate(list(pool.map(lambda span: chunk(*span), spans)))
+        spans = [
+            (begin, min(begin + step, first + per_expert))
+            for first in range(0, n_rows, per_expert)
+            for begin in range(first, first + per_expert, step)
+        ]
+        return np.concatenate(list(pool.map(lambda span: chunk(*span), spans)))

@@ -105,11 +105,7 @@ class Embedder:
         return bool(self._waiting or self._running)
 
     def submit(
-        self,
-        id: str,
-        inputs: Sequence[Sequence[int]],
-        pooling: str = "auto",
-        second: Sequence[int] = (),
+        self, id: str, inputs: Sequence[Sequence[int]], pooling: str = "auto", second: Sequence[int] = ()
     ) -> None:
         """Queue the inputs of a task. Raises what `embed` raises; nothing is queued then."""
         model = self.model

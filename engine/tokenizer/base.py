@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from engine.errors import ConfigError, UnsupportedModelError
@@ -23,7 +23,7 @@ class Tokenizer(ABC):
     Safe to use from several threads. `bos_id`, `eos_id`, … are None where the vocabulary has no such token.
     """
 
-    kinds: ClassVar[dict[str, type[Tokenizer]]] = {}  # tokenizer.ggml.model → class
+    kinds: ClassVar[dict[str, Callable[[GGUFFile, Vocabulary], Tokenizer]]] = {}  # by tokenizer.ggml.model
 
     def __init__(self, gguf: GGUFFile, vocabulary: Vocabulary, *, add_bos: bool, add_eos: bool) -> None:
         self.vocabulary = vocabulary
@@ -60,12 +60,7 @@ class Tokenizer(ABC):
                 f"{printable(gguf.path)}: the tokenizer kind '{printable(kind)}' is not supported; "
                 f"supported are {', '.join(sorted(Tokenizer.kinds))}"
             )
-        return Tokenizer.kinds[kind]._build(gguf, Vocabulary.from_gguf(gguf))
-
-    @classmethod
-    @abstractmethod
-    def _build(cls, gguf: GGUFFile, vocabulary: Vocabulary) -> Tokenizer:
-        """An instance of this kind."""
+        return Tokenizer.kinds[kind](gguf, Vocabulary.from_gguf(gguf))
 
     def encode(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Tokens of `text`.

@@ -18,6 +18,7 @@ from engine.tokenizer.base import Tokenizer
 from engine.tokenizer.pretokenizers import DEFAULT, PRE_TOKENIZERS, PreTokenizer
 from engine.tokenizer.special import Fragment
 from engine.tokenizer.vocab import TokenType, Vocabulary
+from engine.tokenizer.words import SPACE
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 # used them forks.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-SPACE = "▁"
 _NEVER_TEXT = frozenset((TokenType.UNKNOWN, TokenType.CONTROL))
 _DIGITS_AT_ONCE = 300  # a multiple of three
 
@@ -41,9 +41,10 @@ BYTE_ALPHABET = _byte_alphabet()
 
 
 class BPETokenizer(Tokenizer):
-    """BPE over bytes, or over characters with byte fallback."""
+    """BPE over bytes, or over characters with byte fallback. pre: None: the one that the file names."""
 
-    def __init__(self, gguf: GGUFFile, vocabulary: Vocabulary, pre: PreTokenizer) -> None:
+    def __init__(self, gguf: GGUFFile, vocabulary: Vocabulary, pre: PreTokenizer | None = None) -> None:
+        pre = pre or _pre_tokenizer(vocabulary)
         super().__init__(gguf, vocabulary, add_bos=pre.add_bos, add_eos=False)
         if pre.newlines and self.bos_id is not None:
             self.add_bos = True  # early conversions of Gemma 4 say the opposite
@@ -58,10 +59,6 @@ class BPETokenizer(Tokenizer):
         if pre.digits:
             long = Regex(f"{pre.digits}{{{_DIGITS_AT_ONCE + 1},}}")
             self._long_numbers = pre_tokenizers.Split(long, "isolated")
-
-    @classmethod
-    def _build(cls, gguf: GGUFFile, vocabulary: Vocabulary) -> BPETokenizer:
-        return cls(gguf, vocabulary, _pre_tokenizer(vocabulary))
 
     def _encode(self, fragments: list[Fragment]) -> list[int]:
         if self._pre.nfc:

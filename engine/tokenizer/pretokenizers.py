@@ -200,10 +200,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
         (r"\p{N}{1,3}", _CJK, DEEPSEEK3.replace(r"+[\r\n]*|\s*[\r\n]+|", r"+|[\r\n]|"), r"\p{N}")
     ),
     "youtu": PreTokenizer(
-        (
-            "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|" + _CJK,
-            _cased(f"{_CONTRACTIONS}?", r"\p{N}"),
-        ),
+        ("[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|" + _CJK, _cased(f"{_CONTRACTIONS}?", r"\p{N}")),
         ignore_merges=True,
     ),
     "afmoe": PreTokenizer(

@@ -7,28 +7,21 @@ piece reaches over the border of a word, words are encoded alone and remembered.
 
 from __future__ import annotations
 
-import re
 from heapq import heapify, heappop, heappush
 
 from engine.gguf import GGUFFile
-from engine.tokenizer.base import Tokenizer, byte_of
+from engine.tokenizer.base import byte_of
 from engine.tokenizer.special import Fragment
 from engine.tokenizer.vocab import TokenType, Vocabulary
+from engine.tokenizer.words import SPACE, WordTokenizer
 
-SPACE = "▁"
 _NEVER_TEXT = frozenset((TokenType.UNKNOWN, TokenType.CONTROL, TokenType.BYTE))
-_LONGEST_REMEMBERED = 64
-_MOST_REMEMBERED = 1 << 16
 
 
-class SPMTokenizer(Tokenizer):
+class SPMTokenizer(WordTokenizer):
     """SentencePiece BPE with byte fallback."""
 
     def __init__(self, gguf: GGUFFile, vocabulary: Vocabulary) -> None:
-        super().__init__(gguf, vocabulary, add_bos=True, add_eos=False)
-        self.add_space_prefix = gguf.get_bool("tokenizer.ggml.add_space_prefix", True)
-        self._squeeze = gguf.get_bool("tokenizer.ggml.remove_extra_whitespaces", False)
-        self._shortens = self._shortens or self._squeeze
         types, pieces = vocabulary.types, vocabulary.pieces
         self._ids = {piece: i for piece, i in vocabulary.ids.items() if types[i] not in _NEVER_TEXT}
         scores = vocabulary.scores or [0.0] * len(pieces)
@@ -36,13 +29,7 @@ class SPMTokenizer(Tokenizer):
         order = {score: r for r, score in enumerate(sorted(set(scores), reverse=True))}
         self._rank = {piece: order[scores[i]] for piece, i in self._ids.items() if len(piece) > 1}
         self._byte_ids = self._bytes_to_ids(vocabulary)
-        across = any(SPACE in piece.lstrip(SPACE) for piece in self._rank)
-        self._words = None if across else re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
-        self._known: dict[str, tuple[int, ...]] = {}
-
-    @classmethod
-    def _build(cls, gguf: GGUFFile, vocabulary: Vocabulary) -> SPMTokenizer:
-        return cls(gguf, vocabulary)
+        super().__init__(gguf, vocabulary, self._rank, add_bos=True, add_eos=False)
 
     def _bytes_to_ids(self, vocabulary: Vocabulary) -> list[int | None]:
         ids: list[int | None] = [vocabulary.ids.get(chr(b)) if b < 128 else None for b in range(256)]
@@ -61,32 +48,14 @@ class SPMTokenizer(Tokenizer):
                 ids.append(fragment)
                 after_special = True
                 continue
-            if self._squeeze:
-                fragment = re.sub(" {2,}", " ", fragment).strip(" ")
-                if not fragment:
-                    continue
-            text = fragment.replace(" ", SPACE)
-            self._encode_text(prefix + text if after_special else text, ids)
-            after_special = False
+            text = self._squeezed(fragment).replace(" ", SPACE)
+            if text:
+                ids += self._encode_text(prefix + text if after_special else text)
+                after_special = False
         return ids
 
-    def _encode_text(self, text: str, ids: list[int]) -> None:
-        if self._words is None:
-            ids.extend(self._merge(text))
-            return
-        known = self._known
-        for word in self._words.findall(text):
-            tokens = known.get(word)
-            if tokens is None:
-                tokens = tuple(self._merge(word))
-                if len(word) <= _LONGEST_REMEMBERED:
-                    if len(known) >= _MOST_REMEMBERED:
-                        known.clear()
-                    known[word] = tokens
-            ids.extend(tokens)
-
-    def _merge(self, text: str) -> list[int]:
-        """Tokens of one word; O(n log n). The symbol that starts at character i has `size[i]` characters."""
+    def _encode_word(self, text: str) -> list[int]:
+        """O(n log n). The symbol that starts at character i has `size[i]` characters."""
         n = len(text)
         rank = self._rank.get
         size = [1] * n
@@ -128,10 +97,6 @@ class SPMTokenizer(Tokenizer):
     def _fall_back(self, character: str) -> list[int]:
         """The bytes of a character that has no token; the unknown token where bytes have none either."""
         ids = [self._byte_ids[b] for b in character.encode()]
-        known = [i for i in ids if i is not None]
-        if len(known) < len(ids):
+        if None in ids:
             return [] if self.unk_id is None else [self.unk_id]
-        return known
-
-    def _normal_bytes(self, piece: str) -> bytes:
-        return piece.replace(SPACE, " ").encode()
+        return [i for i in ids if i is not None]

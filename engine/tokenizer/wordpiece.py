@@ -13,8 +13,8 @@ from engine.gguf import GGUFFile, printable
 from engine.tokenizer.base import Tokenizer
 from engine.tokenizer.special import Fragment
 from engine.tokenizer.vocab import TokenType, Vocabulary
+from engine.tokenizer.words import SPACE
 
-SPACE = "▁"
 _CONTINUES = "##"
 _LONGEST_WORD = 100  # characters; a longer one is unknown, as in BERT's own code
 
@@ -46,10 +46,6 @@ class WordPieceTokenizer(Tokenizer):
         self._model = models.WordPiece(
             vocab=pieces | {unknown: self.unk_id}, unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD
         )
-
-    @classmethod
-    def _build(cls, gguf: GGUFFile, vocabulary: Vocabulary) -> WordPieceTokenizer:
-        return cls(gguf, vocabulary)
 
     def _encode(self, fragments: list[Fragment]) -> list[int]:
         ids: list[int] = []

@@ -14,9 +14,10 @@ from engine.errors import UnsupportedModelError
 
 def converter_of(architecture: str) -> type[Converter]:
     """The converter of the architecture that GGUF files call `architecture`."""
-    module = importlib.import_module(f"{__name__}.{architectures.module_name(architecture)}")
-    converter: type[Converter] = module.CONVERTER
-    return converter
+    path = f"{__name__}.{architectures.module_name(architecture)}"
+    names = vars(importlib.import_module(path)).values()
+    classes = [n for n in names if isinstance(n, type) and issubclass(n, Converter)]
+    return next(c for c in classes if c.__module__ == path)  # the others are imported
 
 
 def converter_for(model_class: str) -> type[Converter]:

@@ -1,7 +1,5 @@
 """Hugging Face folders of BERT and its rerankers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.convert.huggingface import keys
@@ -49,6 +47,3 @@ class BertConverter(Converter):
 
 def _is_reranker(config: Config) -> bool:
     return config.get("architectures") == ["BertForSequenceClassification"]
-
-
-CONVERTER = BertConverter

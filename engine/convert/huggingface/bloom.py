@@ -1,7 +1,5 @@
 """Hugging Face folders of BLOOM."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.convert.huggingface import keys
@@ -40,6 +38,3 @@ class BloomConverter(Converter):
     @classmethod
     def convert_tensor(cls, name: str, x: Array, config: Config) -> Converted:
         return ((name, by_parts(x, config["n_head"]) if ".attn_qkv." in name else x),)
-
-
-CONVERTER = BloomConverter

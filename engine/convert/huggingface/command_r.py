@@ -1,7 +1,5 @@
 """Hugging Face folders of Command-R and Command-R+ (Cohere)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.convert.huggingface import keys
@@ -21,6 +19,3 @@ class CommandRConverter(Converter):
         # max_position_embeddings is only a part of the context that the model was trained for.
         converted["context_length"] = int(config.get("model_max_length") or converted["context_length"])
         return converted | {"rope.scaling.type": "none"}
-
-
-CONVERTER = CommandRConverter

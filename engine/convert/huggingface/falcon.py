@@ -1,7 +1,5 @@
 """Hugging Face folders of Falcon, in its three layouts of Q, K and V."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -67,6 +65,3 @@ class FalconConverter(Converter):
         groups = x.reshape(n_kv, n_head // n_kv + 2, -1, *x.shape[1:])
         parts = [groups[:, :-2], groups[:, -2:-1], groups[:, -1:]]
         return ((name, np.concatenate([p.reshape(-1, *x.shape[1:]) for p in parts])),)
-
-
-CONVERTER = FalconConverter

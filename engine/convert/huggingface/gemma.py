@@ -1,6 +1,6 @@
 """Hugging Face folders of Gemma."""
 
-from __future__ import annotations
+from typing import ClassVar
 
 from engine.convert.huggingface.base import Array, Config, Converted, Converter
 from engine.convert.huggingface.names import GELU_TANH, STANDARD
@@ -8,7 +8,7 @@ from engine.convert.huggingface.names import GELU_TANH, STANDARD
 
 class GemmaConverter(Converter):
     architecture = "gemma"
-    model_classes = ("GemmaForCausalLM",)
+    model_classes: ClassVar[tuple[str, ...]] = ("GemmaForCausalLM",)
     tensor_names = STANDARD
     tied_by_default = True
     # The first folders say `gelu` but were trained with the tanh approximation.
@@ -18,6 +18,3 @@ class GemmaConverter(Converter):
     def convert_tensor(cls, name: str, x: Array, config: Config) -> Converted:
         # transformers adds one to the weights of norms; GGUF has the sum.
         return ((name, x + 1 if name.endswith("norm.weight") else x),)
-
-
-CONVERTER = GemmaConverter

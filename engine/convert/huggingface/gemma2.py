@@ -1,15 +1,14 @@
 """Hugging Face folders of Gemma 2."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from engine.convert.huggingface import keys
-from engine.convert.huggingface.base import Array, Config, Converted, Converter
+from engine.convert.huggingface.base import Config
+from engine.convert.huggingface.gemma import GemmaConverter
 from engine.convert.huggingface.names import GELU_TANH, STANDARD
 
 
-class Gemma2Converter(Converter):
+class Gemma2Converter(GemmaConverter):
     architecture = "gemma2"
     model_classes: ClassVar[tuple[str, ...]] = ("Gemma2ForCausalLM",)
     tensor_names = STANDARD | {
@@ -17,12 +16,8 @@ class Gemma2Converter(Converter):
         "model.layers.{i}.pre_feedforward_layernorm": "blk.{i}.ffn_norm",
         "model.layers.{i}.post_feedforward_layernorm": "blk.{i}.post_ffw_norm",
     }
-    tied_by_default = True
     full_attention_each: ClassVar[int] = 2  # every n-th layer has no window
-    supported_settings = {
-        "hidden_activation": GELU_TANH,
-        "use_bidirectional_attention": (False,),
-    }
+    supported_settings = {"hidden_activation": GELU_TANH, "use_bidirectional_attention": (False,)}
 
     @classmethod
     def convert_keys(cls, config: Config) -> dict[str, Any]:
@@ -35,11 +30,3 @@ class Gemma2Converter(Converter):
         if config.get("query_pre_attn_scalar", config["head_dim"]) != config["head_dim"]:
             converted["attention.scale"] = float(config["query_pre_attn_scalar"]) ** -0.5
         return converted
-
-    @classmethod
-    def convert_tensor(cls, name: str, x: Array, config: Config) -> Converted:
-        # transformers adds one to the weights of norms; GGUF has the sum.
-        return ((name, x + 1 if name.endswith("norm.weight") else x),)
-
-
-CONVERTER = Gemma2Converter

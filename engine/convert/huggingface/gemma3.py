@@ -1,7 +1,5 @@
 """Hugging Face folders of Gemma 3, the text part."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.convert.huggingface.base import Config
@@ -36,6 +34,3 @@ class Gemma3Converter(Gemma2Converter):
         local = (config.get("rope_parameters") or {}).get("sliding_attention", {})
         base = local.get("rope_theta") or config.get("rope_local_base_freq", 10000.0)
         return converted | {"rope.freq_base_swa": float(base)}
-
-
-CONVERTER = Gemma3Converter

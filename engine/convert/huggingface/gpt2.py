@@ -1,7 +1,5 @@
 """Hugging Face folders of GPT-2."""
 
-from __future__ import annotations
-
 from engine.convert.huggingface.base import Array, Config, Converted, Converter
 from engine.convert.huggingface.names import GELU_TANH, below
 
@@ -37,6 +35,3 @@ class GPT2Converter(Converter):
     def convert_tensor(cls, name: str, x: Array, config: Config) -> Converted:
         # Conv1D stores its matrices transposed.
         return ((name, x.T if x.ndim == 2 and name.startswith("blk.") else x),)
-
-
-CONVERTER = GPT2Converter

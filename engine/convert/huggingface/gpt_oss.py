@@ -1,7 +1,5 @@
 """Hugging Face folders of GPT-OSS, whose experts are MXFP4 blocks in the published folders."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.convert.huggingface import keys
@@ -37,6 +35,3 @@ class GPTOSSConverter(Converter):
             return ((name, x),)
         # The rows of gate and up alternate.
         return ((name.replace("gate_up", "gate"), x[:, ::2]), (name.replace("gate_up", "up"), x[:, 1::2]))
-
-
-CONVERTER = GPTOSSConverter

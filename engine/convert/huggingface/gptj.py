@@ -1,7 +1,5 @@
 """Hugging Face folders of GPT-J."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.convert.huggingface import keys
@@ -34,6 +32,3 @@ class GPTJConverter(Converter):
     def convert_keys(cls, config: Config) -> dict[str, Any]:
         head_dim = config["n_embd"] // config["n_head"]
         return keys.common(config) | {"rope.dimension_count": int(config.get("rotary_dim") or head_dim)}
-
-
-CONVERTER = GPTJConverter

@@ -1,7 +1,5 @@
 """Hugging Face folders of GPT-NeoX, Pythia, Dolly, RedPajama, StableLM-alpha."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.architectures import gptneox
@@ -43,6 +41,3 @@ class GPTNeoXConverter(Converter):
     @classmethod
     def convert_tensor(cls, name: str, x: Array, config: Config) -> Converted:
         return ((name, by_parts(x, config["num_attention_heads"]) if ".attn_qkv." in name else x),)
-
-
-CONVERTER = GPTNeoXConverter

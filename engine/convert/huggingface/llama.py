@@ -1,7 +1,5 @@
 """Hugging Face folders of LLaMA, Mistral and Mixtral."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -37,6 +35,3 @@ class LlamaConverter(Converter):
         if keys.rope_parameters(config).get("rope_type") != "llama3":
             return {}
         return {"rope_freqs.weight": np.array(keys.llama3_factors(config), np.float32)}
-
-
-CONVERTER = LlamaConverter

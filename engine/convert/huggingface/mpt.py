@@ -1,7 +1,5 @@
 """Hugging Face folders of MPT."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.convert.huggingface import keys
@@ -57,6 +55,3 @@ class MPTConverter(Converter):
         alibi = attention.get("alibi", True)
         converted["attention.max_alibi_bias"] = float(attention.get("alibi_bias_max", 8)) if alibi else 0.0
         return converted
-
-
-CONVERTER = MPTConverter

@@ -1,7 +1,5 @@
 """Hugging Face folders of Nomic BERT."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.convert.huggingface import keys
@@ -53,6 +51,3 @@ class NomicBertConverter(Converter):
         if trained and "n_positions" in config:
             converted["context_length"] = min(int(trained), converted["context_length"])
         return converted | {"attention.causal": False}
-
-
-CONVERTER = NomicBertConverter

@@ -1,7 +1,5 @@
 """Hugging Face folders of OLMo 2."""
 
-from __future__ import annotations
-
 from engine.convert.huggingface.base import Converter
 from engine.convert.huggingface.names import QK_NORMS, STANDARD
 
@@ -17,6 +15,3 @@ class OLMo2Converter(Converter):
             "model.layers.{i}.post_feedforward_layernorm": "blk.{i}.post_ffw_norm",
         }
     )
-
-
-CONVERTER = OLMo2Converter

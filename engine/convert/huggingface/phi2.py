@@ -1,7 +1,5 @@
 """Hugging Face folders of Phi 1, 1.5 and 2."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.convert.huggingface import keys
@@ -23,6 +21,3 @@ class Phi2Converter(Converter):
     @classmethod
     def convert_keys(cls, config: Config) -> dict[str, Any]:
         return keys.common({"partial_rotary_factor": 0.5} | config)
-
-
-CONVERTER = Phi2Converter

@@ -1,7 +1,5 @@
 """Hugging Face folders of Phi 3 and 4."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -42,6 +40,3 @@ class Phi3Converter(Converter):
             f"rope_factors_{kind}.weight": np.array(rope[f"{kind}_factor"], np.float32)
             for kind in ("long", "short")
         }
-
-
-CONVERTER = Phi3Converter

@@ -1,7 +1,5 @@
 """Hugging Face folders of Qwen 1.5, 2 and 2.5."""
 
-from __future__ import annotations
-
 from engine.convert.huggingface.base import Converter
 from engine.convert.huggingface.names import STANDARD
 
@@ -11,6 +9,3 @@ class Qwen2Converter(Converter):
     model_classes = ("Qwen2ForCausalLM",)
     tensor_names = STANDARD
     supported_settings = Converter.supported_settings | {"use_sliding_window": (False,)}
-
-
-CONVERTER = Qwen2Converter

@@ -1,7 +1,5 @@
 """Hugging Face folders of Qwen 1.5 MoE and Qwen 2 MoE."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from engine.convert.huggingface import keys
@@ -32,6 +30,3 @@ class Qwen2MoEConverter(Qwen2Converter):
         if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
             keys.refuse("mlp_only_layers or decoder_sparse_step", "set")
         return super().convert_keys(config)
-
-
-CONVERTER = Qwen2MoEConverter

@@ -1,7 +1,5 @@
 """Hugging Face folders of Qwen 3."""
 
-from __future__ import annotations
-
 from engine.convert.huggingface.names import QK_NORMS
 from engine.convert.huggingface.qwen2 import Qwen2Converter
 
@@ -10,6 +8,3 @@ class Qwen3Converter(Qwen2Converter):
     architecture = "qwen3"
     model_classes = ("Qwen3ForCausalLM",)
     tensor_names = Qwen2Converter.tensor_names | QK_NORMS
-
-
-CONVERTER = Qwen3Converter

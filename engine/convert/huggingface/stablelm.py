@@ -1,7 +1,5 @@
 """Hugging Face folders of StableLM 2 and StableLM-3B."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.convert.huggingface import keys
@@ -22,6 +20,3 @@ class StableLMConverter(Converter):
         share = config.get("partial_rotary_factor", config.get("rope_pct", 0.25))
         converted = keys.common({"partial_rotary_factor": share} | config)
         return converted | {"use_parallel_residual": bool(config.get("use_parallel_residual", False))}
-
-
-CONVERTER = StableLMConverter

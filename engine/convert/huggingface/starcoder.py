@@ -1,7 +1,5 @@
 """Hugging Face folders of StarCoder and SantaCoder (GPT-BigCode)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.convert.huggingface import keys
@@ -21,6 +19,3 @@ class StarCoderConverter(GPT2Converter):
     @classmethod
     def convert_tensor(cls, name: str, x: Array, config: Config) -> Converted:
         return ((name, x),)
-
-
-CONVERTER = StarCoderConverter

@@ -1,7 +1,5 @@
 """Hugging Face folders of StarCoder 2."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from engine.convert.huggingface import keys
@@ -22,6 +20,3 @@ class StarCoder2Converter(Converter):
     @classmethod
     def convert_keys(cls, config: Config) -> dict[str, Any]:
         return keys.common(config) | {"attention.sliding_window": int(config.get("sliding_window") or 0)}
-
-
-CONVERTER = StarCoder2Converter

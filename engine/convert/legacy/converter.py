@@ -12,7 +12,6 @@ import gguf
 import numpy as np
 
 from engine.convert import vocabulary
-from engine.convert.converter import Progress
 from engine.convert.folder import VocabularyFolder
 from engine.convert.huggingface.names import by_parts
 from engine.convert.legacy import vocabulary as legacy_vocabulary
@@ -20,7 +19,8 @@ from engine.convert.legacy.file import LegacyFile, LegacyTensor, read
 from engine.convert.legacy.formats import FLAG_FIELDS, FORMATS, UNUSED_FIELDS
 from engine.convert.output import add_key
 from engine.errors import ConfigError, ModelError
-from engine.gguf.output import replacing
+from engine.gguf.output import replacing, write_data
+from engine.types import ProgressCallback
 
 
 def convert(
@@ -31,7 +31,7 @@ def convert(
     vocab: str | os.PathLike[str] | None = None,
     keys: dict[str, str] | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[str]:
     """Write `target`; returns remarks about values that the old file lacks.
 
@@ -72,15 +72,12 @@ def convert(
             writer.add_tensor_info(
                 tensor.name, tensor.shape[::-1], np.dtype(np.float32), _nbytes(tensor, kind), kind
             )
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        done = 0
-        total = sum(tensor.nbytes for tensor in file.tensors.values())
-        for tensor in file.tensors.values():
-            writer.write_tensor_data(_content(file, tensor))
-            done += tensor.nbytes
-            progress(0.1 + 0.9 * done / total, tensor.name)
+        write_data(
+            writer,
+            ((tensor, _content(file, tensor)) for tensor in file.tensors.values()),
+            sum(tensor.nbytes for tensor in file.tensors.values()),
+            lambda done, text: progress(0.1 + 0.9 * done, text),
+        )
     return remarks
 
 

@@ -90,12 +90,6 @@ class _Cursor:
         return self.take(n)
 
 
-def is_legacy(path: Path) -> bool:
-    """Whether the file begins with the magic number of a pre-GGUF container."""
-    with path.open("rb") as file:
-        return file.read(4) in _CONTAINERS
-
-
 def read(path: Path, architecture: str | None) -> LegacyFile:
     """Read the file's header. No file names its architecture: the one whose tensors it has is taken.
 

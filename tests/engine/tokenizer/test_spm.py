@@ -86,12 +86,12 @@ def test_remembered_words_do_not_leak_into_others() -> None:
 
 
 def test_memory_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("engine.tokenizer.spm._MOST_REMEMBERED", 4)
+    monkeypatch.setattr("engine.tokenizer.words._MOST_REMEMBERED", 4)
     tokenizer = spm(tmp_path / "v.gguf", {"a": 0.0, "▁": 0.0, "▁a": -1.0})
     text = " ".join("a" * n for n in range(1, 20))
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert isinstance(tokenizer, SPMTokenizer)
-    assert len(tokenizer._known) <= 4
+    assert len(tokenizer._remembered) <= 4
 
 
 @pytest.mark.parametrize(
