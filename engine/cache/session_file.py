@@ -245,10 +245,10 @@ class _SessionReader:
         try:
             header = json.loads(raw)
             metadata = header.pop("__metadata__")
-            known = metadata.get("format") == FORMAT
+            is_session = metadata.get("format") == FORMAT
         except (ValueError, RecursionError, LookupError, AttributeError, TypeError):
-            known = False
-        if not known:
+            is_session = False
+        if not is_session:
             self.fail("is not a saved session")
         if metadata.get("version") != VERSION:
             version = printable(str(metadata.get("version")), 20)

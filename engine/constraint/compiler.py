@@ -184,10 +184,10 @@ class ConstraintCompiler:
 
     def submit(self, constraint: Constraint) -> Future[ConstraintMatcher]:
         """Compile in another thread. The future is done at once if the constraint is cached."""
-        known = self._find(constraint)
-        if known is not None:
+        matcher = self._find(constraint)
+        if matcher is not None:
             future: Future[ConstraintMatcher] = Future()
-            future.set_result(known)
+            future.set_result(matcher)
             return future
         with self._lock:
             if self._thread is None:
@@ -217,19 +217,19 @@ class ConstraintCompiler:
 
     def _find(self, constraint: Constraint) -> ConstraintMatcher | None:
         with self._lock:
-            known = self._known.get(constraint)
-            if known is None:
+            matcher = self._known.get(constraint)
+            if matcher is None:
                 return None
             self._known.move_to_end(constraint)
-            return known.copy()
+            return matcher.copy()
 
     def _compile(self, constraint: Constraint) -> ConstraintMatcher:
         """In the thread with the large stack."""
         from llguidance import LLMatcher, LLParserLimits
 
-        known = self._find(constraint)
-        if known is not None:
-            return known
+        matcher = self._find(constraint)
+        if matcher is not None:
+            return matcher
         text, ignored = grammar(constraint, self.vocabulary)
         if self._tokenizer is None:
             self._tokenizer = _tokenizer_of(self.vocabulary, self._size)

@@ -124,10 +124,10 @@ class OutputGuides:
 
         def finish(matcher: ConstraintMatcher | None) -> None:
             block = None if reasoning is None else ReasoningBlock(reasoning, self._token_bytes)
-            made = OutputGuide(matcher, block)
+            output_guide = OutputGuide(matcher, block)
             for token in generated:
-                made.commit(token)
-            guide.set_result(made)
+                output_guide.commit(token)
+            guide.set_result(output_guide)
 
         def compiled(matcher: Future[ConstraintMatcher]) -> None:
             try:

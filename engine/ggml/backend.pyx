@@ -39,7 +39,7 @@ cdef extern from "memory.h" namespace "ggserve" nogil:
 
 LIBRARY_DIR = Path(__file__).resolve().parent.parent / "lib"
 MAX_THREADS = <int>GGML_MAX_N_THREADS
-OWN_BACKENDS = ("clblast",)  # ggml loads the names it knows; these are ours
+OWN_BACKENDS = ("clblast",)  # which ggml does not load by itself
 
 cdef dict _TYPES = {
     GGML_BACKEND_DEVICE_TYPE_CPU: "cpu", GGML_BACKEND_DEVICE_TYPE_GPU: "gpu", GGML_BACKEND_DEVICE_TYPE_IGPU: "igpu",
@@ -73,7 +73,7 @@ cdef class Device:
 
     @property
     def free(self):
-        """Free bytes now, as the backend tells (the CPU reports its total)."""
+        """Free bytes now, as the backend reports them (the CPU reports its total)."""
         return self._props()["memory_free"]
 
     def _props(self):
@@ -86,7 +86,7 @@ cdef class Device:
 
     def buffer_types(self):
         """Buffer types for weights, best first: repacked layouts, then the device's own."""
-        cdef list found = []
+        cdef list types = []
         cdef get_extra_bufts_fn get_extra
         cdef ggml_backend_buffer_type_t* extra
         get_extra = <get_extra_bufts_fn>ggml_backend_reg_get_proc_address(
@@ -94,22 +94,22 @@ cdef class Device:
         if get_extra != NULL:
             extra = get_extra(self.ptr)
             while extra != NULL and extra[0] != NULL:
-                found.append(_buffer_type(extra[0], self))
+                types.append(_buffer_type(extra[0], self))
                 extra += 1
-        found.append(_buffer_type(ggml_backend_dev_buffer_type(self.ptr), self))
-        return found
+        types.append(_buffer_type(ggml_backend_dev_buffer_type(self.ptr), self))
+        return types
 
 
 cdef BufferType _buffer_type(ggml_backend_buffer_type_t ptr, Device device):
-    cdef BufferType made = BufferType.__new__(BufferType)
-    made.ptr, made.device = ptr, device
-    made.name = ggml_backend_buft_name(ptr).decode()
-    made.is_host = ggml_backend_buft_is_host(ptr)
-    return made
+    cdef BufferType buffer_type = BufferType.__new__(BufferType)
+    buffer_type.ptr, buffer_type.device = ptr, device
+    buffer_type.name = ggml_backend_buft_name(ptr).decode()
+    buffer_type.is_host = ggml_backend_buft_is_host(ptr)
+    return buffer_type
 
 
 cdef class BufferType:
-    """Where tensors can live: a device's memory in one layout."""
+    """A device's memory in one layout, in which tensors can be allocated."""
 
     def __init__(self):
         raise TypeError("buffer types come from Device.buffer_types()")
@@ -126,7 +126,7 @@ def devices():
     """Every device that ggml sees, in ggml's order of preference (accelerators before the CPU)."""
     cdef Device device
     cdef ggml_backend_dev_props props
-    found = []
+    all_devices = []
     for i in range(ggml_backend_dev_count()):
         device = Device.__new__(Device)
         device.ptr = ggml_backend_dev_get(i)
@@ -137,27 +137,29 @@ def devices():
         device.type = _TYPES.get(props.type, "accel")
         device.total = props.memory_total
         device.maps_host_memory = props.caps.buffer_from_host_ptr and props.caps.mmap_support
-        found.append(device)
-    if not any(d.type == "cpu" for d in found):
+        all_devices.append(device)
+    if not any(d.type == "cpu" for d in all_devices):
         raise DeviceError(f"ggml's CPU backend could not be loaded from {LIBRARY_DIR.name}/; reinstall ggserve")
-    return found
+    return all_devices
 
 
 cdef void* _rpc(bytes name) except NULL:
     cdef ggml_backend_reg_t reg = ggml_backend_reg_by_name(b"RPC")
-    cdef void* found = NULL
+    cdef void* function = NULL
     if reg != NULL:
-        found = ggml_backend_reg_get_proc_address(reg, name)
-    if found == NULL:
+        function = ggml_backend_reg_get_proc_address(reg, name)
+    if function == NULL:
         raise DeviceError("this build has no RPC backend; install with GGSERVE_BACKENDS=cpu,rpc")
-    return found
+    return function
 
 
 _rpc_servers = set()
 
 
 def add_rpc_server(str endpoint not None):
-    """Add the devices of a worker at HOST:PORT to `devices()`. Ask `engine.rpc.handshake` first: ggml aborts if it is gone.
+    """Add the devices of the worker at HOST:PORT to `devices()`.
+
+    Call `engine.model.rpc.handshake` first: ggml aborts if there is no worker.
     """
     cdef rpc_add_server_fn add = <rpc_add_server_fn>_rpc(b"ggml_backend_rpc_add_server")
     cdef ggml_backend_reg_t reg
@@ -168,37 +170,37 @@ def add_rpc_server(str endpoint not None):
     with nogil:
         reg = add(text)
     if reg == NULL:
-        raise DeviceError(f"the worker at {endpoint} offers no device")
+        raise DeviceError(f"the worker at {endpoint} serves no device")
     ggml_backend_register(reg)
     _rpc_servers.add(endpoint)
 
 
 def serve_rpc(str endpoint not None, list devices not None, int n_threads, cache=None):
-    """Offer `devices` at HOST:PORT, to one client at a time. Returns only when that fails.
+    """Serve `devices` over RPC at HOST:PORT, to one client at a time. Returns only on failure.
 
     cache: folder for tensors that clients send again. There is no authentication.
     """
     cdef rpc_start_server_fn start = <rpc_start_server_fn>_rpc(b"ggml_backend_rpc_start_server")
-    cdef ggml_backend_dev_t[16] chosen
+    cdef ggml_backend_dev_t[16] pointers
     cdef size_t n = len(devices)
     if not 0 < n <= 16:
-        raise ConfigError(f"{n} devices are offered; it must be 1 to 16")
+        raise ConfigError(f"{n} devices are to be served; it must be 1 to 16")
     for i, device in enumerate(devices):
-        chosen[i] = (<Device?>device).ptr
+        pointers[i] = (<Device?>device).ptr
     encoded, folder = endpoint.encode(), os.fsencode(cache) if cache is not None else None
     cdef const char* text = encoded
     cdef const char* where = NULL
     if folder is not None:
         where = folder
     with nogil:
-        start(text, where, n_threads, n, chosen)
+        start(text, where, n_threads, n, pointers)
 
 
 @cython.no_gc_clear  # the device is needed to free the pool
 cdef class Backend:
     """A stream of work on one device. The CPU's carries a thread pool that lives as long as it does.
 
-    A pool of our own: without one, a ggml that is built without OpenMP starts threads for every graph.
+    The pool is needed because a ggml built without OpenMP would start threads for every graph.
     """
 
     def __init__(self, Device device not None, int n_threads=1):
@@ -267,9 +269,9 @@ cdef class Buffer:
     @staticmethod
     cdef Buffer wrap(ggml_backend_buffer_t ptr, BufferType type, object keep, str what):
         not_null(ptr, what)
-        cdef Buffer made = Buffer.__new__(Buffer)
-        made.ptr, made.type, made.keep = ptr, type, keep
-        return made
+        cdef Buffer buffer = Buffer.__new__(Buffer)
+        buffer.ptr, buffer.type, buffer.keep = ptr, type, keep
+        return buffer
 
     cdef ggml_backend_buffer_t open(self) except NULL:
         if self.ptr == NULL:
@@ -289,7 +291,7 @@ cdef class Buffer:
         ggml_backend_buffer_set_usage(self.open(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS)
 
     def lock(self):
-        """Keep it from being swapped out. False where the system refuses, or it is not the CPU's memory."""
+        """Lock it in RAM. Returns False if the system refuses, or it is not the CPU's memory."""
         # Repacked weights are host memory too, although ggml does not call them so.
         if self.type.device.type != "cpu":
             return False
@@ -301,7 +303,7 @@ cdef class Buffer:
         return locked
 
     def clear(self):
-        """Fill with zeros: NaNs left in unused KV cells would poison a masked softmax."""
+        """Fill with zeros: a NaN in an unused KV cell would spread through a masked softmax."""
         cdef ggml_backend_buffer_t ptr = self.open()
         with nogil:
             ggml_backend_buffer_clear(ptr, 0)
@@ -318,9 +320,9 @@ cdef class Buffer:
 
 
 def map_host_memory(BufferType type not None, const unsigned char[::1] memory, size_t max_tensor_size):
-    """A buffer over memory that is already there (a mapped file). Keeps `memory` alive.
+    """A buffer over existing memory (a mapped file). Keeps `memory` alive.
 
-    Raises GgmlError if the device cannot, OutOfMemoryError never.
+    Raises GgmlError if the device cannot use it.
     """
     cdef void* address = <void*>&memory[0]
     cdef ggml_backend_buffer_t ptr = ggml_backend_dev_buffer_from_host_ptr(

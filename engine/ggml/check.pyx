@@ -1,6 +1,7 @@
-"""One place where C results become exceptions, and ggml's log becomes Python's.
+"""Turns C results into exceptions, and ggml's log into Python's.
 
-The rhythm of every wrapper: convert the arguments, one call without the GIL, `ok` or `not_null`, wrap.
+Every wrapper converts its arguments, makes one call without the GIL, checks it with `ok` or `not_null`, and wraps
+the result.
 """
 
 import logging
@@ -32,7 +33,7 @@ cdef void _on_log(ggml_log_level level, const char* text, void* user_data) noexc
             _logger.warning("%s", line)
         else:
             _logger.debug("%s", line)
-    except BaseException:  # interpreter shutdown: there is nobody left to tell
+    except BaseException:  # at interpreter shutdown there is nothing to report to
         pass
 
 
@@ -42,12 +43,12 @@ def capture_log():
 
 
 def release_log():
-    """Give ggml its own log back, before the interpreter goes away."""
+    """Restore ggml's own log, before the interpreter exits."""
     ggml_log_set(NULL, NULL)
 
 
 def last_error():
-    """ggml's last error line, and forget it."""
+    """ggml's last error line, which is then cleared."""
     global _last_error
     line, _last_error = _last_error, ""
     return line
@@ -59,7 +60,7 @@ cdef str because():
 
 
 cdef int ok(ggml_status status, str what) except -1:
-    """Raise GgmlError unless `status` is success; OutOfMemoryError if a device had no room."""
+    """Raise GgmlError unless `status` is success; OutOfMemoryError if a device has too little memory."""
     if status == GGML_STATUS_ALLOC_FAILED:
         raise OutOfMemoryError(f"{what}: a device has too little memory{because()}")
     if status != GGML_STATUS_SUCCESS:

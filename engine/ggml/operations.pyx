@@ -1,7 +1,7 @@
 # cython: embedsignature=True
 """Operations on tensors, as methods of the context that they build into. Shapes are in ggml order.
 
-What would trip a GGML_ASSERT, and with it the process, is refused here with GgmlError before the call.
+Arguments that would fail a GGML_ASSERT, which ends the process, raise GgmlError before the call.
 """
 
 from libc.stdint cimport int64_t
@@ -114,10 +114,10 @@ cdef class Context(Storage):
                  and x.ptr.ne[3] % weight.ptr.ne[3] == 0 and weight.ptr.nb[0] <= weight.ptr.nb[1],
                  "mul_mat", weight, x)
         self.reserve()
-        made = self.wrap(ggml_mul_mat(self.ptr, weight.ptr, x.ptr))
+        product = self.wrap(ggml_mul_mat(self.ptr, weight.ptr, x.ptr))
         if precise:
-            ggml_prec_set_acc(made.ptr, GGML_PREC_F32)
-        return made
+            ggml_prec_set_acc(product.ptr, GGML_PREC_F32)
+        return product
 
     def mul_mat_id(self, Tensor experts not None, Tensor x not None, Tensor ids not None):
         """experts [k, m, n_expert], x [k, n_used | 1, n], ids I32 [n_used, n] -> [m, n_used, n]."""
@@ -197,12 +197,12 @@ cdef class Context(Storage):
         elif max_bias > 0:
             raise GgmlError("softmax: ALiBi needs a mask")
         self.reserve()
-        made = self.wrap(
+        weights = self.wrap(
             ggml_soft_max_ext(self.ptr, a.ptr, mask.ptr if mask is not None else NULL, scale, max_bias))
         if sinks is not None:
             _require(sinks.ptr.ne[0] == a.ptr.ne[2] and sinks.ptr.type == GGML_TYPE_F32, "softmax", a, sinks)
-            ggml_soft_max_add_sinks(made.ptr, sinks.ptr)
-        return made
+            ggml_soft_max_add_sinks(weights.ptr, sinks.ptr)
+        return weights
 
     def rope(self, Tensor a not None, Tensor positions not None, object rope, Tensor factors=None):
         """Rotary embedding of a [head_dim, heads, n] at positions I32 [n] (Su 2021, arXiv 2104.09864).
@@ -221,17 +221,20 @@ cdef class Context(Storage):
 
     def flash_attention(self, Tensor q not None, Tensor k not None, Tensor v not None, Tensor mask not None,
                         float scale, float max_bias=0.0, float softcap=0.0, Tensor sinks=None):
-        """q [d, n, h], k [d, n_kv, h_kv], v [dv, n_kv, h_kv], mask F16 [n_kv, n] -> [dv, h, n]."""
+        """q [d, n, h], k [d, n_kv, h_kv], v [dv, n_kv, h_kv], mask F16 [n_kv, n] -> [dv, h, n].
+
+        The parameters are those of ggml's operation (Dao 2022, arXiv 2205.14135).
+        """
         _require(q.ptr.ne[0] == k.ptr.ne[0] and k.ptr.ne[1] == v.ptr.ne[1] and q.ptr.ne[2] % k.ptr.ne[2] == 0
                  and mask.ptr.ne[0] == k.ptr.ne[1] and mask.ptr.ne[1] >= q.ptr.ne[1]
                  and mask.ptr.type == GGML_TYPE_F16 and ggml_is_contiguous(mask.ptr), "flash_attention", q, k)
         self.reserve()
-        made = self.wrap(ggml_flash_attn_ext(self.ptr, q.ptr, k.ptr, v.ptr, mask.ptr, scale, max_bias, softcap))
-        ggml_prec_set_acc(made.ptr, GGML_PREC_F32)
+        attended = self.wrap(ggml_flash_attn_ext(self.ptr, q.ptr, k.ptr, v.ptr, mask.ptr, scale, max_bias, softcap))
+        ggml_prec_set_acc(attended.ptr, GGML_PREC_F32)
         if sinks is not None:
             _require(sinks.ptr.ne[0] == q.ptr.ne[2] and sinks.ptr.type == GGML_TYPE_F32, "flash_attention", q, sinks)
-            ggml_flash_attn_ext_add_sinks(made.ptr, sinks.ptr)
-        return made
+            ggml_flash_attn_ext_add_sinks(attended.ptr, sinks.ptr)
+        return attended
 
 
 cdef int64_t _count(Tensor a):

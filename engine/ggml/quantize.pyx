@@ -1,5 +1,5 @@
 # cython: embedsignature=True
-"""Rows of float32 to rows of any ggml type, and back. Threads may run these side by side."""
+"""Rows of float32 to rows of any ggml type, and back. Several threads may run these at the same time."""
 
 import numpy as np
 
@@ -12,20 +12,20 @@ from engine.libggml.ggml cimport (
     ggml_to_float_t, ggml_type,
 )
 
-# What ggml_quantize_chunk answers with an abort.
+# Types for which ggml_quantize_chunk aborts.
 cdef frozenset NO_TARGET = frozenset(("i8", "i16", "i32", "i64", "f64", "q8_1", "q8_K"))
 
 
 def needs_importance(str type):
-    """Whether rows of this type cannot be made without importances."""
+    """Whether rows of this type cannot be quantized without importances."""
     return bool(ggml_quantize_requires_imatrix(<ggml_type><int>type_id(type)))
 
 
 def quantize(str type, const float[:, ::1] rows not None, const float[::1] importance=None):
     """rows float32 [n, ne0] as blocks of `type`: uint8 array of n rows. importance: float32 [ne0], of columns.
 
-    GgmlError for a type that cannot be written, rows that are no whole blocks, numbers that are not finite,
-    and for missing importances.
+    GgmlError for a type that cannot be written, rows that are not whole blocks, values that are not finite, and
+    missing importances.
     """
     cdef int number = type_id(type)
     cdef int64_t n = rows.shape[0], n_per_row = rows.shape[1]
@@ -43,12 +43,12 @@ def quantize(str type, const float[:, ::1] rows not None, const float[::1] impor
         weights = &importance[0]
     elif needs_importance(type):
         raise GgmlError(f"type {type} needs importances (an imatrix file)")
-    made = np.empty((n, row_size(number, n_per_row)), np.uint8)
-    out = made
+    blocks = np.empty((n, row_size(number, n_per_row)), np.uint8)
+    out = blocks
     with nogil:
         ggml_quantize_init(<ggml_type>number)
         ggml_quantize_chunk(<ggml_type>number, &rows[0, 0], &out[0, 0], 0, n, n_per_row, weights)
-    return made
+    return blocks
 
 
 def dequantize(str type, const unsigned char[::1] data not None, int64_t n, int64_t n_per_row):
@@ -62,8 +62,8 @@ def dequantize(str type, const unsigned char[::1] data not None, int64_t n, int6
         return np.frombuffer(data, np.float32).reshape(n, n_per_row).copy()
     if convert == NULL:
         raise GgmlError(f"type {type} cannot be read as numbers")
-    made = np.empty((n, n_per_row), np.float32)
-    out = made
+    numbers = np.empty((n, n_per_row), np.float32)
+    out = numbers
     with nogil:
         convert(&data[0], &out[0, 0], n * n_per_row)
-    return made
+    return numbers

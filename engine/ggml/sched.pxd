@@ -6,3 +6,4 @@ cdef class Sched:
     cdef readonly list backends
     cdef readonly bint lost
     cdef int check_open(self) except -1
+    cdef int _require(self, bint fits) except -1

@@ -25,8 +25,8 @@ cdef class Sched:
     One graph is allocated at a time. It may be computed many times; its inputs must be written before
     each computation, since their memory is used again by later nodes.
 
-    lost: there was too little memory for a graph. ggml has freed its buffers then, but would place a graph
-    that is no larger into them: `reserve` has to come before the next `allocate`.
+    lost: there was too little memory for a graph. ggml has then freed its buffers, but would still place smaller
+    graphs into them: call `reserve` before the next `allocate`.
     """
 
     def __init__(self, list backends not None, size_t graph_size):
@@ -51,15 +51,13 @@ cdef class Sched:
         return 0
 
     def reserve(self, Graph graph not None):
-        """Take the memory that `graph` needs. OutOfMemoryError if there is too little."""
+        """Allocate the memory that `graph` needs. OutOfMemoryError if there is too little."""
         cdef bint fits
         self.check_open()
         with nogil:
             ggml_backend_sched_reset(self.ptr)
             fits = ggml_backend_sched_reserve(self.ptr, graph.ptr)
-        self.lost = not fits
-        if not fits:
-            raise OutOfMemoryError("no room for the compute buffers; lower --max-batch-tokens or --gpu-layers")
+        self._require(fits)
 
     def allocate(self, Graph graph not None):
         """Make `graph` the one that `compute` runs. A graph can be allocated once."""
@@ -70,9 +68,13 @@ cdef class Sched:
         with nogil:
             ggml_backend_sched_reset(self.ptr)
             fits = ggml_backend_sched_alloc_graph(self.ptr, graph.ptr)
+        self._require(fits)
+
+    cdef int _require(self, bint fits) except -1:
         self.lost = not fits
         if not fits:
             raise OutOfMemoryError("no room for the compute buffers; lower --max-batch-tokens or --gpu-layers")
+        return 0
 
     def compute(self, Graph graph not None):
         """Run `graph` to the end."""
@@ -89,7 +91,7 @@ cdef class Sched:
 
     @property
     def n_splits(self):
-        """Pieces that the last graph was cut into (1: it stays on one device)."""
+        """Parts that the last graph was split into; 1: all of it runs on one device."""
         self.check_open()
         return ggml_backend_sched_get_n_splits(self.ptr)
 

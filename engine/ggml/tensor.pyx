@@ -1,8 +1,8 @@
 # cython: embedsignature=True
-"""Tensors, what holds them, and graphs; `engine.ggml.operations` makes tensors of tensors.
+"""Tensors, the contexts that hold them, and graphs; `engine.ggml.operations` builds tensors from tensors.
 
-Shapes are in ggml order: ne0 is the fastest. What would trip a GGML_ASSERT, and with it the
-process, is refused here with GgmlError before the call.
+Shapes are in ggml order: ne0 is the fastest. Arguments that would fail a GGML_ASSERT, which ends
+the process, raise GgmlError before the call.
 """
 
 from libc.stdint cimport int64_t
@@ -29,8 +29,8 @@ I8, I32, I64 = <int>GGML_TYPE_I8, <int>GGML_TYPE_I32, <int>GGML_TYPE_I64
 def type_id(str name):
     """ggml's number of the type called `name` (f16, q8_0, …)."""
     for i in range(<int>GGML_TYPE_COUNT):
-        known = ggml_type_name(<ggml_type>i)
-        if known != NULL and known.decode() == name:
+        type_name = ggml_type_name(<ggml_type>i)
+        if type_name != NULL and type_name.decode() == name:
             return i
     raise GgmlError(f"ggml has no type {name!r}")
 
@@ -38,12 +38,12 @@ def type_id(str name):
 def row_size(int type, int64_t ne0):
     """Bytes of one row of `ne0` elements."""
     if ne0 % ggml_blck_size(<ggml_type>type):
-        raise GgmlError(f"{ne0} elements are no multiple of a block of {ggml_type_name(<ggml_type>type).decode()}")
+        raise GgmlError(f"{ne0} elements are not a multiple of a block of {ggml_type_name(<ggml_type>type).decode()}")
     return ggml_row_size(<ggml_type>type, ne0)
 
 
 cdef class Tensor:
-    """A borrowed ggml tensor; holds its context alive."""
+    """A borrowed ggml tensor; keeps its context alive."""
 
     def __init__(self):
         raise TypeError("tensors come from a Storage")
@@ -95,11 +95,11 @@ cdef class Tensor:
         return 0
 
     def times(self, ctx not None, Tensor x not None):
-        """This matrix [k, m] by x [k, n] -> [m, n]: what a weight of any layout can do."""
+        """This matrix [k, m] by x [k, n] -> [m, n]: an operation that weights of all layouts have."""
         return ctx.mul_mat(self, x)
 
     def set(self, const unsigned char[::1] data, size_t offset=0):
-        """Copy bytes into an allocated tensor (repacking buffers want all of it at once)."""
+        """Copy bytes into an allocated tensor (a repacking buffer takes all of it at once)."""
         self.need_memory()
         cdef size_t size = data.shape[0]
         if offset > ggml_nbytes(self.ptr) or size > ggml_nbytes(self.ptr) - offset:
@@ -151,9 +151,9 @@ cdef class Storage:
 
     cdef Tensor wrap(self, ggml_tensor* ptr):
         not_null(ptr, "building an operation")
-        cdef Tensor made = Tensor.__new__(Tensor)
-        made.ptr, made.context = ptr, self
-        return made
+        cdef Tensor tensor = Tensor.__new__(Tensor)
+        tensor.ptr, tensor.context = ptr, self
+        return tensor
 
     def new(self, int type, tuple shape, str name=""):
         """An unallocated tensor of `shape` (ne0 first, up to four numbers)."""
@@ -180,7 +180,7 @@ cdef class Storage:
         return ggml_backend_alloc_ctx_tensors_from_buft_size(self.ptr, type.ptr)
 
     def allocate(self, BufferType type not None):
-        """Give all tensors of this context memory in one buffer. OutOfMemoryError names the device."""
+        """Allocate all tensors of this context in one buffer. OutOfMemoryError names the device."""
         cdef size_t size = self.size_in(type)
         cdef ggml_backend_buffer_t ptr
         with nogil:
@@ -195,7 +195,7 @@ cdef class Storage:
         return buffer
 
     def place(self, Tensor tensor not None, Buffer buffer not None, const unsigned char[::1] memory):
-        """Let `tensor` live at `memory`, which lies inside `buffer` (a mapped file)."""
+        """Place `tensor` at `memory`, which lies inside `buffer` (a mapped file)."""
         if <size_t>memory.shape[0] != ggml_nbytes(tensor.ptr):
             raise GgmlError(f"tensor {tensor.name} has {ggml_nbytes(tensor.ptr)} bytes, not {memory.shape[0]}")
         base = <size_t>ggml_backend_buffer_get_base(buffer.open())
@@ -208,11 +208,11 @@ cdef class Storage:
 
     def graph(self, size_t size):
         """An empty graph of at most `size` nodes."""
-        cdef Graph made = Graph.__new__(Graph)
-        made.ptr = ggml_new_graph_custom(self.ptr, size, False)
-        not_null(made.ptr, "creating a graph")
-        made.context, made.size = self, size
-        return made
+        cdef Graph graph = Graph.__new__(Graph)
+        graph.ptr = ggml_new_graph_custom(self.ptr, size, False)
+        not_null(graph.ptr, "creating a graph")
+        graph.context, graph.size = self, size
+        return graph
 
     # --- roles
 
@@ -249,7 +249,7 @@ cdef class Graph:
 def supports(Device device not None, BufferType type not None, Tensor op not None, Tensor weight not None):
     """Whether `device` can run `op` with `weight` in `type`; all tensors unallocated.
 
-    The weight borrows an empty buffer of that type for the question, as ggml expects it.
+    ggml looks at the weight's buffer, so the weight gets an empty one of that type for the call.
     """
     cdef ggml_backend_buffer_t empty = ggml_backend_buft_alloc_buffer(type.ptr, 0)
     if empty == NULL:

@@ -1,5 +1,5 @@
 # cython: embedsignature=True
-"""Runs batches: fills the inputs, builds or reuses the graph, computes it, hands out logits.
+"""Runs batches: fills the inputs, builds or reuses the graph, computes it, and returns logits.
 
 Concurrency: one thread at a time; the GIL is released while ggml computes.
 """
@@ -55,7 +55,10 @@ cdef class ModelRunner:
 
     def __init__(self, arch, cache, Sched sched not None, list attention not None, list backends not None,
                  int max_batch_tokens, int row_multiple=1):
-        """attention, backends: per layer, see `Execution`. The caller owns `cache` and `sched`, and closes them."""
+        """Seven parameters: what a model consists of once it is on its devices, and the limits of its batches.
+
+        attention, backends: per layer, see `Execution`. The caller owns `cache` and `sched`, and closes them.
+        """
         self.arch, self.sched = arch, sched
         self.n_vocab, self.n_embd, self.n_cells = arch.hp.n_vocab, arch.hp.n_embd, cache.n_cells
         self.original_context_length, self.causal = arch.hp.original_context_length, arch.hp.causal
@@ -167,7 +170,7 @@ cdef class ModelRunner:
     # --- one batch's arrays
 
     cdef int _fill(self, rows) except -1:
-        cdef int n_outputs = 0, n_new, n_past, p, wanted, second
+        cdef int n_outputs = 0, n_new, n_past, p, n_logits, second
         cdef int32_t token
         cdef Sequence sequence
         cdef array table
@@ -179,7 +182,7 @@ cdef class ModelRunner:
         self.uses_long_rope.clear()
         self.token_type_ids.clear()
         self.paged.sequences.clear()
-        for tokens, table, n_past, wanted, is_long, second in rows:
+        for tokens, table, n_past, n_logits, is_long, second in rows:
             n_new = len(tokens)
             if n_past < 0 or n_new == 0 or len(table) - n_past < n_new or table.ob_descr.itemsize != sizeof(int32_t):
                 raise EngineError(f"{len(table)} cells for {n_past} + {n_new} tokens")
@@ -199,15 +202,15 @@ cdef class ModelRunner:
                 self.cells.push_back(cells[p])
                 p += 1
             self.paged.sequences.push_back(sequence)
-            if not -1 <= wanted <= n_new:
-                raise EngineError(f"{wanted} rows of logits are wanted of {n_new} tokens")
-            if wanted < 0:
+            if not -1 <= n_logits <= n_new:
+                raise EngineError(f"{n_logits} rows of logits are requested of {n_new} tokens")
+            if n_logits < 0:
                 self.outputs.push_back(sequence.row)
                 n_outputs += 1
                 continue
-            for p in range(<int>self.tokens.size() - wanted, <int>self.tokens.size()):
+            for p in range(<int>self.tokens.size() - n_logits, <int>self.tokens.size()):
                 self.outputs.push_back(p)
-            n_outputs += wanted
+            n_outputs += n_logits
         if not 0 < <int>self.tokens.size() <= self.max_batch_tokens:
             raise EngineError(f"a batch of {self.tokens.size()} tokens; the limit is {self.max_batch_tokens}")
         self._pad()

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from engine.errors import ConfigError, ModelError
 from engine.gguf import GGMLType, GGUFFile, printable, validate_model
 from engine.gguf.validate import NO_VOCABULARY, token_ids
+from engine.quantize.mixes import MIXES
 from engine.units import format_bytes
 
 T = TypeVar("T")
@@ -80,10 +81,8 @@ def _or_none(read: Callable[[], T]) -> T | None:
 
 def _file_type(gguf: GGUFFile) -> str | None:
     """The name for the number in `general.file_type`."""
-    from engine.quantize.mixes import MIXES  # late: it needs the compiled extension, the rest does not
-
     number = gguf.get_int("general.file_type", None)
-    names = {known: name for name, (known, _) in MIXES.items()}
+    names = {file_type: name for name, (file_type, _) in MIXES.items()}
     return None if number is None else f"{names.get(number, 'unknown')} ({number})"
 
 

@@ -186,8 +186,8 @@ class Weights:
             info = _find(spec, gguf)
             if (info.name, spec.op) not in seen:
                 seen.add((info.name, spec.op))
-                chosen = choose_layout(spec, info, buffer_types, repack)
-                yield info, spec, use_mmap and chosen.can_map(info)
+                layout = choose_layout(spec, info, buffer_types, repack)
+                yield info, spec, use_mmap and layout.can_map(info)
 
     def _place(self, mapped: list[tuple[TensorInfo, Any, Any]]) -> None:
         for i, part in enumerate(self.gguf.parts):
@@ -210,13 +210,15 @@ class Weights:
         for layout, items in copied.values():
             ctx: Any = Storage(len(items))
             make = partial(PackedMatrix, ctx) if layout.packed else ctx.new
-            made = [(info, spec, make(int(info.type), tuple(info.shape), info.name)) for info, spec in items]
+            tensors = [
+                (info, spec, make(int(info.type), tuple(info.shape), info.name)) for info, spec in items
+            ]
             buffer = ctx.allocate(layout.buffer_type)
             buffer.mark_weights()
             self.buffers.append(buffer)
             # One staging buffer for all tensors, the size of the largest.
             staging = bytearray(max(info.nbytes for info, _ in items))
-            for info, spec, tensor in sorted(made, key=lambda m: -m[0].nbytes):
+            for info, spec, tensor in sorted(tensors, key=lambda m: -m[0].nbytes):
                 view = memoryview(staging)[: info.nbytes]
                 self.gguf.read_into(info, view)
                 if isinstance(tensor, PackedMatrix):

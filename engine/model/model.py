@@ -51,25 +51,25 @@ class LoadedModel:
             self._allocate(prepare(self.gguf, params), progress or _ignore, resources)
             self._resources = resources.pop_all()
 
-    def _allocate(self, made: Preparation, progress: ProgressCallback, resources: ExitStack) -> None:
-        log.info("plan:\n%s", made.plan.table())
-        self.params, self.plan, self.hp = made.params, made.plan, made.arch.hp
-        self.max_batch_tokens, self.n_threads = made.max_batch_tokens, made.n_threads
-        self.n_cells = made.plan.n_cells
-        self.n_ctx = min(made.n_ctx, self.n_cells)
-        self.layer_devices = made.layer_devices
-        params, hp, cpu = made.params, made.arch.hp, made.cpu
+    def _allocate(self, preparation: Preparation, progress: ProgressCallback, resources: ExitStack) -> None:
+        log.info("plan:\n%s", preparation.plan.table())
+        self.params, self.plan, self.hp = preparation.params, preparation.plan, preparation.arch.hp
+        self.max_batch_tokens, self.n_threads = preparation.max_batch_tokens, preparation.n_threads
+        self.n_cells = preparation.plan.n_cells
+        self.n_ctx = min(preparation.n_ctx, self.n_cells)
+        self.layer_devices = preparation.layer_devices
+        params, hp, cpu = preparation.params, preparation.arch.hp, preparation.cpu
         self.weights = Weights(
             self.gguf,
-            made.specs,
-            lambda spec: _buffer_types(made, spec),
+            preparation.specs,
+            lambda spec: _buffer_types(preparation, spec),
             use_mmap=params.use_mmap,
             repack=params.repack,
             n_threads=self.n_threads,
             progress=lambda fraction, text: progress(0.9 * fraction, text),
         )
         resources.callback(self.weights.close)
-        made.arch.bind(Binder(self.gguf.tensors.__contains__, self.weights.tensors))
+        preparation.arch.bind(Binder(self.gguf.tensors.__contains__, self.weights.tensors))
         devices = self.layer_devices[:-1]
         for device in dict.fromkeys(devices):
             check_stores_cache(device, hp, params.kv_type)
@@ -93,7 +93,7 @@ class LoadedModel:
         self.sched = Sched(self.backends, 2 * n_nodes(hp))
         resources.callback(self.sched.close)
         self.runner = ModelRunner(
-            made.arch,
+            preparation.arch,
             self.cache,
             self.sched,
             self.attention,
@@ -160,9 +160,9 @@ def _ignore(fraction: float, text: str) -> None:
     """No progress is shown."""
 
 
-def _buffer_types(made: Preparation, spec: TensorSpec) -> list[Any]:
+def _buffer_types(preparation: Preparation, spec: TensorSpec) -> list[Any]:
     """For a tensor, best first. The input embedding is looked up on the CPU if that has any layer."""
-    cpu, layer_devices = made.cpu, made.layer_devices
+    cpu, layer_devices = preparation.cpu, preparation.layer_devices
     device = layer_devices[max(spec.layer, 0)]
     if spec.layer < 0 and cpu in layer_devices:
         device = cpu

@@ -30,7 +30,7 @@ __all__ = ["DeviceInfo", "Needs", "Part", "Plan", "estimate_compute", "plan", "s
 
 # Where two backends offer one card, the first of these gets it.
 BACKEND_ORDER = ("cuda", "rocm", "hip", "musa", "metal", "mtl", "sycl", "vulkan", "clblast", "opencl")
-CELL_STEP = 32  # pools chosen by us are multiples of this
+CELL_STEP = 32  # the sizes of pools that we choose are multiples of this
 
 
 def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n_ctx: int) -> Plan:
@@ -44,15 +44,15 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
         raise DeviceError("ggml reports no CPU device; the installation is damaged")
     gpus = select_gpus(devices, params)
     n_stack = len(needs.stack)
-    wanted = params.gpu_layers if isinstance(params.gpu_layers, int) else n_stack
-    if wanted < 0:
-        raise ConfigError(f"gpu_layers is {wanted}; it must be 0 or more, all, or auto")
-    if params.use_gpu is True and wanted == 0:
+    n_layers = params.gpu_layers if isinstance(params.gpu_layers, int) else n_stack
+    if n_layers < 0:
+        raise ConfigError(f"gpu_layers is {n_layers}; it must be 0 or more, all, or auto")
+    if params.use_gpu is True and n_layers == 0:
         raise ConfigError("use_gpu is true, but gpu_layers is 0; leave one of them out")
     session = params.context_size or 1
     if params.kv_cells is not None and params.kv_cells < session:
         raise ConfigError(f"kv_cells is {params.kv_cells}, less than one session of {session} tokens")
-    wanted = min(wanted, n_stack) if gpus else 0
+    n_layers = min(n_layers, n_stack) if gpus else 0
     planner = _Planner(needs, cpu, gpus, params, n_ctx)
     flexible = params.gpu_layers == "auto" or (params.gpu_layers == "all" and params.use_gpu == "auto")
     notes = []
@@ -63,39 +63,39 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
     if flexible and gpus:
         fitting = planner.most_layers()
         if fitting is not None:
-            if fitting < wanted:
-                notes.append(f"{fitting} of {wanted} layers fit the GPU: the others are on the CPU")
-            wanted = fitting
-    return replace(planner.final(wanted), notes=tuple(notes))
+            if fitting < n_layers:
+                notes.append(f"{fitting} of {n_layers} layers fit the GPU: the others are on the CPU")
+            n_layers = fitting
+    return replace(planner.final(n_layers), notes=tuple(notes))
 
 
 def select_gpus(devices: Sequence[DeviceInfo], params: ModelParameters) -> list[DeviceInfo]:
     """The devices besides the CPU that may get layers. DeviceError if a required one is absent."""
     gpus = [d for d in devices if d.type in ("gpu", "igpu")]
     if params.devices:
-        chosen = []
+        selected = []
         for name in params.devices:
             match = [d for d in devices if d.name.lower() == name.lower()]
             if not match:
                 raise DeviceError(f"there is no device {name}; available: {_names(devices)}")
-            chosen += [d for d in match if d.type != "cpu" and d not in chosen]
-        if chosen and params.use_gpu is False:
-            raise ConfigError(f"device {chosen[0].name} is requested, but use_gpu is false")
+            selected += [d for d in match if d.type != "cpu" and d not in selected]
+        if selected and params.use_gpu is False:
+            raise ConfigError(f"device {selected[0].name} is requested, but use_gpu is false")
     elif params.use_gpu is False:
-        chosen = []
+        selected = []
     else:
-        chosen = _best(gpus)
-    if params.use_gpu is True and not chosen:
+        selected = _best(gpus)
+    if params.use_gpu is True and not selected:
         what = f"--device {' '.join(params.devices)}" if params.devices else "use_gpu is true"
         raise DeviceError(
             f"{what}, but there is no usable GPU (available: {_names(devices)}); "
             "build with a GPU backend (GGSERVE_BACKENDS), check its driver, or set use_gpu to auto or false"
         )
-    if params.tensor_split and chosen:
+    if params.tensor_split and selected:
         split = params.tensor_split
-        if len(split) > len(chosen) or min(split) < 0 or not 0 < sum(split) < float("inf"):
-            raise ConfigError(f"tensor_split {list(split)} is not valid for {len(chosen)} devices")
-    return chosen
+        if len(split) > len(selected) or min(split) < 0 or not 0 < sum(split) < float("inf"):
+            raise ConfigError(f"tensor_split {list(split)} is not valid for {len(selected)} devices")
+    return selected
 
 
 def _best(gpus: list[DeviceInfo]) -> list[DeviceInfo]:

@@ -28,6 +28,7 @@ class FeedForward:
         suffix: str = "",
         n_ff: int = 0,
     ) -> None:
+        # Keywords are what architectures differ in; each is used by a few of them.
         blk, n_ff = f"blk.{layer}", n_ff or hp.n_ff[layer]
         self.layer, self.activation, self.n_ff, self.fused = layer, activation, n_ff, gate == "fused"
         n_up = 2 * n_ff if self.fused else n_ff

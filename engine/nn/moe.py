@@ -33,6 +33,7 @@ class MixtureOfExperts:
         renormalise: bool = True,
         shared: bool = False,
     ) -> None:
+        # Keywords are what architectures differ in; each is used by a few of them.
         blk, n_ff = f"blk.{layer}", hp.n_ff_expert or hp.n_ff[layer]
         self.hp, self.layer, self.activation = hp, layer, activation
         self.weights, self.renormalise = weights, renormalise
@@ -58,24 +59,24 @@ class MixtureOfExperts:
         scores = self.router(ctx, x)  # [n_expert, rows]
         if self.weights == "softmax":
             scores = ctx.softmax(scores)
-        chosen = ctx.top_k(scores, used)
-        weights = ctx.reshape(ctx.get_rows(ctx.reshape(scores, 1, n, rows), chosen), used, rows)
+        ids = ctx.top_k(scores, used)
+        weights = ctx.reshape(ctx.get_rows(ctx.reshape(scores, 1, n, rows), ids), used, rows)
         if self.weights == "chosen":
             weights = ctx.softmax(weights)
         elif self.renormalise:
             # Clamped as in llama.cpp: a sum that underflows in F16 must not divide by zero.
             total = ctx.clamp(ctx.sum_rows(weights), 6.103515625e-5, float("inf"))
             weights = ctx.div(weights, total)
-        return chosen, ctx.reshape(weights, 1, used, rows)
+        return ids, ctx.reshape(weights, 1, used, rows)
 
     def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor:
         """[n_embd, rows] -> [n_embd, rows]"""
         ctx, n_embd, rows = forward.ctx, self.hp.n_embd, x.shape[1]
-        chosen, weights = self.choose(ctx, x)
+        ids, weights = self.choose(ctx, x)
         each = ctx.reshape(x, n_embd, 1, rows)
-        gate, up = self._product(ctx, self.gate, each, chosen), self._product(ctx, self.up, each, chosen)
+        gate, up = self._product(ctx, self.gate, each, ids), self._product(ctx, self.up, each, ids)
         hidden = forward.activate(self.layer, self.activation, gate, up)
-        out = ctx.mul(self._product(ctx, self.down, hidden, chosen), weights)  # [n_embd, n_expert_used, rows]
+        out = ctx.mul(self._product(ctx, self.down, hidden, ids), weights)  # [n_embd, n_expert_used, rows]
         parts = [
             ctx.view(out, (n_embd, rows), (out.strides[2],), i * out.strides[1])
             for i in range(self.hp.n_expert_used)
@@ -89,7 +90,7 @@ class MixtureOfExperts:
         return total
 
     @staticmethod
-    def _product(ctx: Context, experts: Experts, x: Tensor, chosen: Tensor) -> Tensor:
+    def _product(ctx: Context, experts: Experts, x: Tensor, ids: Tensor) -> Tensor:
         weight, bias = experts
-        y = ctx.mul_mat_id(weight, x, chosen)
-        return y if bias is None else ctx.add_id(y, bias, chosen)
+        y = ctx.mul_mat_id(weight, x, ids)
+        return y if bias is None else ctx.add_id(y, bias, ids)

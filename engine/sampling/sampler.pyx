@@ -188,7 +188,7 @@ cdef class Sampler:
     cdef vector[int32_t] ends  # banned before min_tokens
     cdef Window window  # for the penalties
     # The last choice
-    cdef int32_t chosen
+    cdef int32_t token
     cdef double logprob
     cdef vector[int32_t] top_ids
     cdef vector[double] top_logprobs
@@ -260,9 +260,9 @@ cdef class Sampler:
             raise ConfigError("every token is banned: logit_bias, the ban of end-of-generation tokens "
                               "(min_tokens, ignore_eos) and the constraint on the output leave nothing")
         if self.logprobs < 0:
-            return Token(self.chosen, None, None, self.mu)
+            return Token(self.token, None, None, self.mu)
         top = [(self.top_ids[i], self.top_logprobs[i]) for i in range(self.top_ids.size())]
-        return Token(self.chosen, self.logprob, top, self.mu)
+        return Token(self.token, self.logprob, top, self.mu)
 
     cdef Status choose(self, const float* logits, const uint32_t* mask) noexcept nogil:
         cdef Scratch* s = scratch()
@@ -284,14 +284,14 @@ cdef class Sampler:
             if c.top == -INFINITY:
                 return ALL_BANNED
         if self.greedy:
-            self.chosen = <int32_t>argmax(c.logits, n, c.block_max)
+            self.token = <int32_t>argmax(c.logits, n, c.block_max)
             self.certain()
         else:
             self.draw(&c, s)
         if self.logprobs >= 0 and not self.post:
             self.explain(logits, row_max, row_top + log(sum_exp(logits, n, row_top)), s)
         if self.penalise:
-            self.window.add(self.chosen)
+            self.window.add(self.token)
         self.n_generated += 1
         return OK
 
@@ -349,7 +349,7 @@ cdef class Sampler:
             mirostat_2(c, p, self._mu, s)
         cdef double total = weigh(c.logits, c.n, c.top, <float>(1 / p.temperature), s)
         cdef size_t i = pick(s, c.n, total, uniform(self.seed, self.n_generated))
-        self.chosen = c.ids[i] if c.ids != NULL else <int32_t>i
+        self.token = c.ids[i] if c.ids != NULL else <int32_t>i
         if self.logprobs >= 0 and self.post:
             self.explain_draw(c, total, i, s.weights.data())
         cdef double surprise
@@ -363,15 +363,15 @@ cdef class Sampler:
         self.top_ids.clear()
         self.top_logprobs.clear()
         if self.logprobs > 0:
-            self.top_ids.push_back(self.chosen)
+            self.top_ids.push_back(self.token)
             self.top_logprobs.push_back(0)
 
-    cdef void explain_draw(self, const Candidates* c, double total, size_t chosen,
+    cdef void explain_draw(self, const Candidates* c, double total, size_t index,
                            const float* weights) noexcept nogil:
         """Log-probabilities of the chosen and of the most likely tokens among those that it was drawn from."""
         cdef size_t i, best = 0, last = 0
         cdef float most, bound = INFINITY
-        self.logprob = log(weights[chosen] / total)
+        self.logprob = log(weights[index] / total)
         self.top_ids.clear()
         self.top_logprobs.clear()
         for _ in range(self.logprobs):  # at most 20
@@ -389,7 +389,7 @@ cdef class Sampler:
                       Scratch* s) noexcept nogil:
         """Log-probabilities of the chosen and of the most likely tokens in the unmodified row."""
         cdef size_t i
-        self.logprob = row[self.chosen] - log_total
+        self.logprob = row[self.token] - log_total
         self.top_ids.clear()
         self.top_logprobs.clear()
         if self.logprobs == 0:

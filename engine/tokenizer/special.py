@@ -19,10 +19,10 @@ class SpecialTokens:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         types, pieces = vocabulary.types, vocabulary.pieces
-        found = [i for i, kind in enumerate(types) if kind in SPECIAL_TYPES]
+        ids = [i for i, kind in enumerate(types) if kind in SPECIAL_TYPES]
         # sorted() is stable: of equally long ones the smaller id comes first.
-        found.sort(key=lambda i: len(pieces[i].encode()), reverse=True)
-        self._all = [(i, pieces[i]) for i in found]
+        ids.sort(key=lambda i: len(pieces[i].encode()), reverse=True)
+        self._all = [(i, pieces[i]) for i in ids]
         self._user = [(i, text) for i, text in self._all if types[i] == TokenType.USER_DEFINED]
         self._finders = {flag: _Finder(text for _, text in self._which(flag)) for flag in (False, True)}
         self._lstrip, self._rstrip = vocabulary.lstrip, vocabulary.rstrip
@@ -74,20 +74,20 @@ class _Finder:
         self._first = re.compile(f"[{re.escape(first)}]") if first else None
 
     def present(self, text: str) -> set[str]:
-        found: set[str] = set()
+        present: set[str] = set()
         if self._first is None:
-            return found
-        wanted = dict(self._by_head)  # what is found need not be looked for again
+            return present
+        sought = dict(self._by_head)  # what was found need not be looked for again
         for match in self._first.finditer(text):
             start = match.start()
             head = text[start : start + 2]
             for key in (head, head[0]) if len(head) > 1 else (head,):
-                lengths = wanted.get(key)
+                lengths = sought.get(key)
                 if not lengths:
                     continue
                 new = {c for n, texts in lengths.items() if (c := text[start : start + n]) in texts}
                 if new:
-                    found |= new
+                    present |= new
                     left = {n: texts - new for n, texts in lengths.items()}
-                    wanted[key] = {n: texts for n, texts in left.items() if texts}
-        return found
+                    sought[key] = {n: texts for n, texts in left.items() if texts}
+        return present

@@ -139,12 +139,14 @@ class Vocabulary:
         ids.pop("", None)
         for i in empty:  # never text, never matched; the ids after them keep their places
             pieces[i], types[i] = f"[EMPTY_{i}]", TokenType.UNUSED
-        known = {text: ids[text] for text in WELL_KNOWN if text in ids}
+        well_known = {text: ids[text] for text in WELL_KNOWN if text in ids}
         if declared is not None:
-            known = {t: i for t, i in known.items() if t not in MARKUP or types[i] != TokenType.NORMAL}
+            well_known = {
+                t: i for t, i in well_known.items() if t not in MARKUP or types[i] != TokenType.NORMAL
+            }
         kind = gguf.get_str("tokenizer.ggml.model")
-        special = _special_ids(gguf, kind, types, known)
-        eog_ids = _end_of_generation(types, ids, known, special)
+        special = _special_ids(gguf, kind, types, well_known)
+        eog_ids = _end_of_generation(types, ids, well_known, special)
         vocabulary = cls(
             kind=kind,
             pre=gguf.get_str("tokenizer.ggml.pre", None),
@@ -163,7 +165,7 @@ class Vocabulary:
 BERT_IDS = {"pad": 0, "unk": 100, "bos": 101, "sep": 102, "mask": 103}
 
 
-def _special_ids(gguf: GGUFFile, kind: str, types: list[int], known: dict[str, int]) -> dict[str, int]:
+def _special_ids(gguf: GGUFFile, kind: str, types: list[int], well_known: dict[str, int]) -> dict[str, int]:
     """Ids by name: from the file, else by the kind's convention, else by a well-known text."""
     names = {"prefix": "fim_pre", "suffix": "fim_suf", "middle": "fim_mid"}
     names |= {"unknown": "unk", "separator": "sep"} | ({"cls": "bos"} if kind == "bert" else {})
@@ -181,23 +183,23 @@ def _special_ids(gguf: GGUFFile, kind: str, types: list[int], known: dict[str, i
         if token < len(types) and types[token] in (TokenType.CONTROL, TokenType.UNKNOWN):
             special.setdefault(name, token)
     for name, texts in {"eot": END_OF_TURN, "eom": END_OF_MESSAGE, **FILL_IN_MIDDLE}.items():
-        well_known = next((known[text] for text in texts if text in known), None)
-        if name not in special and well_known is not None:
-            special[name] = well_known
-            types[well_known] = TokenType.CONTROL
+        marker = next((well_known[text] for text in texts if text in well_known), None)
+        if name not in special and marker is not None:
+            special[name] = marker
+            types[marker] = TokenType.CONTROL
     return special
 
 
 def _end_of_generation(
-    types: list[int], ids: dict[str, int], known: dict[str, int], special: dict[str, int]
+    types: list[int], ids: dict[str, int], well_known: dict[str, int], special: dict[str, int]
 ) -> frozenset[int]:
     """Every token after which nothing is to come. Corrects the types of those that a text identifies."""
-    ends = {text: known[text] for text in END_OF_GENERATION if text in known}
+    ends = {text: well_known[text] for text in END_OF_GENERATION if text in well_known}
     for token in ends.values():
         types[token] = TokenType.CONTROL
     for text in SHOWN:
-        if text in known:
-            types[known[text]] = TokenType.USER_DEFINED
+        if text in well_known:
+            types[well_known[text]] = TokenType.USER_DEFINED
     eog = set(ends.values())
     names = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
     eog.update(special[name] for name in names if name in special)

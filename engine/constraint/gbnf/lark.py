@@ -71,19 +71,19 @@ class _Writer:
         for name, node in grammar.rules.items():
             left = "start" if name == "root" else f"r{self._numbers[name]}"
             lines.append(f"{left}: {self._rule(node)}")
-        wanted: list[str] = []
+        pending: list[str] = []
         for node, number in grammar.lexemes.items():
             if not isinstance(node, TokenRef):
                 lines.append(f"L{number}: {self._terminal(node)}")
-                wanted += [part.rule for part in walk(node) if isinstance(part, Ref)]
+                pending += [part.rule for part in walk(node) if isinstance(part, Ref)]
         written: set[str] = set()
-        while wanted:
-            name = wanted.pop()
+        while pending:
+            name = pending.pop()
             if name not in written:
                 written.add(name)
                 node = self._rules[name]
                 lines.append(f"R{self._numbers[name]}: {self._terminal(node)}")
-                wanted += [part.rule for part in walk(node) if isinstance(part, Ref)]
+                pending += [part.rule for part in walk(node) if isinstance(part, Ref)]
         return "\n".join(lines) + "\n"
 
     def _rule(self, node: Node) -> str:

@@ -85,10 +85,10 @@ class _Cutter:
         )
 
     def _shape(self, node: Node) -> LexemeShape:
-        known = self._shapes.get(node)
-        if known is None:
-            known = self._shapes[node] = shape_of(node, self._shape)
-        return known
+        shape = self._shapes.get(node)
+        if shape is None:
+            shape = self._shapes[node] = shape_of(node, self._shape)
+        return shape
 
     # ** the grammar of lexemes **
 
@@ -208,7 +208,7 @@ def _with_ties(follow: list[int], shapes: list[LexemeShape], start: int) -> list
 def _adjacent(grammar: LexemeGrammar, lexeme_nullable: Callable[[Node], bool]) -> tuple[int, list[int]]:
     """Lexemes that may come first, and those that may come after each one."""
     lexemes, rules = grammar.lexemes, grammar.rules
-    known = {name: _Sets() for name in rules}
+    sets_of = {name: _Sets() for name in rules}
     follow = [0] * len(lexemes)
 
     def sets(node: Node) -> _Sets:
@@ -217,7 +217,7 @@ def _adjacent(grammar: LexemeGrammar, lexeme_nullable: Callable[[Node], bool]) -
             return _Sets(lexeme_nullable(node), 1 << number, 1 << number)
         match node:
             case Ref(rule):
-                return known[rule]
+                return sets_of[rule]
             case Seq(items):
                 joined = _Sets(True)
                 for item in items:
@@ -246,10 +246,10 @@ def _adjacent(grammar: LexemeGrammar, lexeme_nullable: Callable[[Node], bool]) -
     before: list[object] = []
     while True:
         for name, node in rules.items():
-            known[name] = sets(node)
-        now: list[object] = [(s.nullable, s.first, s.last) for s in known.values()]
+            sets_of[name] = sets(node)
+        now: list[object] = [(s.nullable, s.first, s.last) for s in sets_of.values()]
         if now == before:
-            return known["root"].first, follow
+            return sets_of["root"].first, follow
         before = now
 
 

@@ -120,18 +120,18 @@ def nullable_rules(rules: Rules) -> set[str]:
     return names
 
 
-def nullable(node: Node, known: set[str]) -> bool:
+def nullable(node: Node, nullable_rules: set[str]) -> bool:
     match node:
         case Text(text):
             return not text
         case Ref(rule):
-            return rule in known
+            return rule in nullable_rules
         case Seq(items):
-            return all(nullable(item, known) for item in items)
+            return all(nullable(item, nullable_rules) for item in items)
         case Alt(options):
-            return any(nullable(option, known) for option in options)
+            return any(nullable(option, nullable_rules) for option in options)
         case Repeat(inner, least):
-            return least == 0 or nullable(inner, known)
+            return least == 0 or nullable(inner, nullable_rules)
     return False
 
 
@@ -344,10 +344,10 @@ class _Parser:
             if len(digits) > 10 or token >= 2**31:
                 raise self._error("the token id is out of range")
         else:
-            known = self._token_id(spelled)
-            if known is None:
+            token_or_none = self._token_id(spelled)
+            if token_or_none is None:
                 raise self._error("the vocabulary has no such token")
-            token = known
+            token = token_or_none
         self._pos = end + 1
         return TokenRef(token, negated)
 

@@ -28,8 +28,8 @@ class LexemeShape:
 _EMPTY = LexemeShape(True, 0, 0, 0, False)
 
 
-def shape_of(node: Node, known: Callable[[Node], LexemeShape]) -> LexemeShape:
-    """The shape of a node; `known` returns those of its parts."""
+def shape_of(node: Node, part_shape: Callable[[Node], LexemeShape]) -> LexemeShape:
+    """The shape of a node; `part_shape` returns those of its parts."""
     match node:
         case Text(text):
             data = text.encode()
@@ -42,15 +42,15 @@ def shape_of(node: Node, known: Callable[[Node], LexemeShape]) -> LexemeShape:
         case Seq(items):
             shape = _EMPTY
             for item in items:
-                shape = _joined(shape, known(item))
+                shape = _joined(shape, part_shape(item))
             return shape
         case Alt(options):
-            shape = known(options[0])
+            shape = part_shape(options[0])
             for option in options[1:]:
-                shape = _either(shape, known(option))
+                shape = _either(shape, part_shape(option))
             return shape
         case Repeat(inner, least, most):
-            return _repeated(known(inner), least, most)
+            return _repeated(part_shape(inner), least, most)
     raise AssertionError(node)
 
 

@@ -23,10 +23,10 @@ def op(Context ctx not None, str name, Tensor x not None, Tensor up=None):
     cdef ggml_tensor* args[2]
     cdef int i
     if name not in KINDS or x.ptr.type != GGML_TYPE_F32 or x.ptr.nb[0] != sizeof(float):
-        raise GgmlError(f"{name}: {x!r} does not suit")
+        raise GgmlError(f"{name}: {x!r} must be F32 with contiguous rows")
     if up is not None:
         if up.ptr.type != GGML_TYPE_F32 or up.ptr.nb[0] != sizeof(float):
-            raise GgmlError(f"{name}: {up!r} does not suit")
+            raise GgmlError(f"{name}: {up!r} must be F32 with contiguous rows")
         for i in range(4):
             if x.ptr.ne[i] != up.ptr.ne[i]:
                 raise GgmlError(f"{name}: {x!r} and {up!r} differ in shape")

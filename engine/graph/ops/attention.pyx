@@ -2,8 +2,8 @@
 # distutils: sources = engine/graph/kernels/attention.cpp
 """The CPU's own attention over paged KV cells, as an operation that graphs can use.
 
-It reads the batch (which rows are which session's, and each session's cells) from memory that
-stays in place, so neither masks nor the length of the cache are part of the graph.
+It reads the batch (which rows belong to which sequence, and each sequence's cells) from memory that stays in
+place, so that neither masks nor the length of the cache are part of the graph.
 """
 
 from cpython.array cimport array
@@ -20,7 +20,7 @@ cdef extern from "attention.h" namespace "ggserve" nogil:
 
 
 cdef class PagedAttention:
-    """One per runner: the batch being computed, and the parameters of each layer."""
+    """The batch being computed, and the parameters of each layer; one per runner."""
 
     def __init__(self, int n_layers):
         for _ in range(n_layers):
@@ -58,7 +58,8 @@ cdef class PagedAttention:
            float scale, float softcap, float max_bias, int window, Tensor sinks=None, bint causal=True):
         """q F32 [dk, heads, rows], k [dk * heads_kv, cells], v [dv * heads_kv, cells] -> [dv, heads, rows].
 
-        sinks: F32 [heads]. causal False: a row sees all of its sequence that is there, without ALiBi and window.
+        The parameters are the operation's own; see `ForwardContext.attend`. sinks: F32 [heads].
+        causal False: a row attends to all of its sequence that is there, without ALiBi and window.
         """
         cdef ggml_tensor* args[4]
         cdef Attention* parameters

@@ -51,7 +51,7 @@ def test_the_last_tokens_give_their_logits_in_order(wanted: int, flash_attn: str
 def test_more_or_less_than_there_are_tokens(wanted: int) -> None:
     with (
         engine.load(golden("llama-gqa-tied").path, PARAMS) as model,
-        pytest.raises(engine.EngineError, match=f"{wanted} rows of logits are wanted of 3 tokens"),
+        pytest.raises(engine.EngineError, match=f"{wanted} rows of logits are requested of 3 tokens"),
     ):
         model.runner.forward([BatchItem([5, 6, 7], array("i", range(3)), 0, wanted)])
 

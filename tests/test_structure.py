@@ -1,0 +1,117 @@
+"""Sizes and names that keep the code readable: parameters, lines, modules, classes, what a package is for."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from support.import_graph import ROOT
+
+MAX_PARAMETERS, MAX_LINES, MAX_MODULES = 6, 400, 12
+
+# Functions with more parameters, and why.
+MANY_PARAMETERS = {
+    "engine/convert/converter.py:convert": "each keyword is an option of `ggserve convert`",
+    "engine/convert/legacy/converter.py:convert": "each keyword is an option of `ggserve convert`",
+    "engine/quantize/quantizer.py:quantize_file": "each keyword is an option of `ggserve quantize`",
+    "engine/ggml/operations.pyi:flash_attention": "the parameters of ggml's operation",
+    "engine/graph/model_runner.pyi:__init__": "what a model consists of on its devices, and limits",
+    "engine/graph/ops/attention.pyi:op": "the parameters of the operation",
+    "engine/model/loader.py:__init__": "each keyword is a parameter of loading",
+    "engine/nn/attention.py:__init__": "keywords are what architectures differ in",
+    "engine/nn/feed_forward.py:__init__": "keywords are what architectures differ in",
+    "engine/nn/moe.py:__init__": "keywords are what architectures differ in",
+    "engine/scheduler/sequence.py:__init__": "what the scheduler knows and a sequence cannot derive",
+    "server/errors.py:__init__": "each keyword is a part of a failure's answer",
+    # To be reduced, or given a reason:
+    "server/worker/supervisor.py:__init__": "",
+}
+
+# Folders of like leaves, which may hold more modules.
+LEAVES = (
+    "engine/architectures",
+    "engine/convert/huggingface",
+    "server/chat/tool_calls",
+    "server/cli",
+    # To be divided, or given a reason:
+    "engine/constraint/json_schema",
+    "server/api/common",
+    "server/worker",
+)
+
+# Names that several classes have. To be emptied.
+SHARED_NAMES = {"Message"}
+
+# Packages whose `__init__` does not say what they are for. To be emptied.
+WITHOUT_DOCSTRING = {"server"}
+
+
+@cache
+def sources() -> dict[str, tuple[str, ast.Module]]:
+    """Text and syntax tree of each Python file, by its path."""
+    paths = [
+        path
+        for package in ("engine", "server")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if path.relative_to(ROOT).parts[:2] != ("engine", "lib")
+    ]
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+    return {path: (text, ast.parse(text)) for path, text in texts.items()}
+
+
+def functions() -> Iterator[tuple[str, list[str]]]:
+    """(FILE:NAME, its parameters) of all functions and methods; of compiled ones from their stubs."""
+    stubs = {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted((ROOT / "engine").rglob("*.pyi"))
+    }
+    for path, tree in ({path: tree for path, (_, tree) in sources().items()} | stubs).items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                names = [argument.arg for argument in arguments]
+                yield f"{path}:{node.name}", [name for name in names if name not in ("self", "cls")]
+
+
+def modules(folder: Path) -> list[str]:
+    return [p.stem for p in folder.iterdir() if p.suffix in (".py", ".pyx") and p.stem != "__init__"]
+
+
+def test_a_function_has_few_parameters_or_a_reason() -> None:
+    many = {name for name, parameters in functions() if len(parameters) > MAX_PARAMETERS}
+    assert many == set(MANY_PARAMETERS)
+
+
+def test_a_file_is_not_too_long() -> None:
+    lengths = {path: text.count("\n") for path, (text, _) in sources().items()}
+    lengths |= {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8").count("\n")
+        for path in (ROOT / "engine").rglob("*.pyx")
+    }
+    assert {path: n for path, n in lengths.items() if n > MAX_LINES} == {}
+
+
+def test_a_package_holds_few_modules() -> None:
+    folders = {str(Path(path).parent) for path in sources()}
+    assert {f for f in folders if len(modules(ROOT / f)) > MAX_MODULES} == set(LEAVES)
+
+
+def test_a_class_name_means_one_thing() -> None:
+    files: dict[str, list[str]] = defaultdict(list)
+    for path, (_, tree) in sources().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                files[node.name].append(path)
+    assert {name for name, paths in files.items() if len(paths) > 1} == SHARED_NAMES
+
+
+def test_a_package_says_what_it_is_for() -> None:
+    silent = {
+        str(Path(path).parent)
+        for path, (_, tree) in sources().items()
+        if Path(path).name == "__init__.py" and not ast.get_docstring(tree)
+    }
+    assert silent == WITHOUT_DOCSTRING
