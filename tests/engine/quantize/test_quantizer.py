@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,9 @@ from hypothesis import strategies as st
 from engine.errors import ConfigError, EngineError, GgmlError, ModelError
 from engine.ggml.quantize import dequantize, needs_importance, quantize
 from engine.gguf import GGUFFile
-from engine.quantize.importance import read_importance
 from engine.quantize.mixes import MIXES
 from engine.quantize.quantizer import quantize_file, type_names
-from support.golden import FOLDER, TinyModel, golden, wide_model
+from support.golden import FOLDER, TinyModel, golden
 from support.quick import every, examples
 
 HERE = Path(__file__).parent
@@ -160,47 +158,3 @@ def test_rows_that_do_not_suit() -> None:
             quantize(kind, bad, importance)
     with pytest.raises(GgmlError, match="bytes are not"):
         dequantize("q8_0", np.zeros(5, np.uint8), 1, 32)
-
-
-def dat(path: Path, entries: dict[str, np.ndarray], calls: int = 7) -> Path:
-    """The format of llama-imatrix before GGUF: means times calls."""
-    out = struct.pack("<i", len(entries))
-    for name, means in entries.items():
-        out += struct.pack("<i", len(name)) + name.encode() + struct.pack("<2i", calls, means.size)
-        out += (means * calls).astype("<f4").tobytes()
-    path.write_bytes(out)
-    return path
-
-
-def test_old_imatrix_files_are_read(tmp_path: Path) -> None:
-    known = read_importance(IMATRIX)
-    old = read_importance(dat(tmp_path / "old.dat", known))
-    assert old.keys() == known.keys()
-    for name, means in known.items():
-        np.testing.assert_allclose(old[name].reshape(means.shape), means, rtol=1e-6)
-
-
-def test_importances_of_experts_follow_each_other_in_an_old_file(tmp_path: Path) -> None:
-    source = wide_model(2, n_expert=4).write(tmp_path / "in.gguf")
-    rng = np.random.default_rng(0)
-    means = {"blk.0.ffn_up_exps.weight": rng.uniform(0.1, 9, (4, 256)).astype(np.float32)}
-    quantize_file(source, tmp_path / "old.gguf", "Q4_0", imatrix=dat(tmp_path / "old.dat", means))
-    shuffled = {name: x[::-1] for name, x in means.items()}
-    quantize_file(source, tmp_path / "other.gguf", "Q4_0", imatrix=dat(tmp_path / "other.dat", shuffled))
-    with GGUFFile.open(tmp_path / "old.gguf") as a, GGUFFile.open(tmp_path / "other.gguf") as b:
-        name = "blk.0.ffn_up_exps.weight"
-        assert bytes(a.data(a.tensors[name])) != bytes(b.data(b.tensors[name]))
-    short = dat(tmp_path / "short.dat", {"blk.0.ffn_up_exps.weight": np.ones((3, 256), np.float32)})
-    with pytest.raises(ConfigError, match="768 importances"):
-        quantize_file(source, tmp_path / "new.gguf", "Q4_0", imatrix=short)
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"\1\0\0\0", b"\xff\xff\xff\x7f" * 9, b"\1\0\0\0\3\0\0\0abc\1\0\0\0\1\0\0\0\0\0\xc0\x7f"]
-)
-def test_damaged_old_imatrix_files(data: bytes, tmp_path: Path) -> None:
-    (tmp_path / "x.dat").write_bytes(data)
-    with pytest.raises(ConfigError, match=r"imatrix|finite"):
-        read_importance(tmp_path / "x.dat")
-    with pytest.raises(ModelError, match="cannot be read"):
-        read_importance(tmp_path / "absent")

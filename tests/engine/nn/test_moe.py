@@ -1,0 +1,88 @@
+"""A mixture of experts against numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.hparams import HParams
+from engine.nn.binder import Binder
+from engine.nn.moe import MixtureOfExperts
+from support.calculator import Calculator
+
+N, FF, EXPERTS, USED, ROWS = 8, 12, 4, 2, 3
+RNG = np.random.default_rng(3)
+ROUTER = RNG.standard_normal((EXPERTS, N)).astype(np.float32)
+GATE, UP = (RNG.standard_normal((EXPERTS, FF, N)).astype(np.float32) for _ in range(2))
+DOWN = RNG.standard_normal((EXPERTS, N, FF)).astype(np.float32)
+X = RNG.standard_normal((ROWS, N)).astype(np.float32)
+
+HP = HParams(
+    n_layer=1,
+    n_embd=N,
+    n_vocab=16,
+    n_ctx_train=32,
+    n_ff=(FF,),
+    n_head=(2,),
+    n_head_kv=(2,),
+    head_dim_k=4,
+    head_dim_v=4,
+    eps=1e-5,
+    n_expert=EXPERTS,
+    n_expert_used=USED,
+)
+
+
+class Forward:
+    """The part of a forward context that a mixture uses."""
+
+    def __init__(self, ctx: Any) -> None:
+        self.ctx = ctx
+
+    def activate(self, layer: int, name: str, x: Any, up: Any) -> Any:
+        assert layer == 0
+        return self.ctx.gated(name, x, up)
+
+
+def computed(**options: Any) -> np.ndarray:
+    c = Calculator()
+    tensors = {
+        ("blk.0.ffn_gate_inp.weight", "mul_mat"): c.input(ROUTER),
+        ("blk.0.ffn_gate_exps.weight", "mul_mat_id"): c.input(GATE),
+        ("blk.0.ffn_up_exps.weight", "mul_mat_id"): c.input(UP),
+        ("blk.0.ffn_down_exps.weight", "mul_mat_id"): c.input(DOWN),
+    }
+    names = {name for name, _ in tensors}
+    moe = MixtureOfExperts(Binder(names.__contains__, tensors), HP, 0, **options)
+    return c.compute(moe(Forward(c.ctx), c.input(X)))[0, 0]  # type: ignore[arg-type]
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def expected(weights: str, renormalise: bool) -> np.ndarray:
+    scores = X @ ROUTER.T
+    ids = np.argsort(-scores, axis=1)[:, :USED]
+    shares = np.take_along_axis(scores if weights == "chosen" else softmax(scores), ids, 1)
+    if weights == "chosen":
+        shares = softmax(shares)
+    elif renormalise:
+        shares /= shares.sum(1, keepdims=True)
+    out = np.zeros_like(X)
+    for row in range(ROWS):
+        for share, i in zip(shares[row], ids[row], strict=True):
+            gate = GATE[i] @ X[row]
+            out[row] += share * (DOWN[i] @ (gate / (1 + np.exp(-gate)) * (UP[i] @ X[row])))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("weights", "renormalise"), [("softmax", True), ("softmax", False), ("chosen", True)]
+)
+def test_output_is_the_weighted_sum_of_the_best_experts(weights: str, renormalise: bool) -> None:
+    out = computed(weights=weights, renormalise=renormalise)
+    np.testing.assert_allclose(out, expected(weights, renormalise), rtol=2e-3, atol=2e-3)
