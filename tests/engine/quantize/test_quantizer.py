@@ -146,7 +146,7 @@ def test_rows_that_do_not_suit() -> None:
     rows = np.ones((2, 256), np.float32)
     assert needs_importance("iq1_s")
     for bad, kind, importance, message in (
-        (rows[:, :100].copy(), "q8_0", None, "no multiple"),
+        (rows[:, :100].copy(), "q8_0", None, "not a multiple"),
         (rows, "q8_1", None, "cannot be written"),
         (rows, "odd", None, "no type"),
         (rows, "iq1_s", None, "imatrix"),
