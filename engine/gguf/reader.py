@@ -199,7 +199,7 @@ class GGUFFile(TypedAccess):
             self.fail(f"{what} has rows of {shape[0]} elements; {kind.name} has blocks of {kind.block_size}")
         nbytes = kind.row_size(shape[0]) * rows
         if offset % self.alignment:
-            self.fail(f"{what} has offset {offset}, which is not a multiple of the alignment {self.alignment}")
+            self.fail(f"{what} has offset {offset}, not a multiple of the alignment {self.alignment}")
         if nbytes > self.file_size or offset > self.file_size:
             self.fail(f"{what} has {nbytes} bytes at offset {offset}, but the file has {self.file_size}")
         return TensorInfo(name, kind, shape, offset, nbytes)

@@ -320,7 +320,7 @@ def test_unknown_types(tmp_path, number):
 @pytest.mark.parametrize(
     ("offset", "reason"),
     [
-        (1, "has offset 1, which is not a multiple of the alignment 32"),
+        (1, "has offset 1, not a multiple of the alignment 32"),
         (128, "ends at byte"),
         (1 << 40, f"has 128 bytes at offset {1 << 40}, but the file has"),
         ((1 << 64) - 32, f"has 128 bytes at offset {(1 << 64) - 32}, but the file has"),
