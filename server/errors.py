@@ -147,14 +147,14 @@ def from_validation(errors: Sequence[Mapping[str, Any]], body: Any = None) -> Ap
     paths = [_path_in(error, body) for error in errors]
     # Each kind that a field may have complains; the one that got furthest knows best.
     path = max((path for path in paths if path[:2] == paths[0][:2]), key=len)
-    found = [error for error, other in zip(errors, paths, strict=True) if other == path]
-    param, kind = path_of(path), found[0]["type"]
+    same = [error for error, other in zip(errors, paths, strict=True) if other == path]
+    param, kind = path_of(path), same[0]["type"]
     if kind == "missing":
         message = "is required" if param else "the body must be a JSON object"
     elif kind in ("model_attributes_type", "model_type", "dict_type") and param is None:
         message = "the body must be a JSON object"
     else:
-        message = ", or ".join(dict.fromkeys(_worded(error) for error in found))
+        message = ", or ".join(dict.fromkeys(_worded(error) for error in same))
     code = "missing_field" if kind == "missing" else "invalid_value"
     return bad_request(f"{param}: {message}" if param else message, param, code)
 

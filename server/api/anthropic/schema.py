@@ -14,7 +14,7 @@ from server.api.common.generation_fields import (
     TimingsReply,
     TokenLimit,
     field,
-    told,
+    required,
 )
 from server.chat.tool_calls.tool import MAX_TOOLS
 
@@ -37,7 +37,7 @@ SystemField = Annotated[
 
 class OutputConfig(Schema):
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = field(
-        "how much to think, where the model can be told", "low"
+        "how much to think, where the model supports it", "low"
     )
     format: dict[str, Any] | None = field(
         "a JSON schema that the text must match", {"type": "json_schema", "schema": {"type": "object"}}
@@ -92,35 +92,35 @@ class MessageRequest(MessageInput, SamplingFields):
 class BlockReply(Reply):
     """Text, thinking, or the use of a tool; each has fields of its own."""
 
-    type: str = told("`text`, `thinking` or `tool_use`", "text")
+    type: str = required("`text`, `thinking` or `tool_use`", "text")
 
 
 class MessageUsage(Reply):
-    input_tokens: int = told("of the prompt, without those of the prefix cache", 12)
-    cache_read_input_tokens: int = told("of the prompt, found in the prefix cache", 100)
-    cache_creation_input_tokens: int = told("always 0: nothing is paid for", 0)
-    output_tokens: int = told("generated", 64)
-    output_tokens_details: dict[str, int] = told("parts of `output_tokens`", {"thinking_tokens": 0})
-    timings: TimingsReply = told("time and tokens, values in force", {"predicted_n": 64, "n_batch": 256})
+    input_tokens: int = required("of the prompt, without those of the prefix cache", 12)
+    cache_read_input_tokens: int = required("of the prompt, found in the prefix cache", 100)
+    cache_creation_input_tokens: int = required("always 0: nothing is paid for", 0)
+    output_tokens: int = required("generated", 64)
+    output_tokens_details: dict[str, int] = required("parts of `output_tokens`", {"thinking_tokens": 0})
+    timings: TimingsReply = required("time and tokens, values in force", {"predicted_n": 64, "n_batch": 256})
 
 
 class MessageReply(Reply):
     """The whole message."""
 
-    id: str = told("of the message", "msg_0123456789abcdef01234567")
-    type: str = told("always `message`", "message")
-    role: str = told("always `assistant`", "assistant")
-    model: str = told("that answered", "stories")
-    content: list[BlockReply] = told("what the model made", [{"type": "text"}])
-    stop_reason: str | None = told(
+    id: str = required("of the message", "msg_0123456789abcdef01234567")
+    type: str = required("always `message`", "message")
+    role: str = required("always `assistant`", "assistant")
+    model: str = required("that answered", "stories")
+    content: list[BlockReply] = required("what the model made", [{"type": "text"}])
+    stop_reason: str | None = required(
         "`end_turn`, `max_tokens`, `stop_sequence`, `tool_use` or `model_context_window_exceeded`", "end_turn"
     )
-    stop_sequence: str | None = told("the string that ended the text", "The end")
-    usage: MessageUsage = told("tokens", {"input_tokens": 12, "output_tokens": 64})
+    stop_sequence: str | None = required("the string that ended the text", "The end")
+    usage: MessageUsage = required("tokens", {"input_tokens": 12, "output_tokens": 64})
     tokens: list[int] | None = field("token ids, where `return_tokens` asks for them", [15043, 2787])
     warnings: list[str] | None = field("fields of the request that had no effect", ["metadata has no effect"])
 
 
 class CountReply(Reply):
-    input_tokens: int = told("of the prompt", 112)
+    input_tokens: int = required("of the prompt", 112)
     warnings: list[str] | None = field("fields of the request that had no effect", ["metadata has no effect"])

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from server.api.common.generation_fields import IDS_SCHEMA, INT_MAX, Reply, Schema, field, is_token, told
+from server.api.common.generation_fields import IDS_SCHEMA, INT_MAX, Reply, Schema, field, is_token, required
 from server.input.task_inputs import Input
 
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
@@ -35,8 +35,8 @@ def _parts(value: Any) -> Input:
 
 def _text_of(value: dict[str, Any]) -> str:
     """The text of {"prompt_string": …} or {"content": [{"type": "text", "text": …}]}."""
-    given = {name: item for name, item in value.items() if item not in (None, [])}
-    match given:
+    fields = {name: item for name, item in value.items() if item not in (None, [])}
+    match fields:
         case {"prompt_string": str(text), **rest} if not rest:
             return text
         case {"content": list(parts), **rest} if not rest:
@@ -130,5 +130,7 @@ class EmbeddingRequest(Schema):
 class NativeEmbedding(Reply):
     """As llama-server answers: a list of these. Warnings are in the header `x-warnings`."""
 
-    index: int = told("the input's place", 0)
-    embedding: list[list[float]] = told("its vector; with pooling `none` one for each token", [[0.6, -0.8]])
+    index: int = required("the input's place", 0)
+    embedding: list[list[float]] = required(
+        "its vector; with pooling `none` one for each token", [[0.6, -0.8]]
+    )

@@ -102,8 +102,8 @@ def field(description: str, example: Any, **bounds: Any) -> Any:
     return Field(None, description=description, examples=[example], **bounds)
 
 
-def told(description: str, example: Any) -> Any:
-    """A field that a response always has."""
+def required(description: str, example: Any) -> Any:
+    """A field that is always there."""
     return Field(description=description, examples=[example])
 
 
@@ -188,43 +188,43 @@ class GenerationFields(SamplingFields):
 class TimingsReply(Reply):
     """Milliseconds and tokens, summed over the choices; values in force, not those asked for."""
 
-    queue_ms: float = told("waited until the first step", 0.1)
-    prompt_n: int = told("prompt tokens computed", 12)
-    cached_n: int = told("prompt tokens found in the prefix cache", 100)
-    prompt_ms: float = told("from the first step to the first token", 31.5)
-    predicted_n: int = told("tokens generated", 64)
-    predicted_ms: float = told("from the first token to the last", 812.0)
-    n_batch: int = told("the batch size in force", 256)
-    cache_n: int = told("llama-server's name of `cached_n`", 100)
-    prompt_per_token_ms: float = told("of `prompt_n`", 2.6)
-    prompt_per_second: float = told("of `prompt_n`", 381.0)
-    predicted_per_token_ms: float = told("from token to token", 12.9)
-    predicted_per_second: float = told("tokens after each first one", 77.6)
+    queue_ms: float = required("waited until the first step", 0.1)
+    prompt_n: int = required("prompt tokens computed", 12)
+    cached_n: int = required("prompt tokens found in the prefix cache", 100)
+    prompt_ms: float = required("from the first step to the first token", 31.5)
+    predicted_n: int = required("tokens generated", 64)
+    predicted_ms: float = required("from the first token to the last", 812.0)
+    n_batch: int = required("the batch size in force", 256)
+    cache_n: int = required("llama-server's name of `cached_n`", 100)
+    prompt_per_token_ms: float = required("of `prompt_n`", 2.6)
+    prompt_per_second: float = required("of `prompt_n`", 381.0)
+    predicted_per_token_ms: float = required("from token to token", 12.9)
+    predicted_per_second: float = required("tokens after each first one", 77.6)
 
 
 class PromptTokensDetails(Reply):
-    cached_tokens: int = told("of the prompts, found in the prefix cache", 100)
+    cached_tokens: int = required("of the prompts, found in the prefix cache", 100)
 
 
 class CompletionTokensDetails(Reply):
-    reasoning_tokens: int = told("of the completions, spent on reasoning", 0)
+    reasoning_tokens: int = required("of the completions, spent on reasoning", 0)
 
 
 class UsageReply(Reply):
-    prompt_tokens: int = told("each prompt counted once, however many choices", 112)
-    completion_tokens: int = told("of all choices that were made", 64)
-    total_tokens: int = told("both", 176)
-    prompt_tokens_details: PromptTokensDetails = told("parts of `prompt_tokens`", {"cached_tokens": 100})
-    completion_tokens_details: CompletionTokensDetails = told(
+    prompt_tokens: int = required("each prompt counted once, however many choices", 112)
+    completion_tokens: int = required("of all choices that were made", 64)
+    total_tokens: int = required("both", 176)
+    prompt_tokens_details: PromptTokensDetails = required("parts of `prompt_tokens`", {"cached_tokens": 100})
+    completion_tokens_details: CompletionTokensDetails = required(
         "parts of `completion_tokens`", {"reasoning_tokens": 0}
     )
 
 
 class ErrorBody(Reply):
-    message: str = told("what is wrong and what to do", "prompt: is required")
-    type: str = told("the kind of error, as the OpenAI API names it", "invalid_request_error")
-    param: str | None = told("the field at fault", "prompt")
-    code: str | None = told("for programs", "missing_field")
+    message: str = required("what is wrong and what to do", "prompt: is required")
+    type: str = required("the kind of error, as the OpenAI API names it", "invalid_request_error")
+    param: str | None = required("the field at fault", "prompt")
+    code: str | None = required("for programs", "missing_field")
     n_prompt_tokens: int | None = field("with context_length_exceeded", 5000)
     n_ctx: int | None = field("with context_length_exceeded: tokens of the longest session", 4096)
 
@@ -232,7 +232,7 @@ class ErrorBody(Reply):
 class ErrorReply(Reply):
     """Every failure, on every route."""
 
-    error: ErrorBody = told(
+    error: ErrorBody = required(
         "the failure",
         {
             "message": "prompt: is required",

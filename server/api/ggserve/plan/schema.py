@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.api.common.generation_fields import Reply, Schema, field, told
+from server.api.common.generation_fields import Reply, Schema, field, required
 
 KvType = Literal["f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
@@ -29,7 +29,7 @@ class PlanRequest(Schema):
 
 
 class PlanReply(Reply):
-    fits: bool = told("whether it would load", True)
+    fits: bool = required("whether it would load", True)
     problem: str | None = field("what does not fit, and what would", None)
     gpu_layers: int | None = field("layers on devices", 33)
     layers: list[str] | None = field("the device of each layer, the output's last", ["CUDA0", "CUDA0"])

@@ -18,7 +18,7 @@ from server.api.common.generation_fields import (
     TimingsReply,
     field,
     is_token,
-    told,
+    required,
 )
 from server.api.common.structured_output import StructuredFields
 
@@ -193,7 +193,7 @@ class NativeFields(StructuredFields, SamplingFields):
 
 
 class NativeRequest(NativeFields):
-    prompt: PromptField = told(
+    prompt: PromptField = required(
         "text, token ids, both mixed, `{prompt_string}`, or a list of these", "Once upon a time"
     )
 
@@ -201,13 +201,13 @@ class NativeRequest(NativeFields):
 class Extra(Schema):
     """A piece of another file."""
 
-    text: str = told("what stands in it", "int n_threads();\n")
+    text: str = required("what stands in it", "int n_threads();\n")
     filename: str | None = field("its name", "llama.h", max_length=4096)
 
 
 class InfillRequest(NativeFields):
-    input_prefix: str = told("the text before the gap", "def add(a, b):\n")
-    input_suffix: str = told("the text after the gap", "\n\nprint(add(1, 2))\n")
+    input_prefix: str = required("the text before the gap", "def add(a, b):\n")
+    input_suffix: str = required("the text after the gap", "\n\nprint(add(1, 2))\n")
     input_extra: list[Extra] | None = field(
         "pieces of other files", [{"filename": "llama.h", "text": "…"}], max_length=MAX_EXTRA
     )
@@ -215,9 +215,9 @@ class InfillRequest(NativeFields):
 
 
 class ProbabilityReply(Reply):
-    id: int = told("the token", 471)
-    token: str = told("the text that it completes; empty where it is a part of a character", " was")
-    bytes: list[int] = told("the token's own bytes", [32, 119, 97, 115])
+    id: int = required("the token", 471)
+    token: str = required("the text that it completes; empty where it is a part of a character", " was")
+    bytes: list[int] = required("the token's own bytes", [32, 119, 97, 115])
     logprob: float | None = field("natural log of its probability in the model's own row", -0.5)
     prob: float | None = field("with `post_sampling_probs`: its probability when it was drawn", 0.6)
     top_logprobs: list[dict[str, Any]] | None = field("the most likely tokens, in the same shape", [])
@@ -230,22 +230,24 @@ class NativeReply(Reply):
     Several prompts or choices: a list of answers.
     """
 
-    index: int = told("prompt x n + choice", 0)
-    content: str = told("the text; in a stream, what is new", " there was a cat.")
-    tokens: list[int] = told("its token ids, with `return_tokens` or `stream`", [])
-    stop: bool = told("whether this is the end", True)
-    tokens_predicted: int = told("tokens generated", 64)
-    tokens_evaluated: int = told("tokens of the prompt", 5)
-    id_slot: int = told("as in the request, else -1: places are not numbered", -1)
-    model: str = told("the served name", "stories")
-    generation_settings: dict[str, Any] = told("what was in force", {"temperature": 0.8, "n_predict": 64})
-    prompt: str = told("the prompt as the model saw it, special tokens written out", "<s> Once upon a time")
-    has_new_line: bool = told("whether the text has a line break", False)
-    truncated: bool = told("whether it ended because the context was full", False)
-    stop_type: str = told("eos, word, limit or none", "limit")
-    stopping_word: str = told("the stop string that was found", "")
-    tokens_cached: int = told("tokens of the sequence in the cache at its end", 68)
-    timings: TimingsReply = told("what it took", {"prompt_n": 5, "predicted_n": 64})
+    index: int = required("prompt x n + choice", 0)
+    content: str = required("the text; in a stream, what is new", " there was a cat.")
+    tokens: list[int] = required("its token ids, with `return_tokens` or `stream`", [])
+    stop: bool = required("whether this is the end", True)
+    tokens_predicted: int = required("tokens generated", 64)
+    tokens_evaluated: int = required("tokens of the prompt", 5)
+    id_slot: int = required("as in the request, else -1: places are not numbered", -1)
+    model: str = required("the served name", "stories")
+    generation_settings: dict[str, Any] = required("what was in force", {"temperature": 0.8, "n_predict": 64})
+    prompt: str = required(
+        "the prompt as the model saw it, special tokens written out", "<s> Once upon a time"
+    )
+    has_new_line: bool = required("whether the text has a line break", False)
+    truncated: bool = required("whether it ended because the context was full", False)
+    stop_type: str = required("eos, word, limit or none", "limit")
+    stopping_word: str = required("the stop string that was found", "")
+    tokens_cached: int = required("tokens of the sequence in the cache at its end", 68)
+    timings: TimingsReply = required("what it took", {"prompt_n": 5, "predicted_n": 64})
     completion_probabilities: list[ProbabilityReply] | None = field("with `n_probs`", [])
     prompt_progress: dict[str, int] | None = field(
         "with `return_progress`, in events before the first token",

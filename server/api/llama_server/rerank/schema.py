@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from server.api.common.generation_fields import INT_MAX, Reply, Schema, field, told
+from server.api.common.generation_fields import INT_MAX, Reply, Schema, field, required
 
 
 def _texts(value: Any) -> list[str]:
@@ -16,10 +16,10 @@ def _texts(value: Any) -> list[str]:
         raise ValueError("the list is empty")
     # Jina's clients may send objects, as their images have to be.
     texts = [item.get("text") if isinstance(item, dict) and len(item) == 1 else item for item in value]
-    found = [text for text in texts if isinstance(text, str)]
-    if len(found) < len(texts):
+    strings = [text for text in texts if isinstance(text, str)]
+    if len(strings) < len(texts):
         raise ValueError("every item must be a text, or an object with a text as `text`")
-    return found
+    return strings
 
 
 Texts = Annotated[
@@ -42,7 +42,7 @@ Texts = Annotated[
 
 class RerankRequest(Schema):
     model: str | None = field("may be left out if one model is served", "bge-reranker", max_length=512)
-    query: str = told("what the documents are compared with", "What is a panda?")
+    query: str = required("what the documents are compared with", "What is a panda?")
     documents: Texts | None = field("what is ranked, in Jina's format", ["hi", "it is a bear"])
     texts: Texts | None = field(
         "the same in the format of Hugging Face's text-embeddings-inference, which the answer then has",
@@ -59,31 +59,31 @@ class RerankRequest(Schema):
 
 
 class RerankDocument(Reply):
-    text: str = told("the document", "it is a bear")
+    text: str = required("the document", "it is a bear")
 
 
 class RerankResult(Reply):
-    index: int = told("the document's place in the request", 1)
-    relevance_score: float = told("as the model gives it: the greater, the more relevant", 5.3)
+    index: int = required("the document's place in the request", 1)
+    relevance_score: float = required("as the model gives it: the greater, the more relevant", 5.3)
     document: RerankDocument | None = field("with `return_documents`", {"text": "it is a bear"})
 
 
 class RerankUsage(Reply):
-    prompt_tokens: int = told("tokens of all pairs of query and document", 19)
-    total_tokens: int = told("the same", 19)
+    prompt_tokens: int = required("tokens of all pairs of query and document", 19)
+    total_tokens: int = required("the same", 19)
 
 
 class TeiResult(Reply):
     """With `texts` the answer is a list of these. Warnings are in the header `x-warnings`."""
 
-    index: int = told("the text's place in the request", 1)
-    score: float = told("the greater, the more relevant", 5.3)
+    index: int = required("the text's place in the request", 1)
+    score: float = required("the greater, the more relevant", 5.3)
     text: str | None = field("with `return_text`", "it is a bear")
 
 
 class RerankReply(Reply):
-    object: str = told("what it is", "list")
-    model: str = told("its name", "bge-reranker")
-    results: list[RerankResult] = told("best first", [{"index": 1, "relevance_score": 5.3}])
-    usage: RerankUsage = told("what it took", {"prompt_tokens": 19, "total_tokens": 19})
+    object: str = required("what it is", "list")
+    model: str = required("its name", "bge-reranker")
+    results: list[RerankResult] = required("best first", [{"index": 1, "relevance_score": 5.3}])
+    usage: RerankUsage = required("what it took", {"prompt_tokens": 19, "total_tokens": 19})
     warnings: list[str] | None = field("fields of the request that had no effect", ["foo has no effect"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.api.common.generation_fields import Reply, Schema, field, told
+from server.api.common.generation_fields import Reply, Schema, field, required
 
 
 class SlotRequest(Schema):
@@ -18,7 +18,7 @@ class SlotTimings(Reply):
 
 
 class SlotReply(Reply):
-    id_slot: int = told("the slot", 0)
+    id_slot: int = required("the slot", 0)
     filename: str | None = field("the file", "chat.bin")
     n_saved: int | None = field("tokens whose cells were written", 84)
     n_written: int | None = field("size of the file in bytes", 2101456)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from server.api.common.generation_fields import IDS_SCHEMA, INT_MAX, Reply, Schema, field, is_token, told
+from server.api.common.generation_fields import IDS_SCHEMA, INT_MAX, Reply, Schema, field, is_token, required
 
 MAX_TOKENS = 1 << 18
 
@@ -49,27 +49,27 @@ ContentField = Annotated[
 
 class TokenizeRequest(Schema):
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
-    content: ContentField = told("the text, or texts and token ids in one list", "Once upon a time")
+    content: ContentField = required("the text, or texts and token ids in one list", "Once upon a time")
     add_special: bool | None = field("add what a prompt begins with (default false)", False)
     parse_special: bool | None = field("read special tokens in the text (default true)", True)
     with_pieces: bool | None = field("tell each token's text, too", True)
 
 
 class TokenPiece(Reply):
-    id: int = told("the token", 459)
-    piece: str | list[int] = told("its text; bytes, if it is only a part of a character", "Once")
+    id: int = required("the token", 459)
+    piece: str | list[int] = required("its text; bytes, if it is only a part of a character", "Once")
 
 
 class TokenizeReply(Reply):
-    tokens: list[int] | list[TokenPiece] = told(
+    tokens: list[int] | list[TokenPiece] = required(
         "ids, or with `with_pieces` ids and texts", [459, 464, 264, 409]
     )
 
 
 class DetokenizeRequest(Schema):
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
-    tokens: IdList = told("token ids", [459, 464, 264, 409])
+    tokens: IdList = required("token ids", [459, 464, 264, 409])
 
 
 class DetokenizeReply(Reply):
-    content: str = told("the text", "Once upon a time")
+    content: str = required("the text", "Once upon a time")

@@ -14,7 +14,7 @@ from server.api.common.generation_fields import (
     TokenLimit,
     UsageReply,
     field,
-    told,
+    required,
 )
 from server.api.common.structured_output import StructuredFields
 from server.chat.tool_calls.tool import MAX_TOOLS
@@ -182,62 +182,62 @@ class TemplateRequest(ChatFields):
 
 
 class TemplateReply(Reply):
-    prompt: str = told("what the chat template makes of the messages", "<|user|>Hello<|assistant|>")
+    prompt: str = required("what the chat template makes of the messages", "<|user|>Hello<|assistant|>")
 
 
 class FunctionReply(Reply):
-    name: str = told("of the tool", "get_weather")
-    arguments: str = told("JSON text", '{"city": "Paris"}')
+    name: str = required("of the tool", "get_weather")
+    arguments: str = required("JSON text", '{"city": "Paris"}')
 
 
 class ToolCallReply(Reply):
-    id: str = told("for the `tool_call_id` of the result", "call_1")
-    type: str = told("always function", "function")
-    function: FunctionReply = told("what to call", _FUNCTION)
+    id: str = required("for the `tool_call_id` of the result", "call_1")
+    type: str = required("always function", "function")
+    function: FunctionReply = required("what to call", _FUNCTION)
 
 
 class ChatMessageReply(Reply):
-    role: str = told("always assistant", "assistant")
-    content: str | None = told("the text; null if there are only calls", "Hello!")
+    role: str = required("always assistant", "assistant")
+    content: str | None = required("the text; null if there are only calls", "Hello!")
     reasoning_content: str | None = field("what the model thought before; absent if nothing", "A greeting.")
     tool_calls: list[ToolCallReply] | None = field("absent if there are none", [_CALL])
 
 
 class TokenLogprob(Reply):
-    token: str = told("its text; parts of a character are escaped", " Hello")
-    logprob: float = told("natural log of its probability", -0.25)
-    bytes: list[int] | None = told("its text in UTF-8", [32, 72, 101, 108, 108, 111])
+    token: str = required("its text; parts of a character are escaped", " Hello")
+    logprob: float = required("natural log of its probability", -0.25)
+    bytes: list[int] | None = required("its text in UTF-8", [32, 72, 101, 108, 108, 111])
 
 
 class TokenLogprobs(TokenLogprob):
-    top_logprobs: list[TokenLogprob] = told(
+    top_logprobs: list[TokenLogprob] = required(
         "the most likely tokens there", [{"token": " Hi", "logprob": -1.5}]
     )
 
 
 class ChatLogprobs(Reply):
-    content: list[TokenLogprobs] | None = told("of every token", [{"token": " Hello", "logprob": -0.25}])
+    content: list[TokenLogprobs] | None = required("of every token", [{"token": " Hello", "logprob": -0.25}])
 
 
 class ChatChoice(Reply):
-    index: int = told("of the choice", 0)
-    message: ChatMessageReply = told("the answer", {"role": "assistant", "content": "Hello!"})
-    logprobs: ChatLogprobs | None = told("null unless asked for", None)
-    finish_reason: str = told("stop, length or tool_calls", "stop")
+    index: int = required("of the choice", 0)
+    message: ChatMessageReply = required("the answer", {"role": "assistant", "content": "Hello!"})
+    logprobs: ChatLogprobs | None = required("null unless asked for", None)
+    finish_reason: str = required("stop, length or tool_calls", "stop")
     tokens: list[int] | None = field("token ids, with `return_tokens`", [459])
 
 
 class ChatReply(Reply):
     """The whole response. Chunks have `delta` in place of `message`."""
 
-    id: str = told("the same in all chunks", "chatcmpl-2f1c9a0d4b6e4f7a8c3d5e6f")
-    object: str = told("chat.completion, of chunks chat.completion.chunk", "chat.completion")
-    created: int = told("seconds since 1970", 1_790_000_000)
-    model: str = told("the served name", "stories")
-    system_fingerprint: str = told("where it differs, the same seed may give another text", "b41c7d20a9")
-    choices: list[ChatChoice] = told("in order of their index", [{"index": 0, "finish_reason": "stop"}])
-    usage: UsageReply = told("of all choices; of a stream in its last chunk", {"prompt_tokens": 112})
-    timings: TimingsReply = told("of all choices; of a stream in its last chunk", {"prompt_n": 12})
+    id: str = required("the same in all chunks", "chatcmpl-2f1c9a0d4b6e4f7a8c3d5e6f")
+    object: str = required("chat.completion, of chunks chat.completion.chunk", "chat.completion")
+    created: int = required("seconds since 1970", 1_790_000_000)
+    model: str = required("the served name", "stories")
+    system_fingerprint: str = required("where it differs, the same seed may give another text", "b41c7d20a9")
+    choices: list[ChatChoice] = required("in order of their index", [{"index": 0, "finish_reason": "stop"}])
+    usage: UsageReply = required("of all choices; of a stream in its last chunk", {"prompt_tokens": 112})
+    timings: TimingsReply = required("of all choices; of a stream in its last chunk", {"prompt_n": 12})
     warnings: list[str] | None = field(
         "fields of the request that had no effect, if there are any", ["user has no effect"]
     )

@@ -14,7 +14,7 @@ from server.api.common.generation_fields import (
     UsageReply,
     field,
     is_token,
-    told,
+    required,
 )
 from server.api.common.structured_output import StructuredFields
 
@@ -51,7 +51,7 @@ PromptField = Annotated[
 
 
 class CompletionRequest(StructuredFields, GenerationFields):
-    prompt: PromptField = told("text, token ids, or a list of either", "Once upon a time")
+    prompt: PromptField = required("text, token ids, or a list of either", "Once upon a time")
     suffix: str | None = field(
         "what comes after: the text fills the gap (400 if the model has no tokens for that)", "\n\nThe end."
     )
@@ -74,37 +74,39 @@ class CompletionRequest(StructuredFields, GenerationFields):
 
 
 class LogprobsReply(Reply):
-    tokens: list[str] = told("the tokens' texts", [" there"])
-    token_logprobs: list[float | None] = told("natural logs; null for the first of an echoed prompt", [-0.5])
-    top_logprobs: list[dict[str, float] | None] | None = told(
+    tokens: list[str] = required("the tokens' texts", [" there"])
+    token_logprobs: list[float | None] = required(
+        "natural logs; null for the first of an echoed prompt", [-0.5]
+    )
+    top_logprobs: list[dict[str, float] | None] | None = required(
         "the most likely tokens of each place", [{" there": -0.5, " was": -1.25}]
     )
-    text_offset: list[int] = told("where each token begins in the text, in characters", [16])
+    text_offset: list[int] = required("where each token begins in the text, in characters", [16])
 
 
 class CompletionChoice(Reply):
-    index: int = told("prompt x n + choice", 0)
-    text: str = told("what was generated, after the prompt if that is echoed", " there was a cat.")
-    logprobs: LogprobsReply | None = told("null unless asked for", None)
-    finish_reason: str | None = told("stop or length; null before the end", "stop")
+    index: int = required("prompt x n + choice", 0)
+    text: str = required("what was generated, after the prompt if that is echoed", " there was a cat.")
+    logprobs: LogprobsReply | None = required("null unless asked for", None)
+    finish_reason: str | None = required("stop or length; null before the end", "stop")
     tokens: list[int] | None = field("ids, with `return_tokens`", [727, 471])
 
 
 class CompletionReply(Reply):
     """The whole response, and also each chunk of a stream."""
 
-    id: str = told("the same in all chunks", "cmpl-2f1c9a0d4b6e4f7a8c3d5e6f")
+    id: str = required("the same in all chunks", "cmpl-2f1c9a0d4b6e4f7a8c3d5e6f")
     object: str = Field("text_completion", description="always this", examples=["text_completion"])
-    created: int = told("seconds since 1970", 1_790_000_000)
-    model: str = told("the served name", "stories")
-    system_fingerprint: str = told("where it differs, the same seed may give another text", "b41c7d20a9")
-    choices: list[CompletionChoice] = told(
+    created: int = required("seconds since 1970", 1_790_000_000)
+    model: str = required("the served name", "stories")
+    system_fingerprint: str = required("where it differs, the same seed may give another text", "b41c7d20a9")
+    choices: list[CompletionChoice] = required(
         "one for each prompt and choice", [{"index": 0, "text": " there was a cat.", "finish_reason": "stop"}]
     )
-    usage: UsageReply | None = told(
+    usage: UsageReply | None = required(
         "tokens, summed over the choices", {"prompt_tokens": 5, "completion_tokens": 64, "total_tokens": 69}
     )
-    timings: TimingsReply = told(
+    timings: TimingsReply = required(
         "what it took; in a stream, in the last chunk", {"prompt_n": 5, "n_batch": 256}
     )
     warnings: list[str] | None = field("fields of the request that had no effect", ["user has no effect"])

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import Literal
 
-from server.api.common.generation_fields import Reply, field, told
+from server.api.common.generation_fields import Reply, field, required
 
 
 class EmbeddingData(Reply):
-    object: Literal["embedding"] = told("what it is", "embedding")
-    index: int = told("the input's place", 0)
-    embedding: list[float] | str = told("the vector; a text with `encoding_format` base64", [0.6, -0.8])
+    object: Literal["embedding"] = required("what it is", "embedding")
+    index: int = required("the input's place", 0)
+    embedding: list[float] | str = required("the vector; a text with `encoding_format` base64", [0.6, -0.8])
 
 
 class EmbeddingUsage(Reply):
-    prompt_tokens: int = told("tokens of all inputs", 9)
-    total_tokens: int = told("the same", 9)
+    prompt_tokens: int = required("tokens of all inputs", 9)
+    total_tokens: int = required("the same", 9)
 
 
 class EmbeddingReply(Reply):
-    object: Literal["list"] = told("what it is", "list")
-    model: str = told("its name", "stories")
-    data: list[EmbeddingData] = told(
+    object: Literal["list"] = required("what it is", "list")
+    model: str = required("its name", "stories")
+    data: list[EmbeddingData] = required(
         "one for each input, in order", [{"object": "embedding", "index": 0, "embedding": [0.6, -0.8]}]
     )
-    usage: EmbeddingUsage = told("what it took", {"prompt_tokens": 9, "total_tokens": 9})
+    usage: EmbeddingUsage = required("what it took", {"prompt_tokens": 9, "total_tokens": 9})
     warnings: list[str] | None = field("fields of the request that had no effect", ["foo has no effect"])

@@ -14,7 +14,7 @@ from server.api.common.generation_fields import (
     TimingsReply,
     TokenLimit,
     field,
-    told,
+    required,
 )
 from server.chat.tool_calls.tool import MAX_TOOLS
 
@@ -86,7 +86,7 @@ Metadata = Annotated[
 
 
 class ReasoningFields(Schema):
-    effort: Effort | None = field("how much to think, where the model can be told", "low")
+    effort: Effort | None = field("how much to think, where the model supports it", "low")
     summary: Literal["auto", "concise", "detailed"] | None = field(
         "no effect: reasoning is given as it is", "auto"
     )
@@ -158,63 +158,65 @@ class ResponseRequest(ResponseInput, SamplingFields):
 class ItemReply(Reply):
     """A message, a function call, or reasoning; each has fields of its own."""
 
-    id: str = told("of the item", "msg_0123456789abcdef01234567")
-    type: str = told("`message`, `function_call` or `reasoning`", "message")
-    status: str = told("`completed`, or `incomplete` where the limit cut it", "completed")
+    id: str = required("of the item", "msg_0123456789abcdef01234567")
+    type: str = required("`message`, `function_call` or `reasoning`", "message")
+    status: str = required("`completed`, or `incomplete` where the limit cut it", "completed")
 
 
 class InputTokensDetails(Reply):
-    cached_tokens: int = told("of the input, found in the prefix cache", 100)
-    cache_write_tokens: int = told("always 0: nothing is paid for", 0)
+    cached_tokens: int = required("of the input, found in the prefix cache", 100)
+    cache_write_tokens: int = required("always 0: nothing is paid for", 0)
 
 
 class OutputTokensDetails(Reply):
-    reasoning_tokens: int = told("of the output, spent on reasoning", 0)
+    reasoning_tokens: int = required("of the output, spent on reasoning", 0)
 
 
 class ResponseUsage(Reply):
-    input_tokens: int = told("of the prompt", 112)
-    input_tokens_details: InputTokensDetails = told(
+    input_tokens: int = required("of the prompt", 112)
+    input_tokens_details: InputTokensDetails = required(
         "parts of `input_tokens`", {"cached_tokens": 100, "cache_write_tokens": 0}
     )
-    output_tokens: int = told("generated", 64)
-    output_tokens_details: OutputTokensDetails = told("parts of `output_tokens`", {"reasoning_tokens": 0})
-    total_tokens: int = told("both", 176)
+    output_tokens: int = required("generated", 64)
+    output_tokens_details: OutputTokensDetails = required("parts of `output_tokens`", {"reasoning_tokens": 0})
+    total_tokens: int = required("both", 176)
 
 
 class ResponseReply(Reply):
     """The whole response. Most fields of the request come back in it."""
 
-    id: str = told("of the response", "resp_0123456789abcdef01234567")
-    object: str = told("always `response`", "response")
-    created_at: int = told("Unix time in seconds", 1767225600)
-    status: str = told("`completed`, `incomplete`, `in_progress`, `failed` or `cancelled`", "completed")
-    model: str = told("that answered", "stories")
-    output: list[ItemReply] = told(
+    id: str = required("of the response", "resp_0123456789abcdef01234567")
+    object: str = required("always `response`", "response")
+    created_at: int = required("Unix time in seconds", 1767225600)
+    status: str = required("`completed`, `incomplete`, `in_progress`, `failed` or `cancelled`", "completed")
+    model: str = required("that answered", "stories")
+    output: list[ItemReply] = required(
         "what the model made", [{"id": "msg_01", "type": "message", "status": "completed"}]
     )
-    incomplete_details: dict[str, str] | None = told("why it ends early", {"reason": "max_output_tokens"})
-    usage: ResponseUsage | None = told("tokens", {"input_tokens": 12, "output_tokens": 8, "total_tokens": 20})
-    timings: TimingsReply = told("time and tokens, values in force", {"predicted_n": 8, "n_batch": 256})
+    incomplete_details: dict[str, str] | None = required("why it ends early", {"reason": "max_output_tokens"})
+    usage: ResponseUsage | None = required(
+        "tokens", {"input_tokens": 12, "output_tokens": 8, "total_tokens": 20}
+    )
+    timings: TimingsReply = required("time and tokens, values in force", {"predicted_n": 8, "n_batch": 256})
     tokens: list[int] | None = field("token ids, where `return_tokens` asks for them", [15043, 2787])
     warnings: list[str] | None = field("fields of the request that had no effect", ["user has no effect"])
 
 
 class InputTokensReply(Reply):
-    object: str = told("always `response.input_tokens`", "response.input_tokens")
-    input_tokens: int = told("of the prompt", 112)
+    object: str = required("always `response.input_tokens`", "response.input_tokens")
+    input_tokens: int = required("of the prompt", 112)
     warnings: list[str] | None = field("fields of the request that had no effect", ["user has no effect"])
 
 
 class ItemListReply(Reply):
-    object: str = told("always `list`", "list")
-    data: list[ItemReply] = told("items", [{"id": "msg_01", "type": "message", "status": "completed"}])
-    first_id: str | None = told("id of the first one", "msg_01")
-    last_id: str | None = told("id of the last one", "msg_01")
-    has_more: bool = told("whether there are more after these", False)
+    object: str = required("always `list`", "list")
+    data: list[ItemReply] = required("items", [{"id": "msg_01", "type": "message", "status": "completed"}])
+    first_id: str | None = required("id of the first one", "msg_01")
+    last_id: str | None = required("id of the last one", "msg_01")
+    has_more: bool = required("whether there are more after these", False)
 
 
 class DeletedReply(Reply):
-    id: str = told("of the response", "resp_0123456789abcdef01234567")
-    object: str = told("always `response.deleted`", "response.deleted")
-    deleted: bool = told("always true", True)
+    id: str = required("of the response", "resp_0123456789abcdef01234567")
+    object: str = required("always `response.deleted`", "response.deleted")
+    deleted: bool = required("always true", True)
