@@ -123,7 +123,6 @@ TESTED_IN = {
     "server/config/model_settings": "server/config/test_settings.py",
     "server/dependencies": "server/test_app.py",
     "server/generation/job": "server/generation/test_output_processor.py",
-    "server/generation/request_context": "api_contract/test_ignored.py",
     "server/generation/tasks": "server/api/openai/embeddings/test_routes.py",
     "server/http/middleware/drain": "e2e/test_drain.py",
     "server/ids": "server/test_app.py",

@@ -1,0 +1,59 @@
+"""What a request carries: the engine of its model, and warnings within one bound."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.errors import ApiError
+from server.generation.request_context import MAX_WARNINGS, AccessRecord, RequestContext
+from support.fake_engine import FakeEngine, make_app
+
+
+def context(*engines: FakeEngine, **settings) -> RequestContext:
+    app = make_app({engine.name: engine for engine in engines}, **settings)
+    return RequestContext(app.state.ggserve, AccessRecord("id"))
+
+
+def test_warnings_come_once_and_within_the_bound() -> None:
+    made = context(FakeEngine())
+    assert made.with_warnings({"a": 1}) == {"a": 1}
+    for i in range(2 * MAX_WARNINGS):
+        made.warn(f"field{i} has no effect")
+        made.warn("field0 has no effect")
+    assert made.warnings[:2] == ["field0 has no effect", "field1 has no effect"]
+    assert made.warnings[MAX_WARNINGS:] == ["further warnings are left out"]
+    assert made.with_warnings({"a": 1}) == {"a": 1, "warnings": made.warnings}
+
+
+def test_the_only_model_needs_no_name() -> None:
+    engine = FakeEngine()
+    made = context(engine)
+    assert made.select_engine(None) is engine
+    assert made.engine is engine
+
+
+def test_one_of_two_models_needs_its_name() -> None:
+    small, large = FakeEngine(name="small"), FakeEngine(name="large")
+    made = context(small, large)
+    with pytest.raises(ApiError, match="served are 'small', 'large'") as raised:
+        made.select_engine(None)
+    assert (raised.value.status_code, raised.value.code) == (400, "missing_field")
+    with pytest.raises(ApiError) as raised:
+        made.select_engine("other")
+    assert (raised.value.status_code, raised.value.code) == (404, "model_not_found")
+    assert made.select_engine("large") is large
+    assert context(small, large, any_model=True).select_engine("other") is small
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("loading", "model_loading"), ("failed", "engine_failed"), ("stopped", "shutting_down")],
+)
+def test_an_engine_that_takes_no_requests_is_503(state: str, code: str) -> None:
+    engine = FakeEngine()
+    engine.state = state
+    made = context(engine)
+    with pytest.raises(ApiError) as raised:
+        made.select_engine(None)
+    assert (raised.value.status_code, raised.value.code) == (503, code)
+    assert made.select_engine(None, ready=False) is engine
