@@ -208,3 +208,7 @@ def test_invalid_arguments_are_named_by_the_clients_number() -> None:
     with pytest.raises(InvalidMessage, match="JSON object") as caught:
         render(source, talk)
     assert caught.value.path == "[3].tool_calls[0].function.arguments"
+
+
+def test_no_messages_stay_none() -> None:
+    assert order_messages([], lambda messages: True, False).messages == []
