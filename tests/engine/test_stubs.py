@@ -35,4 +35,6 @@ def test_stubs_match_the_compiled_modules(tmp_path: Path) -> None:
 
 def test_every_compiled_module_has_a_stub() -> None:
     stubs = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("engine/**/*.pyi")}
-    assert stubs == set(MODULES)
+    assert stubs - {"engine.__init__"} == set(
+        MODULES
+    )  # which declares the names that are resolved on first use

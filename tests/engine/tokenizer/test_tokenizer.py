@@ -310,7 +310,6 @@ def test_far_too_long_text_is_known_early(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_compiled_modules_are_not_needed() -> None:
     script = """
-from support.quick import examples
 import sys, engine.tokenizer, engine.tokenizer.detokenizer
 files = {n: getattr(m, "__file__", None) for n, m in sys.modules.items() if n.split(".")[0] == "engine"}
 print([name for name, file in files.items() if file and not file.endswith(".py")])
