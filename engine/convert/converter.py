@@ -119,6 +119,8 @@ def convert(
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         for key, value in (converter.convert_keys(source.config) | _embedding_keys(source)).items():
             add_key(writer, f"{converter.architecture}.{key}", value)
+        for key, value in _sampling_keys(source).items():
+            add_key(writer, f"general.sampling.{key}", value)
         vocabulary.write(writer, source, pre)
         for tensor in outputs:
             writer.add_tensor_info(
@@ -282,6 +284,23 @@ def _encoded(x: Array, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor
     n_rows = max(_CHUNK // rows.shape[1], 1)
     begins = range(0, len(rows), n_rows)
     return np.concatenate(list(pool.map(lambda begin: quantize(name, rows[begin : begin + n_rows]), begins)))
+
+
+def _sampling_keys(folder: Folder) -> dict[str, int | float]:
+    """What generation_config.json recommends, as llama.cpp's converter passes it on."""
+    config = folder.json("generation_config.json", optional=True)
+    values: dict[str, int | float] = {}
+    for key, name in (
+        ("top_k", "top_k"),
+        ("top_p", "top_p"),
+        ("min_p", "min_p"),
+        ("temp", "temperature"),
+        ("penalty_repeat", "repetition_penalty"),
+    ):
+        value = config.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            values[key] = int(value) if key == "top_k" else float(value)
+    return values
 
 
 def _embedding_keys(folder: Folder) -> dict[str, int | bool]:

@@ -23,6 +23,7 @@ def describe(model: LoadedModel) -> dict[str, Any]:
         "pooling": model.hp.pooling,
         "normalize": model.hp.normalize,
         "n_scores": model.hp.n_scores,
+        "sampling": model.sampling,
         "kv_cells": model.n_cells,
         "kv_type": model.params.kv_type,
         "kv_bytes": model.cache.nbytes,

@@ -23,6 +23,7 @@ from engine.gguf import GGUFFile
 from engine.graph.forward_context import n_nodes
 from engine.graph.model_runner import ModelRunner
 from engine.model.attention import check_stores_cache, required_attention
+from engine.model.file_sampling import file_sampling
 from engine.model.loader import Weights
 from engine.model.preparation import Preparation, prepare
 from engine.nn.binder import Binder, TensorSpec
@@ -57,6 +58,9 @@ class LoadedModel:
         self.max_batch_tokens, self.n_threads = preparation.max_batch_tokens, preparation.n_threads
         self.n_cells = preparation.plan.n_cells
         self.n_ctx = min(preparation.n_ctx, self.n_cells)
+        self.sampling, remarks = file_sampling(self.gguf)
+        for remark in remarks:
+            log.warning("%s", remark)
         self.layer_devices = preparation.layer_devices
         params, hp, cpu = preparation.params, preparation.arch.hp, preparation.cpu
         self.weights = Weights(

@@ -17,6 +17,7 @@ from server import logs
 from server.cli.command import Parser, configure_quiet_logging, single_model
 from server.cli.console import LoadProgress
 from server.config import sources
+from server.config.default_sampling import LLAMA_SERVER, default_sampling
 from server.config.settings import Settings
 
 EXAMPLES = """\
@@ -56,12 +57,15 @@ def _parser() -> Parser:
         "--stop", metavar="TEXT", action="append", default=[], help="end before this text; may be repeated"
     )
     parser.add_argument("--stats", action="store_true", help="print token counts and times to stderr")
-    group = parser.add_argument_group("sampling: How the next token is chosen")
+    group = parser.add_argument_group(
+        "sampling: How the next token is chosen; a model file may have other defaults"
+    )
     for field in msgspec.structs.fields(InferenceParameters):
         if field.name not in SAMPLING:
             continue
         flags = [*(["-n"] if field.name == "max_tokens" else []), "--" + field.name.replace("_", "-")]
-        default = "" if field.default in (None, False) else f" (default: {field.default})"
+        value = LLAMA_SERVER.get(field.name, field.default)
+        default = "" if value in (None, False) else f" (default: {value})"
         kwargs: dict[str, Any] = {
             "dest": field.name,
             "default": argparse.SUPPRESS,
@@ -85,14 +89,13 @@ def run(arguments: list[str]) -> int:
     chosen = {name: value for name, value in vars(args).items() if name in SAMPLING}
     if chosen.get("max_tokens") == -1:
         chosen["max_tokens"] = None
-    params = InferenceParameters(**chosen, seed=settings.seed)
-    return complete(path, settings, prompt, params, args)
+    return complete(path, settings, prompt, chosen, args)
 
 
 def complete(
-    path: Path, settings: Settings, prompt: str, params: InferenceParameters, args: argparse.Namespace
+    path: Path, settings: Settings, prompt: str, chosen: dict[str, Any], args: argparse.Namespace
 ) -> int:
-    """Load the model, generate, print; the exit status."""
+    """Load the model, generate, print; the exit status. chosen: sampling parameters of the command line."""
     from engine.engine import load
     from engine.sampling import parameters as sampling
     from engine.tokenizer.detokenizer import StopMatcher
@@ -105,9 +108,11 @@ def complete(
         model = load(path, model_params, progress=lambda f, text: progress(path.stem, f, text))
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     with model, model.start_session(InferenceSessionConfig(n_batch=settings.batch_size)) as session:
+        params = InferenceParameters(**default_sampling(model.describe(), chosen), seed=settings.seed)
         params = sampling.validate(params, model.tokenizer.n_vocab, model.n_ctx)
         for warning in sampling.warnings(params):
-            logs.log.warning("%s", warning)
+            if warning.partition(" ")[0] in chosen:
+                logs.log.warning("%s", warning)
         stats = Stats(time.monotonic() - started)
         interrupted = False
         stop = StopMatcher(args.stop)

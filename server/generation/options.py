@@ -11,8 +11,7 @@ from typing import Any
 class GenerationOptions:
     """Made by the parser of an API; the input processor checks it against the model.
 
-    sampling: fields of `engine.InferenceParameters` that the client set; route_defaults: the API's own values
-    for those that neither the client nor the server's options set.
+    sampling: fields of `engine.InferenceParameters` that the client set.
     max_tokens: None: the request sets none; -1: until the context is full; 0: only the prompt is computed.
     logprobs: how many of the most likely tokens are reported for each position; None: no log-probabilities.
     n: sequences that the response shows for each prompt; best_of: sequences that are made for it.
@@ -21,7 +20,6 @@ class GenerationOptions:
 
     id_prefix: str  # of the response's id
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    route_defaults: Mapping[str, Any] = field(default_factory=dict)
     max_tokens: int | None = None
     limit_field: str = "max_tokens"
     logprobs: int | None = None

@@ -13,6 +13,7 @@ from engine.sampling import parameters as sampling
 from engine.types import InferenceParameters
 from engine.types import Request as EngineRequest
 from server.chat.request import ChatInput
+from server.config.default_sampling import default_sampling
 from server.errors import bad_request
 from server.generation.job import Job
 from server.generation.options import GenerationOptions
@@ -68,9 +69,9 @@ def _check_n_sequences(options: GenerationOptions, n_prompts: int, context: Requ
 
 
 def _sampling_parameters(options: GenerationOptions, context: RequestContext) -> InferenceParameters:
-    """Checked against the model. The request's values override --default's, which override the route's."""
+    """Checked against the model. The request's values override the defaults."""
     engine, state, requested = context.engine, context.state, options.sampling
-    values = {**options.route_defaults, **state.sampling_defaults, **requested}
+    values = {**default_sampling(engine.info, state.sampling_defaults), **requested}
     seed = requested.get("seed", state.settings.seed)
     values["seed"] = None if seed is None else seed % SEEDS
     if options.max_tokens:

@@ -113,7 +113,8 @@ class StreamOptions(Schema):
 
 
 def _number(default: float, low: float, high: float, text: str, example: float) -> Any:
-    return field(f"{text} (default {default:g})", example, ge=low, le=high)
+    text = f"{text} (default {default:g}, unless the model file or --default says otherwise; see /props)"
+    return field(text, example, ge=low, le=high)
 
 
 class SamplingFields(Schema):
@@ -131,11 +132,11 @@ class SamplingFields(Schema):
     )
     logit_bias: LogitBias | None = field("token id → number added to its logit", {"263": -2.5})
 
-    temperature: float | None = _number(1, 0, 100, "0: always the most likely token", 0.7)
-    top_p: float | None = _number(1, 0, 1, "keep the most likely tokens until they sum to p", 0.95)
-    top_k: int | None = _number(0, -1, INT_MAX, "keep the k most likely tokens; 0 or -1: off", 40)
+    temperature: float | None = _number(0.8, 0, 100, "0: always the most likely token", 0.7)
+    top_p: float | None = _number(0.95, 0, 1, "keep the most likely tokens until they sum to p", 0.95)
+    top_k: int | None = _number(40, -1, INT_MAX, "keep the k most likely tokens; 0 or -1: off", 40)
     min_p: float | None = _number(
-        0, 0, 1, "keep tokens with at least this share of the best one's probability", 0.05
+        0.05, 0, 1, "keep tokens with at least this share of the best one's probability", 0.05
     )
     typical_p: float | None = _number(1, 0, 1, "locally typical sampling", 0.9)
     top_a: float | None = _number(0, 0, 1, "keep tokens above a x (greatest probability)²", 0.1)

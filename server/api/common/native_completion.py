@@ -8,23 +8,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from engine.sampling.llama_cpp import STEPS
 from engine.types import FinishReason, InferenceParameters
 from server.api.common.logprobs import number, token_texts
 from server.api.common.timings import timings_reply
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, ShownToken
 
-# What llama-server samples with where the request sets nothing.
-DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
-# Its steps in the order in which they run, here as there; our parameters of each with neutral values.
-STEPS: dict[str, dict[str, Any]] = {
-    "penalties": {"repeat_penalty": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0},
-    "top_k": {"top_k": 0},
-    "typ_p": {"typical_p": 1.0},
-    "top_p": {"top_p": 1.0},
-    "min_p": {"min_p": 0.0},
-    "temperature": {"temperature": 1.0},
-}
 _ABSENT = {
     "dynatemp_range": 0.0,
     "dynatemp_exponent": 1.0,

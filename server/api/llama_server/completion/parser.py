@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from server.api.common.generation_options import check_fields, generation_options, sampling_fields
-from server.api.common.native_completion import DEFAULTS
 from server.api.common.structured_output import requested_constraint
 from server.api.llama_server.completion.samplers import switched_off
 from server.api.llama_server.completion.schema import NativeFields, NativeRequest
@@ -38,7 +37,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 async def parse_options(body: NativeFields, context: RequestContext) -> GenerationOptions:
-    """The fields besides the prompt, with llama-server's defaults. Warns of those without effect."""
+    """The fields besides the prompt. Warns of those without effect."""
     check_fields(body, context)
     _warn_of_steps(body, context)
     off = switched_off(body.samplers, context)
@@ -56,7 +55,6 @@ async def parse_options(body: NativeFields, context: RequestContext) -> Generati
         context,
         id_prefix="cmpl-",
         sampling=sampling,
-        route_defaults={name: value for name, value in DEFAULTS.items() if name not in off},
         max_tokens=limit_of(body, context),
         limit_field="n_predict",
         logprobs=n_probs or None,

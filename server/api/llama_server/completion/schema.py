@@ -132,10 +132,7 @@ def _neutral(what: str, example: Any, **bounds: Any) -> Any:
 
 
 class NativeFields(StructuredFields, SamplingFields):
-    """What /completion and /infill have in common.
-
-    Defaults of sampling are llama-server's: temperature 0.8, top_k 40, top_p 0.95, min_p 0.05.
-    """
+    """What /completion and /infill have in common."""
 
     n_predict: int | None = field(f"tokens to generate; {_UNLIMITED}; 0: none", 64, ge=-1, le=INT_MAX)
     max_tokens: int | None = field("another name of `n_predict`", 64, ge=-1, le=INT_MAX)

@@ -1,0 +1,73 @@
+"""What a model file recommends to sample with: the keys `general.sampling.*` of llama.cpp's converter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import ConfigError, ModelError
+from engine.gguf import GGUFFile, printable
+from engine.sampling import llama_cpp
+from engine.sampling.parameters import validate
+from engine.types import InferenceParameters
+
+PREFIX = "general.sampling."
+KEYS = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_last_n": "repeat_last_n",
+    "penalty_repeat": "repeat_penalty",
+    "mirostat": "mirostat",
+    "mirostat_tau": "mirostat_tau",
+    "mirostat_eta": "mirostat_eta",
+}
+_DEFAULTS = {name: getattr(InferenceParameters(), name) for name in KEYS.values()}
+
+
+def file_sampling(gguf: GGUFFile) -> tuple[dict[str, Any], list[str]]:
+    """Fields of `InferenceParameters` that the file sets, and a remark about each key without effect.
+
+    A bad recommendation is no reason to refuse a model: it is left out, with a remark.
+    """
+    values: dict[str, Any] = {}
+    remarks: list[str] = []
+    for key, name in KEYS.items():
+        if PREFIX + key not in gguf.metadata:
+            continue
+        try:
+            value: Any = _number(gguf, PREFIX + key, whole=isinstance(_DEFAULTS[name], int))
+            values[name] = getattr(validate(InferenceParameters(**{name: value}), 1), name)
+        except (ConfigError, ModelError) as error:
+            reason = str(error).removeprefix(f"{printable(gguf.path, 400)}: ")
+            remarks.append(f"{PREFIX}{key} has no effect: {reason}")
+    steps, step_remarks = _sequence(gguf)
+    values |= {} if steps is None else llama_cpp.neutral_values(steps)
+    remarks += step_remarks
+    xtc = f"{PREFIX}xtc_probability"
+    if gguf.metadata.get(xtc):
+        remarks.append(f"{xtc} has no effect: XTC sampling is not supported")
+    return values, remarks
+
+
+def _number(gguf: GGUFFile, key: str, whole: bool) -> float:
+    if whole:
+        return gguf.get_int(key)
+    return float(f"{gguf.get_float(key):.6g}")  # as it was written: 0.6, not 0.6000000238418579
+
+
+def _sequence(gguf: GGUFFile) -> tuple[list[str] | None, list[str]]:
+    """The steps that are in force, and remarks. None: the file does not say."""
+    key = f"{PREFIX}sequence"
+    try:
+        text = gguf.get_str(key, "")
+    except ModelError as error:
+        return None, [f"{key} has no effect: {error}"]
+    steps = [llama_cpp.step_name(name.strip()) for name in text.split(";") if name.strip()]
+    if not steps:
+        return None, []
+    known = {*llama_cpp.STEPS, *llama_cpp.OTHER_STEPS}
+    remarks = [f"{key}: {printable(name, 64)!r} is not supported" for name in steps if name not in known]
+    if not llama_cpp.in_order(steps):
+        remarks.append(f"{key}: the order has no effect; it is {', '.join(llama_cpp.STEPS)}")
+    return steps, remarks

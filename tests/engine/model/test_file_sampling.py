@@ -1,0 +1,92 @@
+"""Sampling values that a model file recommends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.gguf import GGUFFile
+from engine.model.file_sampling import file_sampling
+from support.gguf_builder import tiny_llama
+
+UINT32, INT32, FLOAT32 = 4, 5, 6
+ALL = {
+    "temp": (0.6, FLOAT32),
+    "top_k": (20, INT32),
+    "top_p": (0.9, FLOAT32),
+    "min_p": (0.01, FLOAT32),
+    "penalty_last_n": (128, INT32),
+    "penalty_repeat": (1.05, FLOAT32),
+    "mirostat": (2, INT32),
+    "mirostat_tau": (4.0, FLOAT32),
+    "mirostat_eta": (0.2, FLOAT32),
+}
+
+
+def read(tmp_path: Path, **keys: object) -> tuple[dict[str, object], list[str]]:
+    builder = tiny_llama()
+    for key, value in keys.items():
+        kind = value[1] if isinstance(value, tuple) else None
+        builder.key(f"general.sampling.{key}", value[0] if isinstance(value, tuple) else value, kind)
+    with GGUFFile.open(builder.write(tmp_path / "model.gguf")) as gguf:
+        return file_sampling(gguf)
+
+
+def test_every_key_of_the_converter_of_llama_cpp_is_read(tmp_path: Path) -> None:
+    assert read(tmp_path, **ALL) == (
+        {
+            "temperature": 0.6,  # not 0.60000002, the nearest float32
+            "top_k": 20,
+            "top_p": 0.9,
+            "min_p": 0.01,
+            "repeat_last_n": 128,
+            "repeat_penalty": 1.05,
+            "mirostat": 2,
+            "mirostat_tau": 4.0,
+            "mirostat_eta": 0.2,
+        },
+        [],
+    )
+
+
+def test_a_file_without_the_keys_recommends_nothing(tmp_path: Path) -> None:
+    assert read(tmp_path) == ({}, [])
+
+
+def test_integers_may_stand_for_floats_and_minus_one_for_off(tmp_path: Path) -> None:
+    assert read(tmp_path, temp=(1, UINT32), top_k=(-1, INT32))[0] == {"temperature": 1.0, "top_k": 0}
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"temp": (1e9, FLOAT32)}, "temp has no effect: temperature must lie between 0 and 100"),
+        ({"temp": (float("nan"), FLOAT32)}, "temp has no effect: key 'general.sampling.temp' is nan"),
+        ({"top_p": "much"}, "top_p has no effect: key 'general.sampling.top_p' is"),
+        ({"top_k": (40.0, FLOAT32)}, "top_k has no effect: key 'general.sampling.top_k' is"),
+        ({"xtc_probability": (0.5, FLOAT32)}, "xtc_probability has no effect: XTC sampling"),
+    ],
+)
+def test_values_that_cannot_be_have_no_effect_and_a_remark(
+    tmp_path: Path, keys: dict[str, object], reason: str
+) -> None:
+    values, remarks = read(tmp_path, min_p=(0.1, FLOAT32), **keys)
+    assert values == {"min_p": 0.1}
+    assert len(remarks) == 1
+    assert remarks[0].startswith(f"general.sampling.{reason}")
+
+
+def test_steps_that_the_sequence_leaves_out_are_off(tmp_path: Path) -> None:
+    values, remarks = read(tmp_path, sequence="top-k;dry;temperature", top_p=(0.9, FLOAT32))
+    assert (values["top_p"], values["min_p"], values["typical_p"]) == (1.0, 0.0, 1.0)
+    assert "top_k" not in values
+    assert "temperature" not in values
+    assert remarks == []
+
+
+def test_an_order_that_is_not_followed_and_an_unknown_step_are_named(tmp_path: Path) -> None:
+    _, remarks = read(tmp_path, sequence="temperature;top_k;magic")
+    assert [remark.split()[0] for remark in remarks] == ["general.sampling.sequence:"] * 2
+    assert "'magic' is not supported" in remarks[0]
+    assert "the order has no effect" in remarks[1]
