@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import PlainValidator, WithJsonSchema
 
 from server.api.common.generation_fields import IDS_SCHEMA, INT_MAX, Reply, Schema, field, is_token, required
+from server.errors import bad_request
 from server.input.task_inputs import Input
 
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
@@ -93,7 +94,29 @@ InputField = Annotated[
 ]
 
 
-class EmbeddingRequest(Schema):
+class TruncationFields(Schema):
+    """Inputs that are longer than the model takes are refused, unless one of these asks to cut them."""
+
+    truncate_prompt_tokens: int | None = field(
+        "use only the first N tokens of longer inputs, with a warning; -1: as many as the model takes",
+        -1,
+        ge=-1,
+        le=INT_MAX,
+    )
+    truncate: bool | None = field("true: as `truncate_prompt_tokens: -1`", True)
+
+    def cut_to(self) -> int | None:
+        """As `server.input.task_inputs` takes it. Raises ApiError (400)."""
+        if self.truncate_prompt_tokens == 0:
+            message = "truncate_prompt_tokens: must be at least 1, or -1 for what the model takes"
+            raise bad_request(message, "truncate_prompt_tokens", "invalid_value")
+        if self.truncate is False and self.truncate_prompt_tokens is not None:
+            message = "truncate: false contradicts truncate_prompt_tokens; send one of them"
+            raise bad_request(message, "truncate", "invalid_value")
+        return -1 if self.truncate and self.truncate_prompt_tokens is None else self.truncate_prompt_tokens
+
+
+class EmbeddingRequest(TruncationFields):
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
     input: InputField | None = field(
         "text, token ids, or a list of either; also llama-server's objects with `prompt_string` or `content`",

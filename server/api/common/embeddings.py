@@ -45,7 +45,7 @@ async def embeddings_response(body: EmbeddingRequest, context: RequestContext, n
     if format.pooling == "none" and not native:
         message = "pooling: none gives a vector for each token, which only /embeddings can return"
         raise bad_request(message, "pooling", "unsupported_value")
-    tokens = await input_tokens(inputs, context, param)
+    tokens = await input_tokens(inputs, context, param, body.cut_to())
     vectors = await embed(tokens, format.pooling, context)
 
     def write() -> Bytes:

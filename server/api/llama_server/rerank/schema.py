@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from server.api.common.generation_fields import INT_MAX, Reply, Schema, field, required
+from server.api.common.embedding_fields import TruncationFields
+from server.api.common.generation_fields import INT_MAX, Reply, field, required
 
 
 def _texts(value: Any) -> list[str]:
@@ -40,7 +41,7 @@ Texts = Annotated[
 ]
 
 
-class RerankRequest(Schema):
+class RerankRequest(TruncationFields):
     model: str | None = field("may be left out if one model is served", "bge-reranker", max_length=512)
     query: str = required("what the documents are compared with", "What is a panda?")
     documents: Texts | None = field("what is ranked, in Jina's format", ["hi", "it is a bear"])

@@ -148,3 +148,22 @@ async def test_many_documents_go_in_several_orders(monkeypatch):
             assert [pair("x")[1]] * len(work.inputs) == work.second
         for result in answer["results"]:
             assert result["relevance_score"] == score(DOCUMENTS[result["index"] % 4])
+
+
+@pytest.mark.parametrize("fields", [{"truncate": True}, {"truncate_prompt_tokens": -1}])
+async def test_longer_documents_are_cut_where_that_is_requested(fields):
+    engine = ranker(n_ctx=32)
+    long = "a cat sat on a mat. " * 20
+    async with client(engine) as http:
+        refused = await http.post(V1, json={"query": QUERY, "documents": ["x", long]})
+        assert "send truncate_prompt_tokens: -1" in error_of(refused, 400)["message"]
+        answer = (await http.post(V1, json={"query": QUERY, "documents": ["x", long], **fields})).json()
+        tokens, start = pair(long)
+        n_end = len(tokenizer().encode("")) - 1
+        cut = tokens[: 32 - n_end] + tokens[len(tokens) - n_end :]
+        assert engine.works == [Embed([pair("x")[0], cut], "rank", [pair("x")[1], start])]
+        assert answer["warnings"] == [
+            f"documents[1]: only the first 32 of {len(tokens)} tokens with the query are used"
+        ]
+        body = {"query": "what is it? " * 20, "documents": ["x"], **fields}
+        assert error_of(await http.post(V1, json=body), 400)["param"] == "query"
