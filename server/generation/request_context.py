@@ -109,8 +109,16 @@ class RequestContext:
 
     async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run work on texts that would block the event loop."""
-        call = partial(function, *args, **kwargs)
+        call = partial(_without_stop_iteration, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self.state.threads, call)
+
+
+def _without_stop_iteration(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """A future cannot hold a StopIteration: whoever awaits it would wait forever."""
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError("StopIteration in a thread") from error
 
 
 def unavailable(engine: Engine, stopping: bool = False) -> ApiError:

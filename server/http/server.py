@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import uvicorn
 from fastapi import FastAPI
@@ -24,10 +24,21 @@ from server.config.settings import Settings
 from server.http.protocol import LimitedProtocol, limited_protocol
 from server.worker.client import EngineClient
 from server.worker.errors import LoadFailed
+from server.worker.model_use import ModelUse, model_use
 
 log = logging.getLogger("ggserve")
 
 PROGRESS_EVERY_S = 0.1
+# Of what a model is for: path and fields of a request to try.
+EXAMPLES: dict[ModelUse, tuple[str, dict[str, Any]]] = {
+    "chat": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "Tell me a story."}], "stream": True},
+    ),
+    "text": ("/v1/completions", {"prompt": "Once upon a time", "stream": True}),
+    "embeddings": ("/v1/embeddings", {"input": ["Once upon a time", "A long time ago"]}),
+    "ranking": ("/v1/rerank", {"query": "What is a panda?", "documents": ["hi", "it is a bear"]}),
+}
 ENDING_S = 2.0  # for requests to answer that they were ended, and for clients to read that
 EXIT_NOW_S = 0.3  # the same after a second signal
 
@@ -124,11 +135,13 @@ class HttpServer(uvicorn.Server):
             await asyncio.sleep(PROGRESS_EVERY_S)
 
     def example(self) -> str:
-        """A request to try, as a shell command."""
-        body = {"model": next(iter(self.engines)), "prompt": "Once upon a time", "stream": True}
+        """A request to try with the first model, as a shell command."""
+        name, engine = next(iter(self.engines.items()))
+        path, fields = EXAMPLES[model_use(engine, self.settings.chat_template)]
+        body = {"model": name, **fields}
         key = "  -H 'authorization: Bearer YOUR-KEY' \\\n" if self.settings.api_keys() else ""
         return (
-            f"\n  curl -N {self.url}/v1/completions \\\n{key}"
+            f"\n  curl -N {self.url}{path} \\\n{key}"
             f"    -H 'content-type: application/json' -d '{json.dumps(body)}'\n\n"
         )
 

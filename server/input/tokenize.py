@@ -9,14 +9,17 @@ from server.errors import bad_request, context_exceeded
 from server.generation.request_context import RequestContext
 from server.input.requests import Prompt
 from server.worker.engine import Engine
+from server.worker.model_use import model_use
 
 INLINE_CHARS = 2048  # texts up to here are tokenized in the event loop: a thread would take longer
 
 
 def check_generates(engine: Engine) -> None:
-    """Refuse models that only make embeddings."""
+    """Refuse models that only make embeddings or rank documents."""
     if (engine.info or {}).get("generates") is False:
-        message = f"model: '{engine.name}' makes embeddings and cannot generate text; use /v1/embeddings"
+        ranks = model_use(engine) == "ranking"
+        does, path = ("ranks documents", "/v1/rerank") if ranks else ("makes embeddings", "/v1/embeddings")
+        message = f"model: '{engine.name}' {does} and cannot generate text; use {path}"
         raise bad_request(message, "model", "cannot_generate")
 
 

@@ -64,6 +64,7 @@ def pooling_of(requested: str | None, context: RequestContext) -> str:
 
 def no_head(engine: Engine) -> ApiError:
     message = f"model '{engine.name}' has no classification head, so it cannot rank documents"
+    message += "; serve a reranking model, or compare vectors of /v1/embeddings"
     return ApiError(400, message, param="model", code="no_ranking", type="not_supported_error")
 
 

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from server.api.common.model_info import public_info
 from server.dependencies import StateDep
 from server.worker.engine import Engine
+from server.worker.model_use import model_use
 
 router = APIRouter()
 _ORDER = ("failed", "stalled", "stopped", "restarting", "loading")
@@ -41,6 +42,8 @@ async def health(state: StateDep) -> Response:
             entry["detail"] = engine.detail if now == "loading" else _DETAILS.get(now, now)
         if engine.info is not None:
             entry |= public_info(engine.info)
+        if now in ("ready", "restarting", "stalled"):  # the tokenizer is loaded, too
+            entry["use"] = model_use(engine, state.chat_template)
         models[engine.name] = entry
     status = "stopping" if state.stopping else next((s for s in _ORDER if s in states), "ok")
     body: dict[str, Any] = {"status": status, "models": models}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from server.errors import ApiError
@@ -57,3 +59,9 @@ def test_an_engine_that_takes_no_requests_is_503(state: str, code: str) -> None:
         made.select_engine(None)
     assert (raised.value.status_code, raised.value.code) == (503, code)
     assert made.select_engine(None, ready=False) is engine
+
+
+@pytest.mark.asyncio
+async def test_a_stop_iteration_in_a_thread_is_an_error_and_no_endless_wait() -> None:
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await asyncio.wait_for(context(FakeEngine()).in_thread(next, iter(())), 10)

@@ -33,7 +33,7 @@ async def test_ready():
     assert status == 200
     assert body == {
         "status": "ok",
-        "models": {"stories": {"state": "ready", "restarts": 0, "placement": ["CPU"] * 4}},
+        "models": {"stories": {"state": "ready", "restarts": 0, "placement": ["CPU"] * 4, "use": "chat"}},
     }
 
 
