@@ -24,6 +24,7 @@ from engine.convert.converter import TYPES, convert
 from engine.convert.folder import Folder
 from engine.errors import ConfigError, EngineError, ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
+from engine.model.file_sampling import file_sampling
 from engine.quantize.quantizer import quantize_file
 from support.golden import FOLDER
 from support.quick import every
@@ -54,6 +55,25 @@ def test_tensors_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
     for tensor in theirs:
         assert ours[tensor][:2] == theirs[tensor][:2], tensor
         assert ours[tensor][2] == theirs[tensor][2], tensor
+
+
+def test_what_generation_config_recommends_to_sample_with_is_in_the_file(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(FOLDER / "hf" / FOLDERS[0], folder)
+    recommended = {
+        "temperature": 0.6,
+        "top_k": 20,
+        "top_p": 1,
+        "repetition_penalty": 1.05,
+        "do_sample": True,
+        "min_p": None,
+    }
+    (folder / "generation_config.json").write_text(json.dumps(recommended))
+    convert(folder, tmp_path / "out.gguf", "f32")
+    with GGUFFile.open(tmp_path / "out.gguf") as file:
+        values, remarks = file_sampling(file)
+    assert values == {"temperature": 0.6, "top_k": 20, "top_p": 1.0, "repeat_penalty": 1.05}
+    assert remarks == []
 
 
 @pytest.mark.parametrize("name", FOLDERS)
