@@ -27,12 +27,14 @@ from support.api import (
 from support.quick import every
 
 NOTHING = ("", [], {}, None)  # asks for nothing
+TOO_LONG = "a cat " * 4096  # for the context of the engine below
 # What a field can only do together with others: these, at their examples, or at this.
 WITH: dict[str, dict[str, Any]] = {
     "parse_special": {"content": "a</s>b"},
     "top_logprobs": {"logprobs": True},
     "parallel_tool_calls": {"tools": ..., "tool_choice": "required"},
     "tool_choice": {"tools": ...},
+    "truncate": {"input": TOO_LONG, "documents": [TOO_LONG]},
 }
 # They say what an answer may be, and these routes make none: they take what the generating ones take.
 FOR_ANSWERS = {"tool_choice", "parallel_tool_calls", "reasoning_format"}
