@@ -77,6 +77,11 @@ def bounds(schema: Mapping[str, Any]) -> tuple[float | None, float | None]:
     return None, None
 
 
+def constants(schema: Mapping[str, Any]) -> set[Any]:
+    """Single values that a schema takes beside its bounds, such as -1 for no limit."""
+    return {branch["const"] for branch in branches(schema) if "const" in branch}
+
+
 def name_of(path: Path) -> str:
     """("messages", 0, "role") → messages[0].role"""
     text = ""
