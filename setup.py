@@ -55,6 +55,8 @@ def compile_args(built: Built) -> list[str]:
     ]
     if sys.platform == "win32":
         args.append("-DMS_WIN64")  # Python's headers define it for Microsoft's compiler only
+        # GCC does not align 32-byte vectors on Windows' stack (GCC bug 54412).
+        args.append("-Wa,-muse-unaligned-vector-move")
     machine = platform.machine().lower()
     if built.native and sys.platform == "linux":
         args.append("-mcpu=native" if machine in ("aarch64", "arm64") else "-march=native")

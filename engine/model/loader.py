@@ -15,7 +15,7 @@ from engine.ggml.backend import map_host_memory
 from engine.ggml.operations import Context
 from engine.ggml.tensor import F32, I32, Storage, supports
 from engine.gguf import GGMLType, GGUFFile, TensorInfo
-from engine.graph.ops.packed import PackedMatrix, can_pack
+from engine.graph.ops.packed import PackedMatrix, can_pack, is_faster_packed
 from engine.nn.architecture import Architecture
 from engine.nn.binder import Binder, TensorSpec
 from engine.types import ProgressCallback
@@ -99,6 +99,7 @@ def choose_layout(spec: TensorSpec, info: TensorInfo, candidates: list[Any], rep
         repack
         and spec.op == "mul_mat"
         and own.device.type == "cpu"
+        and is_faster_packed(int(info.type))
         and can_pack(int(info.type), tuple(info.shape))
     ):
         return Layout(own, packed=True)

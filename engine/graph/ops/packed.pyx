@@ -1,12 +1,15 @@
 # cython: embedsignature=True
-# distutils: sources = engine/graph/kernels/matmul.cpp
+# distutils: sources = engine/graph/kernels/cpu.cpp engine/graph/kernels/matmul/matmul.cpp engine/graph/kernels/matmul/pack.cpp engine/graph/kernels/matmul/portable.cpp engine/graph/kernels/matmul/avx2.cpp engine/graph/kernels/matmul/avxvnni.cpp engine/graph/kernels/matmul/avx512.cpp engine/graph/kernels/matmul/avx512vnni.cpp engine/graph/kernels/matmul/neon.cpp
 """Matrices of quantized weights in a layout of our own, and their products, on the CPU.
 
-ggml's kernels for the same types reach a fraction of what the CPU's byte dot product can do with many
-rows; see `kernels/matmul.cpp`. Where the CPU has no such instruction, nothing can be packed.
+The kernels (`kernels/matmul`) exist for several instruction sets; the best that this processor can run is in
+force, or the one that the environment variable GGSERVE_CPU_KERNELS names. Types that a set computes no faster
+than ggml are left to ggml.
 """
 
-from engine.errors import GgmlError
+import os
+
+from engine.errors import ConfigError, GgmlError
 from engine.ggml.operations cimport Context
 from engine.ggml.tensor cimport Storage, Tensor
 from engine.ggml.tensor import I8
@@ -15,12 +18,19 @@ from engine.libggml.ggml cimport (
     ggml_row_size, ggml_tensor, ggml_type,
 )
 from libc.stdint cimport int64_t
+from libcpp cimport bool as cpp_bool
+from libcpp.vector cimport vector
 
-cdef extern from "matmul.h" namespace "ggserve" nogil:
+cdef extern from "matmul/matmul.h" namespace "ggserve" nogil:
     cppclass Product:
         ggml_type type
 
-    bint c_can_pack "ggserve::can_pack"(ggml_type type, int64_t n_in, int64_t n_out)
+    vector[const char*] compiled_sets()
+    vector[const char*] supported_sets()
+    const char* set_in_force()
+    cpp_bool use_set(const char* name)
+    cpp_bool c_can_pack "ggserve::can_pack"(ggml_type type, int64_t n_in, int64_t n_out)
+    cpp_bool c_is_faster_packed "ggserve::is_faster_packed"(ggml_type type)
     size_t packed_size(ggml_type type, int64_t n_in, int64_t n_out)
     void pack(ggml_type type, const void* src, int64_t n_in, int64_t n_out, void* dst, int n_threads)
     size_t activation_size(int64_t n_in)
@@ -28,9 +38,45 @@ cdef extern from "matmul.h" namespace "ggserve" nogil:
     void product_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
 
 
+VARIABLE = "GGSERVE_CPU_KERNELS"
+cdef bint chosen = False
+
+
+def instruction_sets():
+    """The names of the kernel sets that this processor can run, best first."""
+    return [name.decode() for name in supported_sets()]
+
+
+def instruction_set():
+    """The name of the kernel set in force. ConfigError if GGSERVE_CPU_KERNELS names one that cannot run here."""
+    if not chosen:
+        use_instruction_set(os.environ.get(VARIABLE, ""))
+    return set_in_force().decode()
+
+
+def use_instruction_set(str name not None):
+    """Put a kernel set in force, also for matrices that are packed already; "": the best. ConfigError as above."""
+    global chosen
+    known = [each.decode() for each in compiled_sets()]
+    usable = instruction_sets()
+    if name and name not in known:
+        raise ConfigError(f"{VARIABLE}={name}: unknown; this build has {', '.join(known)}")
+    if name and name not in usable:
+        raise ConfigError(f"{VARIABLE}={name}: this processor cannot run it; it runs {', '.join(usable)}")
+    use_set((name or usable[0]).encode())
+    chosen = True
+
+
 def can_pack(int type, tuple shape):
-    """Whether a matrix of this ggml type and shape (n_in, n_out) can be packed on this CPU."""
-    return len(shape) == 2 and bool(c_can_pack(<ggml_type>type, shape[0], shape[1]))
+    """Whether a matrix of this ggml type and shape (n_in, n_out) can be packed."""
+    instruction_set()
+    return len(shape) == 2 and c_can_pack(<ggml_type>type, shape[0], shape[1])
+
+
+def is_faster_packed(int type):
+    """Whether products with packed matrices of this type are at least as fast as ggml's, with the set in force."""
+    instruction_set()
+    return c_is_faster_packed(<ggml_type>type)
 
 
 cdef class PackedMatrix:

@@ -1,10 +1,9 @@
-"""Packed matrices against the floats that their blocks mean.
-
-On a CPU that cannot pack there is nothing to compare.
-"""
+"""Packed matrices against the floats that their blocks mean, with every kernel set that this processor can run."""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Iterator
 from typing import Any
 
 import gguf
@@ -12,34 +11,50 @@ import numpy as np
 import pytest
 
 import engine
-from engine.errors import GgmlError
+from engine.errors import ConfigError, GgmlError
 from engine.ggml.backend import Backend, devices
 from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F32, type_id
-from engine.graph.ops.packed import PackedMatrix, can_pack
+from engine.graph.ops.packed import (
+    PackedMatrix,
+    can_pack,
+    instruction_set,
+    instruction_sets,
+    is_faster_packed,
+    use_instruction_set,
+)
 from server.config.bundled import bundled_model
 
 CPU = next(d for d in devices() if d.type == "cpu")
-TYPES = ("q4_0", "q8_0", "q4_K", "q5_K", "q6_K")
-PACKABLE = [t for t in TYPES if can_pack(type_id(t), (256, 16))]
+TYPES = (
+    *("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl"),
+    *("q2_K", "q3_K", "q4_K", "q5_K", "q6_K"),
+)
+# Where the halves of a super block are.
+HALVES = {"q2_K": (80, 82), "q3_K": (108,), "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,)}
+
+
+@pytest.fixture(params=instruction_sets(), autouse=True)
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The kernel set in force, each in turn."""
+    before = instruction_set()
+    use_instruction_set(request.param)
+    yield request.param
+    use_instruction_set(before)
 
 
 def quantized(kind: str, n_in: int, n_out: int, seed: int = 0) -> tuple[bytes, np.ndarray]:
     """A random matrix in ggml's blocks, and the floats that they mean [n_out, n_in]."""
     number = gguf.GGMLQuantizationType[kind.upper()]
     rng = np.random.default_rng(seed)
-    if kind in ("q4_0", "q8_0"):
-        values = rng.standard_normal((n_out, n_in)).astype(np.float32)
-        blocks = gguf.quants.quantize(values, number)
-    else:  # any bytes are a block; only its halves must be numbers of a sensible size
-        _, size = gguf.GGML_QUANT_SIZES[number]
-        blocks = rng.integers(0, 256, (n_out, n_in // 256, size), dtype=np.uint8)
-        at = {"q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,)}[kind]
-        for position in at:
-            halves = (rng.random((n_out, n_in // 256)) * 0.002 + 0.0005).astype(np.float16)
-            blocks[:, :, position : position + 2] = halves.view(np.uint8).reshape(n_out, n_in // 256, 2)
-        blocks = blocks.reshape(n_out, -1)
+    # Any bytes are a block; only its halves must be numbers of a sensible size.
+    n_block, size = gguf.GGML_QUANT_SIZES[number]
+    blocks = rng.integers(0, 256, (n_out, n_in // n_block, size), dtype=np.uint8)
+    for position in HALVES.get(kind, (0, 2) if kind in ("q4_1", "q5_1") else (0,)):
+        halves = (rng.random((n_out, n_in // n_block)) * 0.002 + 0.0005).astype(np.float16)
+        blocks[:, :, position : position + 2] = halves.view(np.uint8).reshape(n_out, n_in // n_block, 2)
+    blocks = blocks.reshape(n_out, -1)
     return blocks.tobytes(), gguf.quants.dequantize(blocks, number)
 
 
@@ -66,7 +81,7 @@ def times(kind: str, data: bytes, n_out: int, x: np.ndarray, threads: int = 2) -
     return results[0]
 
 
-@pytest.mark.parametrize("kind", PACKABLE)
+@pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize(
     ("n_in", "n_out", "n_rows"),
     [(32, 16, 1), (64, 48, 3), (2048, 256, 1), (96, 1600, 2), (256, 64, 7), (160, 32, 31), (64, 160, 300)],
@@ -86,7 +101,7 @@ def test_products(kind: str, n_in: int, n_out: int, n_rows: int) -> None:
     assert np.sqrt(np.mean((got - x @ weights.T) ** 2)) < 0.02 * size
 
 
-@pytest.mark.parametrize("kind", PACKABLE)
+@pytest.mark.parametrize("kind", TYPES)
 def test_a_row_does_not_depend_on_its_company(kind: str) -> None:
     """Bit for bit: the same row alone, among others, and with any number of threads."""
     data, _ = quantized(kind, 256, 96)
@@ -97,7 +112,7 @@ def test_a_row_does_not_depend_on_its_company(kind: str) -> None:
     np.testing.assert_array_equal(times(kind, data, 96, x, threads=3), together)
 
 
-@pytest.mark.parametrize("kind", PACKABLE)
+@pytest.mark.parametrize("kind", TYPES)
 def test_zeros_and_extremes(kind: str) -> None:
     data, weights = quantized(kind, 256, 16)
     x = np.zeros((3, 256), np.float32)
@@ -109,7 +124,7 @@ def test_zeros_and_extremes(kind: str) -> None:
     assert np.isfinite(got).all()
 
 
-@pytest.mark.parametrize("kind", PACKABLE)
+@pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("at", [3, 40, 31])
 def test_what_is_not_finite_shows(kind: str, value: float, at: int) -> None:
@@ -130,7 +145,7 @@ def test_refusals() -> None:
     assert not can_pack(type_id("q4_0"), (32, 16, 4))
     with pytest.raises(GgmlError, match="cannot be packed"):
         PackedMatrix(Context(1), type_id("q8_0"), (32, 15), "odd")
-    for kind in PACKABLE:
+    for kind in TYPES:
         ctx: Any = Context(4)
         matrix = PackedMatrix(ctx, type_id(kind), (256, 16), "m")
         with pytest.raises(GgmlError, match="no memory"):
@@ -142,9 +157,43 @@ def test_refusals() -> None:
             matrix.load(bytes(10))
 
 
+@pytest.mark.parametrize("kind", TYPES)
+def test_extremes_of_the_bits(kind: str) -> None:
+    """All bits set, and the largest activations of either sign: no sum overflows on its way."""
+    number = gguf.GGMLQuantizationType[kind.upper()]
+    n_block, size = gguf.GGML_QUANT_SIZES[number]
+    for fill in (0x00, 0x7F, 0x80, 0xFF):
+        blocks = np.full((16, 512 // n_block, size), fill, np.uint8)
+        for position in HALVES.get(kind, (0, 2) if kind in ("q4_1", "q5_1") else (0,)):
+            blocks[:, :, position : position + 2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)
+        blocks = blocks.reshape(16, -1)
+        weights = gguf.quants.dequantize(blocks, number).astype(np.float64)
+        x = np.stack([np.full(512, 1.0), np.full(512, -1.0), np.tile([1.0, -1.0], 256)]).astype(np.float32)
+        got = times(kind, blocks.tobytes(), 16, x)
+        np.testing.assert_allclose(got, x @ weights.T, rtol=1e-4, atol=1e-5 * np.abs(weights).sum(1).max())
+
+
+def test_sets_by_name(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert instruction_set() == kernels
+    assert instruction_sets()[-1] == "portable"
+    with pytest.raises(ConfigError, match="GGSERVE_CPU_KERNELS=sse9: unknown; this build has .*portable"):
+        use_instruction_set("sse9")
+    assert instruction_set() == kernels
+    use_instruction_set("")
+    assert instruction_set() == instruction_sets()[0]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86-64's sets")
+def test_a_set_that_the_processor_lacks() -> None:
+    lacking = [name for name in ("avx512vnni", "avxvnni") if name not in instruction_sets()]
+    for name in lacking:
+        with pytest.raises(ConfigError, match=f"{name}: this processor cannot run it; it runs .*portable"):
+            use_instruction_set(name)
+
+
 def test_repack_off_leaves_the_layout_of_the_file() -> None:
     with engine.load(bundled_model(), engine.ModelParameters(repack=False, n_threads=1)) as model:
         assert set(model.weights.placement.values()) == {"CPU"}
     with engine.load(bundled_model(), engine.ModelParameters(n_threads=1)) as model:
         packed = "CPU_PACKED" in model.weights.placement.values()
-        assert packed == ("q8_0" in PACKABLE)
+        assert packed == is_faster_packed(type_id("q8_0"))

@@ -1,0 +1,40 @@
+// Products with AVX2 (Haswell 2013, Zen 2017).
+#include "layout.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+// No function that other files compile too (inline functions of the standard library) may be used below.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma,f16c")
+#endif
+
+#include "avx2.h"
+
+namespace ggserve {
+namespace {
+
+struct Set : Avx2 {
+    static constexpr Dot DOT = Dot::MADDUBS;
+};
+
+}  // namespace
+}  // namespace ggserve
+
+#include "kernel.h"
+
+namespace ggserve {
+
+static bool is_faster(ggml_type type) { return type != GGML_TYPE_COUNT; }
+
+extern const KernelSet avx2_kernels;
+const KernelSet avx2_kernels = {"avx2", kernel_of, is_faster, quantize_avx2};
+
+}  // namespace ggserve
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif
