@@ -18,6 +18,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
     options = parser.parse_args(arguments)
     from engine.ggml.backend import devices
+    from engine.graph.ops.packed import instruction_set
 
     rows = [
         {
@@ -27,6 +28,8 @@ def run(arguments: list[str]) -> int:
             "description": device.description,
             "free": device.free,
             "total": device.total,
+            # the instruction set of our own kernels, which run on the CPU only
+            "kernels": instruction_set() if device.type == "cpu" else None,
         }
         for device in devices()
     ]
@@ -39,7 +42,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     cells = [["NAME", "BACKEND", "TYPE", "FREE", "TOTAL", "DESCRIPTION"]]
     for row in rows:
         free, total = (f"{row[key] / 2**30:.1f} GiB" for key in ("free", "total"))
-        cells.append([row["name"], row["backend"], row["type"], free, total, row["description"]])
+        kernels = f" (kernels: {row['kernels']})" if row["kernels"] else ""
+        cells.append([row["name"], row["backend"], row["type"], free, total, row["description"] + kernels])
     widths = [max(len(line[i]) for line in cells) for i in range(5)]
     lines = ("  ".join([*map(str.ljust, line, widths), line[5]]).rstrip() for line in cells)
     return "\n".join(lines) + "\n"

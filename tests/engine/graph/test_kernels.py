@@ -19,7 +19,7 @@ CPUS = {
 
 
 @pytest.mark.parametrize("cpu", every(9, CPUS.get(platform.machine(), ("native",))))
-@pytest.mark.parametrize("source", sorted(p.name for p in KERNELS.glob("*.cpp")))
+@pytest.mark.parametrize("source", sorted(str(p.relative_to(KERNELS)) for p in KERNELS.rglob("*.cpp")))
 def test_compiles_for(cpu: str, source: str) -> None:
     include = pinned_package() / "vendor" / "llama.cpp" / "ggml" / "include"
     command = ["c++", "-std=c++17", "-fsyntax-only", f"-march={cpu}", f"-I{include}", f"-I{KERNELS}", source]

@@ -29,7 +29,8 @@ struct Set : Avx512 {
 
 namespace ggserve {
 
-static bool is_faster(ggml_type type) { return type != GGML_TYPE_COUNT; }
+// Measured: Q4_0, Q8_0, Q4_K, Q5_K, Q6_K. Of the others, ggml repacks Q2_K for AVX512 too.
+static bool is_faster(ggml_type type) { return type != GGML_TYPE_Q2_K; }
 
 extern const KernelSet avx512vnni_kernels;
 const KernelSet avx512vnni_kernels = {"avx512vnni", kernel_of, is_faster, quantize_avx2};

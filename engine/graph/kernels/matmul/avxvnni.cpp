@@ -28,7 +28,8 @@ struct Set : Avx2 {
 
 namespace ggserve {
 
-static bool is_faster(ggml_type type) { return type != GGML_TYPE_COUNT; }
+// Not measured; with fewer instructions than AVX2, which is faster for all of them.
+static bool is_faster(ggml_type) { return true; }
 
 extern const KernelSet avxvnni_kernels;
 const KernelSet avxvnni_kernels = {"avxvnni", kernel_of, is_faster, quantize_avx2};

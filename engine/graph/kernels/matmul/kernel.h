@@ -22,6 +22,7 @@ using B = Set::Bytes;
 using D = Set::Ints;
 using F = Set::Floats;
 constexpr int HALVES = ROWS / Set::LANES;
+constexpr int PREFETCH = 8192;  // bytes ahead: with few rows memory is the limit, and the hardware looks no further than a page
 
 template <ggml_type T>
 struct Type {
@@ -215,8 +216,10 @@ inline void for_each_block(const uint8_t * group, int64_t n_blocks, Step step) {
     constexpr Format f = format_of(T);
     const uint8_t *header = group, *scales = group + f.header, *quants = group + scales_bytes(f, n_blocks);
     for (int64_t b = 0; b < n_blocks; b += f.per_super) {
-        for (int j = 0; j < f.per_super; j++, quants += f.quants, scales += f.scales)
+        for (int j = 0; j < f.per_super; j++, quants += f.quants, scales += f.scales) {
+            for (int i = 0; i < f.quants; i += 64) __builtin_prefetch(quants + PREFETCH + i);
             step(b + j, header, scales, quants);
+        }
         header = scales;
         scales += f.header;
     }

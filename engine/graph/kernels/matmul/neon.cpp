@@ -82,7 +82,7 @@ namespace ggserve {
 
 void quantize_portable(const float * in, int64_t n_blocks, Activations * out, int64_t block_stride);
 
-// Compared with ggml's by nobody yet, but for the types that have had kernels of ours before.
+// Not measured yet, and ggml repacks most types for these processors.
 static bool is_faster(ggml_type) { return false; }
 
 extern const KernelSet neon_kernels;

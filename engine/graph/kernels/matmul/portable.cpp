@@ -108,7 +108,7 @@ void quantize_portable(const float * in, int64_t n_blocks, Activations * out, in
     }
 }
 
-// It runs where ggml's kernels have vectors too, so it is not preferred to them.
+// ggml's kernels have vectors on nearly every processor, so these are not preferred to them.
 static bool is_faster(ggml_type) { return false; }
 
 extern const KernelSet portable_kernels;

@@ -1,4 +1,4 @@
-"""Packed matrices against the floats that their blocks mean, with every kernel set that this processor can run."""
+"""Packed matrices against the floats that their blocks mean, with every kernel set that runs here."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_extremes_of_the_bits(kind: str) -> None:
 def test_sets_by_name(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert instruction_set() == kernels
     assert instruction_sets()[-1] == "portable"
-    with pytest.raises(ConfigError, match="GGSERVE_CPU_KERNELS=sse9: unknown; this build has .*portable"):
+    with pytest.raises(ConfigError, match=r"GGSERVE_CPU_KERNELS=sse9: unknown; this build has .*portable"):
         use_instruction_set("sse9")
     assert instruction_set() == kernels
     use_instruction_set("")

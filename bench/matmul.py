@@ -1,0 +1,149 @@
+"""Our products with packed weights beside ggml's own, for each type of weights.
+
+`python -m bench.matmul [--type q4_K …] [--kernels avx2]`: one thread, one process. Both sides run in turn,
+A B A B, and are timed by the processor time of the thread, so that other work on the machine disturbs both alike
+and little. ggml's side is its repacked buffer type where it has one for the type. Prints the ratio of the
+medians (above 1: ours is faster) for a prefill and for few rows, whose matrices together exceed the caches, as
+those of a model do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from engine.ggml.backend import Backend, devices
+from engine.ggml.operations import Context
+from engine.ggml.sched import Sched
+from engine.ggml.tensor import F32, Storage, supports, type_id
+from engine.graph.ops.packed import (
+    PackedMatrix,
+    can_pack,
+    instruction_set,
+    is_faster_packed,
+    use_instruction_set,
+)
+
+TYPES = (
+    *("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl"),
+    *("q2_K", "q3_K", "q4_K", "q5_K", "q6_K"),
+)
+ROWS = (512, 1, 4, 8, 16)
+CPU = next(d for d in devices() if d.type == "cpu")
+
+
+def blocks(kind: str, n_in: int, n_out: int) -> bytes:
+    """A matrix of random quants with scales of 2^-9, in the layout of files."""
+    number = gguf.GGMLQuantizationType[kind.upper()]
+    n_block, size = gguf.GGML_QUANT_SIZES[number]
+    data = np.random.default_rng(0).integers(0, 64, (n_out, n_in // n_block, size), dtype=np.uint8)
+    positions = {"q2_K": (80, 82), "q3_K": (108,), "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,)}
+    for at in positions.get(kind, (0, 2) if kind in ("q4_1", "q5_1") else (0,)):
+        data[:, :, at : at + 2] = np.frombuffer(np.float16(2**-9).tobytes(), np.uint8)
+    return data.tobytes()
+
+
+class Side:
+    """Products of `n` matrices with the same activations, in one graph."""
+
+    def __init__(self, kind: str, n_in: int, n_out: int, n: int, packed: bool) -> None:
+        self.home = Storage(n)
+        self.n_in, self.n_out, self.packed = n_in, n_out, packed
+        data = blocks(kind, n_in, n_out)
+        self.matrices: list[Any] = [
+            PackedMatrix(self.home, type_id(kind), (n_in, n_out), f"m{i}")
+            if packed
+            else self.home.new(type_id(kind), (n_in, n_out), f"m{i}")
+            for i in range(n)
+        ]
+        types = CPU.buffer_types()
+        buffer_type = types[-1] if packed else next(t for t in types if self._runs(t, kind))
+        self.layout = "packed" if packed else buffer_type.name
+        self.buffer = self.home.allocate(buffer_type)
+        for matrix in self.matrices:
+            if packed:
+                matrix.load(data)
+            else:
+                matrix.set(data)
+        self.graphs: dict[tuple[int, int], Any] = {}
+
+    def _runs(self, buffer_type: Any, kind: str) -> bool:
+        ctx: Any = Context(8)
+        weight = ctx.new(type_id(kind), (self.n_in, self.n_out))
+        return bool(supports(CPU, buffer_type, ctx.mul_mat(weight, ctx.new(F32, (self.n_in, 512))), weight))
+
+    def prepare(self, n_rows: int, n_matrices: int) -> None:
+        ctx: Any = Context(8 + 4 * n_matrices, graph_size=8 + 4 * n_matrices)
+        x = ctx.input(F32, (self.n_in, n_rows), "x")
+        graph = ctx.graph(8 + 4 * n_matrices)
+        for matrix in self.matrices[:n_matrices]:
+            graph.add(ctx.output(matrix.times(ctx, x) if self.packed else ctx.mul_mat(matrix, x)))
+        sched = Sched([Backend(CPU, 1)], 64 + 8 * n_matrices)
+        sched.allocate(graph)
+        x.set(np.random.default_rng(1).standard_normal((n_rows, self.n_in)).astype(np.float32).tobytes())
+        self.now = ctx, graph, sched
+
+    def seconds(self) -> float:
+        _, graph, sched = self.now
+        start = time.thread_time()
+        sched.compute(graph)
+        return time.thread_time() - start
+
+
+def compare(kind: str, n_in: int, n_out: int, n: int, repetitions: int) -> dict[str, Any]:
+    ours, theirs = Side(kind, n_in, n_out, n, True), Side(kind, n_in, n_out, n, False)
+    row: dict[str, Any] = {"type": kind, "ggml": theirs.layout, "packed": is_faster_packed(type_id(kind))}
+    for n_rows in ROWS:
+        n_matrices = 1 if n_rows >= 512 else n
+        for side in (ours, theirs):
+            side.prepare(n_rows, n_matrices)
+            side.seconds()
+        times: list[list[float]] = [[], []]
+        for _ in range(repetitions):
+            times[0].append(ours.seconds())
+            times[1].append(theirs.seconds())
+        a, b = statistics.median(times[0]), statistics.median(times[1])
+        row[str(n_rows)] = b / a
+        row[f"{n_rows} GMAC/s"] = n_rows * n_in * n_out * n_matrices / a / 1e9
+    return row
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--type", nargs="+", choices=TYPES, default=TYPES)
+    p.add_argument("--kernels", default="", help="an instruction set (default: the best)")
+    p.add_argument("--shape", type=int, nargs=2, default=(2048, 2048), help="inputs and outputs of a matrix")
+    p.add_argument("--matrices", type=int, default=16, help="how many of them few rows pass through")
+    p.add_argument("--repetitions", type=int, default=9)
+    p.add_argument("--json", type=Path, help="also write the figures there")
+    args = p.parse_args()
+    if args.kernels:
+        use_instruction_set(args.kernels)
+    n_in, n_out = args.shape
+    print(f"{instruction_set()}, {CPU.description}; {n_in} x {n_out}; one thread; time of ggml / ours")
+    headings = "".join(f"{f'{n} rows':>10}" for n in ROWS)
+    print(f"{'type':<8}{'ggml':<14}{headings}{'GMAC/s':>10}  loader packs")
+    rows = []
+    for kind in args.type:
+        if not can_pack(type_id(kind), (n_in, n_out)):
+            continue
+        row = compare(kind, n_in, n_out, args.matrices, args.repetitions)
+        rows.append(row)
+        ratios = "".join(f"{row[str(n)]:>10.2f}" for n in ROWS)
+        packs = "yes" if row["packed"] else "no"
+        print(f"{kind:<8}{row['ggml']:<14}{ratios}{row['512 GMAC/s']:>10.1f}  {packs}", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps({"kernels": instruction_set(), "rows": rows}, indent=1))
+        print(args.json, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
