@@ -38,7 +38,7 @@ cdef extern from "matmul/matmul.h" namespace "ggserve" nogil:
     void product_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
 
 
-VARIABLE = "GGSERVE_CPU_KERNELS"
+cdef str VARIABLE = "GGSERVE_CPU_KERNELS"
 cdef bint chosen = False
 
 
