@@ -2,9 +2,9 @@
 
 `python -m bench.matmul [--type q4_K …] [--kernels avx2]`: one thread, one process. Both sides run in turn,
 A B A B, and are timed by the thread's processor time, so that other work on the machine disturbs both alike.
-ggml's side is its repacked buffer type where it has one for the type. Prints the ratio of the medians (above 1:
-ours is faster) for a prefill and for few rows. The matrices of few rows together exceed the caches, as those of
-a model do.
+ggml's side is its repacked buffer type where it has one for the type. Prints the ratio of the medians (above
+1: ours is faster) for a prefill and for few rows. The matrices of few rows together exceed the caches, as
+those of a model do.
 """
 
 from __future__ import annotations
