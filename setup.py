@@ -33,6 +33,10 @@ DIRECTIVES: dict[str, Any] = {
     "cdivision": True,
     "embedsignature": True,
 }
+# One file for each instruction set, too many for a line.
+MORE_SOURCES = {
+    "engine.graph.ops.packed": ("engine/graph/kernels/cpu.cpp", "engine/graph/kernels/matmul/*.cpp")
+}
 MODEL = Path("models/stories.gguf")
 
 
@@ -77,12 +81,12 @@ def link_args(built: Built, depth: int) -> list[str]:
 
 
 def extensions(built: Built) -> list[Extension]:
-    """One extension per .pyx; a `# distutils: sources = …/x.cpp` line adds C++ files to it."""
+    """One extension per .pyx; a `# distutils: sources = …/x.cpp` line or MORE_SOURCES add C++ files to it."""
     headers = [str(p) for p in sorted(Path("engine").rglob("*.h"))]
     modules = [
         Extension(
-            ".".join(path.with_suffix("").parts),
-            [str(path)],
+            name := ".".join(path.with_suffix("").parts),
+            [str(path), *(str(p) for glob in MORE_SOURCES.get(name, ()) for p in sorted(Path().glob(glob)))],
             include_dirs=[str(built.include), str(ROOT), str(ROOT / "engine" / "graph" / "kernels")],
             extra_compile_args=compile_args(built),
             extra_link_args=link_args(built, len(path.parts) - 2),

@@ -271,7 +271,7 @@ cdef class ModelRunner:
         return 0
 
     cdef int _fill_mask(self, int n_kv, int window, bint alibi, bint causal) except -1:
-        # Row r attends to cell c if c holds a position of r's sequence, not before its window and, if causal, not after r.
+        # Row r attends to cell c if c holds a position of its sequence, within its window and, if causal, not after r.
         cdef size_t i
         cdef int r, p, first, end, position
         cdef uint16_t* row

@@ -1,5 +1,4 @@
 # cython: embedsignature=True
-# distutils: sources = engine/graph/kernels/cpu.cpp engine/graph/kernels/matmul/matmul.cpp engine/graph/kernels/matmul/pack.cpp engine/graph/kernels/matmul/portable.cpp engine/graph/kernels/matmul/avx2.cpp engine/graph/kernels/matmul/avxvnni.cpp engine/graph/kernels/matmul/avx512.cpp engine/graph/kernels/matmul/avx512vnni.cpp engine/graph/kernels/matmul/neon.cpp
 """Matrices of quantized weights in a layout of our own, and their products, on the CPU.
 
 The kernels (`kernels/matmul`) exist for several instruction sets; the best that this processor can run is in
