@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from array import array
 from collections.abc import Mapping
 from time import thread_time
 from typing import Any
+
+import numpy as np
 
 from engine.constraint.unique_names import TokenIndex, UniqueNames, Words
 from engine.errors import ConfigError
@@ -18,6 +19,14 @@ _TOKEN_S = 0.02
 _COMPLEX = ("too big", "too many expressions", "Too many items", "Current row has", "precomputation failed")
 _WHERE = re.compile(r"(?:at )?(\d+)\((\d+)\): ")
 _REGEX_ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)
+
+
+class _WordsAt:
+    """The words of a mask at an address, as numpy takes them."""
+
+    def __init__(self, address: int, n_words: int) -> None:
+        data = {"data": (address, False), "shape": (n_words,), "typestr": "<u4", "version": 3}
+        self.__array_interface__ = data
 
 
 class NameGuard:
@@ -40,8 +49,7 @@ class NameGuard:
 
     def forbid(self, matcher: Any, address: int, n_words: int) -> None:
         """Take tokens out of the mask there. matcher: llguidance's, which made it."""
-        words = (ctypes.c_uint32 * n_words).from_address(address)
-        mask = memoryview(words).cast("B").cast("I")
+        mask = memoryview(np.asarray(_WordsAt(address, n_words))).cast("B").cast("I")
         self._names.forbid(mask)
         if self._limited:
             for token, names in list(self._names.risky(mask)):

@@ -13,7 +13,7 @@ from engine.sampling import parameters as sampling
 from engine.types import InferenceParameters
 from engine.types import Request as EngineRequest
 from server.chat.request import ChatInput
-from server.config.default_sampling import default_sampling
+from server.config.default_sampling import LLAMA_SERVER
 from server.errors import bad_request
 from server.generation.job import Job
 from server.generation.options import GenerationOptions
@@ -71,7 +71,8 @@ def _check_n_sequences(options: GenerationOptions, n_prompts: int, context: Requ
 def _sampling_parameters(options: GenerationOptions, context: RequestContext) -> InferenceParameters:
     """Checked against the model. The request's values override the defaults."""
     engine, state, requested = context.engine, context.state, options.sampling
-    values = {**default_sampling(engine.info, state.sampling_defaults), **requested}
+    of_file = (engine.info or {}).get("sampling", {})  # the order of `default_sampling`
+    values = {**LLAMA_SERVER, **of_file, **state.sampling_defaults, **requested}
     seed = requested.get("seed", state.settings.seed)
     values["seed"] = None if seed is None else seed % SEEDS
     if options.max_tokens:

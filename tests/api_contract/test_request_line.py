@@ -70,6 +70,8 @@ class Line:
             return
         while caller is not None and _server_file(caller) is None:
             caller = caller.f_back
+        if caller is not None and caller.f_code.co_name == "_without_stop_iteration":
+            caller = None  # the entry point of a thread, as the event loop is of a task
         self.calls.append((caller and _server_file(caller), file, frame.f_code.co_qualname))
 
     def steps(self) -> dict[tuple[str | None, str], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.constraint.guide import OutputGuide, OutputGuides
@@ -13,6 +14,13 @@ from engine.types import Constraint, Reasoning
 
 N_VOCAB, EOG, OPEN, CLOSE = 70, 0, 1, 2
 ANY = Constraint("regex", "x")
+
+
+class Words:
+    """The words of a mask at an address, as numpy takes them."""
+
+    def __init__(self, address: int) -> None:
+        self.__array_interface__ = {"data": (address, False), "shape": (3,), "typestr": "<u4", "version": 3}
 
 
 class FakeMatcher:
@@ -24,10 +32,8 @@ class FakeMatcher:
         self.may_stop, self.must_stop = True, False
 
     def fill(self, address: int) -> None:
-        import ctypes
-
-        words = (ctypes.c_uint32 * 3).from_address(address)
-        words[:] = [0, 0, 0]
+        words = np.asarray(Words(address))
+        words[:] = 0
         words[self.allowed // 32] = 1 << self.allowed % 32
 
     def commit(self, token: int) -> None:

@@ -39,7 +39,7 @@ def test_json_is_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        ([SOURCE, "{out}", "Q9_Z"], 2, "no type Q9_Z"),
+        ([SOURCE, "{out}", "Q9_Z"], 2, "unknown type Q9_Z"),
         ([SOURCE, "{out}", "Q4_0", "--threads", "0"], 2, "--threads"),
         (["/nowhere.gguf", "{out}", "Q4_0"], 1, "nowhere.gguf"),
         ([STORIES, "{out}", "IQ1_S", "--allow-requantize"], 2, "imatrix"),

@@ -59,7 +59,7 @@ async def test_a_whole_response():
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
     assert usage["input_tokens_details"] == {"cached_tokens": 0, "cache_write_tokens": 0}
     assert found["timings"]["predicted_n"] == usage["output_tokens"]
-    assert (found["metadata"], found["top_p"], found["temperature"]) == ({"a": "b"}, 0.5, 1.0)
+    assert (found["metadata"], found["top_p"], found["temperature"]) == ({"a": "b"}, 0.5, 0.8)
     assert found["max_output_tokens"] == 99
     assert found["completed_at"] >= found["created_at"]
     assert "warnings" not in found
