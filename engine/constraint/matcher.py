@@ -49,7 +49,7 @@ class NameGuard:
 
     def forbid(self, matcher: Any, address: int, n_words: int) -> None:
         """Take tokens out of the mask there. matcher: llguidance's, which made it."""
-        mask = memoryview(np.asarray(_WordsAt(address, n_words))).cast("B").cast("I")
+        mask = np.asarray(_WordsAt(address, n_words)).data.cast("B").cast("I")
         self._names.forbid(mask)
         if self._limited:
             for token, names in list(self._names.risky(mask)):
