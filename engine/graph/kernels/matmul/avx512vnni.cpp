@@ -29,7 +29,7 @@ struct Set : Avx512 {
 
 namespace ggserve {
 
-// Measured: Q4_0, Q8_0, Q4_K, Q5_K, Q6_K. Of the others, ggml repacks Q2_K for AVX512 too.
+// Not timed since the packed layout became that of all sets. ggml repacks Q2_K for AVX512 itself.
 static bool is_faster(ggml_type type) { return type != GGML_TYPE_Q2_K; }
 
 extern const KernelSet avx512vnni_kernels;
