@@ -43,8 +43,8 @@ def answering(data: bytes) -> str:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no RPC worker"),
-        (b"", "no RPC worker"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not an RPC worker"),
+        (b"", "is not an RPC worker"),
         (struct.pack("<Q4B", 28, 6, 0, 0, 0) + bytes(24), "speaks version 6"),
     ],
 )
