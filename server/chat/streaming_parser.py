@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import TypeVar
 
@@ -40,7 +41,7 @@ class MarkerSearch:
         return StopMatcher(self.markers)
 
 
-class StreamingParser:
+class StreamingParser(ABC):
     """An OutputParser whose subclasses implement `read`, which emits what it recognizes.
 
     names: tools that may be called; a call of anything else is text. limit: how many calls are emitted; the
@@ -66,8 +67,9 @@ class StreamingParser:
         self._reading = self.read()
         next(self._reading)
 
+    @abstractmethod
     def read(self) -> Parsing[None]:
-        raise NotImplementedError
+        """The whole output."""
 
     # --- the protocol of an OutputParser
 

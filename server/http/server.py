@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
+from types import FrameType
 from typing import Any, Protocol
 
 import uvicorn
@@ -151,23 +152,17 @@ class HttpServer(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """uvicorn raises the signal again at the end; here the process exits with a status instead."""
         loop = asyncio.get_running_loop()
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.getsignal(number) for number in numbers}
-        try:
-            for number in numbers:
-                loop.add_signal_handler(number, self._on_signal, number)
-        except NotImplementedError:  # event loops of Windows
-            for number in numbers:
-                signal.signal(number, lambda n, _: loop.call_soon_threadsafe(self._on_signal, n))
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._on_signal, number)
+
+        # Not the loop's own handlers, which event loops of Windows do not have.
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            try:
-                for number in numbers:
-                    loop.remove_signal_handler(number)
-            except NotImplementedError:
-                for number in numbers:
-                    signal.signal(number, before[number])
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _on_signal(self, number: int) -> None:
         running = sum(len(engine.requests()) for engine in self.engines.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -27,9 +28,9 @@ class UnmarkedCallParser(JsonCallParser):
             self.emit(space)
         yield from self.rest()
 
+    @abstractmethod
     def whole(self) -> Parsing[None]:
         """The calls, from the first character on."""
-        raise NotImplementedError
 
     def rest(self) -> Parsing[None]:
         while True:

@@ -10,17 +10,34 @@ from engine.errors import ConfigError
 from server.cli.serve import listen
 
 
-def test_several_addresses_share_one_port():
+def can_bind_ipv6() -> bool:
     try:
-        sockets = listen("127.0.0.1, ::1", 0)
-    except ConfigError as error:
-        if "::1" in str(error):
-            pytest.skip("no IPv6 here")
-        raise
-    assert [sock.family for sock in sockets] == [socket.AF_INET, socket.AF_INET6]
-    assert len({sock.getsockname()[1] for sock in sockets}) == 1
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_several_addresses_share_one_port():
+    sockets = listen("127.0.0.1, 127.0.0.2", 0)
+    hosts, ports = zip(*(sock.getsockname() for sock in sockets), strict=True)
     for sock in sockets:
         sock.close()
+    assert hosts == ("127.0.0.1", "127.0.0.2")
+    assert len(set(ports)) == 1
+
+
+def test_ipv4_and_ipv6_share_one_port_or_the_error_names_the_address_that_cannot_be():
+    if not can_bind_ipv6():
+        with pytest.raises(ConfigError, match=r"cannot listen on ::1:\d+"):
+            listen("127.0.0.1, ::1", 0)
+        return
+    sockets = listen("127.0.0.1, ::1", 0)
+    families, ports = zip(*((sock.family, sock.getsockname()[1]) for sock in sockets), strict=True)
+    for sock in sockets:
+        sock.close()
+    assert families == (socket.AF_INET, socket.AF_INET6)
+    assert len(set(ports)) == 1
 
 
 def test_an_address_that_cannot_be_closes_those_before():
