@@ -54,6 +54,7 @@ def compile_args(built: Built) -> list[str]:
         "-O3",
         "-g0",
         "-fvisibility=hidden",
+        "-ffp-contract=off",  # kernels say themselves where a product and a sum are rounded once
         "-Wno-deprecated-declarations",
         "-Wno-maybe-uninitialized",
     ]

@@ -4,6 +4,8 @@
 // F32 once, and then used by all queries that share its KV head: the heads of the group times the new
 // rows. Each such query is a "lane". With many lanes the lanes fill the vectors, and K and V elements
 // are broadcast: no horizontal sums, no transposition. With few, the head dimension fills the vectors.
+// Both do the same additions in the same order, so that a lane's result is the same to the bit whatever
+// else is in its unit: alone, in company, as a part of a prompt or as the next token.
 #include "attention.h"
 
 #include <algorithm>
@@ -85,20 +87,36 @@ inline float adjusted(const Attention & op, const Lane & lane, float s, int posi
 
 // ---- many lanes: vectors run over lanes. s [TILE][LANES], q [d][LANES], o [dv][LANES]; LANES = NV * W.
 
+// acc = q k over the dimensions r, r + STRIDE, …, added as the vectors of tile_of_dims are: W partial sums, then halves.
+template <int NV, int J, int STRIDE>
+inline void partial_scores(const Unit & u, const Scratch & t, int j, int r, vf (&acc)[J][NV]) {
+    constexpr int lanes = NV * W;
+    if constexpr (STRIDE == W) {
+        for (int b = 0; b < J; b++)
+            for (int n = 0; n < NV; n++) acc[b][n] = vf{};
+        for (int i = r; i < u.d; i += W) {
+            vf q[NV];
+            for (int n = 0; n < NV; n++) q[n] = load(t.q + (size_t)i * lanes + n * W);
+            for (int b = 0; b < J; b++) {
+                const vf k = splat(t.k[(size_t)(j + b) * u.dp + i]);
+                for (int n = 0; n < NV; n++) acc[b][n] = madd(q[n], k, acc[b][n]);
+            }
+        }
+    } else {
+        vf other[J][NV];
+        partial_scores<NV, J, 2 * STRIDE>(u, t, j, r, other);
+        partial_scores<NV, J, 2 * STRIDE>(u, t, j, r + STRIDE, acc);
+        for (int b = 0; b < J; b++)
+            for (int n = 0; n < NV; n++) acc[b][n] += other[b][n];
+    }
+}
+
 template <int NV, int J>
 inline void scores_block(const Unit & u, const Scratch & t, int j) {
-    const int lanes = NV * W;
-    vf acc[J][NV] = {};
-    for (int i = 0; i < u.d; i++) {
-        vf q[NV];
-        for (int n = 0; n < NV; n++) q[n] = load(t.q + (size_t)i * lanes + n * W);
-        for (int b = 0; b < J; b++) {
-            const float k = t.k[(size_t)(j + b) * u.dp + i];
-            for (int n = 0; n < NV; n++) acc[b][n] += q[n] * k;
-        }
-    }
+    vf acc[J][NV];
+    partial_scores<NV, J, 1>(u, t, j, 0, acc);
     for (int b = 0; b < J; b++)
-        for (int n = 0; n < NV; n++) store(t.s + (size_t)(j + b) * lanes + n * W, acc[b][n]);
+        for (int n = 0; n < NV; n++) store(t.s + (size_t)(j + b) * NV * W + n * W, acc[b][n]);
 }
 
 template <int NV, int I>
@@ -111,8 +129,8 @@ inline void values_block(const Unit & u, const Scratch & t, int n_cells, int i, 
         vf p[NV];
         for (int n = 0; n < NV; n++) p[n] = load(t.s + (size_t)j * lanes + n * W);
         for (int b = 0; b < I; b++) {
-            const float v = t.v[(size_t)j * u.dvp + i + b];
-            for (int n = 0; n < NV; n++) acc[b][n] += p[n] * v;
+            const vf v = splat(t.v[(size_t)j * u.dvp + i + b]);
+            for (int n = 0; n < NV; n++) acc[b][n] = madd(p[n], v, acc[b][n]);
         }
     }
     for (int b = 0; b < I; b++)
@@ -138,14 +156,16 @@ void tile_of_lanes(const Unit & u, Scratch & t, int begin, int n_cells, bool all
         vf high = old;
         for (j = 0; j < n_cells; j++) high = maximum(high, load(t.s + (size_t)j * lanes + n * W));
         alpha[n] = exp_negative(old - high);
-        vf total = load(t.total + n * W) * alpha[n];
+        vf total[W] = {};
         for (j = 0; j < n_cells; j++) {
             const vf p = exp_negative(load(t.s + (size_t)j * lanes + n * W) - high);
             store(t.s + (size_t)j * lanes + n * W, p);
-            total += p;
+            total[j % W] += p;
         }
+        for (int half = W / 2; half; half /= 2)
+            for (int i = 0; i < half; i++) total[i] += total[i + half];
         store(t.highest + n * W, high);
-        store(t.total + n * W, total);
+        store(t.total + n * W, load(t.total + n * W) * alpha[n] + total[0]);
     }
     int i = 0;
     for (; i + JJ <= u.dv; i += JJ) values_block<NV, JJ>(u, t, n_cells, i, alpha);
@@ -166,16 +186,16 @@ void tile_of_dims(const Unit & u, Scratch & t, int begin, int n_cells, bool all_
             vf a{}, b{}, c{}, e{};
             for (int i = 0; i < u.dp; i += W) {
                 const vf x = load(q + i);
-                a += x * load(k + i);
-                b += x * load(k + u.dp + i);
-                c += x * load(k + 2 * u.dp + i);
-                e += x * load(k + 3 * u.dp + i);
+                a = madd(x, load(k + i), a);
+                b = madd(x, load(k + u.dp + i), b);
+                c = madd(x, load(k + 2 * u.dp + i), c);
+                e = madd(x, load(k + 3 * u.dp + i), e);
             }
             s[j] = sum(a); s[j + 1] = sum(b); s[j + 2] = sum(c); s[j + 3] = sum(e);
         }
         for (; j < n_cells; j++) {
             vf a{};
-            for (int i = 0; i < u.dp; i += W) a += load(q + i) * load(t.k + (size_t)j * u.dp + i);
+            for (int i = 0; i < u.dp; i += W) a = madd(load(q + i), load(t.k + (size_t)j * u.dp + i), a);
             s[j] = sum(a);
         }
         if (!all_visible || op.softcap > 0 || op.max_bias > 0)
@@ -183,7 +203,7 @@ void tile_of_dims(const Unit & u, Scratch & t, int begin, int n_cells, bool all_
         for (j = n_cells; j % W; j++) s[j] = -INFINITY;
         const int padded = j;
         for (j = 0; j < n_cells; j++) high = std::max(high, s[j]);
-        const float alpha = std::exp(t.highest[m] - high);
+        const float alpha = exp_negative(splat(t.highest[m] - high))[0];
         vf total{};
         for (j = 0; j < padded; j += W) {
             const vf p = exp_negative(load(s + j) - high);
@@ -199,10 +219,12 @@ void tile_of_dims(const Unit & u, Scratch & t, int begin, int n_cells, bool all_
             for (int b = 0; b < n; b++) acc[b] = load(o + i + b * W) * alpha;
             if (n == 4)
                 for (j = 0; j < n_cells; j++)
-                    for (int b = 0; b < 4; b++) acc[b] += s[j] * load(t.v + (size_t)j * u.dvp + i + b * W);
+                    for (int b = 0; b < 4; b++)
+                        acc[b] = madd(splat(s[j]), load(t.v + (size_t)j * u.dvp + i + b * W), acc[b]);
             else
                 for (j = 0; j < n_cells; j++)
-                    for (int b = 0; b < n; b++) acc[b] += s[j] * load(t.v + (size_t)j * u.dvp + i + b * W);
+                    for (int b = 0; b < n; b++)
+                        acc[b] = madd(splat(s[j]), load(t.v + (size_t)j * u.dvp + i + b * W), acc[b]);
             for (int b = 0; b < n; b++) store(o + i + b * W, acc[b]);
         }
     }
@@ -230,7 +252,8 @@ void run(Unit & u, Scratch & t) {
         least_seen = std::min(least_seen, lane.position + 1);
         end = std::max(end, lane.position + 1);
     }
-    for (int begin = first; begin < end; begin += TILE) {
+    // Tiles begin at the same cells for everybody; a tile of which a lane sees nothing leaves it as it is.
+    for (int begin = first - first % TILE; begin < end; begin += TILE) {
         const int n = std::min(TILE, end - begin);
         const bool all_visible = begin >= last_first && begin + n <= least_seen;
         gather(u.k, u.kv_head, u.d, u.dp, u.seq->cells + begin, n, t.k);

@@ -31,17 +31,35 @@ static inline vf splat(float x) { return x - vf{}; }
 static inline vf select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 static inline vf maximum(vf a, vf b) { return select(a > b, a, b); }
 
-static inline float sum(vf v) {
+// a b + c, rounded once where the target can.
+static inline vf madd(vf a, vf b, vf c) {
 #if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)v);
-#elif defined(__AVX2__)
-    __m128 x = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__) && defined(__FMA__)
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
+
+// Always by halves: v[i] + v[i + W / 2], and so on. What sums in another way, to the same bits, relies on it.
+static inline float sum(vf v) {
+#if defined(__AVX2__)
+#if defined(__AVX512F__)
+    const __m512d wide = (__m512d)v;
+    const __m256 y = _mm256_add_ps((__m256)_mm512_castpd512_pd256(wide), (__m256)_mm512_extractf64x4_pd(wide, 1));
+#else
+    const __m256 y = (__m256)v;
+#endif
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
     x = _mm_add_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
 #else
-    float s = 0;
-    for (int i = 0; i < W; i++) s += v[i];
-    return s;
+    for (int half = W / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) v[i] += v[i + half];
+    return v[0];
 #endif
 }
 
@@ -49,15 +67,15 @@ static inline float sum(vf v) {
 static inline vf exp_negative(vf x) {
     const vi underflow = x < -87.0f;
     x = select(underflow, splat(-87.0f), x);
-    const vf n = (x * 1.44269504088896341f + 12582912.0f) - 12582912.0f;  // round to nearest by magic number
-    const vf r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+    const vf n = madd(x, splat(1.44269504088896341f), splat(12582912.0f)) - 12582912.0f;  // rounds to nearest
+    const vf r = madd(n, splat(2.12194440e-4f), madd(n, splat(-0.693359375f), x));
     vf p = splat(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    p = madd(p, r, splat(1.3981999507e-3f));
+    p = madd(p, r, splat(8.3334519073e-3f));
+    p = madd(p, r, splat(4.1665795894e-2f));
+    p = madd(p, r, splat(1.6666665459e-1f));
+    p = madd(p, r, splat(5.0000001201e-1f));
+    p = madd(p * r, r, r) + 1.0f;
     const vi power = (__builtin_convertvector(n, vi) + 127) << 23;
     return select(underflow, vf{}, p * (vf)power);
 }

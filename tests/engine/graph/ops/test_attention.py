@@ -72,13 +72,19 @@ def run(case: Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(what the kernel gives, what it should give), [rows, heads, dv]."""
     rng = np.random.default_rng(seed)
     n_rows = sum(n_new for _, n_new in case.sequences)
-    scale = case.dk**-0.5
     shuffled = rng.permutation(case.n_cells)  # cells of a session lie anywhere
     at = 0
     for n_past, n_new in case.sequences:
         case.tables.append(array("i", shuffled[at : at + n_past + n_new].tolist()))
         at += n_past + n_new
     q = rng.standard_normal((n_rows, case.heads, case.dk)).astype(np.float32) * np.float32(case.q_scale)
+    got, k, v = compute(case, q, rng)
+    return got, reference(case, q.astype(np.float64), k, v, case.dk**-0.5)
+
+
+def compute(case: Case, q: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(what the kernel gives, k, v). q [rows, heads, dk]; k and v come from `rng`."""
+    n_rows, scale = len(q), case.dk**-0.5
     ctx: Any = Context(32, graph_size=16)
     number = type_id(case.kv_type)
     tq = ctx.input(F32, (case.dk, case.heads, n_rows), "q")
@@ -109,7 +115,7 @@ def run(case: Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         sched.compute(graph)
         results.append(np.frombuffer(out.get(), np.float32).reshape(n_rows, case.heads, case.dv))
     np.testing.assert_array_equal(results[0], results[1])
-    return results[0], reference(case, q.astype(np.float64), k, v, scale)
+    return results[0], k, v
 
 
 def store(tensor: Any, case: Case, d: int, rng: np.random.Generator) -> np.ndarray:
@@ -171,6 +177,54 @@ CASES = {
 def test_equals_plain_attention(name: str) -> None:
     got, expected = run(CASES[name])
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"heads": 4, "kv_heads": 4},
+        {"heads": 8, "kv_heads": 2},
+        {"heads": 16, "kv_heads": 1},
+        {"heads": 6, "kv_heads": 6, "max_bias": 8.0},
+        {"heads": 4, "kv_heads": 2, "softcap": 5.0, "window": 40},
+        {"heads": 4, "kv_heads": 2, "dk": 20, "dv": 12, "window": 70},
+        {"heads": 4, "kv_heads": 2, "kv_type": "f16"},
+        {"heads": 4, "kv_heads": 2, "kv_type": "q8_0", "dk": 96, "dv": 32},
+    ],
+    ids=str,
+)
+def test_a_row_is_the_same_to_the_bit_however_its_sequence_is_computed(kind: dict[str, Any]) -> None:
+    """As a whole prompt, in chunks, token by token, beside others, by any number of threads."""
+    n, others = 150, [(30, 1), (90, 1), (0, 33), (7, 5)]
+    rng = np.random.default_rng(3)
+    table, *more = np.split(rng.permutation(700), np.cumsum([n, *(p + m for p, m in others)]))[:-1]
+    heads, dk = kind["heads"], kind.get("dk", 64)
+    q = rng.standard_normal((n, heads, dk)).astype(np.float32)
+    q_others = rng.standard_normal((sum(m for _, m in others), heads, dk)).astype(np.float32)
+
+    def rows(first: int, last: int, threads: int, company: bool) -> np.ndarray:
+        sequences = [(first, last - first), *(others if company else [])]
+        case = Case(sequences, threads=threads, **kind)
+        case.tables += [array("i", cells.tolist()) for cells in (table, *(more if company else []))]
+        given = np.concatenate([q[first:last], q_others]) if company else q[first:last]
+        return compute(case, given, np.random.default_rng(4))[0][: last - first]
+
+    whole = rows(0, n, 2, company=False)
+    for threads, company in ((1, False), (4, False), (1, True), (3, True)):
+        np.testing.assert_array_equal(rows(0, n, threads, company), whole)
+    for first, last in (
+        (0, 1),
+        (0, 2),
+        (5, 8),
+        (60, 70),
+        (63, 64),
+        (64, 65),
+        (90, 131),
+        (148, 149),
+        (149, 150),
+    ):
+        for threads, company in ((2, False), (4, False), (2, True)):
+            np.testing.assert_array_equal(rows(first, last, threads, company), whole[first:last])
 
 
 def test_scores_of_any_size_stay_finite() -> None:

@@ -1,0 +1,52 @@
+"""A token's logits are the same to the bit whatever else is computed, on which reproducible texts rest."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engine
+from engine.engine import Model
+from engine.quantize.quantizer import quantize_file
+from engine.scheduler.batch import BatchItem
+from support.fake_engine import STORIES
+
+N, N_CELLS = 40, 300
+
+
+@pytest.fixture(scope="module", params=["Q8_0", "Q4_0", "Q4_K_M", "Q5_0"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """The bundled model with weights of a type that is packed."""
+    path = tmp_path_factory.mktemp("models") / "model.gguf"
+    quantize_file(STORIES, path, request.param, requantize=True)
+    params = engine.ModelParameters(use_gpu=False, n_threads=2, context_size=64, kv_cells=N_CELLS)
+    with engine.load(Path(path), params) as model:
+        yield model
+
+
+def logits(model: Model, items: list[BatchItem], n: int) -> np.ndarray:
+    """Of the last `n` rows of one batch."""
+    n_rows = model.runner.forward(items)
+    return np.array([np.array(model.runner.logits(i)) for i in range(n_rows - n, n_rows)])
+
+
+def test_logits_are_the_same_to_the_bit_in_any_batch(model: Model) -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(3, model.hp.n_vocab, N).tolist()
+    shuffled = rng.permutation(N_CELLS).tolist()
+    cells = array("i", shuffled[:N])
+    company = [
+        BatchItem([token], array("i", shuffled[N + 10 * i : N + 10 * i + 10]), 9, 1)
+        for i, token in enumerate(rng.integers(3, model.hp.n_vocab, 7).tolist())
+    ]
+    whole = logits(model, [BatchItem(tokens, cells, 0, N)], N)
+    for n, others in ((1, []), (1, company), (3, company[:2]), (7, company[:1]), (17, [])):
+        for begin in range(0, N, n):
+            chunk = tokens[begin : begin + n]
+            item = BatchItem(chunk, cells[: begin + len(chunk)], begin, len(chunk))
+            found = logits(model, [*others, item], len(chunk))
+            np.testing.assert_array_equal(found, whole[begin : begin + n], err_msg=f"{n} with {len(others)}")
