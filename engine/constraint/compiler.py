@@ -268,12 +268,16 @@ class ConstraintCompiler:
 
     def _allowed(self, matcher: ConstraintMatcher) -> list[int]:
         mask = array("I", bytes(4 * self.n_words))
-        matcher.fill(mask.buffer_info()[0])
+        matcher.fill(mask)
         return [32 * i + bit for i, word in enumerate(mask) if word for bit in range(32) if word >> bit & 1]
 
 
 class _TokenizerWrapper:
-    """The vocabulary in the form that llguidance expects."""
+    """The vocabulary in the form that llguidance expects.
+
+    It could also be called, to tokenize text. llguidance does that for text that it forces only, which
+    `_OPTIONS` switches off.
+    """
 
     is_tokenizer_wrapper = True
     bos_token_id = None
@@ -282,10 +286,6 @@ class _TokenizerWrapper:
         self.tokens = vocabulary.tokens + [b""] * (size - vocabulary.n)
         self.special_token_ids = vocabulary.special
         self.eos_token_id = vocabulary.eog[0] if vocabulary.eog else vocabulary.n
-
-    def __call__(self, text: str | bytes) -> list[int]:
-        """For the tokens of forced text, which `_OPTIONS` switches off."""
-        raise NotImplementedError
 
 
 def _tokenizer_of(vocabulary: GrammarVocabulary, size: int) -> Any:

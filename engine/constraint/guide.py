@@ -9,22 +9,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
 
 from engine.constraint.compiler import ConstraintCompiler
 from engine.constraint.matcher import ConstraintMatcher
 from engine.constraint.reasoning import ReasoningBlock, check_reasoning
+from engine.constraint.unique_names import TokenMask
 from engine.errors import ConfigError
 from engine.types import Constraint, Reasoning
-
-TokenMask = memoryview  # uint32 words: bit i % 32 of word i // 32 is set if token i is allowed
-
-
-class _MaskBuffer(NamedTuple):
-    """Memory for one mask. llguidance writes to its address."""
-
-    mask: TokenMask
-    address: int
 
 
 class OutputGuide:
@@ -39,13 +30,12 @@ class OutputGuide:
         self._matcher = matcher
         self._block = block
 
-    def fill(self, buffer: _MaskBuffer, not_ending: TokenMask, nothing: TokenMask) -> TokenMask | None:
-        """The mask of the next token; None where every token is allowed.
+    def fill(self, mask: TokenMask, not_ending: TokenMask, nothing: TokenMask) -> TokenMask | None:
+        """The mask of the next token, written to `mask` if need be; None where every token is allowed.
 
         not_ending: a mask of all tokens but those that end a generation. nothing: an empty mask.
         """
         block, matcher = self._block, self._matcher
-        mask = buffer.mask
         if block is not None and not block.over:
             only = block.forced if block.inside or matcher is None or not block.begun else block.opening
             if only is not None:
@@ -56,7 +46,7 @@ class OutputGuide:
                 return None if matcher is None else not_ending
         if matcher is None:
             return None
-        matcher.fill(buffer.address)
+        matcher.fill(mask)
         if block is not None and (opening := block.opening) is not None:
             _allow(mask, opening)
         return mask
@@ -105,8 +95,8 @@ class OutputGuides:
         self._token_bytes = token_bytes
         self._n_vocab = n_vocab
         self._eog_ids = eog_ids
-        self._buffers: list[_MaskBuffer] = []
-        self._not_ending = self._nothing = memoryview(array("I"))
+        self._buffers: list[TokenMask] = []
+        self._not_ending = self._nothing = array("I")
         self._thread: ThreadPoolExecutor | None = None
         self._filling: Future[list[TokenMask | ConfigError | None]] | None = None
 
@@ -174,19 +164,16 @@ class OutputGuides:
         return masks
 
     def _reserve(self, n: int) -> None:
-        """Make `n` buffers. They stay where they are: llguidance is given their addresses."""
-        if len(self._buffers) >= n:
-            return
+        """Make `n` buffers."""
         words = self._compiler.n_words
         if not self._buffers:
-            self._nothing = memoryview(array("I", bytes(4 * words)))
-            self._not_ending = memoryview(array("I", [0xFFFFFFFF]) * words)
+            self._nothing = array("I", bytes(4 * words))
+            self._not_ending = array("I", [0xFFFFFFFF]) * words
             for token in self._eog_ids:
                 if token < self._n_vocab:
                     self._not_ending[token // 32] &= ~(1 << token % 32)
         while len(self._buffers) < n:
-            words_of_mask = array("I", bytes(4 * words))
-            self._buffers.append(_MaskBuffer(memoryview(words_of_mask), words_of_mask.buffer_info()[0]))
+            self._buffers.append(array("I", bytes(4 * words)))
 
 
 def _allow(mask: TokenMask, token: int) -> None:

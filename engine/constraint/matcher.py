@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from time import thread_time
 from typing import Any
 
-import numpy as np
-
-from engine.constraint.unique_names import TokenIndex, UniqueNames, Words
+from engine.constraint.unique_names import TokenIndex, TokenMask, UniqueNames
 from engine.errors import ConfigError
 
 # Processor time that all masks of one text may take, since other texts wait for them.
@@ -19,14 +17,6 @@ _TOKEN_S = 0.02
 _COMPLEX = ("too big", "too many expressions", "Too many items", "Current row has", "precomputation failed")
 _WHERE = re.compile(r"(?:at )?(\d+)\((\d+)\): ")
 _REGEX_ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)
-
-
-class _WordsAt:
-    """The words of a mask at an address, as numpy takes them."""
-
-    def __init__(self, address: int, n_words: int) -> None:
-        data = {"data": (address, False), "shape": (n_words,), "typestr": "<u4", "version": 3}
-        self.__array_interface__ = data
 
 
 class NameGuard:
@@ -47,16 +37,15 @@ class NameGuard:
         other._names = self._names.copy()
         return other
 
-    def forbid(self, matcher: Any, address: int, n_words: int) -> None:
-        """Take tokens out of the mask there. matcher: llguidance's, which made it."""
-        mask = np.asarray(_WordsAt(address, n_words)).data.cast("B").cast("I")
+    def forbid(self, matcher: Any, mask: TokenMask) -> None:
+        """Take tokens out of a mask. matcher: llguidance's, which made it."""
         self._names.forbid(mask)
         if self._limited:
             for token, names in list(self._names.risky(mask)):
                 behind = matcher.deep_copy()
                 behind.consume_token(token)
-                self._close_off(names, matcher, self._index.tokens[token], n_words)
-                after = _mask_of(behind, n_words)
+                self._close_off(names, matcher, self._index.tokens[token], len(mask))
+                after = _mask_of(behind, len(mask))
                 names.forbid(after)
                 if not any(after):
                     mask[token // 32] &= ~(1 << token % 32)
@@ -77,7 +66,7 @@ class NameGuard:
         opened = len(data) - len(names.name or b"")
         start = [self._bytes.get(byte, -1) for byte in data[:opened]]
 
-        def mask_behind(beginning: bytes) -> Words | None:
+        def mask_behind(beginning: bytes) -> TokenMask | None:
             tokens = [*start, *(self._bytes.get(byte, -1) for byte in beginning)]
             behind = matcher.deep_copy()
             return None if -1 in tokens or not behind.consume_tokens(tokens) else _mask_of(behind, n_words)
@@ -85,10 +74,15 @@ class NameGuard:
         names.close_off(mask_behind)
 
 
-def _mask_of(matcher: Any, n_words: int) -> Words:
+def _mask_of(matcher: Any, n_words: int) -> TokenMask:
     mask = array("I", bytes(4 * n_words))
-    matcher.unsafe_compute_mask_ptr(mask.buffer_info()[0], 4 * n_words)
+    _fill(matcher, mask)
     return mask
+
+
+def _fill(matcher: Any, mask: TokenMask) -> None:
+    address, n = mask.buffer_info()
+    matcher.unsafe_compute_mask_ptr(address, 4 * n)
 
 
 class ConstraintMatcher:
@@ -97,7 +91,7 @@ class ConstraintMatcher:
     Methods raise ConfigError once the text no longer matches or the grammar turns out to be too complex.
     """
 
-    __slots__ = ("_left_s", "_matcher", "_n_bytes", "_names", "ignored")
+    __slots__ = ("_left_s", "_matcher", "_n_words", "_names", "ignored")
 
     def __init__(
         self, matcher: Any, n_words: int, ignored: tuple[str, ...] = (), names: NameGuard | None = None
@@ -105,21 +99,20 @@ class ConstraintMatcher:
         self.ignored = ignored  # parts of the constraint that are not enforced
         self._matcher = matcher
         self._names = names
-        self._n_bytes = 4 * n_words
+        self._n_words = n_words
         self._left_s = _FREE_S
 
-    def fill(self, address: int) -> None:
-        """Write the mask of the next token: bit i % 32 of the uint32 i // 32 is set if token i is allowed.
+    def fill(self, mask: TokenMask) -> None:
+        """Write the mask of the next token, of `ConstraintCompiler.n_words` words.
 
-        address: of memory for `ConstraintCompiler.n_words` words, which must not move while this runs.
         End-of-generation tokens are allowed exactly where the grammar may end.
         """
         start = thread_time()
-        self._matcher.unsafe_compute_mask_ptr(address, self._n_bytes)
+        _fill(self._matcher, mask)
         if self._matcher.is_error():
             raise self._failure()
         if self._names is not None:
-            self._names.forbid(self._matcher, address, self._n_bytes // 4)
+            self._names.forbid(self._matcher, mask)
         self._left_s -= thread_time() - start
         if self._left_s < 0:
             raise ConfigError(
@@ -130,7 +123,7 @@ class ConstraintMatcher:
         """Take the next token, which is no end-of-generation token unless the grammar names it."""
         start = thread_time()
         if self._names is not None:
-            self._names.commit(self._matcher, token, self._n_bytes // 4)
+            self._names.commit(self._matcher, token, self._n_words)
         if not self._matcher.consume_token(token):
             raise self._failure()
         self._left_s += _TOKEN_S - (thread_time() - start)
@@ -153,7 +146,7 @@ class ConstraintMatcher:
     def copy(self) -> ConstraintMatcher:
         """An independent matcher at the same place."""
         names = None if self._names is None else self._names.copy()
-        return ConstraintMatcher(self._matcher.deep_copy(), self._n_bytes // 4, self.ignored, names)
+        return ConstraintMatcher(self._matcher.deep_copy(), self._n_words, self.ignored, names)
 
     def _failure(self) -> ConfigError:
         return ConfigError(error_line(self._matcher.get_error()))

@@ -25,9 +25,9 @@ _WHOLE_NAME = re.compile(rb'\s*"[^"]*"')
 _NEXT_NAME = re.compile(rb',\s*"[^"]*"')
 _OPENED_NAME = re.compile(rb'"[^"]+$')
 
-Words: TypeAlias = "memoryview | array[int]"  # a mask: bit i % 32 of word i // 32 stands for token i
+TokenMask: TypeAlias = "array[int]"  # uint32: bit i % 32 of word i // 32 is set if token i is allowed
 # The mask behind the beginning of a name that is being written, before anything is forbidden; None: unknown.
-MaskBehind: TypeAlias = "Callable[[bytes], Words | None]"
+MaskBehind: TypeAlias = "Callable[[bytes], TokenMask | None]"
 
 
 class TokenIndex:
@@ -103,7 +103,7 @@ class UniqueNames:
             elif self._open or byte == 0x7B:  # {
                 self._outside(byte)
 
-    def forbid(self, mask: Words) -> None:
+    def forbid(self, mask: TokenMask) -> None:
         """Take out of a mask the tokens that would lead to a name that is there already."""
         index = self._index
         members = self._open[-1] if self._open else None
@@ -121,7 +121,7 @@ class UniqueNames:
         other.commit(data)
         return not other.repeated
 
-    def risky(self, mask: Words) -> Iterator[tuple[int, UniqueNames]]:
+    def risky(self, mask: TokenMask) -> Iterator[tuple[int, UniqueNames]]:
         """Allowed tokens that begin a name as one begins that is there, and where they lead."""
         if any(members is not None and members.names for members in self._open):
             for token in self._index.opened_names:
@@ -157,7 +157,7 @@ class UniqueNames:
             if forbidden.startswith(start) and len(forbidden) > len(start):
                 yield from self._index.starting_with(forbidden[len(start) :])
 
-    def _try(self, mask: Words, tokens: Sequence[int]) -> None:
+    def _try(self, mask: TokenMask, tokens: Sequence[int]) -> None:
         for token in tokens:
             if mask[token // 32] >> token % 32 & 1 and not self.allows(self._index.tokens[token]):
                 _clear(mask, token)
@@ -207,5 +207,5 @@ class UniqueNames:
             self._expected = False
 
 
-def _clear(mask: Words, token: int) -> None:
+def _clear(mask: TokenMask, token: int) -> None:
     mask[token // 32] &= ~(1 << token % 32)

@@ -15,7 +15,8 @@ from engine.cache.cached_sequence import CachedSequence
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import PrefixCache
 from engine.config import SchedulerConfig
-from engine.constraint.guide import OutputGuides, TokenMask
+from engine.constraint.guide import OutputGuides
+from engine.constraint.unique_names import TokenMask
 from engine.errors import ConfigError, DeviceError, GgmlError, OutOfMemoryError
 from engine.scheduler.admission import Admission
 from engine.scheduler.batch import Batch, BatchBuilder, BatchRunner

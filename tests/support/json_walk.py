@@ -53,7 +53,7 @@ def matcher_of(schema: Any, *, close: bool = True) -> ConstraintMatcher:
 def allowed(matcher: ConstraintMatcher) -> list[int]:
     words = compiler().n_words
     mask = array("I", bytes(4 * words))
-    matcher.fill(mask.buffer_info()[0])
+    matcher.fill(mask)
     return [32 * i + bit for i, word in enumerate(mask) if word for bit in range(32) if word >> bit & 1]
 
 

@@ -5,22 +5,15 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
 import pytest
 
 from engine.constraint.guide import OutputGuide, OutputGuides
+from engine.constraint.unique_names import TokenMask
 from engine.errors import ConfigError
 from engine.types import Constraint, Reasoning
 
 N_VOCAB, EOG, OPEN, CLOSE = 70, 0, 1, 2
 ANY = Constraint("regex", "x")
-
-
-class Words:
-    """The words of a mask at an address, as numpy takes them."""
-
-    def __init__(self, address: int) -> None:
-        self.__array_interface__ = {"data": (address, False), "shape": (3,), "typestr": "<u4", "version": 3}
 
 
 class FakeMatcher:
@@ -31,10 +24,9 @@ class FakeMatcher:
         self.taken: list[int] = []
         self.may_stop, self.must_stop = True, False
 
-    def fill(self, address: int) -> None:
-        words = np.asarray(Words(address))
-        words[:] = 0
-        words[self.allowed // 32] = 1 << self.allowed % 32
+    def fill(self, mask: TokenMask) -> None:
+        for i in range(len(mask)):
+            mask[i] = 1 << self.allowed % 32 if i == self.allowed // 32 else 0
 
     def commit(self, token: int) -> None:
         if token == 66:
@@ -66,7 +58,7 @@ def guides(compiler: FakeCompiler) -> OutputGuides:
     return OutputGuides(compiler, lambda token: b"" if token <= CLOSE else b"x", N_VOCAB, {EOG})  # type: ignore[arg-type]
 
 
-def allowed(mask: memoryview | None) -> list[int] | None:
+def allowed(mask: TokenMask | None) -> list[int] | None:
     return None if mask is None else [i for i in range(N_VOCAB) if mask[i // 32] >> i % 32 & 1]
 
 
@@ -134,7 +126,7 @@ def test_fill_forces_the_end_of_a_spent_budget(guides: OutputGuides) -> None:
 
 def test_step_masks_keep_errors_in_their_places(guides: OutputGuides, compiler: FakeCompiler) -> None:
     class Broken(FakeMatcher):
-        def fill(self, address: int) -> None:
+        def fill(self, mask: TokenMask) -> None:
             raise ConfigError("too complex")
 
     sound, broken = compiled(guides, compiler, FakeMatcher(3)), compiled(guides, compiler, Broken(3))

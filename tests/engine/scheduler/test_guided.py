@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 import re
+from array import array
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
 import pytest
 
 from engine.constraint.compiler import ConstraintCompiler, GrammarVocabulary
 from engine.constraint.guide import OutputGuides
+from engine.constraint.unique_names import TokenMask
 from engine.errors import ConfigError, OutOfMemoryError
 from engine.scheduler import scheduler as scheduler_module
 from engine.types import Constraint, FinishReason, InferenceParameters, Request, Thinking
@@ -131,14 +132,6 @@ def test_ends_are_put_off_where_something_can(compiler: ConstraintCompiler) -> N
     assert EOG not in outcome.tokens["a"]
 
 
-class Words:
-    """The words of a mask at an address, as numpy takes them."""
-
-    def __init__(self, address: int) -> None:
-        shape = (Pending.n_words,)
-        self.__array_interface__ = {"data": (address, False), "shape": shape, "typestr": "<u4", "version": 3}
-
-
 class Scripted:
     """A matcher that fails: at a mask, at a token, or because no token may come."""
 
@@ -147,10 +140,10 @@ class Scripted:
     def __init__(self, fails: str) -> None:
         self.fails = fails
 
-    def fill(self, address: int) -> None:
+    def fill(self, mask: TokenMask) -> None:
         if self.fails == "fill":
             raise ConfigError("too complex")
-        np.asarray(Words(address))[:] = 0xFFFFFFFF if self.fails == "commit" else 0
+        mask[:] = array("I", [0xFFFFFFFF if self.fails == "commit" else 0]) * len(mask)
 
     def commit(self, token: int) -> None:
         raise ConfigError("too complex")

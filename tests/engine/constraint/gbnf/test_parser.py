@@ -182,7 +182,7 @@ def accepted(grammar: str) -> list[str]:
             found.append(text)
         if len(text) == 5:
             return
-        matcher.fill(mask.buffer_info()[0])
+        matcher.fill(mask)
         allowed = {c for c in LETTERS if mask[c.encode()[0] // 32] >> c.encode()[0] % 32 & 1}
         for letter in LETTERS:
             following = matcher.copy()
