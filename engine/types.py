@@ -90,7 +90,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, array_like=True,
     params: InferenceParameters = InferenceParameters()
     n_batch: int = 512  # most prompt tokens computed per step
     cache_prompt: bool = True
-    slot: int | None = None  # see `server.worker.slots`; ignored by the engine
+    slot: int | None = None  # see `server.worker.requests.slots`; ignored by the engine
     deadline_ms: float | None = None  # time.monotonic() * 1000 at which it ends with TIMEOUT
     constraint: Constraint | None = None
     thinking: Reasoning | None = None

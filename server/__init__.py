@@ -1,0 +1,1 @@
+"""The server: HTTP APIs, chat templates, engine processes, and the command line."""

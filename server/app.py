@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from server.api import APIS
-from server.api.common.errors import ERRORS
-from server.api.common.generation_fields import error_responses
+from server.api.common.replies.errors import ERRORS
+from server.api.common.replies.schema import error_responses
 from server.config.settings import Settings
 from server.errors import on_http_error, on_unavailable, on_validation_error
 from server.http.middleware.access_log import AccessLog

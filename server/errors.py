@@ -36,11 +36,16 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _PHRASES = {404: "no such route", 405: "this route does not take that method"}
 
 
+NEVER = -1  # as `retry_after`: a retry cannot succeed
+
+
 class ApiError(HTTPException):
     """A failure with an HTTP status. `param` names the field at fault, `code` is for programs.
 
-    retry_after: seconds; implies that a retry may succeed. retry=False: it cannot.
+    retry_after: seconds after which a retry may succeed, or NEVER; None: that is not known.
     """
+
+    type: str = ""  # the kind of error, where the status does not say it
 
     def __init__(
         self,
@@ -49,22 +54,19 @@ class ApiError(HTTPException):
         *,
         param: str | None = None,
         code: str | None = None,
-        type: str | None = None,
         retry_after: int | None = None,
-        retry: bool | None = None,
         headers: Mapping[str, str] | None = None,
-        details: Mapping[str, Any] | None = None,
     ) -> None:
         headers = dict(headers or {})
         if retry_after is not None:
-            headers["retry-after"] = str(retry_after)
-            retry = True if retry is None else retry
-        if retry is not None:
-            headers["x-should-retry"] = "true" if retry else "false"
+            headers["x-should-retry"] = "false" if retry_after == NEVER else "true"
+            if retry_after != NEVER:
+                headers["retry-after"] = str(retry_after)
         super().__init__(status, message, headers or None)
         self.message, self.param, self.code = message, param, code
-        self.details = details or {}  # further fields of the error object
-        self.type = type or _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        self.details: dict[str, Any] = {}  # further fields of the error object
+        if not self.type:
+            self.type = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
     def response(self, scope: Scope) -> JSONResponse:
         """The answer to a request, in the shape of the API to which its path belongs."""
@@ -103,26 +105,40 @@ class ClientLeft(ApiError):
         super().__init__(499, "the client closed the connection", code="client_left")
 
 
+class ContextExceeded(ApiError):
+    """Type and numbers are where llama-server's clients look for them, the code where OpenAI's do."""
+
+    type = "exceed_context_size_error"
+
+    def __init__(self, message: str, param: str, n_prompt: int, n_ctx: int) -> None:
+        super().__init__(400, message, param=param, code="context_length_exceeded")
+        self.details = {"n_prompt_tokens": n_prompt, "n_ctx": n_ctx}
+
+
+class NotSupported(ApiError):
+    """The model or the server's configuration lacks what the request needs."""
+
+    type = "not_supported_error"
+
+
+class UnknownModel(ApiError):
+    """No model of that name is served."""
+
+    type = "invalid_request_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(404, message, param="model", code="model_not_found")
+
+
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     return ApiError(400, message, param=param, code=code)
 
 
-def context_exceeded(message: str, param: str, n_prompt: int, n_ctx: int) -> ApiError:
-    """Type and numbers are where llama-server's clients look for them, the code where OpenAI's do."""
-    return ApiError(
-        400,
-        message,
-        param=param,
-        code="context_length_exceeded",
-        type="exceed_context_size_error",
-        details={"n_prompt_tokens": n_prompt, "n_ctx": n_ctx},
-    )
-
-
-def internal_error(request_id: str = "") -> ApiError:
+def internal_error(request_id: str = "", retry_after: int | None = None) -> ApiError:
     """A fault of ours. The text tells nothing but where to look."""
     where = f" (request {request_id})" if request_id else ""
-    return ApiError(500, f"internal error{where}; the server's log has the details", code="internal_error")
+    text = f"internal error{where}; the server's log has the details"
+    return ApiError(500, text, code="internal_error", retry_after=retry_after)
 
 
 def overloaded(model: str, retry_after_s: float) -> ApiError:

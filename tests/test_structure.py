@@ -25,9 +25,6 @@ MANY_PARAMETERS = {
     "engine/nn/feed_forward.py:__init__": "keywords are what architectures differ in",
     "engine/nn/moe.py:__init__": "keywords are what architectures differ in",
     "engine/scheduler/sequence.py:__init__": "what the scheduler knows and a sequence cannot derive",
-    "server/errors.py:__init__": "each keyword is a part of a failure's answer",
-    # To be reduced, or given a reason:
-    "server/worker/supervisor.py:__init__": "",
 }
 
 # Folders of like leaves, which may hold more modules.
@@ -38,15 +35,7 @@ LEAVES = (
     "server/cli",
     # To be divided, or given a reason:
     "engine/constraint/json_schema",
-    "server/api/common",
-    "server/worker",
 )
-
-# Names that several classes have. To be emptied.
-SHARED_NAMES = {"Message"}
-
-# Packages whose `__init__` does not say what they are for. To be emptied.
-WITHOUT_DOCSTRING = {"server"}
 
 
 @cache
@@ -105,7 +94,7 @@ def test_a_class_name_means_one_thing() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 files[node.name].append(path)
-    assert {name for name, paths in files.items() if len(paths) > 1} == SHARED_NAMES
+    assert {name for name, paths in files.items() if len(paths) > 1} == set()
 
 
 def test_a_package_says_what_it_is_for() -> None:
@@ -114,4 +103,4 @@ def test_a_package_says_what_it_is_for() -> None:
         for path, (_, tree) in sources().items()
         if Path(path).name == "__init__.py" and not ast.get_docstring(tree)
     }
-    assert silent == WITHOUT_DOCSTRING
+    assert silent == set()

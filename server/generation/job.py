@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from engine.errors import ContextOverflowError, EngineError
 from engine.types import FinishReason
-from server.errors import ApiError, context_exceeded, internal_error, overloaded
+from server.errors import NEVER, ApiError, ContextExceeded, internal_error, overloaded
 from server.generation.options import GenerationOptions
 from server.generation.output_processor import OutputSequence, SequenceEnd, ShownToken, TextDelta
 from server.generation.request_context import RequestContext, unavailable
@@ -92,7 +92,7 @@ class Job:
         except QueueFull as error:
             raise self._full(error) from error
         except ContextOverflowError as error:
-            raise context_exceeded(str(error), "prompt", error.n_prompt, error.n_ctx) from error
+            raise ContextExceeded(str(error), "prompt", error.n_prompt, error.n_ctx) from error
         except EngineUnavailable as error:
             raise unavailable(self.engine) from error
         except EngineError as error:
@@ -189,20 +189,18 @@ class Job:
         if self.cancelled or sequence.engine_finish is FinishReason.CANCELLED:
             if not self.cancelled and sequence.error:  # by the server, for this reason
                 record.error = record.error or sequence.error[:500]
-            return ApiError(499, "the request was cancelled", code="request_cancelled", retry=False)
+            return ApiError(499, "the request was cancelled", code="request_cancelled", retry_after=NEVER)
         if sequence.error:
             record.error = sequence.error[:500]
         if sequence.out_of_memory:
             message = "a device had too little memory for this request; send a shorter prompt or a smaller "
             return ApiError(
-                503, message + "batch_size, or try again later", code="out_of_memory", retry=False
+                503, message + "batch_size, or try again later", code="out_of_memory", retry_after=NEVER
             )
         if sequence.unmet:
             message = f"no continuation of the text satisfies the output constraint: {sequence.error}"
-            return ApiError(400, message, code="constraint_failed", retry=False)
-        error = internal_error(record.id)
-        error.headers = {"x-should-retry": "false"}  # the same prompt would likely fail again
-        return error
+            return ApiError(400, message, code="constraint_failed", retry_after=NEVER)
+        return internal_error(record.id, NEVER)  # the same prompt would likely fail again
 
     def _account(self) -> None:
         """Complete the access-log record and the metrics."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from starlette.types import Scope
 
-from server.errors import ApiError, bad_request
+from server.errors import NEVER, ApiError, UnknownModel, bad_request
 from server.state import State
 from server.worker.engine import Engine
 
@@ -90,7 +90,7 @@ class RequestContext:
             if name is None:
                 raise bad_request(f"model: is required; served are {served}", "model", "missing_field")
             message = f"no model '{name[:200]}' is served here; served are {served}"
-            raise ApiError(404, message, param="model", code="model_not_found", type="invalid_request_error")
+            raise UnknownModel(message)
         if ready and (self.state.stopping or engine.state in ("stopped", "loading", "failed")):
             raise unavailable(engine, self.state.stopping)
         self.engine = engine
@@ -127,7 +127,7 @@ def unavailable(engine: Engine, stopping: bool = False) -> ApiError:
         return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
     if engine.state == "failed":
         message = f"model '{engine.name}' failed and does not answer; see the server's log"
-        return ApiError(503, message, code="engine_failed", retry=False)
+        return ApiError(503, message, code="engine_failed", retry_after=NEVER)
     if engine.state == "loading":
         message = f"model '{engine.name}' is loading ({engine.progress:.0%})"
         return ApiError(503, message, code="model_loading", retry_after=2)

@@ -6,7 +6,7 @@ import logging
 from typing import TypeVar
 
 from engine.tasks.types import Task
-from server.errors import ApiError, bad_request, internal_error, overloaded
+from server.errors import NEVER, ApiError, bad_request, internal_error, overloaded
 from server.generation.request_context import RequestContext, unavailable
 from server.worker.errors import EngineUnavailable, QueueFull, TaskFailed
 
@@ -33,8 +33,6 @@ async def run_task(task: Task[R], context: RequestContext, param: str) -> R:
             message = "there is too little memory for this request at the moment; try again later"
             raise ApiError(503, message, code="out_of_memory", retry_after=5) from error
         if error.kind == "StorageError":
-            raise ApiError(500, str(error), code="not_written", retry=False) from error
+            raise ApiError(500, str(error), code="not_written", retry_after=NEVER) from error
         log.error("request %s: %s: %s", record.id, error.kind, error)
-        failure = internal_error(record.id)
-        failure.headers = {"x-should-retry": "false"}  # the same would likely fail again
-        raise failure from error
+        raise internal_error(record.id, NEVER) from error  # the same would likely fail again

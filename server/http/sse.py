@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.chat.parser import ParsedOutput, merge_parsed
-from server.errors import ApiError, ClientLeft, internal_error
+from server.errors import NEVER, ApiError, ClientLeft, internal_error
 from server.generation.formatter import JobFormatter, SequenceResult
 from server.generation.output_processor import OutputSequence, TextDelta
 from server.generation.request_context import RequestContext
@@ -97,7 +97,7 @@ async def within_limits(
             return await while_connected(receive, work)
     except TimeoutError:
         message = "timeout_ms: the time ran out before the response was ready"
-        raise ApiError(503, message, param="timeout_ms", code="timeout", retry=False) from None
+        raise ApiError(503, message, param="timeout_ms", code="timeout", retry_after=NEVER) from None
 
 
 class EventStream(Response):

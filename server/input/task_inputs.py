@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from server.errors import ApiError, bad_request, context_exceeded
+from server.errors import ApiError, ContextExceeded, bad_request
 from server.generation.request_context import RequestContext
 from server.input.tokenize import INLINE_CHARS
 from server.worker.engine import Engine
@@ -136,7 +136,7 @@ def _encode_pair(
         n_end = _n_end(tokenizer)
         if start + n_end >= limit:
             message = f"query: has {start} tokens, which leave no room for a document within {limit}"
-            raise context_exceeded(message, "query", start + n_end + 1, limit)
+            raise ContextExceeded(message, "query", start + n_end + 1, limit)
         remark = _cut_remark(param, len(tokens), limit, exact=text == document, with_query=True)
         tokens = _cut(tokens, limit, n_end)
     if len(tokens) > n_ctx:
@@ -181,4 +181,4 @@ def too_large(n: int, engine: Engine, param: str, about: str = "", cut: bool = T
     if n_ctx < trained:
         advice.append(f"raise --context-size (the model was trained for {trained})")
     text = advice[0] if len(advice) == 1 else f"{', '.join(advice[:-1])} or {advice[-1]}"
-    return context_exceeded(f"{message}; {text}", param, n, n_ctx)
+    return ContextExceeded(f"{message}; {text}", param, n, n_ctx)

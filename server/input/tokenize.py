@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.errors import ContextOverflowError
-from server.errors import bad_request, context_exceeded
+from server.errors import ContextExceeded, bad_request
 from server.generation.request_context import RequestContext
 from server.input.requests import Prompt
 from server.worker.engine import Engine
@@ -84,11 +84,11 @@ async def tokenize(
         tokens = encode() if small else await context.in_thread(encode)
     if max(least, len(tokens)) > 2 * n_ctx or least >= n_ctx:
         n = max(least, len(tokens))
-        raise context_exceeded(str(ContextOverflowError(n, n_ctx, at_least=True)), param, n, n_ctx)
+        raise ContextExceeded(str(ContextOverflowError(n, n_ctx, at_least=True)), param, n, n_ctx)
     return tokens
 
 
 def check_length(n: int, engine: Engine, param: str) -> None:
     """Refuse prompts that leave no room for a token."""
     if n >= engine.n_ctx:
-        raise context_exceeded(str(ContextOverflowError(n, engine.n_ctx)), param, n, engine.n_ctx)
+        raise ContextExceeded(str(ContextOverflowError(n, engine.n_ctx)), param, n, engine.n_ctx)

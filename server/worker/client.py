@@ -1,8 +1,8 @@
 """The server's handle on one model: admits requests and tasks, loads the engine process and stops it.
 
-When the process dies, unfinished requests stay (`in_flight`): the next process gets each of them again with
-the tokens that its client already has, so that the client sees a pause and then the rest of the same text.
-Everything runs in the event loop, and nothing blocks it.
+When the process dies, unfinished requests stay (`requests.in_flight`): the next process gets each of them
+again with the tokens that its client already has, so that the client sees a pause and then the rest of the
+same text. Everything runs in the event loop, and nothing blocks it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.types import EngineStats, Request
 from server.config.settings import Settings
 from server.worker import messages
-from server.worker.child import DEFAULT_ARGV
 from server.worker.errors import EngineUnavailable, LoadFailed, QueueFull
-from server.worker.in_flight import InFlight
-from server.worker.recovery import RestartDecision
-from server.worker.slots import Slots
-from server.worker.stream import RequestInfo, Stream
-from server.worker.supervisor import Supervisor
+from server.worker.requests.in_flight import InFlight
+from server.worker.requests.recovery import RestartDecision
+from server.worker.requests.slots import Slots
+from server.worker.requests.stream import RequestInfo, Stream
+from server.worker.supervision.child import DEFAULT_ARGV
+from server.worker.supervision.liveness import Liveness
+from server.worker.supervision.supervisor import Supervisor
 
 log = logging.getLogger("ggserve.engine")
 NOT_ADVANCED = 6  # times the engine timeout without progress of any request: stalled
@@ -62,8 +63,7 @@ class EngineClient:
             self.params,
             self,
             argv=[*argv, "--log-level", settings.log_level],
-            timeout_s=settings.engine_timeout_s,
-            clock=clock,
+            liveness=Liveness(settings.engine_timeout_s, clock),
         )
         self._in_flight = InFlight(
             name,

@@ -7,14 +7,14 @@ from typing import Any, Protocol, TypeVar
 
 from engine.tasks.types import Task
 from engine.types import EngineStats, Request, StepOutput
-from server.worker.slots import Slots
-from server.worker.stream import RequestInfo
+from server.worker.requests.slots import Slots
+from server.worker.requests.stream import RequestInfo
 
 R = TypeVar("R")
 
 
 class StepOutputs(Protocol):
-    """A `server.worker.stream.Stream`: iterate over it to its end, or close it."""
+    """A `server.worker.requests.stream.Stream`: iterate over it to its end, or close it."""
 
     def __aiter__(self) -> AsyncIterator[StepOutput]: ...
     async def aclose(self) -> None: ...

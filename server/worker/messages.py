@@ -23,14 +23,14 @@ class ProtocolError(Exception):
     """Invalid or oversized frame, received or about to be sent."""
 
 
-class Message(msgspec.Struct, array_like=True, tag=True):
+class WireMessage(msgspec.Struct, array_like=True, tag=True):
     """An array [class name, field, …]."""
 
 
 # --- server → engine process
 
 
-class LoadModel(Message):
+class LoadModel(WireMessage):
     """The first message."""
 
     path: str
@@ -38,70 +38,70 @@ class LoadModel(Message):
     heartbeat_s: float = 1.0
 
 
-class SubmitTask(Message):
+class SubmitTask(WireMessage):
     """Answered by `TaskUpdates`, the last of which has a result or failure, unless it is cancelled."""
 
     id: str
     task: AnyTask
 
 
-class Cancel(Message):
+class Cancel(WireMessage):
     """End a request or task."""
 
     id: str
 
 
-class Pause(Message):
+class Pause(WireMessage):
     """The client reads too slowly: do not schedule this request until Resume."""
 
     id: str
 
 
-class Resume(Message):
+class Resume(WireMessage):
     id: str
 
 
-class Shutdown(Message):
+class Shutdown(WireMessage):
     """Exit now; running requests are abandoned."""
 
 
 # --- engine process → server
 
 
-class LoadStatus(Message):
+class LoadStatus(WireMessage):
     """Progress of loading: the fraction done, 0 to 1, and the current stage."""
 
     fraction: float
     text: str
 
 
-class Ready(Message):
+class Ready(WireMessage):
     """Loaded. `info` is the description of the model."""
 
     info: dict[str, Any]
 
 
-class LoadFailure(Message):
+class LoadFailure(WireMessage):
     """Loading failed: class name and one-line text of the error."""
 
     kind: str
     message: str
 
 
-class StepUpdate(Message):
+class StepUpdate(WireMessage):
     """The outputs of one step for all requests, and from time to time the counters."""
 
     outputs: list[StepOutput]
     stats: EngineStats | None = None
 
 
-class TaskUpdates(Message):
+class TaskUpdates(WireMessage):
     """The updates of one step for all tasks. A large result is split over several of these."""
 
     updates: list[TaskUpdate]
 
 
-class Heartbeat(Message):
+class Heartbeat(WireMessage):
     """Sent every `LoadModel.heartbeat_s` by a thread of its own, also during loading and during a step.
 
     busy_s: how long the present operation has run; 0: the engine waits for messages. quiet_s: since the
@@ -113,7 +113,7 @@ class Heartbeat(Message):
     longest_s: float
 
 
-class Fatal(Message):
+class Fatal(WireMessage):
     """The engine cannot continue; the process exits after this."""
 
     message: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.types import Timings
-from server.api.common.timings import timings_reply, total_timings
+from server.api.common.replies.timings import timings_reply, total_timings
 from server.api.openai.choice_formatter import fingerprint
 from support.fake_engine import FakeEngine, ids, make_app
 from support.http import CHAT, COMPLETIONS, client, events, user

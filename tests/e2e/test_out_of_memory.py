@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.types import FinishReason, StepOutput
-from server.worker.stream import Stream
+from server.worker.requests.stream import Stream
 from support.fake_engine import FakeEngine, make_app
 from support.http import client, error_of
 

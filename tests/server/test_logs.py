@@ -10,7 +10,7 @@ import re
 import pytest
 
 from server import logs
-from server.worker.process import _LineFormatter
+from server.worker.process.main import _LineFormatter
 from support.logging_state import restored_logging
 
 

@@ -28,8 +28,8 @@ from engine.types import EngineStats, FinishReason, Request, StepOutput, Timings
 from server.app import create_app
 from server.config.settings import Settings
 from server.worker.errors import EngineUnavailable, QueueFull
-from server.worker.slots import Slots
-from server.worker.stream import RequestInfo, Stream
+from server.worker.requests.slots import Slots
+from server.worker.requests.stream import RequestInfo, Stream
 
 STORIES = Path(__file__).resolve().parents[2] / "models" / "stories.gguf"
 TEXT = " there was a little cat. She liked to play in the garden."

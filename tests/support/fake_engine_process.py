@@ -1,8 +1,8 @@
 """An engine process with a scripted model: `python tests/support/fake_engine_process.py … --fd N`.
 
-It runs the real loop of `server.worker.process`. The next token is a function of all tokens before it, so a
-stream that was interrupted and resumed can be compared with one that was not. Some tokens in a prompt have
-side effects (see the constants).
+It runs the real loop of `server.worker.process.main`. The next token is a function of all tokens before it,
+so a stream that was interrupted and resumed can be compared with one that was not. Some tokens in a prompt
+have side effects (see the constants).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from engine.errors import ContextOverflowError, ModelError
 from engine.tasks.types import AnyTask, Embed, Embedded, Erased, ResultChunk, TaskFailure, TaskUpdate
 from engine.types import EngineStats, FinishReason, Request, StepOutput, Timings, Token
-from server.worker import process as engine_process
+from server.worker.process import main as engine_process
 
 DIE_IN_PREFILL = 666  # kill -9 when this prompt token is computed
 HANG = 667  # never return from the step

@@ -83,7 +83,7 @@ class ServerProcess:
         import psutil
 
         children = psutil.Process(self.process.pid).children()
-        return [child.pid for child in children if "server.worker.process" in child.cmdline()]
+        return [child.pid for child in children if "server.worker.process.main" in child.cmdline()]
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Signal it and wait; the exit status."""

@@ -10,8 +10,8 @@ import msgspec
 
 from engine.types import FinishReason
 from server.api.anthropic.errors import error_body
-from server.api.common.content_blocks import Block, BlockFormatter, Kind
-from server.api.common.timings import total_timings
+from server.api.common.replies.content_blocks import Block, BlockFormatter, Kind
+from server.api.common.replies.timings import total_timings
 from server.errors import ApiError
 from server.generation.formatter import SequenceResult
 from server.generation.job import Job

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from server.api.anthropic.content import conversation
 from server.api.anthropic.schema import MessageInput, MessageRequest
-from server.api.common.generation_options import check_fields, generation_options
-from server.api.common.json_reader import Fields, objects, refuse_fields, unsupported, wrong
-from server.api.common.structured_output import named_schema
+from server.api.common.requests.generation_options import check_fields, generation_options
+from server.api.common.requests.json_reader import Fields, objects, refuse_fields, unsupported, wrong
+from server.api.common.requests.structured_output import named_schema
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls import Tool, ToolChoice, make_tool
 from server.errors import ApiError

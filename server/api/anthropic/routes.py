@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from server.api.anthropic.formatter import MessageFormatter
 from server.api.anthropic.parser import hides_thinking, parse_chat, parse_options
 from server.api.anthropic.schema import CountReply, MessageInput, MessageReply, MessageRequest
-from server.api.common.generation_options import check_fields
+from server.api.common.requests.generation_options import check_fields
 from server.dependencies import ContextDep
 from server.http.json_route import json_reply, json_router
 from server.http.sse import respond

@@ -6,16 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import FailFast, Field, PlainValidator, WithJsonSchema
 
-from server.api.common.generation_fields import (
-    Reply,
-    SamplingFields,
-    Schema,
-    Stops,
-    TimingsReply,
-    TokenLimit,
-    field,
-    required,
-)
+from server.api.common.replies.schema import TimingsReply
+from server.api.common.requests.generation_fields import SamplingFields, Stops, TokenLimit
+from server.api.common.schema import Reply, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
 
 MAX_MESSAGES = 100_000  # as Anthropic has it; what they hold is bounded by the size of the body

@@ -1,4 +1,4 @@
-"""What several APIs share: request fields and their parsing, timings, log-probabilities, content blocks.
+"""What several APIs share: `requests`, `replies`, `embeddings`, and what schemas are built from.
 
 For the packages of the APIs only.
 """

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
-from server.api.common.model_info import public_info
+from server.api.common.replies.model_info import public_info
 from server.dependencies import StateDep
 from server.worker.engine import Engine
 from server.worker.model_use import model_use

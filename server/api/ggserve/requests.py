@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from server.dependencies import StateDep
 from server.errors import ApiError
 from server.generation.job import Job, running_jobs
-from server.worker.stream import RequestInfo
+from server.worker.requests.stream import RequestInfo
 
 router = APIRouter()
 _STATES = ("decode", "paused", "prefill", "queued")  # a job is as far as its furthest sequence

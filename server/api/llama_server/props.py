@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from engine.types import InferenceParameters
-from server.api.common.native_completion import generation_settings
+from server.api.common.replies.native_completion import generation_settings
 from server.chat.chat_format import ChatFormats
 from server.config.default_sampling import default_sampling
 from server.dependencies import ContextDep
@@ -19,7 +19,7 @@ from server.input.chat import chat_support
 from server.state import State
 from server.version import version
 from server.worker.engine import Engine
-from server.worker.slots import ServerSlot
+from server.worker.requests.slots import ServerSlot
 
 router = APIRouter()
 RANDOM_SEED = 2**32 - 1  # llama-server's value for "another one for each request"

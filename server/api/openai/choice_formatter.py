@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from server.api.common.errors import error_body
-from server.api.common.native_completion import NativeCompletion
-from server.api.common.timings import total_timings
+from server.api.common.replies.errors import error_body
+from server.api.common.replies.native_completion import NativeCompletion
+from server.api.common.replies.timings import total_timings
 from server.errors import ApiError
 from server.generation.formatter import JobFormatter, SequenceResult
 from server.generation.job import Job

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from server.api.common.model_info import public_info
+from server.api.common.replies.model_info import public_info
 from server.dependencies import ContextDep, StateDep
 from server.errors import bad_request
 from server.state import State

@@ -43,7 +43,7 @@ def test_help_names_every_command_and_is_cheap():
 
 
 def test_the_engine_process_does_not_import_the_http_side():
-    code = "import sys, server.worker.process; print(*sorted(sys.modules))"
+    code = "import sys, server.worker.process.main; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
     assert {"pydantic", "fastapi", "uvicorn", "asyncio", "rich"}.isdisjoint(done.stdout.split())
 

@@ -11,8 +11,8 @@ import uvloop
 
 from engine.tasks.types import EraseSlot
 from engine.types import FinishReason
-from server.worker import stream as streams
 from server.worker.errors import EngineUnavailable, LoadFailed, QueueFull
+from server.worker.requests import stream as streams
 from support.engine_harness import alive, collect, make_client, request, run, running, until
 from support.fake_engine_process import N_CTX, PARALLEL, text_of
 

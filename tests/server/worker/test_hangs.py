@@ -11,9 +11,10 @@ import time
 import pytest
 
 from engine.types import FinishReason
-from server.worker import recovery, supervisor
-from server.worker.child import EngineChild
 from server.worker.errors import LoadFailed
+from server.worker.requests import recovery
+from server.worker.supervision import supervisor
+from server.worker.supervision.child import EngineChild
 from support import fake_engine_process as fake
 from support.engine_harness import collect, kill, make_client, request, run, running, until
 from support.fake_engine_process import text_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from fastapi import Response
 
-from server.api.common.generation_options import check_fields
+from server.api.common.requests.generation_options import check_fields
 from server.api.ggserve.plan.schema import PlanReply, PlanRequest
 from server.dependencies import ContextDep
 from server.errors import ApiError, bad_request

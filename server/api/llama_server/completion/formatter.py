@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.api.common.errors import error_body
-from server.api.common.native_completion import NativeCompletion
-from server.api.common.timings import prompt_progress, timings_so_far
+from server.api.common.replies.errors import error_body
+from server.api.common.replies.native_completion import NativeCompletion
+from server.api.common.replies.timings import prompt_progress, timings_so_far
 from server.errors import ApiError
 from server.generation.formatter import JobFormatter, SequenceResult
 from server.generation.job import Job

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.api.common.structured_output import requested_constraint
+from server.api.common.requests.structured_output import requested_constraint
 from server.api.llama_server.completion.schema import InfillRequest
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext

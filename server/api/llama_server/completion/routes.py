@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from server.api.common.native_completion import decoded_prompts
+from server.api.common.replies.native_completion import decoded_prompts
 from server.api.llama_server.completion.formatter import NativeFormatter
 from server.api.llama_server.completion.infill import parse_infill
 from server.api.llama_server.completion.parser import parse_completion, parse_options

@@ -7,20 +7,16 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from server.api.common.generation_fields import (
+from server.api.common.replies.schema import TimingsReply
+from server.api.common.requests.generation_fields import (
     IDS_SCHEMA,
-    INT_MAX,
     MAX_LOGIT_BIAS,
-    Reply,
     SamplingFields,
-    Schema,
     StreamOptions,
-    TimingsReply,
-    field,
     is_token,
-    required,
 )
-from server.api.common.structured_output import StructuredFields
+from server.api.common.requests.structured_output import StructuredFields
+from server.api.common.schema import INT_MAX, Reply, Schema, field, required
 
 MAX_PROMPTS = 4096
 MAX_FIELDS, MAX_EXTRA = 64, 1024

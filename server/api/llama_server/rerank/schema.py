@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from server.api.common.embedding_fields import TruncationFields
-from server.api.common.generation_fields import INT_MAX, Reply, field, required
+from server.api.common.embeddings.schema import TruncationFields
+from server.api.common.schema import INT_MAX, Reply, field, required
 
 
 def _texts(value: Any) -> list[str]:

@@ -12,10 +12,10 @@ from fastapi import Path as Place
 from fastapi.routing import APIRoute
 
 from engine.tasks.types import EraseSlot, RestoreSlot, SaveSlot
-from server.api.common.generation_options import check_fields
+from server.api.common.requests.generation_options import check_fields
 from server.api.llama_server.slots.schema import SlotReply, SlotRequest
 from server.dependencies import ContextDep
-from server.errors import ApiError, bad_request
+from server.errors import NotSupported, bad_request
 from server.generation.tasks import run_task
 from server.http.json_route import JsonRequest, check_content_type, json_reply
 from server.http.sse import within_limits
@@ -57,7 +57,7 @@ async def slot_action(
     folder = context.state.settings.slot_folder()
     if folder is None:
         message = "slots cannot be saved; start the server with --slot-save-path DIR"
-        raise ApiError(501, message, code="not_supported", type="not_supported_error")
+        raise NotSupported(501, message, code="not_supported")
     body = body or SlotRequest.model_construct()
     engine = context.select_engine(body.model or model)
     if not 0 <= id_slot < len(engine.slots):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.api.common.generation_fields import Reply, Schema, field, required
+from server.api.common.schema import Reply, Schema, field, required
 
 
 class SlotRequest(Schema):

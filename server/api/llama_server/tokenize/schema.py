@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from server.api.common.generation_fields import IDS_SCHEMA, INT_MAX, Reply, Schema, field, is_token, required
+from server.api.common.requests.generation_fields import IDS_SCHEMA, is_token
+from server.api.common.schema import INT_MAX, Reply, Schema, field, required
 
 MAX_TOKENS = 1 << 18
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from msgspec.json import encode
 
-from server.api.common.logprobs import chat_logprobs, token_texts
-from server.api.common.native_completion import NativeCompletion
-from server.api.common.timings import prompt_progress, timings_so_far
+from server.api.common.replies.logprobs import chat_logprobs, token_texts
+from server.api.common.replies.native_completion import NativeCompletion
+from server.api.common.replies.timings import prompt_progress, timings_so_far
 from server.api.openai.choice_formatter import FINISH_REASONS, ChoiceFormatter
 from server.chat.parser import ParsedOutput, ToolCallDelta
 from server.generation.formatter import SequenceResult

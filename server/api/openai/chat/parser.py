@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from engine import exact_json
-from server.api.common.generation_options import check_fields, choice_options
-from server.api.common.structured_output import StructuredFields, requested_constraint
+from server.api.common.requests.generation_options import check_fields, choice_options
+from server.api.common.requests.structured_output import StructuredFields, requested_constraint
 from server.api.openai.chat.schema import ChatFields, ChatRequest, Message, ToolField
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool

@@ -6,17 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
-from server.api.common.generation_fields import (
-    GenerationFields,
-    Reply,
-    Schema,
-    TimingsReply,
-    TokenLimit,
-    UsageReply,
-    field,
-    required,
-)
-from server.api.common.structured_output import StructuredFields
+from server.api.common.replies.schema import TimingsReply, UsageReply
+from server.api.common.requests.generation_fields import GenerationFields, TokenLimit
+from server.api.common.requests.structured_output import StructuredFields
+from server.api.common.schema import Reply, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
 
 MAX_MESSAGES = 4096

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from server.api.common.generation_options import check_fields, choice_options
-from server.api.common.structured_output import requested_constraint
+from server.api.common.requests.generation_options import check_fields, choice_options
+from server.api.common.requests.structured_output import requested_constraint
 from server.api.openai.completions.schema import CompletionRequest
 from server.errors import bad_request
 from server.generation.options import GenerationOptions

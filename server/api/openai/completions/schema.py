@@ -6,17 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from server.api.common.generation_fields import (
-    IDS_SCHEMA,
-    GenerationFields,
-    Reply,
-    TimingsReply,
-    UsageReply,
-    field,
-    is_token,
-    required,
-)
-from server.api.common.structured_output import StructuredFields
+from server.api.common.replies.schema import TimingsReply, UsageReply
+from server.api.common.requests.generation_fields import IDS_SCHEMA, GenerationFields, is_token
+from server.api.common.requests.structured_output import StructuredFields
+from server.api.common.schema import Reply, field, required
 
 MAX_PROMPTS = 4096
 Prompts = list[str | list[int]]

@@ -6,8 +6,8 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from server.api.common.embedding_fields import EmbeddingRequest, NativeEmbedding
-from server.api.common.embeddings import embeddings_response
+from server.api.common.embeddings.response import embeddings_response
+from server.api.common.embeddings.schema import EmbeddingRequest, NativeEmbedding
 from server.api.openai.embeddings.schema import EmbeddingReply
 from server.dependencies import ContextDep
 from server.http.json_route import json_router

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from server.api.common.generation_fields import Reply, field, required
+from server.api.common.schema import Reply, field, required
 
 
 class EmbeddingData(Reply):

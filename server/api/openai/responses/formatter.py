@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from server.api.common.content_blocks import Block, BlockFormatter, Kind
-from server.api.common.logprobs import chat_logprobs, token_texts
-from server.api.common.timings import prompt_progress, timings_so_far, total_timings
+from server.api.common.replies.content_blocks import Block, BlockFormatter, Kind
+from server.api.common.replies.logprobs import chat_logprobs, token_texts
+from server.api.common.replies.timings import prompt_progress, timings_so_far, total_timings
 from server.api.openai.responses.items import Item
 from server.api.openai.responses.parser import Conversation
 from server.api.openai.responses.store import ResponseStore, StoredContent

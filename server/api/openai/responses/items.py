@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from server.api.common.json_reader import Fields, missing, no_media, objects, unsupported, wrong
+from server.api.common.requests.json_reader import Fields, missing, no_media, objects, unsupported, wrong
 from server.errors import ApiError
 from server.generation.request_context import RequestContext
 from server.ids import new_id

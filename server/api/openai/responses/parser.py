@@ -9,9 +9,9 @@ import msgspec
 
 from engine import exact_json
 from engine.types import Constraint
-from server.api.common.generation_options import check_fields, generation_options
-from server.api.common.json_reader import Fields, objects, refuse_fields, unsupported, wrong
-from server.api.common.structured_output import named_schema
+from server.api.common.requests.generation_options import check_fields, generation_options
+from server.api.common.requests.json_reader import Fields, objects, refuse_fields, unsupported, wrong
+from server.api.common.requests.structured_output import named_schema
 from server.api.openai.responses.items import (
     Item,
     ItemReader,

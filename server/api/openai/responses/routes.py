@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from server.api.common.json_reader import unsupported, wrong
+from server.api.common.requests.json_reader import unsupported, wrong
 from server.api.openai.responses.formatter import ResponseFormatter
 from server.api.openai.responses.items import not_stored
 from server.api.openai.responses.parser import echoed_fields, parse_input, parse_options

@@ -6,16 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from server.api.common.generation_fields import (
-    Reply,
-    SamplingFields,
-    Schema,
-    StreamOptions,
-    TimingsReply,
-    TokenLimit,
-    field,
-    required,
-)
+from server.api.common.replies.schema import TimingsReply
+from server.api.common.requests.generation_fields import SamplingFields, StreamOptions, TokenLimit
+from server.api.common.schema import Reply, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
 
 MAX_METADATA, MAX_KEY, MAX_VALUE = 16, 64, 512

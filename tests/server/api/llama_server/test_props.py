@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from server.worker.slots import Slots
+from server.worker.requests.slots import Slots
 from support.fake_engine import FakeEngine, make_app
 from support.http import Live, client, error_of
 

@@ -139,7 +139,7 @@ async def test_special_tokens_in_texts_are_text():
 
 
 async def test_many_documents_go_in_several_orders(monkeypatch):
-    monkeypatch.setattr("server.api.common.vectors.GROUP", 64)
+    monkeypatch.setattr("server.api.common.embeddings.vectors.GROUP", 64)
     engine = ranker()
     async with client(engine) as http:
         answer = (await http.post(V1, json={"query": QUERY, "documents": DOCUMENTS * 10})).json()

@@ -8,8 +8,8 @@ from engine.errors import ConfigError
 from engine.tasks.types import EraseSlot, RestoreSlot, SaveSlot
 from engine.types import Request
 from server.worker.errors import TaskFailed
-from server.worker.slots import Slots
-from server.worker.stream import Stream
+from server.worker.requests.slots import Slots
+from server.worker.requests.stream import Stream
 from support.fake_engine import FakeEngine, make_app, tokenizer
 from support.http import COMPLETIONS, client, error_of
 from support.quick import every

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from engine.tasks.types import Embed
-from server.api.common.vectors import normalized
+from server.api.common.embeddings.vectors import normalized
 from server.worker.errors import TaskFailed
 from support.fake_engine import N_EMBD, FakeEngine, make_app, serving, tokenizer, vectors
 from support.http import Live, client, error_of
@@ -323,7 +323,7 @@ async def test_both_ways_to_say_how_to_normalise():
 
 
 async def test_answers_that_would_be_too_large(monkeypatch):
-    monkeypatch.setattr("server.api.common.vectors.MAX_VALUES", 10 * N_EMBD)
+    monkeypatch.setattr("server.api.common.embeddings.vectors.MAX_VALUES", 10 * N_EMBD)
     engine = FakeEngine()
     async with client(engine) as http:
         assert (await http.post("/embedding", json={"input": [5] * 10, "pooling": "none"})).status_code == 200

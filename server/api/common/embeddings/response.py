@@ -1,0 +1,69 @@
+"""What /v1/embeddings, /embeddings and /embedding do: one request, two formats of the response."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from server.api.common.embeddings.schema import EmbeddingRequest
+from server.api.common.embeddings.vectors import (
+    VectorFormat,
+    embed,
+    encode_vector,
+    formatted,
+    native_reply,
+    vector_format,
+    warning_headers,
+)
+from server.api.common.requests.generation_options import check_fields
+from server.errors import bad_request
+from server.generation.request_context import RequestContext
+from server.http.json_route import Bytes
+from server.input.task_inputs import input_tokens
+
+_INLINE_VECTORS = 8  # encoded in the event loop
+
+
+async def embeddings_response(body: EmbeddingRequest, context: RequestContext, native: bool) -> Bytes:
+    """native: in llama-server's format, which `content` in place of `input` asks for as well."""
+    context.select_engine(body.model)
+    check_fields(body, context)
+    param = "content" if body.input is None else "input"
+    inputs = body.content if body.input is None else body.input
+    if inputs is None:
+        raise bad_request("input: is required", "input", "missing_field")
+    if param == "input" and body.content is not None:
+        context.warn("content has no effect: input is set")
+    native = native or param == "content"
+    format = vector_format(body, context)
+    if native and format.base64:
+        context.warn("encoding_format has no effect on llama-server's format")
+        format = replace(format, base64=False)
+    if format.pooling == "none" and not native:
+        message = "pooling: none gives a vector for each token, which only /embeddings can return"
+        raise bad_request(message, "pooling", "unsupported_value")
+    tokens = await input_tokens(inputs, context, param, body.cut_to())
+    vectors = await embed(tokens, format.pooling, context)
+
+    def write() -> Bytes:
+        if native:
+            return Bytes(native_reply(vectors, format), headers=warning_headers(context.warnings))
+        return Bytes(_openai_reply(vectors, format, sum(map(len, tokens)), context))
+
+    many = len(vectors) > _INLINE_VECTORS or len(vectors[0]) > _INLINE_VECTORS
+    return await context.in_thread(write) if many else write()
+
+
+def _openai_reply(
+    vectors: list[NDArray[np.float32]], format: VectorFormat, n_tokens: int, context: RequestContext
+) -> bytes:
+    items = [
+        b'{"object":"embedding","index":%d,"embedding":%b}' % (i, encode_vector(rows[0], format))
+        for i, rows in enumerate(formatted(each, format) for each in vectors)
+    ]
+    tail = context.with_warnings({"usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens}})
+    head = msgspec.json.encode({"object": "list", "model": context.engine.name})
+    return head[:-1] + b',"data":[' + b",".join(items) + b"]," + msgspec.json.encode(tail)[1:]

@@ -1,0 +1,4 @@
+"""What responses of several APIs share: content blocks, log-probabilities, timings, errors, completions.
+
+For the formatters of the APIs.
+"""

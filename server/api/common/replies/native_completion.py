@@ -1,0 +1,193 @@
+"""A completion as llama-server words it: for /completion, and for `__verbose` of the OpenAI routes."""
+
+from __future__ import annotations
+
+import codecs
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from engine.sampling.llama_cpp import STEPS
+from engine.types import FinishReason, InferenceParameters
+from server.api.common.replies.logprobs import number, token_texts
+from server.api.common.replies.timings import timings_reply
+from server.generation.job import Job
+from server.generation.output_processor import OutputSequence, ShownToken
+
+_ABSENT = {
+    "dynatemp_range": 0.0,
+    "dynatemp_exponent": 1.0,
+    "top_n_sigma": -1.0,
+    "xtc_probability": 0.0,
+    "xtc_threshold": 0.1,
+    "dry_multiplier": 0.0,
+    "dry_base": 1.75,
+    "dry_allowed_length": 2,
+    "dry_penalty_last_n": -1,
+    "dry_sequence_breakers": [],
+    "adaptive_target": -1.0,
+    "adaptive_decay": 0.9,
+    "n_keep": 0,
+    "n_discard": 0,
+    "min_keep": 0,
+    "grammar_lazy": False,
+    "grammar_triggers": [],
+    "preserved_tokens": [],
+    "chat_format": "Content-only",
+    "reasoning_format": "none",
+    "reasoning_in_content": False,
+    "generation_prompt": "",
+    "speculative.types": "none",
+    "backend_sampling": False,
+    "lora": [],
+}
+_SAME = [
+    "seed",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_last_n",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "mirostat",
+    "mirostat_tau",
+    "mirostat_eta",
+    "ignore_eos",
+]
+
+
+def generation_settings(
+    params: InferenceParameters, job: Job | None = None, sequence: OutputSequence | None = None
+) -> dict[str, Any]:
+    """The values in force, by llama-server's names; steps that we do not have at their neutral values.
+
+    job and sequence: None: those of a server without a request.
+    """
+    bias = dict(params.logit_bias)
+    if params.ignore_eos and job is not None:
+        bias |= dict.fromkeys(sorted(job.engine.tokenizer.eog_ids), -math.inf)
+    limit = -1 if params.max_tokens is None else params.max_tokens
+    constraint = None if sequence is None else sequence.request.constraint
+    options = None if job is None else job.options
+    return {
+        **{name: getattr(params, name) for name in _SAME},
+        **_ABSENT,
+        "top_a": params.top_a,
+        "tfs_z": params.tfs_z,
+        "min_tokens": params.min_tokens,
+        "max_tokens": limit,
+        "n_predict": limit,
+        "stop": [] if options is None else list(options.stop),
+        "stream": options is not None and options.stream,
+        "logit_bias": [
+            {"bias": value if math.isfinite(value) else None, "token": token} for token, value in bias.items()
+        ],
+        "n_probs": params.logprobs or 0,
+        "grammar": constraint.text if constraint is not None and constraint.kind == "gbnf" else "",
+        "samplers": list(STEPS),
+        "timings_per_token": options is not None and options.timings_per_token,
+        "post_sampling_probs": options is not None and options.post_sampling_logprobs,
+    }
+
+
+class NativeCompletion:
+    """Words the sequences of one job.
+
+    prompts: as the model saw them, by `prompt_index`; None: they are not requested.
+    """
+
+    def __init__(self, job: Job, prompts: Sequence[str] | None, *, return_tokens: bool) -> None:
+        self.job, self.prompts, self.return_tokens = job, prompts, return_tokens
+        self.has_logprobs = any(s.request.params.logprobs is not None for s in job.sequences)
+        self._texts = token_texts(job.engine.tokenizer)
+        self._decoders: defaultdict[int, codecs.IncrementalDecoder] = defaultdict(
+            _utf8_decoder
+        )  # by sequence
+
+    def part(self, sequence: OutputSequence, content: str, tokens: list[int]) -> dict[str, Any]:
+        """One event before the last."""
+        slot = sequence.request.slot
+        return {
+            "index": sequence.index,
+            "content": content,
+            "tokens": tokens,
+            "stop": False,
+            "id_slot": -1 if slot is None else slot,
+            "tokens_predicted": sequence.n_generated,
+            "tokens_evaluated": len(sequence.request.prompt),
+        }
+
+    def result(self, sequence: OutputSequence, text: str, tokens: Sequence[ShownToken]) -> dict[str, Any]:
+        """The whole sequence; its `text` is empty in the last event of a stream."""
+        job, request = self.job, sequence.request
+        n_prompt, n_generated = len(request.prompt), sequence.n_generated
+        stop_type, stop_string = self._stop(sequence)
+        limited = sequence.engine_finish is FinishReason.LENGTH
+        ids = [shown.token.id for shown in tokens] if self.return_tokens else []
+        result = self.part(sequence, text, ids) | {
+            "stop": True,
+            "model": job.model,
+            "generation_settings": generation_settings(request.params, job, sequence),
+            "prompt": self.prompts[sequence.prompt_index] if self.prompts else "",
+            "has_new_line": sequence.has_line_break,
+            "truncated": limited and n_prompt + n_generated >= job.engine.n_ctx,
+            "stop_type": stop_type,
+            "stopping_word": stop_string,
+            "tokens_cached": n_prompt + max(n_generated - 1, 0),
+            "timings": timings_reply(sequence.timings),
+        }
+        return result | self.probabilities(sequence, tokens) if tokens else result
+
+    def probabilities(self, sequence: OutputSequence, tokens: Sequence[ShownToken]) -> dict[str, Any]:
+        """The field of the next tokens' probabilities, where they are requested.
+
+        The text of a token is what it completes, so that the texts make up the content; of the most likely
+        tokens it is what would be complete.
+        """
+        if not self.has_logprobs:
+            return {}
+        top_name = "top_probs" if self.job.options.post_sampling_logprobs else "top_logprobs"
+        entries = []
+        for token, _ in tokens:
+            top = [self._entry(id, logprob, _utf8_decoder()) for id, logprob in token.top or ()]
+            entry = self._entry(token.id, token.logprob, self._decoders[sequence.index])
+            entries.append({**entry, top_name: top})
+        return {"completion_probabilities": entries}
+
+    def _entry(self, id: int, logprob: float | None, decoder: codecs.IncrementalDecoder) -> dict[str, Any]:
+        data, value = self._texts.bytes(id), number(logprob)
+        post = self.job.options.post_sampling_logprobs
+        probability = {"prob": math.exp(value)} if post and value is not None else {"logprob": value}
+        return {"id": id, "token": decoder.decode(data), "bytes": list(data), **probability}
+
+    def _stop(self, sequence: OutputSequence) -> tuple[str, str]:
+        """`stop_type` and `stopping_word`."""
+        if sequence.stop_string is not None:
+            return "word", sequence.stop_string
+        if sequence.engine_finish is not FinishReason.STOP:
+            return "limit", ""
+        tokenizer = self.job.engine.tokenizer
+        if sequence.end_id is None or sequence.end_id in tokenizer.eog_ids:
+            return "eos", ""
+        return "word", tokenizer.token_text(sequence.end_id)
+
+
+async def decoded_prompts(job: Job) -> list[str]:
+    """Prompts as the model saw them: special tokens written out."""
+    prompts = {sequence.prompt_index: sequence.request.prompt for sequence in job.sequences}
+    decode = job.engine.tokenizer.decode
+    return await job.context.in_thread(lambda: [decode(ids, skip_special=False) for ids in prompts.values()])
+
+
+async def verbose_completion(job: Job) -> NativeCompletion:
+    """For `__verbose`."""
+    return NativeCompletion(job, await decoded_prompts(job), return_tokens=True)
+
+
+def _utf8_decoder() -> codecs.IncrementalDecoder:
+    """Keeps the beginning of a character for the next bytes; what is no character becomes U+FFFD."""
+    return codecs.getincrementaldecoder("utf-8")("replace")

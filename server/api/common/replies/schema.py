@@ -1,0 +1,71 @@
+"""Parts of responses that several APIs describe alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.api.common.schema import Reply, field, required
+
+
+class TimingsReply(Reply):
+    """Milliseconds and tokens, summed over the choices; values in force, not those asked for."""
+
+    queue_ms: float = required("waited until the first step", 0.1)
+    prompt_n: int = required("prompt tokens computed", 12)
+    cached_n: int = required("prompt tokens found in the prefix cache", 100)
+    prompt_ms: float = required("from the first step to the first token", 31.5)
+    predicted_n: int = required("tokens generated", 64)
+    predicted_ms: float = required("from the first token to the last", 812.0)
+    n_batch: int = required("the batch size in force", 256)
+    cache_n: int = required("llama-server's name of `cached_n`", 100)
+    prompt_per_token_ms: float = required("of `prompt_n`", 2.6)
+    prompt_per_second: float = required("of `prompt_n`", 381.0)
+    predicted_per_token_ms: float = required("from token to token", 12.9)
+    predicted_per_second: float = required("tokens after each first one", 77.6)
+
+
+class PromptTokensDetails(Reply):
+    cached_tokens: int = required("of the prompts, found in the prefix cache", 100)
+
+
+class CompletionTokensDetails(Reply):
+    reasoning_tokens: int = required("of the completions, spent on reasoning", 0)
+
+
+class UsageReply(Reply):
+    prompt_tokens: int = required("each prompt counted once, however many choices", 112)
+    completion_tokens: int = required("of all choices that were made", 64)
+    total_tokens: int = required("both", 176)
+    prompt_tokens_details: PromptTokensDetails = required("parts of `prompt_tokens`", {"cached_tokens": 100})
+    completion_tokens_details: CompletionTokensDetails = required(
+        "parts of `completion_tokens`", {"reasoning_tokens": 0}
+    )
+
+
+class ErrorBody(Reply):
+    message: str = required("what is wrong and what to do", "prompt: is required")
+    type: str = required("the kind of error, as the OpenAI API names it", "invalid_request_error")
+    param: str | None = required("the field at fault", "prompt")
+    code: str | None = required("for programs", "missing_field")
+    n_prompt_tokens: int | None = field("with context_length_exceeded", 5000)
+    n_ctx: int | None = field("with context_length_exceeded: tokens of the longest session", 4096)
+
+
+class ErrorReply(Reply):
+    """Every failure, on every route."""
+
+    error: ErrorBody = required(
+        "the failure",
+        {
+            "message": "prompt: is required",
+            "type": "invalid_request_error",
+            "param": "prompt",
+            "code": "missing_field",
+        },
+    )
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For the API description of every route. 4XX stands for the rest, in place of FastAPI's own 422."""
+    described: list[int | str] = [*statuses, "4XX"]
+    return {status: {"model": ErrorReply} for status in described}

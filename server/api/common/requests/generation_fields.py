@@ -1,0 +1,163 @@
+"""The fields of generation, and their types."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+
+from server.api.common.schema import INT_MAX, Schema, field
+
+MAX_STOPS, MAX_STOP_CHARS = 64, 4096
+MAX_LOGIT_BIAS, MAX_STOP_TOKENS = 4096, 1024
+
+TokenId = Annotated[int, Field(ge=0, le=INT_MAX)]
+
+
+def is_token(value: object) -> bool:
+    return type(value) is int and 0 <= value <= INT_MAX
+
+
+def _stops(value: Any) -> list[str]:
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+        raise ValueError("must be a string or a list of strings")
+    if len(stops) > MAX_STOPS:
+        raise ValueError(f"may hold at most {MAX_STOPS} strings, not {len(stops)}")
+    if sum(map(len, stops)) > MAX_STOP_CHARS:
+        raise ValueError(f"may hold at most {MAX_STOP_CHARS} characters in all")
+    return stops
+
+
+def _bias(value: Any) -> dict[int, float]:
+    if not isinstance(value, dict):
+        raise ValueError("must map token ids to numbers")
+    if len(value) > MAX_LOGIT_BIAS:
+        raise ValueError(f"may hold at most {MAX_LOGIT_BIAS} entries, not {len(value)}")
+    bias: dict[int, float] = {}
+    for key, number in value.items():
+        # isdigit() alone takes other scripts' digits, too.
+        if not (isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= 10):
+            raise ValueError(f"{str(key)[:32]!r} is not a token id")
+        if isinstance(number, bool) or not isinstance(number, int | float) or not -100 <= number <= 100:
+            raise ValueError(f"the bias of token {key} must be a number from -100 to 100")
+        bias[int(key)] = float(number)
+    return bias
+
+
+def _token_ids(value: Any) -> list[int]:
+    if not isinstance(value, list) or not all(map(is_token, value)):
+        raise ValueError("must be a list of token ids")
+    if len(value) > MAX_STOP_TOKENS:
+        raise ValueError(f"may hold at most {MAX_STOP_TOKENS} ids, not {len(value)}")
+    return value
+
+
+def _not_zero(limit: int) -> int:
+    if limit == 0:
+        raise ValueError("must be at least 1, or -1 for no limit")
+    return limit
+
+
+_LIMIT = {"type": "integer", "minimum": 1, "maximum": INT_MAX}
+# Most tokens to generate. -1, which clients of llama-server send everywhere, is no limit.
+TokenLimit = Annotated[
+    int,
+    Field(ge=-1, le=INT_MAX),
+    AfterValidator(_not_zero),
+    WithJsonSchema({"anyOf": [_LIMIT, {"const": -1}]}),
+]
+IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": INT_MAX}}
+_STRINGS = {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOPS}
+Stops = Annotated[
+    list[str], PlainValidator(_stops), WithJsonSchema({"anyOf": [{"type": "string"}, _STRINGS]})
+]
+LogitBias = Annotated[
+    dict[int, float],
+    PlainValidator(_bias),
+    WithJsonSchema(
+        {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}
+    ),
+]
+TokenIds = Annotated[
+    list[int], PlainValidator(_token_ids), WithJsonSchema({**IDS_SCHEMA, "maxItems": MAX_STOP_TOKENS})
+]
+
+
+class StreamOptions(Schema):
+    include_usage: bool | None = field("end with a chunk that has `usage` and no choices", True)
+    include_obfuscation: bool | None = field("no effect: streams are not padded", False)
+
+
+def _number(default: float, low: float, high: float, text: str, example: float) -> Any:
+    text = f"{text} (default {default:g}, unless the model file or --default says otherwise; see /props)"
+    return field(text, example, ge=low, le=high)
+
+
+class SamplingFields(Schema):
+    """Fields of every generating route. Null is the same as absent."""
+
+    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    stream: bool | None = field("answer as server-sent events", True)
+    stop: Stops | None = field("end before the first of these strings", ["The end"])
+    stop_token_ids: TokenIds | None = field("end at any of these tokens", [2])
+    seed: int | None = field(
+        "same seed, same text; choice j uses seed + j; negative ones count modulo 2^64",
+        42,
+        ge=-(2**63),
+        le=2**64 - 1,
+    )
+    logit_bias: LogitBias | None = field("token id → number added to its logit", {"263": -2.5})
+
+    temperature: float | None = _number(0.8, 0, 100, "0: always the most likely token", 0.7)
+    top_p: float | None = _number(0.95, 0, 1, "keep the most likely tokens until they sum to p", 0.95)
+    top_k: int | None = _number(40, -1, INT_MAX, "keep the k most likely tokens; 0 or -1: off", 40)
+    min_p: float | None = _number(
+        0.05, 0, 1, "keep tokens with at least this share of the best one's probability", 0.05
+    )
+    typical_p: float | None = _number(1, 0, 1, "locally typical sampling", 0.9)
+    top_a: float | None = _number(0, 0, 1, "keep tokens above a x (greatest probability)²", 0.1)
+    tfs_z: float | None = _number(1, 0, 1, "tail-free sampling", 0.95)
+    mirostat: int | None = _number(0, 0, 2, "1 or 2: that version replaces the truncation steps", 2)
+    mirostat_tau: float | None = _number(5, 0, 100, "target surprise in bits", 5)
+    mirostat_eta: float | None = _number(0.1, 0, 10, "learning rate of mirostat", 0.1)
+    repeat_penalty: float | None = _number(1, 0.001, 1000, "divides logits of tokens seen before", 1.1)
+    repeat_last_n: int | None = _number(64, -1, INT_MAX, "window of the penalties; -1: everything", 64)
+    frequency_penalty: float | None = _number(0, -100, 100, "subtracted per earlier occurrence", 0.5)
+    presence_penalty: float | None = _number(0, -100, 100, "subtracted once if seen before", 0.5)
+    min_tokens: int | None = _number(0, 0, INT_MAX, "no end of text before that many tokens", 16)
+    ignore_eos: bool | None = field("never end by the model's own choice", False)
+
+    batch_size: int | None = field(
+        "prompt tokens of this session fed per step, up to the server's limit; "
+        "`timings.n_batch` tells the value in force",
+        256,
+        ge=1,
+        le=2**63 - 1,
+    )
+    n_batch: int | None = field("another name of `batch_size`", 256, ge=1, le=2**63 - 1)
+    cache_prompt: bool | None = field("false: neither use nor feed the prefix cache", True)
+    timeout_ms: int | None = field(
+        "time for queue, prompt and generation together; then the text so far is the answer, "
+        'with finish_reason "length" and a warning',
+        30_000,
+        ge=1,
+        le=INT_MAX,
+    )
+    return_tokens: bool | None = field("add each choice's token ids as `tokens`", False)
+    id_slot: int | None = field("the slot to run in (see /slots); -1 or absent: any", 0, ge=-1, le=INT_MAX)
+    timings_per_token: bool | None = field("with `stream`: add `timings` to every chunk", False)
+    return_progress: bool | None = field(
+        "with `stream`: tell of the prompt in chunks with `prompt_progress`, before the first token", False
+    )
+
+
+class GenerationFields(SamplingFields):
+    """Fields of the routes whose answers are choices."""
+
+    stream_options: StreamOptions | None = field("only with `stream`", {"include_usage": True})
+    n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)
+    n_probs: int | None = field(
+        "llama-server's way to ask for log-probabilities, also of the N most likely tokens", 3, ge=0, le=20
+    )
+    verbose: bool | None = field("add `__verbose`: the first choice as /completion has it", False)

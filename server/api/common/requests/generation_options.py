@@ -1,0 +1,112 @@
+"""The fields that all generating routes share, from a request's body to `GenerationOptions`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.api.common.requests.generation_fields import GenerationFields, SamplingFields
+from server.api.common.schema import Schema
+from server.errors import bad_request
+from server.generation.options import GenerationOptions
+from server.generation.request_context import RequestContext
+
+_SAMPLING = [
+    "min_tokens",
+    "ignore_eos",
+    "seed",
+    "logit_bias",
+    "repeat_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "repeat_last_n",
+    "mirostat",
+    "mirostat_tau",
+    "mirostat_eta",
+    "top_k",
+    "tfs_z",
+    "typical_p",
+    "top_p",
+    "min_p",
+    "top_a",
+    "temperature",
+]
+
+# Fields of the official APIs that change the answer and are not supported: refused, except at the values
+# listed, which ask for nothing.
+_REFUSED: dict[str, tuple[Any, ...]] = {
+    "tools": ([],),  # where there is no chat
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "modalities": (["text"], []),
+    "audio": (),
+    "web_search_options": (),
+}
+_INSTEAD = {"functions": "; send tools", "function_call": "; send tool_choice"}
+# Fields of the official APIs that change nothing here; no warning at the values listed.
+_IDLE: dict[str, tuple[Any, ...]] = {
+    "metadata": ({},),
+    "store": (False,),
+    "service_tier": ("auto", "default"),
+}
+
+
+def generation_options(
+    body: SamplingFields, context: RequestContext, *, id_prefix: str, **fields: Any
+) -> GenerationOptions:
+    """The shared fields of a body; `fields` are those of `GenerationOptions` that the API reads itself."""
+    if body.stop and "" in body.stop:
+        context.warn("stop has no effect where it is an empty string")
+    shared = {
+        "sampling": sampling_fields(body),
+        "stop": [stop for stop in body.stop or () if stop],
+        "stop_token_ids": body.stop_token_ids or (),
+        "batch_size": _batch_size(body),
+        "cache_prompt": body.cache_prompt is not False,
+        "timeout_ms": body.timeout_ms,
+        "slot": None if body.id_slot is None or body.id_slot < 0 else body.id_slot,
+        "stream": bool(body.stream),
+        "return_tokens": bool(body.return_tokens),
+        "timings_per_token": bool(body.timings_per_token),
+        "report_progress": bool(body.return_progress and body.stream),
+    }
+    return GenerationOptions(id_prefix=id_prefix, **{**shared, **fields})
+
+
+def choice_options(
+    body: GenerationFields, context: RequestContext, *, id_prefix: str, **fields: Any
+) -> GenerationOptions:
+    """The same for the routes whose responses have choices."""
+    stream_options = body.stream_options
+    if stream_options is not None:
+        if not body.stream:
+            context.warn("stream_options has no effect: stream is not true")
+        if stream_options.include_obfuscation:
+            context.warn("stream_options.include_obfuscation has no effect")
+    include_usage = bool(body.stream and stream_options and stream_options.include_usage)
+    return generation_options(
+        body, context, id_prefix=id_prefix, n=body.n or 1, include_usage=include_usage, **fields
+    )
+
+
+def sampling_fields(body: SamplingFields) -> dict[str, Any]:
+    """Those that the client set."""
+    return {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
+
+
+def _batch_size(body: SamplingFields) -> int | None:
+    if body.batch_size is not None and body.n_batch is not None and body.batch_size != body.n_batch:
+        raise bad_request("n_batch: differs from batch_size, its other name", "n_batch", "invalid_value")
+    return body.batch_size if body.batch_size is not None else body.n_batch
+
+
+def check_fields(body: Schema, context: RequestContext) -> None:
+    """Warn of unknown fields; refuse those that ask for something that is not supported."""
+    for name, value in (body.model_extra or {}).items():
+        if value is None or value in _IDLE.get(name, ()):
+            continue
+        if name in _REFUSED:
+            if value in _REFUSED[name]:
+                continue
+            message = f"{name}: is not supported by this server{_INSTEAD.get(name, '')}"
+            raise bad_request(message, name, "unsupported_value")
+        context.warn(f"{name[:64]} has no effect")

@@ -1,0 +1,71 @@
+"""What to do after an engine process has died: restart it, give up a request, or give up the engine.
+
+A request that may have been running at a crash gets that crash counted against it; its next token clears the
+count. At two crashes it is suspected of being the cause. A single suspect is given up; several are retried
+one at a time, so that the others get through. Too many crashes in a row without a token end the engine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from server.worker.requests.pending_tasks import PendingTask
+from server.worker.requests.stream import Stream
+
+MAX_CRASHES = 3  # within WINDOW_S and without a token in between; one more is too many
+WINDOW_S = 60.0
+FIRST_DELAY_S = 0.5  # before the second restart in a row; doubles each time
+SUSPECT_AFTER = 2  # crashes
+
+
+@dataclass(frozen=True)
+class RestartDecision:
+    """culprit: the request or task to give up. give_up: do not restart. delay_s: before the restart."""
+
+    culprit: Stream | PendingTask | None
+    give_up: bool
+    delay_s: float
+
+
+class Recovery:
+    """Remembers the crashes of one engine. parallel: how many requests may run at the same time."""
+
+    def __init__(self, parallel: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._parallel, self._clock = parallel, clock
+        self._crashes: list[float] = []
+
+    def on_output(self) -> None:
+        """The engine produced something: earlier crashes no longer count."""
+        if self._crashes:
+            self._crashes.clear()
+
+    def on_crash(self, streams: Sequence[Stream], tasks: Sequence[PendingTask] = ()) -> RestartDecision:
+        """Decide, given the unfinished streams and tasks, oldest first.
+
+        Of the streams that were sent, the oldest `parallel` may have been running; any task may have been.
+        """
+        now = self._clock()
+        self._crashes = [*(at for at in self._crashes if now - at < WINDOW_S), now]
+        for stream in [stream for stream in streams if stream.sent][: self._parallel]:
+            stream.crashes += 1
+        for task in tasks:
+            task.crashes += task.sent
+        unfinished: list[Stream | PendingTask] = [*streams, *tasks]
+        suspects = [one for one in unfinished if one.sent and one.crashes >= SUSPECT_AFTER]
+        culprit = suspects[0] if len(suspects) == 1 else None
+        if culprit is not None:
+            self._crashes.clear()  # explained
+        n = len(self._crashes)
+        return RestartDecision(culprit, n > MAX_CRASHES, FIRST_DELAY_S * 2 ** (n - 2) if n > 1 else 0.0)
+
+    @staticmethod
+    def sendable(unfinished: Sequence[Stream | PendingTask]) -> list[Stream | PendingTask]:
+        """The streams and tasks to send to the engine now."""
+        suspects = [one for one in unfinished if one.crashes >= SUSPECT_AFTER]
+        if not suspects:
+            return [one for one in unfinished if not one.sent]
+        if any(one.sent for one in suspects):
+            return []  # one is being retried, alone
+        return suspects[:1]

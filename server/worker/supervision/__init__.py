@@ -1,0 +1,1 @@
+"""The engine process as the server sees it: start, watch, restart, stop. For `server.worker.client`."""

@@ -1,0 +1,117 @@
+"""Whether an engine process is alive, slow or hung, judged by its heartbeats. Pure; the caller has the clock.
+
+A process that sends no heartbeat is stopped. In one that does, a device or driver hangs if a step runs far
+longer than those before it while the process neither computes nor reads. A large model on a slow machine uses
+the processor or the disk all the time; such a step gets BUSY_STEP times the timeout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from server.worker.messages import Heartbeat
+
+HEARTBEATS = 8  # per timeout
+MAX_INTERVAL_S = 1.0  # between two of them
+NOTICED = 0.5  # of the timeout without a heartbeat: the engine is reported as stalled
+LOADING = 6  # times the timeout without a heartbeat: libraries that are loaded may hold Python's lock
+QUIET_STEP = 3  # times the timeout: the least that a step without signs of progress may take
+BUSY_STEP = 60  # times the timeout: the least that a step with signs of progress may take
+LONGER = 10  # times as long as the longest step before
+PATIENCE_S = 600.0  # after a step was cut off, steps get twice the time: the process may only have been slow
+
+
+class Verdict(NamedTuple):
+    """What is wrong, in words; empty: nothing. hung: beyond repair, to be killed."""
+
+    reason: str = ""
+    hung: bool = False
+
+
+class Liveness:
+    """One per model, across its engine processes. timeout_s: `--engine-timeout-s`.
+
+    interval_s: how often the process is to send a heartbeat.
+    """
+
+    def __init__(self, timeout_s: float, clock: Callable[[], float]) -> None:
+        self.interval_s = min(MAX_INTERVAL_S, timeout_s / HEARTBEATS)
+        self._timeout_s, self._clock = timeout_s, clock
+        self._longest_s = 0.0
+        self._patience = 1.0
+        self._patient_until = 0.0
+        self._cpu_computes = True
+        self._waits_for_remote = False
+        self.on_start()
+
+    @property
+    def step_s(self) -> float:
+        """How long the present step had run at the last heartbeat."""
+        return self._last.busy_s
+
+    def on_start(self) -> None:
+        """A new process."""
+        self._heard_at = self._checked_at = self._advanced_at = self._clock()
+        self._last = Heartbeat(0.0, 0.0, 0.0)
+        self._loaded = False
+
+    def on_loaded(self, info: Mapping[str, Any]) -> None:
+        """`info`: the model's description; its placement says which devices compute."""
+        devices = [str(name) for name in info.get("placement") or ["CPU"]]
+        self._cpu_computes = any(name.startswith("CPU") for name in devices)
+        self._waits_for_remote = any(name.startswith("RPC") for name in devices)
+        self._loaded = True
+        self.on_progress()
+
+    def on_heartbeat(self, heartbeat: Heartbeat) -> None:
+        self._heard_at = self._clock()
+        self._last = heartbeat
+        if self._loaded:
+            self._longest_s = max(self._longest_s, heartbeat.longest_s)
+
+    def on_progress(self) -> None:
+        """Any other message: the engine's thread is at work, too."""
+        self._heard_at = self._advanced_at = self._clock()
+        self._last = Heartbeat(0.0, 0.0, 0.0)
+
+    def check(self) -> Verdict:
+        """Called several times per timeout. After a pause of the server itself it starts to count anew."""
+        now = self._clock()
+        paused = now - self._checked_at > max(1.0, self._timeout_s / 2)
+        self._checked_at = now
+        if paused:
+            self._heard_at = self._advanced_at = now
+            return Verdict()
+        silence_s = now - self._heard_at
+        allowed_s = self._timeout_s * (1 if self._loaded else LOADING)
+        if silence_s > allowed_s * NOTICED:
+            return Verdict(f"the engine has sent no heartbeat for {silence_s:.1f} s", silence_s > allowed_s)
+        step_s = min(self._last.busy_s, now - self._advanced_at)
+        quiet_s = min(self._last.quiet_s, step_s)
+        if not self._loaded:
+            if quiet_s > self._timeout_s:
+                reason = f"loading has neither computed nor read anything for {quiet_s:.1f} s"
+                return Verdict(reason, quiet_s > self._timeout_s * QUIET_STEP)
+            return Verdict()
+        if now > self._patient_until:
+            self._patience = 1.0
+        expected_s = self._longest_s * LONGER
+        # Busy waiting for another device looks like work, but its first steps compile kernels.
+        progresses = quiet_s <= self._timeout_s * NOTICED and (self._cpu_computes or not self._longest_s)
+        if not progresses and step_s <= max(self._timeout_s * NOTICED, expected_s):
+            return Verdict()
+        unknown = self._waits_for_remote and not self._longest_s
+        least_s = self._timeout_s * (BUSY_STEP if progresses or unknown else QUIET_STEP)
+        hung = step_s > max(least_s, expected_s) * self._patience
+        return Verdict() if progresses and not hung else Verdict(self._step_reason(step_s), hung)
+
+    def on_killed(self) -> None:
+        """A process that was hung has been killed."""
+        if self.step_s > self._timeout_s:
+            self._patience *= 2
+            self._patient_until = self._clock() + PATIENCE_S
+
+    def _step_reason(self, step_s: float) -> str:
+        text = f"one step of the engine has taken {step_s:.1f} s so far"
+        return f"{text}; the longest before took {self._longest_s:.1f} s" if self._longest_s else text

@@ -1,0 +1,55 @@
+"""Names of tokens in log-probabilities: text, bytes of a part of a character, control tokens."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from server.api.common.replies.logprobs import FLOOR, TokenTexts, number
+
+
+class Tokenizer:
+    """A word, a part of a character, and a control token."""
+
+    words = (b" cat", b"\xe2\x80", b"")
+
+    def __init__(self) -> None:
+        self.n_calls = 0
+
+    def token_bytes(self, id: int) -> bytes:
+        self.n_calls += 1
+        return self.words[id]
+
+    def token_text(self, id: int) -> str:
+        return (" cat", "\ufffd", "</s>")[id]
+
+
+def test_text_of_a_part_of_a_character_is_escaped_bytes() -> None:
+    names = TokenTexts(Tokenizer())
+    assert [names.text(id) for id in range(3)] == [" cat", "bytes:\\xe2\\x80", "</s>"]
+
+
+def test_entry_has_the_bytes_whatever_the_token_is() -> None:
+    names = TokenTexts(Tokenizer())
+    assert [names.entry(id, -0.5) for id in range(3)] == [
+        {"token": " cat", "logprob": -0.5, "bytes": list(b" cat")},
+        {"token": "\\xe2\\x80", "logprob": -0.5, "bytes": [0xE2, 0x80]},
+        {"token": "</s>", "logprob": -0.5, "bytes": list(b"</s>")},
+    ]
+
+
+def test_a_token_is_looked_up_once() -> None:
+    tokenizer = Tokenizer()
+    names = TokenTexts(tokenizer)
+    for _ in range(3):
+        names.text(0)
+        names.entry(0, None)
+    assert tokenizer.n_calls == 1
+
+
+@pytest.mark.parametrize(
+    ("logprob", "expected"), [(None, None), (-0.25, -0.25), (FLOOR, FLOOR), (-1e5, FLOOR), (-math.inf, FLOOR)]
+)
+def test_number_below_the_floor_is_the_floor(logprob: float | None, expected: float | None) -> None:
+    assert number(logprob) == expected

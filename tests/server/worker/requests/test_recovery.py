@@ -1,0 +1,78 @@
+"""Decisions after crashes: restart, give up one request, or give up the engine. No process, no time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from server.worker.requests.recovery import FIRST_DELAY_S, MAX_CRASHES, WINDOW_S, Recovery
+
+
+@dataclass
+class Item:
+    """What recovery looks at in a stream or pending task."""
+
+    sent: bool = True
+    crashes: int = 0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def recovery(clock):
+    return Recovery(parallel=2, clock=clock)
+
+
+def test_delays_double_and_too_many_crashes_give_up_the_engine(recovery):
+    decisions = [recovery.on_crash([]) for _ in range(MAX_CRASHES + 1)]
+    assert [d.delay_s for d in decisions] == [0.0, FIRST_DELAY_S, 2 * FIRST_DELAY_S, 4 * FIRST_DELAY_S]
+    assert [d.give_up for d in decisions] == [False, False, False, True]
+
+
+def test_output_clears_earlier_crashes(recovery):
+    for _ in range(10):
+        assert recovery.on_crash([]).delay_s == 0.0
+        recovery.on_output()
+
+
+def test_crashes_outside_of_the_window_do_not_count(recovery, clock):
+    for _ in range(10):
+        decision = recovery.on_crash([])
+        assert (decision.give_up, decision.delay_s) == (False, 0.0)
+        clock.now += WINDOW_S
+
+
+def test_only_what_may_have_been_running_is_counted(recovery):
+    streams = [Item(), Item(sent=False), Item(), Item()]
+    tasks = [Item(), Item(sent=False)]
+    recovery.on_crash(streams, tasks)
+    assert [item.crashes for item in streams] == [1, 0, 1, 0]
+    assert [item.crashes for item in tasks] == [1, 0]
+
+
+def test_a_single_suspect_is_given_up_and_explains_the_crashes(recovery):
+    stream = Item()
+    assert recovery.on_crash([stream]).culprit is None
+    decision = recovery.on_crash([stream])
+    assert (decision.culprit, decision.delay_s) == (stream, 0.0)
+
+
+def test_several_suspects_are_retried_one_at_a_time():
+    suspects, other = [Item(False, 2), Item(False, 2)], Item(False, 0)
+    assert Recovery.sendable([other, *suspects]) == suspects[:1]
+    suspects[0].sent = True
+    assert Recovery.sendable([other, *suspects]) == []
+    suspects[0].crashes = suspects[1].crashes = 0
+    assert Recovery.sendable([other, *suspects]) == [other, suspects[1]]
