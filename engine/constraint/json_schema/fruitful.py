@@ -87,7 +87,7 @@ class Fruitful:
         return (
             self._closed
             and shape.additional is None
-            and bool(shape.properties)
+            and shape.closable
             and not shape.patterns
             and all(name in shape.by_name for name in shape.required)
         )

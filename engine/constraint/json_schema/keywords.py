@@ -113,6 +113,7 @@ class Keywords(Document):
             None if additional is None else self._under(rest, None, additional),
             self._count(node, "minProperties") or 0,
             self._count(node, "maxProperties"),
+            "properties" in node,
         )
         # A name that is listed and matches a pattern is under both.
         shape = replace(

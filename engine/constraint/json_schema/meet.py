@@ -158,6 +158,7 @@ class Meets:
                 self._meet_unspoken(one.additional, other.additional),
                 max(one.least, other.least),
                 _least(one.most, other.most),
+                one.closable or other.closable,
             )
         )
 

@@ -9,10 +9,11 @@ from urllib.parse import unquote
 from engine.constraint.json_schema import exclusion
 from engine.constraint.json_schema.constants import constant, merged
 from engine.constraint.json_schema.keywords import Keywords
-from engine.constraint.json_schema.limits import MAX_DEPTH, kind
+from engine.constraint.json_schema.limits import MAX_DEPTH, Limits, kind
 from engine.constraint.json_schema.meet import Meets
 from engine.constraint.json_schema.shapes import (
     ANYTHING,
+    AnyOf,
     Array,
     Boolean,
     Meet,
@@ -59,6 +60,7 @@ class Reader(Keywords):
         super().__init__(document, lenient=lenient)
         self.meets = Meets(self.resolve)
         self._closed, self._coerce = closed, coerce
+        self._exact = False  # inside of a condition, which may not be read as narrower than it is
         self._shapes: dict[Reference, Shape | None] = {}
 
     def root(self) -> Shape:
@@ -76,10 +78,19 @@ class Reader(Keywords):
                     return None
                 self._shapes[reference] = self.meets.meet(one, other)
             else:
-                path, self._path = self._path, [key.removeprefix("/")] if key else []
+                path, exact = self._path, self._exact
+                self._path, self._exact = [key.removeprefix("/")] if key else [], reference.exact
                 self._shapes[reference] = self._schema(self._target(key))
-                self._path = path
+                self._path, self._exact = path, exact
         return self._shapes[reference]
+
+    def _condition(self, keyword: str, name: int | None, child: Any) -> Shape:
+        """What a schema matches exactly, also where `closed` means less."""
+        before = self._exact, self._limits
+        self._exact, self._limits = True, Limits()
+        shape = self._under(keyword, name, child)
+        self._exact, self._limits = before
+        return shape
 
     # ** one schema **
 
@@ -167,7 +178,7 @@ class Reader(Keywords):
         if not any(name in node for name in _TYPED):
             return TYPES
         combined = ("allOf", "anyOf", "oneOf", "$ref", "enum", "const", "if", "not")
-        if self._closed and not any(name in node for name in combined):
+        if self._closed and not self._exact and not any(name in node for name in combined):
             found = {_TYPED[name] for name in node if name in _TYPED}
             if found & {"object"} and "properties" in node:
                 return ("object",)
@@ -191,7 +202,7 @@ class Reader(Keywords):
         return self._referred(unquote(target[1:]) if target != "#/" else "")
 
     def _referred(self, key: str) -> Shape:
-        reference = Reference(key)
+        reference = Reference(key, self._exact)
         if reference not in self._shapes:
             self._target(key)
         return reference
@@ -215,10 +226,13 @@ class Reader(Keywords):
 
     def _one_of(self, base: Shape, children: list[Any]) -> Shape:
         """Exactly one of several: they must exclude each other, or be made to by what one of them lacks."""
-        options = [self.meets.meet(base, self._under("oneOf", i, child)) for i, child in enumerate(children)]
+        conditions = options = [self._under("oneOf", i, child) for i, child in enumerate(children)]
+        if self._closed and not self._exact:
+            conditions = [self._condition("oneOf", i, child) for i, child in enumerate(children)]
+        options = [self.meets.meet(base, option) for option in options]
         exclusive = list(options)
         for i, option in enumerate(options):
-            for j, other in enumerate(options):
+            for j, other in enumerate(conditions):
                 if i == j or self.meets.disjoint(exclusive[i], other):
                     continue
                 lacking = self._lacking(option, other)
@@ -237,9 +251,13 @@ class Reader(Keywords):
 
     def _lacking(self, option: Shape, other: Shape) -> str | None:
         """A property that the other must have and the option need not."""
-        one, second = self.meets.resolved(option), self.meets.resolved(other)
-        if not isinstance(one, Object) or not isinstance(second, Object):
+        one, found = self.meets.resolved(option), self.meets.resolved(other)
+        objects = [
+            o for o in (found.options if isinstance(found, AnyOf) else (found,)) if isinstance(o, Object)
+        ]
+        if not isinstance(one, Object) or len(objects) != 1:
             return None
+        (second,) = objects
         missing = [name for name in second.required if name not in one.required]
         return next((name for name in missing if name not in one.by_name), missing[0] if missing else None)
 
@@ -248,9 +266,8 @@ class Reader(Keywords):
             branches = {key: self._under(key, None, node[key]) for key in ("then", "else") if key in node}
             if not branches:
                 return shape
-            with self._at("if"):
-                condition = self._schema(node["if"])
-                without = exclusion.without(self.meets, shape, condition)
+            condition = self._condition("if", None, node["if"])
+            without = exclusion.without(self.meets, shape, condition)
             if without is None:
                 self._refuse("if", "with a condition that is not about properties with a few known values")
                 return shape
@@ -260,8 +277,7 @@ class Reader(Keywords):
                     self.meets.meet(without, branches.get("else", ANYTHING)),
                 ]
             )
-        with self._at("not"):
-            without = exclusion.without(self.meets, shape, self._schema(node["not"]))
+        without = exclusion.without(self.meets, shape, self._condition("not", None, node["not"]))
         if without is None:
             self._refuse("not", "but for types, constants and required properties")
             return shape

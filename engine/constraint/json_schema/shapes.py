@@ -86,7 +86,8 @@ class Array:
 class Object:
     """additional: of names that neither `properties` nor `patterns` have; None: not spoken of.
 
-    least, most: how many properties there are.
+    least, most: how many properties there are. closable: whether a schema lists properties, be it none
+    (see `json_schema.closed`).
     """
 
     properties: tuple[tuple[str, Shape], ...] = ()
@@ -95,6 +96,7 @@ class Object:
     additional: Shape | None = None
     least: int = 0
     most: int | None = None
+    closable: bool = False
 
     @cached_property
     def by_name(self) -> Mapping[str, Shape]:
@@ -118,9 +120,10 @@ class Meet:
 
 @dataclass(frozen=True)
 class Reference:
-    """key: a JSON pointer into the schema, or a `Meet`."""
+    """key: a JSON pointer into the schema, or a `Meet`. exact: see `Reader`."""
 
     key: str | Meet
+    exact: bool = False
 
 
 Shape: TypeAlias = Anything | Nothing | Null | Boolean | Number | String | Array | Object | AnyOf | Reference

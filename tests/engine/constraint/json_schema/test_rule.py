@@ -174,6 +174,7 @@ def test_what_is_closed() -> None:
         ({"allOf": [inner, {"properties": {"b": {}}}]}, '{"a": 1, "b": 1}', '{"c": 1}'),
         ({"allOf": [{"$ref": "#/$defs/i"}], "$defs": {"i": inner}}, '{"a": 1}', '{"b": 1}'),
         ({**inner, "anyOf": [{"properties": {"b": {}}}]}, '{"a": 1, "b": 1}', '{"c": 1}'),
+        ({"type": "object", "properties": {}}, "{}", '{"a": 1}'),  # a tool without arguments
     ):
         assert takes(schema, good, close=True)
         assert not takes(schema, bad, close=True)
@@ -311,6 +312,19 @@ def test_conditions_about_known_values() -> None:
     assert takes(schema, '{"kind": "a", "x": 1}')
     assert takes(schema, '{"kind": "b"}')
     assert not takes(schema, '{"kind": "a"}')
+
+
+def test_conditions_are_not_closed() -> None:
+    """An array matches `{"properties": {}}`, and 5 matches both branches."""
+    with pytest.raises(ConfigError, match="nothing matches it"):
+        rule(closed({"type": "array", "not": {"properties": {}}}))
+    named = {"properties": {"a": {}}, "required": ["a"]}
+    with pytest.raises(ConfigError, match="branches 0 and 1 may match the same value"):
+        rule(closed({"oneOf": [{"$ref": "#/$defs/n"}, {"const": 5}], "$defs": {"n": named}}))
+    other = {"properties": {"b": {}}, "required": ["b"]}
+    both = {"oneOf": [{"$ref": "#/$defs/n"}, other], "$defs": {"n": named}}
+    assert takes(both, '{"a": 1}', close=True)
+    assert takes(both, '{"b": 1}', close=True)
 
 
 def test_the_schema_stays_as_it_is() -> None:
