@@ -33,8 +33,6 @@ LEAVES = (
     "engine/convert/huggingface",
     "server/chat/tool_calls",
     "server/cli",
-    # To be divided, or given a reason:
-    "engine/constraint/json_schema",
 )
 
 

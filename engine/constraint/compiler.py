@@ -40,7 +40,7 @@ from engine.constraint import json_schema as schema
 from engine.constraint.gbnf.lark import to_lark, with_checked_schemas
 from engine.constraint.gbnf.parser import TokenId
 from engine.constraint.matcher import ConstraintMatcher, NameGuard, error_line
-from engine.constraint.unique_names import FREE_NAME, LIMITED_NAME, TokenIndex
+from engine.constraint.unique_names import TokenIndex
 from engine.errors import ConfigError
 from engine.exact_json import loads
 from engine.types import Constraint
@@ -256,8 +256,8 @@ class ConstraintCompiler:
 
     def _name_guard(self, text: str) -> NameGuard | None:
         """For a grammar that lets names be written that it does not list."""
-        limited = LIMITED_NAME in text
-        if not limited and FREE_NAME not in text:
+        limited = schema.LIMITED_NAME in text
+        if not limited and schema.FREE_NAME not in text:
             return None
         if self._names is None:
             vocabulary = self.vocabulary

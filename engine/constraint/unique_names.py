@@ -13,11 +13,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
-# How terminals of names are called that a schema does not list; those of the second kind may have beginnings
-# that only few names share.
-FREE_NAME = "FREE_NAME_"
-LIMITED_NAME = "LIMITED_NAME_"
-
 _SPACE = frozenset(b" \t\r\n")
 _OUTSIDE = frozenset(b' \t\r\n0123456789+-.,:[]{}"') | frozenset(b"truefalsnE")
 # A token that begins and ends a name: where one is due, and behind a value.

@@ -1,10 +1,9 @@
 """JSON Schemas as grammars of llguidance: read exactly, or refused by name.
 
-`reader` turns a schema into `shapes`, which `meet`
-combines and `exclusion` takes apart. `writer` writes those as a grammar, with `scalars` for numbers and
-strings, `digits` for numbers between bounds, and `names` for patterns of property names. llguidance's own
-`%json` is used for single strings only: it rounds numbers to doubles, lets white space stand anywhere, and
-takes two spellings of one name for two names. Properties come in the order of the schema.
+`reading` turns a schema into `shapes`, which are combined and taken apart there; `writing` writes those as a
+grammar. llguidance's own `%json` is used for single strings only: it rounds numbers to doubles, lets white
+space stand anywhere, and takes two spellings of one name for two names. Properties come in the order of the
+schema.
 
 Used by `engine.constraint`, and by the server for schemas inside of larger grammars.
 """
@@ -13,14 +12,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from engine.constraint.json_schema.limits import kind
-from engine.constraint.json_schema.reader import Reader
-from engine.constraint.json_schema.spacing import Spacing
-from engine.constraint.json_schema.writer import Writer
+from engine.constraint.json_schema.reading.limits import kind
+from engine.constraint.json_schema.reading.reader import Reader
+from engine.constraint.json_schema.writing.scalars import FREE_NAME, LIMITED_NAME
+from engine.constraint.json_schema.writing.spacing import Spacing
+from engine.constraint.json_schema.writing.writer import Writer
 from engine.errors import ConfigError
 from engine.exact_json import dumps
 
-__all__ = ["Rule", "closed", "rule"]
+__all__ = ["FREE_NAME", "LIMITED_NAME", "Rule", "closed", "rule"]
 _OPTIONS = {
     "item_separator": str,
     "key_separator": str,

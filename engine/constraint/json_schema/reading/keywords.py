@@ -7,11 +7,11 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from engine.constraint.json_schema import names
-from engine.constraint.json_schema.document import Document
-from engine.constraint.json_schema.limits import FORMATS
-from engine.constraint.json_schema.meet import Meets, checked, checked_number, checked_string
-from engine.constraint.json_schema.shapes import (
+from engine.constraint.json_schema.reading.document import Document
+from engine.constraint.json_schema.reading.limits import FORMATS
+from engine.constraint.json_schema.shapes import names
+from engine.constraint.json_schema.shapes.meet import Meets, checked, checked_number, checked_string
+from engine.constraint.json_schema.shapes.types import (
     ANYTHING,
     AnyOf,
     Array,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from engine.constraint.json_schema.constants import merged, single
-from engine.constraint.json_schema.meet import Meets
-from engine.constraint.json_schema.shapes import (
+from engine.constraint.json_schema.shapes.constants import merged, single
+from engine.constraint.json_schema.shapes.meet import Meets
+from engine.constraint.json_schema.shapes.types import (
     ANYTHING,
     AnyOf,
     Array,

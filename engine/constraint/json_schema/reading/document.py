@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
-from engine.constraint.json_schema.limits import Limits
-from engine.constraint.json_schema.shapes import Shape
+from engine.constraint.json_schema.reading.limits import Limits
+from engine.constraint.json_schema.shapes.types import Shape
 from engine.errors import ConfigError
 from engine.exact_json import number
 

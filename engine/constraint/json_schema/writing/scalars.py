@@ -7,12 +7,16 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from engine.constraint.json_schema import digits
-from engine.constraint.json_schema.shapes import Number, String
+from engine.constraint.json_schema.shapes.types import Number, String
+from engine.constraint.json_schema.writing import digits
 from engine.errors import ConfigError
 from engine.exact_json import dumps, number_text
 
 _EXACT = Decimal(2**53)  # up to which llguidance's numbers are exact
+# How terminals of names are called that a schema does not list; those of the second kind may have beginnings
+# that only few names share.
+FREE_NAME = "FREE_NAME_"
+LIMITED_NAME = "LIMITED_NAME_"
 # One spelling for each character, so that equal names are equal texts.
 CHARACTER = r'[^"\\\x00-\x1F\x7F]|\\["\\bfnrt]|\\u00(0[0-7be]|1[0-9a-f]|7f)'
 

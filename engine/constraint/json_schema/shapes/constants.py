@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from engine.constraint.json_schema.shapes import (
+from engine.constraint.json_schema.shapes.types import (
     AnyOf,
     Array,
     Boolean,

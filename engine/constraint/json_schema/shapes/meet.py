@@ -7,8 +7,8 @@ from dataclasses import replace
 from decimal import Decimal
 from math import inf
 
-from engine.constraint.json_schema import names
-from engine.constraint.json_schema.shapes import (
+from engine.constraint.json_schema.shapes import names
+from engine.constraint.json_schema.shapes.types import (
     ANYTHING,
     SCALARS,
     AnyOf,

@@ -8,7 +8,7 @@ from decimal import Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.constraint.json_schema.digits import decimals, integer_bounds, integers
+from engine.constraint.json_schema.writing.digits import decimals, integer_bounds, integers
 
 big = st.integers(-(10**40), 10**40) | st.integers(-1300, 1300)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from engine.constraint.json_schema import digits
-from engine.constraint.json_schema.meet import Meets
-from engine.constraint.json_schema.scalars import leaf_matches, string_leaf
-from engine.constraint.json_schema.shapes import (
+from engine.constraint.json_schema.shapes.meet import Meets
+from engine.constraint.json_schema.shapes.types import (
     ANYTHING,
     AnyOf,
     Array,
@@ -16,6 +14,8 @@ from engine.constraint.json_schema.shapes import (
     Shape,
     String,
 )
+from engine.constraint.json_schema.writing import digits
+from engine.constraint.json_schema.writing.scalars import leaf_matches, string_leaf
 
 
 class Fruitful:

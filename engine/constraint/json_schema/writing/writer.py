@@ -13,19 +13,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from engine.constraint.json_schema import names
-from engine.constraint.json_schema.constants import constants, merged
-from engine.constraint.json_schema.fruitful import Fruitful
-from engine.constraint.json_schema.meet import Meets
-from engine.constraint.json_schema.scalars import (
-    CHARACTER,
-    number_terminal,
-    quoted,
-    regex,
-    string_terminal,
-    terminal_matches,
-)
-from engine.constraint.json_schema.shapes import (
+from engine.constraint.json_schema.shapes import names
+from engine.constraint.json_schema.shapes.constants import constants, merged
+from engine.constraint.json_schema.shapes.meet import Meets
+from engine.constraint.json_schema.shapes.types import (
     ANYTHING,
     AnyOf,
     Anything,
@@ -39,8 +30,18 @@ from engine.constraint.json_schema.shapes import (
     Shape,
     String,
 )
-from engine.constraint.json_schema.spacing import Spacing
-from engine.constraint.unique_names import FREE_NAME, LIMITED_NAME
+from engine.constraint.json_schema.writing.fruitful import Fruitful
+from engine.constraint.json_schema.writing.scalars import (
+    CHARACTER,
+    FREE_NAME,
+    LIMITED_NAME,
+    number_terminal,
+    quoted,
+    regex,
+    string_terminal,
+    terminal_matches,
+)
+from engine.constraint.json_schema.writing.spacing import Spacing
 from engine.errors import ConfigError
 
 MAX_STATES = 20_000  # of all objects whose properties are counted
@@ -59,7 +60,7 @@ class _Fields(NamedTuple):
 
 
 class Writer:
-    """Writes one grammar. Names that the schema does not list get terminals called as in `unique_names`."""
+    """Writes one grammar. Names that the schema does not list get terminals that say so."""
 
     def __init__(
         self, meets: Meets, spacing: Spacing, *, closed: bool, lenient: bool, ignored: dict[str, None]

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from engine.constraint.json_schema import exclusion
-from engine.constraint.json_schema.constants import constant, merged
-from engine.constraint.json_schema.keywords import Keywords
-from engine.constraint.json_schema.limits import MAX_DEPTH, Limits, kind
-from engine.constraint.json_schema.meet import Meets
-from engine.constraint.json_schema.shapes import (
+from engine.constraint.json_schema.reading.keywords import Keywords
+from engine.constraint.json_schema.reading.limits import MAX_DEPTH, Limits, kind
+from engine.constraint.json_schema.shapes import exclusion
+from engine.constraint.json_schema.shapes.constants import constant, merged
+from engine.constraint.json_schema.shapes.meet import Meets
+from engine.constraint.json_schema.shapes.types import (
     ANYTHING,
     AnyOf,
     Array,
