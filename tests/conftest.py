@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from support.greedy import GreedyComparison
 from support.quick import FULL, QUICK
+from support.references.greedy import GreedyComparison
 
 # Tests that leave the device open would get others, so those of backends have a run to themselves.
 collect_ignore = [] if os.environ.get("GGSERVE_CLBLAST_CPU") == "1" else ["backends"]
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_template_process() -> Iterator[None]:
     """All models of a run share a process for templates: starting one takes longer than most tests."""
     from server.chat import chat_format
-    from support.templates import SANDBOX
+    from support.api.templates import SANDBOX
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chat_format, "TemplateSandbox", lambda: SANDBOX)

@@ -16,7 +16,7 @@ import yaml
 
 from ggml import build, cuda
 from server.metrics.prometheus import Metrics
-from support.fake_engine import FakeEngine
+from support.fakes.engine import FakeEngine
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sysconfig.get_path("scripts"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -84,6 +85,24 @@ def test_a_file_is_not_too_long() -> None:
 def test_a_package_holds_few_modules() -> None:
     folders = {str(Path(path).parent) for path in sources()}
     assert {f for f in folders if len(modules(ROOT / f)) > MAX_MODULES} == set(LEAVES)
+
+
+def test_a_folder_of_support_holds_few_modules() -> None:
+    support = ROOT / "tests" / "support"
+    folders = [support, *(path for path in support.rglob("*") if path.is_dir())]
+    assert [str(f) for f in folders if len(modules(f)) > MAX_MODULES] == []
+
+
+def test_imports_of_support_exist() -> None:
+    """Says at once, before collection fails, that a test names a module that has moved."""
+    support = ROOT / "tests" / "support"
+    absent = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"^ *from support\.([\w.]+) import", path.read_text(encoding="utf-8"), re.M)
+        if not any((support / name.replace(".", "/")).with_suffix(suffix).exists() for suffix in (".py", ""))
+    }
+    assert absent == set()
 
 
 def test_a_class_name_means_one_thing() -> None:

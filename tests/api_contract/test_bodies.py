@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from server.api.anthropic.errors import ERRORS as ANTHROPIC
-from support.api import POSTS, Ask, Route, asking, document, kinds, refusal
+from support.api.routes import POSTS, Ask, Route, asking, document, kinds, refusal
 from support.quick import every
 
 LEAKS = re.compile(r"/root|/work|/opt|/home|\.py\b|Traceback|0x[0-9a-f]{6}|line \d+|pydantic|function-")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.api import GENERATING, Ask, Route, able_engine, asking, refusal
+from support.api.routes import GENERATING, Ask, Route, able_engine, asking, refusal
 
 Schema = dict[str, Any]
 BAD: list[Schema] = [

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from engine.sampling import parameters as sampling
-from support.api import POSTS, Ask, Field, Route, asking, bounds, constants, kind_of, kinds, refusal
+from support.api.routes import POSTS, Ask, Field, Route, asking, bounds, constants, kind_of, kinds, refusal
 from support.quick import every
 
 WRONG = ["5", 5, -1.5, True, [], {}, None]

@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 
 from server.errors import ApiError, from_validation
-from support.api import GENERATING, POSTS, Ask, Field, Route, able_engine, asking, branches, kinds, refusal
+from support.api.routes import (
+    GENERATING,
+    POSTS,
+    Ask,
+    Field,
+    Route,
+    able_engine,
+    asking,
+    branches,
+    kinds,
+    refusal,
+)
 from support.quick import every
 
 N_CTX = 512

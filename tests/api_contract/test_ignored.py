@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from support.api import (
+from support.api.routes import (
     GENERATING,
     POSTS,
     Ask,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from engine.types import Constraint
-from support.chat import QWEN, answering, app
-from support.fake_engine import FakeEngine
-from support.http import CHAT, COMPLETIONS, client, error_of, user
+from support.api.chat import QWEN, answering, app
+from support.api.http import CHAT, COMPLETIONS, client, error_of, user
+from support.fakes.engine import FakeEngine
 
 pytestmark = pytest.mark.asyncio
 BIG, LONG = "1234567890123456789012345678901", "0.1234567890123456789012345"

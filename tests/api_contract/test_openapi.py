@@ -9,8 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from support.api import POSTS, Ask, Route, able_engine, asking, example, routes
-from support.fake_engine import make_app
+from support.api.routes import POSTS, Ask, Route, able_engine, asking, example, routes
+from support.fakes.engine import make_app
 
 DOCUMENT = make_app().openapi()
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]

@@ -13,8 +13,8 @@ from types import FrameType
 import pytest
 
 import server
-from support.fake_engine import FakeEngine, make_app
-from support.http import client, user
+from support.api.http import client, user
+from support.fakes.engine import FakeEngine, make_app
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(server.__file__).parent

@@ -7,8 +7,8 @@ import pytest
 from engine.types import Timings
 from server.api.common.replies.timings import timings_reply, total_timings
 from server.api.openai.choice_formatter import fingerprint
-from support.fake_engine import FakeEngine, ids, make_app
-from support.http import CHAT, COMPLETIONS, client, events, user
+from support.api.http import CHAT, COMPLETIONS, client, events, user
+from support.fakes.engine import FakeEngine, ids, make_app
 
 PROMPT = "Once upon a time there was a little cat"
 BODIES = [(COMPLETIONS, {"prompt": PROMPT}), (CHAT, {"messages": user(PROMPT)})]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.api.anthropic.errors import ERRORS as ANTHROPIC
-from support.api import POSTS, asking, refusal
+from support.api.routes import POSTS, asking, refusal
 from support.quick import every
 
 BAD = {

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import Request
-from support.api import GENERATING, Ask, able_engine, asking
-from support.fake_engine import tokenizer
+from support.api.routes import GENERATING, Ask, able_engine, asking
+from support.api.wordings import WORDINGS, Wording, events_of
+from support.fakes.engine import tokenizer
 from support.quick import examples
-from support.wordings import WORDINGS, Wording, events_of
 
 ODD = "é🍕\r\n\tdata: [DONE]\u2028 end</s>\n\nevent: x 日本語 \0 \U0010ffff"
 

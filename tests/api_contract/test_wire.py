@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from server.http.protocol import limited_protocol
-from support.fake_engine import FakeEngine, make_app, serving, settings
+from support.fakes.engine import FakeEngine, make_app, serving, settings
 
 LIMITS = {"max_body_bytes": 10_000, "body_timeout_s": 0.3, "header_timeout_s": 0.3}
 BODY = b'{"prompt": "Once"}'

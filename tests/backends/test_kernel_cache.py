@@ -11,7 +11,7 @@ from pathlib import Path
 SCRIPT = """
 import numpy as np
 from engine.ggml.backend import devices
-from support.calculator import Calculator
+from support.references.calculator import Calculator
 c = Calculator(next(d for d in devices() if d.name == "CLBlast0"))
 x = np.arange(8, dtype=np.float32)
 assert np.array_equal(c.compute(c.ctx.scale(c.input(x), 2.0)).squeeze(), 2 * x)

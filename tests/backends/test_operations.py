@@ -17,7 +17,7 @@ import pytest
 from engine.ggml.backend import devices
 from engine.ggml.tensor import F16, F32, row_size
 from engine.hparams import Rope
-from support.calculator import CPU, Calculator
+from support.references.calculator import CPU, Calculator
 
 DEVICE = os.environ.get("GGSERVE_TEST_DEVICE", "CLBlast0")
 WEIGHTS = [

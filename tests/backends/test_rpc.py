@@ -22,7 +22,7 @@ import pytest
 import engine
 from engine.errors import ConfigError, DeviceError
 from engine.model import rpc
-from support.golden import golden
+from support.builders.golden import golden
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ import pytest
 
 import engine
 from engine.types import Timings
-from support.golden import (
+from support.builders.golden import (
     ENCODERS,
     FOLDER,
     NAMES,
@@ -23,8 +23,8 @@ from support.golden import (
     wide_model,
     widened,
 )
-from support.greedy import Greedy, GreedyComparison
-from support.quantized import FORMATS, quantize
+from support.builders.quantized import FORMATS, quantize
+from support.references.greedy import Greedy, GreedyComparison
 
 SEVEN = ["llama-gqa-tied", "mpt", "falcon-7b", "falcon-40b", "gptneox", "gptj", "gpt2", "bloom"]
 GREEDY = engine.InferenceParameters(temperature=0.0, max_tokens=24, ignore_eos=True)

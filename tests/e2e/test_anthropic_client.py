@@ -6,8 +6,8 @@ import anthropic
 import pydantic
 import pytest
 
-from support.fake_engine import TEXT, FakeEngine, ids, make_app, serving, tokenizer
-from support.http import user
+from support.api.http import user
+from support.fakes.engine import TEXT, FakeEngine, ids, make_app, serving, tokenizer
 
 TOOL = {
     "name": "weather",

@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from server.worker.errors import EngineUnavailable, QueueFull
-from support.fake_engine import TEXT, FakeEngine, make_app, serving
-from support.http import user
+from support.api.http import user
+from support.fakes.engine import TEXT, FakeEngine, make_app, serving
 
 Ask = Callable[..., str]
 RETRIES = 2

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from support.api import refusal
+from support.api.routes import refusal
+from support.api.wordings import WORDINGS, Told, Wording
 from support.server_process import ServerProcess
-from support.wordings import WORDINGS, Told, Wording
 
 N_CTX = 96
 # The bundled model has no tokens for filling in the middle.

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from support.engine_harness import alive
+from support.fakes.engine_client import alive
 from support.server_process import ServerProcess
 from support.waiting import wait_until
 

@@ -11,7 +11,7 @@ import pytest
 
 import engine
 from engine.tasks.embedding import embed, normalized
-from support.golden import FOLDER, golden
+from support.builders.golden import FOLDER, golden
 from support.server_process import ROOT, ServerProcess
 
 BERT = FOLDER / "bert.gguf"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from support.engine_harness import alive
+from support.fakes.engine_client import alive
 from support.server_process import ServerProcess
 
 BODY = {"prompt": "Once upon a time", "max_tokens": 1500, "ignore_eos": True, "temperature": 0}

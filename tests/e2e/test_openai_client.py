@@ -5,8 +5,8 @@ from __future__ import annotations
 import openai
 import pytest
 
-from support.fake_engine import TEXT, FakeEngine, make_app, serving
-from support.http import user
+from support.api.http import user
+from support.fakes.engine import TEXT, FakeEngine, make_app, serving
 
 
 @pytest.fixture

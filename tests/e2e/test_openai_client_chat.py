@@ -7,10 +7,10 @@ import json
 import openai
 import pytest
 
-from support.fake_engine import FakeEngine, make_app, serving
-from support.http import user
-from support.tools import CALLS, PARAMETERS, VALUE
-from support.vocabularies import models_dir
+from support.api.http import user
+from support.api.tools import CALLS, PARAMETERS, VALUE
+from support.builders.vocabularies import models_dir
+from support.fakes.engine import FakeEngine, make_app, serving
 
 TOOLS = [
     {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}},

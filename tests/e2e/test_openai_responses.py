@@ -6,7 +6,7 @@ import openai
 import pydantic
 import pytest
 
-from support.fake_engine import TEXT, FakeEngine, make_app, serving, tokenizer
+from support.fakes.engine import TEXT, FakeEngine, make_app, serving, tokenizer
 
 TOOL = {
     "type": "function",

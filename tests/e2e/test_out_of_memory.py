@@ -6,8 +6,8 @@ import pytest
 
 from engine.types import FinishReason, StepOutput
 from server.worker.requests.stream import Stream
-from support.fake_engine import FakeEngine, make_app
-from support.http import client, error_of
+from support.api.http import client, error_of
+from support.fakes.engine import FakeEngine, make_app
 
 pytestmark = pytest.mark.asyncio
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.core import NOT_SET
 
-from support.api import POSTS, Ask, Route, asking, document, refusal, routes
+from support.api.routes import POSTS, Ask, Route, asking, document, refusal, routes
 
 SCHEMA = schemathesis.openapi.from_dict(document())
 N_CASES = int(os.environ.get("GGSERVE_FUZZ_CASES", "3"))  # of each kind, for each route

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 
-from support.engine_harness import alive
+from support.fakes.engine_client import alive
 from support.server_process import ROOT, ServerProcess
 
 MODEL = ROOT / "models" / "stories.gguf"

@@ -12,9 +12,9 @@ import jsonschema
 import openai
 import pytest
 
-from support.http import user
+from support.api.http import user
+from support.builders.vocabularies import models_dir
 from support.server_process import ServerProcess
-from support.vocabularies import models_dir
 
 WEATHER: dict[str, Any] = {
     "type": "object",

@@ -13,7 +13,7 @@ from engine import perplexity
 from engine.perplexity import Estimate
 from engine.sampling import log_softmax
 from server.config.bundled import bundled_model
-from support.golden import TinyModel, golden
+from support.builders.golden import TinyModel, golden
 
 TEXT = (Path(__file__).parent / "perplexity_text.txt").read_text().removesuffix("\n")
 # What llama-perplexity (the pinned llama.cpp, CPU) says of TEXT and the bundled model: estimates, error.

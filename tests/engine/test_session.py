@@ -15,7 +15,7 @@ from engine.errors import ConfigError, ContextOverflowError, OutOfMemoryError, S
 from engine.scheduler.scheduler import Scheduler
 from engine.session import GeneratedToken, InferenceSession
 from engine.types import InferenceParameters
-from support.fake_runner import EOG, N_VOCAB, FakeRunner, FakeSampler, Model, drain, logits_of, request
+from support.fakes.runner import EOG, N_VOCAB, FakeRunner, FakeSampler, Model, drain, logits_of, request
 
 MODEL = Model()
 BOS = 1

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 
 import engine
-from support.damaged import behaves, mended, restores
-from support.golden import golden
-from support.snapshots import load
+from support.builders.golden import golden
+from support.builders.snapshots import load
+from support.references.damaged import behaves, mended, restores
 
 CORPUS = Path(__file__).parent / "corpus"
 

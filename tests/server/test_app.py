@@ -11,8 +11,8 @@ import pytest
 from openai.types.completion_create_params import CompletionCreateParamsBase, CompletionCreateParamsStreaming
 
 from server.http.middleware.auth import PUBLIC
-from support.fake_engine import FakeEngine, make_app
-from support.http import CHAT, COMPLETIONS, client, error_of, user
+from support.api.http import CHAT, COMPLETIONS, client, error_of, user
+from support.fakes.engine import FakeEngine, make_app
 from support.waiting import until
 
 pytestmark = pytest.mark.asyncio

@@ -13,7 +13,7 @@ import pytest
 import engine
 from engine.graph.forward_context import ForwardContext
 from engine.types import Timings
-from support.golden import (
+from support.builders.golden import (
     ENCODERS,
     FOLDER,
     NAMES,
@@ -25,8 +25,8 @@ from support.golden import (
     golden,
     rms_error,
 )
-from support.greedy import Greedy, GreedyComparison, request, run
 from support.quick import every, matrix
+from support.references.greedy import Greedy, GreedyComparison, request, run
 
 # Of `error`: the largest difference over the root mean square. Seen: up to 3e-5. Less than the other form of
 # GELU costs (4e-4); the other mistakes below cost 0.1 and more.

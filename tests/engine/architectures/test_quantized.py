@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import engine
-from support.golden import TinyModel, matrices, rms_error, wide_model
-from support.quantized import FORMATS, quantize
+from support.builders.golden import TinyModel, matrices, rms_error, wide_model
+from support.builders.quantized import FORMATS, quantize
 from support.quick import matrix
 
 BOUND = 0.15  # seen: 0.007 to 0.09

@@ -9,8 +9,8 @@ import pytest
 
 import engine
 from engine.types import FinishReason, Request
-from support.fake_runner import drain
-from support.golden import FOLDER, TinyModel
+from support.builders.golden import FOLDER, TinyModel
+from support.fakes.runner import drain
 
 GREEDY = engine.InferenceParameters(temperature=0.0, max_tokens=8, ignore_eos=True)
 BROKEN = 7  # a token whose embedding is no number

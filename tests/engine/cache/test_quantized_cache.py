@@ -11,7 +11,7 @@ import engine
 from engine import architectures
 from engine.gguf import GGUFFile
 from engine.nn.binder import Binder
-from support.golden import NAMES, TinyModel, golden, rms_error
+from support.builders.golden import NAMES, TinyModel, golden, rms_error
 from support.quick import every
 
 BOUNDS = {"f16": 0.03, "q8_0": 0.15}  # several times what is seen

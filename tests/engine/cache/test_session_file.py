@@ -14,10 +14,10 @@ import engine
 from engine.cache import session_file as snapshot
 from engine.cache.cached_sequence import CachedSequence
 from engine.types import Request
-from support.golden import NAMES, REPRESENTATIVES, golden
-from support.greedy import request, run
+from support.builders.golden import NAMES, REPRESENTATIVES, golden
+from support.builders.snapshots import go_on, load, saved, start
 from support.quick import matrix
-from support.snapshots import go_on, load, saved, start
+from support.references.greedy import request, run
 
 ATTENTION = ("auto", "on", "off")
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import engine
-from support.golden import TinyModel, golden
+from support.builders.golden import TinyModel, golden
+from support.builders.snapshots import GREEDY, go_on, load, saved, start
 from support.quick import examples
-from support.snapshots import GREEDY, go_on, load, saved, start
 
 
 def test_nothing_to_save(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from engine.constraint.unique_names import TokenIndex, UniqueNames
 from engine.types import Constraint
-from support.json_walk import END, TOKENS, allowed, compiler, matcher_of, parsed, random_text
+from support.references.json_walk import END, TOKENS, allowed, compiler, matcher_of, parsed, random_text
 
 MAPS: list[dict[str, Any]] = [
     {"type": "object"},

@@ -26,7 +26,7 @@ from engine.errors import ConfigError, EngineError, ModelError, UnsupportedModel
 from engine.gguf import GGUFFile
 from engine.model.file_sampling import file_sampling
 from engine.quantize.quantizer import quantize_file
-from support.golden import FOLDER
+from support.builders.golden import FOLDER
 from support.quick import every
 
 FOLDERS = sorted(path.name for path in (FOLDER / "hf").iterdir())

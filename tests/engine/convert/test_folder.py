@@ -18,7 +18,7 @@ from engine.convert.converter import convert
 from engine.convert.folder import Folder
 from engine.errors import ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
-from support.golden import FOLDER
+from support.builders.golden import FOLDER
 
 
 def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:

@@ -14,7 +14,7 @@ from engine.convert import sentencepiece
 from engine.convert.converter import convert
 from engine.errors import EngineError, ModelError, UnsupportedModelError
 from engine.tokenizer import Tokenizer, load_tokenizer
-from support.golden import FOLDER
+from support.builders.golden import FOLDER
 from support.quick import examples
 
 DATA = Path(__file__).parent / "sentencepiece"

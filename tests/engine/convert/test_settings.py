@@ -15,7 +15,7 @@ from engine.convert.converter import convert
 from engine.errors import UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.graph.forward_context import ForwardContext
-from support.golden import FOLDER, golden
+from support.builders.golden import FOLDER, golden
 
 PARAMS = engine.ModelParameters(use_gpu=False, n_threads=1)
 FOLDERS = sorted(path.name for path in (FOLDER / "hf").iterdir())

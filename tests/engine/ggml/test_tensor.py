@@ -11,7 +11,7 @@ from engine.errors import GgmlError, OutOfMemoryError
 from engine.ggml.operations import Context
 from engine.ggml.tensor import F32, type_id
 from engine.hparams import Rope
-from support.calculator import CPU, Calculator
+from support.references.calculator import CPU, Calculator
 
 HOST = CPU.buffer_types()[-1]
 RNG = np.random.default_rng(0)

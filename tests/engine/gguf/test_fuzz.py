@@ -9,8 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from support.damaged import behaves
-from support.gguf_builder import (
+from support.builders.gguf import (
     BOOL,
     F32,
     F64,
@@ -23,8 +22,9 @@ from support.gguf_builder import (
     GGUFBuilder,
     tiny_llama,
 )
-from support.mutate import Mutation, Workfile, every_byte, mutations
+from support.builders.mutations import Mutation, Workfile, every_byte, mutations
 from support.quick import examples
+from support.references.damaged import behaves
 
 STORIES = Path(__file__).parents[3] / "models" / "stories.gguf"
 

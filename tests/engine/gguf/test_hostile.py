@@ -11,7 +11,7 @@ import pytest
 
 from engine.errors import ModelError
 from engine.gguf import GGUFFile
-from support.gguf_builder import ARRAY, BOOL, F32, I32, STRING, U8, U32, GGUFBuilder, string, tiny_llama
+from support.builders.gguf import ARRAY, BOOL, F32, I32, STRING, U8, U32, GGUFBuilder, string, tiny_llama
 
 HUGE = (1 << 63, (1 << 64) - 1, (1 << 63) - 1, 1 << 62, 1 << 40, (1 << 64) - 8)
 

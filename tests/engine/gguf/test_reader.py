@@ -11,7 +11,7 @@ import pytest
 
 from engine.errors import ModelError
 from engine.gguf import GGMLType, GGUFFile, ValueType, validate_model
-from support.gguf_builder import BOOL, F64, I8, I16, I32, I64, U8, U16, U64, GGUFBuilder, tiny_llama
+from support.builders.gguf import BOOL, F64, I8, I16, I32, I64, U8, U16, U64, GGUFBuilder, tiny_llama
 
 STORIES = Path(__file__).parents[3] / "models" / "stories.gguf"
 

@@ -16,8 +16,8 @@ from engine.errors import ConfigError, ModelError
 from engine.gguf import GGUFFile, model_name
 from engine.model.info import describe
 from engine.quantize.quantizer import quantize_file
-from support.gguf_builder import GGUFBuilder, tiny_llama
-from support.golden import FOLDER
+from support.builders.gguf import GGUFBuilder, tiny_llama
+from support.builders.golden import FOLDER
 
 WHOLE = FOLDER / "llama-gqa-tied.gguf"
 

@@ -8,7 +8,7 @@ import pytest
 from engine.errors import ModelError
 from engine.gguf import GGUFFile, validate_model, validate_tokenizer
 from engine.gguf.validate import token_ids
-from support.gguf_builder import ARRAY, F32, F64, I32, STRING, U8, U32, U64, GGUFBuilder, tiny_llama
+from support.builders.gguf import ARRAY, F32, F64, I32, STRING, U8, U32, U64, GGUFBuilder, tiny_llama
 
 
 def reason(tmp_path, b: GGUFBuilder) -> str:

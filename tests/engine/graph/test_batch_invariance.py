@@ -13,7 +13,7 @@ import engine
 from engine.engine import Model
 from engine.quantize.quantizer import quantize_file
 from engine.scheduler.batch import BatchItem
-from support.fake_engine import STORIES
+from support.fakes.engine import STORIES
 
 N, N_CELLS = 40, 300
 

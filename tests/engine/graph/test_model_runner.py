@@ -12,7 +12,7 @@ import pytest
 
 import engine
 from engine.scheduler.batch import BatchItem
-from support.golden import TinyModel, error, golden
+from support.builders.golden import TinyModel, error, golden
 
 PARAMS = engine.ModelParameters(
     use_gpu=False, n_threads=1, context_size=256, kv_cells=256, kv_type="f32", parallel=1

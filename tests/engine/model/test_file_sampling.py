@@ -8,7 +8,7 @@ import pytest
 
 from engine.gguf import GGUFFile
 from engine.model.file_sampling import file_sampling
-from support.gguf_builder import tiny_llama
+from support.builders.gguf import tiny_llama
 
 UINT32, INT32, FLOAT32 = 4, 5, 6
 ALL = {

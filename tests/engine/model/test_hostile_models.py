@@ -11,7 +11,7 @@ import pytest
 import engine
 from engine.gguf import GGMLType, GGUFFile, validate_model
 from engine.scheduler.batch import BatchItem
-from support.gguf_builder import GGUFBuilder, tiny_llama
+from support.builders.gguf import GGUFBuilder, tiny_llama
 
 HEADS, KV_HEADS, N_VOCAB = 4, 2, 32
 PARAMS = engine.ModelParameters(n_threads=1, context_size=32, kv_cells=64, max_batch_tokens=8, parallel=2)

@@ -10,8 +10,8 @@ import pytest
 import engine
 from engine.errors import ConfigError, ModelError
 from engine.model.info import describe, render
-from support.gguf_builder import F32, I32, STRING, GGUFBuilder, tiny_llama
-from support.golden import ENCODERS, FOLDER, NAMES, RANKERS, golden
+from support.builders.gguf import F32, I32, STRING, GGUFBuilder, tiny_llama
+from support.builders.golden import ENCODERS, FOLDER, NAMES, RANKERS, golden
 from support.quick import every
 
 STORIES = Path(__file__).parents[3] / "models" / "stories.gguf"

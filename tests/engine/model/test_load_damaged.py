@@ -23,7 +23,7 @@ from pathlib import Path
 import engine
 from engine.scheduler.batch import BatchItem
 from array import array
-from support.mutate import Workfile, mutations
+from support.builders.mutations import Workfile, mutations
 from server.config.bundled import bundled_model
 
 data = bundled_model().read_bytes()

@@ -14,7 +14,7 @@ from engine.errors import ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.model.loader import Weights, checked_specs
 from engine.nn.binder import TensorSpec
-from support.golden import TinyModel, golden
+from support.builders.golden import TinyModel, golden
 
 
 def specs_of(path: Path) -> list[TensorSpec]:

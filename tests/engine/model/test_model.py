@@ -14,7 +14,7 @@ import engine
 from engine.model.model import lock_memory
 from engine.scheduler.batch import BatchItem
 from server.config.bundled import bundled_model
-from support.greedy import Greedy, GreedyComparison, request, run
+from support.references.greedy import Greedy, GreedyComparison, request, run
 
 PROMPTS = [
     "Once upon a time",

@@ -11,7 +11,7 @@ import engine
 from engine.errors import ConfigError
 from engine.gguf import GGUFFile
 from engine.model.preparation import Preparation, prepare, preview
-from support.golden import FOLDER, golden
+from support.builders.golden import FOLDER, golden
 
 
 def prepared(name: str, **params: Any) -> Preparation:

@@ -11,7 +11,7 @@ import pytest
 import engine
 from engine.errors import ConfigError, ModelError, UnsupportedModelError
 from engine.nn.hparams_reader import NEUTRAL
-from support.golden import FOLDER, TinyModel, golden
+from support.builders.golden import FOLDER, TinyModel, golden
 
 REFUSED = [
     ("llama-gqa-tied", "attention.clamp_kqv", 1.0),

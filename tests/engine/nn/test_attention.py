@@ -11,7 +11,7 @@ import pytest
 from engine.hparams import HParams
 from engine.nn.attention import Attention, split_heads
 from engine.nn.binder import Binder
-from support.calculator import Calculator
+from support.references.calculator import Calculator
 
 HP = HParams(
     n_layer=2,

@@ -10,7 +10,7 @@ import pytest
 
 import engine
 from engine.scheduler.batch import BatchItem
-from support.gguf_builder import tiny_llama
+from support.builders.gguf import tiny_llama
 
 WIDTH, HEADS, KV_HEADS, HEAD_DIM = 64, 4, 2, 16
 

@@ -8,7 +8,7 @@ import pytest
 
 from engine import architectures as arch
 from engine.gguf import GGUFFile
-from support.gguf_builder import GGUFBuilder
+from support.builders.gguf import GGUFBuilder
 
 STRING, FLOAT, UINT32 = 8, 6, 4
 

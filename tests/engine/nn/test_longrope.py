@@ -11,7 +11,7 @@ import pytest
 import engine
 from engine import InferenceParameters, InferenceSessionConfig
 from engine.types import Request
-from support.golden import error, golden
+from support.builders.golden import error, golden
 
 TOLERANCE = 1e-3
 

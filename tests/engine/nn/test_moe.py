@@ -10,7 +10,7 @@ import pytest
 from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.moe import MixtureOfExperts
-from support.calculator import Calculator
+from support.references.calculator import Calculator
 
 N, FF, EXPERTS, USED, ROWS = 8, 12, 4, 2, 3
 RNG = np.random.default_rng(3)

@@ -12,7 +12,7 @@ from engine.errors import ConfigError, ModelError
 from engine.gguf import GGUFFile
 from engine.quantize.importance import read_importance
 from engine.quantize.quantizer import quantize_file
-from support.golden import wide_model
+from support.builders.golden import wide_model
 
 IMATRIX = Path(__file__).parent / "stories-imatrix.gguf"
 

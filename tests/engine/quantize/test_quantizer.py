@@ -21,7 +21,7 @@ from engine.ggml.quantize import dequantize, needs_importance, quantize
 from engine.gguf import GGUFFile
 from engine.quantize.mixes import MIXES
 from engine.quantize.quantizer import quantize_file, type_names
-from support.golden import FOLDER, TinyModel, golden
+from support.builders.golden import FOLDER, TinyModel, golden
 from support.quick import every, examples
 
 HERE = Path(__file__).parent

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from engine.sampling.sampler import Sampler
 from engine.types import InferenceParameters
-from support import sampling_reference as reference
 from support.quick import examples, matrix
+from support.references import sampling as reference
 
 CLOSE = 1e-5  # relative; nearer to a threshold than that, float32 may decide otherwise
 

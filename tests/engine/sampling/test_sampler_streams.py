@@ -7,7 +7,7 @@ import pytest
 
 from engine.sampling.sampler import Sampler
 from engine.types import InferenceParameters, Token
-from support import sampling_reference as reference
+from support.references import sampling as reference
 
 N_VOCAB = 700
 EOG = (0, 1, 2)

@@ -8,7 +8,7 @@ import pytest
 
 from engine.scheduler.batch import BatchItem
 from engine.types import InferenceParameters
-from support.fake_runner import (
+from support.fakes.runner import (
     GREEDY,
     FakeRunner,
     Model,

@@ -8,7 +8,7 @@ import pytest
 
 from engine.scheduler.scheduler import Scheduler
 from engine.types import FinishReason, InferenceParameters
-from support.fake_runner import GREEDY, FakeSampler, Model, Outcome, drain, make_scheduler, request, states
+from support.fakes.runner import GREEDY, FakeSampler, Model, Outcome, drain, make_scheduler, request, states
 
 MODEL = Model()
 LONG = InferenceParameters(temperature=0.0, max_tokens=30, ignore_eos=True)

@@ -6,7 +6,7 @@ import pytest
 
 from engine.errors import DeviceError, OutOfMemoryError
 from engine.types import FinishReason, InferenceParameters
-from support.fake_runner import GREEDY, Model, Outcome, drain, make_scheduler, request
+from support.fakes.runner import GREEDY, Model, Outcome, drain, make_scheduler, request
 
 MODEL = Model()
 PROMPT = [5, 6, 7, 8, 9, 10]

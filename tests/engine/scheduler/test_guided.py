@@ -17,7 +17,7 @@ from engine.constraint.unique_names import TokenMask
 from engine.errors import ConfigError, OutOfMemoryError
 from engine.scheduler import scheduler as scheduler_module
 from engine.types import Constraint, FinishReason, InferenceParameters, Request, Thinking
-from support.fake_runner import EOG, N_VOCAB, Model, Outcome, drain, make_scheduler, request, states
+from support.fakes.runner import EOG, N_VOCAB, Model, Outcome, drain, make_scheduler, request, states
 
 MODEL = Model()
 OPEN, CLOSE = 1, 2  # the marks of reasoning: tokens without text

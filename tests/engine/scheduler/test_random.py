@@ -10,7 +10,7 @@ import pytest
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import FinishReason, InferenceParameters, Request
-from support.fake_runner import FakeRunner, Model, Outcome, make_scheduler, request
+from support.fakes.runner import FakeRunner, Model, Outcome, make_scheduler, request
 from support.quick import every
 
 ENDS = {FinishReason.STOP, FinishReason.LENGTH}

@@ -13,7 +13,7 @@ from engine.config import SchedulerConfig
 from engine.errors import ConfigError, ContextOverflowError
 from engine.scheduler.scheduler import Scheduler
 from engine.types import FinishReason, InferenceParameters
-from support.fake_runner import (
+from support.fakes.runner import (
     EOG,
     GREEDY,
     N_VOCAB,

@@ -15,7 +15,7 @@ from engine.errors import ConfigError, ContextOverflowError, ModelError, Unsuppo
 from engine.scheduler.batch import BatchItem
 from engine.tasks.embedding import embed
 from engine.types import Request
-from support.golden import ENCODERS, FOLDER, TinyModel, golden
+from support.builders.golden import ENCODERS, FOLDER, TinyModel, golden
 
 TOLERANCE = 1e-3
 DECODER = golden("llama-gqa-tied").path

@@ -11,7 +11,7 @@ import engine
 from engine.errors import ConfigError, ContextOverflowError, EngineError, OutOfMemoryError
 from engine.sampling import log_softmax
 from engine.tasks.prompt_logprobs import PromptLogprobsRunner, most_likely, tokens_with_logprobs
-from support.fake_engine import STORIES
+from support.fakes.engine import STORIES
 
 PARAMS = engine.ModelParameters(use_gpu="false", context_size=64, parallel=2, kv_cells=96, n_threads=2)
 TEXT = "Once upon a time there was a little cat. She liked to play in the garden"

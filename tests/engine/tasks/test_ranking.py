@@ -11,7 +11,7 @@ import engine
 from engine.errors import ConfigError, UnsupportedModelError
 from engine.tasks.embedding import embed
 from engine.tasks.types import Embed
-from support.golden import FOLDER, RANKERS, TinyModel
+from support.builders.golden import FOLDER, RANKERS, TinyModel
 
 TOLERANCE = 1e-4
 

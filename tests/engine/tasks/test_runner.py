@@ -27,8 +27,8 @@ from engine.tasks.types import (
     TaskUpdate,
 )
 from engine.types import Request, StepOutput
-from support.golden import FOLDER, golden
-from support.snapshots import load
+from support.builders.golden import FOLDER, golden
+from support.builders.snapshots import load
 
 LLAMA = golden("llama-gqa-tied")
 PROMPT = LLAMA.prompt
@@ -293,8 +293,8 @@ def test_a_restore_gives_way_to_streams(tmp_path: Path, monkeypatch: Any) -> Non
 
 KILLED = """
 import sys
-from support.snapshots import load
-from support.golden import golden
+from support.builders.snapshots import load
+from support.builders.golden import golden
 from engine.tasks import runner
 from engine.tasks.types import SaveSlot
 from test_runner import PROMPT, LLAMA, stream

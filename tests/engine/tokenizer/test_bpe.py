@@ -14,8 +14,8 @@ from engine.errors import ModelError, UnsupportedModelError
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.tokenizer.bpe import BYTE_ALPHABET, splitter
 from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
+from support.builders.vocabularies import BYTE, CONTROL, NORMAL, USER_DEFINED, published, write
 from support.quick import every, examples
-from support.vocabularies import BYTE, CONTROL, NORMAL, USER_DEFINED, published, write
 
 UNTIMED = examples(100)
 

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer as Reference
 
 from engine.tokenizer import load_tokenizer
-from support.golden import FOLDER, TinyModel
+from support.builders.golden import FOLDER, TinyModel
 
 
 def test_bert() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from engine.tokenizer import load_tokenizer
 from engine.tokenizer.spm import SPMTokenizer
+from support.builders.vocabularies import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, published, spm, write
 from support.quick import examples
-from support.vocabularies import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, published, spm, write
 
 UNTIMED = examples(100)
 

@@ -17,9 +17,8 @@ from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.tokenizer.bpe import BYTE_ALPHABET
 from engine.tokenizer.detokenizer import Detokenizer
 from engine.tokenizer.special import SpecialTokens
-from support.gguf_builder import F32, I32, STRING, GGUFBuilder
-from support.quick import examples
-from support.vocabularies import (
+from support.builders.gguf import F32, I32, STRING, GGUFBuilder
+from support.builders.vocabularies import (
     BYTE,
     CONTROL,
     NORMAL,
@@ -29,6 +28,7 @@ from support.vocabularies import (
     published_path,
     write,
 )
+from support.quick import examples
 
 UNTIMED = examples(100)
 BYTES = sorted(BYTE_ALPHABET, key=BYTE_ALPHABET.__getitem__)

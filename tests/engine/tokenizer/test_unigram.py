@@ -15,8 +15,8 @@ from tokenizers import models, normalizers, pre_tokenizers
 from engine.errors import ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.tokenizer import Tokenizer, load_tokenizer
+from support.builders.vocabularies import CONTROL, NORMAL, UNKNOWN, UNUSED, published, published_path, write
 from support.quick import every, examples
-from support.vocabularies import CONTROL, NORMAL, UNKNOWN, UNUSED, published, published_path, write
 
 PUBLISHED = "nomic-bert-moe"  # XLM-RoBERTa's
 

@@ -13,8 +13,8 @@ from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.tokenizer.bpe import BPETokenizer
 from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
 from engine.tokenizer.vocab import Vocabulary
+from support.builders.vocabularies import models_dir, published_path, vectors
 from support.quick import every, matrix
-from support.vocabularies import models_dir, published_path, vectors
 
 PUBLISHED = [
     *("command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2", "llama-bpe"),

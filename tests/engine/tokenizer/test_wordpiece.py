@@ -14,8 +14,8 @@ from tokenizers.implementations import BertWordPieceTokenizer
 
 from engine.errors import ModelError
 from engine.tokenizer import Tokenizer, load_tokenizer
+from support.builders.vocabularies import CONTROL, NORMAL, UNKNOWN, published, vectors, write
 from support.quick import examples
-from support.vocabularies import CONTROL, NORMAL, UNKNOWN, published, vectors, write
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [

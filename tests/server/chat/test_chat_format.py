@@ -6,8 +6,8 @@ from typing import Any
 
 from server.chat.chat_format import ChatFormats, load_chat_format, load_chat_formats
 from server.chat.template.sandbox import TemplateFailed
-from support.fake_engine import tokenizer
-from support.templates import SANDBOX, published_source
+from support.api.templates import SANDBOX, published_source
+from support.fakes.engine import tokenizer
 
 PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
 

@@ -13,7 +13,7 @@ from server.chat.messages import InvalidMessage
 from server.chat.prompt import RenderedPrompt, render_prompt
 from server.chat.request import ChatInput
 from server.chat.template.sandbox import TemplateFailed
-from support.fake_engine import tokenizer
+from support.fakes.engine import tokenizer
 
 Message = dict[str, Any]
 

@@ -17,10 +17,10 @@ from server.chat.messages import InvalidMessage, adapt_messages
 from server.chat.prompt import render_prompt
 from server.chat.request import ChatInput
 from server.chat.template.capabilities import template_variables
-from support.fake_engine import tokenizer
+from support.api.templates import SANDBOX
+from support.builders.vocabularies import models_dir
+from support.fakes.engine import tokenizer
 from support.quick import every
-from support.templates import SANDBOX
-from support.vocabularies import models_dir
 
 FILES = sorted((models_dir() / "templates").glob("*.jinja"), key=lambda path: path.name)
 RECORDED = json.loads(Path(__file__).with_name("message_orders.json").read_text(encoding="utf-8"))

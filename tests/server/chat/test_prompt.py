@@ -12,9 +12,9 @@ from server.chat.request import ChatInput, ReasoningOptions
 from server.chat.template.sandbox import TemplateFailed
 from server.chat.template.special_tokens import special_token_pattern
 from server.chat.tool_calls import make_tool
-from support.fake_engine import tokenizer
-from support.templates import published_source
-from support.tools import NOW, WEATHER
+from support.api.templates import published_source
+from support.api.tools import NOW, WEATHER
+from support.fakes.engine import tokenizer
 
 PLAIN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
 PLAIN += "{% if add_generation_prompt %}[me]{% endif %}"

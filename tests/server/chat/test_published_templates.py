@@ -12,9 +12,9 @@ from jinja2.exceptions import TemplateError
 from server.chat.template.capabilities import reasoning_fields
 from server.chat.template.render import ChatTemplate
 from server.chat.template.sandbox import TemplateFailed
+from support.api.templates import SPECIAL_TOKENS, chat_template
+from support.builders.vocabularies import models_dir
 from support.quick import every
-from support.templates import SPECIAL_TOKENS, chat_template
-from support.vocabularies import models_dir
 
 utils = pytest.importorskip("transformers.utils.chat_template_utils")
 

@@ -14,8 +14,8 @@ from server.chat.reasoning import (
     ReasoningThenCallsParser,
     find_reasoning_markers,
 )
+from support.api.tools import calls_of, new_parser, read
 from support.quick import examples
-from support.tools import calls_of, new_parser, read
 
 THINK = KNOWN_MARKERS[0]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from server.cli.main import main
-from support.golden import FOLDER, TinyModel, golden
-from support.legacy_writer import of_golden
+from support.builders.golden import FOLDER, TinyModel, golden
+from support.builders.legacy import of_golden
 
 MODEL = str(FOLDER / "hf" / "qwen2")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from server.cli.main import main
-from support.golden import golden
+from support.builders.golden import golden
 
 SOURCE = str(golden("qwen2").path)
 STORIES = str(Path(__file__).parents[3] / "models" / "stories.gguf")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from server.config.default_sampling import LLAMA_SERVER, default_sampling
-from support.fake_engine import FakeEngine, make_app
-from support.http import CHAT, COMPLETIONS, client, user
+from support.api.http import CHAT, COMPLETIONS, client, user
+from support.fakes.engine import FakeEngine, make_app
 
 ROUTES = [
     (COMPLETIONS, {"prompt": "Once"}),

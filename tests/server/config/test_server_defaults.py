@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from support.fake_engine import FakeEngine, make_app
-from support.http import CHAT, COMPLETIONS, client, error_of, user
+from support.api.http import CHAT, COMPLETIONS, client, error_of, user
+from support.fakes.engine import FakeEngine, make_app
 
 pytestmark = pytest.mark.asyncio
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.types import FinishReason, Request, StepOutput, Timings, Token
 from server.chat.parser import ParsedOutput, ToolCallDelta, merge_parsed
 from server.generation.output_processor import OutputOptions, OutputSequence
-from support.fake_engine import ids, tokenizer
+from support.fakes.engine import ids, tokenizer
 from support.quick import examples
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from server.errors import ApiError
 from server.generation.request_context import MAX_WARNINGS, AccessRecord, RequestContext
-from support.fake_engine import FakeEngine, make_app
+from support.fakes.engine import FakeEngine, make_app
 
 
 def context(*engines: FakeEngine, **settings) -> RequestContext:

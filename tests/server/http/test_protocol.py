@@ -15,7 +15,7 @@ import uvicorn
 
 from server.config.settings import Settings
 from server.http.protocol import limited_protocol
-from support.engine_harness import run, until
+from support.fakes.engine_client import run, until
 
 
 class App:

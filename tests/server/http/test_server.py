@@ -19,7 +19,7 @@ from server.cli.serve import allow_files, listen
 from server.config.settings import Settings
 from server.http.server import HttpServer
 from server.worker.errors import LoadFailed
-from support.engine_harness import alive, make_client
+from support.fakes.engine_client import alive, make_client
 
 
 def make_server(settings: Settings, engines, sockets) -> HttpServer:

@@ -8,8 +8,8 @@ import json
 import httpx
 import pytest
 
-from support.fake_engine import TEXT, FakeEngine, make_app, serving
-from support.http import CHAT, COMPLETIONS, Live, client, error_of, events, text_of, user
+from support.api.http import CHAT, COMPLETIONS, Live, client, error_of, events, text_of, user
+from support.fakes.engine import TEXT, FakeEngine, make_app, serving
 from support.quick import every
 
 pytestmark = pytest.mark.asyncio

@@ -9,8 +9,8 @@ import pytest
 
 from engine.types import Constraint
 from server.sandbox import constraint_checker
-from support.fake_engine import FakeEngine
-from support.http import CHAT, COMPLETIONS, client, error_of, user
+from support.api.http import CHAT, COMPLETIONS, client, error_of, user
+from support.fakes.engine import FakeEngine
 
 pytestmark = pytest.mark.asyncio
 OBJECT = {

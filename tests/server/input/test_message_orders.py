@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from support.chat import answering, app
-from support.http import CHAT, client
+from support.api.chat import answering, app
+from support.api.http import CHAT, client
 
 pytestmark = pytest.mark.anyio
 TEMPLATE = "Qwen3.5-4B"  # raises "System message must be at the beginning."

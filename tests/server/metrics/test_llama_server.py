@@ -7,8 +7,8 @@ import pytest
 from engine.types import Timings
 from server.metrics.llama_server import LlamaMetrics
 from server.metrics.prometheus import Metrics
-from support.fake_engine import FakeEngine, make_app
-from support.http import COMPLETIONS, client
+from support.api.http import COMPLETIONS, client
+from support.fakes.engine import FakeEngine, make_app
 
 
 def read(text):

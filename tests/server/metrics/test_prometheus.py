@@ -8,8 +8,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.fake_engine import FakeEngine, make_app, serving
-from support.http import COMPLETIONS, client, events
+from support.api.http import COMPLETIONS, client, events
+from support.fakes.engine import FakeEngine, make_app, serving
 from support.waiting import until
 
 pytestmark = pytest.mark.asyncio

@@ -12,7 +12,7 @@ import pytest
 from engine.types import Constraint
 from server.sandbox import constraint_checker
 from server.sandbox.constraint_checker import CheckerBusy, ConstraintChecker
-from support.fake_engine import tokenizer
+from support.fakes.engine import tokenizer
 
 pytestmark = pytest.mark.asyncio
 

@@ -9,7 +9,7 @@ import pytest
 from engine.constraint.compiler import ConstraintCompiler, vocabulary_of
 from engine.types import Constraint
 from server.sandbox.constraint_child import CheckResult, check
-from support.fake_engine import tokenizer
+from support.fakes.engine import tokenizer
 
 
 @pytest.fixture(scope="module")

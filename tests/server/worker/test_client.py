@@ -13,8 +13,8 @@ from engine.tasks.types import EraseSlot
 from engine.types import FinishReason
 from server.worker.errors import EngineUnavailable, LoadFailed, QueueFull
 from server.worker.requests import stream as streams
-from support.engine_harness import alive, collect, make_client, request, run, running, until
-from support.fake_engine_process import N_CTX, PARALLEL, text_of
+from support.fakes.engine_client import alive, collect, make_client, request, run, running, until
+from support.fakes.engine_process import N_CTX, PARALLEL, text_of
 
 LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 

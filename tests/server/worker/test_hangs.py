@@ -15,9 +15,9 @@ from server.worker.errors import LoadFailed
 from server.worker.requests import recovery
 from server.worker.supervision import supervisor
 from server.worker.supervision.child import EngineChild
-from support import fake_engine_process as fake
-from support.engine_harness import collect, kill, make_client, request, run, running, until
-from support.fake_engine_process import text_of
+from support.fakes import engine_process as fake
+from support.fakes.engine_client import collect, kill, make_client, request, run, running, until
+from support.fakes.engine_process import text_of
 
 
 @pytest.fixture(autouse=True)

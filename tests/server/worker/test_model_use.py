@@ -12,8 +12,8 @@ from server.cli.serve import listen
 from server.config.settings import Settings
 from server.http.server import EXAMPLES, HttpServer
 from server.worker.model_use import model_use
-from support.fake_engine import FakeEngine, make_app
-from support.http import CHAT, COMPLETIONS, client, error_of, user
+from support.api.http import CHAT, COMPLETIONS, client, error_of, user
+from support.fakes.engine import FakeEngine, make_app
 
 EMBEDS = {"generates": False, "pooling": "mean"}
 RANKS = {"generates": False, "pooling": "rank", "n_scores": 1}

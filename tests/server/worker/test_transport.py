@@ -14,8 +14,8 @@ import uvloop
 
 from engine.types import FinishReason
 from server.worker import transport as link
-from support.engine_harness import alive, collect, kill, request, run, running, until
-from support.fake_engine_process import ABORT, text_of
+from support.fakes.engine_client import alive, collect, kill, request, run, running, until
+from support.fakes.engine_process import ABORT, text_of
 
 LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 

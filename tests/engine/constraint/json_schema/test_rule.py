@@ -14,7 +14,7 @@ from engine.constraint.gbnf.lark import with_checked_schemas
 from engine.constraint.json_schema import closed, rule
 from engine.errors import ConfigError
 from engine.exact_json import loads
-from support.json_walk import accepts, accepts_value, matcher_of, random_text
+from support.references.json_walk import accepts, accepts_value, matcher_of, random_text
 
 
 def takes(schema: Any, text: str, *, close: bool = False) -> bool:

@@ -10,8 +10,8 @@ from jsonschema import Draft4Validator, Draft7Validator, Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from engine.errors import ConfigError
-from support.json_walk import accepts_value, matcher_of, parsed, random_text
-from support.tool_schemas import NONE, Case, hand, openapi, pydantic, zod
+from support.api.tool_schemas import NONE, Case, hand, openapi, pydantic, zod
+from support.references.json_walk import accepts_value, matcher_of, parsed, random_text
 
 CASES = {
     f"{module.__name__.rpartition('.')[2]}: {name}": case

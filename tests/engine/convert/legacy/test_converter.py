@@ -21,8 +21,8 @@ from engine.ggml.quantize import quantize
 from engine.gguf import GGUFFile
 from engine.tokenizer import load_tokenizer
 from engine.tokenizer.bpe import BYTE_ALPHABET
-from support.golden import FOLDER, TinyModel, golden, wide_model
-from support.legacy_writer import FALCON_40B, Old, of_golden
+from support.builders.golden import FOLDER, TinyModel, golden, wide_model
+from support.builders.legacy import FALCON_40B, Old, of_golden
 from support.quick import examples
 
 GOLDENS = ["llama-mha-untied", "mpt-clip", "falcon-7b", "falcon-40b", "gptneox", "gptneox-sequential"]
@@ -159,7 +159,7 @@ def test_quantized_rows_are_reordered_whole(tmp_path: Path) -> None:
     kind = gguf.GGMLQuantizationType.Q8_0
     expected = gguf.quants.quantize(rows, kind)
     from engine.convert.huggingface.names import by_parts
-    from support.legacy_writer import interleaved
+    from support.builders.legacy import interleaved
 
     np.testing.assert_array_equal(
         by_parts(gguf.quants.quantize(interleaved(rows, n_head), kind), n_head), expected

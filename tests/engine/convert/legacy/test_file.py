@@ -8,8 +8,8 @@ import pytest
 
 from engine.convert.legacy.file import read
 from engine.errors import ConfigError, ModelError, UnsupportedModelError
-from support.golden import TinyModel, golden
-from support.legacy_writer import Old, of_golden
+from support.builders.golden import TinyModel, golden
+from support.builders.legacy import Old, of_golden
 
 MODEL = TinyModel.read(golden("gpt2").path)
 N_VOCAB = len(MODEL.keys["tokenizer.ggml.tokens"][0])

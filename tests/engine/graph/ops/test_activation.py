@@ -11,7 +11,7 @@ from engine.errors import GgmlError
 from engine.ggml.operations import Context
 from engine.ggml.tensor import F16, F32
 from engine.graph.ops import activation
-from support.calculator import Calculator
+from support.references.calculator import Calculator
 
 
 def reference(name: str, x: np.ndarray) -> np.ndarray:

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from support.api import refusal as checked_refusal
-from support.fake_engine import FakeEngine, make_app
-from support.http import JSON, client, user
-from support.named_events import named_events
+from support.api.http import JSON, client, user
+from support.api.named_events import named_events
+from support.api.routes import refusal as checked_refusal
+from support.fakes.engine import FakeEngine, make_app
 
 pytestmark = pytest.mark.asyncio
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from support.api import refusal as checked_refusal
-from support.fake_engine import TEXT, FakeEngine, ids, make_app, tokenizer
-from support.http import Live, client, user
-from support.named_events import SHOWING, THINKING, messages_seen, named_events, template
+from support.api.http import Live, client, user
+from support.api.named_events import SHOWING, THINKING, messages_seen, named_events, template
+from support.api.routes import refusal as checked_refusal
+from support.fakes.engine import TEXT, FakeEngine, ids, make_app, tokenizer
 
 pytestmark = pytest.mark.asyncio
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"

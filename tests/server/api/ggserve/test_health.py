@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from support.fake_engine import FakeEngine, make_app
-from support.http import client, error_of
+from support.api.http import client, error_of
+from support.fakes.engine import FakeEngine, make_app
 
 pytestmark = pytest.mark.asyncio
 

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from support.fake_engine import make_app
-from support.http import client
+from support.api.http import client
+from support.fakes.engine import make_app
 
 pytestmark = pytest.mark.asyncio
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from support.fake_engine import FakeEngine
-from support.http import CHAT, COMPLETIONS, client, error_of, events, user
+from support.api.http import CHAT, COMPLETIONS, client, error_of, events, user
+from support.fakes.engine import FakeEngine
 from support.waiting import until_async
 
 pytestmark = pytest.mark.asyncio

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from server.worker.requests.slots import Slots
-from support.fake_engine import FakeEngine, make_app
-from support.http import Live, client, error_of
+from support.api.http import Live, client, error_of
+from support.fakes.engine import FakeEngine, make_app
 
 pytestmark = pytest.mark.asyncio
 

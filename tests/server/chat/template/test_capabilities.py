@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from server.chat.template.capabilities import TemplateCapabilities, probe_capabilities
-from support.templates import chat_template, published_source
+from support.api.templates import chat_template, published_source
 
 
 def capabilities(source: str) -> TemplateCapabilities:

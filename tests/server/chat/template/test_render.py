@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from server.chat.template.sandbox import TemplateFailed
+from support.api.templates import chat_template
 from support.quick import every, examples
-from support.templates import chat_template
 
 TALK = [
     {"role": "system", "content": "Be brief."},

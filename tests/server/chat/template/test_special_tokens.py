@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.chat.template.special_tokens import special_token_pattern
-from support.fake_engine import tokenizer
+from support.fakes.engine import tokenizer
 
 words = st.lists(st.text(st.sampled_from("<|ab>(*"), min_size=2, max_size=5), max_size=8)
 

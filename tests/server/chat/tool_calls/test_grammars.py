@@ -13,7 +13,7 @@ from engine.types import Constraint
 from server.chat.tool_calls import Tool, make_tool
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
-from support.tools import CALLS, FORMATS, TOOLS
+from support.api.tools import CALLS, FORMATS, TOOLS
 
 MARKERS = sorted(
     {marker for call_format in FORMATS.values() for marker in call_format.markers if len(marker) > 1}

@@ -13,10 +13,8 @@ from server.chat.parser import ParsedOutput, ToolCallDelta
 from server.chat.reasoning import ReasoningParser, ReasoningThenCallsParser
 from server.chat.template.capabilities import template_variables
 from server.chat.tool_calls.tool_call_format import ToolOptions
-from support.fake_engine import tokenizer
-from support.quick import examples
-from support.templates import SANDBOX, published_source
-from support.tools import (
+from support.api.templates import SANDBOX, published_source
+from support.api.tools import (
     ARGUMENTS,
     CALLS,
     FORMATS,
@@ -28,6 +26,8 @@ from support.tools import (
     new_parser,
     read,
 )
+from support.fakes.engine import tokenizer
+from support.quick import examples
 
 BOTH = [("id1", "get_weather", VALUE), ("id2", "now", {})]
 

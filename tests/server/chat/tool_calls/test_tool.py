@@ -9,7 +9,7 @@ import pytest
 from server.chat.tool_calls import ToolChoice, check_tools, make_tool
 from server.chat.tool_calls.tool import MAX_TOOLS, MAX_TOOLS_CHARS
 from server.errors import ApiError
-from support.tools import NOW, TOOLS
+from support.api.tools import NOW, TOOLS
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from server.errors import CLIENT_TOO_SLOW
 from server.http.middleware.access_log import AccessLog
-from support.fake_engine import make_app
+from support.fakes.engine import make_app
 
 pytestmark = pytest.mark.asyncio
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from server.http.middleware.auth import PUBLIC, Auth
-from support.fake_engine import make_app
+from support.fakes.engine import make_app
 
 pytestmark = pytest.mark.asyncio
 

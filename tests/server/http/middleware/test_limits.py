@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from support.fake_engine import make_app
-from support.http import COMPLETIONS, JSON, client, error_of
+from support.api.http import COMPLETIONS, JSON, client, error_of
+from support.fakes.engine import make_app
 
 pytestmark = pytest.mark.asyncio
 BODY = b'{"prompt": "Once"}'

@@ -20,9 +20,9 @@ from server.worker import messages as wire
 from server.worker import transport
 from server.worker.errors import EngineUnavailable
 from server.worker.process.main import EngineProcess
-from support import fake_engine_process as fake
-from support.engine_harness import FAKE, alive, collect, kill, make_client, request, run, running, until
-from support.fake_engine_process import text_of
+from support.fakes import engine_process as fake
+from support.fakes.engine_client import FAKE, alive, collect, kill, make_client, request, run, running, until
+from support.fakes.engine_process import text_of
 from support.waiting import wait_until
 
 LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -231,7 +231,7 @@ def test_stop_while_loading_and_while_restarting():
 _PARENT = """
 import asyncio, sys
 sys.path[:0] = {path!r}
-from support.engine_harness import make_client, request
+from support.fakes.engine_client import make_client, request
 async def main():
     client = make_client(*{arguments!r})
     client.spawn()

@@ -11,7 +11,7 @@ from engine.types import FinishReason, Request, StepOutput, Token
 from server.worker import messages
 from server.worker.errors import EngineUnavailable, TaskFailed
 from server.worker.requests.in_flight import InFlight
-from support.engine_harness import collect, request
+from support.fakes.engine_client import collect, request
 
 pytestmark = pytest.mark.asyncio
 

@@ -8,8 +8,8 @@ import pytest
 
 from engine.tasks.types import Embed, Erased, EraseSlot
 from server.worker.errors import EngineUnavailable, QueueFull, TaskFailed
-from support.engine_harness import collect, kill, request, run, running, until
-from support.fake_engine_process import ABORT, DIE_IN_PREFILL, PARALLEL, text_of, vector_of
+from support.fakes.engine_client import collect, kill, request, run, running, until
+from support.fakes.engine_process import ABORT, DIE_IN_PREFILL, PARALLEL, text_of, vector_of
 
 INPUTS = [[5, 6, 7], [8], [9, 9]]
 

@@ -6,7 +6,7 @@ from itertools import count
 
 from server.worker.requests.slots import Slots
 from server.worker.requests.stream import Stream
-from support.engine_harness import request
+from support.fakes.engine_client import request
 
 
 def make_slots(n: int = 2) -> Slots:

@@ -8,7 +8,7 @@ import pytest
 
 from engine.types import FinishReason, StepOutput, Timings, Token
 from server.worker.requests.stream import HIGH_WATER, LOW_WATER, Stream
-from support.engine_harness import collect, request
+from support.fakes.engine_client import collect, request
 
 pytestmark = pytest.mark.asyncio
 

@@ -15,9 +15,9 @@ from engine.tasks.types import EraseSlot
 from engine.types import FinishReason, InferenceParameters
 from server.worker.errors import EngineUnavailable
 from server.worker.requests import recovery
-from support import fake_engine_process as fake
-from support.engine_harness import FAKE, alive, collect, kill, request, run, running, until
-from support.fake_engine_process import text_of
+from support.fakes import engine_process as fake
+from support.fakes.engine_client import FAKE, alive, collect, kill, request, run, running, until
+from support.fakes.engine_process import text_of
 
 LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 

@@ -17,7 +17,7 @@ from server.generation.job import TokenCounts
 from server.generation.options import GenerationOptions
 from server.generation.output_processor import SequenceEnd, TextDelta
 from server.generation.request_context import AccessRecord, RequestContext
-from support.named_events import named_events
+from support.api.named_events import named_events
 
 
 def job(stream):

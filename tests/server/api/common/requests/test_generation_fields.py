@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from support.fake_engine import FakeEngine, make_app
-from support.http import CHAT, COMPLETIONS, client, user
+from support.api.http import CHAT, COMPLETIONS, client, user
+from support.fakes.engine import FakeEngine, make_app
 
 pytestmark = pytest.mark.asyncio
 CHAT_BODY = {"messages": user("A cat")}

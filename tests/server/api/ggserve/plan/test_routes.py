@@ -11,8 +11,8 @@ import pytest
 from engine.config import KV_TYPES
 from server.api.ggserve.plan.schema import KvType
 from server.config.bundled import bundled_model
-from support.fake_engine import make_app
-from support.http import client, error_of
+from support.api.http import client, error_of
+from support.fakes.engine import make_app
 
 pytestmark = pytest.mark.asyncio
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from support.fake_engine import FakeEngine, ids, tokenizer
-from support.http import client, error_of
-from support.native import PATH, ask, refused
+from support.api.http import client, error_of
+from support.api.llama_server import PATH, ask, refused
+from support.fakes.engine import FakeEngine, ids, tokenizer
 
 pytestmark = pytest.mark.asyncio
 

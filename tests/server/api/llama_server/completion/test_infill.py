@@ -7,8 +7,8 @@ import copy
 import pytest
 
 from server.input.infill import ExtraFile, Gap, gap
-from support.fake_engine import TEXT, FakeEngine, tokenizer
-from support.http import COMPLETIONS, client, error_of
+from support.api.http import COMPLETIONS, client, error_of
+from support.fakes.engine import TEXT, FakeEngine, tokenizer
 
 pytestmark = pytest.mark.asyncio
 PRE, SUF, MID, REPOSITORY, FILE = 2000, 2001, 2002, 2003, 2004

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from support.fake_engine import TEXT, FakeEngine, ids, tokenizer
-from support.http import client
-from support.native import PATH, ask, stream
+from support.api.http import client
+from support.api.llama_server import PATH, ask, stream
+from support.fakes.engine import TEXT, FakeEngine, ids, tokenizer
 
 pytestmark = pytest.mark.asyncio
 FIRST = {"index", "content", "tokens", "stop", "id_slot", "tokens_predicted", "tokens_evaluated"}

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from engine.tasks.types import Embed
-from support.fake_engine import FakeEngine, make_app, tokenizer, vectors
-from support.http import client, error_of
+from support.api.http import client, error_of
+from support.fakes.engine import FakeEngine, make_app, tokenizer, vectors
 
 pytestmark = pytest.mark.asyncio
 V1 = "/v1/rerank"

@@ -10,8 +10,8 @@ from engine.types import Request
 from server.worker.errors import TaskFailed
 from server.worker.requests.slots import Slots
 from server.worker.requests.stream import Stream
-from support.fake_engine import FakeEngine, make_app, tokenizer
-from support.http import COMPLETIONS, client, error_of
+from support.api.http import COMPLETIONS, client, error_of
+from support.fakes.engine import FakeEngine, make_app, tokenizer
 from support.quick import every
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.fake_engine import FakeEngine, tokenizer
-from support.http import CHAT, client, error_of, user
+from support.api.http import CHAT, client, error_of, user
+from support.fakes.engine import FakeEngine, tokenizer
 from support.quick import examples
 
 pytestmark = pytest.mark.asyncio

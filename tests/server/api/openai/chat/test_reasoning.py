@@ -8,7 +8,7 @@ import pytest
 
 from engine.types import Thinking
 from server.chat.reasoning import KNOWN_MARKERS, ReasoningMarkers
-from support.chat import (
+from support.api.chat import (
     GPT_OSS,
     R1,
     SCHEMA,
@@ -19,9 +19,9 @@ from support.chat import (
     ask,
     deltas,
 )
-from support.fake_engine import ids, make_app, tokenizer
-from support.http import CHAT, client, user
-from support.tools import CALLS
+from support.api.http import CHAT, client, user
+from support.api.tools import CALLS
+from support.fakes.engine import ids, make_app, tokenizer
 
 pytestmark = pytest.mark.asyncio
 

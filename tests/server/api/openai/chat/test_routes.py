@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from support.fake_engine import TEXT, FakeEngine, ids, make_app, tokenizer
-from support.http import CHAT, client, error_of, events, text_of, user
+from support.api.http import CHAT, client, error_of, events, text_of, user
+from support.fakes.engine import TEXT, FakeEngine, ids, make_app, tokenizer
 
 pytestmark = pytest.mark.asyncio
 

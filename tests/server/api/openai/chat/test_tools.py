@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.chat import (
+from support.api.chat import (
     GPT_OSS,
     LLAMA,
     NOW,
@@ -21,9 +21,9 @@ from support.chat import (
     ask,
     deltas,
 )
-from support.fake_engine import ids, tokenizer
-from support.http import CHAT, client, error_of, user
-from support.tools import ARGUMENTS, CALLS, VALUE
+from support.api.http import CHAT, client, error_of, user
+from support.api.tools import ARGUMENTS, CALLS, VALUE
+from support.fakes.engine import ids, tokenizer
 
 pytestmark = pytest.mark.asyncio
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from server.worker.errors import TaskFailed
-from support.fake_engine import TEXT, FakeEngine, ids, make_app, tokenizer
-from support.http import COMPLETIONS, client, error_of, events, text_of
+from support.api.http import COMPLETIONS, client, error_of, events, text_of
+from support.fakes.engine import TEXT, FakeEngine, ids, make_app, tokenizer
 
 pytestmark = pytest.mark.asyncio
 

@@ -12,8 +12,8 @@ import pytest
 from engine.tasks.types import Embed
 from server.api.common.embeddings.vectors import normalized
 from server.worker.errors import TaskFailed
-from support.fake_engine import N_EMBD, FakeEngine, make_app, serving, tokenizer, vectors
-from support.http import Live, client, error_of
+from support.api.http import Live, client, error_of
+from support.fakes.engine import N_EMBD, FakeEngine, make_app, serving, tokenizer, vectors
 from support.waiting import until
 
 pytestmark = pytest.mark.asyncio

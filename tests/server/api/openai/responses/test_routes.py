@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from support.fake_engine import TEXT, FakeEngine, make_app
-from support.http import Live, client, error_of
-from support.named_events import SHOWING, THINKING, messages_seen, named_events, template
+from support.api.http import Live, client, error_of
+from support.api.named_events import SHOWING, THINKING, messages_seen, named_events, template
+from support.fakes.engine import TEXT, FakeEngine, make_app
 
 pytestmark = pytest.mark.asyncio
 RESPONSES = "/v1/responses"

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from support.fake_engine import TEXT, FakeEngine, make_app, tokenizer
-from support.http import Live, client, error_of
-from support.named_events import SHOWING, messages_seen, named_events, template
+from support.api.http import Live, client, error_of
+from support.api.named_events import SHOWING, messages_seen, named_events, template
+from support.fakes.engine import TEXT, FakeEngine, make_app, tokenizer
 from support.waiting import until
 
 pytestmark = pytest.mark.asyncio

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.tool_schemas import NULL, B, Case, I, N, S, array, enum, obj, one_string, ref, shut, titled
+from support.api.tool_schemas import NULL, B, Case, I, N, S, array, enum, obj, one_string, ref, shut, titled
 
 
 def optional(shape: dict) -> dict:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import engine
-from support.golden import golden
+from support.builders.golden import golden
 
 GREEDY = engine.InferenceParameters(temperature=0.0, max_tokens=12, ignore_eos=True)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from engine.types import FinishReason, InferenceParameters, Request
 from server.config.settings import Settings
 from server.worker.client import EngineClient
-from support.fake_engine_process import PARALLEL
+from support.fakes.engine_process import PARALLEL
 from support.waiting import until as until
 
-FAKE = Path(__file__).with_name("fake_engine_process.py")
+FAKE = Path(__file__).with_name("engine_process.py")
 
 
 def run(main: Callable[[], Awaitable[None]], loop_factory=None) -> None:

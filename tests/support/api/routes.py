@@ -17,7 +17,7 @@ import httpx
 import msgspec
 
 from server.api.anthropic.errors import ERRORS as ANTHROPIC
-from support.fake_engine import FakeEngine, make_app
+from support.fakes.engine import FakeEngine, make_app
 
 Path = tuple[str | int, ...]
 JSON = {"content-type": "application/json"}

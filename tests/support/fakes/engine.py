@@ -31,7 +31,7 @@ from server.worker.errors import EngineUnavailable, QueueFull
 from server.worker.requests.slots import Slots
 from server.worker.requests.stream import RequestInfo, Stream
 
-STORIES = Path(__file__).resolve().parents[2] / "models" / "stories.gguf"
+STORIES = Path(__file__).resolve().parents[3] / "models" / "stories.gguf"
 TEXT = " there was a little cat. She liked to play in the garden."
 
 

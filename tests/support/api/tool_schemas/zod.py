@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.tool_schemas import NULL, B, Case, I, N, S, array, enum, obj, one_string, shut
+from support.api.tool_schemas import NULL, B, Case, I, N, S, array, enum, obj, one_string, shut
 
 DRAFT7 = {"$schema": "http://json-schema.org/draft-07/schema#"}
 DRAFT2020 = {"$schema": "https://json-schema.org/draft/2020-12/schema"}

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from support.fake_engine import FakeEngine, make_app
+from support.fakes.engine import FakeEngine, make_app
 from support.waiting import until
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from support.golden import TinyModel
+from support.builders.golden import TinyModel
 
 MAGIC = {"ggml": 0x67676D6C, "ggmf": 0x67676D66, "ggjt": 0x67676A74}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from server.chat.template.render import ChatTemplate
 from server.chat.template.sandbox import TemplateSandbox
-from support.vocabularies import models_dir
+from support.builders.vocabularies import models_dir
 
 SANDBOX = TemplateSandbox(cpu_s=0.5)
 SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}

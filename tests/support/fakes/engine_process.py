@@ -1,4 +1,4 @@
-"""An engine process with a scripted model: `python tests/support/fake_engine_process.py … --fd N`.
+"""An engine process with a scripted model: `python tests/support/fakes/engine_process.py … --fd N`.
 
 It runs the real loop of `server.worker.process.main`. The next token is a function of all tokens before it,
 so a stream that was interrupted and resumed can be compared with one that was not. Some tokens in a prompt
@@ -16,7 +16,7 @@ import time
 import zlib
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from engine.errors import ContextOverflowError, ModelError
 from engine.tasks.types import AnyTask, Embed, Embedded, Erased, ResultChunk, TaskFailure, TaskUpdate

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from support.fake_engine import FakeEngine, make_app
-from support.http import client, error_of
+from support.api.http import client, error_of
+from support.fakes.engine import FakeEngine, make_app
 
 PATH = "/completion"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.tokenizer import Tokenizer, load_tokenizer
 from ggml.fetch import pinned_package
-from support.gguf_builder import F32, I32, STRING, GGUFBuilder
+from support.builders.gguf import F32, I32, STRING, GGUFBuilder
 
 BOUNDARY = "\n__ggml_vocab_test__\n"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)

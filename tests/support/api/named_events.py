@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from support.fake_engine import FakeEngine, tokenizer
+from support.fakes.engine import FakeEngine, tokenizer
 
 THINKING = "{{ '<think></think>' if false }}"  # a template of a model that thinks
 SHOWING = "{{ messages | tojson }}{# of tool_calls, too #}"

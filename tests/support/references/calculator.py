@@ -10,7 +10,7 @@ from engine.ggml.backend import Backend, devices
 from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F16, F32, I32, I64, Storage, runs_on
-from support.quantized import FORMATS, dequantize, quantize
+from support.builders.quantized import FORMATS, dequantize, quantize
 
 CPU = next(d for d in devices() if d.type == "cpu")
 

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.types import Timings
-from support.gguf_builder import GGUFBuilder
-from support.greedy import Greedy
+from support.builders.gguf import GGUFBuilder
+from support.references.greedy import Greedy
 
-FOLDER = Path(__file__).resolve().parent.parent / "golden"
+FOLDER = Path(__file__).resolve().parents[2] / "golden"
 ENCODERS = ("bert", "nomic-bert")  # their .npz hold hidden states, see tests/engine/tasks/test_embedding.py
 RANKERS = ("bert-rank", "xlm-roberta-rank")  # and these the scores of a pair
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz") if path.stem not in ENCODERS + RANKERS)

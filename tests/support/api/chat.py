@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.fake_engine import FakeEngine, make_app
-from support.http import CHAT, client, events, user
-from support.tools import PARAMETERS
-from support.vocabularies import models_dir
+from support.api.http import CHAT, client, events, user
+from support.api.tools import PARAMETERS
+from support.builders.vocabularies import models_dir
+from support.fakes.engine import FakeEngine, make_app
 
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
 NOW = {"type": "function", "function": {"name": "now"}}
