@@ -13,6 +13,9 @@ from server.errors import bad_request
 MAX_TOOLS = 256
 MAX_TOOLS_CHARS = 1 << 19  # of all tools as JSON
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
+# Parameters that hold nothing else describe no argument: clients write functions without parameters so.
+_ANNOTATIONS = {"type", "title", "description", "$schema"}
+_NOTHING: dict[str, Any] = {"properties": {}, "required": [], "additionalProperties": False}
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
@@ -36,8 +39,10 @@ class Tool:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """JSON schema of the arguments."""
-        return self.parameters or NO_ARGUMENTS
+        """JSON schema of the arguments. One that names none, as `{"type": "object"}`, allows none."""
+        described = {key: value for key, value in (self.parameters or {}).items() if key not in _ANNOTATIONS}
+        silent = all(key in _NOTHING and value == _NOTHING[key] for key, value in described.items())
+        return NO_ARGUMENTS if silent else self.parameters or NO_ARGUMENTS
 
 
 @dataclass(frozen=True)

@@ -54,3 +54,23 @@ def test_tools_that_do_not_fit_together_are_refused(tools: Any, choice: ToolChoi
     with pytest.raises(ApiError) as caught:
         check_tools(tools, choice)
     assert (caught.value.status_code, caught.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "closed"),
+    [
+        (None, True),
+        ({}, True),
+        ({"type": "object"}, True),
+        ({"type": "object", "properties": {}}, True),
+        ({"type": "object", "properties": {}, "required": [], "additionalProperties": False}, True),
+        ({"$schema": "x", "title": "look", "description": "no arguments", "type": "object"}, True),
+        ({"type": "object", "additionalProperties": True}, False),
+        ({"type": "object", "additionalProperties": {}}, False),
+        ({"type": "object", "patternProperties": {"^a": {}}}, False),
+        ({"type": "object", "properties": {"a": {}}}, False),
+    ],
+)
+def test_schema_of_parameters_that_describe_nothing_has_no_arguments(parameters, closed):
+    schema = make_tool("look", None, parameters, None, "tools[0].function").schema
+    assert schema == ({"type": "object", "properties": {}} if closed else parameters)
