@@ -1,4 +1,4 @@
-# make serve   build everything and serve the bundled model on 127.0.0.1:8080  (ARGS="--model x.gguf --port 9000")
+# make serve   build everything and serve SmolLM2-135M on 127.0.0.1:8080       (ARGS="--model x.gguf --port 9000")
 # make test    linters, type checks, tests       (ARGS="-k sampling -x"; without whole runs: ARGS="-m 'not e2e'")
 # make bench   compare speed with llama.cpp's server                           (ARGS="--model x.gguf")
 # make build, lint, clean;  PYTHON=python3.12 selects the interpreter, VENV=… the virtual environment.
@@ -44,6 +44,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 endef
 export foreground
 
+# The default model is downloaded while ggml compiles; what goes wrong is reported by `ggserve serve`.
+NAMES_A_MODEL := $(filter -m --model% -hf% --hf% --config%,$(ARGS))$(GGSERVE_MODEL)$(GGSERVE_CONFIG)
+serve: meanwhile := $(if $(NAMES_A_MODEL),,"$(RUN)" -m server.models > "$(VENV)/model.log" 2>&1 &)
 serve: $(VENV)/installed
 	@exec "$(RUN)" -c "$$foreground" "$(VENV)/bin/ggserve" serve $(ARGS)
 
@@ -88,6 +91,7 @@ $(VENV)/%-requires: pyproject.toml | $(VENV)/bin/python
 
 # ggml and the extensions are built before pip runs, because pip would hide their progress.
 $(VENV)/installed: $(SOURCES) $(VENV)/choices $(VENV)/build-requires
+	@$(meanwhile)
 	@"$(RUN)" ggml/build.py > /dev/null
 	@"$(RUN)" setup.py build_ext --inplace 2>&1 | tee "$(VENV)/build.log" | \
 	    awk '/ Cythonizing / {print "  translating " $$3; fflush()} /^building .* extension/ {print "  compiling " $$2; fflush()}' \

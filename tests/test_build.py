@@ -16,7 +16,7 @@ import pytest
 
 import engine
 from ggml import build, cpu, fetch
-from server.config.bundled import bundled_model
+from server.models.bundled import bundled_model
 
 ROOT = Path(__file__).resolve().parents[1]
 LIB = Path(engine.__file__).parent / "lib"
@@ -220,7 +220,7 @@ def test_a_wheel_has_the_libraries_and_works_anywhere(tmp_path: Path) -> None:
 
     place = tmp_path / "installed"
     zipfile.ZipFile(wheel).extractall(place)
-    code = "import engine, server.config.bundled as b; print(engine, b.bundled_model(), engine.devices()[0])"
+    code = "import engine, server.models.bundled as b; print(engine, b.bundled_model(), engine.devices()[0])"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         cwd="/",

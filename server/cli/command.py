@@ -11,8 +11,12 @@ from typing import NoReturn
 
 from engine.errors import ConfigError
 from server import logs
+from server.cli.console import LoadProgress
 from server.config import sources
 from server.config.settings import Settings
+from server.models.errors import DownloadError
+from server.models.reference import BUNDLED
+from server.models.resolver import resolve
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,12 +60,33 @@ def file_size(text: str) -> int:
 
 
 def single_model(settings: Settings, command: str) -> tuple[str, Path]:
-    """Name and path of the one model. ConfigError if --model was given several times."""
-    models = settings.models()
-    if len(models) != 1:
-        raise ConfigError(f"--model was given {len(models)} times; {command} takes one")
-    (model,) = models.items()
+    """Name and file of the one model. ConfigError if --model was given several times."""
+    n_models = len(settings.sources())
+    if n_models != 1:
+        raise ConfigError(f"--model was given {n_models} times; {command} takes one")
+    (model,) = with_files(settings).models().items()
     return model
+
+
+def with_files(settings: Settings) -> Settings:
+    """The settings with a file for every model; those that are named otherwise are downloaded first.
+
+    Without --model, and where the default model cannot be had, the bundled one takes its place.
+    """
+    files: dict[str, Path] = {}
+    with LoadProgress(bar=settings.log_format == "text", verb="downloading") as bar:
+        for name, source in settings.sources().items():
+            try:
+                files[name] = resolve(source, lambda p: bar(p.name, p.fraction, p.sizes))
+            except DownloadError as error:
+                if settings.model:
+                    raise
+                files[BUNDLED] = resolve(BUNDLED)
+                logs.log.warning("%s: %s; the tiny bundled model is used instead", name, error)
+    try:
+        return settings.with_files(files)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def configure_quiet_logging(settings: Settings) -> None:

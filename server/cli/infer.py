@@ -21,7 +21,7 @@ from server.config.default_sampling import LLAMA_SERVER, default_sampling
 from server.config.settings import Settings
 
 EXAMPLES = """\
-  ggserve infer -p "Once upon a time"                       the bundled model
+  ggserve infer -p "Once upon a time"                       SmolLM2-135M-Instruct
   ggserve infer -m model.gguf -p "2 + 2 =" -n 8 --stats     with speed on stderr
   ggserve infer -m model.gguf -p - --temperature 0 < text   prompt from stdin, greedy decoding"""
 

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from engine.errors import ConfigError, EngineError
+from server.models.errors import DownloadError
 from server.version import version
 
 COMMANDS = {
@@ -37,7 +38,7 @@ commands (see ggserve COMMAND --help):
 {commands}
 
 examples:
-  ggserve serve                                  the bundled model on http://127.0.0.1:8080
+  ggserve serve                                  SmolLM2-135M-Instruct on http://127.0.0.1:8080
   ggserve serve --model model.gguf --port 9000   your own model
   ggserve infer -p "Once upon a time" -n 100     a completion without a server
   ggserve info model.gguf                        architecture, sizes, memory estimate
@@ -80,7 +81,7 @@ def _run(command: str, arguments: list[str]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return fail(f"{where}{error.strerror or error}", 1, arguments)
-    except EngineError as error:
+    except (EngineError, DownloadError) as error:
         return fail(str(error), 1, arguments)
     except KeyboardInterrupt:
         return 130

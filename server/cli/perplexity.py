@@ -18,7 +18,7 @@ from server.config import sources
 from server.config.settings import Settings
 
 EXAMPLES = """\
-  ggserve perplexity -f wiki.test.raw                          the bundled model
+  ggserve perplexity -f wiki.test.raw                          SmolLM2-135M-Instruct
   ggserve perplexity -m model.gguf -f text.txt --chunks 20     the first 20 chunks only
   ggserve perplexity -m model.gguf -f - --json < text.txt      for programs"""
 

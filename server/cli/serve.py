@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from engine.errors import ConfigError
 from server import logs
-from server.cli.command import Parser
+from server.cli.command import Parser, with_files
 from server.cli.console import LoadProgress
 from server.config import sources
 from server.worker.client import EngineClient
@@ -23,7 +23,7 @@ from server.worker.client import EngineClient
 log = logging.getLogger("ggserve")
 
 EXAMPLES = """\
-  ggserve serve                                        the bundled model on http://127.0.0.1:8080
+  ggserve serve                                        SmolLM2-135M-Instruct on http://127.0.0.1:8080
   ggserve serve -m model.gguf --parallel 16            your own model, 16 requests at a time
   ggserve serve -m small=a.gguf -m large=b.gguf        two models with names
   ggserve serve --host 0.0.0.0 --api-key-file keys     reachable from the network, with API keys
@@ -60,7 +60,6 @@ def serve(arguments: list[str]) -> int:
     for advice in sources.unknown_environment():
         log.warning("%s", advice)
     settings.api_keys()  # reports an unreadable file before anything starts
-    engines = {name: EngineClient(name, path, settings) for name, path in settings.models().items()}
     sockets = listen(settings.host, settings.port)
     allow_files(settings.max_connections)
     if not settings.listens_locally and not settings.api_keys():
@@ -68,6 +67,8 @@ def serve(arguments: list[str]) -> int:
             "anyone who can reach %s can use this server; set --api-key-file to require a key", settings.host
         )
     try:
+        settings = with_files(settings)
+        engines = {name: EngineClient(name, path, settings) for name, path in settings.models().items()}
         # The engine loads while the rest of the server is imported. Several are started one after the other
         # by the application, since each is placed in the memory that is left.
         if len(engines) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,7 +12,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from engine.config import KV_TYPES, ModelParameters
 from engine.errors import ConfigError
 from engine.gguf.split import model_name
-from server.config.bundled import bundled_model
 from server.config.option_types import (
     Addresses,
     Words,
@@ -25,6 +25,7 @@ from server.config.option_types import (
     true_false_auto,
     word_or_number,
 )
+from server.models import reference
 
 
 class ModelSettings(BaseSettings):
@@ -44,7 +45,7 @@ class ModelSettings(BaseSettings):
         [],
         "model",
         "GGUF file to load, or NAME=PATH to serve it as NAME (default: the file name without its suffix); "
-        "`serve` accepts several; default: the bundled model",
+        "`serve` accepts several; default: SmolLM2-135M-Instruct, downloaded once (98 MB)",
         "[NAME=]PATH",
     )
     context_size: int | None = option(
@@ -215,7 +216,7 @@ class ModelSettings(BaseSettings):
         if self.tensor_split and not any(self.tensor_split):
             raise ValueError("tensor_split: at least one share must be above 0")
         if self.model:
-            self.models()
+            self.sources()
         if self.alias:
             self.aliases()
         self.sampling_defaults()
@@ -228,27 +229,33 @@ class ModelSettings(BaseSettings):
         except ValueError as error:
             raise ValueError(f"default: {error}") from error
 
-    def models(self) -> dict[str, Path]:
-        """Served name → file, in order; the bundled model if none is set. Files are not checked."""
-        if not self.model:
-            path = bundled_model()
-            return {path.stem: path}
-        files: dict[str, Path] = {}
-        for text in self.model:
+    def sources(self) -> dict[str, str]:
+        """Served name → a path or what else `server.models` resolves, in order."""
+        sources: dict[str, str] = {}
+        for text in self.model or [reference.DEFAULT]:
             name, equals, rest = text.partition("=")
             # A path may itself contain "=".
             if not equals or not name or name.startswith(("/", ".", "~")) or Path(text).exists():
                 name, rest = "", text
             if not rest.strip():
                 raise ValueError(f"model: {text!r} has no path; give PATH or NAME=PATH")
-            path = Path(rest).expanduser()
-            name = name or model_name(path)
+            name = name or _served_name(rest)
             if len(name) > 200 or not name.isprintable():
                 raise ValueError(f"model: the name {name[:200]!r} is too long or contains control characters")
-            if name in files:
+            if name in sources:
                 raise ValueError(f"model: two files would be called {name!r}; use NAME=PATH for one")
-            files[name] = path
-        return files
+            sources[name] = rest
+        return sources
+
+    def models(self) -> dict[str, Path]:
+        """Served name → file, in order, once every model is a file (`with_files`). Files are not checked."""
+        return {name: Path(source).expanduser() for name, source in self.sources().items()}
+
+    def with_files(self, files: Mapping[str, Path]) -> Self:
+        """The same options for these models: served name → file. ValueError: options do not fit the names."""
+        settings = self.model_copy(update={"model": [f"{name}={path}" for name, path in files.items()]})
+        settings.aliases()
+        return settings
 
     def model_parameters(self) -> ModelParameters:
         """The parameters for `engine.load`."""
@@ -282,7 +289,7 @@ class ModelSettings(BaseSettings):
 
     def aliases(self) -> dict[str, str]:
         """Additional name → served name."""
-        served = self.models()
+        served = self.sources()
         aliases: dict[str, str] = {}
         for text in self.alias:
             name, equals, alias = text.partition("=")
@@ -298,3 +305,11 @@ class ModelSettings(BaseSettings):
                 raise ValueError(f"alias: two models would be called {alias!r}")
             aliases[alias] = name
         return aliases
+
+
+def _served_name(source: str) -> str:
+    try:
+        named = reference.parse(source)
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from None
+    return named.served_name if named else model_name(Path(source).expanduser())

@@ -1,4 +1,5 @@
-"""Where model files come from besides a path: packages of the Python index.
+"""Models by name: where their files come from besides a path, and what of them is on this machine.
 
-Used by the commands and by the tests; knows nothing of engines or HTTP.
+`reference` reads names, `resolver` turns one into a file. Used by the commands and by the tests; knows
+nothing of engines or HTTP.
 """

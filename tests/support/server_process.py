@@ -16,6 +16,7 @@ from types import TracebackType
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "server")
+BUNDLED = ("--model", str(ROOT / "models" / "stories.gguf"))
 
 
 def environment() -> dict[str, str]:
@@ -32,9 +33,14 @@ def ggserve(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
 
 
 class ServerProcess:
-    """Start it, wait for its address, talk to it, stop it."""
+    """Start it, wait for its address, talk to it, stop it.
 
-    def __init__(self, *arguments: str) -> None:
+    bundled: serve the bundled model unless arguments name one.
+    """
+
+    def __init__(self, *arguments: str, bundled: bool = True) -> None:
+        if bundled and not {"-m", "--model"} & set(arguments):
+            arguments = (*BUNDLED, *arguments)
         self.process = subprocess.Popen(
             [*COMMAND, "serve", "--port", "0", *arguments],
             cwd=ROOT,

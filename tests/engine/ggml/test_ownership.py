@@ -20,7 +20,7 @@ from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F32, Tensor
 from engine.scheduler.batch import BatchItem
-from server.config.bundled import bundled_model
+from server.models.bundled import bundled_model
 
 CPU = next(d for d in devices() if d.type == "cpu")
 
@@ -177,7 +177,7 @@ def test_version_is_the_pinned_one() -> None:
 def test_interpreter_exits_cleanly_with_live_handles() -> None:
     """Everything still open at exit: threads, buffers, graphs. No crash, no output."""
     code = (
-        "import engine; from server.config.bundled import bundled_model\n"
+        "import engine; from server.models.bundled import bundled_model\n"
         "m = engine.load(bundled_model(), engine.ModelParameters(n_threads=2))\n"
         "s = m.start_session(); s.feed_prompt('Once'); print(len(s.last_logits))"
     )

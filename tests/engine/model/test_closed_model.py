@@ -13,7 +13,7 @@ from engine.config import InferenceSessionConfig
 from engine.errors import EngineError
 from engine.scheduler.batch import BatchItem
 from engine.types import FinishReason, Request
-from server.config.bundled import bundled_model
+from server.models.bundled import bundled_model
 
 PARAMS = engine.ModelParameters(n_threads=1, kv_cells=64, context_size=64, max_batch_tokens=8, parallel=2)
 ROWS = [BatchItem([5, 6], array("i", [0, 1]), 0, True)]

@@ -13,7 +13,7 @@ import pytest
 
 import engine
 from engine.gguf import GGUFFile
-from server.config.bundled import bundled_model
+from server.models.bundled import bundled_model
 
 N_DAMAGED = 400
 
@@ -24,7 +24,7 @@ import engine
 from engine.scheduler.batch import BatchItem
 from array import array
 from support.builders.mutations import Workfile, mutations
-from server.config.bundled import bundled_model
+from server.models.bundled import bundled_model
 
 data = bundled_model().read_bytes()
 work = Workfile(Path(sys.argv[1]), data)

@@ -13,7 +13,7 @@ import pytest
 import engine
 from engine.model.model import lock_memory
 from engine.scheduler.batch import BatchItem
-from server.config.bundled import bundled_model
+from server.models.bundled import bundled_model
 from support.references.greedy import Greedy, GreedyComparison, request, run
 
 PROMPTS = [

@@ -8,7 +8,7 @@ import pytest
 
 import engine
 from server.cli.main import main
-from server.config.bundled import bundled_model
+from server.models.bundled import bundled_model
 
 PATH = str(bundled_model())
 PLAN = ["info", PATH, "--plan", "--use-gpu", "false"]

@@ -15,7 +15,7 @@ from server.cli.main import COMMANDS, main
 from server.config.settings import Settings
 from server.config.sources import render
 from support.logging_state import restored_logging
-from support.server_process import COMMAND, ROOT, ggserve
+from support.server_process import BUNDLED, COMMAND, ROOT, ggserve
 
 MODEL = ROOT / "models" / "stories.gguf"
 
@@ -134,7 +134,7 @@ def test_a_model_that_cannot_load_is_one_line_and_status_1(command, content, mes
 
 @pytest.mark.e2e
 def test_a_gpu_that_is_not_there_is_an_error():
-    done = ggserve("infer", "-p", "x", "--use-gpu", "--device", "CPU")
+    done = ggserve("infer", *BUNDLED, "-p", "x", "--use-gpu", "--device", "CPU")
     assert "GPU" in mistakes(done, done.returncode)
     assert done.returncode in (1, 2)
 
@@ -185,7 +185,7 @@ def test_infer_with_a_seed_says_the_same_again():
 @pytest.mark.e2e
 def test_infer_into_a_closed_pipe_ends_quietly():
     process = subprocess.Popen(
-        [*COMMAND, "infer", "-p", "Once upon a time", "--ignore-eos"],
+        [*COMMAND, "infer", *BUNDLED, "-p", "Once upon a time", "--ignore-eos"],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
@@ -202,7 +202,17 @@ def test_infer_into_a_closed_pipe_ends_quietly():
 @pytest.mark.e2e
 def test_infer_ends_cleanly_on_ctrl_c():
     process = subprocess.Popen(
-        [*COMMAND, "infer", "-p", "Once upon a time", "--ignore-eos", "--stats", "--context-size", "100000"],
+        [
+            *COMMAND,
+            "infer",
+            *BUNDLED,
+            "-p",
+            "Once upon a time",
+            "--ignore-eos",
+            "--stats",
+            "--context-size",
+            "100000",
+        ],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,

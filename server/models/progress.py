@@ -1,0 +1,38 @@
+"""How far a download is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """status: what is being done. name: of the file. done, total: bytes of it; total is 0 if unknown.
+
+    digest: the file's sha256 in hexadecimal, where it is known.
+    """
+
+    status: str
+    name: str
+    done: int = 0
+    total: int = 0
+    digest: str | None = None
+
+    @property
+    def fraction(self) -> float:
+        return min(self.done / self.total, 1.0) if self.total else 0.0
+
+    @property
+    def sizes(self) -> str:
+        return f"{self.done / 1e6:.0f} of {self.total / 1e6:.0f} MB" if self.total else ""
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.name}" + (f": {self.sizes}" if self.sizes else "")
+
+
+Report = Callable[[Progress], None]
+
+
+def ignore(progress: Progress) -> None:
+    """A report to nobody."""
