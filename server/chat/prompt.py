@@ -7,11 +7,12 @@ import re
 import secrets
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from engine import exact_json
+from engine.types import Constraint, Thinking
 from server.chat.chat_format import ChatFormat, ChatFormats
 from server.chat.message_order import OrderedMessages, order_messages
 from server.chat.messages import (
@@ -22,8 +23,8 @@ from server.chat.messages import (
     calls_as_text,
     text_of,
 )
-from server.chat.parser import OutputParser
-from server.chat.reasoning import ReasoningParser, ReasoningThenCallsParser
+from server.chat.output import OutputParser
+from server.chat.reasoning import ReasoningMarkers, ReasoningParser, ReasoningThenCallsParser
 from server.chat.request import ChatInput
 from server.chat.template.capabilities import template_variables
 from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
@@ -38,43 +39,59 @@ _LETTERS = string.ascii_letters + string.digits
 EFFORTS = ("reasoning_effort", "reasoning_strength")
 
 
-@dataclass(frozen=True)
-class RenderedPrompt:
-    """pieces: to be tokenized one by one, so that no text of a client becomes a special token.
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One prompt on its way to the engine: rendered first, then tokenized and checked against the model.
 
-    opened: the prompt ends within reasoning. begun: it ends within the content of the answer.
+    chat_format: None: no conversation, but a text to continue. pieces: to be tokenized one by one, so that no
+    text of a client becomes a special token. opened: it ends within reasoning. begun: it ends within the
+    content of the answer. tools: those that may be called. raw_reasoning: reasoning stays in the content.
+    echo: the text with which the output begins.
     """
 
-    chat_format: ChatFormat
-    pieces: list[str]
-    opened: bool
-    begun: bool
-    warnings: list[str]
+    chat_format: ChatFormat | None = None
+    pieces: Sequence[str] = ()
+    opened: bool = False
+    begun: bool = False
+    warnings: Sequence[str] = ()
+    tokens: list[int] = field(default_factory=list)
+    tools: ToolOptions | None = None
+    raw_reasoning: bool = False
+    constraint: Constraint | None = None
+    thinking: Thinking | None = None
+    echo: str = ""
 
     @property
     def text(self) -> str:
         return "".join(self.pieces)
 
     @property
-    def may_reason(self) -> bool:
-        """Whether the answer may begin with reasoning."""
-        markers = self.chat_format.markers
-        return markers is not None and not self.begun and (self.opened or not markers.only_opened)
+    def reasoning_markers(self) -> ReasoningMarkers | None:
+        """None: the answer cannot begin with reasoning."""
+        markers = None if self.chat_format is None else self.chat_format.markers
+        if markers is None or self.begun or (markers.only_opened and not self.opened):
+            return None
+        return markers
 
-    def new_parser(self, tools: ToolOptions | None, raw: bool) -> OutputParser | None:
-        """Parses one answer to the prompt; None: it is plain text. raw: reasoning stays in the content."""
-        call_format, markers = self.chat_format.call_format, self.chat_format.markers
+    def new_parser(self) -> OutputParser | None:
+        """Parses one answer to the prompt; None: it is plain text."""
+        if self.chat_format is None:
+            return None
+        tools, call_format, raw = self.tools, self.chat_format.call_format, self.raw_reasoning
         new_id = _short_call_id if call_format.short_ids else _call_id
         if (whole := call_format.new_answer_parser(tools, new_id, self.text, raw)) is not None:
             return whole
         calls = None if tools is None else call_format.new_parser(tools, new_id)
-        if not self.may_reason or markers is None:
+        markers = self.reasoning_markers
+        if markers is None:
             return calls
         return ReasoningThenCallsParser(ReasoningParser(markers, self.opened, raw), calls, raw)
 
-    def preserved_tokens(self, tools: ToolOptions | None) -> frozenset[int]:
+    def preserved_tokens(self) -> frozenset[int]:
         """Special tokens whose text the parser needs."""
-        return self.chat_format.preserved_tokens(tools is not None, self.may_reason)
+        if self.chat_format is None:
+            return frozenset()
+        return self.chat_format.preserved_tokens(self.tools is not None, self.reasoning_markers is not None)
 
 
 def _call_id() -> str:
@@ -85,9 +102,7 @@ def _short_call_id() -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(9))
 
 
-def render_prompt(
-    chat: ChatInput, formats: ChatFormats, special_tokens: re.Pattern[str] | None
-) -> RenderedPrompt:
+def render_prompt(chat: ChatInput, formats: ChatFormats, special_tokens: re.Pattern[str] | None) -> Prompt:
     """The prompt. Blocks: not for the event loop. Raises TemplateFailed, InvalidMessage and ApiError.
 
     special_tokens: matches their texts, which then are plain text in the conversation; None: they are tokens.
@@ -112,7 +127,8 @@ def render_prompt(
     effort = chat.reasoning.effort
     if effort not in (None, "none") and not any(name in chat_format.template.source for name in EFFORTS):
         warnings.append(f"the reasoning effort has no effect: the chat template does not use {EFFORTS[0]}")
-    return RenderedPrompt(chat_format, pieces, opened, chat.continues and not opened, warnings)
+    begun = chat.continues and not opened
+    return Prompt(chat_format=chat_format, pieces=pieces, opened=opened, begun=begun, warnings=warnings)
 
 
 def _render(rendering: _Rendering, chat: ChatInput, messages: list[Message]) -> tuple[str, bool]:

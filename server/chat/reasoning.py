@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.chat.parser import OutputParser, ParsedOutput, merge_parsed
+from server.chat.output import OutputDelta, OutputParser, merge_deltas
 from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser
 
 _NOTHING = re.compile(r"(?!)")
@@ -118,17 +118,17 @@ class ReasoningThenCallsParser:
     def has_calls(self) -> bool:
         return self.calls is not None and self.calls.has_calls
 
-    def push(self, text: str) -> ParsedOutput:
+    def push(self, text: str) -> OutputDelta:
         return self._rest(self.first.push(text), flush=False)
 
-    def flush(self) -> ParsedOutput:
+    def flush(self) -> OutputDelta:
         return self._rest(self.first.flush(), flush=True)
 
-    def _rest(self, split: ParsedOutput, flush: bool) -> ParsedOutput:
-        content, reasoning, tools = split
+    def _rest(self, split: OutputDelta, flush: bool) -> OutputDelta:
+        rest = OutputDelta(split.content)
         if self.calls is not None:
-            rest = self.calls.push(content) if content else ParsedOutput()
-            content, _, tools = merge_parsed((rest, self.calls.flush())) if flush else rest
+            rest = self.calls.push(split.content) if split.content else OutputDelta()
+            rest = merge_deltas((rest, self.calls.flush())) if flush else rest
         if self.raw:
-            return ParsedOutput(reasoning + content, "", tools)
-        return ParsedOutput(content, reasoning, tools)
+            return OutputDelta(split.reasoning + rest.content, "", rest.tools)
+        return OutputDelta(rest.content, split.reasoning, rest.tools)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from typing import TypeVar
 
 from engine.tokenizer.detokenizer import StopMatcher
-from server.chat.parser import ParsedOutput, ToolCallDelta
+from server.chat.output import OutputDelta, ToolCallDelta
 
 T = TypeVar("T")
 Parsing = Generator[None, str, T]
@@ -77,7 +77,7 @@ class StreamingParser(ABC):
     def has_calls(self) -> bool:
         return self.n_calls > 0
 
-    def push(self, text: str) -> ParsedOutput:
+    def push(self, text: str) -> OutputDelta:
         send, i = self._reading.send, 0
         while i < len(text):
             if self._free_text is not None:  # no marker begins before one of these characters
@@ -92,7 +92,7 @@ class StreamingParser(ABC):
             i += 1
         return self._take()
 
-    def flush(self) -> ParsedOutput:
+    def flush(self) -> OutputDelta:
         with contextlib.suppress(EndOfText, StopIteration):
             self._reading.throw(EndOfText)
         if not self.n_calls:  # after a call it is part of a marker, or insignificant
@@ -101,12 +101,12 @@ class StreamingParser(ABC):
         self._space = self._unread = ""
         return self._take()
 
-    def _take(self) -> ParsedOutput:
+    def _take(self) -> OutputDelta:
         content, reasoning = "".join(self._content), "".join(self._reasoning)
         self._content.clear()
         self._reasoning.clear()
         if not self._calls and not self._arguments:
-            return ParsedOutput(content, reasoning)
+            return OutputDelta(content, reasoning)
         tools = []
         for index in sorted({*self._calls, *self._arguments}):
             call = self._calls.get(index, ToolCallDelta(index))
@@ -114,7 +114,7 @@ class StreamingParser(ABC):
             tools.append(ToolCallDelta(index, call.id, call.name, arguments))
         self._calls.clear()
         self._arguments.clear()
-        return ParsedOutput(content, reasoning, tuple(tools))
+        return OutputDelta(content, reasoning, tuple(tools))
 
     # --- output, for subclasses
 

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from server.chat.parser import ParsedOutput
+from server.chat.output import OutputDelta, PromptProgress
 from server.errors import ApiError
 from server.generation.job import Job
-from server.generation.output_processor import OutputSequence, PromptProgress, ShownToken, TextDelta
-
-
-class SequenceResult(NamedTuple):
-    """A finished sequence: its text as generated, the parts of it, its tokens where they are requested."""
-
-    sequence: OutputSequence
-    text: str
-    parts: ParsedOutput
-    tokens: list[ShownToken]
+from server.generation.output_processor import OutputSequence, SequenceOutput
 
 
 class JobFormatter(ABC):
@@ -35,7 +26,7 @@ class JobFormatter(ABC):
         return b""
 
     @abstractmethod
-    def delta(self, sequence: OutputSequence, delta: TextDelta) -> bytes:
+    def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
         """New text or tokens of a sequence."""
 
     @abstractmethod
@@ -54,10 +45,10 @@ class JobFormatter(ABC):
         """Sent while there is nothing else to send: a comment, which clients ignore."""
         return f": keep-alive, {self.job.progress()}\n\n".encode()
 
-    def collect(self, sequence: OutputSequence, delta: TextDelta) -> None:
+    def collect(self, sequence: OutputSequence, delta: OutputDelta) -> None:
         """The same news where the response is not streamed, for formats that depend on their order."""
         return
 
     @abstractmethod
-    def whole(self, results: Sequence[SequenceResult]) -> Any:
+    def whole(self, results: Sequence[SequenceOutput]) -> Any:
         """The body of a response that is not streamed, to be encoded as JSON."""

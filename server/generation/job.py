@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from engine.errors import ContextOverflowError, EngineError
 from engine.types import FinishReason
+from server.chat.output import ShownToken
 from server.errors import NEVER, ApiError, ContextExceeded, internal_error, overloaded
 from server.generation.options import GenerationOptions
-from server.generation.output_processor import OutputSequence, SequenceEnd, ShownToken, TextDelta
+from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
 from server.generation.request_context import RequestContext, unavailable
 from server.state import State
 from server.worker.errors import EngineUnavailable, QueueFull
@@ -52,7 +53,7 @@ class Job:
         self._metrics = context.state.metrics.of(self.model)
         context.record.model = self.model
 
-    async def events(self) -> AsyncGenerator[tuple[OutputSequence, TextDelta], None]:
+    async def events(self) -> AsyncGenerator[SequenceOutput, None]:
         """Deltas of all sequences as they come. Closing it cancels what still runs within one engine step."""
         jobs = self.context.state.jobs
         jobs[self.id] = self
@@ -67,7 +68,7 @@ class Job:
             jobs.pop(self.id, None)
             self._account()
 
-    async def _one(self, sequence: OutputSequence) -> AsyncGenerator[tuple[OutputSequence, TextDelta], None]:
+    async def _one(self, sequence: OutputSequence) -> AsyncGenerator[SequenceOutput, None]:
         metrics = self._metrics
         try:
             async with aclosing(self.engine.generate(sequence.request)) as outputs:
@@ -99,9 +100,9 @@ class Job:
             raise internal_error(self.context.record.id) from error
         raise self._failure(sequence)
 
-    async def _several(self) -> AsyncGenerator[tuple[OutputSequence, TextDelta], None]:
+    async def _several(self) -> AsyncGenerator[SequenceOutput, None]:
         """Concurrently, but no more at once than the engine decodes together, for other requests' sake."""
-        queue: asyncio.Queue[tuple[OutputSequence, TextDelta] | BaseException | None] = asyncio.Queue(16)
+        queue: asyncio.Queue[SequenceOutput | BaseException | None] = asyncio.Queue(16)
         parallel = self.context.state.settings.parallel
         turns = asyncio.Semaphore(parallel)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from engine.tokenizer.detokenizer import Detokenizer, StopMatcher
 from engine.types import FinishReason, Request, StepOutput, Timings, Token
-from server.chat.parser import OutputParser, ParsedOutput, merge_parsed
+from server.chat.output import OutputDelta, PromptProgress, ShownToken, merge_deltas
+from server.chat.prompt import Prompt
+from server.generation.options import GenerationOptions
 
 
 class SequenceEnd(StrEnum):
@@ -31,61 +32,6 @@ _ENDS = {
 }
 
 
-class ShownToken(NamedTuple):
-    """A token that the client sees. start: characters of the sequence's text before it."""
-
-    token: Token
-    start: int
-
-
-class PromptProgress(NamedTuple):
-    """Tokens of a prompt: all, those found in the prefix cache, those computed or found so far.
-
-    ms: since the first step.
-    """
-
-    total: int
-    cached: int
-    processed: int
-    ms: float
-
-
-class TextDelta(NamedTuple):
-    """What one step adds to a sequence's output.
-
-    parts: the text as reasoning, content and tool calls; None: all of it is content.
-    progress: of the prompt, before the text, where it is requested.
-    """
-
-    text: str
-    tokens: list[ShownToken]
-    parts: ParsedOutput | None = None
-    progress: Sequence[PromptProgress] = ()
-
-    @property
-    def split(self) -> ParsedOutput:
-        """`parts`, also where all of the text is content."""
-        return ParsedOutput(self.text) if self.parts is None else self.parts
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputOptions:
-    """How tokens become text; the same for all sequences of a job.
-
-    end_ids: tokens that end the text and are no part of it. preserved_tokens: special tokens whose text the
-    output parser needs. show_tokens: deltas have their tokens. line_break_after_ms: end at the first line
-    break after so many milliseconds of generating.
-    """
-
-    tokenizer: Any
-    stop: Sequence[str] = ()
-    end_ids: Collection[int] = ()
-    preserved_tokens: Collection[int] = ()
-    show_tokens: bool = False
-    report_progress: bool = False
-    line_break_after_ms: float | None = None
-
-
 class OutputSequence:
     """One engine request and its output: whole characters, and never a part of a stop string."""
 
@@ -93,14 +39,14 @@ class OutputSequence:
         self,
         index: int,
         prompt_index: int,
+        prompt: Prompt,
         request: Request,
-        options: OutputOptions,
-        parser: OutputParser | None = None,
-        echo: str = "",
+        options: GenerationOptions,
+        tokenizer: Any,
     ) -> None:
-        """parser: splits the text into parts. echo: the prompt's text, where the response begins with it."""
+        """request: to continue `prompt`."""
         self.index, self.prompt_index, self.request = index, prompt_index, request
-        self.options, self.parser, self.echo = options, parser, echo
+        self.parser, self.echo = prompt.new_parser(), prompt.echo
         self.stop_string: str | None = None  # the one that ended the text
         self.end_id: int | None = None  # the token that ended it
         self.n_generated = 0
@@ -114,13 +60,16 @@ class OutputSequence:
         self.out_of_memory = self.unmet = False
         self.timings = Timings(n_batch=request.n_batch)
         self.first_at = self.last_at = 0.0
-        self._detokenizer = Detokenizer(options.tokenizer, kept=options.preserved_tokens)
+        self._detokenizer = Detokenizer(tokenizer, kept=prompt.preserved_tokens())
         self._stop = StopMatcher(options.stop) if options.stop else None
-        self._show_tokens = options.show_tokens
+        self._end_ids = tokenizer.eog_ids.union(request.params.stop_token_ids)
+        self._has_logprobs = request.params.logprobs is not None
+        self._show_tokens = options.return_tokens or self._has_logprobs
         self._report_progress = options.report_progress
+        self._line_break_after_ms = options.line_break_after_ms
         self._pending: list[tuple[Token, int, int]] = []  # token, start and end of its text
-        self._made = len(echo)  # characters out of the detokenizer
-        self._sent = len(echo)
+        self._made = len(prompt.echo)  # characters out of the detokenizer
+        self._sent = len(prompt.echo)
         self._reported: int | None = None  # progress of the prompt
 
     @property
@@ -128,7 +77,7 @@ class OutputSequence:
         """Per token, where log-probabilities are requested."""
         return self.logprob / max(self.n_generated, 1)
 
-    def feed(self, output: StepOutput) -> TextDelta | None:
+    def feed(self, output: StepOutput) -> OutputDelta | None:
         """What the client can be sent now; None: nothing. Sets `end` at the end."""
         reason = output.finish
         if output.timings is not None:
@@ -137,16 +86,12 @@ class OutputSequence:
         if not tokens and reason is None:
             self.processed = output.processed
             progress = self._progress(output.processed)
-            return (
-                TextDelta("", [], None if self.parser is None else ParsedOutput(), progress)
-                if progress
-                else None
-            )
+            return OutputDelta(progress=progress) if progress else None
         progress = self._progress(len(self.request.prompt)) if self._report_progress and tokens else []
         self.n_generated += len(tokens)
-        if self.request.params.logprobs is not None:
+        if self._has_logprobs:
             self.logprob += sum(token.logprob for token in tokens if token.logprob is not None)
-        if reason is FinishReason.STOP and tokens and tokens[-1].id in self.options.end_ids:
+        if reason is FinishReason.STOP and tokens and tokens[-1].id in self._end_ids:
             self.end_id = tokens[-1].id
             tokens = tokens[:-1]
         text, stopped = self._text_of(tokens), False
@@ -175,7 +120,7 @@ class OutputSequence:
             self._split("", len(tokens))
             return None
         shown = self._shown(text, cut=cut, all=reason is not None)
-        return TextDelta(text, shown, self._split(text, len(tokens)), progress)
+        return self._split(text, len(tokens))._replace(text=text, tokens=shown, progress=progress)
 
     def _progress(self, processed: int | None) -> list[PromptProgress]:
         """Progress since the last call; the first one reports what was cached."""
@@ -193,24 +138,24 @@ class OutputSequence:
 
     def _line_break(self, text: str, ended: bool) -> str:
         """Record that there is one; once the time is over, the text ends there."""
-        limit = None if ended else self.options.line_break_after_ms
+        limit = None if ended else self._line_break_after_ms
         if limit is not None and self.has_line_break and (time.monotonic() - self.first_at) * 1000 > limit:
             self.end, self.engine_finish = SequenceEnd.LENGTH, FinishReason.LENGTH
             return text[: text.index("\n") + 1]
         self.has_line_break = True
         return text
 
-    def _split(self, text: str, n_tokens: int) -> ParsedOutput | None:
+    def _split(self, text: str, n_tokens: int) -> OutputDelta:
         """The text's parts; at the end also what the parser held back."""
         parser = self.parser
         if parser is None:
-            return None
+            return OutputDelta(text)
         before = parser.reasoning
-        parts = parser.push(text) if text else ParsedOutput()
+        parts = parser.push(text) if text else OutputDelta()
         if before or parser.reasoning or parts.reasoning:
             self.n_reasoning += n_tokens
         if self.end is not None:
-            parts = merge_parsed((parts, parser.flush()))
+            parts = merge_deltas((parts, parser.flush()))
             if self.end is SequenceEnd.STOP and parser.has_calls:
                 self.end = SequenceEnd.TOOL_CALLS
         return parts
@@ -262,3 +207,6 @@ class OutputSequence:
         self.timings.predicted_n = self.n_generated
         if self.first_at:
             self.timings.predicted_ms = (time.monotonic() - self.first_at) * 1000
+
+
+SequenceOutput = tuple[OutputSequence, OutputDelta]  # a sequence, and the next piece or all of its output

@@ -17,10 +17,10 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.chat.parser import ParsedOutput, merge_parsed
+from server.chat.output import OutputDelta, merge_deltas
 from server.errors import NEVER, ApiError, ClientLeft, internal_error
-from server.generation.formatter import JobFormatter, SequenceResult
-from server.generation.output_processor import OutputSequence, TextDelta
+from server.generation.formatter import JobFormatter
+from server.generation.output_processor import OutputSequence, SequenceOutput
 from server.generation.request_context import RequestContext
 from server.http.json_route import Bytes
 
@@ -44,25 +44,19 @@ async def respond(request: Request, formatter: JobFormatter) -> Response:
     def body() -> Bytes:
         return Bytes(msgspec.json.encode(formatter.whole(results)))
 
-    n_tokens = sum(len(result.tokens) for result in results)
+    n_tokens = sum(len(output.tokens) for _, output in results)
     return body() if n_tokens < _INLINE_TOKENS else await job.context.in_thread(body)
 
 
-async def run(formatter: JobFormatter) -> list[SequenceResult]:
+async def run(formatter: JobFormatter) -> list[SequenceOutput]:
     """Run the job to its end; the sequences that the client is to see."""
     job = formatter.job
-    deltas: dict[OutputSequence, list[TextDelta]] = {sequence: [] for sequence in job.sequences}
+    deltas: dict[OutputSequence, list[OutputDelta]] = {sequence: [] for sequence in job.sequences}
     async with aclosing(job.events()) as events:
         async for sequence, delta in events:
             deltas[sequence].append(delta)
             formatter.collect(sequence, delta)
-    return [_result(sequence, deltas[sequence]) for sequence in job.likeliest()]
-
-
-def _result(sequence: OutputSequence, deltas: list[TextDelta]) -> SequenceResult:
-    text = "".join([delta.text for delta in deltas])
-    parts = ParsedOutput(text) if sequence.parser is None else merge_parsed(delta.split for delta in deltas)
-    return SequenceResult(sequence, text, parts, [token for delta in deltas for token in delta.tokens])
+    return [(sequence, merge_deltas(deltas[sequence])) for sequence in job.likeliest()]
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -153,7 +147,7 @@ class EventStream(Response):
                     data = formatter.start(sequence)
                 for progress in delta.progress:
                     data += formatter.progress(sequence, progress)
-                if delta.tokens or (delta.text if delta.parts is None else delta.parts):
+                if delta.content or delta.reasoning or delta.tools or delta.tokens:
                     data += formatter.delta(sequence, delta)
                 if sequence.end is not None:
                     left -= 1

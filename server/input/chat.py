@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from engine.exact_json import dumps
 from engine.types import Constraint, Reasoning
 from server.chat.chat_format import ChatFormat, ChatFormats, load_chat_formats
 from server.chat.messages import InvalidMessage
-from server.chat.prompt import RenderedPrompt, render_prompt
+from server.chat.prompt import Prompt, render_prompt
 from server.chat.request import ChatInput, RequestedConstraint
 from server.chat.template.sandbox import TemplateFailed
 from server.chat.template.special_tokens import special_token_pattern
@@ -22,7 +21,6 @@ from server.config.settings import Settings
 from server.errors import ApiError, bad_request
 from server.generation.request_context import RequestContext
 from server.input.constraints import check_constraint
-from server.input.requests import PreparedPrompt
 from server.input.tokenize import check_generates, check_length, tokenize
 from server.state import ChatSupport
 from server.worker.engine import Engine
@@ -45,7 +43,7 @@ def _find_support(tokenizer: Any, source: str | None) -> ChatSupport:
     return ChatSupport(load_chat_formats(tokenizer, source), special_token_pattern(special))
 
 
-async def prepare_chat(chat: ChatInput, context: RequestContext) -> PreparedPrompt:
+async def prepare_chat(chat: ChatInput, context: RequestContext) -> Prompt:
     """The prompt, and how the output is constrained and parsed. Raises ApiError (400) with what is wrong."""
     try:
         return await _prepare(chat, context)
@@ -61,32 +59,33 @@ async def chat_text(chat: ChatInput, context: RequestContext) -> str:
     return rendered.text
 
 
-async def _prepare(chat: ChatInput, context: RequestContext) -> PreparedPrompt:
+async def _prepare(chat: ChatInput, context: RequestContext) -> Prompt:
     check_generates(context.engine)
     limited = chat.reasoning.budget not in (None, -1)
     chat = _with_defaults(chat, context.state.settings)
     rendered = await _render(chat, context, shielded=True)
-    tokens = await _tokens(rendered, chat, context)
     chat_format = rendered.chat_format
-    options = _tool_options(chat, chat_format, context)
-    thinking = _thinking(chat, rendered, context.engine) if rendered.may_reason else None
+    assert chat_format is not None
+    tokens = await _tokens(rendered, chat, context)
+    tools = _tool_options(chat, chat_format, context)
+    thinking = _thinking(chat, rendered, context.engine)
     if limited and thinking is None:
         context.warn("the reasoning budget has no effect: the model's chat template has no reasoning")
-    constraint = await _constraint(chat, options, chat_format, context)
+    constraint = await _constraint(chat, tools, chat_format, context)
     reasons = chat_format.call_format.grammar_has_reasoning
     if thinking is not None and thinking.budget is None and (constraint is None or reasons):
         thinking = None
-    raw = chat.reasoning.format == "none"
-    return PreparedPrompt(
-        tokens,
-        constraint,
-        thinking,
-        preserved_tokens=rendered.preserved_tokens(options),
-        new_parser=partial(rendered.new_parser, options, raw),
+    return replace(
+        rendered,
+        tokens=tokens,
+        tools=tools,
+        raw_reasoning=chat.reasoning.format == "none",
+        constraint=constraint,
+        thinking=thinking,
     )
 
 
-async def _render(chat: ChatInput, context: RequestContext, shielded: bool) -> RenderedPrompt:
+async def _render(chat: ChatInput, context: RequestContext, shielded: bool) -> Prompt:
     """shielded: no text of a message is read as a special token."""
     if chat.tools or chat.tool_choice != ToolChoice():
         check_tools(chat.tools, chat.tool_choice)
@@ -149,7 +148,7 @@ def _with_defaults(chat: ChatInput, settings: Settings) -> ChatInput:
     return replace(chat, reasoning=reasoning, extra=extra)
 
 
-async def _tokens(rendered: RenderedPrompt, chat: ChatInput, context: RequestContext) -> list[int]:
+async def _tokens(rendered: Prompt, chat: ChatInput, context: RequestContext) -> list[int]:
     tokenizer = context.engine.tokenizer
     tokens = await tokenize(rendered.pieces, context, chat.param, add_special=False)
     if tokenizer.add_bos and tokens[:1] != [tokenizer.bos_id]:  # most templates write it
@@ -179,10 +178,11 @@ def _tool_options(chat: ChatInput, chat_format: ChatFormat, context: RequestCont
     return ToolOptions(tools, False, parallel, constraint)
 
 
-def _thinking(chat: ChatInput, rendered: RenderedPrompt, engine: Engine) -> Reasoning:
-    """How the engine limits and recognizes reasoning."""
-    markers, budget = rendered.chat_format.markers, chat.reasoning.budget
-    assert markers is not None
+def _thinking(chat: ChatInput, rendered: Prompt, engine: Engine) -> Reasoning | None:
+    """How the engine limits and recognizes reasoning; None: there can be none."""
+    markers, budget = rendered.reasoning_markers, chat.reasoning.budget
+    if markers is None:
+        return None
     if chat.reasoning.enabled is False:
         budget = 0
     start, end = (_tokens_within(text.strip(), engine.tokenizer) for text in (markers.start, markers.end))

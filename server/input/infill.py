@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from server.errors import ApiError, bad_request
 from server.generation.request_context import RequestContext
-from server.input.requests import Prompt
+from server.input.requests import RawPrompt
 from server.input.tokenize import check_length, prompt_tokens
 from server.worker.engine import Engine
 
@@ -103,7 +103,7 @@ def gap(tokenizer: Any, prefix: str, suffix: str, extra: Sequence[ExtraFile] = (
     return Gap(before, encode(prefix), encode(suffix))
 
 
-async def prompt_with_suffix(prompt: Prompt, suffix: str, context: RequestContext) -> list[int]:
+async def prompt_with_suffix(prompt: RawPrompt, suffix: str, context: RequestContext) -> list[int]:
     """The prompt of a completion that has a suffix."""
     engine = context.engine
     tokenizer = engine.tokenizer

@@ -12,19 +12,20 @@ from engine.errors import ConfigError
 from engine.sampling import parameters as sampling
 from engine.types import InferenceParameters
 from engine.types import Request as EngineRequest
+from server.chat.prompt import Prompt
 from server.chat.request import ChatInput
 from server.config.default_sampling import LLAMA_SERVER
 from server.errors import bad_request
 from server.generation.job import Job
 from server.generation.options import GenerationOptions
-from server.generation.output_processor import OutputOptions, OutputSequence
+from server.generation.output_processor import OutputSequence
 from server.generation.request_context import RequestContext
 from server.ids import new_id
 from server.input import infill
 from server.input.chat import prepare_chat
 from server.input.constraints import check_constraint
 from server.input.prompt_scores import score_prompts
-from server.input.requests import CompletionInput, PreparedPrompt
+from server.input.requests import CompletionInput
 from server.input.tokenize import prompt_tokens
 
 SEEDS = 2**64
@@ -56,7 +57,9 @@ async def process_completion(
         "" if not completion.echo else prompt if isinstance(prompt, str) else decode(prompt)
         for prompt in completion.prompts
     ]
-    prompts = [PreparedPrompt(ids, constraint, echo=echo) for ids, echo in zip(tokens, echoes, strict=True)]
+    prompts = [
+        Prompt(tokens=ids, constraint=constraint, echo=echo) for ids, echo in zip(tokens, echoes, strict=True)
+    ]
     return _job(prompts, options, params, context, scored=completion.echo and options.logprobs is not None)
 
 
@@ -112,7 +115,7 @@ def _deadline_ms(options: GenerationOptions, context: RequestContext) -> float |
 
 
 def _job(
-    prompts: Sequence[PreparedPrompt],
+    prompts: Sequence[Prompt],
     options: GenerationOptions,
     params: InferenceParameters,
     context: RequestContext,
@@ -124,15 +127,6 @@ def _job(
     n_batch, deadline = _batch_size(options, context), _deadline_ms(options, context)
     if options.slot is not None and options.slot >= len(engine.slots):
         context.warn(f"id_slot has no effect: there are {len(engine.slots)} slots, numbered from 0")
-    output = OutputOptions(
-        tokenizer=engine.tokenizer,
-        stop=options.stop,
-        end_ids=frozenset(params.stop_token_ids) | engine.tokenizer.eog_ids,
-        preserved_tokens=prompts[0].preserved_tokens,
-        show_tokens=options.return_tokens or params.logprobs is not None,
-        report_progress=options.report_progress,
-        line_break_after_ms=options.line_break_after_ms,
-    )
     sequences: list[OutputSequence] = []
     for i, prompt in enumerate(prompts):
         room = engine.n_ctx - len(prompt.tokens)
@@ -151,8 +145,6 @@ def _job(
                 constraint=prompt.constraint,
                 thinking=prompt.thinking,
             )
-            sequences.append(
-                OutputSequence(len(sequences), i, request, output, prompt.new_parser(), prompt.echo)
-            )
+            sequences.append(OutputSequence(len(sequences), i, prompt, request, options, engine.tokenizer))
     scores = partial(score_prompts, prompts, options.logprobs or 0, context) if scored else None
     return Job(context, id, sequences, options, scores)

@@ -9,14 +9,14 @@ from engine.tasks.prompt_logprobs import tokens_with_logprobs
 from engine.tasks.types import GetPromptLogprobs
 from engine.tokenizer.detokenizer import Detokenizer
 from engine.types import Token
+from server.chat.output import ShownToken
+from server.chat.prompt import Prompt
 from server.generation.job import PromptScores
-from server.generation.output_processor import ShownToken
 from server.generation.request_context import RequestContext
 from server.generation.tasks import run_task
-from server.input.requests import PreparedPrompt
 
 
-async def score_prompts(prompts: Sequence[PreparedPrompt], top: int, context: RequestContext) -> PromptScores:
+async def score_prompts(prompts: Sequence[Prompt], top: int, context: RequestContext) -> PromptScores:
     """The tokens of each prompt with their log-probabilities and the `top` likeliest ones.
 
     What is computed for it stays in the prefix cache, where the sequences find it.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from engine.errors import ContextOverflowError
 from server.errors import ContextExceeded, bad_request
 from server.generation.request_context import RequestContext
-from server.input.requests import Prompt
+from server.input.requests import RawPrompt
 from server.worker.engine import Engine
 from server.worker.model_use import model_use
 
@@ -23,7 +23,7 @@ def check_generates(engine: Engine) -> None:
         raise bad_request(message, "model", "cannot_generate")
 
 
-async def prompt_tokens(prompt: Prompt, context: RequestContext) -> list[int]:
+async def prompt_tokens(prompt: RawPrompt, context: RequestContext) -> list[int]:
     """The prompt of a completion: at least one token, and room for one more. Raises ApiError (400)."""
     engine = context.engine
     check_generates(engine)

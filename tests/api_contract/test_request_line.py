@@ -34,13 +34,15 @@ class Line:
     what it calls does not count either.
 
     A *return* is a call of a file that another file called before: a file with k callers is come back to
-    k - 1 times. Repeating a call is none (a stream calls its formatter for each delta), neither is what the
-    event loop or a thread starts, nor the use of the request context, which the request carries.
+    k - 1 times. Work in a thread is called by whoever hands it to `in_thread`. Repeating a call is no return
+    (a stream calls its formatter for each delta), neither is what the event loop starts, nor the use of the
+    request context, which the request carries.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str | None, str, str]] = []  # caller, file, function
         self._frames: dict[int, FrameType] = {}  # keeps them alive, so that no id is used twice
+        self._handed_over: dict[int, str | None] = {}  # by id of a thread's function: who calls it
         self._route = ""
         self._running = False
 
@@ -70,9 +72,13 @@ class Line:
             return
         while caller is not None and _server_file(caller) is None:
             caller = caller.f_back
+        by = caller and _server_file(caller)
         if caller is not None and caller.f_code.co_name == "_without_stop_iteration":
-            caller = None  # the entry point of a thread, as the event loop is of a task
-        self.calls.append((caller and _server_file(caller), file, frame.f_code.co_qualname))
+            by = self._handed_over[id(caller.f_locals["function"])]
+        function = frame.f_code.co_qualname
+        if function == "RequestContext.in_thread":
+            self._handed_over[id(frame.f_locals["function"])] = by
+        self.calls.append((by, file, function))
 
     def steps(self) -> dict[tuple[str | None, str], list[str]]:
         """(caller, file) → functions, in order of the first call."""

@@ -12,10 +12,10 @@ from engine.types import FinishReason
 from server.api.anthropic.errors import error_body
 from server.api.common.replies.content_blocks import Block, BlockFormatter, Kind
 from server.api.common.replies.timings import total_timings
+from server.chat.output import OutputDelta, ShownToken
 from server.errors import ApiError
-from server.generation.formatter import SequenceResult
 from server.generation.job import Job
-from server.generation.output_processor import OutputSequence, SequenceEnd, ShownToken, TextDelta
+from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
 
 _STOP_REASONS = {SequenceEnd.STOP: "end_turn", SequenceEnd.TOOL_CALLS: "tool_use"}
 SIGNATURE = "ggserve"  # clients expect one and send it back; here it proves nothing
@@ -38,7 +38,7 @@ class MessageFormatter(BlockFormatter):
         message = {**self._head(), "content": [], "stop_reason": None, "stop_sequence": None}
         return self.event("message_start", message={**message, "usage": self._usage()})
 
-    def delta(self, sequence: OutputSequence, delta: TextDelta) -> bytes:
+    def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
         if self.token_ids is not None:
             self.token_ids += [token.id for token, _ in delta.tokens]
         return super().delta(sequence, delta)
@@ -78,7 +78,7 @@ class MessageFormatter(BlockFormatter):
 
     # --- the message
 
-    def whole(self, results: Sequence[SequenceResult]) -> dict[str, Any]:
+    def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
         content = [self._block(block) for block in self.blocks]
         usage = self._usage(timings=True)
         return {**self._head(), "content": content, **self._stop(), "usage": usage, **self._extra()}

@@ -11,10 +11,11 @@ import msgspec
 from server.api.common.replies.errors import error_body
 from server.api.common.replies.native_completion import NativeCompletion
 from server.api.common.replies.timings import total_timings
+from server.chat.output import OutputDelta
 from server.errors import ApiError
-from server.generation.formatter import JobFormatter, SequenceResult
+from server.generation.formatter import JobFormatter
 from server.generation.job import Job
-from server.generation.output_processor import SequenceEnd
+from server.generation.output_processor import SequenceEnd, SequenceOutput
 from server.version import version
 
 DONE = b"data: [DONE]\n\n"
@@ -54,7 +55,7 @@ class ChoiceFormatter(JobFormatter):
     def error(self, error: ApiError) -> bytes:
         return _event(error_body(error)) + DONE
 
-    def body(self, choices: list[dict[str, Any]], results: Sequence[SequenceResult]) -> dict[str, Any]:
+    def body(self, choices: list[dict[str, Any]], results: Sequence[SequenceOutput]) -> dict[str, Any]:
         """A whole response."""
         return {**self.head, "choices": choices, "usage": self.usage(), **self.tail(results)}
 
@@ -68,13 +69,13 @@ class ChoiceFormatter(JobFormatter):
             "completion_tokens_details": {"reasoning_tokens": counts.reasoning},
         }
 
-    def tail(self, results: Sequence[SequenceResult] = ()) -> dict[str, Any]:
+    def tail(self, results: Sequence[SequenceOutput] = ()) -> dict[str, Any]:
         """What a whole response, or the last chunk of a stream (no `results`), has besides the choices."""
         job = self.job
         fields: dict[str, Any] = {"timings": total_timings([s.timings for s in job.sequences])}
         if self.verbose is not None:
-            text, tokens = (results[0].text, results[0].tokens) if results else ("", [])
-            fields["__verbose"] = self.verbose.result(job.sequences[0], text, tokens)
+            output = results[0][1] if results else OutputDelta()
+            fields["__verbose"] = self.verbose.result(job.sequences[0], output.text, output.tokens)
         if job.context.warnings:
             fields["warnings"] = job.context.warnings
         return fields

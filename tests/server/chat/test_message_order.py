@@ -10,7 +10,7 @@ import pytest
 from server.chat.chat_format import ChatFormats, load_chat_formats
 from server.chat.message_order import MAX_WARNINGS, order_messages
 from server.chat.messages import InvalidMessage
-from server.chat.prompt import RenderedPrompt, render_prompt
+from server.chat.prompt import Prompt, render_prompt
 from server.chat.request import ChatInput
 from server.chat.template.sandbox import TemplateFailed
 from support.fakes.engine import tokenizer
@@ -44,7 +44,7 @@ def system(text: str) -> Message:
     return {"role": "system", "content": text}
 
 
-def render(source: str, messages: list[Message], **fields: Any) -> RenderedPrompt:
+def render(source: str, messages: list[Message], **fields: Any) -> Prompt:
     formats = load_chat_formats(tokenizer(), source)
     assert isinstance(formats, ChatFormats)
     return render_prompt(ChatInput(messages, **fields), formats, None)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.chat.parser import ParsedOutput
+from server.chat.output import OutputDelta
 from server.chat.reasoning import (
     KNOWN_MARKERS,
     ReasoningMarkers,
@@ -22,7 +22,7 @@ THINK = KNOWN_MARKERS[0]
 
 def split(
     text: str, *, opened: bool = False, raw: bool = False, markers: ReasoningMarkers = THINK
-) -> ParsedOutput:
+) -> OutputDelta:
     return read(ReasoningThenCallsParser(ReasoningParser(markers, opened, raw), None, raw), [text])
 
 
@@ -44,9 +44,9 @@ def split(
     ],
 )
 def test_a_block_at_the_beginning(text, content, reasoning):
-    assert split(text) == ParsedOutput(content, reasoning)
+    assert split(text) == OutputDelta(content, reasoning)
     raw = split(text, raw=True)
-    assert raw == ParsedOutput(text)
+    assert raw == OutputDelta(text)
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,13 @@ def test_a_block_at_the_beginning(text, content, reasoning):
     ],
 )
 def test_a_block_that_the_prompt_opened(text, content, reasoning):
-    assert split(text, opened=True) == ParsedOutput(content, reasoning)
-    assert split(text, opened=True, raw=True) == ParsedOutput(text)
+    assert split(text, opened=True) == OutputDelta(content, reasoning)
+    assert split(text, opened=True, raw=True) == OutputDelta(text)
 
 
 def test_markers_of_other_models():
     for markers in KNOWN_MARKERS:
-        assert split(f"{markers.start}hm{markers.end}yes", markers=markers) == ParsedOutput("yes", "hm")
+        assert split(f"{markers.start}hm{markers.end}yes", markers=markers) == OutputDelta("yes", "hm")
 
 
 def test_calls_follow_reasoning_but_are_not_looked_for_in_it():
@@ -105,7 +105,7 @@ def test_any_split_is_the_same(pieces, opened, raw):
     assert parts == split(text, opened=opened, raw=raw)
     assert parts == read(ReasoningThenCallsParser(ReasoningParser(THINK, opened, raw), None, raw), list(text))
     if raw:
-        assert parts == ParsedOutput(text)
+        assert parts == OutputDelta(text)
 
 
 def test_which_markers_a_model_has():

@@ -9,16 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import FinishReason, Request, StepOutput, Timings, Token
-from server.chat.parser import ParsedOutput, ToolCallDelta, merge_parsed
-from server.generation.output_processor import OutputOptions, OutputSequence
+from server.chat.output import OutputDelta, merge_deltas
+from server.chat.prompt import Prompt
+from server.generation.options import GenerationOptions
+from server.generation.output_processor import OutputSequence
 from support.fakes.engine import ids, tokenizer
 from support.quick import examples
 
 
-def sequence(stops=(), show=False, prefix="", final=None) -> OutputSequence:
-    eog = tokenizer().eog_ids if final is None else final
-    options = OutputOptions(tokenizer=tokenizer(), stop=stops, end_ids=eog, show_tokens=show)
-    return OutputSequence(0, 0, Request(id="r", prompt=[1]), options, echo=prefix)
+def sequence(stops=(), show=False, prompt=None) -> OutputSequence:
+    options = GenerationOptions(id_prefix="", stop=stops, return_tokens=show)
+    return OutputSequence(0, 0, prompt or Prompt(), Request(id="r", prompt=[1]), options, tokenizer())
 
 
 def run(made: OutputSequence, tokens, cuts=(), finish=FinishReason.LENGTH):
@@ -114,7 +115,7 @@ def test_what_is_held_back_for_a_stop_string_comes_at_the_end():
 
 
 def test_offsets_begin_after_the_echoed_prompt():
-    _, shown = run(sequence(show=True, prefix="12345"), ids("ab"))
+    _, shown = run(sequence(show=True, prompt=Prompt(echo="12345")), ids("ab"))
     assert shown[0][1] == 5
 
 
@@ -144,20 +145,25 @@ def test_progress_is_remembered():
     assert made.processed == 17
 
 
-class Upper:
+class BracketedReasoning(Prompt):
+    def new_parser(self) -> BracketParser:
+        return BracketParser()
+
+
+class BracketParser:
     """A parser that takes what is between brackets for reasoning and holds back the last character."""
 
     def __init__(self) -> None:
         self.reasoning, self.has_calls, self.held = False, True, ""
 
-    def push(self, text: str) -> ParsedOutput:
+    def push(self, text: str) -> OutputDelta:
         text, self.held = (self.held + text)[:-1], (self.held + text)[-1:]
         return self._parts(text)
 
-    def flush(self) -> ParsedOutput:
+    def flush(self) -> OutputDelta:
         return self._parts(self.held)
 
-    def _parts(self, text: str) -> ParsedOutput:
+    def _parts(self, text: str) -> OutputDelta:
         content = reasoning = ""
         for character in text:
             if character in "[]":
@@ -166,31 +172,21 @@ class Upper:
                 reasoning += character
             else:
                 content += character
-        return ParsedOutput(content, reasoning)
+        return OutputDelta(content, reasoning)
 
 
 @pytest.mark.parametrize("cuts", [(), (1, 2, 3, 4, 5, 6, 7, 8), (3,)])
 def test_a_parser_sees_the_text_before_the_stop_string_and_its_end(cuts):
     tokens = tokenizer().encode("[ab] c d END e", add_special=False)
-    options = OutputOptions(tokenizer=tokenizer(), stop=["END"], end_ids=tokenizer().eog_ids)
-    made = OutputSequence(0, 0, Request(id="r", prompt=[1]), options, Upper())
+    made = sequence(stops=["END"], prompt=BracketedReasoning())
     pieces = []
     bounds = sorted({0, *(cut for cut in cuts if cut < len(tokens)), len(tokens)})
     for a, b in pairwise(bounds):
         pieces.append(made.feed(StepOutput(id="r", tokens=[Token(id) for id in tokens[a:b]])))
         if made.end:
             break
-    found = merge_parsed(piece.split for piece in pieces if piece is not None)
+    found = merge_deltas([piece for piece in pieces if piece is not None])
     assert (found.content.strip(), found.reasoning) == ("c d", "ab")
     assert made.end == "tool_calls"
     assert made.stop_string == "END"
     assert 0 < made.n_reasoning <= made.n_generated
-
-
-def test_calls_are_joined_by_their_index():
-    first, more = ToolCallDelta(1, "call_b", "f", '{"a"'), ToolCallDelta(1, arguments=": 1}")
-    other = ToolCallDelta(0, "call_a", "g", "{}")
-    found = merge_parsed(
-        [ParsedOutput("x"), ParsedOutput(tools=(first,)), ParsedOutput("y", tools=(other, more))]
-    )
-    assert found == ParsedOutput("xy", "", (other, ToolCallDelta(1, "call_b", "f", '{"a": 1}')))

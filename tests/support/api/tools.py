@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from server.chat.parser import OutputParser, ParsedOutput, merge_parsed
+from server.chat.output import OutputDelta, OutputParser, merge_deltas
 from server.chat.tool_calls import Tool, make_tool
 from server.chat.tool_calls.registry import TOOL_CALL_FORMATS
 from server.chat.tool_calls.tool_call_format import ToolCallFormat, ToolOptions
@@ -73,9 +73,9 @@ def new_parser(name: str, tools: tuple[Tool, ...] = TOOLS, **options: Any) -> Ou
     return call_format.new_parser(ToolOptions(tools, **options), counter())
 
 
-def read(parser: OutputParser, pieces: list[str]) -> ParsedOutput:
-    return merge_parsed([*(parser.push(piece) for piece in pieces), parser.flush()])
+def read(parser: OutputParser, pieces: list[str]) -> OutputDelta:
+    return merge_deltas([*(parser.push(piece) for piece in pieces), parser.flush()])
 
 
-def calls_of(parts: ParsedOutput) -> list[tuple[str, str, Any]]:
+def calls_of(parts: OutputDelta) -> list[tuple[str, str, Any]]:
     return [(call.id, call.name, json.loads(call.arguments)) for call in parts.tools]

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from server.chat.parser import ToolCallDelta
+from server.chat.output import OutputDelta, ShownToken, ToolCallDelta
 from server.generation.formatter import JobFormatter
 from server.generation.job import Job
-from server.generation.output_processor import OutputSequence, SequenceEnd, ShownToken, TextDelta
+from server.generation.output_processor import OutputSequence, SequenceEnd
 from server.ids import new_id
 
 Kind = Literal["reasoning", "text", "call"]
@@ -56,19 +56,17 @@ class BlockFormatter(JobFormatter):
             b"event: " + kind.encode() + b"\ndata: " + msgspec.json.encode({"type": kind, **fields}) + b"\n\n"
         )
 
-    def delta(self, sequence: OutputSequence, delta: TextDelta) -> bytes:
-        parts = delta.split
-        content, reasoning, tools = parts
+    def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
         data = b""
-        if reasoning:
-            data += self._more("reasoning", reasoning, ())
-        if content or (delta.tokens and not parts and self._in_text):
-            data += self._more("text", content, delta.tokens)
-        for call in tools:
+        if delta.reasoning:
+            data += self._more("reasoning", delta.reasoning, ())
+        if delta.content or (delta.tokens and self._in_text and not (delta.reasoning or delta.tools)):
+            data += self._more("text", delta.content, delta.tokens)
+        for call in delta.tools:
             data += self._called(call)
         return data
 
-    def collect(self, sequence: OutputSequence, delta: TextDelta) -> None:
+    def collect(self, sequence: OutputSequence, delta: OutputDelta) -> None:
         self.delta(sequence, delta)
         if sequence.end is not None:
             self.finish(sequence, last=True)

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from engine.types import Token
-from server.generation.output_processor import ShownToken
+from server.chat.output import ShownToken
 
 FLOOR = -9999.0  # JSON has no infinities; the official API gives this number, too
 _MAX_NAMES = 1 << 16

@@ -12,8 +12,9 @@ from engine.sampling.llama_cpp import STEPS
 from engine.types import FinishReason, InferenceParameters
 from server.api.common.replies.logprobs import number, token_texts
 from server.api.common.replies.timings import timings_reply
+from server.chat.output import ShownToken
 from server.generation.job import Job
-from server.generation.output_processor import OutputSequence, ShownToken
+from server.generation.output_processor import OutputSequence
 
 _ABSENT = {
     "dynatemp_range": 0.0,

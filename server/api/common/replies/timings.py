@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engine.types import Timings
-from server.generation.output_processor import OutputSequence, PromptProgress
+from server.chat.output import PromptProgress
+from server.generation.output_processor import OutputSequence
 
 _SUMS = [name for name in Timings.__struct_fields__ if name != "n_batch"]
 

@@ -8,10 +8,11 @@ from typing import Any
 from server.api.common.replies.errors import error_body
 from server.api.common.replies.native_completion import NativeCompletion
 from server.api.common.replies.timings import prompt_progress, timings_so_far
+from server.chat.output import OutputDelta, PromptProgress, ShownToken
 from server.errors import ApiError
-from server.generation.formatter import JobFormatter, SequenceResult
+from server.generation.formatter import JobFormatter
 from server.generation.job import Job
-from server.generation.output_processor import OutputSequence, PromptProgress, ShownToken, TextDelta
+from server.generation.output_processor import OutputSequence, SequenceOutput
 from server.http.sse import event
 
 
@@ -40,7 +41,7 @@ class NativeFormatter(JobFormatter):
         part = self.native.part(sequence, "", [])
         return event({**part, **prompt_progress(progress, sequence, self.timings_per_token)})
 
-    def delta(self, sequence: OutputSequence, delta: TextDelta) -> bytes:
+    def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
         base = self._sent[sequence.index]
         self._sent[sequence.index] += len(delta.text)
         tail = timings_so_far(sequence) if self.timings_per_token else {}
@@ -62,9 +63,9 @@ class NativeFormatter(JobFormatter):
     def error(self, error: ApiError) -> bytes:
         return event(error_body(error))
 
-    def whole(self, results: Sequence[SequenceResult]) -> Any:
-        last = results[-1]
-        replies = [self._result(r.sequence, r.text, r.tokens, r is last) for r in results]
+    def whole(self, results: Sequence[SequenceOutput]) -> Any:
+        last, _ = results[-1]
+        replies = [self._result(s, output.text, output.tokens, s is last) for s, output in results]
         return replies if len(replies) > 1 else replies[0]
 
     def _result(

@@ -11,10 +11,9 @@ from server.api.common.replies.logprobs import chat_logprobs, token_texts
 from server.api.common.replies.native_completion import NativeCompletion
 from server.api.common.replies.timings import prompt_progress, timings_so_far
 from server.api.openai.choice_formatter import FINISH_REASONS, ChoiceFormatter
-from server.chat.parser import ParsedOutput, ToolCallDelta
-from server.generation.formatter import SequenceResult
+from server.chat.output import OutputDelta, PromptProgress, ShownToken, ToolCallDelta
 from server.generation.job import Job
-from server.generation.output_processor import OutputSequence, PromptProgress, ShownToken, TextDelta
+from server.generation.output_processor import OutputSequence, SequenceOutput
 
 
 class ChatFormatter(ChoiceFormatter):
@@ -38,36 +37,34 @@ class ChatFormatter(ChoiceFormatter):
         tail = prompt_progress(progress, sequence, self.timings_per_token)
         return self.chunk(self._choice(sequence, {}), tail)
 
-    def delta(self, sequence: OutputSequence, delta: TextDelta) -> bytes:
-        if self.text_only and delta.parts is None:
-            return self._before[sequence.index] + encode(delta.text) + self._after
+    def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
+        if self.text_only and not delta.reasoning and not delta.tools:
+            return self._before[sequence.index] + encode(delta.content) + self._after
         tail = timings_so_far(sequence) if self.timings_per_token else None
-        return self.chunk(self._choice(sequence, _delta(delta.split), delta.tokens), tail)
+        return self.chunk(self._choice(sequence, _delta(delta), delta.tokens), tail)
 
     def finish(self, sequence: OutputSequence, last: bool) -> bytes:
         return self.chunk(self._choice(sequence, {}, end=True), self.tail() if last else None)
 
-    def whole(self, results: Sequence[SequenceResult]) -> dict[str, Any]:
-        body = self.body([self._whole_choice(result) for result in results], results)
+    def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
+        body = self.body([self._whole_choice(*result) for result in results], results)
         return {**body, "object": "chat.completion"}
 
-    def _whole_choice(self, result: SequenceResult) -> dict[str, Any]:
-        content, reasoning, calls = result.parts
-        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        if reasoning:
-            message["reasoning_content"] = reasoning
-        if calls:
-            message["content"] = content or None
-            message["tool_calls"] = [_call(call, whole=True) for call in calls]
-        sequence = result.sequence
-        choice = {"index": sequence.index, "message": message, **self._token_fields(result.tokens)}
+    def _whole_choice(self, sequence: OutputSequence, output: OutputDelta) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": output.content, "refusal": None}
+        if output.reasoning:
+            message["reasoning_content"] = output.reasoning
+        if output.tools:
+            message["content"] = output.content or None
+            message["tool_calls"] = [_call(call, whole=True) for call in output.tools]
+        choice = {"index": sequence.index, "message": message, **self._token_fields(output.tokens)}
         return {**choice, "finish_reason": sequence.end and FINISH_REASONS[sequence.end]}
 
     def _choice(
         self,
         sequence: OutputSequence,
         delta: dict[str, Any],
-        tokens: list[ShownToken] | None = None,
+        tokens: Sequence[ShownToken] | None = None,
         end: bool = False,
     ) -> dict[str, Any]:
         """A choice of a chunk."""
@@ -75,7 +72,7 @@ class ChatFormatter(ChoiceFormatter):
         choice = {"index": sequence.index, "delta": delta}
         return {**choice, **self._token_fields(tokens), "finish_reason": reason}
 
-    def _token_fields(self, tokens: list[ShownToken] | None) -> dict[str, Any]:
+    def _token_fields(self, tokens: Sequence[ShownToken] | None) -> dict[str, Any]:
         """The tokens' log-probabilities and ids, as far as they are requested. None: of no tokens."""
         logprobs = None
         if self.logprobs and tokens is not None:
@@ -86,15 +83,14 @@ class ChatFormatter(ChoiceFormatter):
         return fields
 
 
-def _delta(parts: ParsedOutput) -> dict[str, Any]:
-    content, reasoning, calls = parts
+def _delta(output: OutputDelta) -> dict[str, Any]:
     delta: dict[str, Any] = {}
-    if reasoning:
-        delta["reasoning_content"] = reasoning
-    if content or not parts:
-        delta["content"] = content
-    if calls:
-        delta["tool_calls"] = [_call(call) for call in calls]
+    if output.reasoning:
+        delta["reasoning_content"] = output.reasoning
+    if output.content or not (output.reasoning or output.tools):
+        delta["content"] = output.content
+    if output.tools:
+        delta["tool_calls"] = [_call(call) for call in output.tools]
     return delta
 
 

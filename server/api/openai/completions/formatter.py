@@ -11,9 +11,9 @@ from server.api.common.replies.logprobs import completion_logprobs, token_texts
 from server.api.common.replies.native_completion import NativeCompletion
 from server.api.common.replies.timings import prompt_progress, timings_so_far
 from server.api.openai.choice_formatter import FINISH_REASONS, ChoiceFormatter
-from server.generation.formatter import SequenceResult
+from server.chat.output import OutputDelta, PromptProgress, ShownToken
 from server.generation.job import Job
-from server.generation.output_processor import OutputSequence, PromptProgress, ShownToken, TextDelta
+from server.generation.output_processor import OutputSequence, SequenceOutput
 
 
 class CompletionFormatter(ChoiceFormatter):
@@ -41,7 +41,7 @@ class CompletionFormatter(ChoiceFormatter):
         tail = prompt_progress(progress, sequence, self.timings_per_token)
         return self.chunk(self._choice(sequence, "", None), tail)
 
-    def delta(self, sequence: OutputSequence, delta: TextDelta) -> bytes:
+    def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
         if self.text_only:
             return self._before[sequence.index] + encode(delta.text) + self._after
         tail = timings_so_far(sequence) if self.timings_per_token else None
@@ -50,13 +50,12 @@ class CompletionFormatter(ChoiceFormatter):
     def finish(self, sequence: OutputSequence, last: bool) -> bytes:
         return self.chunk(self._choice(sequence, "", None, end=True), self.tail() if last else None)
 
-    def whole(self, results: Sequence[SequenceResult]) -> dict[str, Any]:
-        return self.body([self._whole_choice(result) for result in results], results)
+    def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
+        return self.body([self._whole_choice(*result) for result in results], results)
 
-    def _whole_choice(self, result: SequenceResult) -> dict[str, Any]:
-        sequence = result.sequence
+    def _whole_choice(self, sequence: OutputSequence, output: OutputDelta) -> dict[str, Any]:
         scores = self.job.prompt_scores.get(sequence.prompt_index, ())
-        return self._choice(sequence, sequence.echo + result.text, [*scores, *result.tokens], end=True)
+        return self._choice(sequence, sequence.echo + output.text, [*scores, *output.tokens], end=True)
 
     def _choice(
         self, sequence: OutputSequence, text: str, tokens: Sequence[ShownToken] | None, end: bool = False

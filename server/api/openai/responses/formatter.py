@@ -14,16 +14,10 @@ from server.api.common.replies.timings import prompt_progress, timings_so_far, t
 from server.api.openai.responses.items import Item
 from server.api.openai.responses.parser import Conversation
 from server.api.openai.responses.store import ResponseStore, StoredContent
+from server.chat.output import OutputDelta, PromptProgress, ShownToken
 from server.errors import ApiError
-from server.generation.formatter import SequenceResult
 from server.generation.job import Job
-from server.generation.output_processor import (
-    OutputSequence,
-    PromptProgress,
-    SequenceEnd,
-    ShownToken,
-    TextDelta,
-)
+from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
 
 _PARTS = {"text": "output_text", "reasoning": "reasoning_text"}
 
@@ -66,7 +60,7 @@ class ResponseFormatter(BlockFormatter):
         fields = prompt_progress(progress, sequence, self.job.options.timings_per_token)
         return self.numbered("response.in_progress", response=self.response("in_progress"), **fields)
 
-    def delta(self, sequence: OutputSequence, delta: TextDelta) -> bytes:
+    def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
         if self.token_ids is not None:
             self.token_ids += [token.id for token, _ in delta.tokens]
         self._timings = timings_so_far(sequence) if self.job.options.timings_per_token else {}
@@ -128,7 +122,7 @@ class ResponseFormatter(BlockFormatter):
 
     # --- the response
 
-    def whole(self, results: Sequence[SequenceResult]) -> dict[str, Any]:
+    def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
         """The response at its end, which is stored from now on."""
         status = "incomplete" if self.finished is SequenceEnd.LENGTH else "completed"
         timings = total_timings([sequence.timings for sequence in self.job.sequences])

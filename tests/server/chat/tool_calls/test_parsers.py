@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.chat.chat_format import load_chat_format
-from server.chat.parser import ParsedOutput, ToolCallDelta
+from server.chat.output import OutputDelta, ToolCallDelta
 from server.chat.reasoning import ReasoningParser, ReasoningThenCallsParser
 from server.chat.template.capabilities import template_variables
 from server.chat.tool_calls.tool_call_format import ToolOptions
@@ -77,7 +77,7 @@ def test_a_call_of_a_tool_that_is_not_offered_is_text(call_format):
 )
 def test_text_is_text(call_format, text):
     parser = new_parser(call_format)
-    assert read(parser, list(text)) == ParsedOutput(text)
+    assert read(parser, list(text)) == OutputDelta(text)
     assert not parser.has_calls
 
 
@@ -87,7 +87,7 @@ def test_an_answer_that_is_cut_off(call_format):
     whole = CALLS[call_format]
     for end in range(len(whole)):
         parser = new_parser(call_format)
-        content, _, tools = read(parser, [whole[:end]])
+        content, _, tools, *_ = read(parser, [whole[:end]])
         assert whole[:end].startswith(content.rstrip()) or call_format == "harmony"
         assert bool(tools) == parser.has_calls
         assert not (content and tools)
@@ -150,23 +150,23 @@ def test_any_split_is_the_same(call_format, data):
 
 def test_the_first_news_of_a_call_has_its_name():
     parser = new_parser("hermes")
-    assert parser.push('<tool_call>\n{"name": "get_weather"') == ParsedOutput(
+    assert parser.push('<tool_call>\n{"name": "get_weather"') == OutputDelta(
         tools=(ToolCallDelta(0, "id1", "get_weather"),)
     )
-    assert parser.push(', "arguments": {"ci') == ParsedOutput(tools=(ToolCallDelta(0, arguments='{"ci'),))
-    assert parser.push('ty": "x"}') == ParsedOutput(tools=(ToolCallDelta(0, arguments='ty": "x"}'),))
-    assert parser.push("}\n</tool_call>") == ParsedOutput()
-    assert parser.push('<tool_call>{"name": "now"}</tool_call>') == ParsedOutput(
+    assert parser.push(', "arguments": {"ci') == OutputDelta(tools=(ToolCallDelta(0, arguments='{"ci'),))
+    assert parser.push('ty": "x"}') == OutputDelta(tools=(ToolCallDelta(0, arguments='ty": "x"}'),))
+    assert parser.push("}\n</tool_call>") == OutputDelta()
+    assert parser.push('<tool_call>{"name": "now"}</tool_call>') == OutputDelta(
         tools=(ToolCallDelta(1, "id2", "now", "{}"),)
     )
 
 
 def test_text_is_not_held_back_longer_than_needed():
     parser = new_parser("hermes")
-    assert parser.push("Hello <") == ParsedOutput("Hello")  # the space may stand before a call
-    assert parser.push("b>") == ParsedOutput(" <b>")
-    assert parser.push("<tool_cal") == ParsedOutput()
-    assert parser.push("m>") == ParsedOutput("<tool_calm>")
+    assert parser.push("Hello <") == OutputDelta("Hello")  # the space may stand before a call
+    assert parser.push("b>") == OutputDelta(" <b>")
+    assert parser.push("<tool_cal") == OutputDelta()
+    assert parser.push("m>") == OutputDelta("<tool_calm>")
 
 
 @pytest.mark.parametrize(
@@ -208,23 +208,21 @@ def test_both_forms_of_mistral():
 def test_python_tag_and_fence():
     call = f'{{"name": "get_weather", "parameters": {ARGUMENTS}}}'
     assert calls_of(read(new_parser("llama3"), [f"<|python_tag|>{call}"])) == BOTH[:1]
-    assert read(new_parser("llama3"), ["<|python_tag|>print(1)"]) == ParsedOutput("<|python_tag|>print(1)")
+    assert read(new_parser("llama3"), ["<|python_tag|>print(1)"]) == OutputDelta("<|python_tag|>print(1)")
     assert calls_of(read(new_parser("generic"), [f"```json\n{CALLS['generic']}\n```"])) == BOTH
 
 
 def test_responses_of_command_r_stand_between_marks():
     text = "<|START_RESPONSE|>It rains.<|END_RESPONSE|>"
-    assert read(new_parser("command-r"), [text]) == ParsedOutput("It rains.")
+    assert read(new_parser("command-r"), [text]) == OutputDelta("It rains.")
 
 
 def test_texts_in_tags_are_told_as_they_come():
     parser = new_parser("qwen-coder", (WEATHER,))
     parser.push("<tool_call>\n<function=get_weather>\n<parameter=city>\n")
-    assert parser.push('two "lines"\n') == ParsedOutput(
-        tools=(ToolCallDelta(0, arguments='two \\"lines\\"'),)
-    )
-    assert parser.push("of\n</para") == ParsedOutput(tools=(ToolCallDelta(0, arguments="\\nof"),))
-    assert parser.push("meter>\n</function>\n</tool_call>") == ParsedOutput(
+    assert parser.push('two "lines"\n') == OutputDelta(tools=(ToolCallDelta(0, arguments='two \\"lines\\"'),))
+    assert parser.push("of\n</para") == OutputDelta(tools=(ToolCallDelta(0, arguments="\\nof"),))
+    assert parser.push("meter>\n</function>\n</tool_call>") == OutputDelta(
         tools=(ToolCallDelta(0, arguments='"}'),)
     )
 
@@ -235,13 +233,13 @@ def test_channels_of_harmony():
         "Wait.<|end|><|start|>assistant<|channel|>final<|message|>Well."
     )
     parser = new_parser("harmony")
-    assert read(parser, list(text)) == ParsedOutput("Wait.Well.", "I think.")
+    assert read(parser, list(text)) == OutputDelta("Wait.Well.", "I think.")
     raw = FORMATS["harmony"].new_answer_parser(None, counter(), "<|start|>assistant", True)
     assert read(raw, [text]).content == "<|channel|>analysis<|message|>I think.\n<|end|>Wait.Well."
     begun = FORMATS["harmony"].new_answer_parser(
         None, counter(), "<|start|>assistant<|channel|>final<|message|>So ", False
     )
-    assert read(begun, ["it is"]) == ParsedOutput("it is")
+    assert read(begun, ["it is"]) == OutputDelta("it is")
     to_role = " to=functions.now<|channel|>commentary json<|message|>{}"
     assert calls_of(read(new_parser("harmony"), [to_role])) == [("id1", "now", {})]
 

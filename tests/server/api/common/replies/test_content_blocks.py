@@ -12,10 +12,10 @@ from engine.types import InferenceParameters, Timings
 from server.api.anthropic.formatter import MessageFormatter
 from server.api.openai.responses.formatter import ResponseFormatter
 from server.api.openai.responses.parser import Conversation
-from server.chat.parser import ParsedOutput, ToolCallDelta
+from server.chat.output import OutputDelta, ToolCallDelta
 from server.generation.job import TokenCounts
 from server.generation.options import GenerationOptions
-from server.generation.output_processor import SequenceEnd, TextDelta
+from server.generation.output_processor import SequenceEnd
 from server.generation.request_context import AccessRecord, RequestContext
 from support.api.named_events import named_events
 
@@ -50,11 +50,11 @@ def answers(draw):
     for kind in draw(st.lists(st.sampled_from(["reasoning", "content", "call"]), max_size=6)):
         texts = draw(st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=3))
         if kind == "call":
-            found.append(ParsedOutput(tools=(ToolCallDelta(n_calls, f"call_{n_calls}", "f", texts[0]),)))
-            found += [ParsedOutput(tools=(ToolCallDelta(n_calls, arguments=text),)) for text in texts[1:]]
+            found.append(OutputDelta(tools=(ToolCallDelta(n_calls, f"call_{n_calls}", "f", texts[0]),)))
+            found += [OutputDelta(tools=(ToolCallDelta(n_calls, arguments=text),)) for text in texts[1:]]
             n_calls += 1
         else:
-            found += [ParsedOutput(**{kind: text}) for text in texts]
+            found += [OutputDelta(**{kind: text}) for text in texts]
     return found
 
 
@@ -63,7 +63,7 @@ def told(format, parts):
     sequence = format.job.sequences[0]
     data = format.start(sequence)
     for part in parts:
-        data += format.delta(sequence, TextDelta(part.content, [], part))
+        data += format.delta(sequence, part)
     sequence.end = SequenceEnd.STOP
     data += format.finish(sequence, last=True)
     return data + (format.end() if format.job.options.stream else b""), format.blocks
@@ -72,7 +72,7 @@ def told(format, parts):
 def runs(parts):
     """Kinds and texts as they should come out."""
     found = []
-    for content, reasoning, tools in parts:
+    for content, reasoning, tools, *_ in parts:
         for kind, text, new in (
             ("reasoning", reasoning, False),
             ("text", content, False),
