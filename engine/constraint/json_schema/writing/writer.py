@@ -368,10 +368,6 @@ class Writer:
         return name
 
 
-def _item(shape: Array, i: int) -> Shape:
-    return shape.prefix[i] if i < len(shape.prefix) else shape.items or ANYTHING
-
-
 def _times(item: str, least: int, most: int | None) -> str:
     if most == 0:
         return ""
