@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from support.api import refusal
-from support.fake_engine import FakeEngine, ids, make_app
-from support.http import client, user
-from support.named_events import SHOWING, messages_seen, named_events, template
+from support.api.http import client, user
+from support.api.named_events import SHOWING, messages_seen, named_events, template
+from support.api.routes import refusal
+from support.fakes.engine import FakeEngine, ids, make_app
 
 pytestmark = pytest.mark.asyncio
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
