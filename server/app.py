@@ -42,6 +42,8 @@ def create_app(settings: Settings, engines: Mapping[str, Engine]) -> FastAPI:
         title="ggserve",
         description="Completions from GGUF models, by the OpenAI wire format and a few fields more.",
         lifespan=lifespan_of(state, threads),
+        docs_url=None,  # FastAPI's pages load their scripts from elsewhere
+        redoc_url=None,
         redirect_slashes=False,
         responses=error_responses(400, 401, 404, 413, 415, 429, 500, 503),
     )

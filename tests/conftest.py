@@ -16,6 +16,7 @@ from support.references.greedy import GreedyComparison
 collect_ignore = [] if os.environ.get("GGSERVE_CLBLAST_CPU") == "1" else ["backends"]
 
 E2E = Path(__file__).parent / "e2e"
+BROWSER = Path(__file__).parent / "browser"
 for profile in (QUICK, FULL):
     settings.register_profile(profile, deadline=None, database=None)
 
@@ -30,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A quick run does not import the clients and the fuzzer that only whole runs need."""
-    return True if is_quick(config) and collection_path == E2E else None
+    return True if is_quick(config) and collection_path in (E2E, BROWSER) else None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -214,6 +214,9 @@ def test_a_wheel_has_the_libraries_and_works_anywhere(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "server/models/stories.gguf" in names
     assert "engine/libggml/ggml.pxd" in names
+    page = ROOT / "server" / "page"
+    files = {f"server/page/{path.relative_to(page).as_posix()}" for path in page.rglob("*") if path.is_file()}
+    assert files <= set(names)
     assert {f"engine/lib/{path.name}" for path in LIB.iterdir()} <= set(names)
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"engine", "server"}
     assert [name for name in names if name.endswith((".h", ".hpp", ".cpp", ".c"))] == []

@@ -1,43 +1,92 @@
-"""GET /: a page to try the model in. One file, nothing from elsewhere."""
+"""The web page at /, the description of the API at /docs, and their files. Nothing comes from elsewhere."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
-router = APIRouter()
+from server.errors import ApiError
+
+router = APIRouter(include_in_schema=False)
+
+_TYPES = {  # not those of the machine: on some, the registry says that .js is plain text
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "mjs": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "json": "application/json",
+    "woff2": "font/woff2",
+}
+_PLAIN = "text/plain; charset=utf-8"  # licences
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# The texts of a model become nodes only through the sanitizer. Swagger's interface writes HTML itself.
+_TRUSTED = "; require-trusted-types-for 'script'; trusted-types dompurify"
 
 
 @cache
-def _page() -> tuple[bytes, str]:
-    """The page and its policy: only its own script and style run, and it talks only to this server."""
-    page = (files("server") / "page" / "index.html").read_bytes()
+def _files() -> dict[str, tuple[bytes, str]]:
+    """Content and type of each file below server/page, by its path."""
 
-    def hashes(tag: bytes) -> str:
-        texts = re.findall(b"<%s>(.*?)</%s>" % (tag, tag), page, re.DOTALL)
-        return " ".join(
-            f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'" for text in texts
-        )
+    def walk(folder: Traversable, prefix: str) -> dict[str, tuple[bytes, str]]:
+        found: dict[str, tuple[bytes, str]] = {}
+        for entry in folder.iterdir():
+            path = prefix + entry.name
+            if entry.is_dir():
+                found |= walk(entry, path + "/")
+            else:
+                found[path] = entry.read_bytes(), _TYPES.get(path.rpartition(".")[2], _PLAIN)
+        return found
 
-    policy = (
-        f"default-src 'none'; script-src {hashes(b'script')}; style-src {hashes(b'style')}; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return page, policy
+    return walk(files("server") / "page", "")
 
 
-@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False, response_class=Response)
-async def index() -> Response:
-    page, policy = _page()
+@cache
+def _etag(path: str) -> str:
+    return f'"{hashlib.sha256(_files()[path][0]).hexdigest()[:32]}"'
+
+
+def _answer(path: str, request: Request, policy: str) -> Response:
+    """The file, or 304 if the client has it. Browsers ask each time, so that no two versions mix."""
     headers = {
         "content-security-policy": policy,
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
         "cache-control": "no-cache",
+        "etag": _etag(path),
     }
-    return Response(page, media_type="text/html", headers=headers)
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if headers["etag"] in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    content, media_type = _files()[path]
+    return Response(content, media_type=media_type, headers=headers)
+
+
+@router.api_route("/", methods=["GET", "HEAD"], response_class=Response)
+async def index(request: Request) -> Response:
+    return _answer("index.html", request, _POLICY + _TRUSTED)
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"], response_class=Response)
+async def docs(request: Request) -> Response:
+    return _answer("docs.html", request, _POLICY)
+
+
+@router.api_route("/redoc", methods=["GET", "HEAD"], response_class=Response)
+async def redoc() -> Response:
+    return RedirectResponse("docs", 308)
+
+
+@router.api_route("/page/{path:path}", methods=["GET", "HEAD"], response_class=Response)
+async def file(path: str, request: Request) -> Response:
+    if path not in _files():
+        raise ApiError(404, f"no file '{path[:128]}'", code="not_found")
+    return _answer(path, request, _POLICY)

@@ -1,4 +1,4 @@
-"""API keys. Every path needs one unless it is in PUBLIC."""
+"""API keys. Every path needs one unless it is in PUBLIC or a file of the web page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.errors import ApiError
 from server.http.middleware.limits import refuse
 
-PUBLIC = frozenset({"/", "/health", "/v1/health"})
+PUBLIC = frozenset({"/", "/docs", "/redoc", "/health", "/v1/health"})
+PUBLIC_FOLDER = "/page/"
+
+
+def _is_public(path: str) -> bool:
+    return path in PUBLIC or path.startswith(PUBLIC_FOLDER)
 
 
 class Auth:
@@ -27,7 +32,7 @@ class Auth:
         self.digests = [hashlib.sha256(key.get_secret_value().encode()).digest() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self.digests or scope["path"] in PUBLIC or self._allowed(scope):
+        if scope["type"] != "http" or not self.digests or self._allowed(scope) or _is_public(scope["path"]):
             await self.app(scope, receive, send)
             return
         error = ApiError(

@@ -1,56 +1,173 @@
-"""GET /: a page on its own."""
+"""GET /, /docs and their files: complete, from nowhere else, with a policy. tests/browser uses them."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
+import json
 import re
+from pathlib import Path
 
 import pytest
 
-from support.api.http import client
+from support.api.http import client, error_of
 from support.fakes.engine import make_app
 
-pytestmark = pytest.mark.asyncio
+PAGE = Path(__file__).parents[4] / "server" / "page"
+VENDOR = PAGE / "vendor"
+OWN = [path for path in sorted(PAGE.rglob("*")) if path.is_file() and VENDOR not in path.parents]
+SCRIPTS = [path for path in OWN if path.suffix == ".js"]
+TEXTS = sorted((PAGE / "texts").glob("*.json"))
+TYPES = {
+    "/": "text/html; charset=utf-8",
+    "/docs": "text/html; charset=utf-8",
+    "/page/scripts/main.js": "text/javascript; charset=utf-8",
+    "/page/styles/base.css": "text/css; charset=utf-8",
+    "/page/texts/de.json": "application/json",
+    "/page/vendor/dompurify/purify.es.mjs": "text/javascript; charset=utf-8",
+    "/page/vendor/katex/fonts/KaTeX_Main-Regular.woff2": "font/woff2",
+    "/page/vendor/katex/LICENSE": "text/plain; charset=utf-8",
+}
+own = pytest.mark.parametrize("path", OWN, ids=lambda path: path.relative_to(PAGE).as_posix())
+script = pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 
 
-async def get():
-    async with client(make_app(api_key=["sesame"])) as http:
-        return await http.get("/")
+def keyed():
+    return client(make_app(api_key=["sesame"]))
 
 
-async def test_nothing_comes_from_elsewhere():
-    response = await get()
-    assert response.status_code == 200
-    assert response.headers["content-type"] == "text/html; charset=utf-8"
-    addresses = set(re.findall(r"https?://[^\s'\"]+", response.text))
-    assert addresses <= {"http://www.w3.org/2000/svg"}
-    assert not re.search(r"\bsrc=|@import|url\(|<link (?!rel=\"icon\" href=\"data:)", response.text)
+@pytest.mark.asyncio
+async def test_every_file_is_served_without_a_key():
+    async with keyed() as http:
+        for path in PAGE.rglob("*"):
+            if path.is_file():
+                response = await http.get(f"/page/{path.relative_to(PAGE).as_posix()}")
+                assert response.status_code == 200, path
+                assert response.content == path.read_bytes(), path
 
 
-async def test_the_policy_lets_its_own_script_run_and_no_other():
-    response = await get()
-    policy = dict(
-        part.strip().split(" ", 1) for part in response.headers["content-security-policy"].split(";")
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("path", "media_type"), TYPES.items())
+async def test_a_file_has_its_type_and_is_sent_once(path, media_type):
+    async with keyed() as http:
+        first = await http.get(path)
+        head = await http.head(path)
+        tag = first.headers["etag"]
+        again = [await http.get(path, headers={"if-none-match": value}) for value in (tag, f'"x", W/{tag}')]
+        other = await http.get(path, headers={"if-none-match": '"x"'})
+    assert first.headers["content-type"] == media_type
+    assert first.headers["x-content-type-options"] == "nosniff"
+    assert first.headers["cache-control"] == "no-cache"
+    assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", tag)
+    assert [(response.status_code, response.content) for response in again] == [(304, b"")] * 2
+    assert other.content == first.content
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "path",
+    ["x", "", "scripts", "../auth.py", "..%2f..%2fapp.py", "%2e%2e/app.py", "scripts//main.js", "a\0b"],
+)
+async def test_what_is_no_file_of_the_page_is_not_found(path):
+    async with client(make_app()) as http:
+        error_of(await http.get(f"/page/{path.replace(chr(0), '%00')}"), 404)
+
+
+@pytest.mark.asyncio
+async def test_only_files_below_the_folder_are_public():
+    async with keyed() as http:
+        for path in ("/page", "/pages/x", "/v1/models", "/openapi.json", "/page/../v1/models"):
+            assert (await http.get(path)).status_code == 401, path
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("path", ["/", "/docs", "/page/scripts/main.js"])
+async def test_the_policy_lets_only_files_of_this_server_run(path):
+    async with client(make_app()) as http:
+        header = (await http.get(path)).headers["content-security-policy"]
+    policy = dict(part.strip().split(" ", 1) for part in header.split(";"))
+    assert policy.pop("default-src") == "'none'"
+    assert policy.pop("img-src") == "data:"
+    assert policy.pop("frame-ancestors") == policy.pop("base-uri") == policy.pop("form-action") == "'none'"
+    if path == "/":
+        assert policy.pop("require-trusted-types-for") == "'script'"
+        assert policy.pop("trusted-types") == "dompurify"
+    names = ("script-src", "style-src", "font-src", "connect-src")
+    assert policy == dict.fromkeys(names, "'self'")
+
+
+@pytest.mark.asyncio
+async def test_redoc_leads_to_the_docs():
+    async with keyed() as http:
+        response = await http.get("/redoc")
+    assert (response.status_code, response.headers["location"]) == (308, "docs")
+
+
+@own
+def test_a_file_is_short_and_takes_nothing_from_elsewhere(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") < 400
+    assert set(re.findall(r"https?://[^\s'\"`\\)]+", text)) <= {"http://www.w3.org/2000/svg"}
+    assert path.suffix != ".css" or not re.search(r"@import|url\(", text)
+
+
+@pytest.mark.parametrize("name", ["index.html", "docs.html"])
+def test_a_page_has_no_script_or_style_of_its_own(name):
+    text = (PAGE / name).read_text(encoding="utf-8")
+    assert re.findall(r"<script(?![^>]* src=)|<style|\son\w+=|style=|javascript:", text) == []
+    for address in re.findall(r'(?:src|href)="([^"#:]+)"', text):
+        assert address == "./" or (PAGE / address.removeprefix("page/")).is_file(), address
+
+
+@script
+def test_a_script_writes_no_html(path):
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text
     )
-    assert policy["default-src"] == "'none'"
-    assert policy["connect-src"] == "'self'"
-    assert policy["frame-ancestors"] == "'none'"
-    for tag, directive in (("script", "script-src"), ("style", "style-src")):
-        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", response.text, re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        assert policy[directive] == f"'sha256-{digest}'"
-    assert not re.search(r"\son\w+=|style=|javascript:", response.text)
-    assert "innerHTML" not in response.text  # the model's text is text
 
 
-async def test_it_can_be_used_without_a_mouse_or_eyes():
-    text = (await get()).text
-    assert '<html lang="en">' in text
-    ids = set(re.findall(r'<(?:input|textarea|select) [^>]*\bid="(\w+)"', text))
-    labelled = set(re.findall(r'<label[^>]* for="(\w+)"', text))
-    inside = set(re.findall(r'<label>[^<]*<(?:input|textarea)[^>]*\bid="(\w+)"', text))
-    assert ids == labelled | inside
-    assert 'role="status"' in text
-    assert 'aria-live="polite"' in text
-    assert "prefers-color-scheme: dark" in text
+@script
+def test_a_script_imports_what_is_there(path):
+    for name in re.findall(r'(?:from |import\(|import )"(\.[^"]+)"', path.read_text(encoding="utf-8")):
+        assert (path.parent / name).is_file(), name
+
+
+def used_keys() -> tuple[set[str], set[str]]:
+    """Keys that the page names, and the beginnings of those that it builds."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in OWN if path.suffix in (".js", ".html"))
+    names = set(re.findall(r'\bt\("([\w.]+)"|data-t(?:-label)?="([\w.]+)"|key: "([\w.]+)"', text))
+    whole = {name for groups in names for name in groups if name} - {"key"}
+    whole |= set(re.findall(r'"((?:vectors|presets|monitor)\.\w+)"', text))
+    return whole, set(re.findall(r"`([a-z]+\.[a-z_]*)\$\{", text))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_a_language_has_exactly_the_texts_that_the_page_uses(path):
+    texts = json.loads(path.read_text(encoding="utf-8"))
+    assert all(isinstance(text, str) and text for text in texts.values())
+    keys = {re.sub(r"\.(one|other)$", "", key) for key in texts}
+    whole, beginnings = used_keys()
+    assert whole - keys == set()
+    assert {key for key in keys - whole if not key.startswith(tuple(beginnings))} == set()
+
+
+def test_languages_have_the_same_texts_with_the_same_places():
+    languages = [json.loads(path.read_text(encoding="utf-8")) for path in TEXTS]
+    assert [path.stem for path in TEXTS] == ["de", "en"]
+    places = [{key: set(re.findall(r"\{\w+\}", text)) for key, text in texts.items()} for texts in languages]
+    assert places[0] == places[1]
+
+
+def test_libraries_are_as_they_were_released_with_their_licences():
+    lines = (VENDOR / "SHA256SUMS").read_text(encoding="ascii").splitlines()
+    sums = {name.removeprefix("./"): digest for digest, name in (line.split("  ") for line in lines)}
+    found = {
+        path.relative_to(VENDOR).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in VENDOR.rglob("*")
+        if path.is_file() and path.name not in ("README.md", "SHA256SUMS")
+    }
+    assert sums == found
+    readme = (VENDOR / "README.md").read_text(encoding="utf-8")
+    for folder in (path for path in VENDOR.iterdir() if path.is_dir()):
+        assert (folder / "LICENSE").is_file(), folder
+        assert f"| `{folder.name}` |" in readme

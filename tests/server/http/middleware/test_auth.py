@@ -62,6 +62,11 @@ async def test_a_request_passes_with_one_valid_key(headers, expected):
     assert (await status(headers))[0] == expected
 
 
+@pytest.mark.parametrize("path", ["/page/scripts/main.js", "/page/x/../y"])
+async def test_files_of_the_web_page_need_no_key(path):
+    assert (await status([], path))[0] == 200
+
+
 async def test_without_keys_everything_passes():
     code, scope = await status([], keys=())
     assert code == 200
