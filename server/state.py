@@ -40,6 +40,7 @@ class State:
     chat_template: str | None = None  # replaces the models' own
     jobs: dict[str, object] = field(default_factory=dict)  # running ones; see `generation.job.running_jobs`
     chat_support: dict[str, ChatSupport] = field(default_factory=dict)  # by model
+    default_sampling: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by model
     constraint_checkers: dict[str, ConstraintChecker] = field(default_factory=dict)  # by model
     stopping: bool = False
 
@@ -48,7 +49,3 @@ class State:
         """Other names of models → served name."""
         return self.settings.aliases() if self.settings.alias else {}
 
-    @cached_property
-    def sampling_defaults(self) -> dict[str, Any]:
-        """Sampling parameters of requests that do not set them."""
-        return self.settings.sampling_defaults()

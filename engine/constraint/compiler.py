@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 from array import array
 from collections import OrderedDict
@@ -57,6 +58,7 @@ MAX_STATES = 50_000  # of a lexer: up to 2 kB each
 _CACHED_CONSTRAINTS = 16  # compiled grammars
 _STACK = 256 << 20  # llguidance recurses along chains of rules and references; untouched pages cost nothing
 _PROBE_STEPS = 24
+_LIMITS = re.compile(rf"{schema.LIMITED_NAME}(\d+)_")
 # Otherwise llguidance looks for text that can continue in one way only, and does not return where that has no
 # end. Appended, so that it overrides what a grammar says.
 _OPTIONS = '\n%llguidance {"no_forcing": true}\n'
@@ -256,15 +258,15 @@ class ConstraintCompiler:
 
     def _name_guard(self, text: str) -> NameGuard | None:
         """For a grammar that lets names be written that it does not list."""
-        limited = schema.LIMITED_NAME in text
-        if not limited and schema.FREE_NAME not in text:
+        limit = max(map(int, _LIMITS.findall(text)), default=0)
+        if not limit and schema.FREE_NAME not in text:
             return None
         if self._names is None:
             vocabulary = self.vocabulary
             tokens = vocabulary.tokens
             self._names = TokenIndex(tokens, [*vocabulary.special, *vocabulary.eog])
             self._bytes = {data[0]: i for i, data in enumerate(tokens) if len(data) == 1}
-        return NameGuard(self._names, self._bytes, limited=limited)
+        return NameGuard(self._names, self._bytes, limit=limit)
 
     def _allowed(self, matcher: ConstraintMatcher) -> list[int]:
         mask = array("I", bytes(4 * self.n_words))

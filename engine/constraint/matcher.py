@@ -22,25 +22,26 @@ _REGEX_ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)
 class NameGuard:
     """Keeps names of objects apart while a matcher follows the text.
 
-    limited: whether a name may have a beginning that only few share, so that it has to be found out which are
-    used up. byte_tokens: of every byte, where the vocabulary has them.
+    limit: how many names an object has at most if its names may have beginnings that only few share, so
+    that it has to be found out which are used up; 0: there is no such object. byte_tokens: of every byte,
+    where the vocabulary has them.
     """
 
-    __slots__ = ("_bytes", "_index", "_limited", "_names")
+    __slots__ = ("_bytes", "_index", "_limit", "_names")
 
-    def __init__(self, index: TokenIndex, byte_tokens: Mapping[int, int], *, limited: bool) -> None:
-        self._index, self._bytes, self._limited = index, byte_tokens, limited
+    def __init__(self, index: TokenIndex, byte_tokens: Mapping[int, int], *, limit: int) -> None:
+        self._index, self._bytes, self._limit = index, byte_tokens, limit
         self._names = UniqueNames(index)
 
     def copy(self) -> NameGuard:
-        other = NameGuard(self._index, self._bytes, limited=self._limited)
+        other = NameGuard(self._index, self._bytes, limit=self._limit)
         other._names = self._names.copy()
         return other
 
     def forbid(self, matcher: Any, mask: TokenMask) -> None:
         """Take tokens out of a mask. matcher: llguidance's, which made it."""
         self._names.forbid(mask)
-        if self._limited:
+        if self._limit:
             for token, names in list(self._names.risky(mask)):
                 behind = matcher.deep_copy()
                 behind.consume_token(token)
@@ -55,15 +56,15 @@ class NameGuard:
 
     def commit(self, matcher: Any, token: int, n_words: int) -> None:
         """The next token. matcher: llguidance's, before it."""
-        data, before = self._index.tokens[token], self._names.name
+        data = self._index.tokens[token]
         self._names.commit(data)
-        name = self._names.name
-        if self._limited and name is not None and name != (before or b"") + data:
+        length = self._names.name_length
+        if self._limit and length is not None and length < len(data):  # the name began in this token
             self._close_off(self._names, matcher, data, n_words)
 
     def _close_off(self, names: UniqueNames, matcher: Any, data: bytes, n_words: int) -> None:
         """Find out which beginnings are used up, when a token that began a name is told."""
-        opened = len(data) - len(names.name or b"")
+        opened = len(data) - (names.name_length or 0)
         start = [self._bytes.get(byte, -1) for byte in data[:opened]]
 
         def mask_behind(beginning: bytes) -> TokenMask | None:
@@ -71,7 +72,7 @@ class NameGuard:
             behind = matcher.deep_copy()
             return None if -1 in tokens or not behind.consume_tokens(tokens) else _mask_of(behind, n_words)
 
-        names.close_off(mask_behind)
+        names.close_off(mask_behind, self._limit)
 
 
 def _mask_of(matcher: Any, n_words: int) -> TokenMask:

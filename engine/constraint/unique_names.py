@@ -2,16 +2,16 @@
 
 The scanner looks for objects in any text: outside of them it only waits for `{`, and what turns out not to be
 JSON is text again. Names are compared as they are written, which is enough: grammars of schemas spell each
-character in one way.
+character in one way. What a token costs does not depend on how many names there are, or on how long they are.
 """
 
 from __future__ import annotations
 
 import re
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 _SPACE = frozenset(b" \t\r\n")
 _OUTSIDE = frozenset(b' \t\r\n0123456789+-.,:[]{}"') | frozenset(b"truefalsnE")
@@ -25,6 +25,28 @@ TokenMask: TypeAlias = "array[int]"  # uint32: bit i % 32 of word i // 32 is set
 MaskBehind: TypeAlias = "Callable[[bytes], TokenMask | None]"
 
 
+class _Place(NamedTuple):
+    """The texts from `low` to `high` of a sorted list: those that go on from their first `depth` bytes."""
+
+    low: int
+    high: int
+    depth: int
+
+    def narrowed(self, texts: Sequence[bytes], byte: int) -> _Place:
+        """Those that go on with a byte."""
+        low, high, depth = self
+        if low < high:
+
+            def key(text: bytes) -> int:
+                return text[depth] if depth < len(text) else -1
+
+            low, high = (
+                bisect_left(texts, byte, low, high, key=key),
+                bisect_right(texts, byte, low, high, key=key),
+            )
+        return _Place(low, high, depth + 1)
+
+
 class TokenIndex:
     """Tokens of text by how they begin."""
 
@@ -35,6 +57,8 @@ class TokenIndex:
         ids.sort(key=tokens.__getitem__)
         self._ids = ids
         self._sorted = [tokens[i] for i in ids]
+        self._quoted_ids = [i for i in ids if b'"' in tokens[i]]
+        self._quoted = [tokens[i] for i in self._quoted_ids]
         self.whole_names = [i for i in ids if _WHOLE_NAME.match(tokens[i])]
         self.opened_names = [i for i in ids if _OPENED_NAME.search(tokens[i])]
         self.next_names = [i for i in ids if _NEXT_NAME.search(tokens[i])]
@@ -45,49 +69,101 @@ class TokenIndex:
             yield self._ids[i]
             i += 1
 
+    def completing(self, names: Sequence[bytes], written: _Place) -> Iterator[int]:
+        """Tokens that complete one of several sorted names, each with the quote behind it.
+
+        Goes along names and tokens together, as far as both go on: no farther than there are tokens.
+        """
+        todo = [(written, _Place(0, len(self._quoted), 0))]
+        while todo:
+            place, tokens = todo.pop()
+            if place.low < place.high and len(names[place.low]) == place.depth:
+                yield from self._quoted_ids[tokens.low : tokens.high]
+                continue
+            while place.low < place.high:
+                byte = names[place.low][place.depth]
+                behind, matching = place.narrowed(names, byte), tokens.narrowed(self._quoted, byte)
+                if matching.low < matching.high:
+                    todo.append((behind, matching))
+                place = place._replace(low=behind.high)
+
 
 class _Members:
-    """An object that is being written. forbidden: its names with the quote behind them, and beginnings."""
+    """An object that is being written.
 
-    __slots__ = ("forbidden", "names")
+    names: sorted, each with the quote behind it. used_up: beginnings of names that all are there.
+    """
+
+    __slots__ = ("names", "used_up")
 
     def __init__(self) -> None:
         self.names: list[bytes] = []
-        self.forbidden: set[bytes] = set()
-
-    def shares(self, start: bytes) -> bool:
-        return any(name.startswith(start) for name in self.names)
+        self.used_up: set[bytes] = set()
 
     def copy(self) -> _Members:
         other = _Members()
-        other.names, other.forbidden = list(self.names), set(self.forbidden)
+        other.names, other.used_up = list(self.names), set(self.used_up)
         return other
+
+
+class _Open(NamedTuple):
+    """The innermost object, or array (None), and those around it."""
+
+    members: _Members | None
+    around: _Open | None
 
 
 class UniqueNames:
     """Told of every token of one text. Not for two threads at the same time."""
 
-    __slots__ = ("_escaped", "_expected", "_index", "_name", "_open", "_string", "repeated")
+    __slots__ = (
+        "_added",
+        "_escaped",
+        "_expected",
+        "_index",
+        "_name",
+        "_open",
+        "_place",
+        "_string",
+        "repeated",
+    )
 
     def __init__(self, index: TokenIndex) -> None:
         self._index = index
-        self._open: list[_Members | None] = []  # objects and arrays (None) around the end of the text
+        self._open: _Open | None = None  # around the end of the text
         self._string = self._escaped = False  # inside of a string, behind a backslash
         self._expected = False  # whether a string would be a name
         self._name: bytearray | None = None  # of what is being written
+        self._place = _Place(0, 0, 0)  # the names that begin as it does
+        self._added: list[tuple[_Members, bytes]] | None = None  # what a trial would add to objects
         self.repeated = False  # whether the last token led to a name that was there before
 
     def copy(self) -> UniqueNames:
+        """An independent scanner."""
+        other = self._trial()
+        objects = []
+        open_ = self._open
+        while open_ is not None:
+            objects.append(open_.members)
+            open_ = open_.around
+        other._added, other._open = None, None
+        for members in reversed(objects):
+            other._open = _Open(None if members is None else members.copy(), other._open)
+        return other
+
+    def _trial(self) -> UniqueNames:
+        """A scanner for what could come next: it shares the objects, and leaves them as they are."""
         other = UniqueNames(self._index)
-        other._open = [None if members is None else members.copy() for members in self._open]
-        other._string, other._escaped, other._expected = self._string, self._escaped, self._expected
+        other._open, other._place, other._expected = self._open, self._place, self._expected
+        other._string, other._escaped = self._string, self._escaped
         other._name = None if self._name is None else bytearray(self._name)
+        other._added = list(self._added or ())
         return other
 
     @property
-    def name(self) -> bytes | None:
-        """What has been written of a name so far; None outside of names."""
-        return None if self._name is None else bytes(self._name)
+    def name_length(self) -> int | None:
+        """How many bytes of a name have been written so far; None outside of names."""
+        return None if self._name is None else len(self._name)
 
     def commit(self, data: bytes) -> None:
         """The text of the token that came."""
@@ -95,62 +171,81 @@ class UniqueNames:
         for byte in data:
             if self._string:
                 self._inside(byte)
-            elif self._open or byte == 0x7B:  # {
+            elif self._open is not None or byte == 0x7B:  # {
                 self._outside(byte)
 
     def forbid(self, mask: TokenMask) -> None:
         """Take out of a mask the tokens that would lead to a name that is there already."""
         index = self._index
-        members = self._open[-1] if self._open else None
+        members = self._open.members if self._open else None
         if self._name is not None and members is not None:
-            for token in self._leading_on(members, bytes(self._name)):
+            for token in index.completing(members.names, self._place):
                 _clear(mask, token)
+            for text in (*members.used_up, *self._added_to(members)):
+                self._clear_leading(mask, self._name, text)
         elif self._expected:
             self._try(mask, index.whole_names)
-        if self._open:
+        if self._open is not None:
             self._try(mask, index.next_names)
 
     def allows(self, data: bytes) -> bool:
         """Whether a token would repeat no name."""
-        other = self.copy()
+        other = self._trial()
         other.commit(data)
         return not other.repeated
 
     def risky(self, mask: TokenMask) -> Iterator[tuple[int, UniqueNames]]:
         """Allowed tokens that begin a name as one begins that is there, and where they lead."""
-        if any(members is not None and members.names for members in self._open):
+        if self._open is not None:
             for token in self._index.opened_names:
                 if mask[token // 32] >> token % 32 & 1:
-                    other = self.copy()
+                    other = self._trial()
                     other.commit(self._index.tokens[token])
-                    members = other._open[-1] if other._open else None
-                    if other.name and members is not None and members.shares(other.name):
+                    if other._name and other._shares_beginning():
                         yield token, other
 
-    def close_off(self, mask_behind: MaskBehind) -> None:
-        """Forbid the beginnings that only names share that are there. Told when a name begins."""
-        members = self._open[-1] if self._open else None
-        if members is not None:
-            for name in members.names:
-                self._close_off(members, name, mask_behind)
+    def close_off(self, mask_behind: MaskBehind, limit: int) -> None:
+        """Forbid the beginnings that only names share that are there. Told when a name begins.
+
+        limit: an object with more names than these has names of every beginning.
+        """
+        members = self._open.members if self._open else None
+        if members is not None and len(members.names) <= limit:
+            for name in (*members.names, *self._added_to(members)):
+                self._close_off(members, name.removesuffix(b'"'), mask_behind)
 
     def _close_off(self, members: _Members, start: bytes, mask_behind: MaskBehind) -> None:
         while start:
             mask = mask_behind(start)
             if mask is None:
                 return
-            for token in self._leading_on(members, start):
-                _clear(mask, token)
+            for text in (*members.names, *members.used_up, *self._added_to(members)):
+                self._clear_leading(mask, start, text)
             if any(mask):
                 return
-            members.forbidden.add(start)
+            if self._added is None:
+                members.used_up.add(start)
+            else:
+                self._added.append((members, start))
             start = start[:-1]
 
-    def _leading_on(self, members: _Members, start: bytes) -> Iterator[int]:
-        """Tokens that go on from the beginning of a name to one that is forbidden."""
-        for forbidden in members.forbidden:
-            if forbidden.startswith(start) and len(forbidden) > len(start):
-                yield from self._index.starting_with(forbidden[len(start) :])
+    def _added_to(self, members: _Members) -> list[bytes]:
+        return [text for owner, text in self._added or () if owner is members]
+
+    def _shares_beginning(self) -> bool:
+        """Whether a name in the object begins as the one that is being written."""
+        members = self._open.members if self._open else None
+        if members is None or self._name is None:
+            return False
+        return self._place.low < self._place.high or any(
+            text.startswith(self._name) for text in self._added_to(members)
+        )
+
+    def _clear_leading(self, mask: TokenMask, start: bytes | bytearray, text: bytes) -> None:
+        """Forbid the tokens that lead from the beginning of a name to a text."""
+        if len(text) > len(start) and text.startswith(start):
+            for token in self._index.starting_with(text[len(start) :]):
+                _clear(mask, token)
 
     def _try(self, mask: TokenMask, tokens: Sequence[int]) -> None:
         for token in tokens:
@@ -158,47 +253,56 @@ class UniqueNames:
                 _clear(mask, token)
 
     def _inside(self, byte: int) -> None:
+        members = self._open.members if self._open and self._name is not None else None
         if self._escaped:
             self._escaped = False
         elif byte == 0x5C:  # \
             self._escaped = True
         elif byte == 0x22:  # "
             self._string = False
-            if self._name is not None:
-                self._complete(bytes(self._name))
+            if members is not None:
+                self._complete(members)
             return
-        if self._name is not None:
+        if self._name is not None and members is not None:
             self._name.append(byte)
-            members = self._open[-1]
-            if members is not None and bytes(self._name) in members.forbidden:
-                self.repeated = True
+            self._place = self._place.narrowed(members.names, byte)
+            if members.used_up or self._added:
+                text = bytes(self._name)
+                self.repeated |= text in members.used_up or text in self._added_to(members)
 
-    def _complete(self, name: bytes) -> None:
-        members = self._open[-1]
-        if members is not None:
-            self.repeated |= name + b'"' in members.forbidden
-            members.names.append(name)
-            members.forbidden.add(name + b'"')
+    def _complete(self, members: _Members) -> None:
+        assert self._name is not None
+        name = bytes(self._name) + b'"'
+        place = self._place.narrowed(members.names, 0x22)
+        if place.low < place.high or name in self._added_to(members):
+            self.repeated = True
+        elif self._added is None:
+            members.names.insert(place.low, name)
+        else:
+            self._added.append((members, name))
         self._name = None
         self._expected = False
 
     def _outside(self, byte: int) -> None:
+        open_ = self._open
         if byte == 0x22:
             self._string = True
-            self._name = bytearray() if self._expected else None
+            if self._expected and open_ is not None and open_.members is not None:
+                self._name = bytearray()
+                self._place = _Place(0, len(open_.members.names), 0)
         elif byte == 0x7B:
-            self._open.append(_Members())
+            self._open = _Open(_Members(), open_)
             self._expected = True
         elif byte == 0x5B:  # [
-            self._open.append(None)
+            self._open = _Open(None, open_)
             self._expected = False
         elif byte in b"}]":
-            self._open.pop()
+            self._open = open_ and open_.around
             self._expected = False
         elif byte == 0x2C:  # ,
-            self._expected = self._open[-1] is not None
+            self._expected = open_ is not None and open_.members is not None
         elif byte not in _OUTSIDE or (self._expected and byte not in _SPACE):
-            self._open.clear()  # it is no JSON
+            self._open = None  # it is no JSON
             self._expected = False
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 from starlette.types import Scope
 
+from server.config.default_sampling import default_sampling
 from server.errors import NEVER, ApiError, UnknownModel, bad_request
 from server.state import State
 from server.worker.engine import Engine
@@ -95,6 +96,14 @@ class RequestContext:
             raise unavailable(engine, self.state.stopping)
         self.engine = engine
         return engine
+
+    @property
+    def default_sampling(self) -> Mapping[str, Any]:
+        """Sampling parameters of requests to this model that do not set them."""
+        engine, known = self.engine, self.state.default_sampling
+        if engine.name not in known:
+            known[engine.name] = default_sampling(engine.info, self.state.settings.sampling_defaults())
+        return known[engine.name]
 
     def warn(self, text: str) -> None:
         """Add to the response's `warnings`. Repetitions and what exceeds the bound are dropped."""

@@ -14,7 +14,6 @@ from engine.types import InferenceParameters
 from engine.types import Request as EngineRequest
 from server.chat.prompt import Prompt
 from server.chat.request import ChatInput
-from server.config.default_sampling import LLAMA_SERVER
 from server.errors import bad_request
 from server.generation.job import Job
 from server.generation.options import GenerationOptions
@@ -73,10 +72,9 @@ def _check_n_sequences(options: GenerationOptions, n_prompts: int, context: Requ
 
 def _sampling_parameters(options: GenerationOptions, context: RequestContext) -> InferenceParameters:
     """Checked against the model. The request's values override the defaults."""
-    engine, state, requested = context.engine, context.state, options.sampling
-    of_file = (engine.info or {}).get("sampling", {})  # the order of `default_sampling`
-    values = {**LLAMA_SERVER, **of_file, **state.sampling_defaults, **requested}
-    seed = requested.get("seed", state.settings.seed)
+    engine, requested = context.engine, options.sampling
+    values = {**context.default_sampling, **requested}
+    seed = requested.get("seed", context.state.settings.seed)
     values["seed"] = None if seed is None else seed % SEEDS
     if options.max_tokens:
         values["max_tokens"] = None if options.max_tokens < 0 else options.max_tokens

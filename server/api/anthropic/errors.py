@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.errors import ApiError, ErrorFormat
+from server.errors import ApiError, ContextExceeded, ErrorFormat
 
 _TYPES = {
     401: "authentication_error",
@@ -26,7 +26,17 @@ def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
     message = error.message
     if error.param is not None and not message.startswith(f"{error.param}:"):
         message = f"{error.param}: {message.removeprefix(f'{error.param} ')}"
-    return {"type": "error", "error": {"type": type, "message": message}, "request_id": request_id}
+    if isinstance(error, ContextExceeded):  # clients that compact a conversation look for these words
+        n_prompt, n_ctx = error.details["n_prompt_tokens"], error.details["n_ctx"]
+        body: dict[str, Any] = {
+            "type": type,
+            "message": f"prompt is too long: {n_prompt} tokens > {n_ctx - 1} maximum",
+        }
+    else:
+        body = {"type": type, "message": message}
+        if error.details:
+            body["details"] = error.details
+    return {"type": "error", "error": body, "request_id": request_id}
 
 
 ERRORS = ErrorFormat(error_body, prefix="/v1/messages", id_header=b"request-id")

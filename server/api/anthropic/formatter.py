@@ -23,13 +23,17 @@ PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
 class MessageFormatter(BlockFormatter):
-    """omit_thinking: show that there was thinking, but not its text."""
+    """omit_thinking: show that there was thinking, but not its text. edits: those applied to the
+    conversation; None: none were requested.
+    """
 
     prefixes: ClassVar[dict[Kind, str]] = {"reasoning": "think_", "text": "text_", "call": "toolu_"}
 
-    def __init__(self, job: Job, *, omit_thinking: bool = False) -> None:
+    def __init__(
+        self, job: Job, *, omit_thinking: bool = False, edits: list[dict[str, Any]] | None = None
+    ) -> None:
         super().__init__(job)
-        self.omit_thinking = omit_thinking
+        self.omit_thinking, self.edits = omit_thinking, edits
         self.token_ids: list[int] | None = [] if job.options.return_tokens else None
 
     # --- events
@@ -135,15 +139,18 @@ class MessageFormatter(BlockFormatter):
 
     def _extra(self) -> dict[str, Any]:
         fields: dict[str, Any] = {} if self.token_ids is None else {"tokens": self.token_ids}
+        if self.edits is not None:
+            fields["context_management"] = {"applied_edits": self.edits}
         return self.job.context.with_warnings(fields)
 
 
 def _empty(block: Block) -> dict[str, Any]:
     """As it begins."""
     if block.call is not None:
-        return {"type": "tool_use", "id": block.call.id, "name": block.call.name, "input": {}}
+        # The block's own id: strict clients want the prefix, and the model's format may have ids of its own.
+        return {"type": "tool_use", "id": block.id, "name": block.call.name, "input": {}}
     if block.kind == "text":
-        return {"type": "text", "text": "", "citations": None}
+        return {"type": "text", "text": ""}
     return {"type": "thinking", "thinking": "", "signature": ""}
 
 

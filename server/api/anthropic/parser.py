@@ -18,9 +18,7 @@ from server.generation.request_context import RequestContext
 # Fields of the official API that would change the answer.
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "container": (),
-    "context_management": ({},),
     "mcp_servers": ([],),
-    "output_format": (),
 }
 _TOOL = frozenset({"type", "name", "description", "input_schema", "strict"})
 _IDLE = frozenset({"cache_control"})
@@ -36,6 +34,8 @@ class _CallOptions(NamedTuple):
 def parse_chat(body: MessageInput, context: RequestContext) -> ChatInput:
     """The conversation, checked except for what depends on the model."""
     refuse_fields(body, _REFUSED)
+    if (body.model_extra or {}).get("thread") is not None:
+        raise _no_threads()
     calls = _tool_choice(body, context)
     return ChatInput(
         conversation(body, context),
@@ -48,6 +48,13 @@ def parse_chat(body: MessageInput, context: RequestContext) -> ChatInput:
         numbered_messages=False,
         schema_field="input_schema",
     )
+
+
+def _no_threads() -> ApiError:
+    """The official clients fall back to sending the whole conversation where `details` says this."""
+    error = unsupported("thread")
+    error.details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    return error
 
 
 def _tools(body: MessageInput, context: RequestContext) -> list[Tool]:
@@ -116,19 +123,22 @@ def hides_thinking(body: MessageRequest) -> bool:
 
 
 def _answer(body: MessageInput, context: RequestContext) -> RequestedConstraint | None:
-    config = body.output_config
-    if config is None:
+    config, format, path = body.output_config, body.output_format, "output_format"
+    if config is not None:
+        for name, value in (config.model_extra or {}).items():
+            if value is not None:
+                context.warn(f"output_config.{name[:64]} has no effect")
+        if config.format is not None:
+            if format is not None and format != config.format:
+                raise wrong("output_format", "differs from output_config.format, its other name")
+            format, path = config.format, "output_config.format"
+    if format is None:
         return None
-    for name, value in (config.model_extra or {}).items():
-        if value is not None:
-            context.warn(f"output_config.{name[:64]} has no effect")
-    if config.format is None:
-        return None
-    fields = Fields(config.format, "output_config.format", context)
+    fields = Fields(format, path, context)
     if fields.text("type") != "json_schema":
         raise wrong(fields.at("type"), "must be json_schema")
     fields.object("schema")
-    named = {name: value for name, value in config.format.items() if name != "type"}
+    named = {name: value for name, value in format.items() if name != "type"}
     return named_schema(named, fields.path, context)
 
 

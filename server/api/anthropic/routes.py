@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
+from server.api.anthropic.context_management import edit_conversation
 from server.api.anthropic.formatter import MessageFormatter
 from server.api.anthropic.parser import hides_thinking, parse_chat, parse_options
 from server.api.anthropic.schema import CountReply, MessageInput, MessageReply, MessageRequest
@@ -22,8 +23,10 @@ async def create_message(body: MessageRequest, request: Request, context: Contex
     """Answer a conversation. With `stream` the response is server-sent events with names."""
     context.select_engine(body.model)
     options = parse_options(body, context)
-    job = await process_chat(parse_chat(body, context), options, context)
-    return await respond(request, MessageFormatter(job, omit_thinking=hides_thinking(body)))
+    chat = parse_chat(body, context)
+    edits = edit_conversation(body, chat, context)
+    job = await process_chat(chat, options, context)
+    return await respond(request, MessageFormatter(job, omit_thinking=hides_thinking(body), edits=edits))
 
 
 @router.post("/v1/messages/count_tokens", response_model=None, responses={200: {"model": CountReply}})
@@ -31,5 +34,7 @@ async def count_tokens(body: MessageInput, context: ContextDep) -> Response:
     """How many tokens the prompt of such a request has."""
     context.select_engine(body.model)
     check_fields(body, context)
-    prompt = await prepare_chat(parse_chat(body, context), context)
+    chat = parse_chat(body, context)
+    edit_conversation(body, chat, context)
+    prompt = await prepare_chat(chat, context)
     return json_reply({"input_tokens": len(prompt.tokens)}, context)

@@ -68,6 +68,13 @@ class MessageInput(Schema):
         _THINKING,
     )
     output_config: OutputConfig | None = field("how to answer", {"effort": "low"})
+    output_format: dict[str, Any] | None = field(
+        "older name of `output_config.format`", {"type": "json_schema", "schema": {"type": "object"}}
+    )
+    context_management: dict[str, Any] | None = field(
+        "`edits`: `clear_thinking_20251015` leaves out the thinking of earlier turns; others have no effect",
+        {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    )
     chat_template_kwargs: dict[str, Any] | None = field(
         "further variables for the model's chat template", {"enable_thinking": False}
     )
@@ -110,6 +117,9 @@ class MessageReply(Reply):
     )
     stop_sequence: str | None = required("the string that ended the text", "The end")
     usage: MessageUsage = required("tokens", {"input_tokens": 12, "output_tokens": 64})
+    context_management: dict[str, Any] | None = field(
+        "the edits that were applied, where `context_management` asks for some", {"applied_edits": []}
+    )
     tokens: list[int] | None = field("token ids, where `return_tokens` asks for them", [15043, 2787])
     warnings: list[str] | None = field("fields of the request that had no effect", ["metadata has no effect"])
 

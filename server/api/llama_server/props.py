@@ -10,13 +10,12 @@ from fastapi import APIRouter, Query
 from engine.types import InferenceParameters
 from server.api.common.replies.native_completion import generation_settings
 from server.chat.chat_format import ChatFormats
-from server.config.default_sampling import default_sampling
 from server.dependencies import ContextDep
 from server.errors import ApiError
 from server.generation.job import running_jobs
 from server.generation.output_processor import OutputSequence
+from server.generation.request_context import RequestContext
 from server.input.chat import chat_support
-from server.state import State
 from server.version import version
 from server.worker.engine import Engine
 from server.worker.requests.slots import ServerSlot
@@ -26,9 +25,8 @@ RANDOM_SEED = 2**32 - 1  # llama-server's value for "another one for each reques
 ModelQuery = Annotated[str | None, Query(max_length=512, description="a served model; default: the only one")]
 
 
-def _defaults(engine: Engine, state: State) -> dict[str, Any]:
-    sampling = default_sampling(engine.info, state.sampling_defaults)
-    params = InferenceParameters(**sampling, seed=state.settings.seed)
+def _defaults(context: RequestContext) -> dict[str, Any]:
+    params = InferenceParameters(**context.default_sampling, seed=context.state.settings.seed)
     values = generation_settings(params)
     return values if params.seed is not None else {**values, "seed": RANDOM_SEED}
 
@@ -61,7 +59,7 @@ async def props(context: ContextDep, model: ModelQuery = None) -> dict[str, Any]
 
     properties: dict[str, Any] = {
         "default_generation_settings": {
-            "params": _defaults(engine, state),
+            "params": _defaults(context),
             "n_ctx": engine.n_ctx,
             "n_batch": state.settings.batch_size,
         },

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from array import array
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from engine.constraint import unique_names as subject
 from engine.constraint.unique_names import TokenIndex, UniqueNames
 from engine.types import Constraint
 from support.references.json_walk import END, TOKENS, allowed, compiler, matcher_of, parsed, random_text
@@ -115,3 +119,68 @@ def test_text_that_only_looks_like_json() -> None:
         mine = array("I", mask)
         other.forbid(mine)
         assert (mine == mask) == (text != '{"a": 1, "a')
+
+
+def test_what_is_forbidden_is_what_repeats_a_name() -> None:
+    """Held against a scanner that is asked about every token by itself."""
+    names = UniqueNames(TokenIndex(TOKENS, []))
+    text = '{"ab": 1, "a": {"b": [], "": {}, "ab\\"": 2, "abc": 0, "": 1}, "abc": [{"x": 1}], "abd": "ab"}'
+    for byte in text.encode():
+        mask = array("I", [0xFFFFFFFF] * compiler().n_words)
+        names.forbid(mask)
+        for token, data in enumerate(TOKENS):
+            if names.name_length is not None or b'"' not in data:
+                allowed_ = bool(mask[token // 32] >> token % 32 & 1)
+                assert allowed_ == names.allows(data), (text, byte, data)
+        names.commit(bytes([byte]))
+
+
+def lines_of(work: Callable[[], None]) -> int:
+    """How many lines of the module run, each time that they do."""
+    count = 0
+
+    def local(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return local
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        return local if frame.f_code.co_filename == subject.__file__ else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def masks_along(pieces: list[str]) -> Callable[[], None]:
+    """Goes along a text and makes a mask behind each of its pieces."""
+    names = UniqueNames(TokenIndex(TOKENS, []))
+    mask = array("I", bytes(4 * compiler().n_words))
+
+    def work() -> None:
+        for piece in pieces:
+            names.commit(piece.encode())
+            mask[:] = array("I", [0xFFFFFFFF] * len(mask))
+            names.forbid(mask)
+        assert not names.repeated
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        lambda n: ["{", *(piece for i in range(n) for piece in ('"', f"key{i:04}", '": ', "1", ", "))],
+        lambda n: ["{", '"', *("x" for _ in range(n)), '": 1, "', *("x" for _ in range(n)), 'y"'],
+        lambda n: [*('{"a": ' for _ in range(n)), "1", *("}" for _ in range(n))],
+        lambda n: ["[" for _ in range(n)],
+    ],
+    ids=["many names", "long names", "deep objects", "deep arrays"],
+)
+def test_work_grows_with_the_text_and_no_faster(pieces: Callable[[int], list[str]]) -> None:
+    few, many = (lines_of(masks_along(pieces(n))) for n in (100, 800))
+    assert many / few < 12  # eight times the text; the logarithm of the number of names is part of it

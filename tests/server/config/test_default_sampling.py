@@ -42,7 +42,9 @@ async def test_a_request_takes_the_defaults_and_what_it_sends(path, body) -> Non
         reply = (await http.post(path, json=body)).json()
         assert used() == (0.8, 40, 0.95, 0.05, 1.0)
         assert "warnings" not in reply
-        engine.info["sampling"] = {"temperature": 0.6, "min_p": 0.0, "repeat_penalty": 1.1}
+    engine = FakeEngine()
+    engine.info["sampling"] = {"temperature": 0.6, "min_p": 0.0, "repeat_penalty": 1.1}
+    async with client(engine) as http:
         await http.post(path, json=body)
         assert used() == (0.6, 40, 0.95, 0.0, 1.1)
     engine.state = "ready"

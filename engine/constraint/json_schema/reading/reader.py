@@ -114,12 +114,10 @@ class Reader(Keywords):
         for name in ("if", "not"):
             if name in node:
                 shape = self._negative(shape, node, name)
-        if "unevaluatedProperties" in node:
-            with self._at("unevaluatedProperties"):
-                shape = self.meets.closed(shape, self._schema(node["unevaluatedProperties"]))
-        if "unevaluatedItems" in node:
-            with self._at("unevaluatedItems"):
-                shape = self.meets.closed_items(shape, self._schema(node["unevaluatedItems"]))
+        for name in ("unevaluatedProperties", "unevaluatedItems"):
+            if name in node:
+                with self._at(name):
+                    shape = self.meets.closed(shape, name, self._schema(node[name]))
         return shape
 
     def _parts(self, node: Mapping[str, Any]) -> list[Callable[[Mapping[str, Any]], Shape]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from math import inf
+from typing import TypeVar
 
 from engine.constraint.json_schema.shapes import names
 from engine.constraint.json_schema.shapes.types import (
@@ -30,6 +31,7 @@ from engine.errors import ConfigError
 MAX_SHAPES = 50_000
 _MAX_LOOK = 8  # levels that `disjoint` looks into
 
+_T = TypeVar("_T")
 Resolve = Callable[[Reference], Shape | None]  # None: it is being read
 
 
@@ -86,29 +88,20 @@ class Meets:
             shape = target
         return shape
 
-    def closed(self, shape: Shape, rest: Shape) -> Shape:
-        """With `rest` for the properties and items that are not spoken of."""
+    def closed(self, shape: Shape, keyword: str, rest: Shape) -> Shape:
+        """With `rest` for what is not spoken of. keyword: unevaluatedProperties or unevaluatedItems."""
         shape = self.resolved(shape) or shape
         match shape:
             case AnyOf(options):
-                return any_of([self.closed(option, rest) for option in options])
+                return any_of([self.closed(option, keyword, rest) for option in options])
             case Anything():
-                return any_of([*SCALARS, Array(), Object(additional=rest)])
-            case Object(additional=None):
+                return any_of([*SCALARS, *(self.closed(o, keyword, rest) for o in (Array(), Object()))])
+            case Object(additional=None) if keyword == "unevaluatedProperties":
                 return replace(shape, additional=rest)
-            case Reference():
-                raise ConfigError("unevaluatedProperties beside a reference to itself is not supported")
-        return shape
-
-    def closed_items(self, shape: Shape, rest: Shape) -> Shape:
-        shape = self.resolved(shape) or shape
-        match shape:
-            case AnyOf(options):
-                return any_of([self.closed_items(option, rest) for option in options])
-            case Anything():
-                return any_of([*SCALARS, Array(items=rest), Object()])
-            case Array(items=None):
+            case Array(items=None) if keyword == "unevaluatedItems":
                 return replace(shape, items=rest)
+            case Reference():
+                raise ConfigError(f"{keyword} beside a reference to itself is not supported")
         return shape
 
     def _meet_references(self, one: Shape, other: Shape) -> Shape:
@@ -120,7 +113,7 @@ class Meets:
 
     def _meet_arrays(self, one: Array, other: Array) -> Shape:
         n = max(len(one.prefix), len(other.prefix))
-        prefix = [self.meet(_item(one, i), _item(other, i)) for i in range(n)]
+        prefix = [self.meet(one.item(i), other.item(i)) for i in range(n)]
         least, most = max(one.least, other.least), _least(one.most, other.most)
         if most is not None and least > most:
             return Nothing(f"at least {least} and at most {most} items exclude each other")
@@ -204,7 +197,7 @@ class Meets:
                 most = min(inf if a.most is None else a.most for a in (first, second))
                 least = max(first.least, second.least)
                 return least > most or any(
-                    self.disjoint(_item(first, i), _item(second, i), depth + 1) for i in range(min(least, 16))
+                    self.disjoint(first.item(i), second.item(i), depth + 1) for i in range(min(least, 16))
                 )
         return type(first) is not type(second)
 
@@ -262,11 +255,6 @@ def _meet_numbers(one: Number, other: Number) -> Shape:
     high, high_closed = min(
         _bounds(one.high, not one.high_open, inf), _bounds(other.high, not other.high_open, inf)
     )
-    if one.values is None or other.values is None:
-        values = other.values if one.values is None else one.values
-    else:
-        second = set(other.values)
-        values = tuple(value for value in one.values if value in second)
     return checked_number(
         Number(
             one.integer or other.integer,
@@ -275,9 +263,17 @@ def _meet_numbers(one: Number, other: Number) -> Shape:
             high if isinstance(high, Decimal) else None,
             not high_closed and isinstance(high, Decimal),
             tuple(dict.fromkeys((*one.multiples, *other.multiples))),
-            values,
+            _common(one.values, other.values),
         )
     )
+
+
+def _common(one: tuple[_T, ...] | None, other: tuple[_T, ...] | None) -> tuple[_T, ...] | None:
+    """The values that are in both; None: any."""
+    if one is None or other is None:
+        return other if one is None else one
+    second = set(other)
+    return tuple(value for value in one if value in second)
 
 
 def _bounds(bound: Decimal | None, flag: bool, default: float) -> tuple[Decimal | float, bool]:
@@ -285,24 +281,15 @@ def _bounds(bound: Decimal | None, flag: bool, default: float) -> tuple[Decimal 
 
 
 def _meet_strings(one: String, other: String) -> Shape:
-    if one.values is None or other.values is None:
-        values = other.values if one.values is None else one.values
-    else:
-        second = set(other.values)
-        values = tuple(value for value in one.values if value in second)
     return checked_string(
         String(
             max(one.least, other.least),
             _least(one.most, other.most),
             tuple(dict.fromkeys((*one.patterns, *other.patterns))),
             tuple(dict.fromkeys((*one.formats, *other.formats))),
-            values,
+            _common(one.values, other.values),
         )
     )
-
-
-def _item(shape: Array, i: int) -> Shape:
-    return shape.prefix[i] if i < len(shape.prefix) else shape.items or ANYTHING
 
 
 def _least(one: int | None, other: int | None) -> int | None:

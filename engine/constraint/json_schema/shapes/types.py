@@ -81,6 +81,10 @@ class Array:
     distinct: bool = False
     where: str = field(default="", compare=False)
 
+    def item(self, i: int) -> Shape:
+        """What the item at an index may be."""
+        return self.prefix[i] if i < len(self.prefix) else self.items or ANYTHING
+
 
 @dataclass(frozen=True)
 class Object:

@@ -60,7 +60,7 @@ class Fruitful:
                 return any(map(self.can_match, options))
             case Array():
                 return all(
-                    self.can_match(_item(shape, i)) for i in range(min(shape.least, len(shape.prefix) + 1))
+                    self.can_match(shape.item(i)) for i in range(min(shape.least, len(shape.prefix) + 1))
                 )
             case Object():
                 return all(self.can_match(self._meets.property(shape, name)) for name in shape.required) and (
@@ -103,7 +103,3 @@ def _inside(shape: Shape) -> list[Shape]:
             found = [value for group in (shape.properties, shape.patterns) for _, value in group]
             return [*found, *([shape.additional] if shape.additional else [])]
     return []
-
-
-def _item(shape: Array, i: int) -> Shape:
-    return shape.prefix[i] if i < len(shape.prefix) else shape.items or ANYTHING

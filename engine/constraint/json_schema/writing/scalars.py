@@ -13,8 +13,8 @@ from engine.errors import ConfigError
 from engine.exact_json import dumps, number_text
 
 _EXACT = Decimal(2**53)  # up to which llguidance's numbers are exact
-# How terminals of names are called that a schema does not list; those of the second kind may have beginnings
-# that only few names share.
+# How terminals of names are called that a schema does not list. Those of the second kind may have beginnings
+# that only few names share; a number follows, of names that an object with such names has at most.
 FREE_NAME = "FREE_NAME_"
 LIMITED_NAME = "LIMITED_NAME_"
 # One spelling for each character, so that equal names are equal texts.

@@ -268,7 +268,8 @@ class Writer:
         for key, (group, value) in zip(keys, groups, strict=True):
             text = f"{regex(_PLAIN_KEY)} & {key}{not_taken}"
             if self._fruitful.can_match(value) and terminal_matches(text):
-                prefix = FREE_NAME if all(map(names.endless, group)) else LIMITED_NAME
+                endless = all(map(names.endless, group))
+                prefix = FREE_NAME if endless else f"{LIMITED_NAME}{len(taken) + names.MAX_NAMES}_"
                 found.append((self._terminal(text, prefix), value))
         other = Nothing() if self._fruitful.is_closed(shape) else shape.additional or ANYTHING
         text = " & ".join([regex(f'"({CHARACTER})*"'), *(f"~{key}" for key in keys)]) + not_taken
@@ -366,10 +367,6 @@ class Writer:
         name = f"s{len(self._lines)}"
         self._lines.append(f"{name}: {text}")
         return name
-
-
-def _item(shape: Array, i: int) -> Shape:
-    return shape.prefix[i] if i < len(shape.prefix) else shape.items or ANYTHING
 
 
 def _times(item: str, least: int, most: int | None) -> str:

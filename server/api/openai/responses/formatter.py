@@ -11,7 +11,8 @@ import msgspec
 from server.api.common.replies.content_blocks import Block, BlockFormatter, Kind
 from server.api.common.replies.logprobs import chat_logprobs, token_texts
 from server.api.common.replies.timings import prompt_progress, timings_so_far, total_timings
-from server.api.openai.responses.items import Item
+from server.api.openai.responses.calls import PREFIXES, CallForm, call_item
+from server.api.openai.responses.items import Item, sealed
 from server.api.openai.responses.parser import Conversation
 from server.api.openai.responses.store import ResponseStore, StoredContent
 from server.chat.output import OutputDelta, PromptProgress, ShownToken
@@ -23,7 +24,9 @@ _PARTS = {"text": "output_text", "reasoning": "reasoning_text"}
 
 
 class ResponseFormatter(BlockFormatter):
-    """echo: fields of the request that the response repeats. store: takes the response; None: not stored."""
+    """echo: fields of the request that the response repeats. store: takes the response; None: not stored.
+    seals: reasoning items have `encrypted_content`.
+    """
 
     prefixes: ClassVar[dict[Kind, str]] = {"reasoning": "rs_", "text": "msg_", "call": "fc_"}
 
@@ -33,9 +36,10 @@ class ResponseFormatter(BlockFormatter):
         conversation: Conversation,
         echo: dict[str, Any],
         store: ResponseStore[ResponseFormatter] | None = None,
+        seals: bool = False,
     ) -> None:
         super().__init__(job)
-        self.conversation, self.echo, self.store = conversation, echo, store
+        self.conversation, self.echo, self.store, self.seals = conversation, echo, store, seals
         self.owner = job.context.owner
         self.token_ids: list[int] | None = [] if job.options.return_tokens else None
         self._timings: dict[str, Any] = {}  # so far, for every delta
@@ -67,6 +71,8 @@ class ResponseFormatter(BlockFormatter):
         return super().delta(sequence, delta)
 
     def opened(self, block: Block) -> bytes:
+        if block.call is not None and not self._form(block.call.name).streams:
+            return b""
         at = {"output_index": block.index}
         item = self.item(block, "in_progress", whole=False)
         data = self.numbered("response.output_item.added", **at, item=item)
@@ -80,7 +86,9 @@ class ResponseFormatter(BlockFormatter):
         block.logprobs += logprobs
         if not self.job.options.stream:
             return b""
-        if block.kind == "call":
+        if block.call is not None:
+            if self._form(block.call.name).kind != "function_call":
+                return b""  # shown when the whole of it can be read
             at = {"item_id": block.id, "output_index": block.index}
             return self.numbered("response.function_call_arguments.delta", **at, delta=text, **self._timings)
         at = {**self._at(block), "delta": text, **self._timings}
@@ -92,10 +100,8 @@ class ResponseFormatter(BlockFormatter):
         if not self.job.options.stream:
             return b""
         item = self.item(block, self._state_of(block))
-        if block.kind == "call":
-            at = {"item_id": block.id, "output_index": block.index}
-            call = {"name": item["name"], "arguments": item["arguments"]}
-            data = self.numbered("response.function_call_arguments.done", **at, **call)
+        if block.call is not None:
+            data = self._closed_call(block, item)
         else:
             part = self._part(block)
             extra = {"logprobs": part["logprobs"]} if block.kind == "text" else {}
@@ -103,6 +109,22 @@ class ResponseFormatter(BlockFormatter):
             data = self.numbered(kind, **self._at(block), text=part["text"], **extra)
             data += self.numbered("response.content_part.done", **self._at(block), part=part)
         return data + self.numbered("response.output_item.done", output_index=block.index, item=item)
+
+    def _closed_call(self, block: Block, item: Item) -> bytes:
+        at = {"item_id": item["id"], "output_index": block.index}
+        if block.call is not None and not self._form(block.call.name).streams:
+            begun = {**item, "status": "in_progress"}
+            return self.numbered("response.output_item.added", output_index=block.index, item=begun)
+        if item["type"] == "function_call":
+            call = {"name": item["name"], "arguments": item["arguments"]}
+            return self.numbered("response.function_call_arguments.done", **at, **call)
+        name, text = "response.custom_tool_call_input", item["input"]
+        return self.numbered(f"{name}.delta", **at, delta=text) + self.numbered(
+            f"{name}.done", **at, input=text
+        )
+
+    def _form(self, name: str) -> CallForm:
+        return self.conversation.tools.form(name)
 
     def end(self) -> bytes:
         response = self.whole(())
@@ -162,12 +184,18 @@ class ResponseFormatter(BlockFormatter):
     def item(self, block: Block, status: str, whole: bool = True) -> Item:
         """A block as an item. whole=False: as it is while empty."""
         if block.call is not None:
-            item: Item = {"id": block.id, "type": "function_call", "status": status}
-            text = block.text if whole else ""
-            return {**item, "call_id": block.call.id, "name": block.call.name, "arguments": text}
+            form, text = self._form(block.call.name), block.text if whole else ""
+            call = call_item(form, block.call.id, text)
+            if call is None:  # what the model wrote is not what the form must have
+                form = CallForm("function_call", form.name)
+                call = {"call_id": block.call.id, "name": form.name, "arguments": text}
+            id = PREFIXES[form.kind] + block.id.removeprefix(self.prefixes["call"])
+            return {"id": id, "type": form.kind, "status": status, **call}
         content = [self._part(block)] if whole else []
         if block.kind == "reasoning":
-            return {"id": block.id, "type": "reasoning", "status": status, "summary": [], "content": content}
+            item: Item = {"id": block.id, "type": "reasoning", "status": status, "summary": []}
+            extra = {"encrypted_content": sealed(block.text)} if self.seals and whole else {}
+            return {**item, "content": content, **extra}
         return {
             "id": block.id,
             "type": "message",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from server.api.common.requests.json_reader import Fields, missing, no_media, objects, unsupported, wrong
+from server.api.openai.responses.calls import OUTPUTS, PREFIXES, as_function, output_text, read_call
 from server.errors import ApiError
 from server.generation.request_context import RequestContext
 from server.ids import new_id
@@ -17,8 +19,24 @@ _ROLES = ("user", "assistant", "system", "developer")
 _TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 _COMMON = frozenset({"type", "id", "status"})
 # Fields of our own items, which clients send back.
-_IDLE = frozenset({"annotations", "logprobs", "parsed", "parsed_arguments", "created_by"})
-_PREFIXES = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
+_IDLE = frozenset({"annotations", "logprobs", "parsed", "created_by", "caller", "phase"})
+_PREFIXES = {"message": "msg_", "reasoning": "rs_", **PREFIXES, **dict.fromkeys(OUTPUTS, "out_")}
+_SEAL = "ggserve:"
+# Items of tools that the official API runs, in conversations that began there.
+_HOSTED = frozenset(
+    {
+        "code_interpreter_call",
+        "file_search_call",
+        "image_generation_call",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "mcp_call",
+        "mcp_list_tools",
+        "tool_search_call",
+        "tool_search_output",
+        "web_search_call",
+    }
+)
 
 
 class ItemReader:
@@ -38,20 +56,27 @@ class ItemReader:
             return [_item("message", None, status="completed", role="user", content=text)]
         if len(value) > MAX_ITEMS:
             raise wrong("input", f"may hold at most {MAX_ITEMS} items, not {len(value)}")
-        return [self._read(fields) for fields in objects(value, "input", self.context)]
+        items = [self._read(fields) for fields in objects(value, "input", self.context)]
+        return [item for item in items if item is not None]
 
-    def _read(self, fields: Fields) -> Item:
+    def _read(self, fields: Fields) -> Item | None:
         kind = fields.text_or("type", "message" if fields.get("role") is not None else "item_reference")
         if kind == "message":
             return self._message(fields)
-        if kind == "function_call":
-            return self._call(fields)
-        if kind == "function_call_output":
-            return self._output(fields)
+        if kind in PREFIXES:
+            call = read_call(kind, fields)
+            self.calls.add(call["call_id"])
+            return _item(kind, _id(fields), **call)
+        if kind in OUTPUTS:
+            return self._output(kind, fields)
         if kind == "reasoning":
             return self._reasoning(fields)
         if kind == "item_reference":
             return self._reference(fields)
+        if kind in _HOSTED:
+            message = f"items of type {kind!r} are of tools that this server does not run"
+            self.context.warn(f"{fields.path} has no effect: {message}")
+            return None
         raise unsupported(fields.at("type"), f"items of type {kind[:64]!r} are not supported by this server")
 
     def _message(self, fields: Fields) -> Item:
@@ -66,33 +91,36 @@ class ItemReader:
         status = fields.one_of("status", _STATES, "completed")
         return _item("message", _id(fields), status=status, role=role, content=parts)
 
-    def _call(self, fields: Fields) -> Item:
-        fields.only(_COMMON | {"call_id", "name", "arguments"}, _IDLE)
-        call = fields.text("call_id")
-        self.calls.add(call)
-        name, arguments = fields.text("name"), fields.text("arguments")
-        return _item(
-            "function_call", _id(fields), call_id=call, name=name, arguments=arguments, status="completed"
-        )
-
-    def _output(self, fields: Fields) -> Item:
-        fields.only(_COMMON | {"call_id", "output"}, _IDLE)
-        call = fields.text("call_id")
+    def _output(self, kind: str, fields: Fields) -> Item:
+        # Outputs of the local shell may name their call by `id`.
+        name = "id" if kind == "local_shell_call_output" and fields.get("call_id") is None else "call_id"
+        call = fields.text(name)
         if call not in self.calls:
-            raise wrong(fields.at("call_id"), f"no function call {call[:128]!r} comes before it")
-        if fields.get("output") is None:
-            raise missing(fields.at("output"))
-        output = "\n".join(_texts(fields, "output"))
-        return _item("function_call_output", _id(fields), call_id=call, output=output, status="completed")
+            raise wrong(
+                fields.at(name), f"no {OUTPUTS[kind].replace('_', ' ')} {call[:128]!r} comes before it"
+            )
+        output = output_text(kind, fields)
+        if output is None:
+            fields.only(_COMMON | {"call_id", "output", "name"}, _IDLE)
+            if fields.get("output") is None:
+                raise missing(fields.at("output"))
+            output = "\n".join(_texts(fields, "output"))
+        return _item(kind, _id(fields), call_id=call, output=output, status="completed")
 
     def _reasoning(self, fields: Fields) -> Item:
         fields.only(_COMMON | {"summary", "content", "encrypted_content"})
-        if fields.get("encrypted_content") is not None:
-            message = "cannot be decrypted here; send the item's content instead"
-            raise unsupported(fields.at("encrypted_content"), message)
         parts = {
             name: [part.text("text") for part in fields.objects(name)] for name in ("summary", "content")
         }
+        sealed = fields.text_or("encrypted_content", "")
+        if sealed and not parts["content"]:
+            text = _unsealed(sealed)
+            if text is not None:
+                parts["content"] = [text]
+            else:
+                self.context.warn(
+                    f"{fields.at('encrypted_content')} has no effect: only its maker can read it"
+                )
         return _item(
             "reasoning",
             _id(fields),
@@ -107,7 +135,7 @@ class ItemReader:
         if item is None:
             message = f"no stored response has an item {id[:128]!r}; send the item itself"
             raise wrong(fields.at("id"), message)
-        if item["type"] == "function_call":
+        if item["type"] in PREFIXES:
             self.calls.add(item["call_id"])
         return item
 
@@ -139,7 +167,21 @@ def _texts(fields: Fields, name: str) -> list[str]:
 
 def call_ids(items: Iterable[Item]) -> Iterable[str]:
     """The ids of tool calls."""
-    return (item["call_id"] for item in items if item["type"] == "function_call")
+    return (item["call_id"] for item in items if item["type"] in PREFIXES)
+
+
+def sealed(text: str) -> str:
+    """Reasoning as `encrypted_content`, for clients that send nothing else of it back. It is not a secret."""
+    return _SEAL + base64.b64encode(text.encode()).decode()
+
+
+def _unsealed(text: str) -> str | None:
+    if not text.startswith(_SEAL):
+        return None
+    try:
+        return base64.b64decode(text.removeprefix(_SEAL), validate=True).decode()
+    except ValueError:
+        return None
 
 
 def chat_messages(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:
@@ -148,7 +190,7 @@ def chat_messages(items: Sequence[Item], instructions: str | None) -> list[dict[
     turn: dict[str, Any] | None = None  # the assistant's message that may still grow
     for item in items:
         kind = item["type"]
-        if kind == "function_call_output":
+        if kind in OUTPUTS:
             result = {"role": "tool", "tool_call_id": item["call_id"], "content": item["output"]}
             messages.append(result)
             turn = None
@@ -166,7 +208,7 @@ def chat_messages(items: Sequence[Item], instructions: str | None) -> list[dict[
 
 
 def _fits(turn: dict[str, Any], item: Item) -> bool:
-    if item["type"] == "function_call":
+    if item["type"] in PREFIXES:
         return True
     return "tool_calls" not in turn and turn["content"] is None
 
@@ -178,10 +220,10 @@ def _extend(turn: dict[str, Any], item: Item) -> None:
         parts = item["content"] or item["summary"]
         text = "\n".join(part["text"] for part in parts)
         before = turn.get("reasoning_content")
-        turn["reasoning_content"] = text if before is None else f"{before}\n{text}"
+        if text:
+            turn["reasoning_content"] = text if before is None else f"{before}\n{text}"
     else:
-        function = {"name": item["name"], "arguments": item["arguments"]}
-        call = {"id": item["call_id"], "type": "function", "function": function}
+        call = {"id": item["call_id"], "type": "function", "function": as_function(item)}
         turn.setdefault("tool_calls", []).append(call)
 
 

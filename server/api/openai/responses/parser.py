@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 from engine import exact_json
 from engine.types import Constraint
 from server.api.common.requests.generation_options import check_fields, generation_options
-from server.api.common.requests.json_reader import Fields, objects, refuse_fields, unsupported, wrong
+from server.api.common.requests.json_reader import Fields, refuse_fields, unsupported, wrong
 from server.api.common.requests.structured_output import named_schema
 from server.api.openai.responses.items import (
     Item,
@@ -22,13 +23,14 @@ from server.api.openai.responses.items import (
 )
 from server.api.openai.responses.schema import ResponseInput, ResponseRequest
 from server.api.openai.responses.store import ResponseStore
+from server.api.openai.responses.tools import RequestTools, read_choice, read_tools
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
-from server.chat.tool_calls import Tool, ToolChoice, make_tool
+from server.chat.tool_calls import Tool
 from server.errors import bad_request
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 
-LOGPROBS = "message.output_text.logprobs"
+LOGPROBS, SEALED_REASONING = "message.output_text.logprobs", "reasoning.encrypted_content"
 # Fields of the official API that would change the answer.
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "conversation": (),
@@ -36,7 +38,6 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "context_management": ([],),
     "moderation": (),
 }
-_TOOL = frozenset({"type", "name", "description", "parameters", "strict"})
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Conversation:
     chat: ChatInput
     items: list[Item]
     n_new: int
+    tools: RequestTools
 
 
 def parse_input(body: ResponseInput, store: ResponseStore[Any], context: RequestContext) -> Conversation:
@@ -71,10 +73,11 @@ def parse_input(body: ResponseInput, store: ResponseStore[Any], context: Request
         raise wrong("input", "must hold at least one item")
     if messages[-1].get("tool_calls"):
         raise wrong("input", "ends with a function call; its output must follow")
+    tools = read_tools(body, context)
     chat = ChatInput(
         messages,
-        tools=_tools(body, context),
-        tool_choice=_tool_choice(body, context),
+        tools=tools.tools,
+        tool_choice=read_choice(body, context),
         parallel_tool_calls=body.parallel_tool_calls,
         reasoning=_reasoning(body, context),
         answer=_answer(body, context),
@@ -84,43 +87,7 @@ def parse_input(body: ResponseInput, store: ResponseStore[Any], context: Request
         numbered_messages=False,
         schema_field="parameters",
     )
-    return Conversation(chat, items, len(new))
-
-
-def _tools(body: ResponseInput, context: RequestContext) -> list[Tool]:
-    tools = []
-    for tool in objects(body.tools, "tools", context):
-        kind = tool.text_or("type", "function")
-        if kind != "function":
-            message = f"tools of type {kind[:64]!r} are not run by this server; only functions are supported"
-            raise unsupported(tool.at("type"), message)
-        tool.only(_TOOL)
-        get = tool.get
-        tools.append(make_tool(get("name"), get("description"), get("parameters"), get("strict"), tool.path))
-    return tools
-
-
-def _tool_choice(body: ResponseInput, context: RequestContext) -> ToolChoice:
-    choice = body.tool_choice
-    if choice is None or choice == "auto":
-        return ToolChoice()
-    if choice == "none":
-        return ToolChoice("none")
-    if choice == "required":
-        return ToolChoice("required")
-    if isinstance(choice, str):
-        raise wrong("tool_choice", "must be 'none', 'auto', 'required' or an object")
-    fields = Fields(choice, "tool_choice", context)
-    kind = fields.text("type")
-    if kind == "function":
-        fields.only(frozenset({"type", "name"}))
-        return ToolChoice("required", (fields.text("name"),))
-    if kind == "allowed_tools":
-        fields.only(frozenset({"type", "mode", "tools"}))
-        names = tuple(tool.text("name") for tool in fields.objects("tools"))
-        mode = fields.one_of("mode", ("auto", "required"), "auto")
-        return ToolChoice("required" if mode == "required" else "auto", names)
-    raise unsupported("tool_choice.type", f"the type {kind[:64]!r} is not supported; name a function")
+    return Conversation(chat, items, len(new), tools)
 
 
 def _reasoning(body: ResponseInput, context: RequestContext) -> ReasoningOptions:
@@ -160,7 +127,7 @@ def _logprobs(body: ResponseRequest, context: RequestContext) -> int | None:
     """How many of the most likely tokens are reported with each; None: no log-probabilities."""
     include = body.include or []
     for name in include:
-        if name != LOGPROBS:
+        if name not in (LOGPROBS, SEALED_REASONING):
             context.warn(f"include: {name} has no effect")
     if LOGPROBS in include:
         return body.top_logprobs or 0
@@ -169,11 +136,17 @@ def _logprobs(body: ResponseRequest, context: RequestContext) -> int | None:
     return None
 
 
+def seals_reasoning(body: ResponseRequest) -> bool:
+    """Whether reasoning items carry what clients without a store send back: `encrypted_content`."""
+    return SEALED_REASONING in (body.include or ())
+
+
 def echoed_fields(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
     """Fields of the request that the response repeats, as in the official API."""
     reasoning, text = body.reasoning, body.text
     format = (text and text.format) or {"type": "text"}
-    tools = [{**tool.wire()["function"], "type": "function", "strict": tool.strict} for tool in chat.tools]
+    functions = {tool.name: tool for tool in chat.tools}
+    tools = [_echoed_tool(tool, functions) for tool in body.tools or ()]
     return {
         "background": False,
         "instructions": body.instructions,
@@ -191,6 +164,14 @@ def echoed_fields(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
         "truncation": "disabled",
         "user": body.user,
     }
+
+
+def _echoed_tool(tool: dict[str, Any], functions: Mapping[str, Tool]) -> dict[str, Any]:
+    """Functions with every field that strict readers want."""
+    if tool.get("type", "function") != "function":
+        return tool
+    function = functions[tool["name"]]
+    return {**function.wire()["function"], "type": "function", "strict": function.strict}
 
 
 def _exact(value: Any) -> msgspec.Raw:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from server.api.common.requests.json_reader import unsupported, wrong
 from server.api.openai.responses.formatter import ResponseFormatter
 from server.api.openai.responses.items import not_stored
-from server.api.openai.responses.parser import echoed_fields, parse_input, parse_options
+from server.api.openai.responses.parser import echoed_fields, parse_input, parse_options, seals_reasoning
 from server.api.openai.responses.schema import (
     DeletedReply,
     InputTokensReply,
@@ -63,7 +63,9 @@ async def create_response(
         context.warn("store has no effect: no responses are stored here (--max-stored-responses)")
     job = await process_chat(conversation.chat, options, context)
     echo = echoed_fields(body, conversation.chat)
-    formatter = ResponseFormatter(job, conversation, echo, store if stores else None)
+    formatter = ResponseFormatter(
+        job, conversation, echo, store if stores else None, seals=seals_reasoning(body)
+    )
     store.running[job.id] = formatter
     return await respond(request, formatter)
 

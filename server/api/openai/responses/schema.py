@@ -112,7 +112,12 @@ class ResponseInput(Schema):
     previous_response_id: str | None = field(
         "go on after a response that is kept", "resp_0123456789abcdef01234567", max_length=256
     )
-    tools: list[dict[str, Any]] | None = field("functions that may be called", [_TOOL], max_length=MAX_TOOLS)
+    tools: list[dict[str, Any]] | None = field(
+        "tools that the client runs: functions, custom tools, namespaces of both, shells, apply_patch; those "
+        "that the official API runs have no effect",
+        [_TOOL],
+        max_length=MAX_TOOLS,
+    )
     tool_choice: ToolChoiceField = field(
         "`none`, `auto`, `required`, or a function by its name", {"type": "function", "name": "get_weather"}
     )
@@ -134,7 +139,8 @@ class ResponseRequest(ResponseInput, SamplingFields):
         "most tokens to generate; default and -1: until the context is full", 256
     )
     include: list[Included] | None = field(
-        "further parts of the answer: `message.output_text.logprobs`; the others have no effect",
+        "further parts of the answer: `message.output_text.logprobs`, `reasoning.encrypted_content` "
+        "(for clients that send only that back; it is not encrypted); the others have no effect",
         ["message.output_text.logprobs"],
         max_length=64,
     )

@@ -379,6 +379,14 @@ REFUSED: list[tuple[Any, str]] = [
     ({"not": {"pattern": "x"}}, "not but for types, constants and required properties is not supported"),
     ({"$dynamicRef": "#x"}, "$dynamicRef is not supported"),
     (
+        {"anyOf": [{"$ref": "#"}, {"type": "array"}], "unevaluatedItems": False},
+        "unevaluatedItems beside a ref",
+    ),
+    (
+        {"anyOf": [{"$ref": "#"}, {"type": "object"}], "unevaluatedProperties": {}},
+        "unevaluatedProperties beside",
+    ),
+    (
         {"type": "object", "patternProperties": {"^a": {"type": "null"}, "b$": {"type": "string"}}},
         "'^a' and 'b$' may match the same name",
     ),

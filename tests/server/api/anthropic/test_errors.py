@@ -63,6 +63,19 @@ async def test_a_full_queue_and_a_model_that_is_not_there():
         assert refusal(await http.post(MESSAGES, json=BODY), 503)[0] == "api_error"
 
 
+async def test_a_prompt_that_does_not_fit_is_worded_for_clients_that_compact():
+    engine = FakeEngine(n_ctx=64)
+    async with client(engine) as http:
+        body = {**BODY, "messages": user("A cat. " * 40)}
+        type, message = refusal(await http.post(MESSAGES, json=body), 400)
+        words = message.split()
+        assert (type, words[:4]) == ("invalid_request_error", ["prompt", "is", "too", "long:"])
+        assert (words[5:7], words[8]) == (["tokens", ">"], "maximum")
+        assert int(words[4]) > int(words[7]) == 63
+        fits = {**BODY, "messages": user("A cat.")}
+        assert (await http.post(MESSAGES, json=fits)).status_code == 200
+
+
 async def test_faults_of_ours_tell_nothing():
     async with client(FakeEngine(fail_after=0)) as http:
         for stream in (False, True):

@@ -93,7 +93,7 @@ async def test_a_whole_message():
         "type": "message",
         "role": "assistant",
         "model": "stories",
-        "content": [{"type": "text", "text": TEXT, "citations": None}],
+        "content": [{"type": "text", "text": TEXT}],
         "stop_reason": "end_turn",
         "stop_sequence": None,
     }
@@ -125,6 +125,7 @@ async def test_thinking_and_the_use_of_tools_are_blocks(tmp_path, display):
         ("tool_use", "find", {}),
     ]
     assert len({use["id"] for use in uses}) == 2
+    assert all(use["id"].startswith("toolu_") for use in uses)
     assert whole["stop_reason"] == "tool_use"
     details = whole["usage"]["output_tokens_details"]
     assert 0 < details["thinking_tokens"] < whole["usage"]["output_tokens"]
@@ -163,7 +164,7 @@ async def test_it_stops_when_the_context_is_full():
 
 
 async def test_an_empty_answer_is_an_empty_block():
-    assert (await create(FakeEngine([])))["content"] == [{"type": "text", "text": "", "citations": None}]
+    assert (await create(FakeEngine([])))["content"] == [{"type": "text", "text": ""}]
     kinds = [event["type"] for event in await stream(FakeEngine([]))]
     assert kinds == [
         "message_start",
@@ -279,6 +280,8 @@ async def test_no_messages_at_all_are_answered():
         ("output_config", {"format": {"type": "xml"}}, "output_config.format.type"),
         ("output_config", {"format": {"type": "json_schema"}}, "output_config.format.schema"),
         ("output_config", {"effort": "some"}, "output_config.effort"),
+        ("output_format", {"type": "xml"}, "output_format.type"),
+        ("output_format", {"type": "json_schema", "schema": {"type": "frog"}}, "output_format.schema"),
         ("container", "x", "container"),
         ("mcp_servers", [{"url": "x"}], "mcp_servers"),
         ("stop_sequences", [5], "stop_sequences"),
@@ -293,6 +296,33 @@ async def test_what_cannot_be_is_refused_by_name(field, value, param):
     assert type == "invalid_request_error"
     assert message.startswith(f"{param}: ")
     assert engine.seen == []
+
+
+async def test_threads_when_requested_are_refused_so_that_clients_fall_back():
+    engine = FakeEngine()
+    async with client(engine) as http:
+        response = await http.post(MESSAGES, json=request(thread={"type": "create"}))
+        assert response.status_code == 400
+        details = response.json()["error"]["details"]
+        assert details == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+        assert engine.seen == []
+        assert (await http.post(MESSAGES, json=request(thread=None))).status_code == 200
+
+
+async def test_output_format_constrains_like_its_newer_name():
+    engine, schema = FakeEngine(), {"type": "json_schema", "schema": {"type": "integer"}}
+    async with client(engine) as http:
+        for fields in (
+            {"output_format": schema},
+            {"output_config": {"format": schema}, "output_format": schema},
+        ):
+            assert (await http.post(MESSAGES, json=request(**fields))).status_code == 200
+        first, second = (seen.constraint for seen in engine.seen)
+        assert first == second
+        assert first.kind == "json_schema"
+        body = request(output_config={"format": schema}, output_format={**schema, "schema": {}})
+        _, message = refusal(await http.post(MESSAGES, json=body), 400)
+    assert message.startswith("output_format: ")
 
 
 async def test_images_are_refused_in_llama_servers_words():

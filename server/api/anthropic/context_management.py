@@ -1,0 +1,61 @@
+"""`context_management`: edits of a conversation before the model sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.api.anthropic.schema import MessageInput
+from server.api.common.requests.json_reader import Fields, wrong
+from server.chat.request import ChatInput
+from server.generation.request_context import RequestContext
+
+Edit = dict[str, Any]
+_CLEAR_THINKING = "clear_thinking_20251015"
+# They save context of a paid service. Here the conversation stays whole, or is refused where it does not fit.
+_NOT_APPLIED = ("clear_tool_uses_20250919", "compact_20260112")
+
+
+def edit_conversation(body: MessageInput, chat: ChatInput, context: RequestContext) -> list[Edit] | None:
+    """Apply what can be applied to `chat`. Returns what was applied; None: nothing was requested."""
+    if body.context_management is None:
+        return None
+    fields = Fields(body.context_management, "context_management", context)
+    fields.only(frozenset({"edits"}))
+    applied: list[Edit] = []
+    for edit in fields.objects("edits"):
+        kind = edit.text("type")
+        if kind == _CLEAR_THINKING:
+            edit.only(frozenset({"type", "keep"}))
+            kept = _kept_turns(edit)
+            if kept is not None:
+                applied += _clear_thinking(chat, kept, context)
+        elif kind in _NOT_APPLIED:
+            context.warn(f"{edit.path} has no effect: {kind} is not applied, the conversation stays whole")
+        else:
+            raise wrong(edit.at("type"), f"must be one of {', '.join((_CLEAR_THINKING, *_NOT_APPLIED))}")
+    return applied
+
+
+def _kept_turns(edit: Fields) -> int | None:
+    """How many of the newest turns keep their thinking; None: all."""
+    keep = edit.get("keep")
+    if keep is None:
+        return 1
+    if keep == "all":
+        return None
+    fields = Fields(keep, edit.at("keep"), edit.context)
+    if fields.one_of("type", ("thinking_turns", "all")) == "all":
+        fields.only(frozenset({"type"}))
+        return None
+    fields.only(frozenset({"type", "value"}))
+    return fields.count("value", 1)
+
+
+def _clear_thinking(chat: ChatInput, kept: int, context: RequestContext) -> list[Edit]:
+    thinking = [message for message in chat.messages if message.get("reasoning_content")]
+    cleared = [message.pop("reasoning_content") for message in thinking[:-kept]]
+    if not cleared:
+        return []
+    encode = context.engine.tokenizer.encode
+    tokens = sum(len(encode(text, add_special=False, parse_special=False)) for text in cleared)
+    return [{"type": _CLEAR_THINKING, "cleared_thinking_turns": len(cleared), "cleared_input_tokens": tokens}]

@@ -1,0 +1,170 @@
+"""`tools` and `tool_choice` of a request for a response: every tool of the client's becomes a function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.api.common.requests.json_reader import Fields, objects, unsupported, wrong
+from server.api.openai.responses.calls import FUNCTIONS, CallForm, flat_name
+from server.api.openai.responses.schema import ResponseInput
+from server.chat.tool_calls import Tool, ToolChoice, make_tool
+from server.generation.request_context import RequestContext
+
+_TOOL = frozenset({"type", "name", "description", "parameters", "strict"})
+_IDLE = frozenset({"allowed_callers", "defer_loading"})
+# Those that the official API runs itself.
+_HOSTED = frozenset(
+    {
+        "code_interpreter",
+        "computer",
+        "computer_use_preview",
+        "file_search",
+        "image_generation",
+        "mcp",
+        "programmatic_tool_calling",
+        "tool_search",
+        "web_search",
+        "web_search_2025_08_26",
+        "web_search_preview",
+        "web_search_preview_2025_03_11",
+    }
+)
+_TEXT, _COUNT = {"type": "string"}, {"type": "integer", "minimum": 1}
+_TEXTS = {"type": "array", "items": _TEXT, "minItems": 1}
+# Tools that the official API defines and the client runs: description and parameters.
+_DEFINED: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+    "local_shell": (
+        "Run a program on the user's machine. `command` is the program and its arguments.",
+        {"command": _TEXTS, "working_directory": _TEXT, "timeout_ms": _COUNT},
+        ["command"],
+    ),
+    "shell": (
+        "Run commands in a shell on the user's machine, one after the other.",
+        {"commands": _TEXTS, "timeout_ms": _COUNT, "max_output_length": _COUNT},
+        ["commands"],
+    ),
+    "apply_patch": (
+        "Create, update or delete one file. `diff` has the lines of the file, each after '+' (added), "
+        "'-' (removed) or a space (unchanged); parts of an updated file begin with a line '@@'.",
+        {
+            "type": {"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
+            "path": _TEXT,
+            "diff": _TEXT,
+        },
+        ["type", "path"],
+    ),
+}
+_CALLS = {name: kind for kind, name in FUNCTIONS.items()}
+
+
+@dataclass
+class RequestTools:
+    """The functions that the model sees, and how calls of each are shown to the client."""
+
+    tools: list[Tool] = field(default_factory=list)
+    forms: dict[str, CallForm] = field(default_factory=dict)
+
+    def add(self, tool: Tool, form: CallForm) -> None:
+        self.tools.append(tool)
+        self.forms.setdefault(tool.name, form)
+
+    def form(self, name: str) -> CallForm:
+        """Without a constraint a model may call a function that is not there."""
+        return self.forms.get(name) or CallForm("function_call", name)
+
+
+def read_tools(body: ResponseInput, context: RequestContext) -> RequestTools:
+    """Warns of the tools that are left out."""
+    found = RequestTools()
+    for tool in objects(body.tools, "tools", context):
+        kind = tool.text_or("type", "function")
+        if kind == "namespace":
+            tool.only(frozenset({"type", "name", "description", "tools"}), _IDLE)
+            namespace = tool.text("name")
+            for inner in tool.objects("tools"):
+                _read(inner, inner.one_of("type", ("function", "custom")), namespace, found)
+        else:
+            _read(tool, kind, None, found)
+    return found
+
+
+def _read(tool: Fields, kind: str, namespace: str | None, found: RequestTools) -> None:
+    environment = tool.get("environment")
+    if kind == "shell" and isinstance(environment, dict) and environment.get("type", "local") != "local":
+        kind = "shell in a container"
+    if kind in _HOSTED or kind == "shell in a container":
+        message = f"{tool.path} has no effect: tools of type {kind!r} are not run by this server"
+        tool.context.warn(message)
+    elif kind == "function":
+        tool.only(_TOOL, _IDLE)
+        get = tool.get
+        name = flat_name(namespace, tool.text("name"))
+        made = make_tool(name, get("description"), get("parameters"), get("strict"), tool.path)
+        found.add(made, CallForm("function_call", tool.text("name"), namespace))
+    elif kind == "custom":
+        name = flat_name(namespace, tool.text("name"))
+        found.add(_custom(tool, name), CallForm("custom_tool_call", tool.text("name"), namespace))
+    elif kind in _DEFINED:
+        tool.only(frozenset({"type", "environment"}), _IDLE)
+        description, properties, required = _DEFINED[kind]
+        parameters = {"type": "object", "properties": properties, "required": required}
+        found.add(make_tool(kind, description, parameters, None, tool.path), CallForm(_CALLS[kind], kind))
+    else:
+        message = f"tools of type {kind[:64]!r} are not supported by this server; send functions"
+        raise unsupported(tool.at("type"), message)
+
+
+def _custom(tool: Fields, name: str) -> Tool:
+    """A function whose only argument is the text that the client's tool takes."""
+    tool.only(frozenset({"type", "name", "description", "format"}), _IDLE)
+    text: dict[str, Any] = dict(_TEXT)
+    description = tool.text_or("description", "")
+    if tool.get("format") is not None:
+        format = Fields(tool.get("format"), tool.at("format"), tool.context)
+        if format.one_of("type", ("text", "grammar")) == "grammar":
+            format.only(frozenset({"type", "syntax", "definition"}))
+            syntax, definition = format.one_of("syntax", ("regex", "lark")), format.text("definition")
+            if syntax == "regex":
+                text["pattern"] = f"^(?:{definition})$"
+            else:
+                tool.context.warn(f"{format.path}: the grammar is shown to the model, but not enforced")
+            kind = "regular expression" if syntax == "regex" else "Lark grammar"
+            description = f"{description}\n\nThe input must match this {kind}:\n{definition}".strip()
+    parameters = {"type": "object", "properties": {"input": text}, "required": ["input"]}
+    return make_tool(name, description, parameters, None, tool.path)
+
+
+def read_choice(body: ResponseInput, context: RequestContext) -> ToolChoice:
+    """Which tools are called."""
+    choice = body.tool_choice
+    if choice is None or choice == "auto":
+        return ToolChoice()
+    if choice == "none":
+        return ToolChoice("none")
+    if choice == "required":
+        return ToolChoice("required")
+    if isinstance(choice, str):
+        raise wrong("tool_choice", "must be 'none', 'auto', 'required' or an object")
+    fields = Fields(choice, "tool_choice", context)
+    if fields.text("type") == "allowed_tools":
+        fields.only(frozenset({"type", "mode", "tools"}))
+        names = [name for tool in fields.objects("tools") for name in _chosen(tool, allowed=True)]
+        mode = fields.one_of("mode", ("auto", "required"), "auto")
+        return ToolChoice("required" if mode == "required" else "auto", tuple(names))
+    return ToolChoice("required", tuple(_chosen(fields)))
+
+
+def _chosen(fields: Fields, allowed: bool = False) -> list[str]:
+    """The names of one choice, as the model sees them. allowed: it is one of several, which may be hosted."""
+    kind = fields.text("type")
+    if kind in ("function", "custom"):
+        fields.only(frozenset({"type", "name", "namespace"}))
+        return [flat_name(fields.text_or("namespace", ""), fields.text("name"))]
+    if kind in _DEFINED:
+        fields.only(frozenset({"type"}))
+        return [kind]
+    if allowed and kind in _HOSTED:
+        fields.context.warn(f"{fields.path} has no effect: tools of type {kind!r} are not run by this server")
+        return []
+    raise unsupported(fields.at("type"), f"the type {kind[:64]!r} is not supported; name a function")
