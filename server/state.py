@@ -48,4 +48,3 @@ class State:
     def aliases(self) -> dict[str, str]:
         """Other names of models → served name."""
         return self.settings.aliases() if self.settings.alias else {}
-

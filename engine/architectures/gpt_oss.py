@@ -1,6 +1,6 @@
 """GPT-OSS: attention sinks, a window in every other layer, experts with biases and a clamped SwiGLU.
 
-The router's softmax is over the chosen experts only (arXiv 2508.10925).
+The router's softmax is over the selected experts only (arXiv 2508.10925).
 """
 
 from engine.gguf import GGUFFile
@@ -31,5 +31,5 @@ class GPTOSS(Decoder):
             attn_norm=self.block_norm(binder, i, "attn_norm"),
             attention=Attention(binder, self.hp, i, sinks=True),
             ffn_norm=self.block_norm(binder, i, "post_attention_norm"),
-            ffn=MixtureOfExperts(binder, self.hp, i, activation="swiglu_oai", weights="chosen"),
+            ffn=MixtureOfExperts(binder, self.hp, i, activation="swiglu_oai", weights="selected"),
         )

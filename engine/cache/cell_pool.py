@@ -91,9 +91,9 @@ class CellPool:
         """Take the run of free cells that begins at `start`, at most `limit` of them."""
         free, block_free = self._free, self._block_free
         stop = min(start + limit, self.n_cells)
-        taken = free.find(0, start, stop)
-        if taken >= 0:
-            stop = taken
+        used = free.find(0, start, stop)
+        if used >= 0:
+            stop = used
         free[start:stop] = bytes(stop - start)
         for block in range(start // BLOCK, (stop - 1) // BLOCK + 1):
             begin = block * BLOCK

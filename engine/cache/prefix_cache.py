@@ -88,12 +88,12 @@ class PrefixCache:
         The caller's lock on `node` (None: the root) moves to the returned node. Where another sequence has
         inserted the same tokens meanwhile, its cells replace those in `cells`, which are freed.
         """
-        held = node
+        locked = node
         at = node or self.roots[uses_long_rope]
         while start < n:
             child = at.children.get(tokens[start])
             if child is None:
-                at = self._append(at, tokens[start:n], cells[start:n], in_place=at is held or at.lock == 0)
+                at = self._append(at, tokens[start:n], cells[start:n], in_place=at is locked or at.lock == 0)
                 break
             k = common_prefix(child.tokens, tokens[start:n])
             if k < len(child.tokens):
@@ -102,7 +102,7 @@ class PrefixCache:
             cells[start : start + k] = child.cells
             self.pool.free(ours)
             at, start = child, start + k
-        self._lock(at, held)
+        self._lock(at, locked)
         return at
 
     def release(self, node: Node) -> None:
@@ -244,11 +244,11 @@ class PrefixCache:
         self.n_evictable += len(cells)
         return leaf
 
-    def _lock(self, node: Node, held: Node | None) -> None:
-        """Lock the path from `node` up to `held`, whose path the caller has locked already."""
+    def _lock(self, node: Node, locked: Node | None) -> None:
+        """Lock the path from `node` up to `locked`, whose path the caller has locked already."""
         self._clock += 1
         at: Node = node
-        while at is not held and at.parent is not None:
+        while at is not locked and at.parent is not None:
             if not at.lock:
                 self.n_evictable -= len(at.cells)
             at.lock += 1

@@ -37,7 +37,7 @@ class OutputGuide:
         """
         block, matcher = self._block, self._matcher
         if block is not None and not block.over:
-            only = block.forced if block.inside or matcher is None or not block.begun else block.opening
+            only = block.forced if block.inside or matcher is None or not block.started else block.opening
             if only is not None:
                 mask[:] = nothing
                 _allow(mask, only)
@@ -75,7 +75,7 @@ class OutputGuide:
     @property
     def _inside(self) -> bool:
         block = self._block
-        return block is not None and (block.inside or (block.begun and not block.over))
+        return block is not None and (block.inside or (block.started and not block.over))
 
 
 class OutputGuides:

@@ -36,7 +36,7 @@ class ReasoningBlock:
         self.over = not reasoning.opened and not self._start
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether a part of the opening tokens has been generated."""
         return self._open > 0
 
@@ -55,7 +55,7 @@ class ReasoningBlock:
 
     def ambiguous(self, token: int) -> bool:
         """Whether a token may be the first of several opening tokens, or of the constrained output."""
-        return not self.begun and len(self._start) > 1 and token == self.opening
+        return not self.started and len(self._start) > 1 and token == self.opening
 
     def commit(self, token: int) -> bool:
         """Take the next token. True: it is part of the constrained output."""

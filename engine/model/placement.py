@@ -155,8 +155,8 @@ class _Planner:
             cpu = next(u for u in plan.usage if u.device.type == "cpu")
             sharing = [cpu, *igpus]
             per_cell = sum(u.per_cell for u in sharing)
-            taken = sum(u.weights + u.mapped + u.compute for u in sharing)
-            room = cpu.device.free - cpu.device.spare - taken
+            used = sum(u.weights + u.mapped + u.compute for u in sharing)
+            room = cpu.device.free - cpu.device.spare - used
             n = min(n, room // per_cell) if per_cell else n
         if n < self.params.parallel * self.n_ctx:
             n = n // CELL_STEP * CELL_STEP

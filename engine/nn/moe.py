@@ -17,8 +17,8 @@ Experts = tuple[Tensor, Tensor | None]  # weights [n_in, n_out, n_expert], biase
 class MixtureOfExperts:
     """n_expert_used of n_expert gated networks per row (Jiang 2024, arXiv 2401.04088).
 
-    weights "softmax": of the router over all experts; "chosen": over the chosen ones only. renormalise: the
-    weights of the chosen experts are divided by their sum. shared: one more network for every row, weighted
+    weights "softmax": of the router over all experts; "selected": over the selected ones. renormalise: the
+    weights of the selected experts are divided by their sum. shared: one more network for every row, weighted
     by the sigmoid of a router of its own (Qwen2-MoE).
     """
 
@@ -29,7 +29,7 @@ class MixtureOfExperts:
         layer: int,
         *,
         activation: str = "silu",
-        weights: Literal["softmax", "chosen"] = "softmax",
+        weights: Literal["softmax", "selected"] = "softmax",
         renormalise: bool = True,
         shared: bool = False,
     ) -> None:
@@ -61,7 +61,7 @@ class MixtureOfExperts:
             scores = ctx.softmax(scores)
         ids = ctx.top_k(scores, used)
         weights = ctx.reshape(ctx.get_rows(ctx.reshape(scores, 1, n, rows), ids), used, rows)
-        if self.weights == "chosen":
+        if self.weights == "selected":
             weights = ctx.softmax(weights)
         elif self.renormalise:
             # Clamped as in llama.cpp: a sum that underflows in F16 must not divide by zero.

@@ -118,10 +118,10 @@ class Mixture:
         """The type of a quantizable tensor; shape in ggml order. pure: the same for all."""
         if self.default in ("f32", "f16", "bf16"):
             return self.default
-        kind = self.default if pure else self._chosen(name, shape)
+        kind = self.default if pure else self._type_by_name(name, shape)
         return fallback(kind, shape[0], self.block_size)
 
-    def _chosen(self, name: str, shape: tuple[int, ...]) -> str:
+    def _type_by_name(self, name: str, shape: tuple[int, ...]) -> str:
         part, mix, traits = part_of(name), self.mix, self.traits
         if part == "head" or (part == "embedding" and traits.tied):
             return self._head(shape[0])

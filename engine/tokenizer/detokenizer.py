@@ -17,20 +17,20 @@ class TokenBytes(Protocol):
 class Detokenizer:
     """The text of a growing sequence. A character that several tokens spell appears with its last one.
 
-    skip_special: control tokens contribute nothing, but for those that are `kept`. All pushes and the flush
+    skip_special: control tokens contribute nothing, except `preserved` ones. All pushes and the flush
     together are the bytes of all tokens decoded at once, with U+FFFD for what is not UTF-8.
     """
 
     def __init__(
-        self, tokenizer: TokenBytes, *, skip_special: bool = True, kept: Collection[int] = ()
+        self, tokenizer: TokenBytes, *, skip_special: bool = True, preserved: Collection[int] = ()
     ) -> None:
         self._tokenizer = tokenizer
-        self._special, self._kept = not skip_special, kept
+        self._special, self._preserved = not skip_special, preserved
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """What can be shown after one more token; empty while a character is incomplete."""
-        special = self._special or token in self._kept
+        special = self._special or token in self._preserved
         return self._decoder.decode(self._tokenizer.token_bytes(token, special=special))
 
     def flush(self) -> str:
@@ -56,7 +56,7 @@ class StopMatcher:
                 self._add(stop)
         self._link()
         self._state = 0
-        self._held = ""
+        self._pending = ""
 
     def push(self, text: str) -> tuple[str, str | None]:
         """(text that can be sent now, the stop string found or None). A match is the end: push no more."""
@@ -69,18 +69,18 @@ class StopMatcher:
             state = edges[state].get(character, 0)
             stop = self._match[state]
             if stop is not None:
-                sent = (self._held + text[: i + 1])[: -len(stop)]
-                self._state, self._held = 0, ""
+                sent = (self._pending + text[: i + 1])[: -len(stop)]
+                self._state, self._pending = 0, ""
                 return sent, stop
-        held, self._state = self._depth[state], state
-        text = self._held + text
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held], None
+        depth, self._state = self._depth[state], state
+        text = self._pending + text
+        self._pending = text[len(text) - depth :]
+        return text[: len(text) - depth], None
 
     def flush(self) -> str:
         """What was held back, at the end of the text. Ready for another text afterwards."""
-        held, self._held, self._state = self._held, "", 0
-        return held
+        text, self._pending, self._state = self._pending, "", 0
+        return text
 
     def _add(self, stop: str) -> None:
         state = 0

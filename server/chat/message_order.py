@@ -124,7 +124,7 @@ class _Order:
 
     def drop_empty(self) -> None:
         """Leave out messages without text that the template refuses. Nothing is lost with them."""
-        kept: list[_Turn] = []
+        remaining: list[_Turn] = []
         talk = [turn for turn in self.turns if not turn.is_system]
         for i, turn in enumerate(self.turns):
             last = i == len(self.turns) - 1
@@ -134,14 +134,14 @@ class _Order:
                 or (last and self._continues)
                 or self._accepts(_empty_form(turn.kind, len(talk) == 1, last))
             ):
-                kept.append(turn)
+                remaining.append(turn)
             else:
                 self._note(turn, "is empty and was left out", "it")
-        if not kept or (all(turn.is_system for turn in kept) and talk):
+        if not remaining or (all(turn.is_system for turn in remaining) and talk):
             empty = next(turn for turn in (talk or self.turns) if turn.is_empty)
             reason = "must not be empty: the model's chat template refuses an empty message"
             raise InvalidMessage(f"[{empty.index}].content", reason)
-        self.turns = kept
+        self.turns = remaining
 
     def pair_results(self) -> None:
         """Give results the id of their call, and turn those that have none, and calls without, into text."""

@@ -44,7 +44,7 @@ class Prompt:
     """One prompt on its way to the engine: rendered first, then tokenized and checked against the model.
 
     chat_format: None: no conversation, but a text to continue. pieces: to be tokenized one by one, so that no
-    text of a client becomes a special token. opened: it ends within reasoning. begun: it ends within the
+    text of a client becomes a special token. opened: it ends within reasoning. in_content: it ends within the
     content of the answer. tools: those that may be called. raw_reasoning: reasoning stays in the content.
     echo: the text with which the output begins.
     """
@@ -52,7 +52,7 @@ class Prompt:
     chat_format: ChatFormat | None = None
     pieces: Sequence[str] = ()
     opened: bool = False
-    begun: bool = False
+    in_content: bool = False
     warnings: Sequence[str] = ()
     tokens: list[int] = field(default_factory=list)
     tools: ToolOptions | None = None
@@ -69,7 +69,7 @@ class Prompt:
     def reasoning_markers(self) -> ReasoningMarkers | None:
         """None: the answer cannot begin with reasoning."""
         markers = None if self.chat_format is None else self.chat_format.markers
-        if markers is None or self.begun or (markers.only_opened and not self.opened):
+        if markers is None or self.in_content or (markers.only_opened and not self.opened):
             return None
         return markers
 
@@ -127,8 +127,10 @@ def render_prompt(chat: ChatInput, formats: ChatFormats, special_tokens: re.Patt
     effort = chat.reasoning.effort
     if effort not in (None, "none") and not any(name in chat_format.template.source for name in EFFORTS):
         warnings.append(f"the reasoning effort has no effect: the chat template does not use {EFFORTS[0]}")
-    begun = chat.continues and not opened
-    return Prompt(chat_format=chat_format, pieces=pieces, opened=opened, begun=begun, warnings=warnings)
+    in_content = chat.continues and not opened
+    return Prompt(
+        chat_format=chat_format, pieces=pieces, opened=opened, in_content=in_content, warnings=warnings
+    )
 
 
 def _render(rendering: _Rendering, chat: ChatInput, messages: list[Message]) -> tuple[str, bool]:

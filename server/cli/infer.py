@@ -86,14 +86,14 @@ def run(arguments: list[str]) -> int:
     configure_quiet_logging(settings)
     _, path = single_model(settings, "infer")
     prompt = sys.stdin.read().removesuffix("\n") if args.prompt == "-" else args.prompt
-    chosen = {name: value for name, value in vars(args).items() if name in SAMPLING}
-    if chosen.get("max_tokens") == -1:
-        chosen["max_tokens"] = None
-    return complete(path, settings, prompt, chosen, args)
+    requested = {name: value for name, value in vars(args).items() if name in SAMPLING}
+    if requested.get("max_tokens") == -1:
+        requested["max_tokens"] = None
+    return complete(path, settings, prompt, requested, args)
 
 
 def complete(
-    path: Path, settings: Settings, prompt: str, chosen: dict[str, Any], args: argparse.Namespace
+    path: Path, settings: Settings, prompt: str, requested: dict[str, Any], args: argparse.Namespace
 ) -> int:
     """Load the model, generate, print; the exit status. chosen: sampling parameters of the command line."""
     from engine.engine import load
@@ -108,10 +108,10 @@ def complete(
         model = load(path, model_params, progress=lambda f, text: progress(path.stem, f, text))
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     with model, model.start_session(InferenceSessionConfig(n_batch=settings.batch_size)) as session:
-        params = InferenceParameters(**default_sampling(model.describe(), chosen), seed=settings.seed)
+        params = InferenceParameters(**default_sampling(model.describe(), requested), seed=settings.seed)
         params = sampling.validate(params, model.tokenizer.n_vocab, model.n_ctx)
         for warning in sampling.warnings(params):
-            if warning.partition(" ")[0] in chosen:
+            if warning.partition(" ")[0] in requested:
                 logs.log.warning("%s", warning)
         stats = Stats(time.monotonic() - started)
         interrupted = False

@@ -78,11 +78,11 @@ def _plan(options: argparse.Namespace) -> int:
     from engine.errors import OutOfMemoryError
     from engine.model.preparation import preview
 
-    chosen = {name: getattr(options, name) for name in PLAN_OPTIONS if hasattr(options, name)}
-    chosen |= {"kv_type": options.kv_type}
+    options_set = {name: getattr(options, name) for name in PLAN_OPTIONS if hasattr(options, name)}
+    options_set |= {"kv_type": options.kv_type}
     if options.context_size is not None:
-        chosen["context_size"] = options.context_size
-    settings = sources.load(chosen, options.config)
+        options_set["context_size"] = options.context_size
+    settings = sources.load(options_set, options.config)
     try:
         plan = preview(options.path, settings.model_parameters())
     except OutOfMemoryError as error:

@@ -51,17 +51,17 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"--threads is {args.threads}; it must be at least 1")
     if args.cache is not None:
         args.cache.mkdir(parents=True, exist_ok=True)
-    chosen = _devices(args.device)
+    devices = _devices(args.device)
     from engine.ggml.backend import serve_rpc
 
     failed, done = threading.Event(), threading.Event()
 
     def serve() -> None:
-        serve_rpc(f"{args.host}:{args.port}", chosen, args.threads or physical_cores(), args.cache)
+        serve_rpc(f"{args.host}:{args.port}", devices, args.threads or physical_cores(), args.cache)
         failed.set()
         done.set()
 
-    sys.stderr.write(f"serving {', '.join(d.name for d in chosen)} on {args.host}:{args.port}\n")
+    sys.stderr.write(f"serving {', '.join(d.name for d in devices)} on {args.host}:{args.port}\n")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
     # ggml's loop cannot be ended: this thread waits for a signal and then exits the process. It polls,

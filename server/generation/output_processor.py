@@ -60,7 +60,7 @@ class OutputSequence:
         self.out_of_memory = self.unmet = False
         self.timings = Timings(n_batch=request.n_batch)
         self.first_at = self.last_at = 0.0
-        self._detokenizer = Detokenizer(tokenizer, kept=prompt.preserved_tokens())
+        self._detokenizer = Detokenizer(tokenizer, preserved=prompt.preserved_tokens())
         self._stop = StopMatcher(options.stop) if options.stop else None
         self._end_ids = tokenizer.eog_ids.union(request.params.stop_token_ids)
         self._has_logprobs = request.params.logprobs is not None
@@ -68,7 +68,7 @@ class OutputSequence:
         self._report_progress = options.report_progress
         self._line_break_after_ms = options.line_break_after_ms
         self._pending: list[tuple[Token, int, int]] = []  # token, start and end of its text
-        self._made = len(prompt.echo)  # characters out of the detokenizer
+        self._decoded = len(prompt.echo)  # characters out of the detokenizer
         self._sent = len(prompt.echo)
         self._reported: int | None = None  # progress of the prompt
 
@@ -126,15 +126,15 @@ class OutputSequence:
         """Progress since the last call; the first one reports what was cached."""
         if not self._report_progress or processed is None:
             return []
-        news: list[PromptProgress] = []
+        reports: list[PromptProgress] = []
         total, cached = len(self.request.prompt), self.timings.cached_n
         if self._reported is None:
             self._reported = cached
-            news.append(PromptProgress(total, cached, cached, 0.0))
+            reports.append(PromptProgress(total, cached, cached, 0.0))
         if processed > self._reported:
             self._reported = processed
-            news.append(PromptProgress(total, cached, processed, self.timings.prompt_ms))
-        return news
+            reports.append(PromptProgress(total, cached, processed, self.timings.prompt_ms))
+        return reports
 
     def _line_break(self, text: str, ended: bool) -> str:
         """Record that there is one; once the time is over, the text ends there."""
@@ -169,15 +169,15 @@ class OutputSequence:
         parts = []
         for token in tokens:
             part = push(token.id)
-            self._pending.append((token, self._made, self._made + len(part)))
-            self._made += len(part)
+            self._pending.append((token, self._decoded, self._decoded + len(part)))
+            self._decoded += len(part)
             parts.append(part)
         return "".join(parts)
 
     def _flushed(self) -> str:
         """A broken character at the end."""
         text = self._detokenizer.flush()
-        self._made += len(text)
+        self._decoded += len(text)
         return text
 
     def _shown(self, text: str, cut: bool, all: bool) -> list[ShownToken]:

@@ -136,14 +136,14 @@ class EventStream(Response):
 
     async def _stream(self) -> None:
         job, formatter = self.job, self.formatter
-        begun: set[int] = set()
+        started: set[int] = set()
         left = len(job.sequences)
         data = b""
         async with aclosing(job.events()) as events:
             async for sequence, delta in events:
                 data = b""
-                if sequence.index not in begun:
-                    begun.add(sequence.index)
+                if sequence.index not in started:
+                    started.add(sequence.index)
                     data = formatter.start(sequence)
                 for progress in delta.progress:
                     data += formatter.progress(sequence, progress)

@@ -45,8 +45,8 @@ async def _scored(ids: list[int], top: int, context: RequestContext) -> list[Tok
 
 def _starts(tokens: Sequence[Token], tokenizer: Any, length: int) -> list[int]:
     """Where each token begins in the prompt's text, which has `length` characters."""
-    detokenizer, starts, made = Detokenizer(tokenizer), [], 0
+    detokenizer, starts, length_so_far = Detokenizer(tokenizer), [], 0
     for token in tokens:
-        starts.append(min(made, length))
-        made += len(detokenizer.push(token.id))
+        starts.append(min(length_so_far, length))
+        length_so_far += len(detokenizer.push(token.id))
     return starts

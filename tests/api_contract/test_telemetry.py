@@ -21,7 +21,7 @@ async def stream(engine, path, body):
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("path", "body"), BODIES)
-async def test_every_chunk_with_text_has_timings_if_asked_for(path, body):
+async def test_every_chunk_with_text_has_timings_if_requested(path, body):
     chunks = await stream(FakeEngine(), path, {**body, "timings_per_token": True})
     counts = [chunk["timings"]["predicted_n"] for chunk in chunks if "timings" in chunk]
     assert counts[:3] == [1, 2, 3]

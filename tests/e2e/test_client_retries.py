@@ -73,7 +73,7 @@ streams = pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("error", "status", "seconds"), [(QueueFull(3, 6.5), 429, 7), (EngineUnavailable("it restarts"), 503, 2)]
 )
-def test_again_after_the_time_that_is_told(ask, stream, error, status, seconds, waits, statuses):
+def test_again_after_the_time_that_is_reported(ask, stream, error, status, seconds, waits, statuses):
     with serving(make_app(Later(error))) as base:
         assert ask(base, stream) == TEXT
     assert statuses() == [status, status, 200]

@@ -85,7 +85,7 @@ def test_too_long_names_both_numbers(api):
 
 
 @pytest.mark.parametrize("ask", ["completions", "chat"])
-def test_a_model_for_embeddings_is_asked_for_text(api, ask):
+def test_a_model_for_embeddings_is_requested_text(api, ask):
     create = api.completions.create if ask == "completions" else api.chat.completions.create
     asked = {"prompt": "Once"} if ask == "completions" else {"messages": [{"role": "user", "content": "Hi"}]}
     with pytest.raises(openai.BadRequestError, match="cannot generate text") as refused:

@@ -184,7 +184,7 @@ def test_log_probabilities_are_the_models(client: openai.OpenAI) -> None:
     assert all(value < -1 for value in answer.logprobs.token_logprobs)
 
 
-def test_what_is_wrong_is_told(client: openai.OpenAI) -> None:
+def test_what_is_wrong_is_reported(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
         ask(client, 0, json_schema={"type": "nix"})
     assert raised.value.param == "json_schema"

@@ -85,10 +85,10 @@ def closed(schema: Any) -> Any:
 
 def _check_options(options: dict[str, Any]) -> None:
     for name, value in options.items():
-        wanted = _OPTIONS.get(name)
-        if wanted is None:
+        expected_type = _OPTIONS.get(name)
+        if expected_type is None:
             raise ConfigError(f"x-guidance: {name[:32]!r} is not one of {', '.join(_OPTIONS)}")
-        if not isinstance(value, wanted):
+        if not isinstance(value, expected_type):
             raise ConfigError(
-                f"x-guidance: {name} must be {'true or false' if wanted is bool else 'a string'}"
+                f"x-guidance: {name} must be {'true or false' if expected_type is bool else 'a string'}"
             )

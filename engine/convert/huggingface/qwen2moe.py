@@ -11,7 +11,7 @@ from engine.convert.huggingface.qwen2 import Qwen2Converter
 class Qwen2MoEConverter(Qwen2Converter):
     architecture = "qwen2moe"
     model_classes = ("Qwen2MoeForCausalLM",)
-    renormalises: ClassVar[bool] = False  # the weights of the chosen experts
+    renormalises: ClassVar[bool] = False  # the weights of the selected experts
     tensor_names = (
         Qwen2Converter.tensor_names
         | experts("mlp", "gate_proj", "up_proj", "down_proj", "gate")

@@ -97,7 +97,7 @@ class BlockReply(Reply):
 
 class MessageUsage(Reply):
     input_tokens: int = required("of the prompt, without those of the prefix cache", 12)
-    cache_read_input_tokens: int = required("of the prompt, found in the prefix cache", 100)
+    cache_read_input_tokens: int = required("of the prompt, taken from the prefix cache", 100)
     cache_creation_input_tokens: int = required("always 0: nothing is paid for", 0)
     output_tokens: int = required("generated", 64)
     output_tokens_details: dict[str, int] = required("parts of `output_tokens`", {"thinking_tokens": 0})
@@ -111,7 +111,7 @@ class MessageReply(Reply):
     type: str = required("always `message`", "message")
     role: str = required("always `assistant`", "assistant")
     model: str = required("that answered", "stories")
-    content: list[BlockReply] = required("what the model made", [{"type": "text"}])
+    content: list[BlockReply] = required("what the model generated", [{"type": "text"}])
     stop_reason: str | None = required(
         "`end_turn`, `max_tokens`, `stop_sequence`, `tool_use` or `model_context_window_exceeded`", "end_turn"
     )

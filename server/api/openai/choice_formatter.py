@@ -24,7 +24,7 @@ FINISH_REASONS = {
     SequenceEnd.LENGTH: "length",
     SequenceEnd.TOOL_CALLS: "tool_calls",
 }
-_MATTERS = ("architecture", "n_params", "size_bytes", "n_ctx", "kv_type", "placement", "attention")
+_FINGERPRINTED = ("architecture", "n_params", "size_bytes", "n_ctx", "kv_type", "placement", "attention")
 
 
 class ChoiceFormatter(JobFormatter):
@@ -90,5 +90,5 @@ def fingerprint(info: Mapping[str, Any] | None) -> str:
 
     A hash of the version and of a model's weights, cache and placement.
     """
-    values = [version(), *((info or {}).get(name) for name in _MATTERS)]
+    values = [version(), *((info or {}).get(name) for name in _FINGERPRINTED)]
     return "b" + hashlib.sha256(msgspec.json.encode(values)).hexdigest()[:10]

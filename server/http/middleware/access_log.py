@@ -30,8 +30,8 @@ class AccessLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"").decode("latin-1")
-        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        client_id = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"").decode("latin-1")
+        request_id = client_id if _ID.fullmatch(client_id) else uuid.uuid4().hex
         record = scope["ggserve.record"] = AccessRecord(request_id)
         id_headers = [(b"x-request-id", request_id.encode())]
         if (header := error_format(scope).id_header) is not None:

@@ -52,7 +52,7 @@ class Liveness:
 
     def on_start(self) -> None:
         """A new process."""
-        self._heard_at = self._checked_at = self._advanced_at = self._clock()
+        self._last_message_at = self._checked_at = self._advanced_at = self._clock()
         self._last = Heartbeat(0.0, 0.0, 0.0)
         self._loaded = False
 
@@ -65,14 +65,14 @@ class Liveness:
         self.on_progress()
 
     def on_heartbeat(self, heartbeat: Heartbeat) -> None:
-        self._heard_at = self._clock()
+        self._last_message_at = self._clock()
         self._last = heartbeat
         if self._loaded:
             self._longest_s = max(self._longest_s, heartbeat.longest_s)
 
     def on_progress(self) -> None:
         """Any other message: the engine's thread is at work, too."""
-        self._heard_at = self._advanced_at = self._clock()
+        self._last_message_at = self._advanced_at = self._clock()
         self._last = Heartbeat(0.0, 0.0, 0.0)
 
     def check(self) -> Verdict:
@@ -81,9 +81,9 @@ class Liveness:
         paused = now - self._checked_at > max(1.0, self._timeout_s / 2)
         self._checked_at = now
         if paused:
-            self._heard_at = self._advanced_at = now
+            self._last_message_at = self._advanced_at = now
             return Verdict()
-        silence_s = now - self._heard_at
+        silence_s = now - self._last_message_at
         allowed_s = self._timeout_s * (1 if self._loaded else LOADING)
         if silence_s > allowed_s * NOTICED:
             return Verdict(f"the engine has sent no heartbeat for {silence_s:.1f} s", silence_s > allowed_s)

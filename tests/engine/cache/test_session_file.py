@@ -168,7 +168,7 @@ def test_the_file_is_in_the_safetensors_format(tmp_path: Path) -> None:
         assert np.array_equal(keys, rows[np.array(cells)])
 
 
-def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "PIECE", 1 << 11)
     heard: list[float] = []
     with load(golden("llama-gqa-tied").path) as model, saved(model, tmp_path / "saved") as session:

@@ -238,7 +238,7 @@ def test_a_configuration_that_does_not_suit(
         convert(changed(tmp_path, **values), tmp_path / "out.gguf")
 
 
-def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
+def test_nothing_is_replaced_unless_requested(tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     out.write_text("mine")
     with pytest.raises(ConfigError, match="--force"):

@@ -341,7 +341,7 @@ def test_mapped_weights_count_when_the_pool_grows():
     assert grown.n_cells == 100
 
 
-def test_cells_asked_for():
+def test_cells_requested():
     p = make([cpu()], kv_cells=77, parallel=8)
     assert p.n_cells == 77
 

@@ -67,8 +67,8 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def expected(weights: str, renormalise: bool) -> np.ndarray:
     scores = X @ ROUTER.T
     ids = np.argsort(-scores, axis=1)[:, :USED]
-    shares = np.take_along_axis(scores if weights == "chosen" else softmax(scores), ids, 1)
-    if weights == "chosen":
+    shares = np.take_along_axis(scores if weights == "selected" else softmax(scores), ids, 1)
+    if weights == "selected":
         shares = softmax(shares)
     elif renormalise:
         shares /= shares.sum(1, keepdims=True)
@@ -81,7 +81,7 @@ def expected(weights: str, renormalise: bool) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("weights", "renormalise"), [("softmax", True), ("softmax", False), ("chosen", True)]
+    ("weights", "renormalise"), [("softmax", True), ("softmax", False), ("selected", True)]
 )
 def test_output_is_the_weighted_sum_of_the_best_experts(weights: str, renormalise: bool) -> None:
     out = computed(weights=weights, renormalise=renormalise)

@@ -98,7 +98,7 @@ def test_arguments_that_do_not_suit(arguments: dict[str, Any], message: str, tmp
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
+def test_nothing_is_replaced_unless_requested(tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     out.write_text("mine")
     with pytest.raises(ConfigError, match="--force"):

@@ -164,7 +164,7 @@ def test_timings_tell_the_values_in_force() -> None:
     assert min(a.queue_ms, a.prompt_ms, a.predicted_ms, b.queue_ms, b.prompt_ms, b.predicted_ms) >= 0
 
 
-def test_progress_is_told_chunk_by_chunk() -> None:
+def test_progress_is_reported_chunk_by_chunk() -> None:
     scheduler, _ = make_scheduler()
     scheduler.submit(request("a", [1] * 20, n_batch=8))
     outcome = drain(scheduler)

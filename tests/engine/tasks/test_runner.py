@@ -108,7 +108,7 @@ def test_a_small_job_does_not_wait_for_a_large_one() -> None:
         assert model.pool.n_free == model.pool.n_cells
 
 
-def test_what_is_refused_is_told_and_the_rest_goes_on() -> None:
+def test_what_is_refused_is_reported_and_the_rest_goes_on() -> None:
     with load(LLAMA.path) as model:
         empty, odd, long, no_head, good = finish(
             model.tasks(),

@@ -69,7 +69,7 @@ def test_broken_middle_shows_as_soon_as_it_is_known() -> None:
     assert detokenize([b"\xf0\x9f", b"a", b"\xff"]) == ["", "\ufffda", "\ufffd", ""]
 
 
-def test_control_tokens_show_only_when_asked_for() -> None:
+def test_control_tokens_show_only_when_requested() -> None:
     pieces = Pieces([b"hello"])
     assert [Detokenizer(pieces).push(i) for i in (-1, 0)] == ["", "hello"]
     assert Detokenizer(pieces, skip_special=False).push(-1) == "<s>"

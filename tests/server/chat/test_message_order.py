@@ -121,7 +121,7 @@ def test_an_answer_without_a_question_follows_an_empty_user_message() -> None:
 def test_the_continued_answer_stays_the_last() -> None:
     prompt = render(ALTERNATING, [system("s"), user("a"), user("b"), assistant("Once ")])
     assert prompt.text == "<s>\n[user] a\n\nb\n[assistant] Once "
-    assert prompt.begun
+    assert prompt.in_content
 
 
 def test_merged_calls_and_reasoning_are_kept() -> None:

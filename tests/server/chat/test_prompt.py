@@ -79,7 +79,7 @@ def test_prefill_of_published_templates(name, tail):
     """As the template writes an answer, up to the end of the text, white space included."""
     prompt = render_prompt(ChatInput(prefilled("Whill ")), published(name), None)
     assert prompt.text.endswith(tail)
-    assert prompt.begun
+    assert prompt.in_content
     assert not prompt.opened
 
 
@@ -137,7 +137,7 @@ def test_tools_that_the_template_does_not_show_are_described_by_the_system():
     assert "<｜tool▁call▁begin｜>function<｜tool▁sep｜>tool name" in r1  # noqa: RUF001
 
 
-def test_calls_and_results_that_the_template_does_not_show_are_told_as_text():
+def test_calls_and_results_that_the_template_does_not_show_are_reported_as_text():
     function = {"name": "now", "arguments": '{"x": 1}'}
     talk = [
         *TALK,

@@ -104,7 +104,7 @@ def test_mistakes_are_one_line_and_status_2(arguments, message, capsys):
     assert captured.out == ""
 
 
-def test_a_port_in_use_is_told_before_anything_is_loaded():
+def test_a_port_in_use_is_reported_before_anything_is_loaded():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         line = mistakes(ggserve("serve", "--port", port, "--model", "absent.gguf"), 2)

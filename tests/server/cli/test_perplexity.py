@@ -73,7 +73,7 @@ def test_mistakes(arguments, status, message, capsys):
     assert message in err.splitlines()[-1]
 
 
-def test_a_context_beyond_the_training_is_told(tmp_path: Path, capsys):
+def test_a_context_beyond_the_training_is_reported(tmp_path: Path, capsys):
     path = tmp_path / "long.txt"
     path.write_text(TEXT.read_text() * 6)
     assert main(["perplexity", "-f", str(path), "--context-size", "600", *CPU]) == 0

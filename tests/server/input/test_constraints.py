@@ -68,7 +68,7 @@ ASKED: list[tuple[dict[str, Any], Constraint | None]] = [
 
 
 @pytest.mark.parametrize("route", [COMPLETIONS, CHAT])
-async def test_what_is_asked_for_reaches_the_engine(route: str) -> None:
+async def test_what_is_requested_reaches_the_engine(route: str) -> None:
     engine = FakeEngine()
     about = {"prompt": "Once"} if route == COMPLETIONS else {"messages": user("A cat")}
     async with client(engine) as http:
@@ -223,7 +223,7 @@ async def test_hostile_constraints_are_compiled_or_refused() -> None:
         assert (await http.post(COMPLETIONS, json={"prompt": "Once"})).status_code == 200
 
 
-async def test_a_full_queue_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_queue_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constraint_checker, "MAX_WAITING", 0)
     async with client() as http:
         response = await http.post(COMPLETIONS, json={"prompt": "Once", "grammar": 'root ::= "a"'})

@@ -54,5 +54,5 @@ def test_a_mistaken_reference_is_refused_with_its_form(text: str) -> None:
     ("text", "short"),
     [("qwen3-8b", True), ("llama3.2:1b", True), ("x.gguf", False), ("a/b", False), ("", False)],
 )
-def test_short_names_are_told_from_files(text: str, short: bool) -> None:
+def test_short_names_are_distinguished_from_files(text: str, short: bool) -> None:
     assert looks_short(text) is short

@@ -77,10 +77,10 @@ class Document(ABC):
 
     def _target(self, key: str) -> Any:
         if key and not key.startswith("/"):
-            found = self._find_anchor(key)
-            if found is None:
+            target = self._find_anchor(key)
+            if target is None:
                 raise self._wrong(f"$ref: there is no {('#' + key)[:80]!r} in the schema")
-            return found
+            return target
         node: Any = self._document
         for part in key.split("/")[1:]:
             part = part.replace("~1", "/").replace("~0", "~")

@@ -135,28 +135,32 @@ class Keywords(Document):
 
     def _named(self, shape: Object, name: Shape) -> Object:
         """An object whose names match a shape."""
-        found = self.meets.resolved(self.meets.meet(String(), name))
-        if isinstance(found, AnyOf) and all(isinstance(o, String) and o.values for o in found.options):
-            found = String(
-                values=tuple(v for o in found.options if isinstance(o, String) for v in o.values or ())
+        names_shape = self.meets.resolved(self.meets.meet(String(), name))
+        if isinstance(names_shape, AnyOf) and all(
+            isinstance(o, String) and o.values for o in names_shape.options
+        ):
+            names_shape = String(
+                values=tuple(v for o in names_shape.options if isinstance(o, String) for v in o.values or ())
             )
-        if found == String():
+        if names_shape == String():
             return shape
-        if isinstance(found, Nothing):
+        if isinstance(names_shape, Nothing):
             return replace(shape, properties=(), patterns=(), additional=Nothing())
-        if isinstance(found, String) and found.values is not None:
-            listed = [name for name, _ in shape.properties if name in found.values]
-            listed += [name for name in found.values if name not in listed]
+        if isinstance(names_shape, String) and names_shape.values is not None:
+            listed = [name for name, _ in shape.properties if name in names_shape.values]
+            listed += [name for name in names_shape.values if name not in listed]
             return replace(
                 shape,
                 properties=tuple((name, self.meets.property(shape, name)) for name in listed),
                 patterns=(),
                 additional=Nothing(),
             )
-        if isinstance(found, String) and not found.formats and not shape.patterns:
-            patterns = list(found.patterns)
-            if found.least or found.most is not None:
-                patterns.append(rf"^[\s\S]{{{found.least},{'' if found.most is None else found.most}}}$")
+        if isinstance(names_shape, String) and not names_shape.formats and not shape.patterns:
+            patterns = list(names_shape.patterns)
+            if names_shape.least or names_shape.most is not None:
+                patterns.append(
+                    rf"^[\s\S]{{{names_shape.least},{'' if names_shape.most is None else names_shape.most}}}$"
+                )
             if len(patterns) == 1:
                 return replace(
                     shape,
@@ -172,10 +176,12 @@ class Keywords(Document):
         """With the names of patterns that match only a few as properties of their own."""
         properties, patterns = dict(shape.properties), []
         for i, (pattern, value) in enumerate(shape.patterns):
-            found = names.listed(pattern)
+            names_listed = names.listed(pattern)
             others = [*shape.patterns[:i], *shape.patterns[i + 1 :]]
-            if found is None or any(names.matches(other, name) for other, _ in others for name in found):
+            if names_listed is None or any(
+                names.matches(other, name) for other, _ in others for name in names_listed
+            ):
                 patterns.append((pattern, value))
             else:
-                properties |= {name: value for name in found if name not in properties}
+                properties |= {name: value for name in names_listed if name not in properties}
         return replace(shape, properties=tuple(properties.items()), patterns=tuple(patterns))

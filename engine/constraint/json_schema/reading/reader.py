@@ -177,10 +177,10 @@ class Reader(Keywords):
             return TYPES
         combined = ("allOf", "anyOf", "oneOf", "$ref", "enum", "const", "if", "not")
         if self._closed and not self._exact and not any(name in node for name in combined):
-            found = {_TYPED[name] for name in node if name in _TYPED}
-            if found & {"object"} and "properties" in node:
+            types = {_TYPED[name] for name in node if name in _TYPED}
+            if types & {"object"} and "properties" in node:
                 return ("object",)
-            if found == {"array"} and "items" in node:
+            if types == {"array"} and "items" in node:
                 return ("array",)
         return TYPES
 
@@ -249,9 +249,11 @@ class Reader(Keywords):
 
     def _lacking(self, option: Shape, other: Shape) -> str | None:
         """A property that the other must have and the option need not."""
-        one, found = self.meets.resolved(option), self.meets.resolved(other)
+        one, alternative = self.meets.resolved(option), self.meets.resolved(other)
         objects = [
-            o for o in (found.options if isinstance(found, AnyOf) else (found,)) if isinstance(o, Object)
+            o
+            for o in (alternative.options if isinstance(alternative, AnyOf) else (alternative,))
+            if isinstance(o, Object)
         ]
         if not isinstance(one, Object) or len(objects) != 1:
             return None

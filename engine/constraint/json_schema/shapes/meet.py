@@ -40,12 +40,12 @@ class Meets:
 
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
-        self._made = 0
+        self._n_shapes = 0
 
     def meet(self, one: Shape, other: Shape) -> Shape:
         """What matches both. Properties come in the order of `one`, then of `other`."""
-        self._made += 1
-        if self._made > MAX_SHAPES:
+        self._n_shapes += 1
+        if self._n_shapes > MAX_SHAPES:
             raise ConfigError("the schema is too complex: it combines too many parts")
         if isinstance(one, Anything) or one == other:
             return other
@@ -157,16 +157,16 @@ class Meets:
 
     def property(self, shape: Object, name: str) -> Shape:
         """What a property of this name may be."""
-        found = shape.by_name.get(name)
-        if found is not None:
-            return found
+        result = shape.by_name.get(name)
+        if result is not None:
+            return result
         matching = [value for pattern, value in shape.patterns if names.matches(pattern, name)]
         if not matching:
             return shape.additional or ANYTHING
-        found = ANYTHING
+        result = ANYTHING
         for value in matching:
-            found = self.meet(found, value)
-        return found
+            result = self.meet(result, value)
+        return result
 
     # ** disjoint **
 

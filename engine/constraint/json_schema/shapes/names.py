@@ -28,8 +28,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def matches(pattern: str, name: str) -> bool:
     """Whether a pattern is found in a text, as JSON Schema has it."""
-    found = _compiled(_python(pattern)).search(name)
-    return found is not None
+    match = _compiled(_python(pattern)).search(name)
+    return match is not None
 
 
 @lru_cache(1024)
@@ -64,7 +64,7 @@ def key_regex(pattern: str) -> str:
 
 def listed(pattern: str) -> list[str] | None:
     """All names that a pattern matches, if they are few."""
-    found: list[str] = []
+    texts: list[str] = []
     for part in _alternatives(pattern):
         start, body, end = _anchors(part)
         if not start or not end:
@@ -72,8 +72,8 @@ def listed(pattern: str) -> list[str] | None:
         names = _texts(_parsed(body))
         if names is None:
             return None
-        found += names
-    return list(dict.fromkeys(found)) if len(found) <= MAX_NAMES else None
+        texts += names
+    return list(dict.fromkeys(texts)) if len(texts) <= MAX_NAMES else None
 
 
 def endless(pattern: str) -> bool:
@@ -178,13 +178,13 @@ def _inside(op: Any, value: Any) -> list[Any]:
 
 def _texts(items: Any) -> list[str] | None:
     """The texts of a part of a pattern, if they are few."""
-    found = [""]
+    texts = [""]
     for op, value in items:
         choices = _choices(op, value)
-        if choices is None or len(choices) * len(found) > MAX_NAMES:
+        if choices is None or len(choices) * len(texts) > MAX_NAMES:
             return None
-        found = [before + after for before in found for after in choices]
-    return found
+        texts = [before + after for before in texts for after in choices]
+    return texts
 
 
 def _choices(op: Any, value: Any) -> list[str] | None:
@@ -199,29 +199,29 @@ def _choices(op: Any, value: Any) -> list[str] | None:
         once = _texts(value[2])
         if once is None:
             return None
-        found: list[str] = []
+        texts: list[str] = []
         for n in range(value[0], value[1] + 1):
             times = [""]
             for _ in range(n):
                 times = [before + after for before in times for after in once]
                 if len(times) > MAX_NAMES:
                     return None
-            found += times
-        return found
+            texts += times
+        return texts
     if op is ops.IN:
         return _characters(value)
     return None
 
 
 def _characters(parts: Any) -> list[str] | None:
-    found: list[str] = []
+    texts: list[str] = []
     for op, value in parts:
         if op is ops.LITERAL:
-            found.append(chr(value))
+            texts.append(chr(value))
         elif op is ops.RANGE and value[1] - value[0] < MAX_NAMES:
-            found += map(chr, range(value[0], value[1] + 1))
+            texts += map(chr, range(value[0], value[1] + 1))
         elif op is ops.CATEGORY and value is ops.CATEGORY_DIGIT:
-            found += "0123456789"
+            texts += "0123456789"
         else:
             return None
-    return found
+    return texts

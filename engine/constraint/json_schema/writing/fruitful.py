@@ -100,6 +100,6 @@ def _inside(shape: Shape) -> list[Shape]:
         case Array():
             return [*shape.prefix, *([shape.items] if shape.items else [])]
         case Object():
-            found = [value for group in (shape.properties, shape.patterns) for _, value in group]
-            return [*found, *([shape.additional] if shape.additional else [])]
+            values = [value for group in (shape.properties, shape.patterns) for _, value in group]
+            return [*values, *([shape.additional] if shape.additional else [])]
     return []

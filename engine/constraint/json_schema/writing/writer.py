@@ -79,9 +79,9 @@ class Writer:
         """The grammar, or an expression that needs none. Raises ConfigError if nothing matches."""
         self._fruitful.look_at(root)
         if not self._fruitful.can_match(root):
-            found = self._meets.resolved(root)
+            shape = self._meets.resolved(root)
             raise ConfigError(
-                f"nothing matches it{': ' + found.reason if isinstance(found, Nothing) else ''}"
+                f"nothing matches it{': ' + shape.reason if isinstance(shape, Nothing) else ''}"
             )
         start = self._value(root)
         while self._todo:
@@ -167,9 +167,9 @@ class Writer:
 
     def _array(self, shape: Array) -> str:
         if shape.distinct and shape.most != 1:
-            found = self._distinct(shape)
-            if found is not None:
-                return found
+            tuples = self._distinct(shape)
+            if tuples is not None:
+                return tuples
         n = len(shape.prefix)
         for i, item in enumerate(shape.prefix):
             if not self._fruitful.can_match(item):
@@ -248,34 +248,33 @@ class Writer:
 
     def _fields(self, shape: Object) -> _Fields:
         colon = self._terminal(regex(self._space.colon))
-        taken = [name for name, _ in shape.properties]
+        names_listed = list(dict.fromkeys((*(name for name, _ in shape.properties), *shape.required)))
         listed = []
-        for name in dict.fromkeys((*taken, *shape.required)):
+        for name in names_listed:
             value = self._meets.property(shape, name)
             if self._fruitful.can_match(value):
                 key = json.dumps(quoted(name), ensure_ascii=False)
                 listed.append((f"{key} {colon} {self._value(value)}", name in shape.required))
-        taken = list(dict.fromkeys((*taken, *shape.required)))
-        free = [f"{key} {colon} {self._value(value)}" for key, value in self._free(shape, taken)]
+        free = [f"{key} {colon} {self._value(value)}" for key, value in self._free(shape, names_listed)]
         return _Fields(listed, free[0] if len(free) == 1 else f"({' | '.join(free)})" if free else "")
 
-    def _free(self, shape: Object, taken: list[str]) -> list[tuple[str, Shape]]:
+    def _free(self, shape: Object, listed: list[str]) -> list[tuple[str, Shape]]:
         """Terminals of names that are not listed, and what may be under them."""
-        literals = " | ".join(json.dumps(quoted(name), ensure_ascii=False) for name in taken)
-        not_taken = f" & ~({literals})" if taken else ""
-        found, groups = [], self._pattern_groups(shape)
+        literals = " | ".join(json.dumps(quoted(name), ensure_ascii=False) for name in listed)
+        not_listed = f" & ~({literals})" if listed else ""
+        members, groups = [], self._pattern_groups(shape)
         keys = [f'(/"/ /{_escaped("|".join(map(names.key_regex, group)))}/ /"/)' for group, _ in groups]
         for key, (group, value) in zip(keys, groups, strict=True):
-            text = f"{regex(_PLAIN_KEY)} & {key}{not_taken}"
+            text = f"{regex(_PLAIN_KEY)} & {key}{not_listed}"
             if self._fruitful.can_match(value) and terminal_matches(text):
                 endless = all(map(names.endless, group))
-                prefix = FREE_NAME if endless else f"{LIMITED_NAME}{len(taken) + names.MAX_NAMES}_"
-                found.append((self._terminal(text, prefix), value))
+                prefix = FREE_NAME if endless else f"{LIMITED_NAME}{len(listed) + names.MAX_NAMES}_"
+                members.append((self._terminal(text, prefix), value))
         other = Nothing() if self._fruitful.is_closed(shape) else shape.additional or ANYTHING
-        text = " & ".join([regex(f'"({CHARACTER})*"'), *(f"~{key}" for key in keys)]) + not_taken
+        text = " & ".join([regex(f'"({CHARACTER})*"'), *(f"~{key}" for key in keys)]) + not_listed
         if self._fruitful.can_match(other) and (not keys or terminal_matches(text)):
-            found.append((self._terminal(text, FREE_NAME), other))
-        return found
+            members.append((self._terminal(text, FREE_NAME), other))
+        return members
 
     @staticmethod
     def _pattern_groups(shape: Object) -> list[tuple[list[str], Shape]]:
@@ -325,12 +324,12 @@ class Writer:
 
         def step(i: int, count: int) -> str | None:
             text, needed = fields.listed[i]
-            taken = (
+            following = (
                 None
                 if most is not None and count >= most
                 else tail(i + 1, min(count + 1, top) if most is None else count + 1)
             )
-            options = [] if taken is None else [f"{comma if count else ''} {text} {taken}"]
+            options = [] if following is None else [f"{comma if count else ''} {text} {following}"]
             skipped = None if needed else tail(i + 1, count)
             options += [] if skipped is None else [skipped]
             return " | ".join(options) if options else None

@@ -12,7 +12,7 @@ class TimingsReply(Reply):
 
     queue_ms: float = required("waited until the first step", 0.1)
     prompt_n: int = required("prompt tokens computed", 12)
-    cached_n: int = required("prompt tokens found in the prefix cache", 100)
+    cached_n: int = required("prompt tokens taken from the prefix cache", 100)
     prompt_ms: float = required("from the first step to the first token", 31.5)
     predicted_n: int = required("tokens generated", 64)
     predicted_ms: float = required("from the first token to the last", 812.0)
@@ -25,7 +25,7 @@ class TimingsReply(Reply):
 
 
 class PromptTokensDetails(Reply):
-    cached_tokens: int = required("of the prompts, found in the prefix cache", 100)
+    cached_tokens: int = required("of the prompts, taken from the prefix cache", 100)
 
 
 class CompletionTokensDetails(Reply):
@@ -34,7 +34,7 @@ class CompletionTokensDetails(Reply):
 
 class UsageReply(Reply):
     prompt_tokens: int = required("each prompt counted once, however many choices", 112)
-    completion_tokens: int = required("of all choices that were made", 64)
+    completion_tokens: int = required("of all choices", 64)
     total_tokens: int = required("both", 176)
     prompt_tokens_details: PromptTokensDetails = required("parts of `prompt_tokens`", {"cached_tokens": 100})
     completion_tokens_details: CompletionTokensDetails = required(

@@ -129,14 +129,14 @@ class SamplingFields(Schema):
     ignore_eos: bool | None = field("never end by the model's own choice", False)
 
     batch_size: int | None = field(
-        "prompt tokens of this session fed per step, up to the server's limit; "
-        "`timings.n_batch` tells the value in force",
+        "most prompt tokens computed per step, up to the server's limit; "
+        "`timings.n_batch` has the value in force",
         256,
         ge=1,
         le=2**63 - 1,
     )
     n_batch: int | None = field("another name of `batch_size`", 256, ge=1, le=2**63 - 1)
-    cache_prompt: bool | None = field("false: neither use nor feed the prefix cache", True)
+    cache_prompt: bool | None = field("false: neither read nor fill the prefix cache", True)
     timeout_ms: int | None = field(
         "time for queue, prompt and generation together; then the text so far is the answer, "
         'with finish_reason "length" and a warning',
@@ -148,7 +148,7 @@ class SamplingFields(Schema):
     id_slot: int | None = field("the slot to run in (see /slots); -1 or absent: any", 0, ge=-1, le=INT_MAX)
     timings_per_token: bool | None = field("with `stream`: add `timings` to every chunk", False)
     return_progress: bool | None = field(
-        "with `stream`: tell of the prompt in chunks with `prompt_progress`, before the first token", False
+        "with `stream`: report progress of the prompt, before the first token, as `prompt_progress`", False
     )
 
 

@@ -59,7 +59,7 @@ async def plan(body: PlanRequest, context: ContextDep) -> Response:
 
 def _refusal(stderr: str, path: Path) -> ApiError:
     """The command's last line, without the folder, and the field that it is about."""
-    line = (stderr.strip().splitlines() or ["the plan could not be made"])[-1]
+    line = (stderr.strip().splitlines() or ["the plan failed"])[-1]
     text = line.removeprefix("ggserve: ").removeprefix("ggserve info: ").replace(str(path), path.name)
     text = text.partition(" (see ggserve")[0]
     flag = _FLAG.search(text)

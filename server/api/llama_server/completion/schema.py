@@ -238,7 +238,7 @@ class NativeReply(Reply):
     has_new_line: bool = required("whether the text has a line break", False)
     truncated: bool = required("whether it ended because the context was full", False)
     stop_type: str = required("eos, word, limit or none", "limit")
-    stopping_word: str = required("the stop string that was found", "")
+    stopping_word: str = required("the stop string that ended the text", "")
     tokens_cached: int = required("tokens of the sequence in the cache at its end", 68)
     timings: TimingsReply = required("what it took", {"prompt_n": 5, "predicted_n": 64})
     completion_probabilities: list[ProbabilityReply] | None = field("with `n_probs`", [])

@@ -44,7 +44,7 @@ class ResponseFormatter(BlockFormatter):
         self.token_ids: list[int] | None = [] if job.options.return_tokens else None
         self._timings: dict[str, Any] = {}  # so far, for every delta
         self._sequence = 0
-        self._begun = False
+        self._started = False
 
     # --- events
 
@@ -54,7 +54,7 @@ class ResponseFormatter(BlockFormatter):
         return self.event(kind, sequence_number=number, **fields)
 
     def start(self, sequence: OutputSequence) -> bytes:
-        self._begun = True
+        self._started = True
         response = self.response("in_progress")
         return self.numbered("response.created", response=response) + self.numbered(
             "response.in_progress", response=response
@@ -135,12 +135,12 @@ class ResponseFormatter(BlockFormatter):
         return self.numbered(kind, response=response, **beside)
 
     def error(self, error: ApiError) -> bytes:
-        begun = b"" if self._begun else self.start(self.job.sequences[0])
+        start = b"" if self._started else self.start(self.job.sequences[0])
         fields = {"code": error.code, "message": error.message, "param": error.param}
         status = "cancelled" if error.code == "request_cancelled" else "failed"
         failure = {"code": "server_error", "message": error.message}
         response = self.response(status, error=failure, store=False)
-        return begun + self.numbered("error", **fields) + self.numbered("response.failed", response=response)
+        return start + self.numbered("error", **fields) + self.numbered("response.failed", response=response)
 
     # --- the response
 

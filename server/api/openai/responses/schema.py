@@ -81,7 +81,7 @@ Metadata = Annotated[
 class ReasoningFields(Schema):
     effort: Effort | None = field("how much to think, where the model supports it", "low")
     summary: Literal["auto", "concise", "detailed"] | None = field(
-        "no effect: reasoning is given as it is", "auto"
+        "no effect: reasoning is returned in full", "auto"
     )
 
 
@@ -105,12 +105,12 @@ class ResponseInput(Schema):
 
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
     input: InputField = field(
-        "text, or items: messages, function calls and their outputs, reasoning, references to kept items",
+        "text, or items: messages, function calls and their outputs, reasoning, references to stored items",
         [{"role": "user", "content": "Tell me a story."}],
     )
     instructions: str | None = field("goes before everything else, as a system message", "Be brief.")
     previous_response_id: str | None = field(
-        "go on after a response that is kept", "resp_0123456789abcdef01234567", max_length=256
+        "continue after a stored response", "resp_0123456789abcdef01234567", max_length=256
     )
     tools: list[dict[str, Any]] | None = field(
         "tools that the client runs: functions, custom tools, namespaces of both, shells, apply_patch; those "
@@ -150,7 +150,7 @@ class ResponseRequest(ResponseInput, SamplingFields):
     stream_options: StreamOptions | None = field("no effect", {"include_obfuscation": False})
     store: bool | None = field("keep the response for a while (default true)", False)
     metadata: Metadata = field("comes back with the response", {"topic": "cats"})
-    background: bool | None = field("a response is made while its client waits: only false is there", False)
+    background: bool | None = field("only false: a response is generated while its client waits", False)
     user: str | None = field("no effect", "user-1", max_length=512)
 
 
@@ -163,7 +163,7 @@ class ItemReply(Reply):
 
 
 class InputTokensDetails(Reply):
-    cached_tokens: int = required("of the input, found in the prefix cache", 100)
+    cached_tokens: int = required("of the input, taken from the prefix cache", 100)
     cache_write_tokens: int = required("always 0: nothing is paid for", 0)
 
 
@@ -190,7 +190,7 @@ class ResponseReply(Reply):
     status: str = required("`completed`, `incomplete`, `in_progress`, `failed` or `cancelled`", "completed")
     model: str = required("that answered", "stories")
     output: list[ItemReply] = required(
-        "what the model made", [{"id": "msg_01", "type": "message", "status": "completed"}]
+        "what the model generated", [{"id": "msg_01", "type": "message", "status": "completed"}]
     )
     incomplete_details: dict[str, str] | None = required("why it ends early", {"reason": "max_output_tokens"})
     usage: ResponseUsage | None = required(

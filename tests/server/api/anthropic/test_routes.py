@@ -345,7 +345,7 @@ async def test_fields_without_effect_are_named():
     assert delta["warnings"] == whole["warnings"]
 
 
-async def test_arguments_that_are_no_object_are_told():
+async def test_arguments_that_are_no_object_are_reported():
     engine = FakeEngine(CALL[: CALL.index("1}")], eos=False)
     found = await create(engine, tools=[TOOL], max_tokens=len(ids(CALL[: CALL.index("1}")])))
     assert found["stop_reason"] == "max_tokens"

@@ -171,7 +171,7 @@ def test_an_answer_of_another_form_where_no_tool_is_called(call_format):
     assert matches(text, "Hello", False) != (True, True)
 
 
-def test_answers_and_calls_that_cannot_be_told_apart():
+def test_answers_and_calls_that_cannot_be_distinguished():
     schema = '{"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}'
     for call_format in ("llama3", "generic"):
         with pytest.raises(UnsupportedSchema):

@@ -58,7 +58,7 @@ def test_text_before_calls_is_content_without_the_space_between(call_format):
 
 
 @pytest.mark.parametrize("call_format", CALLS)
-def test_only_the_first_call_where_more_are_not_wanted(call_format):
+def test_only_the_first_call_where_more_are_not_allowed(call_format):
     parser = new_parser(call_format, parallel=False)
     assert calls_of(read(parser, [CALLS[call_format]])) == BOTH[:1]
 
@@ -217,7 +217,7 @@ def test_responses_of_command_r_stand_between_marks():
     assert read(new_parser("command-r"), [text]) == OutputDelta("It rains.")
 
 
-def test_texts_in_tags_are_told_as_they_come():
+def test_texts_in_tags_are_reported_as_they_come():
     parser = new_parser("qwen-coder", (WEATHER,))
     parser.push("<tool_call>\n<function=get_weather>\n<parameter=city>\n")
     assert parser.push('two "lines"\n') == OutputDelta(tools=(ToolCallDelta(0, arguments='two \\"lines\\"'),))

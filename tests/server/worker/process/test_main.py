@@ -78,7 +78,7 @@ def bare():
         process.sock.close()
 
 
-def test_an_idle_process_sends_heartbeats_and_leaves_when_told(bare):
+def test_an_idle_process_sends_heartbeats_and_exits_on_shutdown(bare):
     process = bare()
     heartbeat = process.receive(wire.Heartbeat)
     assert (heartbeat.busy_s, heartbeat.longest_s < 60) == (0.0, True)
@@ -154,7 +154,7 @@ def test_noise_ends_it_with_a_reason(bare, noise):
     assert process.end()[0] == 1
 
 
-def test_a_bug_in_the_scheduler_is_told(bare):
+def test_a_bug_in_the_scheduler_is_reported(bare):
     process = bare()
     process.send(request("r", [fake.BUG], 5))
     assert process.receive(wire.Fatal).message == "RuntimeError: a bug in the scheduler"

@@ -50,7 +50,7 @@ def test_work_and_streams_take_turns():
     run(main)
 
 
-def test_what_the_engine_refuses_is_told():
+def test_what_the_engine_refuses_is_reported():
     async def main():
         async with running() as client:
             with pytest.raises(TaskFailed, match="refused") as failed:

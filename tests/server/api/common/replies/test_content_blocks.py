@@ -58,7 +58,7 @@ def answers(draw):
     return found
 
 
-def told(format, parts):
+def stream_and_blocks(format, parts):
     """The stream of an answer, and the blocks at its end."""
     sequence = format.job.sequences[0]
     data = format.start(sequence)
@@ -89,9 +89,9 @@ def runs(parts):
 @given(parts=answers())
 def test_blocks(api, parts):
     arguments = (Conversation(None, [], 0), {}) if api is ResponseFormatter else ()
-    data, blocks = told(api(job(stream=True), *arguments), parts)
+    data, blocks = stream_and_blocks(api(job(stream=True), *arguments), parts)
     assert [[block.kind, block.text] for block in blocks] == runs(parts)
-    silent, whole = told(api(job(stream=False), *arguments), parts)
+    silent, whole = stream_and_blocks(api(job(stream=False), *arguments), parts)
     assert silent == b""
     assert [[block.kind, block.text] for block in whole] == runs(parts)
     open, n, texts = None, 0, []

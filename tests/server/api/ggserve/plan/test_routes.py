@@ -56,5 +56,5 @@ async def test_refusals():
         assert said["param"] == "device"
 
 
-async def test_every_type_of_cache_can_be_asked_for():
+async def test_every_type_of_cache_can_be_requested():
     assert set(get_args(KvType)) == set(KV_TYPES)

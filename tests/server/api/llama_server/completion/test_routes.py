@@ -95,7 +95,7 @@ async def test_how_it_ended():
     assert (full["stop_type"], full["truncated"]) == ("limit", True)
 
 
-async def test_line_breaks_are_told_and_may_end_a_text_that_takes_too_long():
+async def test_line_breaks_are_reported_and_may_end_a_text_that_takes_too_long():
     text = "one\ntwo\nthree\nfour"
     body = await ask({"prompt": "x"}, FakeEngine(text))
     assert (body["content"], body["has_new_line"]) == (text, True)
@@ -107,7 +107,7 @@ async def test_line_breaks_are_told_and_may_end_a_text_that_takes_too_long():
     assert (await ask({"prompt": "x", "t_max_predict_ms": 60_000}, FakeEngine(text)))["content"] == text
 
 
-async def test_ignore_eos_is_told_as_a_bias():
+async def test_ignore_eos_is_reported_as_a_bias():
     body = await ask({"prompt": "a", "ignore_eos": True, "n_predict": 3})
     bias = body["generation_settings"]["logit_bias"]
     assert {entry["token"] for entry in bias} == tokenizer().eog_ids

@@ -72,7 +72,7 @@ async def test_only_the_best(kind, top_n, n):
         assert [result["index"] for result in results] == BEST[:n]
 
 
-async def test_documents_come_back_when_asked_for():
+async def test_documents_come_back_when_requested():
     async with client(ranker()) as http:
         documents = [DOCUMENTS[0], {"text": DOCUMENTS[1]}]
         body = {"query": QUERY, "documents": documents, "return_documents": True, "return_text": True}

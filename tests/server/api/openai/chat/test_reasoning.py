@@ -43,7 +43,7 @@ async def test_reasoning_is_split_off():
     assert kinds == sorted(kinds, reverse=True)  # reasoning first
 
 
-async def test_reasoning_stays_in_the_content_if_asked():
+async def test_reasoning_stays_in_the_content_if_requested():
     text = "<think>\nThe user greets.\n</think>\n\nHello!"
     body = await ask(answering(text), reasoning_format="none")
     assert body["choices"][0]["message"] == {"role": "assistant", "content": text, "refusal": None}

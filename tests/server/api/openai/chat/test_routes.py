@@ -121,7 +121,7 @@ async def test_bad_messages_are_named(messages, param):
     assert error_of(response, 400)["param"] == param
 
 
-async def test_a_system_message_is_told_by_the_user_where_the_template_has_no_place_for_it():
+async def test_a_system_message_becomes_the_users_where_the_template_has_no_place_for_it():
     engine = FakeEngine()
     system = {"role": "system", "content": "Be brief"}
     async with client(engine) as http:
@@ -178,7 +178,7 @@ async def test_message_fields_without_effect_are_named():
     ]
 
 
-async def test_a_given_template_takes_the_place_of_the_models(tmp_path):
+async def test_a_configured_template_takes_the_place_of_the_models(tmp_path):
     file = tmp_path / "t.jinja"
     file.write_text(
         "{% for m in messages %}[{{ m.role }}:{{ m.content }}{{ extra }}]{% endfor %}", encoding="utf-8"

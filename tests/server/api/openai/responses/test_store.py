@@ -63,7 +63,7 @@ def test_time_passes(clock):
     assert store._holders == {}
 
 
-def test_nobody_sees_what_another_key_made(clock):
+def test_nobody_sees_what_another_key_created(clock):
     store = ResponseStore(10, 10, 1000, clock)
     put(store, "one", A)
     assert store.get("one", B) is None

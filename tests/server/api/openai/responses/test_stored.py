@@ -74,7 +74,7 @@ async def test_getting_and_forgetting():
                 assert (error["param"], error["code"]) == ("previous_response_id", "response_not_found")
 
 
-async def test_what_is_not_to_be_kept():
+async def test_what_is_not_to_be_stored():
     async with client() as http:
         made = await create(http, store=False)
         assert made["store"] is False
@@ -94,13 +94,13 @@ async def test_what_is_not_to_be_kept():
         error_of(await http.get(f"{RESPONSES}/{made['id']}"), 404)
 
 
-async def test_what_failed_is_not_kept():
+async def test_what_failed_is_not_stored():
     async with client(FakeEngine(fail_after=2)) as http:
         events = named_events((await http.post(RESPONSES, json={"input": "x", "stream": True})).text)
         error_of(await http.get(f"{RESPONSES}/{events[-1]['response']['id']}"), 404)
 
 
-async def test_a_response_belongs_to_the_key_that_made_it():
+async def test_a_response_belongs_to_the_key_that_created_it():
     one, two = {"authorization": "Bearer one"}, {"x-api-key": "two"}
     async with client(make_app(api_key=["one", "two"])) as http:
         made = (await http.post(RESPONSES, json={"input": "x"}, headers=one)).json()
@@ -175,7 +175,7 @@ async def test_a_response_in_the_making_can_be_seen_and_cancelled():
         assert error_of(await whole, 499)["code"] == "request_cancelled"
 
 
-async def test_what_is_made_cannot_be_cancelled():
+async def test_what_is_complete_cannot_be_cancelled():
     async with client() as http:
         made = await create(http)
         error = error_of(await http.post(f"{RESPONSES}/{made['id']}/cancel"), 400)
