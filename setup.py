@@ -37,7 +37,11 @@ DIRECTIVES: dict[str, Any] = {
 MORE_SOURCES = {
     "engine.graph.ops.packed": ("engine/graph/kernels/cpu.cpp", "engine/graph/kernels/matmul/*.cpp")
 }
-MODEL = Path("models/stories.gguf")
+# What setuptools does not take for part of the package, and where it goes.
+COPIES = {
+    Path("models/stories.gguf"): Path("server/models/stories.gguf"),
+    Path("configs/models.yml"): Path("server/models/models.yml"),
+}
 
 
 def check_python_headers() -> None:
@@ -162,7 +166,7 @@ class BuildExt(build_ext):
 
 
 class BuildPy(build_py):
-    """Copy the bundled model into the installed `server` package; a checkout reads it from models/."""
+    """Copy data files into the installed `server` package; a checkout reads them where they are."""
 
     def run(self) -> None:
         if not self.editable_mode:
@@ -171,9 +175,8 @@ class BuildPy(build_py):
                     old.unlink()
         super().run()
         if not self.editable_mode:
-            target = Path(self.build_lib, "server", MODEL)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(MODEL, target)
+            for source, target in COPIES.items():
+                shutil.copy2(source, Path(self.build_lib, target))
 
 
 def main() -> None:

@@ -212,7 +212,7 @@ def test_a_wheel_has_the_libraries_and_works_anywhere(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "server/models/stories.gguf" in names
+    assert {"server/models/stories.gguf", "server/models/models.yml"} <= set(names)
     assert "engine/libggml/ggml.pxd" in names
     page = ROOT / "server" / "page"
     files = {f"server/page/{path.relative_to(page).as_posix()}" for path in page.rglob("*") if path.is_file()}

@@ -12,6 +12,7 @@ from typing import NoReturn
 from engine.errors import ConfigError
 from server import logs
 from server.cli.console import LoadProgress
+from server.cli.pulling import pulling
 from server.config import sources
 from server.config.settings import Settings
 from server.models.errors import DownloadError
@@ -77,7 +78,7 @@ def with_files(settings: Settings) -> Settings:
     with LoadProgress(bar=settings.log_format == "text", verb="downloading") as bar:
         for name, source in settings.sources().items():
             try:
-                files[name] = resolve(source, lambda p: bar(p.name, p.fraction, p.sizes))
+                files[name] = resolve(source, pulling(settings, bar))
             except DownloadError as error:
                 if settings.model:
                     raise

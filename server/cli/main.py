@@ -19,6 +19,9 @@ from server.version import version
 
 COMMANDS = {
     "serve": "serve models over HTTP (OpenAI, Anthropic and llama-server APIs)",
+    "pull": "download a model from the Hugging Face Hub",
+    "list": "list the models on this machine",
+    "rm": "remove downloaded models",
     "infer": "generate one completion in the terminal",
     "devices": "list the devices that models can run on",
     "convert": "convert a Hugging Face model to a GGUF file",
@@ -40,6 +43,7 @@ commands (see ggserve COMMAND --help):
 examples:
   ggserve serve                                  SmolLM2-135M-Instruct on http://127.0.0.1:8080
   ggserve serve --model model.gguf --port 9000   your own model
+  ggserve pull Qwen/Qwen3-8B-GGUF                a model from the Hugging Face Hub
   ggserve infer -p "Once upon a time" -n 100     a completion without a server
   ggserve info model.gguf                        architecture, sizes, memory estimate
   ggserve config > ggserve.yml                   a configuration file to edit, for --config

@@ -44,8 +44,9 @@ class ModelSettings(BaseSettings):
     model: Annotated[list[str], NoDecode, BeforeValidator(named)] = option(
         [],
         "model",
-        "GGUF file to load, or NAME=PATH to serve it as NAME (default: the file name without its suffix); "
-        "`serve` accepts several; default: SmolLM2-135M-Instruct, downloaded once (98 MB)",
+        "GGUF file to load, or hf:OWNER/REPO[:QUANT], ollama:NAME, lmstudio:NAME or a short name, see "
+        "`ggserve list`; NAME=PATH to serve it as NAME; `serve` accepts several; default: "
+        "SmolLM2-135M-Instruct, downloaded once (98 MB)",
         "[NAME=]PATH",
     )
     context_size: int | None = option(

@@ -91,6 +91,12 @@ def add_options(
         elif name == "use_gpu" or field.annotation is bool:
             kwargs |= {"nargs": "?", "const": "true"}  # a flag without a value means true
         groups[section].add_argument(*flags, **kwargs)
+        if name == "model":
+            text = "the same as --model hf:OWNER/REPO[:QUANT]"
+            groups[section].add_argument(
+                *("-hf", "--hf-repo"),
+                **{**kwargs, "type": "hf:{}".format, "metavar": "OWNER/REPO[:QUANT]", "help": text},
+            )
         if extra["old_name"] is not None:
             groups[section].add_argument(_flag(extra["old_name"]), **{**kwargs, "help": argparse.SUPPRESS})
 

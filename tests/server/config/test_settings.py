@@ -244,7 +244,9 @@ def test_the_sample_file_is_what_config_prints():
     assert (CONFIGS / "sample.yml").read_text(encoding="utf-8") == options.render(Settings())
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted(set(CONFIGS.glob("*.yml")) - {CONFIGS / "models.yml"}), ids=lambda path: path.name
+)
 def test_shipped_files_load(path):
     settings = options.load(file=path)
     loaded = yaml.safe_load(path.read_text(encoding="utf-8"))

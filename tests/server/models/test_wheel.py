@@ -111,7 +111,7 @@ def test_fetch_while_another_process_downloads_waits_for_it(index: Wheel) -> Non
             assert waiting.wait(30)
             index.target.mkdir()
         assert other.result(30) == index.target
-    assert str(reports[0]) == "downloading a-model 1.0: 0 of 0 MB"
+    assert str(reports[0]) == "downloading a-model 1.0: 0 MB of 0 MB"
     assert (reports[0].done, list(index.target.iterdir())) == (40, [])
 
 

@@ -1,0 +1,109 @@
+"""What commands show of a download: its plan before, its progress meanwhile."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from server import logs
+from server.cli.console import LoadProgress
+from server.config.settings import Settings
+from server.models.hub.choice import RepoFile
+from server.models.hub.download import Download, header
+from server.models.progress import Report, size_text
+from server.models.resolver import Pulling
+
+# Enough for the metadata and the vocabulary of most models, and of all.
+HEADER_BYTES = (8 << 20, 64 << 20)
+TIMEOUT_S = 60
+PLAN_OPTIONS = ("use_gpu", "gpu_layers", "context_size", "parallel", "kv_type")
+
+
+def pulling(settings: Settings, bar: LoadProgress) -> Pulling:
+    """How commands pull: the log says what will be downloaded and whether it fits, then how far it is."""
+
+    def announce(plan: Download) -> None:
+        logs.log.info("pulling %s", plan)
+        logs.log.info("%s", fit(plan, settings))
+
+    return Pulling(free_memory, announce, report_to(bar))
+
+
+def report_to(bar: LoadProgress) -> Report:
+    return lambda p: bar(
+        f"{p.name} ({p.status})" if p.status != "downloading" else p.name, p.fraction, p.sizes
+    )
+
+
+def free_memory() -> int | None:
+    """Bytes that are free on all devices; None if they cannot be asked. In a process of its own, as `fit`."""
+    rows: Any = _command("devices", "--json")
+    if not isinstance(rows, list):
+        return None
+    return sum(int(row["free"]) for row in rows)
+
+
+def fit(plan: Download, settings: Settings) -> str:
+    """Whether the model will fit and where its layers will go, from the headers of its files."""
+    problem = "its header is not readable"
+    for n_bytes in HEADER_BYTES:
+        with tempfile.TemporaryDirectory(prefix="ggserve-") as name:
+            for file in plan.model.files:
+                _outline(plan, file, Path(name), n_bytes)
+            path = Path(name, PurePosixPath(plan.model.path).name)
+            answer = _command("info", str(path), "--plan", "--json", *_flags(settings))
+        if isinstance(answer, dict):
+            return summary(answer)
+        problem = str(answer or problem).replace(str(path), path.name)
+        if all(file.size <= n_bytes for file in plan.model.files):
+            break
+    return f"whether it will run is not known: {problem}"
+
+
+def summary(answer: dict[str, Any]) -> str:
+    """One line about what `ggserve info --plan --json` says."""
+    if not answer["fits"]:
+        return f"does not fit: {answer['problem']}"
+    devices = answer["devices"]
+    needed = size_text(sum(device["needed"] for device in devices.values()))
+    layers: list[str] = answer["layers"]
+    counts = {name: layers.count(name) for name in dict.fromkeys(layers)}
+    if len(counts) == 1:
+        where = f"all layers on {layers[0]}"
+    else:
+        where = ", ".join(f"{n} of {len(layers)} layers on {name}" for name, n in counts.items())
+    return f"needs {needed} of memory, fits with {where}"
+
+
+def _outline(plan: Download, file: RepoFile, folder: Path, n_bytes: int) -> None:
+    """A file of the right size with the first bytes only, which takes no space: enough to plan with."""
+    with Path(folder, PurePosixPath(file.path).name).open("wb") as outline:
+        outline.write(header(plan, file, min(n_bytes, file.size)))
+        outline.truncate(file.size)
+
+
+def _flags(settings: Settings) -> list[str]:
+    values = {name: getattr(settings, name) for name in PLAN_OPTIONS if name in settings.model_fields_set}
+    flags = [f"--{name.replace('_', '-')}={str(value).lower()}" for name, value in values.items()]
+    return [*flags, *(f"--device={name}" for name in settings.device)]
+
+
+def _command(*arguments: str) -> Any:
+    """The JSON that a command prints; what it says instead, as text. This process never touches a device."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "server", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        return json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return "the devices did not answer in time"
+    except ValueError:
+        return (done.stderr.strip().splitlines() or [""])[-1].removeprefix("ggserve: ")

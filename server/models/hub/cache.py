@@ -1,0 +1,103 @@
+"""GGUF models in the Hugging Face cache, whoever put them there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from server.models.hub.choice import RepoFile, RepoModel, models
+from server.models.stored import StoredModel
+
+
+@dataclass(frozen=True)
+class CachedRepo:
+    """A repository of the cache. folder: of the current snapshot; `models` have paths in it."""
+
+    name: str
+    folder: Path
+    models: list[RepoModel]
+
+    def model_name(self, model: RepoModel) -> str:
+        """hf:OWNER/REPO:QUANT, or :FILE where that would not be enough."""
+        alone = bool(model.quant) and sum(other.quant == model.quant for other in self.models) == 1
+        return f"hf:{self.name}:{model.quant if alone else model.path}"
+
+
+def repositories() -> Iterator[CachedRepo]:
+    """Those that hold complete GGUF models, in their newest snapshot."""
+    from huggingface_hub import CacheNotFound
+
+    try:
+        repos = _scan().repos
+    except CacheNotFound:
+        return
+    for repo in sorted(repos, key=lambda repo: repo.repo_id):
+        if repo.repo_type != "model" or not repo.revisions:
+            continue
+        newest = max(repo.revisions, key=lambda revision: ("main" in revision.refs, revision.last_modified))
+        files = []
+        for file in newest.files:
+            path = file.file_path.relative_to(newest.snapshot_path).as_posix()
+            files.append(RepoFile(path, file.size_on_disk, _sha256(file.blob_path)))
+        if available := models(files):
+            yield CachedRepo(repo.repo_id, newest.snapshot_path, available)
+
+
+def _scan() -> Any:
+    from huggingface_hub import constants, scan_cache_dir
+
+    return scan_cache_dir(constants.HF_HUB_CACHE)
+
+
+def _sha256(blob: Path) -> str | None:
+    """A large file's blob is called after it; where links are impossible there are no blobs."""
+    return blob.name if len(blob.name) == 64 and blob.name.isalnum() else None
+
+
+def repository(name: str) -> CachedRepo | None:
+    return next((repo for repo in repositories() if repo.name.lower() == name.lower()), None)
+
+
+def list_models() -> Iterator[StoredModel]:
+    for repo in repositories():
+        for model in repo.models:
+            path = repo.folder / model.path
+            facts = path.stat()
+            digest = model.files[0].sha256
+            yield StoredModel(repo.model_name(model), "hub", path, model.size, digest, facts.st_mtime)
+
+
+def delete(name: str) -> int:
+    """Remove the model that the list calls `name` from every snapshot; the bytes that are free again."""
+    freed = 0
+    for repo in repositories():
+        for model in repo.models:
+            if repo.model_name(model) != name:
+                continue
+            repos = _scan().repos
+            (cached,) = [r for r in repos if (r.repo_type, r.repo_id) == ("model", repo.name)]
+            freed += _delete_files(cached, {file.path for file in model.files})
+    return freed
+
+
+def _delete_files(cached: Any, paths: set[str]) -> int:
+    """Links first, then blobs that no other link needs; the whole repository if nothing else is in it."""
+    ours: set[Path] = set()
+    others: set[Path] = set()
+    links: list[Path] = []
+    for revision in cached.revisions:
+        for file in revision.files:
+            if file.file_path.relative_to(revision.snapshot_path).as_posix() in paths:
+                links.append(file.file_path)
+                ours.add(file.blob_path)
+            else:
+                others.add(file.blob_path)
+    sizes = sum(blob.stat().st_size for blob in ours - others if blob.exists())
+    for path in [*links, *(ours - others)]:
+        path.unlink(missing_ok=True)
+    if not others:
+        hashes = [revision.commit_hash for revision in cached.revisions]
+        _scan().delete_revisions(*hashes).execute()
+    return sizes

@@ -1,0 +1,205 @@
+"""The download of a model from the Hub: what there is, which files, their bytes, their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from server.models.errors import DownloadError
+from server.models.hub import problems
+from server.models.hub.choice import RepoFile, RepoModel, choose, models
+from server.models.progress import Progress, size_text
+from server.models.reference import NamedModel
+
+REVISION = "main"
+STOP_S = 10.0
+
+
+@dataclass(frozen=True)
+class Download:
+    """A model to be downloaded. repo: as the Hub spells it. missing: bytes that are not in the cache yet."""
+
+    repo: str
+    model: RepoModel
+    licence: str | None
+    missing: int
+
+    def __str__(self) -> str:
+        parts = f" in {len(self.model.files)} parts" if len(self.model.files) > 1 else ""
+        licence = f", licence {self.licence}" if self.licence else ""
+        return f"{self.repo}: {self.model.path}{parts}, {size_text(self.model.size)}{licence}"
+
+
+def prepare(named: NamedModel, memory: Callable[[], int | None]) -> Download:
+    """Ask the Hub what the repository holds and choose the model. `memory`: bytes that are free for it.
+
+    Raises DownloadError: no such repository, no such model in it, no access, no network, no space.
+    """
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    _quiet()
+    try:
+        info = HfApi(library_name="ggserve").model_info(named.name, files_metadata=True)
+    except Exception as error:
+        raise problems.explain(error, named.name) or error from error
+    files = [RepoFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None) for s in info.siblings or []]
+    available = models(files)
+    needs_memory = not named.choice and all(model.quant != "Q4_K_M" for model in available)
+    model = choose(available, named.choice, memory() if needs_memory else None, info.id)
+    cached = [
+        isinstance(try_to_load_from_cache(info.id, file.path, revision=info.sha), str) for file in model.files
+    ]
+    missing = sum(file.size for file, there in zip(model.files, cached, strict=True) if not there)
+    folder = Path(constants.HF_HUB_CACHE)
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    if missing > free:
+        raise problems.no_space(info.id, missing, free, folder)
+    card: Any = info.card_data or {}
+    licence = card.get("license")
+    return Download(info.id, model, str(licence) if licence else None, missing)
+
+
+def download(plan: Download) -> Iterator[Progress]:
+    """Download what is missing, then check every file. To leave the iterator ends the download.
+
+    Raises DownloadError; a file with a wrong checksum is removed.
+    """
+    for file in plan.model.files:
+        path = yield from _fetch(plan.repo, file)
+        yield from _verify(path, file, plan.repo)
+
+
+def path_of(plan: Download) -> Path:
+    """Of the first part, once it is downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(plan.repo, plan.model.path, revision=REVISION)
+    if not isinstance(path, str):
+        raise DownloadError(f"{plan.repo}: {plan.model.path} has been deleted meanwhile; pull it again")
+    return Path(path)
+
+
+def header(plan: Download, file: RepoFile, n_bytes: int) -> bytes:
+    """The first bytes of a file. Raises DownloadError."""
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
+
+    headers = {**build_hf_headers(library_name="ggserve"), "Range": f"bytes=0-{n_bytes - 1}"}
+    url = hf_hub_url(plan.repo, file.path, revision=REVISION)
+    data = bytearray()
+    try:
+        with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
+            hf_raise_for_status(response)
+            for chunk in response.iter_bytes():  # a server may ignore the range
+                data += chunk
+                if len(data) >= n_bytes:
+                    break
+    except Exception as error:
+        raise problems.explain(error, plan.repo) or error from error
+    return bytes(data[:n_bytes])
+
+
+def _quiet() -> None:
+    """The library and its HTTP client would log every request and every retry."""
+    for name, level in (
+        ("huggingface_hub", logging.ERROR),
+        ("httpx", logging.WARNING),
+        ("httpx2", logging.WARNING),
+    ):
+        logging.getLogger(name).setLevel(level)
+
+
+class _Ended(Exception):
+    """The download is not wanted any longer."""
+
+
+def _fetch(repo: str, file: RepoFile) -> Generator[Progress, None, Path]:
+    """Download in a thread, since the library calls back and we yield. Returns the file's path."""
+    from huggingface_hub import hf_hub_download
+
+    reports: queue.SimpleQueue[int | str | Exception] = queue.SimpleQueue()
+    ended = threading.Event()
+
+    class Bar:
+        """What the library takes for its progress bar."""
+
+        def __init__(self, *args: Any, initial: int = 0, **options: Any) -> None:
+            self.done = initial
+
+        def update(self, n: int = 1) -> None:
+            if ended.is_set():
+                raise _Ended
+            self.done += n
+            reports.put(self.done)
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *details: object) -> None:
+            pass
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            if name.startswith("_") or name == "update_transfer":
+                raise AttributeError(name)
+            return lambda *args, **options: None
+
+    def work() -> None:
+        try:
+            reports.put(
+                hf_hub_download(
+                    repo,
+                    file.path,
+                    revision=REVISION,
+                    tqdm_class=Bar,
+                    library_name="ggserve",
+                )
+            )
+        except Exception as error:
+            reports.put(error)
+
+    name = file.path.rpartition("/")[2]
+    yield Progress("downloading", name, 0, file.size, file.sha256)
+    thread = threading.Thread(target=work, name="download", daemon=True)
+    thread.start()
+    try:
+        while True:
+            report = reports.get()
+            if isinstance(report, str):
+                return Path(report)
+            if isinstance(report, Exception):
+                raise problems.explain(report, repo) or report from report
+            yield Progress("downloading", name, report, file.size, file.sha256)
+    finally:
+        ended.set()
+        thread.join(STOP_S)  # the library then removes what is incomplete
+
+
+def _verify(path: Path, file: RepoFile, repo: str) -> Iterator[Progress]:
+    """Compare the checksum where the repository says one; remove the file if it differs."""
+    if file.sha256 is None:
+        return
+    name = file.path.rpartition("/")[2]
+    digest = hashlib.sha256()
+    done = 0
+    with path.open("rb") as opened:
+        while chunk := opened.read(1 << 24):
+            digest.update(chunk)
+            done += len(chunk)
+            yield Progress("verifying", name, done, file.size, file.sha256)
+    if digest.hexdigest() != file.sha256:
+        blob = Path(os.path.realpath(path))
+        path.unlink()
+        blob.unlink(missing_ok=True)
+        raise DownloadError(
+            f"{repo}: {file.path} has sha256 {digest.hexdigest()}, expected {file.sha256}; "
+            "it was removed, pull it again"
+        )

@@ -1,0 +1,62 @@
+"""What went wrong with the Hub, and what to do about it, in a line."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from server.models.errors import DownloadError, ModelNotFound
+from server.models.progress import size_text
+
+
+def explain(error: Exception, repo: str) -> DownloadError | None:
+    """The error in our words; None if it is not one of the Hub, the network or the disk."""
+    from huggingface_hub import constants, errors
+
+    endpoint = constants.ENDPOINT
+    if isinstance(error, errors.GatedRepoError):
+        return DownloadError(
+            f"{repo} is gated: accept its terms at {endpoint}/{repo}, then give a token of that account: "
+            "`hf auth login`, or HF_TOKEN in the environment"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ModelNotFound(
+            f"{endpoint} has no repository {repo}; check the spelling. If it is private, give a token: "
+            "`hf auth login`, or HF_TOKEN in the environment"
+        )
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return DownloadError(
+            f"{repo} is not on this machine, and HF_HUB_OFFLINE is set; unset it, or see `ggserve list` for "
+            "what is here"
+        )
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return DownloadError(f"{repo} has changed meanwhile; pull it again")
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403):
+            return DownloadError(
+                f"{endpoint} refuses {repo} (HTTP {status}); give a valid token: `hf auth login`, or HF_TOKEN"
+            )
+        return DownloadError(f"{endpoint} answered HTTP {status} for {repo}; try again later")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DownloadError(f"the disk of {constants.HF_HUB_CACHE} is full; {MAKE_ROOM}")
+    if isinstance(error, errors.LocalEntryNotFoundError) or type(error).__module__.startswith("httpx"):
+        cause = error.__cause__ or error
+        return DownloadError(
+            f"cannot reach {endpoint} ({cause or type(cause).__name__}); check the network, HTTPS_PROXY "
+            "and HF_ENDPOINT. `ggserve list` shows the models that are here and need no network"
+        )
+    if isinstance(error, OSError):
+        return DownloadError(f"{error.filename or constants.HF_HUB_CACHE}: {error.strerror or error}")
+    return None
+
+
+MAKE_ROOM = "make room (`ggserve list`, `ggserve rm NAME`), or set HF_HOME to a folder on another disk"
+
+
+def no_space(repo: str, needed: int, free: int, folder: Path) -> DownloadError:
+    return DownloadError(
+        f"{repo} needs {size_text(needed)} of disk, and {size_text(free)} are free in "
+        f"{os.fspath(folder)}; {MAKE_ROOM}"
+    )

@@ -1,0 +1,133 @@
+"""`pull`, `list`, `rm` and --model hf:… as processes, with a Hub that HF_ENDPOINT names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.errors import ConfigError
+from server.cli import pulling
+from server.cli.command import with_files
+from server.config.settings import Settings
+from server.models.hub import download
+from server.models.reference import NamedModel
+from support.fakes.hub import FakeHub, Repo, fake_hub, use_hub
+from support.server_process import ROOT, ServerProcess, ggserve
+
+STORIES = (ROOT / "models" / "stories.gguf").read_bytes()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    repos = {
+        "me/Stories-GGUF": Repo({"stories-Q8_0.gguf": STORIES}),
+        "me/Text-GGUF": Repo({"text-Q4_K_M.gguf": b"no model at all" * 1000}),
+    }
+    with fake_hub(repos) as server:
+        use_hub(server.url, tmp_path / "hub", monkeypatch)
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
+        yield server
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("hub")
+def test_a_model_is_pulled_listed_served_and_removed(tmp_path: Path) -> None:
+    pulled = ggserve("pull", "me/Stories-GGUF")
+    assert pulled.returncode == 0, pulled.stderr
+    assert Path(pulled.stdout.strip()).read_bytes() == STORIES
+    assert "pulling me/Stories-GGUF: stories-Q8_0.gguf, 3 MB, licence apache-2.0" in pulled.stderr
+    assert "of memory, fits with all layers on " in pulled.stderr
+    assert "HTTP Request" not in pulled.stderr
+
+    assert "hf:me/Stories-GGUF:Q8_0" in ggserve("list").stdout
+    (row,) = [row for row in json.loads(ggserve("list", "--json").stdout) if row["source"] == "hub"]
+    assert (row["name"], row["size"]) == ("hf:me/Stories-GGUF:Q8_0", len(STORIES))
+
+    with ServerProcess("-m", "hf:me/Stories-GGUF", "--threads", "1") as server:
+        assert list(server.get("/health")["models"]) == ["stories"]
+        assert server.end() == 0
+
+    removed = ggserve("rm", "me/Stories-GGUF")
+    assert removed.stdout == "removed hf:me/Stories-GGUF:Q8_0: 3 MB are free again\n"
+    again = ggserve("rm", "me/Stories-GGUF")
+    assert (again.returncode, "`ggserve list` shows those that are" in again.stderr) == (1, True)
+
+
+@pytest.mark.e2e
+def test_a_server_pulls_what_it_is_to_serve(hub: FakeHub) -> None:
+    with ServerProcess("-hf", "me/Stories-GGUF:Q8_0", "--threads", "1", bundled=False) as server:
+        assert list(server.get("/health")["models"]) == ["stories"]
+        assert any("fits with all layers on" in line for line in server.lines)
+        assert server.end() == 0
+    assert hub.requests
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["pull", "me/Absent"], 1, "has no repository me/Absent"),
+        (["pull", "absent"], 1, "absent is no short name"),
+        (["pull", "a/b/c"], 2, "must be hf:OWNER/REPO"),
+        (
+            ["infer", "-p", "x", "-m", "hf:me/Stories-GGUF:Q2_K"],
+            1,
+            "me/Stories-GGUF has no Q2_K; it has Q8_0",
+        ),
+        (["infer", "-p", "x", "-m", "hf:me"], 2, "model: 'hf:me' must be hf:OWNER/REPO"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], status: int, message: str) -> None:
+    done = ggserve(*arguments)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (status, "")
+    assert message in line
+
+
+def prepared(name: str) -> download.Download:
+    return download.prepare(NamedModel("hf", name), lambda: None)
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_plan_is_made_from_the_header_alone() -> None:
+    line = pulling.fit(prepared("me/Stories-GGUF"), Settings(use_gpu=False, context_size=64))
+    assert line.startswith("needs ")
+    assert line.endswith(" MB of memory, fits with all layers on CPU")
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_file_that_is_no_model_has_no_plan() -> None:
+    line = pulling.fit(prepared("me/Text-GGUF"), Settings())
+    assert line.startswith("whether it will run is not known: text-Q4_K_M.gguf: ")
+
+
+@pytest.mark.parametrize(
+    ("layers", "where"),
+    [
+        (["CUDA0"] * 3, "all layers on CUDA0"),
+        (["CPU", "CUDA0", "CUDA0"], "1 of 3 layers on CPU, 2 of 3 layers on CUDA0"),
+    ],
+)
+def test_the_plan_says_where_layers_go(layers: list[str], where: str) -> None:
+    devices = {name: {"needed": 2_600_000_000} for name in set(layers)}
+    gb = f"{2.6 * len(devices):.2f} GB"
+    line = pulling.summary({"fits": True, "layers": layers, "devices": devices})
+    assert line == f"needs {gb} of memory, fits with {where}"
+    assert pulling.summary({"fits": False, "problem": "too large"}) == "does not fit: too large"
+
+
+def test_the_free_memory_is_that_of_the_devices() -> None:
+    assert (pulling.free_memory() or 0) > 10**8
+
+
+def test_names_that_do_not_fit_the_options_are_refused() -> None:
+    settings = Settings(model=["stories"], alias=["stories=any"])
+    assert with_files(settings).aliases() == {"any": "stories"}
+    with pytest.raises((ConfigError, ValueError), match="alias: no model is called"):
+        with_files(Settings(model=["stories"]).model_copy(update={"alias": ["other=any"]}))
