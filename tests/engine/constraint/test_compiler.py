@@ -263,7 +263,10 @@ REFUSED = [
     (Constraint("json_schema", "{"), "the JSON is not valid"),
     (Constraint("json_schema", "[" * 100_000), "the JSON is nested too deeply"),
     (Constraint("json_schema", '{"not": {}}'), "nothing matches it: what is excluded is everything"),
-    (Constraint("json_schema", '{"type": "string", "pattern": "("}'), "a regex is not valid: unclosed group"),
+    (
+        Constraint("json_schema", '{"type": "string", "pattern": "("}'),
+        "the pattern '(' cannot be enforced: unclosed group",
+    ),
     (Constraint("json_schema", '{"$ref": "#"}'), "nothing matches it"),
     (Constraint("regex", "(?=a)"), "a regex is not valid: look-around"),
     (Constraint("regex", r"a\b"), "lookarounds not supported"),

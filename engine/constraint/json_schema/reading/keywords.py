@@ -61,10 +61,30 @@ class Keywords(Document):
             String(
                 self._count(node, "minLength") or 0,
                 self._count(node, "maxLength"),
-                (self._text(node, "pattern"),) if "pattern" in node else (),
+                self._patterns(node),
                 (format,) if isinstance(format, str) else (),
+                where=self._where(),
             )
         )
+
+    def _patterns(self, node: Mapping[str, Any]) -> tuple[str, ...]:
+        if "pattern" not in node:
+            return ()
+        pattern = self._text(node, "pattern")
+        known = "enum" in node or "const" in node  # values, which are tried
+        fault = names.text_fault(pattern) if known else names.fault(pattern)
+        if "not supported" in fault and not self._lenient:
+            return (pattern,)  # refused by the writer, unless allOf or $ref bring in values
+        return () if self._leave_out(pattern, fault) else (pattern,)
+
+    def _leave_out(self, pattern: str, fault: str) -> bool:
+        """Whether a pattern is not enforced, which `ignored` then says. Raises ConfigError if it must be."""
+        if not fault:
+            return False
+        if not self._lenient or "not supported" not in fault:
+            raise self._wrong(f"the pattern {names.shown(pattern)} cannot be enforced: {fault}")
+        self.ignored[f"pattern {names.shown(pattern)}"] = None
+        return True
 
     def _array(self, node: Mapping[str, Any]) -> Shape:
         prefix, items = node.get("prefixItems", []), node.get("items")
@@ -95,6 +115,7 @@ class Keywords(Document):
         patterns = {
             name: self._under("patternProperties", name, value)
             for name, value in self._map(node, "patternProperties").items()
+            if not self._leaves_out_key("patternProperties", name)
         }
         self._limits.count_properties(len(properties))
         required = node.get("required", [])
@@ -127,6 +148,10 @@ class Keywords(Document):
                 shape = self._named(shape, self._schema(node["propertyNames"]))
         return checked(self._enumerated(shape))
 
+    def _leaves_out_key(self, keyword: str, pattern: str) -> bool:
+        with self._at(keyword):
+            return self._leave_out(pattern, names.key_fault(pattern))
+
     def _with_patterns(self, name: str, shape: Shape, patterns: Mapping[str, Shape]) -> Shape:
         for pattern, value in patterns.items():
             if names.matches(pattern, name):
@@ -156,11 +181,13 @@ class Keywords(Document):
                 additional=Nothing(),
             )
         if isinstance(names_shape, String) and not names_shape.formats and not shape.patterns:
-            patterns = list(names_shape.patterns)
+            patterns = [p for p in names_shape.patterns if not self._leave_out(p, names.key_fault(p))]
             if names_shape.least or names_shape.most is not None:
                 patterns.append(
                     rf"^[\s\S]{{{names_shape.least},{'' if names_shape.most is None else names_shape.most}}}$"
                 )
+            if not patterns:
+                return shape
             if len(patterns) == 1:
                 return replace(
                     shape,

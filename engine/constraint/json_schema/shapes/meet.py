@@ -288,6 +288,7 @@ def _meet_strings(one: String, other: String) -> Shape:
             tuple(dict.fromkeys((*one.patterns, *other.patterns))),
             tuple(dict.fromkeys((*one.formats, *other.formats))),
             _common(one.values, other.values),
+            one.where or other.where,
         )
     )
 

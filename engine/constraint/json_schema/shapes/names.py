@@ -1,4 +1,4 @@
-"""Patterns that property names match, as regular expressions of llguidance and as lists of names."""
+"""Patterns of strings and property names: what of them is supported, and as lists of names."""
 
 from __future__ import annotations
 
@@ -15,21 +15,82 @@ from engine.errors import ConfigError
 MAX_NAMES = 64  # of a pattern that are listed one by one
 _ANY = "(?s:.)*"
 _AROUND = frozenset((ops.AT, ops.ASSERT, ops.ASSERT_NOT, ops.GROUPREF))
+_DIFFERENCE = re.compile(r"\[[^\]]*--")
+_REASON = re.compile(r"^error: (.*)$", re.MULTILINE)
 _NAMED = re.compile(r"\(\?<(?![=!])")
 
 
 @lru_cache(1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(_python(pattern), re.ASCII)
+
+
+def shown(pattern: str) -> str:
+    """A pattern in an error message."""
+    return repr(pattern if len(pattern) <= 64 else pattern[:63] + "…")
+
+
+@lru_cache(1024)
+def fault(pattern: str) -> str:
+    """Why no string can be held to a pattern; empty: it can."""
+    from llguidance import LLMatcher
+
     try:
-        return re.compile(pattern, re.ASCII)
+        pattern.encode()
+    except UnicodeEncodeError:
+        return "it has unpaired surrogates"
+    if _DIFFERENCE.search(pattern):
+        return "-- inside of a class is not supported"
+    error = LLMatcher.validate_grammar(
+        f"start: %json {json.dumps({'type': 'string', 'pattern': rust(pattern)})}"
+    )
+    reason = _REASON.search(error)
+    if reason is not None:
+        return reason[1]
+    return r"\b, and ^ or $ inside of it, are not supported" if "lookarounds not supported" in error else ""
+
+
+@lru_cache(1024)
+def text_fault(pattern: str) -> str:
+    """Why `matches` cannot be asked about a pattern; empty: it can."""
+    try:
+        _compiled(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise ConfigError(f"the pattern {pattern[:64]!r} is not valid, or not supported: {error}") from None
+        return str(error)
+    return ""
+
+
+@lru_cache(1024)
+def key_fault(pattern: str) -> str:
+    """Why no name can be held to a pattern; empty: it can."""
+    reason = fault(pattern) or text_fault(pattern)
+    if not reason:
+        try:
+            key_regex(pattern)
+        except ConfigError as error:
+            reason = str(error)
+    return reason
+
+
+def rust(pattern: str) -> str:
+    """A pattern of ECMA-262 as llguidance reads it: classes are not nested there, nor intersected."""
+    out, inside = [], False
+    for part in re.findall(r"\\.|\[\^?\]?|.", pattern, re.DOTALL):
+        if inside:
+            inside = part != "]"
+            out.append("\\" + part if part[0] in "[&~" else part)
+        else:
+            inside = part[0] == "["
+            out.append(part)
+    return "".join(out)
 
 
 def matches(pattern: str, name: str) -> bool:
     """Whether a pattern is found in a text, as JSON Schema has it."""
-    match = _compiled(_python(pattern)).search(name)
-    return match is not None
+    reason = text_fault(pattern)
+    if reason:
+        raise ConfigError(f"the pattern {shown(pattern)} cannot be enforced: {reason}")
+    return _compiled(pattern).search(name) is not None
 
 
 @lru_cache(1024)
@@ -37,7 +98,7 @@ def overlap(one: str, other: str) -> bool:
     """Whether a name may match both patterns."""
     from llguidance import LLMatcher
 
-    both = json.dumps({"type": "string", "allOf": [{"pattern": one}, {"pattern": other}]})
+    both = json.dumps({"type": "string", "allOf": [{"pattern": rust(one)}, {"pattern": rust(other)}]})
     return "Unsatisfiable" not in LLMatcher.validate_grammar(f"start: %json {both}")
 
 
@@ -54,10 +115,7 @@ def key_regex(pattern: str) -> str:
             alternatives.append(f"(?:{key_regex(inner)})")
             continue
         if any(op in _AROUND for op in _operations(_parsed(body))):
-            raise ConfigError(
-                f"patternProperties: the pattern {pattern[:64]!r} looks around, or has ^ or $ inside, "
-                "which is not supported"
-            )
+            raise ConfigError("look-around, and ^ or $ inside of it, are not supported")
         alternatives.append(("" if start else _ANY) + f"(?:{body})" + ("" if end else _ANY))
     return "|".join(alternatives)
 
@@ -90,7 +148,6 @@ def endless(pattern: str) -> bool:
 
 def _alternatives(pattern: str) -> list[str]:
     """A pattern cut at each `|` that is in no group and no class."""
-    _compiled(_python(pattern))
     parts, depth, start, i, inside = [], 0, 0, 0, False
     while i < len(pattern):
         c = pattern[i]
@@ -142,7 +199,7 @@ def _python(pattern: str) -> str:
             i += 1
         elif inside:
             inside = c != "]"
-            out.append(r"\[" if c == "[" else c)
+            out.append("\\" + c if c in "[&~|" else c)
         elif c == "[":
             inside = True
             out.append(c)

@@ -61,13 +61,14 @@ class Number:
 
 @dataclass(frozen=True)
 class String:
-    """values: the only ones, if not None. Lengths are in characters."""
+    """values: the only ones, if not None. Lengths are in characters. where: of the patterns, for errors."""
 
     least: int = 0
     most: int | None = None
     patterns: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     values: tuple[str, ...] | None = None
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

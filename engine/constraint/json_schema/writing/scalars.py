@@ -7,6 +7,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from engine.constraint.json_schema.shapes import names
 from engine.constraint.json_schema.shapes.types import Number, String
 from engine.constraint.json_schema.writing import digits
 from engine.errors import ConfigError
@@ -61,7 +62,11 @@ def _spellings(value: Decimal, integer: bool) -> list[str]:
 
 
 def string_leaf(shape: String) -> str:
-    parts: list[dict[str, Any]] = [{"pattern": pattern} for pattern in shape.patterns]
+    for pattern in shape.patterns:
+        fault = names.fault(pattern)
+        if fault:
+            raise ConfigError(f"{shape.where}the pattern {names.shown(pattern)} cannot be enforced: {fault}")
+    parts: list[dict[str, Any]] = [{"pattern": names.rust(pattern)} for pattern in shape.patterns]
     parts += [{"format": format} for format in shape.formats]
     node: dict[str, Any] = {"type": "string"}
     if len(shape.patterns) < 2 and len(shape.formats) < 2:

@@ -381,4 +381,4 @@ def _escaped(pattern: str) -> str:
     """A pattern of JSON Schema between slashes: `\\d` and `\\w` are ASCII."""
     from llguidance import regex_to_lark
 
-    return regex_to_lark(pattern, "dw")
+    return regex_to_lark(names.rust(pattern), "dw")

@@ -289,6 +289,44 @@ def test_one_of_beside_properties() -> None:
     assert any("oneOf" in what for what in rule(loose).ignored)
 
 
+def test_patterns_that_are_left_out_if_need_be() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "string", "pattern": "^(?!x)"}},
+        "patternProperties": {"(?=b)": {"type": "integer"}},
+        "propertyNames": {"pattern": "(?=c)"},
+        "x-guidance": {"lenient": True},
+    }
+    assert rule(schema).ignored == ["pattern '^(?!x)'", "pattern '(?=b)'", "pattern '(?=c)'"]
+    assert takes(schema, '{"a": "x", "b": "y"}')
+    with pytest.raises(ConfigError, match="unclosed group"):
+        rule({"pattern": "(", "x-guidance": {"lenient": True}})
+
+
+def test_values_are_tried_on_patterns_that_no_grammar_has() -> None:
+    for schema in (
+        {"enum": ["ab", "b"], "pattern": "^(?=.*a)"},
+        {"allOf": [{"pattern": "^(?=.*a)"}, {"enum": ["ab", "b"]}]},
+    ):
+        assert takes(schema, '"ab"')
+        assert not takes(schema, '"b"')
+
+
+@pytest.mark.parametrize(("pattern", "good", "bad"), [("^[a&&b]$", "&", "c"), ("^[[:a]+]$", "[:a]", "a")])
+def test_classes_are_those_of_ecma(pattern: str, good: str, bad: str) -> None:
+    """Not nested, nor intersected."""
+    for schema, text in (
+        ({"type": "string", "pattern": pattern}, '"{}"'),
+        (
+            {"type": "object", "patternProperties": {pattern: {}}, "additionalProperties": False},
+            '{{"{}": 1}}',
+        ),
+        ({"enum": [good, bad], "pattern": pattern}, '"{}"'),
+    ):
+        assert takes(schema, text.format(good))
+        assert not takes(schema, text.format(bad))
+
+
 def test_references_that_meet_themselves() -> None:
     def tree(name: str) -> dict[str, Any]:
         return {"type": "object", "properties": {"child": {"$ref": f"#/$defs/{name}"}, name: {"const": 1}}}
@@ -390,8 +428,41 @@ REFUSED: list[tuple[Any, str]] = [
         {"type": "object", "patternProperties": {"^a": {"type": "null"}, "b$": {"type": "string"}}},
         "'^a' and 'b$' may match the same name",
     ),
-    ({"type": "object", "patternProperties": {"a(?=b)": {}}}, "not supported"),
-    ({"type": "object", "patternProperties": {"(": {}}}, "the pattern '(' is not valid"),
+    (
+        {"properties": {"a": {"items": {"type": "string", "pattern": "^(?=.*[A-Z])x"}}}},
+        "properties.a.items: the pattern '^(?=.*[A-Z])x' cannot be enforced: look-around, including",
+    ),
+    (
+        {"$ref": "#/$defs/a", "$defs": {"a": {"pattern": "("}}},
+        "$defs/a: the pattern '(' cannot be enforced: uncl",
+    ),
+    (
+        {"pattern": r"\bx"},
+        r"the pattern '\\bx' cannot be enforced: \b, and ^ or $ inside of it, are not supported",
+    ),
+    ({"pattern": r"(a)\1", "maxLength": 3}, "cannot be enforced: backreferences are not supported"),
+    ({"pattern": "\ud800"}, "unpaired surrogates"),
+    ({"pattern": "[a--b]"}, "-- inside of a class is not supported"),
+    ({"enum": ["a"], "pattern": "("}, "the pattern '(' cannot be enforced: missing )"),
+    ({"allOf": [{"enum": ["a"]}, {"pattern": r"\p{L}"}]}, "cannot be enforced: bad escape"),
+    (
+        {"properties": {"a": {"patternProperties": {"a(?=b)": {}}}}},
+        "properties.a.patternProperties: the pattern 'a(?=b)' cannot be enforced: look-around",
+    ),
+    (
+        {"patternProperties": {"(": {}}},
+        "patternProperties: the pattern '(' cannot be enforced: unclosed group",
+    ),
+    ({"patternProperties": {r"\p{L}": {}}}, "cannot be enforced: bad escape"),
+    (
+        {"patternProperties": {"a$b": {}}},
+        "cannot be enforced: \\b, and ^ or $ inside of it, are not supported",
+    ),
+    ({"patternProperties": {"\ud800": {}}}, "unpaired surrogates"),
+    (
+        {"propertyNames": {"pattern": "(?!a)"}},
+        "propertyNames: the pattern '(?!a)' cannot be enforced: look-around",
+    ),
     ({"type": "integer", "minimum": 2, "maximum": 1}, "nothing matches it: no number is between 2 and 1"),
     ({"properties": {"a": False}, "required": ["a"]}, "nothing matches"),
 ]
