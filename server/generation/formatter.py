@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from server.chat.output import OutputDelta, PromptProgress
 from server.errors import ApiError
@@ -15,6 +15,7 @@ from server.generation.output_processor import OutputSequence, SequenceOutput
 class JobFormatter(ABC):
     """Words one job in one API's format: as bytes of a stream (empty: nothing to send), or as one body."""
 
+    media_type: ClassVar[bytes] = b"text/event-stream; charset=utf-8"  # of a stream
     job: Job
 
     def start(self, sequence: OutputSequence) -> bytes:
@@ -42,7 +43,7 @@ class JobFormatter(ABC):
         """A failure after the status line; it ends the stream."""
 
     def keep_alive(self) -> bytes:
-        """Sent while there is nothing else to send: a comment, which clients ignore."""
+        """Sent while there is nothing else to send, for clients to ignore: a comment of an event stream."""
         return f": keep-alive, {self.job.progress()}\n\n".encode()
 
     def collect(self, sequence: OutputSequence, delta: OutputDelta) -> None:

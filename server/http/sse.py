@@ -1,4 +1,5 @@
-"""Responses of jobs: server-sent events, or all of it at once; and work that ends when its client leaves.
+"""Responses of jobs: streams, mostly of server-sent events, or all of it at once; and work that ends when its
+client leaves.
 
 Failures before the first event get their own status; comments keep the connection alive while there is
 nothing to send.
@@ -27,7 +28,6 @@ from server.http.json_route import Bytes
 T = TypeVar("T")
 
 _HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # proxies: do not buffer
 ]
@@ -162,7 +162,8 @@ class EventStream(Response):
     async def _write(self, data: bytes, last: bool = False) -> None:
         if not self._started:
             self._started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            headers = [(b"content-type", self.formatter.media_type), *_HEADERS]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self._writing = True  # for as long as the client does not read, which the connection bounds
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
         self._last = self._time()
