@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.model.info import file_type
 from engine.model.model import LoadedModel
 
 
@@ -12,6 +13,7 @@ def describe(model: LoadedModel) -> dict[str, Any]:
     return {
         "path": str(model.gguf.path),
         "architecture": model.gguf.arch,
+        "file_type": file_type(model.gguf),
         "n_params": sum(info.n_elements for info in model.gguf.tensors.values()),
         "size_bytes": sum(info.nbytes for info in model.gguf.tensors.values()),
         "n_layer": model.hp.n_layer,

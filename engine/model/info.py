@@ -48,7 +48,7 @@ def describe(
             "architecture": _or_none(lambda: gguf.arch),
             "name": _or_none(lambda: gguf.get_str("general.name", None)),
             "license": _or_none(lambda: gguf.get_str("general.license", None)),
-            "file_type": _or_none(lambda: _file_type(gguf)),
+            "file_type": file_type(gguf),
             **_sizes(gguf),
             "hyperparameters": _hyperparameters(gguf),
             "tokenizer": _or_none(lambda: _tokenizer(gguf)),
@@ -79,10 +79,10 @@ def _or_none(read: Callable[[], T]) -> T | None:
         return None
 
 
-def _file_type(gguf: GGUFFile) -> str | None:
+def file_type(gguf: GGUFFile) -> str | None:
     """The name for the number in `general.file_type`."""
-    number = gguf.get_int("general.file_type", None)
-    names = {file_type: name for name, (file_type, _) in MIXES.items()}
+    number = _or_none(lambda: gguf.get_int("general.file_type", None))
+    names = {known: name for name, (known, _) in MIXES.items()}
     return None if number is None else f"{names.get(number, 'unknown')} ({number})"
 
 

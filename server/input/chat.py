@@ -153,6 +153,8 @@ async def _tokens(rendered: Prompt, chat: ChatInput, context: RequestContext) ->
     tokens = await tokenize(rendered.pieces, context, chat.param, add_special=False)
     if tokenizer.add_bos and tokens[:1] != [tokenizer.bos_id]:  # most templates write it
         tokens.insert(0, tokenizer.bos_id)
+    if chat.before:
+        tokens = [*chat.before, *tokens[int(tokens[:1] == [tokenizer.bos_id]) :]]
     check_length(len(tokens), context.engine, chat.param)
     return tokens
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -12,6 +11,7 @@ from engine.types import FinishReason
 from server.api.anthropic.errors import error_body
 from server.api.common.replies.content_blocks import Block, BlockFormatter, Kind
 from server.api.common.replies.timings import total_timings
+from server.api.common.replies.tool_arguments import arguments_object
 from server.chat.output import OutputDelta, ShownToken
 from server.errors import ApiError
 from server.generation.job import Job
@@ -95,21 +95,9 @@ class MessageFormatter(BlockFormatter):
         if block.kind == "text":
             return {**fields, "text": block.text}
         if block.kind == "call":
-            return {**fields, "input": self._input(block)}
+            where = f"content[{block.index}].input"
+            return {**fields, "input": arguments_object(block.text, where, self.job.context)}
         return {**fields, "thinking": "" if self.omit_thinking else block.text, "signature": SIGNATURE}
-
-    def _input(self, block: Block) -> dict[str, Any] | msgspec.Raw:
-        """Without a constraint, or cut by a limit, the model may write something that is not an object."""
-        try:
-            value = json.loads(block.text or "{}", parse_constant=_refuse)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            self.job.context.warn(
-                f"content[{block.index}].input: the model did not write a JSON object, so it is empty"
-            )
-            return {}
-        return msgspec.Raw(block.text.encode()) if block.text else {}  # with all digits of its numbers
 
     def _stop(self) -> dict[str, Any]:
         sequence = self.job.sequences[0]
@@ -152,7 +140,3 @@ def _empty(block: Block) -> dict[str, Any]:
     if block.kind == "text":
         return {"type": "text", "text": ""}
     return {"type": "thinking", "thinking": "", "signature": ""}
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")

@@ -13,4 +13,11 @@ def error_body(error: ApiError, request_id: str = "") -> dict[str, Any]:
     return {"error": {**fields, **error.details}}
 
 
+def message_with_field(error: ApiError) -> str:
+    """The message, which begins with the field at fault: for shapes that have no place for it."""
+    if error.param is None or error.message.startswith(f"{error.param}:"):
+        return error.message
+    return f"{error.param}: {error.message.removeprefix(f'{error.param} ')}"
+
+
 ERRORS = ErrorFormat(error_body)

@@ -94,11 +94,9 @@ def _number(default: float, low: float, high: float, text: str, example: float) 
     return field(text, example, ge=low, le=high)
 
 
-class SamplingFields(Schema):
-    """Fields of every generating route. Null is the same as absent."""
+class SequenceFields(Schema):
+    """How to generate one sequence. Null is the same as absent."""
 
-    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
-    stream: bool | None = field("answer as server-sent events", True)
     stop: Stops | None = field("end before the first of these strings", ["The end"])
     stop_token_ids: TokenIds | None = field("end at any of these tokens", [2])
     seed: int | None = field(
@@ -150,6 +148,13 @@ class SamplingFields(Schema):
     return_progress: bool | None = field(
         "with `stream`: report progress of the prompt, before the first token, as `prompt_progress`", False
     )
+
+
+class SamplingFields(SequenceFields):
+    """Fields of the generating routes; Ollama's have most of them in `options`."""
+
+    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    stream: bool | None = field("answer as server-sent events", True)
 
 
 class GenerationFields(SamplingFields):
