@@ -101,6 +101,7 @@ TESTED_IN = {
     "server/api/llama_server/completion/parser": "server/api/llama_server/completion/test_fields.py",
     "server/api/llama_server/completion/samplers": "server/api/llama_server/completion/test_fields.py",
     "server/api/llama_server/embeddings": "server/api/openai/embeddings/test_routes.py",
+    "server/api/ollama/formatter": "server/api/ollama/test_routes.py",
     "server/api/openai/chat/formatter": "server/api/openai/chat/test_routes.py",
     "server/api/openai/chat/parser": "server/api/openai/chat/test_routes.py",
     "server/api/openai/completions/formatter": "server/api/openai/completions/test_routes.py",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.api import anthropic, ggserve, llama_server, openai
+from server.api import anthropic, ggserve, llama_server, ollama, openai
 from server.api.common.api import Api
 
-APIS: tuple[Api, ...] = (openai.API, anthropic.API, llama_server.API, ggserve.API)
+APIS: tuple[Api, ...] = (openai.API, anthropic.API, llama_server.API, ollama.API, ggserve.API)

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from server.api.anthropic.errors import ERRORS as ANTHROPIC
-from support.api.routes import POSTS, Ask, Route, asking, document, kinds, refusal
+from support.api.routes import POSTS, Ask, Route, asking, document, has_codes, kinds, refusal
 from support.quick import every
 
 LEAKS = re.compile(r"/root|/work|/opt|/home|\.py\b|Traceback|0x[0-9a-f]{6}|line \d+|pydantic|function-")
@@ -64,7 +63,7 @@ def test_bodies_that_are_no_request(route: Route, ask: Ask) -> None:
             continue
         error = refusal(response, route)
         assert error["type"] == "invalid_request_error"
-        if not ANTHROPIC.handles(route.path):
+        if has_codes(route):
             assert error["code"] == "invalid_json" or content in NO_OBJECTS
         assert not LEAKS.search(response.text), response.text
         assert ask.work == []

@@ -35,9 +35,11 @@ WAYS: dict[str, list[Callable[[Schema], Schema]]] = {
     "output_config": [
         lambda schema: {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
     ],
+    "format": [lambda schema: {"format": schema}],
 }
 TOOLS: dict[str, Callable[[Schema], Schema]] = {
     "/v1/chat/completions": lambda schema: {"tools": [function(schema)], "tool_choice": "required"},
+    "/api/chat": lambda schema: {"tools": [function(schema)], "tool_choice": "required"},
     "/v1/responses": lambda schema: {
         "tools": [{"type": "function", "name": "f", "parameters": schema}],
         "tool_choice": "required",

@@ -98,7 +98,18 @@ def test_huge_values_cost_nothing(route: Route, ask: Ask, monkeypatch: pytest.Mo
 
 
 COUNTS = {"n", "n_cmpl", "best_of", "max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"}
-COUNTS |= {"top_logprobs", "logprobs", "n_probs"}
+COUNTS |= {"top_logprobs", "logprobs", "n_probs", "num_predict"}
+
+
+def placements(route: Route, values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A field's name and a body with its value, for the fields that the route has, or has in `options`."""
+    inner = branches(route.fields.get("options", {}))[0].get("properties", {})
+    assert set(values) & {*route.fields, *inner}
+    for name, value in values.items():
+        if name in route.fields:
+            yield name, {**route.body(), name: value}
+        if name in inner:
+            yield f"options.{name}", {**route.body(), "options": {name: value}}
 
 
 @pytest.mark.parametrize("route", every(3, GENERATING), ids=str)
@@ -109,9 +120,8 @@ def test_counts_without_bounds_are_refused(route: Route, ask: Ask) -> None:
     wrong["stop"] = [str(i) for i in range(100_000)]
     wrong["stop_sequences"] = wrong["stop"]
     wrong["stop_token_ids"] = list(range(100_000))
-    for name in set(wrong) & set(route.fields):
-        error = refusal(ask(route, {**route.body(), name: wrong[name]}), route)
-        assert error["param"] == name
+    for name, body in placements(route, wrong):
+        assert refusal(ask(route, body), route)["param"] == name
     assert ask.work == []
 
 
@@ -120,12 +130,11 @@ def test_counts_without_bounds_are_refused(route: Route, ask: Ask) -> None:
 def test_tokens_that_are_not_in_the_vocabulary(id: int, route: Route, ask: Ask) -> None:
     ask.forget()
     wrong: dict[str, Any] = {"logit_bias": {str(id): 1}, "stop_token_ids": [id]}
-    if "array" in (kinds(route.fields["logit_bias"]) or ()):  # the keys of an object may be texts there
+    if "array" in (kinds(route.fields.get("logit_bias", {})) or ()):  # an object's keys may be texts there
         wrong["logit_bias"] = [[id, 1]]
-    wrong |= {name: [5, id] for name in ("prompt",)}
-    for name in set(wrong) & set(route.fields):
-        error = refusal(ask(route, {**route.body(), name: wrong[name]}), route)
-        assert (error["param"] or "").split("[")[0] == name
+    wrong |= {name: [5, id] for name in ("prompt", "context")}
+    for name, body in placements(route, wrong):
+        assert (refusal(ask(route, body), route)["param"] or "").split("[")[0] == name
     assert ask.work == []
 
 

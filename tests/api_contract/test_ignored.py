@@ -44,7 +44,10 @@ TEMPLATE = """{%- for message in messages %}{{ message.role }} {{ message | tojs
 {% endfor %}{{ tools | tojson if tools }}{{ "Do not think." if enable_thinking is false }}
 {{- reasoning_effort }}
 {%- if add_generation_prompt %}assistant {% endif %}{% if false %}<think></think>{% endif %}"""
-UNSTEADY = re.compile(r'"(created\w*|completed_at|\w+_ms|\w+_per_\w+)":[-+.e\d]+|[0-9a-f]{24,}|[0-9a-f-]{36}')
+UNSTEADY = re.compile(
+    r'"(created\w*|completed_at|\w+_ms|\w+_per_\w+|\w+_duration)":[-+.e\d]+|"created_at":"[^"]+"'
+    r"|[0-9a-f]{24,}|[0-9a-f-]{36}"
+)
 
 
 @pytest.fixture(scope="module")

@@ -42,8 +42,17 @@ WITH: dict[str, dict[str, Any]] = {
     "tool_choice": {"tools": ...},
     "continue_final_message": {"messages": [{"role": "assistant", "content": "Once"}]},
 }
-# They name what is not here, change what the answer has, or stand in place of another.
-ELSEWHERE = {"model", "previous_response_id", "file", "dimensions", "filename", "response_fields", "texts"}
+# They name or send what is not here, change what the answer has, or stand in place of another.
+ELSEWHERE = {
+    "model",
+    "previous_response_id",
+    "file",
+    "dimensions",
+    "filename",
+    "response_fields",
+    "texts",
+    "images",
+}
 
 
 @pytest.fixture(scope="module")

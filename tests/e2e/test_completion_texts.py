@@ -20,7 +20,7 @@ by_path = pytest.mark.parametrize("wording", ASKED, ids=lambda wording: wording.
 # Each has a beginning of its own, so that none finds what another left in the cache.
 STORIES = {
     w.path: f"{name} had a little dog."
-    for w, name in zip(ASKED, ("Tom", "Ann", "Sue", "Ben", "Max"), strict=True)
+    for w, name in zip(ASKED, ("Tom", "Ann", "Sue", "Ben", "Max", "Kim", "Joe"), strict=True)
 }
 NEAR_TIE = 1e-2  # in log-probability: two right computations may differ where the two best are so close
 

@@ -52,6 +52,9 @@ def check(case: Case, response: httpx.Response) -> None:
             assert kind in ("", "event", "data"), line
             if kind == "data" and value != "[DONE]":
                 json.loads(value)
+    elif response.headers["content-type"] == "application/x-ndjson":
+        assert response.content.endswith(b"\n")
+        assert [json.loads(line)["done"] for line in response.content.splitlines()][-1] is True
     else:
         assert response.status_code == 200
         if not (isinstance(case.body, dict) and case.body.get("response_fields")):

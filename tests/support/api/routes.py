@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from server.api.anthropic.errors import ERRORS as ANTHROPIC
+from server.api.ollama.errors import ERRORS as OLLAMA
 from support.fakes.engine import FakeEngine, make_app
 
 Path = tuple[str | int, ...]
@@ -304,7 +305,8 @@ def asking(engine: FakeEngine | None = None, **settings: Any) -> Iterator[Ask]:
 def refusal(response: httpx.Response, route: Route | str, *statuses: int) -> dict[str, Any]:
     """The error of a response in the shape of the route's API: `message`, `type`, `param`, `code`.
 
-    Anthropic's has no `param`: its messages begin with the field's name.
+    Anthropic's and Ollama's have no `param`: their messages begin with the field's name. Ollama's is nothing
+    but a message.
     """
     told = response.request.content[:300], response.status_code, response.text[:500]
     assert response.status_code in (statuses or (400,)), told
@@ -317,6 +319,10 @@ def refusal(response: httpx.Response, route: Route | str, *statuses: int) -> dic
         error = body["error"]
         assert set(error) == {"type", "message"}
         error = {**error, "param": error["message"].split()[0].rstrip(":"), "code": None}
+    elif OLLAMA.handles(str(route)):
+        assert set(body) == {"error"}
+        error = {"message": body["error"], "type": "invalid_request_error", "code": None}
+        error["param"] = error["message"].split()[0].rstrip(":")
     else:
         assert set(body) == {"error"}
         error = body["error"]
@@ -332,12 +338,14 @@ def refusal(response: httpx.Response, route: Route | str, *statuses: int) -> dic
 def least() -> dict[Route, tuple[dict[str, Any], bool]]:
     """The body of each route that has no more than it must have, and whether tokens are generated for it.
 
-    Of some fields either one must be there, which a schema does not say: so the application is asked.
+    It is the example of the whole, where there is one. Of some fields either one must be there, which a
+    schema does not say: so the application is asked.
     """
     found = {}
     with asking() as ask:
         for route in POSTS:
             body = {name: example(route.fields[name]) for name in route.schema.get("required", ())}
+            body |= (route.schema.get("examples") or [{}])[0]
             ask.forget()
             for _ in range(3):
                 response = ask(route, body)
@@ -349,6 +357,11 @@ def least() -> dict[Route, tuple[dict[str, Any], bool]]:
             assert response.status_code == 200, (str(route), body, response.text)
             found[route] = body, bool(ask.engine.seen)
     return found
+
+
+def has_codes(route: Route | str) -> bool:
+    """Whether errors of the route have a code."""
+    return not ANTHROPIC.handles(str(route)) and not OLLAMA.handles(str(route))
 
 
 GENERATING = [route for route in POSTS if route.generates]

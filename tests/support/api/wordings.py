@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import httpx
+from httpx._decoders import LineDecoder, TextDecoder
 from openai._streaming import SSEDecoder
 
 Json = dict[str, Any]
@@ -57,7 +58,11 @@ class Wording(ABC):
         assert response.status_code == 200, response.text
         if response.headers["content-type"] == "application/json":
             return self.whole(response.json())
-        return self.streamed(events_of([response.content]))
+        return self.streamed(self.events([response.content]))
+
+    def events(self, parts: Iterable[bytes]) -> list[Json]:
+        """Of a stream, as an official client takes it apart."""
+        return events_of(parts)
 
 
 def events_of(parts: Iterable[bytes]) -> list[Json]:
@@ -178,4 +183,61 @@ class Messages(Wording):
         return ("length" if reason in ("max_tokens", "model_context_window_exceeded") else "stop"), usage
 
 
-WORDINGS: list[Wording] = [Completions(), Chat(), Completion(), Infill(), Responses(), Messages()]
+class OllamaGenerate(Wording):
+    path = "/api/generate"
+    limit = "num_predict"
+
+    def prompt(self, text: str) -> Json:
+        return {"model": "stories", "prompt": text, "stream": False}
+
+    def body(self, text: str, limit: int | None = None, **fields: Any) -> Json:
+        """Whatever says how to generate is in `options`."""
+        beside = {name: fields.pop(name) for name in ("stream",) if name in fields}
+        options = fields if limit is None else {**fields, self.limit: limit}
+        return {**super().body(text, **beside), "options": options}
+
+    def events(self, parts: Iterable[bytes]) -> list[Json]:
+        """Lines as httpx finds them, by which the official client reads."""
+        lines = LineDecoder()
+        texts = TextDecoder()
+        found = [line for part in parts for line in lines.decode(texts.decode(part))]
+        return [json.loads(line) for line in found + lines.decode(texts.flush()) + lines.flush()]
+
+    def whole(self, answer: Json) -> Told:
+        assert answer["done"] is True
+        usage = Usage(answer["prompt_eval_count"], answer["timings"]["cached_n"], answer["eval_count"])
+        return Told(self.text(answer), answer["done_reason"], usage)
+
+    def streamed(self, events: list[Json]) -> Told:
+        assert [event["done"] for event in events] == [False] * (len(events) - 1) + [True]
+        assert self.text(events[-1]) == ""
+        return self.whole(events[-1])._replace(text="".join(map(self.text, events)))
+
+    def text(self, answer: Json) -> str:
+        found: str = answer["response"]
+        return found
+
+
+class OllamaChat(OllamaGenerate):
+    path = "/api/chat"
+
+    def prompt(self, text: str) -> Json:
+        return {"model": "stories", "messages": [{"role": "user", "content": text}], "stream": False}
+
+    def text(self, answer: Json) -> str:
+        message = answer["message"]
+        assert message["role"] == "assistant"
+        found: str = message["content"]
+        return found
+
+
+WORDINGS: list[Wording] = [
+    Completions(),
+    Chat(),
+    Completion(),
+    Infill(),
+    Responses(),
+    Messages(),
+    OllamaGenerate(),
+    OllamaChat(),
+]

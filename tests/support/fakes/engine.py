@@ -76,7 +76,7 @@ class FakeEngine:
         self.state, self.detail, self.progress = "ready", "", 1.0
         self.stalled, self.restarts, self.full = False, 0, False
         self.info: dict[str, Any] | None = {
-            "arch": "llama",
+            "architecture": "llama",
             "n_ctx": n_ctx,
             "n_embd": N_EMBD,
             "generates": True,

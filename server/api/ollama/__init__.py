@@ -1,0 +1,9 @@
+"""Ollama's API."""
+
+from __future__ import annotations
+
+from server.api.common.api import Api
+from server.api.ollama import embeddings, models, routes
+from server.api.ollama.errors import ERRORS
+
+API = Api(routers=(routes.router, embeddings.router, models.router), errors=ERRORS)

@@ -1,0 +1,138 @@
+"""What Ollama's clients ask about models, and what they cannot change here."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter
+from msgspec.json import encode
+
+from server.api.common.replies.model_info import capabilities, parameter_size
+from server.chat.chat_format import ChatFormats
+from server.config.default_sampling import default_sampling
+from server.dependencies import StateDep
+from server.errors import ApiError, UnknownModel
+from server.generation.request_context import RequestContext
+from server.input.chat import chat_support
+from server.state import State
+from server.worker.engine import Engine
+
+# Clients use what came with a version of Ollama only from that version on: the one whose API this is.
+OLLAMA_VERSION = "0.12.11"
+NEVER = "9999-12-31T23:59:59Z"
+_LATEST = ":latest"
+router = APIRouter()
+
+
+def select_model(name: str, context: RequestContext) -> None:
+    """Select the engine that serves `name`, with or without `:latest`. Raises ApiError."""
+    for candidate in (name, name.removesuffix(_LATEST), name + _LATEST):
+        try:
+            context.select_engine(candidate)
+            return
+        except UnknownModel:
+            continue
+    raise UnknownModel(f"model '{name[:200]}' not found")
+
+
+@router.get("/api/version")
+@router.head("/api/version", include_in_schema=False)
+async def ollama_version() -> dict[str, str]:
+    """The version of Ollama whose API this is."""
+    return {"version": OLLAMA_VERSION}
+
+
+@router.get("/api/tags")
+@router.head("/api/tags", include_in_schema=False)
+async def tags(state: StateDep) -> dict[str, Any]:
+    """The models served."""
+    return {
+        "models": [{**_model(engine), "modified_at": _started(state)} for engine in state.engines.values()]
+    }
+
+
+@router.get("/api/ps")
+async def loaded_models(state: StateDep) -> dict[str, Any]:
+    """The models in memory: all that are served, with the memory that was planned for them."""
+    return {"models": [_loaded(engine) for engine in state.engines.values() if engine.info is not None]}
+
+
+@router.post("/api/create", include_in_schema=False)
+@router.post("/api/copy", include_in_schema=False)
+@router.post("/api/push", include_in_schema=False)
+@router.api_route("/api/blobs/{digest}", methods=["HEAD", "POST"], include_in_schema=False)
+async def change_models() -> None:
+    """Always 501."""
+    message = "models are not created, copied or pushed over HTTP; start the server with --model NAME=FILE"
+    raise ApiError(501, f"{message}, or --alias for another name", code="not_supported")
+
+
+async def describe_model(context: RequestContext) -> dict[str, Any]:
+    """The selected model as /api/show has it."""
+    engine, state = context.engine, context.state
+    info = engine.info or {}
+    formats = (await chat_support(context)).formats
+    chat = formats if isinstance(formats, ChatFormats) else None
+    arch = info.get("architecture", "")
+    sampling = default_sampling(info, state.settings.sampling_defaults())
+    return {
+        "modelfile": "",
+        "parameters": "\n".join(f"{name:<30} {value}" for name, value in sampling.items()),
+        "template": chat.plain.template.source if chat else "",
+        "details": _details(engine),
+        "model_info": {
+            "general.architecture": arch,
+            "general.parameter_count": info.get("n_params", 0),
+            f"{arch}.context_length": info.get("n_ctx_train", engine.n_ctx),
+            f"{arch}.embedding_length": info.get("n_embd", 0),
+            f"{arch}.block_count": info.get("n_layer", 0),
+        },
+        "capabilities": capabilities(info, engine.tokenizer, chat),
+        "modified_at": _started(state),
+    }
+
+
+def _started(state: State) -> str:
+    return f"{datetime.fromtimestamp(state.started, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _model(engine: Engine) -> dict[str, Any]:
+    """digest: tells models apart. It is not that of the file, which would have to be read for it."""
+    info = engine.info or {}
+    name = engine.name if ":" in engine.name else engine.name + _LATEST
+    differs = [engine.name, *(info.get(key) for key in ("architecture", "n_params", "size_bytes"))]
+    digest = hashlib.sha256(encode(differs)).hexdigest()
+    size = info.get("size_bytes", 0)
+    return {"name": name, "model": name, "size": size, "digest": digest, "details": _details(engine)}
+
+
+def _loaded(engine: Engine) -> dict[str, Any]:
+    """size_vram: of weights and KV cache in proportion to the layers that are not on the CPU."""
+    info = engine.info or {}
+    compute = info.get("compute_bytes", {})
+    layers = info.get("weight_bytes", 0) + info.get("kv_bytes", 0)
+    on_gpu = min(1.0, info.get("gpu_layers", 0) / max(1, info.get("n_layer", 1)))
+    return {
+        **_model(engine),
+        "size": layers + sum(compute.values()),
+        "size_vram": int(layers * on_gpu) + sum(n for device, n in compute.items() if device != "CPU"),
+        "expires_at": NEVER,
+        "context_length": engine.n_ctx,
+    }
+
+
+def _details(engine: Engine) -> dict[str, Any]:
+    info = engine.info or {}
+    arch = info.get("architecture", "")
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": arch,
+        "families": [arch],
+        "parameter_size": parameter_size(info.get("n_params", 0)),
+        "quantization_level": (info.get("file_type") or "unknown").partition(" ")[0],
+        "context_length": info.get("n_ctx_train", 0),
+        "embedding_length": info.get("n_embd", 0),
+    }

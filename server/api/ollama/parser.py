@@ -1,0 +1,187 @@
+"""From requests of Ollama's API to a `ChatInput` or `CompletionInput`, and `GenerationOptions`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from engine.constraint.json_schema import closed
+from engine.types import Constraint
+from server.api.common.requests.generation_fields import SamplingFields, SequenceFields
+from server.api.common.requests.generation_options import check_fields, generation_options
+from server.api.common.requests.json_reader import Fields, json_text, no_media, objects, unsupported, wrong
+from server.api.ollama.schema import (
+    FOREVER,
+    OllamaChatRequest,
+    OllamaFields,
+    OllamaGenerateRequest,
+    OllamaOptions,
+)
+from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
+from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool
+from server.errors import ApiError
+from server.generation.options import GenerationOptions
+from server.generation.request_context import RequestContext
+from server.input.requests import CompletionInput, RawPrompt
+
+_ROLES = ("system", "user", "assistant", "tool")
+_MESSAGE = frozenset({"role", "content", "thinking", "images", "tool_calls", "tool_name", "tool_call_id"})
+
+
+def parse_options(
+    body: OllamaFields, context: RequestContext, *, return_tokens: bool = False
+) -> GenerationOptions:
+    """The fields that do not become the prompt. Warns of those without effect."""
+    check_fields(body, context)
+    if body.top_logprobs is not None and not body.logprobs:
+        raise wrong("top_logprobs", "needs logprobs: true")
+    options = body.options or OllamaOptions()
+    warn_of_idle(body.keep_alive, options.model_extra, context)
+    for name in ("timings_per_token", "return_progress"):
+        if getattr(options, name):
+            context.warn(f"options.{name} has no effect: this API has no place for it")
+    n_ctx, limit = context.engine.n_ctx, options.num_predict
+    if options.num_ctx not in (None, n_ctx):
+        context.warn(f"options.num_ctx has no effect: the context has {n_ctx} tokens (--context-size)")
+    values = {name: getattr(options, name) for name in SequenceFields.model_fields}
+    values["n_batch"] = options.n_batch or options.num_batch
+    if options.seed == -1:
+        values["seed"] = None
+    return generation_options(
+        SamplingFields.model_construct(**values),
+        context,
+        id_prefix="ollama-",
+        max_tokens=limit if limit is None else max(limit, -1),
+        limit_field="options.num_predict",
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        stream=body.stream is not False,
+        return_tokens=return_tokens or bool(options.return_tokens),
+    )
+
+
+@contextmanager
+def fields_in_options() -> Iterator[None]:
+    """Errors that come from here name fields by their place in this API."""
+    try:
+        yield
+    except ApiError as error:
+        if error.param in OllamaOptions.model_fields:
+            error.message, error.param = f"options.{error.message}", f"options.{error.param}"
+        raise
+
+
+def warn_of_idle(
+    keep_alive: float | None, options: Mapping[str, Any] | None, context: RequestContext
+) -> None:
+    """Of `keep_alive`, and of options without effect."""
+    if keep_alive not in (None, FOREVER):
+        context.warn("keep_alive has no effect: models stay loaded")
+    for name, value in (options or {}).items():
+        if value is not None:
+            context.warn(f"options.{name[:64]} has no effect")
+
+
+def _constraint(body: OllamaFields) -> RequestedConstraint | None:
+    if body.format is None or body.format == "":
+        return None
+    if body.format in ("json", {}):
+        return RequestedConstraint(Constraint("json_object"), "format")
+    schema = json_text(closed(body.format), "format")
+    return RequestedConstraint(Constraint("json_schema", schema), "format")
+
+
+def _reasoning(body: OllamaFields) -> ReasoningOptions:
+    if isinstance(body.think, str):
+        return ReasoningOptions(effort=body.think, enabled=True)
+    return ReasoningOptions(enabled=body.think)
+
+
+def parse_chat(body: OllamaChatRequest, context: RequestContext) -> ChatInput:
+    """The conversation, checked except for what depends on the model."""
+    return ChatInput(
+        _conversation(body, context),
+        tools=[_tool(tool) for tool in objects(body.tools, "tools", context)],
+        tool_choice=ToolChoice(body.tool_choice or "auto"),
+        reasoning=_reasoning(body),
+        answer=_constraint(body),
+    )
+
+
+def parse_prompt(
+    body: OllamaGenerateRequest, context: RequestContext, *, has_template: bool
+) -> ChatInput | CompletionInput:
+    """A prompt of /api/generate: a message to answer, or a text to continue."""
+    prompt, before, n_vocab = body.prompt or "", body.context or [], context.engine.tokenizer.n_vocab
+    if body.images:
+        raise no_media("images", "image")
+    if body.template:
+        raise unsupported("template", "is not supported; send the whole prompt with raw: true")
+    for name in ("system", "context"):
+        if body.raw and getattr(body, name):
+            raise wrong(name, "raw mode does not support template, system, or context")
+    if max(before, default=0) >= n_vocab:
+        raise wrong("context", f"token ids go from 0 to {n_vocab - 1}")
+    if has_template and not body.raw and not body.suffix:
+        messages = [{"role": "user", "content": prompt}]
+        if body.system:
+            messages.insert(0, {"role": "system", "content": body.system})
+        answer, reasoning = _constraint(body), _reasoning(body)
+        chat = ChatInput(messages, reasoning=reasoning, answer=answer, param="prompt", before=before)
+        chat.numbered_messages = False
+        return chat
+    why = "raw is true" if body.raw else "suffix is set" if body.suffix else "the model has no chat template"
+    for name in ("system", "think", *(("context",) if body.suffix else ())):
+        if getattr(body, name):
+            context.warn(f"{name} has no effect: {why}")
+    whole: RawPrompt = [*before, prompt] if before and not body.suffix else prompt
+    return CompletionInput([whole], _constraint(body), suffix=body.suffix)
+
+
+def _tool(tool: Fields) -> Tool:
+    if tool.text_or("type", "function") != "function":
+        raise unsupported(tool.at("type"), "only functions are supported")
+    tool.only(frozenset({"type", "function"}))
+    function = Fields(tool.object("function"), tool.at("function"), tool.context)
+    function.only(frozenset({"name", "description", "parameters", "strict"}))
+    name, description, schema, strict = map(function.get, ("name", "description", "parameters", "strict"))
+    return make_tool(name, description, schema, strict, function.path)
+
+
+def _conversation(body: OllamaChatRequest, context: RequestContext) -> list[dict[str, Any]]:
+    """Calls without an id get one, and results that of the first call without a result (of their tool)."""
+    messages: list[dict[str, Any]] = []
+    waiting: dict[str, str] = {}  # calls without a result: id → name of the tool
+    for i, message in enumerate(objects(body.messages, "messages", context)):
+        role = message.text("role").lower()
+        if role not in _ROLES:
+            raise wrong(message.at("role"), f"must be one of {', '.join(_ROLES)}")
+        message.only(_MESSAGE)
+        if message.get("images"):
+            raise no_media(message.at("images"), "image")
+        for name in ("thinking", "tool_calls"):
+            if message.get(name) and role != "assistant":
+                raise wrong(message.at(name), "only the assistant has some")
+        parsed: dict[str, Any] = {"role": role, "content": message.text_or("content", "")}
+        if thinking := message.text_or("thinking", ""):
+            parsed["reasoning_content"] = thinking
+        if calls := [_call(call, f"call_{i}_{j}") for j, call in enumerate(message.objects("tool_calls"))]:
+            parsed["tool_calls"] = calls
+            waiting |= {call["id"]: call["function"]["name"] for call in calls}
+        if role == "tool":
+            tool, id = message.text_or("tool_name", ""), message.text_or("tool_call_id", "")
+            id = id or next((id for id, name in waiting.items() if tool in ("", name)), "")
+            waiting.pop(id, None)
+            parsed |= {key: value for key, value in (("tool_call_id", id), ("name", tool)) if value}
+        messages.append(parsed)
+    return messages
+
+
+def _call(call: Fields, id: str) -> dict[str, Any]:
+    call.only(frozenset({"id", "type", "function"}))
+    function = Fields(call.object("function"), call.at("function"), call.context)
+    function.only(frozenset({"index", "name", "arguments"}))
+    arguments = {} if function.get("arguments") is None else function.object("arguments")
+    text = json_text(arguments, function.at("arguments"))
+    named = {"name": function.text("name"), "arguments": text}
+    return {"id": call.text_or("id", id), "type": "function", "function": named}

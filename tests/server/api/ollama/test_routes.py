@@ -1,0 +1,221 @@
+"""POST /api/generate and /api/chat: what comes out, as lines and whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from support.api.chat import QWEN, answering, app
+from support.api.http import Live, client
+from support.api.tools import CALLS, PARAMETERS, VALUE
+from support.fakes.engine import TEXT, FakeEngine, ids, make_app
+from support.waiting import until
+
+pytestmark = pytest.mark.asyncio
+CHAT, GENERATE = "/api/chat", "/api/generate"
+PATHS = pytest.mark.parametrize("path", [CHAT, GENERATE])
+TOOLS = [
+    {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}},
+    {"type": "function", "function": {"name": "now"}},
+]
+UNSTEADY = ("created_at", "total_duration")
+
+
+def body(path, **fields):
+    start = {"messages": [{"role": "user", "content": "A cat"}]} if path == CHAT else {"prompt": "A cat"}
+    return {"model": "stories", **start, **fields}
+
+
+async def whole(application, path, **fields):
+    async with client(application) as http:
+        response = await http.post(path, json=body(path, stream=False, **fields))
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/json"
+    return response.json()
+
+
+async def lines(application, path, **fields):
+    """Of a stream, which is what requests get by default."""
+    async with client(application) as http:
+        response = await http.post(path, json=body(path, **fields))
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/x-ndjson"
+    assert response.text.endswith("\n")
+    found = [json.loads(line) for line in response.text.splitlines()]
+    assert [line["done"] for line in found] == [False] * (len(found) - 1) + [True]
+    return found
+
+
+def put_together(found):
+    """The whole answer, of the lines of a stream."""
+    made = dict(found[-1])
+    parts = [line.get("message", line) for line in found]
+    text = "message" if "message" in made else None
+    target = made[text] if text else made
+    for name in ("content", "response", "thinking"):
+        value = "".join(part.get(name, "") for part in parts)
+        if value or name in target:
+            target[name] = value
+    for name in ("tool_calls",):
+        if calls := [call for part in parts for call in part.get(name, ())]:
+            target[name] = calls
+    if logprobs := [entry for line in found for entry in line.get("logprobs", ())]:
+        made["logprobs"] = logprobs
+    return made
+
+
+def steady(answer):
+    for call in answer.get("message", {}).get("tool_calls", ()):
+        call["id"] = ""
+    return {name: value for name, value in answer.items() if name not in UNSTEADY}
+
+
+@PATHS
+async def test_whole_answer_has_the_text_and_the_counts(path):
+    engine = FakeEngine(cached_n=2)
+    made = await whole(engine, path, model="stories:latest")
+    assert made["model"] == "stories:latest"
+    assert abs(datetime.fromisoformat(made["created_at"]) - datetime.now(UTC)) < timedelta(minutes=1)
+    if path == CHAT:
+        assert made["message"] == {"role": "assistant", "content": TEXT}
+    else:
+        assert made["response"] == TEXT
+    assert (made["done"], made["done_reason"]) == (True, "stop")
+    assert made["prompt_eval_count"] == len(engine.seen[0].prompt)
+    assert made["eval_count"] == len(engine.reply) + 1
+    assert (made["prompt_eval_duration"], made["eval_duration"]) == (2_000_000, 3_000_000)
+    assert made["total_duration"] > 0
+    assert made["load_duration"] == 0
+    assert made["timings"]["cached_n"] == 2
+    assert "warnings" not in made
+    assert ("context" in made) == (path == GENERATE)
+
+
+@PATHS
+async def test_stream_is_the_default_and_makes_the_same_answer(path):
+    found = await lines(FakeEngine(cached_n=2), path)
+    assert len(found) == len(ids(TEXT)) + 1
+    assert all(
+        set(line) == {"model", "created_at", "done", *(["message"] if path == CHAT else ["response"])}
+        for line in found[:-1]
+    )
+    assert steady(put_together(found)) == steady(await whole(FakeEngine(cached_n=2), path))
+    null = await lines(FakeEngine(), path, stream=None)
+    assert put_together(null)["done_reason"] == "stop"
+
+
+@PATHS
+@pytest.mark.parametrize(
+    ("options", "reason", "text"),
+    [
+        ({"num_predict": 3}, "length", " there was a"),
+        ({"stop": "little"}, "stop", " there was a "),
+        ({"stop": ["garden", "cat"]}, "stop", " there was a little "),
+    ],
+)
+async def test_why_it_stops(path, options, reason, text):
+    made = await whole(FakeEngine(), path, options=options)
+    assert made["done_reason"] == reason
+    assert put_together([made])["message" if path == CHAT else "response"] in (
+        text,
+        {"role": "assistant", "content": text},
+    )
+    assert put_together(await lines(FakeEngine(), path, options=options))["done_reason"] == reason
+
+
+async def test_thinking_and_calls_have_fields_of_their_own():
+    text = f"<think>Hm.</think>\nLet me see.\n{CALLS['hermes']}"
+    made = await whole(app(answering(text), QWEN), CHAT, tools=TOOLS, think=True)
+    message = made["message"]
+    assert (message["thinking"], message["content"]) == ("Hm.", "Let me see.")
+    assert [call["function"] for call in message["tool_calls"]] == [
+        {"index": 0, "name": "get_weather", "arguments": VALUE},
+        {"index": 1, "name": "now", "arguments": {}},
+    ]
+    assert len({call["id"] for call in message["tool_calls"]}) == 2
+    assert made["done_reason"] == "stop"
+    found = await lines(app(answering(text), QWEN), CHAT, tools=TOOLS, think=True)
+    assert steady(put_together(found)) == steady(made)
+    assert "tool_calls" in found[-2]["message"]
+
+
+async def test_thinking_of_generate_is_beside_the_response():
+    text = "<think>Hm.</think>Yes."
+    made = await whole(app(answering(text), QWEN), GENERATE)
+    assert (made["thinking"], made["response"]) == ("Hm.", "Yes.")
+    found = await lines(app(answering(text), QWEN), GENERATE)
+    assert steady(put_together(found)) == steady(made)
+
+
+async def test_calls_that_are_cut_are_told_of():
+    text = '<tool_call>\n{"name": "now", "arguments": {"a": [1, 2'
+    made = await whole(app(answering(text), QWEN), CHAT, tools=TOOLS, options={"num_predict": 40})
+    (call,) = made["message"]["tool_calls"]
+    assert call["function"]["arguments"] == {}
+    assert made["warnings"] == ["tool_calls[0]: the model did not write a JSON object, so it is empty"]
+
+
+@PATHS
+async def test_log_probabilities_of_every_token(path):
+    asked = {"logprobs": True, "top_logprobs": 2, "options": {"return_tokens": True}}
+    made = await whole(FakeEngine(), path, **asked)
+    assert [entry["token"] for entry in made["logprobs"]][:2] == [" there", " was"]
+    assert len(made["logprobs"]) == len(ids(TEXT))
+    assert made["tokens"] == ids(TEXT)
+    first = made["logprobs"][0]
+    assert set(first) == {"token", "logprob", "bytes", "top_logprobs"}
+    assert [other["logprob"] for other in first["top_logprobs"]] == [-0.5, -1.5]
+    assert steady(put_together(await lines(FakeEngine(), path, **asked))) == steady(made)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "empty"),
+    [(CHAT, "messages", None), (CHAT, "messages", []), (GENERATE, "prompt", None), (GENERATE, "prompt", "")],
+)
+async def test_without_a_prompt_nothing_is_generated(path, name, empty):
+    engine = FakeEngine()
+    loaded = await whole(engine, path, **{name: empty})
+    assert (loaded["done"], loaded["done_reason"]) == (True, "load")
+    assert loaded.get("response", loaded.get("message")) in ("", {"role": "assistant", "content": ""})
+    for keep_alive in (0, "0s"):
+        engine.state = "ready"  # another application stopped it
+        unloaded = await whole(engine, path, **{name: empty, "keep_alive": keep_alive})
+        assert unloaded["done_reason"] == "unload"
+        assert unloaded["warnings"] == ["keep_alive has no effect: models stay loaded"]
+    assert engine.seen == []
+
+
+@PATHS
+async def test_client_that_leaves_a_stream_frees_the_engine(path):
+    engine = FakeEngine(delay_s=0.01)
+    application = make_app(engine)
+    async with application.router.lifespan_context(application):
+        live = Live(application, path, body(path))
+        await live.until(" was")
+        live.leave()
+        await live.finish()
+        await until(lambda: engine.left != [])
+    assert '"done":true' not in live.sent.decode()
+
+
+async def test_keep_alive_is_white_space_before_the_next_line():
+    engine = FakeEngine(prefill_s=0.3)
+    application = make_app(engine, keep_alive_s=0.05)
+    async with client(application) as http:
+        response = await http.post(CHAT, json=body(CHAT))
+    first, *rest = response.text.splitlines()
+    assert first.startswith("  ")
+    assert put_together([json.loads(line) for line in (first, *rest)])["message"]["content"] == TEXT
+
+
+async def test_streams_of_several_clients_do_not_mix():
+    engine = FakeEngine(delay_s=0.001)
+    application = make_app(engine)
+    async with client(application) as http:
+        responses = await asyncio.gather(*(http.post(CHAT, json=body(CHAT)) for _ in range(4)))
+    for response in responses:
+        found = [json.loads(line) for line in response.text.splitlines()]
+        assert put_together(found)["message"]["content"] == TEXT
