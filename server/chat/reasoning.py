@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from engine.types import Reasoning
 from server.chat.output import OutputDelta, OutputParser, merge_deltas
+from server.chat.request import ReasoningOptions
 from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser
 
 _NOTHING = re.compile(r"(?!)")
@@ -52,6 +55,23 @@ def find_reasoning_markers(source: str, is_token: Callable[[str], bool]) -> Reas
         if not markers.only_opened and is_token(markers.start) and is_token(markers.end):
             return markers
     return None
+
+
+def reasoning_block(
+    markers: ReasoningMarkers, options: ReasoningOptions, opened: bool, tokenizer: Any
+) -> Reasoning:
+    """How the engine limits and recognizes a block. opened: the prompt ends inside of it."""
+    budget = 0 if options.enabled is False else options.budget
+    start, end = (_tokens_within(text.strip(), tokenizer) for text in (markers.start, markers.end))
+    return Reasoning(start=start, end=end, budget=budget, opened=opened)
+
+
+def _tokens_within(text: str, tokenizer: Any) -> tuple[int, ...]:
+    """Tokens of a text inside another: at the very beginning some vocabularies add a space."""
+    line, whole = (tokenizer.encode(t, add_special=False, parse_special=True) for t in ("\n", f"\n{text}"))
+    if whole[: len(line)] == line:
+        return tuple(whole[len(line) :])
+    return tuple(tokenizer.encode(text, add_special=False, parse_special=True))
 
 
 class ReasoningParser(StreamingParser):

@@ -7,7 +7,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from engine.errors import ConfigError
 from server import logs
@@ -49,6 +49,19 @@ def add_split_option(parser: argparse.ArgumentParser) -> None:
     """--split-max-size, of the commands that write models."""
     text = "write parts of at most this size (2G, 500M), named OUT-00001-of-0000N.gguf"
     parser.add_argument("--split-max-size", type=file_size, default=0, metavar="SIZE", help=text)
+
+
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Models without --model in front; `requested_options` reads them."""
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="the same as --model MODEL")
+
+
+def requested_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that were set on the command line, models of `add_model_argument` among them."""
+    requested = sources.from_arguments(arguments)
+    if arguments.models:
+        requested["model"] = [*arguments.models, *requested.get("model", [])]
+    return requested
 
 
 def file_size(text: str) -> int:

@@ -7,95 +7,96 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from engine.config import InferenceSessionConfig
 from engine.types import InferenceParameters
+from engine.units import format_bytes
 from server import logs
-from server.cli.command import Parser, configure_quiet_logging, single_model
+from server.cli.command import (
+    Parser,
+    add_model_argument,
+    configure_quiet_logging,
+    requested_options,
+    single_model,
+)
 from server.cli.console import LoadProgress
+from server.cli.generation_options import TEMPLATE_OPTIONS, add_sampling_options, requested_sampling
 from server.config import sources
-from server.config.default_sampling import LLAMA_SERVER, default_sampling
+from server.config.default_sampling import default_sampling
 from server.config.settings import Settings
+
+if TYPE_CHECKING:
+    from engine.engine import Model
+    from engine.session import InferenceSession
 
 EXAMPLES = """\
   ggserve infer -p "Once upon a time"                       SmolLM2-135M-Instruct
   ggserve infer -m model.gguf -p "2 + 2 =" -n 8 --stats     with speed on stderr
-  ggserve infer -m model.gguf -p - --temperature 0 < text   prompt from stdin, greedy decoding"""
-
-SAMPLING = {
-    "max_tokens": "maximum tokens to generate; default and -1: until the model ends or the context is full",
-    "min_tokens": "minimum tokens to generate before the model may end",
-    "ignore_eos": "never end at an end-of-generation token",
-    "temperature": "0: greedy decoding; higher: more random",
-    "top_k": "sample from the N most likely tokens; 0: all",
-    "top_p": "sample from the most likely tokens whose probabilities sum to this (nucleus sampling); 1: off",
-    "min_p": "minimum probability of a token relative to the most likely one; 0: off",
-    "typical_p": "locally typical sampling; 1: off",
-    "tfs_z": "tail-free sampling; 1: off",
-    "top_a": "minimum probability of a token: this times the square of the largest one; 0: off",
-    "mirostat": "version of mirostat, which controls perplexity in place of truncation: 1 or 2; 0: off",
-    "mirostat_tau": "target surprise of mirostat",
-    "mirostat_eta": "learning rate of mirostat",
-    "repeat_penalty": "divide the logits of recent tokens by this; 1: off",
-    "frequency_penalty": "subtract this from the logits of recent tokens per occurrence; 0: off",
-    "presence_penalty": "subtract this from the logits of recent tokens; 0: off",
-    "repeat_last_n": "number of recent tokens for the three penalties; 0: off, -1: all",
-}
+  ggserve infer -m model.gguf -p - --temperature 0 < text   prompt from stdin, greedy decoding
+  ggserve infer --chat -p "What is a llama?"                an answer through the model's chat template
+  ggserve infer -p "Once" -n 50 --save-session tale         and then, from where it ended:
+  ggserve infer -p " But" -n 50 --load-session tale"""
 
 
 def _parser() -> Parser:
-    description = "Generate one completion and stream it to stdout. Ctrl-C ends it."
+    description = "Continue a text, or with --chat answer it, and stream that to stdout. Ctrl-C ends it."
     parser = Parser("ggserve infer", description, EXAMPLES)
+    add_model_argument(parser)
     parser.add_argument(
-        "-p", "--prompt", metavar="TEXT", required=True, help="text to continue; -: read it from stdin"
+        *("-p", "--prompt"),
+        metavar="TEXT",
+        help="text to continue; -: read it from stdin; without it, on a terminal: as `ggserve chat`",
+    )
+    parser.add_argument(
+        "--chat",
+        action="store_true",
+        help="answer the text through the model's chat template, not continue it",
     )
     parser.add_argument("--special", action="store_true", help="parse special tokens in the prompt")
     parser.add_argument(
         "--stop", metavar="TEXT", action="append", default=[], help="end before this text; may be repeated"
     )
-    parser.add_argument("--stats", action="store_true", help="print token counts and times to stderr")
-    group = parser.add_argument_group(
-        "sampling: How the next token is chosen; a model file may have other defaults"
+    parser.add_argument(
+        "--save-session", metavar="FILE", type=Path, help="keep all tokens and the KV cache in this file"
     )
-    for field in msgspec.structs.fields(InferenceParameters):
-        if field.name not in SAMPLING:
-            continue
-        flags = [*(["-n"] if field.name == "max_tokens" else []), "--" + field.name.replace("_", "-")]
-        value = LLAMA_SERVER.get(field.name, field.default)
-        default = "" if value in (None, False) else f" (default: {value})"
-        kwargs: dict[str, Any] = {
-            "dest": field.name,
-            "default": argparse.SUPPRESS,
-            "help": SAMPLING[field.name] + default,
-        }
-        if isinstance(field.default, bool):
-            kwargs["action"] = "store_true"
-        else:
-            kwargs |= {"metavar": "N", "type": float if isinstance(field.default, float) else int}
-        group.add_argument(*flags, **kwargs)
-    sources.add_options(parser, serve=False)
+    parser.add_argument(
+        "--load-session", metavar="FILE", type=Path, help="go on after what --save-session kept"
+    )
+    parser.add_argument("--stats", action="store_true", help="print token counts and times to stderr")
+    add_sampling_options(parser)
+    sources.add_options(parser, serve=False, more=TEMPLATE_OPTIONS, descriptions=TEMPLATE_OPTIONS)
     return parser
 
 
 def run(arguments: list[str]) -> int:
-    args = _parser().parse_args(arguments)
-    settings = sources.load(sources.from_arguments(args), args.config)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.prompt is None and args.load_session is None:
+        if not sys.stdin.isatty():
+            parser.error("give the text with -p TEXT, or -p - to read it from stdin")
+        from server.cli import chat
+
+        return chat.run([word for word in arguments if word != "--chat"])
+    settings = sources.load(requested_options(args), args.config)
     configure_quiet_logging(settings)
-    _, path = single_model(settings, "infer")
-    prompt = sys.stdin.read().removesuffix("\n") if args.prompt == "-" else args.prompt
-    requested = {name: value for name, value in vars(args).items() if name in SAMPLING}
-    if requested.get("max_tokens") == -1:
-        requested["max_tokens"] = None
-    return complete(path, settings, prompt, requested, args)
+    prompt = sys.stdin.read().removesuffix("\n") if args.prompt == "-" else args.prompt or ""
+    requested = requested_sampling(args)
+    if not args.chat:
+        _, path = single_model(settings, "infer")
+        return complete(path, settings, prompt, requested, args)
+    for name in ("special", "stop", "stats", "save_session", "load_session"):
+        if getattr(args, name):
+            parser.error(f"--{name.replace('_', '-')} cannot be combined with --chat")
+    from server.cli import chat
+
+    return chat.answer_with_model(settings, prompt, requested)
 
 
 def complete(
     path: Path, settings: Settings, prompt: str, requested: dict[str, Any], args: argparse.Namespace
 ) -> int:
-    """Load the model, generate, print; the exit status. chosen: sampling parameters of the command line."""
+    """Load the model, generate, print; the status. requested: sampling parameters of the command line."""
     from engine.engine import load
     from engine.sampling import parameters as sampling
     from engine.tokenizer.detokenizer import StopMatcher
@@ -107,18 +108,23 @@ def complete(
     with LoadProgress(bar=True) as progress:
         model = load(path, model_params, progress=lambda f, text: progress(path.stem, f, text))
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    with model, model.start_session(InferenceSessionConfig(n_batch=settings.batch_size)) as session:
+    with model, _session(model, settings, args.load_session) as session:
         params = InferenceParameters(**default_sampling(model.describe(), requested), seed=settings.seed)
         params = sampling.validate(params, model.tokenizer.n_vocab, model.n_ctx)
         for warning in sampling.warnings(params):
             if warning.partition(" ")[0] in requested:
                 logs.log.warning("%s", warning)
+        if sys.stderr.isatty() and model.tokenizer.chat_template and not args.special:
+            sys.stderr.write(
+                "hint: this model is made for chat: --chat answers the text, `ggserve chat` talks\n"
+            )
         stats = Stats(time.monotonic() - started)
         interrupted = False
         stop = StopMatcher(args.stop)
+        n_before = len(session.tokens)
         try:
             session.feed_prompt(prompt, parse_special=args.special)
-            stats.prompt(len(session.tokens))
+            stats.prompt(len(session.tokens) - n_before)
             stop_text = None
             for token in session.infer(params):
                 stats.token()
@@ -133,9 +139,23 @@ def complete(
             interrupted = True
         sys.stdout.write("\n")
         sys.stdout.flush()
+        if args.save_session is not None:
+            _save(session, model, args.save_session)
         if args.stats:
             sys.stderr.write(stats.render(session.n_batch))
         return 130 if interrupted else 0
+
+
+def _session(model: Model, settings: Settings, path: Path | None) -> InferenceSession:
+    config = InferenceSessionConfig(n_batch=settings.batch_size)
+    return model.start_session(config) if path is None else model.restore_session(path, config)
+
+
+def _save(session: InferenceSession, model: Model, path: Path) -> None:
+    if session.tokens[-1:] and session.tokens[-1] in model.eog_ids:
+        session.rewind(1)  # the text goes on here
+    size = session.save(path)
+    sys.stderr.write(f"saved {len(session.tokens)} tokens in {path} ({format_bytes(size)})\n")
 
 
 class Stats:

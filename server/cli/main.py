@@ -22,6 +22,7 @@ COMMANDS = {
     "pull": "download a model from the Hugging Face Hub",
     "list": "list the models on this machine",
     "rm": "remove downloaded models",
+    "chat": "talk with a model in the terminal",
     "infer": "generate one completion in the terminal",
     "devices": "list the devices that models can run on",
     "convert": "convert a Hugging Face model to a GGUF file",
@@ -42,9 +43,10 @@ commands (see ggserve COMMAND --help):
 
 examples:
   ggserve serve                                  SmolLM2-135M-Instruct on http://127.0.0.1:8080
-  ggserve serve --model model.gguf --port 9000   your own model
+  ggserve serve model.gguf --port 9000           your own model
   ggserve pull Qwen/Qwen3-8B-GGUF                a model from the Hugging Face Hub
-  ggserve infer -p "Once upon a time" -n 100     a completion without a server
+  ggserve chat                                   a conversation in the terminal, without a server
+  ggserve infer -p "Once upon a time" -n 100     a text continued
   ggserve info model.gguf                        architecture, sizes, memory estimate
   ggserve config > ggserve.yml                   a configuration file to edit, for --config
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from engine.errors import ConfigError
 from server import logs
-from server.cli.command import Parser, with_files
+from server.cli.command import Parser, add_model_argument, requested_options, with_files
 from server.cli.console import LoadProgress
 from server.config import sources
 from server.worker.client import EngineClient
@@ -24,7 +24,7 @@ log = logging.getLogger("ggserve")
 
 EXAMPLES = """\
   ggserve serve                                        SmolLM2-135M-Instruct on http://127.0.0.1:8080
-  ggserve serve -m model.gguf --parallel 16            your own model, 16 requests at a time
+  ggserve serve model.gguf --parallel 16               your own model, 16 requests at a time
   ggserve serve -m small=a.gguf -m large=b.gguf        two models with names
   ggserve serve --host 0.0.0.0 --api-key-file keys     reachable from the network, with API keys
   ggserve serve --config ggserve.yml                   options from a file (see `ggserve config`)
@@ -53,9 +53,10 @@ def serve(arguments: list[str]) -> int:
     parser = Parser(
         "ggserve serve", "Serve models over HTTP: OpenAI, Anthropic and llama-server APIs.", EXAMPLES
     )
+    add_model_argument(parser)
     sources.add_options(parser, serve=True)
     args = parser.parse_args(arguments)
-    settings = sources.load(sources.from_arguments(args), args.config)
+    settings = sources.load(requested_options(args), args.config)
     logs.configure(settings.log_level, settings.log_format)
     for advice in sources.unknown_environment():
         log.warning("%s", advice)

@@ -48,9 +48,10 @@ class Settings(ModelSettings):
         "API key that clients must send; may be repeated. --api-key-file is safer: other users can see "
         "command lines",
         "KEY",
+        shared=False,
     )
     api_key_file: Path | None = option(
-        None, "server", "file with one API key per line (# starts a comment)", "PATH"
+        None, "server", "file with one API key per line (# starts a comment)", "PATH", shared=False
     )
     allowed_hosts: Words = option(
         [],

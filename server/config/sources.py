@@ -55,12 +55,13 @@ def add_options(
     *,
     serve: bool,
     names: Collection[str] | None = None,
+    more: Collection[str] = (),
     descriptions: Mapping[str, str] | None = None,
 ) -> None:
     """Add a flag for each option to `parser`, in groups. Flags that are not used leave no attribute.
 
-    serve: all options, not only the shared ones. names: only these. descriptions: what an option means for
-    this command where that differs, default included.
+    serve: all options, not only the shared ones. names: only these. more: these besides the shared ones.
+    descriptions: what an option means for this command where that differs, default included.
     """
     parser.add_argument(
         "--config",
@@ -72,7 +73,7 @@ def add_options(
     groups: dict[str, Any] = {}
     for name, field in Settings.model_fields.items():
         extra = _extra(field)
-        if not (serve or extra["shared"]) or (names is not None and name not in names):
+        if not (serve or extra["shared"] or name in more) or (names is not None and name not in names):
             continue
         section = extra["section"]
         if section not in groups:

@@ -11,6 +11,7 @@ from engine.types import Constraint, Reasoning
 from server.chat.chat_format import ChatFormat, ChatFormats, load_chat_formats
 from server.chat.messages import InvalidMessage
 from server.chat.prompt import Prompt, render_prompt
+from server.chat.reasoning import reasoning_block
 from server.chat.request import ChatInput, RequestedConstraint
 from server.chat.template.sandbox import TemplateFailed
 from server.chat.template.special_tokens import special_token_pattern
@@ -182,21 +183,9 @@ def _tool_options(chat: ChatInput, chat_format: ChatFormat, context: RequestCont
 
 def _thinking(chat: ChatInput, rendered: Prompt, engine: Engine) -> Reasoning | None:
     """How the engine limits and recognizes reasoning; None: there can be none."""
-    markers, budget = rendered.reasoning_markers, chat.reasoning.budget
-    if markers is None:
+    if rendered.reasoning_markers is None:
         return None
-    if chat.reasoning.enabled is False:
-        budget = 0
-    start, end = (_tokens_within(text.strip(), engine.tokenizer) for text in (markers.start, markers.end))
-    return Reasoning(start=start, end=end, budget=budget, opened=rendered.opened)
-
-
-def _tokens_within(text: str, tokenizer: Any) -> tuple[int, ...]:
-    """Tokens of a text inside another: at the very beginning some vocabularies add a space."""
-    line, whole = (tokenizer.encode(t, add_special=False, parse_special=True) for t in ("\n", f"\n{text}"))
-    if whole[: len(line)] == line:
-        return tuple(whole[len(line) :])
-    return tuple(tokenizer.encode(text, add_special=False, parse_special=True))
+    return reasoning_block(rendered.reasoning_markers, chat.reasoning, rendered.opened, engine.tokenizer)
 
 
 async def _constraint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -15,6 +16,7 @@ def connect() -> Connection:
 
 def serve(connection: Connection, handle: Callable[[bytes], bytes], cpu_s: float) -> None:
     """Answer messages until the server closes the connection. One that takes more than `cpu_s` kills us."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on a terminal is meant for our parent
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             message = connection.recv_bytes()
@@ -27,8 +29,6 @@ def serve(connection: Connection, handle: Callable[[bytes], bytes], cpu_s: float
 def limit_cpu(seconds: float) -> None:
     """From now on; 0: no limit. Windows has none: there the server's timeout has to do."""
     if sys.platform != "win32":
-        import signal
-
         signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process
 
 

@@ -83,8 +83,10 @@ def test_version(capsys):
         (["serve", "--api-key-file", "absent"], "ggserve: --api-key-file absent: No such file or directory"),
         (["serve", "-m", "a/x.gguf", "-m", "b/x.gguf"], "ggserve: model: two files would be called 'x'"),
         (["serve", "--host", "256.1.1.1"], "ggserve: cannot listen on 256.1.1.1:8080: "),
-        (["infer"], "ggserve infer: the following arguments are required: -p/--prompt"),
+        (["infer"], "ggserve infer: give the text with -p TEXT, or -p - to read it from stdin"),
         (["infer", "-p", "x", "-m", "a.gguf", "-m", "b.gguf"], "ggserve: --model was given 2 times"),
+        (["infer", "-p", "x", "-m", "a.gguf", "b.gguf"], "ggserve: --model was given 2 times"),
+        (["serve", "a/x.gguf", "-m", "b/x.gguf"], "ggserve: model: two files would be called 'x'"),
         (["infer", "-p", "x", "--temperature", "-1"], "ggserve: temperature must lie between 0 and "),
         (["infer", "-p", "x", "--context-size", "4", "--kv-cells", "2"], "ggserve: "),
         (["info"], "ggserve info: the following arguments are required: PATH"),
@@ -130,6 +132,14 @@ def test_a_model_that_cannot_load_is_one_line_and_status_1(command, content, mes
     if content is not None:
         path.write_bytes(content)
     assert message in mistakes(ggserve(*command, "--model", str(path)), 1)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("order", [("x.gguf", "--port", "0"), ("--port", "0", "x.gguf")])
+def test_a_model_may_be_named_without_its_flag(order, tmp_path):
+    path = tmp_path / "x.gguf"
+    arguments = [str(path) if word == "x.gguf" else word for word in order]
+    assert str(path) in mistakes(ggserve("serve", *arguments), 1)
 
 
 @pytest.mark.e2e

@@ -40,6 +40,13 @@ def kill_and_wait(pid: int) -> None:
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
+def test_ctrl_c_on_the_terminal_leaves_the_process_running() -> None:
+    process = evaluator()
+    pid = int(process.request(b"os.getpid()", 60))
+    os.kill(pid, signal.SIGINT)
+    assert int(process.request(b"os.getpid()", 60)) == pid
+
+
 def test_messages_of_any_length_are_answered_by_one_process() -> None:
     process = evaluator()
     assert process.request(b"os.getpid()", 60) == process.request(b"os.getpid()", 60)

@@ -1,0 +1,156 @@
+"""`ggserve chat`: a conversation in the terminal, with a model in this process or with a server."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from typing import Any
+
+from engine.errors import ConfigError
+from engine.types import InferenceParameters
+from server.cli.command import (
+    Parser,
+    add_model_argument,
+    configure_quiet_logging,
+    requested_options,
+    single_model,
+)
+from server.cli.console import LoadProgress
+from server.cli.generation_options import TEMPLATE_OPTIONS, add_sampling_options, requested_sampling
+from server.config import sources
+from server.config.default_sampling import default_sampling
+from server.config.settings import Settings
+from server.terminal.backend import AnswerFailed, Backend
+from server.terminal.chat import Chat
+from server.terminal.screen import open_screen
+
+EXAMPLES = """\
+  ggserve chat                                        SmolLM2-135M-Instruct
+  ggserve chat model.gguf --system "Be brief."        your own model, with a system prompt
+  ggserve chat --load talk                            go on with what /save talk kept
+  ggserve chat --url http://127.0.0.1:8080            a running server instead
+  git diff | ggserve chat --system "Review this."     one question from a pipe, its answer to stdout
+
+In the chat: /help lists the commands (/system, /save, /load, /clear, /exit) and keys. Ctrl-C stops an
+answer, Ctrl-D ends the program."""
+
+KEY_OPTIONS = {
+    "api_key": "with --url: the key to send; --api-key-file is safer: other users can see command lines",
+    "api_key_file": "with --url: file with the key to send",
+}
+
+
+def _parser() -> Parser:
+    description = (
+        "Talk with a model in the terminal, through its chat template. In a pipe: answer stdin once."
+    )
+    parser = Parser("ggserve chat", description, EXAMPLES)
+    add_model_argument(parser)
+    parser.add_argument("--system", metavar="TEXT", help="system prompt: how the model is to behave")
+    parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save wrote")
+    parser.add_argument(
+        "--url",
+        metavar="URL",
+        help="talk to this server (OpenAI's chat API) instead of loading a model; --model names one of its",
+    )
+    parser.add_argument("--no-markdown", action="store_true", help="show answers as the model writes them")
+    add_sampling_options(parser)
+    more = TEMPLATE_OPTIONS | KEY_OPTIONS
+    sources.add_options(parser, serve=False, more=more, descriptions=more)
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    args = _parser().parse_args(arguments)
+    settings = sources.load(requested_options(args), args.config)
+    configure_quiet_logging(settings)
+    requested = requested_sampling(args)
+    text = None if sys.stdin.isatty() else sys.stdin.read().strip()
+    if text == "":
+        raise ConfigError("stdin is empty; it holds the message where it is not a terminal")
+    backend = _remote(args.url, settings, requested) if args.url else open_model(settings, requested, "chat")
+    try:
+        return converse(backend, text, args)
+    finally:
+        backend.close()
+
+
+def converse(backend: Backend, text: str | None, args: argparse.Namespace) -> int:
+    """Answer `text` once, or talk on the terminal where it is None; the exit status."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    chat = Chat(backend, open_screen(markdown=not args.no_markdown), None if args.load else args.system)
+    if args.load:
+        chat.load(args.load)
+        if args.system is not None:
+            chat.conversation.system = args.system
+    if text is None:
+        from server.models.cache import cache_dir
+        from server.terminal.editor import Editor
+
+        return chat.run(Editor(cache_dir() / "chat_history").read)
+    return answer_once(chat, text)
+
+
+def answer_with_model(settings: Settings, text: str, requested: dict[str, Any]) -> int:
+    """`infer --chat`: the answer of the one model to a text; the exit status."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    backend = open_model(settings, requested, "infer")
+    try:
+        return answer_once(Chat(backend, open_screen(markdown=True)), text)
+    finally:
+        backend.close()
+
+
+def answer_once(chat: Chat, text: str) -> int:
+    """The exit status: 130 after Ctrl-C, 1 where there is no answer."""
+    try:
+        return 0 if chat.ask(text) else 130
+    except AnswerFailed as error:
+        sys.stderr.write(f"ggserve: {error}\n")
+        return 1
+
+
+def open_model(settings: Settings, requested: dict[str, Any], command: str) -> Backend:
+    """The one model of the settings, loaded. requested: sampling parameters of the command line."""
+    name, path = single_model(settings, command)
+    from engine.engine import load
+    from engine.sampling import parameters as sampling
+    from server.chat.request import ReasoningOptions
+    from server.terminal.local import ChatOptions, LocalModel
+
+    template = settings.chat_template_text()
+    params = settings.model_parameters()
+    if "parallel" not in settings.model_fields_set:
+        params = dataclasses.replace(params, parallel=1)  # the KV cache of one conversation is enough
+    with LoadProgress(bar=True) as progress:
+        model = load(path, params, progress=lambda f, text: progress(name, f, text))
+    try:
+        operator = {**settings.sampling_defaults(), **requested}
+        generation = InferenceParameters(**default_sampling(model.describe(), operator), seed=settings.seed)
+        budget = None if settings.reasoning_budget < 0 else settings.reasoning_budget
+        enabled = None if settings.reasoning == "auto" else settings.reasoning == "on"
+        options = ChatOptions(
+            params=sampling.validate(generation, model.tokenizer.n_vocab, model.n_ctx),
+            n_batch=settings.batch_size,
+            template=template,
+            reasoning=ReasoningOptions(budget=budget, enabled=enabled),
+            extra=settings.chat_template_kwargs,
+        )
+        return LocalModel(model, name, options)
+    except BaseException:
+        model.close()
+        raise
+
+
+def _remote(url: str, settings: Settings, requested: dict[str, Any]) -> Backend:
+    from server.terminal.remote import RemoteServer
+
+    if len(settings.model) > 1:
+        raise ConfigError(f"--model was given {len(settings.model)} times; chat takes one")
+    keys = settings.api_keys()
+    fields = {name: value for name, value in requested.items() if value is not None}
+    if settings.seed is not None:
+        fields["seed"] = settings.seed
+    model = settings.model[0] if settings.model else ""
+    return RemoteServer(url, model, keys[0].get_secret_value() if keys else None, fields)

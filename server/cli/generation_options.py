@@ -1,0 +1,70 @@
+"""Options of the commands that generate text: sampling as flags, and which ones chat templates have."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import msgspec
+
+from engine.types import InferenceParameters
+from server.config.default_sampling import LLAMA_SERVER
+
+SAMPLING = {
+    "max_tokens": "maximum tokens to generate; default and -1: until the model ends or the context is full",
+    "min_tokens": "minimum tokens to generate before the model may end",
+    "ignore_eos": "never end at an end-of-generation token",
+    "temperature": "0: greedy decoding; higher: more random",
+    "top_k": "sample from the N most likely tokens; 0: all",
+    "top_p": "sample from the most likely tokens whose probabilities sum to this (nucleus sampling); 1: off",
+    "min_p": "minimum probability of a token relative to the most likely one; 0: off",
+    "typical_p": "locally typical sampling; 1: off",
+    "tfs_z": "tail-free sampling; 1: off",
+    "top_a": "minimum probability of a token: this times the square of the largest one; 0: off",
+    "mirostat": "version of mirostat, which controls perplexity in place of truncation: 1 or 2; 0: off",
+    "mirostat_tau": "target surprise of mirostat",
+    "mirostat_eta": "learning rate of mirostat",
+    "repeat_penalty": "divide the logits of recent tokens by this; 1: off",
+    "frequency_penalty": "subtract this from the logits of recent tokens per occurrence; 0: off",
+    "presence_penalty": "subtract this from the logits of recent tokens; 0: off",
+    "repeat_last_n": "number of recent tokens for the three penalties; 0: off, -1: all",
+}
+
+# Options of `serve` that these commands have too, and what they mean here.
+TEMPLATE_OPTIONS = {
+    "chat_template": "file with a Jinja chat template that replaces the one in the model file",
+    "reasoning": "whether the model reasons before it answers; auto: the template's default (default: auto)",
+    "reasoning_budget": "maximum tokens of reasoning; -1: no limit (default: -1)",
+    "chat_template_kwargs": "extra variables for the chat template",
+}
+
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """A flag for each of SAMPLING. Flags that are not used leave no attribute."""
+    group = parser.add_argument_group(
+        "sampling: How the next token is chosen; a model file may have other defaults"
+    )
+    for field in msgspec.structs.fields(InferenceParameters):
+        if field.name not in SAMPLING:
+            continue
+        flags = [*(["-n"] if field.name == "max_tokens" else []), "--" + field.name.replace("_", "-")]
+        value = LLAMA_SERVER.get(field.name, field.default)
+        default = "" if value in (None, False) else f" (default: {value})"
+        kwargs: dict[str, Any] = {
+            "dest": field.name,
+            "default": argparse.SUPPRESS,
+            "help": SAMPLING[field.name] + default,
+        }
+        if isinstance(field.default, bool):
+            kwargs["action"] = "store_true"
+        else:
+            kwargs |= {"metavar": "N", "type": float if isinstance(field.default, float) else int}
+        group.add_argument(*flags, **kwargs)
+
+
+def requested_sampling(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The parameters that were set on the command line."""
+    requested = {name: value for name, value in vars(arguments).items() if name in SAMPLING}
+    if requested.get("max_tokens") == -1:
+        requested["max_tokens"] = None
+    return requested

@@ -1,0 +1,160 @@
+"""A server that answers well, badly, or not at all."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from engine.errors import ConfigError
+from server.terminal.backend import AnswerFailed, Piece
+from server.terminal.remote import RemoteServer, base_url
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+    event = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+class ScriptedServer:
+    """Answers the chat route with `body`, and records what it was sent."""
+
+    def __init__(self) -> None:
+        self.status, self.kind, self.body = 200, "text/event-stream", b""
+        self.models: bytes = json.dumps({"data": [{"id": "first"}, {"id": "second"}]}).encode()
+        self.requests: list[tuple[str, str | None, Any]] = []
+        script = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                self.reply(200, "application/json", script.models)
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                script.requests.append((self.path, self.headers["authorization"], json.loads(body)))
+                self.reply(script.status, script.kind, script.body)
+
+            def reply(self, status: int, kind: str, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("content-type", kind)
+                self.end_headers()
+                self.wfile.write(body)
+
+        self.http = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    server = ScriptedServer()
+    thread = threading.Thread(target=server.http.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+    thread.join()
+
+
+def answer(server: ScriptedServer, body: bytes, **fields: Any) -> list[Piece]:
+    server.body = body
+    return list(RemoteServer(server.url, "", None, fields).answer(MESSAGES))
+
+
+def test_a_streamed_answer(server: ScriptedServer) -> None:
+    body = b": comment\n\n" + chunk({"role": "assistant", "content": ""})
+    body += chunk({"reasoning_content": "Hm"}) + chunk({"content": "Hel"}) + chunk({"content": "lo", "x": 1})
+    body += (
+        chunk({}, "stop", warnings=["no effect"]) + b'data: {"choices": [], "usage": {}}\n\ndata: [DONE]\n\n'
+    )
+    pieces = answer(server, body, temperature=0.5)
+    assert pieces == [Piece(reasoning="Hm"), Piece("Hel"), Piece("lo"), Piece(warning="no effect")]
+    assert server.requests == [
+        (
+            "/v1/chat/completions",
+            None,
+            {"temperature": 0.5, "model": "first", "messages": MESSAGES, "stream": True},
+        )
+    ]
+
+
+def test_model_and_key_are_those_of_the_user(server: ScriptedServer) -> None:
+    server.body = chunk({"content": "x"}, "length")
+    remote = RemoteServer(f"{server.url}/v1/", "second", "secret", {})
+    assert "limit of tokens" in list(remote.answer(MESSAGES))[-1].note
+    ((path, key, body),) = server.requests
+    assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer secret", "second")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "half-way"),
+        (chunk({"content": "x"}), "half-way"),
+        (b"data: x\n\n", "something other"),
+        (b"data: " + b"[" * 100_000 + b"\n\n", "something other"),
+        (b"data: []\n\n", "something other"),
+        (b'data: {"error": {"message": "out of memory"}}\n\n', "out of memory"),
+        (b'data: {"error": 5}\n\n', "error without a message"),
+    ],
+)
+def test_a_bad_stream_is_an_error(server: ScriptedServer, body: bytes, message: str) -> None:
+    with pytest.raises(AnswerFailed, match=message):
+        answer(server, body)
+
+
+@pytest.mark.parametrize("choices", [None, 5, [], [None], [{}], [{"delta": 5}], [{"delta": {"content": 5}}]])
+def test_chunks_of_odd_shapes_say_nothing(server: ScriptedServer, choices: Any) -> None:
+    odd = b"data: " + json.dumps({"choices": choices}).encode() + b"\n\n"
+    assert answer(server, odd + chunk({"content": "x"}, "stop")) == [Piece("x")]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (401, b'{"error": {"message": "no key"}}', "401: no key; set a key with --api-key-file"),
+        (400, b'{"error": {"message": "too long", "code": "context_length_exceeded"}}', "too long; /clear"),
+        (502, b"<html><h1>Bad gateway</h1></html>", "502: Bad gateway"),
+        (500, b"", "500: no reason given"),
+        (404, b'{"error": "no such model"}', "404: no such model"),
+    ],
+)
+def test_a_refusal_says_what_to_do(server: ScriptedServer, status: int, body: bytes, message: str) -> None:
+    server.status = status
+    with pytest.raises(AnswerFailed, match=message):
+        answer(server, body)
+
+
+def test_something_that_is_no_such_server_is_an_error(server: ScriptedServer) -> None:
+    server.kind = "text/html"
+    with pytest.raises(AnswerFailed, match="does not stream"):
+        answer(server, b"<html>")
+    for models in (b"<html>", b"{}", b'{"data": []}', b'{"data": [5]}'):
+        server.models = models
+        with pytest.raises(ConfigError, match="lists no models"):
+            RemoteServer(server.url, "", None, {})
+    server.http.socket.close()
+    with pytest.raises(ConfigError, match=f"--url {server.url}: cannot reach {server.url}/v1: "):
+        RemoteServer(server.url, "", None, {})
+
+
+def test_a_key_that_no_header_can_hold_is_an_error(server: ScriptedServer) -> None:
+    with pytest.raises(ConfigError, match="cannot reach"):
+        RemoteServer(server.url, "", "a\nb", {})
+
+
+def test_addresses() -> None:
+    assert base_url("http://h:1") == base_url("http://h:1/") == base_url("h:1") == "http://h:1/v1"
+    assert base_url("https://h/api/v1/") == "https://h/api/v1"
+    assert base_url("http://[::1]:80") == "http://[::1]:80/v1"
+    for bad in ("", "file:///etc/passwd", "ftp://h", "http://", "http://h:x", "http://h/?q=1", "http://["):
+        with pytest.raises(ConfigError, match="is not an address"):
+            base_url(bad)
