@@ -127,6 +127,7 @@ TESTED_IN = {
     "server/cli/rm": "server/cli/test_pulling.py",
     "server/models/bundled": "test_build.py",
     "server/models/hub/problems": "server/models/hub/test_download.py",
+    "server/models/hub/transfer": "server/models/hub/test_download.py",
     "server/models/errors": "server/models/test_wheel.py",
     "server/models/progress": "server/models/test_wheel.py",
     "server/models/stored": "server/models/test_catalog.py",

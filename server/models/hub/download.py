@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import queue
 import shutil
-import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,11 @@ from typing import Any
 from server.models.errors import DownloadError
 from server.models.hub import problems
 from server.models.hub.choice import RepoFile, RepoModel, choose, models
+from server.models.hub.transfer import fetch, partial_file
 from server.models.progress import Progress, size_text
 from server.models.reference import NamedModel
 
 REVISION = "main"
-STOP_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -54,10 +52,11 @@ def prepare(named: NamedModel, memory: Callable[[], int | None]) -> Download:
     available = models(files)
     needs_memory = not named.choice and all(model.quant != "Q4_K_M" for model in available)
     model = choose(available, named.choice, memory() if needs_memory else None, info.id)
-    cached = [
-        isinstance(try_to_load_from_cache(info.id, file.path, revision=info.sha), str) for file in model.files
-    ]
-    missing = sum(file.size for file, there in zip(model.files, cached, strict=True) if not there)
+    missing = sum(
+        file.size - _size(partial_file(info.id, file))
+        for file in model.files
+        if not isinstance(try_to_load_from_cache(info.id, file.path, revision=info.sha), str)
+    )
     folder = Path(constants.HF_HUB_CACHE)
     existing = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(existing).free
@@ -69,12 +68,13 @@ def prepare(named: NamedModel, memory: Callable[[], int | None]) -> Download:
 
 
 def download(plan: Download) -> Iterator[Progress]:
-    """Download what is missing, then check every file. To leave the iterator ends the download.
+    """Download what is missing, then check every file. To leave the iterator ends the download; the next one
+    goes on where it ended.
 
     Raises DownloadError; a file with a wrong checksum is removed.
     """
     for file in plan.model.files:
-        path = yield from _fetch(plan.repo, file)
+        path = yield from fetch(plan.repo, file, REVISION)
         yield from _verify(path, file, plan.repo)
 
 
@@ -108,6 +108,10 @@ def header(plan: Download, file: RepoFile, n_bytes: int) -> bytes:
     return bytes(data[:n_bytes])
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
 def _quiet() -> None:
     """The library and its HTTP client would log every request and every retry."""
     for name, level in (
@@ -116,71 +120,6 @@ def _quiet() -> None:
         ("httpx2", logging.WARNING),
     ):
         logging.getLogger(name).setLevel(level)
-
-
-class _Ended(Exception):
-    """The download is not wanted any longer."""
-
-
-def _fetch(repo: str, file: RepoFile) -> Generator[Progress, None, Path]:
-    """Download in a thread, since the library calls back and we yield. Returns the file's path."""
-    from huggingface_hub import hf_hub_download
-
-    reports: queue.SimpleQueue[int | str | Exception] = queue.SimpleQueue()
-    ended = threading.Event()
-
-    class Bar:
-        """What the library takes for its progress bar."""
-
-        def __init__(self, *args: Any, initial: int = 0, **options: Any) -> None:
-            self.done = initial
-
-        def update(self, n: int = 1) -> None:
-            if ended.is_set():
-                raise _Ended
-            self.done += n
-            reports.put(self.done)
-
-        def __enter__(self) -> Bar:
-            return self
-
-        def __exit__(self, *details: object) -> None:
-            pass
-
-        def __getattr__(self, name: str) -> Callable[..., None]:
-            if name.startswith("_") or name == "update_transfer":
-                raise AttributeError(name)
-            return lambda *args, **options: None
-
-    def work() -> None:
-        try:
-            reports.put(
-                hf_hub_download(
-                    repo,
-                    file.path,
-                    revision=REVISION,
-                    tqdm_class=Bar,
-                    library_name="ggserve",
-                )
-            )
-        except Exception as error:
-            reports.put(error)
-
-    name = file.path.rpartition("/")[2]
-    yield Progress("downloading", name, 0, file.size, file.sha256)
-    thread = threading.Thread(target=work, name="download", daemon=True)
-    thread.start()
-    try:
-        while True:
-            report = reports.get()
-            if isinstance(report, str):
-                return Path(report)
-            if isinstance(report, Exception):
-                raise problems.explain(report, repo) or report from report
-            yield Progress("downloading", name, report, file.size, file.sha256)
-    finally:
-        ended.set()
-        thread.join(STOP_S)  # the library then removes what is incomplete
 
 
 def _verify(path: Path, file: RepoFile, repo: str) -> Iterator[Progress]:

@@ -47,6 +47,8 @@ def explain(error: Exception, repo: str) -> DownloadError | None:
             f"cannot reach {endpoint} ({cause or type(cause).__name__}); check the network, HTTPS_PROXY "
             "and HF_ENDPOINT. `ggserve list` shows the models that are here and need no network"
         )
+    if isinstance(error, OSError) and error.errno is None:  # the library's check of the size
+        return DownloadError(f"{repo}: the file has not the size that {endpoint} states; pull it again")
     if isinstance(error, OSError):
         return DownloadError(f"{error.filename or constants.HF_HUB_CACHE}: {error.strerror or error}")
     return None

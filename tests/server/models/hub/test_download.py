@@ -14,6 +14,7 @@ from huggingface_hub import constants, file_download
 
 from server.models.errors import DownloadError, ModelNotFound
 from server.models.hub import download
+from server.models.hub.transfer import partial_file
 from server.models.progress import Progress
 from server.models.reference import NamedModel
 from support.fakes.hub import COMMIT, FakeHub, Repo, use_hub
@@ -155,15 +156,41 @@ def test_a_failing_hub_is_named_with_its_status(hub: FakeHub) -> None:
         list(download.download(plan))
 
 
-def test_to_leave_the_iterator_ends_the_download(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_that_was_ended_goes_on_in_the_next_one(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)
-    plan = download.prepare(NamedModel("hf", "me/Plain-GGUF", "Q8_0"), lambda: None)
+    named = NamedModel("hf", "me/Plain-GGUF", "Q8_0")
+    plan = download.prepare(named, lambda: None)
     reports = download.download(plan)
     while next(reports).done == 0:
         pass
     reports.close()
-    left = {path.suffix for path in Path(constants.HF_HUB_CACHE).rglob("*")}
-    assert left.isdisjoint({".gguf", ".incomplete"})
+    (partial,) = Path(constants.HF_HUB_CACHE).rglob("*.incomplete")
+    done = partial.stat().st_size
+    assert 0 < done < plan.missing
+    hub.requests.clear()
+
+    plan = download.prepare(named, lambda: None)
+    assert plan.missing == plan.model.size - done
+    reports = download.download(plan)
+    assert [next(reports).done, next(reports).done] == [0, done + 1024]
+    assert list(reports)[-1].done == plan.model.size
+    assert served(hub, "plain-Q8_0.gguf") == [f"bytes={done}-"]
+    assert download.path_of(plan).read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q8_0.gguf"]
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
+
+
+def test_a_partial_file_that_is_damaged_is_noticed_and_downloaded_again(hub: FakeHub) -> None:
+    plan = download.prepare(NamedModel("hf", "me/Plain-GGUF"), lambda: None)
+    partial = partial_file(plan.repo, plan.model.files[0])
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"fuor")
+    with pytest.raises(DownloadError, match="removed, pull it again"):
+        list(download.download(plan))
+    partial.write_bytes(b"x" * (plan.model.size + 1))
+    path, _ = pull("me/Plain-GGUF")
+    assert path.read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q4_K_M.gguf"]
 
 
 def test_a_header_is_read_by_range(hub: FakeHub) -> None:

@@ -1,0 +1,135 @@
+"""The bytes of one file of the Hub: in a thread, resumed where an earlier process ended."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+from server.models.hub import problems
+from server.models.hub.choice import RepoFile
+from server.models.progress import Progress
+
+STOP_S = 10.0
+
+
+class _Ended(Exception):
+    """The download is not wanted any longer."""
+
+
+class _Transfer:
+    """reports: bytes so far, then the file's path or what went wrong. ended: set it to end the transfer."""
+
+    def __init__(self, repo: str, file: RepoFile, revision: str) -> None:
+        self._repo, self._file, self._revision = repo, file, revision
+        self.reports: queue.SimpleQueue[int | Path | Exception] = queue.SimpleQueue()
+        self.ended = threading.Event()
+        self._done = 0
+
+    def run(self) -> None:
+        from huggingface_hub import constants, hf_hub_download
+
+        bar: Any = self._bar  # a function does as well as a class
+        try:
+            # The library has no resumption across processes. It finds the file by its checksum and links it.
+            if self._file.sha256 and self._file.size <= constants.MAX_HTTP_DOWNLOAD_SIZE:
+                self._resume(partial_file(self._repo, self._file), bar)
+            path = hf_hub_download(
+                self._repo,
+                self._file.path,
+                revision=self._revision,
+                library_name="ggserve",
+                tqdm_class=bar,
+            )
+            self.reports.put(Path(path))
+        except Exception as error:
+            self.reports.put(error)
+
+    def _resume(self, partial: Path, bar: Any) -> None:
+        """Complete the partial file under the library's name for it, unless it is there."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
+
+        blob = partial.with_name(str(self._file.sha256))
+        if blob.exists():
+            return
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(partial.with_suffix(".lock")):
+            try:
+                with partial.open("ab") as opened:
+                    if opened.tell() > self._file.size:
+                        opened.seek(opened.truncate(0))
+                    http_get(
+                        hf_hub_url(self._repo, self._file.path, revision=self._revision),
+                        opened,
+                        resume_size=opened.tell(),
+                        headers=build_hf_headers(library_name="ggserve"),
+                        expected_size=self._file.size,
+                        tqdm_class=bar,
+                    )
+                partial.replace(blob)
+            finally:
+                if partial.is_file() and not partial.stat().st_size:
+                    partial.unlink()
+        partial.with_suffix(".lock").unlink(missing_ok=True)
+
+    def _bar(self, *, initial: int = 0, **options: Any) -> _Bar:
+        self._done = initial
+        return _Bar(self._advance)
+
+    def _advance(self, n: int) -> None:
+        if self.ended.is_set():
+            raise _Ended
+        self._done += n
+        self.reports.put(self._done)
+
+
+class _Bar:
+    """What the library takes for its progress bar."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.update = advance
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def partial_file(repo: str, file: RepoFile) -> Path:
+    """Where a download that was ended is kept; `hf cache` knows it by its suffix as incomplete."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
+    return folder / "blobs" / f"{file.sha256}.ggserve.incomplete"
+
+
+def fetch(repo: str, file: RepoFile, revision: str) -> Generator[Progress, None, Path]:
+    """Download a file into the cache if it is not there; returns its path. Raises DownloadError.
+
+    The library calls back and we yield, so it works in a thread.
+    """
+    transfer = _Transfer(repo, file, revision)
+    name = file.path.rpartition("/")[2]
+    yield Progress("downloading", name, 0, file.size, file.sha256)
+    thread = threading.Thread(target=transfer.run, name="download", daemon=True)
+    thread.start()
+    try:
+        while True:
+            report = transfer.reports.get()
+            if isinstance(report, Path):
+                return report
+            if isinstance(report, Exception):
+                raise problems.explain(report, repo) or report from report
+            yield Progress("downloading", name, report, file.size, file.sha256)
+    finally:
+        transfer.ended.set()
+        thread.join(STOP_S)
