@@ -57,6 +57,30 @@ def test_text_before_calls_is_content_without_the_space_between(call_format):
     assert calls_of(parts) == BOTH
 
 
+UNFINISHED = [
+    'use {"',
+    'Say {"name": "',
+    'x [{"',
+    '{"name": "now',
+    '{"name": "now", "arguments": {"a": "',
+    '`{"',
+]
+
+
+@pytest.mark.parametrize("call_format", CALLS)
+@pytest.mark.parametrize("text", UNFINISHED)
+def test_text_with_unfinished_json_before_calls_does_not_swallow_them(call_format, text):
+    before = f"<|channel|>commentary<|message|>{text}<|end|><|start|>assistant"
+    output = f"{before if call_format == 'harmony' else text} {CALLS[call_format]}"
+    parts = read(new_parser(call_format), [output])
+    if call_format in MARKED or call_format == "harmony":
+        assert parts.content == text
+        assert calls_of(parts) == BOTH
+    elif not text.startswith("{"):  # calls without a marker are the whole output
+        assert parts == OutputDelta(output)
+    assert read(new_parser(call_format), list(output)) == parts
+
+
 @pytest.mark.parametrize("call_format", CALLS)
 def test_only_the_first_call_where_more_are_not_allowed(call_format):
     parser = new_parser(call_format, parallel=False)
