@@ -52,10 +52,13 @@ class NameGuard:
                     mask[token // 32] &= ~(1 << token % 32)
 
     def allows(self, token: int) -> bool:
-        return self._names.allows(self._index.tokens[token])
+        return token in self._index.special or self._names.allows(self._index.tokens[token])
 
     def commit(self, matcher: Any, token: int, n_words: int) -> None:
         """The next token. matcher: llguidance's, before it."""
+        if token in self._index.special:
+            self._names.reset()
+            return
         data = self._index.tokens[token]
         self._names.commit(data)
         length = self._names.name_length

@@ -52,8 +52,8 @@ class TokenIndex:
 
     def __init__(self, tokens: Sequence[bytes], special: Sequence[int]) -> None:
         self.tokens = tokens
-        left_out = set(special)
-        ids = [i for i, data in enumerate(tokens) if data and i not in left_out]
+        self.special = frozenset(special)
+        ids = [i for i, data in enumerate(tokens) if data and i not in self.special]
         ids.sort(key=tokens.__getitem__)
         self._ids = ids
         self._sorted = [tokens[i] for i in ids]
@@ -118,9 +118,11 @@ class UniqueNames:
 
     __slots__ = (
         "_added",
+        "_due",
         "_escaped",
         "_expected",
         "_index",
+        "_last",
         "_name",
         "_open",
         "_place",
@@ -133,6 +135,8 @@ class UniqueNames:
         self._open: _Open | None = None  # around the end of the text
         self._string = self._escaped = False  # inside of a string, behind a backslash
         self._expected = False  # whether a string would be a name
+        self._due = b""  # what may follow behind the string that has just ended
+        self._last = 0  # its last byte that is no white space
         self._name: bytearray | None = None  # of what is being written
         self._place = _Place(0, 0, 0)  # the names that begin as it does
         self._added: list[tuple[_Members, bytes]] | None = None  # what a trial would add to objects
@@ -156,6 +160,7 @@ class UniqueNames:
         other = UniqueNames(self._index)
         other._open, other._place, other._expected = self._open, self._place, self._expected
         other._string, other._escaped = self._string, self._escaped
+        other._due, other._last = self._due, self._last
         other._name = None if self._name is None else bytearray(self._name)
         other._added = list(self._added or ())
         return other
@@ -169,10 +174,19 @@ class UniqueNames:
         """The text of the token that came."""
         self.repeated = False
         for byte in data:
-            if self._string:
-                self._inside(byte)
-            elif self._open is not None or byte == 0x7B:  # {
-                self._outside(byte)
+            self._take(byte)
+
+    def _take(self, byte: int) -> None:
+        if self._string:
+            self._inside(byte)
+        elif self._open is not None or byte == 0x7B:  # {
+            self._outside(byte)
+
+    def reset(self) -> None:
+        """What comes next is part of no JSON that there was."""
+        self._open, self._name = None, None
+        self._string = self._escaped = self._expected = False
+        self._due = b""
 
     def forbid(self, mask: TokenMask) -> None:
         """Take out of a mask the tokens that would lead to a name that is there already."""
@@ -254,12 +268,18 @@ class UniqueNames:
 
     def _inside(self, byte: int) -> None:
         members = self._open.members if self._open and self._name is not None else None
+        if byte < 0x20:  # a line break, say: it was no string of JSON
+            self.reset()
+            return
+        if byte not in _SPACE and byte != 0x22:
+            self._last = byte
         if self._escaped:
             self._escaped = False
         elif byte == 0x5C:  # \
             self._escaped = True
         elif byte == 0x22:  # "
             self._string = False
+            self._due = b",}]" if members is None else b":"
             if members is not None:
                 self._complete(members)
             return
@@ -285,8 +305,13 @@ class UniqueNames:
 
     def _outside(self, byte: int) -> None:
         open_ = self._open
+        if self._due and byte not in _SPACE:
+            if byte not in self._due:
+                self._begin_again(byte)
+                return
+            self._due = b""
         if byte == 0x22:
-            self._string = True
+            self._string, self._last = True, 0
             if self._expected and open_ is not None and open_.members is not None:
                 self._name = bytearray()
                 self._place = _Place(0, len(open_.members.names), 0)
@@ -302,8 +327,15 @@ class UniqueNames:
         elif byte == 0x2C:  # ,
             self._expected = open_ is not None and open_.members is not None
         elif byte not in _OUTSIDE or (self._expected and byte not in _SPACE):
-            self._open = None  # it is no JSON
-            self._expected = False
+            self.reset()  # it is no JSON
+
+    def _begin_again(self, byte: int) -> None:
+        """What looked like the end of a string was the beginning of one: in `use {" {"a": 1}`, say."""
+        begins_object = self._last == 0x7B
+        self.reset()
+        if begins_object:
+            for again in (0x7B, 0x22, byte):
+                self._take(again)
 
 
 def _clear(mask: TokenMask, token: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from engine.constraint import unique_names as subject
+from engine.constraint.compiler import ConstraintCompiler, GrammarVocabulary
 from engine.constraint.unique_names import TokenIndex, UniqueNames
 from engine.types import Constraint
 from support.references.json_walk import END, TOKENS, allowed, compiler, matcher_of, parsed, random_text
@@ -110,15 +111,32 @@ def test_inside_of_other_grammars() -> None:
     assert matcher.copy().accepts(ord("b"))
 
 
+def test_a_special_token_is_part_of_no_json() -> None:
+    tokens = [*TOKENS, b"<call>", b"<end>"]
+    call, end = len(TOKENS), len(TOKENS) + 1
+    own = ConstraintCompiler(GrammarVocabulary(tokens, [call, end], [end], end + 1))
+    matcher = own.compile(Constraint("lark", f'start: /[a-z{{" ]*/ <[{call}]> %json {{"type": "object"}}'))
+    for byte in b'use {"':
+        matcher.commit(byte)
+    assert matcher.accepts(call)
+    matcher.commit(call)
+    for byte in b'{"a": 1, "a':
+        matcher.commit(byte)
+    assert not matcher.accepts(ord('"'))
+
+
 def test_text_that_only_looks_like_json() -> None:
     names = UniqueNames(TokenIndex(TOKENS, []))
     mask = array("I", [0xFFFFFFFF] * compiler().n_words)
-    for text in ('{"a": 1, "a', '{"a": 1} "a": {b} {"a": x, "a', '"{"a', '}]{"b'):
+    free = ['{"a": 1} "a": {b} {"a": x, "a', '"{"a', '}]{"b', '{"a": 1, "b\n', '{"a" "a', '{"a": "x" "a']
+    held = ['{"a": 1, "a', 'use {"\n<call>\n{"a": 1, "a', 'use {" f{"a": 1, "a', 'use {" [{ "a": 1, "a']
+    held += ['use {"a": " f{"a": 1, "a', 'use {"{"{"{"a": {"b": "{"}, "a']
+    for text in free + held:
         other = names.copy()
         other.commit(text.encode())
         mine = array("I", mask)
         other.forbid(mine)
-        assert (mine == mask) == (text != '{"a": 1, "a')
+        assert (mine == mask) == (text in free), text
 
 
 def test_what_is_forbidden_is_what_repeats_a_name() -> None:
