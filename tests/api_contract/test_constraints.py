@@ -31,6 +31,8 @@ WAYS: dict[str, list[Callable[[Schema], Schema]]] = {
         lambda schema: {"response_format": {"type": "json_object", "schema": schema}},
     ],
     "json_schema": [lambda schema: {"json_schema": schema}],
+    "guided_json": [lambda schema: {"guided_json": schema}],
+    "structured_outputs": [lambda schema: {"structured_outputs": {"json": schema}}],
     "text": [lambda schema: {"text": {"format": {"type": "json_schema", "name": "x", "schema": schema}}}],
     "output_config": [
         lambda schema: {"output_config": {"format": {"type": "json_schema", "schema": schema}}}

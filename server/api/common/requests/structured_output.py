@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 from pydantic import PlainValidator, WithJsonSchema
@@ -86,11 +87,18 @@ _KNOWN = {  # fields of a response_format, by its type
 }
 
 
-def requested_constraint(body: StructuredFields, context: RequestContext) -> RequestedConstraint | None:
-    """What the output must match; None: nothing. Warns of fields without effect."""
+def requested_constraint(
+    body: StructuredFields, context: RequestContext, others: Sequence[RequestedConstraint] = ()
+) -> RequestedConstraint | None:
+    """What the output must match; None: nothing. others: of fields of further kinds."""
     requested = [
         constraint
-        for constraint in (_format(body.response_format, context), _grammar(body), _schema_field(body))
+        for constraint in (
+            _format(body.response_format, context),
+            _grammar(body),
+            _schema_field(body),
+            *others,
+        )
         if constraint is not None
     ]
     if len(requested) > 1:
@@ -108,7 +116,7 @@ def _schema_field(body: StructuredFields) -> RequestedConstraint | None:
         return None
     if body.json_schema == {}:  # as llama-server has it
         return RequestedConstraint(Constraint("json_object"), "json_schema")
-    return RequestedConstraint(_json_schema(body.json_schema, "json_schema"), "json_schema")
+    return RequestedConstraint(json_schema(body.json_schema, "json_schema"), "json_schema")
 
 
 def _format(format: dict[str, Any] | None, context: RequestContext) -> RequestedConstraint | None:
@@ -127,7 +135,7 @@ def _format(format: dict[str, Any] | None, context: RequestContext) -> Requested
             schema = format.get("schema")
             if schema is None or schema == {}:
                 return RequestedConstraint(Constraint("json_object"), at)
-            return RequestedConstraint(_json_schema(schema, f"{at}.schema"), f"{at}.schema")
+            return RequestedConstraint(json_schema(schema, f"{at}.schema"), f"{at}.schema")
         case "json_schema":
             return named_schema(_required(format, "json_schema", dict, at), f"{at}.json_schema", context)
         case "regex":
@@ -139,7 +147,7 @@ def _format(format: dict[str, Any] | None, context: RequestContext) -> Requested
             if not choices or not all(isinstance(choice, str) for choice in choices):
                 _wrong(f"{at}.choices", "must be a list of strings, at least one")
             return RequestedConstraint(
-                Constraint("choice", _dumps(choices, f"{at}.choices")), f"{at}.choices"
+                Constraint("choice", dumps_field(choices, f"{at}.choices")), f"{at}.choices"
             )
     syntax = format.get("syntax", "gbnf")
     if syntax not in _SYNTAXES:
@@ -157,17 +165,17 @@ def named_schema(named: dict[str, Any], at: str, context: RequestContext) -> Req
     if named.get("schema") is None:
         raise bad_request(f"{at}.schema: is required", f"{at}.schema", "missing_field")
     lenient = named.get("strict") is False
-    return RequestedConstraint(_json_schema(named["schema"], f"{at}.schema", lenient=lenient), f"{at}.schema")
+    return RequestedConstraint(json_schema(named["schema"], f"{at}.schema", lenient=lenient), f"{at}.schema")
 
 
-def _json_schema(schema: Any, param: str, *, lenient: bool = False) -> Constraint:
+def json_schema(schema: Any, param: str, *, lenient: bool = False) -> Constraint:
     """Strict where the schema is silent. lenient: what cannot be enforced is reported, not refused."""
     if not isinstance(schema, dict | bool):
         _wrong(param, "must be a JSON schema: an object")
     if lenient and isinstance(schema, dict):
         options = schema.get("x-guidance")
         schema = {**schema, "x-guidance": {"lenient": True, **(options if isinstance(options, dict) else {})}}
-    return Constraint("json_schema", _dumps(closed(schema), param))
+    return Constraint("json_schema", dumps_field(closed(schema), param))
 
 
 def _required(format: dict[str, Any], name: str, kind: type[Any], at: str) -> Any:
@@ -179,7 +187,7 @@ def _required(format: dict[str, Any], name: str, kind: type[Any], at: str) -> An
     return value
 
 
-def _dumps(value: Any, param: str) -> str:
+def dumps_field(value: Any, param: str) -> str:
     try:
         return dumps(value)
     except ConfigError:

@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 
 from engine import exact_json
 from server.api.common.requests.generation_options import check_fields, choice_options
-from server.api.common.requests.structured_output import StructuredFields, requested_constraint
+from server.api.common.requests.guided_fields import guided_constraints
+from server.api.common.requests.structured_output import requested_constraint
 from server.api.openai.chat.schema import ChatFields, ChatRequest, Message, ToolField
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool
@@ -48,10 +49,9 @@ def parse_chat(body: ChatFields, context: RequestContext) -> ChatInput:
 
 
 def _answer(body: ChatFields, context: RequestContext) -> RequestedConstraint | None:
-    if not isinstance(body, StructuredFields):
+    if not isinstance(body, ChatRequest):
         return None
-    constrained = body.response_format is not None or body.grammar or body.json_schema is not None
-    return requested_constraint(body, context) if constrained else None
+    return requested_constraint(body, context, guided_constraints(body, context))
 
 
 def _message(message: Message, where: str, context: RequestContext) -> dict[str, Any]:

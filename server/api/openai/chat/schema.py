@@ -8,6 +8,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from server.api.common.replies.schema import TimingsReply, UsageReply
 from server.api.common.requests.generation_fields import GenerationFields, TokenLimit
+from server.api.common.requests.guided_fields import GuidedFields
 from server.api.common.requests.structured_output import StructuredFields
 from server.api.common.schema import Reply, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
@@ -163,7 +164,7 @@ class ChatFields(Schema):
     )
 
 
-class ChatRequest(ChatFields, StructuredFields, GenerationFields):
+class ChatRequest(ChatFields, StructuredFields, GuidedFields, GenerationFields):
     max_tokens: TokenLimit | None = field("older name of `max_completion_tokens`", 256)
     max_completion_tokens: TokenLimit | None = field("default and -1: until the context is full", 256)
     logprobs: bool | None = field("natural logs of the unmodified softmax", True)

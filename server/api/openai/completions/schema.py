@@ -8,6 +8,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from server.api.common.replies.schema import TimingsReply, UsageReply
 from server.api.common.requests.generation_fields import IDS_SCHEMA, GenerationFields, is_token
+from server.api.common.requests.guided_fields import GuidedFields
 from server.api.common.requests.structured_output import StructuredFields
 from server.api.common.schema import Reply, field, required
 
@@ -43,7 +44,7 @@ PromptField = Annotated[
 ]
 
 
-class CompletionRequest(StructuredFields, GenerationFields):
+class CompletionRequest(StructuredFields, GuidedFields, GenerationFields):
     prompt: PromptField = required("text, token ids, or a list of either", "Once upon a time")
     suffix: str | None = field(
         "what comes after: the text fills the gap (400 if the model has no tokens for that)", "\n\nThe end."

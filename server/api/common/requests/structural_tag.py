@@ -1,0 +1,174 @@
+"""vLLM's and SGLang's structural tags: text of which parts between tags match a constraint, as a grammar."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from engine.types import Constraint
+from server.api.common.requests.json_reader import Fields, missing, unsupported, wrong
+from server.api.common.requests.structured_output import json_schema
+from server.chat.request import RequestedConstraint
+from server.generation.request_context import RequestContext
+
+MAX_DEPTH = 32
+_ANY = "TEXT: /(?s:.*)/"
+_OPEN = "free text in it has no end; put it into a tag that ends it"
+
+
+def structural_tag(value: Any, at: str, context: RequestContext) -> RequestedConstraint:
+    """Of `{structures, triggers}` (the older form) or `{format}`, which is the field `at`."""
+    fields = Fields(value, at, context)
+    fields.one_of("type", ("structural_tag",), "structural_tag")
+    grammar = _Grammar()
+    if fields.get("format") is not None:
+        fields.only(frozenset({"type", "format"}))
+        start = grammar.format(Fields(fields.get("format"), fields.at("format"), context))
+    else:
+        fields.only(frozenset({"type", "structures", "triggers"}))
+        tags = [_Tag(tag, tag.text("begin"), tag.text("end")) for tag in fields.objects("structures")]
+        bodies = [grammar.schema(tag.fields, "schema") for tag in tags]
+        start = f"{grammar.triggered(fields, tags, bodies)}* TEXT"
+    return RequestedConstraint(Constraint("lark", grammar.text(start)), at)
+
+
+class _Tag:
+    def __init__(self, fields: Fields, begin: str, end: str) -> None:
+        self.fields, self.begin, self.end = fields, begin, end
+
+
+class _Grammar:
+    """Collects the rules of one grammar. Methods return what stands for a node in other rules."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._depth = 0
+
+    def text(self, start: str) -> str:
+        return "\n".join([f"start: {start}", *self._lines, _ANY])
+
+    def _rule(self, text: str, attribute: str = "") -> str:
+        name = f"part_{len(self._lines)}"
+        self._lines.append(f"{name}{attribute}: {text}")
+        return name
+
+    def schema(self, fields: Fields, name: str) -> str:
+        value = fields.get(name)
+        if value is None:
+            raise missing(fields.at(name))
+        constraint = json_schema(value, fields.at(name))
+        return self._rule(f"%json {constraint.text}")
+
+    def triggered(self, fields: Fields, tags: list[_Tag], bodies: list[str]) -> str:
+        """Text up to a trigger, then the rest of a tag that begins with it."""
+        triggers = _texts(fields, "triggers")
+        if not tags:
+            raise wrong(fields.path, "must have at least one tag")
+        options = []
+        for trigger in triggers:
+            mine = [pair for pair in zip(tags, bodies, strict=True) if pair[0].begin.startswith(trigger)]
+            if not mine:
+                raise wrong(fields.at("triggers"), f"no tag begins with {trigger[:64]!r}")
+            rests = [f"{_quoted(tag.begin[len(trigger) :])} {body} {_quoted(tag.end)}" for tag, body in mine]
+            until = self._rule(f"TEXT {_quoted(trigger)}", "[lazy]")
+            options.append(f"{until} ({' | '.join(rests)})")
+        for tag in tags:
+            if not any(tag.begin.startswith(trigger) for trigger in triggers):
+                raise wrong(tag.fields.at("begin"), "begins with none of the triggers")
+        return f"({' | '.join(options)})"
+
+    def format(self, fields: Fields) -> str:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise wrong(fields.path, f"is nested deeper than {MAX_DEPTH}")
+        text = self._format(fields)
+        self._depth -= 1
+        return text
+
+    def _format(self, fields: Fields) -> str:
+        kind = fields.text("type")
+        match kind:
+            case "const_string":
+                fields.only(frozenset({"type", "value"}))
+                return _quoted(fields.text("value"))
+            case "json_schema":
+                fields.only(frozenset({"type", "json_schema", "style"}))
+                fields.one_of("style", ("json",), "json")
+                return self.schema(fields, "json_schema")
+            case "any_text":
+                fields.only(frozenset({"type"}))
+                return "TEXT"
+            case "sequence" | "or":
+                fields.only(frozenset({"type", "elements"}))
+                parts = [self.format(part) for part in fields.objects("elements")]
+                if not parts:
+                    raise missing(fields.at("elements"))
+                if any(map(_is_open, parts[:-1] if kind == "sequence" else parts)):
+                    raise unsupported(fields.at("elements"), _OPEN)
+                return f"({(' ' if kind == 'sequence' else ' | ').join(parts)})"
+            case "tag":
+                return self._tag(fields)
+            case "triggered_tags":
+                return self._triggered_tags(fields)
+            case "tags_with_separator":
+                fields.only(frozenset({"type", "tags", "separator", "at_least_one", "stop_after_first"}))
+                tag = f"({' | '.join(self._tag(tag) for tag in self._tags(fields))})"
+                more = (
+                    ""
+                    if fields.flag("stop_after_first")
+                    else f" ({_quoted(fields.text('separator'))} {tag})*"
+                )
+                return f"({tag}{more})" + ("" if fields.flag("at_least_one") else "?")
+        raise unsupported(
+            fields.at("type"), f"a format of type {kind[:64]!r} is not supported by this server"
+        )
+
+    def _tags(self, fields: Fields) -> list[Fields]:
+        tags = list(fields.objects("tags"))
+        if not tags:
+            raise missing(fields.at("tags"))
+        return tags
+
+    def _tag(self, fields: Fields) -> str:
+        begin, body, end = self._parts(fields)
+        return f"({_quoted(begin)} {body} {_quoted(end)})"
+
+    def _parts(self, fields: Fields) -> tuple[str, str, str]:
+        """How a tag begins, what is in it, and how it ends, if the content does not say that itself."""
+        fields.one_of("type", ("tag",), "tag")
+        fields.only(frozenset({"type", "begin", "content", "end"}))
+        begin, end = fields.text("begin"), fields.text("end")
+        body = self.format(Fields(fields.get("content"), fields.at("content"), fields.context))
+        if body == "TEXT" and end:
+            return begin, self._rule(f"TEXT {_quoted(end)}", "[lazy]"), ""
+        if _is_open(body) and end:
+            raise unsupported(fields.at("content"), _OPEN)
+        return begin, body, end
+
+    def _triggered_tags(self, fields: Fields) -> str:
+        fields.only(frozenset({"type", "triggers", "tags", "at_least_one", "stop_after_first"}))
+        tags, bodies = [], []
+        for tag in self._tags(fields):
+            begin, body, end = self._parts(tag)
+            tags.append(_Tag(tag, begin, end))
+            bodies.append(body)
+        one = self.triggered(fields, tags, bodies)
+        if fields.flag("stop_after_first"):
+            return one if fields.flag("at_least_one") else f"({one} | TEXT)"
+        return f"({one}{'+' if fields.flag('at_least_one') else '*'} TEXT)"
+
+
+def _is_open(part: str) -> bool:
+    """Whether it ends with text that only the end of the answer ends."""
+    return part.endswith(("TEXT", "TEXT)"))
+
+
+def _texts(fields: Fields, name: str) -> list[str]:
+    value = fields.get(name)
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) and text for text in value):
+        raise wrong(fields.at(name), "must be a list of texts, at least one")
+    return value
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if text else ""
