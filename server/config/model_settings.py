@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -27,6 +28,10 @@ from server.config.option_types import (
 )
 from server.models import reference
 
+_model = partial(option, section="model")
+_device = partial(option, section="devices")
+_batching = partial(option, section="batching")
+
 
 class ModelSettings(BaseSettings):
     """See `server.config.settings.Settings`."""
@@ -41,93 +46,73 @@ class ModelSettings(BaseSettings):
     )
 
     # --- model
-    model: Annotated[list[str], NoDecode, BeforeValidator(named)] = option(
+    model: Annotated[list[str], NoDecode, BeforeValidator(named)] = _model(
         [],
-        "model",
         "GGUF file to load, or hf:OWNER/REPO[:QUANT], ollama:NAME, lmstudio:NAME or a short name, see "
         "`ggserve list`; NAME=PATH to serve it as NAME; `serve` accepts several; default: "
         "SmolLM2-135M-Instruct, downloaded once (98 MB)",
         "[NAME=]PATH",
     )
-    context_size: int | None = option(
+    context_size: int | None = _model(
         None,
-        "model",
         "maximum context length of a request, in tokens; default: the model's training context",
         "N",
         ge=2,
         le=1 << 26,
     )
-    seed: int | None = option(
+    seed: int | None = _model(
         None,
-        "model",
         "random seed for requests that set none; default: a new seed for each request",
         "N",
         ge=0,
         le=(1 << 64) - 1,
     )
 
-    chat_template: Path | None = option(
-        None,
-        "model",
-        "file with a Jinja chat template that replaces the one in the model file",
-        "PATH",
-        shared=False,
+    chat_template: Path | None = _model(
+        None, "file with a Jinja chat template that replaces the one in the model file", "PATH", shared=False
     )
-    chat_template_kwargs: Annotated[dict[str, Any], NoDecode, BeforeValidator(json_object)] = option(
-        {},
-        "model",
-        "extra variables for the chat template; those of a request take precedence",
-        "JSON",
-        shared=False,
+    chat_template_kwargs: Annotated[dict[str, Any], NoDecode, BeforeValidator(json_object)] = _model(
+        {}, "extra variables for the chat template; those of a request take precedence", "JSON", shared=False
     )
-    reasoning: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_off)] = option(
+    reasoning: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_off)] = _model(
         "auto",
-        "model",
         "whether the model reasons before it answers, unless a request says; auto: the template's default",
         "auto|on|off",
         shared=False,
     )
-    reasoning_format: Literal["auto", "none", "deepseek"] = option(
+    reasoning_format: Literal["auto", "none", "deepseek"] = _model(
         "auto",
-        "model",
         "auto, deepseek: return reasoning in reasoning_content; none: leave it in content",
         "auto|none|deepseek",
         shared=False,
     )
-    reasoning_budget: int = option(
+    reasoning_budget: int = _model(
         -1,
-        "model",
         "maximum tokens of reasoning, for requests that do not say; -1: no limit",
         "N",
         shared=False,
         ge=-1,
         le=(1 << 31) - 1,
     )
-    default: Annotated[list[str], NoDecode, BeforeValidator(named)] = option(
+    default: Annotated[list[str], NoDecode, BeforeValidator(named)] = _model(
         [],
-        "model",
         "default for a sampling field that a request leaves out, such as temperature=0.7 or max_tokens=256",
         "NAME=VALUE",
         shared=False,
     )
-    alias: Words = option(
+    alias: Words = _model(
         [],
-        "model",
         "additional name for the model; NAME=ALIAS when several models are served",
         "[NAME=]ALIAS",
         shared=False,
     )
-    tag: Words = option([], "model", "tag that /v1/models lists under `tags`", "WORD", shared=False)
-    any_model: bool = option(
-        False,
-        "model",
-        "answer requests for an unknown model with the first model instead of 404",
-        shared=False,
+    tag: Words = _model([], "tag that /v1/models lists under `tags`", "WORD", shared=False)
+    any_model: bool = _model(
+        False, "answer requests for an unknown model with the first model instead of 404", shared=False
     )
 
-    pooling: Literal["auto", "none", "mean", "cls", "last", "rank"] = option(
+    pooling: Literal["auto", "none", "mean", "cls", "last", "rank"] = _model(
         "auto",
-        "model",
         "how token vectors are pooled into an embedding, unless the request says; auto: as the model file "
         "specifies, otherwise the last token",
         "auto|none|mean|cls|last|rank",
@@ -135,72 +120,58 @@ class ModelSettings(BaseSettings):
     )
 
     # --- devices
-    use_gpu: Annotated[bool | Literal["auto"], BeforeValidator(true_false_auto)] = option(
+    use_gpu: Annotated[bool | Literal["auto"], BeforeValidator(true_false_auto)] = _device(
         "auto",
-        "devices",
         "auto: use a GPU if one is available; true: fail without one; false: CPU only",
         "auto|true|false",
     )
-    gpu_layers: Annotated[int | Literal["all", "auto"], word_or_number("all", "auto")] = option(
+    gpu_layers: Annotated[int | Literal["all", "auto"], word_or_number("all", "auto")] = _device(
         "all",
-        "devices",
         "layers to offload to the GPU; all: fail if they do not fit; auto: as many as fit",
         "N|all|auto",
     )
-    device: Words = option(
-        [], "devices", "use only this device, by its name in `ggserve devices`; may be repeated", "NAME"
+    device: Words = _device(
+        [], "use only this device, by its name in `ggserve devices`; may be repeated", "NAME"
     )
-    tensor_split: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], NoDecode] = option(
-        [],
-        "devices",
-        "proportion of the layers on each device, such as 3,1; default: by free memory",
-        "N,N,…",
+    tensor_split: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], NoDecode] = _device(
+        [], "proportion of the layers on each device, such as 3,1; default: by free memory", "N,N,…"
     )
-    rpc: Addresses = option(
+    rpc: Addresses = _device(
         [],
-        "devices",
         "also use the devices of this RPC server (see `ggserve rpc-worker`); only on trusted networks",
         "HOST:PORT",
     )
-    threads: int | None = option(
-        None,
-        "devices",
-        "CPU threads per model; default: the physical cores available to the process",
-        "N",
-        ge=1,
-        le=512,
+    threads: int | None = _device(
+        None, "CPU threads per model; default: the physical cores available to the process", "N", ge=1, le=512
     )
-    no_mmap: bool = option(False, "devices", "read the model file into memory instead of mapping it")
-    mlock: bool = option(False, "devices", "lock the weights in memory so that they are never swapped out")
-    flash_attn: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_off)] = option(
-        "auto", "devices", "use flash attention; auto: where it is faster", "auto|on|off"
+    no_mmap: bool = _device(False, "read the model file into memory instead of mapping it")
+    mlock: bool = _device(False, "lock the weights in memory so that they are never swapped out")
+    flash_attn: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_off)] = _device(
+        "auto", "use flash attention; auto: where it is faster", "auto|on|off"
     )
 
     # --- batching
-    parallel: int = option(
-        8, "batching", "requests processed at the same time; others wait in the queue", "N", ge=1, le=1024
+    parallel: int = _batching(
+        8, "requests processed at the same time; others wait in the queue", "N", ge=1, le=1024
     )
-    kv_cells: Annotated[int | Literal["auto"], word_or_number("auto", least=1)] = option(
+    kv_cells: Annotated[int | Literal["auto"], word_or_number("auto", least=1)] = _batching(
         "auto",
-        "batching",
         "size in tokens of the KV cache that all requests share; auto: parallel x context size, limited by "
         "free memory, at least one full context",
         "N|auto",
     )
-    kv_type: Annotated[str, AfterValidator(one_of(KV_TYPES))] = option(
-        "f16", "batching", f"data type of the KV cache: {', '.join(KV_TYPES)}", "TYPE"
+    kv_type: Annotated[str, AfterValidator(one_of(KV_TYPES))] = _batching(
+        "f16", f"data type of the KV cache: {', '.join(KV_TYPES)}", "TYPE"
     )
-    batch_size: int = option(
+    batch_size: int = _batching(
         512,
-        "batching",
         "maximum prompt tokens of one request per step (prefill chunk; n_batch), unless the request says",
         "N",
         ge=1,
         le=65536,
     )
-    max_batch_tokens: int = option(
+    max_batch_tokens: int = _batching(
         512,
-        "batching",
         "maximum tokens of all requests per step (physical batch); also the upper limit of n_batch",
         "N",
         ge=1,

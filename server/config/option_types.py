@@ -20,10 +20,10 @@ from engine.types import InferenceParameters
 
 def option(
     default: Any,
-    section: str,
     description: str,
     metavar: str | None = None,
     *,
+    section: str,
     shared: bool = True,
     old_name: str | None = None,
     **bounds: Any,

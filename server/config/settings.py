@@ -7,6 +7,7 @@ metavar and description. None and "auto" are resolved later, where what they dep
 from __future__ import annotations
 
 import ipaddress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -25,169 +26,110 @@ SECTIONS = {
     "limits": "Limits for clients",
     "logging": "Logging",
 }
+_server = partial(option, section="server", shared=False)
+_limit = partial(option, metavar="N", section="limits", shared=False)
+_logging = partial(option, section="logging")
 
 
 class Settings(ModelSettings):
     """The options of `ggserve`, in the order of --help and of the sample file."""
 
     # --- server
-    host: str = option(
+    host: str = _server(
         "127.0.0.1",
-        "server",
         "address to listen on, or several separated by commas: 127.0.0.1,::1",
         "ADDRESS",
-        shared=False,
         min_length=1,
     )
-    port: int = option(
-        8080, "server", "port to listen on; 0: any free port", "N", shared=False, ge=0, le=65535
-    )
-    api_key: Annotated[list[SecretStr], NoDecode, BeforeValidator(split)] = option(
+    port: int = _server(8080, "port to listen on; 0: any free port", "N", ge=0, le=65535)
+    api_key: Annotated[list[SecretStr], NoDecode, BeforeValidator(split)] = _server(
         [],
-        "server",
         "API key that clients must send; may be repeated. --api-key-file is safer: other users can see "
         "command lines",
         "KEY",
-        shared=False,
     )
-    api_key_file: Path | None = option(
-        None, "server", "file with one API key per line (# starts a comment)", "PATH", shared=False
-    )
-    allowed_hosts: Words = option(
+    api_key_file: Path | None = _server(None, "file with one API key per line (# starts a comment)", "PATH")
+    allowed_hosts: Words = _server(
         [],
-        "server",
         "Host header to accept; may be repeated; *: any. Default: the names of localhost when listening on "
         "localhost (protection against DNS rebinding), otherwise any",
         "HOST",
-        shared=False,
     )
-    cors_origins: Words = option(
+    cors_origins: Words = _server(
         [],
-        "server",
         "origin whose web pages may call the API (CORS), such as https://chat.example; may be repeated",
         "ORIGIN",
-        shared=False,
     )
-    keep_alive_s: Positive = option(
-        5.0, "server", "seconds between keep-alive comments on an idle event stream", "S", shared=False
+    keep_alive_s: Positive = _server(5.0, "seconds between keep-alive comments on an idle event stream", "S")
+    drain_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = _server(
+        30.0, "seconds that running requests get to finish after SIGTERM or Ctrl-C", "S"
     )
-    drain_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = option(
-        30.0,
-        "server",
-        "seconds that running requests get to finish after SIGTERM or Ctrl-C",
-        "S",
-        shared=False,
+    send_timeout_s: Positive = _server(
+        60.0, "seconds after which a client that does not read its response is disconnected", "S"
     )
-    send_timeout_s: Positive = option(
-        60.0,
-        "server",
-        "seconds after which a client that does not read its response is disconnected",
-        "S",
-        shared=False,
+    header_timeout_s: Positive = _server(
+        10.0, "seconds that a client has to send the headers of a request", "S"
     )
-    header_timeout_s: Positive = option(
-        10.0, "server", "seconds that a client has to send the headers of a request", "S", shared=False
-    )
-    body_timeout_s: Positive = option(
-        60.0, "server", "seconds that a client has to send the body of a request", "S", shared=False
-    )
-    request_timeout_s: Positive | None = option(
+    body_timeout_s: Positive = _server(60.0, "seconds that a client has to send the body of a request", "S")
+    request_timeout_s: Positive | None = _server(
         None,
-        "server",
         "seconds for a whole request: queue, prefill and decode; a request's timeout_ms may only lower it; "
         "default: no limit",
         "S",
-        shared=False,
     )
-    engine_timeout_s: Positive = option(
+    engine_timeout_s: Positive = _server(
         10.0,
-        "server",
         "seconds without a heartbeat after which an engine process is killed and replaced, and its requests "
         "resumed (reported as stalled after half of it); a step that shows no progress gets three times that",
         "S",
-        shared=False,
         old_name="stall_s",
     )
 
-    slot_save_path: Path | None = option(
+    slot_save_path: Path | None = _server(
         None,
-        "server",
         "directory for the files of POST /slots/ID?action=save; without it these routes are disabled",
         "DIR",
-        shared=False,
     )
-    no_metrics: bool = option(False, "server", "disable /metrics (501)", shared=False)
-    no_slots: bool = option(False, "server", "disable /slots (501)", shared=False)
+    no_metrics: bool = _server(False, "disable /metrics (501)")
+    no_slots: bool = _server(False, "disable /slots (501)")
 
     # --- limits
-    max_queue: int = option(
+    max_queue: int = _limit(
         64,
-        "limits",
         "maximum number of waiting requests per model; further ones are refused with 429",
-        "N",
-        shared=False,
         ge=0,
         le=1 << 20,
     )
-    max_connections: int = option(
-        1024,
-        "limits",
-        "maximum number of open connections; further ones are refused with 503",
-        "N",
-        shared=False,
-        ge=1,
-        le=1 << 20,
+    max_connections: int = _limit(
+        1024, "maximum number of open connections; further ones are refused with 503", ge=1, le=1 << 20
     )
-    max_header_bytes: int = option(
-        65536, "limits", "maximum size of the headers of a request", "N", shared=False, ge=1024, le=1 << 24
-    )
-    max_body_bytes: int = option(
-        8 << 20, "limits", "maximum size of the body of a request", "N", shared=False, ge=1024, le=1 << 32
-    )
-    max_choices: int = option(
-        16,
-        "limits",
-        "maximum number of completions per request (n x prompts)",
-        "N",
-        shared=False,
-        ge=1,
-        le=4096,
-    )
-    max_stored_responses: int = option(
+    max_header_bytes: int = _limit(65536, "maximum size of the headers of a request", ge=1024, le=1 << 24)
+    max_body_bytes: int = _limit(8 << 20, "maximum size of the body of a request", ge=1024, le=1 << 32)
+    max_choices: int = _limit(16, "maximum number of completions per request (n x prompts)", ge=1, le=4096)
+    max_stored_responses: int = _limit(
         256,
-        "limits",
         "maximum number of /v1/responses answers held in memory for later reference; 0: none",
-        "N",
-        shared=False,
         old_name="responses_kept",
         ge=0,
         le=1 << 20,
     )
-    responses_ttl_s: Positive = option(
-        3600.0, "limits", "seconds until a stored response expires", "S", shared=False
-    )
-    responses_max_bytes: int = option(
-        64 << 20, "limits", "maximum total size of the stored responses", "N", shared=False, ge=0, le=1 << 40
+    responses_ttl_s: Positive = _limit(3600.0, "seconds until a stored response expires", metavar="S")
+    responses_max_bytes: int = _limit(
+        64 << 20, "maximum total size of the stored responses", ge=0, le=1 << 40
     )
 
-    max_inputs: int = option(
+    max_inputs: int = _limit(
         2048,
-        "limits",
         "maximum number of inputs per embedding request, or documents per rerank request",
-        "N",
-        shared=False,
         ge=1,
         le=1 << 20,
     )
 
     # --- logging
-    log_level: Literal["debug", "info", "warning", "error"] = option(
-        "info",
-        "logging",
-        "minimum severity of log messages; debug adds tracebacks",
-        "debug|info|warning|error",
+    log_level: Literal["debug", "info", "warning", "error"] = _logging(
+        "info", "minimum severity of log messages; debug adds tracebacks", "debug|info|warning|error"
     )
-    log_format: Literal["text", "json"] = option("text", "logging", "format of log lines", "text|json")
+    log_format: Literal["text", "json"] = _logging("text", "format of log lines", "text|json")
 
     @model_validator(mode="after")
     def _together(self) -> Self:
