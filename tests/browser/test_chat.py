@@ -172,6 +172,18 @@ async def test_reasoning_is_folded(site):
     await expect(thoughts).to_have_text("The user greets me.")
 
 
+async def test_thoughts_unfolded_while_they_come_stay_unfolded(site):
+    s = await site(scripted({}, "<think>\n" + "so " * 100 + "\n</think>\n\nDone.", delay_s=0.02))
+    await s.send("Hi")
+    await s.answer().locator("summary").click()
+    thoughts = s.answer().locator(".reasoning > .markdown")
+    await expect(thoughts).to_contain_text("so so so")
+    await s.answered()
+    await expect(s.answer().locator("> .markdown")).to_have_text("Done.")
+    await expect(thoughts).to_be_visible()
+    await expect(s.answer().locator("summary")).to_contain_text("Thought for")
+
+
 async def test_a_tool_call_is_shown_and_its_result_sent(site):
     replies = {"noon": "It is noon.", "time": CALLS}
     engine = scripted(replies)

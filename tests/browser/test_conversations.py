@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from support.browser import scripted
+from support.browser import Site, prompt_of, scripted
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -26,6 +26,22 @@ async def test_conversations_stay_over_a_reload(site):
     await expect(s.answer()).to_have_text("Second answer.")
     await s.page.click(f"{TITLES} >> text=Question one")
     await expect(s.answer()).to_have_text("First answer.")
+
+
+async def test_a_tab_shows_what_another_one_wrote_when_it_comes_to_the_front(site):
+    engine = scripted({"one": "First answer.", "again": "Later."})
+    s = await site(engine)
+    await s.ask("Question one")
+    page = await s.page.context.new_page()
+    other = Site(s.url, page)
+    await other.open()
+    await other.ask("And again")
+    assert await s.page.locator(".message").count() == 2
+    await s.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await expect(s.page.locator(".message")).to_have_count(4)
+    await s.ask("A third time")
+    assert "And again" in prompt_of(engine.seen[-1])
+    assert other.errors == []
 
 
 async def test_two_conversations_are_answered_at_the_same_time(site):

@@ -79,4 +79,6 @@ class AccessLog:
         text = " ".join(
             f"{k}={v if isinstance(v, int | float) else ascii(v)[1:-1]}" for k, v in fields.items()
         )
-        log.info("%s", text, extra={"fields": fields})
+        # The web page consists of dozens of files; they would drown the rest.
+        quiet = scope["path"].startswith("/page/") and status < 400
+        log.log(logging.DEBUG if quiet else logging.INFO, "%s", text, extra={"fields": fields})

@@ -5,7 +5,7 @@ import { add, branch, cut, show, siblings } from "./conversation.js";
 import { announce, el, iconButton } from "./dom.js";
 import { generate } from "./generate.js";
 import { t } from "./i18n.js";
-import { keep, library } from "./library.js";
+import { keep, library, refresh } from "./library.js";
 import { MessageView } from "./message.js";
 import { on, server } from "./store.js";
 
@@ -35,8 +35,12 @@ function draw() {
   }
   thread.replaceChildren(...[...views.values()].map((view) => view.element));
   if (!messages.length) thread.append(el("div", { class: "empty" }, el("h1", { text: t("chat.hello") }), el("p", { text: t("chat.hint", { model: server.model ?? "" }) })));
-  composer.setRunning(run !== null);
-  scroller.setAttribute("aria-busy", String(run !== null));
+  setBusy(run !== null);
+}
+
+function setBusy(yes) {
+  composer.setRunning(yes);
+  scroller.setAttribute("aria-busy", String(yes));
 }
 
 /** At most once for each painted frame: a fast model writes more often than a screen can show. */
@@ -67,11 +71,11 @@ async function answer(conversation, parent) {
     }
   });
   runs.delete(conversation.id);
-  // A question that could not even be asked leaves its error, but nothing to send later.
   await keep(conversation);
   if (conversation !== library.open) return;
   const end = atEnd();
-  draw();
+  views.get(message.id)?.update(null); // only this one: what is selected or unfolded elsewhere stays
+  setBusy(false);
   if (end) scrollToEnd();
   announce(message.error ? `${t("page.error")}: ${message.error}` : t("chat.finished"));
 }
@@ -134,6 +138,9 @@ export function createChat(root) {
     composer.focus();
   });
   on("model", draw);
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && !runs.size) refresh(); // another tab may have written
+  });
   addEventListener("pagehide", () => isRunning() && keep(library.open, { touch: false }));
   draw();
   scrollToEnd();

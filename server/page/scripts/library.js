@@ -23,6 +23,22 @@ export async function openLibrary() {
 
 const lastSettings = () => settingsFrom(load("settings", null));
 
+/** Read again what is stored: of two tabs, the one that comes to the front shows what the other wrote. */
+export async function refresh() {
+  const before = library.all.find((conversation) => conversation === library.open);
+  const all = await database.readAll().catch(() => null);
+  if (!all) return;
+  library.all = all;
+  sort();
+  if (before) { // else it is a new one that is not stored yet
+    const now = all.find((conversation) => conversation.id === before.id);
+    if (!now) start();
+    else if (now.updated !== before.updated) open(now);
+    else library.open = Object.assign(now, { messages: before.messages, settings: before.settings });
+  }
+  emit("library");
+}
+
 export function open(conversation) {
   library.open = conversation;
   save("open", conversation.id);

@@ -58,7 +58,7 @@ const math = [
 
 const marked = new Marked({
   gfm: true,
-  breaks: false,
+  breaks: true, // models mean the line breaks that they write
   extensions: math,
   renderer: {
     html: ({ text }) => (HARMLESS.test(text.trim()) ? text : escape(text)),

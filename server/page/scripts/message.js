@@ -136,7 +136,7 @@ export class MessageView {
       this.calls.update(running);
       const waiting = running && !message.content && !message.calls?.length && !message.reasoning;
       this.wait.hidden = !waiting;
-      if (waiting) this.wait.textContent = running.progress ?? t("chat.waiting");
+      this.wait.textContent = waiting ? running.progress ?? t("chat.waiting") : "";
     }
     this.figures.textContent = running ? "" : figures(message);
     this.#notes();

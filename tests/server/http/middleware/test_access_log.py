@@ -40,6 +40,34 @@ async def line_after(error: str | None, caplog) -> dict[str, Any]:
     return record.fields
 
 
+async def levels(path: str, status: int, caplog) -> list[int]:
+    """The levels at which a request is logged."""
+    caplog.set_level(logging.DEBUG, "ggserve.access")
+
+    async def app(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+
+    async def send(message) -> None:
+        pass
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "app": make_app()}
+    await AccessLog(app, NoMetrics())(scope, None, send)
+    return [record.levelno for record in caplog.records if record.name == "ggserve.access"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "level"),
+    [
+        ("/page/scripts/main.js", 200, logging.DEBUG),
+        ("/page/scripts/main.js", 304, logging.DEBUG),
+        ("/page/x", 404, logging.INFO),
+        ("/v1/models", 200, logging.INFO),
+    ],
+)
+async def test_files_of_the_web_page_are_logged_quietly(path, status, level, caplog):
+    assert await levels(path, status, caplog) == [level]
+
+
 async def test_a_client_that_was_too_slow_is_no_error_of_ours(caplog):
     fields = await line_after(CLIENT_TOO_SLOW, caplog)
     assert (fields["status"], fields["error"]) == (499, "client_too_slow")
