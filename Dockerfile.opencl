@@ -28,6 +28,7 @@ RUN apt-get update && \
 RUN useradd --uid 10001 --user-group --create-home ggserve && install -d -o ggserve /models /var/cache/ggserve
 COPY --from=build /opt/ggserve /opt/ggserve
 ENV PATH=/opt/ggserve/bin:$PATH GGSERVE_CACHE=/var/cache/ggserve GGSERVE_HOST=0.0.0.0 GGSERVE_PORT=8080 \
+    HF_HOME=/var/cache/ggserve/huggingface \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
 WORKDIR /models

@@ -118,6 +118,7 @@ def test_what_the_build_reads_goes_into_the_image() -> None:
         "setup.py",
         "pyproject.toml",
         "models",
+        "configs/models.yml",
         "README.md",
         "LICENSE",
     } == set(kept)

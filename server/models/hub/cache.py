@@ -31,7 +31,7 @@ def repositories() -> Iterator[CachedRepo]:
 
     try:
         repos = _scan().repos
-    except CacheNotFound:
+    except (CacheNotFound, ValueError):  # no cache; a file in its place
         return
     for repo in sorted(repos, key=lambda repo: repo.repo_id):
         if repo.repo_type != "model" or not repo.revisions:
@@ -64,9 +64,12 @@ def list_models() -> Iterator[StoredModel]:
     for repo in repositories():
         for model in repo.models:
             path = repo.folder / model.path
-            facts = path.stat()
+            try:
+                modified = path.stat().st_mtime
+            except OSError:  # deleted meanwhile
+                continue
             digest = model.files[0].sha256
-            yield StoredModel(repo.model_name(model), "hub", path, model.size, digest, facts.st_mtime)
+            yield StoredModel(repo.model_name(model), "hub", path, model.size, digest, modified)
 
 
 def delete(name: str) -> int:
