@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
-from support.browser import PHONE, scripted
+from support.browser import DESKTOP, PHONE, scripted
 from support.fakes.engine import FakeEngine
 from support.waiting import until, until_async
 
@@ -116,6 +117,26 @@ async def test_every_control_has_a_name_and_can_be_reached_by_keyboard(site):
     await s.page.keyboard.press("Alt+n")
     await expect(s.page.locator(".message")).to_have_count(0)
     await expect(s.page.locator("#input")).to_be_focused()
+
+
+READABLE = "# Title\n\nA **word** with `code`, $x^2$ and [a link](https://example.com).\n\n" + WIDE
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("window", [DESKTOP, PHONE], ids=["desktop", "phone"])
+async def test_axe_finds_nothing_that_keeps_people_out(site, scheme, window):
+    context = {"bypass_csp": True, "color_scheme": scheme, "viewport": window}
+    s = await site(scripted({}, READABLE), context=context)
+    await s.ask("Hi")
+    for view in ("chat", "text", "model", "server"):
+        await s.page.click(f"#tabs [data-view={view}]")
+        found = await Axe().run(s.page)
+        assert found.violations_count == 0, found.generate_report()
+    await s.page.click("#tabs [data-view=chat]")
+    if window is PHONE:
+        await s.page.click("#settings-toggle")
+        found = await Axe().run(s.page)
+        assert found.violations_count == 0, found.generate_report()
 
 
 async def test_a_finished_answer_is_announced(site):

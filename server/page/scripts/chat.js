@@ -34,7 +34,7 @@ function draw() {
     views.set(message.id, new MessageView(message, siblings(library.open, message), actions, run?.message === message ? run : null));
   }
   thread.replaceChildren(...[...views.values()].map((view) => view.element));
-  if (!messages.length) thread.append(el("div", { class: "empty" }, el("h1", { text: t("chat.hello") }), el("p", { text: t("chat.hint", { model: server.model ?? "" }) })));
+  if (!messages.length) thread.append(el("div", { class: "empty" }, el("h2", { text: t("chat.hello") }), el("p", { text: t("chat.hint", { model: server.model ?? "" }) })));
   setBusy(run !== null);
 }
 
@@ -131,7 +131,7 @@ export function createChat(root) {
   toEnd = iconButton("down", t("chat.to_end"), scrollToEnd, { class: "icon-button to-end", hidden: true });
   scroller = el("div", { class: "scroller", role: "log", tabindex: 0, "aria-label": t("chat.log") }, thread);
   scroller.addEventListener("scroll", () => (toEnd.hidden = atEnd()));
-  root.append(scroller, el("div", { class: "dock column" }, toEnd, composer.element));
+  root.append(el("h1", { class: "hidden-text", text: t("views.chat") }), scroller, el("div", { class: "dock column" }, toEnd, composer.element));
   on("conversation", () => {
     draw();
     scrollToEnd();

@@ -87,6 +87,7 @@ async function finishMath(root) {
       // trust: false (no links, no HTML), and bounds for macros and sizes.
       draw(place.textContent, span, { displayMode, throwOnError: false, trust: false, maxSize: 20, maxExpand: 500 });
       span.className = displayMode ? "math-block" : "math-inline";
+      if (displayMode) span.tabIndex = 0;
       place.replaceWith(span);
     } catch { /* what is not TeX stays as it is */ }
   }
@@ -119,6 +120,7 @@ export class MarkdownView {
       } catch {
         element.textContent = token.raw;
       }
+      for (const table of element.querySelectorAll("table")) table.tabIndex = 0; // wide ones scroll, also by keyboard
       finishCode(element, finished);
       if (finished) finishMath(element);
       if (old) old.element.replaceWith(element);

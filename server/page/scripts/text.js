@@ -15,7 +15,7 @@ export function createText(root) {
   const go = el("button", { type: "submit", class: "primary", text: t("text.go") });
   const halt = el("button", { type: "button", text: t("chat.stop"), hidden: true });
   const back = el("button", { type: "button", text: t("page.undo"), disabled: true });
-  const form = el("form", { class: "text-form column" }, el("p", { class: "quiet", text: t("text.hint") }), area, el("div", { class: "row" }, go, halt, back, status));
+  const form = el("form", { class: "text-form column" }, el("h1", { class: "hidden-text", text: t("views.text") }), el("p", { class: "quiet", text: t("text.hint") }), area, el("div", { class: "row" }, go, halt, back, status));
   root.append(form);
   let controller = null;
   let before = null;
