@@ -9,6 +9,19 @@ from support.api.http import client, error_of
 from support.fakes.engine import FakeEngine, make_app
 
 PATH = "/completion"
+# The fields of an event before the last, and of the last or a whole answer.
+FIRST = {"index", "content", "tokens", "stop", "id_slot", "tokens_predicted", "tokens_evaluated"}
+LAST = FIRST | {
+    "model",
+    "generation_settings",
+    "prompt",
+    "has_new_line",
+    "truncated",
+    "stop_type",
+    "stopping_word",
+    "tokens_cached",
+    "timings",
+}
 
 
 async def ask(body: dict[str, Any], engine: FakeEngine | None = None, **settings: Any) -> Any:

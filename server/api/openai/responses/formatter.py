@@ -113,8 +113,8 @@ class ResponseFormatter(BlockFormatter):
     def _closed_call(self, block: Block, item: Item) -> bytes:
         at = {"item_id": item["id"], "output_index": block.index}
         if block.call is not None and not self._form(block.call.name).streams:
-            begun = {**item, "status": "in_progress"}
-            return self.numbered("response.output_item.added", output_index=block.index, item=begun)
+            empty_item = {**item, "status": "in_progress"}
+            return self.numbered("response.output_item.added", output_index=block.index, item=empty_item)
         if item["type"] == "function_call":
             call = {"name": item["name"], "arguments": item["arguments"]}
             return self.numbered("response.function_call_arguments.done", **at, **call)

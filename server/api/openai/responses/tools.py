@@ -76,20 +76,20 @@ class RequestTools:
 
 def read_tools(body: ResponseInput, context: RequestContext) -> RequestTools:
     """Warns of the tools that are left out."""
-    found = RequestTools()
+    request_tools = RequestTools()
     for tool in objects(body.tools, "tools", context):
         kind = tool.text_or("type", "function")
         if kind == "namespace":
             tool.only(frozenset({"type", "name", "description", "tools"}), _IDLE)
             namespace = tool.text("name")
             for inner in tool.objects("tools"):
-                _read(inner, inner.one_of("type", ("function", "custom")), namespace, found)
+                _read(inner, inner.one_of("type", ("function", "custom")), namespace, request_tools)
         else:
-            _read(tool, kind, None, found)
-    return found
+            _read(tool, kind, None, request_tools)
+    return request_tools
 
 
-def _read(tool: Fields, kind: str, namespace: str | None, found: RequestTools) -> None:
+def _read(tool: Fields, kind: str, namespace: str | None, request_tools: RequestTools) -> None:
     environment = tool.get("environment")
     if kind == "shell" and isinstance(environment, dict) and environment.get("type", "local") != "local":
         kind = "shell in a container"
@@ -101,15 +101,17 @@ def _read(tool: Fields, kind: str, namespace: str | None, found: RequestTools) -
         get = tool.get
         name = flat_name(namespace, tool.text("name"))
         made = make_tool(name, get("description"), get("parameters"), get("strict"), tool.path)
-        found.add(made, CallForm("function_call", tool.text("name"), namespace))
+        request_tools.add(made, CallForm("function_call", tool.text("name"), namespace))
     elif kind == "custom":
         name = flat_name(namespace, tool.text("name"))
-        found.add(_custom(tool, name), CallForm("custom_tool_call", tool.text("name"), namespace))
+        request_tools.add(_custom(tool, name), CallForm("custom_tool_call", tool.text("name"), namespace))
     elif kind in _DEFINED:
         tool.only(frozenset({"type", "environment"}), _IDLE)
         description, properties, required = _DEFINED[kind]
         parameters = {"type": "object", "properties": properties, "required": required}
-        found.add(make_tool(kind, description, parameters, None, tool.path), CallForm(_CALLS[kind], kind))
+        request_tools.add(
+            make_tool(kind, description, parameters, None, tool.path), CallForm(_CALLS[kind], kind)
+        )
     else:
         message = f"tools of type {kind[:64]!r} are not supported by this server; send functions"
         raise unsupported(tool.at("type"), message)

@@ -12,6 +12,7 @@ from engine.types import InferenceParameters, Timings
 from server.api.anthropic.formatter import MessageFormatter
 from server.api.openai.responses.formatter import ResponseFormatter
 from server.api.openai.responses.parser import Conversation
+from server.api.openai.responses.tools import RequestTools
 from server.chat.output import OutputDelta, ToolCallDelta
 from server.generation.job import TokenCounts
 from server.generation.options import GenerationOptions
@@ -88,7 +89,7 @@ def runs(parts):
 @pytest.mark.parametrize("api", [ResponseFormatter, MessageFormatter])
 @given(parts=answers())
 def test_blocks(api, parts):
-    arguments = (Conversation(None, [], 0), {}) if api is ResponseFormatter else ()
+    arguments = (Conversation(None, [], 0, RequestTools()), {}) if api is ResponseFormatter else ()
     data, blocks = stream_and_blocks(api(job(stream=True), *arguments), parts)
     assert [[block.kind, block.text] for block in blocks] == runs(parts)
     silent, whole = stream_and_blocks(api(job(stream=False), *arguments), parts)

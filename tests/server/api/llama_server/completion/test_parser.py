@@ -108,20 +108,6 @@ async def test_logit_bias_that_cannot_be_is_refused(bias):
     await refused({"prompt": "a", "logit_bias": bias}, "logit_bias")
 
 
-async def test_samplers_that_are_left_out_do_nothing():
-    engine = FakeEngine()
-    body = await ask({"prompt": "a", "samplers": ["top_k", "infill"], "min_p": 0.2}, engine)
-    params = engine.seen[0].params
-    assert (params.top_k, params.top_p, params.min_p, params.temperature) == (40, 1, 0, 1)
-    assert body["warnings"] == [
-        "samplers: 'infill' has no effect, this server has no such step",
-        "min_p has no effect: samplers leaves its step out",
-    ]
-    assert "warnings" not in await ask({"prompt": "a", "samplers": "edskypmxt"})
-    body = await ask({"prompt": "a", "samplers": ["temperature", "top_k"]})
-    assert body["warnings"][0].startswith("samplers: their order has no effect")
-
-
 ONLY_IN_REPLIES = {
     *("chat_format", "generation_prompt", "grammar_lazy", "grammar_triggers", "lora", "preserved_tokens"),
     *("reasoning_format", "reasoning_in_content", "speculative.types"),

@@ -1,0 +1,93 @@
+"""Completions and their chunks: usage, timings, echo, log-probabilities."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.api.http import COMPLETIONS, client, events, text_of
+from support.fakes.engine import TEXT, FakeEngine, ids
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_usage_chunk_comes_last_and_others_say_null():
+    async with client() as http:
+        response = await http.post(
+            COMPLETIONS,
+            json={
+                "prompt": "Once",
+                "stream": True,
+                "max_tokens": 3,
+                "stream_options": {"include_usage": True},
+            },
+        )
+    *chunks, last = events(response.text)
+    assert all(chunk["usage"] is None for chunk in chunks)
+    assert last["choices"] == []
+    assert last["usage"] == {
+        "prompt_tokens": 2,
+        "completion_tokens": 3,
+        "total_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
+    assert last["timings"]["predicted_n"] == 3
+
+
+async def test_timings_are_in_the_last_chunk_and_in_the_whole_response():
+    names = {"queue_ms", "prompt_n", "cached_n", "prompt_ms", "predicted_n", "predicted_ms", "n_batch"}
+    names |= {"cache_n", "prompt_per_token_ms", "prompt_per_second"}
+    names |= {"predicted_per_token_ms", "predicted_per_second"}
+    async with client(FakeEngine(cached_n=1)) as http:
+        whole = (await http.post(COMPLETIONS, json={"prompt": "Once", "n_batch": 7})).json()
+        stream = events((await http.post(COMPLETIONS, json={"prompt": "Once", "stream": True})).text)
+    assert set(whole["timings"]) == set(stream[-1]["timings"]) == names
+    assert whole["timings"]["n_batch"] == 7
+    assert whole["timings"]["cached_n"] == 1
+    assert whole["usage"]["prompt_tokens_details"] == {"cached_tokens": 1}
+    assert stream[-1]["timings"]["n_batch"] == 256  # the default of 512, clamped to the engine's limit
+
+
+async def test_echo():
+    async with client() as http:
+        whole = (await http.post(COMPLETIONS, json={"prompt": "Once", "echo": True})).json()
+        stream = await http.post(COMPLETIONS, json={"prompt": "Once", "echo": True, "stream": True})
+        ids_ = (await http.post(COMPLETIONS, json={"prompt": ids("Once"), "echo": True})).json()
+        nothing = await http.post(COMPLETIONS, json={"prompt": "Once", "echo": True, "max_tokens": 0})
+    assert whole["choices"][0]["text"] == ids_["choices"][0]["text"] == "Once" + TEXT
+    assert text_of(events(stream.text)) == "Once" + TEXT
+    assert nothing.json()["choices"][0] == {
+        "index": 0,
+        "text": "Once",
+        "logprobs": None,
+        "finish_reason": "length",
+    }
+
+
+async def test_logprobs():
+    async with client() as http:
+        whole = (await http.post(COMPLETIONS, json={"prompt": "Once", "logprobs": 2, "max_tokens": 3})).json()
+        zero = (await http.post(COMPLETIONS, json={"prompt": "Once", "logprobs": 0, "max_tokens": 3})).json()
+        stream = await http.post(
+            COMPLETIONS, json={"prompt": "Once", "logprobs": 2, "max_tokens": 3, "stream": True}
+        )
+    found = whole["choices"][0]["logprobs"]
+    assert found["tokens"] == [" there", " was", " a"]
+    assert found["token_logprobs"] == [-0.5, -0.5, -0.5]
+    assert found["text_offset"] == [0, 6, 10]
+    assert [list(top.values()) for top in found["top_logprobs"]] == [[-0.5, -1.5]] * 3
+    assert zero["choices"][0]["logprobs"]["top_logprobs"] is None
+    parts = [c["logprobs"] for chunk in events(stream.text) for c in chunk["choices"] if c["logprobs"]]
+    for name, value in found.items():
+        assert [x for part in parts for x in part[name]] == value
+
+
+async def test_logprobs_of_parts_of_characters():
+    text = "ß🍕"
+    async with client(FakeEngine(text)) as http:
+        body = (await http.post(COMPLETIONS, json={"prompt": "Once", "logprobs": 0})).json()
+    choice = body["choices"][0]
+    assert choice["text"] == text
+    parts = choice["logprobs"]["tokens"]
+    assert all(part.startswith("bytes:\\x") for part in parts)
+    assert bytes.fromhex("".join(parts).replace("bytes:", "").replace("\\x", "")).decode() == text

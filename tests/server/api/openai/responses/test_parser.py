@@ -1,0 +1,86 @@
+"""Fields of a request: what is refused, what has no effect."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.api.http import client, error_of
+from support.api.responses import RESPONSES, TOOL, create
+from support.fakes.engine import FakeEngine
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "param"),
+    [
+        ("input", None, "input"),
+        ("input", [], "input"),
+        ("input", 5, "input"),
+        ("input", ["x"], "input[0]"),
+        ("input", [{"role": "tool", "content": "x"}], "input[0].role"),
+        ("input", [{"role": "user"}], "input[0].content"),
+        ("input", [{"type": "mcp_call"}], "input"),
+        ("input", [{"type": "frog"}], "input[0].type"),
+        ("input", [{"role": "user", "content": [{"type": "input_image"}]}], "input[0].content[0].type"),
+        ("input", [{"role": "user", "content": [{"type": "input_text"}]}], "input[0].content[0].text"),
+        ("input", [{"type": "function_call_output", "call_id": "x", "output": "y"}], "input[0].call_id"),
+        ("input", [{"type": "function_call", "call_id": "x", "name": "f", "arguments": "{}"}], "input"),
+        ("input", [{"type": "function_call", "call_id": "x", "name": "f"}], "input[0].arguments"),
+        ("input", [{"type": "item_reference", "id": "msg_x"}], "input[0].id"),
+        ("input", [{"type": "reasoning", "encrypted_content": 5}], "input[0].encrypted_content"),
+        ("input", [{"role": "user", "content": "x"}] * 5000, "input"),
+        ("background", True, "background"),
+        ("truncation", "auto", "truncation"),
+        ("conversation", "conv_1", "conversation"),
+        ("prompt", {"id": "pmpt_1"}, "prompt"),
+        ("tools", [{**TOOL, "name": "a b"}], "tools[0].name"),
+        ("tools", [TOOL, TOOL], "tools"),
+        ("tool_choice", "maybe", "tool_choice"),
+        ("tool_choice", "required", "tool_choice"),
+        ("tool_choice", {"type": "web_search"}, "tool_choice.type"),
+        ("tool_choice", {"type": "function", "name": "no"}, "tool_choice"),
+        ("text", {"format": {"type": "xml"}}, "text.format.type"),
+        ("text", {"format": {"type": "json_schema"}}, "text.format.schema"),
+        ("metadata", {"a": 1}, "metadata"),
+        ("metadata", {str(i): "x" for i in range(17)}, "metadata"),
+        ("include", ["everything"], "include[0]"),
+        ("max_output_tokens", 0, "max_output_tokens"),
+        ("reasoning", {"effort": "some"}, "reasoning.effort"),
+    ],
+)
+async def test_what_cannot_be_is_refused_by_name(field, value, param):
+    engine = FakeEngine()
+    async with client(engine) as http:
+        response = await http.post(RESPONSES, json={"input": "A cat", field: value})
+    error = error_of(response, 400)
+    assert error["param"] == param
+    assert error["message"].startswith(f"{param}: ")
+    assert engine.seen == []
+
+
+async def test_fields_without_effect_are_named():
+    fields = {
+        "user": "me",
+        "text": {"verbosity": "low"},
+        "reasoning": {"summary": "auto"},
+        "include": ["file_search_call.results"],
+        "stream_options": {"include_obfuscation": False},
+        "max_tokens": 5,
+    }
+    items = [{"role": "user", "content": "A cat", "mood": "good"}]
+    names = [text.split()[0] for text in (await create(None, input=items, **fields))["warnings"]]
+    assert sorted(names) == [
+        "include:",
+        "input[0].mood",
+        "max_tokens",
+        "reasoning.summary",
+        "stream_options",
+        "text.verbosity",
+        "user",
+    ]
+
+
+async def test_a_limit_that_does_not_fit_is_reported_in_the_words_of_the_api():
+    found = await create(None, max_output_tokens=100_000)
+    assert any(text.startswith("max_output_tokens: only") for text in found["warnings"])
