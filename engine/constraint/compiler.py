@@ -277,8 +277,8 @@ class ConstraintCompiler:
 class _TokenizerWrapper:
     """The vocabulary in the form that llguidance expects.
 
-    It could also be called, to tokenize text. llguidance does that for text that it forces only, which
-    `_OPTIONS` switches off.
+    It cannot be called to tokenize text: llguidance does that only for text that it forces, which `_OPTIONS`
+    switches off.
     """
 
     is_tokenizer_wrapper = True

@@ -328,6 +328,42 @@ def test_text_that_could_only_go_on_in_one_way_for_ever() -> None:
         assert not matcher.may_stop
 
 
+FORCED = [
+    Constraint("lark", 'start: "abcdef" "gh"'),
+    Constraint("lark", '%llguidance {"no_forcing": false}\nstart: "abcdef" "gh"'),
+    Constraint("json_schema", '{"const": {"a name": [1, 2]}}'),
+    Constraint("choice", '["abcdef"]'),
+    Constraint("gbnf", 'root ::= "abcdef"'),
+]
+
+
+@pytest.mark.parametrize(("options", "asks"), [(subject._OPTIONS, False), ("\n", True)])
+def test_llguidance_asks_for_no_tokens_of_a_text_unless_forcing_is_on(
+    options: str, asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the vocabulary it is given need not tokenize. It would, for the only text that is allowed."""
+    texts: list[str] = []
+
+    class Tokenizing(subject._TokenizerWrapper):
+        def __call__(self, text: str) -> list[int]:
+            texts.append(text)
+            return list(text.encode())
+
+    monkeypatch.setattr(subject, "_TokenizerWrapper", Tokenizing)
+    monkeypatch.setattr(subject, "_OPTIONS", options)
+    end = 255
+    own = ConstraintCompiler(
+        GrammarVocabulary([*(bytes([i]) for i in range(end)), b"<end>"], [end], [end], end + 1)
+    )
+    for constraint in FORCED:
+        matcher = own.compile(constraint)
+        own.probe(matcher)
+        while not matcher.must_stop:
+            matcher.commit(min(allowed(matcher, own.n_words) - {end}))
+    own.close()
+    assert bool(texts) == asks
+
+
 def test_grammars_are_written_once_for_all() -> None:
     nothing = GrammarVocabulary([], [], [], 0)
     assert grammar(Constraint("choice", '["a/b", "\\u00e9"]'), nothing).text == 'start: "a/b" | "\\u00e9"'
