@@ -93,8 +93,11 @@ class Keywords(Document):
             prefix, items, items_at = items, node.get("additionalItems"), "additionalItems"
         if not isinstance(prefix, list):
             raise self._wrong("prefixItems must be a list")
-        if "contains" in node and node.get("minContains") != 0:
-            self._refuse("contains")
+        if "contains" in node:
+            if node.get("minContains") != 0:
+                self._refuse("contains")
+            elif "maxContains" in node:
+                self._refuse("maxContains")
         least, most = self._count(node, "minItems") or 0, self._count(node, "maxItems")
         if most is not None and least > most:
             return Nothing(f"minItems {least} is more than maxItems {most}")

@@ -411,7 +411,32 @@ REFUSED: list[tuple[Any, str]] = [
     ({"anyOf": []}, "at least one"),
     ({"$ref": "#/$defs/nix"}, "there is no '#/$defs/nix' in the schema"),
     ({"$ref": "https://example.com/x"}, "only references inside of the schema"),
-    ({"contains": {"type": "null"}}, "contains is not supported"),
+    (
+        {"contains": {"type": "null"}},
+        "contains is not supported",
+    ),
+    ({"contains": {}, "minContains": 0, "maxContains": 1}, "maxContains is not supported"),
+    (
+        {"type": "array", "items": {"enum": list(range(101))}, "uniqueItems": True},
+        "uniqueItems is not supported",
+    ),
+    (
+        {"type": "array", "prefixItems": [{"const": 1}, {}], "uniqueItems": True},
+        "uniqueItems is not supported",
+    ),
+    (
+        {
+            "type": "object",
+            "patternProperties": {"^[a-z0-9]{2}$": {}},
+            "additionalProperties": False,
+            "minProperties": 65,
+        },
+        "more than 64 names out of a pattern are not supported",
+    ),
+    (
+        {"type": "object", "if": {"properties": {"a": {"minimum": 5}}}, "then": {"required": ["b"]}},
+        "if with a condition that is not about properties with a few known values is not supported",
+    ),
     ({"type": "array", "uniqueItems": True}, "uniqueItems is not supported but for items out of an enum"),
     ({"propertyNames": {"format": "email"}}, "propertyNames that is neither a list of names nor one pattern"),
     ({"not": {"pattern": "x"}}, "not but for types, constants and required properties is not supported"),
