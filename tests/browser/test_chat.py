@@ -33,6 +33,10 @@ Mass: $E = mc^2$, and
 
 $$\\int_0^1 x\\,dx = \\frac{1}{2}$$
 
+Also \\(a^2\\), and
+
+\\[b^2\\]
+
 It costs $5 or $6.
 """
 THINKS = "<think>\nThe user greets me.\n</think>\n\nHello to you."
@@ -52,8 +56,9 @@ async def test_a_question_gets_an_answer_in_markdown(site):
     await expect(answer.locator("td")).to_have_text(["1", "2"])
     await expect(answer.locator("pre code")).to_have_text('def f(x):\n    return "x"')
     await expect(answer.locator("pre .hljs-keyword").first).to_have_text("def")
-    await expect(answer.locator(".math-inline .katex")).to_have_count(1)
-    await expect(answer.locator(".math-block .katex .mfrac")).to_have_count(1)
+    await expect(answer.locator(".math-inline .katex")).to_have_count(2)
+    await expect(answer.locator(".math-block .katex")).to_have_count(2)
+    await expect(answer.locator(".math-block .mfrac")).to_have_count(1)
     await expect(answer).to_contain_text("It costs $5 or $6.")
     await expect(page.locator(".message.assistant .figures")).to_contain_text("tokens/s")
     await expect(page.locator("#input")).to_be_focused()
@@ -227,6 +232,39 @@ async def test_an_attached_text_is_sent_and_a_binary_file_refused(site):
     await expect(s.page.locator(".file summary")).to_have_text("notes.txt")
 
 
+async def test_deleted_messages_are_gone_unless_it_is_undone(site):
+    s = await site(scripted({"One": "First.", "Two": "Second."}))
+    await s.ask("One")
+    await s.ask("Two")
+    delete = s.page.locator(".message.user [aria-label^=Delete]")
+    await s.page.locator(".message.user").last.hover()
+    await delete.last.click()
+    await expect(s.page.locator(".message")).to_have_count(2)
+    await s.page.click(".toast button")
+    await expect(s.page.locator(".message")).to_have_count(4)
+    await s.page.locator(".message.user").last.hover()
+    await delete.last.click()
+    await s.page.reload()
+    await expect(s.answer()).to_have_text("First.")
+    await s.page.locator(".message.user").hover()
+    await delete.click()  # all there is: the conversation goes
+    await expect(s.page.locator(".conversations .title")).to_have_count(0)
+    await s.page.reload()
+    await expect(s.page.locator("#state")).to_have_class("state ok")
+    await expect(s.page.locator(".message")).to_have_count(0)
+
+
+async def test_answers_of_several_models_say_whose_they_are(site):
+    engines = {name: scripted({}, f"I am {name}.", name=name) for name in ("alpha", "beta")}
+    s = await site(engines)
+    await s.ask("Who?")
+    await expect(s.answer()).to_have_text("I am alpha.")
+    await s.page.select_option("#model", "beta")
+    await s.page.click(".regenerate")
+    await expect(s.answer()).to_have_text("I am beta.")
+    await expect(s.page.locator(".message.assistant .figures")).to_contain_text("beta")
+
+
 async def test_an_error_is_shown_and_can_be_tried_again(site):
     engine = scripted({}, "Fine now.", fail_after=1)
     s = await site(engine)
@@ -250,6 +288,7 @@ async def test_the_conversation_as_python_and_curl_gets_the_same_answer(site):
     await s.open()
     await s.page.fill("#key-ask", "sesame")
     await s.page.press("#key-ask", "Enter")
+    await expect(s.page.locator("#key-bar")).to_be_hidden()  # then the input has the focus
     await s.page.fill("#set-min_p", "0.2")
     await s.ask('It\'s "quoted" & <odd>')
     await s.page.get_by_text("Use in a program").click()

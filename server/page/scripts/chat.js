@@ -2,10 +2,10 @@
 
 import { Composer } from "./composer.js";
 import { add, branch, cut, show, siblings } from "./conversation.js";
-import { announce, el, iconButton } from "./dom.js";
+import { announce, el, iconButton, toast } from "./dom.js";
 import { generate } from "./generate.js";
 import { t } from "./i18n.js";
-import { keep, library, refresh } from "./library.js";
+import { discard, keep, library, refresh } from "./library.js";
 import { MessageView } from "./message.js";
 import { on, server } from "./store.js";
 
@@ -95,9 +95,14 @@ const actions = {
   },
   remove(message) {
     if (isRunning()) return;
-    cut(library.open, message);
-    keep();
-    draw();
+    const conversation = library.open;
+    const { messages, leaf } = conversation;
+    cut(conversation, message);
+    const empty = !conversation.messages.length;
+    if (empty) Object.assign(conversation, { messages, leaf });
+    if (empty) return void discard(conversation);
+    changeTo(conversation);
+    toast(t("chat.removed"), { label: t("page.undo"), run: () => changeTo(Object.assign(conversation, { messages, leaf })) });
     composer.focus();
   },
   show(message) {
@@ -112,6 +117,11 @@ const actions = {
     answer(library.open, id);
   },
 };
+
+function changeTo(conversation) {
+  keep(conversation);
+  if (conversation === library.open) draw();
+}
 
 function ask(content, files) {
   const conversation = library.open;

@@ -25,17 +25,18 @@ const lastSettings = () => settingsFrom(load("settings", null));
 
 /** Read again what is stored: of two tabs, the one that comes to the front shows what the other wrote. */
 export async function refresh() {
-  const before = library.all.find((conversation) => conversation === library.open);
+  const known = new Set(library.all);
   const all = await database.readAll().catch(() => null);
   if (!all) return;
+  const { open: current } = library;
+  const at = all.findIndex((conversation) => conversation.id === current.id);
+  const stored = all[at];
+  if (stored && stored.updated <= current.updated) all[at] = current; // as it is on the page
+  else if (!stored && !known.has(current) && current.messages.length) all.push(current); // begun meanwhile
   library.all = all;
   sort();
-  if (before) { // else it is a new one that is not stored yet
-    const now = all.find((conversation) => conversation.id === before.id);
-    if (!now) start();
-    else if (now.updated !== before.updated) open(now);
-    else library.open = Object.assign(now, { messages: before.messages, settings: before.settings });
-  }
+  if (stored && stored.updated > current.updated) open(stored);
+  else if (!stored && known.has(current)) start(); // deleted in the other tab
   emit("library");
 }
 

@@ -3,12 +3,13 @@
 import { copy, el, iconButton } from "./dom.js";
 import { number, seconds, t } from "./i18n.js";
 import { MarkdownView } from "./markdown.js";
+import { server } from "./store.js";
 import { CallsView } from "./tools.js";
 
 /** Tokens, speed, and what came out of the cache, in one line. */
 export function figures(message) {
   const { timings, firstMs } = message;
-  const parts = [];
+  const parts = Object.keys(server.models).length > 1 && message.model ? [message.model] : [];
   if (timings) {
     if (timings.predicted_per_second) parts.push(t("figures.rate", { rate: number(timings.predicted_per_second, 1) }));
     parts.push(t("figures.tokens", { n: timings.predicted_n }));
