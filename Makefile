@@ -20,7 +20,7 @@ PYTHON := $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 endif
 
 # Python files are used from the checkout, so only changes to these need a reinstallation.
-SOURCES := pyproject.toml setup.py Makefile $(wildcard ggml/*.py ggml/*.json ggml/*.cmake ggml/*.txt) \
+SOURCES := pyproject.toml setup.py Makefile $(wildcard ggml/*.py ggml/*.json ggml/*.cmake ggml/*.txt ggml/*.h) \
     $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -path 'engine/graph/kernels/*') \
     $(shell find ggml/clblast -type f)
 

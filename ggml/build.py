@@ -197,7 +197,7 @@ def plan() -> Plan:
     options |= cpu.cmake_options() if is_native else {"GGML_CPU_ALL_VARIANTS": "ON"}
     inputs = [fingerprint(source), version, sys.platform, *(f"{k}={v}" for k, v in options.items())]
     inputs += [f"{name}={os.environ[name]}" for name in ENVIRONMENT if os.environ.get(name)]
-    sources = [HERE / "CMakeLists.txt", *sorted(HERE.glob("*.cmake"))]
+    sources = [HERE / "CMakeLists.txt", HERE / "relax.h", *sorted(HERE.glob("*.cmake"))]
     if "clblast" in names:
         sources += sorted(path for path in (HERE / "clblast").rglob("*") if path.is_file())
     inputs += [path.read_text() for path in sources]
