@@ -92,6 +92,9 @@ class Settings(ModelSettings):
     )
     no_metrics: bool = _server(False, "disable /metrics (501)")
     no_slots: bool = _server(False, "disable /slots (501)")
+    allow_pull: bool = _server(
+        False, "let clients download models from the Hub and delete downloaded ones (/api/pull, /api/delete)"
+    )
 
     # --- limits
     max_queue: int = _limit(

@@ -16,6 +16,7 @@ from support.api.http import user
 from support.api.tools import CALLS, PARAMETERS, VALUE
 from support.builders.vocabularies import models_dir
 from support.fakes.engine import N_EMBD, TEXT, FakeEngine, make_app, serving
+from support.fakes.hub import Repo, fake_hub, use_hub
 
 OPTIONS = {"num_predict": 100, "temperature": 0.5, "stop": ["garden"]}
 CUT = TEXT[: TEXT.index("garden")]
@@ -197,6 +198,22 @@ def test_errors(api, base, engine):
     engine.n_ctx = 8
     with pytest.raises(ollama.ResponseError, match="tokens"):
         list(api.chat("stories", user("word " * 9), stream=True))
+
+
+def test_pull_and_delete_where_they_are_permitted(api, tmp_path, monkeypatch):
+    with pytest.raises(ollama.ResponseError, match="--allow-pull") as caught:
+        api.pull("me/Tales-GGUF")
+    assert caught.value.status_code == 403
+    repos = {"me/Tales-GGUF": Repo({"tales-Q4_K_M.gguf": bytes(1 << 20)})}
+    with fake_hub(repos) as hub, serving(make_app(allow_pull=True)) as base, ollama.Client(base) as permitted:
+        use_hub(hub.url, tmp_path / "hub", monkeypatch)
+        assert permitted.pull("hf.co/me/Tales-GGUF:Q4_K_M").status == "success"
+        steps = list(permitted.pull("me/Tales-GGUF", stream=True))
+        assert (steps[0].status, steps[-1].status) == ("pulling manifest", "success")
+        assert {step.total for step in steps} == {None, 1 << 20}
+        assert permitted.delete("hf.co/me/Tales-GGUF").status == "success"
+        with pytest.raises(ollama.ResponseError, match="not found"):
+            permitted.delete("hf.co/me/Tales-GGUF")
 
 
 def test_error_in_the_middle_of_a_stream(api, engine):

@@ -137,6 +137,11 @@ class OllamaNameRequest(Schema):
     name: ModelName | None = field("older name of `model`", "stories")
 
 
+class OllamaPullRequest(OllamaNameRequest):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "me/Tales-GGUF", "stream": False}]})
+    stream: bool | None = Field(True, description="tell of the progress in lines of JSON", examples=[False])
+
+
 class OllamaReply(Reply):
     """The whole answer, with counts of tokens and nanoseconds, or the last line of a stream."""
 

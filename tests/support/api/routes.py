@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path as FilePath
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +19,9 @@ import msgspec
 
 from server.api.anthropic.errors import ERRORS as ANTHROPIC
 from server.api.ollama.errors import ERRORS as OLLAMA
+from server.models import catalog
+from server.models.progress import Progress
+from server.models.stored import StoredModel
 from support.fakes.engine import FakeEngine, make_app
 
 Path = tuple[str | int, ...]
@@ -242,6 +246,15 @@ class Ask:
         self._runner, self._http, self.engine = runner, http, engine
         self.commands: list[tuple[str, ...]] = []  # processes that were started
 
+    def pull(self, name: str) -> Iterator[Progress]:
+        """A download that was quick, of what can be one."""
+        catalog.to_pull(name)
+        self.commands.append(("pull", name))
+        yield Progress("downloading", "x.gguf", 5, 5, "0" * 64)
+
+    def delete(self, name: str) -> None:
+        self.commands.append(("delete", name))
+
     async def process(self, *command: str, **options: Any) -> Planned:
         assert not any("\0" in word for word in command), command  # the system would not take it
         self.commands.append(command)
@@ -283,19 +296,27 @@ def able_engine(*arguments: Any, **options: Any) -> FakeEngine:
     return engine
 
 
+def stored(name: str) -> StoredModel:
+    """A model of that name, which is on this machine."""
+    return StoredModel(name, "hub", FilePath("x.gguf"), 5, None, 0.0)
+
+
 @contextmanager
 def asking(engine: FakeEngine | None = None, **settings: Any) -> Iterator[Ask]:
     """The application with a fake engine, without a socket."""
     engine = engine or able_engine()
     with TemporaryDirectory() as folder, asyncio.Runner() as runner:
-        app = make_app(engine, **{"slot_save_path": folder, **settings})
+        app = make_app(engine, **{"slot_save_path": folder, "allow_pull": True, **settings})
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())
         transport = httpx.ASGITransport(app)
         http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
         ask = Ask(runner, http, engine)
         try:
-            with patch("asyncio.create_subprocess_exec", ask.process):
+            with (
+                patch("asyncio.create_subprocess_exec", ask.process),
+                patch.multiple(catalog, pull=ask.pull, delete=ask.delete, find=stored),
+            ):
                 yield ask
         finally:
             runner.run(http.aclose())

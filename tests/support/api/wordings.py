@@ -33,6 +33,7 @@ class Wording(ABC):
     limit = "max_tokens"
     stop = "stop"
     asks_for_usage = False  # of a stream
+    generates_for_nothing = True  # also for an empty prompt
 
     @abstractmethod
     def prompt(self, text: str) -> Json:
@@ -186,6 +187,7 @@ class Messages(Wording):
 class OllamaGenerate(Wording):
     path = "/api/generate"
     limit = "num_predict"
+    generates_for_nothing = False
 
     def prompt(self, text: str) -> Json:
         return {"model": "stories", "prompt": text, "stream": False}
@@ -220,6 +222,7 @@ class OllamaGenerate(Wording):
 
 class OllamaChat(OllamaGenerate):
     path = "/api/chat"
+    generates_for_nothing = True
 
     def prompt(self, text: str) -> Json:
         return {"model": "stories", "messages": [{"role": "user", "content": text}], "stream": False}
