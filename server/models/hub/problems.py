@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from server.models.errors import DownloadError, ModelNotFound
 from server.models.progress import size_text
+
+
+@contextmanager
+def explained(repo: str) -> Iterator[None]:
+    """Errors of the Hub, the network and the disk in the block become a DownloadError."""
+    try:
+        yield
+    except Exception as error:
+        if (reason := explain(error, repo)) is None:
+            raise
+        raise reason from error
 
 
 def explain(error: Exception, repo: str) -> DownloadError | None:

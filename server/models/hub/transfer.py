@@ -1,38 +1,29 @@
-"""The bytes of one file of the Hub: in a thread, resumed where an earlier process ended."""
+"""The bytes of one file of the Hub, resumed where an earlier process ended."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from server.models.hub import problems
 from server.models.hub.choice import RepoFile
-from server.models.progress import Progress
-
-STOP_S = 10.0
-
-
-class _Ended(Exception):
-    """The download is not wanted any longer."""
+from server.models.progress import Progress, Report
 
 
 class _Transfer:
-    """reports: bytes so far, then the file's path or what went wrong. ended: set it to end the transfer."""
+    """One file on its way. What `report` raises ends it."""
 
-    def __init__(self, repo: str, file: RepoFile, revision: str) -> None:
-        self._repo, self._file, self._revision = repo, file, revision
-        self.reports: queue.SimpleQueue[int | Path | Exception] = queue.SimpleQueue()
-        self.ended = threading.Event()
+    def __init__(self, repo: str, file: RepoFile, revision: str, report: Report) -> None:
+        self._repo, self._file, self._revision, self._report = repo, file, revision, report
         self._done = 0
 
-    def run(self) -> None:
+    def run(self) -> Path:
+        """The file's path in the cache."""
         from huggingface_hub import constants, hf_hub_download
 
         bar: Any = self._bar  # a function does as well as a class
-        try:
+        with problems.explained(self._repo):
             # The library has no resumption across processes. It finds the file by its checksum and links it.
             if self._file.sha256 and self._file.size <= constants.MAX_HTTP_DOWNLOAD_SIZE:
                 self._resume(partial_file(self._repo, self._file), bar)
@@ -43,9 +34,7 @@ class _Transfer:
                 library_name="ggserve",
                 tqdm_class=bar,
             )
-            self.reports.put(Path(path))
-        except Exception as error:
-            self.reports.put(error)
+        return Path(path)
 
     def _resume(self, partial: Path, bar: Any) -> None:
         """Complete the partial file under the library's name for it, unless it is there."""
@@ -81,10 +70,9 @@ class _Transfer:
         return _Bar(self._advance)
 
     def _advance(self, n: int) -> None:
-        if self.ended.is_set():
-            raise _Ended
         self._done += n
-        self.reports.put(self._done)
+        name = self._file.path.rpartition("/")[2]
+        self._report(Progress("downloading", name, self._done, self._file.size, self._file.sha256))
 
 
 class _Bar:
@@ -112,24 +100,7 @@ def partial_file(repo: str, file: RepoFile) -> Path:
     return folder / "blobs" / f"{file.sha256}.ggserve.incomplete"
 
 
-def fetch(repo: str, file: RepoFile, revision: str) -> Generator[Progress, None, Path]:
-    """Download a file into the cache if it is not there; returns its path. Raises DownloadError.
-
-    The library calls back and we yield, so it works in a thread.
-    """
-    transfer = _Transfer(repo, file, revision)
-    name = file.path.rpartition("/")[2]
-    yield Progress("downloading", name, 0, file.size, file.sha256)
-    thread = threading.Thread(target=transfer.run, name="download", daemon=True)
-    thread.start()
-    try:
-        while True:
-            report = transfer.reports.get()
-            if isinstance(report, Path):
-                return report
-            if isinstance(report, Exception):
-                raise problems.explain(report, repo) or report from report
-            yield Progress("downloading", name, report, file.size, file.sha256)
-    finally:
-        transfer.ended.set()
-        thread.join(STOP_S)
+def fetch(repo: str, file: RepoFile, revision: str, report: Report) -> Path:
+    """Download a file into the cache if it is not there; returns its path. Raises DownloadError."""
+    report(Progress("downloading", file.path.rpartition("/")[2], 0, file.size, file.sha256))
+    return _Transfer(repo, file, revision, report).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,32 @@ def test_a_model_is_pulled_listed_served_and_removed(tmp_path: Path) -> None:
     assert removed.stdout == "removed hf:me/Stories-GGUF:Q8_0: 3 MB are free again\n"
     again = ggserve("rm", "me/Stories-GGUF")
     assert (again.returncode, "`ggserve list` shows those that are" in again.stderr) == (1, True)
+
+
+@pytest.mark.e2e
+def test_models_of_ollama_and_lm_studio_are_listed_and_run_where_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = hashlib.sha256(STORIES).hexdigest()
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}", "size": 1}
+    files = {
+        f"ollama/blobs/sha256-{digest}": STORIES,
+        "ollama/manifests/registry.ollama.ai/library/tiny/latest": json.dumps({"layers": [layer]}).encode(),
+        ".lmstudio/models/me/Tiny-GGUF/tiny-Q8_0.gguf": STORIES,
+    }
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = ["ollama:tiny:latest", "lmstudio:me/Tiny-GGUF/tiny-Q8_0.gguf"]
+    rows = json.loads(ggserve("list", "--json").stdout)
+    assert [row["name"] for row in rows if row["source"] in ("ollama", "lmstudio")] == names
+    for name in (*names, "ollama:tiny"):
+        done = ggserve(
+            "infer", "-m", name, "-p", "Once upon", "-n", "4", "--temperature", "0", "--threads", "1"
+        )
+        assert (done.returncode, done.stdout) == (0, " a time, there\n")
 
 
 @pytest.mark.e2e
