@@ -73,6 +73,7 @@ bench: $(VENV)/installed $(VENV)/bench-requires
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found; install it (Debian, Ubuntu:" \
 	    "apt install python3-venv python3-dev) or set its path: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" ggml/build.py --check
 	@echo "creating $(VENV) with $$("$(PYTHON)" --version)"
 	@"$(PYTHON)" -m venv "$(VENV)"
 
@@ -84,7 +85,7 @@ $(VENV)/choices: FORCE | $(VENV)/bin/python
 # Installs the requirements of a table of pyproject.toml: build-requires, dev-requires, bench-requires.
 $(VENV)/%-requires: pyproject.toml | $(VENV)/bin/python
 	@"$(RUN)" -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); print(*({"build": \
-	    p["build-system"]["requires"]} | p["project"]["optional-dependencies"])[sys.argv[1]], sep="\n")' $* > $@.txt
+	    p["dependency-groups"]["build"]} | p["project"]["optional-dependencies"])[sys.argv[1]], sep="\n")' $* > $@.txt
 	@printf 'installing packages to $*:'
 	@$(call pip,-r $@.txt)
 	@touch $@

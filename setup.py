@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
 sys.path.insert(0, str(ROOT))  # the build backend does not add the project's directory
 
-from ggml.build import Built, digest, jobs  # noqa: E402
+from ggml.build import Built, check, digest, jobs  # noqa: E402
 from ggml.build import build as build_ggml  # noqa: E402
 from ggml.fetch import BuildError, fail  # noqa: E402
 
@@ -42,14 +41,6 @@ COPIES = {
     Path("models/stories.gguf"): Path("server/models/stories.gguf"),
     Path("configs/models.yml"): Path("server/models/models.yml"),
 }
-
-
-def check_python_headers() -> None:
-    include = sysconfig.get_path("include")
-    if not Path(include, "Python.h").is_file():
-        raise BuildError(
-            f"Python.h not found in {include}: install Python's headers (Debian: apt install python3-dev)"
-        )
 
 
 def compile_args(built: Built) -> list[str]:
@@ -184,8 +175,8 @@ def main() -> None:
     # Source distributions and metadata need no compiler.
     if {"build_ext", "build", "bdist_wheel", "editable_wheel"} & set(sys.argv):
         try:
+            check()
             built = BuildExt.built = build_ggml()
-            check_python_headers()
             stamp = digest([built.key, *compile_args(built), *link_args(built, 0)])
             BuildExt.base = f"build/{sys.implementation.cache_tag}-{stamp}"
             modules = extensions(built)

@@ -1,5 +1,7 @@
 """Build the pinned ggml into the user's cache: `python ggml/build.py` prints the folder of the libraries.
 
+With --check it only looks for a compiler and Python's headers.
+
 The cache key covers everything that affects the result (pin, CMake files, options, compiler, CPU features),
 so ggml is compiled once, and rebuilding the Python side takes seconds.
 
@@ -98,6 +100,23 @@ def compiler() -> str:
         what = "MinGW-w64 on the PATH" if os.name == "nt" else "Debian, Ubuntu: apt install g++"
         raise BuildError(f"no C++ compiler: cannot run '{command[0]}'; install one ({what})") from None
     return done.stdout.partition("\n")[0]
+
+
+def check_python_headers() -> None:
+    """Raises BuildError if there are none."""
+    include = sysconfig.get_path("include")
+    if not Path(include, "Python.h").is_file():
+        raise BuildError(
+            f"Python.h not found in {include}: install Python's headers (Debian: apt install python3-dev)"
+        )
+
+
+def check() -> None:
+    """Raises BuildError for what would stop the build later: bad options, no compiler, no headers."""
+    backends()
+    native()
+    compiler()
+    check_python_headers()
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -240,7 +259,9 @@ def collect(lib: Path, target: Path, facts: dict[str, str]) -> None:
 
 def main() -> None:
     try:
-        print(build().lib)
+        check()
+        if "--check" not in sys.argv[1:]:
+            print(build().lib)
     except BuildError as error:
         fetch.fail(error)
 

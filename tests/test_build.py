@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
+import pexpect
 import pytest
 
 import engine
@@ -197,6 +200,70 @@ def test_the_key_covers_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
             patch.setenv(name, value)
             assert key() != first, name
     assert key() == first
+
+
+def test_a_missing_compiler_is_reported_before_anything_is_installed() -> None:
+    code = "from ggml import pep517; print(pep517.get_requires_for_build_wheel())"
+    done = run("-c", code, CXX="no-such-compiler")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: no C++ compiler: cannot run 'no-such-compiler'; install one (")
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "cython" in done.stdout
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["build-system"]["requires"] == []
+    assert str(project["dependency-groups"]["build"]) == done.stdout.strip()
+    assert run("ggml/build.py", "--check", CXX="no-such-compiler").stderr == line + "\n"
+    assert run("ggml/build.py", "--check").returncode == 0
+
+
+def test_the_terminal_hears_that_the_build_takes_minutes() -> None:
+    code = "from ggml import pep517; pep517.notify()"
+    words = [sys.executable, "-c", f"import sys; sys.stderr = open('{os.devnull}', 'w'); {code}"]
+    child = pexpect.spawn(words[0], words[1:], cwd=str(ROOT), encoding="utf-8", timeout=60)
+    child.expect("takes minutes")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_a_source_distribution_has_what_the_build_reads(tmp_path: Path) -> None:
+    folders = [ROOT / name for name in ("engine", "ggml", "server")]
+    sources = {
+        path.relative_to(ROOT).as_posix()
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.parent != LIB
+        and path.suffix in {".py", ".pyx", ".pxd", ".pyi", ".h", ".cpp", ".cl", ".json", ".cmake"}
+    }
+    sources |= {
+        "setup.py",
+        "pyproject.toml",
+        "MANIFEST.in",
+        "models/stories.gguf",
+        "configs/models.yml",
+        "LICENSE",
+    }
+    sources |= {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "server/page").rglob("*") if path.is_file()
+    }
+    shutil.copytree(ROOT / "ggml", tmp_path / "tree" / "ggml")
+    for path in sources:
+        (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, tmp_path / "tree" / path)
+    shutil.copy2(ROOT / "README.md", tmp_path / "tree")
+    code = "from ggml import pep517; import sys; pep517.build_sdist(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path / "tree", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    assert sources - names == set()
+    assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
 
 def test_the_bundled_model_is_found() -> None:

@@ -98,11 +98,25 @@ def test_services_and_what_they_name_exist() -> None:
 def test_backends_of_images_and_wheels_are_known() -> None:
     text = "".join((ROOT / name).read_text() for name in DOCKERFILES)
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "wheels.yml").read_text())
-    wheels = [entry["backends"] for entry in workflow["jobs"]["wheels"]["strategy"]["matrix"]["include"]]
+    jobs = workflow["jobs"]
+    wheels = [entry["backends"] for entry in jobs["wheels"]["strategy"]["matrix"]["include"]]
+    wheels += [step["env"]["GGSERVE_BACKENDS"] for step in jobs["linux"]["steps"] if "env" in step]
+    assert len(wheels) == 4
     images = re.findall(r"GGSERVE_BACKENDS=([\w,]+)", text)
     assert len(images) == 3
     for names in (*images, *wheels):
         assert build.backends(names)[0] == "cpu"
+
+
+def test_only_a_tag_publishes_and_without_a_password() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "wheels.yml").read_text())
+    publish = workflow["jobs"]["publish"]
+    assert workflow[True]["push"] == {"tags": ["v*"]}  # YAML reads `on` as true
+    assert publish["if"] == "github.event_name == 'push'"
+    assert set(publish["needs"]) == set(workflow["jobs"]) - {"publish"}
+    assert publish["permissions"] == {"id-token": "write"}
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "secrets." not in (ROOT / ".github" / "workflows" / "wheels.yml").read_text()
 
 
 def test_what_the_build_reads_goes_into_the_image() -> None:
