@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from server.api.common.replies.errors import message_with_field
 from server.errors import ApiError, ContextExceeded, ErrorFormat
 
 _TYPES = {
@@ -23,9 +24,6 @@ def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
     if error.status_code == 503:  # overloaded only where a retry can help
         retry = (error.headers or {}).get("x-should-retry")
         type = "overloaded_error" if retry == "true" else "api_error"
-    message = error.message
-    if error.param is not None and not message.startswith(f"{error.param}:"):
-        message = f"{error.param}: {message.removeprefix(f'{error.param} ')}"
     if isinstance(error, ContextExceeded):  # clients that compact a conversation look for these words
         n_prompt, n_ctx = error.details["n_prompt_tokens"], error.details["n_ctx"]
         body: dict[str, Any] = {
@@ -33,7 +31,7 @@ def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
             "message": f"prompt is too long: {n_prompt} tokens > {n_ctx - 1} maximum",
         }
     else:
-        body = {"type": type, "message": message}
+        body = {"type": type, "message": message_with_field(error)}
         if error.details:
             body["details"] = error.details
     return {"type": "error", "error": body, "request_id": request_id}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request, Response
@@ -52,12 +54,19 @@ async def delete_model(body: OllamaNameRequest, context: ContextDep) -> Response
         model = await asyncio.to_thread(catalog.find, name)
         if model is None:
             raise UnknownModel(f"model '{name[:200]}' not found")
-        if any(
-            (engine.info or {}).get("path") == str(model.path) for engine in context.state.engines.values()
-        ):
-            raise ApiError(409, f"model '{name[:200]}' is served; stop the server first", code="model_in_use")
+        _check_idle(model.path, context)
         await asyncio.to_thread(catalog.delete, name)
     return json_reply({"status": "success"}, context)
+
+
+def _check_idle(path: Path, context: RequestContext) -> None:
+    """Refuse to remove what an engine uses, also to load it again after a crash."""
+    engines = context.state.engines.values()
+    if any(engine.state == "loading" for engine in engines):
+        raise ApiError(503, "a model is loading; try again later", code="model_loading", retry_after=2)
+    paths = [str(engine.info["path"]) for engine in engines if engine.info and "path" in engine.info]
+    if os.path.realpath(path) in map(os.path.realpath, paths):
+        raise ApiError(409, "model: is served; stop the server first", param="model", code="model_in_use")
 
 
 def _permitted(body: OllamaNameRequest, context: RequestContext) -> str:
