@@ -44,13 +44,22 @@ class OutOfMemoryError(DeviceError, MemoryError):
 
 
 class ContextOverflowError(EngineError, ValueError):
-    """The prompt does not fit the context. at_least: `n_prompt` is a lower bound."""
+    """The prompt does not fit the context.
 
-    def __init__(self, n_prompt: int, n_ctx: int, *, at_least: bool = False) -> None:
+    at_least: `n_prompt` is a lower bound. n_ctx_train: the context that the model was trained for, if known.
+    """
+
+    def __init__(
+        self, n_prompt: int, n_ctx: int, *, at_least: bool = False, n_ctx_train: int | None = None
+    ) -> None:
+        advice = "shorten the prompt"
+        if n_ctx_train is None:
+            advice += " or raise --context-size"
+        elif n_ctx < n_ctx_train:
+            advice += f" or raise --context-size (the model was trained for {n_ctx_train})"
         super().__init__(
             f"the prompt has {'at least ' if at_least else ''}{n_prompt} tokens, which exceeds the available "
-            f"context size of {n_ctx} tokens (including at least one to generate); shorten the prompt or "
-            "raise --context-size"
+            f"context size of {n_ctx} tokens (including at least one to generate); {advice}"
         )
         self.n_prompt, self.n_ctx = n_prompt, n_ctx
 

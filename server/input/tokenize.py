@@ -84,11 +84,17 @@ async def tokenize(
         tokens = encode() if small else await context.in_thread(encode)
     if max(least, len(tokens)) > 2 * n_ctx or least >= n_ctx:
         n = max(least, len(tokens))
-        raise ContextExceeded(str(ContextOverflowError(n, n_ctx, at_least=True)), param, n, n_ctx)
+        raise _too_long(n, context.engine, param, at_least=True)
     return tokens
 
 
 def check_length(n: int, engine: Engine, param: str) -> None:
     """Refuse prompts that leave no room for a token."""
     if n >= engine.n_ctx:
-        raise ContextExceeded(str(ContextOverflowError(n, engine.n_ctx)), param, n, engine.n_ctx)
+        raise _too_long(n, engine, param)
+
+
+def _too_long(n: int, engine: Engine, param: str, *, at_least: bool = False) -> ContextExceeded:
+    trained = (engine.info or {}).get("n_ctx_train")
+    message = str(ContextOverflowError(n, engine.n_ctx, at_least=at_least, n_ctx_train=trained))
+    return ContextExceeded(message, param, n, engine.n_ctx)

@@ -47,3 +47,19 @@ async def test_a_text_that_cannot_fit_is_not_tokenised():
         error = error_of(await http.post(COMPLETIONS, json={"prompt": "word " * 100_000}), 400)
     assert error["code"] == "context_length_exceeded"
     assert "16" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("n_ctx_train", "advice"),
+    [
+        (16, "shorten the prompt"),
+        (512, "shorten the prompt or raise --context-size (the model was trained for 512)"),
+    ],
+)
+@pytest.mark.parametrize("prompt", [[9] * 20, "word " * 100_000], ids=["tokens", "text"])
+async def test_advice_for_a_prompt_that_is_too_long_can_be_followed(prompt, n_ctx_train, advice):
+    engine = FakeEngine(n_ctx=16)
+    engine.info["n_ctx_train"] = n_ctx_train
+    async with client(engine) as http:
+        error = error_of(await http.post(COMPLETIONS, json={"prompt": prompt}), 400)
+    assert error["message"].endswith(f"; {advice}")
