@@ -2,14 +2,9 @@
 #include "layout.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "target.h"
 
-// No function that other files compile too (inline functions of the standard library) may be used below.
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC target("avx2,fma,f16c")
-#endif
+GGSERVE_TARGET("avx2,fma,f16c")
 
 #include "avx2.h"
 
@@ -35,7 +30,5 @@ const KernelSet avx2_kernels = {"avx2", kernel_of, is_faster, quantize_avx2};
 
 }  // namespace ggserve
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#endif
+GGSERVE_TARGET_END
 #endif

@@ -2,14 +2,9 @@
 #include "layout.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "target.h"
 
-// No function that other files compile too (inline functions of the standard library) may be used below.
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), apply_to = function)
-#else
-#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
-#endif
+GGSERVE_TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 
 #include "avx2.h"
 #include "avx512.h"
@@ -29,15 +24,13 @@ struct Set : Avx512 {
 
 namespace ggserve {
 
-// Not timed since the packed layout became that of all sets. ggml repacks Q2_K for AVX512 itself.
-static bool is_faster(ggml_type type) { return type != GGML_TYPE_Q2_K; }
+// All of them: see docs/acceleration.md.
+static bool is_faster(ggml_type) { return true; }
 
 extern const KernelSet avx512vnni_kernels;
 const KernelSet avx512vnni_kernels = {"avx512vnni", kernel_of, is_faster, quantize_avx2};
 
 }  // namespace ggserve
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#endif
+GGSERVE_TARGET_END
 #endif

@@ -100,7 +100,7 @@ enum class Dot { MADDUBS, DPBUSD, SIGNED };
 struct KernelSet {
     const char * name;
     GroupKernel (*kernel_of)(ggml_type);  // nullptr: none
-    // Whether the kernel was measured to be at least as fast as ggml's for this type.
+    // Whether products of this type take no longer than ggml's: docs/acceleration.md has the figures.
     bool (*is_faster)(ggml_type);
     void (*quantize)(const float * in, int64_t n_blocks, Activations * out, int64_t block_stride);
 };

@@ -3,13 +3,12 @@
 #include "layout.h"
 
 #if defined(GGSERVE_DOTPROD)
-#include <arm_neon.h>
+#include "target.h"
 
-// No function that other files compile too (inline functions of the standard library) may be used below.
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+GGSERVE_TARGET("dotprod")
 #else
-#pragma GCC target("arch=armv8.2-a+dotprod")
+GGSERVE_TARGET("arch=armv8.2-a+dotprod")
 #endif
 
 namespace ggserve {
@@ -90,7 +89,5 @@ const KernelSet neon_kernels = {"neon", kernel_of, is_faster, quantize_portable}
 
 }  // namespace ggserve
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#endif
+GGSERVE_TARGET_END
 #endif
