@@ -21,7 +21,6 @@ MANY_PARAMETERS = {
     "engine/ggml/operations.pyi:flash_attention": "the parameters of ggml's operation",
     "engine/graph/model_runner.pyi:__init__": "what a model consists of on its devices, and limits",
     "engine/graph/ops/attention.pyi:op": "the parameters of the operation",
-    "engine/model/loader.py:__init__": "each keyword is a parameter of loading",
     "engine/nn/attention.py:__init__": "keywords are what architectures differ in",
     "engine/nn/feed_forward.py:__init__": "keywords are what architectures differ in",
     "engine/nn/moe.py:__init__": "keywords are what architectures differ in",

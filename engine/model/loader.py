@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+from engine.config import ModelParameters
 from engine.errors import ModelError, UnsupportedModelError
 from engine.ggml.backend import map_host_memory
 from engine.ggml.operations import Context
@@ -137,12 +138,12 @@ class Weights:
         gguf: GGUFFile,
         specs: list[TensorSpec],
         candidates: Callable[[TensorSpec], list[Any]],
+        params: ModelParameters,
         *,
-        use_mmap: bool = True,
-        repack: bool = True,
-        n_threads: int = 1,
-        progress: ProgressCallback | None = None,
+        n_threads: int,
+        progress: ProgressCallback,
     ) -> None:
+        """candidates: buffer types for a tensor, best first. n_threads: that pack."""
         self.gguf, self.n_threads = gguf, n_threads
         self.tensors: dict[tuple[str, str], Any] = {}
         self.placement: dict[str, str] = {}
@@ -154,7 +155,7 @@ class Weights:
             info = _find(spec, gguf)
             if (info.name, spec.op) in self.tensors:
                 continue
-            layout = choose_layout(spec, info, candidates(spec), repack)
+            layout = choose_layout(spec, info, candidates(spec), params.repack)
             self.placement[f"{info.name}:{spec.op}"] = layout.name
             there = (op for op in MATRIX_OPS if self.placement.get(f"{info.name}:{op}") == layout.name)
             first = next(there, spec.op)
@@ -162,7 +163,7 @@ class Weights:
                 self.tensors[info.name, spec.op] = None
                 shared[info.name, spec.op] = info.name, first
                 continue
-            if use_mmap and layout.can_map(info):
+            if params.use_mmap and layout.can_map(info):
                 ctx = Storage(1)
                 tensor = ctx.new(int(info.type), tuple(info.shape), info.name)
                 self.tensors[info.name, spec.op] = tensor
@@ -204,7 +205,7 @@ class Weights:
     def _copy(
         self,
         copied: dict[str, tuple[Layout, list[tuple[TensorInfo, TensorSpec]]]],
-        progress: ProgressCallback | None,
+        progress: ProgressCallback,
     ) -> None:
         total = sum(info.nbytes for _, items in copied.values() for info, _ in items) or 1
         done = 0
@@ -228,8 +229,7 @@ class Weights:
                     tensor.set(view)
                 self.tensors[info.name, spec.op] = tensor
                 done += info.nbytes
-                if progress is not None:
-                    progress(done / total, f"{layout.name}: {info.name}")
+                progress(done / total, f"{layout.name}: {info.name}")
 
     @property
     def row_multiple(self) -> int:

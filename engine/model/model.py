@@ -67,8 +67,7 @@ class LoadedModel:
             self.gguf,
             preparation.specs,
             lambda spec: _buffer_types(preparation, spec),
-            use_mmap=params.use_mmap,
-            repack=params.repack,
+            params,
             n_threads=self.n_threads,
             progress=lambda fraction, text: progress(0.9 * fraction, text),
         )
