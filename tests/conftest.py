@@ -15,7 +15,7 @@ from support.references.greedy import GreedyComparison
 # Tests that leave the device open would get others, so those of backends have a run to themselves.
 collect_ignore = [] if os.environ.get("GGSERVE_CLBLAST_CPU") == "1" else ["backends"]
 
-E2E = Path(__file__).parent / "e2e"
+WHOLE_RUNS = (Path(__file__).parent / "e2e", Path(__file__).parent / "real")
 BROWSER = Path(__file__).parent / "browser"
 for profile in (QUICK, FULL):
     settings.register_profile(profile, deadline=None, database=None)
@@ -30,14 +30,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """A quick run does not import the clients and the fuzzer that only whole runs need."""
-    return True if is_quick(config) and collection_path in (E2E, BROWSER) else None
+    """A quick run neither imports the clients and the fuzzer of whole runs nor downloads real models."""
+    return True if is_quick(config) and collection_path in (*WHOLE_RUNS, BROWSER) else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(E2E) or item.get_closest_marker("exhaustive"):
+        if any(map(item.path.is_relative_to, WHOLE_RUNS)) or item.get_closest_marker("exhaustive"):
             item.add_marker(pytest.mark.e2e)
 
 
