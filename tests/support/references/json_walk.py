@@ -10,7 +10,8 @@ from functools import cache
 from typing import Any
 
 from engine.constraint.compiler import ConstraintCompiler, ConstraintMatcher, GrammarVocabulary
-from engine.constraint.json_schema import closed
+from engine.constraint.json_schema import closed, rule
+from engine.errors import ConfigError
 from engine.exact_json import dumps
 from engine.types import Constraint
 
@@ -65,6 +66,23 @@ def accepts(matcher: ConstraintMatcher, text: str) -> bool:
             return False
         matcher.commit(byte)
     return matcher.may_stop
+
+
+def takes(schema: Any, text: str, *, close: bool = False) -> bool:
+    """Whether a whole text matches a schema."""
+    return accepts(matcher_of(schema, close=close), text)
+
+
+def refusal(schema: Any) -> str:
+    """The error of a schema that must be refused, which is short and in one line."""
+    try:
+        rule(schema)
+    except ConfigError as error:
+        message = str(error)
+        assert "\n" not in message
+        assert len(message) < 400
+        return message
+    raise AssertionError(f"not refused: {schema}")
 
 
 def accepts_value(matcher: ConstraintMatcher, value: Any) -> bool:

@@ -1,0 +1,31 @@
+"""Schemas inside of Lark grammars."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.constraint.gbnf.lark import with_checked_schemas
+from engine.errors import ConfigError
+
+
+def test_schemas_inside_of_grammars() -> None:
+    grammar = r"""start: a | b "%json {" // %json {"format": "no"}
+A: /%json {"format":"no"}\//
+a: %json {"format": "x",
+   "const": "}"} "tail"
+b: %json
+{"enum": ["%json {"]}
+# %json {
+"""
+    found = with_checked_schemas(grammar)
+    assert found.ignored == ["format 'x'"]
+    assert found.text.count("%lark {") == 2
+    assert r'"\"}\""' in found.text
+    assert found.text.count('"format": "no"') == 1
+    assert '"tail"' in found.text
+    again = with_checked_schemas('start: %json {"pattern": "x", "type": "string"}')
+    assert with_checked_schemas(again.text).text == again.text
+    plain = 'start: "a" %json {"unfinished'
+    assert with_checked_schemas(plain).text == plain
+    with pytest.raises(ConfigError, match="remainders"):
+        with_checked_schemas('start: %json {"multipleOf": 99999989}')

@@ -1,0 +1,72 @@
+"""What combines schemas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.constraint.json_schema import closed, rule
+from engine.errors import ConfigError
+from support.references.json_walk import refusal, takes
+
+
+@pytest.mark.parametrize("dialect", ["my own", "http://json-schema.org/draft-07/schema#"])
+def test_dialects_do_not_matter(dialect: str) -> None:
+    assert takes({"$schema": dialect, "type": "integer"}, "3")
+
+
+ONE_OF = {
+    "type": "object",
+    "properties": {"kind": {"type": "string"}},
+    "oneOf": [
+        {"properties": {"a": {"type": "string"}}, "required": ["a"]},
+        {"properties": {"b": {"type": "string"}}, "required": ["b"]},
+    ],
+}
+
+
+def test_one_of_beside_properties() -> None:
+    assert takes(ONE_OF, '{"kind": "x", "a": "1"}', close=True)
+    assert not takes(ONE_OF, '{"a": "1", "b": "1"}')
+    with pytest.raises(ConfigError, match="branches 0 and 1 may match the same value"):
+        rule({"oneOf": [{"type": "integer"}, {"type": "number"}]})
+    loose = {"oneOf": [{"type": "integer"}, {"type": "number"}], "x-guidance": {"lenient": True}}
+    assert any("oneOf" in what for what in rule(loose).ignored)
+
+
+def test_conditions_are_not_closed() -> None:
+    """An array matches `{"properties": {}}`, and 5 matches both branches."""
+    with pytest.raises(ConfigError, match="nothing matches it"):
+        rule(closed({"type": "array", "not": {"properties": {}}}))
+    named = {"properties": {"a": {}}, "required": ["a"]}
+    with pytest.raises(ConfigError, match="branches 0 and 1 may match the same value"):
+        rule(closed({"oneOf": [{"$ref": "#/$defs/n"}, {"const": 5}], "$defs": {"n": named}}))
+    other = {"properties": {"b": {}}, "required": ["b"]}
+    both = {"oneOf": [{"$ref": "#/$defs/n"}, other], "$defs": {"n": named}}
+    assert takes(both, '{"a": 1}', close=True)
+    assert takes(both, '{"b": 1}', close=True)
+
+
+REFUSED: list[tuple[Any, str]] = [
+    ({"properties": {"a": {"items": {"type": "nix"}}}}, "properties.a.items: type: 'nix' is not one of"),
+    (
+        {"type": "object", "if": {"properties": {"a": {"minimum": 5}}}, "then": {"required": ["b"]}},
+        "if with a condition that is not about properties with a few known values is not supported",
+    ),
+    ({"not": {"pattern": "x"}}, "not but for types, constants and required properties is not supported"),
+    ({"$dynamicRef": "#x"}, "$dynamicRef is not supported"),
+    (
+        {"anyOf": [{"$ref": "#"}, {"type": "array"}], "unevaluatedItems": False},
+        "unevaluatedItems beside a ref",
+    ),
+    (
+        {"anyOf": [{"$ref": "#"}, {"type": "object"}], "unevaluatedProperties": {}},
+        "unevaluatedProperties beside",
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "message"), REFUSED)
+def test_refusals(schema: Any, message: str) -> None:
+    assert message in refusal(schema)
