@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import engine
-from bench import client, random_model
+from bench import client, random_model, structured
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,6 +55,31 @@ def test_an_answer_is_timed_by_its_events() -> None:
         client.read(events, 0.8, max_tokens=3)
     with pytest.raises(RuntimeError, match="no text"):
         client.read(events[3:], 0.8, max_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "fault"),
+    [
+        ('{"kind": "question", "topic": "x", "urgent": true}', "stop", ""),
+        ('{"kind": "question", "topic": "x"}', "stop", "is not valid under any of the given schemas"),
+        ('{"kind": ', "stop", "no JSON"),
+        ('{"kind": "question", "topic": "x', "length", "unfinished (length)"),
+    ],
+)
+def test_an_answer_is_valid_if_it_ended_and_matches(text: str, finish: str, fault: str) -> None:
+    choice = {"message": {"content": text}, "finish_reason": finish}
+    reply = {"choices": [choice], "usage": {"completion_tokens": 7}}
+    result = structured.judge(structured.TASKS["union"].schema, reply)
+    assert (result.tokens, result.text) == (7, text)
+    assert fault in result.fault
+    assert bool(fault) == bool(result.fault)
+
+
+def test_the_table_counts_tokens_and_valid_answers() -> None:
+    results = [structured.Result(10, "", ""), structured.Result(20, "unfinished (length)", "")]
+    table = structured.table({"ggserve": dict.fromkeys(structured.TASKS, results)}, 2).splitlines()
+    assert table[0] == "| schema | ggserve: tokens | valid of 2 |"
+    assert table[2] == "| person | 15.0 | 1 |"
 
 
 @pytest.mark.e2e
