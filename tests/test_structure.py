@@ -27,6 +27,24 @@ MANY_PARAMETERS = {
     "engine/scheduler/sequence.py:__init__": "what the scheduler knows and a sequence cannot derive",
 }
 
+# Words that say nothing about a value. (`connection_made` is asyncio's.)
+PARTICIPLES = {
+    *(
+        "asked",
+        "begun",
+        "brought",
+        "chosen",
+        "found",
+        "given",
+        "gone",
+        "heard",
+        "kept",
+        "taken",
+        "told",
+        "wanted",
+    ),
+}
+
 # Folders of like leaves, which may hold more modules.
 LEAVES = (
     "engine/architectures",
@@ -70,6 +88,23 @@ def modules(folder: Path) -> list[str]:
 def test_a_function_has_few_parameters_or_a_reason() -> None:
     many = {name for name, parameters in functions() if len(parameters) > MAX_PARAMETERS}
     assert many == set(MANY_PARAMETERS)
+
+
+def names() -> Iterator[tuple[str, str]]:
+    """(file, name) of everything that is named: variables, attributes, parameters, functions, classes."""
+    for path, (_, tree) in sources().items():
+        for node in ast.walk(tree):
+            match node:
+                case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                    yield path, name
+                case ast.arg(arg=name):
+                    yield path, name
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                    yield path, name
+
+
+def test_a_name_says_what_a_thing_is_not_what_happened_to_it() -> None:
+    assert not [(path, name) for path, name in names() if PARTICIPLES & set(name.split("_"))]
 
 
 def test_a_file_is_not_too_long() -> None:

@@ -19,15 +19,15 @@ from server.models.wheel import SMOLLM2
 
 def list_models() -> list[StoredModel]:
     """Everything that --model can name and that needs no download."""
-    found = [*_own(), *cache.list_models(), *ollama.list_models(), *lmstudio.list_models()]
-    return list({model.name: model for model in found}.values())
+    models = [*_own(), *cache.list_models(), *ollama.list_models(), *lmstudio.list_models()]
+    return list({model.name: model for model in models}.values())
 
 
 def find(name: str) -> StoredModel | None:
     """The model that `name` means: a name of the list, also without hf: or a tag that it does not need."""
-    wanted = expand(name)
+    full_name = expand(name)
     models = list_models()
-    for text in (wanted, f"hf:{wanted}"):
+    for text in (full_name, f"hf:{full_name}"):
         same = [m for m in models if m.name == text] or [m for m in models if m.name.startswith(f"{text}:")]
         if len(same) == 1:
             return same[0]

@@ -26,9 +26,9 @@ def edit_conversation(body: MessageInput, chat: ChatInput, context: RequestConte
         kind = edit.text("type")
         if kind == _CLEAR_THINKING:
             edit.only(frozenset({"type", "keep"}))
-            kept = _kept_turns(edit)
-            if kept is not None:
-                applied += _clear_thinking(chat, kept, context)
+            n_turns = _turns_with_thinking(edit)
+            if n_turns is not None:
+                applied += _clear_thinking(chat, n_turns, context)
         elif kind in _NOT_APPLIED:
             context.warn(f"{edit.path} has no effect: {kind} is not applied, the conversation stays whole")
         else:
@@ -36,7 +36,7 @@ def edit_conversation(body: MessageInput, chat: ChatInput, context: RequestConte
     return applied
 
 
-def _kept_turns(edit: Fields) -> int | None:
+def _turns_with_thinking(edit: Fields) -> int | None:
     """How many of the newest turns keep their thinking; None: all."""
     keep = edit.get("keep")
     if keep is None:
@@ -51,9 +51,9 @@ def _kept_turns(edit: Fields) -> int | None:
     return fields.count("value", 1)
 
 
-def _clear_thinking(chat: ChatInput, kept: int, context: RequestContext) -> list[Edit]:
+def _clear_thinking(chat: ChatInput, n_turns: int, context: RequestContext) -> list[Edit]:
     thinking = [message for message in chat.messages if message.get("reasoning_content")]
-    cleared = [message.pop("reasoning_content") for message in thinking[:-kept]]
+    cleared = [message.pop("reasoning_content") for message in thinking[:-n_turns]]
     if not cleared:
         return []
     encode = context.engine.tokenizer.encode

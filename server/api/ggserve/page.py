@@ -37,14 +37,14 @@ def _files() -> dict[str, tuple[bytes, str]]:
     """Content and type of each file below server/page, by its path."""
 
     def walk(folder: Traversable, prefix: str) -> dict[str, tuple[bytes, str]]:
-        found: dict[str, tuple[bytes, str]] = {}
+        contents: dict[str, tuple[bytes, str]] = {}
         for entry in folder.iterdir():
             path = prefix + entry.name
             if entry.is_dir():
-                found |= walk(entry, path + "/")
+                contents |= walk(entry, path + "/")
             else:
-                found[path] = entry.read_bytes(), _TYPES.get(path.rpartition(".")[2], _PLAIN)
-        return found
+                contents[path] = entry.read_bytes(), _TYPES.get(path.rpartition(".")[2], _PLAIN)
+        return contents
 
     return walk(files("server") / "page", "")
 

@@ -104,9 +104,9 @@ class OllamaFormatter(JobFormatter):
         return {"logprobs": chat_logprobs(token_texts(self.job.engine.tokenizer), tokens)["content"]}
 
     def _tool_calls(self, calls: Iterable[ToolCallDelta]) -> list[dict[str, Any]]:
-        made = []
+        replies = []
         for call in calls:
             arguments = arguments_object(call.arguments, f"tool_calls[{call.index}]", self.job.context)
             function = {"index": call.index, "name": call.name, "arguments": arguments}
-            made.append({"id": call.id, "function": function})
-        return made
+            replies.append({"id": call.id, "function": function})
+        return replies

@@ -58,12 +58,12 @@ def models(files: Iterable[RepoFile]) -> list[RepoModel]:
         stem = (path.parent / (part["stem"] if part else path.stem)).as_posix()
         count = int(part["count"]) if part else 1
         sets.setdefault((stem, count), {})[int(part["part"]) if part else 1] = file
-    found = [
+    models = [
         RepoModel(quant_of(stem), tuple(parts[n] for n in range(1, count + 1)))
         for (stem, count), parts in sets.items()
         if parts.keys() == set(range(1, count + 1))
     ]
-    return sorted(found, key=lambda model: (model.size, model.path))
+    return sorted(models, key=lambda model: (model.size, model.path))
 
 
 def quant_of(stem: str) -> str:

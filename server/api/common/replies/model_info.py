@@ -23,7 +23,7 @@ def parameter_size(n: int) -> str:
 def capabilities(info: Mapping[str, Any], tokenizer: Any, chat: ChatFormats | None) -> list[str]:
     """What a model can do, in Ollama's words. chat: None: it has no chat template."""
     generates = info.get("generates") is not False
-    found = {
+    capabilities = {
         "completion": generates,
         "insert": all(
             getattr(tokenizer, f"fim_{part}_id", None) is not None for part in ("pre", "suf", "mid")
@@ -32,4 +32,4 @@ def capabilities(info: Mapping[str, Any], tokenizer: Any, chat: ChatFormats | No
         "thinking": generates and chat is not None and chat.plain.markers is not None,
         "embedding": not generates,
     }
-    return [name for name, there in found.items() if there]
+    return [name for name, there in capabilities.items() if there]

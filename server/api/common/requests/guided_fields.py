@@ -108,7 +108,7 @@ _IDLE = frozenset({"disable_additional_properties", "disable_fallback", "_backen
 
 def guided_constraints(body: GuidedFields, context: RequestContext) -> list[RequestedConstraint]:
     """One for each field that constrains the output."""
-    found = []
+    constraints = []
     spacing: dict[str, Any] = {}
     if body.guided_whitespace_pattern is not None:
         spacing["whitespace_pattern"] = body.guided_whitespace_pattern
@@ -117,10 +117,12 @@ def guided_constraints(body: GuidedFields, context: RequestContext) -> list[Requ
     for name, kind in _NAMES.items():
         value = getattr(body, name)
         if value is not None and value is not False:
-            found.append(_constraint(kind, value, name, spacing, context))
+            constraints.append(_constraint(kind, value, name, spacing, context))
     if body.structured_outputs is not None:
-        found.append(_structured_outputs(Fields(body.structured_outputs, "structured_outputs", context)))
-    return found
+        constraints.append(
+            _structured_outputs(Fields(body.structured_outputs, "structured_outputs", context))
+        )
+    return constraints
 
 
 def _structured_outputs(fields: Fields) -> RequestedConstraint:

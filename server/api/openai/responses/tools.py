@@ -100,8 +100,8 @@ def _read(tool: Fields, kind: str, namespace: str | None, request_tools: Request
         tool.only(_TOOL, _IDLE)
         get = tool.get
         name = flat_name(namespace, tool.text("name"))
-        made = make_tool(name, get("description"), get("parameters"), get("strict"), tool.path)
-        request_tools.add(made, CallForm("function_call", tool.text("name"), namespace))
+        function = make_tool(name, get("description"), get("parameters"), get("strict"), tool.path)
+        request_tools.add(function, CallForm("function_call", tool.text("name"), namespace))
     elif kind == "custom":
         name = flat_name(namespace, tool.text("name"))
         request_tools.add(_custom(tool, name), CallForm("custom_tool_call", tool.text("name"), namespace))
@@ -151,13 +151,13 @@ def read_choice(body: ResponseInput, context: RequestContext) -> ToolChoice:
     fields = Fields(choice, "tool_choice", context)
     if fields.text("type") == "allowed_tools":
         fields.only(frozenset({"type", "mode", "tools"}))
-        names = [name for tool in fields.objects("tools") for name in _chosen(tool, allowed=True)]
+        names = [name for tool in fields.objects("tools") for name in _choice_names(tool, allowed=True)]
         mode = fields.one_of("mode", ("auto", "required"), "auto")
         return ToolChoice("required" if mode == "required" else "auto", tuple(names))
-    return ToolChoice("required", tuple(_chosen(fields)))
+    return ToolChoice("required", tuple(_choice_names(fields)))
 
 
-def _chosen(fields: Fields, allowed: bool = False) -> list[str]:
+def _choice_names(fields: Fields, allowed: bool = False) -> list[str]:
     """The names of one choice, as the model sees them. allowed: it is one of several, which may be hosted."""
     kind = fields.text("type")
     if kind in ("function", "custom"):
