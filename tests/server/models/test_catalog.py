@@ -44,9 +44,9 @@ def test_all_stores_are_listed(home: Path) -> None:
 @pytest.mark.usefixtures("hub")
 def test_a_model_is_found_by_what_tells_it_from_others() -> None:
     list(catalog.pull("hf:me/Plain-GGUF"))
-    found = catalog.find("hf:me/Plain-GGUF:Q4_K_M")
-    assert found
-    assert catalog.find("me/Plain-GGUF:Q4_K_M") == catalog.find("me/Plain-GGUF") == found
+    model = catalog.find("hf:me/Plain-GGUF:Q4_K_M")
+    assert model
+    assert catalog.find("me/Plain-GGUF:Q4_K_M") == catalog.find("me/Plain-GGUF") == model
     list(catalog.pull("me/Plain-GGUF:Q8_0"))
     assert catalog.find("me/Plain-GGUF") is None
 
