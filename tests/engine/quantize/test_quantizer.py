@@ -40,7 +40,7 @@ def digest(path: Path) -> str:
     return found.hexdigest()[:16]
 
 
-@pytest.mark.parametrize(("name", "mix"), every(12, CASES))
+@pytest.mark.parametrize(("name", "mix"), every(24, CASES))
 def test_the_bytes_are_those_of_llama_quantize(name: str, mix: str, tmp_path: Path) -> None:
     model, _, importance = name.partition("+")
     source = STORIES if model == "stories" else golden(model).path
