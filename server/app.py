@@ -42,8 +42,7 @@ def create_app(settings: Settings, engines: Mapping[str, Engine]) -> FastAPI:
         title="ggserve",
         description="Completions from GGUF models, by the OpenAI wire format and a few fields more.",
         lifespan=lifespan_of(state, threads),
-        docs_url=None,  # FastAPI's pages load their scripts from elsewhere
-        redoc_url=None,
+        openapi_url=None,  # served by server/api/ggserve/page.py, without blocking the event loop
         redirect_slashes=False,
         responses=error_responses(400, 401, 404, 413, 415, 429, 500, 503),
     )

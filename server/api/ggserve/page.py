@@ -8,7 +8,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
 from server.errors import ApiError
 
@@ -78,6 +78,12 @@ async def index(request: Request) -> Response:
 @router.api_route("/docs", methods=["GET", "HEAD"], response_class=Response)
 async def docs(request: Request) -> Response:
     return _answer("docs.html", request, _POLICY)
+
+
+@router.get("/openapi.json", response_class=Response)
+def openapi(request: Request) -> Response:
+    """The description of all routes. Describing them takes a second, the first time: in a thread."""
+    return JSONResponse(request.app.openapi())
 
 
 @router.api_route("/redoc", methods=["GET", "HEAD"], response_class=Response)
