@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 from engine.types import Constraint
 from server.api.common.requests.json_reader import Fields, wrong
 from server.api.common.requests.structural_tag import structural_tag
-from server.api.common.requests.structured_output import dumps_field, json_schema
+from server.api.common.requests.structured_output import StructuredFields, dumps_field, json_schema
 from server.api.common.schema import Schema, field
 from server.chat.request import RequestedConstraint
 from server.generation.request_context import RequestContext
@@ -88,6 +88,8 @@ class GuidedFields(Schema):
     regex: str | None = field("SGLang's regular expression that the text must match", "[0-9]+")
     ebnf: str | None = field("SGLang's grammar (GBNF or Lark) that the text must match", 'root ::= "yes"')
 
+
+OUTPUT_FIELDS = GuidedFields.model_fields.keys() | StructuredFields.model_fields.keys()
 
 # Those of `guided_*` and SGLang, by the name of the field in `structured_outputs`.
 _NAMES = {

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from engine import exact_json
 from server.api.common.requests.generation_options import check_fields, choice_options
-from server.api.common.requests.guided_fields import guided_constraints
+from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
 from server.api.common.requests.structured_output import requested_constraint
 from server.api.openai.chat.schema import ChatFields, ChatRequest, Message, ToolField
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
@@ -49,7 +49,7 @@ def parse_chat(body: ChatFields, context: RequestContext) -> ChatInput:
 
 
 def _answer(body: ChatFields, context: RequestContext) -> RequestedConstraint | None:
-    if not isinstance(body, ChatRequest):
+    if not isinstance(body, ChatRequest) or body.model_fields_set.isdisjoint(OUTPUT_FIELDS):
         return None
     return requested_constraint(body, context, guided_constraints(body, context))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.api.common.requests.generation_options import check_fields, choice_options
-from server.api.common.requests.guided_fields import guided_constraints
+from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
 from server.api.common.requests.structured_output import requested_constraint
 from server.api.openai.completions.schema import CompletionRequest
 from server.errors import bad_request
@@ -38,5 +38,7 @@ def parse_completion(body: CompletionRequest, context: RequestContext) -> Comple
     if any(isinstance(part, str) for prompt in body.prompt if isinstance(prompt, list) for part in prompt):
         message = "prompt: must be a string, a list of token ids, or a list of either"
         raise bad_request(message, "prompt", "invalid_value")
-    constraint = requested_constraint(body, context, guided_constraints(body, context))
+    constraint = None
+    if not body.model_fields_set.isdisjoint(OUTPUT_FIELDS):
+        constraint = requested_constraint(body, context, guided_constraints(body, context))
     return CompletionInput(body.prompt, constraint, suffix=body.suffix, echo=bool(body.echo))

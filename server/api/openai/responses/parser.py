@@ -26,6 +26,7 @@ from server.api.openai.responses.store import ResponseStore
 from server.api.openai.responses.tools import RequestTools, read_choice, read_tools
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls import Tool
+from server.chat.tool_calls.tool import ToolChoice
 from server.errors import bad_request
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
@@ -73,11 +74,13 @@ def parse_input(body: ResponseInput, store: ResponseStore[Any], context: Request
         raise wrong("input", "must hold at least one item")
     if messages[-1].get("tool_calls"):
         raise wrong("input", "ends with a function call; its output must follow")
-    tools = read_tools(body, context)
+    tools, choice = RequestTools(), ToolChoice()
+    if body.tools is not None or body.tool_choice is not None:
+        tools, choice = read_tools(body, context), read_choice(body, context)
     chat = ChatInput(
         messages,
         tools=tools.tools,
-        tool_choice=read_choice(body, context),
+        tool_choice=choice,
         parallel_tool_calls=body.parallel_tool_calls,
         reasoning=_reasoning(body, context),
         answer=_answer(body, context),
