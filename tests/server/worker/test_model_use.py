@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-from server.api.ggserve.page import _page
 from server.cli.serve import listen
 from server.config.settings import Settings
 from server.http.server import EXAMPLES, HttpServer
@@ -89,13 +88,3 @@ async def test_errors_name_the_route_that_the_model_answers(use: str, advice: st
             body = {"query": "x", "documents": ["y"]}
             message = error_of(await http.post("/v1/rerank", json=body), 400)["message"]
             assert "/v1/embeddings" in message
-
-
-def test_the_page_knows_every_model_that_does_not_generate() -> None:
-    page = _page()[0].decode()
-    for use in ("embeddings", "ranking"):
-        path, fields = EXAMPLES[use]
-        assert f'{use}: ["' in page
-        assert f'"{path}"' in page
-        for value in fields.values():
-            assert json.dumps(value) in page
