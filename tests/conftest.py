@@ -14,6 +14,8 @@ from support.references.greedy import GreedyComparison
 
 # Tests that leave the device open would get others, so those of backends have a run to themselves.
 collect_ignore = [] if os.environ.get("GGSERVE_CLBLAST_CPU") == "1" else ["backends"]
+if os.environ.get("GGSERVE_CLIENTS") != "1":  # they need packages that are no dependencies of the project
+    collect_ignore.append("clients/live")
 
 WHOLE_RUNS = (Path(__file__).parent / "e2e", Path(__file__).parent / "real")
 BROWSER = Path(__file__).parent / "browser"

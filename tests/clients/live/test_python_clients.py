@@ -1,0 +1,236 @@
+"""Python libraries: a chat, a stream, structured output and tools, as each of them asks for these."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel
+
+MODEL = "smollm2"
+QUESTION = "What is the capital of France?"
+
+
+class Town(BaseModel):
+    name: str
+    country: Literal["France", "Spain"]
+
+
+def get_weather(town: Literal["Paris", "Rome"]) -> str:
+    """The weather in a town."""
+    return f"It is sunny in {town}."
+
+
+# --- LangChain
+
+
+def langchain(url: str, **options: Any) -> Any:
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(base_url=f"{url}/v1", api_key="none", model=MODEL, **options)
+
+
+def test_langchain_answers_whole_and_streamed(url: str) -> None:
+    whole = langchain(url).invoke(QUESTION)
+    assert whole.content
+    assert whole.usage_metadata["output_tokens"] > 0
+    assert "".join(chunk.content for chunk in langchain(url).stream(QUESTION))
+
+
+def test_langchain_answers_through_responses(url: str) -> None:
+    assert langchain(url, use_responses_api=True).invoke(QUESTION).text
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_langchain_structured_output_is_an_object(url: str, method: str) -> None:
+    found = langchain(url).with_structured_output(Town, method=method).invoke(QUESTION)
+    assert isinstance(found, Town)
+
+
+def test_langchain_tools_are_called(url: str) -> None:
+    model = langchain(url).bind_tools([get_weather], tool_choice="any")
+    [call, *_] = model.invoke("How is the weather in Paris?").tool_calls
+    assert call["name"] == "get_weather"
+    assert call["args"]["town"] in ("Paris", "Rome")
+
+
+# --- Pydantic AI
+
+
+def pydantic_model(url: str) -> Any:
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    return OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=f"{url}/v1", api_key="none"))
+
+
+def test_pydantic_ai_answers_and_gives_objects(url: str) -> None:
+    from pydantic_ai import Agent, NativeOutput
+
+    assert Agent(pydantic_model(url)).run_sync(QUESTION).output
+    found = Agent(pydantic_model(url), output_type=NativeOutput(Town)).run_sync(QUESTION).output
+    assert isinstance(found, Town)
+    assert isinstance(Agent(pydantic_model(url), output_type=Town).run_sync(QUESTION).output, Town)
+
+
+# --- OpenAI Agents SDK
+
+
+@pytest.mark.parametrize("kind", ["chat", "responses"])
+def test_openai_agents_run_a_tool(url: str, kind: str) -> None:
+    from agents import (
+        Agent,
+        ModelSettings,
+        OpenAIChatCompletionsModel,
+        OpenAIResponsesModel,
+        RunConfig,
+        Runner,
+        function_tool,
+    )
+    from openai import AsyncOpenAI
+
+    called = []
+
+    def weather(town: Literal["Paris", "Rome"]) -> str:
+        """The weather in a town."""
+        called.append(town)
+        return f"It is sunny in {town}."
+
+    client = AsyncOpenAI(base_url=f"{url}/v1", api_key="none")
+    models = {"chat": OpenAIChatCompletionsModel, "responses": OpenAIResponsesModel}
+    agent = Agent(
+        name="guide",
+        instructions="Be brief.",
+        model=models[kind](MODEL, client),
+        tools=[function_tool(weather)],
+        model_settings=ModelSettings(tool_choice="required"),
+    )
+    config = RunConfig(tracing_disabled=True)
+    result = asyncio.run(Runner.run(agent, "How is the weather in Paris?", run_config=config))
+    assert called
+    assert isinstance(result.final_output, str)
+
+
+# --- llm
+
+
+def test_llm_answers_on_the_command_line(url: str, tmp_path: Path) -> None:
+    config = {"model_id": MODEL, "model_name": MODEL, "api_base": f"{url}/v1"}
+    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([config]))
+    environment = {**os.environ, "LLM_USER_PATH": str(tmp_path)}
+    for option in ((), ("--no-stream",)):
+        command = [sys.executable, "-m", "llm", "-m", MODEL, "--no-log", *option, QUESTION]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+        assert done.stdout, done.stderr
+
+
+# --- LiteLLM
+
+
+def test_litellm_answers_through_both_apis(url: str) -> None:
+    import litellm
+
+    messages = [{"role": "user", "content": QUESTION}]
+    openai = {"model": f"openai/{MODEL}", "api_base": f"{url}/v1", "api_key": "none", "messages": messages}
+    assert litellm.completion(**openai).choices[0].message.content
+    parts = [part.choices[0].delta.content or "" for part in litellm.completion(**openai, stream=True)]
+    assert "".join(parts)
+    found = litellm.completion(**openai, response_format=Town).choices[0].message.content
+    assert Town.model_validate_json(found)
+    anthropic = {**openai, "model": f"anthropic/{MODEL}", "api_base": url, "max_tokens": 100}
+    assert litellm.completion(**anthropic).choices[0].message.content
+    vllm = {**openai, "model": f"hosted_vllm/{MODEL}"}
+    choice = litellm.completion(**vllm, extra_body={"guided_choice": ["Lyon", "Nice"]})
+    assert choice.choices[0].message.content in ("Lyon", "Nice")
+
+
+# --- Instructor
+
+
+@pytest.mark.parametrize("mode", ["TOOLS", "JSON_SCHEMA"])
+def test_instructor_gives_objects(url: str, mode: str) -> None:
+    import instructor
+    from openai import OpenAI
+
+    client = instructor.from_openai(
+        OpenAI(base_url=f"{url}/v1", api_key="none"), mode=getattr(instructor.Mode, mode)
+    )
+    messages = [{"role": "user", "content": QUESTION}]
+    found = client.chat.completions.create(model=MODEL, messages=messages, response_model=Town)
+    assert isinstance(found, Town)
+
+
+# --- LlamaIndex, Haystack, DSPy
+
+
+def test_llama_index_answers(url: str) -> None:
+    from llama_index.llms.openai_like import OpenAILike
+
+    model = OpenAILike(
+        model=MODEL, api_base=f"{url}/v1", api_key="none", is_chat_model=True, context_window=8192
+    )
+    assert model.complete(QUESTION).text
+    assert list(model.stream_complete(QUESTION))[-1].text
+
+
+def test_haystack_answers(url: str) -> None:
+    from haystack.components.generators.chat import OpenAIChatGenerator
+    from haystack.dataclasses import ChatMessage
+    from haystack.utils import Secret
+
+    generator = OpenAIChatGenerator(api_base_url=f"{url}/v1", model=MODEL, api_key=Secret.from_token("none"))
+    [reply] = generator.run([ChatMessage.from_user(QUESTION)])["replies"]
+    assert reply.text
+
+
+def test_dspy_answers(url: str) -> None:
+    import dspy
+
+    model = dspy.LM(f"openai/{MODEL}", api_base=f"{url}/v1", api_key="none", cache=False)
+    with dspy.context(lm=model):
+        assert model(QUESTION)[0]
+
+
+# --- the official clients' helpers
+
+
+def test_anthropic_tool_runner_runs_a_tool_and_answers(url: str) -> None:
+    from anthropic import Anthropic, beta_tool
+
+    called = []
+
+    @beta_tool
+    def weather(town: Literal["Paris", "Rome"]) -> str:
+        """The weather in a town."""
+        called.append(town)
+        return f"It is sunny in {town}."
+
+    runner = Anthropic(base_url=url, api_key="none").beta.messages.tool_runner(
+        model=MODEL,
+        max_tokens=150,
+        tools=[weather],
+        tool_choice={"type": "tool", "name": "weather"},
+        messages=[{"role": "user", "content": "How is the weather in Paris?"}],
+        max_iterations=2,
+    )
+    messages = list(runner)
+    assert called
+    assert messages[0].stop_reason == "tool_use"
+    assert len(messages) == 2
+
+
+def test_openai_parses_objects_through_both_apis(url: str) -> None:
+    from openai import OpenAI
+
+    client = OpenAI(base_url=f"{url}/v1", api_key="none")
+    messages: Any = [{"role": "user", "content": QUESTION}]
+    chat = client.chat.completions.parse(model=MODEL, messages=messages, response_format=Town)
+    assert isinstance(chat.choices[0].message.parsed, Town)
+    response = client.responses.parse(model=MODEL, input=QUESTION, text_format=Town)
+    assert isinstance(response.output_parsed, Town)

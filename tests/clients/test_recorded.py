@@ -1,0 +1,78 @@
+"""Requests as real clients sent them, replayed: each is taken, and nothing new in it is without effect.
+
+They were recorded once, with the clients of docs/clients.md against this server. System prompts, descriptions
+of tools and names of users are replaced; long lists of tools are shortened. `warnings`: those that are known.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anthropic.types import Message
+from openai.types import Completion
+from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
+
+from support.api.http import client
+from support.builders.vocabularies import models_dir
+from support.fakes.engine import TEXT, FakeEngine, make_app
+
+RECORDED = Path(__file__).parent / "recorded"
+TEMPLATE = models_dir() / "templates" / "Qwen-Qwen3-0.6B.jinja"
+# Of each route: the official type of a whole response, and the last event of a stream.
+ANSWERS: dict[str, tuple[Any, str]] = {
+    "/v1/chat/completions": (ChatCompletion, "[DONE]"),
+    "/v1/completions": (Completion, "[DONE]"),
+    "/v1/messages": (Message, "message_stop"),
+    "/v1/responses": (Response, "response.completed"),
+}
+
+
+def requests() -> list[Any]:
+    return [
+        pytest.param(request, id=f"{path.stem}-{i}")
+        for path in sorted(RECORDED.glob("*.json"))
+        for i, request in enumerate(json.loads(path.read_text(encoding="utf-8")))
+    ]
+
+
+def warnings_of(text: str) -> list[str]:
+    """Those of a whole response, or of the last event of a stream that has some."""
+    bodies = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith(("data: {", "{"))]
+    found: list[str] = []
+    for body in map(json.loads, bodies):
+        found = body.get("warnings") or (body.get("response") or {}).get("warnings") or found
+    return found
+
+
+async def replay(request: dict[str, Any], engine: FakeEngine) -> Any:
+    app = make_app(engine, chat_template=TEMPLATE, any_model=True)
+    async with client(app) as http:
+        return await http.post(request["path"], json=request["body"], headers=request["headers"])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("request_", requests())
+async def test_a_recorded_request_is_answered_as_its_client_reads_it(request_: dict[str, Any]) -> None:
+    engine = FakeEngine(n_ctx=1 << 17, step=8)
+    response = await replay(request_, engine)
+    assert response.status_code == request_["status"], response.text
+    assert len(engine.seen) == (response.status_code == 200)
+    if response.status_code != 200:
+        return
+    kind, end = ANSWERS[request_["path"].split("?")[0]]
+    assert warnings_of(response.text) == request_["warnings"]
+    if request_["body"].get("stream"):
+        assert end in response.text.strip().rsplit("\n\n", 1)[1]
+        assert TEXT.split()[-1].rstrip(".") in response.text
+    else:
+        kind.model_validate(response.json(), strict=True)
+        assert TEXT.strip() in json.dumps(response.json())
+
+
+def test_recordings_are_there_for_every_client_that_was_recorded() -> None:
+    clients = {path.stem for path in RECORDED.glob("*.json")}
+    assert clients >= {"claude_code", "codex", "opencode", "vercel_ai_sdk", "langchain", "openai_agents"}
