@@ -65,10 +65,15 @@ def number(logprob: float | None) -> float | None:
 
 
 def _likeliest(texts: TokenTexts, token: Token) -> dict[str, float | None] | None:
-    """The most likely tokens by their texts. Null where nothing was predicted: at a prompt's beginning."""
+    """The most likely tokens by their texts, and the token itself, as in OpenAI's API.
+
+    Null where nothing was predicted: at a prompt's beginning.
+    """
     if token.logprob is None:
         return None
-    return {texts.text(id): number(p) for id, p in token.top or ()}
+    likeliest = {texts.text(id): number(p) for id, p in token.top or ()}
+    likeliest.setdefault(texts.text(token.id), number(token.logprob))
+    return likeliest
 
 
 def completion_logprobs(texts: TokenTexts, shown: Sequence[ShownToken], top: int) -> dict[str, Any]:

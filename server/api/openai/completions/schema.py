@@ -73,7 +73,7 @@ class LogprobsReply(Reply):
         "natural logs; null for the first of an echoed prompt", [-0.5]
     )
     top_logprobs: list[dict[str, float] | None] | None = required(
-        "the most likely tokens of each place", [{" there": -0.5, " was": -1.25}]
+        "the most likely tokens of each place, and the one that was drawn", [{" there": -0.5, " was": -1.25}]
     )
     text_offset: list[int] = required("where each token begins in the text, in characters", [16])
 
