@@ -17,7 +17,7 @@ from server.sandbox.constraint_child import CPU_S, CheckResult
 from server.sandbox.process import ChildDied, ChildTimeout, SandboxProcess, module_command
 
 TIMEOUT_S = 30.0  # for one constraint, on a machine that has other work to do
-MAX_WAITING = 16
+MAX_WAITING = 16  # different constraints
 _CACHE_SIZE = 512  # results
 
 
@@ -35,13 +35,16 @@ class ConstraintChecker:
         self._tokenizer = tokenizer
         self._command = command or module_command("server.sandbox.constraint_child")
         self._thread = ThreadPoolExecutor(1, "ggserve-grammar")
-        self._waiting = 0
+        self._running: dict[bytes, asyncio.Task[CheckResult]] = {}  # and those that wait for the thread
         self._cache: OrderedDict[bytes, CheckResult] = OrderedDict()
         self._process: SandboxProcess | None = None
         self._closed = False
 
     async def check(self, constraint: Constraint) -> CheckResult:
-        """Whether it compiles. Raises CheckerBusy; RuntimeError if the process cannot be started."""
+        """Whether it compiles. Raises CheckerBusy; RuntimeError if the process cannot be started.
+
+        Callers with the same constraint share one compilation, which goes on when one of them is cancelled.
+        """
         if len(constraint.text) > MAX_BYTES:
             message = f"{len(constraint.text)} characters are too many; at most {MAX_BYTES} are compiled"
             return CheckResult(message)
@@ -51,15 +54,19 @@ class ConstraintChecker:
         if cached is not None:
             self._cache.move_to_end(key)
             return cached
-        if self._waiting >= MAX_WAITING:
-            raise CheckerBusy
-        self._waiting += 1
+        task = self._running.get(key)
+        if task is None:
+            if len(self._running) >= MAX_WAITING:
+                raise CheckerBusy
+            task = self._running[key] = asyncio.create_task(self._run(key, constraint))
+        return await asyncio.shield(task)
+
+    async def _run(self, key: bytes, constraint: Constraint) -> CheckResult:
         try:
-            result, final = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._check, constraint
-            )
+            loop = asyncio.get_running_loop()
+            result, final = await loop.run_in_executor(self._thread, self._check, constraint)
         finally:
-            self._waiting -= 1
+            del self._running[key]
         if final:
             self._cache[key] = result
             while len(self._cache) > _CACHE_SIZE:

@@ -92,6 +92,14 @@ def test_json_is_always_valid(client: openai.OpenAI) -> None:
         validator.validate(json.loads(answer.text))
 
 
+def test_same_new_schema_in_20_requests_at_once_is_answered_20_times(client: openai.OpenAI) -> None:
+    schema = {"type": "object", "properties": {"batch": {"enum": [1, 2, 3]}}, "required": ["batch"]}
+    with ThreadPoolExecutor(20) as threads:
+        answers = threads.map(lambda seed: ask(client, seed, json_schema=schema), range(20))
+        texts = [answer.choices[0].text for answer in answers]
+    assert all(json.loads(text)["batch"] in (1, 2, 3) for text in texts)
+
+
 def test_streamed_and_whole_are_the_same(client: openai.OpenAI) -> None:
     for seed in range(3):
         for fields in ({"response_format": JSON_FORMAT}, FORMATS[0][0], FORMATS[2][0]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -221,6 +222,16 @@ async def test_hostile_constraints_are_compiled_or_refused() -> None:
                 error_of(response, 400)
                 assert len(engine.seen) == seen
         assert (await http.post(COMPLETIONS, json={"prompt": "Once"})).status_code == 200
+
+
+async def test_same_schema_in_many_requests_at_once_is_accepted_by_all() -> None:
+    engine = FakeEngine()
+    n = constraint_checker.MAX_WAITING + 4
+    async with client(engine) as http:
+        body = {"prompt": "Once", "json_schema": OBJECT}
+        responses = await asyncio.gather(*(http.post(COMPLETIONS, json=body) for _ in range(n)))
+    assert [response.status_code for response in responses] == [200] * n
+    assert len(engine.seen) == n
 
 
 async def test_a_full_queue_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

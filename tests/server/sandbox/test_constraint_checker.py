@@ -1,4 +1,4 @@
-"""`ConstraintChecker`: results are cached, its process is limited and replaced, its queue is bounded."""
+"""`ConstraintChecker`: one compilation a constraint, a limited process that is replaced, a bounded queue."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from engine.types import Constraint
 from server.sandbox import constraint_checker
-from server.sandbox.constraint_checker import CheckerBusy, ConstraintChecker
+from server.sandbox.constraint_checker import MAX_WAITING, CheckerBusy, ConstraintChecker
 from support.fakes.engine import tokenizer
 
 pytestmark = pytest.mark.asyncio
@@ -97,6 +98,48 @@ async def test_full_queue_raises_checker_busy(monkeypatch: pytest.MonkeyPatch) -
             await checker.check(GOOD)
         assert [result.error for result in await asyncio.gather(*waiting)] == ["", ""]
         assert (await checker.check(GOOD)).error == ""
+
+
+async def test_same_constraint_at_once_is_compiled_once(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    text = f"open({str(runs)!r}, 'a').write('x')"
+    async with checking(*EXECUTE) as checker:
+        results = await asyncio.gather(*(checker.check(code(text)) for _ in range(3 * MAX_WAITING)))
+    assert all(result is results[0] for result in results)
+    assert runs.read_text() == "x"
+
+
+async def test_full_queue_takes_more_of_the_same_constraint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constraint_checker, "MAX_WAITING", 1)
+    async with checking() as checker:
+        waiting = [asyncio.create_task(checker.check(GOOD)) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(CheckerBusy):
+            await checker.check(Constraint("regex", "b"))
+        assert [result.error for result in await asyncio.gather(*waiting)] == [""] * 3
+
+
+async def test_first_caller_leaves_others_get_the_result() -> None:
+    async with checking() as checker:
+        first, second = (asyncio.create_task(checker.check(GOOD)) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await second).error == ""
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+
+async def test_same_constraint_fails_every_caller_gets_the_error() -> None:
+    async with checking(sys.executable, "-c", "pass") as checker:
+        results = await asyncio.gather(*(checker.check(GOOD) for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [RuntimeError] * 3
+
+
+async def test_process_dies_every_caller_is_refused() -> None:
+    async with checking(*EXECUTE) as checker:
+        refused = await asyncio.gather(*(checker.check(code("os.abort()")) for _ in range(3)))
+        assert all("cannot be compiled" in result.error for result in refused)
+        assert int((await checker.check(code("pass"))).error)
 
 
 async def test_unpaired_surrogates_are_refused() -> None:
