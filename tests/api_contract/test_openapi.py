@@ -40,6 +40,7 @@ def test_every_route_says_what_it_does_and_how_it_fails(method, path):
 WITH: dict[str, dict[str, Any]] = {
     "top_logprobs": {"logprobs": True},
     "tool_choice": {"tools": ...},
+    "prompt": {"content": None},  # its other name
     "continue_final_message": {"messages": [{"role": "assistant", "content": "Once"}]},
 }
 # They name or send what is not here, change what the answer has, or stand in place of another.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import Response
+from fastapi import APIRouter, Response
 
 from server.api.common.requests.generation_options import check_fields
 from server.api.llama_server.tokenize.schema import (
@@ -12,12 +12,14 @@ from server.api.llama_server.tokenize.schema import (
     DetokenizeRequest,
     TokenizeReply,
     TokenizeRequest,
+    TokenizerInfoReply,
 )
 from server.dependencies import ContextDep
 from server.errors import bad_request
 from server.http.json_route import Bytes, json_reply, json_router
 
 router = json_router()
+get_router = APIRouter()
 
 
 @router.post("/tokenize", response_model=None, responses={200: {"model": TokenizeReply}})
@@ -26,25 +28,58 @@ async def tokenize(body: TokenizeRequest, context: ContextDep) -> Response:
     tokenizer = context.select_engine(body.model).tokenizer
     check_fields(body, context)
     special = body.parse_special is not False
+    content = _content(body)
+    add_special = body.prompt is not None if body.add_special is None else body.add_special
+    if body.add_special_tokens is not None:
+        add_special = body.add_special_tokens
 
-    ids = [part for part in body.content if isinstance(part, int)]
+    ids = [part for part in content if isinstance(part, int)]
     if ids and max(ids) >= tokenizer.n_vocab:
         message = f"content: token ids must be from 0 to {tokenizer.n_vocab - 1}, not {max(ids)}"
         raise bad_request(message, "content", "invalid_value")
 
     def work() -> Bytes:
         tokens: list[Any] = []
-        for i, part in enumerate(body.content):
+        for i, part in enumerate(content):
             if isinstance(part, int):
                 tokens.append(part)
             else:
-                first = bool(body.add_special) and not i
+                first = add_special and not i
                 tokens += tokenizer.encode(part, add_special=first, parse_special=special)
         if body.with_pieces:
             tokens = [{"id": id, "piece": _piece(tokenizer, id)} for id in tokens]
-        return json_reply({"tokens": tokens}, context)
+        reply: dict[str, Any] = {"tokens": tokens}
+        if body.prompt is not None:
+            reply |= {"count": len(tokens), "max_model_len": context.engine.n_ctx}
+        return json_reply(reply, context)
 
     return await context.in_thread(work)
+
+
+def _content(body: TokenizeRequest) -> list[str | int]:
+    if body.prompt is not None:
+        if body.content is not None:
+            raise bad_request("prompt: cannot be combined with content", "prompt", "invalid_value")
+        return [body.prompt]
+    if body.content is None:
+        raise bad_request("content: is required", "content", "missing_field")
+    return body.content
+
+
+@get_router.get("/tokenizer_info", response_model=None, responses={200: {"model": TokenizerInfoReply}})
+async def tokenizer_info(context: ContextDep) -> dict[str, Any]:
+    """The special tokens of the first model."""
+    engine = context.select_engine(None)
+    tokenizer = engine.tokenizer
+    names = [None if id is None else tokenizer.token_text(id) for id in (tokenizer.bos_id, tokenizer.eos_id)]
+    return {
+        "tokenizer_class": type(tokenizer).__name__,
+        "bos_token": names[0],
+        "eos_token": names[1],
+        "pad_token": None,
+        "add_bos_token": tokenizer.add_bos,
+        "model_max_length": engine.n_ctx,
+    }
 
 
 def _piece(tokenizer: Any, id: int) -> str | list[int]:
@@ -68,4 +103,7 @@ async def detokenize(body: DetokenizeRequest, context: ContextDep) -> Response:
         raise bad_request(message, "tokens", "invalid_value")
     # As llama-server: the first space stays, and special tokens are written out.
     text = await context.in_thread(tokenizer.decode, body.tokens, skip_special=False)
-    return json_reply({"content": text}, context)
+    return json_reply({"content": text, "prompt": text}, context)
+
+
+router.include_router(get_router)

@@ -50,8 +50,10 @@ ContentField = Annotated[
 
 class TokenizeRequest(Schema):
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
-    content: ContentField = required("the text, or texts and token ids in one list", "Once upon a time")
-    add_special: bool | None = field("add what a prompt begins with (default false)", False)
+    content: ContentField | None = field("the text, or texts and token ids in one list", "Once upon a time")
+    prompt: str | None = field("vLLM's name of `content`; the response then has its fields, too", "Once upon")
+    add_special: bool | None = field("add what a prompt begins with (default: only with `prompt`)", False)
+    add_special_tokens: bool | None = field("vLLM's name of `add_special`", False)
     parse_special: bool | None = field("read special tokens in the text (default true)", True)
     with_pieces: bool | None = field("tell each token's text, too", True)
 
@@ -65,6 +67,8 @@ class TokenizeReply(Reply):
     tokens: list[int] | list[TokenPiece] = required(
         "ids, or with `with_pieces` ids and texts", [459, 464, 264, 409]
     )
+    count: int | None = field("with `prompt`: how many", 4)
+    max_model_len: int | None = field("with `prompt`: tokens of the longest session", 4096)
 
 
 class DetokenizeRequest(Schema):
@@ -74,3 +78,15 @@ class DetokenizeRequest(Schema):
 
 class DetokenizeReply(Reply):
     content: str = required("the text", "Once upon a time")
+    prompt: str = required("the same, by vLLM's name", "Once upon a time")
+
+
+class TokenizerInfoReply(Reply):
+    """As vLLM has it, for clients that evaluate models by a remote tokenizer."""
+
+    tokenizer_class: str = required("the kind of vocabulary", "llama")
+    bos_token: str | None = required("what a prompt begins with", "<s>")
+    eos_token: str | None = required("what ends an answer", "</s>")
+    pad_token: str | None = required("always null: nothing is padded", None)
+    add_bos_token: bool = required("whether `add_special_tokens` adds it", True)
+    model_max_length: int = required("tokens of the longest session", 4096)

@@ -29,7 +29,7 @@ async def test_there_and_back():
             ]
             assert tokens == tokenizer().encode(text, add_special=False)
             back = (await http.post("/detokenize", json={"tokens": tokens})).json()
-            assert back == {"content": text}
+            assert back == {"content": text, "prompt": text}
 
 
 async def test_options():
@@ -58,7 +58,7 @@ async def test_texts_and_ids_in_one_list():
 async def test_special_tokens_are_written_out():
     async with client() as http:
         body = {"tokens": [tokenizer().bos_id, *tokenizer().encode("Hi", add_special=False)]}
-        assert (await http.post("/detokenize", json=body)).json() == {"content": "<s>Hi"}
+        assert (await http.post("/detokenize", json=body)).json()["content"] == "<s>Hi"
 
 
 async def test_refusals():
@@ -70,8 +70,8 @@ async def test_refusals():
         assert error_of(await http.post("/tokenize", json={"content": [2048]}), 400)["param"] == "content"
         for tokens in (None, "x", [-1], ["1"], [1.0], [True], [2048], [2**40]):
             assert error_of(await http.post("/detokenize", json={"tokens": tokens}), 400)["param"] == "tokens"
-        assert (await http.post("/detokenize", json={"tokens": []})).json() == {"content": ""}
-        assert (await http.post("/detokenize", json={"tokens": [133]})).json() == {"content": "\ufffd"}
+        assert (await http.post("/detokenize", json={"tokens": []})).json()["content"] == ""
+        assert (await http.post("/detokenize", json={"tokens": [133]})).json()["content"] == "\ufffd"
         warned = (await http.post("/tokenize", json={"content": "a", "odd": 1})).json()
         assert warned["warnings"] == ["odd has no effect"]
         error_of(await http.post("/tokenize", json={"content": "a", "model": "x"}), 404)
@@ -88,3 +88,24 @@ async def test_the_template_gives_what_chat_computes():
         ).json()
     assert engine.seen[0].prompt == tokenizer().encode(prompt, add_special=False, parse_special=True)
     assert bare["prompt"] + "<|assistant|>" == prompt
+
+
+async def test_a_remote_tokenizer_as_evaluation_clients_use_it():
+    async with client(FakeEngine(n_ctx=512)) as http:
+        info = (await http.get("/tokenizer_info")).json()
+        assert (info["bos_token"], info["eos_token"]) == ("<s>", "</s>")
+        assert (info["add_bos_token"], info["model_max_length"]) == (tokenizer().add_bos, 512)
+        for fields, special in (({}, True), ({"add_special_tokens": False}, False)):
+            reply = (await http.post("/tokenize", json={"prompt": "A cat", **fields})).json()
+            assert reply["tokens"] == tokenizer().encode("A cat", add_special=special)
+            assert (reply["count"], reply["max_model_len"]) == (len(reply["tokens"]), 512)
+        back = (await http.post("/detokenize", json={"tokens": reply["tokens"]})).json()
+        assert back["prompt"] == "A cat"
+        assert "count" not in (await http.post("/tokenize", json={"content": "A cat"})).json()
+
+
+async def test_a_text_by_both_names_or_none_is_refused():
+    async with client() as http:
+        error = error_of(await http.post("/tokenize", json={"prompt": "a", "content": "a"}), 400)
+        assert error["param"] == "prompt"
+        assert error_of(await http.post("/tokenize", json={}), 400)["param"] == "content"
