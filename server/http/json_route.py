@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -66,12 +66,26 @@ def _lone_surrogate(body: bytes) -> int | None:
 def check_content_type(header: str) -> None:
     """Only JSON, for which browsers ask first: so a foreign web page cannot post here."""
     kind, _, parameters = header.lower().partition(";")
-    kind = kind.strip()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+    if not _is_json(kind):
         message = "send the body as JSON, with the header 'Content-Type: application/json'"
         raise ApiError(415, message, code="unsupported_media_type")
     if parameters.partition("charset=")[2].strip(' "') not in ("", "utf-8", "utf8", "us-ascii"):
         raise ApiError(415, "JSON is taken in UTF-8 only", code="unsupported_media_type")
+
+
+def _is_json(kind: str) -> bool:
+    kind = kind.strip()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def check_origin(request: Request, allowed: Sequence[str]) -> None:
+    """Refuse what the page of another server sends, unless `allowed` (--cors-origins) has it."""
+    own = request.headers.get("host", "").lower()
+    for origin in request.headers.getlist("origin"):
+        host = origin.lower().partition("://")[2]
+        if not (host and host == own) and origin not in allowed and "*" not in allowed:
+            message = f"pages of {origin[:200]!r} may call this server only with --cors-origins"
+            raise ApiError(403, message, code="origin_not_allowed")
 
 
 class JsonRequest(Request):
@@ -84,14 +98,29 @@ class JsonRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            check_content_type(request.headers.get("content-type", ""))
-            return await handler(JsonRequest(request.scope, request.receive))
+            return await handler(self.json_request(request))
 
         return handle
 
+    def json_request(self, request: Request) -> JsonRequest:
+        check_content_type(request.headers.get("content-type", ""))
+        return JsonRequest(request.scope, request.receive)
 
-def json_router() -> APIRouter:
-    return APIRouter(route_class=JsonRoute)
+
+class AnyTypeRoute(JsonRoute):
+    """Takes JSON under any content type, as `curl -d` sends it; from foreign pages only under JSON's own."""
+
+    def json_request(self, request: Request) -> JsonRequest:
+        if _is_json(request.headers.get("content-type", "").lower().partition(";")[0]):
+            return super().json_request(request)
+        check_origin(request, request.app.state.ggserve.settings.cors_origins)
+        headers = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
+        scope = {**request.scope, "headers": [*headers, (b"content-type", b"application/json")]}
+        return JsonRequest(scope, request.receive)
+
+
+def json_router(route_class: type[JsonRoute] = JsonRoute) -> APIRouter:
+    return APIRouter(route_class=route_class)
 
 
 class Bytes(Response):

@@ -14,11 +14,11 @@ from server.api.ollama.parser import warn_of_idle
 from server.api.ollama.schema import OllamaEmbeddingsRequest, OllamaEmbedFields, OllamaEmbedRequest
 from server.dependencies import ContextDep
 from server.generation.request_context import RequestContext
-from server.http.json_route import Bytes, json_reply, json_router
+from server.http.json_route import AnyTypeRoute, Bytes, json_reply, json_router
 from server.http.sse import within_limits
 from server.input.task_inputs import input_tokens
 
-router = json_router()
+router = json_router(AnyTypeRoute)
 
 
 @router.post("/api/embed", response_model=None)

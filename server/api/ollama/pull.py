@@ -22,13 +22,13 @@ from server.dependencies import ContextDep
 from server.errors import NEVER, ApiError, UnknownModel
 from server.generation.request_context import RequestContext
 from server.http import ndjson
-from server.http.json_route import json_reply, json_router
+from server.http.json_route import AnyTypeRoute, json_reply, json_router
 from server.http.sse import while_connected
 from server.models import catalog
 from server.models.errors import DownloadError, ModelNotFound
 from server.models.progress import Progress
 
-router = json_router()
+router = json_router(AnyTypeRoute)
 _PULL = "pull"  # among the jobs, of which there is one at a time
 
 

@@ -25,12 +25,12 @@ from server.errors import bad_request
 from server.generation.job import Job
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
-from server.http.json_route import json_reply, json_router
+from server.http.json_route import AnyTypeRoute, json_reply, json_router
 from server.http.sse import respond
 from server.input.chat import chat_support
 from server.input.processor import process_chat, process_completion
 
-router = json_router()
+router = json_router(AnyTypeRoute)
 _REPLY: dict[int | str, dict[str, Any]] = {200: {"model": OllamaReply}}
 
 

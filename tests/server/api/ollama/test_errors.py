@@ -14,6 +14,7 @@ pytestmark = pytest.mark.asyncio
 GENERATE = "/api/generate"
 BODY = {"model": "stories", "prompt": "A cat"}
 KEY = {"authorization": "Bearer sesame"}
+LATIN = "application/json; charset=latin-1"
 
 
 @pytest.mark.parametrize("path", [GENERATE, "/api/chat", "/api/show", "/api/embed"])
@@ -23,8 +24,10 @@ async def test_refusals_of_every_layer_are_a_text(path):
         assert "API key" in refusal(await http.post(path, json=BODY), path, 401)["message"]
         large = await http.post(path, json={**BODY, "x": "y" * 2000}, headers=KEY)
         assert "bytes" in refusal(large, path, 413)["message"]
-        form = await http.post(path, content=b"{}", headers=KEY)
-        assert "Content-Type: application/json" in refusal(form, path, 415)["message"]
+        foreign = await http.post(path, content=b"{}", headers={**KEY, "origin": "https://evil.example"})
+        assert "--cors-origins" in refusal(foreign, path, 403)["message"]
+        other = await http.post(path, content=b"{}", headers={**KEY, "content-type": LATIN})
+        assert "UTF-8 only" in refusal(other, path, 415)["message"]
         broken = await http.post(path, content=b"{", headers={**KEY, **JSON})
         assert refusal(broken, path)["message"].startswith("the body is not valid JSON")
         refusal(await http.put(path, json=BODY, headers=KEY), path, 405)

@@ -219,3 +219,48 @@ async def test_streams_of_several_clients_do_not_mix():
     for response in responses:
         found = [json.loads(line) for line in response.text.splitlines()]
         assert put_together(found)["message"]["content"] == TEXT
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain", "image/png"])
+async def test_json_under_any_content_type_is_read(kind):
+    headers = {} if kind is None else {"content-type": kind}
+    async with client(make_app()) as http:
+        for path in (CHAT, GENERATE):
+            content = json.dumps(body(path, stream=False))
+            response = await http.post(path, content=content, headers=headers)
+            assert response.status_code == 200, response.text
+            assert response.json()["done"]
+        broken = await http.post(GENERATE, content="model=stories", headers=headers)
+        assert broken.status_code == 400
+        assert broken.json()["error"].startswith("the body is not valid JSON")
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://localhost", 200),
+        ("https://chat.example", 200),
+        ("https://evil.example", 403),
+        ("http://localhost:3000", 403),
+        ("http://localhost.evil.example", 403),
+        ("null", 403),
+        ("", 403),
+    ],
+)
+async def test_foreign_pages_cannot_send_other_content_types(origin, status):
+    engine = FakeEngine()
+    content = json.dumps(body(GENERATE, stream=False))
+    async with client(make_app(engine, cors_origins=["https://chat.example"])) as http:
+        headers = {"content-type": "text/plain", "origin": origin}
+        assert (await http.post(GENERATE, content=content, headers=headers)).status_code == status
+        assert len(engine.seen) == (status == 200)
+
+
+async def test_one_foreign_origin_of_two_is_enough_to_refuse():
+    headers = [
+        ("content-type", "text/plain"),
+        ("origin", "http://localhost"),
+        ("origin", "https://a.example"),
+    ]
+    async with client() as http:
+        assert (await http.post(GENERATE, content="{}", headers=headers)).status_code == 403
