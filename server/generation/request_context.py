@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,6 +18,7 @@ from server.worker.engine import Engine
 
 T = TypeVar("T")
 MAX_WARNINGS = 32
+_NAME = re.compile(r"^\w+")
 
 
 class AccessRecord:
@@ -73,6 +75,7 @@ class RequestContext:
         self.state, self.record, self.owner = state, record, owner
         self.debug = state.settings.log_level == "debug"
         self.warnings: list[str] = []
+        self.field_names: Mapping[str, str] = {}  # shared fields that the API calls something else
 
     def select_engine(self, name: str | None, *, ready: bool = True) -> Engine:
         """The engine that serves model `name`; without a name the only one (see --any-model).
@@ -107,6 +110,7 @@ class RequestContext:
 
     def warn(self, text: str) -> None:
         """Add to the response's `warnings`. Repetitions and what exceeds the bound are dropped."""
+        text = _NAME.sub(lambda name: self.field_names.get(name[0], name[0]), text, count=1)
         warnings = self.warnings
         if text in warnings or len(warnings) > MAX_WARNINGS:
             return

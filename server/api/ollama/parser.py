@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from engine.constraint.json_schema import closed
@@ -20,11 +19,11 @@ from server.api.ollama.schema import (
 )
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool
-from server.errors import ApiError
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.input.requests import CompletionInput, RawPrompt
 
+_BATCH_SIZES = ("num_batch", "batch_size", "n_batch")
 _ROLES = ("system", "user", "assistant", "tool")
 _MESSAGE = frozenset({"role", "content", "thinking", "images", "tool_calls", "tool_name", "tool_call_id"})
 
@@ -41,11 +40,14 @@ def parse_options(
     for name in ("timings_per_token", "return_progress"):
         if getattr(options, name):
             context.warn(f"options.{name} has no effect: this API has no place for it")
+    batch = _batch_size(options)
+    context.field_names = {name: f"options.{name}" for name in SequenceFields.model_fields}
+    context.field_names |= {"batch_size": f"options.{batch[0]}"} if batch else {}
     n_ctx, limit = context.engine.n_ctx, options.num_predict
     if options.num_ctx not in (None, n_ctx):
         context.warn(f"options.num_ctx has no effect: the context has {n_ctx} tokens (--context-size)")
     values = {name: getattr(options, name) for name in SequenceFields.model_fields}
-    values["n_batch"] = options.n_batch or options.num_batch
+    values |= {"batch_size": batch[1] if batch else None, "n_batch": None}
     if options.seed == -1:
         values["seed"] = None
     return generation_options(
@@ -60,15 +62,13 @@ def parse_options(
     )
 
 
-@contextmanager
-def fields_in_options() -> Iterator[None]:
-    """Errors that come from here name fields by their place in this API."""
-    try:
-        yield
-    except ApiError as error:
-        if error.param in OllamaOptions.model_fields:
-            error.message, error.param = f"options.{error.message}", f"options.{error.param}"
-        raise
+def _batch_size(options: OllamaOptions) -> tuple[str, int] | None:
+    """The name by which the request gives it, and the value."""
+    sizes = [(name, n) for name in _BATCH_SIZES if (n := getattr(options, name)) is not None]
+    for name, n in sizes[1:]:
+        if n != sizes[0][1]:
+            raise wrong(f"options.{name}", f"differs from {sizes[0][0]}, its other name")
+    return sizes[0] if sizes else None
 
 
 def warn_of_idle(

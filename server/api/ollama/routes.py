@@ -10,7 +10,7 @@ from server.api.common.requests.generation_options import check_fields
 from server.api.common.requests.json_reader import missing
 from server.api.ollama.formatter import OllamaFormatter, answer
 from server.api.ollama.models import describe_model, select_model
-from server.api.ollama.parser import fields_in_options, parse_chat, parse_options, parse_prompt
+from server.api.ollama.parser import parse_chat, parse_options, parse_prompt
 from server.api.ollama.schema import (
     OllamaChatRequest,
     OllamaFields,
@@ -38,16 +38,15 @@ _REPLY: dict[int | str, dict[str, Any]] = {200: {"model": OllamaReply}}
 async def ollama_generate(body: OllamaGenerateRequest, request: Request, context: ContextDep) -> Response:
     """Answer a prompt, or with `raw` continue it; by default a stream of JSON lines."""
     select_model(body.model, context)
-    with fields_in_options():
-        options = parse_options(body, context, return_tokens=not body.raw)
-        if not body.prompt:
-            return _nothing_generated(body, context)
-        formats = (await chat_support(context)).formats
-        prompt = parse_prompt(body, context, has_template=formats is not None)
-        if isinstance(prompt, ChatInput):
-            job = await _chat_job(body, prompt, options, context)
-        else:
-            job = await process_completion(prompt, options, context)
+    options = parse_options(body, context, return_tokens=not body.raw)
+    if not body.prompt:
+        return _nothing_generated(body, context)
+    formats = (await chat_support(context)).formats
+    prompt = parse_prompt(body, context, has_template=formats is not None)
+    if isinstance(prompt, ChatInput):
+        job = await _chat_job(body, prompt, options, context)
+    else:
+        job = await process_completion(prompt, options, context)
     return await respond(request, OllamaFormatter(job, body, with_context=not body.raw))
 
 
@@ -55,11 +54,10 @@ async def ollama_generate(body: OllamaGenerateRequest, request: Request, context
 async def ollama_chat(body: OllamaChatRequest, request: Request, context: ContextDep) -> Response:
     """Answer a conversation; by default with a stream of JSON lines."""
     select_model(body.model, context)
-    with fields_in_options():
-        options = parse_options(body, context)
-        if not body.messages:
-            return _nothing_generated(body, context)
-        job = await _chat_job(body, parse_chat(body, context), options, context)
+    options = parse_options(body, context)
+    if not body.messages:
+        return _nothing_generated(body, context)
+    job = await _chat_job(body, parse_chat(body, context), options, context)
     return await respond(request, OllamaFormatter(job, body))
 
 

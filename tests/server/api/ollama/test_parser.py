@@ -95,6 +95,17 @@ async def test_options_without_effect_are_named():
     ]
 
 
+@pytest.mark.parametrize("batch_size", ["num_batch", "n_batch", "batch_size"])
+@pytest.mark.parametrize("path", [CHAT, GENERATE])
+async def test_warnings_name_options_as_the_request_does(path, batch_size):
+    options = {batch_size: 1000, "id_slot": 999, "stop": ["", "x"], "num_predict": 5000, "mirostat_tau": 3}
+    made = await post(FakeEngine(), path, options=options, temperature=1)
+    names = [text.split()[0].rstrip(":") for text in made["warnings"]]
+    wanted = {f"options.{name}" for name in options} | {"temperature"}
+    assert set(names) == wanted
+    assert len(names) == len(wanted)
+
+
 @pytest.mark.parametrize(
     ("value", "warned"),
     [
@@ -132,6 +143,8 @@ async def test_keep_alive_that_is_no_duration_is_refused(value):
         ({"stop_token_ids": [2048]}, "options.stop_token_ids"),
         ({"logit_bias": {"2048": 1}}, "options.logit_bias"),
         ({"batch_size": 2, "n_batch": 3}, "options.n_batch"),
+        ({"num_batch": 2, "n_batch": 3}, "options.n_batch"),
+        ({"num_batch": 2, "batch_size": 3}, "options.batch_size"),
         ([], "options"),
     ],
 )
