@@ -126,8 +126,9 @@ class UnknownModel(ApiError):
 
     type = "invalid_request_error"
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, model: str) -> None:
         super().__init__(404, message, param="model", code="model_not_found")
+        self.model = model
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:

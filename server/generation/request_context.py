@@ -18,6 +18,7 @@ from server.worker.engine import Engine
 
 T = TypeVar("T")
 MAX_WARNINGS = 32
+_LATEST = ":latest"  # which clients of Ollama put after names without a tag, on OpenAI's routes as well
 _NAME = re.compile(r"^\w+")
 
 
@@ -78,23 +79,26 @@ class RequestContext:
         self.field_names: Mapping[str, str] = {}  # shared fields that the API calls something else
 
     def select_engine(self, name: str | None, *, ready: bool = True) -> Engine:
-        """The engine that serves model `name`; without a name the only one (see --any-model).
+        """The engine that serves model `name`, with or without `:latest`; without a name the only one.
 
         Raises ApiError: 400 or 404 for a name that is not served, 503 (unless `ready` is False) for an engine
         that cannot take requests.
         """
-        engines = self.state.engines
-        name = self.state.aliases.get(name, name) if name is not None else None
-        if name is not None and name in engines:
-            engine = engines[name]
-        elif engines and (self.state.settings.any_model or (name is None and len(engines) == 1)):
+        engines, aliases = self.state.engines, self.state.aliases
+        spellings = () if name is None else (name, name.removesuffix(_LATEST), name + _LATEST)
+        served_names = (aliases.get(spelling, spelling) for spelling in spellings)
+        engine = next((engines[served] for served in served_names if served in engines), None)
+        if (
+            engine is None
+            and engines
+            and (self.state.settings.any_model or (name is None and len(engines) == 1))
+        ):
             engine = next(iter(engines.values()))
-        else:
-            served = ", ".join(repr(name) for name in engines) or "none"
+        if engine is None:
+            served = ", ".join(map(repr, engines)) or "none"
             if name is None:
                 raise bad_request(f"model: is required; served are {served}", "model", "missing_field")
-            message = f"no model '{name[:200]}' is served here; served are {served}"
-            raise UnknownModel(message)
+            raise UnknownModel(f"no model '{name[:200]}' is served here; served are {served}", name)
         if ready and (self.state.stopping or engine.state in ("stopped", "loading", "failed")):
             raise unavailable(engine, self.state.stopping)
         self.engine = engine

@@ -9,7 +9,6 @@ from fastapi import Request, Response
 from server.api.common.embeddings.schema import EmbeddingRequest
 from server.api.common.embeddings.vectors import embed, formatted, vector_format
 from server.api.common.requests.generation_options import check_fields
-from server.api.ollama.models import select_model
 from server.api.ollama.parser import warn_of_idle
 from server.api.ollama.schema import OllamaEmbeddingsRequest, OllamaEmbedFields, OllamaEmbedRequest
 from server.dependencies import ContextDep
@@ -40,7 +39,7 @@ async def ollama_embeddings(body: OllamaEmbeddingsRequest, request: Request, con
 
 
 def _select(body: OllamaEmbedFields, context: RequestContext) -> None:
-    select_model(body.model, context)
+    context.select_engine(body.model)
     check_fields(body, context)
     warn_of_idle(body.keep_alive, body.options, context)
 

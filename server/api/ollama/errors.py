@@ -12,7 +12,7 @@ from server.errors import ApiError, ErrorFormat, UnknownModel
 def error_body(error: ApiError, request_id: str = "") -> dict[str, Any]:
     """A text only, which begins with the field at fault. Clients look for the words about unknown models."""
     if isinstance(error, UnknownModel):
-        return {"error": error.message}
+        return {"error": f"model '{error.model[:200]}' not found"}
     place = "options." if error.param in SequenceFields.model_fields else ""
     return {"error": place + message_with_field(error)}
 

@@ -12,29 +12,18 @@ from msgspec.json import encode
 from server.api.common.replies.model_info import capabilities, parameter_size
 from server.chat.chat_format import ChatFormats
 from server.config.default_sampling import default_sampling
-from server.dependencies import StateDep
-from server.errors import ApiError, UnknownModel
+from server.dependencies import ContextDep, StateDep
+from server.errors import ApiError
 from server.generation.request_context import RequestContext
 from server.input.chat import chat_support
 from server.state import State
 from server.worker.engine import Engine
 
 # Clients use what came with a version of Ollama only from that version on: the one whose API this is.
-OLLAMA_VERSION = "0.12.11"
+OLLAMA_VERSION = "0.33.0"
 NEVER = "9999-12-31T23:59:59Z"
 _LATEST = ":latest"
 router = APIRouter()
-
-
-def select_model(name: str, context: RequestContext) -> None:
-    """Select the engine that serves `name`, with or without `:latest`. Raises ApiError."""
-    for candidate in (name, name.removesuffix(_LATEST), name + _LATEST):
-        try:
-            context.select_engine(candidate)
-            return
-        except UnknownModel:
-            continue
-    raise UnknownModel(f"model '{name[:200]}' not found")
 
 
 @router.get("/api/version")
@@ -46,11 +35,16 @@ async def ollama_version() -> dict[str, str]:
 
 @router.get("/api/tags")
 @router.head("/api/tags", include_in_schema=False)
-async def tags(state: StateDep) -> dict[str, Any]:
-    """The models served."""
-    return {
-        "models": [{**_model(engine), "modified_at": _started(state)} for engine in state.engines.values()]
-    }
+async def tags(context: ContextDep) -> dict[str, Any]:
+    """The models served. One that is loading has neither figures nor capabilities."""
+    models = []
+    for name in context.state.engines:
+        engine = context.select_engine(name, ready=False)
+        model = {**_model(engine), "modified_at": _started(context.state)}
+        if engine.info is not None:
+            model["capabilities"] = await _capabilities(context)
+        models.append(model)
+    return {"models": models}
 
 
 @router.get("/api/ps")
@@ -74,24 +68,30 @@ async def describe_model(context: RequestContext) -> dict[str, Any]:
     engine, state = context.engine, context.state
     info = engine.info or {}
     formats = (await chat_support(context)).formats
-    chat = formats if isinstance(formats, ChatFormats) else None
     arch = info.get("architecture", "")
     sampling = default_sampling(info, state.settings.sampling_defaults())
     return {
         "modelfile": "",
         "parameters": "\n".join(f"{name:<30} {value}" for name, value in sampling.items()),
-        "template": chat.plain.template.source if chat else "",
+        "template": formats.plain.template.source if isinstance(formats, ChatFormats) else "",
         "details": _details(engine),
         "model_info": {
             "general.architecture": arch,
+            "general.basename": engine.name,  # by which VS Code lists the model
             "general.parameter_count": info.get("n_params", 0),
             f"{arch}.context_length": info.get("n_ctx_train", engine.n_ctx),
             f"{arch}.embedding_length": info.get("n_embd", 0),
             f"{arch}.block_count": info.get("n_layer", 0),
         },
-        "capabilities": capabilities(info, engine.tokenizer, chat),
+        "capabilities": await _capabilities(context),
         "modified_at": _started(state),
     }
+
+
+async def _capabilities(context: RequestContext) -> list[str]:
+    formats = (await chat_support(context)).formats
+    chat = formats if isinstance(formats, ChatFormats) else None
+    return capabilities(context.engine.info or {}, context.engine.tokenizer, chat)
 
 
 def _started(state: State) -> str:

@@ -178,7 +178,7 @@ def _conversation(body: OllamaChatRequest, context: RequestContext) -> list[dict
 
 
 def _call(call: Fields, id: str) -> dict[str, Any]:
-    call.only(frozenset({"id", "type", "function"}))
+    call.only(frozenset({"id", "type", "function", "index"}))
     function = Fields(call.object("function"), call.at("function"), call.context)
     function.only(frozenset({"index", "name", "arguments"}))
     arguments = {} if function.get("arguments") is None else function.object("arguments")

@@ -53,7 +53,7 @@ async def delete_model(body: OllamaNameRequest, context: ContextDep) -> Response
     with _worded():
         model = await asyncio.to_thread(catalog.find, name)
         if model is None:
-            raise UnknownModel(f"model '{name[:200]}' not found")
+            raise UnknownModel(f"there is no model '{name[:200]}' on this machine", name)
         _check_idle(model.path, context)
         await asyncio.to_thread(catalog.delete, name)
     return json_reply({"status": "success"}, context)

@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from server.api.common.requests.generation_options import check_fields
 from server.api.common.requests.json_reader import missing
 from server.api.ollama.formatter import OllamaFormatter, answer
-from server.api.ollama.models import describe_model, select_model
+from server.api.ollama.models import describe_model
 from server.api.ollama.parser import parse_chat, parse_options, parse_prompt
 from server.api.ollama.schema import (
     OllamaChatRequest,
@@ -37,7 +37,7 @@ _REPLY: dict[int | str, dict[str, Any]] = {200: {"model": OllamaReply}}
 @router.post("/api/generate", response_model=None, responses=_REPLY)
 async def ollama_generate(body: OllamaGenerateRequest, request: Request, context: ContextDep) -> Response:
     """Answer a prompt, or with `raw` continue it; by default a stream of JSON lines."""
-    select_model(body.model, context)
+    context.select_engine(body.model)
     options = parse_options(body, context, return_tokens=not body.raw)
     if not body.prompt:
         return _nothing_generated(body, context)
@@ -53,7 +53,7 @@ async def ollama_generate(body: OllamaGenerateRequest, request: Request, context
 @router.post("/api/chat", response_model=None, responses=_REPLY)
 async def ollama_chat(body: OllamaChatRequest, request: Request, context: ContextDep) -> Response:
     """Answer a conversation; by default with a stream of JSON lines."""
-    select_model(body.model, context)
+    context.select_engine(body.model)
     options = parse_options(body, context)
     if not body.messages:
         return _nothing_generated(body, context)
@@ -83,7 +83,7 @@ async def show_model(body: OllamaNameRequest, context: ContextDep) -> Response:
     name = body.model or body.name
     if name is None:
         raise missing("model")
-    select_model(name, context)
+    context.select_engine(name)
     check_fields(body, context)
     if body.model and body.name:
         context.warn("name has no effect: model is set")

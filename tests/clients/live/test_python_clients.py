@@ -130,6 +130,14 @@ def test_llm_answers_on_the_command_line(url: str, tmp_path: Path) -> None:
         assert done.stdout, done.stderr
 
 
+def test_llm_answers_through_ollamas_api(url: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "OLLAMA_HOST": url}
+    for name in (MODEL, f"{MODEL}:latest"):
+        command = [sys.executable, "-m", "llm", "-m", f"ollama/{name}", "--no-log", QUESTION]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+        assert done.stdout, done.stderr
+
+
 # --- LiteLLM
 
 

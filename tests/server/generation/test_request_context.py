@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from server.errors import ApiError
+from server.errors import ApiError, UnknownModel
 from server.generation.request_context import MAX_WARNINGS, AccessRecord, RequestContext
 from support.fakes.engine import FakeEngine, make_app
 
@@ -65,3 +65,20 @@ def test_an_engine_that_takes_no_requests_is_503(state: str, code: str) -> None:
 async def test_a_stop_iteration_in_a_thread_is_an_error_and_no_endless_wait() -> None:
     with pytest.raises(RuntimeError, match="StopIteration"):
         await asyncio.wait_for(context(FakeEngine()).in_thread(next, iter(())), 10)
+
+
+@pytest.mark.parametrize(
+    "name", ["small", "small:latest", "other", "other:latest", "tagged:latest", "tagged"]
+)
+def test_select_engine_takes_names_with_and_without_latest(name: str) -> None:
+    small, tagged = FakeEngine(name="small"), FakeEngine(name="tagged:latest")
+    made = context(small, tagged)
+    made.state.aliases = {"other": "small"}
+    assert made.select_engine(name) is (tagged if name.startswith("tagged") else small)
+
+
+@pytest.mark.parametrize("name", ["small:7b", ":latest", "", "small:latest:latest"])
+def test_select_engine_takes_no_other_tags(name: str) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        context(FakeEngine(name="small")).select_engine(name)
+    assert caught.value.model == name

@@ -46,7 +46,10 @@ async def test_head_and_get_tell_that_the_server_is_there(method, path):
 
 async def test_version_is_that_of_ollamas_api():
     async with client() as http:
-        assert (await http.get("/api/version")).json() == {"version": OLLAMA_VERSION}
+        version = (await http.get("/api/version")).json()["version"]
+    assert version == OLLAMA_VERSION
+    # VS Code, Codex (for Responses), Messages: the least versions that clients ask for
+    assert [int(part) for part in version.split(".")] >= max([0, 6, 4], [0, 13, 4], [0, 14, 0])
 
 
 async def test_tags_list_the_served_models_with_what_they_are():
@@ -67,6 +70,7 @@ async def test_tags_list_the_served_models_with_what_they_are():
     }
     assert len(one["digest"]) == 64
     assert one["digest"] != two["digest"]
+    assert one["capabilities"] == ["completion", "tools"]
     assert datetime.fromisoformat(one["modified_at"]).tzinfo is not None
 
 
@@ -77,6 +81,7 @@ async def test_tags_of_a_model_that_is_loading_have_no_figures():
         (model,) = (await http.get("/api/tags")).json()["models"]
         assert (model["name"], model["size"]) == ("stories:latest", 0)
         assert model["details"]["quantization_level"] == "unknown"
+        assert "capabilities" not in model
         assert (await http.get("/api/ps")).json() == {"models": []}
 
 
@@ -101,6 +106,7 @@ async def test_show_tells_template_defaults_and_capabilities():
     assert found["capabilities"] == ["completion", "tools", "thinking"]
     assert found["model_info"] == {
         "general.architecture": "llama",
+        "general.basename": "stories",
         "general.parameter_count": 7_248_023_552,
         "llama.context_length": 8192,
         "llama.embedding_length": 4096,
