@@ -10,6 +10,7 @@ from re import _constants as ops  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
+from engine.constraint.json_schema.shapes import lookahead
 from engine.errors import ConfigError
 
 MAX_NAMES = 64  # of a pattern that are listed one by one
@@ -33,6 +34,23 @@ def shown(pattern: str) -> str:
 @lru_cache(1024)
 def fault(pattern: str) -> str:
     """Why no string can be held to a pattern; empty: it can."""
+    reason = regex_fault(pattern)
+    if not reason.startswith(("look-around", "\\b")):
+        return reason
+    from llguidance import LLMatcher
+
+    try:
+        language = lookahead.content(rust(pattern))
+    except ConfigError as error:
+        return str(error)
+    if language and LLMatcher.validate_grammar(f"start: X\nX: {language}"):
+        return "it is not valid beside look-ahead, which is not supported"
+    return ""
+
+
+@lru_cache(1024)
+def regex_fault(pattern: str) -> str:
+    """Why a pattern is no regular expression as llguidance has them; empty: it is one."""
     from llguidance import LLMatcher
 
     try:
@@ -63,7 +81,7 @@ def text_fault(pattern: str) -> str:
 @lru_cache(1024)
 def key_fault(pattern: str) -> str:
     """Why no name can be held to a pattern; empty: it can."""
-    reason = fault(pattern) or text_fault(pattern)
+    reason = regex_fault(pattern) or text_fault(pattern)
     if not reason:
         try:
             key_regex(pattern)

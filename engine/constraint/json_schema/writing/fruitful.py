@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.constraint.json_schema.shapes import names
 from engine.constraint.json_schema.shapes.meet import Meets
 from engine.constraint.json_schema.shapes.types import (
     ANYTHING,
@@ -15,7 +16,7 @@ from engine.constraint.json_schema.shapes.types import (
     String,
 )
 from engine.constraint.json_schema.writing import digits
-from engine.constraint.json_schema.writing.scalars import leaf_matches, string_leaf
+from engine.constraint.json_schema.writing.scalars import string_matches
 
 
 class Fruitful:
@@ -70,9 +71,9 @@ class Fruitful:
                 first, last = digits.integer_bounds(shape.low, shape.low_open, shape.high, shape.high_open)
                 return first is None or last is None or first <= last
             case String(values=None) if shape.patterns and (
-                shape.most is not None or len(shape.patterns) > 1
+                shape.most is not None or len(shape.patterns) > 1 or names.regex_fault(shape.patterns[0])
             ):
-                return leaf_matches(string_leaf(shape))
+                return string_matches(shape)
         return True
 
     def _available(self, shape: Object) -> float:

@@ -7,13 +7,15 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from engine.constraint.json_schema.shapes import names
+from engine.constraint.json_schema.shapes import lookahead, names
 from engine.constraint.json_schema.shapes.types import Number, String
 from engine.constraint.json_schema.writing import digits
+from engine.constraint.json_schema.writing.formats import FORMATS
 from engine.errors import ConfigError
 from engine.exact_json import dumps, number_text
 
 _EXACT = Decimal(2**53)  # up to which llguidance's numbers are exact
+_NOTHING = '("" & /a/)'
 # How terminals of names are called that a schema does not list. Those of the second kind may have beginnings
 # that only few names share; a number follows, of names that an object with such names has at most.
 FREE_NAME = "FREE_NAME_"
@@ -66,6 +68,8 @@ def string_leaf(shape: String) -> str:
         fault = names.fault(pattern)
         if fault:
             raise ConfigError(f"{shape.where}the pattern {names.shown(pattern)} cannot be enforced: {fault}")
+    if any(map(names.regex_fault, shape.patterns)):
+        return _intersection(shape)
     parts: list[dict[str, Any]] = [{"pattern": names.rust(pattern)} for pattern in shape.patterns]
     parts += [{"format": format} for format in shape.formats]
     node: dict[str, Any] = {"type": "string"}
@@ -79,6 +83,22 @@ def string_leaf(shape: String) -> str:
     if shape.most is not None:
         node["maxLength"] = shape.most
     return "%json " + dumps({**node, "x-guidance": {"whitespace_flexible": False}})
+
+
+def string_matches(shape: String) -> bool:
+    """Whether there is a string of a shape with patterns or formats."""
+    leaf = string_leaf(shape)
+    return leaf_matches(leaf) if leaf.startswith("%json") else terminal_matches(leaf)
+
+
+def _intersection(shape: String) -> str:
+    """A terminal in place of `%json`, which has no look-ahead."""
+    patterns = [*shape.patterns, *(FORMATS[format] for format in shape.formats)]
+    parts = [lookahead.content(names.rust(pattern)) or _NOTHING for pattern in patterns]
+    if shape.least or shape.most is not None:
+        most = "" if shape.most is None else shape.most
+        parts.append(regex(f"({CHARACTER}){{{shape.least},{most}}}"))
+    return f'("\\"" ({" & ".join(parts)}) "\\"")'
 
 
 def multiple_leaf(shape: Number) -> str:
@@ -105,19 +125,12 @@ def leaf_matches(leaf: str) -> bool:
     return not LLMatcher.validate_grammar(f"start: {leaf}")
 
 
-@lru_cache(1)
-def _byte_tokenizer() -> Any:
-    from llguidance import LLTokenizer
-
-    return LLTokenizer("byte")
-
-
 @lru_cache(1024)
 def terminal_matches(text: str) -> bool:
     """Whether anything matches a terminal. llguidance takes one that nothing matches, and is then stuck."""
     from llguidance import LLMatcher
 
-    tokenizer = _byte_tokenizer()
+    tokenizer = lookahead.byte_tokenizer()
     matcher = LLMatcher(tokenizer, f"start: X\nX: {text}", log_level=0)
     mask = int.from_bytes(matcher.compute_bitmask(), "little")
     return bool(mask & ~(1 << tokenizer.eos_token))

@@ -187,7 +187,8 @@ CASES = {
     ),
     "v2 decimal": Case(
         obj("p", p={"anyOf": [N, {"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}]}),
-        refused="look-around",
+        {"p": "1.50"},
+        {"p": "-."},
     ),
     "v2 decimal as a string": Case(
         obj("p", p={"anyOf": [N, {"type": "string", "pattern": r"^[+-]?\d+(\.\d+)?$"}]}),

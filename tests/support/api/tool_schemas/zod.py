@@ -160,16 +160,18 @@ CASES = {
         {"e": "a.b@c.de"},
         {"e": "a@b"},
     ),
-    "zod4 email with lookahead": Case(
+    "zod4 iso duration": Case(
         shut(
-            "e",
-            e={
+            "d",
+            d={
                 "type": "string",
-                "format": "email",
-                "pattern": "^(?!\\.)(?!.*\\.\\.)([A-Za-z0-9_'+\\-\\.]*)@([A-Za-z0-9][A-Za-z0-9\\-]*\\.)+$",
+                "format": "duration",
+                "pattern": r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?"
+                r"(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$",
             },
         ),
-        refused="look-around",
+        {"d": "P1Y2M3DT4H5M6S"},
+        {"d": "P1WT1H"},
     ),
     "zod4 url": Case(
         shut("u", u={"type": "string", "format": "uri"}), {"u": "http://a.b/c?d=e"}, {"u": "a b"}

@@ -1,0 +1,249 @@
+"""Patterns with look-ahead, or with anchors inside: as intersections and complements of regular expressions.
+
+llguidance has both operations for terminals. Behind a position of a pattern come what is left of the pattern
+and then any text: `(?=b)` there is an intersection with what begins with b, `(?!b)` one with its complement,
+and `$` one with the empty text. What follows a position is not known inside of a repetition.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, TypeAlias
+
+from engine.errors import ConfigError
+
+MAX_PATTERN = 4000  # characters
+MAX_TEXT = 40_000  # characters of an expression
+MAX_STEPS = 1000  # alternatives are followed to the end of the pattern one by one
+MAX_DEPTH = 30
+MAX_POSITIONS = 60  # look-ahead, `^` and `$`
+# Between quotes of JSON each of these has one spelling, and every other character stands for itself.
+_ESCAPED = {c: json.dumps(chr(c))[1:-1] for c in (*range(32), 34, 92)} | {127: "\\u007f"}
+_UNESCAPED = r'[^"\\\x00-\x1F\x7F]'
+_TOKEN = re.compile(
+    r"(?P<ahead>\(\?[=!])|(?P<open>\((?:\?:|\?P?<[^<>=!]+>)?(?!\?))|(?P<close>\))|(?P<bar>\|)|(?P<anchor>[$^])"
+    r"|(?P<times>(?:[*+?]|\{(?P<low>\d+)(?P<comma>,(?P<high>\d*))?\})\??)"
+    r"|(?P<text>\[\^?\]?(?:\\.|[^]\\])*\]|\\(?:[xuUpP]\{[^}]*\}|x\w\w|u\w{4}|U\w{8}|[pP]\w|[^xuUpPbBAzZGk0-9<>])"
+    r"|[^\\()\[{?*+|^$])",
+    re.DOTALL | re.ASCII,
+)
+Language: TypeAlias = str | None  # a part of a terminal in Lark; None: nothing matches
+
+
+class _Item(NamedTuple):
+    """kind: text (one character, as JSON spells it), (, (?=, (?!, ^ or $. most: None for any number."""
+
+    kind: str
+    text: str = ""
+    inner: Sequence[Sequence[_Item]] = ()
+    least: int = 1
+    most: int | None = 1
+
+    @property
+    def regex(self) -> str | None:
+        """It as a regular expression; None if it holds look-ahead or anchors."""
+        if self.kind not in ("text", "("):
+            return None
+        parts = [[item.regex for item in items] for items in self.inner]
+        if any(None in part for part in parts):
+            return None
+        text = self.text or f"(?:{'|'.join(''.join(map(str, part)) for part in parts)})"
+        most = "" if self.most is None else self.most
+        return text if self.least == most == 1 else f"{text}{{{self.least},{most}}}"
+
+    @property
+    def may_be_empty(self) -> bool:
+        if self.kind == "text":
+            return self.least == 0
+        return self.least == 0 or any(all(item.may_be_empty for item in items) for items in self.inner)
+
+
+Next: TypeAlias = Callable[[bool | None], Language]  # what follows, by whether the position is that of `^`
+
+
+def _any(at_start: bool | None) -> Language:
+    return ANY
+
+
+@lru_cache(1)
+def byte_tokenizer() -> Any:
+    """llguidance's tokenizer of single bytes."""
+    from llguidance import LLTokenizer
+
+    return LLTokenizer("byte")
+
+
+@lru_cache(1024)
+def _spelled(token: str) -> str:
+    """What matches one character, between quotes of JSON."""
+    from llguidance import LLMatcher, regex_to_lark
+
+    text = regex_to_lark(r"[^\n]" if token == "." else token, "dw")
+    if len(token) == 1 and token != ".":
+        return f"(?:{re.escape(_ESCAPED[ord(token)])})" if ord(token) in _ESCAPED else text
+    grammar = f"start: X\nX: /{text}/"
+    if LLMatcher.validate_grammar(grammar):
+        raise ConfigError(f"{token[:32]!r} beside look-ahead, and ^ or $ inside, is not supported")
+    mask = int.from_bytes(LLMatcher(byte_tokenizer(), grammar, log_level=0).compute_bitmask(), "little")
+    escapes = [re.escape(spelling) for c, spelling in _ESCAPED.items() if mask >> c & 1]
+    if not escapes:
+        return text
+    others = [f"[{text}&&{_UNESCAPED}]"] if mask & ~sum(1 << c for c in (*_ESCAPED, *range(256, 512))) else []
+    return f"(?:{'|'.join(others + escapes)})"
+
+
+_CHARACTER = f"(?:{_UNESCAPED}|{'|'.join(map(re.escape, _ESCAPED.values()))})"
+ANY, _SOME = f"/{_CHARACTER}*/", f"/{_CHARACTER}+/"
+_EMPTY = '""'
+
+
+def content(pattern: str) -> Language:
+    """What stands between the quotes of a JSON string in which a pattern is found.
+
+    pattern: as Rust's `regex` reads it, but for look-ahead. Raises ConfigError for what is not supported.
+    """
+    if len(pattern) > MAX_PATTERN:
+        raise ConfigError(f"look-ahead in a pattern of more than {MAX_PATTERN} characters is not supported")
+    whole = _PatternReader(pattern).whole()
+    writer = _PatternWriter()
+    first = writer.alternatives(whole, True, _any)
+    later = writer.alternatives(whole, False, _any)
+    if later is None:
+        return first
+    return f"({ANY} {first})" if first == later else _union([first, f"({_SOME} {later})"])
+
+
+class _PatternReader:
+    """Reads one pattern."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self._at = self._positions = 0
+
+    def whole(self) -> Sequence[Sequence[_Item]]:
+        alternatives = self._alternatives(0)
+        if self._at < len(self._pattern):
+            raise self._fault()
+        return alternatives
+
+    def _alternatives(self, depth: int) -> Sequence[Sequence[_Item]]:
+        alternatives: list[list[_Item]] = [[]]
+        while token := _TOKEN.match(self._pattern, self._at):
+            kind, text, items = token.lastgroup, token[0], alternatives[-1]
+            if kind == "close":
+                break
+            self._at = token.end()
+            self._positions += kind in ("ahead", "anchor")
+            if self._positions > MAX_POSITIONS:
+                raise ConfigError(f"more than {MAX_POSITIONS} look-aheads, ^ and $ are not supported")
+            if kind == "bar":
+                alternatives.append([])
+            elif kind == "times":
+                if not items or items[-1].kind not in ("text", "(") or items[-1][3:] != (1, 1):
+                    self._at = token.start()
+                    raise self._fault()
+                least, most = _times(token)
+                items[-1] = items[-1]._replace(least=least, most=most)
+            elif kind in ("open", "ahead"):
+                if depth == MAX_DEPTH:
+                    raise ConfigError(f"groups deeper than {MAX_DEPTH} beside look-ahead are not supported")
+                inner = self._alternatives(depth + 1)
+                if not self._pattern.startswith(")", self._at):
+                    raise self._fault()
+                self._at += 1
+                items.append(_Item("(" if kind == "open" else text, inner=inner))
+            else:
+                items.append(_Item("text", _spelled(text)) if kind == "text" else _Item(text))
+        return alternatives
+
+    def _fault(self) -> ConfigError:
+        rest = self._pattern[self._at :]
+        for start, name in (("(?<", "look-behind"), ("\\b", "\\b"), ("\\B", "\\B")):
+            if rest.startswith(start):
+                return ConfigError(f"{name} is not supported")
+        if re.match(r"\\[1-9k]", rest):
+            return ConfigError("backreferences are not supported")
+        return ConfigError(f"{rest[:16]!r} beside look-ahead, and ^ or $ inside, is not supported")
+
+
+def _times(token: re.Match[str]) -> tuple[int, int | None]:
+    if token["low"] is None:
+        return int(token[0][0] == "+"), 1 if token[0][0] == "?" else None
+    least = int(token["low"])
+    if not token["comma"]:
+        return least, least
+    return least, int(token["high"]) if token["high"] else None
+
+
+class _PatternWriter:
+    """Writes parsed patterns as parts of terminals. `following` in its methods: what comes behind."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def alternatives(
+        self, alternatives: Sequence[Sequence[_Item]], at_start: bool | None, following: Next
+    ) -> Language:
+        return _union([self._sequence(items, at_start, following) for items in alternatives])
+
+    def _sequence(self, items: Sequence[_Item], at_start: bool | None, following: Next) -> Language:
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise ConfigError("look-ahead in so many alternatives is not supported")
+        plain = ""
+        for i, item in enumerate(items):
+            regex = item.regex
+            if regex is None:
+                following = partial(self._sequence, items[i + 1 :], following=following)
+                return _join(plain, self._special(item, at_start, following))
+            plain += regex
+            at_start = (None if at_start else at_start) if item.may_be_empty else False
+        return _join(plain, following(at_start))
+
+    def _special(self, item: _Item, at_start: bool | None, following: Next) -> Language:
+        if item.kind == "^":
+            if at_start is None:
+                raise ConfigError("^ behind what may be empty is not supported")
+            return following(True) if at_start else None
+        if item.kind == "$":
+            return _meet(_EMPTY, following(at_start))
+        if item.kind == "(?=":
+            return _meet(self.alternatives(item.inner, at_start, _any), following(at_start))
+        if item.kind == "(?!":
+            return _without(following(at_start), self.alternatives(item.inner, at_start, _any))
+        if item.most != 1:
+            raise ConfigError("look-ahead, and ^ or $, inside of a repetition are not supported")
+        once = self.alternatives(item.inner, at_start, following)
+        return once if item.least else _union([once, following(at_start)])
+
+
+def _join(regex: str, following: Language) -> Language:
+    return following if following is None or not regex else _limited(f"(/{regex}/ {following})")
+
+
+def _union(languages: list[Language]) -> Language:
+    options = list(dict.fromkeys(language for language in languages if language is not None))
+    if ANY in options or len(options) < 2:
+        return ANY if ANY in options else options[0] if options else None
+    return _limited(f"({' | '.join(options)})")
+
+
+def _meet(one: Language, other: Language) -> Language:
+    if one is None or other is None:
+        return None
+    return other if one == ANY else one if other in (ANY, one) else _limited(f"({one} & {other})")
+
+
+def _without(one: Language, other: Language) -> Language:
+    if one is None or other is None:
+        return one
+    return None if other == ANY else _limited(f"({one} & ~{other})")
+
+
+def _limited(text: str) -> str:
+    if len(text) > MAX_TEXT:
+        raise ConfigError("look-ahead in so long a pattern is not supported")
+    return text
