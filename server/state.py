@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +44,11 @@ class State:
     default_sampling: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by model
     constraint_checkers: dict[str, ConstraintChecker] = field(default_factory=dict)  # by model
     stopping: bool = False
+
+    @property
+    def started_at(self) -> str:
+        """The time of the start as text; clients take it for the age of models."""
+        return f"{datetime.fromtimestamp(self.started, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
     @cached_property
     def aliases(self) -> dict[str, str]:

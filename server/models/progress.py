@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -86,3 +88,33 @@ def stream(work: Callable[[Report], T]) -> Generator[Progress, None, T]:
     if problem:
         raise problem[0]
     return result[0]
+
+
+async def in_background(steps: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
+    """What an iterator yields in a thread of its own. Closing this ends that, at its next step."""
+    loop = asyncio.get_running_loop()
+    reports: asyncio.Queue[tuple[T] | Exception | None] = asyncio.Queue()
+    ended = threading.Event()
+
+    def report(item: tuple[T] | Exception | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the program has ended
+            loop.call_soon_threadsafe(reports.put_nowait, item)
+
+    def run() -> None:
+        try:
+            for step in steps():
+                if ended.is_set():
+                    return  # collects the iterator, which ends the download
+                report((step,))
+            report(None)
+        except Exception as error:
+            report(error)
+
+    threading.Thread(target=run, name="pull", daemon=True).start()
+    try:
+        while (item := await reports.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item[0]
+    finally:
+        ended.set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from fastapi import Request, Response
 
@@ -13,7 +15,7 @@ from server.api.ollama.parser import warn_of_idle
 from server.api.ollama.schema import OllamaEmbeddingsRequest, OllamaEmbedFields, OllamaEmbedRequest
 from server.dependencies import ContextDep
 from server.generation.request_context import RequestContext
-from server.http.json_route import AnyTypeRoute, Bytes, json_reply, json_router
+from server.http.json_route import AnyTypeRoute, json_reply, json_router
 from server.http.sse import within_limits
 from server.input.task_inputs import input_tokens
 
@@ -24,9 +26,16 @@ router = json_router(AnyTypeRoute)
 async def ollama_embed(body: OllamaEmbedRequest, request: Request, context: ContextDep) -> Response:
     """A vector of length 1 for each text."""
     _select(body, context)
-    if not body.input:
-        return json_reply({"model": body.model, "embeddings": []}, context)
-    return await within_limits(request.receive, context, None, _embed(body, context))
+    started = time.monotonic()
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    reply: dict[str, Any] = {"model": body.model, "embeddings": []}
+    if texts:
+        options = EmbeddingRequest(dimensions=body.dimensions, truncate=body.truncate is not False)
+        work = _vectors("input", texts, options, context)
+        vectors, n_tokens = await within_limits(request.receive, context, None, work)
+        times = {"total_duration": int((time.monotonic() - started) * 1e9), "load_duration": 0}
+        reply |= {"embeddings": vectors, **times, "prompt_eval_count": n_tokens}
+    return await context.in_thread(json_reply, reply, context)
 
 
 @router.post("/api/embeddings", response_model=None)
@@ -35,7 +44,9 @@ async def ollama_embeddings(body: OllamaEmbeddingsRequest, request: Request, con
     _select(body, context)
     if not body.prompt:
         return json_reply({"embedding": []}, context)
-    return await within_limits(request.receive, context, None, _embedding(body.prompt, context))
+    work = _vectors("prompt", [body.prompt], EmbeddingRequest(normalize=False, truncate=True), context)
+    ((vector,), _) = await within_limits(request.receive, context, None, work)
+    return json_reply({"embedding": vector}, context)
 
 
 def _select(body: OllamaEmbedFields, context: RequestContext) -> None:
@@ -44,27 +55,12 @@ def _select(body: OllamaEmbedFields, context: RequestContext) -> None:
     warn_of_idle(body.keep_alive, body.options, context)
 
 
-async def _embed(body: OllamaEmbedRequest, context: RequestContext) -> Bytes:
-    started = time.monotonic()
-    format = vector_format(EmbeddingRequest(dimensions=body.dimensions), context)
-    cut_to = None if body.truncate is False else -1
-    tokens = await input_tokens([[text] for text in body.input], context, "input", cut_to)
+async def _vectors(
+    param: str, texts: Sequence[str], options: EmbeddingRequest, context: RequestContext
+) -> tuple[list[list[float]], int]:
+    """One for each text, and the number of tokens. Any model makes them."""
+    format = vector_format(options, context)
+    tokens = await input_tokens([[text] for text in texts], context, param, options.cut_to())
     vectors = await embed(tokens, format.pooling, context)
-
-    def write() -> Bytes:
-        reply = {
-            "model": body.model,
-            "embeddings": [formatted(rows, format)[0].tolist() for rows in vectors],
-            "total_duration": int((time.monotonic() - started) * 1e9),
-            "load_duration": 0,
-            "prompt_eval_count": sum(map(len, tokens)),
-        }
-        return json_reply(reply, context)
-
-    return await context.in_thread(write)
-
-
-async def _embedding(prompt: str, context: RequestContext) -> Bytes:
-    format = vector_format(EmbeddingRequest(normalize=False), context)
-    (rows,) = await embed(await input_tokens([[prompt]], context, "prompt", -1), format.pooling, context)
-    return json_reply({"embedding": formatted(rows, format)[0].tolist()}, context)
+    lists = await context.in_thread(lambda: [formatted(rows, format)[0].tolist() for rows in vectors])
+    return lists, sum(map(len, tokens))

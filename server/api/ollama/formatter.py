@@ -24,15 +24,12 @@ def answer(
     body: OllamaFields, text: str, thinking: str = "", calls: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
     """What every line has: the model as the request names it, the time, what the model wrote."""
-    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    more: dict[str, Any] = {"thinking": thinking} if thinking else {}
-    if calls:
-        more["tool_calls"] = calls
-    if isinstance(body, OllamaChatRequest):
-        more = {"message": {"role": "assistant", "content": text, **more}}
-    else:
-        more = {"response": text, **more}
-    return {"model": body.model, "created_at": now, **more}
+    head = {"model": body.model, "created_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
+    more = {"thinking": thinking} if thinking else {}
+    if not isinstance(body, OllamaChatRequest):
+        return {**head, "response": text, **more}
+    message = {"role": "assistant", "content": text, **more, **({"tool_calls": calls} if calls else {})}
+    return {**head, "message": message}
 
 
 class OllamaFormatter(JobFormatter):
@@ -99,9 +96,8 @@ class OllamaFormatter(JobFormatter):
         return job.context.with_warnings(fields)
 
     def _logprobs(self, tokens: Sequence[ShownToken]) -> dict[str, Any]:
-        if not self.body.logprobs or not tokens:
-            return {}
-        return {"logprobs": chat_logprobs(token_texts(self.job.engine.tokenizer), tokens)["content"]}
+        texts = token_texts(self.job.engine.tokenizer)
+        return {"logprobs": chat_logprobs(texts, tokens)["content"]} if self.body.logprobs and tokens else {}
 
     def _tool_calls(self, calls: Iterable[ToolCallDelta]) -> list[dict[str, Any]]:
         replies = []

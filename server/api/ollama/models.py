@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
 from msgspec.json import encode
 
-from server.api.common.replies.model_info import capabilities, parameter_size
+from server.api.common.replies.model_info import capabilities, memory_use, parameter_size
 from server.chat.chat_format import ChatFormats
-from server.config.default_sampling import default_sampling
 from server.dependencies import ContextDep, StateDep
 from server.errors import ApiError
 from server.generation.request_context import RequestContext
 from server.input.chat import chat_support
-from server.state import State
 from server.worker.engine import Engine
 
 # Clients use what came with a version of Ollama only from that version on: the one whose API this is.
 OLLAMA_VERSION = "0.33.0"
 NEVER = "9999-12-31T23:59:59Z"
-_LATEST = ":latest"
 router = APIRouter()
 
 
@@ -40,9 +36,10 @@ async def tags(context: ContextDep) -> dict[str, Any]:
     models = []
     for name in context.state.engines:
         engine = context.select_engine(name, ready=False)
-        model = {**_model(engine), "modified_at": _started(context.state)}
+        model = {**_model(engine), "modified_at": context.state.started_at}
         if engine.info is not None:
-            model["capabilities"] = await _capabilities(context)
+            formats = (await chat_support(context)).formats
+            model["capabilities"] = capabilities(engine.info, engine.tokenizer, formats)
         models.append(model)
     return {"models": models}
 
@@ -65,14 +62,12 @@ async def change_models() -> None:
 
 async def describe_model(context: RequestContext) -> dict[str, Any]:
     """The selected model as /api/show has it."""
-    engine, state = context.engine, context.state
-    info = engine.info or {}
+    engine, info = context.engine, context.engine.info or {}
     formats = (await chat_support(context)).formats
     arch = info.get("architecture", "")
-    sampling = default_sampling(info, state.settings.sampling_defaults())
     return {
         "modelfile": "",
-        "parameters": "\n".join(f"{name:<30} {value}" for name, value in sampling.items()),
+        "parameters": "\n".join(f"{name:<30} {value}" for name, value in context.default_sampling.items()),
         "template": formats.plain.template.source if isinstance(formats, ChatFormats) else "",
         "details": _details(engine),
         "model_info": {
@@ -83,25 +78,15 @@ async def describe_model(context: RequestContext) -> dict[str, Any]:
             f"{arch}.embedding_length": info.get("n_embd", 0),
             f"{arch}.block_count": info.get("n_layer", 0),
         },
-        "capabilities": await _capabilities(context),
-        "modified_at": _started(state),
+        "capabilities": capabilities(info, engine.tokenizer, formats),
+        "modified_at": context.state.started_at,
     }
-
-
-async def _capabilities(context: RequestContext) -> list[str]:
-    formats = (await chat_support(context)).formats
-    chat = formats if isinstance(formats, ChatFormats) else None
-    return capabilities(context.engine.info or {}, context.engine.tokenizer, chat)
-
-
-def _started(state: State) -> str:
-    return f"{datetime.fromtimestamp(state.started, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _model(engine: Engine) -> dict[str, Any]:
     """digest: tells models apart. It is not that of the file, which would have to be read for it."""
     info = engine.info or {}
-    name = engine.name if ":" in engine.name else engine.name + _LATEST
+    name = engine.name if ":" in engine.name else f"{engine.name}:latest"
     differs = [engine.name, *(info.get(key) for key in ("architecture", "n_params", "size_bytes"))]
     digest = hashlib.sha256(encode(differs)).hexdigest()
     size = info.get("size_bytes", 0)
@@ -109,18 +94,9 @@ def _model(engine: Engine) -> dict[str, Any]:
 
 
 def _loaded(engine: Engine) -> dict[str, Any]:
-    """size_vram: of weights and KV cache in proportion to the layers that are not on the CPU."""
-    info = engine.info or {}
-    compute = info.get("compute_bytes", {})
-    layers = info.get("weight_bytes", 0) + info.get("kv_bytes", 0)
-    on_gpu = min(1.0, info.get("gpu_layers", 0) / max(1, info.get("n_layer", 1)))
-    return {
-        **_model(engine),
-        "size": layers + sum(compute.values()),
-        "size_vram": int(layers * on_gpu) + sum(n for device, n in compute.items() if device != "CPU"),
-        "expires_at": NEVER,
-        "context_length": engine.n_ctx,
-    }
+    size, on_gpus = memory_use(engine.info or {})
+    sizes = {"size": size, "size_vram": on_gpus, "context_length": engine.n_ctx}
+    return {**_model(engine), **sizes, "expires_at": NEVER}
 
 
 def _details(engine: Engine) -> dict[str, Any]:

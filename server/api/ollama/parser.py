@@ -9,16 +9,25 @@ from engine.constraint.json_schema import closed
 from engine.types import Constraint
 from server.api.common.requests.generation_fields import SamplingFields, SequenceFields
 from server.api.common.requests.generation_options import check_fields, generation_options
-from server.api.common.requests.json_reader import Fields, json_text, no_media, objects, unsupported, wrong
+from server.api.common.requests.json_reader import (
+    Fields,
+    json_text,
+    missing,
+    no_media,
+    objects,
+    unsupported,
+    wrong,
+)
+from server.api.common.requests.tools import parse_tool
 from server.api.ollama.schema import (
-    FOREVER,
     OllamaChatRequest,
     OllamaFields,
     OllamaGenerateRequest,
+    OllamaNameRequest,
     OllamaOptions,
 )
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
-from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool
+from server.chat.tool_calls.tool import ToolChoice
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.input.requests import CompletionInput, RawPrompt
@@ -43,18 +52,17 @@ def parse_options(
     batch = _batch_size(options)
     context.field_names = {name: f"options.{name}" for name in SequenceFields.model_fields}
     context.field_names |= {"batch_size": f"options.{batch[0]}"} if batch else {}
-    n_ctx, limit = context.engine.n_ctx, options.num_predict
+    n_ctx = context.engine.n_ctx
     if options.num_ctx not in (None, n_ctx):
         context.warn(f"options.num_ctx has no effect: the context has {n_ctx} tokens (--context-size)")
     values = {name: getattr(options, name) for name in SequenceFields.model_fields}
     values |= {"batch_size": batch[1] if batch else None, "n_batch": None}
-    if options.seed == -1:
-        values["seed"] = None
+    values["seed"] = None if options.seed == -1 else options.seed
     return generation_options(
         SamplingFields.model_construct(**values),
         context,
         id_prefix="ollama-",
-        max_tokens=limit if limit is None else max(limit, -1),
+        max_tokens=None if options.num_predict is None else max(options.num_predict, -1),
         limit_field="options.num_predict",
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         stream=body.stream is not False,
@@ -72,14 +80,25 @@ def _batch_size(options: OllamaOptions) -> tuple[str, int] | None:
 
 
 def warn_of_idle(
-    keep_alive: float | None, options: Mapping[str, Any] | None, context: RequestContext
+    keep_alive: float | str | None, options: Mapping[str, Any] | None, context: RequestContext
 ) -> None:
-    """Of `keep_alive`, and of options without effect."""
-    if keep_alive not in (None, FOREVER):
+    """Of `keep_alive`, unless it is negative, which is forever, and of options without effect."""
+    if keep_alive is not None and not str(keep_alive).startswith("-"):
         context.warn("keep_alive has no effect: models stay loaded")
     for name, value in (options or {}).items():
         if value is not None:
             context.warn(f"options.{name[:64]} has no effect")
+
+
+def model_name(body: OllamaNameRequest, context: RequestContext) -> str:
+    """Of a request that is about a model. Raises ApiError (400)."""
+    check_fields(body, context)
+    name = body.model or body.name
+    if name is None:
+        raise missing("model")
+    if body.name not in (None, name):
+        context.warn("name has no effect: model is set")
+    return name
 
 
 def _constraint(body: OllamaFields) -> RequestedConstraint | None:
@@ -92,16 +111,15 @@ def _constraint(body: OllamaFields) -> RequestedConstraint | None:
 
 
 def _reasoning(body: OllamaFields) -> ReasoningOptions:
-    if isinstance(body.think, str):
-        return ReasoningOptions(effort=body.think, enabled=True)
-    return ReasoningOptions(enabled=body.think)
+    effort = body.think if isinstance(body.think, str) else None
+    return ReasoningOptions(effort=effort, enabled=None if body.think is None else bool(body.think))
 
 
 def parse_chat(body: OllamaChatRequest, context: RequestContext) -> ChatInput:
     """The conversation, checked except for what depends on the model."""
     return ChatInput(
         _conversation(body, context),
-        tools=[_tool(tool) for tool in objects(body.tools, "tools", context)],
+        tools=[parse_tool(tool, f"tools[{i}]", context) for i, tool in enumerate(body.tools or ())],
         tool_choice=ToolChoice(body.tool_choice or "auto"),
         reasoning=_reasoning(body),
         answer=_constraint(body),
@@ -112,7 +130,7 @@ def parse_prompt(
     body: OllamaGenerateRequest, context: RequestContext, *, has_template: bool
 ) -> ChatInput | CompletionInput:
     """A prompt of /api/generate: a message to answer, or a text to continue."""
-    prompt, before, n_vocab = body.prompt or "", body.context or [], context.engine.tokenizer.n_vocab
+    prompt, before = body.prompt or "", body.context or []
     if body.images:
         raise no_media("images", "image")
     if body.template:
@@ -120,32 +138,24 @@ def parse_prompt(
     for name in ("system", "context"):
         if body.raw and getattr(body, name):
             raise wrong(name, "raw mode does not support template, system, or context")
-    if max(before, default=0) >= n_vocab:
-        raise wrong("context", f"token ids go from 0 to {n_vocab - 1}")
+    if max(before, default=0) >= context.engine.tokenizer.n_vocab:
+        raise wrong("context", f"token ids go from 0 to {context.engine.tokenizer.n_vocab - 1}")
     if has_template and not body.raw and not body.suffix:
-        messages = [{"role": "user", "content": prompt}]
-        if body.system:
-            messages.insert(0, {"role": "system", "content": body.system})
-        answer, reasoning = _constraint(body), _reasoning(body)
-        chat = ChatInput(messages, reasoning=reasoning, answer=answer, param="prompt", before=before)
-        chat.numbered_messages = False
-        return chat
+        texts = {"system": body.system, "user": prompt}
+        return ChatInput(
+            [{"role": role, "content": text} for role, text in texts.items() if text],
+            reasoning=_reasoning(body),
+            answer=_constraint(body),
+            param="prompt",
+            numbered_messages=False,
+            before=before,
+        )
     why = "raw is true" if body.raw else "suffix is set" if body.suffix else "the model has no chat template"
     for name in ("system", "think", *(("context",) if body.suffix else ())):
         if getattr(body, name):
             context.warn(f"{name} has no effect: {why}")
     whole: RawPrompt = [*before, prompt] if before and not body.suffix else prompt
     return CompletionInput([whole], _constraint(body), suffix=body.suffix)
-
-
-def _tool(tool: Fields) -> Tool:
-    if tool.text_or("type", "function") != "function":
-        raise unsupported(tool.at("type"), "only functions are supported")
-    tool.only(frozenset({"type", "function"}))
-    function = Fields(tool.object("function"), tool.at("function"), tool.context)
-    function.only(frozenset({"name", "description", "parameters", "strict"}))
-    name, description, schema, strict = map(function.get, ("name", "description", "parameters", "strict"))
-    return make_tool(name, description, schema, strict, function.path)
 
 
 def _conversation(body: OllamaChatRequest, context: RequestContext) -> list[dict[str, Any]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import Request, Response
 
-from server.api.common.requests.generation_options import check_fields
-from server.api.common.requests.json_reader import missing
 from server.api.ollama.formatter import OllamaFormatter, answer
 from server.api.ollama.models import describe_model
-from server.api.ollama.parser import parse_chat, parse_options, parse_prompt
+from server.api.ollama.parser import model_name, parse_chat, parse_options, parse_prompt
 from server.api.ollama.schema import (
     OllamaChatRequest,
     OllamaFields,
@@ -63,7 +62,8 @@ async def ollama_chat(body: OllamaChatRequest, request: Request, context: Contex
 
 def _nothing_generated(body: OllamaFields, context: RequestContext) -> Response:
     """Without a prompt a request asks to load the model or, with `keep_alive: 0`, to unload it."""
-    reason = "unload" if body.keep_alive == 0 else "load"
+    zero = body.keep_alive is not None and not re.search("[1-9]", str(body.keep_alive))
+    reason = "unload" if zero else "load"
     return json_reply({**answer(body, ""), "done": True, "done_reason": reason}, context)
 
 
@@ -80,11 +80,5 @@ async def _chat_job(
 @router.post("/api/show", response_model=None)
 async def show_model(body: OllamaNameRequest, context: ContextDep) -> Response:
     """What a model is and can do."""
-    name = body.model or body.name
-    if name is None:
-        raise missing("model")
-    context.select_engine(name)
-    check_fields(body, context)
-    if body.model and body.name:
-        context.warn("name has no effect: model is set")
+    context.select_engine(model_name(body, context))
     return json_reply(await describe_model(context), context)

@@ -2,58 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import ConfigDict, Field
 
-from server.api.common.requests.generation_fields import IDS_SCHEMA, SequenceFields, is_token
+from server.api.common.requests.generation_fields import SequenceFields, TokenIds
+from server.api.common.requests.tools import TOOL_EXAMPLE, ToolField
 from server.api.common.schema import INT_MAX, Reply, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
 
 MAX_MESSAGES = 4096
-DURATION = r"0|[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+"  # as Go writes it
-FOREVER = -1.0  # the value of negative durations
-
-
-def _keep_alive(value: Any) -> float:
-    """0, FOREVER or, in place of any other duration, 1."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= INT_MAX
-    if not number and not (isinstance(value, str) and re.fullmatch(DURATION, value)):
-        raise ValueError('must be a number of seconds or a duration such as "5m"')
-    return FOREVER if str(value)[0] == "-" else float(bool(re.search("[1-9]", str(value))))
-
-
-def _format(value: Any) -> str | dict[str, Any]:
-    if isinstance(value, dict) or value in ("", "json"):
-        return value  # type: ignore[no-any-return]
-    raise ValueError('must be "json" or a JSON schema')
-
-
-def _ids(value: Any) -> list[int]:
-    if not isinstance(value, list) or not all(map(is_token, value)):
-        raise ValueError("must be a list of token ids")
-    return value
-
-
-def _texts(value: Any) -> list[str]:
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ValueError("must be a string or a list of strings")
-    return texts
-
-
-_STRING = {"type": "string"}
-_SECONDS = {"type": "number", "minimum": -INT_MAX, "maximum": INT_MAX}
-_FORMAT = {"anyOf": [{"enum": ["", "json"]}, {"type": "object"}]}
-_DURATION = {"anyOf": [_SECONDS, {**_STRING, "pattern": f"^({DURATION})$"}]}
-_TEXTS = {"anyOf": [_STRING, {"type": "array", "items": _STRING}]}
-KeepAlive = Annotated[float, PlainValidator(_keep_alive), WithJsonSchema(_DURATION)]
-Format = Annotated[str | dict[str, Any], PlainValidator(_format), WithJsonSchema(_FORMAT)]
-Ids = Annotated[list[int], PlainValidator(_ids), WithJsonSchema(IDS_SCHEMA)]
-Texts = Annotated[list[str], PlainValidator(_texts), WithJsonSchema(_TEXTS)]
+_DURATION = r"^(0|[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"  # as Go writes it
+Seconds = Annotated[float, Field(ge=-INT_MAX, le=INT_MAX)]
+KeepAlive = Seconds | Annotated[str, Field(pattern=_DURATION)]
 ModelName = Annotated[str, Field(min_length=1, max_length=512)]
-Objects = list[dict[str, Any]]
 
 
 class OllamaOptions(SequenceFields):
@@ -64,67 +26,69 @@ class OllamaOptions(SequenceFields):
     num_batch: int | None = field("another name of `batch_size`", 256, ge=1, le=INT_MAX)
 
 
-class OllamaFields(Schema):
+class OllamaModelFields(Schema):
+    model: ModelName = Field(description="a served model, with or without `:latest`", examples=["stories"])
+    keep_alive: KeepAlive | None = field("no effect: models stay loaded, as with -1", "5m")
+
+
+class OllamaFields(OllamaModelFields):
     """What both generating routes take."""
 
-    model: ModelName = Field(description="a served model, with or without `:latest`", examples=["stories"])
     stream: bool | None = Field(True, description="answer as lines of JSON", examples=[False])
     options: OllamaOptions | None = field("how to generate", {"num_predict": 64, "temperature": 0})
-    format: Format | None = field('"json", or a JSON schema that the text must match', "json")
+    format: Literal["", "json"] | dict[str, Any] | None = field(
+        "what to write: a JSON schema, or any", "json"
+    )
     think: bool | Literal["low", "medium", "high", "max"] | None = field(
         "whether the model reasons before it answers, or how much; default: as the model does", False
     )
-    keep_alive: KeepAlive | None = field("no effect: models stay loaded, as with -1", "5m")
     logprobs: bool | None = field("natural logs of the unmodified softmax", True)
     top_logprobs: int | None = field("also of the N most likely; needs `logprobs`", 5, ge=0, le=20)
 
 
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [{"model": "stories", "stream": False, **fields}]})
+
+
 class OllamaGenerateRequest(OllamaFields):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"model": "stories", "prompt": "Why is the sky blue?", "stream": False}]
-        }
-    )
+    model_config = _example(prompt="Why is the sky blue?")
+
     prompt: str | None = field("what to answer; without it nothing is generated", "Why is the sky blue?")
     suffix: str | None = field("the text after the gap that is filled", " That is why.")
     system: str | None = field("goes before the prompt", "Be brief.")
     raw: bool | None = field("true: continue the prompt as it is, without the chat template", True)
-    context: Ids | None = field("`context` of an earlier answer, which this one follows", [1, 450, 1900])
+    context: TokenIds | None = field("`context` of an earlier answer, which this follows", [1, 450, 1900])
     images: list[Any] | None = field("refused: there is no vision", ["iVBORw0KGgo="])
     template: str | None = field("refused: templates are the model's own, or --chat-template", "")
 
 
-_HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
-_FUNCTION = {"name": "get_weather", "parameters": {"type": "object"}}
+class OllamaTool(ToolField):
+    type: str = Field("function", description="the only one there is", examples=["function"])
+
+
+_HELLO = [{"role": "user", "content": "Hello"}]
 
 
 class OllamaChatRequest(OllamaFields):
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"model": "stories", "messages": _HELLO, "stream": False}]}
-    )
-    messages: Objects | None = field(
+    model_config = _example(messages=_HELLO)
+
+    messages: list[dict[str, Any]] | None = field(
         "the conversation: `role` (system, user, assistant, tool), `content`; of the assistant also "
         "`thinking` and `tool_calls`, of a tool `tool_name`; without messages nothing is generated",
         _HELLO,
         max_length=MAX_MESSAGES,
     )
-    tools: Objects | None = field(
-        "functions that may be called", [{"type": "function", "function": _FUNCTION}], max_length=MAX_TOOLS
-    )
+    tools: list[OllamaTool] | None = field("what may be called", [TOOL_EXAMPLE], max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | None = field("as OpenAI's API has it", "auto")
 
 
-class OllamaEmbedFields(Schema):
-    model: ModelName = Field(description="a served model", examples=["stories"])
-    keep_alive: KeepAlive | None = field("no effect: models stay loaded, as with -1", "5m")
+class OllamaEmbedFields(OllamaModelFields):
     options: dict[str, Any] | None = field("no effect", {"num_ctx": 4096})
 
 
 class OllamaEmbedRequest(OllamaEmbedFields):
-    input: Texts = Field(description="a text, or several", examples=[["Once upon a time", "a little cat"]])
-    truncate: bool | None = field(
-        "false: refuse texts that are too long; else cut them, with a warning", True
-    )
+    input: str | list[str] = Field(description="a text, or several", examples=[["Once", "a little cat"]])
+    truncate: bool | None = field("false: refuse texts that are too long, else they are cut", True)
     dimensions: int | None = field("keep so many of the first numbers", 4, ge=1, le=INT_MAX)
 
 
@@ -138,8 +102,9 @@ class OllamaNameRequest(Schema):
 
 
 class OllamaPullRequest(OllamaNameRequest):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "me/Tales-GGUF", "stream": False}]})
-    stream: bool | None = Field(True, description="tell of the progress in lines of JSON", examples=[False])
+    model_config = _example(model="me/Tales-GGUF")
+
+    stream: bool | None = Field(True, description="report progress in lines of JSON", examples=[False])
 
 
 class OllamaReply(Reply):

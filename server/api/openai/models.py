@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -25,7 +24,7 @@ def _model(engine: Engine, state: State) -> dict[str, Any]:
         "state": engine.state,
         "type": "model",
         "display_name": engine.name,
-        "created_at": f"{datetime.fromtimestamp(state.started, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "created_at": state.started_at,
         "lifecycle": "active",
         "aliases": [engine.name, *(alias for alias, name in state.aliases.items() if name == engine.name)],
         "tags": state.settings.tag,

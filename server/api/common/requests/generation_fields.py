@@ -48,9 +48,13 @@ def _bias(value: Any) -> dict[int, float]:
 def _token_ids(value: Any) -> list[int]:
     if not isinstance(value, list) or not all(map(is_token, value)):
         raise ValueError("must be a list of token ids")
-    if len(value) > MAX_STOP_TOKENS:
-        raise ValueError(f"may hold at most {MAX_STOP_TOKENS} ids, not {len(value)}")
     return value
+
+
+def _stop_ids(value: Any) -> list[int]:
+    if len(_token_ids(value)) > MAX_STOP_TOKENS:
+        raise ValueError(f"may hold at most {MAX_STOP_TOKENS} ids, not {len(value)}")
+    return _token_ids(value)
 
 
 def _not_zero(limit: int) -> int:
@@ -79,8 +83,9 @@ LogitBias = Annotated[
         {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}
     ),
 ]
-TokenIds = Annotated[
-    list[int], PlainValidator(_token_ids), WithJsonSchema({**IDS_SCHEMA, "maxItems": MAX_STOP_TOKENS})
+TokenIds = Annotated[list[int], PlainValidator(_token_ids), WithJsonSchema(IDS_SCHEMA)]
+_StopIds = Annotated[
+    list[int], PlainValidator(_stop_ids), WithJsonSchema({**IDS_SCHEMA, "maxItems": MAX_STOP_TOKENS})
 ]
 
 
@@ -98,7 +103,7 @@ class SequenceFields(Schema):
     """How to generate one sequence. Null is the same as absent."""
 
     stop: Stops | None = field("end before the first of these strings", ["The end"])
-    stop_token_ids: TokenIds | None = field("end at any of these tokens", [2])
+    stop_token_ids: _StopIds | None = field("end at any of these tokens", [2])
     seed: int | None = field(
         "same seed, same text; choice j uses seed + j; negative ones count modulo 2^64",
         42,

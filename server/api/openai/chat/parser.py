@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from engine import exact_json
 from server.api.common.requests.generation_options import check_fields, choice_options
 from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
 from server.api.common.requests.structured_output import requested_constraint
-from server.api.openai.chat.schema import ChatFields, ChatRequest, Message, ToolField
+from server.api.common.requests.tools import parse_tool, warn_of_unknown
+from server.api.openai.chat.schema import ChatFields, ChatRequest, Message
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
-from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool
+from server.chat.tool_calls.tool import ToolChoice
 from server.errors import bad_request
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
@@ -37,7 +37,7 @@ def parse_chat(body: ChatFields, context: RequestContext) -> ChatInput:
     """The conversation, and what the content must match."""
     return ChatInput(
         [_message(message, f"messages[{i}]", context) for i, message in enumerate(body.messages)],
-        tools=[_tool(tool, f"tools[{i}]", context) for i, tool in enumerate(body.tools or ())],
+        tools=[parse_tool(tool, f"tools[{i}]", context) for i, tool in enumerate(body.tools or ())],
         tool_choice=_tool_choice(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
         reasoning=ReasoningOptions(body.reasoning_format, effort=body.reasoning_effort, budget=_budget(body)),
@@ -59,7 +59,7 @@ def _message(message: Message, where: str, context: RequestContext) -> dict[str,
     content: Any = message.content
     if message.role == "assistant" and content is None and isinstance(extra.get("refusal"), str):
         content = extra.pop("refusal")
-    _unknown(extra, where, context, refused=("function_call", "audio"))
+    warn_of_unknown(extra, where, context, refused=("function_call", "audio"))
     parsed: dict[str, Any] = {"role": message.role, "content": content}
     for name in ("name", "tool_call_id", "reasoning_content"):
         if (value := getattr(message, name)) is not None:
@@ -67,27 +67,14 @@ def _message(message: Message, where: str, context: RequestContext) -> dict[str,
     if message.tool_calls:
         parsed["tool_calls"] = []
         for j, call in enumerate(message.tool_calls):
-            _unknown(call.model_extra, f"{where}.tool_calls[{j}]", context, silent=("index",))
-            _unknown(call.function.model_extra, f"{where}.tool_calls[{j}].function", context)
+            warn_of_unknown(call.model_extra, f"{where}.tool_calls[{j}]", context, silent=("index",))
+            warn_of_unknown(call.function.model_extra, f"{where}.tool_calls[{j}].function", context)
             arguments = call.function.arguments
             if not isinstance(arguments, str):
                 arguments = exact_json.write(arguments, ensure_ascii=False)
             function = {"name": call.function.name, "arguments": arguments}
             parsed["tool_calls"].append({"id": call.id or "", "type": "function", "function": function})
     return parsed
-
-
-def _tool(tool: ToolField, where: str, context: RequestContext) -> Tool:
-    if tool.type != "function":
-        param = f"{where}.type"
-        message = f"tools of type '{tool.type[:64]}' are not run by this server; only functions are supported"
-        raise bad_request(f"{param}: {message}", param, "unsupported_value")
-    if tool.function is None:
-        raise bad_request(f"{where}.function: is required", f"{where}.function", "missing_field")
-    _unknown(tool.model_extra, where, context)
-    function, where = tool.function, f"{where}.function"
-    _unknown(function.model_extra, where, context)
-    return make_tool(function.name, function.description, function.parameters, function.strict, where)
 
 
 def _tool_choice(value: Any) -> ToolChoice:
@@ -131,23 +118,6 @@ def _budget(body: ChatFields) -> int | None:
         first, second, *_ = budgets
         _wrong(second, f"differs from {first}, its other name")
     return next(iter(budgets.values()), None)
-
-
-def _unknown(
-    extra: Mapping[str, Any] | None,
-    where: str,
-    context: RequestContext,
-    refused: tuple[str, ...] = (),
-    silent: tuple[str, ...] = (),
-) -> None:
-    for name, value in (extra or {}).items():
-        if value in (None, [], "") or name in silent:
-            continue
-        param = f"{where}.{name[:64]}"
-        if name in refused:
-            instead = "; send tool_calls" if name == "function_call" else ""
-            raise bad_request(f"{param}: is not supported{instead}", param, "unsupported_value")
-        context.warn(f"{param} has no effect")
 
 
 def _wrong(param: str, message: str) -> NoReturn:

@@ -10,6 +10,7 @@ from server.api.common.replies.schema import TimingsReply, UsageReply
 from server.api.common.requests.generation_fields import GenerationFields, TokenLimit
 from server.api.common.requests.guided_fields import GuidedFields
 from server.api.common.requests.structured_output import StructuredFields
+from server.api.common.requests.tools import TOOL_EXAMPLE, ToolField
 from server.api.common.schema import Reply, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
 
@@ -58,8 +59,6 @@ ContentField = Annotated[
 Role = Annotated[str, PlainValidator(_role), WithJsonSchema({"type": "string", "enum": list(ROLES)})]
 _FUNCTION = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
 _CALL = {"id": "call_1", "type": "function", "function": _FUNCTION}
-_SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-_TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": _SCHEMA}}
 
 
 class CalledFunction(Schema):
@@ -97,18 +96,6 @@ class Message(Schema):
         return self
 
 
-class FunctionTool(Schema):
-    name: str = Field(description="up to 128 letters, digits, '_', '-', '.'", examples=["get_weather"])
-    description: str | None = field("for the model: what it does, and when to call it", "The weather now")
-    parameters: dict[str, Any] | None = field("JSON schema of the arguments", _SCHEMA)
-    strict: bool | None = field("arguments match the schema in any case, where it can be enforced", True)
-
-
-class ToolField(Schema):
-    type: str = Field(description='"function"', examples=["function"])
-    function: FunctionTool | None = field("the tool", _TOOL["function"])
-
-
 _CHOICE = {
     "anyOf": [
         {"type": "string", "enum": ["none", "auto", "required"]},
@@ -127,7 +114,9 @@ class ChatFields(Schema):
         description="the conversation, oldest first",
         examples=[[{"role": "user", "content": "Hello"}]],
     )
-    tools: list[ToolField] | None = field("functions that the model may call", [_TOOL], max_length=MAX_TOOLS)
+    tools: list[ToolField] | None = field(
+        "functions that the model may call", [TOOL_EXAMPLE], max_length=MAX_TOOLS
+    )
     tool_choice: Annotated[Any, WithJsonSchema(_CHOICE)] = field(
         "none: no calls; auto (default): as the model sees fit; required: at least one; or "
         '{"type": "function", "function": {"name"}}, or {"type": "allowed_tools", "allowed_tools": '

@@ -1,0 +1,76 @@
+"""Models on this machine: pulled and deleted for an API, where --allow-pull permits it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+
+from server.errors import NEVER, ApiError, UnknownModel
+from server.generation.request_context import RequestContext
+from server.models import catalog
+from server.models.errors import DownloadError, ModelNotFound
+from server.models.progress import Progress, in_background
+
+_PULL = "pull"  # among the jobs, of which there is one at a time
+
+
+def check_permitted(context: RequestContext) -> None:
+    if not context.state.settings.allow_pull:
+        message = "models are not pulled or deleted over HTTP; the server's --allow-pull permits it"
+        raise ApiError(403, message, code="not_permitted", retry_after=NEVER)
+
+
+async def pull(name: str, context: RequestContext) -> AsyncGenerator[Progress, None]:
+    """Download a model. Closing this ends the download."""
+    jobs = context.state.jobs
+    if _PULL in jobs:
+        raise ApiError(429, f"{jobs[_PULL]} is being pulled; try again later", code="busy", retry_after=60)
+    jobs[_PULL] = name
+    try:
+        with _worded():
+            async with aclosing(in_background(lambda: catalog.pull(name))) as steps:
+                async for step in steps:
+                    yield step
+    finally:
+        del jobs[_PULL]
+
+
+async def delete(name: str, context: RequestContext) -> None:
+    """Remove a model that is not served."""
+    with _worded():
+        model = await asyncio.to_thread(catalog.find, name)
+        if model is None:
+            raise UnknownModel(f"there is no model '{name[:200]}' on this machine", name)
+        _check_idle(model.path, context)
+        await asyncio.to_thread(catalog.delete, name)
+
+
+def _check_idle(path: Path, context: RequestContext) -> None:
+    """Refuse to remove what an engine uses, also to load it again after a crash."""
+    engines = context.state.engines.values()
+    if any(engine.state == "loading" for engine in engines):
+        raise ApiError(503, "a model is loading; try again later", code="model_loading", retry_after=2)
+    paths = [str(engine.info["path"]) for engine in engines if engine.info and "path" in engine.info]
+    if os.path.realpath(path) in map(os.path.realpath, paths):
+        raise ApiError(409, "model: is served; stop the server first", param="model", code="model_in_use")
+
+
+@contextmanager
+def _worded() -> Iterator[None]:
+    """Failures of `server.models` with a status. Paths of this machine are left out."""
+    try:
+        yield
+    except ModelNotFound as error:
+        raise ApiError(404, _without_paths(error), param="model", code="model_not_found") from None
+    except DownloadError as error:
+        raise ApiError(500, _without_paths(error), code="pull_failed") from None
+    except ValueError as error:
+        raise ApiError(400, f"model: {error}", param="model", code="invalid_value") from None
+
+
+def _without_paths(error: Exception) -> str:
+    return re.sub(r"(?<!\S)(/|[A-Z]:\\)[^\s;,]+", "the cache", str(error))
