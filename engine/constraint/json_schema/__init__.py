@@ -60,12 +60,16 @@ def rule(schema: Any) -> Rule:
     try:
         reader = Reader(document, closed=closed, lenient=lenient, coerce=bool(options.get("coerce_one_of")))
         root = reader.root()
-        writer = Writer(
-            reader.meets, Spacing.of(options), closed=closed, lenient=lenient, ignored=reader.ignored
-        )
+        spacing = Spacing.of(options)
+        writer = Writer(reader.meets, spacing, closed=closed, lenient=lenient, ignored=reader.ignored)
         text = writer.text(root)
     except RecursionError:
         raise ConfigError("the schema is nested too deeply") from None
+    if (FREE_NAME in text or LIMITED_NAME in text) and not spacing.is_json:  # names could come twice
+        raise ConfigError(
+            "x-guidance: separators and white space that JSON does not have are not supported beside names "
+            "that the schema does not list"
+        )
     return Rule(text, list(reader.ignored))
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from engine.constraint.json_schema.writing.scalars import regex, terminal_matches
+
+_SPACE = r"[ \t\r\n]*"
+
 
 @dataclass(frozen=True)
 class Spacing:
@@ -28,3 +32,10 @@ class Spacing:
         if options.get("whitespace_flexible") is False:
             return cls(item or ",", key or ":", "", "")
         return cls(item or cls.comma, key or cls.colon)
+
+    @property
+    def is_json(self) -> bool:
+        """Whether nothing else is written than JSON has around values."""
+        pairs = (self.comma, ","), (self.colon, ":"), (self.opened, ""), (self.closing, "")
+        others = (f"{regex(own)} & ~/{_SPACE}{mark}{_SPACE}/" for own, mark in pairs)
+        return not any(terminal_matches(f'({other}) "."') for other in others)  # the empty text counts

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.references.json_walk import takes
+import pytest
+
+from support.references.json_walk import refusal, takes
 
 WRITTEN = ['{"a": 1, "b": [1, 2]}', '{"a":1,"b":[1,2]}', '{\n  "a": 1,\n  "b": [\n    1,\n    2\n  ]\n}']
 BADLY = ['{"a" : 1, "b": [1]}', '{"a": 1 , "b": [1]}', '{"a":  1, "b": [1]}', '{\n\n"a": 1, "b": [1]}']
@@ -34,3 +36,37 @@ def test_white_space_by_options() -> None:
     anywhere = with_options(whitespace_pattern=r"[ \n]{1,30}")
     assert all(takes(anywhere, text, close=True) for text in [*WRITTEN, *BADLY[:-1]])
     assert takes(with_options(whitespace_flexible=True), BADLY[0], close=True)
+
+
+FREE = {"type": "object", "additionalProperties": {"type": "integer"}}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"item_separator": ";"},
+        {"key_separator": " ?[:=]"},
+        {"whitespace_pattern": "[ x]"},
+        {"item_separator": ",?"},
+    ],
+)
+def test_separators_that_json_does_not_have_are_refused_beside_free_names(options: dict[str, Any]) -> None:
+    for schema in (FREE, {"type": "array", "items": FREE}, {}):
+        assert "separators and white space that JSON does not have" in refusal(
+            {**schema, "x-guidance": options}
+        )
+    assert takes({**AB, "x-guidance": {"closed": True, "item_separator": ";"}}, '{"a": 1;"b": []}')
+
+
+@pytest.mark.parametrize(
+    ("options", "comma"),
+    [
+        ({"item_separator": ", "}, ", "),
+        ({"whitespace_pattern": r"[ \n]{1,3}"}, " ,\n"),
+        ({"item_separator": r"\n?,"}, "\n,"),
+    ],
+)
+def test_separators_of_json_are_taken_beside_free_names(options: dict[str, Any], comma: str) -> None:
+    schema = {**FREE, "x-guidance": options}
+    assert takes(schema, '{"a": 1' + comma + '"b": 2}')
+    assert not takes(schema, '{"a": 1' + comma + '"a": 2}')
