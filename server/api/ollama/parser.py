@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.constraint.json_schema import closed
-from engine.types import Constraint
+from server.api.common.requests import json_reader
 from server.api.common.requests.generation_fields import SamplingFields, SequenceFields
 from server.api.common.requests.generation_options import check_fields, generation_options
-from server.api.common.requests.json_reader import (
-    Fields,
-    json_text,
-    missing,
-    no_media,
-    objects,
-    unsupported,
-    wrong,
-)
+from server.api.common.requests.json_reader import Fields, missing, no_media, unsupported, used_name, wrong
+from server.api.common.requests.structured_output import schema_constraint
 from server.api.common.requests.tools import parse_tool
 from server.api.ollama.schema import (
     OllamaChatRequest,
@@ -32,7 +24,6 @@ from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.input.requests import CompletionInput, RawPrompt
 
-_BATCH_SIZES = ("num_batch", "batch_size", "n_batch")
 _ROLES = ("system", "user", "assistant", "tool")
 _MESSAGE = frozenset({"role", "content", "thinking", "images", "tool_calls", "tool_name", "tool_call_id"})
 
@@ -49,14 +40,14 @@ def parse_options(
     for name in ("timings_per_token", "return_progress"):
         if getattr(options, name):
             context.warn(f"options.{name} has no effect: this API has no place for it")
-    batch = _batch_size(options)
+    batch_size = used_name(options, ("num_batch", "batch_size", "n_batch"), "options.") or "batch_size"
     context.field_names = {name: f"options.{name}" for name in SequenceFields.model_fields}
-    context.field_names |= {"batch_size": f"options.{batch[0]}"} if batch else {}
+    context.field_names["batch_size"] = f"options.{batch_size}"
     n_ctx = context.engine.n_ctx
     if options.num_ctx not in (None, n_ctx):
         context.warn(f"options.num_ctx has no effect: the context has {n_ctx} tokens (--context-size)")
     values = {name: getattr(options, name) for name in SequenceFields.model_fields}
-    values |= {"batch_size": batch[1] if batch else None, "n_batch": None}
+    values |= {"batch_size": getattr(options, batch_size), "n_batch": None}
     values["seed"] = None if options.seed == -1 else options.seed
     return generation_options(
         SamplingFields.model_construct(**values),
@@ -68,15 +59,6 @@ def parse_options(
         stream=body.stream is not False,
         return_tokens=return_tokens or bool(options.return_tokens),
     )
-
-
-def _batch_size(options: OllamaOptions) -> tuple[str, int] | None:
-    """The name by which the request gives it, and the value."""
-    sizes = [(name, n) for name in _BATCH_SIZES if (n := getattr(options, name)) is not None]
-    for name, n in sizes[1:]:
-        if n != sizes[0][1]:
-            raise wrong(f"options.{name}", f"differs from {sizes[0][0]}, its other name")
-    return sizes[0] if sizes else None
 
 
 def warn_of_idle(
@@ -104,10 +86,7 @@ def model_name(body: OllamaNameRequest, context: RequestContext) -> str:
 def _constraint(body: OllamaFields) -> RequestedConstraint | None:
     if body.format is None or body.format == "":
         return None
-    if body.format in ("json", {}):
-        return RequestedConstraint(Constraint("json_object"), "format")
-    schema = json_text(closed(body.format), "format")
-    return RequestedConstraint(Constraint("json_schema", schema), "format")
+    return schema_constraint({} if body.format == "json" else body.format, "format")
 
 
 def _reasoning(body: OllamaFields) -> ReasoningOptions:
@@ -162,7 +141,7 @@ def _conversation(body: OllamaChatRequest, context: RequestContext) -> list[dict
     """Calls without an id get one, and results that of the first call without a result (of their tool)."""
     messages: list[dict[str, Any]] = []
     waiting: dict[str, str] = {}  # calls without a result: id → name of the tool
-    for i, message in enumerate(objects(body.messages, "messages", context)):
+    for i, message in enumerate(json_reader.objects(body.messages, "messages", context)):
         role = message.text("role").lower()
         if role not in _ROLES:
             raise wrong(message.at("role"), f"must be one of {', '.join(_ROLES)}")
@@ -192,6 +171,6 @@ def _call(call: Fields, id: str) -> dict[str, Any]:
     function = Fields(call.object("function"), call.at("function"), call.context)
     function.only(frozenset({"index", "name", "arguments"}))
     arguments = {} if function.get("arguments") is None else function.object("arguments")
-    text = json_text(arguments, function.at("arguments"))
+    text = json_reader.json_text(arguments, function.at("arguments"))
     named = {"name": function.text("name"), "arguments": text}
     return {"id": call.text_or("id", id), "type": "function", "function": named}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from server.api.common.requests.generation_fields import GenerationFields, SamplingFields
+from server.api.common.requests.json_reader import used_name
 from server.api.common.schema import Schema
 from server.errors import bad_request
 from server.generation.options import GenerationOptions
@@ -56,11 +57,12 @@ def generation_options(
     """The shared fields of a body; `fields` are those of `GenerationOptions` that the API reads itself."""
     if body.stop and "" in body.stop:
         context.warn("stop has no effect where it is an empty string")
+    batch_size = used_name(body, ("batch_size", "n_batch"))
     shared = {
         "sampling": sampling_fields(body),
         "stop": [stop for stop in body.stop or () if stop],
         "stop_token_ids": body.stop_token_ids or (),
-        "batch_size": _batch_size(body),
+        "batch_size": None if batch_size is None else getattr(body, batch_size),
         "cache_prompt": body.cache_prompt is not False,
         "timeout_ms": body.timeout_ms,
         "slot": None if body.id_slot is None or body.id_slot < 0 else body.id_slot,
@@ -91,12 +93,6 @@ def choice_options(
 def sampling_fields(body: SamplingFields) -> dict[str, Any]:
     """Those that the client set."""
     return {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
-
-
-def _batch_size(body: SamplingFields) -> int | None:
-    if body.batch_size is not None and body.n_batch is not None and body.batch_size != body.n_batch:
-        raise bad_request("n_batch: differs from batch_size, its other name", "n_batch", "invalid_value")
-    return body.batch_size if body.batch_size is not None else body.n_batch
 
 
 def check_fields(body: Schema, context: RequestContext) -> None:

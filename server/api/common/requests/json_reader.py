@@ -122,6 +122,15 @@ def no_media(path: str, kind: str) -> ApiError:
     return unsupported(path, f"{name} is not supported by this model; send text")
 
 
+def used_name(body: Schema, names: Sequence[str], place: str = "") -> str | None:
+    """By which of its names a request has a field. Raises ApiError (400) if values under several differ."""
+    used = [name for name in names if getattr(body, name) is not None]
+    for name in used[1:]:
+        if getattr(body, name) != getattr(body, used[0]):
+            raise wrong(f"{place}{name}", f"differs from {used[0]}, its other name")
+    return used[0] if used else None
+
+
 def refuse_fields(body: Schema, refused: Mapping[str, tuple[Any, ...]]) -> None:
     """An error for fields that would change the answer, except at the values listed."""
     extra = body.model_extra or {}

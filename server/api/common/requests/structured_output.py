@@ -112,11 +112,13 @@ def _grammar(body: StructuredFields) -> RequestedConstraint | None:
 
 
 def _schema_field(body: StructuredFields) -> RequestedConstraint | None:
-    if body.json_schema is None:
-        return None
-    if body.json_schema == {}:  # as llama-server has it
-        return RequestedConstraint(Constraint("json_object"), "json_schema")
-    return RequestedConstraint(json_schema(body.json_schema, "json_schema"), "json_schema")
+    return None if body.json_schema is None else schema_constraint(body.json_schema, "json_schema")
+
+
+def schema_constraint(schema: dict[str, Any] | bool, param: str) -> RequestedConstraint:
+    """{} is any object, as llama-server and Ollama have it."""
+    constraint = Constraint("json_object") if schema == {} else json_schema(schema, param)
+    return RequestedConstraint(constraint, param)
 
 
 def _format(format: dict[str, Any] | None, context: RequestContext) -> RequestedConstraint | None:

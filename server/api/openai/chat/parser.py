@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from engine import exact_json
 from server.api.common.requests.generation_options import check_fields, choice_options
 from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
+from server.api.common.requests.json_reader import used_name
 from server.api.common.requests.structured_output import requested_constraint
 from server.api.common.requests.tools import parse_tool, warn_of_unknown
 from server.api.openai.chat.schema import ChatFields, ChatRequest, Message
@@ -113,11 +114,8 @@ def _function_name(value: Any, where: str) -> str:
 
 
 def _budget(body: ChatFields) -> int | None:
-    budgets = {name: value for name in _BUDGETS if (value := getattr(body, name)) is not None}
-    if len(set(budgets.values())) > 1:
-        first, second, *_ = budgets
-        _wrong(second, f"differs from {first}, its other name")
-    return next(iter(budgets.values()), None)
+    name = used_name(body, _BUDGETS)
+    return None if name is None else getattr(body, name)
 
 
 def _wrong(param: str, message: str) -> NoReturn:
