@@ -20,9 +20,11 @@ MAX_TEXT = 40_000  # characters of an expression
 MAX_STEPS = 1000  # alternatives are followed to the end of the pattern one by one
 MAX_DEPTH = 30
 MAX_POSITIONS = 60  # look-ahead, `^` and `$`
-# Between quotes of JSON each of these has one spelling, and every other character stands for itself.
+# Between quotes of JSON each of these has one spelling, and every other character stands for itself, so that
+# equal strings are equal texts.
 _ESCAPED = {c: json.dumps(chr(c))[1:-1] for c in (*range(32), 34, 92)} | {127: "\\u007f"}
 _UNESCAPED = r'[^"\\\x00-\x1F\x7F]'
+CHARACTER = rf'{_UNESCAPED}|\\["\\bfnrt]|\\u00(0[0-7bef]|1[0-9a-f]|7f)'
 _TOKEN = re.compile(
     r"(?P<ahead>\(\?[=!])|(?P<open>\((?:\?:|\?P?<[^<>=!]+>)?(?!\?))|(?P<close>\))|(?P<bar>\|)|(?P<anchor>[$^])"
     r"|(?P<times>(?:[*+?]|\{(?P<low>\d+)(?P<comma>,(?P<high>\d*))?\})\??)"
@@ -95,8 +97,7 @@ def _spelled(token: str) -> str:
     return f"(?:{'|'.join(others + escapes)})"
 
 
-_CHARACTER = f"(?:{_UNESCAPED}|{'|'.join(map(re.escape, _ESCAPED.values()))})"
-ANY, _SOME = f"/{_CHARACTER}*/", f"/{_CHARACTER}+/"
+ANY, _SOME = f"/({CHARACTER})*/", f"/({CHARACTER})+/"
 _EMPTY = '""'
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from engine.constraint.json_schema.shapes import lookahead, names
+from engine.constraint.json_schema.shapes.lookahead import CHARACTER
 from engine.constraint.json_schema.shapes.types import Number, String
 from engine.constraint.json_schema.writing import digits
 from engine.constraint.json_schema.writing.formats import FORMATS
@@ -20,8 +21,6 @@ _NOTHING = '("" & /a/)'
 # that only few names share; a number follows, of names that an object with such names has at most.
 FREE_NAME = "FREE_NAME_"
 LIMITED_NAME = "LIMITED_NAME_"
-# One spelling for each character, so that equal names are equal texts.
-CHARACTER = r'[^"\\\x00-\x1F\x7F]|\\["\\bfnrt]|\\u00(0[0-7be]|1[0-9a-f]|7f)'
 
 
 def quoted(text: str) -> str:

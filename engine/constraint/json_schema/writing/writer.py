@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from engine.constraint.json_schema.shapes import names
 from engine.constraint.json_schema.shapes.constants import constants, merged
+from engine.constraint.json_schema.shapes.lookahead import CHARACTER
 from engine.constraint.json_schema.shapes.meet import Meets
 from engine.constraint.json_schema.shapes.types import (
     ANYTHING,
@@ -32,7 +33,6 @@ from engine.constraint.json_schema.shapes.types import (
 )
 from engine.constraint.json_schema.writing.fruitful import Fruitful
 from engine.constraint.json_schema.writing.scalars import (
-    CHARACTER,
     FREE_NAME,
     LIMITED_NAME,
     number_terminal,

@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
 from engine.constraint.compiler import ConstraintCompiler, ConstraintMatcher, GrammarVocabulary
-from engine.constraint.gbnf.lark import to_lark
 from engine.constraint.gbnf.parser import Alt, Chars, Node, Ref, Repeat, Rules, Seq, Text, TokenRef, parse
 from engine.errors import ConfigError
 from engine.types import Constraint
@@ -215,35 +214,6 @@ def test_the_same_texts_match_as_by_definition(bodies: tuple[Node, ...]) -> None
         assume("left-recursive" not in str(error))
         raise
     assert accepted(grammar) == [text for text in TEXTS if reference.matches(text)]
-
-
-# Each of them would go wrong if its parts were read as far as possible.
-MUNCH = [
-    ('root ::= [a-c]* "ab"', "aab", "aabb"),
-    ('root ::= x y\nx ::= "a"* "(" y ")" | "a"*\ny ::= "ab"', "aaab", "aaa"),
-    ('root ::= x\nx ::= "ab" | [ab] "b" "c" | "(" x ")"', "(abc)", "(ac)"),
-    ('root ::= x "c"\nx ::= "a" x? | [ab]+', "aabac", "aaba"),
-    ('root ::= x\nx ::= "é" "b" | [ë-ÿ] "c" | "(" x ")" | [\\xea-\\xec] "d"', "(ëc)", "(éc)"),
-    ('root ::= x\nx ::= "[" [あ-ん]* "、" x "]" | "."', "[あい、.]", "[あい.]"),
-    ('root ::= x\nx ::= "<" [^>]* ">" x? | [0-9]{1,3} "." [0-9]+ x?', "<a><b>12.5<c>", "<a><b>1234.5"),
-]
-
-
-@pytest.mark.parametrize(("grammar", "good", "bad"), MUNCH)
-def test_what_longest_matches_would_get_wrong(grammar: str, good: str, bad: str) -> None:
-    assert matches(grammar, good)
-    assert not matches(grammar, bad)
-
-
-def lexemes(grammar: str) -> int:
-    return sum(line.startswith("L") for line in to_lark(grammar, no_tokens).splitlines())
-
-
-def test_regular_parts_are_single_lexemes() -> None:
-    assert lexemes('root ::= item+\nitem ::= "- " [^\\n]+ "\\n"') == 1
-    string = 'string ::= "\\"" ([^"\\\\] | "\\\\" ["\\\\nrt])* "\\""'
-    nested = f'root ::= "[" (string | root) ("," (string | root))* "]"\n{string}'
-    assert lexemes(nested) == 4
 
 
 def test_tokens() -> None:

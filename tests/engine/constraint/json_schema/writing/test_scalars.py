@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from engine.errors import ConfigError
 from engine.exact_json import loads
-from support.references.json_walk import refusal, takes
+from support.references.json_walk import accepts, matcher_of, refusal, takes
 
 BIG = 1234567890123456789
 
@@ -58,3 +59,15 @@ REFUSED: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("schema", "message"), REFUSED)
 def test_refusals(schema: Any, message: str) -> None:
     assert message in refusal(schema)
+
+
+@pytest.mark.parametrize(
+    "schema", [{"type": "string"}, {"type": "string", "maxLength": 1}, {"pattern": "(?!x^)"}]
+)
+def test_every_character_has_one_spelling(schema: dict[str, Any]) -> None:
+    matcher = matcher_of({"type": "string", **schema})
+    for c in [*map(chr, range(256)), "\u2028", "\uffff", "😀"]:
+        spelled = json.dumps(c, ensure_ascii=False).replace("\x7f", r"\u007f")
+        assert accepts(matcher, spelled), c
+        escaped = f'"\\u{ord(c):04x}"'
+        assert accepts(matcher, escaped) == (escaped == spelled), c
