@@ -1,4 +1,4 @@
-"""Log-probabilities of a prompt's own tokens: what `echo` with `logprobs` shows.
+"""Log-probabilities of a prompt's own tokens: what `prompt_logprobs`, and `echo` with `logprobs`, show.
 
 Unlike perplexity it reports the most likely tokens too, and what it computes goes to the prefix cache, where
 a request for the same prompt finds all of it.
@@ -30,7 +30,8 @@ from engine.types import Token
 
 
 class LogprobRows(NamedTuple):
-    """Float64 [tokens, 1 + 2 top]: a token's logprob, then ids and logprobs of the most likely in its place.
+    """Float64 [tokens, 2 + 2 top]: a token's logprob, its rank (1: the most likely), then ids and logprobs of
+    the most likely in its place.
 
     The first token of a prompt has none. last: these rows are the end of the prompt.
     """
@@ -42,9 +43,14 @@ class LogprobRows(NamedTuple):
 def tokens_with_logprobs(ids: Sequence[int], rows: NDArray[np.float64]) -> list[Token]:
     """All tokens of a prompt but the first, from their rows, as if they had been generated."""
     return [
-        Token(id, row[0], [(int(i), p) for i, p in zip(row[1::2], row[2::2], strict=True)])
+        Token(id, row[0], [(int(i), p) for i, p in zip(row[2::2], row[3::2], strict=True)])
         for id, row in zip(ids[1:], rows.tolist(), strict=True)
     ]
+
+
+def token_ranks(rows: NDArray[np.float64]) -> list[int]:
+    """The ranks of the same tokens among all of the vocabulary."""
+    return [int(rank) for rank in rows[:, 1]]
 
 
 class _Prompt:
@@ -144,15 +150,16 @@ class PromptLogprobsRunner:
         """Rows from the logits of the last batch, those of the positions from `first` to before `end`."""
         tokens = prompt.sequence.tokens
         positions = range(first, min(end, len(tokens) - 1))
-        rows = np.empty((len(positions), 1 + 2 * prompt.top))
+        rows = np.empty((len(positions), 2 + 2 * prompt.top))
         for row, position in zip(rows, positions, strict=True):
             logits = np.asarray(self.model.runner.logits(position - first))
             total = log_sum_exp(logits)
             if not math.isfinite(total):
                 raise EngineError("the logits are not finite numbers: the weights or the device are faulty")
             best = most_likely(logits, prompt.top)
-            row[0] = logits[tokens[position + 1]] - total
-            row[1::2], row[2::2] = best, logits[best] - total
+            token = tokens[position + 1]
+            row[0], row[1] = logits[token] - total, rank(logits, token)
+            row[2::2], row[3::2] = best, logits[best] - total
         return rows
 
     def _fail(self, id: str) -> None:
@@ -171,3 +178,9 @@ def most_likely(logits: NDArray[np.float32], n: int) -> NDArray[np.intp]:
     least = np.partition(logits, len(logits) - n)[len(logits) - n]
     ids = np.flatnonzero(logits >= least)
     return ids[np.lexsort((ids, -logits[ids]))][:n]
+
+
+def rank(logits: NDArray[np.float32], id: int) -> int:
+    """The place of a token in the order of `most_likely`, beginning at 1."""
+    logit = logits[id]
+    return 1 + int(np.count_nonzero(logits > logit)) + int(np.count_nonzero(logits[:id] == logit))

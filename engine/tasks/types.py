@@ -23,7 +23,7 @@ class Embedded(msgspec.Struct, array_like=True, tag=True):
 
 
 class PromptLogprobs(msgspec.Struct, array_like=True, tag=True):
-    """Float64 [tokens - 1, 1 + 2 top] as little-endian bytes; see `LogprobRows` in `prompt_logprobs`."""
+    """Float64 [tokens - 1, 2 + 2 top] as little-endian bytes; see `LogprobRows` in `prompt_logprobs`."""
 
     rows: bytes
     width: int

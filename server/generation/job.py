@@ -18,7 +18,15 @@ from server.generation.request_context import RequestContext, unavailable
 from server.state import State
 from server.worker.errors import EngineUnavailable, QueueFull
 
-PromptScores = Mapping[int, Sequence[ShownToken]]  # by prompt index
+
+class ScoredPrompt(NamedTuple):
+    """A prompt's tokens with their log-probabilities, and the ranks of these: None for the first token."""
+
+    tokens: Sequence[ShownToken]
+    ranks: Sequence[int | None]
+
+
+PromptScores = Mapping[int, ScoredPrompt]  # by prompt index
 
 
 class TokenCounts(NamedTuple):

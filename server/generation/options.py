@@ -14,6 +14,8 @@ class GenerationOptions:
     sampling: fields of `engine.InferenceParameters` that the client set.
     max_tokens: None: the request sets none; -1: until the context is full; 0: only the prompt is computed.
     logprobs: how many of the most likely tokens are reported for each position; None: no log-probabilities.
+    echo: begin the text, and the log-probabilities, with the prompt.
+    prompt_logprobs: the same for the tokens of the prompt.
     n: sequences that the response shows for each prompt; best_of: sequences that are made for it.
     limit_field and n_field: the API's names of `max_tokens` and of what asks for too many sequences.
     """
@@ -24,6 +26,8 @@ class GenerationOptions:
     limit_field: str = "max_tokens"
     logprobs: int | None = None
     post_sampling_logprobs: bool = False
+    echo: bool = False
+    prompt_logprobs: int | None = None
     stop: Sequence[str] = ()
     stop_token_ids: Sequence[int] = ()
     n: int = 1

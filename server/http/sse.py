@@ -45,6 +45,9 @@ async def respond(request: Request, formatter: JobFormatter) -> Response:
         return Bytes(msgspec.json.encode(formatter.whole(results)))
 
     n_tokens = sum(len(output.tokens) for _, output in results)
+    for sequence, _ in results:
+        if scored := job.prompt_scores.get(sequence.prompt_index):
+            n_tokens += len(scored.tokens)
     return body() if n_tokens < _INLINE_TOKENS else await job.context.in_thread(body)
 
 

@@ -23,7 +23,7 @@ from server.ids import new_id
 from server.input import infill
 from server.input.chat import prepare_chat
 from server.input.constraints import check_constraint
-from server.input.prompt_scores import score_prompts
+from server.input.prompt_scores import requested_top, score_prompts
 from server.input.requests import CompletionInput
 from server.input.tokenize import prompt_tokens
 
@@ -53,13 +53,13 @@ async def process_completion(
     constraint = None if requested is None else await check_constraint(requested, context)
     decode = context.engine.tokenizer.decode
     echoes = [
-        "" if not completion.echo else prompt if isinstance(prompt, str) else decode(prompt)
+        "" if not options.echo else prompt if isinstance(prompt, str) else decode(prompt)
         for prompt in completion.prompts
     ]
     prompts = [
         Prompt(tokens=ids, constraint=constraint, echo=echo) for ids, echo in zip(tokens, echoes, strict=True)
     ]
-    return _job(prompts, options, params, context, scored=completion.echo and options.logprobs is not None)
+    return _job(prompts, options, params, context)
 
 
 def _check_n_sequences(options: GenerationOptions, n_prompts: int, context: RequestContext) -> None:
@@ -117,9 +117,7 @@ def _job(
     options: GenerationOptions,
     params: InferenceParameters,
     context: RequestContext,
-    scored: bool = False,
 ) -> Job:
-    """scored: the response has the log-probabilities of the prompts, too."""
     engine = context.engine
     id, n = new_id(options.id_prefix), options.best_of or options.n
     n_batch, deadline = _batch_size(options, context), _deadline_ms(options, context)
@@ -144,5 +142,6 @@ def _job(
                 thinking=prompt.thinking,
             )
             sequences.append(OutputSequence(len(sequences), i, prompt, request, options, engine.tokenizer))
-    scores = partial(score_prompts, prompts, options.logprobs or 0, context) if scored else None
+    top = requested_top(prompts, options)
+    scores = None if top is None else partial(score_prompts, prompts, top, context)
     return Job(context, id, sequences, options, scores)

@@ -1,19 +1,40 @@
-"""The log-probabilities of echoed prompts."""
+"""The log-probabilities of prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from engine.tasks.prompt_logprobs import tokens_with_logprobs
+from engine.tasks.prompt_logprobs import token_ranks, tokens_with_logprobs
 from engine.tasks.types import GetPromptLogprobs
 from engine.tokenizer.detokenizer import Detokenizer
 from engine.types import Token
 from server.chat.output import ShownToken
 from server.chat.prompt import Prompt
-from server.generation.job import PromptScores
+from server.errors import bad_request
+from server.generation.job import PromptScores, ScoredPrompt
+from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.generation.tasks import run_task
+
+MAX_SCORES = 1 << 20  # log-probabilities in one response: some 70 MB of JSON
+
+
+def requested_top(prompts: Sequence[Prompt], options: GenerationOptions) -> int | None:
+    """How many of the likeliest tokens are shown in the place of each token of the prompts; None: no scores.
+
+    Raises ApiError where the response would be too large.
+    """
+    requested = {"prompt_logprobs": options.prompt_logprobs, "logprobs": options.logprobs}
+    if not options.echo:
+        del requested["logprobs"]
+    tops = {name: top for name, top in requested.items() if top is not None}
+    total = sum(len(prompt.tokens) for prompt in prompts) * options.n * sum(top + 1 for top in tops.values())
+    if total > MAX_SCORES:
+        message = f"{total} log-probabilities of prompts are requested, the limit is {MAX_SCORES}"
+        param = max(tops, key=tops.__getitem__)
+        raise bad_request(f"{param}: {message}", param, "invalid_value")
+    return max(tops.values(), default=None)
 
 
 async def score_prompts(prompts: Sequence[Prompt], top: int, context: RequestContext) -> PromptScores:
@@ -21,26 +42,30 @@ async def score_prompts(prompts: Sequence[Prompt], top: int, context: RequestCon
 
     What is computed for it stays in the prefix cache, where the sequences find it.
     """
-    scores: dict[int, list[ShownToken]] = {}
+    scores: dict[int, ScoredPrompt] = {}
     for i, prompt in enumerate(prompts):
-        tokens = await _scored(prompt.tokens, top, context)
-        starts = await context.in_thread(_starts, tokens, context.engine.tokenizer, len(prompt.echo))
-        scores[i] = [ShownToken(*pair) for pair in zip(tokens, starts, strict=True)]
+        tokens, ranks = await _scored(prompt.tokens, top, context)
+        starts = [0] * len(tokens)
+        if prompt.echo:
+            starts = await context.in_thread(_starts, tokens, context.engine.tokenizer, len(prompt.echo))
+        scores[i] = ScoredPrompt([ShownToken(*pair) for pair in zip(tokens, starts, strict=True)], ranks)
     return scores
 
 
-async def _scored(ids: list[int], top: int, context: RequestContext) -> list[Token]:
+async def _scored(ids: list[int], top: int, context: RequestContext) -> tuple[list[Token], list[int | None]]:
+    """Tokens and their ranks."""
     first = Token(ids[0])  # nothing comes before it that could predict it
     if len(ids) == 1:
-        return [first]
+        return [first], [None]
     scored = await run_task(GetPromptLogprobs(ids, top), context, "prompt")
 
-    def read() -> list[Token]:
+    def read() -> tuple[list[Token], list[int | None]]:
         import numpy as np
 
-        return tokens_with_logprobs(ids, np.frombuffer(scored.rows, "<f8").reshape(-1, scored.width))
+        rows = np.frombuffer(scored.rows, "<f8").reshape(-1, scored.width)
+        return [first, *tokens_with_logprobs(ids, rows)], [None, *token_ranks(rows)]
 
-    return [first, *await context.in_thread(read)]
+    return await context.in_thread(read)
 
 
 def _starts(tokens: Sequence[Token], tokenizer: Any, length: int) -> list[int]:

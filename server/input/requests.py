@@ -12,9 +12,8 @@ RawPrompt = str | Sequence[int] | Sequence[int | str]  # text, token ids, or bot
 
 @dataclass(frozen=True)
 class CompletionInput:
-    """Prompts to continue. suffix: comes after the gap that is filled. echo: start with the prompt."""
+    """Prompts to continue. suffix: comes after the gap that is filled."""
 
     prompts: Sequence[RawPrompt]
     constraint: RequestedConstraint | None = None
     suffix: str | None = None
-    echo: bool = False

@@ -10,7 +10,13 @@ import pytest
 import engine
 from engine.errors import ConfigError, ContextOverflowError, EngineError, OutOfMemoryError
 from engine.sampling import log_softmax
-from engine.tasks.prompt_logprobs import PromptLogprobsRunner, most_likely, tokens_with_logprobs
+from engine.tasks.prompt_logprobs import (
+    PromptLogprobsRunner,
+    most_likely,
+    rank,
+    token_ranks,
+    tokens_with_logprobs,
+)
 from support.fakes.engine import STORIES
 
 PARAMS = engine.ModelParameters(use_gpu="false", context_size=64, parallel=2, kv_cells=96, n_threads=2)
@@ -55,6 +61,24 @@ def test_they_are_those_of_the_softmax_of_each_position(model, batch):
         best = np.argsort(-expected, kind="stable")[:3]
         assert [id for id, _ in token.top] == best.tolist()
         assert [value for _, value in token.top] == pytest.approx(expected[best], abs=2e-4)
+
+
+def test_ranks_are_places_in_the_order_of_all_log_probabilities(model, batch):
+    tokens = model.tokenizer.encode(TEXT)
+    runner, parts = PromptLogprobsRunner(model), []
+    runner.submit("a", tokens, 20)
+    while runner.has_work:
+        parts.append(runner.step()[1].rows)
+    rows = np.concatenate(parts)
+    places = []
+    for i, id in enumerate(tokens[1:]):
+        with model.start_session() as session:
+            session.feed_prompt(tokens[: i + 1])
+            places.append(1 + np.argsort(-session.last_logits, kind="stable").tolist().index(id))
+    assert token_ranks(rows) == places
+    for token, place in zip(tokens_with_logprobs(tokens, rows), places, strict=True):
+        likeliest = [id for id, _ in token.top]
+        assert (likeliest.index(token.id) + 1 == place) if place <= 20 else token.id not in likeliest
 
 
 def test_what_was_computed_is_found_by_the_next_session(model):
@@ -127,3 +151,4 @@ def test_equal_logits_go_by_id():
     assert most_likely(row, 4).tolist() == [1, 2, 4, 5]
     assert most_likely(row, 99).tolist() == [1, 2, 4, 5, 3, 0]
     assert most_likely(row, 0).tolist() == []
+    assert [rank(row, id) for id in (1, 2, 4, 5, 3, 0)] == [1, 2, 3, 4, 5, 6]

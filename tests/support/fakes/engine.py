@@ -146,8 +146,8 @@ class FakeEngine:
                 return Embedded([v.astype("<f4").tobytes() for v in made], made[0].shape[-1])
             case GetPromptLogprobs(tokens, top):
                 best = [[x for i in range(top) for x in (id + i, -0.5 - i)] for id in tokens[1:]]
-                rows = [[self.logprob_of(id), *pairs] for id, pairs in zip(tokens[1:], best, strict=True)]
-                return PromptLogprobs(np.array(rows, "<f8").tobytes(), 1 + 2 * top)
+                rows = [[self.logprob_of(id), 1, *pairs] for id, pairs in zip(tokens[1:], best, strict=True)]
+                return PromptLogprobs(np.array(rows, "<f8").tobytes(), 2 + 2 * top)
             case SaveSlot(path, tokens):
                 self.saved[path] = list(tokens)
                 return Saved(len(tokens) - 1, 1000, 1.5)

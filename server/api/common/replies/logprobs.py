@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.types import Token
 from server.chat.output import ShownToken
+from server.generation.job import ScoredPrompt
 
 FLOOR = -9999.0  # JSON has no infinities; the official API gives this number, too
 _MAX_NAMES = 1 << 16
@@ -64,14 +65,14 @@ def number(logprob: float | None) -> float | None:
     return logprob if logprob is None or logprob > FLOOR else FLOOR
 
 
-def _likeliest(texts: TokenTexts, token: Token) -> dict[str, float | None] | None:
+def _likeliest(texts: TokenTexts, token: Token, top: int) -> dict[str, float | None] | None:
     """The most likely tokens by their texts, and the token itself, as in OpenAI's API.
 
     Null where nothing was predicted: at a prompt's beginning.
     """
     if token.logprob is None:
         return None
-    likeliest = {texts.text(id): number(p) for id, p in token.top or ()}
+    likeliest = {texts.text(id): number(p) for id, p in (token.top or ())[:top]}
     likeliest.setdefault(texts.text(token.id), number(token.logprob))
     return likeliest
 
@@ -81,7 +82,7 @@ def completion_logprobs(texts: TokenTexts, shown: Sequence[ShownToken], top: int
     return {
         "tokens": [texts.text(token.id) for token, _ in shown],
         "token_logprobs": [number(token.logprob) for token, _ in shown],
-        "top_logprobs": [_likeliest(texts, token) for token, _ in shown] if top else None,
+        "top_logprobs": [_likeliest(texts, token, top) for token, _ in shown] if top else None,
         "text_offset": [start for _, start in shown],
     }
 
@@ -94,3 +95,23 @@ def chat_logprobs(texts: TokenTexts, shown: Sequence[ShownToken]) -> dict[str, A
         entry["top_logprobs"] = [texts.entry(id, p) for id, p in token.top or ()]
         content.append(entry)
     return {"content": content, "refusal": None}
+
+
+def prompt_logprobs(texts: TokenTexts, prompt: ScoredPrompt, top: int) -> list[dict[str, Any] | None]:
+    """vLLM's `prompt_logprobs`: for each token itself and the most likely ones in its place, by their ids.
+
+    Null where nothing was predicted: at the prompt's beginning.
+    """
+    return [
+        None if rank is None else _by_id(texts, token, rank, top)
+        for (token, _), rank in zip(prompt.tokens, prompt.ranks, strict=True)
+    ]
+
+
+def _by_id(texts: TokenTexts, token: Token, rank: int, top: int) -> dict[str, Any]:
+    ranked = [(token.id, token.logprob, rank)]
+    ranked += [(id, p, place) for place, (id, p) in enumerate((token.top or ())[:top], 1) if id != token.id]
+    return {
+        str(id): {"logprob": number(p), "rank": place, "decoded_token": texts.text(id)}
+        for id, p, place in ranked
+    }

@@ -24,6 +24,15 @@ class TimingsReply(Reply):
     predicted_per_second: float = required("tokens after each first one", 77.6)
 
 
+class PromptLogprob(Reply):
+    logprob: float = required("natural log of the unmodified softmax", -0.5)
+    rank: int = required("its place in the vocabulary; 1 is the most likely", 1)
+    decoded_token: str = required("its text", " a")
+
+
+PROMPT_LOGPROBS = [None, {"471": {"logprob": -0.5, "rank": 1, "decoded_token": " a"}}]
+
+
 class PromptTokensDetails(Reply):
     cached_tokens: int = required("of the prompts, taken from the prefix cache", 100)
 

@@ -170,4 +170,10 @@ class GenerationFields(SamplingFields):
     n_probs: int | None = field(
         "llama-server's way to ask for log-probabilities, also of the N most likely tokens", 3, ge=0, le=20
     )
+    prompt_logprobs: int | None = field(
+        "vLLM's: log-probabilities of the prompt's tokens, also of the N most likely; not with `stream`",
+        3,
+        ge=0,
+        le=20,
+    )
     verbose: bool | None = field("add `__verbose`: the first choice as /completion has it", False)

@@ -85,14 +85,27 @@ def choice_options(
         if stream_options.include_obfuscation:
             context.warn("stream_options.include_obfuscation has no effect")
     include_usage = bool(body.stream and stream_options and stream_options.include_usage)
-    return generation_options(
-        body, context, id_prefix=id_prefix, n=body.n or 1, include_usage=include_usage, **fields
-    )
+    shared = {
+        "n": body.n or 1,
+        "include_usage": include_usage,
+        "prompt_logprobs": _prompt_logprobs(body, context),
+    }
+    return generation_options(body, context, id_prefix=id_prefix, **shared, **fields)
 
 
 def sampling_fields(body: SamplingFields) -> dict[str, Any]:
     """Those that the client set."""
     return {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
+
+
+def _prompt_logprobs(body: GenerationFields, context: RequestContext) -> int | None:
+    if body.stream and body.prompt_logprobs:
+        message = "prompt_logprobs: are in the whole response only, not with stream"
+        raise bad_request(message, "prompt_logprobs", "invalid_value")
+    if body.stream and body.prompt_logprobs == 0:  # vLLM takes it, and shows nothing
+        context.warn("prompt_logprobs has no effect with stream")
+        return None
+    return body.prompt_logprobs
 
 
 def check_fields(body: Schema, context: RequestContext) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.json import encode
 
-from server.api.common.replies.logprobs import chat_logprobs, token_texts
+from server.api.common.replies.logprobs import chat_logprobs, prompt_logprobs, token_texts
 from server.api.common.replies.native_completion import NativeCompletion
 from server.api.common.replies.timings import prompt_progress, timings_so_far
 from server.api.openai.choice_formatter import FINISH_REASONS, ChoiceFormatter
@@ -48,6 +48,9 @@ class ChatFormatter(ChoiceFormatter):
 
     def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
         body = self.body([self._whole_choice(*result) for result in results], results)
+        if (top := self.job.options.prompt_logprobs) is not None:
+            texts = token_texts(self.job.engine.tokenizer)
+            body["prompt_logprobs"] = prompt_logprobs(texts, self.job.prompt_scores[0], top)
         return {**body, "object": "chat.completion"}
 
     def _whole_choice(self, sequence: OutputSequence, output: OutputDelta) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
-from server.api.common.replies.schema import TimingsReply, UsageReply
+from server.api.common.replies.schema import PROMPT_LOGPROBS, PromptLogprob, TimingsReply, UsageReply
 from server.api.common.requests.generation_fields import GenerationFields, TokenLimit
 from server.api.common.requests.guided_fields import GuidedFields
 from server.api.common.requests.structured_output import StructuredFields
@@ -221,6 +221,9 @@ class ChatReply(Reply):
     choices: list[ChatChoice] = required("in order of their index", [{"index": 0, "finish_reason": "stop"}])
     usage: UsageReply = required("of all choices; of a stream in its last chunk", {"prompt_tokens": 112})
     timings: TimingsReply = required("of all choices; of a stream in its last chunk", {"prompt_n": 12})
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = field(
+        "of the prompt's tokens by their ids, where requested; null for the first", PROMPT_LOGPROBS
+    )
     warnings: list[str] | None = field(
         "fields of the request that had no effect, if there are any", ["user has no effect"]
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.json import encode
 
-from server.api.common.replies.logprobs import completion_logprobs, token_texts
+from server.api.common.replies.logprobs import completion_logprobs, prompt_logprobs, token_texts
 from server.api.common.replies.native_completion import NativeCompletion
 from server.api.common.replies.timings import prompt_progress, timings_so_far
 from server.api.openai.choice_formatter import FINISH_REASONS, ChoiceFormatter
@@ -31,8 +31,8 @@ class CompletionFormatter(ChoiceFormatter):
         self._after = b',"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
 
     def start(self, sequence: OutputSequence) -> bytes:
-        if scores := self.job.prompt_scores.get(sequence.prompt_index):
-            return self.chunk(self._choice(sequence, sequence.echo, scores))
+        if scored := self.job.prompt_scores.get(sequence.prompt_index):
+            return self.chunk(self._choice(sequence, sequence.echo, scored.tokens))
         if not sequence.echo:
             return b""
         return self._before[sequence.index] + encode(sequence.echo) + self._after
@@ -51,11 +51,19 @@ class CompletionFormatter(ChoiceFormatter):
         return self.chunk(self._choice(sequence, "", None, end=True), self.tail() if last else None)
 
     def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
-        return self.body([self._whole_choice(*result) for result in results], results)
+        choices = [self._whole_choice(*result) for result in results]
+        if (top := self.job.options.prompt_logprobs) is not None:
+            texts = token_texts(self.job.engine.tokenizer)
+            scores = {i: prompt_logprobs(texts, scored, top) for i, scored in self.job.prompt_scores.items()}
+            for choice, (sequence, _) in zip(choices, results, strict=True):
+                choice["prompt_logprobs"] = scores[sequence.prompt_index]
+        return self.body(choices, results)
 
     def _whole_choice(self, sequence: OutputSequence, output: OutputDelta) -> dict[str, Any]:
-        scores = self.job.prompt_scores.get(sequence.prompt_index, ())
-        return self._choice(sequence, sequence.echo + output.text, [*scores, *output.tokens], end=True)
+        tokens = output.tokens
+        if self.job.options.echo and self.top is not None:
+            tokens = [*self.job.prompt_scores[sequence.prompt_index].tokens, *tokens]
+        return self._choice(sequence, sequence.echo + output.text, tokens, end=True)
 
     def _choice(
         self, sequence: OutputSequence, text: str, tokens: Sequence[ShownToken] | None, end: bool = False

@@ -28,6 +28,7 @@ def parse_options(body: CompletionRequest, context: RequestContext) -> Generatio
         id_prefix="cmpl-",
         max_tokens=body.max_tokens,
         logprobs=(body.n_probs or None) if body.logprobs is None else body.logprobs,
+        echo=bool(body.echo),
         best_of=best_of,
         n_field="best_of" if best_of > n else "n",
     )
@@ -41,4 +42,4 @@ def parse_completion(body: CompletionRequest, context: RequestContext) -> Comple
     constraint = None
     if not body.model_fields_set.isdisjoint(OUTPUT_FIELDS):
         constraint = requested_constraint(body, context, guided_constraints(body, context))
-    return CompletionInput(body.prompt, constraint, suffix=body.suffix, echo=bool(body.echo))
+    return CompletionInput(body.prompt, constraint, suffix=body.suffix)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from server.api.common.replies.schema import TimingsReply, UsageReply
+from server.api.common.replies.schema import PROMPT_LOGPROBS, PromptLogprob, TimingsReply, UsageReply
 from server.api.common.requests.generation_fields import IDS_SCHEMA, GenerationFields, is_token
 from server.api.common.requests.guided_fields import GuidedFields
 from server.api.common.requests.structured_output import StructuredFields
@@ -84,6 +84,9 @@ class CompletionChoice(Reply):
     logprobs: LogprobsReply | None = required("null unless asked for", None)
     finish_reason: str | None = required("stop or length; null before the end", "stop")
     tokens: list[int] | None = field("ids, with `return_tokens`", [727, 471])
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = field(
+        "of the prompt's tokens by their ids, where requested; null for the first", PROMPT_LOGPROBS
+    )
 
 
 class CompletionReply(Reply):
