@@ -1,6 +1,7 @@
 """Requests as real clients sent them, replayed: each is taken, and nothing new in it is without effect.
 
-They were recorded once, with the clients of docs/clients.md against this server. System prompts, descriptions
+They were recorded once, with the clients of docs/clients.md against this server; Open WebUI's are what its
+conversion of OpenAI's requests to Ollama's makes. System prompts, descriptions
 of tools and names of users are replaced; long lists of tools are shortened. `warnings`: those that are known.
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from anthropic.types import Message
+from ollama import ChatResponse
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
@@ -28,6 +30,7 @@ ANSWERS: dict[str, tuple[Any, str]] = {
     "/v1/completions": (Completion, "[DONE]"),
     "/v1/messages": (Message, "message_stop"),
     "/v1/responses": (Response, "response.completed"),
+    "/api/chat": (ChatResponse, '"done":true'),
 }
 
 
@@ -66,7 +69,8 @@ async def test_a_recorded_request_is_answered_as_its_client_reads_it(request_: d
     kind, end = ANSWERS[request_["path"].split("?")[0]]
     assert warnings_of(response.text) == request_["warnings"]
     if request_["body"].get("stream"):
-        assert end in response.text.strip().rsplit("\n\n", 1)[1]
+        separator = "\n" if response.headers["content-type"] == "application/x-ndjson" else "\n\n"
+        assert end in response.text.strip().rsplit(separator, 1)[1]
         assert TEXT.split()[-1].rstrip(".") in response.text
     else:
         kind.model_validate(response.json(), strict=True)
