@@ -214,6 +214,15 @@ def test_copies_and_the_cache() -> None:
     assert compiler().submit(constraint).done()
 
 
+def test_same_constraint_at_once_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, written = ConstraintCompiler(vocabulary_of(tokenizer("stories"))), []
+    monkeypatch.setattr(subject, "grammar", lambda *fields: written.append(fields) or grammar(*fields))
+    matchers = [future.result() for future in [own.submit(KINDS[1][0]) for _ in range(20)]]
+    own.close()
+    assert len(written) == 1
+    assert len({id(matcher) for matcher in matchers}) == 20
+
+
 def test_from_several_threads() -> None:
     own = ConstraintCompiler(vocabulary_of(tokenizer("stories")))
     constraints = [Constraint("regex", f"a{{{n}}}") for n in range(1, 40)] * 3

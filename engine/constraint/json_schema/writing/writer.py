@@ -1,8 +1,8 @@
 """From shapes to a grammar in llguidance's dialect of Lark.
 
-Every shape of objects or arrays becomes a rule, every scalar a terminal. Only strings with patterns or
-formats are left to llguidance's own `%json`, which knows how regular expressions look behind JSON's escapes,
-and so are multiples.
+Every shape of objects or arrays becomes a rule, every scalar a terminal. Only strings with formats, or
+patterns without look-ahead, are left to llguidance's own `%json`, which knows how regular expressions look
+behind JSON's escapes, and so are multiples.
 """
 
 from __future__ import annotations

@@ -8,12 +8,13 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.constraint.json_schema.shapes import names
 from engine.constraint.matcher import ConstraintMatcher
 from engine.errors import ConfigError
+from support.quick import examples
 from support.references.json_walk import accepts, allowed, matcher_of, refusal
 
 ALPHABET = 'ab1"\n\x7fé'
@@ -182,7 +183,7 @@ PATTERN = st.tuples(
 TEXTS = st.lists(st.text(ALPHABET, max_size=6), min_size=12, max_size=12)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(300)
 @given(PATTERN, TEXTS)
 def test_any_pattern_takes_what_re_takes(pattern: str, texts: list[str]) -> None:
     fault = names.fault(pattern)
@@ -193,7 +194,7 @@ def test_any_pattern_takes_what_re_takes(pattern: str, texts: list[str]) -> None
     assert taken(string(pattern), texts) == [text for text in texts if names.matches(pattern, text)]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(100)
 @given(PATTERN, st.integers(0, 1000))
 def test_any_pattern_leads_to_no_dead_end(pattern: str, seed: int) -> None:
     if names.fault(pattern):
