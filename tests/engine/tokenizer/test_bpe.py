@@ -14,12 +14,11 @@ from engine.errors import ModelError, UnsupportedModelError
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.tokenizer.bpe import BYTE_ALPHABET, splitter
 from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
-from support.builders.vocabularies import BYTE, CONTROL, NORMAL, USER_DEFINED, published, write
+from support.builders.vocabularies import BYTE, BYTES, CONTROL, NORMAL, USER_DEFINED, published, write
 from support.quick import every, examples
 
 UNTIMED = examples(100)
 
-BYTES = sorted(BYTE_ALPHABET, key=BYTE_ALPHABET.__getitem__)
 # Every byte has a token here, and nothing is composed: what goes in comes out.
 ROUND_TRIP = ("gpt-2", "deepseek-llm", "qwen35")
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from engine.gguf import GGUFFile
 from engine.tokenizer import Tokenizer, load_tokenizer
-from engine.tokenizer.bpe import BPETokenizer
-from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
-from engine.tokenizer.vocab import Vocabulary
 from support.builders.vocabularies import models_dir, published_path, vectors
-from support.quick import every, matrix
+from support.quick import matrix
 
 PUBLISHED = [
     *("command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2", "llama-bpe"),
@@ -59,21 +55,3 @@ def test_more_vectors(named: tuple[str, Tokenizer]) -> None:
     name, tokenizer = named
     for text, add_special, parse_special, ids in MORE["vocabularies"][name]:
         assert tokenizer.encode(text, add_special, parse_special) == ids, repr(text)
-
-
-@pytest.fixture(scope="module")
-def starcoder() -> Iterator[GGUFFile]:
-    with GGUFFile.open(published_path("starcoder")) as gguf:
-        yield gguf
-
-
-@pytest.mark.parametrize("name", every(6, MORE["pre_tokenizers"]))
-def test_vectors_of_pre_tokenizers(name: str, starcoder: GGUFFile) -> None:
-    tokenizer = BPETokenizer(starcoder, Vocabulary.from_gguf(starcoder), PRE_TOKENIZERS[name])
-    for text, ids in MORE["pre_tokenizers"][name]:
-        assert tokenizer.encode(text, add_special=False) == ids, repr(text)
-
-
-def test_vectors_cover_every_way_to_cut_byte_level_words() -> None:
-    covered = {PRE_TOKENIZERS[name] for name in MORE["pre_tokenizers"]}
-    assert covered == {pre for pre in PRE_TOKENIZERS.values() if pre.byte_level}

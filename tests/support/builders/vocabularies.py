@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.tokenizer import Tokenizer, load_tokenizer
+from engine.tokenizer.bpe import BYTE_ALPHABET
 from ggml.fetch import pinned_package
 from support.builders.gguf import F32, I32, STRING, GGUFBuilder
 
 BOUNDARY = "\n__ggml_vocab_test__\n"
+BYTES = sorted(BYTE_ALPHABET, key=BYTE_ALPHABET.__getitem__)  # spelled as GPT-2's vocabularies do
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 
@@ -54,3 +56,10 @@ def spm(path: Path, scores: dict[str, float], *, n_bytes: int = 256, **keys: Any
     values = [0.0] * (3 + n_bytes) + list(scores.values())
     keys = {"types": types, "scores": values, "bos_token_id": 1, "eos_token_id": 2} | keys
     return load_tokenizer(write(path, "llama", tokens, **keys))
+
+
+def byte_level(path: Path, added: dict[str, int], **keys: Any) -> Tokenizer:
+    """All bytes, then tokens of the types given; id 256 is the first of them."""
+    types = [NORMAL] * 256 + list(added.values())
+    keys = {"types": types, "merges": [], "pre": "gpt-2"} | keys
+    return load_tokenizer(write(path, "gpt2", [*BYTES, *added], **keys))
