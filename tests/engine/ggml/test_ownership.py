@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import gc
-import json
 import mmap
 import subprocess
 import sys
 from array import array
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import engine
-from engine.errors import ConfigError, GgmlError
-from engine.ggml.backend import Backend, BufferType, Device, devices, map_host_memory, version
+from engine.errors import GgmlError
+from engine.ggml.backend import Backend, BufferType, Device, devices, map_host_memory
 from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F32, Tensor
@@ -68,24 +66,6 @@ def test_a_handle_closed_twice_is_closed() -> None:
             backend.set_threads(2)
 
 
-def test_cpu_must_come_last() -> None:
-    with pytest.raises(GgmlError, match="last"):
-        Sched([], 64)
-
-
-def test_thread_count_can_change() -> None:
-    backend = Backend(CPU, 1)
-    for n in (2, 1, 3):
-        backend.set_threads(n)
-        assert backend.n_threads == n
-
-
-@pytest.mark.parametrize("n", [0, -1, 513, 1 << 30])
-def test_thread_counts_that_ggml_would_die_of(n: int) -> None:
-    with pytest.raises(ConfigError, match=f"n_threads is {n}; it must be 1 to 512"):
-        Backend(CPU, n)
-
-
 def n_handles() -> int:
     return sum(type(o) in (Backend, Sched) for o in gc.get_objects())
 
@@ -136,20 +116,6 @@ def test_closed_handles_say_so() -> None:
         backend.set_threads(2)
 
 
-def test_memory_outside_of_the_buffer() -> None:
-    area = memoryview(mmap.mmap(-1, 4096))
-    other = memoryview(mmap.mmap(-1, 4096))
-    buffer = map_host_memory(CPU.buffer_types()[-1], area[:64], 64)
-    ctx: Any = Context(1)
-    tensor = ctx.new(F32, (16,))
-    for memory in (area[64:128], area[32:96], other[:64]):
-        with pytest.raises(GgmlError, match="not inside"):
-            ctx.place(tensor, buffer, memory)
-    ctx.place(tensor, buffer, area[:64])
-    with pytest.raises(GgmlError, match="has memory already"):
-        ctx.place(tensor, buffer, area[:64])
-
-
 def test_old_graphs_go_without_the_collector() -> None:
     """Every new shape of a batch builds a graph; a cycle would keep them, and much memory, for a while."""
     with engine.load(bundled_model(), engine.ModelParameters(n_threads=1, kv_cells=64, context_size=64)) as m:
@@ -167,11 +133,6 @@ def test_old_graphs_go_without_the_collector() -> None:
         finally:
             gc.enable()
     assert len(set(counts)) == 1, counts
-
-
-def test_version_is_the_pinned_one() -> None:
-    pin = json.loads((Path(__file__).parents[3] / "ggml" / "pin.json").read_text())
-    assert version() == pin["ggml"]
 
 
 def test_interpreter_exits_cleanly_with_live_handles() -> None:

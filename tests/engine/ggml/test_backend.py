@@ -1,0 +1,36 @@
+"""Devices and backends: their version, threads, and memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.errors import ConfigError
+from engine.ggml.backend import Backend, devices, version
+from support.references.calculator import CPU
+
+
+def test_thread_count_can_change() -> None:
+    backend = Backend(CPU, 1)
+    for n in (2, 1, 3):
+        backend.set_threads(n)
+        assert backend.n_threads == n
+
+
+@pytest.mark.parametrize("n", [0, -1, 513, 1 << 30])
+def test_thread_counts_that_ggml_would_die_of(n: int) -> None:
+    with pytest.raises(ConfigError, match=f"n_threads is {n}; it must be 1 to 512"):
+        Backend(CPU, n)
+
+
+def test_version_is_the_pinned_one() -> None:
+    pin = json.loads((Path(__file__).parents[3] / "ggml" / "pin.json").read_text())
+    assert version() == pin["ggml"]
+
+
+def test_the_cpu_is_the_last_device_and_allocates_in_host_memory_last() -> None:
+    assert devices()[-1].type == "cpu"
+    assert CPU.buffer_types()[-1].is_host
+    assert CPU.total > 0
