@@ -58,11 +58,13 @@ def test_prompts_that_fill_the_context(wording: Wording, http: httpx.Client) -> 
     assert told.usage.prompt == N_CTX - 1
     assert told.usage.completion == 1
     assert told.finish == "length"
+    # Anthropic's clients look for words that name the longest prompt, which leaves room for a token.
+    limit = f"> {N_CTX - 1} maximum" if wording.path == "/v1/messages" else str(N_CTX)
     for more in (1, 2):
         for stream in (False, True):
             body = wording.body(fits + " a" * more, stream=stream)
             message = refusal(http.post(wording.path, json=body), wording.path)["message"]
-            assert str(N_CTX) in message
+            assert limit in message
             assert str(N_CTX - 1 + more) in message
 
 

@@ -39,7 +39,7 @@ class ServerProcess:
     """
 
     def __init__(self, *arguments: str, bundled: bool = True) -> None:
-        if bundled and not {"-m", "--model"} & set(arguments):
+        if bundled and not any(re.match("-m$|--model(=|$)", argument) for argument in arguments):
             arguments = (*BUNDLED, *arguments)
         self.process = subprocess.Popen(
             [*COMMAND, "serve", "--port", "0", *arguments],

@@ -13,6 +13,7 @@ from support.server_process import ROOT, ggserve
 
 TEXT = ROOT / "tests" / "engine" / "perplexity_text.txt"
 CPU = ["--use-gpu", "false", "--threads", "1"]
+STORIES = ["--model", "stories"]
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,7 @@ def _logging():
 
 
 def test_estimates_and_result(capsys):
-    assert main(["perplexity", "-f", str(TEXT), "--context-size", "64", *CPU]) == 0
+    assert main(["perplexity", "-f", str(TEXT), "--context-size", "64", *STORIES, *CPU]) == 0
     out, err = capsys.readouterr()
     running, result = out.splitlines()
     assert [part.split("]")[0] for part in running.rstrip(",").split(",")] == ["[1", "[2", "[3"]
@@ -43,6 +44,7 @@ def test_json_from_stdin():
         "--chunks",
         "2",
         "--json",
+        *STORIES,
         *CPU,
         input=TEXT.read_text(),
     )
@@ -67,7 +69,8 @@ def test_json_from_stdin():
     ],
 )
 def test_mistakes(arguments, status, message, capsys):
-    assert main(["perplexity", *arguments, *CPU]) == status
+    model = [] if "-m" in arguments else STORIES
+    assert main(["perplexity", *arguments, *model, *CPU]) == status
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err.splitlines()[-1]
@@ -76,5 +79,5 @@ def test_mistakes(arguments, status, message, capsys):
 def test_a_context_beyond_the_training_is_reported(tmp_path: Path, capsys):
     path = tmp_path / "long.txt"
     path.write_text(TEXT.read_text() * 6)
-    assert main(["perplexity", "-f", str(path), "--context-size", "600", *CPU]) == 0
+    assert main(["perplexity", "-f", str(path), "--context-size", "600", *STORIES, *CPU]) == 0
     assert "the model was trained with 512" in capsys.readouterr().err

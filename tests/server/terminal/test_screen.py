@@ -84,7 +84,9 @@ def test_blocks_are_complete_once_another_begins() -> None:
 
 def test_on_a_terminal_the_block_that_grows_keeps_to_its_height() -> None:
     file = io.StringIO()
-    console = Console(file=file, width=40, height=10, force_terminal=True)
+    console = Console(
+        file=file, width=40, height=10, force_terminal=True, _environ={"TERM": "xterm-256color"}
+    )
     screen = MarkdownScreen(console, iter(range(1000)).__next__)
     screen.begin()
     for i in range(30):

@@ -103,8 +103,8 @@ def test_an_engine_that_waits_for_requests_is_not_stalled():
         async with running() as client:
             await collect(client.generate(request("a", [1], 5)))
             liveness = client._supervisor._liveness
-            heard_at = liveness._heard_at
-            await until(lambda: liveness._heard_at > heard_at)  # a heartbeat
+            last_message_at = liveness._last_message_at
+            await until(lambda: liveness._last_message_at > last_message_at)  # a heartbeat
             client._supervisor.check_alive()
             assert not client.stalled
             assert client.restarts == 0
