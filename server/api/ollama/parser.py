@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.api.common.requests import json_reader
 from server.api.common.requests.generation_fields import SamplingFields, SequenceFields
 from server.api.common.requests.generation_options import check_fields, generation_options
-from server.api.common.requests.json_reader import Fields, missing, no_media, unsupported, used_name, wrong
+from server.api.common.requests.json_reader import json_text, missing, no_media, unsupported, used_name, wrong
 from server.api.common.requests.structured_output import schema_constraint
-from server.api.common.requests.tools import parse_tool
+from server.api.common.requests.tools import parse_tool, warn_of_unknown
 from server.api.ollama.schema import (
+    OllamaCall,
     OllamaChatRequest,
     OllamaFields,
     OllamaGenerateRequest,
@@ -23,9 +23,6 @@ from server.chat.tool_calls.tool import ToolChoice
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.input.requests import CompletionInput, RawPrompt
-
-_ROLES = ("system", "user", "assistant", "tool")
-_MESSAGE = frozenset({"role", "content", "thinking", "images", "tool_calls", "tool_name", "tool_call_id"})
 
 
 def parse_options(
@@ -141,36 +138,34 @@ def _conversation(body: OllamaChatRequest, context: RequestContext) -> list[dict
     """Calls without an id get one, and results that of the first call without a result (of their tool)."""
     messages: list[dict[str, Any]] = []
     waiting: dict[str, str] = {}  # calls without a result: id → name of the tool
-    for i, message in enumerate(json_reader.objects(body.messages, "messages", context)):
-        role = message.text("role").lower()
-        if role not in _ROLES:
-            raise wrong(message.at("role"), f"must be one of {', '.join(_ROLES)}")
-        message.only(_MESSAGE)
-        if message.get("images"):
-            raise no_media(message.at("images"), "image")
-        for name in ("thinking", "tool_calls"):
-            if message.get(name) and role != "assistant":
-                raise wrong(message.at(name), "only the assistant has some")
-        parsed: dict[str, Any] = {"role": role, "content": message.text_or("content", "")}
-        if thinking := message.text_or("thinking", ""):
-            parsed["reasoning_content"] = thinking
-        if calls := [_call(call, f"call_{i}_{j}") for j, call in enumerate(message.objects("tool_calls"))]:
-            parsed["tool_calls"] = calls
-            waiting |= {call["id"]: call["function"]["name"] for call in calls}
-        if role == "tool":
-            tool, id = message.text_or("tool_name", ""), message.text_or("tool_call_id", "")
+    for i, message in enumerate(body.messages or ()):
+        where = f"messages[{i}]"
+        warn_of_unknown(message.model_extra, where, context)
+        if message.images:
+            raise no_media(f"{where}.images", "image")
+        parsed: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+        if message.thinking:
+            parsed["reasoning_content"] = message.thinking
+        if message.tool_calls:
+            calls = enumerate(message.tool_calls)
+            parsed["tool_calls"] = [_call(call, i, j, context) for j, call in calls]
+            waiting |= {call["id"]: call["function"]["name"] for call in parsed["tool_calls"]}
+        if message.role == "tool":
+            tool, id = message.tool_name or "", message.tool_call_id
             id = id or next((id for id, name in waiting.items() if tool in ("", name)), "")
             waiting.pop(id, None)
             parsed |= {key: value for key, value in (("tool_call_id", id), ("name", tool)) if value}
+        elif message.tool_name or message.tool_call_id:
+            context.warn(f"{where}: tool_name and tool_call_id have no effect: the role is not tool")
         messages.append(parsed)
     return messages
 
 
-def _call(call: Fields, id: str) -> dict[str, Any]:
-    call.only(frozenset({"id", "type", "function", "index"}))
-    function = Fields(call.object("function"), call.at("function"), call.context)
-    function.only(frozenset({"index", "name", "arguments"}))
-    arguments = {} if function.get("arguments") is None else function.object("arguments")
-    text = json_reader.json_text(arguments, function.at("arguments"))
-    named = {"name": function.text("name"), "arguments": text}
-    return {"id": call.text_or("id", id), "type": "function", "function": named}
+def _call(call: OllamaCall, i: int, j: int, context: RequestContext) -> dict[str, Any]:
+    """Call j of message i."""
+    where = f"messages[{i}].tool_calls[{j}]"
+    warn_of_unknown(call.model_extra, where, context, silent=("type", "index"))
+    warn_of_unknown(call.function.model_extra, f"{where}.function", context, silent=("index",))
+    arguments = json_text(call.function.arguments or {}, f"{where}.function.arguments")
+    function = {"name": call.function.name, "arguments": arguments}
+    return {"id": call.id or f"call_{i}_{j}", "type": "function", "function": function}

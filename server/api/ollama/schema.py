@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from server.api.common.requests.generation_fields import SequenceFields, TokenIds
 from server.api.common.requests.tools import TOOL_EXAMPLE, ToolField
@@ -67,16 +67,43 @@ class OllamaTool(ToolField):
 
 
 _HELLO = [{"role": "user", "content": "Hello"}]
+_CALL = {"name": "get_weather", "arguments": {"city": "Paris"}}
+_ROLES = Literal["system", "user", "assistant", "tool"]
+Role = Annotated[_ROLES, BeforeValidator(lambda role: role.lower() if isinstance(role, str) else role)]
+
+
+class OllamaFunction(Schema):
+    name: str = Field(description="the tool's name", examples=["get_weather"])
+    arguments: dict[str, Any] | None = field("by their names", {"city": "Paris"})
+
+
+class OllamaCall(Schema):
+    id: str | None = field("what the result's `tool_call_id` says", "call_1")
+    function: OllamaFunction = Field(description="what was called", examples=[_CALL])
+
+
+class OllamaMessage(Schema):
+    role: Role = Field(description="whose message it is", examples=["user"])
+    content: str | None = field("the text", "Hello")
+    thinking: str | None = field("of the assistant: what it thought before", "The user greets me.")
+    tool_calls: list[OllamaCall] | None = field("of the assistant", [{"function": _CALL}])
+    tool_name: str | None = field("of a result: which tool", "get_weather")
+    tool_call_id: str | None = field("of a result: which call; default: the first without one", "call_1")
+    images: list[Any] | None = field("refused: there is no vision", ["iVBORw0KGgo="])
+
+    @field_validator("thinking", "tool_calls", mode="before")
+    @classmethod
+    def _is_the_assistants(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("role", "assistant") != "assistant":
+            raise ValueError("only the assistant has some")
+        return value
 
 
 class OllamaChatRequest(OllamaFields):
     model_config = _example(messages=_HELLO)
 
-    messages: list[dict[str, Any]] | None = field(
-        "the conversation: `role` (system, user, assistant, tool), `content`; of the assistant also "
-        "`thinking` and `tool_calls`, of a tool `tool_name`; without messages nothing is generated",
-        _HELLO,
-        max_length=MAX_MESSAGES,
+    messages: list[OllamaMessage] | None = field(
+        "the conversation; without messages nothing is generated", _HELLO, max_length=MAX_MESSAGES
     )
     tools: list[OllamaTool] | None = field("what may be called", [TOOL_EXAMPLE], max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | None = field("as OpenAI's API has it", "auto")

@@ -255,6 +255,25 @@ async def test_results_find_their_calls_by_id_by_name_and_in_order(tmp_path):
     assert [result["tool_call_id"] for result in results] == [names[1], "c1", names[2]]
 
 
+@pytest.mark.parametrize("name", ["tool_name", "tool_call_id"])
+async def test_message_that_is_no_result_names_a_tool_without_effect(name):
+    made = await post(FakeEngine(), CHAT, messages=[{**HI, name: "find"}])
+    assert [text.split(":")[0] for text in made["warnings"]] == ["messages[0]"]
+
+
+async def test_call_as_open_webui_writes_it_gets_no_warning(tmp_path):
+    engine = FakeEngine(n_ctx=4096)
+    call = {"index": 0, "id": None, "type": "function", "function": {"name": "find", "arguments": {}}}
+    messages = [
+        HI,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "x"},
+    ]
+    made = await post(engine, CHAT, folder=tmp_path, messages=messages)
+    assert "warnings" not in made
+    assert messages_seen(engine)[1]["tool_calls"][0]["id"] == messages_seen(engine)[2]["tool_call_id"]
+
+
 @pytest.mark.parametrize(
     ("message", "param"),
     [
