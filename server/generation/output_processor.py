@@ -48,7 +48,7 @@ class OutputSequence:
         self.index, self.prompt_index, self.request = index, prompt_index, request
         self.parser, self.echo = prompt.new_parser(), prompt.echo
         self.stop_string: str | None = None  # the one that ended the text
-        self.end_id: int | None = None  # the token that ended it
+        self.end_token: Token | None = None  # that ended it; no part of the text
         self.n_generated = 0
         self.n_reasoning = 0
         self.logprob = 0.0  # of the whole text, where log-probabilities are requested
@@ -77,6 +77,15 @@ class OutputSequence:
         """Per token, where log-probabilities are requested."""
         return self.logprob / max(self.n_generated, 1)
 
+    @property
+    def end_id(self) -> int | None:
+        return None if self.end_token is None else self.end_token.id
+
+    @property
+    def n_chars(self) -> int:
+        """Characters of the text so far, with the echoed prompt."""
+        return self._sent
+
     def feed(self, output: StepOutput) -> OutputDelta | None:
         """What the client can be sent now; None: nothing. Sets `end` at the end."""
         reason = output.finish
@@ -92,7 +101,7 @@ class OutputSequence:
         if self._has_logprobs:
             self.logprob += sum(token.logprob for token in tokens if token.logprob is not None)
         if reason is FinishReason.STOP and tokens and tokens[-1].id in self._end_ids:
-            self.end_id = tokens[-1].id
+            self.end_token = tokens[-1]
             tokens = tokens[:-1]
         text, stopped = self._text_of(tokens), False
         if reason is not None:

@@ -48,7 +48,8 @@ class CompletionFormatter(ChoiceFormatter):
         return self.chunk(self._choice(sequence, delta.text, delta.tokens), tail)
 
     def finish(self, sequence: OutputSequence, last: bool) -> bytes:
-        return self.chunk(self._choice(sequence, "", None, end=True), self.tail() if last else None)
+        tokens: list[ShownToken] | None = None if sequence.end_token is None else []
+        return self.chunk(self._choice(sequence, "", tokens, end=True), self.tail() if last else None)
 
     def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
         choices = [self._whole_choice(*result) for result in results]
@@ -68,10 +69,17 @@ class CompletionFormatter(ChoiceFormatter):
     def _choice(
         self, sequence: OutputSequence, text: str, tokens: Sequence[ShownToken] | None, end: bool = False
     ) -> dict[str, Any]:
-        """tokens: None: the choice has no tokens, so no log-probabilities either."""
+        """tokens: None: the choice has no tokens, so no log-probabilities either.
+
+        These end with the token that ended the text, as OpenAI's and vLLM's do: who scores a prompt by `echo`
+        and one more token drops the last.
+        """
         logprobs = None
         if self.top is not None and tokens is not None:
-            logprobs = completion_logprobs(token_texts(self.job.engine.tokenizer), tokens, self.top)
+            shown = list(tokens)
+            if end and sequence.end_token is not None:
+                shown.append(ShownToken(sequence.end_token, sequence.n_chars))
+            logprobs = completion_logprobs(token_texts(self.job.engine.tokenizer), shown, self.top)
         reason = FINISH_REASONS[sequence.end] if end and sequence.end else None
         choice = {"index": sequence.index, "text": text, "logprobs": logprobs, "finish_reason": reason}
         if self.return_tokens:

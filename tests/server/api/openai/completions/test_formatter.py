@@ -88,6 +88,35 @@ async def test_logprobs_of_parts_of_characters():
         body = (await http.post(COMPLETIONS, json={"prompt": "Once", "logprobs": 0})).json()
     choice = body["choices"][0]
     assert choice["text"] == text
-    parts = choice["logprobs"]["tokens"]
+    *parts, end = choice["logprobs"]["tokens"]
+    assert end == "</s>"
     assert all(part.startswith("bytes:\\x") for part in parts)
     assert bytes.fromhex("".join(parts).replace("bytes:", "").replace("\\x", "")).decode() == text
+
+
+@pytest.mark.parametrize("echo", [False, True])
+async def test_logprobs_when_the_model_ends_the_text_include_the_end_token(echo):
+    prompt = ["<s>", "A", " cat"] if echo else []
+    body = {"prompt": "A cat", "echo": echo, "logprobs": 1, "return_tokens": True}
+    async with client(FakeEngine(" there was")) as http:
+        ended = (await http.post(COMPLETIONS, json=body)).json()["choices"][0]
+        cut = (await http.post(COMPLETIONS, json={**body, "max_tokens": 2})).json()["choices"][0]
+        stream = events((await http.post(COMPLETIONS, json={**body, "stream": True})).text)
+    assert ended["finish_reason"] == "stop"
+    assert ended["logprobs"]["tokens"] == [*prompt, " there", " was", "</s>"]
+    assert ended["logprobs"]["token_logprobs"][-1] == -0.5
+    assert ended["logprobs"]["text_offset"][-1] == len(ended["text"])
+    assert ended["text"] == cut["text"]
+    assert ended["tokens"] == cut["tokens"]
+    assert cut["finish_reason"] == "length"
+    assert cut["logprobs"]["tokens"] == [*prompt, " there", " was"]
+    parts = [chunk["choices"][0]["logprobs"] for chunk in stream]
+    for name, values in ended["logprobs"].items():
+        assert [value for part in parts if part for value in part[name]] == values
+
+
+async def test_echoed_logprobs_when_the_first_token_ends_the_text_keep_the_whole_prompt():
+    body = {"prompt": "A cat", "echo": True, "logprobs": 1, "max_tokens": 1}
+    async with client(FakeEngine([])) as http:
+        choice = (await http.post(COMPLETIONS, json=body)).json()["choices"][0]
+    assert choice["logprobs"]["tokens"][:-1] == ["<s>", "A", " cat"]  # who scores the prompt drops the last
