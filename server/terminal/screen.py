@@ -111,13 +111,13 @@ class MarkdownScreen:
     def _show(self) -> None:
         assert self._live is not None
         if self._reasoning:
-            self._live.update(_Tail(_thought(self._reasoning)))
+            self._live.update(_Tail(_thought(self._reasoning)), refresh=True)
             return
         finished, self._open = split_blocks(self._open)
         for block in finished:
             self._print(_markdown(block))
         if self._open.strip():
-            self._live.update(_Tail(_markdown(self._open)))
+            self._live.update(_Tail(_markdown(self._open)), refresh=True)
 
     def _print(self, block: RenderableType) -> None:
         if self._printed:
