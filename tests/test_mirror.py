@@ -37,9 +37,6 @@ EXEMPT = {
 
 # Modules that are tested with another one of their package, and the file that does it.
 TESTED_IN = {
-    "engine/cache/cached_sequence": "engine/cache/test_session_file.py",
-    "engine/cache/kv_cache": "engine/cache/test_quantized_cache.py",
-    "engine/config": "engine/model/test_load_damaged.py",
     "engine/convert/legacy/formats": "engine/convert/legacy/test_converter.py",
     "engine/convert/legacy/vocabulary": "engine/convert/legacy/test_converter.py",
     "engine/convert/output": "engine/convert/test_folder.py",
@@ -47,15 +44,7 @@ TESTED_IN = {
     "engine/convert/vocabulary": "engine/convert/test_converter.py",
     "engine/engine": "engine/model/test_model.py",
     "engine/ggml/check": "engine/ggml/test_ownership.py",
-    "engine/graph/forward_context": "engine/architectures/test_golden.py",
-    "engine/model/attention": "engine/model/test_model.py",
     "engine/model/description": "engine/model/test_info.py",
-    "engine/model/rpc": "backends/test_rpc.py",
-    "engine/nn/decoder": "engine/architectures/test_golden.py",
-    "engine/nn/encoder": "engine/tasks/test_embedding.py",
-    "engine/nn/feed_forward": "engine/architectures/test_golden.py",
-    "engine/nn/hparams_reader": "engine/nn/test_hparams.py",
-    "engine/nn/layers": "engine/architectures/test_golden.py",
     "server/api/common/embeddings/response": "server/api/openai/embeddings/test_routes.py",
     "server/api/common/model_files": "server/api/ollama/test_pull.py",
     "server/api/common/replies/errors": "server/test_errors.py",

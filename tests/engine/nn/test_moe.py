@@ -10,7 +10,7 @@ import pytest
 from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.moe import MixtureOfExperts
-from support.references.calculator import Calculator
+from support.references.calculator import Calculator, Forward
 
 N, FF, EXPERTS, USED, ROWS = 8, 12, 4, 2, 3
 RNG = np.random.default_rng(3)
@@ -33,17 +33,6 @@ HP = HParams(
     n_expert=EXPERTS,
     n_expert_used=USED,
 )
-
-
-class Forward:
-    """The part of a forward context that a mixture uses."""
-
-    def __init__(self, ctx: Any) -> None:
-        self.ctx = ctx
-
-    def activate(self, layer: int, name: str, x: Any, up: Any) -> Any:
-        assert layer == 0
-        return self.ctx.gated(name, x, up)
 
 
 def computed(**options: Any) -> np.ndarray:

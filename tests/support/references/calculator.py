@@ -71,3 +71,17 @@ class Calculator:
             return np.frombuffer(got, kind).reshape(shape)
         rows = np.frombuffer(got, np.uint8).reshape(*shape[:-1], -1)
         return dequantize(out.type_name.upper(), rows)
+
+
+class Forward:
+    """The part of a forward context that layers use: all rows of the batch have outputs, or the `outputs`."""
+
+    def __init__(self, ctx: Any, outputs: Any = None) -> None:
+        self.ctx, self.outputs = ctx, outputs
+
+    def activate(self, layer: int, name: str, x: Any, up: Any = None) -> Any:
+        assert layer == 0
+        return self.ctx.activation(x, name) if up is None else self.ctx.gated(name, x, up)
+
+    def outputs_of(self, x: Any) -> Any:
+        return x if self.outputs is None else self.ctx.get_rows(x, self.outputs)

@@ -1,0 +1,45 @@
+"""Parameters that are out of range for every model are refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.config import MAX_CELLS, ModelParameters, check
+from engine.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"context_size": 2, "kv_cells": 2, "max_batch_tokens": 1, "parallel": 1},
+        {"context_size": MAX_CELLS, "kv_cells": MAX_CELLS, "max_batch_tokens": 1 << 20, "parallel": 1 << 16},
+    ],
+)
+def test_check_of_the_ends_of_each_range_passes(params: dict[str, Any]) -> None:
+    check(ModelParameters(**params))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "bounds"),
+    [
+        ("context_size", 1, "2 to 1073741824"),
+        ("context_size", MAX_CELLS + 1, "2 to 1073741824"),
+        ("kv_cells", -1, "2 to 1073741824"),
+        ("max_batch_tokens", 0, "1 to 1048576"),
+        ("max_batch_tokens", (1 << 20) + 1, "1 to 1048576"),
+        ("parallel", 0, "1 to 65536"),
+        ("parallel", (1 << 16) + 1, "1 to 65536"),
+    ],
+)
+def test_check_of_a_value_beyond_its_range_names_value_and_range(name: str, value: int, bounds: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} is {value}; it must be {bounds}$"):
+        check(ModelParameters(**{name: value}))
+
+
+def test_check_of_an_unknown_kind_of_attention_lists_the_kinds() -> None:
+    params: Any = {"flash_attn": "yes"}
+    with pytest.raises(ConfigError, match="flash_attn is 'yes'; it must be auto, on or off"):
+        check(ModelParameters(**params))
