@@ -6,7 +6,17 @@ from server.api.common.api import Api
 from server.api.openai import models
 from server.api.openai.chat import routes as chat
 from server.api.openai.completions import routes as completions
+from server.api.openai.conversations import routes as conversations
 from server.api.openai.embeddings import routes as embeddings
 from server.api.openai.responses import routes as responses
 
-API = Api(routers=(completions.router, chat.router, responses.router, embeddings.router, models.router))
+API = Api(
+    routers=(
+        completions.router,
+        chat.router,
+        responses.router,
+        conversations.router,
+        embeddings.router,
+        models.router,
+    )
+)

@@ -19,6 +19,7 @@ import msgspec
 
 from server.api.anthropic.errors import ERRORS as ANTHROPIC
 from server.api.ollama.errors import ERRORS as OLLAMA
+from server.api.openai.conversations.store import ConversationStore, StoredConversation
 from server.models import catalog
 from server.models.progress import Progress
 from server.models.stored import StoredModel
@@ -26,6 +27,7 @@ from support.fakes.engine import FakeEngine, make_app
 
 Path = tuple[str | int, ...]
 JSON = {"content-type": "application/json"}
+CONVERSATION = "conv_0123456789abcdef01234567"
 
 
 @cache
@@ -242,8 +244,15 @@ class Planned:
 class Ask:
     """A client that blocks, so that hypothesis can call it and shrink what fails."""
 
-    def __init__(self, runner: asyncio.Runner, http: httpx.AsyncClient, engine: FakeEngine) -> None:
+    def __init__(
+        self,
+        runner: asyncio.Runner,
+        http: httpx.AsyncClient,
+        engine: FakeEngine,
+        conversations: ConversationStore,
+    ) -> None:
         self._runner, self._http, self.engine = runner, http, engine
+        self.conversations = conversations
         self.commands: list[tuple[str, ...]] = []  # processes that were started
 
     def pull(self, name: str) -> Iterator[Progress]:
@@ -274,7 +283,8 @@ class Ask:
     def __call__(
         self, route: Route, body: Any = None, *, content: bytes | None = None, headers: Any = JSON
     ) -> httpx.Response:
-        """Send a body, as JSON or as it is."""
+        """Send a body, as JSON or as it is. The conversation of the examples is there, and empty."""
+        with_example(self.conversations)
         if content is None and route.takes_json:
             content = json.dumps(body).encode()  # lone surrogates come out as escapes
         return self.request(
@@ -283,6 +293,13 @@ class Ask:
 
     def request(self, method: str, url: Any, **options: Any) -> httpx.Response:
         return self._runner.run(self._http.request(method, url, **options))
+
+
+def with_example(store: ConversationStore) -> None:
+    """Put the conversation into a store whose id is the example of the routes."""
+    if (before := store.get(CONVERSATION, None)) is not None:
+        store.remove(before)
+    assert store.update(StoredConversation(CONVERSATION, None, 0, {}))
 
 
 def able_engine(*arguments: Any, **options: Any) -> FakeEngine:
@@ -311,7 +328,8 @@ def asking(engine: FakeEngine | None = None, **settings: Any) -> Iterator[Ask]:
         runner.run(lifespan.__aenter__())
         transport = httpx.ASGITransport(app)
         http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
-        ask = Ask(runner, http, engine)
+        app.state.conversation_store = ConversationStore(256, 3600.0, 64 << 20)
+        ask = Ask(runner, http, engine, app.state.conversation_store)
         try:
             with (
                 patch("asyncio.create_subprocess_exec", ask.process),

@@ -155,6 +155,7 @@ class ResponseFormatter(BlockFormatter):
             response["completed_at"] = None
         if self.token_ids is not None:
             response["tokens"] = self.token_ids
+        self._add_to_conversation(response)
         if self.store is not None:
             self._put(self.store, response)
         return response
@@ -237,6 +238,20 @@ class ResponseFormatter(BlockFormatter):
             "output_tokens_details": {"reasoning_tokens": counts.reasoning},
             "total_tokens": counts.prompt + counts.generated,
         }
+
+    def _add_to_conversation(self, response: dict[str, Any]) -> None:
+        """What came and what was generated; the conversation may have changed, or gone, in the meantime."""
+        if self.conversation.home is None:
+            return
+        store, home = self.conversation.home
+        new = self.conversation.items[len(self.conversation.items) - self.conversation.n_new :]
+        if not store.holds(home):
+            text = "conversation has no effect: it was deleted, or expired, before the response was complete"
+        elif not store.update(home, [*new, *response["output"]]):
+            text = "conversation has no effect: with this response it would be too large to store"
+        else:
+            return
+        response["warnings"] = [*response.get("warnings", ()), text]
 
     def _put(self, store: ResponseStore[ResponseFormatter], response: dict[str, Any]) -> None:
         before = self.conversation.items

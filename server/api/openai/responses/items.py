@@ -47,16 +47,16 @@ class ItemReader:
     ) -> None:
         self.lookup, self.calls, self.context = lookup, set(calls), context
 
-    def read(self, value: str | list[Any] | None) -> list[Item]:
-        """Checked items, each with an id."""
+    def read(self, value: str | list[Any] | None, path: str = "input") -> list[Item]:
+        """Checked items, each with an id. path: of `value` in the request."""
         if value is None:
             return []
         if isinstance(value, str):
             text = [{"type": "input_text", "text": value}]
             return [_item("message", None, status="completed", role="user", content=text)]
         if len(value) > MAX_ITEMS:
-            raise wrong("input", f"may hold at most {MAX_ITEMS} items, not {len(value)}")
-        items = [self._read(fields) for fields in objects(value, "input", self.context)]
+            raise wrong(path, f"may hold at most {MAX_ITEMS} items, not {len(value)}")
+        items = [self._read(fields) for fields in objects(value, path, self.context)]
         return [item for item in items if item is not None]
 
     def _read(self, fields: Fields) -> Item | None:

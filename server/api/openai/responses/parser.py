@@ -13,6 +13,8 @@ from engine.types import Constraint
 from server.api.common.requests.generation_options import check_fields, generation_options
 from server.api.common.requests.json_reader import Fields, refuse_fields, unsupported, wrong
 from server.api.common.requests.structured_output import named_schema
+from server.api.openai.conversations.access import find_conversation, refuse_known_ids
+from server.api.openai.conversations.store import ConversationStore, StoredConversation
 from server.api.openai.responses.items import (
     Item,
     ItemReader,
@@ -34,7 +36,6 @@ from server.generation.request_context import RequestContext
 LOGPROBS, SEALED_REASONING = "message.output_text.logprobs", "reasoning.encrypted_content"
 # Fields of the official API that would change the answer.
 _REFUSED: dict[str, tuple[Any, ...]] = {
-    "conversation": (),
     "prompt": (),
     "context_management": ([],),
     "moderation": (),
@@ -43,22 +44,33 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Conversation:
-    """A request's input as a chat, and as items, of which the last `n_new` came with it."""
+    """A request's input as a chat, and as items, of which the last `n_new` came with it.
+
+    home: the stored conversation that gets them and the output, and its store.
+    """
 
     chat: ChatInput
     items: list[Item]
     n_new: int
     tools: RequestTools
+    home: tuple[ConversationStore, StoredConversation] | None = None
 
 
-def parse_input(body: ResponseInput, store: ResponseStore[Any], context: RequestContext) -> Conversation:
+def parse_input(
+    body: ResponseInput,
+    store: ResponseStore[Any],
+    conversations: ConversationStore,
+    context: RequestContext,
+) -> Conversation:
     """Checked except for what depends on the model. Warns of unknown fields."""
     check_fields(body, context)
     refuse_fields(body, _REFUSED)
     if body.truncation == "auto":
         message = "input is not truncated automatically; send 'disabled' and shorten it"
         raise unsupported("truncation", message)
-    if body.input is None and body.previous_response_id is None:
+    if body.conversation is not None and body.previous_response_id is not None:
+        raise wrong("conversation", "cannot go together with previous_response_id")
+    if body.input is None and body.previous_response_id is None and body.conversation is None:
         raise bad_request("input: is required", "input", "missing_field")
     before: list[Item] = []
     if body.previous_response_id is not None:
@@ -66,8 +78,14 @@ def parse_input(body: ResponseInput, store: ResponseStore[Any], context: Request
         if previous is None:
             raise not_stored(body.previous_response_id, "previous_response_id")
         before = previous.content.items()
+    home = None
+    if body.conversation is not None:
+        home = find_conversation(body.conversation, "conversation", conversations, context)
+        before = home.items()
     reader = ItemReader(lambda id: store.item(id, context.owner), call_ids(before), context)
     new = reader.read(body.input)
+    if home is not None:
+        refuse_known_ids(new, home, "input")
     items = before + new
     messages = chat_messages(items, body.instructions)
     if not messages:
@@ -90,7 +108,8 @@ def parse_input(body: ResponseInput, store: ResponseStore[Any], context: Request
         numbered_messages=False,
         schema_field="parameters",
     )
-    return Conversation(chat, items, len(new), tools)
+    place = None if home is None else (conversations, home)
+    return Conversation(chat, items, len(new), tools, place)
 
 
 def _reasoning(body: ResponseInput, context: RequestContext) -> ReasoningOptions:
@@ -152,6 +171,7 @@ def echoed_fields(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
     tools = [_echoed_tool(tool, functions) for tool in body.tools or ()]
     return {
         "background": False,
+        "conversation": body.conversation and {"id": body.conversation},
         "instructions": body.instructions,
         "max_output_tokens": None if body.max_output_tokens == -1 else body.max_output_tokens,
         "max_tool_calls": None,

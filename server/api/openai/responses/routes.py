@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from server.api.common.requests.json_reader import unsupported, wrong
+from server.api.common.requests.json_reader import unsupported
+from server.api.openai.conversations.access import ConversationsDep
+from server.api.openai.item_list import PageDep
 from server.api.openai.responses.formatter import ResponseFormatter
 from server.api.openai.responses.items import not_stored
 from server.api.openai.responses.parser import echoed_fields, parse_input, parse_options, seals_reasoning
@@ -52,11 +54,15 @@ StoreDep = Annotated[Store, Depends(get_store)]
 @json_routes.post("/v1/responses", response_model=None, responses=_WHOLE)
 @json_routes.post("/responses", response_model=None, responses=_WHOLE, include_in_schema=False)
 async def create_response(
-    body: ResponseRequest, request: Request, context: ContextDep, store: StoreDep
+    body: ResponseRequest,
+    request: Request,
+    context: ContextDep,
+    store: StoreDep,
+    conversations: ConversationsDep,
 ) -> Response:
     """Answer text or items. With `stream` the response is server-sent events with names."""
     context.select_engine(body.model)
-    conversation = parse_input(body, store, context)
+    conversation = parse_input(body, store, conversations, context)
     options = parse_options(body, context)
     stores = body.store is not False and store.most > 0
     if body.store and not stores:
@@ -74,10 +80,12 @@ async def create_response(
     "/v1/responses/input_tokens", response_model=None, responses={200: {"model": InputTokensReply}}
 )
 @json_routes.post("/responses/input_tokens", response_model=None, include_in_schema=False)
-async def input_tokens(body: ResponseInput, context: ContextDep, store: StoreDep) -> Response:
+async def input_tokens(
+    body: ResponseInput, context: ContextDep, store: StoreDep, conversations: ConversationsDep
+) -> Response:
     """How many tokens the prompt of such a request has."""
     context.select_engine(body.model)
-    prompt = await prepare_chat(parse_input(body, store, context).chat, context)
+    prompt = await prepare_chat(parse_input(body, store, conversations, context).chat, context)
     return json_reply({"object": "response.input_tokens", "input_tokens": len(prompt.tokens)}, context)
 
 
@@ -133,26 +141,14 @@ async def input_items(
     id: str,
     context: ContextDep,
     store: StoreDep,
-    limit: Annotated[int, Query(ge=1, le=100, description="how many items")] = 20,
-    order: Annotated[Literal["asc", "desc"], Query(description="oldest or newest first")] = "desc",
-    after: Annotated[str | None, Query(description="only those after this item")] = None,
+    page: PageDep,
 ) -> dict[str, Any]:
     """The input items of a stored response, earlier turns included."""
     stored = store.get(id, context.owner)
     if stored is None:
         raise not_stored(id, "id")
     items = stored.content.items()[: stored.content.n_input]
-    if order == "desc":
-        items.reverse()
-    if after is not None:
-        place = next((i for i, item in enumerate(items) if item["id"] == after), None)
-        if place is None:
-            raise wrong("after", "the response's input has no such item")
-        items = items[place + 1 :]
-    page = items[:limit]
-    first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
-    more = len(items) > limit
-    return {"object": "list", "data": page, "first_id": first, "last_id": last, "has_more": more}
+    return page.of({item["id"]: item for item in items})
 
 
 router.include_router(json_routes)

@@ -11,6 +11,7 @@ from server.api.common.requests.generation_fields import SamplingFields, StreamO
 from server.api.common.schema import Reply, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
 
+MAX_ID = 256
 MAX_METADATA, MAX_KEY, MAX_VALUE = 16, 64, 512
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Included = Literal[
@@ -37,6 +38,16 @@ def _choice(value: Any) -> str | dict[str, Any] | None:
     return value
 
 
+def _conversation(value: Any) -> str | None:
+    """The id."""
+    id = value.get("id") if isinstance(value, dict) else value
+    if value is not None and not (isinstance(id, str) and 0 < len(id) <= MAX_ID):
+        raise ValueError(
+            f"must be the id of a conversation, or an object with it, of at most {MAX_ID} characters"
+        )
+    return id
+
+
 def _metadata(value: Any) -> dict[str, str] | None:
     if value is None:
         return None
@@ -59,6 +70,13 @@ ToolChoiceField = Annotated[
     str | dict[str, Any] | None,
     PlainValidator(_choice),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]}),
+]
+_ID = {"type": "string", "minLength": 1, "maxLength": MAX_ID}
+_NAMED = {"type": "object", "properties": {"id": _ID}, "required": ["id"]}
+ConversationField = Annotated[
+    str | None,
+    PlainValidator(_conversation),
+    WithJsonSchema({"anyOf": [_ID, _NAMED, {"type": "null"}]}),
 ]
 Metadata = Annotated[
     dict[str, str] | None,
@@ -111,6 +129,10 @@ class ResponseInput(Schema):
     instructions: str | None = field("goes before everything else, as a system message", "Be brief.")
     previous_response_id: str | None = field(
         "continue after a stored response", "resp_0123456789abcdef01234567", max_length=256
+    )
+    conversation: ConversationField = field(
+        "answer in a conversation of /v1/conversations, its id or `{id}`: it gets the input and the output",
+        "conv_0123456789abcdef01234567",
     )
     tools: list[dict[str, Any]] | None = field(
         "tools that the client runs: functions, custom tools, namespaces of both, shells, apply_patch; those "

@@ -1,0 +1,49 @@
+"""The application's conversations, for its routes and for responses that belong to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from server.api.common.requests.json_reader import wrong
+from server.api.openai.conversations.store import ConversationStore, Item, StoredConversation
+from server.dependencies import ContextDep
+from server.errors import ApiError
+from server.generation.request_context import RequestContext
+
+
+async def get_conversations(request: Request, context: ContextDep) -> ConversationStore:
+    """The application's conversations, whose store its first request makes."""
+    store: ConversationStore | None = getattr(request.app.state, "conversation_store", None)
+    if store is None:
+        settings = context.state.settings
+        store = ConversationStore(
+            settings.max_stored_responses, settings.responses_ttl_s, settings.responses_max_bytes
+        )
+        request.app.state.conversation_store = store
+    return store
+
+
+ConversationsDep = Annotated[ConversationStore, Depends(get_conversations)]
+
+
+def find_conversation(
+    id: str, param: str, store: ConversationStore, context: RequestContext
+) -> StoredConversation:
+    """Raises ApiError (404) if this client has no such conversation."""
+    conversation = store.get(id, context.owner)
+    if conversation is None:
+        message = f"{param}: no conversation {id[:128]!r} is stored; it may have expired"
+        raise ApiError(404, message, param=param, code="conversation_not_found")
+    return conversation
+
+
+def refuse_known_ids(items: Sequence[Item], conversation: StoredConversation, param: str) -> None:
+    """Raises ApiError if an item has the id of another one of the conversation."""
+    known = set(conversation.entries)
+    for item in items:
+        if item["id"] in known:
+            raise wrong(param, f"the conversation has an item {item['id'][:128]!r} already")
+        known.add(item["id"])

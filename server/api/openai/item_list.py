@@ -1,0 +1,42 @@
+"""Pages of lists of items, for the routes that list some."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Query
+
+from server.api.common.requests.json_reader import wrong
+
+
+class PageQuery:
+    """Which items of a list a request wants."""
+
+    def __init__(
+        self,
+        limit: Annotated[int, Query(ge=1, le=100, description="how many items")] = 20,
+        order: Annotated[Literal["asc", "desc"], Query(description="oldest or newest first")] = "desc",
+        after: Annotated[str | None, Query(description="only those after this item")] = None,
+    ) -> None:
+        self.limit, self.order, self.after = limit, order, after
+
+    def of(self, items: Mapping[str, Any]) -> dict[str, Any]:
+        """The page of `items`, which are by id, oldest first. Raises ApiError if it is to begin nowhere."""
+        ids = list(items)
+        if self.order == "desc":
+            ids.reverse()
+        if self.after is not None:
+            if self.after not in items:
+                raise wrong("after", "there is no such item")
+            ids = ids[ids.index(self.after) + 1 :]
+        return item_list([items[id] for id in ids[: self.limit]], ids[: self.limit], len(ids) > self.limit)
+
+
+def item_list(items: list[Any], ids: list[str], has_more: bool = False) -> dict[str, Any]:
+    """A list as the API has it."""
+    first, last = (ids[0], ids[-1]) if ids else (None, None)
+    return {"object": "list", "data": items, "first_id": first, "last_id": last, "has_more": has_more}
+
+
+PageDep = Annotated[PageQuery, Depends()]
