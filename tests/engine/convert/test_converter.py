@@ -27,6 +27,7 @@ from engine.gguf import GGUFFile
 from engine.model.file_sampling import file_sampling
 from engine.quantize.quantizer import quantize_file
 from support.builders.golden import FOLDER
+from support.builders.hf_folders import changed, tensors
 from support.quick import every
 
 FOLDERS = sorted(path.name for path in (FOLDER / "hf").iterdir())
@@ -35,11 +36,6 @@ FOLDERS = sorted(path.name for path in (FOLDER / "hf").iterdir())
 def keys(path: Path) -> dict[str, Any]:
     with GGUFFile.open(path) as file:
         return {key: file.metadata[key] for key in file.metadata}
-
-
-def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    with GGUFFile.open(path) as file:
-        return {t.name: (t.type.name, tuple(t.shape), bytes(file.data(t))) for t in file.tensors.values()}
 
 
 def test_every_class_has_a_folder() -> None:
@@ -157,14 +153,6 @@ def test_rows_that_are_no_whole_blocks_stay_halves_and_are_named(tmp_path: Path)
 
 
 # --- what is refused
-
-
-def changed(tmp_path: Path, **values: Any) -> Path:
-    folder = tmp_path / "model"
-    shutil.copytree(FOLDER / "hf" / "qwen2", folder)
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-    return folder
 
 
 def without(name: str) -> Callable[[Path], None]:

@@ -202,17 +202,6 @@ def test_progress_and_description(tmp_path: Path) -> None:
     assert described["n_params"] == 2885888
 
 
-def test_closed_model_refuses() -> None:
-    model = load()
-    session = model.start_session()
-    model.close()
-    model.close()
-    with pytest.raises(engine.SessionClosedError):
-        model.start_session()
-    with pytest.raises(engine.EngineError):
-        session.feed_prompt("x")
-
-
 def test_mlock_locks_weights_and_cache_or_says_what_to_raise() -> None:
     def locked() -> int:
         status = Path("/proc/self/status").read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -11,58 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import engine
 from engine.convert.legacy import converter as legacy
-from engine.convert.legacy.vocabulary import merges_of
 from engine.errors import ConfigError, EngineError, ModelError, UnsupportedModelError
 from engine.ggml.quantize import quantize
 from engine.gguf import GGUFFile
-from engine.tokenizer import load_tokenizer
-from engine.tokenizer.bpe import BYTE_ALPHABET
-from support.builders.golden import FOLDER, TinyModel, golden, wide_model
-from support.builders.legacy import FALCON_40B, Old, of_golden
+from support.builders.golden import TinyModel, golden, wide_model
+from support.builders.hf_folders import tensors
+from support.builders.legacy import Old, of_golden
+from support.builders.legacy_goldens import old, pieces
 from support.quick import examples
 
 GOLDENS = ["llama-mha-untied", "mpt-clip", "falcon-7b", "falcon-40b", "gptneox", "gptneox-sequential"]
 GOLDENS += ["gptj", "gpt2-untied", "gpt2", "bloom"]
-
-
-def pieces(model: TinyModel) -> list[tuple[bytes, float]]:
-    """The vocabulary of a golden model as old files of its kind have it: bytes of the tokens."""
-    if model.keys["general.architecture"][0] != "llama":
-        return [(text, 0.0) for text in raw_tokens(FOLDERS_TOKENIZER)]
-    found = [(b" \xe2\x81\x87 ", 0.0), (b"", 0.0), (b"", 0.0)]
-    for i, piece in enumerate(model.keys["tokenizer.ggml.tokens"][0][3:], start=3):
-        is_byte = piece.startswith("<0x")
-        text = bytes([int(piece[3:5], 16)]) if is_byte else piece.replace("\u2581", " ").encode()
-        found.append((text, float(-i)))
-    return found
-
-
-def raw_tokens(tokenizer: Tokenizer) -> list[bytes]:
-    """Bytes of byte-level BPE's tokens by id; special ones as they are spelled."""
-    vocab = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    return [
-        t.encode() if t.startswith("<") and len(t) > 2 else bytes(BYTE_ALPHABET[c] for c in t)
-        for t, _ in vocab
-    ]
-
-
-FOLDERS_TOKENIZER = Tokenizer.from_file(str(FOLDER / "hf" / "gpt2" / "tokenizer.json"))
-
-
-def old(name: str, **more: Any) -> Old:
-    model = TinyModel.read(golden(name).path)
-    if name == "falcon-40b":
-        more["names"] = FALCON_40B
-    return of_golden(model, pieces(model), **more)
-
-
-def tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    with GGUFFile.open(path) as file:
-        return {t.name: (t.type.name, tuple(t.shape), bytes(file.data(t))) for t in file.tensors.values()}
 
 
 @pytest.mark.parametrize(("container", "version"), [("ggml", 0), ("ggmf", 1), ("ggjt", 1), ("ggjt", 3)])
@@ -196,69 +157,6 @@ def test_blocks_of_5_bits_are_as_today_since_version_1(tmp_path: Path) -> None:
     for name, (_, data) in encode.items():
         assert converted[name][0] == "Q5_0"
         assert converted[name][2] == data
-
-
-# --- vocabularies
-
-
-def trained(seed: int, n: int) -> Tokenizer:
-    rng = random.Random(seed)
-    words = ["".join(rng.choices("abcdeé ", k=rng.randint(1, 9))) for _ in range(60)]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=n,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator((" ".join(rng.choices(words, k=8)) for _ in range(200)), trainer)
-    return tokenizer
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_merges_are_found_again(seed: int, tmp_path: Path) -> None:
-    """What `tokenizers` trained cuts every text as the vocabulary that was made from its bare tokens."""
-    theirs = trained(seed, 400)
-    tokens = [*raw_tokens(theirs), b"zzzz", b"\n\n\n\n"]  # added afterwards
-    merges, added = merges_of(tokens)
-    assert added == {0, len(tokens) - 2, len(tokens) - 1}
-    assert len(merges) == len(tokens) - 256 - 3
-    model = TinyModel.read(golden("gpt2").path)
-    width = model.tensors["token_embd.weight"].shape[1]
-    model.tensors["token_embd.weight"] = np.zeros((len(tokens), width), np.float32)
-    of_golden(model, [(t, 0.0) for t in tokens]).write(tmp_path / "old.bin")
-    legacy.convert(tmp_path / "old.bin", tmp_path / "new.gguf")
-    ours = load_tokenizer(tmp_path / "new.gguf")
-    assert ours.eos_id == 0
-    rng = random.Random(seed)
-    for _ in range(200):
-        text = "".join(rng.choices("abcdeé fgABC12\n🦊", k=30)).replace("\n\n\n\n", "\n")
-        assert ours.encode(text, add_special=False) == theirs.encode(text).ids
-
-
-def test_a_vocabulary_that_lost_bytes_needs_that_of_the_folder(tmp_path: Path) -> None:
-    model = TinyModel.read(golden("gpt2").path)
-    lossy = [(t if len(t) != 1 or t.isascii() else b"\xef\xbf\xbd", s) for t, s in pieces(model)]
-    source = of_golden(model, lossy).write(tmp_path / "old.bin")
-    with pytest.raises(UnsupportedModelError, match="--vocab FOLDER"):
-        legacy.convert(source, tmp_path / "new.gguf")
-    legacy.convert(source, tmp_path / "new.gguf", vocab=FOLDER / "hf" / "gpt2")
-    theirs = Tokenizer.from_file(str(FOLDER / "hf" / "gpt2" / "tokenizer.json"))
-    ours = load_tokenizer(tmp_path / "new.gguf")
-    text = "the thing in there"
-    assert ours.encode(text, add_special=False) == theirs.encode(text).ids
-
-
-def test_pieces_with_scores_stay_a_sentencepiece_vocabulary(tmp_path: Path) -> None:
-    source = old("llama-mha-untied").write(tmp_path / "old.bin")
-    legacy.convert(source, tmp_path / "new.gguf")
-    ours, theirs = load_tokenizer(tmp_path / "new.gguf"), load_tokenizer(golden("llama-mha-untied").path)
-    assert type(ours) is type(theirs)
-    assert ours.vocabulary.types == theirs.vocabulary.types
-    assert ours.vocabulary.pieces == theirs.vocabulary.pieces
-    assert (ours.bos_id, ours.eos_id, ours.unk_id) == (1, 2, 0)
 
 
 # --- what is refused
