@@ -142,7 +142,7 @@ def _groups(converter: type[Converter], folder: Folder) -> tuple[list[TensorGrou
     tied = bool(folder.config.get("tie_word_embeddings", converter.tied_by_default))
     for original, tensor in folder.tensors.items():
         name = re.sub(r"^language_model\.(?=model\.|lm_head)|(?<=^model\.)language_model\.", "", original)
-        module = _module_of(name, converter)
+        module = module_of(name, converter)
         if module is None:
             if _BUFFERS.search(name) or name.startswith(converter.ignored or ("/",)):
                 continue
@@ -157,7 +157,7 @@ def _groups(converter: type[Converter], folder: Folder) -> tuple[list[TensorGrou
             f"({', '.join(unknown[:3])}{', …' if len(unknown) > 3 else ''})"
         )
     for name in folder.missing:
-        module = _module_of(name, converter)
+        module = module_of(name, converter)
         if module is not None and not (tied and module.target == "output"):
             raise ModelError(f"{folder.path}: tensor {name} is in the index but not in its file")
     for name, parts in parts_of.items():
@@ -185,7 +185,7 @@ class ModuleName(NamedTuple):
     expert: int  # -1: there is one
 
 
-def _module_of(name: str, converter: type[Converter]) -> ModuleName | None:
+def module_of(name: str, converter: type[Converter]) -> ModuleName | None:
     """What a tensor is, with or without the prefix of the whole model; None if the converter lacks it."""
     for wrapper in _WRAPPERS:
         name = name.removeprefix(wrapper)
@@ -264,12 +264,13 @@ def _encoded_tensors(
             for name, x in group.converted(converter, folder, arrays):
                 if not np.isfinite(x).all():
                     raise ModelError(f"{folder.path}: {group.name} has values that are not finite")
-                yield by_name[name], _encoded(np.ascontiguousarray(x), by_name[name].type, pool)
+                yield by_name[name], encoded(np.ascontiguousarray(x), by_name[name].type, pool)
     for name, x in converter.extra_tensors(folder.config).items():
         yield by_name[name], x.astype(np.float32)
 
 
-def _encoded(x: Array, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor) -> Array:
+def encoded(x: Array, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor | None = None) -> Array:
+    """An array in the type of its tensor."""
     if x.dtype == np.uint8:
         return x  # MXFP4 blocks already
     x = x.astype(np.float32, copy=False)
@@ -283,7 +284,8 @@ def _encoded(x: Array, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor
     name, rows = GGMLType[kind.name].ggml_name, x.reshape(-1, x.shape[-1])
     n_rows = max(_CHUNK // rows.shape[1], 1)
     begins = range(0, len(rows), n_rows)
-    return np.concatenate(list(pool.map(lambda begin: quantize(name, rows[begin : begin + n_rows]), begins)))
+    pieces = (pool.map if pool else map)(lambda begin: quantize(name, rows[begin : begin + n_rows]), begins)
+    return np.concatenate(list(pieces))
 
 
 def _sampling_keys(folder: Folder) -> dict[str, int | float]:

@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from engine.convert import peft
 from engine.convert.converter import TYPES, convert
 from engine.convert.legacy import converter as legacy
 from engine.errors import ConfigError
@@ -19,17 +20,21 @@ EXAMPLES = """\
   ggserve convert Qwen2.5-0.5B-Instruct model.gguf               f16
   ggserve convert Qwen2.5-0.5B-Instruct model.gguf --type q4_k_m   quantized, a third of the size
   ggserve convert ggml-gpt4all-j.bin model.gguf                  a pre-GGUF file, types unchanged
+  ggserve convert my-lora lora.gguf --base Qwen2.5-0.5B-Instruct   a LoRA adapter of PEFT, for --lora
   ggserve serve --model model.gguf"""
 
 
 def _parser() -> Parser:
     description = (
         "Convert a Hugging Face model (config.json, *.safetensors, tokenizer.json), or a pre-GGUF file\n"
-        "(ggml, ggmf, ggjt) of LLaMA, MPT, Falcon, GPT-NeoX, GPT-J, GPT-2 or BLOOM, to a GGUF file.\n"
+        "(ggml, ggmf, ggjt) of LLaMA, MPT, Falcon, GPT-NeoX, GPT-J, GPT-2 or BLOOM, to a GGUF file; or a\n"
+        "LoRA adapter of PEFT (adapter_config.json, adapter_model.safetensors) to a GGUF adapter.\n"
         "Only one tensor is in memory at a time. `ggserve quantize` makes the result smaller."
     )
     parser = Parser("ggserve convert", description, EXAMPLES)
-    parser.add_argument("source", metavar="SOURCE", help="Hugging Face model directory, or pre-GGUF file")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="Hugging Face model or PEFT directory, or pre-GGUF file"
+    )
     parser.add_argument("target", metavar="OUT.gguf", help="the file to write")
     types = f"type of the matrices, or a mixture of types: {', '.join(TYPES)} (default: f16)"
     parser.add_argument("--type", metavar="TYPE", help=types)
@@ -41,6 +46,8 @@ def _parser() -> Parser:
     parser.add_argument("--vocab", metavar="FOLDER", help=vocab)
     setting = "a key missing from a pre-GGUF file, such as context_length=4096; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
+    base = "directory of an adapter's base model (config.json); default: the one that the adapter names"
+    parser.add_argument("--base", metavar="FOLDER", help=base)
     add_split_option(parser)
     parser.add_argument("--force", action="store_true", help="overwrite OUT.gguf if it exists")
     return parser
@@ -65,16 +72,27 @@ def run(arguments: list[str]) -> int:
             f"{source} does not exist; expected a Hugging Face model directory or a pre-GGUF file"
         )
     unused = {"type": args.type, "pre": args.pre, "split-max-size": args.split_max_size}
-    if source.is_dir():
-        unused = {"architecture": args.architecture, "vocab": args.vocab, "set": args.set}
+    unused["base"] = args.base
+    of_a_file = {"architecture": args.architecture, "vocab": args.vocab, "set": args.set}
+    is_adapter = (source / peft.CONFIG).is_file()
+    if is_adapter:
+        unused = of_a_file | {"pre": args.pre, "split-max-size": args.split_max_size}
+    elif source.is_dir():
+        unused = of_a_file | {"base": args.base}
     for name, value in unused.items():
         if value:
             kind = "directory" if source.is_dir() else "file (`ggserve quantize` changes its types)"
+            kind = "LoRA adapter" if is_adapter else kind
             raise ConfigError(f"--{name} does not apply to a {kind}")
     logs.configure("info", "text")
     with LoadProgress(bar=True, verb="converting") as progress:
         report = partial(progress, source.name)
-        if source.is_dir():
+        if is_adapter:
+            kind = args.type or "f32"
+            remarks = peft.convert(
+                source, args.target, base=args.base, type=kind, force=args.force, progress=report
+            )
+        elif source.is_dir():
             kind = args.type or "f16"
             remarks = convert(
                 source,
