@@ -26,6 +26,7 @@ _PUBLIC = {
     "InferenceParameters": "engine.types",
     "InferenceSession": "engine.session",
     "InferenceSessionConfig": "engine.config",
+    "LoraAdapter": "engine.config",
     "Model": "engine.engine",
     "ModelError": "engine.errors",
     "ModelParameters": "engine.config",

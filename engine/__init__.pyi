@@ -1,6 +1,6 @@
 # What `__init__.py` resolves on first use, for type checkers.
 
-from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig
+from engine.config import InferenceSessionConfig, LoraAdapter, ModelParameters, SchedulerConfig
 from engine.engine import Model, load
 from engine.errors import (
     ConfigError,
@@ -31,6 +31,7 @@ __all__ = [
     "InferenceParameters",
     "InferenceSession",
     "InferenceSessionConfig",
+    "LoraAdapter",
     "Model",
     "ModelError",
     "ModelParameters",

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.errors import ConfigError
+from engine.types import AdapterScales
 
 KV_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+
+MAX_ADAPTERS = 64
+MAX_ADAPTER_SCALE = 1000.0
+
+
+@dataclass(frozen=True)
+class LoraAdapter:
+    """A LoRA adapter to load with a model. scale: for sessions and requests that name no adapters."""
+
+    path: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +33,7 @@ class ModelParameters:
         by free memory, at least one whole session.
     max_batch_tokens: most tokens computed together (the physical batch).
     parallel: sequences decoded together.
+    lora_adapters: GGUF files of adapters; requests name them by their place in this list.
     repack: whether weights may be repacked for faster products; otherwise they keep the file's layout.
     """
 
@@ -37,6 +52,7 @@ class ModelParameters:
     mlock: bool = False
     flash_attn: Literal["auto", "on", "off"] = "auto"
     rpc: tuple[str, ...] = ()
+    lora_adapters: tuple[LoraAdapter, ...] = ()
 
 
 MAX_CELLS = 1 << 30  # cell numbers have 32 bits
@@ -56,15 +72,51 @@ def check(params: ModelParameters) -> None:
             raise ConfigError(f"{name} is {value}; it must be {least} to {most}")
     if params.flash_attn not in ("auto", "on", "off"):
         raise ConfigError(f"flash_attn is {params.flash_attn!r}; it must be auto, on or off")
+    if len(params.lora_adapters) > MAX_ADAPTERS:
+        raise ConfigError(f"{len(params.lora_adapters)} LoRA adapters; at most {MAX_ADAPTERS} can be loaded")
+    default_adapters(params)
+
+
+def adapter_scales(pairs: Iterable[tuple[int, float]], n_adapters: int) -> AdapterScales:
+    """The adapters of a request in the one form that the engine compares.
+
+    ConfigError for a number that no adapter has, one that occurs twice, or a scale out of range.
+    """
+    scales: dict[int, float] = {}
+    for number, scale in pairs:
+        if not 0 <= number < n_adapters:
+            loaded = f"the model has {n_adapters}, numbered from 0" if n_adapters else "the model has none"
+            raise ConfigError(f"there is no LoRA adapter {number}; {loaded}")
+        if number in scales:
+            raise ConfigError(f"LoRA adapter {number} is named twice")
+        if not -MAX_ADAPTER_SCALE <= scale <= MAX_ADAPTER_SCALE:
+            raise ConfigError(
+                f"the scale of LoRA adapter {number} is {scale:g}; it must lie between "
+                f"{-MAX_ADAPTER_SCALE:g} and {MAX_ADAPTER_SCALE:g}"
+            )
+        scales[number] = float(scale)
+    return tuple(sorted((number, scale) for number, scale in scales.items() if scale))
+
+
+def default_adapters(params: ModelParameters) -> AdapterScales:
+    """The adapters of sessions and requests that name none."""
+    adapters = params.lora_adapters
+    return adapter_scales(((i, adapter.scale) for i, adapter in enumerate(adapters)), len(adapters))
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSessionConfig:
-    """One session. n_batch: most tokens computed together; clamped to the model's `max_batch_tokens`."""
+    """One session.
+
+    n_batch: most tokens computed together; clamped to the model's `max_batch_tokens`.
+    lora: (number, scale) of the LoRA adapters to use, see `ModelParameters.lora_adapters`; None: all, with
+        the scales that they were loaded with.
+    """
 
     n_batch: int = 512
     n_threads: int | None = None  # None: the model's
     cache_prompt: bool = True
+    lora: AdapterScales | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +124,11 @@ class SchedulerConfig:
     """Limits of a scheduler.
 
     parallel: sequences decoded together. n_ctx: tokens of the longest one. max_batch_tokens: most tokens of a
-    step. eog_ids: tokens that end a generation.
+    step. eog_ids: tokens that end a generation. n_adapters: LoRA adapters that requests can name.
     """
 
     parallel: int = 8
     n_ctx: int = 2048
     max_batch_tokens: int = 512
     eog_ids: frozenset[int] = field(default_factory=frozenset)
+    n_adapters: int = 0

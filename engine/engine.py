@@ -67,6 +67,7 @@ class Model(LoadedModel):
             n_ctx=self.n_ctx,
             max_batch_tokens=self.max_batch_tokens,
             eog_ids=self.eog_ids,
+            n_adapters=len(self.adapters),
         )
         return Scheduler(self.runner, self.pool, config, prefix=self.prefix, guides=self.guides())
 

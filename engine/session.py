@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from engine.cache import session_file
 from engine.cache.cached_sequence import CachedSequence
-from engine.config import InferenceSessionConfig
+from engine.config import InferenceSessionConfig, adapter_scales, default_adapters
 from engine.constraint.guide import OutputGuide, OutputGuides
 from engine.errors import ConfigError, ContextOverflowError, SessionClosedError
 from engine.model.context import ModelContext
 from engine.scheduler.batch import BatchItem
 from engine.scheduler.sequence import SamplerFactory, TokenSampler, compiled_sampler
 from engine.tokenizer.detokenizer import Detokenizer
-from engine.types import Constraint, InferenceParameters, ProgressCallback, Reasoning
+from engine.types import AdapterScales, Constraint, InferenceParameters, ProgressCallback, Reasoning
 
 
 class GeneratedToken(NamedTuple):
@@ -62,8 +62,12 @@ class InferenceSession:
         self._make_guides = guides
         self._sampler_factory = sampler_factory
         prefix = model.prefix if config.cache_prompt else None
+        lora = default_adapters(model.params) if config.lora is None else config.lora
         self._sequence = CachedSequence(
-            model.pool, prefix, original_context_length=model.runner.original_context_length
+            model.pool,
+            prefix,
+            original_context_length=model.runner.original_context_length,
+            adapters=adapter_scales(lora, len(model.adapters)),
         )
         self._logits: NDArray[np.float32] | None = None
         # A session that is dropped without close() must not keep its cells for ever.
@@ -78,6 +82,11 @@ class InferenceSession:
     def n_past(self) -> int:
         """How many of them are in the KV cache. The token generated last is computed when it is needed."""
         return self._sequence.n_past
+
+    @property
+    def lora(self) -> AdapterScales:
+        """(number, scale) of the LoRA adapters that it uses."""
+        return self._sequence.adapters
 
     @property
     def last_logits(self) -> NDArray[np.float32]:
@@ -161,7 +170,7 @@ class InferenceSession:
         return session_file.save(path, self._model, self._sequence, self._logits, progress)
 
     def restore(self, path: str | os.PathLike[str], progress: ProgressCallback | None = None) -> None:
-        """Become the session that `save` wrote; see `engine.cache.session_file.restore`.
+        """Become the session that `save` wrote, with its adapters; see `engine.cache.session_file.restore`.
 
         The session must be empty, and stays so if anything fails.
         """
@@ -257,10 +266,9 @@ class InferenceSession:
             n, n_past = min(n_pending, self.n_batch), sequence.n_past
             sequence.grow(n)
             chunk = sequence.tokens[n_past : n_past + n].tolist()
+            item = BatchItem(chunk, sequence.cells, n_past, int(n == n_pending), sequence.uses_long_rope)
             try:
-                runner.forward(
-                    [BatchItem(chunk, sequence.cells, n_past, int(n == n_pending), sequence.uses_long_rope)]
-                )
+                runner.forward([item._replace(adapters=sequence.adapters)])
             except BaseException:
                 sequence.trim()
                 raise

@@ -13,6 +13,10 @@ import msgspec
 ProgressCallback = Callable[[float, str], None]  # fraction done, 0 to 1, and what is being done
 
 
+# LoRA adapters in use: (number, scale), by number, none of scale 0; see `engine.config.adapter_scales`.
+AdapterScales = tuple[tuple[int, float], ...]
+
+
 class FinishReason(StrEnum):
     """Why a request ended."""
 
@@ -90,6 +94,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, array_like=True,
     params: InferenceParameters = InferenceParameters()
     n_batch: int = 512  # most prompt tokens computed per step
     cache_prompt: bool = True
+    lora: AdapterScales = ()
     slot: int | None = None  # see `server.worker.requests.slots`; ignored by the engine
     deadline_ms: float | None = None  # time.monotonic() * 1000 at which it ends with TIMEOUT
     constraint: Constraint | None = None

@@ -6,7 +6,8 @@ from array import array
 from collections.abc import Sequence
 
 from engine.cache.cell_pool import CellPool
-from engine.cache.prefix_cache import Node, PrefixCache
+from engine.cache.prefix_cache import Node, PrefixCache, Variant
+from engine.types import AdapterScales
 
 
 class CachedSequence:
@@ -15,9 +16,11 @@ class CachedSequence:
     The first `n_shared` cells belong to the prefix cache (`node`, where they end, is locked), the others to
     this sequence alone. prefix None: the sequence neither uses the prefix cache nor leaves anything in it.
     original_context_length: see `HParams`. uses_long_rope: how the cells were computed.
+    adapters: the LoRA adapters that compute it; they can change while nothing is computed.
     """
 
     __slots__ = (
+        "adapters",
         "cells",
         "n_past",
         "n_shared",
@@ -36,6 +39,7 @@ class CachedSequence:
         tokens: Sequence[int] = (),
         *,
         original_context_length: int = 0,
+        adapters: AdapterScales = (),
     ) -> None:
         self.pool = pool
         self.prefix = prefix
@@ -46,6 +50,7 @@ class CachedSequence:
         self.node: Node | None = None
         self.original_context_length = original_context_length
         self.uses_long_rope = False
+        self.adapters = adapters
 
     @property
     def n_pending(self) -> int:
@@ -56,6 +61,16 @@ class CachedSequence:
     def needs_long_rope(self) -> bool:
         """Whether the tokens that it has now are to be computed with the rotary factors of long sequences."""
         return 0 < self.original_context_length < len(self.tokens)
+
+    @property
+    def variant(self) -> Variant:
+        """How its cells were computed."""
+        return Variant(self.uses_long_rope, self.adapters)
+
+    @property
+    def next_variant(self) -> Variant:
+        """How the tokens that it has now are to be computed."""
+        return Variant(self.needs_long_rope, self.adapters)
 
     def refit(self) -> None:
         """Release the cells if they were computed with the wrong rotary factors: all is to be recomputed."""
@@ -70,7 +85,7 @@ class CachedSequence:
         self.uses_long_rope = self.needs_long_rope
         if self.prefix is not None:
             limit = len(self.tokens) - 1 if limit is None else limit
-            match = self.prefix.acquire(self.tokens, limit, self.uses_long_rope)
+            match = self.prefix.acquire(self.tokens, limit, self.variant)
             self.node, self.cells = match.node, match.cells
             self.n_past = self.n_shared = match.n
         return self.n_past
@@ -94,7 +109,7 @@ class CachedSequence:
         """Put what is computed into the prefix cache."""
         if self.prefix is not None and self.n_past > self.n_shared:
             self.node = self.prefix.insert(
-                self.tokens, self.cells, self.n_past, self.node, self.n_shared, self.uses_long_rope
+                self.tokens, self.cells, self.n_past, self.node, self.n_shared, self.variant
             )
             self.n_shared = self.n_past
 
@@ -105,7 +120,7 @@ class CachedSequence:
         del self.cells[self.n_past :], self.tokens[n:]
         if n < self.n_shared and self.prefix is not None and self.node is not None:
             # Lock only the part that is left: later tokens would otherwise be inserted behind the old end.
-            match = self.prefix.acquire(self.tokens, None, self.uses_long_rope)
+            match = self.prefix.acquire(self.tokens, None, self.variant)
             self.prefix.release(self.node)
             self.node, self.cells = match.node, match.cells
             self.n_past = self.n_shared = match.n

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from engine.cache.cell_pool import CellPool
@@ -49,3 +49,7 @@ class CacheContext(Protocol):
     @property
     def fingerprint(self) -> str:
         """See `engine.cache.session_file.fingerprint`."""
+
+    @property
+    def adapters(self) -> Sequence[str]:
+        """The fingerprints of the LoRA adapters, by number."""

@@ -4,7 +4,7 @@ A radix tree over token ids. A node owns a run of tokens and the cells that hold
 root to a node spells a prefix. Sequences in use lock the path down to their node; what no sequence locks
 may be evicted, least recently used leaf first, from its tail.
 
-Long and short sequences have a tree each, for models with other rotary factors for long ones (LongRoPE).
+Each `Variant` has a tree of its own, since the same tokens have other keys and values in it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,20 @@ from typing import NamedTuple
 
 from engine.cache.cell_pool import CellPool
 from engine.errors import OutOfMemoryError
+from engine.types import AdapterScales
+
+
+class Variant(NamedTuple):
+    """What keys and values depend on besides the tokens.
+
+    uses_long_rope: whether with the rotary factors of long sequences (LongRoPE). adapters: LoRA adapters.
+    """
+
+    uses_long_rope: bool = False
+    adapters: AdapterScales = ()
+
+
+PLAIN = Variant()
 
 
 class Node:
@@ -49,7 +63,7 @@ class PrefixCache:
 
     def __init__(self, pool: CellPool) -> None:
         self.pool = pool
-        self.roots = tuple(Node(None, array("i"), array("i")) for _ in range(2))  # by `uses_long_rope`
+        self.roots: dict[Variant, Node] = {}  # of variants that have any node
         self.n_cells = 0  # in the tree
         self.n_evictable = 0  # of these, without a lock
         self.n_evicted = 0  # ever
@@ -59,13 +73,13 @@ class PrefixCache:
         self._lru: list[tuple[int, int, Node]] = []
         self._order = 0
 
-    def match(self, tokens: array[int], limit: int | None = None, uses_long_rope: bool = False) -> Match:
+    def match(self, tokens: array[int], limit: int | None = None, variant: Variant = PLAIN) -> Match:
         """The longest known prefix of `tokens`, at most `limit` of them. Changes nothing."""
-        return self._find(tokens, limit, uses_long_rope)[0]
+        return self._find(tokens, limit, variant)[0]
 
-    def acquire(self, tokens: array[int], limit: int | None = None, uses_long_rope: bool = False) -> Match:
+    def acquire(self, tokens: array[int], limit: int | None = None, variant: Variant = PLAIN) -> Match:
         """Like `match`, and lock it until `release`. A node is split where the match ends."""
-        match, k = self._find(tokens, limit, uses_long_rope)
+        match, k = self._find(tokens, limit, variant)
         node = match.node
         if node is None:
             return match
@@ -81,7 +95,7 @@ class PrefixCache:
         n: int,
         node: Node | None = None,
         start: int = 0,
-        uses_long_rope: bool = False,
+        variant: Variant = PLAIN,
     ) -> Node:
         """Take over the cells of tokens[start:n], which continue `node`; return the node they end in.
 
@@ -89,7 +103,7 @@ class PrefixCache:
         inserted the same tokens meanwhile, its cells replace those in `cells`, which are freed.
         """
         locked = node
-        at = node or self.roots[uses_long_rope]
+        at = node or self._root(variant)
         while start < n:
             child = at.children.get(tokens[start])
             if child is None:
@@ -168,7 +182,7 @@ class PrefixCache:
 
     def nodes(self) -> Iterator[Node]:
         """All nodes except the roots."""
-        stack = [node for root in self.roots for node in root.children.values()]
+        stack = [node for root in self.roots.values() for node in root.children.values()]
         while stack:
             node = stack.pop()
             yield node
@@ -193,11 +207,14 @@ class PrefixCache:
                 assert node.children or id(node) in offered, "a leaf can never be evicted"
         assert (len(seen), n_evictable) == (self.n_cells, self.n_evictable)
 
-    def _find(self, tokens: array[int], limit: int | None, uses_long_rope: bool) -> tuple[Match, int]:
+    def _find(self, tokens: array[int], limit: int | None, variant: Variant) -> tuple[Match, int]:
         """The longest match, and how many tokens of its last node belong to it."""
         cells = array("i")
-        node, last, k = self.roots[uses_long_rope], None, 0
+        last, k = None, 0
         n = n_unlocked = 0
+        node = self.roots.get(variant)
+        if node is None:
+            return Match(0, cells, None, 0), 0
         end = len(tokens) if limit is None else min(limit, len(tokens))
         while n < end and (child := node.children.get(tokens[n])) is not None:
             last, size = child, len(child.tokens)
@@ -214,6 +231,15 @@ class PrefixCache:
                 break
             node = child
         return Match(n, cells, last, n_unlocked), k
+
+    def _root(self, variant: Variant) -> Node:
+        root = self.roots.get(variant)
+        if root is None:
+            # Requests choose scales: roots of variants that hold nothing would pile up.
+            for other in [other for other, old in self.roots.items() if not old.children]:
+                del self.roots[other]
+            root = self.roots[variant] = Node(None, array("i"), array("i"))
+        return root
 
     def _split(self, node: Node, k: int) -> Node:
         """Cut a node behind its first `k` tokens; return the new upper part.

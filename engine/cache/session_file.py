@@ -2,7 +2,8 @@
 
 The file is in the safetensors format: `tokens` I32 [n], for each layer `k.i` and `v.i` U8 [n_past, bytes of a
 row] in the cache's type, and `logits` F32 [n_vocab] after the last token, if they are known. Its metadata
-name the version of this layout, the model, the cache's type, and a checksum over the whole file.
+name the version of this layout, the model, the cache's type, the LoRA adapters with their scales, and a
+checksum over the whole file.
 
 A session file must be trusted like a model file: its contents go into the cache that all sessions share.
 """
@@ -26,12 +27,14 @@ from numpy.typing import NDArray
 
 from engine.cache.cached_sequence import CachedSequence
 from engine.cache.context import CacheContext
+from engine.config import adapter_scales
 from engine.errors import ConfigError, ModelError, StorageError
 from engine.gguf import GGUFFile
 from engine.gguf.report import printable
-from engine.types import ProgressCallback
+from engine.types import AdapterScales, ProgressCallback
 
 FORMAT, VERSION = "ggserve-session", "1"
+VERSION_WITH_ADAPTERS = "2"  # readers of version 1 would ignore them
 MAX_HEADER = 1 << 20
 NO_CHECKSUM = "0" * 64
 SAMPLE = 64  # bytes of each tensor that go into the fingerprint
@@ -49,7 +52,7 @@ def fingerprint(gguf: GGUFFile) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for key in sorted(gguf.metadata):
-        if key == "general.architecture" or key.startswith(f"{gguf.arch}."):
+        if key == "general.architecture" or key.startswith((f"{gguf.arch}.", "adapter.")):
             digest.update(f"{key}={gguf.metadata[key]!r}\n".encode())
     for name, info in sorted(gguf.tensors.items()):
         sample = bytearray(min(SAMPLE, info.nbytes))
@@ -95,6 +98,9 @@ def saving(
         "n_past": str(sequence.n_past),
         "checksum": NO_CHECKSUM,
     }
+    if sequence.adapters:
+        metadata["version"] = VERSION_WITH_ADAPTERS
+        metadata["lora"] = json.dumps([[model.adapters[i], scale] for i, scale in sequence.adapters])
     header = _header(metadata, tensors)
     part = None
     try:
@@ -250,10 +256,14 @@ class _SessionReader:
             is_session = False
         if not is_session:
             self.fail("is not a saved session")
-        if metadata.get("version") != VERSION:
+        if metadata.get("version") not in (VERSION, VERSION_WITH_ADAPTERS):
             version = printable(str(metadata.get("version")), 20)
-            self.fail(f"is a saved session of version {version}; this release reads version {VERSION}")
+            self.fail(
+                f"is a saved session of version {version}; this release reads versions "
+                f"{VERSION} and {VERSION_WITH_ADAPTERS}"
+            )
         self._check_model(metadata)
+        self.adapters = self._adapters(metadata)
         try:
             self.n_past = int(metadata["n_past"])
             (self.n_tokens,) = header["tokens"]["shape"]
@@ -290,6 +300,22 @@ class _SessionReader:
                 f"is loaded with {self.model.cache.kv_type}"
             )
 
+    def _adapters(self, metadata: dict[str, Any]) -> AdapterScales:
+        """The adapters of the session, by their numbers here."""
+        if metadata["version"] == VERSION:
+            return ()
+        try:
+            pairs = [(str(name), float(scale)) for name, scale in json.loads(metadata["lora"])]
+        except (ValueError, RecursionError, LookupError, TypeError):
+            self.fail("is damaged: its LoRA adapters cannot be read")
+        here = list(self.model.adapters)
+        if not {name for name, _ in pairs} <= set(here):
+            raise ConfigError(
+                f"{_name(self.path)}: the session uses a LoRA adapter that is not loaded; load the adapters "
+                "that it was saved with (--lora)"
+            )
+        return adapter_scales([(here.index(name), scale) for name, scale in pairs], len(here))
+
     def _read(self, n: int) -> bytearray:
         """The next `n` bytes of data."""
         data = bytearray(n)
@@ -307,6 +333,7 @@ class _SessionReader:
             self.fail(f"is damaged: it has tokens outside of the vocabulary of {n_vocab}")
         logits = np.frombuffer(self._read(4 * n_vocab), "<f4") if self.has_logits else None
         sequence.tokens.extend(tokens)
+        sequence.adapters = self.adapters
         try:
             sequence.attach()
             n_new = max(0, self.n_past - sequence.n_past)

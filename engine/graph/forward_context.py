@@ -15,13 +15,16 @@ from engine.graph.ops.activation import op as gelu
 from engine.graph.ops.attention import PagedAttention
 from engine.hparams import HParams, Rope
 
+ADAPTER_NODES = 8  # of an adapter of one matrix
+MATRICES_PER_LAYER = 12  # the most that an adapter can adapt
 NODES_PER_LAYER = 128  # an upper bound for the largest block, besides its experts; see `n_nodes`
 MASK_PAD = 256  # kernels of some devices want the KV length in multiples of it
 
 
-def n_nodes(hp: HParams) -> int:
+def n_nodes(hp: HParams, n_adapters: int = 0) -> int:
     """An upper bound for the tensors of one batch's graph; each used expert adds two."""
-    return (NODES_PER_LAYER + 2 * hp.n_expert_used) * hp.n_layer + 64
+    per_adapter = ADAPTER_NODES * (MATRICES_PER_LAYER * hp.n_layer + 4)
+    return (NODES_PER_LAYER + 2 * hp.n_expert_used) * hp.n_layer + 64 + per_adapter * n_adapters
 
 
 class LongRopeFactors(NamedTuple):
@@ -41,7 +44,7 @@ class BatchShape(NamedTuple):
     n_tokens: rows of the batch; n_outputs: rows whose logits are wanted. n_kv: cache rows that masks span, a
     multiple of MASK_PAD or the whole cache; 0 when all layers are paged. rope_lengths: which of
     `LongRopeFactors` the sequences use. hidden, scores: the outputs are hidden states or scores, see
-    `Architecture.build`.
+    `Architecture.build`. adapters: the numbers of the LoRA adapters that any row uses.
     """
 
     n_tokens: int
@@ -50,6 +53,7 @@ class BatchShape(NamedTuple):
     rope_lengths: RopeLengths = "short"
     hidden: bool = False
     scores: bool = False
+    adapters: tuple[int, ...] = ()
 
 
 class Execution(NamedTuple):
@@ -89,7 +93,7 @@ class ForwardContext:
 
     def __init__(self, hp: HParams, execution: Execution, shape: BatchShape) -> None:
         # A full context raises, a full graph aborts the process: so the graph has room for the whole context.
-        size = n_nodes(hp)
+        size = n_nodes(hp, len(shape.adapters))
         self.ctx = Context(size, graph_size=size)
         self.graph = self.ctx.graph(size)
         self.hp, self.execution, self.shape = hp, execution, shape
@@ -103,6 +107,9 @@ class ForwardContext:
         if shape.rope_lengths == "mixed":
             self.rows_of["short"] = self.ctx.input(F32, (1, 1, n_tokens), "rows.short")
             self.rows_of["long"] = self.ctx.input(F32, (1, 1, n_tokens), "rows.long")
+        # By adapter, F32 [1, n_tokens]: its scale for each row, 0 for rows that do not use it.
+        self.adapter_rows = {i: self.ctx.input(F32, (1, n_tokens), f"lora.{i}") for i in shape.adapters}
+        self._output_scales: dict[int, Tensor] = {}
         self.masks: dict[Mask, Tensor] = {}
         self.constants: dict[tuple[float, ...], Tensor] = {}
         self.type_ids: Tensor | None = None  # see `token_type_ids`
@@ -143,6 +150,14 @@ class ForwardContext:
     def outputs_of(self, x: Tensor) -> Tensor:
         """The rows of x [n, rows] whose outputs are wanted: [n, n_outputs]."""
         return x if self.output_ids is None else self.ctx.get_rows(x, self.output_ids)
+
+    def adapter_scales(self, adapter: int, n_rows: int) -> Tensor:
+        """The scales of an adapter for all rows, or for those whose outputs are wanted: F32 [1, n_rows]."""
+        if n_rows == self.shape.n_tokens:
+            return self.adapter_rows[adapter]
+        if adapter not in self._output_scales:
+            self._output_scales[adapter] = self.outputs_of(self.adapter_rows[adapter])
+        return self._output_scales[adapter]
 
     def attend(self, layer: int, q: Tensor, sinks: Tensor | None = None) -> Tensor:
         """q [dk, heads, rows] over what `store` wrote and the cells before it -> [dv * heads, rows].

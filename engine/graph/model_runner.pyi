@@ -6,8 +6,8 @@ from engine.ggml.sched import Sched
 from engine.graph.forward_context import Network
 
 # The fields of `BatchItem`: token ids, cells, n_past, rows of logits, whether LongRoPE's long factors are
-# used, and where the second sequence begins.
-_Row = tuple[Sequence[int], array[int], int, int, bool, int]
+# used, where the second sequence begins, and the LoRA adapters with their scales.
+_Row = tuple[Sequence[int], array[int], int, int, bool, int, tuple[tuple[int, float], ...]]
 
 class ModelRunner:
     @property
@@ -38,7 +38,7 @@ class ModelRunner:
         max_batch_tokens: int,
         row_multiple: int = 1,
     ) -> None: ...
-    def reserve(self, n_outputs: int) -> None: ...
+    def reserve(self, n_outputs: int, n_adapters: int = 0) -> None: ...
     def forward(self, rows: Iterable[_Row], hidden: bool = False, scores: bool = False) -> int: ...
     def logits(self, i: int) -> memoryview: ...
     def hidden(self, i: int) -> memoryview: ...

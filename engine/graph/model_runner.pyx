@@ -42,6 +42,7 @@ cdef class ModelRunner:
     cdef Sched sched
     cdef PagedAttention paged
     cdef object shape
+    cdef list adapters
     cdef int width
     cdef bint is_hidden
     cdef vector[int32_t] tokens, positions, outputs, token_type_ids
@@ -67,15 +68,18 @@ cdef class ModelRunner:
         self.execution = Execution(cache, self.paged, attention, backends)
         self.masked = any(kind != "paged" for kind in attention)
 
-    def reserve(self, int n_outputs):
+    def reserve(self, int n_outputs, int n_adapters=0):
         """Allocate compute memory for the largest batch, of which `n_outputs` rows want logits.
+
+        n_adapters: LoRA adapters, all of which it may use.
 
         Raises OutOfMemoryError if there is too little.
         """
         self._check_open()
         n_kv = self._span(self.n_cells) if self.masked else 0
         lengths = "mixed" if self.original_context_length else "short"
-        shape = BatchShape(self.max_batch_tokens, n_outputs, n_kv, lengths, hidden=not self.causal)
+        shape = BatchShape(self.max_batch_tokens, n_outputs, n_kv, lengths, hidden=not self.causal,
+                           adapters=tuple(range(n_adapters)))
         self.sched.reserve(build(self.arch, self.execution, shape).graph)
 
     def forward(self, rows, bint hidden=False, bint scores=False):
@@ -99,7 +103,7 @@ cdef class ModelRunner:
         self.n_rows = 0
         if self.masked:
             n_kv = self._span(self._highest_cell() + 1)
-        shape = BatchShape(n_tokens, n_outputs, n_kv, self._rope_lengths(), hidden, scores)
+        shape = BatchShape(n_tokens, n_outputs, n_kv, self._rope_lengths(), hidden, scores, self._active())
         if shape != self.shape:
             self.shape = None
             if self.sched.lost:
@@ -156,6 +160,10 @@ cdef class ModelRunner:
             n_long += is_long != 0
         return "short" if n_long == 0 else "long" if n_long == self.uses_long_rope.size() else "mixed"
 
+    cdef tuple _active(self):
+        # The adapters that any row uses.
+        return tuple(sorted({adapter for adapters in set(self.adapters) for adapter, _ in adapters}))
+
     cdef int _check_open(self) except -1:
         if self.closed:
             raise SessionClosedError("the model was closed")
@@ -180,12 +188,14 @@ cdef class ModelRunner:
         self.cells.clear()
         self.outputs.clear()
         self.uses_long_rope.clear()
+        self.adapters = []
         self.token_type_ids.clear()
         self.paged.sequences.clear()
-        for tokens, table, n_past, n_logits, is_long, second in rows:
+        for tokens, table, n_past, n_logits, is_long, second, adapters in rows:
             n_new = len(tokens)
             if n_past < 0 or n_new == 0 or len(table) - n_past < n_new or table.ob_descr.itemsize != sizeof(int32_t):
                 raise EngineError(f"{len(table)} cells for {n_past} + {n_new} tokens")
+            self.adapters.extend([adapters] * n_new)
             cells = <const int32_t*>table.data.as_voidptr
             sequence.cells, sequence.n_past, sequence.n_new = cells, n_past, n_new
             sequence.row = <int>self.tokens.size()
@@ -230,6 +240,7 @@ cdef class ModelRunner:
             self.tokens.push_back(self.tokens.back())
             self.positions.push_back(self.positions.back())
             self.uses_long_rope.push_back(self.uses_long_rope.back())
+            self.adapters.append(self.adapters[len(self.adapters) - 1])
             self.token_type_ids.push_back(self.token_type_ids.back())
             self.cells.push_back(self.cells.back())
             self.paged.sequences.push_back(again)
@@ -261,6 +272,9 @@ cdef class ModelRunner:
             _set(context.output_ids, self.outputs.data(), self.outputs.size() * 4)
         for kind, tensor in context.rows_of.items():
             constant = array("f", [is_long == (kind == "long") for is_long in self.uses_long_rope])
+            _set(tensor, constant.data.as_voidptr, len(constant) * 4)
+        for adapter, tensor in context.adapter_rows.items():
+            constant = array("f", [dict(adapters).get(adapter, 0.0) for adapters in self.adapters])
             _set(tensor, constant.data.as_voidptr, len(constant) * 4)
         for values, tensor in context.constants.items():  # ggml reuses the memory of inputs during a computation
             constant = array("f", values)

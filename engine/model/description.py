@@ -29,6 +29,20 @@ def describe(model: LoadedModel) -> dict[str, Any]:
         "kv_cells": model.n_cells,
         "kv_type": model.params.kv_type,
         "kv_bytes": model.cache.nbytes,
+        "lora_bytes": sum(loaded.nbytes for loaded in model.lora),
+        "lora": [
+            {
+                "id": i,
+                "path": loaded.adapter.path,
+                "name": loaded.adapter.name,
+                "scale": parameters.scale,
+                "alpha": loaded.adapter.alpha,
+                "ranks": sorted({matrix.rank for matrix in loaded.adapter.matrices}),
+                "task_name": loaded.adapter.task_name,
+                "prompt_prefix": loaded.adapter.prompt_prefix,
+            }
+            for i, (loaded, parameters) in enumerate(zip(model.lora, model.params.lora_adapters, strict=True))
+        ],
         "weight_bytes": model.weights.nbytes,
         "compute_bytes": {b.device.name: model.sched.buffer_size(b) for b in model.backends},
         "n_threads": model.n_threads,

@@ -19,12 +19,14 @@ from engine.config import ModelParameters, check
 from engine.errors import ConfigError, SessionClosedError
 from engine.ggml.backend import Backend
 from engine.ggml.sched import Sched
-from engine.gguf import GGUFFile
+from engine.gguf import GGMLType, GGUFFile, TensorInfo, printable
 from engine.graph.forward_context import n_nodes
 from engine.graph.model_runner import ModelRunner
+from engine.lora.adapter import Adapter, read_adapter
+from engine.lora.weights import AdapterWeights
 from engine.model.attention import check_stores_cache, required_attention
 from engine.model.file_sampling import file_sampling
-from engine.model.loader import Weights
+from engine.model.loader import Weights, choose_layout
 from engine.model.preparation import Preparation, prepare
 from engine.nn.binder import Binder, TensorSpec
 from engine.tokenizer import Tokenizer, load_tokenizer
@@ -72,7 +74,9 @@ class LoadedModel:
             progress=lambda fraction, text: progress(0.9 * fraction, text),
         )
         resources.callback(self.weights.close)
-        preparation.arch.bind(Binder(self.gguf.tensors.__contains__, self.weights.tensors))
+        self.lora = [self._load_adapter(preparation, adapter, resources) for adapter in preparation.adapters]
+        matrices = [loaded.matrices for loaded in self.lora]
+        preparation.arch.bind(Binder(self.gguf.tensors.__contains__, self.weights.tensors, matrices))
         devices = self.layer_devices[:-1]
         for device in dict.fromkeys(devices):
             check_stores_cache(device, hp, params.kv_type)
@@ -88,12 +92,13 @@ class LoadedModel:
         )
         resources.callback(self.cache.close)
         if params.mlock:
-            lock_memory([*self.weights.buffers, *self.cache.buffers])
+            adapted = [buffer for loaded in self.lora for buffer in loaded.buffers]
+            lock_memory([*self.weights.buffers, *adapted, *self.cache.buffers])
         used = [device for device in dict.fromkeys(self.layer_devices) if device is not cpu]
         self.backends = [*map(Backend, used), Backend(cpu, self.n_threads)]
         for backend in self.backends:
             resources.callback(backend.close)
-        self.sched = Sched(self.backends, 2 * n_nodes(hp))
+        self.sched = Sched(self.backends, 2 * n_nodes(hp, len(matrices)))
         resources.callback(self.sched.close)
         self.runner = ModelRunner(
             preparation.arch,
@@ -105,10 +110,31 @@ class LoadedModel:
             self.weights.row_multiple,
         )
         resources.callback(self.runner.close)
-        self.runner.reserve(params.parallel if hp.causal else self.max_batch_tokens)
+        self.runner.reserve(params.parallel if hp.causal else self.max_batch_tokens, len(matrices))
         self.pool = CellPool(self.n_cells)
         self.prefix = PrefixCache(self.pool)
         progress(1.0, "ready")
+
+    def _load_adapter(
+        self, preparation: Preparation, adapter: Adapter, resources: ExitStack
+    ) -> AdapterWeights:
+        def buffer_type(spec: TensorSpec) -> Any:
+            info = TensorInfo(spec.name, GGMLType.F32, spec.shape, 0, 0)
+            return choose_layout(spec, info, _buffer_types(preparation, spec), repack=False).buffer_type
+
+        with GGUFFile.open(Path(adapter.path)) as gguf:
+            # Checked again: the file may have changed since.
+            adapter = read_adapter(gguf, self.gguf.arch, preparation.specs)
+            loaded = AdapterWeights(gguf, adapter, buffer_type)
+            resources.callback(loaded.close)
+            loaded.fingerprint = session_file.fingerprint(gguf)
+            log.info("LoRA adapter %s: %d matrices", printable(adapter.path), len(adapter.matrices))
+        return loaded
+
+    @property
+    def adapters(self) -> list[str]:
+        """The fingerprints of the LoRA adapters, by number."""
+        return [loaded.fingerprint for loaded in self.lora]
 
     @property
     def n_vocab(self) -> int:

@@ -16,6 +16,7 @@ from engine.ggml.backend import MAX_THREADS, Device, add_rpc_server, devices
 from engine.gguf import GGUFFile, validate_model
 from engine.host import physical_cores
 from engine.hparams import HParams
+from engine.lora.adapter import AdaptedMatrix, Adapter, read_adapter
 from engine.model import placement, rpc
 from engine.model.attention import best_attention
 from engine.model.loader import Weights, checked_specs
@@ -39,13 +40,14 @@ class Preparation:
 
     params: those in effect: a model for embeddings has a cache of its own kind. n_ctx: longest session asked
     for, in tokens; the plan's cells may allow less. specs: the tensors, not yet bound. devices: all that ggml
-    reports, by name.
+    reports, by name. adapters: LoRA adapters that fit the model.
     """
 
     gguf: GGUFFile
     params: ModelParameters
     arch: Architecture
     specs: list[TensorSpec]
+    adapters: list[Adapter]
     n_ctx: int
     max_batch_tokens: int
     n_threads: int
@@ -97,7 +99,8 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
         add_rpc_server(address)
     by_name = {d.name: d for d in devices()}
     kv_cache.check_type(hp, params.kv_type)
-    memory = _Memory(gguf, hp, specs, params, max_batch_tokens)
+    adapters = [_adapter(loaded.path, gguf.arch, specs) for loaded in params.lora_adapters]
+    memory = _Memory(gguf, hp, specs, params, max_batch_tokens, adapters)
     plan = placement.plan(
         memory.needs(by_name.values(), n_ctx), [DeviceInfo.of(d) for d in by_name.values()], params, n_ctx
     )
@@ -106,12 +109,18 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
         params=params,
         arch=arch,
         specs=specs,
+        adapters=adapters,
         n_ctx=n_ctx,
         max_batch_tokens=max_batch_tokens,
         n_threads=params.n_threads or min(physical_cores(), MAX_THREADS),
         devices=by_name,
         plan=plan,
     )
+
+
+def _adapter(path: str, arch: str, specs: list[TensorSpec]) -> Adapter:
+    with GGUFFile.open(Path(path)) as gguf:
+        return read_adapter(gguf, arch, specs)
 
 
 def cpu_of(devices: Iterable[Device]) -> Device:
@@ -127,6 +136,7 @@ class _Memory:
     specs: list[TensorSpec]
     params: ModelParameters
     rows: int  # of the largest batch
+    adapters: list[Adapter]
 
     def needs(self, devices: Iterable[Device], n_ctx: int) -> Needs:
         hp, rows = self.hp, self.rows
@@ -154,8 +164,13 @@ class _Memory:
         ):
             weights[spec.layer] += info.nbytes
             mapped[spec.layer] += info.nbytes if is_mapped else 0
+        for matrix in self._matrices():
+            weights[matrix.spec.layer] += matrix.nbytes
         per_cell = [*kv_cache.bytes_per_cell(hp, params.kv_type), 0, 0]
         return [Part(w, cell, m) for w, cell, m in zip(weights, per_cell, mapped, strict=True)]
+
+    def _matrices(self) -> list[AdaptedMatrix]:
+        return [matrix for adapter in self.adapters for matrix in adapter.matrices]
 
     def _working(
         self, devices: Iterable[Device], n_ctx: int, last: int
@@ -192,4 +207,5 @@ class _Memory:
             for name in (spec.name, spec.fallback)
         }
         inputs = {spec.name for spec in self.specs if spec.layer < 0 and spec.name in self.gguf.tensors}
-        return sum(self.gguf.tensors[name].nbytes for name in inputs - outputs)
+        adapted = sum(matrix.nbytes for matrix in self._matrices() if matrix.spec.layer < 0)
+        return adapted + sum(self.gguf.tensors[name].nbytes for name in inputs - outputs)

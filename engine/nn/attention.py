@@ -62,12 +62,13 @@ class Attention:
             self.sinks = binder.tensor(f"{blk}.attn_sinks.weight", (self.n_head,), "add", layer)
         self.out = binder.linear(f"{blk}.attn_output", self.n_head * dv, hp.n_embd, layer)
 
-    def project(self, ctx: Context, x: Tensor) -> list[Tensor]:
+    def project(self, forward: ForwardContext, x: Tensor) -> list[Tensor]:
         """q, k, v as [heads * head_dim, rows]; they may be views of one product."""
+        ctx = forward.ctx
         if not self.fused:
-            parts = [self.q(ctx, x), self.k(ctx, x), self.v(ctx, x)]
+            parts = [self.q(forward, x), self.k(forward, x), self.v(forward, x)]
             return [self.clamp(ctx, part) for part in parts]
-        qkv = self.clamp(ctx, self.qkv(ctx, x))
+        qkv = self.clamp(ctx, self.qkv(forward, x))
         stride, begin, parts = qkv.strides[1], 0, []
         for n in self.split:
             parts.append(ctx.view(qkv, (n, x.shape[1]), (stride,), 4 * begin))
@@ -81,7 +82,7 @@ class Attention:
     def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor | None:
         """None for the last layer of a batch without outputs: filling its cache is all that is needed."""
         ctx, hp, layer = forward.ctx, self.hp, self.layer
-        q, k, v = self.project(ctx, x)
+        q, k, v = self.project(forward, x)
         if self.qk_norm == "row":
             q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)
         q = split_heads(ctx, q, hp.head_dim_k, self.n_head)
@@ -96,7 +97,7 @@ class Attention:
         forward.store(layer, k, v)
         if layer == hp.n_layer - 1 and forward.shape.n_outputs == 0:
             return None
-        return self.out(ctx, forward.attend(layer, q, self.sinks))
+        return self.out(forward, forward.attend(layer, q, self.sinks))
 
 
 def split_heads(ctx: Context, x: Tensor, head_dim: int, n_heads: int) -> Tensor:

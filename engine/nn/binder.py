@@ -6,12 +6,13 @@ have, and which operation reads it, which decides where it may live), then binds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
 from engine.ggml.tensor import Tensor
-from engine.nn.layers import LayerNorm, Linear, Matrix, RMSNorm
+from engine.nn.layers import TokenEmbedding, Experts, LayerNorm, Linear, Matrix, RMSNorm
+from engine.nn.low_rank import LowRank
 
 Op = Literal["mul_mat", "mul_mat_id", "get_rows", "mul", "add", "add_id", "rope"]
 
@@ -35,13 +36,16 @@ class TensorSpec:
 class Binder:
     """Collects the specs of tensors and, with `tensors`, hands out the loaded ones by (name, operation).
 
-    has: whether the file has a tensor of this name.
+    has: whether the file has a tensor of this name. adapters: by number, what each has for a tensor by name.
     """
 
     def __init__(
-        self, has: Callable[[str], bool], tensors: Mapping[tuple[str, str], Matrix] | None = None
+        self,
+        has: Callable[[str], bool],
+        tensors: Mapping[tuple[str, str], Matrix] | None = None,
+        adapters: Sequence[Mapping[str, LowRank]] = (),
     ) -> None:
-        self.has, self.tensors = has, tensors
+        self.has, self.tensors, self.adapters = has, tensors, adapters
         self.specs: list[TensorSpec] = []
 
     def _bind(self, spec: TensorSpec) -> Matrix | None:
@@ -67,7 +71,23 @@ class Binder:
         """The matrix `name`.weight and, if the file has it, `name`.bias."""
         fallback = f"{fallback}.weight" if fallback else None
         spec = TensorSpec(f"{name}.weight", (n_in, n_out), "mul_mat", layer, fallback=fallback)
-        return Linear(cast(Matrix, self._bind(spec)), self.optional(f"{name}.bias", (n_out,), "add", layer))
+        weight = cast(Matrix, self._bind(spec))
+        bias = self.optional(f"{name}.bias", (n_out,), "add", layer)
+        return Linear(weight, bias, self._adapters_of(spec.name))
+
+    def experts(self, name: str, n_in: int, n_out: int, n_expert: int, layer: int) -> Experts:
+        """The matrices `name`.weight and, if the file has them, the biases `name`.bias."""
+        weight = self.tensor(f"{name}.weight", (n_in, n_out, n_expert), "mul_mat_id", layer)
+        bias = self.optional(f"{name}.bias", (n_out, n_expert), "add_id", layer)
+        return Experts(weight, bias, self._adapters_of(f"{name}.weight"))
+
+    def embedding(self, n_embd: int, n_vocab: int) -> TokenEmbedding:
+        """The embedding of tokens."""
+        name = "token_embd.weight"
+        return TokenEmbedding(self.tensor(name, (n_embd, n_vocab), "get_rows", -1), self._adapters_of(name))
+
+    def _adapters_of(self, name: str) -> dict[int, LowRank]:
+        return {i: matrices[name] for i, matrices in enumerate(self.adapters) if name in matrices}
 
     def rms_norm(self, name: str, shape: tuple[int, ...], eps: float, layer: int) -> RMSNorm:
         return RMSNorm(self.tensor(f"{name}.weight", shape, "mul", layer), eps)

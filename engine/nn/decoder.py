@@ -93,7 +93,7 @@ class Decoder(Architecture):
 
     def bind(self, binder: Binder) -> None:
         hp = self.hp
-        self.embedding = binder.tensor("token_embd.weight", (hp.n_embd, hp.n_vocab), "get_rows", -1)
+        self.embedding = binder.embedding(hp.n_embd, hp.n_vocab)
         self.positions = None
         if hp.max_positions:
             shape = (hp.n_embd, hp.max_positions)
@@ -109,7 +109,7 @@ class Decoder(Architecture):
     def embed(self, forward: ForwardContext) -> Tensor:
         """-> [n_embd, rows]"""
         ctx = forward.ctx
-        x = ctx.get_rows(self.embedding, forward.tokens)
+        x = self.embedding(forward)
         if self.hp.embedding_scale != 1.0:
             x = ctx.scale(x, self.hp.embedding_scale)
         if self.positions is not None:
@@ -127,7 +127,7 @@ class Decoder(Architecture):
         x = self.output_norm(ctx, x)
         if forward.shape.hidden:
             return x
-        logits = self.output(ctx, x)
+        logits = self.output(forward, x)
         if hp.logit_scale != 1.0:
             logits = ctx.scale(logits, hp.logit_scale)
         if hp.logit_softcap:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from engine.ggml.operations import Context
 from engine.ggml.tensor import Tensor
 from engine.graph.forward_context import ForwardContext
 from engine.nn.architecture import Architecture
@@ -25,7 +24,7 @@ class Encoder(Architecture):
 
     def bind(self, binder: Binder) -> None:
         hp = self.hp
-        self.embedding = binder.tensor("token_embd.weight", (hp.n_embd, hp.n_vocab), "get_rows", -1)
+        self.embedding = binder.embedding(hp.n_embd, hp.n_vocab)
         self.types = self.positions = None
         if hp.n_token_types:
             op: Op = "get_rows" if hp.n_token_types > 1 else "add"
@@ -57,7 +56,7 @@ class Encoder(Architecture):
 
     def build(self, forward: ForwardContext) -> Tensor | None:
         ctx = forward.ctx
-        x = ctx.get_rows(self.embedding, forward.tokens)
+        x = self.embedding(forward)
         if self.types is not None:
             one = self.hp.n_token_types == 1
             x = ctx.add(x, self.types if one else ctx.get_rows(self.types, forward.token_type_ids()))
@@ -72,10 +71,10 @@ class Encoder(Architecture):
                 attended, x = forward.outputs_of(attended), forward.outputs_of(x)
             x = attention_norm(ctx, ctx.add(attended, x))
             x = ffn_norm(ctx, ctx.add(ffn(forward, x), x))
-        return self.score(ctx, x) if forward.shape.scores else x
+        return self.score(forward, x) if forward.shape.scores else x
 
-    def score(self, ctx: Context, x: Tensor) -> Tensor:
+    def score(self, forward: ForwardContext, x: Tensor) -> Tensor:
         """[n_embd, rows] -> [n_scores, rows]"""
         if self.dense is not None:
-            x = ctx.tanh(self.dense(ctx, x))
-        return x if self.projection is None else self.projection(ctx, x)
+            x = forward.ctx.tanh(self.dense(forward, x))
+        return x if self.projection is None else self.projection(forward, x)

@@ -41,13 +41,13 @@ class FeedForward:
     def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor:
         ctx = forward.ctx
         if self.gate is not None:
-            hidden = forward.activate(self.layer, self.activation, self.gate(ctx, x), self.up(ctx, x))
+            hidden = forward.activate(self.layer, self.activation, self.gate(forward, x), self.up(forward, x))
         elif self.fused:
-            both = self.up(ctx, x)
+            both = self.up(forward, x)
             rows, stride = both.shape[1], both.strides[1]
             gate = ctx.view(both, (self.n_ff, rows), (stride,))
             up = ctx.view(both, (self.n_ff, rows), (stride,), 4 * self.n_ff)
             hidden = forward.activate(self.layer, self.activation, gate, up)
         else:
-            hidden = forward.activate(self.layer, self.activation, self.up(ctx, x))
-        return self.down(ctx, hidden)
+            hidden = forward.activate(self.layer, self.activation, self.up(forward, x))
+        return self.down(forward, hidden)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from engine.ggml.operations import Context
 from engine.ggml.tensor import Tensor
 from engine.graph.forward_context import ForwardContext
 from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.feed_forward import FeedForward
-
-Experts = tuple[Tensor, Tensor | None]  # weights [n_in, n_out, n_expert], biases [n_out, n_expert]
 
 
 class MixtureOfExperts:
@@ -38,9 +35,9 @@ class MixtureOfExperts:
         self.hp, self.layer, self.activation = hp, layer, activation
         self.weights, self.renormalise = weights, renormalise
         self.router = binder.linear(f"{blk}.ffn_gate_inp", hp.n_embd, hp.n_expert, layer)
-        self.gate = self._experts(binder, f"{blk}.ffn_gate_exps", hp.n_embd, n_ff)
-        self.up = self._experts(binder, f"{blk}.ffn_up_exps", hp.n_embd, n_ff)
-        self.down = self._experts(binder, f"{blk}.ffn_down_exps", n_ff, hp.n_embd)
+        self.gate = binder.experts(f"{blk}.ffn_gate_exps", hp.n_embd, n_ff, hp.n_expert, layer)
+        self.up = binder.experts(f"{blk}.ffn_up_exps", hp.n_embd, n_ff, hp.n_expert, layer)
+        self.down = binder.experts(f"{blk}.ffn_down_exps", n_ff, hp.n_embd, hp.n_expert, layer)
         self.shared = None
         if shared:
             self.shared = FeedForward(
@@ -48,15 +45,10 @@ class MixtureOfExperts:
             )
             self.shared_router = binder.linear(f"{blk}.ffn_gate_inp_shexp", hp.n_embd, 1, layer)
 
-    def _experts(self, binder: Binder, name: str, n_in: int, n_out: int) -> Experts:
-        n = self.hp.n_expert
-        weight = binder.tensor(f"{name}.weight", (n_in, n_out, n), "mul_mat_id", self.layer)
-        return weight, binder.optional(f"{name}.bias", (n_out, n), "add_id", self.layer)
-
-    def choose(self, ctx: Context, x: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, forward: ForwardContext, x: Tensor) -> tuple[Tensor, Tensor]:
         """The experts of each row, I32 [n_expert_used, rows], and their weights, [1, n_expert_used, rows]."""
-        n, used, rows = self.hp.n_expert, self.hp.n_expert_used, x.shape[1]
-        scores = self.router(ctx, x)  # [n_expert, rows]
+        ctx, n, used, rows = forward.ctx, self.hp.n_expert, self.hp.n_expert_used, x.shape[1]
+        scores = self.router(forward, x)  # [n_expert, rows]
         if self.weights == "softmax":
             scores = ctx.softmax(scores)
         ids = ctx.top_k(scores, used)
@@ -72,11 +64,11 @@ class MixtureOfExperts:
     def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor:
         """[n_embd, rows] -> [n_embd, rows]"""
         ctx, n_embd, rows = forward.ctx, self.hp.n_embd, x.shape[1]
-        ids, weights = self.choose(ctx, x)
+        ids, weights = self.choose(forward, x)
         each = ctx.reshape(x, n_embd, 1, rows)
-        gate, up = self._product(ctx, self.gate, each, ids), self._product(ctx, self.up, each, ids)
+        gate, up = self.gate(forward, each, ids), self.up(forward, each, ids)
         hidden = forward.activate(self.layer, self.activation, gate, up)
-        out = ctx.mul(self._product(ctx, self.down, hidden, ids), weights)  # [n_embd, n_expert_used, rows]
+        out = ctx.mul(self.down(forward, hidden, ids), weights)  # [n_embd, n_expert_used, rows]
         parts = [
             ctx.view(out, (n_embd, rows), (out.strides[2],), i * out.strides[1])
             for i in range(self.hp.n_expert_used)
@@ -85,12 +77,6 @@ class MixtureOfExperts:
         for part in parts[1:]:
             total = ctx.add(total, part)
         if self.shared is not None:
-            share = ctx.activation(self.shared_router(ctx, x), "sigmoid")  # [1, rows]
+            share = ctx.activation(self.shared_router(forward, x), "sigmoid")  # [1, rows]
             total = ctx.add(total, ctx.mul(self.shared(forward, x), share))
         return total
-
-    @staticmethod
-    def _product(ctx: Context, experts: Experts, x: Tensor, ids: Tensor) -> Tensor:
-        weight, bias = experts
-        y = ctx.mul_mat_id(weight, x, ids)
-        return y if bias is None else ctx.add_id(y, bias, ids)

@@ -115,7 +115,7 @@ class Admission:
 
     def _match(self, sequence: ScheduledSequence) -> Match:
         """What the prefix cache holds of a sequence without cells."""
-        return self.prefix.match(sequence.tokens, len(sequence.tokens) - 1, sequence.needs_long_rope)
+        return self.prefix.match(sequence.tokens, len(sequence.tokens) - 1, sequence.next_variant)
 
     def _find_leader(self, sequence: ScheduledSequence, n_known: int) -> bool:
         """Look for the older sequence in prefill that shares the most with this one."""
@@ -126,7 +126,7 @@ class Admission:
                 break
             if other.prefix is None or other.n_pending <= 1 or other.n_past >= other.n_prompt:
                 continue
-            if other.needs_long_rope != sequence.needs_long_rope:
+            if other.next_variant != sequence.next_variant:
                 continue
             shared = min(common_prefix(other.tokens, sequence.tokens), other.n_prompt, limit)
             gain = shared - n_known

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from engine.scheduler.admission import Admission
 from engine.scheduler.sequence import ScheduledSequence
+from engine.types import AdapterScales
 
 
 class BatchItem(NamedTuple):
@@ -18,6 +19,7 @@ class BatchItem(NamedTuple):
         len(cells) == n_past + len(tokens). Several sequences may share the cells of a common beginning.
     logits: how many of the last tokens need logits; -1: only the first token does.
     uses_long_rope: whether the sequence uses the rotary factors of long sequences.
+    adapters: the LoRA adapters that compute the tokens.
     second: position of the first token of the second segment, for encoders with two; 0: one segment.
     """
 
@@ -27,6 +29,7 @@ class BatchItem(NamedTuple):
     logits: int
     uses_long_rope: bool = False
     second: int = 0
+    adapters: AdapterScales = ()
 
 
 class BatchRunner(Protocol):
@@ -85,7 +88,8 @@ class Batch:
         sequence.grow(n)
         chunk = sequence.tokens[n_past : n_past + n].tolist()
         self.sequences.append(sequence)
-        self.items.append(BatchItem(chunk, sequence.cells, n_past, logits, sequence.uses_long_rope))
+        item = BatchItem(chunk, sequence.cells, n_past, logits, sequence.uses_long_rope)
+        self.items.append(item._replace(adapters=sequence.adapters))
 
     def needing_logits(self) -> list[ScheduledSequence]:
         """The sequence of each row of logits."""

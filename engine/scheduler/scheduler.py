@@ -82,7 +82,7 @@ class Scheduler:
         """Queue a request. Raises ConfigError or ContextOverflowError if it can never run."""
         if request.id in self.queues:
             raise ConfigError(f"a request with the id {request.id!r} is running already")
-        check_request(request, self._runner.n_vocab, self.config.n_ctx)
+        check_request(request, self._runner.n_vocab, self.config.n_ctx, self.config.n_adapters)
         compiling = None
         if request.constraint is not None or request.thinking is not None:
             if self._guides is None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from engine.cache.cached_sequence import CachedSequence
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import PrefixCache
-from engine.config import SchedulerConfig
+from engine.config import SchedulerConfig, adapter_scales
 from engine.constraint.guide import OutputGuide
 from engine.errors import ConfigError, ContextOverflowError
 from engine.types import FinishReason, Request, Timings, Token
@@ -87,7 +87,13 @@ class ScheduledSequence(CachedSequence):
         arrival: place in the order of arrival, which is the order of precedence. now: in seconds of
         time.monotonic. compiling: gives the guide of a request with a constraint or a reasoning block.
         """
-        super().__init__(pool, prefix, request.prompt, original_context_length=original_context_length)
+        super().__init__(
+            pool,
+            prefix,
+            request.prompt,
+            original_context_length=original_context_length,
+            adapters=adapter_scales(request.lora, config.n_adapters),
+        )
         self.tokens.extend(request.generated)
         params, n_ctx = request.params, config.n_ctx
         self.request = request
@@ -161,7 +167,7 @@ class ScheduledSequence(CachedSequence):
         )
 
 
-def check_request(request: Request, n_vocab: int, n_ctx: int) -> None:
+def check_request(request: Request, n_vocab: int, n_ctx: int, n_adapters: int = 0) -> None:
     """ConfigError or ContextOverflowError for a request that can never run."""
     if not request.prompt:
         raise ConfigError("the prompt is empty; feed at least one token")
@@ -171,5 +177,6 @@ def check_request(request: Request, n_vocab: int, n_ctx: int) -> None:
         if ids and not (min(ids) >= 0 and max(ids) < n_vocab):
             bad = next(i for i in ids if not 0 <= i < n_vocab)
             raise ConfigError(f"token id {bad} is outside of the vocabulary of {n_vocab} tokens")
+    adapter_scales(request.lora, n_adapters)
     if len(request.prompt) >= n_ctx:
         raise ContextOverflowError(len(request.prompt), n_ctx)

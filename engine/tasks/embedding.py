@@ -15,10 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.config import adapter_scales, default_adapters
 from engine.errors import ConfigError, ContextOverflowError, DeviceError, EngineError, OutOfMemoryError
 from engine.hparams import POOLING, HParams
 from engine.model.context import ModelContext
 from engine.scheduler.batch import BatchItem
+from engine.types import AdapterScales
 
 
 class Embedding(NamedTuple):
@@ -40,6 +42,8 @@ class EmbedOutcome(NamedTuple):
 
 class _Input:
     """One text of the task `id`, and how much of it is computed."""
+
+    adapters: AdapterScales = ()
 
     def __init__(
         self, id: str, index: int, tokens: Sequence[int], pooling: str, second: int, hp: HParams
@@ -69,7 +73,8 @@ class _Input:
         elif self.pools_first:
             n_states = 0 if self.n_past else -1
         tokens = list(self.tokens[self.n_past : end])
-        return BatchItem(tokens, self.cells[:end], self.n_past, n_states, self.uses_long_rope, self.second)
+        item = BatchItem(tokens, self.cells[:end], self.n_past, n_states, self.uses_long_rope, self.second)
+        return item._replace(adapters=self.adapters)
 
     def add_states(self, states: NDArray[np.float32]) -> None:
         """Keep what the pooling needs of the states [rows, n_embd] of the last batch item."""
@@ -105,7 +110,12 @@ class Embedder:
         return bool(self._waiting or self._running)
 
     def submit(
-        self, id: str, inputs: Sequence[Sequence[int]], pooling: str = "auto", second: Sequence[int] = ()
+        self,
+        id: str,
+        inputs: Sequence[Sequence[int]],
+        pooling: str = "auto",
+        second: Sequence[int] = (),
+        lora: AdapterScales = (),
     ) -> None:
         """Queue the inputs of a task. Raises what `embed` raises; nothing is queued then."""
         model = self.model
@@ -122,11 +132,14 @@ class Embedder:
                 raise ContextOverflowError(len(tokens), model.n_ctx)
             if not 0 <= min(tokens) <= max(tokens) < model.n_vocab:
                 raise ConfigError(f"a token id is outside of the vocabulary of {model.n_vocab} tokens")
+        lora = adapter_scales(lora, len(model.adapters))
         if inputs:
             self._waiting[id] = deque(
                 _Input(id, i, tokens, pooling, position, model.hp)
                 for i, (tokens, position) in enumerate(zip(inputs, second or [0] * len(inputs), strict=True))
             )
+            for item in self._waiting[id]:
+                item.adapters = lora
 
     def cancel(self, id: str) -> None:
         """Drop what is left of a task."""
@@ -243,19 +256,21 @@ def embed(
     pooling: str = "auto",
     normalize: bool | None = None,
     second: Sequence[int] = (),
+    lora: AdapterScales | None = None,
 ) -> Iterator[Embedding | None]:
     """Embed token ids. Each step computes one batch and yields what it completed, or None.
 
     pooling: one of `POOLING`, or auto: as the model's file says. normalize: to a length of 1, except with
     `rank`; None: as the file says, else yes. second: for each input the position at which its second segment
-    begins, 0 if it has one. Raises ConfigError for empty inputs, ids outside of the vocabulary or a pooling
+    begins, 0 if it has one. lora: see `InferenceSessionConfig`. Raises ConfigError for empty inputs, ids
+    outside of the vocabulary or a pooling
     that the model does not support, ContextOverflowError for inputs longer than the context,
     OutOfMemoryError if the cache has no room.
     """
     normalize = model.hp.normalize if normalize is None else normalize
     normalize = normalize and pooling != "rank" and (pooling != "auto" or model.hp.pooling != "rank")
     embedder = Embedder(model)
-    embedder.submit("", inputs, pooling, second)
+    embedder.submit("", inputs, pooling, second, default_adapters(model.params) if lora is None else lora)
     try:
         while embedder.has_work:
             completed = embedder.step()

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.cache.cached_sequence import CachedSequence
+from engine.config import adapter_scales
 from engine.errors import (
     ConfigError,
     ContextOverflowError,
@@ -26,7 +27,7 @@ from engine.model.context import ModelContext
 from engine.sampling.log_softmax import log_sum_exp, max_rows
 from engine.sampling.parameters import MAX_LOGPROBS
 from engine.scheduler.batch import BatchItem
-from engine.types import Token
+from engine.types import AdapterScales, Token
 
 
 class LogprobRows(NamedTuple):
@@ -56,10 +57,14 @@ def token_ranks(rows: NDArray[np.float64]) -> list[int]:
 class _Prompt:
     """One prompt, of which `n_rows` tokens have their logits."""
 
-    def __init__(self, model: ModelContext, tokens: Sequence[int], top: int) -> None:
+    def __init__(self, model: ModelContext, tokens: Sequence[int], top: int, lora: AdapterScales) -> None:
         self.top, self.n_rows = top, 0
         self.sequence = CachedSequence(
-            model.pool, model.prefix, tokens, original_context_length=model.hp.original_context_length
+            model.pool,
+            model.prefix,
+            tokens,
+            original_context_length=model.hp.original_context_length,
+            adapters=lora,
         )
 
     def attach(self) -> None:
@@ -78,7 +83,7 @@ class PromptLogprobsRunner:
     def has_work(self) -> bool:
         return bool(self._prompts)
 
-    def submit(self, id: str, tokens: Sequence[int], top: int = 0) -> None:
+    def submit(self, id: str, tokens: Sequence[int], top: int = 0, lora: AdapterScales = ()) -> None:
         """Queue a prompt. top: at each place also the `top` most likely tokens.
 
         Raises ConfigError for fewer than two tokens or ids outside of the vocabulary, ContextOverflowError
@@ -97,7 +102,8 @@ class PromptLogprobsRunner:
             raise ModelError(
                 f"a {model.gguf.arch} model predicts no next token, so it has no log-probabilities"
             )
-        self._prompts[id] = _Prompt(model, tokens, min(top, n_vocab))
+        lora = adapter_scales(lora, len(model.adapters))
+        self._prompts[id] = _Prompt(model, tokens, min(top, n_vocab), lora)
 
     def cancel(self, id: str) -> None:
         """Drop a prompt. What was computed stays cached."""
@@ -133,6 +139,7 @@ class PromptLogprobsRunner:
             sequence.grow(n)
             chunk = sequence.tokens[begin:end].tolist()
             item = BatchItem(chunk, sequence.cells, begin, n_logits, sequence.uses_long_rope)
+            item = item._replace(adapters=sequence.adapters)
             model.runner.forward([item])
             result = LogprobRows(self._rows(prompt, end - n_logits, end), end == len(sequence.tokens))
         except Exception as error:

@@ -12,6 +12,7 @@ from time import monotonic
 
 from engine.cache import session_file
 from engine.cache.cached_sequence import CachedSequence
+from engine.config import adapter_scales
 from engine.errors import ConfigError, DeviceError, EngineError, OutOfMemoryError
 from engine.gguf.report import printable
 from engine.model.context import ModelContext
@@ -34,6 +35,7 @@ from engine.tasks.types import (
     TaskResult,
     TaskUpdate,
 )
+from engine.types import AdapterScales
 
 STEP_S = 0.02  # of reading and writing files, before streams have their turn
 
@@ -60,19 +62,19 @@ class TaskRunner:
         """Queue a task. If it cannot be done, the next step reports that."""
         try:
             match task:
-                case Embed(inputs, pooling, second):
+                case Embed(inputs, pooling, second, lora):
                     if not inputs:
                         raise ConfigError("there is no input to embed")
-                    self._embedder.submit(id, inputs, pooling, second)
+                    self._embedder.submit(id, inputs, pooling, second, lora)
                     self._n_left[id] = len(inputs)
-                case GetPromptLogprobs(tokens, top):
-                    self._logprobs.submit(id, tokens, top)
-                case SaveSlot(path, tokens):
-                    self._slots[id] = _save(self.model, path, tokens)
+                case GetPromptLogprobs(tokens, top, lora):
+                    self._logprobs.submit(id, tokens, top, lora)
+                case SaveSlot(path, tokens, lora):
+                    self._slots[id] = _save(self.model, path, _sequence(self.model, tokens, lora))
                 case RestoreSlot(path):
                     self._slots[id] = _restore(self.model, path)
-                case EraseSlot(tokens):
-                    self._slots[id] = _erase(self.model, tokens)
+                case EraseSlot(tokens, lora):
+                    self._slots[id] = _erase(self.model, _sequence(self.model, tokens, lora))
         except EngineError as error:
             self._updates.append(TaskUpdate(id, failure=failure_of(error)))
 
@@ -168,11 +170,18 @@ def _without_path(error: EngineError, path: str) -> EngineError:
     return type(error)(str(error).replace(printable(path), "the file"))
 
 
-def _save(model: ModelContext, path: str, tokens: list[int]) -> SlotSteps:
-    started = monotonic()
-    sequence = CachedSequence(
-        model.pool, model.prefix, tokens, original_context_length=model.hp.original_context_length
+def _sequence(model: ModelContext, tokens: list[int], lora: AdapterScales) -> CachedSequence:
+    return CachedSequence(
+        model.pool,
+        model.prefix,
+        tokens,
+        original_context_length=model.hp.original_context_length,
+        adapters=adapter_scales(lora, len(model.adapters)),
     )
+
+
+def _save(model: ModelContext, path: str, sequence: CachedSequence) -> SlotSteps:
+    started = monotonic()
     try:
         n_cached = sequence.attach()
         if not n_cached:
@@ -187,9 +196,7 @@ def _save(model: ModelContext, path: str, tokens: list[int]) -> SlotSteps:
 
 def _restore(model: ModelContext, path: str) -> SlotSteps:
     started = monotonic()
-    sequence = CachedSequence(
-        model.pool, model.prefix, original_context_length=model.hp.original_context_length
-    )
+    sequence = _sequence(model, [], ())
     try:
         yield from session_file.restoring(path, model, sequence)
         tokens, n_cached = sequence.tokens.tolist(), sequence.n_past
@@ -198,15 +205,12 @@ def _restore(model: ModelContext, path: str) -> SlotSteps:
         raise _without_path(error, path) from error
     finally:
         sequence.release()
-    return Restored(tokens, n_cached, n_bytes, (monotonic() - started) * 1e3)
+    return Restored(tokens, n_cached, n_bytes, (monotonic() - started) * 1e3, sequence.adapters)
 
 
-def _erase(model: ModelContext, tokens: list[int]) -> SlotSteps:
-    sequence = CachedSequence(
-        model.pool, model.prefix, tokens, original_context_length=model.hp.original_context_length
-    )
+def _erase(model: ModelContext, sequence: CachedSequence) -> SlotSteps:
     before = model.prefix.n_cells
-    match = model.prefix.acquire(sequence.tokens, None, sequence.needs_long_rope)
+    match = model.prefix.acquire(sequence.tokens, None, sequence.next_variant)
     if match.node is not None:
         model.prefix.forget(match.node)
     yield 1.0

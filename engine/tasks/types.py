@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from engine.types import AdapterScales
+
 R = TypeVar("R")
 
 
@@ -44,6 +46,7 @@ class Restored(msgspec.Struct, array_like=True, tag=True):
     n_tokens: int  # of the first `n_tokens` tokens the file had the cells
     n_bytes: int
     ms: float
+    lora: AdapterScales = ()  # that computed it
 
 
 class Erased(msgspec.Struct, array_like=True, tag=True):
@@ -66,6 +69,7 @@ class Embed(Task[Embedded], frozen=True):
     inputs: list[list[int]]
     pooling: str = "auto"
     second: list[int] = []
+    lora: AdapterScales = ()
 
 
 class GetPromptLogprobs(Task[PromptLogprobs], frozen=True):
@@ -73,6 +77,7 @@ class GetPromptLogprobs(Task[PromptLogprobs], frozen=True):
 
     tokens: list[int]
     top: int = 0
+    lora: AdapterScales = ()
 
 
 class SaveSlot(Task[Saved], frozen=True):
@@ -80,6 +85,7 @@ class SaveSlot(Task[Saved], frozen=True):
 
     path: str
     tokens: list[int]
+    lora: AdapterScales = ()
 
 
 class RestoreSlot(Task[Restored], frozen=True):
@@ -92,6 +98,7 @@ class EraseSlot(Task[Erased], frozen=True):
     """Drop the end of a sequence from the prefix cache, as far as no other sequence shares it."""
 
     tokens: list[int]
+    lora: AdapterScales = ()
 
 
 AnyTask = Embed | GetPromptLogprobs | SaveSlot | RestoreSlot | EraseSlot

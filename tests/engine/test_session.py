@@ -10,7 +10,7 @@ import pytest
 
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import PrefixCache
-from engine.config import InferenceSessionConfig, SchedulerConfig
+from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig
 from engine.errors import ConfigError, ContextOverflowError, OutOfMemoryError, SessionClosedError
 from engine.scheduler.scheduler import Scheduler
 from engine.session import GeneratedToken, InferenceSession
@@ -48,6 +48,7 @@ class FakeModel:
         self.tokenizer = Letters()
         self.n_ctx, self.max_batch_tokens, self.closed = n_ctx, max_batch_tokens, False
         self.threads: int | None = 4
+        self.params, self.adapters = ModelParameters(), ()
 
     def set_threads(self, n: int | None) -> None:
         self.threads = 4 if n is None else n

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from engine.cache.cell_pool import CellPool
-from engine.cache.prefix_cache import Node, PrefixCache, common_prefix
+from engine.cache.prefix_cache import PLAIN, Node, PrefixCache, common_prefix
 
 
 def tokens_of(text: str) -> array[int]:
@@ -58,7 +58,7 @@ class Book:
         def children(node: Node) -> dict[str, object]:
             return {"".join(map(chr, child.tokens)): children(child) for child in node.children.values()}
 
-        return children(self.index.roots[0])
+        return children(self.index.roots[PLAIN]) if PLAIN in self.index.roots else {}
 
 
 def test_nothing_is_known_at_first() -> None:

@@ -1,0 +1,4 @@
+"""LoRA adapters: low-rank changes to a model's matrices, checked against it, and on its devices.
+
+Imports `engine.nn`, `engine.ggml` and `engine.gguf`. Used by `engine.model`.
+"""
