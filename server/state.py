@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from engine.types import AdapterScales
 from server.chat.chat_format import ChatFormats
 from server.chat.template.sandbox import TemplateFailed
 from server.config.settings import Settings
@@ -42,6 +43,7 @@ class State:
     jobs: dict[str, object] = field(default_factory=dict)  # running ones; see `generation.job.running_jobs`
     chat_support: dict[str, ChatSupport] = field(default_factory=dict)  # by model
     default_sampling: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by model
+    lora: dict[str, AdapterScales] = field(default_factory=dict)  # by model, once a client has set it
     constraint_checkers: dict[str, ConstraintChecker] = field(default_factory=dict)  # by model
     stopping: bool = False
 

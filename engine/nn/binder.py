@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from engine.ggml.tensor import Tensor
-from engine.nn.layers import TokenEmbedding, Experts, LayerNorm, Linear, Matrix, RMSNorm
+from engine.nn.layers import Experts, LayerNorm, Linear, Matrix, RMSNorm, TokenEmbedding
 from engine.nn.low_rank import LowRank
 
 Op = Literal["mul_mat", "mul_mat_id", "get_rows", "mul", "add", "add_id", "rope"]

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from engine.config import KV_TYPES, ModelParameters
+from engine.config import KV_TYPES, LoraAdapter, ModelParameters
 from engine.errors import ConfigError
 from engine.gguf.split import model_name
 from server.config.option_types import (
     Addresses,
     Words,
     json_object,
+    lora_adapter,
     named,
     numbers,
     on_off,
@@ -59,6 +60,12 @@ class ModelSettings(BaseSettings):
         "N",
         ge=2,
         le=1 << 26,
+    )
+    lora: Annotated[list[str], NoDecode, BeforeValidator(named)] = _model(
+        [],
+        "LoRA adapter to load with the model: a GGUF file (`ggserve convert` makes them), with a scale other "
+        "than 1 if need be; may be repeated; requests choose among them by number (`lora`)",
+        "FILE[=SCALE]",
     )
     seed: int | None = _model(
         None,
@@ -191,6 +198,9 @@ class ModelSettings(BaseSettings):
             self.sources()
         if self.alias:
             self.aliases()
+        self.lora_adapters()
+        if self.lora and len(self.model) > 1:
+            raise ValueError("lora: adapters belong to one model, but several are served")
         self.sampling_defaults()
         return self
 
@@ -246,7 +256,15 @@ class ModelSettings(BaseSettings):
             mlock=self.mlock,
             flash_attn=self.flash_attn,
             rpc=tuple(self.rpc),
+            lora_adapters=self.lora_adapters(),
         )
+
+    def lora_adapters(self) -> tuple[LoraAdapter, ...]:
+        """Those of --lora, by number."""
+        try:
+            return tuple(map(lora_adapter, self.lora))
+        except ValueError as error:
+            raise ValueError(f"lora: {error}") from error
 
     def chat_template_text(self) -> str | None:
         """The text of the --chat-template file; ConfigError if it cannot be read."""

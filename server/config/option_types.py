@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
+from engine.config import MAX_ADAPTER_SCALE, LoraAdapter
 from engine.errors import ConfigError
 from engine.sampling import parameters as sampling
 from engine.types import InferenceParameters
@@ -35,6 +37,24 @@ def option(
     """
     extra: dict[str, Any] = {"section": section, "metavar": metavar, "shared": shared, "old_name": old_name}
     return Field(default, description=description, json_schema_extra=extra, **bounds)
+
+
+def lora_adapter(text: str) -> LoraAdapter:
+    """FILE[=SCALE]; a file's name may contain "=" itself. ValueError for a scale out of range."""
+    path, equals, number = text.rpartition("=")
+    scale = 1.0
+    if equals and path and not Path(text).expanduser().exists():
+        try:
+            scale = float(number)
+        except ValueError:
+            path = text
+    else:
+        path = text
+    if not path.strip():
+        raise ValueError("give FILE or FILE=SCALE")
+    if not abs(scale) <= MAX_ADAPTER_SCALE:
+        raise ValueError(f"the scale of {path} is {number}; it must lie between ±{MAX_ADAPTER_SCALE:g}")
+    return LoraAdapter(str(Path(path).expanduser()), scale)
 
 
 def word_or_number(*words: str, least: int = 0) -> BeforeValidator:

@@ -36,6 +36,7 @@ class GenerationOptions:
     batch_size: int | None = None
     cache_prompt: bool = True
     timeout_ms: int | None = None
+    lora: Sequence[tuple[int, float]] | None = None  # numbers and scales; None: the server's
     slot: int | None = None  # llama-server's number of a place; None: any
     line_break_after_ms: float | None = None  # of generating: end at the first line break after that
     stream: bool = False

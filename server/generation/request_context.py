@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 from starlette.types import Scope
 
+from engine.config import adapter_scales
+from engine.errors import ConfigError
+from engine.types import AdapterScales
 from server.config.default_sampling import default_sampling
 from server.errors import NEVER, ApiError, UnknownModel, bad_request
 from server.state import State
@@ -111,6 +114,22 @@ class RequestContext:
         if engine.name not in known:
             known[engine.name] = default_sampling(engine.info, self.state.settings.sampling_defaults())
         return known[engine.name]
+
+    @property
+    def lora(self) -> AdapterScales:
+        """LoRA adapters of requests to this model that do not name any."""
+        loaded, engine = self.state.lora, self.engine
+        if engine.name not in loaded:
+            adapters = [(adapter["id"], adapter["scale"]) for adapter in (engine.info or {}).get("lora", ())]
+            return adapter_scales(adapters, len(adapters))
+        return loaded[engine.name]
+
+    def check_lora(self, pairs: Iterable[tuple[int, float]], param: str) -> AdapterScales:
+        """A client's choice of adapters; ApiError names `param` if the model does not have them."""
+        try:
+            return adapter_scales(pairs, len((self.engine.info or {}).get("lora", ())))
+        except ConfigError as error:
+            raise bad_request(f"{param}: {error}", param, "invalid_value") from error
 
     def warn(self, text: str) -> None:
         """Add to the response's `warnings`. Repetitions and what exceeds the bound are dropped."""

@@ -121,6 +121,7 @@ def _job(
     engine = context.engine
     id, n = new_id(options.id_prefix), options.best_of or options.n
     n_batch, deadline = _batch_size(options, context), _deadline_ms(options, context)
+    lora = context.lora if options.lora is None else context.check_lora(options.lora, "lora")
     if options.slot is not None and options.slot >= len(engine.slots):
         context.warn(f"id_slot has no effect: there are {len(engine.slots)} slots, numbered from 0")
     sequences: list[OutputSequence] = []
@@ -137,11 +138,12 @@ def _job(
                 n_batch=n_batch,
                 cache_prompt=options.cache_prompt,
                 deadline_ms=deadline,
+                lora=lora,
                 slot=options.slot,
                 constraint=prompt.constraint,
                 thinking=prompt.thinking,
             )
             sequences.append(OutputSequence(len(sequences), i, prompt, request, options, engine.tokenizer))
     top = requested_top(prompts, options)
-    scores = None if top is None else partial(score_prompts, prompts, top, context)
+    scores = None if top is None else partial(score_prompts, prompts, top, lora, context)
     return Job(context, id, sequences, options, scores)

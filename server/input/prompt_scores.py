@@ -8,7 +8,7 @@ from typing import Any
 from engine.tasks.prompt_logprobs import token_ranks, tokens_with_logprobs
 from engine.tasks.types import GetPromptLogprobs
 from engine.tokenizer.detokenizer import Detokenizer
-from engine.types import Token
+from engine.types import AdapterScales, Token
 from server.chat.output import ShownToken
 from server.chat.prompt import Prompt
 from server.errors import bad_request
@@ -37,14 +37,16 @@ def requested_top(prompts: Sequence[Prompt], options: GenerationOptions) -> int 
     return max(tops.values(), default=None)
 
 
-async def score_prompts(prompts: Sequence[Prompt], top: int, context: RequestContext) -> PromptScores:
+async def score_prompts(
+    prompts: Sequence[Prompt], top: int, lora: AdapterScales, context: RequestContext
+) -> PromptScores:
     """The tokens of each prompt with their log-probabilities and the `top` likeliest ones.
 
     What is computed for it stays in the prefix cache, where the sequences find it.
     """
     scores: dict[int, ScoredPrompt] = {}
     for i, prompt in enumerate(prompts):
-        tokens, ranks = await _scored(prompt.tokens, top, context)
+        tokens, ranks = await _scored(GetPromptLogprobs(prompt.tokens, top, lora), context)
         starts = [0] * len(tokens)
         if prompt.echo:
             starts = await context.in_thread(_starts, tokens, context.engine.tokenizer, len(prompt.echo))
@@ -52,12 +54,13 @@ async def score_prompts(prompts: Sequence[Prompt], top: int, context: RequestCon
     return scores
 
 
-async def _scored(ids: list[int], top: int, context: RequestContext) -> tuple[list[Token], list[int | None]]:
+async def _scored(task: GetPromptLogprobs, context: RequestContext) -> tuple[list[Token], list[int | None]]:
     """Tokens and their ranks."""
+    ids = task.tokens
     first = Token(ids[0])  # nothing comes before it that could predict it
     if len(ids) == 1:
         return [first], [None]
-    scored = await run_task(GetPromptLogprobs(ids, top), context, "prompt")
+    scored = await run_task(task, context, "prompt")
 
     def read() -> tuple[list[Token], list[int | None]]:
         import numpy as np

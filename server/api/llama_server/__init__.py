@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.api.common.api import Api
-from server.api.llama_server import embeddings, props
+from server.api.llama_server import embeddings, lora, props
 from server.api.llama_server.completion import routes as completion
 from server.api.llama_server.rerank import routes as rerank
 from server.api.llama_server.slots import routes as slots
@@ -16,6 +16,7 @@ API = Api(
         rerank.router,
         tokenize.router,
         slots.router,
+        lora.router,
         props.router,
     )
 )

@@ -11,24 +11,25 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 
 from engine.cache.prefix_cache import common_prefix
-from engine.types import Request
+from engine.types import AdapterScales, Request
 from server.worker.requests.stream import Stream
 
 _GLANCE = 32  # tokens that are compared before the rest is
 
 
 class ServerSlot:
-    """stream: what runs in it. tokens: of the last sequence that ended there or was restored."""
+    """stream: what runs in it. tokens, lora: of the last sequence that ended there or was restored."""
 
     def __init__(self, id: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.id = id
         self._clock = clock
         self.stream: Stream | None = None
         self.tokens = array("i")
+        self.lora: AdapterScales = ()
         self.used_at = 0.0
 
-    def keep(self, tokens: Sequence[int]) -> None:
-        self.tokens = array("i", tokens)
+    def keep(self, tokens: Sequence[int], lora: AdapterScales = ()) -> None:
+        self.tokens, self.lora = array("i", tokens), lora
         self.used_at = self._clock()
 
 
@@ -61,7 +62,7 @@ class Slots:
         request.slot = None
         free = [slot for slot in self._slots if slot.stream is None]
         if free:
-            self._place(_best_match(free, array("i", request.prompt)), stream, request)
+            self._place(_best_match(free, request), stream, request)
         else:
             self._waiting[request.id] = stream, request
 
@@ -76,7 +77,8 @@ class Slots:
             slot, _ = self._placed.pop(id)
         else:
             return
-        slot.keep([*stream.request.prompt, *stream.request.generated, *stream.tokens])
+        ended = stream.request
+        slot.keep([*ended.prompt, *ended.generated, *stream.tokens], ended.lora)
         if slot.stream is not stream:
             return
         slot.stream = None
@@ -90,9 +92,12 @@ class Slots:
         self._placed[request.id] = slot, request
 
 
-def _best_match(free: list[ServerSlot], prompt: array[int]) -> ServerSlot:
+def _best_match(free: list[ServerSlot], request: Request) -> ServerSlot:
     best, longest = None, 0
+    prompt = array("i", request.prompt)
     for slot in free:
+        if slot.lora != request.lora:
+            continue
         n = common_prefix(slot.tokens[:_GLANCE], prompt[:_GLANCE])
         if n == _GLANCE:
             n = common_prefix(slot.tokens, prompt)

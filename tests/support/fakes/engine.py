@@ -83,6 +83,7 @@ class FakeEngine:
             "n_scores": 0,
             "pooling": "last",
             "path": "/secret/stories.gguf",
+            "lora": [{"id": 0, "path": "/secret/a.gguf", "scale": 0.0, "task_name": "", "prompt_prefix": ""}],
         }
         self.stats = EngineStats(cells_total=4096)
         self.load_error: Exception | None = None

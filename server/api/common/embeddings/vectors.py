@@ -85,7 +85,7 @@ async def embed(
     vectors: list[NDArray[np.float32]] = []
     groups = list(_groups(inputs))
     for start, group in groups:
-        work = Embed(group, pooling, list(second[start : start + len(group)]))
+        work = Embed(group, pooling, list(second[start : start + len(group)]), context.lora)
         result = await run_task(work, context, "input")
         vectors += [np.frombuffer(data, "<f4").reshape(-1, result.width) for data in result.vectors]
     context.record.prompt_n = n_tokens

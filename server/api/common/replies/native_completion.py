@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.sampling.llama_cpp import STEPS
-from engine.types import FinishReason, InferenceParameters
+from engine.types import AdapterScales, FinishReason, InferenceParameters
 from server.api.common.replies.logprobs import number, token_texts
 from server.api.common.replies.timings import timings_reply
 from server.chat.output import ShownToken
@@ -41,7 +41,6 @@ _ABSENT = {
     "generation_prompt": "",
     "speculative.types": "none",
     "backend_sampling": False,
-    "lora": [],
 }
 _SAME = [
     "seed",
@@ -61,6 +60,11 @@ _SAME = [
 ]
 
 
+def lora_settings(lora: AdapterScales) -> list[dict[str, Any]]:
+    """Adapters in use, as llama-server lists them."""
+    return [{"id": number, "scale": scale} for number, scale in lora]
+
+
 def generation_settings(
     params: InferenceParameters, job: Job | None = None, sequence: OutputSequence | None = None
 ) -> dict[str, Any]:
@@ -77,6 +81,7 @@ def generation_settings(
     return {
         **{name: getattr(params, name) for name in _SAME},
         **_ABSENT,
+        "lora": lora_settings(() if sequence is None else sequence.request.lora),
         "top_a": params.top_a,
         "tfs_z": params.tfs_z,
         "min_tokens": params.min_tokens,

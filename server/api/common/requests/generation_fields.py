@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
+from engine.config import MAX_ADAPTER_SCALE, MAX_ADAPTERS
 from server.api.common.schema import INT_MAX, Schema, field
 
 MAX_STOPS, MAX_STOP_CHARS = 64, 4096
@@ -99,6 +100,13 @@ def _number(default: float, low: float, high: float, text: str, example: float) 
     return field(text, example, ge=low, le=high)
 
 
+class LoraScale(Schema):
+    id: int = Field(ge=0, le=INT_MAX, description="of the adapter, see /lora-adapters", examples=[0])
+    scale: float = Field(
+        ge=-MAX_ADAPTER_SCALE, le=MAX_ADAPTER_SCALE, description="0: it is not used", examples=[0.5]
+    )
+
+
 class SequenceFields(Schema):
     """How to generate one sequence. Null is the same as absent."""
 
@@ -148,6 +156,12 @@ class SequenceFields(Schema):
         le=INT_MAX,
     )
     return_tokens: bool | None = field("add each choice's token ids as `tokens`", False)
+    lora: list[LoraScale] | None = field(
+        "the LoRA adapters to use (see /lora-adapters), those that are not named with scale 0; absent: all, "
+        "with the server's scales",
+        [{"id": 0, "scale": 0.5}],
+        max_length=MAX_ADAPTERS,
+    )
     id_slot: int | None = field("the slot to run in (see /slots); -1 or absent: any", 0, ge=-1, le=INT_MAX)
     timings_per_token: bool | None = field("with `stream`: add `timings` to every chunk", False)
     return_progress: bool | None = field(

@@ -65,6 +65,7 @@ def generation_options(
         "batch_size": None if batch_size is None else getattr(body, batch_size),
         "cache_prompt": body.cache_prompt is not False,
         "timeout_ms": body.timeout_ms,
+        "lora": None if body.lora is None else [(adapter.id, adapter.scale) for adapter in body.lora],
         "slot": None if body.id_slot is None or body.id_slot < 0 else body.id_slot,
         "stream": bool(body.stream),
         "return_tokens": bool(body.return_tokens),

@@ -70,7 +70,7 @@ async def slot_action(
     async def save(path: Path) -> None:
         if not slot.tokens:
             raise bad_request(f"id_slot: nothing has run in slot {id_slot} yet", "id_slot", "empty_slot")
-        saved = await run_task(SaveSlot(str(path), slot.tokens.tolist()), context, "id_slot")
+        saved = await run_task(SaveSlot(str(path), slot.tokens.tolist(), slot.lora), context, "id_slot")
         reply.update(n_saved=saved.n_tokens, n_written=saved.n_bytes, timings={"save_ms": saved.ms})
 
     async def restore(path: Path) -> None:
@@ -78,14 +78,14 @@ async def slot_action(
             message = f"filename: {path.name!r} does not exist"
             raise bad_request(message, "filename", "no_such_file")
         restored = await run_task(RestoreSlot(str(path)), context, "filename")
-        slot.keep(restored.tokens)
+        slot.keep(restored.tokens, restored.lora)
         timings = {"restore_ms": restored.ms}
         reply.update(n_restored=restored.n_tokens, n_read=restored.n_bytes, timings=timings)
 
     async def erase() -> None:
-        tokens = slot.tokens.tolist()
+        task = EraseSlot(slot.tokens.tolist(), slot.lora)
         slot.keep([])
-        erased = await run_task(EraseSlot(tokens), context, "id_slot")
+        erased = await run_task(task, context, "id_slot")
         reply.update(n_erased=erased.n_tokens)
 
     if action == "erase":

@@ -109,7 +109,7 @@ async def test_logit_bias_that_cannot_be_is_refused(bias):
 
 
 ONLY_IN_REPLIES = {
-    *("chat_format", "generation_prompt", "grammar_lazy", "grammar_triggers", "lora", "preserved_tokens"),
+    *("chat_format", "generation_prompt", "grammar_lazy", "grammar_triggers", "preserved_tokens"),
     *("reasoning_format", "reasoning_in_content", "speculative.types"),
 }
 
@@ -138,7 +138,6 @@ async def test_neutral_values_are_silent_and_others_are_named():
         "n_discard": 10,
         "n_cache_reuse": 256,
         "n_indent": 4,
-        "lora": [{"id": 0, "scale": 1}],
     }
     body = await ask({"prompt": "a", **asked})
     assert {text.split(" ")[0].rstrip(":") for text in body["warnings"]} == set(asked)
