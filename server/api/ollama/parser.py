@@ -137,7 +137,7 @@ def parse_prompt(
 def _conversation(body: OllamaChatRequest, context: RequestContext) -> list[dict[str, Any]]:
     """Calls without an id get one, and results that of the first call without a result (of their tool)."""
     messages: list[dict[str, Any]] = []
-    waiting: dict[str, str] = {}  # calls without a result: id → name of the tool
+    waiting = WaitingCalls()
     for i, message in enumerate(body.messages or ()):
         where = f"messages[{i}]"
         warn_of_unknown(message.model_extra, where, context)
@@ -149,16 +149,40 @@ def _conversation(body: OllamaChatRequest, context: RequestContext) -> list[dict
         if message.tool_calls:
             calls = enumerate(message.tool_calls)
             parsed["tool_calls"] = [_call(call, i, j, context) for j, call in calls]
-            waiting |= {call["id"]: call["function"]["name"] for call in parsed["tool_calls"]}
+            for call in parsed["tool_calls"]:
+                waiting.add(call["id"], call["function"]["name"])
         if message.role == "tool":
-            tool, id = message.tool_name or "", message.tool_call_id
-            id = id or next((id for id, name in waiting.items() if tool in ("", name)), "")
-            waiting.pop(id, None)
+            tool = message.tool_name or ""
+            id = message.tool_call_id or waiting.first(tool)
+            waiting.remove(id)
             parsed |= {key: value for key, value in (("tool_call_id", id), ("name", tool)) if value}
         elif message.tool_name or message.tool_call_id:
             context.warn(f"{where}: tool_name and tool_call_id have no effect: the role is not tool")
         messages.append(parsed)
     return messages
+
+
+class WaitingCalls:
+    """Calls without a result, first come first: found by tool without a search, for there may be very many."""
+
+    def __init__(self) -> None:
+        self._tools: dict[str, str] = {}  # by id
+        self._ids: dict[str, dict[str, None]] = {}  # of each tool
+
+    def add(self, id: str, tool: str) -> None:
+        if self._tools.get(id, tool) != tool:
+            self.remove(id)
+        self._tools[id] = tool
+        self._ids.setdefault(tool, {})[id] = None
+
+    def first(self, tool: str) -> str:
+        """The id of the first call of a tool, of any without its name; "" if there is none."""
+        return next(iter(self._ids.get(tool, ()) if tool else self._tools), "")
+
+    def remove(self, id: str) -> None:
+        tool = self._tools.pop(id, None)
+        if tool is not None:
+            del self._ids[tool][id]
 
 
 def _call(call: OllamaCall, i: int, j: int, context: RequestContext) -> dict[str, Any]:
