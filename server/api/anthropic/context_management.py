@@ -10,17 +10,27 @@ from server.chat.request import ChatInput
 from server.generation.request_context import RequestContext
 
 Edit = dict[str, Any]
+MAX_EDITS = 32
 _CLEAR_THINKING = "clear_thinking_20251015"
 # They save context of a paid service. Here the conversation stays whole, or is refused where it does not fit.
 _NOT_APPLIED = ("clear_tool_uses_20250919", "compact_20260112")
 
 
-def edit_conversation(body: MessageInput, chat: ChatInput, context: RequestContext) -> list[Edit] | None:
+async def edit_conversation(
+    body: MessageInput, chat: ChatInput, context: RequestContext
+) -> list[Edit] | None:
     """Apply what can be applied to `chat`. Returns what was applied; None: nothing was requested."""
     if body.context_management is None:
         return None
-    fields = Fields(body.context_management, "context_management", context)
+    return await context.in_thread(_edit, body.context_management, chat, context)  # counts tokens
+
+
+def _edit(management: Any, chat: ChatInput, context: RequestContext) -> list[Edit]:
+    fields = Fields(management, "context_management", context)
     fields.only(frozenset({"edits"}))
+    edits = fields.get("edits")
+    if isinstance(edits, list) and len(edits) > MAX_EDITS:
+        raise wrong(fields.at("edits"), f"may hold at most {MAX_EDITS} edits, not {len(edits)}")
     applied: list[Edit] = []
     for edit in fields.objects("edits"):
         kind = edit.text("type")

@@ -24,7 +24,7 @@ async def create_message(body: MessageRequest, request: Request, context: Contex
     context.select_engine(body.model)
     options = parse_options(body, context)
     chat = parse_chat(body, context)
-    edits = None if body.context_management is None else edit_conversation(body, chat, context)
+    edits = await edit_conversation(body, chat, context)
     job = await process_chat(chat, options, context)
     return await respond(request, MessageFormatter(job, omit_thinking=hides_thinking(body), edits=edits))
 
@@ -35,6 +35,6 @@ async def count_tokens(body: MessageInput, context: ContextDep) -> Response:
     context.select_engine(body.model)
     check_fields(body, context)
     chat = parse_chat(body, context)
-    edit_conversation(body, chat, context)
+    await edit_conversation(body, chat, context)
     prompt = await prepare_chat(chat, context)
     return json_reply({"input_tokens": len(prompt.tokens)}, context)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from support.api.http import client, user
@@ -121,3 +123,32 @@ async def test_counted_tokens_are_those_after_the_edits(tmp_path):
             del edited["max_tokens"]
             counts.append((await http.post(COUNT, json=edited)).json()["input_tokens"])
     assert counts[0] > counts[1]
+
+
+@pytest.mark.parametrize("route", [MESSAGES, COUNT])
+async def test_edits_more_than_the_limit_is_refused(route):
+    fields = body(*[{"type": CLEAR}] * 33)
+    if route == COUNT:
+        del fields["max_tokens"]
+    async with client(make_app(FakeEngine(n_ctx=4096))) as http:
+        response = await http.post(route, json=fields)
+    assert response.status_code == 400
+    assert "context_management.edits: may hold at most 32 edits, not 33" in response.json()["error"]["message"]
+
+
+async def test_clear_thinking_counts_tokens_outside_of_the_event_loop(tmp_path, monkeypatch):
+    threads = []
+    engine = FakeEngine(n_ctx=4096)
+    encode = type(engine.tokenizer).encode
+
+    def recorded(self, text, *args, **kwargs):
+        if text == "one two":
+            threads.append(threading.current_thread())
+        return encode(self, text, *args, **kwargs)
+
+    monkeypatch.setattr(type(engine.tokenizer), "encode", recorded)
+    async with client(make_app(engine, chat_template=template(tmp_path, SHOWING))) as http:
+        response = await http.post(MESSAGES, json=body({"type": CLEAR}))
+    assert response.status_code == 200, response.text
+    assert threads
+    assert threading.main_thread() not in threads
