@@ -47,6 +47,8 @@ class _Transfer:
             return
         partial.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(partial.with_suffix(".lock")):
+            if blob.exists():  # the process that held the lock has made it
+                return
             try:
                 with partial.open("ab") as opened:
                     if opened.tell() > self._file.size:

@@ -133,7 +133,8 @@ async def test_edits_more_than_the_limit_is_refused(route):
     async with client(make_app(FakeEngine(n_ctx=4096))) as http:
         response = await http.post(route, json=fields)
     assert response.status_code == 400
-    assert "context_management.edits: may hold at most 32 edits, not 33" in response.json()["error"]["message"]
+    message = "context_management.edits: may hold at most 32 edits, not 33"
+    assert message in response.json()["error"]["message"]
 
 
 async def test_clear_thinking_counts_tokens_outside_of_the_event_loop(tmp_path, monkeypatch):

@@ -6,9 +6,12 @@ import errno
 import hashlib
 import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import huggingface_hub.utils
 import pytest
 from huggingface_hub import constants, file_download
 
@@ -198,3 +201,29 @@ def test_a_header_is_read_by_range(hub: FakeHub) -> None:
     assert download.header(plan, plan.model.files[0], 100) == b"four" + bytes(range(96))
     assert served(hub, "plain-Q4_K_M.gguf") == ["bytes=0-99"]
     assert COMMIT not in str(plan)
+
+
+def test_a_partial_file_that_is_complete_needs_no_bytes(hub: FakeHub) -> None:
+    plan = download.prepare(NamedModel("hf", "me/Plain-GGUF"), lambda: None)
+    partial = partial_file(plan.repo, plan.model.files[0])
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(hub.repos["me/Plain-GGUF"].files["plain-Q4_K_M.gguf"])
+    path, _ = pull("me/Plain-GGUF")
+    assert served(hub, "plain-Q4_K_M.gguf") == []
+    assert path.read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q4_K_M.gguf"]
+
+
+def test_a_file_that_another_process_completes_meanwhile_is_not_downloaded_twice(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = download.prepare(NamedModel("hf", "me/Plain-GGUF"), lambda: None)
+    (file,) = plan.model.files
+
+    @contextmanager
+    def lock_of_another(path: Path) -> Iterator[None]:
+        path.with_name(str(file.sha256)).write_bytes(hub.repos[plan.repo].files[file.path])
+        yield
+
+    monkeypatch.setattr(huggingface_hub.utils, "WeakFileLock", lock_of_another)
+    assert list(download.download(plan))[-1].status == "verifying"
+    assert served(hub, file.path) == []
