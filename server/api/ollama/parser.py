@@ -163,7 +163,7 @@ def _conversation(body: OllamaChatRequest, context: RequestContext) -> list[dict
 
 
 class WaitingCalls:
-    """Calls without a result, first come first: found by tool without a search, for there may be very many."""
+    """Calls without a result, first come first; found without a search, for there may be very many."""
 
     def __init__(self) -> None:
         self._tools: dict[str, str] = {}  # by id
