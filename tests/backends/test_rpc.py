@@ -22,29 +22,6 @@ from support.builders.golden import golden
 ROOT = Path(__file__).parents[2]
 
 
-def worker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "server", "rpc-worker", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_a_worker_refuses_the_public() -> None:
-    done = worker("--host", "0.0.0.0", "--port", "50999")
-    assert done.returncode == 2
-    assert "--i-know-this-is-unauthenticated" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
-def test_mistakes_are_one_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        done = worker("--port", port)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "cannot listen on" in done.stderr
-    done = worker("--device", "nothing", "--port", "50998")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "unknown device nothing" in done.stderr
-
-
 def test_a_worker_ends_in_order(make_worker: Callable[..., Any]) -> None:
     assert make_worker("--device", "CPU").stop() == 0
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from pathlib import Path
 
-import httpx
 import pytest
 from openai.types.completion_create_params import CompletionCreateParamsBase, CompletionCreateParamsStreaming
 
 from server.http.middleware.auth import PUBLIC
 from support.api.http import CHAT, COMPLETIONS, client, error_of, user
 from support.fakes.engine import FakeEngine, make_app
-from support.waiting import until
 
 pytestmark = pytest.mark.asyncio
 KEYED = {"api_key": ["sesame", "second-key"]}
@@ -167,56 +164,6 @@ async def test_one_log_line_per_request(caplog):
         assert record.fields["predicted_n"] == 15
         assert record.fields["finish"] == "stop"
         assert record.fields["ttft_ms"] >= 0
-
-
-async def test_engines_start_and_stop_with_the_application():
-    engine = FakeEngine()
-    engine.state = "loading"
-
-    async def start():
-        engine.state = "ready"
-
-    engine.start = start
-    app = make_app(engine)
-    async with client(app) as http:
-        await asyncio.sleep(0)  # it starts beside the first request
-        assert (await http.get("/health")).json()["status"] == "ok"
-    assert engine.state == "stopped"
-
-
-async def test_engines_start_one_after_the_other():
-    order, both = [], asyncio.Event()
-
-    class Slow(FakeEngine):
-        async def start(self):
-            order.append(f"{self.name} begins")
-            for _ in range(10):  # time for the other one to start too
-                await asyncio.sleep(0)
-            order.append(f"{self.name} ready")
-            if self.name == "two":
-                both.set()
-            if self.name == "one":
-                raise RuntimeError("cannot")
-
-    app = make_app({name: Slow(name=name) for name in ("one", "two")})
-    async with client(app):
-        await asyncio.wait_for(both.wait(), 60)
-    assert order == ["one begins", "one ready", "two begins", "two ready"]
-
-
-async def test_stopping_ends_running_requests():
-    engine = FakeEngine([11] * 10_000, delay_s=0.05)
-    app = make_app(engine)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
-        async with app.router.lifespan_context(app):
-            whole = asyncio.create_task(http.post(COMPLETIONS, json={"prompt": "Once"}))
-            stream = asyncio.create_task(http.post(COMPLETIONS, json={"prompt": "Once", "stream": True}))
-            await until(lambda: len(engine.seen) == 2 and all(info.n_generated for info in engine.requests()))
-        assert error_of(await whole, 503)["code"] == "shutting_down"
-        assert '"code":"shutting_down"' in (await stream).text
-        late = await http.post(COMPLETIONS, json={"prompt": "Once"})
-        assert error_of(late, 503)["code"] == "shutting_down"
-        assert (await http.get("/health")).json()["status"] == "stopping"
 
 
 async def test_the_description_of_the_api():

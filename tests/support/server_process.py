@@ -111,3 +111,11 @@ class ServerProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.wait()
+
+
+def mistakes(done: subprocess.CompletedProcess[str], status: int) -> str:
+    """The one line that a failed command says, without a traceback."""
+    assert done.returncode == status, done
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import socket
 import subprocess
 import sys
 
 import pytest
 
-from server.cli import devices
 from server.cli.main import COMMANDS, main
-from server.config.settings import Settings
-from server.config.sources import render
 from support.logging_state import restored_logging
-from support.server_process import BUNDLED, COMMAND, ROOT, ggserve
+from support.server_process import BUNDLED, ROOT, ggserve, mistakes
 
 MODEL = ROOT / "models" / "stories.gguf"
 
@@ -24,14 +19,6 @@ MODEL = ROOT / "models" / "stories.gguf"
 def _logging():
     with restored_logging():
         yield
-
-
-def mistakes(done: subprocess.CompletedProcess[str], status: int) -> str:
-    """The one line that a failed command says, without a traceback."""
-    assert done.returncode == status, done
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    return line
 
 
 def test_help_names_every_command_and_is_cheap():
@@ -162,144 +149,3 @@ def test_debug_adds_the_traceback():
 
 def infer(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
     return ggserve("infer", "-m", str(MODEL), "--temperature", "0", "--threads", "1", *arguments, **kwargs)
-
-
-def test_infer_streams_text_and_nothing_else():
-    done = infer("-p", "Once upon a time", "-n", "20")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(", there was a little girl named Lily.")
-    from_stdin = infer("-p", "-", "-n", "20", input="Once upon a time\n")
-    assert from_stdin.stdout == done.stdout
-
-
-@pytest.mark.e2e
-def test_infer_stop_stats_and_warnings():
-    arguments = ["--stop", " girl", "--stats", "--batch-size", "2", "--top-k", "5"]
-    done = infer("-p", "Once upon a time", "-n", "20", *arguments)
-    assert done.stdout == ", there was a little\n"
-    warning, load, prompt, generated = done.stderr.splitlines()
-    assert "top_k" in warning  # the most likely token is taken anyway
-    assert load.startswith("load ")
-    assert prompt.startswith("prompt ")
-    assert "tokens" in prompt
-    assert generated.endswith("(n_batch 2)")
-
-
-@pytest.mark.e2e
-def test_infer_with_a_seed_says_the_same_again():
-    arguments = ("infer", "-m", str(MODEL), "-p", "The cat", "-n", "30", "--seed", "5")
-    first, second = ggserve(*arguments), ggserve(*arguments)
-    assert first.stdout == second.stdout != ""
-
-
-@pytest.mark.e2e
-def test_infer_into_a_closed_pipe_ends_quietly():
-    process = subprocess.Popen(
-        [*COMMAND, "infer", *BUNDLED, "-p", "Once upon a time", "--ignore-eos"],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout.read(5)
-    process.stdout.close()
-    errors = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(60) == 0
-    assert errors == ""
-
-
-@pytest.mark.e2e
-def test_infer_ends_cleanly_on_ctrl_c():
-    process = subprocess.Popen(
-        [
-            *COMMAND,
-            "infer",
-            *BUNDLED,
-            "-p",
-            "Once upon a time",
-            "--ignore-eos",
-            "--stats",
-            "--context-size",
-            "100000",
-        ],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout.read(5)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert output.endswith("\n")
-    assert "generated" in errors
-    assert "Traceback" not in errors
-
-
-# --- devices, info, config
-
-
-def test_devices():
-    table = ggserve("devices")
-    assert table.returncode == 0
-    assert table.stdout.splitlines()[0].split()[:4] == ["NAME", "BACKEND", "TYPE", "FREE"]
-    found = json.loads(ggserve("devices", "--json").stdout)
-    assert [set(device) for device in found] == [
-        {"name", "backend", "type", "description", "free", "total", "kernels"} for _ in found
-    ]
-    assert any(device["type"] == "cpu" and device["total"] > 0 for device in found)
-
-
-def test_kernels_of_the_cpu_can_be_forced(monkeypatch):
-    monkeypatch.setenv("GGSERVE_CPU_KERNELS", "portable")
-    assert "(kernels: portable)" in ggserve("devices").stdout
-    monkeypatch.setenv("GGSERVE_CPU_KERNELS", "sse9")
-    for command in (("devices",), ("infer", "--model", str(MODEL), "-p", "x")):
-        line = mistakes(ggserve(*command), 2)
-        assert line.startswith("ggserve: GGSERVE_CPU_KERNELS=sse9: unknown; this build has ")
-
-
-def test_the_table_of_devices_is_aligned():
-    one = {
-        "name": "CUDA0",
-        "backend": "CUDA",
-        "type": "gpu",
-        "description": "x",
-        "free": 2**30,
-        "total": 2**31,
-        "kernels": None,
-    }
-    two = {
-        "name": "CPU",
-        "backend": "CPU",
-        "type": "cpu",
-        "description": "y",
-        "free": 0,
-        "total": 2**36,
-        "kernels": "avx2",
-    }
-    assert devices.table([one, two]).splitlines() == [
-        "NAME   BACKEND  TYPE  FREE     TOTAL     DESCRIPTION",
-        "CUDA0  CUDA     gpu   1.0 GiB  2.0 GiB   x",
-        "CPU    CPU      cpu   0.0 GiB  64.0 GiB  y (kernels: avx2)",
-    ]
-
-
-def test_info():
-    done = ggserve("info", str(MODEL))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "llama" in done.stdout
-    found = json.loads(ggserve("info", str(MODEL), "--json", "--tensors").stdout)
-    assert "token_embd.weight" in json.dumps(found)
-    assert "x.gguf" in mistakes(ggserve("info", "/nonexistent/x.gguf"), 1)
-
-
-def test_config_prints_what_is_in_force(tmp_path, monkeypatch):
-    monkeypatch.setenv("GGSERVE_PARALLEL", "3")
-    file = tmp_path / "c.yml"
-    file.write_text("threads: 2\nport: 7")
-    done = ggserve("config", "--config", str(file), "--port", "9", "--api-key", "hidden")
-    expected = render(Settings(parallel=3, threads=2, port=9, api_key=["hidden"]))
-    assert done.stdout == expected
-    assert "hidden" not in done.stdout

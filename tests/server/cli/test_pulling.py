@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ConfigError
 from server.cli import pulling
-from server.cli.command import with_files
 from server.config.settings import Settings
 from server.models.hub import download
 from server.models.reference import NamedModel
@@ -151,10 +149,3 @@ def test_the_plan_says_where_layers_go(layers: list[str], where: str) -> None:
 
 def test_the_free_memory_is_that_of_the_devices() -> None:
     assert (pulling.free_memory() or 0) > 10**8
-
-
-def test_names_that_do_not_fit_the_options_are_refused() -> None:
-    settings = Settings(model=["stories"], alias=["stories=any"])
-    assert with_files(settings).aliases() == {"any": "stories"}
-    with pytest.raises((ConfigError, ValueError), match="alias: no model is called"):
-        with_files(Settings(model=["stories"]).model_copy(update={"alias": ["other=any"]}))

@@ -12,31 +12,9 @@ from engine.config import ModelParameters
 from engine.errors import ConfigError
 from server.config import sources as options
 from server.config.settings import SECTIONS, Settings
+from support.options import parse, write
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch):
-    import os
-
-    for name in list(os.environ):
-        if name.startswith("GGSERVE_"):
-            monkeypatch.delenv(name)
-
-
-def parse(*arguments: str, serve: bool = True) -> Settings:
-    """What `ggserve serve` makes of its arguments; several in one string are divided at spaces."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
-    options.add_options(parser, serve=serve)
-    namespace = parser.parse_args([word for text in arguments for word in (text.split() or [text])])
-    return options.load(options.from_arguments(namespace), namespace.config)
-
-
-def write(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "options.yml"
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def test_defaults_are_the_documented_ones():
@@ -49,39 +27,6 @@ def test_defaults_are_the_documented_ones():
         "all",
     )
     assert settings.model_parameters() == ModelParameters()
-
-
-def test_flags_reach_the_model_parameters():
-    settings = parse(
-        "--use-gpu --gpu-layers 20 --device CUDA0 --device CPU --tensor-split 3,1",
-        "--context-size 4096 --kv-cells 9000 --max-batch-tokens 256 --parallel 4 --threads 3 --no-mmap",
-        "--kv-type q8_0 --mlock --flash-attn off --rpc 10.0.0.2:50052 --rpc box:50053",
-    )
-    assert settings.model_parameters() == ModelParameters(
-        use_gpu=True,
-        gpu_layers=20,
-        devices=("CUDA0", "CPU"),
-        tensor_split=(3.0, 1.0),
-        context_size=4096,
-        kv_cells=9000,
-        max_batch_tokens=256,
-        parallel=4,
-        n_threads=3,
-        kv_type="q8_0",
-        use_mmap=False,
-        mlock=True,
-        flash_attn="off",
-        rpc=("10.0.0.2:50052", "box:50053"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [((), "auto"), (("--use-gpu",), True), (("--use-gpu", "false"), False), (("--use-gpu", "auto"), "auto")],
-)
-def test_bare_use_gpu_means_true(flags, expected):
-    assert parse(*flags, "--port", "1").use_gpu == expected
-    assert parse("--port", "1", *flags).use_gpu == expected
 
 
 def test_precedence_is_flag_then_variable_then_file_then_default(tmp_path, monkeypatch):
@@ -113,27 +58,6 @@ def test_variables_hold_lists_with_commas_or_as_json(monkeypatch):
     assert settings.tensor_split == [3.0, 1.0]
     assert [key.get_secret_value() for key in settings.api_keys()] == ["k1", "k2"]
     assert settings.threads is None
-
-
-@pytest.mark.parametrize(
-    ("text", "models"),
-    [
-        ("model: one,two.gguf", {"one,two": "one,two.gguf"}),  # in YAML a string is one path
-        ("model: [a=one.gguf, two.gguf]", {"a": "one.gguf", "two": "two.gguf"}),
-        ("model: {a: one.gguf, b: two.gguf}", {"a": "one.gguf", "b": "two.gguf"}),
-    ],
-)
-def test_models_in_a_file(tmp_path, text, models):
-    settings = options.load(file=write(tmp_path, text))
-    assert settings.models() == {name: Path(path) for name, path in models.items()}
-
-
-def test_a_path_may_hold_an_equals_sign(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("lr=3.gguf").touch()
-    assert parse("-m", "lr=3.gguf").models() == {"lr=3": Path("lr=3.gguf")}
-    assert parse("-m", "/runs/lr=3/m.gguf").models() == {"m": Path("/runs/lr=3/m.gguf")}
-    assert parse("-m", "org/name=m.gguf").models() == {"org/name": Path("m.gguf")}
 
 
 def test_yaml_words_that_are_also_truth_values(tmp_path):
@@ -261,61 +185,6 @@ def test_rendered_options_read_back_the_same(tmp_path):
         "--api-key-file keys --allowed-hosts a:b",
     )
     assert options.load(file=write(tmp_path, options.render(settings))) == settings
-
-
-def test_sampling_defaults_are_checked_parameters(tmp_path):
-    settings = parse("--default temperature=0.5 --default max-tokens=9")
-    assert settings.sampling_defaults() == {"temperature": 0.5, "max_tokens": 9}
-    assert parse("--default max_tokens=-1").sampling_defaults() == {"max_tokens": None}
-    file = write(tmp_path, "default: {top_k: 40}\n")
-    assert parse(f"--config {file}").sampling_defaults() == {"top_k": 40}
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ("temperature", "temperature must be a number, not ''"),
-        ("heat=1", "'heat=1' must be NAME=VALUE, where NAME is one of"),
-        ("top_k=many", "top_k must be a number, not 'many'"),
-        ("top_p=2", "top_p must lie between 0 and 1, not 2"),
-        ("max_tokens=0", "max_tokens must lie between 1 and"),
-    ],
-)
-def test_sampling_defaults_that_cannot_be_are_refused(value, message):
-    with pytest.raises(ConfigError, match=r"^default: ") as error:
-        parse("--default", value)
-    assert message in str(error.value)
-
-
-def test_variables_of_the_chat_template(tmp_path, monkeypatch):
-    assert parse('--chat-template-kwargs {"thinking":true}').chat_template_kwargs == {"thinking": True}
-    file = write(tmp_path, "chat_template_kwargs: {a: [1]}\nreasoning: off\n")
-    settings = options.load(file=file)
-    assert settings.chat_template_kwargs == {"a": [1]}
-    assert settings.reasoning == "off"
-    monkeypatch.setenv("GGSERVE_CHAT_TEMPLATE_KWARGS", '{"b": null}')
-    assert options.load().chat_template_kwargs == {"b": None}
-    for value in ("[1]", "{", "5"):
-        with pytest.raises(ConfigError, match="--chat-template-kwargs must be a JSON object"):
-            parse("--chat-template-kwargs", value)
-
-
-@pytest.mark.parametrize(
-    ("alias", "message"),
-    [
-        ("c=x", "alias: no model is called 'c'; the models are a, b"),
-        ("b", "alias: two models would be called 'b'"),
-        ("a=", "alias: '' is not a valid name"),
-    ],
-)
-def test_aliases_that_cannot_be_are_refused(alias, message):
-    with pytest.raises(ConfigError, match=message):
-        parse("--model a=x.gguf --model b=y.gguf", f"--alias {alias}")
-
-
-def test_aliases_name_models():
-    settings = parse("--model a=x.gguf --model b=y.gguf --alias first --alias b=second")
-    assert settings.aliases() == {"first": "a", "second": "b"}
 
 
 def test_several_addresses():

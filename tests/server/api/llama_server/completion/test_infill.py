@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from server.input.infill import ExtraFile, Gap, gap
+from server.input.infill import ExtraFile, gap
 from support.api.http import COMPLETIONS, client, error_of
 from support.fakes.engine import TEXT, FakeEngine, tokenizer
 
@@ -84,26 +84,6 @@ async def test_what_does_not_fit_is_left_out_with_a_warning():
         "input_prefix",
         "input_suffix",
     ]
-
-
-@pytest.mark.parametrize(
-    ("sizes", "room", "expected"),
-    [
-        ((5, 5, 5), 15, (5, 5, 5)),
-        ((5, 5, 5), 12, (2, 5, 5)),
-        ((5, 20, 20), 20, (0, 15, 5)),
-        ((5, 4, 20), 20, (0, 4, 16)),
-        ((5, 30, 2), 20, (0, 18, 2)),
-        ((5, 3, 3), 0, (0, 0, 0)),
-    ],
-)
-async def test_the_suffix_keeps_its_beginning_and_the_prefix_its_end(sizes, room, expected):
-    whole = Gap(*(list(range(n)) for n in sizes))
-    part = whole.cut_to(room)
-    assert tuple(map(len, part)) == expected
-    assert part.prefix == whole.prefix[len(whole.prefix) - expected[1] :]
-    assert part.suffix == whole.suffix[: expected[2]]
-    assert part.extra == whole.extra[len(whole.extra) - expected[0] :]
 
 
 async def test_a_gap_without_texts():

@@ -9,6 +9,7 @@ import pytest
 import engine
 from server.cli.main import main
 from server.models.bundled import bundled_model
+from support.server_process import ROOT, ggserve, mistakes
 
 PATH = str(bundled_model())
 PLAN = ["info", PATH, "--plan", "--use-gpu", "false"]
@@ -47,3 +48,15 @@ def test_what_does_not_fit_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", PATH, "--plan", "--use-gpu", "--device", "nothing"]) == 1
     assert "there is no device nothing" in capsys.readouterr().err
+
+
+MODEL = ROOT / "models" / "stories.gguf"
+
+
+def test_info():
+    done = ggserve("info", str(MODEL))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "llama" in done.stdout
+    found = json.loads(ggserve("info", str(MODEL), "--json", "--tensors").stdout)
+    assert "token_embd.weight" in json.dumps(found)
+    assert "x.gguf" in mistakes(ggserve("info", "/nonexistent/x.gguf"), 1)

@@ -1,0 +1,89 @@
+"""One completion in the terminal: what is printed where, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+
+import pytest
+
+from support.server_process import BUNDLED, COMMAND, ROOT, ggserve
+
+MODEL = ROOT / "models" / "stories.gguf"
+
+
+def infer(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    return ggserve("infer", "-m", str(MODEL), "--temperature", "0", "--threads", "1", *arguments, **kwargs)
+
+
+def test_infer_streams_text_and_nothing_else():
+    done = infer("-p", "Once upon a time", "-n", "20")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(", there was a little girl named Lily.")
+    from_stdin = infer("-p", "-", "-n", "20", input="Once upon a time\n")
+    assert from_stdin.stdout == done.stdout
+
+
+@pytest.mark.e2e
+def test_infer_stop_stats_and_warnings():
+    arguments = ["--stop", " girl", "--stats", "--batch-size", "2", "--top-k", "5"]
+    done = infer("-p", "Once upon a time", "-n", "20", *arguments)
+    assert done.stdout == ", there was a little\n"
+    warning, load, prompt, generated = done.stderr.splitlines()
+    assert "top_k" in warning  # the most likely token is taken anyway
+    assert load.startswith("load ")
+    assert prompt.startswith("prompt ")
+    assert "tokens" in prompt
+    assert generated.endswith("(n_batch 2)")
+
+
+@pytest.mark.e2e
+def test_infer_with_a_seed_says_the_same_again():
+    arguments = ("infer", "-m", str(MODEL), "-p", "The cat", "-n", "30", "--seed", "5")
+    first, second = ggserve(*arguments), ggserve(*arguments)
+    assert first.stdout == second.stdout != ""
+
+
+@pytest.mark.e2e
+def test_infer_into_a_closed_pipe_ends_quietly():
+    process = subprocess.Popen(
+        [*COMMAND, "infer", *BUNDLED, "-p", "Once upon a time", "--ignore-eos"],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout.read(5)
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 0
+    assert errors == ""
+
+
+@pytest.mark.e2e
+def test_infer_ends_cleanly_on_ctrl_c():
+    process = subprocess.Popen(
+        [
+            *COMMAND,
+            "infer",
+            *BUNDLED,
+            "-p",
+            "Once upon a time",
+            "--ignore-eos",
+            "--stats",
+            "--context-size",
+            "100000",
+        ],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout.read(5)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert output.endswith("\n")
+    assert "generated" in errors
+    assert "Traceback" not in errors

@@ -1,0 +1,61 @@
+"""What went wrong with the Hub, in words that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import constants, file_download
+
+from server.models.errors import DownloadError
+from server.models.hub import download
+from server.models.reference import NamedModel
+from support.fakes.hub import FakeHub, Repo, use_hub
+from support.hub_pulls import pull
+
+
+def test_a_gated_repository_needs_a_token(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = rf"me/Gated-GGUF is gated: accept its terms at {hub.url}/me/Gated-GGUF, then .*HF_TOKEN"
+    with pytest.raises(DownloadError, match=message):
+        pull("me/Gated-GGUF")
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    path, _ = pull("me/Gated-GGUF")
+    assert path.is_file()
+
+
+def test_without_a_network_the_message_says_what_needs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    use_hub(f"http://127.0.0.1:{port}", tmp_path, monkeypatch)
+    with pytest.raises(DownloadError, match=rf"cannot reach http://127\.0\.0\.1:{port} .*`ggserve list`"):
+        pull("me/Plain-GGUF")
+
+
+def test_offline_mode_is_named(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match=r"me/Plain-GGUF is not on this .*HF_HUB_OFFLINE is set"):
+        pull("me/Plain-GGUF")
+    assert hub.requests == []
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_nothing(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(file_download, "http_get", full)
+    with pytest.raises(DownloadError, match=r"the disk of .* is full; make room"):
+        pull("me/Plain-GGUF")
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
+
+
+def test_a_failing_hub_is_named_with_its_status(hub: FakeHub) -> None:
+    hub.repos["me/Gone"] = Repo({"gone-Q4_K_M.gguf": b"GGUF"})
+    plan = download.prepare(NamedModel("hf", "me/Gone"), lambda: None)
+    hub.repos["me/Gone"] = Repo({})
+    with pytest.raises(DownloadError, match="me/Gone has changed meanwhile; pull it again"):
+        list(download.download(plan))

@@ -1,0 +1,92 @@
+"""Downloads that break off go on, also in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import huggingface_hub.utils
+import pytest
+from huggingface_hub import constants, file_download
+
+from server.models.errors import DownloadError
+from server.models.hub import download
+from server.models.hub.transfer import partial_file
+from server.models.reference import NamedModel
+from support.fakes.hub import FakeHub
+from support.hub_pulls import pull, served
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_ended(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)
+    monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
+    hub.break_after = 300_000
+    path, _ = pull("me/Plain-GGUF")
+    assert path.read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q4_K_M.gguf"]
+    assert served(hub, "plain-Q4_K_M.gguf") == [None, f"bytes={300_000 // 65536 * 65536}-"]
+
+
+def test_a_download_that_was_ended_goes_on_in_the_next_one(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)
+    named = NamedModel("hf", "me/Plain-GGUF", "Q8_0")
+    plan = download.prepare(named, lambda: None)
+    reports = download.download(plan)
+    while next(reports).done == 0:
+        pass
+    reports.close()
+    (partial,) = Path(constants.HF_HUB_CACHE).rglob("*.incomplete")
+    done = partial.stat().st_size
+    assert 0 < done < plan.missing
+    hub.requests.clear()
+
+    plan = download.prepare(named, lambda: None)
+    assert plan.missing == plan.model.size - done
+    reports = download.download(plan)
+    assert [next(reports).done, next(reports).done] == [0, done + 1024]
+    assert list(reports)[-1].done == plan.model.size
+    assert served(hub, "plain-Q8_0.gguf") == [f"bytes={done}-"]
+    assert download.path_of(plan).read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q8_0.gguf"]
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
+
+
+def test_a_partial_file_that_is_damaged_is_noticed_and_downloaded_again(hub: FakeHub) -> None:
+    plan = download.prepare(NamedModel("hf", "me/Plain-GGUF"), lambda: None)
+    partial = partial_file(plan.repo, plan.model.files[0])
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"fuor")
+    with pytest.raises(DownloadError, match="removed, pull it again"):
+        list(download.download(plan))
+    partial.write_bytes(b"x" * (plan.model.size + 1))
+    path, _ = pull("me/Plain-GGUF")
+    assert path.read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q4_K_M.gguf"]
+
+
+def test_a_partial_file_that_is_complete_needs_no_bytes(hub: FakeHub) -> None:
+    plan = download.prepare(NamedModel("hf", "me/Plain-GGUF"), lambda: None)
+    partial = partial_file(plan.repo, plan.model.files[0])
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(hub.repos["me/Plain-GGUF"].files["plain-Q4_K_M.gguf"])
+    path, _ = pull("me/Plain-GGUF")
+    assert served(hub, "plain-Q4_K_M.gguf") == []
+    assert path.read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q4_K_M.gguf"]
+
+
+def test_a_file_that_another_process_completes_meanwhile_is_not_downloaded_twice(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = download.prepare(NamedModel("hf", "me/Plain-GGUF"), lambda: None)
+    (file,) = plan.model.files
+
+    @contextmanager
+    def lock_of_another(path: Path) -> Iterator[None]:
+        path.with_name(str(file.sha256)).write_bytes(hub.repos[plan.repo].files[file.path])
+        yield
+
+    monkeypatch.setattr(huggingface_hub.utils, "WeakFileLock", lock_of_another)
+    assert list(download.download(plan))[-1].status == "verifying"
+    assert served(hub, file.path) == []
