@@ -28,8 +28,10 @@ def lifespan_of(
             yield
         finally:
             state.stopping = True
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
+            ending = [starting, *state.background]  # whose results no client can fetch any more
+            for task in ending:
+                task.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
             # The HTTP server drained streams before this: what still runs has had its time.
             await asyncio.gather(
                 *(engine.stop(0.0) for engine in state.engines.values()), return_exceptions=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -41,6 +42,7 @@ class State:
     started: float  # time.time(), as `created` of the models
     chat_template: str | None = None  # replaces the models' own
     jobs: dict[str, object] = field(default_factory=dict)  # running ones; see `generation.job.running_jobs`
+    background: set[asyncio.Task[None]] = field(default_factory=set)  # what runs while no client waits
     chat_support: dict[str, ChatSupport] = field(default_factory=dict)  # by model
     default_sampling: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by model
     lora: dict[str, AdapterScales] = field(default_factory=dict)  # by model, once a client has set it

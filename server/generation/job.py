@@ -147,6 +147,13 @@ class Job:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def ensure_room(self) -> None:
+        """Raises ApiError (429) if the queue is full."""
+        try:
+            self.engine.ensure_room()
+        except QueueFull as error:
+            raise self._full(error) from error
+
     def cancel(self) -> None:
         """From outside, as DELETE /v1/requests/{id} does."""
         self.cancelled = True

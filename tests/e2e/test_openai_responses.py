@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import openai
 import pydantic
 import pytest
@@ -112,9 +114,27 @@ def test_tools_there_and_back(api, engine):
     assert kept.index("Ulm") < kept.index("sunny")
 
 
+def test_background_responses_are_polled_and_cancelled(api, engine):
+    engine.gate.clear()
+    queued = api.responses.create(model="stories", input="A cat", background=True)
+    assert (queued.status, queued.background, queued.output) == ("queued", True, [])
+    assert api.responses.retrieve(queued.id).status == "queued"
+    engine.gate.set()
+    while (polled := api.responses.retrieve(queued.id)).status in ("queued", "in_progress"):
+        time.sleep(0.01)
+    assert (polled.status, polled.output_text) == ("completed", TEXT)
+    assert api.responses.cancel(queued.id) == polled  # too late: it stays as it is
+    after = api.responses.create(model="stories", input="More", previous_response_id=queued.id)
+    assert after.status == "completed"
+    engine.gate.clear()
+    other = api.responses.create(model="stories", input="A dog", background=True)
+    assert api.responses.cancel(other.id).status == "cancelled"
+    assert api.responses.retrieve(other.id).status == api.responses.cancel(other.id).status == "cancelled"
+
+
 def test_errors(api, engine):
     with pytest.raises(openai.BadRequestError) as caught:
-        api.responses.create(model="stories", input="A cat", background=True)
+        api.responses.create(model="stories", input="A cat", background=True, stream=True)
     assert (caught.value.param, caught.value.code) == ("background", "unsupported_value")
     with pytest.raises(openai.NotFoundError) as caught:
         api.responses.create(model="gpt", input="A cat")

@@ -144,6 +144,32 @@ class ResponseFormatter(BlockFormatter):
 
     # --- the response
 
+    @property
+    def in_background(self) -> bool:
+        return bool(self.echo["background"])
+
+    @property
+    def status(self) -> str:
+        """Before the end."""
+        sequence = self.job.sequences[0]
+        runs = sequence.first_at or sequence.processed is not None
+        return "queued" if self.in_background and not runs else "in_progress"
+
+    @property
+    def can_be_stored(self) -> bool:
+        """Whether there is room for a response without output and conversation."""
+        content = StoredContent(msgspec.json.encode(self.response("queued")), b"[]", 0, ())
+        return self.store is not None and self.store.fits(content)
+
+    def cut(self, status: str, message: str | None = None) -> None:
+        """Store a response that ended before its time. message: why it failed."""
+        self.finished = SequenceEnd.LENGTH  # cuts its last item
+        failed = status == "failed"
+        error = {"code": "server_error", "message": message} if failed else None
+        response = self.response(status, error=error, **self.job.context.with_warnings({}))
+        if self.store is not None:
+            self._put(self.store, response)
+
     def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
         """The response at its end, which is stored from now on."""
         status = "incomplete" if self.finished is SequenceEnd.LENGTH else "completed"
@@ -261,6 +287,11 @@ class ResponseFormatter(BlockFormatter):
         content = StoredContent(encode(response), encode(items), len(before), new)
         if store.fits(content):
             store.put(self.job.id, self.owner, content)
+            return
+        if self.in_background:
+            error = {"code": "server_error", "message": "the response is too large to store"}
+            failed = {**response, "status": "failed", "output": [], "error": error}
+            store.put(self.job.id, self.owner, StoredContent(encode(failed), b"[]", 0, ()))
             return
         response["store"] = False
         text = "store has no effect: the response is too large to store"

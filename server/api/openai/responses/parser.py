@@ -170,7 +170,7 @@ def echoed_fields(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
     functions = {tool.name: tool for tool in chat.tools}
     tools = [_echoed_tool(tool, functions) for tool in body.tools or ()]
     return {
-        "background": False,
+        "background": bool(body.background),
         "conversation": body.conversation and {"id": body.conversation},
         "instructions": body.instructions,
         "max_output_tokens": None if body.max_output_tokens == -1 else body.max_output_tokens,
@@ -204,8 +204,9 @@ def _exact(value: Any) -> msgspec.Raw:
 
 def parse_options(body: ResponseRequest, context: RequestContext) -> GenerationOptions:
     """The fields that do not become the prompt."""
-    if body.background:
-        raise unsupported("background", "a response is generated while its client waits; send false")
+    if body.background and body.stream:
+        message = "events are sent to clients that wait only; send no stream and poll GET /v1/responses/{id}"
+        raise unsupported("background", message)
     if body.user is not None:
         context.warn("user has no effect")
     stream_options = body.stream_options

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from server.api.common.requests.json_reader import unsupported
+from server.api.common.requests.json_reader import unsupported, wrong
 from server.api.openai.conversations.access import ConversationsDep
 from server.api.openai.item_list import PageDep
+from server.api.openai.responses import background
 from server.api.openai.responses.formatter import ResponseFormatter
 from server.api.openai.responses.items import not_stored
 from server.api.openai.responses.parser import echoed_fields, parse_input, parse_options, seals_reasoning
@@ -67,12 +68,19 @@ async def create_response(
     stores = body.store is not False and store.most > 0
     if body.store and not stores:
         context.warn("store has no effect: no responses are stored here (--max-stored-responses)")
+    if body.background and not stores:
+        raise wrong(
+            "background", "needs a stored response: no store: false, and --max-stored-responses above 0"
+        )
     job = await process_chat(conversation.chat, options, context)
     echo = echoed_fields(body, conversation.chat)
     formatter = ResponseFormatter(
         job, conversation, echo, store if stores else None, seals=seals_reasoning(body)
     )
     store.running[job.id] = formatter
+    if body.background:
+        background.start(formatter, store)
+        return Bytes(msgspec.json.encode(formatter.response("queued", **context.with_warnings({}))))
     return await respond(request, formatter)
 
 
@@ -91,7 +99,9 @@ async def input_tokens(
 
 def _running(id: str, store: Store, context: RequestContext) -> ResponseFormatter | None:
     formatter = store.running.get(id)
-    if formatter is None or formatter.owner != context.owner or id not in context.state.jobs:
+    if formatter is None or formatter.owner != context.owner:
+        return None
+    if id not in context.state.jobs and id not in store.background:
         return None
     return formatter
 
@@ -106,18 +116,20 @@ async def get_response(
     """A response that is stored, or that is being generated."""
     if stream:
         raise unsupported("stream", "events are sent only to the client that requested the response")
-    running = _running(id, store, context)
-    if running is not None:
-        return Bytes(msgspec.json.encode(running.response("in_progress")))
     stored = store.get(id, context.owner)
-    if stored is None:
+    if stored is not None:
+        return Bytes(stored.content.response)
+    running = _running(id, store, context)
+    if running is None:
         raise not_stored(id, "id")
-    return Bytes(stored.content.response)
+    return Bytes(msgspec.json.encode(running.response(running.status)))
 
 
 @router.delete("/v1/responses/{id}", response_model=None, responses={200: {"model": DeletedReply}})
 async def delete_response(id: str, context: ContextDep, store: StoreDep) -> dict[str, Any]:
-    """Delete a stored response."""
+    """Delete a stored response; one that is generated in the background ends."""
+    if _running(id, store, context) is not None and (task := store.background.get(id)) is not None:
+        await background.cancel(task)
     if not store.remove(id, context.owner):
         raise not_stored(id, "id")
     return {"id": id, "object": "response.deleted", "deleted": True}
@@ -125,10 +137,15 @@ async def delete_response(id: str, context: ContextDep, store: StoreDep) -> dict
 
 @router.post("/v1/responses/{id}/cancel", response_model=None, responses=_WHOLE)
 async def cancel_response(id: str, context: ContextDep, store: StoreDep) -> Response:
-    """Cancel a response that is being generated. Its client gets an error."""
+    """Cancel a response that is being generated. Its client, if one waits, gets an error."""
     running = _running(id, store, context)
-    if running is None:
-        if store.get(id, context.owner) is not None:
+    if running is not None and (task := store.background.get(id)) is not None:
+        await background.cancel(task)
+    if running is None or running.in_background:
+        stored = store.get(id, context.owner)
+        if stored is not None and msgspec.json.decode(stored.content.response)["background"]:
+            return Bytes(stored.content.response)  # as it ended, however often it is cancelled
+        if stored is not None:
             message = "the response is complete; only one that is being generated can be cancelled"
             raise ApiError(400, message, param="id", code="response_not_running")
         raise not_stored(id, "id")

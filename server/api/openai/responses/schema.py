@@ -172,7 +172,11 @@ class ResponseRequest(ResponseInput, SamplingFields):
     stream_options: StreamOptions | None = field("no effect", {"include_obfuscation": False})
     store: bool | None = field("keep the response for a while (default true)", False)
     metadata: Metadata = field("comes back with the response", {"topic": "cats"})
-    background: bool | None = field("only false: a response is generated while its client waits", False)
+    background: bool | None = field(
+        "answer at once with status `queued` and generate; `GET /v1/responses/{id}` has the rest. Not with "
+        "`stream`, nor without `store`",
+        True,
+    )
     user: str | None = field("no effect", "user-1", max_length=512)
 
 
@@ -209,7 +213,9 @@ class ResponseReply(Reply):
     id: str = required("of the response", "resp_0123456789abcdef01234567")
     object: str = required("always `response`", "response")
     created_at: int = required("Unix time in seconds", 1767225600)
-    status: str = required("`completed`, `incomplete`, `in_progress`, `failed` or `cancelled`", "completed")
+    status: str = required(
+        "`completed`, `incomplete`, `queued`, `in_progress`, `failed` or `cancelled`", "completed"
+    )
     model: str = required("that answered", "stories")
     output: list[ItemReply] = required(
         "what the model generated", [{"id": "msg_01", "type": "message", "status": "completed"}]
@@ -218,7 +224,9 @@ class ResponseReply(Reply):
     usage: ResponseUsage | None = required(
         "tokens", {"input_tokens": 12, "output_tokens": 8, "total_tokens": 20}
     )
-    timings: TimingsReply = required("time and tokens, values in force", {"predicted_n": 8, "n_batch": 256})
+    timings: TimingsReply | None = field(
+        "time and tokens, values in force; at the end", {"predicted_n": 8, "n_batch": 256}
+    )
     tokens: list[int] | None = field("token ids, where `return_tokens` asks for them", [15043, 2787])
     warnings: list[str] | None = field("fields of the request that had no effect", ["user has no effect"])
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.asyncio
         ("input", [{"type": "item_reference", "id": "msg_x"}], "input[0].id"),
         ("input", [{"type": "reasoning", "encrypted_content": 5}], "input[0].encrypted_content"),
         ("input", [{"role": "user", "content": "x"}] * 5000, "input"),
-        ("background", True, "background"),
+        ("background", 1, "background"),
         ("truncation", "auto", "truncation"),
         ("conversation", 5, "conversation"),
         ("conversation", "", "conversation"),
