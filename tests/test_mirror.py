@@ -34,33 +34,12 @@ EXEMPT = {
     "engine/model/placement_types": "declarations",
     "server/worker/errors": "declarations",
     "server/terminal/backend": "a protocol",
-}
-
-# Modules that are tested with another one of their package, and the file that does it.
-TESTED_IN = {
-    "server/api/common/model_files": "server/api/ollama/test_pull.py",
-    "server/api/common/replies/errors": "server/test_errors.py",
-    "server/api/common/requests/json_reader": "api_contract/test_bodies.py",
-    "server/api/common/replies/model_info": "server/api/openai/test_models.py",
-    "server/api/common/requests/tools": "server/api/openai/chat/test_tools.py",
-    "server/api/common/requests/structured_output": "server/input/test_constraints.py",
-    "server/api/ggserve/metrics": "server/metrics/test_prometheus.py",
-    "server/api/ollama/formatter": "server/api/ollama/test_routes.py",
-    "server/chat/template/child": "server/chat/template/test_sandbox.py",
-    "server/cli/generation_options": "server/cli/test_main.py",
-    "server/models/__main__": "test_build.py",
-    "server/cli/list": "server/cli/test_pulling.py",
-    "server/cli/pull": "server/cli/test_pulling.py",
-    "server/cli/rm": "server/cli/test_pulling.py",
-    "server/models/bundled": "test_build.py",
-    "server/models/errors": "server/models/test_wheel.py",
-    "server/models/stored": "server/models/test_catalog.py",
-    "server/dependencies": "server/test_app.py",
-    "server/generation/tasks": "server/api/openai/embeddings/test_routes.py",
-    "server/ids": "server/test_app.py",
-    "server/sandbox/child": "server/sandbox/test_process.py",
-    "server/state": "server/test_app.py",
-    "server/version": "server/cli/test_main.py",
+    "server/models/errors": "declarations",
+    "server/models/stored": "a declaration",
+    "server/models/__main__": "runs before anything is installed; tests/test_build.py runs it as a process",
+    "server/cli/pull": "joins catalog, plan and download; tests/server/cli/test_pulling.py runs it",
+    "server/sandbox/child": "limits its own process, so only another can see it: test_process.py",
+    "server/dependencies": "hands on what the application holds; every test of a route goes through it",
 }
 
 
@@ -87,17 +66,9 @@ def is_exempt(module: str) -> bool:
 
 
 def test_every_module_has_a_test_file_at_its_path() -> None:
-    assert not [m for m in modules() if not (is_tested(m) or is_exempt(m) or m in TESTED_IN)]
+    assert not [m for m in modules() if not (is_tested(m) or is_exempt(m))]
 
 
 @pytest.mark.parametrize("pattern", EXEMPT)
 def test_an_exemption_is_still_needed(pattern: str) -> None:
     assert any(fnmatch(module, pattern) and not is_tested(module) for module in modules())
-
-
-@pytest.mark.parametrize("module", TESTED_IN)
-def test_a_module_that_is_tested_elsewhere_has_no_file_of_its_own(module: str) -> None:
-    assert module in modules()
-    assert not is_tested(module)
-    assert not is_exempt(module)
-    assert (ROOT / "tests" / TESTED_IN[module]).is_file()

@@ -1,4 +1,4 @@
-"""Several addresses on one port."""
+"""What `ggserve serve` prepares: several addresses on one port, and enough open files."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from huggingface_hub import constants, file_download
 
 from server.models.errors import DownloadError
 from server.models.hub import download
+from server.models.hub.problems import explain, explained, no_space
 from server.models.reference import NamedModel
 from support.fakes.hub import FakeHub, Repo, use_hub
 from support.hub_pulls import pull
@@ -59,3 +61,26 @@ def test_a_failing_hub_is_named_with_its_status(hub: FakeHub) -> None:
     hub.repos["me/Gone"] = Repo({})
     with pytest.raises(DownloadError, match="me/Gone has changed meanwhile; pull it again"):
         list(download.download(plan))
+
+
+def test_explain_leaves_alone_what_is_no_problem_of_the_hub() -> None:
+    assert explain(ValueError("x"), "me/x") is None
+    with pytest.raises(ZeroDivisionError), explained("me/x"):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "is full; make room"),
+        (OSError(errno.EACCES, "Permission denied", "/a/b"), "^/a/b: Permission denied$"),
+        (OSError("Consistency check failed"), "has not the size that .* states; pull it again"),
+    ],
+)
+def test_explain_words_failures_of_the_disk(error: OSError, message: str) -> None:
+    assert re.search(message, str(explain(error, "me/x")))
+
+
+def test_no_space_names_both_sizes_and_the_folder() -> None:
+    text = str(no_space("me/x", 2 * 10**9, 10**6, Path("/cache")))
+    assert text.startswith("me/x needs 2.00 GB of disk, and 1 MB are free in /cache; make room")

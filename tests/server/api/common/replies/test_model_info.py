@@ -1,0 +1,61 @@
+"""What clients may know of a model, and in which words."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from server.api.common.replies.model_info import capabilities, memory_use, parameter_size, public_info
+
+PLAIN: Any = SimpleNamespace(fim_pre_id=None, fim_suf_id=None, fim_mid_id=None)
+FILLING: Any = SimpleNamespace(fim_pre_id=1, fim_suf_id=2, fim_mid_id=3)
+
+
+def test_public_info_has_no_paths() -> None:
+    assert public_info({"path": "/secret", "file": "/secret", "n_ctx": 5}) == {"n_ctx": 5}
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1K"),
+        (134_515_008, "134.5M"),
+        (7_248_023_552, "7.248B"),
+        (10**12, "1T"),
+    ],
+)
+def test_parameter_size_is_in_the_largest_unit(n: int, text: str) -> None:
+    assert parameter_size(n) == text
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({}, (0, 0)),
+        ({"weight_bytes": 80, "kv_bytes": 20, "compute_bytes": {"CPU": 7}, "n_layer": 4}, (107, 0)),
+        (
+            {
+                "weight_bytes": 80,
+                "kv_bytes": 20,
+                "compute_bytes": {"CPU": 7, "CUDA0": 5},
+                "n_layer": 4,
+                "gpu_layers": 2,
+            },
+            (112, 55),
+        ),
+        # the output layer counts among those on the GPU
+        ({"weight_bytes": 100, "compute_bytes": {"CUDA0": 5}, "n_layer": 4, "gpu_layers": 5}, (105, 105)),
+    ],
+)
+def test_memory_use_counts_layers_by_their_share(info: dict[str, Any], expected: tuple[int, int]) -> None:
+    assert memory_use(info) == expected
+
+
+def test_capabilities_follow_what_the_model_and_its_vocabulary_can() -> None:
+    assert capabilities({}, PLAIN, None) == ["completion"]
+    assert capabilities({"generates": True}, FILLING, None) == ["completion", "insert"]
+    assert capabilities({"generates": False}, PLAIN, None) == ["embedding"]

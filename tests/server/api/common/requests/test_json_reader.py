@@ -1,0 +1,102 @@
+"""Typed reads of a request's objects: each error names the field and what it must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from server.api.common.requests.json_reader import Fields, json_text, no_media, objects, refuse_fields
+from server.api.common.schema import Schema
+from server.errors import ApiError
+from server.generation.request_context import AccessRecord, RequestContext
+from support.fakes.engine import make_app
+
+
+@pytest.fixture
+def context() -> RequestContext:
+    return RequestContext(make_app().state.ggserve, AccessRecord("id"))
+
+
+READS: list[tuple[Callable[[Fields], Any], Any, str, str]] = [
+    (lambda f: f.text("x"), None, "missing_field", "is required"),
+    (lambda f: f.text("x"), 5, "invalid_value", "must be a string"),
+    (
+        lambda f: f.one_of("x", ("a", "b")),
+        "c" * 99,
+        "invalid_value",
+        f"must be one of a, b, not '{'c' * 64}'",
+    ),
+    (lambda f: f.flag("x"), 1, "invalid_value", "must be true or false"),
+    (lambda f: f.count("x", 1), None, "missing_field", "is required"),
+    (lambda f: f.count("x", 1), 0, "invalid_value", "must be an integer from 1 to 2147483647"),
+    (lambda f: f.count("x", 1), True, "invalid_value", "must be an integer"),
+    (lambda f: f.count("x", 1), 1.0, "invalid_value", "must be an integer"),
+    (lambda f: f.count("x", 1), 2**31, "invalid_value", "must be an integer"),
+    (lambda f: f.object("x"), None, "missing_field", "is required"),
+    (lambda f: f.object("x"), [], "invalid_value", "must be an object"),
+    (lambda f: list(f.objects("x")), {}, "invalid_value", "must be a list"),
+]
+
+
+@pytest.mark.parametrize(("read", "value", "code", "message"), READS)
+def test_read_of_another_type_names_the_field(
+    read: Callable[[Fields], Any], value: Any, code: str, message: str, context: RequestContext
+) -> None:
+    with pytest.raises(ApiError) as raised:
+        read(Fields({"x": value}, "input[3]", context))
+    error = raised.value
+    assert (error.status_code, error.param, error.code) == (400, "input[3].x", code)
+    assert error.message.startswith(f"input[3].x: {message}")
+
+
+def test_read_of_absent_and_null_fields_gives_the_default(context: RequestContext) -> None:
+    for value in ({}, {"x": None}):
+        fields = Fields(value, "a", context)
+        assert fields.text_or("x", "default") == "default"
+        assert fields.one_of("x", ("b",), "b") == "b"
+        assert fields.flag("x") is False
+        assert list(fields.objects("x")) == []
+
+
+def test_objects_name_the_item_that_is_none(context: RequestContext) -> None:
+    with pytest.raises(ApiError, match=r"a\[1\]: must be an object") as raised:
+        list(objects([{}, 5], "a", context))
+    assert raised.value.param == "a[1]"
+
+
+def test_only_warns_of_unknown_fields_that_have_a_value(context: RequestContext) -> None:
+    fields = Fields({"known": 1, "odd": 2, "idle": 3, "null": None, "y" * 99: 4}, "a", context)
+    fields.only(frozenset({"known"}), frozenset({"idle"}))
+    assert context.warnings == ["a.odd has no effect", f"a.{'y' * 64} has no effect"]
+
+
+def test_json_text_of_what_cannot_be_written_is_refused() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ApiError, match="x: is nested too deeply"):
+        json_text(deep, "x")
+    assert json_text({"é": 1}, "x") == '{"é": 1}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("image_url", "image input"), ("input_audio", "audio input"), ("odd", "a part of type 'odd'")],
+)
+def test_no_media_names_the_kind(kind: str, words: str) -> None:
+    error = no_media("a", kind)
+    assert (error.code, error.message) == (
+        "unsupported_value",
+        f"a: {words} is not supported by this model; send text",
+    )
+
+
+def test_refuse_fields_lets_harmless_values_pass() -> None:
+    class Body(Schema):
+        pass
+
+    refuse_fields(Body.model_validate({"n": 1, "m": None}), {"n": (1,), "m": ()})
+    with pytest.raises(ApiError, match="n: is not supported by this server"):
+        refuse_fields(Body.model_validate({"n": 2}), {"n": (1,)})

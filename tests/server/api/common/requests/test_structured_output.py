@@ -1,0 +1,100 @@
+"""From fields of a body to a constraint, or to an error that names the field."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from engine.types import Constraint
+from server.api.common.requests.structured_output import StructuredFields, json_schema, requested_constraint
+from server.chat.request import RequestedConstraint
+from server.errors import ApiError
+from server.generation.request_context import AccessRecord, RequestContext
+from support.fakes.engine import make_app
+
+
+@pytest.fixture
+def context() -> RequestContext:
+    return RequestContext(make_app().state.ggserve, AccessRecord("id"))
+
+
+def requested(
+    context: RequestContext, *others: RequestedConstraint, **fields: Any
+) -> RequestedConstraint | None:
+    return requested_constraint(StructuredFields.model_validate(fields), context, others)
+
+
+@pytest.mark.parametrize(
+    ("format", "param"),
+    [
+        ({"type": "json_object"}, "response_format"),
+        ({"type": "json_object", "schema": {"type": "object"}}, "response_format.schema"),
+        ({"type": "json_schema", "json_schema": {"schema": {}}}, "response_format.json_schema.schema"),
+        ({"type": "regex", "pattern": "a"}, "response_format.pattern"),
+        ({"type": "choice", "choices": ["a"]}, "response_format.choices"),
+        ({"type": "grammar", "grammar": "x"}, "response_format.grammar"),
+    ],
+)
+def test_constraint_names_the_field_that_holds_it(
+    format: dict[str, Any], param: str, context: RequestContext
+) -> None:
+    found = requested(context, response_format=format)
+    assert found is not None
+    assert found.param == param
+    assert context.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("format", "param", "code"),
+    [
+        ({}, "response_format.type", "missing_field"),
+        ({"type": "xml"}, "response_format.type", "invalid_value"),
+        ({"type": "regex"}, "response_format.pattern", "missing_field"),
+        ({"type": "regex", "pattern": 5}, "response_format.pattern", "invalid_value"),
+        ({"type": "choice", "choices": []}, "response_format.choices", "invalid_value"),
+        ({"type": "choice", "choices": ["a", 1]}, "response_format.choices", "invalid_value"),
+        ({"type": "grammar", "grammar": "x", "syntax": "bnf"}, "response_format.syntax", "invalid_value"),
+        ({"type": "json_schema", "json_schema": {}}, "response_format.json_schema.schema", "missing_field"),
+        (
+            {"type": "json_schema", "json_schema": {"schema": {}, "strict": 1}},
+            "response_format.json_schema.strict",
+            "invalid_value",
+        ),
+        ({"type": "json_object", "schema": []}, "response_format.schema", "invalid_value"),
+    ],
+)
+def test_format_that_cannot_be_is_refused_by_its_field(
+    format: dict[str, Any], param: str, code: str, context: RequestContext
+) -> None:
+    with pytest.raises(ApiError) as raised:
+        requested(context, response_format=format)
+    assert (raised.value.status_code, raised.value.param, raised.value.code) == (400, param, code)
+
+
+def test_two_constraints_at_once_are_refused(context: RequestContext) -> None:
+    with pytest.raises(ApiError, match="json_schema: cannot be combined with grammar"):
+        requested(context, grammar="x", json_schema={})
+    other = RequestedConstraint(Constraint("regex", "a"), "guided_regex")
+    with pytest.raises(ApiError, match="guided_regex: cannot be combined with response_format"):
+        requested(context, other, response_format={"type": "regex", "pattern": "a"})
+    assert requested(context, other, response_format={"type": "text"}, grammar="") is other
+
+
+def test_fields_of_another_kind_have_no_effect(context: RequestContext) -> None:
+    requested(context, response_format={"type": "regex", "pattern": "a", "choices": ["b"], "syntax": None})
+    assert context.warnings == ["response_format.choices has no effect"]
+
+
+def test_lenient_schema_keeps_its_own_options() -> None:
+    def options(schema: dict[str, Any], *, lenient: bool) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(json_schema(schema, "x", lenient=lenient).text).get(
+            "x-guidance", {}
+        )
+        return found
+
+    own = {"lenient": False, "item_separator": ","}
+    assert options({"type": "object", "x-guidance": own}, lenient=True).items() >= own.items()
+    assert options({"type": "object"}, lenient=True)["lenient"] is True
+    assert "lenient" not in options({"type": "object"}, lenient=False)

@@ -1,0 +1,56 @@
+"""A tool of a request: what is refused by name, and what has no effect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from server.api.common.requests.tools import TOOL_EXAMPLE, ToolField, parse_tool, warn_of_unknown
+from server.errors import ApiError
+from server.generation.request_context import AccessRecord, RequestContext
+from support.fakes.engine import make_app
+
+
+@pytest.fixture
+def context() -> RequestContext:
+    return RequestContext(make_app().state.ggserve, AccessRecord("id"))
+
+
+def test_parse_of_the_example_gives_its_tool(context: RequestContext) -> None:
+    tool = parse_tool(ToolField.model_validate(TOOL_EXAMPLE), "tools[0]", context)
+    assert (tool.name, tool.strict, context.warnings) == ("get_weather", None, [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"type": "web_search"}, "tools[2].type", "unsupported_value"),
+        ({"type": "function"}, "tools[2].function", "missing_field"),
+        ({"type": "function", "function": {"name": "a b"}}, "tools[2].function.name", "invalid_value"),
+        (
+            {"type": "function", "function": {"name": "a", "parameters": {"type": "array"}}},
+            "tools[2].function.parameters",
+            "invalid_value",
+        ),
+    ],
+)
+def test_parse_of_what_cannot_be_called_names_its_place(
+    fields: dict[str, Any], param: str, code: str, context: RequestContext
+) -> None:
+    with pytest.raises(ApiError) as raised:
+        parse_tool(ToolField.model_validate(fields), "tools[2]", context)
+    assert (raised.value.status_code, raised.value.param, raised.value.code) == (400, param, code)
+
+
+def test_parse_warns_of_fields_at_both_levels(context: RequestContext) -> None:
+    fields = {"type": "function", "odd": 1, "function": {"name": "a", "other": 2, "empty": []}}
+    parse_tool(ToolField.model_validate(fields), "tools[0]", context)
+    assert context.warnings == ["tools[0].odd has no effect", "tools[0].function.other has no effect"]
+
+
+def test_unknown_fields_that_change_the_answer_are_refused(context: RequestContext) -> None:
+    warn_of_unknown({"a": None, "b": "", "quiet": 1}, "m", context, refused=("a", "b"), silent=("quiet",))
+    assert context.warnings == []
+    with pytest.raises(ApiError, match=r"m\.function_call: is not supported; send tool_calls"):
+        warn_of_unknown({"function_call": {}}, "m", context, refused=("function_call",))

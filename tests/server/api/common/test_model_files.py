@@ -1,0 +1,106 @@
+"""Models pulled and deleted for an API: permission, one at a time, and failures without paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from server.api.common.model_files import check_permitted, delete, pull
+from server.errors import ApiError
+from server.generation.request_context import AccessRecord, RequestContext
+from server.models import catalog
+from server.models.errors import DownloadError, ModelNotFound
+from server.models.progress import Progress
+from support.fakes.engine import FakeEngine, make_app
+
+pytestmark = pytest.mark.asyncio
+STEP = Progress("downloading", "x.gguf", 1, 2)
+
+
+def context_of(engine: FakeEngine | None = None, **settings: Any) -> RequestContext:
+    return RequestContext(make_app(engine, **settings).state.ggserve, AccessRecord("id"))
+
+
+async def test_nothing_is_permitted_without_the_option() -> None:
+    check_permitted(context_of(allow_pull=True))
+    with pytest.raises(ApiError, match="--allow-pull permits it") as raised:
+        check_permitted(context_of())
+    assert (raised.value.status_code, raised.value.code) == (403, "not_permitted")
+
+
+async def test_second_pull_waits_for_the_end_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "pull", lambda name: iter([STEP]))
+    context = context_of()
+    first = pull("one", context)
+    assert await anext(first) == STEP
+    with pytest.raises(ApiError, match="one is being pulled") as raised:
+        await anext(pull("two", context))
+    assert (raised.value.status_code, raised.value.code) == (429, "busy")
+    await first.aclose()
+    assert [step async for step in pull("two", context)] == [STEP]
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "code", "message"),
+    [
+        (ModelNotFound("/home/me/x is not there"), 404, "model_not_found", "the cache is not there"),
+        (DownloadError("C:\\Users\\me is full; go"), 500, "pull_failed", "the cache is full; go"),
+        (ValueError("must be hf:OWNER/REPO"), 400, "invalid_value", "model: must be hf:OWNER/REPO"),
+    ],
+)
+async def test_failed_pull_has_a_status_and_no_path_and_ends(
+    failure: Exception, status: int, code: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(name: str) -> Iterator[Progress]:
+        raise failure
+        yield STEP
+
+    monkeypatch.setattr(catalog, "pull", failing)
+    context = context_of()
+    with pytest.raises(ApiError) as raised:
+        await anext(pull("x", context))
+    error = raised.value
+    assert (error.status_code, error.code) == (status, code)
+    assert error.message == message
+    assert context.state.jobs == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "path", "status", "code"),
+    [
+        ("ready", "served.gguf", 409, "model_in_use"),
+        ("failed", "served.gguf", 409, "model_in_use"),  # it may be loaded again
+        ("ready", "link.gguf", 409, "model_in_use"),
+        ("loading", "other.gguf", 503, "model_loading"),
+    ],
+)
+async def test_delete_of_what_an_engine_uses_is_refused(
+    state: str, path: str, status: int, code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "served.gguf").touch()
+    (tmp_path / "link.gguf").symlink_to(tmp_path / "served.gguf")
+    engine = FakeEngine()
+    engine.state, engine.info = state, {"path": str(tmp_path / "served.gguf")}
+    monkeypatch.setattr(catalog, "find", lambda name: SimpleNamespace(path=tmp_path / path))
+    monkeypatch.setattr(catalog, "delete", lambda name: pytest.fail("it was deleted"))
+    with pytest.raises(ApiError) as raised:
+        await delete("x", context_of(engine))
+    assert (raised.value.status_code, raised.value.code) == (status, code)
+
+
+async def test_delete_removes_what_is_there_and_names_what_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deleted: list[str] = []
+    there = SimpleNamespace(path=tmp_path / "x.gguf")
+    monkeypatch.setattr(catalog, "find", lambda name: there if name == "x" else None)
+    monkeypatch.setattr(catalog, "delete", deleted.append)
+    await delete("x", context_of())
+    assert deleted == ["x"]
+    with pytest.raises(ApiError, match="there is no model 'y' on this machine") as raised:
+        await delete("y", context_of())
+    assert raised.value.status_code == 404

@@ -1,0 +1,37 @@
+"""Sampling parameters as flags."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from engine.types import InferenceParameters
+from server.cli.generation_options import SAMPLING, add_sampling_options, requested_sampling
+
+
+def requested(*arguments: str) -> dict[str, object]:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--other", default=1)
+    add_sampling_options(parser)
+    return requested_sampling(parser.parse_args(arguments))
+
+
+def test_every_name_is_a_parameter_of_the_engine() -> None:
+    assert set(SAMPLING) <= set(InferenceParameters.__struct_fields__)
+
+
+def test_flags_that_are_not_used_leave_the_models_defaults() -> None:
+    assert requested() == {}
+
+
+def test_flags_have_the_types_of_their_parameters() -> None:
+    found = requested("-n", "5", "--top-k", "3", "--temperature", "1", "--ignore-eos")
+    assert found == {"max_tokens": 5, "top_k": 3, "temperature": 1.0, "ignore_eos": True}
+    assert [type(value) for value in found.values()].count(float) == 1
+    with pytest.raises(argparse.ArgumentError, match=r"invalid int value: '1\.5'"):
+        requested("--top-k", "1.5")
+
+
+def test_minus_one_token_is_no_limit() -> None:
+    assert requested("--max-tokens", "-1") == {"max_tokens": None}
