@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from server.models import reference, wheel
 from server.models.bundled import bundled_model
@@ -77,6 +78,11 @@ def delete(name: str) -> tuple[str, int]:
         "lmstudio": "is LM Studio's",
     }
     raise DownloadError(f"{name} {owner[model.source]}; it is not removed here")
+
+
+def files(model: StoredModel) -> list[Path]:
+    """What `delete` would remove of it, also in older snapshots."""
+    return list(cache.files(model.name)) if model.source == "hub" else [model.path]
 
 
 def _own() -> Iterator[StoredModel]:

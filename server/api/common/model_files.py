@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 
@@ -45,17 +45,17 @@ async def delete(name: str, context: RequestContext) -> None:
         model = await asyncio.to_thread(catalog.find, name)
         if model is None:
             raise UnknownModel(f"there is no model '{name[:200]}' on this machine", name)
-        _check_idle(model.path, context)
+        _check_idle(await asyncio.to_thread(catalog.files, model), context)
         await asyncio.to_thread(catalog.delete, name)
 
 
-def _check_idle(path: Path, context: RequestContext) -> None:
+def _check_idle(files: Iterable[Path], context: RequestContext) -> None:
     """Refuse to remove what an engine uses, also to load it again after a crash."""
     engines = context.state.engines.values()
     if any(engine.state == "loading" for engine in engines):
         raise ApiError(503, "a model is loading; try again later", code="model_loading", retry_after=2)
     paths = [str(engine.info["path"]) for engine in engines if engine.info and "path" in engine.info]
-    if os.path.realpath(path) in map(os.path.realpath, paths):
+    if not set(map(os.path.realpath, files)).isdisjoint(map(os.path.realpath, paths)):
         raise ApiError(409, "model: is served; stop the server first", param="model", code="model_in_use")
 
 

@@ -72,33 +72,51 @@ def list_models() -> Iterator[StoredModel]:
             yield StoredModel(repo.model_name(model), "hub", path, model.size, digest, modified)
 
 
+def files(name: str) -> Iterator[Path]:
+    """What `delete` removes: the files of the model that the list calls `name`, in every snapshot."""
+    for cached, paths in _stored(name):
+        for revision in cached.revisions:
+            yield from (file.file_path for file in revision.files if _path(file, revision) in paths)
+
+
 def delete(name: str) -> int:
     """Remove the model that the list calls `name` from every snapshot; the bytes that are free again."""
-    freed = 0
+    return sum(_delete_files(cached, paths) for cached, paths in _stored(name))
+
+
+def _stored(name: str) -> Iterator[tuple[Any, set[str]]]:
+    """The repository as the library has it, and the model's paths in its snapshots."""
     for repo in repositories():
         for model in repo.models:
-            if repo.model_name(model) != name:
-                continue
-            repos = _scan().repos
-            (cached,) = [r for r in repos if (r.repo_type, r.repo_id) == ("model", repo.name)]
-            freed += _delete_files(cached, {file.path for file in model.files})
-    return freed
+            if repo.model_name(model) == name:
+                repos = _scan().repos
+                (cached,) = [r for r in repos if (r.repo_type, r.repo_id) == ("model", repo.name)]
+                yield cached, {file.path for file in model.files}
+
+
+def _path(file: Any, revision: Any) -> str:
+    return str(file.file_path.relative_to(revision.snapshot_path).as_posix())
 
 
 def _delete_files(cached: Any, paths: set[str]) -> int:
-    """Links first, then blobs that no other link needs; the whole repository if nothing else is in it."""
+    """Links first, then blobs that no other link needs; the whole repository if nothing else is in it.
+
+    What a link has outside of the repository, a user put there: it stays.
+    """
     ours: set[Path] = set()
     others: set[Path] = set()
     links: list[Path] = []
     for revision in cached.revisions:
         for file in revision.files:
-            if file.file_path.relative_to(revision.snapshot_path).as_posix() in paths:
+            if _path(file, revision) in paths:
                 links.append(file.file_path)
                 ours.add(file.blob_path)
             else:
                 others.add(file.blob_path)
-    sizes = sum(blob.stat().st_size for blob in ours - others if blob.exists())
-    for path in [*links, *(ours - others)]:
+    folder = cached.repo_path.resolve()
+    blobs = [blob for blob in ours - others if blob.is_relative_to(folder)]
+    sizes = sum(blob.stat().st_size for blob in blobs if blob.exists())
+    for path in [*links, *blobs]:
         path.unlink(missing_ok=True)
     if not others:
         hashes = [revision.commit_hash for revision in cached.revisions]

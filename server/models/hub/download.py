@@ -123,6 +123,8 @@ def _quiet() -> None:
 
 def _verify(path: Path, file: RepoFile, repo: str) -> Iterator[Progress]:
     """Compare the checksum where the repository says one; remove the file if it differs."""
+    from huggingface_hub import constants
+
     if file.sha256 is None:
         return
     name = file.path.rpartition("/")[2]
@@ -136,7 +138,8 @@ def _verify(path: Path, file: RepoFile, repo: str) -> Iterator[Progress]:
     if digest.hexdigest() != file.sha256:
         blob = Path(os.path.realpath(path))
         path.unlink()
-        blob.unlink(missing_ok=True)
+        if blob.is_relative_to(os.path.realpath(constants.HF_HUB_CACHE)):  # else a user's own file
+            blob.unlink(missing_ok=True)
         raise DownloadError(
             f"{repo}: {file.path} has sha256 {digest.hexdigest()}, expected {file.sha256}; "
             "it was removed, pull it again"

@@ -171,6 +171,21 @@ async def test_delete_removes_a_pulled_model(hub):
         refusal(await delete(http), DELETE)
 
 
+async def test_delete_of_a_model_of_which_an_older_snapshot_is_served_is_refused(hub):
+    engine = FakeEngine()
+    async with client(permitting(engine)) as http:
+        await http.post(PULL, json={"model": "me/Tales-GGUF", "stream": False})
+        model = catalog.find(NAME)
+        assert model is not None
+        assert engine.info is not None
+        older = model.path.parent.with_name("f" * 40) / model.path.name
+        older.parent.mkdir()
+        older.write_bytes(b"older")
+        engine.info["path"] = str(older)
+        assert "is served" in refusal(await delete(http, model=NAME), DELETE, 409)["message"]
+    assert older.exists()
+
+
 async def test_delete_of_what_is_served_or_not_ours_is_refused(hub):
     engine = FakeEngine()
     async with client(permitting(engine)) as http:

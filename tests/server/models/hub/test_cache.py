@@ -54,3 +54,26 @@ def test_the_last_model_takes_its_repository_along(hub: FakeHub) -> None:
     cache.delete("hf:me/Parts-GGUF:Q5_K_M")
     assert (names(), blobs()) == ([], 0)
     assert not (Path(constants.HF_HUB_CACHE) / "models--me--Parts-GGUF").exists()
+
+
+def test_a_file_that_a_user_linked_into_the_cache_is_not_removed(hub: FakeHub, tmp_path: Path) -> None:
+    list(pull("me/Plain-GGUF"))
+    (model,) = cache.list_models()
+    own = tmp_path / "own.gguf"
+    own.write_bytes(b"GGUF")
+    model.path.unlink()
+    model.path.symlink_to(own)
+    assert cache.delete("hf:me/Plain-GGUF:Q4_K_M") == 0
+    assert names() == []
+    assert own.read_bytes() == b"GGUF"
+
+
+def test_the_files_of_a_model_are_those_of_all_snapshots(hub: FakeHub) -> None:
+    list(pull("me/Plain-GGUF"))
+    (model,) = cache.list_models()
+    older = model.path.parent.with_name("f" * 40) / model.path.name
+    older.parent.mkdir()
+    older.write_bytes(b"older")
+    assert set(cache.files(model.name)) == {model.path, older}
+    cache.delete(model.name)
+    assert not older.exists()

@@ -93,3 +93,17 @@ def test_a_header_is_read_by_range(hub: FakeHub) -> None:
     assert download.header(plan, plan.model.files[0], 100) == b"four" + bytes(range(96))
     assert served(hub, "plain-Q4_K_M.gguf") == ["bytes=0-99"]
     assert COMMIT not in str(plan)
+
+
+def test_a_file_with_a_wrong_checksum_that_a_user_linked_into_the_cache_stays(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    path, _ = pull("me/Plain-GGUF")
+    own = tmp_path / "own.gguf"
+    own.write_bytes(b"GGUF")
+    path.unlink()
+    path.symlink_to(own)
+    with pytest.raises(DownloadError, match="removed, pull it again"):
+        pull("me/Plain-GGUF")
+    assert own.read_bytes() == b"GGUF"
+    assert not path.is_symlink()
