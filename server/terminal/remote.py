@@ -20,6 +20,22 @@ MAX_ERROR = 1 << 16
 TIMEOUT_S = 600.0  # without a byte; a busy server sends comments meanwhile, but others may not
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Python's own would send the key to whatever host it is redirected to, and a POST as a GET."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
+        fp.close()
+        raise AnswerFailed(
+            f"the server redirects to {newurl[:200]!r}; give the address of its API with --url"
+        )
+
+
+_opener = urllib.request.build_opener(_NoRedirects)
+
+
 class RemoteServer:
     """Answers with `model` of the server at `url`; an empty model means the first that the server lists.
 
@@ -61,8 +77,8 @@ class RemoteServer:
     def _first_model(self) -> str:
         with self._open("/models", None) as response:
             try:
-                models = json.loads(response.read(MAX_LINE))
-                return str(models["data"][0]["id"])
+                models = json.loads(_read(response, MAX_LINE))
+                return _whole_characters(str(models["data"][0]["id"]))
             except (ValueError, LookupError, TypeError, RecursionError):
                 raise AnswerFailed("lists no models: is it an OpenAI-compatible server?") from None
 
@@ -76,15 +92,28 @@ class RemoteServer:
             data = json.dumps(body).encode()
         try:
             request = urllib.request.Request(self._base + path, data, headers)
-            response: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+            response: HTTPResponse = _opener.open(request, timeout=TIMEOUT_S)
             return response
         except urllib.error.HTTPError as error:
             with error:
-                raise AnswerFailed(error_text(error.code, error.read(MAX_ERROR), self._key)) from None
+                raise AnswerFailed(error_text(error.code, _read(error, MAX_ERROR), self._key)) from None
         except (OSError, HTTPException, ValueError) as error:  # ValueError: a header that cannot be sent
             reason = getattr(error, "reason", None) or error
             reason = getattr(reason, "strerror", None) or reason
             raise AnswerFailed(f"cannot reach {self._base}: {reason}") from None
+
+
+def _read(response: HTTPResponse | urllib.error.HTTPError, n_bytes: int) -> bytes:
+    """At most `n_bytes` of a body; nothing of one that breaks off."""
+    try:
+        return response.read(n_bytes)
+    except (OSError, HTTPException):
+        return b""
+
+
+def _whole_characters(text: str) -> str:
+    """Without halves of UTF-16 pairs, which JSON can hold, and neither terminals nor files can."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def base_url(url: str) -> str:
@@ -132,7 +161,7 @@ def pieces(event: Mapping[str, Any]) -> Iterator[Piece]:
         content = delta.get("content") or ""
         reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
         if isinstance(content, str) and isinstance(reasoning, str) and (content or reasoning):
-            yield Piece(content, reasoning)
+            yield Piece(_whole_characters(content), _whole_characters(reasoning))
     warnings = event.get("warnings")
     for warning in warnings if isinstance(warnings, list) else ():
         yield Piece(warning=str(warning.get("message", warning) if isinstance(warning, dict) else warning))

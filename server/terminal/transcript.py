@@ -109,8 +109,13 @@ class Transcript:
 
 
 def transcript_path(text: str) -> Path:
-    """The file that /save and /load mean; without a suffix it gets .json."""
-    path = Path(text).expanduser()
+    """The file that /save and /load mean; without a suffix it gets .json. Raises ConfigError."""
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # ~USER of nobody
+        raise ConfigError(f"{text}: there is no such user") from None
+    if path.name in ("", ".."):
+        raise ConfigError(f"{text}: is a folder; give the name of a file")
     return path if path.suffix else path.with_name(path.name + ".json")
 
 

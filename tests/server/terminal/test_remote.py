@@ -27,8 +27,11 @@ class ScriptedServer:
 
     def __init__(self) -> None:
         self.status, self.kind, self.body = 200, "text/event-stream", b""
+        self.headers: dict[str, str] = {}
         self.models: bytes = json.dumps({"data": [{"id": "first"}, {"id": "second"}]}).encode()
         self.requests: list[tuple[str, str | None, Any]] = []
+        self.models_status = 200
+        self.gets: list[tuple[str, str | None]] = []
         script = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -36,7 +39,8 @@ class ScriptedServer:
                 pass
 
             def do_GET(self) -> None:
-                self.reply(200, "application/json", script.models)
+                script.gets.append((self.path, self.headers["authorization"]))
+                self.reply(script.models_status, "application/json", script.models)
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
@@ -46,6 +50,8 @@ class ScriptedServer:
             def reply(self, status: int, kind: str, body: bytes) -> None:
                 self.send_response(status)
                 self.send_header("content-type", kind)
+                for name, value in script.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -131,6 +137,34 @@ def test_a_refusal_says_what_to_do(server: ScriptedServer, status: int, body: by
     server.status = status
     with pytest.raises(AnswerFailed, match=message):
         answer(server, body)
+
+
+def test_a_key_is_not_sent_to_where_a_server_redirects(server: ScriptedServer) -> None:
+    server.models_status = server.status = 302
+    server.headers = {"location": server.url.replace("127.0.0.1", "localhost") + "/elsewhere"}
+    with pytest.raises(ConfigError, match=r"redirects to 'http://localhost:.*/elsewhere'"):
+        RemoteServer(server.url, "", "secret", {})
+    with pytest.raises(AnswerFailed, match="redirects to"):
+        list(RemoteServer(server.url, "first", "secret", {}).answer(MESSAGES))
+    assert server.gets == [("/v1/models", "Bearer secret")]
+
+
+def test_a_body_that_breaks_off_is_an_error(server: ScriptedServer) -> None:
+    server.headers = {"transfer-encoding": "chunked"}
+    server.models = b"fff\r\nx"
+    with pytest.raises(ConfigError, match="lists no models"):
+        RemoteServer(server.url, "", None, {})
+    server.status, server.body = 500, b"fff\r\nx"
+    with pytest.raises(AnswerFailed, match="500: no reason given"):
+        list(RemoteServer(server.url, "first", None, {}).answer(MESSAGES))
+
+
+def test_halves_of_characters_are_replaced(server: ScriptedServer) -> None:
+    server.models = b'{"data": [{"id": "a\\ud83d"}]}'
+    server.body = chunk({"content": "x\ud83d", "reasoning": "\ude00\U0001f600"}, "stop")
+    remote = RemoteServer(server.url, "", None, {})
+    assert remote.name == "a\ufffd"
+    assert list(remote.answer(MESSAGES)) == [Piece("x\ufffd", "\ufffd\U0001f600")]
 
 
 def test_something_that_is_no_such_server_is_an_error(server: ScriptedServer) -> None:

@@ -105,3 +105,9 @@ def test_names_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert transcript_path("~/a.b") == Path("/home/someone/a.b")
     assert cache_path(Path("x/talk.json")) == Path("x/talk.session")
     assert cache_path(Path("talk.session")) == Path("talk.session.cache")
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-this-name/talk", "/", ".", ".."])
+def test_names_that_are_no_files_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"no such user|is a folder"):
+        transcript_path(text)
