@@ -12,6 +12,8 @@ from server.chat.request import RequestedConstraint
 from server.generation.request_context import RequestContext
 
 MAX_DEPTH = 32
+MAX_PARTS = 4096  # formats, and pairs of a trigger and a tag
+MAX_TEXT = 1 << 19  # characters of tags behind triggers
 _ANY = "TEXT: /(?s:.*)/"
 _OPEN = "free text in it has no end; put it into a tag that ends it"
 
@@ -26,7 +28,10 @@ def structural_tag(value: Any, at: str, context: RequestContext) -> RequestedCon
         start = grammar.format(Fields(fields.get("format"), fields.at("format"), context))
     else:
         fields.only(frozenset({"type", "structures", "triggers"}))
-        tags = [_Tag(tag, tag.text("begin"), tag.text("end")) for tag in fields.objects("structures")]
+        tags = []
+        for tag in fields.objects("structures"):
+            grammar.count(1, fields.at("structures"))
+            tags.append(_Tag(tag, tag.text("begin"), tag.text("end")))
         bodies = [grammar.schema(tag.fields, "schema") for tag in tags]
         start = f"{grammar.triggered(fields, tags, bodies)}* TEXT"
     return RequestedConstraint(Constraint("lark", grammar.text(start)), at)
@@ -42,7 +47,19 @@ class _Grammar:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._depth = 0
+        self._depth = self._parts_read = self._size = 0
+
+    def count(self, n: int, path: str) -> None:
+        """Raise ApiError for what would take long to write, or much memory."""
+        self._parts_read += n
+        if self._parts_read > MAX_PARTS:
+            raise wrong(path, f"more than {MAX_PARTS} formats, tags and triggers are not supported")
+
+    def _grow(self, text: str, path: str) -> str:
+        self._size += len(text)
+        if self._size > MAX_TEXT:
+            raise wrong(path, f"more than {MAX_TEXT} characters of a grammar are not supported")
+        return text
 
     def text(self, start: str) -> str:
         return "\n".join([f"start: {start}", *self._lines, _ANY])
@@ -61,15 +78,21 @@ class _Grammar:
 
     def triggered(self, fields: Fields, tags: list[_Tag], bodies: list[str]) -> str:
         """Text up to a trigger, then the rest of a tag that begins with it."""
-        triggers = _texts(fields, "triggers")
+        triggers = list(dict.fromkeys(_texts(fields, "triggers")))
         if not tags:
             raise wrong(fields.path, "must have at least one tag")
+        self.count(len(triggers) * len(tags), fields.at("triggers"))
+        if len(triggers) > 1:  # what stands several times is a rule, or nested tags would double their text
+            bodies = [self._rule(body) if body.startswith("(") else body for body in bodies]
         options = []
         for trigger in triggers:
             mine = [pair for pair in zip(tags, bodies, strict=True) if pair[0].begin.startswith(trigger)]
             if not mine:
                 raise wrong(fields.at("triggers"), f"no tag begins with {trigger[:64]!r}")
-            rests = [f"{_quoted(tag.begin[len(trigger) :])} {body} {_quoted(tag.end)}" for tag, body in mine]
+            rests = [
+                self._grow(f"{_quoted(tag.begin[len(trigger) :])} {body} {_quoted(tag.end)}", tag.fields.path)
+                for tag, body in mine
+            ]
             until = self._rule(f"TEXT {_quoted(trigger)}", "[lazy]")
             options.append(f"{until} ({' | '.join(rests)})")
         for tag in tags:
@@ -78,6 +101,7 @@ class _Grammar:
         return f"({' | '.join(options)})"
 
     def format(self, fields: Fields) -> str:
+        self.count(1, fields.path)
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise wrong(fields.path, f"is nested deeper than {MAX_DEPTH}")
@@ -112,7 +136,8 @@ class _Grammar:
                 return self._triggered_tags(fields)
             case "tags_with_separator":
                 fields.only(frozenset({"type", "tags", "separator", "at_least_one", "stop_after_first"}))
-                tag = f"({' | '.join(self._tag(tag) for tag in self._tags(fields))})"
+                # It stands twice: as a rule, or nested ones would double their text.
+                tag = self._rule(f"({' | '.join(self._tag(tag) for tag in self._tags(fields))})")
                 more = (
                     ""
                     if fields.flag("stop_after_first")

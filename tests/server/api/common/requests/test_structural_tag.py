@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.api.common.requests.structural_tag import MAX_DEPTH, structural_tag
+from server.api.common.requests.structural_tag import MAX_DEPTH, MAX_PARTS, structural_tag
 from server.errors import ApiError
 from support.references.json_walk import accepts, compiler
 
@@ -145,3 +145,65 @@ def test_fields_without_effect_are_warned_of():
     context = Warned()
     structural_tag({**STRUCTURES, "mood": 1}, "tag", context)
     assert context.warnings == ["tag.mood has no effect"]
+
+
+def nested_tags(kind, depth):
+    format = {"type": "const_string", "value": "x"}
+    for _ in range(depth):
+        tag = {"begin": "<<", "content": format, "end": ">>"}
+        format = {"type": kind, "tags": [tag], "separator": ",", "triggers": ["<", "<<"]}
+        format["at_least_one"] = True
+        if kind == "triggered_tags":
+            format["stop_after_first"] = True
+    return format
+
+
+@pytest.mark.parametrize("kind", ["tags_with_separator", "triggered_tags"])
+def test_nested_tags_do_not_double_the_grammar(kind):
+    def length(depth):
+        tag = {"type": "structural_tag", "format": nested_tags(kind, depth)}
+        return len(structural_tag(tag, "structural_tag", Warned()).constraint.text)
+
+    assert length(12) - length(8) < 2 * (length(8) - length(4))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [("tags_with_separator", "<<<<x>>,<<x>>>>"), ("triggered_tags", "a<<b<<x>>>>")]
+)
+def test_nested_tags_match_as_before(kind, text):
+    tag = {"type": "structural_tag", "format": nested_tags(kind, 2)}
+    assert matches(tag, text)
+    assert not matches(tag, text.replace("x", "y"))
+
+
+@pytest.mark.parametrize(
+    ("tag", "reason"),
+    [
+        (
+            {
+                "structures": [{"begin": "<", "schema": {}, "end": ">"}] * 65,
+                "triggers": ["<" * n for n in range(1, 66)],
+            },
+            "formats, tags and triggers",
+        ),
+        (
+            {"format": {"type": "or", "elements": [{"type": "const_string", "value": "a"}] * MAX_PARTS}},
+            "formats, tags and triggers",
+        ),
+        (
+            {
+                "structures": [{"begin": "<" * 40_000, "schema": {}, "end": ">"}],
+                "triggers": ["<" * n for n in range(1, 40)],
+            },
+            "characters",
+        ),
+    ],
+)
+def test_tags_that_would_take_much_memory_are_refused(tag, reason):
+    with pytest.raises(ApiError, match=f"more than .* {reason} .*not supported"):
+        structural_tag(tag, "structural_tag", Warned())
+
+
+def test_triggers_that_come_twice_count_once():
+    repeated = {**STRUCTURES, "triggers": ["<f="] * 10_000}
+    assert matches(repeated, "<f=a>12</f>")
