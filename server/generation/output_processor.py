@@ -78,10 +78,6 @@ class OutputSequence:
         return self.logprob / max(self.n_generated, 1)
 
     @property
-    def end_id(self) -> int | None:
-        return None if self.end_token is None else self.end_token.id
-
-    @property
     def n_chars(self) -> int:
         """Characters of the text so far, with the echoed prompt."""
         return self._sent

@@ -144,6 +144,7 @@ def _job(
                 thinking=prompt.thinking,
             )
             sequences.append(OutputSequence(len(sequences), i, prompt, request, options, engine.tokenizer))
-    top = requested_top(prompts, options)
+    with_scores = options.echo or options.prompt_logprobs is not None
+    top = requested_top(prompts, options) if with_scores else None
     scores = None if top is None else partial(score_prompts, prompts, top, lora, context)
     return Job(context, id, sequences, options, scores)

@@ -24,7 +24,7 @@ async def create_message(body: MessageRequest, request: Request, context: Contex
     context.select_engine(body.model)
     options = parse_options(body, context)
     chat = parse_chat(body, context)
-    edits = await edit_conversation(body, chat, context)
+    edits = await edit_conversation(body, chat, context) if body.context_management is not None else None
     job = await process_chat(chat, options, context)
     return await respond(request, MessageFormatter(job, omit_thinking=hides_thinking(body), edits=edits))
 

@@ -89,7 +89,7 @@ class OllamaFormatter(JobFormatter):
             "timings": total_timings([timings]),
         }
         if self.with_context:  # with the token that ended the text, since it ends a message in templates
-            end = [] if sequence.end_id is None else [sequence.end_id]
+            end = [] if sequence.end_token is None else [sequence.end_token.id]
             fields["context"] = [*sequence.request.prompt, *self._tokens, *end]
         if self.body.options is not None and self.body.options.return_tokens:
             fields["tokens"] = self._tokens

@@ -177,9 +177,10 @@ class NativeCompletion:
         if sequence.engine_finish is not FinishReason.STOP:
             return "limit", ""
         tokenizer = self.job.engine.tokenizer
-        if sequence.end_id is None or sequence.end_id in tokenizer.eog_ids:
+        end = sequence.end_token
+        if end is None or end.id in tokenizer.eog_ids:
             return "eos", ""
-        return "word", tokenizer.token_text(sequence.end_id)
+        return "word", tokenizer.token_text(end.id)
 
 
 async def decoded_prompts(job: Job) -> list[str]:

@@ -57,12 +57,15 @@ def generation_options(
     """The shared fields of a body; `fields` are those of `GenerationOptions` that the API reads itself."""
     if body.stop and "" in body.stop:
         context.warn("stop has no effect where it is an empty string")
-    batch_size = used_name(body, ("batch_size", "n_batch"))
+    batch_size = body.batch_size
+    if body.n_batch is not None:
+        used_name(body, ("batch_size", "n_batch"))  # differing values are refused
+        batch_size = body.n_batch
     shared = {
         "sampling": sampling_fields(body),
         "stop": [stop for stop in body.stop or () if stop],
         "stop_token_ids": body.stop_token_ids or (),
-        "batch_size": None if batch_size is None else getattr(body, batch_size),
+        "batch_size": batch_size,
         "cache_prompt": body.cache_prompt is not False,
         "timeout_ms": body.timeout_ms,
         "lora": None if body.lora is None else [(adapter.id, adapter.scale) for adapter in body.lora],

@@ -60,7 +60,8 @@ def _message(message: Message, where: str, context: RequestContext) -> dict[str,
     content: Any = message.content
     if message.role == "assistant" and content is None and isinstance(extra.get("refusal"), str):
         content = extra.pop("refusal")
-    warn_of_unknown(extra, where, context, refused=("function_call", "audio"))
+    if extra:
+        warn_of_unknown(extra, where, context, refused=("function_call", "audio"))
     parsed: dict[str, Any] = {"role": message.role, "content": content}
     for name in ("name", "tool_call_id", "reasoning_content"):
         if (value := getattr(message, name)) is not None:
@@ -114,6 +115,8 @@ def _function_name(value: Any, where: str) -> str:
 
 
 def _budget(body: ChatFields) -> int | None:
+    if all(getattr(body, name) is None for name in _BUDGETS):
+        return None
     name = used_name(body, _BUDGETS)
     return None if name is None else getattr(body, name)
 
