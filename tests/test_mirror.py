@@ -20,7 +20,6 @@ EXEMPT = {
     "engine/convert/legacy/formats": "a table; tests/engine/convert/legacy/test_converter.py takes each row",
     "engine/constraint/json_schema/shapes/types": "declarations",
     "engine/errors": "declarations",
-    "engine/hparams": "declarations",
     "engine/nn/architecture": "a base class",
     "server/api/common/api": "a declaration",
     "server/generation/formatter": "a base class",

@@ -180,3 +180,9 @@ def test_write_of_what_cannot_be_converted_says_why(
 ) -> None:
     with pytest.raises(error, match=message):
         written(tmp_path, n_rows, pre, **files)
+
+
+def test_write_takes_the_first_of_several_numbers_where_no_text_says_the_end(tmp_path: Path) -> None:
+    files = {"tokenizer_json": bpe(), "generation_config_json": {"eos_token_id": [4, 3]}}
+    keys = written(tmp_path, 5, "gpt-2", **files)
+    assert (keys["eos_token_id"], keys["eot_token_id"]) == (4, 3)

@@ -69,3 +69,21 @@ def test_written_files_of_a_split_model_are_the_parts_written_last(tmp_path: Pat
     assert written_files(target) == new
     target.write_bytes(b"whole")
     assert written_files(target) == [target]
+
+
+def test_replacing_of_a_split_model_moves_the_first_part_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [f"m-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    moved: list[str] = []
+    replace = Path.replace
+
+    def recording(self: Path, target: Path) -> Path:
+        moved.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", recording)
+    with replacing(tmp_path / "m.gguf", force=False) as path:
+        for part in parts:
+            path.with_name(part).write_bytes(b"x")
+    assert moved == parts[::-1]
