@@ -28,12 +28,12 @@ from server.terminal.screen import open_screen
 EXAMPLES = """\
   ggserve chat                                        SmolLM2-135M-Instruct
   ggserve chat model.gguf --system "Be brief."        your own model, with a system prompt
-  ggserve chat --load talk                            go on with what /save talk kept
-  ggserve chat --url http://127.0.0.1:8080            a running server instead
+  ggserve chat --load talk                            continue what `/save talk` wrote
+  ggserve chat --url http://127.0.0.1:8080            use a running server
   git diff | ggserve chat --system "Review this."     one question from a pipe, its answer to stdout
 
 In the chat: /help lists the commands (/system, /save, /load, /clear, /exit) and keys. Ctrl-C stops an
-answer, Ctrl-D ends the program."""
+answer, Ctrl-D exits."""
 
 KEY_OPTIONS = {
     "api_key": "with --url: the key to send; --api-key-file is safer: other users can see command lines",
@@ -43,18 +43,19 @@ KEY_OPTIONS = {
 
 def _parser() -> Parser:
     description = (
-        "Talk with a model in the terminal, through its chat template. In a pipe: answer stdin once."
+        "Chat with a model in the terminal, through its chat template. If stdin is not a terminal, it is\n"
+        "read as one message and answered."
     )
     parser = Parser("ggserve chat", description, EXAMPLES)
     add_model_argument(parser)
-    parser.add_argument("--system", metavar="TEXT", help="system prompt: how the model is to behave")
-    parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save wrote")
+    parser.add_argument("--system", metavar="TEXT", help="system prompt: how the model should behave")
+    parser.add_argument("--load", metavar="FILE", help="continue a conversation that /save wrote")
     parser.add_argument(
         "--url",
         metavar="URL",
-        help="talk to this server (OpenAI's chat API) instead of loading a model; --model names one of its",
+        help="use this server (OpenAI's chat API) instead of loading a model; --model: one of its models",
     )
-    parser.add_argument("--no-markdown", action="store_true", help="show answers as the model writes them")
+    parser.add_argument("--no-markdown", action="store_true", help="show answers as plain text")
     add_sampling_options(parser)
     more = TEMPLATE_OPTIONS | KEY_OPTIONS
     sources.add_options(parser, serve=False, more=more, descriptions=more)
@@ -68,7 +69,7 @@ def run(arguments: list[str]) -> int:
     requested = requested_sampling(args)
     text = None if sys.stdin.isatty() else sys.stdin.read().strip()
     if text == "":
-        raise ConfigError("stdin is empty; it holds the message where it is not a terminal")
+        raise ConfigError("stdin is empty; if it is not a terminal, the message is read from it")
     backend = _remote(args.url, settings, requested) if args.url else open_model(settings, requested, "chat")
     try:
         return converse(backend, text, args)

@@ -96,7 +96,7 @@ def with_files(settings: Settings) -> Settings:
                 if settings.model:
                     raise
                 files[BUNDLED] = resolve(BUNDLED)
-                logs.log.warning("%s: %s; the tiny bundled model is used instead", name, error)
+                logs.log.warning("%s: %s; using the tiny bundled model instead", name, error)
     try:
         return settings.with_files(files)
     except ValueError as error:

@@ -40,28 +40,30 @@ EXAMPLES = """\
 
 
 def _parser() -> Parser:
-    description = "Continue a text, or with --chat answer it, and stream that to stdout. Ctrl-C ends it."
+    description = (
+        "Continue a text, or with --chat answer it, and stream the result to stdout. Ctrl-C stops it."
+    )
     parser = Parser("ggserve infer", description, EXAMPLES)
     add_model_argument(parser)
     parser.add_argument(
         *("-p", "--prompt"),
         metavar="TEXT",
-        help="text to continue; -: read it from stdin; without it, on a terminal: as `ggserve chat`",
+        help="text to continue; -: read it from stdin. Without -p on a terminal, infer is `ggserve chat`",
     )
     parser.add_argument(
         "--chat",
         action="store_true",
-        help="answer the text through the model's chat template, not continue it",
+        help="answer the text through the model's chat template instead of continuing it",
     )
     parser.add_argument("--special", action="store_true", help="parse special tokens in the prompt")
     parser.add_argument(
         "--stop", metavar="TEXT", action="append", default=[], help="end before this text; may be repeated"
     )
     parser.add_argument(
-        "--save-session", metavar="FILE", type=Path, help="keep all tokens and the KV cache in this file"
+        "--save-session", metavar="FILE", type=Path, help="save the tokens and the KV cache to this file"
     )
     parser.add_argument(
-        "--load-session", metavar="FILE", type=Path, help="go on after what --save-session kept"
+        "--load-session", metavar="FILE", type=Path, help="continue from a file that --save-session wrote"
     )
     parser.add_argument("--stats", action="store_true", help="print token counts and times to stderr")
     add_sampling_options(parser)
@@ -74,7 +76,7 @@ def run(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     if args.prompt is None and args.load_session is None:
         if not sys.stdin.isatty():
-            parser.error("give the text with -p TEXT, or -p - to read it from stdin")
+            parser.error("a text is required: -p TEXT, or -p - to read it from stdin")
         from server.cli import chat
 
         return chat.run([word for word in arguments if word != "--chat"])

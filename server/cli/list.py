@@ -11,7 +11,7 @@ from server.models.progress import size_text
 from server.models.stored import StoredModel
 
 EXAMPLES = """\
-  ggserve list                        names for --model, sizes, where they come from
+  ggserve list                        names for --model, sizes, sources
   ggserve list --json                 for programs, with paths and checksums
   ggserve serve --model ollama:llama3.2:latest"""
 SOURCES = {
@@ -26,8 +26,8 @@ SOURCES = {
 def run(arguments: list[str]) -> int:
     parser = Parser(
         "ggserve list",
-        "List the models that need no download. Those in the Hugging Face cache, in Ollama's store and in\n"
-        "LM Studio's folder are served where they lie.",
+        "List the models on this machine. Those in the Hugging Face cache, in Ollama's store and in\n"
+        "LM Studio's folder are served in place.",
         EXAMPLES,
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> int:
 
 def table(models: list[StoredModel]) -> str:
     """Aligned columns."""
-    cells = [("NAME", "SIZE", "FROM")]
+    cells = [("NAME", "SIZE", "SOURCE")]
     cells += [(model.name, size_text(model.size), SOURCES[model.source]) for model in models]
     widths = [max(len(line[i]) for line in cells) for i in range(2)]
     return "".join(f"{n:<{widths[0]}}  {size:>{widths[1]}}  {source}\n" for n, size, source in cells)

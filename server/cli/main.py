@@ -18,12 +18,12 @@ from server.models.errors import DownloadError
 from server.version import version
 
 COMMANDS = {
-    "serve": "serve models over HTTP (OpenAI, Anthropic and llama-server APIs)",
+    "serve": "serve models over HTTP (OpenAI, Anthropic, Ollama and llama-server APIs)",
     "pull": "download a model from the Hugging Face Hub",
     "list": "list the models on this machine",
     "rm": "remove downloaded models",
-    "chat": "talk with a model in the terminal",
-    "infer": "generate one completion in the terminal",
+    "chat": "chat with a model in the terminal",
+    "infer": "continue a text, or answer it, in the terminal",
     "devices": "list the devices that models can run on",
     "convert": "convert a Hugging Face model to a GGUF file",
     "quantize": "quantize a GGUF file to a smaller type",
@@ -46,7 +46,7 @@ examples:
   ggserve serve model.gguf --port 9000           your own model
   ggserve pull Qwen/Qwen3-8B-GGUF                a model from the Hugging Face Hub
   ggserve chat                                   a conversation in the terminal, without a server
-  ggserve infer -p "Once upon a time" -n 100     a text continued
+  ggserve infer -p "Once upon a time" -n 100     continue a text
   ggserve info model.gguf                        architecture, sizes, memory estimate
   ggserve config > ggserve.yml                   a configuration file to edit, for --config
 

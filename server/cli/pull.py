@@ -20,14 +20,15 @@ EXAMPLES = """\
   ggserve pull Qwen/Qwen3-8B-GGUF:Q8_0         a quantization, or a file: :NAME.gguf
   HF_TOKEN=hf_… ggserve pull OWNER/REPO        a private or gated repository
   HF_ENDPOINT=https://hub.example ggserve pull OWNER/REPO   a mirror
-  ggserve serve --model hf:Qwen/Qwen3-8B-GGUF  serve it, pulled first if it is not here"""
+  ggserve serve --model hf:Qwen/Qwen3-8B-GGUF  serve it, downloading it if necessary"""
 
 
 def run(arguments: list[str]) -> int:
     parser = Parser(
         "ggserve pull",
-        "Download a GGUF model from the Hugging Face Hub into its cache, check it and print its path. What\n"
-        "is here already is only checked. The options below are for the plan that is shown before.",
+        "Download a GGUF model from the Hugging Face Hub into its cache, verify it and print its path.\n"
+        "Files already in the cache are only verified. The options below affect only the memory plan that\n"
+        "is shown first.",
         EXAMPLES,
     )
     parser.add_argument("name", metavar="NAME", help="OWNER/REPO, OWNER/REPO:QUANT, or a short name")

@@ -49,7 +49,7 @@ def free_memory() -> int | None:
 
 def fit(plan: Download, settings: Settings) -> str:
     """Whether the model will fit and where its layers will go, from the headers of its files."""
-    problem = "its header is not readable"
+    problem = "its header cannot be read"
     for n_bytes in HEADER_BYTES:
         with tempfile.TemporaryDirectory(prefix="ggserve-") as name:
             for file in plan.model.files:
@@ -61,7 +61,7 @@ def fit(plan: Download, settings: Settings) -> str:
         problem = str(answer or problem).replace(str(path), path.name)
         if all(file.size <= n_bytes for file in plan.model.files):
             break
-    return f"whether it will run is not known: {problem}"
+    return f"cannot tell whether it will fit: {problem}"
 
 
 def summary(answer: dict[str, Any]) -> str:

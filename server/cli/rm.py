@@ -16,13 +16,13 @@ EXAMPLES = """\
 def run(arguments: list[str]) -> int:
     parser = Parser(
         "ggserve rm",
-        "Remove models that were downloaded from the Hub or the Python index. Models of Ollama and LM\n"
-        "Studio are theirs to remove.",
+        "Remove models that were downloaded from the Hub or the Python index. Models of Ollama and\n"
+        "LM Studio must be removed there.",
         EXAMPLES,
     )
-    parser.add_argument("names", metavar="NAME", nargs="+", help="a name of `ggserve list`")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="a name from `ggserve list`")
     options = parser.parse_args(arguments)
     for name in options.names:
         model, freed = delete(name)
-        sys.stdout.write(f"removed {model}: {size_text(freed)} are free again\n")
+        sys.stdout.write(f"removed {model}: {size_text(freed)} freed\n")
     return 0

@@ -51,7 +51,7 @@ def serve(arguments: list[str]) -> int:
     """Check the configuration, then load and serve; the exit status."""
     began = time.monotonic()
     parser = Parser(
-        "ggserve serve", "Serve models over HTTP: OpenAI, Anthropic and llama-server APIs.", EXAMPLES
+        "ggserve serve", "Serve models over HTTP: OpenAI, Anthropic, Ollama and llama-server APIs.", EXAMPLES
     )
     add_model_argument(parser)
     sources.add_options(parser, serve=True)

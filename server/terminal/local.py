@@ -46,11 +46,11 @@ class LocalModel:
         formats = load_chat_formats(model.tokenizer, options.template)
         if formats is None:
             raise ConfigError(
-                f"the model {name} has no chat template, which says how a conversation is written for it; "
-                "give one with --chat-template FILE, or let it continue a text: ggserve infer -p TEXT"
+                f"the model {name} has no chat template; set one with --chat-template FILE, or continue "
+                "a text with `ggserve infer -p TEXT`"
             )
         if isinstance(formats, TemplateFailed):
-            raise ConfigError(f"{formats}; give another with --chat-template FILE")
+            raise ConfigError(f"{formats}; set another one with --chat-template FILE")
         self._formats = formats
         tokenizer = model.tokenizer
         special = {tokenizer.token_text(i) for i in range(tokenizer.n_vocab) if tokenizer.is_special(i)}
@@ -105,16 +105,16 @@ class LocalModel:
             tokens.insert(0, bos)
         if len(tokens) >= n_ctx:
             raise AnswerFailed(
-                f"the conversation has {len(tokens)} tokens and the context holds {n_ctx}: /clear begins a "
-                f"new one, a shorter message may fit, and {self._larger_context()}"
+                f"the conversation has {len(tokens)} tokens and the context holds {n_ctx}: shorten the "
+                f"message, or start a new conversation with /clear; {self._larger_context()}"
             )
         return tokens
 
     def _larger_context(self) -> str:
         trained = int(self._model.hp.n_ctx_train)
         if self._model.n_ctx < trained:
-            return f"--context-size up to {trained} makes it larger"
-        return "this model was trained for no larger one"
+            return f"the context can be enlarged to {trained} tokens with --context-size"
+        return "the model was not trained for a larger context"
 
     def _feed(self, tokens: list[int], interrupt: DeferredInterrupt) -> None:
         """Make the session's tokens these, keeping those that both begin with."""
@@ -151,8 +151,8 @@ class LocalModel:
             return
         if len(session.tokens) >= model.n_ctx:
             yield Piece(
-                note=f"the answer ends here because the context of {model.n_ctx} tokens is full: /clear "
-                f"begins a new conversation, and {self._larger_context()}"
+                note=f"the answer ends here because the context of {model.n_ctx} tokens is full: start a new "
+                f"conversation with /clear; {self._larger_context()}"
             )
         elif params.max_tokens is not None and n >= params.max_tokens:
             yield Piece(note=f"the answer ends here because of --max-tokens {params.max_tokens}")

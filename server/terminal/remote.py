@@ -62,7 +62,7 @@ class RemoteServer:
                 yield from pieces(event)
                 finished = finished or bool(_choice(event).get("finish_reason"))
             if not finished:
-                raise AnswerFailed("the server ended its answer half-way")
+                raise AnswerFailed("the server ended the stream before the answer was complete")
 
     def save_cache(self, path: Path) -> int:
         """The server keeps it."""
@@ -124,7 +124,7 @@ def base_url(url: str) -> str:
     except ValueError:
         valid = False
     if not valid or parts.query or parts.fragment:
-        raise ConfigError(f"--url {url}: is not an address such as http://127.0.0.1:8080")
+        raise ConfigError(f"--url {url}: is not a URL such as http://127.0.0.1:8080")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
 
 
@@ -147,9 +147,9 @@ def events(response: HTTPResponse) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict):
-            raise AnswerFailed("the server sends something other than OpenAI's chat chunks")
+            raise AnswerFailed("the server sent an event that is not an OpenAI chat completion chunk")
         if event.get("error") is not None:
-            raise AnswerFailed(_message(event) or "the server reports an error without a message")
+            raise AnswerFailed(_message(event) or "the server reported an error without a message")
         yield event
 
 
@@ -167,8 +167,8 @@ def pieces(event: Mapping[str, Any]) -> Iterator[Piece]:
         yield Piece(warning=str(warning.get("message", warning) if isinstance(warning, dict) else warning))
     if choice.get("finish_reason") == "length":
         yield Piece(
-            note="the answer ends here because of a limit of tokens; if the context is full, /clear begins "
-            "a new conversation"
+            note="the answer ends here at a token limit; if the context is full, /clear starts a new "
+            "conversation"
         )
 
 
@@ -193,7 +193,7 @@ def error_text(status: int, body: bytes, key: str | None) -> str:
         data = None
     lines = re.sub(r"<[^>]*>", " ", body.decode("utf-8", "replace")).split()
     text = _message(data) or " ".join(lines)[:200] or "no reason given"
-    text = f"the server answered {status}: {text}"
+    text = f"the server responded with status {status}: {text}"
     error = data.get("error") if isinstance(data, dict) else None
     code = error.get("code") if isinstance(error, dict) else None
     if status == 401:

@@ -99,7 +99,7 @@ class Transcript:
         for i, message in enumerate(messages):
             if message.role != ("user", "assistant")[i % 2]:
                 raise ConfigError(
-                    f"{path}: message {i + 1} is of the role {message.role}; user and assistant "
+                    f"{path}: message {i + 1} has the role {message.role}; user and assistant "
                     "must take turns, after at most one system message"
                 )
             conversation.add(message.role, message.content)

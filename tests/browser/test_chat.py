@@ -141,7 +141,7 @@ async def test_only_what_the_user_changed_is_sent(site):
     await s.ask("Two")
     assert (engine.seen[-1].params.temperature, engine.seen[-1].params.top_k) == (0.9, 7)
     assert "Speak like a pirate." in prompt_of(engine.seen[-1])
-    await page.click("[aria-label='Temperature: back to the default']")
+    await page.click("[aria-label='Reset Temperature to the default']")
     await s.ask("Three")
     assert engine.seen[-1].params.temperature == 0.3
     await page.fill("#set-temperature", "99")
@@ -225,7 +225,7 @@ async def test_an_attached_text_is_sent_and_a_binary_file_refused(site):
         async with s.page.expect_file_chooser() as chooser:
             await s.page.click("#attach")
         await (await chooser.value).set_files({"name": name, "mimeType": "", "buffer": content})
-    await expect(s.page.locator(".toast")).to_contain_text("image.bin is not a text")
+    await expect(s.page.locator(".toast")).to_contain_text("image.bin is not a UTF-8 text file")
     await expect(s.page.locator(".chip")).to_have_text(["notes.txt"])
     await s.ask("What should I buy?")
     assert "notes.txt:\n````\nBuy ```milk```.\n````\n\nWhat should I buy?" in prompt_of(engine.seen[-1])

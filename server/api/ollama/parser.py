@@ -31,12 +31,12 @@ def parse_options(
     """The fields that do not become the prompt. Warns of those without effect."""
     check_fields(body, context)
     if body.top_logprobs is not None and not body.logprobs:
-        raise wrong("top_logprobs", "needs logprobs: true")
+        raise wrong("top_logprobs", "requires logprobs: true")
     options = body.options or OllamaOptions()
     warn_of_idle(body.keep_alive, options.model_extra, context)
     for name in ("timings_per_token", "return_progress"):
         if getattr(options, name):
-            context.warn(f"options.{name} has no effect: this API has no place for it")
+            context.warn(f"options.{name} has no effect in this API")
     batch_size = used_name(options, ("num_batch", "batch_size", "n_batch"), "options.") or "batch_size"
     context.field_names = {name: f"options.{name}" for name in SequenceFields.model_fields}
     context.field_names["batch_size"] = f"options.{batch_size}"

@@ -29,7 +29,7 @@ router = json_router(AnyTypeRoute)
 async def pull_model(body: OllamaPullRequest, request: Request, context: ContextDep) -> Response:
     """Download a model from the Hub; by default with a stream of JSON lines. It is not served by that."""
     name = _name(body, context)
-    context.warn(f"'{name}' is served once the server is started with --model {name}")
+    context.warn(f"'{name}' will be served after a restart with --model {name}")
     progress, end = pull(name, context), context.with_warnings({"status": "success"})
     if body.stream is False:
         await while_connected(request.receive, _to_the_end(progress))

@@ -21,7 +21,7 @@ ModelName = Annotated[str, Field(min_length=1, max_length=512)]
 class OllamaOptions(SequenceFields):
     """Others have no effect: they are options of the server (`num_gpu`), or of what it does not have."""
 
-    num_predict: int | None = field("most tokens to generate; below 0: no limit", 256, ge=-2, le=INT_MAX)
+    num_predict: int | None = field("maximum tokens to generate; below 0: no limit", 256, ge=-2, le=INT_MAX)
     num_ctx: int | None = field("no effect: the context is --context-size", 4096, ge=0, le=INT_MAX)
     num_batch: int | None = field("another name of `batch_size`", 256, ge=1, le=INT_MAX)
 
@@ -35,15 +35,18 @@ class OllamaFields(OllamaModelFields):
     """What both generating routes take."""
 
     stream: bool | None = Field(True, description="answer as lines of JSON", examples=[False])
-    options: OllamaOptions | None = field("how to generate", {"num_predict": 64, "temperature": 0})
+    options: OllamaOptions | None = field(
+        "sampling and generation options", {"num_predict": 64, "temperature": 0}
+    )
     format: Literal["", "json"] | dict[str, Any] | None = field(
-        "what to write: a JSON schema, or any", "json"
+        "a JSON schema, or `json` for any JSON object", "json"
     )
     think: bool | Literal["low", "medium", "high", "max"] | None = field(
-        "whether the model reasons before it answers, or how much; default: as the model does", False
+        "whether, or how much, the model reasons before it answers; default: as the chat template has it",
+        False,
     )
-    logprobs: bool | None = field("natural logs of the unmodified softmax", True)
-    top_logprobs: int | None = field("also of the N most likely; needs `logprobs`", 5, ge=0, le=20)
+    logprobs: bool | None = field("return log-probabilities (natural, of the unmodified softmax)", True)
+    top_logprobs: int | None = field("also of the N most likely tokens; requires `logprobs`", 5, ge=0, le=20)
 
 
 def _example(**fields: Any) -> ConfigDict:
@@ -53,17 +56,17 @@ def _example(**fields: Any) -> ConfigDict:
 class OllamaGenerateRequest(OllamaFields):
     model_config = _example(prompt="Why is the sky blue?")
 
-    prompt: str | None = field("what to answer; without it nothing is generated", "Why is the sky blue?")
-    suffix: str | None = field("the text after the gap that is filled", " That is why.")
-    system: str | None = field("goes before the prompt", "Be brief.")
+    prompt: str | None = field("the prompt; without it nothing is generated", "Why is the sky blue?")
+    suffix: str | None = field("the text after the gap to fill", " That is why.")
+    system: str | None = field("the system message", "Be brief.")
     raw: bool | None = field("true: continue the prompt as it is, without the chat template", True)
     context: TokenIds | None = field("`context` of an earlier answer, which this follows", [1, 450, 1900])
-    images: list[Any] | None = field("refused: there is no vision", ["iVBORw0KGgo="])
+    images: list[Any] | None = field("refused: images are not supported", ["iVBORw0KGgo="])
     template: str | None = field("refused: templates are the model's own, or --chat-template", "")
 
 
 class OllamaTool(ToolField):
-    type: str = Field("function", description="the only one there is", examples=["function"])
+    type: str = Field("function", description="always `function`", examples=["function"])
 
 
 _HELLO = [{"role": "user", "content": "Hello"}]
@@ -74,28 +77,30 @@ Role = Annotated[_ROLES, BeforeValidator(lambda role: role.lower() if isinstance
 
 class OllamaFunction(Schema):
     name: str = Field(description="the tool's name", examples=["get_weather"])
-    arguments: dict[str, Any] | None = field("by their names", {"city": "Paris"})
+    arguments: dict[str, Any] | None = field("the arguments, by name", {"city": "Paris"})
 
 
 class OllamaCall(Schema):
-    id: str | None = field("what the result's `tool_call_id` says", "call_1")
-    function: OllamaFunction = Field(description="what was called", examples=[_CALL])
+    id: str | None = field("the id that the result names in `tool_call_id`", "call_1")
+    function: OllamaFunction = Field(description="the function called", examples=[_CALL])
 
 
 class OllamaMessage(Schema):
-    role: Role = Field(description="whose message it is", examples=["user"])
+    role: Role = Field(description="the author of the message", examples=["user"])
     content: str | None = field("the text", "Hello")
-    thinking: str | None = field("of the assistant: what it thought before", "The user greets me.")
-    tool_calls: list[OllamaCall] | None = field("of the assistant", [{"function": _CALL}])
-    tool_name: str | None = field("of a result: which tool", "get_weather")
-    tool_call_id: str | None = field("of a result: which call; default: the first without one", "call_1")
-    images: list[Any] | None = field("refused: there is no vision", ["iVBORw0KGgo="])
+    thinking: str | None = field("of the assistant: its reasoning", "The user greets me.")
+    tool_calls: list[OllamaCall] | None = field("calls of the assistant", [{"function": _CALL}])
+    tool_name: str | None = field("of a result: the tool called", "get_weather")
+    tool_call_id: str | None = field(
+        "of a result: its call's id; default: the first call without a result", "call_1"
+    )
+    images: list[Any] | None = field("refused: images are not supported", ["iVBORw0KGgo="])
 
     @field_validator("thinking", "tool_calls", mode="before")
     @classmethod
     def _is_the_assistants(cls, value: Any, info: ValidationInfo) -> Any:
         if value and info.data.get("role", "assistant") != "assistant":
-            raise ValueError("only the assistant has some")
+            raise ValueError("only assistant messages may have this field")
         return value
 
 
@@ -105,7 +110,9 @@ class OllamaChatRequest(OllamaFields):
     messages: list[OllamaMessage] | None = field(
         "the conversation; without messages nothing is generated", _HELLO, max_length=MAX_MESSAGES
     )
-    tools: list[OllamaTool] | None = field("what may be called", [TOOL_EXAMPLE], max_length=MAX_TOOLS)
+    tools: list[OllamaTool] | None = field(
+        "tools that the model may call", [TOOL_EXAMPLE], max_length=MAX_TOOLS
+    )
     tool_choice: Literal["none", "auto", "required"] | None = field("as OpenAI's API has it", "auto")
 
 
@@ -116,7 +123,7 @@ class OllamaEmbedFields(OllamaModelFields):
 class OllamaEmbedRequest(OllamaEmbedFields):
     input: str | list[str] = Field(description="a text, or several", examples=[["Once", "a little cat"]])
     truncate: bool | None = field("false: refuse texts that are too long, else they are cut", True)
-    dimensions: int | None = field("keep so many of the first numbers", 4, ge=1, le=INT_MAX)
+    dimensions: int | None = field("truncate vectors to this many dimensions", 4, ge=1, le=INT_MAX)
 
 
 class OllamaEmbeddingsRequest(OllamaEmbedFields):

@@ -95,7 +95,7 @@ def choose(available: Sequence[RepoModel], choice: str, memory: int | None, wher
         return same[0]
     if same:
         paths = ", ".join(model.path for model in same)
-        raise ModelNotFound(f"{where} has several models in {same[0].quant}; append :FILE, one of {paths}")
+        raise ModelNotFound(f"{where} has several {same[0].quant} models; append :FILE, one of {paths}")
     names = dict.fromkeys(model.quant or model.path for model in available)
     raise ModelNotFound(f"{where} has no {choice}; it has {', '.join(names)}")
 
@@ -107,7 +107,7 @@ def _largest(available: Sequence[RepoModel], memory: int | None, where: str) -> 
     if not fitting:
         least = quantized[0]
         raise ModelNotFound(
-            f"no model of {where} fits in the {size_text(memory or 0)} that are free; to have the "
-            f"smallest one all the same, append :{least.quant or least.path} ({size_text(least.size)})"
+            f"no model of {where} fits in the free memory ({size_text(memory or 0)}); to download the "
+            f"smallest one anyway, append :{least.quant or least.path} ({size_text(least.size)})"
         )
     return fitting[-1]

@@ -83,7 +83,7 @@ def path_of(plan: Download) -> Path:
 
     path = try_to_load_from_cache(plan.repo, plan.model.path, revision=REVISION)
     if not isinstance(path, str):
-        raise DownloadError(f"{plan.repo}: {plan.model.path} has been deleted meanwhile; pull it again")
+        raise DownloadError(f"{plan.repo}: {plan.model.path} is no longer in the cache; pull it again")
     return Path(path)
 
 

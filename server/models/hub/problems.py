@@ -30,48 +30,49 @@ def explain(error: Exception, repo: str) -> DownloadError | None:
     endpoint = constants.ENDPOINT
     if isinstance(error, errors.GatedRepoError):
         return DownloadError(
-            f"{repo} is gated: accept its terms at {endpoint}/{repo}, then give a token of that account: "
+            f"{repo} is gated: accept its terms at {endpoint}/{repo}, then set that account's token: "
             "`hf auth login`, or HF_TOKEN in the environment"
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return ModelNotFound(
-            f"{endpoint} has no repository {repo}; check the spelling. If it is private, give a token: "
+            f"{endpoint} has no repository {repo}; check the spelling. If it is private, set a token: "
             "`hf auth login`, or HF_TOKEN in the environment"
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
         return DownloadError(
-            f"{repo} is not on this machine, and HF_HUB_OFFLINE is set; unset it, or see `ggserve list` for "
-            "what is here"
+            f"{repo} is not on this machine, and HF_HUB_OFFLINE is set; unset it, or choose one of the "
+            "models in `ggserve list`"
         )
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return DownloadError(f"{repo} has changed meanwhile; pull it again")
+        return DownloadError(f"{repo} changed during the download; pull it again")
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         if status in (401, 403):
             return DownloadError(
-                f"{endpoint} refuses {repo} (HTTP {status}); give a valid token: `hf auth login`, or HF_TOKEN"
+                f"{endpoint} denied access to {repo} (HTTP {status}); set a valid token: "
+                "`hf auth login`, or HF_TOKEN"
             )
-        return DownloadError(f"{endpoint} answered HTTP {status} for {repo}; try again later")
+        return DownloadError(f"{endpoint} responded with HTTP status {status} for {repo}; try again later")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DownloadError(f"the disk of {constants.HF_HUB_CACHE} is full; {MAKE_ROOM}")
     if isinstance(error, errors.LocalEntryNotFoundError) or type(error).__module__.startswith("httpx"):
         cause = error.__cause__ or error
         return DownloadError(
             f"cannot reach {endpoint} ({cause or type(cause).__name__}); check the network, HTTPS_PROXY "
-            "and HF_ENDPOINT. `ggserve list` shows the models that are here and need no network"
+            "and HF_ENDPOINT. `ggserve list` shows the models on this machine, which need no network"
         )
     if isinstance(error, OSError) and error.errno is None:  # the library's check of the size
-        return DownloadError(f"{repo}: the file has not the size that {endpoint} states; pull it again")
+        return DownloadError(f"{repo}: the file does not have the size that {endpoint} states; pull it again")
     if isinstance(error, OSError):
         return DownloadError(f"{error.filename or constants.HF_HUB_CACHE}: {error.strerror or error}")
     return None
 
 
-MAKE_ROOM = "make room (`ggserve list`, `ggserve rm NAME`), or set HF_HOME to a folder on another disk"
+MAKE_ROOM = "free some space (`ggserve list`, `ggserve rm NAME`), or set HF_HOME to a folder on another disk"
 
 
 def no_space(repo: str, needed: int, free: int, folder: Path) -> DownloadError:
     return DownloadError(
-        f"{repo} needs {size_text(needed)} of disk, and {size_text(free)} are free in "
+        f"{repo} needs {size_text(needed)} of disk space, but only {size_text(free)} are free in "
         f"{os.fspath(folder)}; {MAKE_ROOM}"
     )

@@ -75,7 +75,7 @@ def _name(manifest: Path) -> str:
 def _read(folder: Path, manifest: Path) -> StoredModel:
     name = _name(manifest)
     if manifest.stat().st_size > _MANIFEST_BYTES:
-        raise DownloadError(f"ollama:{name}: {manifest} is no manifest")
+        raise DownloadError(f"ollama:{name}: {manifest} is not a manifest")
     try:
         document: Any = json.loads(manifest.read_bytes())
         digests = [layer["digest"] for layer in document["layers"] if layer["mediaType"] == _MODEL]
@@ -84,7 +84,7 @@ def _read(folder: Path, manifest: Path) -> StoredModel:
         matches = [None]
     if not matches:
         raise DownloadError(
-            f"ollama:{name} has no model of its own (it runs in Ollama's cloud); pull another one"
+            f"ollama:{name} has no weights on this machine (it runs in Ollama's cloud); pull another model"
         )
     if len(matches) > 1 or matches[0] is None:
         raise DownloadError(f"ollama:{name}: {manifest} cannot be read; repair it with `ollama pull {name}`")

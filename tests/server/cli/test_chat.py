@@ -98,8 +98,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tmp_path: Path) -> None:
         chat.expect("stopped")
         chat.expect(PROMPT)
         chat.child.sendintr()
-        chat.expect("Ctrl-D or /exit ends the program")
-        chat.type("/clear", "a new conversation")
+        chat.expect("Ctrl-D or /exit exits")
+        chat.type("/clear", "new conversation")
         chat.expect(PROMPT)
         chat.child.sendeof()
         assert chat.end() == 0
@@ -109,8 +109,8 @@ def test_a_server_is_talked_to_with_its_key(server: ServerProcess, tmp_path: Pat
     arguments = ("--url", server.url, "--temperature", "0", "-n", "40")
     with TerminalChat(tmp_path, *arguments, "--api-key", "k") as chat:
         assert "stories" in chat.expect("/help")
-        assert "Once upon a time" in chat.type("Tell me a story about a dog.", "limit of tokens")
-        chat.type("/nonsense", "no command /nonsense")
+        assert "Once upon a time" in chat.type("Tell me a story about a dog.", "token limit")
+        chat.type("/nonsense", "unknown command /nonsense")
         chat.expect(PROMPT)
         chat.child.sendeof()
         assert chat.end() == 0
@@ -124,7 +124,7 @@ def test_ctrl_c_stops_the_answer_of_a_server(server: ServerProcess, tmp_path: Pa
     with TerminalChat(tmp_path, "--url", server.url, "--api-key", "k", "--ignore-eos") as chat:
         chat.type("Tell me a story about a dog.", "[A-Z][a-z]+ [a-z]+ ")
         chat.child.sendintr()
-        chat.expect("stopped|limit of tokens")
+        chat.expect("stopped|token limit")
         chat.expect(PROMPT)
         chat.child.sendeof()
         assert chat.end() == 0
@@ -157,7 +157,7 @@ def test_mistakes_are_one_line() -> None:
             2,
             "ggserve: /absent/talk.json: there is no such file",
         ),
-        (("infer", *OPTIONS), 2, "ggserve infer: give the text with -p TEXT, or -p - to read it from stdin"),
+        (("infer", *OPTIONS), 2, "ggserve infer: a text is required: -p TEXT, or -p - to read it from stdin"),
         (("infer", *OPTIONS, "--chat", "--stats", "-p", "x"), 2, "ggserve infer: --stats cannot be combined"),
         (("infer", *OPTIONS, "--load-session", "/absent/x"), 2, "ggserve: /absent/x: the session cannot be"),
     ):

@@ -70,7 +70,7 @@ def test_version(capsys):
         (["serve", "--api-key-file", "absent"], "ggserve: --api-key-file absent: No such file or directory"),
         (["serve", "-m", "a/x.gguf", "-m", "b/x.gguf"], "ggserve: model: two files would be called 'x'"),
         (["serve", "--host", "256.1.1.1"], "ggserve: cannot listen on 256.1.1.1:8080: "),
-        (["infer"], "ggserve infer: give the text with -p TEXT, or -p - to read it from stdin"),
+        (["infer"], "ggserve infer: a text is required: -p TEXT, or -p - to read it from stdin"),
         (["infer", "-p", "x", "-m", "a.gguf", "-m", "b.gguf"], "ggserve: --model was given 2 times"),
         (["infer", "-p", "x", "-m", "a.gguf", "b.gguf"], "ggserve: --model was given 2 times"),
         (["serve", "a/x.gguf", "-m", "b/x.gguf"], "ggserve: model: two files would be called 'x'"),

@@ -52,9 +52,9 @@ def test_a_model_is_pulled_listed_served_and_removed(tmp_path: Path) -> None:
         assert server.end() == 0
 
     removed = ggserve("rm", "me/Stories-GGUF")
-    assert removed.stdout == "removed hf:me/Stories-GGUF:Q8_0: 3 MB are free again\n"
+    assert removed.stdout == "removed hf:me/Stories-GGUF:Q8_0: 3 MB freed\n"
     again = ggserve("rm", "me/Stories-GGUF")
-    assert (again.returncode, "`ggserve list` shows those that are" in again.stderr) == (1, True)
+    assert (again.returncode, "on this machine; see `ggserve list`" in again.stderr) == (1, True)
 
 
 @pytest.mark.e2e
@@ -98,7 +98,7 @@ def test_a_server_pulls_what_it_is_to_serve(hub: FakeHub) -> None:
     ("arguments", "status", "message"),
     [
         (["pull", "me/Absent"], 1, "has no repository me/Absent"),
-        (["pull", "absent"], 1, "absent is no short name"),
+        (["pull", "absent"], 1, "absent is not a short name"),
         (["pull", "a/b/c"], 2, "must be hf:OWNER/REPO"),
         (
             ["infer", "-p", "x", "-m", "hf:me/Stories-GGUF:Q2_K"],
@@ -129,7 +129,7 @@ def test_the_plan_is_made_from_the_header_alone() -> None:
 @pytest.mark.usefixtures("hub")
 def test_a_file_that_is_no_model_has_no_plan() -> None:
     line = pulling.fit(prepared("me/Text-GGUF"), Settings())
-    assert line.startswith("whether it will run is not known: text-Q4_K_M.gguf: ")
+    assert line.startswith("cannot tell whether it will fit: text-Q4_K_M.gguf: ")
 
 
 @pytest.mark.parametrize(

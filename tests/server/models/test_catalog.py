@@ -82,9 +82,9 @@ def test_what_is_not_ours_is_not_deleted(home: Path) -> None:
     path = home / ".lmstudio" / "models" / "me" / "x" / "x.gguf"
     path.parent.mkdir(parents=True)
     path.touch()
-    with pytest.raises(DownloadError, match="is LM Studio's; it is not removed here"):
+    with pytest.raises(DownloadError, match="belongs to LM Studio; remove it there"):
         catalog.delete("lmstudio:me/x/x.gguf")
     with pytest.raises(DownloadError, match="is part of ggserve"):
         catalog.delete(BUNDLED)
-    with pytest.raises(ModelNotFound, match="there is no model absent on this machine; `ggserve list`"):
+    with pytest.raises(ModelNotFound, match="there is no model absent on this machine; see `ggserve list`"):
         catalog.delete("absent")

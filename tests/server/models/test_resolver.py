@@ -62,7 +62,9 @@ def test_a_model_that_is_here_needs_no_network(hub: FakeHub, monkeypatch: pytest
 
 @pytest.mark.parametrize("name", ["absent", "absent:1b"])
 def test_a_name_that_is_neither_is_refused_with_the_short_names(name: str) -> None:
-    with pytest.raises(ModelNotFound, match=f"{name}: no such file, and no short name; .*{DEFAULT}, .*qwen"):
+    with pytest.raises(
+        ModelNotFound, match=f"{name} is neither a file nor a short name; .*{DEFAULT}, .*qwen"
+    ):
         resolver.resolve(name)
 
 

@@ -55,9 +55,9 @@ def test_the_users_names_come_first_and_take_effect_at_once(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a\n- b", "must hold lines such as `name: OWNER/REPO`"),
-        ("x: 5", "5 names no repository"),
-        ("x: {licence: mit}", "names no repository"),
+        ("- a\n- b", "expected lines such as `name: OWNER/REPO`"),
+        ("x: 5", "5 does not name a repository"),
+        ("x: {licence: mit}", "does not name a repository"),
         ("x: nowhere", "must be hf:OWNER/REPO"),
         ("x: [", "models.yml: "),
     ],

@@ -141,7 +141,7 @@ def test_fetch_into_a_cache_that_cannot_be_written_names_it(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("GGSERVE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DownloadError, match=r"cannot keep a-model in .*file/models: Not a directory"):
+    with pytest.raises(DownloadError, match=r"cannot store a-model in .*file/models: Not a directory"):
         fetch(index)
 
 

@@ -102,10 +102,10 @@ def test_ctrl_c_keeps_what_was_said_and_the_program_runs_on(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ([KeyboardInterrupt()], "stopped; the message was taken back"),
+        ([KeyboardInterrupt()], "stopped; the message was discarded"),
         ([AnswerFailed("the context is full")], "the context is full"),
-        ([Piece(reasoning="Hm")], "answered nothing"),
-        ([], "answered nothing"),
+        ([Piece(reasoning="Hm")], "gave no answer"),
+        ([], "gave no answer"),
     ],
     ids=["interrupted", "failed", "reasoning only", "empty"],
 )
@@ -136,13 +136,13 @@ def test_system_and_clear(capsys: pytest.CaptureFixture[str]) -> None:
     assert chat.conversation.system is None
     errors = capsys.readouterr().err
     assert errors.count("no system prompt") == 2
-    assert "a new conversation" in errors
+    assert "new conversation" in errors
 
 
 def test_save_and_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     backend, path = ScriptedBackend(hello(), hello()), tmp_path / "talk"
     Chat(backend, RecordingScreen(), "Be brief.").run(lines("Hi", f"/save {path}"))
-    assert f"saved 2 messages in {path}.json, and {path}.session (2.0 KiB)" in capsys.readouterr().err
+    assert f"saved 2 messages in {path}.json, KV cache in {path}.session (2.0 KiB)" in capsys.readouterr().err
     chat = Chat(backend, RecordingScreen())
     chat.run(lines(f"/load {path}", "Again"))
     assert f"loaded {path}.json: 2 messages, with a system prompt" in capsys.readouterr().err
@@ -151,7 +151,7 @@ def test_save_and_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     backend.refuses_cache = True
     chat.run(lines(f"/load {path}"))
     errors = capsys.readouterr().err
-    assert "computed again: was saved with another model file" in errors
+    assert "will be recomputed: was saved with another model file" in errors
     assert "loaded" in errors
 
 
@@ -162,7 +162,7 @@ def test_mistakes_are_one_line_and_change_nothing(tmp_path: Path, capsys: pytest
     assert len(chat.conversation.turns) == 2
     errors = capsys.readouterr().err.splitlines()[2:]  # after the greeting and the warning
     assert [line.split(" ")[0] for line in errors] == [
-        "/load", "/save", f"{absent}.json:", f"{absent}.json:", "no",
+        "/load", "/save", f"{absent}.json:", f"{absent}.json:", "unknown",
     ]  # fmt: skip
 
 

@@ -89,9 +89,9 @@ def test_a_conversation_that_does_not_fit_says_how_to_go_on() -> None:
     small = LocalModel(open_model(context_size=48), "stories", ChatOptions(params=params))
     try:
         answer = list(small.answer(QUESTION))
-        assert "context of 48 tokens is full: /clear" in answer[-1].note
-        assert "--context-size up to 512" in answer[-1].note
-        with pytest.raises(AnswerFailed, match=r"and the context holds 48: /clear begins a new one"):
+        assert "context of 48 tokens is full: start a new conversation with /clear" in answer[-1].note
+        assert "enlarged to 512 tokens with --context-size" in answer[-1].note
+        with pytest.raises(AnswerFailed, match=r"and the context holds 48: shorten the message, or start"):
             list(small.answer([{"role": "user", "content": "word " * 60}]))
         assert text_of(small.answer(QUESTION)) == text_of(iter(answer))
     finally:
@@ -119,7 +119,7 @@ def test_a_saved_cache_is_read_by_another_process_s_model(local: LocalModel, tmp
 
 def test_a_template_that_cannot_be_used_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     with open_model() as model:
-        with pytest.raises(ConfigError, match="give another with --chat-template FILE"):
+        with pytest.raises(ConfigError, match="set another one with --chat-template FILE"):
             LocalModel(model, "stories", ChatOptions(params=GREEDY, template="{% if %}"))
         refusing = LocalModel(
             model, "stories", ChatOptions(params=GREEDY, template="{{ raise_exception('no system') }}")

@@ -95,7 +95,7 @@ def test_a_streamed_answer(server: ScriptedServer) -> None:
 def test_model_and_key_are_those_of_the_user(server: ScriptedServer) -> None:
     server.body = chunk({"content": "x"}, "length")
     remote = RemoteServer(f"{server.url}/v1/", "second", "secret", {})
-    assert "limit of tokens" in list(remote.answer(MESSAGES))[-1].note
+    assert "token limit" in list(remote.answer(MESSAGES))[-1].note
     ((path, key, body),) = server.requests
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer secret", "second")
 
@@ -103,11 +103,11 @@ def test_model_and_key_are_those_of_the_user(server: ScriptedServer) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "half-way"),
-        (chunk({"content": "x"}), "half-way"),
-        (b"data: x\n\n", "something other"),
-        (b"data: " + b"[" * 100_000 + b"\n\n", "something other"),
-        (b"data: []\n\n", "something other"),
+        (b"", "before the answer was complete"),
+        (chunk({"content": "x"}), "before the answer was complete"),
+        (b"data: x\n\n", "not an OpenAI chat completion chunk"),
+        (b"data: " + b"[" * 100_000 + b"\n\n", "not an OpenAI chat completion chunk"),
+        (b"data: []\n\n", "not an OpenAI chat completion chunk"),
         (b'data: {"error": {"message": "out of memory"}}\n\n', "out of memory"),
         (b'data: {"error": 5}\n\n', "error without a message"),
     ],
@@ -190,5 +190,5 @@ def test_addresses() -> None:
     assert base_url("https://h/api/v1/") == "https://h/api/v1"
     assert base_url("http://[::1]:80") == "http://[::1]:80/v1"
     for bad in ("", "file:///etc/passwd", "ftp://h", "http://", "http://h:x", "http://h/?q=1", "http://["):
-        with pytest.raises(ConfigError, match="is not an address"):
+        with pytest.raises(ConfigError, match="is not a URL"):
             base_url(bad)

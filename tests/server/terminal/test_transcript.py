@@ -60,10 +60,10 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path, name: str) ->
         ({"messages": {}}, "is not a saved conversation"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "is not a saved conversation"),
         ({"messages": [{"role": "user", "content": None}]}, "is not a saved conversation"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, "message 1 is of the role assistant"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "message 1 has the role assistant"),
         ({"messages": [{"role": "user", "content": "x"}]}, "the last message has no answer"),
-        ({"messages": SAVED["messages"] + SAVED["messages"][1:]}, "message 3 is of the role assistant"),
-        ({"messages": [{"role": "system", "content": "x"}] * 2}, "message 1 is of the role system"),
+        ({"messages": SAVED["messages"] + SAVED["messages"][1:]}, "message 3 has the role assistant"),
+        ({"messages": [{"role": "system", "content": "x"}] * 2}, "message 1 has the role system"),
     ],
 )
 def test_a_file_that_is_none_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -71,7 +71,7 @@ async def test_pull_tells_its_progress_and_the_model_is_there(name, hub):
     assert (pulling[0]["completed"], pulling[-1]["completed"]) == (0, len(DATA))
     assert steps[-1] == {"status": "verifying sha256 digest"}
     assert last["status"] == "success"
-    assert "is served once the server is started with --model" in last["warnings"][0]
+    assert "will be served after a restart with --model" in last["warnings"][0]
     assert catalog.find(NAME) is not None
 
 
@@ -89,10 +89,10 @@ async def test_pull_without_a_stream_answers_at_its_end(hub):
     ("name", "status", "words"),
     [
         ("me/Nothing", 404, "has no repository me/Nothing"),
-        ("nothing", 404, "no short name"),
+        ("nothing", 404, "is not a short name"),
         ("hf:../../etc/passwd", 400, "must be hf:OWNER/REPO"),
         ("/etc/passwd", 400, "must be hf:OWNER/REPO"),
-        ("ollama:x", 404, "not pulled here"),
+        ("ollama:x", 404, "cannot be pulled"),
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])

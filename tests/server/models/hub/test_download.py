@@ -63,7 +63,7 @@ def test_a_file_with_a_wrong_checksum_is_removed(hub: FakeHub) -> None:
         (
             "me/Absent",
             "",
-            r"has no repository me/Absent; check the spelling\. .*give a token",
+            r"has no repository me/Absent; check the spelling\. .*set a token",
         ),
         ("me/Weights", "", "me/Weights holds no GGUF file"),
         ("me/Plain-GGUF", "Q2_K", "me/Plain-GGUF has no Q2_K; it has Q4_K_M, Q8_0"),
@@ -83,7 +83,9 @@ class _Usage(NamedTuple):
 
 def test_too_little_space_is_said_before_the_download(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(10**9, 0, 1_000_000))
-    with pytest.raises(DownloadError, match=r"needs 2 MB of disk, and 1 MB are free in .*hub; make room"):
+    with pytest.raises(
+        DownloadError, match=r"needs 2 MB of disk space, but only 1 MB are free in .*hub; free some space"
+    ):
         pull("me/Plain-GGUF", "Q8_0")
     assert not [path for _, path, _ in hub.requests if path.startswith("/cdn")]
 

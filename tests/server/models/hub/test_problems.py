@@ -50,7 +50,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(hub: FakeHub, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(file_download, "http_get", full)
-    with pytest.raises(DownloadError, match=r"the disk of .* is full; make room"):
+    with pytest.raises(DownloadError, match=r"the disk of .* is full; free some space"):
         pull("me/Plain-GGUF")
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
 
@@ -59,7 +59,7 @@ def test_a_failing_hub_is_named_with_its_status(hub: FakeHub) -> None:
     hub.repos["me/Gone"] = Repo({"gone-Q4_K_M.gguf": b"GGUF"})
     plan = download.prepare(NamedModel("hf", "me/Gone"), lambda: None)
     hub.repos["me/Gone"] = Repo({})
-    with pytest.raises(DownloadError, match="me/Gone has changed meanwhile; pull it again"):
+    with pytest.raises(DownloadError, match="me/Gone changed during the download; pull it again"):
         list(download.download(plan))
 
 
@@ -72,7 +72,7 @@ def test_explain_leaves_alone_what_is_no_problem_of_the_hub() -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), "is full; make room"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "is full; free some space"),
         (OSError(errno.EACCES, "Permission denied", "/a/b"), "^/a/b: Permission denied$"),
         (OSError("Consistency check failed"), "has not the size that .* states; pull it again"),
     ],

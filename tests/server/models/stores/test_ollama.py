@@ -65,7 +65,7 @@ def test_an_unknown_name_is_refused_with_those_that_are_there(store: Path) -> No
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"layers": []}, "has no model of its own"),
+        ({"layers": []}, "has no weights on this machine"),
         ({}, "cannot be read; repair it with `ollama pull x:latest`"),
         ([], "cannot be read"),
         ({"layers": [{"mediaType": MODEL, "digest": "sha256:../../etc/passwd"}]}, "cannot be read"),
@@ -88,7 +88,7 @@ def test_a_manifest_that_is_no_text_or_too_large_is_refused(store: Path) -> None
     manifest = add(store, "registry.ollama.ai/library/x/latest")
     for data in (b"\xff\xfe", b" " * (2 << 20)):
         manifest.write_bytes(data)
-        with pytest.raises(DownloadError, match=r"cannot be read|is no manifest"):
+        with pytest.raises(DownloadError, match=r"cannot be read|is not a manifest"):
             ollama.find("x")
     assert list(ollama.list_models()) == []
 
