@@ -74,7 +74,7 @@ def test_explain_leaves_alone_what_is_no_problem_of_the_hub() -> None:
     [
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "is full; free some space"),
         (OSError(errno.EACCES, "Permission denied", "/a/b"), "^/a/b: Permission denied$"),
-        (OSError("Consistency check failed"), "has not the size that .* states; pull it again"),
+        (OSError("Consistency check failed"), "does not have the size that .* states; pull it again"),
     ],
 )
 def test_explain_words_failures_of_the_disk(error: OSError, message: str) -> None:
@@ -83,4 +83,4 @@ def test_explain_words_failures_of_the_disk(error: OSError, message: str) -> Non
 
 def test_no_space_names_both_sizes_and_the_folder() -> None:
     text = str(no_space("me/x", 2 * 10**9, 10**6, Path("/cache")))
-    assert text.startswith("me/x needs 2.00 GB of disk, and 1 MB are free in /cache; make room")
+    assert text.startswith("me/x needs 2.00 GB of disk space, but only 1 MB are free in /cache; free some")
