@@ -54,6 +54,11 @@ def run(arguments: list[str]) -> int:
 def table(models: list[StoredModel]) -> str:
     """Aligned columns."""
     cells = [("NAME", "SIZE", "SOURCE")]
-    cells += [(model.name, size_text(model.size), SOURCES[model.source]) for model in models]
+    cells += [(_printable(model.name), size_text(model.size), SOURCES[model.source]) for model in models]
     widths = [max(len(line[i]) for line in cells) for i in range(2)]
     return "".join(f"{n:<{widths[0]}}  {size:>{widths[1]}}  {source}\n" for n, size, source in cells)
+
+
+def _printable(name: str) -> str:
+    """With U+FFFD for what files may be called and terminals would obey, or cannot show."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in name)

@@ -29,6 +29,11 @@ def test_table_is_aligned() -> None:
     ]
 
 
+def test_names_of_files_cannot_command_the_terminal() -> None:
+    model = StoredModel("lmstudio:a/b/\x1b]0;x\x07\udcffü.gguf", "lmstudio", Path("/c.gguf"), 1, None, 1.0)
+    assert "lmstudio:a/b/\ufffd]0;x\ufffd\ufffdü.gguf " in subject.table([model])
+
+
 def test_json_has_paths_and_checksums(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
