@@ -61,7 +61,7 @@ def models(files: Iterable[RepoFile]) -> list[RepoModel]:
     models = [
         RepoModel(quant_of(stem), tuple(parts[n] for n in range(1, count + 1)))
         for (stem, count), parts in sets.items()
-        if parts.keys() == set(range(1, count + 1))
+        if len(parts) == count and parts.keys() == set(range(1, count + 1))  # count: whatever a name says
     ]
     return sorted(models, key=lambda model: (model.size, model.path))
 

@@ -74,7 +74,7 @@ def _name(manifest: Path) -> str:
 
 def _read(folder: Path, manifest: Path) -> StoredModel:
     name = _name(manifest)
-    if manifest.stat().st_size > _MANIFEST_BYTES:
+    if not manifest.is_file() or manifest.stat().st_size > _MANIFEST_BYTES:  # reading a pipe would block
         raise DownloadError(f"ollama:{name}: {manifest} is not a manifest")
     try:
         document: Any = json.loads(manifest.read_bytes())

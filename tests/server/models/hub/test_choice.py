@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from server.models.errors import ModelNotFound
+from server.models.hub import choice
 from server.models.hub.choice import RepoFile, choose, models, quant_of
 
 GB = 10**9
@@ -96,3 +97,15 @@ def test_two_models_of_one_quantization_are_told_apart_by_file() -> None:
     with pytest.raises(ModelNotFound, match=r"append :FILE, one of small-Q4_K_M\.gguf, large-Q4_K_M\.gguf"):
         choose(available, "", None, "a/b")
     assert choose(available, "large-Q4_K_M.gguf", None, "a/b").size == 2
+
+
+def test_the_number_of_parts_in_a_name_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    def counting(start: int, stop: int) -> range:
+        counted.append(stop - start)
+        return range(start, stop)
+
+    monkeypatch.setattr(choice, "range", counting, raising=False)
+    assert models(RepoFile(f"m{i}-00001-of-99999.gguf", 1) for i in range(9)) == []
+    assert sum(counted) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,11 @@ def test_without_a_variable_the_users_store_and_the_services_are_read(
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     assert ollama.folders()[0] == tmp_path / ".ollama" / "models"
     assert list(ollama.list_models()) == []
+
+
+def test_a_pipe_in_the_place_of_a_manifest_is_not_read(store: Path) -> None:
+    manifest = add(store, "registry.ollama.ai/library/x/latest")
+    manifest.unlink()
+    os.mkfifo(manifest)
+    add(store, "registry.ollama.ai/library/y/latest")
+    assert [model.name for model in ollama.list_models()] == ["ollama:y:latest"]
