@@ -23,7 +23,7 @@ def test_every_source_has_words() -> None:
 
 def test_table_is_aligned() -> None:
     assert subject.table(MODELS).splitlines() == [
-        "NAME                      SIZE  FROM",
+        "NAME                      SIZE  SOURCE",
         "stories                   3 MB  bundled",
         "hf:me/Tales-GGUF:Q4_K_M  98 MB  Hugging Face cache",
     ]
