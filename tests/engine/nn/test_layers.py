@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -18,7 +21,8 @@ MATRIX, OFFSET = RNG.standard_normal((5, 8)).astype(np.float32), RNG.standard_no
 def test_linear_is_a_product_and_a_bias_where_there_is_one(bias: bool) -> None:
     c = Calculator()
     layer = Linear(c.input(MATRIX), c.input(OFFSET) if bias else None)
-    out = c.compute(layer(c.ctx, c.input(X)))[0, 0]
+    forward: Any = SimpleNamespace(ctx=c.ctx)
+    out = c.compute(layer(forward, c.input(X)))[0, 0]
     np.testing.assert_allclose(out, X @ MATRIX.T + OFFSET * bias, rtol=1e-5, atol=1e-5)
 
 

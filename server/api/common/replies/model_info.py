@@ -12,7 +12,10 @@ _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 
 def public_info(info: dict[str, Any]) -> dict[str, Any]:
     """Everything but paths, which clients that only ask for text need not see."""
-    return {key: value for key, value in info.items() if key not in ("path", "file")}
+    public = {key: value for key, value in info.items() if key not in ("path", "file")}
+    if "lora" in info:
+        public["lora"] = [{k: v for k, v in adapter.items() if k != "path"} for adapter in info["lora"]]
+    return public
 
 
 def parameter_size(n: int) -> str:

@@ -85,7 +85,7 @@ async def test_delete_of_what_an_engine_uses_is_refused(
     (tmp_path / "link.gguf").symlink_to(tmp_path / "served.gguf")
     engine = FakeEngine()
     engine.state, engine.info = state, {"path": str(tmp_path / "served.gguf")}
-    monkeypatch.setattr(catalog, "find", lambda name: SimpleNamespace(path=tmp_path / path))
+    monkeypatch.setattr(catalog, "find", lambda name: SimpleNamespace(path=tmp_path / path, source="package"))
     monkeypatch.setattr(catalog, "delete", lambda name: pytest.fail("it was deleted"))
     with pytest.raises(ApiError) as raised:
         await delete("x", context_of(engine))
@@ -96,7 +96,7 @@ async def test_delete_removes_what_is_there_and_names_what_is_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     deleted: list[str] = []
-    there = SimpleNamespace(path=tmp_path / "x.gguf")
+    there = SimpleNamespace(path=tmp_path / "x.gguf", source="package")
     monkeypatch.setattr(catalog, "find", lambda name: there if name == "x" else None)
     monkeypatch.setattr(catalog, "delete", deleted.append)
     await delete("x", context_of())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.types import Timings
+from engine.types import Timings, Token
 from server.api.ollama.formatter import OllamaFormatter, answer
 from server.api.ollama.schema import OllamaChatRequest, OllamaGenerateRequest
 from server.errors import ApiError
@@ -26,7 +26,7 @@ def formatter(body: Any = GENERATE, end: SequenceEnd = SequenceEnd.LENGTH, **opt
     sequence = SimpleNamespace(
         timings=Timings(prompt_n=2, prompt_ms=1.5, predicted_n=3, predicted_ms=2.0),
         end=end,
-        end_id=7,
+        end_token=Token(7),
         request=SimpleNamespace(prompt=[1, 2]),
     )
     job: Any = SimpleNamespace(
