@@ -75,7 +75,7 @@ def test_end_with_context_has_the_token_that_ended_the_text() -> None:
     made = formatter(with_context=True)
     made._tokens = [5, 6]
     assert json.loads(made.end())["context"] == [1, 2, 5, 6, 7]
-    made.job.sequences[0].end_id = None
+    made.job.sequences[0].end_token = None
     assert json.loads(made.end())["context"] == [1, 2, 5, 6]
 
 
