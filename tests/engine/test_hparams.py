@@ -7,22 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from engine.hparams import HParams, Rope
+from engine.hparams import Rope
+from support.builders.hparams import hparams
 
 GLOBAL, LOCAL = Rope(mode="neox", n_dims=8), Rope(mode="neox", n_dims=8, freq_base=100.0)
-HP = HParams(
-    n_layer=2,
-    n_embd=16,
-    n_vocab=32,
-    n_ctx_train=64,
-    n_ff=(8, 8),
-    n_head=(2, 2),
-    n_head_kv=(2, 2),
-    head_dim_k=16,
-    head_dim_v=8,
-    eps=1e-5,
-    rope=GLOBAL,
-)
+HP = hparams(2, head_dim_k=16, rope=GLOBAL)
 
 
 def test_scale_of_scores_is_that_of_the_file_or_of_the_heads() -> None:

@@ -9,22 +9,12 @@ import pytest
 from engine.cache.kv_cache import KVCache, bytes_per_cell, check_type, runs
 from engine.errors import ConfigError
 from engine.hparams import HParams
+from support.builders.hparams import hparams
 from support.references.calculator import CPU
 
 
-def hparams(*, head_dim_k: int = 32, head_dim_v: int = 64) -> HParams:
-    return HParams(
-        n_layer=2,
-        n_embd=64,
-        n_vocab=16,
-        n_ctx_train=32,
-        n_ff=(8, 8),
-        n_head=(4, 4),
-        n_head_kv=(1, 2),
-        head_dim_k=head_dim_k,
-        head_dim_v=head_dim_v,
-        eps=1e-5,
-    )
+def layers(*, head_dim_k: int = 32, head_dim_v: int = 64) -> HParams:
+    return hparams(2, n_head=(4, 4), n_head_kv=(1, 2), head_dim_k=head_dim_k, head_dim_v=head_dim_v)
 
 
 @pytest.mark.parametrize(
@@ -48,15 +38,15 @@ def test_runs_of_consecutive_cells_keep_their_order(
     ("kv_type", "expected"), [("f16", [96 * 2, 192 * 2]), ("f32", [96 * 4, 192 * 4]), ("q8_0", [102, 204])]
 )
 def test_bytes_per_cell_are_those_of_each_layers_heads(kv_type: str, expected: list[int]) -> None:
-    assert bytes_per_cell(hparams(), kv_type) == expected
+    assert bytes_per_cell(layers(), kv_type) == expected
 
 
 @pytest.mark.parametrize(
     ("hp", "kv_type", "message"),
     [
-        (hparams(), "q9", "kv_type is 'q9'; it must be one of f16, f32"),
-        (hparams(head_dim_k=40), "q8_0", "blocks of 32, but this model's key heads have 40 elements"),
-        (hparams(head_dim_v=80), "q4_0", "this model's value heads have 80 elements; use f16"),
+        (layers(), "q9", "kv_type is 'q9'; it must be one of f16, f32"),
+        (layers(head_dim_k=40), "q8_0", "blocks of 32, but this model's key heads have 40 elements"),
+        (layers(head_dim_v=80), "q4_0", "this model's value heads have 80 elements; use f16"),
     ],
 )
 def test_check_type_refuses_heads_that_are_no_whole_blocks(hp: HParams, kv_type: str, message: str) -> None:
@@ -65,7 +55,7 @@ def test_check_type_refuses_heads_that_are_no_whole_blocks(hp: HParams, kv_type:
 
 
 def test_rows_of_scattered_cells_are_read_as_they_were_written() -> None:
-    cache = KVCache(hparams(), 8, "f16", [CPU.buffer_types()[-1]] * 2)
+    cache = KVCache(layers(), 8, "f16", [CPU.buffer_types()[-1]] * 2)
     tables = dict(cache.tables())
     assert list(tables) == ["k.0", "v.0", "k.1", "v.1"]
     table = tables["k.1"]
@@ -79,6 +69,6 @@ def test_rows_of_scattered_cells_are_read_as_they_were_written() -> None:
 
 
 def test_rows_of_another_length_are_not_written() -> None:
-    cache = KVCache(hparams(), 8, "f16", [CPU.buffer_types()[-1]] * 2)
+    cache = KVCache(layers(), 8, "f16", [CPU.buffer_types()[-1]] * 2)
     with pytest.raises(ValueError, match="5 bytes for 1 cells"):
         cache.write(cache.k[0], array("i", [0]), memoryview(bytes(5)))

@@ -18,20 +18,10 @@ from engine.graph.forward_context import (
     build,
     n_nodes,
 )
-from engine.hparams import HParams, Rope
+from engine.hparams import Rope
+from support.builders.hparams import hparams
 
-HP = HParams(
-    n_layer=2,
-    n_embd=8,
-    n_vocab=16,
-    n_ctx_train=32,
-    n_ff=(8, 8),
-    n_head=(2, 2),
-    n_head_kv=(2, 2),
-    head_dim_k=4,
-    head_dim_v=4,
-    eps=1e-5,
-)
+HP = hparams(2)
 
 
 def context(*, n_tokens: int = 4, n_outputs: int = 1, backend: str = "cpu", **shape: Any) -> Any:

@@ -9,23 +9,12 @@ import pytest
 
 from engine.config import ModelParameters
 from engine.errors import ConfigError, DeviceError
-from engine.hparams import HParams
 from engine.model import attention as subject
 from engine.model.attention import best_attention, check_stores_cache, required_attention
+from support.builders.hparams import hparams
 from support.references.calculator import CPU
 
-HP = HParams(
-    n_layer=1,
-    n_embd=64,
-    n_vocab=16,
-    n_ctx_train=32,
-    n_ff=(8,),
-    n_head=(2,),
-    n_head_kv=(2,),
-    head_dim_k=64,
-    head_dim_v=64,
-    eps=1e-5,
-)
+HP = hparams(head_dim_k=64, head_dim_v=64)
 GPU: Any = SimpleNamespace(type="gpu", name="GPU0", backend="Some")
 
 

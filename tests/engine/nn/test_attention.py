@@ -8,23 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.hparams import HParams
 from engine.nn.attention import Attention, split_heads
 from engine.nn.binder import Binder
+from support.builders.hparams import hparams
 from support.references.calculator import Calculator
 
-HP = HParams(
-    n_layer=2,
-    n_embd=16,
-    n_vocab=32,
-    n_ctx_train=32,
-    n_ff=(32, 32),
-    n_head=(4, 2),
-    n_head_kv=(2, 1),
-    head_dim_k=4,
-    head_dim_v=8,
-    eps=1e-5,
-)
+HP = hparams(2, n_embd=16, n_head=(4, 2), n_head_kv=(2, 1), head_dim_v=8)
 
 
 def shapes(layer: int, names: tuple[str, ...] = (), **options: Any) -> dict[str, tuple[int, ...]]:

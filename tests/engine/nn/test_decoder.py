@@ -13,21 +13,11 @@ from engine.graph.forward_context import LongRopeFactors
 from engine.hparams import HParams, Rope
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
+from support.builders.hparams import hparams
 from support.references.calculator import Calculator, Forward
 
 X = np.random.default_rng(5).standard_normal((3, 4)).astype(np.float32)
-HP = HParams(
-    n_layer=1,
-    n_embd=8,
-    n_vocab=16,
-    n_ctx_train=32,
-    n_ff=(8,),
-    n_head=(2,),
-    n_head_kv=(2,),
-    head_dim_k=4,
-    head_dim_v=4,
-    eps=1e-5,
-)
+HP = hparams()
 
 
 def scaled(factor: float) -> Any:

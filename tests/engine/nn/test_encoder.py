@@ -13,23 +13,11 @@ from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.binder import Binder, TensorSpec
 from engine.nn.encoder import Encoder
+from support.builders.hparams import hparams
 from support.references.calculator import Calculator
 
 N = 8
-HP = HParams(
-    n_layer=1,
-    n_embd=N,
-    n_vocab=16,
-    n_ctx_train=32,
-    n_ff=(12,),
-    n_head=(2,),
-    n_head_kv=(2,),
-    head_dim_k=4,
-    head_dim_v=4,
-    eps=1e-5,
-    causal=False,
-    n_scores=2,
-)
+HP = hparams(n_embd=N, causal=False, n_scores=2)
 RNG = np.random.default_rng(6)
 X = RNG.standard_normal((3, N)).astype(np.float32)
 DENSE, SCORES = RNG.standard_normal((N, N)).astype(np.float32), RNG.standard_normal((2, N)).astype(np.float32)

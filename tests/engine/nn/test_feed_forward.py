@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.feed_forward import FeedForward
+from support.builders.hparams import hparams
 from support.references.calculator import Calculator, Forward
 
 N, FF, ROWS = 8, 12, 3
@@ -16,18 +16,7 @@ RNG = np.random.default_rng(3)
 GATE, UP = RNG.standard_normal((2, FF, N)).astype(np.float32)
 DOWN = RNG.standard_normal((N, FF)).astype(np.float32)
 X = RNG.standard_normal((ROWS, N)).astype(np.float32)
-HP = HParams(
-    n_layer=1,
-    n_embd=N,
-    n_vocab=16,
-    n_ctx_train=32,
-    n_ff=(FF,),
-    n_head=(2,),
-    n_head_kv=(2,),
-    head_dim_k=4,
-    head_dim_v=4,
-    eps=1e-5,
-)
+HP = hparams(n_embd=N, n_ff=(FF,))
 
 
 def computed(matrices: dict[str, np.ndarray], **options: Any) -> np.ndarray:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.moe import MixtureOfExperts
+from support.builders.hparams import hparams
 from support.references.calculator import Calculator, Forward
 
 N, FF, EXPERTS, USED, ROWS = 8, 12, 4, 2, 3
@@ -19,20 +19,7 @@ GATE, UP = (RNG.standard_normal((EXPERTS, FF, N)).astype(np.float32) for _ in ra
 DOWN = RNG.standard_normal((EXPERTS, N, FF)).astype(np.float32)
 X = RNG.standard_normal((ROWS, N)).astype(np.float32)
 
-HP = HParams(
-    n_layer=1,
-    n_embd=N,
-    n_vocab=16,
-    n_ctx_train=32,
-    n_ff=(FF,),
-    n_head=(2,),
-    n_head_kv=(2,),
-    head_dim_k=4,
-    head_dim_v=4,
-    eps=1e-5,
-    n_expert=EXPERTS,
-    n_expert_used=USED,
-)
+HP = hparams(n_embd=N, n_ff=(FF,), n_expert=EXPERTS, n_expert_used=USED)
 
 
 def computed(**options: Any) -> np.ndarray:
