@@ -305,16 +305,23 @@ class _SessionReader:
         if metadata["version"] == VERSION:
             return ()
         try:
-            pairs = [(str(name), float(scale)) for name, scale in json.loads(metadata["lora"])]
-        except (ValueError, RecursionError, LookupError, TypeError):
+            saved = [(str(name), float(scale)) for name, scale in json.loads(metadata["lora"])]
+        except (ValueError, OverflowError, RecursionError, LookupError, TypeError):
             self.fail("is damaged: its LoRA adapters cannot be read")
-        here = list(self.model.adapters)
-        if not {name for name, _ in pairs} <= set(here):
-            raise ConfigError(
-                f"{_name(self.path)}: the session uses a LoRA adapter that is not loaded; load the adapters "
-                "that it was saved with (--lora)"
-            )
-        return adapter_scales([(here.index(name), scale) for name, scale in pairs], len(here))
+        here, pairs = list(self.model.adapters), []
+        for name, scale in saved:
+            if name not in here:
+                raise ConfigError(
+                    f"{_name(self.path)}: the session uses a LoRA adapter that is not loaded; load the "
+                    "adapters that it was saved with (--lora)"
+                )
+            number = here.index(name)
+            here[number] = ""  # the same adapter may be loaded twice
+            pairs.append((number, scale))
+        try:
+            return adapter_scales(pairs, len(here))
+        except ConfigError as error:
+            self.fail(f"is damaged: {error}")
 
     def _read(self, n: int) -> bytearray:
         """The next `n` bytes of data."""
@@ -333,7 +340,7 @@ class _SessionReader:
             self.fail(f"is damaged: it has tokens outside of the vocabulary of {n_vocab}")
         logits = np.frombuffer(self._read(4 * n_vocab), "<f4") if self.has_logits else None
         sequence.tokens.extend(tokens)
-        sequence.adapters = self.adapters
+        before, sequence.adapters = sequence.adapters, self.adapters
         try:
             sequence.attach()
             n_new = max(0, self.n_past - sequence.n_past)
@@ -345,6 +352,7 @@ class _SessionReader:
                 self.fail("is damaged: its checksum is wrong")
         except BaseException:
             self._undo(sequence)
+            sequence.adapters = before
             raise
         sequence.n_past = max(sequence.n_past, self.n_past)
         sequence.publish()

@@ -179,12 +179,37 @@ def test_a_saved_session_with_damaged_adapters_is_refused(files: list[Path], tmp
             session.feed_prompt(PROMPT)
             session.save(tmp_path / "saved")
         data = (tmp_path / "saved").read_bytes()
-        assert b', 1.0]]"' in data
-        for bad in (b', nan]]"', b', 1e9]]"', b', []]]" ', b'  1.0]]"', b', 1.0] "'):
-            (tmp_path / "bad").write_bytes(data.replace(b', 1.0]]"', bad.ljust(8), 1))
-            with pytest.raises((engine.ModelError, engine.ConfigError)):
+        end = 8 + int.from_bytes(data[:8], "little")
+        assert b', 1.0]]"' in data[8:end]
+        for bad in (b", NaN]]", b", 1e9]]", b", 1" + b"0" * 400 + b"]]", b", []]]", b"  1.0]]", b", 1.0]"):
+            header = data[8:end].replace(b", 1.0]]", bad)
+            (tmp_path / "bad").write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+            with pytest.raises(engine.ModelError, match=r"bad: is damaged: .*LoRA adapter"):
                 model.restore_session(tmp_path / "bad")
             assert not model.prefix.roots or all(model.prefix.nodes())
+
+
+def test_a_session_keeps_its_adapters_when_a_restore_fails(files: list[Path], tmp_path: Path) -> None:
+    with load(files, 0) as model:
+        with model.start_session() as session:
+            session.feed_prompt(PROMPT)
+            session.save(tmp_path / "saved")
+        data = (tmp_path / "saved").read_bytes()
+        (tmp_path / "saved").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        with model.start_session(engine.InferenceSessionConfig(lora=())) as session:
+            with pytest.raises(engine.ModelError, match="checksum"):
+                session.restore(tmp_path / "saved")
+            assert session.lora == ()
+
+
+def test_a_saved_session_with_one_adapter_loaded_twice_is_restored(files: list[Path], tmp_path: Path) -> None:
+    with load(files, 0, 0) as model:
+        config = engine.InferenceSessionConfig(lora=((0, 0.5), (1, 0.25)))
+        with model.start_session(config) as session:
+            session.feed_prompt(PROMPT)
+            session.save(tmp_path / "saved")
+        with model.restore_session(tmp_path / "saved") as session:
+            assert session.lora == ((0, 0.5), (1, 0.25))
 
 
 def finish(model: engine.Model, task: AnyTask) -> object:
