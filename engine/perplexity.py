@@ -3,7 +3,8 @@
 Measured as llama-perplexity does: the text is cut into chunks of the context size, each is computed by
 itself, with its first token replaced by the beginning-of-sequence token where the model adds one, and only
 the tokens of the second half count, so that each has at least half a context before it. Results are
-comparable only for the same text, context size and tokenizer.
+comparable only for the same text, context size and tokenizer. LoRA adapters are used with the scales that
+they were loaded with.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.config import default_adapters
 from engine.errors import ConfigError, EngineError, ModelError
 from engine.model.context import ModelContext
 from engine.sampling.log_softmax import log_sum_exp, max_rows
 from engine.scheduler.batch import BatchItem, BatchRunner
+from engine.types import AdapterScales
 
 DEFAULT_CONTEXT = 512
 MIN_CONTEXT = 8  # so that several tokens of a chunk count: the error needs two
@@ -84,7 +87,7 @@ def estimates(
         )
     if not model.hp.causal:
         raise ModelError(f"a {model.gguf.arch} model predicts no next token, so it has no perplexity")
-    runner, tokenizer = model.runner, model.tokenizer
+    runner, tokenizer, adapters = model.runner, model.tokenizer, default_adapters(model.params)
     bos = tokenizer.bos_id if tokenizer.add_bos else None
     n_batch = min(n_batch, model.max_batch_tokens)
     n = context_size - 1  # nothing is predicted from the last token of a chunk
@@ -96,7 +99,7 @@ def estimates(
             chunk = list(tokens[(done - 1) * context_size : done * context_size])
             if bos is not None:
                 chunk[0] = bos
-            for nll in _nlls(runner, chunk, cells, context_size // 2, n_batch):
+            for nll in _nlls(runner, chunk, cells, context_size // 2, n_batch, adapters):
                 count += 1
                 total += nll
                 squares += nll * nll
@@ -118,7 +121,12 @@ def _estimate(done: int, count: int, total: float, squares: float) -> Estimate:
 
 
 def _nlls(
-    runner: BatchRunner, chunk: list[int], cells: array[int], first: int, n_batch: int
+    runner: BatchRunner,
+    chunk: list[int],
+    cells: array[int],
+    first: int,
+    n_batch: int,
+    adapters: AdapterScales,
 ) -> Iterator[float]:
     """-log p(chunk[i + 1] | chunk[: i + 1]) for i from `first` to the last but one, in nats."""
     end = len(chunk) - 1
@@ -128,7 +136,8 @@ def _nlls(
     while begin < end:
         stop = min(begin + n_batch, end, max(begin, first) + most_outputs)
         n_outputs = max(0, stop - max(begin, first))
-        runner.forward([BatchItem(chunk[begin:stop], cells[:stop], begin, n_outputs, long_rope)])
+        item = BatchItem(chunk[begin:stop], cells[:stop], begin, n_outputs, long_rope, adapters=adapters)
+        runner.forward([item])
         for i in range(n_outputs):
             logits = np.asarray(runner.logits(i))
             yield log_sum_exp(logits) - float(logits[chunk[stop - n_outputs + i + 1]])

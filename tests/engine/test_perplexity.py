@@ -13,7 +13,8 @@ from engine import perplexity
 from engine.perplexity import Estimate
 from engine.sampling import log_softmax
 from server.models.bundled import bundled_model
-from support.builders.golden import TinyModel, golden
+from support.builders.golden import TinyModel, golden, matrices
+from support.builders.lora import random_parts, write_adapter
 
 TEXT = (Path(__file__).parent / "perplexity_text.txt").read_text().removesuffix("\n")
 # What llama-perplexity (the pinned llama.cpp, CPU) says of TEXT and the bundled model: estimates, error.
@@ -74,6 +75,21 @@ def test_it_is_what_the_definition_says(name: str, add_bos: bool, size: int, tmp
         wanted = step_by_step(model, ref.prompt, size, model.tokenizer.bos_id if add_bos else None)
         found = measure(model, ref.prompt, size)[-1]
     assert (found.perplexity, found.error) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_adapters_have_the_scales_that_they_were_loaded_with(tmp_path: Path) -> None:
+    ref, tiny = golden("llama-gqa-tied"), TinyModel.read(golden("llama-gqa-tied").path)
+    parts = random_parts(tiny, [name for name in matrices(tiny) if "ffn" in name], 4, 0)
+    path = str(write_adapter(tmp_path / "lora.gguf", "llama", parts))
+    results = []
+    for scale in (0.0, 0.5):
+        adapters = (engine.LoraAdapter(path, scale),)
+        with load(ref.path, kv_type="f32", lora_adapters=adapters) as model:
+            bos = model.tokenizer.bos_id if model.tokenizer.add_bos else None
+            expected = step_by_step(model, ref.prompt, 17, bos)
+            results.append(measure(model, ref.prompt, 17)[-1])
+            assert (results[-1].perplexity, results[-1].error) == pytest.approx(expected, rel=1e-4)
+    assert results[0].perplexity != pytest.approx(results[1].perplexity, rel=1e-2)
 
 
 def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
