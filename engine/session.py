@@ -18,7 +18,7 @@ from engine.config import InferenceSessionConfig, adapter_scales, default_adapte
 from engine.constraint.guide import OutputGuide, OutputGuides
 from engine.errors import ConfigError, ContextOverflowError, SessionClosedError
 from engine.model.context import ModelContext
-from engine.scheduler.batch import BatchItem
+from engine.scheduler.batch import next_item
 from engine.scheduler.sequence import SamplerFactory, TokenSampler, compiled_sampler
 from engine.tokenizer.detokenizer import Detokenizer
 from engine.types import AdapterScales, Constraint, InferenceParameters, ProgressCallback, Reasoning
@@ -263,12 +263,10 @@ class InferenceSession:
         self._model.set_threads(self.config.n_threads)
         self._model.prefix.make_room(sequence.n_pending)
         while n_pending := sequence.n_pending:
-            n, n_past = min(n_pending, self.n_batch), sequence.n_past
-            sequence.grow(n)
-            chunk = sequence.tokens[n_past : n_past + n].tolist()
-            item = BatchItem(chunk, sequence.cells, n_past, int(n == n_pending), sequence.uses_long_rope)
+            n = min(n_pending, self.n_batch)
+            item = next_item(sequence, n, logits=int(n == n_pending))
             try:
-                runner.forward([item._replace(adapters=sequence.adapters)])
+                runner.forward([item])
             except BaseException:
                 sequence.trim()
                 raise

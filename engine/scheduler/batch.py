@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from engine.cache.cached_sequence import CachedSequence
 from engine.scheduler.admission import Admission
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import AdapterScales
@@ -30,6 +31,16 @@ class BatchItem(NamedTuple):
     uses_long_rope: bool = False
     second: int = 0
     adapters: AdapterScales = ()
+
+
+def next_item(sequence: CachedSequence, n: int, logits: int) -> BatchItem:
+    """The next `n` tokens of a sequence, which takes cells for them."""
+    n_past = sequence.n_past
+    sequence.grow(n)
+    tokens = sequence.tokens[n_past : n_past + n].tolist()
+    return BatchItem(
+        tokens, sequence.cells, n_past, logits, sequence.uses_long_rope, adapters=sequence.adapters
+    )
 
 
 class BatchRunner(Protocol):
@@ -83,13 +94,9 @@ class Batch:
 
     def add(self, sequence: ScheduledSequence, n: int) -> None:
         """Add the next `n` tokens of a sequence, and allocate their cells. Logits only for its last token."""
-        n_past = sequence.n_past
-        logits = int(n == sequence.n_pending)
-        sequence.grow(n)
-        chunk = sequence.tokens[n_past : n_past + n].tolist()
+        item = next_item(sequence, n, logits=int(n == sequence.n_pending))
         self.sequences.append(sequence)
-        item = BatchItem(chunk, sequence.cells, n_past, logits, sequence.uses_long_rope)
-        self.items.append(item._replace(adapters=sequence.adapters))
+        self.items.append(item)
 
     def needing_logits(self) -> list[ScheduledSequence]:
         """The sequence of each row of logits."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -40,20 +41,25 @@ class EmbedOutcome(NamedTuple):
     result: Embedding | Exception
 
 
+@dataclass(eq=False, kw_only=True)
 class _Input:
     """One text of the task `id`, and how much of it is computed."""
 
-    adapters: AdapterScales = ()
+    id: str
+    index: int
+    tokens: Sequence[int]
+    second: int
+    pooling: str
+    adapters: AdapterScales
+    hp: HParams
 
-    def __init__(
-        self, id: str, index: int, tokens: Sequence[int], pooling: str, second: int, hp: HParams
-    ) -> None:
-        self.id, self.index, self.tokens, self.pooling, self.second = id, index, tokens, pooling, second
-        self.ranks = pooling == "rank"
+    def __post_init__(self) -> None:
+        hp = self.hp
+        self.ranks = self.pooling == "rank"
         # The one token whose state is pooled: a causal model has seen all of the text at the last one only.
-        self.pools_last = pooling == "last" or (self.ranks and hp.causal)
-        self.pools_first = pooling == "cls" or (self.ranks and not hp.causal)
-        self.uses_long_rope = 0 < hp.original_context_length < len(tokens)
+        self.pools_last = self.pooling == "last" or (self.ranks and hp.causal)
+        self.pools_first = self.pooling == "cls" or (self.ranks and not hp.causal)
+        self.uses_long_rope = 0 < hp.original_context_length < len(self.tokens)
         self.reset()
 
     def reset(self) -> None:
@@ -72,9 +78,10 @@ class _Input:
             n_states = int(end == len(self.tokens))
         elif self.pools_first:
             n_states = 0 if self.n_past else -1
-        tokens = list(self.tokens[self.n_past : end])
-        item = BatchItem(tokens, self.cells[:end], self.n_past, n_states, self.uses_long_rope, self.second)
-        return item._replace(adapters=self.adapters)
+        tokens, cells = list(self.tokens[self.n_past : end]), self.cells[:end]
+        return BatchItem(
+            tokens, cells, self.n_past, n_states, self.uses_long_rope, self.second, self.adapters
+        )
 
     def add_states(self, states: NDArray[np.float32]) -> None:
         """Keep what the pooling needs of the states [rows, n_embd] of the last batch item."""
@@ -132,14 +139,20 @@ class Embedder:
                 raise ContextOverflowError(len(tokens), model.n_ctx)
             if not 0 <= min(tokens) <= max(tokens) < model.n_vocab:
                 raise ConfigError(f"a token id is outside of the vocabulary of {model.n_vocab} tokens")
-        lora = adapter_scales(lora, len(model.adapters))
+        adapters = adapter_scales(lora, len(model.adapters))
         if inputs:
             self._waiting[id] = deque(
-                _Input(id, i, tokens, pooling, position, model.hp)
+                _Input(
+                    id=id,
+                    index=i,
+                    tokens=tokens,
+                    second=position,
+                    pooling=pooling,
+                    adapters=adapters,
+                    hp=model.hp,
+                )
                 for i, (tokens, position) in enumerate(zip(inputs, second or [0] * len(inputs), strict=True))
             )
-            for item in self._waiting[id]:
-                item.adapters = lora
 
     def cancel(self, id: str) -> None:
         """Drop what is left of a task."""
@@ -263,9 +276,8 @@ def embed(
     pooling: one of `POOLING`, or auto: as the model's file says. normalize: to a length of 1, except with
     `rank`; None: as the file says, else yes. second: for each input the position at which its second segment
     begins, 0 if it has one. lora: see `InferenceSessionConfig`. Raises ConfigError for empty inputs, ids
-    outside of the vocabulary or a pooling
-    that the model does not support, ContextOverflowError for inputs longer than the context,
-    OutOfMemoryError if the cache has no room.
+    outside of the vocabulary or a pooling that the model does not support, ContextOverflowError for inputs
+    longer than the context, OutOfMemoryError if the cache has no room.
     """
     normalize = model.hp.normalize if normalize is None else normalize
     normalize = normalize and pooling != "rank" and (pooling != "auto" or model.hp.pooling != "rank")

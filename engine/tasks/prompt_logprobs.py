@@ -26,7 +26,7 @@ from engine.errors import (
 from engine.model.context import ModelContext
 from engine.sampling.log_softmax import log_sum_exp, max_rows
 from engine.sampling.parameters import MAX_LOGPROBS
-from engine.scheduler.batch import BatchItem
+from engine.scheduler.batch import next_item
 from engine.types import AdapterScales, Token
 
 
@@ -136,11 +136,7 @@ class PromptLogprobsRunner:
             return None
         try:
             model.prefix.make_room(n)
-            sequence.grow(n)
-            chunk = sequence.tokens[begin:end].tolist()
-            item = BatchItem(chunk, sequence.cells, begin, n_logits, sequence.uses_long_rope)
-            item = item._replace(adapters=sequence.adapters)
-            model.runner.forward([item])
+            model.runner.forward([next_item(sequence, n, n_logits)])
             result = LogprobRows(self._rows(prompt, end - n_logits, end), end == len(sequence.tokens))
         except Exception as error:
             self._fail(id)
