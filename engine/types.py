@@ -11,8 +11,6 @@ from enum import StrEnum
 import msgspec
 
 ProgressCallback = Callable[[float, str], None]  # fraction done, 0 to 1, and what is being done
-
-
 # LoRA adapters in use: (number, scale), by number, none of scale 0; see `engine.config.adapter_scales`.
 AdapterScales = tuple[tuple[int, float], ...]
 

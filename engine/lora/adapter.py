@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NoReturn
@@ -13,7 +14,7 @@ from engine.nn.binder import TensorSpec
 TYPES = (GGMLType.F32, GGMLType.F16, GGMLType.BF16, GGMLType.Q8_0)  # which the converter writes
 RANK_STEP = 32  # ranks are padded to multiples of it with zeros: CPU kernels add that many products at a time
 MAX_ALPHA = 1e6
-ENDS = (".lora_a", ".lora_b")
+A, B = ".lora_a", ".lora_b"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +48,7 @@ class AdaptedMatrix:
     @property
     def nbytes(self) -> int:
         """In memory."""
-        total = 0
-        for spec in self.padded:
-            n = 4
-            for size in spec.shape:
-                n *= size
-            total += n
-        return total
+        return sum(4 * math.prod(spec.shape) for spec in self.padded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +61,6 @@ class Adapter:
     task_name: str
     prompt_prefix: str
     matrices: tuple[AdaptedMatrix, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """In memory."""
-        return sum(matrix.nbytes for matrix in self.matrices)
 
 
 def read_adapter(gguf: GGUFFile, arch: str, specs: Iterable[TensorSpec]) -> Adapter:
@@ -106,12 +96,12 @@ def read_adapter(gguf: GGUFFile, arch: str, specs: Iterable[TensorSpec]) -> Adap
 def _matrices(gguf: GGUFFile, by_name: dict[str, TensorSpec], alpha: float) -> Iterator[AdaptedMatrix]:
     for name in gguf.tensors:
         base, end = name[:-7], name[-7:]
-        if end not in ENDS:
-            _refuse(gguf, f"tensor '{printable(name)}' is no part of a low-rank product ({', '.join(ENDS)})")
-        other = base + ENDS[end == ENDS[0]]
+        if end not in (A, B):
+            _refuse(gguf, f"tensor '{printable(name)}' is no part of a low-rank product ({A}, {B})")
+        other = base + (B if end == A else A)
         if other not in gguf.tensors:
             gguf.fail(f"tensor '{printable(other)}' is missing; it belongs to '{printable(name)}'")
-        if end == ENDS[1]:
+        if end == B:
             continue
         spec = by_name.get(base)
         if spec is None:
@@ -122,7 +112,7 @@ def _matrices(gguf: GGUFFile, by_name: dict[str, TensorSpec], alpha: float) -> I
 
 
 def _matrix(gguf: GGUFFile, spec: TensorSpec, alpha: float) -> AdaptedMatrix:
-    a, b = (gguf.tensors[spec.name + end] for end in ENDS)
+    a, b = gguf.tensors[spec.name + A], gguf.tensors[spec.name + B]
     for info in (a, b):
         if info.type not in TYPES:
             types = ", ".join(kind.name for kind in TYPES)
