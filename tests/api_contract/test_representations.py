@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType, FunctionType, MethodType
@@ -29,6 +25,7 @@ from support.api.http import CHAT, client, user
 from support.fakes.engine import settings, tokenizer
 from support.fakes.engine_client import make_client
 from support.fakes.engine_process import PARALLEL, text_of
+from support.tracing import traced, traced_threads
 
 pytestmark = pytest.mark.anyio
 PACKAGES = tuple(f"{Path(package.__file__).parent}/" for package in (engine, server))
@@ -56,18 +53,7 @@ class Records:
         self.texts, self.numbers = texts, set(numbers)
         self.classes: dict[type, None] = {}  # in the order of their first sight
 
-    @contextmanager
-    def traced(self) -> Iterator[None]:
-        before = sys.gettrace()
-        threading.settrace(self._trace)
-        sys.settrace(self._trace)
-        try:
-            yield
-        finally:
-            sys.settrace(before)
-            threading.settrace(before)  # type: ignore[arg-type]
-
-    def _trace(self, frame: FrameType, event: str, value: Any) -> Any:
+    def trace(self, frame: FrameType, event: str, value: Any) -> Any:
         if not frame.f_code.co_filename.startswith(PACKAGES):
             return None
         if event in ("call", "return"):
@@ -76,7 +62,7 @@ class Records:
             actor = frame.f_locals.get("self")
             self._holds(list(getattr(actor, "__dict__", {}).values()), seen)
         frame.f_trace_lines = False
-        return self._trace
+        return self.trace
 
     def _holds(self, value: Any, seen: dict[int, bool]) -> bool:
         if isinstance(value, str):
@@ -157,19 +143,16 @@ async def test_a_plain_chat_request_passes_few_records(stream):
     generate = worker.generate
     worker.generate = lambda request: requests.append(request) or generate(request)
     app = create_app(settings(parallel=PARALLEL), {"fake": worker})
-    threading.settrace(inward._trace)  # the application's threads start with its first request
-    try:
+    with traced_threads(inward.trace):
         async with client(app) as http:
             await worker.wait_loaded()
-            with inward.traced():
+            with traced(inward.trace):
                 response = await http.post(CHAT, json=body)
             assert response.status_code == 200, response.text
             outward.numbers = set(text_of(requests[0].prompt, 4))  # the same for the same prompt
             outward.texts = [text for id in outward.numbers if len(text := tokenizer().decode([id])) > 4]
-            with outward.traced():
+            with traced(outward.trace):
                 response = await http.post(CHAT, json=body)
-    finally:
-        threading.settrace(None)  # type: ignore[arg-type]
     assert outward.texts
     assert all(text in response.text for text in outward.texts)
     assert {ChatRequest, ChatInput, EngineRequest} <= inward.classes.keys()

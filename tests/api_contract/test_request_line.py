@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -15,6 +11,7 @@ import pytest
 import server
 from support.api.http import client, user
 from support.fakes.engine import FakeEngine, make_app
+from support.tracing import traced, traced_threads
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(server.__file__).parent
@@ -40,30 +37,17 @@ class Line:
     """
 
     def __init__(self) -> None:
+        self.route: str | None = None  # the function from whose first call on calls are recorded
         self.calls: list[tuple[str | None, str, str]] = []  # caller, file, function
         self._frames: dict[int, FrameType] = {}  # keeps them alive, so that no id is used twice
         self._handed_over: dict[int, str | None] = {}  # by id of a thread's function: who calls it
-        self._route = ""
         self._running = False
 
-    @contextmanager
-    def traced(self, route: str) -> Iterator[None]:
-        """Record from the first call of the function `route` on, in all threads that start from now on."""
-        self._route = route
-        before = sys.gettrace()
-        threading.settrace(self._trace)
-        sys.settrace(self._trace)
-        try:
-            yield
-        finally:
-            sys.settrace(before)
-            threading.settrace(before)  # type: ignore[arg-type]
-
-    def _trace(self, frame: FrameType, event: str, _argument: object) -> None:
+    def trace(self, frame: FrameType, event: str, _argument: object) -> None:
         file = _server_file(frame)
         if event != "call" or file is None or id(frame) in self._frames:
             return  # a coroutine that is resumed was called before
-        self._running = self._running or frame.f_code.co_name == self._route
+        self._running = self._running or frame.f_code.co_name == self.route
         if not self._running:
             return
         self._frames[id(frame)] = frame
@@ -129,15 +113,13 @@ async def test_a_streamed_request_passes_few_files_and_seldom_returns(
 ):
     engine = FakeEngine()
     line = Line()
-    threading.settrace(line._trace)  # the application's threads start with its first request
-    try:
+    with traced_threads(line.trace):
         async with client(make_app(engine)) as http:
             first = await http.post(path, json=body)  # what is worked out once per model is not the request's
             assert first.status_code == 200, first.text
-            with line.traced(route):
+            line.route = route
+            with traced(line.trace):
                 response = await http.post(path, json={**body, "stream": True})
-    finally:
-        threading.settrace(None)  # type: ignore[arg-type]
     assert response.status_code == 200, response.text
     assert len(engine.seen) == 2
     assert line.files()[0].endswith("routes.py")
