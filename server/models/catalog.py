@@ -8,7 +8,7 @@ from pathlib import Path
 
 from server.models import reference, wheel
 from server.models.bundled import bundled_model
-from server.models.errors import DownloadError, ModelNotFound
+from server.models.errors import ModelNotFound, NotRemovable
 from server.models.hub import cache, download
 from server.models.progress import Progress, stream
 from server.models.reference import NamedModel
@@ -77,7 +77,7 @@ def delete(name: str) -> tuple[str, int]:
         "ollama": "belongs to Ollama; remove it with `ollama rm`",
         "lmstudio": "belongs to LM Studio; remove it there",
     }
-    raise DownloadError(f"{name} {owner[model.source]}")
+    raise NotRemovable(f"{name} {owner[model.source]}")
 
 
 def files(model: StoredModel) -> list[Path]:

@@ -9,3 +9,7 @@ class DownloadError(Exception):
 
 class ModelNotFound(DownloadError):
     """There is no such model where it was looked for."""
+
+
+class NotRemovable(DownloadError):
+    """The model is here, but ggserve did not download it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from server.errors import NEVER, ApiError, UnknownModel
 from server.generation.request_context import RequestContext
 from server.models import catalog
-from server.models.errors import DownloadError, ModelNotFound
+from server.models.errors import DownloadError, ModelNotFound, NotRemovable
 from server.models.progress import Progress, in_background
 
 _PULL = "pull"  # among the jobs, of which there is one at a time
@@ -20,8 +20,7 @@ _PULL = "pull"  # among the jobs, of which there is one at a time
 
 def check_permitted(context: RequestContext) -> None:
     if not context.state.settings.allow_pull:
-        message = "models are not pulled or deleted over HTTP; the server's --allow-pull permits it"
-        raise ApiError(403, message, code="not_permitted", retry_after=NEVER)
+        raise _forbidden("models are not pulled or deleted over HTTP; the server's --allow-pull permits it")
 
 
 async def pull(name: str, context: RequestContext) -> AsyncGenerator[Progress, None]:
@@ -59,6 +58,10 @@ def _check_idle(files: Iterable[Path], context: RequestContext) -> None:
         raise ApiError(409, "model: is served; stop the server first", param="model", code="model_in_use")
 
 
+def _forbidden(message: str, param: str | None = None) -> ApiError:
+    return ApiError(403, message, param=param, code="not_permitted", retry_after=NEVER)
+
+
 @contextmanager
 def _worded() -> Iterator[None]:
     """Failures of `server.models` with a status. Paths of this machine are left out."""
@@ -66,6 +69,8 @@ def _worded() -> Iterator[None]:
         yield
     except ModelNotFound as error:
         raise ApiError(404, _without_paths(error), param="model", code="model_not_found") from None
+    except NotRemovable as error:
+        raise _forbidden(str(error), param="model") from None
     except DownloadError as error:
         raise ApiError(500, _without_paths(error), code="pull_failed") from None
     except ValueError as error:

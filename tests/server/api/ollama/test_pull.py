@@ -200,4 +200,4 @@ async def test_delete_of_what_is_served_or_not_ours_is_refused(hub):
         engine.state = "ready"
         assert Path(model.path).is_file()
         bundled = await delete(http, model="stories")
-        assert "is part of ggserve" in refusal(bundled, DELETE, 500)["message"]
+        assert "is part of ggserve" in refusal(bundled, DELETE, 403)["message"]
