@@ -150,5 +150,10 @@ def parse_options(body: MessageRequest, context: RequestContext) -> GenerationOp
             context.warn(f"{name} has no effect: this API has no events for it")
     stops = [*(body.stop_sequences or ()), *(body.stop or ())]
     return generation_options(
-        body, context, id_prefix="msg_", max_tokens=body.max_tokens, stop=[stop for stop in stops if stop]
+        body,
+        context,
+        id_prefix="msg_",
+        stream=body.stream,
+        max_tokens=body.max_tokens,
+        stop=[stop for stop in stops if stop],
     )

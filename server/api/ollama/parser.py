@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.api.common.requests.generation_fields import SamplingFields, SequenceFields
-from server.api.common.requests.generation_options import check_fields, generation_options
+from server.api.common.requests.generation_fields import SequenceFields
+from server.api.common.requests.generation_options import check_fields, generation_options, sampling_fields
 from server.api.common.requests.json_reader import json_text, missing, no_media, unsupported, used_name, wrong
 from server.api.common.requests.structured_output import schema_constraint
 from server.api.common.requests.tools import parse_tool, warn_of_unknown
@@ -24,6 +24,8 @@ from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.input.requests import CompletionInput, RawPrompt
 
+_NAMES = {name: f"options.{name}" for name in SequenceFields.model_fields}
+
 
 def parse_options(
     body: OllamaFields, context: RequestContext, *, return_tokens: bool = False
@@ -38,22 +40,23 @@ def parse_options(
         if getattr(options, name):
             context.warn(f"options.{name} has no effect in this API")
     batch_size = used_name(options, ("num_batch", "batch_size", "n_batch"), "options.") or "batch_size"
-    context.field_names = {name: f"options.{name}" for name in SequenceFields.model_fields}
-    context.field_names["batch_size"] = f"options.{batch_size}"
+    context.field_names = {**_NAMES, "batch_size": f"options.{batch_size}"}
     n_ctx = context.engine.n_ctx
     if options.num_ctx not in (None, n_ctx):
         context.warn(f"options.num_ctx has no effect: the context has {n_ctx} tokens (--context-size)")
-    values = {name: getattr(options, name) for name in SequenceFields.model_fields}
-    values |= {"batch_size": getattr(options, batch_size), "n_batch": None}
-    values["seed"] = None if options.seed == -1 else options.seed
+    sampling = sampling_fields(options)
+    if options.seed == -1:
+        del sampling["seed"]
     return generation_options(
-        SamplingFields.model_construct(**values),
+        options,
         context,
         id_prefix="ollama-",
+        stream=body.stream is not False,
+        sampling=sampling,
+        batch_size=getattr(options, batch_size),
         max_tokens=None if options.num_predict is None else max(options.num_predict, -1),
         limit_field="options.num_predict",
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        stream=body.stream is not False,
         return_tokens=return_tokens or bool(options.return_tokens),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.api.common.requests.generation_fields import GenerationFields, SamplingFields
+from server.api.common.requests.generation_fields import GenerationFields, SequenceFields
 from server.api.common.requests.json_reader import used_name
 from server.api.common.schema import Schema
 from server.errors import bad_request
@@ -52,9 +52,9 @@ _IDLE: dict[str, tuple[Any, ...]] = {
 
 
 def generation_options(
-    body: SamplingFields, context: RequestContext, *, id_prefix: str, **fields: Any
+    body: SequenceFields, context: RequestContext, *, id_prefix: str, stream: bool | None, **fields: Any
 ) -> GenerationOptions:
-    """The shared fields of a body; `fields` are those of `GenerationOptions` that the API reads itself."""
+    """The shared fields; `fields` are those of `GenerationOptions` that the API reads itself."""
     if body.stop and "" in body.stop:
         context.warn("stop has no effect where it is an empty string")
     batch_size = body.batch_size
@@ -70,10 +70,10 @@ def generation_options(
         "timeout_ms": body.timeout_ms,
         "lora": None if body.lora is None else [(adapter.id, adapter.scale) for adapter in body.lora],
         "slot": None if body.id_slot is None or body.id_slot < 0 else body.id_slot,
-        "stream": bool(body.stream),
+        "stream": bool(stream),
         "return_tokens": bool(body.return_tokens),
         "timings_per_token": bool(body.timings_per_token),
-        "report_progress": bool(body.return_progress and body.stream),
+        "report_progress": bool(body.return_progress and stream),
     }
     return GenerationOptions(id_prefix=id_prefix, **{**shared, **fields})
 
@@ -94,10 +94,10 @@ def choice_options(
         "include_usage": include_usage,
         "prompt_logprobs": _prompt_logprobs(body, context),
     }
-    return generation_options(body, context, id_prefix=id_prefix, **shared, **fields)
+    return generation_options(body, context, id_prefix=id_prefix, stream=body.stream, **shared, **fields)
 
 
-def sampling_fields(body: SamplingFields) -> dict[str, Any]:
+def sampling_fields(body: SequenceFields) -> dict[str, Any]:
     """Those that the client set."""
     return {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
 

@@ -54,6 +54,7 @@ async def parse_options(body: NativeFields, context: RequestContext) -> Generati
         body,
         context,
         id_prefix="cmpl-",
+        stream=body.stream,
         sampling=sampling,
         max_tokens=limit_of(body, context),
         limit_field="n_predict",

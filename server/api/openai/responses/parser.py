@@ -221,6 +221,7 @@ def parse_options(body: ResponseRequest, context: RequestContext) -> GenerationO
         body,
         context,
         id_prefix="resp_",
+        stream=body.stream,
         max_tokens=body.max_output_tokens,
         limit_field="max_output_tokens",
         logprobs=_logprobs(body, context),
