@@ -53,13 +53,10 @@ def stop_when(ready, number: int = signal.SIGTERM):
 
 
 class WithoutSignals(asyncio.SelectorEventLoop):
-    """As loops are on Windows."""
+    """As loops are on Windows: they have no signal handlers of their own."""
 
-    def add_signal_handler(self, *_):
-        raise NotImplementedError
-
-    def remove_signal_handler(self, *_):
-        raise NotImplementedError
+    add_signal_handler = asyncio.AbstractEventLoop.add_signal_handler
+    remove_signal_handler = asyncio.AbstractEventLoop.remove_signal_handler
 
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop, WithoutSignals]

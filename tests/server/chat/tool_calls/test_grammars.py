@@ -32,9 +32,6 @@ class Vocabulary:
         self.tokens = [*(bytes((i,)) for i in range(256)), b"<eos>", *(marker.encode() for marker in MARKERS)]
         self.special_token_ids = [256, *(range(FIRST, len(self.tokens)) if control else ())]
 
-    def __call__(self, text: Any) -> list[int]:
-        raise NotImplementedError
-
 
 @cache
 def tokenizer(control: bool) -> LLTokenizer:
