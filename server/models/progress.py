@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import TypeVar
-
-STOP_S = 10.0
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,66 +50,36 @@ class Ended(Exception):
     """Raised by a report to end work that is not wanted any longer."""
 
 
-def stream(work: Callable[[Report], T]) -> Generator[Progress, None, T]:
-    """Yield what `work` reports from a thread of its own; returns what it returns, raises what it raises.
+async def in_background(work: Callable[[Report], object]) -> AsyncGenerator[Progress, None]:
+    """Yield what `work` reports from a thread of its own, raise what it raises.
 
-    Leaving the iterator ends the work at its next report.
+    Closing this ends the work at its next report, without waiting for it.
     """
-    reports: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
+    loop = asyncio.get_running_loop()
+    reports: asyncio.Queue[Progress | Exception | None] = asyncio.Queue()
     ended = threading.Event()
-    result: list[T] = []
-    problem: list[Exception] = []
+
+    def put(item: Progress | Exception | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the program has ended
+            loop.call_soon_threadsafe(reports.put_nowait, item)
 
     def report(progress: Progress) -> None:
         if ended.is_set():
             raise Ended
-        reports.put(progress)
+        put(progress)
 
     def run() -> None:
         try:
-            result.append(work(report))
+            work(report)
+            put(None)
         except Exception as error:
-            problem.append(error)
-        reports.put(None)
-
-    thread = threading.Thread(target=run, name="download", daemon=True)
-    thread.start()
-    try:
-        while (progress := reports.get()) is not None:
-            yield progress
-    finally:
-        ended.set()
-        thread.join(STOP_S)
-    if problem:
-        raise problem[0]
-    return result[0]
-
-
-async def in_background(steps: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
-    """What an iterator yields in a thread of its own. Closing this ends that, at its next step."""
-    loop = asyncio.get_running_loop()
-    reports: asyncio.Queue[tuple[T] | Exception | None] = asyncio.Queue()
-    ended = threading.Event()
-
-    def report(item: tuple[T] | Exception | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the program has ended
-            loop.call_soon_threadsafe(reports.put_nowait, item)
-
-    def run() -> None:
-        try:
-            for step in steps():
-                if ended.is_set():
-                    return  # collects the iterator, which ends the download
-                report((step,))
-            report(None)
-        except Exception as error:
-            report(error)
+            put(error)
 
     threading.Thread(target=run, name="pull", daemon=True).start()
     try:
         while (item := await reports.get()) is not None:
             if isinstance(item, Exception):
                 raise item
-            yield item[0]
+            yield item
     finally:
         ended.set()

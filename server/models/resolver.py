@@ -20,16 +20,19 @@ from server.models.stores import lmstudio, ollama
 class Pulling:
     """How a model that is not here is downloaded.
 
-    memory: bytes that are free for a model, None if unknown. announce: hears what will be downloaded. report:
-    hears how far it is.
+    memory: as for `choice.choose`. announce: hears what will be downloaded. report: hears how far it is; what
+    it raises ends the download.
     """
 
-    memory: Callable[[], int | None] = lambda: None
+    memory: choice.Memory = lambda: None
     announce: Callable[[download.Download], None] = lambda plan: None
     report: Report = ignore
 
 
-def resolve(text: str, pulling: Pulling = Pulling()) -> Path:
+SILENTLY = Pulling()
+
+
+def resolve(text: str, pulling: Pulling = SILENTLY) -> Path:
     """The file that `text` names, downloaded first if need be; a path is not checked.
 
     A model of the Hub that is here is used as it is, without asking the Hub. Raises DownloadError.
@@ -65,7 +68,7 @@ def _here(named: NamedModel) -> Path | None:
     if repo is None:
         return None
     try:
-        model = choice.choose(repo.models, named.choice, None, repo.name)
+        model = choice.choose(repo.models, named.choice, lambda: None, repo.name)
     except ModelNotFound:
         return None
     return repo.folder / model.path
@@ -75,6 +78,4 @@ def pull(named: NamedModel, pulling: Pulling) -> Path:
     """Download what is missing of a model of the Hub and check it; its first file. Raises DownloadError."""
     plan = download.prepare(named, pulling.memory)
     pulling.announce(plan)
-    for progress in download.download(plan):
-        pulling.report(progress)
-    return download.path_of(plan)
+    return download.download(plan, pulling.report)

@@ -11,9 +11,9 @@ from support.fakes.hub import FakeHub
 
 
 def pull(name: str, choice: str = "") -> tuple[Path, list[Progress]]:
+    reports: list[Progress] = []
     plan = download.prepare(NamedModel("hf", name, choice), lambda: None)
-    reports = list(download.download(plan))
-    return download.path_of(plan), reports
+    return download.download(plan, reports.append), reports
 
 
 def served(hub: FakeHub, path: str) -> list[str | None]:

@@ -13,7 +13,8 @@ from server.errors import NEVER, ApiError, UnknownModel
 from server.generation.request_context import RequestContext
 from server.models import catalog
 from server.models.errors import DownloadError, ModelNotFound, NotRemovable
-from server.models.progress import Progress, in_background
+from server.models.progress import Progress, Report, in_background
+from server.models.resolver import Pulling
 
 _PULL = "pull"  # among the jobs, of which there is one at a time
 
@@ -29,9 +30,13 @@ async def pull(name: str, context: RequestContext) -> AsyncGenerator[Progress, N
     if _PULL in jobs:
         raise ApiError(429, f"{jobs[_PULL]} is being pulled; try again later", code="busy", retry_after=60)
     jobs[_PULL] = name
+
+    def work(report: Report) -> None:
+        catalog.pull(name, Pulling(report=report))
+
     try:
         with _worded():
-            async with aclosing(in_background(lambda: catalog.pull(name))) as steps:
+            async with aclosing(in_background(work)) as steps:
                 async for step in steps:
                     yield step
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -19,6 +19,7 @@ _QUANT = re.compile(
 )
 # Of the free memory, what weights may take; the rest is for the KV cache and the computation.
 WEIGHTS_SHARE = 0.85
+Memory = Callable[[], int | None]  # bytes that are free for a model; None: any size fits
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,11 @@ def quant_of(stem: str) -> str:
     return ""
 
 
-def choose(available: Sequence[RepoModel], choice: str, memory: int | None, where: str) -> RepoModel:
+def choose(available: Sequence[RepoModel], choice: str, memory: Memory, where: str) -> RepoModel:
     """The model that `choice` (a quantization or file) means; without it Q4_K_M, else the largest that fits.
 
-    memory: bytes that are free for a model; None: any size fits. where: the repository, for messages. Raises
-    ModelNotFound, which names what there is.
+    memory: is only called where it matters. where: the repository, for messages. Raises ModelNotFound, which
+    names what there is.
     """
     if not available:
         raise ModelNotFound(
@@ -90,7 +91,7 @@ def choose(available: Sequence[RepoModel], choice: str, memory: int | None, wher
     elif choice:
         same = [m for m in available if m.quant == choice.upper()]
     elif not (same := [m for m in available if m.quant == DEFAULT_QUANT]):
-        return _largest(available, memory, where)
+        return _largest(available, memory(), where)
     if len(same) == 1:
         return same[0]
     if same:

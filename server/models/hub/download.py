@@ -6,17 +6,15 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from server.models.errors import DownloadError
 from server.models.hub import problems
-from server.models.hub.choice import RepoFile, RepoModel, choose, models
+from server.models.hub.choice import Memory, RepoFile, RepoModel, choose, models
 from server.models.hub.transfer import fetch, partial_file
-from server.models.progress import Progress, size_text, stream
+from server.models.progress import Progress, Report, size_text
 from server.models.reference import NamedModel
 
 REVISION = "main"
@@ -37,8 +35,8 @@ class Download:
         return f"{self.repo}: {self.model.path}{parts}, {size_text(self.model.size)}{licence}"
 
 
-def prepare(named: NamedModel, memory: Callable[[], int | None]) -> Download:
-    """Ask the Hub what the repository holds and choose the model. `memory`: bytes that are free for it.
+def prepare(named: NamedModel, memory: Memory) -> Download:
+    """Ask the Hub what the repository holds and choose the model.
 
     Raises DownloadError: no such repository, no such model in it, no access, no network, no space.
     """
@@ -48,9 +46,7 @@ def prepare(named: NamedModel, memory: Callable[[], int | None]) -> Download:
     with problems.explained(named.name):
         info = HfApi(library_name="ggserve").model_info(named.name, files_metadata=True)
     files = [RepoFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None) for s in info.siblings or []]
-    available = models(files)
-    needs_memory = not named.choice and all(model.quant != "Q4_K_M" for model in available)
-    model = choose(available, named.choice, memory() if needs_memory else None, info.id)
+    model = choose(models(files), named.choice, memory, info.id)
     missing = sum(
         file.size - _size(partial_file(info.id, file))
         for file in model.files
@@ -66,25 +62,21 @@ def prepare(named: NamedModel, memory: Callable[[], int | None]) -> Download:
     return Download(info.id, model, str(licence) if licence else None, missing)
 
 
-def download(plan: Download) -> Iterator[Progress]:
-    """Download what is missing, then check every file. To leave the iterator ends the download; the next one
-    goes on where it ended.
+def download(plan: Download, report: Report) -> Path:
+    """Download what is missing, then check every file; the first one's path.
 
-    Raises DownloadError; a file with a wrong checksum is removed.
+    What `report` raises ends the download; the next one goes on where it ended. Raises DownloadError; a file
+    with a wrong checksum is removed.
     """
-    for file in plan.model.files:
-        path = yield from stream(partial(fetch, plan.repo, file, REVISION))
-        yield from _verify(path, file, plan.repo)
-
-
-def path_of(plan: Download) -> Path:
-    """Of the first part, once it is downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(plan.repo, plan.model.path, revision=REVISION)
-    if not isinstance(path, str):
+    for file in plan.model.files:
+        path = fetch(plan.repo, file, REVISION, report)
+        _verify(path, file, plan.repo, report)
+    first = try_to_load_from_cache(plan.repo, plan.model.path, revision=REVISION)
+    if not isinstance(first, str):
         raise DownloadError(f"{plan.repo}: {plan.model.path} is no longer in the cache; pull it again")
-    return Path(path)
+    return Path(first)
 
 
 def header(plan: Download, file: RepoFile, n_bytes: int) -> bytes:
@@ -121,7 +113,7 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(level)
 
 
-def _verify(path: Path, file: RepoFile, repo: str) -> Iterator[Progress]:
+def _verify(path: Path, file: RepoFile, repo: str, report: Report) -> None:
     """Compare the checksum where the repository says one; remove the file if it differs."""
     from huggingface_hub import constants
 
@@ -134,7 +126,7 @@ def _verify(path: Path, file: RepoFile, repo: str) -> Iterator[Progress]:
         while chunk := opened.read(1 << 24):
             digest.update(chunk)
             done += len(chunk)
-            yield Progress("verifying", name, done, file.size, file.sha256)
+            report(Progress("verifying", name, done, file.size, file.sha256))
     if digest.hexdigest() != file.sha256:
         blob = Path(os.path.realpath(path))
         path.unlink()

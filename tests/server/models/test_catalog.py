@@ -34,7 +34,7 @@ def add_default() -> None:
 @pytest.mark.usefixtures("hub")
 def test_all_stores_are_listed(home: Path) -> None:
     add_default()
-    list(catalog.pull("me/Plain-GGUF"))
+    catalog.pull("me/Plain-GGUF")
     path = home / ".lmstudio" / "models" / "me" / "x" / "x.gguf"
     path.parent.mkdir(parents=True)
     path.touch()
@@ -43,26 +43,31 @@ def test_all_stores_are_listed(home: Path) -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_a_model_is_found_by_what_tells_it_from_others() -> None:
-    list(catalog.pull("hf:me/Plain-GGUF"))
+    catalog.pull("hf:me/Plain-GGUF")
     model = catalog.find("hf:me/Plain-GGUF:Q4_K_M")
     assert model
     assert catalog.find("me/Plain-GGUF:Q4_K_M") == catalog.find("me/Plain-GGUF") == model
-    list(catalog.pull("me/Plain-GGUF:Q8_0"))
+    catalog.pull("me/Plain-GGUF:Q8_0")
     assert catalog.find("me/Plain-GGUF") is None
 
 
 def test_a_short_name_is_pulled(hub: FakeHub, home: Path) -> None:
     (home / "models.yml").write_text("plain: me/Plain-GGUF")
     assert catalog.to_pull("plain:Q8_0") == NamedModel("hf", "me/Plain-GGUF", "Q8_0")
-    reports = list(catalog.pull("plain:Q8_0"))
-    assert reports[-1].done == len(hub.repos["me/Plain-GGUF"].files["plain-Q8_0.gguf"])
+    path = catalog.pull("plain:Q8_0")
+    assert path.read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q8_0.gguf"]
     assert catalog.find("plain:Q8_0")
 
 
 @pytest.mark.parametrize("name", ["ollama:x", "lmstudio:a/b", "absent", "x.gguf"])
 def test_what_is_not_of_the_hub_is_not_pulled(name: str) -> None:
     with pytest.raises((ModelNotFound, ValueError), match="OWNER/REPO"):
-        list(catalog.pull(name))
+        catalog.pull(name)
+
+
+def test_the_default_model_is_pulled_by_its_name() -> None:
+    add_default()
+    assert catalog.pull(DEFAULT) == wheel.SMOLLM2.model
 
 
 def test_the_default_model_is_deleted() -> None:
@@ -73,7 +78,7 @@ def test_the_default_model_is_deleted() -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_a_model_of_the_hub_is_deleted() -> None:
-    list(catalog.pull("me/Plain-GGUF"))
+    catalog.pull("me/Plain-GGUF")
     name, freed = catalog.delete("me/Plain-GGUF")
     assert (name, freed > 10**6, names()) == ("hf:me/Plain-GGUF:Q4_K_M", True, [BUNDLED])
 

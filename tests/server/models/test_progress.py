@@ -1,63 +1,69 @@
-"""Iterators in threads of their own: what they yield and raise, and that they end."""
+"""Work in a thread of its own: what it reports and raises, and that it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from contextlib import aclosing
 
 import pytest
 
-from server.models.progress import in_background
+from server.models.progress import Ended, Progress, Report, in_background
 from support.waiting import until
 
 pytestmark = pytest.mark.asyncio
 
 
-async def test_steps_come_in_order_from_another_thread():
-    def steps() -> Iterator[int]:
+def step(n: int) -> Progress:
+    return Progress("downloading", "x.gguf", n, 3)
+
+
+async def test_reports_come_in_order_from_another_thread():
+    def work(report: Report) -> None:
         assert threading.current_thread() is not threading.main_thread()
-        yield from range(3)
+        for n in range(3):
+            report(step(n))
 
-    assert [step async for step in in_background(steps)] == [0, 1, 2]
+    assert [progress async for progress in in_background(work)] == [step(0), step(1), step(2)]
 
 
-async def test_error_comes_after_the_steps_before_it():
-    def steps() -> Iterator[int]:
-        yield 1
+async def test_error_comes_after_the_reports_before_it():
+    def work(report: Report) -> None:
+        report(step(1))
         raise ValueError("broken")
 
-    found = in_background(steps)
-    assert await anext(found) == 1
+    progress = in_background(work)
+    assert await anext(progress) == step(1)
     with pytest.raises(ValueError, match="broken"):
-        await anext(found)
+        await anext(progress)
 
 
-async def test_closing_ends_the_iterator_at_its_next_step_without_waiting_for_it():
-    ended, goes_on = threading.Event(), threading.Event()
+async def test_closing_ends_the_work_at_its_next_report_without_waiting_for_it():
+    goes_on = threading.Event()
+    ends: list[type[Exception] | None] = []
 
-    def steps() -> Iterator[int]:
+    def work(report: Report) -> None:
+        report(step(1))
+        goes_on.wait()
         try:
-            yield 1
-            goes_on.wait()
-            yield 2
-            raise AssertionError("a step too many")
-        finally:
-            ended.set()
+            report(step(2))
+        except Exception as error:
+            ends.append(type(error))
+            raise
+        ends.append(None)
 
-    async with aclosing(in_background(steps)) as found:
-        assert await anext(found) == 1
-    assert not ended.is_set()
+    async with aclosing(in_background(work)) as progress:
+        assert await anext(progress) == step(1)
+    assert not ends
     goes_on.set()
-    await until(ended.is_set)
+    await until(lambda: ends == [Ended])
 
 
-async def test_loop_runs_while_a_step_takes_its_time():
+async def test_loop_runs_while_the_work_takes_its_time():
     goes_on = threading.Event()
 
-    def steps() -> Iterator[bool]:
-        yield goes_on.wait(timeout=60)
+    def work(report: Report) -> None:
+        report(step(int(goes_on.wait(timeout=60))))
 
     asyncio.get_running_loop().call_soon(goes_on.set)
-    assert [step async for step in in_background(steps)] == [True]
+    assert [progress async for progress in in_background(work)] == [step(1)]

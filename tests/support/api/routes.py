@@ -22,6 +22,7 @@ from server.api.ollama.errors import ERRORS as OLLAMA
 from server.api.openai.conversations.store import ConversationStore, StoredConversation
 from server.models import catalog
 from server.models.progress import Progress
+from server.models.resolver import Pulling
 from server.models.stored import StoredModel
 from support.fakes.engine import FakeEngine, make_app
 
@@ -263,11 +264,11 @@ class Ask:
         self.conversations = conversations
         self.commands: list[tuple[str, ...]] = []  # processes that were started
 
-    def pull(self, name: str) -> Iterator[Progress]:
+    def pull(self, name: str, pulling: Pulling) -> None:
         """A download that was quick, of what can be one."""
         catalog.to_pull(name)
         self.commands.append(("pull", name))
-        yield Progress("downloading", "x.gguf", 5, 5, "0" * 64)
+        pulling.report(Progress("downloading", "x.gguf", 5, 5, "0" * 64))
 
     def delete(self, name: str) -> None:
         self.commands.append(("delete", name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ from server.generation.request_context import AccessRecord, RequestContext
 from server.models import catalog
 from server.models.errors import DownloadError, ModelNotFound
 from server.models.progress import Progress
+from server.models.resolver import Pulling
 from support.fakes.engine import FakeEngine, make_app
 
 pytestmark = pytest.mark.asyncio
@@ -33,7 +33,7 @@ async def test_nothing_is_permitted_without_the_option() -> None:
 
 
 async def test_second_pull_waits_for_the_end_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "pull", lambda name: iter([STEP]))
+    monkeypatch.setattr(catalog, "pull", lambda name, pulling: pulling.report(STEP))
     context = context_of()
     first = pull("one", context)
     assert await anext(first) == STEP
@@ -55,9 +55,8 @@ async def test_second_pull_waits_for_the_end_of_the_first(monkeypatch: pytest.Mo
 async def test_failed_pull_has_a_status_and_no_path_and_ends(
     failure: Exception, status: int, code: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(name: str) -> Iterator[Progress]:
+    def failing(name: str, pulling: Pulling) -> None:
         raise failure
-        yield STEP
 
     monkeypatch.setattr(catalog, "pull", failing)
     context = context_of()

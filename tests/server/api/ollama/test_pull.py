@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,9 @@ import pytest
 from server.models import catalog
 from server.models.errors import DownloadError
 from server.models.progress import Progress
+from server.models.reference import DEFAULT
+from server.models.resolver import Pulling
+from server.models.wheel import SMOLLM2
 from support.api.http import Live, client
 from support.api.routes import refusal
 from support.fakes.engine import FakeEngine, make_app
@@ -75,6 +77,16 @@ async def test_pull_tells_its_progress_and_the_model_is_there(name, hub):
     assert catalog.find(NAME) is not None
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_pull_of_the_default_model_that_is_here_succeeds_at_once(stream, tmp_path, monkeypatch):
+    monkeypatch.setenv("GGSERVE_CACHE", str(tmp_path))
+    SMOLLM2.target.mkdir(parents=True)
+    async with client(permitting()) as http:
+        response = await http.post(PULL, json={"model": DEFAULT, "stream": stream})
+    statuses = [json.loads(line)["status"] for line in response.text.splitlines()]
+    assert statuses == (["pulling manifest"] if stream else []) + ["success"]
+
+
 async def test_pull_without_a_stream_answers_at_its_end(hub):
     async with client(permitting()) as http:
         answer = (
@@ -123,9 +135,8 @@ async def test_pull_of_a_damaged_file_ends_with_an_error_and_leaves_nothing(hub,
 
 
 async def test_error_with_a_path_loses_it(monkeypatch):
-    def pull(name: str) -> Iterator[Progress]:
+    def pull(name: str, pulling: Pulling) -> None:
         raise DownloadError("me/x needs 5 GB of disk, and 1 GB are free in /root/.cache/hub; make room")
-        yield
 
     monkeypatch.setattr(catalog, "pull", pull)
     async with client(permitting()) as http:
@@ -137,11 +148,11 @@ async def test_error_with_a_path_loses_it(monkeypatch):
 async def test_one_pull_at_a_time_which_ends_when_its_client_leaves(monkeypatch):
     ended, goes_on = threading.Event(), threading.Event()
 
-    def pull(name: str) -> Iterator[Progress]:
+    def pull(name: str, pulling: Pulling) -> None:
         try:
-            yield Progress("downloading", "x", 0, 10)
+            pulling.report(Progress("downloading", "x", 0, 10))
             while not goes_on.wait(0.01):
-                yield Progress("downloading", "x", 1, 10)
+                pulling.report(Progress("downloading", "x", 1, 10))
         finally:
             ended.set()
 

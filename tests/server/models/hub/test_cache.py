@@ -24,9 +24,9 @@ def test_without_a_cache_there_is_nothing(hub: FakeHub) -> None:
 
 
 def test_models_are_listed_by_repository_and_quantization(hub: FakeHub) -> None:
-    list(pull("me/Plain-GGUF"))
-    list(pull("me/Plain-GGUF:Q8_0"))
-    list(pull("me/Parts-GGUF"))
+    pull("me/Plain-GGUF")
+    pull("me/Plain-GGUF:Q8_0")
+    pull("me/Parts-GGUF")
     assert names() == ["hf:me/Parts-GGUF:Q5_K_M", "hf:me/Plain-GGUF:Q4_K_M", "hf:me/Plain-GGUF:Q8_0"]
     parts, plain, _ = cache.list_models()
     assert parts.size == sum(map(len, hub.repos["me/Parts-GGUF"].files.values()))
@@ -35,29 +35,29 @@ def test_models_are_listed_by_repository_and_quantization(hub: FakeHub) -> None:
 
 
 def test_a_model_without_all_its_parts_is_not_listed(hub: FakeHub) -> None:
-    list(pull("me/Parts-GGUF"))
+    pull("me/Parts-GGUF")
     (model,) = cache.list_models()
     model.path.unlink()
     assert names() == []
 
 
 def test_a_removed_model_leaves_the_others(hub: FakeHub) -> None:
-    list(pull("me/Plain-GGUF"))
-    list(pull("me/Plain-GGUF:Q8_0"))
+    pull("me/Plain-GGUF")
+    pull("me/Plain-GGUF:Q8_0")
     size = len(hub.repos["me/Plain-GGUF"].files["plain-Q8_0.gguf"])
     assert cache.delete("hf:me/Plain-GGUF:Q8_0") == size
     assert (names(), blobs()) == (["hf:me/Plain-GGUF:Q4_K_M"], 1)
 
 
 def test_the_last_model_takes_its_repository_along(hub: FakeHub) -> None:
-    list(pull("me/Parts-GGUF"))
+    pull("me/Parts-GGUF")
     cache.delete("hf:me/Parts-GGUF:Q5_K_M")
     assert (names(), blobs()) == ([], 0)
     assert not (Path(constants.HF_HUB_CACHE) / "models--me--Parts-GGUF").exists()
 
 
 def test_a_file_that_a_user_linked_into_the_cache_is_not_removed(hub: FakeHub, tmp_path: Path) -> None:
-    list(pull("me/Plain-GGUF"))
+    pull("me/Plain-GGUF")
     (model,) = cache.list_models()
     own = tmp_path / "own.gguf"
     own.write_bytes(b"GGUF")
@@ -69,7 +69,7 @@ def test_a_file_that_a_user_linked_into_the_cache_is_not_removed(hub: FakeHub, t
 
 
 def test_the_files_of_a_model_are_those_of_all_snapshots(hub: FakeHub) -> None:
-    list(pull("me/Plain-GGUF"))
+    pull("me/Plain-GGUF")
     (model,) = cache.list_models()
     older = model.path.parent.with_name("f" * 40) / model.path.name
     older.parent.mkdir()

@@ -23,12 +23,12 @@ def test_a_file_is_downloaded_with_progress_and_checked(hub: FakeHub) -> None:
     data = hub.repos["me/Plain-GGUF"].files["plain-Q4_K_M.gguf"]
     assert str(plan) == "me/Plain-GGUF: plain-Q4_K_M.gguf, 1 MB, licence apache-2.0"
     assert plan.missing == len(data)
-    reports = list(download.download(plan))
+    reports: list[Progress] = []
+    assert download.download(plan, reports.append).read_bytes() == data
     digest = hashlib.sha256(data).hexdigest()
     assert reports[0] == Progress("downloading", "plain-Q4_K_M.gguf", 0, len(data), digest)
     assert Progress("downloading", "plain-Q4_K_M.gguf", len(data), len(data), digest) in reports
     assert reports[-1] == Progress("verifying", "plain-Q4_K_M.gguf", len(data), len(data), digest)
-    assert download.path_of(plan).read_bytes() == data
 
 
 def test_a_second_pull_downloads_nothing(hub: FakeHub) -> None:

@@ -14,6 +14,7 @@ from huggingface_hub import constants, file_download
 from server.models.errors import DownloadError
 from server.models.hub import download
 from server.models.hub.problems import explain, explained, no_space
+from server.models.progress import ignore
 from server.models.reference import NamedModel
 from support.fakes.hub import FakeHub, Repo, use_hub
 from support.hub_pulls import pull
@@ -60,7 +61,7 @@ def test_a_failing_hub_is_named_with_its_status(hub: FakeHub) -> None:
     plan = download.prepare(NamedModel("hf", "me/Gone"), lambda: None)
     hub.repos["me/Gone"] = Repo({})
     with pytest.raises(DownloadError, match="me/Gone changed during the download; pull it again"):
-        list(download.download(plan))
+        download.download(plan, ignore)
 
 
 def test_explain_leaves_alone_what_is_no_problem_of_the_hub() -> None:

@@ -13,6 +13,7 @@ from huggingface_hub import constants, file_download
 from server.models.errors import DownloadError
 from server.models.hub import download
 from server.models.hub.transfer import partial_file
+from server.models.progress import Ended, Progress, ignore
 from server.models.reference import NamedModel
 from support.fakes.hub import FakeHub
 from support.hub_pulls import pull, served
@@ -35,10 +36,13 @@ def test_a_download_that_was_ended_goes_on_in_the_next_one(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)
     named = NamedModel("hf", "me/Plain-GGUF", "Q8_0")
     plan = download.prepare(named, lambda: None)
-    reports = download.download(plan)
-    while next(reports).done == 0:
-        pass
-    reports.close()
+
+    def end(progress: Progress) -> None:
+        if progress.done > 4096:
+            raise Ended
+
+    with pytest.raises(Ended):
+        download.download(plan, end)
     (partial,) = Path(constants.HF_HUB_CACHE).rglob("*.incomplete")
     done = partial.stat().st_size
     assert 0 < done < plan.missing
@@ -46,11 +50,12 @@ def test_a_download_that_was_ended_goes_on_in_the_next_one(
 
     plan = download.prepare(named, lambda: None)
     assert plan.missing == plan.model.size - done
-    reports = download.download(plan)
-    assert [next(reports).done, next(reports).done] == [0, done + 1024]
-    assert list(reports)[-1].done == plan.model.size
+    reports: list[Progress] = []
+    path = download.download(plan, reports.append)
+    assert [report.done for report in reports[:2]] == [0, done + 1024]
+    assert reports[-1].done == plan.model.size
     assert served(hub, "plain-Q8_0.gguf") == [f"bytes={done}-"]
-    assert download.path_of(plan).read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q8_0.gguf"]
+    assert path.read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q8_0.gguf"]
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
 
 
@@ -60,7 +65,7 @@ def test_a_partial_file_that_is_damaged_is_noticed_and_downloaded_again(hub: Fak
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"fuor")
     with pytest.raises(DownloadError, match="removed, pull it again"):
-        list(download.download(plan))
+        download.download(plan, ignore)
     partial.write_bytes(b"x" * (plan.model.size + 1))
     path, _ = pull("me/Plain-GGUF")
     assert path.read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q4_K_M.gguf"]
@@ -88,5 +93,7 @@ def test_a_file_that_another_process_completes_meanwhile_is_not_downloaded_twice
         yield
 
     monkeypatch.setattr(huggingface_hub.utils, "WeakFileLock", lock_of_another)
-    assert list(download.download(plan))[-1].status == "verifying"
+    reports: list[Progress] = []
+    download.download(plan, reports.append)
+    assert reports[-1].status == "verifying"
     assert served(hub, file.path) == []
