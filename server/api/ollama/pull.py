@@ -34,7 +34,7 @@ async def pull_model(body: OllamaPullRequest, request: Request, context: Context
     if body.stream is False:
         await while_connected(request.receive, _to_the_end(progress))
         return json_reply(end, context)
-    first = await while_connected(request.receive, anext(progress))
+    first = await while_connected(request.receive, anext(progress, None))
     return StreamingResponse(_lines(first, progress, end), media_type=ndjson.MEDIA_TYPE.decode())
 
 
@@ -59,10 +59,12 @@ async def _to_the_end(progress: AsyncGenerator[Progress, None]) -> None:
 
 
 async def _lines(
-    first: Progress, progress: AsyncGenerator[Progress, None], end: dict[str, Any]
+    first: Progress | None, progress: AsyncGenerator[Progress, None], end: dict[str, Any]
 ) -> AsyncIterator[bytes]:
-    yield ndjson.json_line({"status": "pulling manifest"}) + ndjson.json_line(_line(first))
+    yield ndjson.json_line({"status": "pulling manifest"})
     try:
+        if first is not None:  # else the model is here already
+            yield ndjson.json_line(_line(first))
         async with aclosing(progress):
             async for step in progress:
                 yield ndjson.json_line(_line(step))
