@@ -40,12 +40,13 @@ async def parse_options(body: NativeFields, context: RequestContext) -> Generati
     """The fields besides the prompt. Warns of those without effect."""
     check_fields(body, context)
     _warn_of_steps(body, context)
-    off = switched_off(body.samplers, context)
+    off = {} if body.samplers is None else switched_off(body.samplers, context)
     for name in off:
         if getattr(body, name) is not None:
             context.warn(f"{name} has no effect: samplers leaves its step out")
-    bias = await context.in_thread(_bias, body.logit_bias or (), context.engine)
-    sampling = {**sampling_fields(body), "logit_bias": bias, **off}
+    sampling = {**sampling_fields(body), **off}
+    if body.logit_bias is not None:
+        sampling["logit_bias"] = await context.in_thread(_bias, body.logit_bias, context.engine)
     if body.seed == -1:
         del sampling["seed"]
     n_probs = body.n_probs if body.n_probs is not None else body.logprobs

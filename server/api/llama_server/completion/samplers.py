@@ -24,10 +24,8 @@ _LETTERS = {
 _HAVE_FIELDS = ("dry", "top_n_sigma", "xtc", "adaptive_p")  # which say whether they ask for anything
 
 
-def switched_off(samplers: Sequence[str] | None, context: RequestContext) -> dict[str, Any]:
+def switched_off(samplers: Sequence[str], context: RequestContext) -> dict[str, Any]:
     """Neutral values for the steps that `samplers` leaves out. Warns of what has no effect."""
-    if samplers is None:
-        return {}
     known = [_LETTERS.get(name) or step_name(name) for name in samplers]
     for name in dict.fromkeys(known):
         if name not in STEPS and name not in _HAVE_FIELDS:
