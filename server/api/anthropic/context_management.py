@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.api.anthropic.schema import MessageInput
 from server.api.common.requests.json_reader import Fields, wrong
 from server.chat.request import ChatInput
 from server.generation.request_context import RequestContext
@@ -17,15 +16,13 @@ _NOT_APPLIED = ("clear_tool_uses_20250919", "compact_20260112")
 
 
 async def edit_conversation(
-    body: MessageInput, chat: ChatInput, context: RequestContext
-) -> list[Edit] | None:
-    """Apply what can be applied to `chat`. Returns what was applied; None: nothing was requested."""
-    if body.context_management is None:
-        return None
-    return await context.in_thread(_edit, body.context_management, chat, context)  # counts tokens
+    management: dict[str, Any], chat: ChatInput, context: RequestContext
+) -> list[Edit]:
+    """Apply to `chat` what can be applied. Returns what was applied."""
+    return await context.in_thread(_edit, management, chat, context)  # counts tokens
 
 
-def _edit(management: Any, chat: ChatInput, context: RequestContext) -> list[Edit]:
+def _edit(management: dict[str, Any], chat: ChatInput, context: RequestContext) -> list[Edit]:
     fields = Fields(management, "context_management", context)
     fields.only(frozenset({"edits"}))
     edits = fields.get("edits")

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from server.api.anthropic.content import conversation
 from server.api.anthropic.schema import MessageInput, MessageRequest
-from server.api.common.requests.generation_options import check_fields, generation_options
-from server.api.common.requests.json_reader import Fields, objects, refuse_fields, unsupported, wrong
+from server.api.common.requests.generation_options import REFUSED, check_fields, generation_options
+from server.api.common.requests.json_reader import Fields, objects, unsupported, wrong
 from server.api.common.requests.structured_output import named_schema
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls import Tool, ToolChoice, make_tool
@@ -17,6 +17,7 @@ from server.generation.request_context import RequestContext
 
 # Fields of the official API that would change the answer.
 _REFUSED: dict[str, tuple[Any, ...]] = {
+    **REFUSED,
     "container": (),
     "mcp_servers": ([],),
 }
@@ -31,11 +32,15 @@ class _CallOptions(NamedTuple):
     parallel: bool | None = None
 
 
-def parse_chat(body: MessageInput, context: RequestContext) -> ChatInput:
-    """The conversation, checked except for what depends on the model."""
-    refuse_fields(body, _REFUSED)
+def check_body(body: MessageInput, context: RequestContext) -> None:
+    """Warn of unknown fields, and refuse what is not supported."""
+    check_fields(body, context, _REFUSED)
     if (body.model_extra or {}).get("thread") is not None:
         raise _no_threads()
+
+
+def parse_chat(body: MessageInput, context: RequestContext) -> ChatInput:
+    """The conversation, checked except for what depends on the model."""
     calls = _tool_choice(body, context)
     return ChatInput(
         conversation(body, context),
@@ -143,8 +148,7 @@ def _answer(body: MessageInput, context: RequestContext) -> RequestedConstraint 
 
 
 def parse_options(body: MessageRequest, context: RequestContext) -> GenerationOptions:
-    """The fields that do not become the prompt. Warns of unknown ones."""
-    check_fields(body, context)
+    """The fields that do not become the prompt."""
     for name in ("timings_per_token", "return_progress"):
         if getattr(body, name):
             context.warn(f"{name} has no effect: this API has no events for it")

@@ -6,9 +6,8 @@ from fastapi import Request, Response
 
 from server.api.anthropic.context_management import edit_conversation
 from server.api.anthropic.formatter import MessageFormatter
-from server.api.anthropic.parser import hides_thinking, parse_chat, parse_options
+from server.api.anthropic.parser import check_body, hides_thinking, parse_chat, parse_options
 from server.api.anthropic.schema import CountReply, MessageInput, MessageReply, MessageRequest
-from server.api.common.requests.generation_options import check_fields
 from server.dependencies import ContextDep
 from server.http.json_route import json_reply, json_router
 from server.http.sse import respond
@@ -22,9 +21,12 @@ router = json_router()
 async def create_message(body: MessageRequest, request: Request, context: ContextDep) -> Response:
     """Answer a conversation. With `stream` the response is server-sent events with names."""
     context.select_engine(body.model)
+    check_body(body, context)
     options = parse_options(body, context)
     chat = parse_chat(body, context)
-    edits = await edit_conversation(body, chat, context) if body.context_management is not None else None
+    edits = None
+    if body.context_management is not None:
+        edits = await edit_conversation(body.context_management, chat, context)
     job = await process_chat(chat, options, context)
     return await respond(request, MessageFormatter(job, omit_thinking=hides_thinking(body), edits=edits))
 
@@ -33,8 +35,9 @@ async def create_message(body: MessageRequest, request: Request, context: Contex
 async def count_tokens(body: MessageInput, context: ContextDep) -> Response:
     """How many tokens the prompt of such a request has."""
     context.select_engine(body.model)
-    check_fields(body, context)
+    check_body(body, context)
     chat = parse_chat(body, context)
-    await edit_conversation(body, chat, context)
+    if body.context_management is not None:
+        await edit_conversation(body.context_management, chat, context)
     prompt = await prepare_chat(chat, context)
     return json_reply({"input_tokens": len(prompt.tokens)}, context)

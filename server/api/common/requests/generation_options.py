@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from server.api.common.requests.generation_fields import GenerationFields, SequenceFields
-from server.api.common.requests.json_reader import used_name
+from server.api.common.requests.json_reader import unsupported, used_name
 from server.api.common.schema import Schema
 from server.errors import bad_request
 from server.generation.options import GenerationOptions
@@ -34,7 +35,7 @@ _SAMPLING = [
 
 # Fields of the official APIs that change the answer and are not supported: refused, except at the values
 # listed, which ask for nothing.
-_REFUSED: dict[str, tuple[Any, ...]] = {
+REFUSED: dict[str, tuple[Any, ...]] = {
     "tools": ([],),  # where there is no chat
     "functions": ([],),
     "function_call": ("none", "auto"),
@@ -112,14 +113,15 @@ def _prompt_logprobs(body: GenerationFields, context: RequestContext) -> int | N
     return body.prompt_logprobs
 
 
-def check_fields(body: Schema, context: RequestContext) -> None:
-    """Warn of unknown fields; refuse those that ask for something that is not supported."""
+def check_fields(
+    body: Schema, context: RequestContext, refused: Mapping[str, tuple[Any, ...]] = REFUSED
+) -> None:
+    """Warn of unknown fields; refuse those of `refused`, except at the values listed there."""
     for name, value in (body.model_extra or {}).items():
         if value is None or value in _IDLE.get(name, ()):
             continue
-        if name in _REFUSED:
-            if value in _REFUSED[name]:
+        if name in refused:
+            if value in refused[name]:
                 continue
-            message = f"{name}: is not supported by this server{_INSTEAD.get(name, '')}"
-            raise bad_request(message, name, "unsupported_value")
+            raise unsupported(name, f"is not supported by this server{_INSTEAD.get(name, '')}")
         context.warn(f"{name[:64]} has no effect")

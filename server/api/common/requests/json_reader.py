@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine import exact_json
@@ -129,12 +129,3 @@ def used_name(body: Schema, names: Sequence[str], place: str = "") -> str | None
         if getattr(body, name) != getattr(body, used[0]):
             raise wrong(f"{place}{name}", f"differs from {used[0]}, its other name")
     return used[0] if used else None
-
-
-def refuse_fields(body: Schema, refused: Mapping[str, tuple[Any, ...]]) -> None:
-    """An error for fields that would change the answer, except at the values listed."""
-    extra = body.model_extra or {}
-    for name, harmless in refused.items():
-        value = extra.get(name)
-        if value is not None and value not in harmless:
-            raise unsupported(name)

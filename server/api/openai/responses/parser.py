@@ -10,8 +10,8 @@ import msgspec
 
 from engine import exact_json
 from engine.types import Constraint
-from server.api.common.requests.generation_options import check_fields, generation_options
-from server.api.common.requests.json_reader import Fields, refuse_fields, unsupported, wrong
+from server.api.common.requests.generation_options import REFUSED, check_fields, generation_options
+from server.api.common.requests.json_reader import Fields, unsupported, wrong
 from server.api.common.requests.structured_output import named_schema
 from server.api.openai.conversations.access import find_conversation, refuse_known_ids
 from server.api.openai.conversations.store import ConversationStore, StoredConversation
@@ -36,6 +36,7 @@ from server.generation.request_context import RequestContext
 LOGPROBS, SEALED_REASONING = "message.output_text.logprobs", "reasoning.encrypted_content"
 # Fields of the official API that would change the answer.
 _REFUSED: dict[str, tuple[Any, ...]] = {
+    **REFUSED,
     "prompt": (),
     "context_management": ([],),
     "moderation": (),
@@ -63,8 +64,7 @@ def parse_input(
     context: RequestContext,
 ) -> Conversation:
     """Checked except for what depends on the model. Warns of unknown fields."""
-    check_fields(body, context)
-    refuse_fields(body, _REFUSED)
+    check_fields(body, context, _REFUSED)
     if body.truncation == "auto":
         message = "input is not truncated automatically; send 'disabled' and shorten it"
         raise unsupported("truncation", message)

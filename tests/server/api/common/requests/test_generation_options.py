@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from server.api.common.requests.generation_options import check_fields
+from server.api.common.schema import Schema
+from server.errors import ApiError
+from server.generation.request_context import AccessRecord, RequestContext
 from support.api.http import COMPLETIONS, client, events
+from support.fakes.engine import make_app
 
 pytestmark = pytest.mark.asyncio
 
@@ -31,3 +36,14 @@ async def test_unknown_and_idle_fields_are_named():
     assert warned == {"user", "topp", "top_p", "stop", "stream_options", "max_tokens"}
     assert {w.split()[0].rstrip(":") for w in stream[-1]["warnings"]} == warned - {"stream_options"}
     assert "warnings" not in clean
+
+
+async def test_refused_field_at_a_harmless_value_passes():
+    class Body(Schema):
+        pass
+
+    context = RequestContext(make_app().state.ggserve, AccessRecord("id"))
+    check_fields(Body.model_validate({"n": 1, "m": None}), context, {"n": (1,), "m": ()})
+    assert context.warnings == []
+    with pytest.raises(ApiError, match="n: is not supported by this server"):
+        check_fields(Body.model_validate({"n": 2}), context, {"n": (1,)})

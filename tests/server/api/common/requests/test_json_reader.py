@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.api.common.requests.json_reader import Fields, json_text, no_media, objects, refuse_fields
-from server.api.common.schema import Schema
+from server.api.common.requests.json_reader import Fields, json_text, no_media, objects
 from server.errors import ApiError
 from server.generation.request_context import AccessRecord, RequestContext
 from support.fakes.engine import make_app
@@ -91,12 +90,3 @@ def test_no_media_names_the_kind(kind: str, words: str) -> None:
         "unsupported_value",
         f"a: {words} is not supported by this model; send text",
     )
-
-
-def test_refuse_fields_lets_harmless_values_pass() -> None:
-    class Body(Schema):
-        pass
-
-    refuse_fields(Body.model_validate({"n": 1, "m": None}), {"n": (1,), "m": ()})
-    with pytest.raises(ApiError, match="n: is not supported by this server"):
-        refuse_fields(Body.model_validate({"n": 2}), {"n": (1,)})
