@@ -20,6 +20,8 @@ import msgspec
 from server.api.anthropic.errors import ERRORS as ANTHROPIC
 from server.api.ollama.errors import ERRORS as OLLAMA
 from server.api.openai.conversations.store import ConversationStore, StoredConversation
+from server.api.openai.responses.store import ResponseStore
+from server.api.openai.stores import Stores
 from server.models import catalog
 from server.models.progress import Progress
 from server.models.resolver import Pulling
@@ -337,8 +339,9 @@ def asking(engine: FakeEngine | None = None, **settings: Any) -> Iterator[Ask]:
         runner.run(lifespan.__aenter__())
         transport = httpx.ASGITransport(app)
         http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
-        app.state.conversation_store = ConversationStore(256, 3600.0, 64 << 20)
-        ask = Ask(runner, http, engine, app.state.conversation_store)
+        stores = Stores(ResponseStore(256, 3600.0, 64 << 20), ConversationStore(256, 3600.0, 64 << 20))
+        app.state.openai_stores = stores
+        ask = Ask(runner, http, engine, stores.conversations)
         try:
             with (
                 patch("asyncio.create_subprocess_exec", ask.process),

@@ -1,32 +1,13 @@
-"""The application's conversations, for its routes and for responses that belong to one."""
+"""Stored conversations, for their routes and for responses that belong to one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
-
-from fastapi import Depends, Request
 
 from server.api.common.requests.json_reader import wrong
 from server.api.openai.conversations.store import ConversationStore, Item, StoredConversation
-from server.dependencies import ContextDep
 from server.errors import ApiError
 from server.generation.request_context import RequestContext
-
-
-async def get_conversations(request: Request, context: ContextDep) -> ConversationStore:
-    """The application's conversations, whose store its first request makes."""
-    store: ConversationStore | None = getattr(request.app.state, "conversation_store", None)
-    if store is None:
-        settings = context.state.settings
-        store = ConversationStore(
-            settings.max_stored_responses, settings.responses_ttl_s, settings.responses_max_bytes
-        )
-        request.app.state.conversation_store = store
-    return store
-
-
-ConversationsDep = Annotated[ConversationStore, Depends(get_conversations)]
 
 
 def find_conversation(

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Response
 
 from server.api.common.requests.generation_options import check_fields
 from server.api.common.requests.json_reader import wrong
-from server.api.openai.conversations.access import ConversationsDep, find_conversation, refuse_known_ids
+from server.api.openai.conversations.access import find_conversation, refuse_known_ids
 from server.api.openai.conversations.schema import (
     ConversationDeletedReply,
     ConversationReply,
@@ -22,6 +22,7 @@ from server.api.openai.conversations.store import ConversationStore, StoredConve
 from server.api.openai.item_list import PageDep, item_list
 from server.api.openai.responses.items import Item, ItemReader, call_ids
 from server.api.openai.responses.schema import ItemListReply, ItemReply
+from server.api.openai.stores import StoresDep
 from server.dependencies import ContextDep
 from server.errors import ApiError
 from server.generation.request_context import RequestContext
@@ -39,27 +40,23 @@ ConversationId = Annotated[
 ]
 
 
-async def get_conversation(
-    id: ConversationId, context: ContextDep, store: ConversationsDep
-) -> StoredConversation:
+async def get_conversation(id: ConversationId, context: ContextDep, stores: StoresDep) -> StoredConversation:
     """The one that the path names."""
-    return find_conversation(id, "id", store, context)
+    return find_conversation(id, "id", stores.conversations, context)
 
 
 ConversationDep = Annotated[StoredConversation, Depends(get_conversation)]
 
 
 @json_routes.post("/v1/conversations", response_model=None, responses=_CONVERSATION)
-async def create_conversation(
-    body: ConversationRequest, context: ContextDep, store: ConversationsDep
-) -> Response:
+async def create_conversation(body: ConversationRequest, context: ContextDep, stores: StoresDep) -> Response:
     """Begin a conversation, with items if the request has some."""
     check_fields(body, context)
-    if store.most == 0:
+    if stores.conversations.most == 0:
         message = "no conversations are stored here (--max-stored-responses)"
         raise ApiError(400, message, code="conversations_not_stored")
     conversation = StoredConversation(new_id("conv_"), context.owner, int(time.time()), body.metadata or {})
-    _add(body.items or [], conversation, store, context)
+    _add(body.items or [], conversation, stores.conversations, context)
     return json_reply(_reply(conversation), context)
 
 
@@ -71,31 +68,31 @@ async def retrieve_conversation(conversation: ConversationDep) -> dict[str, Any]
 
 @json_routes.post("/v1/conversations/{id}", response_model=None, responses=_CONVERSATION)
 async def update_conversation(
-    body: MetadataRequest, conversation: ConversationDep, context: ContextDep, store: ConversationsDep
+    body: MetadataRequest, conversation: ConversationDep, context: ContextDep, stores: StoresDep
 ) -> Response:
     """Replace the metadata of a conversation."""
     check_fields(body, context)
-    if not store.update(conversation, metadata=body.metadata or {}):
-        raise _too_large("metadata", store)
+    if not stores.conversations.update(conversation, metadata=body.metadata or {}):
+        raise _too_large("metadata", stores.conversations)
     return json_reply(_reply(conversation), context)
 
 
 @router.delete(
     "/v1/conversations/{id}", response_model=None, responses={200: {"model": ConversationDeletedReply}}
 )
-async def delete_conversation(conversation: ConversationDep, store: ConversationsDep) -> dict[str, Any]:
+async def delete_conversation(conversation: ConversationDep, stores: StoresDep) -> dict[str, Any]:
     """Delete a conversation and its items; responses that were part of it stay."""
-    store.remove(conversation)
+    stores.conversations.remove(conversation)
     return {"id": conversation.id, "object": "conversation.deleted", "deleted": True}
 
 
 @json_routes.post("/v1/conversations/{id}/items", response_model=None, responses=_LIST)
 async def add_items(
-    body: ItemsRequest, conversation: ConversationDep, context: ContextDep, store: ConversationsDep
+    body: ItemsRequest, conversation: ConversationDep, context: ContextDep, stores: StoresDep
 ) -> Response:
     """Add items to the end of a conversation."""
     check_fields(body, context)
-    items = _add(body.items, conversation, store, context)
+    items = _add(body.items, conversation, stores.conversations, context)
     return json_reply(item_list(items, [item["id"] for item in items]), context)
 
 
@@ -118,11 +115,11 @@ async def retrieve_item(item_id: str, conversation: ConversationDep) -> Item:
 
 
 @router.delete("/v1/conversations/{id}/items/{item_id}", response_model=None, responses=_CONVERSATION)
-async def delete_item(item_id: str, conversation: ConversationDep, store: ConversationsDep) -> dict[str, Any]:
+async def delete_item(item_id: str, conversation: ConversationDep, stores: StoresDep) -> dict[str, Any]:
     """Delete one item of a conversation."""
     if item_id not in conversation.entries:
         raise _no_item(item_id)
-    store.remove_item(conversation, item_id)
+    stores.conversations.remove_item(conversation, item_id)
     return _reply(conversation)
 
 

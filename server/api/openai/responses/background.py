@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
 
 from server.api.common.requests.json_reader import wrong
 from server.api.openai.responses.formatter import ResponseFormatter
-from server.api.openai.responses.store import ResponseStore
 from server.errors import ApiError, internal_error
 from server.http.sse import run
 
-Store = ResponseStore[ResponseFormatter]
 
-
-def start(formatter: ResponseFormatter, store: Store) -> None:
+def start(formatter: ResponseFormatter) -> None:
     """Begin to generate a response. Raises ApiError if it cannot be queued, or could not be stored.
 
     However it ends, it is stored: also when it fails, is cancelled, or is ended with the server.
@@ -23,21 +19,20 @@ def start(formatter: ResponseFormatter, store: Store) -> None:
     if not formatter.can_be_stored:
         raise wrong("background", "the store is too small for any response (--responses-max-bytes)")
     formatter.job.ensure_room()
-    task = asyncio.create_task(_generate(formatter))
-    store.background[formatter.job.id] = task
+    task = formatter.task = asyncio.create_task(_generate(formatter))
     tasks = formatter.job.context.state.background
     tasks.add(task)
     task.add_done_callback(tasks.discard)
-    task.add_done_callback(partial(_ended, formatter, store))
+    task.add_done_callback(lambda task: _ended(formatter, task))
 
 
 async def _generate(formatter: ResponseFormatter) -> None:
     formatter.whole(await run(formatter))
 
 
-def _ended(formatter: ResponseFormatter, store: Store, task: asyncio.Task[None]) -> None:
+def _ended(formatter: ResponseFormatter, task: asyncio.Task[None]) -> None:
     """Also of a task that was cancelled before it began."""
-    store.background.pop(formatter.job.id, None)
+    formatter.task = None
     if task.cancelled():
         formatter.cut("cancelled")
         return

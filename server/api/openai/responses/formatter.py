@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -41,6 +42,7 @@ class ResponseFormatter(BlockFormatter):
         super().__init__(job)
         self.conversation, self.echo, self.store, self.seals = conversation, echo, store, seals
         self.owner = job.context.owner
+        self.task: asyncio.Task[None] | None = None  # that generates it while no client waits
         self.token_ids: list[int] | None = [] if job.options.return_tokens else None
         self._timings: dict[str, Any] = {}  # so far, for every delta
         self._sequence = 0

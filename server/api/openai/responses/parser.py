@@ -24,8 +24,8 @@ from server.api.openai.responses.items import (
     not_stored,
 )
 from server.api.openai.responses.schema import ResponseInput, ResponseRequest
-from server.api.openai.responses.store import ResponseStore
 from server.api.openai.responses.tools import RequestTools, read_choice, read_tools
+from server.api.openai.stores import Stores
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls import Tool
 from server.chat.tool_calls.tool import ToolChoice
@@ -57,12 +57,7 @@ class Conversation:
     home: tuple[ConversationStore, StoredConversation] | None = None
 
 
-def parse_input(
-    body: ResponseInput,
-    store: ResponseStore[Any],
-    conversations: ConversationStore,
-    context: RequestContext,
-) -> Conversation:
+def parse_input(body: ResponseInput, stores: Stores, context: RequestContext) -> Conversation:
     """Checked except for what depends on the model. Warns of unknown fields."""
     check_fields(body, context, _REFUSED)
     if body.truncation == "auto":
@@ -74,15 +69,15 @@ def parse_input(
         raise bad_request("input: is required", "input", "missing_field")
     before: list[Item] = []
     if body.previous_response_id is not None:
-        previous = store.get(body.previous_response_id, context.owner)
+        previous = stores.responses.get(body.previous_response_id, context.owner)
         if previous is None:
             raise not_stored(body.previous_response_id, "previous_response_id")
         before = previous.content.items()
     home = None
     if body.conversation is not None:
-        home = find_conversation(body.conversation, "conversation", conversations, context)
+        home = find_conversation(body.conversation, "conversation", stores.conversations, context)
         before = home.items()
-    reader = ItemReader(lambda id: store.item(id, context.owner), call_ids(before), context)
+    reader = ItemReader(lambda id: stores.responses.item(id, context.owner), call_ids(before), context)
     new = reader.read(body.input)
     if home is not None:
         refuse_known_ids(new, home, "input")
@@ -108,7 +103,7 @@ def parse_input(
         numbered_messages=False,
         schema_field="parameters",
     )
-    place = None if home is None else (conversations, home)
+    place = None if home is None else (stores.conversations, home)
     return Conversation(chat, items, len(new), tools, place)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from server.api.common.requests.json_reader import unsupported, wrong
-from server.api.openai.conversations.access import ConversationsDep
 from server.api.openai.item_list import PageDep
 from server.api.openai.responses import background
 from server.api.openai.responses.formatter import ResponseFormatter
@@ -22,7 +21,7 @@ from server.api.openai.responses.schema import (
     ResponseReply,
     ResponseRequest,
 )
-from server.api.openai.responses.store import ResponseStore
+from server.api.openai.stores import Stores, StoresDep
 from server.dependencies import ContextDep
 from server.errors import ApiError
 from server.generation.request_context import RequestContext
@@ -34,52 +33,30 @@ from server.input.processor import process_chat
 router = APIRouter()
 json_routes = json_router()  # those with a body
 _WHOLE: dict[int | str, dict[str, Any]] = {200: {"model": ResponseReply}}
-Store = ResponseStore[ResponseFormatter]
-
-
-async def get_store(request: Request, context: ContextDep) -> Store:
-    """The application's store, which its first request makes."""
-    store: Store | None = getattr(request.app.state, "response_store", None)
-    if store is None:
-        settings = context.state.settings
-        store = ResponseStore(
-            settings.max_stored_responses, settings.responses_ttl_s, settings.responses_max_bytes
-        )
-        request.app.state.response_store = store
-    return store
-
-
-StoreDep = Annotated[Store, Depends(get_store)]
 
 
 @json_routes.post("/v1/responses", response_model=None, responses=_WHOLE)
 @json_routes.post("/responses", response_model=None, responses=_WHOLE, include_in_schema=False)
 async def create_response(
-    body: ResponseRequest,
-    request: Request,
-    context: ContextDep,
-    store: StoreDep,
-    conversations: ConversationsDep,
+    body: ResponseRequest, request: Request, context: ContextDep, stores: StoresDep
 ) -> Response:
     """Answer text or items. With `stream` the response is server-sent events with names."""
     context.select_engine(body.model)
-    conversation = parse_input(body, store, conversations, context)
+    conversation = parse_input(body, stores, context)
     options = parse_options(body, context)
-    stores = body.store is not False and store.most > 0
-    if body.store and not stores:
+    store = stores.responses if body.store is not False and stores.responses.most > 0 else None
+    if body.store and store is None:
         context.warn("store has no effect: no responses are stored here (--max-stored-responses)")
-    if body.background and not stores:
+    if body.background and store is None:
         raise wrong(
             "background", "needs a stored response: no store: false, and --max-stored-responses above 0"
         )
     job = await process_chat(conversation.chat, options, context)
     echo = echoed_fields(body, conversation.chat)
-    formatter = ResponseFormatter(
-        job, conversation, echo, store if stores else None, seals=seals_reasoning(body)
-    )
-    store.running[job.id] = formatter
+    formatter = ResponseFormatter(job, conversation, echo, store, seals=seals_reasoning(body))
+    stores.responses.running[job.id] = formatter
     if body.background:
-        background.start(formatter, store)
+        background.start(formatter)
         return Bytes(msgspec.json.encode(formatter.response("queued", **context.with_warnings({}))))
     return await respond(request, formatter)
 
@@ -88,61 +65,58 @@ async def create_response(
     "/v1/responses/input_tokens", response_model=None, responses={200: {"model": InputTokensReply}}
 )
 @json_routes.post("/responses/input_tokens", response_model=None, include_in_schema=False)
-async def input_tokens(
-    body: ResponseInput, context: ContextDep, store: StoreDep, conversations: ConversationsDep
-) -> Response:
+async def input_tokens(body: ResponseInput, context: ContextDep, stores: StoresDep) -> Response:
     """How many tokens the prompt of such a request has."""
     context.select_engine(body.model)
-    prompt = await prepare_chat(parse_input(body, store, conversations, context).chat, context)
+    prompt = await prepare_chat(parse_input(body, stores, context).chat, context)
     return json_reply({"object": "response.input_tokens", "input_tokens": len(prompt.tokens)}, context)
 
 
-def _running(id: str, store: Store, context: RequestContext) -> ResponseFormatter | None:
-    formatter = store.running.get(id)
+def _running(id: str, stores: Stores, context: RequestContext) -> ResponseFormatter | None:
+    formatter: ResponseFormatter | None = stores.responses.running.get(id)
     if formatter is None or formatter.owner != context.owner:
         return None
-    if id not in context.state.jobs and id not in store.background:
-        return None
-    return formatter
+    return formatter if id in context.state.jobs or formatter.task is not None else None
 
 
 @router.get("/v1/responses/{id}", response_model=None, responses=_WHOLE)
 async def get_response(
     id: str,
     context: ContextDep,
-    store: StoreDep,
+    stores: StoresDep,
     stream: Annotated[bool | None, Query(description="only false: events are not stored")] = None,
 ) -> Response:
     """A response that is stored, or that is being generated."""
     if stream:
         raise unsupported("stream", "events are sent only to the client that requested the response")
-    stored = store.get(id, context.owner)
+    stored = stores.responses.get(id, context.owner)
     if stored is not None:
         return Bytes(stored.content.response)
-    running = _running(id, store, context)
+    running = _running(id, stores, context)
     if running is None:
         raise not_stored(id, "id")
     return Bytes(msgspec.json.encode(running.response(running.status)))
 
 
 @router.delete("/v1/responses/{id}", response_model=None, responses={200: {"model": DeletedReply}})
-async def delete_response(id: str, context: ContextDep, store: StoreDep) -> dict[str, Any]:
+async def delete_response(id: str, context: ContextDep, stores: StoresDep) -> dict[str, Any]:
     """Delete a stored response; one that is generated in the background ends."""
-    if _running(id, store, context) is not None and (task := store.background.get(id)) is not None:
-        await background.cancel(task)
-    if not store.remove(id, context.owner):
+    running = _running(id, stores, context)
+    if running is not None and running.task is not None:
+        await background.cancel(running.task)
+    if not stores.responses.remove(id, context.owner):
         raise not_stored(id, "id")
     return {"id": id, "object": "response.deleted", "deleted": True}
 
 
 @router.post("/v1/responses/{id}/cancel", response_model=None, responses=_WHOLE)
-async def cancel_response(id: str, context: ContextDep, store: StoreDep) -> Response:
+async def cancel_response(id: str, context: ContextDep, stores: StoresDep) -> Response:
     """Cancel a response that is being generated. Its client, if one waits, gets an error."""
-    running = _running(id, store, context)
-    if running is not None and (task := store.background.get(id)) is not None:
-        await background.cancel(task)
+    running = _running(id, stores, context)
+    if running is not None and running.task is not None:
+        await background.cancel(running.task)
     if running is None or running.in_background:
-        stored = store.get(id, context.owner)
+        stored = stores.responses.get(id, context.owner)
         if stored is not None and msgspec.json.decode(stored.content.response)["background"]:
             return Bytes(stored.content.response)  # as it ended, however often it is cancelled
         if stored is not None:
@@ -157,11 +131,11 @@ async def cancel_response(id: str, context: ContextDep, store: StoreDep) -> Resp
 async def input_items(
     id: str,
     context: ContextDep,
-    store: StoreDep,
+    stores: StoresDep,
     page: PageDep,
 ) -> dict[str, Any]:
     """The input items of a stored response, earlier turns included."""
-    stored = store.get(id, context.owner)
+    stored = stores.responses.get(id, context.owner)
     if stored is None:
         raise not_stored(id, "id")
     items = stored.content.items()[: stored.content.n_input]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +46,6 @@ class ResponseStore(Generic[F]):
     """The newest `most` responses of the last `ttl_s` seconds, as far as they fit into `max_bytes`.
 
     running: of responses that are still generated, whatever their route needs, by id.
-    background: the tasks of those for which no client waits.
     """
 
     def __init__(
@@ -55,7 +53,6 @@ class ResponseStore(Generic[F]):
     ) -> None:
         self.most, self.ttl_s, self.max_bytes = most, ttl_s, max_bytes
         self.running: WeakValueDictionary[str, F] = WeakValueDictionary()
-        self.background: dict[str, asyncio.Task[None]] = {}
         self.size = 0
         self._clock = clock
         self._stored: dict[str, StoredResponse] = {}  # oldest first, so those that expire first are first

@@ -1,0 +1,33 @@
+"""What the application keeps for clients that refer to it by an id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from server.api.openai.conversations.store import ConversationStore
+from server.api.openai.responses.store import ResponseStore
+from server.dependencies import ContextDep
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Each within the same limits."""
+
+    responses: ResponseStore[Any]
+    conversations: ConversationStore
+
+
+async def get_stores(request: Request, context: ContextDep) -> Stores:
+    """Those of the application, which its first request makes."""
+    stores: Stores | None = getattr(request.app.state, "openai_stores", None)
+    if stores is None:
+        settings = context.state.settings
+        limits = settings.max_stored_responses, settings.responses_ttl_s, settings.responses_max_bytes
+        stores = request.app.state.openai_stores = Stores(ResponseStore(*limits), ConversationStore(*limits))
+    return stores
+
+
+StoresDep = Annotated[Stores, Depends(get_stores)]
