@@ -27,40 +27,21 @@ _UNESCAPED = r'[^"\\\x00-\x1F\x7F]'
 CHARACTER = rf'{_UNESCAPED}|\\["\\bfnrt]|\\u00(0[0-7bef]|1[0-9a-f]|7f)'
 _TOKEN = re.compile(
     r"(?P<ahead>\(\?[=!])|(?P<open>\((?:\?:|\?P?<[^<>=!]+>)?(?!\?))|(?P<close>\))|(?P<bar>\|)|(?P<anchor>[$^])"
-    r"|(?P<times>(?:[*+?]|\{(?P<low>\d+)(?P<comma>,(?P<high>\d*))?\})\??)"
     r"|(?P<text>\[\^?\]?(?:\\.|[^]\\])*\]|\\(?:[xuUpP]\{[^}]*\}|x\w\w|u\w{4}|U\w{8}|[pP]\w|[^xuUpPbBAzZGk0-9<>])"
     r"|[^\\()\[{?*+|^$])",
     re.DOTALL | re.ASCII,
 )
+_TIMES = re.compile(r"([*+?]|\{(\d+)(,?)(\d*)\})\??", re.ASCII)
 Language: TypeAlias = str | None  # a part of a terminal in Lark; None: nothing matches
 
 
 class _Item(NamedTuple):
-    """kind: text (one character, as JSON spells it), (, (?=, (?!, ^ or $. most: None for any number."""
+    """kind: regex, (, (?=, (?!, ^ or $. A group without look-ahead and anchors inside is a regex."""
 
     kind: str
-    text: str = ""
+    regex: str = ""  # of characters as JSON spells them
     inner: Sequence[Sequence[_Item]] = ()
-    least: int = 1
-    most: int | None = 1
-
-    @property
-    def regex(self) -> str | None:
-        """It as a regular expression; None if it holds look-ahead or anchors."""
-        if self.kind not in ("text", "("):
-            return None
-        parts = [[item.regex for item in items] for items in self.inner]
-        if any(None in part for part in parts):
-            return None
-        text = self.text or f"(?:{'|'.join(''.join(map(str, part)) for part in parts)})"
-        most = "" if self.most is None else self.most
-        return text if self.least == most == 1 else f"{text}{{{self.least},{most}}}"
-
-    @property
-    def may_be_empty(self) -> bool:
-        if self.kind == "text":
-            return self.least == 0
-        return self.least == 0 or any(all(item.may_be_empty for item in items) for items in self.inner)
+    may_be_empty: bool = False
 
 
 Next: TypeAlias = Callable[[bool | None], Language]  # what follows, by whether the position is that of `^`
@@ -140,25 +121,43 @@ class _PatternReader:
             self._positions += kind in ("ahead", "anchor")
             if self._positions > MAX_POSITIONS:
                 raise ConfigError(f"more than {MAX_POSITIONS} look-aheads, ^ and $ are not supported")
-            if kind == "bar":
-                alternatives.append([])
-            elif kind == "times":
-                if not items or items[-1].kind not in ("text", "(") or items[-1][3:] != (1, 1):
-                    self._at = token.start()
-                    raise self._fault()
-                least, most = _times(token)
-                items[-1] = items[-1]._replace(least=least, most=most)
-            elif kind in ("open", "ahead"):
-                if depth == MAX_DEPTH:
-                    raise ConfigError(f"groups deeper than {MAX_DEPTH} beside look-ahead are not supported")
-                inner = self._alternatives(depth + 1)
-                if not self._pattern.startswith(")", self._at):
-                    raise self._fault()
-                self._at += 1
-                items.append(_Item("(" if kind == "open" else text, inner=inner))
-            else:
-                items.append(_Item("text", _spelled(text)) if kind == "text" else _Item(text))
+            match kind:
+                case "bar":
+                    alternatives.append([])
+                case "anchor":
+                    items.append(_Item(text))
+                case "ahead":
+                    items.append(_Item(text, inner=self._inside(depth)))
+                case "open":
+                    items.append(self._repeated(_group(self._inside(depth))))
+                case _:
+                    items.append(self._repeated(_Item("regex", _spelled(text))))
         return alternatives
+
+    def _inside(self, depth: int) -> Sequence[Sequence[_Item]]:
+        """What is in parentheses, behind the first."""
+        if depth == MAX_DEPTH:
+            raise ConfigError(f"groups deeper than {MAX_DEPTH} beside look-ahead are not supported")
+        inner = self._alternatives(depth + 1)
+        if not self._pattern.startswith(")", self._at):
+            raise self._fault()
+        self._at += 1
+        return inner
+
+    def _repeated(self, item: _Item) -> _Item:
+        """An item with the number of times that follows it."""
+        times = _TIMES.match(self._pattern, self._at)
+        if times is None:
+            return item
+        self._at = times.end()
+        symbol, low, comma, high = times.groups()
+        least = int(low or symbol == "+")
+        most = "1" if symbol == "?" else high if comma or low is None else low
+        if item.kind != "regex" and most != "1":
+            raise ConfigError("look-ahead, and ^ or $, inside of a repetition are not supported")
+        return item._replace(
+            regex=f"{item.regex}{{{least},{most or ''}}}", may_be_empty=item.may_be_empty or not least
+        )
 
     def _fault(self) -> ConfigError:
         rest = self._pattern[self._at :]
@@ -170,13 +169,12 @@ class _PatternReader:
         return ConfigError(f"{rest[:16]!r} beside look-ahead, and ^ or $ inside, is not supported")
 
 
-def _times(token: re.Match[str]) -> tuple[int, int | None]:
-    if token["low"] is None:
-        return int(token[0][0] == "+"), 1 if token[0][0] == "?" else None
-    least = int(token["low"])
-    if not token["comma"]:
-        return least, least
-    return least, int(token["high"]) if token["high"] else None
+def _group(inner: Sequence[Sequence[_Item]]) -> _Item:
+    if any(item.kind != "regex" for items in inner for item in items):
+        return _Item("(", inner=inner)
+    regex = "|".join("".join(item.regex for item in items) for items in inner)
+    empty = any(all(item.may_be_empty for item in items) for items in inner)
+    return _Item("regex", f"(?:{regex})", may_be_empty=empty)
 
 
 class _PatternWriter:
@@ -196,11 +194,10 @@ class _PatternWriter:
             raise ConfigError("look-ahead in so many alternatives is not supported")
         plain = ""
         for i, item in enumerate(items):
-            regex = item.regex
-            if regex is None:
+            if item.kind != "regex":
                 following = partial(self._sequence, items[i + 1 :], following=following)
                 return _join(plain, self._special(item, at_start, following))
-            plain += regex
+            plain += item.regex
             at_start = (None if at_start else at_start) if item.may_be_empty else False
         return _join(plain, following(at_start))
 
@@ -215,10 +212,8 @@ class _PatternWriter:
             return _meet(self.alternatives(item.inner, at_start, _any), following(at_start))
         if item.kind == "(?!":
             return _without(following(at_start), self.alternatives(item.inner, at_start, _any))
-        if item.most != 1:
-            raise ConfigError("look-ahead, and ^ or $, inside of a repetition are not supported")
         once = self.alternatives(item.inner, at_start, following)
-        return once if item.least else _union([once, following(at_start)])
+        return _union([once, following(at_start)]) if item.may_be_empty else once
 
 
 def _join(regex: str, following: Language) -> Language:
