@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.types import Constraint
 from server.api.common.requests.json_reader import Fields, missing, unsupported, wrong
@@ -25,7 +25,7 @@ def structural_tag(value: Any, at: str, context: RequestContext) -> RequestedCon
     grammar = _Grammar()
     if fields.get("format") is not None:
         fields.only(frozenset({"type", "format"}))
-        start = grammar.format(Fields(fields.get("format"), fields.at("format"), context))
+        start = grammar.format(Fields(fields.get("format"), fields.at("format"), context)).text
     else:
         fields.only(frozenset({"type", "structures", "triggers"}))
         tags = []
@@ -37,13 +37,21 @@ def structural_tag(value: Any, at: str, context: RequestContext) -> RequestedCon
     return RequestedConstraint(Constraint("lark", grammar.text(start)), at)
 
 
-class _Tag:
-    def __init__(self, fields: Fields, begin: str, end: str) -> None:
-        self.fields, self.begin, self.end = fields, begin, end
+class _Tag(NamedTuple):
+    fields: Fields
+    begin: str
+    end: str
+
+
+class _Part(NamedTuple):
+    """What stands for a format in other rules. open: it may end with text that only the answer's end ends."""
+
+    text: str
+    open: bool = False
 
 
 class _Grammar:
-    """Collects the rules of one grammar. Methods return what stands for a node in other rules."""
+    """Collects the rules of one grammar."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -100,53 +108,63 @@ class _Grammar:
                 raise wrong(tag.fields.at("begin"), "begins with none of the triggers")
         return f"({' | '.join(options)})"
 
-    def format(self, fields: Fields) -> str:
+    def format(self, fields: Fields) -> _Part:
         self.count(1, fields.path)
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise wrong(fields.path, f"is nested deeper than {MAX_DEPTH}")
-        text = self._format(fields)
+        part = self._format(fields)
         self._depth -= 1
-        return text
+        return part
 
-    def _format(self, fields: Fields) -> str:
+    def _format(self, fields: Fields) -> _Part:
         kind = fields.text("type")
         match kind:
             case "const_string":
                 fields.only(frozenset({"type", "value"}))
-                return _quoted(fields.text("value"))
+                return _Part(_quoted(fields.text("value")))
             case "json_schema":
                 fields.only(frozenset({"type", "json_schema", "style"}))
                 fields.one_of("style", ("json",), "json")
-                return self.schema(fields, "json_schema")
+                return _Part(self.schema(fields, "json_schema"))
             case "any_text":
                 fields.only(frozenset({"type"}))
-                return "TEXT"
+                return _Part("TEXT", open=True)
             case "sequence" | "or":
-                fields.only(frozenset({"type", "elements"}))
-                parts = [self.format(part) for part in fields.objects("elements")]
-                if not parts:
-                    raise missing(fields.at("elements"))
-                if any(map(_is_open, parts[:-1] if kind == "sequence" else parts)):
-                    raise unsupported(fields.at("elements"), _OPEN)
-                return f"({(' ' if kind == 'sequence' else ' | ').join(parts)})"
+                return self._elements(fields, kind)
             case "tag":
                 return self._tag(fields)
             case "triggered_tags":
                 return self._triggered_tags(fields)
             case "tags_with_separator":
                 fields.only(frozenset({"type", "tags", "separator", "at_least_one", "stop_after_first"}))
+                tags = [self._tag(tag) for tag in self._tags(fields)]
                 # It stands twice: as a rule, or nested ones would double their text.
-                tag = self._rule(f"({' | '.join(self._tag(tag) for tag in self._tags(fields))})")
+                tag = self._rule(f"({' | '.join(part.text for part in tags)})")
                 more = (
                     ""
                     if fields.flag("stop_after_first")
                     else f" ({_quoted(fields.text('separator'))} {tag})*"
                 )
-                return f"({tag}{more})" + ("" if fields.flag("at_least_one") else "?")
+                text = f"({tag}{more})" + ("" if fields.flag("at_least_one") else "?")
+                return _Part(text, any(part.open for part in tags))
         raise unsupported(
             fields.at("type"), f"a format of type {kind[:64]!r} is not supported by this server"
         )
+
+    def _elements(self, fields: Fields, kind: str) -> _Part:
+        fields.only(frozenset({"type", "elements"}))
+        parts = [self.format(part) for part in fields.objects("elements")]
+        if not parts:
+            raise missing(fields.at("elements"))
+        if kind == "sequence":
+            refused = any(part.open for part in parts[:-1])
+        else:
+            refused = any(part.text == "TEXT" for part in parts)  # beside it no other would mean anything
+        if refused:
+            raise unsupported(fields.at("elements"), _OPEN)
+        text = (" " if kind == "sequence" else " | ").join(part.text for part in parts)
+        return _Part(f"({text})", any(part.open for part in parts))
 
     def _tags(self, fields: Fields) -> list[Fields]:
         tags = list(fields.objects("tags"))
@@ -154,38 +172,36 @@ class _Grammar:
             raise missing(fields.at("tags"))
         return tags
 
-    def _tag(self, fields: Fields) -> str:
+    def _tag(self, fields: Fields) -> _Part:
         begin, body, end = self._parts(fields)
-        return f"({_quoted(begin)} {body} {_quoted(end)})"
+        return _Part(f"({_quoted(begin)} {body.text} {_quoted(end)})", body.open)
 
-    def _parts(self, fields: Fields) -> tuple[str, str, str]:
+    def _parts(self, fields: Fields) -> tuple[str, _Part, str]:
         """How a tag begins, what is in it, and how it ends, if the content does not say that itself."""
         fields.one_of("type", ("tag",), "tag")
         fields.only(frozenset({"type", "begin", "content", "end"}))
         begin, end = fields.text("begin"), fields.text("end")
         body = self.format(Fields(fields.get("content"), fields.at("content"), fields.context))
-        if body == "TEXT" and end:
-            return begin, self._rule(f"TEXT {_quoted(end)}", "[lazy]"), ""
-        if _is_open(body) and end:
+        if body.text == "TEXT" and end:
+            return begin, _Part(self._rule(f"TEXT {_quoted(end)}", "[lazy]")), ""
+        if body.open and end:
             raise unsupported(fields.at("content"), _OPEN)
         return begin, body, end
 
-    def _triggered_tags(self, fields: Fields) -> str:
+    def _triggered_tags(self, fields: Fields) -> _Part:
         fields.only(frozenset({"type", "triggers", "tags", "at_least_one", "stop_after_first"}))
         tags, bodies = [], []
         for tag in self._tags(fields):
             begin, body, end = self._parts(tag)
             tags.append(_Tag(tag, begin, end))
             bodies.append(body)
-        one = self.triggered(fields, tags, bodies)
-        if fields.flag("stop_after_first"):
-            return one if fields.flag("at_least_one") else f"({one} | TEXT)"
-        return f"({one}{'+' if fields.flag('at_least_one') else '*'} TEXT)"
-
-
-def _is_open(part: str) -> bool:
-    """Whether it ends with text that only the end of the answer ends."""
-    return part.endswith(("TEXT", "TEXT)"))
+        one = self.triggered(fields, tags, [body.text for body in bodies])
+        at_least_one = fields.flag("at_least_one")
+        if not fields.flag("stop_after_first"):
+            return _Part(f"({one}{'+' if at_least_one else '*'} TEXT)", open=True)
+        if not at_least_one:
+            return _Part(f"({one} | TEXT)", open=True)
+        return _Part(one, any(body.open for body in bodies))
 
 
 def _texts(fields: Fields, name: str) -> list[str]:

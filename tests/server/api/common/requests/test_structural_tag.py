@@ -11,6 +11,16 @@ from support.references.json_walk import accepts, compiler
 INTEGER = {"type": "integer"}
 TAG = {"begin": "<f=a>", "content": {"type": "json_schema", "json_schema": INTEGER}, "end": "</f>"}
 TRIGGERED = {"type": "triggered_tags", "triggers": ["<f="], "tags": [TAG]}
+ANY = {"type": "any_text"}
+LETTER = {"type": "const_string", "value": "a"}
+ENDLESS = {"type": "tag", "begin": "<t>", "content": ANY, "end": ""}
+SEPARATED = {"type": "tags_with_separator", "tags": [ENDLESS], "separator": ",", "at_least_one": True}
+ONE_TRIGGERED = {
+    **TRIGGERED,
+    "tags": [{**ENDLESS, "begin": "<f="}],
+    "at_least_one": True,
+    "stop_after_first": True,
+}
 
 
 class Warned:
@@ -78,6 +88,13 @@ def test_structures_hold_what_follows_a_trigger(text, allowed):
             ["so", "<t>so", "<t>so</t><f=a>x</f>"],
         ),
         (TRIGGERED, ["x", "x<f=a>1</f><f=a>2</f>y"], ["<f=b>1</f>"]),
+        (ENDLESS, ["<t>", "<t>x</t>"], ["x"]),
+        (
+            {"type": "or", "elements": [ENDLESS, {"type": "sequence", "elements": [LETTER, ANY]}, TRIGGERED]},
+            ["<t>so", "a", "and", "x<f=a>1</f>"],
+            ["x<f=a>x</f>"],
+        ),
+        ({"type": "sequence", "elements": [LETTER, SEPARATED]}, ["a<t>x,<t>y"], ["<t>x", "a"]),
         ({**TRIGGERED, "at_least_one": True}, ["x<f=a>1</f>y"], ["x", ""]),
         ({**TRIGGERED, "stop_after_first": True}, ["x", "x<f=a>1</f>"], ["x<f=a>1</f>y"]),
         (
@@ -111,9 +128,6 @@ def nested(depth):
     return format
 
 
-ANY = {"type": "any_text"}
-
-
 @pytest.mark.parametrize(
     ("value", "param"),
     [
@@ -128,6 +142,19 @@ ANY = {"type": "any_text"}
         ({"format": {"type": "sequence", "elements": []}}, "tag.format.elements"),
         ({"format": {"type": "sequence", "elements": [ANY, ANY]}}, "tag.format.elements"),
         ({"format": {"type": "or", "elements": [ANY]}}, "tag.format.elements"),
+        ({"format": {"type": "sequence", "elements": [ENDLESS, LETTER]}}, "tag.format.elements"),
+        ({"format": {"type": "sequence", "elements": [SEPARATED, LETTER]}}, "tag.format.elements"),
+        ({"format": {"type": "sequence", "elements": [ONE_TRIGGERED, LETTER]}}, "tag.format.elements"),
+        (
+            {
+                "format": {
+                    "type": "sequence",
+                    "elements": [{"type": "or", "elements": [ENDLESS, LETTER]}, LETTER],
+                }
+            },
+            "tag.format.elements",
+        ),
+        ({"format": {**ENDLESS, "content": SEPARATED, "end": "x"}}, "tag.format.content"),
         ({"format": {**TAG, "type": "tag", "content": TRIGGERED}}, "tag.format.content"),
         ({"format": {"type": "tags_with_separator", "tags": [], "separator": ","}}, "tag.format.tags"),
         ({"format": {**TAG, "type": "tag", "end": 5}}, "tag.format.end"),
