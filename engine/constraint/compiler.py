@@ -58,7 +58,7 @@ MAX_STATES = 50_000  # of a lexer: up to 2 kB each
 _CACHED_CONSTRAINTS = 16  # compiled grammars
 _STACK = 256 << 20  # llguidance recurses along chains of rules and references; untouched pages cost nothing
 _PROBE_STEPS = 24
-_LIMITS = re.compile(rf"{schema.LIMITED_NAME}(\d+)_")
+_LIMITS = re.compile(rf"^{schema.LIMITED_NAME}(\d{{1,9}})_", re.MULTILINE)
 # Otherwise llguidance looks for text that can continue in one way only, and does not return where that has no
 # end. Appended, so that it overrides what a grammar says.
 _OPTIONS = '\n%llguidance {"no_forcing": true}\n'

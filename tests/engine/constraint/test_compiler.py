@@ -300,6 +300,11 @@ def test_refusals(constraint: Constraint, message: str) -> None:
     assert len(str(raised.value)) < 400
 
 
+def test_property_named_as_terminals_of_names_are_is_any_other_property() -> None:
+    schema = {"properties": {f"LIMITED_NAME_{'9' * 5000}_": {"type": "null"}}, "additionalProperties": False}
+    compiler().compile(Constraint("json_schema", json.dumps({"type": "object", **schema})))
+
+
 def test_too_complex_shows_in_a_trial() -> None:
     wide = "start: " + " | ".join(f"a{i}" for i in range(2000)) + "\n"
     wide += "".join(f'a{i}: "x{i}" a{i * 7 % 2000}?\n' for i in range(2000))
