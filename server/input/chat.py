@@ -205,14 +205,23 @@ async def _constraint(
         failure = bad_request(f"tools: {error}", "tools", "unsupported_value")
     except ApiError as error:
         failure = error
-    if not options.required and options.answer is None:
-        context.warn(f"tools: the schemas of arguments are not enforced ({failure.message})")
-        return None
-    for i, tool in enumerate(chat.tools):  # which of them is at fault?
+    failure = await _fault_of_one(chat, context) or failure
+    if options.required or options.answer is not None:
+        raise failure
+    context.warn(f"tools: the schemas of arguments are not enforced ({failure.message})")
+    return None
+
+
+async def _fault_of_one(chat: ChatInput, context: RequestContext) -> ApiError | None:
+    """Which tool is at fault, if it is the schema of one."""
+    for i, tool in enumerate(chat.tools):
         schema = Constraint("json_schema", dumps(tool.schema))
         requested = RequestedConstraint(schema, f"tools[{i}].{chat.schema_field}")
-        await check_constraint(requested, context, report=False)
-    raise failure
+        try:
+            await check_constraint(requested, context, report=False)
+        except ApiError as error:
+            return error
+    return None
 
 
 def _framed(answer: RequestedConstraint, chat_format: ChatFormat) -> RequestedConstraint | None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.constraint.compiler import GrammarVocabulary, grammar
-from engine.constraint.json_schema import closed, rule
+from engine.constraint.json_schema import closed
+from engine.exact_json import dumps
 from engine.types import Constraint
 
 # One line, with the spaces that models know from training. Flexible white space could go on forever.
@@ -44,17 +45,22 @@ def quoted(text: str) -> str:
 
 
 def strict_json_rule(schema: Mapping[str, Any]) -> str:
-    """Matches a JSON schema without properties that it does not name. Raises ConfigError."""
-    return json_rule(closed(schema))
+    """Matches a JSON schema without properties that it does not name. Raises ConfigError.
 
-
-def json_rule(schema: Mapping[str, Any]) -> str:
-    """Matches a JSON schema as it is. Raises ConfigError."""
-    return rule({**schema, "x-guidance": {**schema.get("x-guidance", {}), **_SPACING}}).text
+    What else is wrong with it shows when the grammar is compiled, in the process that is limited.
+    """
+    options = schema.get("x-guidance", {})
+    if isinstance(options, dict):  # otherwise refused then
+        schema = closed({**schema, "x-guidance": {**options, **_SPACING}})
+    return f"%json {dumps(schema)}"
 
 
 def answer_rule(constraint: Constraint) -> str:
     """A constraint of one of the KINDS, known to compile, as one alternative of a larger grammar."""
+    if constraint.kind == "json_object":
+        return '%json {"type": "object"}'
+    if constraint.kind == "json_schema":
+        return f"%json {constraint.text if constraint.text.startswith('{') else {}}"
     return f"({grammar(constraint, _NO_TOKENS).text.removeprefix('start: ').strip()})"
 
 

@@ -9,6 +9,7 @@ import llguidance
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
+from engine.constraint.gbnf.lark import with_checked_schemas
 from engine.types import Constraint
 from server.chat.tool_calls import Tool, make_tool
 from server.chat.tool_calls.grammar import GrammarTerminals
@@ -72,7 +73,7 @@ def grammar(call_format: str, control: bool = False, tools: tuple[Tool, ...] = T
         ToolOptions(tools, **options), GrammarTerminals(MARKER_IDS if control else {})
     )
     assert text is not None
-    return text
+    return with_checked_schemas(text).text
 
 
 # As the grammars have them: no escapes without need, and JSON in tags.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.constraint import json_schema
 from support.api.chat import (
     GPT_OSS,
     LLAMA,
@@ -292,6 +293,7 @@ async def test_an_answer_of_another_form_beside_tools():
         ({"tools": [WEATHER, NOW], "grammar": 'root ::= "x"'}, "grammar"),
         ({"tools": [NOW, "bad"], "tool_choice": "required"}, "tools[1].function.parameters"),
         ({"tools": ["bad"], "response_format": SCHEMA}, "tools[0].function.parameters"),
+        ({"tools": ["odd"], "tool_choice": "required"}, "tools[0].function.parameters"),
         ({"tools": [NOW], "response_format": {"type": "regex", "pattern": "("}}, "response_format.pattern"),
     ],
 )
@@ -300,12 +302,26 @@ async def test_what_no_grammar_can_hold_is_refused(fields, param):
         "type": "function",
         "function": {"name": "f", "parameters": {"properties": {"x": {"type": "nope"}}}},
     }
-    fields = {**fields, "tools": [bad if tool == "bad" else tool for tool in fields["tools"]]}
+    odd = {"type": "function", "function": {"name": "f", "parameters": {"x-guidance": 5, "required": ["x"]}}}
+    named = {"bad": bad, "odd": odd}
+    fields = {**fields, "tools": [named[tool] if isinstance(tool, str) else tool for tool in fields["tools"]]}
     engine = answering("x")
     async with client(app(engine)) as http:
         response = await http.post(CHAT, json={"messages": user("Hi"), **fields})
     assert error_of(response, 400)["param"] == param
     assert engine.seen == []
+
+
+async def test_schemas_of_tools_and_answers_are_read_in_the_limited_process_alone(monkeypatch):
+    def read(*fields, **options):
+        raise AssertionError("in the server")
+
+    monkeypatch.setattr(json_schema, "Reader", read)
+    engine = answering("x")
+    for fields in ({"tool_choice": "required"}, {"response_format": SCHEMA}, {}):
+        body = await ask(engine, tools=TOOLS, **fields)
+        assert "warnings" not in body
+        assert engine.seen[-1].constraint.kind == "lark"
 
 
 async def test_calls_that_are_not_required_go_without_a_grammar_where_there_is_none():
@@ -315,5 +331,7 @@ async def test_calls_that_are_not_required_go_without_a_grammar_where_there_is_n
     }
     engine = answering("x")
     body = await ask(engine, tools=[bad])
-    assert body["warnings"][0].startswith("tools: the schemas of arguments are not enforced (tools: ")
+    assert body["warnings"][0].startswith(
+        "tools: the schemas of arguments are not enforced (tools[0].function.parameters: "
+    )
     assert engine.seen[0].constraint is None
