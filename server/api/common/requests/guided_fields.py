@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 from engine.types import Constraint
 from server.api.common.requests.json_reader import Fields, wrong
 from server.api.common.requests.structural_tag import structural_tag
-from server.api.common.requests.structured_output import StructuredFields, dumps_field, json_schema
+from server.api.common.requests.structured_output import StructuredFields, an_object, dumps_field, json_schema
 from server.api.common.schema import Schema, field
 from server.chat.request import RequestedConstraint
 from server.generation.request_context import RequestContext
@@ -21,12 +21,6 @@ from server.generation.request_context import RequestContext
 _SCHEMA = {"anyOf": [{"type": "object"}, {"type": "boolean"}, {"type": "string"}]}
 _TEXTS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _OBJECT = {"type": "object"}
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("must be an object")
-    return value
 
 
 def _schema(value: Any) -> dict[str, Any] | bool | str:
@@ -60,12 +54,12 @@ TagField = Annotated[
 class GuidedFields(Schema):
     """`guided_constraints` reads them."""
 
-    structured_outputs: Annotated[dict[str, Any], PlainValidator(_object), WithJsonSchema(_OBJECT)] | None = (
-        field(
-            "vLLM: one of `json`, `json_object`, `regex`, `choice`, `grammar` (GBNF or Lark) and "
-            "`structural_tag`; `disable_any_whitespace` and `whitespace_pattern` for JSON",
-            {"choice": ["yes", "no"]},
-        )
+    structured_outputs: (
+        Annotated[dict[str, Any], PlainValidator(an_object), WithJsonSchema(_OBJECT)] | None
+    ) = field(
+        "vLLM: one of `json`, `json_object`, `regex`, `choice`, `grammar` (GBNF or Lark) and "
+        "`structural_tag`; `disable_any_whitespace` and `whitespace_pattern` for JSON",
+        {"choice": ["yes", "no"]},
     )
     guided_json: Annotated[Any, PlainValidator(_schema), WithJsonSchema(_SCHEMA)] | None = field(
         "vLLM's older name of `structured_outputs.json`", {"type": "integer"}

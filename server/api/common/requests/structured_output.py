@@ -45,7 +45,8 @@ _FORMAT = {
 }
 
 
-def _object(value: Any) -> dict[str, Any]:
+def an_object(value: Any) -> dict[str, Any]:
+    """For a field that must be one."""
     if not isinstance(value, dict):
         raise ValueError("must be an object")
     return value
@@ -57,7 +58,7 @@ def _schema(value: Any) -> dict[str, Any] | bool:
     return value
 
 
-_Format = Annotated[dict[str, Any], PlainValidator(_object), WithJsonSchema(_FORMAT)]
+_Format = Annotated[dict[str, Any], PlainValidator(an_object), WithJsonSchema(_FORMAT)]
 _JsonSchema = Annotated[dict[str, Any] | bool, PlainValidator(_schema), WithJsonSchema(_SCHEMA)]
 
 
