@@ -67,10 +67,6 @@ values = st.recursive(
 )
 
 
-def in_order(value: Any) -> Any:
-    return dict(sorted(value.items())) if isinstance(value, dict) else value
-
-
 simple = st.fixed_dictionaries(
     {"type": st.sampled_from(["object", "array", "integer", "string", ["integer", "object", "null"]])},
     optional={
