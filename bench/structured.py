@@ -17,6 +17,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def judge(schema: dict[str, Any], reply: dict[str, Any]) -> Result:
     return Result(tokens, next((fault.message for fault in faults), ""), text)
 
 
-def ask(port: int, task: Task, schema: dict[str, Any], seed: int, args: argparse.Namespace) -> Result:
+def ask(port: int, task: Task, schema: dict[str, Any], args: argparse.Namespace, seed: int) -> Result:
     """One answer. schema: as it is sent; the answer is held against the task's own."""
     body = {
         "messages": [{"role": "user", "content": task.question}],
@@ -190,12 +191,8 @@ def measure(way: str, port: int, args: argparse.Namespace) -> dict[str, list[Res
             if way == "flexible":
                 schema = {**schema, "x-guidance": {"whitespace_flexible": True}}
             start = time.monotonic()
-
-            def one(seed: int, task: Task = task, schema: dict[str, Any] = schema) -> Result:
-                return ask(port, task, schema, seed, args)
-
             seeds = range(args.first_seed, args.first_seed + args.answers)
-            results[name] = list(threads.map(one, seeds))
+            results[name] = list(threads.map(partial(ask, port, task, schema, args), seeds))
             tokens, valid = summary(results[name])
             seconds = time.monotonic() - start
             print(
