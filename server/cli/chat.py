@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from typing import Any
 
 from engine.errors import ConfigError
-from engine.types import InferenceParameters
 from server.cli.command import (
     Parser,
     add_model_argument,
@@ -16,10 +14,14 @@ from server.cli.command import (
     requested_options,
     single_model,
 )
-from server.cli.console import LoadProgress
-from server.cli.generation_options import TEMPLATE_OPTIONS, add_sampling_options, requested_sampling
+from server.cli.generation_options import (
+    TEMPLATE_OPTIONS,
+    add_sampling_options,
+    inference_parameters,
+    load_model,
+    requested_sampling,
+)
 from server.config import sources
-from server.config.default_sampling import default_sampling
 from server.config.settings import Settings
 from server.terminal.backend import AnswerFailed, Backend
 from server.terminal.chat import Chat
@@ -115,24 +117,16 @@ def answer_once(chat: Chat, text: str) -> int:
 def open_model(settings: Settings, requested: dict[str, Any], command: str) -> Backend:
     """The one model of the settings, loaded. requested: sampling parameters of the command line."""
     name, path = single_model(settings, command)
-    from engine.engine import load
-    from engine.sampling import parameters as sampling
     from server.chat.request import ReasoningOptions
     from server.terminal.local import ChatOptions, LocalModel
 
     template = settings.chat_template_text()
-    params = settings.model_parameters()
-    if "parallel" not in settings.model_fields_set:
-        params = dataclasses.replace(params, parallel=1)  # the KV cache of one conversation is enough
-    with LoadProgress(bar=True) as progress:
-        model = load(path, params, progress=lambda f, text: progress(name, f, text))
+    model = load_model(name, path, settings)
     try:
-        operator = {**settings.sampling_defaults(), **requested}
-        generation = InferenceParameters(**default_sampling(model.describe(), operator), seed=settings.seed)
         budget = None if settings.reasoning_budget < 0 else settings.reasoning_budget
         enabled = None if settings.reasoning == "auto" else settings.reasoning == "on"
         options = ChatOptions(
-            params=sampling.validate(generation, model.tokenizer.n_vocab, model.n_ctx),
+            params=inference_parameters(model, settings, requested),
             n_batch=settings.batch_size,
             template=template,
             reasoning=ReasoningOptions(budget=budget, enabled=enabled),

@@ -1,14 +1,22 @@
-"""Options of the commands that generate text: sampling as flags, and which ones chat templates have."""
+"""What the commands that generate text share: options of sampling and chat templates, the model's load."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from engine.types import InferenceParameters
-from server.config.default_sampling import LLAMA_SERVER
+from server import logs
+from server.cli.console import LoadProgress
+from server.config.default_sampling import LLAMA_SERVER, default_sampling
+from server.config.settings import Settings
+
+if TYPE_CHECKING:
+    from engine.engine import Model
 
 SAMPLING = {
     "max_tokens": "maximum tokens to generate; default and -1: until the model ends or the context is full",
@@ -68,3 +76,27 @@ def requested_sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     if requested.get("max_tokens") == -1:
         requested["max_tokens"] = None
     return requested
+
+
+def load_model(name: str, path: Path, settings: Settings) -> Model:
+    """The model, for one sequence at a time: unless --parallel is set, its KV cache is that of one."""
+    from engine.engine import load
+
+    params = settings.model_parameters()
+    if "parallel" not in settings.model_fields_set:
+        params = dataclasses.replace(params, parallel=1)
+    with LoadProgress(bar=True) as progress:
+        return load(path, params, progress=lambda f, text: progress(name, f, text))
+
+
+def inference_parameters(model: Model, settings: Settings, requested: dict[str, Any]) -> InferenceParameters:
+    """Checked. requested: parameters of the command line; a warning names those that have no effect."""
+    from engine.sampling import parameters as sampling
+
+    values = default_sampling(model.describe(), {**settings.sampling_defaults(), **requested})
+    params = InferenceParameters(**values, seed=settings.seed)
+    params = sampling.validate(params, model.tokenizer.n_vocab, model.n_ctx)
+    for warning in sampling.warnings(params):
+        if warning.partition(" ")[0] in requested:
+            logs.log.warning("%s", warning)
+    return params

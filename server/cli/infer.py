@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.config import InferenceSessionConfig
-from engine.types import InferenceParameters
 from engine.units import format_bytes
-from server import logs
 from server.cli.command import (
     Parser,
     add_model_argument,
@@ -20,10 +17,14 @@ from server.cli.command import (
     requested_options,
     single_model,
 )
-from server.cli.console import LoadProgress
-from server.cli.generation_options import TEMPLATE_OPTIONS, add_sampling_options, requested_sampling
+from server.cli.generation_options import (
+    TEMPLATE_OPTIONS,
+    add_sampling_options,
+    inference_parameters,
+    load_model,
+    requested_sampling,
+)
 from server.config import sources
-from server.config.default_sampling import default_sampling
 from server.config.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,44 +84,31 @@ def run(arguments: list[str]) -> int:
     settings = sources.load(requested_options(args), args.config)
     configure_quiet_logging(settings)
     prompt = sys.stdin.read().removesuffix("\n") if args.prompt == "-" else args.prompt or ""
-    requested = requested_sampling(args)
     if not args.chat:
-        _, path = single_model(settings, "infer")
-        return complete(path, settings, prompt, requested, args)
+        name, path = single_model(settings, "infer")
+        began = time.monotonic()
+        with load_model(name, path, settings) as model:
+            return complete(model, settings, prompt, args, time.monotonic() - began)
     for name in ("special", "stop", "stats", "save_session", "load_session"):
         if getattr(args, name):
             parser.error(f"--{name.replace('_', '-')} cannot be combined with --chat")
     from server.cli import chat
 
-    return chat.answer_with_model(settings, prompt, requested)
+    return chat.answer_with_model(settings, prompt, requested_sampling(args))
 
 
-def complete(
-    path: Path, settings: Settings, prompt: str, requested: dict[str, Any], args: argparse.Namespace
-) -> int:
-    """Load the model, generate, print; the status. requested: sampling parameters of the command line."""
-    from engine.engine import load
-    from engine.sampling import parameters as sampling
+def complete(model: Model, settings: Settings, prompt: str, args: argparse.Namespace, load_s: float) -> int:
+    """Generate and print; the exit status. load_s: how long the model took to load."""
     from engine.tokenizer.detokenizer import StopMatcher
 
-    model_params = settings.model_parameters()
-    if "parallel" not in settings.model_fields_set:
-        model_params = dataclasses.replace(model_params, parallel=1)  # the KV cache of one request is enough
-    started = time.monotonic()
-    with LoadProgress(bar=True) as progress:
-        model = load(path, model_params, progress=lambda f, text: progress(path.stem, f, text))
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    with model, _session(model, settings, args.load_session) as session:
-        params = InferenceParameters(**default_sampling(model.describe(), requested), seed=settings.seed)
-        params = sampling.validate(params, model.tokenizer.n_vocab, model.n_ctx)
-        for warning in sampling.warnings(params):
-            if warning.partition(" ")[0] in requested:
-                logs.log.warning("%s", warning)
+    params = inference_parameters(model, settings, requested_sampling(args))
+    with _session(model, settings, args.load_session) as session:
         if sys.stderr.isatty() and model.tokenizer.chat_template and not args.special:
             sys.stderr.write(
                 "hint: this model is made for chat: --chat answers the text, `ggserve chat` talks\n"
             )
-        stats = Stats(time.monotonic() - started)
+        stats = Stats(load_s)
         interrupted = False
         stop = StopMatcher(args.stop)
         n_before = len(session.tokens)

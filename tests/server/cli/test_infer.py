@@ -38,6 +38,16 @@ def test_infer_stop_stats_and_warnings():
 
 
 @pytest.mark.e2e
+def test_infer_without_a_sampling_flag_takes_the_configured_default(monkeypatch: pytest.MonkeyPatch):
+    expected = infer("-p", "Once upon a time", "-n", "3")
+    monkeypatch.setenv("GGSERVE_DEFAULT", "max_tokens=3")
+    assert infer("-p", "Once upon a time").stdout == expected.stdout
+    longer = infer("-p", "Once upon a time", "-n", "6")
+    assert longer.stdout.startswith(expected.stdout.rstrip("\n"))
+    assert len(longer.stdout) > len(expected.stdout)
+
+
+@pytest.mark.e2e
 def test_infer_with_a_seed_says_the_same_again():
     arguments = ("infer", "-m", str(MODEL), "-p", "The cat", "-n", "30", "--seed", "5")
     first, second = ggserve(*arguments), ggserve(*arguments)
