@@ -45,8 +45,9 @@ endef
 export foreground
 
 # The default model is downloaded while ggml compiles; what goes wrong is reported by `ggserve serve`.
-NAMES_A_MODEL := $(filter -m --model% -hf% --hf% --config%,$(ARGS))$(GGSERVE_MODEL)$(GGSERVE_CONFIG)
-serve: meanwhile := $(if $(NAMES_A_MODEL),,"$(RUN)" -m server.models 2> "$(VENV)/model.log" &)
+NAMES_A_MODEL := $(filter-out -%,$(firstword $(ARGS)))$(filter -m% --model% -hf% --hf% --config% %.gguf,$(ARGS))\
+    $(GGSERVE_MODEL)$(GGSERVE_CONFIG)
+serve: meanwhile := $(if $(strip $(NAMES_A_MODEL)),,"$(RUN)" -m server.models 2> "$(VENV)/model.log" &)
 serve: $(VENV)/installed
 	@exec "$(RUN)" -c "$$foreground" "$(VENV)/bin/ggserve" serve $(ARGS)
 

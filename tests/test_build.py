@@ -266,6 +266,30 @@ def test_a_source_distribution_has_what_the_build_reads(tmp_path: Path) -> None:
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "downloads"),
+    [
+        ("", True),
+        ("--port 9000", True),
+        ("--model x.gguf", False),
+        ("-m qwen3-8b", False),
+        ("-hf me/x", False),
+        ("x.gguf --port 9000", False),
+        ("--port 9000 x.gguf", False),
+        ("qwen3-8b", False),
+        ("--config x.yml", False),
+    ],
+)
+def test_make_serve_downloads_the_default_model_unless_another_is_named(
+    arguments: str, downloads: bool, tmp_path: Path
+) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("GGSERVE_", "MAKE"))}
+    command = ["make", "--dry-run", "serve", f"VENV={tmp_path}/venv", f"ARGS={arguments}"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("-m server.models" in done.stdout) == downloads
+
+
 def test_the_bundled_model_is_found() -> None:
     assert bundled_model().read_bytes()[:4] == b"GGUF"
 

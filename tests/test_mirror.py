@@ -35,7 +35,6 @@ EXEMPT = {
     "server/terminal/backend": "a protocol",
     "server/models/errors": "declarations",
     "server/models/stored": "a declaration",
-    "server/models/__main__": "runs before anything is installed; tests/test_build.py runs it as a process",
     "server/cli/pull": "joins catalog, plan and download; tests/server/cli/test_pulling.py runs it",
     "server/sandbox/child": "limits its own process, so only another can see it: test_process.py",
     "server/dependencies": "hands on what the application holds; every test of a route goes through it",
