@@ -1,19 +1,31 @@
-"""The documentation names files and tests that exist."""
+"""The documentation names files, tests, options and variables that exist."""
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from server.cli.main import COMMANDS, main
+from server.config.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
-    *(ROOT / folder / "README.md" for folder in ("bench", "models", "tests/golden")),
+    *(ROOT / folder / "README.md" for folder in ("bench", "models", "tests", "tests/golden")),
 ]
-TOP = ("engine", "server", "ggml", "bench", "docs", "tests", "models", "configs", "deploy", ".github")
+TOP = ("engine", "server", "ggml", "bench", "docs", "tests", "models", "configs", "deploy", ".ci", ".github")
+OTHER_PROGRAMS = {
+    "docker": "--build --build-arg --gpus --profile --rm",
+    "git, cmake": "--branch --depth --install --prefix",
+    "lm_eval": "--model_args --batch_size --tasks",
+    "llama-server": "--ctx-size",
+    "vulkaninfo": "--summary",
+}
+SOURCES = ("*.py", "*.pyx", "*.cmake", "*.txt", "*.cpp", "*.h")
 GENERATED = ("bench/out",)  # written by a run, not part of the repository
 
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -76,3 +88,33 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") < 150
+
+
+@cache
+def named(pattern: str) -> set[str]:
+    """What the documents call by a name of this form."""
+    return {name for path in DOCUMENTS for name in re.findall(pattern, path.read_text(encoding="utf-8"))}
+
+
+def in_sources(pattern: str, *folders: str) -> set[str]:
+    paths = (path for name in folders for suffix in SOURCES for path in (ROOT / name).rglob(suffix))
+    return {name for path in paths for name in re.findall(pattern, path.read_text(encoding="utf-8"))}
+
+
+def test_documented_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+    option = r"(?<![\w-])--[a-z][\w-]*"
+    ours = set(re.findall(option, capsys.readouterr().out)) | in_sources(option, "bench", "tests/golden")
+    others = set(" ".join(OTHER_PROGRAMS.values()).split())
+    assert named(option) - ours - others == set()
+    assert others <= named(option)
+
+
+def test_documented_variables_exist() -> None:
+    variable = r"\bGGSERVE_[A-Z_]*[A-Z]"
+    ours = {f"GGSERVE_{name.upper()}" for name in Settings.model_fields}
+    ours |= in_sources(variable, "engine", "server", "ggml", "tests")
+    assert len(named(variable)) > 10
+    assert named(variable) - ours == set()
