@@ -5,7 +5,7 @@ grammar. llguidance's own `%json` is used for single strings only: it rounds num
 space stand anywhere, and takes two spellings of one name for two names. Properties come in the order of the
 schema.
 
-Used by `engine.constraint`, and by the server for schemas inside of larger grammars.
+Used by `engine.constraint`; the server reads no schemas, and uses `closed` only.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any
 
 from engine.constraint.json_schema.reading.document import Document
-from engine.constraint.json_schema.reading.limits import FORMATS
 from engine.constraint.json_schema.shapes import names
+from engine.constraint.json_schema.shapes.formats import FORMATS
 from engine.constraint.json_schema.shapes.meet import Meets, checked, checked_number, checked_string
 from engine.constraint.json_schema.shapes.types import (
     ANYTHING,

@@ -1,4 +1,4 @@
-"""How large a schema may be, and which formats it may name."""
+"""How large a schema may be."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ MAX_PROPERTIES = 1000  # of one object
 MAX_PROPERTIES_IN_ALL = 5000
 MAX_VALUES = 10_000  # of all enums together
 MAX_MULTIPLE = 10_000  # states of an automaton
-
-# Formats that are enforced. Others are annotations, as the standard has it.
-FORMATS = frozenset(
-    ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
-)
 
 
 class Limits:

@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from engine.constraint.json_schema.shapes import lookahead, names
+from engine.constraint.json_schema.shapes.formats import FORMATS
 from engine.constraint.json_schema.shapes.lookahead import CHARACTER
 from engine.constraint.json_schema.shapes.types import Number, String
 from engine.constraint.json_schema.writing import digits
-from engine.constraint.json_schema.writing.formats import FORMATS
 from engine.errors import ConfigError
 from engine.exact_json import dumps, number_text
 

@@ -1,5 +1,6 @@
-"""Formats as patterns, for strings that llguidance cannot hold to a format and a pattern at once.
+"""The formats that are enforced, which llguidance knows. Others are annotations, as the standard has it.
 
+As patterns, for strings that llguidance cannot hold to a format and a pattern at once.
 After RFC 3339 (in upper case, without leap seconds), 5321 (without quotes), 1123, 3986, 4291 and 9562.
 """
 
