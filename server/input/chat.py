@@ -205,16 +205,18 @@ async def _constraint(
         failure = bad_request(f"tools: {error}", "tools", "unsupported_value")
     except ApiError as error:
         failure = error
-    failure = await _fault_of_one(chat, context) or failure
+    failure = await _fault_of_one(chat, options, context) or failure
     if options.required or options.answer is not None:
         raise failure
     context.warn(f"tools: the schemas of arguments are not enforced ({failure.message})")
     return None
 
 
-async def _fault_of_one(chat: ChatInput, context: RequestContext) -> ApiError | None:
-    """Which tool is at fault, if it is the schema of one."""
+async def _fault_of_one(chat: ChatInput, options: ToolOptions, context: RequestContext) -> ApiError | None:
+    """Which of the tools that may be called is at fault, if it is the schema of one."""
     for i, tool in enumerate(chat.tools):
+        if tool.name not in options.names:
+            continue
         schema = Constraint("json_schema", dumps(tool.schema))
         requested = RequestedConstraint(schema, f"tools[{i}].{chat.schema_field}")
         try:

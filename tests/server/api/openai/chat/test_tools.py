@@ -294,6 +294,19 @@ async def test_an_answer_of_another_form_beside_tools():
         ({"tools": [NOW, "bad"], "tool_choice": "required"}, "tools[1].function.parameters"),
         ({"tools": ["bad"], "response_format": SCHEMA}, "tools[0].function.parameters"),
         ({"tools": ["odd"], "tool_choice": "required"}, "tools[0].function.parameters"),
+        (
+            {
+                "tools": ["other", NOW, "bad"],
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "allowed_tools": {
+                        "mode": "required",
+                        "tools": [{"type": "function", "function": {"name": name}} for name in ("now", "f")],
+                    },
+                },
+            },
+            "tools[2].function.parameters",
+        ),
         ({"tools": [NOW], "response_format": {"type": "regex", "pattern": "("}}, "response_format.pattern"),
     ],
 )
@@ -303,7 +316,8 @@ async def test_what_no_grammar_can_hold_is_refused(fields, param):
         "function": {"name": "f", "parameters": {"properties": {"x": {"type": "nope"}}}},
     }
     odd = {"type": "function", "function": {"name": "f", "parameters": {"x-guidance": 5, "required": ["x"]}}}
-    named = {"bad": bad, "odd": odd}
+    other = {"type": "function", "function": {**bad["function"], "name": "other"}}
+    named = {"bad": bad, "odd": odd, "other": other}
     fields = {**fields, "tools": [named[tool] if isinstance(tool, str) else tool for tool in fields["tools"]]}
     engine = answering("x")
     async with client(app(engine)) as http:
