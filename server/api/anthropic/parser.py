@@ -143,8 +143,7 @@ def _answer(body: MessageInput, context: RequestContext) -> RequestedConstraint 
     if fields.text("type") != "json_schema":
         raise wrong(fields.at("type"), "must be json_schema")
     fields.object("schema")
-    named = {name: value for name, value in format.items() if name != "type"}
-    return named_schema(named, fields.path, context)
+    return named_schema(fields, frozenset({"type"}))
 
 
 def parse_options(body: MessageRequest, context: RequestContext) -> GenerationOptions:

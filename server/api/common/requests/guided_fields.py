@@ -46,6 +46,7 @@ _TAG = {
     "triggers": ["<f>"],
     "structures": [{"begin": "<f>", "schema": {}, "end": "</f>"}],
 }
+_Object = Annotated[dict[str, Any], PlainValidator(an_object), WithJsonSchema(_OBJECT)]
 TagField = Annotated[
     dict[str, Any] | str, PlainValidator(_tag), WithJsonSchema({"anyOf": [_OBJECT, {"type": "string"}]})
 ]
@@ -54,9 +55,7 @@ TagField = Annotated[
 class GuidedFields(Schema):
     """`guided_constraints` reads them."""
 
-    structured_outputs: (
-        Annotated[dict[str, Any], PlainValidator(an_object), WithJsonSchema(_OBJECT)] | None
-    ) = field(
+    structured_outputs: _Object | None = field(
         "vLLM: one of `json`, `json_object`, `regex`, `choice`, `grammar` (GBNF or Lark) and "
         "`structural_tag`; `disable_any_whitespace` and `whitespace_pattern` for JSON",
         {"choice": ["yes", "no"]},
@@ -142,8 +141,10 @@ def _checked(fields: Fields, kind: str) -> Any:
         return fields.text(kind)
     if kind == "json_object":
         return fields.flag(kind)
+    if kind == "choice":
+        return fields.texts(kind)
     try:
-        return {"json": _schema, "choice": _texts, "structural_tag": _tag}[kind](fields.get(kind))
+        return (_schema if kind == "json" else _tag)(fields.get(kind))
     except ValueError as error:
         raise wrong(fields.at(kind), str(error)) from None
 
@@ -184,7 +185,7 @@ def _spaced(schema: Any, spacing: Mapping[str, Any]) -> Any:
 def _parsed(text: str, at: str) -> Any:
     try:
         return exact_json.loads(text)
-    except (ConfigError, ValueError, RecursionError):
+    except ConfigError:
         raise wrong(at, "is not valid JSON") from None
 
 

@@ -43,11 +43,14 @@ class Fields:
 
     def one_of(self, name: str, known: Sequence[str], default: str | None = None) -> str:
         """A string out of a few."""
-        if default is not None and self.get(name) is None:
+        value = self.get(name)
+        if value is None:
+            if default is None:
+                raise missing(self.at(name))
             return default
-        value = self.text(name)
-        if value not in known:
-            raise wrong(self.at(name), f"must be one of {', '.join(known)}, not {value[:64]!r}")
+        if not isinstance(value, str) or value not in known:
+            instead = f", not {value[:64]!r}" if isinstance(value, str) else ""
+            raise wrong(self.at(name), f"must be one of {', '.join(known)}{instead}")
         return value
 
     def flag(self, name: str) -> bool:
@@ -72,6 +75,15 @@ class Fields:
             raise missing(self.at(name))
         if not isinstance(value, dict):
             raise wrong(self.at(name), "must be an object")
+        return value
+
+    def texts(self, name: str) -> list[str]:
+        """A list of strings, at least one."""
+        value = self.get(name)
+        if value is None:
+            raise missing(self.at(name))
+        if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+            raise wrong(self.at(name), "must be a list of strings, at least one")
         return value
 
     def objects(self, name: str) -> Iterator[Fields]:

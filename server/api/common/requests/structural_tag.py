@@ -86,7 +86,9 @@ class _Grammar:
 
     def triggered(self, fields: Fields, tags: list[_Tag], bodies: list[str]) -> str:
         """Text up to a trigger, then the rest of a tag that begins with it."""
-        triggers = list(dict.fromkeys(_texts(fields, "triggers")))
+        triggers = list(dict.fromkeys(fields.texts("triggers")))
+        if "" in triggers:
+            raise wrong(fields.at("triggers"), "must not be empty")
         if not tags:
             raise wrong(fields.path, "must have at least one tag")
         self.count(len(triggers) * len(tags), fields.at("triggers"))
@@ -202,13 +204,6 @@ class _Grammar:
         if not at_least_one:
             return _Part(f"({one} | TEXT)", open=True)
         return _Part(one, any(body.open for body in bodies))
-
-
-def _texts(fields: Fields, name: str) -> list[str]:
-    value = fields.get(name)
-    if not isinstance(value, list) or not value or not all(isinstance(text, str) and text for text in value):
-        raise wrong(fields.at(name), "must be a list of texts, at least one")
-    return value
 
 
 def _quoted(text: str) -> str:

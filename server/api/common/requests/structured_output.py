@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
@@ -11,9 +11,9 @@ from engine.constraint.json_schema import closed
 from engine.errors import ConfigError
 from engine.exact_json import dumps
 from engine.types import Constraint
+from server.api.common.requests.json_reader import Fields, missing, wrong
 from server.api.common.schema import Schema, field
 from server.chat.request import RequestedConstraint
-from server.errors import bad_request
 from server.generation.request_context import RequestContext
 
 _TYPE = {"type": "string"}
@@ -75,9 +75,6 @@ class StructuredFields(Schema):
     )
 
 
-_KINDS = ("text", "json_object", "json_schema", "regex", "choice", "grammar")
-_SYNTAXES = ("gbnf", "lark")
-_NAMES: dict[type[Any], str] = {str: "a string", list: "a list", dict: "an object"}
 _KNOWN = {  # fields of a response_format, by its type
     "text": (),
     "json_object": ("schema",),
@@ -104,7 +101,7 @@ def requested_constraint(
     ]
     if len(requested) > 1:
         first, second = (constraint.param.split(".")[0] for constraint in requested[:2])
-        _wrong(second, f"cannot be combined with {first}")
+        raise wrong(second, f"cannot be combined with {first}")
     return requested[0] if requested else None
 
 
@@ -125,83 +122,51 @@ def schema_constraint(schema: dict[str, Any] | bool, param: str) -> RequestedCon
 def _format(format: dict[str, Any] | None, context: RequestContext) -> RequestedConstraint | None:
     if format is None:
         return None
-    at, kind = "response_format", format.get("type")
-    if kind is None:
-        raise bad_request(f"{at}.type: is required", f"{at}.type", "missing_field")
-    if kind not in _KINDS:
-        _wrong(f"{at}.type", f"must be one of {', '.join(_KINDS)}")
-    _unknown(format, ("type", *_KNOWN[kind]), at, context)
+    fields = Fields(format, "response_format", context)
+    kind = fields.one_of("type", tuple(_KNOWN))
+    fields.only(frozenset({"type", *_KNOWN[kind]}))
     match kind:
         case "text":
             return None
         case "json_object":
-            schema = format.get("schema")
+            schema = fields.get("schema")
             if schema is None or schema == {}:
-                return RequestedConstraint(Constraint("json_object"), at)
-            return RequestedConstraint(json_schema(schema, f"{at}.schema"), f"{at}.schema")
+                return RequestedConstraint(Constraint("json_object"), fields.path)
+            return RequestedConstraint(json_schema(schema, fields.at("schema")), fields.at("schema"))
         case "json_schema":
-            return named_schema(_required(format, "json_schema", dict, at), f"{at}.json_schema", context)
+            return named_schema(Fields(fields.object("json_schema"), fields.at("json_schema"), context))
         case "regex":
-            return RequestedConstraint(
-                Constraint("regex", _required(format, "pattern", str, at)), f"{at}.pattern"
-            )
+            return RequestedConstraint(Constraint("regex", fields.text("pattern")), fields.at("pattern"))
         case "choice":
-            choices = _required(format, "choices", list, at)
-            if not choices or not all(isinstance(choice, str) for choice in choices):
-                _wrong(f"{at}.choices", "must be a list of strings, at least one")
-            return RequestedConstraint(
-                Constraint("choice", dumps_field(choices, f"{at}.choices")), f"{at}.choices"
-            )
-    syntax = format.get("syntax", "gbnf")
-    if syntax not in _SYNTAXES:
-        _wrong(f"{at}.syntax", f"must be one of {', '.join(_SYNTAXES)}")
-    text = _required(format, "grammar", str, at)
-    return RequestedConstraint(Constraint(syntax, text), f"{at}.grammar") if text else None
+            at = fields.at("choices")
+            return RequestedConstraint(Constraint("choice", dumps_field(fields.texts("choices"), at)), at)
+    syntax, text = fields.one_of("syntax", ("gbnf", "lark"), "gbnf"), fields.text("grammar")
+    return RequestedConstraint(Constraint(syntax, text), fields.at("grammar")) if text else None
 
 
-def named_schema(named: dict[str, Any], at: str, context: RequestContext) -> RequestedConstraint:
-    """Of `{name, description, schema, strict}`, which is the field `at`."""
-    _unknown(named, ("name", "description", "schema", "strict"), at, context)
-    for name, kind, what in (("name", str, "a string"), ("strict", bool, "true or false")):
-        if not isinstance(named.get(name), kind | None):
-            _wrong(f"{at}.{name}", f"must be {what}")
-    if named.get("schema") is None:
-        raise bad_request(f"{at}.schema: is required", f"{at}.schema", "missing_field")
-    lenient = named.get("strict") is False
-    return RequestedConstraint(json_schema(named["schema"], f"{at}.schema", lenient=lenient), f"{at}.schema")
+def named_schema(named: Fields, beside: frozenset[str] = frozenset()) -> RequestedConstraint:
+    """Of `{name, description, schema, strict}`. beside: further fields of the object."""
+    named.only(frozenset({"name", "description", "schema", "strict"}) | beside)
+    named.text_or("name", "")
+    named.flag("strict")
+    schema, at = named.get("schema"), named.at("schema")
+    if schema is None:
+        raise missing(at)
+    return RequestedConstraint(json_schema(schema, at, lenient=named.get("strict") is False), at)
 
 
 def json_schema(schema: Any, param: str, *, lenient: bool = False) -> Constraint:
     """Strict where the schema is silent. lenient: what cannot be enforced is reported, not refused."""
     if not isinstance(schema, dict | bool):
-        _wrong(param, "must be a JSON schema: an object")
+        raise wrong(param, "must be a JSON schema: an object")
     if lenient and isinstance(schema, dict):
         options = schema.get("x-guidance")
         schema = {**schema, "x-guidance": {"lenient": True, **(options if isinstance(options, dict) else {})}}
     return Constraint("json_schema", dumps_field(closed(schema), param))
 
 
-def _required(format: dict[str, Any], name: str, kind: type[Any], at: str) -> Any:
-    value = format.get(name)
-    if value is None:
-        raise bad_request(f"{at}.{name}: is required", f"{at}.{name}", "missing_field")
-    if not isinstance(value, kind):
-        _wrong(f"{at}.{name}", f"must be {_NAMES[kind]}")
-    return value
-
-
 def dumps_field(value: Any, param: str) -> str:
     try:
         return dumps(value)
     except ConfigError:
-        _wrong(param, "is nested too deeply, or has numbers that are too long")
-
-
-def _unknown(fields: dict[str, Any], known: tuple[str, ...], at: str, context: RequestContext) -> None:
-    for name, value in fields.items():
-        if name not in known and value is not None:
-            context.warn(f"{at}.{name[:64]} has no effect")
-
-
-def _wrong(param: str, what: str) -> NoReturn:
-    raise bad_request(f"{param}: {what}", param, "invalid_value")
+        raise wrong(param, "is nested too deeply, or has numbers that are too long") from None

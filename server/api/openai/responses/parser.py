@@ -128,8 +128,7 @@ def _answer(body: ResponseInput, context: RequestContext) -> RequestedConstraint
     fields = Fields(body.text.format, "text.format", context)
     kind = fields.one_of("type", ("text", "json_object", "json_schema"))
     if kind == "json_schema":
-        named = {name: value for name, value in body.text.format.items() if name != "type"}
-        return named_schema(named, "text.format", context)
+        return named_schema(fields, frozenset({"type"}))
     fields.only(frozenset({"type"}))
     return None if kind == "text" else RequestedConstraint(Constraint("json_object"), "text.format")
 
