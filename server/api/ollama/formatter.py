@@ -96,8 +96,9 @@ class OllamaFormatter(JobFormatter):
         return job.context.with_warnings(fields)
 
     def _logprobs(self, tokens: Sequence[ShownToken]) -> dict[str, Any]:
-        texts = token_texts(self.job.engine.tokenizer)
-        return {"logprobs": chat_logprobs(texts, tokens)["content"]} if self.body.logprobs and tokens else {}
+        if not (self.body.logprobs and tokens):
+            return {}
+        return {"logprobs": chat_logprobs(token_texts(self.job.engine.tokenizer), tokens)["content"]}
 
     def _tool_calls(self, calls: Iterable[ToolCallDelta]) -> list[dict[str, Any]]:
         replies = []
