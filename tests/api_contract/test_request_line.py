@@ -102,10 +102,10 @@ def _server_file(frame: FrameType) -> str | None:
     ("path", "route", "body", "max_files", "max_returns"),
     [
         ("/v1/chat/completions", "chat_completions", {"messages": user("hi")}, 15, 5),
-        ("/v1/messages", "create_message", {"messages": user("hi"), "max_tokens": 4}, 17, 9),
-        ("/v1/responses", "create_response", {"input": "hi"}, 18, 9),
-        ("/v1/completions", "completions", {"prompt": "hi"}, 15, 5),
-        ("/completion", "completion", {"prompt": "hi"}, 17, 5),
+        ("/v1/messages", "create_message", {"messages": user("hi"), "max_tokens": 4}, 17, 7),
+        ("/v1/responses", "create_response", {"input": "hi"}, 17, 7),
+        ("/v1/completions", "completions", {"prompt": "hi"}, 14, 4),
+        ("/completion", "completion", {"prompt": "hi"}, 16, 5),
     ],
 )
 async def test_a_streamed_request_passes_few_files_and_seldom_returns(

@@ -9,6 +9,7 @@ from server.api.anthropic.schema import MessageInput, MessageRequest
 from server.api.common.requests.generation_options import REFUSED, check_fields, generation_options
 from server.api.common.requests.json_reader import Fields, objects, unsupported, wrong
 from server.api.common.requests.structured_output import named_schema
+from server.api.common.requests.tools import warn_of_unknown
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls import Tool, ToolChoice, make_tool
 from server.errors import ApiError
@@ -63,7 +64,9 @@ def _no_threads() -> ApiError:
 
 
 def _tools(body: MessageInput, context: RequestContext) -> list[Tool]:
-    tools = []
+    tools: list[Tool] = []
+    if body.tools is None:
+        return tools
     for tool in objects(body.tools, "tools", context):
         kind = tool.text_or("type", "custom")
         if kind != "custom":
@@ -130,9 +133,7 @@ def hides_thinking(body: MessageRequest) -> bool:
 def _answer(body: MessageInput, context: RequestContext) -> RequestedConstraint | None:
     config, format, path = body.output_config, body.output_format, "output_format"
     if config is not None:
-        for name, value in (config.model_extra or {}).items():
-            if value is not None:
-                context.warn(f"output_config.{name[:64]} has no effect")
+        warn_of_unknown(config.model_extra, "output_config", context)
         if config.format is not None:
             if format is not None and format != config.format:
                 raise wrong("output_format", "differs from output_config.format, its other name")

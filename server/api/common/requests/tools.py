@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
-from server.api.common.requests.json_reader import missing, unsupported
+from server.api.common.requests.json_reader import missing, unsupported, wrong
 from server.api.common.schema import Schema, field
-from server.chat.tool_calls.tool import Tool, make_tool
+from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool
 from server.generation.request_context import RequestContext
 
 _SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -40,6 +40,13 @@ def parse_tool(tool: ToolField, where: str, context: RequestContext) -> Tool:
     function, where = tool.function, f"{where}.function"
     warn_of_unknown(function.model_extra, where, context)
     return make_tool(function.name, function.description, function.parameters, function.strict, where)
+
+
+def choice_by_mode(mode: Any) -> ToolChoice:
+    """Of a `tool_choice` that is no object. Raises ApiError (400)."""
+    if mode not in ("none", "auto", "required"):
+        raise wrong("tool_choice", "must be 'none', 'auto', 'required' or an object")
+    return ToolChoice(mode)
 
 
 def warn_of_unknown(

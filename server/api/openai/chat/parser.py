@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from engine import exact_json
 from server.api.common.requests.generation_options import check_fields, choice_options
 from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
-from server.api.common.requests.json_reader import used_name
+from server.api.common.requests.json_reader import used_name, wrong
 from server.api.common.requests.structured_output import requested_constraint
-from server.api.common.requests.tools import parse_tool, warn_of_unknown
+from server.api.common.requests.tools import choice_by_mode, parse_tool, warn_of_unknown
 from server.api.openai.chat.schema import ChatFields, ChatRequest, Message
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls.tool import ToolChoice
-from server.errors import bad_request
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 
@@ -24,7 +23,7 @@ def parse_options(body: ChatRequest, context: RequestContext) -> GenerationOptio
     """The fields that do not become the prompt. Warns of unknown ones."""
     check_fields(body, context)
     if body.top_logprobs is not None and not body.logprobs:
-        raise bad_request("top_logprobs: needs logprobs: true", "top_logprobs", "invalid_value")
+        raise wrong("top_logprobs", "needs logprobs: true")
     limits = [n for n in (body.max_completion_tokens, body.max_tokens) if n is not None]
     if len(set(limits)) > 1:
         context.warn("max_tokens has no effect: max_completion_tokens is set")
@@ -80,37 +79,33 @@ def _message(message: Message, where: str, context: RequestContext) -> dict[str,
 
 
 def _tool_choice(value: Any) -> ToolChoice:
-    if value is None or value == "auto":
+    if value is None:
         return ToolChoice()
-    if value == "none":
-        return ToolChoice("none")
-    if value == "required":
-        return ToolChoice("required")
     if not isinstance(value, dict):
-        _wrong("tool_choice", "must be 'none', 'auto', 'required' or an object")
+        return choice_by_mode(value)
     kind = value.get("type")
     if kind == "function":
         return ToolChoice("required", (_function_name(value, "tool_choice"),))
     if kind == "allowed_tools":
         allowed = value.get("allowed_tools")
         if not isinstance(allowed, dict):
-            _wrong("tool_choice.allowed_tools", "must be an object")
-        mode, tools = allowed.get("mode", "auto"), allowed.get("tools")
-        if mode not in ("auto", "required"):
-            _wrong("tool_choice.allowed_tools.mode", "must be 'auto' or 'required'")
+            raise wrong("tool_choice.allowed_tools", "must be an object")
+        mode, tools = allowed.get("mode"), allowed.get("tools")
+        if mode not in (None, "auto", "required"):
+            raise wrong("tool_choice.allowed_tools.mode", "must be 'auto' or 'required'")
         if not isinstance(tools, list) or not tools:
-            _wrong("tool_choice.allowed_tools.tools", "must be a list of tools")
+            raise wrong("tool_choice.allowed_tools.tools", "must be a list of tools")
         where = "tool_choice.allowed_tools.tools"
         names = tuple(_function_name(tool, f"{where}[{i}]") for i, tool in enumerate(tools))
         return ToolChoice("required" if mode == "required" else "auto", names)
-    _wrong("tool_choice.type", "must be 'function' or 'allowed_tools'")
+    raise wrong("tool_choice.type", "must be 'function' or 'allowed_tools'")
 
 
 def _function_name(value: Any, where: str) -> str:
     function = value.get("function") if isinstance(value, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
-        _wrong(f"{where}.function.name", "must be the name of a tool")
+        raise wrong(f"{where}.function.name", "must be the name of a tool")
     return name
 
 
@@ -119,7 +114,3 @@ def _budget(body: ChatFields) -> int | None:
         return None
     name = used_name(body, _BUDGETS)
     return None if name is None else getattr(body, name)
-
-
-def _wrong(param: str, message: str) -> NoReturn:
-    raise bad_request(f"{param}: {message}", param, "invalid_value")

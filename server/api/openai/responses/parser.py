@@ -13,6 +13,7 @@ from engine.types import Constraint
 from server.api.common.requests.generation_options import REFUSED, check_fields, generation_options
 from server.api.common.requests.json_reader import Fields, unsupported, wrong
 from server.api.common.requests.structured_output import named_schema
+from server.api.common.requests.tools import warn_of_unknown
 from server.api.openai.conversations.access import find_conversation, refuse_known_ids
 from server.api.openai.conversations.store import ConversationStore, StoredConversation
 from server.api.openai.responses.items import (
@@ -113,7 +114,7 @@ def _reasoning(body: ResponseInput, context: RequestContext) -> ReasoningOptions
         return ReasoningOptions()
     if reasoning.summary is not None:
         context.warn("reasoning.summary has no effect: reasoning is returned in full")
-    _extra(reasoning.model_extra, "reasoning", context)
+    warn_of_unknown(reasoning.model_extra, "reasoning", context)
     return ReasoningOptions(effort=reasoning.effort)
 
 
@@ -122,7 +123,7 @@ def _answer(body: ResponseInput, context: RequestContext) -> RequestedConstraint
         return None
     if body.text.verbosity not in (None, "medium"):
         context.warn("text.verbosity has no effect")
-    _extra(body.text.model_extra, "text", context)
+    warn_of_unknown(body.text.model_extra, "text", context)
     if body.text.format is None:
         return None
     fields = Fields(body.text.format, "text.format", context)
@@ -131,12 +132,6 @@ def _answer(body: ResponseInput, context: RequestContext) -> RequestedConstraint
         return named_schema(fields, frozenset({"type"}))
     fields.only(frozenset({"type"}))
     return None if kind == "text" else RequestedConstraint(Constraint("json_object"), "text.format")
-
-
-def _extra(extra: dict[str, Any] | None, path: str, context: RequestContext) -> None:
-    for name, value in (extra or {}).items():
-        if value is not None:
-            context.warn(f"{path}.{name[:64]} has no effect")
 
 
 def _logprobs(body: ResponseRequest, context: RequestContext) -> int | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.api.common.requests.json_reader import Fields, objects, unsupported, wrong
+from server.api.common.requests.json_reader import Fields, objects, unsupported
+from server.api.common.requests.tools import choice_by_mode
 from server.api.openai.responses.calls import FUNCTIONS, CallForm, flat_name
 from server.api.openai.responses.schema import ResponseInput
 from server.chat.tool_calls import Tool, ToolChoice, make_tool
@@ -140,14 +141,8 @@ def _custom(tool: Fields, name: str) -> Tool:
 def read_choice(body: ResponseInput, context: RequestContext) -> ToolChoice:
     """Which tools are called."""
     choice = body.tool_choice
-    if choice is None or choice == "auto":
-        return ToolChoice()
-    if choice == "none":
-        return ToolChoice("none")
-    if choice == "required":
-        return ToolChoice("required")
-    if isinstance(choice, str):
-        raise wrong("tool_choice", "must be 'none', 'auto', 'required' or an object")
+    if choice is None or isinstance(choice, str):
+        return choice_by_mode("auto" if choice is None else choice)
     fields = Fields(choice, "tool_choice", context)
     if fields.text("type") == "allowed_tools":
         fields.only(frozenset({"type", "mode", "tools"}))

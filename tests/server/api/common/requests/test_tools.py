@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from server.api.common.requests.tools import TOOL_EXAMPLE, ToolField, parse_tool, warn_of_unknown
+from server.api.common.requests.tools import (
+    TOOL_EXAMPLE,
+    ToolField,
+    choice_by_mode,
+    parse_tool,
+    warn_of_unknown,
+)
 from server.errors import ApiError
 from server.generation.request_context import AccessRecord, RequestContext
 from support.fakes.engine import make_app
@@ -54,3 +60,11 @@ def test_unknown_fields_that_change_the_answer_are_refused(context: RequestConte
     assert context.warnings == []
     with pytest.raises(ApiError, match=r"m\.function_call: is not supported; send tool_calls"):
         warn_of_unknown({"function_call": {}}, "m", context, refused=("function_call",))
+
+
+def test_choice_by_mode_takes_three_words_and_nothing_else() -> None:
+    for mode in ("none", "auto", "required"):
+        assert choice_by_mode(mode).mode == mode
+    for other in ("", "maybe", 5, ["auto"], True):
+        with pytest.raises(ApiError, match="tool_choice: must be 'none', 'auto', 'required' or an object"):
+            choice_by_mode(other)
