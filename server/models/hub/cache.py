@@ -13,11 +13,15 @@ from server.models.stored import StoredModel
 
 @dataclass(frozen=True)
 class CachedRepo:
-    """A repository of the cache. folder: of the current snapshot; `models` have paths in it."""
+    """A repository of the cache. folder: of the newest snapshot; `models` have paths in it.
+
+    cached: as the library has it, with all snapshots.
+    """
 
     name: str
     folder: Path
     models: list[RepoModel]
+    cached: Any
 
     def model_name(self, model: RepoModel) -> str:
         """hf:OWNER/REPO:QUANT, or :FILE where that would not be enough."""
@@ -42,7 +46,7 @@ def repositories() -> Iterator[CachedRepo]:
             path = file.file_path.relative_to(newest.snapshot_path).as_posix()
             files.append(RepoFile(path, file.size_on_disk, _sha256(file.blob_path)))
         if available := models(files):
-            yield CachedRepo(repo.repo_id, newest.snapshot_path, available)
+            yield CachedRepo(repo.repo_id, newest.snapshot_path, available, repo)
 
 
 def _scan() -> Any:
@@ -89,9 +93,7 @@ def _stored(name: str) -> Iterator[tuple[Any, set[str]]]:
     for repo in repositories():
         for model in repo.models:
             if repo.model_name(model) == name:
-                repos = _scan().repos
-                (cached,) = [r for r in repos if (r.repo_type, r.repo_id) == ("model", repo.name)]
-                yield cached, {file.path for file in model.files}
+                yield repo.cached, {file.path for file in model.files}
 
 
 def _path(file: Any, revision: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,11 @@ def explain(error: Exception, repo: str) -> DownloadError | None:
                 "`hf auth login`, or HF_TOKEN"
             )
         return DownloadError(f"{endpoint} responded with HTTP status {status} for {repo}; try again later")
+    if isinstance(error, json.JSONDecodeError):
+        return DownloadError(
+            f"{endpoint} does not answer as a Hub does; check HF_ENDPOINT, and whether the network asks for "
+            "a sign-in first"
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DownloadError(f"the disk of {constants.HF_HUB_CACHE} is full; {MAKE_ROOM}")
     if isinstance(error, errors.LocalEntryNotFoundError) or type(error).__module__.startswith("httpx"):

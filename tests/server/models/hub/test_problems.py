@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import re
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,30 @@ def test_without_a_network_the_message_says_what_needs_none(
     use_hub(f"http://127.0.0.1:{port}", tmp_path, monkeypatch)
     with pytest.raises(DownloadError, match=rf"cannot reach http://127\.0\.0\.1:{port} .*`ggserve list`"):
         pull("me/Plain-GGUF")
+
+
+class _SignIn(BaseHTTPRequestHandler):
+    """Answers every request with a page, as hotel networks do."""
+
+    def do_GET(self) -> None:
+        page = b"<html>Sign in</html>"
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.send_header("content-length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, *arguments: object) -> None:
+        """Not on stderr."""
+
+
+def test_a_page_in_place_of_the_hub_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with HTTPServer(("127.0.0.1", 0), _SignIn) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        use_hub(f"http://127.0.0.1:{server.server_port}", tmp_path, monkeypatch)
+        with pytest.raises(DownloadError, match="does not answer as a Hub does; check HF_ENDPOINT"):
+            pull("me/Plain-GGUF")
+        server.shutdown()
 
 
 def test_offline_mode_is_named(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
