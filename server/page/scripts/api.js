@@ -3,7 +3,7 @@
 import { t } from "./i18n.js";
 import { key } from "./local.js";
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, message, code) {
     super(message);
     Object.assign(this, { name: "ApiError", status, code });

@@ -1,7 +1,7 @@
 // A conversation is a tree: another answer or an edited question is a sibling, and `leaf` says which branch is shown.
 
 /** Random, also where crypto.randomUUID is missing: on pages that came over plain HTTP. */
-export function newId() {
+function newId() {
   return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
@@ -75,7 +75,7 @@ function check(condition) {
 }
 
 const isText = (value) => typeof value === "string";
-const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+export const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
 function imported(source) {
   check(isObject(source) && isText(source.title) && Array.isArray(source.messages));

@@ -6,7 +6,7 @@ const WIDTH = 300;
 const HEIGHT = 80;
 
 /** A round number at or above the value: 1, 2, 5, 10, … */
-export function ceiling(value) {
+function ceiling(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value);

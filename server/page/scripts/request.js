@@ -18,7 +18,7 @@ function messageOf(message) {
   return { role, content: content || null, tool_calls: calls };
 }
 
-/** Only what the user changed is sent, so that the administrator's and the model's defaults hold. Throws on bad JSON. */
+/** Only what the user changed is sent, so that the administrator's and the model's defaults hold. */
 export function generationFields(settings) {
   const fields = { ...settings.params };
   const stops = settings.stop.split("\n").filter((line) => line !== "");
@@ -26,6 +26,7 @@ export function generationFields(settings) {
   return fields;
 }
 
+/** Throws on tools or a schema that are not JSON. */
 export function chatBody(conversation, model, leaf = conversation.leaf) {
   const { settings } = conversation;
   const messages = branch(conversation, leaf).filter((message) => message.role !== "assistant" || message.content || message.calls?.length).map(messageOf);

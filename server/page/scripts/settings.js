@@ -1,7 +1,7 @@
 // The settings beside the chat. An empty field means: the server's default, which is shown in it.
 
 import { chatBody, asCurl, asPython } from "./request.js";
-import { NO_SETTINGS, settingsFrom } from "./conversation.js";
+import { isObject, NO_SETTINGS, settingsFrom } from "./conversation.js";
 import { $, copy, el, iconButton, toast } from "./dom.js";
 import { LANGUAGES, language, t } from "./i18n.js";
 import { keepSettings, library } from "./library.js";
@@ -121,8 +121,6 @@ function checkJson(text, isRight, kind) {
     return t("settings.not_json", { reason: error.message });
   }
 }
-
-const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
 function selectField(id, label, options, value, onchange) {
   const select = el("select", { id }, Object.entries(options).map(([name, text]) => el("option", { value: name, text })));

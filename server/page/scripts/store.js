@@ -3,7 +3,7 @@
 import { getJson, request } from "./api.js";
 import { load, save } from "./local.js";
 
-export const events = new EventTarget();
+const events = new EventTarget();
 
 export function emit(name) {
   events.dispatchEvent(new Event(name));
