@@ -15,6 +15,7 @@ from server.cli.command import (
     single_model,
 )
 from server.cli.generation_options import (
+    DESCRIPTIONS,
     TEMPLATE_OPTIONS,
     add_sampling_options,
     inference_parameters,
@@ -60,7 +61,7 @@ def _parser() -> Parser:
     parser.add_argument("--no-markdown", action="store_true", help="show answers as plain text")
     add_sampling_options(parser)
     more = TEMPLATE_OPTIONS | KEY_OPTIONS
-    sources.add_options(parser, serve=False, more=more, descriptions=more)
+    sources.add_options(parser, serve=False, more=more, descriptions=DESCRIPTIONS | more)
     return parser
 
 

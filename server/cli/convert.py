@@ -36,7 +36,7 @@ def _parser() -> Parser:
         "source", metavar="SOURCE", help="Hugging Face model or PEFT directory, or pre-GGUF file"
     )
     parser.add_argument("target", metavar="OUT.gguf", help="the file to write")
-    types = f"type of the matrices, or a mixture of types: {', '.join(TYPES)} (default: f16)"
+    types = f"type of the matrices, or a mixture: {', '.join(TYPES)} (default: f16; of an adapter f32)"
     parser.add_argument("--type", metavar="TYPE", help=types)
     parser.add_argument("--pre", metavar="NAME", help="name of the pre-tokenizer, if it is not recognised")
     parser.add_argument(

@@ -38,7 +38,10 @@ SAMPLING = {
     "repeat_last_n": "number of recent tokens for the three penalties; 0: off, -1: all",
 }
 
-# Options of `serve` that these commands have too, and what they mean here.
+# Options of `serve` that these commands have too, and what they mean here. Of `parallel` see `load_model`.
+DESCRIPTIONS = {
+    "parallel": "sequences of which the KV cache has room for a full context (default: 1)",
+}
 TEMPLATE_OPTIONS = {
     "chat_template": "file with a Jinja chat template that replaces the one in the model file",
     "reasoning": "whether the model reasons before it answers; auto: the template's default (default: auto)",

@@ -18,6 +18,7 @@ from server.cli.command import (
     single_model,
 )
 from server.cli.generation_options import (
+    DESCRIPTIONS,
     TEMPLATE_OPTIONS,
     add_sampling_options,
     inference_parameters,
@@ -68,7 +69,8 @@ def _parser() -> Parser:
     )
     parser.add_argument("--stats", action="store_true", help="print token counts and times to stderr")
     add_sampling_options(parser)
-    sources.add_options(parser, serve=False, more=TEMPLATE_OPTIONS, descriptions=TEMPLATE_OPTIONS)
+    descriptions = DESCRIPTIONS | TEMPLATE_OPTIONS
+    sources.add_options(parser, serve=False, more=TEMPLATE_OPTIONS, descriptions=descriptions)
     return parser
 
 

@@ -25,6 +25,7 @@ EXAMPLES = """\
 OPTIONS = (
     "model",
     "context_size",
+    "lora",
     "use_gpu",
     "gpu_layers",
     "device",
