@@ -36,12 +36,12 @@ def to_lark(text: str, token_id: TokenId) -> str:
 
 # `%json` has no meaning in strings, regexes and comments.
 _SKIPPED = r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|\#[^\n]*'
-_SCHEMA = re.compile(rf"(?:{_SKIPPED})|(%json\s*)(?=\{{)")
+_SCHEMA = re.compile(rf"(?:{_SKIPPED})|(%json\s*)(?=\{{|(?:true|false)\b)")
 _decoder = json.JSONDecoder(parse_float=read_float)
 
 
 def with_checked_schemas(text: str) -> schema.Rule:
-    """A grammar with every `%json {…}` checked as by `schema.rule`. Raises ConfigError."""
+    """A grammar with every schema behind `%json` checked as by `schema.rule`. Raises ConfigError."""
     parts: list[str] = []
     ignored: dict[str, None] = {}
     end = 0

@@ -57,10 +57,8 @@ def strict_json_rule(schema: Mapping[str, Any]) -> str:
 
 def answer_rule(constraint: Constraint) -> str:
     """A constraint of one of the KINDS, known to compile, as one alternative of a larger grammar."""
-    if constraint.kind == "json_object":
-        return '%json {"type": "object"}'
-    if constraint.kind == "json_schema":
-        return f"%json {constraint.text if constraint.text.startswith('{') else {}}"
+    if constraint.kind in ("json_object", "json_schema"):
+        return "%json " + (constraint.text or '{"type": "object"}')
     return f"({grammar(constraint, _NO_TOKENS).text.removeprefix('start: ').strip()})"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.constraint.gbnf.lark import with_checked_schemas
+from engine.constraint.json_schema import rule
 from engine.errors import ConfigError
 
 
@@ -27,5 +28,9 @@ b: %json
     assert with_checked_schemas(again.text).text == again.text
     plain = 'start: "a" %json {"unfinished'
     assert with_checked_schemas(plain).text == plain
+    assert with_checked_schemas("start: %json true").text == f"start: {rule(True).text}"
+    assert with_checked_schemas("start: %json truex").text == "start: %json truex"
+    with pytest.raises(ConfigError, match="the schema is false"):
+        with_checked_schemas("start: %json false")
     with pytest.raises(ConfigError, match="remainders"):
         with_checked_schemas('start: %json {"multipleOf": 99999989}')

@@ -70,6 +70,11 @@ def test_structures_hold_what_follows_a_trigger(text, allowed):
     [
         ({"type": "const_string", "value": 'a"b'}, ['a"b'], ["a", ""]),
         ({"type": "json_schema", "json_schema": INTEGER}, ["12"], ["x"]),
+        (
+            {"type": "json_schema", "json_schema": True},
+            ['{"a": 1, "b": 2}'],
+            ['{"a": 1, "a": 2}', '{"a" : 1}'],
+        ),
         ({"type": "any_text"}, ["", "x\ny"], []),
         (
             {"type": "or", "elements": [{"type": "const_string", "value": v} for v in "ab"]},
