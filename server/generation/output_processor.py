@@ -125,7 +125,8 @@ class OutputSequence:
             self._split("", len(tokens))
             return None
         shown = self._shown(text, cut=cut, all=reason is not None)
-        return self._split(text, len(tokens))._replace(text=text, tokens=shown, progress=progress)
+        parts = self._split(text, len(tokens))
+        return OutputDelta(parts.content, parts.reasoning, parts.tools, text, shown, progress)
 
     def _progress(self, processed: int | None) -> list[PromptProgress]:
         """Progress since the last call; the first one reports what was cached."""
