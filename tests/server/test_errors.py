@@ -1,9 +1,14 @@
-"""What a request may be wrong about, beside its fields by themselves: for these see test_bad_input_*.py."""
+"""What a request may be wrong about, beside its fields by themselves (api_contract/test_fields.py)."""
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+import server
 from server.errors import path_of
 from support.api.http import CHAT, COMPLETIONS, client, error_of, user
 from support.fakes.engine import FakeEngine, make_app
@@ -105,3 +110,21 @@ async def test_path_of():
     assert path_of(("body", "messages", 3, "content")) == "messages[3].content"
     assert path_of(("body",)) is None
     assert path_of(("query", "model")) == "model"
+
+
+def error_codes() -> Iterator[str]:
+    """Every `code` that the server's source gives to an error."""
+    for path in Path(server.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call):
+                values = [keyword.value for keyword in call.keywords if keyword.arg == "code"]
+                if getattr(call.func, "id", "") == "bad_request":
+                    values += call.args[2:]
+                yield from (value.value for value in values if isinstance(value, ast.Constant))
+
+
+async def test_the_documentation_names_every_code():
+    codes = set(error_codes())
+    assert {"invalid_value", "model_in_use", "conversation_not_found"} <= codes
+    text = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text(encoding="utf-8")
+    assert [code for code in sorted(codes) if f"`{code}`" not in text] == []
