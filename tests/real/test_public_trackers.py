@@ -75,6 +75,12 @@ def running(http: httpx.Client) -> int:
     return len(http.get("/v1/requests").json()["data"])
 
 
+def steps(http: httpx.Client) -> int:
+    """Of the engine so far; one for each token that is decoded alone."""
+    match = re.search(r"^ggserve_steps_total\S* (\S+)$", http.get("/metrics").text, re.MULTILINE)
+    return int(float(match[1]))
+
+
 def wait_until_idle(http: httpx.Client) -> None:
     end = time.monotonic() + 30
     while running(http):
@@ -105,12 +111,14 @@ def test_very_hot_sampling_gives_valid_text(http: httpx.Client) -> None:
 def test_a_client_that_leaves_frees_its_slot(http: httpx.Client) -> None:
     """llama.cpp 24496: the slot went on generating for a client that was gone."""
     body = {"messages": user("Tell me a long story"), "stream": True, "max_tokens": 1500, "ignore_eos": True}
+    before = steps(http)
     with http.stream("POST", CHAT, json=body) as response:
         lines = response.iter_lines()
         next(lines)
         assert running(http) == 1
     wait_until_idle(http)
-    assert message(http, messages=user("Say hi"))["content"]
+    assert message(http, messages=user("Say hi"))["content"]  # after what the slot did before
+    assert 0 < steps(http) - before < 1000  # the whole story takes 1,500
 
 
 def test_a_client_that_leaves_while_its_prompt_is_computed_frees_its_slot(
@@ -121,6 +129,7 @@ def test_a_client_that_leaves_while_its_prompt_is_computed_frees_its_slot(
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(server.url + "/v1/completions", json=body, timeout=httpx.Timeout(10, read=0.3))
     wait_until_idle(http)
+    assert reply(http, "/v1/completions", **body)["timings"]["cached_n"] < 1000  # what was computed is kept
 
 
 def test_a_queued_client_that_leaves_harms_nobody(http: httpx.Client, server: ServerProcess) -> None:
