@@ -86,15 +86,16 @@ async def within_limits(
     receive: Receive, context: RequestContext, timeout_ms: int | None, work: Coroutine[Any, Any, T]
 ) -> T:
     """Run `work` while the client is connected, at most for `timeout_ms` and --request-timeout-s."""
-    limit_s = context.state.settings.request_timeout_s
-    if timeout_ms is not None:
-        limit_s = min(limit_s or timeout_ms / 1000, timeout_ms / 1000)
+    limit_s, param = context.state.settings.request_timeout_s, None
+    if timeout_ms is not None and (limit_s is None or timeout_ms / 1000 <= limit_s):
+        limit_s, param = timeout_ms / 1000, "timeout_ms"
     try:
         async with asyncio.timeout(limit_s):
             return await while_connected(receive, work)
     except TimeoutError:
-        message = "timeout_ms: the time ran out before the response was ready"
-        raise ApiError(503, message, param="timeout_ms", code="timeout", retry_after=NEVER) from None
+        message = "the time ran out before the response was ready"
+        message = f"{param}: {message}" if param else f"{message} (--request-timeout-s)"
+        raise ApiError(503, message, param=param, code="timeout", retry_after=NEVER) from None
 
 
 class EventStream(Response):

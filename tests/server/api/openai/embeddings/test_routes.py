@@ -114,12 +114,14 @@ async def test_the_time_is_up():
     engine.gate.clear()
     async with client(engine) as http:
         error = error_of(await http.post(V1, json={"input": "a", "timeout_ms": 20}), 503)
-        assert error["code"] == "timeout"
+        assert (error["code"], error["param"]) == ("timeout", "timeout_ms")
         assert engine.left == ["Embed"]
     engine = FakeEngine()
     engine.gate.clear()
     async with client(make_app(engine, request_timeout_s=0.02)) as http:
-        error_of(await http.post(V1, json={"input": "a", "timeout_ms": 100_000}), 503)
+        error = error_of(await http.post(V1, json={"input": "a", "timeout_ms": 100_000}), 503)
+        assert (error["code"], error["param"]) == ("timeout", None)
+        assert "--request-timeout-s" in error["message"]
 
 
 @pytest.mark.parametrize(
