@@ -42,11 +42,11 @@ cdef class ModelRunner:
     cdef Sched sched
     cdef PagedAttention paged
     cdef object shape
-    cdef list adapters
+    cdef list adapters  # of each sequence
     cdef int width
     cdef bint is_hidden
     cdef vector[int32_t] tokens, positions, outputs, token_type_ids
-    cdef vector[float] uses_long_rope
+    cdef vector[float] uses_long_rope, scales
     cdef vector[int64_t] cells
     cdef vector[uint16_t] mask
     cdef vector[float] host_logits
@@ -162,7 +162,7 @@ cdef class ModelRunner:
 
     cdef tuple _active(self):
         # The adapters that any row uses.
-        return tuple(sorted({adapter for adapters in set(self.adapters) for adapter, _ in adapters}))
+        return tuple(sorted({adapter for adapters in self.adapters for adapter, _ in adapters}))
 
     cdef int _check_open(self) except -1:
         if self.closed:
@@ -195,7 +195,7 @@ cdef class ModelRunner:
             n_new = len(tokens)
             if n_past < 0 or n_new == 0 or len(table) - n_past < n_new or table.ob_descr.itemsize != sizeof(int32_t):
                 raise EngineError(f"{len(table)} cells for {n_past} + {n_new} tokens")
-            self.adapters.extend([adapters] * n_new)
+            self.adapters.append(adapters)
             cells = <const int32_t*>table.data.as_voidptr
             sequence.cells, sequence.n_past, sequence.n_new = cells, n_past, n_new
             sequence.row = <int>self.tokens.size()
@@ -240,7 +240,6 @@ cdef class ModelRunner:
             self.tokens.push_back(self.tokens.back())
             self.positions.push_back(self.positions.back())
             self.uses_long_rope.push_back(self.uses_long_rope.back())
-            self.adapters.append(self.adapters[len(self.adapters) - 1])
             self.token_type_ids.push_back(self.token_type_ids.back())
             self.cells.push_back(self.cells.back())
             self.paged.sequences.push_back(again)
@@ -274,14 +273,25 @@ cdef class ModelRunner:
             constant = array("f", [is_long == (kind == "long") for is_long in self.uses_long_rope])
             _set(tensor, constant.data.as_voidptr, len(constant) * 4)
         for adapter, tensor in context.adapter_rows.items():
-            constant = array("f", [dict(adapters).get(adapter, 0.0) for adapters in self.adapters])
-            _set(tensor, constant.data.as_voidptr, len(constant) * 4)
+            self._fill_scales(adapter)
+            _set(tensor, self.scales.data(), self.scales.size() * 4)
         for values, tensor in context.constants.items():  # ggml reuses the memory of inputs during a computation
             constant = array("f", values)
             _set(tensor, constant.data.as_voidptr, len(constant) * 4)
         for kind, tensor in context.masks.items():
             self._fill_mask(n_kv, kind.window, kind.alibi, kind.causal)
             _set(tensor, self.mask.data(), self.mask.size() * 2)
+        return 0
+
+    cdef int _fill_scales(self, int adapter) except -1:
+        # Padding continues the last sequence.
+        cdef size_t i
+        cdef float scale = 0.0
+        self.scales.clear()
+        for i in range(self.paged.sequences.size()):
+            if i < <size_t>len(self.adapters):
+                scale = dict(self.adapters[i]).get(adapter, 0.0)
+            self.scales.insert(self.scales.end(), self.paged.sequences[i].n_new, scale)
         return 0
 
     cdef int _fill_mask(self, int n_kv, int window, bint alibi, bint causal) except -1:
