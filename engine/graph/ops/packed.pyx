@@ -38,7 +38,7 @@ cdef extern from "matmul/matmul.h" namespace "ggserve" nogil:
 
 
 cdef str VARIABLE = "GGSERVE_CPU_KERNELS"
-cdef bint chosen = False
+cdef bint is_set = False
 
 
 def instruction_sets():
@@ -48,14 +48,14 @@ def instruction_sets():
 
 def instruction_set():
     """The name of the kernel set in force. ConfigError if GGSERVE_CPU_KERNELS names one that cannot run here."""
-    if not chosen:
+    if not is_set:
         use_instruction_set(os.environ.get(VARIABLE, ""))
     return set_in_force().decode()
 
 
 def use_instruction_set(str name not None):
     """Put a kernel set in force, also for matrices that are packed already; "": the best. ConfigError as above."""
-    global chosen
+    global is_set
     known = [each.decode() for each in compiled_sets()]
     usable = instruction_sets()
     if name and name not in known:
@@ -63,7 +63,7 @@ def use_instruction_set(str name not None):
     if name and name not in usable:
         raise ConfigError(f"{VARIABLE}={name}: this processor cannot run it; it runs {', '.join(usable)}")
     use_set((name or usable[0]).encode())
-    chosen = True
+    is_set = True
 
 
 def can_pack(int type, tuple shape):
