@@ -14,10 +14,10 @@ from engine.libggml.ggml cimport (
     GGML_TYPE_I64, GGML_UNARY_OP_GELU, GGML_UNARY_OP_GELU_ERF, GGML_UNARY_OP_RELU, GGML_UNARY_OP_SIGMOID,
     GGML_UNARY_OP_SILU, ggml_add, ggml_add_id, ggml_argsort_top_k, ggml_cast, ggml_clamp, ggml_cont, ggml_cont_2d,
     ggml_div, ggml_flash_attn_ext, ggml_flash_attn_ext_add_sinks, ggml_get_rows, ggml_is_contiguous, ggml_mul,
-    ggml_mul_mat, ggml_mul_mat_id, ggml_nbytes, ggml_norm, ggml_permute, ggml_prec_set_acc, ggml_reshape_2d,
-    ggml_reshape_3d, ggml_rms_norm, ggml_rope_ext, ggml_scale, ggml_set_rows, ggml_soft_max_add_sinks,
-    ggml_soft_max_ext, ggml_sum_rows, ggml_swiglu_oai, ggml_swiglu_split, ggml_tanh, ggml_type, ggml_unary,
-    ggml_unary_op, ggml_view_2d, ggml_view_3d,
+    ggml_mul_mat, ggml_mul_mat_id, ggml_nbytes, ggml_norm, ggml_permute, ggml_prec_set_acc, ggml_repeat_4d,
+    ggml_reshape_2d, ggml_reshape_3d, ggml_rms_norm, ggml_rope_ext, ggml_scale, ggml_set_rows,
+    ggml_soft_max_add_sinks, ggml_soft_max_ext, ggml_sum_rows, ggml_swiglu_oai, ggml_swiglu_split, ggml_tanh,
+    ggml_type, ggml_unary, ggml_unary_op, ggml_view_2d, ggml_view_3d,
 )
 
 ROPE_MODES = {"interleaved": <int>GGML_ROPE_TYPE_NORMAL, "neox": <int>GGML_ROPE_TYPE_NEOX}
@@ -151,6 +151,13 @@ cdef class Context(Storage):
         self.reserve()
         return self.wrap(ggml_cast(self.ptr, a.ptr, <ggml_type>type))
 
+    def repeat(self, Tensor a not None, int64_t times):
+        """The rows of a F32 [n, m], again and again: [n, m * times]."""
+        _require(times > 0 and a.ptr.type == GGML_TYPE_F32 and a.ptr.nb[0] == sizeof(float) and a.ptr.ne[2] == 1
+                 and a.ptr.ne[3] == 1, "repeat", a, a)
+        self.reserve()
+        return self.wrap(ggml_repeat_4d(self.ptr, a.ptr, a.ptr.ne[0], a.ptr.ne[1] * times, 1, 1))
+
     def reshape(self, Tensor a not None, int64_t ne0, int64_t ne1, int64_t ne2=0):
         """Other dimensions over the same contiguous elements."""
         _require(ggml_is_contiguous(a.ptr) and ne0 * ne1 * (ne2 or 1) == _count(a), "reshape", a, a)
@@ -165,7 +172,8 @@ cdef class Context(Storage):
         cdef int64_t ne0 = shape[0], ne1 = shape[1], ne2 = shape[2] if len(shape) > 2 else 1
         cdef size_t nb1 = strides[0], nb2 = strides[1] if len(strides) > 1 else 0
         end = offset + (ne1 - 1) * nb1 + (ne2 - 1) * nb2 + row_size(a.type, ne0)
-        _require(ne0 > 0 and ne1 > 0 and ne2 > 0 and end <= ggml_nbytes(a.ptr), "view", a, a)
+        size = offset + row_size(a.type, ne0) * ne1 * ne2  # a view has no more elements than what it looks at
+        _require(ne0 > 0 and ne1 > 0 and ne2 > 0 and max(end, size) <= ggml_nbytes(a.ptr), "view", a, a)
         self.reserve()
         if len(shape) > 2:
             return self.wrap(ggml_view_3d(self.ptr, a.ptr, ne0, ne1, ne2, nb1, nb2, offset))

@@ -12,7 +12,8 @@ from engine.gguf import GGMLType, GGUFFile, TensorInfo, printable
 from engine.nn.binder import TensorSpec
 
 TYPES = (GGMLType.F32, GGMLType.F16, GGMLType.BF16, GGMLType.Q8_0)  # which the converter writes
-RANK_STEP = 32  # ranks are padded to multiples of it with zeros: CPU kernels add that many products at a time
+# Ranks are padded with zeros to what the CPU kernels of each operation add at a time.
+RANK_STEP = {"mul_mat": 16, "get_rows": 16, "mul_mat_id": 32}
 MAX_ALPHA = 1e6
 A, B = ".lora_a", ".lora_b"
 
@@ -32,7 +33,8 @@ class AdaptedMatrix:
 
     @property
     def padded_rank(self) -> int:
-        return -(-self.rank // RANK_STEP) * RANK_STEP
+        step = RANK_STEP[self.spec.op]
+        return -(-self.rank // step) * step
 
     @property
     def padded(self) -> tuple[TensorSpec, TensorSpec]:

@@ -14,7 +14,7 @@ from engine.ggml.tensor import F32, Storage, Tensor
 from engine.gguf import GGUFFile, TensorInfo
 from engine.lora.adapter import AdaptedMatrix, Adapter
 from engine.nn.binder import TensorSpec
-from engine.nn.low_rank import LowRank
+from engine.nn.low_rank import MIN_ROWS_ON_CPU, LowRank
 
 # Larger numbers are damage. Products of them could overflow, and an infinity times the scale 0 of a row that
 # does not use the adapter would be NaN.
@@ -44,7 +44,7 @@ class AdapterWeights:
             raise
         for matrix in adapter.matrices:
             (a, on_cpu), (b, _) = tensors[matrix.a.name], tensors[matrix.b.name]
-            self.matrices[matrix.spec.name] = LowRank(a, b, row_by_row=on_cpu)
+            self.matrices[matrix.spec.name] = LowRank(a, b, MIN_ROWS_ON_CPU if on_cpu else 1)
 
     def _fill(
         self,

@@ -12,19 +12,22 @@ from engine.ggml.operations import Context
 from engine.ggml.tensor import Tensor
 from engine.graph.forward_context import ForwardContext
 
+# ggml's CPU kernels sum in another order where a product has fewer rows, and a row's result must not depend
+# on how many there are.
+MIN_ROWS_ON_CPU = 4
+
 
 @dataclass(frozen=True)
 class LowRank:
     """What one adapter adds to one matrix. a: F32 [n_in, rank], b: F32 [rank, n_out].
 
     Of experts: [n_in, rank, n_expert] and [rank, n_out, n_expert]. Of an embedding, a is a table of rows for
-    the tokens: [rank, n_vocab]. row_by_row: ggml's CPU kernels sum in another order where one product has
-    several rows, and a row's result must not depend on the others.
+    the tokens: [rank, n_vocab]. min_rows: fewer rows are repeated, see `MIN_ROWS_ON_CPU`.
     """
 
     a: Tensor
     b: Tensor
-    row_by_row: bool
+    min_rows: int
 
     def of_rows(self, forward: ForwardContext, x: Tensor, adapter: int) -> Tensor:
         """x [n_in, rows] -> [n_out, rows]"""
@@ -45,11 +48,11 @@ class LowRank:
         return self._times(ctx, self.b, ctx.mul(ctx.get_rows(self.a, tokens), scales))
 
     def _times(self, ctx: Context, matrix: Tensor, x: Tensor) -> Tensor:
-        if not self.row_by_row:
+        rows = x.shape[1]
+        if rows >= self.min_rows:
             return ctx.mul_mat(matrix, x)
-        stride = x.strides[1]
-        y = ctx.mul_mat(matrix, ctx.view(x, (x.shape[0], 1, x.shape[1]), (stride, stride)))
-        return ctx.reshape(y, y.shape[0], y.shape[2])
+        y = ctx.mul_mat(matrix, ctx.repeat(x, -(-self.min_rows // rows)))
+        return ctx.view(y, (y.shape[0], rows), (y.strides[1],))
 
 
 Adapters = Mapping[int, LowRank]  # those of one matrix, by the adapter's number

@@ -102,6 +102,12 @@ def test_views_are_windows() -> None:
     np.testing.assert_array_equal(got, x[1:4, 2:6])
 
 
+def test_repeat_puts_the_rows_below_themselves() -> None:
+    x = rand(2, 8)
+    c = Calculator()
+    np.testing.assert_array_equal(c.compute(c.ctx.repeat(c.input(x), 3))[0, 0], np.concatenate([x, x, x]))
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -117,6 +123,8 @@ def test_views_are_windows() -> None:
         lambda x, a, b: x.view(a, (8, 2), ()),
         lambda x, a, b: x.view(a, (8,), ()),
         lambda x, a, b: x.view(a, (4, 2, 2), (32,)),
+        lambda x, a, b: x.view(a, (8, 3), (0,)),
+        lambda x, a, b: x.repeat(a, 0),
         lambda x, a, b: x.permute(a, 0, 0, 1, 2),
         lambda x, a, b: x.top_k(a, 9),
         lambda x, a, b: x.softmax(a, b),
