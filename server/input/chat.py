@@ -14,7 +14,7 @@ from server.chat.prompt import Prompt, render_prompt
 from server.chat.reasoning import reasoning_block
 from server.chat.request import ChatInput, RequestedConstraint
 from server.chat.template.sandbox import TemplateFailed
-from server.chat.template.special_tokens import special_token_pattern
+from server.chat.template.special_tokens import special_tokens_of
 from server.chat.tool_calls.grammar import KINDS, answer_rule
 from server.chat.tool_calls.tool import ToolChoice, check_tools
 from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
@@ -40,8 +40,7 @@ async def chat_support(context: RequestContext) -> ChatSupport:
 
 
 def _find_support(tokenizer: Any, source: str | None) -> ChatSupport:
-    special = {tokenizer.token_text(i) for i in range(tokenizer.n_vocab) if tokenizer.is_special(i)}
-    return ChatSupport(load_chat_formats(tokenizer, source), special_token_pattern(special))
+    return ChatSupport(load_chat_formats(tokenizer, source), special_tokens_of(tokenizer))
 
 
 async def prepare_chat(chat: ChatInput, context: RequestContext) -> Prompt:

@@ -20,7 +20,7 @@ from server.chat.prompt import Prompt, render_prompt
 from server.chat.reasoning import reasoning_block
 from server.chat.request import ChatInput, ReasoningOptions
 from server.chat.template.sandbox import TemplateFailed
-from server.chat.template.special_tokens import special_token_pattern
+from server.chat.template.special_tokens import special_tokens_of
 from server.terminal.backend import AnswerFailed, Message, Piece
 from server.terminal.interrupt import DeferredInterrupt
 
@@ -52,9 +52,7 @@ class LocalModel:
         if isinstance(formats, TemplateFailed):
             raise ConfigError(f"{formats}; set another one with --chat-template FILE")
         self._formats = formats
-        tokenizer = model.tokenizer
-        special = {tokenizer.token_text(i) for i in range(tokenizer.n_vocab) if tokenizer.is_special(i)}
-        self._special_tokens = special_token_pattern(special)
+        self._special_tokens = special_tokens_of(model.tokenizer)
 
     def answer(self, messages: Sequence[Message]) -> Iterator[Piece]:
         """See `Backend`."""

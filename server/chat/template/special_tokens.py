@@ -9,6 +9,12 @@ from typing import Any
 _END = ""  # key of a node at which a text ends
 
 
+def special_tokens_of(tokenizer: Any) -> re.Pattern[str]:
+    """Matches the text of any special token of the vocabulary."""
+    texts = {tokenizer.token_text(i) for i in range(tokenizer.n_vocab) if tokenizer.is_special(i)}
+    return special_token_pattern(texts)
+
+
 def special_token_pattern(texts: Iterable[str]) -> re.Pattern[str]:
     """Matches any of the texts, the longest where several match.
 
