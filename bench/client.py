@@ -11,6 +11,7 @@ import json
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -33,8 +34,17 @@ def prompt(seed: int, n: int) -> list[int]:
     return [rng.randrange(300, 2000) for _ in range(n)]
 
 
-def complete(port: int, ids: list[int], max_tokens: int, timeout: float = 600.0) -> Answer:
-    """Streams one greedy completion of exactly max_tokens tokens; nothing cached is used or left."""
+def complete(
+    port: int,
+    ids: list[int],
+    max_tokens: int,
+    timeout: float = 600.0,
+    arrived: Callable[[float], None] = lambda at: None,
+) -> Answer:
+    """Streams one greedy completion of exactly max_tokens tokens; nothing cached is used or left.
+
+    arrived: called with the time (of time.perf_counter) at which each event came.
+    """
     body = json.dumps(
         {
             "prompt": ids,
@@ -56,7 +66,9 @@ def complete(port: int, ids: list[int], max_tokens: int, timeout: float = 600.0)
         events = []
         while line := response.readline():
             if line.startswith(b"data: "):
-                events.append((time.perf_counter() - start, line[6:]))
+                now = time.perf_counter()
+                events.append((now - start, line[6:]))
+                arrived(now)
         return read(events, time.perf_counter() - start, max_tokens)
     finally:
         connection.close()

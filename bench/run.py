@@ -22,7 +22,7 @@ from bench import client, random_model
 from bench.servers import Server, Settings
 
 MB = 1 << 20
-BatchItem = dict[str, float]
+Figures = dict[str, float]
 
 
 def titles(args: argparse.Namespace) -> dict[str, tuple[str, str, bool]]:
@@ -38,7 +38,7 @@ def titles(args: argparse.Namespace) -> dict[str, tuple[str, str, bool]]:
     }
 
 
-def measure(server: Server, rep: int, args: argparse.Namespace) -> BatchItem:
+def measure(server: Server, rep: int, args: argparse.Namespace) -> Figures:
     """One repetition of every row against a running server."""
     seeds = iter(range(rep * 1000, rep * 1000 + 1000))
     port, rows, pss = server.port, {}, 0

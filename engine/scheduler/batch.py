@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from engine.cache.cached_sequence import CachedSequence
 from engine.scheduler.admission import Admission
+from engine.scheduler.pace import PrefillPace
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import AdapterScales
 
@@ -78,11 +79,13 @@ class BatchRunner(Protocol):
 class Batch:
     """The batch of one step. `sequences[i]` is the sequence of `items[i]`.
 
+    n_decode: the first sequences, which are in decode and have one row each.
     n_cached: tokens of prompts that begin with this batch and were found in the prefix cache.
     """
 
     sequences: list[ScheduledSequence] = field(default_factory=list)
     items: list[BatchItem] = field(default_factory=list)
+    n_decode: int = 0
     n_cached: int = 0
 
     def __bool__(self) -> bool:
@@ -91,6 +94,10 @@ class Batch:
     @property
     def n_logits(self) -> int:
         return sum(item.logits for item in self.items)
+
+    @property
+    def n_rows(self) -> int:
+        return sum(len(item.tokens) for item in self.items)
 
     def add(self, sequence: ScheduledSequence, n: int) -> None:
         """Add the next `n` tokens of a sequence, and allocate their cells. Logits only for its last token."""
@@ -113,10 +120,12 @@ class BatchBuilder:
     """Chooses what is computed in a step.
 
     One token of every sequence in decode, then prompts in order of arrival, at most one chunk each, in what
-    is left of `max_batch_tokens`. So a long prompt delays the running streams by one chunk per step at most.
+    is left of `max_batch_tokens` and of the `pace`. So a long prompt delays the running streams by one chunk
+    per step at most.
     """
 
     def __init__(self, admission: Admission, max_batch_tokens: int) -> None:
+        self.pace = PrefillPace()
         self._admission = admission
         self._max_batch_tokens = max_batch_tokens
 
@@ -130,7 +139,11 @@ class BatchBuilder:
                 batch.add(sequence, 1)
             else:
                 prefill.append(sequence)
-        budget = self._max_batch_tokens - len(batch.items)
+        batch.n_decode = len(batch.items)
+        budget = self._max_batch_tokens - batch.n_decode
+        limit = self.pace.limit(batch.n_decode) if prefill else None
+        if limit is not None:
+            budget = min(budget, limit)
         for sequence in prefill:
             if not budget:
                 break

@@ -241,7 +241,9 @@ class Scheduler:
             for sequence in batch.sequences:  # an interrupt, too: the batch can be computed again
                 sequence.trim()
             raise
-        self._counters.compute_ms += self._runner.compute_ms
+        compute_ms = self._runner.compute_ms
+        self._counters.compute_ms += compute_ms
+        self._builder.pace.measured(batch.n_decode, batch.n_rows - batch.n_decode, compute_ms)
         return True
 
     def _forward(self, batch: Batch) -> int:

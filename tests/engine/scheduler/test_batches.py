@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
+from engine.cache.cell_pool import CellPool
+from engine.config import SchedulerConfig
 from engine.scheduler.batch import BatchItem
+from engine.scheduler.pace import STRETCH
+from engine.scheduler.scheduler import Scheduler
 from engine.types import InferenceParameters
 from support.fakes.runner import (
     GREEDY,
     FakeRunner,
+    FakeSampler,
     Model,
     Outcome,
     drain,
@@ -295,3 +301,37 @@ def test_the_text_does_not_depend_on_who_runs_beside() -> None:
         alone.submit(request("alone", prompts[n], params=params[n]))
         assert together.tokens[f"r{n}"] == drain(alone).tokens["alone"]
         assert together.tokens[f"r{n}"] == MODEL.continuation(prompts[n], params[n], 64)[0]
+
+
+class TimedRunner(FakeRunner):
+    """A step costs 10 ms and half a millisecond for each row of it."""
+
+    def forward(self, rows: Sequence[BatchItem]) -> int:
+        n_logits = super().forward(rows)
+        self.compute_ms = 10.0 + 0.5 * sum(len(row.tokens) for row in rows)
+        return n_logits
+
+
+def test_a_prompt_beside_a_stream_is_fed_in_chunks_that_last_as_long_as_a_step() -> None:
+    runner = TimedRunner(1024, 512)
+    config = SchedulerConfig(parallel=2, n_ctx=512, max_batch_tokens=512, eog_ids=frozenset())
+    scheduler = Scheduler(runner, CellPool(1024), config, FakeSampler)
+    scheduler.submit(request("stream", [1] * 40, params=LONG))
+    for _ in range(3):
+        scheduler.step()
+    scheduler.submit(request("prompt", [2] * 400))
+    outcome = drain(scheduler)
+    beside = [len(batch[1].tokens) for batch in runner.batches if len(batch) == 2 and batch[1].n_past < 400]
+    assert len(beside) > 10
+    assert all((STRETCH - 1) * 0.8 <= 0.5 * n / 10.5 <= STRETCH - 1 for n in beside[8:-1])
+    assert outcome.tokens["prompt"] == MODEL.continuation([2] * 400, GREEDY, 512)[0]
+
+
+def test_a_prompt_without_a_stream_is_fed_by_n_batch() -> None:
+    runner = TimedRunner(1024, 512)
+    config = SchedulerConfig(parallel=2, n_ctx=512, max_batch_tokens=512, eog_ids=frozenset())
+    scheduler = Scheduler(runner, CellPool(1024), config, FakeSampler)
+    for id in ("a", "b"):
+        scheduler.submit(request(id, [ord(id) % 7] * 200, n_batch=100))
+        drain(scheduler)
+    assert [len(batch[0].tokens) for batch in runner.batches if len(batch[0].tokens) > 1] == [100] * 4

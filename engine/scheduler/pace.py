@@ -1,0 +1,52 @@
+"""How much of the prompts a step computes while streams are decoding, by measured time.
+
+A chunk of a prompt delays every running stream. Rather than by a count, which is an instant on one machine
+and seconds on another, it is bounded by the time that a step without it takes.
+"""
+
+from __future__ import annotations
+
+STRETCH = 2.4  # a step with a chunk takes about this many times as long as one without
+SMALLEST_CHUNK = 8  # fewer rows cost nearly as much on most kernels, and prompts must go on
+MULTIPLE = 2  # of chunks: steps of one size share a graph
+REFRESH = 64  # steps with a chunk, after which one is computed without, since contexts grow
+WEIGHT = 0.25  # of a new measurement in the running mean
+FEWEST_ROWS = 32  # a shorter chunk says little about the time per token
+
+
+class PrefillPace:
+    """Bounds chunks so that streams are not delayed by more than a step of their own.
+
+    Without a measurement of both kinds of steps there is no bound.
+    """
+
+    __slots__ = ("_decode_ms", "_mixed_steps", "_token_ms")
+
+    def __init__(self) -> None:
+        self._decode_ms: float | None = None  # of a step that only decodes
+        self._token_ms: float | None = None  # that one more token of a prompt adds to a step
+        self._mixed_steps = 0  # since the last one that only decoded
+
+    def limit(self, n_decode: int) -> int | None:
+        """Most tokens of prompts in the next step, beside `n_decode` rows of streams; None: no bound."""
+        if not n_decode or not self._decode_ms or not self._token_ms:
+            return None
+        if self._mixed_steps >= REFRESH:
+            return 0
+        n = int((STRETCH - 1) * self._decode_ms / self._token_ms)
+        return max(SMALLEST_CHUNK, n // MULTIPLE * MULTIPLE)
+
+    def measured(self, n_decode: int, n_prefill: int, ms: float) -> None:
+        """A step of `n_decode` rows of streams and `n_prefill` tokens of prompts took `ms` milliseconds."""
+        if not n_prefill:
+            self._mixed_steps = 0
+            self._decode_ms = _mean(self._decode_ms, ms)
+            return
+        self._mixed_steps += n_decode > 0
+        if n_prefill >= FEWEST_ROWS or (n_decode and self._decode_ms is not None):
+            # What a step takes in any case is that of a step that only decodes.
+            self._token_ms = _mean(self._token_ms, max(ms - (self._decode_ms or 0.0), 0.0) / n_prefill)
+
+
+def _mean(old: float | None, new: float) -> float:
+    return new if old is None else old + WEIGHT * (new - old)
