@@ -319,12 +319,12 @@ def test_a_prompt_beside_a_stream_is_fed_in_chunks_that_last_as_long_as_a_step()
     scheduler.submit(request("stream", [1] * 40, params=LONG))
     for _ in range(3):
         scheduler.step()
-    scheduler.submit(request("prompt", [2] * 400))
+    scheduler.submit(request("prompt", [2] * 400, params=SHORT))
     outcome = drain(scheduler)
     beside = [len(batch[1].tokens) for batch in runner.batches if len(batch) == 2 and batch[1].n_past < 400]
     assert len(beside) > 10
     assert all((STRETCH - 1) * 0.8 <= 0.5 * n / 10.5 <= STRETCH - 1 for n in beside[8:-1])
-    assert outcome.tokens["prompt"] == MODEL.continuation([2] * 400, GREEDY, 512)[0]
+    assert outcome.tokens["prompt"] == MODEL.continuation([2] * 400, SHORT, 512)[0]
 
 
 def test_a_prompt_without_a_stream_is_fed_by_n_batch() -> None:
