@@ -8,6 +8,7 @@ from __future__ import annotations
 
 STRETCH = 2.4  # a step with a chunk takes about this many times as long as one without
 SMALLEST_CHUNK = 8  # fewer rows cost nearly as much on most kernels, and prompts must go on
+LARGEST_CHUNK = 1 << 20  # any bound: where tokens cost nothing measurable, there would be none
 MULTIPLE = 2  # of chunks: steps of one size share a graph
 REFRESH = 64  # steps with a chunk, after which one is computed without, since contexts grow
 WEIGHT = 0.25  # of a new measurement in the running mean
@@ -33,8 +34,8 @@ class PrefillPace:
             return None
         if self._mixed_steps >= REFRESH:
             return 0
-        n = int((STRETCH - 1) * self._decode_ms / self._token_ms)
-        return max(SMALLEST_CHUNK, n // MULTIPLE * MULTIPLE)
+        n = (STRETCH - 1) * self._decode_ms / self._token_ms
+        return max(SMALLEST_CHUNK, int(min(n, LARGEST_CHUNK)) // MULTIPLE * MULTIPLE)
 
     def measured(self, n_decode: int, n_prefill: int, ms: float) -> None:
         """A step of `n_decode` rows of streams and `n_prefill` tokens of prompts took `ms` milliseconds."""

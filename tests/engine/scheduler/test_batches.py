@@ -14,6 +14,7 @@ from engine.scheduler.pace import STRETCH
 from engine.scheduler.scheduler import Scheduler
 from engine.types import InferenceParameters
 from support.fakes.runner import (
+    EOG,
     GREEDY,
     FakeRunner,
     FakeSampler,
@@ -314,7 +315,7 @@ class TimedRunner(FakeRunner):
 
 def test_a_prompt_beside_a_stream_is_fed_in_chunks_that_last_as_long_as_a_step() -> None:
     runner = TimedRunner(1024, 512)
-    config = SchedulerConfig(parallel=2, n_ctx=512, max_batch_tokens=512, eog_ids=frozenset())
+    config = SchedulerConfig(parallel=2, n_ctx=512, max_batch_tokens=512, eog_ids=frozenset({EOG}))
     scheduler = Scheduler(runner, CellPool(1024), config, FakeSampler)
     scheduler.submit(request("stream", [1] * 40, params=LONG))
     for _ in range(3):
@@ -329,7 +330,7 @@ def test_a_prompt_beside_a_stream_is_fed_in_chunks_that_last_as_long_as_a_step()
 
 def test_a_prompt_without_a_stream_is_fed_by_n_batch() -> None:
     runner = TimedRunner(1024, 512)
-    config = SchedulerConfig(parallel=2, n_ctx=512, max_batch_tokens=512, eog_ids=frozenset())
+    config = SchedulerConfig(parallel=2, n_ctx=512, max_batch_tokens=512, eog_ids=frozenset({EOG}))
     scheduler = Scheduler(runner, CellPool(1024), config, FakeSampler)
     for id in ("a", "b"):
         scheduler.submit(request(id, [ord(id) % 7] * 200, n_batch=100))

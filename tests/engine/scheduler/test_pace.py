@@ -51,6 +51,13 @@ def test_limit_after_many_mixed_steps_measures_a_step_without_prompts() -> None:
     assert pace.limit(1)
 
 
+def test_limit_where_tokens_cost_next_to_nothing_is_a_number() -> None:
+    pace = PrefillPace()
+    pace.measured(0, 100, 1e-300)
+    pace.measured(1, 0, 1e100)
+    assert pace.limit(1)
+
+
 def test_measured_short_prompts_alone_say_nothing() -> None:
     pace = measured(token_ms=0.1)
     pace.measured(0, 1, 50.0)
