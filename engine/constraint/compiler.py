@@ -127,9 +127,10 @@ def _started(rule: schema.Rule) -> schema.Rule:
 
 
 def _regex(pattern: str) -> str:
+    """`\\d`, `\\w` and `\\s` are ASCII: no reader of numbers or dates takes the digits of other scripts."""
     from llguidance import regex_to_lark
 
-    return f"/{regex_to_lark(pattern, '')}/" if pattern else '""'
+    return f"/{regex_to_lark(pattern, 'dws')}/" if pattern else '""'
 
 
 def _choices(text: str) -> list[str]:

@@ -37,6 +37,8 @@ def to_lark(text: str, token_id: TokenId) -> str:
 # `%json` has no meaning in strings, regexes and comments.
 _SKIPPED = r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|\#[^\n]*'
 _SCHEMA = re.compile(rf"(?:{_SKIPPED})|(%json\s*)(?=\{{|(?:true|false)\b)")
+# llguidance reads a rule's temperature, and its matcher does not say it.
+_TEMPERATURE = re.compile(rf"(?:{_SKIPPED})|\[(?:\"[^\"\n]*\"|[^\"\[\]/])*?\b(temperature)\s*=")
 _decoder = json.JSONDecoder(parse_float=read_float)
 
 
@@ -44,6 +46,8 @@ def with_checked_schemas(text: str) -> schema.Rule:
     """A grammar with every schema behind `%json` checked as by `schema.rule`. Raises ConfigError."""
     parts: list[str] = []
     ignored: dict[str, None] = {}
+    if any(match[1] for match in _TEMPERATURE.finditer(text)):
+        ignored["the temperature of a rule"] = None
     end = 0
     for match in _SCHEMA.finditer(text):
         if match[1] is None or match.start() < end:

@@ -44,7 +44,8 @@ def rule(schema: Any) -> Rule:
 
     schema: as JSON parsed. Its key `x-guidance`, if it has one, sets options: `whitespace_flexible: false`
     for compact output; `item_separator`, `key_separator`, `whitespace_pattern` (regular expressions);
-    `lenient` (leave out what cannot be enforced); `coerce_one_of` (oneOf as anyOf); `closed` (see below).
+    `lenient` (leave out what cannot be enforced); `coerce_one_of` (oneOf as anyOf); `closed` (see below). An
+    option that is null has its default.
     """
     if schema is False:
         raise ConfigError("the schema is false, which nothing matches")
@@ -92,7 +93,7 @@ def _check_options(options: dict[str, Any]) -> None:
         expected_type = _OPTIONS.get(name)
         if expected_type is None:
             raise ConfigError(f"x-guidance: {name[:32]!r} is not one of {', '.join(_OPTIONS)}")
-        if not isinstance(value, expected_type):
+        if value is not None and not isinstance(value, expected_type):
             raise ConfigError(
                 f"x-guidance: {name} must be {'true or false' if expected_type is bool else 'a string'}"
             )

@@ -119,6 +119,8 @@ KINDS: list[tuple[Constraint, list[str], list[str]]] = [
     (Constraint("json_schema", '{"items": [{"type": "integer"}]}'), ["[ -300 ]", "[]"], ['["x"]']),
     (Constraint("regex", r"\d{3}-[a-z/]+|né"), ["123-ab/c", "né"], ["12-a", "1234-a", "123-"]),
     (Constraint("regex", "^ab?$"), ["a", "ab"], ["abb", ""]),
+    (Constraint("regex", r"\d\w?\s?"), ["1", "1a ", "1_\t"], ["٣", "1é", "1\u00a0"]),
+    (Constraint("regex", r"[^\D5]"), ["1"], ["5", "٣"]),
     (Constraint("regex", ""), [""], ["a"]),
     (
         Constraint("choice", '["yes", "yes, please", "n\\"o\\n"]'),

@@ -88,7 +88,10 @@ _KNOWN = {  # fields of a response_format, by its type
 def requested_constraint(
     body: StructuredFields, context: RequestContext, others: Sequence[RequestedConstraint] = ()
 ) -> RequestedConstraint | None:
-    """What the output must match; None: nothing. others: of fields of further kinds."""
+    """What the output must match; None: nothing. others: of fields of further kinds.
+
+    Several fields may ask for the same: guidance sends vLLM's newer and older names.
+    """
     requested = [
         constraint
         for constraint in (
@@ -99,9 +102,10 @@ def requested_constraint(
         )
         if constraint is not None
     ]
-    if len(requested) > 1:
-        first, second = (constraint.param.split(".")[0] for constraint in requested[:2])
-        raise wrong(second, f"cannot be combined with {first}")
+    for other in requested[1:]:
+        if other.constraint != requested[0].constraint:
+            first, second = (constraint.param.split(".")[0] for constraint in (requested[0], other))
+            raise wrong(second, f"cannot be combined with {first}")
     return requested[0] if requested else None
 
 

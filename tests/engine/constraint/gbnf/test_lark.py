@@ -34,3 +34,10 @@ b: %json
         with_checked_schemas("start: %json false")
     with pytest.raises(ConfigError, match="remainders"):
         with_checked_schemas('start: %json {"multipleOf": 99999989}')
+
+
+def test_temperatures_of_rules_are_not_enforced() -> None:
+    rule_text = 'start: a\na[capture="x]", max_tokens=3, temperature=0.5]: /a+/'
+    assert with_checked_schemas(rule_text).ignored == ["the temperature of a rule"]
+    for text in ('start: "[temperature=1"', "start: /[temperature=]/", "start: a // [temperature=1]\na: /b/"):
+        assert with_checked_schemas(text).ignored == []

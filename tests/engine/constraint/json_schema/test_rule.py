@@ -107,6 +107,11 @@ def test_the_schema_stays_as_it_is() -> None:
     assert json.dumps(schema) == before
 
 
+def test_an_option_that_is_null_has_its_default() -> None:
+    for name in ("item_separator", "key_separator", "whitespace_pattern", "whitespace_flexible", "lenient"):
+        assert rule({"type": "object", "x-guidance": {name: None}}) == rule({"type": "object"})
+
+
 REFUSED: list[tuple[Any, str]] = [
     (False, "the schema is false"),
     (None, "not null"),

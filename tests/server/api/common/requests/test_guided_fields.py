@@ -63,6 +63,7 @@ async def ask() -> AsyncIterator[Asking]:
         ({"guided_json_object": True}, Constraint("json_object")),
         ({"structured_outputs": {"json_object": True, "regex": None}}, Constraint("json_object")),
         ({"guided_json_object": False, "guided_json": None}, None),
+        ({"guided_grammar": LARK, "structured_outputs": {"grammar": LARK}}, Constraint("lark", LARK)),
     ],
 )
 async def test_fields_of_other_servers_become_constraints(ask, path, fields, constraint):
@@ -132,7 +133,7 @@ async def test_a_structural_tag_is_a_grammar_as_object_and_as_text(ask):
         ({"structured_outputs": {"json": {}, "whitespace_pattern": "("}}, "structured_outputs.json"),
         ({"structural_tag": {**TAG, "triggers": []}}, "structural_tag.triggers"),
         ({"structural_tag": "x"}, "structural_tag"),
-        ({"guided_regex": "a", "regex": "a"}, "regex"),
+        ({"guided_regex": "a", "regex": "b"}, "regex"),
         ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "guided_regex"),
         ({"structured_outputs": {"regex": "a"}, "grammar": GBNF}, "structured_outputs"),
     ],

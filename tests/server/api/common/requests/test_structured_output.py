@@ -78,8 +78,18 @@ def test_two_constraints_at_once_are_refused(context: RequestContext) -> None:
         requested(context, grammar="x", json_schema={})
     other = RequestedConstraint(Constraint("regex", "a"), "guided_regex")
     with pytest.raises(ApiError, match="guided_regex: cannot be combined with response_format"):
-        requested(context, other, response_format={"type": "regex", "pattern": "a"})
+        requested(context, other, response_format={"type": "regex", "pattern": "b"})
     assert requested(context, other, response_format={"type": "text"}, grammar="") is other
+
+
+def test_one_constraint_under_several_names_is_in_force(context: RequestContext) -> None:
+    others = [RequestedConstraint(Constraint("regex", "a"), name) for name in ("guided_regex", "regex")]
+    format = {"type": "regex", "pattern": "a"}
+    wanted = RequestedConstraint(Constraint("regex", "a"), "response_format.pattern")
+    assert requested(context, *others, response_format=format) == wanted
+    last = RequestedConstraint(Constraint("regex", "b"), "structured_outputs.regex")
+    with pytest.raises(ApiError, match="structured_outputs: cannot be combined with response_format"):
+        requested(context, *others, last, response_format=format)
 
 
 def test_fields_of_another_kind_have_no_effect(context: RequestContext) -> None:
