@@ -66,7 +66,8 @@ def rule(schema: Any) -> Rule:
         text = writer.text(root)
     except RecursionError:
         raise ConfigError("the schema is nested too deeply") from None
-    if (FREE_NAME in text or LIMITED_NAME in text) and not spacing.is_json:  # names could come twice
+    unlisted = any(line.startswith((FREE_NAME, LIMITED_NAME)) for line in text.split("\n"))
+    if unlisted and not spacing.is_json:  # names could come twice
         raise ConfigError(
             "x-guidance: separators and white space that JSON does not have are not supported beside names "
             "that the schema does not list"

@@ -52,11 +52,12 @@ _PLAIN_KEY = r'"[^"\\\x00-\x1F\x7F]*"'
 class _Fields(NamedTuple):
     """The properties of an object in their order: (key and value in Lark, whether it is required).
 
-    rest: one property of another name, in Lark; empty: there is none.
+    rest: one property of another name, in Lark; empty: there is none. limited: all names of `rest` have an end.
     """
 
     listed: list[tuple[str, bool]]
     rest: str
+    limited: bool = False
 
 
 class Writer:
@@ -212,7 +213,7 @@ class Writer:
 
     def _object(self, shape: Object) -> str:
         fields = self._fields(shape)
-        if LIMITED_NAME in fields.rest and FREE_NAME not in fields.rest:
+        if fields.limited:
             cap = len(fields.listed) + names.MAX_NAMES
             if shape.least > cap:
                 raise ConfigError(f"minProperties: more than {cap} names out of a pattern are not supported")
@@ -255,8 +256,10 @@ class Writer:
             if self._fruitful.can_match(value):
                 key = json.dumps(quoted(name), ensure_ascii=False)
                 listed.append((f"{key} {colon} {self._value(value)}", name in shape.required))
-        free = [f"{key} {colon} {self._value(value)}" for key, value in self._free(shape, names_listed)]
-        return _Fields(listed, free[0] if len(free) == 1 else f"({' | '.join(free)})" if free else "")
+        members = self._free(shape, names_listed)
+        free = [f"{key} {colon} {self._value(value)}" for key, value in members]
+        rest = free[0] if len(free) == 1 else f"({' | '.join(free)})" if free else ""
+        return _Fields(listed, rest, bool(free) and all(key.startswith(LIMITED_NAME) for key, _ in members))
 
     def _free(self, shape: Object, listed: list[str]) -> list[tuple[str, Shape]]:
         """Terminals of names that are not listed, and what may be under them."""

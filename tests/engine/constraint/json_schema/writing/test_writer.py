@@ -88,6 +88,15 @@ REFUSED: list[tuple[Any, str]] = [
         },
         "more than 64 names out of a pattern are not supported",
     ),
+    (  # `FREE_NAME_` is how terminals of unlisted names are called
+        {
+            "type": "object",
+            "patternProperties": {"^[a-z0-9]{2}$": {"type": "string", "pattern": "^FREE_NAME_$"}},
+            "additionalProperties": False,
+            "minProperties": 65,
+        },
+        "more than 64 names out of a pattern are not supported",
+    ),
     ({"type": "array", "uniqueItems": True}, "uniqueItems is not supported but for items out of an enum"),
     (
         {"type": "object", "patternProperties": {"^a": {"type": "null"}, "b$": {"type": "string"}}},
