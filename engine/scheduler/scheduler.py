@@ -74,6 +74,7 @@ class Scheduler:
         self._masks: list[TokenMask | ConfigError | None] = []  # one for each row of logits, or empty
         self._out: list[StepOutput] = []
         self._n_submitted = 0
+        self.n_rows = 0  # of the batch that is computed, or was last
         self._counters = EngineStats(cells_total=pool.n_cells)
 
     # ** requests **
@@ -249,6 +250,7 @@ class Scheduler:
     def _forward(self, batch: Batch) -> int:
         """Compute the batch, and beside it the masks of its rows of logits."""
         guides = self._guides
+        self.n_rows = sum(len(item.tokens) for item in batch.items)
         if guides is None:
             return self._runner.forward(batch.items)
         guides.begin([sequence.guide for sequence in batch.needing_logits()])

@@ -111,6 +111,7 @@ class Embedder:
         self.model = model
         self._waiting: dict[str, deque[_Input]] = {}  # by task; the first is the next to run
         self._running: list[_Input] = []
+        self.n_rows = 0  # of the batch that is computed, or was last
 
     @property
     def has_work(self) -> bool:
@@ -172,6 +173,7 @@ class Embedder:
             return self._fail({next(iter(self._waiting))}, error)
         if not batch:
             return None
+        self.n_rows = sum(len(item.tokens) for item in batch)
         try:
             self.model.runner.forward(batch, hidden=True, scores=self._running[0].ranks)
         except OutOfMemoryError as error:  # the others may fit without the largest

@@ -78,6 +78,7 @@ class PromptLogprobsRunner:
     def __init__(self, model: ModelContext) -> None:
         self.model = model
         self._prompts: dict[str, _Prompt] = {}
+        self.n_rows = 0  # of the batch that is computed, or was last
 
     @property
     def has_work(self) -> bool:
@@ -136,6 +137,7 @@ class PromptLogprobsRunner:
             return None
         try:
             model.prefix.make_room(n)
+            self.n_rows = n
             model.runner.forward([next_item(sequence, n, n_logits)])
             result = LogprobRows(self._rows(prompt, end - n_logits, end), end == len(sequence.tokens))
         except Exception as error:

@@ -58,6 +58,11 @@ class TaskRunner:
         """Whether `step` would do something now."""
         return bool(self._n_left or self._logprobs.has_work or self._slots or self._updates)
 
+    @property
+    def n_rows(self) -> int:
+        """Of the batch that is computed, or was last."""
+        return max(self._embedder.n_rows, self._logprobs.n_rows)
+
     def submit(self, id: str, task: AnyTask, /) -> None:
         """Queue a task. If it cannot be done, the next step reports that."""
         try:

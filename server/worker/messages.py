@@ -105,12 +105,17 @@ class Heartbeat(WireMessage):
     """Sent every `LoadModel.heartbeat_s` by a thread of its own, also during loading and during a step.
 
     busy_s: how long the present operation has run; 0: the engine waits for messages. quiet_s: since the
-    process last used the processor or read from a disk. longest_s: the longest operation, without loading.
+    process last used the processor or read from a disk. unread_s: since it last read from a disk. rows: of
+    the batch that is computed, or was last. longest_s, most_rows: the longest operation since the first
+    batch, and the largest batch that came to an end; 0 before the first.
     """
 
     busy_s: float
     quiet_s: float
     longest_s: float
+    unread_s: float = 0.0
+    rows: int = 0
+    most_rows: int = 0
 
 
 class Fatal(WireMessage):

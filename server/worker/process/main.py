@@ -44,6 +44,8 @@ class SchedulerInterface(Protocol):
 
     @property
     def has_work(self) -> bool: ...
+    @property
+    def n_rows(self) -> int: ...
     def submit(self, request: Request, /) -> object: ...
     def cancel(self, id: str, /) -> object: ...
     def pause(self, id: str, /) -> object: ...
@@ -57,6 +59,8 @@ class TaskRunnerInterface(Protocol):
 
     @property
     def has_work(self) -> bool: ...
+    @property
+    def n_rows(self) -> int: ...
     def submit(self, id: str, task: AnyTask, /) -> object: ...
     def cancel(self, id: str, /) -> object: ...
     def yield_cells(self) -> object: ...
@@ -88,6 +92,7 @@ class NoScheduler:
     """The scheduler of a model that cannot generate text."""
 
     has_work = False
+    n_rows = 0
 
     def submit(self, request: Request) -> None:
         raise ModelError("this model computes embeddings; it cannot generate text")
@@ -204,6 +209,7 @@ class EngineProcess:
 
     def _serve(self, scheduler: SchedulerInterface, tasks: TaskRunnerInterface) -> None:
         """Alternate steps of the scheduler with steps of tasks."""
+        self._pulse.rows = lambda: max(scheduler.n_rows, tasks.n_rows)
         wait_s: float | None = None
         while self._receive(scheduler, tasks, wait_s):
             outputs: list[StepOutput] = []

@@ -1,7 +1,7 @@
 """Heartbeats of the engine process: sent by a thread of their own, whatever the engine's thread computes.
 
 A stopped process sends none. A hung computation shows in what they say: how long the present operation has
-run, and how long the process has used neither the processor nor the disk.
+run, how long the process has used neither the processor nor the disk, and how many rows are computed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def processor_seconds_and_reads() -> tuple[float, int]:
 class Pulse:
     """What the engine's thread does at present. It calls `begin` and `end`; a second thread sends.
 
-    interval_s: between two heartbeats. usage: as `processor_seconds_and_reads`.
+    interval_s: between two heartbeats. usage: as `processor_seconds_and_reads`. rows: of the batch that is
+    computed, or was last; 0: there was none.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class Pulse:
     ) -> None:
         self._interval_s, self._send, self._clock, self._usage = interval_s, send, clock, usage
         self._began: float | None = None  # of the present operation
+        self.rows: Callable[[], int] = lambda: 0
         self._longest_s = 0.0
+        self._most_rows = 0
         self._used = usage()
-        self._measured_at = self._active_at = clock()
+        self._measured_at = self._active_at = self._read_at = clock()
         self._stop = threading.Event()
 
     def begin(self) -> None:
@@ -52,9 +55,11 @@ class Pulse:
         self._began = self._clock()
 
     def end(self) -> None:
-        if self._began is not None:
+        rows = self.rows()
+        if self._began is not None and rows:
             self._longest_s = max(self._longest_s, self._clock() - self._began)
-            self._began = None
+            self._most_rows = max(self._most_rows, rows)
+        self._began = None
 
     def end_loading(self) -> None:
         """The same after loading, which says nothing about the length of steps."""
@@ -69,11 +74,20 @@ class Pulse:
     def heartbeat(self) -> Heartbeat:
         now, used = self._clock(), self._usage()
         seconds, reads = used[0] - self._used[0], used[1] - self._used[1]
+        if reads:
+            self._read_at = now
         if reads or seconds >= _USED * (now - self._measured_at):
             self._active_at = now
         self._used, self._measured_at = used, now
         began = self._began
-        return Heartbeat(now - began if began is not None else 0.0, now - self._active_at, self._longest_s)
+        return Heartbeat(
+            busy_s=now - began if began is not None else 0.0,
+            quiet_s=now - self._active_at,
+            longest_s=self._longest_s,
+            unread_s=now - self._read_at,
+            rows=self.rows(),
+            most_rows=self._most_rows,
+        )
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):

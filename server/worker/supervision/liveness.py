@@ -1,8 +1,9 @@
 """Whether an engine process is alive, slow or hung, judged by its heartbeats. Pure; the caller has the clock.
 
-A process that sends no heartbeat is stopped. In one that does, a device or driver hangs if a step runs far
-longer than those before it while the process neither computes nor reads. A large model on a slow machine uses
-the processor or the disk all the time; such a step gets BUSY_STEP times the timeout.
+A process that sends no heartbeat is stopped. In one that does, a step hangs if it runs far longer than those
+before it: how long is expected from the longest of them and from the numbers of rows. A large model on a slow
+machine uses the processor or the disk all the time. So a step that does gets more time than one that does
+neither, and BUSY_STEP times the timeout where nothing is known, or while it reads weights that were evicted.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ HEARTBEATS = 8  # per timeout
 MAX_INTERVAL_S = 1.0  # between two of them
 NOTICED = 0.5  # of the timeout without a heartbeat: the engine is reported as stalled
 LOADING = 6  # times the timeout without a heartbeat: libraries that are loaded may hold Python's lock
-QUIET_STEP = 3  # times the timeout: the least that a step without signs of progress may take
-BUSY_STEP = 60  # times the timeout: the least that a step with signs of progress may take
-LONGER = 10  # times as long as the longest step before
+QUIET_STEP = 3  # times the timeout: the least that a step may take
+BUSY_STEP = 60  # times the timeout: the least where it uses the processor and nothing is known, or the disk
+LONGER = 10  # times as long as expected: the engine is reported as stalled, and killed if it does nothing
+BUSY_LONGER = 3  # times as long as that, if it uses the processor
 PATIENCE_S = 600.0  # after a step was cut off, steps get twice the time: the process may only have been slow
 
 
@@ -39,6 +41,7 @@ class Liveness:
         self.interval_s = min(MAX_INTERVAL_S, timeout_s / HEARTBEATS)
         self._timeout_s, self._clock = timeout_s, clock
         self._longest_s = 0.0
+        self._most_rows = 0
         self._patience = 1.0
         self._patient_until = 0.0
         self._cpu_computes = True
@@ -69,6 +72,7 @@ class Liveness:
         self._last = heartbeat
         if self._loaded:
             self._longest_s = max(self._longest_s, heartbeat.longest_s)
+            self._most_rows = max(self._most_rows, heartbeat.most_rows)
 
     def on_progress(self) -> None:
         """Any other message: the engine's thread is at work, too."""
@@ -96,15 +100,23 @@ class Liveness:
             return Verdict()
         if now > self._patient_until:
             self._patience = 1.0
-        expected_s = self._longest_s * LONGER
+        unknown = not self._longest_s
+        least_s, most_s = self._timeout_s * QUIET_STEP, self._timeout_s * BUSY_STEP
+        noticed_s, longer_s = self._timeout_s * NOTICED, self._longest_s * LONGER
         # Busy waiting for another device looks like work, but its first steps compile kernels.
-        progresses = quiet_s <= self._timeout_s * NOTICED and (self._cpu_computes or not self._longest_s)
-        if not progresses and step_s <= max(self._timeout_s * NOTICED, expected_s):
+        works = quiet_s <= noticed_s and (self._cpu_computes or unknown)
+        if works and (unknown or self._last.unread_s <= noticed_s):
+            noticed_s = allowed_s = max(most_s, longer_s)
+        elif works:  # a processor takes as many times longer as there are more rows
+            more_rows = max(1.0, self._last.rows / max(1, self._most_rows))
+            noticed_s = max(noticed_s, longer_s, min(longer_s * more_rows, most_s))
+            allowed_s = max(least_s, noticed_s, min(noticed_s * BUSY_LONGER, most_s))
+        else:
+            noticed_s = max(noticed_s, longer_s)
+            allowed_s = max(most_s if self._waits_for_remote and unknown else least_s, longer_s)
+        if step_s <= noticed_s:
             return Verdict()
-        unknown = self._waits_for_remote and not self._longest_s
-        least_s = self._timeout_s * (BUSY_STEP if progresses or unknown else QUIET_STEP)
-        hung = step_s > max(least_s, expected_s) * self._patience
-        return Verdict() if progresses and not hung else Verdict(self._step_reason(step_s), hung)
+        return Verdict(self._step_reason(step_s), step_s > allowed_s * self._patience)
 
     def on_killed(self) -> None:
         """A process that was hung has been killed."""

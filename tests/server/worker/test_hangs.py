@@ -98,6 +98,22 @@ def test_a_step_that_hangs_is_reported_and_given_up_after_the_second_time(caplog
     assert "one step of the engine has taken" in caplog.text
 
 
+def test_a_step_that_spins_on_the_processor_is_given_up_like_one_that_does_nothing(caplog):
+    async def main():
+        async with running(engine_timeout_s=0.5) as client:
+            assert (await collect(client.generate(request("a", [1], 5))))[0] == text_of([1], 5)
+            other = client.generate(request("b", [1], 5))
+            stream = client.generate(request("c", [fake.SPIN], 5))
+            await until(lambda: client.stalled)
+            tokens, finish, error = await collect(stream)
+            assert (tokens, finish) == ([], FinishReason.ERROR)
+            assert "more than once" in error
+            assert (await collect(other))[0] == text_of([1], 5)
+
+    run(main)
+    assert "one step of the engine has taken" in caplog.text
+
+
 def test_an_engine_that_waits_for_requests_is_not_stalled():
     async def main():
         async with running() as client:

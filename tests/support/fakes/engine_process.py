@@ -25,6 +25,7 @@ from server.worker.process import main as engine_process
 
 DIE_IN_PREFILL = 666  # kill -9 when this prompt token is computed
 HANG = 667  # never return from the step
+SPIN = 665  # neither, and use the processor
 ABORT = 668  # print what ggml prints, and abort
 BUG = 669  # the scheduler raises
 DIE_AT_TOKEN = 670  # kill -9 instead of the 4th generated token
@@ -61,7 +62,7 @@ class FakeScheduler:
         self.step_s, self.log = step_s, log
         self.sessions: dict[str, Session] = {}
         self.ended: list[StepOutput] = []
-        self.n_steps = self.n_predicted = 0
+        self.n_steps = self.n_predicted = self.n_rows = 0
 
     @property
     def has_work(self) -> bool:
@@ -115,6 +116,7 @@ class FakeScheduler:
     def _advance(self, session: Session) -> StepOutput:
         request = session.request
         chunk = session.tokens[session.n_past : session.n_past + request.n_batch]
+        self.n_rows = len(chunk)
         session.n_past += len(chunk)
         if DIE_AT_TOKEN in request.prompt and session.n_generated == 3:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -149,6 +151,9 @@ class FakeScheduler:
         if HANG in chunk:
             self._note("hang")
             time.sleep(3600)
+        if SPIN in chunk:
+            while True:
+                pass
         if ABORT in chunk:
             print("some warning before", file=sys.stderr)
             print("ggml.c:1234: GGML_ASSERT(ne0 == 1) failed", file=sys.stderr, flush=True)
@@ -175,6 +180,7 @@ class FakeTasks:
     def __init__(self, scheduler: FakeScheduler) -> None:
         self.scheduler = scheduler
         self.orders: dict[str, tuple[AnyTask, int]] = {}
+        self.n_rows = 0
 
     @property
     def has_work(self) -> bool:

@@ -52,7 +52,7 @@ _PLAIN_KEY = r'"[^"\\\x00-\x1F\x7F]*"'
 class _Fields(NamedTuple):
     """The properties of an object in their order: (key and value in Lark, whether it is required).
 
-    rest: one property of another name, in Lark; empty: there is none. limited: all names of `rest` have an end.
+    rest: one property of another name, in Lark; empty: there is none. limited: all its names have an end.
     """
 
     listed: list[tuple[str, bool]]

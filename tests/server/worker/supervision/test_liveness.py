@@ -31,14 +31,18 @@ class Engine:
         return verdict
 
     def step(
-        self, seconds: float, *, computes: bool, longest_s: float = 0.0, begun_s: float = 0.0
+        self, seconds: float, *, computes: bool, longest_s: float = 0.0, begun_s: float = 0.0, **rows: int
     ) -> Verdict:
-        """A step, of which `begun_s` have passed already, runs on for so long and does not end."""
+        """A step, of which `begun_s` have passed already, runs on for so long and does not end.
+
+        rows: of this one and the largest before, see `Heartbeat`. Nothing is read from a disk.
+        """
         verdict = Verdict()
         for i in range(1, round(seconds) + 1):
             verdict = self.silent(1.0)
             busy_s = begun_s + i
-            self.liveness.on_heartbeat(Heartbeat(busy_s, 0.0 if computes else busy_s, longest_s))
+            quiet_s = 0.0 if computes else busy_s
+            self.liveness.on_heartbeat(Heartbeat(busy_s, quiet_s, longest_s, busy_s, **rows))
         return self.liveness.check() if seconds else verdict
 
 
@@ -64,8 +68,41 @@ def test_a_first_step_of_minutes_that_computes_is_no_hang(info):
     assert Engine(info).step(605, computes=True).hung
 
 
+def test_a_step_that_spins_on_the_processor_is_noticed_within_10_s_and_killed_after_30_s():
+    engine = Engine(CPU)
+    verdict = engine.step(6, computes=True, longest_s=0.1, rows=1, most_rows=32)
+    assert verdict == ("one step of the engine has taken 6.0 s so far; the longest before took 0.1 s", False)
+    assert not engine.step(24, computes=True, longest_s=0.1, begun_s=6).hung
+    assert engine.step(1, computes=True, longest_s=0.1, begun_s=30).hung
+
+
+def test_a_step_that_computes_may_take_thirty_times_as_long_as_the_longest():
+    engine = Engine(CPU)
+    assert engine.step(20, computes=True, longest_s=2.0, rows=1, most_rows=1) == Verdict()
+    verdict = engine.step(40, computes=True, longest_s=2.0, begun_s=20)
+    assert verdict.reason
+    assert not verdict.hung
+    assert engine.step(1, computes=True, longest_s=2.0, begun_s=60).hung
+
+
+def test_a_first_long_prompt_takes_longer_than_single_tokens():
+    engine = Engine(CPU)
+    assert engine.step(100, computes=True, longest_s=0.1, rows=128, most_rows=1) == Verdict()
+    assert engine.step(300, computes=True, longest_s=0.1, begun_s=100, rows=2048, most_rows=1) == Verdict()
+    assert engine.step(205, computes=True, longest_s=0.1, begun_s=400, rows=2048, most_rows=1).hung
+
+
+def test_a_step_that_reads_evicted_weights_is_no_hang():
+    engine = Engine(CPU)
+    for i in range(1, 590):
+        assert engine.silent(1.0) == Verdict()
+        engine.liveness.on_heartbeat(Heartbeat(float(i), 0.0, 0.1, unread_s=0.5, rows=1, most_rows=512))
+    assert engine.liveness.check() == Verdict()
+
+
 def test_a_slow_machine_has_longer_steps_than_the_timeout():
     assert Engine(CPU).step(1100, computes=True, longest_s=120.0) == Verdict()
+    assert Engine(CPU).step(1210, computes=True, longest_s=120.0).hung
 
 
 @pytest.mark.parametrize("info", [CPU, GPU], ids=["cpu", "gpu"])
@@ -78,8 +115,8 @@ def test_a_step_that_does_nothing_is_noticed_within_10_s_and_killed_after_30_s(i
 
 
 def test_a_driver_that_hangs_in_a_busy_loop_shows_where_only_it_computes():
-    assert Engine(GPU).step(31, computes=True, longest_s=0.1).hung
-    assert Engine(CPU).step(31, computes=True, longest_s=0.1) == Verdict()
+    assert Engine(GPU).step(31, computes=True, longest_s=0.1, rows=2048, most_rows=1).hung
+    assert not Engine(CPU).step(31, computes=True, longest_s=0.1, rows=2048, most_rows=1).hung
 
 
 def test_a_silent_step_is_judged_by_the_steps_before():
