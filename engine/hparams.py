@@ -67,6 +67,7 @@ class HParams:
     original_context_length: int = 0
     max_positions: int = 0  # rows of the learned position table; a context cannot be longer
     causal: bool = True
+    unrotated: tuple[bool, ...] = ()  # per layer: without the rotary embedding (NoPE, arXiv 2501.18795)
     parallel: bool = False  # attention and feed-forward both read the layer's input
     n_expert: int = 0
     n_expert_used: int = 0
@@ -77,6 +78,7 @@ class HParams:
     logit_softcap: float = 0.0
     logit_scale: float = 1.0
     embedding_scale: float = 1.0
+    residual_scale: float = 1.0  # of what a block adds to its input
     n_token_types: int = 0
     pooling: str = "last"  # of hidden states to one embedding; one of POOLING
     normalize: bool = True  # embeddings are scaled to a length of 1 by default
@@ -92,4 +94,6 @@ class HParams:
         return self.windows[layer] if self.windows else 0
 
     def rope_of(self, layer: int) -> Rope | None:
+        if self.unrotated and self.unrotated[layer]:
+            return None
         return self.rope_local if self.rope_local and self.window(layer) else self.rope

@@ -8,7 +8,7 @@ from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.decoder import Decoder, Layer
+from engine.nn.decoder import Block, Decoder, Layer
 from engine.nn.feed_forward import FeedForward
 from engine.nn.hparams_reader import HParamsReader
 from engine.nn.moe import MixtureOfExperts
@@ -28,5 +28,9 @@ class Llama(Decoder):
             attn_norm=self.block_norm(binder, i, "attn_norm"),
             attention=Attention(binder, hp, i, rope_factors=self.factors),
             ffn_norm=self.block_norm(binder, i, "ffn_norm"),
-            ffn=(MixtureOfExperts if hp.n_expert else FeedForward)(binder, hp, i),
+            ffn=self.feed_forward(binder, i),
+            residual_scale=hp.residual_scale,
         )
+
+    def feed_forward(self, binder: Binder, i: int) -> Block:
+        return (MixtureOfExperts if self.hp.n_expert else FeedForward)(binder, self.hp, i)

@@ -1,12 +1,19 @@
-"""OLMo 2: norms only behind the blocks; Q and K are normed over all heads at once (arXiv 2501.00656)."""
+"""OLMo 2 and 3: norms only behind the blocks; Q and K are normed over all heads at once (arXiv 2501.00656).
+
+OLMo 3 (arXiv 2512.13961) has windows in three of four layers, and scales the rotation of the others only.
+"""
+
+from typing import Any
 
 from engine.gguf import GGUFFile
-from engine.hparams import HParams
+from engine.hparams import HParams, Rope
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
 from engine.nn.feed_forward import FeedForward
 from engine.nn.hparams_reader import HParamsReader
+
+FULL_EACH = 4  # layers of OLMo 3 without a window, in files without the pattern
 
 
 class OLMo2(Decoder):
@@ -14,7 +21,14 @@ class OLMo2(Decoder):
 
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
-        return HParamsReader(gguf, cls.name).hparams(rope="neox")
+        reader = HParamsReader(gguf, cls.name)
+        more: dict[str, Any] = {}
+        if reader.integer("attention.sliding_window", 0):
+            more["windows"] = reader.windows(reader.integer("block_count"), pattern=FULL_EACH)
+            base = reader.number("rope.freq_base_swa", reader.number("rope.freq_base", 10000.0))
+            n_dims = reader.integer("embedding_length") // reader.integer("attention.head_count")
+            more["rope_local"] = Rope(mode="neox", n_dims=n_dims, freq_base=base)
+        return reader.hparams(rope="neox", **more)
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

@@ -1,5 +1,7 @@
 """Qwen 1.5, 2 and 2.5: as LLaMA, but halves are rotated, and Q, K, V have biases (arXiv 2407.10671)."""
 
+from typing import ClassVar
+
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -11,6 +13,7 @@ from engine.nn.hparams_reader import HParamsReader
 
 class Qwen2(Decoder):
     name = "qwen2"
+    ffn_norm: ClassVar[str] = "ffn_norm"  # the name of its tensor
 
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
@@ -20,7 +23,7 @@ class Qwen2(Decoder):
         return Layer(
             attn_norm=self.block_norm(binder, i, "attn_norm"),
             attention=self.attention(binder, i),
-            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
+            ffn_norm=self.block_norm(binder, i, self.ffn_norm),
             ffn=self.feed_forward(binder, i),
         )
 

@@ -210,7 +210,14 @@ class ForwardContext:
         return self.constants[values]
 
     def activate(self, layer: int, name: str, x: Tensor, up: Tensor | None = None) -> Tensor:
-        """act(x), or act(x) * up. name: silu, gelu (tanh form), gelu_erf, relu, sigmoid, swiglu_oai."""
+        """act(x), or act(x) * up.
+
+        name: silu, gelu (tanh form), gelu_erf, relu, relu_squared, sigmoid, swiglu_oai.
+        """
+        if name == "relu_squared":
+            x = self.ctx.activation(x, "relu")
+            x = self.ctx.mul(x, x)
+            return x if up is None else self.ctx.mul(x, up)
         backend = self.execution.backends[layer]
         if backend == "cpu" and name.startswith("gelu"):
             return gelu(self.ctx, name, x, up)

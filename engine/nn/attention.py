@@ -20,7 +20,8 @@ class Attention:
 
     The file has Q, K and V in one matrix (rows in this order) or in three, with or without biases.
     qk_norm: "head" norms each head, with weights [head_dim] or, with `norm_per_head`, [head_dim, heads];
-    "row" norms the whole projection at once. sinks: see `ForwardContext.attend`.
+    "row" norms the whole projection at once. rotate_first: heads are normed after the rotation.
+    sinks: see `ForwardContext.attend`.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Attention:
         qk_norm: Literal["head", "row"] | None = None,
         norm: HeadNorm | None = None,
         norm_per_head: bool = False,
+        rotate_first: bool = False,
         sinks: bool = False,
     ) -> None:
         # Keywords are what architectures differ in; each is used by a few of them.
@@ -50,7 +52,7 @@ class Attention:
             self.q = binder.linear(f"{blk}.attn_q", hp.n_embd, n_q, layer)
             self.k = binder.linear(f"{blk}.attn_k", hp.n_embd, n_k, layer)
             self.v = binder.linear(f"{blk}.attn_v", hp.n_embd, n_v, layer)
-        self.qk_norm = qk_norm
+        self.qk_norm, self.rotate_first = qk_norm, rotate_first
         if qk_norm is not None:
             assert norm is not None
             self.norms = []
@@ -88,12 +90,14 @@ class Attention:
         q = split_heads(ctx, q, hp.head_dim_k, self.n_head)
         k = split_heads(ctx, k, hp.head_dim_k, self.n_head_kv)
         v = split_heads(ctx, v, hp.head_dim_v, self.n_head_kv)
-        if self.qk_norm == "head":
+        if self.qk_norm == "head" and not self.rotate_first:
             q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)
         if self.rope is not None:
             factors = forward.constant(self.rope.factors) if self.rope.factors else self.rope_factors
             q = forward.rotate(q, self.rope, factors)
             k = forward.rotate(k, self.rope, factors)
+        if self.qk_norm == "head" and self.rotate_first:
+            q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)
         forward.store(layer, k, v)
         if layer == hp.n_layer - 1 and forward.shape.n_outputs == 0:
             return None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from engine.ggml.operations import Context
 from engine.ggml.tensor import Tensor
 from engine.graph.forward_context import ForwardContext, LongRopeFactors, RopeFactors
 from engine.nn.architecture import Architecture
@@ -23,6 +24,7 @@ class Layer:
 
     attn_norm, ffn_norm: applied to a block's input; parallel without ffn_norm: both blocks read one norm.
     attn_post_norm, ffn_post_norm: applied to a block's output, before x is added.
+    residual_scale: what a block's output is multiplied by, then.
     """
 
     attention: Attention
@@ -32,6 +34,7 @@ class Layer:
     attn_post_norm: Norm | None = None
     ffn_post_norm: Norm | None = None
     parallel: bool = False
+    residual_scale: float = 1.0
 
     def __call__(self, forward: ForwardContext, x: Tensor, last: bool) -> Tensor | None:
         """[n_embd, rows] -> the same; in the last layer [n_embd, n_outputs], or None without outputs."""
@@ -47,6 +50,7 @@ class Layer:
                 normed = forward.outputs_of(normed)
         if self.attn_post_norm:
             attended = self.attn_post_norm(ctx, attended)
+        attended = self.scaled(ctx, attended)
         if not self.parallel:
             x = ctx.add(attended, x)
             normed = x
@@ -54,9 +58,13 @@ class Layer:
         y = self.ffn(forward, normed)
         if self.ffn_post_norm:
             y = self.ffn_post_norm(ctx, y)
+        y = self.scaled(ctx, y)
         if self.parallel:
             x = ctx.add(attended, x)
         return ctx.add(y, x)
+
+    def scaled(self, ctx: Context, x: Tensor) -> Tensor:
+        return x if self.residual_scale == 1.0 else ctx.scale(x, self.residual_scale)
 
 
 class Decoder(Architecture):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from engine.errors import ModelError, UnsupportedModelError
 
 Config = dict[str, Any]
@@ -40,6 +42,27 @@ def windows_but_each(c: Config, n: int) -> None:
     kinds = c.get("layer_types") or ()
     if any((kind == "full_attention") != ((i + 1) % n == 0) for i, kind in enumerate(kinds)):
         refuse("layer_types", kinds, f"every {n}th full_attention")
+
+
+def windows(c: Config, full_each: int) -> dict[str, Any]:
+    """The window and the layers that have it: by `layer_types`, else all but every n-th; {} without any.
+
+    The base of their rotary embedding, where `rope_parameters` states one for them.
+    """
+    if not c.get("sliding_window"):
+        return {}
+    layers = range(int(first(c, "num_hidden_layers")))
+    kinds = c.get("layer_types") or [
+        "full_attention" if (i + 1) % full_each == 0 else "sliding_attention" for i in layers
+    ]
+    converted = {
+        "attention.sliding_window": int(c["sliding_window"]),
+        "attention.sliding_window_pattern": [kind == "sliding_attention" for kind in kinds],
+    }
+    local = (c.get("rope_parameters") or {}).get("sliding_attention") or {}
+    if local.get("rope_theta"):
+        converted["rope.freq_base_swa"] = float(local["rope_theta"])
+    return converted
 
 
 def common(c: Config) -> dict[str, Any]:
@@ -127,6 +150,13 @@ def n_ctx_original(c: Config) -> int:
     """The context length before it was extended; the whole if none is stated."""
     name = "original_max_position_embeddings"
     return int(rope_parameters(c).get(name) or c.get(name) or first(c, "max_position_embeddings"))
+
+
+def llama3_tensors(c: Config) -> dict[str, Any]:
+    """Llama 3.1's scaling of the rotary embedding is a tensor; {} where there is none."""
+    if rope_parameters(c).get("rope_type") != "llama3":
+        return {}
+    return {"rope_freqs.weight": np.array(llama3_factors(c), np.float32)}
 
 
 def llama3_factors(c: Config) -> list[float]:

@@ -1,8 +1,6 @@
 """Hugging Face folders of LLaMA, Mistral and Mixtral."""
 
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar
 
 from engine.convert.huggingface import keys
 from engine.convert.huggingface.base import Array, Config, Converted, Converter
@@ -11,7 +9,10 @@ from engine.convert.huggingface.names import STANDARD, experts, interleave
 
 class LlamaConverter(Converter):
     architecture = "llama"
-    model_classes = ("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM")
+    model_classes: ClassVar[tuple[str, ...]] = (
+        *("LlamaForCausalLM", "LLaMAForCausalLM"),
+        *("MistralForCausalLM", "MixtralForCausalLM"),
+    )
     tensor_names = STANDARD | experts("block_sparse_moe", "w1", "w3", "w2", "gate")
 
     @classmethod
@@ -32,6 +33,4 @@ class LlamaConverter(Converter):
 
     @classmethod
     def extra_tensors(cls, config: Config) -> dict[str, Array]:
-        if keys.rope_parameters(config).get("rope_type") != "llama3":
-            return {}
-        return {"rope_freqs.weight": np.array(keys.llama3_factors(config), np.float32)}
+        return keys.llama3_tensors(config)

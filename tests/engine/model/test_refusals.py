@@ -19,7 +19,6 @@ REFUSED = [
     ("falcon-7b", "tensor_data_layout", "other"),
     ("qwen2moe", "expert_weights_norm", True),
     ("qwen3moe", "expert_weights_norm", False),
-    ("olmo2", "attention.sliding_window", 4096),
     ("qwen2", "attention.sliding_window", 4096),
     ("qwen2", "attention.causal", False),
     ("gemma", "final_logit_softcapping", 30.0),

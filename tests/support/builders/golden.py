@@ -97,7 +97,8 @@ class TinyModel:
     def set(self, key: str, value: Any) -> None:
         """Changes or adds a key of the architecture."""
         name = f"{self.keys['general.architecture'][0]}.{key}"
-        kind = self.keys[name][1] if name in self.keys else (6 if isinstance(value, float) else 4)
+        number = {bool: 7, float: 6}.get(type(value), 4)
+        kind = self.keys[name][1] if name in self.keys else number
         self.keys[name] = (value, kind, None)
 
     def write(self, path: Path, blocks: dict[str, tuple[int, bytes]] | None = None) -> Path:

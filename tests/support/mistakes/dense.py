@@ -1,0 +1,38 @@
+"""The decoders with attention only that came after 2024."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from support.builders.golden import TinyModel
+from support.mistakes.changes import Change, exchanged, key, without
+
+
+def norms_without_one(model: TinyModel) -> None:
+    for name, x in model.tensors.items():
+        if name.endswith("norm.weight"):
+            model.tensors[name] = x - np.float32(1)
+
+
+MISTAKES: dict[str, tuple[str, Change]] = {
+    "Granite: embedding not scaled": ("granite", without("embedding_scale")),
+    "Granite: blocks not scaled": ("granite", without("residual_scale")),
+    "Granite: scores scaled by the head's size": ("granite", without("attention.scale")),
+    "Granite: logits multiplied": ("granite", key("logit_scale", 1 / 3)),
+    "Granite: no rotation": ("granite", key("rope.scaling.finetuned", False)),
+    "Arcee: YaRN as linear scaling": ("arcee", without("scaling.type")),
+    "Seed-OSS: no biases": ("seed-oss", without("attn_q.bias", "attn_k.bias", "attn_v.bias")),
+    "GLM-4: whole head rotated": ("glm4", key("rope.dimension_count", 16)),
+    "GLM-4: norms exchanged": ("glm4", exchanged("post_attention_norm", "post_ffw_norm")),
+    "OLMo 3: no window": ("olmo3", without("sliding_window$", "sliding_window_pattern")),
+    "OLMo 3: window one too large": ("olmo3", key("attention.sliding_window", 33)),
+    "OLMo 3: no YaRN": ("olmo3", without("scaling.type", "scaling.factor")),
+    "Command-R7B: window one too small": ("cohere2", key("attention.sliding_window", 31)),
+    "Command-R7B: logits not scaled": ("cohere2", key("logit_scale", 1.0)),
+    "EXAONE 4: no frequency factors": ("exaone4", without("rope_freqs")),
+    "EXAONE 4: norms exchanged": ("exaone4", exchanged("post_attention_norm", "post_ffw_norm")),
+    "EXAONE 4: no window": ("exaone4-window", without("sliding_window$", "sliding_window_pattern")),
+    "Hunyuan: base without alpha": ("hunyuan-dense", key("rope.freq_base", 10000.0)),
+    "Nemotron: norms without the one": ("nemotron", norms_without_one),
+    "Nemotron: whole head rotated": ("nemotron", key("rope.dimension_count", 12)),
+}
