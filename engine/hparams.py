@@ -44,6 +44,38 @@ class Rope:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Routing:
+    """How a router chooses experts, and weights what they return.
+
+    weights: "softmax" of the scores of all experts, "sigmoid" of each score, or "selected", the softmax of
+    the selected scores. renormalise: the weights are divided by their sum. scale: they are multiplied by it.
+    n_groups: experts are chosen within the n_groups_used best groups only, each judged by the sum of its
+    `judged_by` best experts (DeepSeek-V2 and V3, arXiv 2405.04434 and 2412.19437).
+    """
+
+    weights: Literal["softmax", "sigmoid", "selected"] = "softmax"
+    renormalise: bool = True
+    scale: float = 1.0
+    n_groups: int = 1
+    n_groups_used: int = 1
+    judged_by: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latent:
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), computed on the cached latents themselves.
+
+    A cell holds one row of head_dim_k elements for all heads: the latent (head_dim_v) and the rotated part
+    (rope.n_dims) of the keys; its values are the latent. `HParams` has these sizes, this class those of a
+    head's K (with the rotated part) and V, which are never computed. q_rank: of Q's own latent; 0: none.
+    """
+
+    head_dim_k: int
+    head_dim_v: int
+    q_rank: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class HParams:
     """The hyperparameters of a model, read from its file by its architecture.
 
@@ -73,6 +105,9 @@ class HParams:
     n_expert_used: int = 0
     n_ff_expert: int = 0
     n_ff_shared: int = 0
+    n_dense: int = 0  # the leading layers that have no experts
+    n_mtp: int = 0  # layers behind the last that predict further tokens; they are not loaded
+    routing: Routing = Routing()
     attention_scale: float = 0.0  # 0: 1 / sqrt(head_dim_k)
     attention_softcap: float = 0.0  # cap * tanh(score / cap)
     logit_softcap: float = 0.0
@@ -85,6 +120,7 @@ class HParams:
     n_scores: int = 0  # outputs of a classification head, for ranking
     max_bias: float = 0.0  # ALiBi (Press 2021, arXiv 2108.12409)
     clamp_qkv: float = 0.0
+    latent: Latent | None = None  # then a cell's values are the first part of its keys
 
     @property
     def kq_scale(self) -> float:

@@ -24,12 +24,13 @@ class GPTOSS(Decoder):
         )
         if rope.ext_factor:
             rope = rope.unrounded_yarn()
-        return reader.hparams(rope=rope, windows=reader.windows(n_layer, pattern=2))
+        windows = reader.windows(n_layer, pattern=2)
+        return reader.hparams(rope=rope, windows=windows, routing=reader.routing("selected"))
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(
             attn_norm=self.block_norm(binder, i, "attn_norm"),
             attention=Attention(binder, self.hp, i, sinks=True),
             ffn_norm=self.block_norm(binder, i, "post_attention_norm"),
-            ffn=MixtureOfExperts(binder, self.hp, i, activation="swiglu_oai", weights="selected"),
+            ffn=MixtureOfExperts(binder, self.hp, i, activation="swiglu_oai"),
         )

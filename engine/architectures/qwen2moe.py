@@ -1,10 +1,11 @@
 """Qwen 1.5 and 2 MoE: as Qwen 2, with experts whose weights are not renormalised, and a gated shared one."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 from engine.architectures.qwen2 import Qwen2
 from engine.gguf import GGUFFile
-from engine.hparams import HParams
+from engine.hparams import HParams, Routing
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block
 from engine.nn.hparams_reader import HParamsReader
@@ -18,7 +19,7 @@ class Qwen2MoE(Qwen2):
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
         HParamsReader(gguf, cls.name).only("expert_weights_norm", cls.renormalised)
-        return super().hparams(gguf)
+        return replace(super().hparams(gguf), routing=Routing(renormalise=cls.renormalised))
 
     def feed_forward(self, binder: Binder, i: int) -> Block:
-        return MixtureOfExperts(binder, self.hp, i, renormalise=False, shared=True)
+        return MixtureOfExperts(binder, self.hp, i, shared=True)

@@ -34,8 +34,9 @@ def check_type(hp: HParams, kv_type: str) -> int:
 def bytes_per_cell(hp: HParams, kv_type: str) -> list[int]:
     """Bytes that one cell takes in each layer."""
     number = check_type(hp, kv_type)
+    values = 0 if hp.latent else hp.head_dim_v
     return [
-        int(row_size(number, hp.head_dim_k * heads) + row_size(number, hp.head_dim_v * heads))
+        int(row_size(number, hp.head_dim_k * heads) + row_size(number, values * heads))
         for heads in hp.n_head_kv
     ]
 
@@ -51,6 +52,8 @@ def runs(cells: array[int]) -> Iterator[tuple[int, int]]:
 
 class KVCache:
     """Of layer i: k[i] [head_dim_k * heads_kv, n_cells] and v[i] [head_dim_v * heads_kv, n_cells].
+
+    With `HParams.latent` there is no v: values are the first head_dim_v elements of a row of k.
 
     zeroed: masked attention multiplies unused cells by zero, so they must be finite. Paged attention only
     reads cells that were written; without zeroing the cache takes memory only as it is used.
@@ -69,7 +72,8 @@ class KVCache:
                 contexts[buffer_type.name] = Storage(2 * hp.n_layer), buffer_type
             ctx = contexts[buffer_type.name][0]
             self.k.append(ctx.new(number, (hp.head_dim_k * hp.n_head_kv[i], n_cells), f"cache.k.{i}"))
-            self.v.append(ctx.new(number, (hp.head_dim_v * hp.n_head_kv[i], n_cells), f"cache.v.{i}"))
+            if hp.latent is None:
+                self.v.append(ctx.new(number, (hp.head_dim_v * hp.n_head_kv[i], n_cells), f"cache.v.{i}"))
         self.buffers = [ctx.allocate(buffer_type) for ctx, buffer_type in contexts.values()]
         if zeroed:
             for buffer in self.buffers:
@@ -77,8 +81,10 @@ class KVCache:
 
     def tables(self) -> Iterator[tuple[str, Any]]:
         """Every tensor by its name, layer by layer; a cell is a row of `strides[1]` bytes."""
-        for i, pair in enumerate(zip(self.k, self.v, strict=True)):
-            yield from zip((f"k.{i}", f"v.{i}"), pair, strict=True)
+        for i, k in enumerate(self.k):
+            yield f"k.{i}", k
+            if self.v:
+                yield f"v.{i}", self.v[i]
 
     @staticmethod
     def read(table: Any, cells: array[int]) -> Iterator[bytearray]:

@@ -20,7 +20,7 @@ import numpy as np
 from engine.convert import vocabulary
 from engine.convert.folder import Folder
 from engine.convert.huggingface import converter_for, keys
-from engine.convert.huggingface.base import Array, Converter
+from engine.convert.huggingface.base import Array, Config, Converter
 from engine.convert.output import add_key
 from engine.convert.sentence_transformers import embedding_settings
 from engine.convert.tensors import MXFP4Tensor, SourceTensor, Weight
@@ -142,6 +142,8 @@ def _groups(converter: type[Converter], folder: Folder) -> tuple[list[TensorGrou
     tied = bool(folder.config.get("tie_word_embeddings", converter.tied_by_default))
     for original, tensor in folder.tensors.items():
         name = re.sub(r"^language_model\.(?=model\.|lm_head)|(?<=^model\.)language_model\.", "", original)
+        if converter.predicts_more and _is_beyond(name, folder.config):
+            continue
         module = module_of(name, converter)
         if module is None:
             if _BUFFERS.search(name) or name.startswith(converter.ignored or ("/",)):
@@ -175,6 +177,12 @@ def _groups(converter: type[Converter], folder: Folder) -> tuple[list[TensorGrou
         names = buffers[:4] + (["…"] if len(buffers) > 4 else [])
         remarks.append(f"{len(buffers)} integer tensors are no weights, and left out: {', '.join(names)}")
     return groups, remarks
+
+
+def _is_beyond(name: str, config: Config) -> bool:
+    """Whether a tensor belongs to a layer behind the last of `num_hidden_layers`."""
+    layer = re.match(r"(?:model\.)?layers\.(\d+)\.", name)
+    return layer is not None and int(layer[1]) >= int(config.get("num_hidden_layers", 0))
 
 
 class ModuleName(NamedTuple):

@@ -12,7 +12,7 @@ from engine.ggml.tensor import row_size
 from engine.libggml.ggml cimport (
     GGML_PREC_F32, GGML_ROPE_TYPE_NEOX, GGML_ROPE_TYPE_NORMAL, GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_I32,
     GGML_TYPE_I64, GGML_UNARY_OP_GELU, GGML_UNARY_OP_GELU_ERF, GGML_UNARY_OP_RELU, GGML_UNARY_OP_SIGMOID,
-    GGML_UNARY_OP_SILU, ggml_add, ggml_add_id, ggml_argsort_top_k, ggml_cast, ggml_clamp, ggml_cont, ggml_cont_2d,
+    GGML_UNARY_OP_SILU, ggml_add, ggml_add_id, ggml_argsort_top_k, ggml_cast, ggml_clamp, ggml_concat, ggml_cont, ggml_cont_2d,
     ggml_div, ggml_flash_attn_ext, ggml_flash_attn_ext_add_sinks, ggml_get_rows, ggml_is_contiguous, ggml_mul,
     ggml_mul_mat, ggml_mul_mat_id, ggml_nbytes, ggml_norm, ggml_permute, ggml_prec_set_acc, ggml_repeat_4d,
     ggml_reshape_2d, ggml_reshape_3d, ggml_rms_norm, ggml_rope_ext, ggml_scale, ggml_set_rows,
@@ -141,9 +141,10 @@ cdef class Context(Storage):
         return self.wrap(ggml_get_rows(self.ptr, table.ptr, ids.ptr))
 
     def set_rows(self, Tensor table not None, Tensor rows not None, Tensor ids not None):
-        """Write rows F32 [n, m] at ids I64 [m] of table [n, rows]; returns a view of the table."""
+        """Write rows F32 [n, m, k] at ids I64 or I32 [m, k] of table [n, rows, k]; returns a view of the table."""
         _require(table.ptr.ne[0] == rows.ptr.ne[0] and rows.ptr.ne[1] == ids.ptr.ne[0]
-                 and ids.ptr.type == GGML_TYPE_I64 and rows.ptr.type == GGML_TYPE_F32, "set_rows", table, rows)
+                 and rows.ptr.ne[2] == table.ptr.ne[2] == ids.ptr.ne[1] and ids.ptr.type in (GGML_TYPE_I64, GGML_TYPE_I32)
+                 and rows.ptr.type == GGML_TYPE_F32, "set_rows", table, rows)
         self.reserve()
         return self.wrap(ggml_set_rows(self.ptr, table.ptr, rows.ptr, ids.ptr))
 
@@ -157,6 +158,20 @@ cdef class Context(Storage):
                  and a.ptr.ne[3] == 1, "repeat", a, a)
         self.reserve()
         return self.wrap(ggml_repeat_4d(self.ptr, a.ptr, a.ptr.ne[0], a.ptr.ne[1] * times, 1, 1))
+
+    def repeat_rows(self, Tensor a not None, int64_t times):
+        """Each row of a F32 [n, 1, m] several times: [n, times, m]."""
+        _require(times > 0 and a.ptr.type == GGML_TYPE_F32 and a.ptr.nb[0] == sizeof(float) and a.ptr.ne[1] == 1
+                 and a.ptr.ne[3] == 1, "repeat_rows", a, a)
+        self.reserve()
+        return self.wrap(ggml_repeat_4d(self.ptr, a.ptr, a.ptr.ne[0], times, a.ptr.ne[2], 1))
+
+    def concat(self, Tensor a not None, Tensor b not None):
+        """a [n, ...] and b [m, ...] of one type side by side: [n + m, ...]."""
+        _require(a.ptr.type == b.ptr.type and a.ptr.ne[1] == b.ptr.ne[1] and a.ptr.ne[2] == b.ptr.ne[2]
+                 and a.ptr.ne[3] == b.ptr.ne[3], "concat", a, b)
+        self.reserve()
+        return self.wrap(ggml_concat(self.ptr, a.ptr, b.ptr, 0))
 
     def reshape(self, Tensor a not None, int64_t ne0, int64_t ne1, int64_t ne2=0):
         """Other dimensions over the same contiguous elements."""

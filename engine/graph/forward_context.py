@@ -135,10 +135,18 @@ class ForwardContext:
             self.type_ids = self.ctx.input(I32, (self.shape.n_tokens,), "token_type_ids")
         return self.type_ids
 
-    def store(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Write k [dk, heads_kv, rows] and v [dv, heads_kv, rows] into the cache of `layer`."""
+    def store(self, layer: int, k: Tensor, v: Tensor | None = None) -> None:
+        """Write k [dk, heads_kv, rows] and v [dv, heads_kv, rows] into the cache of `layer`.
+
+        Without v its values are the first part of k (`HParams.latent`).
+        """
         cache = self.execution.cache
-        self._stored[layer] = self._write(cache.k[layer], k), self._write(cache.v[layer], v)
+        keys = self._write(cache.k[layer], k)
+        if v is None:
+            values = self.ctx.view(keys, (self.hp.head_dim_v, cache.n_cells), (keys.strides[1],))
+        else:
+            values = self._write(cache.v[layer], v)
+        self._stored[layer] = keys, values
 
     def _write(self, table: Tensor, rows: Tensor) -> Tensor:
         n, heads, n_rows, _ = rows.shape

@@ -134,6 +134,7 @@ cdef extern from "ggml.h" nogil:
     ggml_tensor* ggml_get_rows(ggml_context* ctx, ggml_tensor* a, ggml_tensor* b)
     ggml_tensor* ggml_set_rows(ggml_context* ctx, ggml_tensor* a, ggml_tensor* b, ggml_tensor* c)
     ggml_tensor* ggml_cast(ggml_context* ctx, ggml_tensor* a, ggml_type type)
+    ggml_tensor* ggml_concat(ggml_context* ctx, ggml_tensor* a, ggml_tensor* b, int dim)
     ggml_tensor* ggml_clamp(ggml_context* ctx, ggml_tensor* a, float minimum, float maximum)
     ggml_tensor* ggml_soft_max_ext(ggml_context* ctx, ggml_tensor* a, ggml_tensor* mask, float scale, float max_bias)
     void ggml_soft_max_add_sinks(ggml_tensor* a, ggml_tensor* sinks)

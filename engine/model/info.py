@@ -179,10 +179,13 @@ def _memory(gguf: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]
     """Bytes of the weights and of one session's KV cache, without the working memory of a batch."""
     arch = gguf.arch
     n_layers = gguf.get_int(f"{arch}.block_count", min=1, max=4096)
+    n_layers -= gguf.get_int(f"{arch}.nextn_predict_layers", 0, min=0, max=n_layers - 1)  # not loaded
     width = gguf.get_int(f"{arch}.embedding_length", min=1)
     heads = gguf.get_ints(f"{arch}.attention.head_count", n_layers, min=1)
     kv_heads = gguf.get_ints(f"{arch}.attention.head_count_kv", n_layers, heads, min=1)
     dims = [gguf.get_int(f"{arch}.attention.{k}_length", width // heads[0], min=1) for k in ("key", "value")]
+    if f"{arch}.attention.kv_lora_rank" in gguf.metadata:  # values are the first part of the keys
+        dims = dims[:1]
     kind = GGMLType[kv_type.upper()]
     weights = sum(t.nbytes for t in gguf.tensors.values())
     trained = gguf.get_int(f"{arch}.context_length", min=1)

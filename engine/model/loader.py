@@ -6,6 +6,7 @@ mapped file. Repacked weights are read, not mapped, so that they are in memory o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from engine.ggml.operations import Context
 from engine.ggml.tensor import F32, I32, Storage, supports
 from engine.gguf import GGMLType, GGUFFile, TensorInfo
 from engine.graph.ops.packed import PackedMatrix, can_pack, is_faster_packed
+from engine.hparams import HParams
 from engine.nn.architecture import Architecture
 from engine.nn.binder import Binder, TensorSpec
 from engine.types import ProgressCallback
@@ -29,7 +31,7 @@ IGNORED = ("rotary_emb.inv_freq", "attn_rot_embd")  # written by old converters;
 NO_MATRIX = frozenset({
     GGMLType.I8, GGMLType.I16, GGMLType.I32, GGMLType.I64, GGMLType.F64, GGMLType.Q8_1, GGMLType.Q8_K,
 })  # fmt: skip
-MATRIX_OPS = ("mul_mat", "mul_mat_id", "get_rows")
+MATRIX_OPS = ("mul_mat", "mul_mat_heads", "mul_mat_id", "get_rows")
 
 
 def checked_specs(arch: Architecture, gguf: GGUFFile) -> list[TensorSpec]:
@@ -51,13 +53,23 @@ def checked_specs(arch: Architecture, gguf: GGUFFile) -> list[TensorSpec]:
                 + ("" if spec.op in MATRIX_OPS else "; it must be F32")
             )
         used.add(info.name)
-    unknown = [name for name in gguf.tensors if name not in used and not any(h in name for h in IGNORED)]
+    unknown = [
+        name
+        for name in gguf.tensors
+        if name not in used and not any(h in name for h in IGNORED) and not _predicts_more(name, arch.hp)
+    ]
     if unknown:
         raise UnsupportedModelError(
             f"{gguf.path}: {len(unknown)} tensors are not part of architecture {arch.name} "
             f"({', '.join(sorted(unknown)[:3])}…); running without them would give wrong answers"
         )
     return binder.specs
+
+
+def _predicts_more(name: str, hp: HParams) -> bool:
+    """Whether a tensor belongs to a layer for multi-token prediction, which we do without."""
+    block = re.match(r"blk\.(\d+)\.", name)
+    return block is not None and hp.n_layer <= int(block[1]) < hp.n_layer + hp.n_mtp
 
 
 def _find(spec: TensorSpec, gguf: GGUFFile) -> TensorInfo:
@@ -118,6 +130,8 @@ def _probe(ctx: Any, spec: TensorSpec, weight: Any) -> Any:
     n = weight.shape[0]
     if spec.op == "mul_mat":
         return ctx.mul_mat(weight, ctx.new(F32, (n, PROBE_ROWS)))
+    if spec.op == "mul_mat_heads":
+        return ctx.mul_mat(weight, ctx.new(F32, (n, PROBE_ROWS, weight.shape[2])))
     if spec.op == "mul_mat_id":
         return ctx.mul_mat_id(weight, ctx.new(F32, (n, 1, PROBE_ROWS)), ctx.new(I32, (1, PROBE_ROWS)))
     if spec.op == "get_rows":

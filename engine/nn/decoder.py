@@ -13,6 +13,7 @@ from engine.graph.forward_context import ForwardContext, LongRopeFactors, RopeFa
 from engine.nn.architecture import Architecture
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
+from engine.nn.latent_attention import LatentAttention
 from engine.nn.layers import Norm
 
 Block = Callable[[ForwardContext, Tensor], Tensor]
@@ -27,7 +28,7 @@ class Layer:
     residual_scale: what a block's output is multiplied by, then.
     """
 
-    attention: Attention
+    attention: Attention | LatentAttention
     ffn: Block
     attn_norm: Norm | None = None
     ffn_norm: Norm | None = None

@@ -11,7 +11,7 @@ from typing import Any
 from engine.errors import ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.gguf.access import REQUIRED
-from engine.hparams import POOLING, HParams, Rope, RopeMode
+from engine.hparams import POOLING, HParams, Rope, RopeMode, Routing
 
 Scalar = bool | int | float | str
 
@@ -28,7 +28,13 @@ NEUTRAL: dict[str, tuple[Scalar, ...]] = {
     "residual_scale": (0.0, 1.0),
     "expert_weights_scale": (0.0, 1.0),
     "leading_dense_block_count": (0,),
+    "expert_group_count": (0, 1),
+    "expert_gating_func": (0, 1),
 }
+
+
+# What the numbers of `expert_gating_func` mean; 0: the file does not say.
+GATING: tuple[Any, ...] = ("", "softmax", "sigmoid", "selected")
 
 
 class HParamsReader:
@@ -67,9 +73,19 @@ class HParamsReader:
         values = tuple(self.gguf.get_ints(self.key(name)))
         if len(values) == 1:
             values *= n_layer
+        if len(values) == n_layer + self.integer("nextn_predict_layers", 0):
+            values = values[:n_layer]
         if len(values) != n_layer:
             raise ModelError(f"{self.key(name)} has {len(values)} values for {n_layer} layers")
         return values
+
+    def n_layer(self) -> int:
+        """Layers without those that only predict further tokens (MTP), which come last."""
+        n_mtp = self.integer("nextn_predict_layers", 0)
+        n_layer = self.integer("block_count") - n_mtp
+        if n_layer < 1:
+            self.refuse("nextn_predict_layers", n_mtp, "fewer than block_count")
+        return n_layer
 
     def hparams(self, *, rope: RopeMode | Rope | None, eps: str = "rms", **fields: Any) -> HParams:
         """The hyperparameters under the usual keys. `fields` of `HParams` take precedence.
@@ -77,7 +93,8 @@ class HParamsReader:
         rope: its mode, for a rotary embedding under the usual keys. eps: "rms" or "layer", the kind of norm.
         To be called last: it refuses keys that would change the graph (NEUTRAL) and were not read until then.
         """
-        n_layer, n_embd = self.integer("block_count"), self.integer("embedding_length")
+        n_layer, n_embd = self.n_layer(), self.integer("embedding_length")
+        n_ff_expert = self.integer("expert_feed_forward_length", 0)
         n_head = self.per_layer("attention.head_count", n_layer)
         head_dim = self.integer("attention.key_length", n_embd // max(n_head[0], 1))
         embedding = self.gguf.tensors.get("token_embd.weight")
@@ -92,8 +109,10 @@ class HParamsReader:
             "head_dim_v": self.integer("attention.value_length", head_dim),
             "n_expert": self.integer("expert_count", 0),
             "n_expert_used": self.integer("expert_used_count", 0),
-            "n_ff_expert": self.integer("expert_feed_forward_length", 0),
-            "n_ff_shared": self.integer("expert_shared_feed_forward_length", 0),
+            "n_mtp": self.integer("nextn_predict_layers", 0),
+            "n_ff_expert": n_ff_expert,
+            "n_ff_shared": self.integer("expert_shared_feed_forward_length", 0)
+            or n_ff_expert * self.integer("expert_shared_count", 0),
             "attention_scale": self.number("attention.scale", 0.0),
         } | fields
         if "n_ff" not in merged:
@@ -113,6 +132,26 @@ class HParamsReader:
         if isinstance(rope, str):
             rope = self.rope(rope, self.integer("rope.dimension_count", head_dim))
         return HParams(rope=rope, **merged)
+
+    def routing(self, weights: Any = "softmax", *, renormalise: bool = False) -> Routing:
+        """How experts are chosen, under the usual keys. weights, renormalise: of files without the key."""
+        number = self.integer("expert_gating_func", 0)
+        if not 0 <= number < len(GATING):
+            self.refuse("expert_gating_func", number, ", ".join(f"{i} ({n})" for i, n in enumerate(GATING)))
+        groups = max(self.integer("expert_group_count", 1), 1)
+        used = self.integer("expert_group_used_count", 1) if groups > 1 else 1
+        n_expert = self.integer("expert_count", 0)
+        if groups > 1 and (n_expert % groups or n_expert // groups < 2 or not 0 < used <= groups):
+            self.refuse("expert_group_count", groups, f"divisors of {n_expert} experts, {used} of them used")
+        weights = GATING[number] or weights
+        return Routing(
+            weights=weights,
+            renormalise=self.flag("expert_weights_norm", renormalise),
+            scale=self.number("expert_weights_scale", 0.0) or 1.0,
+            n_groups=groups,
+            n_groups_used=used,
+            judged_by=2 if weights == "sigmoid" else 1,
+        )
 
     def encoder(self, *, rope: RopeMode | None, max_positions: int = 0) -> HParams:
         """The hyperparameters of a model with bidirectional attention."""
@@ -147,17 +186,23 @@ class HParamsReader:
         pattern = self.integer(name, pattern)
         return tuple(window if pattern == 1 or (i + 1) % pattern else 0 for i in range(n_layer))
 
-    def rope(self, mode: RopeMode, n_dims: int) -> Rope:
-        """The rotary embedding under the usual keys: unscaled, linear, or YaRN."""
+    def rope(self, mode: RopeMode, n_dims: int, *, scales_scores: bool = False) -> Rope:
+        """The rotary embedding under the usual keys: unscaled, linear, or YaRN.
+
+        scales_scores: the caller honours `yarn_log_multiplier`, with which YaRN scales attention's scores
+        instead of Q and K (DeepSeek-V2).
+        """
         if n_dims < 2 or n_dims % 2:
             self.refuse("rope.dimension_count", n_dims, "even numbers")
         kind = self.text("rope.scaling.type", "linear")
         factor = self.number("rope.scaling.factor", 0.0) or self.number("rope.scale_linear", 0.0) or 1.0
         if kind not in ("none", "linear", "yarn"):
             self.refuse("rope.scaling.type", kind, "none, linear, yarn")
-        if multiplier := self.number("rope.scaling.yarn_log_multiplier", 0.0):
-            self.refuse("rope.scaling.yarn_log_multiplier", multiplier, "absent")
         attn_factor = self.number("rope.scaling.attn_factor", 1.0)
+        if multiplier := self.number("rope.scaling.yarn_log_multiplier", 0.0):
+            if not scales_scores:
+                self.refuse("rope.scaling.yarn_log_multiplier", multiplier, "absent")
+            attn_factor /= 1.0 + 0.1 * math.log(max(factor, 1.0)) * (kind == "yarn")
         if kind == "yarn" and self.has("rope.scaling.yarn_attn_factor"):
             # It replaces YaRN's own 1 + 0.1 ln(factor), by which ggml multiplies.
             replacement = self.number("rope.scaling.yarn_attn_factor")

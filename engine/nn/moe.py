@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from engine.ggml.operations import Context
 from engine.ggml.tensor import Tensor
 from engine.graph.forward_context import ForwardContext
 from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.feed_forward import FeedForward
 
+LOWEST = -1e30  # less than any merit of an expert
+
 
 class MixtureOfExperts:
     """n_expert_used of n_expert gated networks per row (Jiang 2024, arXiv 2401.04088).
 
-    weights "softmax": of the router over all experts; "selected": over the selected ones. renormalise: the
-    weights of the selected experts are divided by their sum. shared: one more network for every row, weighted
-    by the sigmoid of a router of its own (Qwen2-MoE).
+    How they are chosen: `HParams.routing`; a file may have biases of the choice, which do not change the
+    weights (`exp_probs_b`, DeepSeek-V3). shared: one more network for every row; gated: weighted by the
+    sigmoid of a router of its own (Qwen2-MoE). weighs_input: the weights scale what experts read, not what
+    they return (Llama 4).
     """
 
     def __init__(
@@ -26,49 +28,84 @@ class MixtureOfExperts:
         layer: int,
         *,
         activation: str = "silu",
-        weights: Literal["softmax", "selected"] = "softmax",
-        renormalise: bool = True,
         shared: bool = False,
+        gated: bool = True,
+        weighs_input: bool = False,
     ) -> None:
         # Keywords are what architectures differ in; each is used by a few of them.
         blk, n_ff = f"blk.{layer}", hp.n_ff_expert or hp.n_ff[layer]
         self.hp, self.layer, self.activation = hp, layer, activation
-        self.weights, self.renormalise = weights, renormalise
+        self.weighs_input = weighs_input
         self.router = binder.linear(f"{blk}.ffn_gate_inp", hp.n_embd, hp.n_expert, layer)
-        self.gate = binder.experts(f"{blk}.ffn_gate_exps", hp.n_embd, n_ff, hp.n_expert, layer)
-        self.up = binder.experts(f"{blk}.ffn_up_exps", hp.n_embd, n_ff, hp.n_expert, layer)
+        self.bias = binder.optional(f"{blk}.exp_probs_b.bias", (hp.n_expert,), "add", layer)
+        self.n_ff, self.fused = n_ff, binder.has(f"{blk}.ffn_gate_up_exps.weight")
+        if self.fused:
+            self.up = binder.experts(f"{blk}.ffn_gate_up_exps", hp.n_embd, 2 * n_ff, hp.n_expert, layer)
+        else:
+            self.gate = binder.experts(f"{blk}.ffn_gate_exps", hp.n_embd, n_ff, hp.n_expert, layer)
+            self.up = binder.experts(f"{blk}.ffn_up_exps", hp.n_embd, n_ff, hp.n_expert, layer)
         self.down = binder.experts(f"{blk}.ffn_down_exps", n_ff, hp.n_embd, hp.n_expert, layer)
-        self.shared = None
+        self.shared = self.shared_router = None
         if shared:
             self.shared = FeedForward(
                 binder, hp, layer, activation=activation, suffix="_shexp", n_ff=hp.n_ff_shared
             )
+        if shared and gated:
             self.shared_router = binder.linear(f"{blk}.ffn_gate_inp_shexp", hp.n_embd, 1, layer)
 
     def choose(self, forward: ForwardContext, x: Tensor) -> tuple[Tensor, Tensor]:
         """The experts of each row, I32 [n_expert_used, rows], and their weights, [1, n_expert_used, rows]."""
         ctx, n, used, rows = forward.ctx, self.hp.n_expert, self.hp.n_expert_used, x.shape[1]
+        routing = self.hp.routing
         scores = self.router(forward, x)  # [n_expert, rows]
-        if self.weights == "softmax":
+        if routing.weights == "softmax":
             scores = ctx.softmax(scores)
-        ids = ctx.top_k(scores, used)
+        elif routing.weights == "sigmoid":
+            scores = ctx.activation(scores, "sigmoid")
+        merits = scores if self.bias is None else ctx.add(scores, self.bias)
+        if routing.n_groups > 1:
+            merits = self.within_groups(ctx, merits)
+        ids = ctx.top_k(merits, used)
         weights = ctx.reshape(ctx.get_rows(ctx.reshape(scores, 1, n, rows), ids), used, rows)
-        if self.weights == "selected":
+        if routing.weights == "selected":
             weights = ctx.softmax(weights)
-        elif self.renormalise:
+        elif routing.renormalise:
             # Clamped as in llama.cpp: a sum that underflows in F16 must not divide by zero.
             total = ctx.clamp(ctx.sum_rows(weights), 6.103515625e-5, float("inf"))
             weights = ctx.div(weights, total)
+        if routing.scale != 1.0:
+            weights = ctx.scale(weights, routing.scale)
         return ids, ctx.reshape(weights, 1, used, rows)
+
+    def within_groups(self, ctx: Context, merits: Tensor) -> Tensor:
+        """merits [n_expert, rows], of which only those of the best groups stay."""
+        routing, n, rows = self.hp.routing, self.hp.n_expert, merits.shape[1]
+        groups, size, judged_by = routing.n_groups, n // routing.n_groups, routing.judged_by
+        best = ctx.top_k(ctx.reshape(merits, size, groups * rows), judged_by)
+        best = ctx.get_rows(ctx.reshape(merits, 1, size, groups * rows), best)
+        totals = ctx.sum_rows(ctx.reshape(best, judged_by, groups * rows))
+        ids = ctx.top_k(ctx.reshape(totals, groups, rows), routing.n_groups_used)
+        grouped = ctx.reshape(merits, size, groups, rows)
+        nothing = ctx.clamp(ctx.scale(grouped, 0.0), LOWEST, LOWEST)
+        return ctx.reshape(ctx.set_rows(nothing, ctx.get_rows(grouped, ids), ids), n, rows)
 
     def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor:
         """[n_embd, rows] -> [n_embd, rows]"""
         ctx, n_embd, rows = forward.ctx, self.hp.n_embd, x.shape[1]
         ids, weights = self.choose(forward, x)
         each = ctx.reshape(x, n_embd, 1, rows)
-        gate, up = self.gate(forward, each, ids), self.up(forward, each, ids)
+        if self.weighs_input:
+            each = ctx.mul(ctx.repeat_rows(each, self.hp.n_expert_used), weights)
+        up = self.up(forward, each, ids)
+        if self.fused:  # rows of gate and up in one matrix
+            shape, strides = (self.n_ff, *up.shape[1:3]), up.strides[1:3]
+            gate, up = ctx.view(up, shape, strides), ctx.view(up, shape, strides, 4 * self.n_ff)
+        else:
+            gate = self.gate(forward, each, ids)
         hidden = forward.activate(self.layer, self.activation, gate, up)
-        out = ctx.mul(self.down(forward, hidden, ids), weights)  # [n_embd, n_expert_used, rows]
+        out = self.down(forward, hidden, ids)  # [n_embd, n_expert_used, rows]
+        if not self.weighs_input:
+            out = ctx.mul(out, weights)
         parts = [
             ctx.view(out, (n_embd, rows), (out.strides[2],), i * out.strides[1])
             for i in range(self.hp.n_expert_used)
@@ -77,6 +114,9 @@ class MixtureOfExperts:
         for part in parts[1:]:
             total = ctx.add(total, part)
         if self.shared is not None:
-            share = ctx.activation(self.shared_router(forward, x), "sigmoid")  # [1, rows]
-            total = ctx.add(total, ctx.mul(self.shared(forward, x), share))
+            always = self.shared(forward, x)
+            if self.shared_router is not None:
+                share = ctx.activation(self.shared_router(forward, x), "sigmoid")  # [1, rows]
+                always = ctx.mul(always, share)
+            total = ctx.add(total, always)
         return total

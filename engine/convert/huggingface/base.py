@@ -27,6 +27,9 @@ class Converter:
     tensor_names: ClassVar[dict[str, str]] = {}
     ignored: ClassVar[tuple[str, ...]] = ()  # prefixes of tensors that are left out
 
+    # Whether layers beyond `num_hidden_layers` only predict further tokens (MTP), and are left out.
+    predicts_more: ClassVar[bool] = False
+
     # Settings that would change the graph, and the values for which it is right. `a.b` is b inside of a.
     supported_settings: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden_act": ("silu", "swish")}
     config_defaults: ClassVar[Config] = {}  # of transformers, where published config.json files rely on them

@@ -103,6 +103,31 @@ def common(c: Config) -> dict[str, Any]:
     return keys | rope(c, int(c.get("head_dim") or n_embd // n_head))
 
 
+GATING = {"softmax": 1, "sigmoid": 2}  # the numbers of `expert_gating_func`
+
+
+def routing(c: Config, gating: str) -> dict[str, Any]:
+    """How experts are chosen, in DeepSeek's words. gating: where config.json does not say."""
+    stated = c.get("scoring_func") or gating
+    if stated not in GATING:
+        refuse("scoring_func", stated, *GATING)
+    keys: dict[str, Any] = {"expert_gating_func": GATING[stated]}
+    for key, name in {
+        "expert_count": "n_routed_experts",
+        "expert_shared_count": "n_shared_experts",
+        "leading_dense_block_count": "first_k_dense_replace",
+        "expert_group_count": "n_group",
+        "expert_group_used_count": "topk_group",
+    }.items():
+        if c.get(name) is not None:
+            keys[key] = int(c[name])
+    if c.get("routed_scaling_factor") is not None:
+        keys["expert_weights_scale"] = float(c["routed_scaling_factor"])
+    if c.get("norm_topk_prob") is not None:
+        keys["expert_weights_norm"] = bool(c["norm_topk_prob"])
+    return keys
+
+
 def rope_parameters(c: Config) -> dict[str, Any]:
     """`rope_parameters`, or the older `rope_theta` and `rope_scaling`; {} without a rotary embedding."""
     p = dict(c.get("rope_parameters") or c.get("rope_scaling") or {})

@@ -43,6 +43,12 @@ def experts(block: str, gate: str, up: str, down: str, router: str) -> dict[str,
     }
 
 
+def shared_experts(block: str) -> dict[str, str]:
+    """Names of the experts that every row uses, below `model.layers.{i}.`."""
+    parts = ("gate", "up", "down")
+    return {f"model.layers.{{i}}.{block}.{p}_proj": f"blk.{{i}}.ffn_{p}_shexp" for p in parts}
+
+
 def below(stem: str, names: dict[str, str]) -> dict[str, str]:
     """`names` of one layer's modules with the prefixes `stem`.{i} and blk.{i}."""
     return {f"{stem}.{{i}}.{name}": f"blk.{{i}}.{target}" for name, target in names.items()}

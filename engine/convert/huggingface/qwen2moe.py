@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from engine.convert.huggingface import keys
 from engine.convert.huggingface.base import Config
-from engine.convert.huggingface.names import experts
+from engine.convert.huggingface.names import experts, shared_experts
 from engine.convert.huggingface.qwen2 import Qwen2Converter
 
 
@@ -15,10 +15,8 @@ class Qwen2MoEConverter(Qwen2Converter):
     tensor_names = (
         Qwen2Converter.tensor_names
         | experts("mlp", "gate_proj", "up_proj", "down_proj", "gate")
+        | shared_experts("mlp.shared_expert")
         | {
-            "model.layers.{i}.mlp.shared_expert.gate_proj": "blk.{i}.ffn_gate_shexp",
-            "model.layers.{i}.mlp.shared_expert.up_proj": "blk.{i}.ffn_up_shexp",
-            "model.layers.{i}.mlp.shared_expert.down_proj": "blk.{i}.ffn_down_shexp",
             "model.layers.{i}.mlp.shared_expert_gate": "blk.{i}.ffn_gate_inp_shexp",
         }
     )

@@ -54,6 +54,8 @@ struct Unit {
     const ggml_tensor *k, *v;
     int kv_head, d, dv, dp, dvp;  // dp, dvp: rounded up to a vector; the tail of a tile's row is zero
     int n_lanes, vectors;
+    const float * values;  // a tile of V: row j at j * stride
+    int stride;
     Lane lanes[MAX_LANES];
 };
 
@@ -129,7 +131,7 @@ inline void values_block(const Unit & u, const Scratch & t, int n_cells, int i, 
         vf p[NV];
         for (int n = 0; n < NV; n++) p[n] = load(t.s + (size_t)j * lanes + n * W);
         for (int b = 0; b < I; b++) {
-            const vf v = splat(t.v[(size_t)j * u.dvp + i + b]);
+            const vf v = splat(u.values[(size_t)j * u.stride + i + b]);
             for (int n = 0; n < NV; n++) acc[b][n] = madd(p[n], v, acc[b][n]);
         }
     }
@@ -220,11 +222,11 @@ void tile_of_dims(const Unit & u, Scratch & t, int begin, int n_cells, bool all_
             if (n == 4)
                 for (j = 0; j < n_cells; j++)
                     for (int b = 0; b < 4; b++)
-                        acc[b] = madd(splat(s[j]), load(t.v + (size_t)j * u.dvp + i + b * W), acc[b]);
+                        acc[b] = madd(splat(s[j]), load(u.values + (size_t)j * u.stride + i + b * W), acc[b]);
             else
                 for (j = 0; j < n_cells; j++)
                     for (int b = 0; b < n; b++)
-                        acc[b] = madd(splat(s[j]), load(t.v + (size_t)j * u.dvp + i + b * W), acc[b]);
+                        acc[b] = madd(splat(s[j]), load(u.values + (size_t)j * u.stride + i + b * W), acc[b]);
             for (int b = 0; b < n; b++) store(o + i + b * W, acc[b]);
         }
     }
@@ -252,12 +254,16 @@ void run(Unit & u, Scratch & t) {
         least_seen = std::min(least_seen, lane.position + 1);
         end = std::max(end, lane.position + 1);
     }
+    // V may be the first part of K's rows (multi-head latent attention): then its tile is too.
+    const bool v_in_k = u.k->data == u.v->data && u.kv_head == 0;
+    u.values = v_in_k ? t.k : t.v;
+    u.stride = v_in_k ? u.dp : u.dvp;
     // Tiles begin at the same cells for everybody; a tile of which a lane sees nothing leaves it as it is.
     for (int begin = first - first % TILE; begin < end; begin += TILE) {
         const int n = std::min(TILE, end - begin);
         const bool all_visible = begin >= last_first && begin + n <= least_seen;
         gather(u.k, u.kv_head, u.d, u.dp, u.seq->cells + begin, n, t.k);
-        gather(u.v, u.kv_head, u.dv, u.dvp, u.seq->cells + begin, n, t.v);
+        if (!v_in_k) gather(u.v, u.kv_head, u.dv, u.dvp, u.seq->cells + begin, n, t.v);
         if (!by_lane) { tile_of_dims(u, t, begin, n, all_visible); continue; }
         switch (u.vectors) {
             case 1: tile_of_lanes<1>(u, t, begin, n, all_visible); break;

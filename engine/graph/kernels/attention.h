@@ -35,7 +35,7 @@ struct Attention {
 
 // dst [dv, heads, rows] F32; src0 q [d, heads, rows] F32; src1 K [d * kv_heads, cells];
 // src2 V [dv * kv_heads, cells], both of any type that ggml can turn into F32, where d (dv) is a
-// multiple of the type's block. The number of KV heads is src1's ne0 / d. src3, if there is one: F32 [heads],
+// multiple of the type's block. V may be a view of K's rows, with K's stride. The number of KV heads is src1's ne0 / d. src3, if there is one: F32 [heads],
 // a score of each head that takes part in the softmax and has no value (attention sinks, GPT-OSS).
 void attention_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
 

@@ -58,6 +58,8 @@ cdef class PagedAttention:
            float scale, float softcap, float max_bias, int window, Tensor sinks=None, bint causal=True):
         """q F32 [dk, heads, rows], k [dk * heads_kv, cells], v [dv * heads_kv, cells] -> [dv, heads, rows].
 
+        v may be a view of the first elements of k's rows.
+
         The parameters are the operation's own; see `ForwardContext.attend`. sinks: F32 [heads].
         causal False: a row attends to all of its sequence that is there, without ALiBi and window.
         """

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 
 import pytest
 
 from engine.cache.kv_cache import KVCache, bytes_per_cell, check_type, runs
 from engine.errors import ConfigError
-from engine.hparams import HParams
+from engine.hparams import HParams, Latent
 from support.builders.hparams import hparams
 from support.references.calculator import CPU
 
@@ -39,6 +40,17 @@ def test_runs_of_consecutive_cells_keep_their_order(
 )
 def test_bytes_per_cell_are_those_of_each_layers_heads(kv_type: str, expected: list[int]) -> None:
     assert bytes_per_cell(layers(), kv_type) == expected
+
+
+def test_values_within_the_keys_take_no_memory() -> None:
+    latent = replace(layers(head_dim_k=96), latent=Latent(head_dim_k=24, head_dim_v=16))
+    assert bytes_per_cell(latent, "f16") == [96 * 2, 2 * 96 * 2]
+    cache = KVCache(latent, 3, "f16", [CPU.buffer_types()[-1]] * 2)
+    assert [(name, tuple(table.shape)[:2]) for name, table in cache.tables()] == [
+        ("k.0", (96, 3)),
+        ("k.1", (192, 3)),
+    ]
+    cache.close()
 
 
 @pytest.mark.parametrize(

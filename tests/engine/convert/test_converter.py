@@ -27,7 +27,7 @@ from engine.gguf import GGUFFile
 from engine.model.file_sampling import file_sampling
 from engine.quantize.quantizer import quantize_file
 from support.builders.golden import FOLDER
-from support.builders.hf_folders import changed, tensors
+from support.builders.hf_folders import changed, moved, tensors
 from support.quick import every
 
 FOLDERS = sorted(path.name for path in (FOLDER / "hf").iterdir())
@@ -243,6 +243,13 @@ def test_nothing_is_replaced_unless_requested(tmp_path: Path) -> None:
 def test_types_are_known(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown type f17; .*F16"):
         convert(FOLDER / "hf" / "qwen2", tmp_path / "out.gguf", "f17")
+
+
+def test_layers_that_predict_further_tokens_are_left_out(tmp_path: Path) -> None:
+    more = {"model.layers.2.eh_proj.weight": np.ones((2, 4), np.float32)}
+    moved(tmp_path / "model", "glm4moe", lambda name: name, **more)
+    assert convert(tmp_path / "model", tmp_path / "out.gguf", "f32") == []
+    assert tensors(tmp_path / "out.gguf") == tensors(FOLDER / "glm4moe.gguf")
 
 
 def test_experts_have_all_their_parts(tmp_path: Path) -> None:

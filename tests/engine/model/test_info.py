@@ -61,6 +61,13 @@ def test_memory_of_layers_that_differ(tmp_path):
     assert memory["kv_per_token"] == (2 + 4) * (8 + 16) * 2
 
 
+def test_memory_of_latents_counts_them_once():
+    memory = describe(FOLDER / "deepseek2-lite.gguf", kv_type="f32")["memory"]
+    assert memory["kv_per_token"] == 2 * (32 + 32) * 4  # layers, latent and rotated part, bytes
+    memory = describe(FOLDER / "glm4moe-norms.gguf")["memory"]  # without its layer for further tokens
+    assert memory["kv_per_token"] == 2 * 2 * 16 * 2
+
+
 def test_cache_type_that_heads_do_not_fill(tmp_path):
     found = describe(tiny_llama().write(tmp_path / "m.gguf"), kv_type="q8_0")
     assert found["memory"]["problem"] == "q8_0 stores blocks of 32, but heads have 8 elements"

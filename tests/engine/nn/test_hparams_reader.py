@@ -11,6 +11,7 @@ import pytest
 from engine import architectures as arch
 from engine.errors import ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
+from engine.hparams import Routing
 from engine.nn.hparams_reader import HParamsReader
 from support.builders.gguf import BOOL, I32, GGUFBuilder
 
@@ -84,6 +85,42 @@ def test_per_layer_with_another_number_of_values_is_refused(reader: Read) -> Non
         reader(n=[1, 2]).per_layer("n", 3)
     with pytest.raises(ModelError, match=r"x\.n' is missing"):
         reader().per_layer("n", 3)
+
+
+def test_layers_for_further_tokens_are_not_counted(reader: Read) -> None:
+    read = reader(block_count=3, nextn_predict_layers=1, n=[4, 5, 6])
+    assert read.n_layer() == 2
+    assert read.per_layer("n", 2) == (4, 5)
+    with pytest.raises(UnsupportedModelError, match="nextn_predict_layers is 3"):
+        reader(block_count=3, nextn_predict_layers=3).n_layer()
+
+
+def test_routing_of_the_usual_keys(reader: Read) -> None:
+    assert reader().routing() == Routing(renormalise=False)
+    assert reader().routing("sigmoid", renormalise=True) == Routing(weights="sigmoid", judged_by=2)
+    chosen = reader(expert_gating_func=2, expert_weights_norm=True, expert_weights_scale=2.5).routing()
+    assert chosen == Routing(weights="sigmoid", scale=2.5, judged_by=2)
+    groups = reader(expert_count=8, expert_group_count=4, expert_group_used_count=2).routing()
+    assert (groups.n_groups, groups.n_groups_used, groups.judged_by) == (4, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"expert_gating_func": 4}, "expert_gating_func is 4"),
+        ({"expert_count": 9, "expert_group_count": 4}, "expert_group_count is 4"),
+        ({"expert_count": 8, "expert_group_count": 8}, "expert_group_count is 8"),
+        (
+            {"expert_count": 8, "expert_group_count": 2, "expert_group_used_count": 3},
+            "expert_group_count is 2",
+        ),
+    ],
+)
+def test_routing_of_another_kind_is_refused_by_its_key(
+    reader: Read, keys: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UnsupportedModelError, match=message):
+        reader(**keys).routing()
 
 
 def test_windows_follow_the_pattern_of_the_file_before_that_of_the_architecture(reader: Read) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from engine.hparams import Routing
 from engine.nn.binder import Binder
 from engine.nn.moe import MixtureOfExperts
 from support.builders.hparams import hparams
@@ -19,10 +21,12 @@ GATE, UP = (RNG.standard_normal((EXPERTS, FF, N)).astype(np.float32) for _ in ra
 DOWN = RNG.standard_normal((EXPERTS, N, FF)).astype(np.float32)
 X = RNG.standard_normal((ROWS, N)).astype(np.float32)
 
-HP = hparams(n_embd=N, n_ff=(FF,), n_expert=EXPERTS, n_expert_used=USED)
+HP = hparams(n_embd=N, n_ff=(FF,), n_expert=EXPERTS, n_expert_used=USED, n_ff_shared=FF)
 
 
-def computed(**options: Any) -> np.ndarray:
+def computed(
+    routing: Routing, biases: np.ndarray | None = None, fused: bool = False, **options: Any
+) -> np.ndarray:
     c = Calculator()
     tensors = {
         ("blk.0.ffn_gate_inp.weight", "mul_mat"): c.input(ROUTER),
@@ -30,8 +34,16 @@ def computed(**options: Any) -> np.ndarray:
         ("blk.0.ffn_up_exps.weight", "mul_mat_id"): c.input(UP),
         ("blk.0.ffn_down_exps.weight", "mul_mat_id"): c.input(DOWN),
     }
+    if biases is not None:
+        tensors["blk.0.exp_probs_b.bias", "add"] = c.input(biases)
+    if options.get("shared"):
+        for part, x in {"gate": GATE[0], "up": UP[0], "down": DOWN[0]}.items():
+            tensors[f"blk.0.ffn_{part}_shexp.weight", "mul_mat"] = c.input(x)
+    if fused:
+        tensors["blk.0.ffn_gate_up_exps.weight", "mul_mat_id"] = c.input(np.concatenate([GATE, UP], axis=1))
     names = {name for name, _ in tensors}
-    moe = MixtureOfExperts(Binder(names.__contains__, tensors), HP, 0, **options)
+    hp = replace(HP, routing=routing)
+    moe = MixtureOfExperts(Binder(names.__contains__, tensors), hp, 0, **options)
     return c.compute(moe(Forward(c.ctx), c.input(X)))[0, 0]  # type: ignore[arg-type]
 
 
@@ -40,25 +52,70 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
-def expected(weights: str, renormalise: bool) -> np.ndarray:
+def expert(i: int, x: np.ndarray) -> np.ndarray:
+    gate = GATE[i] @ x
+    return DOWN[i] @ (gate / (1 + np.exp(-gate)) * (UP[i] @ x))
+
+
+def expected(routing: Routing, biases: np.ndarray | None = None, weighs_input: bool = False) -> np.ndarray:
     scores = X @ ROUTER.T
-    ids = np.argsort(-scores, axis=1)[:, :USED]
-    shares = np.take_along_axis(scores if weights == "selected" else softmax(scores), ids, 1)
-    if weights == "selected":
+    if routing.weights != "selected":
+        scores = softmax(scores) if routing.weights == "softmax" else 1 / (1 + np.exp(-scores))
+    merits = scores if biases is None else scores + biases
+    if routing.n_groups > 1:
+        grouped = merits.reshape(ROWS, routing.n_groups, -1)
+        totals = np.sort(grouped, axis=2)[..., -routing.judged_by :].sum(axis=2)
+        left_out = np.argsort(totals, axis=1)[:, : routing.n_groups - routing.n_groups_used]
+        merits = grouped.copy()
+        np.put_along_axis(merits, left_out[..., None], -np.inf, axis=1)
+        merits = merits.reshape(ROWS, EXPERTS)
+    ids = np.argsort(-merits, axis=1)[:, :USED]
+    shares = np.take_along_axis(scores, ids, 1)
+    if routing.weights == "selected":
         shares = softmax(shares)
-    elif renormalise:
-        shares /= shares.sum(1, keepdims=True)
+    elif routing.renormalise:
+        shares = shares / shares.sum(1, keepdims=True)
+    shares = shares * routing.scale
     out = np.zeros_like(X)
     for row in range(ROWS):
         for share, i in zip(shares[row], ids[row], strict=True):
-            gate = GATE[i] @ X[row]
-            out[row] += share * (DOWN[i] @ (gate / (1 + np.exp(-gate)) * (UP[i] @ X[row])))
+            out[row] += expert(i, share * X[row]) if weighs_input else share * expert(i, X[row])
     return out
 
 
+def same(a: np.ndarray, b: np.ndarray) -> None:
+    np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
+
+
+BIASES = np.array([0.9, -0.9, 0.5, -0.2], np.float32)
+
+
+@pytest.mark.parametrize("biases", [None, BIASES])
 @pytest.mark.parametrize(
-    ("weights", "renormalise"), [("softmax", True), ("softmax", False), ("selected", True)]
+    "routing",
+    [
+        Routing(),
+        Routing(renormalise=False, scale=2.5),
+        Routing(weights="selected"),
+        Routing(weights="sigmoid", scale=0.5),
+        Routing(weights="sigmoid", n_groups=2, judged_by=2),
+        Routing(renormalise=False, n_groups=2),
+    ],
+    ids=str,
 )
-def test_output_is_the_weighted_sum_of_the_best_experts(weights: str, renormalise: bool) -> None:
-    out = computed(weights=weights, renormalise=renormalise)
-    np.testing.assert_allclose(out, expected(weights, renormalise), rtol=2e-3, atol=2e-3)
+def test_output_is_the_weighted_sum_of_the_best_experts(routing: Routing, biases: np.ndarray | None) -> None:
+    same(computed(routing, biases), expected(routing, biases))
+
+
+def test_gate_and_up_in_one_matrix_are_the_same_experts() -> None:
+    same(computed(Routing(), fused=True), expected(Routing()))
+
+
+def test_a_shared_expert_without_a_gate_is_added_whole() -> None:
+    always = np.stack([expert(0, x) for x in X])
+    same(computed(Routing(), shared=True, gated=False), expected(Routing()) + always)
+
+
+def test_weights_may_scale_what_experts_read() -> None:
+    routing = Routing(weights="sigmoid", renormalise=False)
+    same(computed(routing, weighs_input=True), expected(routing, weighs_input=True))

@@ -24,7 +24,7 @@ BASE: dict[str, Any] = {
 
 
 def make(what: str, model: str, *, hf: bool = False, **config: Any) -> Variant:
-    more = {k: config.pop(k) for k in ("gains", "fix", "published", "embedding_std") if k in config}
+    more = {k: config.pop(k) for k in ("gains", "fix", "published", "embedding_std", "extend") if k in config}
     return Variant(what, model, BASE | config, hf=hf, **more)
 
 

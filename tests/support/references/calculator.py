@@ -20,7 +20,7 @@ class Calculator:
 
     def __init__(self, device: Any = CPU) -> None:
         self.device = device
-        self.ctx: Any = Context(64, graph_size=32)
+        self.ctx: Any = Context(128, graph_size=64)
         self.inputs = Storage(16)
         self.values: list[tuple[Any, bytes]] = []
 
@@ -51,7 +51,7 @@ class Calculator:
     def compute(self, out: Any) -> np.ndarray:
         """The elements of `out` as floats (or I32), in numpy's order of axes."""
         out = self.ctx.output(out)
-        graph = self.ctx.graph(32)
+        graph = self.ctx.graph(64)
         graph.add(out)
         assert runs_on(self.device, out), f"{self.device.name} does not claim this operation"
         buffer = self.inputs.allocate(self.device.buffer_types()[-1])

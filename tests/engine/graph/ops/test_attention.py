@@ -37,6 +37,7 @@ class Case:
     threads: int = 2
     n_cells: int = 700
     q_scale: float = 2.0
+    v_in_k: bool = False  # values are the first part of the keys (latent attention)
     tables: list[Any] = field(default_factory=list)
 
 
@@ -91,9 +92,12 @@ def compute(case: Case, q: np.ndarray, rng: np.random.Generator) -> tuple[np.nda
     tq = ctx.input(F32, (case.dk, case.heads, n_rows), "q")
     inputs = Context(4)
     tk = inputs.new(number, (case.dk * case.kv_heads, case.n_cells), "k")
-    tv = inputs.new(number, (case.dv * case.kv_heads, case.n_cells), "v")
+    tv = None if case.v_in_k else inputs.new(number, (case.dv * case.kv_heads, case.n_cells), "v")
     inputs.allocate(CPU.buffer_types()[-1])
-    k, v = store(tk, case, case.dk, rng), store(tv, case, case.dv, rng)
+    k = store(tk, case, case.dk, rng)
+    v = k[..., : case.dv] if tv is None else store(tv, case, case.dv, rng)
+    if tv is None:
+        tv = ctx.view(tk, (case.dv, case.n_cells), (tk.strides[1],))
     paged = PagedAttention(1)
     out = ctx.output(
         paged.op(
@@ -169,6 +173,10 @@ CASES = {
     "both ways, several sequences": Case([(0, 150), (0, 1), (0, 40), (0, 65)], causal=False),
     "both ways, beside what was there": Case([(70, 30), (5, 2)], causal=False, heads=8, kv_heads=2),
     "both ways, head size 32": Case([(0, 33), (0, 64)], causal=False, dk=32, dv=32, heads=12, kv_heads=12),
+    "latents: values within the keys": Case(
+        [(0, 90), (70, 1)], heads=16, kv_heads=1, dk=576, dv=512, v_in_k=True
+    ),
+    "latents, q8_0": Case([(0, 30), (64, 1)], kv_type="q8_0", kv_heads=1, dk=96, dv=64, v_in_k=True),
     "one thread": Case([(40, 1), (0, 90)], threads=1),
     "more threads than work": Case([(3, 1)], heads=1, kv_heads=1, threads=4),
 }
@@ -188,6 +196,7 @@ def test_equals_plain_attention(name: str) -> None:
             {"heads": 4, "kv_heads": 4},
             {"heads": 8, "kv_heads": 2},
             {"heads": 16, "kv_heads": 1},
+            {"heads": 6, "kv_heads": 1, "dk": 72, "dv": 52, "v_in_k": True},
             {"heads": 6, "kv_heads": 6, "max_bias": 8.0},
             {"heads": 4, "kv_heads": 2, "softcap": 5.0, "window": 40},
             {"heads": 4, "kv_heads": 2, "dk": 20, "dv": 12, "window": 70},

@@ -1,0 +1,58 @@
+"""DeepSeek V2, V3 and R1, Kimi K2, GLM-4.7-Flash: attention on latents, experts behind dense layers.
+
+(arXiv 2405.04434 and 2412.19437.) Experts are chosen within groups, by softmax (V2) or biased sigmoids.
+"""
+
+import math
+
+from engine.architectures.glm4moe import GLM4MoE
+from engine.errors import UnsupportedModelError
+from engine.gguf import GGUFFile
+from engine.hparams import HParams, Latent
+from engine.nn.binder import Binder
+from engine.nn.decoder import Layer
+from engine.nn.hparams_reader import HParamsReader
+from engine.nn.latent_attention import LatentAttention
+
+
+class DeepSeek2(GLM4MoE):
+    name = "deepseek2"
+
+    @classmethod
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        if "blk.0.attn_kv_b.weight" in gguf.tensors:
+            raise UnsupportedModelError(
+                f"{gguf.path}: attn_kv_b is one tensor, as converters wrote it until April 2025; "
+                "download or convert the model again, so that it has attn_k_b and attn_v_b"
+            )
+        reader.only("attention.temperature_scale", 0.0)
+        rank, n_rot = reader.integer("attention.kv_lora_rank"), reader.integer("rope.dimension_count")
+        latent = Latent(
+            head_dim_k=reader.integer("attention.key_length_mla"),
+            head_dim_v=reader.integer("attention.value_length_mla"),
+            q_rank=reader.integer("attention.q_lora_rank", 0),
+        )
+        rope = reader.rope("interleaved", n_rot, scales_scores=True)
+        multiplier = reader.number("rope.scaling.yarn_log_multiplier", 0.0) * rope.ext_factor
+        temperature = 1.0 - multiplier * math.log(rope.freq_scale)
+        n_layer = reader.n_layer()
+        is_biased = f"blk.{n_layer - 1}.exp_probs_b.bias" in gguf.tensors
+        return reader.hparams(
+            rope=rope,
+            latent=latent,
+            head_dim_k=rank + n_rot,
+            head_dim_v=rank,
+            n_head_kv=(1,) * n_layer,
+            attention_scale=temperature**2 / math.sqrt(latent.head_dim_k),
+            n_dense=reader.integer("leading_dense_block_count", 0),
+            routing=reader.routing("sigmoid" if is_biased else "softmax"),
+        )
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        return Layer(
+            attn_norm=self.block_norm(binder, i, "attn_norm"),
+            attention=LatentAttention(binder, self.hp, i),
+            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
+            ffn=self.feed_forward(binder, i),
+        )

@@ -1,0 +1,122 @@
+"""Mixtures of experts: GLM-4.5, DeepSeek V2 and V3, and their kin."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from variant import Variant
+
+from variants.today import make
+
+SHARED: dict[str, Any] = {
+    "hidden_size": 24,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.5,
+}
+GROUPS: dict[str, Any] = {"n_routed_experts": 8, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 3}
+LATENT: dict[str, Any] = {
+    "num_key_value_heads": 2,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 14,
+    "v_head_dim": 12,
+}
+GAINS = {"kv_b_proj.weight": 1.5, "q_b_proj.weight": 1.5, "kv_a_proj_with_mqa.weight": 1.5}
+
+
+@torch.no_grad()
+def biased(model: torch.nn.Module) -> None:
+    """Random biases of the choice of experts, which are buffers."""
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            buffer.normal_(0, 0.2).copy_(buffer.bfloat16().float())
+
+
+def predicting(arch: str) -> Any:
+    """Tensors of the layer for multi-token prediction, which published files have behind the last one."""
+
+    def fix(keys: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        last, n_embd = keys[f"{arch}.block_count"][0] - 1, keys[f"{arch}.embedding_length"][0]
+        assert keys[f"{arch}.nextn_predict_layers"][0] == 1
+        before = {name: x for name, x in tensors.items() if name.startswith(f"blk.{last - 1}.")}
+        tensors |= {name.replace(f"blk.{last - 1}.", f"blk.{last}."): -x for name, x in before.items()}
+        tensors[f"blk.{last}.nextn.eh_proj.weight"] = np.ones((n_embd, 2 * n_embd), np.float32)
+        for norm in ("enorm", "hnorm", "shared_head_norm"):
+            tensors[f"blk.{last}.nextn.{norm}.weight"] = np.ones(n_embd, np.float32)
+
+    return fix
+
+
+def yarn(mscale: float, theta: float = 10000.0) -> dict[str, Any]:
+    return {
+        "rope_type": "yarn",
+        "rope_theta": theta,
+        "factor": 8.0,
+        "beta_fast": 4.0,
+        "beta_slow": 0.5,
+        "mscale": mscale,
+        "mscale_all_dim": mscale,
+        "original_max_position_embeddings": 32,
+    }
+
+
+glm = partial(make, model="Glm4MoeForCausalLM", head_dim=16, extend=biased, **SHARED)
+
+
+def deepseek(what: str, model: str, **config: Any) -> Variant:
+    return make(what, model, gains=GAINS, extend=biased, rms_norm_eps=1e-6, **(SHARED | LATENT | config))
+
+
+VARIANTS = {
+    "glm4moe": glm(
+        "a dense layer, then experts chosen by biased sigmoids and a shared one; partial rotary, biases",
+        attention_bias=True,
+        num_mtp_layers=0,
+        hf=True,
+    ),
+    "glm4moe-norms": glm(
+        "Q and K normed per head, a layer for multi-token prediction",
+        use_qk_norm=True,
+        fix=predicting("glm4moe"),
+    ),
+    "deepseek2": deepseek(
+        "latents also of Q; experts by softmax, in the groups with the best expert, not renormalised",
+        "DeepseekV2ForCausalLM",
+        topk_method="group_limited_greedy",
+        published={"scoring_func": "softmax"},
+        **GROUPS,
+    ),
+    "deepseek2-lite": deepseek(
+        "Q without a latent, YaRN that scales scores",
+        "DeepseekV2ForCausalLM",
+        q_lora_rank=None,
+        kv_lora_rank=32,
+        qk_rope_head_dim=32,
+        topk_method="greedy",
+        rope_parameters=yarn(0.707),
+        published={"scoring_func": "softmax"},
+        hf=True,
+    ),
+    "deepseek2-v3": deepseek(
+        "experts by biased sigmoids, in the groups with the best pairs, renormalised and scaled; YaRN",
+        "DeepseekV3ForCausalLM",
+        norm_topk_prob=True,
+        rope_parameters=yarn(1.0),
+        published={"scoring_func": "sigmoid"},
+        hf=True,
+        **GROUPS,
+    ),
+    "deepseek2-glm": deepseek(
+        "one group of experts (GLM-4.7-Flash)",
+        "Glm4MoeLiteForCausalLM",
+        hf=True,
+    ),
+}

@@ -1,0 +1,23 @@
+"""Mixtures of experts, and attention on latents."""
+
+from __future__ import annotations
+
+from support.mistakes.changes import Change, key, without
+
+MISTAKES: dict[str, tuple[str, Change]] = {
+    "GLM-4.5: whole head rotated": ("glm4moe", key("rope.dimension_count", 16)),
+    "GLM-4.5: experts by softmax": ("glm4moe", key("expert_gating_func", 1)),
+    "GLM-4.5: experts chosen without biases": ("glm4moe", without("exp_probs_b")),
+    "GLM-4.5: weights not scaled": ("glm4moe", key("expert_weights_scale", 1.0)),
+    "GLM-4.5: weights not renormalised": ("glm4moe", key("expert_weights_norm", False)),
+    "GLM-4.5: Q and K not normed": ("glm4moe-norms", without("attn_q_norm", "attn_k_norm")),
+    "DeepSeek-V2: experts of all groups": ("deepseek2", key("expert_group_used_count", 4)),
+    "DeepSeek-V2: experts of one group for two": ("deepseek2", key("expert_group_used_count", 1)),
+    "DeepSeek-V2: weights renormalised": ("deepseek2", key("expert_weights_norm", True)),
+    "DeepSeek-V2: scores not scaled with YaRN": ("deepseek2-lite", without("yarn_log_multiplier")),
+    "DeepSeek-V3: experts of all groups": ("deepseek2-v3", key("expert_group_used_count", 4)),
+    "DeepSeek-V3: experts chosen without biases": ("deepseek2-v3", without("exp_probs_b")),
+    "DeepSeek-V3: weights not scaled": ("deepseek2-v3", key("expert_weights_scale", 1.0)),
+    "DeepSeek-V3: weights not renormalised": ("deepseek2-v3", without("expert_weights_norm")),
+    "GLM-4.7-Flash: experts by softmax": ("deepseek2-glm", key("expert_gating_func", 1)),
+}
