@@ -96,7 +96,7 @@ $(VENV)/installed: $(SOURCES) $(VENV)/choices $(VENV)/build-requires
 	@$(meanwhile)
 	@"$(RUN)" ggml/build.py > /dev/null
 	@"$(RUN)" setup.py build_ext --inplace 2>&1 | tee "$(VENV)/build.log" | \
-	    awk '/ Cythonizing / {print "  translating " $$3; fflush()} /^building .* extension/ {print "  compiling " $$2; fflush()}' \
+	    awk '/ Cythonizing / {print "  translating " $$NF; fflush()} /^building .* extension/ {print "  compiling " $$2; fflush()}' \
 	    || { grep -v '^  File ' "$(VENV)/build.log" | tail -n 40 >&2; exit 1; }
 	@printf 'installing ggserve:'
 	@$(call pip,--no-build-isolation --editable .)
