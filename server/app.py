@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -26,6 +26,13 @@ from server.state import State
 from server.worker.engine import Engine
 from server.worker.errors import EngineUnavailable
 
+# All applications of a process share the routes: FastAPI prepares them at the first request, which takes
+# 0.1 s, and nearly every test makes an application.
+ROUTES = APIRouter(responses=error_responses(400, 401, 404, 413, 415, 429, 500, 503))
+for _api in APIS:
+    for _router in _api.routers:
+        ROUTES.include_router(_router)
+
 
 def create_app(settings: Settings, engines: Mapping[str, Engine]) -> FastAPI:
     """The ASGI application that serves `engines`, which it starts and stops.
@@ -44,7 +51,7 @@ def create_app(settings: Settings, engines: Mapping[str, Engine]) -> FastAPI:
         lifespan=lifespan_of(state, threads),
         openapi_url=None,  # served by server/api/ggserve/page.py, without blocking the event loop
         redirect_slashes=False,
-        responses=error_responses(400, 401, 404, 413, 415, 429, 500, 503),
+        routes=ROUTES.routes,
     )
     app.state.ggserve = state
     app.add_exception_handler(HTTPException, on_http_error)
@@ -73,9 +80,6 @@ def create_app(settings: Settings, engines: Mapping[str, Engine]) -> FastAPI:
         )
     app.add_middleware(HeadLimits, settings=settings)
     app.add_middleware(AccessLog, metrics=metrics)
-    for api in APIS:
-        for router in api.routers:
-            app.include_router(router)
     formats = [*(api.errors for api in APIS if api.errors is not None), ERRORS]
     app.state.error_formats = sorted(formats, key=lambda format: -len(format.prefix))
     return app
