@@ -9,10 +9,9 @@ import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from support.api.routes import POSTS, Ask, Route, able_engine, asking, example, routes
-from support.fakes.engine import make_app
+from support.api.routes import POSTS, Ask, Route, able_engine, asking, document, example, routes
 
-DOCUMENT = make_app().openapi()
+DOCUMENT = document()
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 FIELDS = [(name, field) for name, schema in SCHEMAS.items() for field in schema.get("properties", {})]
 METHODS = [(method, path) for path, item in DOCUMENT["paths"].items() for method in item]
