@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -47,6 +48,46 @@ def adapt_messages(
     return adapted
 
 
+class WaitingCalls:
+    """Calls without a result, first come first; found without a search, for there may be very many."""
+
+    def __init__(self) -> None:
+        self._tools: dict[str, str] = {}  # by id
+        self._ids: defaultdict[str, dict[str, None]] = defaultdict(dict)  # of each tool, and of all under ""
+
+    def add(self, id: str, tool: str) -> None:
+        self.remove(id)
+        self._tools[id] = tool
+        for name in (tool, ""):
+            self._ids[name][id] = None
+
+    def first(self, tool: str) -> str:
+        """The id of the first call of a tool, of any without its name; "" if there is none."""
+        return next(iter(self._ids[tool]), "")
+
+    def remove(self, id: str) -> None:
+        for name in (self._tools.pop(id, ""), ""):
+            self._ids[name].pop(id, None)
+
+
+def pair_calls(messages: Iterable[Message]) -> list[Message]:
+    """Calls without an id get one, and results that of the first call without a result (of their tool)."""
+    waiting = WaitingCalls()
+    paired: list[Message] = []
+    for i, message in enumerate(messages):
+        if calls := message.get("tool_calls"):
+            calls = [{**call, "id": call.get("id") or f"call_{i}_{j}"} for j, call in enumerate(calls)]
+            for call in calls:
+                waiting.add(call["id"], call["function"]["name"])
+            message = {**message, "tool_calls": calls}
+        elif message["role"] == "tool":
+            id = message.get("tool_call_id") or waiting.first(message.get("name", ""))
+            waiting.remove(id)
+            message = {**message, "tool_call_id": id} if id else message
+        paired.append(message)
+    return paired
+
+
 def text_of(content: Any, separator: str = "\n") -> str:
     """The text of content, whose parts are joined."""
     if isinstance(content, list):
@@ -86,7 +127,7 @@ def _adapt(i: int, message: Mapping[str, Any], capabilities: TemplateCapabilitie
         adapted |= reasoning_fields(reasoning)
     if calls:
         adapted["tool_calls"] = calls
-    if (id := message.get("tool_call_id")) is not None:
+    if id := message.get("tool_call_id"):
         adapted["tool_call_id"] = _short_id(id) if capabilities.short_ids else id
     return adapted
 

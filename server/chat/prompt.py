@@ -21,6 +21,7 @@ from server.chat.messages import (
     MessageRefused,
     adapt_messages,
     calls_as_text,
+    pair_calls,
     text_of,
 )
 from server.chat.output import OutputParser
@@ -112,7 +113,7 @@ def render_prompt(chat: ChatInput, formats: ChatFormats, special_tokens: re.Patt
     split_tokens = _TokenSplitter(special_tokens)
     variables = {k: split_tokens(v) for k, v in _reasoning_variables(chat).items()}
     rendering = _Rendering(chat_format, chat.tools, variables, split_tokens)
-    ordered = order_messages(chat.messages, partial(_accepts, chat_format), chat.continues)
+    ordered = order_messages(pair_calls(chat.messages), partial(_accepts, chat_format), chat.continues)
     try:
         text, opened = _render(rendering, chat, ordered.messages)
     except InvalidMessage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.chat.messages import InvalidMessage, adapt_messages
+from server.chat.messages import InvalidMessage, WaitingCalls, adapt_messages, pair_calls
 from server.chat.template.capabilities import TemplateCapabilities
 
 FULL = TemplateCapabilities(
@@ -123,3 +123,50 @@ def test_calls_one_by_one():
         ("tool", "1", "y"),
         ("user", "hi", []),
     ]
+
+
+def test_calls_and_results_without_ids_are_paired_in_order_and_by_their_tool():
+    calls = [call(id="c1", name="a"), call(id="", name="b"), call(id="", name="a")]
+    of_b = {"role": "tool", "content": "of b", "name": "b"}
+    messages = [user(), calling(*calls), of_b, result(id="c1"), {"role": "tool", "content": "of the last"}]
+    _, assistant, *results = pair_calls(messages)
+    assert [c["id"] for c in assistant["tool_calls"]] == ["c1", "call_1_1", "call_1_2"]
+    assert [r["tool_call_id"] for r in results] == ["call_1_1", "c1", "call_1_2"]
+    assert calls[1]["id"] == ""
+
+
+def test_result_without_a_call_stays_as_it_is():
+    messages = [user(), {"role": "tool", "content": "x", "name": "b"}, result(id="other")]
+    assert pair_calls(messages) == messages
+
+
+class CountedName(str):
+    """Counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other):
+        type(self).compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_waiting_calls_when_there_are_very_many_are_not_searched():
+    calls = WaitingCalls()
+    for i in range(1000):
+        calls.add(f"call_{i}", CountedName("find"))
+    CountedName.compared = 0
+    assert {calls.first("other") for _ in range(1000)} == {""}
+    assert calls.first("find") == calls.first("") == "call_0"
+    assert CountedName.compared < 1000
+
+
+def test_waiting_calls_when_an_id_comes_twice_belongs_to_the_last_tool():
+    calls = WaitingCalls()
+    for id, tool in (("1", "a"), ("1", "b"), ("2", "a")):
+        calls.add(id, tool)
+    assert (calls.first("a"), calls.first("b")) == ("2", "1")
+    calls.remove("1")
+    calls.remove("none")
+    assert (calls.first("b"), calls.first("")) == ("", "2")
