@@ -51,6 +51,7 @@ class OutputSequence:
         self.end_token: Token | None = None  # that ended it; no part of the text
         self.n_generated = 0
         self.n_reasoning = 0
+        self.token_ids: list[int] = []  # that the client has seen, where they are requested
         self.logprob = 0.0  # of the whole text, where log-probabilities are requested
         self.processed: int | None = None  # tokens of the prompt
         self.has_line_break = False
@@ -64,6 +65,7 @@ class OutputSequence:
         self._stop = StopMatcher(options.stop) if options.stop else None
         self._end_ids = tokenizer.eog_ids.union(request.params.stop_token_ids)
         self._has_logprobs = request.params.logprobs is not None
+        self._return_tokens = options.return_tokens
         self._show_tokens = options.return_tokens or self._has_logprobs
         self._report_progress = options.report_progress
         self._line_break_after_ms = options.line_break_after_ms
@@ -199,6 +201,8 @@ class OutputSequence:
             n += 1
         shown = [ShownToken(token, start) for token, start, _ in self._pending[:n]]
         del self._pending[:n]
+        if self._return_tokens:
+            self.token_ids += [token.id for token, _ in shown]
         return shown
 
     def so_far(self) -> Timings:

@@ -12,7 +12,7 @@ from server.api.anthropic.errors import error_body
 from server.api.common.replies.content_blocks import Block, BlockFormatter, Kind
 from server.api.common.replies.timings import total_timings
 from server.api.common.replies.tool_arguments import arguments_object
-from server.chat.output import OutputDelta, ShownToken
+from server.chat.output import ShownToken
 from server.errors import ApiError
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
@@ -34,18 +34,12 @@ class MessageFormatter(BlockFormatter):
     ) -> None:
         super().__init__(job)
         self.omit_thinking, self.edits = omit_thinking, edits
-        self.token_ids: list[int] | None = [] if job.options.return_tokens else None
 
     # --- events
 
     def start(self, sequence: OutputSequence) -> bytes:
         message = {**self._head(), "content": [], "stop_reason": None, "stop_sequence": None}
         return self.event("message_start", message={**message, "usage": self._usage()})
-
-    def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
-        if self.token_ids is not None:
-            self.token_ids += [token.id for token, _ in delta.tokens]
-        return super().delta(sequence, delta)
 
     def opened(self, block: Block) -> bytes:
         return self.event("content_block_start", index=block.index, content_block=_empty(block))
@@ -126,7 +120,9 @@ class MessageFormatter(BlockFormatter):
         return usage
 
     def _extra(self) -> dict[str, Any]:
-        fields: dict[str, Any] = {} if self.token_ids is None else {"tokens": self.token_ids}
+        fields: dict[str, Any] = {}
+        if self.job.options.return_tokens:
+            fields["tokens"] = self.job.sequences[0].token_ids
         if self.edits is not None:
             fields["context_management"] = {"applied_edits": self.edits}
         return self.job.context.with_warnings(fields)

@@ -43,7 +43,6 @@ class ResponseFormatter(BlockFormatter):
         self.conversation, self.echo, self.store, self.seals = conversation, echo, store, seals
         self.owner = job.context.owner
         self.task: asyncio.Task[None] | None = None  # that generates it while no client waits
-        self.token_ids: list[int] | None = [] if job.options.return_tokens else None
         self._timings: dict[str, Any] = {}  # so far, for every delta
         self._sequence = 0
         self._started = False
@@ -67,8 +66,6 @@ class ResponseFormatter(BlockFormatter):
         return self.numbered("response.in_progress", response=self.response("in_progress"), **fields)
 
     def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
-        if self.token_ids is not None:
-            self.token_ids += [token.id for token, _ in delta.tokens]
         self._timings = timings_so_far(sequence) if self.job.options.timings_per_token else {}
         return super().delta(sequence, delta)
 
@@ -181,8 +178,8 @@ class ResponseFormatter(BlockFormatter):
         if status == "incomplete":
             response["incomplete_details"] = {"reason": "max_output_tokens"}
             response["completed_at"] = None
-        if self.token_ids is not None:
-            response["tokens"] = self.token_ids
+        if self.job.options.return_tokens:
+            response["tokens"] = self.job.sequences[0].token_ids
         self._add_to_conversation(response)
         if self.store is not None:
             self._put(self.store, response)
