@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,8 @@ from typing import Any
 
 from server.models import reference
 from server.models.errors import DownloadError
+
+_HUB = re.compile(r"^(https://)?(hf\.co|huggingface\.co)/")
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,11 @@ class ShortName:
 
 
 def expand(name: str) -> str:
-    """The reference that a short name stands for; other names as they are. `NAME:QUANT` chooses another file.
+    """The reference that a short name, or an address on the Hub, stands for; other names as they are.
 
-    Raises DownloadError for a file with mistakes.
+    `NAME:QUANT` chooses another file of a short name. Raises DownloadError for a file with mistakes.
     """
+    name = _HUB.sub("hf:", name)
     if not reference.looks_short(name) or name in (reference.DEFAULT, reference.BUNDLED):
         return name
     stem, colon, quant = name.partition(":")

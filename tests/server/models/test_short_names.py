@@ -36,9 +36,12 @@ def test_shipped_names_have_a_repository_and_a_licence() -> None:
         ("unknown", "unknown"),
         ("a/b", "a/b"),
         (DEFAULT, DEFAULT),
+        ("hf.co/a/b:Q8_0", "hf:a/b:Q8_0"),
+        ("https://huggingface.co/a/b", "hf:a/b"),
+        ("ollama:hf.co/a/b", "ollama:hf.co/a/b"),
     ],
 )
-def test_a_short_name_stands_for_a_repository(name: str, reference: str) -> None:
+def test_a_short_name_or_an_address_stands_for_a_repository(name: str, reference: str) -> None:
     assert expand(name) == reference
 
 
