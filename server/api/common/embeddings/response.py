@@ -11,20 +11,17 @@ from numpy.typing import NDArray
 from server.api.common.embeddings.schema import EmbeddingRequest
 from server.api.common.embeddings.vectors import (
     VectorFormat,
-    embed,
     encode_vector,
-    formatted,
+    is_large,
     native_reply,
     vector_format,
+    vectors_of,
     warning_headers,
 )
 from server.api.common.requests.generation_options import check_fields
 from server.errors import bad_request
 from server.generation.request_context import RequestContext
 from server.http.json_route import Bytes
-from server.input.task_inputs import input_tokens
-
-_INLINE_VECTORS = 8  # encoded in the event loop
 
 
 async def embeddings_response(body: EmbeddingRequest, context: RequestContext, native: bool) -> Bytes:
@@ -45,16 +42,14 @@ async def embeddings_response(body: EmbeddingRequest, context: RequestContext, n
     if format.pooling == "none" and not native:
         message = "pooling: none gives a vector for each token, which only /embeddings can return"
         raise bad_request(message, "pooling", "unsupported_value")
-    tokens = await input_tokens(inputs, context, param, body.cut_to())
-    vectors = await embed(tokens, format.pooling, context)
+    vectors, n_tokens = await vectors_of(inputs, body, format, param, context)
 
     def write() -> Bytes:
         if native:
             return Bytes(native_reply(vectors, format), headers=warning_headers(context.warnings))
-        return Bytes(_openai_reply(vectors, format, sum(map(len, tokens)), context))
+        return Bytes(_openai_reply(vectors, format, n_tokens, context))
 
-    many = len(vectors) > _INLINE_VECTORS or len(vectors[0]) > _INLINE_VECTORS
-    return await context.in_thread(write) if many else write()
+    return await context.in_thread(write) if is_large(vectors) else write()
 
 
 def _openai_reply(
@@ -62,7 +57,7 @@ def _openai_reply(
 ) -> bytes:
     items = [
         b'{"object":"embedding","index":%d,"embedding":%b}' % (i, encode_vector(rows[0], format))
-        for i, rows in enumerate(formatted(each, format) for each in vectors)
+        for i, rows in enumerate(vectors)
     ]
     tail = context.with_warnings({"usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens}})
     head = msgspec.json.encode({"object": "list", "model": context.engine.name})

@@ -15,10 +15,12 @@ from server.api.common.embeddings.schema import EmbeddingRequest
 from server.errors import ApiError, NotSupported, bad_request
 from server.generation.request_context import RequestContext
 from server.generation.tasks import run_task
+from server.input.task_inputs import Input, input_tokens
 from server.worker.engine import Engine
 
 GROUP = 1 << 16  # tokens of one task, which is repeated if the engine process dies
 MAX_VALUES = 1 << 24  # numbers of one response: 64 MiB, five times that as text
+_INLINE_VECTORS = 8
 POOLED, TOKENS = 2, -1  # default norms: to length 1, none
 
 
@@ -66,6 +68,24 @@ def no_head(engine: Engine) -> ApiError:
     message = f"model '{engine.name}' has no classification head, so it cannot rank documents"
     message += "; serve a reranking model, or compare vectors of /v1/embeddings"
     return NotSupported(400, message, param="model", code="no_ranking")
+
+
+async def vectors_of(
+    inputs: Sequence[Input], body: EmbeddingRequest, format: VectorFormat, param: str, context: RequestContext
+) -> tuple[list[NDArray[np.float32]], int]:
+    """The rows of each input in `format`, and the number of tokens. param: the field of the inputs."""
+    tokens = await input_tokens(inputs, context, param, body.cut_to())
+    vectors = await embed(tokens, format.pooling, context)
+
+    def formatted() -> list[NDArray[np.float32]]:
+        return [normalized(rows[:, : format.dimensions], format.norm) for rows in vectors]
+
+    return await context.in_thread(formatted) if is_large(vectors) else formatted(), sum(map(len, tokens))
+
+
+def is_large(vectors: Sequence[NDArray[np.float32]]) -> bool:
+    """Whether working on all of them would block the event loop."""
+    return sum(map(len, vectors)) > _INLINE_VECTORS
 
 
 async def embed(
@@ -122,11 +142,6 @@ def normalized(vectors: NDArray[np.float32], norm: int) -> NDArray[np.float32]:
     return scaled
 
 
-def formatted(vectors: NDArray[np.float32], format: VectorFormat) -> NDArray[np.float32]:
-    """The first `dimensions` of each row, normalized."""
-    return normalized(vectors[:, : format.dimensions], format.norm)
-
-
 def encode_vector(row: NDArray[np.float32], format: VectorFormat) -> bytes:
     """One vector as JSON."""
     if format.base64:
@@ -138,7 +153,7 @@ def native_reply(vectors: Sequence[NDArray[np.float32]], format: VectorFormat) -
     """llama-server's format: a list, with as many vectors for each input as it has rows."""
     items = [
         b'{"index":%d,"embedding":[%b]}' % (i, b",".join(encode_vector(row, format) for row in rows))
-        for i, rows in enumerate(formatted(each, format) for each in vectors)
+        for i, rows in enumerate(vectors)
     ]
     return b"[" + b",".join(items) + b"]"
 
