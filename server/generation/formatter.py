@@ -34,9 +34,9 @@ class JobFormatter(ABC):
     def finish(self, sequence: OutputSequence, last: bool) -> bytes:
         """The end of a sequence. last: and of the job."""
 
-    @abstractmethod
     def end(self) -> bytes:
-        """The end of the stream."""
+        """The end of the stream, after that of the last sequence."""
+        return b""
 
     @abstractmethod
     def error(self, error: ApiError) -> bytes:

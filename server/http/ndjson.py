@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
+from fastapi import Request, Response
+from starlette.responses import StreamingResponse
 
+from server.errors import ApiError
+from server.http.json_route import Bytes
+from server.http.sse import while_connected
+
+ErrorBody = Callable[[ApiError], Any]
 MEDIA_TYPE = b"application/x-ndjson"
 # Clients split the text as Python's splitlines does, also at U+0085, U+2028 and U+2029. JSON may have these
 # in strings only. msgspec escapes the other characters at which a line would end.
@@ -18,3 +27,34 @@ def json_line(value: Any) -> bytes:
     """`value` as one line, however a client finds the ends of lines."""
     data = msgspec.json.encode(value)
     return _LINE_ENDS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), data) + b"\n"
+
+
+async def respond(
+    request: Request, values: AsyncGenerator[Any, None], error_body: ErrorBody, *, stream: bool
+) -> Response:
+    """The values as lines, the first of which is awaited before the status line; or the last one alone."""
+    first = await while_connected(request.receive, anext(values))
+    if stream:
+        return StreamingResponse(_lines(first, values, error_body), media_type=MEDIA_TYPE.decode())
+    return Bytes(msgspec.json.encode(await while_connected(request.receive, _last(first, values))))
+
+
+async def _lines(
+    first: Any, values: AsyncGenerator[Any, None], error_body: ErrorBody
+) -> AsyncIterator[bytes]:
+    """A failure becomes the last line."""
+    yield json_line(first)
+    try:
+        async with aclosing(values):
+            async for value in values:
+                yield json_line(value)
+    except ApiError as error:
+        yield json_line(error_body(error))
+
+
+async def _last(first: Any, values: AsyncGenerator[Any, None]) -> Any:
+    last = first
+    async with aclosing(values):
+        async for value in values:
+            last = value
+    return last

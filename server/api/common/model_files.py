@@ -19,13 +19,14 @@ from server.models.resolver import Pulling
 _PULL = "pull"  # among the jobs, of which there is one at a time
 
 
-def check_permitted(context: RequestContext) -> None:
+def _check_permitted(context: RequestContext) -> None:
     if not context.state.settings.allow_pull:
         raise _forbidden("models are not pulled or deleted over HTTP; the server's --allow-pull permits it")
 
 
 async def pull(name: str, context: RequestContext) -> AsyncGenerator[Progress, None]:
-    """Download a model. Closing this ends the download."""
+    """Download a model. Closing this ends the download. Raises ApiError, at first if it is not permitted."""
+    _check_permitted(context)
     jobs = context.state.jobs
     if _PULL in jobs:
         raise ApiError(429, f"{jobs[_PULL]} is being pulled; try again later", code="busy", retry_after=60)
@@ -44,7 +45,8 @@ async def pull(name: str, context: RequestContext) -> AsyncGenerator[Progress, N
 
 
 async def delete(name: str, context: RequestContext) -> None:
-    """Remove a model that is not served."""
+    """Remove a model that is not served. Raises ApiError, at first if it is not permitted."""
+    _check_permitted(context)
     with _worded():
         model = await asyncio.to_thread(catalog.find, name)
         if model is None:

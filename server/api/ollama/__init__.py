@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.api.common.api import Api
-from server.api.ollama import embeddings, models, pull, routes
-from server.api.ollama.errors import ERRORS
+from server.api.ollama import models, routes
+from server.api.ollama.formatter import ERRORS
 
-API = Api(routers=(routes.router, embeddings.router, models.router, pull.router), errors=ERRORS)
+API = Api(routers=(routes.router, models.router), errors=ERRORS)

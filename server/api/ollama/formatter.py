@@ -1,65 +1,69 @@
-"""A job as Ollama words it: lines of JSON, of which the last has the counts, or one object."""
+"""Ollama's words for a job and for errors: lines of JSON, of which the last has the counts, or one object."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
+from server.api.common.replies.errors import message_with_field
 from server.api.common.replies.logprobs import chat_logprobs, token_texts
 from server.api.common.replies.timings import total_timings
 from server.api.common.replies.tool_arguments import arguments_object
-from server.api.ollama.errors import error_body
-from server.api.ollama.schema import OllamaChatRequest, OllamaFields
+from server.api.common.requests.generation_fields import SequenceFields
+from server.api.ollama.schema import OllamaFields, OllamaGenerateRequest
 from server.chat.output import OutputDelta, ShownToken, ToolCallDelta, merge_deltas
-from server.errors import ApiError
+from server.errors import ApiError, ErrorFormat, UnknownModel
 from server.generation.formatter import JobFormatter
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
 from server.http import ndjson
 
 
-def answer(
-    body: OllamaFields, text: str, thinking: str = "", calls: Sequence[dict[str, Any]] = ()
-) -> dict[str, Any]:
+def error_body(error: ApiError, request_id: str = "") -> dict[str, Any]:
+    """A text only, which begins with the field at fault. Clients look for the words about unknown models."""
+    if isinstance(error, UnknownModel):
+        return {"error": f"model '{error.model[:200]}' not found"}
+    place = "options." if error.param in SequenceFields.model_fields else ""
+    return {"error": place + message_with_field(error)}
+
+
+ERRORS = ErrorFormat(error_body, prefix="/api/")
+
+
+def answer(body: OllamaFields, output: OutputDelta, *calls: Any, **fields: Any) -> dict[str, Any]:
     """What every line has: the model as the request names it, the time, what the model wrote."""
-    head = {"model": body.model, "created_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
-    more = {"thinking": thinking} if thinking else {}
-    if not isinstance(body, OllamaChatRequest):
-        return {**head, "response": text, **more}
-    message = {"role": "assistant", "content": text, **more, **({"tool_calls": calls} if calls else {})}
-    return {**head, "message": message}
+    reply = {"model": body.model, "created_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
+    thinking = {"thinking": output.reasoning} if output.reasoning else {}
+    if isinstance(body, OllamaGenerateRequest):
+        return {**reply, "response": output.content, **thinking, **fields}
+    called = {"tool_calls": calls} if calls else {}
+    message = {"role": "assistant", "content": output.content, **thinking, **called}
+    return {**reply, "message": message, **fields}
 
 
 class OllamaFormatter(JobFormatter):
-    """with_context: the answer has the field `context`. Tool calls are sent whole, at the end."""
+    """Tool calls are sent whole, at the end."""
 
     media_type: ClassVar[bytes] = ndjson.MEDIA_TYPE
 
-    def __init__(self, job: Job, body: OllamaFields, *, with_context: bool = False) -> None:
-        self.job, self.body, self.with_context = job, body, with_context
-        self._tokens: list[int] = []
+    def __init__(self, job: Job, body: OllamaFields) -> None:
+        self.job, self.body = job, body
         self._calls: list[OutputDelta] = []
 
     def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
-        self._tokens += [token.id for token, _ in delta.tokens]
         if delta.tools:
             self._calls.append(delta)
         logprobs = self._logprobs(delta.tokens)
         if not (delta.content or delta.reasoning or logprobs):
             return b""
-        line = answer(self.body, delta.content, delta.reasoning)
-        return ndjson.json_line({**line, "done": False, **logprobs})
+        return ndjson.json_line(answer(self.body, delta, done=False, **logprobs))
 
     def finish(self, sequence: OutputSequence, last: bool) -> bytes:
-        if not self._calls:
-            return b""
         calls = self._tool_calls(merge_deltas(self._calls).tools)
-        return ndjson.json_line({**answer(self.body, "", "", calls), "done": False})
-
-    def end(self) -> bytes:
-        return ndjson.json_line({**answer(self.body, ""), **self._end()})
+        line = ndjson.json_line(answer(self.body, OutputDelta(), *calls, done=False)) if calls else b""
+        return line + ndjson.json_line(answer(self.body, OutputDelta(), **self._end()))
 
     def error(self, error: ApiError) -> bytes:
         return ndjson.json_line(error_body(error))
@@ -69,9 +73,8 @@ class OllamaFormatter(JobFormatter):
 
     def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
         ((_, output),) = results
-        self._tokens = [token.id for token, _ in output.tokens]
-        reply = answer(self.body, output.content, output.reasoning, self._tool_calls(output.tools))
-        return {**reply, **self._logprobs(output.tokens), **self._end()}
+        calls = self._tool_calls(output.tools)
+        return answer(self.body, output, *calls, **self._logprobs(output.tokens), **self._end())
 
     def _end(self) -> dict[str, Any]:
         """The fields of the last line and of a whole answer."""
@@ -88,11 +91,12 @@ class OllamaFormatter(JobFormatter):
             "eval_duration": int(timings.predicted_ms * 1e6),
             "timings": total_timings([timings]),
         }
-        if self.with_context:  # with the token that ended the text, since it ends a message in templates
+        if isinstance(self.body, OllamaGenerateRequest) and not self.body.raw:
+            # With the token that ended the text, since it ends a message in templates.
             end = [] if sequence.end_token is None else [sequence.end_token.id]
-            fields["context"] = [*sequence.request.prompt, *self._tokens, *end]
+            fields["context"] = [*sequence.request.prompt, *sequence.token_ids, *end]
         if self.body.options is not None and self.body.options.return_tokens:
-            fields["tokens"] = self._tokens
+            fields["tokens"] = sequence.token_ids
         return job.context.with_warnings(fields)
 
     def _logprobs(self, tokens: Sequence[ShownToken]) -> dict[str, Any]:
@@ -100,7 +104,7 @@ class OllamaFormatter(JobFormatter):
             return {}
         return {"logprobs": chat_logprobs(token_texts(self.job.engine.tokenizer), tokens)["content"]}
 
-    def _tool_calls(self, calls: Iterable[ToolCallDelta]) -> list[dict[str, Any]]:
+    def _tool_calls(self, calls: Sequence[ToolCallDelta]) -> list[dict[str, Any]]:
         replies = []
         for call in calls:
             arguments = arguments_object(call.arguments, f"tool_calls[{call.index}]", self.job.context)

@@ -1,25 +1,34 @@
-"""What Ollama's clients ask about models, and what they cannot change here."""
+"""The models served, and, where --allow-pull permits it, those that can be: pulled and deleted."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from msgspec.json import encode
 
+from server.api.common.model_files import delete, pull
 from server.api.common.replies.model_info import capabilities, memory_use, parameter_size
+from server.api.common.requests.generation_options import check_fields
+from server.api.ollama.formatter import error_body
+from server.api.ollama.schema import OllamaNameRequest, OllamaPullRequest
 from server.chat.chat_format import ChatFormats
 from server.dependencies import ContextDep, StateDep
 from server.errors import ApiError
 from server.generation.request_context import RequestContext
+from server.http import ndjson
+from server.http.json_route import AnyTypeRoute, json_reply, json_router
 from server.input.chat import chat_support
+from server.models.progress import Progress
 from server.worker.engine import Engine
 
 # Clients use what came with a version of Ollama only from that version on: the one whose API this is.
 OLLAMA_VERSION = "0.33.0"
 NEVER = "9999-12-31T23:59:59Z"
-router = APIRouter()
+router, with_body = APIRouter(), json_router(AnyTypeRoute)
 
 
 @router.get("/api/version")
@@ -33,21 +42,50 @@ async def ollama_version() -> dict[str, str]:
 @router.head("/api/tags", include_in_schema=False)
 async def tags(context: ContextDep) -> dict[str, Any]:
     """The models served. One that is loading has neither figures nor capabilities."""
-    models = []
-    for name in context.state.engines:
-        engine = context.select_engine(name, ready=False)
-        model = {**_model(engine), "modified_at": context.state.started_at}
-        if engine.info is not None:
-            formats = (await chat_support(context)).formats
-            model["capabilities"] = capabilities(engine.info, engine.tokenizer, formats)
-        models.append(model)
-    return {"models": models}
+    engines = (context.select_engine(name, ready=False) for name in context.state.engines)
+    return {"models": [{**_model(engine), **await _described(engine, context)} for engine in engines]}
 
 
 @router.get("/api/ps")
 async def loaded_models(state: StateDep) -> dict[str, Any]:
     """The models in memory: all that are served, with the memory that was planned for them."""
-    return {"models": [_loaded(engine) for engine in state.engines.values() if engine.info is not None]}
+    models = []
+    for engine in state.engines.values():
+        if engine.info is not None:
+            size, on_gpus = memory_use(engine.info)
+            figures = {
+                "size": size,
+                "size_vram": on_gpus,
+                "context_length": engine.n_ctx,
+                "expires_at": NEVER,
+            }
+            models.append({**_model(engine), **figures})
+    return {"models": models}
+
+
+@with_body.post("/api/show", response_model=None)
+async def show_model(body: OllamaNameRequest, context: ContextDep) -> Response:
+    """What a model is and can do."""
+    check_fields(body, context)
+    engine = context.select_engine(body.model)
+    info, formats = engine.info or {}, (await chat_support(context)).formats
+    arch = info.get("architecture", "")
+    description = {
+        "modelfile": "",
+        "parameters": "\n".join(f"{name:<30} {value}" for name, value in context.default_sampling.items()),
+        "template": formats.plain.template.source if isinstance(formats, ChatFormats) else "",
+        "details": _model(engine)["details"],
+        "model_info": {
+            "general.architecture": arch,
+            "general.basename": engine.name,  # by which VS Code lists the model
+            "general.parameter_count": info.get("n_params", 0),
+            f"{arch}.context_length": info.get("n_ctx_train", engine.n_ctx),
+            f"{arch}.embedding_length": info.get("n_embd", 0),
+            f"{arch}.block_count": info.get("n_layer", 0),
+        },
+        **await _described(engine, context),
+    }
+    return json_reply(description, context)
 
 
 @router.post("/api/create", include_in_schema=False)
@@ -60,27 +98,54 @@ async def change_models() -> None:
     raise ApiError(501, f"{message}, or --alias for another name", code="not_supported")
 
 
-async def describe_model(context: RequestContext) -> dict[str, Any]:
-    """The selected model as /api/show has it."""
-    engine, info = context.engine, context.engine.info or {}
-    formats = (await chat_support(context)).formats
-    arch = info.get("architecture", "")
-    return {
-        "modelfile": "",
-        "parameters": "\n".join(f"{name:<30} {value}" for name, value in context.default_sampling.items()),
-        "template": formats.plain.template.source if isinstance(formats, ChatFormats) else "",
-        "details": _details(engine),
-        "model_info": {
-            "general.architecture": arch,
-            "general.basename": engine.name,  # by which VS Code lists the model
-            "general.parameter_count": info.get("n_params", 0),
-            f"{arch}.context_length": info.get("n_ctx_train", engine.n_ctx),
-            f"{arch}.embedding_length": info.get("n_embd", 0),
-            f"{arch}.block_count": info.get("n_layer", 0),
-        },
-        "capabilities": capabilities(info, engine.tokenizer, formats),
-        "modified_at": context.state.started_at,
-    }
+@with_body.post("/api/pull", response_model=None)
+async def pull_model(body: OllamaPullRequest, request: Request, context: ContextDep) -> Response:
+    """Download a model from the Hub; by default with a stream of JSON lines. It is not served by that."""
+    check_fields(body, context)
+    name = body.model.removesuffix(":latest")
+    context.warn(f"'{name}' will be served after a restart with --model {name}")
+    lines = _lines(pull(name, context), context.with_warnings({"status": "success"}))
+    return await ndjson.respond(request, lines, error_body, stream=body.stream is not False)
+
+
+@with_body.delete("/api/delete", response_model=None)
+async def delete_model(body: OllamaNameRequest, context: ContextDep) -> Response:
+    """Remove a downloaded model that is not served."""
+    check_fields(body, context)
+    await delete(body.model.removesuffix(":latest"), context)
+    return json_reply({"status": "success"}, context)
+
+
+router.include_router(with_body)
+
+
+async def _lines(progress: AsyncGenerator[Progress, None], end: dict[str, Any]) -> AsyncGenerator[Any, None]:
+    """The first is there once it is known what to pull."""
+    async with aclosing(progress):
+        first = await anext(progress, None)
+        yield {"status": "pulling manifest"}
+        if first is not None:  # else the model is here already
+            yield _line(first)
+        async for step in progress:
+            yield _line(step)
+    yield end
+
+
+def _line(step: Progress) -> dict[str, Any]:
+    if step.status == "verifying":
+        return {"status": "verifying sha256 digest"}
+    digest = {} if step.digest is None else {"digest": f"sha256:{step.digest}"}
+    status = f"pulling {(step.digest or step.name)[:12]}"
+    return {"status": status, **digest, "total": step.total, "completed": step.done}
+
+
+async def _described(engine: Engine, context: RequestContext) -> dict[str, Any]:
+    """Of the selected model."""
+    described: dict[str, Any] = {"modified_at": context.state.started_at}
+    if engine.info is not None:
+        formats = (await chat_support(context)).formats
+        described["capabilities"] = capabilities(engine.info, engine.tokenizer, formats)
+    return described
 
 
 def _model(engine: Engine) -> dict[str, Any]:
@@ -88,21 +153,8 @@ def _model(engine: Engine) -> dict[str, Any]:
     info = engine.info or {}
     name = engine.name if ":" in engine.name else f"{engine.name}:latest"
     differs = [engine.name, *(info.get(key) for key in ("architecture", "n_params", "size_bytes"))]
-    digest = hashlib.sha256(encode(differs)).hexdigest()
-    size = info.get("size_bytes", 0)
-    return {"name": name, "model": name, "size": size, "digest": digest, "details": _details(engine)}
-
-
-def _loaded(engine: Engine) -> dict[str, Any]:
-    size, on_gpus = memory_use(engine.info or {})
-    sizes = {"size": size, "size_vram": on_gpus, "context_length": engine.n_ctx}
-    return {**_model(engine), **sizes, "expires_at": NEVER}
-
-
-def _details(engine: Engine) -> dict[str, Any]:
-    info = engine.info or {}
-    arch = info.get("architecture", "")
-    return {
+    digest, arch = hashlib.sha256(encode(differs)).hexdigest(), info.get("architecture", "")
+    details = {
         "parent_model": "",
         "format": "gguf",
         "family": arch,
@@ -112,3 +164,5 @@ def _details(engine: Engine) -> dict[str, Any]:
         "context_length": info.get("n_ctx_train", 0),
         "embedding_length": info.get("n_embd", 0),
     }
+    size = info.get("size_bytes", 0)
+    return {"name": name, "model": name, "size": size, "digest": digest, "details": details}

@@ -1,84 +1,112 @@
-"""POST /api/generate, /api/chat and /api/show."""
+"""POST /api/generate and /api/chat; /api/embed and its predecessor, /api/embeddings."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+import time
+from collections.abc import Sequence
 
+import numpy as np
 from fastapi import Request, Response
+from numpy.typing import NDArray
 
+from server.api.common.embeddings.schema import EmbeddingRequest
+from server.api.common.embeddings.vectors import vector_format, vectors_of
 from server.api.ollama.formatter import OllamaFormatter, answer
-from server.api.ollama.models import describe_model
-from server.api.ollama.parser import model_name, parse_chat, parse_options, parse_prompt
+from server.api.ollama.parser import check_model_fields, parse_input, parse_options
 from server.api.ollama.schema import (
     OllamaChatRequest,
+    OllamaEmbeddingsRequest,
+    OllamaEmbedFields,
+    OllamaEmbedRequest,
     OllamaFields,
     OllamaGenerateRequest,
-    OllamaNameRequest,
-    OllamaReply,
 )
 from server.chat.chat_format import ChatFormats
+from server.chat.output import OutputDelta
 from server.chat.request import ChatInput
 from server.dependencies import ContextDep
 from server.errors import bad_request
-from server.generation.job import Job
-from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.http.json_route import AnyTypeRoute, json_reply, json_router
-from server.http.sse import respond
+from server.http.sse import respond, within_limits
 from server.input.chat import chat_support
 from server.input.processor import process_chat, process_completion
 
 router = json_router(AnyTypeRoute)
-_REPLY: dict[int | str, dict[str, Any]] = {200: {"model": OllamaReply}}
 
 
-@router.post("/api/generate", response_model=None, responses=_REPLY)
+@router.post("/api/generate", response_model=None)
 async def ollama_generate(body: OllamaGenerateRequest, request: Request, context: ContextDep) -> Response:
-    """Answer a prompt, or with `raw` continue it; by default a stream of JSON lines."""
-    context.select_engine(body.model)
-    options = parse_options(body, context, return_tokens=not body.raw)
-    if not body.prompt:
-        return _nothing_generated(body, context)
-    formats = (await chat_support(context)).formats
-    prompt = parse_prompt(body, context, has_template=formats is not None)
-    if isinstance(prompt, ChatInput):
-        job = await _chat_job(body, prompt, options, context)
-    else:
-        job = await process_completion(prompt, options, context)
-    return await respond(request, OllamaFormatter(job, body, with_context=not body.raw))
+    """Answer a prompt, or with `raw` continue it; by default with a stream of JSON lines."""
+    return await _generate(body, body.prompt, request, context)
 
 
-@router.post("/api/chat", response_model=None, responses=_REPLY)
+@router.post("/api/chat", response_model=None)
 async def ollama_chat(body: OllamaChatRequest, request: Request, context: ContextDep) -> Response:
     """Answer a conversation; by default with a stream of JSON lines."""
+    return await _generate(body, body.messages, request, context)
+
+
+async def _generate(
+    body: OllamaFields, prompt: object, request: Request, context: RequestContext
+) -> Response:
+    """Without a prompt a request asks to load the model or, with `keep_alive: 0`, to unload it."""
     context.select_engine(body.model)
     options = parse_options(body, context)
-    if not body.messages:
-        return _nothing_generated(body, context)
-    job = await _chat_job(body, parse_chat(body, context), options, context)
+    if not prompt:
+        zero = body.keep_alive is not None and not re.search("[1-9]", str(body.keep_alive))
+        reason = "unload" if zero else "load"
+        return json_reply(answer(body, OutputDelta(), done=True, done_reason=reason), context)
+    formats = (await chat_support(context)).formats
+    parsed = parse_input(body, context, has_template=formats is not None)
+    if not isinstance(parsed, ChatInput):
+        job = await process_completion(parsed, options, context)
+    elif body.think and isinstance(formats, ChatFormats) and formats.plain.markers is None:
+        # Clients that try it look for these words.
+        raise bad_request(f'"{body.model}" does not support thinking', "think", "unsupported_value")
+    else:
+        job = await process_chat(parsed, options, context)
     return await respond(request, OllamaFormatter(job, body))
 
 
-def _nothing_generated(body: OllamaFields, context: RequestContext) -> Response:
-    """Without a prompt a request asks to load the model or, with `keep_alive: 0`, to unload it."""
-    zero = body.keep_alive is not None and not re.search("[1-9]", str(body.keep_alive))
-    reason = "unload" if zero else "load"
-    return json_reply({**answer(body, ""), "done": True, "done_reason": reason}, context)
+@router.post("/api/embed", response_model=None)
+async def ollama_embed(body: OllamaEmbedRequest, request: Request, context: ContextDep) -> Response:
+    """A vector of length 1 for each text."""
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    options = EmbeddingRequest(dimensions=body.dimensions, truncate=body.truncate is not False)
+    work = _vectors(body, "input", texts, options, context)
+    vectors, n_tokens = await within_limits(request.receive, context, None, work)
+    times = {"total_duration": int((time.monotonic() - context.record.started) * 1e9), "load_duration": 0}
+    counts = {**times, "prompt_eval_count": n_tokens} if texts else {}
+
+    def write() -> Response:
+        lists = [rows[0].tolist() for rows in vectors]
+        return json_reply({"model": body.model, "embeddings": lists, **counts}, context)
+
+    return await context.in_thread(write)
 
 
-async def _chat_job(
-    body: OllamaFields, chat: ChatInput, options: GenerationOptions, context: RequestContext
-) -> Job:
-    formats = (await chat_support(context)).formats
-    if body.think and isinstance(formats, ChatFormats) and formats.plain.markers is None:
-        # Clients that try it look for these words.
-        raise bad_request(f'"{body.model}" does not support thinking', "think", "unsupported_value")
-    return await process_chat(chat, options, context)
+@router.post("/api/embeddings", response_model=None)
+async def ollama_embeddings(body: OllamaEmbeddingsRequest, request: Request, context: ContextDep) -> Response:
+    """The vector of one text, of the length that the model gives it."""
+    texts, options = [body.prompt] if body.prompt else [], EmbeddingRequest(normalize=False, truncate=True)
+    work = _vectors(body, "prompt", texts, options, context)
+    vectors, _ = await within_limits(request.receive, context, None, work)
+    return json_reply({"embedding": vectors[0][0].tolist() if vectors else []}, context)
 
 
-@router.post("/api/show", response_model=None)
-async def show_model(body: OllamaNameRequest, context: ContextDep) -> Response:
-    """What a model is and can do."""
-    context.select_engine(model_name(body, context))
-    return json_reply(await describe_model(context), context)
+async def _vectors(
+    body: OllamaEmbedFields,
+    param: str,
+    texts: Sequence[str],
+    options: EmbeddingRequest,
+    context: RequestContext,
+) -> tuple[list[NDArray[np.float32]], int]:
+    """One row for each text, and the number of tokens. Any model makes them."""
+    context.select_engine(body.model)
+    check_model_fields(body, body.options, context)
+    if not texts:
+        return [], 0
+    format = vector_format(options, context)
+    return await vectors_of([[text] for text in texts], options, format, param, context)

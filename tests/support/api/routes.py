@@ -18,7 +18,7 @@ import httpx
 import msgspec
 
 from server.api.anthropic.errors import ERRORS as ANTHROPIC
-from server.api.ollama.errors import ERRORS as OLLAMA
+from server.api.ollama.formatter import ERRORS as OLLAMA
 from server.api.openai.conversations.store import ConversationStore, StoredConversation
 from server.api.openai.responses.store import ResponseStore
 from server.api.openai.stores import Stores

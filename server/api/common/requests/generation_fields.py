@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
@@ -110,6 +110,8 @@ class LoraScale(Schema):
 class SequenceFields(Schema):
     """How to generate one sequence. Null is the same as absent."""
 
+    random_seed: ClassVar[int | None] = None  # the seed that asks for another one each time
+
     stop: Stops | None = field("end before the first of these strings", ["The end"])
     stop_token_ids: _StopIds | None = field("end at any of these tokens", [2])
     seed: int | None = field(
@@ -174,6 +176,13 @@ class SamplingFields(SequenceFields):
 
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
     stream: bool | None = field("answer as server-sent events", True)
+
+
+class LogprobFields(Schema):
+    """As chat requests ask for log-probabilities."""
+
+    logprobs: bool | None = field("natural logs of the unmodified softmax", True)
+    top_logprobs: int | None = field("also of the N most likely; needs `logprobs`", 5, ge=0, le=20)
 
 
 class GenerationFields(SamplingFields):

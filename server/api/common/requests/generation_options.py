@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.api.common.requests.generation_fields import GenerationFields, SequenceFields
-from server.api.common.requests.json_reader import unsupported, used_name
+from server.api.common.requests.generation_fields import GenerationFields, LogprobFields, SequenceFields
+from server.api.common.requests.json_reader import unsupported, used_name, wrong
 from server.api.common.schema import Schema
 from server.errors import bad_request
 from server.generation.options import GenerationOptions
@@ -100,7 +100,17 @@ def choice_options(
 
 def sampling_fields(body: SequenceFields) -> dict[str, Any]:
     """Those that the client set."""
-    return {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
+    fields = {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
+    if body.seed == body.random_seed:
+        fields.pop("seed", None)
+    return fields
+
+
+def requested_logprobs(body: LogprobFields) -> int | None:
+    """How many of the most likely tokens are reported for each position; None: no log-probabilities."""
+    if body.top_logprobs is not None and not body.logprobs:
+        raise wrong("top_logprobs", "needs logprobs: true")
+    return (body.top_logprobs or 0) if body.logprobs else None
 
 
 def _prompt_logprobs(body: GenerationFields, context: RequestContext) -> int | None:

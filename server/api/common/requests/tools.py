@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
-from server.api.common.requests.json_reader import missing, unsupported, wrong
+from server.api.common.requests.json_reader import json_text, missing, unsupported, wrong
 from server.api.common.schema import Schema, field
 from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool
 from server.generation.request_context import RequestContext
 
 _SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL_EXAMPLE = {"type": "function", "function": {"name": "get_weather", "parameters": _SCHEMA}}
+_FUNCTION = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
+CALL_EXAMPLE = {"id": "call_1", "type": "function", "function": _FUNCTION}
 
 
 class FunctionTool(Schema):
@@ -24,12 +26,27 @@ class FunctionTool(Schema):
 
 
 class ToolField(Schema):
-    type: str = Field(description='"function"', examples=["function"])
+    type: str = Field("function", description="the only one there is", examples=["function"])
     function: FunctionTool | None = field("the tool", TOOL_EXAMPLE["function"])
 
 
-def parse_tool(tool: ToolField, where: str, context: RequestContext) -> Tool:
-    """where: its place in the request, "tools[0]". Raises ApiError (400)."""
+class CalledFunction(Schema):
+    name: str = Field(max_length=256, description="the tool's name", examples=["get_weather"])
+    arguments: str | dict[str, Any] | None = field("as JSON text, or as an object", '{"city": "Paris"}')
+
+
+class ToolCall(Schema):
+    id: str | None = field("what the result's `tool_call_id` says", "call_1", max_length=256)
+    type: Literal["function"] = Field("function", description="the only one there is", examples=["function"])
+    function: CalledFunction = Field(description="what was called", examples=[_FUNCTION])
+
+
+def parse_tools(tools: Iterable[ToolField] | None, context: RequestContext) -> list[Tool]:
+    """Those of the field `tools`. Raises ApiError (400)."""
+    return [_parse_tool(tool, f"tools[{i}]", context) for i, tool in enumerate(tools or ())]
+
+
+def _parse_tool(tool: ToolField, where: str, context: RequestContext) -> Tool:
     if tool.type != "function":
         kind = tool.type[:64]
         message = f"tools of type '{kind}' are not run by this server; only functions are supported"
@@ -40,6 +57,21 @@ def parse_tool(tool: ToolField, where: str, context: RequestContext) -> Tool:
     function, where = tool.function, f"{where}.function"
     warn_of_unknown(function.model_extra, where, context)
     return make_tool(function.name, function.description, function.parameters, function.strict, where)
+
+
+def parse_calls(calls: Iterable[ToolCall], where: str, context: RequestContext) -> list[dict[str, Any]]:
+    """`tool_calls` of the message `where`, with arguments as JSON text. Raises ApiError (400)."""
+    parsed = []
+    for i, call in enumerate(calls):
+        at, function = f"{where}.tool_calls[{i}]", call.function
+        warn_of_unknown(call.model_extra, at, context, silent=("index",))
+        warn_of_unknown(function.model_extra, f"{at}.function", context, silent=("index",))
+        arguments = function.arguments
+        if not isinstance(arguments, str):
+            arguments = json_text(arguments or {}, f"{at}.function.arguments")
+        called = {"name": function.name, "arguments": arguments}
+        parsed.append({"id": call.id or "", "type": "function", "function": called})
+    return parsed
 
 
 def choice_by_mode(mode: Any) -> ToolChoice:

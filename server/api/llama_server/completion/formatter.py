@@ -57,9 +57,6 @@ class NativeFormatter(JobFormatter):
     def finish(self, sequence: OutputSequence, last: bool) -> bytes:
         return event(self._result(sequence, "", [], last))
 
-    def end(self) -> bytes:
-        return b""
-
     def error(self, error: ApiError) -> bytes:
         return event(error_body(error))
 

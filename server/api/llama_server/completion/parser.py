@@ -47,8 +47,6 @@ async def parse_options(body: NativeFields, context: RequestContext) -> Generati
     sampling = {**sampling_fields(body), **off}
     if body.logit_bias is not None:
         sampling["logit_bias"] = await context.in_thread(_bias, body.logit_bias, context.engine)
-    if body.seed == -1:
-        del sampling["seed"]
     n_probs = body.n_probs if body.n_probs is not None else body.logprobs
     limited_ms = body.t_max_predict_ms is not None and body.t_max_predict_ms > 0
     return generation_options(

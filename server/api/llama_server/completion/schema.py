@@ -130,6 +130,7 @@ def _neutral(what: str, example: Any, **bounds: Any) -> Any:
 class NativeFields(StructuredFields, SamplingFields):
     """What /completion and /infill have in common."""
 
+    random_seed = -1
     n_predict: int | None = field(f"tokens to generate; {_UNLIMITED}; 0: none", 64, ge=-1, le=INT_MAX)
     max_tokens: int | None = field("another name of `n_predict`", 64, ge=-1, le=INT_MAX)
     max_completion_tokens: int | None = field("another name of `n_predict`", 64, ge=-1, le=INT_MAX)

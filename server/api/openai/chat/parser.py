@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import exact_json
-from server.api.common.requests.generation_options import check_fields, choice_options
+from server.api.common.requests.generation_options import check_fields, choice_options, requested_logprobs
 from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
 from server.api.common.requests.json_reader import used_name, wrong
 from server.api.common.requests.structured_output import requested_constraint
-from server.api.common.requests.tools import choice_by_mode, parse_tool, warn_of_unknown
+from server.api.common.requests.tools import choice_by_mode, parse_calls, parse_tools, warn_of_unknown
 from server.api.openai.chat.schema import ChatFields, ChatRequest, Message
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls.tool import ToolChoice
@@ -22,12 +21,12 @@ _BUDGETS = ("reasoning_budget_tokens", "thinking_budget_tokens", "reasoning_budg
 def parse_options(body: ChatRequest, context: RequestContext) -> GenerationOptions:
     """The fields that do not become the prompt. Warns of unknown ones."""
     check_fields(body, context)
-    if body.top_logprobs is not None and not body.logprobs:
-        raise wrong("top_logprobs", "needs logprobs: true")
+    logprobs = requested_logprobs(body)
     limits = [n for n in (body.max_completion_tokens, body.max_tokens) if n is not None]
     if len(set(limits)) > 1:
         context.warn("max_tokens has no effect: max_completion_tokens is set")
-    logprobs = (body.top_logprobs or 0) if body.logprobs else body.n_probs or None
+    if logprobs is None:
+        logprobs = body.n_probs or None
     return choice_options(
         body, context, id_prefix="chatcmpl-", max_tokens=limits[0] if limits else None, logprobs=logprobs
     )
@@ -37,7 +36,7 @@ def parse_chat(body: ChatFields, context: RequestContext) -> ChatInput:
     """The conversation, and what the content must match."""
     return ChatInput(
         [_message(message, f"messages[{i}]", context) for i, message in enumerate(body.messages)],
-        tools=[parse_tool(tool, f"tools[{i}]", context) for i, tool in enumerate(body.tools or ())],
+        tools=parse_tools(body.tools, context) if body.tools else (),
         tool_choice=_tool_choice(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
         reasoning=ReasoningOptions(body.reasoning_format, effort=body.reasoning_effort, budget=_budget(body)),
@@ -66,15 +65,7 @@ def _message(message: Message, where: str, context: RequestContext) -> dict[str,
         if (value := getattr(message, name)) is not None:
             parsed[name] = value
     if message.tool_calls:
-        parsed["tool_calls"] = []
-        for j, call in enumerate(message.tool_calls):
-            warn_of_unknown(call.model_extra, f"{where}.tool_calls[{j}]", context, silent=("index",))
-            warn_of_unknown(call.function.model_extra, f"{where}.tool_calls[{j}].function", context)
-            arguments = call.function.arguments
-            if not isinstance(arguments, str):
-                arguments = exact_json.write(arguments, ensure_ascii=False)
-            function = {"name": call.function.name, "arguments": arguments}
-            parsed["tool_calls"].append({"id": call.id or "", "type": "function", "function": function})
+        parsed["tool_calls"] = parse_calls(message.tool_calls, where, context)
     return parsed
 
 

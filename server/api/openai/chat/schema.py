@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from server.api.common.replies.schema import PROMPT_LOGPROBS, PromptLogprob, TimingsReply, UsageReply
-from server.api.common.requests.generation_fields import GenerationFields, TokenLimit
+from server.api.common.requests.generation_fields import GenerationFields, LogprobFields, TokenLimit
 from server.api.common.requests.guided_fields import GuidedFields
 from server.api.common.requests.structured_output import StructuredFields
-from server.api.common.requests.tools import TOOL_EXAMPLE, ToolField
+from server.api.common.requests.tools import CALL_EXAMPLE, TOOL_EXAMPLE, ToolCall, ToolField
 from server.api.common.schema import Reply, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
 
@@ -57,28 +57,13 @@ ContentField = Annotated[
     str | list[dict[str, str]] | None, PlainValidator(_content), WithJsonSchema(_CONTENT)
 ]
 Role = Annotated[str, PlainValidator(_role), WithJsonSchema({"type": "string", "enum": list(ROLES)})]
-_FUNCTION = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
-_CALL = {"id": "call_1", "type": "function", "function": _FUNCTION}
-
-
-class CalledFunction(Schema):
-    name: str = Field(max_length=256, description="the tool's name", examples=["get_weather"])
-    arguments: str | dict[str, Any] = Field(
-        description="as JSON text, or as an object", examples=['{"city": "Paris"}']
-    )
-
-
-class ToolCall(Schema):
-    id: str | None = field("what the result's `tool_call_id` says", "call_1", max_length=256)
-    type: Literal["function"] = Field("function", description="the only one there is", examples=["function"])
-    function: CalledFunction = Field(description="what was called", examples=[_FUNCTION])
 
 
 class Message(Schema):
     role: Role = Field(description="whose message it is", examples=["user"])
     content: ContentField = field("text, or parts of type text", "Hello")
     name: str | None = field("of who speaks, or of the tool", "Ann", max_length=256)
-    tool_calls: list[ToolCall] | None = field("of the assistant", [_CALL], max_length=MAX_CALLS)
+    tool_calls: list[ToolCall] | None = field("of the assistant", [CALL_EXAMPLE], max_length=MAX_CALLS)
     tool_call_id: str | None = field("of a result: the call's id", "call_1", max_length=256)
     reasoning_content: str | None = field("of the assistant: what it thought before", "The user greets me.")
 
@@ -153,11 +138,9 @@ class ChatFields(Schema):
     )
 
 
-class ChatRequest(ChatFields, StructuredFields, GuidedFields, GenerationFields):
+class ChatRequest(ChatFields, StructuredFields, GuidedFields, LogprobFields, GenerationFields):
     max_tokens: TokenLimit | None = field("older name of `max_completion_tokens`", 256)
     max_completion_tokens: TokenLimit | None = field("default and -1: until the context is full", 256)
-    logprobs: bool | None = field("natural logs of the unmodified softmax", True)
-    top_logprobs: int | None = field("also of the N most likely; needs `logprobs`", 5, ge=0, le=20)
 
 
 class TemplateRequest(ChatFields):
@@ -176,14 +159,14 @@ class FunctionReply(Reply):
 class ToolCallReply(Reply):
     id: str = required("for the `tool_call_id` of the result", "call_1")
     type: str = required("always function", "function")
-    function: FunctionReply = required("what to call", _FUNCTION)
+    function: FunctionReply = required("what to call", CALL_EXAMPLE["function"])
 
 
 class ChatMessageReply(Reply):
     role: str = required("always assistant", "assistant")
     content: str | None = required("the text; null if there are only calls", "Hello!")
     reasoning_content: str | None = field("what the model thought before; absent if nothing", "A greeting.")
-    tool_calls: list[ToolCallReply] | None = field("absent if there are none", [_CALL])
+    tool_calls: list[ToolCallReply] | None = field("absent if there are none", [CALL_EXAMPLE])
 
 
 class TokenLogprob(Reply):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.api.common.model_files import check_permitted, delete, pull
+from server.api.common.model_files import delete, pull
 from server.errors import ApiError
 from server.generation.request_context import AccessRecord, RequestContext
 from server.models import catalog
@@ -22,14 +22,17 @@ STEP = Progress("downloading", "x.gguf", 1, 2)
 
 
 def context_of(engine: FakeEngine | None = None, **settings: Any) -> RequestContext:
-    return RequestContext(make_app(engine, **settings).state.ggserve, AccessRecord("id"))
+    return RequestContext(
+        make_app(engine, **{"allow_pull": True, **settings}).state.ggserve, AccessRecord("id")
+    )
 
 
 async def test_nothing_is_permitted_without_the_option() -> None:
-    check_permitted(context_of(allow_pull=True))
-    with pytest.raises(ApiError, match="--allow-pull permits it") as raised:
-        check_permitted(context_of())
-    assert (raised.value.status_code, raised.value.code) == (403, "not_permitted")
+    context = context_of(allow_pull=False)
+    for work in (anext(pull("x", context)), delete("x", context)):
+        with pytest.raises(ApiError, match="--allow-pull permits it") as raised:
+            await work
+        assert (raised.value.status_code, raised.value.code) == (403, "not_permitted")
 
 
 async def test_second_pull_waits_for_the_end_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,29 @@
-"""What clients are told of models, and what they cannot change."""
+"""What clients are told of models, and what they can change."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import threading
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from server.api.ollama.models import OLLAMA_VERSION
+from server.models import catalog
+from server.models.errors import DownloadError
+from server.models.progress import Progress
+from server.models.reference import DEFAULT
+from server.models.resolver import Pulling
+from server.models.wheel import SMOLLM2
 from support.api.chat import QWEN, app
-from support.api.http import client
+from support.api.http import Live, client
 from support.api.routes import able_engine, refusal
 from support.fakes.engine import FakeEngine, make_app
+from support.fakes.hub import Repo, fake_hub, use_hub
+from support.waiting import until
 
 pytestmark = pytest.mark.asyncio
 GIB = 1 << 30
@@ -143,3 +156,196 @@ async def test_changes_of_models_are_refused_in_words(method, path):
     async with client() as http:
         response = await http.request(method, path, json={"model": "x"})
     assert "--model NAME=FILE" in refusal(response, path, 501)["message"]
+
+
+# --- /api/pull and /api/delete, against a small Hub
+
+PULL, DELETE = "/api/pull", "/api/delete"
+DATA = b"four" + bytes(range(256)) * 4096
+REPOS = {
+    "me/Tales-GGUF": Repo({"tales-Q4_K_M.gguf": DATA}),
+    "me/Damaged-GGUF": Repo({"damaged-Q4_K_M.gguf": DATA}, damaged=frozenset({"damaged-Q4_K_M.gguf"})),
+    "me/Gated-GGUF": Repo({"gated-Q4_K_M.gguf": DATA}, gated=True),
+}
+NAME = "hf:me/Tales-GGUF:Q4_K_M"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with fake_hub(REPOS) as server:
+        use_hub(server.url, tmp_path / "hub", monkeypatch)
+        monkeypatch.setattr("server.models.stores.ollama.list_models", lambda: iter(()))
+        monkeypatch.setattr("server.models.stores.lmstudio.list_models", lambda: iter(()))
+        yield server
+
+
+def permitting(engine: FakeEngine | None = None):
+    return make_app(engine, allow_pull=True)
+
+
+async def delete(http, **body):
+    return await http.request("DELETE", DELETE, json=body)
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", PULL), ("DELETE", DELETE)])
+async def test_without_permission_both_are_refused_with_the_option(method, path, hub):
+    async with client() as http:
+        response = await http.request(method, path, json={"model": "me/Tales-GGUF"})
+    assert "--allow-pull" in refusal(response, path, 403)["message"]
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["me/Tales-GGUF", "hf.co/me/Tales-GGUF:Q4_K_M", "me/Tales-GGUF:latest"])
+async def test_pull_tells_its_progress_and_the_model_is_there(name, hub):
+    async with client(permitting()) as http:
+        response = await http.post(PULL, json={"model": name})
+        assert response.headers["content-type"] == "application/x-ndjson"
+        first, *steps, last = [json.loads(line) for line in response.text.splitlines()]
+        assert (await http.get("/api/tags")).json()["models"][0]["name"] == "stories:latest"
+    assert first == {"status": "pulling manifest"}
+    digest = hashlib.sha256(DATA).hexdigest()
+    pulling = [step for step in steps if "total" in step]
+    assert {step["digest"] for step in pulling} == {f"sha256:{digest}"}
+    assert {step["status"] for step in pulling} == {f"pulling {digest[:12]}"}
+    assert (pulling[0]["completed"], pulling[-1]["completed"]) == (0, len(DATA))
+    assert steps[-1] == {"status": "verifying sha256 digest"}
+    assert last["status"] == "success"
+    assert "will be served after a restart with --model" in last["warnings"][0]
+    assert catalog.find(NAME) is not None
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_pull_of_the_default_model_that_is_here_succeeds_at_once(stream, tmp_path, monkeypatch):
+    monkeypatch.setenv("GGSERVE_CACHE", str(tmp_path))
+    SMOLLM2.target.mkdir(parents=True)
+    async with client(permitting()) as http:
+        response = await http.post(PULL, json={"model": DEFAULT, "stream": stream})
+    statuses = [json.loads(line)["status"] for line in response.text.splitlines()]
+    assert statuses == (["pulling manifest"] if stream else []) + ["success"]
+
+
+async def test_pull_without_a_stream_answers_at_its_end(hub):
+    async with client(permitting()) as http:
+        answer = (
+            await http.post(PULL, json={"name": "me/Tales-GGUF", "stream": False, "insecure": True})
+        ).json()
+    assert answer["status"] == "success"
+    assert "insecure has no effect" in answer["warnings"]
+    assert catalog.find(NAME) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "words"),
+    [
+        ("me/Nothing", 404, "has no repository me/Nothing"),
+        ("nothing", 404, "is not a short name"),
+        ("hf:../../etc/passwd", 400, "must be hf:OWNER/REPO"),
+        ("/etc/passwd", 400, "must be hf:OWNER/REPO"),
+        ("ollama:x", 404, "cannot be pulled"),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_pull_that_cannot_begin_has_a_status(name, status, words, stream, hub, tmp_path):
+    async with client(permitting()) as http:
+        response = await http.post(PULL, json={"model": name, "stream": stream})
+        message = refusal(response, PULL, status)["message"]
+        assert words in message
+        assert str(tmp_path) not in message
+        assert refusal(await http.post(PULL, json={}), PULL)["message"] == "model: is required"
+
+
+async def test_pull_of_a_gated_repository_says_what_to_do(hub):
+    async with client(permitting()) as http:
+        whole = await http.post(PULL, json={"model": "me/Gated-GGUF", "stream": False})
+        assert "is gated: accept its terms" in refusal(whole, PULL, 500)["message"]
+        stream = await http.post(PULL, json={"model": "me/Gated-GGUF"})  # its list of files is public
+    assert "is gated: accept its terms" in json.loads(stream.text.splitlines()[-1])["error"]
+
+
+async def test_pull_of_a_damaged_file_ends_with_an_error_and_leaves_nothing(hub, tmp_path):
+    async with client(permitting()) as http:
+        response = await http.post(PULL, json={"model": "me/Damaged-GGUF"})
+    last = json.loads(response.text.splitlines()[-1])
+    assert "has sha256" in last["error"]
+    assert str(tmp_path) not in response.text
+    assert catalog.find("hf:me/Damaged-GGUF:Q4_K_M") is None
+
+
+async def test_error_with_a_path_loses_it(monkeypatch):
+    def pull(name: str, pulling: Pulling) -> None:
+        raise DownloadError("me/x needs 5 GB of disk, and 1 GB are free in /root/.cache/hub; make room")
+
+    monkeypatch.setattr(catalog, "pull", pull)
+    async with client(permitting()) as http:
+        response = await http.post(PULL, json={"model": "me/x"})
+    message = refusal(response, PULL, 500)["message"]
+    assert message == "me/x needs 5 GB of disk, and 1 GB are free in the cache; make room"
+
+
+async def test_one_pull_at_a_time_which_ends_when_its_client_leaves(monkeypatch):
+    ended, goes_on = threading.Event(), threading.Event()
+
+    def pull(name: str, pulling: Pulling) -> None:
+        try:
+            pulling.report(Progress("downloading", "x", 0, 10))
+            while not goes_on.wait(0.01):
+                pulling.report(Progress("downloading", "x", 1, 10))
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(catalog, "pull", pull)
+    app = permitting()
+    async with client(app) as http:
+        live = Live(app, PULL, {"model": "me/one"})
+        await live.until("completed")
+        busy = await http.post(PULL, json={"model": "me/two"})
+        assert "me/one is being pulled" in refusal(busy, PULL, 429)["message"]
+        live.leave()
+        await live.finish()
+        await until(ended.is_set)
+        goes_on.set()
+        again = await http.post(PULL, json={"model": "me/two", "stream": False})
+        assert again.status_code == 200
+
+
+async def test_delete_removes_a_pulled_model(hub):
+    async with client(permitting()) as http:
+        await http.post(PULL, json={"model": "me/Tales-GGUF", "stream": False})
+        assert (await delete(http, model="hf.co/me/Tales-GGUF")).json() == {"status": "success"}
+        assert catalog.find(NAME) is None
+        for name in ("me/Tales-GGUF", "nothing", "../x", "/etc/passwd"):
+            response = await delete(http, model=name)
+            assert (response.status_code, response.json()) == (404, {"error": f"model '{name}' not found"})
+        refusal(await delete(http), DELETE)
+
+
+async def test_delete_of_a_model_of_which_an_older_snapshot_is_served_is_refused(hub):
+    engine = FakeEngine()
+    async with client(permitting(engine)) as http:
+        await http.post(PULL, json={"model": "me/Tales-GGUF", "stream": False})
+        model = catalog.find(NAME)
+        assert model is not None
+        assert engine.info is not None
+        older = model.path.parent.with_name("f" * 40) / model.path.name
+        older.parent.mkdir()
+        older.write_bytes(b"older")
+        engine.info["path"] = str(older)
+        assert "is served" in refusal(await delete(http, model=NAME), DELETE, 409)["message"]
+    assert older.exists()
+
+
+async def test_delete_of_what_is_served_or_not_ours_is_refused(hub):
+    engine = FakeEngine()
+    async with client(permitting(engine)) as http:
+        await http.post(PULL, json={"model": "me/Tales-GGUF", "stream": False})
+        model = catalog.find(NAME)
+        assert model is not None
+        assert engine.info is not None
+        engine.info["path"] = os.path.realpath(model.path)  # the cache links to it
+        assert "is served" in refusal(await delete(http, model=NAME), DELETE, 409)["message"]
+        engine.state = "loading"
+        assert "is loading" in refusal(await delete(http, model=NAME), DELETE, 503)["message"]
+        engine.state = "ready"
+        assert Path(model.path).is_file()
+        bundled = await delete(http, model="stories")
+        assert "is part of ggserve" in refusal(bundled, DELETE, 403)["message"]

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from server.api.common.requests.tools import (
+    CALL_EXAMPLE,
     TOOL_EXAMPLE,
+    ToolCall,
     ToolField,
     choice_by_mode,
-    parse_tool,
+    parse_calls,
+    parse_tools,
     warn_of_unknown,
 )
 from server.errors import ApiError
@@ -24,19 +27,19 @@ def context() -> RequestContext:
 
 
 def test_parse_of_the_example_gives_its_tool(context: RequestContext) -> None:
-    tool = parse_tool(ToolField.model_validate(TOOL_EXAMPLE), "tools[0]", context)
+    (tool,) = parse_tools([ToolField.model_validate(TOOL_EXAMPLE)], context)
     assert (tool.name, tool.strict, context.warnings) == ("get_weather", None, [])
 
 
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
-        ({"type": "web_search"}, "tools[2].type", "unsupported_value"),
-        ({"type": "function"}, "tools[2].function", "missing_field"),
-        ({"type": "function", "function": {"name": "a b"}}, "tools[2].function.name", "invalid_value"),
+        ({"type": "web_search"}, "tools[1].type", "unsupported_value"),
+        ({"type": "function"}, "tools[1].function", "missing_field"),
+        ({"type": "function", "function": {"name": "a b"}}, "tools[1].function.name", "invalid_value"),
         (
             {"type": "function", "function": {"name": "a", "parameters": {"type": "array"}}},
-            "tools[2].function.parameters",
+            "tools[1].function.parameters",
             "invalid_value",
         ),
     ],
@@ -45,14 +48,26 @@ def test_parse_of_what_cannot_be_called_names_its_place(
     fields: dict[str, Any], param: str, code: str, context: RequestContext
 ) -> None:
     with pytest.raises(ApiError) as raised:
-        parse_tool(ToolField.model_validate(fields), "tools[2]", context)
+        parse_tools([ToolField.model_validate(TOOL_EXAMPLE), ToolField.model_validate(fields)], context)
     assert (raised.value.status_code, raised.value.param, raised.value.code) == (400, param, code)
 
 
 def test_parse_warns_of_fields_at_both_levels(context: RequestContext) -> None:
     fields = {"type": "function", "odd": 1, "function": {"name": "a", "other": 2, "empty": []}}
-    parse_tool(ToolField.model_validate(fields), "tools[0]", context)
+    parse_tools([ToolField.model_validate(fields)], context)
     assert context.warnings == ["tools[0].odd has no effect", "tools[0].function.other has no effect"]
+
+
+def test_calls_have_arguments_as_text_and_an_id_if_they_have_one(context: RequestContext) -> None:
+    bare = {"function": {"name": "f", "arguments": {"a": 1.5}}, "index": 3, "odd": 1}
+    none = {"function": {"name": "g", "index": 0}}
+    calls = parse_calls(map(ToolCall.model_validate, (CALL_EXAMPLE, bare, none)), "messages[4]", context)
+    assert calls[0] == CALL_EXAMPLE
+    assert [(call["id"], call["function"]["arguments"]) for call in calls[1:]] == [
+        ("", '{"a": 1.5}'),
+        ("", "{}"),
+    ]
+    assert context.warnings == ["messages[4].tool_calls[1].odd has no effect"]
 
 
 def test_unknown_fields_that_change_the_answer_are_refused(context: RequestContext) -> None:
