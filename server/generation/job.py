@@ -92,11 +92,11 @@ class Job:
                     delta = sequence.feed(output)
                     if sequence.end is SequenceEnd.ERROR:
                         raise self._failure(sequence)
+                    if sequence.engine_finish is FinishReason.TIMEOUT:
+                        self.context.warn("timeout_ms: the time ran out; the text ends there")
                     if delta is not None:
                         yield sequence, delta
                     if sequence.end is not None:
-                        if sequence.engine_finish is FinishReason.TIMEOUT:
-                            self.context.warn("timeout_ms: the time ran out; the text ends there")
                         return
         except QueueFull as error:
             raise self._full(error) from error

@@ -59,13 +59,17 @@ async def test_timeout_keeps_the_text_so_far():
     engine = FakeEngine(delay_s=0.05)
     async with client(engine) as http:
         started = time.monotonic()
-        body = (await http.post(COMPLETIONS, json={"prompt": "Once", "timeout_ms": 170})).json()
+        fields = {"prompt": "Once", "timeout_ms": 170}
+        body = (await http.post(COMPLETIONS, json=fields)).json()
+        stream = events((await http.post(COMPLETIONS, json={**fields, "stream": True})).text)
     assert started * 1000 + 170 <= engine.seen[0].deadline_ms <= time.monotonic() * 1000 + 170
     choice = body["choices"][0]
     assert choice["finish_reason"] == "length"
     assert TEXT.startswith(choice["text"])
     assert len(choice["text"]) < len(TEXT)
-    assert any(warning.startswith("timeout_ms") for warning in body["warnings"])
+    assert stream[-1]["choices"][0]["finish_reason"] == "length"
+    for end in (body, stream[-1]):
+        assert [warning.split(":")[0] for warning in end["warnings"]] == ["timeout_ms"]
 
 
 async def test_a_failing_engine_tells_no_details():
