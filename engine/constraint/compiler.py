@@ -128,9 +128,18 @@ def _started(rule: schema.Rule) -> schema.Rule:
 
 def _regex(pattern: str) -> str:
     """`\\d`, `\\w` and `\\s` are ASCII: no reader of numbers or dates takes the digits of other scripts."""
-    from llguidance import regex_to_lark
+    from llguidance import LLMatcher, regex_to_lark
 
-    return f"/{regex_to_lark(pattern, 'dws')}/" if pattern else '""'
+    if not pattern:
+        return '""'
+    text = f"/{regex_to_lark(pattern, 'dws')}/"
+    error = LLMatcher.validate_grammar(f"start: {text}")
+    if "look-around" not in error and "lookarounds" not in error:
+        return text
+    language = schema.whole_text(pattern)
+    if language is None:
+        raise ConfigError("nothing matches it")
+    return f"X\nX: {language}"
 
 
 def _choices(text: str) -> list[str]:

@@ -5,6 +5,8 @@ grammar. llguidance's own `%json` is used for single strings only: it rounds num
 space stand anywhere, and takes two spellings of one name for two names. Properties come in the order of the
 schema.
 
+Patterns of whole texts (`whole_text`) are read as those of schemas, where they have look-ahead.
+
 Used by `engine.constraint`; the server reads no schemas, and uses `closed` only.
 """
 
@@ -14,13 +16,14 @@ from typing import Any, NamedTuple
 
 from engine.constraint.json_schema.reading.limits import kind
 from engine.constraint.json_schema.reading.reader import Reader
+from engine.constraint.json_schema.shapes.lookahead import whole_text
 from engine.constraint.json_schema.writing.scalars import FREE_NAME, LIMITED_NAME
 from engine.constraint.json_schema.writing.spacing import Spacing
 from engine.constraint.json_schema.writing.writer import Writer
 from engine.errors import ConfigError
 from engine.exact_json import dumps
 
-__all__ = ["FREE_NAME", "LIMITED_NAME", "Rule", "closed", "rule"]
+__all__ = ["FREE_NAME", "LIMITED_NAME", "Rule", "closed", "rule", "whole_text"]
 _OPTIONS = {
     "item_separator": str,
     "key_separator": str,

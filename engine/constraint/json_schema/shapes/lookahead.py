@@ -47,10 +47,6 @@ class _Item(NamedTuple):
 Next: TypeAlias = Callable[[bool | None], Language]  # what follows, by whether the position is that of `^`
 
 
-def _any(at_start: bool | None) -> Language:
-    return ANY
-
-
 @lru_cache(1)
 def byte_tokenizer() -> Any:
     """llguidance's tokenizer of single bytes."""
@@ -59,17 +55,34 @@ def byte_tokenizer() -> Any:
     return LLTokenizer("byte")
 
 
-@lru_cache(1024)
-def _spelled(token: str) -> str:
-    """What matches one character, between quotes of JSON."""
+def _character(token: str, ascii: str) -> str:
+    """What matches one character. ascii: the classes that are."""
     from llguidance import LLMatcher, regex_to_lark
 
-    text = regex_to_lark(r"[^\n]" if token == "." else token, "dw")
+    text: str = regex_to_lark(r"[^\n]" if token == "." else token, ascii)
+    if (len(token) > 1 or token == ".") and LLMatcher.validate_grammar(_grammar_of(text)):
+        raise ConfigError(f"{token[:32]!r} beside look-ahead, and ^ or $ inside, is not supported")
+    return text
+
+
+def _grammar_of(regex: str) -> str:
+    return f"start: X\nX: /{regex}/"
+
+
+@lru_cache(1024)
+def _as_it_is(token: str) -> str:
+    return _character(token, "dws")
+
+
+@lru_cache(1024)
+def _between_quotes(token: str) -> str:
+    """What matches one character as JSON spells it."""
+    from llguidance import LLMatcher
+
+    text = _character(token, "dw")
     if len(token) == 1 and token != ".":
         return f"(?:{re.escape(_ESCAPED[ord(token)])})" if ord(token) in _ESCAPED else text
-    grammar = f"start: X\nX: /{text}/"
-    if LLMatcher.validate_grammar(grammar):
-        raise ConfigError(f"{token[:32]!r} beside look-ahead, and ^ or $ inside, is not supported")
+    grammar = _grammar_of(text)
     mask = int.from_bytes(LLMatcher(byte_tokenizer(), grammar, log_level=0).compute_bitmask(), "little")
     escapes = [re.escape(spelling) for c, spelling in _ESCAPED.items() if mask >> c & 1]
     if not escapes:
@@ -78,7 +91,16 @@ def _spelled(token: str) -> str:
     return f"(?:{'|'.join(others + escapes)})"
 
 
-ANY, _SOME = f"/({CHARACTER})*/", f"/({CHARACTER})+/"
+class _Spelling(NamedTuple):
+    """How characters are written in the texts that are matched. some: any text but the empty one."""
+
+    spelled: Callable[[str], str]
+    any: str
+    some: str
+
+
+_JSON = _Spelling(_between_quotes, f"/({CHARACTER})*/", f"/({CHARACTER})+/")
+_PLAIN = _Spelling(_as_it_is, "/(?s:.*)/", "/(?s:.+)/")
 _EMPTY = '""'
 
 
@@ -87,22 +109,30 @@ def content(pattern: str) -> Language:
 
     pattern: as Rust's `regex` reads it, but for look-ahead. Raises ConfigError for what is not supported.
     """
-    if len(pattern) > MAX_PATTERN:
-        raise ConfigError(f"look-ahead in a pattern of more than {MAX_PATTERN} characters is not supported")
-    whole = _PatternReader(pattern).whole()
-    writer = _PatternWriter()
-    first = writer.alternatives(whole, True, _any)
-    later = writer.alternatives(whole, False, _any)
+    parsed, writer = _read(pattern, _JSON), _PatternWriter(_JSON)
+    first = writer.alternatives(parsed, True, writer.any_text)
+    later = writer.alternatives(parsed, False, writer.any_text)
     if later is None:
         return first
-    return f"({ANY} {first})" if first == later else _union([first, f"({_SOME} {later})"])
+    return f"({_JSON.any} {first})" if first == later else writer.union([first, f"({_JSON.some} {later})"])
+
+
+def whole_text(pattern: str) -> Language:
+    """A text that a pattern matches from its beginning to its end. Otherwise as `content`."""
+    return _PatternWriter(_PLAIN).alternatives(_read(pattern, _PLAIN), True, lambda at_start: _EMPTY)
+
+
+def _read(pattern: str, spelling: _Spelling) -> Sequence[Sequence[_Item]]:
+    if len(pattern) > MAX_PATTERN:
+        raise ConfigError(f"look-ahead in a pattern of more than {MAX_PATTERN} characters is not supported")
+    return _PatternReader(pattern, spelling).whole()
 
 
 class _PatternReader:
     """Reads one pattern."""
 
-    def __init__(self, pattern: str) -> None:
-        self._pattern = pattern
+    def __init__(self, pattern: str, spelling: _Spelling) -> None:
+        self._pattern, self._spelling = pattern, spelling
         self._at = self._positions = 0
 
     def whole(self) -> Sequence[Sequence[_Item]]:
@@ -131,7 +161,7 @@ class _PatternReader:
                 case "open":
                     items.append(self._repeated(_group(self._inside(depth))))
                 case _:
-                    items.append(self._repeated(_Item("regex", _spelled(text))))
+                    items.append(self._repeated(_Item("regex", self._spelling.spelled(text))))
         return alternatives
 
     def _inside(self, depth: int) -> Sequence[Sequence[_Item]]:
@@ -180,13 +210,17 @@ def _group(inner: Sequence[Sequence[_Item]]) -> _Item:
 class _PatternWriter:
     """Writes parsed patterns as parts of terminals. `following` in its methods: what comes behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, spelling: _Spelling) -> None:
+        self._any = spelling.any
         self._steps = 0
+
+    def any_text(self, at_start: bool | None) -> Language:
+        return self._any
 
     def alternatives(
         self, alternatives: Sequence[Sequence[_Item]], at_start: bool | None, following: Next
     ) -> Language:
-        return _union([self._sequence(items, at_start, following) for items in alternatives])
+        return self.union([self._sequence(items, at_start, following) for items in alternatives])
 
     def _sequence(self, items: Sequence[_Item], at_start: bool | None, following: Next) -> Language:
         self._steps += 1
@@ -207,36 +241,35 @@ class _PatternWriter:
                 raise ConfigError("^ behind what may be empty is not supported")
             return following(True) if at_start else None
         if item.kind == "$":
-            return _meet(_EMPTY, following(at_start))
+            return self._meet(_EMPTY, following(at_start))
         if item.kind == "(?=":
-            return _meet(self.alternatives(item.inner, at_start, _any), following(at_start))
+            return self._meet(self.alternatives(item.inner, at_start, self.any_text), following(at_start))
         if item.kind == "(?!":
-            return _without(following(at_start), self.alternatives(item.inner, at_start, _any))
+            return self._without(following(at_start), self.alternatives(item.inner, at_start, self.any_text))
         once = self.alternatives(item.inner, at_start, following)
-        return _union([once, following(at_start)]) if item.may_be_empty else once
+        return self.union([once, following(at_start)]) if item.may_be_empty else once
+
+    def union(self, languages: list[Language]) -> Language:
+        options = list(dict.fromkeys(language for language in languages if language is not None))
+        if self._any in options or len(options) < 2:
+            return self._any if self._any in options else options[0] if options else None
+        return _limited(f"({' | '.join(options)})")
+
+    def _meet(self, one: Language, other: Language) -> Language:
+        if one is None or other is None:
+            return None
+        if one == self._any or other in (self._any, one):
+            return other if one == self._any else one
+        return _limited(f"({one} & {other})")
+
+    def _without(self, one: Language, other: Language) -> Language:
+        if one is None or other is None:
+            return one
+        return None if other == self._any else _limited(f"({one} & ~{other})")
 
 
 def _join(regex: str, following: Language) -> Language:
     return following if following is None or not regex else _limited(f"(/{regex}/ {following})")
-
-
-def _union(languages: list[Language]) -> Language:
-    options = list(dict.fromkeys(language for language in languages if language is not None))
-    if ANY in options or len(options) < 2:
-        return ANY if ANY in options else options[0] if options else None
-    return _limited(f"({' | '.join(options)})")
-
-
-def _meet(one: Language, other: Language) -> Language:
-    if one is None or other is None:
-        return None
-    return other if one == ANY else one if other in (ANY, one) else _limited(f"({one} & {other})")
-
-
-def _without(one: Language, other: Language) -> Language:
-    if one is None or other is None:
-        return one
-    return None if other == ANY else _limited(f"({one} & ~{other})")
 
 
 def _limited(text: str) -> str:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from engine.constraint.json_schema.shapes import names
 from engine.constraint.matcher import ConstraintMatcher
 from engine.errors import ConfigError
+from engine.types import Constraint
 from support.quick import examples
-from support.references.json_walk import accepts, allowed, matcher_of, refusal
+from support.references.json_walk import accepts, allowed, compiler, matcher_of, refusal
 
 ALPHABET = 'ab1"\n\x7fé'
 REFUSALS = (
@@ -192,6 +193,22 @@ def test_any_pattern_takes_what_re_takes(pattern: str, texts: list[str]) -> None
         return
     texts += ["", "a", "b", "ab", "ba", "1", '"', "a\n", "aab", "bab"]
     assert taken(string(pattern), texts) == [text for text in texts if names.matches(pattern, text)]
+
+
+@examples(200)
+@given(PATTERN, TEXTS)
+def test_any_pattern_of_a_whole_text_takes_what_re_takes(pattern: str, texts: list[str]) -> None:
+    texts += ["", "a", "b", "ab", "ba", "1", '"', "a\n", "aab", "bab"]
+    to_the_end = pattern.replace("$", r"\Z")
+    expected = [text for text in texts if re.fullmatch(to_the_end, text, re.ASCII)]
+    reason, taken = "", []
+    try:
+        matcher = compiler().compile(Constraint("regex", pattern))
+    except ConfigError as error:
+        reason = str(error)
+    else:
+        taken = [text for text in texts if accepts(matcher, text)]
+    assert reason.endswith(REFUSALS) or (reason in ("", "nothing matches it") and taken == expected)
 
 
 @examples(100)
