@@ -203,6 +203,8 @@ async def _constraint(
     except UnsupportedSchema as error:
         failure = bad_request(f"tools: {error}", "tools", "unsupported_value")
     except ApiError as error:
+        if error.status_code != 400:  # overloaded: a second try may enforce them
+            raise
         failure = error
     failure = await _fault_of_one(chat, options, context) or failure
     if options.required or options.answer is not None:
@@ -221,6 +223,8 @@ async def _fault_of_one(chat: ChatInput, options: ToolOptions, context: RequestC
         try:
             await check_constraint(requested, context, report=False)
         except ApiError as error:
+            if error.status_code != 400:
+                raise
             return error
     return None
 

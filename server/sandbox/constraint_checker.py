@@ -18,6 +18,8 @@ from server.sandbox.process import ChildDied, ChildTimeout, SandboxProcess, modu
 
 TIMEOUT_S = 30.0  # for one constraint, on a machine that has other work to do
 MAX_WAITING = 16  # different constraints
+MAX_QUEUED = 64  # callers with further ones
+QUEUE_S = 10.0  # that they wait at most
 _CACHE_SIZE = 512  # results
 
 
@@ -36,6 +38,7 @@ class ConstraintChecker:
         self._command = command or module_command("server.sandbox.constraint_child")
         self._thread = ThreadPoolExecutor(1, "ggserve-grammar")
         self._running: dict[bytes, asyncio.Task[CheckResult]] = {}  # and those that wait for the thread
+        self._n_queued = 0
         self._cache: OrderedDict[bytes, CheckResult] = OrderedDict()
         self._process: SandboxProcess | None = None
         self._closed = False
@@ -50,16 +53,29 @@ class ConstraintChecker:
             return CheckResult(message)
         text = constraint.text.encode("utf-8", "surrogatepass")
         key = hashlib.sha256(constraint.kind.encode() + b"\0" + text).digest()
-        cached = self._cache.get(key)
-        if cached is not None:
-            self._cache.move_to_end(key)
-            return cached
-        task = self._running.get(key)
-        if task is None:
-            if len(self._running) >= MAX_WAITING:
-                raise CheckerBusy
-            task = self._running[key] = asyncio.create_task(self._run(key, constraint))
-        return await asyncio.shield(task)
+        deadline = asyncio.get_running_loop().time() + QUEUE_S
+        while True:
+            cached = self._cache.get(key)
+            if cached is not None:
+                self._cache.move_to_end(key)
+                return cached
+            task = self._running.get(key)
+            if task is None and len(self._running) < MAX_WAITING:
+                task = self._running[key] = asyncio.create_task(self._run(key, constraint))
+            if task is not None:
+                return await asyncio.shield(task)
+            await self._wait_for_one(deadline)
+
+    async def _wait_for_one(self, deadline: float) -> None:
+        """Until a check is done. Raises CheckerBusy."""
+        left_s = deadline - asyncio.get_running_loop().time()
+        if self._n_queued >= MAX_QUEUED or left_s <= 0:
+            raise CheckerBusy
+        self._n_queued += 1
+        try:
+            await asyncio.wait(self._running.values(), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._n_queued -= 1
 
     async def _run(self, key: bytes, constraint: Constraint) -> CheckResult:
         try:

@@ -242,6 +242,7 @@ async def test_same_schema_in_many_requests_at_once_is_accepted_by_all() -> None
 
 async def test_a_full_queue_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constraint_checker, "MAX_WAITING", 0)
+    monkeypatch.setattr(constraint_checker, "MAX_QUEUED", 0)
     async with client() as http:
         response = await http.post(COMPLETIONS, json={"prompt": "Once", "grammar": 'root ::= "a"'})
     assert error_of(response, 503)["code"] == "overloaded"

@@ -89,8 +89,28 @@ async def test_process_does_not_start_nothing_passes() -> None:
             await checker.check(GOOD)
 
 
+async def test_more_constraints_than_are_compiled_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constraint_checker, "MAX_WAITING", 2)
+    async with checking() as checker:
+        results = await asyncio.gather(*(checker.check(Constraint("regex", f"a{i}")) for i in range(9)))
+        assert [result.error for result in results] == [""] * 9
+        assert (checker._n_queued, checker._running) == (0, {})
+
+
+async def test_what_waits_too_long_raises_checker_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constraint_checker, "MAX_WAITING", 1)
+    monkeypatch.setattr(constraint_checker, "QUEUE_S", 0.05)
+    async with checking(*EXECUTE) as checker:
+        slow = asyncio.create_task(checker.check(code("time.sleep(1)")))
+        await asyncio.sleep(0)
+        with pytest.raises(CheckerBusy):
+            await checker.check(GOOD)
+        await slow
+
+
 async def test_full_queue_raises_checker_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constraint_checker, "MAX_WAITING", 2)
+    monkeypatch.setattr(constraint_checker, "MAX_QUEUED", 0)
     async with checking() as checker:
         waiting = [asyncio.create_task(checker.check(Constraint("regex", f"a{i}"))) for i in range(2)]
         await asyncio.sleep(0)
@@ -111,6 +131,7 @@ async def test_same_constraint_at_once_is_compiled_once(tmp_path: Path) -> None:
 
 async def test_full_queue_takes_more_of_the_same_constraint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constraint_checker, "MAX_WAITING", 1)
+    monkeypatch.setattr(constraint_checker, "MAX_QUEUED", 0)
     async with checking() as checker:
         waiting = [asyncio.create_task(checker.check(GOOD)) for _ in range(3)]
         await asyncio.sleep(0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from engine.constraint import json_schema
+from server.sandbox import constraint_checker
 from support.api.chat import (
     GPT_OSS,
     LLAMA,
@@ -336,6 +338,26 @@ async def test_schemas_of_tools_and_answers_are_read_in_the_limited_process_alon
         body = await ask(engine, tools=TOOLS, **fields)
         assert "warnings" not in body
         assert engine.seen[-1].constraint.kind == "lark"
+
+
+@pytest.mark.parametrize("n", [0, 1])
+async def test_schemas_of_optional_tools_are_enforced_or_tried_again_later(n, monkeypatch):
+    """A busy checker is no reason to leave them out. n: constraints that are checked at a time."""
+    monkeypatch.setattr(constraint_checker, "MAX_WAITING", n)
+    monkeypatch.setattr(constraint_checker, "MAX_QUEUED", n)
+    bodies = [
+        {"messages": user("Hi"), "tools": [{"type": "function", "function": {"name": f"f{i}"}}]}
+        for i in range(2)
+    ]
+    engine = answering("x")
+    async with client(app(engine)) as http:
+        responses = await asyncio.gather(*(http.post(CHAT, json=body) for body in bodies))
+    for response in responses:
+        if n:
+            assert "warnings" not in response.json()
+        else:
+            assert error_of(response, 503)["code"] == "overloaded"
+    assert [request.constraint is not None for request in engine.seen] == [True] * 2 * n
 
 
 async def test_calls_that_are_not_required_go_without_a_grammar_where_there_is_none():
