@@ -169,6 +169,17 @@ async def test_text_is_continued_without_a_template(site):
     await expect(s.page.locator("#view-text .figures")).to_contain_text("tokens/s")
 
 
+async def test_a_text_has_no_settings_of_chats(site):
+    s = await site(FakeEngine())
+    system = s.page.get_by_label("System prompt")
+    await expect(system).to_be_visible()
+    await s.page.click('#tabs [data-view="text"]')
+    await expect(s.page.get_by_label("Temperature", exact=True)).to_be_visible()
+    await expect(system).to_be_hidden()
+    await s.page.click('#tabs [data-view="chat"]')
+    await expect(system).to_be_visible()
+
+
 def not_writing(**info):
     engine = FakeEngine(name="vectors")
     engine.info = {**engine.info, "generates": False, "pooling": "mean", **info}

@@ -175,6 +175,12 @@ function group(title, open, ...children) {
   return el("details", { class: "group", open }, el("summary", { text: title }), ...children);
 }
 
+/** What has no effect on a text without a chat template. */
+function ofChats(element) {
+  element.classList.add("of-chats");
+  return element;
+}
+
 function elsewhere() {
   const button = (label, write) => {
     const b = el("button", { type: "button", text: label });
@@ -231,13 +237,14 @@ export function createSettings(root) {
   fields.push({ show: problem });
   root.append(
     el("div", { class: "settings-head" }, el("h2", { text: t("settings.title") }), iconButton("close", t("page.close"), () => $("settings-toggle").click(), { id: "settings-close" })),
-    group(t("settings.instructions"), true, textField("system", 4), presets()),
+    ofChats(group(t("settings.instructions"), true, textField("system", 4), presets())),
     group(t("settings.sampling"), true, note, el("div", { class: "pairs" }, SAMPLING.map(numberField)), clear),
     group(t("settings.output"), false,
-      el("div", { class: "pairs" }, OUTPUT.map(numberField)), textField("stop", 2), effort.line,
-      textField("schema", 4, (text) => checkJson(text, isObject, "schema")),
-      textField("tools", 4, (text) => checkJson(text, Array.isArray, "tools"))),
-    group(t("settings.elsewhere"), false, el("p", { class: "quiet", text: t("settings.elsewhere_hint") }), elsewhere(),
+      el("div", { class: "pairs" }, OUTPUT.map(numberField)), textField("stop", 2), ofChats(effort.line),
+      ofChats(textField("schema", 4, (text) => checkJson(text, isObject, "schema"))),
+      ofChats(textField("tools", 4, (text) => checkJson(text, Array.isArray, "tools")))),
+    group(t("settings.elsewhere"), false,
+      ofChats(el("div", {}, el("p", { class: "quiet", text: t("settings.elsewhere_hint") }), elsewhere())),
       el("p", {}, el("a", { href: "docs", text: t("settings.docs") }))),
     group(t("settings.page"), true, ...pageSettings()),
   );
