@@ -126,3 +126,22 @@ async def test_a_file_that_is_no_export_is_refused(site, change):
     await (await chooser.value).set_files(file)
     await expect(s.page.locator(".toast")).to_have_text("x.json is not an exported conversation file")
     await expect(s.page.locator(TITLES)).to_have_count(0)
+
+
+async def test_settings_of_an_import_set_only_what_the_page_sets(site):
+    engine = scripted({}, otherwise="Yes.")
+    s = await site(engine)
+    message = {"id": "a", "parent": None, "role": "user", "content": "Imported"}
+    params = {"temperature": 0.25, "n": 3, "stream": 0, "top_p": "high"}
+    conversation = {"title": "x", "messages": [message], "leaf": None, "settings": {"params": params}}
+    document = {"format": "ggserve-conversations", "version": 1, "conversations": [conversation]}
+    async with s.page.expect_file_chooser() as chooser:
+        await s.page.click("#import")
+    file = {"name": "x.json", "mimeType": "application/json", "buffer": json.dumps(document).encode()}
+    await (await chooser.value).set_files(file)
+    async with s.page.expect_request("**/v1/chat/completions") as sent:
+        await s.ask("Question")
+    body = json.loads((await sent.value).post_data)
+    assert body["temperature"] == 0.25
+    assert body["stream"] is True
+    assert not {"n", "top_p"} & body.keys()

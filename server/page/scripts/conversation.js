@@ -111,6 +111,23 @@ function imported(source) {
   };
 }
 
+/** Numbers of a request: name, least, most, step. */
+export const SAMPLING = [
+  ["temperature", 0, 5, 0.05],
+  ["top_p", 0, 1, 0.01],
+  ["top_k", 0, undefined, 1],
+  ["min_p", 0, 1, 0.01],
+  ["repeat_penalty", 0.1, 3, 0.01],
+  ["presence_penalty", -2, 2, 0.1],
+  ["frequency_penalty", -2, 2, 0.1],
+  ["typical_p", 0, 1, 0.01],
+  ["seed", 0, 4294967294, 1],
+];
+export const OUTPUT = [
+  ["max_tokens", 1, undefined, 1],
+  ["batch_size", 1, undefined, 1],
+];
+
 export const NO_SETTINGS = { system: "", params: {}, stop: "", schema: "", tools: "", effort: "" };
 
 /** Settings out of storage or a file: the known names with values of the right kind. */
@@ -119,7 +136,7 @@ export function settingsFrom(source) {
   if (!isObject(source)) return settings;
   for (const name of ["system", "stop", "schema", "tools", "effort"]) if (isText(source[name])) settings[name] = source[name];
   if (isObject(source.params)) {
-    for (const [name, value] of Object.entries(source.params)) if (Number.isFinite(value)) settings.params[name] = value;
+    for (const [name] of [...SAMPLING, ...OUTPUT]) if (Number.isFinite(source.params[name])) settings.params[name] = source.params[name];
   }
   return settings;
 }

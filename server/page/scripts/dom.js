@@ -5,7 +5,6 @@ import { t } from "./i18n.js";
 const PATHS = {
   menu: "M4 7h16M4 12h16M4 17h16",
   settings: "M4 7h9M17 7h3M4 17h3M11 17h9M15 5v4M9 15v4",
-  plus: "M12 5v14M5 12h14",
   send: "M12 19V5M6 11l6-6 6 6",
   stop: "M8 8h8v8H8z",
   copy: "M9 9h10v10H9zM5 15V5h10",
@@ -20,7 +19,6 @@ const PATHS = {
   right: "M10 6l6 6-6 6",
   down: "M12 5v14M6 13l6 6 6-6",
   close: "M6 6l12 12M18 6L6 18",
-  file: "M7 4h7l4 4v12H7zM14 4v4h4",
   code: "M9 8l-4 4 4 4M15 8l4 4-4 4",
   undo: "M8 5L4 9l4 4M4 9h10a5 5 0 0 1 0 10h-3",
 };

@@ -1,29 +1,13 @@
 // The settings beside the chat. An empty field means: the server's default, which is shown in it.
 
 import { chatBody, asCurl, asPython } from "./request.js";
-import { isObject, NO_SETTINGS, settingsFrom } from "./conversation.js";
+import { isObject, NO_SETTINGS, OUTPUT, SAMPLING, settingsFrom } from "./conversation.js";
 import { $, copy, el, iconButton, toast } from "./dom.js";
 import { LANGUAGES, language, t } from "./i18n.js";
 import { keepSettings, library } from "./library.js";
 import { key, load, save } from "./local.js";
 import { loadProps, on, server } from "./store.js";
 
-// name, least, most, step
-const SAMPLING = [
-  ["temperature", 0, 5, 0.05],
-  ["top_p", 0, 1, 0.01],
-  ["top_k", 0, undefined, 1],
-  ["min_p", 0, 1, 0.01],
-  ["repeat_penalty", 0.1, 3, 0.01],
-  ["presence_penalty", -2, 2, 0.1],
-  ["frequency_penalty", -2, 2, 0.1],
-  ["typical_p", 0, 1, 0.01],
-  ["seed", 0, 4294967294, 1],
-];
-const OUTPUT = [
-  ["max_tokens", 1, undefined, 1],
-  ["batch_size", 1, undefined, 1],
-];
 const EFFORTS = ["none", "low", "medium", "high"];
 const PRESETS = [
   { key: "presets.server", params: {} },
