@@ -149,15 +149,13 @@ def _answer(body: MessageInput, context: RequestContext) -> RequestedConstraint 
 
 def parse_options(body: MessageRequest, context: RequestContext) -> GenerationOptions:
     """The fields that do not become the prompt."""
-    for name in ("timings_per_token", "return_progress"):
-        if getattr(body, name):
-            context.warn(f"{name} has no effect: this API has no events for it")
     stops = [*(body.stop_sequences or ()), *(body.stop or ())]
     return generation_options(
         body,
         context,
         id_prefix="msg_",
         stream=body.stream,
+        reports=False,
         max_tokens=body.max_tokens,
         stop=[stop for stop in stops if stop],
     )

@@ -28,6 +28,6 @@ def field(description: str, example: Any, **bounds: Any) -> Any:
     return Field(None, description=description, examples=[example], **bounds)
 
 
-def required(description: str, example: Any) -> Any:
+def required(description: str, example: Any, **more: Any) -> Any:
     """A field that is always there."""
-    return Field(description=description, examples=[example])
+    return Field(description=description, examples=[example], **more)

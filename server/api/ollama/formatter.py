@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -61,7 +61,7 @@ class OllamaFormatter(JobFormatter):
         return ndjson.json_line(answer(self.body, delta, done=False, **logprobs))
 
     def finish(self, sequence: OutputSequence, last: bool) -> bytes:
-        calls = self._tool_calls(merge_deltas(self._calls).tools)
+        calls = [*self._tool_calls(merge_deltas(self._calls).tools)]
         line = ndjson.json_line(answer(self.body, OutputDelta(), *calls, done=False)) if calls else b""
         return line + ndjson.json_line(answer(self.body, OutputDelta(), **self._end()))
 
@@ -104,10 +104,8 @@ class OllamaFormatter(JobFormatter):
             return {}
         return {"logprobs": chat_logprobs(token_texts(self.job.engine.tokenizer), tokens)["content"]}
 
-    def _tool_calls(self, calls: Sequence[ToolCallDelta]) -> list[dict[str, Any]]:
-        replies = []
+    def _tool_calls(self, calls: Sequence[ToolCallDelta]) -> Iterator[dict[str, Any]]:
         for call in calls:
             arguments = arguments_object(call.arguments, f"tool_calls[{call.index}]", self.job.context)
             function = {"index": call.index, "name": call.name, "arguments": arguments}
-            replies.append({"id": call.id, "function": function})
-        return replies
+            yield {"id": call.id, "function": function}

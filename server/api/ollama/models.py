@@ -18,7 +18,6 @@ from server.api.ollama.schema import OllamaNameRequest, OllamaPullRequest
 from server.chat.chat_format import ChatFormats
 from server.dependencies import ContextDep, StateDep
 from server.errors import ApiError
-from server.generation.request_context import RequestContext
 from server.http import ndjson
 from server.http.json_route import AnyTypeRoute, json_reply, json_router
 from server.input.chat import chat_support
@@ -27,7 +26,6 @@ from server.worker.engine import Engine
 
 # Clients use what came with a version of Ollama only from that version on: the one whose API this is.
 OLLAMA_VERSION = "0.33.0"
-NEVER = "9999-12-31T23:59:59Z"
 router, with_body = APIRouter(), json_router(AnyTypeRoute)
 
 
@@ -42,8 +40,15 @@ async def ollama_version() -> dict[str, str]:
 @router.head("/api/tags", include_in_schema=False)
 async def tags(context: ContextDep) -> dict[str, Any]:
     """The models served. One that is loading has neither figures nor capabilities."""
-    engines = (context.select_engine(name, ready=False) for name in context.state.engines)
-    return {"models": [{**_model(engine), **await _described(engine, context)} for engine in engines]}
+    models = []
+    for name in context.state.engines:
+        engine = context.select_engine(name, ready=False)
+        model = {**_model(engine), "modified_at": context.state.started_at}
+        if engine.info is not None:
+            formats = (await chat_support(context)).formats
+            model["capabilities"] = capabilities(engine.info, engine.tokenizer, formats)
+        models.append(model)
+    return {"models": models}
 
 
 @router.get("/api/ps")
@@ -53,13 +58,8 @@ async def loaded_models(state: StateDep) -> dict[str, Any]:
     for engine in state.engines.values():
         if engine.info is not None:
             size, on_gpus = memory_use(engine.info)
-            figures = {
-                "size": size,
-                "size_vram": on_gpus,
-                "context_length": engine.n_ctx,
-                "expires_at": NEVER,
-            }
-            models.append({**_model(engine), **figures})
+            sizes = {"size": size, "size_vram": on_gpus, "context_length": engine.n_ctx}
+            models.append({**_model(engine), **sizes, "expires_at": "9999-12-31T23:59:59Z"})
     return {"models": models}
 
 
@@ -83,7 +83,8 @@ async def show_model(body: OllamaNameRequest, context: ContextDep) -> Response:
             f"{arch}.embedding_length": info.get("n_embd", 0),
             f"{arch}.block_count": info.get("n_layer", 0),
         },
-        **await _described(engine, context),
+        "capabilities": capabilities(info, engine.tokenizer, formats),
+        "modified_at": context.state.started_at,
     }
     return json_reply(description, context)
 
@@ -137,15 +138,6 @@ def _line(step: Progress) -> dict[str, Any]:
     digest = {} if step.digest is None else {"digest": f"sha256:{step.digest}"}
     status = f"pulling {(step.digest or step.name)[:12]}"
     return {"status": status, **digest, "total": step.total, "completed": step.done}
-
-
-async def _described(engine: Engine, context: RequestContext) -> dict[str, Any]:
-    """Of the selected model."""
-    described: dict[str, Any] = {"modified_at": context.state.started_at}
-    if engine.info is not None:
-        formats = (await chat_support(context)).formats
-        described["capabilities"] = capabilities(engine.info, engine.tokenizer, formats)
-    return described
 
 
 def _model(engine: Engine) -> dict[str, Any]:

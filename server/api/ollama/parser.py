@@ -30,10 +30,7 @@ _NAMES = {name: f"options.{name}" for name in SequenceFields.model_fields}
 def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOptions:
     """The fields that do not become the prompt. Warns of those without effect."""
     options = body.options or OllamaOptions()
-    check_model_fields(body, options.model_extra, context)
-    for name in ("timings_per_token", "return_progress"):
-        if getattr(options, name):
-            context.warn(f"options.{name} has no effect in this API")
+    check_shared(body, options.model_extra, context)
     batch_size = used_name(options, ("num_batch", "batch_size", "n_batch"), "options.") or "batch_size"
     context.field_names = {**_NAMES, "batch_size": f"options.{batch_size}"}
     n_ctx = context.engine.n_ctx
@@ -44,6 +41,7 @@ def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOpti
         context,
         id_prefix="ollama-",
         stream=body.stream is not False,
+        reports=False,
         batch_size=getattr(options, batch_size),
         max_tokens=None if options.num_predict is None else max(options.num_predict, -1),
         limit_field="options.num_predict",
@@ -53,9 +51,7 @@ def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOpti
     )
 
 
-def check_model_fields(
-    body: OllamaModelFields, options: Mapping[str, Any] | None, context: RequestContext
-) -> None:
+def check_shared(body: OllamaModelFields, options: Mapping[str, Any] | None, context: RequestContext) -> None:
     """Warn of unknown fields, options without effect, and `keep_alive` unless it is negative: forever."""
     check_fields(body, context)
     if body.keep_alive is not None and not str(body.keep_alive).startswith("-"):
@@ -101,9 +97,8 @@ def _chat(body: OllamaFields, messages: list[dict[str, Any]], **fields: Any) -> 
 
 
 def _constraint(body: OllamaFields) -> RequestedConstraint | None:
-    if body.format is None or body.format == "":
-        return None
-    return schema_constraint({} if body.format == "json" else body.format, "format")
+    schema = {} if body.format == "json" else body.format
+    return None if schema is None or schema == "" else schema_constraint(schema, "format")
 
 
 def _message(message: OllamaMessage, where: str, context: RequestContext) -> dict[str, Any]:
@@ -114,10 +109,8 @@ def _message(message: OllamaMessage, where: str, context: RequestContext) -> dic
         if getattr(message, name) and message.role != "assistant":
             raise wrong(f"{where}.{name}", "only assistant messages may have this field")
     parsed: dict[str, Any] = {"role": message.role, "content": message.content or ""}
-    if message.thinking:
-        parsed["reasoning_content"] = message.thinking
-    if message.tool_calls:
-        parsed["tool_calls"] = parse_calls(message.tool_calls, where, context)
+    calls = parse_calls(message.tool_calls or (), where, context)
+    parsed |= {"reasoning_content": message.thinking, "tool_calls": calls}
     if message.role == "tool":
         parsed |= {"tool_call_id": message.tool_call_id or "", "name": message.tool_name or ""}
     elif message.tool_name or message.tool_call_id:

@@ -6,18 +6,15 @@ import re
 import time
 from collections.abc import Sequence
 
-import numpy as np
 from fastapi import Request, Response
-from numpy.typing import NDArray
 
 from server.api.common.embeddings.schema import EmbeddingRequest
 from server.api.common.embeddings.vectors import vector_format, vectors_of
 from server.api.ollama.formatter import OllamaFormatter, answer
-from server.api.ollama.parser import check_model_fields, parse_input, parse_options
+from server.api.ollama.parser import check_shared, parse_input, parse_options
 from server.api.ollama.schema import (
     OllamaChatRequest,
     OllamaEmbeddingsRequest,
-    OllamaEmbedFields,
     OllamaEmbedRequest,
     OllamaFields,
     OllamaGenerateRequest,
@@ -37,26 +34,23 @@ router = json_router(AnyTypeRoute)
 
 
 @router.post("/api/generate", response_model=None)
-async def ollama_generate(body: OllamaGenerateRequest, request: Request, context: ContextDep) -> Response:
+async def ollama_answer(body: OllamaGenerateRequest, request: Request, context: ContextDep) -> Response:
     """Answer a prompt, or with `raw` continue it; by default with a stream of JSON lines."""
-    return await _generate(body, body.prompt, request, context)
+    return await _answer(body, body.prompt, request, context)
 
 
 @router.post("/api/chat", response_model=None)
 async def ollama_chat(body: OllamaChatRequest, request: Request, context: ContextDep) -> Response:
     """Answer a conversation; by default with a stream of JSON lines."""
-    return await _generate(body, body.messages, request, context)
+    return await _answer(body, body.messages, request, context)
 
 
-async def _generate(
-    body: OllamaFields, prompt: object, request: Request, context: RequestContext
-) -> Response:
+async def _answer(body: OllamaFields, prompt: object, request: Request, context: RequestContext) -> Response:
     """Without a prompt a request asks to load the model or, with `keep_alive: 0`, to unload it."""
     context.select_engine(body.model)
     options = parse_options(body, context)
     if not prompt:
-        zero = body.keep_alive is not None and not re.search("[1-9]", str(body.keep_alive))
-        reason = "unload" if zero else "load"
+        reason = "load" if body.keep_alive is None or re.search("[1-9]", str(body.keep_alive)) else "unload"
         return json_reply(answer(body, OutputDelta(), done=True, done_reason=reason), context)
     formats = (await chat_support(context)).formats
     parsed = parse_input(body, context, has_template=formats is not None)
@@ -75,38 +69,34 @@ async def ollama_embed(body: OllamaEmbedRequest, request: Request, context: Cont
     """A vector of length 1 for each text."""
     texts = [body.input] if isinstance(body.input, str) else body.input
     options = EmbeddingRequest(dimensions=body.dimensions, truncate=body.truncate is not False)
-    work = _vectors(body, "input", texts, options, context)
-    vectors, n_tokens = await within_limits(request.receive, context, None, work)
+    vectors, n_tokens = await _vectors(body, "input", texts, options, request, context)
     times = {"total_duration": int((time.monotonic() - context.record.started) * 1e9), "load_duration": 0}
     counts = {**times, "prompt_eval_count": n_tokens} if texts else {}
-
-    def write() -> Response:
-        lists = [rows[0].tolist() for rows in vectors]
-        return json_reply({"model": body.model, "embeddings": lists, **counts}, context)
-
-    return await context.in_thread(write)
+    reply = {"model": body.model, "embeddings": vectors, **counts}
+    return await context.in_thread(json_reply, reply, context)
 
 
 @router.post("/api/embeddings", response_model=None)
 async def ollama_embeddings(body: OllamaEmbeddingsRequest, request: Request, context: ContextDep) -> Response:
     """The vector of one text, of the length that the model gives it."""
     texts, options = [body.prompt] if body.prompt else [], EmbeddingRequest(normalize=False, truncate=True)
-    work = _vectors(body, "prompt", texts, options, context)
-    vectors, _ = await within_limits(request.receive, context, None, work)
-    return json_reply({"embedding": vectors[0][0].tolist() if vectors else []}, context)
+    vectors, _ = await _vectors(body, "prompt", texts, options, request, context)
+    return json_reply({"embedding": vectors[0] if vectors else []}, context)
 
 
 async def _vectors(
-    body: OllamaEmbedFields,
+    body: OllamaEmbedRequest | OllamaEmbeddingsRequest,
     param: str,
     texts: Sequence[str],
     options: EmbeddingRequest,
+    request: Request,
     context: RequestContext,
-) -> tuple[list[NDArray[np.float32]], int]:
-    """One row for each text, and the number of tokens. Any model makes them."""
+) -> tuple[list[list[float]], int]:
+    """One for each text, and the number of tokens. Any model makes them."""
     context.select_engine(body.model)
-    check_model_fields(body, body.options, context)
+    check_shared(body, body.options, context)
     if not texts:
         return [], 0
-    format = vector_format(options, context)
-    return await vectors_of([[text] for text in texts], options, format, param, context)
+    work = vectors_of([[text] for text in texts], options, vector_format(options, context), param, context)
+    vectors, n_tokens = await within_limits(request.receive, context, None, work)
+    return await context.in_thread(lambda: [rows[0].tolist() for rows in vectors]), n_tokens

@@ -13,8 +13,7 @@ from server.chat.tool_calls.tool import MAX_TOOLS
 
 MAX_MESSAGES = 4096
 _DURATION = r"^(0|[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"  # as Go writes it
-_Duration = Annotated[str, Field(pattern=_DURATION)]
-KeepAlive = Annotated[float, Field(ge=-INT_MAX, le=INT_MAX)] | _Duration
+KeepAlive = Annotated[float, Field(ge=-INT_MAX, le=INT_MAX)] | Annotated[str, Field(pattern=_DURATION)]
 ModelName = Annotated[str, Field(min_length=1, max_length=512)]
 _ROLES = Literal["system", "user", "assistant", "tool"]
 Role = Annotated[_ROLES, BeforeValidator(lambda role: role.lower() if isinstance(role, str) else role)]
@@ -78,24 +77,20 @@ class OllamaChatRequest(OllamaFields):
     tool_choice: Literal["none", "auto", "required"] | None = field("as OpenAI's API has it", "auto")
 
 
-class OllamaEmbedFields(OllamaModelFields):
+class OllamaEmbedRequest(OllamaModelFields):
     options: dict[str, Any] | None = field("no effect", {"num_ctx": 4096})
-
-
-class OllamaEmbedRequest(OllamaEmbedFields):
     input: str | list[str] = required("a text, or several", ["Once", "a little cat"])
     truncate: bool | None = field("false: refuse texts that are too long, else they are cut", True)
     dimensions: int | None = field("truncate vectors to this many dimensions", 4, ge=1, le=INT_MAX)
 
 
-class OllamaEmbeddingsRequest(OllamaEmbedFields):
+class OllamaEmbeddingsRequest(OllamaModelFields):
+    options: dict[str, Any] | None = field("no effect", {"num_ctx": 4096})
     prompt: str | None = field("a text", "Once upon a time")
 
 
 class OllamaNameRequest(Schema):
-    model: ModelName = Field(
-        validation_alias=AliasChoices("model", "name"), description="`name` is older", examples=["stories"]
-    )
+    model: ModelName = required("also `name`", "stories", validation_alias=AliasChoices("model", "name"))
 
 
 class OllamaPullRequest(OllamaNameRequest):

@@ -53,9 +53,21 @@ _IDLE: dict[str, tuple[Any, ...]] = {
 
 
 def generation_options(
-    body: SequenceFields, context: RequestContext, *, id_prefix: str, stream: bool | None, **fields: Any
+    body: SequenceFields,
+    context: RequestContext,
+    *,
+    id_prefix: str,
+    stream: bool | None,
+    reports: bool = True,
+    **fields: Any,
 ) -> GenerationOptions:
-    """The shared fields; `fields` are those of `GenerationOptions` that the API reads itself."""
+    """The shared fields; `fields` are those of `GenerationOptions` that the API reads itself.
+
+    reports: whether the API's streams can tell of timings and progress.
+    """
+    for name in ("timings_per_token", "return_progress"):
+        if getattr(body, name) and not reports:
+            context.warn(f"{name} has no effect: this API has no events for it")
     if body.stop and "" in body.stop:
         context.warn("stop has no effect where it is an empty string")
     batch_size = body.batch_size
@@ -89,13 +101,16 @@ def choice_options(
             context.warn("stream_options has no effect: stream is not true")
         if stream_options.include_obfuscation:
             context.warn("stream_options.include_obfuscation has no effect")
-    include_usage = bool(body.stream and stream_options and stream_options.include_usage)
-    shared = {
-        "n": body.n or 1,
-        "include_usage": include_usage,
-        "prompt_logprobs": _prompt_logprobs(body, context),
-    }
-    return generation_options(body, context, id_prefix=id_prefix, stream=body.stream, **shared, **fields)
+    return generation_options(
+        body,
+        context,
+        id_prefix=id_prefix,
+        stream=body.stream,
+        n=body.n or 1,
+        include_usage=bool(body.stream and stream_options and stream_options.include_usage),
+        prompt_logprobs=_prompt_logprobs(body, context),
+        **fields,
+    )
 
 
 def sampling_fields(body: SequenceFields) -> dict[str, Any]:
