@@ -15,11 +15,8 @@ class Phi3(Decoder):
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
         reader = HParamsReader(gguf, cls.name)
-        original_context_length = 0
-        if "rope_factors_long.weight" in gguf.tensors:
-            original_context_length = reader.integer("rope.scaling.original_context_length")
         windows = reader.windows(reader.integer("block_count"))
-        return reader.hparams(rope="neox", windows=windows, original_context_length=original_context_length)
+        return reader.hparams(rope="neox", windows=windows, original_context_length=reader.long_rope())
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

@@ -186,6 +186,12 @@ class HParamsReader:
         pattern = self.integer(name, pattern)
         return tuple(window if pattern == 1 or (i + 1) % pattern else 0 for i in range(n_layer))
 
+    def long_rope(self) -> int:
+        """The length up to which the short factors of LongRoPE hold; 0: the file has none."""
+        if "rope_factors_long.weight" not in self.gguf.tensors:
+            return 0
+        return self.integer("rope.scaling.original_context_length", 0) or self.integer("context_length")
+
     def rope(self, mode: RopeMode, n_dims: int, *, scales_scores: bool = False) -> Rope:
         """The rotary embedding under the usual keys: unscaled, linear, or YaRN.
 
@@ -196,6 +202,8 @@ class HParamsReader:
             self.refuse("rope.dimension_count", n_dims, "even numbers")
         kind = self.text("rope.scaling.type", "linear")
         factor = self.number("rope.scaling.factor", 0.0) or self.number("rope.scale_linear", 0.0) or 1.0
+        if kind == "longrope" and self.long_rope():
+            kind = "none"
         if kind not in ("none", "linear", "yarn"):
             self.refuse("rope.scaling.type", kind, "none, linear, yarn")
         attn_factor = self.number("rope.scaling.attn_factor", 1.0)

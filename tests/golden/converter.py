@@ -54,6 +54,11 @@ def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
             return super().filter_tensors((name, tensor))
 
         def modify_tensors(self, *tensor: Any) -> Iterator[tuple[str, Any]]:
+            if (
+                cls.__name__ == "BaichuanModel" and "W_pack" not in tensor[1]
+            ):  # its own calls itself without end
+                yield from conversion.TextModel.modify_tensors(self, *tensor)
+                return
             # StableLM's returns, from a generator, the norms that it has stacked: nobody would write them.
             lost = yield from super().modify_tensors(*tensor)
             yield from lost or ()

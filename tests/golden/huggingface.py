@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from layouts import VOCAB
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from tokenizers.implementations import BertWordPieceTokenizer
+from variant import Variant
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 MERGED = ("th", "in", "er", "an", "Ġt")
@@ -46,11 +48,15 @@ def change(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(config | values, indent=2, sort_keys=True) + "\n")
 
 
-def save(model: torch.nn.Module, folder: Path, published: dict[str, Any]) -> None:
-    """What `transformers` writes for `model`, and the tokenizer beside it."""
+def save(model: torch.nn.Module, folder: Path, v: Variant) -> None:
+    """What `transformers` writes for `model`, changed to what is published, and the tokenizer beside it."""
     shutil.rmtree(folder, ignore_errors=True)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    change(folder / "config.json", published)
+    model.save_pretrained(folder)
+    if v.checkpoint is not None:
+        path = folder / "model.safetensors"
+        tensors = {name: x.contiguous() for name, x in v.checkpoint(load_file(path)).items()}
+        save_file(tensors, path, {"format": "pt"})
+    change(folder / "config.json", v.published)
     save_tokenizer(folder)
 
 

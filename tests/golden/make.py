@@ -197,15 +197,14 @@ def make(name: str, v: Variant) -> None:
         part = Path(temporary) / path.name
         title = f"{name}: {v.what}"
         if v.layout == "convert":
-            model.save_pretrained(temporary)
-            huggingface.save_tokenizer(Path(temporary))
-            huggingface.change(Path(temporary) / "config.json", v.published)
-            converter.convert(Path(temporary), part, title, v.fix)
+            folder = Path(temporary) / "folder"
+            huggingface.save(model, folder, v)
+            converter.convert(folder, part, title, v.fix)
         else:
             layouts.LAYOUTS[v.layout](part, title, model)
         part.replace(path)
     if v.hf:
-        huggingface.save(model, HERE / "hf" / name, v.published)
+        huggingface.save(model.to(torch.bfloat16), HERE / "hf" / name, v)
     np.savez_compressed(path.with_suffix(".npz"), **ref)
     rows = next(ref[kind] for kind in ("scores", "hidden", "logits") if kind in ref)
     margin = f"  smallest margin {ref['margins'].min():.3f}" if "margins" in ref else ""

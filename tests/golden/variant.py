@@ -19,6 +19,7 @@ class Variant:
     layout: "convert" (llama.cpp's converter, then `fix`), or a function of `layouts`.
     gains: of the random weights over 1/sqrt(fan-in), by the end of the parameter's name, before `GAINS`.
     published: changes of config.json to what published models have there, and the converter reads.
+    checkpoint: makes of the saved tensors those of published models whose class transformers lacks.
     extend: gives the model what published models of its kind have and the class in transformers has not.
     bf16: the weights are numbers that bfloat16 has. hf: also kept as a Hugging Face folder (needs bf16).
     """
@@ -31,6 +32,7 @@ class Variant:
     gains: dict[str, float] = field(default_factory=dict)
     fix: Fix | None = None
     published: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     extend: Callable[[Any], None] | None = None
     bf16: bool = True
     hf: bool = False

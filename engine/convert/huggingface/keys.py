@@ -177,6 +177,31 @@ def n_ctx_original(c: Config) -> int:
     return int(rope_parameters(c).get(name) or c.get(name) or first(c, "max_position_embeddings"))
 
 
+def longrope(c: Config) -> dict[str, Any]:
+    """Keys of LongRoPE (arXiv 2402.13753); {} where there is none."""
+    p = rope_parameters(c)
+    if p.get("rope_type") not in ("longrope", "su"):
+        return {}
+    n = n_ctx_original(c)
+    factor = p.get("factor") or first(c, "max_position_embeddings") / n
+    stated = p.get("attention_factor")
+    usual = math.sqrt(1 + math.log(max(factor, 1)) / math.log(n))
+    return {
+        "rope.scaling.original_context_length": n,
+        "rope.scaling.attn_factor": float(stated if stated is not None else usual),
+    }
+
+
+def longrope_tensors(c: Config) -> dict[str, Any]:
+    """LongRoPE's divisors of the frequencies; {} where there is none."""
+    p = rope_parameters(c)
+    if p.get("rope_type") not in ("longrope", "su"):
+        return {}
+    return {
+        f"rope_factors_{kind}.weight": np.array(p[f"{kind}_factor"], np.float32) for kind in ("long", "short")
+    }
+
+
 def llama3_tensors(c: Config) -> dict[str, Any]:
     """Llama 3.1's scaling of the rotary embedding is a tensor; {} where there is none."""
     if rope_parameters(c).get("rope_type") != "llama3":

@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import engine
 from engine.architectures import gptneox
 from engine.convert.converter import convert
+from engine.convert.huggingface.baichuan import BaichuanConverter
 from engine.errors import UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.graph.forward_context import ForwardContext
@@ -45,6 +47,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("smollm3", {"use_sliding_window": True}),
     ("cohere2", {"rotary_pct": 0.5}),
     ("cohere2", {"use_qk_norm": True}),
+    ("internlm2", {"bias": True}),
     ("exaone4", {"sliding_window_pattern": "LLG"}),
     ("mpt", {"norm_type": "rmsnorm"}),
     ("mpt", {"logit_scale": "inv_sqrt_d_model"}),
@@ -76,13 +79,17 @@ def test_a_setting_is_refused_by_its_name(name: str, values: dict[str, Any], tmp
 @pytest.mark.parametrize("name", FOLDERS)
 def test_another_activation_is_refused(name: str, tmp_path: Path) -> None:
     config = json.loads((FOLDER / "hf" / name / "config.json").read_text())
-    stated = [setting for setting in ACTIVATIONS if config.get(setting)]
+    text = config.get("text_config", config)
+    stated = [setting for setting in ACTIVATIONS if text.get(setting)]
     if config["model_type"] in ("mpt", "bloom"):  # there is one only
         assert not stated
         return
     assert stated
     for setting in stated:
-        folder = changed(tmp_path / setting, name, {setting: "relu"})
+        values = {setting: "relu"}
+        if text is not config:
+            values = {"text_config": text | values}
+        folder = changed(tmp_path / setting, name, values)
         with pytest.raises(UnsupportedModelError, match=f"{setting} is 'relu'.*supported: "):
             convert(folder, tmp_path / "out.gguf")
 
@@ -111,3 +118,11 @@ def test_the_gelu_of_the_largest_gpt_neox(tmp_path: Path, monkeypatch: pytest.Mo
     engine.load(golden("gptneox").path, PARAMS).close()
     assert set(used) == {"gelu"}
     convert(changed(tmp_path, "gptneox", {"hidden_act": "gelu_fast"}), tmp_path / "out.gguf")
+
+
+def test_the_head_of_baichuan_2_is_normed() -> None:
+    head = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
+    for vocab_size, length in ((125696, 1.0), (64000, None)):
+        ((_, found),) = BaichuanConverter.convert_tensor("output.weight", head, {"vocab_size": vocab_size})
+        expected = length or np.linalg.norm(head, axis=1)
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), expected, rtol=1e-6)

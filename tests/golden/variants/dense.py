@@ -30,9 +30,24 @@ LLAMA3: dict[str, Any] = {
     "original_max_position_embeddings": 64,
 }
 
+# Of Qwen 3 VL: how many frequencies follow each of the three positions; a vision part as small as it can be.
+SECTIONS: dict[str, Any] = {"mrope_section": [4, 2, 2], "mrope_interleaved": True}
+VISION: dict[str, Any] = {
+    "depth": 1,
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_heads": 1,
+    "out_hidden_size": 24,
+    "patch_size": 2,
+    "temporal_patch_size": 1,
+    "spatial_merge_size": 1,
+    "num_position_embeddings": 4,
+    "deepstack_visual_indexes": [0],
+}
+
 
 def make(what: str, model: str, *, hf: bool = True, **config: Any) -> Variant:
-    fields = ("gains", "fix", "published", "embedding_std", "extend")
+    fields = ("gains", "fix", "published", "embedding_std", "extend", "checkpoint")
     more = {k: config.pop(k) for k in fields if k in config}
     return Variant(what, model, BASE | config, hf=hf, **more)
 
@@ -143,5 +158,29 @@ VARIANTS = {
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
         tie_word_embeddings=False,
         gains={"down_proj.weight": 3.0},
+    ),
+    "chatglm": make(
+        "half of the head rotated in pairs, biases of Q, K, V, gate and up in one",
+        "GlmForCausalLM",
+        head_dim=12,
+        attention_bias=True,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        published={"seq_length": 256},
+    ),
+    "qwen3vl": Variant(
+        "three sections of positions, which are the same in text",
+        "Qwen3VLForConditionalGeneration",
+        {
+            "text_config": BASE
+            | {
+                "head_dim": 16,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **SECTIONS},
+            },
+            "vision_config": VISION,
+            "tie_word_embeddings": True,
+            "attn_implementation": "eager",
+        },
+        hf=True,
     ),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from support.builders.golden import TinyModel
-from support.mistakes.changes import Change, exchanged, key, without
+from support.mistakes.changes import Change, exchanged, key, swapped, without
 
 
 def norms_without_one(model: TinyModel) -> None:
@@ -34,5 +34,12 @@ MISTAKES: dict[str, tuple[str, Change]] = {
     "EXAONE 4: no window": ("exaone4-window", without("sliding_window$", "sliding_window_pattern")),
     "Hunyuan: base without alpha": ("hunyuan-dense", key("rope.freq_base", 10000.0)),
     "Nemotron: norms without the one": ("nemotron", norms_without_one),
+    "ChatGLM: whole head rotated": ("chatglm", key("rope.dimension_count", 12)),
+    "ChatGLM: no biases": ("chatglm", without("attn_q.bias", "attn_k.bias", "attn_v.bias")),
+    "MiniCPM: another scale of the embedding": ("minicpm", without("embedding_scale")),
+    "MiniCPM: another scale of the blocks": ("minicpm", without("residual_scale")),
+    "MiniCPM: another scale of the logits": ("minicpm", without("logit_scale")),
+    "MiniCPM: factors for short sequences": ("minicpm4", key("rope.scaling.original_context_length", 256)),
+    "MiniCPM: both factors exchanged": ("minicpm4", swapped("factors_long", "factors_short")),
     "Nemotron: whole head rotated": ("nemotron", key("rope.dimension_count", 12)),
 }

@@ -1,0 +1,7 @@
+"""InternLM 2 and 2.5: as LLaMA (arXiv 2403.17297). Its checkpoints differ, see the converter."""
+
+from engine.architectures.llama import Llama
+
+
+class InternLM2(Llama):
+    name = "internlm2"

@@ -1,0 +1,7 @@
+"""Qwen 3 VL, the text part: as Qwen 3. In text, a position's sections are the same (arXiv 2511.21631)."""
+
+from engine.architectures.qwen3 import Qwen3
+
+
+class Qwen3VL(Qwen3):
+    name = "qwen3vl"

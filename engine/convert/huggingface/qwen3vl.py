@@ -1,0 +1,20 @@
+"""Hugging Face folders of Qwen 3 VL, the text part."""
+
+from typing import Any
+
+from engine.convert.huggingface import keys
+from engine.convert.huggingface.base import Config
+from engine.convert.huggingface.qwen3 import Qwen3Converter
+
+
+class Qwen3VLConverter(Qwen3Converter):
+    architecture = "qwen3vl"
+    model_classes = ("Qwen3VLForConditionalGeneration",)
+    ignored = ("visual.", "model.visual.")
+
+    @classmethod
+    def convert_keys(cls, config: Config) -> dict[str, Any]:
+        sections = list(keys.rope_parameters(config).get("mrope_section") or ())
+        layers = len((config.get("vision_config") or {}).get("deepstack_visual_indexes") or ())
+        converted = keys.common(config) | {"n_deepstack_layers": layers}
+        return converted | ({"rope.dimension_sections": [*sections, 0, 0, 0, 0][:4]} if sections else {})
