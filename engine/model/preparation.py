@@ -83,11 +83,17 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
     arch = arch_type(hp)
     specs = checked_specs(arch, gguf)
     n_ctx = params.context_size or hp.n_ctx_train
+    notes: tuple[str, ...] = ()
+    if not hp.causal and 0 < hp.max_positions < n_ctx:  # the size may be meant for a chat model beside it
+        notes = (f"context: {hp.max_positions} tokens, for which the model has positions, not {n_ctx}",)
+        n_ctx = hp.max_positions
+        params = replace(params, context_size=n_ctx)
     if n_ctx < 2:
         raise ConfigError(f"the model was trained for a context of {n_ctx}; set context_size, at least 2")
     if 0 < hp.max_positions < n_ctx:
         raise ConfigError(
-            f"context_size is {n_ctx}, but this model has learned positions for {hp.max_positions} tokens"
+            f"context_size is {n_ctx}, but this model has learned positions for {hp.max_positions} tokens; "
+            "leave it out, or set at most so many"
         )
     max_batch_tokens = max(params.max_batch_tokens, params.parallel)
     if not hp.causal:
@@ -114,7 +120,7 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
         max_batch_tokens=max_batch_tokens,
         n_threads=params.n_threads or min(physical_cores(), MAX_THREADS),
         devices=by_name,
-        plan=plan,
+        plan=replace(plan, notes=(*notes, *plan.notes)),
     )
 
 

@@ -56,7 +56,8 @@ class ModelSettings(BaseSettings):
     )
     context_size: int | None = _model(
         None,
-        "maximum context length of a request, in tokens; default: the model's training context",
+        "maximum context length of a request, in tokens; default: the model's training context, the most for "
+        "an embedding model with learned positions",
         "N",
         ge=2,
         le=1 << 26,

@@ -172,12 +172,12 @@ def _cut_remark(param: str, n: int, limit: int, *, exact: bool, with_query: bool
 
 
 def too_large(n: int, engine: Engine, param: str, about: str = "", cut: bool = True) -> ApiError:
-    """cut: `truncate_prompt_tokens` can shorten it."""
+    """cut: `truncate`, which every such route has, can shorten it."""
     n_ctx, trained = engine.n_ctx, (engine.info or {}).get("n_ctx_train", 0)
     message = f"{param}: is too large: it has {about}{n} tokens, the model takes at most {n_ctx}"
     advice = ["shorten it"]
     if cut:
-        advice.append("send truncate_prompt_tokens: -1 to use its beginning only")
+        advice.append("send truncate: true to use its beginning only")
     if n_ctx < trained:
         advice.append(f"raise --context-size (the model was trained for {trained})")
     text = advice[0] if len(advice) == 1 else f"{', '.join(advice[:-1])} or {advice[-1]}"

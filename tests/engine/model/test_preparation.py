@@ -42,8 +42,16 @@ def test_a_text_of_an_encoder_is_one_batch_in_float32() -> None:
 
 
 def test_more_positions_than_were_learned_are_refused() -> None:
-    with pytest.raises(ConfigError, match="has learned positions for"):
+    with pytest.raises(ConfigError, match=r"positions for \d+ tokens; leave it out, or set at most"):
         prepared("gpt2", context_size=1 << 20)
+
+
+def test_an_encoder_beside_a_chat_model_takes_no_more_than_it_has_positions_for() -> None:
+    n_ctx = prepared("bert").n_ctx
+    preparation = prepared("bert", context_size=4096)
+    assert preparation.n_ctx == n_ctx
+    note = f"context: {n_ctx} tokens, for which the model has positions, not 4096"
+    assert preparation.plan.notes[0] == note
 
 
 def test_a_parameter_out_of_range_is_refused_before_the_file_is_opened(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ async def test_advice_for_inputs_that_are_too_long_can_be_followed():
     body = {"input": [5] * 33}
     async with client(engine) as http:
         message = error_of(await http.post(V1, json=body), 400)["message"]
-        assert message.endswith("shorten it or send truncate_prompt_tokens: -1 to use its beginning only")
+        assert message.endswith("shorten it or send truncate: true to use its beginning only")
         message = error_of(await http.post(V1, json={**body, "truncate": False}), 400)["message"]
         assert "--context-size" not in message
         message = error_of(await http.post(V1, json={**body, "truncate_prompt_tokens": 50}), 400)["message"]

@@ -156,7 +156,7 @@ async def test_longer_documents_are_cut_where_that_is_requested(fields):
     long = "a cat sat on a mat. " * 20
     async with client(engine) as http:
         refused = await http.post(V1, json={"query": QUERY, "documents": ["x", long]})
-        assert "send truncate_prompt_tokens: -1" in error_of(refused, 400)["message"]
+        assert "send truncate: true" in error_of(refused, 400)["message"]
         answer = (await http.post(V1, json={"query": QUERY, "documents": ["x", long], **fields})).json()
         tokens, start = pair(long)
         n_end = len(tokenizer().encode("")) - 1
