@@ -63,7 +63,7 @@ class OllamaMessage(Schema):
     role: Role = required("the author of the message", "user")
     content: str | None = field("the text", "Hello")
     thinking: str | None = field("of the assistant: its reasoning", "The user greets me.")
-    tool_calls: list[ToolCall] | None = field("calls of the assistant", [CALL_EXAMPLE])
+    tool_calls: list[ToolCall] | None = field("of the assistant", [CALL_EXAMPLE], fail_fast=True)
     tool_name: str | None = field("of a result: the tool called", "get_weather")
     tool_call_id: str | None = field("of a result: its call; default: the first without one", "call_1")
     images: list[Any] | None = field("refused: images are not supported", ["iVBORw0KGgo="])
