@@ -3,81 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
-
-import msgspec
+from typing import Any
 
 from engine.types import FinishReason
 from server.api.anthropic.errors import error_body
-from server.api.common.replies.content_blocks import Block, BlockFormatter, Kind
+from server.api.common.replies.content_blocks import Block, BlockChange, Blocks, Kind, named_event
 from server.api.common.replies.timings import total_timings
 from server.api.common.replies.tool_arguments import arguments_object
-from server.chat.output import ShownToken
+from server.chat.output import OutputDelta
 from server.errors import ApiError
+from server.generation.formatter import JobFormatter
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
 
 _STOP_REASONS = {SequenceEnd.STOP: "end_turn", SequenceEnd.TOOL_CALLS: "tool_use"}
+_PREFIXES: dict[Kind, str] = {"reasoning": "think_", "text": "text_", "call": "toolu_"}
+_DELTAS: dict[Kind, tuple[str, str]] = {  # the type, and the field of the text
+    "reasoning": ("thinking_delta", "thinking"),
+    "text": ("text_delta", "text"),
+    "call": ("input_json_delta", "partial_json"),
+}
 SIGNATURE = "ggserve"  # clients expect one and send it back; here it proves nothing
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
-class MessageFormatter(BlockFormatter):
+class MessageFormatter(JobFormatter):
     """omit_thinking: show that there was thinking, but not its text. edits: those applied to the
     conversation; None: none were requested.
     """
 
-    prefixes: ClassVar[dict[Kind, str]] = {"reasoning": "think_", "text": "text_", "call": "toolu_"}
-
     def __init__(
         self, job: Job, *, omit_thinking: bool = False, edits: list[dict[str, Any]] | None = None
     ) -> None:
-        super().__init__(job)
+        self.job, self.blocks = job, Blocks(_PREFIXES)
         self.omit_thinking, self.edits = omit_thinking, edits
 
     # --- events
 
     def start(self, sequence: OutputSequence) -> bytes:
         message = {**self._head(), "content": [], "stop_reason": None, "stop_sequence": None}
-        return self.event("message_start", message={**message, "usage": self._usage()})
+        return named_event("message_start", message={**message, "usage": self._usage()})
 
-    def opened(self, block: Block) -> bytes:
-        return self.event("content_block_start", index=block.index, content_block=_empty(block))
+    def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
+        return b"".join(map(self._events, self.blocks.feed(delta)))
 
-    def grown(self, block: Block, text: str, tokens: Sequence[ShownToken]) -> bytes:
-        if block.kind == "text":
-            return self._delta(block, {"type": "text_delta", "text": text})
-        if block.kind == "call":
-            return self._delta(block, {"type": "input_json_delta", "partial_json": text})
-        return b"" if self.omit_thinking else self._delta(block, {"type": "thinking_delta", "thinking": text})
+    def finish(self, sequence: OutputSequence, last: bool) -> bytes:
+        return b"".join(map(self._events, self.blocks.finish(sequence.end)))
 
-    def closed(self, block: Block) -> bytes:
-        data = b""
-        if block.kind == "reasoning":
-            data = self._delta(block, {"type": "signature_delta", "signature": SIGNATURE})
-        return data + self.event("content_block_stop", index=block.index)
+    def collect(self, sequence: OutputSequence, delta: OutputDelta) -> None:
+        self.blocks.collect(sequence, delta)
 
-    def _delta(self, block: Block, delta: dict[str, Any]) -> bytes:
-        return self.event("content_block_delta", index=block.index, delta=delta)
+    def _events(self, change: BlockChange) -> bytes:
+        index, kind, text = change.block.index, change.block.kind, change.text
+        if change.kind == "opened":
+            return named_event("content_block_start", index=index, content_block=_empty(change.block))
+        if change.kind == "closed":
+            delta = {"type": "signature_delta", "signature": SIGNATURE}
+            data = (
+                named_event("content_block_delta", index=index, delta=delta) if kind == "reasoning" else b""
+            )
+            return data + named_event("content_block_stop", index=index)
+        if kind == "reasoning" and self.omit_thinking:
+            return b""
+        type, field = _DELTAS[kind]
+        return named_event("content_block_delta", index=index, delta={"type": type, field: text})
 
     def end(self) -> bytes:
         fields: dict[str, Any] = {"delta": self._stop(), "usage": self._usage(timings=True), **self._extra()}
-        return self.event("message_delta", **fields) + self.event("message_stop")
+        return named_event("message_delta", **fields) + named_event("message_stop")
 
     def keep_alive(self) -> bytes:
         return PING
 
     def error(self, error: ApiError) -> bytes:
-        return (
-            b"event: error\ndata: "
-            + msgspec.json.encode(error_body(error, self.job.context.record.id))
-            + b"\n\n"
-        )
+        body = error_body(error, self.job.context.record.id)
+        return named_event(body.pop("type"), **body)
 
     # --- the message
 
     def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
-        content = [self._block(block) for block in self.blocks]
+        content = [self._block(block) for block in self.blocks.all]
         usage = self._usage(timings=True)
         return {**self._head(), "content": content, **self._stop(), "usage": usage, **self._extra()}
 

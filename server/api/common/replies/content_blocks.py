@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from server.chat.output import OutputDelta, ShownToken, ToolCallDelta
-from server.generation.formatter import JobFormatter
-from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceEnd
 from server.ids import new_id
 
@@ -23,89 +20,79 @@ class Block:
     def __init__(self, index: int, kind: Kind, id: str, call: ToolCallDelta | None = None) -> None:
         self.index, self.kind, self.id, self.call = index, kind, id, call
         self.texts: list[str] = []
-        self.logprobs: list[dict[str, Any]] = []  # of its tokens, where they are requested
+        self.tokens: list[ShownToken] = []
 
     @property
     def text(self) -> str:
         return "".join(self.texts)
 
 
-class BlockFormatter(JobFormatter):
-    """For APIs whose responses consist of blocks. Its job has one sequence."""
+class BlockChange(NamedTuple):
+    """What became of a block. text and tokens: those that a block has grown by."""
 
-    prefixes: ClassVar[dict[Kind, str]]  # of the blocks' ids
+    kind: Literal["opened", "grown", "closed"]
+    block: Block
+    text: str = ""
+    tokens: Sequence[ShownToken] = ()
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.blocks: list[Block] = []
-        self.finished: SequenceEnd | None = None
-        self._open: Block | None = None
 
-    @abstractmethod
-    def opened(self, block: Block) -> bytes: ...
-    @abstractmethod
-    def grown(self, block: Block, text: str, tokens: Sequence[ShownToken]) -> bytes: ...
-    @abstractmethod
-    def closed(self, block: Block) -> bytes: ...
+class Blocks:
+    """The blocks of one sequence so far, of which the last may be open."""
 
-    def event(self, kind: str, **fields: Any) -> bytes:
-        """One event with its name; nothing where the response is not streamed."""
-        if not self.job.options.stream:
-            return b""
-        return (
-            b"event: " + kind.encode() + b"\ndata: " + msgspec.json.encode({"type": kind, **fields}) + b"\n\n"
-        )
+    def __init__(self, prefixes: Mapping[Kind, str]) -> None:
+        """prefixes: of the blocks' ids."""
+        self.all: list[Block] = []
+        self.open: Block | None = None
+        self.end: SequenceEnd | None = None
+        self._prefixes = prefixes
 
-    def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
-        data = b""
+    def feed(self, delta: OutputDelta) -> list[BlockChange]:
+        """What the next piece of output changes."""
+        changes: list[BlockChange] = []
         if delta.reasoning:
-            data += self._more("reasoning", delta.reasoning, ())
-        if delta.content or (delta.tokens and self._in_text and not (delta.reasoning or delta.tools)):
-            data += self._more("text", delta.content, delta.tokens)
+            changes += self._more("reasoning", delta.reasoning, ())
+        in_text = self.open is not None and self.open.kind == "text"
+        if delta.content or (delta.tokens and in_text and not (delta.reasoning or delta.tools)):
+            changes += self._more("text", delta.content, delta.tokens)
         for call in delta.tools:
-            data += self._called(call)
-        return data
+            changes += self._start("call", call) if call.id else []
+            if call.arguments:
+                changes.append(self._grow(self.all[-1], call.arguments, ()))
+        return changes
+
+    def finish(self, end: SequenceEnd | None) -> list[BlockChange]:
+        """What the end of the output changes."""
+        self.end = end
+        # Clients look at the first block without asking whether there is one.
+        return [*([] if self.all else self._start("text")), *self._close()]
 
     def collect(self, sequence: OutputSequence, delta: OutputDelta) -> None:
-        self.delta(sequence, delta)
+        """Both, where the changes are not told."""
+        self.feed(delta)
         if sequence.end is not None:
-            self.finish(sequence, last=True)
+            self.finish(sequence.end)
 
-    def finish(self, sequence: OutputSequence, last: bool) -> bytes:
-        self.finished = sequence.end
-        data = b""
-        if not self.blocks:  # clients look at the first block without asking whether there is one
-            data = self._start("text")
-        return data + self._close()
+    def _more(self, kind: Kind, text: str, tokens: Sequence[ShownToken]) -> list[BlockChange]:
+        changes = [] if self.open is not None and self.open.kind == kind else self._start(kind)
+        return [*changes, self._grow(self.all[-1], text, tokens)]
 
-    @property
-    def _in_text(self) -> bool:
-        return self._open is not None and self._open.kind == "text"
-
-    def _more(self, kind: Kind, text: str, tokens: Sequence[ShownToken]) -> bytes:
-        data = b""
-        block = self._open
-        if block is None or block.kind != kind:
-            data = self._start(kind)
-            block = self.blocks[-1]
+    def _grow(self, block: Block, text: str, tokens: Sequence[ShownToken]) -> BlockChange:
         block.texts.append(text)
-        return data + self.grown(block, text, tokens)
+        block.tokens += tokens
+        return BlockChange("grown", block, text, tokens)
 
-    def _called(self, delta: ToolCallDelta) -> bytes:
-        data = self._start("call", delta) if delta.id else b""
-        if not delta.arguments:
-            return data
-        block = self.blocks[-1]
-        block.texts.append(delta.arguments)
-        return data + self.grown(block, delta.arguments, ())
+    def _start(self, kind: Kind, call: ToolCallDelta | None = None) -> list[BlockChange]:
+        changes = self._close()
+        self.open = Block(len(self.all), kind, new_id(self._prefixes[kind]), call)
+        self.all.append(self.open)
+        return [*changes, BlockChange("opened", self.open)]
 
-    def _start(self, kind: Kind, call: ToolCallDelta | None = None) -> bytes:
-        data = self._close()
-        block = Block(len(self.blocks), kind, new_id(self.prefixes[kind]), call)
-        self.blocks.append(block)
-        self._open = block
-        return data + self.opened(block)
+    def _close(self) -> list[BlockChange]:
+        block, self.open = self.open, None
+        return [] if block is None else [BlockChange("closed", block)]
 
-    def _close(self) -> bytes:
-        block, self._open = self._open, None
-        return b"" if block is None else self.closed(block)
+
+def named_event(kind: str, **fields: Any) -> bytes:
+    """One event with its name."""
+    data = msgspec.json.encode({"type": kind, **fields})
+    return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
-from server.api.common.replies.content_blocks import Block, BlockFormatter, Kind
+from server.api.common.replies.content_blocks import Block, BlockChange, Blocks, Kind, named_event
 from server.api.common.replies.logprobs import chat_logprobs, token_texts
 from server.api.common.replies.timings import prompt_progress, timings_so_far, total_timings
 from server.api.openai.responses.calls import PREFIXES, CallForm, call_item
@@ -18,18 +18,18 @@ from server.api.openai.responses.parser import Conversation
 from server.api.openai.responses.store import ResponseStore, StoredContent
 from server.chat.output import OutputDelta, PromptProgress, ShownToken
 from server.errors import ApiError
+from server.generation.formatter import JobFormatter
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
 
+_PREFIXES: dict[Kind, str] = {"reasoning": "rs_", "text": "msg_", "call": "fc_"}
 _PARTS = {"text": "output_text", "reasoning": "reasoning_text"}
 
 
-class ResponseFormatter(BlockFormatter):
+class ResponseFormatter(JobFormatter):
     """echo: fields of the request that the response repeats. store: takes the response; None: not stored.
     seals: reasoning items have `encrypted_content`.
     """
-
-    prefixes: ClassVar[dict[Kind, str]] = {"reasoning": "rs_", "text": "msg_", "call": "fc_"}
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class ResponseFormatter(BlockFormatter):
         store: ResponseStore[ResponseFormatter] | None = None,
         seals: bool = False,
     ) -> None:
-        super().__init__(job)
+        self.job, self.blocks = job, Blocks(_PREFIXES)
         self.conversation, self.echo, self.store, self.seals = conversation, echo, store, seals
         self.owner = job.context.owner
         self.task: asyncio.Task[None] | None = None  # that generates it while no client waits
@@ -52,7 +52,7 @@ class ResponseFormatter(BlockFormatter):
     def numbered(self, kind: str, **fields: Any) -> bytes:
         number = self._sequence
         self._sequence += 1
-        return self.event(kind, sequence_number=number, **fields)
+        return named_event(kind, sequence_number=number, **fields)
 
     def start(self, sequence: OutputSequence) -> bytes:
         self._started = True
@@ -67,9 +67,20 @@ class ResponseFormatter(BlockFormatter):
 
     def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
         self._timings = timings_so_far(sequence) if self.job.options.timings_per_token else {}
-        return super().delta(sequence, delta)
+        return b"".join(map(self._events, self.blocks.feed(delta)))
 
-    def opened(self, block: Block) -> bytes:
+    def finish(self, sequence: OutputSequence, last: bool) -> bytes:
+        return b"".join(map(self._events, self.blocks.finish(sequence.end)))
+
+    def collect(self, sequence: OutputSequence, delta: OutputDelta) -> None:
+        self.blocks.collect(sequence, delta)
+
+    def _events(self, change: BlockChange) -> bytes:
+        if change.kind == "opened":
+            return self._opened(change.block)
+        return self._closed(change.block) if change.kind == "closed" else self._grown(change)
+
+    def _opened(self, block: Block) -> bytes:
         if block.call is not None and not self._form(block.call.name).streams:
             return b""
         at = {"output_index": block.index}
@@ -80,11 +91,8 @@ class ResponseFormatter(BlockFormatter):
         part = self._part(block, whole=False)
         return data + self.numbered("response.content_part.added", **self._at(block), part=part)
 
-    def grown(self, block: Block, text: str, tokens: Sequence[ShownToken]) -> bytes:
-        logprobs = self._logprobs(tokens)
-        block.logprobs += logprobs
-        if not self.job.options.stream:
-            return b""
+    def _grown(self, change: BlockChange) -> bytes:
+        block, text = change.block, change.text
         if block.call is not None:
             if self._form(block.call.name).kind != "function_call":
                 return b""  # shown when the whole of it can be read
@@ -93,11 +101,9 @@ class ResponseFormatter(BlockFormatter):
         at = {**self._at(block), "delta": text, **self._timings}
         if block.kind == "reasoning":
             return self.numbered("response.reasoning_text.delta", **at)
-        return self.numbered("response.output_text.delta", **at, logprobs=logprobs)
+        return self.numbered("response.output_text.delta", **at, logprobs=self._logprobs(change.tokens))
 
-    def closed(self, block: Block) -> bytes:
-        if not self.job.options.stream:
-            return b""
+    def _closed(self, block: Block) -> bytes:
         item = self.item(block, self._state_of(block))
         if block.call is not None:
             data = self._closed_call(block, item)
@@ -162,7 +168,7 @@ class ResponseFormatter(BlockFormatter):
 
     def cut(self, status: str, message: str | None = None) -> None:
         """Store a response that ended before its time. message: why it failed."""
-        self.finished = SequenceEnd.LENGTH  # cuts its last item
+        self.blocks.end = SequenceEnd.LENGTH  # cuts its last item
         failed = status == "failed"
         error = {"code": "server_error", "message": message} if failed else None
         response = self.response(status, error=error, **self.job.context.with_warnings({}))
@@ -171,7 +177,7 @@ class ResponseFormatter(BlockFormatter):
 
     def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
         """The response at its end, which is stored from now on."""
-        status = "incomplete" if self.finished is SequenceEnd.LENGTH else "completed"
+        status = "incomplete" if self.blocks.end is SequenceEnd.LENGTH else "completed"
         timings = total_timings([sequence.timings for sequence in self.job.sequences])
         tail = self.job.context.with_warnings({"timings": timings})
         response = self.response(status, usage=self._usage(), completed_at=time.time(), **tail)
@@ -198,7 +204,7 @@ class ResponseFormatter(BlockFormatter):
             "error": None,
             "incomplete_details": None,
             "model": job.model,
-            "output": [self.item(block, self._state_of(block)) for block in self.blocks],
+            "output": [self.item(block, self._state_of(block)) for block in self.blocks.all],
             "store": self.store is not None,
             "temperature": params.temperature,
             "top_p": params.top_p,
@@ -215,7 +221,7 @@ class ResponseFormatter(BlockFormatter):
             if call is None:  # what the model wrote is not what the form must have
                 form = CallForm("function_call", form.name)
                 call = {"call_id": block.call.id, "name": form.name, "arguments": text}
-            id = PREFIXES[form.kind] + block.id.removeprefix(self.prefixes["call"])
+            id = PREFIXES[form.kind] + block.id.removeprefix(_PREFIXES["call"])
             return {"id": id, "type": form.kind, "status": status, **call}
         content = [self._part(block)] if whole else []
         if block.kind == "reasoning":
@@ -233,7 +239,7 @@ class ResponseFormatter(BlockFormatter):
     def _part(self, block: Block, whole: bool = True) -> dict[str, Any]:
         part: dict[str, Any] = {"type": _PARTS[block.kind], "text": block.text if whole else ""}
         if block.kind == "text":
-            part |= {"annotations": [], "logprobs": block.logprobs if whole else []}
+            part |= {"annotations": [], "logprobs": self._logprobs(block.tokens) if whole else []}
         return part
 
     def _logprobs(self, tokens: Sequence[ShownToken]) -> list[dict[str, Any]]:
@@ -248,11 +254,11 @@ class ResponseFormatter(BlockFormatter):
 
     def _state_of(self, block: Block) -> str:
         """Only the last block can be cut by a limit."""
-        if block is not self.blocks[-1]:
+        if block is not self.blocks.all[-1]:
             return "completed"
-        if self.finished is None:
-            return "in_progress" if block is self._open else "completed"
-        return "incomplete" if self.finished is SequenceEnd.LENGTH else "completed"
+        if self.blocks.end is None:
+            return "in_progress" if block is self.blocks.open else "completed"
+        return "incomplete" if self.blocks.end is SequenceEnd.LENGTH else "completed"
 
     def _usage(self) -> dict[str, Any]:
         counts = self.job.counts()

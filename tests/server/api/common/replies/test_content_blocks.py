@@ -66,8 +66,16 @@ def stream_and_blocks(format, parts):
     for part in parts:
         data += format.delta(sequence, part)
     sequence.end = SequenceEnd.STOP
-    data += format.finish(sequence, last=True)
-    return data + (format.end() if format.job.options.stream else b""), format.blocks
+    return data + format.finish(sequence, last=True) + format.end(), format.blocks.all
+
+
+def collected_blocks(format, parts):
+    """Those of an answer that is not streamed."""
+    sequence = format.job.sequences[0]
+    for i, part in enumerate(parts, 1):
+        sequence.end = SequenceEnd.STOP if i == len(parts) else None
+        format.collect(sequence, part)
+    return format.blocks.all
 
 
 def runs(parts):
@@ -92,8 +100,7 @@ def test_blocks(api, parts):
     arguments = (Conversation(None, [], 0, RequestTools()), {}) if api is ResponseFormatter else ()
     data, blocks = stream_and_blocks(api(job(stream=True), *arguments), parts)
     assert [[block.kind, block.text] for block in blocks] == runs(parts)
-    silent, whole = stream_and_blocks(api(job(stream=False), *arguments), parts)
-    assert silent == b""
+    whole = collected_blocks(api(job(stream=False), *arguments), parts or [OutputDelta()])
     assert [[block.kind, block.text] for block in whole] == runs(parts)
     open, n, texts = None, 0, []
     for event in named_events(data.decode()):
