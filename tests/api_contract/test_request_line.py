@@ -97,15 +97,16 @@ def _server_file(frame: FrameType) -> str | None:
     return name.removeprefix(f"{ROOT}/") if name.startswith(f"{ROOT}/") else None
 
 
-# The block formats of Messages and Responses, and llama-server's many fields, take a file or two more.
+# Messages and items have readers of their own, and the store and JSON lines are files, too.
 @pytest.mark.parametrize(
     ("path", "route", "body", "max_files", "max_returns"),
     [
         ("/v1/chat/completions", "chat_completions", {"messages": user("hi")}, 15, 5),
-        ("/v1/messages", "create_message", {"messages": user("hi"), "max_tokens": 4}, 17, 7),
-        ("/v1/responses", "create_response", {"input": "hi"}, 17, 7),
+        ("/v1/messages", "create_message", {"messages": user("hi"), "max_tokens": 4}, 17, 5),
+        ("/v1/responses", "create_response", {"input": "hi"}, 17, 5),
+        ("/api/chat", "ollama_chat", {"model": "stories", "messages": user("hi")}, 18, 5),
         ("/v1/completions", "completions", {"prompt": "hi"}, 14, 4),
-        ("/completion", "completion", {"prompt": "hi"}, 16, 5),
+        ("/completion", "completion", {"prompt": "hi"}, 15, 5),
     ],
 )
 async def test_a_streamed_request_passes_few_files_and_seldom_returns(

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 INT_MAX = 2**31 - 1
+MAX_MESSAGES = 4096
 
 
 class Schema(BaseModel):

@@ -61,7 +61,7 @@ class OllamaFormatter(JobFormatter):
         return ndjson.json_line(answer(self.body, delta, done=False, **logprobs))
 
     def finish(self, sequence: OutputSequence, last: bool) -> bytes:
-        calls = [*self._tool_calls(merge_deltas(self._calls).tools)]
+        calls = [*self._tool_calls(merge_deltas(self._calls).tools)] if self._calls else []
         line = ndjson.json_line(answer(self.body, OutputDelta(), *calls, done=False)) if calls else b""
         return line + ndjson.json_line(answer(self.body, OutputDelta(), **self._end()))
 

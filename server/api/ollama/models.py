@@ -145,7 +145,8 @@ def _model(engine: Engine) -> dict[str, Any]:
     info = engine.info or {}
     name = engine.name if ":" in engine.name else f"{engine.name}:latest"
     differs = [engine.name, *(info.get(key) for key in ("architecture", "n_params", "size_bytes"))]
-    digest, arch = hashlib.sha256(encode(differs)).hexdigest(), info.get("architecture", "")
+    digest, size = hashlib.sha256(encode(differs)).hexdigest(), info.get("size_bytes", 0)
+    arch = info.get("architecture", "")
     details = {
         "parent_model": "",
         "format": "gguf",
@@ -156,5 +157,4 @@ def _model(engine: Engine) -> dict[str, Any]:
         "context_length": info.get("n_ctx_train", 0),
         "embedding_length": info.get("n_embd", 0),
     }
-    size = info.get("size_bytes", 0)
     return {"name": name, "model": name, "size": size, "digest": digest, "details": details}

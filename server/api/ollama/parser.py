@@ -65,8 +65,8 @@ def parse_input(
     """A conversation or prompt to answer, or a text to continue; checked but for the model."""
     if isinstance(body, OllamaChatRequest):
         messages = [_message(item, f"messages[{i}]", context) for i, item in enumerate(body.messages or ())]
-        tools, choice = parse_tools(body.tools, context), ToolChoice(body.tool_choice or "auto")
-        return _chat(body, messages, tools=tools, tool_choice=choice)
+        tools = parse_tools(body.tools, context) if body.tools else ()
+        return _chat(body, messages, tools=tools, tool_choice=ToolChoice(body.tool_choice or "auto"))
     assert isinstance(body, OllamaGenerateRequest)
     prompt, before = body.prompt or "", body.context or []
     if body.images:
@@ -109,7 +109,7 @@ def _message(message: OllamaMessage, where: str, context: RequestContext) -> dic
         if getattr(message, name) and message.role != "assistant":
             raise wrong(f"{where}.{name}", "only assistant messages may have this field")
     parsed: dict[str, Any] = {"role": message.role, "content": message.content or ""}
-    calls = parse_calls(message.tool_calls or (), where, context)
+    calls = parse_calls(message.tool_calls, where, context) if message.tool_calls else ()
     parsed |= {"reasoning_content": message.thinking, "tool_calls": calls}
     if message.role == "tool":
         parsed |= {"tool_call_id": message.tool_call_id or "", "name": message.tool_name or ""}

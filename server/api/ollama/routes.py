@@ -52,7 +52,8 @@ async def _answer(body: OllamaFields, prompt: object, request: Request, context:
     if not prompt:
         reason = "load" if body.keep_alive is None or re.search("[1-9]", str(body.keep_alive)) else "unload"
         return json_reply(answer(body, OutputDelta(), done=True, done_reason=reason), context)
-    formats = (await chat_support(context)).formats
+    asks = body.think or isinstance(body, OllamaGenerateRequest)
+    formats = (await chat_support(context)).formats if asks else None
     parsed = parse_input(body, context, has_template=formats is not None)
     if not isinstance(parsed, ChatInput):
         job = await process_completion(parsed, options, context)

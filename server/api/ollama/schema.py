@@ -8,10 +8,9 @@ from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field
 
 from server.api.common.requests.generation_fields import LogprobFields, SequenceFields, TokenIds
 from server.api.common.requests.tools import CALL_EXAMPLE, TOOL_EXAMPLE, ToolCall, ToolField
-from server.api.common.schema import INT_MAX, Schema, field, required
+from server.api.common.schema import INT_MAX, MAX_MESSAGES, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
 
-MAX_MESSAGES = 4096
 _DURATION = r"^(0|[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"  # as Go writes it
 KeepAlive = Annotated[float, Field(ge=-INT_MAX, le=INT_MAX)] | Annotated[str, Field(pattern=_DURATION)]
 ModelName = Annotated[str, Field(min_length=1, max_length=512)]

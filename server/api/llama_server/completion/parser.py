@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from server.api.common.requests.generation_options import check_fields, generation_options, sampling_fields
-from server.api.common.requests.structured_output import requested_constraint
+from server.api.common.requests.structured_output import StructuredFields, requested_constraint
 from server.api.llama_server.completion.samplers import switched_off
 from server.api.llama_server.completion.schema import NativeFields, NativeRequest
 from server.generation.options import GenerationOptions
@@ -69,7 +69,10 @@ async def parse_options(body: NativeFields, context: RequestContext) -> Generati
 def parse_completion(body: NativeRequest, context: RequestContext) -> CompletionInput:
     """The prompts."""
     prompts = [parts[0] if len(parts) == 1 and isinstance(parts[0], str) else parts for parts in body.prompt]
-    return CompletionInput(prompts, requested_constraint(body, context))
+    constraint = None
+    if not body.model_fields_set.isdisjoint(StructuredFields.model_fields):
+        constraint = requested_constraint(body, context)
+    return CompletionInput(prompts, constraint)
 
 
 def limit_of(body: NativeFields, context: RequestContext) -> int | None:

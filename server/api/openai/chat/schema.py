@@ -11,10 +11,9 @@ from server.api.common.requests.generation_fields import GenerationFields, Logpr
 from server.api.common.requests.guided_fields import GuidedFields
 from server.api.common.requests.structured_output import StructuredFields
 from server.api.common.requests.tools import CALL_EXAMPLE, TOOL_EXAMPLE, ToolCall, ToolField
-from server.api.common.schema import Reply, Schema, field, required
+from server.api.common.schema import MAX_MESSAGES, Reply, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
 
-MAX_MESSAGES = 4096
 MAX_CALLS = 256  # in one message
 ROLES = ("system", "developer", "user", "assistant", "tool")
 BUDGET = 2**31 - 1
