@@ -114,14 +114,23 @@ def multiple_leaf(shape: Number) -> str:
             node[("exclusiveM" if open else "m") + name] = bound
     parts = [{"multipleOf": multiple} for multiple in shape.multiples]
     node |= parts[0] if len(parts) == 1 else {"allOf": parts}
-    return "%json " + dumps({**node, "x-guidance": {"whitespace_flexible": False}})
+    leaf = "%json " + dumps({**node, "x-guidance": {"whitespace_flexible": False}})
+    if "too many digits" in _leaf_error(leaf):  # it scales doubles, which 0.00001234 does not survive
+        multiples = " and ".join(map(number_text, shape.multiples))
+        raise ConfigError(f"multipleOf: {multiples} has too many digits, which is not supported")
+    return leaf
+
+
+def leaf_matches(leaf: str) -> bool:
+    return not _leaf_error(leaf)
 
 
 @lru_cache(1024)
-def leaf_matches(leaf: str) -> bool:
+def _leaf_error(leaf: str) -> str:
     from llguidance import LLMatcher
 
-    return not LLMatcher.validate_grammar(f"start: {leaf}")
+    error: str = LLMatcher.validate_grammar(f"start: {leaf}")
+    return error
 
 
 @lru_cache(1024)

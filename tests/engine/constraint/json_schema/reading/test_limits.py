@@ -11,7 +11,7 @@ from support.references.json_walk import refusal
 
 
 @pytest.mark.parametrize(
-    "multiples", [[10_000], [0.01, 5, 100_000], [97, 101], [1e-7], [2.5, 0.125], [9973, 0.001], [10**12]]
+    "multiples", [[10_000], [0.01, 5, 100_000], [97, 101], [1e-7], [2.5, 0.125], [9973, 0.001], [10**9]]
 )
 def test_multiples(multiples: list[float]) -> None:
     rule({"allOf": [{"multipleOf": multiple} for multiple in multiples]})

@@ -53,6 +53,8 @@ def test_a_name_has_one_spelling() -> None:
 
 REFUSED: list[tuple[Any, str]] = [
     ({"type": "integer", "multipleOf": 3, "minimum": 2**60}, "more digits than a double holds"),
+    ({"type": "number", "multipleOf": 0.00001234}, "multipleOf: 0.00001234 has too many digits"),
+    ({"type": "integer", "multipleOf": 10**10}, "multipleOf: 10000000000 has too many digits"),
 ]
 
 
