@@ -21,7 +21,7 @@ from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSche
 from server.config.settings import Settings
 from server.errors import ApiError, bad_request
 from server.generation.request_context import RequestContext
-from server.input.constraints import check_constraint
+from server.input.constraints import check_constraint, tried, warn_of_ignored
 from server.input.tokenize import check_generates, check_length, tokenize
 from server.state import ChatSupport
 from server.worker.engine import Engine
@@ -199,7 +199,11 @@ async def _constraint(
         if text is None:
             return None
         requested = RequestedConstraint(Constraint("lark", text), "tools")
-        return await check_constraint(requested, context, report=False)
+        constraint = await check_constraint(requested, context, report=False)
+        if (await tried(requested, context)).not_enforced:
+            for schema in _schemas(chat, options):
+                warn_of_ignored(await tried(schema, context), schema.param, context)
+        return constraint
     except UnsupportedSchema as error:
         failure = bad_request(f"tools: {error}", "tools", "unsupported_value")
     except ApiError as error:
@@ -215,18 +219,23 @@ async def _constraint(
 
 async def _fault_of_one(chat: ChatInput, options: ToolOptions, context: RequestContext) -> ApiError | None:
     """Which of the tools that may be called is at fault, if it is the schema of one."""
-    for i, tool in enumerate(chat.tools):
-        if tool.name not in options.names:
-            continue
-        schema = Constraint("json_schema", dumps(tool.schema))
-        requested = RequestedConstraint(schema, f"tools[{i}].{chat.schema_field}")
+    for schema in _schemas(chat, options):
         try:
-            await check_constraint(requested, context, report=False)
+            await check_constraint(schema, context, report=False)
         except ApiError as error:
             if error.status_code != 400:
                 raise
             return error
     return None
+
+
+def _schemas(chat: ChatInput, options: ToolOptions) -> list[RequestedConstraint]:
+    """Of the arguments of the tools that may be called."""
+    return [
+        RequestedConstraint(Constraint("json_schema", dumps(tool.schema)), f"tools[{i}].{chat.schema_field}")
+        for i, tool in enumerate(chat.tools)
+        if tool.name in options.names
+    ]
 
 
 def _framed(answer: RequestedConstraint, chat_format: ChatFormat) -> RequestedConstraint | None:

@@ -7,6 +7,7 @@ from server.chat.request import RequestedConstraint
 from server.errors import ApiError, bad_request
 from server.generation.request_context import RequestContext
 from server.sandbox.constraint_checker import CheckerBusy, ConstraintChecker
+from server.sandbox.constraint_child import CheckResult
 
 MAX_IGNORED = 8  # keywords of a schema that are reported as not enforced
 
@@ -16,8 +17,26 @@ async def check_constraint(
 ) -> Constraint:
     """The constraint, known to compile for the model; anything else is a 400 that names the field.
 
-    It is compiled in a process of its own, so that a hostile constraint stops nothing else. report: warn of
-    what is not enforced.
+    report: warn of what is not enforced.
+    """
+    result = await tried(requested, context)
+    constraint, param = requested
+    if result.error:
+        raise bad_request(f"{param}: {result.error}", param, "invalid_value")
+    if report:
+        warn_of_ignored(result, param, context)
+    return constraint
+
+
+def warn_of_ignored(result: CheckResult, param: str, context: RequestContext) -> None:
+    for keyword in result.not_enforced[:MAX_IGNORED]:
+        context.warn(f"{param}: not enforced: {keyword}")
+
+
+async def tried(requested: RequestedConstraint, context: RequestContext) -> CheckResult:
+    """Whether a constraint compiles for the model; 503 if too many others wait to be compiled.
+
+    It is compiled in a process of its own, so that a hostile constraint stops nothing else.
     """
     engine, checkers = context.engine, context.state.constraint_checkers
     checker = checkers.get(engine.name)
@@ -25,13 +44,7 @@ async def check_constraint(
         checker = checkers[engine.name] = ConstraintChecker(engine.tokenizer)
     constraint, param = requested
     try:
-        result = await checker.check(constraint)
+        return await checker.check(constraint)
     except CheckerBusy:
         message = "too many output constraints are being compiled; try again later"
         raise ApiError(503, message, param=param, code="overloaded", retry_after=2) from None
-    if result.error:
-        raise bad_request(f"{param}: {result.error}", param, "invalid_value")
-    if report:
-        for keyword in result.not_enforced[:MAX_IGNORED]:
-            context.warn(f"{param}: not enforced: {keyword}")
-    return constraint

@@ -360,6 +360,27 @@ async def test_schemas_of_optional_tools_are_enforced_or_tried_again_later(n, mo
     assert [request.constraint is not None for request in engine.seen] == [True] * 2 * n
 
 
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "function", "function": {"name": "f1"}}])
+async def test_what_is_not_enforced_in_arguments_is_named_with_its_tool(choice):
+    formats = ["uuid", "byte", "iban"]
+    tools = [
+        {
+            "type": "function",
+            "function": {
+                "name": f"f{i}",
+                "parameters": {"type": "object", "properties": {"x": {"type": "string", "format": format}}},
+            },
+        }
+        for i, format in enumerate(formats)
+    ]
+    body = await ask(answering("x"), tools=tools, tool_choice=choice)
+    expected = [
+        f"tools[{i}].function.parameters: not enforced: format '{formats[i]}'"
+        for i in (1, 2)[: 1 if isinstance(choice, dict) else 2]
+    ]
+    assert body["warnings"] == expected
+
+
 async def test_calls_that_are_not_required_go_without_a_grammar_where_there_is_none():
     bad = {
         "type": "function",
