@@ -109,6 +109,9 @@ class HParams:
     n_mtp: int = 0  # layers behind the last that predict further tokens; they are not loaded
     routing: Routing = Routing()
     attention_scale: float = 0.0  # 0: 1 / sqrt(head_dim_k)
+    # The scores of a row at p are multiplied by 1 + scale * ln(1 + floor(p / length)) (Llama 4, Ministral 3).
+    temperature_scale: float = 0.0
+    temperature_length: int = 0
     attention_softcap: float = 0.0  # cap * tanh(score / cap)
     logit_softcap: float = 0.0
     logit_scale: float = 1.0
@@ -120,6 +123,7 @@ class HParams:
     n_scores: int = 0  # outputs of a classification head, for ranking
     max_bias: float = 0.0  # ALiBi (Press 2021, arXiv 2108.12409)
     clamp_qkv: float = 0.0
+    xielu: tuple[tuple[float, float, float, float], ...] = ()  # per layer: alpha_n, alpha_p, beta, eps
     latent: Latent | None = None  # then a cell's values are the first part of its keys
 
     @property

@@ -119,6 +119,8 @@ def convert(
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         for key, value in (converter.convert_keys(source.config) | _embedding_keys(source)).items():
             add_key(writer, f"{converter.architecture}.{key}", value)
+        for key, value in _layer_keys(converter, source).items():
+            add_key(writer, key, value)
         for key, value in _sampling_keys(source).items():
             add_key(writer, f"general.sampling.{key}", value)
         vocabulary.write(writer, source, pre)
@@ -146,6 +148,8 @@ def _groups(converter: type[Converter], folder: Folder) -> tuple[list[TensorGrou
             continue
         module = module_of(name, converter)
         if module is None:
+            if re.sub(r"(?<=\.)\d+(?=\.)", "{i}", name, count=1) in converter.layer_keys:
+                continue
             if _BUFFERS.search(name) or name.startswith(converter.ignored or ("/",)):
                 continue
             is_weight = not isinstance(tensor, SourceTensor) or tensor.is_float
@@ -294,6 +298,20 @@ def encoded(x: Array, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor 
     begins = range(0, len(rows), n_rows)
     pieces = (pool.map if pool else map)(lambda begin: quantize(name, rows[begin : begin + n_rows]), begins)
     return np.concatenate(list(pieces))
+
+
+def _layer_keys(converter: type[Converter], folder: Folder) -> dict[str, list[float]]:
+    """Arrays of numbers that each layer has as a tensor."""
+    values: dict[str, list[float]] = {}
+    for name, key in converter.layer_keys.items():
+        values[key] = []
+        for i in range(int(folder.config["num_hidden_layers"])):
+            tensor = folder.tensors.get(name.format(i=i))
+            if tensor is None:
+                raise ModelError(f"{folder.path}: tensor {name.format(i=i)} is missing")
+            tensor.check()
+            values[key].append(float(tensor.read().reshape(-1)[0]))
+    return values
 
 
 def _sampling_keys(folder: Folder) -> dict[str, int | float]:

@@ -112,6 +112,7 @@ class ForwardContext:
         self._output_scales: dict[int, Tensor] = {}
         self.masks: dict[Mask, Tensor] = {}
         self.constants: dict[tuple[float, ...], Tensor] = {}
+        self._temperatures: Tensor | None = None
         self.type_ids: Tensor | None = None  # see `token_type_ids`
         self.outputs: Tensor | None = None
         self._stored: dict[int, tuple[Tensor, Tensor]] = {}
@@ -134,6 +135,17 @@ class ForwardContext:
         if self.type_ids is None:
             self.type_ids = self.ctx.input(I32, (self.shape.n_tokens,), "token_type_ids")
         return self.type_ids
+
+    def temperatures(self) -> Tensor:
+        """What Q of each row is multiplied by, see `HParams.temperature_scale`: F32 [1, 1, n_tokens]."""
+        if self._temperatures is None:
+            ctx, hp = self.ctx, self.hp
+            turns = ctx.scale(ctx.cast(self.positions, F32), 1.0 / hp.temperature_length)
+            one = self.constant((1.0,))
+            growth = ctx.log(ctx.add(ctx.activation(turns, "floor"), one))
+            scales = ctx.add(ctx.scale(growth, hp.temperature_scale), one)
+            self._temperatures = ctx.reshape(scales, 1, 1, self.shape.n_tokens)
+        return self._temperatures
 
     def store(self, layer: int, k: Tensor, v: Tensor | None = None) -> None:
         """Write k [dk, heads_kv, rows] and v [dv, heads_kv, rows] into the cache of `layer`.
@@ -220,8 +232,10 @@ class ForwardContext:
     def activate(self, layer: int, name: str, x: Tensor, up: Tensor | None = None) -> Tensor:
         """act(x), or act(x) * up.
 
-        name: silu, gelu (tanh form), gelu_erf, relu, relu_squared, sigmoid, swiglu_oai.
+        name: silu, gelu (tanh form), gelu_erf, relu, relu_squared, xielu, sigmoid, swiglu_oai.
         """
+        if name == "xielu":
+            return self.ctx.xielu(x, *self.hp.xielu[layer])
         if name == "relu_squared":
             x = self.ctx.activation(x, "relu")
             x = self.ctx.mul(x, x)

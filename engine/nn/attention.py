@@ -96,6 +96,8 @@ class Attention:
             factors = forward.constant(self.rope.factors) if self.rope.factors else self.rope_factors
             q = forward.rotate(q, self.rope, factors)
             k = forward.rotate(k, self.rope, factors)
+        if hp.temperature_scale:
+            q = ctx.mul(q, forward.temperatures())
         if self.qk_norm == "head" and self.rotate_first:
             q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)
         forward.store(layer, k, v)

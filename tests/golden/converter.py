@@ -35,6 +35,7 @@ def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
     hparams = conversion.ModelBase.load_hparams(folder, False)
     hparams |= json.loads((folder / "config.json").read_text())
     cls = conversion.get_model_class(hparams["architectures"][0])
+    cls = getattr(cls, "Ministral3Model", cls)  # Mistral 3's only chooses between two others
 
     class Converted(cls):  # type: ignore[misc,valid-type]
         model_arch = cls.model_arch

@@ -25,6 +25,8 @@ class Converter:
 
     # Module name -> GGUF name. {i}: the layer; {e}: the expert or head, one tensor for each, to be stacked.
     tensor_names: ClassVar[dict[str, str]] = {}
+    # Numbers that every layer has as tensors, name -> GGUF key (without the architecture) of their array.
+    layer_keys: ClassVar[dict[str, str]] = {}
     ignored: ClassVar[tuple[str, ...]] = ()  # prefixes of tensors that are left out
 
     # Whether layers beyond `num_hidden_layers` only predict further tokens (MTP), and are left out.

@@ -61,6 +61,12 @@ def without(key: str) -> Fix:
     return fix
 
 
+def rounded_eps(model: Any) -> None:
+    """xIELU's epsilon, a buffer, as the folder in bfloat16 has it."""
+    for layer in model.model.layers:
+        layer.mlp.act_fn.eps.data = layer.mlp.act_fn.eps.bfloat16().float()
+
+
 VARIANTS = {
     "smollm3": make(
         "no rotation in the fourth layer", "SmolLM3ForCausalLM", num_hidden_layers=5, hidden_size=16
@@ -182,5 +188,23 @@ VARIANTS = {
             "attn_implementation": "eager",
         },
         hf=True,
+    ),
+    "mistral3": make(
+        "scores that grow with the position, YaRN without a factor of its own",
+        "Ministral3ForCausalLM",
+        head_dim=16,
+        sliding_window=None,
+        rope_parameters=YARN
+        | {"rope_theta": 10000.0, "beta_fast": 32.0, "beta_slow": 1.0}
+        | {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.8},
+    ),
+    "apertus": make(
+        "xIELU with parameters of each layer, Q and K normed, frequency factors",
+        "ApertusForCausalLM",
+        intermediate_size=48,
+        hidden_act="xielu",
+        rope_parameters=LLAMA3 | {"rope_theta": 10000.0},
+        tie_word_embeddings=False,
+        extend=rounded_eps,
     ),
 }

@@ -14,6 +14,13 @@ def norms_without_one(model: TinyModel) -> None:
             model.tensors[name] = x - np.float32(1)
 
 
+def one_xielu(model: TinyModel) -> None:
+    """The first layer's parameters everywhere."""
+    for name, (values, *kind) in model.keys.items():
+        if name.startswith("xielu.alpha"):
+            model.keys[name] = ([values[0]] * len(values), *kind)
+
+
 MISTAKES: dict[str, tuple[str, Change]] = {
     "Granite: embedding not scaled": ("granite", without("embedding_scale")),
     "Granite: blocks not scaled": ("granite", without("residual_scale")),
@@ -33,6 +40,11 @@ MISTAKES: dict[str, tuple[str, Change]] = {
     "EXAONE 4: norms exchanged": ("exaone4", exchanged("post_attention_norm", "post_ffw_norm")),
     "EXAONE 4: no window": ("exaone4-window", without("sliding_window$", "sliding_window_pattern")),
     "Hunyuan: base without alpha": ("hunyuan-dense", key("rope.freq_base", 10000.0)),
+    "Ministral: scores do not grow": ("mistral3", without("temperature_scale")),
+    "Ministral: another length": ("mistral3", key("rope.scaling.original_context_length", 48)),
+    "Ministral: YaRN's own factor": ("mistral3", key("rope.scaling.yarn_log_multiplier", 0.0)),
+    "Apertus: one xIELU for all layers": ("apertus", one_xielu),
+    "Apertus: no frequency factors": ("apertus", without("rope_freqs")),
     "Nemotron: norms without the one": ("nemotron", norms_without_one),
     "ChatGLM: whole head rotated": ("chatglm", key("rope.dimension_count", 12)),
     "ChatGLM: no biases": ("chatglm", without("attn_q.bias", "attn_k.bias", "attn_v.bias")),
