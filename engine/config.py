@@ -31,6 +31,9 @@ class ModelParameters:
         by free memory, at least one whole session.
     max_batch_tokens: most tokens computed together (the physical batch).
     parallel: sequences decoded together.
+    checkpoints: states of recurrent layers that are kept for later requests; None: 64, less if they would
+        take more than a tenth of free memory.
+    checkpoint_interval: tokens of a long prompt after which a checkpoint is made.
     lora_adapters: GGUF files of adapters; requests name them by their place in this list.
     repack: whether weights may be repacked for faster products; otherwise they keep the file's layout.
     """
@@ -51,6 +54,8 @@ class ModelParameters:
     flash_attn: Literal["auto", "on", "off"] = "auto"
     rpc: tuple[str, ...] = ()
     lora_adapters: tuple[LoraAdapter, ...] = ()
+    checkpoints: int | None = None
+    checkpoint_interval: int = 512
 
 
 MAX_CELLS = 1 << 30  # cell numbers have 32 bits
@@ -59,6 +64,8 @@ _RANGES = {
     "kv_cells": (2, MAX_CELLS),
     "max_batch_tokens": (1, 1 << 20),
     "parallel": (1, 1 << 16),
+    "checkpoints": (1, 1 << 16),
+    "checkpoint_interval": (1, 1 << 30),
 }
 
 

@@ -76,6 +76,35 @@ class Latent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recurrence:
+    """What recurrent layers carry from token to token, in float32.
+
+    kernel, channels: of a causal convolution, which keeps its last kernel - 1 inputs. n_head, head_dim,
+    d_state: of a scan, which keeps d_state numbers for each of the n_head * head_dim elements of a row.
+    n_group: heads of its keys (B and C of Mamba). dt_rank: width of what Mamba's time steps are computed
+    from. normed: whether Mamba norms it, B and C.
+    """
+
+    kernel: int
+    channels: int
+    n_head: int = 0
+    head_dim: int = 0
+    d_state: int = 0
+    n_group: int = 1
+    dt_rank: int = 0
+    normed: bool = False
+
+    @property
+    def n_inner(self) -> int:
+        return self.n_head * self.head_dim
+
+    @property
+    def size(self) -> int:
+        """Elements of one layer's state: the convolution's inputs, then the scan's numbers."""
+        return (self.kernel - 1) * self.channels + self.n_inner * self.d_state
+
+
+@dataclass(frozen=True, kw_only=True)
 class HParams:
     """The hyperparameters of a model, read from its file by its architecture.
 
@@ -125,6 +154,21 @@ class HParams:
     clamp_qkv: float = 0.0
     xielu: tuple[tuple[float, float, float, float], ...] = ()  # per layer: alpha_n, alpha_p, beta, eps
     latent: Latent | None = None  # then a cell's values are the first part of its keys
+    recurrence: Recurrence | None = None
+    recurrent: tuple[bool, ...] = ()  # per layer, whether it has a recurrent state
+
+    def state_size(self, layer: int) -> int:
+        """Elements of the recurrent state of a layer."""
+        return self.recurrence.size if self.recurrence and self.recurrent[layer] else 0
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the recurrent states of one sequence."""
+        return 4 * sum(map(self.state_size, range(self.n_layer)))
+
+    def attends(self, layer: int) -> bool:
+        """Whether a layer has keys and values."""
+        return self.n_head_kv[layer] > 0
 
     @property
     def kq_scale(self) -> float:

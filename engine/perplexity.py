@@ -10,18 +10,17 @@ they were loaded with.
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from engine.cache.state_slots import NO_SLOT
 from engine.config import default_adapters
 from engine.errors import ConfigError, EngineError, ModelError
 from engine.model.context import ModelContext
 from engine.sampling.log_softmax import log_sum_exp, max_rows
 from engine.scheduler.batch import BatchItem, BatchRunner
-from engine.types import AdapterScales
 
 DEFAULT_CONTEXT = 512
 MIN_CONTEXT = 8  # so that several tokens of a chunk count: the error needs two
@@ -93,13 +92,18 @@ def estimates(
     n = context_size - 1  # nothing is predicted from the last token of a chunk
     model.prefix.make_room(n)
     cells = model.pool.alloc(n)
+    states = model.pool.states
+    slot = NO_SLOT
     try:
+        if states is not None:
+            slot = states.take()
         count, total, squares = 0, 0.0, 0.0
         for done in range(1, min(available, chunks or available) + 1):
             chunk = list(tokens[(done - 1) * context_size : done * context_size])
             if bos is not None:
                 chunk[0] = bos
-            for nll in _nlls(runner, chunk, cells, context_size // 2, n_batch, adapters):
+            whole = BatchItem(chunk[:-1], cells, 0, 0, adapters=adapters, slot=slot)
+            for nll in _nlls(runner, whole, chunk, context_size // 2, n_batch):
                 count += 1
                 total += nll
                 squares += nll * nll
@@ -111,6 +115,8 @@ def estimates(
             yield _estimate(done, count, total, squares)
     finally:
         model.pool.free(cells)
+        if states is not None and slot != NO_SLOT:
+            states.free(slot)
 
 
 def _estimate(done: int, count: int, total: float, squares: float) -> Estimate:
@@ -121,14 +127,12 @@ def _estimate(done: int, count: int, total: float, squares: float) -> Estimate:
 
 
 def _nlls(
-    runner: BatchRunner,
-    chunk: list[int],
-    cells: array[int],
-    first: int,
-    n_batch: int,
-    adapters: AdapterScales,
+    runner: BatchRunner, whole: BatchItem, chunk: list[int], first: int, n_batch: int
 ) -> Iterator[float]:
-    """-log p(chunk[i + 1] | chunk[: i + 1]) for i from `first` to the last but one, in nats."""
+    """-log p(chunk[i + 1] | chunk[: i + 1]) for i from `first` to the last but one, in nats.
+
+    whole: all but the last token of the chunk, to be computed `n_batch` tokens at a time.
+    """
     end = len(chunk) - 1
     most_outputs = max_rows(runner.n_vocab)
     long_rope = 0 < runner.original_context_length < len(chunk)
@@ -136,7 +140,13 @@ def _nlls(
     while begin < end:
         stop = min(begin + n_batch, end, max(begin, first) + most_outputs)
         n_outputs = max(0, stop - max(begin, first))
-        item = BatchItem(chunk[begin:stop], cells[:stop], begin, n_outputs, long_rope, adapters=adapters)
+        item = whole._replace(
+            tokens=chunk[begin:stop],
+            cells=whole.cells[:stop],
+            n_past=begin,
+            logits=n_outputs,
+            uses_long_rope=long_rope,
+        )
         runner.forward([item])
         for i in range(n_outputs):
             logits = np.asarray(runner.logits(i))

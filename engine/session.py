@@ -110,6 +110,7 @@ class InferenceSession:
         n = n_before + len(ids)
         if n > self._model.n_ctx:
             raise ContextOverflowError(n, self._model.n_ctx)
+        sequence.mark()  # the end of a turn, for those who rewind to it
         sequence.tokens.extend(ids)
         try:
             self._compute()
@@ -263,14 +264,14 @@ class InferenceSession:
         self._model.set_threads(self.config.n_threads)
         self._model.prefix.make_room(sequence.n_pending)
         while n_pending := sequence.n_pending:
-            n = min(n_pending, self.n_batch)
+            n = sequence.chunk(min(n_pending, self.n_batch))
             item = next_item(sequence, n, logits=int(n == n_pending))
             try:
                 runner.forward([item])
             except BaseException:
                 sequence.trim()
                 raise
-            sequence.n_past += n
+            sequence.advance(n)
         # A copy, since another session may use the runner before these logits are read.
         self._logits = np.array(runner.logits(0), dtype=np.float32)
         return self._logits

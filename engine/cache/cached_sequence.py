@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import Node, PrefixCache, Variant
+from engine.cache.state_slots import NO_SLOT
 from engine.types import AdapterScales
 
 
@@ -17,9 +18,12 @@ class CachedSequence:
     this sequence alone. prefix None: the sequence neither uses the prefix cache nor leaves anything in it.
     original_context_length: see `HParams`. uses_long_rope: how the cells were computed.
     adapters: the LoRA adapters that compute it; they can change while nothing is computed.
+    slot: of the recurrent state after `n_past` tokens, in a model with recurrent layers. stops: lengths at
+    which a checkpoint of it is to be made, besides those that `publish` chooses.
     """
 
     __slots__ = (
+        "_n_checkpoint",
         "adapters",
         "cells",
         "n_past",
@@ -28,6 +32,8 @@ class CachedSequence:
         "original_context_length",
         "pool",
         "prefix",
+        "slot",
+        "stops",
         "tokens",
         "uses_long_rope",
     )
@@ -51,6 +57,9 @@ class CachedSequence:
         self.original_context_length = original_context_length
         self.uses_long_rope = False
         self.adapters = adapters
+        self.slot = NO_SLOT
+        self.stops: set[int] = set()
+        self._n_checkpoint = 0  # the length at the last checkpoint
 
     @property
     def n_pending(self) -> int:
@@ -80,18 +89,30 @@ class CachedSequence:
     def attach(self, limit: int | None = None) -> int:
         """Start with the longest cached prefix of at most `limit` tokens; return its length.
 
-        limit None: all but the last token, whose logits are needed.
+        limit None: all but the last token, whose logits are needed. OutOfMemoryError if there is no slot for
+        the recurrent state.
         """
         self.uses_long_rope = self.needs_long_rope
+        self._free_slot()
         if self.prefix is not None:
             limit = len(self.tokens) - 1 if limit is None else limit
             match = self.prefix.acquire(self.tokens, limit, self.variant)
             self.node, self.cells = match.node, match.cells
-            self.n_past = self.n_shared = match.n
+            self.n_past = self.n_shared = self._n_checkpoint = match.n
+            if match.n < match.n_known:
+                self.stops.add(match.n_known)  # where sequences part: the next one can go on from there
+        if self.pool.states is not None:
+            try:
+                self.slot = self.pool.states.take(self.node)
+            except BaseException:
+                self.release()
+                raise
         return self.n_past
 
     def grow(self, n: int) -> None:
-        """Allocate cells for the next `n` tokens."""
+        """Allocate cells for the next `n` tokens, and a slot for the recurrent state if there is none."""
+        if self.slot == NO_SLOT and self.pool.states is not None:
+            self.slot = self.pool.states.take()
         cells = self.cells
         after = cells[-1] if cells else -1
         if n == 1:
@@ -99,22 +120,62 @@ class CachedSequence:
         else:
             cells.extend(self.pool.alloc(n, after))
 
+    def chunk(self, n: int) -> int:
+        """`n` tokens to compute next, or fewer so that the state can be kept where a checkpoint is due."""
+        states = self.pool.states
+        if states is None or self.prefix is None:
+            return n
+        due = (*self.stops, self._n_checkpoint + states.interval)
+        return min([self.n_past + n, *(stop for stop in due if stop > self.n_past)]) - self.n_past
+
     def trim(self) -> None:
-        """Free the cells whose tokens were not computed."""
+        """Free the cells whose tokens were not computed.
+
+        A computation that failed may have changed the recurrent state: then the sequence gives all back, and
+        goes on from the last checkpoint.
+        """
         if len(self.cells) > self.n_past:
-            self.pool.free(self.cells[self.n_past :])
-            del self.cells[self.n_past :]
+            if self.slot == NO_SLOT:
+                self._free_pending()
+            else:
+                self.release()
 
     def publish(self) -> None:
-        """Put what is computed into the prefix cache."""
-        if self.prefix is not None and self.n_past > self.n_shared:
-            self.node = self.prefix.insert(
-                self.tokens, self.cells, self.n_past, self.node, self.n_shared, self.variant
-            )
-            self.n_shared = self.n_past
+        """Put what is computed into the prefix cache, with a checkpoint if one is due.
+
+        That is at the end of what there is to compute, at a stop, and after each interval of a long prompt.
+        """
+        states, n = self.pool.states, self.n_past
+        self._insert()
+        if states is None or self.node is None or n <= self._n_checkpoint:
+            return
+        due = not self.n_pending or n in self.stops
+        if due or n - self._n_checkpoint >= states.interval:
+            states.save(self.node, self.slot, passing=not due)
+            self._n_checkpoint = n
+
+    def advance(self, n: int) -> None:
+        """The next `n` tokens are computed. Where a checkpoint is due, all of them are published."""
+        self.n_past += n
+        states = self.pool.states
+        if states is not None and (
+            self.n_past in self.stops or self.n_past - self._n_checkpoint >= states.interval
+        ):
+            self.publish()
+
+    def mark(self) -> None:
+        """Publish what is computed, with a checkpoint of a recurrent state: others may go on from here."""
+        if self.slot != NO_SLOT:
+            self.stops.add(self.n_past)
+            self.publish()
 
     def truncate(self, n: int) -> None:
-        """Forget all but the first `n` tokens."""
+        """Forget all but the first `n` tokens. A recurrent state goes back to the last checkpoint."""
+        if n < self.n_past and self.slot != NO_SLOT:
+            self.release()
+            del self.tokens[n:]
+            self.attach(n)
+            return
         self.n_past = min(self.n_past, n)
         self.pool.free(self.cells[max(self.n_past, self.n_shared) :])
         del self.cells[self.n_past :], self.tokens[n:]
@@ -126,10 +187,16 @@ class CachedSequence:
             self.n_past = self.n_shared = match.n
 
     def release(self, *, keep: bool = True) -> None:
-        """Give all cells back. keep: what is computed stays in the prefix cache."""
-        self.trim()
+        """Give all cells back. keep: what is computed stays in the prefix cache, and so does its state."""
+        state_is_known = len(self.cells) == self.n_past
+        self._free_pending()
         if keep:
-            self.publish()
+            self._insert()
+        if keep and state_is_known and self.node is not None and self.slot != NO_SLOT:
+            assert self.pool.states is not None
+            self.pool.states.keep(self.node, self.slot)
+            self.slot = NO_SLOT
+        self._free_slot()
         self.pool.free(self.cells[self.n_shared :])
         if self.node is not None and self.prefix is not None:
             if keep:
@@ -137,4 +204,23 @@ class CachedSequence:
             else:
                 self.prefix.forget(self.node)
         self.node, self.cells = None, array("i")
-        self.n_past = self.n_shared = 0
+        self.n_past = self.n_shared = self._n_checkpoint = 0
+        self.stops.clear()
+
+    def _insert(self) -> None:
+        """Put the cells of what is computed into the prefix cache."""
+        if self.prefix is not None and self.n_past > self.n_shared:
+            self.node = self.prefix.insert(
+                self.tokens, self.cells, self.n_past, self.node, self.n_shared, self.variant
+            )
+            self.n_shared = self.n_past
+
+    def _free_pending(self) -> None:
+        if len(self.cells) > self.n_past:
+            self.pool.free(self.cells[self.n_past :])
+            del self.cells[self.n_past :]
+
+    def _free_slot(self) -> None:
+        if self.slot != NO_SLOT and self.pool.states is not None:
+            self.pool.states.free(self.slot)
+            self.slot = NO_SLOT

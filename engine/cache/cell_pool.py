@@ -6,6 +6,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
+from engine.cache.state_slots import StateSlots
 from engine.errors import OutOfMemoryError
 
 # A sequence whose next cell is taken continues at the start of a free block of this many cells. Sequences
@@ -15,17 +16,26 @@ BLOCK = 32
 
 
 class CellPool:
-    """Allocates cells: after the caller's last cell, else in a free block, else the lowest free ones."""
+    """Allocates cells: after the caller's last cell, else in a free block, else the lowest free ones.
 
-    __slots__ = ("_block_free", "_free", "_lowest", "n_cells", "n_free")
+    states: the slots that sequences need besides cells, in a model with recurrent layers.
+    """
 
-    def __init__(self, n_cells: int) -> None:
+    __slots__ = ("_block_free", "_free", "_lowest", "n_cells", "n_free", "states")
+
+    def __init__(self, n_cells: int, states: StateSlots | None = None) -> None:
         self.n_cells = n_cells
+        self.states = states
         self.n_free = n_cells
         # bytearrays, because find() then searches at the speed of memchr.
         self._free = bytearray(b"\1" * n_cells)
         self._lowest = 0  # no cell below it is free: where a search begins
         self._block_free = bytearray(min(BLOCK, n_cells - i) for i in range(0, n_cells, BLOCK))
+
+    @property
+    def lacks_slots(self) -> bool:
+        """Whether sequences own all slots for recurrent states, of a model that has such states."""
+        return self.states is not None and not self.states.n_available
 
     def alloc_one(self, after: int = -1) -> int:
         """One cell, the one after `after` if it is free (-1: no preference). OutOfMemoryError if none is."""

@@ -20,6 +20,8 @@ def check_type(hp: HParams, kv_type: str) -> int:
     if kv_type not in KV_TYPES:
         raise ConfigError(f"kv_type is {kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
     number: int = type_id(kv_type)
+    if not any(hp.n_head_kv):
+        return number
     for name, d in (("key", hp.head_dim_k), ("value", hp.head_dim_v)):
         try:
             row_size(number, d)
@@ -53,7 +55,8 @@ def runs(cells: array[int]) -> Iterator[tuple[int, int]]:
 class KVCache:
     """Of layer i: k[i] [head_dim_k * heads_kv, n_cells] and v[i] [head_dim_v * heads_kv, n_cells].
 
-    With `HParams.latent` there is no v: values are the first head_dim_v elements of a row of k.
+    None for layers without attention. With `HParams.latent` there is no v: values are the first head_dim_v
+    elements of a row of k.
 
     zeroed: masked attention multiplies unused cells by zero, so they must be finite. Paged attention only
     reads cells that were written; without zeroing the cache takes memory only as it is used.
@@ -68,6 +71,10 @@ class KVCache:
         self.k: list[Any] = []
         self.v: list[Any] = []
         for i, buffer_type in enumerate(buffer_types):
+            if not hp.attends(i):
+                self.k.append(None)
+                self.v.append(None)
+                continue
             if buffer_type.name not in contexts:
                 contexts[buffer_type.name] = Storage(2 * hp.n_layer), buffer_type
             ctx = contexts[buffer_type.name][0]
@@ -82,8 +89,9 @@ class KVCache:
     def tables(self) -> Iterator[tuple[str, Any]]:
         """Every tensor by its name, layer by layer; a cell is a row of `strides[1]` bytes."""
         for i, k in enumerate(self.k):
-            yield f"k.{i}", k
-            if self.v:
+            if k is not None:
+                yield f"k.{i}", k
+            if self.v and self.v[i] is not None:
                 yield f"v.{i}", self.v[i]
 
     @staticmethod

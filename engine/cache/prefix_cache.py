@@ -4,6 +4,9 @@ A radix tree over token ids. A node owns a run of tokens and the cells that hold
 root to a node spells a prefix. Sequences in use lock the path down to their node; what no sequence locks
 may be evicted, least recently used leaf first, from its tail.
 
+Recurrent layers keep one state, not one for each token. In a model that has any, a node may have a checkpoint
+of the state at its end, and a sequence can go on only from a node that has one.
+
 Each `Variant` has a tree of its own, since the same tokens have other keys and values in it.
 """
 
@@ -15,6 +18,7 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from engine.cache.cell_pool import CellPool
+from engine.cache.state_slots import NO_SLOT
 from engine.errors import OutOfMemoryError
 from engine.types import AdapterScales
 
@@ -33,9 +37,12 @@ PLAIN = Variant()
 
 
 class Node:
-    """A run of tokens below its parent. `lock` counts the sequences in use at or below this node."""
+    """A run of tokens below its parent. `lock` counts the sequences in use at or below this node.
 
-    __slots__ = ("cells", "children", "last_used", "lock", "parent", "tokens")
+    checkpoint: the slot with the recurrent state at its end, see `engine.cache.state_slots`.
+    """
+
+    __slots__ = ("cells", "checkpoint", "children", "last_used", "lock", "parent", "tokens")
 
     def __init__(self, parent: Node | None, tokens: array[int], cells: array[int]) -> None:
         self.parent = parent
@@ -44,18 +51,21 @@ class Node:
         self.children: dict[int, Node] = {}  # by their first token
         self.lock = 0
         self.last_used = 0
+        self.checkpoint = NO_SLOT
 
 
 class Match(NamedTuple):
     """The first `n` tokens are in `cells`, of which no sequence locks `n_unlocked`.
 
     node: where they end (the last of them may lie in its middle until the match is acquired).
+    n_known: tokens that the cache holds, more than `n` where they go on without a checkpoint.
     """
 
     n: int
     cells: array[int]
     node: Node | None
     n_unlocked: int
+    n_known: int
 
 
 class PrefixCache:
@@ -74,12 +84,22 @@ class PrefixCache:
         self._order = 0
 
     def match(self, tokens: array[int], limit: int | None = None, variant: Variant = PLAIN) -> Match:
-        """The longest known prefix of `tokens`, at most `limit` of them. Changes nothing."""
+        """The longest prefix of `tokens` to go on from, at most `limit` of them. Changes nothing."""
         return self._find(tokens, limit, variant)[0]
 
-    def acquire(self, tokens: array[int], limit: int | None = None, variant: Variant = PLAIN) -> Match:
-        """Like `match`, and lock it until `release`. A node is split where the match ends."""
-        match, k = self._find(tokens, limit, variant)
+    def acquire(
+        self,
+        tokens: array[int],
+        limit: int | None = None,
+        variant: Variant = PLAIN,
+        *,
+        resumable: bool = True,
+    ) -> Match:
+        """Like `match`, and lock it until `release`. A node is split where the match ends.
+
+        resumable False: all that is known, also where no recurrent state could go on.
+        """
+        match, k = self._find(tokens, limit, variant, resumable=resumable)
         node = match.node
         if node is None:
             return match
@@ -151,6 +171,7 @@ class PrefixCache:
                 continue
             lack = n - done
             if lack < len(node.cells):
+                self._drop_checkpoint(node)
                 self.pool.free(node.cells[-lack:])
                 del node.cells[-lack:], node.tokens[-lack:]
                 self.n_cells -= lack
@@ -207,14 +228,17 @@ class PrefixCache:
                 assert node.children or id(node) in offered, "a leaf can never be evicted"
         assert (len(seen), n_evictable) == (self.n_cells, self.n_evictable)
 
-    def _find(self, tokens: array[int], limit: int | None, variant: Variant) -> tuple[Match, int]:
+    def _find(
+        self, tokens: array[int], limit: int | None, variant: Variant, *, resumable: bool = True
+    ) -> tuple[Match, int]:
         """The longest match, and how many tokens of its last node belong to it."""
         cells = array("i")
         last, k = None, 0
         n = n_unlocked = 0
         node = self.roots.get(variant)
         if node is None:
-            return Match(0, cells, None, 0), 0
+            return Match(0, cells, None, 0, 0), 0
+        checkpoint: tuple[int, Node | None, int] = 0, None, 0  # the deepest: where, its node, n_unlocked
         end = len(tokens) if limit is None else min(limit, len(tokens))
         while n < end and (child := node.children.get(tokens[n])) is not None:
             last, size = child, len(child.tokens)
@@ -230,7 +254,14 @@ class PrefixCache:
             if k < size:
                 break
             node = child
-        return Match(n, cells, last, n_unlocked), k
+            if node.checkpoint != NO_SLOT:
+                checkpoint = n, node, n_unlocked
+        n_known = n
+        if resumable and self.pool.states is not None:
+            n, last, n_unlocked = checkpoint
+            k = 0 if last is None else len(last.tokens)
+            del cells[n:]
+        return Match(n, cells, last, n_unlocked, n_known), k
 
     def _root(self, variant: Variant) -> Node:
         root = self.roots.get(variant)
@@ -259,6 +290,7 @@ class PrefixCache:
     def _append(self, at: Node, tokens: array[int], cells: array[int], *, in_place: bool) -> Node:
         """Add new tokens below `at`, or to it where no other sequence ends in it or continues it."""
         self.n_cells += len(cells)
+        in_place = in_place and at.checkpoint == NO_SLOT  # which is of this end
         if in_place and at.lock <= 1 and not at.children and at.parent is not None:
             if not at.lock:
                 self.n_evictable += len(cells)
@@ -298,11 +330,16 @@ class PrefixCache:
         """Take an unlocked leaf out of the tree and free its cells."""
         parent = leaf.parent
         assert parent is not None
+        self._drop_checkpoint(leaf)
         del parent.children[leaf.tokens[0]]
         leaf.parent = None
         self.pool.free(leaf.cells)
         self.n_cells -= len(leaf.cells)
         self.n_evictable -= len(leaf.cells)
+
+    def _drop_checkpoint(self, node: Node) -> None:
+        if self.pool.states is not None:
+            self.pool.states.drop(node)
 
 
 def common_prefix(a: array[int], b: array[int]) -> int:

@@ -1,9 +1,10 @@
 """Sessions on disk: their tokens and the contents of their cells.
 
 The file is in the safetensors format: `tokens` I32 [n], for each layer `k.i` and `v.i` U8 [n_past, bytes of a
-row] in the cache's type, and `logits` F32 [n_vocab] after the last token, if they are known. Its metadata
-name the version of this layout, the model, the cache's type, the LoRA adapters with their scales, and a
-checksum over the whole file.
+row] in the cache's type, `states` U8 [1, bytes], the recurrent states after n_past tokens, if the model has
+any, and `logits` F32 [n_vocab] after the last token, if they are known. Its metadata name the
+version of this layout, the model, the cache's type, the LoRA adapters with their scales, and a checksum over
+the whole file.
 
 A session file must be trusted like a model file: its contents go into the cache that all sessions share.
 """
@@ -188,6 +189,9 @@ def _layout(model: CacheContext, n_tokens: int, n_past: int, with_logits: bool) 
         add("logits", "F32", [model.n_vocab], 4 * model.n_vocab)
     for name, table in model.cache.tables():
         add(name, "U8", [n_past, table.strides[1]], n_past * table.strides[1])
+    if n_past and model.pool.states is not None:
+        nbytes = model.pool.states.store.nbytes
+        add("states", "U8", [1, nbytes], nbytes)
     return tensors
 
 
@@ -215,6 +219,8 @@ def _pieces(
         step = max(1, PIECE // table.strides[1])
         for start in range(0, sequence.n_past, step):
             yield from model.cache.read(table, sequence.cells[start : min(start + step, sequence.n_past)])
+    if sequence.n_past and model.pool.states is not None:
+        yield model.pool.states.store.read(sequence.slot)
 
 
 def _open(path: str | os.PathLike[str]) -> BinaryIO:
@@ -348,6 +354,11 @@ class _SessionReader:
             if n_new:
                 sequence.grow(n_new)
             yield from self._fill_cells(sequence.cells, sequence.n_past)
+            states = self.model.pool.states
+            if self.n_past and states is not None:
+                state = self._read(states.store.nbytes)
+                if n_new:  # else more is cached than the file has
+                    states.store.write(sequence.slot, memoryview(state))
             if self.digest.hexdigest() != self.checksum:
                 self.fail("is damaged: its checksum is wrong")
         except BaseException:
@@ -356,6 +367,7 @@ class _SessionReader:
             raise
         sequence.n_past = max(sequence.n_past, self.n_past)
         sequence.publish()
+        sequence.mark()
         return logits
 
     def _fill_cells(self, cells: array[int], n_known: int) -> Iterator[float]:

@@ -248,9 +248,11 @@ def _plan(
         raise ModelError(f"{folder.path}: two tensors become {double}")
     hp = converter.convert_keys(folder.config)
     n_head = hp["attention.head_count"]
+    n_kv = hp.get("attention.head_count_kv", n_head)
+    n_kv = max(n_kv) if isinstance(n_kv, list) else n_kv  # of layers with attention
     traits = ModelTraits(
         n_layer=hp["block_count"],
-        n_gqa=max(n_head // max(hp.get("attention.head_count_kv", n_head), 1), 1),
+        n_gqa=max(n_head // max(n_kv, 1), 1),
         n_expert=hp.get("expert_count", 0),
         tied="output.weight" not in names,
         has_importance=False,

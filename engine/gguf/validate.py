@@ -77,17 +77,19 @@ def _floats(gguf: GGUFFile, arch: str) -> None:
 
 
 def _attention(gguf: GGUFFile, arch: str, n_layers: int, width: int) -> None:
-    heads = gguf.get_ints(f"{arch}.attention.head_count", n_layers, min=1, max=MAX_HEADS)
-    kv_heads = gguf.get_ints(f"{arch}.attention.head_count_kv", n_layers, heads, min=1, max=MAX_HEADS)
+    least = 0 if has_recurrent_layers(gguf) else 1
+    heads = gguf.get_ints(f"{arch}.attention.head_count", n_layers, min=least, max=MAX_HEADS)
+    kv_heads = gguf.get_ints(f"{arch}.attention.head_count_kv", n_layers, heads, min=least, max=MAX_HEADS)
     for i, (n, n_kv) in enumerate(zip(heads, kv_heads, strict=True)):
-        if n % n_kv:
+        if n_kv and n % n_kv:
             gguf.fail(f"layer {i} has {n} heads, which {n_kv} key-value heads cannot share evenly")
     head_dim = gguf.get_int(f"{arch}.attention.key_length", None, min=1, max=MAX_HEAD_DIM)
     gguf.get_int(f"{arch}.attention.value_length", None, min=1, max=MAX_HEAD_DIM)
     if head_dim is None:
-        if width % heads[0]:
-            gguf.fail(f"{heads[0]} heads do not divide the width {width}, and there is no key_length")
-        head_dim = width // heads[0]
+        n = max(*heads, 1)
+        if width % n:
+            gguf.fail(f"{n} heads do not divide the width {width}, and there is no key_length")
+        head_dim = width // n
     for key in ("rope.dimension_count", "rope.dimension_count_swa"):
         rope_dims = gguf.get_int(f"{arch}.{key}", None)
         if rope_dims is not None and not (0 < rope_dims <= head_dim and rope_dims % 2 == 0):
@@ -95,6 +97,12 @@ def _attention(gguf: GGUFFile, arch: str, n_layers: int, width: int) -> None:
     window = gguf.value_type(f"{arch}.attention.sliding_window")
     if window is not None and window[0] in INT_TYPES:
         gguf.get_ints(f"{arch}.attention.sliding_window", n_layers, min=0, max=MAX_CONTEXT)
+
+
+def has_recurrent_layers(gguf: GGUFFile) -> bool:
+    """Whether some layers may have a recurrent state in place of attention."""
+    arch = gguf.arch
+    return f"{arch}.ssm.conv_kernel" in gguf.metadata or f"{arch}.shortconv.l_cache" in gguf.metadata
 
 
 def _experts(gguf: GGUFFile, arch: str) -> None:

@@ -13,6 +13,7 @@ from engine.ggml.operations import Context
 from engine.ggml.tensor import F16, F32, I32, I64, Tensor, row_size
 from engine.graph.ops.activation import op as gelu
 from engine.graph.ops.attention import PagedAttention
+from engine.graph.ops.recurrence import RecurrentStates
 from engine.hparams import HParams, Rope
 
 ADAPTER_NODES = 8  # of an adapter of one matrix
@@ -59,14 +60,16 @@ class BatchShape(NamedTuple):
 class Execution(NamedTuple):
     """How a model's layers are computed, the same for all batches.
 
-    attention: per layer, "paged" (our CPU kernel), "flash" or "explicit" (both with masks).
-    backends: per layer, the name of its device's backend; "cpu" may use our kernels.
+    attention: per layer, "paged" (our CPU kernel), "flash" or "explicit" (both with masks), "none" for a
+    layer without. backends: per layer, the name of its device's backend; "cpu" may use our kernels.
+    states: recurrent states, which our kernels compute on the CPU for all layers.
     """
 
     cache: KVCache
     paged: PagedAttention
     attention: list[str]
     backends: list[str]
+    states: RecurrentStates
 
 
 class Network(Protocol):

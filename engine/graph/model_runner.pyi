@@ -2,12 +2,13 @@ from array import array
 from collections.abc import Iterable, Sequence
 
 from engine.cache.kv_cache import KVCache
+from engine.cache.state_cache import StateCache
 from engine.ggml.sched import Sched
 from engine.graph.forward_context import Network
 
 # The fields of `BatchItem`: token ids, cells, n_past, rows of logits, whether LongRoPE's long factors are
-# used, where the second sequence begins, and the LoRA adapters with their scales.
-_Row = tuple[Sequence[int], array[int], int, int, bool, int, tuple[tuple[int, float], ...]]
+# used, where the second sequence begins, the LoRA adapters with their scales, and the slot of the state.
+_Row = tuple[Sequence[int], array[int], int, int, bool, int, tuple[tuple[int, float], ...], int]
 
 class ModelRunner:
     @property
@@ -18,6 +19,8 @@ class ModelRunner:
     def max_batch_tokens(self) -> int: ...
     @property
     def n_cells(self) -> int: ...
+    @property
+    def n_slots(self) -> int: ...
     @property
     def original_context_length(self) -> int: ...
     @property
@@ -37,6 +40,7 @@ class ModelRunner:
         backends: list[str],
         max_batch_tokens: int,
         row_multiple: int = 1,
+        states: StateCache | None = None,
     ) -> None: ...
     def reserve(self, n_outputs: int, n_adapters: int = 0) -> None: ...
     def forward(self, rows: Iterable[_Row], hidden: bool = False, scores: bool = False) -> int: ...

@@ -12,6 +12,7 @@ from libcpp.vector cimport vector
 
 from engine.graph.forward_context import MASK_PAD, BatchShape, Execution, build
 from engine.graph.ops.attention cimport PagedAttention, Sequence
+from engine.graph.ops.recurrence import RecurrentStates
 from engine.errors import DeviceError, EngineError, ModelError, SessionClosedError
 from engine.ggml.sched cimport Sched
 from engine.ggml.tensor cimport Graph, Tensor
@@ -27,12 +28,13 @@ cdef uint16_t MINUS_INFINITY = 0xFC00  # F16
 cdef class ModelRunner:
     """Computes a model: one batch in, rows of logits out.
 
-    n_vocab: length of a row of logits. n_cells: cells of the cache. max_batch_tokens: most rows of a batch.
+    n_vocab: length of a row of logits. n_cells: cells of the cache. n_slots: recurrent states, 0 in a model without.
+    max_batch_tokens: most rows of a batch.
     row_multiple: rows that products of repacked weights take at a time. original_context_length: see `HParams`.
     compute_ms: milliseconds that ggml took for the last forward. graphs_built: how often no graph could be reused.
     """
 
-    cdef readonly int n_vocab, n_embd, max_batch_tokens, n_cells, original_context_length
+    cdef readonly int n_vocab, n_embd, max_batch_tokens, n_cells, n_slots, original_context_length
     cdef readonly bint causal
     cdef readonly double compute_ms
     cdef readonly long long graphs_built
@@ -55,18 +57,23 @@ cdef class ModelRunner:
     cdef bint closed
 
     def __init__(self, arch, cache, Sched sched not None, list attention not None, list backends not None,
-                 int max_batch_tokens, int row_multiple=1):
-        """Seven parameters: what a model consists of once it is on its devices, and the limits of its batches.
+                 int max_batch_tokens, int row_multiple=1, states=None):
+        """Eight parameters: what a model consists of once it is on its devices, and the limits of its batches.
 
-        attention, backends: per layer, see `Execution`. The caller owns `cache` and `sched`, and closes them.
+        attention, backends: per layer, see `Execution`. states: a `StateCache`, if the model has recurrent layers.
+        The caller owns `cache`, `states` and `sched`, and closes them.
         """
         self.arch, self.sched = arch, sched
         self.n_vocab, self.n_embd, self.n_cells = arch.hp.n_vocab, arch.hp.n_embd, cache.n_cells
         self.original_context_length, self.causal = arch.hp.original_context_length, arch.hp.causal
         self.max_batch_tokens, self.row_multiple = max_batch_tokens, row_multiple
         self.paged = PagedAttention(len(attention))
-        self.execution = Execution(cache, self.paged, attention, backends)
-        self.masked = any(kind != "paged" for kind in attention)
+        recurrent = RecurrentStates(self.paged, len(attention))
+        if states is not None:
+            recurrent = RecurrentStates(self.paged, len(attention), states.table, states.offsets)
+        self.n_slots = recurrent.n_slots
+        self.execution = Execution(cache, self.paged, attention, backends, recurrent)
+        self.masked = any(kind in ("flash", "explicit") for kind in attention)
 
     def reserve(self, int n_outputs, int n_adapters=0):
         """Allocate compute memory for the largest batch, of which `n_outputs` rows want logits.
@@ -178,7 +185,7 @@ cdef class ModelRunner:
     # --- one batch's arrays
 
     cdef int _fill(self, rows) except -1:
-        cdef int n_outputs = 0, n_new, n_past, p, n_logits, second
+        cdef int n_outputs = 0, n_new, n_past, p, n_logits, second, slot
         cdef int32_t token
         cdef Sequence sequence
         cdef array table
@@ -191,11 +198,14 @@ cdef class ModelRunner:
         self.adapters = []
         self.token_type_ids.clear()
         self.paged.sequences.clear()
-        for tokens, table, n_past, n_logits, is_long, second, adapters in rows:
+        for tokens, table, n_past, n_logits, is_long, second, adapters, slot in rows:
             n_new = len(tokens)
             if n_past < 0 or n_new == 0 or len(table) - n_past < n_new or table.ob_descr.itemsize != sizeof(int32_t):
                 raise EngineError(f"{len(table)} cells for {n_past} + {n_new} tokens")
+            if self.n_slots and not 0 <= slot < self.n_slots:
+                raise EngineError(f"slot {slot} is not one of {self.n_slots}")
             self.adapters.append(adapters)
+            sequence.slot = slot
             cells = <const int32_t*>table.data.as_voidptr
             sequence.cells, sequence.n_past, sequence.n_new = cells, n_past, n_new
             sequence.row = <int>self.tokens.size()
@@ -236,6 +246,7 @@ cdef class ModelRunner:
         again = self.paged.sequences.back()
         again.n_past += again.n_new - 1
         again.n_new = 1
+        again.slot = -1
         for again.row in range(n, n - rest + self.row_multiple):
             self.tokens.push_back(self.tokens.back())
             self.positions.push_back(self.positions.back())

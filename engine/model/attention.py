@@ -13,11 +13,16 @@ from engine.graph.forward_context import MASK_PAD
 from engine.hparams import HParams
 from engine.model import rpc
 
-AttentionKind = Literal["paged", "flash", "explicit"]
+AttentionKind = Literal["paged", "flash", "explicit", "none"]
 
 
 def best_attention(device: Device, hp: HParams, layer: int, params: ModelParameters) -> AttentionKind:
-    """Our paged kernel on the CPU, else ggml's flash attention where available, else explicit products."""
+    """Our paged kernel on the CPU, else ggml's flash attention where available, else explicit products.
+
+    "none" for a layer without attention.
+    """
+    if not hp.attends(layer):
+        return "none"
     choice = params.flash_attn
     if choice == "auto" and device.type == "cpu":
         return "paged"
@@ -45,7 +50,9 @@ def required_attention(device: Device, hp: HParams, layer: int, params: ModelPar
 def check_stores_cache(device: Device, hp: HParams, kv_type: str) -> None:
     """ConfigError if the device cannot store keys and values in the cache's type."""
     ctx: Any = Context(8)
-    width = hp.head_dim_k * hp.n_head_kv[0]
+    width = hp.head_dim_k * max(hp.n_head_kv)
+    if not width:
+        return
     table = ctx.new(type_id(kv_type), (width, MASK_PAD))
     stored = ctx.set_rows(table, ctx.new(F32, (width, 1)), ctx.new(I64, (1,)))
     if not runs_on(device, stored):

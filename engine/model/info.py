@@ -11,9 +11,10 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any, TypeVar
 
+from engine import architectures
 from engine.errors import ConfigError, ModelError
 from engine.gguf import GGMLType, GGUFFile, printable, validate_model
-from engine.gguf.validate import NO_VOCABULARY, token_ids
+from engine.gguf.validate import NO_VOCABULARY, has_recurrent_layers, token_ids
 from engine.quantize.mixes import MIXES
 from engine.units import format_bytes
 
@@ -181,9 +182,12 @@ def _memory(gguf: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]
     n_layers = gguf.get_int(f"{arch}.block_count", min=1, max=4096)
     n_layers -= gguf.get_int(f"{arch}.nextn_predict_layers", 0, min=0, max=n_layers - 1)  # not loaded
     width = gguf.get_int(f"{arch}.embedding_length", min=1)
-    heads = gguf.get_ints(f"{arch}.attention.head_count", n_layers, min=1)
-    kv_heads = gguf.get_ints(f"{arch}.attention.head_count_kv", n_layers, heads, min=1)
-    dims = [gguf.get_int(f"{arch}.attention.{k}_length", width // heads[0], min=1) for k in ("key", "value")]
+    heads = gguf.get_ints(f"{arch}.attention.head_count", n_layers, min=0)
+    kv_heads = gguf.get_ints(f"{arch}.attention.head_count_kv", n_layers, heads, min=0)
+    state, recurrent = _recurrent(gguf)
+    kv_heads = [0 if i in recurrent else n for i, n in enumerate(kv_heads)]
+    head_dim = width // max(*heads, 1)
+    dims = [gguf.get_int(f"{arch}.attention.{k}_length", head_dim, min=1) for k in ("key", "value")]
     if f"{arch}.attention.kv_lora_rank" in gguf.metadata:  # values are the first part of the keys
         dims = dims[:1]
     kind = GGMLType[kv_type.upper()]
@@ -191,14 +195,24 @@ def _memory(gguf: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]
     trained = gguf.get_int(f"{arch}.context_length", min=1)
     n = trained if context is None else context
     sizes = {"context": n, "context_trained": trained, "kv_type": kv_type, "weights": weights}
-    if any(dim % kind.block_size for dim in dims):
+    if any(kv_heads) and any(dim % kind.block_size for dim in dims):
         return sizes | {
             "problem": f"{kv_type} stores blocks of {kind.block_size}, but heads have {dims[0]} elements"
         }
     if not gguf.get_bool(f"{arch}.attention.causal", True):
         return sizes | {"kv_per_token": 0, "kv": 0, "total": weights}
     per_token = sum(kind.row_size(dim * h) for h in kv_heads for dim in dims)
-    return sizes | {"kv_per_token": per_token, "kv": per_token * n, "total": weights + per_token * n}
+    if state:
+        sizes["state"] = state
+    return sizes | {"kv_per_token": per_token, "kv": per_token * n, "total": weights + state + per_token * n}
+
+
+def _recurrent(gguf: GGUFFile) -> tuple[int, set[int]]:
+    """Bytes of the recurrent states of one session, and the layers that have no keys and values."""
+    if not has_recurrent_layers(gguf) or gguf.arch not in architectures.names():
+        return 0, set()
+    hp = architectures.get(gguf.arch).hparams(gguf)
+    return hp.state_bytes, {i for i in range(hp.n_layer) if not hp.attends(i)}
 
 
 def render(contents: dict[str, Any]) -> str:
@@ -286,7 +300,9 @@ def _memory_rows(memory: dict[str, Any] | None) -> list[tuple[str, str]]:
     rows = [("context", trained), ("weights", format_bytes(memory["weights"]))]
     if "problem" in memory:
         return [*rows, ("cache", memory["problem"])]
-    if not memory["kv_per_token"]:
+    if state := memory.get("state"):
+        rows.append(("states", f"{format_bytes(state)} of recurrent layers for each session and checkpoint"))
+    if not memory["kv_per_token"] and not state:
         return [*rows, ("cache", "none: an encoder keeps nothing between texts")]
     per_token = format_bytes(memory["kv_per_token"])
     cache = f"{format_bytes(memory['kv'])} as {memory['kv_type']} ({per_token} for each token)"

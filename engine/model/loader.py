@@ -116,6 +116,8 @@ def choose_layout(spec: TensorSpec, info: TensorInfo, candidates: list[Any], rep
         and can_pack(int(info.type), tuple(info.shape))
     ):
         return Layout(own, packed=True)
+    if spec.op == "host":
+        return Layout(own)
     for buffer_type in candidates:
         if not repack and buffer_type.name != buffer_type.device.buffer_types()[-1].name:
             continue

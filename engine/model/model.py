@@ -15,6 +15,8 @@ from engine.cache import session_file
 from engine.cache.cell_pool import CellPool
 from engine.cache.kv_cache import KVCache
 from engine.cache.prefix_cache import PrefixCache
+from engine.cache.state_cache import StateCache
+from engine.cache.state_slots import StateSlots
 from engine.config import ModelParameters, check
 from engine.errors import ConfigError, SessionClosedError
 from engine.ggml.backend import Backend
@@ -88,9 +90,13 @@ class LoadedModel:
             self.n_cells,
             params.kv_type,
             [device.buffer_types()[-1] for device in devices],
-            zeroed=any(kind != "paged" for kind in self.attention),
+            zeroed=any(kind in ("flash", "explicit") for kind in self.attention),
         )
         resources.callback(self.cache.close)
+        states = None
+        if hp.recurrence is not None:
+            states = StateCache(hp, preparation.n_slots, cpu.buffer_types()[-1])
+            resources.callback(states.close)
         if params.mlock:
             adapted = [buffer for loaded in self.lora for buffer in loaded.buffers]
             lock_memory([*self.weights.buffers, *adapted, *self.cache.buffers])
@@ -108,10 +114,14 @@ class LoadedModel:
             ["cpu" if device is cpu else device.backend.lower() for device in devices],
             self.max_batch_tokens,
             self.weights.row_multiple,
+            states,
         )
         resources.callback(self.runner.close)
         self.runner.reserve(params.parallel if hp.causal else self.max_batch_tokens, len(matrices))
-        self.pool = CellPool(self.n_cells)
+        slots = None
+        if states is not None:
+            slots = StateSlots(states.n_slots, states, params.checkpoint_interval)
+        self.pool = CellPool(self.n_cells, slots)
         self.prefix = PrefixCache(self.pool)
         progress(1.0, "ready")
 
@@ -194,6 +204,8 @@ def _buffer_types(preparation: Preparation, spec: TensorSpec) -> list[Any]:
     cpu, layer_devices = preparation.cpu, preparation.layer_devices
     device = layer_devices[max(spec.layer, 0)]
     if spec.layer < 0 and cpu in layer_devices:
+        device = cpu
+    if spec.op == "host":
         device = cpu
     own: list[Any] = list(device.buffer_types())
     return own if device is cpu else own + list(cpu.buffer_types())

@@ -148,14 +148,14 @@ class _Planner:
         n = min(self.params.parallel * self.n_ctx, MAX_CELLS)
         for u in plan.usage:
             if u.kv_cell:
-                room = u.device.free - u.device.spare - u.weights - u.mapped - u.compute
+                room = u.device.free - u.device.spare - u.weights - u.mapped - u.compute - u.states
                 n = min(n, room // u.per_cell)
         igpus = [u for u in plan.usage if u.device.type == "igpu" and u.parts]
         if igpus:
             cpu = next(u for u in plan.usage if u.device.type == "cpu")
             sharing = [cpu, *igpus]
             per_cell = sum(u.per_cell for u in sharing)
-            used = sum(u.weights + u.mapped + u.compute for u in sharing)
+            used = sum(u.weights + u.mapped + u.compute + u.states for u in sharing)
             room = cpu.device.free - cpu.device.spare - used
             n = min(n, room // per_cell) if per_cell else n
         if n < self.params.parallel * self.n_ctx:
@@ -255,6 +255,7 @@ class _Planner:
             n_cells=n_cells,
             compute=compute,
             compute_cell=compute_cell,
+            states=self.needs.states,
         )
         return Plan(layers=tuple(names), n_cells=n_cells, usage=(*usage, cpu))
 
@@ -296,7 +297,9 @@ class _Planner:
                 ideas.append(f"gpu_layers={fitting} would fit")
             elif self.place(0, self.least_cells):
                 ideas.append("no layer fits: run it on the CPU with use_gpu=false")
-        rooms = [(u.device.free - u.weights - u.compute) // u.per_cell for u in plan.usage if u.per_cell]
+        rooms = [
+            (u.device.free - u.weights - u.compute - u.states) // u.per_cell for u in plan.usage if u.per_cell
+        ]
         cells = min(rooms, default=0) // CELL_STEP * CELL_STEP
         if 0 < cells < self.least_cells and self.place(n_gpu, cells):
             what = "kv_cells" if self.params.kv_cells is not None else "context_size"

@@ -26,6 +26,7 @@ class Needs:
     cache, where attention has masks or materializes its scores; compute_input: on the CPU if it has no layer;
     compute_last: on a device with the last layer only, whose feed-forward sees few rows. input_moves: size of
     the input embedding on the first device where no layer is left on the CPU; None: it stays on the CPU.
+    states: of recurrent layers, in the host's memory.
     """
 
     input: Part
@@ -36,6 +37,7 @@ class Needs:
     compute_input: int | None = None
     compute_last: int | None = None
     input_moves: int | None = None
+    states: int = 0
     mask_cell: int = 0  # of compute_cell, what a mask takes
 
     @property
@@ -104,10 +106,11 @@ class Usage:
     n_cells: int = 0
     compute: int = 0
     compute_cell: int = 0
+    states: int = 0  # of recurrent layers
 
     @property
     def kv(self) -> int:
-        return self.kv_cell * self.n_cells
+        return self.kv_cell * self.n_cells + self.states
 
     @property
     def needed(self) -> int:

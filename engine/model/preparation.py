@@ -14,7 +14,7 @@ from engine.config import ModelParameters, check
 from engine.errors import ConfigError
 from engine.ggml.backend import MAX_THREADS, Device, add_rpc_server, devices
 from engine.gguf import GGUFFile, validate_model
-from engine.host import physical_cores
+from engine.host import host_memory, physical_cores
 from engine.hparams import HParams
 from engine.lora.adapter import AdaptedMatrix, Adapter, read_adapter
 from engine.model import placement, rpc
@@ -31,6 +31,7 @@ from engine.model.placement_types import (
 from engine.nn.architecture import Architecture
 from engine.nn.binder import TensorSpec
 
+DEFAULT_CHECKPOINTS = 64
 CLBLAST_SCRATCH = 64 << 20  # MOST_SCRATCH of ggml/clblast/product.cpp
 
 
@@ -39,8 +40,8 @@ class Preparation:
     """What `engine.model.model.LoadedModel` is made from.
 
     params: those in effect: a model for embeddings has a cache of its own kind. n_ctx: longest session asked
-    for, in tokens; the plan's cells may allow less. specs: the tensors, not yet bound. devices: all that ggml
-    reports, by name. adapters: LoRA adapters that fit the model.
+    for, in tokens; the plan's cells may allow less. specs: the tensors, not yet bound. n_slots: for recurrent
+    states. devices: all that ggml reports, by name. adapters: LoRA adapters that fit the model.
     """
 
     gguf: GGUFFile
@@ -51,6 +52,7 @@ class Preparation:
     n_ctx: int
     max_batch_tokens: int
     n_threads: int
+    n_slots: int
     devices: dict[str, Device]
     plan: Plan
 
@@ -106,7 +108,8 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
     by_name = {d.name: d for d in devices()}
     kv_cache.check_type(hp, params.kv_type)
     adapters = [_adapter(loaded.path, gguf.arch, specs) for loaded in params.lora_adapters]
-    memory = _Memory(gguf, hp, specs, params, max_batch_tokens, adapters)
+    n_slots = number_of_slots(hp, params, host_memory()[0])
+    memory = _Memory(gguf, hp, specs, params, max_batch_tokens, adapters, n_slots)
     plan = placement.plan(
         memory.needs(by_name.values(), n_ctx), [DeviceInfo.of(d) for d in by_name.values()], params, n_ctx
     )
@@ -119,9 +122,24 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
         n_ctx=n_ctx,
         max_batch_tokens=max_batch_tokens,
         n_threads=params.n_threads or min(physical_cores(), MAX_THREADS),
+        n_slots=memory.n_slots,
         devices=by_name,
         plan=replace(plan, notes=(*notes, *plan.notes)),
     )
+
+
+def number_of_slots(hp: HParams, params: ModelParameters, free: int) -> int:
+    """Slots for the recurrent states of running sequences and for checkpoints; 0 in a model without.
+
+    free: bytes of the host's memory, of which checkpoints take a tenth at most unless params say how many.
+    """
+    nbytes = hp.state_bytes
+    if not nbytes:
+        return 0
+    checkpoints = params.checkpoints
+    if checkpoints is None:
+        checkpoints = min(DEFAULT_CHECKPOINTS, free // 10 // nbytes)
+    return params.parallel + max(checkpoints, 1)
 
 
 def _adapter(path: str, arch: str, specs: list[TensorSpec]) -> Adapter:
@@ -143,6 +161,7 @@ class _Memory:
     params: ModelParameters
     rows: int  # of the largest batch
     adapters: list[Adapter]
+    n_slots: int  # for recurrent states
 
     def needs(self, devices: Iterable[Device], n_ctx: int) -> Needs:
         hp, rows = self.hp, self.rows
@@ -159,6 +178,7 @@ class _Memory:
             compute_last=last,
             input_moves=self._input_moves(),
             mask_cell=2 * rows,
+            states=self.n_slots * hp.state_bytes,
         )
 
     def _parts(self, cpu: Device) -> list[Part]:
@@ -195,7 +215,8 @@ class _Memory:
         scratch = min(CLBLAST_SCRATCH, 4 * max((math.prod(spec.shape) for spec in matrices), default=0))
         compute, compute_cell = {}, {}
         for d in devices:
-            kind = best_attention(d, hp, 0, self.params)
+            attending = next(filter(hp.attends, range(hp.n_layer)), 0)
+            kind = best_attention(d, hp, attending, self.params)
             scores = estimate_compute_cell(rows=rows, n_head=max(hp.n_head), attention=kind)
             # Scores are freed before the feed-forward runs: the larger of both counts.
             here = max(last, base - scores * n_ctx) if kind == "explicit" else base

@@ -21,7 +21,8 @@ class Attention:
     The file has Q, K and V in one matrix (rows in this order) or in three, with or without biases.
     qk_norm: "head" norms each head, with weights [head_dim] or, with `norm_per_head`, [head_dim, heads];
     "row" norms the whole projection at once. rotate_first: heads are normed after the rotation.
-    sinks: see `ForwardContext.attend`.
+    sinks: see `ForwardContext.attend`. gated: each head of Q's matrix is followed by a gate, whose sigmoid
+    multiplies the head's output (Qwen3-Next).
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Attention:
         norm_per_head: bool = False,
         rotate_first: bool = False,
         sinks: bool = False,
+        gated: bool = False,
     ) -> None:
         # Keywords are what architectures differ in; each is used by a few of them.
         self.hp, self.layer, self.rope_factors = hp, layer, rope_factors
@@ -49,7 +51,7 @@ class Attention:
         if self.fused:
             self.qkv = binder.linear(f"{blk}.attn_qkv", hp.n_embd, n_q + n_k + n_v, layer)
         else:
-            self.q = binder.linear(f"{blk}.attn_q", hp.n_embd, n_q, layer)
+            self.q = binder.linear(f"{blk}.attn_q", hp.n_embd, 2 * n_q if gated else n_q, layer)
             self.k = binder.linear(f"{blk}.attn_k", hp.n_embd, n_k, layer)
             self.v = binder.linear(f"{blk}.attn_v", hp.n_embd, n_v, layer)
         self.qk_norm, self.rotate_first = qk_norm, rotate_first
@@ -59,6 +61,7 @@ class Attention:
             for part, n_heads in (("q", self.n_head), ("k", self.n_head_kv)):
                 shape = (dk * n_heads,) if qk_norm == "row" else (dk, n_heads) if norm_per_head else (dk,)
                 self.norms.append(norm(binder, f"{blk}.attn_{part}_norm", shape, layer))
+        self.gated = gated
         self.sinks = None
         if sinks:
             self.sinks = binder.tensor(f"{blk}.attn_sinks.weight", (self.n_head,), "add", layer)
@@ -87,7 +90,10 @@ class Attention:
         q, k, v = self.project(forward, x)
         if self.qk_norm == "row":
             q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)
-        q = split_heads(ctx, q, hp.head_dim_k, self.n_head)
+        if self.gated:
+            q, gate = self.split_gate(ctx, q)
+        else:
+            q = split_heads(ctx, q, hp.head_dim_k, self.n_head)
         k = split_heads(ctx, k, hp.head_dim_k, self.n_head_kv)
         v = split_heads(ctx, v, hp.head_dim_v, self.n_head_kv)
         if self.qk_norm == "head" and not self.rotate_first:
@@ -103,7 +109,16 @@ class Attention:
         forward.store(layer, k, v)
         if layer == hp.n_layer - 1 and forward.shape.n_outputs == 0:
             return None
-        return self.out(forward, forward.attend(layer, q, self.sinks))
+        attended = forward.attend(layer, q, self.sinks)
+        if self.gated:
+            attended = ctx.mul(attended, ctx.activation(gate, "sigmoid"))
+        return self.out(forward, attended)
+
+    def split_gate(self, ctx: Context, q: Tensor) -> tuple[Tensor, Tensor]:
+        """[2 * head_dim * heads, rows] -> q [head_dim, heads, rows], gate [head_dim * heads, rows]"""
+        d, n, rows, stride = self.hp.head_dim_k, self.n_head, q.shape[1], q.strides[1]
+        heads, gate = (ctx.view(q, (d, n, rows), (8 * d, stride), 4 * i * d) for i in range(2))
+        return heads, ctx.cont_2d(gate, d * n, rows)
 
 
 def split_heads(ctx: Context, x: Tensor, head_dim: int, n_heads: int) -> Tensor:

@@ -14,7 +14,8 @@ from engine.ggml.tensor import Tensor
 from engine.nn.layers import Experts, LayerNorm, Linear, Matrix, RMSNorm, TokenEmbedding
 from engine.nn.low_rank import LowRank
 
-Op = Literal["mul_mat", "mul_mat_heads", "mul_mat_id", "get_rows", "mul", "add", "add_id", "rope"]
+# host: read by a kernel of ours on the CPU, wherever the layer is.
+Op = Literal["mul_mat", "mul_mat_heads", "mul_mat_id", "get_rows", "mul", "add", "add_id", "rope", "host"]
 
 
 @dataclass(frozen=True)

@@ -11,25 +11,25 @@ from engine.ggml.operations import Context
 from engine.ggml.tensor import Tensor
 from engine.graph.forward_context import ForwardContext, LongRopeFactors, RopeFactors
 from engine.nn.architecture import Architecture
-from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.latent_attention import LatentAttention
 from engine.nn.layers import Norm
 
 Block = Callable[[ForwardContext, Tensor], Tensor]
+# Attention, or what carries a state from token to token in its place. None: nothing reads its output.
+Mixer = Callable[[ForwardContext, Tensor], Tensor | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """x + attention, then x + feed-forward; or, `parallel`, x + attention + feed-forward.
+    """x + attention, then x + feed-forward; or, `parallel`, x + attention + feed-forward; or only the first.
 
     attn_norm, ffn_norm: applied to a block's input; parallel without ffn_norm: both blocks read one norm.
     attn_post_norm, ffn_post_norm: applied to a block's output, before x is added.
     residual_scale: what a block's output is multiplied by, then.
     """
 
-    attention: Attention | LatentAttention
-    ffn: Block
+    attention: Mixer
+    ffn: Block | None = None
     attn_norm: Norm | None = None
     ffn_norm: Norm | None = None
     attn_post_norm: Norm | None = None
@@ -55,6 +55,8 @@ class Layer:
         if not self.parallel:
             x = ctx.add(attended, x)
             normed = x
+        if self.ffn is None:
+            return x
         normed = self.ffn_norm(ctx, x) if self.ffn_norm else normed
         y = self.ffn(forward, normed)
         if self.ffn_post_norm:
@@ -73,6 +75,7 @@ class Decoder(Architecture):
 
     norms: ClassVar[Literal["rms", "layer"]] = "rms"
     norms_embedding: ClassVar[bool] = False  # `token_embd_norm` before the first layer
+    output_norm_name: ClassVar[str] = "output_norm"
 
     def norm(self, binder: Binder, name: str, shape: tuple[int, ...], layer: int) -> Norm:
         """A norm of this architecture's kind over ne0."""
@@ -112,7 +115,7 @@ class Decoder(Architecture):
             self.embedding_norm = self.norm(binder, "token_embd_norm", (hp.n_embd,), -1)
         self.factors = self.rope_factors(binder)
         self.layers = [self.layer(binder, i) for i in range(hp.n_layer)]
-        self.output_norm = self.norm(binder, "output_norm", (hp.n_embd,), hp.n_layer)
+        self.output_norm = self.norm(binder, self.output_norm_name, (hp.n_embd,), hp.n_layer)
         self.output = binder.linear("output", hp.n_embd, hp.n_vocab, hp.n_layer, fallback="token_embd")
 
     def embed(self, forward: ForwardContext) -> Tensor:

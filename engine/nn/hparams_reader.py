@@ -11,7 +11,7 @@ from typing import Any
 from engine.errors import ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.gguf.access import REQUIRED
-from engine.hparams import POOLING, HParams, Rope, RopeMode, Routing
+from engine.hparams import POOLING, HParams, Recurrence, Rope, RopeMode, Routing
 
 Scalar = bool | int | float | str
 
@@ -96,7 +96,7 @@ class HParamsReader:
         n_layer, n_embd = self.n_layer(), self.integer("embedding_length")
         n_ff_expert = self.integer("expert_feed_forward_length", 0)
         n_head = self.per_layer("attention.head_count", n_layer)
-        head_dim = self.integer("attention.key_length", n_embd // max(n_head[0], 1))
+        head_dim = self.integer("attention.key_length", n_embd // max(*n_head, 1))
         embedding = self.gguf.tensors.get("token_embd.weight")
         merged: dict[str, Any] = {
             "n_layer": n_layer,
@@ -174,6 +174,59 @@ class HParamsReader:
             if name in self.gguf.tensors:
                 return self.gguf.tensors[name].shape[-1]
         return 0
+
+    def kernel(self, name: str) -> int:
+        """The length of a causal convolution."""
+        kernel = self.integer(name)
+        if not 2 <= kernel <= 8:
+            self.refuse(name, kernel, "2 to 8")
+        return kernel
+
+    def ssm(self) -> Recurrence:
+        """The state of Mamba 2 and its kin: a convolution over x, B and C, and a scan."""
+        n_inner, d_state = self.integer("ssm.inner_size"), self.integer("ssm.state_size")
+        n_head, n_group = self.integer("ssm.time_step_rank"), self.integer("ssm.group_count")
+        if min(n_inner, d_state, n_head, n_group) < 1 or n_inner % n_head or n_head % n_group:
+            raise ModelError(
+                f"{self.architecture}: ssm.inner_size {n_inner}, ssm.state_size {d_state}, "
+                f"ssm.time_step_rank {n_head} and ssm.group_count {n_group} do not fit together"
+            )
+        return Recurrence(
+            kernel=self.kernel("ssm.conv_kernel"),
+            channels=n_inner + 2 * n_group * d_state,
+            n_head=n_head,
+            head_dim=n_inner // n_head,
+            d_state=d_state,
+            n_group=n_group,
+        )
+
+    def ssm_of_channels(self) -> Recurrence:
+        """The state of Mamba, in which each channel is a head of its own, and all share B and C."""
+        n_inner = self.integer("ssm.inner_size")
+        d_state, dt_rank = self.integer("ssm.state_size"), self.integer("ssm.time_step_rank")
+        if min(n_inner, d_state, dt_rank) < 1:
+            raise ModelError(f"{self.architecture}: a size of the state space is below 1")
+        return Recurrence(
+            kernel=self.kernel("ssm.conv_kernel"),
+            channels=n_inner,
+            n_head=n_inner,
+            head_dim=1,
+            d_state=d_state,
+            dt_rank=dt_rank,
+            normed=self.flag("ssm.dt_b_c_rms", False),
+        )
+
+    def linear_attention(self, n_layer: int, interval: int) -> tuple[bool, ...]:
+        """Of each layer, whether it has a state in place of attention: as the file says, else all but every
+        n-th, n being `interval` or what the file says."""
+        name = "attention.recurrent_layers"
+        if self.has(name):
+            flags = self.gguf.get_bools(self.key(name), self.integer("block_count"))
+            return tuple(flags[:n_layer])
+        interval = self.integer("full_attention_interval", interval)
+        if interval < 1:
+            self.refuse("full_attention_interval", interval, "1 and more")
+        return tuple(bool((i + 1) % interval) for i in range(n_layer))
 
     def windows(self, n_layer: int, pattern: int = 1, default: int = 0) -> tuple[int, ...]:
         """The sliding window of each layer. pattern 1: all layers have it; n: all but every n-th."""

@@ -48,7 +48,10 @@ MIXES: dict[str, tuple[int, str]] = {
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 _FEW_BITS = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M")
 # Small tensors, or such that are read as F32.
-_NEVER = re.compile(r"_norm\.weight$|ffn_gate_inp\.weight$|^position_embd|^token_types|attn_rel_b")
+_NEVER = re.compile(
+    r"_norm\.weight$|ffn_gate_inp\.weight$|^position_embd|^token_types|attn_rel_b"
+    r"|ssm_conv1d\.weight$|shortconv\.conv\.weight$"
+)
 _PARTS = {
     "attn_qkv.weight": "qkv",
     "attn_v.weight": "v",

@@ -174,7 +174,7 @@ def _traits(file: GGUFFile, has_importance: bool) -> ModelTraits:
     kv = file.get_ints(f"{arch}.attention.head_count_kv", None, heads)
     return ModelTraits(
         n_layer=n_layer,
-        n_gqa=max(heads[0] // max(kv[0], 1), 1),
+        n_gqa=max(max(heads) // max(*kv, 1), 1),
         n_expert=file.get_int(f"{arch}.expert_count", 0),
         tied="output.weight" not in file.tensors,
         has_importance=has_importance,

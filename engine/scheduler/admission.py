@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from engine.cache.cached_sequence import CachedSequence
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import Match, Node, PrefixCache, common_prefix
+from engine.cache.state_slots import NO_SLOT
 from engine.scheduler.queues import SequenceQueues
 from engine.scheduler.sequence import ScheduledSequence, SequenceState
 
@@ -46,7 +47,7 @@ class Admission:
             full = len(running) >= self.parallel
             if full and running[-1].arrival < sequence.arrival:
                 return
-            while running and not self._fits(sequence):
+            while running and not (self._fits(sequence) and self._has_slot(sequence)):
                 if not self._reclaim_idle(sequence):
                     return
             if full:  # the newest keeps its cells and continues later without recomputation
@@ -94,11 +95,15 @@ class Admission:
         """Raise AssertionError if a cell has not exactly one owner, or a lock is missing or left over."""
         self.pool.check()
         self.prefix.check()
+        sequences = (*self.queues, *others)
+        if self.pool.states is not None:
+            slots = [sequence.slot for sequence in sequences if sequence.slot != NO_SLOT]
+            self.pool.states.check(slots, [n for n in self.prefix.nodes() if n.checkpoint != NO_SLOT])
         owned: list[int] = []
         locks: Counter[Node] = Counter()
         for node in self.prefix.nodes():
             owned.extend(node.cells)
-        for sequence in (*self.queues, *others):
+        for sequence in sequences:
             assert len(sequence.cells) == sequence.n_past >= sequence.n_shared
             owned.extend(sequence.cells[sequence.n_shared :])
             path: list[int] = []
@@ -133,6 +138,8 @@ class Admission:
             if shared > max(best, other.n_past) and (gain >= WORTH_WAITING or 2 * gain >= limit - n_known):
                 sequence.leader, sequence.leader_n = other, shared
                 best = shared
+        if best > n_known and sequence.leader is not None and self.pool.states is not None:
+            sequence.leader.stops.add(best)  # a recurrent state can only be taken where one is kept
         return best > n_known
 
     def _fits(self, sequence: ScheduledSequence) -> bool:
@@ -154,11 +161,25 @@ class Admission:
         sequence.leader = None
         return self._find_leader(sequence, match.n) and need - sequence.leader_n + match.n_unlocked <= room
 
+    def _has_slot(self, sequence: ScheduledSequence) -> bool:
+        """Whether there is a slot for its recurrent state beside the running ones, if it needs one."""
+        states = self.pool.states
+        if states is None or sequence.slot != NO_SLOT:
+            return True
+        return states.n_available > sum(other.slot == NO_SLOT for other in self.queues.running)
+
+    def without_slot(self) -> ScheduledSequence | None:
+        """A running sequence that cannot begin, since others own all slots for recurrent states."""
+        states = self.pool.states
+        if states is None or states.n_available or self._reclaim_idle(None):
+            return None
+        return next((sequence for sequence in self.queues.running if sequence.slot == NO_SLOT), None)
+
     def _reclaim_idle(self, wanting: ScheduledSequence | None) -> bool:
         """Take the cells of the newest paused, else waiting, sequence that has any."""
         for idle in (self.queues.paused, self.queues.waiting):
             for sequence in reversed(idle):
-                if sequence.n_past and sequence is not wanting:
+                if (sequence.n_past or sequence.slot != NO_SLOT) and sequence is not wanting:
                     self._preempt(sequence)
                     return True
         return False

@@ -23,6 +23,8 @@ class BatchItem(NamedTuple):
     uses_long_rope: whether the sequence uses the rotary factors of long sequences.
     adapters: the LoRA adapters that compute the tokens.
     second: position of the first token of the second segment, for encoders with two; 0: one segment.
+    slot: of the recurrent state after `n_past` tokens, which then is that after the new tokens; -1: the model
+        has none.
     """
 
     tokens: list[int]
@@ -32,6 +34,7 @@ class BatchItem(NamedTuple):
     uses_long_rope: bool = False
     second: int = 0
     adapters: AdapterScales = ()
+    slot: int = -1
 
 
 def next_item(sequence: CachedSequence, n: int, logits: int) -> BatchItem:
@@ -40,7 +43,13 @@ def next_item(sequence: CachedSequence, n: int, logits: int) -> BatchItem:
     sequence.grow(n)
     tokens = sequence.tokens[n_past : n_past + n].tolist()
     return BatchItem(
-        tokens, sequence.cells, n_past, logits, sequence.uses_long_rope, adapters=sequence.adapters
+        tokens,
+        sequence.cells,
+        n_past,
+        logits,
+        sequence.uses_long_rope,
+        adapters=sequence.adapters,
+        slot=sequence.slot,
     )
 
 
@@ -144,6 +153,10 @@ class BatchBuilder:
         limit = self.pace.limit(batch.n_decode) if prefill else None
         if limit is not None:
             budget = min(budget, limit)
+        if self._admission.pool.states is not None:
+            for sequence in prefill:  # before any of them goes on: where the next ones want checkpoints
+                if not sequence.n_past:
+                    self._admission.may_start(sequence)
         for sequence in prefill:
             if not budget:
                 break
@@ -162,6 +175,7 @@ class BatchBuilder:
                 batch.n_cached += sequence.cached_n
         pool, n_past = admission.pool, sequence.n_past
         n = min(sequence.n_pending, sequence.n_batch, budget, max(sequence.n_chunked - n_past, 1))
+        n = sequence.chunk(n)
         if n > pool.n_free:
             admission.prefix.evict(n - pool.n_free)
             n = min(n, pool.n_free)

@@ -189,6 +189,8 @@ class Scheduler:
                     f"the KV cache of {pool.n_cells} cells is held by sessions outside of the scheduler; "
                     "close some of them",
                 )
+        while (starved := self._admission.without_slot()) is not None:
+            self._fail(starved, "all slots for recurrent states are in use outside of the scheduler")
         batch = self._builder.build(queues.running)
         self._counters.cached_tokens += batch.n_cached
         for sequence in batch.sequences:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.cache.state_slots import NO_SLOT
 from engine.config import adapter_scales, default_adapters
 from engine.errors import ConfigError, ContextOverflowError, DeviceError, EngineError, OutOfMemoryError
 from engine.hparams import POOLING, HParams
@@ -65,6 +66,7 @@ class _Input:
     def reset(self) -> None:
         """Nothing is computed, and no cells are held."""
         self.cells = array("i")
+        self.slot = NO_SLOT
         self.n_past = 0
         self.n_next = 0
         self.states: list[NDArray[np.float32]] = []
@@ -80,7 +82,7 @@ class _Input:
             n_states = 0 if self.n_past else -1
         tokens, cells = list(self.tokens[self.n_past : end]), self.cells[:end]
         return BatchItem(
-            tokens, cells, self.n_past, n_states, self.uses_long_rope, self.second, self.adapters
+            tokens, cells, self.n_past, n_states, self.uses_long_rope, self.second, self.adapters, self.slot
         )
 
     def add_states(self, states: NDArray[np.float32]) -> None:
@@ -187,7 +189,7 @@ class Embedder:
 
     def yield_cells(self, n: int) -> None:
         """Make `n` cells available to streams. Inputs that lose theirs are recomputed later."""
-        while self._running and self.model.prefix.n_available < n:
+        while self._running and (self.model.prefix.n_available < n or self.model.pool.lacks_slots):
             item = self._running[-1]
             self._stop(item)
             self._waiting.setdefault(item.id, deque()).appendleft(item)
@@ -208,9 +210,11 @@ class Embedder:
                 break
             if batch and item.ranks != self._running[0].ranks:  # a graph has outputs of one kind
                 break
-            if (batch or reserve) and model.prefix.n_available < n + reserve:
+            if (batch or reserve) and (model.prefix.n_available < n + reserve or model.pool.lacks_slots):
                 break
             model.prefix.make_room(n)
+            if model.pool.states is not None:
+                item.slot = model.pool.states.take()
             item.cells = model.pool.alloc(n)
             self._running.append(item)
             rest = waiting.pop(id)
@@ -254,6 +258,8 @@ class Embedder:
     def _stop(self, item: _Input) -> None:
         self._running.remove(item)
         self.model.pool.free(item.cells)
+        if self.model.pool.states is not None:
+            self.model.pool.states.free(item.slot)
         item.reset()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.cache.cached_sequence import CachedSequence
+from engine.cache.state_slots import NO_SLOT
 from engine.config import adapter_scales
 from engine.errors import (
     ConfigError,
@@ -115,7 +116,7 @@ class PromptLogprobsRunner:
     def yield_cells(self, n: int) -> None:
         """Make `n` cells available to streams. Prompts that lose theirs continue later where they were."""
         for prompt in reversed(self._prompts.values()):
-            if self.model.prefix.n_available >= n:
+            if self.model.prefix.n_available >= n and not self.model.pool.lacks_slots:
                 return
             prompt.sequence.release()
 
@@ -128,10 +129,13 @@ class PromptLogprobsRunner:
         model = self.model
         id, prompt = next(iter(self._prompts.items()))
         sequence = prompt.sequence
+        if reserve and model.pool.lacks_slots and sequence.slot == NO_SLOT:
+            return None
         if not sequence.n_past:
             prompt.attach()
         begin, first = sequence.n_past, max(sequence.n_past, prompt.n_rows)
         end = min(begin + model.max_batch_tokens, first + max_rows(model.n_vocab), len(sequence.tokens))
+        end = begin + sequence.chunk(end - begin)
         n, n_logits = end - begin, max(0, end - first)
         if reserve and model.prefix.n_available < n + reserve:
             return None
@@ -145,7 +149,7 @@ class PromptLogprobsRunner:
             if isinstance(error, DeviceError) and not isinstance(error, OutOfMemoryError):
                 raise  # nothing can run after it
             return id, error
-        sequence.n_past = end
+        sequence.advance(n)
         prompt.n_rows += len(result.rows)
         if result.last:
             self.cancel(id)

@@ -97,7 +97,7 @@ class TaskRunner:
         model, n = self.model, self.model.params.parallel
         self._embedder.yield_cells(n)
         self._logprobs.yield_cells(n)
-        if self._slots and model.prefix.n_available < n:
+        if self._slots and (model.prefix.n_available < n or model.pool.lacks_slots):
             id, steps = next(iter(self._slots.items()))  # only the first has begun
             del self._slots[id]
             steps.close()
@@ -215,7 +215,7 @@ def _restore(model: ModelContext, path: str) -> SlotSteps:
 
 def _erase(model: ModelContext, sequence: CachedSequence) -> SlotSteps:
     before = model.prefix.n_cells
-    match = model.prefix.acquire(sequence.tokens, None, sequence.next_variant)
+    match = model.prefix.acquire(sequence.tokens, None, sequence.next_variant, resumable=False)
     if match.node is not None:
         model.prefix.forget(match.node)
     yield 1.0

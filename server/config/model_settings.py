@@ -171,6 +171,15 @@ class ModelSettings(BaseSettings):
     kv_type: Annotated[str, AfterValidator(one_of(KV_TYPES))] = _batching(
         "f16", f"data type of the KV cache: {', '.join(KV_TYPES)}", "TYPE"
     )
+    checkpoints: Annotated[int | Literal["auto"], word_or_number("auto", least=1)] = _batching(
+        "auto",
+        "states of recurrent layers (Mamba, delta net, LFM2) kept so that later requests go on from them; "
+        "auto: 64, fewer if they would take a tenth of free memory",
+        "N|auto",
+    )
+    checkpoint_interval: int = _batching(
+        512, "tokens of a long prompt after which such a state is kept", "N", ge=1, le=1 << 20
+    )
     batch_size: int = _batching(
         512,
         "maximum prompt tokens of one request per step (prefill chunk; n_batch), unless the request says",
@@ -258,6 +267,8 @@ class ModelSettings(BaseSettings):
             flash_attn=self.flash_attn,
             rpc=tuple(self.rpc),
             lora_adapters=self.lora_adapters(),
+            checkpoints=None if self.checkpoints == "auto" else self.checkpoints,
+            checkpoint_interval=self.checkpoint_interval,
         )
 
     def lora_adapters(self) -> tuple[LoraAdapter, ...]:

@@ -39,6 +39,7 @@ def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
 
     class Converted(cls):  # type: ignore[misc,valid-type]
         model_arch = cls.model_arch
+        no_mtp = True  # layers that predict further tokens, of which random models have none
 
         def set_vocab(self) -> None:
             if "bert" in hparams["model_type"] and "roberta" not in hparams["model_type"]:

@@ -10,7 +10,7 @@ from engine.convert.huggingface.qwen2 import Qwen2Converter
 
 class Qwen2MoEConverter(Qwen2Converter):
     architecture = "qwen2moe"
-    model_classes = ("Qwen2MoeForCausalLM",)
+    model_classes: ClassVar[tuple[str, ...]] = ("Qwen2MoeForCausalLM",)
     renormalises: ClassVar[bool] = False  # the weights of the selected experts
     tensor_names = (
         Qwen2Converter.tensor_names

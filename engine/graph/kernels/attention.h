@@ -9,12 +9,14 @@ struct ggml_tensor;
 namespace ggserve {
 
 // One sequence's rows of a batch: positions n_past … n_past + n_new - 1 are rows row … row + n_new - 1.
-// cells[p] is the cache row that holds position p; all up to the last new position are set.
+// cells[p] is the cache row that holds position p; all up to the last new position are set. slot: of its recurrent
+// state; -1: its rows only pad the batch, and repeat the one before.
 struct Sequence {
     const int32_t * cells;
     int32_t n_past;
     int32_t n_new;
     int32_t row;
+    int32_t slot;
 };
 
 struct Batch {

@@ -12,6 +12,7 @@ cdef extern from "attention.h" namespace "ggserve" nogil:
         int32_t n_past
         int32_t n_new
         int32_t row
+        int32_t slot
 
     struct Batch:
         const Sequence* sequences

@@ -5,7 +5,9 @@ from engine.ggml.tensor import Tensor
 
 class PagedAttention:
     def __init__(self, n_layers: int) -> None: ...
-    def prepare(self, sequences: list[tuple[array[int], int, int, int]]) -> None: ...
+    def prepare(
+        self, sequences: list[tuple[array[int], int, int, int]] | list[tuple[array[int], int, int, int, int]]
+    ) -> None: ...
     def op(
         self,
         ctx: Context,

@@ -41,16 +41,17 @@ cdef class PagedAttention:
             self.layers[i].next.store(0)
 
     def prepare(self, list sequences not None):
-        """Set the batch from (cells array('i'), n_past, n_new, first row) and rewind, without a runner."""
+        """Set the batch from (cells array('i'), n_past, n_new, first row[, slot]) and rewind, without a runner."""
         cdef Sequence sequence
         cdef array cells
         self.sequences.clear()
         self.held = sequences
-        for cells, n_past, n_new, row in sequences:
+        for cells, n_past, n_new, row, *slot in sequences:
             if len(cells) < n_past + n_new:
                 raise GgmlError(f"{len(cells)} cells for {n_past} + {n_new} tokens")
             sequence.cells = <const int32_t*>cells.data.as_voidptr
             sequence.n_past, sequence.n_new, sequence.row = n_past, n_new, row
+            sequence.slot = slot[0] if slot else 0
             self.sequences.push_back(sequence)
         self.begin()
 

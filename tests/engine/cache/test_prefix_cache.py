@@ -63,7 +63,7 @@ class Book:
 
 def test_nothing_is_known_at_first() -> None:
     book = Book()
-    assert book.index.match(tokens_of("abc")) == (0, array("i"), None, 0)
+    assert book.index.match(tokens_of("abc")) == (0, array("i"), None, 0, 0)
     assert book.index.acquire(tokens_of("abc")).node is None
     assert book.index.evict(5) == 0
     book.index.check()

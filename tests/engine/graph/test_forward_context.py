@@ -25,7 +25,7 @@ HP = hparams(2)
 
 
 def context(*, n_tokens: int = 4, n_outputs: int = 1, backend: str = "cpu", **shape: Any) -> Any:
-    execution: Any = Execution(cache=None, paged=None, attention=["explicit"] * 2, backends=[backend] * 2)  # type: ignore[arg-type]
+    execution: Any = Execution(None, None, ["explicit"] * 2, [backend] * 2, None)  # type: ignore[arg-type]
     return ForwardContext(HP, execution, BatchShape(n_tokens, n_outputs, 256, **shape))
 
 

@@ -19,7 +19,10 @@ ENDS = {FinishReason.STOP, FinishReason.LENGTH}
 class Script:
     """One random life of a scheduler. `run` plays it and checks after each step what must always hold."""
 
-    def __init__(self, seed: int, *, calm: bool = False, original_context_length: int = 0) -> None:
+    def __init__(
+        self, seed: int, *, calm: bool = False, original_context_length: int = 0, recurrent: bool = False
+    ) -> None:
+        self.recurrent = recurrent
         self.rng = random.Random(seed)
         self.original_context_length, self.model = original_context_length, Model(original_context_length)
         self.calm = calm  # without pauses, failures and cancels, so that stricter rules hold
@@ -37,6 +40,8 @@ class Script:
             n_ctx=self.n_ctx,
             max_batch_tokens=self.max_batch,
             original_context_length=original_context_length,
+            checkpoints=rng.randint(1, 6) if recurrent else 0,
+            interval=rng.choice([4, 9, 512]),
         )
         self.stems = [[rng.randrange(1, 5) for _ in range(self.n_ctx)] for _ in range(3)]
         self.requests: dict[str, Request] = {}
@@ -181,6 +186,21 @@ def test_without_disturbance_all_are_served_in_order(seed: int) -> None:
 def test_sessions_become_long_at_random(seed: int) -> None:
     """With 13 tokens a session is to be computed anew, and shares nothing with short ones."""
     Script(seed, original_context_length=12).run(60)
+
+
+@pytest.mark.parametrize("seed", every(5, range(300, 340)))
+def test_sequences_with_recurrent_states_come_and_go_at_random(seed: int) -> None:
+    Script(seed, recurrent=True).run(70)
+
+
+@pytest.mark.parametrize("seed", every(5, range(400, 420)))
+def test_recurrent_states_without_disturbance_are_served_in_order(seed: int) -> None:
+    Script(seed, calm=True, recurrent=True).run(50)
+
+
+@pytest.mark.parametrize("seed", every(5, range(500, 520)))
+def test_sequences_with_recurrent_states_become_long_at_random(seed: int) -> None:
+    Script(seed, original_context_length=12, recurrent=True).run(60)
 
 
 def test_the_scripts_reach_what_they_are_for() -> None:

@@ -18,9 +18,7 @@ def test_each_model_is_removed_and_the_first_that_is_not_there_ends_it(
 
     monkeypatch.setattr(rm, "delete", delete)
     assert rm.run(["a", "b"]) == 0
-    assert capsys.readouterr().out == (
-        "removed hf:a: 98 MB freed\nremoved hf:b: 98 MB freed\n"
-    )
+    assert capsys.readouterr().out == ("removed hf:a: 98 MB freed\nremoved hf:b: 98 MB freed\n")
     with pytest.raises(ModelNotFound):
         rm.run(["a", "absent", "b"])
     assert capsys.readouterr().out == "removed hf:a: 98 MB freed\n"

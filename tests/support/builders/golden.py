@@ -99,7 +99,7 @@ class TinyModel:
         name = f"{self.keys['general.architecture'][0]}.{key}"
         number = {bool: 7, float: 6}.get(type(value), 4)
         kind = self.keys[name][1] if name in self.keys else number
-        self.keys[name] = (value, kind, None)
+        self.keys[name] = (value, kind, self.keys[name][2] if isinstance(value, list) else None)
 
     def write(self, path: Path, blocks: dict[str, tuple[int, bytes]] | None = None) -> Path:
         """`blocks`: number of the type and data of the tensors that are not to be float32."""

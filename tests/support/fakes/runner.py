@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Sequence
 
 from engine.cache.cell_pool import CellPool
+from engine.cache.state_slots import StateSlots
 from engine.config import SchedulerConfig
 from engine.constraint.guide import OutputGuides
 from engine.errors import ConfigError
@@ -76,9 +77,15 @@ class Model:
 
 
 class FakeRunner:
-    """Keeps cells as described above, and refuses batches that a real runner could not compute."""
+    """Keeps cells as described above, and refuses batches that a real runner could not compute.
 
-    def __init__(self, n_cells: int, max_batch_tokens: int, original_context_length: int = 0) -> None:
+    With slots it also keeps a state for each sequence, which it cannot take back, as recurrent layers do.
+    """
+
+    def __init__(
+        self, n_cells: int, max_batch_tokens: int, original_context_length: int = 0, n_slots: int = 0
+    ) -> None:
+        self.slots: list[tuple[int, int]] = [(-1, 0)] * n_slots  # tokens, digest
         self.n_vocab = N_VOCAB
         self.original_context_length = original_context_length
         self.compute_ms = 0.0
@@ -101,19 +108,57 @@ class FakeRunner:
         if self.fail_next is not None:
             for cell in written:  # half-done work
                 self.cells[cell] = None
+            for row in rows:
+                if self.slots:
+                    self.slots[row.slot] = (-1, 0)
             error, self.fail_next = self.fail_next, None
             raise error
+        if self.slots:
+            used = [row.slot for row in rows]
+            assert len(set(used)) == len(used), "two sequences have one slot"
         for row in rows:
+            digests = self._advance(row)
             for p, token in enumerate(row.tokens, row.n_past):
                 self.cells[row.cells[p]] = (token, p, digest(self._read(row, p), token, p))
             assert 0 <= row.logits <= len(row.tokens)
             for n in range(len(row.cells) - row.logits + 1, len(row.cells) + 1):
                 if n_logits == len(self._logits):
                     self._logits.append(array("f", bytes(4 * N_VOCAB)))
-                self._logits[n_logits][:] = logits_of(self._read(row, n))
+                state = self._read(row, n)
+                if self.slots and digests[n - row.n_past - 1] != state:
+                    state = digest("wrong state", row.slot)
+                self._logits[n_logits][:] = logits_of(state)
                 n_logits += 1
         self.compute_ms = 1.0
         return n_logits
+
+    def _advance(self, row: BatchItem) -> list[int]:
+        """The recurrent state after each new token."""
+        if not self.slots:
+            return []
+        assert 0 <= row.slot < len(self.slots)
+        n, state = self.slots[row.slot] if row.n_past else (0, int(row.uses_long_rope))
+        if n != row.n_past:
+            state = digest("state after", n)
+        digests = []
+        for p, token in enumerate(row.tokens, row.n_past):
+            state = digest(state, token, p)
+            digests.append(state)
+        self.slots[row.slot] = row.n_past + len(row.tokens), state
+        return digests
+
+    @property
+    def nbytes(self) -> int:
+        return 8
+
+    def copy(self, source: int, target: int) -> None:
+        self.slots[target] = self.slots[source]
+
+    def read(self, slot: int) -> bytearray:
+        raise NotImplementedError
+
+    def write(self, slot: int, state: memoryview) -> None:
+        raise NotImplementedError
 
     def clear(self, cells: Sequence[int]) -> None:
         for cell in cells:
@@ -189,13 +234,17 @@ def make_scheduler(
     max_batch_tokens: int = 32,
     original_context_length: int = 0,
     guides: OutputGuides | None = None,
+    checkpoints: int = 0,
+    interval: int = 512,
 ) -> tuple[Scheduler, FakeRunner]:
-    """A scheduler on a fake runner."""
-    runner = FakeRunner(n_cells, max_batch_tokens, original_context_length)
+    """A scheduler on a fake runner; with checkpoints, on one whose layers are recurrent."""
+    n_slots = parallel + checkpoints if checkpoints else 0
+    runner = FakeRunner(n_cells, max_batch_tokens, original_context_length, n_slots)
+    slots = StateSlots(n_slots, runner, interval) if n_slots else None
     config = SchedulerConfig(
         parallel=parallel, n_ctx=n_ctx, max_batch_tokens=max_batch_tokens, eog_ids=frozenset({EOG})
     )
-    return Scheduler(runner, CellPool(n_cells), config, FakeSampler, guides=guides), runner
+    return Scheduler(runner, CellPool(n_cells, slots), config, FakeSampler, guides=guides), runner
 
 
 def request(id: str, prompt: Sequence[int], **kwargs: object) -> Request:

@@ -1,0 +1,42 @@
+"""LFM2: gated short convolutions, and attention in some layers (Liquid AI 2025, arXiv 2511.23404)."""
+
+from engine.gguf import GGUFFile
+from engine.hparams import HParams, Recurrence
+from engine.nn.attention import Attention
+from engine.nn.binder import Binder
+from engine.nn.decoder import Block, Decoder, Layer
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
+from engine.nn.recurrent import ShortConvolution
+
+
+class LFM2(Decoder):
+    name = "lfm2"
+    output_norm_name = "token_embd_norm"  # llama.cpp's name
+
+    @classmethod
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        n_layer = reader.n_layer()
+        kv_heads = reader.per_layer("attention.head_count_kv", n_layer)
+        n_embd, kernel = reader.integer("embedding_length"), reader.kernel("shortconv.l_cache")
+        return reader.hparams(
+            rope="neox",
+            windows=reader.windows(n_layer),
+            recurrence=Recurrence(kernel=kernel, channels=n_embd),
+            recurrent=tuple(not heads for heads in kv_heads),
+        )
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        hp = self.hp
+        return Layer(
+            attn_norm=self.block_norm(binder, i, "attn_norm"),
+            attention=ShortConvolution(binder, hp, i)
+            if hp.recurrent[i]
+            else Attention(binder, hp, i, qk_norm="head", norm=self.norm),
+            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
+            ffn=self.feed_forward(binder, i),
+        )
+
+    def feed_forward(self, binder: Binder, i: int) -> Block:
+        return FeedForward(binder, self.hp, i)

@@ -1,0 +1,139 @@
+"""Slots for the states of recurrent layers: which are free, which are checkpoints.
+
+A sequence that is computed owns a slot, whose state is that after its last computed token. It cannot go back,
+so nodes of the prefix cache keep copies of it, checkpoints, each in a slot of its own. What no sequence owns
+is theirs; when a slot is needed, a checkpoint gives way: first those that were made on the way through a long
+prompt and never used, then the least recently used.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from engine.errors import OutOfMemoryError
+
+NO_SLOT = -1
+
+
+class StateStore(Protocol):
+    """The states themselves, of all recurrent layers in one row of `nbytes` for each slot."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def copy(self, source: int, target: int, /) -> None:
+        """Copy the state of one slot into another."""
+
+    def read(self, slot: int, /) -> bytearray: ...
+
+    def write(self, slot: int, state: memoryview, /) -> None: ...
+
+
+class Checkpointed(Protocol):
+    """What can hold a checkpoint: a node of the prefix cache."""
+
+    checkpoint: int  # its slot, or NO_SLOT
+
+
+class StateSlots:
+    """Allocates slots and evicts checkpoints.
+
+    interval: tokens of a long prompt after which a checkpoint is made.
+    """
+
+    def __init__(self, n_slots: int, store: StateStore, interval: int) -> None:
+        self.n_slots, self.store, self.interval = n_slots, store, interval
+        self._free = list(range(n_slots - 1, -1, -1))
+        # The slots of checkpoints, the least recently used first.
+        self._passing: dict[Checkpointed, int] = {}  # made on the way and never used
+        self._lasting: dict[Checkpointed, int] = {}
+
+    @property
+    def n_checkpoints(self) -> int:
+        return len(self._passing) + len(self._lasting)
+
+    @property
+    def n_available(self) -> int:
+        """Slots that a sequence can get: free ones and those of checkpoints."""
+        return len(self._free) + self.n_checkpoints
+
+    def take(self, source: Checkpointed | None = None) -> int:
+        """A slot for a sequence: with the state of a checkpoint, or with any state for one that begins.
+
+        OutOfMemoryError if sequences own all slots.
+        """
+        if source is not None:
+            self._use(source)
+        slot = self._free_one(source)
+        if slot == NO_SLOT:
+            if source is None or source.checkpoint == NO_SLOT:
+                raise OutOfMemoryError(
+                    f"all {self.n_slots} slots for recurrent states are in use; close other sessions of this "
+                    "model or raise --checkpoints"
+                )
+            slot = source.checkpoint  # the last one: it becomes the sequence's own
+            self._forget(source)
+        elif source is not None:
+            self.store.copy(source.checkpoint, slot)
+        return slot
+
+    def free(self, slot: int) -> None:
+        """Give a sequence's slot back."""
+        if slot in self._free:
+            raise AssertionError(f"slot {slot} is freed twice")
+        self._free.append(slot)
+
+    def save(self, holder: Checkpointed, slot: int, *, passing: bool = False) -> None:
+        """Make a checkpoint of the state in `slot`, unless sequences own all other slots.
+
+        passing: on the way through a prompt, so that nothing is lost if it is evicted early.
+        """
+        if holder.checkpoint != NO_SLOT:
+            return
+        copy = self._free_one(None)
+        if copy != NO_SLOT:
+            self.store.copy(slot, copy)
+            holder.checkpoint = copy
+            (self._passing if passing else self._lasting)[holder] = copy
+
+    def keep(self, holder: Checkpointed, slot: int) -> None:
+        """Turn a sequence's slot into a checkpoint."""
+        if holder.checkpoint != NO_SLOT:
+            self._use(holder)
+            self.free(slot)
+        else:
+            holder.checkpoint = slot
+            self._lasting[holder] = slot
+
+    def drop(self, holder: Checkpointed) -> None:
+        """Free the checkpoint of a node that is no more, if it has one."""
+        if holder.checkpoint != NO_SLOT:
+            slot = holder.checkpoint
+            self._forget(holder)
+            self._free.append(slot)
+
+    def check(self, slots: list[int], holders: list[Checkpointed]) -> None:
+        """Raise AssertionError unless each slot is free, one of `slots`, or a checkpoint of `holders`."""
+        checkpoints = {h: slot for table in (self._passing, self._lasting) for h, slot in table.items()}
+        assert checkpoints == {holder: holder.checkpoint for holder in holders}
+        assert sorted([*self._free, *slots, *checkpoints.values()]) == list(range(self.n_slots))
+
+    def _free_one(self, source: Checkpointed | None) -> int:
+        """A free slot, if need be by evicting a checkpoint other than `source`; NO_SLOT: there is none."""
+        if not self._free:
+            oldest = next(
+                (h for table in (self._passing, self._lasting) for h in table if h is not source), None
+            )
+            if oldest is None:
+                return NO_SLOT
+            self.drop(oldest)
+        return self._free.pop()
+
+    def _use(self, holder: Checkpointed) -> None:
+        slot = self._passing.pop(holder, NO_SLOT)
+        self._lasting[holder] = self._lasting.pop(holder, slot)
+
+    def _forget(self, holder: Checkpointed) -> None:
+        self._passing.pop(holder, None)
+        self._lasting.pop(holder, None)
+        holder.checkpoint = NO_SLOT

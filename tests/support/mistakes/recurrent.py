@@ -1,0 +1,43 @@
+"""Layers with a state: short convolutions, Mamba, the gated delta net."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from support.builders.golden import TinyModel
+from support.mistakes.changes import Change, exchanged, key, swapped, without
+
+
+def reversed_kernels(model: TinyModel) -> None:
+    """The oldest input gets the weight of the newest."""
+    names = [name for name in model.tensors if re.search(r"conv1d\.weight|shortconv\.conv\.", name)]
+    assert names
+    for name in names:
+        model.tensors[name] = np.ascontiguousarray(model.tensors[name][:, ::-1])
+
+
+def neighbours_for_turns(model: TinyModel) -> None:
+    """Beta and alpha of heads in another order than their values."""
+    for name in [name for name in model.tensors if re.search(r"ssm_(beta|alpha)\.", name)]:
+        x = model.tensors[name]
+        model.tensors[name] = np.concatenate([x[::2], x[1::2]])
+
+
+MISTAKES: dict[str, tuple[str, Change]] = {
+    "LFM2: kernels reversed": ("lfm2", reversed_kernels),
+    "LFM2: Q and K share a norm": ("lfm2", swapped("attn_q_norm", "attn_k_norm")),
+    "Mamba: kernels reversed": ("mamba", reversed_kernels),
+    "Mamba: no bias of the convolution": ("mamba", without("ssm_conv1d.bias")),
+    "Mamba: no bias of the time steps": ("mamba", without("ssm_dt.bias")),
+    "Falcon Mamba: dt, B and C not normed": ("mamba-falcon", key("ssm.dt_b_c_rms", False)),
+    "Mamba 2: no norm by groups": ("mamba2", without("ssm_norm")),
+    "Mamba 2: no bias of the convolution": ("mamba2", without("ssm_conv1d.bias")),
+    "Qwen3-Next: whole head rotated": ("qwen3next", key("rope.dimension_count", 16)),
+    "Qwen3-Next: one expert for two": ("qwen3next", key("expert_used_count", 1)),
+    "Qwen3-Next: norms exchanged": ("qwen3next", exchanged("attn_norm", "post_attention_norm")),
+    "Qwen 3.5: heads in another order": ("qwen35", neighbours_for_turns),
+    "Qwen 3.5: alpha for beta": ("qwen35", swapped("ssm_alpha", "ssm_beta")),
+    "Qwen 3.5 MoE: kernels reversed": ("qwen35moe", reversed_kernels),
+}
