@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import gguf
@@ -25,6 +26,7 @@ from engine.graph.ops.packed import (
     use_instruction_set,
 )
 from server.models.bundled import bundled_model
+from support.quick import every, matrix
 
 CPU = next(d for d in devices() if d.type == "cpu")
 TYPES = (
@@ -81,12 +83,28 @@ def times(kind: str, data: bytes, n_out: int, x: np.ndarray, threads: int = 2) -
     return results[0]
 
 
-@pytest.mark.parametrize("kind", TYPES)
+# Inputs, outputs, rows.
+SHAPES = [
+    (32, 16, 1),
+    (64, 48, 3),
+    (2048, 256, 1),
+    (96, 1600, 2),
+    (256, 64, 7),
+    (160, 32, 31),
+    (64, 160, 300),
+]
+
+
+# A quick run multiplies every type by few rows and by many, and one of each size of blocks in every shape.
 @pytest.mark.parametrize(
-    ("n_in", "n_out", "n_rows"),
-    [(32, 16, 1), (64, 48, 3), (2048, 256, 1), (96, 1600, 2), (256, 64, 7), (160, 32, 31), (64, 160, 300)],
+    ("shape", "kind"),
+    matrix(
+        product(SHAPES, TYPES),
+        lambda case: case[0] in [(64, 48, 3), (160, 32, 31)] or case[1] in ("q4_0", "q4_K"),
+    ),
 )
-def test_products(kind: str, n_in: int, n_out: int, n_rows: int) -> None:
+def test_products(shape: tuple[int, int, int], kind: str) -> None:
+    n_in, n_out, n_rows = shape
     if kind.endswith("K"):
         n_in *= 8  # their blocks have 256 inputs
     data, weights = quantized(kind, n_in, n_out)
@@ -124,9 +142,10 @@ def test_zeros_and_extremes(kind: str) -> None:
     assert np.isfinite(got).all()
 
 
-@pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("at", [3, 40, 31])
+# Every fourth: of each type two or three of the nine.
+@pytest.mark.parametrize(
+    ("kind", "value", "at"), every(4, product(TYPES, [np.nan, np.inf, -np.inf], [3, 40, 31]))
+)
 def test_what_is_not_finite_shows(kind: str, value: float, at: int) -> None:
     """Hidden in 8 bits it would be served as text; as NaN logits it is an error."""
     data, weights = quantized(kind, 256, 16)
