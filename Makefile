@@ -53,9 +53,10 @@ serve: $(VENV)/installed
 
 build: $(VENV)/installed
 
+# Each process of a run compiles what it imports unless one may keep it for the next.
 test: lint
 	@echo "pytest"
-	@"$(RUN)" -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= "$(RUN)" -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 	@case ",$${GGSERVE_BACKENDS-}," in *,clblast,*) \
 	    echo "pytest tests/backends"; GGSERVE_CLBLAST_CPU=1 "$(RUN)" -m pytest tests/backends $(ARGS);; esac
 
@@ -63,8 +64,9 @@ lint: $(VENV)/installed $(VENV)/dev-requires
 	@echo "ruff check"
 	@"$(RUN)" -m ruff check
 	@echo "mypy"
-	@"$(RUN)" -m mypy
-	@"$(RUN)" -m mypy --platform win32 --cache-dir .mypy_cache/win32
+	@"$(RUN)" -m mypy & pid=$$!; \
+	    "$(RUN)" -m mypy --platform win32 --cache-dir .mypy_cache/win32 && status=0 || status=$$?; \
+	    wait $$pid && exit $$status
 	@echo "cython-lint"
 	@PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint engine
 
