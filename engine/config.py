@@ -34,6 +34,9 @@ class ModelParameters:
     checkpoints: states of recurrent layers that are kept for later requests; None: 64, less if they would
         take more than a tenth of free memory.
     checkpoint_interval: tokens of a long prompt after which a checkpoint is made.
+    cpu_experts: of how many layers the experts stay on the CPU, from the first; None: of as few as possible
+        where `gpu_layers` is left to the plan, else of none.
+    tensor_overrides: (regular expression, device) for tensors that are not on the device of their layer.
     lora_adapters: GGUF files of adapters; requests name them by their place in this list.
     repack: whether weights may be repacked for faster products; otherwise they keep the file's layout.
     """
@@ -42,6 +45,8 @@ class ModelParameters:
     gpu_layers: int | Literal["all", "auto"] = "all"
     devices: tuple[str, ...] = ()
     tensor_split: tuple[float, ...] = ()
+    cpu_experts: int | Literal["all"] | None = None
+    tensor_overrides: tuple[tuple[str, str], ...] = ()
     context_size: int | None = None
     kv_cells: int | None = None
     max_batch_tokens: int = 512

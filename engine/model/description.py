@@ -52,6 +52,7 @@ def describe(model: LoadedModel) -> dict[str, Any]:
         "max_batch_tokens": model.max_batch_tokens,
         "placement": [d.name for d in model.layer_devices],
         "gpu_layers": model.plan.gpu_layers,
+        "cpu_experts": model.plan.cpu_experts,
         "plan": model.plan.table(),
         "notes": list(model.plan.notes),
         "attention": model.attention,

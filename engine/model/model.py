@@ -100,7 +100,7 @@ class LoadedModel:
         if params.mlock:
             adapted = [buffer for loaded in self.lora for buffer in loaded.buffers]
             lock_memory([*self.weights.buffers, *adapted, *self.cache.buffers])
-        used = [device for device in dict.fromkeys(self.layer_devices) if device is not cpu]
+        used = [device for device in preparation.used_devices if device is not cpu]
         self.backends = [*map(Backend, used), Backend(cpu, self.n_threads)]
         for backend in self.backends:
             resources.callback(backend.close)
@@ -200,13 +200,8 @@ def _ignore(fraction: float, text: str) -> None:
 
 
 def _buffer_types(preparation: Preparation, spec: TensorSpec) -> list[Any]:
-    """For a tensor, best first. The input embedding is looked up on the CPU if that has any layer."""
-    cpu, layer_devices = preparation.cpu, preparation.layer_devices
-    device = layer_devices[max(spec.layer, 0)]
-    if spec.layer < 0 and cpu in layer_devices:
-        device = cpu
-    if spec.op == "host":
-        device = cpu
+    """For a tensor, best first."""
+    cpu, device = preparation.cpu, preparation.device_of(spec)
     own: list[Any] = list(device.buffer_types())
     return own if device is cpu else own + list(cpu.buffer_types())
 

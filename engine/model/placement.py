@@ -8,6 +8,7 @@ says.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn
@@ -53,7 +54,7 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
     if params.kv_cells is not None and params.kv_cells < session:
         raise ConfigError(f"kv_cells is {params.kv_cells}, less than one session of {session} tokens")
     n_layers = min(n_layers, n_stack) if gpus else 0
-    planner = _Planner(needs, cpu, gpus, params, n_ctx)
+    planner = _Planner(needs, cpu, gpus, params, n_ctx).with_cpu_experts(n_cpu_experts(needs, params))
     flexible = params.gpu_layers == "auto" or (params.gpu_layers == "all" and params.use_gpu == "auto")
     notes = []
     if not gpus and params.use_gpu == "auto" and params.gpu_layers != 0:
@@ -61,12 +62,21 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
     if params.use_gpu is False and isinstance(params.gpu_layers, int) and params.gpu_layers:
         notes.append("gpu_layers has no effect, since use_gpu is false")
     if flexible and gpus:
-        fitting = planner.most_layers()
+        fitting = planner.most_layers(may_move_experts=params.cpu_experts is None)
         if fitting is not None:
-            if fitting < n_layers:
-                notes.append(f"{fitting} of {n_layers} layers fit the GPU: the others are on the CPU")
-            n_layers = fitting
+            n_fitting, planner = fitting
+            if n_fitting < n_layers:
+                notes.append(f"{n_fitting} of {n_layers} layers fit the GPU: the others are on the CPU")
+            elif planner.cpu_experts and params.cpu_experts is None:
+                notes.append("not all experts fit the GPU: the others are on the CPU")
+            n_layers = n_fitting
     return replace(planner.final(n_layers), notes=tuple(notes))
+
+
+def n_cpu_experts(needs: Needs, params: ModelParameters) -> int:
+    """Of how many layers the parameters require the experts on the CPU."""
+    n = needs.n_with_experts
+    return n if params.cpu_experts == "all" else min(params.cpu_experts or 0, n)
 
 
 def select_gpus(devices: Sequence[DeviceInfo], params: ModelParameters) -> list[DeviceInfo]:
@@ -122,14 +132,42 @@ class _Planner:
     ) -> None:
         self.needs, self.cpu, self.gpus, self.params, self.n_ctx = needs, cpu, gpus, params, n_ctx
         self.least_cells = params.kv_cells if params.kv_cells is not None else n_ctx
+        self.cpu_experts = 0
 
-    def most_layers(self) -> int | None:
-        """How many layers fit with the smallest cache, with a margin if possible. None: not even zero."""
+    def with_cpu_experts(self, n: int) -> _Planner:
+        """A planner that leaves the experts of the first `n` layers on the CPU."""
+        if n == self.cpu_experts or not self.gpus:
+            return self
+        needs = self.needs.with_cpu_experts(n, self.cpu.name)
+        planner = _Planner(needs, self.cpu, self.gpus, self.params, self.n_ctx)
+        planner.cpu_experts = n
+        return planner
+
+    def most_layers(self, *, may_move_experts: bool) -> tuple[int, _Planner] | None:
+        """How many layers fit with the smallest cache, with a margin if possible, and the planner of that.
+
+        may_move_experts: experts go to the CPU before whole layers do. None: not even no layer fits.
+        """
         for margin in (True, False):
             for n in range(len(self.needs.stack), -1, -1):
-                if self.place(n, self.least_cells, margin=margin) is not None:
-                    return n
+                planner = self.fewest_cpu_experts(n, margin) if may_move_experts else self
+                if planner is not None and planner.place(n, self.least_cells, margin=margin) is not None:
+                    return n, planner
         return None
+
+    def fewest_cpu_experts(self, n_gpu: int, margin: bool) -> _Planner | None:
+        """The planner with the fewest experts on the CPU with which `n_gpu` layers fit."""
+
+        def fits(n: int) -> bool:
+            planner = self.with_cpu_experts(n)
+            return planner.place(n_gpu, self.least_cells, margin=margin) is not None
+
+        n_most = self.needs.n_with_experts
+        if fits(self.cpu_experts):
+            return self
+        if n_most <= self.cpu_experts or not fits(n_most):
+            return None
+        return self.with_cpu_experts(bisect_left(range(n_most), True, key=fits))
 
     def final(self, n_gpu: int) -> Plan:
         """The plan with `n_gpu` layers on GPUs; OutOfMemoryError if it does not fit."""
@@ -191,6 +229,7 @@ class _Planner:
         for gpu in self.gpus:
             usable = gpu.free - (gpu.margin if margin else 0)
             room = usable * percent // 100 - self.needs.compute_on(gpu.name)
+            room -= self.needs.elsewhere_on(gpu.name).weights
             room -= self.needs.compute_cell_on(gpu.name) * n_cells + moved * (not counts)
             first = i
             while i < len(stack) and (cost := stack[i].weights + stack[i].kv_cell * n_cells) <= room:
@@ -227,7 +266,9 @@ class _Planner:
                 Usage(
                     device=gpu,
                     parts=parts,
-                    weights=sum(stack[p].weights for p in parts) + ((moved or 0) if 0 in parts else 0),
+                    weights=sum(stack[p].weights for p in parts)
+                    + ((moved or 0) if 0 in parts else 0)
+                    + self.needs.elsewhere_on(gpu.name).weights,
                     kv_cell=sum(stack[p].kv_cell for p in parts),
                     n_cells=n_cells,
                     compute=self.compute(gpu.name, parts),
@@ -244,7 +285,10 @@ class _Planner:
         compute_cell = self.needs.compute_cell_on(name) if cpu_parts else 0
         if masks and any(masks):
             compute_cell = max(compute_cell, self.needs.mask_cell)
-        own = [*([self.needs.input] if moved is None else []), *(stack[p] for p in cpu_parts)]
+        there = self.needs.elsewhere_on(name)
+        if there.weights:
+            compute = max(compute, self.needs.compute_elsewhere)
+        own = [*([self.needs.input] if moved is None else []), *(stack[p] for p in cpu_parts), there]
         mapped = sum(part.mapped for part in own)
         cpu = Usage(
             device=self.cpu,
@@ -257,12 +301,12 @@ class _Planner:
             compute_cell=compute_cell,
             states=self.needs.states,
         )
-        return Plan(layers=tuple(names), n_cells=n_cells, usage=(*usage, cpu))
+        return Plan(layers=tuple(names), n_cells=n_cells, usage=(*usage, cpu), cpu_experts=self.cpu_experts)
 
     def compute(self, name: str, parts: tuple[int, ...]) -> int:
         """Working memory of a device with these layers, without what depends on the cache."""
         if not parts:
-            return 0
+            return self.needs.compute_elsewhere if self.needs.elsewhere_on(name).weights else 0
         last = self.needs.compute_last
         if last is not None and parts[0] >= len(self.needs.layers) - 1:
             return min(last, self.needs.compute_on(name))
@@ -292,6 +336,9 @@ class _Planner:
     def suggest(self, plan: Plan, n_gpu: int) -> str:
         ideas = []
         if n_gpu:
+            planner = self.fewest_cpu_experts(n_gpu, margin=False)
+            if planner is not None and planner.cpu_experts:
+                ideas.append(f"n_cpu_moe={planner.cpu_experts} would fit, with these experts on the CPU")
             fitting = next((n for n in range(n_gpu - 1, 0, -1) if self.place(n, self.least_cells)), 0)
             if fitting:
                 ideas.append(f"gpu_layers={fitting} would fit")

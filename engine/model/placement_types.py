@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from engine.host import host_memory
@@ -11,11 +11,27 @@ from engine.units import format_bytes
 
 
 class Part(NamedTuple):
-    """Bytes of one layer, of the input embedding, or of the output."""
+    """Bytes of one layer, of the input embedding, or of the output.
+
+    experts, experts_mapped: what of `weights` and `mapped` is in matrices of experts.
+    """
 
     weights: int
     kv_cell: int = 0  # cache bytes for each token
     mapped: int = 0  # of the weights: what stays in the mapped file when the part is on the CPU
+    experts: int = 0
+    experts_mapped: int = 0
+
+    def plus(self, weights: int, mapped: int, *, is_expert: bool = False) -> Part:
+        """The same with one more tensor of so many bytes."""
+        experts = (weights, mapped) if is_expert else (0, 0)
+        return Part(
+            self.weights + weights,
+            self.kv_cell,
+            self.mapped + mapped,
+            self.experts + experts[0],
+            self.experts_mapped + experts[1],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +43,8 @@ class Needs:
     compute_last: on a device with the last layer only, whose feed-forward sees few rows. input_moves: size of
     the input embedding on the first device where no layer is left on the CPU; None: it stays on the CPU.
     states: of recurrent layers, in the host's memory.
+    elsewhere: by device, weights that are there wherever their layers are; compute_elsewhere: working memory
+    on a device that has nothing else.
     """
 
     input: Part
@@ -39,11 +57,31 @@ class Needs:
     input_moves: int | None = None
     states: int = 0
     mask_cell: int = 0  # of compute_cell, what a mask takes
+    elsewhere: Mapping[str, Part] = field(default_factory=dict)
+    compute_elsewhere: int = 0
 
     @property
     def stack(self) -> tuple[Part, ...]:
         """The layers and the output, in the order in which devices share them."""
         return (*self.layers, self.output)
+
+    @property
+    def n_with_experts(self) -> int:
+        """Leading layers among which are all that have experts."""
+        return max((i + 1 for i, part in enumerate(self.layers) if part.experts), default=0)
+
+    def with_cpu_experts(self, n: int, cpu: str) -> Needs:
+        """The same model with the experts of the first `n` layers on the device `cpu`."""
+        weights, _, mapped, *_ = self.elsewhere.get(cpu, Part(0))
+        layers = list(self.layers)
+        for i, (all_, kv_cell, all_mapped, experts, experts_mapped) in enumerate(layers[:n]):
+            layers[i] = Part(all_ - experts, kv_cell, all_mapped - experts_mapped)
+            weights, mapped = weights + experts, mapped + experts_mapped
+        elsewhere = {**self.elsewhere, cpu: Part(weights, 0, mapped)}
+        return replace(self, layers=tuple(layers), elsewhere=elsewhere)
+
+    def elsewhere_on(self, device: str) -> Part:
+        return self.elsewhere.get(device, Part(0))
 
     def compute_on(self, device: str) -> int:
         return self.compute if isinstance(self.compute, int) else self.compute.get(device, 0)
@@ -132,12 +170,16 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """layers[i]: name of the device of layer i, the output being the last. notes: for the log."""
+    """layers[i]: name of the device of layer i, the output being the last. notes: for the log.
+
+    cpu_experts: the experts of so many layers are on the CPU, from the first, wherever their layers are.
+    """
 
     layers: tuple[str, ...]
     n_cells: int
     usage: tuple[Usage, ...]
     notes: tuple[str, ...] = ()
+    cpu_experts: int = 0
 
     @property
     def fits(self) -> bool:
@@ -161,7 +203,11 @@ class Plan:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         justify = [str.ljust] * 3 + [str.rjust] * 7
         lines = ("  ".join(f(c, w) for f, c, w in zip(justify, row, widths, strict=True)) for row in rows)
-        text = [*(line.rstrip() for line in lines), f"cache: {self.n_cells} cells", *self.notes]
+        text = [*(line.rstrip() for line in lines), f"cache: {self.n_cells} cells"]
+        if self.cpu_experts:
+            layers = spans(tuple(range(self.cpu_experts)), len(self.layers) - 1)
+            text.append(f"experts on the CPU: those of layers {layers}")
+        text += self.notes
         if (over_shared := shared_overflow(self.usage)) is not None:
             sharing = [u.device.name for u in self.usage if u.device.type in ("igpu", "cpu")]
             text.append(f"{' and '.join(sharing)} share memory: {format_bytes(over_shared)} too much")

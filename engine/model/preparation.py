@@ -20,6 +20,7 @@ from engine.lora.adapter import AdaptedMatrix, Adapter, read_adapter
 from engine.model import placement, rpc
 from engine.model.attention import best_attention
 from engine.model.loader import Weights, checked_specs
+from engine.model.overrides import EXPERTS, Overrides
 from engine.model.placement_types import (
     DeviceInfo,
     Needs,
@@ -55,10 +56,29 @@ class Preparation:
     n_slots: int
     devices: dict[str, Device]
     plan: Plan
+    overrides: Overrides
 
     @property
     def cpu(self) -> Device:
         return cpu_of(self.devices.values())
+
+    def device_of(self, spec: TensorSpec) -> Device:
+        """Where a tensor is. The input embedding is looked up on the CPU if that has any layer."""
+        if spec.op == "host":  # read by operations of ours
+            return self.cpu
+        override = self.overrides.device_of(spec.name)
+        if override is not None:
+            return self.devices[override]
+        if 0 <= spec.layer < self.plan.cpu_experts and EXPERTS.search(spec.name):
+            return self.cpu
+        device = self.layer_devices[max(spec.layer, 0)]
+        return self.cpu if spec.layer < 0 and self.cpu in self.layer_devices else device
+
+    @property
+    def used_devices(self) -> list[Device]:
+        """Those of layers and of overrides, each once."""
+        overrides = [self.devices[name] for _, name in self.overrides.rules]
+        return list(dict.fromkeys([*self.layer_devices, *overrides]))
 
     @property
     def layer_devices(self) -> list[Device]:
@@ -108,11 +128,12 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
     by_name = {d.name: d for d in devices()}
     kv_cache.check_type(hp, params.kv_type)
     adapters = [_adapter(loaded.path, gguf.arch, specs) for loaded in params.lora_adapters]
+    infos = [DeviceInfo.of(d) for d in by_name.values()]
+    usable = [cpu_of(by_name.values()).name, *(d.name for d in placement.select_gpus(infos, params))]
+    overrides = Overrides(params.tensor_overrides, usable)
     n_slots = number_of_slots(hp, params, host_memory()[0])
-    memory = _Memory(gguf, hp, specs, params, max_batch_tokens, adapters, n_slots)
-    plan = placement.plan(
-        memory.needs(by_name.values(), n_ctx), [DeviceInfo.of(d) for d in by_name.values()], params, n_ctx
-    )
+    memory = _Memory(gguf, hp, specs, params, max_batch_tokens, adapters, n_slots, overrides)
+    plan = placement.plan(memory.needs(by_name.values(), n_ctx), infos, params, n_ctx)
     return Preparation(
         gguf=gguf,
         params=params,
@@ -125,6 +146,7 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
         n_slots=memory.n_slots,
         devices=by_name,
         plan=replace(plan, notes=(*notes, *plan.notes)),
+        overrides=overrides,
     )
 
 
@@ -162,11 +184,12 @@ class _Memory:
     rows: int  # of the largest batch
     adapters: list[Adapter]
     n_slots: int  # for recurrent states
+    overrides: Overrides
 
     def needs(self, devices: Iterable[Device], n_ctx: int) -> Needs:
         hp, rows = self.hp, self.rows
         last = 4 * (4 * rows * hp.n_embd + self.params.parallel * hp.n_vocab)  # with little but attention
-        parts = self._parts(cpu_of(devices))
+        parts, elsewhere = self._parts(cpu_of(devices))
         compute, compute_cell = self._working(devices, n_ctx, last)
         return Needs(
             input=parts[-1],
@@ -179,21 +202,31 @@ class _Memory:
             input_moves=self._input_moves(),
             mask_cell=2 * rows,
             states=self.n_slots * hp.state_bytes,
+            elsewhere=elsewhere,
+            compute_elsewhere=4 * rows * (2 * hp.n_embd + 3 * self._feed_forward_width()),
         )
 
-    def _parts(self, cpu: Device) -> list[Part]:
-        """Of each layer, of the output, and last of the input embedding."""
+    def _feed_forward_width(self) -> int:
+        """Elements of a row within the feed-forward networks."""
+        hp = self.hp
+        return (hp.n_ff_expert or max(hp.n_ff)) * max(hp.n_expert_used, 1) + hp.n_ff_shared
+
+    def _parts(self, cpu: Device) -> tuple[list[Part], dict[str, Part]]:
+        """Of each layer, of the output, and last of the input embedding; and what is elsewhere, by device."""
         hp, params = self.hp, self.params
-        weights, mapped = [0] * (hp.n_layer + 2), [0] * (hp.n_layer + 2)  # layer -1 is the input
-        for info, spec, is_mapped in Weights.on_host(
-            self.gguf, self.specs, cpu.buffer_types(), params.use_mmap, params.repack
-        ):
-            weights[spec.layer] += info.nbytes
-            mapped[spec.layer] += info.nbytes if is_mapped else 0
-        for matrix in self._matrices():
-            weights[matrix.spec.layer] += matrix.nbytes
         per_cell = [*kv_cache.bytes_per_cell(hp, params.kv_type), 0, 0]
-        return [Part(w, cell, m) for w, cell, m in zip(weights, per_cell, mapped, strict=True)]
+        parts = [Part(0, cell) for cell in per_cell]  # layer -1 is the input
+        elsewhere: dict[str, Part] = {}
+        on_host = Weights.on_host(self.gguf, self.specs, cpu.buffer_types(), params.use_mmap, params.repack)
+        sizes = [(spec, info.nbytes, info.nbytes * is_mapped) for info, spec, is_mapped in on_host]
+        for spec, nbytes, mapped in [*sizes, *((m.spec, m.nbytes, 0) for m in self._matrices())]:
+            device = self.overrides.device_of(spec.name)
+            if device is not None:
+                elsewhere[device] = elsewhere.get(device, Part(0)).plus(nbytes, mapped * (device == cpu.name))
+                continue
+            is_expert = EXPERTS.search(spec.name) is not None
+            parts[spec.layer] = parts[spec.layer].plus(nbytes, mapped, is_expert=is_expert)
+        return parts, elsewhere
 
     def _matrices(self) -> list[AdaptedMatrix]:
         return [matrix for adapter in self.adapters for matrix in adapter.matrices]
@@ -206,7 +239,7 @@ class _Memory:
         base = estimate_compute(
             rows=rows,
             n_embd=hp.n_embd,
-            n_ff=(hp.n_ff_expert or max(hp.n_ff)) * max(hp.n_expert_used, 1) + hp.n_ff_shared,
+            n_ff=self._feed_forward_width(),
             n_vocab=hp.n_vocab,
             n_outputs=self.params.parallel,
         )
@@ -228,11 +261,14 @@ class _Memory:
         """What the input embedding takes on a device, where it moves with the layers."""
         # A tied embedding is there already, as the output.
         outputs = {
-            name
+            spec.name if spec.name in self.gguf.tensors else spec.fallback
             for spec in self.specs
             if spec.layer == self.hp.n_layer
-            for name in (spec.name, spec.fallback)
         }
-        inputs = {spec.name for spec in self.specs if spec.layer < 0 and spec.name in self.gguf.tensors}
+        inputs = {
+            spec.name
+            for spec in self.specs
+            if spec.layer < 0 and spec.name in self.gguf.tensors and not self.overrides.device_of(spec.name)
+        }
         adapted = sum(matrix.nbytes for matrix in self._matrices() if matrix.spec.layer < 0)
         return adapted + sum(self.gguf.tensors[name].nbytes for name in inputs - outputs)

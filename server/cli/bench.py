@@ -24,7 +24,8 @@ EXAMPLES = """\
   ggserve bench -m model.gguf --use-gpu --gpu-layers 20 --json    for programs
   ggserve bench -m model.gguf --plot speed.svg                    a plot (pip install 'ggserve[bench]')"""
 OPTIONS = (
-    *("model", "lora", "use_gpu", "gpu_layers", "device", "tensor_split", "rpc", "threads", "no_mmap"),
+    *("model", "lora", "use_gpu", "gpu_layers", "cpu_moe", "n_cpu_moe", "override_tensor", "device"),
+    *("tensor_split", "rpc", "threads", "no_mmap"),
     *("mlock", "flash_attn", "kv_type", "log_level", "log_format"),
 )
 

@@ -16,8 +16,8 @@ EXAMPLES = """\
   ggserve info model.gguf --plan --gpu-layers 20 --context-size 8192
   ggserve info model.gguf --json      for programs"""
 PLAN_OPTIONS = (
-    *("use_gpu", "gpu_layers", "device", "tensor_split", "rpc", "kv_cells", "parallel"),
-    *("max_batch_tokens", "no_mmap", "flash_attn"),
+    *("use_gpu", "gpu_layers", "cpu_moe", "n_cpu_moe", "override_tensor", "device", "tensor_split", "rpc"),
+    *("kv_cells", "parallel", "max_batch_tokens", "no_mmap", "flash_attn"),
 )
 
 
@@ -98,6 +98,7 @@ def _plan(options: argparse.Namespace) -> int:
     report = {
         "fits": True,
         "gpu_layers": plan.gpu_layers,
+        "cpu_experts": plan.cpu_experts,
         "layers": list(plan.layers),
         "kv_cells": plan.n_cells,
         "devices": {

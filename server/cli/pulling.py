@@ -20,7 +20,7 @@ from server.models.resolver import Pulling
 # Enough for the metadata and the vocabulary of most models, and of all.
 HEADER_BYTES = (8 << 20, 64 << 20)
 TIMEOUT_S = 60
-PLAN_OPTIONS = ("use_gpu", "gpu_layers", "context_size", "parallel", "kv_type")
+PLAN_OPTIONS = ("use_gpu", "gpu_layers", "cpu_moe", "n_cpu_moe", "context_size", "parallel", "kv_type")
 
 
 def pulling(settings: Settings, bar: LoadProgress) -> Pulling:
@@ -89,6 +89,7 @@ def _outline(plan: Download, file: RepoFile, folder: Path, n_bytes: int) -> None
 def _flags(settings: Settings) -> list[str]:
     values = {name: getattr(settings, name) for name in PLAN_OPTIONS if name in settings.model_fields_set}
     flags = [f"--{name.replace('_', '-')}={str(value).lower()}" for name, value in values.items()]
+    flags += [f"--override-tensor={rule}" for rule in settings.override_tensor]
     return [*flags, *(f"--device={name}" for name in settings.device)]
 
 

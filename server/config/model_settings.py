@@ -138,6 +138,21 @@ class ModelSettings(BaseSettings):
         "layers to offload to the GPU; all: fail if they do not fit; auto: as many as fit",
         "N|all|auto",
     )
+    cpu_moe: bool = _device(False, "leave the experts of all layers on the CPU, wherever the layers are")
+    n_cpu_moe: int | None = _device(
+        None,
+        "leave the experts of the first N layers on the CPU; default: as few as possible, if gpu_layers is "
+        "left to us",
+        "N",
+        ge=0,
+        le=10_000,
+    )
+    override_tensor: Words = _device(
+        [],
+        "device of the tensors in whose names PATTERN, a regular expression, is found; may be repeated, the "
+        "first match counts",
+        "PATTERN=DEVICE",
+    )
     device: Words = _device(
         [], "use only this device, by its name in `ggserve devices`; may be repeated", "NAME"
     )
@@ -209,6 +224,11 @@ class ModelSettings(BaseSettings):
         if self.alias:
             self.aliases()
         self.lora_adapters()
+        self.tensor_overrides()
+        if self.cpu_moe and self.n_cpu_moe is not None:
+            raise ValueError(
+                "n_cpu_moe: cpu_moe leaves the experts of all layers on the CPU; give one of them"
+            )
         if self.lora and len(self.model) > 1:
             raise ValueError("lora: adapters belong to one model, but several are served")
         self.sampling_defaults()
@@ -256,6 +276,8 @@ class ModelSettings(BaseSettings):
             gpu_layers=self.gpu_layers,
             devices=tuple(self.device),
             tensor_split=tuple(self.tensor_split),
+            cpu_experts="all" if self.cpu_moe else self.n_cpu_moe,
+            tensor_overrides=self.tensor_overrides(),
             context_size=self.context_size,
             kv_cells=None if self.kv_cells == "auto" else self.kv_cells,
             max_batch_tokens=self.max_batch_tokens,
@@ -277,6 +299,16 @@ class ModelSettings(BaseSettings):
             return tuple(map(lora_adapter, self.lora))
         except ValueError as error:
             raise ValueError(f"lora: {error}") from error
+
+    def tensor_overrides(self) -> tuple[tuple[str, str], ...]:
+        """(pattern, device) of each --override-tensor. The devices are not checked."""
+        pairs = []
+        for text in self.override_tensor:
+            pattern, _, device = text.rpartition("=")
+            if not pattern or not device:
+                raise ValueError(f"override_tensor: {text[:200]!r} must be PATTERN=DEVICE")
+            pairs.append((pattern, device))
+        return tuple(pairs)
 
     def chat_template_text(self) -> str | None:
         """The text of the --chat-template file; ConfigError if it cannot be read."""

@@ -297,6 +297,34 @@ def test_flattened_copies() -> None:
     same(lambda ctx, c: ctx.scale(ctx.reshape(c.input(values), 35, 60), 2.0), 0)
 
 
+@pytest.mark.parametrize("strided", [False, True])
+def test_side_by_side(strided: bool) -> None:
+    def build(ctx: Any, c: Calculator) -> Any:
+        a, b = c.input(numbers(5, 3, 40)), c.input(numbers(5, 3, 24, seed=1))
+        if strided:  # as the halves of Q in attention on latents
+            a, b = ctx.permute(c.input(numbers(3, 5, 40)), 0, 2, 1), window(ctx, b, (17, 3, 5), at=4)
+        return ctx.concat(a, b)
+
+    assert same(build, 0).shape == (5, 3, 57 if strided else 64)
+
+
+def test_rows_of_groups() -> None:
+    """The best groups of each row, kept as they are, beside nothing, as when experts are chosen in groups."""
+
+    def build(ctx: Any, c: Calculator) -> Any:
+        groups = c.input(numbers(7, 4, 3))  # [3, 4, 7]
+        ids = ctx.top_k(c.input(numbers(7, 4, seed=1)), 2)
+        nothing = ctx.clamp(ctx.scale(groups, 0.0), -1e30, -1e30)
+        return ctx.scale(ctx.set_rows(nothing, ctx.get_rows(groups, ids), ids), 1.0)
+
+    same(build, 0)
+
+
+def test_each_row_times_each_of_its_weights() -> None:
+    """As where weights scale what experts read."""
+    same(lambda ctx, c: ctx.mul_mat(c.input(numbers(5, 33, 1)), c.input(numbers(5, 3, 1, seed=1))))
+
+
 @pytest.mark.parametrize("type", ["F32", "F16", "Q8_0", "Q4_0"])
 @pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize(

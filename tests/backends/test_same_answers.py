@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from support.builders.golden import (
     ENCODERS,
     FOLDER,
     NAMES,
-    Golden,
     TinyModel,
     error,
     golden,
@@ -24,55 +22,12 @@ from support.builders.golden import (
     widened,
 )
 from support.builders.quantized import FORMATS, quantize
+from support.references.devices import params, rpc_device, run
 from support.references.greedy import Greedy, GreedyComparison
 
 SEVEN = ["llama-gqa-tied", "mpt", "falcon-7b", "falcon-40b", "gptneox", "gptj", "gpt2", "bloom"]
-GREEDY = engine.InferenceParameters(temperature=0.0, max_tokens=24, ignore_eos=True)
-# Another one for what is said of CLBlast, such as CUDA0; docs/acceleration.md.
-DEVICE = os.environ.get("GGSERVE_TEST_DEVICE", "CLBlast0")
 LAYERS = [0, 1, 2, "all"]  # of two and the output
 TYPES = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
-
-
-def params(
-    where: str, request: pytest.FixtureRequest, layers: Any = "all", **more: Any
-) -> engine.ModelParameters:
-    """On `where`: CLBlast, RPC (a CPU) or RPC-CLBlast; the device is named, so that no other is taken.
-
-    With 0 layers there it is only offered: to demand it would be a contradiction.
-    """
-    rpc = {"RPC": "rpc_cpu", "RPC-CLBlast": "rpc_clblast"}.get(where)
-    given = {"kv_type": "f32", "context_size": 256, "n_threads": 1, "parallel": 1} | more
-    if where == "cpu":
-        return engine.ModelParameters(use_gpu=False, **given)
-    given |= {"use_gpu": layers != 0 or "auto", "gpu_layers": layers}
-    if rpc is None:
-        return engine.ModelParameters(devices=(DEVICE,), **given)
-    address = request.getfixturevalue(rpc)
-    return engine.ModelParameters(devices=(rpc_device(address),), rpc=(address,), **given)
-
-
-def rpc_device(address: str) -> str:
-    """ggml numbers workers' devices in the order in which they were added."""
-    from engine.ggml.backend import add_rpc_server, devices
-    from engine.model import rpc
-
-    rpc.handshake(address)
-    add_rpc_server(address)
-    return next(d.name for d in devices() if d.description == address)
-
-
-def run(path: Path, ref: Golden, given: engine.ModelParameters) -> tuple[np.ndarray, list[int], list[str]]:
-    """The logits after the prompt, the greedy tokens, and where the layers were."""
-    with engine.load(path, given) as model:
-        with model.start_session(engine.InferenceSessionConfig(n_batch=64, cache_prompt=False)) as session:
-            session.feed_prompt(ref.prompt)
-            logits = session.last_logits
-            tokens = [token.id for token in session.infer(GREEDY)]
-        placement = model.describe()["placement"]
-        if "CPU" not in placement and len(set(placement)) == 1:
-            assert model.sched.n_splits == 1  # only token ids, positions and masks go there, and logits back
-        return logits, tokens, placement
 
 
 @pytest.mark.parametrize("layers", LAYERS)

@@ -19,8 +19,9 @@ from server.http.json_route import json_reply, json_router
 
 router = json_router()
 TIMEOUT_S = 60.0
-_OPTIONS = ("use_gpu", "gpu_layers", "context_size", "parallel", "kv_type")
-_FLAG = re.compile("--((?:{}|device)(?![a-z-]))".format("|".join(_OPTIONS).replace("_", "-")))
+_OPTIONS = ("use_gpu", "gpu_layers", "cpu_moe", "n_cpu_moe", "context_size", "parallel", "kv_type")
+_LISTS = ("override_tensor", "device")  # options that may be repeated
+_FLAG = re.compile("--((?:{})(?![a-z-]))".format("|".join(_OPTIONS + _LISTS).replace("_", "-")))
 
 
 @router.post("/v1/plan", response_model=None, responses={200: {"model": PlanReply}})
@@ -30,12 +31,14 @@ async def plan(body: PlanRequest, context: ContextDep) -> Response:
     command = [sys.executable, "-m", "server", "info", str(path), "--plan", "--json"]
     for name in _OPTIONS:
         value = getattr(body, name)
-        if value is None:
+        if value is None and not (name == "cpu_moe" and body.n_cpu_moe is not None):
             value = getattr(settings, name, None)
         if value is not None:
             command.append(f"--{name.replace('_', '-')}={str(value).lower()}")
-    for name in body.device if body.device is not None else settings.device:
-        command.append(f"--device={name}")
+    for name in _LISTS:
+        values = getattr(body, name)
+        for value in getattr(settings, name) if values is None else values:
+            command.append(f"--{name.replace('_', '-')}={value}")
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -64,7 +67,10 @@ def _refusal(stderr: str, path: Path) -> ApiError:
     text = text.partition(" (see ggserve")[0]
     flag = _FLAG.search(text)
     name = flag[1].replace("-", "_") if flag else None
-    if name is None and path.name in text:
+    word, colon, rest = text.partition(": ")
+    if name is None and colon and word in _OPTIONS + _LISTS:
+        name, text = word, rest
+    elif name is None and path.name in text:
         name = "file"
     elif name is None and text.startswith("there is no device"):
         name = "device"

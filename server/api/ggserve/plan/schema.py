@@ -18,6 +18,13 @@ class PlanRequest(Schema):
     gpu_layers: Annotated[int, Field(ge=0, le=10_000)] | Literal["all", "auto"] | None = field(
         "layers on devices, the output counted as one more", "all"
     )
+    cpu_moe: bool | None = field("the experts of all layers on the CPU", True)
+    n_cpu_moe: Annotated[int, Field(ge=0, le=10_000)] | None = field("those of the first layers only", None)
+    override_tensor: list[Annotated[str, Field(max_length=512, pattern=r"^[ -~]+=[ -~]+$")]] | None = field(
+        "devices of tensors, by regular expressions for their names",
+        [r"ffn_.*_exps=CPU"],
+        max_length=64,
+    )
     device: list[Annotated[str, Field(max_length=64, pattern=r"^[ -~]+$")]] | None = field(
         "only these, by their names in `ggserve devices`", ["CUDA0"], max_length=16
     )
@@ -32,6 +39,7 @@ class PlanReply(Reply):
     fits: bool = required("whether it would load", True)
     problem: str | None = field("what does not fit, and what would", None)
     gpu_layers: int | None = field("layers on devices", 33)
+    cpu_experts: int | None = field("layers whose experts are on the CPU, from the first", 0)
     layers: list[str] | None = field("the device of each layer, the output's last", ["CUDA0", "CUDA0"])
     kv_cells: int | None = field("tokens that the cache holds", 65536)
     devices: dict[str, dict[str, int | str]] | None = field(

@@ -56,5 +56,17 @@ async def test_refusals():
         assert said["param"] == "device"
 
 
+async def test_experts_and_tensors_on_the_cpu():
+    async with client(make_app(use_gpu=False)) as http:
+        body = {"n_cpu_moe": 2, "override_tensor": ["exps=CPU"]}
+        found = (await http.post("/v1/plan", json=body)).json()
+        assert (found["fits"], found["cpu_experts"]) == (True, 0)  # it has no experts
+        for override in ("exps=nothing", "(=CPU"):
+            said = error_of(await http.post("/v1/plan", json={"override_tensor": [override]}), 400)
+            assert said["param"] == "override_tensor"
+        said = error_of(await http.post("/v1/plan", json={"cpu_moe": True, "n_cpu_moe": 1}), 400)
+        assert said["param"] == "n_cpu_moe"
+
+
 async def test_every_type_of_cache_can_be_requested():
     assert set(get_args(KvType)) == set(KV_TYPES)

@@ -1,0 +1,40 @@
+"""Which tensors are experts, and which device the user's patterns give a tensor."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.errors import ConfigError, DeviceError
+from engine.model.overrides import EXPERTS, Overrides
+
+DEVICES = ("CPU", "CUDA0", "CUDA1")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_expert"),
+    [
+        ("blk.0.ffn_up_exps.weight", True),
+        ("blk.12.ffn_gate_up_exps.weight", True),
+        ("blk.3.ffn_down_exps.bias", True),
+        ("blk.0.ffn_up.weight", False),
+        ("blk.0.ffn_up_shexp.weight", False),
+        ("blk.0.ffn_gate_inp.weight", False),
+        ("blk.0.exp_probs_b.bias", False),
+    ],
+)
+def test_experts_are_known_by_their_names(name: str, is_expert: bool) -> None:
+    assert (EXPERTS.search(name) is not None) is is_expert
+
+
+def test_the_first_pattern_that_is_found_counts() -> None:
+    overrides = Overrides([(r"blk\.[0-3]\.ffn_.*_exps", "cuda1"), ("exps", "CPU")], DEVICES)
+    assert overrides.device_of("blk.2.ffn_up_exps.weight") == "CUDA1"
+    assert overrides.device_of("blk.4.ffn_up_exps.weight") == "CPU"
+    assert overrides.device_of("blk.4.attn_q.weight") is None
+
+
+def test_what_cannot_be_meant_is_refused() -> None:
+    with pytest.raises(DeviceError, match=r"CUDA2 is no device that may be used \(CPU, CUDA0, CUDA1\)"):
+        Overrides([("exps", "CUDA2")], DEVICES)
+    with pytest.raises(ConfigError, match=r"'\(exps' is not a regular expression"):
+        Overrides([("(exps", "CPU")], DEVICES)
