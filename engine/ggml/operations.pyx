@@ -172,13 +172,6 @@ cdef class Context(Storage):
         self.reserve()
         return self.wrap(ggml_repeat_4d(self.ptr, a.ptr, a.ptr.ne[0], a.ptr.ne[1] * times, 1, 1))
 
-    def repeat_rows(self, Tensor a not None, int64_t times):
-        """Each row of a F32 [n, 1, m] several times: [n, times, m]."""
-        _require(times > 0 and a.ptr.type == GGML_TYPE_F32 and a.ptr.nb[0] == sizeof(float) and a.ptr.ne[1] == 1
-                 and a.ptr.ne[3] == 1, "repeat_rows", a, a)
-        self.reserve()
-        return self.wrap(ggml_repeat_4d(self.ptr, a.ptr, a.ptr.ne[0], times, a.ptr.ne[2], 1))
-
     def concat(self, Tensor a not None, Tensor b not None):
         """a [n, ...] and b [m, ...] of one type side by side: [n + m, ...]."""
         _require(a.ptr.type == b.ptr.type and a.ptr.ne[1] == b.ptr.ne[1] and a.ptr.ne[2] == b.ptr.ne[2]

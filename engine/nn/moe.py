@@ -95,7 +95,9 @@ class MixtureOfExperts:
         ids, weights = self.choose(forward, x)
         each = ctx.reshape(x, n_embd, 1, rows)
         if self.weighs_input:
-            each = ctx.mul(ctx.repeat_rows(each, self.hp.n_expert_used), weights)
+            # Each row times each of its weights; a product with one inner dimension needs no repeated rows.
+            used = self.hp.n_expert_used
+            each = ctx.mul_mat(ctx.reshape(x, 1, n_embd, rows), ctx.reshape(weights, 1, used, rows))
         up = self.up(forward, each, ids)
         if self.fused:  # rows of gate and up in one matrix
             shape, strides = (self.n_ff, *up.shape[1:3]), up.strides[1:3]

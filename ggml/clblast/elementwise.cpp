@@ -85,6 +85,22 @@ bool run_gated(Device & device, ggml_tensor * op) {
     return call.run(ggml_nelements(op));
 }
 
+bool run_copy(Device & device, const ggml_tensor * from, const ggml_tensor * to) {
+    Call call(device, "elementwise", "copy");
+    return (call << from << cl_int(from->type) << to << cl_int(to->type)).run(ggml_nelements(to));
+}
+
+// Along the first axis: each half is copied to its part of the rows.
+bool run_concat(Device & device, ggml_tensor * op) {
+    const ggml_tensor * a = op->src[0], * b = op->src[1];
+    ggml_tensor left = *op, right = *op;
+    if (op->view_src == nullptr) left.view_src = right.view_src = op;
+    left.ne[0] = a->ne[0];
+    right.ne[0] = b->ne[0];
+    right.data = static_cast<char *>(op->data) + a->ne[0] * op->nb[0];
+    return run_copy(device, a, &left) && run_copy(device, b, &right);
+}
+
 }  // namespace
 
 bool supports_elementwise(const ggml_tensor * op) {
@@ -99,6 +115,7 @@ bool supports_elementwise(const ggml_tensor * op) {
             return f32(op) && f32(a) && (b == nullptr || f32(b)) && gate(op) != NONE;
         case GGML_OP_ADD_ID:
             return f32(op) && f32(a) && f32(b) && op->src[2]->type == GGML_TYPE_I32;
+        case GGML_OP_CONCAT: return f32(op) && f32(a) && f32(b) && op->op_params[0] == 0;
         case GGML_OP_CPY:
         case GGML_OP_CONT:
         case GGML_OP_DUP:
@@ -113,6 +130,7 @@ bool run_elementwise(Device & device, ggml_tensor * op) {
     const ggml_tensor * a = op->src[0];
     const size_t n = ggml_nelements(op);
     if (op->op == GGML_OP_GLU) return run_gated(device, op);
+    if (op->op == GGML_OP_CONCAT) return run_concat(device, op);
     if (const int kind = binary(op); kind >= 0) {
         return (Call(device, "elementwise", "binary") << a << op->src[1] << op << cl_int(kind)).run(n);
     }
@@ -120,7 +138,7 @@ bool run_elementwise(Device & device, ggml_tensor * op) {
         return (Call(device, "elementwise", "add_id") << a << op->src[1] << op->src[2] << op).run(n);
     }
     if (op->op == GGML_OP_CPY || op->op == GGML_OP_CONT || op->op == GGML_OP_DUP) {
-        return (Call(device, "elementwise", "copy") << a << cl_int(a->type) << op << cl_int(op->type)).run(n);
+        return run_copy(device, a, op);
     }
     const Function f = function(op);
     const bool has_parameters = f == SCALE || f == CLAMP;

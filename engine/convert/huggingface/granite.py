@@ -1,6 +1,6 @@
 """Hugging Face folders of Granite 3."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.convert.huggingface.base import Config
 from engine.convert.huggingface.llama import LlamaConverter
@@ -16,7 +16,7 @@ _MULTIPLIERS = {
 
 class GraniteConverter(LlamaConverter):
     architecture = "granite"
-    model_classes = ("GraniteForCausalLM",)
+    model_classes: ClassVar[tuple[str, ...]] = ("GraniteForCausalLM",)
     tensor_names = STANDARD
 
     @classmethod

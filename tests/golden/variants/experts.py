@@ -60,8 +60,8 @@ def yarn(mscale: float, theta: float = 10000.0) -> dict[str, Any]:
         "rope_type": "yarn",
         "rope_theta": theta,
         "factor": 8.0,
-        "beta_fast": 4.0,
-        "beta_slow": 0.5,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
         "mscale": mscale,
         "mscale_all_dim": mscale,
         "original_max_position_embeddings": 32,
@@ -73,6 +73,21 @@ glm = partial(make, model="Glm4MoeForCausalLM", head_dim=16, extend=biased, **SH
 
 def deepseek(what: str, model: str, **config: Any) -> Variant:
     return make(what, model, gains=GAINS, extend=biased, rms_norm_eps=1e-6, **(SHARED | LATENT | config))
+
+
+def few(what: str, model: str, **config: Any) -> Variant:
+    """Two of four experts."""
+    return make(what, model, **({"hidden_size": 24, "num_experts_per_tok": 2} | config))
+
+
+def granite(what: str, model: str, **config: Any) -> Variant:
+    multipliers = {
+        "attention_multiplier": 0.4,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.7,
+        "logits_scaling": 1.5,
+    }
+    return few(what, model, num_local_experts=4, intermediate_size=16, **multipliers, **config)
 
 
 VARIANTS = {
@@ -117,6 +132,55 @@ VARIANTS = {
     "deepseek2-glm": deepseek(
         "one group of experts (GLM-4.7-Flash)",
         "Glm4MoeLiteForCausalLM",
+        hf=True,
+    ),
+    "granitemoe": granite(
+        "four multipliers, experts by the softmax of the selected scores, and a shared one",
+        "GraniteMoeSharedForCausalLM",
+        shared_intermediate_size=20,
+        hf=True,
+    ),
+    "granitemoe-plain": granite("no shared expert", "GraniteMoeForCausalLM", hf=True),
+    "olmoe": few(
+        "Q and K normed whole, weights not renormalised",
+        "OlmoeForCausalLM",
+        num_key_value_heads=2,
+        num_experts=4,
+        intermediate_size=16,
+        norm_topk_prob=False,
+        hf=True,
+    ),
+    "ernie4_5-moe": few(
+        "a dense layer, then experts by biased softmax, renormalised, and shared ones; adjacent pairs",
+        "Ernie4_5_MoeForCausalLM",
+        moe_num_experts=4,
+        moe_k=2,
+        moe_num_shared_experts=2,
+        moe_intermediate_size=16,
+        moe_layer_start_index=1,
+        moe_layer_end_index=1,
+        head_dim=16,
+        hf=True,
+    ),
+    "hunyuan-moe": few(
+        "Q and K normed after the rotation, a shared expert",
+        "HunYuanMoEV1ForCausalLM",
+        num_experts=4,
+        moe_topk=2,
+        head_dim=16,
+        intermediate_size=16,
+        published={"moe_topk": [2, 2], "moe_intermediate_size": [16, 16], "num_shared_expert": [1, 1]},
+        hf=True,
+    ),
+    "minimax-m2": few(
+        "Q and K normed whole, partial rotary, experts by biased sigmoids",
+        "MiniMaxM2ForCausalLM",
+        num_local_experts=4,
+        head_dim=16,
+        rotary_dim=8,
+        intermediate_size=16,
+        extend=biased,
+        published={"rotary_dim": 8, "scoring_func": "sigmoid"},
         hf=True,
     ),
 }

@@ -20,4 +20,13 @@ MISTAKES: dict[str, tuple[str, Change]] = {
     "DeepSeek-V3: weights not scaled": ("deepseek2-v3", key("expert_weights_scale", 1.0)),
     "DeepSeek-V3: weights not renormalised": ("deepseek2-v3", without("expert_weights_norm")),
     "GLM-4.7-Flash: experts by softmax": ("deepseek2-glm", key("expert_gating_func", 1)),
+    "Granite MoE: one expert for two": ("granitemoe", key("expert_used_count", 1)),
+    "Granite MoE: blocks not scaled": ("granitemoe", key("residual_scale", 1.0)),
+    "OLMoE: three experts for two": ("olmoe", key("expert_used_count", 3)),
+    "ERNIE 4.5 MoE: experts chosen without biases": ("ernie4_5-moe", without("exp_probs_b")),
+    "ERNIE 4.5 MoE: experts by sigmoids": ("ernie4_5-moe", key("expert_gating_func", 2)),
+    "Hunyuan MoE: one expert for two": ("hunyuan-moe", key("expert_used_count", 1)),
+    "MiniMax M2: experts chosen without biases": ("minimax-m2", without("exp_probs_b")),
+    "MiniMax M2: experts by softmax": ("minimax-m2", key("expert_gating_func", 1)),
+    "MiniMax M2: whole head rotated": ("minimax-m2", key("rope.dimension_count", 16)),
 }

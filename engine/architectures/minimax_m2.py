@@ -1,0 +1,15 @@
+"""MiniMax M2 and M2.5: as OLMoE with partial rotary; experts are chosen by biased sigmoids."""
+
+from engine.architectures.olmoe import OLMoE
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+from engine.nn.hparams_reader import HParamsReader
+
+
+class MiniMaxM2(OLMoE):
+    name = "minimax-m2"
+
+    @classmethod
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        return reader.hparams(rope="neox", routing=reader.routing("sigmoid", renormalise=True))
