@@ -34,7 +34,7 @@ router = json_router(AnyTypeRoute)
 
 
 @router.post("/api/generate", response_model=None)
-async def ollama_answer(body: OllamaGenerateRequest, request: Request, context: ContextDep) -> Response:
+async def ollama_generate(body: OllamaGenerateRequest, request: Request, context: ContextDep) -> Response:
     """Answer a prompt, or with `raw` continue it; by default with a stream of JSON lines."""
     return await _answer(body, body.prompt, request, context)
 
