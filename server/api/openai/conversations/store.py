@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+
+from server.api.openai.responses.store import BoundedStore
 
 Item = dict[str, Any]
 
 
 @dataclass(eq=False)
 class StoredConversation:
-    """owner: digest of the API key of its client; nobody else sees it. until: by the store's clock.
-
-    entries: items as JSON by id, oldest first.
-    """
+    """entries: items as JSON by id, oldest first."""
 
     id: str
     owner: bytes | None
@@ -40,27 +38,14 @@ class StoredConversation:
         return None if entry is None else msgspec.json.decode(entry)
 
 
-class ConversationStore:
-    """The `most` conversations that were used last, within `ttl_s` seconds and `max_bytes` together."""
-
-    def __init__(
-        self, most: int, ttl_s: float, max_bytes: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.most, self.ttl_s, self.max_bytes = most, ttl_s, max_bytes
-        self.size = 0
-        self._clock = clock
-        self._stored: dict[str, StoredConversation] = {}  # the one that was used last is last
-
-    def __len__(self) -> int:
-        return len(self._stored)
+class ConversationStore(BoundedStore[StoredConversation]):
+    """Those that were used last are the newest."""
 
     def get(self, id: str, owner: bytes | None) -> StoredConversation | None:
         """That of this client; asking for it is a use."""
-        self._expire()
-        conversation = self._stored.get(id)
-        if conversation is None or conversation.owner != owner:
-            return None
-        self._use(conversation)
+        conversation = super().get(id, owner)
+        if conversation is not None:
+            self._renew(conversation)
         return conversation
 
     def update(
@@ -82,7 +67,7 @@ class ConversationStore:
             self.size -= conversation.size
         conversation.metadata, conversation.entries = after.metadata, after.entries
         self.size += after.size
-        self._use(conversation)
+        self._renew(conversation)
         self._expire()
         return True
 
@@ -92,20 +77,3 @@ class ConversationStore:
 
     def remove_item(self, conversation: StoredConversation, id: str) -> None:
         self.size -= len(conversation.entries.pop(id))
-
-    def remove(self, conversation: StoredConversation) -> None:
-        del self._stored[conversation.id]
-        self.size -= conversation.size
-
-    def _use(self, conversation: StoredConversation) -> None:
-        conversation.until = self._clock() + self.ttl_s
-        self._stored.pop(conversation.id, None)
-        self._stored[conversation.id] = conversation
-
-    def _expire(self) -> None:
-        now = self._clock()
-        while self._stored:
-            oldest = next(iter(self._stored.values()))
-            if oldest.until > now and len(self._stored) <= self.most and self.size <= self.max_bytes:
-                return
-            self.remove(oldest)

@@ -104,8 +104,10 @@ async def delete_response(id: str, context: ContextDep, stores: StoresDep) -> di
     running = _running(id, stores, context)
     if running is not None and running.task is not None:
         await background.cancel(running.task)
-    if not stores.responses.remove(id, context.owner):
+    stored = stores.responses.get(id, context.owner)
+    if stored is None:
         raise not_stored(id, "id")
+    stores.responses.remove(stored)
     return {"id": id, "object": "response.deleted", "deleted": True}
 
 

@@ -1,16 +1,72 @@
-"""Responses stored in memory for clients that refer to them: bounded in time, number and size."""
+"""What is stored in memory for clients that refer to it, bounded in time, number and size: responses."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
 
 F = TypeVar("F")
+
+
+class Stored(Protocol):
+    """owner: digest of the API key of its client; nobody else sees it. until: by the store's clock."""
+
+    until: float
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def owner(self) -> bytes | None: ...
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+
+S = TypeVar("S", bound=Stored)
+
+
+class BoundedStore(Generic[S]):
+    """The newest `most` entries, within `ttl_s` seconds and `max_bytes` together."""
+
+    def __init__(
+        self, most: int, ttl_s: float, max_bytes: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.most, self.ttl_s, self.max_bytes = most, ttl_s, max_bytes
+        self.size = 0
+        self._clock = clock
+        self._stored: dict[str, S] = {}  # those that expire first are first
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def get(self, id: str, owner: bytes | None) -> S | None:
+        """That of this client."""
+        self._expire()
+        stored = self._stored.get(id)
+        return stored if stored is not None and stored.owner == owner else None
+
+    def remove(self, entry: S) -> None:
+        del self._stored[entry.id]
+        self.size -= entry.size
+
+    def _renew(self, entry: S) -> None:
+        """Make it the newest."""
+        entry.until = self._clock() + self.ttl_s
+        self._stored.pop(entry.id, None)
+        self._stored[entry.id] = entry
+
+    def _expire(self) -> None:
+        now = self._clock()
+        while self._stored:
+            oldest = next(iter(self._stored.values()))
+            if oldest.until > now and len(self._stored) <= self.most and self.size <= self.max_bytes:
+                return
+            self.remove(oldest)
 
 
 @dataclass(frozen=True)
@@ -32,34 +88,25 @@ class StoredContent:
         return items
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class StoredResponse:
-    """owner: digest of the API key of its client; nobody else sees it. until: by the store's clock."""
-
     id: str
     owner: bytes | None
     content: StoredContent
-    until: float
+    until: float = 0.0
+
+    @property
+    def size(self) -> int:
+        return self.content.size
 
 
-class ResponseStore(Generic[F]):
-    """The newest `most` responses of the last `ttl_s` seconds, as far as they fit into `max_bytes`.
+class ResponseStore(BoundedStore[StoredResponse], Generic[F]):
+    """running: of responses that are still generated, whatever their route needs, by id."""
 
-    running: of responses that are still generated, whatever their route needs, by id.
-    """
-
-    def __init__(
-        self, most: int, ttl_s: float, max_bytes: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.most, self.ttl_s, self.max_bytes = most, ttl_s, max_bytes
+    def __init__(self, *limits: Any) -> None:
+        super().__init__(*limits)
         self.running: WeakValueDictionary[str, F] = WeakValueDictionary()
-        self.size = 0
-        self._clock = clock
-        self._stored: dict[str, StoredResponse] = {}  # oldest first, so those that expire first are first
         self._holders: dict[tuple[bytes | None, str], str] = {}  # owner, item id → the response that has it
-
-    def __len__(self) -> int:
-        return len(self._stored)
 
     def fits(self, content: StoredContent) -> bool:
         """Whether such a response can be stored at all."""
@@ -67,16 +114,10 @@ class ResponseStore(Generic[F]):
 
     def put(self, id: str, owner: bytes | None, content: StoredContent) -> None:
         """Store one that fits; older ones make room."""
-        stored = StoredResponse(id, owner, content, self._clock() + self.ttl_s)
-        self._stored[id] = stored
         self.size += content.size
         self._holders.update({(owner, item): id for item in content.item_ids})
+        self._renew(StoredResponse(id, owner, content))
         self._expire()
-
-    def get(self, id: str, owner: bytes | None) -> StoredResponse | None:
-        self._expire()
-        stored = self._stored.get(id)
-        return stored if stored is not None and stored.owner == owner else None
 
     def item(self, id: str, owner: bytes | None) -> dict[str, Any] | None:
         """An item of a stored response."""
@@ -85,23 +126,8 @@ class ResponseStore(Generic[F]):
             return None
         return next((item for item in stored.content.items() if item.get("id") == id), None)
 
-    def remove(self, id: str, owner: bytes | None) -> bool:
-        stored = self.get(id, owner)
-        if stored is not None:
-            self._drop(id)
-        return stored is not None
-
-    def _expire(self) -> None:
-        now = self._clock()
-        while self._stored:
-            oldest = next(iter(self._stored.values()))
-            if oldest.until > now and len(self._stored) <= self.most and self.size <= self.max_bytes:
-                return
-            self._drop(oldest.id)
-
-    def _drop(self, id: str) -> None:
-        stored = self._stored.pop(id)
-        self.size -= stored.content.size
-        for item in stored.content.item_ids:
-            if self._holders.get((stored.owner, item)) == id:
-                del self._holders[stored.owner, item]
+    def remove(self, entry: StoredResponse) -> None:
+        super().remove(entry)
+        for item in entry.content.item_ids:
+            if self._holders.get((entry.owner, item)) == entry.id:
+                del self._holders[entry.owner, item]

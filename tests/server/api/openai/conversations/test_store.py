@@ -28,16 +28,10 @@ def store(clock):
     return ConversationStore(3, 100.0, 1000, clock)
 
 
-def put(store, id, items=(), owner=None, metadata=None):
-    conversation = StoredConversation(id, owner, 0, metadata or {})
+def put(store, id, items=(), metadata=None):
+    conversation = StoredConversation(id, None, 0, metadata or {})
     assert store.update(conversation, items)
     return conversation
-
-
-def test_get_by_another_owner_finds_nothing(store):
-    conversation = put(store, "a", owner=b"1")
-    assert store.get("a", b"1") is conversation
-    assert store.get("a", b"2") is store.get("a", None) is None
 
 
 def test_conversations_beyond_the_number_drop_the_one_used_longest_ago(store):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from server.api.openai.responses.store import ResponseStore, StoredContent
+from server.api.openai.responses.store import BoundedStore, ResponseStore, StoredContent
 
 A, B = b"a", b"b"
 
@@ -27,51 +29,26 @@ def put(store, id, owner=None, size=100, items=()):
     store.put(id, owner, StoredContent(response, conversation, 0, (f"{id}-item", *items)))
 
 
-def test_the_oldest_make_room(clock):
-    store = ResponseStore(2, 10, 1000, clock)
-    for id in ("one", "two", "three"):
-        put(store, id)
-    assert [store.get(id, None) is not None for id in ("one", "two", "three")] == [False, True, True]
-    assert (len(store), store.size) == (2, 200)
-
-
-def test_all_together_are_no_larger_than_that(clock):
+def test_what_is_too_large_alone_does_not_fit(clock):
     store = ResponseStore(10, 10, 250, clock)
-    for id in ("one", "two", "three"):
-        put(store, id)
-    assert store.get("one", None) is None
-    assert store.size == 200
     assert store.fits(StoredContent(b"x" * 125, b"y" * 125, 0, ()))
     assert not store.fits(StoredContent(b"x" * 125, b"y" * 126, 0, ()))
-    put(store, "four", size=250)
-    assert (len(store), store.size) == (1, 250)
 
 
-def test_time_passes(clock):
+def test_items_go_with_their_response(clock):
     store = ResponseStore(10, 10, 1000, clock)
     put(store, "one")
-    clock.now = 6.0
-    put(store, "two")
-    clock.now = 9.9
-    assert store.get("one", None) is not None  # and looking at it does not make it younger
     clock.now = 10.0
-    assert store.get("one", None) is None
-    assert store.get("two", None) is not None
-    clock.now = 16.0
-    assert store.get("two", None) is None
-    assert (len(store), store.size) == (0, 0)
+    assert store.get("one", None) is store.item("one-item", None) is None
     assert store._holders == {}
 
 
 def test_nobody_sees_what_another_key_created(clock):
     store = ResponseStore(10, 10, 1000, clock)
     put(store, "one", A)
-    assert store.get("one", B) is None
-    assert store.get("one", None) is None
     assert store.item("one-item", B) is None
-    assert not store.remove("one", B)
     assert store.item("one-item", A) == {"id": "one-item"}
-    assert store.remove("one", A)
+    store.remove(store.get("one", A))
     assert (len(store), store.size) == (0, 0)
     assert store.item("one-item", A) is None
 
@@ -85,3 +62,61 @@ def test_an_item_id_that_another_key_chose_again_hides_nothing(clock):
 
 def test_a_store_of_none_takes_nothing():
     assert not ResponseStore(0, 10, 1000).fits(StoredContent(b"", b"", 0, ()))
+
+
+# --- what makes room in any store, and when
+
+
+@dataclass(eq=False)
+class Entry:
+    id: str
+    owner: bytes | None = None
+    size: int = 100
+    until: float = 0.0
+
+
+class Store(BoundedStore[Entry]):
+    def put(self, *entries: Entry):
+        for entry in entries:
+            self.size += entry.size
+            self._renew(entry)
+            self._expire()
+
+    @property
+    def ids(self) -> str:
+        return "".join(id for id in "abc" if self.get(id, None))
+
+
+def test_the_oldest_make_room_for_the_newest(clock):
+    store = Store(2, 10, 1000, clock)
+    store.put(*map(Entry, "abc"))
+    assert (store.ids, len(store), store.size) == ("bc", 2, 200)
+
+
+def test_all_together_are_no_larger_than_the_limit(clock):
+    store = Store(10, 10, 250, clock)
+    store.put(*map(Entry, "ab"), Entry("c", size=150))
+    assert (store.ids, store.size) == ("bc", 250)
+    store.put(Entry("a", size=250))
+    assert (store.ids, store.size) == ("a", 250)
+
+
+def test_looking_at_an_entry_does_not_make_it_younger(clock):
+    store = Store(10, 10, 1000, clock)
+    store.put(Entry("a"))
+    clock.now = 6.0
+    store.put(Entry("b"))
+    for clock.now, ids in ((9.9, "ab"), (10.0, "b"), (16.0, "")):
+        assert store.ids == ids
+    assert (len(store), store.size) == (0, 0)
+
+
+def test_only_its_owner_sees_an_entry(clock):
+    store = Store(10, 10, 1000, clock)
+    entry = Entry("a", b"1")
+    store.put(entry)
+    assert store.get("a", b"1") is entry
+    assert store.get("a", b"2") is store.get("a", None) is None
+    store.remove(entry)
+    assert store.get("a", b"1") is None
+    assert store.size == 0
