@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from server.chat.template.render import ChatTemplate
 from server.chat.template.sandbox import TemplateSandbox
 from support.builders.vocabularies import models_dir
 
 SANDBOX = TemplateSandbox(cpu_s=0.5)
 SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+TALK: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi <there> 'é' \"🍕\""},
+    {"role": "assistant", "content": " yes \n"},
+    {"role": "user", "content": ""},
+]
 
 
 def chat_template(source: str) -> ChatTemplate:
     return ChatTemplate(source, SANDBOX, SPECIAL_TOKENS)
+
+
+def render(source: str, messages: list[dict[str, Any]] = TALK, **options: Any) -> str:
+    return chat_template(source).render(messages, **options)
 
 
 def published_source(name: str) -> str:

@@ -8,18 +8,7 @@ from datetime import datetime
 import pytest
 
 from server.chat.template.sandbox import TemplateFailed
-from support.api.templates import chat_template
-
-TALK = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "Hi <there> 'é' \"🍕\""},
-    {"role": "assistant", "content": " yes \n"},
-    {"role": "user", "content": ""},
-]
-
-
-def render(source: str, messages=TALK, **options) -> str:
-    return chat_template(source).render(messages, **options)
+from support.api.templates import render
 
 
 def test_what_transformers_adds():

@@ -11,20 +11,8 @@ from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from server.chat.template.sandbox import TemplateFailed
-from support.api.templates import chat_template
+from support.api.templates import TALK, chat_template, render
 from support.quick import every, examples
-
-TALK = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "Hi <there> 'é' \"🍕\""},
-    {"role": "assistant", "content": " yes \n"},
-    {"role": "user", "content": ""},
-]
-
-
-def render(source: str, messages=TALK, **options) -> str:
-    return chat_template(source).render(messages, **options)
-
 
 GOOD = [
     "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m['content']|trim }}{{ eos_token }}{% endfor %}",
