@@ -164,11 +164,17 @@ def rope(c: Config, head_dim: int) -> dict[str, Any]:
         }.items():
             if p.get(name) is not None:
                 keys[f"rope.scaling.{key}"] = float(p[name])
-    elif kind not in ("default", "llama3", "longrope", "su"):
+    elif kind not in ("default", "llama3", "longrope", "su", "mrope"):
         raise UnsupportedModelError(
             f"config.json: rope_type {kind!r} is not supported (default, linear, llama3, longrope, yarn)"
         )
     return keys
+
+
+def sections(c: Config) -> dict[str, Any]:
+    """How many frequencies follow each of the positions of a picture's parts (in text they are equal)."""
+    counts = rope_parameters(c).get("mrope_section")
+    return {"rope.dimension_sections": [*counts, 0, 0, 0, 0][:4]} if counts else {}
 
 
 def n_ctx_original(c: Config) -> int:

@@ -14,7 +14,5 @@ class Qwen3VLConverter(Qwen3Converter):
 
     @classmethod
     def convert_keys(cls, config: Config) -> dict[str, Any]:
-        sections = list(keys.rope_parameters(config).get("mrope_section") or ())
         layers = len((config.get("vision_config") or {}).get("deepstack_visual_indexes") or ())
-        converted = keys.common(config) | {"n_deepstack_layers": layers}
-        return converted | ({"rope.dimension_sections": [*sections, 0, 0, 0, 0][:4]} if sections else {})
+        return keys.common(config) | keys.sections(config) | {"n_deepstack_layers": layers}

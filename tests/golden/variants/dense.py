@@ -30,8 +30,8 @@ LLAMA3: dict[str, Any] = {
     "original_max_position_embeddings": 64,
 }
 
-# Of Qwen 3 VL: how many frequencies follow each of the three positions; a vision part as small as it can be.
-SECTIONS: dict[str, Any] = {"mrope_section": [4, 2, 2], "mrope_interleaved": True}
+# Of Qwen VL: how many frequencies follow each of the three positions; a vision part as small as it can be.
+SECTIONS: dict[str, Any] = {"mrope_section": [3, 3, 2]}
 VISION: dict[str, Any] = {
     "depth": 1,
     "hidden_size": 8,
@@ -41,8 +41,6 @@ VISION: dict[str, Any] = {
     "patch_size": 2,
     "temporal_patch_size": 1,
     "spatial_merge_size": 1,
-    "num_position_embeddings": 4,
-    "deepstack_visual_indexes": [0],
 }
 
 
@@ -50,6 +48,22 @@ def make(what: str, model: str, *, hf: bool = True, **config: Any) -> Variant:
     fields = ("gains", "fix", "published", "embedding_std", "extend", "checkpoint")
     more = {k: config.pop(k) for k in fields if k in config}
     return Variant(what, model, BASE | config, hf=hf, **more)
+
+
+def pictures(what: str, model: str, text: dict[str, Any], vision: dict[str, Any]) -> Variant:
+    """The text part of a model that sees."""
+    rope = {"rope_type": "default", "rope_theta": 10000.0, **SECTIONS}
+    return Variant(
+        what,
+        model,
+        {
+            "text_config": BASE | {"rope_parameters": rope} | text,
+            "vision_config": vision,
+            "tie_word_embeddings": True,
+            "attn_implementation": "eager",
+        },
+        hf=True,
+    )
 
 
 def without(key: str) -> Fix:
@@ -174,20 +188,17 @@ VARIANTS = {
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
         published={"seq_length": 256},
     ),
-    "qwen3vl": Variant(
+    "qwen3vl": pictures(
         "three sections of positions, which are the same in text",
         "Qwen3VLForConditionalGeneration",
-        {
-            "text_config": BASE
-            | {
-                "head_dim": 16,
-                "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **SECTIONS},
-            },
-            "vision_config": VISION,
-            "tie_word_embeddings": True,
-            "attn_implementation": "eager",
-        },
-        hf=True,
+        {"head_dim": 16},
+        VISION | {"deepstack_visual_indexes": [0], "num_position_embeddings": 4},
+    ),
+    "qwen2vl": pictures(
+        "three sections of positions, biases of Q, K, V",
+        "Qwen2_5_VLForConditionalGeneration",
+        {"hidden_size": 32, "intermediate_size": 16},
+        VISION | {"fullatt_block_indexes": [0], "window_size": 4, "out_hidden_size": 32},
     ),
     "mistral3": make(
         "scores that grow with the position, YaRN without a factor of its own",
