@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
 from fastapi import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from server.chat.output import OutputDelta, merge_deltas
@@ -60,6 +60,33 @@ async def run(formatter: JobFormatter) -> list[SequenceOutput]:
             deltas[sequence].append(delta)
             formatter.collect(sequence, delta)
     return [(sequence, merge_deltas(deltas[sequence])) for sequence in job.likeliest()]
+
+
+async def pieces(formatter: JobFormatter) -> AsyncGenerator[tuple[bytes, bool], None]:
+    """Run the job as a stream: the pieces of it, and whether each is the last."""
+    job = formatter.job
+    started: set[int] = set()
+    left = len(job.sequences)
+    data = b""
+    async with aclosing(job.events()) as events:
+        async for sequence, delta in events:
+            data = b""
+            if sequence.index not in started:
+                started.add(sequence.index)
+                data = formatter.start(sequence)
+            for progress in delta.progress:
+                data += formatter.progress(sequence, progress)
+            if delta.content or delta.reasoning or delta.tools or delta.tokens:
+                data += formatter.delta(sequence, delta)
+            if sequence.end is not None:
+                left -= 1
+                data += formatter.finish(sequence, last=not left)
+                if not left:
+                    break
+            if data:
+                yield data, False
+    # The job is over before its end is sent, so that a client that counts finds nothing running.
+    yield data + formatter.end(), True
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -128,7 +155,9 @@ class EventStream(Response):
     async def _run(self) -> None:
         ticker = asyncio.create_task(self._keep_alive())
         try:
-            await self._stream()
+            async with aclosing(pieces(self.formatter)) as parts:
+                async for data, last in parts:
+                    await self._write(data, last)
         except ApiError:
             raise
         except Exception as error:
@@ -137,31 +166,6 @@ class EventStream(Response):
             raise internal_error(request_id) from error
         finally:
             ticker.cancel()
-
-    async def _stream(self) -> None:
-        job, formatter = self.job, self.formatter
-        started: set[int] = set()
-        left = len(job.sequences)
-        data = b""
-        async with aclosing(job.events()) as events:
-            async for sequence, delta in events:
-                data = b""
-                if sequence.index not in started:
-                    started.add(sequence.index)
-                    data = formatter.start(sequence)
-                for progress in delta.progress:
-                    data += formatter.progress(sequence, progress)
-                if delta.content or delta.reasoning or delta.tools or delta.tokens:
-                    data += formatter.delta(sequence, delta)
-                if sequence.end is not None:
-                    left -= 1
-                    data += formatter.finish(sequence, last=not left)
-                    if not left:
-                        break
-                if data:
-                    await self._write(data)
-        # The job is over before its end is sent, so that a client that counts finds nothing running.
-        await self._write(data + formatter.end(), last=True)
 
     async def _write(self, data: bytes, last: bool = False) -> None:
         if not self._started:
@@ -182,6 +186,12 @@ class EventStream(Response):
                 await asyncio.sleep(self.keep_alive_s)
             else:
                 await self._write(self.formatter.keep_alive())
+
+
+def event_stream(events: AsyncIterator[bytes]) -> Response:
+    """A stream of events that come from somewhere else than a job."""
+    headers = {name.decode(): value.decode() for name, value in _HEADERS}
+    return StreamingResponse(events, headers=headers, media_type=JobFormatter.media_type.decode())
 
 
 def event(value: Any) -> bytes:

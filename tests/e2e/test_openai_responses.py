@@ -132,10 +132,33 @@ def test_background_responses_are_polled_and_cancelled(api, engine):
     assert api.responses.retrieve(other.id).status == api.responses.cancel(other.id).status == "cancelled"
 
 
+def test_stream_of_a_background_response_is_left_and_resumed(api, engine):
+    events = []
+    with api.responses.create(model="stories", input="A cat", background=True, stream=True) as stream:
+        for event in stream:
+            events.append(event)
+            if event.type == "response.output_text.delta":
+                break
+    assert [event.type for event in events[:3]] == [
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+    ]
+    id = events[0].response.id
+    events += api.responses.retrieve(id, stream=True, starting_after=events[-1].sequence_number)
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == TEXT
+    assert events[-1].type == "response.completed"
+    assert events[-1].response == api.responses.retrieve(id)
+    with api.responses.stream(response_id=id, starting_after=3) as stream:  # the client's own helper
+        assert [event.sequence_number for event in stream] == list(range(4, len(events)))
+
+
 def test_errors(api, engine):
+    plain = api.responses.create(model="stories", input="A cat")
     with pytest.raises(openai.BadRequestError) as caught:
-        api.responses.create(model="stories", input="A cat", background=True, stream=True)
-    assert (caught.value.param, caught.value.code) == ("background", "unsupported_value")
+        api.responses.retrieve(plain.id, stream=True)
+    assert (caught.value.param, caught.value.code) == ("stream", "unsupported_value")
     with pytest.raises(openai.NotFoundError) as caught:
         api.responses.create(model="gpt", input="A cat")
     assert caught.value.code == "model_not_found"

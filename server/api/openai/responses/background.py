@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 
 from server.api.common.requests.json_reader import wrong
 from server.api.openai.responses.formatter import ResponseFormatter
 from server.errors import ApiError, internal_error
-from server.http.sse import run
+from server.http.sse import pieces, run
+
+_CANCELLED = ApiError(499, "the request was cancelled", code="request_cancelled")
 
 
 def start(formatter: ResponseFormatter) -> None:
@@ -27,23 +30,29 @@ def start(formatter: ResponseFormatter) -> None:
 
 
 async def _generate(formatter: ResponseFormatter) -> None:
-    formatter.whole(await run(formatter))
+    if formatter.log is None:
+        formatter.whole(await run(formatter))
+        return
+    formatter.queue()
+    async with aclosing(pieces(formatter)) as parts:
+        async for _ in parts:  # the formatter logs its events
+            pass
 
 
 def _ended(formatter: ResponseFormatter, task: asyncio.Task[None]) -> None:
     """Also of a task that was cancelled before it began."""
     formatter.task = None
-    if task.cancelled():
-        formatter.cut("cancelled")
-        return
-    error = task.exception()
-    if error is None:
-        return
-    if not isinstance(error, ApiError):
+    error = _CANCELLED if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, ApiError):
         request_id = formatter.job.context.record.id
         logging.getLogger("ggserve").error("request %s failed", request_id, exc_info=error)
         error = internal_error(request_id)
-    formatter.cut("cancelled" if error.code == "request_cancelled" else "failed", error.message)
+    if error is not None:
+        formatter.cut("cancelled" if error.code == _CANCELLED.code else "failed", error.message)
+    if formatter.log is not None:
+        if error is not None:
+            formatter.error(error)
+        formatter.log.end()
 
 
 async def cancel(task: asyncio.Task[None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from server.api.common.replies.content_blocks import Block, BlockChange, Blocks,
 from server.api.common.replies.logprobs import chat_logprobs, token_texts
 from server.api.common.replies.timings import prompt_progress, timings_so_far, total_timings
 from server.api.openai.responses.calls import PREFIXES, CallForm, call_item
+from server.api.openai.responses.event_log import EventLog
 from server.api.openai.responses.items import Item, sealed
 from server.api.openai.responses.parser import Conversation
 from server.api.openai.responses.store import ResponseStore, StoredContent
@@ -43,6 +45,7 @@ class ResponseFormatter(JobFormatter):
         self.conversation, self.echo, self.store, self.seals = conversation, echo, store, seals
         self.owner = job.context.owner
         self.task: asyncio.Task[None] | None = None  # that generates it while no client waits
+        self.log = EventLog() if self.in_background and job.options.stream else None
         self._timings: dict[str, Any] = {}  # so far, for every delta
         self._sequence = 0
         self._started = False
@@ -50,16 +53,23 @@ class ResponseFormatter(JobFormatter):
     # --- events
 
     def numbered(self, kind: str, **fields: Any) -> bytes:
-        number = self._sequence
+        event = named_event(kind, sequence_number=self._sequence, **fields)
         self._sequence += 1
-        return named_event(kind, sequence_number=number, **fields)
+        if self.log is not None:
+            self.log.add(event)
+        return event
+
+    def queue(self) -> None:
+        """The first events of a response in the background."""
+        response = self.response("queued", **self.job.context.with_warnings({}))
+        self.numbered("response.created", response=response)
+        self.numbered("response.queued", response=response)
 
     def start(self, sequence: OutputSequence) -> bytes:
         self._started = True
         response = self.response("in_progress")
-        return self.numbered("response.created", response=response) + self.numbered(
-            "response.in_progress", response=response
-        )
+        created = b"" if self._sequence else self.numbered("response.created", response=response)
+        return created + self.numbered("response.in_progress", response=response)
 
     def progress(self, sequence: OutputSequence, progress: PromptProgress) -> bytes:
         fields = prompt_progress(progress, sequence, self.job.options.timings_per_token)
@@ -144,7 +154,7 @@ class ResponseFormatter(JobFormatter):
         fields = {"code": error.code, "message": error.message, "param": error.param}
         status = "cancelled" if error.code == "request_cancelled" else "failed"
         failure = {"code": "server_error", "message": error.message}
-        response = self.response(status, error=failure, store=False)
+        response = self.response(status, error=failure, store=self.in_background)
         return start + self.numbered("error", **fields) + self.numbered("response.failed", response=response)
 
     # --- the response
@@ -290,6 +300,10 @@ class ResponseFormatter(JobFormatter):
         new = tuple(item["id"] for item in items[len(before) - self.conversation.n_new :])
         encode = msgspec.json.encode
         content = StoredContent(encode(response), encode(items), len(before), new)
+        if self.log is not None:  # the last event, which follows, has the response as well
+            n_bytes = self.log.size + len(content.response)
+            with_events = replace(content, log=self.log, n_event_bytes=n_bytes)
+            content = with_events if store.fits(with_events) else content
         if store.fits(content):
             store.put(self.job.id, self.owner, content)
             return

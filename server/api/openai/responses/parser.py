@@ -193,9 +193,6 @@ def _exact(value: Any) -> msgspec.Raw:
 
 def parse_options(body: ResponseRequest, context: RequestContext) -> GenerationOptions:
     """The fields that do not become the prompt."""
-    if body.background and body.stream:
-        message = "events are sent to clients that wait only; send no stream and poll GET /v1/responses/{id}"
-        raise unsupported("background", message)
     if body.user is not None:
         context.warn("user has no effect")
     stream_options = body.stream_options

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from server.api.common.requests.json_reader import unsupported, wrong
+from server.api.common.schema import INT_MAX
 from server.api.openai.item_list import PageDep
 from server.api.openai.responses import background
 from server.api.openai.responses.formatter import ResponseFormatter
@@ -26,7 +27,7 @@ from server.dependencies import ContextDep
 from server.errors import ApiError
 from server.generation.request_context import RequestContext
 from server.http.json_route import Bytes, json_reply, json_router
-from server.http.sse import respond
+from server.http.sse import event_stream, respond
 from server.input.chat import prepare_chat
 from server.input.processor import process_chat
 
@@ -57,6 +58,8 @@ async def create_response(
     stores.responses.running[job.id] = formatter
     if body.background:
         background.start(formatter)
+        if formatter.log is not None:
+            return event_stream(formatter.log.read(-1, context.state.settings.keep_alive_s))
         return Bytes(msgspec.json.encode(formatter.response("queued", **context.with_warnings({}))))
     return await respond(request, formatter)
 
@@ -84,17 +87,26 @@ async def get_response(
     id: str,
     context: ContextDep,
     stores: StoresDep,
-    stream: Annotated[bool | None, Query(description="only false: events are not stored")] = None,
+    stream: Annotated[
+        bool | None, Query(description="its events, where it was requested with `background` and `stream`")
+    ] = None,
+    starting_after: Annotated[
+        int, Query(ge=-1, le=INT_MAX, description="with `stream`: only events after that `sequence_number`")
+    ] = -1,
 ) -> Response:
     """A response that is stored, or that is being generated."""
+    stored, running = stores.responses.get(id, context.owner), _running(id, stores, context)
+    if stored is None and running is None:
+        raise not_stored(id, "id")
     if stream:
-        raise unsupported("stream", "events are sent only to the client that requested the response")
-    stored = stores.responses.get(id, context.owner)
+        log = stored.content.log if stored is not None else running.log if running is not None else None
+        if log is None:
+            message = "events are kept only of responses with background and stream, as long as there is room"
+            raise unsupported("stream", message)
+        return event_stream(log.read(starting_after, context.state.settings.keep_alive_s))
     if stored is not None:
         return Bytes(stored.content.response)
-    running = _running(id, stores, context)
-    if running is None:
-        raise not_stored(id, "id")
+    assert running is not None
     return Bytes(msgspec.json.encode(running.response(running.status)))
 
 

@@ -10,6 +10,8 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from server.api.openai.responses.event_log import EventLog
+
 F = TypeVar("F")
 
 
@@ -77,10 +79,12 @@ class StoredContent:
     conversation: bytes
     n_input: int  # items at the beginning of `conversation`
     item_ids: tuple[str, ...]  # those that no earlier response has
+    log: EventLog | None = None  # where the response was streamed in the background
+    n_event_bytes: int = 0  # of its events
 
     @property
     def size(self) -> int:
-        return len(self.response) + len(self.conversation)
+        return len(self.response) + len(self.conversation) + self.n_event_bytes
 
     def items(self) -> list[dict[str, Any]]:
         """The conversation."""

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from support.api.http import client, error_of
+from support.api.http import Live, client, error_of
+from support.api.named_events import named_events
 from support.fakes.engine import TEXT, FakeEngine, make_app
 from support.waiting import until
 
@@ -103,7 +104,6 @@ async def test_background_response_of_another_key_is_not_found():
 @pytest.mark.parametrize(
     ("body", "settings"),
     [
-        ({"stream": True}, {}),
         ({"store": False}, {}),
         ({}, {"max_stored_responses": 0}),
         ({}, {"responses_max_bytes": 100}),
@@ -130,6 +130,52 @@ async def test_background_when_the_queue_is_full_is_refused():
     async with client(engine) as http:
         response = await http.post(RESPONSES, json={"input": "A cat", "background": True})
     assert error_of(response, 429)["code"]
+
+
+async def resumed(http, id, after):
+    """The events after one, of a response that ends."""
+    response = await http.get(f"{RESPONSES}/{id}", params={"stream": True, "starting_after": after})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    return named_events(response.text)
+
+
+async def test_streamed_background_response_that_fails_ends_with_its_error():
+    async with client(FakeEngine(fail_after=2)) as http:
+        begun = await http.post(RESPONSES, json={"input": "A cat", "background": True, "stream": True})
+        events = named_events(begun.text)
+        *_, error, failed = events
+        assert (error["type"], failed["type"]) == ("error", "response.failed")
+        id = failed["response"]["id"]
+        stored = (await http.get(f"{RESPONSES}/{id}")).json()
+        assert (failed["response"]["status"], failed["response"]["store"]) == (stored["status"], True)
+        assert await resumed(http, id, -1) == events
+        assert await resumed(http, id, len(events) - 2) == [failed]
+        assert await resumed(http, id, len(events)) == []
+
+
+async def test_streamed_background_response_that_is_cancelled_tells_those_who_read():
+    engine = FakeEngine(delay_s=0.02)
+    app = make_app(engine)
+    async with client(app) as http:
+        live = Live(app, RESPONSES, {"input": "A cat", "background": True, "stream": True})
+        await live.until("output_text.delta")
+        live.leave()
+        await live.finish()
+        assert engine.requests()  # it goes on without its client
+        id = named_events(live.sent.decode())[0]["response"]["id"]
+        cancelled = (await http.post(f"{RESPONSES}/{id}/cancel")).json()
+        last = (await resumed(http, id, 3))[-1]
+    assert (last["type"], last["response"]["status"]) == ("response.failed", "cancelled")
+    assert cancelled["status"] == "cancelled"
+
+
+async def test_streamed_background_response_without_room_for_its_events_is_stored_alone():
+    async with client(make_app(FakeEngine(), responses_max_bytes=6000)) as http:
+        begun = await http.post(RESPONSES, json={"input": "A cat", "background": True, "stream": True})
+        id = named_events(begun.text)[-1]["response"]["id"]
+        assert (await http.get(f"{RESPONSES}/{id}")).json()["status"] == "completed"
+        error = error_of(await http.get(f"{RESPONSES}/{id}", params={"stream": True}), 400)
+    assert error["param"] == "stream"
 
 
 async def test_background_responses_end_with_the_server():
