@@ -52,4 +52,8 @@ class JobFormatter(ABC):
 
     @abstractmethod
     def whole(self, results: Sequence[SequenceOutput]) -> Any:
-        """The body of a response that is not streamed, to be encoded as JSON."""
+        """The body of a response that is not streamed, for JSON. Made in a thread where it is large."""
+
+    def keep(self, body: Any) -> None:
+        """Store that body, in the event loop, before it is sent."""
+        return

@@ -41,14 +41,17 @@ async def respond(request: Request, formatter: JobFormatter) -> Response:
         return EventStream(formatter)
     results = await while_connected(request.receive, run(formatter))
 
-    def body() -> Bytes:
-        return Bytes(msgspec.json.encode(formatter.whole(results)))
-
     n_tokens = sum(len(output.tokens) for _, output in results)
     for sequence, _ in results:
         if scored := job.prompt_scores.get(sequence.prompt_index):
             n_tokens += len(scored.tokens)
-    return body() if n_tokens < _INLINE_TOKENS else await job.context.in_thread(body)
+    if n_tokens < _INLINE_TOKENS:
+        body = formatter.whole(results)
+        formatter.keep(body)
+        return Bytes(msgspec.json.encode(body))
+    body = await job.context.in_thread(formatter.whole, results)
+    formatter.keep(body)
+    return Bytes(await job.context.in_thread(msgspec.json.encode, body))
 
 
 async def run(formatter: JobFormatter) -> list[SequenceOutput]:

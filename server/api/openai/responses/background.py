@@ -31,7 +31,7 @@ def start(formatter: ResponseFormatter) -> None:
 
 async def _generate(formatter: ResponseFormatter) -> None:
     if formatter.log is None:
-        formatter.whole(await run(formatter))
+        formatter.keep(formatter.whole(await run(formatter)))
         return
     formatter.queue()
     async with aclosing(pieces(formatter)) as parts:

@@ -143,6 +143,7 @@ class ResponseFormatter(JobFormatter):
 
     def end(self) -> bytes:
         response = self.whole(())
+        self.keep(response)
         kind, beside = f"response.{response['status']}", {}
         if self.job.options.timings_per_token or self.job.options.report_progress:
             # llama-server's clients, who ask for this, know no other end and expect the timings beside it.
@@ -186,7 +187,7 @@ class ResponseFormatter(JobFormatter):
             self._put(self.store, response)
 
     def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
-        """The response at its end, which is stored from now on."""
+        """The response at its end."""
         status = "incomplete" if self.blocks.end is SequenceEnd.LENGTH else "completed"
         timings = total_timings([sequence.timings for sequence in self.job.sequences])
         tail = self.job.context.with_warnings({"timings": timings})
@@ -196,10 +197,12 @@ class ResponseFormatter(JobFormatter):
             response["completed_at"] = None
         if self.job.options.return_tokens:
             response["tokens"] = self.job.sequences[0].token_ids
-        self._add_to_conversation(response)
-        if self.store is not None:
-            self._put(self.store, response)
         return response
+
+    def keep(self, body: dict[str, Any]) -> None:
+        self._add_to_conversation(body)
+        if self.store is not None:
+            self._put(self.store, body)
 
     def response(self, status: str, **fields: Any) -> dict[str, Any]:
         """As far as it has been generated."""

@@ -173,8 +173,8 @@ class ResponseRequest(ResponseInput, SamplingFields):
     store: bool | None = field("keep the response for a while (default true)", False)
     metadata: Metadata = field("comes back with the response", {"topic": "cats"})
     background: bool | None = field(
-        "answer at once with status `queued` and generate; `GET /v1/responses/{id}` has the rest. Not with "
-        "`stream`, nor without `store`",
+        "answer at once with status `queued`, or with events, and generate also without a client; "
+        "`GET /v1/responses/{id}` has the rest. Not without `store`",
         True,
     )
     user: str | None = field("no effect", "user-1", max_length=512)

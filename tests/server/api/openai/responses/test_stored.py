@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
+from server.api.openai.responses.store import ResponseStore
 from support.api.http import Live, client, error_of
 from support.api.named_events import SHOWING, messages_seen, named_events, template
 from support.fakes.engine import TEXT, FakeEngine, make_app, tokenizer
@@ -180,3 +182,18 @@ async def test_what_is_complete_cannot_be_cancelled():
         made = await create(http)
         error = error_of(await http.post(f"{RESPONSES}/{made['id']}/cancel"), 400)
     assert error["code"] == "response_not_running"
+
+
+@pytest.mark.parametrize("n", [1, 300])
+async def test_responses_of_any_length_are_stored_in_the_event_loop(n, monkeypatch):
+    threads = set()
+
+    def put(self, *arguments):
+        threads.add(threading.get_ident())
+
+    monkeypatch.setattr(ResponseStore, "put", put)
+    engine = FakeEngine([5] * n, n_ctx=1024)
+    async with client(engine) as http:
+        made = await create(http, return_tokens=True)
+    assert len(made["tokens"]) == n
+    assert threads == {threading.get_ident()}
