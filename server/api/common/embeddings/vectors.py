@@ -75,7 +75,7 @@ async def vectors_of(
 ) -> tuple[list[NDArray[np.float32]], int]:
     """The rows of each input in `format`, and the number of tokens. param: the field of the inputs."""
     tokens = await input_tokens(inputs, context, param, body.cut_to())
-    vectors = await embed(tokens, format.pooling, context)
+    vectors = await embed(tokens, format.pooling, param, context)
 
     def formatted() -> list[NDArray[np.float32]]:
         return [normalized(rows[:, : format.dimensions], format.norm) for rows in vectors]
@@ -91,22 +91,25 @@ def is_large(vectors: Sequence[NDArray[np.float32]]) -> bool:
 async def embed(
     inputs: Sequence[Sequence[int]],
     pooling: str,
+    param: str,
     context: RequestContext,
     second: Sequence[int] = (),
 ) -> list[NDArray[np.float32]]:
-    """The vectors of each input, float32 [rows, n]. second: where the second sentence of each begins."""
+    """The vectors of each input, float32 [rows, n]. param: the field of the inputs. second: where the second
+    sentence of each begins.
+    """
     engine = context.engine
     n_tokens = sum(map(len, inputs))
     rows = n_tokens if pooling == "none" else len(inputs)
     width = (engine.info or {}).get("n_embd", 1)
     if rows * width > MAX_VALUES:
-        message = f"input: {rows} vectors of {width} numbers exceed the limit of one response"
-        raise bad_request(f"{message} ({MAX_VALUES}); send fewer at a time", "input", "invalid_value")
+        message = f"{param}: {rows} vectors of {width} numbers exceed the limit of one response"
+        raise bad_request(f"{message} ({MAX_VALUES}); send fewer at a time", param, "invalid_value")
     vectors: list[NDArray[np.float32]] = []
     groups = list(_groups(inputs))
     for start, group in groups:
         work = Embed(group, pooling, list(second[start : start + len(group)]), context.lora)
-        result = await run_task(work, context, "input")
+        result = await run_task(work, context, param)
         vectors += [np.frombuffer(data, "<f4").reshape(-1, result.width) for data in result.vectors]
     context.record.prompt_n = n_tokens
     context.state.metrics.of(engine.name).embedded(n_tokens, len(groups))

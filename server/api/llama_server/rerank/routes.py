@@ -40,7 +40,7 @@ async def _rerank(body: RerankRequest, context: RequestContext) -> Bytes:
         if param == other and getattr(body, name) is not None:
             context.warn(f"{name} has no effect with {other}")
     tokens, second = await pair_tokens(body.query, documents, context, param, body.cut_to())
-    scores = [float(rows[0, 0]) for rows in await embed(tokens, "rank", context, second)]
+    scores = [float(rows[0, 0]) for rows in await embed(tokens, "rank", param, context, second)]
     order = sorted(range(len(scores)), key=lambda i: -scores[i])[: body.top_n]
     if param == "texts":
         raw = body.raw_scores is not False

@@ -129,7 +129,10 @@ async def test_answers_that_would_be_too_large(monkeypatch):
     engine = FakeEngine()
     async with client(engine) as http:
         assert (await http.post("/embedding", json={"input": [5] * 10, "pooling": "none"})).status_code == 200
-        error = error_of(await http.post("/embedding", json={"input": [5] * 11, "pooling": "none"}), 400)
-        assert "11 vectors of 8 numbers" in error["message"]
+        for name in ("input", "content"):
+            body = {name: [5] * 11, "pooling": "none"}
+            error = error_of(await http.post("/embedding", json=body), 400)
+            assert error["message"].startswith(f"{name}: 11 vectors of 8 numbers")
+            assert error["param"] == name
         assert (await http.post(V1, json={"input": [5] * 11})).status_code == 200
         assert len(engine.works) == 2
