@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from server.api.common.requests.generation_options import check_fields
+from server.api.llama_server.props import ModelQuery
 from server.api.llama_server.tokenize.schema import (
     DetokenizeReply,
     DetokenizeRequest,
@@ -67,9 +68,9 @@ def _content(body: TokenizeRequest) -> list[str | int]:
 
 
 @get_router.get("/tokenizer_info", response_model=None, responses={200: {"model": TokenizerInfoReply}})
-async def tokenizer_info(context: ContextDep) -> dict[str, Any]:
-    """The special tokens of the first model."""
-    engine = context.select_engine(None)
+async def tokenizer_info(context: ContextDep, model: ModelQuery = None) -> dict[str, Any]:
+    """The special tokens of a model."""
+    engine = context.select_engine(model)
     tokenizer = engine.tokenizer
     names = [None if id is None else tokenizer.token_text(id) for id in (tokenizer.bos_id, tokenizer.eos_id)]
     return {

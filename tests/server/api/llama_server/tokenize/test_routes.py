@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.api.http import CHAT, client, error_of, user
-from support.fakes.engine import FakeEngine, tokenizer
+from support.fakes.engine import FakeEngine, make_app, tokenizer
 from support.quick import examples
 
 pytestmark = pytest.mark.asyncio
@@ -99,9 +99,16 @@ async def test_a_remote_tokenizer_as_evaluation_clients_use_it():
             reply = (await http.post("/tokenize", json={"prompt": "A cat", **fields})).json()
             assert reply["tokens"] == tokenizer().encode("A cat", add_special=special)
             assert (reply["count"], reply["max_model_len"]) == (len(reply["tokens"]), 512)
+        assert (await http.get("/tokenizer_info", params={"model": "stories"})).json() == info
         back = (await http.post("/detokenize", json={"tokens": reply["tokens"]})).json()
         assert back["prompt"] == "A cat"
         assert "count" not in (await http.post("/tokenize", json={"content": "A cat"})).json()
+
+
+async def test_tokenizer_info_of_several_models_needs_a_name():
+    async with client(make_app({name: FakeEngine(name=name) for name in ("one", "two")})) as http:
+        assert error_of(await http.get("/tokenizer_info"), 400)["param"] == "model"
+        assert (await http.get("/tokenizer_info", params={"model": "two"})).status_code == 200
 
 
 async def test_a_text_by_both_names_or_none_is_refused():
