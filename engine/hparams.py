@@ -50,10 +50,12 @@ class Routing:
     weights: "softmax" of the scores of all experts, "sigmoid" of each score, or "selected", the softmax of
     the selected scores. renormalise: the weights are divided by their sum. scale: they are multiplied by it.
     n_groups: experts are chosen within the n_groups_used best groups only, each judged by the sum of its
-    `judged_by` best experts (DeepSeek-V2 and V3, arXiv 2405.04434 and 2412.19437).
+    `judged_by` best experts (DeepSeek-V2 and V3, arXiv 2405.04434 and 2412.19437). "sparsemixer" (of two
+    experts): each weight is a softmax over the scores that are hardly less than that of its expert, without
+    those of better experts (arXiv 2409.12136).
     """
 
-    weights: Literal["softmax", "sigmoid", "selected"] = "softmax"
+    weights: Literal["softmax", "sigmoid", "selected", "sparsemixer"] = "softmax"
     renormalise: bool = True
     scale: float = 1.0
     n_groups: int = 1
@@ -124,6 +126,7 @@ class HParams:
     rope: Rope | None = None
     rope_local: Rope | None = None  # of layers with a window, where it differs (Gemma 3)
     windows: tuple[int, ...] = ()  # per layer; a row at p attends to p - window + 1 … p; 0: to all before it
+    chunked: bool = False  # windows begin anew at each multiple of their size (Llama 4)
     # Longer sequences use LongRoPE's long factors (arXiv 2402.13753).
     original_context_length: int = 0
     max_positions: int = 0  # rows of the learned position table; a context cannot be longer
@@ -135,12 +138,15 @@ class HParams:
     n_ff_expert: int = 0
     n_ff_shared: int = 0
     n_dense: int = 0  # the leading layers that have no experts
+    experts_each: int = 1  # only every so many layers have experts
     n_mtp: int = 0  # layers behind the last that predict further tokens; they are not loaded
     routing: Routing = Routing()
     attention_scale: float = 0.0  # 0: 1 / sqrt(head_dim_k)
-    # The scores of a row at p are multiplied by 1 + scale * ln(1 + floor(p / length)) (Llama 4, Ministral 3).
+    # The scores of a row at p are multiplied by 1 + scale * ln(1 + floor((p + offset) / length)), where there
+    # are layers without a rotary embedding only in these (Llama 4, Ministral 3).
     temperature_scale: float = 0.0
     temperature_length: int = 0
+    temperature_offset: int = 0
     attention_softcap: float = 0.0  # cap * tanh(score / cap)
     logit_softcap: float = 0.0
     logit_scale: float = 1.0
@@ -176,6 +182,9 @@ class HParams:
 
     def window(self, layer: int) -> int:
         return self.windows[layer] if self.windows else 0
+
+    def has_temperature(self, layer: int) -> bool:
+        return bool(self.temperature_scale) and (not self.unrotated or self.unrotated[layer])
 
     def rope_of(self, layer: int) -> Rope | None:
         if self.unrotated and self.unrotated[layer]:

@@ -86,6 +86,7 @@ class Mask(NamedTuple):
     window: int
     alibi: bool
     causal: bool
+    chunked: bool = False
 
 
 class ForwardContext:
@@ -143,8 +144,10 @@ class ForwardContext:
         """What Q of each row is multiplied by, see `HParams.temperature_scale`: F32 [1, 1, n_tokens]."""
         if self._temperatures is None:
             ctx, hp = self.ctx, self.hp
-            turns = ctx.scale(ctx.cast(self.positions, F32), 1.0 / hp.temperature_length)
-            one = self.constant((1.0,))
+            one, turns = self.constant((1.0,)), ctx.cast(self.positions, F32)
+            if hp.temperature_offset:
+                turns = ctx.add(turns, self.constant((float(hp.temperature_offset),)))
+            turns = ctx.scale(turns, 1.0 / hp.temperature_length)
             growth = ctx.log(ctx.add(ctx.activation(turns, "floor"), one))
             scales = ctx.add(ctx.scale(growth, hp.temperature_scale), one)
             self._temperatures = ctx.reshape(scales, 1, 1, self.shape.n_tokens)
@@ -194,10 +197,10 @@ class ForwardContext:
         kind = self.execution.attention[layer]
         if kind == "paged":
             out = self.execution.paged.op(
-                ctx, layer, q, k, v, dv, scale, softcap, max_bias, window, sinks, hp.causal
+                ctx, layer, q, k, v, dv, scale, softcap, max_bias, window, sinks, hp.causal, hp.chunked
             )
             return ctx.reshape(out, dv * heads, n_tokens)
-        mask = self._mask(Mask(window, max_bias > 0, hp.causal))
+        mask = self._mask(Mask(window, max_bias > 0, hp.causal, hp.chunked and window > 0))
         q = ctx.permute(q, 0, 2, 1)  # [dk, rows, heads]
         k, v = self._heads(k, dk, kv_heads), self._heads(v, dv, kv_heads)
         if kind == "flash":
@@ -221,7 +224,8 @@ class ForwardContext:
     def _mask(self, kind: Mask) -> Tensor:
         # F16 serves flash attention and softmax alike.
         if kind not in self.masks:
-            name = f"mask.{kind.window}{'.alibi' * kind.alibi}{'' if kind.causal else '.all'}"
+            marks = ".chunks" * kind.chunked + ".alibi" * kind.alibi + ".all" * (not kind.causal)
+            name = f"mask.{kind.window}{marks}"
             self.masks[kind] = self.ctx.input(F16, (self.shape.n_kv, self.shape.n_tokens), name)
         return self.masks[kind]
 

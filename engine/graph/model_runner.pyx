@@ -290,7 +290,7 @@ cdef class ModelRunner:
             constant = array("f", values)
             _set(tensor, constant.data.as_voidptr, len(constant) * 4)
         for kind, tensor in context.masks.items():
-            self._fill_mask(n_kv, kind.window, kind.alibi, kind.causal)
+            self._fill_mask(n_kv, kind.window, kind.alibi, kind.causal, kind.chunked)
             _set(tensor, self.mask.data(), self.mask.size() * 2)
         return 0
 
@@ -305,7 +305,7 @@ cdef class ModelRunner:
             self.scales.insert(self.scales.end(), self.paged.sequences[i].n_new, scale)
         return 0
 
-    cdef int _fill_mask(self, int n_kv, int window, bint alibi, bint causal) except -1:
+    cdef int _fill_mask(self, int n_kv, int window, bint alibi, bint causal, bint chunked) except -1:
         # Row r attends to cell c if c holds a position of its sequence, within its window and, if causal, not after r.
         cdef size_t i
         cdef int r, p, first, end, position
@@ -318,15 +318,17 @@ cdef class ModelRunner:
                 row = self.mask.data() + <size_t>(s.row + r) * n_kv
                 position = s.n_past + r
                 first = max(0, position - window + 1) if window > 0 else 0
+                if chunked:
+                    first = position - position % window
                 end = position + 1 if causal else s.n_past + s.n_new
                 for p in range(first, end):
                     row[s.cells[p]] = ggml_fp32_to_fp16(-abs(position - p)) if alibi else 0
         return 0
 
-    def mask_rows(self, rows, int n_kv, int window=0, bint causal=True):
+    def mask_rows(self, rows, int n_kv, int window=0, bint causal=True, bint chunked=False):
         """The mask for `rows` as lists of bools [row][cell]; for tests and debugging."""
         self._fill(rows)
-        self._fill_mask(n_kv, window, False, causal)
+        self._fill_mask(n_kv, window, False, causal, chunked)
         return [[self.mask[r * n_kv + c] == 0 for c in range(n_kv)] for r in range(self.tokens.size())]
 
     cdef int _read_outputs(self, int n_outputs) except -1:

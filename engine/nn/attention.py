@@ -102,7 +102,7 @@ class Attention:
             factors = forward.constant(self.rope.factors) if self.rope.factors else self.rope_factors
             q = forward.rotate(q, self.rope, factors)
             k = forward.rotate(k, self.rope, factors)
-        if hp.temperature_scale:
+        if hp.has_temperature(layer):
             q = ctx.mul(q, forward.temperatures())
         if self.qk_norm == "head" and self.rotate_first:
             q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)

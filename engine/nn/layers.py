@@ -67,13 +67,14 @@ class TokenEmbedding:
 
 @dataclass(frozen=True)
 class RMSNorm:
-    """x / rms(x) * weight over ne0 (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    """x / rms(x) (* weight) over ne0 (Zhang and Sennrich 2019, arXiv 1910.07467)."""
 
-    weight: Tensor
+    weight: Tensor | None
     eps: float
 
     def __call__(self, ctx: Context, x: Tensor) -> Tensor:
-        return ctx.mul(ctx.rms_norm(x, self.eps), self.weight)
+        y = ctx.rms_norm(x, self.eps)
+        return y if self.weight is None else ctx.mul(y, self.weight)
 
 
 @dataclass(frozen=True)

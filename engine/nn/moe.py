@@ -10,6 +10,7 @@ from engine.nn.binder import Binder
 from engine.nn.feed_forward import FeedForward
 
 LOWEST = -1e30  # less than any merit of an expert
+JITTER = 0.01  # of `sparsemixer`, which files do not say
 
 
 class MixtureOfExperts:
@@ -66,6 +67,8 @@ class MixtureOfExperts:
         if routing.n_groups > 1:
             merits = self.within_groups(ctx, merits)
         ids = ctx.top_k(merits, used)
+        if routing.weights == "sparsemixer":
+            return ids, self.mixed(ctx, scores)
         weights = ctx.reshape(ctx.get_rows(ctx.reshape(scores, 1, n, rows), ids), used, rows)
         if routing.weights == "selected":
             weights = ctx.softmax(weights)
@@ -76,6 +79,28 @@ class MixtureOfExperts:
         if routing.scale != 1.0:
             weights = ctx.scale(weights, routing.scale)
         return ids, ctx.reshape(weights, 1, used, rows)
+
+    def mixed(self, ctx: Context, scores: Tensor) -> Tensor:
+        """The two weights of `sparsemixer`, [1, 2, rows]."""
+        n, rows, weights = self.hp.n_expert, scores.shape[1], []
+        for _ in range(2):
+            first = ctx.top_k(scores, 1)
+            best = ctx.reshape(ctx.get_rows(ctx.reshape(scores, 1, n, rows), first), 1, rows)
+            less = ctx.scale(best, -1.0)
+            absolute = ctx.add(
+                ctx.activation(scores, "relu"), ctx.activation(ctx.scale(scores, -1.0), "relu")
+            )
+            size = ctx.add(ctx.activation(ctx.add(absolute, less), "relu"), best)  # the larger of both
+            behind = ctx.scale(ctx.add(scores, less), -1.0)
+            excess = ctx.activation(ctx.add(behind, ctx.scale(size, -2 * JITTER)), "relu")
+            near = ctx.softmax(ctx.add(scores, ctx.scale(excess, LOWEST)))
+            weights.append(ctx.get_rows(ctx.reshape(near, 1, n, rows), first))
+            # The second is chosen among the others.
+            nothing = ctx.reshape(ctx.clamp(ctx.scale(best, 0.0), LOWEST, LOWEST), 1, 1, rows)
+            others = ctx.set_rows(ctx.reshape(ctx.scale(scores, 1.0), 1, n, rows), nothing, first)
+            scores = ctx.reshape(others, n, rows)
+        pair = ctx.concat(*(ctx.reshape(weight, 1, rows) for weight in weights))
+        return ctx.reshape(pair, 1, 2, rows)
 
     def within_groups(self, ctx: Context, merits: Tensor) -> Tensor:
         """merits [n_expert, rows], of which only those of the best groups stay."""

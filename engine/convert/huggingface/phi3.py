@@ -1,6 +1,6 @@
 """Hugging Face folders of Phi 3 and 4."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.convert.huggingface import keys
 from engine.convert.huggingface.base import Array, Config, Converter
@@ -9,7 +9,7 @@ from engine.convert.huggingface.names import STANDARD
 
 class Phi3Converter(Converter):
     architecture = "phi3"
-    model_classes = ("Phi3ForCausalLM",)
+    model_classes: ClassVar[tuple[str, ...]] = ("Phi3ForCausalLM",)
     tensor_names = STANDARD | {
         "model.layers.{i}.self_attn.qkv_proj": "blk.{i}.attn_qkv",
         "model.layers.{i}.mlp.gate_up_proj": "blk.{i}.ffn_up",

@@ -80,9 +80,15 @@ void gather(const ggml_tensor * cache, int kv_head, int d, int dp, const int32_t
     }
 }
 
+// The first position that a row sees.
+inline int first_seen(const Attention & op, int position) {
+    if (op.window <= 0) return 0;
+    return op.chunked ? position - position % op.window : std::max(0, position - op.window + 1);
+}
+
 // A score after scaling: soft cap, ALiBi, mask.
 inline float adjusted(const Attention & op, const Lane & lane, float s, int position) {
-    if (position > lane.position || (op.window > 0 && position <= lane.position - op.window)) return -INFINITY;
+    if (position > lane.position || position < first_seen(op, lane.position)) return -INFINITY;
     if (op.softcap > 0) s = op.softcap * std::tanh(s / op.softcap);
     return s - lane.slope * (lane.position - position);
 }
@@ -248,7 +254,7 @@ void run(Unit & u, Scratch & t) {
         t.highest[m] = lane.highest;
         t.total[m] = lane.total;
         for (int i = 0; i < u.d; i++) t.q[by_lane ? (size_t)i * lanes + m : (size_t)m * u.dp + i] = lane.q[i] * op.scale;
-        const int from = op.window > 0 ? std::max(0, lane.position - op.window + 1) : 0;
+        const int from = first_seen(op, lane.position);
         first = std::min(first, from);
         last_first = std::max(last_first, from);
         least_seen = std::min(least_seen, lane.position + 1);

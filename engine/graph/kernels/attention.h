@@ -31,6 +31,7 @@ struct Attention {
     float softcap;   // 0: off; s -> cap * tanh(s / cap) (Gemma 2)
     float max_bias;  // 0: off; ALiBi (Press 2021, arXiv 2108.12409)
     int32_t window;  // 0: off; a row at position p sees positions p - window + 1 … p
+    bool chunked;    // instead it sees positions p - p % window … p (Llama 4)
     bool causal;     // else every row sees all new positions of its sequence
     std::atomic<int32_t> next;
 };

@@ -24,6 +24,7 @@ cdef extern from "attention.h" namespace "ggserve" nogil:
         float softcap
         float max_bias
         int32_t window
+        bint chunked
         bint causal
         atomic_int32 next
 

@@ -22,4 +22,5 @@ class PagedAttention:
         window: int,
         sinks: Tensor | None = None,
         causal: bool = True,
+        chunked: bool = False,
     ) -> Tensor: ...

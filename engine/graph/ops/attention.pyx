@@ -56,12 +56,14 @@ cdef class PagedAttention:
         self.begin()
 
     def op(self, Context ctx not None, int layer, Tensor q not None, Tensor k not None, Tensor v not None, int dv,
-           float scale, float softcap, float max_bias, int window, Tensor sinks=None, bint causal=True):
+           float scale, float softcap, float max_bias, int window, Tensor sinks=None, bint causal=True,
+           bint chunked=False):
         """q F32 [dk, heads, rows], k [dk * heads_kv, cells], v [dv * heads_kv, cells] -> [dv, heads, rows].
 
         v may be a view of the first elements of k's rows.
 
         The parameters are the operation's own; see `ForwardContext.attend`. sinks: F32 [heads].
+        chunked: windows begin anew at each multiple of their size.
         causal False: a row attends to all of its sequence that is there, without ALiBi and window.
         """
         cdef ggml_tensor* args[4]
@@ -80,7 +82,7 @@ cdef class PagedAttention:
         parameters = self.layers[layer]
         parameters.scale, parameters.softcap = scale, softcap
         parameters.max_bias, parameters.window = max_bias, window
-        parameters.causal = causal
+        parameters.causal, parameters.chunked = causal, chunked
         args[:] = [q.ptr, k.ptr, v.ptr, NULL]
         if sinks is not None:
             args[3] = sinks.ptr

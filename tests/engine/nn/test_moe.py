@@ -119,3 +119,14 @@ def test_a_shared_expert_without_a_gate_is_added_whole() -> None:
 def test_weights_may_scale_what_experts_read() -> None:
     routing = Routing(weights="sigmoid", renormalise=False)
     same(computed(routing, weighs_input=True), expected(routing, weighs_input=True))
+
+
+def test_sparsemixer_weighs_each_expert_beside_its_rivals() -> None:
+    scores = np.array([[3.0, 2.99, -1.0, 2.0], [0.5, -2.0, 0.495, 0.492], [1.0, 4.0, 2.0, 3.0]], np.float32)
+    c = Calculator()
+    moe = MixtureOfExperts(Binder(lambda name: False), replace(HP, routing=Routing(weights="sparsemixer")), 0)
+    found = c.compute(moe.mixed(c.ctx, c.input(scores)))[0, :, :, 0]
+    rivals = [([0, 1], [1]), ([0, 2, 3], [2, 3]), ([1], [3])]  # within 2 % of the best, of the second
+    for row, given, near in zip(scores, found, rivals, strict=True):
+        weights = [np.exp(row[ids].max()) / np.exp(row[ids]).sum() for ids in near]
+        np.testing.assert_allclose(given, weights, rtol=1e-5)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from variant import Variant
+from variant import VOCAB, Variant
 
 from variants.today import make
 
@@ -30,6 +31,16 @@ LATENT: dict[str, Any] = {
     "v_head_dim": 12,
 }
 GAINS = {"kv_b_proj.weight": 1.5, "q_b_proj.weight": 1.5, "kv_a_proj_with_mqa.weight": 1.5}
+
+LONG: dict[str, Any] = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.3, 1.2, 1.5, 1.4],
+    "long_factor": [1.2, 1.9, 3.1, 5.3, 9.7, 21.0],
+    "original_max_position_embeddings": 200,  # the class never uses the long factors
+    "long_mscale": math.sqrt(1 + math.log(256 / 200) / math.log(200)),
+    "short_mscale": math.sqrt(1 + math.log(256 / 200) / math.log(200)),
+}
 
 
 @torch.no_grad()
@@ -88,6 +99,19 @@ def granite(what: str, model: str, **config: Any) -> Variant:
         "logits_scaling": 1.5,
     }
     return few(what, model, num_local_experts=4, intermediate_size=16, **multipliers, **config)
+
+
+def llama4(what: str, **config: Any) -> Variant:
+    base = {"num_hidden_layers": 4, "head_dim": 8, "intermediate_size": 12, "intermediate_size_mlp": 20}
+    base |= {"num_local_experts": 3, "num_experts_per_tok": 1, "hidden_size": 24}
+    return make(what, "Llama4ForCausalLM", **(base | config))
+
+
+def chunks(keys: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """The sizes that are fixed in published models, which have no keys for them."""
+    keys["llama4.attention.sliding_window"] = (32, 4, None)
+    keys["llama4.attention.temperature_length"] = (32, 4, None)
+    keys["llama4.attention.temperature_scale"] = (0.5, 6, None)
 
 
 VARIANTS = {
@@ -181,6 +205,55 @@ VARIANTS = {
         intermediate_size=16,
         extend=biased,
         published={"rotary_dim": 8, "scoring_func": "sigmoid"},
+        hf=True,
+    ),
+    "llama4": llama4(
+        "no rotary in every fourth layer, Q and K normed elsewhere, experts of scaled inputs",
+        hf=True,
+    ),
+    "llama4-chunks": llama4(
+        "chunks of 32, scores that grow with the position, dense layers between those with experts",
+        interleave_moe_layer_step=2,
+        attention_chunk_size=32,
+        floor_scale=32,
+        attn_scale=0.5,
+        fix=chunks,
+    ),
+    "dbrx": Variant(
+        "layer norms, Q, K and V clamped in one matrix, experts renormalised",
+        "DbrxForCausalLM",
+        {
+            "vocab_size": VOCAB,
+            "d_model": 24,
+            "n_heads": 2,
+            "n_layers": 2,
+            "max_seq_len": 256,
+            "attn_config": {"clip_qkv": 1.0, "kv_n_heads": 1, "rope_theta": 10000.0},
+            "ffn_config": {
+                "hidden_size": 24,
+                "ffn_hidden_size": 16,
+                "moe_num_experts": 4,
+                "moe_top_k": 2,
+                "moe_normalize_expert_weights": 1.0,
+            },
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "attn_implementation": "eager",
+        },
+        published={"attn_config": {"clip_qkv": 1.0, "kv_n_heads": 1, "rope_theta": 10000.0}},
+        hf=True,
+    ),
+    "phimoe": few(
+        "layer norms, biases, two experts of which each is weighted beside its rivals",
+        "PhimoeForCausalLM",
+        num_local_experts=4,
+        intermediate_size=16,
+        attention_bias=True,
+        lm_head_bias=True,
+        gains={"gate.weight": 0.3, "router.weight": 0.3},
+        rope_parameters=LONG,
+        original_max_position_embeddings=200,
+        published={"architectures": ["PhiMoEForCausalLM"]},
         hf=True,
     ),
 }

@@ -29,4 +29,13 @@ MISTAKES: dict[str, tuple[str, Change]] = {
     "MiniMax M2: experts chosen without biases": ("minimax-m2", without("exp_probs_b")),
     "MiniMax M2: experts by softmax": ("minimax-m2", key("expert_gating_func", 1)),
     "MiniMax M2: whole head rotated": ("minimax-m2", key("rope.dimension_count", 16)),
+    "Llama 4: windows for chunks": ("llama4-chunks", without("sliding_window")),
+    "Llama 4: chunks one too small": ("llama4-chunks", key("attention.sliding_window", 31)),
+    "Llama 4: scores that do not grow": ("llama4-chunks", key("attention.temperature_scale", 1e-9)),
+    "Llama 4: growth begins too late": ("llama4-chunks", key("attention.temperature_length", 33)),
+    "Llama 4: two experts for one": ("llama4", key("expert_used_count", 2)),
+    "DBRX: no clamp": ("dbrx", key("attention.clamp_kqv", 100.0)),
+    "DBRX: one expert for two": ("dbrx", key("expert_used_count", 1)),
+    "Phi MoE: no biases": ("phimoe", without(r"attn_(q|k|v|output)\.bias", "output.bias")),
+    "Phi MoE: factors for long sequences": ("phimoe", key("rope.scaling.original_context_length", 8)),
 }

@@ -37,6 +37,7 @@ class Case:
     threads: int = 2
     n_cells: int = 700
     q_scale: float = 2.0
+    chunked: bool = False
     v_in_k: bool = False  # values are the first part of the keys (latent attention)
     tables: list[Any] = field(default_factory=list)
 
@@ -57,6 +58,8 @@ def reference(case: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: fl
     for (n_past, n_new), table in zip(case.sequences, case.tables, strict=True):
         for position in range(n_past, n_past + n_new):
             first = max(0, position - case.window + 1) if case.window else 0
+            if case.chunked:
+                first = position - position % case.window
             seen = np.arange(first, position + 1 if case.causal else n_past + n_new)
             cells = np.array(table)[seen]
             for h in range(case.heads):
@@ -101,7 +104,19 @@ def compute(case: Case, q: np.ndarray, rng: np.random.Generator) -> tuple[np.nda
     paged = PagedAttention(1)
     out = ctx.output(
         paged.op(
-            ctx, 0, tq, tk, tv, case.dv, scale, case.softcap, case.max_bias, case.window, None, case.causal
+            ctx,
+            0,
+            tq,
+            tk,
+            tv,
+            case.dv,
+            scale,
+            case.softcap,
+            case.max_bias,
+            case.window,
+            None,
+            case.causal,
+            case.chunked,
         )
     )
     graph = ctx.graph(16)
@@ -155,6 +170,8 @@ CASES = {
     "second chunk of a prompt": Case([(100, 70)]),
     "prompt beside decoding sessions": Case([(40, 1), (0, 90), (200, 1), (30, 7)], heads=8, kv_heads=2),
     "window shorter than the context": Case([(0, 150), (300, 1)], window=32),
+    "chunks": Case([(0, 150), (300, 1), (95, 2)], window=32, chunked=True),
+    "chunks that are no tiles": Case([(0, 150), (69, 3)], window=70, chunked=True, heads=8, kv_heads=1),
     "window of one": Case([(0, 20)], window=1),
     "window over tiles": Case([(200, 100)], window=129, heads=2, kv_heads=1),
     "ALiBi, heads no power of two": Case([(0, 100), (70, 1)], heads=6, kv_heads=6, max_bias=8.0),
@@ -200,6 +217,7 @@ def test_equals_plain_attention(name: str) -> None:
             {"heads": 6, "kv_heads": 6, "max_bias": 8.0},
             {"heads": 4, "kv_heads": 2, "softcap": 5.0, "window": 40},
             {"heads": 4, "kv_heads": 2, "dk": 20, "dv": 12, "window": 70},
+            {"heads": 4, "kv_heads": 2, "window": 40, "chunked": True},
             {"heads": 4, "kv_heads": 2, "kv_type": "f16"},
             {"heads": 4, "kv_heads": 2, "kv_type": "q8_0", "dk": 96, "dv": 32},
         ],
