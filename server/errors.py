@@ -135,10 +135,9 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
     return ApiError(400, message, param=param, code=code)
 
 
-def internal_error(request_id: str = "", retry_after: int | None = None) -> ApiError:
+def internal_error(request_id: str, retry_after: int | None = None) -> ApiError:
     """A fault of ours. The text tells nothing but where to look."""
-    where = f" (request {request_id})" if request_id else ""
-    text = f"internal error{where}; the server's log has the details"
+    text = f"internal error (request {request_id}); the server's log has the details"
     return ApiError(500, text, code="internal_error", retry_after=retry_after)
 
 
@@ -158,7 +157,7 @@ def path_of(location: Sequence[str | int]) -> str | None:
     return text or None
 
 
-def from_validation(errors: Sequence[Mapping[str, Any]], body: Any = None) -> ApiError:
+def from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
     """Pydantic's complaints about one field as ours: the first, or all where it may be of several kinds."""
     errors = errors[:64]
     paths = [_path_in(error, body) for error in errors]

@@ -75,23 +75,23 @@ def make_tool(name: Any, description: Any, parameters: Any, strict: Any, param: 
     return Tool(name, description, parameters, strict)
 
 
-def check_tools(tools: Sequence[Tool], choice: ToolChoice, param: str = "tools") -> None:
+def check_tools(tools: Sequence[Tool], choice: ToolChoice) -> None:
     """Check all tools together: number, size, names, and that the choice exists. Raises ApiError (400)."""
     if len(tools) > MAX_TOOLS:
         raise bad_request(
-            f"{param}: at most {MAX_TOOLS} tools are allowed, not {len(tools)}", param, "invalid_value"
+            f"tools: at most {MAX_TOOLS} tools are allowed, not {len(tools)}", "tools", "invalid_value"
         )
     names = [tool.name for tool in tools]
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise bad_request(f"{param}: two tools are named '{twice}'", param, "invalid_value")
+        raise bad_request(f"tools: two tools are named '{twice}'", "tools", "invalid_value")
     try:
         size = len(json.dumps([tool.wire() for tool in tools]))
     except RecursionError:
-        raise bad_request(f"{param}: is nested too deeply", param, "invalid_value") from None
+        raise bad_request("tools: is nested too deeply", "tools", "invalid_value") from None
     if size > MAX_TOOLS_CHARS:
         message = f"all tools together may have at most {MAX_TOOLS_CHARS} characters of JSON, not {size}"
-        raise bad_request(f"{param}: {message}", param, "invalid_value")
+        raise bad_request(f"tools: {message}", "tools", "invalid_value")
     for name in choice.names or ():
         if name not in names:
             message = f"tool_choice: there is no tool named '{name[:128]}'"

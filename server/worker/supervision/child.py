@@ -98,7 +98,7 @@ class EngineChild:
         """Wait until the process has closed its end of the connection."""
         await self._disconnected.wait()
 
-    async def reap(self, timeout_s: float = _EXIT_S) -> str:
+    async def reap(self) -> str:
         """Close the connection, wait for the exit or force it; the exit reason in words."""
         if self._transport is not None:
             self._transport.close()
@@ -106,7 +106,7 @@ class EngineChild:
             self._socket.close()
             self._socket = None
         try:
-            status = await asyncio.to_thread(self._process.wait, timeout_s)
+            status = await asyncio.to_thread(self._process.wait, _EXIT_S)
         except subprocess.TimeoutExpired:
             self.kill()
             status = await asyncio.to_thread(self._process.wait)

@@ -62,15 +62,15 @@ def read_call(kind: str, fields: Fields) -> Item:
     return item
 
 
-def as_function(item: Item, path: str = "input") -> dict[str, str]:
+def as_function(item: Item) -> dict[str, str]:
     """A call as a function's name and arguments."""
     kind = item["type"]
     if kind == "function_call":
         arguments = item["arguments"]
     elif kind == "custom_tool_call":
-        arguments = json_text({"input": item["input"]}, path)
+        arguments = json_text({"input": item["input"]}, "input")
     else:
-        arguments = json_text(item[_BODIES[kind]], path)
+        arguments = json_text(item[_BODIES[kind]], "input")
     name = FUNCTIONS.get(kind) or flat_name(item.get("namespace"), item["name"])
     return {"name": name, "arguments": arguments}
 
