@@ -16,7 +16,10 @@ class LFM2(Decoder):
 
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+        return cls.read(HParamsReader(gguf, cls.name))
+
+    @classmethod
+    def read(cls, reader: HParamsReader) -> HParams:
         n_layer = reader.n_layer()
         kv_heads = reader.per_layer("attention.head_count_kv", n_layer)
         n_embd, kernel = reader.integer("embedding_length"), reader.kernel("shortconv.l_cache")

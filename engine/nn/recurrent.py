@@ -5,6 +5,8 @@ Their matrices are on the layer's device; `engine.graph.ops.recurrence` computes
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from engine.ggml.tensor import Tensor
 from engine.graph.forward_context import ForwardContext
 from engine.hparams import HParams, Recurrence
@@ -24,6 +26,29 @@ def columns(forward: ForwardContext, x: Tensor, begin: int, n: int) -> Tensor:
 def is_done(forward: ForwardContext, layer: int) -> bool:
     """Whether nothing reads the output of this layer: the last one of a batch without outputs."""
     return layer == forward.hp.n_layer - 1 and forward.shape.n_outputs == 0
+
+
+class SideBySide:
+    """Two blocks that read the same input, added: [n_embd, rows] -> the same."""
+
+    def __init__(self, *blocks: Callable[[ForwardContext, Tensor], Tensor | None]) -> None:
+        self.blocks = blocks
+
+    def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor | None:
+        """None where nothing reads it."""
+        first, second = (block(forward, x) for block in self.blocks)
+        return None if first is None or second is None else forward.ctx.add(first, second)
+
+
+class Stateless:
+    """A block that need not be computed where nothing reads its output."""
+
+    def __init__(self, block: Callable[[ForwardContext, Tensor], Tensor], layer: int) -> None:
+        self.block, self.layer = block, layer
+
+    def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor | None:
+        """[n_embd, rows] -> the same; None where nothing reads it."""
+        return None if is_done(forward, self.layer) else self.block(forward, x)
 
 
 class Convolution:

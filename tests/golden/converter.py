@@ -33,7 +33,10 @@ def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
     """The Hugging Face model in `folder` as a float32 GGUF; `fix` corrects what the converter gets wrong."""
     # It reads the configuration through transformers, which drops what today's classes do not know.
     hparams = conversion.ModelBase.load_hparams(folder, False)
-    hparams |= json.loads((folder / "config.json").read_text())
+    stated = json.loads((folder / "config.json").read_text())
+    hparams |= stated
+    if stated["model_type"] == "nemotron_h":  # its class states experts for models without any
+        hparams = stated
     cls = conversion.get_model_class(hparams["architectures"][0])
     cls = getattr(cls, "Ministral3Model", cls)  # Mistral 3's only chooses between two others
 

@@ -43,9 +43,10 @@ def word_pieces() -> Tokenizer:
 
 
 def change(path: Path, values: dict[str, Any]) -> None:
-    """Other values in config.json."""
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps(config | values, indent=2, sort_keys=True) + "\n")
+    """Other values in config.json; None: it has no such setting."""
+    config = json.loads(path.read_text()) | values
+    config = {name: value for name, value in config.items() if name not in values or value is not None}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def save(model: torch.nn.Module, folder: Path, v: Variant) -> None:

@@ -1,6 +1,6 @@
 """Hugging Face folders of LFM2."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.convert.huggingface import keys
 from engine.convert.huggingface.base import Array, Config, Converted, Converter
@@ -9,7 +9,7 @@ from engine.convert.huggingface.names import STANDARD
 
 class LFM2Converter(Converter):
     architecture = "lfm2"
-    model_classes = ("Lfm2ForCausalLM", "LFM2ForCausalLM")
+    model_classes: ClassVar[tuple[str, ...]] = ("Lfm2ForCausalLM", "LFM2ForCausalLM")
     supported_settings = Converter.supported_settings | {"conv_bias": (False,)}
     tied_by_default = True
     tensor_names = STANDARD | {
@@ -29,19 +29,22 @@ class LFM2Converter(Converter):
 
     @classmethod
     def convert_keys(cls, config: Config) -> dict[str, Any]:
-        converted = keys.common(config)
-        converted["attention.layer_norm_rms_epsilon"] = converted.pop("attention.layer_norm_epsilon")
-        kv_heads = int(keys.first(config, "num_key_value_heads"))
-        attends = layers_with_attention(config)
-        return converted | {
-            "attention.head_count_kv": [kv_heads if attention else 0 for attention in attends],
-            "shortconv.l_cache": int(keys.first(config, "conv_L_cache", default=3)),
-            "feed_forward_length": feed_forward_length(config),
-        }
+        return lfm2_keys(config) | {"feed_forward_length": feed_forward_length(config)}
 
     @classmethod
     def convert_tensor(cls, name: str, x: Array, config: Config) -> Converted:
         return ((name, x[:, 0]),) if name.endswith("shortconv.conv.weight") else ((name, x),)
+
+
+def lfm2_keys(config: Config) -> dict[str, Any]:
+    converted = keys.common(config)
+    converted["attention.layer_norm_rms_epsilon"] = converted.pop("attention.layer_norm_epsilon")
+    kv_heads = int(keys.first(config, "num_key_value_heads"))
+    attends = layers_with_attention(config)
+    return converted | {
+        "attention.head_count_kv": [kv_heads if attention else 0 for attention in attends],
+        "shortconv.l_cache": int(keys.first(config, "conv_L_cache", default=3)),
+    }
 
 
 def layers_with_attention(config: Config) -> list[bool]:

@@ -21,7 +21,7 @@ from support.builders.golden import FOLDER, golden
 
 PARAMS = engine.ModelParameters(use_gpu=False, n_threads=1)
 FOLDERS = sorted(path.name for path in (FOLDER / "hf").iterdir())
-ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation")
+ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation", "mamba_hidden_act")
 
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("qwen2", {"use_sliding_window": True}),
@@ -81,7 +81,7 @@ def test_another_activation_is_refused(name: str, tmp_path: Path) -> None:
     config = json.loads((FOLDER / "hf" / name / "config.json").read_text())
     text = config.get("text_config", config)
     stated = [setting for setting in ACTIVATIONS if text.get(setting)]
-    if config["model_type"] in ("mpt", "bloom", "lfm2"):  # there is one only
+    if config["model_type"] in ("mpt", "bloom", "lfm2", "lfm2_moe"):  # there is one only
         assert not stated
         return
     assert stated

@@ -14,7 +14,10 @@ from engine.types import Timings
 from support.builders.golden import error, golden
 from support.references.greedy import request, run
 
-NAMES = ("lfm2", "mamba", "mamba-falcon", "mamba2", "qwen3next", "qwen35", "qwen35moe")
+NAMES = (
+    *("falcon-h1", "granitehybrid", "jamba", "lfm2", "lfm2moe", "mamba", "mamba-falcon", "mamba2"),
+    *("nemotron_h", "qwen3next", "qwen35", "qwen35moe"),
+)
 TOLERANCE = 2e-4
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from variant import VOCAB, Variant
 
 BASE: dict[str, Any] = {
@@ -23,8 +24,16 @@ BASE: dict[str, Any] = {
 
 
 def make(what: str, model: str, *, hf: bool = False, **config: Any) -> Variant:
-    more = {k: config.pop(k) for k in ("gains", "fix", "published", "embedding_std") if k in config}
+    more = {k: config.pop(k) for k in ("gains", "fix", "published", "embedding_std", "extend") if k in config}
     return Variant(what, model, BASE | config, hf=hf, **more)
+
+
+def biased(model: Any) -> None:
+    """The choice of experts depends on biases, which are zero in a new model."""
+    for i, layer in enumerate(model.model.layers):
+        bias = getattr(layer.feed_forward, "expert_bias", None)
+        if bias is not None:
+            bias.copy_(torch.tensor([0.5, -0.25, 0.0, 0.25]).roll(i))
 
 
 def mamba(what: str, model: str, **config: Any) -> Variant:
@@ -55,7 +64,120 @@ EXPERTS = {
     "shared_expert_intermediate_size": 40,
 }
 
+MAMBA = {
+    "mamba_d_state": 16,
+    "mamba_d_conv": 4,
+    "mamba_expand": 2,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_n_groups": 2,
+    "mamba_chunk_size": 16,
+}
+MULTIPLIERS = {  # of Granite
+    "embedding_multiplier": 2.0,
+    "logits_scaling": 2.0,
+    "residual_multiplier": 0.7,
+    "attention_multiplier": 0.2,
+}
+
 VARIANTS = {
+    "falcon-h1": make(
+        "attention and Mamba 2 side by side, all multipliers",
+        "FalconH1ForCausalLM",
+        num_hidden_layers=2,
+        head_dim=16,
+        mamba_d_ssm=64,
+        lm_head_multiplier=0.7,
+        embedding_multiplier=1.5,
+        mlp_multipliers=[0.8, 1.2],
+        key_multiplier=0.6,
+        attention_in_multiplier=1.1,
+        attention_out_multiplier=0.9,
+        ssm_in_multiplier=1.2,
+        ssm_out_multiplier=0.8,
+        ssm_multipliers=[0.9, 1.1, 0.8, 1.2, 0.7],
+        hf=True,
+        **MAMBA,
+    ),
+    "granitehybrid": make(
+        "Mamba 2 around attention without rotary, Granite's multipliers",
+        "GraniteMoeHybridForCausalLM",
+        layer_types=["mamba", "attention", "mamba"],
+        num_local_experts=0,
+        num_experts_per_tok=0,
+        shared_intermediate_size=48,
+        position_embedding_type="nope",
+        published={"layer_types": ["mamba", "attention", "mamba"]},
+        hf=True,
+        **MULTIPLIERS,
+        **MAMBA,
+    ),
+    "granitehybrid-moe": make(
+        "the same with experts and a shared one",
+        "GraniteMoeHybridForCausalLM",
+        layer_types=["mamba", "attention", "mamba"],
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        intermediate_size=24,
+        shared_intermediate_size=40,
+        position_embedding_type="nope",
+        published={"layer_types": ["mamba", "attention", "mamba"]},
+        **MULTIPLIERS,
+        **MAMBA,
+    ),
+    "jamba": make(
+        "Mamba with norms around attention without positions, experts in the second layer",
+        "JambaForCausalLM",
+        attn_layer_period=3,
+        attn_layer_offset=1,
+        expert_layer_period=2,
+        expert_layer_offset=1,
+        num_experts=4,
+        num_experts_per_tok=2,
+        mamba_d_state=16,
+        mamba_d_conv=4,
+        mamba_expand=2,
+        mamba_dt_rank=4,
+        use_mamba_kernels=False,
+        hf=True,
+    ),
+    "lfm2moe": make(
+        "experts behind a dense layer, chosen with biases",
+        "Lfm2MoeForCausalLM",
+        layer_types=["conv", "full_attention", "conv"],
+        conv_L_cache=3,
+        num_dense_layers=1,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=24,
+        use_expert_bias=True,
+        tie_word_embeddings=True,
+        extend=biased,
+        hf=True,
+    ),
+    "nemotron_h": make(
+        "one block a layer: Mamba 2, feed-forward, attention, Mamba 2",
+        "NemotronHForCausalLM",
+        num_hidden_layers=4,
+        hybrid_override_pattern="M-*M",
+        head_dim=16,
+        ssm_state_size=16,
+        mamba_num_heads=8,
+        mamba_head_dim=8,
+        n_groups=2,
+        conv_kernel=4,
+        chunk_size=16,
+        published={
+            "hybrid_override_pattern": "M-*M",
+            "num_hidden_layers": 4,
+            "layers_block_type": None,
+            "num_experts_per_tok": None,
+            "n_routed_experts": None,
+            "n_group": None,
+            "topk_group": None,
+        },
+        hf=True,
+    ),
     "mamba": mamba("one block a layer, a tied head", "MambaForCausalLM", tie_word_embeddings=True, hf=True),
     "mamba-falcon": mamba("dt, B and C normed", "FalconMambaForCausalLM", mixer_rms_eps=1e-5),
     "mamba2": mamba(

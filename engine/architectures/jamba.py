@@ -1,0 +1,39 @@
+"""Jamba: Mamba in most layers, attention without positions in others, experts in some (arXiv 2403.19887)."""
+
+from engine.gguf import GGUFFile
+from engine.hparams import HParams, Routing
+from engine.nn.attention import Attention
+from engine.nn.binder import Binder
+from engine.nn.decoder import Block, Decoder, Layer
+from engine.nn.feed_forward import FeedForward
+from engine.nn.hparams_reader import HParamsReader
+from engine.nn.moe import MixtureOfExperts
+from engine.nn.recurrent import Mamba
+
+
+class Jamba(Decoder):
+    name = "jamba"
+
+    @classmethod
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        kv_heads = reader.per_layer("attention.head_count_kv", reader.n_layer())
+        return reader.hparams(
+            rope=None,
+            recurrence=reader.ssm_of_channels(),
+            recurrent=tuple(not heads for heads in kv_heads),
+            routing=Routing(renormalise=False),
+        )
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        hp = self.hp
+        return Layer(
+            attn_norm=self.block_norm(binder, i, "attn_norm"),
+            attention=Mamba(binder, hp, i) if hp.recurrent[i] else Attention(binder, hp, i),
+            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
+            ffn=self.feed_forward(binder, i),
+        )
+
+    def feed_forward(self, binder: Binder, i: int) -> Block:
+        has_experts = binder.has(f"blk.{i}.ffn_gate_inp.weight")
+        return (MixtureOfExperts if has_experts else FeedForward)(binder, self.hp, i)
