@@ -116,7 +116,7 @@ def test_logs_for_programs_hold_no_example(capsys):
 def test_the_example_tells_about_keys():
     settings = Settings(model=["x.gguf"], api_key=["hidden"])
     server = make_server(settings, {"x": make_client()}, listen("127.0.0.1", 0))
-    assert "authorization: Bearer YOUR-KEY" in server.example()
+    assert "\n    -H 'authorization: Bearer YOUR-KEY' \\\n    -H" in server.example()
     assert "hidden" not in server.example()
     for sock in server.sockets:
         sock.close()
