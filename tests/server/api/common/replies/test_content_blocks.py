@@ -97,7 +97,9 @@ def runs(parts):
 @pytest.mark.parametrize("api", [ResponseFormatter, MessageFormatter])
 @given(parts=answers())
 def test_blocks(api, parts):
-    arguments = (Conversation(None, [], 0, RequestTools()), {}) if api is ResponseFormatter else ()
+    arguments = ()
+    if api is ResponseFormatter:
+        arguments = (Conversation(None, [], 0, RequestTools()), {"background": False})
     data, blocks = stream_and_blocks(api(job(stream=True), *arguments), parts)
     assert [[block.kind, block.text] for block in blocks] == runs(parts)
     whole = collected_blocks(api(job(stream=False), *arguments), parts or [OutputDelta()])
