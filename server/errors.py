@@ -135,6 +135,19 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
     return ApiError(400, message, param=param, code=code)
 
 
+def wrong(path: str, what: str) -> ApiError:
+    """path: of the field."""
+    return bad_request(f"{path}: {what}", path, "invalid_value")
+
+
+def missing(path: str) -> ApiError:
+    return bad_request(f"{path}: is required", path, "missing_field")
+
+
+def unsupported(path: str, what: str = "is not supported by this server") -> ApiError:
+    return bad_request(f"{path}: {what}", path, "unsupported_value")
+
+
 def internal_error(request_id: str, retry_after: int | None = None) -> ApiError:
     """A fault of ours. The text tells nothing but where to look."""
     text = f"internal error (request {request_id}); the server's log has the details"

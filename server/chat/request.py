@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from engine.types import Constraint
 from server.chat.tool_calls.tool import Tool, ToolChoice
-from server.errors import bad_request
+from server.errors import wrong
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,13 @@ class ChatInput:
         name = "continue_final_message"
         if self.continue_final_message:
             if self.add_generation_prompt:
-                raise bad_request(f"{name}: contradicts add_generation_prompt: true", name, "invalid_value")
+                raise wrong(name, "contradicts add_generation_prompt: true")
             if not self.continues:
-                raise bad_request(f"{name}: the last message is not the assistant's", name, "invalid_value")
+                raise wrong(name, "the last message is not the assistant's")
         if not self.continues:
             return
         last = f"{self.param}[{len(self.messages) - 1}]"
         if self.messages[-1].get("tool_calls"):
-            message = "the last message calls tools: their results must follow it"
-            raise bad_request(f"{last}.tool_calls: {message}", f"{last}.tool_calls", "invalid_value")
+            raise wrong(f"{last}.tool_calls", "the last message calls tools: their results must follow it")
         if len(self.messages) > 1 and self.messages[-2]["role"] == "assistant":
-            message = "two messages of the assistant cannot be continued as one"
-            raise bad_request(f"{last}: {message}", last, "invalid_value")
+            raise wrong(last, "two messages of the assistant cannot be continued as one")

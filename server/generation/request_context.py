@@ -15,7 +15,7 @@ from engine.config import adapter_scales
 from engine.errors import ConfigError
 from engine.types import AdapterScales
 from server.config.default_sampling import default_sampling
-from server.errors import NEVER, ApiError, UnknownModel, bad_request
+from server.errors import NEVER, ApiError, UnknownModel, bad_request, wrong
 from server.state import State
 from server.worker.engine import Engine
 
@@ -129,7 +129,7 @@ class RequestContext:
         try:
             return adapter_scales(pairs, len((self.engine.info or {}).get("lora", ())))
         except ConfigError as error:
-            raise bad_request(f"{param}: {error}", param, "invalid_value") from error
+            raise wrong(param, str(error)) from error
 
     def warn(self, text: str) -> None:
         """Add to the response's `warnings`. Repetitions and what exceeds the bound are dropped."""

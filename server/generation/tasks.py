@@ -6,7 +6,7 @@ import logging
 from typing import TypeVar
 
 from engine.tasks.types import Task
-from server.errors import NEVER, ApiError, bad_request, internal_error, overloaded
+from server.errors import NEVER, ApiError, internal_error, overloaded, wrong
 from server.generation.request_context import RequestContext, unavailable
 from server.worker.errors import EngineUnavailable, QueueFull, TaskFailed
 
@@ -28,7 +28,7 @@ async def run_task(task: Task[R], context: RequestContext, param: str) -> R:
     except TaskFailed as error:
         record.error = f"{error.kind}: {error}"[:500]
         if error.kind in ("ConfigError", "ModelError"):
-            raise bad_request(f"{param}: {error}", param, "invalid_value") from error
+            raise wrong(param, str(error)) from error
         if error.kind == "OutOfMemoryError":
             message = "there is too little memory for this request at the moment; try again later"
             raise ApiError(503, message, code="out_of_memory", retry_after=5) from error

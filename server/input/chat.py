@@ -19,7 +19,7 @@ from server.chat.tool_calls.grammar import KINDS, answer_rule
 from server.chat.tool_calls.tool import ToolChoice, check_tools
 from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
 from server.config.settings import Settings
-from server.errors import ApiError, bad_request
+from server.errors import ApiError, bad_request, unsupported, wrong
 from server.generation.request_context import RequestContext
 from server.input.constraints import check_constraint, tried, warn_of_ignored
 from server.input.tokenize import check_generates, check_length, tokenize
@@ -102,7 +102,7 @@ async def _render(chat: ChatInput, context: RequestContext, shielded: bool) -> P
         raise bad_request(str(error), param, "template_failed") from error
     except RecursionError:
         param = "chat_template_kwargs"
-        raise bad_request(f"{param}: is nested too deeply", param, "invalid_value") from None
+        raise wrong(param, "is nested too deeply") from None
     for text in rendered.warnings:
         numbered = None if chat.numbered_messages else _NUMBERED.fullmatch(text)
         if numbered is not None:
@@ -136,7 +136,7 @@ def _with_defaults(chat: ChatInput, settings: Settings) -> ChatInput:
     switch = extra.get("enable_thinking")
     if switch is not None and not isinstance(switch, bool):
         param = "chat_template_kwargs"
-        raise bad_request(f"{param}: enable_thinking must be true or false", param, "invalid_value")
+        raise wrong(param, "enable_thinking must be true or false")
     enabled = reasoning.enabled
     if enabled is None:
         enabled = False if reasoning.effort == "none" else switch
@@ -175,8 +175,7 @@ def _tool_options(chat: ChatInput, chat_format: ChatFormat, context: RequestCont
         context.warn(f"{param} has no effect: a tool is called in any case")
         return ToolOptions(tools, True, parallel)
     if constraint.kind not in KINDS:
-        message = f"{param}: cannot be combined with tools that may be called or not"
-        raise bad_request(message, param, "unsupported_value")
+        raise unsupported(param, "cannot be combined with tools that may be called or not")
     return ToolOptions(tools, False, parallel, constraint)
 
 
@@ -205,7 +204,7 @@ async def _constraint(
                 warn_of_ignored(await tried(schema, context), schema.param, context)
         return constraint
     except UnsupportedSchema as error:
-        failure = bad_request(f"tools: {error}", "tools", "unsupported_value")
+        failure = unsupported("tools", str(error))
     except ApiError as error:
         if error.status_code != 400:  # overloaded: a second try may enforce them
             raise

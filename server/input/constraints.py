@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.types import Constraint
 from server.chat.request import RequestedConstraint
-from server.errors import ApiError, bad_request
+from server.errors import ApiError, wrong
 from server.generation.request_context import RequestContext
 from server.sandbox.constraint_checker import CheckerBusy, ConstraintChecker
 from server.sandbox.constraint_child import CheckResult
@@ -22,7 +22,7 @@ async def check_constraint(
     result = await tried(requested, context)
     constraint, param = requested
     if result.error:
-        raise bad_request(f"{param}: {result.error}", param, "invalid_value")
+        raise wrong(param, f"{result.error}")
     if report:
         warn_of_ignored(result, param, context)
     return constraint

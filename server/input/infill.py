@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from server.errors import ApiError, bad_request
+from server.errors import ApiError, unsupported
 from server.generation.request_context import RequestContext
 from server.input.requests import RawPrompt
 from server.input.tokenize import check_length, prompt_tokens
@@ -79,7 +79,7 @@ def require(engine: Engine, param: str | None = None) -> None:
     which = ", ".join(lacking)
     message = f"model '{engine.name}' cannot fill in the middle: its vocabulary has no token for {which}"
     if param is not None:
-        raise bad_request(f"{param}: {message}", param, "unsupported_value")
+        raise unsupported(param, message)
     raise ApiError(501, message, code="not_supported")
 
 

@@ -14,7 +14,7 @@ from engine.types import InferenceParameters
 from engine.types import Request as EngineRequest
 from server.chat.prompt import Prompt
 from server.chat.request import ChatInput
-from server.errors import bad_request
+from server.errors import bad_request, wrong
 from server.generation.job import Job
 from server.generation.options import GenerationOptions
 from server.generation.output_processor import OutputSequence
@@ -66,8 +66,7 @@ def _check_n_sequences(options: GenerationOptions, n_prompts: int, context: Requ
     most, total = context.state.settings.max_choices, (options.best_of or options.n) * n_prompts
     if total > most:
         param = "prompt" if n_prompts > most else options.n_field
-        message = f"{param}: {total} completions (n x prompts) are requested, the limit is {most}"
-        raise bad_request(message, param, "invalid_value")
+        raise wrong(param, f"{total} completions (n x prompts) are requested, the limit is {most}")
 
 
 def _sampling_parameters(options: GenerationOptions, context: RequestContext) -> InferenceParameters:

@@ -11,7 +11,7 @@ from engine.tokenizer.detokenizer import Detokenizer
 from engine.types import AdapterScales, Token
 from server.chat.output import ShownToken
 from server.chat.prompt import Prompt
-from server.errors import bad_request
+from server.errors import wrong
 from server.generation.job import PromptScores, ScoredPrompt
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
@@ -33,7 +33,7 @@ def requested_top(prompts: Sequence[Prompt], options: GenerationOptions) -> int 
     if total > MAX_SCORES:
         message = f"{total} log-probabilities of prompts are requested, the limit is {MAX_SCORES}"
         param = max(tops, key=tops.__getitem__)
-        raise bad_request(f"{param}: {message}", param, "invalid_value")
+        raise wrong(param, message)
     return max(tops.values(), default=None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from server.errors import ApiError, ContextExceeded, bad_request
+from server.errors import ApiError, ContextExceeded, wrong
 from server.generation.request_context import RequestContext
 from server.input.tokenize import INLINE_CHARS
 from server.worker.engine import Engine
@@ -75,8 +75,7 @@ def check_number(n: int, context: RequestContext, param: str) -> None:
     """At most --max-inputs."""
     most = context.state.settings.max_inputs
     if n > most:
-        message = f"{param}: has {n} items, the limit is {most} (--max-inputs)"
-        raise bad_request(message, param, "invalid_value")
+        raise wrong(param, f"has {n} items, the limit is {most} (--max-inputs)")
 
 
 def _limit(cut_to: int | None, engine: Engine) -> int | None:
@@ -100,17 +99,15 @@ def _encode(parts: Input, engine: Engine, param: str, limit: int | None) -> tupl
             tokens += tokenizer.encode(text, add_special=not i, parse_special=True)
         else:
             if max(part, default=0) >= tokenizer.n_vocab:
-                message = f"{param}: token ids go from 0 to {tokenizer.n_vocab - 1}, not {max(part)}"
-                raise bad_request(message, param, "invalid_value")
+                raise wrong(param, f"token ids go from 0 to {tokenizer.n_vocab - 1}, not {max(part)}")
             tokens += part
     if not tokens:
-        raise bad_request(f"{param}: is empty", param, "invalid_value")
+        raise wrong(param, "is empty")
     remark = ""
     if limit is not None and len(tokens) > limit:
         is_text = len(parts) == 1 and isinstance(parts[0], str)
         if is_text and limit <= len(tokenizer.encode("")):
-            message = f"truncate_prompt_tokens: {limit} tokens leave no room for the text of {param}"
-            raise bad_request(message, "truncate_prompt_tokens", "invalid_value")
+            raise wrong("truncate_prompt_tokens", f"{limit} tokens leave no room for the text of {param}")
         remark = _cut_remark(param, len(tokens), limit, exact=not shortened)
         tokens = _cut(tokens, limit, _n_end(tokenizer) if is_text else 0)
     if len(tokens) > n_ctx:
@@ -130,7 +127,7 @@ def _encode_pair(
     text = document if limit is None else _beginning(document, limit, tokenizer)
     tokens, start = tokenizer.encode_pair(query, text)
     if not tokens:
-        raise bad_request(f"{param}: is empty", param, "invalid_value")
+        raise wrong(param, "is empty")
     remark = ""
     if limit is not None and len(tokens) > limit:
         n_end = _n_end(tokenizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.errors import ContextOverflowError
-from server.errors import ContextExceeded, bad_request
+from server.errors import ContextExceeded, bad_request, wrong
 from server.generation.request_context import RequestContext
 from server.input.requests import RawPrompt
 from server.worker.engine import Engine
@@ -34,12 +34,11 @@ async def prompt_tokens(prompt: RawPrompt, context: RequestContext) -> list[int]
         check_length(len(prompt), engine, "prompt")
         tokens = await _mixed(prompt, context) if any(isinstance(part, str) for part in prompt) else [*prompt]  # type: ignore[list-item]
         if not all(type(id) is int and 0 <= id < tokenizer.n_vocab for id in tokens):
-            message = f"prompt: token ids must be integers from 0 to {tokenizer.n_vocab - 1}"
-            raise bad_request(message, "prompt", "invalid_value")
+            raise wrong("prompt", f"token ids must be integers from 0 to {tokenizer.n_vocab - 1}")
     if not tokens:  # something must be computed: what a text begins with
         start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
         if start is None:
-            raise bad_request("prompt: is empty", "prompt", "invalid_value")
+            raise wrong("prompt", "is empty")
         tokens = [start]
     check_length(len(tokens), engine, "prompt")
     return tokens

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from server.api.anthropic.schema import MessageInput
-from server.api.common.requests.json_reader import Fields, json_text, no_media, objects, wrong
+from server.api.common.requests.json_reader import Fields, json_text, no_media, objects
+from server.errors import wrong
 from server.generation.request_context import RequestContext
 
 Message = dict[str, Any]

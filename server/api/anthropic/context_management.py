@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.api.common.requests.json_reader import Fields, wrong
+from server.api.common.requests.json_reader import Fields
 from server.chat.request import ChatInput
+from server.errors import wrong
 from server.generation.request_context import RequestContext
 
 Edit = dict[str, Any]

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 from server.api.anthropic.content import conversation
 from server.api.anthropic.schema import MessageInput, MessageRequest
 from server.api.common.requests.generation_options import REFUSED, check_fields, generation_options
-from server.api.common.requests.json_reader import Fields, objects, unsupported, wrong
+from server.api.common.requests.json_reader import Fields, objects
 from server.api.common.requests.structured_output import named_schema
 from server.api.common.requests.tools import warn_of_unknown
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls import Tool, ToolChoice, make_tool
-from server.errors import ApiError
+from server.errors import ApiError, unsupported, wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from server.api.common.requests.generation_fields import SequenceFields
 from server.api.common.requests.generation_options import check_fields, generation_options, requested_logprobs
-from server.api.common.requests.json_reader import no_media, unsupported, used_name, wrong
+from server.api.common.requests.json_reader import no_media, used_name
 from server.api.common.requests.structured_output import schema_constraint
 from server.api.common.requests.tools import parse_calls, parse_tools, warn_of_unknown
 from server.api.ollama.schema import (
@@ -20,6 +20,7 @@ from server.api.ollama.schema import (
 )
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls.tool import ToolChoice
+from server.errors import unsupported, wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.input.requests import CompletionInput, RawPrompt

@@ -38,8 +38,6 @@ class OllamaModelFields(Schema):
 
 
 class OllamaFields(LogprobFields, OllamaModelFields):
-    """What both generating routes take."""
-
     stream: bool | None = Field(True, description="answer as lines of JSON", examples=[False])
     options: OllamaOptions | None = field("how to generate", {"num_predict": 64, "temperature": 0})
     format: Literal["", "json"] | dict[str, Any] | None = field("a JSON schema; `json`: any object", "json")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query
 
-from server.api.common.requests.json_reader import wrong
+from server.errors import wrong
 
 
 class PageQuery:

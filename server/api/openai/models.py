@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from server.api.common.replies.model_info import public_info
 from server.dependencies import ContextDep, StateDep
-from server.errors import bad_request
+from server.errors import wrong
 from server.state import State
 from server.worker.engine import Engine
 
@@ -47,7 +47,7 @@ async def models(
     names = list(state.engines)
     for param, id in (("after_id", after_id), ("before_id", before_id)):
         if id is not None and id not in names:
-            raise bad_request(f"{param}: no model {id[:200]!r} is served here", param, "invalid_value")
+            raise wrong(param, f"no model {id[:200]!r} is served here")
     start = 0 if after_id is None else names.index(after_id) + 1
     end = len(names) if before_id is None else names.index(before_id)
     rest = names[start:end]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from server.errors import bad_request
+from server.errors import wrong
 
 MAX_TOOLS = 256
 MAX_TOOLS_CHARS = 1 << 19  # of all tools as JSON
@@ -59,42 +59,36 @@ class ToolChoice:
 def make_tool(name: Any, description: Any, parameters: Any, strict: Any, param: str) -> Tool:
     """A tool of any API. param: the field that errors name, followed by `.name`, … Raises ApiError (400)."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        message = "must be 1 to 128 letters, digits, '_', '-' or '.'"
-        raise bad_request(f"{param}.name: {message}", f"{param}.name", "invalid_value")
+        raise wrong(f"{param}.name", "must be 1 to 128 letters, digits, '_', '-' or '.'")
     if description is not None and not isinstance(description, str):
-        raise bad_request(f"{param}.description: must be a string", f"{param}.description", "invalid_value")
+        raise wrong(f"{param}.description", "must be a string")
     if strict is not None and not isinstance(strict, bool):
-        raise bad_request(f"{param}.strict: must be true or false", f"{param}.strict", "invalid_value")
+        raise wrong(f"{param}.strict", "must be true or false")
     if parameters is not None:
         if not isinstance(parameters, dict):
-            message = "must be a JSON schema: an object"
-            raise bad_request(f"{param}.parameters: {message}", f"{param}.parameters", "invalid_value")
+            raise wrong(f"{param}.parameters", "must be a JSON schema: an object")
         if parameters.get("type", "object") not in ("object", ["object"]):
-            message = 'must have the type "object", since arguments have names'
-            raise bad_request(f"{param}.parameters: {message}", f"{param}.parameters", "invalid_value")
+            raise wrong(f"{param}.parameters", 'must have the type "object", since arguments have names')
     return Tool(name, description, parameters, strict)
 
 
 def check_tools(tools: Sequence[Tool], choice: ToolChoice) -> None:
     """Check all tools together: number, size, names, and that the choice exists. Raises ApiError (400)."""
     if len(tools) > MAX_TOOLS:
-        raise bad_request(
-            f"tools: at most {MAX_TOOLS} tools are allowed, not {len(tools)}", "tools", "invalid_value"
-        )
+        raise wrong("tools", f"at most {MAX_TOOLS} tools are allowed, not {len(tools)}")
     names = [tool.name for tool in tools]
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise bad_request(f"tools: two tools are named '{twice}'", "tools", "invalid_value")
+        raise wrong("tools", f"two tools are named '{twice}'")
     try:
         size = len(json.dumps([tool.wire() for tool in tools]))
     except RecursionError:
-        raise bad_request("tools: is nested too deeply", "tools", "invalid_value") from None
+        raise wrong("tools", "is nested too deeply") from None
     if size > MAX_TOOLS_CHARS:
         message = f"all tools together may have at most {MAX_TOOLS_CHARS} characters of JSON, not {size}"
-        raise bad_request(f"tools: {message}", "tools", "invalid_value")
+        raise wrong("tools", message)
     for name in choice.names or ():
         if name not in names:
-            message = f"tool_choice: there is no tool named '{name[:128]}'"
-            raise bad_request(message, "tool_choice", "invalid_value")
+            raise wrong("tool_choice", f"there is no tool named '{name[:128]}'")
     if choice.mode == "required" and not tools:
-        raise bad_request("tool_choice: there are no tools to call", "tool_choice", "invalid_value")
+        raise wrong("tool_choice", "there are no tools to call")

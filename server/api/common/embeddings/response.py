@@ -19,7 +19,7 @@ from server.api.common.embeddings.vectors import (
     warning_headers,
 )
 from server.api.common.requests.generation_options import check_fields
-from server.errors import bad_request
+from server.errors import missing, unsupported
 from server.generation.request_context import RequestContext
 from server.http.json_route import Bytes
 
@@ -31,7 +31,7 @@ async def embeddings_response(body: EmbeddingRequest, context: RequestContext, n
     param = "content" if body.input is None else "input"
     inputs = body.content if body.input is None else body.input
     if inputs is None:
-        raise bad_request("input: is required", "input", "missing_field")
+        raise missing("input")
     if param == "input" and body.content is not None:
         context.warn("content has no effect: input is set")
     native = native or param == "content"
@@ -40,8 +40,7 @@ async def embeddings_response(body: EmbeddingRequest, context: RequestContext, n
         context.warn("encoding_format has no effect on llama-server's format")
         format = replace(format, base64=False)
     if format.pooling == "none" and not native:
-        message = "pooling: none gives a vector for each token, which only /embeddings can return"
-        raise bad_request(message, "pooling", "unsupported_value")
+        raise unsupported("pooling", "none gives a vector for each token, which only /embeddings can return")
     vectors, n_tokens = await vectors_of(inputs, body, format, param, context)
 
     def write() -> Bytes:

@@ -8,7 +8,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from server.api.common.requests.generation_fields import IDS_SCHEMA, is_token
 from server.api.common.schema import INT_MAX, Reply, Schema, field, required
-from server.errors import bad_request
+from server.errors import wrong
 from server.input.task_inputs import Input
 
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
@@ -109,11 +109,9 @@ class TruncationFields(Schema):
     def cut_to(self) -> int | None:
         """As `server.input.task_inputs` takes it. Raises ApiError (400)."""
         if self.truncate_prompt_tokens == 0:
-            message = "truncate_prompt_tokens: must be at least 1, or -1 for what the model takes"
-            raise bad_request(message, "truncate_prompt_tokens", "invalid_value")
+            raise wrong("truncate_prompt_tokens", "must be at least 1, or -1 for what the model takes")
         if self.truncate is False and self.truncate_prompt_tokens is not None:
-            message = "truncate: false contradicts truncate_prompt_tokens; send one of them"
-            raise bad_request(message, "truncate", "invalid_value")
+            raise wrong("truncate", "false contradicts truncate_prompt_tokens; send one of them")
         return -1 if self.truncate and self.truncate_prompt_tokens is None else self.truncate_prompt_tokens
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.tasks.types import Embed
 from server.api.common.embeddings.schema import EmbeddingRequest
-from server.errors import ApiError, NotSupported, bad_request
+from server.errors import ApiError, NotSupported, bad_request, wrong
 from server.generation.request_context import RequestContext
 from server.generation.tasks import run_task
 from server.input.task_inputs import Input, input_tokens
@@ -39,8 +39,7 @@ def vector_format(body: EmbeddingRequest, context: RequestContext) -> VectorForm
     engine = context.engine
     pooling = pooling_of(body.pooling, context)
     if body.normalize is not None and body.embd_normalize is not None:
-        message = "embd_normalize: is another form of normalize; send one of them"
-        raise bad_request(message, "embd_normalize", "invalid_value")
+        raise wrong("embd_normalize", "is another form of normalize; send one of them")
     normalizes = (engine.info or {}).get("normalize", True)
     norm = TOKENS if pooling in ("none", "rank") or not normalizes else POOLED
     if body.normalize is not None:
@@ -49,8 +48,7 @@ def vector_format(body: EmbeddingRequest, context: RequestContext) -> VectorForm
         norm = body.embd_normalize
     width = (engine.info or {}).get("n_scores" if pooling == "rank" else "n_embd", 0)
     if body.dimensions is not None and body.dimensions > width:
-        message = f"dimensions: the model's vectors have {width}, not {body.dimensions}"
-        raise bad_request(message, "dimensions", "invalid_value")
+        raise wrong("dimensions", f"the model's vectors have {width}, not {body.dimensions}")
     return VectorFormat(pooling, norm, body.dimensions, body.encoding_format == "base64")
 
 

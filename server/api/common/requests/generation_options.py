@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.api.common.requests.generation_fields import GenerationFields, LogprobFields, SequenceFields
-from server.api.common.requests.json_reader import unsupported, used_name, wrong
+from server.api.common.requests.json_reader import used_name
 from server.api.common.schema import Schema
-from server.errors import bad_request
+from server.errors import unsupported, wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 
@@ -130,8 +130,7 @@ def requested_logprobs(body: LogprobFields) -> int | None:
 
 def _prompt_logprobs(body: GenerationFields, context: RequestContext) -> int | None:
     if body.stream and body.prompt_logprobs:
-        message = "prompt_logprobs: are in the whole response only, not with stream"
-        raise bad_request(message, "prompt_logprobs", "invalid_value")
+        raise wrong("prompt_logprobs", "are in the whole response only, not with stream")
     if body.stream and body.prompt_logprobs == 0:  # vLLM takes it, and shows nothing
         context.warn("prompt_logprobs has no effect with stream")
         return None

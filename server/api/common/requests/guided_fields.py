@@ -11,11 +11,12 @@ from pydantic import PlainValidator, WithJsonSchema
 from engine import exact_json
 from engine.errors import ConfigError
 from engine.types import Constraint
-from server.api.common.requests.json_reader import Fields, wrong
+from server.api.common.requests.json_reader import Fields
 from server.api.common.requests.structural_tag import structural_tag
 from server.api.common.requests.structured_output import StructuredFields, an_object, dumps_field, json_schema
 from server.api.common.schema import Schema, field
 from server.chat.request import RequestedConstraint
+from server.errors import wrong
 from server.generation.request_context import RequestContext
 
 _SCHEMA = {"anyOf": [{"type": "object"}, {"type": "boolean"}, {"type": "string"}]}

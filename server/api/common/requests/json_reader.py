@@ -7,7 +7,7 @@ from typing import Any
 
 from engine import exact_json
 from server.api.common.schema import Schema
-from server.errors import ApiError, bad_request
+from server.errors import ApiError, missing, unsupported, wrong
 from server.generation.request_context import RequestContext
 
 _NONE: frozenset[str] = frozenset()
@@ -113,18 +113,6 @@ def json_text(value: Any, path: str) -> str:
         return exact_json.write(value, ensure_ascii=False)
     except (RecursionError, ValueError):
         raise wrong(path, "is nested too deeply, or has numbers that are too long") from None
-
-
-def wrong(path: str, what: str) -> ApiError:
-    return bad_request(f"{path}: {what}", path, "invalid_value")
-
-
-def missing(path: str) -> ApiError:
-    return bad_request(f"{path}: is required", path, "missing_field")
-
-
-def unsupported(path: str, what: str = "is not supported by this server") -> ApiError:
-    return bad_request(f"{path}: {what}", path, "unsupported_value")
 
 
 def no_media(path: str, kind: str) -> ApiError:

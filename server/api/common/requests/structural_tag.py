@@ -6,9 +6,10 @@ import json
 from typing import Any, NamedTuple
 
 from engine.types import Constraint
-from server.api.common.requests.json_reader import Fields, missing, unsupported, wrong
+from server.api.common.requests.json_reader import Fields
 from server.api.common.requests.structured_output import json_schema
 from server.chat.request import RequestedConstraint
+from server.errors import missing, unsupported, wrong
 from server.generation.request_context import RequestContext
 
 MAX_DEPTH = 32

@@ -11,9 +11,10 @@ from engine.constraint.json_schema import closed
 from engine.errors import ConfigError
 from engine.exact_json import dumps
 from engine.types import Constraint
-from server.api.common.requests.json_reader import Fields, missing, wrong
+from server.api.common.requests.json_reader import Fields
 from server.api.common.schema import Schema, field
 from server.chat.request import RequestedConstraint
+from server.errors import missing, wrong
 from server.generation.request_context import RequestContext
 
 _TYPE = {"type": "string"}

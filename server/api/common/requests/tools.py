@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from server.api.common.requests.json_reader import json_text, missing, unsupported, wrong
+from server.api.common.requests.json_reader import json_text
 from server.api.common.schema import Schema, field
 from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool
+from server.errors import missing, unsupported, wrong
 from server.generation.request_context import RequestContext
 
 _SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

@@ -13,7 +13,7 @@ from fastapi import Response
 from server.api.common.requests.generation_options import check_fields
 from server.api.ggserve.plan.schema import PlanReply, PlanRequest
 from server.dependencies import ContextDep
-from server.errors import ApiError, bad_request
+from server.errors import ApiError, bad_request, wrong
 from server.generation.request_context import RequestContext
 from server.http.json_route import json_reply, json_router
 
@@ -84,8 +84,8 @@ def _path(body: PlanRequest, context: RequestContext) -> Path:
     if body.file is None:
         return served
     if Path(body.file).name != body.file or not body.file.endswith(".gguf"):
-        raise bad_request("file: must be the name of a GGUF file, without a folder", "file", "invalid_value")
+        raise wrong("file", "must be the name of a GGUF file, without a folder")
     path = served.parent / body.file
     if not path.is_file():
-        raise bad_request(f"file: {body.file} does not exist beside the model", "file", "invalid_value")
+        raise wrong("file", f"{body.file} does not exist beside the model")
     return path

@@ -12,7 +12,7 @@ from server.api.common.embeddings.vectors import embed, pooling_of, warning_head
 from server.api.common.requests.generation_options import check_fields
 from server.api.llama_server.rerank.schema import RerankReply, RerankRequest, TeiResult
 from server.dependencies import ContextDep
-from server.errors import bad_request
+from server.errors import missing
 from server.generation.request_context import RequestContext
 from server.http.json_route import Bytes, json_reply, json_router
 from server.http.sse import within_limits
@@ -28,7 +28,7 @@ async def _rerank(body: RerankRequest, context: RequestContext) -> Bytes:
     param = "documents" if body.texts is None else "texts"
     documents = body.documents if body.texts is None else body.texts
     if documents is None:
-        raise bad_request("documents: is required", "documents", "missing_field")
+        raise missing("documents")
     if body.documents is not None and body.texts is not None:
         context.warn("documents has no effect: texts is set")
     pooling_of("rank", context)  # refuses models that cannot rank

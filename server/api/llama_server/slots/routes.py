@@ -15,7 +15,7 @@ from engine.tasks.types import EraseSlot, RestoreSlot, SaveSlot
 from server.api.common.requests.generation_options import check_fields
 from server.api.llama_server.slots.schema import SlotReply, SlotRequest
 from server.dependencies import ContextDep
-from server.errors import NotSupported, bad_request
+from server.errors import NotSupported, bad_request, missing, wrong
 from server.generation.tasks import run_task
 from server.http.json_route import JsonRequest, check_content_type, json_reply
 from server.http.sse import within_limits
@@ -61,8 +61,7 @@ async def slot_action(
     body = body or SlotRequest.model_construct()
     engine = context.select_engine(body.model or model)
     if not 0 <= id_slot < len(engine.slots):
-        message = f"id_slot: must be from 0 to {len(engine.slots) - 1}, not {id_slot}"
-        raise bad_request(message, "id_slot", "invalid_value")
+        raise wrong("id_slot", f"must be from 0 to {len(engine.slots) - 1}, not {id_slot}")
     slot = engine.slots[id_slot]
     reply: dict[str, Any] = {"id_slot": id_slot}
     check_fields(body, context)
@@ -97,7 +96,7 @@ async def slot_action(
         reply["filename"] = body.filename
         work = save(path) if action == "save" else restore(path)
     else:
-        raise bad_request("action: must be save, restore or erase", "action", "invalid_value")
+        raise wrong("action", "must be save, restore or erase")
     await within_limits(request.receive, context, None, work)
     return json_reply(reply, context)
 
@@ -105,7 +104,7 @@ async def slot_action(
 def path_of(name: str | None, folder: Path) -> Path:
     """The file of that name in the folder itself."""
     if name is None:
-        raise bad_request("filename: is required", "filename", "missing_field")
+        raise missing("filename")
     path = folder / (name if _NAME.fullmatch(name) else ".")
     if path == folder or path.is_symlink() or (path.exists() and not path.is_file()):
         message = (

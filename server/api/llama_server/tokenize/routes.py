@@ -16,7 +16,7 @@ from server.api.llama_server.tokenize.schema import (
     TokenizerInfoReply,
 )
 from server.dependencies import ContextDep
-from server.errors import bad_request
+from server.errors import missing, wrong
 from server.http.json_route import Bytes, json_reply, json_router
 
 router = json_router()
@@ -36,8 +36,7 @@ async def tokenize(body: TokenizeRequest, context: ContextDep) -> Response:
 
     ids = [part for part in content if isinstance(part, int)]
     if ids and max(ids) >= tokenizer.n_vocab:
-        message = f"content: token ids must be from 0 to {tokenizer.n_vocab - 1}, not {max(ids)}"
-        raise bad_request(message, "content", "invalid_value")
+        raise wrong("content", f"token ids must be from 0 to {tokenizer.n_vocab - 1}, not {max(ids)}")
 
     def work() -> Bytes:
         tokens: list[Any] = []
@@ -60,10 +59,10 @@ async def tokenize(body: TokenizeRequest, context: ContextDep) -> Response:
 def _content(body: TokenizeRequest) -> list[str | int]:
     if body.prompt is not None:
         if body.content is not None:
-            raise bad_request("prompt: cannot be combined with content", "prompt", "invalid_value")
+            raise wrong("prompt", "cannot be combined with content")
         return [body.prompt]
     if body.content is None:
-        raise bad_request("content: is required", "content", "missing_field")
+        raise missing("content")
     return body.content
 
 
@@ -100,8 +99,7 @@ async def detokenize(body: DetokenizeRequest, context: ContextDep) -> Response:
     tokenizer = context.select_engine(body.model).tokenizer
     check_fields(body, context)
     if body.tokens and max(body.tokens) >= tokenizer.n_vocab:
-        message = f"tokens: token ids must be from 0 to {tokenizer.n_vocab - 1}, not {max(body.tokens)}"
-        raise bad_request(message, "tokens", "invalid_value")
+        raise wrong("tokens", f"token ids must be from 0 to {tokenizer.n_vocab - 1}, not {max(body.tokens)}")
     # As llama-server: the first space stays, and special tokens are written out.
     text = await context.in_thread(tokenizer.decode, body.tokens, skip_special=False)
     return json_reply({"content": text, "prompt": text}, context)

@@ -6,12 +6,13 @@ from typing import Any
 
 from server.api.common.requests.generation_options import check_fields, choice_options, requested_logprobs
 from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
-from server.api.common.requests.json_reader import used_name, wrong
+from server.api.common.requests.json_reader import used_name
 from server.api.common.requests.structured_output import requested_constraint
 from server.api.common.requests.tools import choice_by_mode, parse_calls, parse_tools, warn_of_unknown
 from server.api.openai.chat.schema import ChatFields, ChatRequest, Message
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls.tool import ToolChoice
+from server.errors import wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 

@@ -6,7 +6,7 @@ from server.api.common.requests.generation_options import check_fields, choice_o
 from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
 from server.api.common.requests.structured_output import requested_constraint
 from server.api.openai.completions.schema import CompletionRequest
-from server.errors import bad_request
+from server.errors import wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.input.requests import CompletionInput
@@ -18,10 +18,9 @@ def parse_options(body: CompletionRequest, context: RequestContext) -> Generatio
     n = body.n or 1
     best_of = body.best_of or n
     if best_of < n:
-        raise bad_request(f"best_of: is {best_of}, less than n ({n})", "best_of", "invalid_value")
+        raise wrong("best_of", f"is {best_of}, less than n ({n})")
     if best_of > n and body.stream:
-        message = "best_of: the best is known at the end only; with stream it must be n"
-        raise bad_request(message, "best_of", "invalid_value")
+        raise wrong("best_of", "the best is known at the end only; with stream it must be n")
     return choice_options(
         body,
         context,
@@ -37,8 +36,7 @@ def parse_options(body: CompletionRequest, context: RequestContext) -> Generatio
 def parse_completion(body: CompletionRequest, context: RequestContext) -> CompletionInput:
     """The prompts."""
     if any(isinstance(part, str) for prompt in body.prompt if isinstance(prompt, list) for part in prompt):
-        message = "prompt: must be a string, a list of token ids, or a list of either"
-        raise bad_request(message, "prompt", "invalid_value")
+        raise wrong("prompt", "must be a string, a list of token ids, or a list of either")
     constraint = None
     if not body.model_fields_set.isdisjoint(OUTPUT_FIELDS):
         constraint = requested_constraint(body, context, guided_constraints(body, context))

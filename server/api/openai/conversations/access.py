@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from server.api.common.requests.json_reader import wrong
 from server.api.openai.conversations.store import ConversationStore, Item, StoredConversation
-from server.errors import ApiError
+from server.errors import ApiError, wrong
 from server.generation.request_context import RequestContext
 
 

@@ -9,7 +9,6 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Response
 
 from server.api.common.requests.generation_options import check_fields
-from server.api.common.requests.json_reader import wrong
 from server.api.openai.conversations.access import find_conversation, refuse_known_ids
 from server.api.openai.conversations.schema import (
     ConversationDeletedReply,
@@ -24,7 +23,7 @@ from server.api.openai.responses.items import Item, ItemReader, call_ids
 from server.api.openai.responses.schema import ItemListReply, ItemReply
 from server.api.openai.stores import StoresDep
 from server.dependencies import ContextDep
-from server.errors import ApiError
+from server.errors import ApiError, wrong
 from server.generation.request_context import RequestContext
 from server.http.json_route import json_reply, json_router
 from server.ids import new_id

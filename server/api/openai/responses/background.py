@@ -6,9 +6,8 @@ import asyncio
 import logging
 from contextlib import aclosing
 
-from server.api.common.requests.json_reader import wrong
 from server.api.openai.responses.formatter import ResponseFormatter
-from server.errors import ApiError, internal_error
+from server.errors import ApiError, internal_error, wrong
 from server.http.sse import pieces, run
 
 _CANCELLED = ApiError(499, "the request was cancelled", code="request_cancelled")

@@ -6,9 +6,9 @@ import base64
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from server.api.common.requests.json_reader import Fields, missing, no_media, objects, unsupported, wrong
+from server.api.common.requests.json_reader import Fields, no_media, objects
 from server.api.openai.responses.calls import OUTPUTS, PREFIXES, as_function, output_text, read_call
-from server.errors import ApiError
+from server.errors import ApiError, missing, unsupported, wrong
 from server.generation.request_context import RequestContext
 from server.ids import new_id
 
@@ -133,8 +133,7 @@ class ItemReader:
         id = fields.text("id")
         item = self.lookup(id)
         if item is None:
-            message = f"no stored response has an item {id[:128]!r}; send the item itself"
-            raise wrong(fields.at("id"), message)
+            raise wrong(fields.at("id"), f"no stored response has an item {id[:128]!r}; send the item itself")
         if item["type"] in PREFIXES:
             self.calls.add(item["call_id"])
         return item

@@ -11,7 +11,7 @@ import msgspec
 from engine import exact_json
 from engine.types import Constraint
 from server.api.common.requests.generation_options import REFUSED, check_fields, generation_options
-from server.api.common.requests.json_reader import Fields, unsupported, wrong
+from server.api.common.requests.json_reader import Fields
 from server.api.common.requests.structured_output import named_schema
 from server.api.common.requests.tools import warn_of_unknown
 from server.api.openai.conversations.access import find_conversation, refuse_known_ids
@@ -30,7 +30,7 @@ from server.api.openai.stores import Stores
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls import Tool
 from server.chat.tool_calls.tool import ToolChoice
-from server.errors import bad_request
+from server.errors import missing, unsupported, wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 
@@ -67,7 +67,7 @@ def parse_input(body: ResponseInput, stores: Stores, context: RequestContext) ->
     if body.conversation is not None and body.previous_response_id is not None:
         raise wrong("conversation", "cannot go together with previous_response_id")
     if body.input is None and body.previous_response_id is None and body.conversation is None:
-        raise bad_request("input: is required", "input", "missing_field")
+        raise missing("input")
     before: list[Item] = []
     if body.previous_response_id is not None:
         previous = stores.responses.get(body.previous_response_id, context.owner)

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
-from server.api.common.requests.json_reader import unsupported, wrong
 from server.api.common.schema import INT_MAX
 from server.api.openai.item_list import PageDep
 from server.api.openai.responses import background
@@ -24,7 +23,7 @@ from server.api.openai.responses.schema import (
 )
 from server.api.openai.stores import Stores, StoresDep
 from server.dependencies import ContextDep
-from server.errors import ApiError
+from server.errors import ApiError, unsupported, wrong
 from server.generation.request_context import RequestContext
 from server.http.json_route import Bytes, json_reply, json_router
 from server.http.sse import event_stream, respond

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.api.common.requests.json_reader import Fields, objects, unsupported
+from server.api.common.requests.json_reader import Fields, objects
 from server.api.common.requests.tools import choice_by_mode
 from server.api.openai.responses.calls import FUNCTIONS, CallForm, flat_name
 from server.api.openai.responses.schema import ResponseInput
 from server.chat.tool_calls import Tool, ToolChoice, make_tool
+from server.errors import unsupported
 from server.generation.request_context import RequestContext
 
 _TOOL = frozenset({"type", "name", "description", "parameters", "strict"})
