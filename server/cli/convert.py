@@ -17,10 +17,10 @@ from server.cli.command import Parser, add_split_option
 from server.cli.console import LoadProgress
 
 EXAMPLES = """\
-  ggserve convert Qwen2.5-0.5B-Instruct model.gguf               f16
-  ggserve convert Qwen2.5-0.5B-Instruct model.gguf --type q4_k_m   quantized, a third of the size
-  ggserve convert ggml-gpt4all-j.bin model.gguf                  a pre-GGUF file, types unchanged
-  ggserve convert my-lora lora.gguf --base Qwen2.5-0.5B-Instruct   a LoRA adapter of PEFT, for --lora
+  ggserve convert Qwen2.5-0.5B-Instruct model.gguf                   f16
+  ggserve convert Qwen2.5-0.5B-Instruct model.gguf --type q4_k_m     quantized, a third of the size
+  ggserve convert ggml-gpt4all-j.bin model.gguf                      a pre-GGUF file, types unchanged
+  ggserve convert my-lora lora.gguf --base Qwen2.5-0.5B-Instruct     a LoRA adapter of PEFT, for --lora
   ggserve serve --model model.gguf"""
 
 

@@ -30,7 +30,7 @@ def _parser() -> Parser:
     parser.add_argument("source", metavar="IN.gguf", help="a model in f32, f16 or bf16")
     parser.add_argument("target", metavar="OUT.gguf", help="the file to write")
     parser.add_argument("type", metavar="TYPE", help="one of the types above")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
     parser.add_argument("--imatrix", metavar="FILE", help="importance matrix written by llama-imatrix (GGUF)")
     parser.add_argument("--keep-output-type", action="store_true", help="do not quantize output.weight")
     parser.add_argument("--output-tensor-type", metavar="T", help="type of output.weight (q8_0, f16, …)")

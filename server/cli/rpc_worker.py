@@ -17,8 +17,8 @@ from engine.model.rpc import DEFAULT_PORT
 from server.cli.command import Parser
 
 EXAMPLES = f"""\
-  ggserve rpc-worker                                  on 127.0.0.1:{DEFAULT_PORT}, for an ssh tunnel:
-  ssh -N -L {DEFAULT_PORT}:127.0.0.1:{DEFAULT_PORT} worker           on the other machine, followed by
+  ggserve rpc-worker                                    on 127.0.0.1:{DEFAULT_PORT}, for an ssh tunnel:
+  ssh -N -L {DEFAULT_PORT}:127.0.0.1:{DEFAULT_PORT} worker                on the other machine, followed by
   ggserve serve --rpc 127.0.0.1:{DEFAULT_PORT} --model m.gguf"""
 
 

@@ -65,7 +65,7 @@ class ModelSettings(BaseSettings):
     lora: Annotated[list[str], NoDecode, BeforeValidator(named)] = _model(
         [],
         "LoRA adapter to load with the model: a GGUF file (`ggserve convert` makes them), with a scale other "
-        "than 1 if need be; may be repeated; requests choose among them by number (`lora`)",
+        "than 1 if need be; may be repeated; all are used, unless a request chooses by number (`lora`)",
         "FILE[=SCALE]",
     )
     seed: int | None = _model(
