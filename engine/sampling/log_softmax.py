@@ -17,7 +17,7 @@ def max_rows(n_vocab: int) -> int:
 
 def log_sum_exp(logits: NDArray[np.float32]) -> float:
     """log of the sum of e^logits. NaN or infinite if the logits are not finite."""
-    highest = float(logits.max())
+    highest = float(np.max(logits))
     # A sum of many small terms: float32 would lose some of them.
     with np.errstate(invalid="ignore"):
         terms = np.exp(logits - np.float32(highest))

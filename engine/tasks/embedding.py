@@ -69,7 +69,7 @@ class _Input:
         self.slot = NO_SLOT
         self.n_past = 0
         self.n_next = 0
-        self.states: list[NDArray[np.float32]] = []
+        self.states: list[NDArray[np.floating]] = []
 
     def batch_item(self, n: int) -> BatchItem:
         """The next `n` tokens."""
@@ -97,7 +97,7 @@ class _Input:
 
     def pooled(self) -> NDArray[np.float32]:
         """The vector. EngineError if it is not finite."""
-        states = np.concatenate(self.states)
+        states: NDArray[np.floating] = np.concatenate(self.states)
         if self.pooling == "mean":
             states = states.sum(0, keepdims=True) / len(self.tokens)
         if not np.isfinite(states).all():
