@@ -246,8 +246,12 @@ def build() -> Built:
 
 
 def collect(lib: Path, target: Path, facts: dict[str, str]) -> None:
-    """Copy the libraries from the build tree to `target`, which appears complete or not at all."""
+    """Copy the libraries from the build tree to `target`, which appears complete or not at all.
+
+    Without the variant of the CPU module that uses AMX (see cpu.py): its features besides AMX, zen4 has too.
+    """
     found = [p for p in lib.rglob("*") if p.suffix in (".so", ".dylib", ".dll", ".metallib")]
+    found = [p for p in found if "cpu-sapphirerapids" not in p.name]
     stage = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)

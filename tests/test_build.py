@@ -202,6 +202,27 @@ def test_the_key_covers_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
     assert key() == first
 
 
+@pinned
+def test_no_cpu_module_uses_amx(tmp_path: Path) -> None:
+    """ggml would select one wherever a hypervisor announces AMX, whether it keeps the tiles or not."""
+    lists = (fetch.ggml_dir() / "src" / "CMakeLists.txt").read_text()
+    variants = re.findall(r"ggml_add_cpu_backend_variant\((\w+) ([^)]*)\)", lists)
+    lib = tmp_path / "lib"
+    lib.mkdir()
+    for name, _ in variants:
+        (lib / f"libggml-cpu-{name}.so").touch()
+    (lib / "build.ninja").touch()
+    build.collect(lib, tmp_path / "out", {})
+    collected = {path.stem.removeprefix("libggml-cpu-") for path in (tmp_path / "out").glob("*.so")}
+    features = {name: set(text.split()) for name, text in variants}
+    with_amx = {name for name, found in features.items() if any(f.startswith("AMX") for f in found)}
+    assert with_amx
+    assert collected == features.keys() - with_amx
+    for name in with_amx:
+        rest = {feature for feature in features[name] if not feature.startswith("AMX")}
+        assert any(rest <= features[other] for other in collected), name
+
+
 def test_a_missing_compiler_is_reported_before_anything_is_installed() -> None:
     code = "from ggml import pep517; print(pep517.get_requires_for_build_wheel())"
     done = run("-c", code, CXX="no-such-compiler")
