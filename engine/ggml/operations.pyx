@@ -11,9 +11,9 @@ from engine.ggml.tensor cimport Storage, Tensor
 from engine.ggml.tensor import row_size
 from engine.libggml.ggml cimport (
     GGML_PREC_F32, GGML_ROPE_TYPE_NEOX, GGML_ROPE_TYPE_NORMAL, GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_I32,
-    GGML_TYPE_I64, GGML_UNARY_OP_FLOOR, GGML_UNARY_OP_GELU, GGML_UNARY_OP_GELU_ERF, GGML_UNARY_OP_RELU, GGML_UNARY_OP_SIGMOID,
+    GGML_TYPE_I64, GGML_UNARY_OP_GELU, GGML_UNARY_OP_GELU_ERF, GGML_UNARY_OP_RELU, GGML_UNARY_OP_SIGMOID,
     GGML_UNARY_OP_SILU, ggml_add, ggml_add_id, ggml_argsort_top_k, ggml_cast, ggml_clamp, ggml_concat, ggml_cont, ggml_cont_2d,
-    ggml_div, ggml_flash_attn_ext, ggml_flash_attn_ext_add_sinks, ggml_get_rows, ggml_is_contiguous, ggml_log, ggml_mul,
+    ggml_div, ggml_flash_attn_ext, ggml_flash_attn_ext_add_sinks, ggml_get_rows, ggml_is_contiguous, ggml_mul,
     ggml_mul_mat, ggml_mul_mat_id, ggml_nbytes, ggml_norm, ggml_permute, ggml_prec_set_acc, ggml_repeat_4d,
     ggml_reshape_2d, ggml_reshape_3d, ggml_rms_norm, ggml_rope_ext, ggml_scale, ggml_set_rows,
     ggml_soft_max_add_sinks, ggml_soft_max_ext, ggml_sum_rows, ggml_swiglu_oai, ggml_swiglu_split, ggml_tanh,
@@ -24,7 +24,7 @@ from engine.libggml.ggml cimport (
 ROPE_MODES = {"interleaved": <int>GGML_ROPE_TYPE_NORMAL, "neox": <int>GGML_ROPE_TYPE_NEOX}
 cdef dict _UNARY = {
     "silu": <int>GGML_UNARY_OP_SILU, "gelu": <int>GGML_UNARY_OP_GELU, "gelu_erf": <int>GGML_UNARY_OP_GELU_ERF,
-    "relu": <int>GGML_UNARY_OP_RELU, "sigmoid": <int>GGML_UNARY_OP_SIGMOID, "floor": <int>GGML_UNARY_OP_FLOOR,
+    "relu": <int>GGML_UNARY_OP_RELU, "sigmoid": <int>GGML_UNARY_OP_SIGMOID,
 }
 
 
@@ -66,10 +66,6 @@ cdef class Context(Storage):
         self.reserve()
         return self.wrap(ggml_tanh(self.ptr, a.ptr))
 
-    def log(self, Tensor a not None):
-        self.reserve()
-        return self.wrap(ggml_log(self.ptr, a.ptr))
-
     def xielu(self, Tensor a not None, float alpha_n, float alpha_p, float beta, float eps):
         """p a^2 + beta a where a > 0, else n (expm1(min(a, eps)) - a) + beta a (Huang 2024, arXiv 2411.13010).
 
@@ -79,7 +75,7 @@ cdef class Context(Storage):
         return self.wrap(ggml_xielu(self.ptr, a.ptr, alpha_n, alpha_p, beta, eps))
 
     def activation(self, Tensor a not None, str name):
-        """silu, gelu (tanh form through an f16 table), gelu_erf, relu, sigmoid, floor."""
+        """silu, gelu (tanh form through an f16 table), gelu_erf, relu, sigmoid."""
         self.reserve()
         return self.wrap(ggml_unary(self.ptr, a.ptr, <ggml_unary_op><int>_UNARY[name]))
 

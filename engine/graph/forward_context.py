@@ -116,7 +116,7 @@ class ForwardContext:
         self._output_scales: dict[int, Tensor] = {}
         self.masks: dict[Mask, Tensor] = {}
         self.constants: dict[tuple[float, ...], Tensor] = {}
-        self._temperatures: Tensor | None = None
+        self.temperature_rows: Tensor | None = None  # see `temperatures`
         self.type_ids: Tensor | None = None  # see `token_type_ids`
         self.outputs: Tensor | None = None
         self._stored: dict[int, tuple[Tensor, Tensor]] = {}
@@ -142,16 +142,9 @@ class ForwardContext:
 
     def temperatures(self) -> Tensor:
         """What Q of each row is multiplied by, see `HParams.temperature_scale`: F32 [1, 1, n_tokens]."""
-        if self._temperatures is None:
-            ctx, hp = self.ctx, self.hp
-            one, turns = self.constant((1.0,)), ctx.cast(self.positions, F32)
-            if hp.temperature_offset:
-                turns = ctx.add(turns, self.constant((float(hp.temperature_offset),)))
-            turns = ctx.scale(turns, 1.0 / hp.temperature_length)
-            growth = ctx.log(ctx.add(ctx.activation(turns, "floor"), one))
-            scales = ctx.add(ctx.scale(growth, hp.temperature_scale), one)
-            self._temperatures = ctx.reshape(scales, 1, 1, self.shape.n_tokens)
-        return self._temperatures
+        if self.temperature_rows is None:
+            self.temperature_rows = self.ctx.input(F32, (1, 1, self.shape.n_tokens), "temperatures")
+        return self.temperature_rows
 
     def store(self, layer: int, k: Tensor, v: Tensor | None = None) -> None:
         """Write k [dk, heads_kv, rows] and v [dv, heads_kv, rows] into the cache of `layer`.

@@ -7,6 +7,7 @@ Concurrency: one thread at a time; the GIL is released while ggml computes.
 from time import perf_counter
 
 from cpython.array cimport array
+from libc.math cimport log
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libcpp.vector cimport vector
 
@@ -280,6 +281,9 @@ cdef class ModelRunner:
             _set(context.type_ids, self.token_type_ids.data(), self.token_type_ids.size() * 4)
         if context.output_ids is not None:
             _set(context.output_ids, self.outputs.data(), self.outputs.size() * 4)
+        if context.temperature_rows is not None:
+            self._fill_temperatures()
+            _set(context.temperature_rows, self.scales.data(), self.scales.size() * 4)
         for kind, tensor in context.rows_of.items():
             constant = array("f", [is_long == (kind == "long") for is_long in self.uses_long_rope])
             _set(tensor, constant.data.as_voidptr, len(constant) * 4)
@@ -292,6 +296,16 @@ cdef class ModelRunner:
         for kind, tensor in context.masks.items():
             self._fill_mask(n_kv, kind.window, kind.alibi, kind.causal, kind.chunked)
             _set(tensor, self.mask.data(), self.mask.size() * 2)
+        return 0
+
+    cdef int _fill_temperatures(self) except -1:
+        # By which the queries of each row are multiplied, see `HParams.temperature_scale`.
+        cdef int32_t position
+        cdef int length = self.arch.hp.temperature_length, offset = self.arch.hp.temperature_offset
+        cdef double scale = self.arch.hp.temperature_scale
+        self.scales.clear()
+        for position in self.positions:
+            self.scales.push_back(1.0 + scale * log((position + offset) // length + 1))
         return 0
 
     cdef int _fill_scales(self, int adapter) except -1:

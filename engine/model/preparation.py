@@ -13,6 +13,7 @@ from engine.cache import kv_cache
 from engine.config import ModelParameters, check
 from engine.errors import ConfigError
 from engine.ggml.backend import MAX_THREADS, Device, add_rpc_server, devices
+from engine.ggml.tensor import row_size, type_id
 from engine.gguf import GGUFFile, validate_model
 from engine.host import host_memory, physical_cores
 from engine.hparams import HParams
@@ -253,9 +254,19 @@ class _Memory:
             scores = estimate_compute_cell(rows=rows, n_head=max(hp.n_head), attention=kind)
             # Scores are freed before the feed-forward runs: the larger of both counts.
             here = max(last, base - scores * n_ctx) if kind == "explicit" else base
-            compute[d.name] = here + scratch * (d.backend == "CLBlast")
+            compute[d.name] = max(here, self._of_latents()) + scratch * (d.backend == "CLBlast")
             compute_cell[d.name] = scores
+            if hp.latent and kind == "explicit":  # values are transposed
+                compute_cell[d.name] += row_size(type_id(self.params.kv_type), hp.head_dim_v)
         return compute, compute_cell
+
+    def _of_latents(self) -> int:
+        """Bytes of Q in attention on latents: as computed, absorbed, and joined with its rotated part."""
+        hp = self.hp
+        if hp.latent is None:
+            return 0
+        width = hp.latent.head_dim_k + 2 * hp.head_dim_k  # of a head
+        return 4 * self.rows * (2 * hp.n_embd + max(hp.n_head) * width)
 
     def _input_moves(self) -> int:
         """What the input embedding takes on a device, where it moves with the layers."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import engine
 from bench.random_model import Shape, write
 from engine.ggml.backend import add_rpc_server, devices
 from engine.model import rpc
+from support.builders.golden import TinyModel, golden
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,57 @@ def allocated(model: engine.Model) -> dict[str, int]:
         name = buffer.type.device.name
         found[name] = found.get(name, 0) + buffer.size
     return found
+
+
+def wide_latents(path: Path) -> Path:
+    """`deepseek2-v3` with heads and latents of a usual size."""
+    model, rng = TinyModel.read(golden("deepseek2-v3").path), np.random.default_rng(1)
+    n_embd, n_head, rank, n_rot, plain = 256, 16, 512, 64, 128
+    for key, value in {
+        "embedding_length": n_embd,
+        "attention.head_count": n_head,
+        "attention.kv_lora_rank": rank,
+        "attention.key_length": rank + n_rot,
+        "attention.value_length": rank,
+        "attention.key_length_mla": plain + n_rot,
+        "attention.value_length_mla": plain,
+        "rope.dimension_count": n_rot,
+        "context_length": 4096,
+    }.items():
+        model.set(key, value)
+    q_rank = model.keys["deepseek2.attention.q_lora_rank"][0]
+    shapes = {
+        "attn_q_b": (n_head * (plain + n_rot), q_rank),
+        "attn_kv_a_mqa": (rank + n_rot, n_embd),
+        "attn_kv_a_norm": (rank,),
+        "attn_k_b": (n_head, rank, plain),
+        "attn_v_b": (n_head, plain, rank),
+        "attn_output": (n_embd, n_head * plain),
+    }
+    for name, x in model.tensors.items():
+        usual = tuple(n_embd if n == 24 else n for n in x.shape)
+        shape = shapes.get(name.split(".")[-2], usual)
+        model.tensors[name] = rng.normal(0, 0.05, shape).astype(np.float32)
+    return model.write(path)
+
+
+@pytest.mark.parametrize("flash_attn", ["auto", "off"])
+@pytest.mark.parametrize("where", ["CPU", "CLBlast0"])
+def test_latents_are_in_the_plan(where: str, flash_attn: str, tmp_path: Path) -> None:
+    params = engine.ModelParameters(
+        use_gpu=where != "CPU",
+        devices=(where,),
+        context_size=1024,
+        parallel=4,
+        flash_attn=flash_attn,
+        use_mmap=False,
+        n_threads=1,
+    )
+    with engine.load(wide_latents(tmp_path / "latents.gguf"), params) as model:
+        found = allocated(model)
+        for usage in model.plan.usage:
+            if usage.needed:
+                assert usage.needed == pytest.approx(found.get(usage.device.name, 0), rel=0.1)
 
 
 @pytest.mark.parametrize("layers", [0, 2, "all"])
