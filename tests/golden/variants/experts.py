@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from transformers.models.llama.modeling_llama import LlamaMLP
 from variant import VOCAB, Variant
 
+from variants.dense import VISION, pictures
 from variants.today import make
 
 SHARED: dict[str, Any] = {
@@ -84,6 +88,35 @@ glm = partial(make, model="Glm4MoeForCausalLM", head_dim=16, extend=biased, **SH
 
 def deepseek(what: str, model: str, **config: Any) -> Variant:
     return make(what, model, gains=GAINS, extend=biased, rms_norm_eps=1e-6, **(SHARED | LATENT | config))
+
+
+class DeepSeekMoE(torch.nn.Module):
+    """The block of DeepSeekMoE (arXiv 2401.06066, equations 6 to 8), which transformers has no class for."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        expert = copy.copy(config)
+        expert.intermediate_size, shared = 12, copy.copy(config)
+        shared.intermediate_size = 24
+        self.gate = torch.nn.Linear(config.hidden_size, 4, bias=False)
+        self.experts = torch.nn.ModuleList(LlamaMLP(expert) for _ in range(4))
+        self.shared_experts = LlamaMLP(shared)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shares = self.gate(x).softmax(dim=-1)
+        least = shares.topk(2).values[..., 1:]
+        shares = shares * (shares >= least)
+        routed = sum(shares[..., i : i + 1] * expert(x) for i, expert in enumerate(self.experts))
+        return routed + self.shared_experts(x)
+
+
+def deepseek_moe(model: Any) -> None:
+    model.model.layers[1].mlp = DeepSeekMoE(model.config)
+
+
+def transposed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Experts as [in, out], as the published folders have them."""
+    return {name: x.swapaxes(1, 2) if ".experts." in name else x for name, x in tensors.items()}
 
 
 def few(what: str, model: str, **config: Any) -> Variant:
@@ -255,5 +288,35 @@ VARIANTS = {
         original_max_position_embeddings=200,
         published={"architectures": ["PhiMoEForCausalLM"]},
         hf=True,
+    ),
+    "deepseek": few(
+        "a dense layer, then experts by softmax, not renormalised, and shared ones (DeepSeekMoE)",
+        "LlamaForCausalLM",
+        extend=deepseek_moe,
+        published={
+            "architectures": ["DeepseekForCausalLM"],
+            "first_k_dense_replace": 1,
+            "moe_intermediate_size": 12,
+            "n_routed_experts": 4,
+            "n_shared_experts": 2,
+            "norm_topk_prob": False,
+            "num_experts_per_tok": 2,
+        },
+        hf=True,
+    ),
+    "qwen3vlmoe": replace(
+        pictures(
+            "three sections of positions, experts renormalised",
+            "Qwen3VLMoeForConditionalGeneration",
+            {
+                "head_dim": 16,
+                "hidden_size": 24,
+                "num_experts": 4,
+                "num_experts_per_tok": 2,
+                "moe_intermediate_size": 16,
+            },
+            VISION | {"deepstack_visual_indexes": [0], "num_position_embeddings": 4, "out_hidden_size": 24},
+        ),
+        checkpoint=transposed,
     ),
 }

@@ -38,4 +38,7 @@ MISTAKES: dict[str, tuple[str, Change]] = {
     "DBRX: one expert for two": ("dbrx", key("expert_used_count", 1)),
     "Phi MoE: no biases": ("phimoe", without(r"attn_(q|k|v|output)\.bias", "output.bias")),
     "Phi MoE: factors for long sequences": ("phimoe", key("rope.scaling.original_context_length", 8)),
+    "DeepSeekMoE: weights renormalised": ("deepseek", key("expert_weights_norm", True)),
+    "DeepSeekMoE: weights scaled": ("deepseek", key("expert_weights_scale", 2.5)),
+    "Qwen3 VL MoE: three experts for two": ("qwen3vlmoe", key("expert_used_count", 3)),
 }

@@ -1,0 +1,7 @@
+"""Qwen 3 VL MoE, the text part: as Qwen 3 MoE. In text, a position's sections are the same."""
+
+from engine.architectures.qwen3moe import Qwen3MoE
+
+
+class Qwen3VLMoE(Qwen3MoE):
+    name = "qwen3vlmoe"
