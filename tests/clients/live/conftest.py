@@ -1,7 +1,7 @@
 """Real clients against a real server: `GGSERVE_CLIENTS=1 python -m pytest tests/clients/live`.
 
 They are installed from `requirements.txt` and `node/package.json` (docs/clients.md), into an environment that
-also has ggserve.
+also has ggserve; those of `requirements-NAME.txt` install themselves (`support/client_environments.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.client_environments import LIMIT_S
 from support.real_models import smollm2_path
 from support.server_process import ServerProcess
 
@@ -32,6 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.filterwarnings("ignore"))  # those of the clients' own dependencies
             item.add_marker(pytest.mark.real)
+            item.add_marker(pytest.mark.timeout(2 * LIMIT_S))  # the first test may install its client
 
 
 @pytest.fixture(autouse=True)

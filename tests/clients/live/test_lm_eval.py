@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from support.client_environments import LIMIT_S
+
 QUESTIONS = [
     {"question": "What is the capital of France?", "choices": ["Paris", "London", "Rome"], "answer": 0},
     {"question": "What colour is the sky on a clear day?", "choices": ["green", "blue"], "answer": 1},
@@ -49,7 +51,8 @@ def results(url: str, tmp_path: Path) -> Path:
     command += ["--include_path", str(tmp_path), "--tasks", "choices,rolling,generate", "--batch_size", "4"]
     command += ["--output_path", str(tmp_path / "out"), "--log_samples"]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
-    run = subprocess.run(command, env={**os.environ, **offline}, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, **offline}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
     assert run.returncode == 0, run.stderr[-2000:]
     return tmp_path
 

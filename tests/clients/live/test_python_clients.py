@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
+
+from support.client_environments import LIMIT_S
 
 MODEL = "smollm2"
 QUESTION = "What is the capital of France?"
@@ -126,7 +130,7 @@ def test_llm_answers_on_the_command_line(url: str, tmp_path: Path) -> None:
     environment = {**os.environ, "LLM_USER_PATH": str(tmp_path)}
     for option in ((), ("--no-stream",)):
         command = [sys.executable, "-m", "llm", "-m", MODEL, "--no-log", *option, QUESTION]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
         assert done.stdout, done.stderr
 
 
@@ -134,7 +138,7 @@ def test_llm_answers_through_ollamas_api(url: str, tmp_path: Path) -> None:
     environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "OLLAMA_HOST": url}
     for name in (MODEL, f"{MODEL}:latest"):
         command = [sys.executable, "-m", "llm", "-m", f"ollama/{name}", "--no-log", QUESTION]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
         assert done.stdout, done.stderr
 
 
@@ -174,17 +178,97 @@ def test_instructor_gives_objects(url: str, mode: str) -> None:
     assert isinstance(found, Town)
 
 
-# --- LlamaIndex, Haystack, DSPy
+# --- Outlines
 
 
-def test_llama_index_answers(url: str) -> None:
-    from llama_index.llms.openai_like import OpenAILike
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_outlines_constrains_what_it_asks_for(url: str, kind: str) -> None:
+    import outlines
+    from openai import OpenAI
+    from outlines.types import CFG, Regex, date
 
-    model = OpenAILike(
-        model=MODEL, api_base=f"{url}/v1", api_key="none", is_chat_model=True, context_window=8192
+    makers = {"vllm": outlines.from_vllm, "sglang": outlines.from_sglang}
+    model = makers[kind](OpenAI(base_url=f"{url}/v1", api_key="none"), MODEL)
+    assert model(QUESTION, max_tokens=10)
+    found = Town.model_validate_json("".join(model.stream(QUESTION, Town)))
+    assert isinstance(found, Town)
+    assert model(QUESTION, Literal["Lyon", "Nice"]) in ("Lyon", "Nice")
+    assert re.fullmatch("[0-9]{3}-[a-f]{4}", model(QUESTION, Regex(r"\d{3}-[a-f]{4}")))
+    assert datetime.date.fromisoformat(model("When was it?", date))
+    sums = """start: NUMBER "+" NUMBER\nNUMBER: /[0-9]{1,3}/\n"""
+    assert re.fullmatch(r"[0-9]{1,3}\+[0-9]{1,3}", model("Add two numbers.", CFG(sums)))
+
+
+def test_outlines_gives_objects_through_the_other_apis(url: str) -> None:
+    import ollama
+    import outlines
+    from openai import OpenAI
+
+    chat = outlines.from_openai(OpenAI(base_url=f"{url}/v1", api_key="none"), MODEL)
+    assert Town.model_validate_json(chat(QUESTION, Town))
+    assert Town.model_validate_json(outlines.from_ollama(ollama.Client(host=url), MODEL)(QUESTION, Town))
+
+
+# --- Semantic Kernel
+
+
+def test_semantic_kernel_answers_gives_objects_and_calls_functions(url: str) -> None:
+    from openai import AsyncOpenAI
+    from semantic_kernel import Kernel
+    from semantic_kernel.connectors.ai.function_choice_behavior import FunctionChoiceBehavior
+    from semantic_kernel.connectors.ai.open_ai import (
+        OpenAIChatCompletion,
     )
-    assert model.complete(QUESTION).text
-    assert list(model.stream_complete(QUESTION))[-1].text
+    from semantic_kernel.connectors.ai.open_ai import (
+        OpenAIChatPromptExecutionSettings as Settings,
+    )
+    from semantic_kernel.contents import ChatHistory
+    from semantic_kernel.functions import kernel_function
+
+    called = []
+
+    class Weather:
+        @kernel_function(description="The weather in a town.")
+        def get_weather(self, town: str) -> str:
+            called.append(town)
+            return f"It is sunny in {town}."
+
+    def history(question: str) -> ChatHistory:
+        messages = ChatHistory(system_message="Be brief.")
+        messages.add_user_message(question)
+        return messages
+
+    async def talk() -> None:
+        service = OpenAIChatCompletion(MODEL, async_client=AsyncOpenAI(base_url=f"{url}/v1", api_key="none"))
+        kernel = Kernel()
+        kernel.add_service(service)
+        kernel.add_plugin(Weather(), "weather")
+        plain = Settings(max_tokens=20)
+        assert str(await service.get_chat_message_content(history(QUESTION), plain))
+        parts = service.get_streaming_chat_message_content(history(QUESTION), plain)
+        assert "".join([str(part) async for part in parts])
+        typed = await service.get_chat_message_content(history(QUESTION), Settings(response_format=Town))
+        assert Town.model_validate_json(str(typed))
+        required = Settings(max_tokens=60, function_choice_behavior=FunctionChoiceBehavior.Required())
+        asked = history("How is the weather in Paris?")
+        assert str(await service.get_chat_message_content(asked, required, kernel=kernel))
+
+    asyncio.run(talk())
+    assert called
+
+
+def test_semantic_kernel_answers_through_ollamas_api(url: str) -> None:
+    from semantic_kernel.connectors.ai.ollama import OllamaChatCompletion, OllamaChatPromptExecutionSettings
+    from semantic_kernel.contents import ChatHistory
+
+    messages = ChatHistory()
+    messages.add_user_message(QUESTION)
+    service = OllamaChatCompletion(ai_model_id=MODEL, host=url)
+    settings = OllamaChatPromptExecutionSettings(options={"num_predict": 10})
+    assert str(asyncio.run(service.get_chat_message_content(messages, settings)))
+
+
+# --- Haystack, DSPy
 
 
 def test_haystack_answers(url: str) -> None:

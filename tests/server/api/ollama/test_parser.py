@@ -84,6 +84,15 @@ async def test_seed_of_minus_1_is_another_one_for_each_request():
     assert third == 2**64 - 2
 
 
+@pytest.mark.parametrize(
+    ("text", "bias"), [("50:-100, 413:5.5", {50: -100.0, 413: 5.5}), (" 7 : 1 ,", {7: 1.0}), ("", {})]
+)
+async def test_biases_may_be_text(text, bias):
+    engine = FakeEngine()
+    await post(engine, CHAT, options={"logit_bias": text})
+    assert engine.seen[0].params.logit_bias == bias
+
+
 async def test_options_without_effect_are_named():
     made = await post(
         FakeEngine(), GENERATE, options={"num_gpu": 1, "num_ctx": 5, "low_vram": None, "num_keep": 4}
@@ -142,6 +151,10 @@ async def test_keep_alive_that_is_no_duration_is_refused(value):
         ({"stop": [5]}, "options.stop"),
         ({"stop_token_ids": [2048]}, "options.stop_token_ids"),
         ({"logit_bias": {"2048": 1}}, "options.logit_bias"),
+        ({"logit_bias": "2048:1"}, "options.logit_bias"),
+        ({"logit_bias": "5"}, "options.logit_bias"),
+        ({"logit_bias": "5:101"}, "options.logit_bias"),
+        ({"logit_bias": "5:1;6:1"}, "options.logit_bias"),
         ({"batch_size": 2, "n_batch": 3}, "options.n_batch"),
         ({"num_batch": 2, "n_batch": 3}, "options.n_batch"),
         ({"num_batch": 2, "batch_size": 3}, "options.batch_size"),
