@@ -1,10 +1,10 @@
-"""vLLM's and SGLang's fields that constrain the output: all of them are enforced or refused."""
+"""Fields of other servers that constrain the output: all of them are enforced or refused."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import PlainValidator, WithJsonSchema
 
@@ -13,7 +13,13 @@ from engine.errors import ConfigError
 from engine.types import Constraint
 from server.api.common.requests.json_reader import Fields
 from server.api.common.requests.structural_tag import structural_tag
-from server.api.common.requests.structured_output import StructuredFields, an_object, dumps_field, json_schema
+from server.api.common.requests.structured_output import (
+    StructuredFields,
+    an_object,
+    dumps_field,
+    json_schema,
+    schema_constraint,
+)
 from server.api.common.schema import Schema, field
 from server.chat.request import RequestedConstraint
 from server.errors import wrong
@@ -81,6 +87,9 @@ class GuidedFields(Schema):
     )
     regex: str | None = field("SGLang's regular expression that the text must match", "[0-9]+")
     ebnf: str | None = field("SGLang's grammar (GBNF or Lark) that the text must match", 'root ::= "yes"')
+    format: Literal["", "json"] | dict[str, Any] | None = field(
+        "Ollama's JSON schema, or `json` for any JSON object", "json"
+    )
 
 
 OUTPUT_FIELDS = GuidedFields.model_fields.keys() | StructuredFields.model_fields.keys()
@@ -114,6 +123,8 @@ def guided_constraints(body: GuidedFields, context: RequestContext) -> list[Requ
         value = getattr(body, name)
         if value is not None and value is not False:
             constraints.append(_constraint(kind, value, name, spacing, context))
+    if body.format is not None and body.format != "":
+        constraints.append(schema_constraint({} if body.format == "json" else body.format, "format"))
     if body.structured_outputs is not None:
         constraints.append(
             _structured_outputs(Fields(body.structured_outputs, "structured_outputs", context))

@@ -62,6 +62,8 @@ async def ask() -> AsyncIterator[Asking]:
         ({"structured_outputs": {"grammar": GBNF}}, Constraint("gbnf", GBNF)),
         ({"guided_json_object": True}, Constraint("json_object")),
         ({"structured_outputs": {"json_object": True, "regex": None}}, Constraint("json_object")),
+        ({"format": "json"}, Constraint("json_object")),
+        ({"format": ""}, None),
         ({"guided_json_object": False, "guided_json": None}, None),
         ({"guided_grammar": LARK, "structured_outputs": {"grammar": LARK}}, Constraint("lark", LARK)),
     ],
@@ -77,6 +79,7 @@ async def test_a_schema_is_that_of_response_format_in_every_form(ask, path):
     for value in (INTEGER, json.dumps(INTEGER)):
         for fields in ({"guided_json": value}, {"structured_outputs": {"json": value}}):
             assert await ask.constraint(path, fields) == (expected, [])
+    assert await ask.constraint(path, {"format": INTEGER}) == (expected, [])
 
 
 async def test_white_space_of_json_is_as_requested(ask):
@@ -122,6 +125,9 @@ async def test_a_structural_tag_is_a_grammar_as_object_and_as_text(ask):
         ({"guided_grammar": " "}, "guided_grammar"),
         ({"ebnf": "root ::= x"}, "ebnf"),
         ({"regex": "("}, "regex"),
+        ({"format": "yaml"}, "format"),
+        ({"format": {"type": "frog"}}, "format"),
+        ({"format": "json", "response_format": {"type": "regex", "pattern": "a"}}, "format"),
         ({"structured_outputs": {}}, "structured_outputs"),
         ({"structured_outputs": 5}, "structured_outputs"),
         ({"structured_outputs": {"json_object": False}}, "structured_outputs"),
