@@ -11,10 +11,12 @@ from guidance import assistant, gen, select, user
 from guidance import json as json_of
 from guidance.models import OpenAI
 from guidance.models.experimental import SglangModel, VLLMModel
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Town(BaseModel):
+    model_config = ConfigDict(extra="forbid")  # a grammar takes a schema as the standard has it
+
     name: str = Field(max_length=12)
     country: Literal["Spain", "Italy"]
     people: int = Field(ge=10, le=99)
