@@ -28,6 +28,8 @@ class DeepSeek2(GLM4MoE):
             )
         reader.only("attention.temperature_scale", 0.0)
         rank, n_rot = reader.integer("attention.kv_lora_rank"), reader.integer("rope.dimension_count")
+        reader.only("attention.key_length", rank + n_rot)
+        reader.only("attention.value_length", rank)
         latent = Latent(
             head_dim_k=reader.integer("attention.key_length_mla"),
             head_dim_v=reader.integer("attention.value_length_mla"),

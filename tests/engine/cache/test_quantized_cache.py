@@ -45,6 +45,11 @@ def with_heads_of_32(name: str, path: Path) -> Path:
             model.set(key, 32)
     if f"{arch}.rope.dimension_count" in model.keys:
         model.set("rope.dimension_count", 16)
+    if f"{arch}.attention.kv_lora_rank" in model.keys:  # a latent and a rotated part of 32
+        sizes = {"kv_lora_rank": 32, "key_length": 64, "value_length": 32, "key_length_mla": 48}
+        for key, size in sizes.items():
+            model.set(f"attention.{key}", size)
+        model.set("rope.dimension_count", 32)
     for key in list(model.tensors):
         if key.startswith("rope_f"):
             del model.tensors[key]
@@ -82,7 +87,7 @@ def test_narrow_caches_stay_close(arch: str, flash_attn: str, tmp_path: Path) ->
             use_gpu=False, kv_type=kv_type, context_size=128, n_threads=1, flash_attn=flash_attn
         )
         with engine.load(path, params) as model:
-            assert model.hp.head_dim_k == 32
+            assert model.hp.head_dim_k == (64 if model.hp.latent else 32)
             with model.start_session(engine.InferenceSessionConfig(n_batch=32)) as session:
                 session.feed_prompt(prompt)
                 found[kv_type] = session.last_logits

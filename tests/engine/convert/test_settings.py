@@ -54,6 +54,17 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("mpt", {"attn_config": {"prefix_lm": True}}),
     ("mpt", {"attn_config": {"rope": True}}),
     ("mpt", {"ffn_config": {"ffn_type": "mptglu"}}),
+    ("dbrx", {"ffn_config": {"ffn_act_fn": {"name": "relu"}}}),
+    ("deepseek", {"norm_topk_prob": True}),
+    ("deepseek2-v3", {"attention_bias": True}),
+    ("deepseek2-lite", {"n_group": 2}),
+    ("llama4", {"attention_chunk_size": 32}),
+    ("llama4", {"moe_layers": [1]}),
+    ("phimoe", {"router_jitter_noise": 0.1}),
+    ("olmoe", {"clip_qkv": 8.0}),
+    ("ernie4_5-moe", {"moe_layer_interval": 2}),
+    ("hunyuan-moe", {"moe_topk": [1, 2]}),
+    ("minimax-m2", {"qk_norm_type": "per_head"}),
 ]
 
 
@@ -81,7 +92,13 @@ def test_another_activation_is_refused(name: str, tmp_path: Path) -> None:
     config = json.loads((FOLDER / "hf" / name / "config.json").read_text())
     text = config.get("text_config", config)
     stated = [setting for setting in ACTIVATIONS if text.get(setting)]
-    if config["model_type"] in ("mpt", "bloom", "lfm2", "lfm2_moe"):  # there is one only
+    if config["model_type"] in (
+        "mpt",
+        "bloom",
+        "lfm2",
+        "lfm2_moe",
+        "dbrx",
+    ):  # there is one only, or elsewhere
         assert not stated
         return
     assert stated
