@@ -68,11 +68,10 @@ async def _answer(body: OllamaFields, prompt: object, request: Request, context:
 @router.post("/api/embed", response_model=None)
 async def ollama_embed(body: OllamaEmbedRequest, request: Request, context: ContextDep) -> Response:
     """A vector of length 1 for each text."""
-    texts = [body.input] if isinstance(body.input, str) else body.input
-    options = EmbeddingRequest(dimensions=body.dimensions, truncate=body.truncate is not False)
-    vectors, n_tokens = await _vectors(body, "input", texts, options, request, context)
+    options = EmbeddingRequest(dimensions=body.dimensions, truncate=bool(body.truncate))
+    vectors, n_tokens = await _vectors(body, "input", body.input, options, request, context)
     times = {"total_duration": int((time.monotonic() - context.record.started) * 1e9), "load_duration": 0}
-    counts = {**times, "prompt_eval_count": n_tokens} if texts else {}
+    counts = {**times, "prompt_eval_count": n_tokens} if n_tokens else {}
     reply = {"model": body.model, "embeddings": vectors, **counts}
     return await context.in_thread(json_reply, reply, context)
 
@@ -80,15 +79,15 @@ async def ollama_embed(body: OllamaEmbedRequest, request: Request, context: Cont
 @router.post("/api/embeddings", response_model=None)
 async def ollama_embeddings(body: OllamaEmbeddingsRequest, request: Request, context: ContextDep) -> Response:
     """The vector of one text, of the length that the model gives it."""
-    texts, options = [body.prompt] if body.prompt else [], EmbeddingRequest(normalize=False, truncate=True)
-    vectors, _ = await _vectors(body, "prompt", texts, options, request, context)
+    options = EmbeddingRequest(normalize=False, truncate=bool(body.truncate))
+    vectors, _ = await _vectors(body, "prompt", body.prompt or [], options, request, context)
     return json_reply({"embedding": vectors[0] if vectors else []}, context)
 
 
 async def _vectors(
     body: OllamaEmbedRequest | OllamaEmbeddingsRequest,
     param: str,
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     options: EmbeddingRequest,
     request: Request,
     context: RequestContext,
@@ -96,8 +95,9 @@ async def _vectors(
     """One for each text, and the number of tokens. Any model makes them."""
     context.select_engine(body.model)
     check_shared(body, body.options, context)
-    if not texts:
+    if not texts and not isinstance(texts, str):
         return [], 0
-    work = vectors_of([[text] for text in texts], options, vector_format(options, context), param, context)
+    inputs = [[text] for text in ([texts] if isinstance(texts, str) else texts)]
+    work = vectors_of(inputs, options, vector_format(options, context), param, context)
     vectors, n_tokens = await within_limits(request.receive, context, None, work)
     return await context.in_thread(lambda: [rows[0].tolist() for rows in vectors]), n_tokens

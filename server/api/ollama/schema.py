@@ -101,13 +101,14 @@ class OllamaChatRequest(OllamaFields):
 class OllamaEmbedRequest(OllamaModelFields):
     options: dict[str, Any] | None = field("no effect", {"num_ctx": 4096})
     input: str | list[str] = required("a text, or several", ["Once", "a little cat"])
-    truncate: bool | None = field("false: refuse texts that are too long, else they are cut", True)
+    truncate: bool | None = field("true: cut texts that are too long, else they are refused", True)
     dimensions: int | None = field("truncate vectors to this many dimensions", 4, ge=1, le=INT_MAX)
 
 
 class OllamaEmbeddingsRequest(OllamaModelFields):
     options: dict[str, Any] | None = field("no effect", {"num_ctx": 4096})
     prompt: str | None = field("a text", "Once upon a time")
+    truncate: bool | None = field("as for /api/embed", True)
 
 
 class OllamaNameRequest(Schema):

@@ -303,14 +303,17 @@ async def test_older_route_gives_the_vector_as_the_model_makes_it():
     assert [x / math.hypot(*raw) for x in raw] == pytest.approx(unit, abs=1e-6)
 
 
-async def test_texts_that_are_too_long_are_cut_with_a_warning_or_refused():
-    made = await post(EMBED, input=LONG)
+async def test_texts_that_are_too_long_are_cut_only_if_asked_with_a_warning():
+    made = await post(EMBED, input=LONG, truncate=True)
     assert made["prompt_eval_count"] == 512
     assert made["warnings"][0].startswith("input: only the first 512 of ")
-    assert (await post(OLDER, prompt=LONG))["warnings"][0].startswith("prompt: only the first 512 of ")
+    assert (await post(OLDER, prompt=LONG, truncate=True))["warnings"][0].startswith("prompt: only the first 512 of ")
     async with client() as http:
-        body = {"model": "stories", "input": ["a", LONG], "truncate": False}
-        assert refusal(await http.post(EMBED, json=body), EMBED)["param"] == "input[1]"
+        for more in ({}, {"truncate": False}, {"truncate": None}):
+            body = {"model": "stories", "input": ["a", LONG], **more}
+            assert refusal(await http.post(EMBED, json=body), EMBED)["param"] == "input[1]"
+        refused = await http.post(OLDER, json={"model": "stories", "prompt": LONG})
+        assert "truncate: true" in refusal(refused, OLDER)["message"]
 
 
 async def test_nothing_to_embed_only_asks_for_the_model():
