@@ -307,7 +307,8 @@ async def test_texts_that_are_too_long_are_cut_only_if_asked_with_a_warning():
     made = await post(EMBED, input=LONG, truncate=True)
     assert made["prompt_eval_count"] == 512
     assert made["warnings"][0].startswith("input: only the first 512 of ")
-    assert (await post(OLDER, prompt=LONG, truncate=True))["warnings"][0].startswith("prompt: only the first 512 of ")
+    older = await post(OLDER, prompt=LONG, truncate=True)
+    assert older["warnings"][0].startswith("prompt: only the first 512 of ")
     async with client() as http:
         for more in ({}, {"truncate": False}, {"truncate": None}):
             body = {"model": "stories", "input": ["a", LONG], **more}
