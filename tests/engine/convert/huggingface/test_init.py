@@ -24,5 +24,5 @@ def test_a_model_class_belongs_to_one_converter() -> None:
 
 
 def test_an_unknown_model_class_is_refused_with_a_list_of_the_supported() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"MambaForCausalLM.*BertModel, .*Starcoder2ForCausalLM"):
-        converter_for("MambaForCausalLM")
+    with pytest.raises(UnsupportedModelError, match=r"RwkvForCausalLM.*BertModel, .*Starcoder2ForCausalLM"):
+        converter_for("RwkvForCausalLM")
