@@ -97,7 +97,7 @@ async def _vectors(
     check_shared(body, body.options, context)
     if not texts and not isinstance(texts, str):
         return [], 0
-    inputs = [[text] for text in ([texts] if isinstance(texts, str) else texts)]
-    work = vectors_of(inputs, options, vector_format(options, context), param, context)
+    texts = [texts] if isinstance(texts, str) else texts
+    work = vectors_of([[text] for text in texts], options, vector_format(options, context), param, context)
     vectors, n_tokens = await within_limits(request.receive, context, None, work)
     return await context.in_thread(lambda: [rows[0].tolist() for rows in vectors]), n_tokens
