@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -98,8 +100,11 @@ def configure(tmp_path: Path, backends: str, system: str = "Linux", **environmen
         "CMAKE_TRY_COMPILE_TARGET_TYPE": "STATIC_LIBRARY",
     }
     more = [f"-D{name}={value}" for name, value in forced.items()] if system != "Linux" else []
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    cmake = shutil.which("cmake", path=path)
+    assert cmake
     done = subprocess.run(
-        ["cmake", "-S", str(source), "-B", str(tmp_path / "build"), f"-DGGSERVE_BACKENDS={backends}", *more],
+        [cmake, "-S", str(source), "-B", str(tmp_path / "build"), f"-DGGSERVE_BACKENDS={backends}", *more],
         env=env | environment,
         capture_output=True,
         text=True,
