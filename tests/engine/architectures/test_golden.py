@@ -171,7 +171,7 @@ def test_own_and_ggml_attention_read_the_same_from_a_quantized_cache(kv_type: st
 
 
 @pytest.mark.parametrize("kv_type", ["f32", "f16", "q8_0"])
-@pytest.mark.parametrize("name", ["llama-head-32", "llama-window", "llama-rope-yarn"])
+@pytest.mark.parametrize("name", ["llama-head-32", "llama-window", "llama-rope-yarn", "deepseek2-lite"])
 def test_a_prefix_from_the_cache_gives_the_same_logits(name: str, kv_type: str) -> None:
     ref = golden(name)
     if kv_type == "q8_0" and name == "llama-window":

@@ -28,6 +28,13 @@ REFUSED = [
     ("mixtral", "expert_weights_scale", 2.0),
     ("qwen3moe", "leading_dense_block_count", 1),
     ("bert", "attn_logit_softcapping", 50.0),
+    ("deepseek2", "attention.key_length", 64),
+    ("deepseek2-v3", "attention.temperature_scale", 0.5),
+    ("glm4moe", "expert_gating_func", 4),
+    ("mixtral", "expert_gating_func", 2),
+    ("ernie4_5-moe", "interleave_moe_layer_step", 2),
+    ("olmoe", "expert_weights_norm", True),
+    ("phimoe", "expert_used_count", 3),
 ]
 
 
@@ -40,6 +47,16 @@ def logits(path: Path) -> np.ndarray:
     with engine.load(path, params) as model, model.start_session() as session:
         session.feed_prompt([5, 9, 3, 7])
         return session.last_logits
+
+
+def test_keys_and_values_of_latents_in_one_matrix_are_refused_with_advice(tmp_path: Path) -> None:
+    model = TinyModel.read(FOLDER / "deepseek2.gguf")
+    for i in range(2):
+        k, v = (model.tensors.pop(f"blk.{i}.attn_{part}_b.weight") for part in "kv")
+        both = np.concatenate([k.swapaxes(1, 2), v], axis=1)
+        model.tensors[f"blk.{i}.attn_kv_b.weight"] = both.reshape(-1, both.shape[-1])
+    with pytest.raises(UnsupportedModelError, match=r"attn_kv_b is one tensor.*download or convert"):
+        load(model.write(tmp_path / "old.gguf"))
 
 
 @pytest.mark.parametrize(("name", "key", "value"), REFUSED)

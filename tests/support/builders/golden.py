@@ -24,11 +24,11 @@ FOLDER = Path(__file__).resolve().parents[2] / "golden"
 ENCODERS = ("bert", "nomic-bert")  # their .npz hold hidden states, see tests/engine/tasks/test_embedding.py
 RANKERS = ("bert-rank", "xlm-roberta-rank")  # and these the scores of a pair
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz") if path.stem not in ENCODERS + RANKERS)
-# Grouped heads, windows, experts, soft-caps, sinks, parallel residuals, ALiBi, long RoPE, learned positions:
-# what differs most from each other, for the tests that every run does.
+# Grouped heads, windows, experts, soft-caps, sinks, parallel residuals, ALiBi, long RoPE, learned positions,
+# latents, chunks: what differs most from each other, for the tests that every run does.
 REPRESENTATIVES = (
     *("llama-gqa-tied", "llama-window", "mixtral", "gemma2", "gpt-oss"),
-    *("falcon-40b", "mpt", "phi3-long", "gpt2"),
+    *("falcon-40b", "mpt", "phi3-long", "gpt2", "deepseek2-v3", "llama4-chunks"),
 )
 
 Floats = npt.NDArray[np.float32]
