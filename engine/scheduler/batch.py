@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from engine.cache.cached_sequence import CachedSequence
+from engine.cache.state_slots import NO_SLOT
 from engine.scheduler.admission import Admission
 from engine.scheduler.pace import PrefillPace
 from engine.scheduler.sequence import ScheduledSequence
@@ -140,11 +141,11 @@ class BatchBuilder:
 
     def build(self, running: Sequence[ScheduledSequence]) -> Batch:
         """The next batch of these sequences, for each of which a cell is free."""
-        batch = Batch()
+        batch, states = Batch(), self._admission.pool.states
         prefill: list[ScheduledSequence] = []
         for sequence in running:
             sequence.refit()
-            if sequence.n_pending == 1:
+            if sequence.n_pending == 1 and (states is None or sequence.slot != NO_SLOT):
                 batch.add(sequence, 1)
             else:
                 prefill.append(sequence)
@@ -153,7 +154,7 @@ class BatchBuilder:
         limit = self.pace.limit(batch.n_decode) if prefill else None
         if limit is not None:
             budget = min(budget, limit)
-        if self._admission.pool.states is not None:
+        if states is not None:
             for sequence in prefill:  # before any of them goes on: where the next ones want checkpoints
                 if not sequence.n_past:
                     self._admission.may_start(sequence)
@@ -167,7 +168,7 @@ class BatchBuilder:
         """Add the next chunk of a prompt; return its size. A chunk shrinks to the cells there are."""
         admission = self._admission
         if not sequence.n_past:
-            if not admission.may_start(sequence):
+            if not admission.may_start(sequence) or (sequence.slot == NO_SLOT and admission.pool.lacks_slots):
                 return 0
             cached = sequence.attach()
             if sequence.cached_n is None:

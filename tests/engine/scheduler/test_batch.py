@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import PrefixCache
+from engine.cache.state_slots import StateSlots
 from engine.config import SchedulerConfig
 from engine.scheduler.admission import Admission
 from engine.scheduler.batch import Batch, BatchBuilder
 from engine.scheduler.queues import SequenceQueues
 from engine.scheduler.sequence import ScheduledSequence, SequenceState
 from engine.types import Request
+from support.fakes.runner import FakeRunner
 
 CONFIG = SchedulerConfig(n_ctx=64, max_batch_tokens=16)
 
 
 class Setting:
-    def __init__(self, n_cells: int = 128, max_batch_tokens: int = 16) -> None:
-        self.pool = CellPool(n_cells)
+    def __init__(
+        self, n_cells: int = 128, max_batch_tokens: int = 16, states: StateSlots | None = None
+    ) -> None:
+        self.pool = CellPool(n_cells, states)
         self.prefix = PrefixCache(self.pool)
         self.queues = SequenceQueues()
         admission = Admission(self.queues, self.pool, self.prefix, parallel=8)
@@ -92,3 +96,31 @@ def test_pop_largest_takes_out_sequence_and_item() -> None:
     batch = setting.build()
     assert batch.pop_largest() is large
     assert shape(batch) == [("r1", 1, 1, 1)]
+
+
+def test_build_leaves_out_sequences_that_find_no_slot_for_their_state() -> None:
+    states = StateSlots(3, FakeRunner(8, 8, n_slots=3), interval=512)
+    setting = Setting(states=states)
+    elsewhere = states.take()
+    for first in range(1, 4):
+        setting.run([first])
+    batch = setting.build()
+    assert shape(batch) == [("r1", 0, 1, 1), ("r2", 0, 1, 1)]
+    assert len({elsewhere, *(item.slot for item in batch.items)}) == 3
+    states.free(elsewhere)
+    third = setting.queues.running[2]
+    assert shape(setting.builder.build([third])) == [("r3", 0, 1, 1)]
+
+
+def test_build_ends_a_chunk_where_a_checkpoint_is_due() -> None:
+    setting = Setting(max_batch_tokens=64, states=StateSlots(4, FakeRunner(8, 8, n_slots=4), interval=10))
+    sequence = setting.run([*range(1, 26)])
+    sizes = []
+    while sequence.n_pending:
+        batch = setting.build()
+        sizes += [len(item.tokens) for item in batch.items]
+        sequence.n_past += sizes[-1]
+        sequence.publish()
+    assert sizes == [10, 10, 5]
+    ends = {len(node.tokens) for node in setting.prefix.nodes() if node.checkpoint >= 0}
+    assert ends == {10, 5}
