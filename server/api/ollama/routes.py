@@ -72,8 +72,7 @@ async def ollama_embed(body: OllamaEmbedRequest, request: Request, context: Cont
     vectors, n_tokens = await _vectors(body, "input", body.input, options, request, context)
     times = {"total_duration": int((time.monotonic() - context.record.started) * 1e9), "load_duration": 0}
     counts = {**times, "prompt_eval_count": n_tokens} if n_tokens else {}
-    reply = {"model": body.model, "embeddings": vectors, **counts}
-    return await context.in_thread(json_reply, reply, context)
+    return await context.in_thread(json_reply, {"model": body.model, "embeddings": vectors, **counts}, context)
 
 
 @router.post("/api/embeddings", response_model=None)
@@ -95,9 +94,9 @@ async def _vectors(
     """One for each text, and the number of tokens. Any model makes them."""
     context.select_engine(body.model)
     check_shared(body, body.options, context)
-    if not texts and not isinstance(texts, str):
-        return [], 0
     texts = [texts] if isinstance(texts, str) else texts
+    if not texts:
+        return [], 0
     work = vectors_of([[text] for text in texts], options, vector_format(options, context), param, context)
     vectors, n_tokens = await within_limits(request.receive, context, None, work)
     return await context.in_thread(lambda: [rows[0].tolist() for rows in vectors]), n_tokens

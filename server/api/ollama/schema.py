@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field
 
-from server.api.common.requests.generation_fields import LogitBias, LogprobFields, SequenceFields, TokenIds
+from server.api.common.requests.generation_fields import BiasOfText, LogprobFields, SequenceFields, TokenIds
 from server.api.common.requests.tools import CALL_EXAMPLE, TOOL_EXAMPLE, ToolCall, ToolField
 from server.api.common.schema import INT_MAX, MAX_MESSAGES, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
@@ -24,26 +23,6 @@ def _example(**fields: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [{"model": "stories", "stream": False, **fields}]})
 
 
-_BIASES = r"^( *[0-9]{1,10} *: *-?(100|[0-9]{1,2}(\.[0-9]{1,9})?) *(,|$))*$"
-
-
-def _bias(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not re.fullmatch(_BIASES, value):
-        raise ValueError("must map token ids to numbers, also as text: 50:-100, 413:5")
-    entries = [entry.split(":") for entry in value.split(",") if entry]
-    return {key.strip(): float(number) for key, number in entries}
-
-
-_Numbers = {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}
-_Bias = Annotated[
-    LogitBias,
-    BeforeValidator(_bias),
-    WithJsonSchema({"anyOf": [_Numbers, {"type": "string", "pattern": _BIASES}]}),
-]
-
-
 class OllamaOptions(SequenceFields):
     """Others have no effect: they are options of the server (`num_gpu`), or of what it does not have."""
 
@@ -51,9 +30,7 @@ class OllamaOptions(SequenceFields):
     num_predict: int | None = field("most tokens to generate; below 0: no limit", 256, ge=-2, le=INT_MAX)
     num_ctx: int | None = field("no effect: the context is --context-size", 4096, ge=0, le=INT_MAX)
     num_batch: int | None = field("another name of `batch_size`", 256, ge=1, le=INT_MAX)
-    logit_bias: _Bias | None = field(
-        "token id → number added to its logit, also as Open WebUI sends it: `50:-100, 413:5`", {"263": -2.5}
-    )
+    logit_bias: BiasOfText | None = field("token id → number added to its logit", {"263": -2.5})
 
 
 class OllamaModelFields(Schema):

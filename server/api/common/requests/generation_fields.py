@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
@@ -77,12 +78,25 @@ _STRINGS = {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOPS}
 Stops = Annotated[
     list[str], PlainValidator(_stops), WithJsonSchema({"anyOf": [{"type": "string"}, _STRINGS]})
 ]
-LogitBias = Annotated[
+_BIAS_SCHEMA = {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}
+LogitBias = Annotated[dict[int, float], PlainValidator(_bias), WithJsonSchema(_BIAS_SCHEMA)]
+_BIASES = r"^( *[0-9]{1,10} *: *-?(100|[0-9]{1,2}(\.[0-9]{1,9})?) *(,|$))*$"
+
+
+def _bias_of_text(value: Any) -> dict[int, float]:
+    if isinstance(value, str):
+        if not re.fullmatch(_BIASES, value):
+            raise ValueError("must map token ids to numbers, also as text: 50:-100, 413:5")
+        entries = [entry.split(":") for entry in value.split(",") if entry]
+        value = {key.strip(): float(number) for key, number in entries}
+    return _bias(value)
+
+
+# As Open WebUI sends it: `50:-100, 413:5`.
+BiasOfText = Annotated[
     dict[int, float],
-    PlainValidator(_bias),
-    WithJsonSchema(
-        {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}
-    ),
+    PlainValidator(_bias_of_text),
+    WithJsonSchema({"anyOf": [_BIAS_SCHEMA, {"type": "string", "pattern": _BIASES}]}),
 ]
 TokenIds = Annotated[list[int], PlainValidator(_token_ids), WithJsonSchema(IDS_SCHEMA)]
 _StopIds = Annotated[
