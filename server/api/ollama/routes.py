@@ -70,9 +70,10 @@ async def ollama_embed(body: OllamaEmbedRequest, request: Request, context: Cont
     """A vector of length 1 for each text."""
     options = EmbeddingRequest(dimensions=body.dimensions, truncate=bool(body.truncate))
     vectors, n_tokens = await _vectors(body, "input", body.input, options, request, context)
-    times = {"total_duration": int((time.monotonic() - context.record.started) * 1e9), "load_duration": 0}
-    counts = {**times, "prompt_eval_count": n_tokens} if n_tokens else {}
-    return await context.in_thread(json_reply, {"model": body.model, "embeddings": vectors, **counts}, context)
+    seconds = time.monotonic() - context.record.started
+    counts = {"total_duration": int(seconds * 1e9), "load_duration": 0, "prompt_eval_count": n_tokens}
+    reply = {"model": body.model, "embeddings": vectors, **(counts if n_tokens else {})}
+    return await context.in_thread(json_reply, reply, context)
 
 
 @router.post("/api/embeddings", response_model=None)
@@ -94,8 +95,7 @@ async def _vectors(
     """One for each text, and the number of tokens. Any model makes them."""
     context.select_engine(body.model)
     check_shared(body, body.options, context)
-    texts = [texts] if isinstance(texts, str) else texts
-    if not texts:
+    if not (texts := [texts] if isinstance(texts, str) else texts):
         return [], 0
     work = vectors_of([[text] for text in texts], options, vector_format(options, context), param, context)
     vectors, n_tokens = await within_limits(request.receive, context, None, work)
