@@ -186,6 +186,8 @@ class HParamsReader:
         """The state of Mamba 2 and its kin: a convolution over x, B and C, and a scan."""
         n_inner, d_state = self.integer("ssm.inner_size"), self.integer("ssm.state_size")
         n_head, n_group = self.integer("ssm.time_step_rank"), self.integer("ssm.group_count")
+        if d_state > 1024:  # what a kernel has room for
+            self.refuse("ssm.state_size", d_state, "up to 1024")
         if min(n_inner, d_state, n_head, n_group) < 1 or n_inner % n_head or n_head % n_group:
             raise ModelError(
                 f"{self.architecture}: ssm.inner_size {n_inner}, ssm.state_size {d_state}, "

@@ -188,3 +188,48 @@ def test_only_takes_the_supported_value_or_none(
         return
     with pytest.raises(UnsupportedModelError, match=rf"x\.k is {value!r}"):
         reader(k=value).only("k", supported)
+
+
+SSM = {
+    "ssm__inner_size": 64,
+    "ssm__state_size": 16,
+    "ssm__time_step_rank": 8,
+    "ssm__group_count": 2,
+    "ssm__conv_kernel": 4,
+}
+
+
+def test_ssm_has_the_convolution_over_x_b_and_c(reader: Read) -> None:
+    shape = reader(**SSM).ssm()
+    assert (shape.channels, shape.n_head, shape.head_dim, shape.d_state) == (64 + 2 * 2 * 16, 8, 8, 16)
+    assert shape.size == 3 * 128 + 64 * 16
+    shape = reader(**SSM).ssm_of_channels()
+    assert (shape.channels, shape.n_head, shape.head_dim, shape.dt_rank) == (64, 64, 1, 8)
+    assert shape.size == 3 * 64 + 64 * 16
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"ssm__inner_size": 60}, "do not fit together"),
+        ({"ssm__group_count": 3}, "do not fit together"),
+        ({"ssm__time_step_rank": 0}, "do not fit together"),
+        ({"ssm__conv_kernel": 1}, "ssm.conv_kernel is 1.*2 to 8"),
+        ({"ssm__conv_kernel": 9}, "ssm.conv_kernel is 9.*2 to 8"),
+        ({"ssm__state_size": 2048}, "ssm.state_size is 2048.*up to 1024"),
+    ],
+)
+def test_ssm_refuses_sizes_that_no_kernel_has(reader: Read, changed: dict[str, int], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        reader(**SSM | changed).ssm()
+
+
+def test_linear_attention_is_where_the_file_says_or_in_all_but_each_nth_layer(reader: Read) -> None:
+    read = reader(block_count=3, attention__recurrent_layers=[True, False, True])
+    assert read.linear_attention(3, 4) == (True, False, True)
+    assert read.linear_attention(2, 4) == (True, False)
+    assert reader(block_count=5).linear_attention(5, 4) == (True, True, True, False, True)
+    read = reader(block_count=3, full_attention_interval=2)
+    assert read.linear_attention(3, 4) == (True, False, True)
+    with pytest.raises(UnsupportedModelError, match="full_attention_interval is 0"):
+        reader(block_count=3, full_attention_interval=0).linear_attention(3, 4)

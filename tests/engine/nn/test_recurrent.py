@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import engine
+from engine.quantize.quantizer import quantize_file
 from engine.tasks.prompt_logprobs import LogprobRows, PromptLogprobsRunner
 from engine.types import Timings
 from support.builders.golden import error, golden
@@ -187,3 +188,28 @@ def test_an_embedding_does_not_depend_on_how_its_text_is_divided(name: str) -> N
         with engine.load(ref.path, params) as model:
             vectors.append(model.embed(ref.prompt, normalize=False))
     assert error(vectors[1], vectors[0]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_packed_weights_give_the_same_to_the_bit_however_a_prompt_is_divided(
+    name: str, tmp_path: Path
+) -> None:
+    ref, path = golden(name), tmp_path / "model.gguf"
+    quantize_file(ref.path, path, "Q8_0")
+    found = []
+    with engine.load(path, engine.ModelParameters(use_gpu=False, n_threads=2, context_size=256)) as model:
+        for n_batch in (512, 64, 7, 1):
+            config = engine.InferenceSessionConfig(n_batch=n_batch, cache_prompt=False)
+            with model.start_session(config) as session:
+                session.feed_prompt(ref.prompt)
+                found.append(session.last_logits)
+    for logits in found[1:]:
+        np.testing.assert_array_equal(logits, found[0])
+
+
+def test_a_model_without_attention_has_a_context_of_a_million_tokens_for_nothing() -> None:
+    params = engine.ModelParameters(use_gpu=False, n_threads=1)
+    with engine.load(golden("mamba2").path, params) as model:
+        assert model.n_ctx == 1 << 20
+        assert model.n_cells == params.parallel << 20
+        assert model.cache.nbytes == 0
