@@ -6,6 +6,7 @@ only compiled. The answer is a letter and a text, never a pickle: the server doe
 
 from __future__ import annotations
 
+import gc
 import pickle
 import sys
 from functools import lru_cache
@@ -34,6 +35,8 @@ def answer(message: bytes) -> bytes:
         kind, text = RENDERED, _render(source, variables)
     except _Failure as failure:
         kind, text = FAILED, str(failure)
+    if kind == FAILED:
+        gc.collect()  # Jinja's traceback is in a circle with all that the template held: up to our limit
     return kind + text.encode("utf-8", "surrogatepass")
 
 
