@@ -14,6 +14,7 @@ from time import monotonic
 from engine.cache.cached_sequence import CachedSequence
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import PrefixCache
+from engine.cache.state_slots import NO_SLOT
 from engine.config import SchedulerConfig
 from engine.constraint.guide import OutputGuides
 from engine.constraint.unique_names import TokenMask
@@ -121,6 +122,8 @@ class Scheduler:
         if sequence is None:
             return False
         self.queues.move(sequence, SequenceState.PAUSED)
+        if sequence.slot != NO_SLOT and sequence.prefix is not None:
+            sequence.release()  # its state becomes a checkpoint, from which it goes on unless others need it
         return True
 
     def resume(self, request_id: str) -> bool:

@@ -155,3 +155,21 @@ def test_company_does_not_change_a_text(path: Path) -> None:
         outcome = drain(scheduler)
         for id, prompt in prompts.items():
             assert outcome.tokens[id] == uncached(model, prompt)
+
+
+def test_a_paused_answer_holds_no_slot_and_goes_on_without_computing_again(model: engine.Model) -> None:
+    assert model.pool.states is not None
+    scheduler, outcome = model.scheduler(), Outcome()
+    scheduler.submit(Request(id="x", prompt=PROMPT[:100], params=GREEDY))
+    while len(outcome.tokens.get("x", ())) < 5:
+        outcome.add(scheduler.step())
+    assert scheduler.pause("x")
+    scheduler.check()
+    assert model.pool.states.n_available == model.pool.states.n_slots
+    assert scheduler.resume("x")
+    computed = scheduler.stats().prompt_tokens
+    steps = scheduler.stats().steps
+    drain(scheduler, outcome)
+    assert scheduler.stats().prompt_tokens == computed
+    assert scheduler.stats().steps - steps == 24 - 5
+    assert outcome.tokens["x"] == uncached(model, PROMPT[:100])
