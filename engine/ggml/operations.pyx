@@ -18,7 +18,6 @@ from engine.libggml.ggml cimport (
     ggml_reshape_2d, ggml_reshape_3d, ggml_rms_norm, ggml_rope_ext, ggml_scale, ggml_set_rows,
     ggml_soft_max_add_sinks, ggml_soft_max_ext, ggml_sum_rows, ggml_swiglu_oai, ggml_swiglu_split, ggml_tanh,
     ggml_type, ggml_unary, ggml_unary_op, ggml_view_2d, ggml_view_3d,
-    ggml_xielu,
 )
 
 ROPE_MODES = {"interleaved": <int>GGML_ROPE_TYPE_NORMAL, "neox": <int>GGML_ROPE_TYPE_NEOX}
@@ -65,14 +64,6 @@ cdef class Context(Storage):
     def tanh(self, Tensor a not None):
         self.reserve()
         return self.wrap(ggml_tanh(self.ptr, a.ptr))
-
-    def xielu(self, Tensor a not None, float alpha_n, float alpha_p, float beta, float eps):
-        """p a^2 + beta a where a > 0, else n (expm1(min(a, eps)) - a) + beta a (Huang 2024, arXiv 2411.13010).
-
-        p = softplus(alpha_p), n = beta + softplus(alpha_n).
-        """
-        self.reserve()
-        return self.wrap(ggml_xielu(self.ptr, a.ptr, alpha_n, alpha_p, beta, eps))
 
     def activation(self, Tensor a not None, str name):
         """silu, gelu (tanh form through an f16 table), gelu_erf, relu, sigmoid."""

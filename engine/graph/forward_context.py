@@ -6,6 +6,7 @@ shape share it.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple, Protocol
 
 from engine.cache.kv_cache import KVCache
@@ -235,7 +236,7 @@ class ForwardContext:
         name: silu, gelu (tanh form), gelu_erf, relu, relu_squared, xielu, sigmoid, swiglu_oai.
         """
         if name == "xielu":
-            return self.ctx.xielu(x, *self.hp.xielu[layer])
+            return self._xielu(x, *self.hp.xielu[layer])
         if name == "relu_squared":
             x = self.ctx.activation(x, "relu")
             x = self.ctx.mul(x, x)
@@ -248,6 +249,21 @@ class ForwardContext:
         if up is None:
             return self.ctx.activation(x, name)
         return self.ctx.gated(name, x, up)
+
+    def _xielu(self, x: Tensor, alpha_n: float, alpha_p: float, beta: float, eps: float) -> Tensor:
+        """p x^2 + beta x where x > 0, else n (exp(min(x, eps)) - 1 - x) + beta x (arXiv 2411.13010).
+
+        p = softplus(alpha_p), n = beta + softplus(alpha_n). Of operations that all devices have.
+        """
+        ctx, n, p = self.ctx, beta + math.log1p(math.exp(alpha_n)), math.log1p(math.exp(alpha_p))
+        above, below = ctx.activation(x, "relu"), ctx.clamp(x, -1e4, eps)
+        # exp(y) = sigmoid(y) / sigmoid(-y); what is above zero adds n (exp(eps) - 1), less than it rounds.
+        power = ctx.div(ctx.activation(below, "sigmoid"), ctx.activation(ctx.scale(below, -1.0), "sigmoid"))
+        negative = ctx.add(
+            ctx.add(ctx.scale(power, n), self.constant((-n,))),
+            ctx.scale(ctx.add(x, ctx.scale(above, -1.0)), -n),
+        )
+        return ctx.add(ctx.add(ctx.scale(ctx.mul(above, above), p), negative), ctx.scale(x, beta))
 
 
 def build(network: Network, execution: Execution, shape: BatchShape) -> ForwardContext:

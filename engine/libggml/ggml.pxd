@@ -113,7 +113,6 @@ cdef extern from "ggml.h" nogil:
     ggml_tensor* ggml_sum_rows(ggml_context* ctx, ggml_tensor* a)
     ggml_tensor* ggml_unary(ggml_context* ctx, ggml_tensor* a, ggml_unary_op op)
     ggml_tensor* ggml_tanh(ggml_context* ctx, ggml_tensor* a)
-    ggml_tensor* ggml_xielu(ggml_context* ctx, ggml_tensor* a, float alpha_n, float alpha_p, float beta, float eps)
     ggml_tensor* ggml_swiglu_split(ggml_context* ctx, ggml_tensor* a, ggml_tensor* b)
     ggml_tensor* ggml_swiglu_oai(ggml_context* ctx, ggml_tensor* a, ggml_tensor* b, float alpha, float limit)
     ggml_tensor* ggml_add_id(ggml_context* ctx, ggml_tensor* a, ggml_tensor* b, ggml_tensor* ids)
