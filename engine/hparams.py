@@ -125,7 +125,9 @@ class HParams:
     eps: float
     rope: Rope | None = None
     rope_local: Rope | None = None  # of layers with a window, where it differs (Gemma 3)
-    windows: tuple[int, ...] = ()  # per layer; a row at p attends to p - window + 1 … p; 0: to all before it
+    # Per layer: a row at p attends to p - window + 1 … p, without causality from p - window / 2 to
+    # p + window / 2; 0: to all.
+    windows: tuple[int, ...] = ()
     chunked: bool = False  # windows begin anew at each multiple of their size (Llama 4)
     # Longer sequences use LongRoPE's long factors (arXiv 2402.13753).
     original_context_length: int = 0
@@ -153,6 +155,7 @@ class HParams:
     embedding_scale: float = 1.0
     residual_scale: float = 1.0  # of what a block adds to its input
     n_token_types: int = 0
+    n_between: int = 0  # width between the two matrices behind an embedding model (EmbeddingGemma)
     pooling: str = "last"  # of hidden states to one embedding; one of POOLING
     normalize: bool = True  # embeddings are scaled to a length of 1 by default
     n_scores: int = 0  # outputs of a classification head, for ranking

@@ -4,7 +4,7 @@ Five of six layers have a window, and another rotation (arXiv 2503.19786).
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.architectures.gemma2 import Gemma2
 from engine.gguf import GGUFFile
@@ -19,6 +19,7 @@ LAYERS_OF_27B = 62  # see gemma2.py
 class Gemma3(Gemma2):
     name = "gemma3"
     full_each = 6
+    causal: ClassVar[bool] = True
 
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
@@ -30,8 +31,12 @@ class Gemma3(Gemma2):
         if n_layer == LAYERS_OF_27B and not reader.has("attention.scale"):
             more["attention_scale"] = 1.0 / math.sqrt(n_embd / n_head)
         local = Rope(mode="neox", n_dims=head_dim, freq_base=reader.number("rope.freq_base_swa", 10000.0))
+        reader.only("attention.causal", cls.causal)
+        if not cls.causal:
+            more["pooling"] = "mean"
         return reader.hparams(
             rope="neox",
+            causal=cls.causal,
             rope_local=local,
             embedding_scale=math.sqrt(n_embd),
             windows=reader.windows(n_layer, pattern=cls.full_each),

@@ -322,7 +322,7 @@ cdef class ModelRunner:
     cdef int _fill_mask(self, int n_kv, int window, bint alibi, bint causal, bint chunked) except -1:
         # Row r attends to cell c if c holds a position of its sequence, within its window and, if causal, not after r.
         cdef size_t i
-        cdef int r, p, first, end, position
+        cdef int r, p, first, end, position, back = window - 1 if causal else window // 2
         cdef uint16_t* row
         cdef Sequence s
         self.mask.assign(self.tokens.size() * n_kv, MINUS_INFINITY)
@@ -331,10 +331,12 @@ cdef class ModelRunner:
             for r in range(s.n_new):
                 row = self.mask.data() + <size_t>(s.row + r) * n_kv
                 position = s.n_past + r
-                first = max(0, position - window + 1) if window > 0 else 0
+                first = max(0, position - back) if window > 0 else 0
                 if chunked:
                     first = position - position % window
                 end = position + 1 if causal else s.n_past + s.n_new
+                if window > 0 and not causal:
+                    end = min(end, position + back + 1)
                 for p in range(first, end):
                     row[s.cells[p]] = ggml_fp32_to_fp16(-abs(position - p)) if alibi else 0
         return 0

@@ -230,8 +230,13 @@ class HParamsReader:
             self.refuse("full_attention_interval", interval, "1 and more")
         return tuple(bool((i + 1) % interval) for i in range(n_layer))
 
-    def windows(self, n_layer: int, pattern: int = 1, default: int = 0) -> tuple[int, ...]:
-        """The sliding window of each layer. pattern 1: all layers have it; n: all but every n-th."""
+    def windows(
+        self, n_layer: int, pattern: int = 1, default: int = 0, *, full_first: bool = False
+    ) -> tuple[int, ...]:
+        """The sliding window of each layer. pattern 1: all layers have it; n: all but every n-th.
+
+        full_first: the first of n layers lacks it instead of the last.
+        """
         window = self.integer("attention.sliding_window", default)
         name = "attention.sliding_window_pattern"
         kind = self.gguf.value_type(self.key(name))
@@ -239,7 +244,8 @@ class HParamsReader:
             flags = self.gguf.get_bools(self.key(name), n_layer)
             return tuple(window if local else 0 for local in flags)
         pattern = self.integer(name, pattern)
-        return tuple(window if pattern == 1 or (i + 1) % pattern else 0 for i in range(n_layer))
+        shift = 0 if full_first else 1
+        return tuple(window if pattern == 1 or (i + shift) % pattern else 0 for i in range(n_layer))
 
     def long_rope(self) -> int:
         """The length up to which the short factors of LongRoPE hold; 0: the file has none."""

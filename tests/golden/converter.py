@@ -45,7 +45,7 @@ def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
         no_mtp = True  # layers that predict further tokens, of which random models have none
 
         def set_vocab(self) -> None:
-            if "bert" in hparams["model_type"] and "roberta" not in hparams["model_type"]:
+            if hparams["model_type"] in ("bert", "nomic_bert"):
                 super().set_vocab()
             else:
                 layouts.vocabulary(self.gguf_writer)

@@ -63,7 +63,8 @@ def save(model: torch.nn.Module, folder: Path, v: Variant) -> None:
 
 def save_tokenizer(folder: Path) -> None:
     """tokenizer.json and tokenizer_config.json."""
-    if "bert" in json.loads((folder / "config.json").read_text())["model_type"]:
+    model_type = json.loads((folder / "config.json").read_text())["model_type"]
+    if "bert" in model_type and model_type != "modernbert":
         word_pieces().save(str(folder / "tokenizer.json"), pretty=False)
         settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
         names = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}

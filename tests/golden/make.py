@@ -184,7 +184,7 @@ def make(name: str, v: Variant) -> None:
         if "SequenceClassification" in v.model:
             ref = reference_of_ranker(model, seed)
             break
-        if "Bert" in v.model:
+        if "Bert" in v.model or v.config.get("use_bidirectional_attention"):
             ref = reference_of_encoder(model, seed)
             break
         ref = reference(model, seed)

@@ -1,6 +1,6 @@
 """Hugging Face folders of Gemma 3, the text part."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.convert.huggingface.base import Config
 from engine.convert.huggingface.gemma2 import Gemma2Converter
@@ -9,7 +9,7 @@ from engine.convert.huggingface.names import QK_NORMS
 
 class Gemma3Converter(Gemma2Converter):
     architecture = "gemma3"
-    model_classes = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
+    model_classes: ClassVar[tuple[str, ...]] = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
     full_attention_each = 6
     ignored = (
         *("vision_tower.", "multi_modal_projector."),

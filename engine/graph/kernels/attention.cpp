@@ -25,7 +25,8 @@ constexpr float LOWEST = -1e30f;
 struct Lane {
     const float * q;  // [d]
     float * out;      // [dv]
-    int32_t position;  // the last that it sees
+    int32_t position;
+    int32_t first, last;  // the positions that it sees
     float slope;
     float highest, total;  // of the softmax, to begin with
 };
@@ -83,14 +84,21 @@ void gather(const ggml_tensor * cache, int kv_head, int d, int dp, const int32_t
 // The first position that a row sees.
 inline int first_seen(const Attention & op, int position) {
     if (op.window <= 0) return 0;
-    return op.chunked ? position - position % op.window : std::max(0, position - op.window + 1);
+    if (op.chunked) return position - position % op.window;
+    return std::max(0, position - (op.causal ? op.window - 1 : op.window / 2));
+}
+
+// The last one; end is that of its sequence.
+inline int last_seen(const Attention & op, int position, int end) {
+    if (op.causal) return position;
+    return op.window > 0 ? std::min(end, position + op.window / 2) : end;
 }
 
 // A score after scaling: soft cap, ALiBi, mask.
 inline float adjusted(const Attention & op, const Lane & lane, float s, int position) {
-    if (position > lane.position || position < first_seen(op, lane.position)) return -INFINITY;
+    if (position < lane.first || position > lane.last) return -INFINITY;
     if (op.softcap > 0) s = op.softcap * std::tanh(s / op.softcap);
-    return s - lane.slope * (lane.position - position);
+    return s - lane.slope * std::abs(lane.position - position);
 }
 
 // ---- many lanes: vectors run over lanes. s [TILE][LANES], q [d][LANES], o [dv][LANES]; LANES = NV * W.
@@ -254,11 +262,10 @@ void run(Unit & u, Scratch & t) {
         t.highest[m] = lane.highest;
         t.total[m] = lane.total;
         for (int i = 0; i < u.d; i++) t.q[by_lane ? (size_t)i * lanes + m : (size_t)m * u.dp + i] = lane.q[i] * op.scale;
-        const int from = first_seen(op, lane.position);
-        first = std::min(first, from);
-        last_first = std::max(last_first, from);
-        least_seen = std::min(least_seen, lane.position + 1);
-        end = std::max(end, lane.position + 1);
+        first = std::min(first, lane.first);
+        last_first = std::max(last_first, lane.first);
+        least_seen = std::min(least_seen, lane.last + 1);
+        end = std::max(end, lane.last + 1);
     }
     // V may be the first part of K's rows (multi-head latent attention): then its tile is too.
     const bool v_in_k = u.k->data == u.v->data && u.kv_head == 0;
@@ -315,10 +322,13 @@ void attention_forward(ggml_tensor * dst, int, int nth, void * userdata) {
             u.n_lanes = std::min(chunk, n_lanes - c * chunk);
             for (int m = 0; m < u.n_lanes; m++) {
                 const int lane = c * chunk + m, row = seq.row + lane / group, head = u.kv_head * group + lane % group;
+                const int position = seq.n_past + lane / group;
                 u.lanes[m] = {
                     (const float *)((const char *)q->data + row * q->nb[2] + head * q->nb[1]),
                     (float *)((char *)dst->data + row * dst->nb[2] + head * dst->nb[1]),
-                    seq.n_past + (op.causal ? lane / group : seq.n_new - 1),
+                    position,
+                    first_seen(op, position),
+                    last_seen(op, position, seq.n_past + seq.n_new - 1),
                     slope_of(op.max_bias, head, n_head),
                     sinks ? sinks[head] : LOWEST,
                     sinks ? 1.0f : 0.0f,

@@ -30,9 +30,9 @@ struct Attention {
     float scale;
     float softcap;   // 0: off; s -> cap * tanh(s / cap) (Gemma 2)
     float max_bias;  // 0: off; ALiBi (Press 2021, arXiv 2108.12409)
-    int32_t window;  // 0: off; a row at position p sees positions p - window + 1 … p
+    int32_t window;  // 0: off; a row at position p sees p - window + 1 … p; without causality p - window / 2 … p + window / 2
     bool chunked;    // instead it sees positions p - p % window … p (Llama 4)
-    bool causal;     // else every row sees all new positions of its sequence
+    bool causal;     // else a row also sees the new positions of its sequence that come after it
     std::atomic<int32_t> next;
 };
 

@@ -64,7 +64,7 @@ cdef class PagedAttention:
 
         The parameters are the operation's own; see `ForwardContext.attend`. sinks: F32 [heads].
         chunked: windows begin anew at each multiple of their size.
-        causal False: a row attends to all of its sequence that is there, without ALiBi and window.
+        causal False: a row also attends to what comes after it; a window reaches half as far both ways.
         """
         cdef ggml_tensor* args[4]
         cdef Attention* parameters
@@ -77,8 +77,6 @@ cdef class PagedAttention:
             raise GgmlError(f"attention: {q!r}, {k!r} and {v!r} do not fit together")
         if sinks is not None and (sinks.ptr.type != GGML_TYPE_F32 or sinks.ptr.ne[0] != q.ptr.ne[1]):
             raise GgmlError(f"attention: {q!r} and sinks {sinks!r} do not fit together")
-        if not causal and (max_bias > 0 or window > 0):
-            raise GgmlError("attention: neither ALiBi nor a window without causality")
         parameters = self.layers[layer]
         parameters.scale, parameters.softcap = scale, softcap
         parameters.max_bias, parameters.window = max_bias, window

@@ -195,6 +195,14 @@ MISTAKES = {
     "eps": ("bert", lambda model: model.set("attention.layer_norm_epsilon", 1e-5)),
     "gate and up exchanged": ("nomic-bert", exchanged("ffn_gate", "ffn_up")),
     "another base": ("nomic-bert", lambda model: model.set("rope.freq_base", 10000.0)),
+    "window too large": ("gemma-embedding", lambda model: model.set("attention.sliding_window", 34)),
+    "window too small": ("gemma-embedding", lambda model: model.set("attention.sliding_window", 30)),
+    "one rotation for both": ("modern-bert", lambda model: model.set("rope.freq_base_swa", 160000.0)),
+    "other layers with windows": (
+        "modern-bert",
+        lambda model: model.set("attention.sliding_window_pattern", 4),
+    ),
+    "no window": ("modern-bert", lambda model: model.set("attention.sliding_window", 0)),
     "half a head rotated": ("nomic-bert", lambda model: model.set("rope.dimension_count", 8)),
 }
 
@@ -216,3 +224,14 @@ def test_seeing_only_what_is_before_would_be_noticed(monkeypatch: pytest.MonkeyP
         alone = [model.embed(prompt[: n + 1], pooling="last", normalize=False) for n in range(3)]
         for i, vector in enumerate(alone):
             assert error(vector, hidden[i]) > 100 * TOLERANCE
+
+
+def test_the_matrices_behind_embeddinggemma_are_applied(tmp_path: Path) -> None:
+    prompt, hidden = reference("gemma-embedding")
+    model, rng = TinyModel.read(FOLDER / "gemma-embedding.gguf"), np.random.default_rng(0)
+    first, second = rng.normal(size=(24, 16)), rng.normal(size=(16, 24))
+    for name, matrix in (("dense_2", first), ("dense_3", second)):
+        model.tensors[f"{name}.weight"] = matrix.astype(np.float32)
+    with load(model.write(tmp_path / "model.gguf")) as loaded:
+        got = loaded.embed(prompt, normalize=False)
+    assert error(got, (second @ first @ hidden.mean(0)).astype(np.float32)) < TOLERANCE

@@ -40,6 +40,41 @@ NOMIC = {
     "mlp_fc1_bias": False,
     "mlp_fc2_bias": False,
 }
+GEMMA: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 16,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 16,
+    "intermediate_size": 24,
+    "max_position_embeddings": 256,
+    "sliding_window": 32,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+    },
+    "use_bidirectional_attention": True,
+    "attn_implementation": "eager",
+}
+MODERN: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 256,
+    "local_attention": 32,
+    "norm_eps": 1e-5,
+    "pad_token_id": 0,
+    "attn_implementation": "eager",
+}
+
+
+def no_rms(keys: dict[str, Any], tensors: dict[str, Any]) -> None:
+    """`norm_eps` becomes this key as well, which says nothing of LayerNorms."""
+    del keys["modern-bert.attention.layer_norm_rms_epsilon"]
 
 
 def ranks(keys: dict[str, Any], tensors: dict[str, Any]) -> None:
@@ -60,6 +95,21 @@ VARIANTS = {
         "NomicBertModel",
         BASE | {"max_position_embeddings": 2048},
         published=NOMIC,
+        hf=True,
+    ),
+    "gemma-embedding": Variant(
+        "Gemma 3's layers, windows that reach both ways",
+        "Gemma3TextModel",
+        GEMMA,
+        embedding_std=0.06,
+        hf=True,
+    ),
+    "modern-bert": Variant(
+        "norms before the blocks, GeGLU in one matrix, windows both ways in two of three layers",
+        "ModernBertModel",
+        MODERN,
+        published={"global_attn_every_n_layers": 3, "layer_norm_eps": 1e-5},
+        fix=no_rms,
         hf=True,
     ),
     "bert-rank": Variant(

@@ -21,7 +21,8 @@ from support.builders.gguf import GGUFBuilder
 from support.references.greedy import Greedy
 
 FOLDER = Path(__file__).resolve().parents[2] / "golden"
-ENCODERS = ("bert", "nomic-bert")  # their .npz hold hidden states, see tests/engine/tasks/test_embedding.py
+# Their .npz hold hidden states, see tests/engine/tasks/test_embedding.py.
+ENCODERS = ("bert", "nomic-bert", "gemma-embedding", "modern-bert")
 RANKERS = ("bert-rank", "xlm-roberta-rank")  # and these the scores of a pair
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz") if path.stem not in ENCODERS + RANKERS)
 # Grouped heads, windows, experts, soft-caps, sinks, parallel residuals, ALiBi, long RoPE, learned positions,

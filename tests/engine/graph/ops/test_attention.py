@@ -57,16 +57,20 @@ def reference(case: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: fl
     bias = slopes(case.max_bias, case.heads)
     for (n_past, n_new), table in zip(case.sequences, case.tables, strict=True):
         for position in range(n_past, n_past + n_new):
-            first = max(0, position - case.window + 1) if case.window else 0
+            back = case.window - 1 if case.causal else case.window // 2
+            first = max(0, position - back) if case.window else 0
             if case.chunked:
                 first = position - position % case.window
-            seen = np.arange(first, position + 1 if case.causal else n_past + n_new)
+            last = position + 1 if case.causal else n_past + n_new
+            if case.window and not case.causal:
+                last = min(last, position + back + 1)
+            seen = np.arange(first, last)
             cells = np.array(table)[seen]
             for h in range(case.heads):
                 s = k[cells, h // group] @ q[row, h] * scale
                 if case.softcap:
                     s = case.softcap * np.tanh(s / case.softcap)
-                s = s - bias[h] * (position - seen)
+                s = s - bias[h] * np.abs(position - seen)
                 p = np.exp(s - s.max())
                 out[row, h] = p / p.sum() @ v[cells, h // group]
             row += 1
@@ -189,6 +193,9 @@ CASES = {
     ),
     "both ways, several sequences": Case([(0, 150), (0, 1), (0, 40), (0, 65)], causal=False),
     "both ways, beside what was there": Case([(70, 30), (5, 2)], causal=False, heads=8, kv_heads=2),
+    "both ways, a window": Case([(0, 150), (0, 1), (0, 40)], causal=False, window=32),
+    "both ways, ALiBi": Case([(0, 90), (0, 7)], causal=False, max_bias=8.0),
+    "both ways, a window over tiles": Case([(0, 300)], causal=False, window=259, heads=8, kv_heads=2),
     "both ways, head size 32": Case([(0, 33), (0, 64)], causal=False, dk=32, dv=32, heads=12, kv_heads=12),
     "latents: values within the keys": Case(
         [(0, 90), (70, 1)], heads=16, kv_heads=1, dk=576, dv=512, v_in_k=True
