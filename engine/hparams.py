@@ -155,6 +155,9 @@ class HParams:
     embedding_scale: float = 1.0
     residual_scale: float = 1.0  # of what a block adds to its input
     n_token_types: int = 0
+    head_dims: tuple[int, ...] = ()  # per layer, of K and V, where layers differ (Gemma 4)
+    kv_sources: tuple[int, ...] = ()  # per layer, the one whose keys and values it reads (Gemma 4)
+    n_per_layer: int = 0  # width of what each layer reads of each token again (Gemma 4)
     n_between: int = 0  # width between the two matrices behind an embedding model (EmbeddingGemma)
     pooling: str = "last"  # of hidden states to one embedding; one of POOLING
     normalize: bool = True  # embeddings are scaled to a length of 1 by default
@@ -178,6 +181,14 @@ class HParams:
     def attends(self, layer: int) -> bool:
         """Whether a layer has keys and values."""
         return self.n_head_kv[layer] > 0
+
+    def dims(self, layer: int) -> tuple[int, int]:
+        """Elements of a head of K and of V."""
+        return (self.head_dims[layer],) * 2 if self.head_dims else (self.head_dim_k, self.head_dim_v)
+
+    def kv_source(self, layer: int) -> int:
+        """The layer whose keys and values a layer reads."""
+        return self.kv_sources[layer] if self.kv_sources else layer
 
     @property
     def kq_scale(self) -> float:

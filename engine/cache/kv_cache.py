@@ -22,7 +22,9 @@ def check_type(hp: HParams, kv_type: str) -> int:
     number: int = type_id(kv_type)
     if not any(hp.n_head_kv):
         return number
-    for name, d in (("key", hp.head_dim_k), ("value", hp.head_dim_v)):
+    pairs = [hp.dims(i) for i in range(hp.n_layer)]
+    sizes = {("key", dk) for dk, _ in pairs} | {("value", dv) for _, dv in pairs}
+    for name, d in sorted(sizes):
         try:
             row_size(number, d)
         except GgmlError as error:
@@ -36,11 +38,11 @@ def check_type(hp: HParams, kv_type: str) -> int:
 def bytes_per_cell(hp: HParams, kv_type: str) -> list[int]:
     """Bytes that one cell takes in each layer."""
     number = check_type(hp, kv_type)
-    values = 0 if hp.latent else hp.head_dim_v
-    return [
-        int(row_size(number, hp.head_dim_k * heads) + row_size(number, values * heads))
-        for heads in hp.n_head_kv
-    ]
+    sizes = []
+    for i, heads in enumerate(hp.n_head_kv):
+        dk, dv = hp.dims(i)
+        sizes.append(int(row_size(number, dk * heads) + row_size(number, 0 if hp.latent else dv * heads)))
+    return sizes
 
 
 def runs(cells: array[int]) -> Iterator[tuple[int, int]]:
@@ -78,9 +80,10 @@ class KVCache:
             if buffer_type.name not in contexts:
                 contexts[buffer_type.name] = Storage(2 * hp.n_layer), buffer_type
             ctx = contexts[buffer_type.name][0]
-            self.k.append(ctx.new(number, (hp.head_dim_k * hp.n_head_kv[i], n_cells), f"cache.k.{i}"))
+            dk, dv = hp.dims(i)
+            self.k.append(ctx.new(number, (dk * hp.n_head_kv[i], n_cells), f"cache.k.{i}"))
             if hp.latent is None:
-                self.v.append(ctx.new(number, (hp.head_dim_v * hp.n_head_kv[i], n_cells), f"cache.v.{i}"))
+                self.v.append(ctx.new(number, (dv * hp.n_head_kv[i], n_cells), f"cache.v.{i}"))
         self.buffers = [ctx.allocate(buffer_type) for ctx, buffer_type in contexts.values()]
         if zeroed:
             for buffer in self.buffers:

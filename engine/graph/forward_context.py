@@ -185,10 +185,11 @@ class ForwardContext:
         sinks: F32 [heads], one more score for each softmax, of a value of zero (GPT-OSS).
         """
         ctx, hp, n_tokens = self.ctx, self.hp, self.shape.n_tokens
-        dk, dv, heads, kv_heads = hp.head_dim_k, hp.head_dim_v, hp.n_head[layer], hp.n_head_kv[layer]
+        source = hp.kv_source(layer)
+        (dk, dv), heads, kv_heads = hp.dims(source), hp.n_head[layer], hp.n_head_kv[source]
         scale, softcap, max_bias, window = hp.kq_scale, hp.attention_softcap, hp.max_bias, hp.window(layer)
-        k, v = self._stored[layer]
-        kind = self.execution.attention[layer]
+        k, v = self._stored[source]
+        kind = self.execution.attention[source]
         if kind == "paged":
             out = self.execution.paged.op(
                 ctx, layer, q, k, v, dv, scale, softcap, max_bias, window, sinks, hp.causal, hp.chunked

@@ -50,7 +50,7 @@ def required_attention(device: Device, hp: HParams, layer: int, params: ModelPar
 def check_stores_cache(device: Device, hp: HParams, kv_type: str) -> None:
     """ConfigError if the device cannot store keys and values in the cache's type."""
     ctx: Any = Context(8)
-    width = hp.head_dim_k * max(hp.n_head_kv)
+    width = max(hp.dims(i)[0] * heads for i, heads in enumerate(hp.n_head_kv))
     if not width:
         return
     table = ctx.new(type_id(kv_type), (width, MASK_PAD))
@@ -60,11 +60,12 @@ def check_stores_cache(device: Device, hp: HParams, kv_type: str) -> None:
 
 
 def _has_flash_attention(device: Device, hp: HParams, layer: int, params: ModelParameters) -> bool:
+    dk, dv = hp.dims(layer)
     if params.flash_attn == "auto" and device.backend == "RPC":
-        return rpc.supports_flash_attention(hp.head_dim_k, hp.head_dim_v)
+        return rpc.supports_flash_attention(dk, dv)
     ctx: Any = Context(8)
     kv_type, kv_heads = type_id(params.kv_type), hp.n_head_kv[layer]
-    k = ctx.new(kv_type, (hp.head_dim_k, MASK_PAD, kv_heads))
-    v = ctx.new(kv_type, (hp.head_dim_v, MASK_PAD, kv_heads))
-    q, mask = ctx.new(F32, (hp.head_dim_k, 1, hp.n_head[layer])), ctx.new(F16, (MASK_PAD, 1))
+    k = ctx.new(kv_type, (dk, MASK_PAD, kv_heads))
+    v = ctx.new(kv_type, (dv, MASK_PAD, kv_heads))
+    q, mask = ctx.new(F32, (dk, 1, hp.n_head[layer])), ctx.new(F16, (MASK_PAD, 1))
     return bool(runs_on(device, ctx.flash_attention(q, k, v, mask, 1.0)))

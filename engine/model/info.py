@@ -12,6 +12,7 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from engine import architectures
+from engine.cache.kv_cache import bytes_per_cell
 from engine.errors import ConfigError, ModelError
 from engine.gguf import GGMLType, GGUFFile, printable, validate_model
 from engine.gguf.validate import NO_VOCABULARY, has_recurrent_layers, token_ids
@@ -199,9 +200,12 @@ def _memory(gguf: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]
         return sizes | {
             "problem": f"{kv_type} stores blocks of {kind.block_size}, but heads have {dims[0]} elements"
         }
-    if not gguf.get_bool(f"{arch}.attention.causal", True):
+    hp = _or_none(lambda: architectures.get(arch).hparams(gguf))
+    if not gguf.get_bool(f"{arch}.attention.causal", hp is None or hp.causal):
         return sizes | {"kv_per_token": 0, "kv": 0, "total": weights}
     per_token = sum(kind.row_size(dim * h) for h in kv_heads for dim in dims)
+    if hp is not None and hp.head_dims:
+        per_token = sum(bytes_per_cell(hp, kv_type))
     if state:
         sizes["state"] = state
     return sizes | {"kv_per_token": per_token, "kv": per_token * n, "total": weights + state + per_token * n}

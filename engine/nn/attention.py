@@ -22,7 +22,8 @@ class Attention:
     qk_norm: "head" norms each head, with weights [head_dim] or, with `norm_per_head`, [head_dim, heads];
     "row" norms the whole projection at once. rotate_first: heads are normed after the rotation.
     sinks: see `ForwardContext.attend`. gated: each head of Q's matrix is followed by a gate, whose sigmoid
-    multiplies the head's output (Qwen3-Next).
+    multiplies the head's output (Qwen3-Next). norm_values: heads of V are normed without weights; a layer
+    without a matrix of V takes the heads of K before these are normed (Gemma 4).
     """
 
     def __init__(
@@ -38,12 +39,15 @@ class Attention:
         rotate_first: bool = False,
         sinks: bool = False,
         gated: bool = False,
+        norm_values: bool = False,
     ) -> None:
         # Keywords are what architectures differ in; each is used by a few of them.
         self.hp, self.layer, self.rope_factors = hp, layer, rope_factors
         self.rope = hp.rope_of(layer)
         self.n_head, self.n_head_kv = hp.n_head[layer], hp.n_head_kv[layer]
-        dk, dv = hp.head_dim_k, hp.head_dim_v
+        self.dk, self.dv = dk, dv = hp.dims(layer)
+        self.reads = hp.kv_source(layer) != layer  # another layer's keys and values
+        self.norm_values = norm_values
         n_q, n_k, n_v = self.n_head * dk, self.n_head_kv * dk, self.n_head_kv * dv
         self.split = n_q, n_k, n_v
         blk = f"blk.{layer}"
@@ -52,13 +56,16 @@ class Attention:
             self.qkv = binder.linear(f"{blk}.attn_qkv", hp.n_embd, n_q + n_k + n_v, layer)
         else:
             self.q = binder.linear(f"{blk}.attn_q", hp.n_embd, 2 * n_q if gated else n_q, layer)
-            self.k = binder.linear(f"{blk}.attn_k", hp.n_embd, n_k, layer)
-            self.v = binder.linear(f"{blk}.attn_v", hp.n_embd, n_v, layer)
+            if not self.reads:
+                self.k = binder.linear(f"{blk}.attn_k", hp.n_embd, n_k, layer)
+            self.v = None
+            if not self.reads and (not norm_values or binder.has(f"{blk}.attn_v.weight")):
+                self.v = binder.linear(f"{blk}.attn_v", hp.n_embd, n_v, layer)
         self.qk_norm, self.rotate_first = qk_norm, rotate_first
         if qk_norm is not None:
             assert norm is not None
             self.norms = []
-            for part, n_heads in (("q", self.n_head), ("k", self.n_head_kv)):
+            for part, n_heads in (("q", self.n_head), ("k", self.n_head_kv))[: 1 if self.reads else 2]:
                 shape = (dk * n_heads,) if qk_norm == "row" else (dk, n_heads) if norm_per_head else (dk,)
                 self.norms.append(norm(binder, f"{blk}.attn_{part}_norm", shape, layer))
         self.gated = gated
@@ -71,7 +78,8 @@ class Attention:
         """q, k, v as [heads * head_dim, rows]; they may be views of one product."""
         ctx = forward.ctx
         if not self.fused:
-            parts = [self.q(forward, x), self.k(forward, x), self.v(forward, x)]
+            q, k = self.q(forward, x), self.k(forward, x)
+            parts = [q, k, k if self.v is None else self.v(forward, x)]
             return [self.clamp(ctx, part) for part in parts]
         qkv = self.clamp(ctx, self.qkv(forward, x))
         stride, begin, parts = qkv.strides[1], 0, []
@@ -87,15 +95,19 @@ class Attention:
     def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor | None:
         """None for the last layer of a batch without outputs: filling its cache is all that is needed."""
         ctx, hp, layer = forward.ctx, self.hp, self.layer
+        if self.reads:
+            return self.read(forward, x)
         q, k, v = self.project(forward, x)
         if self.qk_norm == "row":
             q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)
         if self.gated:
             q, gate = self.split_gate(ctx, q)
         else:
-            q = split_heads(ctx, q, hp.head_dim_k, self.n_head)
-        k = split_heads(ctx, k, hp.head_dim_k, self.n_head_kv)
-        v = split_heads(ctx, v, hp.head_dim_v, self.n_head_kv)
+            q = split_heads(ctx, q, self.dk, self.n_head)
+        k = split_heads(ctx, k, self.dk, self.n_head_kv)
+        v = split_heads(ctx, v, self.dv, self.n_head_kv)
+        if self.norm_values:
+            v = ctx.rms_norm(v, hp.eps)
         if self.qk_norm == "head" and not self.rotate_first:
             q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)
         if self.rope is not None:
@@ -114,9 +126,18 @@ class Attention:
             attended = ctx.mul(attended, ctx.activation(gate, "sigmoid"))
         return self.out(forward, attended)
 
+    def read(self, forward: ForwardContext, x: Tensor) -> Tensor | None:
+        """Attention over the keys and values of another layer."""
+        if self.layer == self.hp.n_layer - 1 and forward.shape.n_outputs == 0:
+            return None
+        q = self.norms[0](forward.ctx, split_heads(forward.ctx, self.q(forward, x), self.dk, self.n_head))
+        if self.rope is not None:
+            q = forward.rotate(q, self.rope, self.rope_factors)
+        return self.out(forward, forward.attend(self.layer, q))
+
     def split_gate(self, ctx: Context, q: Tensor) -> tuple[Tensor, Tensor]:
         """[2 * head_dim * heads, rows] -> q [head_dim, heads, rows], gate [head_dim * heads, rows]"""
-        d, n, rows, stride = self.hp.head_dim_k, self.n_head, q.shape[1], q.strides[1]
+        d, n, rows, stride = self.dk, self.n_head, q.shape[1], q.strides[1]
         heads, gate = (ctx.view(q, (d, n, rows), (8 * d, stride), 4 * i * d) for i in range(2))
         return heads, ctx.cont_2d(gate, d * n, rows)
 

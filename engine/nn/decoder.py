@@ -10,13 +10,65 @@ from typing import ClassVar, Literal
 from engine.ggml.operations import Context
 from engine.ggml.tensor import Tensor
 from engine.graph.forward_context import ForwardContext, LongRopeFactors, RopeFactors
+from engine.hparams import HParams
 from engine.nn.architecture import Architecture
 from engine.nn.binder import Binder
-from engine.nn.layers import Norm
+from engine.nn.layers import Linear, Norm, RMSNorm
 
 Block = Callable[[ForwardContext, Tensor], Tensor]
 # Attention, or what carries a state from token to token in its place. None: nothing reads its output.
 Mixer = Callable[[ForwardContext, Tensor], Tensor | None]
+
+
+class PerLayerInputs:
+    """What each layer reads of a token again: rows of a wide table, mixed with the embedding (Gemma 4)."""
+
+    def __init__(self, binder: Binder, hp: HParams) -> None:
+        self.size, self.n_layer = hp.n_per_layer, hp.n_layer
+        width = self.size * self.n_layer
+        self.table = binder.tensor("per_layer_token_embd.weight", (width, hp.n_vocab), "get_rows", -1)
+        self.projection = binder.linear("per_layer_model_proj", hp.n_embd, width, 0)
+        self.norm = binder.rms_norm("per_layer_proj_norm", (self.size,), hp.eps, 0)
+        self.mixed: list[Tensor] = []  # of the graph that is being built
+
+    def prepare(self, forward: ForwardContext, x: Tensor) -> None:
+        """x: the scaled embedding [n_embd, rows]."""
+        ctx, n, rows = forward.ctx, self.size, x.shape[1]
+        looked_up = ctx.reshape(ctx.get_rows(self.table, forward.tokens), n, self.n_layer, rows)
+        mixed = ctx.scale(self.projection(forward, x), x.shape[0] ** -0.5)
+        mixed = self.norm(ctx, ctx.reshape(mixed, n, self.n_layer, rows))
+        mixed = ctx.scale(ctx.add(mixed, ctx.scale(looked_up, n**0.5)), 2**-0.5)
+        self.mixed = [
+            ctx.cont(ctx.view(mixed, (n, rows), (mixed.strides[2],), i * mixed.strides[1]))
+            for i in range(self.n_layer)
+        ]
+
+    def layer(self, binder: Binder, hp: HParams, i: int) -> PerLayerInput:
+        return PerLayerInput(
+            self,
+            i,
+            binder.linear(f"blk.{i}.inp_gate", hp.n_embd, self.size, i),
+            binder.linear(f"blk.{i}.proj", self.size, hp.n_embd, i),
+            binder.rms_norm(f"blk.{i}.post_norm", (hp.n_embd,), hp.eps, i),
+        )
+
+
+@dataclass(frozen=True)
+class PerLayerInput:
+    """x + norm(out(gelu(gate x) * what the layer reads of the token)), [n_embd, rows]."""
+
+    inputs: PerLayerInputs
+    number: int
+    gate: Linear
+    out: Linear
+    norm: RMSNorm
+
+    def __call__(self, forward: ForwardContext, x: Tensor, last: bool) -> Tensor:
+        mixed = self.inputs.mixed[self.number]
+        if last:
+            mixed = forward.outputs_of(mixed)
+        gated = forward.activate(self.number, "gelu", self.gate(forward, x), mixed)
+        return forward.ctx.add(x, self.norm(forward.ctx, self.out(forward, gated)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +77,8 @@ class Layer:
 
     attn_norm, ffn_norm: applied to a block's input; parallel without ffn_norm: both blocks read one norm.
     attn_post_norm, ffn_post_norm: applied to a block's output, before x is added.
-    residual_scale: what a block's output is multiplied by, then.
+    residual_scale: what a block's output is multiplied by, then. again: added behind both blocks.
+    output_scale: F32 [1], multiplies the whole layer's output.
     """
 
     attention: Mixer
@@ -36,6 +89,8 @@ class Layer:
     ffn_post_norm: Norm | None = None
     parallel: bool = False
     residual_scale: float = 1.0
+    again: PerLayerInput | None = None
+    output_scale: Tensor | None = None
 
     def __call__(self, forward: ForwardContext, x: Tensor, last: bool) -> Tensor | None:
         """[n_embd, rows] -> the same; in the last layer [n_embd, n_outputs], or None without outputs."""
@@ -64,7 +119,10 @@ class Layer:
         y = self.scaled(ctx, y)
         if self.parallel:
             x = ctx.add(attended, x)
-        return ctx.add(y, x)
+        x = ctx.add(y, x)
+        if self.again is not None:
+            x = self.again(forward, x, last)
+        return x if self.output_scale is None else ctx.mul(x, self.output_scale)
 
     def scaled(self, ctx: Context, x: Tensor) -> Tensor:
         return x if self.residual_scale == 1.0 else ctx.scale(x, self.residual_scale)
@@ -114,8 +172,13 @@ class Decoder(Architecture):
         if self.norms_embedding:
             self.embedding_norm = self.norm(binder, "token_embd_norm", (hp.n_embd,), -1)
         self.factors = self.rope_factors(binder)
+        self.again = PerLayerInputs(binder, hp) if hp.n_per_layer else None
         self.layers = [self.layer(binder, i) for i in range(hp.n_layer)]
         self.output_norm = self.norm(binder, self.output_norm_name, (hp.n_embd,), hp.n_layer)
+        self.behind = []  # of EmbeddingGemma; before rows are pooled or after, it is the same
+        if hp.n_between:
+            self.behind.append(binder.linear("dense_2", hp.n_embd, hp.n_between, hp.n_layer))
+            self.behind.append(binder.linear("dense_3", hp.n_between, hp.n_embd, hp.n_layer))
         self.output = binder.linear("output", hp.n_embd, hp.n_vocab, hp.n_layer, fallback="token_embd")
 
     def embed(self, forward: ForwardContext) -> Tensor:
@@ -126,6 +189,8 @@ class Decoder(Architecture):
             x = ctx.scale(x, self.hp.embedding_scale)
         if self.positions is not None:
             x = ctx.add(x, ctx.get_rows(self.positions, forward.positions))
+        if self.again is not None:
+            self.again.prepare(forward, x)
         return x if self.embedding_norm is None else self.embedding_norm(ctx, x)
 
     def build(self, forward: ForwardContext) -> Tensor | None:
@@ -138,6 +203,8 @@ class Decoder(Architecture):
             return None
         x = self.output_norm(ctx, x)
         if forward.shape.hidden:
+            for matrix in self.behind:
+                x = matrix(forward, x)
             return x
         logits = self.output(forward, x)
         if hp.logit_scale != 1.0:

@@ -164,7 +164,7 @@ def rope(c: Config, head_dim: int) -> dict[str, Any]:
         }.items():
             if p.get(name) is not None:
                 keys[f"rope.scaling.{key}"] = float(p[name])
-    elif kind not in ("default", "llama3", "longrope", "su", "mrope"):
+    elif kind not in ("default", "llama3", "longrope", "su", "mrope", "proportional"):
         raise UnsupportedModelError(
             f"config.json: rope_type {kind!r} is not supported (default, linear, llama3, longrope, yarn)"
         )

@@ -48,6 +48,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("cohere2", {"rotary_pct": 0.5}),
     ("cohere2", {"use_qk_norm": True}),
     ("internlm2", {"bias": True}),
+    ("gemma4", {"enable_moe_block": True}),
+    ("gemma4", {"use_bidirectional_attention": "all"}),
     ("exaone4", {"sliding_window_pattern": "LLG"}),
     ("mpt", {"norm_type": "rmsnorm"}),
     ("mpt", {"logit_scale": "inv_sqrt_d_model"}),

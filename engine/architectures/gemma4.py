@@ -1,0 +1,58 @@
+"""Gemma 4 (text), dense: as Gemma 3; heads are larger without a window, V is normed and may be K.
+
+The last layers read the keys and values of earlier ones; in E2B and E4B, each layer reads each token again.
+"""
+
+import math
+from dataclasses import replace
+
+from engine.architectures.gemma2 import Gemma2
+from engine.gguf import GGUFFile
+from engine.hparams import HParams, Rope
+from engine.nn.attention import Attention
+from engine.nn.binder import Binder
+from engine.nn.decoder import Layer
+from engine.nn.hparams_reader import HParamsReader
+
+
+class Gemma4(Gemma2):
+    name = "gemma4"
+
+    @classmethod
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        reader = HParamsReader(gguf, cls.name)
+        reader.only("expert_count", 0)
+        n, dim = reader.integer("block_count"), reader.integer("attention.key_length_swa")
+        windows, n_read = reader.windows(n), reader.integer("attention.shared_kv_layers", 0)
+        own = range(n - n_read)
+        last = {local: max(i for i in own if (windows[i] > 0) == local) for local in {w > 0 for w in windows}}
+        heads = reader.per_layer("attention.head_count_kv", n)
+        n_dims, base = (
+            reader.integer("rope.dimension_count_swa", dim),
+            reader.number("rope.freq_base_swa", 1e4),
+        )
+        return reader.hparams(
+            rope="neox",
+            rope_local=Rope(mode="neox", n_dims=n_dims, freq_base=base),
+            embedding_scale=math.sqrt(reader.integer("embedding_length")),
+            windows=windows,
+            head_dims=tuple(dim if w else reader.integer("attention.key_length") for w in windows),
+            n_head_kv=tuple(n_kv if i in own else 0 for i, n_kv in enumerate(heads)),
+            kv_sources=tuple(i if i in own else last[w > 0] for i, w in enumerate(windows)),
+            n_per_layer=reader.integer("embedding_length_per_layer_input", 0),
+            attention_scale=1.0,
+            logit_softcap=reader.number("final_logit_softcapping", 0.0),
+        )
+
+    def layer(self, binder: Binder, i: int) -> Layer:
+        return replace(
+            super().layer(binder, i),
+            again=self.again.layer(binder, self.hp, i) if self.again else None,
+            output_scale=binder.optional(f"blk.{i}.layer_output_scale.weight", (1,), "mul", i),
+        )
+
+    def attention(self, binder: Binder, i: int) -> Attention:
+        factors = None if self.hp.window(i) else self.factors
+        return Attention(
+            binder, self.hp, i, qk_norm="head", norm=self.norm, norm_values=True, rope_factors=factors
+        )
