@@ -1,39 +1,35 @@
-"""Gemma 4 (text), dense: as Gemma 3; heads are larger without a window, V is normed and may be K.
+"""Gemma 4 (text): as Gemma 3; heads are larger without a window, V is normed and may be K.
 
 The last layers read the keys and values of earlier ones; in E2B and E4B, each layer reads each token again.
 """
 
 import math
-from dataclasses import replace
 
-from engine.architectures.gemma2 import Gemma2
 from engine.gguf import GGUFFile
 from engine.hparams import HParams, Rope
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.decoder import Layer
+from engine.nn.decoder import Decoder, Layer
+from engine.nn.feed_forward import FeedForward
 from engine.nn.hparams_reader import HParamsReader
+from engine.nn.moe import ExpertsBeside
 
 
-class Gemma4(Gemma2):
+class Gemma4(Decoder):
     name = "gemma4"
 
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
         reader = HParamsReader(gguf, cls.name)
-        reader.only("expert_count", 0)
         n, dim = reader.integer("block_count"), reader.integer("attention.key_length_swa")
         windows, n_read = reader.windows(n), reader.integer("attention.shared_kv_layers", 0)
         own = range(n - n_read)
         last = {local: max(i for i in own if (windows[i] > 0) == local) for local in {w > 0 for w in windows}}
         heads = reader.per_layer("attention.head_count_kv", n)
-        n_dims, base = (
-            reader.integer("rope.dimension_count_swa", dim),
-            reader.number("rope.freq_base_swa", 1e4),
-        )
+        n_dims = reader.integer("rope.dimension_count_swa", dim)
         return reader.hparams(
             rope="neox",
-            rope_local=Rope(mode="neox", n_dims=n_dims, freq_base=base),
+            rope_local=Rope(mode="neox", n_dims=n_dims, freq_base=reader.number("rope.freq_base_swa")),
             embedding_scale=math.sqrt(reader.integer("embedding_length")),
             windows=windows,
             head_dims=tuple(dim if w else reader.integer("attention.key_length") for w in windows),
@@ -45,14 +41,17 @@ class Gemma4(Gemma2):
         )
 
     def layer(self, binder: Binder, i: int) -> Layer:
-        return replace(
-            super().layer(binder, i),
-            again=self.again.layer(binder, self.hp, i) if self.again else None,
+        hp = self.hp
+        factors = None if hp.window(i) else self.factors
+        return Layer(
+            attn_norm=self.block_norm(binder, i, "attn_norm"),
+            attention=Attention(
+                binder, hp, i, qk_norm="head", norm=self.norm, norm_values=True, rope_factors=factors
+            ),
+            attn_post_norm=self.block_norm(binder, i, "post_attention_norm"),
+            ffn_norm=None if hp.n_expert else self.block_norm(binder, i, "ffn_norm"),
+            ffn=(ExpertsBeside if hp.n_expert else FeedForward)(binder, hp, i, activation="gelu"),
+            ffn_post_norm=self.block_norm(binder, i, "post_ffw_norm"),
+            again=self.again.layer(binder, hp, i) if self.again else None,
             output_scale=binder.optional(f"blk.{i}.layer_output_scale.weight", (1,), "mul", i),
-        )
-
-    def attention(self, binder: Binder, i: int) -> Attention:
-        factors = None if self.hp.window(i) else self.factors
-        return Attention(
-            binder, self.hp, i, qk_norm="head", norm=self.norm, norm_values=True, rope_factors=factors
         )

@@ -214,7 +214,7 @@ def module_of(name: str, converter: type[Converter]) -> ModuleName | None:
     if target is None:
         return None
     gguf_name = target.replace("{i}", f"{numbers[0]}" if "{i}" in pattern else "")
-    if not target.endswith((".weight", ".bias")):
+    if not target.endswith((".weight", ".bias", ".scale")):
         gguf_name += f".{end}"
     return ModuleName(target, gguf_name, numbers[1] if "{e}" in pattern else -1)
 

@@ -19,7 +19,7 @@ class MixtureOfExperts:
     How they are chosen: `HParams.routing`; a file may have biases of the choice, which do not change the
     weights (`exp_probs_b`, DeepSeek-V3). shared: one more network for every row; gated: weighted by the
     sigmoid of a router of its own (Qwen2-MoE). weighs_input: the weights scale what experts read, not what
-    they return (Llama 4).
+    they return (Llama 4). `ffn_down_exps.scale`, where a file has it, multiplies what each expert returns.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class MixtureOfExperts:
             self.gate = binder.experts(f"{blk}.ffn_gate_exps", hp.n_embd, n_ff, hp.n_expert, layer)
             self.up = binder.experts(f"{blk}.ffn_up_exps", hp.n_embd, n_ff, hp.n_expert, layer)
         self.down = binder.experts(f"{blk}.ffn_down_exps", n_ff, hp.n_embd, hp.n_expert, layer)
+        self.scale = binder.optional(f"{blk}.ffn_down_exps.scale", (hp.n_expert,), "mul", layer)
         self.shared = self.shared_router = None
         if shared:
             self.shared = FeedForward(
@@ -78,7 +79,15 @@ class MixtureOfExperts:
             weights = ctx.div(weights, total)
         if routing.scale != 1.0:
             weights = ctx.scale(weights, routing.scale)
+        if self.scale is not None:
+            weights = ctx.mul(weights, self.scales(ctx, self.scale, ids))
         return ids, ctx.reshape(weights, 1, used, rows)
+
+    def scales(self, ctx: Context, scale: Tensor, ids: Tensor) -> Tensor:
+        """scale [n_expert] of the experts `ids`, [n_expert_used, rows]."""
+        used, rows = ids.shape[:2]
+        of_experts = ctx.reshape(scale, 1, self.hp.n_expert)
+        return ctx.reshape(ctx.get_rows(of_experts, ctx.reshape(ctx.cont(ids), used * rows, 1)), used, rows)
 
     def mixed(self, ctx: Context, scores: Tensor) -> Tensor:
         """The two weights of `sparsemixer`, [1, 2, rows]."""
@@ -114,10 +123,10 @@ class MixtureOfExperts:
         nothing = ctx.clamp(ctx.scale(grouped, 0.0), LOWEST, LOWEST)
         return ctx.reshape(ctx.set_rows(nothing, ctx.get_rows(grouped, ids), ids), n, rows)
 
-    def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor:
-        """[n_embd, rows] -> [n_embd, rows]"""
+    def __call__(self, forward: ForwardContext, x: Tensor, routed: Tensor | None = None) -> Tensor:
+        """[n_embd, rows] -> [n_embd, rows]. routed: what the router reads, if not x."""
         ctx, n_embd, rows = forward.ctx, self.hp.n_embd, x.shape[1]
-        ids, weights = self.choose(forward, x)
+        ids, weights = self.choose(forward, x if routed is None else routed)
         each = ctx.reshape(x, n_embd, 1, rows)
         if self.weighs_input:
             # Each row times each of its weights; a product with one inner dimension needs no repeated rows.
@@ -147,3 +156,26 @@ class MixtureOfExperts:
                 always = ctx.mul(always, share)
             total = ctx.add(total, always)
         return total
+
+
+class ExpertsBeside:
+    """A feed-forward network and experts beside it, each normed before and behind (Gemma 4).
+
+    The router reads rows that are normed without weights and scaled (`ffn_gate_inp.scale`).
+    """
+
+    def __init__(self, binder: Binder, hp: HParams, layer: int, *, activation: str) -> None:
+        blk, shape = f"blk.{layer}", (hp.n_embd,)
+        self.hp = hp
+        names = ("ffn_norm", "post_ffw_norm_1", "pre_ffw_norm_2", "post_ffw_norm_2")
+        self.norms = [binder.rms_norm(f"{blk}.{name}", shape, hp.eps, layer) for name in names]
+        self.scale = binder.tensor(f"{blk}.ffn_gate_inp.scale", shape, "mul", layer)
+        self.ffn = FeedForward(binder, hp, layer, activation=activation)
+        self.experts = MixtureOfExperts(binder, hp, layer, activation=activation)
+
+    def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor:
+        """[n_embd, rows] -> [n_embd, rows]"""
+        ctx, (before, behind, before_experts, behind_experts) = forward.ctx, self.norms
+        y = behind(ctx, self.ffn(forward, before(ctx, x)))
+        routed = ctx.mul(ctx.scale(ctx.rms_norm(x, self.hp.eps), self.hp.n_embd**-0.5), self.scale)
+        return ctx.add(y, behind_experts(ctx, self.experts(forward, before_experts(ctx, x), routed)))

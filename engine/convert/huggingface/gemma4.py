@@ -1,4 +1,4 @@
-"""Hugging Face folders of Gemma 4, the text part of dense models."""
+"""Hugging Face folders of Gemma 4, the text part."""
 
 from typing import Any
 
@@ -31,12 +31,19 @@ class Gemma4Converter(Converter):
             "model.layers.{i}.per_layer_input_gate": "blk.{i}.inp_gate",
             "model.layers.{i}.per_layer_projection": "blk.{i}.proj",
             "model.layers.{i}.post_per_layer_input_norm": "blk.{i}.post_norm",
+            "model.layers.{i}.post_feedforward_layernorm_1": "blk.{i}.post_ffw_norm_1",
+            "model.layers.{i}.pre_feedforward_layernorm_2": "blk.{i}.pre_ffw_norm_2",
+            "model.layers.{i}.post_feedforward_layernorm_2": "blk.{i}.post_ffw_norm_2",
+            "model.layers.{i}.router.proj": "blk.{i}.ffn_gate_inp",
+            "model.layers.{i}.router.scale": "blk.{i}.ffn_gate_inp.scale",
+            "model.layers.{i}.router.per_expert_scale": "blk.{i}.ffn_down_exps.scale",
+            "model.layers.{i}.experts.gate_up_proj": "blk.{i}.ffn_gate_up_exps",
+            "model.layers.{i}.experts.down_proj": "blk.{i}.ffn_down_exps",
             "model.layers.{i}.layer_scalar": "blk.{i}.layer_output_scale",
         }
     )
     supported_settings = {
         "hidden_activation": GELU_TANH,
-        "enable_moe_block": (False,),
         "attention_bias": (False,),
         "use_bidirectional_attention": ("vision",),
         "rope_parameters.full_attention.rope_type": ("proportional",),
@@ -61,6 +68,8 @@ class Gemma4Converter(Converter):
         if config.get("use_double_wide_mlp"):
             own = converted["block_count"] - n_read
             n_ff = [n_ff if i < own else 2 * n_ff for i in range(converted["block_count"])]
+        if config.get("top_k_experts"):
+            converted["expert_used_count"] = int(config["top_k_experts"])
         if config.get("final_logit_softcapping"):
             converted["final_logit_softcapping"] = float(config["final_logit_softcapping"])
         return converted | {

@@ -48,7 +48,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("cohere2", {"rotary_pct": 0.5}),
     ("cohere2", {"use_qk_norm": True}),
     ("internlm2", {"bias": True}),
-    ("gemma4", {"enable_moe_block": True}),
     ("gemma4", {"use_bidirectional_attention": "all"}),
     ("exaone4", {"sliding_window_pattern": "LLG"}),
     ("mpt", {"norm_type": "rmsnorm"}),

@@ -58,4 +58,14 @@ VARIANTS = {
         num_kv_shared_layers=3,
         use_double_wide_mlp=True,
     ),
+    "gemma4-experts": gemma4(
+        "experts beside the feed-forward, a router with norms and scales of its own",
+        num_hidden_layers=3,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        enable_moe_block=True,
+        num_experts=4,
+        top_k_experts=2,
+        moe_intermediate_size=12,
+        gains={"router.proj.weight": 3.0},
+    ),
 }

@@ -50,6 +50,8 @@ MISTAKES: dict[str, tuple[str, Change]] = {
     "Gemma 4: whole large head rotated": ("gemma4", without("rope_freqs")),
     "Gemma 4: one rotation for both": ("gemma4", key("rope.freq_base_swa", 1e6)),
     "Gemma 4: layers' outputs not scaled": ("gemma4", without("layer_output_scale")),
+    "Gemma 4: norms of experts exchanged": ("gemma4-experts", swapped("post_ffw_norm_1", "post_ffw_norm_2")),
+    "Gemma 4: experts not scaled": ("gemma4-experts", without("ffn_down_exps.scale")),
     "Nemotron: norms without the one": ("nemotron", norms_without_one),
     "ChatGLM: whole head rotated": ("chatglm", key("rope.dimension_count", 12)),
     "ChatGLM: no biases": ("chatglm", without("attn_q.bias", "attn_k.bias", "attn_v.bias")),
