@@ -40,9 +40,9 @@ def with_heads_of_32(name: str, path: Path) -> Path:
         model.set("attention.head_count_kv", [min(n, 1) for n in n_kv])
     elif n_kv:
         model.set("attention.head_count_kv", 2 if n_kv == n_head else 1)
-    for key in ("attention.key_length", "attention.value_length"):
-        if f"{arch}.{key}" in model.keys:
-            model.set(key, 32)
+    for key in ("key_length", "value_length", "key_length_swa", "value_length_swa"):
+        if f"{arch}.attention.{key}" in model.keys:
+            model.set(f"attention.{key}", 32)
     if f"{arch}.rope.dimension_count" in model.keys:
         model.set("rope.dimension_count", 16)
     if f"{arch}.attention.kv_lora_rank" in model.keys:  # a latent and a rotated part of 32
@@ -57,13 +57,16 @@ def with_heads_of_32(name: str, path: Path) -> Path:
     with GGUFFile.open(model.write(path)) as file:
         cls = architectures.get(arch)
         binder = Binder(file.tensors.__contains__)
-        cls(cls.hparams(file)).bind(binder)
+        hp = cls.hparams(file)
+        cls(hp).bind(binder)
         specs = binder.specs
     model.tensors.clear()
     for spec in specs:
         shape = spec.shape[::-1]
         if "norm" in spec.name and spec.name.endswith("weight"):
             x = rng.uniform(0.5, 1.5, shape)
+            if "attn_q_norm" in spec.name and hp.attention_scale == 1.0:  # nothing else scales its scores
+                x *= hp.head_dim_k**-0.5
         elif spec.name.endswith("ssm_a"):  # a decay
             x = -rng.uniform(0.5, 1.5, shape)
         else:
@@ -73,7 +76,8 @@ def with_heads_of_32(name: str, path: Path) -> Path:
 
 
 def test_every_decoder_has_one() -> None:
-    others = {"bert", "nomic-bert", "mamba", "mamba2"}  # encoders, and models without attention
+    encoders = {"bert", "nomic-bert", "modern-bert", "gemma-embedding"}
+    others = {*encoders, "mamba", "mamba2"}  # and models without attention
     assert set(GOLDENS) == set(architectures.names()) - others
 
 
