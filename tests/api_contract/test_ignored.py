@@ -34,7 +34,7 @@ WITH: dict[str, dict[str, Any]] = {
     "top_logprobs": {"logprobs": True},
     "parallel_tool_calls": {"tools": ..., "tool_choice": "required"},
     "tool_choice": {"tools": ...},
-    "truncate": {"input": TOO_LONG, "documents": [TOO_LONG]},
+    "truncate": {"input": TOO_LONG, "prompt": TOO_LONG, "documents": [TOO_LONG]},
 }
 # They say what an answer may be, and these routes make none: they take what the generating ones take.
 FOR_ANSWERS = {"tool_choice", "parallel_tool_calls", "reasoning_format"}
