@@ -12,9 +12,9 @@ from engine.ggml.tensor import row_size
 from engine.libggml.ggml cimport (
     GGML_PREC_F32, GGML_ROPE_TYPE_NEOX, GGML_ROPE_TYPE_NORMAL, GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_I32,
     GGML_TYPE_I64, GGML_UNARY_OP_GELU, GGML_UNARY_OP_GELU_ERF, GGML_UNARY_OP_RELU, GGML_UNARY_OP_SIGMOID,
-    GGML_UNARY_OP_SILU, ggml_add, ggml_add_id, ggml_argsort_top_k, ggml_cast, ggml_clamp, ggml_concat, ggml_cont, ggml_cont_2d,
-    ggml_div, ggml_flash_attn_ext, ggml_flash_attn_ext_add_sinks, ggml_get_rows, ggml_is_contiguous, ggml_mul,
-    ggml_mul_mat, ggml_mul_mat_id, ggml_nbytes, ggml_norm, ggml_permute, ggml_prec_set_acc, ggml_repeat_4d,
+    GGML_UNARY_OP_SILU, ggml_add, ggml_add_id, ggml_argsort_top_k, ggml_cast, ggml_clamp, ggml_concat, ggml_cont,
+    ggml_cont_2d, ggml_div, ggml_flash_attn_ext, ggml_flash_attn_ext_add_sinks, ggml_get_rows, ggml_is_contiguous,
+    ggml_mul, ggml_mul_mat, ggml_mul_mat_id, ggml_nbytes, ggml_norm, ggml_permute, ggml_prec_set_acc, ggml_repeat_4d,
     ggml_reshape_2d, ggml_reshape_3d, ggml_rms_norm, ggml_rope_ext, ggml_scale, ggml_set_rows,
     ggml_soft_max_add_sinks, ggml_soft_max_ext, ggml_sum_rows, ggml_swiglu_oai, ggml_swiglu_split, ggml_tanh,
     ggml_type, ggml_unary, ggml_unary_op, ggml_view_2d, ggml_view_3d,
@@ -143,7 +143,8 @@ cdef class Context(Storage):
     def set_rows(self, Tensor table not None, Tensor rows not None, Tensor ids not None):
         """Write rows F32 [n, m, k] at ids I64 or I32 [m, k] of table [n, rows, k]; returns a view of the table."""
         _require(table.ptr.ne[0] == rows.ptr.ne[0] and rows.ptr.ne[1] == ids.ptr.ne[0]
-                 and rows.ptr.ne[2] == table.ptr.ne[2] == ids.ptr.ne[1] and ids.ptr.type in (GGML_TYPE_I64, GGML_TYPE_I32)
+                 and rows.ptr.ne[2] == table.ptr.ne[2] == ids.ptr.ne[1]
+                 and ids.ptr.type in (GGML_TYPE_I64, GGML_TYPE_I32)
                  and rows.ptr.type == GGML_TYPE_F32, "set_rows", table, rows)
         self.reserve()
         return self.wrap(ggml_set_rows(self.ptr, table.ptr, rows.ptr, ids.ptr))
