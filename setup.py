@@ -32,10 +32,8 @@ DIRECTIVES: dict[str, Any] = {
     "cdivision": True,
     "embedsignature": True,
 }
-# One file for each instruction set, too many for a line.
-MORE_SOURCES = {
-    "engine.graph.ops.packed": ("engine/graph/kernels/cpu.cpp", "engine/graph/kernels/matmul/*.cpp")
-}
+# The kernels, a file for each instruction set: one module has them all, and the choice.
+MORE_SOURCES = {"engine.graph.ops.packed": ("engine/graph/kernels/**/*.cpp",)}
 # What setuptools does not take for part of the package, and where it goes.
 COPIES = {
     Path("models/stories.gguf"): Path("server/models/stories.gguf"),

@@ -1,10 +1,8 @@
-// Grouped-query attention over a paged KV cache, as a ggml custom operation for the CPU.
+// Grouped-query attention over a paged KV cache, as a ggml custom operation for the CPU: vectors/attention.h.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
-
-struct ggml_tensor;
 
 namespace ggserve {
 
@@ -35,11 +33,5 @@ struct Attention {
     bool causal;     // else a row also sees the new positions of its sequence that come after it
     std::atomic<int32_t> next;
 };
-
-// dst [dv, heads, rows] F32; src0 q [d, heads, rows] F32; src1 K [d * kv_heads, cells];
-// src2 V [dv * kv_heads, cells], both of any type that ggml can turn into F32, where d (dv) is a
-// multiple of the type's block. V may be a view of K's rows, with K's stride. The number of KV heads is src1's ne0 / d. src3, if there is one: F32 [heads],
-// a score of each head that takes part in the softmax and has no value (attention sinks, GPT-OSS).
-void attention_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
 
 }  // namespace ggserve

@@ -1,4 +1,4 @@
-// Layers that carry a state from token to token, as ggml custom operations for the CPU.
+// Layers that carry a state from token to token, as ggml custom operations for the CPU: vectors/recurrence.h.
 //
 // Each operation takes the rows of all sequences of the batch, and reads and writes the states of their slots.
 // Tokens of a sequence are computed one after the other, by one thread for each channel or head: a row is the
@@ -18,22 +18,15 @@ struct Convolution {
     bool silu;  // of the sum
 };
 
-// y[t] = bias + sum_j w[j] x[t - kernel + 1 + j] in each channel.
-// dst [channels, rows] F32; src0 x [channels, rows], rows may be strided; src1 w [kernel, channels];
-// src2 the states [elements, slots]; src3, if there is one, bias [channels].
-void convolution_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
-
+// The selective scan of Mamba (Gu 2023, arXiv 2312.00752) and Mamba 2 (Dao 2024, arXiv 2405.21060):
+// h = exp(dt A) h + dt B x; y = C h + D x, where dt = softplus(dt + bias).
+// dst y [head_dim * heads, rows] F32; src0 x, the same; src1 dt [heads, rows]; src2 A [d_state | 1, heads];
+// src3 B and src4 C [d_state * groups, rows]; src5 D [heads]; src6 the states; src7, if there is one, bias [heads].
 struct Scan {
     const Batch * batch;
     int64_t offset;
     int32_t d_state;
 };
-
-// The selective scan of Mamba (Gu 2023, arXiv 2312.00752) and Mamba 2 (Dao 2024, arXiv 2405.21060):
-// h = exp(dt A) h + dt B x; y = C h + D x, where dt = softplus(dt + bias).
-// dst y [head_dim * heads, rows] F32; src0 x, the same; src1 dt [heads, rows]; src2 A [d_state | 1, heads];
-// src3 B and src4 C [d_state * groups, rows]; src5 D [heads]; src6 the states; src7, if there is one, bias [heads].
-void scan_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
 
 // The gated delta rule (Yang 2024, arXiv 2412.06464), with q and k scaled to a length of 1, q by 1 / sqrt(d) besides:
 // S = exp(g) S; S += k (beta (v - k S)); y = q S, where g = A softplus(a + bias), beta = sigmoid(b).
@@ -45,6 +38,5 @@ struct Delta {
     int32_t d, n_key_heads;
     bool tiled;  // head h uses key head h % n_key_heads, else h / (heads / n_key_heads)
 };
-void delta_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
 
 }  // namespace ggserve

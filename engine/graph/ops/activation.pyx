@@ -1,5 +1,4 @@
 # cython: embedsignature=True
-# distutils: sources = engine/graph/kernels/activation.cpp
 """GELU of our own for the CPU, as an operation that graphs can use."""
 
 from libc.stdint cimport intptr_t
@@ -7,13 +6,13 @@ from libc.stdint cimport intptr_t
 from engine.errors import GgmlError
 from engine.ggml.operations cimport Context
 from engine.ggml.tensor cimport Tensor
-from engine.libggml.ggml cimport GGML_N_TASKS_MAX, GGML_TYPE_F32, ggml_custom_4d, ggml_custom_op_t, ggml_tensor
+from engine.graph.ops.packed cimport vectors
+from engine.libggml.ggml cimport GGML_N_TASKS_MAX, GGML_TYPE_F32, ggml_custom_4d, ggml_tensor
 
 cdef extern from "activation.h" namespace "ggserve" nogil:
     enum Gelu:
         GELU_TANH
         GELU_ERF
-    void gelu_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
 
 cdef dict KINDS = {"gelu": <intptr_t>GELU_TANH, "gelu_erf": <intptr_t>GELU_ERF}
 
@@ -35,4 +34,4 @@ def op(Context ctx not None, str name, Tensor x not None, Tensor up=None):
     ctx.reserve()
     return ctx.wrap(ggml_custom_4d(
         ctx.ptr, GGML_TYPE_F32, x.ptr.ne[0], x.ptr.ne[1], x.ptr.ne[2], x.ptr.ne[3], args, 1 if up is None else 2,
-        <ggml_custom_op_t>gelu_forward, GGML_N_TASKS_MAX, <void*><intptr_t>KINDS[name]))
+        vectors().gelu, GGML_N_TASKS_MAX, <void*><intptr_t>KINDS[name]))

@@ -1,5 +1,4 @@
 # cython: embedsignature=True
-# distutils: sources = engine/graph/kernels/attention.cpp
 """The CPU's own attention over paged KV cells, as an operation that graphs can use.
 
 It reads the batch (which rows belong to which sequence, and each sequence's cells) from memory that stays in
@@ -11,12 +10,10 @@ from cpython.array cimport array
 from engine.errors import GgmlError
 from engine.ggml.operations cimport Context
 from engine.ggml.tensor cimport Tensor
+from engine.graph.ops.packed cimport vectors
 from engine.libggml.ggml cimport (
-    GGML_N_TASKS_MAX, GGML_TYPE_F32, ggml_blck_size, ggml_custom_4d, ggml_custom_op_t, ggml_tensor,
+    GGML_N_TASKS_MAX, GGML_TYPE_F32, ggml_blck_size, ggml_custom_4d, ggml_tensor,
 )
-
-cdef extern from "attention.h" namespace "ggserve" nogil:
-    void attention_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
 
 
 cdef class PagedAttention:
@@ -87,4 +84,4 @@ cdef class PagedAttention:
         ctx.reserve()
         return ctx.wrap(ggml_custom_4d(
             ctx.ptr, GGML_TYPE_F32, dv, q.ptr.ne[1], q.ptr.ne[2], 1, args, 3 if sinks is None else 4,
-            <ggml_custom_op_t>attention_forward, GGML_N_TASKS_MAX, parameters))
+            vectors().attention, GGML_N_TASKS_MAX, parameters))

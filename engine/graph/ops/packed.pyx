@@ -2,7 +2,8 @@
 """Matrices of quantized weights in a layout of our own, and their products, on the CPU.
 
 The kernels (`kernels/matmul`) exist for several instruction sets; the best that this processor can run is in
-force, or the one that the environment variable GGSERVE_CPU_KERNELS names. Types that a set computes no faster
+force, or the one that the environment variable GGSERVE_CPU_KERNELS names (`kernels/sets.cpp`), here and for the
+operations of the modules beside this one (`kernels/vectors`). Types that a set computes no faster
 than ggml are left to ggml.
 """
 
@@ -20,14 +21,17 @@ from libc.stdint cimport int64_t
 from libcpp cimport bool as cpp_bool
 from libcpp.vector cimport vector
 
-cdef extern from "matmul/matmul.h" namespace "ggserve" nogil:
-    cppclass Product:
-        ggml_type type
-
+cdef extern from "sets.h" namespace "ggserve" nogil:
     vector[const char*] compiled_sets()
     vector[const char*] supported_sets()
     const char* set_in_force()
     cpp_bool use_set(const char* name)
+    const Vectors* vectors_in_force()
+
+cdef extern from "matmul/matmul.h" namespace "ggserve" nogil:
+    cppclass Product:
+        ggml_type type
+
     cpp_bool c_can_pack "ggserve::can_pack"(ggml_type type, int64_t n_in, int64_t n_out)
     cpp_bool c_is_faster_packed "ggserve::is_faster_packed"(ggml_type type)
     size_t packed_size(ggml_type type, int64_t n_in, int64_t n_out)
@@ -54,7 +58,10 @@ def instruction_set():
 
 
 def use_instruction_set(str name not None):
-    """Put a kernel set in force, also for matrices that are packed already; "": the best. ConfigError as above."""
+    """Put a kernel set in force, also for matrices that are packed already; "": the best. ConfigError as above.
+
+    Attention, activations and recurrent layers of graphs that exist already keep theirs.
+    """
     global is_set
     known = [each.decode() for each in compiled_sets()]
     usable = instruction_sets()
@@ -64,6 +71,11 @@ def use_instruction_set(str name not None):
         raise ConfigError(f"{VARIABLE}={name}: this processor cannot run it; it runs {', '.join(usable)}")
     use_set((name or usable[0]).encode())
     is_set = True
+
+
+cdef const Vectors* vectors() except NULL:
+    instruction_set()
+    return vectors_in_force()
 
 
 def can_pack(int type, tuple shape):

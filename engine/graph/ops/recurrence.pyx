@@ -1,5 +1,4 @@
 # cython: embedsignature=True
-# distutils: sources = engine/graph/kernels/recurrence.cpp
 """The CPU's own recurrent layers, as operations that graphs can use.
 
 Like attention they read the batch from memory that stays in place. They write the states of its sequences, so
@@ -11,14 +10,10 @@ from libc.stdint cimport int64_t
 from engine.errors import GgmlError
 from engine.ggml.operations cimport Context
 from engine.ggml.tensor cimport Tensor
+from engine.graph.ops.packed cimport vectors
 from engine.libggml.ggml cimport (
     GGML_N_TASKS_MAX, GGML_TYPE_F32, ggml_custom_4d, ggml_custom_op_t, ggml_is_contiguous, ggml_tensor,
 )
-
-cdef extern from "recurrence.h" namespace "ggserve" nogil:
-    void convolution_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
-    void scan_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
-    void delta_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
 
 cdef enum:
     MAX_KERNEL = 8
@@ -61,7 +56,7 @@ cdef class RecurrentStates:
         parameters.batch, parameters.silu = &self.paged.batch, silu
         parameters.offset = self.offsets[layer]
         args = [x, weight, self.table] if bias is None else [x, weight, self.table, bias]
-        return _op(ctx, channels, x.ptr.ne[1], args, <ggml_custom_op_t>convolution_forward, parameters)
+        return _op(ctx, channels, x.ptr.ne[1], args, vectors().convolution, parameters)
 
     def scan(self, Context ctx not None, int layer, int64_t after, int d_state, list inputs not None,
              Tensor bias=None):
@@ -89,7 +84,7 @@ cdef class RecurrentStates:
         parameters.batch, parameters.d_state = &self.paged.batch, d_state
         parameters.offset = self.offsets[layer] + after
         args = [x, dt, a, b, c, d, self.table] + ([] if bias is None else [bias])
-        return _op(ctx, n, rows, args, <ggml_custom_op_t>scan_forward, parameters)
+        return _op(ctx, n, rows, args, vectors().scan, parameters)
 
     def delta(self, Context ctx not None, int layer, int64_t after, tuple keys not None, list inputs not None,
               bint tiled=False):
@@ -115,7 +110,7 @@ cdef class RecurrentStates:
         parameters.batch, parameters.d, parameters.n_key_heads = &self.paged.batch, d, key_heads
         parameters.offset, parameters.tiled = self.offsets[layer] + after, tiled
         args = [qkv, a, b, rate, bias, self.table]
-        return _op(ctx, n, rows, args, <ggml_custom_op_t>delta_forward, parameters)
+        return _op(ctx, n, rows, args, vectors().delta, parameters)
 
     cdef size_t _check(self, int layer) except? 0:
         if self.table is None or not 0 <= layer < <int>self.convolutions.size():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,13 @@ CPUS = {
 }
 
 
+TARGETED = [  # for this architecture
+    str(p.relative_to(KERNELS))
+    for p in sorted(KERNELS.rglob("*.cpp"))
+    if "GGSERVE_TARGET(" in p.read_text() and (p.stem == "neon") == (platform.machine() == "aarch64")
+]
+
+
 @pytest.mark.parametrize("cpu", every(9, CPUS.get(platform.machine(), ("native",))))
 @pytest.mark.parametrize("source", sorted(str(p.relative_to(KERNELS)) for p in KERNELS.rglob("*.cpp")))
 def test_compiles_for(cpu: str, source: str) -> None:
@@ -25,3 +34,15 @@ def test_compiles_for(cpu: str, source: str) -> None:
     command = ["c++", "-std=c++17", "-fsyntax-only", f"-march={cpu}", f"-I{include}", f"-I{KERNELS}", source]
     done = subprocess.run(command, cwd=KERNELS, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads GNU nm's letters for symbols")
+@pytest.mark.parametrize("source", every(3, TARGETED))
+def test_the_linker_shares_no_function_of_a_file_with_a_target(source: str, tmp_path: Path) -> None:
+    """It would keep one copy for all files, and a processor that lacks the target would run into it."""
+    include = pinned_package() / "vendor" / "llama.cpp" / "ggml" / "include"
+    command = ["c++", "-std=c++17", "-O3", "-w", "-fPIC", "-c", f"-I{include}", f"-I{KERNELS}", source]
+    subprocess.run([*command, "-o", str(tmp_path / "o")], cwd=KERNELS, timeout=120, check=True)
+    symbols = subprocess.run(["nm", str(tmp_path / "o")], capture_output=True, text=True, check=True).stdout
+    assert [line for line in symbols.splitlines() if line[17:18] in tuple("WVu")] == []
+    assert re.search(r"_(vectors|kernels)E$", symbols, re.M)

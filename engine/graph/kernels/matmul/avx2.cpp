@@ -2,7 +2,7 @@
 #include "layout.h"
 
 #if defined(__x86_64__)
-#include "target.h"
+#include "../target.h"
 
 GGSERVE_TARGET("avx2,fma,f16c")
 

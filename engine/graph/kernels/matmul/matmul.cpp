@@ -1,51 +1,13 @@
 #include "matmul.h"
 
 #include <algorithm>
-#include <cstring>
 
-#include "../cpu.h"
+#include "../sets.h"
 #include "layout.h"
 
 namespace ggserve {
 
-#if defined(__x86_64__)
-extern const KernelSet avx512vnni_kernels, avx512_kernels, avxvnni_kernels, avx2_kernels;
-#elif defined(GGSERVE_DOTPROD)
-extern const KernelSet neon_kernels;
-#endif
-extern const KernelSet portable_kernels;
-
 namespace {
-
-struct Candidate {
-    const KernelSet * set;
-    bool is_supported;
-};
-
-const std::vector<Candidate> & candidates() {  // best first
-    static const std::vector<Candidate> all = {
-#if defined(__x86_64__)
-        {&avx512vnni_kernels, cpu().avx512vnni},
-        {&avx512_kernels, cpu().avx512},
-        {&avxvnni_kernels, cpu().avxvnni},
-        {&avx2_kernels, cpu().avx2},
-#elif defined(GGSERVE_DOTPROD)
-        {&neon_kernels, cpu().dotprod},
-#endif
-        {&portable_kernels, true},
-    };
-    return all;
-}
-
-std::atomic<const KernelSet *> forced{nullptr};
-
-const KernelSet & in_force() {
-    if (const KernelSet * set = forced.load(std::memory_order_relaxed)) return *set;
-    static const KernelSet * const best = std::find_if(candidates().begin(), candidates().end(), [](const Candidate & c) {
-        return c.is_supported;
-    })->set;
-    return *best;
-}
 
 // Where the tile of activation row `row` begins, and how many rows it has.
 struct Tile {
@@ -55,43 +17,18 @@ struct Tile {
 
 }  // namespace
 
-std::vector<const char *> compiled_sets() {
-    std::vector<const char *> names;
-    for (const Candidate & c : candidates()) names.push_back(c.set->name);
-    return names;
-}
-
-std::vector<const char *> supported_sets() {
-    std::vector<const char *> names;
-    for (const Candidate & c : candidates())
-        if (c.is_supported) names.push_back(c.set->name);
-    return names;
-}
-
-const char * set_in_force() { return in_force().name; }
-
-bool use_set(const char * name) {
-    for (const Candidate & c : candidates()) {
-        if (c.is_supported && !strcmp(c.set->name, name)) {
-            forced.store(c.set, std::memory_order_relaxed);
-            return true;
-        }
-    }
-    return false;
-}
-
 size_t activation_size(int64_t n_in) { return n_in / BLOCK * sizeof(Activations); }
 
 bool can_pack(ggml_type type, int64_t n_in, int64_t n_out) {
     const Format f = format_of(type);
-    return f.per_super && n_in % (f.per_super * BLOCK) == 0 && n_out % ROWS == 0 && in_force().kernel_of(type);
+    return f.per_super && n_in % (f.per_super * BLOCK) == 0 && n_out % ROWS == 0 && in_force().products->kernel_of(type);
 }
 
-bool is_faster_packed(ggml_type type) { return in_force().is_faster(type); }
+bool is_faster_packed(ggml_type type) { return in_force().products->is_faster(type); }
 
 void quantize_forward(ggml_tensor * dst, int ith, int nth, void *) {
     const ggml_tensor * x = dst->src[0];
-    const auto quantize = in_force().quantize;
+    const auto quantize = in_force().products->quantize;
     const int64_t n_blocks = x->ne[0] / BLOCK, n_rows = x->ne[1], n = n_blocks * n_rows;
     for (int64_t i = n * ith / nth, end = n * (ith + 1) / nth; i < end;) {
         const int64_t row = i / n_blocks, block = i % n_blocks, count = std::min(n_blocks - block, end - i);
@@ -112,7 +49,7 @@ void product_forward(ggml_tensor * dst, int, int nth, void * userdata) {
     const int64_t per_piece = std::clamp<int64_t>(n_groups / (8 * nth), 1, 16);
     const int64_t pieces = (n_groups + per_piece - 1) / per_piece;
     const size_t bytes_per_group = group_bytes(format_of(product.type), n_blocks);
-    const GroupKernel kernel = in_force().kernel_of(product.type);
+    const GroupKernel kernel = in_force().products->kernel_of(product.type);
     for (int64_t piece = product.work.take(); piece < pieces * n_tiles; piece = product.work.take()) {
         const Tile tile((int)(piece / pieces) * TILE, n_rows);
         const Activations * rows = (const Activations *)x->data + tile.first * n_blocks;

@@ -1,19 +1,16 @@
 // Products with quantized weights, 16 output rows at a time, as ggml custom operations for the CPU.
 //
 // layout.h: how packed weights and quantized activations lie in memory. kernel.h: the arithmetic, for any
-// instruction set. avx2.cpp, neon.cpp …: one instruction set each; one of them is chosen at run time.
+// instruction set. avx2.cpp, neon.cpp …: one instruction set each; ../sets.h chooses one of them at run time.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "ggml.h"
 
 namespace ggserve {
-
-struct KernelSet;
 
 // Hands out pieces of work to the threads of one operation, and is ready again when all have ended.
 struct Dispenser {
@@ -33,15 +30,6 @@ struct Product {
     ggml_type type;  // of the weights before packing
     Dispenser work;
 };
-
-// The kernel sets that were compiled in, best first, and those among them that this processor can run.
-std::vector<const char *> compiled_sets();
-std::vector<const char *> supported_sets();
-
-// The set in force: the best supported one until `use_set`, which returns false for a name that is not supported.
-// Layouts are the same for all sets: packed weights stay valid.
-const char * set_in_force();
-bool use_set(const char * name);
 
 // Whether matrices of this type and shape can be packed; `is_faster`: and products are then as fast as ggml's or faster.
 bool can_pack(ggml_type type, int64_t n_in, int64_t n_out);

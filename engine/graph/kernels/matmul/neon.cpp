@@ -3,7 +3,7 @@
 #include "layout.h"
 
 #if defined(GGSERVE_DOTPROD)
-#include "target.h"
+#include "../target.h"
 
 #if defined(__clang__)
 GGSERVE_TARGET("dotprod")

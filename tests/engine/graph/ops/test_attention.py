@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
 from engine.ggml.tensor import F32, type_id
 from engine.graph.ops.attention import PagedAttention
+from engine.graph.ops.packed import instruction_sets, use_instruction_set
 from support.quick import every
 
 CPU = next(d for d in devices() if d.type == "cpu")
@@ -82,7 +84,7 @@ def run(case: Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     n_rows = sum(n_new for _, n_new in case.sequences)
     shuffled = rng.permutation(case.n_cells)  # cells of a session lie anywhere
-    at = 0
+    case, at = replace(case, tables=[]), 0
     for n_past, n_new in case.sequences:
         case.tables.append(array("i", shuffled[at : at + n_past + n_new].tolist()))
         at += n_past + n_new
@@ -210,6 +212,18 @@ CASES = {
 def test_equals_plain_attention(name: str) -> None:
     got, expected = run(CASES[name])
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="widths of x86-64's sets")
+def test_each_set_has_vectors_of_its_own() -> None:
+    """Sums over vectors of another width are rounded otherwise: a set that used another's would show here."""
+    widths = {"avx512vnni": 16, "avx512": 16, "avxvnni": 8, "avx2": 8, "portable": 4}
+    results: dict[int, set[bytes]] = {}
+    for name in instruction_sets():
+        use_instruction_set(name)
+        results.setdefault(widths[name], set()).add(run(Case([(90, 1)]))[0].tobytes())
+    assert [len(same) for same in results.values()] == [1] * len(results)
+    assert len(set.union(*results.values())) == len(results)
 
 
 @pytest.mark.parametrize(

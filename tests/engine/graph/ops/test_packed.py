@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -35,15 +34,6 @@ TYPES = (
 )
 # Where the halves of a super block are.
 HALVES = {"q2_K": (80, 82), "q3_K": (108,), "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,)}
-
-
-@pytest.fixture(params=instruction_sets(), autouse=True)
-def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The kernel set in force, each in turn."""
-    before = instruction_set()
-    use_instruction_set(request.param)
-    yield request.param
-    use_instruction_set(before)
 
 
 def quantized(kind: str, n_in: int, n_out: int, seed: int = 0) -> tuple[bytes, np.ndarray]:

@@ -1,6 +1,4 @@
-#include "activation.h"
-
-#include <algorithm>
+#pragma once
 
 #include "simd.h"
 
@@ -44,22 +42,24 @@ void apply(const float * x, const float * up, float * y, int64_t n) {
     }
 }
 
-const float * row_of(const ggml_tensor * t, int64_t row) {
+const float * row_at(const ggml_tensor * t, int64_t row) {
     const int64_t i1 = row % t->ne[1], i2 = row / t->ne[1] % t->ne[2], i3 = row / t->ne[1] / t->ne[2];
     return (const float *)((const char *)t->data + i1 * t->nb[1] + i2 * t->nb[2] + i3 * t->nb[3]);
 }
 
-}  // namespace
-
+// dst = gelu(src0), or gelu(src0) * src1 where there is a src1. All F32 of one shape, dst contiguous, rows of
+// the sources anywhere. userdata: a Gelu. ggml's own tanh form looks up a table of halves (errors of 1e-3),
+// its erf form calls the scalar function.
 void gelu_forward(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const ggml_tensor *x = dst->src[0], *up = dst->src[1];
     const auto f = (Gelu)(intptr_t)userdata == GELU_TANH ? apply<gelu_tanh> : apply<gelu_erf>;
     const int64_t n = dst->ne[0], chunks = (n + CHUNK - 1) / CHUNK, units = chunks * ggml_nrows(dst);
     for (int64_t unit = units * ith / nth; unit < units * (ith + 1) / nth; unit++) {
         const int64_t row = unit / chunks, begin = unit % chunks * CHUNK;
-        f(row_of(x, row) + begin, up ? row_of(up, row) + begin : nullptr, (float *)row_of(dst, row) + begin,
-          std::min(CHUNK, n - begin));
+        f(row_at(x, row) + begin, up ? row_at(up, row) + begin : nullptr, (float *)row_at(dst, row) + begin,
+          least(CHUNK, n - begin));
     }
 }
 
+}  // namespace
 }  // namespace ggserve

@@ -6,11 +6,7 @@
 // are broadcast: no horizontal sums, no transposition. With few, the head dimension fills the vectors.
 // Both do the same additions in the same order, so that a lane's result is the same to the bit whatever
 // else is in its unit: alone, in company, as a part of a prompt or as the next token.
-#include "attention.h"
-
-#include <algorithm>
-#include <cmath>
-#include <vector>
+#pragma once
 
 #include "simd.h"
 
@@ -33,18 +29,25 @@ struct Lane {
 
 // Scratch of one thread, kept between calls.
 struct Scratch {
-    std::vector<float> memory;
+    float * memory = nullptr;
+    size_t size = 0;
     float *q, *k, *v, *s, *o;
     float highest[MAX_LANES], total[MAX_LANES];
+
+    ~Scratch() { free(memory); }
 
     void layout(int d, int dv) {
         const size_t sizes[] = {(size_t)d * MAX_LANES, (size_t)TILE * d, (size_t)TILE * dv, (size_t)TILE * MAX_LANES,
                                 (size_t)dv * MAX_LANES};
         float ** const parts[] = {&q, &k, &v, &s, &o};
         size_t n = W;
-        for (size_t size : sizes) n += size;
-        if (memory.size() < n) memory.assign(n, 0.0f);
-        float * at = (float *)(((uintptr_t)memory.data() + sizeof(vf) - 1) / sizeof(vf) * sizeof(vf));
+        for (size_t part : sizes) n += part;
+        if (size < n) {
+            free(memory);
+            memory = (float *)calloc(size = n, sizeof(float));
+            if (!memory) GGML_ABORT("attention: no memory for %zu floats", n);
+        }
+        float * at = (float *)(((uintptr_t)memory + sizeof(vf) - 1) / sizeof(vf) * sizeof(vf));
         for (int i = 0; i < 5; i++) { *parts[i] = at; at += sizes[i]; }
     }
 };
@@ -62,9 +65,9 @@ struct Unit {
 
 float slope_of(float max_bias, int head, int n_head) {
     if (max_bias <= 0) return 0.0f;
-    const int n = 1 << (int)std::floor(std::log2((double)n_head));
-    const float m0 = std::pow(2.0f, -max_bias / n), m1 = std::pow(2.0f, -max_bias / 2.0f / n);
-    return head < n ? std::pow(m0, (float)(head + 1)) : std::pow(m1, (float)(2 * (head - n) + 1));
+    const int n = 1 << (int)floor(log2((double)n_head));
+    const float m0 = powf(2.0f, -max_bias / n), m1 = powf(2.0f, -max_bias / 2.0f / n);
+    return head < n ? powf(m0, (float)(head + 1)) : powf(m1, (float)(2 * (head - n) + 1));
 }
 
 void gather(const ggml_tensor * cache, int kv_head, int d, int dp, const int32_t * cells, int n, float * tile) {
@@ -85,20 +88,20 @@ void gather(const ggml_tensor * cache, int kv_head, int d, int dp, const int32_t
 inline int first_seen(const Attention & op, int position) {
     if (op.window <= 0) return 0;
     if (op.chunked) return position - position % op.window;
-    return std::max(0, position - (op.causal ? op.window - 1 : op.window / 2));
+    return greatest(0, position - (op.causal ? op.window - 1 : op.window / 2));
 }
 
 // The last one; end is that of its sequence.
 inline int last_seen(const Attention & op, int position, int end) {
     if (op.causal) return position;
-    return op.window > 0 ? std::min(end, position + op.window / 2) : end;
+    return op.window > 0 ? least(end, position + op.window / 2) : end;
 }
 
 // A score after scaling: soft cap, ALiBi, mask.
 inline float adjusted(const Attention & op, const Lane & lane, float s, int position) {
     if (position < lane.first || position > lane.last) return -INFINITY;
-    if (op.softcap > 0) s = op.softcap * std::tanh(s / op.softcap);
-    return s - lane.slope * std::abs(lane.position - position);
+    if (op.softcap > 0) s = op.softcap * tanhf(s / op.softcap);
+    return s - lane.slope * abs(lane.position - position);
 }
 
 // ---- many lanes: vectors run over lanes. s [TILE][LANES], q [d][LANES], o [dv][LANES]; LANES = NV * W.
@@ -218,7 +221,7 @@ void tile_of_dims(const Unit & u, Scratch & t, int begin, int n_cells, bool all_
             for (j = 0; j < n_cells; j++) s[j] = adjusted(op, u.lanes[m], s[j], begin + j);
         for (j = n_cells; j % W; j++) s[j] = -INFINITY;
         const int padded = j;
-        for (j = 0; j < n_cells; j++) high = std::max(high, s[j]);
+        for (j = 0; j < n_cells; j++) high = greatest(high, s[j]);
         const float alpha = exp_negative(splat(t.highest[m] - high))[0];
         vf total{};
         for (j = 0; j < padded; j += W) {
@@ -230,7 +233,7 @@ void tile_of_dims(const Unit & u, Scratch & t, int begin, int n_cells, bool all_
         t.total[m] = t.total[m] * alpha + sum(total);
         float * o = t.o + (size_t)m * u.dvp;
         for (int i = 0; i < u.dvp; i += 4 * W) {
-            const int n = std::min(4, (u.dvp - i) / W);
+            const int n = least(4, (u.dvp - i) / W);
             vf acc[4] = {};
             for (int b = 0; b < n; b++) acc[b] = load(o + i + b * W) * alpha;
             if (n == 4)
@@ -252,20 +255,20 @@ void run(Unit & u, Scratch & t) {
     u.vectors = (u.n_lanes + W - 1) / W;
     const int lanes = u.vectors * W;
     // The two layouts of q and o share memory; padding lanes and dims are zero and stay harmless.
-    std::fill_n(t.q, by_lane ? (size_t)u.d * lanes : (size_t)u.n_lanes * u.dp, 0.0f);
-    std::fill_n(t.o, by_lane ? (size_t)u.dv * lanes : (size_t)u.n_lanes * u.dvp, 0.0f);
-    std::fill_n(t.highest, MAX_LANES, LOWEST);
-    std::fill_n(t.total, MAX_LANES, 0.0f);
+    fill(t.q, by_lane ? (size_t)u.d * lanes : (size_t)u.n_lanes * u.dp, 0.0f);
+    fill(t.o, by_lane ? (size_t)u.dv * lanes : (size_t)u.n_lanes * u.dvp, 0.0f);
+    fill(t.highest, MAX_LANES, LOWEST);
+    fill(t.total, MAX_LANES, 0.0f);
     int first = INT32_MAX, last_first = 0, least_seen = INT32_MAX, end = 0;
     for (int m = 0; m < u.n_lanes; m++) {
         const Lane & lane = u.lanes[m];
         t.highest[m] = lane.highest;
         t.total[m] = lane.total;
         for (int i = 0; i < u.d; i++) t.q[by_lane ? (size_t)i * lanes + m : (size_t)m * u.dp + i] = lane.q[i] * op.scale;
-        first = std::min(first, lane.first);
-        last_first = std::max(last_first, lane.first);
-        least_seen = std::min(least_seen, lane.last + 1);
-        end = std::max(end, lane.last + 1);
+        first = least(first, lane.first);
+        last_first = greatest(last_first, lane.first);
+        least_seen = least(least_seen, lane.last + 1);
+        end = greatest(end, lane.last + 1);
     }
     // V may be the first part of K's rows (multi-head latent attention): then its tile is too.
     const bool v_in_k = u.k->data == u.v->data && u.kv_head == 0;
@@ -273,7 +276,7 @@ void run(Unit & u, Scratch & t) {
     u.stride = v_in_k ? u.dp : u.dvp;
     // Tiles begin at the same cells for everybody; a tile of which a lane sees nothing leaves it as it is.
     for (int begin = first - first % TILE; begin < end; begin += TILE) {
-        const int n = std::min(TILE, end - begin);
+        const int n = least(TILE, end - begin);
         const bool all_visible = begin >= last_first && begin + n <= least_seen;
         gather(u.k, u.kv_head, u.d, u.dp, u.seq->cells + begin, n, t.k);
         if (!v_in_k) gather(u.v, u.kv_head, u.dv, u.dvp, u.seq->cells + begin, n, t.v);
@@ -292,8 +295,16 @@ void run(Unit & u, Scratch & t) {
     }
 }
 
-}  // namespace
+// Not std::atomic's function, which the linker could share between files.
+inline int next_unit(Attention & op) {
+    static_assert(sizeof op.next == sizeof(int32_t), "an atomic that is its value");
+    return __atomic_fetch_add((int32_t *)&op.next, 1, __ATOMIC_RELAXED);
+}
 
+// dst [dv, heads, rows] F32; src0 q [d, heads, rows] F32; src1 K [d * kv_heads, cells];
+// src2 V [dv * kv_heads, cells], both of any type that ggml can turn into F32, where d (dv) is a
+// multiple of the type's block. V may be a view of K's rows, with K's stride. The number of KV heads is src1's ne0 / d. src3, if there is one: F32 [heads],
+// a score of each head that takes part in the softmax and has no value (attention sinks, GPT-OSS).
 void attention_forward(ggml_tensor * dst, int, int nth, void * userdata) {
     static thread_local Scratch scratch;
     Attention & op = *(Attention *)userdata;
@@ -308,18 +319,18 @@ void attention_forward(ggml_tensor * dst, int, int nth, void * userdata) {
 
     // Units small enough that every thread gets some, but no smaller: a tile is gathered once per unit.
     const int64_t all_lanes = (int64_t)q->ne[2] * n_head;
-    const int chunk_limit = std::min(MAX_LANES, 4 * W);
-    const int chunk = (int)std::clamp<int64_t>((all_lanes + 2 * nth - 1) / (2 * nth), 1, chunk_limit);
+    const int chunk_limit = least(MAX_LANES, 4 * W);
+    const int chunk = (int)greatest<int64_t>(1, least<int64_t>((all_lanes + 2 * nth - 1) / (2 * nth), chunk_limit));
 
-    int unit = op.next.fetch_add(1, std::memory_order_relaxed), before = 0;
+    int unit = next_unit(op), before = 0;
     for (int s = 0; s < op.batch->n_sequences; s++) {
         const Sequence & seq = op.batch->sequences[s];
         const int n_lanes = seq.n_new * group, chunks = (n_lanes + chunk - 1) / chunk, n_units = chunks * n_kv_head;
-        for (; unit < before + n_units; unit = op.next.fetch_add(1, std::memory_order_relaxed)) {
+        for (; unit < before + n_units; unit = next_unit(op)) {
             const int c = chunks - 1 - (unit - before) / n_kv_head;  // the latest rows see most: first
             u.seq = &seq;
             u.kv_head = (unit - before) % n_kv_head;
-            u.n_lanes = std::min(chunk, n_lanes - c * chunk);
+            u.n_lanes = least(chunk, n_lanes - c * chunk);
             for (int m = 0; m < u.n_lanes; m++) {
                 const int lane = c * chunk + m, row = seq.row + lane / group, head = u.kv_head * group + lane % group;
                 const int position = seq.n_past + lane / group;
@@ -340,4 +351,5 @@ void attention_forward(ggml_tensor * dst, int, int nth, void * userdata) {
     }
 }
 
+}  // namespace
 }  // namespace ggserve

@@ -1,7 +1,4 @@
-#include "recurrence.h"
-
-#include <algorithm>
-#include <cmath>
+#pragma once
 
 #include "simd.h"
 
@@ -27,7 +24,7 @@ inline float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
 // The columns begin … end - 1 of rows that only pad the batch: those of the row before, which they repeat.
 void repeat_rows(ggml_tensor * dst, const Sequence & seq, int64_t begin, int64_t end) {
     for (int64_t row = seq.row; row < seq.row + seq.n_new; row++)
-        std::copy(row_of(dst, row - 1) + begin, row_of(dst, row - 1) + end, output_of(dst, row) + begin);
+        memcpy(output_of(dst, row) + begin, row_of(dst, row - 1) + begin, (end - begin) * sizeof(float));
 }
 
 // Where d does not fill whole vectors, the last one is loaded and stored by parts; what is missing counts as zero.
@@ -70,8 +67,9 @@ inline float update(float * h, Decay decay, float add, const float * x, const fl
     return sum(total);
 }
 
-}  // namespace
-
+// y[t] = bias + sum_j w[j] x[t - kernel + 1 + j] in each channel.
+// dst [channels, rows] F32; src0 x [channels, rows], rows may be strided; src1 w [kernel, channels];
+// src2 the states [elements, slots]; src3, if there is one, bias [channels].
 void convolution_forward(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const auto & op = *(const Convolution *)userdata;
     const ggml_tensor *x = dst->src[0], *w = dst->src[1], *states = dst->src[2], *bias = dst->src[3];
@@ -79,7 +77,7 @@ void convolution_forward(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const int64_t blocks = (n + W - 1) / W;
     for (int64_t block = blocks * ith / nth; block < blocks * (ith + 1) / nth; block++) {
         const int64_t c = block * W;
-        const int m = (int)std::min<int64_t>(W, n - c);
+        const int m = (int)least<int64_t>(W, n - c);
         vf weight[MAX_KERNEL] = {};
         for (int i = 0; i < m; i++) {
             const float * of_channel = (const float *)((const char *)w->data + (c + i) * w->nb[1]);
@@ -125,7 +123,7 @@ void scan_forward(ggml_tensor * dst, int ith, int nth, void * userdata) {
                 continue;
             }
             float * state = state_of(states, seq.slot, op.offset) + begin * n;
-            if (!seq.n_past) std::fill(state, state + head_dim * n, 0.0f);
+            if (!seq.n_past) fill(state, head_dim * n, 0.0f);
             for (int64_t row = seq.row; row < seq.row + seq.n_new; row++) {
                 const float step = softplus(row_of(dt, row)[h] + shift);
                 const float *in = row_of(x, row) + begin, *key = row_of(b, row) + group, *query = row_of(c, row) + group;
@@ -164,7 +162,7 @@ void delta_forward(ggml_tensor * dst, int ith, int nth, void * userdata) {
                 continue;
             }
             float * state = state_of(states, seq.slot, op.offset) + h * d_v * d;
-            if (!seq.n_past) std::fill(state, state + d_v * d, 0.0f);
+            if (!seq.n_past) fill(state, d_v * d, 0.0f);
             for (int64_t row = seq.row; row < seq.row + seq.n_new; row++) {
                 const float * in = row_of(qkv, row);
                 const float *q_in = in + key_head * d, *k_in = in + (key_heads + key_head) * d;
@@ -186,4 +184,5 @@ void delta_forward(ggml_tensor * dst, int ith, int nth, void * userdata) {
     }
 }
 
+}  // namespace
 }  // namespace ggserve
