@@ -57,6 +57,7 @@ def test_an_idle_engine_that_is_stopped_is_replaced_before_anybody_asks():
     run(main)
 
 
+@pytest.mark.e2e
 def test_what_a_process_sends_after_it_was_given_up_does_not_count(monkeypatch):
     """It may be woken up (SIGCONT) between the decision and its end."""
     kill_now = EngineChild.kill
@@ -84,6 +85,7 @@ def test_what_a_process_sends_after_it_was_given_up_does_not_count(monkeypatch):
     run(main)
 
 
+@pytest.mark.e2e
 def test_a_step_that_hangs_is_reported_and_given_up_after_the_second_time(caplog):
     async def main():
         async with running(engine_timeout_s=0.5) as client:
@@ -98,6 +100,7 @@ def test_a_step_that_hangs_is_reported_and_given_up_after_the_second_time(caplog
     assert "one step of the engine has taken" in caplog.text
 
 
+@pytest.mark.e2e
 def test_a_step_that_spins_on_the_processor_is_given_up_like_one_that_does_nothing(caplog):
     async def main():
         async with running(engine_timeout_s=0.5) as client:
@@ -146,6 +149,7 @@ def test_the_time_limit_of_a_request_is_kept_while_the_engine_hangs():
     run(main)
 
 
+@pytest.mark.e2e
 def test_a_first_load_that_hangs_is_tried_once_more(tmp_path, caplog):
     async def main():
         async with running("--dir", str(tmp_path), "--hang-loading", "0", engine_timeout_s=1.0) as client:
@@ -161,6 +165,7 @@ def test_a_first_load_that_hangs_is_tried_once_more(tmp_path, caplog):
     assert len((tmp_path / "starts").read_text().split()) == 4
 
 
+@pytest.mark.e2e
 def test_a_load_that_hangs_after_a_crash_is_replaced(tmp_path):
     async def main():
         async with running("--dir", str(tmp_path), "--hang-loading", "1", engine_timeout_s=1.0) as client:
