@@ -265,4 +265,4 @@ def test_host_is_all_that_a_user_sets(monkeypatch):
             assert api.generate("stories", "x").response == TEXT
         assert httpx.head(base).status_code == 200
         answer = httpx.post(f"{base}/api/generate", json={"model": "stories", "prompt": "x"})
-        assert [json.loads(line)["done"] for line in answer.text.splitlines()][-1] is True
+        assert [json.loads(line)["done"] for line in answer.content.splitlines()][-1] is True
