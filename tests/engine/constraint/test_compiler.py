@@ -3,87 +3,23 @@
 from __future__ import annotations
 
 import json
-import random
 import re
-from array import array
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from engine.constraint import compiler as subject
 from engine.constraint.compiler import (
     ConstraintCompiler,
-    ConstraintMatcher,
     GrammarVocabulary,
     grammar,
     token_rule,
     vocabulary_of,
 )
 from engine.errors import ConfigError
-from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.types import Constraint
-from ggml.fetch import LLAMA, pinned_package
-from support.quick import examples
-
-MODELS = Path(__file__).resolve().parents[3] / "models"
-
-
-@cache
-def tokenizer(name: str) -> Tokenizer:
-    if name == "stories":
-        return load_tokenizer(MODELS / "stories.gguf")
-    return load_tokenizer(pinned_package() / LLAMA / "models" / f"ggml-vocab-{name}.gguf")
-
-
-@cache
-def compiler(name: str = "stories") -> ConstraintCompiler:
-    return ConstraintCompiler(lambda: vocabulary_of(tokenizer(name)))
-
-
-def allowed(matcher: ConstraintMatcher, n_words: int) -> set[int]:
-    mask = array("I", bytes(4 * n_words))
-    matcher.fill(mask)
-    return {32 * i + b for i, word in enumerate(mask) if word for b in range(32) if word >> b & 1}
-
-
-class Walk:
-    """A text of tokens that a constraint allows, chosen at random."""
-
-    def __init__(self, constraint: Constraint, name: str = "stories", seed: int = 0) -> None:
-        self.compiler, self.tokenizer = compiler(name), tokenizer(name)
-        self.matcher = self.compiler.compile(constraint)
-        self.chance = random.Random(seed)
-        self.tokens: list[int] = []
-
-    def run(self, n: int, prefer: bytes = b"") -> Walk:
-        """At most `n` tokens. After a third an end is taken where it may come, or bytes of `prefer`."""
-        eog = self.tokenizer.eog_ids
-        for i in range(n):
-            found = allowed(self.matcher, self.compiler.n_words)
-            assert bool(found & eog) == self.matcher.may_stop
-            assert not found & eog or found >= eog
-            if self.matcher.may_stop and (3 * i > n or not found - eog):
-                break
-            choice = sorted(found - eog)
-            assert choice
-            if 3 * i > n:
-                best = [t for t in choice if self.tokenizer.token_bytes(t) in [bytes([b]) for b in prefer]]
-                choice = best or choice
-            self.tokens.append(self.chance.choice(choice))
-            self.matcher.commit(self.tokens[-1])
-            if self.matcher.must_stop:
-                break
-        return self
-
-    @property
-    def text(self) -> str:
-        return b"".join(map(self.tokenizer.token_bytes, self.tokens)).decode()
+from support.references.constraint_walk import Walk, allowed, compiler, tokenizer
 
 
 def takes(constraint: Constraint, text: str, name: str = "stories") -> bool:
@@ -373,89 +309,3 @@ def test_grammars_are_written_once_for_all() -> None:
     nothing = GrammarVocabulary([], [], [], 0)
     assert grammar(Constraint("choice", '["a/b", "\\u00e9"]'), nothing).text == 'start: "a/b" | "\\u00e9"'
     assert grammar(Constraint("regex", "a/b"), nothing).text == r"start: /a\/b/"
-
-
-def test_references() -> None:
-    tree = {
-        "$ref": "#/$defs/tree",
-        "$defs": {
-            "tree": {
-                "type": "object",
-                "properties": {
-                    "n": {"type": "integer"},
-                    "left": {"$ref": "#/$defs/tree"},
-                    "right": {"$ref": "#/$defs/tree"},
-                },
-                "required": ["n"],
-                "additionalProperties": False,
-            }
-        },
-    }
-    for seed in range(8):
-        walk = Walk(Constraint("json_schema", json.dumps(tree)), seed=seed).run(300, b'"}:n,0')
-        assert walk.matcher.may_stop
-        Draft202012Validator(tree).validate(json.loads(walk.text))
-
-
-# ** any schema **
-
-names = st.sampled_from(["a", "b", "cd", "é"])
-leaves = st.one_of(
-    st.builds(
-        lambda low, more: {"type": "string", "minLength": low, "maxLength": low + more},
-        st.integers(0, 3),
-        st.integers(0, 5),
-    ),
-    st.builds(
-        lambda low, more: {"type": "integer", "minimum": low, "maximum": low + more},
-        st.integers(-120, 120),
-        st.integers(0, 200),
-    ),
-    st.just({"type": "string", "pattern": "^[a-c]{1,4}-(x|yz)$"}),
-    st.just({"type": "string", "format": "date"}),
-    st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"const": {"x": [1, "é"]}}]),
-    st.lists(st.sampled_from([1, "a", None, True, "b\n"]), min_size=1, max_size=3).map(lambda v: {"enum": v}),
-    st.integers(1, 40).map(lambda n: {"type": "integer", "multipleOf": n, "minimum": 0, "maximum": 999}),
-)
-schemas = st.recursive(
-    leaves,
-    lambda inner: st.one_of(
-        st.builds(
-            lambda items, low, more: {
-                "type": "array",
-                "items": items,
-                "minItems": low,
-                "maxItems": low + more,
-            },
-            inner,
-            st.integers(0, 2),
-            st.integers(0, 2),
-        ),
-        st.builds(
-            lambda properties, n: {
-                "type": "object",
-                "properties": properties,
-                "required": list(properties)[:n],
-                "additionalProperties": False,
-            },
-            st.dictionaries(names, inner, max_size=3),
-            st.integers(0, 3),
-        ),
-        st.lists(inner, min_size=1, max_size=3).map(lambda options: {"anyOf": options}),
-        inner.map(lambda schema: {"allOf": [schema]}),
-    ),
-    max_leaves=5,
-)
-
-
-@examples(60)
-@given(schemas, st.integers(0, 2**32))
-def test_what_any_schema_allows_validates(schema: dict[str, Any], seed: int) -> None:
-    try:
-        walk = Walk(Constraint("json_schema", json.dumps(schema)), seed=seed).run(400, b'"}],:0-')
-    except ConfigError as error:
-        if "nsatisfiable" in str(error) or "nothing matches" in str(error):
-            return
-        raise
-    assert walk.matcher.may_stop
-    Draft202012Validator(schema).validate(json.loads(walk.text))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from array import array
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -14,6 +13,7 @@ from engine.constraint.json_schema import closed, rule
 from engine.errors import ConfigError
 from engine.exact_json import dumps
 from engine.types import Constraint
+from support.references import constraint_walk
 
 # Single bytes, and pieces of JSON as models have them, which end one part and begin the next.
 PIECES = (
@@ -52,10 +52,7 @@ def matcher_of(schema: Any, *, close: bool = True) -> ConstraintMatcher:
 
 
 def allowed(matcher: ConstraintMatcher) -> list[int]:
-    words = compiler().n_words
-    mask = array("I", bytes(4 * words))
-    matcher.fill(mask)
-    return [32 * i + bit for i, word in enumerate(mask) if word for bit in range(32) if word >> bit & 1]
+    return sorted(constraint_walk.allowed(matcher, compiler().n_words))
 
 
 def accepts(matcher: ConstraintMatcher, text: str) -> bool:
