@@ -72,6 +72,7 @@ def _local(preset: Callable[[], Any], model: str) -> Callable[[], Any]:
 
 
 def _needs_network(*_: object) -> Any:
+    """For tests of llama.cpp's, not ours: both servers skip them alike, and the report counts them."""
     pytest.skip("needs a model from the network")
 
 
