@@ -103,6 +103,7 @@ def test_what_passes_there_only_is_a_fault_unless_a_reason_is_known(tmp_path, mo
     assert report.failures(comparison) == ["test_x::b"]
     table = report.table(comparison)
     assert "| test_x | 3 of 5 | 2 of 5 | 2 |" in table
+    assert "2 more were skipped" in table
     assert "`test_x::d` passes on llama-server only: it is" in table
     assert "`test_x::b` passes on llama-server only: **unexpected**" in table
     document = tmp_path / "doc.md"

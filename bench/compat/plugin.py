@@ -72,7 +72,7 @@ def _local(preset: Callable[[], Any], model: str) -> Callable[[], Any]:
 
 
 def _needs_network(*_: object) -> Any:
-    """For tests of llama.cpp's, not ours: both servers skip them alike, and the report counts them."""
+    """For tests of llama.cpp's, not ours: both servers skip them alike, and the report says how many."""
     pytest.skip("needs a model from the network")
 
 

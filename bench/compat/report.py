@@ -20,12 +20,13 @@ DIFFERENT: dict[str, str] = {
 
 @dataclass
 class File:
-    """One test file: names of its tests, by where they pass (the peer is llama-server)."""
+    """One test file: its tests, by where they pass (the peer is llama-server). skipped: on either."""
 
     both: list[str] = field(default_factory=list)
     peer_only: list[str] = field(default_factory=list)
     ours_only: list[str] = field(default_factory=list)
     neither: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
 
 Comparison = dict[str, File]
@@ -42,14 +43,16 @@ def outcomes(path: Path) -> dict[tuple[str, str], bool | None]:
 
 
 def compare(peer: Path, ours: Path) -> Comparison:
-    """Tests that ran in both passes."""
+    """Tests of both passes."""
     there, here = outcomes(peer), outcomes(ours)
     comparison: Comparison = {}
     for key, passed in here.items():
-        other = there.get(key)
-        if passed is None or other is None:
+        if key not in there:
             continue
-        file = comparison.setdefault(key[0], File())
+        other, file = there[key], comparison.setdefault(key[0], File())
+        if passed is None or other is None:
+            file.skipped.append(key[1])
+            continue
         names = {(1, 1): file.both, (1, 0): file.peer_only, (0, 1): file.ours_only, (0, 0): file.neither}
         names[int(other), int(passed)].append(key[1])
     return comparison
@@ -70,11 +73,16 @@ def table(comparison: Comparison) -> str:
     totals = [0, 0, 0]
     for name, f in sorted(comparison.items()):
         n = len(f.both) + len(f.peer_only) + len(f.ours_only) + len(f.neither)
+        if not n:
+            continue
         peer, ours = len(f.both) + len(f.peer_only), len(f.both) + len(f.ours_only)
         totals = [a + b for a, b in zip(totals, (n, peer, ours), strict=True)]
         lines.append(f"| {name} | {peer} of {n} | {ours} of {n} | {len(f.peer_only) or 'none'} |")
     only = sum(len(f.peer_only) for f in comparison.values())
     lines.append(f"| all | {totals[1]} of {totals[0]} | {totals[2]} of {totals[0]} | {only or 'none'} |")
+    skipped = sum(len(f.skipped) for f in comparison.values())
+    if skipped:
+        lines += ["", f"{skipped} more were skipped on one server or both: they need a downloaded model."]
     for name, f in sorted(comparison.items()):
         cases: dict[tuple[str, str], int] = {}
         for test in f.peer_only:
