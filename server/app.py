@@ -26,8 +26,8 @@ from server.state import State
 from server.worker.engine import Engine
 from server.worker.errors import EngineUnavailable
 
-# All applications of a process share the routes: FastAPI prepares them at the first request, which takes
-# 0.1 s, and nearly every test makes an application.
+# All applications of a process share the routes: preparing them takes 0.1 s (server/lifespan.py), and nearly
+# every test makes an application.
 ROUTES = APIRouter(responses=error_responses(400, 401, 404, 413, 415, 429, 500, 503))
 for _api in APIS:
     for _router in _api.routers:

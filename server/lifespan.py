@@ -22,9 +22,10 @@ def lifespan_of(
     """The lifespan of the application with this state, whose work on texts runs in `threads`."""
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         starting = asyncio.create_task(_start(state.engines))
         try:
+            await asyncio.to_thread(_prepare_routes, app)  # while models load
             yield
         finally:
             state.stopping = True
@@ -41,6 +42,13 @@ def lifespan_of(
             threads.shutdown(wait=False, cancel_futures=True)
 
     return lifespan
+
+
+def _prepare_routes(app: FastAPI) -> None:
+    """FastAPI does it when a request is matched: the first one would hold up the event loop for 0.1 s."""
+    scope = {"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []}  # no route's
+    for route in app.routes:
+        route.matches(scope)
 
 
 async def _start(engines: Mapping[str, Engine]) -> None:

@@ -6,6 +6,8 @@ import asyncio
 
 import httpx
 import pytest
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
 
 from support.api.http import COMPLETIONS, client, error_of
 from support.fakes.engine import FakeEngine, make_app
@@ -27,6 +29,26 @@ async def test_engines_start_and_stop_with_the_application():
         await asyncio.sleep(0)  # it starts beside the first request
         assert (await http.get("/health")).json()["status"] == "ok"
     assert engine.state == "stopped"
+
+
+async def test_routes_are_prepared_before_the_first_request():
+    prepared = []
+
+    class Route(APIRoute):
+        def get_route_handler(self):
+            prepared.append(self.path)
+            return super().get_route_handler()
+
+    router = APIRouter(route_class=Route)
+    router.add_api_route("/own", lambda: {})
+    app = make_app(FakeEngine())
+    app.include_router(router)
+    before = len(prepared)
+    async with client(app) as http:
+        at_start = len(prepared)
+        assert at_start > before
+        assert (await http.get("/own")).status_code == 200
+        assert len(prepared) == at_start
 
 
 async def test_engines_start_one_after_the_other():
