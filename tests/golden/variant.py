@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from converter import Fix
 from layouts import VOCAB
 
-__all__ = ["VOCAB", "Variant"]
+__all__ = ["BASE", "VOCAB", "Variant", "make"]
+
+# Settings of config.json; a module of `variants` changes what its families need otherwise.
+BASE: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "attn_implementation": "eager",
+}
 
 
 @dataclass(frozen=True)
@@ -36,3 +52,9 @@ class Variant:
     extend: Callable[[Any], None] | None = None
     bf16: bool = True
     hf: bool = False
+
+
+def make(what: str, model: str, **settings: Any) -> Variant:
+    """settings: the fields of `Variant` by their names; all others are of config.json, over `BASE`."""
+    own = {f.name: settings.pop(f.name) for f in fields(Variant) if f.name in settings}
+    return Variant(what, model, BASE | settings, **own)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import variant
 from converter import Fix
-from variant import VOCAB, Variant
+from variant import BASE, Variant
 
-BASE: dict[str, Any] = {
-    "vocab_size": VOCAB,
-    "hidden_size": 24,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 256,
-    "tie_word_embeddings": True,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-    "attn_implementation": "eager",
-}
+SMALL: dict[str, Any] = {"hidden_size": 24, "intermediate_size": 24, "tie_word_embeddings": True}
+make = partial(variant.make, hf=True, **SMALL)
 YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32}
 LLAMA3: dict[str, Any] = {
     "rope_type": "llama3",
@@ -44,12 +34,6 @@ VISION: dict[str, Any] = {
 }
 
 
-def make(what: str, model: str, *, hf: bool = True, **config: Any) -> Variant:
-    fields = ("gains", "fix", "published", "embedding_std", "extend", "checkpoint")
-    more = {k: config.pop(k) for k in fields if k in config}
-    return Variant(what, model, BASE | config, hf=hf, **more)
-
-
 def pictures(what: str, model: str, text: dict[str, Any], vision: dict[str, Any]) -> Variant:
     """The text part of a model that sees."""
     rope = {"rope_type": "default", "rope_theta": 10000.0, **SECTIONS}
@@ -57,7 +41,7 @@ def pictures(what: str, model: str, text: dict[str, Any], vision: dict[str, Any]
         what,
         model,
         {
-            "text_config": BASE | {"rope_parameters": rope} | text,
+            "text_config": BASE | SMALL | {"rope_parameters": rope} | text,
             "vision_config": vision,
             "tie_word_embeddings": True,
             "attn_implementation": "eager",

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from transformers.models.llama.modeling_llama import LlamaMLP
-from variant import VOCAB, Variant
+from variant import VOCAB, Variant, make
 
 from variants.dense import VISION, pictures
-from variants.today import make
 
 SHARED: dict[str, Any] = {
     "hidden_size": 24,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from variant import Variant
-
-from variants.today import make
+from variant import Variant, make
 
 
 def longrope(what: str, n_original: int, *, hf: bool = False) -> Variant:

@@ -5,27 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from variant import VOCAB, Variant
-
-BASE: dict[str, Any] = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 256,
-    "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-    "attn_implementation": "eager",
-}
-
-
-def make(what: str, model: str, *, hf: bool = False, **config: Any) -> Variant:
-    more = {k: config.pop(k) for k in ("gains", "fix", "published", "embedding_std", "extend") if k in config}
-    return Variant(what, model, BASE | config, hf=hf, **more)
+from variant import Variant, make
 
 
 def experts(what: str, model: str, **config: Any) -> Variant:
