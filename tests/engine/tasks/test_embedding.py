@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from engine.scheduler.batch import BatchItem
 from engine.tasks.embedding import embed
 from engine.types import Request
 from support.builders.golden import ENCODERS, FOLDER, TinyModel, golden
+from support.mistakes.changes import Change, exchanged, key, without
 
 TOLERANCE = 1e-3
 DECODER = golden("llama-gqa-tied").path
@@ -164,46 +163,24 @@ def test_learned_positions_bound_the_context() -> None:
         assert model.n_ctx == 256
 
 
-def exchanged(a: str, b: str) -> Callable[[TinyModel], None]:
-    def change(model: TinyModel) -> None:
-        t = model.tensors
-        for name in [name for name in t if a in name]:
-            other = name.replace(a, b)
-            t[name], t[other] = t[other], t[name]
-
-    return change
-
-
-def without(part: str) -> Callable[[TinyModel], None]:
-    def change(model: TinyModel) -> None:
-        for name in [name for name in (*model.tensors, *model.keys) if re.search(part, name)]:
-            model.tensors.pop(name, None)
-            model.keys.pop(name, None)
-
-    return change
-
-
 def second_type(model: TinyModel) -> None:
     model.tensors["token_types.weight"] = model.tensors["token_types.weight"][::-1]
 
 
-MISTAKES = {
+MISTAKES: dict[str, tuple[str, Change]] = {
     "types left out": ("bert", without("token_types")),
     "the other type": ("bert", second_type),
     "norms exchanged": ("bert", exchanged("attn_output_norm", "layer_output_norm")),
     "no bias of Q": ("bert", without("attn_q.bias")),
-    "eps": ("bert", lambda model: model.set("attention.layer_norm_epsilon", 1e-5)),
+    "eps": ("bert", key("attention.layer_norm_epsilon", 1e-5)),
     "gate and up exchanged": ("nomic-bert", exchanged("ffn_gate", "ffn_up")),
-    "another base": ("nomic-bert", lambda model: model.set("rope.freq_base", 10000.0)),
-    "window too large": ("gemma-embedding", lambda model: model.set("attention.sliding_window", 34)),
-    "window too small": ("gemma-embedding", lambda model: model.set("attention.sliding_window", 30)),
-    "one rotation for both": ("modern-bert", lambda model: model.set("rope.freq_base_swa", 160000.0)),
-    "other layers with windows": (
-        "modern-bert",
-        lambda model: model.set("attention.sliding_window_pattern", 4),
-    ),
-    "no window": ("modern-bert", lambda model: model.set("attention.sliding_window", 0)),
-    "half a head rotated": ("nomic-bert", lambda model: model.set("rope.dimension_count", 8)),
+    "another base": ("nomic-bert", key("rope.freq_base", 10000.0)),
+    "window too large": ("gemma-embedding", key("attention.sliding_window", 34)),
+    "window too small": ("gemma-embedding", key("attention.sliding_window", 30)),
+    "one rotation for both": ("modern-bert", key("rope.freq_base_swa", 160000.0)),
+    "other layers with windows": ("modern-bert", key("attention.sliding_window_pattern", 4)),
+    "no window": ("modern-bert", key("attention.sliding_window", 0)),
+    "half a head rotated": ("nomic-bert", key("rope.dimension_count", 8)),
 }
 
 

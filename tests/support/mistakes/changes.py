@@ -23,24 +23,14 @@ def unpermuted(model: TinyModel) -> None:
             model.tensors[name] = halves(x, 4 if found[1] == "q" else 2)
 
 
-def swapped(a: str, b: str) -> Change:
-    def change(model: TinyModel) -> None:
-        t = model.tensors
-        for name in [name for name in t if a in name]:
-            other = name.replace(a, b)
-            t[name], t[other] = t[other], t[name]
-
-    return change
-
-
 def exchanged(a: str, b: str) -> Change:
-    """As `swapped`, where one name may be the end of the other."""
+    """Tensors whose names, or what follows a layer's number in them, begin with `a` or `b`."""
 
     def change(model: TinyModel) -> None:
         t = model.tensors
-        found = [name for name in t if re.search(rf"\d\.{re.escape(a)}", name)]
-        assert found
-        for name in found:
+        names = [name for name in t if re.search(rf"(^|\.){re.escape(a)}", name)]
+        assert names
+        for name in names:
             other = name.replace(a, b)
             t[name], t[other] = t[other], t[name]
 

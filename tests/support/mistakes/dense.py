@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from support.builders.golden import TinyModel
-from support.mistakes.changes import Change, exchanged, key, swapped, without
+from support.mistakes.changes import Change, exchanged, key, without
 
 
 def norms_without_one(model: TinyModel) -> None:
@@ -50,7 +50,10 @@ MISTAKES: dict[str, tuple[str, Change]] = {
     "Gemma 4: whole large head rotated": ("gemma4", without("rope_freqs")),
     "Gemma 4: one rotation for both": ("gemma4", key("rope.freq_base_swa", 1e6)),
     "Gemma 4: layers' outputs not scaled": ("gemma4", without("layer_output_scale")),
-    "Gemma 4: norms of experts exchanged": ("gemma4-experts", swapped("post_ffw_norm_1", "post_ffw_norm_2")),
+    "Gemma 4: norms of experts exchanged": (
+        "gemma4-experts",
+        exchanged("post_ffw_norm_1", "post_ffw_norm_2"),
+    ),
     "Gemma 4: experts not scaled": ("gemma4-experts", without("ffn_down_exps.scale")),
     "Nemotron: norms without the one": ("nemotron", norms_without_one),
     "ChatGLM: whole head rotated": ("chatglm", key("rope.dimension_count", 12)),
@@ -59,6 +62,6 @@ MISTAKES: dict[str, tuple[str, Change]] = {
     "MiniCPM: another scale of the blocks": ("minicpm", without("residual_scale")),
     "MiniCPM: another scale of the logits": ("minicpm", without("logit_scale")),
     "MiniCPM: factors for short sequences": ("minicpm4", key("rope.scaling.original_context_length", 256)),
-    "MiniCPM: both factors exchanged": ("minicpm4", swapped("factors_long", "factors_short")),
+    "MiniCPM: both factors exchanged": ("minicpm4", exchanged("rope_factors_long", "rope_factors_short")),
     "Nemotron: whole head rotated": ("nemotron", key("rope.dimension_count", 12)),
 }

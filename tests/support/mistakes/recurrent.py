@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from support.builders.golden import TinyModel
-from support.mistakes.changes import Change, exchanged, key, swapped, without
+from support.mistakes.changes import Change, exchanged, key, without
 
 
 def reversed_kernels(model: TinyModel) -> None:
@@ -27,7 +27,7 @@ def neighbours_for_turns(model: TinyModel) -> None:
 
 MISTAKES: dict[str, tuple[str, Change]] = {
     "LFM2: kernels reversed": ("lfm2", reversed_kernels),
-    "LFM2: Q and K share a norm": ("lfm2", swapped("attn_q_norm", "attn_k_norm")),
+    "LFM2: Q and K share a norm": ("lfm2", exchanged("attn_q_norm", "attn_k_norm")),
     "Mamba: kernels reversed": ("mamba", reversed_kernels),
     "Mamba: no bias of the convolution": ("mamba", without("ssm_conv1d.bias")),
     "Mamba: no bias of the time steps": ("mamba", without("ssm_dt.bias")),
@@ -46,6 +46,6 @@ MISTAKES: dict[str, tuple[str, Change]] = {
     "Qwen3-Next: one expert for two": ("qwen3next", key("expert_used_count", 1)),
     "Qwen3-Next: norms exchanged": ("qwen3next", exchanged("attn_norm", "post_attention_norm")),
     "Qwen 3.5: heads in another order": ("qwen35", neighbours_for_turns),
-    "Qwen 3.5: alpha for beta": ("qwen35", swapped("ssm_alpha", "ssm_beta")),
+    "Qwen 3.5: alpha for beta": ("qwen35", exchanged("ssm_alpha", "ssm_beta")),
     "Qwen 3.5 MoE: kernels reversed": ("qwen35moe", reversed_kernels),
 }
