@@ -26,6 +26,18 @@ class CellTables(Protocol):
         """Copy `rows` into `cells`."""
 
 
+class StateTable(Protocol):
+    """The part of `engine.cache.state_cache.StateCache` that copies states out and in."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the states of one sequence."""
+
+    def read(self, slot: int, /) -> bytearray: ...
+
+    def write(self, slot: int, state: memoryview, /) -> None: ...
+
+
 class CacheContext(Protocol):
     """A loaded model as `engine.cache.session_file` sees it; `engine.model.context` extends it."""
 
@@ -37,6 +49,10 @@ class CacheContext(Protocol):
 
     @property
     def cache(self) -> CellTables: ...
+
+    @property
+    def states(self) -> StateTable | None:
+        """The recurrent states, if the model has any."""
 
     @property
     def n_ctx(self) -> int:

@@ -189,9 +189,8 @@ def _layout(model: CacheContext, n_tokens: int, n_past: int, with_logits: bool) 
         add("logits", "F32", [model.n_vocab], 4 * model.n_vocab)
     for name, table in model.cache.tables():
         add(name, "U8", [n_past, table.strides[1]], n_past * table.strides[1])
-    if n_past and model.pool.states is not None:
-        nbytes = model.pool.states.store.nbytes
-        add("states", "U8", [1, nbytes], nbytes)
+    if n_past and model.states is not None:
+        add("states", "U8", [1, model.states.nbytes], model.states.nbytes)
     return tensors
 
 
@@ -219,8 +218,8 @@ def _pieces(
         step = max(1, PIECE // table.strides[1])
         for start in range(0, sequence.n_past, step):
             yield from model.cache.read(table, sequence.cells[start : min(start + step, sequence.n_past)])
-    if sequence.n_past and model.pool.states is not None:
-        yield model.pool.states.store.read(sequence.slot)
+    if sequence.n_past and model.states is not None:
+        yield model.states.read(sequence.slot)
 
 
 def _open(path: str | os.PathLike[str]) -> BinaryIO:
@@ -354,11 +353,11 @@ class _SessionReader:
             if n_new:
                 sequence.grow(n_new)
             yield from self._fill_cells(sequence.cells, sequence.n_past)
-            states = self.model.pool.states
+            states = self.model.states
             if self.n_past and states is not None:
-                state = self._read(states.store.nbytes)
+                state = self._read(states.nbytes)
                 if n_new:  # else more is cached than the file has
-                    states.store.write(sequence.slot, memoryview(state))
+                    states.write(sequence.slot, memoryview(state))
             if self.digest.hexdigest() != self.checksum:
                 self.fail("is damaged: its checksum is wrong")
         except BaseException:

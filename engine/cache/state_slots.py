@@ -8,25 +8,12 @@ prompt and never used, then the least recently used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from engine.errors import OutOfMemoryError
 
 NO_SLOT = -1
-
-
-class StateStore(Protocol):
-    """The states themselves, of all recurrent layers in one row of `nbytes` for each slot."""
-
-    @property
-    def nbytes(self) -> int: ...
-
-    def copy(self, source: int, target: int, /) -> None:
-        """Copy the state of one slot into another."""
-
-    def read(self, slot: int, /) -> bytearray: ...
-
-    def write(self, slot: int, state: memoryview, /) -> None: ...
 
 
 class Checkpointed(Protocol):
@@ -38,11 +25,13 @@ class Checkpointed(Protocol):
 class StateSlots:
     """Allocates slots and evicts checkpoints.
 
-    interval: tokens of a long prompt after which a checkpoint is made.
+    copy: copies the state of one slot (source, target) into another. interval: tokens of a long prompt after
+    which a checkpoint is made.
     """
 
-    def __init__(self, n_slots: int, store: StateStore, interval: int) -> None:
-        self.n_slots, self.store, self.interval = n_slots, store, interval
+    def __init__(self, n_slots: int, copy: Callable[[int, int], None], interval: int) -> None:
+        self.n_slots, self.interval = n_slots, interval
+        self._copy = copy
         self._free = list(range(n_slots - 1, -1, -1))
         # The slots of checkpoints, the least recently used first.
         self._passing: dict[Checkpointed, int] = {}  # made on the way and never used
@@ -74,7 +63,7 @@ class StateSlots:
             slot = source.checkpoint  # the last one: it becomes the sequence's own
             self._forget(source)
         elif source is not None:
-            self.store.copy(source.checkpoint, slot)
+            self._copy(source.checkpoint, slot)
         return slot
 
     def free(self, slot: int) -> None:
@@ -90,11 +79,11 @@ class StateSlots:
         """
         if holder.checkpoint != NO_SLOT:
             return
-        copy = self._free_one(None)
-        if copy != NO_SLOT:
-            self.store.copy(slot, copy)
-            holder.checkpoint = copy
-            (self._passing if passing else self._lasting)[holder] = copy
+        target = self._free_one(None)
+        if target != NO_SLOT:
+            self._copy(slot, target)
+            holder.checkpoint = target
+            (self._passing if passing else self._lasting)[holder] = target
 
     def keep(self, holder: Checkpointed, slot: int) -> None:
         """Turn a sequence's slot into a checkpoint."""

@@ -29,8 +29,8 @@ def describe(model: LoadedModel) -> dict[str, Any]:
         "kv_cells": model.n_cells,
         "kv_type": model.params.kv_type,
         "kv_bytes": model.cache.nbytes,
-        "state_bytes": 0 if model.pool.states is None else model.pool.states.n_slots * model.hp.state_bytes,
-        "state_slots": 0 if model.pool.states is None else model.pool.states.n_slots,
+        "state_bytes": 0 if model.states is None else model.states.n_slots * model.states.nbytes,
+        "state_slots": 0 if model.states is None else model.states.n_slots,
         "lora_bytes": sum(loaded.nbytes for loaded in model.lora),
         "lora": [
             {

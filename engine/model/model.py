@@ -93,10 +93,12 @@ class LoadedModel:
             zeroed=any(kind in ("flash", "explicit") for kind in self.attention),
         )
         resources.callback(self.cache.close)
-        states = None
+        self.states: StateCache | None = None
+        slots = None
         if hp.recurrence is not None:
-            states = StateCache(hp, preparation.n_slots, cpu.buffer_types()[-1])
-            resources.callback(states.close)
+            self.states = StateCache(hp, preparation.n_slots, cpu.buffer_types()[-1])
+            resources.callback(self.states.close)
+            slots = StateSlots(preparation.n_slots, self.states.copy, params.checkpoint_interval)
         if params.mlock:
             adapted = [buffer for loaded in self.lora for buffer in loaded.buffers]
             lock_memory([*self.weights.buffers, *adapted, *self.cache.buffers])
@@ -114,13 +116,10 @@ class LoadedModel:
             ["cpu" if device is cpu else device.backend.lower() for device in devices],
             self.max_batch_tokens,
             self.weights.row_multiple,
-            states,
+            self.states,
         )
         resources.callback(self.runner.close)
         self.runner.reserve(params.parallel if hp.causal else self.max_batch_tokens, len(matrices))
-        slots = None
-        if states is not None:
-            slots = StateSlots(states.n_slots, states, params.checkpoint_interval)
         self.pool = CellPool(self.n_cells, slots)
         self.prefix = PrefixCache(self.pool)
         progress(1.0, "ready")

@@ -16,24 +16,16 @@ class Holder:
 class Store:
     """One text for each slot."""
 
-    nbytes = 8
-
     def __init__(self, n: int) -> None:
         self.states = [""] * n
 
     def copy(self, source: int, target: int) -> None:
         self.states[target] = self.states[source]
 
-    def read(self, slot: int) -> bytearray:
-        return bytearray(self.states[slot].encode())
-
-    def write(self, slot: int, state: memoryview) -> None:
-        self.states[slot] = bytes(state).decode()
-
 
 def make(n_slots: int) -> tuple[StateSlots, Store]:
     store = Store(n_slots)
-    return StateSlots(n_slots, store, 512), store
+    return StateSlots(n_slots, store.copy, 512), store
 
 
 def test_take_gives_each_sequence_a_slot_of_its_own_until_there_is_none() -> None:

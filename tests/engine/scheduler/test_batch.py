@@ -99,7 +99,7 @@ def test_pop_largest_takes_out_sequence_and_item() -> None:
 
 
 def test_build_leaves_out_sequences_that_find_no_slot_for_their_state() -> None:
-    states = StateSlots(3, FakeRunner(8, 8, n_slots=3), interval=512)
+    states = StateSlots(3, FakeRunner(8, 8, n_slots=3).copy, interval=512)
     setting = Setting(states=states)
     elsewhere = states.take()
     for first in range(1, 4):
@@ -113,7 +113,8 @@ def test_build_leaves_out_sequences_that_find_no_slot_for_their_state() -> None:
 
 
 def test_build_ends_a_chunk_where_a_checkpoint_is_due() -> None:
-    setting = Setting(max_batch_tokens=64, states=StateSlots(4, FakeRunner(8, 8, n_slots=4), interval=10))
+    states = StateSlots(4, FakeRunner(8, 8, n_slots=4).copy, interval=10)
+    setting = Setting(max_batch_tokens=64, states=states)
     sequence = setting.run([*range(1, 26)])
     sizes = []
     while sequence.n_pending:

@@ -147,18 +147,8 @@ class FakeRunner:
         self.slots[row.slot] = row.n_past + len(row.tokens), state
         return digests
 
-    @property
-    def nbytes(self) -> int:
-        return 8
-
     def copy(self, source: int, target: int) -> None:
         self.slots[target] = self.slots[source]
-
-    def read(self, slot: int) -> bytearray:
-        raise NotImplementedError
-
-    def write(self, slot: int, state: memoryview) -> None:
-        raise NotImplementedError
 
     def clear(self, cells: Sequence[int]) -> None:
         for cell in cells:
@@ -240,7 +230,7 @@ def make_scheduler(
     """A scheduler on a fake runner; with checkpoints, on one whose layers are recurrent."""
     n_slots = parallel + checkpoints if checkpoints else 0
     runner = FakeRunner(n_cells, max_batch_tokens, original_context_length, n_slots)
-    slots = StateSlots(n_slots, runner, interval) if n_slots else None
+    slots = StateSlots(n_slots, runner.copy, interval) if n_slots else None
     config = SchedulerConfig(
         parallel=parallel, n_ctx=n_ctx, max_batch_tokens=max_batch_tokens, eog_ids=frozenset({EOG})
     )
