@@ -249,13 +249,13 @@ class Scheduler:
             raise
         compute_ms = self._runner.compute_ms
         self._counters.compute_ms += compute_ms
-        self._builder.pace.measured(batch.n_decode, batch.n_rows - batch.n_decode, compute_ms)
+        self._builder.pace.measured(batch.n_decode, self.n_rows - batch.n_decode, compute_ms)
         return True
 
     def _forward(self, batch: Batch) -> int:
         """Compute the batch, and beside it the masks of its rows of logits."""
         guides = self._guides
-        self.n_rows = sum(len(item.tokens) for item in batch.items)
+        self.n_rows = batch.n_rows
         if guides is None:
             return self._runner.forward(batch.items)
         guides.begin([sequence.guide for sequence in batch.needing_logits()])
