@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 # Nothing that a client says of itself leaves the machine.
 _QUIET = {
     "ANONYMIZED_TELEMETRY": "false",
+    "CONTINUE_CLI_ENABLE_TELEMETRY": "0",
     "DO_NOT_TRACK": "1",
     "HAYSTACK_TELEMETRY_ENABLED": "False",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",

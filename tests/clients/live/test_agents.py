@@ -165,6 +165,32 @@ def test_cline_answers_on_the_real_model(url: str, tmp_path: Path) -> None:
     assert end["text"]
 
 
+# --- Continue
+
+
+def start_continue(folder: Path, url: str, provider: str, question: str) -> str:
+    """Its command line, which sends the same requests with its provider `openai` and with `ollama`."""
+    address = {"openai": f"{url}/v1", "ollama": url}[provider]
+    model = {"name": "ggserve", "provider": provider, "model": "smollm2", "apiBase": address}
+    config = folder / "config.yaml"
+    config.write_text(json.dumps({"name": "ggserve", "version": "1.0.0", "schema": "v1", "models": [model]}))
+    return start(folder, BIN / "cn", "-p", "--auto", "--config", config, question)
+
+
+@pytest.mark.parametrize("provider", ["openai", "ollama"])
+def test_continue_runs_a_command_and_answers(provider: str, tmp_path: Path) -> None:
+    answers = Script("Bash", command=PRINT).answers
+    with agent_server(lambda request: ids(answers.pop(0))) as url:
+        text = start_continue(tmp_path, url, provider, "Run it")
+    assert (tmp_path / "work" / "out.txt").read_text() == "magic-42\n"
+    assert "magic-42" in text
+    assert answers == []
+
+
+def test_continue_answers_on_the_real_model(url: str, tmp_path: Path) -> None:
+    assert start_continue(tmp_path, url, "openai", "Say hello.").strip()
+
+
 # --- aider
 
 
