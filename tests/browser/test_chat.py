@@ -110,6 +110,19 @@ async def test_regenerate_keeps_both_answers_over_a_reload(site):
     await expect(s.answer()).to_have_text("The second.")
 
 
+async def test_what_changes_while_the_page_closes_is_kept(site):
+    texts = iter(["The first.", "The second."])
+    s = await site(FakeEngine(lambda request: scripted({}, next(texts)).reply(request), n_ctx=8192))
+    await s.ask("Tell me.")
+    await s.page.click(".regenerate")
+    await expect(s.answer()).to_have_text("The second.")
+    await expect(s.page.locator(".branches")).to_contain_text("2 of 2")
+    previous = "document.querySelector('[aria-label=\"Previous version\"]')"
+    await s.page.evaluate(f"addEventListener('pagehide', () => {previous}.click())")
+    await s.page.reload()
+    await expect(s.answer()).to_have_text("The first.")
+
+
 async def test_an_edited_question_is_another_branch(site):
     engine = scripted({"cats": "Cats purr.", "dogs": "Dogs bark."})
     s = await site(engine)

@@ -19,24 +19,25 @@ const opened = (async () => {
   }
 })();
 
-async function store(mode) {
-  const database = await opened;
-  return database?.transaction("conversations", mode).objectStore("conversations") ?? null;
+/** Apply a change, which is stored also if the page closes at once. */
+async function change(apply, inMemory) {
+  const transaction = (await opened)?.transaction("conversations", "readwrite");
+  if (!transaction) return inMemory();
+  const stored = new Promise((resolve, reject) => {
+    transaction.oncomplete = resolve;
+    transaction.onabort = () => reject(transaction.error);
+  });
+  apply(transaction.objectStore("conversations"));
+  transaction.commit(); // else it waits for an event of this page, and a page that closes aborts it
+  await stored;
 }
 
 export async function readAll() {
-  const conversations = await store("readonly");
+  const conversations = (await opened)?.transaction("conversations").objectStore("conversations");
   return conversations ? finished(conversations.getAll()) : [...memory.values()];
 }
 
-export async function write(conversation) {
-  const conversations = await store("readwrite");
-  if (conversations) await finished(conversations.put(conversation));
-  else memory.set(conversation.id, structuredClone(conversation));
-}
+export const write = (conversation) =>
+  change((stored) => stored.put(conversation), () => memory.set(conversation.id, structuredClone(conversation)));
 
-export async function remove(id) {
-  const conversations = await store("readwrite");
-  if (conversations) await finished(conversations.delete(id));
-  else memory.delete(id);
-}
+export const remove = (id) => change((stored) => stored.delete(id), () => memory.delete(id));
