@@ -3,7 +3,6 @@
 from engine.architectures.qwen3 import Qwen3
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
-from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block
 from engine.nn.feed_forward import FeedForward
@@ -19,9 +18,6 @@ class Apertus(Qwen3):
         n_layer = reader.integer("block_count")
         values = [gguf.get_floats(f"xielu.{name}", n_layer) for name in ("alpha_n", "alpha_p", "beta", "eps")]
         return reader.hparams(rope="neox", xielu=tuple(zip(*values, strict=True)))
-
-    def attention(self, binder: Binder, i: int) -> Attention:
-        return Attention(binder, self.hp, i, qk_norm="head", norm=self.norm, rope_factors=self.factors)
 
     def feed_forward(self, binder: Binder, i: int) -> Block:
         return FeedForward(binder, self.hp, i, activation="xielu", gate=None)

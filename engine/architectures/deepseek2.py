@@ -10,13 +10,14 @@ from engine.errors import UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.hparams import HParams, Latent
 from engine.nn.binder import Binder
-from engine.nn.decoder import Layer
+from engine.nn.decoder import Mixer
 from engine.nn.hparams_reader import HParamsReader
 from engine.nn.latent_attention import LatentAttention
 
 
 class DeepSeek2(GLM4MoE):
     name = "deepseek2"
+    ffn_norm = "ffn_norm"
 
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
@@ -51,10 +52,5 @@ class DeepSeek2(GLM4MoE):
             routing=reader.routing("sigmoid" if is_biased else "softmax"),
         )
 
-    def layer(self, binder: Binder, i: int) -> Layer:
-        return Layer(
-            attn_norm=self.block_norm(binder, i, "attn_norm"),
-            attention=LatentAttention(binder, self.hp, i),
-            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
-            ffn=self.feed_forward(binder, i),
-        )
+    def attention(self, binder: Binder, i: int) -> Mixer:
+        return LatentAttention(binder, self.hp, i)

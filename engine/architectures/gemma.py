@@ -7,9 +7,8 @@ import math
 
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
-from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.decoder import Decoder, Layer
+from engine.nn.decoder import Block, Decoder
 from engine.nn.feed_forward import FeedForward
 from engine.nn.hparams_reader import HParamsReader
 
@@ -22,10 +21,5 @@ class Gemma(Decoder):
         reader = HParamsReader(gguf, cls.name)
         return reader.hparams(rope="neox", embedding_scale=math.sqrt(reader.integer("embedding_length")))
 
-    def layer(self, binder: Binder, i: int) -> Layer:
-        return Layer(
-            attn_norm=self.block_norm(binder, i, "attn_norm"),
-            attention=Attention(binder, self.hp, i),
-            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
-            ffn=FeedForward(binder, self.hp, i, activation="gelu"),
-        )
+    def feed_forward(self, binder: Binder, i: int) -> Block:
+        return FeedForward(binder, self.hp, i, activation="gelu")

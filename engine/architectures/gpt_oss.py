@@ -7,13 +7,14 @@ from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.decoder import Decoder, Layer
+from engine.nn.decoder import Block, Decoder
 from engine.nn.hparams_reader import HParamsReader
 from engine.nn.moe import MixtureOfExperts
 
 
 class GPTOSS(Decoder):
     name = "gpt-oss"
+    ffn_norm = "post_attention_norm"
 
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
@@ -27,10 +28,8 @@ class GPTOSS(Decoder):
         windows = reader.windows(n_layer, pattern=2)
         return reader.hparams(rope=rope, windows=windows, routing=reader.routing("selected"))
 
-    def layer(self, binder: Binder, i: int) -> Layer:
-        return Layer(
-            attn_norm=self.block_norm(binder, i, "attn_norm"),
-            attention=Attention(binder, self.hp, i, sinks=True),
-            ffn_norm=self.block_norm(binder, i, "post_attention_norm"),
-            ffn=MixtureOfExperts(binder, self.hp, i, activation="swiglu_oai"),
-        )
+    def attention(self, binder: Binder, i: int) -> Attention:
+        return Attention(binder, self.hp, i, sinks=True)
+
+    def feed_forward(self, binder: Binder, i: int) -> Block:
+        return MixtureOfExperts(binder, self.hp, i, activation="swiglu_oai")

@@ -4,7 +4,7 @@ from engine.gguf import GGUFFile
 from engine.hparams import HParams, Routing
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.decoder import Block, Decoder, Layer
+from engine.nn.decoder import Block, Decoder, Mixer
 from engine.nn.feed_forward import FeedForward
 from engine.nn.hparams_reader import HParamsReader
 from engine.nn.moe import MixtureOfExperts
@@ -25,14 +25,8 @@ class Jamba(Decoder):
             routing=Routing(renormalise=False),
         )
 
-    def layer(self, binder: Binder, i: int) -> Layer:
-        hp = self.hp
-        return Layer(
-            attn_norm=self.block_norm(binder, i, "attn_norm"),
-            attention=Mamba(binder, hp, i) if hp.recurrent[i] else Attention(binder, hp, i),
-            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
-            ffn=self.feed_forward(binder, i),
-        )
+    def attention(self, binder: Binder, i: int) -> Mixer:
+        return (Mamba if self.hp.recurrent[i] else Attention)(binder, self.hp, i)
 
     def feed_forward(self, binder: Binder, i: int) -> Block:
         has_experts = binder.has(f"blk.{i}.ffn_gate_inp.weight")

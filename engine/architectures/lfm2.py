@@ -4,8 +4,7 @@ from engine.gguf import GGUFFile
 from engine.hparams import HParams, Recurrence
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.decoder import Block, Decoder, Layer
-from engine.nn.feed_forward import FeedForward
+from engine.nn.decoder import Decoder, Mixer
 from engine.nn.hparams_reader import HParamsReader
 from engine.nn.recurrent import ShortConvolution
 
@@ -30,16 +29,7 @@ class LFM2(Decoder):
             recurrent=tuple(not heads for heads in kv_heads),
         )
 
-    def layer(self, binder: Binder, i: int) -> Layer:
-        hp = self.hp
-        return Layer(
-            attn_norm=self.block_norm(binder, i, "attn_norm"),
-            attention=ShortConvolution(binder, hp, i)
-            if hp.recurrent[i]
-            else Attention(binder, hp, i, qk_norm="head", norm=self.norm),
-            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
-            ffn=self.feed_forward(binder, i),
-        )
-
-    def feed_forward(self, binder: Binder, i: int) -> Block:
-        return FeedForward(binder, self.hp, i)
+    def attention(self, binder: Binder, i: int) -> Mixer:
+        if self.hp.recurrent[i]:
+            return ShortConvolution(binder, self.hp, i)
+        return Attention(binder, self.hp, i, qk_norm="head", norm=self.norm)

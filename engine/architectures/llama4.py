@@ -11,7 +11,7 @@ from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.decoder import Block, Layer
+from engine.nn.decoder import Block
 from engine.nn.feed_forward import FeedForward
 from engine.nn.hparams_reader import HParamsReader
 from engine.nn.layers import Norm, RMSNorm
@@ -41,15 +41,10 @@ class Llama4(Llama):
             rope="interleaved", n_ff_shared=n_ff_shared, experts_each=step, routing=routing, **more
         )
 
-    def layer(self, binder: Binder, i: int) -> Layer:
+    def attention(self, binder: Binder, i: int) -> Attention:
         normed = self.hp.n_expert != EXPERTS_WITHOUT_NORMS and self.hp.rope_of(i) is not None
         norms: Any = {"qk_norm": "head", "norm": self.plain_norm, "rotate_first": True} if normed else {}
-        return Layer(
-            attn_norm=self.block_norm(binder, i, "attn_norm"),
-            attention=Attention(binder, self.hp, i, rope_factors=self.factors, **norms),
-            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
-            ffn=self.feed_forward(binder, i),
-        )
+        return Attention(binder, self.hp, i, rope_factors=self.factors, **norms)
 
     def plain_norm(self, binder: Binder, name: str, shape: tuple[int, ...], layer: int) -> Norm:
         return RMSNorm(None, self.hp.eps)

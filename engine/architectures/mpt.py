@@ -4,7 +4,7 @@ from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.decoder import Decoder, Layer
+from engine.nn.decoder import Block, Decoder
 from engine.nn.feed_forward import FeedForward
 from engine.nn.hparams_reader import HParamsReader
 
@@ -25,12 +25,9 @@ class MPT(Decoder):
             max_positions=positions.shape[1] if positions is not None else 0,
         )
 
-    def layer(self, binder: Binder, i: int) -> Layer:
-        hp = self.hp
+    def attention(self, binder: Binder, i: int) -> Attention:
         qk_norm = binder.has(f"blk.{i}.attn_q_norm.weight")
-        return Layer(
-            attn_norm=self.block_norm(binder, i, "attn_norm"),
-            attention=Attention(binder, hp, i, qk_norm="row" if qk_norm else None, norm=self.norm),
-            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
-            ffn=FeedForward(binder, hp, i, activation="gelu_erf", gate=None),
-        )
+        return Attention(binder, self.hp, i, qk_norm="row" if qk_norm else None, norm=self.norm)
+
+    def feed_forward(self, binder: Binder, i: int) -> Block:
+        return FeedForward(binder, self.hp, i, activation="gelu_erf", gate=None)

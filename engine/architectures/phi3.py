@@ -2,9 +2,8 @@
 
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
-from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.decoder import Decoder, Layer
+from engine.nn.decoder import Block, Decoder
 from engine.nn.feed_forward import FeedForward
 from engine.nn.hparams_reader import HParamsReader
 
@@ -18,10 +17,5 @@ class Phi3(Decoder):
         windows = reader.windows(reader.integer("block_count"))
         return reader.hparams(rope="neox", windows=windows, original_context_length=reader.long_rope())
 
-    def layer(self, binder: Binder, i: int) -> Layer:
-        return Layer(
-            attn_norm=self.block_norm(binder, i, "attn_norm"),
-            attention=Attention(binder, self.hp, i, rope_factors=self.factors),
-            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
-            ffn=FeedForward(binder, self.hp, i, gate="fused"),
-        )
+    def feed_forward(self, binder: Binder, i: int) -> Block:
+        return FeedForward(binder, self.hp, i, gate="fused")

@@ -5,9 +5,8 @@ from dataclasses import replace
 from engine.architectures.phi3 import Phi3
 from engine.gguf import GGUFFile
 from engine.hparams import HParams, Routing
-from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.decoder import Layer
+from engine.nn.decoder import Block
 from engine.nn.hparams_reader import HParamsReader
 from engine.nn.moe import MixtureOfExperts
 
@@ -21,10 +20,5 @@ class PhiMoE(Phi3):
         HParamsReader(gguf, cls.name).only("expert_used_count", 2)
         return replace(super().hparams(gguf), routing=Routing(weights="sparsemixer"))
 
-    def layer(self, binder: Binder, i: int) -> Layer:
-        return Layer(
-            attn_norm=self.block_norm(binder, i, "attn_norm"),
-            attention=Attention(binder, self.hp, i, rope_factors=self.factors),
-            ffn_norm=self.block_norm(binder, i, "ffn_norm"),
-            ffn=MixtureOfExperts(binder, self.hp, i),
-        )
+    def feed_forward(self, binder: Binder, i: int) -> Block:
+        return MixtureOfExperts(binder, self.hp, i)

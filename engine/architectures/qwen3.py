@@ -9,4 +9,4 @@ class Qwen3(Qwen2):
     name = "qwen3"
 
     def attention(self, binder: Binder, i: int) -> Attention:
-        return Attention(binder, self.hp, i, qk_norm="head", norm=self.norm)
+        return Attention(binder, self.hp, i, qk_norm="head", norm=self.norm, rope_factors=self.factors)

@@ -4,7 +4,7 @@ from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
-from engine.nn.decoder import Block, Decoder, Layer
+from engine.nn.decoder import Block, Decoder, Mixer
 from engine.nn.hparams_reader import HParamsReader
 from engine.nn.moe import MixtureOfExperts
 from engine.nn.recurrent import GatedDeltaNet
@@ -12,6 +12,7 @@ from engine.nn.recurrent import GatedDeltaNet
 
 class Qwen3Next(Decoder):
     name = "qwen3next"
+    ffn_norm = "post_attention_norm"
 
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
@@ -29,16 +30,10 @@ class Qwen3Next(Decoder):
             routing=reader.routing(renormalise=True),
         )
 
-    def layer(self, binder: Binder, i: int) -> Layer:
-        hp = self.hp
-        return Layer(
-            attn_norm=self.block_norm(binder, i, "attn_norm"),
-            attention=GatedDeltaNet(binder, hp, i)
-            if hp.recurrent[i]
-            else Attention(binder, hp, i, qk_norm="head", norm=self.norm, gated=True),
-            ffn_norm=self.block_norm(binder, i, "post_attention_norm"),
-            ffn=self.feed_forward(binder, i),
-        )
+    def attention(self, binder: Binder, i: int) -> Mixer:
+        if self.hp.recurrent[i]:
+            return GatedDeltaNet(binder, self.hp, i)
+        return Attention(binder, self.hp, i, qk_norm="head", norm=self.norm, gated=True)
 
     def feed_forward(self, binder: Binder, i: int) -> Block:
         return MixtureOfExperts(binder, self.hp, i, shared=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -12,8 +11,11 @@ from engine.ggml.tensor import Tensor
 from engine.graph.forward_context import ForwardContext, LongRopeFactors, RopeFactors
 from engine.hparams import HParams
 from engine.nn.architecture import Architecture
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
+from engine.nn.feed_forward import FeedForward
 from engine.nn.layers import Linear, Norm, RMSNorm
+from engine.nn.moe import MixtureOfExperts
 
 Block = Callable[[ForwardContext, Tensor], Tensor]
 # Attention, or what carries a state from token to token in its place. None: nothing reads its output.
@@ -133,6 +135,7 @@ class Decoder(Architecture):
 
     norms: ClassVar[Literal["rms", "layer"]] = "rms"
     norms_embedding: ClassVar[bool] = False  # `token_embd_norm` before the first layer
+    ffn_norm: ClassVar[str] = "ffn_norm"  # the name of its tensor
     output_norm_name: ClassVar[str] = "output_norm"
 
     def norm(self, binder: Binder, name: str, shape: tuple[int, ...], layer: int) -> Norm:
@@ -144,9 +147,26 @@ class Decoder(Architecture):
         """The norm `blk.LAYER.NAME` of rows [n_embd]."""
         return self.norm(binder, f"blk.{layer}.{name}", (self.hp.n_embd,), layer)
 
-    @abstractmethod
     def layer(self, binder: Binder, i: int) -> Layer:
-        """Layer `i` bound to its tensors."""
+        """Layer `i` bound to its tensors; here that of most models, with a norm before each block."""
+        return Layer(
+            attn_norm=self.block_norm(binder, i, "attn_norm"),
+            attention=self.attention(binder, i),
+            ffn_norm=self.block_norm(binder, i, self.ffn_norm),
+            ffn=self.feed_forward(binder, i),
+            residual_scale=self.hp.residual_scale,
+        )
+
+    def attention(self, binder: Binder, i: int) -> Mixer:
+        """What `layer` attends with."""
+        return Attention(binder, self.hp, i, rope_factors=self.factors)
+
+    def feed_forward(self, binder: Binder, i: int) -> Block:
+        """Of `layer`: experts behind the dense layers, with a shared one if it has a width."""
+        hp = self.hp
+        if not hp.n_expert or i < hp.n_dense:
+            return FeedForward(binder, hp, i)
+        return MixtureOfExperts(binder, hp, i, shared=hp.n_ff_shared > 0, gated=False)
 
     def rope_factors(self, binder: Binder) -> RopeFactors:
         """Divisors of the frequencies, F32 [n_dims / 2], of all layers."""
