@@ -8,8 +8,10 @@ import os
 import threading
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import pytest_asyncio
 
 from server.api.ollama.models import OLLAMA_VERSION
 from server.models import catalog
@@ -319,33 +321,34 @@ async def test_delete_removes_a_pulled_model(hub):
         refusal(await delete(http), DELETE)
 
 
-async def test_delete_of_a_model_of_which_an_older_snapshot_is_served_is_refused(hub):
+@pytest_asyncio.fixture
+async def pulled(hub):
+    """A server of `engine`, which pulled the model at `path`."""
     engine = FakeEngine()
+    assert engine.info is not None
     async with client(permitting(engine)) as http:
         await http.post(PULL, json={"model": "me/Tales-GGUF", "stream": False})
         model = catalog.find(NAME)
         assert model is not None
-        assert engine.info is not None
-        older = model.path.parent.with_name("f" * 40) / model.path.name
-        older.parent.mkdir()
-        older.write_bytes(b"older")
-        engine.info["path"] = str(older)
-        assert "is served" in refusal(await delete(http, model=NAME), DELETE, 409)["message"]
+        yield SimpleNamespace(engine=engine, http=http, path=model.path)
+
+
+async def test_delete_of_a_model_of_which_an_older_snapshot_is_served_is_refused(pulled):
+    older = pulled.path.parent.with_name("f" * 40) / pulled.path.name
+    older.parent.mkdir()
+    older.write_bytes(b"older")
+    pulled.engine.info["path"] = str(older)
+    assert "is served" in refusal(await delete(pulled.http, model=NAME), DELETE, 409)["message"]
     assert older.exists()
 
 
-async def test_delete_of_what_is_served_or_not_ours_is_refused(hub):
-    engine = FakeEngine()
-    async with client(permitting(engine)) as http:
-        await http.post(PULL, json={"model": "me/Tales-GGUF", "stream": False})
-        model = catalog.find(NAME)
-        assert model is not None
-        assert engine.info is not None
-        engine.info["path"] = os.path.realpath(model.path)  # the cache links to it
-        assert "is served" in refusal(await delete(http, model=NAME), DELETE, 409)["message"]
-        engine.state = "loading"
-        assert "is loading" in refusal(await delete(http, model=NAME), DELETE, 503)["message"]
-        engine.state = "ready"
-        assert Path(model.path).is_file()
-        bundled = await delete(http, model="stories")
-        assert "is part of ggserve" in refusal(bundled, DELETE, 403)["message"]
+async def test_delete_of_what_is_served_or_not_ours_is_refused(pulled):
+    engine, http = pulled.engine, pulled.http
+    engine.info["path"] = os.path.realpath(pulled.path)  # the cache links to it
+    assert "is served" in refusal(await delete(http, model=NAME), DELETE, 409)["message"]
+    engine.state = "loading"
+    assert "is loading" in refusal(await delete(http, model=NAME), DELETE, 503)["message"]
+    engine.state = "ready"
+    assert Path(pulled.path).is_file()
+    bundled = await delete(http, model="stories")
+    assert "is part of ggserve" in refusal(bundled, DELETE, 403)["message"]
