@@ -42,7 +42,8 @@ def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
 
     class Converted(cls):  # type: ignore[misc,valid-type]
         model_arch = cls.model_arch
-        no_mtp = True  # layers that predict further tokens, of which random models have none
+        # Of layers that predict further tokens; random models have none, but `glm4moe-norms` gets one.
+        no_mtp = stated["model_type"] != "glm4_moe"
 
         def set_vocab(self) -> None:
             if hparams["model_type"] in ("bert", "nomic_bert"):
