@@ -26,7 +26,7 @@ class Gemma3(Gemma2):
         reader = HParamsReader(gguf, cls.name)
         n_layer, n_embd = reader.integer("block_count"), reader.integer("embedding_length")
         n_head = reader.per_layer("attention.head_count", n_layer)[0]
-        head_dim = reader.integer("attention.key_length", n_embd // n_head)
+        head_dim = reader.head_dim()
         more: dict[str, Any] = {}
         if n_layer == LAYERS_OF_27B and not reader.has("attention.scale"):
             more["attention_scale"] = 1.0 / math.sqrt(n_embd / n_head)

@@ -20,9 +20,7 @@ class GPTOSS(Decoder):
     def hparams(cls, gguf: GGUFFile) -> HParams:
         reader = HParamsReader(gguf, cls.name)
         n_layer = reader.integer("block_count")
-        rope = reader.rope(
-            "neox", reader.integer("rope.dimension_count", reader.integer("attention.key_length"))
-        )
+        rope = reader.rope("neox", reader.integer("rope.dimension_count", reader.head_dim()))
         if rope.ext_factor:
             rope = rope.unrounded_yarn()
         windows = reader.windows(n_layer, pattern=2)

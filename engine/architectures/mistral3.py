@@ -19,6 +19,5 @@ class Mistral3(Llama):
             more["temperature_scale"] = scale
             more["temperature_length"] = reader.integer("rope.scaling.original_context_length")
         reader.only("rope.scaling.yarn_log_multiplier", 0.0, 1.0)  # 1: YaRN has no factor of its own
-        head_dim = reader.integer("embedding_length") // reader.per_layer("attention.head_count", 1)[0]
-        n_dims = reader.integer("rope.dimension_count", reader.integer("attention.key_length", head_dim))
+        n_dims = reader.integer("rope.dimension_count", reader.head_dim())
         return reader.hparams(rope=reader.rope("interleaved", n_dims, scales_scores=True), **more)

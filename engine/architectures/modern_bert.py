@@ -22,12 +22,11 @@ class ModernBert(Decoder):
         reader.only("attention.causal", False)
         reader.only("hidden_activation", "gelu")
         n_layer = reader.integer("block_count")
-        n_dims = reader.integer("embedding_length") // reader.integer("attention.head_count")
+        base = reader.number("rope.freq_base_swa", 10000.0)
+        local = Rope(mode="neox", n_dims=reader.head_dim(), freq_base=base)
         return reader.hparams(
             rope="neox",
-            rope_local=Rope(
-                mode="neox", n_dims=n_dims, freq_base=reader.number("rope.freq_base_swa", 10000.0)
-            ),
+            rope_local=local,
             eps="layer",
             causal=False,
             pooling="mean",

@@ -26,8 +26,7 @@ class OLMo2(Decoder):
         if reader.integer("attention.sliding_window", 0):
             more["windows"] = reader.windows(reader.integer("block_count"), pattern=FULL_EACH)
             base = reader.number("rope.freq_base_swa", reader.number("rope.freq_base", 10000.0))
-            n_dims = reader.integer("embedding_length") // reader.integer("attention.head_count")
-            more["rope_local"] = Rope(mode="neox", n_dims=n_dims, freq_base=base)
+            more["rope_local"] = Rope(mode="neox", n_dims=reader.head_dim(), freq_base=base)
         return reader.hparams(rope="neox", **more)
 
     def layer(self, binder: Binder, i: int) -> Layer:

@@ -87,6 +87,11 @@ class HParamsReader:
             self.refuse("nextn_predict_layers", n_mtp, "fewer than block_count")
         return n_layer
 
+    def head_dim(self) -> int:
+        """Elements of a head of Q and K: as the file says, else an equal share of the embedding."""
+        n_head = self.per_layer("attention.head_count", self.n_layer())
+        return self.integer("attention.key_length", self.integer("embedding_length") // max(*n_head, 1))
+
     def hparams(self, *, rope: RopeMode | Rope | None, eps: str = "rms", **fields: Any) -> HParams:
         """The hyperparameters under the usual keys. `fields` of `HParams` take precedence.
 
@@ -95,8 +100,7 @@ class HParamsReader:
         """
         n_layer, n_embd = self.n_layer(), self.integer("embedding_length")
         n_ff_expert = self.integer("expert_feed_forward_length", 0)
-        n_head = self.per_layer("attention.head_count", n_layer)
-        head_dim = self.integer("attention.key_length", n_embd // max(*n_head, 1))
+        n_head, head_dim = self.per_layer("attention.head_count", n_layer), self.head_dim()
         embedding = self.gguf.tensors.get("token_embd.weight")
         merged: dict[str, Any] = {
             "n_layer": n_layer,
