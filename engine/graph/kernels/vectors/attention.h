@@ -301,10 +301,17 @@ inline int next_unit(Attention & op) {
     return __atomic_fetch_add((int32_t *)&op.next, 1, __ATOMIC_RELAXED);
 }
 
+// Lanes of each unit of a sequence, of at most `limit`: as few units and vectors as that takes, about equally full.
+inline int even_chunk(int n_lanes, int limit) {
+    const int units = (n_lanes + limit - 1) / limit, even = (n_lanes + units - 1) / units;
+    return even > W ? (even + W - 1) / W * W : even;
+}
+
 // dst [dv, heads, rows] F32; src0 q [d, heads, rows] F32; src1 K [d * kv_heads, cells];
 // src2 V [dv * kv_heads, cells], both of any type that ggml can turn into F32, where d (dv) is a
-// multiple of the type's block. V may be a view of K's rows, with K's stride. The number of KV heads is src1's ne0 / d. src3, if there is one: F32 [heads],
-// a score of each head that takes part in the softmax and has no value (attention sinks, GPT-OSS).
+// multiple of the type's block. V may be a view of K's rows, with K's stride. The number of KV heads is src1's
+// ne0 / d. src3, if there is one: F32 [heads], a score of each head that takes part in the softmax and has no value
+// (attention sinks, GPT-OSS).
 void attention_forward(ggml_tensor * dst, int, int nth, void * userdata) {
     static thread_local Scratch scratch;
     Attention & op = *(Attention *)userdata;
@@ -325,14 +332,15 @@ void attention_forward(ggml_tensor * dst, int, int nth, void * userdata) {
     int unit = next_unit(op), before = 0;
     for (int s = 0; s < op.batch->n_sequences; s++) {
         const Sequence & seq = op.batch->sequences[s];
-        const int n_lanes = seq.n_new * group, chunks = (n_lanes + chunk - 1) / chunk, n_units = chunks * n_kv_head;
+        const int n_lanes = seq.n_new * group, size = even_chunk(n_lanes, chunk), chunks = (n_lanes + size - 1) / size;
+        const int n_units = chunks * n_kv_head;
         for (; unit < before + n_units; unit = next_unit(op)) {
             const int c = chunks - 1 - (unit - before) / n_kv_head;  // the latest rows see most: first
             u.seq = &seq;
             u.kv_head = (unit - before) % n_kv_head;
-            u.n_lanes = least(chunk, n_lanes - c * chunk);
+            u.n_lanes = least(size, n_lanes - c * size);
             for (int m = 0; m < u.n_lanes; m++) {
-                const int lane = c * chunk + m, row = seq.row + lane / group, head = u.kv_head * group + lane % group;
+                const int lane = c * size + m, row = seq.row + lane / group, head = u.kv_head * group + lane % group;
                 const int position = seq.n_past + lane / group;
                 u.lanes[m] = {
                     (const float *)((const char *)q->data + row * q->nb[2] + head * q->nb[1]),
