@@ -169,11 +169,18 @@ class Admission:
         return states.n_available > sum(other.slot == NO_SLOT for other in self.queues.running)
 
     def without_slot(self) -> ScheduledSequence | None:
-        """A running sequence that cannot begin, since others own all slots for recurrent states."""
-        states = self.pool.states
+        """A running sequence that can never begin, since others outside own all slots for recurrent states.
+
+        One that runs beside others waits until these have ended.
+        """
+        states, running = self.pool.states, self.queues.running
         if states is None or states.n_available or self._reclaim_idle(None):
             return None
-        return next((sequence for sequence in self.queues.running if sequence.slot == NO_SLOT), None)
+        for sequence in [each for each in reversed(running) if each.slot == NO_SLOT]:
+            if len(running) == 1:
+                return sequence
+            self.queues.move(sequence, SequenceState.WAITING)
+        return None
 
     def _reclaim_idle(self, wanting: ScheduledSequence | None) -> bool:
         """Take the cells of the newest paused, else waiting, sequence that has any."""

@@ -193,7 +193,11 @@ class Scheduler:
                     "close some of them",
                 )
         while (starved := self._admission.without_slot()) is not None:
-            self._fail(starved, "all slots for recurrent states are in use outside of the scheduler")
+            self._fail(
+                starved,
+                "all slots for recurrent states are held by sessions outside of the scheduler; close some "
+                "of them or raise --checkpoints",
+            )
         batch = self._builder.build(queues.running)
         self._counters.cached_tokens += batch.n_cached
         for sequence in batch.sequences:

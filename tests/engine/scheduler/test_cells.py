@@ -6,6 +6,7 @@ from array import array
 
 import pytest
 
+from engine.errors import DeviceError
 from engine.scheduler.scheduler import Scheduler
 from engine.types import FinishReason, InferenceParameters
 from support.fakes.runner import GREEDY, FakeSampler, Model, Outcome, drain, make_scheduler, request, states
@@ -227,6 +228,45 @@ def test_sessions_outside_of_the_scheduler_can_take_its_last_cells() -> None:
     scheduler.pool.free(foreign)
     scheduler.check()
     assert scheduler.stats().cells_used == 0
+
+
+def test_a_sequence_that_loses_its_slot_to_a_session_waits_for_the_others() -> None:
+    scheduler, runner = make_scheduler(n_ctx=48, parallel=2, checkpoints=1)
+    slots = scheduler.pool.states
+    assert slots is not None
+    submit_all(scheduler, 2)
+    outcome = Outcome()
+    outcome.add(scheduler.step())
+    runner.fail_next = DeviceError("interrupted")  # both go back to what is cached, without a slot
+    with pytest.raises(DeviceError):
+        scheduler.step()
+    foreign = [slots.take(), slots.take()]  # one is left
+    outcome.add(scheduler.step())
+    foreign += [slots.take() for _ in range(slots.n_available)]
+    while scheduler.has_work:
+        outcome.add(scheduler.step())
+        scheduler.prefix.check()
+    assert_all_whole(outcome, 2, 48)
+    for slot in foreign:
+        slots.free(slot)
+    scheduler.check()
+
+
+def test_sessions_outside_of_the_scheduler_can_take_all_slots() -> None:
+    scheduler, _ = make_scheduler(n_ctx=48, parallel=2, checkpoints=1)
+    slots = scheduler.pool.states
+    assert slots is not None
+    foreign = [slots.take() for _ in range(3)]
+    submit_all(scheduler, 2)
+    outcome = Outcome()
+    while scheduler.has_work:
+        outcome.add(scheduler.step())
+    for id in ("r0", "r1"):
+        assert outcome.finish(id) is FinishReason.ERROR
+        assert "all slots for recurrent states are held by sessions" in str(outcome.last[id].error)
+    for slot in foreign:
+        slots.free(slot)
+    scheduler.check()
 
 
 def test_a_long_prompt_waits_while_newer_ones_do_not_overtake() -> None:
