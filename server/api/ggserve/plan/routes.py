@@ -6,12 +6,13 @@ import asyncio
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from fastapi import Response
 
 from server.api.common.requests.generation_options import check_fields
-from server.api.ggserve.plan.schema import PlanReply, PlanRequest
+from server.api.ggserve.plan.schema import MAX_LAYERS, PlanReply, PlanRequest
 from server.dependencies import ContextDep
 from server.errors import ApiError, bad_request, wrong
 from server.generation.request_context import RequestContext
@@ -29,10 +30,7 @@ async def plan(body: PlanRequest, context: ContextDep) -> Response:
     """As `ggserve info --plan`, in a process of its own: this one never touches a device."""
     path, settings = _path(body, context), context.state.settings
     command = [sys.executable, "-m", "server", "info", str(path), "--plan", "--json"]
-    for name in _OPTIONS:
-        value = getattr(body, name)
-        if value is None and not (name == "cpu_moe" and body.n_cpu_moe is not None):
-            value = getattr(settings, name, None)
+    for name, value in _options(body, context).items():
         if value is not None:
             command.append(f"--{name.replace('_', '-')}={str(value).lower()}")
     for name in _LISTS:
@@ -58,6 +56,18 @@ async def plan(body: PlanRequest, context: ContextDep) -> Response:
         raise _refusal(err.decode(errors="replace"), path) from None
     check_fields(body, context)
     return json_reply(result, context)
+
+
+def _options(body: PlanRequest, context: RequestContext) -> dict[str, Any]:
+    """Those of the request, else the server's."""
+    options = {name: getattr(body, name) for name in _OPTIONS}
+    # Each of these contradicts the other, also where that one is the server's.
+    if body.n_cpu_moe is None and body.cpu_moe:
+        options |= {"cpu_moe": False, "n_cpu_moe": MAX_LAYERS}
+    elif body.n_cpu_moe is not None and body.cpu_moe is None:
+        options["cpu_moe"] = False
+    settings = context.state.settings
+    return {name: getattr(settings, name) if value is None else value for name, value in options.items()}
 
 
 def _refusal(stderr: str, path: Path) -> ApiError:

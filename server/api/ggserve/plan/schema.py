@@ -9,17 +9,20 @@ from pydantic import Field
 from server.api.common.schema import Reply, Schema, field, required
 
 KvType = Literal["f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+MAX_LAYERS = 10_000
 
 
 class PlanRequest(Schema):
     model: str | None = field("a served model; default: the only one", "stories", max_length=512)
     file: str | None = field("another GGUF file in the folder of that model", "b.gguf", max_length=255)
     use_gpu: bool | Literal["auto"] | None = field("default, here and below: as the server was started", True)
-    gpu_layers: Annotated[int, Field(ge=0, le=10_000)] | Literal["all", "auto"] | None = field(
+    gpu_layers: Annotated[int, Field(ge=0, le=MAX_LAYERS)] | Literal["all", "auto"] | None = field(
         "layers on devices, the output counted as one more", "all"
     )
     cpu_moe: bool | None = field("the experts of all layers on the CPU", True)
-    n_cpu_moe: Annotated[int, Field(ge=0, le=10_000)] | None = field("those of the first layers only", None)
+    n_cpu_moe: Annotated[int, Field(ge=0, le=MAX_LAYERS)] | None = field(
+        "those of the first layers only", None
+    )
     override_tensor: list[Annotated[str, Field(max_length=512, pattern=r"^[ -~]+=[ -~]+$")]] | None = field(
         "devices of tensors, by regular expressions for their names",
         [r"ffn_.*_exps=CPU"],

@@ -68,5 +68,19 @@ async def test_experts_and_tensors_on_the_cpu():
         assert said["param"] == "n_cpu_moe"
 
 
+@pytest.mark.parametrize(
+    ("started", "requested"),
+    [
+        ({"n_cpu_moe": 1}, {"cpu_moe": True}),
+        ({"cpu_moe": True}, {"n_cpu_moe": 1}),
+        ({"cpu_moe": True}, {"cpu_moe": False, "n_cpu_moe": 1}),
+    ],
+)
+async def test_experts_of_a_request_replace_those_of_the_server(started, requested):
+    async with client(make_app(use_gpu=False, **started)) as http:
+        answer = await http.post("/v1/plan", json=requested)
+    assert answer.status_code == 200, answer.text
+
+
 async def test_every_type_of_cache_can_be_requested():
     assert set(get_args(KvType)) == set(KV_TYPES)
