@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
         EXAMPLES,
     )
     parser.add_argument("name", metavar="NAME", help="OWNER/REPO, OWNER/REPO:QUANT, or a short name")
-    sources.add_options(parser, serve=True, names=(*PLAN_OPTIONS, "device"))
+    sources.add_options(parser, serve=True, names=PLAN_OPTIONS)
     options = parser.parse_args(arguments)
     settings = sources.load(sources.from_arguments(options), options.config)
     logs.configure(settings.log_level, settings.log_format)

@@ -20,7 +20,9 @@ from server.models.resolver import Pulling
 # Enough for the metadata and the vocabulary of most models, and of all.
 HEADER_BYTES = (8 << 20, 64 << 20)
 TIMEOUT_S = 60
-PLAN_OPTIONS = ("use_gpu", "gpu_layers", "cpu_moe", "n_cpu_moe", "context_size", "parallel", "kv_type")
+_ONE_VALUE = ("use_gpu", "gpu_layers", "cpu_moe", "n_cpu_moe", "context_size", "parallel", "kv_type")
+_REPEATED = ("override_tensor", "device")
+PLAN_OPTIONS = (*_ONE_VALUE, *_REPEATED)
 
 
 def pulling(settings: Settings, bar: LoadProgress) -> Pulling:
@@ -87,10 +89,13 @@ def _outline(plan: Download, file: RepoFile, folder: Path, n_bytes: int) -> None
 
 
 def _flags(settings: Settings) -> list[str]:
-    values = {name: getattr(settings, name) for name in PLAN_OPTIONS if name in settings.model_fields_set}
-    flags = [f"--{name.replace('_', '-')}={str(value).lower()}" for name, value in values.items()]
-    flags += [f"--override-tensor={rule}" for rule in settings.override_tensor]
-    return [*flags, *(f"--device={name}" for name in settings.device)]
+    values = {name: [getattr(settings, name)] for name in _ONE_VALUE if name in settings.model_fields_set}
+    values |= {name: getattr(settings, name) for name in _REPEATED}
+    return [
+        f"--{name.replace('_', '-')}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, each in values.items()
+        for value in each
+    ]
 
 
 def _command(*arguments: str) -> Any:

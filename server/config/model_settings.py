@@ -141,8 +141,8 @@ class ModelSettings(BaseSettings):
     cpu_moe: bool = _device(False, "leave the experts of all layers on the CPU, wherever the layers are")
     n_cpu_moe: int | None = _device(
         None,
-        "leave the experts of the first N layers on the CPU; default: as few as possible, if gpu_layers is "
-        "left to us",
+        "leave the experts of the first N layers on the CPU; default: of as few layers as possible where the "
+        "number of offloaded layers is automatic, else of none",
         "N",
         ge=0,
         le=10_000,
@@ -189,7 +189,7 @@ class ModelSettings(BaseSettings):
     checkpoints: Annotated[int | Literal["auto"], word_or_number("auto", least=1)] = _batching(
         "auto",
         "states of recurrent layers (Mamba, delta net, LFM2) kept so that later requests go on from them; "
-        "auto: 64, fewer if they would take a tenth of free memory",
+        "auto: 64, fewer if they would take more than a tenth of free memory",
         "N|auto",
     )
     checkpoint_interval: int = _batching(

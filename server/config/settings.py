@@ -80,7 +80,7 @@ class Settings(ModelSettings):
     engine_timeout_s: Positive = _server(
         10.0,
         "seconds without a heartbeat after which an engine process is killed and replaced, and its requests "
-        "resumed (reported as stalled after half of it); a step that shows no progress gets three times that",
+        "resumed (reported as stalled after half of it); a step gets at least three times that",
         "S",
         old_name="stall_s",
     )

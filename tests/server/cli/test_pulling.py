@@ -126,6 +126,16 @@ def test_the_plan_is_made_from_the_header_alone() -> None:
     assert line.endswith(" MB of memory, fits with all layers on CPU")
 
 
+@pytest.mark.e2e
+@pytest.mark.usefixtures("hub")
+def test_every_option_of_the_plan_is_one_of_pull(tmp_path: Path) -> None:
+    config = tmp_path / "server.yml"
+    config.write_text("kv_type: q8_0\ndevice: [CPU]\ncpu_moe: true\n", encoding="utf-8")
+    done = ggserve("pull", "me/Stories-GGUF", "--config", str(config), "--override-tensor", "ffn=Nowhere")
+    assert done.returncode == 0, done.stderr
+    assert "override_tensor: Nowhere is no device" in done.stderr
+
+
 @pytest.mark.usefixtures("hub")
 def test_a_file_that_is_no_model_has_no_plan() -> None:
     line = pulling.fit(prepared("me/Text-GGUF"), Settings())
