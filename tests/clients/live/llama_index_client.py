@@ -5,28 +5,14 @@ Prints a line of JSON for each.
 
 import json
 import sys
-from typing import Literal
 
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai_like import OpenAILike
-from pydantic import BaseModel
-
-QUESTION = "What is the capital of France?"
-
-
-class Town(BaseModel):
-    name: str
-    country: Literal["France", "Spain"]
-
-
-def get_weather(town: Literal["Paris", "Rome"]) -> str:
-    """The weather in a town."""
-    return f"It is sunny in {town}."
-
+from questions import MODEL, QUESTION, Town, get_weather
 
 model = OpenAILike(
-    model="smollm2",
+    model=MODEL,
     api_base=f"{sys.argv[1]}/v1",
     api_key="none",
     is_chat_model=True,

@@ -13,23 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel
 
+from clients.live.questions import MODEL, QUESTION, Town, get_weather
 from support.client_environments import LIMIT_S
-
-MODEL = "smollm2"
-QUESTION = "What is the capital of France?"
-
-
-class Town(BaseModel):
-    name: str
-    country: Literal["France", "Spain"]
-
-
-def get_weather(town: Literal["Paris", "Rome"]) -> str:
-    """The weather in a town."""
-    return f"It is sunny in {town}."
-
 
 # --- LangChain
 
