@@ -21,6 +21,9 @@ from server.sandbox.child import connect, limit_memory, serve
 MEMORY = 1 << 29
 MAX_OUTPUT = 1 << 24  # characters
 RENDERED, FAILED = b"r", b"f"
+# End this process, so that the next rendering has all of the memory. A compilation for which memory is short
+# raises SystemError in CPython 3.13.
+OUT_OF_MEMORY = (MemoryError, SystemError)
 
 
 @lru_cache(maxsize=8)
@@ -29,7 +32,7 @@ def _compiled(source: str) -> Template:
 
 
 def answer(message: bytes) -> bytes:
-    """RENDERED and the text, or FAILED and the reason, which is for the client."""
+    """RENDERED and the text, or FAILED and the reason, which is for the client. Raises OUT_OF_MEMORY."""
     source, variables = pickle.loads(message)
     try:
         kind, text = RENDERED, _render(source, variables)
@@ -47,6 +50,8 @@ class _Failure(Exception):
 def _render(source: str, variables: dict[str, Any] | None) -> str:
     try:
         template = _compiled(source)
+    except OUT_OF_MEMORY:
+        raise
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise _Failure(f"the model's chat template cannot be used: {reason}") from None
@@ -54,6 +59,8 @@ def _render(source: str, variables: dict[str, Any] | None) -> str:
         return ""
     try:
         text = template.render(variables)
+    except OUT_OF_MEMORY:
+        raise
     except SecurityError:
         raise _Failure("the model's chat template does something that is not allowed") from None
     except TemplateError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -44,3 +45,13 @@ def test_answer_that_is_too_long_is_a_failure(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(child, "MAX_OUTPUT", 3)
     assert answered("abc", {}) == (RENDERED, "abc")
     assert answered("abcd", {}) == (FAILED, "the model's chat template makes more than 3 characters")
+
+
+@pytest.mark.parametrize("error", [MemoryError, SystemError("error return without exception set")])
+@pytest.mark.parametrize("raises", ["_compiled", "render"])
+def test_a_lack_of_memory_ends_the_process(monkeypatch: pytest.MonkeyPatch, error: Any, raises: str) -> None:
+    template = Mock(**{"render.side_effect": error})
+    compiled = Mock(return_value=template) if raises == "render" else Mock(side_effect=error)
+    monkeypatch.setattr(child, "_compiled", compiled)
+    with pytest.raises((MemoryError, SystemError)):
+        answered("a", {})
