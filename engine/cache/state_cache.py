@@ -33,7 +33,7 @@ class StateCache:
 
     def copy(self, source: int, target: int) -> None:
         """Copy the state of one slot into another."""
-        self.write(target, memoryview(self.read(source)))
+        self.table.move(source * self.nbytes, target * self.nbytes, self.nbytes)
 
     def read(self, slot: int) -> bytearray:
         state: bytearray = self.table.get(slot * self.nbytes, self.nbytes)

@@ -6,14 +6,16 @@ the process, raise GgmlError before the call.
 """
 
 from libc.stdint cimport int64_t
+from libc.string cimport memmove
 
 from engine.errors import GgmlError, OutOfMemoryError
 from engine.ggml.backend cimport Buffer, BufferType, Device
 from engine.ggml.check cimport not_null, ok
 from engine.libggml.backend cimport (
     ggml_backend_alloc_ctx_tensors_from_buft, ggml_backend_alloc_ctx_tensors_from_buft_size, ggml_backend_buffer_free,
-    ggml_backend_buffer_get_base, ggml_backend_buffer_get_size, ggml_backend_buffer_t, ggml_backend_buft_alloc_buffer,
-    ggml_backend_dev_supports_op, ggml_backend_tensor_alloc, ggml_backend_tensor_get, ggml_backend_tensor_set,
+    ggml_backend_buffer_get_base, ggml_backend_buffer_get_size, ggml_backend_buffer_is_host, ggml_backend_buffer_t,
+    ggml_backend_buft_alloc_buffer, ggml_backend_dev_supports_op, ggml_backend_tensor_alloc, ggml_backend_tensor_get,
+    ggml_backend_tensor_set,
 )
 from engine.libggml.ggml cimport (
     GGML_TYPE_COUNT, GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_I32, GGML_TYPE_I64, GGML_TYPE_I8, ggml_blck_size,
@@ -120,6 +122,18 @@ cdef class Tensor:
             with nogil:
                 ggml_backend_tensor_get(self.ptr, &view[0], offset, view.shape[0])
         return out
+
+    def move(self, size_t source, size_t target, size_t size):
+        """Copy the `size` bytes at `source` to `target`, within a tensor that is in the host's memory."""
+        self.need_memory()
+        cdef size_t end = ggml_nbytes(self.ptr)
+        if size > end or source > end - size or target > end - size:
+            raise GgmlError(f"tensor {self.name} has no {size} bytes at {source} or {target}")
+        if self.ptr.buffer == NULL or not ggml_backend_buffer_is_host(self.ptr.buffer):
+            raise GgmlError(f"tensor {self.name} is not in the host's memory")
+        cdef char* data = <char*>self.ptr.data
+        with nogil:
+            memmove(data + target, data + source, size)
 
 
 cdef class Storage:

@@ -35,6 +35,22 @@ def test_tensors_without_memory_and_wrong_sizes() -> None:
         a.set(b"1", 2**64 - 1)
 
 
+def test_move_copies_within_a_tensor_and_its_bounds() -> None:
+    ctx: Any = Context(1)
+    a = ctx.new(F32, (4,))
+    with pytest.raises(GgmlError, match="no memory"):
+        a.move(0, 4, 4)
+    ctx.allocate(HOST)
+    a.set(b"0123456789abcdef")
+    a.move(0, 8, 4)
+    assert a.get() == b"012345670123cdef"
+    a.move(0, 2, 14)  # overlapping
+    assert a.get() == b"01012345670123cd"
+    for numbers in ((13, 0, 4), (0, 13, 4), (0, 0, 17), (2**64 - 1, 0, 2)):
+        with pytest.raises(GgmlError, match="has no"):
+            a.move(*numbers)
+
+
 def test_too_much_memory_names_device_and_numbers() -> None:
     ctx: Any = Context(1)
     ctx.new(F32, (1 << 40, 64))
