@@ -44,14 +44,17 @@ def test_the_second_turn_computes_only_its_own_tokens(server: ServerProcess) -> 
 def test_an_answer_goes_on_where_the_engine_was_killed(server: ServerProcess) -> None:
     expected = complete(server, PROMPT[:120], n_predict=800, cache_prompt=False)["tokens"]
     tokens: list[int] = []
+    killed: list[int] = []
     body = ANSWER | {"prompt": PROMPT[:120], "n_predict": 800, "stream": True}
     with httpx.stream("POST", server.url + "/completion", json=body, timeout=120) as answer:
         for line in answer.iter_lines():
             if line.startswith("data: "):
                 tokens += json.loads(line.removeprefix("data: ")).get("tokens", [])
-                if len(tokens) == 3:
-                    for pid in server.engine_pids():
+                if len(tokens) >= 3 and not killed:
+                    killed = list(server.engine_pids())
+                    for pid in killed:
                         os.kill(pid, signal.SIGKILL)
+    assert killed
     assert tokens[: len(expected)] == expected
     chat = [*PROMPT[:120], *expected, *PROMPT[130:140]]
     third = complete(server, chat, n_predict=20)
