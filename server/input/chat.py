@@ -197,18 +197,15 @@ async def _constraint(
         text = chat_format.call_format.grammar(options, chat_format.terminals)
         if text is None:
             return None
-        requested = RequestedConstraint(Constraint("lark", text), "tools")
-        constraint = await check_constraint(requested, context, report=False)
-        if (await tried(requested, context)).not_enforced:
-            for schema in _schemas(chat, options):
+        constraint = Constraint("lark", text)
+        result = await tried(RequestedConstraint(constraint, "tools"), context)
+        if not result.error:
+            for schema in _schemas(chat, options) if result.not_enforced else ():
                 warn_of_ignored(await tried(schema, context), schema.param, context)
-        return constraint
+            return constraint
+        failure = wrong("tools", result.error)
     except UnsupportedSchema as error:
         failure = unsupported("tools", str(error))
-    except ApiError as error:
-        if error.status_code != 400:  # overloaded: a second try may enforce them
-            raise
-        failure = error
     failure = await _fault_of_one(chat, options, context) or failure
     if options.required or options.answer is not None:
         raise failure
@@ -219,12 +216,9 @@ async def _constraint(
 async def _fault_of_one(chat: ChatInput, options: ToolOptions, context: RequestContext) -> ApiError | None:
     """Which of the tools that may be called is at fault, if it is the schema of one."""
     for schema in _schemas(chat, options):
-        try:
-            await check_constraint(schema, context, report=False)
-        except ApiError as error:
-            if error.status_code != 400:
-                raise
-            return error
+        result = await tried(schema, context)
+        if result.error:
+            return wrong(schema.param, result.error)
     return None
 
 

@@ -22,7 +22,7 @@ async def check_constraint(
     result = await tried(requested, context)
     constraint, param = requested
     if result.error:
-        raise wrong(param, f"{result.error}")
+        raise wrong(param, result.error)
     if report:
         warn_of_ignored(result, param, context)
     return constraint
