@@ -34,3 +34,11 @@ class Overrides:
     def device_of(self, tensor: str) -> str | None:
         """The device of the first pattern that is found in the tensor's name."""
         return next((device for pattern, device in self.rules if pattern.search(tensor)), None)
+
+    def idle(self, tensors: Collection[str]) -> list[str]:
+        """What to say of patterns that are found in none of these names."""
+        return [
+            f"override_tensor has no effect: {pattern.pattern!r} matches no tensor that can be moved"
+            for pattern, _ in self.rules
+            if not any(map(pattern.search, tensors))
+        ]

@@ -61,6 +61,8 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
         notes.append("no GPU found: all layers are on the CPU")
     if params.use_gpu is False and isinstance(params.gpu_layers, int) and params.gpu_layers:
         notes.append("gpu_layers has no effect, since use_gpu is false")
+    if params.cpu_experts and not needs.n_with_experts:
+        notes.append("cpu_moe and n_cpu_moe have no effect: the model has no experts")
     if flexible and gpus:
         fitting = planner.most_layers(may_move_experts=params.cpu_experts is None)
         if fitting is not None:

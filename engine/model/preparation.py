@@ -132,6 +132,7 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
     infos = [DeviceInfo.of(d) for d in by_name.values()]
     usable = [cpu_of(by_name.values()).name, *(d.name for d in placement.select_gpus(infos, params))]
     overrides = Overrides(params.tensor_overrides, usable)
+    notes += (*overrides.idle([spec.name for spec in specs if spec.op != "host"]),)
     n_slots = number_of_slots(hp, params, host_memory()[0])
     memory = _Memory(gguf, hp, specs, params, max_batch_tokens, adapters, n_slots, overrides)
     plan = placement.plan(memory.needs(by_name.values(), n_ctx), infos, params, n_ctx)

@@ -38,3 +38,12 @@ def test_what_cannot_be_meant_is_refused() -> None:
         Overrides([("exps", "CUDA2")], DEVICES)
     with pytest.raises(ConfigError, match=r"'\(exps' is not a regular expression"):
         Overrides([("(exps", "CPU")], DEVICES)
+
+
+def test_a_pattern_that_is_found_nowhere_is_told() -> None:
+    overrides = Overrides([("exps", "CPU"), (r"blk\.1\.", "CUDA0")], DEVICES)
+    names = ["blk.1.ffn_up.weight", "output.weight"]
+    assert overrides.idle(names) == [
+        "override_tensor has no effect: 'exps' matches no tensor that can be moved"
+    ]
+    assert overrides.idle([*names, "blk.0.ffn_up_exps.weight"]) == []

@@ -95,7 +95,9 @@ def test_auto_keeps_what_is_asked_for() -> None:
 
 
 def test_dense_layers_have_no_experts_to_move() -> None:
-    assert make(1000, needs(n_dense=4), cpu_experts="all").cpu_experts == 0
+    p = make(1000, needs(n_dense=4), cpu_experts="all")
+    assert p.cpu_experts == 0
+    assert p.notes == ("cpu_moe and n_cpu_moe have no effect: the model has no experts",)
     p = make(1000, needs(n_dense=2), cpu_experts=2)
     assert (p.cpu_experts, p.usage[0].weights) == (2, 420)
 

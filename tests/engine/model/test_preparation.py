@@ -57,3 +57,11 @@ def test_an_encoder_beside_a_chat_model_takes_no_more_than_it_has_positions_for(
 def test_a_parameter_out_of_range_is_refused_before_the_file_is_opened(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="parallel is 0"):
         preview(tmp_path / "missing.gguf", engine.ModelParameters(parallel=0))
+
+
+def test_tensors_that_an_override_does_not_find_are_told() -> None:
+    pairs = (("ffn_up", "CPU"), ("exps", "CPU"))
+    plan = preview(golden("llama-gqa-tied").path, engine.ModelParameters(tensor_overrides=pairs))
+    assert [note for note in plan.notes if "override_tensor" in note] == [
+        "override_tensor has no effect: 'exps' matches no tensor that can be moved"
+    ]
