@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from inspect import GEN_CREATED, getgeneratorstate
 from time import monotonic
 
 from engine.cache import session_file
@@ -97,7 +98,8 @@ class TaskRunner:
         model, n = self.model, self.model.params.parallel
         self._embedder.yield_cells(n)
         self._logprobs.yield_cells(n)
-        if self._slots and (model.prefix.n_available < n or model.pool.lacks_slots):
+        needs_its_state = model.pool.lacks_slots and not self._slot_is_new
+        if self._slots and (model.prefix.n_available < n or needs_its_state):
             id, steps = next(iter(self._slots.items()))  # only the first has begun
             del self._slots[id]
             steps.close()
@@ -113,8 +115,13 @@ class TaskRunner:
         if self._logprobs.has_work:
             updates += self._step_logprobs(reserve)
         if self._slots:
-            updates.append(self._step_slot())
+            updates.append(self._step_slot(busy))
         return updates
+
+    @property
+    def _slot_is_new(self) -> bool:
+        """Whether the first task on a file has yet to begin."""
+        return bool(self._slots) and getgeneratorstate(next(iter(self._slots.values()))) == GEN_CREATED
 
     def _step_logprobs(self, reserve: int) -> list[TaskUpdate]:
         step = self._logprobs.step(reserve)
@@ -147,8 +154,10 @@ class TaskRunner:
         # A long input may take many steps: an empty update shows that the task is alive.
         return list(updates.values()) or [TaskUpdate(next(iter(self._n_left)))]
 
-    def _step_slot(self) -> TaskUpdate:
+    def _step_slot(self, busy: bool) -> TaskUpdate:
         id, steps = next(iter(self._slots.items()))
+        if busy and self._slot_is_new and self.model.pool.lacks_slots:
+            return TaskUpdate(id)  # a stream that ends gives its recurrent state's slot back
         end = monotonic() + STEP_S
         try:
             next(steps)

@@ -347,6 +347,32 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
         assert seen == {30, 110}
 
 
+def test_a_restore_waits_while_streams_own_all_states(tmp_path: Path) -> None:
+    path, prompt = str(tmp_path / "a"), list(golden("qwen35").prompt)
+    params = engine.ModelParameters(use_gpu=False, n_threads=1, kv_cells=256, parallel=1, checkpoints=1)
+    with engine.load(golden("qwen35").path, params) as model:
+        made, _ = stream(model, "a", prompt, 2)
+        (saved,) = finish(model.tasks(), SaveSlot(path, [*prompt, *made]))
+        assert isinstance(saved, Saved)
+        states, tasks = model.pool.states, model.tasks()
+        assert states is not None
+        owned = [states.take() for _ in range(states.n_slots)]
+        tasks.submit("0", RestoreSlot(path))
+        for _ in range(3):
+            tasks.yield_cells()
+            assert tasks.step(True) == [TaskUpdate("0")]
+        for slot in owned:
+            states.free(slot)
+        updates: list[TaskUpdate] = []
+        while tasks.has_work:
+            tasks.yield_cells()
+            updates += tasks.step(True)
+        assert isinstance(updates[-1].result, Restored)
+        owned = [states.take() for _ in range(states.n_slots)]
+        (failed,) = finish(tasks, RestoreSlot(path))  # no stream runs that could give one back
+        assert "slots for recurrent states are in use" in failed.text
+
+
 def test_an_encoder_has_no_slots(tmp_path: Path) -> None:
     with engine.load(FOLDER / "bert.gguf", engine.ModelParameters(use_gpu=False, n_threads=1)) as model:
         saved, erased = finish(model.tasks(), SaveSlot(str(tmp_path / "a"), [5, 6]), EraseSlot([5, 6]))
