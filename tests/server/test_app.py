@@ -8,53 +8,13 @@ from pathlib import Path
 import pytest
 from openai.types.completion_create_params import CompletionCreateParamsBase, CompletionCreateParamsStreaming
 
-from server.http.middleware.auth import PUBLIC
 from support.api.http import CHAT, COMPLETIONS, client, error_of, user
+from support.api.routes import every_path
 from support.fakes.engine import FakeEngine, make_app
 
 pytestmark = pytest.mark.asyncio
 KEYED = {"api_key": ["sesame", "second-key"]}
 GOOD = {"authorization": "Bearer sesame"}
-
-
-def routes(app) -> list[tuple[str, str]]:
-    """Every method and path that the application answers to, from the tree that it routes by."""
-    found = []
-
-    def walk(parent):
-        for route in parent.routes:
-            if hasattr(route, "methods"):
-                found.extend((method, route.path) for method in route.methods)
-            else:
-                walk(getattr(route, "original_router", route))
-
-    walk(app)
-    return found
-
-
-async def test_every_route_is_closed_without_a_key_except_the_public_ones():
-    app = make_app(**KEYED)
-    listed = routes(app)
-    assert {path for _, path in listed} >= {
-        COMPLETIONS,
-        CHAT,
-        "/health",
-        "/metrics",
-        "/v1/requests/{id}",
-        "/docs",
-    }
-    async with client(app) as http:
-        for method, path in listed:
-            response = await http.request(method, path.replace("{id:path}", "x").replace("{id}", "x"))
-            if path in PUBLIC:
-                assert response.status_code == (308 if path == "/redoc" else 200), path
-            elif path == "/page/{path:path}":  # public as well, and no such file
-                assert response.status_code == 404
-            else:
-                assert response.status_code == 401, (method, path)
-        assert error_of(await http.get("/no/such/route"), 401)["code"] == "invalid_api_key"
-    # A new public route needs a decision: name it here, too.
-    assert {"/", "/docs", "/redoc", "/health", "/v1/health"} == PUBLIC
 
 
 @pytest.mark.parametrize(
@@ -191,7 +151,7 @@ async def test_the_description_of_the_api():
 async def test_the_documentation_names_every_route_and_field():
     text = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text(encoding="utf-8")
     app = make_app()
-    for method, path in routes(app):
+    for method, path in sorted(every_path(app)):
         if method != "HEAD":
             assert f"`{method} {path.replace(':path', '')}`" in text, (method, path)
     async with client(app) as http:

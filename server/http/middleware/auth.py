@@ -1,4 +1,4 @@
-"""API keys. Every path needs one unless it is in PUBLIC or a file of the web page."""
+"""API keys: which requests pass (`access` says what a route needs)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,8 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import ApiError
+from server.http.middleware.access import Access, required_access
 from server.http.middleware.limits import refuse
-
-PUBLIC = frozenset({"/", "/docs", "/redoc", "/health", "/v1/health"})
-PUBLIC_FOLDER = "/page/"
-
-
-def _is_public(path: str) -> bool:
-    return path in PUBLIC or path.startswith(PUBLIC_FOLDER)
 
 
 class Auth:
@@ -32,7 +26,7 @@ class Auth:
         self.digests = [hashlib.sha256(key.get_secret_value().encode()).digest() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self.digests or self._allowed(scope) or _is_public(scope["path"]):
+        if scope["type"] != "http" or not self.digests or self._allowed(scope) or _is_public(scope):
             await self.app(scope, receive, send)
             return
         error = ApiError(
@@ -63,3 +57,7 @@ class Auth:
         for known in self.digests:  # no early exit: the time must not depend on which key it is
             valid |= hmac.compare_digest(digest, known)
         return valid
+
+
+def _is_public(scope: Scope) -> bool:
+    return required_access(scope["method"], scope["path"]) is Access.PUBLIC

@@ -240,6 +240,19 @@ def routes() -> list[Route]:
     return [Route(m.upper(), path) for path, item in document()["paths"].items() for m in item]
 
 
+def every_path(app: Any) -> set[tuple[str, str]]:
+    """Every method and path that the application answers to, from the tree that it routes by."""
+
+    def walk(parent: Any) -> Iterator[tuple[str, str]]:
+        for route in parent.routes:
+            if hasattr(route, "methods"):
+                yield from ((method, route.path) for method in route.methods)
+            else:
+                yield from walk(getattr(route, "original_router", route))
+
+    return set(walk(app))
+
+
 POSTS = [route for route in routes() if route.takes_object]
 
 

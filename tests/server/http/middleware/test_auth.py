@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from pydantic import SecretStr
 
-from server.http.middleware.auth import PUBLIC, Auth
+from server.http.middleware.auth import Auth
 from support.fakes.engine import make_app
 
 pytestmark = pytest.mark.asyncio
@@ -73,7 +73,7 @@ async def test_without_keys_everything_passes():
     assert "ggserve.key" not in scope
 
 
-@pytest.mark.parametrize("path", sorted(PUBLIC))
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/health", "/v1/health"])
 async def test_public_paths_need_no_key(path):
     assert (await status([], path))[0] == 200
     assert (await status([], path + "x"))[0] == 401
