@@ -100,6 +100,10 @@ cdef class Tensor:
         """This matrix [k, m] by x [k, n] -> [m, n]: an operation that weights of all layouts have."""
         return ctx.mul_mat(self, x)
 
+    def times_experts(self, ctx not None, Tensor x not None, Tensor ids not None):
+        """These experts [k, m, n_expert] by x [k, n_used | 1, n], ids I32 [n_used, n] -> [m, n_used, n]."""
+        return ctx.mul_mat_id(self, x, ids)
+
     def set(self, const unsigned char[::1] data, size_t offset=0):
         """Copy bytes into an allocated tensor (a repacking buffer takes all of it at once)."""
         self.need_memory()

@@ -110,7 +110,7 @@ def choose_layout(spec: TensorSpec, info: TensorInfo, candidates: list[Any], rep
     own = candidates[0].device.buffer_types()[-1]
     if (
         repack
-        and spec.op == "mul_mat"
+        and spec.op in ("mul_mat", "mul_mat_id")
         and own.device.type == "cpu"
         and is_faster_packed(int(info.type))
         and can_pack(int(info.type), tuple(info.shape))

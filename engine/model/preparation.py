@@ -11,7 +11,7 @@ from pathlib import Path
 from engine.architectures import get as architecture_named
 from engine.cache import kv_cache
 from engine.config import ModelParameters, check
-from engine.errors import ConfigError
+from engine.errors import ConfigError, OutOfMemoryError
 from engine.ggml.backend import MAX_THREADS, Device, add_rpc_server, devices
 from engine.ggml.tensor import row_size, type_id
 from engine.gguf import GGUFFile, validate_model
@@ -34,6 +34,7 @@ from engine.nn.architecture import Architecture
 from engine.nn.binder import TensorSpec
 
 DEFAULT_CHECKPOINTS = 64
+UNPACKED = "weights on the CPU stay in the mapped file: repacked, which is faster, they would not fit"
 CLBLAST_SCRATCH = 64 << 20  # MOST_SCRATCH of ggml/clblast/product.cpp
 
 
@@ -135,7 +136,15 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
     notes += (*overrides.idle([spec.name for spec in specs if spec.op != "host"]),)
     n_slots = number_of_slots(hp, params, host_memory()[0])
     memory = _Memory(gguf, hp, specs, params, max_batch_tokens, adapters, n_slots, overrides)
-    plan = placement.plan(memory.needs(by_name.values(), n_ctx), infos, params, n_ctx)
+    try:
+        plan = placement.plan(memory.needs(by_name.values(), n_ctx), infos, params, n_ctx)
+    except OutOfMemoryError as error:
+        if error.device != cpu_of(by_name.values()).name or not params.repack or not params.use_mmap:
+            raise
+        params = replace(params, repack=False)
+        memory = replace(memory, params=params)
+        plan = placement.plan(memory.needs(by_name.values(), n_ctx), infos, params, n_ctx)
+        notes += (UNPACKED,)
     return Preparation(
         gguf=gguf,
         params=params,

@@ -37,13 +37,13 @@ class Experts:
     x [n_in, n_used | 1, rows], ids I32 [n_used, rows] -> [n_out, n_used, rows].
     """
 
-    weight: Tensor
+    weight: Matrix
     bias: Tensor | None
     adapters: Adapters
 
     def __call__(self, forward: ForwardContext, x: Tensor, ids: Tensor) -> Tensor:
         ctx = forward.ctx
-        y = ctx.mul_mat_id(self.weight, x, ids)
+        y = self.weight.times_experts(ctx, x, ids)
         for number, adapter in self.adapters.items():
             if number in forward.shape.adapters:
                 y = ctx.add(y, adapter.of_experts(forward, x, ids, number))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import engine
-from engine.errors import ConfigError
+from engine.errors import ConfigError, OutOfMemoryError
 from engine.gguf import GGUFFile
-from engine.model.preparation import Preparation, prepare, preview
+from engine.model.placement_types import DeviceInfo
+from engine.model.preparation import UNPACKED, Preparation, prepare, preview
 from support.builders.golden import FOLDER, golden
+from support.fakes.engine import STORIES
 
 
 def prepared(name: str, **params: Any) -> Preparation:
@@ -65,3 +68,22 @@ def test_tensors_that_an_override_does_not_find_are_told() -> None:
     assert [note for note in plan.notes if "override_tensor" in note] == [
         "override_tensor has no effect: 'exps' matches no tensor that can be moved"
     ]
+
+
+def test_weights_that_do_not_fit_repacked_stay_in_the_mapped_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = engine.ModelParameters(use_gpu=False, n_threads=1, context_size=64, kv_cells=64)
+    of = DeviceInfo.of
+    with GGUFFile.open(STORIES) as gguf:
+        cpu = prepare(gguf, params).plan.usage[0]
+        assert cpu.weights > 100_000  # repacked
+        tight = replace(of(prepare(gguf, params).cpu), free=cpu.needed - 1)
+        monkeypatch.setattr(DeviceInfo, "of", lambda device: tight)
+        unpacked = prepare(gguf, params)
+        assert not unpacked.params.repack
+        assert UNPACKED in unpacked.plan.notes
+        assert unpacked.plan.usage[0].mapped > 100_000
+        with pytest.raises(OutOfMemoryError, match=r"weights 3\.5 MiB"):
+            prepare(gguf, replace(params, use_mmap=False))
+        monkeypatch.setattr(DeviceInfo, "of", lambda device: replace(tight, free=1))
+        with pytest.raises(OutOfMemoryError, match="1 B free"):
+            prepare(gguf, params)

@@ -56,6 +56,9 @@ struct Avx2 {
     static Floats floats(float x) { return _mm256_set1_ps(x); }
     static Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
     static Floats halves(const uint8_t * p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+    static Floats brains(const uint8_t * p) {
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+    }
     static Floats unsigned_bytes(const uint8_t * p) {
         return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
     }

@@ -55,6 +55,10 @@ struct Avx512 {
     static Floats floats(float x) { return _mm512_set1_ps(x); }
     static Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
     static Floats halves(const uint8_t * p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+    static Floats brains(const uint8_t * p) {
+        const __m256i x = _mm256_loadu_si256((const __m256i *)p);
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+    }
     static Floats unsigned_bytes(const uint8_t * p) {
         return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
     }

@@ -30,11 +30,13 @@ struct Type {
     static constexpr bool SIGN = is_signed(T) && Set::DOT != Dot::DPBUSD;
     static constexpr int OFFSET = is_signed(T) && Set::DOT == Dot::DPBUSD ? 128 : f.offset;
     // Sums of two products that fit into 16 bits.
-    static constexpr int HEADROOM = is_signed(T) ? 1 : 32767 / (2 * 127 * largest(f)) >= 8 ? 8
-                                  : 32767 / (2 * 127 * largest(f)) >= 4 ? 4 : 2;
+    static constexpr int HEADROOM = is_signed(T) ? 1 : 32767 / (2 * 127 * largest(T)) >= 8 ? 8
+                                  : 32767 / (2 * 127 * largest(T)) >= 4 ? 4 : 2;
 };
 
+// What the nibbles of IQ4_NL and IQ4_XS mean, and twice what those of MXFP4 do (E2M1), plus 12.
 alignas(16) constexpr int8_t IQ4_NL[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+alignas(16) constexpr int8_t E2M1[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 
 // The 32 inputs of a block, part `h` of its rows.
 template <ggml_type T>
@@ -61,7 +63,10 @@ inline void decode(const uint8_t * q, int h, B * w) {
             w[i * 4 + 3] = Set::bit_and(Set::template shift_right<6>(four), Set::bytes(3));
         }
     }
-    if constexpr (T == GGML_TYPE_IQ4_NL) {
+    if constexpr (T == GGML_TYPE_MXFP4) {
+        for (int i = 0; i < 8; i++) w[i] = Set::look_up(E2M1, w[i]);
+    }
+    if constexpr (T == GGML_TYPE_IQ4_NL || T == GGML_TYPE_IQ4_XS) {
         for (int i = 0; i < 8; i++) {
             w[i] = Set::look_up(IQ4_NL, w[i]);
             if constexpr (Set::DOT == Dot::DPBUSD) w[i] = Set::bit_xor(w[i], Set::bytes(0x80));
@@ -111,11 +116,11 @@ inline Factors factors(const uint8_t * header, const uint8_t * scales, int h) {
     constexpr int OFFSET = Type<T>::OFFSET;
     const int lane = h * S::LANES;
     Factors x;
-    const F d = S::halves(header + 2 * lane);
+    const F d = f.scale == Scale::BRAIN ? S::brains(header + 2 * lane) : S::halves(header + 2 * lane);
     scales += lane;
-    if constexpr (f.scale == Scale::BLOCK) {
-        x.scale = d;
-        if constexpr (OFFSET != 0) x.least = S::mul(d, S::floats((float)OFFSET));
+    if constexpr (f.scale == Scale::BLOCK || f.scale == Scale::BRAIN || f.scale == Scale::K32) {
+        x.scale = f.scale == Scale::K32 ? S::mul(d, S::signed_bytes((const int8_t *)scales)) : d;
+        if constexpr (OFFSET != 0) x.least = S::mul(x.scale, S::floats((float)OFFSET));
     } else if constexpr (f.scale == Scale::AFFINE) {  // packed as -m
         x.scale = d;
         x.least = S::halves(header + 2 * ROWS + 2 * lane);
@@ -204,7 +209,7 @@ inline F accumulate(const B * w, const Factors & x, const Activations & a, F acc
         return acc;
     } else {
         acc = S::fma(S::to_floats(dot<T, 8>(w, a.q)), S::mul(x.scale, scale), acc);
-        if constexpr (f.scale != Scale::BLOCK || Type<T>::OFFSET != 0)
+        if constexpr (f.scale == Scale::AFFINE || f.scale == Scale::K4 || Type<T>::OFFSET != 0)
             acc = S::fnma(x.least, S::floats(a.sum), acc);
         return acc;
     }
@@ -290,6 +295,8 @@ GroupKernel kernel_of(ggml_type type) {
         case GGML_TYPE_Q5_1: return group_times_rows<GGML_TYPE_Q5_1>;
         case GGML_TYPE_Q8_0: return group_times_rows<GGML_TYPE_Q8_0>;
         case GGML_TYPE_IQ4_NL: return group_times_rows<GGML_TYPE_IQ4_NL>;
+        case GGML_TYPE_IQ4_XS: return group_times_rows<GGML_TYPE_IQ4_XS>;
+        case GGML_TYPE_MXFP4: return group_times_rows<GGML_TYPE_MXFP4>;
         case GGML_TYPE_Q2_K: return group_times_rows<GGML_TYPE_Q2_K>;
         case GGML_TYPE_Q3_K: return group_times_rows<GGML_TYPE_Q3_K>;
         case GGML_TYPE_Q4_K: return group_times_rows<GGML_TYPE_Q4_K>;

@@ -26,7 +26,9 @@ enum class High { NONE, BITS, PAIRS };
 // How quants become weights; d and m are halves per row, b is the sum of a block's activations.
 enum class Scale {
     BLOCK,  // d (q - offset)
+    BRAIN,   // the same, with d in bfloat16
     AFFINE,  // d q + m
+    K32,     // d s q, with a signed byte s of each block
     K4,      // d s q - dmin m, with bytes s and m of each block
     K16,     // d s (q - offset), with a signed byte s for each half of a block
     K16_MIN, // d s q - dmin m, with bytes s and m for each half of a block
@@ -53,6 +55,8 @@ constexpr Format format_of(ggml_type type) {
         case GGML_TYPE_Q5_1: return {1, 64, 0, 320, 24, Low::NIBBLES, High::BITS, Scale::AFFINE, 0};
         case GGML_TYPE_Q8_0: return {1, 32, 0, 512, 34, Low::BYTES, High::NONE, Scale::BLOCK, 0};
         case GGML_TYPE_IQ4_NL: return {1, 32, 0, 256, 18, Low::NIBBLES, High::NONE, Scale::BLOCK, 0};
+        case GGML_TYPE_MXFP4: return {1, 32, 0, 256, 17, Low::NIBBLES, High::NONE, Scale::BRAIN, 12};
+        case GGML_TYPE_IQ4_XS: return {8, 32, 16, 256, 136, Low::NIBBLES, High::NONE, Scale::K32, 0};
         case GGML_TYPE_Q2_K: return {8, 64, 64, 128, 84, Low::PAIRS, High::NONE, Scale::K16_MIN, 0};
         case GGML_TYPE_Q3_K: return {8, 32, 32, 192, 110, Low::PAIRS, High::BITS, Scale::K16, 4};
         case GGML_TYPE_Q4_K: return {8, 64, 32, 256, 144, Low::NIBBLES, High::NONE, Scale::K4, 0};
@@ -63,10 +67,14 @@ constexpr Format format_of(ggml_type type) {
 }
 
 // Types whose quants are signed bytes, of the file or of a table: they use the whole range.
-constexpr bool is_signed(ggml_type type) { return type == GGML_TYPE_Q8_0 || type == GGML_TYPE_IQ4_NL; }
+constexpr bool is_signed(ggml_type type) {
+    return type == GGML_TYPE_Q8_0 || type == GGML_TYPE_IQ4_NL || type == GGML_TYPE_IQ4_XS;
+}
 
-// The largest quant.
-constexpr int largest(const Format & f) {
+// The largest unsigned quant.
+constexpr int largest(ggml_type type) {
+    if (type == GGML_TYPE_MXFP4) return 24;
+    const Format f = format_of(type);
     const int bits = f.low == Low::BYTES ? 8 : f.low == Low::NIBBLES ? 4 : 2;
     return (1 << (bits + (f.high == High::NONE ? 0 : f.high == High::BITS ? 1 : 2))) - 1;
 }

@@ -28,6 +28,7 @@ struct Dispenser {
 
 struct Product {
     ggml_type type;  // of the weights before packing
+    int32_t n_experts;
     Dispenser work;
 };
 
@@ -49,5 +50,15 @@ void quantize_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
 
 // dst F32 [n_out, rows]; src0 packed weights I8; src1 quantized activations. userdata: Product.
 void product_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
+
+// Of experts. dst I32 [order_size]: which rows each expert has; src0 ids I32 [n_used, rows]. userdata: Product.
+size_t order_size(int64_t n_pairs);
+void order_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
+
+// dst I8 [activation_size, n_used * rows], in the order of experts; src0 F32 [n_in, n_used | 1, rows]; src1 order.
+void quantize_experts_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
+
+// dst F32 [n_out, n_used, rows]; src0 packed weights I8; src1 quantized activations; src2 order. userdata: Product.
+void experts_forward(ggml_tensor * dst, int ith, int nth, void * userdata);
 
 }  // namespace ggserve

@@ -57,6 +57,10 @@ struct Set {
         const float16x8_t x = vreinterpretq_f16_u8(vld1q_u8(p));
         return {vcvt_f32_f16(vget_low_f16(x)), vcvt_f32_f16(vget_high_f16(x))};
     }
+    static Floats brains(const uint8_t * p) {
+        const uint16x8_t x = vreinterpretq_u16_u8(vld1q_u8(p));
+        return {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(x), 16)), vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(x), 16))};
+    }
     static Floats unsigned_bytes(const uint8_t * p) {
         const uint16x8_t x = vmovl_u8(vld1_u8(p));
         return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(x))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(x)))};

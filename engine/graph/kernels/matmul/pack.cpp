@@ -26,6 +26,15 @@ uint8_t scale_q3_k(const uint8_t * s, int i) {
     return (uint8_t)((low | high << 4) - 32);
 }
 
+// Scale j of eight of 6 bits with an offset of 32: high bits in two bytes, then low bits in four (IQ4_XS).
+uint8_t scale_iq4_xs(const uint8_t * s, int j) {
+    const int high = (s[0] | s[1] << 8) >> 2 * j & 3, low = s[2 + j / 2] >> 4 * (j % 2) & 15;
+    return (uint8_t)((low | high << 4) - 32);
+}
+
+// Half of 2^(e - 127) in bfloat16 (MXFP4); the two smallest are subnormal.
+uint16_t brain_of_exponent(uint8_t e) { return e < 2 ? (uint16_t)(0x20 << e) : (uint16_t)((e - 1) << 7); }
+
 // Row r of a block into the group's vectors, four inputs (a word) at a time. q: bytes with the block's low bits.
 void pack_nibbles(const uint8_t * q, int shift, int r, uint8_t * out) {
     for (int i = 0; i < 4; i++) {  // inputs 4i… low, 16 + 4i… high
@@ -58,6 +67,11 @@ void pack_bits(uint32_t bits, int r, uint8_t * out) {
 void pack_block(ggml_type type, const uint8_t * super, int j, int r, uint8_t * scales, uint8_t * out) {
     switch (type) {
         case GGML_TYPE_Q4_0: case GGML_TYPE_IQ4_NL: copy_nibbles(super + 2, r, out); break;
+        case GGML_TYPE_MXFP4: copy_nibbles(super + 1, r, out); break;
+        case GGML_TYPE_IQ4_XS:
+            scales[r] = scale_iq4_xs(super + 2, j);
+            copy_nibbles(super + 8 + 16 * j, r, out);
+            break;
         case GGML_TYPE_Q4_1: copy_nibbles(super + 4, r, out); break;
         case GGML_TYPE_Q5_0:
             copy_nibbles(super + 6, r, out);
@@ -124,7 +138,8 @@ void pack_groups(ggml_type type, const uint8_t * src, int64_t n_in, uint8_t * ds
                 const uint8_t * super = src + (g * ROWS + r) * row_bytes + s * f.source_bytes;
                 const uint8_t * halves = super + header_at(type);
                 uint8_t * header = group + s * (f.header + f.per_super * f.scales);
-                memcpy(header + r * 2, halves, 2);
+                const uint16_t brain = brain_of_exponent(super[0]);
+                memcpy(header + r * 2, type == GGML_TYPE_MXFP4 ? (const void *)&brain : halves, 2);
                 if (f.header == 64) memcpy(header + 2 * ROWS + r * 2, halves + 2, 2);
                 if (f.scale == Scale::AFFINE) header[2 * ROWS + r * 2 + 1] ^= 0x80;  // -m: the kernels subtract it
                 for (int j = 0; j < f.per_super; j++)

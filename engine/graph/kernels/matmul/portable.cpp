@@ -63,6 +63,16 @@ struct Set {
         }
         return x;
     }
+    static Floats brains(const uint8_t * p) {
+        Floats x;
+        for (int i = 0; i < LANES; i++) {
+            const uint32_t bits = (uint32_t)(p[2 * i] | p[2 * i + 1] << 8) << 16;
+            float f;
+            __builtin_memcpy(&f, &bits, 4);
+            x[i] = f;
+        }
+        return x;
+    }
     static Floats unsigned_bytes(const uint8_t * p) {
         Floats x;
         for (int i = 0; i < LANES; i++) x[i] = p[i];

@@ -15,7 +15,7 @@ from engine.errors import ConfigError, GgmlError
 from engine.ggml.backend import Backend, devices
 from engine.ggml.operations import Context
 from engine.ggml.sched import Sched
-from engine.ggml.tensor import F32, type_id
+from engine.ggml.tensor import F32, I32, type_id
 from engine.graph.ops.packed import (
     PackedMatrix,
     can_pack,
@@ -30,7 +30,7 @@ from support.quick import every, matrix
 CPU = next(d for d in devices() if d.type == "cpu")
 TYPES = (
     *("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl"),
-    *("q2_K", "q3_K", "q4_K", "q5_K", "q6_K"),
+    *("q2_K", "q3_K", "q4_K", "q5_K", "q6_K", "iq4_xs", "mxfp4"),
 )
 # Where the halves of a super block are.
 HALVES = {"q2_K": (80, 82), "q3_K": (108,), "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,)}
@@ -43,9 +43,12 @@ def quantized(kind: str, n_in: int, n_out: int, seed: int = 0) -> tuple[bytes, n
     # Any bytes are a block; only its halves must be numbers of a sensible size.
     n_block, size = gguf.GGML_QUANT_SIZES[number]
     blocks = rng.integers(0, 256, (n_out, n_in // n_block, size), dtype=np.uint8)
-    for position in HALVES.get(kind, (0, 2) if kind in ("q4_1", "q5_1") else (0,)):
-        halves = (rng.random((n_out, n_in // n_block)) * 0.002 + 0.0005).astype(np.float16)
-        blocks[:, :, position : position + 2] = halves.view(np.uint8).reshape(n_out, n_in // n_block, 2)
+    if kind == "mxfp4":  # an exponent
+        blocks[:, :, 0] = rng.integers(114, 120, blocks.shape[:2])
+    else:
+        for position in HALVES.get(kind, (0, 2) if kind in ("q4_1", "q5_1") else (0,)):
+            halves = (rng.random((n_out, n_in // n_block)) * 0.002 + 0.0005).astype(np.float16)
+            blocks[:, :, position : position + 2] = halves.view(np.uint8).reshape(n_out, n_in // n_block, 2)
     blocks = blocks.reshape(n_out, -1)
     return blocks.tobytes(), gguf.quants.dequantize(blocks, number)
 
@@ -95,8 +98,7 @@ SHAPES = [
 )
 def test_products(shape: tuple[int, int, int], kind: str) -> None:
     n_in, n_out, n_rows = shape
-    if kind.endswith("K"):
-        n_in *= 8  # their blocks have 256 inputs
+    n_in *= gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind.upper()]][0] // 32
     data, weights = quantized(kind, n_in, n_out)
     x = np.random.default_rng(1).standard_normal((n_rows, n_in)).astype(np.float32)
     # What 8-bit activations are: per block of 32 the largest is 127, the others are rounded.
@@ -151,7 +153,8 @@ def test_what_is_not_finite_shows(kind: str, value: float, at: int) -> None:
 def test_refusals() -> None:
     assert not can_pack(type_id("f16"), (32, 16))
     assert not can_pack(type_id("q4_0"), (32, 15))
-    assert not can_pack(type_id("q4_0"), (32, 16, 4))
+    assert not can_pack(type_id("q4_0"), (32, 15, 4))
+    assert not can_pack(type_id("q4_0"), (32, 16, 4, 1))
     with pytest.raises(GgmlError, match="cannot be packed"):
         PackedMatrix(Context(1), type_id("q8_0"), (32, 15), "odd")
     for kind in TYPES:
@@ -161,6 +164,8 @@ def test_refusals() -> None:
             matrix.load(bytes(1000))
         with pytest.raises(GgmlError, match="does not go with"):
             matrix.times(ctx, ctx.new(F32, (64, 1)))
+        with pytest.raises(GgmlError, match="does not go with"):
+            matrix.times_experts(ctx, ctx.new(F32, (256, 1, 3)), ctx.new(I32, (2, 4)))
         ctx.allocate(CPU.buffer_types()[-1])
         with pytest.raises(GgmlError, match="bytes"):
             matrix.load(bytes(10))
@@ -173,8 +178,11 @@ def test_extremes_of_the_bits(kind: str) -> None:
     n_block, size = gguf.GGML_QUANT_SIZES[number]
     for fill in (0x00, 0x7F, 0x80, 0xFF):
         blocks = np.full((16, 512 // n_block, size), fill, np.uint8)
-        for position in HALVES.get(kind, (0, 2) if kind in ("q4_1", "q5_1") else (0,)):
-            blocks[:, :, position : position + 2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)
+        if kind == "mxfp4":
+            blocks[:, :, 0] = 120
+        else:
+            for position in HALVES.get(kind, (0, 2) if kind in ("q4_1", "q5_1") else (0,)):
+                blocks[:, :, position : position + 2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)
         blocks = blocks.reshape(16, -1)
         weights = gguf.quants.dequantize(blocks, number).astype(np.float64)
         x = np.stack([np.full(512, 1.0), np.full(512, -1.0), np.tile([1.0, -1.0], 256)]).astype(np.float32)
@@ -206,3 +214,68 @@ def test_repack_off_leaves_the_layout_of_the_file() -> None:
     with engine.load(bundled_model(), engine.ModelParameters(n_threads=1)) as model:
         packed = "CPU_PACKED" in model.weights.placement.values()
         assert packed == is_faster_packed(type_id("q8_0"))
+
+
+def test_exponents_of_mxfp4() -> None:
+    """Half of 2^(e - 127): the smallest are subnormal floats. No model has weights near the largest."""
+    n_out = 240
+    blocks = np.full((n_out, 17), 0x22, np.uint8)  # every weight is 1 times 2^(e - 127)
+    blocks[:, 0] = np.arange(n_out)
+    got = times("mxfp4", blocks.tobytes(), n_out, np.eye(1, 32, dtype=np.float32))[0]
+    np.testing.assert_allclose(got.astype(np.float64), 2.0 ** (np.arange(n_out) - 127.0), rtol=1e-5)
+
+
+def times_experts(matrix: PackedMatrix, x: np.ndarray, ids: np.ndarray, threads: int) -> np.ndarray:
+    """x [rows, n_used | 1, n_in], ids [rows, n_used] -> [rows, n_used, n_out].
+
+    The ids are a view, as of top-k.
+    """
+    ctx: Any = Context(16, graph_size=16)
+    rows, n_used = ids.shape
+    tx, wide = ctx.input(F32, x.shape[::-1], "x"), ctx.input(I32, (n_used + 3, rows), "ids")
+    chosen = ctx.view(wide, (n_used, rows), (wide.strides[1],))
+    # Two products with the same rows and ids: the second shares what the first prepared.
+    out = [ctx.output(matrix.times_experts(ctx, tx, chosen)) for _ in range(2)]
+    graph = ctx.graph(16)
+    for each in out:
+        graph.add(each)
+    sched = Sched([Backend(CPU, threads)], 64)
+    sched.allocate(graph)
+    for _ in range(2):  # to see the work handed out anew
+        tx.set(x.tobytes())
+        wide.set(np.pad(ids, ((0, 0), (0, 3)), constant_values=10**6).astype(np.int32).tobytes())
+        sched.compute(graph)
+    results = [np.frombuffer(each.get(), np.float32).reshape(rows, n_used, matrix.n_out) for each in out]
+    np.testing.assert_array_equal(*results)
+    return results[0]
+
+
+# A quick run takes every type once.
+@pytest.mark.parametrize(
+    ("n_rows", "own_rows", "kind"),
+    matrix(
+        product((1, 5, 170), (True, False), TYPES),
+        lambda case: case[:2] == (5, True) or case[2] in ("q4_K", "mxfp4"),
+    ),
+)
+def test_experts_compute_what_each_expert_alone_does(n_rows: int, own_rows: bool, kind: str) -> None:
+    """Bit for bit, whichever rows share an expert; some experts have none, one has more than a tile."""
+    n_in, n_out, n_experts, n_used = 256, 48, 6, 3
+    data, _ = quantized(kind, n_in, n_out * n_experts)
+    home = Context(1)
+    matrix = PackedMatrix(home, type_id(kind), (n_in, n_out, n_experts), "experts")
+    home.allocate(CPU.buffer_types()[-1])
+    matrix.load(data, 2)
+    rng = np.random.default_rng(n_rows)
+    odds = [0.6, 0.1, 0.1, 0.1, 0.0, 0.1]
+    ids = np.array([rng.choice(n_experts, n_used, False, odds) for _ in range(n_rows)])
+    x = rng.standard_normal((n_rows, n_used if own_rows else 1, n_in)).astype(np.float32)
+    got = times_experts(matrix, x, ids, threads=1 if n_rows == 1 else 3)
+    each = np.broadcast_to(x, (n_rows, n_used, n_in))
+    size = len(data) // n_experts
+    for expert in range(n_experts):
+        mine = np.nonzero(ids == expert)
+        if len(mine[0]):
+            weights = data[expert * size : (expert + 1) * size]
+            alone = times(kind, weights, n_out, np.ascontiguousarray(each[mine]))
+            np.testing.assert_array_equal(got[mine], alone)
