@@ -20,6 +20,7 @@ from server.http.middleware.access_log import AccessLog
 from server.http.middleware.auth import Auth
 from server.http.middleware.drain import Drain
 from server.http.middleware.limits import BodyLimits, HeadLimits
+from server.keys.key_ring import KeyRing
 from server.lifespan import lifespan_of
 from server.metrics.prometheus import Metrics
 from server.state import State
@@ -34,16 +35,17 @@ for _api in APIS:
         ROUTES.include_router(_router)
 
 
-def create_app(settings: Settings, engines: Mapping[str, Engine]) -> FastAPI:
+def create_app(settings: Settings, engines: Mapping[str, Engine], keys: KeyRing | None = None) -> FastAPI:
     """The ASGI application that serves `engines`, which it starts and stops.
 
-    It answers at once: /health has the progress of loading.
+    It answers at once: /health has the progress of loading. keys: None: those of the settings.
     """
+    keys = keys or KeyRing(settings.api_key, settings.api_key_file)
     metrics = Metrics(engines)
     # For tokenizing and rendering templates: few threads, since the engines need the processor as well.
     threads = ThreadPoolExecutor(2, "ggserve-text")
     settings.check_slot_folder()
-    state = State(settings, engines, metrics, threads, time.time(), settings.chat_template_text())
+    state = State(settings, engines, metrics, threads, time.time(), settings.chat_template_text(), keys)
 
     app = FastAPI(
         title="ggserve",
@@ -59,7 +61,7 @@ def create_app(settings: Settings, engines: Mapping[str, Engine]) -> FastAPI:
     app.add_exception_handler(EngineUnavailable, on_unavailable)
     # The last one added is the outermost. A body is read only of those who may send one.
     app.add_middleware(BodyLimits, settings=settings)
-    app.add_middleware(Auth, keys=settings.api_keys())
+    app.add_middleware(Auth, keys=keys)
     app.add_middleware(Drain, stopping=lambda: state.stopping)
     if settings.cors_origins:
         app.add_middleware(

@@ -18,7 +18,8 @@ async def get_state(request: Request) -> State:
 
 async def get_context(request: Request) -> RequestContext:
     state: State = request.app.state.ggserve
-    return RequestContext(state, record_of(request.scope), request.scope.get("ggserve.key"))
+    # Without a client it fails: a public route must not act for anyone.
+    return RequestContext(state, record_of(request.scope), request.scope["ggserve.client"])
 
 
 StateDep = Annotated[State, Depends(get_state)]

@@ -24,12 +24,13 @@ def lifespan_of(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         starting = asyncio.create_task(_start(state.engines))
+        watching = asyncio.create_task(state.keys.watch())
         try:
             await asyncio.to_thread(_prepare_routes, app)  # while models load
             yield
         finally:
             state.stopping = True
-            ending = [starting, *state.background]  # whose results no client can fetch any more
+            ending = [starting, watching, *state.background]  # whose results no client can fetch any more
             for task in ending:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)

@@ -15,6 +15,7 @@ from engine.types import AdapterScales
 from server.chat.chat_format import ChatFormats
 from server.chat.template.sandbox import TemplateFailed
 from server.config.settings import Settings
+from server.keys.key_ring import KeyRing
 from server.metrics.prometheus import Metrics
 from server.sandbox.constraint_checker import ConstraintChecker
 from server.worker.engine import Engine
@@ -41,7 +42,8 @@ class State:
     threads: Executor  # for work on texts that would block the event loop
     started: float  # time.time(), as `created` of the models
     chat_template: str | None = None  # replaces the models' own
-    jobs: dict[str, object] = field(default_factory=dict)  # running ones; see `generation.job.running_jobs`
+    keys: KeyRing = field(default_factory=KeyRing)
+    jobs: dict[str, object] = field(default_factory=dict)  # running ones; see `generation.job.visible_jobs`
     background: set[asyncio.Task[None]] = field(default_factory=set)  # what runs while no client waits
     chat_support: dict[str, ChatSupport] = field(default_factory=dict)  # by model
     default_sampling: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by model

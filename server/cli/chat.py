@@ -24,6 +24,7 @@ from server.cli.generation_options import (
 )
 from server.config import sources
 from server.config.settings import Settings
+from server.keys.key_file import read_key_file
 from server.terminal.backend import AnswerFailed, Backend
 from server.terminal.chat import Chat
 from server.terminal.screen import open_screen
@@ -144,9 +145,20 @@ def _remote(url: str, settings: Settings, requested: dict[str, Any]) -> Backend:
 
     if len(settings.model) > 1:
         raise ConfigError(f"--model was given {len(settings.model)} times; chat takes one")
-    keys = settings.api_keys()
+    keys = [key.get_secret_value() for key in settings.api_key] or _first_plain_key(settings)
     fields = {name: value for name, value in requested.items() if value is not None}
     if settings.seed is not None:
         fields["seed"] = settings.seed
     model = settings.model[0] if settings.model else ""
-    return RemoteServer(url, model, keys[0].get_secret_value() if keys else None, fields)
+    return RemoteServer(url, model, keys[0] if keys else None, fields)
+
+
+def _first_plain_key(settings: Settings) -> list[str]:
+    """That of --api-key-file; ConfigError if it has only hashes."""
+    if settings.api_key_file is None:
+        return []
+    lines = read_key_file(settings.api_key_file.expanduser())
+    keys = [line.secret for line in lines if line.secret is not None]
+    if not keys:
+        raise ConfigError(f"--api-key-file {settings.api_key_file}: has only hashes; chat needs a key")
+    return keys

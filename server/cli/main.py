@@ -30,6 +30,7 @@ COMMANDS = {
     "perplexity": "measure how well a model predicts a text",
     "bench": "measure prefill and decode speed",
     "info": "show the contents of a model file",
+    "keys": "make API keys, and check a key file",
     "rpc-worker": "serve this machine's devices to another machine",
     "config": "print all options as a commented YAML file",
 }

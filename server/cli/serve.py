@@ -18,6 +18,7 @@ from server import logs
 from server.cli.command import Parser, add_model_argument, requested_options, with_files
 from server.cli.console import LoadProgress
 from server.config import sources
+from server.keys.key_ring import KeyRing
 from server.worker.client import EngineClient
 
 log = logging.getLogger("ggserve")
@@ -60,10 +61,10 @@ def serve(arguments: list[str]) -> int:
     logs.configure(settings.log_level, settings.log_format)
     for advice in sources.unknown_environment():
         log.warning("%s", advice)
-    settings.api_keys()  # reports an unreadable file before anything starts
+    keys = KeyRing(settings.api_key, settings.api_key_file)  # reports a bad file before anything starts
     sockets = listen(settings.host, settings.port)
     allow_files(settings.max_connections)
-    if not settings.listens_locally and not settings.api_keys():
+    if not settings.listens_locally and not keys.required:
         log.warning(
             "anyone who can reach %s can use this server; set --api-key-file to require a key", settings.host
         )
@@ -77,7 +78,7 @@ def serve(arguments: list[str]) -> int:
         from server.app import create_app
         from server.http.server import HttpServer
 
-        app = create_app(settings, engines)
+        app = create_app(settings, engines, keys)
         with LoadProgress(bar=settings.log_format == "text") as progress:
             return HttpServer(app, settings, engines, sockets, progress, began).run_to_end(loop_factory())
     finally:

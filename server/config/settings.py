@@ -48,7 +48,12 @@ class Settings(ModelSettings):
         "command lines",
         "KEY",
     )
-    api_key_file: Path | None = _server(None, "file with one API key per line (# starts a comment)", "PATH")
+    api_key_file: Path | None = _server(
+        None,
+        "file with one API key or its hash per line, and what its client may do (see `ggserve keys`); read "
+        "again when it changes",
+        "PATH",
+    )
     allowed_hosts: Words = _server(
         [],
         "Host header to accept; may be repeated; *: any. Default: the names of localhost when listening on "
@@ -143,22 +148,6 @@ class Settings(ModelSettings):
         if not self.hosts():
             raise ValueError("host: must name at least one address")
         return self
-
-    def api_keys(self) -> list[SecretStr]:
-        """All keys of --api-key and --api-key-file; empty: none is required. ConfigError: unusable file."""
-        keys = list(self.api_key)
-        if self.api_key_file is not None:
-            path = self.api_key_file.expanduser()
-            try:
-                lines = path.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "not UTF-8 text"
-                raise ConfigError(f"--api-key-file {path}: {reason}") from error
-            in_file = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-            if not in_file:  # a file emptied by mistake must not open the server to everyone
-                raise ConfigError(f"--api-key-file {path}: contains no key")
-            keys += [SecretStr(key) for key in in_file]
-        return keys
 
     def slot_folder(self) -> Path | None:
         """The directory of --slot-save-path."""

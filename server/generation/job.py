@@ -15,7 +15,6 @@ from server.errors import NEVER, ApiError, ContextExceeded, internal_error, over
 from server.generation.options import GenerationOptions
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
 from server.generation.request_context import RequestContext, unavailable
-from server.state import State
 from server.worker.errors import EngineUnavailable, QueueFull
 
 
@@ -234,6 +233,7 @@ class Job:
             metrics.sequence_ended(sequence.timings)
 
 
-def running_jobs(state: State) -> list[Job]:
-    """Oldest first."""
-    return [job for job in state.jobs.values() if isinstance(job, Job)]
+def visible_jobs(context: RequestContext) -> list[Job]:
+    """Running jobs that the client may see, oldest first."""
+    jobs = (job for job in context.state.jobs.values() if isinstance(job, Job))
+    return [job for job in jobs if context.client.may_see(job.context.owner)]

@@ -16,6 +16,7 @@ from engine.errors import ConfigError
 from engine.types import AdapterScales
 from server.config.default_sampling import default_sampling
 from server.errors import NEVER, ApiError, UnknownModel, bad_request, wrong
+from server.keys.client import Client
 from server.state import State
 from server.worker.engine import Engine
 
@@ -33,6 +34,7 @@ class AccessRecord:
         "error",
         "finish",
         "id",
+        "key",
         "model",
         "predicted_n",
         "prompt_n",
@@ -46,6 +48,7 @@ class AccessRecord:
         self.id = request_id
         self.started = time.monotonic()
         self.status = 0
+        self.key: str | None = None  # the name of the client
         self.model: str | None = None
         self.prompt_n: int | None = None
         self.cached_n: int | None = None
@@ -56,7 +59,8 @@ class AccessRecord:
         self.error: str | None = None
 
     def fields(self) -> dict[str, object]:
-        names = ("model", "prompt_n", "cached_n", "predicted_n", "queue_ms", "ttft_ms", "finish", "error")
+        counts = ("prompt_n", "cached_n", "predicted_n", "queue_ms", "ttft_ms")
+        names = ("key", "model", *counts, "finish", "error")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
@@ -67,16 +71,17 @@ def record_of(scope: Scope) -> AccessRecord:
 
 
 class RequestContext:
-    """The shared state, the access-log record, the client's key and the warnings of one request.
+    """The shared state, the access-log record, the client and the warnings of one request.
 
     engine: that of the model which the request names, once `select_engine` has found it.
     """
 
     engine: Engine
 
-    def __init__(self, state: State, record: AccessRecord, owner: bytes | None = None) -> None:
-        """owner: digest of the API key that the request came with."""
-        self.state, self.record, self.owner = state, record, owner
+    def __init__(self, state: State, record: AccessRecord, client: Client | None = None) -> None:
+        """client: that of the request's API key; None: that of a server without keys."""
+        self.state, self.record = state, record
+        self.client = client or state.keys.anonymous
         self.debug = state.settings.log_level == "debug"
         self.warnings: list[str] = []
         self.field_names: Mapping[str, str] = {}  # shared fields that the API calls something else
@@ -106,6 +111,11 @@ class RequestContext:
             raise unavailable(engine, self.state.stopping)
         self.engine = engine
         return engine
+
+    @property
+    def owner(self) -> str | None:
+        """The client's name: whose responses and conversations these are."""
+        return self.client.name
 
     @property
     def default_sampling(self) -> Mapping[str, Any]:

@@ -140,7 +140,7 @@ class HttpServer(uvicorn.Server):
         name, engine = next(iter(self.engines.items()))
         path, fields = EXAMPLES[model_use(engine, self.settings.chat_template)]
         body = {"model": name, **fields}
-        key = "    -H 'authorization: Bearer YOUR-KEY' \\\n" if self.settings.api_keys() else ""
+        key = "    -H 'authorization: Bearer YOUR-KEY' \\\n" if self._app.state.ggserve.keys.required else ""
         return (
             f"\n  curl -N {self.url}{path} \\\n{key}"
             f"    -H 'content-type: application/json' -d '{json.dumps(body)}'\n\n"

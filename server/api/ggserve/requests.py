@@ -7,9 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from server.dependencies import StateDep
+from server.dependencies import ContextDep
 from server.errors import ApiError
-from server.generation.job import Job, running_jobs
+from server.generation.job import Job, visible_jobs
 from server.worker.requests.stream import RequestInfo
 
 router = APIRouter()
@@ -30,6 +30,7 @@ def describe(job: Job, infos: dict[str, RequestInfo]) -> dict[str, Any]:
         "object": "request",
         "request_id": job.context.record.id,
         "model": job.model,
+        **({"key": job.context.owner} if job.context.owner is not None else {}),
         "state": next((state for state in _STATES if state in states), "finished"),
         "stream": job.options.stream,
         "n_prompt": counts.prompt,
@@ -40,16 +41,17 @@ def describe(job: Job, infos: dict[str, RequestInfo]) -> dict[str, Any]:
 
 
 @router.get("/v1/requests")
-async def running(state: StateDep) -> dict[str, Any]:
-    """Requests that run or wait, oldest first."""
+async def running(context: ContextDep) -> dict[str, Any]:
+    """Requests of this client that run or wait, oldest first; an administrator sees those of all."""
+    state = context.state
     infos = {info.id: info for engine in state.engines.values() for info in engine.requests()}
-    return {"object": "list", "data": [describe(job, infos) for job in running_jobs(state)]}
+    return {"object": "list", "data": [describe(job, infos) for job in visible_jobs(context)]}
 
 
 @router.delete("/v1/requests/{id}")
-async def cancel(id: str, state: StateDep) -> dict[str, Any]:
-    """Cancel a request, by the id of its response or by its X-Request-Id."""
-    jobs = [job for job in running_jobs(state) if id in (job.id, job.context.record.id)]
+async def cancel(id: str, context: ContextDep) -> dict[str, Any]:
+    """Cancel a request of this client, as admin of any, by the id of its response or its X-Request-Id."""
+    jobs = [job for job in visible_jobs(context) if id in (job.id, job.context.record.id)]
     if not jobs:
         raise ApiError(404, f"no running request '{id[:128]}'", param="id", code="request_not_found")
     for job in jobs:

@@ -12,7 +12,7 @@ from server.api.common.replies.native_completion import generation_settings
 from server.chat.chat_format import ChatFormats
 from server.dependencies import ContextDep
 from server.errors import ApiError
-from server.generation.job import running_jobs
+from server.generation.job import visible_jobs
 from server.generation.output_processor import OutputSequence
 from server.generation.request_context import RequestContext
 from server.input.chat import chat_support
@@ -92,7 +92,10 @@ async def change_props() -> dict[str, Any]:
     )
 
 
-def _slot(slot: ServerSlot, engine: Engine, sequences: dict[str, OutputSequence]) -> dict[str, Any]:
+def _slot(
+    slot: ServerSlot, engine: Engine, sequences: dict[str, OutputSequence], *, shows_all: bool
+) -> dict[str, Any]:
+    """sequences: those that the client may see. shows_all: also of streams that are not among these."""
     stream = slot.stream
     view: dict[str, Any] = {
         "id": slot.id,
@@ -100,7 +103,7 @@ def _slot(slot: ServerSlot, engine: Engine, sequences: dict[str, OutputSequence]
         "speculative": False,
         "is_processing": stream is not None,
     }
-    if stream is None:
+    if stream is None or not (shows_all or stream.request.id in sequences):
         return view
     request = stream.request
     sequence = sequences.get(request.id)
@@ -131,12 +134,13 @@ async def slots(
         str | None, Query(max_length=16, description="anything: 503 if no slot is free")
     ] = None,
 ) -> list[dict[str, Any]]:
-    """The slots, and what runs in each."""
+    """The slots, and what runs in each; of other clients' requests only an administrator sees what."""
     if context.state.settings.no_slots:
         raise ApiError(501, "/slots is disabled; start without --no-slots", code="not_supported")
     engine = context.select_engine(model)
     if fail_on_no_slot and all(slot.stream is not None for slot in engine.slots):
         raise ApiError(503, "no slot is free", code="no_slot", retry_after=1)
-    jobs = running_jobs(context.state)
+    jobs = visible_jobs(context)
     sequences = {sequence.request.id: sequence for job in jobs for sequence in job.sequences}
-    return [_slot(slot, engine, sequences) for slot in engine.slots]
+    shows_all = context.client.is_admin
+    return [_slot(slot, engine, sequences, shows_all=shows_all) for slot in engine.slots]

@@ -2,62 +2,70 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Iterable
-
-from pydantic import SecretStr
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import TYPE_CHECKING
 
 from server.errors import ApiError
+from server.generation.request_context import record_of
 from server.http.middleware.access import Access, required_access
-from server.http.middleware.limits import refuse
+from server.http.middleware.limits import CLOSE, refuse
+from server.keys.api_key import digest_of
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from server.keys.client import Client
+    from server.keys.key_ring import KeyRing
 
 
 class Auth:
-    """ASGI middleware that answers 401 to requests without a valid key. Without keys it lets everything pass.
+    """ASGI middleware: 401 without a valid key, 403 where the key's client may not do that.
 
-    It stores the digest of the request's key in scope["ggserve.key"].
+    It stores the client in scope["ggserve.client"], except for public routes without a valid key.
     """
 
-    def __init__(self, app: ASGIApp, keys: Iterable[SecretStr]) -> None:
-        self.app = app
-        # Digests have the same length, so that comparison does not reveal that of a key.
-        self.digests = [hashlib.sha256(key.get_secret_value().encode()).digest() for key in keys]
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+        self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self.digests or self._allowed(scope) or _is_public(scope):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        error = ApiError(
-            401,
-            "missing or invalid API key; send 'Authorization: Bearer KEY'",
-            code="invalid_api_key",
-            headers={"www-authenticate": "Bearer", "connection": "close"},  # the body is not read
-        )
-        await refuse(error, scope, receive, send)
+        client = self._client(scope) if self.keys.required else self.keys.anonymous
+        needed = required_access(scope["method"], scope["path"])
+        if client is None and needed is not Access.PUBLIC:
+            await refuse(_unknown(), scope, receive, send)
+            return
+        if client is not None:
+            scope["ggserve.client"] = client
+            record_of(scope).key = client.name
+            if needed is Access.ADMIN and not client.is_admin:
+                await refuse(_not_admin(), scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
-    def _allowed(self, scope: Scope) -> bool:
+    def _client(self, scope: Scope) -> Client | None:
         authorization = [value for name, value in scope["headers"] if name == b"authorization"]
         x_api_key = [value for name, value in scope["headers"] if name == b"x-api-key"]
         if len(authorization) > 1 or len(x_api_key) > 1:  # proxies may read another one than we do
-            return False
+            return None
         keys = [value.strip() for value in x_api_key]
         if authorization:
             scheme, _, key = authorization[0].partition(b" ")
             if scheme.lower() == b"bearer":
                 keys.append(key.strip())
-        valid = [digest for key in keys if key and self._is_valid(digest := hashlib.sha256(key).digest())]
-        if valid:
-            scope["ggserve.key"] = valid[0]  # identifies the owner of stored responses
-        return bool(valid)
-
-    def _is_valid(self, digest: bytes) -> bool:
-        valid = False
-        for known in self.digests:  # no early exit: the time must not depend on which key it is
-            valid |= hmac.compare_digest(digest, known)
-        return valid
+        clients = [self.keys.find(digest_of(key)) for key in keys if key]
+        return next((client for client in clients if client is not None), None)
 
 
-def _is_public(scope: Scope) -> bool:
-    return required_access(scope["method"], scope["path"]) is Access.PUBLIC
+def _unknown() -> ApiError:
+    return ApiError(
+        401,
+        "missing or invalid API key; send 'Authorization: Bearer KEY'",
+        code="invalid_api_key",
+        headers={"www-authenticate": "Bearer", **CLOSE},
+    )
+
+
+def _not_admin() -> ApiError:
+    message = "this needs an API key with the role admin"
+    return ApiError(403, message, code="admin_required", headers=CLOSE)

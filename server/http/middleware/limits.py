@@ -16,7 +16,7 @@ from server.generation.request_context import record_of
 
 MAX_HEADERS = 256
 _UNIQUE = (b"host", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding")
-_CLOSE = {"connection": "close"}  # the rest of a refused request is not read
+CLOSE = {"connection": "close"}  # the rest of a refused request is not read
 
 
 class HeadLimits:
@@ -46,23 +46,23 @@ class HeadLimits:
         if len(headers) > MAX_HEADERS or size > self.max_header_bytes:
             limits = f"at most {self.max_header_bytes} bytes and {MAX_HEADERS} fields"
             message = f"the request headers are too large ({limits})"
-            raise ApiError(431, message, code="headers_too_large", headers=_CLOSE)
+            raise ApiError(431, message, code="headers_too_large", headers=CLOSE)
         headers_by_name: dict[bytes, bytes] = {}
         for name, value in headers:
             if name in _UNIQUE and headers_by_name.get(name, value) != value:
-                raise ApiError(400, f"two different {name.decode()} headers", headers=_CLOSE)
+                raise ApiError(400, f"two different {name.decode()} headers", headers=CLOSE)
             headers_by_name[name] = value
         if b"transfer-encoding" in headers_by_name and b"content-length" in headers_by_name:
             message = "Content-Length together with Transfer-Encoding is ambiguous"
-            raise ApiError(400, message, code="ambiguous_length", headers=_CLOSE)
+            raise ApiError(400, message, code="ambiguous_length", headers=CLOSE)
         self._check_host(headers_by_name.get(b"host", b""))
         if headers_by_name.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
             message = "the only supported Transfer-Encoding is chunked"
-            raise ApiError(415, message, code="unsupported_encoding", headers=_CLOSE)
+            raise ApiError(415, message, code="unsupported_encoding", headers=CLOSE)
         encoding = headers_by_name.get(b"content-encoding", b"identity").strip().lower()
         if encoding not in (b"identity", b""):
             message = "compressed bodies are not supported; send the body without Content-Encoding"
-            raise ApiError(415, message, code="unsupported_encoding", headers=_CLOSE)
+            raise ApiError(415, message, code="unsupported_encoding", headers=CLOSE)
 
     def _check_host(self, header: bytes) -> None:
         if self.hosts is None:
@@ -71,7 +71,7 @@ class HeadLimits:
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if name.rstrip(".") not in self.hosts:
             message = "the Host header is not allowed; see --allowed-hosts"
-            raise ApiError(403, message, code="host_not_allowed", headers=_CLOSE)
+            raise ApiError(403, message, code="host_not_allowed", headers=CLOSE)
 
 
 class BodyLimits:
@@ -125,11 +125,11 @@ class BodyLimits:
                         return b"".join(chunks)
         except TimeoutError:
             text = f"the request body did not arrive within {self.body_timeout_s:g} s"
-            raise ApiError(408, text, code="body_timeout", headers=_CLOSE) from None
+            raise ApiError(408, text, code="body_timeout", headers=CLOSE) from None
 
     def _too_large(self) -> ApiError:
         message = f"the request body is larger than {self.max_body_bytes} bytes (--max-body-bytes)"
-        return ApiError(413, message, code="body_too_large", headers=_CLOSE)
+        return ApiError(413, message, code="body_too_large", headers=CLOSE)
 
 
 async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

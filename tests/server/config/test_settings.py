@@ -56,7 +56,7 @@ def test_variables_hold_lists_with_commas_or_as_json(monkeypatch):
     assert settings.models() == {"a": Path("x.gguf"), "y": Path("y.gguf")}
     assert settings.device == ["CUDA0", "a,b"]
     assert settings.tensor_split == [3.0, 1.0]
-    assert [key.get_secret_value() for key in settings.api_keys()] == ["k1", "k2"]
+    assert [key.get_secret_value() for key in settings.api_key] == ["k1", "k2"]
     assert settings.threads is None
 
 
@@ -118,25 +118,13 @@ def test_misspelt_variables_are_pointed_out(monkeypatch):
     ]
 
 
-def test_keys_are_never_shown(tmp_path):
-    keys = tmp_path / "keys"
-    keys.write_text("# ours\nfile-secret\n\n")
-    settings = parse("--api-key", "cli-secret", "--api-key-file", str(keys))
-    assert [key.get_secret_value() for key in settings.api_keys()] == ["cli-secret", "file-secret"]
-    for shown in (repr(settings), str(settings), options.render(settings), repr(settings.api_keys())):
+def test_keys_are_never_shown():
+    settings = parse("--api-key", "cli-secret")
+    for shown in (repr(settings), str(settings), options.render(settings)):
         assert "secret" not in shown
     with pytest.raises(ConfigError) as caught:
         parse("--api-key", "cli-secret", "--api-key", " ")
     assert "secret" not in str(caught.value)
-
-
-def test_an_empty_key_file_does_not_open_the_server(tmp_path):
-    keys = tmp_path / "keys"
-    keys.write_text("# none yet\n")
-    with pytest.raises(ConfigError, match="contains no key"):
-        parse("--api-key-file", str(keys)).api_keys()
-    with pytest.raises(ConfigError, match="No such file"):
-        parse("--api-key-file", str(tmp_path / "absent")).api_keys()
 
 
 def test_host_names_answered():

@@ -18,7 +18,7 @@ class StoredConversation:
     """entries: items as JSON by id, oldest first."""
 
     id: str
-    owner: bytes | None
+    owner: str | None
     created: int  # Unix time
     metadata: dict[str, str]
     until: float = 0.0
@@ -41,7 +41,7 @@ class StoredConversation:
 class ConversationStore(BoundedStore[StoredConversation]):
     """Those that were used last are the newest."""
 
-    def get(self, id: str, owner: bytes | None) -> StoredConversation | None:
+    def get(self, id: str, owner: str | None) -> StoredConversation | None:
         """That of this client; asking for it is a use."""
         conversation = super().get(id, owner)
         if conversation is not None:

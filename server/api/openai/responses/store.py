@@ -16,14 +16,14 @@ F = TypeVar("F")
 
 
 class Stored(Protocol):
-    """owner: digest of the API key of its client; nobody else sees it. until: by the store's clock."""
+    """owner: the name of its client; nobody else sees it. until: by the store's clock."""
 
     until: float
 
     @property
     def id(self) -> str: ...
     @property
-    def owner(self) -> bytes | None: ...
+    def owner(self) -> str | None: ...
     @property
     def size(self) -> int:
         """Bytes."""
@@ -46,7 +46,7 @@ class BoundedStore(Generic[S]):
     def __len__(self) -> int:
         return len(self._stored)
 
-    def get(self, id: str, owner: bytes | None) -> S | None:
+    def get(self, id: str, owner: str | None) -> S | None:
         """That of this client."""
         self._expire()
         stored = self._stored.get(id)
@@ -95,7 +95,7 @@ class StoredContent:
 @dataclass(eq=False)
 class StoredResponse:
     id: str
-    owner: bytes | None
+    owner: str | None
     content: StoredContent
     until: float = 0.0
 
@@ -110,20 +110,20 @@ class ResponseStore(BoundedStore[StoredResponse], Generic[F]):
     def __init__(self, *limits: Any) -> None:
         super().__init__(*limits)
         self.running: WeakValueDictionary[str, F] = WeakValueDictionary()
-        self._holders: dict[tuple[bytes | None, str], str] = {}  # owner, item id → the response that has it
+        self._holders: dict[tuple[str | None, str], str] = {}  # owner, item id → the response that has it
 
     def fits(self, content: StoredContent) -> bool:
         """Whether such a response can be stored at all."""
         return self.most > 0 and content.size <= self.max_bytes
 
-    def put(self, id: str, owner: bytes | None, content: StoredContent) -> None:
+    def put(self, id: str, owner: str | None, content: StoredContent) -> None:
         """Store one that fits; older ones make room."""
         self.size += content.size
         self._holders.update({(owner, item): id for item in content.item_ids})
         self._renew(StoredResponse(id, owner, content))
         self._expire()
 
-    def item(self, id: str, owner: bytes | None) -> dict[str, Any] | None:
+    def item(self, id: str, owner: str | None) -> dict[str, Any] | None:
         """An item of a stored response."""
         stored = self.get(self._holders.get((owner, id), ""), owner)
         if stored is None:

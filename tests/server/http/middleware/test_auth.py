@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr
 
+from server.generation.request_context import AccessRecord
 from server.http.middleware.auth import Auth
+from server.keys.key_ring import KeyRing
 from support.fakes.engine import make_app
 
 pytestmark = pytest.mark.asyncio
 
 
 async def status(
-    headers: list[tuple[str, str]], path: str = "/v1/models", keys=("one", "two")
+    headers: list[tuple[str, str]], path: str = "/v1/models", keys=("one", "two"), method: str = "GET"
 ) -> tuple[int, dict]:
     """The status of the answer (200: it reached the application), and the scope."""
     sent = []
@@ -29,13 +30,13 @@ async def status(
     raw = [(name.lower().encode(), value.encode()) for name, value in headers]
     scope = {
         "type": "http",
-        "method": "GET",
+        "method": method,
         "path": path,
         "headers": raw,
         "app": make_app(),  # which knows the formats of errors
-        "ggserve.record": SimpleNamespace(id="r"),
+        "ggserve.record": AccessRecord("r"),
     }
-    await Auth(app, [SecretStr(key) for key in keys])(scope, None, send)
+    await Auth(app, KeyRing([SecretStr(key) for key in keys]))(scope, None, send)
     if sent[0]["status"] == 401:
         assert (b"www-authenticate", b"Bearer") in sent[0]["headers"]
     return sent[0]["status"], scope
@@ -70,7 +71,7 @@ async def test_files_of_the_web_page_need_no_key(path):
 async def test_without_keys_everything_passes():
     code, scope = await status([], keys=())
     assert code == 200
-    assert "ggserve.key" not in scope
+    assert scope["ggserve.client"].name is None
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/health", "/v1/health"])
@@ -79,6 +80,18 @@ async def test_public_paths_need_no_key(path):
     assert (await status([], path + "x"))[0] == 401
 
 
-async def test_the_digest_of_the_key_identifies_the_client():
+async def test_the_key_identifies_the_client():
     _, scope = await status([("X-Api-Key", "two")])
-    assert scope["ggserve.key"] == hashlib.sha256(b"two").digest()
+    assert scope["ggserve.client"].name == f"key-{hashlib.sha256(b'two').hexdigest()[:8]}"
+
+
+async def test_a_public_route_without_a_key_has_no_client():
+    _, scope = await status([], "/health")
+    assert "ggserve.client" not in scope
+
+
+async def test_routes_of_admins_are_closed_to_other_keys():
+    headers = [("X-Api-Key", "one")]
+    assert (await status(headers, "/lora-adapters", method="POST"))[0] == 403
+    assert (await status(headers, "/lora-adapters"))[0] == 200
+    assert (await status(headers, "/lora-adapters", keys=("one",), method="POST"))[0] == 200  # the only key

@@ -1,0 +1,54 @@
+"""`ggserve keys`."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from engine.errors import ConfigError
+from server.cli import keys
+from server.keys.api_key import Profile, RateLimits, Role, digest_of
+from server.keys.key_file import read_line
+
+
+def test_a_new_key_is_on_stderr_and_its_line_on_stdout(capsys):
+    assert keys.run(["new", "--name", "ops", "--role", "admin", "--rpm", "60", "--priority", "-3"]) == 0
+    out, err = capsys.readouterr()
+    key = err.split()[-1]
+    assert re.fullmatch(r"ggs-[\w-]{43}", key)
+    assert key not in out
+    line = read_line(out)
+    assert line.key.digest == digest_of(key)
+    profile = line.key.profile
+    assert profile == Profile("ops", Role.ADMIN, RateLimits(60), -3)
+
+
+def test_no_two_keys_are_the_same(capsys):
+    for _ in range(2):
+        keys.run(["new"])
+    assert len(set(capsys.readouterr().out.split())) == 2
+
+
+def test_a_value_that_the_server_would_refuse_is_refused():
+    with pytest.raises(ConfigError, match=r"--weight must be a number from 0\.01 to 100"):
+        keys.run(["new", "--weight", "heavy"])
+
+
+def test_list_shows_the_clients_without_their_keys(tmp_path, capsys):
+    file = tmp_path / "keys"
+    file.write_text(f"secret name=a rpm=5\nsha256:{digest_of('x').hex()} name=b role=admin\n")
+    assert keys.run(["list", str(file)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == ["name", "a", "b"]
+    assert rows[1][1:3] == ["-", "5"]
+    assert rows[2][1] == "admin"
+    assert "secret" not in str(rows)
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["new", "x"], ["sell"], []])
+def test_wrong_usage_is_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        keys.run(arguments)
+    assert caught.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

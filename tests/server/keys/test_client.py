@@ -1,0 +1,104 @@
+"""What clients may see: tests/server/keys/test_key_ring.py has the rules, this the routes."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from server.worker.requests.slots import Slots
+from support.api.http import COMPLETIONS, client, error_of
+from support.fakes.engine import FakeEngine, make_app
+from support.waiting import until
+
+pytestmark = pytest.mark.asyncio
+
+CLIENTS = ("alice", "bob", "ops")
+
+
+def key(name):
+    return {"authorization": f"Bearer {name}-key"}
+
+
+@asynccontextmanager
+async def three_clients(tmp_path, engine):
+    """A server on which a request of alice runs, named `hers`."""
+    file = tmp_path / "keys"
+    file.write_text("alice-key name=alice\nbob-key name=bob\nops-key name=ops role=admin\n")
+    file.chmod(0o600)
+    async with client(make_app(engine, api_key_file=file, slot_save_path=tmp_path)) as http:
+        body = {"prompt": "Once upon", "seed": 4711}
+        headers = {**key("alice"), "x-request-id": "hers"}
+        running = asyncio.create_task(http.post(COMPLETIONS, json=body, headers=headers))
+        await until(lambda: engine.stats.running)
+        yield http
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def endless():
+    engine = FakeEngine(delay_s=0.01, eos=False)
+    engine.reply = [11] * 100_000
+    engine.slots = Slots(2)
+    return engine
+
+
+async def test_running_requests_are_listed_to_their_client_and_to_admins(tmp_path):
+    async with three_clients(tmp_path, endless()) as http:
+        listed = {}
+        for name in CLIENTS:
+            rows = (await http.get("/v1/requests", headers=key(name))).json()["data"]
+            listed[name] = [(row["request_id"], row["key"]) for row in rows]
+        assert listed == {"alice": [("hers", "alice")], "bob": [], "ops": [("hers", "alice")]}
+
+
+async def test_only_their_client_and_admins_cancel_requests(tmp_path):
+    engine = endless()
+    async with three_clients(tmp_path, engine) as http:
+        refused = await http.delete("/v1/requests/hers", headers=key("bob"))
+        unknown = await http.delete("/v1/requests/other", headers=key("bob"))
+        assert error_of(refused, 404)["code"] == error_of(unknown, 404)["code"] == "request_not_found"
+        assert engine.stats.running
+        assert (await http.delete("/v1/requests/hers", headers=key("ops"))).status_code == 200
+        await until(lambda: not engine.stats.running)
+    async with three_clients(tmp_path, endless()) as http:
+        assert (await http.delete("/v1/requests/hers", headers=key("alice"))).status_code == 200
+
+
+async def test_slots_show_other_clients_only_that_one_is_in_use(tmp_path):
+    async with three_clients(tmp_path, endless()) as http:
+        shown = {name: (await http.get("/slots", headers=key(name))).json() for name in CLIENTS}
+        assert [slot["is_processing"] for slot in shown["bob"]] == [True, False]
+        assert set(shown["bob"][0]) == {"id", "n_ctx", "speculative", "is_processing"}
+        for name in ("alice", "ops"):
+            assert shown[name][0]["params"]["seed"] == 4711
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/slots/0?action=erase", {}),
+        ("POST", "/lora-adapters", []),
+        ("POST", "/api/pull", {"model": "x"}),
+        ("DELETE", "/api/delete", {"model": "x"}),
+    ],
+)
+async def test_what_concerns_all_clients_is_for_admins(tmp_path, method, path, body):
+    async with three_clients(tmp_path, endless()) as http:
+        refused = await http.request(method, path, json=body, headers=key("alice"))
+        assert refused.status_code == 403
+        assert "role admin" in str(refused.json()["error"])
+        passed = await http.request(method, path, json=body, headers=key("ops"))
+        assert "role admin" not in passed.text
+
+
+async def test_the_log_names_the_client(tmp_path, caplog):
+    caplog.set_level("INFO", "ggserve.access")
+    async with three_clients(tmp_path, endless()) as http:
+        await http.get("/v1/models", headers=key("bob"))
+        await http.get("/v1/models", headers=key("eve"))
+    lines = [record.getMessage() for record in caplog.records if "path=/v1/models" in record.getMessage()]
+    assert "key=bob" in lines[0]
+    assert "key=" not in lines[1]
+    assert "bob-key" not in caplog.text
