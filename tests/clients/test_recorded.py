@@ -1,8 +1,10 @@
 """Requests as real clients sent them, replayed: each is taken, and nothing new in it is without effect.
 
 They were recorded once, with the clients of docs/clients.md against this server; Open WebUI's first three are
-what its conversion of OpenAI's requests to Ollama's makes. Zed's were not recorded: they follow its source
-(`made_from`). Prompts, descriptions of tools and names of users are replaced; lists of tools are shortened.
+what its conversion of OpenAI's requests to Ollama's makes, and Continue's after the second are those of the
+classes that its extensions use, run without an editor. Zed's and VS Code's were not recorded: they follow the
+source (`made_from`). Prompts, descriptions of tools and names of users are replaced; lists of tools are
+shortened.
 `warnings`: those that are known.
 """
 
@@ -29,6 +31,7 @@ ANSWERS = {
     "/v1/messages": ("anthropic.types:Message", "message_stop"),
     "/v1/responses": ("openai.types.responses:Response", "response.completed"),
     "/api/chat": ("ollama:ChatResponse", '"done":true'),
+    "/api/generate": ("ollama:GenerateResponse", '"done":true'),
 }
 
 
@@ -45,7 +48,8 @@ def warnings_of(text: str) -> list[str]:
     bodies = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith(("data: {", "{"))]
     found: list[str] = []
     for body in map(json.loads, bodies):
-        found = body.get("warnings") or (body.get("response") or {}).get("warnings") or found
+        nested = body.get("response")  # the event's response, or Ollama's text
+        found = body.get("warnings") or (isinstance(nested, dict) and nested.get("warnings")) or found
     return found
 
 
@@ -66,7 +70,7 @@ async def test_a_recorded_request_is_answered_as_its_client_reads_it(request_: d
         return
     kind, end = ANSWERS[request_["path"].split("?")[0]]
     assert warnings_of(response.text) == request_["warnings"]
-    if request_["body"].get("stream"):
+    if request_["body"].get("stream", request_["path"].startswith("/api/")):
         separator = "\n" if response.headers["content-type"] == "application/x-ndjson" else "\n\n"
         assert end in response.text.strip().rsplit(separator, 1)[1]
         assert TEXT.split()[-1].rstrip(".") in response.text
@@ -79,4 +83,4 @@ def test_recordings_are_there_for_every_client_that_was_recorded() -> None:
     clients = {path.stem for path in RECORDED.glob("*.json")}
     assert clients >= {"claude_code", "codex", "opencode", "cline", "continue", "aider", "open_webui"}
     assert clients >= {"langchain", "openai_agents", "semantic_kernel", "vercel_ai_sdk"}
-    assert clients >= {"zed", "outlines", "guidance"}
+    assert clients >= {"zed", "vscode", "home_assistant", "outlines", "guidance"}

@@ -1,4 +1,4 @@
-"""What Zed reads of models and answers, by its source: the editor cannot run here and was not seen to."""
+"""What Zed and VS Code read of models and answers, by their source: the editors were not run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from support.builders.vocabularies import models_dir
 from support.fakes.engine import FakeEngine, ids, make_app
 
 pytestmark = pytest.mark.asyncio
-REQUESTS = json.loads((Path(__file__).parent / "recorded" / "zed.json").read_text(encoding="utf-8"))
+RECORDED = Path(__file__).parent / "recorded"
+REQUESTS = [
+    request
+    for name in ("zed.json", "vscode.json")
+    for request in json.loads((RECORDED / name).read_text(encoding="utf-8"))
+]
 TEMPLATE = models_dir() / "templates" / "Qwen-Qwen3-0.6B.jinja"
 ARGUMENTS = {"command": "cat out.txt", "cd": "work"}
-CALL = f"<tool_call>\n{json.dumps({'name': 'terminal', 'arguments': ARGUMENTS})}\n</tool_call>"
 
 
-def zed(reply: str = "") -> Any:
+def editor(reply: str = "") -> Any:
     return client(make_app(FakeEngine(ids(reply), n_ctx=1 << 17, step=8), chat_template=TEMPLATE))
 
 
@@ -63,15 +67,18 @@ READERS = {
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=[request["made_from"] for request in REQUESTS])
 async def test_call_of_a_tool_is_streamed_as_each_provider_reads_it(request_: dict[str, Any]) -> None:
-    async with zed(CALL) as http:
+    tool = request_["body"]["tools"][0]
+    called = tool.get("function", tool)["name"]
+    call = json.dumps({"name": called, "arguments": ARGUMENTS})
+    async with editor(f"<tool_call>\n{call}\n</tool_call>") as http:
         text = (await http.post(request_["path"], json=request_["body"], headers=request_["headers"])).text
     lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith(("data: {", "{"))]
     name, arguments = READERS[request_["path"]]([json.loads(line) for line in lines])
-    assert (name, json.loads(arguments)) == ("terminal", ARGUMENTS)
+    assert (name, json.loads(arguments)) == (called, ARGUMENTS)
 
 
 async def test_llama_cpp_provider_finds_one_loaded_model_with_its_context_and_tools() -> None:
-    async with zed() as http:
+    async with editor() as http:
         [model] = (await http.get("/v1/models")).json()["data"]
         props = (await http.get("/props")).json()
     assert model["id"] == "stories"
@@ -81,7 +88,7 @@ async def test_llama_cpp_provider_finds_one_loaded_model_with_its_context_and_to
 
 
 async def test_ollama_provider_finds_a_model_that_calls_tools() -> None:
-    async with zed() as http:
+    async with editor() as http:
         [model] = (await http.get("/api/tags")).json()["models"]
         shown = (await http.post("/api/show", json={"model": model["name"]})).json()
     kinds = {"name": str, "modified_at": str, "size": int, "digest": str, "details": dict}
@@ -92,3 +99,16 @@ async def test_ollama_provider_finds_a_model_that_calls_tools() -> None:
         for name in ("format", "family", "parameter_size", "quantization_level")
     )
     assert {"tools", "thinking"} <= set(shown["capabilities"])
+
+
+async def test_vscodes_ollama_provider_finds_a_model_that_calls_tools() -> None:
+    async with editor() as http:
+        version = (await http.get("/api/version")).json()["version"]
+        [model] = (await http.get("/api/tags")).json()["models"]
+        shown = (await http.post("/api/show", json={"model": model["model"]})).json()
+    assert [int(part) for part in version.split(".")] >= [0, 6, 4]
+    info = shown["model_info"]
+    assert info["general.basename"] == "stories"
+    assert info[f"{info['general.architecture']}.context_length"] == 1 << 17
+    assert "tools" in shown["capabilities"]
+    assert "vision" not in shown["capabilities"]
