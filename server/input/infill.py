@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from server.errors import ApiError, unsupported
 from server.generation.request_context import RequestContext
+from server.input.prompts import check_length, prompt_tokens
 from server.input.requests import RawPrompt
-from server.input.tokenize import check_length, prompt_tokens
 from server.worker.engine import Engine
 
 _REPOSITORY, _FILE = "myproject\n", "filename\n"  # no field sets them

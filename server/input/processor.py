@@ -21,11 +21,10 @@ from server.generation.output_processor import OutputSequence
 from server.generation.request_context import RequestContext
 from server.ids import new_id
 from server.input import infill
-from server.input.chat import prepare_chat
 from server.input.constraints import check_constraint
 from server.input.prompt_scores import requested_top, score_prompts
+from server.input.prompts import prepare_chat, prompt_tokens
 from server.input.requests import CompletionInput
-from server.input.tokenize import prompt_tokens
 
 SEEDS = 2**64
 

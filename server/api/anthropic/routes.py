@@ -11,8 +11,8 @@ from server.api.anthropic.schema import CountReply, MessageInput, MessageReply, 
 from server.dependencies import ContextDep
 from server.http.json_route import json_reply, json_router
 from server.http.sse import respond
-from server.input.chat import prepare_chat
 from server.input.processor import process_chat
+from server.input.prompts import prepare_chat
 
 router = json_router()
 

@@ -15,7 +15,7 @@ from server.errors import ApiError
 from server.generation.job import visible_jobs
 from server.generation.output_processor import OutputSequence
 from server.generation.request_context import RequestContext
-from server.input.chat import chat_support
+from server.input.prompts import chat_support
 from server.version import version
 from server.worker.engine import Engine
 from server.worker.requests.slots import ServerSlot

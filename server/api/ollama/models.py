@@ -20,7 +20,7 @@ from server.dependencies import ContextDep, StateDep
 from server.errors import ApiError
 from server.http import ndjson
 from server.http.json_route import AnyTypeRoute, json_reply, json_router
-from server.input.chat import chat_support
+from server.input.prompts import chat_support
 from server.models.progress import Progress
 from server.worker.engine import Engine
 

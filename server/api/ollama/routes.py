@@ -27,8 +27,8 @@ from server.errors import bad_request
 from server.generation.request_context import RequestContext
 from server.http.json_route import AnyTypeRoute, json_reply, json_router
 from server.http.sse import respond, within_limits
-from server.input.chat import chat_support
 from server.input.processor import process_chat, process_completion
+from server.input.prompts import chat_support
 
 router = json_router(AnyTypeRoute)
 

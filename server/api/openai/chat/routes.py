@@ -15,8 +15,8 @@ from server.api.openai.responses.schema import InputTokensReply
 from server.dependencies import ContextDep
 from server.http.json_route import json_reply, json_router
 from server.http.sse import respond
-from server.input.chat import chat_text, prepare_chat
 from server.input.processor import process_chat
+from server.input.prompts import chat_text, prepare_chat
 
 router = json_router()
 

@@ -27,8 +27,8 @@ from server.errors import ApiError, unsupported, wrong
 from server.generation.request_context import RequestContext
 from server.http.json_route import Bytes, json_reply, json_router
 from server.http.sse import event_stream, respond
-from server.input.chat import prepare_chat
 from server.input.processor import process_chat
+from server.input.prompts import prepare_chat
 
 router = APIRouter()
 json_routes = json_router()  # those with a body

@@ -1,31 +1,32 @@
-"""From a conversation of any API to a prepared prompt: chat template, tools, reasoning, output constraint."""
+"""From a conversation, or the raw prompt of a completion, to token ids that fit into the context."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine.exact_json import dumps
-from engine.types import Constraint, Reasoning
-from server.chat.chat_format import ChatFormat, ChatFormats, load_chat_formats
+from engine.errors import ContextOverflowError
+from engine.types import Reasoning
+from server.chat.chat_format import ChatFormats, load_chat_formats
 from server.chat.messages import InvalidMessage
 from server.chat.prompt import Prompt, render_prompt
 from server.chat.reasoning import reasoning_block
-from server.chat.request import ChatInput, RequestedConstraint
+from server.chat.request import ChatInput
 from server.chat.template.sandbox import TemplateFailed
 from server.chat.template.special_tokens import special_tokens_of
-from server.chat.tool_calls.grammar import KINDS, answer_rule
 from server.chat.tool_calls.tool import ToolChoice, check_tools
-from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
 from server.config.settings import Settings
-from server.errors import ApiError, bad_request, unsupported, wrong
+from server.errors import ApiError, ContextExceeded, bad_request, wrong
 from server.generation.request_context import RequestContext
-from server.input.constraints import check_constraint, tried, warn_of_ignored
-from server.input.tokenize import check_generates, check_length, tokenize
+from server.input.constraints import output_constraint
+from server.input.requests import RawPrompt
 from server.state import ChatSupport
 from server.worker.engine import Engine
+from server.worker.model_use import model_use
 
+INLINE_CHARS = 2048  # texts up to here are tokenized in the event loop: a thread would take longer
 _NUMBERED = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
 
 
@@ -67,11 +68,12 @@ async def _prepare(chat: ChatInput, context: RequestContext) -> Prompt:
     chat_format = rendered.chat_format
     assert chat_format is not None
     tokens = await _tokens(rendered, chat, context)
-    tools = _tool_options(chat, chat_format, context)
     thinking = _thinking(chat, rendered, context.engine)
     if limited and thinking is None:
         context.warn("the reasoning budget has no effect: the model's chat template has no reasoning")
-    constraint = await _constraint(chat, tools, chat_format, context)
+    tools, constraint = None, None
+    if chat.tools or chat.answer is not None:
+        tools, constraint = await output_constraint(chat, chat_format, context)
     reasons = chat_format.call_format.grammar_has_reasoning
     if thinking is not None and thinking.budget is None and (constraint is None or reasons):
         thinking = None
@@ -159,26 +161,6 @@ async def _tokens(rendered: Prompt, chat: ChatInput, context: RequestContext) ->
     return tokens
 
 
-def _tool_options(chat: ChatInput, chat_format: ChatFormat, context: RequestContext) -> ToolOptions | None:
-    """The tools that may be called."""
-    choice = chat.tool_choice
-    tools = tuple(tool for tool in chat.tools if choice.names is None or tool.name in choice.names)
-    if choice.mode == "none" or not tools:
-        return None
-    parallel = chat.parallel_tool_calls
-    if parallel is None:
-        parallel = chat_format.capabilities.parallel_calls or not chat_format.capabilities.calls
-    if chat.answer is None:
-        return ToolOptions(tools, choice.mode == "required", parallel)
-    constraint, param = chat.answer
-    if choice.mode == "required":
-        context.warn(f"{param} has no effect: a tool is called in any case")
-        return ToolOptions(tools, True, parallel)
-    if constraint.kind not in KINDS:
-        raise unsupported(param, "cannot be combined with tools that may be called or not")
-    return ToolOptions(tools, False, parallel, constraint)
-
-
 def _thinking(chat: ChatInput, rendered: Prompt, engine: Engine) -> Reasoning | None:
     """How the engine limits and recognizes reasoning; None: there can be none."""
     if rendered.reasoning_markers is None:
@@ -186,54 +168,86 @@ def _thinking(chat: ChatInput, rendered: Prompt, engine: Engine) -> Reasoning | 
     return reasoning_block(rendered.reasoning_markers, chat.reasoning, rendered.opened, engine.tokenizer)
 
 
-async def _constraint(
-    chat: ChatInput, options: ToolOptions | None, chat_format: ChatFormat, context: RequestContext
-) -> Constraint | None:
-    alone = None if chat.answer is None else await check_constraint(chat.answer, context)
-    if options is None:
-        framed = None if chat.answer is None else _framed(chat.answer, chat_format)
-        return alone if framed is None else await check_constraint(framed, context, report=False)
-    try:
-        text = chat_format.call_format.grammar(options, chat_format.terminals)
-        if text is None:
-            return None
-        constraint = Constraint("lark", text)
-        result = await tried(RequestedConstraint(constraint, "tools"), context)
-        if not result.error:
-            for schema in _schemas(chat, options) if result.not_enforced else ():
-                warn_of_ignored(await tried(schema, context), schema.param, context)
-            return constraint
-        failure = wrong("tools", result.error)
-    except UnsupportedSchema as error:
-        failure = unsupported("tools", str(error))
-    failure = await _fault_of_one(chat, options, context) or failure
-    if options.required or options.answer is not None:
-        raise failure
-    context.warn(f"tools: the schemas of arguments are not enforced ({failure.message})")
-    return None
+def check_generates(engine: Engine) -> None:
+    """Refuse models that only make embeddings or rank documents."""
+    if (engine.info or {}).get("generates") is False:
+        ranks = model_use(engine) == "ranking"
+        does, path = ("ranks documents", "/v1/rerank") if ranks else ("makes embeddings", "/v1/embeddings")
+        message = f"model: '{engine.name}' {does} and cannot generate text; use {path}"
+        raise bad_request(message, "model", "cannot_generate")
 
 
-async def _fault_of_one(chat: ChatInput, options: ToolOptions, context: RequestContext) -> ApiError | None:
-    """Which of the tools that may be called is at fault, if it is the schema of one."""
-    for schema in _schemas(chat, options):
-        result = await tried(schema, context)
-        if result.error:
-            return wrong(schema.param, result.error)
-    return None
+async def prompt_tokens(prompt: RawPrompt, context: RequestContext) -> list[int]:
+    """The prompt of a completion: at least one token, and room for one more. Raises ApiError (400)."""
+    engine = context.engine
+    check_generates(engine)
+    tokenizer = engine.tokenizer
+    if isinstance(prompt, str):
+        tokens = await tokenize([prompt], context, "prompt")
+    else:
+        check_length(len(prompt), engine, "prompt")
+        tokens = await _mixed(prompt, context) if any(isinstance(part, str) for part in prompt) else [*prompt]  # type: ignore[list-item]
+        if not all(type(id) is int and 0 <= id < tokenizer.n_vocab for id in tokens):
+            raise wrong("prompt", f"token ids must be integers from 0 to {tokenizer.n_vocab - 1}")
+    if not tokens:  # something must be computed: what a text begins with
+        start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
+        if start is None:
+            raise wrong("prompt", "is empty")
+        tokens = [start]
+    check_length(len(tokens), engine, "prompt")
+    return tokens
 
 
-def _schemas(chat: ChatInput, options: ToolOptions) -> list[RequestedConstraint]:
-    """Of the arguments of the tools that may be called."""
-    return [
-        RequestedConstraint(Constraint("json_schema", dumps(tool.schema)), f"tools[{i}].{chat.schema_field}")
-        for i, tool in enumerate(chat.tools)
-        if tool.name in options.names
-    ]
+async def _mixed(parts: Sequence[int | str], context: RequestContext) -> list[int]:
+    """Texts and token ids in turn. Only a text at the very beginning gets what texts begin with (BOS)."""
+    tokenizer = context.engine.tokenizer
+    least = sum(tokenizer.min_tokens(part) if isinstance(part, str) else 1 for part in parts)
+    check_length(least, context.engine, "prompt")
+
+    def encode() -> list[int]:
+        ids: list[int] = []
+        for i, part in enumerate(parts):
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                ids += tokenizer.encode(part, add_special=not i, parse_special=True)
+        return ids
+
+    return await context.in_thread(encode)
 
 
-def _framed(answer: RequestedConstraint, chat_format: ChatFormat) -> RequestedConstraint | None:
-    """The constraint on the content within the format's frame; None: the format has no frame."""
-    if answer.constraint.kind not in KINDS:
-        return None
-    text = chat_format.call_format.answer_grammar(answer_rule(answer.constraint), chat_format.terminals)
-    return None if text is None else RequestedConstraint(Constraint("lark", text), answer.param)
+async def tokenize(
+    parts: Sequence[str], context: RequestContext, param: str, add_special: bool = True
+) -> list[int]:
+    """Token ids of texts, one after the other. What cannot fit is refused before it is tokenized."""
+    tokenizer, n_ctx = context.engine.tokenizer, context.engine.n_ctx
+    least = sum(map(tokenizer.min_tokens, parts))
+
+    def encode() -> list[int]:
+        tokens: list[int] = []
+        for part in parts:
+            tokens += tokenizer.encode(part, add_special=add_special, parse_special=True)
+            if len(tokens) > 2 * n_ctx:  # the error need not give the exact number
+                break
+        return tokens
+
+    tokens: list[int] = []
+    if least < n_ctx:
+        small = len(parts) < 16 and sum(map(len, parts)) <= INLINE_CHARS
+        tokens = encode() if small else await context.in_thread(encode)
+    if max(least, len(tokens)) > 2 * n_ctx or least >= n_ctx:
+        n = max(least, len(tokens))
+        raise _too_long(n, context.engine, param, at_least=True)
+    return tokens
+
+
+def check_length(n: int, engine: Engine, param: str) -> None:
+    """Refuse prompts that leave no room for a token."""
+    if n >= engine.n_ctx:
+        raise _too_long(n, engine, param)
+
+
+def _too_long(n: int, engine: Engine, param: str, *, at_least: bool = False) -> ContextExceeded:
+    trained = (engine.info or {}).get("n_ctx_train")
+    message = str(ContextOverflowError(n, engine.n_ctx, at_least=at_least, n_ctx_train=trained))
+    return ContextExceeded(message, param, n, engine.n_ctx)
