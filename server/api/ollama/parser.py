@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from server.api.common.requests.body_fields import (
+    check_fields,
+    generation_options,
+    requested_logprobs,
+    used_name,
+    warn_of_unknown,
+)
 from server.api.common.requests.generation_fields import SequenceFields
-from server.api.common.requests.generation_options import check_fields, generation_options, requested_logprobs
-from server.api.common.requests.json_reader import no_media, used_name
+from server.api.common.requests.json_reader import no_media
 from server.api.common.requests.structured_output import schema_constraint
-from server.api.common.requests.tools import parse_calls, parse_tools, warn_of_unknown
+from server.api.common.requests.tools import parse_calls, parse_tools
 from server.api.ollama.schema import (
     OllamaChatRequest,
     OllamaFields,

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine import exact_json
-from server.api.common.schema import Schema
 from server.errors import ApiError, missing, unsupported, wrong
 from server.generation.request_context import RequestContext
 
@@ -120,12 +119,3 @@ def no_media(path: str, kind: str) -> ApiError:
     known = next((name for name in ("image", "audio", "video") if name in kind), None)
     name = f"{known} input" if known else f"a part of type {kind[:64]!r}"
     return unsupported(path, f"{name} is not supported by this model; send text")
-
-
-def used_name(body: Schema, names: Sequence[str], place: str = "") -> str | None:
-    """By which of its names a request has a field. Raises ApiError (400) if values under several differ."""
-    used = [name for name in names if getattr(body, name) is not None]
-    for name in used[1:]:
-        if getattr(body, name) != getattr(body, used[0]):
-            raise wrong(f"{place}{name}", f"differs from {used[0]}, its other name")
-    return used[0] if used else None

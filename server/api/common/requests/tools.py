@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field
 
+from server.api.common.requests.body_fields import warn_of_unknown
 from server.api.common.requests.json_reader import json_text
 from server.api.common.schema import Schema, field
 from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool
@@ -80,21 +81,3 @@ def choice_by_mode(mode: Any) -> ToolChoice:
     if mode not in ("none", "auto", "required"):
         raise wrong("tool_choice", "must be 'none', 'auto', 'required' or an object")
     return ToolChoice(mode)
-
-
-def warn_of_unknown(
-    extra: Mapping[str, Any] | None,
-    where: str,
-    context: RequestContext,
-    refused: tuple[str, ...] = (),
-    silent: tuple[str, ...] = (),
-) -> None:
-    """Warn of the fields that an object below the body has beyond its schema, or refuse them."""
-    for name, value in (extra or {}).items():
-        if value in (None, [], "") or name in silent:
-            continue
-        param = f"{where}.{name[:64]}"
-        if name in refused:
-            instead = "; send tool_calls" if name == "function_call" else ""
-            raise unsupported(param, f"is not supported{instead}")
-        context.warn(f"{param} has no effect")

@@ -10,10 +10,9 @@ import msgspec
 
 from engine import exact_json
 from engine.types import Constraint
-from server.api.common.requests.generation_options import REFUSED, check_fields, generation_options
+from server.api.common.requests.body_fields import REFUSED, check_fields, generation_options, warn_of_unknown
 from server.api.common.requests.json_reader import Fields
 from server.api.common.requests.structured_output import named_schema
-from server.api.common.requests.tools import warn_of_unknown
 from server.api.openai.conversations.access import find_conversation, refuse_known_ids
 from server.api.openai.conversations.store import ConversationStore, StoredConversation
 from server.api.openai.responses.items import (

@@ -14,7 +14,6 @@ from server.api.common.requests.tools import (
     choice_by_mode,
     parse_calls,
     parse_tools,
-    warn_of_unknown,
 )
 from server.errors import ApiError
 from server.generation.request_context import AccessRecord, RequestContext
@@ -68,13 +67,6 @@ def test_calls_have_arguments_as_text_and_an_id_if_they_have_one(context: Reques
         ("", "{}"),
     ]
     assert context.warnings == ["messages[4].tool_calls[1].odd has no effect"]
-
-
-def test_unknown_fields_that_change_the_answer_are_refused(context: RequestContext) -> None:
-    warn_of_unknown({"a": None, "b": "", "quiet": 1}, "m", context, refused=("a", "b"), silent=("quiet",))
-    assert context.warnings == []
-    with pytest.raises(ApiError, match=r"m\.function_call: is not supported; send tool_calls"):
-        warn_of_unknown({"function_call": {}}, "m", context, refused=("function_call",))
 
 
 def test_choice_by_mode_takes_three_words_and_nothing_else() -> None:

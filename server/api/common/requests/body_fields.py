@@ -1,12 +1,11 @@
-"""The fields that all generating routes share, from a request's body to `GenerationOptions`."""
+"""Fields of a request's body: those that all generating routes share, and those beyond its schema."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.api.common.requests.generation_fields import GenerationFields, LogprobFields, SequenceFields
-from server.api.common.requests.json_reader import used_name
 from server.api.common.schema import Schema
 from server.errors import unsupported, wrong
 from server.generation.options import GenerationOptions
@@ -149,3 +148,30 @@ def check_fields(
                 continue
             raise unsupported(name, f"is not supported by this server{_INSTEAD.get(name, '')}")
         context.warn(f"{name[:64]} has no effect")
+
+
+def warn_of_unknown(
+    extra: Mapping[str, Any] | None,
+    where: str,
+    context: RequestContext,
+    refused: tuple[str, ...] = (),
+    silent: tuple[str, ...] = (),
+) -> None:
+    """Warn of the fields that an object below the body has beyond its schema, or refuse them."""
+    for name, value in (extra or {}).items():
+        if value in (None, [], "") or name in silent:
+            continue
+        param = f"{where}.{name[:64]}"
+        if name in refused:
+            instead = "; send tool_calls" if name == "function_call" else ""
+            raise unsupported(param, f"is not supported{instead}")
+        context.warn(f"{param} has no effect")
+
+
+def used_name(body: Schema, names: Sequence[str], place: str = "") -> str | None:
+    """By which of its names a request has a field. Raises ApiError (400) if values under several differ."""
+    used = [name for name in names if getattr(body, name) is not None]
+    for name in used[1:]:
+        if getattr(body, name) != getattr(body, used[0]):
+            raise wrong(f"{place}{name}", f"differs from {used[0]}, its other name")
+    return used[0] if used else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.api.common.requests.generation_options import check_fields
+from server.api.common.requests.body_fields import check_fields, warn_of_unknown
 from server.api.common.schema import Schema
 from server.errors import ApiError
 from server.generation.request_context import AccessRecord, RequestContext
@@ -47,3 +47,11 @@ async def test_refused_field_at_a_harmless_value_passes():
     assert context.warnings == []
     with pytest.raises(ApiError, match="n: is not supported by this server"):
         check_fields(Body.model_validate({"n": 2}), context, {"n": (1,)})
+
+
+async def test_unknown_fields_that_change_the_answer_are_refused():
+    context = RequestContext(make_app().state.ggserve, AccessRecord("id"))
+    warn_of_unknown({"a": None, "b": "", "quiet": 1}, "m", context, refused=("a", "b"), silent=("quiet",))
+    assert context.warnings == []
+    with pytest.raises(ApiError, match=r"m\.function_call: is not supported; send tool_calls"):
+        warn_of_unknown({"function_call": {}}, "m", context, refused=("function_call",))
