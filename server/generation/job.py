@@ -1,4 +1,4 @@
-"""A job: the sequences that one HTTP request asks for, run to their end."""
+"""A job: the sequences that one HTTP request asks for, run to their end, with their tokens and times."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine.errors import ContextOverflowError, EngineError
-from engine.types import FinishReason
+from engine.types import FinishReason, Request, Timings
 from server.chat.output import ShownToken
+from server.chat.prompt import Prompt
 from server.errors import NEVER, ApiError, ContextExceeded, internal_error, overloaded
 from server.generation.options import GenerationOptions
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
@@ -26,6 +27,7 @@ class ScoredPrompt(NamedTuple):
 
 
 PromptScores = Mapping[int, ScoredPrompt]  # by prompt index
+_SUMS = [name for name in Timings.__struct_fields__ if name != "n_batch"]
 
 
 class TokenCounts(NamedTuple):
@@ -44,13 +46,19 @@ class Job:
         self,
         context: RequestContext,
         id: str,
-        sequences: Sequence[OutputSequence],
+        requests: Sequence[tuple[Prompt, Sequence[Request]]],
         options: GenerationOptions,
         score_prompts: Callable[[], Awaitable[PromptScores]] | None = None,
     ) -> None:
-        """score_prompts: makes `prompt_scores`, before the sequences run."""
-        self.context, self.id, self.sequences, self.options = context, id, sequences, options
+        """requests: of each prompt. score_prompts: makes `prompt_scores`, before the sequences run."""
+        self.context, self.id, self.options = context, id, options
         self.engine = context.engine
+        tokenizer = self.engine.tokenizer
+        self.sequences: list[OutputSequence] = []
+        for i, (prompt, continuations) in enumerate(requests):
+            for request in continuations:
+                index = len(self.sequences)
+                self.sequences.append(OutputSequence(index, i, prompt, request, options, tokenizer))
         self.model = self.engine.name
         self.created = int(time.time())
         self.started = time.monotonic()
@@ -187,6 +195,10 @@ class Job:
             reasoning += sequence.n_reasoning
         return TokenCounts(sum(prompts.values()), sum(cached.values()), generated, reasoning)
 
+    def timings(self) -> dict[str, Any]:
+        """The sums of all sequences."""
+        return total_timings([sequence.timings for sequence in self.sequences])
+
     def progress(self) -> str:
         """One line, for comments that keep a connection alive."""
         total = sum(len(sequence.request.prompt) for sequence in self.sequences)
@@ -231,6 +243,33 @@ class Job:
         metrics.tokens(counts.prompt, counts.cached, counts.generated)
         for sequence in self.sequences:
             metrics.sequence_ended(sequence.timings)
+
+
+def timings_reply(timings: Timings, n_steps: int | None = None) -> dict[str, Any]:
+    """Times and tokens by our names, by llama-server's, and rates: of one sequence, or with `n_steps` decode
+    steps of several.
+
+    The first token of each comes with its prompt, so there is one step less than tokens.
+    """
+    values = {name: round(getattr(timings, name), 3) for name in _SUMS}
+    steps = max(timings.predicted_n - 1, 0) if n_steps is None else n_steps
+    prompt_ms, predicted_ms = values["prompt_ms"], values["predicted_ms"]
+    return {
+        **values,
+        "n_batch": timings.n_batch,
+        "cache_n": timings.cached_n,
+        "prompt_per_token_ms": prompt_ms / timings.prompt_n if timings.prompt_n else 0.0,
+        "prompt_per_second": 1e3 * timings.prompt_n / prompt_ms if prompt_ms else 0.0,
+        "predicted_per_token_ms": predicted_ms / steps if steps else 0.0,
+        "predicted_per_second": 1e3 / predicted_ms * steps if predicted_ms else 0.0,
+    }
+
+
+def total_timings(each: Sequence[Timings]) -> dict[str, Any]:
+    """The sums of several sequences."""
+    sums = {name: sum(getattr(timings, name) for timings in each) for name in _SUMS}
+    n_steps = sum(max(timings.predicted_n - 1, 0) for timings in each)
+    return timings_reply(Timings(**sums, n_batch=each[0].n_batch), n_steps)
 
 
 def visible_jobs(context: RequestContext) -> list[Job]:

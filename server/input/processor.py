@@ -17,7 +17,6 @@ from server.chat.request import ChatInput
 from server.errors import bad_request, wrong
 from server.generation.job import Job
 from server.generation.options import GenerationOptions
-from server.generation.output_processor import OutputSequence
 from server.generation.request_context import RequestContext
 from server.ids import new_id
 from server.input import infill
@@ -122,15 +121,16 @@ def _job(
     lora = context.lora if options.lora is None else context.check_lora(options.lora, "lora")
     if options.slot is not None and options.slot >= len(engine.slots):
         context.warn(f"id_slot has no effect: there are {len(engine.slots)} slots, numbered from 0")
-    sequences: list[OutputSequence] = []
+    requests: list[tuple[Prompt, list[EngineRequest]]] = []
     for i, prompt in enumerate(prompts):
+        requests.append((prompt, []))
         room = engine.n_ctx - len(prompt.tokens)
         if params.max_tokens is not None and params.max_tokens > room:
             context.warn(f"{options.limit_field}: only {room} tokens fit after the prompt")
         for j in range(n):
             seed = (params.seed + j) % SEEDS if params.seed is not None else None
             request = EngineRequest(
-                id=f"{id}-{len(sequences)}" if n * len(prompts) > 1 else id,
+                id=f"{id}-{i * n + j}" if n * len(prompts) > 1 else id,
                 prompt=prompt.tokens,
                 params=msgspec.structs.replace(params, seed=seed) if j else params,
                 n_batch=n_batch,
@@ -141,8 +141,8 @@ def _job(
                 constraint=prompt.constraint,
                 thinking=prompt.thinking,
             )
-            sequences.append(OutputSequence(len(sequences), i, prompt, request, options, engine.tokenizer))
+            requests[i][1].append(request)
     with_scores = options.echo or options.prompt_logprobs is not None
     top = requested_top(prompts, options) if with_scores else None
     scores = None if top is None else partial(score_prompts, prompts, top, lora, context)
-    return Job(context, id, sequences, options, scores)
+    return Job(context, id, requests, options, scores)

@@ -8,7 +8,6 @@ from typing import Any
 from engine.types import FinishReason
 from server.api.anthropic.errors import error_body
 from server.api.common.replies.content_blocks import Block, BlockChange, Blocks, Kind, named_event
-from server.api.common.replies.timings import total_timings
 from server.api.common.replies.tool_arguments import arguments_object
 from server.chat.output import OutputDelta
 from server.errors import ApiError
@@ -121,7 +120,7 @@ class MessageFormatter(JobFormatter):
         }
         if timings:
             usage["output_tokens_details"] = {"thinking_tokens": counts.reasoning}
-            usage["timings"] = total_timings([sequence.timings for sequence in self.job.sequences])
+            usage["timings"] = self.job.timings()
         return usage
 
     def _extra(self) -> dict[str, Any]:

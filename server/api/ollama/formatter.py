@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from server.api.common.replies.errors import message_with_field
 from server.api.common.replies.logprobs import chat_logprobs, token_texts
-from server.api.common.replies.timings import total_timings
 from server.api.common.replies.tool_arguments import arguments_object
 from server.api.common.requests.generation_fields import SequenceFields
 from server.api.ollama.schema import OllamaFields, OllamaGenerateRequest
@@ -89,7 +88,7 @@ class OllamaFormatter(JobFormatter):
             "prompt_eval_duration": int(timings.prompt_ms * 1e6),
             "eval_count": counts.generated,
             "eval_duration": int(timings.predicted_ms * 1e6),
-            "timings": total_timings([timings]),
+            "timings": job.timings(),
         }
         if isinstance(self.body, OllamaGenerateRequest) and not self.body.raw:
             # With the token that ended the text, since it ends a message in templates.

@@ -10,7 +10,6 @@ import msgspec
 
 from server.api.common.replies.errors import error_body
 from server.api.common.replies.native_completion import NativeCompletion
-from server.api.common.replies.timings import total_timings
 from server.chat.output import OutputDelta
 from server.errors import ApiError
 from server.generation.formatter import JobFormatter
@@ -72,7 +71,7 @@ class ChoiceFormatter(JobFormatter):
     def tail(self, results: Sequence[SequenceOutput] = ()) -> dict[str, Any]:
         """What a whole response, or the last chunk of a stream (no `results`), has besides the choices."""
         job = self.job
-        fields: dict[str, Any] = {"timings": total_timings([s.timings for s in job.sequences])}
+        fields: dict[str, Any] = {"timings": job.timings()}
         if self.verbose is not None:
             output = results[0][1] if results else OutputDelta()
             fields["__verbose"] = self.verbose.result(job.sequences[0], output.text, output.tokens)

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from engine.types import Timings
+from server.generation.job import timings_reply, total_timings
 from support.api.http import COMPLETIONS, client, error_of, events, text_of
 from support.fakes.engine import TEXT, FakeEngine, ids, make_app
 
@@ -123,3 +125,16 @@ async def test_many_choices_do_not_hold_more_places_than_there_are():
     assert len(body["choices"]) == 8
     assert {choice["text"] for choice in body["choices"]} == {TEXT}
     assert engine.most == 3
+
+
+async def test_rates_leave_out_the_first_token_of_each_sequence():
+    one = timings_reply(Timings(prompt_n=4, prompt_ms=8.0, predicted_n=5, predicted_ms=100.0, cached_n=3))
+    assert (one["prompt_per_token_ms"], one["prompt_per_second"]) == (2.0, 500.0)
+    assert (one["predicted_per_token_ms"], one["predicted_per_second"]) == (25.0, 40.0)
+    assert (one["cache_n"], one["cached_n"]) == (3, 3)
+    two = total_timings(
+        [Timings(predicted_n=5, predicted_ms=100.0), Timings(predicted_n=1, predicted_ms=0.0)]
+    )
+    assert (two["predicted_n"], two["predicted_per_second"]) == (6, 40.0)
+    none = timings_reply(Timings(predicted_n=1))
+    assert none["predicted_per_second"] == none["predicted_per_token_ms"] == none["prompt_per_second"] == 0

@@ -11,9 +11,8 @@ from typing import Any
 from engine.sampling.llama_cpp import STEPS
 from engine.types import AdapterScales, FinishReason, InferenceParameters
 from server.api.common.replies.logprobs import number, token_texts
-from server.api.common.replies.timings import timings_reply
 from server.chat.output import ShownToken
-from server.generation.job import Job
+from server.generation.job import Job, timings_reply
 from server.generation.output_processor import OutputSequence
 
 _ABSENT = {

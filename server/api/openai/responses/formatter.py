@@ -12,7 +12,7 @@ import msgspec
 
 from server.api.common.replies.content_blocks import Block, BlockChange, Blocks, Kind, named_event
 from server.api.common.replies.logprobs import chat_logprobs, token_texts
-from server.api.common.replies.timings import prompt_progress, timings_so_far, total_timings
+from server.api.common.replies.timings import prompt_progress, timings_so_far
 from server.api.openai.responses.calls import PREFIXES, CallForm, call_item
 from server.api.openai.responses.event_log import EventLog
 from server.api.openai.responses.items import Item, sealed
@@ -189,8 +189,7 @@ class ResponseFormatter(JobFormatter):
     def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
         """The response at its end."""
         status = "incomplete" if self.blocks.end is SequenceEnd.LENGTH else "completed"
-        timings = total_timings([sequence.timings for sequence in self.job.sequences])
-        tail = self.job.context.with_warnings({"timings": timings})
+        tail = self.job.context.with_warnings({"timings": self.job.timings()})
         response = self.response(status, usage=self._usage(), completed_at=time.time(), **tail)
         if status == "incomplete":
             response["incomplete_details"] = {"reason": "max_output_tokens"}

@@ -40,6 +40,7 @@ def job(stream):
         sequences=[sequence],
         options=GenerationOptions(id_prefix="", stream=stream),
         counts=lambda: TokenCounts(3, 1, 4, 0),
+        timings=dict,
     )
 
 

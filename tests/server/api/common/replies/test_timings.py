@@ -1,19 +1,24 @@
-"""Rates and sums of times, under both names."""
+"""Progress of the prompt, as chunks of a stream have it."""
 
 from __future__ import annotations
 
-from engine.types import Timings
-from server.api.common.replies.timings import timings_reply, total_timings
+from engine.types import Request, Timings
+from server.api.common.replies.timings import prompt_progress
+from server.chat.output import PromptProgress
+from server.chat.prompt import Prompt
+from server.generation.options import GenerationOptions
+from server.generation.output_processor import OutputSequence
+from support.fakes.engine import tokenizer
 
 
-def test_rates_leave_out_the_first_token_of_each_sequence():
-    one = timings_reply(Timings(prompt_n=4, prompt_ms=8.0, predicted_n=5, predicted_ms=100.0, cached_n=3))
-    assert (one["prompt_per_token_ms"], one["prompt_per_second"]) == (2.0, 500.0)
-    assert (one["predicted_per_token_ms"], one["predicted_per_second"]) == (25.0, 40.0)
-    assert (one["cache_n"], one["cached_n"]) == (3, 3)
-    two = total_timings(
-        [Timings(predicted_n=5, predicted_ms=100.0), Timings(predicted_n=1, predicted_ms=0.0)]
-    )
-    assert (two["predicted_n"], two["predicted_per_second"]) == (6, 40.0)
-    none = timings_reply(Timings(predicted_n=1))
-    assert none["predicted_per_second"] == none["predicted_per_token_ms"] == none["prompt_per_second"] == 0
+def test_timings_of_progress_count_what_was_computed():
+    request = Request(id="r", prompt=[1] * 20, n_batch=8)
+    sequence = OutputSequence(0, 0, Prompt(), request, GenerationOptions(id_prefix=""), tokenizer())
+    sequence.timings = Timings(queue_ms=1.5, n_batch=8)
+    progress = PromptProgress(20, 4, 12, 100.4)
+    fields = prompt_progress(progress, sequence, timings=True)
+    assert fields["prompt_progress"] == {"total": 20, "cache": 4, "processed": 12, "time_ms": 100}
+    timings = fields["timings"]
+    assert [timings[name] for name in ("queue_ms", "prompt_n", "cached_n", "n_batch")] == [1.5, 8, 4, 8]
+    assert timings["prompt_per_token_ms"] == 100.4 / 8
+    assert "timings" not in prompt_progress(progress, sequence, timings=False)
