@@ -20,6 +20,8 @@ OBSERVERS = ("metrics/", "http/middleware/")
 SHARED = ("errors.py", "ids.py")
 ROOMS = ("chat/", "worker/")
 CONTEXT = "generation/request_context.py"
+MAX_FILES, MAX_RETURNS = 15, 5
+BLOCKS = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
 
 
 class Line:
@@ -97,21 +99,18 @@ def _server_file(frame: FrameType) -> str | None:
     return name.removeprefix(f"{ROOT}/") if name.startswith(f"{ROOT}/") else None
 
 
-# Messages and items have readers of their own, and the store and JSON lines are files, too.
 @pytest.mark.parametrize(
-    ("path", "route", "body", "max_files", "max_returns"),
+    ("path", "route", "body"),
     [
-        ("/v1/chat/completions", "chat_completions", {"messages": user("hi")}, 15, 5),
-        ("/v1/messages", "create_message", {"messages": user("hi"), "max_tokens": 4}, 17, 5),
-        ("/v1/responses", "create_response", {"input": "hi"}, 17, 5),
-        ("/api/chat", "ollama_chat", {"model": "stories", "messages": user("hi")}, 18, 5),
-        ("/v1/completions", "completions", {"prompt": "hi"}, 14, 4),
-        ("/completion", "completion", {"prompt": "hi"}, 15, 5),
+        ("/v1/chat/completions", "chat_completions", {"messages": user("hi")}),
+        ("/v1/messages", "create_message", {"messages": BLOCKS, "max_tokens": 4}),
+        ("/v1/responses", "create_response", {"input": user("hi")}),
+        ("/api/chat", "ollama_chat", {"model": "stories", "messages": user("hi")}),
+        ("/v1/completions", "completions", {"prompt": "hi"}),
+        ("/completion", "completion", {"prompt": "hi"}),
     ],
 )
-async def test_a_streamed_request_passes_few_files_and_seldom_returns(
-    path, route, body, max_files, max_returns
-):
+async def test_a_streamed_request_passes_few_files_and_seldom_returns(path, route, body):
     engine = FakeEngine()
     line = Line()
     with traced_threads(line.trace):
@@ -124,5 +123,5 @@ async def test_a_streamed_request_passes_few_files_and_seldom_returns(
     assert response.status_code == 200, response.text
     assert len(engine.seen) == 2
     assert line.files()[0].endswith("routes.py")
-    assert len(line.files()) <= max_files, f"too many files:\n{line}"
-    assert len(line.returns()) <= max_returns, f"too many returns:\n{line}"
+    assert len(line.files()) <= MAX_FILES, f"too many files:\n{line}"
+    assert len(line.returns()) <= MAX_RETURNS, f"too many returns:\n{line}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.api.common.requests.json_reader import Fields
+from server.api.common.requests.parser import Fields
 from server.chat.request import ChatInput
 from server.errors import wrong
 from server.generation.request_context import RequestContext

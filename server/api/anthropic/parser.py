@@ -6,8 +6,16 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from server.api.anthropic.schema import MessageInput, MessageRequest
-from server.api.common.requests.body_fields import REFUSED, check_fields, generation_options, warn_of_unknown
-from server.api.common.requests.json_reader import Fields, json_text, no_media, objects
+from server.api.common.requests.parser import (
+    REFUSED,
+    Fields,
+    check_fields,
+    generation_options,
+    json_text,
+    no_media,
+    objects,
+    warn_of_unknown,
+)
 from server.api.common.requests.structured_output import named_schema
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls import Tool, ToolChoice, make_tool

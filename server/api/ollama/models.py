@@ -12,7 +12,7 @@ from msgspec.json import encode
 
 from server.api.common.model_files import delete, pull
 from server.api.common.replies.model_info import capabilities, memory_use, parameter_size
-from server.api.common.requests.body_fields import check_fields
+from server.api.common.requests.parser import check_fields
 from server.api.ollama.formatter import error_body
 from server.api.ollama.schema import OllamaNameRequest, OllamaPullRequest
 from server.chat.chat_format import ChatFormats

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.api.common.requests.body_fields import (
-    check_fields,
-    generation_options,
-    requested_logprobs,
-    used_name,
-    warn_of_unknown,
-)
+from server.api.common.requests import parser as shared
 from server.api.common.requests.generation_fields import SequenceFields
-from server.api.common.requests.json_reader import no_media
 from server.api.common.requests.structured_output import schema_constraint
 from server.api.common.requests.tools import parse_calls, parse_tools
 from server.api.ollama.schema import (
@@ -38,12 +31,12 @@ def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOpti
     """The fields that do not become the prompt. Warns of those without effect."""
     options = body.options or OllamaOptions()
     check_shared(body, options.model_extra, context)
-    batch_size = used_name(options, ("num_batch", "batch_size", "n_batch"), "options.") or "batch_size"
+    batch_size = shared.used_name(options, ("num_batch", "batch_size", "n_batch"), "options.") or "batch_size"
     context.field_names = {**_NAMES, "batch_size": f"options.{batch_size}"}
     n_ctx = context.engine.n_ctx
     if options.num_ctx not in (None, n_ctx):
         context.warn(f"options.num_ctx has no effect: the context has {n_ctx} tokens (--context-size)")
-    return generation_options(
+    return shared.generation_options(
         options,
         context,
         id_prefix="ollama-",
@@ -52,7 +45,7 @@ def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOpti
         batch_size=getattr(options, batch_size),
         max_tokens=None if options.num_predict is None else max(options.num_predict, -1),
         limit_field="options.num_predict",
-        logprobs=requested_logprobs(body),
+        logprobs=shared.requested_logprobs(body),
         return_tokens=bool(options.return_tokens)
         or (isinstance(body, OllamaGenerateRequest) and not body.raw),
     )
@@ -60,10 +53,10 @@ def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOpti
 
 def check_shared(body: OllamaModelFields, options: Mapping[str, Any] | None, context: RequestContext) -> None:
     """Warn of unknown fields, options without effect, and `keep_alive` unless it is negative: forever."""
-    check_fields(body, context)
+    shared.check_fields(body, context)
     if body.keep_alive is not None and not str(body.keep_alive).startswith("-"):
         context.warn("keep_alive has no effect: models stay loaded")
-    warn_of_unknown(options, "options", context)
+    shared.warn_of_unknown(options, "options", context)
 
 
 def parse_input(
@@ -77,7 +70,7 @@ def parse_input(
     assert isinstance(body, OllamaGenerateRequest)
     prompt, before = body.prompt or "", body.context or []
     if body.images:
-        raise no_media("images", "image")
+        raise shared.no_media("images", "image")
     if body.template:
         raise unsupported("template", "is not supported; send the whole prompt with raw: true")
     for name in ("system", "context"):
@@ -109,9 +102,9 @@ def _constraint(body: OllamaFields) -> RequestedConstraint | None:
 
 
 def _message(message: OllamaMessage, where: str, context: RequestContext) -> dict[str, Any]:
-    warn_of_unknown(message.model_extra, where, context)
+    shared.warn_of_unknown(message.model_extra, where, context)
     if message.images:
-        raise no_media(f"{where}.images", "image")
+        raise shared.no_media(f"{where}.images", "image")
     for name in ("thinking", "tool_calls"):
         if getattr(message, name) and message.role != "assistant":
             raise wrong(f"{where}.{name}", "only assistant messages may have this field")

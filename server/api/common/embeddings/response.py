@@ -18,7 +18,7 @@ from server.api.common.embeddings.vectors import (
     vectors_of,
     warning_headers,
 )
-from server.api.common.requests.body_fields import check_fields
+from server.api.common.requests.parser import check_fields
 from server.errors import missing, unsupported
 from server.generation.request_context import RequestContext
 from server.http.json_route import Bytes

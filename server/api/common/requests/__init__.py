@@ -1,4 +1,4 @@
-"""What requests of several APIs share: fields, the reader of JSON objects, options, structured output.
+"""What requests of several APIs share: fields, what parsers have in common, structured output.
 
 For the schemas and parsers of the APIs.
 """

@@ -11,7 +11,7 @@ from pydantic import PlainValidator, WithJsonSchema
 from engine import exact_json
 from engine.errors import ConfigError
 from engine.types import Constraint
-from server.api.common.requests.json_reader import Fields
+from server.api.common.requests.parser import Fields
 from server.api.common.requests.structural_tag import structural_tag
 from server.api.common.requests.structured_output import (
     StructuredFields,

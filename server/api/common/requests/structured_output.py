@@ -11,7 +11,7 @@ from engine.constraint.json_schema import closed
 from engine.errors import ConfigError
 from engine.exact_json import dumps
 from engine.types import Constraint
-from server.api.common.requests.json_reader import Fields
+from server.api.common.requests.parser import Fields
 from server.api.common.schema import Schema, field
 from server.chat.request import RequestedConstraint
 from server.errors import missing, wrong

@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from server.api.common.requests.body_fields import warn_of_unknown
-from server.api.common.requests.json_reader import json_text
+from server.api.common.requests.parser import json_text, warn_of_unknown
 from server.api.common.schema import Schema, field
 from server.chat.tool_calls.tool import Tool, ToolChoice, make_tool
 from server.errors import missing, unsupported, wrong

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from fastapi import Response
 
-from server.api.common.requests.body_fields import check_fields
+from server.api.common.requests.parser import check_fields
 from server.api.ggserve.plan.schema import MAX_LAYERS, PlanReply, PlanRequest
 from server.dependencies import ContextDep
 from server.errors import ApiError, bad_request, wrong

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from server.api.common.requests.body_fields import check_fields, generation_options, sampling_fields
+from server.api.common.requests.parser import check_fields, generation_options, sampling_fields
 from server.api.common.requests.structured_output import StructuredFields, requested_constraint
 from server.api.llama_server.completion.samplers import switched_off
 from server.api.llama_server.completion.schema import NativeFields, NativeRequest

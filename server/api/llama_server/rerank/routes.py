@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Request, Response
 
 from server.api.common.embeddings.vectors import embed, pooling_of, warning_headers
-from server.api.common.requests.body_fields import check_fields
+from server.api.common.requests.parser import check_fields
 from server.api.llama_server.rerank.schema import RerankReply, RerankRequest, TeiResult
 from server.dependencies import ContextDep
 from server.errors import missing

@@ -12,7 +12,7 @@ from fastapi import Path as Place
 from fastapi.routing import APIRoute
 
 from engine.tasks.types import EraseSlot, RestoreSlot, SaveSlot
-from server.api.common.requests.body_fields import check_fields
+from server.api.common.requests.parser import check_fields
 from server.api.llama_server.slots.schema import SlotReply, SlotRequest
 from server.dependencies import ContextDep
 from server.errors import NotSupported, bad_request, missing, wrong

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from server.api.common.requests.body_fields import check_fields
+from server.api.common.requests.parser import check_fields
 from server.api.llama_server.props import ModelQuery
 from server.api.llama_server.tokenize.schema import (
     DetokenizeReply,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.api.common.requests.body_fields import (
+from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
+from server.api.common.requests.parser import (
     check_fields,
     choice_options,
     requested_logprobs,
     used_name,
     warn_of_unknown,
 )
-from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
 from server.api.common.requests.structured_output import requested_constraint
 from server.api.common.requests.tools import choice_by_mode, parse_calls, parse_tools
 from server.api.openai.chat.schema import ChatFields, ChatRequest, Message

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fastapi import Request, Response
 
 from server.api.common.replies.native_completion import verbose_completion
-from server.api.common.requests.body_fields import check_fields
+from server.api.common.requests.parser import check_fields
 from server.api.openai.chat.formatter import ChatFormatter
 from server.api.openai.chat.parser import parse_chat, parse_options
 from server.api.openai.chat.schema import ChatReply, ChatRequest, TemplateReply, TemplateRequest

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from server.api.common.requests.body_fields import check_fields, choice_options
 from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
+from server.api.common.requests.parser import check_fields, choice_options
 from server.api.common.requests.structured_output import requested_constraint
 from server.api.openai.completions.schema import CompletionRequest
 from server.errors import wrong

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Path, Response
 
-from server.api.common.requests.body_fields import check_fields
+from server.api.common.requests.parser import check_fields
 from server.api.openai.conversations.access import find_conversation, refuse_known_ids
 from server.api.openai.conversations.schema import (
     ConversationDeletedReply,

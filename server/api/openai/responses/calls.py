@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from server.api.common.requests.json_reader import Fields, json_text
+from server.api.common.requests.parser import Fields, json_text
 from server.errors import missing
 
 Item = dict[str, Any]

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from server.api.common.requests.json_reader import Fields, no_media, objects
+from server.api.common.requests.parser import Fields, no_media, objects
 from server.api.openai.responses.calls import OUTPUTS, PREFIXES, as_function, output_text, read_call
 from server.errors import ApiError, missing, unsupported, wrong
 from server.generation.request_context import RequestContext

@@ -10,8 +10,13 @@ import msgspec
 
 from engine import exact_json
 from engine.types import Constraint
-from server.api.common.requests.body_fields import REFUSED, check_fields, generation_options, warn_of_unknown
-from server.api.common.requests.json_reader import Fields
+from server.api.common.requests.parser import (
+    REFUSED,
+    Fields,
+    check_fields,
+    generation_options,
+    warn_of_unknown,
+)
 from server.api.common.requests.structured_output import named_schema
 from server.api.openai.conversations.access import find_conversation, refuse_known_ids
 from server.api.openai.conversations.store import ConversationStore, StoredConversation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.api.common.requests.json_reader import Fields, objects
+from server.api.common.requests.parser import Fields, objects
 from server.api.common.requests.tools import choice_by_mode
 from server.api.openai.responses.calls import FUNCTIONS, CallForm, flat_name
 from server.api.openai.responses.schema import ResponseInput

@@ -14,6 +14,7 @@ from server.api.ollama.formatter import OllamaFormatter, answer
 from server.api.ollama.schema import OllamaChatRequest, OllamaGenerateRequest
 from server.chat.output import OutputDelta
 from server.errors import ApiError
+from server.generation.job import timings_reply
 from server.generation.output_processor import SequenceEnd
 from server.generation.request_context import AccessRecord, RequestContext
 from support.api.http import JSON, client
@@ -40,6 +41,7 @@ def formatter(body: Any = CHAT, end: SequenceEnd = SequenceEnd.LENGTH) -> Ollama
     job: Any = SimpleNamespace(
         context=RequestContext(make_app().state.ggserve, AccessRecord("id")),
         counts=lambda: SimpleNamespace(prompt=2, generated=3),
+        timings=lambda: timings_reply(sequence.timings),
         sequences=[sequence],
         started=time.monotonic(),
     )
