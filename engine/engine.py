@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from engine.constraint.guide import OutputGuides
 from engine.errors import ModelError
 from engine.model.description import describe
 from engine.model.model import LoadedModel
+from engine.sampling.dry_breakers import DryBreakers
 from engine.scheduler.scheduler import Scheduler
+from engine.scheduler.sequence import compiled_sampler
 from engine.session import InferenceSession
 from engine.tasks import embedding
 from engine.tasks.runner import TaskRunner
@@ -48,6 +51,7 @@ class Model(LoadedModel):
         progress: ProgressCallback | None = None,
     ) -> None:
         super().__init__(path, params, progress)
+        self._make_sampler = partial(compiled_sampler, breakers=DryBreakers(self.tokenizer).sequences)
         self._compiler = ConstraintCompiler(lambda: vocabulary_of(self.tokenizer, self.hp.n_vocab))
 
     @property
@@ -69,7 +73,9 @@ class Model(LoadedModel):
             eog_ids=self.eog_ids,
             n_adapters=len(self.adapters),
         )
-        return Scheduler(self.runner, self.pool, config, prefix=self.prefix, guides=self.guides())
+        return Scheduler(
+            self.runner, self.pool, config, self._make_sampler, prefix=self.prefix, guides=self.guides()
+        )
 
     def tasks(self) -> TaskRunner:
         """Embeddings, prompt log-probabilities and saved slots, in steps between those of a scheduler."""
@@ -82,7 +88,7 @@ class Model(LoadedModel):
         ModelError for a model that only makes embeddings.
         """
         self._check_generates()
-        return InferenceSession(self, config, guides=self.guides)
+        return InferenceSession(self, config, guides=self.guides, sampler_factory=self._make_sampler)
 
     def restore_session(
         self,

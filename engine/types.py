@@ -28,7 +28,7 @@ class FinishReason(StrEnum):
 class InferenceParameters(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How the next tokens of one sequence are chosen. Neutral values switch a step off.
 
-    Steps run in the order of the fields below the blank line (see `engine.sampling.parameters`).
+    What the fields below the blank line mean: `engine.sampling.parameters`.
     """
 
     max_tokens: int | None = None  # None: until the context is full
@@ -54,6 +54,32 @@ class InferenceParameters(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     min_p: float = 0.0
     top_a: float = 0.0
     temperature: float = 1.0  # 0: greedy, the first of equal logits
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = 64  # 0 off, -1 the whole session
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    top_n_sigma: float = -1.0  # 0 and below: off
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    adaptive_target: float = -1.0  # below 0: off
+    adaptive_decay: float = 0.9
+    min_keep: int = 0
+    samplers: tuple[str, ...] = (
+        "penalties",
+        "dry",
+        "top_n_sigma",
+        "top_k",
+        "tfs_z",
+        "typ_p",
+        "top_p",
+        "min_p",
+        "top_a",
+        "xtc",
+        "temperature",
+    )
 
 
 class Constraint(msgspec.Struct, frozen=True):
@@ -97,9 +123,9 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, array_like=True,
     deadline_ms: float | None = None  # time.monotonic() * 1000 at which it ends with TIMEOUT
     constraint: Constraint | None = None
     thinking: Reasoning | None = None
-    # A resumed stream: tokens that the client already has, and mirostat's state after them.
+    # A resumed stream: tokens that the client already has, and the sampler's state after them.
     generated: list[int] = []
-    mu: float | None = None
+    sampler_state: float | None = None
 
 
 class Timings(msgspec.Struct, kw_only=True, omit_defaults=False):
@@ -120,7 +146,7 @@ class Token(msgspec.Struct, array_like=True, omit_defaults=True):
     id: int
     logprob: float | None = None
     top: list[tuple[int, float]] | None = None  # most likely first
-    mu: float | None = None  # mirostat's state after this token, for resuming
+    sampler_state: float | None = None  # mirostat's or adaptive-p's after this token, for resuming
 
 
 class StepOutput(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -7,7 +7,7 @@ from typing import Any
 from engine.errors import ConfigError, ModelError
 from engine.gguf import GGUFFile, printable
 from engine.sampling import llama_cpp
-from engine.sampling.parameters import validate
+from engine.sampling.parameters import MAX_SAMPLERS, validate
 from engine.types import InferenceParameters
 
 PREFIX = "general.sampling."
@@ -16,6 +16,8 @@ KEYS = {
     "top_k": "top_k",
     "top_p": "top_p",
     "min_p": "min_p",
+    "xtc_probability": "xtc_probability",
+    "xtc_threshold": "xtc_threshold",
     "penalty_last_n": "repeat_last_n",
     "penalty_repeat": "repeat_penalty",
     "mirostat": "mirostat",
@@ -42,11 +44,8 @@ def file_sampling(gguf: GGUFFile) -> tuple[dict[str, Any], list[str]]:
             reason = str(error).removeprefix(f"{printable(gguf.path, 400)}: ")
             remarks.append(f"{PREFIX}{key} has no effect: {reason}")
     steps, step_remarks = _sequence(gguf)
-    values |= {} if steps is None else llama_cpp.neutral_values(steps)
+    values |= {} if steps is None else {"samplers": steps}
     remarks += step_remarks
-    xtc = f"{PREFIX}xtc_probability"
-    if gguf.metadata.get(xtc):
-        remarks.append(f"{xtc} has no effect: XTC sampling is not supported")
     return values, remarks
 
 
@@ -56,18 +55,17 @@ def _number(gguf: GGUFFile, key: str, whole: bool) -> float:
     return float(f"{gguf.get_float(key):.6g}")  # as it was written: 0.6, not 0.6000000238418579
 
 
-def _sequence(gguf: GGUFFile) -> tuple[list[str] | None, list[str]]:
-    """The steps that are in force, and remarks. None: the file does not say."""
+def _sequence(gguf: GGUFFile) -> tuple[tuple[str, ...] | None, list[str]]:
+    """The steps that are in force, in order, and remarks. None: the file does not say."""
     key = f"{PREFIX}sequence"
     try:
         text = gguf.get_str(key, "")
     except ModelError as error:
         return None, [f"{key} has no effect: {error}"]
-    steps = [llama_cpp.step_name(name.strip()) for name in text.split(";") if name.strip()]
-    if not steps:
+    names = [name.strip() for name in text.split(";") if name.strip()]
+    if not names:
         return None, []
-    known = {*llama_cpp.STEPS, *llama_cpp.OTHER_STEPS}
-    remarks = [f"{key}: {printable(name, 64)!r} is not supported" for name in steps if name not in known]
-    if not llama_cpp.in_order(steps):
-        remarks.append(f"{key}: the order has no effect; it is {', '.join(llama_cpp.STEPS)}")
-    return steps, remarks
+    if len(names) > MAX_SAMPLERS:
+        return None, [f"{key} has no effect: it names {len(names)} steps, the limit is {MAX_SAMPLERS}"]
+    steps, unknown = llama_cpp.steps_of(names)
+    return steps, [f"{key}: {printable(name, 64)!r} is not supported" for name in unknown]

@@ -1,4 +1,4 @@
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from engine.types import InferenceParameters, Token
@@ -16,9 +16,10 @@ class Sampler:
         eog_ids: Collection[int],
         history: Sequence[int] = (),
         n_generated: int = 0,
-        mu: float | None = None,
+        state: float | None = None,
     ) -> None: ...
     @property
-    def mu(self) -> float | None: ...
+    def state(self) -> float | None: ...
+    def break_repetitions(self, breakers: Iterable[Sequence[int]]) -> None: ...
     def sample(self, logits: Any, mask: Any | None = None) -> Token:
         """`logits`: buffer of n_vocab float32; `mask`: buffer of uint32, bit i set: token i allowed."""

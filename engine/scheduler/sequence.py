@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from enum import Enum, auto
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from engine.cache.prefix_cache import PrefixCache
 from engine.config import SchedulerConfig, adapter_scales
 from engine.constraint.guide import OutputGuide
 from engine.errors import ConfigError, ContextOverflowError
-from engine.types import FinishReason, Request, Timings, Token
+from engine.types import FinishReason, InferenceParameters, Request, Timings, Token
 
 
 class TokenSampler(Protocol):
@@ -23,16 +23,21 @@ class TokenSampler(Protocol):
 
 
 SamplerFactory = Callable[..., TokenSampler]
+BreakerSequences = Callable[[Sequence[str]], Iterable[Sequence[int]]]  # `DryBreakers.sequences`
 
 
-def compiled_sampler(*args: Any, **kwargs: Any) -> TokenSampler:
-    """Make an `engine.sampling.sampler.Sampler`.
+def compiled_sampler(
+    params: InferenceParameters, *args: Any, breakers: BreakerSequences | None = None, **kwargs: Any
+) -> TokenSampler:
+    """Make an `engine.sampling.sampler.Sampler`. breakers: the model's; None: DRY has none.
 
     Imported here, so that the scheduler and its tests need no compiled extension.
     """
     from engine.sampling.sampler import Sampler
 
-    sampler: TokenSampler = Sampler(*args, **kwargs)
+    sampler = Sampler(params, *args, **kwargs)
+    if breakers is not None and params.dry_multiplier:
+        sampler.break_repetitions(breakers(params.dry_sequence_breakers))
     return sampler
 
 
@@ -142,7 +147,7 @@ class ScheduledSequence(CachedSequence):
             eog_ids,
             history=self.tokens[:],
             n_generated=self.n_generated,
-            mu=request.mu,
+            state=request.sampler_state,
         )
         return self.sampler
 

@@ -13,6 +13,7 @@ from engine.types import InferenceParameters
 from server import logs
 from server.cli.console import LoadProgress
 from server.config.default_sampling import LLAMA_SERVER, default_sampling
+from server.config.option_types import samplers
 from server.config.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,7 +37,23 @@ SAMPLING = {
     "frequency_penalty": "subtract this from the logits of recent tokens per occurrence; 0: off",
     "presence_penalty": "subtract this from the logits of recent tokens; 0: off",
     "repeat_last_n": "number of recent tokens for the three penalties; 0: off, -1: all",
+    "dry_multiplier": "DRY: subtract this from the logits of tokens that lengthen a repetition; 0: off",
+    "dry_base": "DRY: multiply that by this for each further token of the repetition",
+    "dry_allowed_length": "DRY: tokens of a repetition that cost nothing",
+    "dry_penalty_last_n": "DRY: number of recent tokens to look at; 0: off, -1: all",
+    "dry_sequence_breakers": "DRY: text that ends a repetition; may be repeated, replaces the defaults: a "
+    'line break, ":", a double quote and "*"',
+    "top_n_sigma": "keep logits within so many standard deviations of the greatest; 0 and below: off",
+    "xtc_probability": "XTC: how often the most likely tokens are excluded; 0: off",
+    "xtc_threshold": "XTC: probability of the tokens of which only the least likely remains; above 0.5: off",
+    "dynatemp_range": "vary the temperature by so much, with the entropy of the candidates; 0: off",
+    "dynatemp_exponent": "how the entropy maps to the temperature",
+    "adaptive_target": "adaptive-p, if --samplers has it: prefer tokens near this probability; below 0: off",
+    "adaptive_decay": "adaptive-p: how slowly its average of probabilities forgets",
+    "min_keep": "fewest candidates that typical_p, top_p, min_p and XTC leave",
+    "samplers": "steps that run, in order: names separated by ;, or letters such as edskypmxt",
 }
+_SINGULAR = {"dry_sequence_breakers": "dry_sequence_breaker"}
 
 # Options of `serve` that these commands have too, and what they mean here. Of `parallel` see `load_model`.
 DESCRIPTIONS = {
@@ -58,9 +75,12 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     for field in msgspec.structs.fields(InferenceParameters):
         if field.name not in SAMPLING:
             continue
-        flags = [*(["-n"] if field.name == "max_tokens" else []), "--" + field.name.replace("_", "-")]
+        flag = "--" + _SINGULAR.get(field.name, field.name).replace("_", "-")
+        flags = [*(["-n"] if field.name == "max_tokens" else []), flag]
         value = LLAMA_SERVER.get(field.name, field.default)
-        default = "" if value in (None, False) else f" (default: {value})"
+        if field.name == "samplers":
+            value = ";".join(field.default)
+        default = "" if value in (None, False) or field.name in _SINGULAR else f" (default: {value})"
         kwargs: dict[str, Any] = {
             "dest": field.name,
             "default": argparse.SUPPRESS,
@@ -68,9 +88,20 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         }
         if isinstance(field.default, bool):
             kwargs["action"] = "store_true"
+        elif field.name == "samplers":
+            kwargs |= {"metavar": "NAMES", "type": _samplers}
+        elif field.name in _SINGULAR:
+            kwargs |= {"metavar": "TEXT", "action": "append"}
         else:
             kwargs |= {"metavar": "N", "type": float if isinstance(field.default, float) else int}
         group.add_argument(*flags, **kwargs)
+
+
+def _samplers(text: str) -> tuple[str, ...]:
+    try:
+        return samplers(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def requested_sampling(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -78,6 +109,8 @@ def requested_sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     requested = {name: value for name, value in vars(arguments).items() if name in SAMPLING}
     if requested.get("max_tokens") == -1:
         requested["max_tokens"] = None
+    if "dry_sequence_breakers" in requested:
+        requested["dry_sequence_breakers"] = tuple(requested["dry_sequence_breakers"])
     return requested
 
 

@@ -17,6 +17,7 @@ from pydantic_settings import NoDecode
 from engine.config import MAX_ADAPTER_SCALE, LoraAdapter
 from engine.errors import ConfigError
 from engine.sampling import parameters as sampling
+from engine.sampling.llama_cpp import STEPS, steps_of, steps_of_text
 from engine.types import InferenceParameters
 
 
@@ -108,8 +109,10 @@ def numbers(value: Any) -> Any:
 
 
 def named(value: Any) -> Any:
-    """A YAML mapping `model: {name: path}` is the same as a list of NAME=PATH."""
-    return [f"{name}={path}" for name, path in value.items()] if isinstance(value, dict) else split(value)
+    """A YAML mapping `model: {name: path}` is the same as a list of NAME=PATH; lists in it become JSON."""
+    if not isinstance(value, dict):
+        return split(value)
+    return [f"{name}={json.dumps(v) if isinstance(v, list) else v}" for name, v in value.items()]
 
 
 def json_object(value: Any) -> Any:
@@ -125,6 +128,33 @@ def json_object(value: Any) -> Any:
     return decoded
 
 
+def samplers(text: str) -> tuple[str, ...]:
+    """The steps of names separated by `;` or as a JSON list, or of letters in a row."""
+    steps, unknown = steps_of(texts(text)) if text.lstrip().startswith("[") else steps_of_text(text)
+    if unknown:
+        raise ValueError(f"{unknown[0][:64]!r} is no sampler; there are {', '.join(STEPS)}")
+    return steps
+
+
+def texts(text: str) -> tuple[str, ...]:
+    """A JSON list of texts."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError('must be a JSON list of texts, such as ["a", "b"]')
+    return tuple(values)
+
+
+def _number(kind: type, name: str, text: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a number, not {text[:64]!r}") from None
+    return None if name == "max_tokens" and value == -1 else value
+
+
 def sampling_defaults(values: Sequence[str]) -> dict[str, Any]:
     """Checked sampling parameters from NAME=VALUE texts."""
     kinds = {
@@ -132,17 +162,21 @@ def sampling_defaults(values: Sequence[str]) -> dict[str, Any]:
         for field in msgspec.structs.fields(InferenceParameters)
         if isinstance(field.default, int | float) and not isinstance(field.default, bool)
     } | {"max_tokens": int}
+    others = {"samplers": samplers, "dry_sequence_breakers": texts}
     parameters: dict[str, Any] = {}
     for text in values:
-        name, _, number = text.partition("=")
+        name, _, value = text.partition("=")
         name = name.strip().replace("-", "_")
-        if name not in kinds:
-            raise ValueError(f"{text[:64]!r} must be NAME=VALUE, where NAME is one of {', '.join(kinds)}")
-        try:
-            value = kinds[name](number)
-            parameters[name] = None if name == "max_tokens" and value == -1 else value
-        except ValueError:
-            raise ValueError(f"{name} must be a number, not {number[:64]!r}") from None
+        if name in others:
+            try:
+                parameters[name] = others[name](value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        elif name in kinds:
+            parameters[name] = _number(kinds[name], name, value)
+        else:
+            names = ", ".join((*kinds, *others))
+            raise ValueError(f"{text[:64]!r} must be NAME=VALUE, where NAME is one of {names}")
     try:
         sampling.validate(InferenceParameters(**parameters), 1)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-// Passes over a row of logits, for engine/sampling/sampler.pyx. No allocation per call: buffers live per thread.
+// Passes over a row of logits, for engine/sampling. No allocation per call: buffers live per thread.
 //
 // The order everywhere is: greater key first, among equal keys the lower index. Every truncation step
 // keeps a prefix of that order, so it is described by a `Cut` and nothing has to be sorted to apply it.
@@ -11,7 +11,6 @@
 #include <cstring>
 #include <functional>
 #include <limits>
-#include <unordered_map>
 #include <vector>
 
 namespace ggserve::sampling {
@@ -34,45 +33,6 @@ struct Scratch {
     std::vector<int32_t> ids, buckets;
     std::vector<double> sums, probs;
     std::vector<uint64_t> pairs;
-};
-
-// The last `size` tokens (0: all), as distinct tokens with their counts.
-struct Window {
-    size_t size = 0;
-    std::vector<int32_t> ids, counts;
-
-    void add(int32_t token) {
-        if (size && ring.size() == size) {
-            forget(ring[oldest]);
-            ring[oldest] = token;
-            oldest = (oldest + 1) % size;
-        } else if (size) {
-            ring.push_back(token);
-        }
-        const auto [place, is_new] = places.try_emplace(token, ids.size());
-        if (is_new) {
-            ids.push_back(token);
-            counts.push_back(1);
-        } else {
-            counts[place->second]++;
-        }
-    }
-
-  private:
-    std::vector<int32_t> ring;
-    size_t oldest = 0;
-    std::unordered_map<int32_t, size_t> places;
-
-    void forget(int32_t token) {
-        const size_t place = places[token];
-        if (--counts[place]) return;
-        ids[place] = ids.back();
-        counts[place] = counts.back();
-        places[ids[place]] = place;
-        places.erase(token);
-        ids.pop_back();
-        counts.pop_back();
-    }
 };
 
 inline Scratch *scratch() {
@@ -172,9 +132,6 @@ inline void refresh(const float *x, size_t n, const std::vector<int32_t> &ids, f
     }
 }
 
-// An edited logit stays a number that `block_maxima` would accept.
-inline float capped(float x) { return std::min(x, std::numeric_limits<float>::max()); }
-
 // Index of the first of the greatest values.
 inline size_t argmax(const float *x, size_t n, const float *block_max) {
     const size_t nb = n_blocks(n);
@@ -204,6 +161,23 @@ inline float exp_chunk(const float *x, size_t n, float top, float scale, float *
     for (float a : acc) sum += a;
     for (; i < n; i++) sum += out[i];
     return sum;
+}
+
+// Mean and standard deviation of what is not -inf.
+inline void moments(const float *x, size_t n, double *mean, double *deviation) {
+    double sum = 0, squares = 0;
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        const bool finite = x[i] > -INF;
+        count += finite;
+        sum += finite ? double(x[i]) : 0.0;
+    }
+    *mean = sum / double(count);
+    for (size_t i = 0; i < n; i++) {
+        const double d = x[i] > -INF ? x[i] - *mean : 0.0;
+        squares += d * d;
+    }
+    *deviation = std::sqrt(squares / double(count));
 }
 
 inline double sum_exp(const float *x, size_t n, float top) {

@@ -61,7 +61,7 @@ class Stream:
         self.first_token_at: float | None = None
         self._owner, self._clock = owner, clock
         self._tokens: list[int] = []  # received, for a restarted engine to continue from
-        self._mu = request.mu  # mirostat state after them
+        self._sampler_state = request.sampler_state  # after them
         self._resumed = False
         self._first: Timings | None = None  # as of the first token
         self._queue: deque[StepOutput] = deque()
@@ -80,7 +80,7 @@ class Stream:
                 self.first_token_at = self._clock()
             self.crashes = 0
             self._tokens.extend(token.id for token in output.tokens)
-            self._mu = output.tokens[-1].mu
+            self._sampler_state = output.tokens[-1].sampler_state
         if output.processed is not None:
             self.processed = output.processed
         if output.timings is not None:
@@ -126,7 +126,7 @@ class Stream:
             return self.request
         self._resumed = True
         generated = [*self.request.generated, *self._tokens]
-        return msgspec.structs.replace(self.request, generated=generated, mu=self._mu)
+        return msgspec.structs.replace(self.request, generated=generated, sampler_state=self._sampler_state)
 
     @property
     def n_generated(self) -> int:

@@ -16,6 +16,8 @@ ALL = {
     "top_k": (20, INT32),
     "top_p": (0.9, FLOAT32),
     "min_p": (0.01, FLOAT32),
+    "xtc_probability": (0.5, FLOAT32),
+    "xtc_threshold": (0.2, FLOAT32),
     "penalty_last_n": (128, INT32),
     "penalty_repeat": (1.05, FLOAT32),
     "mirostat": (2, INT32),
@@ -40,6 +42,8 @@ def test_every_key_of_the_converter_of_llama_cpp_is_read(tmp_path: Path) -> None
             "top_k": 20,
             "top_p": 0.9,
             "min_p": 0.01,
+            "xtc_probability": 0.5,
+            "xtc_threshold": 0.2,
             "repeat_last_n": 128,
             "repeat_penalty": 1.05,
             "mirostat": 2,
@@ -65,7 +69,8 @@ def test_integers_may_stand_for_floats_and_minus_one_for_off(tmp_path: Path) -> 
         ({"temp": (float("nan"), FLOAT32)}, "temp has no effect: key 'general.sampling.temp' is nan"),
         ({"top_p": "much"}, "top_p has no effect: key 'general.sampling.top_p' is"),
         ({"top_k": (40.0, FLOAT32)}, "top_k has no effect: key 'general.sampling.top_k' is"),
-        ({"xtc_probability": (0.5, FLOAT32)}, "xtc_probability has no effect: XTC sampling"),
+        ({"xtc_probability": (1.5, FLOAT32)}, "xtc_probability has no effect: xtc_probability must lie"),
+        ({"sequence": "top_k;" * 65}, "sequence has no effect: it names 65 steps"),
     ],
 )
 def test_values_that_cannot_be_have_no_effect_and_a_remark(
@@ -77,16 +82,13 @@ def test_values_that_cannot_be_have_no_effect_and_a_remark(
     assert remarks[0].startswith(f"general.sampling.{reason}")
 
 
-def test_steps_that_the_sequence_leaves_out_are_off(tmp_path: Path) -> None:
-    values, remarks = read(tmp_path, sequence="top-k;dry;temperature", top_p=(0.9, FLOAT32))
-    assert (values["top_p"], values["min_p"], values["typical_p"]) == (1.0, 0.0, 1.0)
-    assert "top_k" not in values
-    assert "temperature" not in values
+def test_the_sequence_says_which_steps_run_and_in_which_order(tmp_path: Path) -> None:
+    values, remarks = read(tmp_path, sequence="temp;top-k;dry;xtc", top_p=(0.9, FLOAT32))
+    assert values == {"top_p": 0.9, "samplers": ("temperature", "top_k", "dry", "xtc")}
     assert remarks == []
 
 
-def test_an_order_that_is_not_followed_and_an_unknown_step_are_named(tmp_path: Path) -> None:
-    _, remarks = read(tmp_path, sequence="temperature;top_k;magic")
-    assert [remark.split()[0] for remark in remarks] == ["general.sampling.sequence:"] * 2
-    assert "'magic' is not supported" in remarks[0]
-    assert "the order has no effect" in remarks[1]
+def test_an_unknown_step_is_named(tmp_path: Path) -> None:
+    values, remarks = read(tmp_path, sequence="temperature;magic")
+    assert values == {"samplers": ("temperature",)}
+    assert remarks == ["general.sampling.sequence: 'magic' is not supported"]

@@ -4,29 +4,61 @@ from __future__ import annotations
 
 import pytest
 
-from engine.sampling.llama_cpp import OTHER_STEPS, STEPS, in_order, neutral_values, step_name
+from engine.sampling.llama_cpp import STEPS, step_name, steps_of, steps_of_text
 from engine.types import InferenceParameters
+
+# What llama.cpp of October 2026 runs unless it is told otherwise, as its server's README has it.
+LLAMA_CPP = "edskypmxt"
 
 
 @pytest.mark.parametrize(
     ("name", "step"),
-    [("nucleus", "top_p"), ("top-k", "top_k"), ("typ", "typ_p"), ("temp", "temperature"), ("dry", "dry")],
+    [
+        ("nucleus", "top_p"),
+        ("top-k", "top_k"),
+        ("topk", "top_k"),
+        ("typ", "typ_p"),
+        ("typ-p", "typ_p"),
+        ("temp", "temperature"),
+        ("DRY", "dry"),
+        ("top-n-sigma", "top_n_sigma"),
+        (" min_p", "min_p"),
+        ("magic", None),
+        ("", None),
+    ],
 )
-def test_other_names_of_a_step_are_known(name: str, step: str) -> None:
+def test_other_names_of_a_step_are_known(name: str, step: str | None) -> None:
     assert step_name(name) == step
-    assert step in {*STEPS, *OTHER_STEPS}
 
 
-def test_an_unknown_name_stays_as_it_is() -> None:
-    assert step_name("magic") == "magic"
+def test_the_default_order_is_that_of_llama_cpp_with_our_two_steps() -> None:
+    default = InferenceParameters().samplers
+    assert [step for step in default if step not in ("tfs_z", "top_a")] == list(steps_of(LLAMA_CPP)[0])
+    assert list(default) == [step for step in STEPS if step != "adaptive_p"]
 
 
-def test_neutral_values_are_those_of_the_python_api() -> None:
-    values = neutral_values([])
-    assert values == {name: getattr(InferenceParameters(), name) for name in values}
-    assert neutral_values(["top_k", "magic"]) == {k: v for k, v in values.items() if k != "top_k"}
+def test_steps_keep_the_order_of_their_names_and_letters() -> None:
+    assert steps_of(["temp", "k", "magic", "top_k"]) == (("temperature", "top_k", "top_k"), ["magic"])
+    assert steps_of("ti") == (("temperature",), ["i"])
 
 
-def test_the_order_is_that_of_the_steps_that_we_have() -> None:
-    assert in_order(["penalties", "dry", "top_k", "temperature"])
-    assert not in_order(["temperature", "top_k"])
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("temperature; top-k;", ("temperature", "top_k")),
+        ("temp", ("temperature",)),  # a name, though its letters are letters of steps, too
+        ("mk", ("min_p", "top_k")),
+        ("", ()),
+    ],
+)
+def test_a_text_has_names_or_letters(text: str, steps: tuple[str, ...]) -> None:
+    assert steps_of_text(text) == (steps, [])
+
+
+def test_a_text_of_neither_is_reported() -> None:
+    assert steps_of_text("top_k;magic") == (("top_k",), ["magic"])
+    assert steps_of_text("kq") == ((), ["kq"])
+
+
+def test_every_parameter_of_a_step_is_one_of_the_python_api() -> None:
+    assert all(hasattr(InferenceParameters(), name) for fields in STEPS.values() for name in fields)

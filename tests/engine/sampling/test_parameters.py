@@ -46,6 +46,20 @@ GOOD = {
     "top_k": (0, 10**9),
     **dict.fromkeys(PROBABILITIES, (0, 0.5, 1.0)),
     "temperature": (0, 1e-9, 2, 100.0),
+    "dynatemp_range": (0, 100.0),
+    "dynatemp_exponent": (0, 100.0),
+    "dry_multiplier": (-100.0, 0, 100.0),
+    "dry_base": (1, 1e6),
+    "dry_allowed_length": (0, 2**31 - 1),
+    "dry_penalty_last_n": (-1, 0, 2**31 - 1),
+    "dry_sequence_breakers": ((), ("a", "é" * 20)),
+    "top_n_sigma": (-1, 0, 1000.0),
+    "xtc_probability": (0, 1.0),
+    "xtc_threshold": (0, 1.0),
+    "adaptive_target": (-1, 1.0),
+    "adaptive_decay": (0, 0.99),
+    "min_keep": (0, 2**31 - 1),
+    "samplers": ((), ("top_k", "top_k", "adaptive_p")),
 }
 BAD = {
     "max_tokens": (0, -1, 2**31, 1.0, "1", True),
@@ -69,6 +83,20 @@ BAD = {
     "top_k": (-2, 2**31, 0.5, NAN, None),
     **dict.fromkeys(PROBABILITIES, (-0.1, 1.01, NAN, INF, -INF, "1", None)),
     "temperature": (-0.1, 101, NAN, INF, "hot", None, False),
+    "dynatemp_range": (-0.1, 101, NAN, INF),
+    "dynatemp_exponent": (-0.1, 101, NAN, INF),
+    "dry_multiplier": (-101, 101, NAN, INF),
+    "dry_base": (0.99, 1e7, NAN, INF),
+    "dry_allowed_length": (-1, 2**31, 1.5),
+    "dry_penalty_last_n": (-2, 2**31, 1.5),
+    "dry_sequence_breakers": (("",), ("é" * 21,), (5,), "abc", ("a",) * 33),
+    "top_n_sigma": (-1.1, 1001, NAN, INF),
+    "xtc_probability": (-0.1, 1.1, NAN),
+    "xtc_threshold": (-0.1, 1.1, NAN),
+    "adaptive_target": (-1.1, 1.1, NAN),
+    "adaptive_decay": (-0.1, 1.0, NAN),
+    "min_keep": (-1, 2**31, 1.5),
+    "samplers": (("magic",), ("k",), (5,), "top_k", ("top_k",) * 65),
 }  # fmt: skip
 
 
@@ -124,6 +152,19 @@ def test_warnings_name_what_has_no_effect():
         "presence_penalty",
     ]
     assert idle(repeat_last_n=128) == ["repeat_last_n"]
+    unused = {"dry_base": 2.0, "xtc_threshold": 0.2, "dynatemp_exponent": 2.0, "adaptive_decay": 0.5}
+    assert set(idle(**unused)) == set(unused)
+    assert idle(dry_multiplier=0.8, dry_penalty_last_n=0) == ["dry_multiplier"]
+    assert idle(xtc_probability=0.5, xtc_threshold=0.6) == ["xtc_probability"]
+    assert idle(adaptive_target=0.5) == ["adaptive_target"]
+    assert idle(samplers=("adaptive_p",), adaptive_target=0.5, dry_multiplier=1.0, temperature=0.5) == [
+        "dry_multiplier",
+        "temperature",
+    ]
+    assert idle(mirostat=1, dynatemp_range=0.5, top_n_sigma=1.0, dry_multiplier=1.0) == [
+        "top_n_sigma",
+        "dynatemp_range",
+    ]
     assert idle(ignore_eos=True, min_tokens=5) == ["min_tokens"]
     assert idle(ignore_eos=True, min_tokens=5, stop_token_ids=(1,)) == []
 
@@ -132,6 +173,24 @@ def test_greedy_threshold():
     assert sampling.is_greedy(InferenceParameters(temperature=0.0))
     assert sampling.is_greedy(InferenceParameters(temperature=9e-6))
     assert not sampling.is_greedy(InferenceParameters(temperature=1e-5))
+
+
+@pytest.mark.parametrize(
+    ("fields", "greedy"),
+    [
+        ({"top_k": 40, "min_p": 0.1, "dry_multiplier": 1.0, "presence_penalty": 1.0}, True),
+        ({"typical_p": 0.9}, False),
+        ({"xtc_probability": 0.5}, False),
+        ({"dynatemp_range": 0.5}, False),
+        ({"samplers": ("top_k",)}, False),
+        ({"samplers": ("top_k", "dry", "temperature"), "top_k": 5, "dry_multiplier": 1.0}, False),
+        ({"samplers": ("top_k", "dry", "temperature"), "dry_multiplier": 1.0}, True),
+        ({"samplers": ("temperature", "xtc"), "xtc_probability": 0.5}, True),
+        ({"samplers": (), "mirostat": 2}, True),
+    ],
+)
+def test_temperature_0_takes_the_greatest_logit_unless_another_step_may_remove_it(fields, greedy):
+    assert sampling.is_greedy(InferenceParameters(temperature=0.0, **fields)) == greedy
 
 
 def test_needs_no_compiled_module():

@@ -20,9 +20,9 @@ def logs(*probabilities: float) -> np.ndarray:
     return row(*(math.log(p) for p in probabilities))
 
 
-def sampler(n_vocab: int, eog=(), history=(), n_generated=0, mu=None, **params) -> Sampler:
+def sampler(n_vocab: int, eog=(), history=(), n_generated=0, state=None, **params) -> Sampler:
     params.setdefault("seed", 7)
-    return Sampler(InferenceParameters(**params), n_vocab, eog, history, n_generated, mu)
+    return Sampler(InferenceParameters(**params), n_vocab, eog, history, n_generated, state)
 
 
 def greedy(logits: np.ndarray, mask=None, **kw) -> int:
@@ -44,9 +44,11 @@ def test_greedy_takes_the_lowest_id_among_equals():
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-6])
-def test_tiny_temperature_is_greedy_and_truncation_does_not_touch_it(temperature):
-    # p = 1/2 1/4 1/8 1/8: typical sampling with p 0.2 would leave only token 1
-    assert drawn(logs(0.5, 0.25, 0.125, 0.125), temperature=temperature, typical_p=0.2) == {0}
+def test_tiny_temperature_takes_the_greatest_of_what_the_steps_leave(temperature):
+    p = logs(0.5, 0.25, 0.125, 0.125)
+    assert drawn(p, temperature=temperature, top_p=0.9, min_p=0.1, top_k=3) == {0}
+    # Typical sampling with p 0.2 leaves only token 1, as in llama.cpp.
+    assert drawn(p, temperature=temperature, typical_p=0.2) == {1}
 
 
 def test_draws_follow_the_probabilities():
@@ -250,28 +252,28 @@ def test_mirostat_2_drops_what_surprises_more_than_mu_bits():
     # surprises 1 2 3 4 4 bits
     p = logs(0.5, 0.25, 0.125, 0.0625, 0.0625)
     kw = {"mirostat": 2, "mirostat_eta": 0.0}  # eta 0: mu stays
-    assert drawn(p, mu=0.5, **kw) == {0}  # never fewer than one
-    assert drawn(p, mu=2.5, **kw) == {0, 1}
-    assert drawn(p, mu=3.5, **kw) == {0, 1, 2}
-    assert drawn(p, mu=4.5, **kw) == {0, 1, 2, 3, 4}
+    assert drawn(p, state=0.5, **kw) == {0}  # never fewer than one
+    assert drawn(p, state=2.5, **kw) == {0, 1}
+    assert drawn(p, state=3.5, **kw) == {0, 1, 2}
+    assert drawn(p, state=4.5, **kw) == {0, 1, 2, 3, 4}
 
 
 def test_mirostat_2_moves_mu_by_eta_times_the_error():
     # mu 1.5 leaves token 0 alone: surprise 0 bits, error 0 - 3, mu 1.5 + .1 * 3 = 1.8, then 2.1, which lets
     # token 1 in: p 2/3 1/3, surprise .585 or 1.585
-    s = sampler(4, mirostat=2, mirostat_tau=3.0, mirostat_eta=0.1, mu=1.5)
+    s = sampler(4, mirostat=2, mirostat_tau=3.0, mirostat_eta=0.1, state=1.5)
     p = logs(0.5, 0.25, 0.125, 0.125)
-    assert s.sample(p).mu == pytest.approx(1.8)
-    assert s.sample(p).mu == pytest.approx(2.1)
+    assert s.sample(p).sampler_state == pytest.approx(1.8)
+    assert s.sample(p).sampler_state == pytest.approx(2.1)
     token = s.sample(p)
-    assert token.mu == pytest.approx(2.1 - 0.1 * ({0: 0.585, 1: 1.585}[token.id] - 3), abs=1e-4)
-    assert s.mu == token.mu
+    assert token.sampler_state == pytest.approx(2.1 - 0.1 * ({0: 0.585, 1: 1.585}[token.id] - 3), abs=1e-4)
+    assert s.state == token.sampler_state
 
 
 def test_mirostat_begins_at_twice_tau():
-    assert sampler(4, mirostat=1, mirostat_tau=2.5).mu == 5.0
-    assert sampler(4, mirostat=2, mirostat_tau=2.5, mu=1.25).mu == 1.25
-    assert sampler(4).mu is None
+    assert sampler(4, mirostat=1, mirostat_tau=2.5).state == 5.0
+    assert sampler(4, mirostat=2, mirostat_tau=2.5, state=1.25).state == 1.25
+    assert sampler(4).state is None
 
 
 def test_mirostat_1_keeps_the_k_of_the_fitted_slope():
@@ -279,25 +281,25 @@ def test_mirostat_1_keeps_the_k_of_the_fitted_slope():
     # k = (1 * 2^mu / (1 - 100^-1))^(1/2). mu 4: (16 / .99)^.5 = 4.02; mu 2: (4 / .99)^.5 = 2.01
     p = row(*(-2 * math.log(i) for i in range(1, 101)))
     kw = {"mirostat": 1, "mirostat_eta": 0.0}
-    assert drawn(p, mu=4.0, **kw) == {0, 1, 2, 3}
-    assert drawn(p, mu=2.0, **kw) == {0, 1}
-    assert drawn(p, mu=-30.0, **kw) == {0}
-    assert drawn(p, mu=1000.0, **kw) >= {0, 1, 2, 3, 4, 5}
+    assert drawn(p, state=4.0, **kw) == {0, 1, 2, 3}
+    assert drawn(p, state=2.0, **kw) == {0, 1}
+    assert drawn(p, state=-30.0, **kw) == {0}
+    assert drawn(p, state=1000.0, **kw) >= {0, 1, 2, 3, 4, 5}
 
 
 def test_mirostat_sees_temperature_first():
     # temperature 1/2 squares p: .25 .0625 ... of .3437 (.0156 twice): surprises .46 2.46 4.46 4.46 bits
     p = logs(0.5, 0.25, 0.125, 0.125)
-    kw = {"mirostat": 2, "mirostat_eta": 0.0, "mu": 2.5}
+    kw = {"mirostat": 2, "mirostat_eta": 0.0, "state": 2.5}
     assert drawn(p, temperature=0.5, **kw) == {0, 1}
-    assert drawn(p, temperature=0.5, **{**kw, "mu": 2.4}) == {0}
+    assert drawn(p, temperature=0.5, **{**kw, "state": 2.4}) == {0}
 
 
 def test_mirostat_replaces_truncation_and_yields_to_greedy():
     p = logs(0.5, 0.3, 0.2)
     assert drawn(p, mirostat=2, mirostat_eta=0.0, top_k=1, top_p=0.1) == {0, 1, 2}
     token = sampler(3, mirostat=2, temperature=0.0).sample(p)
-    assert (token.id, token.mu) == (0, None)
+    assert (token.id, token.sampler_state) == (0, None)
 
 
 # ---- log-probabilities ----
@@ -372,8 +374,8 @@ def test_wrong_sizes_and_types_are_refused():
         sampler(40, history=[1, 40], presence_penalty=1.0)
     with pytest.raises(ConfigError, match="logit_bias"):
         sampler(40, logit_bias={40: 1.0})
-    with pytest.raises(ConfigError, match="mu must be finite"):
-        sampler(40, mirostat=2, mu=NAN)
+    with pytest.raises(ConfigError, match="state must be finite"):
+        sampler(40, mirostat=2, state=NAN)
     with pytest.raises(ConfigError, match="n_vocab"):
         sampler(0)
 
@@ -421,3 +423,122 @@ def test_what_has_no_chance_is_not_listed_and_greedy_leaves_no_choice():
     assert [id for id, _ in token.top] == [2, 1]
     token = sampler(3, logprobs=3, post_sampling=True, temperature=0).sample(row(1, 3, 2))
     assert (token.id, token.logprob, token.top) == (1, 0.0, [(1, 0.0)])
+
+
+# ---- llama.cpp's younger steps ----
+
+
+def test_top_n_sigma_keeps_what_is_near_the_greatest_logit():
+    # Mean 1, deviation (4 + 1 + 0 + 1 + 4 over 5)^.5 = 1.414
+    x = row(-1, 0, 1, 2, 3)
+    assert drawn(x, top_n_sigma=0.7) == {4}
+    assert drawn(x, top_n_sigma=0.71) == {3, 4}
+    assert drawn(row(-1, 0, 1, 2, 3, -INF), top_n_sigma=0.71) == {3, 4}
+    assert drawn(row(-1, 0, 1, 2, 3, 50), top_n_sigma=0.71, logit_bias={5: -INF}) == {3, 4}
+
+
+def test_xtc_leaves_the_least_likely_of_the_top_choices():
+    p = logs(0.35, 0.3, 0.2, 0.1, 0.05)
+    kw = {"xtc_probability": 1.0}
+    assert drawn(p, xtc_threshold=0.15, **kw) == {2, 3, 4}
+    assert drawn(p, xtc_threshold=0.31, **kw) == {0, 1, 2, 3, 4}  # of one choice nothing is removed
+    assert drawn(p, xtc_threshold=0.15, min_keep=4, **kw) == {0, 1, 2, 3, 4}
+    assert drawn(p, xtc_threshold=0.15, temperature=0.0, **kw) == {2}
+    assert drawn(logs(0.25, 0.25, 0.25, 0.25), xtc_threshold=0.2, **kw) == {3}
+    assert drawn(logs(0.6, 0.4), xtc_threshold=0.6, **kw) == {0, 1}  # above 0.5: off
+
+
+def test_xtc_removes_something_as_often_as_it_is_told():
+    s = sampler(3, xtc_probability=0.3, xtc_threshold=0.2, temperature=0.0)
+    counts = np.bincount([s.sample(logs(0.5, 0.3, 0.2)).id for _ in range(4000)], minlength=3)
+    assert np.allclose(counts / 4000, [0.7, 0.0, 0.3], atol=0.03)
+
+
+def test_dynamic_temperature_follows_the_entropy():
+    # Of two tokens .8 .2 the entropy is .722 bits of 1: temperature .5 + 1 * .722^2 = 1.021
+    p, kw = logs(0.8, 0.2), {"temperature": 1.0, "dynatemp_range": 0.5, "dynatemp_exponent": 2.0}
+    token = sampler(2, logprobs=2, post_sampling=True, **kw).sample(p)
+    share = 0.8 ** (1 / 1.0212) / (0.8 ** (1 / 1.0212) + 0.2 ** (1 / 1.0212))
+    assert math.exp(dict(token.top)[0]) == pytest.approx(share, abs=1e-4)
+    assert drawn(row(1, 1, 1), temperature=0.0, dynatemp_range=0.5) == {0, 1, 2}  # even: the upper end
+    assert drawn(row(1, -INF), temperature=0.0, dynatemp_range=0.5) == {0}
+
+
+A, B, C, D = range(4)
+
+
+@pytest.mark.parametrize(
+    ("history", "kw", "losses"),
+    [
+        ([A, B, C, A, B], {}, {C: 1}),  # a b is 2 tokens, and c would lengthen it
+        ([D, A, B, C, D, A, B], {}, {C: 1.75}),
+        ([D, A, B, C, D, A, B], {"dry_allowed_length": 4}, {}),
+        ([D, A, B, C, D, A, B], {"dry_penalty_last_n": 4}, {}),
+        ([A, B, C, D, C, A, B, D, A, B], {}, {C: 1, D: 1}),
+        ([A, A, A, A], {}, {A: 1.75}),  # a a a once followed a
+        ([B, C, D], {}, {}),
+        ([], {}, {}),
+        ([A, B, C, A, B], {"dry_penalty_last_n": 0}, {}),
+        ([A, B] * 2000, {"dry_penalty_last_n": -1, "dry_base": 2.0}, {A: INF}),
+    ],
+)
+def test_dry_costs_what_would_lengthen_a_repetition(history, kw, losses):
+    x, kw = np.zeros(4, np.float32), {"dry_multiplier": 1.0, **kw}
+    token = sampler(4, history=history, logprobs=4, post_sampling=True, **kw).sample(x)
+    weights = np.exp(-np.array([losses.get(i, 0.0) for i in range(4)]))
+    top = dict(token.top)
+    assert [math.exp(top.get(i, -INF)) for i in range(4)] == pytest.approx(weights / weights.sum(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("breakers", "is_free"),
+    [
+        ([], False),
+        ([[D]], False),
+        ([[B]], True),
+        ([[A]], True),
+        ([[C]], True),
+        ([[A, B]], True),
+        ([[B, A]], False),
+    ],
+)
+def test_a_breaker_ends_a_repetition(breakers, is_free):
+    s = sampler(4, history=[A, B, C, D, A, B], dry_multiplier=10.0, temperature=0.0, logit_bias={C: 1.0})
+    s.break_repetitions(breakers)
+    assert (s.sample(np.zeros(4, np.float32)).id == C) == is_free
+
+
+def test_dry_never_bans():
+    s = sampler(2, history=[0, 0] * 2000, dry_multiplier=100.0, dry_base=1e6, dry_penalty_last_n=-1)
+    assert s.sample(row(0, -INF)).id == 0
+
+
+def test_steps_run_in_the_order_of_samplers():
+    p = logs(0.5, 0.3, 0.2)
+    # At temperature 3 the best token has a share of only .39, so that top_p 0.5 keeps two; before it, one.
+    kw = {"temperature": 3.0, "top_p": 0.5}
+    assert drawn(p, samplers=("top_p", "temperature"), **kw) == {0}
+    assert drawn(p, samplers=("temperature", "top_p"), **kw) == {0, 1}
+    assert drawn(p, samplers=("temperature",), **kw) == {0, 1, 2}
+    kw = {"presence_penalty": 5.0, "top_k": 1, "history": [0]}
+    assert sampler(3, samplers=("penalties", "top_k"), **kw).sample(p).id == 1
+    assert sampler(3, samplers=("top_k", "penalties"), **kw).sample(p).id == 0
+    assert drawn(p, samplers=(), temperature=0.0, top_k=1) == {0, 1, 2}
+    assert drawn(logs(0.4, 0.3, 0.2, 0.1), samplers=("top_p", "top_p"), top_p=0.5) == {0}  # twice: of .57 .43
+
+
+def test_adaptive_p_prefers_the_target_and_remembers():
+    p = logs(0.6, 0.3, 0.1)
+    kw = {"samplers": ("adaptive_p",), "adaptive_target": 0.3, "adaptive_decay": 0.9}
+    s = sampler(3, logprobs=3, post_sampling=True, **kw)
+    token = s.sample(p)
+    # distances from .3 over .3: 1, 0, 2/3; logits 5 - 10 d^2 / (1 + d): 0, 5, 2.333
+    weights = np.exp([0, 5, 5 - 10 * (4 / 9) / (5 / 3)])
+    top = dict(token.top)
+    assert [math.exp(top[i]) for i in range(3)] == pytest.approx(weights / weights.sum(), abs=1e-4)
+    assert token.sampler_state == pytest.approx(0.9 * 0.3 + 0.1 * [0.6, 0.3, 0.1][token.id], abs=1e-5)
+    assert sampler(3, **{**kw, "adaptive_target": -1.0}).state is None
+    assert sampler(3, **{**kw, "samplers": ()}).state is None
+    counts = np.bincount([s.sample(p).id for _ in range(500)], minlength=3)
+    assert s.state == pytest.approx(0.3, abs=0.1)
+    assert counts[1] > 300

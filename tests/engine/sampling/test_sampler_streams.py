@@ -24,6 +24,16 @@ MODES = {
     },
     "whole session": {"frequency_penalty": 0.5, "repeat_last_n": -1},
     "ends": {"min_tokens": 25, "stop_token_ids": (3,), "logprobs": 2},
+    "xtc": {"xtc_probability": 0.5, "xtc_threshold": 0.05},
+    "dry": {"dry_multiplier": 1.0, "dry_penalty_last_n": 20, "dry_allowed_length": 0},
+    "whole session of dry": {"dry_multiplier": 1.0, "dry_penalty_last_n": -1, "dry_allowed_length": 1},
+    "order": {
+        "samplers": ("temperature", "dry", "top_p"),
+        "top_p": 0.8,
+        "dry_multiplier": 1.0,
+        "temperature": 1.4,
+    },
+    "adaptive": {"adaptive_target": 0.2, "samplers": ("min_p", "adaptive_p"), "min_p": 0.01},
     "mirostat 1": {"mirostat": 1, "mirostat_tau": 3.0, "presence_penalty": 0.5},
     "mirostat 2": {"mirostat": 2, "mirostat_tau": 3.0, "temperature": 0.8},
 }
@@ -56,7 +66,7 @@ def test_resumed_equals_uninterrupted(mode):
     full = whole(mode)
     for cut in (1, 7, 24, 25, 59):
         history = PROMPT + [token.id for token in full[:cut]]
-        resumed = Sampler(parameters(mode), N_VOCAB, EOG, history, cut, full[cut - 1].mu)
+        resumed = Sampler(parameters(mode), N_VOCAB, EOG, history, cut, full[cut - 1].sampler_state)
         assert generate(resumed, 60 - cut, history) == full[cut:]
 
 

@@ -280,14 +280,14 @@ def test_a_resumed_stream_goes_on_where_it_was(n: int, params: InferenceParamete
     expected, reason = MODEL.continuation(PROMPT, params, 64)
     assert len(expected) == 12
     scheduler, _ = make_scheduler()
-    scheduler.submit(request("a", PROMPT, params=params, generated=expected[:n], mu=10.0))
+    scheduler.submit(request("a", PROMPT, params=params, generated=expected[:n], sampler_state=10.0))
     outcome = Outcome()
     while scheduler.has_work:
         emissions = scheduler.step()
         outcome.add(emissions)
         for emission in emissions:
             for token in emission.tokens:
-                assert token.mu == 10.0 + len(outcome.tokens["a"])
+                assert token.sampler_state == 10.0 + len(outcome.tokens["a"])
     assert (expected[:n] + outcome.tokens["a"], outcome.finish("a")) == (expected, reason)
     timings = outcome.last["a"].timings
     assert timings is not None

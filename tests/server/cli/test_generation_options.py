@@ -33,5 +33,14 @@ def test_flags_have_the_types_of_their_parameters() -> None:
         requested("--top-k", "1.5")
 
 
+def test_samplers_and_breakers_are_lists() -> None:
+    breakers = ("--dry-sequence-breaker", "a", "--dry-sequence-breaker", "b;")
+    found = requested("--samplers", "temp;top-k", *breakers)
+    assert found == {"samplers": ("temperature", "top_k"), "dry_sequence_breakers": ("a", "b;")}
+    assert requested("--samplers", "kt") == {"samplers": ("top_k", "temperature")}
+    with pytest.raises(argparse.ArgumentError, match="'magic' is no sampler; there are penalties, dry"):
+        requested("--samplers", "top_k;magic")
+
+
 def test_minus_one_token_is_no_limit() -> None:
     assert requested("--max-tokens", "-1") == {"max_tokens": None}

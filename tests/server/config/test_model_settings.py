@@ -70,8 +70,12 @@ def test_sampling_defaults_are_checked_parameters(tmp_path):
     settings = parse("--default temperature=0.5 --default max-tokens=9")
     assert settings.sampling_defaults() == {"temperature": 0.5, "max_tokens": 9}
     assert parse("--default max_tokens=-1").sampling_defaults() == {"max_tokens": None}
-    file = write(tmp_path, "default: {top_k: 40}\n")
-    assert parse(f"--config {file}").sampling_defaults() == {"top_k": 40}
+    lists = {"samplers": ("top_k", "dry"), "dry_sequence_breakers": ("\n", ",")}
+    settings = parse("--default", "samplers=top-k;dry", "--default", r'dry_sequence_breakers=["\n",","]')
+    assert settings.sampling_defaults() == lists
+    breakers = r'dry_sequence_breakers: ["\n", ","]'
+    file = write(tmp_path, f"default: {{top_k: 40, samplers: [top_k, dry], {breakers}}}")
+    assert parse(f"--config {file}").sampling_defaults() == {"top_k": 40, **lists}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +83,9 @@ def test_sampling_defaults_are_checked_parameters(tmp_path):
     [
         ("temperature", "temperature must be a number, not ''"),
         ("heat=1", "'heat=1' must be NAME=VALUE, where NAME is one of"),
+        ("samplers=magic", "samplers: 'magic' is no sampler; there are penalties, dry"),
+        ("samplers=[5]", "samplers: must be a JSON list of texts"),
+        ("dry_sequence_breakers=a", "dry_sequence_breakers: must be a JSON list of texts"),
         ("top_k=many", "top_k must be a number, not 'many'"),
         ("top_p=2", "top_p must lie between 0 and 1, not 2"),
         ("max_tokens=0", "max_tokens must lie between 1 and"),

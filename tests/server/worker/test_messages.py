@@ -40,7 +40,7 @@ TO_ENGINE = [
         cache_prompt=False,
         deadline_ms=1.5,
         generated=[4, 5],
-        mu=9.25,
+        sampler_state=9.25,
     ),
     Request(id="r2", prompt=[1]),
     wire.SubmitTask("t1", Embed([[1, 2], [3]], "mean")),

@@ -52,7 +52,7 @@ class Session:
         self.tokens = [*request.prompt, *request.generated]
         self.n_past = 0
         self.n_generated = len(request.generated)
-        self.mu = request.mu if request.mu is not None else 10.0
+        self.mu = request.sampler_state if request.sampler_state is not None else 10.0
         self.paused = False
         self.started = time.monotonic()
 
@@ -129,7 +129,8 @@ class FakeScheduler:
         session.n_generated += 1
         self.n_predicted += 1
         session.mu += id / 7
-        emission = StepOutput(id=request.id, tokens=[Token(id, mu=session.mu if mirostat else None)])
+        token = Token(id, sampler_state=session.mu if mirostat else None)
+        emission = StepOutput(id=request.id, tokens=[token])
         if session.n_generated >= (request.params.max_tokens or N_CTX):
             emission.finish = FinishReason.LENGTH
             del self.sessions[request.id]

@@ -184,12 +184,12 @@ class FakeSampler:
         eog_ids: frozenset[int] | set[int],
         history: Sequence[int] = (),
         n_generated: int = 0,
-        mu: float | None = None,
+        state: float | None = None,
     ) -> None:
         if params.temperature < 0:
             raise ValueError("temperature must not be negative")
         self.params, self.eog_ids = params, eog_ids
-        self.history, self.n_generated, self.mu = list(history), n_generated, mu
+        self.history, self.n_generated, self.state = list(history), n_generated, state
 
     def sample(self, logits: memoryview, mask: memoryview | None = None) -> Token:
         row = list(logits)
@@ -208,9 +208,9 @@ class FakeSampler:
         best = max(range(len(row)), key=row.__getitem__)
         self.n_generated += 1
         self.history.append(best)
-        mu = None if self.mu is None else self.mu + 1
-        self.mu = mu
-        return Token(id=best, logprob=float(logits[best]), mu=mu)
+        state = None if self.state is None else self.state + 1
+        self.state = state
+        return Token(id=best, logprob=float(logits[best]), sampler_state=state)
 
 
 GREEDY = InferenceParameters(temperature=0.0, max_tokens=8)

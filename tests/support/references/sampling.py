@@ -36,23 +36,53 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
     return x - x.max() - math.log(np.exp(x - x.max()).sum())
 
 
-def edited(
-    logits: np.ndarray, p: InferenceParameters, history: Sequence[int], eog: Collection[int], n: int
-) -> np.ndarray:
-    """Bias, penalties and bans."""
+def edited(logits: np.ndarray, p: InferenceParameters, eog: Collection[int], n: int) -> np.ndarray:
+    """Bias and bans."""
     x = logits.astype(np.float64)
     for token, bias in p.logit_bias.items():
         x[token] += bias
-    window = list(history)
-    if p.repeat_last_n >= 0:
-        window = window[max(0, len(window) - p.repeat_last_n) :]
-    for token, count in Counter(window).items():
-        x[token] = x[token] / p.repeat_penalty if x[token] > 0 else x[token] * p.repeat_penalty
-        x[token] -= count * p.frequency_penalty + p.presence_penalty
     if p.ignore_eos or n < p.min_tokens:
         x[list(eog)] = -math.inf
     if n < p.min_tokens:
         x[list(p.stop_token_ids)] = -math.inf
+    return x
+
+
+def penalised(x: np.ndarray, p: InferenceParameters, history: Sequence[int]) -> np.ndarray:
+    x, window = x.copy(), last(history, p.repeat_last_n)
+    for token, count in Counter(window).items():
+        x[token] = x[token] / p.repeat_penalty if x[token] > 0 else x[token] * p.repeat_penalty
+        x[token] -= count * p.frequency_penalty + p.presence_penalty
+    return x
+
+
+def last(history: Sequence[int], n: int) -> list[int]:
+    window = list(history)
+    return window if n < 0 else window[max(0, len(window) - n) :]
+
+
+def dry(
+    x: np.ndarray, p: InferenceParameters, history: Sequence[int], breakers: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """By the definition: of each token, the longest text that it once followed and would follow again."""
+    x, window = x.copy(), last(history, p.dry_penalty_last_n)
+    limit = len(window)
+    for start in range(len(window) - 1, -1, -1):  # of the last breaker, and the longest that begins there
+        starting = [b for b in breakers if window[start : start + len(b)] == list(b)]
+        if starting:
+            limit = len(window) - (start + max(map(len, starting)))
+            break
+    repeats: dict[int, int] = {}
+    for end in range(1, len(window)):  # window[end] once followed window[:end]
+        m = 0
+        while m < min(end, limit) and window[end - 1 - m] == window[-1 - m]:
+            m += 1
+        repeats[window[end]] = max(repeats.get(window[end], 0), m)
+    if len(window) <= p.dry_allowed_length or limit < p.dry_allowed_length:
+        return x
+    for token, m in repeats.items():
+        if m >= p.dry_allowed_length and [token] not in [list(b) for b in breakers]:
+            x[token] -= p.dry_multiplier * p.dry_base ** (m - p.dry_allowed_length)
     return x
 
 
@@ -80,35 +110,101 @@ def tail_free(ids: list[int], w: np.ndarray, z: float) -> list[int]:
     return ids[: over[0]] if over else ids
 
 
-def candidates(x: np.ndarray, p: InferenceParameters, nudge: float = 0.0) -> list[int]:
-    """What the truncation steps leave. `nudge` moves every threshold a little, to find close calls."""
-    f = 1 + nudge
-    ids = ranked(x, [i for i in range(len(x)) if x[i] > -math.inf])
+class Chain:
+    """The steps of `samplers` in order. `nudge` moves every threshold a little, to find close calls."""
 
-    def weights() -> np.ndarray:
-        w = np.zeros(len(x))
-        w[ids] = softmax(x[ids])
+    def __init__(
+        self, x: np.ndarray, p: InferenceParameters, nudge: float = 0.0, *, chance: float = 1.0
+    ) -> None:
+        self.x, self.p, self.f, self.chance = x.astype(np.float64), p, 1 + nudge, chance
+        self.ids = [i for i in range(len(x)) if x[i] > -math.inf]  # most likely first, before each step
+
+    def run(self, history: Sequence[int] = (), breakers: Sequence[Sequence[int]] = ()) -> Chain:
+        for step in self.p.samplers:
+            self.ids = ranked(self.x, self.ids)
+            if step == "penalties":
+                self.x = penalised(self.x, self.p, history)
+            elif step == "dry" and self.p.dry_multiplier:
+                self.x = dry(self.x, self.p, history, breakers)
+            elif step not in ("dry", "adaptive_p"):
+                getattr(self, step)()
+        self.ids = sorted(self.ids)
+        return self
+
+    def weights(self) -> np.ndarray:
+        w = np.zeros(len(self.x))
+        w[self.ids] = softmax(self.x[self.ids])
         return w
 
-    if p.top_k > 0:
-        ids = ids[: p.top_k]
-    if p.tfs_z < 1:
-        ids = tail_free(ids, weights(), p.tfs_z * f)
-    if p.typical_p < 1:
-        w = weights()
-        entropy = -sum(w[i] * math.log(w[i]) for i in ids if w[i] > 0) * f
-        score = {i: abs(-math.log(w[i]) - entropy) if w[i] > 0 else math.inf for i in ids}
-        ids = reach(sorted(ids, key=lambda i: (score[i], i)), w, p.typical_p * f)
-        ids = ranked(x, ids)
-    if p.top_p < 1:
-        ids = reach(ids, weights(), p.top_p * f)
-    if p.min_p > 0:
-        w = weights()
-        ids = [i for i in ids if w[i] >= p.min_p * f * w[ids[0]] or i == ids[0]]
-    if p.top_a > 0:
-        w = weights()
-        ids = [i for i in ids if w[i] >= p.top_a * f * w[ids[0]] ** 2 or i == ids[0]]
-    return sorted(ids)
+    def keep(self, ids: list[int]) -> None:
+        """These, or as many of the most likely as min_keep wants."""
+        least = self.ids[: max(1, self.p.min_keep)]
+        self.ids = ids if len(ids) >= len(least) else least
+
+    def entropy(self) -> float:
+        w = self.weights()
+        return -sum(w[i] * math.log(w[i]) for i in self.ids if w[i] > 0)
+
+    def top_n_sigma(self) -> None:
+        if self.p.top_n_sigma > 0:
+            x = self.x[self.ids]
+            bound = x.max() - self.p.top_n_sigma * self.f * x.std()
+            self.ids = [i for i in self.ids if self.x[i] >= bound]
+
+    def top_k(self) -> None:
+        if self.p.top_k > 0:
+            self.ids = self.ids[: self.p.top_k]
+
+    def tfs_z(self) -> None:
+        if self.p.tfs_z < 1:
+            self.ids = tail_free(self.ids, self.weights(), self.p.tfs_z * self.f)
+
+    def typ_p(self) -> None:
+        if self.p.typical_p < 1:
+            w, entropy = self.weights(), self.entropy() * self.f
+            score = {i: abs(-math.log(w[i]) - entropy) if w[i] > 0 else math.inf for i in self.ids}
+            order = sorted(self.ids, key=lambda i: (score[i], i))
+            ids = reach(order, w, self.p.typical_p * self.f)
+            self.ids = ids if len(ids) >= self.p.min_keep else order[: self.p.min_keep]
+
+    def top_p(self) -> None:
+        if self.p.top_p < 1:
+            self.keep(reach(self.ids, self.weights(), self.p.top_p * self.f))
+
+    def min_p(self) -> None:
+        if self.p.min_p > 0:
+            w, bound = self.weights(), self.p.min_p * self.f
+            self.keep([i for i in self.ids if w[i] >= bound * w[self.ids[0]]])
+
+    def top_a(self) -> None:
+        if self.p.top_a > 0:
+            w, bound = self.weights(), self.p.top_a * self.f
+            self.ids = [i for i in self.ids if w[i] >= bound * w[self.ids[0]] ** 2 or i == self.ids[0]]
+
+    def xtc(self) -> None:
+        if self.chance < self.p.xtc_probability and self.p.xtc_threshold <= 0.5:
+            w = self.weights()
+            above = [i for i in self.ids if w[i] >= self.p.xtc_threshold * self.f]
+            left = self.ids[max(0, len(above) - 1) :]
+            if len(left) >= self.p.min_keep:
+                self.ids = left
+
+    def temperature(self) -> None:
+        t, r = self.p.temperature, self.p.dynatemp_range
+        if r > 0 and len(self.ids) > 1:
+            evenness = max(0.0, self.entropy() / math.log(len(self.ids)))
+            low = max(0.0, t - r)
+            t = low + (t + r - low) * evenness**self.p.dynatemp_exponent
+        if t < 1e-5:
+            self.ids = self.ids[:1]
+        elif r == 0 or len(self.ids) > 1:
+            self.x = self.x / t
+
+
+def adapted(probabilities: np.ndarray, target: float, average: float) -> np.ndarray:
+    """The logits that adaptive-p draws from."""
+    distance = np.abs(probabilities - min(max(2 * target - average, 0), 1)) / 0.3
+    return 5 - 10 * distance**2 / (1 + distance)
 
 
 def mirostat(x: np.ndarray, p: InferenceParameters, mu: float) -> list[int]:

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from engine.sampling.llama_cpp import STEPS
 from engine.types import AdapterScales, FinishReason, InferenceParameters
 from server.api.common.replies.logprobs import number, token_texts
 from server.chat.output import ShownToken
@@ -16,21 +15,8 @@ from server.generation.job import Job, timings_reply
 from server.generation.output_processor import OutputSequence
 
 _ABSENT = {
-    "dynatemp_range": 0.0,
-    "dynatemp_exponent": 1.0,
-    "top_n_sigma": -1.0,
-    "xtc_probability": 0.0,
-    "xtc_threshold": 0.1,
-    "dry_multiplier": 0.0,
-    "dry_base": 1.75,
-    "dry_allowed_length": 2,
-    "dry_penalty_last_n": -1,
-    "dry_sequence_breakers": [],
-    "adaptive_target": -1.0,
-    "adaptive_decay": 0.9,
     "n_keep": 0,
     "n_discard": 0,
-    "min_keep": 0,
     "grammar_lazy": False,
     "grammar_triggers": [],
     "preserved_tokens": [],
@@ -56,6 +42,23 @@ _SAME = [
     "mirostat_tau",
     "mirostat_eta",
     "ignore_eos",
+    "dynatemp_range",
+    "dynatemp_exponent",
+    "top_n_sigma",
+    "xtc_probability",
+    "xtc_threshold",
+    "dry_multiplier",
+    "dry_base",
+    "dry_allowed_length",
+    "dry_penalty_last_n",
+    "dry_sequence_breakers",
+    "adaptive_target",
+    "adaptive_decay",
+    "min_keep",
+    "top_a",
+    "tfs_z",
+    "min_tokens",
+    "samplers",
 ]
 
 
@@ -67,7 +70,7 @@ def lora_settings(lora: AdapterScales) -> list[dict[str, Any]]:
 def generation_settings(
     params: InferenceParameters, job: Job | None = None, sequence: OutputSequence | None = None
 ) -> dict[str, Any]:
-    """The values in force, by llama-server's names; steps that we do not have at their neutral values.
+    """The values in force, by llama-server's names; what we do not have at its neutral value.
 
     job and sequence: None: those of a server without a request.
     """
@@ -81,9 +84,6 @@ def generation_settings(
         **{name: getattr(params, name) for name in _SAME},
         **_ABSENT,
         "lora": lora_settings(() if sequence is None else sequence.request.lora),
-        "top_a": params.top_a,
-        "tfs_z": params.tfs_z,
-        "min_tokens": params.min_tokens,
         "max_tokens": limit,
         "n_predict": limit,
         "stop": [] if options is None else list(options.stop),
@@ -93,7 +93,6 @@ def generation_settings(
         ],
         "n_probs": params.logprobs or 0,
         "grammar": constraint.text if constraint is not None and constraint.kind == "gbnf" else "",
-        "samplers": list(STEPS),
         "timings_per_token": options is not None and options.timings_per_token,
         "post_sampling_probs": options is not None and options.post_sampling_logprobs,
     }

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from engine.config import MAX_ADAPTER_SCALE, MAX_ADAPTERS
+from engine.sampling.parameters import MAX_BREAKER_BYTES, MAX_BREAKERS, MAX_SAMPLERS
 from server.api.common.schema import INT_MAX, Schema, field
 
 MAX_STOPS, MAX_STOP_CHARS = 64, 4096
@@ -59,6 +60,15 @@ def _stop_ids(value: Any) -> list[int]:
     return _token_ids(value)
 
 
+def _samplers(value: Any) -> list[str]:
+    names = list(value) if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("must be a list of names, or a string of their letters")
+    if len(names) > MAX_SAMPLERS:
+        raise ValueError(f"may hold at most {MAX_SAMPLERS} names, not {len(names)}")
+    return names
+
+
 def _not_zero(limit: int) -> int:
     if limit == 0:
         raise ValueError("must be at least 1, or -1 for no limit")
@@ -102,6 +112,13 @@ TokenIds = Annotated[list[int], PlainValidator(_token_ids), WithJsonSchema(IDS_S
 _StopIds = Annotated[
     list[int], PlainValidator(_stop_ids), WithJsonSchema({**IDS_SCHEMA, "maxItems": MAX_STOP_TOKENS})
 ]
+
+_Samplers = Annotated[
+    list[str],
+    PlainValidator(_samplers),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+_Breaker = Annotated[str, Field(min_length=1, max_length=MAX_BREAKER_BYTES)]
 
 
 class StreamOptions(Schema):
@@ -152,6 +169,40 @@ class SequenceFields(Schema):
     repeat_last_n: int | None = _number(64, -1, INT_MAX, "window of the penalties; -1: everything", 64)
     frequency_penalty: float | None = _number(0, -100, 100, "subtracted per earlier occurrence", 0.5)
     presence_penalty: float | None = _number(0, -100, 100, "subtracted once if seen before", 0.5)
+    dry_multiplier: float | None = _number(
+        0, -100, 100, "DRY: subtracted from the logits of tokens that lengthen a repetition", 0.8
+    )
+    dry_base: float | None = _number(1.75, 1, 1e6, "DRY: factor for each further token of a repetition", 1.75)
+    dry_allowed_length: int | None = _number(2, 0, INT_MAX, "DRY: repetitions that cost nothing", 2)
+    dry_penalty_last_n: int | None = _number(64, -1, INT_MAX, "window of DRY; -1: everything", 64)
+    dry_sequence_breakers: list[_Breaker] | None = field(
+        'DRY: texts that end a repetition (default a line break, ":", a double quote and "*")',
+        ["\n", ":"],
+        max_length=MAX_BREAKERS,
+    )
+    top_n_sigma: float | None = _number(
+        -1, -1, 1000, "keep logits within n standard deviations of the greatest; 0 and below: off", 1.5
+    )
+    xtc_probability: float | None = _number(0, 0, 1, "XTC: how often it excludes the top choices", 0.5)
+    xtc_threshold: float | None = _number(
+        0.1, 0, 1, "XTC: all but the least likely of the tokens above this are excluded; above 0.5: off", 0.1
+    )
+    dynatemp_range: float | None = _number(
+        0, 0, 100, "the temperature varies by so much, with the entropy of the candidates", 0.5
+    )
+    dynatemp_exponent: float | None = _number(1, 0, 100, "how the entropy maps to the temperature", 1)
+    adaptive_target: float | None = _number(
+        -1, -1, 1, "adaptive-p, if `samplers` has it: prefer tokens near this probability; below 0: off", 0.5
+    )
+    adaptive_decay: float | None = _number(0.9, 0, 0.99, "adaptive-p: how slowly its average forgets", 0.9)
+    min_keep: int | None = _number(
+        0, 0, INT_MAX, "fewest candidates that typical_p, top_p, min_p and XTC leave", 0
+    )
+    samplers: _Samplers | None = field(
+        "the steps that run, in order, by llama.cpp's names or as a string of its letters (default: "
+        "penalties, dry, top_n_sigma, top_k, tfs_z, typ_p, top_p, min_p, top_a, xtc, temperature)",
+        ["penalties", "top_k", "top_p", "temperature"],
+    )
     min_tokens: int | None = _number(0, 0, INT_MAX, "no end of text before that many tokens", 16)
     ignore_eos: bool | None = field("never end by the model's own choice", False)
 

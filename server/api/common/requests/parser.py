@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engine import exact_json
+from engine.sampling.llama_cpp import steps_of
 from engine.types import InferenceParameters
 from server.api.common.requests.generation_fields import GenerationFields, LogprobFields, SequenceFields
 from server.api.common.schema import Schema
@@ -98,7 +99,7 @@ def generation_options(
         used_name(body, ("batch_size", "n_batch"))  # differing values are refused
         batch_size = body.n_batch
     shared = {
-        "sampling": sampling_fields(body),
+        "sampling": sampling_fields(body, context),
         "stop": [stop for stop in body.stop or () if stop],
         "stop_token_ids": body.stop_token_ids or (),
         "batch_size": batch_size,
@@ -136,11 +137,17 @@ def choice_options(
     )
 
 
-def sampling_fields(body: SequenceFields) -> dict[str, Any]:
+def sampling_fields(body: SequenceFields, context: RequestContext) -> dict[str, Any]:
     """Those that the client set."""
     fields = {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
     if body.seed == body.random_seed:
         fields.pop("seed", None)
+    if body.dry_sequence_breakers is not None:
+        fields["dry_sequence_breakers"] = tuple(body.dry_sequence_breakers)
+    if body.samplers is not None:
+        fields["samplers"], unknown = steps_of(body.samplers)
+        for name in unknown:
+            context.warn(f"samplers: {name[:64]!r} has no effect, this server has no such step")
     return fields
 
 

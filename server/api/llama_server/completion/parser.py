@@ -8,26 +8,14 @@ from typing import Any
 
 from server.api.common.requests.parser import check_fields, generation_options, sampling_fields
 from server.api.common.requests.structured_output import StructuredFields, requested_constraint
-from server.api.llama_server.completion.samplers import switched_off
 from server.api.llama_server.completion.schema import NativeFields, NativeRequest
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.input.requests import CompletionInput
 from server.worker.engine import Engine
 
-# Fields of steps that we do not have, and the values at which there is nothing to warn of.
+# Fields of what we do not have, and the values at which there is nothing to warn of.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "min_keep": (0, 1),
-    "dynatemp_range": (0,),
-    "dynatemp_exponent": (1,),
-    "xtc_probability": (0,),
-    "xtc_threshold": (0.1,),
-    "dry_multiplier": (0,),
-    "dry_base": (1.75,),
-    "dry_allowed_length": (2,),
-    "dry_penalty_last_n": (-1, 0, 64),
-    "dry_sequence_breakers": (["\n", ":", '"', "*"], ["\n"], []),
-    "adaptive_decay": (0.9,),
     "backend_sampling": (False,),
     "n_keep": (0,),
     "n_discard": (0,),
@@ -39,12 +27,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 async def parse_options(body: NativeFields, context: RequestContext) -> GenerationOptions:
     """The fields besides the prompt. Warns of those without effect."""
     check_fields(body, context)
-    _warn_of_steps(body, context)
-    off = {} if body.samplers is None else switched_off(body.samplers, context)
-    for name in off:
-        if getattr(body, name) is not None:
-            context.warn(f"{name} has no effect: samplers leaves its step out")
-    sampling = {**sampling_fields(body), **off}
+    _warn_of_fields(body, context)
+    sampling = sampling_fields(body, context)
     if body.logit_bias is not None:
         sampling["logit_bias"] = await context.in_thread(_bias, body.logit_bias, context.engine)
     n_probs = body.n_probs if body.n_probs is not None else body.logprobs
@@ -92,14 +76,11 @@ def limit_of(body: NativeFields, context: RequestContext) -> int | None:
     return max(limit, -1)
 
 
-def _warn_of_steps(body: NativeFields, context: RequestContext) -> None:
+def _warn_of_fields(body: NativeFields, context: RequestContext) -> None:
     for name, values in _NEUTRAL.items():
         value = getattr(body, name)
         if value is not None and value not in values:
-            context.warn(f"{name} has no effect: this server has no such step")
-    for name in ("top_n_sigma", "adaptive_target"):
-        if (getattr(body, name) or -1) > 0:
-            context.warn(f"{name} has no effect: this server has no such step")
+            context.warn(f"{name} has no effect: this server does not have it")
     if body.n is not None and body.n_cmpl is not None and body.n != body.n_cmpl:
         context.warn("n_cmpl has no effect: n is set")
     if body.stream_options is not None:

@@ -78,15 +78,6 @@ def _biases(value: Any) -> list[tuple[int | str, float]]:
     return entries
 
 
-def _samplers(value: Any) -> list[str]:
-    names = list(value) if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("must be a list of names, or a string of their letters")
-    if len(names) > MAX_FIELDS:
-        raise ValueError(f"may hold at most {MAX_FIELDS} names, not {len(names)}")
-    return names
-
-
 _ID: Any = IDS_SCHEMA["items"]
 _OBJECT = {
     "type": "object",
@@ -113,17 +104,12 @@ BiasField = Annotated[
         }
     ),
 ]
-SamplersField = Annotated[
-    list[str],
-    PlainValidator(_samplers),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
 Name = Annotated[str, Field(max_length=256)]
 _UNLIMITED = "-1: until the model ends it or the context is full"
 
 
 def _neutral(what: str, example: Any, **bounds: Any) -> Any:
-    """A field of llama-server whose step we do not have: at its neutral value there is nothing to say."""
+    """A field of llama-server for what we do not have: at its neutral value there is nothing to say."""
     return field(f"{what}: accepted, with a warning where it would change something", example, **bounds)
 
 
@@ -150,10 +136,6 @@ class NativeFields(StructuredFields, SamplingFields):
     post_sampling_probs: bool | None = field(
         "probabilities after truncation and temperature, not of the model's own row", False
     )
-    samplers: SamplersField | None = field(
-        "steps that are in force (penalties, top_k, typ_p, top_p, min_p, temperature); their order is fixed",
-        ["penalties", "top_k", "top_p", "temperature"],
-    )
     response_fields: list[Name] | None = field(
         "only these fields of the answer; a/b: field b of field a",
         ["content", "timings/predicted_per_second"],
@@ -166,19 +148,6 @@ class NativeFields(StructuredFields, SamplingFields):
         le=2**53,
     )
 
-    min_keep: int | None = _neutral("fewest candidates of each step", 0, ge=0, le=INT_MAX)
-    top_n_sigma: float | None = _neutral("top-n-sigma sampling", -1, ge=-1e6, le=1e6)
-    dynatemp_range: float | None = _neutral("dynamic temperature", 0, ge=-100, le=100)
-    dynatemp_exponent: float | None = _neutral("dynamic temperature", 1, ge=-1e6, le=1e6)
-    xtc_probability: float | None = _neutral("XTC sampling", 0, ge=0, le=1)
-    xtc_threshold: float | None = _neutral("XTC sampling", 0.1, ge=0, le=1)
-    dry_multiplier: float | None = _neutral("DRY sampling", 0, ge=-1e6, le=1e6)
-    dry_base: float | None = _neutral("DRY sampling", 1.75, ge=-1e6, le=1e6)
-    dry_allowed_length: int | None = _neutral("DRY sampling", 2, ge=0, le=INT_MAX)
-    dry_penalty_last_n: int | None = _neutral("DRY sampling", -1, ge=-1, le=INT_MAX)
-    dry_sequence_breakers: list[Name] | None = _neutral("DRY sampling", ["\n"], max_length=MAX_FIELDS)
-    adaptive_target: float | None = _neutral("adaptive sampling", -1, ge=-1e6, le=1)
-    adaptive_decay: float | None = _neutral("adaptive sampling", 0.9, ge=0, le=1)
     n_keep: int | None = _neutral("shifting of the context", 0, ge=-1, le=INT_MAX)
     n_discard: int | None = _neutral("shifting of the context", 0, ge=0, le=INT_MAX)
     n_cache_reuse: int | None = _neutral("shifting of the context", 0, ge=0, le=INT_MAX)

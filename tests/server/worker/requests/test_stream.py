@@ -91,9 +91,9 @@ async def test_of_prefill_progress_only_the_latest_is_kept():
 async def test_a_continuation_has_the_received_tokens_and_the_state_after_them():
     stream, _, _ = make_stream(generated=[9])
     assert stream.continuation() is stream.request
-    stream.push(StepOutput(id="a", tokens=[Token(4), Token(5, mu=2.5)]))
+    stream.push(StepOutput(id="a", tokens=[Token(4), Token(5, sampler_state=2.5)]))
     continued = stream.continuation()
-    assert (continued.generated, continued.mu, continued.prompt) == ([9, 4, 5], 2.5, [1, 2, 3])
+    assert (continued.generated, continued.sampler_state, continued.prompt) == ([9, 4, 5], 2.5, [1, 2, 3])
 
 
 async def test_a_stream_is_complete_once_it_has_max_tokens():

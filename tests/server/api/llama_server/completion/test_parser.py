@@ -120,19 +120,6 @@ async def test_neutral_values_are_silent_and_others_are_named():
     body = await ask({"prompt": "a", **reported, **neutral})
     assert {text.removesuffix(" has no effect") for text in body["warnings"]} == ONLY_IN_REPLIES
     asked = {
-        "min_keep": 5,
-        "top_n_sigma": 1.5,
-        "dynatemp_range": 0.5,
-        "dynatemp_exponent": 2,
-        "xtc_probability": 0.1,
-        "xtc_threshold": 0.2,
-        "dry_multiplier": 0.8,
-        "dry_base": 2,
-        "dry_allowed_length": 3,
-        "dry_penalty_last_n": 100,
-        "dry_sequence_breakers": ["a"],
-        "adaptive_target": 0.5,
-        "adaptive_decay": 0.5,
         "backend_sampling": True,
         "n_keep": -1,
         "n_discard": 10,
@@ -141,6 +128,48 @@ async def test_neutral_values_are_silent_and_others_are_named():
     }
     body = await ask({"prompt": "a", **asked})
     assert {text.split(" ")[0].rstrip(":") for text in body["warnings"]} == set(asked)
+
+
+SAMPLING = {
+    "min_keep": 5,
+    "top_n_sigma": 1.5,
+    "dynatemp_range": 0.5,
+    "dynatemp_exponent": 2.0,
+    "xtc_probability": 0.1,
+    "xtc_threshold": 0.2,
+    "dry_multiplier": 0.8,
+    "dry_base": 2.0,
+    "dry_allowed_length": 3,
+    "dry_penalty_last_n": 100,
+    "dry_sequence_breakers": ["a"],
+    "adaptive_target": 0.5,
+    "adaptive_decay": 0.5,
+    "samplers": ["temperature", "dry", "adaptive_p", "xtc", "min_p"],
+}
+
+
+async def test_sampling_fields_reach_the_engine_and_are_reported():
+    engine = FakeEngine()
+    asked = {**SAMPLING, "samplers": ["temp", "dry", "adaptive-p", "x", "infill", "minp"]}
+    body = await ask({"prompt": "a", "min_p": 0.2, "top_k": 3, **asked}, engine)
+    params, settings = engine.seen[0].params, body["generation_settings"]
+    for name, value in SAMPLING.items():
+        assert getattr(params, name) == (tuple(value) if isinstance(value, list) else value)
+        assert settings[name] == value
+    assert body["warnings"] == [
+        "samplers: 'infill' has no effect, this server has no such step",
+        "top_n_sigma has no effect: samplers leaves its step out",
+        "top_k has no effect: samplers leaves its step out",
+    ]
+
+
+async def test_samplers_may_be_a_string_of_letters():
+    engine = FakeEngine()
+    assert "warnings" not in await ask({"prompt": "a", "samplers": "edskypmxt"}, engine)
+    assert engine.seen[0].params.samplers[:3] == ("penalties", "dry", "top_n_sigma")
+    body = await ask({"prompt": "a", "samplers": "kq"}, engine)
+    assert engine.seen[1].params.samplers == ("top_k",)
+    assert body["warnings"] == ["samplers: 'q' has no effect, this server has no such step"]
 
 
 async def test_a_seed_of_minus_one_is_a_random_one():
@@ -174,6 +203,12 @@ async def test_limits_have_three_names():
         ("response_fields", ["x"] * 65),
         ("id_slot", "0"),
         ("xtc_probability", 2),
+        ("samplers", "k" * 65),
+        ("dry_base", 0.5),
+        ("dry_sequence_breakers", [""]),
+        ("dry_sequence_breakers", ["é" * 30]),
+        ("dry_sequence_breakers", ["a"] * 33),
+        ("adaptive_decay", 1),
         ("temperature", "hot"),
     ],
 )
