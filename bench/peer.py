@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--flash-attn", choices=["auto", "on", "off"], default="auto")
     parser.add_argument("--kv-unified", action="store_true", help="one pool of cells for all slots")
+    parser.add_argument("--gpu", action="store_true", help="all layers on the devices that it finds")
     parser.add_argument("--info", action="store_true", help="print version and CPU features, then go on")
     args = parser.parse_args()
 
@@ -45,6 +46,7 @@ def main() -> None:
         "on": flash.LLAMA_FLASH_ATTN_TYPE_ENABLED,
         "off": flash.LLAMA_FLASH_ATTN_TYPE_DISABLED,
     }[args.flash_attn]
+    p.n_gpu_layers = 999 if args.gpu else 0
     p.cpuparams.n_threads = args.threads
     p.cpuparams_batch.n_threads = args.threads
     p.cache_ram_mib = 0  # prompt texts kept in RAM: off, as cache_prompt is off in every request

@@ -28,6 +28,7 @@ class Settings:
     parallel: int
     batch: int
     flash_attn: str = "auto"
+    device: str | None = None  # where all layers are; None: the CPU
 
 
 def commands(s: Settings, port: int, peer_python: str) -> dict[str, list[str]]:
@@ -58,12 +59,11 @@ def commands(s: Settings, port: int, peer_python: str) -> dict[str, list[str]]:
             str(s.batch),
             "--kv-cells",
             str(s.context * s.parallel),
-            "--use-gpu",
-            "false",
+            *(["--use-gpu", "true", "--device", s.device] if s.device else ["--use-gpu", "false"]),
             "--log-level",
             "warning",
         ],
-        "xllamacpp": [peer_python, str(HERE / "peer.py"), *common],
+        "xllamacpp": [peer_python, str(HERE / "peer.py"), *common, *(["--gpu"] if s.device else [])],
     }
 
 
@@ -84,7 +84,9 @@ class Server:
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
         environment = {
-            k: v for k, v in os.environ.items() if not k.startswith("GGSERVE_") or k == "GGSERVE_CACHE"
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith("GGSERVE_") or k in ("GGSERVE_CACHE", "GGSERVE_CLBLAST_CPU")
         }
         start = time.perf_counter()
         self._process = subprocess.Popen(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import engine
-from bench import client, random_model, structured
+from bench import client, device, device_report, random_model, structured
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -106,3 +106,68 @@ def test_a_run_on_our_server_alone(tmp_path: Path) -> None:
     }
     assert all(value > 0 for value in rows.values())
     assert rows["rss_peak_mb"] > rows["pss_mb"] > 10  # two processes
+
+
+def device_figures() -> dict[str, device.Figures]:
+    passed = {"passed": 9, "skipped": 1, "failed": {}}
+    rates = {"prefill": {"512": 900.0}, "decode": {"1": 50.0}}
+    return {
+        "operations": passed,
+        "answers": {**passed, "failed": {"test_same_answers.test_bloom": "too far"}},
+        "engine": {"prefill": {"8": 100.0, "512": 900.0}, "decode": {"1": 50.0, "64": 700.0}, "seconds": 1.0},
+        "streams": {"ggserve": {"load_s": 2.5, "1": 49.0, "64": 650.0}, "seconds": 1.0},
+        "splits": {"0": rates, "23": rates, "seconds": 1.0},
+    }
+
+
+def test_a_device_is_measured_in_parts_and_never_twice(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def part(name: str) -> device.Figures:
+        calls.append(name)
+        if name == "streams" and calls.count(name) == 1:
+            raise RuntimeError("the card fell off the bus")
+        return device_figures()[name]
+
+    todo = {name: (lambda n=name: part(n)) for name in device_figures()}
+    state = tmp_path / "out/device.json"
+    with pytest.raises(RuntimeError, match="fell off"):
+        device.run(todo, state, minutes=20)
+    assert device.run(todo, state, minutes=-1) is None
+    figures = device.run(todo, state, minutes=20)
+    assert calls == ["operations", "answers", "engine", "streams", "streams", "splits"]
+    assert figures is not None
+    assert figures["splits"]["23"] == device_figures()["splits"]["23"]
+    assert device.run(todo, state, minutes=-1) == figures
+
+
+def test_the_report_of_a_device_has_every_figure(tmp_path: Path) -> None:
+    facts = {
+        "device": "CUDA0, a card",
+        "machine": {"cpu": "a processor", "cores": 16, "load_before": 0.5},
+        "model": "m.gguf",
+        "date": "2026-11-30",
+    }
+    page = device_report.write(tmp_path / "devices", "CUDA0", facts, device_figures())
+    assert page.name == "cuda0-2026-11-30.md"
+    text = page.read_text()
+    for expected in (
+        "| answers | 9 | 1 | 1 |",
+        "- `test_same_answers.test_bloom`: too far",
+        "| 512 | 900.0 |",
+        "| 64 streams, tokens/s | 650.0 |",
+        "| start until ready, s | 2.5 |",
+        "| 23 | 900.0 | 50.0 |",
+        "no build of llama.cpp's server for this device",
+    ):
+        assert expected in text
+    figures = device_figures()
+    figures["streams"]["xllamacpp"] = {"load_s": 1.0, "1": 40.0, "64": 500.0}
+    text = device_report.write(tmp_path / "devices", "CUDA0", facts, figures).read_text()
+    assert "| 64 streams, tokens/s | 650.0 | 500.0 |" in text
+    assert "no build of" not in text
+
+
+def test_devices_are_found_by_name_and_by_backend() -> None:
+    assert device.find("CPU") is not None
+    assert device.find("cuda9") is None
