@@ -24,7 +24,7 @@ def test_host_memory_of_an_old_kernel(tmp_path):
     assert fake_root(tmp_path, {"proc/meminfo": text}) == (300 << 10, 1000 << 10)
 
 
-def test_cgroup_v2(tmp_path):
+def test_host_memory_in_cgroup_v2_takes_the_strictest_limit(tmp_path):
     """The strictest of all levels; cached files can be given back; `max` is no limit."""
     files = {
         "proc/self/cgroup": "0::/a/b\n",
@@ -47,7 +47,7 @@ def test_cgroup_v2_inside_a_container(tmp_path):
     assert fake_root(tmp_path, files) == (0, 200_000)
 
 
-def test_cgroup_v1(tmp_path):
+def test_host_memory_in_cgroup_v1_takes_the_limit(tmp_path):
     files = {
         "proc/self/cgroup": "5:cpu,cpuacct:/x\n4:memory:/x\n",
         "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "300000\n",
@@ -64,7 +64,7 @@ def test_systems_without_proc(tmp_path):
     assert 0 < free <= total
 
 
-def test_this_machine():
+def test_host_memory_of_this_machine_is_positive():
     free, total = host_memory()
     assert 0 < free <= total
 

@@ -181,7 +181,7 @@ def test_the_context_ends_it() -> None:
 
 @pytest.mark.parametrize("cache_prompt", [True, False])
 @pytest.mark.parametrize("n", [0, 1, 3, 6])
-def test_rewind(n: int, cache_prompt: bool) -> None:
+def test_rewind_leaves_the_tokens_before(n: int, cache_prompt: bool) -> None:
     model = FakeModel()
     for _ in range(2):  # the second time on cached cells, also into their middle
         session = model.session(cache_prompt=cache_prompt)
@@ -304,7 +304,7 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 
 @pytest.mark.parametrize("what", ["session", "model"])
-def test_after_closing(what: str) -> None:
+def test_infer_after_closing_is_an_error(what: str) -> None:
     model = FakeModel()
     session = model.session()
     session.feed_prompt(PROMPT)

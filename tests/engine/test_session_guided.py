@@ -36,7 +36,7 @@ def text(session: engine.InferenceSession, constraint: Constraint | None = None,
     return "".join(token.text for token in session.infer(params, constraint, thinking))
 
 
-def test_a_schema(session: engine.InferenceSession) -> None:
+def test_infer_with_a_schema_matches_it(session: engine.InferenceSession) -> None:
     schema = {"type": "array", "items": {"type": "string", "maxLength": 9}, "minItems": 2, "maxItems": 3}
     for seed in range(4):
         found = json.loads(

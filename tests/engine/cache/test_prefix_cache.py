@@ -253,7 +253,7 @@ def test_forget_drops_what_nobody_else_uses() -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 100])
 @pytest.mark.parametrize("extra", [[], [1], [2, 3]])
-def test_common_prefix(n: int, extra: list[int]) -> None:
+def test_common_prefix_ends_at_the_first_difference(n: int, extra: list[int]) -> None:
     same = list(range(10, 10 + n))
     assert common_prefix(array("i", same), array("i", same + extra)) == n
     assert common_prefix(array("i", [*same, 9, 8, 7]), array("i", [*same, *extra, 5])) == n

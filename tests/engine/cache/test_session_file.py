@@ -69,7 +69,7 @@ def test_the_logits_after_a_prompt_are_kept(tmp_path: Path) -> None:
             assert model.runner.graphs_built == n_batches
 
 
-def test_scattered_cells(tmp_path: Path) -> None:
+def test_restore_of_scattered_cells_continues_alike(tmp_path: Path) -> None:
     """Neither the saved nor the restored cells lie in one run, and they are others."""
     ref = golden("llama-gqa-tied")
     with load(ref.path, kv_cells=512) as model:

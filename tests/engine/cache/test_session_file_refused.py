@@ -80,7 +80,7 @@ def meta(key: str, value: Any) -> Callable[[dict[str, Any]], object]:
     return lambda header: header["__metadata__"].update({key: value})
 
 
-def test_another_model(tmp_path: Path) -> None:
+def test_restore_into_another_model_is_refused(tmp_path: Path) -> None:
     path, tiny = tmp_path / "saved", TinyModel.read(golden("llama-gqa-tied").path)
     tiny.set("rope.freq_base", 20_000.0)
     other_key = tiny.write(tmp_path / "key.gguf")
@@ -173,7 +173,7 @@ def test_tokens_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", bytes(1000), b"\xff" * 1000, b"\2" + bytes(7) + b"[]"])
-def test_something_else(content: bytes, tmp_path: Path) -> None:
+def test_restore_of_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "saved").write_bytes(content)
     with load(golden("llama-gqa-tied").path) as model:
         refuse(model, tmp_path / "saved", engine.ModelError, "is not a saved session")

@@ -73,7 +73,9 @@ KINDS: list[tuple[Constraint, list[str], list[str]]] = [
 
 @pytest.mark.parametrize("name", ["stories", "llama-spm"])
 @pytest.mark.parametrize(("constraint", "good", "bad"), KINDS, ids=lambda v: getattr(v, "kind", ""))
-def test_kinds(name: str, constraint: Constraint, good: list[str], bad: list[str]) -> None:
+def test_compile_of_each_kind_accepts_only_its_language(
+    name: str, constraint: Constraint, good: list[str], bad: list[str]
+) -> None:
     for text in good:
         assert takes(constraint, text, name), text
     for text in bad:
@@ -238,7 +240,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("constraint", "message"), REFUSED)
-def test_refusals(constraint: Constraint, message: str) -> None:
+def test_compile_of_an_invalid_constraint_names_the_mistake(constraint: Constraint, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         compiler().compile(constraint)
     assert message in str(raised.value)

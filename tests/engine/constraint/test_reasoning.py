@@ -78,7 +78,9 @@ WALKS = [
 
 
 @pytest.mark.parametrize(("fields", "tokens", "expected"), WALKS)
-def test_walks(fields: dict[str, object], tokens: list[int], expected: str) -> None:
+def test_block_after_each_token_is_in_the_expected_state(
+    fields: dict[str, object], tokens: list[int], expected: str
+) -> None:
     assert states(block(**fields), tokens) == expected
 
 

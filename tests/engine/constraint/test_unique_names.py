@@ -55,7 +55,7 @@ MAPS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("schema", MAPS, ids=json.dumps)
-def test_random_texts(schema: dict[str, Any]) -> None:
+def test_random_text_never_repeats_a_name(schema: dict[str, Any]) -> None:
     matcher = matcher_of(schema)
     ended = 0
     for seed in range(25):

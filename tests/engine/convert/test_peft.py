@@ -82,7 +82,7 @@ def test_embeddings_of_the_base_model_are_left_out(folder: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("type", ["f16", "bf16"])
-def test_other_types(type: str, folder: Path, tmp_path: Path) -> None:
+def test_convert_with_a_type_writes_all_tensors_in_it(type: str, folder: Path, tmp_path: Path) -> None:
     peft.convert(folder, tmp_path / "lora.gguf", base=BASE, type=type)
     kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "lora.gguf").tensors}
     assert kinds == {type.upper()}

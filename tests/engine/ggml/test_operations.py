@@ -65,7 +65,7 @@ def test_rows_are_read_and_written_at_indices() -> None:
 @pytest.mark.parametrize(
     ("mode", "n_dims"), [("interleaved", 8), ("neox", 8), ("interleaved", 4), ("neox", 4)]
 )
-def test_rope(mode: str, n_dims: int) -> None:
+def test_rope_rotates_pairs_by_position(mode: str, n_dims: int) -> None:
     """Su 2021: pairs rotate by position * base^(-2i / n_dims); dimensions beyond n_dims stay."""
     x, positions = rand(3, 2, 8), np.array([0, 1, 40], np.int32)
     c = Calculator()

@@ -59,6 +59,6 @@ def test_too_much_memory_names_device_and_numbers() -> None:
     assert caught.value.needed == 1 << 48
 
 
-def test_unknown_type() -> None:
+def test_type_id_of_an_unknown_name_is_an_error() -> None:
     with pytest.raises(GgmlError, match="q9_9"):
         type_id("q9_9")

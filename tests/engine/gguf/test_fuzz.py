@@ -121,7 +121,7 @@ def test_known_keys_with_any_value(tmp_path, changes):
     ),
     alignment=st.sampled_from([None, 8, 32, 64]),
 )
-def test_any_tensors(tmp_path, tensors, alignment):
+def test_open_of_any_tensors_reads_or_refuses(tmp_path, tensors, alignment):
     b = GGUFBuilder(alignment=alignment).key("general.architecture", "llama")
     for name, shape, kind, offset in tensors:
         b.tensor(name, tuple(shape), kind, offset=offset, data=None if max(shape) < 71 else b"abcd")

@@ -105,7 +105,7 @@ def test_arrays_add_up(tmp_path):
     assert "the arrays up to here have" in refused(b.write(tmp_path / "m.gguf"))
 
 
-def test_duplicate_key(tmp_path):
+def test_open_of_a_duplicate_key_is_refused(tmp_path):
     b = GGUFBuilder().key("x", 1)
     b.extra_keys.append(string("x") + struct.pack("<II", U32, 2))
     assert refused(b.write(tmp_path / "m.gguf")) == "key 'x' occurs twice"
@@ -122,7 +122,7 @@ def test_duplicate_key(tmp_path):
         (b"\xff\xfe", "is not UTF-8"),
     ],
 )
-def test_bad_key(tmp_path, key, reason):
+def test_open_of_an_invalid_key_is_refused(tmp_path, key, reason):
     b = GGUFBuilder()
     b.extra_keys.append(string(key) + struct.pack("<II", U32, 2))
     assert f"key 1 of 1 {reason}" in refused(b.write(tmp_path / "m.gguf"))
@@ -136,13 +136,13 @@ def test_unknown_value_type(tmp_path, number):
     assert refused(b.write(tmp_path / "b.gguf")) == f"key 'x' has the unknown value type {number}"
 
 
-def test_nested_arrays(tmp_path):
+def test_open_of_nested_arrays_is_refused(tmp_path):
     deep = array(ARRAY, 1) + b"".join(struct.pack("<IQ", ARRAY, 1) for _ in range(100_000))
     b = GGUFBuilder().raw("x", deep)
     assert "array of arrays" in refused(b.write(tmp_path / "m.gguf"))
 
 
-def test_bool_values(tmp_path):
+def test_open_of_a_bool_beyond_1_is_refused(tmp_path):
     b = GGUFBuilder().raw("x", struct.pack("<IB", BOOL, 2))
     assert refused(b.write(tmp_path / "a.gguf")) == "key 'x' is a bool of value 2; allowed are 0 and 1"
     b = GGUFBuilder().raw("x", array(BOOL, 5, b"\0\1\xff\1\0"))
@@ -177,7 +177,7 @@ def test_every_value_type(tmp_path, kind, values):
         assert gguf.value_type("absent") is None
 
 
-def test_big_header(tmp_path):
+def test_open_of_a_header_longer_than_one_read_is_complete(tmp_path):
     """Longer than the first read, with strings that lie across its end."""
     words = [f"word {i} " + "x" * (i % 97) for i in range(40_000)]
     b = GGUFBuilder().key("a", words).key("b", list(range(1000)), I32).key("c", "y" * 3_000_000).key("d", 7)

@@ -13,15 +13,15 @@ from support.builders.gguf import BOOL, F32, I32, STRING, U32, GGUFBuilder, tiny
 from support.refusals import refused
 
 
-def test_directory(tmp_path):
+def test_open_of_a_directory_is_refused(tmp_path):
     assert refused(tmp_path).startswith("is a directory")
 
 
-def test_missing(tmp_path):
+def test_open_of_a_missing_file_is_refused(tmp_path):
     assert refused(tmp_path / "no.gguf") == "cannot be opened: No such file or directory"
 
 
-def test_symlink_loop(tmp_path):
+def test_open_of_a_symlink_loop_is_refused(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert "symbolic links" in refused(tmp_path / "a")
@@ -32,7 +32,7 @@ def test_pipe_does_not_block(tmp_path):
     assert refused(tmp_path / "p") == "is not a regular file"
 
 
-def test_no_permission(tmp_path):
+def test_open_without_permission_is_refused(tmp_path):
     """In a process that gives up root's rights, should the tests run as root."""
     path = tiny_llama().write(tmp_path / "m.gguf")
     path.chmod(0)
@@ -61,7 +61,7 @@ def test_split_of_one_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize("alignment", [0, 1, 3, 4, 24, 33, 1 << 25, 1 << 31, (1 << 32) - 1])
-def test_bad_alignment(tmp_path, alignment):
+def test_open_with_an_invalid_alignment_is_refused(tmp_path, alignment):
     b = tiny_llama().key("general.alignment", alignment)
     assert refused(b.write(tmp_path / "m.gguf")).startswith(f"key 'general.alignment' is {alignment}; ")
 
@@ -72,7 +72,7 @@ def test_alignment_of_a_wrong_type(tmp_path, value):
     assert refused(b.write(tmp_path / "m.gguf")).endswith("; it must be uint32")
 
 
-def test_duplicate_tensor(tmp_path):
+def test_open_of_a_duplicate_tensor_is_refused(tmp_path):
     b = GGUFBuilder().tensor("a", (4,)).tensor("a", (4,))
     assert refused(b.write(tmp_path / "m.gguf")) == "tensor 'a' occurs twice"
 
@@ -107,7 +107,7 @@ def test_bad_number_of_dimensions(tmp_path, n_dims):
         (32, (1 << 59) + 1),  # 32 elements too many for 64 bits
     ],
 )
-def test_impossible_shapes(tmp_path, shape):
+def test_open_of_an_impossible_shape_is_refused(tmp_path, shape):
     b = GGUFBuilder().tensor("a", shape, data=bytes(64))
     assert refused(b.write(tmp_path / "m.gguf")) == f"tensor 'a' has the impossible shape {list(shape)}"
 
@@ -125,13 +125,13 @@ def test_rows_that_are_no_whole_blocks(tmp_path, kind, n, block):
 
 
 @pytest.mark.parametrize(("number", "name"), [(4, "Q4_2"), (5, "Q4_3"), (31, "Q4_0_4_4"), (38, "IQ4_NL_8_8")])
-def test_removed_types(tmp_path, number, name):
+def test_open_of_a_removed_type_names_it(tmp_path, number, name):
     b = GGUFBuilder().tensor("a", (32,), type_number=number)
     assert f"has type {name}, which ggml dropped" in refused(b.write(tmp_path / "m.gguf"))
 
 
 @pytest.mark.parametrize("number", [43, 100, 1 << 31, (1 << 32) - 1])
-def test_unknown_types(tmp_path, number):
+def test_open_of_an_unknown_type_gives_its_number(tmp_path, number):
     b = GGUFBuilder().tensor("a", (32,), type_number=number)
     assert refused(b.write(tmp_path / "m.gguf")) == f"tensor 'a' has the unknown type {number}"
 
@@ -147,7 +147,7 @@ def test_unknown_types(tmp_path, number):
         (32, "corrupt: tensors 'a' and 'b' overlap"),
     ],
 )
-def test_bad_offsets(tmp_path, offset, reason):
+def test_open_of_an_invalid_offset_is_refused(tmp_path, offset, reason):
     b = GGUFBuilder().tensor("a", (16,)).tensor("b", (32,), offset=offset, data=bytes(160))
     assert reason in refused(b.write(tmp_path / "m.gguf"))
 

@@ -15,7 +15,7 @@ from support.builders.gguf import GGUFBuilder, tiny_llama
 STORIES = Path(__file__).parents[3] / "models" / "stories.gguf"
 
 
-def test_bundled_model():
+def test_open_of_the_bundled_model_reads_its_metadata():
     with GGUFFile.open(STORIES) as gguf:
         validate_model(gguf)
         assert (gguf.arch, gguf.version, gguf.alignment) == ("llama", 3, 32)
@@ -87,7 +87,7 @@ def test_vocabulary_without_tensors(tmp_path):
             validate_model(gguf)
 
 
-def test_read_into(tmp_path):
+def test_read_into_fills_the_buffer_from_start(tmp_path):
     b = GGUFBuilder().tensor("a", (4,), data=bytes(range(16))).tensor("b", (2,), data=b"ABCDEFGH")
     with GGUFFile.open(b.write(tmp_path / "v.gguf")) as gguf:
         buffer = bytearray(8)
@@ -122,7 +122,7 @@ def test_file_system_without_mapping(tmp_path, monkeypatch):
         gguf.read_into(gguf.tensors["token_embd.weight"], memoryview(bytearray(4)))
 
 
-def test_close(tmp_path):
+def test_close_keeps_views_and_refuses_new_ones(tmp_path):
     gguf = GGUFFile.open(tiny_llama().write(tmp_path / "v.gguf"))
     view = gguf.data(gguf.tensors["output_norm.weight"])
     gguf.close()

@@ -41,7 +41,7 @@ def test_the_builder_makes_a_valid_model(tmp_path):
         "tokenizer.ggml.tokens",
     ],
 )
-def test_required_keys(tmp_path, key):
+def test_validate_without_a_required_key_names_it(tmp_path, key):
     assert reason(tmp_path, tiny_llama().drop(key)) == f"key '{key}' is missing"
 
 
@@ -58,7 +58,7 @@ def test_required_keys(tmp_path, key):
         "tokenizer.ggml.bos_token_id",
     ],
 )
-def test_optional_keys(tmp_path, key):
+def test_validate_without_an_optional_key_passes(tmp_path, key):
     accepted(tmp_path, tiny_llama().drop(key))
 
 
@@ -169,7 +169,7 @@ def test_heads_of_each_layer(tmp_path):
     assert reason(tmp_path, b) == "key 'llama.attention.head_count' is -4; it must be at least 1"
 
 
-def test_head_size(tmp_path):
+def test_validate_of_an_impossible_head_size_is_refused(tmp_path):
     b = tiny_llama().key("llama.attention.head_count", 5).key("llama.attention.head_count_kv", 5)
     assert reason(tmp_path, b) == "5 heads do not divide the width 32, and there is no key_length"
     accepted(tmp_path, b.key("llama.attention.key_length", 8).key("llama.attention.value_length", 8))
@@ -185,7 +185,7 @@ def test_head_size(tmp_path):
         (4, 0, "there are 4 experts, but none is used for a token"),
     ],
 )
-def test_experts(tmp_path, count, used, message):
+def test_validate_of_impossible_experts_is_refused(tmp_path, count, used, message):
     b = tiny_llama().key("llama.expert_count", count).key("llama.expert_used_count", used)
     assert reason(tmp_path, b) == message
     accepted(tmp_path, tiny_llama().key("llama.expert_count", 4).key("llama.expert_used_count", 4))
@@ -241,7 +241,7 @@ def test_one_value_for_each_token(tmp_path, name, n):
         ("pre", 3, U32, "must be a string"),
     ],
 )
-def test_tokenizer(tmp_path, key, value, kind, message):
+def test_validate_of_an_invalid_tokenizer_key_is_refused(tmp_path, key, value, kind, message):
     assert message in reason(tmp_path, tiny_llama().key(f"tokenizer.ggml.{key}", value, kind))
 
 

@@ -41,14 +41,14 @@ def test_what_is_no_worker_is_refused(data: bytes, message: str) -> None:
         engine.load(golden("gpt2").path, given)
 
 
-def test_nobody_there() -> None:
+def test_handshake_without_a_worker_names_the_command() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(DeviceError, match=rf"no worker at 127.0.0.1:{port}.*rpc-worker --port {port}"):
         rpc.handshake(f"127.0.0.1:{port}")
 
 
-def test_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handshake_without_an_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc, "_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
@@ -57,7 +57,7 @@ def test_silence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:", ":50052", "host:0", "host:70000", "host:abc"])
-def test_bad_addresses(address: str) -> None:
+def test_split_address_of_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="HOST:PORT"):
         rpc.split_address(address)
 

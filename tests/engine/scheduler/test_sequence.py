@@ -42,7 +42,9 @@ def sequence(generated: list[int], long_after: int = 0, **params: Any) -> Schedu
         ([5] * 7, {"max_tokens": 100}, FinishReason.LENGTH),
     ],
 )
-def test_finish_reason(generated: list[int], params: dict[str, Any], reason: FinishReason | None) -> None:
+def test_finish_reason_follows_tokens_and_limits(
+    generated: list[int], params: dict[str, Any], reason: FinishReason | None
+) -> None:
     assert sequence(generated, **params).finish_reason is reason
 
 

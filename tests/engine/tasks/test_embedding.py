@@ -59,7 +59,7 @@ def test_company_changes_nothing(name: str) -> None:
         assert model.pool.n_free == model.pool.n_cells
 
 
-def test_pooling() -> None:
+def test_embed_pools_as_requested() -> None:
     prompt, hidden = reference("bert")
     with load(FOLDER / "bert.gguf") as model:
         for pooling, expected in {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}.items():
@@ -144,7 +144,7 @@ def test_an_encoder_does_not_generate(name: str) -> None:
             model.runner.forward([BatchItem([5, 6, 7], cells, 0, 1)])
 
 
-def test_bad_inputs() -> None:
+def test_embed_of_invalid_inputs_is_refused() -> None:
     with load(FOLDER / "bert.gguf", context_size=64) as model:
         with pytest.raises(ContextOverflowError, match=r"65.*64"):
             model.embed([5] * 65)

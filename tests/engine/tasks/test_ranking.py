@@ -113,7 +113,7 @@ def test_heads_of_one_layer(left_out: str, tmp_path: Path) -> None:
         assert error(model.embed(prompt, second=second), expected.astype(np.float32)) < TOLERANCE
 
 
-def test_no_head(tmp_path: Path) -> None:
+def test_rank_without_a_classification_head_is_refused(tmp_path: Path) -> None:
     with load(FOLDER / "bert.gguf") as model:
         assert model.describe()["n_scores"] == 0
         with pytest.raises(ConfigError, match="no classification head"):

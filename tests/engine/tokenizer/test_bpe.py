@@ -90,7 +90,7 @@ def test_text_comes_back_composed_where_the_model_composes() -> None:
         ("jais-2", "a" + " " * 9 + "b", ["a", " " * 8, " b"]),
     ],
 )
-def test_cuts(name: str, text: str, words: list[str]) -> None:
+def test_cut_of_a_text_gives_the_words(name: str, text: str, words: list[str]) -> None:
     assert cut(name, text) == words
 
 

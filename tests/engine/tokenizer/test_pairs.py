@@ -11,7 +11,7 @@ from engine.tokenizer import load_tokenizer
 from support.builders.golden import FOLDER, TinyModel
 
 
-def test_bert() -> None:
+def test_encode_pair_of_bert_matches_transformers() -> None:
     ours = load_tokenizer(FOLDER / "bert-rank.gguf")
     theirs = Reference.from_file(str(FOLDER / "hf" / "bert-rank" / "tokenizer.json"))
     for first, second in (("the thing", "unable word!"), ("", "a"), ("a", ""), ("x [SEP] y", "[CLS]")):
@@ -35,7 +35,9 @@ def test_bert() -> None:
         ({"add_bos_token": False}, "qd"),
     ],
 )
-def test_other_kinds(keys: dict[str, bool], expected: str, tmp_path: Path) -> None:
+def test_encode_pair_adds_the_separators_of_the_model(
+    keys: dict[str, bool], expected: str, tmp_path: Path
+) -> None:
     """RoBERTa's are <s> q </s></s> d </s>."""
     model = TinyModel.read(FOLDER / "llama-gqa-tied.gguf")
     for key, value in keys.items():

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 STORIES = ROOT / "models" / "stories.gguf"
 
 
-def test_bundled_model() -> None:
+def test_encode_of_the_bundled_model_round_trips() -> None:
     tokenizer = load_tokenizer(STORIES)
     text = "Once upon a time, there was a naïve 🦊.\n"
     ids = tokenizer.encode(text)

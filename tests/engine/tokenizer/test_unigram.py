@@ -54,13 +54,13 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", every(4, TEXTS))
-def test_published_vocabulary(text: str) -> None:
+def test_encode_of_a_published_vocabulary_matches_tokenizers(text: str) -> None:
     assert published(PUBLISHED).encode(text, add_special=False) == reference().encode(text).ids
 
 
 @examples(300)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
-def test_any_text(text: str) -> None:
+def test_encode_of_any_text_matches_tokenizers(text: str) -> None:
     # Left out: what is no character, and white space that the map leaves: there Hugging Face cuts, while
     # SentencePiece, and llama.cpp, do not.
     left = normalizers.Precompiled(charsmap()).normalize_str(text).replace(" ", "")

@@ -42,7 +42,7 @@ def named(request: pytest.FixtureRequest) -> tuple[str, Tokenizer]:
     return request.param, load_tokenizer(published_path(request.param))
 
 
-def test_published_vectors(named: tuple[str, Tokenizer]) -> None:
+def test_encode_matches_published_vectors(named: tuple[str, Tokenizer]) -> None:
     name, tokenizer = named
     rows = vectors(name) if name in PUBLISHED else []
     assert len(rows) >= 46 or name not in PUBLISHED
@@ -51,7 +51,7 @@ def test_published_vectors(named: tuple[str, Tokenizer]) -> None:
         assert tokenizer.decode(ids) == text
 
 
-def test_more_vectors(named: tuple[str, Tokenizer]) -> None:
+def test_encode_matches_more_vectors(named: tuple[str, Tokenizer]) -> None:
     name, tokenizer = named
     for text, add_special, parse_special, ids in MORE["vocabularies"][name]:
         assert tokenizer.encode(text, add_special, parse_special) == ids, repr(text)

@@ -75,7 +75,7 @@ def pair(lowercase: bool, folder: Path) -> tuple[Tokenizer, BertWordPieceTokeniz
 
 
 @pytest.mark.parametrize(("text", "ids"), vectors("bert-bge"))
-def test_published_vectors(text: str, ids: list[int]) -> None:
+def test_encode_matches_published_vectors(text: str, ids: list[int]) -> None:
     assert published("bert-bge").encode(text, add_special=False) == ids
 
 

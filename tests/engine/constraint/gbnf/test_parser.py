@@ -216,7 +216,7 @@ def test_the_same_texts_match_as_by_definition(bodies: tuple[Node, ...]) -> None
     assert accepted(grammar) == [text for text in TEXTS if reference.matches(text)]
 
 
-def test_tokens() -> None:
+def test_parse_of_token_rules_matches_tokens_only() -> None:
     grammar = 'root ::= <named> ("a" | <[258]>) !<[258]> .*'
     assert matches(grammar, [NAMED, ord("a"), ord("x"), ord("y")])
     assert matches(grammar, [NAMED, WORD, ord("x")])
@@ -224,14 +224,14 @@ def test_tokens() -> None:
     assert not matches(grammar, "<named>ax")
 
 
-def test_characters() -> None:
+def test_parse_of_escapes_matches_their_characters() -> None:
     grammar = 'root ::= "\\x41\\u00e9\\U0001F600\\t\\"\\\\" [\\]\\-\\x5b] [^\\n] [a-] .'
     assert matches(grammar, 'Aé😀\t"\\]x-\n')
     assert matches(grammar, 'Aé😀\t"\\[ïa\u2028')
     assert not matches(grammar, 'Aé😀\t"\\]\n-\n')
 
 
-def test_layout() -> None:
+def test_parse_ignores_comments_and_line_breaks() -> None:
     grammar = '\r\n# one\nroot ::= # two\n  (\n  "a"  # three\n | b\n)\r\n\nb-1 ::= "x" |\n "y"\nb ::= b-1'
     assert [matches(grammar, text) for text in ("a", "x", "y", "b")] == [True, True, True, False]
 
@@ -269,7 +269,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("grammar", "message"), REFUSED)
-def test_refusals(grammar: str, message: str) -> None:
+def test_parse_of_an_invalid_grammar_names_the_mistake(grammar: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse(grammar, no_tokens)
     assert message in str(raised.value)

@@ -39,7 +39,7 @@ def validator_of(schema: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", every(4, ENFORCED))
-def test_enforced(name: str) -> None:
+def test_tool_schema_when_supported_is_enforced(name: str) -> None:
     case = ENFORCED[name]
     validator = validator_of(case.schema)
     matcher = matcher_of(case.schema)
@@ -59,7 +59,7 @@ def test_enforced(name: str) -> None:
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=n) for n, c in CASES.items() if c.refused])
-def test_refused(case: Case) -> None:
+def test_tool_schema_when_unsupported_is_refused(case: Case) -> None:
     with pytest.raises(ConfigError) as raised:
         matcher_of(case.schema)
     assert case.refused in str(raised.value)

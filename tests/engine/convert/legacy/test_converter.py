@@ -174,7 +174,9 @@ def test_blocks_of_5_bits_are_as_today_since_version_1(tmp_path: Path) -> None:
         (b"tjgg\3\0\0\0" + b"\xff" * 400, ModelError, "it fits none"),
     ],
 )
-def test_other_files(data: bytes, error: type[EngineError], message: str, tmp_path: Path) -> None:
+def test_convert_of_another_file_is_refused(
+    data: bytes, error: type[EngineError], message: str, tmp_path: Path
+) -> None:
     (tmp_path / "x.bin").write_bytes(data)
     with pytest.raises(error, match=message):
         legacy.convert(tmp_path / "x.bin", tmp_path / "new.gguf")

@@ -19,5 +19,5 @@ REFUSED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("schema", "message"), REFUSED)
-def test_refusals(schema: Any, message: str) -> None:
+def test_read_of_an_invalid_document_names_the_mistake(schema: Any, message: str) -> None:
     assert message in refusal(schema)

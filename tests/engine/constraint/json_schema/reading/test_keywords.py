@@ -88,5 +88,5 @@ REFUSED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("schema", "message"), REFUSED)
-def test_refusals(schema: Any, message: str) -> None:
+def test_read_of_an_unsupported_keyword_names_it(schema: Any, message: str) -> None:
     assert message in refusal(schema)

@@ -13,7 +13,7 @@ from support.references.json_walk import refusal
 @pytest.mark.parametrize(
     "multiples", [[10_000], [0.01, 5, 100_000], [97, 101], [1e-7], [2.5, 0.125], [9973, 0.001], [10**9]]
 )
-def test_multiples(multiples: list[float]) -> None:
+def test_read_of_several_multiples_compiles(multiples: list[float]) -> None:
     rule({"allOf": [{"multipleOf": multiple} for multiple in multiples]})
 
 
@@ -37,5 +37,5 @@ REFUSED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("schema", "message"), REFUSED)
-def test_refusals(schema: Any, message: str) -> None:
+def test_read_of_invalid_limits_names_the_mistake(schema: Any, message: str) -> None:
     assert message in refusal(schema)

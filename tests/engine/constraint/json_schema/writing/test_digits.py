@@ -15,7 +15,9 @@ big = st.integers(-(10**40), 10**40) | st.integers(-1300, 1300)
 
 @settings(max_examples=300, deadline=None, database=None)
 @given(low=st.none() | big, high=st.none() | big, values=st.lists(big, max_size=20))
-def test_integers(low: int | None, high: int | None, values: list[int]) -> None:
+def test_integers_pattern_matches_exactly_the_range(
+    low: int | None, high: int | None, values: list[int]
+) -> None:
     if low is not None and high is not None and low > high:
         low, high = high, low
     pattern = re.compile(integers(low, high))
@@ -35,7 +37,7 @@ numbers = st.decimals(-200, 200, places=3) | st.decimals(-5, 5, places=1) | st.i
     opens=st.tuples(st.booleans(), st.booleans()),
     values=st.lists(numbers, max_size=30),
 )
-def test_decimals(
+def test_decimals_pattern_matches_exactly_the_range(
     low: Decimal | None, high: Decimal | None, opens: tuple[bool, bool], values: list[Decimal]
 ) -> None:
     if low is None and high is None:

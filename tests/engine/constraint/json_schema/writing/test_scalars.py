@@ -59,7 +59,7 @@ REFUSED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("schema", "message"), REFUSED)
-def test_refusals(schema: Any, message: str) -> None:
+def test_write_of_an_unsupported_scalar_is_refused(schema: Any, message: str) -> None:
     assert message in refusal(schema)
 
 
