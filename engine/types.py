@@ -119,6 +119,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, array_like=True,
     n_batch: int = 512  # most prompt tokens computed per step
     cache_prompt: bool = True
     lora: AdapterScales = ()
+    cache_salt: str = ""  # prefixes are shared only among requests with the same
     slot: int | None = None  # see `server.worker.requests.slots`; ignored by the engine
     deadline_ms: float | None = None  # time.monotonic() * 1000 at which it ends with TIMEOUT
     constraint: Constraint | None = None

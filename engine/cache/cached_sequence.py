@@ -18,6 +18,7 @@ class CachedSequence:
     this sequence alone. prefix None: the sequence neither uses the prefix cache nor leaves anything in it.
     original_context_length: see `HParams`. uses_long_rope: how the cells were computed.
     adapters: the LoRA adapters that compute it; they can change while nothing is computed.
+    salt: it shares prefixes with sequences of the same salt only.
     slot: of the recurrent state after `n_past` tokens, in a model with recurrent layers. stops: lengths at
     which a checkpoint of it is to be made, besides those that `publish` chooses.
     """
@@ -32,6 +33,7 @@ class CachedSequence:
         "original_context_length",
         "pool",
         "prefix",
+        "salt",
         "slot",
         "stops",
         "tokens",
@@ -46,6 +48,7 @@ class CachedSequence:
         *,
         original_context_length: int = 0,
         adapters: AdapterScales = (),
+        salt: str = "",
     ) -> None:
         self.pool = pool
         self.prefix = prefix
@@ -56,7 +59,7 @@ class CachedSequence:
         self.node: Node | None = None
         self.original_context_length = original_context_length
         self.uses_long_rope = False
-        self.adapters = adapters
+        self.adapters, self.salt = adapters, salt
         self.slot = NO_SLOT
         self.stops: set[int] = set()
         self._n_checkpoint = 0  # the length at the last checkpoint
@@ -74,12 +77,12 @@ class CachedSequence:
     @property
     def variant(self) -> Variant:
         """How its cells were computed."""
-        return Variant(self.uses_long_rope, self.adapters)
+        return Variant(self.uses_long_rope, self.adapters, self.salt)
 
     @property
     def next_variant(self) -> Variant:
         """How the tokens that it has now are to be computed."""
-        return Variant(self.needs_long_rope, self.adapters)
+        return Variant(self.needs_long_rope, self.adapters, self.salt)
 
     def refit(self) -> None:
         """Release the cells if they were computed with the wrong rotary factors: all is to be recomputed."""

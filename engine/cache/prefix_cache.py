@@ -27,10 +27,12 @@ class Variant(NamedTuple):
     """What keys and values depend on besides the tokens.
 
     uses_long_rope: whether with the rotary factors of long sequences (LongRoPE). adapters: LoRA adapters.
+    salt: no dependence at all; keeps apart what clients must not share.
     """
 
     uses_long_rope: bool = False
     adapters: AdapterScales = ()
+    salt: str = ""
 
 
 PLAIN = Variant()

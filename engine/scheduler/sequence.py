@@ -98,6 +98,7 @@ class ScheduledSequence(CachedSequence):
             request.prompt,
             original_context_length=original_context_length,
             adapters=adapter_scales(request.lora, config.n_adapters),
+            salt=request.cache_salt,
         )
         self.tokens.extend(request.generated)
         params, n_ctx = request.params, config.n_ctx

@@ -58,7 +58,9 @@ def token_ranks(rows: NDArray[np.float64]) -> list[int]:
 class _Prompt:
     """One prompt, of which `n_rows` tokens have their logits."""
 
-    def __init__(self, model: ModelContext, tokens: Sequence[int], top: int, lora: AdapterScales) -> None:
+    def __init__(
+        self, model: ModelContext, tokens: Sequence[int], top: int, lora: AdapterScales, salt: str
+    ) -> None:
         self.top, self.n_rows = top, 0
         self.sequence = CachedSequence(
             model.pool,
@@ -66,6 +68,7 @@ class _Prompt:
             tokens,
             original_context_length=model.hp.original_context_length,
             adapters=lora,
+            salt=salt,
         )
 
     def attach(self) -> None:
@@ -85,8 +88,10 @@ class PromptLogprobsRunner:
     def has_work(self) -> bool:
         return bool(self._prompts)
 
-    def submit(self, id: str, tokens: Sequence[int], top: int = 0, lora: AdapterScales = ()) -> None:
-        """Queue a prompt. top: at each place also the `top` most likely tokens.
+    def submit(
+        self, id: str, tokens: Sequence[int], top: int = 0, lora: AdapterScales = (), salt: str = ""
+    ) -> None:
+        """Queue a prompt. top: at each place also the `top` most likely tokens. salt: of the prefix cache.
 
         Raises ConfigError for fewer than two tokens or ids outside of the vocabulary, ContextOverflowError
         for too many tokens, ModelError for a model that predicts no next token.
@@ -105,7 +110,7 @@ class PromptLogprobsRunner:
                 f"a {model.gguf.arch} model predicts no next token, so it has no log-probabilities"
             )
         lora = adapter_scales(lora, len(model.adapters))
-        self._prompts[id] = _Prompt(model, tokens, min(top, n_vocab), lora)
+        self._prompts[id] = _Prompt(model, tokens, min(top, n_vocab), lora, salt)
 
     def cancel(self, id: str) -> None:
         """Drop a prompt. What was computed stays cached."""

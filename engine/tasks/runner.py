@@ -73,14 +73,14 @@ class TaskRunner:
                         raise ConfigError("there is no input to embed")
                     self._embedder.submit(id, inputs, pooling, second, lora)
                     self._n_left[id] = len(inputs)
-                case GetPromptLogprobs(tokens, top, lora):
-                    self._logprobs.submit(id, tokens, top, lora)
-                case SaveSlot(path, tokens, lora):
-                    self._slots[id] = _save(self.model, path, _sequence(self.model, tokens, lora))
-                case RestoreSlot(path):
-                    self._slots[id] = _restore(self.model, path)
-                case EraseSlot(tokens, lora):
-                    self._slots[id] = _erase(self.model, _sequence(self.model, tokens, lora))
+                case GetPromptLogprobs(tokens, top, lora, salt):
+                    self._logprobs.submit(id, tokens, top, lora, salt)
+                case SaveSlot(path, tokens, lora, salt):
+                    self._slots[id] = _save(self.model, path, _sequence(self.model, tokens, lora, salt))
+                case RestoreSlot(path, salt):
+                    self._slots[id] = _restore(self.model, path, salt)
+                case EraseSlot(tokens, lora, salt):
+                    self._slots[id] = _erase(self.model, _sequence(self.model, tokens, lora, salt))
         except EngineError as error:
             self._updates.append(TaskUpdate(id, failure=failure_of(error)))
 
@@ -184,13 +184,14 @@ def _without_path(error: EngineError, path: str) -> EngineError:
     return type(error)(str(error).replace(printable(path), "the file"))
 
 
-def _sequence(model: ModelContext, tokens: list[int], lora: AdapterScales) -> CachedSequence:
+def _sequence(model: ModelContext, tokens: list[int], lora: AdapterScales, salt: str) -> CachedSequence:
     return CachedSequence(
         model.pool,
         model.prefix,
         tokens,
         original_context_length=model.hp.original_context_length,
         adapters=adapter_scales(lora, len(model.adapters)),
+        salt=salt,
     )
 
 
@@ -208,9 +209,9 @@ def _save(model: ModelContext, path: str, sequence: CachedSequence) -> SlotSteps
     return Saved(n_cached, n_bytes, (monotonic() - started) * 1e3)
 
 
-def _restore(model: ModelContext, path: str) -> SlotSteps:
+def _restore(model: ModelContext, path: str, salt: str) -> SlotSteps:
     started = monotonic()
-    sequence = _sequence(model, [], ())
+    sequence = _sequence(model, [], (), salt)
     try:
         yield from session_file.restoring(path, model, sequence)
         tokens, n_cached = sequence.tokens.tolist(), sequence.n_past

@@ -78,6 +78,7 @@ class GetPromptLogprobs(Task[PromptLogprobs], frozen=True):
     tokens: list[int]
     top: int = 0
     lora: AdapterScales = ()
+    salt: str = ""  # of the prefix cache, see `engine.types.Request.cache_salt`
 
 
 class SaveSlot(Task[Saved], frozen=True):
@@ -86,12 +87,14 @@ class SaveSlot(Task[Saved], frozen=True):
     path: str
     tokens: list[int]
     lora: AdapterScales = ()
+    salt: str = ""
 
 
 class RestoreSlot(Task[Restored], frozen=True):
     """Put what a file holds into the prefix cache."""
 
     path: str
+    salt: str = ""
 
 
 class EraseSlot(Task[Erased], frozen=True):
@@ -99,6 +102,7 @@ class EraseSlot(Task[Erased], frozen=True):
 
     tokens: list[int]
     lora: AdapterScales = ()
+    salt: str = ""
 
 
 AnyTask = Embed | GetPromptLogprobs | SaveSlot | RestoreSlot | EraseSlot

@@ -108,6 +108,14 @@ class Settings(ModelSettings):
         ge=0,
         le=1 << 20,
     )
+    cache_isolation: Literal["none", "key"] = option(
+        "none",
+        "key: a client finds no prefixes in the KV cache that another one left there, from which it could "
+        "learn what others ask; none: all share them",
+        "none|key",
+        section="limits",
+        shared=False,
+    )
     max_connections: int = _limit(
         1024, "maximum number of open connections; further ones are refused with 503", ge=1, le=1 << 20
     )

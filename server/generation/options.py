@@ -35,6 +35,7 @@ class GenerationOptions:
     n_field: str = "n"
     batch_size: int | None = None
     cache_prompt: bool = True
+    cache_salt: str = ""  # only requests with the same one share prefixes
     timeout_ms: int | None = None
     lora: Sequence[tuple[int, float]] | None = None  # numbers and scales; None: the server's
     slot: int | None = None  # llama-server's number of a place; None: any

@@ -117,6 +117,12 @@ class RequestContext:
         """The client's name: whose responses and conversations these are."""
         return self.client.name
 
+    def cache_salt(self, requested: str = "") -> str:
+        """What keeps this request's prefixes apart; requested: the salt that the client sent."""
+        if self.state.settings.cache_isolation == "key" and self.owner is not None:
+            return f"{self.owner}\0{requested}"  # no name holds a NUL
+        return requested
+
     @property
     def default_sampling(self) -> Mapping[str, Any]:
         """Sampling parameters of requests to this model that do not set them."""

@@ -119,6 +119,7 @@ def _job(
     id, n = new_id(options.id_prefix), options.best_of or options.n
     n_batch, deadline = _batch_size(options, context), _deadline_ms(options, context)
     lora = context.lora if options.lora is None else context.check_lora(options.lora, "lora")
+    salt = context.cache_salt(options.cache_salt)
     if options.slot is not None and options.slot >= len(engine.slots):
         context.warn(f"id_slot has no effect: there are {len(engine.slots)} slots, numbered from 0")
     requests: list[tuple[Prompt, list[EngineRequest]]] = []
@@ -137,6 +138,7 @@ def _job(
                 cache_prompt=options.cache_prompt,
                 deadline_ms=deadline,
                 lora=lora,
+                cache_salt=salt,
                 slot=options.slot,
                 constraint=prompt.constraint,
                 thinking=prompt.thinking,
@@ -144,5 +146,5 @@ def _job(
             requests[i][1].append(request)
     with_scores = options.echo or options.prompt_logprobs is not None
     top = requested_top(prompts, options) if with_scores else None
-    scores = None if top is None else partial(score_prompts, prompts, top, lora, context)
+    scores = None if top is None else partial(score_prompts, prompts, top, lora, salt, context)
     return Job(context, id, requests, options, scores)

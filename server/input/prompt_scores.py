@@ -38,7 +38,7 @@ def requested_top(prompts: Sequence[Prompt], options: GenerationOptions) -> int 
 
 
 async def score_prompts(
-    prompts: Sequence[Prompt], top: int, lora: AdapterScales, context: RequestContext
+    prompts: Sequence[Prompt], top: int, lora: AdapterScales, salt: str, context: RequestContext
 ) -> PromptScores:
     """The tokens of each prompt with their log-probabilities and the `top` likeliest ones.
 
@@ -46,7 +46,7 @@ async def score_prompts(
     """
     scores: dict[int, ScoredPrompt] = {}
     for i, prompt in enumerate(prompts):
-        tokens, ranks = await _scored(GetPromptLogprobs(prompt.tokens, top, lora), context)
+        tokens, ranks = await _scored(GetPromptLogprobs(prompt.tokens, top, lora, salt), context)
         starts = [0] * len(tokens)
         if prompt.echo:
             starts = await context.in_thread(_starts, tokens, context.engine.tokenizer, len(prompt.echo))

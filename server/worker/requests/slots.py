@@ -18,7 +18,7 @@ _GLANCE = 32  # tokens that are compared before the rest is
 
 
 class ServerSlot:
-    """stream: what runs in it. tokens, lora: of the last sequence that ended there or was restored."""
+    """stream: what runs in it. tokens, lora, salt: of the last sequence that ended there or was restored."""
 
     def __init__(self, id: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.id = id
@@ -26,10 +26,11 @@ class ServerSlot:
         self.stream: Stream | None = None
         self.tokens = array("i")
         self.lora: AdapterScales = ()
+        self.salt = ""
         self.used_at = 0.0
 
-    def keep(self, tokens: Sequence[int], lora: AdapterScales = ()) -> None:
-        self.tokens, self.lora = array("i", tokens), lora
+    def keep(self, tokens: Sequence[int], lora: AdapterScales = (), salt: str = "") -> None:
+        self.tokens, self.lora, self.salt = array("i", tokens), lora, salt
         self.used_at = self._clock()
 
 
@@ -78,7 +79,7 @@ class Slots:
         else:
             return
         ended = stream.request
-        slot.keep([*ended.prompt, *ended.generated, *stream.tokens], ended.lora)
+        slot.keep([*ended.prompt, *ended.generated, *stream.tokens], ended.lora, ended.cache_salt)
         if slot.stream is not stream:
             return
         slot.stream = None
@@ -96,7 +97,7 @@ def _best_match(free: list[ServerSlot], request: Request) -> ServerSlot:
     best, longest = None, 0
     prompt = array("i", request.prompt)
     for slot in free:
-        if slot.lora != request.lora:
+        if (slot.lora, slot.salt) != (request.lora, request.cache_salt):
             continue
         n = common_prefix(slot.tokens[:_GLANCE], prompt[:_GLANCE])
         if n == _GLANCE:

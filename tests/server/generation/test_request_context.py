@@ -82,3 +82,21 @@ def test_select_engine_takes_no_other_tags(name: str) -> None:
     with pytest.raises(UnknownModel) as caught:
         context(FakeEngine(name="small")).select_engine(name)
     assert caught.value.model == name
+
+
+@pytest.mark.parametrize(("isolation", "apart"), [("none", False), ("key", True)])
+def test_isolation_keeps_the_prefixes_of_clients_apart(isolation: str, apart: bool) -> None:
+    app = make_app(FakeEngine(), cache_isolation=isolation, api_key=["a", "b"])
+    contexts = [
+        RequestContext(app.state.ggserve, AccessRecord("id"), client)
+        for client in app.state.ggserve.keys.clients
+    ]
+    for requested in ("", "ours"):
+        first, second = (context.cache_salt(requested) for context in contexts)
+        assert (first != second) is apart
+        assert first.endswith(requested)
+    assert contexts[0].cache_salt("ours") != contexts[0].cache_salt()
+
+
+def test_without_keys_isolation_changes_nothing() -> None:
+    assert context(FakeEngine(), cache_isolation="key").cache_salt("ours") == "ours"

@@ -102,3 +102,16 @@ async def test_the_log_names_the_client(tmp_path, caplog):
     assert "key=bob" in lines[0]
     assert "key=" not in lines[1]
     assert "bob-key" not in caplog.text
+
+
+async def test_isolation_and_salts_reach_the_engine(tmp_path):
+    engine = FakeEngine()
+    app = make_app(engine, api_key=["alice-key", "bob-key"], cache_isolation="key")
+    async with client(app) as http:
+        for name in ("alice", "bob"):
+            for salt in ({}, {"cache_salt": "ours"}):
+                body = {"prompt": "Once upon", "max_tokens": 1, "prompt_logprobs": 0, **salt}
+                assert (await http.post(COMPLETIONS, json=body, headers=key(name))).status_code == 200
+    salts = [request.cache_salt for request in engine.seen]
+    assert len(set(salts)) == 4
+    assert [work.salt for work in engine.works] == salts

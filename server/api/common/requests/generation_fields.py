@@ -215,6 +215,13 @@ class SequenceFields(Schema):
     )
     n_batch: int | None = field("another name of `batch_size`", 256, ge=1, le=2**63 - 1)
     cache_prompt: bool | None = field("false: neither read nor fill the prefix cache", True)
+    cache_salt: str | None = field(
+        "vLLM's: share prefixes only with requests that have the same salt, and the same key with "
+        "--cache-isolation key",
+        "our-team",
+        min_length=1,
+        max_length=256,
+    )
     timeout_ms: int | None = field(
         "time for queue, prompt and generation together; then the text so far is the answer, "
         'with finish_reason "length" and a warning',

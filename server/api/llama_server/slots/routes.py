@@ -69,20 +69,23 @@ async def slot_action(
     async def save(path: Path) -> None:
         if not slot.tokens:
             raise bad_request(f"id_slot: nothing has run in slot {id_slot} yet", "id_slot", "empty_slot")
-        saved = await run_task(SaveSlot(str(path), slot.tokens.tolist(), slot.lora), context, "id_slot")
+        saved = await run_task(
+            SaveSlot(str(path), slot.tokens.tolist(), slot.lora, slot.salt), context, "id_slot"
+        )
         reply.update(n_saved=saved.n_tokens, n_written=saved.n_bytes, timings={"save_ms": saved.ms})
 
     async def restore(path: Path) -> None:
         if not path.is_file():
             message = f"filename: {path.name!r} does not exist"
             raise bad_request(message, "filename", "no_such_file")
-        restored = await run_task(RestoreSlot(str(path)), context, "filename")
-        slot.keep(restored.tokens, restored.lora)
+        salt = context.cache_salt()
+        restored = await run_task(RestoreSlot(str(path), salt), context, "filename")
+        slot.keep(restored.tokens, restored.lora, salt)
         timings = {"restore_ms": restored.ms}
         reply.update(n_restored=restored.n_tokens, n_read=restored.n_bytes, timings=timings)
 
     async def erase() -> None:
-        task = EraseSlot(slot.tokens.tolist(), slot.lora)
+        task = EraseSlot(slot.tokens.tolist(), slot.lora, slot.salt)
         slot.keep([])
         erased = await run_task(task, context, "id_slot")
         reply.update(n_erased=erased.n_tokens)

@@ -73,3 +73,9 @@ def test_a_request_that_ends_while_it_waits_is_kept_in_the_oldest_slot():
     assert (waiting.request.slot, list(slots[0].tokens)) == (0, [2])
     slots.leave(waiting)  # without effect
     assert slots[0].stream is not None
+
+
+def test_a_prefix_of_another_salt_chooses_no_slot():
+    slots = make_slots(3)
+    slots[2].keep([1, 2, 3, 4], salt="theirs")
+    assert enter(slots, "a", [1, 2, 3, 4]).request.slot == 0
