@@ -89,7 +89,7 @@ SHAPES = [(1,), (5,), (64,), (3, 64), (2, 3, 33), (2, 2, 3, 40), (2, 1000), (1, 
     ],
 )
 @pytest.mark.parametrize("name", ["add", "mul", "div"])
-def test_two_operands(name: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
+def test_operation_of_two_operands_matches_the_cpu(name: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
     low = 0.5 if name == "div" else None
     same(lambda ctx, c: getattr(ctx, name)(c.input(numbers(*a)), c.input(numbers(*b, seed=1, low=low))))
 
@@ -123,7 +123,7 @@ ONE: dict[str, tuple[Callable[[Any, Any], Any], float]] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ONE)
-def test_one_operand(name: str, shape: tuple[int, ...]) -> None:
+def test_operation_of_one_operand_matches_the_cpu(name: str, shape: tuple[int, ...]) -> None:
     function, tolerance = ONE[name]
     same(lambda ctx, c: function(ctx, c.input(numbers(*shape) * 3 + 0.1)), tolerance)
 
@@ -136,7 +136,7 @@ def test_one_operand_whose_rows_lie_apart(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "gelu_erf", "relu", "swiglu_oai"])
 @pytest.mark.parametrize("halves", [False, True])
-def test_gates(name: str, halves: bool) -> None:
+def test_gated_matches_the_cpu(name: str, halves: bool) -> None:
     def build(ctx: Any, c: Calculator) -> Any:
         if not halves:
             return ctx.gated(name, c.input(numbers(4, 65)), c.input(numbers(4, 65, seed=1)))
@@ -150,7 +150,9 @@ def test_gates(name: str, halves: bool) -> None:
 @pytest.mark.parametrize("max_bias", [0.0, 8.0])
 @pytest.mark.parametrize("sinks", [False, True])
 @pytest.mark.parametrize(("heads", "rows", "n"), [(1, 1, 1), (4, 3, 33), (6, 2, 500), (3, 1, 3000)])
-def test_masked_softmax(heads: int, rows: int, n: int, sinks: bool, max_bias: float, kind: str) -> None:
+def test_masked_softmax_matches_the_cpu(
+    heads: int, rows: int, n: int, sinks: bool, max_bias: float, kind: str
+) -> None:
     mask = np.where(np.random.default_rng(2).uniform(size=(rows, n)) < 0.3, -np.inf, numbers(rows, n, seed=3))
     mask[:, 0] = 0  # each row sees something
 
@@ -175,7 +177,7 @@ ROPES = {
 @pytest.mark.parametrize("factors", [False, True])
 @pytest.mark.parametrize("strided", [False, True])
 @pytest.mark.parametrize("rope", ROPES.values(), ids=list(ROPES))
-def test_rope(rope: Rope, strided: bool, factors: bool) -> None:
+def test_rope_matches_the_cpu(rope: Rope, strided: bool, factors: bool) -> None:
     positions = np.array([0, 1, 2, 77, 2048, 9, 9], np.int32)
 
     def build(ctx: Any, c: Calculator) -> Any:
@@ -190,7 +192,7 @@ def test_rope(rope: Rope, strided: bool, factors: bool) -> None:
 
 @pytest.mark.parametrize("columns", [1, 2, 7, 8, 9, 40])
 @pytest.mark.parametrize("type", WEIGHTS)
-def test_products(type: str, columns: int) -> None:
+def test_mul_mat_matches_the_cpu(type: str, columns: int) -> None:
     w, x = numbers(67, 512), numbers(columns, 512, seed=1)
     same(lambda ctx, c: ctx.mul_mat(c.weights(w, type), c.input(x)), 1e-5)
 
@@ -251,19 +253,19 @@ def test_biases_of_experts() -> None:
 
 
 @pytest.mark.parametrize(("rows", "n", "k"), [(1, 1, 1), (5, 8, 2), (3, 60, 60), (2, 1000, 4)])
-def test_the_largest(rows: int, n: int, k: int) -> None:
+def test_top_k_gives_the_largest(rows: int, n: int, k: int) -> None:
     got = same(lambda ctx, c: ctx.cont(ctx.top_k(c.input(numbers(rows, n)), k)))
     assert np.array_equal(got, np.argsort(-numbers(rows, n), axis=1)[:, :k].squeeze())
 
 
 @pytest.mark.parametrize("type", WEIGHTS)
-def test_reading_rows(type: str) -> None:
+def test_get_rows_matches_the_cpu(type: str) -> None:
     ids = np.array([3, 0, 19, 3], np.int32)
     same(lambda ctx, c: ctx.get_rows(c.weights(numbers(20, 512), type), c.input(ids)), 1e-6)
 
 
 @pytest.mark.parametrize("type", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
-def test_writing_rows(type: str) -> None:
+def test_set_rows_matches_the_cpu(type: str) -> None:
     ids = np.array([3, 0, 19], np.int64)
 
     def build(ctx: Any, c: Calculator) -> Any:
@@ -275,7 +277,7 @@ def test_writing_rows(type: str) -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [(F32, F16), (F16, F32), (F32, F32)])
-def test_copies(start: int, end: int) -> None:
+def test_cast_matches_the_cpu(start: int, end: int) -> None:
     kind = np.float16 if start == F16 else np.float32
     values = numbers(3, 4, 50).astype(kind)
     same(lambda ctx, c: ctx.cast(c.input(values), end), 0)
@@ -284,13 +286,13 @@ def test_copies(start: int, end: int) -> None:
 
 @pytest.mark.parametrize("axes", [(1, 0, 2), (2, 0, 1), (0, 2, 1), (2, 1, 0)])
 @pytest.mark.parametrize("kind", [np.float32, np.float16, np.int32])
-def test_permuted_copies(kind: type, axes: tuple[int, int, int]) -> None:
+def test_copy_of_a_permutation_is_exact(kind: type, axes: tuple[int, int, int]) -> None:
     values = (numbers(6, 5, 70) * 100).astype(kind)
     got = same(lambda ctx, c: ctx.cont(ctx.permute(c.input(values), *axes)), 0)
     assert np.array_equal(got, values.transpose([2 - axes.index(2 - i) for i in range(3)]))
 
 
-def test_flattened_copies() -> None:
+def test_copy_that_flattens_is_exact() -> None:
     values = numbers(6, 5, 70)
     got = same(lambda ctx, c: ctx.cont_2d(ctx.permute(c.input(values), 0, 2, 1), 70 * 6, 5), 0)
     assert np.array_equal(got, values.transpose(1, 0, 2).reshape(5, -1))
@@ -338,7 +340,9 @@ def test_each_row_times_each_of_its_weights() -> None:
     ],
     ids=["plain", "groups", "ALiBi", "softcap", "sinks"],
 )
-def test_attention(d: int, heads: int, kv_heads: int, more: dict[str, Any], rows: int, type: str) -> None:
+def test_flash_attention_matches_the_cpu(
+    d: int, heads: int, kv_heads: int, more: dict[str, Any], rows: int, type: str
+) -> None:
     n_kv = 96
     mask = np.where(np.random.default_rng(2).uniform(size=(rows, n_kv)) < 0.4, -np.inf, 0)
     mask[:, 3] = 0

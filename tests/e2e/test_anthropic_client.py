@@ -40,7 +40,7 @@ def ask(api, text="A cat", **body):
     return api.messages.create(**{"model": "stories", "max_tokens": 200, "messages": user(text), **body})
 
 
-def test_create(api, engine):
+def test_create_returns_text_and_usage(api, engine):
     made = ask(api, system="Be brief", stop_sequences=["garden"], metadata={"user_id": "me"})
     assert made.content[0].text == TEXT[: TEXT.index("garden")]
     assert (made.stop_reason, made.stop_sequence) == ("stop_sequence", "garden")
@@ -50,7 +50,7 @@ def test_create(api, engine):
     assert made._request_id
 
 
-def test_streams(api):
+def test_stream_adds_up_to_the_text(api):
     kinds = [event.type for event in ask(api, stream=True)]
     assert (kinds[0], kinds[-1]) == ("message_start", "message_stop")
     with api.messages.stream(model="stories", max_tokens=200, messages=user("A cat")) as stream:
@@ -86,13 +86,13 @@ def test_tools_there_and_back(api, engine):
     assert prompt.index("Weather?") < prompt.rindex("Ulm") < prompt.index("sunny")
 
 
-def test_counted_tokens(api, engine):
+def test_count_tokens_matches_the_prompt(api, engine):
     counted = api.messages.count_tokens(model="stories", messages=user("A cat"), tools=[TOOL])
     ask(api, tools=[TOOL])
     assert counted.input_tokens == len(engine.seen[0].prompt)
 
 
-def test_models(api):
+def test_models_are_listed_and_retrieved(api):
     (model,) = api.models.list()
     assert (model.id, model.type, model.display_name) == ("stories", "model", "stories")
     assert model.created_at.year >= 2024
@@ -102,7 +102,7 @@ def test_models(api):
         api.models.retrieve("gpt")
 
 
-def test_errors(api, engine):
+def test_invalid_request_raises_the_clients_error(api, engine):
     with pytest.raises(anthropic.BadRequestError) as caught:
         ask(api, max_tokens=0)
     assert caught.value.type == "invalid_request_error"

@@ -137,13 +137,13 @@ def test_python_function_is_a_tool(thinking):
     assert made.message.tool_calls[0].function.name == "get_weather"
 
 
-def test_log_probabilities(api):
+def test_generate_with_logprobs_has_the_likeliest(api):
     made = api.generate("stories", "x", logprobs=True, top_logprobs=2)
     assert made.logprobs[0].token == " there"
     assert [entry.logprob for entry in made.logprobs[0].top_logprobs] == [-0.5, -1.5]
 
 
-def test_embeddings(api):
+def test_embed_returns_vectors_of_the_requested_size(api):
     made = api.embed("stories", ["a cat", "a dog"], dimensions=4, truncate=True)
     assert [len(vector) for vector in made.embeddings] == [4, 4]
     assert made.prompt_eval_count > 0
@@ -172,7 +172,7 @@ def test_loading_and_unloading(api, engine):
     assert engine.seen == []
 
 
-def test_errors(api, base, engine):
+def test_invalid_request_raises_the_clients_error(api, base, engine):
     for call in (api.chat, api.generate, api.show, api.embeddings):
         with pytest.raises(ollama.ResponseError) as caught:
             call("llama3.2")
@@ -243,7 +243,7 @@ def test_stream_that_is_closed_frees_the_engine():
         assert len(engine.left) == 1
 
 
-def test_async_client(base):
+def test_async_client_answers_and_streams(base):
     async def ask() -> None:
         async with ollama.AsyncClient(host=base, headers={"authorization": "Bearer sesame"}) as api:
             assert (await api.chat("stories", user("A cat"))).message.content == TEXT

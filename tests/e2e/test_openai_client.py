@@ -24,7 +24,7 @@ def connect(base: str, key: str = "sesame", retries: int = 0) -> openai.OpenAI:
     return openai.OpenAI(base_url=base + "/v1", api_key=key, max_retries=retries)
 
 
-def test_completions(api):
+def test_completions_answer_and_stream(api):
     whole = api.completions.create(model="stories", prompt="Once", logprobs=2, seed=5, n=2)
     assert [choice.text for choice in whole.choices] == [TEXT, TEXT]
     assert whole.choices[0].logprobs.tokens[0] == " there"
@@ -40,7 +40,7 @@ def test_completions(api):
     assert chunks[-1].usage.prompt_tokens_details.cached_tokens == 0
 
 
-def test_chat(api):
+def test_chat_answers_and_streams(api):
     whole = api.chat.completions.create(
         model="stories", messages=user("A cat"), logprobs=True, top_logprobs=3, extra_body={"top_k": 5}
     )
@@ -65,7 +65,7 @@ def test_the_clients_own_accumulator(api):
     assert final.choices[0].message.content == TEXT
 
 
-def test_models(api):
+def test_models_are_listed_and_retrieved(api):
     assert [model.id for model in api.models.list()] == ["stories"]
     assert api.models.retrieve("stories").owned_by == "ggserve"
     with pytest.raises(openai.NotFoundError) as caught:
@@ -73,7 +73,7 @@ def test_models(api):
     assert caught.value.code == "model_not_found"
 
 
-def test_errors(api, engine):
+def test_invalid_request_raises_the_clients_error(api, engine):
     with pytest.raises(openai.BadRequestError) as caught:
         api.completions.create(model="stories", prompt="Once", temperature=-1)
     assert (caught.value.param, caught.value.code) == ("temperature", "invalid_value")

@@ -29,7 +29,7 @@ def api():
         yield found
 
 
-def test_whole(api):
+def test_chat_with_tools_returns_reasoning_and_calls(api):
     message = (
         api.chat.completions.create(model="stories", messages=user("Hi"), tools=TOOLS).choices[0].message
     )
@@ -44,7 +44,7 @@ def test_whole(api):
     assert api.chat.completions.create(model="stories", messages=again, tools=TOOLS).choices
 
 
-def test_stream(api):
+def test_chat_stream_with_tools_adds_up_to_the_calls(api):
     seen = []
     with api.chat.completions.stream(model="stories", messages=user("Hi"), tools=TOOLS) as stream:
         for event in stream:

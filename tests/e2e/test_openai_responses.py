@@ -76,7 +76,7 @@ def test_tokens_of_the_input(api, engine):
     assert counted.input_tokens == len(engine.seen[0].prompt)
 
 
-def test_streams(api):
+def test_stream_adds_up_to_the_response(api):
     events = list(api.responses.create(model="stories", input="A cat", stream=True))
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert events[-1].response.output_text == TEXT
@@ -154,7 +154,7 @@ def test_stream_of_a_background_response_is_left_and_resumed(api, engine):
         assert [event.sequence_number for event in stream] == list(range(4, len(events)))
 
 
-def test_errors(api, engine):
+def test_invalid_request_raises_the_clients_error(api, engine):
     plain = api.responses.create(model="stories", input="A cat")
     with pytest.raises(openai.BadRequestError) as caught:
         api.responses.retrieve(plain.id, stream=True)

@@ -106,7 +106,7 @@ def test_streamed_and_whole_are_the_same(client: openai.OpenAI) -> None:
             assert streamed(client, seed, **fields) == ask(client, seed, **fields).choices[0].text
 
 
-def test_every_kind(client: openai.OpenAI) -> None:
+def test_completion_with_each_constraint_matches_it(client: openai.OpenAI) -> None:
     for fields, pattern in FORMATS:
         for seed in range(3):
             answer = ask(client, seed, **fields).choices[0]
@@ -115,7 +115,7 @@ def test_every_kind(client: openai.OpenAI) -> None:
             assert len(answer.text) > 1
 
 
-def test_any_object(client: openai.OpenAI) -> None:
+def test_completion_with_json_object_is_an_object(client: openai.OpenAI) -> None:
     for seed in range(4):
         answer = ask(client, seed, response_format={"type": "json_object"}).choices[0]
         if answer.finish_reason == "stop":
@@ -124,7 +124,7 @@ def test_any_object(client: openai.OpenAI) -> None:
             assert answer.text.startswith("{")
 
 
-def test_chats(client: openai.OpenAI) -> None:
+def test_chat_with_a_schema_matches_it(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="stories",
         messages=[{"role": "user", "content": "A person"}],

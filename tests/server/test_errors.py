@@ -51,7 +51,7 @@ async def test_wrong_values_inside_are_named(field):
     assert engine.seen == []
 
 
-async def test_unknown_models():
+async def test_unknown_model_is_404_and_names_those_served():
     async with client() as http:
         for route, body in ((COMPLETIONS, {"prompt": "x"}), (CHAT, {"messages": user("x")})):
             error = error_of(await http.post(route, json={"model": "gpt-4", **body}), 404)
@@ -106,7 +106,7 @@ async def test_a_fault_of_ours_is_a_500_without_details(caplog):
     assert "secret detail" in caplog.text
 
 
-async def test_path_of():
+async def test_path_of_a_location_names_the_field():
     assert path_of(("body", "messages", 3, "content")) == "messages[3].content"
     assert path_of(("body",)) is None
     assert path_of(("query", "model")) == "model"

@@ -27,7 +27,7 @@ def logged():
         yield configure
 
 
-def test_text(logged):
+def test_text_log_has_one_line_per_message(logged):
     buffer = logged("info", "text")
     logging.getLogger("ggserve").info("ready in %.1f s", 1.5)
     logging.getLogger("ggserve").debug("not shown")
@@ -54,7 +54,7 @@ def test_tracebacks_are_indented(logged):
     assert all(line.startswith("    ") for line in rest)
 
 
-def test_json(logged):
+def test_json_log_has_one_object_per_message(logged):
     buffer = logged("info", "json")
     logging.getLogger("ggserve.access").info("x\ny", extra={"fields": {"status": 200, "level": "forged"}})
     try:

@@ -10,7 +10,7 @@ from support.server_process import ROOT, ggserve, mistakes
 MODEL = ROOT / "models" / "stories.gguf"
 
 
-def test_devices():
+def test_devices_prints_a_table_or_json():
     table = ggserve("devices")
     assert table.returncode == 0
     assert table.stdout.splitlines()[0].split()[:4] == ["NAME", "BACKEND", "TYPE", "FREE"]

@@ -53,7 +53,7 @@ def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 MODEL = ROOT / "models" / "stories.gguf"
 
 
-def test_info():
+def test_info_prints_text_or_json():
     done = ggserve("info", str(MODEL))
     assert (done.returncode, done.stderr) == (0, "")
     assert "llama" in done.stdout

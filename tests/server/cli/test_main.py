@@ -52,7 +52,7 @@ def test_no_command_shows_the_help(capsys):
     assert "ggserve serve" in captured.err
 
 
-def test_version(capsys):
+def test_version_is_printed(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("ggserve ")
 

@@ -68,7 +68,7 @@ def test_json_from_stdin():
         (["-f", str(ROOT / "models" / "stories.gguf")], 2, "is not UTF-8 text"),
     ],
 )
-def test_mistakes(arguments, status, message, capsys):
+def test_perplexity_of_invalid_arguments_names_the_mistake(arguments, status, message, capsys):
     model = [] if "-m" in arguments else STORIES
     assert main(["perplexity", *arguments, *model, *CPU]) == status
     out, err = capsys.readouterr()

@@ -35,20 +35,20 @@ async def send(path: str, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
-async def test_chat_completions(role: str) -> None:
+async def test_system_message_in_the_middle_of_a_chat_becomes_a_user_message(role: str) -> None:
     found, prompt = await send(CHAT, {"messages": [{"role": "system", "content": "S"}, *talk(role)]})
     assert f"[{role.capitalize()} message]\nBe brief." in prompt
     assert f"messages[3] {CHANGED.format(role)}" in found["warnings"]
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
-async def test_responses(role: str) -> None:
+async def test_system_message_in_the_middle_of_items_becomes_a_user_message(role: str) -> None:
     found, prompt = await send("/v1/responses", {"instructions": "S", "input": talk(role)})
     assert f"[{role.capitalize()} message]\nBe brief." in prompt
     assert f"input: a message of the role {role} {CHANGED.format(role)}" in found["warnings"]
 
 
-async def test_messages() -> None:
+async def test_system_message_in_the_middle_of_turns_becomes_a_user_message() -> None:
     body = {"system": [{"type": "text", "text": "S"}], "messages": talk("system"), "max_tokens": 5}
     body["messages"][2]["content"] = [{"type": "text", "text": "Be brief."}]
     found, prompt = await send("/v1/messages", body)

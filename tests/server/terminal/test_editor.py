@@ -42,7 +42,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ],
     ids=["enter", "alt-enter", "ctrl-j", "quotes", "paste", "erase"],
 )
-def test_keys(read, keys: str, text: str) -> None:
+def test_keys_edit_the_text(read, keys: str, text: str) -> None:
     assert read(keys) == text
 
 

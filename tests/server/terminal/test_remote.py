@@ -185,7 +185,7 @@ def test_a_key_that_no_header_can_hold_is_an_error(server: ScriptedServer) -> No
         RemoteServer(server.url, "", "a\nb", {})
 
 
-def test_addresses() -> None:
+def test_base_url_of_each_spelling_is_the_same() -> None:
     assert base_url("http://h:1") == base_url("http://h:1/") == base_url("h:1") == "http://h:1/v1"
     assert base_url("https://h/api/v1/") == "https://h/api/v1"
     assert base_url("http://[::1]:80") == "http://[::1]:80/v1"

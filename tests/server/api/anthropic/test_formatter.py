@@ -153,7 +153,7 @@ async def test_arguments_that_are_no_object_are_reported():
     assert found["warnings"][-1].startswith("content[0].input")
 
 
-async def test_token_ids():
+async def test_return_tokens_adds_the_token_ids():
     whole = await create(None, return_tokens=True)
     assert whole["tokens"] == FakeEngine().reply
     assert (await stream(None, return_tokens=True))[-2]["tokens"] == whole["tokens"]

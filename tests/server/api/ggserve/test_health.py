@@ -28,7 +28,7 @@ def engine(name="stories", state="ready", **attributes) -> FakeEngine:
     return found
 
 
-async def test_ready():
+async def test_health_when_ready_names_the_models():
     status, body = await health_of(engine(info={"placement": ["CPU"] * 4, "path": "/secret/x.gguf"}))
     assert status == 200
     assert body == {

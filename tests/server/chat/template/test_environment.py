@@ -47,7 +47,7 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("source", ESCAPES)
-def test_escapes(source):
+def test_template_that_escapes_shows_nothing_of_python(source):
     try:
         text = render(source)
     except TemplateFailed as error:

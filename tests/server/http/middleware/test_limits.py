@@ -38,7 +38,7 @@ async def test_spellings_of_json(kind):
     assert response.status_code == 200
 
 
-async def test_encodings():
+async def test_body_in_another_encoding_is_refused():
     async with client() as http:
         for headers in ({"content-encoding": "gzip"}, {"content-type": "application/json; charset=utf-16"}):
             error_of(await http.post(COMPLETIONS, content=BODY, headers={**JSON, **headers}), 415)
@@ -63,7 +63,7 @@ async def test_a_body_is_counted_not_believed():
     assert fits.status_code == 200
 
 
-async def test_headers():
+async def test_headers_beyond_the_limits_are_refused():
     async with client() as http:
         long = await http.get("/health", headers={"x-long": "a" * 70_000})
         many = await http.get("/health", headers=[(f"x-{i}", "a") for i in range(300)])

@@ -170,7 +170,7 @@ def test_memory_pressure_takes_the_engine_before_the_server(bare):
 
 
 @LOOPS
-def test_stop_drains(loop):
+def test_stop_drains_running_requests(loop):
     async def main():
         client = make_client("--step-ms", "2")
         await client.start()

@@ -10,7 +10,7 @@ from server.worker.supervision import child
 from server.worker.supervision.child import describe_exit
 
 
-def test_exit_descriptions():
+def test_describe_exit_quotes_the_last_log():
     bus = ["loading", "Fatal Python error: Bus error", "Current thread 0x00", '  File "x.py", line 1']
     assert describe_exit(-7, bus[1:]).endswith("last log: Fatal Python error: Bus error")
     assert describe_exit(-7, bus).endswith("last log: loading")

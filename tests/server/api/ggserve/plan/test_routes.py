@@ -47,7 +47,7 @@ async def test_another_file_of_that_folder(tmp_path: Path):
     assert str(tmp_path) not in said["message"]
 
 
-async def test_refusals():
+async def test_plan_of_invalid_fields_is_refused():
     async with client() as http:
         error_of(await http.post("/v1/plan", json={"model": "x"}), 404)
         error_of(await http.post("/v1/plan", json={"gpu_layers": -1}), 400)

@@ -28,7 +28,7 @@ async def test_several_tokens_at_once_become_several_events():
     assert "".join(part["content"] for part in chunks) == TEXT
 
 
-async def test_response_fields():
+async def test_response_fields_selects_the_fields():
     fields = ["content", "generation_settings/n_predict", "timings/predicted_n", "nothing", "content/x"]
     body = await ask({"prompt": "a", "n_predict": 2, "response_fields": fields})
     assert body == {

@@ -35,7 +35,7 @@ assert sorted(BEST) != BEST
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v1/reranking", "/reranking"])
-async def test_jinas_format(path):
+async def test_rerank_of_documents_answers_as_jina(path):
     engine = ranker()
     async with client(engine) as http:
         answer = (await http.post(path, json={"query": QUERY, "documents": DOCUMENTS})).json()
@@ -50,7 +50,7 @@ async def test_jinas_format(path):
         }
 
 
-async def test_tei_format():
+async def test_rerank_of_texts_answers_as_tei():
     async with client(ranker()) as http:
         body = {"query": QUERY, "texts": DOCUMENTS}
         answer = await http.post("/rerank", json=body | {"odd": 1, "documents": ["b"]})

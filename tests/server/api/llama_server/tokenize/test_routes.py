@@ -32,7 +32,7 @@ async def test_there_and_back():
             assert back == {"content": text, "prompt": text}
 
 
-async def test_options():
+async def test_tokenize_obeys_its_options():
     async with client() as http:
 
         async def ask(**body):
@@ -61,7 +61,7 @@ async def test_special_tokens_are_written_out():
         assert (await http.post("/detokenize", json=body)).json()["content"] == "<s>Hi"
 
 
-async def test_refusals():
+async def test_tokenize_of_invalid_fields_is_refused():
     async with client() as http:
         for body in ({}, {"content": 5}, {"content": None}, {"content": [1.5]}, {"content": ["a", -1]}):
             assert error_of(await http.post("/tokenize", json=body), 400)["param"] == "content"

@@ -39,7 +39,7 @@ async def test_each_choice_begins_with_its_role():
         assert text_of(chunks, i) == whole["choices"][i]["message"]["content"] == TEXT
 
 
-async def test_logprobs():
+async def test_logprobs_are_the_same_whole_and_streamed():
     async with client(FakeEngine("ß.")) as http:
         body = {"messages": user("A cat"), "logprobs": True, "top_logprobs": 2}
         whole = (await http.post(CHAT, json=body)).json()

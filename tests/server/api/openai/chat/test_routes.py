@@ -10,7 +10,7 @@ from support.fakes.engine import TEXT, FakeEngine, tokenizer
 pytestmark = pytest.mark.asyncio
 
 
-async def test_whole_response():
+async def test_chat_without_stream_returns_one_object():
     engine = FakeEngine()
     async with client(engine) as http:
         response = await http.post(CHAT, json={"messages": user("A cat"), "model": "stories"})

@@ -48,7 +48,7 @@ async def test_timings_are_in_the_last_chunk_and_in_the_whole_response():
     assert stream[-1]["timings"]["n_batch"] == 256  # the default of 512, clamped to the engine's limit
 
 
-async def test_echo():
+async def test_echo_begins_the_text_with_the_prompt():
     async with client() as http:
         whole = (await http.post(COMPLETIONS, json={"prompt": "Once", "echo": True})).json()
         stream = await http.post(COMPLETIONS, json={"prompt": "Once", "echo": True, "stream": True})
@@ -64,7 +64,7 @@ async def test_echo():
     }
 
 
-async def test_logprobs():
+async def test_logprobs_are_the_same_whole_and_streamed():
     async with client() as http:
         whole = (await http.post(COMPLETIONS, json={"prompt": "Once", "logprobs": 2, "max_tokens": 3})).json()
         zero = (await http.post(COMPLETIONS, json={"prompt": "Once", "logprobs": 0, "max_tokens": 3})).json()

@@ -18,7 +18,7 @@ from support.waiting import until
 pytestmark = pytest.mark.asyncio
 
 
-async def test_a_text():
+async def test_embedding_of_a_text_is_one_vector():
     engine = FakeEngine()
     async with client(engine) as http:
         answer = (await http.post(V1, json={"input": "Once upon a time"})).json()

@@ -103,7 +103,7 @@ async def test_an_empty_answer_is_an_empty_message():
     assert kinds == [kind for kind in PLAIN if kind != "response.output_text.delta"]
 
 
-async def test_log_probabilities():
+async def test_include_of_logprobs_adds_the_likeliest():
     asked = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
     whole = (await create(None, **asked))["output"][0]["content"][0]["logprobs"]
     assert "".join(entry["token"] for entry in whole) == TEXT
@@ -129,7 +129,7 @@ async def test_progress_and_times_as_llama_server_tells_them():
     assert events[-1]["timings"] == events[-1]["response"]["timings"]
 
 
-async def test_token_ids():
+async def test_return_tokens_adds_the_token_ids():
     whole = await create(None, return_tokens=True)
     end = (await stream(None, return_tokens=True))[-1]["response"]
     assert whole["tokens"] == end["tokens"] == FakeEngine().reply
