@@ -17,10 +17,18 @@ from server.chat.template.capabilities import (
 )
 from server.chat.template.render import ChatTemplate
 from server.chat.template.sandbox import TemplateFailed, TemplateSandbox
-from server.chat.tool_calls.derived import ARGUMENTS, NAME, derive_format
+from server.chat.tool_calls.derived import derive_format
 from server.chat.tool_calls.generic import GenericFormat
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.registry import detect_tool_call_format
+from server.chat.tool_calls.rendered_calls import (
+    ARGUMENTS,
+    NAME,
+    SECOND_NAME,
+    Calls,
+    RenderedCalls,
+    render_calls,
+)
 from server.chat.tool_calls.tool import make_tool
 from server.chat.tool_calls.tool_call_format import ToolCallFormat
 
@@ -40,10 +48,12 @@ class ChatFormat:
 
     def preserved_tokens(self, calls: bool, reasoning: bool) -> frozenset[int]:
         """Special tokens whose text the output parser must see."""
-        texts = set(self.call_format.markers if calls else ())
+        texts = list(self.call_format.markers if calls else ())
         if reasoning and self.markers is not None:
-            texts |= {self.markers.start.strip(), self.markers.end.strip()}
-        return frozenset(id for text, id in self.terminals.tokens.items() if text in texts)
+            texts += [self.markers.start, self.markers.end]
+        return frozenset(
+            id for text, id in self.terminals.tokens.items() if any(text in whole for whole in texts)
+        )
 
 
 @dataclass(frozen=True)
@@ -83,47 +93,81 @@ def load_chat_format(source: str, tokenizer: Any, sandbox: TemplateSandbox) -> C
     template = ChatTemplate(source, sandbox, special_tokens)
     capabilities = probe_capabilities(template)
     call_format = detect_tool_call_format(source)
-    if isinstance(call_format, GenericFormat) and capabilities.tools and capabilities.calls:
-        call_format = _derived(template, capabilities) or call_format
+    if capabilities.calls and (calls := _rendered_calls(template, capabilities)) is not None:
+        if not isinstance(call_format, GenericFormat):
+            call_format = call_format.fitted(calls)
+        elif capabilities.tools:
+            call_format = derive_format(calls) or call_format
     return ChatFormat(
         template,
         capabilities,
         call_format,
-        find_reasoning_markers(source, lambda text: _is_token(text, tokenizer, SPECIAL_TYPES)),
+        find_reasoning_markers(
+            source + _rendered_reasoning(template, capabilities),
+            lambda text: _is_token(text, tokenizer, SPECIAL_TYPES),
+        ),
         GrammarTerminals(_control_tokens(tokenizer, call_format)),
     )
 
 
-def _derived(template: ChatTemplate, capabilities: TemplateCapabilities) -> ToolCallFormat | None:
-    """The format in which the template renders a tool call, if it can be recognized."""
-    tools = [make_tool(NAME, None, {"type": "object", "properties": {"qq_argument": {}}}, None, "").wire()]
-    function = {"name": NAME, "arguments": json.dumps(ARGUMENTS)}
-    call = {"id": "call00001", "type": "function", "function": function}
+def _rendered_reasoning(template: ChatTemplate, capabilities: TemplateCapabilities) -> str:
+    """A conversation with reasoning, for markers that the source has only in parts."""
+    answer = {"role": "assistant", "content": "Yes", "reasoning_content": "Hm"}
+    messages = adapt_messages([{"role": "user", "content": "Hello"}, answer], capabilities)
+    try:
+        return template.render(
+            messages, add_generation_prompt=False, extra=template_variables(template.source, None)
+        )
+    except TemplateFailed:
+        return ""
+
+
+def _rendered_calls(template: ChatTemplate, capabilities: TemplateCapabilities) -> RenderedCalls | None:
+    """How the template writes calls; None: in no way from which a syntax follows."""
+    parameters = {"type": "object", "properties": {key: {"description": "an argument"} for key in ARGUMENTS}}
+    tools = [make_tool(name, "a tool", parameters, None, "").wire() for name in (NAME, SECOND_NAME)]
     conversation: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
 
-    def render(with_call: bool) -> str | None:
-        answer = [{"role": "assistant", "content": "", "tool_calls": [call]}] if with_call else []
+    def render(answer: list[dict[str, Any]]) -> str | None:
         try:
             return template.render(
                 adapt_messages([*conversation, *answer], capabilities),
                 tools=tools,
-                add_generation_prompt=not with_call,
+                add_generation_prompt=not answer,
                 extra=template_variables(template.source, tools),
             )
         except TemplateFailed:
             return None
 
-    return derive_format(render)
+    def answer(content: str, calls: Calls) -> str | None:
+        message: dict[str, Any] = {"role": "assistant", "content": content}
+        if calls:
+            message["tool_calls"] = [
+                {
+                    "id": f"call0000{i}",
+                    "type": "function",
+                    "function": {"name": name, "arguments": json.dumps(arguments)},
+                }
+                for i, (name, arguments) in enumerate(calls)
+            ]
+        return render([message])
+
+    prompt = render([])
+    return None if prompt is None else render_calls(answer, prompt, capabilities.parallel_calls)
 
 
 def _control_tokens(tokenizer: Any, call_format: ToolCallFormat) -> dict[str, int]:
-    """Markers that are control tokens, which have no text in the output unless they are preserved."""
-    texts = {
+    """Control tokens within markers. They have no text in the output unless they are preserved."""
+    texts = (
         *call_format.markers,
         *(text.strip() for markers in KNOWN_MARKERS for text in (markers.start, markers.end)),
+    )
+    vocabulary = tokenizer.vocabulary
+    return {
+        text: id
+        for text, id in vocabulary.ids.items()
+        if vocabulary.types[id] in CONTROL_TYPES and text and any(text in whole for whole in texts)
     }
-    ids: dict[str, int] = tokenizer.vocabulary.ids
-    return {text: ids[text] for text in texts if _is_token(text, tokenizer, CONTROL_TYPES)}
 
 
 def _is_token(text: str, tokenizer: Any, types: frozenset[TokenType]) -> bool:

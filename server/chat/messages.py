@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from engine import exact_json
-from server.chat.template.capabilities import TemplateCapabilities, reasoning_fields
+from server.chat.template.capabilities import TemplateCapabilities, reasoning_fields, thinking_parts
 
 Message = dict[str, Any]
 
@@ -124,7 +124,10 @@ def _adapt(i: int, message: Mapping[str, Any], capabilities: TemplateCapabilitie
     if name := message.get("name"):
         adapted["name"] = name
     if reasoning := message.get("reasoning_content"):
-        adapted |= reasoning_fields(reasoning)
+        if capabilities.thinking_parts and not capabilities.reasoning:
+            adapted["content"] = thinking_parts(reasoning, text_of(content))
+        else:
+            adapted |= reasoning_fields(reasoning)
     if calls:
         adapted["tool_calls"] = calls
     if id := message.get("tool_call_id"):
@@ -148,13 +151,13 @@ def _call(path: str, call: Mapping[str, Any], capabilities: TemplateCapabilities
     function, id = call["function"], call.get("id") or ""
     arguments: Any = function.get("arguments")
     if capabilities.object_arguments:
-        arguments = _parsed(f"{path}.function.arguments", arguments)
+        arguments = parse_arguments(f"{path}.function.arguments", arguments)
     if capabilities.short_ids:
         id = _short_id(id)
     return {"id": id, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
-def _parsed(path: str, text: str) -> Any:
+def parse_arguments(path: str, text: str) -> Any:
     """Arguments of a call as an object."""
 
     def refuse(constant: str) -> NoReturn:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from engine import exact_json
 from engine.types import Constraint, Thinking
 from server.chat.chat_format import ChatFormat, ChatFormats
 from server.chat.message_order import OrderedMessages, order_messages
@@ -20,7 +19,6 @@ from server.chat.messages import (
     Message,
     MessageRefused,
     adapt_messages,
-    calls_as_text,
     pair_calls,
     text_of,
 )
@@ -31,13 +29,15 @@ from server.chat.template.capabilities import template_variables
 from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
 from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import ToolOptions
+from server.chat.tool_text import calls_as_user_text, describe_tools, insert_written, write_calls
 
 # Noncharacters, which are removed from what clients send.
 _TOKEN_BREAK = "\ufdd0"  # within the texts of special tokens
 _ANSWER_START = "\ufdd1"  # where the answer begins
 MAX_WARNINGS = 8
 _LETTERS = string.ascii_letters + string.digits
-EFFORTS = ("reasoning_effort", "reasoning_strength")
+EFFORTS = ("reasoning_effort", "reasoning_strength", "thinking_effort")
+_LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,9 @@ def render_prompt(chat: ChatInput, formats: ChatFormats, special_tokens: re.Patt
     chat.check_turns()
     chat_format = formats.with_tools if chat.tools else formats.plain
     split_tokens = _TokenSplitter(special_tokens)
-    variables = {k: split_tokens(v) for k, v in _reasoning_variables(chat).items()}
+    variables = {
+        k: split_tokens(v) for k, v in _reasoning_variables(chat, chat_format.template.source).items()
+    }
     rendering = _Rendering(chat_format, chat.tools, variables, split_tokens)
     ordered = order_messages(pair_calls(chat.messages), partial(_accepts, chat_format), chat.continues)
     try:
@@ -122,7 +124,12 @@ def render_prompt(chat: ChatInput, formats: ChatFormats, special_tokens: re.Patt
     except TemplateLimitExceeded:
         raise
     except TemplateFailed as failure:
-        raise _find_refused(rendering, ordered) or failure from None
+        effort = _accepted_effort(rendering, chat.reasoning.effort)
+        if effort is None:
+            raise _find_refused(rendering, ordered) or failure from None
+        unknown = f"the chat template does not know the reasoning effort {chat.reasoning.effort!r}"
+        ordered.warnings.append(f"{unknown}; {effort!r} is used")
+        text, opened = _render(rendering, chat, ordered.messages)
     pieces = [text] if special_tokens is None else text.split(_TOKEN_BREAK)
     warnings = [*ordered.warnings, *_omitted("".join(pieces), chat.messages)]
     effort = chat.reasoning.effort
@@ -141,6 +148,22 @@ def _render(rendering: _Rendering, chat: ChatInput, messages: list[Message]) -> 
     generate = chat.add_generation_prompt is not False
     text = rendering.text(messages, generate)
     return text, generate and _is_opened(rendering.chat_format, text)
+
+
+def _accepted_effort(rendering: _Rendering, effort: str | None) -> str | None:
+    """The nearest effort that the template accepts, set for it; None: the effort is not the reason."""
+    if effort not in _LEVELS:
+        return None
+    place = _LEVELS.index(effort)
+    nearest = sorted(range(len(_LEVELS)), key=lambda i: (abs(i - place), i < place))
+    for level in map(_LEVELS.__getitem__, nearest):
+        rendering.variables |= dict.fromkeys(EFFORTS, level)
+        try:
+            rendering.text([{"role": "user", "content": "Hello"}], True)
+        except TemplateFailed:
+            continue
+        return None if level == effort else level
+    return None
 
 
 def _accepts(chat_format: ChatFormat, form: tuple[str, ...]) -> bool:
@@ -216,18 +239,22 @@ class _Rendering:
         tools = [tool.wire() for tool in self.tools]
         messages = list(messages)
         if tools and not capabilities.tools:
-            messages, tools = _describe_tools(messages, self.tools, chat_format), []
-        if not (capabilities.calls and capabilities.results):
-            messages = _calls_as_text(messages)
+            messages, tools = describe_tools(messages, self.tools, chat_format.call_format), []
+        written: dict[str, str] = {}
+        if not capabilities.calls and chat_format.call_format.writes_calls:
+            messages, written = write_calls(messages, chat_format.call_format, self.split_tokens)
+            messages = messages if capabilities.results else calls_as_user_text(messages)
+        elif not (capabilities.calls and capabilities.results):
+            messages = calls_as_user_text(messages)
         adapted = chat_format.call_format.adapt_messages(adapt_messages(messages, capabilities))
         safe: list[Message] = self.split_tokens(adapted)
         try:
-            return self._render(safe, tools, generate)
+            return insert_written(self._render(safe, tools, generate), written)
         except TemplateFailed:
             described = [_with_descriptions(tool) for tool in tools]
             if described == tools:
                 raise
-            return self._render(safe, described, generate)
+            return insert_written(self._render(safe, described, generate), written)
 
     def _render(self, messages: list[Message], tools: list[dict[str, Any]], generate: bool) -> str:
         chat_format, safe_tools = self.chat_format, self.split_tokens(tools)
@@ -240,25 +267,41 @@ class _Rendering:
 
 
 def _with_descriptions(tool: dict[str, Any]) -> dict[str, Any]:
-    """With a description of every argument, without which some templates fail."""
+    """With a description of every argument and what else some templates fail without."""
     function = tool["function"]
-    properties = function["parameters"].get("properties")
-    if not isinstance(properties, dict):
-        return tool
-    described = {
-        name: {"description": "", **value} if isinstance(value, dict) else value
-        for name, value in properties.items()
-    }
-    parameters = {**function["parameters"], "properties": described}
-    return {**tool, "function": {**function, "parameters": parameters}}
+    parameters = function["parameters"]
+    described = {**parameters, **_described_parts(parameters)}
+    return {**tool, "function": {**function, "parameters": described}}
 
 
-def _reasoning_variables(chat: ChatInput) -> dict[str, Any]:
+def _described(schema: Any) -> Any:
+    if not isinstance(schema, dict):
+        return schema
+    more = {"additionalProperties": False} if schema.get("type") == "object" else {}
+    return {"description": "", **more, **schema, **_described_parts(schema)}
+
+
+def _described_parts(schema: dict[str, Any]) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    if isinstance(properties := schema.get("properties"), dict):
+        parts["properties"] = {name: _described(value) for name, value in properties.items()}
+    if isinstance(items := schema.get("items"), dict):
+        parts["items"] = _described(items)
+    return parts
+
+
+def _reasoning_variables(chat: ChatInput, source: str) -> dict[str, Any]:
     """The options of reasoning, by the names that templates use. Variables of the request come first."""
     reasoning = chat.reasoning
     variables: dict[str, Any] = {"enable_thinking": reasoning.enabled is not False}
     if reasoning.enabled is not None:
         variables["thinking"] = reasoning.enabled
+        if '"disabled"' in source:
+            variables["thinking_mode"] = "enabled" if reasoning.enabled else "disabled"
+    if reasoning.enabled is False or reasoning.budget is not None:
+        variables["thinking_budget"] = reasoning.budget if reasoning.enabled is not False else 0
+    if reasoning.effort is None and reasoning.enabled and "'no_think'" in source:  # the default of a template
+        variables["reasoning_effort"] = "high"
     if reasoning.effort not in (None, "none"):
         variables |= dict.fromkeys(EFFORTS, reasoning.effort)
     return {**variables, **chat.extra}
@@ -292,53 +335,6 @@ def _is_opened(chat_format: ChatFormat, text: str) -> bool:
     """Whether a prompt ends with the marker that begins reasoning."""
     end = text.replace(_TOKEN_BREAK, "").rstrip()
     return chat_format.markers is not None and end.endswith(chat_format.markers.start.strip())
-
-
-def _describe_tools(
-    messages: list[Mapping[str, Any]], tools: Sequence[Tool], chat_format: ChatFormat
-) -> list[Mapping[str, Any]]:
-    """For templates that do not render tools: describe them in the system message."""
-    example = chat_format.call_format.example()
-    described = exact_json.write([tool.wire()["function"] for tool in tools], ensure_ascii=False, indent=1)
-    text = (
-        f"You can call these tools, described as JSON:\n{described}\n\n"
-        f"To call tools, answer with nothing but calls in exactly this form:\n{example}\n\n"
-        "Call a tool only where it helps; otherwise answer in plain text."
-    )
-    if messages and messages[0]["role"] in ("system", "developer"):
-        first = text_of(messages[0].get("content"))
-        return [{**messages[0], "content": f"{first}\n\n{text}" if first else text}, *messages[1:]]
-    return [{"role": "system", "content": text}, *messages]
-
-
-def _calls_as_text(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """For templates that do not render calls or results: write them as text of the assistant and the user."""
-    written: list[Mapping[str, Any]] = []
-    names: dict[str, str] = {}
-    for message in messages:
-        if calls := message.get("tool_calls"):
-            names |= {call.get("id", ""): call["function"]["name"] for call in calls}
-            text = calls_as_text(calls)
-            content = text_of(message.get("content"))
-            rest = {key: value for key, value in message.items() if key != "tool_calls"}
-            written.append({**rest, "content": f"{content}\n{text}" if content else text})
-        elif message["role"] == "tool":
-            name = message.get("name") or names.get(message.get("tool_call_id", ""))
-            result = {"name": name, "content": text_of(message.get("content"))}
-            _add_result_text(written, exact_json.write({"tool_response": result}, ensure_ascii=False))
-        elif message["role"] == "user" and written and written[-1].get("role") == "result":
-            _add_result_text(written, text_of(message.get("content")))
-        else:
-            written.append(message)
-    return [{**m, "role": "user"} if m["role"] == "result" else m for m in written]
-
-
-def _add_result_text(messages: list[Mapping[str, Any]], text: str) -> None:
-    """Append to a turn of results: many templates require users and assistants to alternate."""
-    if messages and messages[-1]["role"] == "result":
-        messages[-1] = {**messages[-1], "content": f"{messages[-1]['content']}\n{text}"}
-    else:
-        messages.append({"role": "result", "content": text})
 
 
 def _omitted(text: str, messages: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -42,6 +42,10 @@ KNOWN_MARKERS = (
     ReasoningMarkers("<reasoning>", "</reasoning>"),
     ReasoningMarkers("<|begin_of_thought|>", "<|end_of_thought|>"),
     ReasoningMarkers("<|channel|>analysis<|message|>", "<|end|>", template_has="<|channel|>"),
+    ReasoningMarkers("<|inner_prefix|>", "<|inner_suffix|>"),
+    ReasoningMarkers("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    ReasoningMarkers("<|think|>", "<|end|>", template_has="<|tool_call:args|>"),
+    ReasoningMarkers("to=self<|message|>", "<|eom|>", template_has=" to=self<|message|>"),
     ReasoningMarkers("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]", only_opened=True),
 )
 

@@ -186,6 +186,15 @@ class StreamingParser(ABC):
         finally:
             self._free_text = None
 
+    def short_text(self, end: str, limit: int = 256) -> Parsing[str]:
+        """Text before this end, a name for instance. Raises UnexpectedText if it is longer."""
+        text = ""
+        while not text.endswith(end):
+            text += yield from self.next()
+            if len(text) > limit:
+                raise UnexpectedText
+        return text.removesuffix(end)
+
     def attempt(self, opener: str, body: Parsing[None]) -> Parsing[None]:
         """Read a call. If it is none after all, its text is content, except at the end after another call."""
         self._record = []

@@ -54,6 +54,7 @@ class TemplateCapabilities:
     null_content: bool = False  # content may be null where there are calls
     short_ids: bool = False  # call ids must have nine characters
     reasoning: bool = False  # reasoning of earlier turns, or at least of the last one
+    thinking_parts: bool = False  # as parts of the content
 
 
 def template_variables(source: str, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
@@ -110,6 +111,8 @@ def probe_capabilities(template: ChatTemplate) -> TemplateCapabilities:
                 ({"tool_calls": [_call({_ARGUMENT: "x"}, _SHORT_ID)]}, [_result(_SHORT_ID)]),
             )
         ),
+        thinking_parts="'thinking'" in template.source
+        and probe.shows(_WORD, [user, {"role": "assistant", "content": thinking_parts(_WORD, "Yes")}]),
         **calls,
     )
 
@@ -146,9 +149,15 @@ def _calls(
     }
 
 
+def thinking_parts(reasoning: str, content: str) -> list[dict[str, str]]:
+    """The content of a message with its reasoning, as Mistral's templates expect it."""
+    text = [{"type": "text", "text": content}] if content else []
+    return [{"type": "thinking", "thinking": reasoning}, *text]
+
+
 def reasoning_fields(text: str) -> dict[str, str]:
     """Reasoning of a message, by the names that templates use for it."""
-    return {"reasoning_content": text, "thinking": text}
+    return {"reasoning_content": text, "reasoning": text, "thinking": text}
 
 
 def _call(arguments: Any, id: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The Jinja environment of chat templates, which come with model files and which nobody has read.
 
 As `transformers` sets it up: trim_blocks, lstrip_blocks, loop controls, {% generation %}, raise_exception,
-strftime_now, its tojson. Jinja's sandbox keeps a template from reaching the system, not from running forever
+strftime_now, its tojson. But templates may change their own lists, as Kimi K2's does and llama.cpp allows: no
+other rendering sees them. Jinja's sandbox keeps a template from reaching the system, not from running forever
 or filling memory; see `server.chat.template.sandbox` for that.
 """
 
@@ -14,7 +15,7 @@ from jinja2 import nodes
 from jinja2.exceptions import TemplateError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import SandboxedEnvironment
 
 from engine import exact_json
 
@@ -29,9 +30,9 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def chat_environment() -> ImmutableSandboxedEnvironment:
+def chat_environment() -> SandboxedEnvironment:
     """Without a loader: a template cannot include another."""
-    environment = ImmutableSandboxedEnvironment(
+    environment = SandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
     )
     environment.filters |= {"tojson": _tojson, "split": str.split}

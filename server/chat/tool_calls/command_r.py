@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from server.chat.tool_calls.json_calls import JsonSyntax, JsonToolCallFormat
+from server.chat.tool_calls.tool_call_format import CallFrame
 
 
 class CommandRFormat(JsonToolCallFormat):
@@ -10,16 +11,11 @@ class CommandRFormat(JsonToolCallFormat):
 
     name = "command-r"
     syntax = JsonSyntax(
-        "<|START_ACTION|>",
-        "<|END_ACTION|>",
-        listed=True,
+        CallFrame("<|START_ACTION|>", "[\n    ", ",\n    ", "\n]<|END_ACTION|>"),
         name_key="tool_name",
         arguments_key="parameters",
         before=r'"\"tool_call_id\": \"" /[0-9]{1,2}/ "\", "',
         ignored=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
-        start="[\n    ",
-        comma=",\n    ",
-        end="\n]",
     )
 
     def detects(self, source: str) -> bool:
@@ -31,14 +27,9 @@ class CommandRPlusFormat(JsonToolCallFormat):
 
     name = "command-r-plus"
     syntax = JsonSyntax(
-        "Action:",
-        "```",
-        listed=True,
+        CallFrame("Action:", "```json\n[\n    ", ",\n    ", "\n]```"),
         name_key="tool_name",
         arguments_key="parameters",
-        start="```json\n[\n    ",
-        comma=",\n    ",
-        end="\n]",
     )
 
     def detects(self, source: str) -> bool:

@@ -1,12 +1,15 @@
 # ruff: noqa: RUF001 - their markers have these characters
-"""DeepSeek R1, V3 and V3.1: a section of calls, each with its name before the arguments."""
+"""DeepSeek: sections of calls, each with its name before JSON (R1, V3, V3.1) or tags (V3.2, V4)."""
 
 from __future__ import annotations
 
 from server.chat.tool_calls.named_calls import NamedSyntax, NamedToolCallFormat
+from server.chat.tool_calls.tagged_calls import TaggedSyntax, TaggedToolCallFormat
+from server.chat.tool_calls.tool_call_format import CallFrame
 
-_BEGIN = "<｜tool▁call▁begin｜>"
-_SECTION = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
+_BEGIN, _END = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"
+_SECTION, _SECTION_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
+_FUNCTION = f"{_BEGIN}function<｜tool▁sep｜>"
 
 
 class DeepSeekR1Format(NamedToolCallFormat):
@@ -14,11 +17,8 @@ class DeepSeekR1Format(NamedToolCallFormat):
 
     name = "deepseek-r1"
     syntax = NamedSyntax(
-        f"{_BEGIN}function<｜tool▁sep｜>",
+        CallFrame(_SECTION, _FUNCTION, f"\n```{_END}\n{_FUNCTION}", f"\n```{_END}{_SECTION_END}"),
         "\n```json\n",
-        "\n```<｜tool▁call▁end｜>",
-        *_SECTION,
-        between="\n",
     )
 
     def detects(self, source: str) -> bool:
@@ -29,7 +29,38 @@ class DeepSeekV31Format(NamedToolCallFormat):
     """V3.1."""
 
     name = "deepseek-v3.1"
-    syntax = NamedSyntax(_BEGIN, "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", *_SECTION)
+    syntax = NamedSyntax(CallFrame(_SECTION, _BEGIN, _END + _BEGIN, _END + _SECTION_END), "<｜tool▁sep｜>")
 
     def detects(self, source: str) -> bool:
         return _BEGIN in source and "```json" not in source
+
+
+class DeepSeekV32Format(TaggedToolCallFormat):
+    """V3.2 and V4, which say for each argument whether it is a string or JSON."""
+
+    name = "deepseek-v3.2"
+
+    def __init__(self, section: str = "function_calls") -> None:
+        last = f"</｜DSML｜invoke>\n</｜DSML｜{section}>"
+        first, again = '\n<｜DSML｜invoke name="', '</｜DSML｜invoke>\n<｜DSML｜invoke name="'
+        self.syntax = TaggedSyntax(
+            CallFrame(f"<｜DSML｜{section}>", first, again, last),
+            '">\n',
+            '<｜DSML｜parameter name="',
+            '" string="true">',
+            "</｜DSML｜parameter>\n",
+            '" string="false">',
+        )
+
+    def detects(self, source: str) -> bool:
+        return "｜DSML｜" in source and "function_calls>" in source
+
+
+class DeepSeekV4Format(DeepSeekV32Format):
+    name = "deepseek-v4"
+
+    def __init__(self) -> None:
+        super().__init__("tool_calls")
+
+    def detects(self, source: str) -> bool:
+        return "｜DSML｜" in source and "function_calls>" not in source

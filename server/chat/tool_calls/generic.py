@@ -9,10 +9,16 @@ from server.chat.streaming_parser import Parsing, StreamingParser, UnexpectedTex
 from server.chat.tool_calls.grammar import GrammarTerminals, object_of, quoted
 from server.chat.tool_calls.json_calls import JsonSyntax, call_rules
 from server.chat.tool_calls.tool import Tool
-from server.chat.tool_calls.tool_call_format import ToolCallFormat, ToolOptions, alternatives, arguments_rules
+from server.chat.tool_calls.tool_call_format import (
+    CallFrame,
+    ToolCallFormat,
+    ToolOptions,
+    alternatives,
+    arguments_rules,
+)
 from server.chat.tool_calls.unmarked_calls import UnmarkedCallParser, unmarked_grammar
 
-_SYNTAX = JsonSyntax("", "")
+_SYNTAX = JsonSyntax(CallFrame(""))
 _KEY = "tool_calls"
 
 

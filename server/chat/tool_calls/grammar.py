@@ -39,6 +39,11 @@ class GrammarTerminals:
         terminals.append(quoted(text[position:]))
         return " ".join(filter(None, terminals))
 
+    def first_token(self, text: str) -> str | None:
+        """The first control token in a text."""
+        match = self._pattern.search(text)
+        return None if match is None else match[0]
+
 
 def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False) if text else ""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 from server.chat.streaming_parser import SPACE, MarkerSearch, Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals, quoted
+from server.chat.tool_calls.rendered_calls import ARGUMENTS, NAME, SECOND_NAME, RenderedCalls
 from server.chat.tool_calls.tool_call_format import (
+    CallFrame,
     ToolCallFormat,
     ToolOptions,
     alternatives,
@@ -19,29 +24,23 @@ from server.chat.tool_calls.tool_call_format import (
 
 NAME_KEYS = ("name", "tool_name", "function")
 ARGUMENT_KEYS = ("arguments", "parameters")
+_CLOSING = re.compile(r"(\s*\])?(\s*(?:\[/\w+\]|</[^<>\s]+>|<\|[^<>\s]+\|>|```))?")
 
 
 @dataclass(frozen=True)
 class JsonSyntax:
-    """opener, closer: enclose a call, or the list of all calls if `listed`. gap: between them and the JSON.
+    """Objects with a name and arguments in a frame.
 
-    before, after: what the object has before the name and after the arguments, as grammar. between: separates
-    calls. ignored: further markers, which are not content. start, comma, end: of the list.
+    before, after: what the object has before the name and after the arguments, as grammar. ignored: further
+    markers, which are not content.
     """
 
-    opener: str
-    closer: str
-    gap: str = ""
-    listed: bool = False
+    frame: CallFrame
     name_key: str = "name"
     arguments_key: str = "arguments"
     before: str = ""
     after: str = ""
-    between: str = "\n"
     ignored: tuple[str, ...] = ()
-    start: str = "["
-    comma: str = ", "
-    end: str = "]"
 
 
 class JsonCallParser(StreamingParser):
@@ -131,13 +130,14 @@ class MarkedJsonCallParser(JsonCallParser):
 
     def __init__(self, syntax: JsonSyntax, *args: Any) -> None:
         self.syntax = syntax
-        self.openers = MarkerSearch([syntax.opener, *syntax.ignored])
+        self.closer = syntax.frame.last.strip().removeprefix("]").strip()
+        self.openers = MarkerSearch([syntax.frame.opener, *syntax.ignored])
         super().__init__(*args)
 
     def read(self) -> Parsing[None]:
         while True:
             opener = yield from self.until(self.openers, self.emit)
-            if opener == self.syntax.opener:
+            if opener == self.syntax.frame.opener:
                 yield from self.attempt(opener, self.calls())
 
     def calls(self) -> Parsing[None]:
@@ -149,45 +149,49 @@ class MarkedJsonCallParser(JsonCallParser):
             yield from self.call_sequence()
         else:
             raise UnexpectedText
-        if self.syntax.closer:
-            yield from self.accept(self.syntax.closer)
+        if self.closer:
+            yield from self.accept(self.closer)
 
 
 class JsonToolCallFormat(ToolCallFormat):
     """A format whose calls are JSON between markers."""
 
+    writes_calls = True
     syntax: JsonSyntax
 
     @property
     def markers(self) -> tuple[str, ...]:
-        return tuple(filter(None, (self.syntax.opener, self.syntax.closer, *self.syntax.ignored)))
+        frame = self.syntax.frame
+        closer = frame.last.strip().removeprefix("]").strip()
+        return tuple(filter(None, (frame.opener, closer, *self.syntax.ignored)))
 
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return MarkedJsonCallParser(self.syntax, options.names, new_id, options.limit)
 
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
-        syntax = self.syntax
-        rules = [alternatives("call", options), *call_rules(syntax, options), *arguments_rules(options)]
-        if syntax.listed:
-            more = f"({quoted(syntax.comma)} call)*" if options.parallel else ""
-            start, end = (
-                terminals(syntax.gap + syntax.start),
-                terminals(syntax.end + syntax.gap + syntax.closer),
-            )
-            rules.append(f"calls: {start} call {more} {end}")
-        else:
-            end = terminals(syntax.gap + syntax.closer)
-            again = f"{terminals(syntax.between + syntax.opener + syntax.gap)} call {end}"
-            more = f"({again})*" if options.parallel else ""
-            rules.append(f"calls: {terminals(syntax.gap)} call {end} {more}")
-        return join_rules([*start_rules(options, terminals, syntax.opener, "calls"), *rules])
+        frame = self.syntax.frame
+        rules = [alternatives("call", options), *call_rules(self.syntax, options), *arguments_rules(options)]
+        start = start_rules(options, terminals, frame.opener, "calls")
+        return join_rules([*start, frame.rule(options, terminals), *rules])
 
     def example(self) -> str:
-        syntax = self.syntax
-        call = f'{{"{syntax.name_key}": "tool name", "{syntax.arguments_key}": {{"argument name": "value"}}}}'
-        return (
-            syntax.opener + syntax.gap + (f"[{call}]" if syntax.listed else call) + syntax.gap + syntax.closer
+        return self.written([("tool name", '{"argument name": "value"}')])
+
+    def written(self, calls: Sequence[tuple[str, str]]) -> str:
+        syntax, frame = self.syntax, self.syntax.frame
+        objects = (
+            f'{{"{syntax.name_key}": "{name}", "{syntax.arguments_key}": {arguments}}}'
+            for name, arguments in calls
         )
+        return frame.opener + frame.first + frame.again.join(objects) + frame.last
+
+    def fitted(self, calls: RenderedCalls) -> ToolCallFormat:
+        syntax = derive_json_syntax(calls)
+        if syntax is None or syntax.frame.opener != self.syntax.frame.opener:
+            return self
+        fitted = copy(self)
+        fitted.syntax = replace(self.syntax, frame=syntax.frame.ending_as(self.syntax.frame))
+        return fitted
 
 
 def call_rules(syntax: JsonSyntax, options: ToolOptions) -> list[str]:
@@ -199,3 +203,52 @@ def call_rules(syntax: JsonSyntax, options: ToolOptions) -> list[str]:
         end = quoted("}")
         rules.append(f"call_{i}: {start} arguments_{i} {syntax.after} {end}")
     return rules
+
+
+def derive_json_syntax(calls: RenderedCalls) -> JsonSyntax | None:
+    """The syntax of calls that a template renders as JSON objects; None: they are none, or have no opener."""
+    text = calls.one if calls.two is None else calls.two
+    call = _find_call(text, NAME, 0, ARGUMENTS)
+    if call is None:
+        return None
+    start, end, name_key, arguments_key = call
+    *ignored, opener = (
+        text[:start].strip().removesuffix("[").strip().split("\n")
+    )  # a new turn may begin before
+    if not opener:
+        return None
+    first = text[text.index(opener) + len(opener) : start]
+    second = None if calls.two is None else _find_call(text, SECOND_NAME, end, {})
+    last = _closing(opener, text[end if second is None else second[1] :], listed="[" in first)
+    again = f"{last}\n{opener}{first}" if second is None else text[end : second[0]]
+    ignored = [line for line in ignored if line]
+    return JsonSyntax(CallFrame(opener, first, again, last), name_key, arguments_key, ignored=tuple(ignored))
+
+
+def _find_call(text: str, name: str, start: int, arguments: Any) -> tuple[int, int, str, str] | None:
+    """Where a call begins and ends, and its keys of name and arguments."""
+    decoder = json.JSONDecoder()
+    for match in re.compile(r"\{").finditer(text, start):
+        try:
+            value, end = decoder.raw_decode(text, match.start())
+        except (ValueError, RecursionError):
+            continue
+        names = [key for key in NAME_KEYS if value.get(key) == name]
+        keys = [key for key in ARGUMENT_KEYS if value.get(key) == arguments]
+        if names and keys:
+            return match.start(), end, names[0], keys[0]
+    return None
+
+
+def _closing(opener: str, text: str, listed: bool) -> str:
+    """The end of a list and the marker that matches the opener; further text ends the turn."""
+    match = _CLOSING.match(text)
+    assert match is not None
+    end, marker = match[1] or "", match[2] or ""
+    if _letters(marker.strip()) != _letters(opener) and marker.strip() != "```":
+        marker = ""
+    return (end if listed else "") + marker
+
+
+def _letters(marker: str) -> str:
+    return re.sub(r"\W", "", marker).replace("START", "END")

@@ -9,11 +9,17 @@ from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser,
 from server.chat.tool_calls.grammar import GrammarTerminals, object_of, quoted
 from server.chat.tool_calls.json_calls import JsonSyntax, call_rules
 from server.chat.tool_calls.tool import Tool
-from server.chat.tool_calls.tool_call_format import ToolCallFormat, ToolOptions, alternatives, arguments_rules
+from server.chat.tool_calls.tool_call_format import (
+    CallFrame,
+    ToolCallFormat,
+    ToolOptions,
+    alternatives,
+    arguments_rules,
+)
 from server.chat.tool_calls.unmarked_calls import UnmarkedCallParser, unmarked_grammar
 
 _TAG = "<|python_tag|>"
-_SYNTAX = JsonSyntax("", "", arguments_key="parameters")
+_SYNTAX = JsonSyntax(CallFrame(""), arguments_key="parameters")
 
 
 def _call_schema(tool: Tool) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 from server.chat.streaming_parser import Parsing, StreamingParser
+from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.json_calls import JsonSyntax, JsonToolCallFormat
 from server.chat.tool_calls.named_calls import NamedCallParser, NamedSyntax, NamedToolCallFormat
-from server.chat.tool_calls.tool_call_format import ToolOptions
+from server.chat.tool_calls.rendered_calls import RenderedCalls
+from server.chat.tool_calls.tool_call_format import CallFrame, ToolOptions
 
 _OPENER = "[TOOL_CALLS]"
-_NAMED = NamedSyntax(_OPENER, "[ARGS]", optional="[CALL_ID]")
+_NAMED = NamedSyntax(CallFrame(_OPENER, again=_OPENER), "[ARGS]", optional="[CALL_ID]")
 
 
 class MistralCallParser(NamedCallParser):
@@ -30,7 +33,7 @@ class MistralListFormat(JsonToolCallFormat):
 
     name = "mistral"
     short_ids = True
-    syntax = JsonSyntax(_OPENER, "", listed=True, after=r'", \"id\": \"" /[a-zA-Z0-9]{9}/ "\""')
+    syntax = JsonSyntax(CallFrame(_OPENER, "[", ", ", "]"), after=r'", \"id\": \"" /[a-zA-Z0-9]{9}/ "\""')
 
     def detects(self, source: str) -> bool:
         return _OPENER in source and "[ARGS]" not in source
@@ -45,9 +48,21 @@ class MistralNamedFormat(NamedToolCallFormat):
     name = "mistral-named"
     short_ids = True
     syntax = _NAMED
+    writes_ids = False
 
     def detects(self, source: str) -> bool:
         return _OPENER in source and "[ARGS]" in source
+
+    def fitted(self, calls: RenderedCalls) -> MistralNamedFormat:
+        fitted = copy(self)
+        fitted.writes_ids = self.syntax.optional in calls.one
+        return fitted
+
+    def head_rule(self, name: str, terminals: GrammarTerminals) -> str:
+        if not self.writes_ids:
+            return super().head_rule(name, terminals)
+        id = f"{terminals(self.syntax.optional)} /[a-zA-Z0-9]{{9}}/"
+        return f"{terminals(name)} {id} {terminals(self.syntax.middle)}"
 
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return MistralCallParser(_NAMED, options.names, new_id, options.limit)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.json_calls import JsonCallParser
+from server.chat.tool_calls.rendered_calls import ARGUMENTS, NAME, SECOND_NAME, RenderedCalls
 from server.chat.tool_calls.tool_call_format import (
+    CallFrame,
     ToolCallFormat,
     ToolOptions,
     alternatives,
     arguments_rules,
     join_rules,
+    pieces_of,
     start_rules,
 )
 
@@ -23,17 +28,13 @@ MAX_NAME = 256
 
 @dataclass(frozen=True)
 class NamedSyntax:
-    """`section` `opener` name `middle` {…} `closer` `end`; section and end occur once, the rest per call.
+    """A call is: name `middle` {…}. What precedes the name in all calls is the end of `frame.first`.
 
-    optional: a marker after the name, followed by anything, that models may insert. between: separates calls.
+    optional: a marker after the name, followed by anything, that models may insert.
     """
 
-    opener: str
+    frame: CallFrame
     middle: str
-    closer: str = ""
-    section: str = ""
-    end: str = ""
-    between: str = ""
     optional: str = ""
 
 
@@ -42,19 +43,19 @@ class NamedCallParser(JsonCallParser):
 
     def __init__(self, syntax: NamedSyntax, *args: Any) -> None:
         self.syntax = syntax
-        self.openers = MarkerSearch([syntax.section, syntax.opener])
+        self.section, self.opener = syntax.frame.opener, syntax.frame.first.strip()
+        self.openers = MarkerSearch([self.section, self.opener])
         super().__init__(*args)
 
     def read(self) -> Parsing[None]:
-        syntax = self.syntax
         while True:
             opener = yield from self.until(self.openers, self.emit)
-            yield from self.attempt(opener, self.section() if opener == syntax.section else self.call())
-            if syntax.end:
-                yield from self.accept(syntax.end)
+            in_section = bool(self.opener) and opener == self.section
+            yield from self.attempt(opener, self.first_call() if in_section else self.call())
 
-    def section(self) -> Parsing[None]:
-        if not (yield from self.accept(self.syntax.opener)):
+    def first_call(self) -> Parsing[None]:
+        """After the marker of the section."""
+        if not (yield from self.accept(self.opener)):
             raise UnexpectedText
         yield from self.call()
 
@@ -62,8 +63,8 @@ class NamedCallParser(JsonCallParser):
         """After the opener."""
         yield from self.head()
         yield from self.json(self.emit_arguments)
-        if self.syntax.closer:
-            yield from self.accept(self.syntax.closer.strip())
+        for closer in self.syntax.frame.closers:
+            yield from self.accept(closer)
 
     def head(self) -> Parsing[None]:
         name = ""
@@ -87,34 +88,74 @@ class NamedCallParser(JsonCallParser):
 class NamedToolCallFormat(ToolCallFormat):
     """A format in which the name precedes JSON."""
 
+    writes_calls = True
     syntax: NamedSyntax
 
     @property
     def markers(self) -> tuple[str, ...]:
-        syntax = self.syntax
-        markers = (syntax.section, syntax.opener, syntax.middle, syntax.closer, syntax.end, syntax.optional)
-        return tuple(marker.strip() for marker in markers if marker.strip())
+        syntax, frame = self.syntax, self.syntax.frame
+        texts = (frame.opener, frame.first, syntax.middle, frame.last, syntax.optional)
+        return tuple(piece for text in texts for piece in pieces_of(text))
 
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return NamedCallParser(self.syntax, options.names, new_id, options.limit)
 
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
-        syntax = self.syntax
+        frame = self.syntax.frame
         rules = [alternatives("call", options), *arguments_rules(options)]
         for i, tool in enumerate(options.tools):
-            rules.append(
-                f"call_{i}: {terminals(tool.name + syntax.middle)} arguments_{i} {terminals(syntax.closer)}"
-            )
-        more = f"({terminals(syntax.between + syntax.opener)} call)*" if options.parallel else ""
-        first = terminals(syntax.opener) if syntax.section else ""
-        rules.append(f"calls: {first} call {more} {terminals(syntax.end)}")
-        return join_rules(
-            [*start_rules(options, terminals, syntax.section or syntax.opener, "calls"), *rules]
-        )
+            rules.append(f"call_{i}: {self.head_rule(tool.name, terminals)} arguments_{i}")
+        start = start_rules(options, terminals, frame.opener, "calls")
+        return join_rules([*start, frame.rule(options, terminals), *rules])
+
+    def head_rule(self, name: str, terminals: GrammarTerminals) -> str:
+        """What precedes the arguments."""
+        return terminals(name + self.syntax.middle)
 
     def example(self) -> str:
-        syntax = self.syntax
-        arguments = '{"argument name": "value"}'
-        return (
-            f"{syntax.section}{syntax.opener}tool name{syntax.middle}{arguments}{syntax.closer}{syntax.end}"
+        return self.written([("tool name", '{"argument name": "value"}')])
+
+    def written(self, calls: Sequence[tuple[str, str]]) -> str:
+        syntax, frame = self.syntax, self.syntax.frame
+        bodies = (name + syntax.middle + arguments for name, arguments in calls)
+        return frame.opener + frame.first + frame.again.join(bodies) + frame.last
+
+    def fitted(self, calls: RenderedCalls) -> ToolCallFormat:
+        syntax = derive_named_syntax(calls)
+        if syntax is None or syntax.frame.opener != self.syntax.frame.opener:
+            return self
+        fitted = copy(self)
+        fitted.syntax = replace(
+            syntax, frame=syntax.frame.ending_as(self.syntax.frame), optional=self.syntax.optional
         )
+        return fitted
+
+
+def derive_named_syntax(calls: RenderedCalls) -> NamedSyntax | None:
+    """The syntax of calls that a template renders as a name and JSON; None: they are none."""
+    text = calls.one if calls.two is None else calls.two
+    name = text.index(NAME)
+    middle, end = _find_arguments(text, name + len(NAME), ARGUMENTS)
+    before = text[:name]
+    if not middle or not before.strip():
+        return None
+    opener = pieces_of(before)[0]
+    first = before[before.index(opener) + len(opener) :]
+    if calls.two is None:
+        last = text[end:]
+        return NamedSyntax(CallFrame(opener, first, f"{last}\n{opener}{first}", last), middle)
+    second = text.index(SECOND_NAME, end)
+    again, (other, finish) = text[end:second], _find_arguments(text, second + len(SECOND_NAME), {})
+    if other != middle:
+        return None
+    return NamedSyntax(CallFrame(opener, first, again, text[finish:]), middle)
+
+
+def _find_arguments(text: str, start: int, arguments: object) -> tuple[str, int]:
+    """What stands before the arguments, and where they end. "": there are none."""
+    begin = text.find("{", start)
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, begin)
+    except (ValueError, RecursionError):
+        return "", 0
+    return (text[start:begin], end) if begin > 0 and value == arguments else ("", 0)

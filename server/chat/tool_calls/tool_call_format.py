@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import ConfigError
 from engine.types import Constraint
 from server.chat.streaming_parser import StreamingParser
 from server.chat.tool_calls.grammar import GrammarTerminals, answer_rule, quoted, strict_json_rule
+from server.chat.tool_calls.rendered_calls import RenderedCalls
 from server.chat.tool_calls.tool import Tool
 
 ANY_TEXT = r"/(?s:.*)/"
@@ -39,6 +41,41 @@ class ToolOptions:
         return None if self.parallel else 1
 
 
+@dataclass(frozen=True)
+class CallFrame:
+    """What stands around calls: `opener` `first` call (`again` call)* `last`.
+
+    opener: the marker that a parser looks for.
+    """
+
+    opener: str
+    first: str = ""
+    again: str = ""
+    last: str = ""
+
+    def rule(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
+        """The rule `calls`, for what follows the opener; the rule `call` is a call."""
+        more = f"({terminals(self.again)} call)*" if options.parallel else ""
+        return f"calls: {terminals(self.first)} call {more} {terminals(self.last)}"
+
+    def ending_as(self, known: CallFrame) -> CallFrame:
+        """The frame without what a template writes after the last marker of a known one, to end the turn."""
+        marker = pieces_of(known.last)[-1:]
+        if not marker or marker[0] not in self.last:
+            return self
+        return replace(self, last=self.last[: self.last.rindex(marker[0]) + len(marker[0])])
+
+    @property
+    def closers(self) -> list[str]:
+        """What may follow a call, piece by piece."""
+        return pieces_of(self.last)
+
+
+def pieces_of(text: str) -> list[str]:
+    """The markers in a text: white space between them may vary."""
+    return [piece for piece in re.split(r"\s*\n\s*|(?<=>)\s*(?=<)", text.strip()) if piece]
+
+
 class UnsupportedSchema(Exception):
     """The format has no grammar for such a schema."""
 
@@ -48,6 +85,7 @@ class ToolCallFormat(ABC):
 
     name: str
     short_ids = False  # call ids have nine characters
+    writes_calls = False  # `written` is implemented
     grammar_has_reasoning = False  # its grammars cover the reasoning before the answer
 
     @abstractmethod
@@ -73,6 +111,14 @@ class ToolCallFormat(ABC):
     @abstractmethod
     def example(self) -> str:
         """A call, to show to models whose template does not describe the format."""
+
+    def fitted(self, calls: RenderedCalls) -> ToolCallFormat:
+        """The format with the white space that a template writes."""
+        return self
+
+    def written(self, calls: Sequence[tuple[str, str]]) -> str:
+        """Calls (name, arguments as JSON), for templates that do not render them, if `writes_calls`."""
+        raise NotImplementedError
 
     def new_answer_parser(
         self, options: ToolOptions | None, new_id: Callable[[], str], prompt: str, raw: bool
@@ -112,15 +158,14 @@ def alternatives(rule: str, options: ToolOptions) -> str:
 
 def start_rules(options: ToolOptions, terminals: GrammarTerminals, opener: str, calls: str) -> list[str]:
     """The start of an output grammar. calls: name of the rule for what follows the opener."""
-    if options.required:
-        return [f"start: {terminals(opener)} {calls}"]
+    if options.required:  # after reasoning most models write an empty line
+        return [f"start: SPACE? {terminals(opener)} {calls}", r"SPACE: /[ \n]{1,4}/"]
     if options.answer is not None:
         return [f"start: answer | {terminals(opener)} {calls}", f"answer: {answer_rule(options.answer)}"]
-    if opener in terminals.tokens:  # then text is any other token, including special tokens of the format
-        return [
-            f"start: other* | other* {terminals(opener)} {calls}",
-            f"other: <[^{terminals.tokens[opener]}]>",
-        ]
+    if (token := terminals.first_token(opener)) is not None:
+        # Text is any other token, including special tokens of the format.
+        id, rest = terminals.tokens[token], terminals(opener.partition(token)[2])
+        return [f"start: other* | other* <[{id}]> {rest} {calls}", f"other: <[^{id}]>"]
     return [f"start: TEXT | head {calls}", *text_until("head", opener, terminals), f"TEXT: {ANY_TEXT}"]
 
 

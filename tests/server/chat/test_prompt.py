@@ -13,7 +13,7 @@ from server.chat.template.sandbox import TemplateFailed
 from server.chat.template.special_tokens import special_token_pattern
 from server.chat.tool_calls import make_tool
 from support.api.templates import published_source
-from support.api.tools import NOW, WEATHER
+from support.api.tools import NOW
 from support.fakes.engine import tokenizer
 
 PLAIN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
@@ -126,40 +126,13 @@ def test_whether_the_prompt_has_opened_reasoning():
     assert opened("Apriel-1.6-15b-Thinker-fixed")
 
 
-def test_tools_that_the_template_does_not_show_are_described_by_the_system():
-    head, _, tail = text(PLAIN, TALK, tools=[WEATHER, NOW]).partition("\n[user] hi")
-    assert head.startswith("[system] S\n\n")
-    assert '"name": "get_weather"' in head
-    assert '{"tool_calls": [{"name": "tool name", "arguments": {"argument name": "value"}}]}' in head
-    assert tail == "\n[me]"
-    assert text(PLAIN, TALK[1:], tools=[NOW]).startswith("[system] You can call")
-    r1 = text(published("deepseek-ai-DeepSeek-R1-Distill-Qwen-32B"), TALK, tools=[NOW])
-    assert "<｜tool▁call▁begin｜>function<｜tool▁sep｜>tool name" in r1  # noqa: RUF001
-
-
-def test_calls_and_results_that_the_template_does_not_show_are_reported_as_text():
-    function = {"name": "now", "arguments": '{"x": 1}'}
-    talk = [
-        *TALK,
-        {
-            "role": "assistant",
-            "content": "So",
-            "tool_calls": [{"id": "a", "type": "function", "function": function}],
-        },
-        {"role": "tool", "content": "12:00", "tool_call_id": "a"},
-        {"role": "tool", "content": "13:00", "tool_call_id": "b"},
-        {"role": "user", "content": "well?"},
-    ]
-    assert text(PLAIN, talk) == (
-        '[system] S\n[user] hi\n[assistant] So\n{"tool_calls": [{"name": "now", "arguments": {"x": 1}}]}\n'
-        '[user] {"tool_response": {"name": "now", "content": "12:00"}}\n'
-        '{"tool_response": {"name": null, "content": "13:00"}}\nwell?\n[me]'
-    )
-
-
 def test_templates_that_cannot_do_without_descriptions():
     tool = make_tool("f", None, {"type": "object", "properties": {"x": {"type": "string"}}}, None, "t")
     assert "x" in text(published("CohereForAI-c4ai-command-r-plus-tool_use"), TALK, tools=[tool])
+    nested = {"type": "object", "properties": {"y": {"type": "object", "properties": {"z": {}}}}}
+    items = {"type": "array", "items": nested}
+    tool = make_tool("f", None, {"type": "object", "properties": {"x": items, "y": nested}}, None, "t")
+    assert '"z"' in text(published("NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use"), TALK, tools=[tool])
 
 
 def test_a_template_for_tools():

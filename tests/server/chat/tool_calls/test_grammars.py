@@ -2,70 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cache
+import re
 from typing import Any
 
 import llguidance
 import pytest
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher
 
 from engine.constraint.gbnf.lark import with_checked_schemas
 from engine.types import Constraint
 from server.chat.tool_calls import Tool, make_tool
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
+from support.api.grammars import MARKER_IDS, matches, tokenizer
 from support.api.tools import CALLS, FORMATS, TOOLS
-
-MARKERS = sorted(
-    {marker for call_format in FORMATS.values() for marker in call_format.markers if len(marker) > 1}
-)
-FIRST = 257  # the id of the first marker
-
-
-class Vocabulary:
-    """Bytes, an end, and the markers, which are control tokens or text in one piece."""
-
-    is_tokenizer_wrapper = True
-    bos_token_id = None
-    eos_token_id = 256
-
-    def __init__(self, control: bool) -> None:
-        self.tokens = [*(bytes((i,)) for i in range(256)), b"<eos>", *(marker.encode() for marker in MARKERS)]
-        self.special_token_ids = [256, *(range(FIRST, len(self.tokens)) if control else ())]
-
-
-@cache
-def tokenizer(control: bool) -> LLTokenizer:
-    vocabulary: Any = Vocabulary(control)
-    return LLTokenizer(vocabulary, n_vocab=len(vocabulary.tokens))
-
-
-MARKER_IDS = {marker: FIRST + i for i, marker in enumerate(MARKERS)}
-
-
-def encode(text: str, pieces: bool) -> list[int]:
-    """Token ids: the markers as one token each, or all of it as bytes."""
-    ids: list[int] = []
-    while text:
-        marker = next(
-            (marker for marker in sorted(MARKERS, key=len, reverse=True) if text.startswith(marker)), None
-        )
-        if marker is not None and pieces:
-            ids.append(MARKER_IDS[marker])
-            text = text[len(marker) :]
-        else:
-            ids += text[0].encode()
-            text = text[1:]
-    return ids
-
-
-def matches(grammar: str, text: str, control: bool, pieces: bool = True) -> tuple[bool, bool]:
-    """Whether the grammar takes the text, and whether it may end there."""
-    matcher = LLMatcher(tokenizer(control), grammar + '\n%llguidance {"no_forcing": true}\n', log_level=0)
-    assert not matcher.is_error(), matcher.get_error()
-    ids = encode(text, pieces)
-    taken = matcher.try_consume_tokens(ids)
-    return taken == len(ids), matcher.is_accepting()
 
 
 def grammar(call_format: str, control: bool = False, tools: tuple[Tool, ...] = TOOLS, **options: Any) -> str:
@@ -77,8 +27,47 @@ def grammar(call_format: str, control: bool = False, tools: tuple[Tool, ...] = T
 
 
 # As the grammars have them: no escapes without need, and JSON in tags.
-WRITTEN = {name: text.replace("\\u00fc", "ü").replace("\nTrue\n", "\ntrue\n") for name, text in CALLS.items()}
+WRITTEN = {
+    name: text.replace("\\u00fc", "ü").replace("\nTrue\n", "\ntrue\n").replace(">True<", ">true<")
+    for name, text in CALLS.items()
+}
 SEVERAL = [name for name in CALLS if name != "harmony"]  # one call a turn there
+# Formats with tags or bare keys, in which some names of arguments cannot be written.
+CANNOT_WRITE = ("qwen-coder", "seed", "glm", "hunyuan3", "minimax-m2", "minimax-m3", "minicpm", "muse")
+CANNOT_WRITE += ("deepseek-v3.2", "deepseek-v4", "kimi-k3", "gemma", "lfm2")
+SECTIONS = ("kimi-k3", "solar", "muse")  # in which only required calls are constrained
+WHOLE = ("llama3", "generic")  # a call is the whole answer
+# What begins the second call, and what ends all of them, by format.
+SECOND = {
+    "llama3": ("; ", ""),
+    "generic": (', {"name": "now"', "]}"),
+    "mistral": (', {"name": "now"', "]"),
+    "granite": (', {"name": "now"', "]"),
+    "apertus": (', {"now"', "]<|tools_suffix|>"),
+    "command-r": (",\n    {", "\n]<|END_ACTION|>"),
+    "command-r-plus": (",\n    {", "\n]```"),
+    "deepseek-r1": ("\n<｜tool▁call▁begin｜>", "<｜tool▁calls▁end｜>"),  # noqa: RUF001
+    "deepseek-v3.1": ("<｜tool▁call▁begin｜>", "<｜tool▁calls▁end｜>"),  # noqa: RUF001
+    "deepseek-v3.2": ('<｜DSML｜invoke name="now', "</｜DSML｜function_calls>"),  # noqa: RUF001
+    "deepseek-v4": ('<｜DSML｜invoke name="now', "</｜DSML｜tool_calls>"),  # noqa: RUF001
+    "kimi": ("<|tool_call_begin|>functions.now", "<|tool_calls_section_end|>"),
+    "kimi-k3": ('<|open|>call tool="now"', "<|close|>tools<|sep|>"),
+    "gemma": ("<|tool_call>call:now", ""),
+    "lfm2": (", now", "]<|tool_call_end|>"),
+    "hermes": ("\n<tool_call>", ""),
+    "qwen-coder": ("\n<tool_call>", ""),
+    "seed": ("\n<seed:tool_call>", ""),
+    "glm": ("\n<tool_call>", ""),
+    "hunyuan3": ("<tool_call:opensource>now", "</tool_calls:opensource>"),
+    "minimax-m2": ('<invoke name="now', "</minimax:tool_call>"),
+    "minimax-m3": ('\n]<]minimax[>[<invoke name="now', "\n]<]minimax[>[</tool_call>"),
+    "minicpm": ('\n<function name="now', ""),
+    "mistral-named": ("[TOOL_CALLS]now", ""),
+    "functionary": ("<function=now>", ""),
+    "functionary-v3.2": (">>>now", ""),
+    "solar": ("<|tool_call:begin|>b", "<|calls|>"),
+    "muse": ("<|eom|>", ""),
+}
 
 
 def one(call_format: str) -> str:
@@ -86,25 +75,14 @@ def one(call_format: str) -> str:
     text = WRITTEN[call_format]
     if call_format == "harmony":
         return text.partition("<|call|>")[0]
-    if call_format in ("mistral", "command-r", "command-r-plus", "generic"):
-        begin = (
-            text.index(', {"name": "now"')
-            if call_format in ("mistral", "generic")
-            else text.index(",\n    {")
-        )
-        end = text.rindex("}]") + 1 if call_format in ("mistral", "generic") else text.rindex("\n]")
-        return text[:begin] + text[end:]
-    if call_format.startswith("deepseek"):
-        begin = text.rindex("<｜tool▁call▁begin｜>")  # noqa: RUF001
-        end = text.rindex("<｜tool▁calls▁end｜>")  # noqa: RUF001
-        return text[:begin].removesuffix("\n") + text[end:]
-    between = {"llama3": "; ", "hermes": "\n<tool_call>", "qwen-coder": "\n<tool_call>"}
-    between |= {
-        "seed": "\n<seed:tool_call>",
-        "mistral-named": "[TOOL_CALLS]now",
-        "functionary": "<function=now>",
-    }
-    return text[: text.rindex(between[call_format])]
+    begin, end = SECOND[call_format]
+    assert text.endswith(end)
+    return text[: text.rindex(begin)] + end
+
+
+def wrong_type(call: str) -> str:
+    """The call with text in the place of a number."""
+    return re.sub(r"(days.*?)2", r'\1"two"', call, count=1, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("control", [True, False])
@@ -119,24 +97,26 @@ def test_required_calls(call_format, control):
     assert matches(several, alone, control) == (True, True)
     assert matches(single, alone, control) == (True, True)
     assert matches(single, both, control) != (True, True)
-    for wrong in ("Hello", alone.replace("2", '"two"', 1), alone.replace("get_weather", "other"), alone[:-1]):
+    for wrong in ("Hello", wrong_type(alone), alone.replace("get_weather", "other"), alone[:-1]):
         assert matches(several, wrong, control) != (True, True), wrong
 
 
 @pytest.mark.parametrize("control", [True, False])
-@pytest.mark.parametrize("call_format", SEVERAL)
+@pytest.mark.parametrize("call_format", [name for name in SEVERAL if name not in SECTIONS])
 def test_calls_as_the_model_sees_fit(call_format, control):
+    before = "all\n" if call_format == "functionary-v3.2" else ""
     text, alone = grammar(call_format, control), one(call_format)
-    assert matches(text, "Hello <b> {} [1] there\n", control) == (True, True)
-    assert matches(text, "", control)[1]
+    assert matches(text, f"{before}Hello <b> {{}} [1] there\n", control) == (True, True)
+    assert matches(text, before, control)[1]
     assert matches(text, WRITTEN[call_format], control) == (True, True)
-    wrong = alone.replace("2", '"two"', 1)
+    wrong = wrong_type(alone)
     assert matches(text, wrong, control) != (True, True)
-    if call_format in ("llama3", "generic"):  # a call is the whole answer
+    if call_format in WHOLE:
         assert matches(text, '{"other": 1}', control) == (True, True)
     else:
-        assert matches(text, f"Let me see.\n{alone}", control) == (True, True)
-        assert matches(text, f"Let me see.\n{wrong}", control) != (True, True)
+        between = ">>>" if before else "\n"
+        assert matches(text, f"{before}Let me see.{between}{alone}", control) == (True, True)
+        assert matches(text, f"{before}Let me see.{between}{wrong}", control) != (True, True)
         assert matches(text, f"{alone} and more text", control) != (True, True)
 
 
@@ -155,16 +135,18 @@ def test_markers_that_are_text_may_come_in_any_pieces(call_format):
         True,
         True,
     )
-    assert matches(grammar(call_format), WRITTEN[call_format], False, pieces=False) == (True, True)
+    if call_format not in SECTIONS:
+        assert matches(grammar(call_format), WRITTEN[call_format], False, pieces=False) == (True, True)
 
 
 @pytest.mark.parametrize("call_format", SEVERAL)
 def test_an_answer_of_another_form_where_no_tool_is_called(call_format):
     schema = '{"type": "object", "properties": {"name": {"type": "string"}}}'
     text = grammar(call_format, answer=Constraint("json_schema", schema))
-    assert matches(text, '{"name": "get_wool"}', False) == (True, True)
+    before = "all\n" if call_format == "functionary-v3.2" else ""
+    assert matches(text, before + '{"name": "get_wool"}', False) == (True, True)
     # Where calls are JSON as well, one a turn.
-    call = one(call_format) if call_format in ("llama3", "generic") else WRITTEN[call_format]
+    call = one(call_format) if call_format in WHOLE else WRITTEN[call_format]
     assert matches(text, call, False) == (True, True)
     assert matches(text, "Hello", False) != (True, True)
 
@@ -195,7 +177,7 @@ def test_channels(control):
     required = grammar("harmony", control, required=True)
     for before in ("", analysis + again, again):
         assert matches(required, before + call, control) == (True, True), before
-    for wrong in (analysis, final + "x", analysis + again + final + "x", call.replace("2", '"two"', 1)):
+    for wrong in (analysis, final + "x", analysis + again + final + "x", wrong_type(call)):
         assert matches(required, wrong, control) != (True, True), wrong
     terminals = GrammarTerminals(MARKER_IDS if control else {})
     framed = FORMATS["harmony"].answer_grammar("/[0-9]+/", terminals)
@@ -227,7 +209,10 @@ def tagged(*arguments: tuple[str, str]) -> str:
         ({"type": "string", "minLength": 2, "maxLength": 3}, "ab", "a"),
         ({"type": "integer", "minimum": 3}, "4", "2"),
         ({"type": "array", "items": {"$ref": "#/$defs/n"}}, "[1, 2]", '["a"]'),
-        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, '"a"', "a"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "a", None),
+        ({"type": ["string", "null"], "description": "x"}, "null", None),
+        ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, '"a"', "a"),
+        ({"enum": ["a", "b"]}, "a", "c"),
         ({}, '{"a": 1}', "a"),
     ],
 )
@@ -278,7 +263,7 @@ def test_properties_that_a_schema_does_not_list_are_left_out():
 def test_odd_names_and_texts_in_grammars():
     odd = make_tool("a.b-c", None, {"type": "object", "properties": {'"x\\\n': {"enum": ['"\\']}}}, None, "t")
     for call_format in SEVERAL:
-        if call_format not in ("qwen-coder", "seed"):
+        if call_format not in CANNOT_WRITE:
             error = LLMatcher.validate_grammar(
                 grammar(call_format, tools=(odd,), required=True), tokenizer(False)
             )

@@ -1,0 +1,177 @@
+"""Gemma 4: `<|tool_call>call:name{key:<|"|>text<|"|>,other:[1,true]}<tool_call|>`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from server.chat.streaming_parser import SPACE, MarkerSearch, Parsing, StreamingParser, UnexpectedText
+from server.chat.tool_calls.grammar import GrammarTerminals, quoted
+from server.chat.tool_calls.python_values import python_as_json
+from server.chat.tool_calls.schema_rules import MAX_DEPTH, BracketRules
+from server.chat.tool_calls.tool_call_format import (
+    CallFrame,
+    ToolCallFormat,
+    ToolOptions,
+    alternatives,
+    join_rules,
+    start_rules,
+)
+
+MAX_NAME = 256
+_QUOTE = '<|"|>'
+_FRAME = CallFrame("<|tool_call>", "call:", "}<tool_call|><|tool_call>call:", "}<tool_call|>")
+
+
+class GemmaCallParser(StreamingParser):
+    def __init__(self, *args: Any) -> None:
+        self.openers, self.quote = MarkerSearch([_FRAME.opener]), MarkerSearch([_QUOTE])
+        super().__init__(*args)
+
+    def read(self) -> Parsing[None]:
+        while True:
+            opener = yield from self.until(self.openers, self.emit)
+            yield from self.attempt(opener, self.call())
+
+    def call(self) -> Parsing[None]:
+        if not (yield from self.accept("call:")):
+            raise UnexpectedText
+        self.begin_call((yield from self.word("{")))
+        yield from self.next()
+        yield from self.object(0)
+        yield from self.accept("<tool_call|>")
+
+    def word(self, ends: str) -> Parsing[str]:
+        """Text without quotes up to one of these characters, which stays unread."""
+        word = ""
+        while (character := (yield from self.next())) not in ends:
+            word += character
+            if len(word) > MAX_NAME:
+                raise UnexpectedText
+        self.unread(character)
+        return word.strip()
+
+    def object(self, depth: int) -> Parsing[None]:
+        """After the `{`."""
+        self.emit_arguments("{")
+        comma = ""
+        while (yield from self.following()) != "}":
+            self.emit_arguments(comma)
+            yield from self.key()
+            if (yield from self.after_space()) != ":":
+                raise UnexpectedText
+            self.emit_arguments(": ")
+            yield from self.value_of(depth)
+            comma = ", "
+        yield from self.next()
+        self.emit_arguments("}")
+
+    def following(self) -> Parsing[str]:
+        """The next character besides white space and a comma, which stays unread."""
+        character = yield from self.after_space()
+        if character == ",":
+            character = yield from self.after_space()
+        self.unread(character)
+        return character
+
+    def key(self) -> Parsing[None]:
+        if (yield from self.accept(_QUOTE)):
+            yield from self.text()
+        else:
+            self.emit_arguments(json.dumps((yield from self.word(":")).strip('"'), ensure_ascii=False))
+
+    def text(self) -> Parsing[None]:
+        """After the opening quote."""
+        self.emit_arguments('"')
+        yield from self.until(
+            self.quote, lambda text: self.emit_arguments(json.dumps(text, ensure_ascii=False)[1:-1])
+        )
+        self.emit_arguments('"')
+
+    def value_of(self, depth: int) -> Parsing[None]:
+        if depth > MAX_DEPTH:
+            raise UnexpectedText
+        character = yield from self.after_space()
+        self.unread(character)
+        if character == "<":
+            if not (yield from self.accept(_QUOTE)):
+                raise UnexpectedText
+            yield from self.text()
+        elif character == '"':
+            yield from self.json(self.emit_arguments)
+        elif character == "{":
+            yield from self.next()
+            yield from self.object(depth + 1)
+        elif character == "[":
+            yield from self.next()
+            yield from self.items(depth + 1)
+        else:
+            word = yield from self.word(",}]<" + SPACE)
+            value = python_as_json(word)
+            self.emit_arguments(json.dumps(word, ensure_ascii=False) if value is None else value)
+
+    def items(self, depth: int) -> Parsing[None]:
+        """After the `[`."""
+        self.emit_arguments("[")
+        comma = ""
+        while (yield from self.following()) != "]":
+            self.emit_arguments(comma)
+            yield from self.value_of(depth)
+            comma = ", "
+        yield from self.next()
+        self.emit_arguments("]")
+
+
+class GemmaRules(BracketRules):
+    """Strings are between quotes of their own, keys are bare and sorted."""
+
+    comma = ","
+
+    def order(self, properties: Mapping[str, Any]) -> list[str]:
+        return sorted(properties, key=str.lower)
+
+    def key(self, name: str) -> str:
+        if not name or set(name) & set(':{}[],<>"' + SPACE):
+            raise self.unsupported(f"has the argument {name!r}, which cannot be written")
+        return self.terminals(f"{name}:")
+
+    def any_key(self) -> str:
+        return r"/[^:{}\[\],<>\"\s]+:/"
+
+    def text(self, shortest: int | None, longest: int | None) -> str:
+        count = "*" if shortest is None and longest is None else f"{{{shortest or 0},{longest or ''}}}"
+        quote = self.terminals(_QUOTE)
+        if _QUOTE in self.terminals.tokens:  # which no text contains
+            return f"{quote} /(?s:.){count}/ {quote}"
+        name = f"{self.prefix}_text{len(self.rules)}"
+        self.rules.append(f"{name}[lazy]: /(?s:.){count}/ {quoted(_QUOTE)}")
+        return f"{quote} {name}"
+
+    def text_literal(self, value: str) -> str:
+        if _QUOTE in value:
+            raise self.unsupported("has a text that cannot be written")
+        quote = self.terminals(_QUOTE)
+        return f"{quote} {quoted(value)} {quote}"
+
+
+class GemmaFormat(ToolCallFormat):
+    name = "gemma"
+    markers = (_FRAME.opener, "<tool_call|>", _QUOTE)
+
+    def detects(self, source: str) -> bool:
+        return "<|tool_call>call:" in source
+
+    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
+        return GemmaCallParser(options.names, new_id, options.limit)
+
+    def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
+        rules = [alternatives("call", options)]
+        for i, tool in enumerate(options.tools):
+            arguments = GemmaRules(f"arguments_{i}", tool, terminals)
+            rules += [f"call_{i}: {terminals(tool.name + '{')} {arguments.arguments()}", *arguments.rules]
+        start = start_rules(options, terminals, _FRAME.opener, "calls")
+        return join_rules([*start, _FRAME.rule(options, terminals), *rules])
+
+    def example(self) -> str:
+        return f"{_FRAME.opener}call:tool name{{argument name:{_QUOTE}value{_QUOTE}}}<tool_call|>"

@@ -1,0 +1,21 @@
+"""MiniCPM 5: `<function name="…"><param name="…">…</param></function>`, with CDATA sections."""
+
+from __future__ import annotations
+
+from server.chat.tool_calls.tagged_calls import TaggedSyntax, TaggedToolCallFormat
+from server.chat.tool_calls.tool_call_format import CallFrame
+
+
+class MiniCpmFormat(TaggedToolCallFormat):
+    name = "minicpm"
+    syntax = TaggedSyntax(
+        CallFrame('<function name="', "", '</function>\n<function name="', "</function>"),
+        '">',
+        '<param name="',
+        '">',
+        "</param>",
+        cdata=True,
+    )
+
+    def detects(self, source: str) -> bool:
+        return '<function name="' in source and '<param name="' in source

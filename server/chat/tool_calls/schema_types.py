@@ -1,0 +1,63 @@
+"""Which types of JSON values a schema allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MAX_DEPTH = 8
+ALL_TYPES = frozenset(("string", "number", "boolean", "null", "object", "array"))
+_PLAIN = {"type", "anyOf", "title", "description", "default", "examples"}
+
+
+def json_types(schema: Any, depth: int = 0) -> frozenset[str] | None:
+    """Names of types, where integers are numbers; None: any, or not known."""
+    if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
+        return None
+    listed = schema.get("type")
+    if isinstance(listed, str):
+        listed = [listed]
+    if isinstance(listed, list):
+        return frozenset("number" if name == "integer" else str(name) for name in listed)
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(values, list) and values:
+        return frozenset(_type_of(value) for value in values)
+    for key in ("anyOf", "oneOf"):
+        if isinstance(schema.get(key), list):
+            branches = [json_types(branch, depth + 1) for branch in schema[key]]
+            if None in branches:
+                return None
+            return frozenset().union(*(branch for branch in branches if branch is not None))
+    return None
+
+
+def allows_only_text(schema: Any) -> bool:
+    """Whether it is one of strings that does not combine others."""
+    return (
+        isinstance(schema, Mapping)
+        and json_types(schema) == frozenset(("string",))
+        and bool(schema.keys() & {"type", "const", "enum"})
+    )
+
+
+def allows_text_or_null(schema: Any) -> bool:
+    """Whether it is one of any string or null, as clients write optional arguments."""
+    if not isinstance(schema, Mapping) or json_types(schema) != frozenset(("string", "null")):
+        return False
+    branches = schema.get("anyOf") or [schema]
+    return all(branch.keys() <= _PLAIN for branch in (*branches, {**schema, "anyOf": None}) if branch)
+
+
+def _type_of(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case str():
+            return "string"
+        case list():
+            return "array"
+        case Mapping():
+            return "object"
+    return "number"
