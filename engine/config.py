@@ -39,6 +39,7 @@ class ModelParameters:
     tensor_overrides: (regular expression, device) for tensors that are not on the device of their layer.
     lora_adapters: GGUF files of adapters; requests name them by their place in this list.
     repack: whether weights may be repacked for faster products; otherwise they keep the file's layout.
+    context_shift: whether a request goes on when its context is full, see `n_shifted`; otherwise it ends.
     """
 
     use_gpu: bool | Literal["auto"] = "auto"
@@ -61,6 +62,7 @@ class ModelParameters:
     lora_adapters: tuple[LoraAdapter, ...] = ()
     checkpoints: int | None = None
     checkpoint_interval: int = 512
+    context_shift: bool = False
 
 
 MAX_CELLS = 1 << 30  # cell numbers have 32 bits
@@ -135,6 +137,7 @@ class SchedulerConfig:
 
     parallel: sequences decoded together. n_ctx: tokens of the longest one. max_batch_tokens: most tokens of a
     step. eog_ids: tokens that end a generation. n_adapters: LoRA adapters that requests can name.
+    context_shift: see `ModelParameters`.
     """
 
     parallel: int = 8
@@ -142,3 +145,20 @@ class SchedulerConfig:
     max_batch_tokens: int = 512
     eog_ids: frozenset[int] = field(default_factory=frozenset)
     n_adapters: int = 0
+    context_shift: bool = False
+
+
+def shift_size(n_keep: int, n_ctx: int) -> tuple[int, int]:
+    """How many tokens a context shift keeps at the beginning, and how many it drops after them.
+
+    As in llama-server: half of what the full context holds behind the first `n_keep`, of which four always
+    give way.
+    """
+    n_keep = max(0, min(n_keep, n_ctx - 4))
+    return n_keep, max(1, (n_ctx - 1 - n_keep) // 2)
+
+
+def n_shifted(n_tokens: int, n_keep: int, n_ctx: int) -> int:
+    """How many of `n_tokens` tokens give way, in whole context shifts, so that one more can be computed."""
+    _, n_drop = shift_size(n_keep, n_ctx)
+    return max(0, -(-(n_tokens - n_ctx + 1) // n_drop)) * n_drop

@@ -72,6 +72,7 @@ class Model(LoadedModel):
             max_batch_tokens=self.max_batch_tokens,
             eog_ids=self.eog_ids,
             n_adapters=len(self.adapters),
+            context_shift=self.params.context_shift,
         )
         return Scheduler(
             self.runner, self.pool, config, self._make_sampler, prefix=self.prefix, guides=self.guides()

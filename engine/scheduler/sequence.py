@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from enum import Enum, auto
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 from engine.cache.cached_sequence import CachedSequence
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import PrefixCache
-from engine.config import SchedulerConfig, adapter_scales
+from engine.config import SchedulerConfig, adapter_scales, n_shifted, shift_size
 from engine.constraint.guide import OutputGuide
 from engine.errors import ConfigError, ContextOverflowError
 from engine.types import FinishReason, InferenceParameters, Request, Timings, Token
@@ -52,7 +53,12 @@ class SequenceState(Enum):
 
 
 class ScheduledSequence(CachedSequence):
-    """One request: its tokens, its limits, and how far it has come."""
+    """One request: its tokens, its limits, and how far it has come.
+
+    With `shifts` it goes on when its context is full: tokens after the first `n_keep` give way, and the
+    others are computed again at their new places, which is right for every architecture. n_dropped: how many
+    gave way.
+    """
 
     __slots__ = (
         "arrival",
@@ -63,12 +69,14 @@ class ScheduledSequence(CachedSequence):
         "id",
         "leader",
         "leader_n",
-        "min_end",
         "n_batch",
+        "n_ctx",
+        "n_dropped",
         "n_end",
         "n_prompt",
         "request",
         "sampler",
+        "shifts",
         "started_at",
         "state",
         "stop_ids",
@@ -101,13 +109,14 @@ class ScheduledSequence(CachedSequence):
             salt=request.cache_salt,
         )
         self.tokens.extend(request.generated)
-        params, n_ctx = request.params, config.n_ctx
+        params = request.params
         self.request = request
         self.id = request.id
         self.arrival = arrival
         self.n_prompt = len(request.prompt)
-        self.n_end = n_ctx if params.max_tokens is None else min(n_ctx, self.n_prompt + params.max_tokens)
-        self.min_end = self.n_prompt + params.min_tokens  # no stop id ends it before
+        self.n_ctx, self.shifts = config.n_ctx, config.context_shift
+        self.n_dropped = 0
+        self.n_end = self._end()
         self.n_batch = min(request.n_batch, config.max_batch_tokens)
         self.stop_ids = frozenset() if params.ignore_eos else config.eog_ids
         if params.stop_token_ids:
@@ -122,6 +131,7 @@ class ScheduledSequence(CachedSequence):
         self.submitted_at = now
         self.started_at: float | None = None
         self.first_token_at: float | None = None
+        self.refit()
 
     @property
     def n_chunked(self) -> int:
@@ -129,15 +139,37 @@ class ScheduledSequence(CachedSequence):
 
         Kernels round differently for more rows, and a resumed session shall go on to the same text.
         """
-        return max(self.n_prompt, self.original_context_length + 1) if self.uses_long_rope else self.n_prompt
+        n = self.n_prompt
+        if self.n_dropped:  # all that the last shift left
+            n = self.n_ctx - shift_size(self.request.n_keep, self.n_ctx)[1]
+        return max(n, self.original_context_length + 1) if self.uses_long_rope else n
+
+    def refit(self) -> None:
+        """Make room in a full context, so that the next token can be computed."""
+        if self.shifts and len(self.tokens) >= self.n_ctx:
+            self.release()
+            n_keep, _ = shift_size(self.request.n_keep, self.n_ctx)
+            n = n_shifted(len(self.tokens), n_keep, self.n_ctx)
+            del self.tokens[n_keep : n_keep + n]
+            self.n_dropped += n
+            self.n_end = self._end()
+        super().refit()
+
+    def _end(self) -> int:
+        """Tokens that it has in its context at most."""
+        limit = self.request.params.max_tokens
+        return self.n_ctx if limit is None else min(self.n_ctx, self.n_prompt + limit - self.n_dropped)
 
     @property
     def finish_reason(self) -> FinishReason | None:
         """Whether the last token ends it, by itself or by its place."""
-        n = len(self.tokens)
-        if self.tokens[-1] in self.stop_ids and n > self.min_end:
+        params, n = self.request.params, self.n_generated
+        if self.tokens[-1] in self.stop_ids and n > params.min_tokens:
             return FinishReason.STOP
-        return FinishReason.LENGTH if n >= self.n_end else None
+        if len(self.tokens) < self.n_end:
+            return None
+        goes_on = self.shifts and (params.max_tokens is None or n < params.max_tokens)
+        return None if goes_on else FinishReason.LENGTH
 
     def make_sampler(self, factory: SamplerFactory, n_vocab: int, eog_ids: frozenset[int]) -> TokenSampler:
         """The one that goes on after the tokens so far."""
@@ -146,7 +178,7 @@ class ScheduledSequence(CachedSequence):
             request.params,
             n_vocab,
             eog_ids,
-            history=self.tokens[:],
+            history=array("i", [*request.prompt, *request.generated]),  # also those that gave way
             n_generated=self.n_generated,
             state=request.sampler_state,
         )
@@ -154,7 +186,7 @@ class ScheduledSequence(CachedSequence):
 
     @property
     def n_generated(self) -> int:
-        return len(self.tokens) - self.n_prompt
+        return len(self.tokens) + self.n_dropped - self.n_prompt
 
     def timings(self, now: float) -> Timings:
         """What it cost until `now`, in seconds of time.monotonic."""

@@ -192,6 +192,12 @@ class ModelSettings(BaseSettings):
         "auto: 64, fewer if they would take more than a tenth of free memory",
         "N|auto",
     )
+    context_shift: bool = _batching(
+        False,
+        "when the context of a request is full, drop half of what follows its first n_keep tokens and go on, "
+        "instead of ending it",
+        shared=False,
+    )
     checkpoint_interval: int = _batching(
         512, "tokens of a long prompt after which such a state is kept", "N", ge=1, le=1 << 20
     )
@@ -291,6 +297,7 @@ class ModelSettings(BaseSettings):
             lora_adapters=self.lora_adapters(),
             checkpoints=None if self.checkpoints == "auto" else self.checkpoints,
             checkpoint_interval=self.checkpoint_interval,
+            context_shift=self.context_shift,
         )
 
     def lora_adapters(self) -> tuple[LoraAdapter, ...]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
+from engine.config import n_shifted
 from engine.errors import ContextOverflowError, EngineError
 from engine.types import FinishReason, Request, Timings
 from server.chat.output import ShownToken
@@ -67,6 +68,20 @@ class Job:
         self._score_prompts = score_prompts
         self._metrics = context.state.metrics.of(self.model)
         context.record.model = self.model
+
+    def n_dropped(self, sequence: OutputSequence) -> int:
+        """Tokens of a sequence that gave way in its full context."""
+        if not self.context.state.settings.context_shift:
+            return 0
+        n_tokens = len(sequence.request.prompt) + sequence.n_generated
+        return n_shifted(n_tokens - 1, sequence.request.n_keep, self.engine.n_ctx)  # the last is not computed
+
+    def is_truncated(self, sequence: OutputSequence) -> bool:
+        """Whether its context was full: it ended there, or lost its middle."""
+        if self.context.state.settings.context_shift:
+            return self.n_dropped(sequence) > 0
+        limited = sequence.engine_finish is FinishReason.LENGTH
+        return limited and len(sequence.request.prompt) + sequence.n_generated >= self.engine.n_ctx
 
     async def events(self) -> AsyncGenerator[SequenceOutput, None]:
         """Deltas of all sequences as they come. Closing it cancels what still runs within one engine step."""

@@ -34,6 +34,7 @@ class GenerationOptions:
     best_of: int = 0  # 0: `n`
     n_field: str = "n"
     batch_size: int | None = None
+    n_keep: int = 0  # of the prompt's first tokens when the context is full; -1: all of them
     cache_prompt: bool = True
     cache_salt: str = ""  # only requests with the same one share prefixes
     timeout_ms: int | None = None

@@ -80,7 +80,8 @@ def _sampling_parameters(options: GenerationOptions, context: RequestContext) ->
         logprobs = 0  # the likeliest are looked for
     params = InferenceParameters(logprobs=logprobs, stop_token_ids=tuple(options.stop_token_ids), **values)
     try:
-        params = sampling.validate(params, engine.tokenizer.n_vocab, engine.n_ctx)
+        n_ctx = None if context.state.settings.context_shift else engine.n_ctx
+        params = sampling.validate(params, engine.tokenizer.n_vocab, n_ctx)
     except ConfigError as error:
         param = str(error).split(" ", 1)[0].rstrip(":")
         raise bad_request(str(error), param, "invalid_value") from error
@@ -109,6 +110,15 @@ def _deadline_ms(options: GenerationOptions, context: RequestContext) -> float |
     return None if limit is None else time.monotonic() * 1000 + limit
 
 
+def _n_keep(options: GenerationOptions, n_prompt: int, context: RequestContext) -> int:
+    """As llama-server counts: the token of a text's beginning comes on top."""
+    if not context.state.settings.context_shift:
+        return 0
+    n_keep = n_prompt if options.n_keep < 0 else options.n_keep
+    tokenizer = context.engine.tokenizer
+    return n_keep + int(tokenizer.add_bos and tokenizer.bos_id is not None)
+
+
 def _job(
     prompts: Sequence[Prompt],
     options: GenerationOptions,
@@ -122,11 +132,14 @@ def _job(
     salt = context.cache_salt(options.cache_salt)
     if options.slot is not None and options.slot >= len(engine.slots):
         context.warn(f"id_slot has no effect: there are {len(engine.slots)} slots, numbered from 0")
+    shifts = context.state.settings.context_shift
+    if options.n_keep and not shifts:
+        context.warn("n_keep has no effect: the server runs without --context-shift")
     requests: list[tuple[Prompt, list[EngineRequest]]] = []
     for i, prompt in enumerate(prompts):
         requests.append((prompt, []))
         room = engine.n_ctx - len(prompt.tokens)
-        if params.max_tokens is not None and params.max_tokens > room:
+        if not shifts and params.max_tokens is not None and params.max_tokens > room:
             context.warn(f"{options.limit_field}: only {room} tokens fit after the prompt")
         for j in range(n):
             seed = (params.seed + j) % SEEDS if params.seed is not None else None
@@ -136,6 +149,7 @@ def _job(
                 params=msgspec.structs.replace(params, seed=seed) if j else params,
                 n_batch=n_batch,
                 cache_prompt=options.cache_prompt,
+                n_keep=_n_keep(options, len(prompt.tokens), context),
                 deadline_ms=deadline,
                 lora=lora,
                 cache_salt=salt,

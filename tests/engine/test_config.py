@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from engine.config import MAX_CELLS, ModelParameters, check
+from engine.config import MAX_CELLS, ModelParameters, check, n_shifted, shift_size
 from engine.errors import ConfigError
 
 
@@ -43,3 +45,23 @@ def test_check_of_an_unknown_kind_of_attention_lists_the_kinds() -> None:
     params: Any = {"flash_attn": "yes"}
     with pytest.raises(ConfigError, match="flash_attn is 'yes'; it must be auto, on or off"):
         check(ModelParameters(**params))
+
+
+@given(st.integers(1, 400), st.integers(0, 80), st.integers(4, 60))
+def test_shifts_of_a_context_add_up(n_tokens: int, n_keep: int, n_ctx: int) -> None:
+    """Against one shift after the other, each by llama-server's rule."""
+    length = dropped = 0
+    for _ in range(n_tokens):
+        length += 1
+        if length == n_ctx:  # n_ctx - 1 are computed, and this one is the next
+            keep = min(n_ctx - 4, n_keep)
+            n = (n_ctx - 1 - keep) // 2
+            length, dropped = length - n, dropped + n
+    assert n_shifted(n_tokens, n_keep, n_ctx) == dropped
+    assert n_tokens - dropped < n_ctx
+
+
+def test_shifts_of_tiny_contexts() -> None:
+    assert shift_size(0, 2) == (0, 1)
+    assert shift_size(5, 3) == (0, 1)
+    assert n_shifted(2, 0, 2) == 1

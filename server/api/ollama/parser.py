@@ -32,7 +32,12 @@ def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOpti
     options = body.options or OllamaOptions()
     check_shared(body, options.model_extra, context)
     batch_size = shared.used_name(options, ("num_batch", "batch_size", "n_batch"), "options.") or "batch_size"
-    context.field_names = {**_NAMES, "batch_size": f"options.{batch_size}"}
+    n_keep = shared.used_name(options, ("num_keep", "n_keep"), "options.") or "n_keep"
+    context.field_names = {
+        **_NAMES,
+        "batch_size": f"options.{batch_size}",
+        "n_keep": f"options.{n_keep}",
+    }
     n_ctx = context.engine.n_ctx
     if options.num_ctx not in (None, n_ctx):
         context.warn(f"options.num_ctx has no effect: the context has {n_ctx} tokens (--context-size)")
@@ -43,6 +48,7 @@ def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOpti
         stream=body.stream is not False,
         reports=False,
         batch_size=getattr(options, batch_size),
+        n_keep=getattr(options, n_keep) or 0,
         max_tokens=None if options.num_predict is None else max(options.num_predict, -1),
         limit_field="options.num_predict",
         logprobs=shared.requested_logprobs(body),

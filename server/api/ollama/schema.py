@@ -29,6 +29,7 @@ class OllamaOptions(SequenceFields):
     random_seed = -1
     num_predict: int | None = field("most tokens to generate; below 0: no limit", 256, ge=-2, le=INT_MAX)
     num_ctx: int | None = field("no effect: the context is --context-size", 4096, ge=0, le=INT_MAX)
+    num_keep: int | None = field("another name of `n_keep`", 0, ge=-1, le=INT_MAX)
     num_batch: int | None = field("another name of `batch_size`", 256, ge=1, le=INT_MAX)
     logit_bias: BiasOfText | None = field("token id → number added to its logit", {"263": -2.5})
 

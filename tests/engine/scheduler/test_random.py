@@ -20,9 +20,15 @@ class Script:
     """One random life of a scheduler. `run` plays it and checks after each step what must always hold."""
 
     def __init__(
-        self, seed: int, *, calm: bool = False, original_context_length: int = 0, recurrent: bool = False
+        self,
+        seed: int,
+        *,
+        calm: bool = False,
+        original_context_length: int = 0,
+        recurrent: bool = False,
+        shifts: bool = False,
     ) -> None:
-        self.recurrent = recurrent
+        self.recurrent, self.shifts = recurrent, shifts
         self.rng = random.Random(seed)
         self.original_context_length, self.model = original_context_length, Model(original_context_length)
         self.calm = calm  # without pauses, failures and cancels, so that stricter rules hold
@@ -42,6 +48,7 @@ class Script:
             original_context_length=original_context_length,
             checkpoints=rng.randint(1, 6) if recurrent else 0,
             interval=rng.choice([4, 9, 512]),
+            context_shift=shifts,
         )
         self.stems = [[rng.randrange(1, 5) for _ in range(self.n_ctx)] for _ in range(3)]
         self.requests: dict[str, Request] = {}
@@ -55,7 +62,7 @@ class Script:
             self.step()
         for id in list(self.paused):
             self.resume(id)
-        for _ in range(3000):
+        for _ in range(20_000 if self.shifts else 3000):
             if not self.scheduler.has_work:
                 break
             self.step()
@@ -99,12 +106,16 @@ class Script:
             temperature=rng.choice([0.0, 1.0]),
             seed=rng.randrange(5),
             repeat_penalty=rng.choice([1.0, 3.0]),
-            max_tokens=rng.choice([None, 40] if self.hungry else [None, 0, 1, 3, 20]),
+            max_tokens=rng.choice([30, 60, 100] if self.shifts else self.limits()),
             min_tokens=rng.choice([0, 0, 5]),
             ignore_eos=rng.random() < (0.8 if self.hungry else 0.3),
             stop_token_ids=(rng.randrange(40),) if rng.random() < 0.3 else (),
         )
-        expected, reason = self.model.continuation(prompt, params, self.n_ctx)
+        n_keep = rng.choice([0, 1, 5, 100]) if self.shifts else 0
+        if self.shifts:
+            expected, reason = self.model.shifted(prompt, params, self.n_ctx, n_keep)
+        else:
+            expected, reason = self.model.continuation(prompt, params, self.n_ctx)
         known = expected[: rng.randint(0, len(expected))] if rng.random() < 0.2 else []
         self.requests[id] = request(
             id,
@@ -113,11 +124,15 @@ class Script:
             n_batch=rng.choice([1, 3, 8, 512]),
             cache_prompt=rng.random() < 0.8,
             generated=known,
+            n_keep=n_keep,
             deadline_ms=time.monotonic() * 1e3 + 1e6 if rng.random() < 0.1 else None,
         )
         self.expected[id] = expected, reason
         self.outcome.tokens[id] = list(known)
         self.scheduler.submit(self.requests[id])
+
+    def limits(self) -> list[int | None]:
+        return [None, 40] if self.hungry else [None, 0, 1, 3, 20]
 
     def resume(self, id: str) -> None:
         self.paused.discard(id)
@@ -125,7 +140,11 @@ class Script:
 
     def step(self) -> None:
         scheduler, admission = self.scheduler, self.scheduler.queues
-        before = {s.id: len(s.tokens) for s in admission.running if s.n_pending == 1}
+        before = {
+            s.id: len(s.tokens)
+            for s in admission.running
+            if s.n_pending == 1 and not (self.shifts and len(s.tokens) == self.n_ctx)
+        }
         failing = self.runner.fail_next is not None
         n_batches = len(self.runner.batches)
         try:
@@ -201,6 +220,21 @@ def test_recurrent_states_without_disturbance_are_served_in_order(seed: int) -> 
 @pytest.mark.parametrize("seed", every(5, range(500, 520)))
 def test_sequences_with_recurrent_states_become_long_at_random(seed: int) -> None:
     Script(seed, original_context_length=12, recurrent=True).run(60)
+
+
+@pytest.mark.parametrize("seed", every(5, range(600, 630)))
+def test_contexts_shift_at_random(seed: int) -> None:
+    Script(seed, shifts=True).run(30)
+
+
+@pytest.mark.parametrize("seed", every(5, range(700, 720)))
+def test_contexts_of_recurrent_states_shift_at_random(seed: int) -> None:
+    Script(seed, shifts=True, recurrent=True).run(30)
+
+
+@pytest.mark.parametrize("seed", every(5, range(800, 820)))
+def test_contexts_shift_between_long_and_short_at_random(seed: int) -> None:
+    Script(seed, shifts=True, original_context_length=12).run(30)
 
 
 def test_the_scripts_reach_what_they_are_for() -> None:

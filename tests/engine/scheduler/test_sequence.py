@@ -16,12 +16,26 @@ EOG, STOP = 0, 7
 CONFIG = SchedulerConfig(n_ctx=10, max_batch_tokens=16, eog_ids=frozenset({EOG}))
 
 
+SHIFTING = SchedulerConfig(n_ctx=10, max_batch_tokens=16, eog_ids=frozenset({EOG}), context_shift=True)
+
+
 def sequence(generated: list[int], long_after: int = 0, **params: Any) -> ScheduledSequence:
+    return new(CONFIG, generated, long_after, **params)
+
+
+def new(
+    config: SchedulerConfig, generated: list[int], long_after: int = 0, n_keep: int = 0, **params: Any
+) -> ScheduledSequence:
     request = Request(
-        id="a", prompt=[1, 2, 3], generated=generated, n_batch=512, params=InferenceParameters(**params)
+        id="a",
+        prompt=[1, 2, 3],
+        generated=generated,
+        n_batch=512,
+        params=InferenceParameters(**params),
+        n_keep=n_keep,
     )
     return ScheduledSequence(
-        request, CellPool(16), None, CONFIG, arrival=1, now=2.0, original_context_length=long_after
+        request, CellPool(16), None, config, arrival=1, now=2.0, original_context_length=long_after
     )
 
 
@@ -46,6 +60,53 @@ def test_finish_reason_follows_tokens_and_limits(
     generated: list[int], params: dict[str, Any], reason: FinishReason | None
 ) -> None:
     assert sequence(generated, **params).finish_reason is reason
+
+
+def test_a_full_context_shifts_before_the_next_token() -> None:
+    one = new(SHIFTING, [11, 12, 13, 14, 15, 16])
+    one.tokens.append(17)
+    assert one.finish_reason is None
+    one.refit()
+    assert one.tokens.tolist() == [12, 13, 14, 15, 16, 17]  # half of nine gave way
+    assert (one.n_dropped, one.n_generated, one.n_chunked, one.n_end) == (4, 7, 6, 10)
+
+
+@pytest.mark.parametrize(
+    ("n_keep", "kept"), [(2, [1, 2, 13, 14]), (6, [1, 2, 3, 11, 12, 13, 15]), (99, None)]
+)
+def test_the_first_tokens_stay(n_keep: int, kept: list[int] | None) -> None:
+    one = new(SHIFTING, [11, 12, 13, 14, 15, 16, 17], n_keep=n_keep)
+    kept = kept or [1, 2, 3, 11, 12, 13, 15]  # four tokens always give way, one after the other
+    assert one.tokens.tolist()[: len(kept)] == kept
+    assert one.tokens[-1] == 17
+
+
+def test_a_resumed_stream_has_the_window_that_it_had() -> None:
+    one, tokens = new(SHIFTING, []), list(range(11, 60))
+    for i, token in enumerate(tokens):
+        one.refit()
+        again = new(SHIFTING, tokens[:i])
+        again.refit()
+        assert (again.tokens, again.n_dropped, again.n_generated) == (one.tokens, one.n_dropped, i)
+        one.tokens.append(token)
+
+
+@pytest.mark.parametrize(
+    ("generated", "params", "reason"),
+    [
+        ([5] * 7, {}, None),
+        ([5] * 50, {}, None),
+        ([5] * 50, {"max_tokens": 50}, FinishReason.LENGTH),
+        ([5] * 49, {"max_tokens": 50}, None),
+        ([5] * 7, {"max_tokens": 7}, FinishReason.LENGTH),
+        ([5] * 49 + [EOG], {}, FinishReason.STOP),
+        ([5] * 49 + [EOG], {"min_tokens": 50}, None),
+    ],
+)
+def test_finish_reason_where_contexts_shift(
+    generated: list[int], params: dict[str, Any], reason: FinishReason | None
+) -> None:
+    assert new(SHIFTING, generated, **params).finish_reason is reason
 
 
 def test_n_batch_is_clamped_to_the_largest_batch() -> None:

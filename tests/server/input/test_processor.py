@@ -61,3 +61,33 @@ async def test_the_servers_own_time_limit_cannot_be_raised():
         await http.post(COMPLETIONS, json={"prompt": "Once"})
         after = time.monotonic() * 1000
     assert all(before + 1000 <= request.deadline_ms <= after + 1000 for request in engine.seen)
+
+
+@pytest.mark.parametrize(
+    ("n_keep", "kept"), [(None, 1), (0, 1), (2, 3), (-1, len(tokenizer().encode("Once")) + 1)]
+)
+async def test_n_keep_counts_the_tokens_after_the_beginning(n_keep, kept):
+    engine = FakeEngine()
+    async with client(make_app(engine, context_shift=True)) as http:
+        answer = (await http.post(COMPLETIONS, json={"prompt": "Once", "n_keep": n_keep})).json()
+        ollama = {"prompt": "Once", "raw": True, "stream": False, "options": {"num_keep": n_keep}}
+        await http.post("/api/generate", json={"model": "stories", **ollama})
+    assert "warnings" not in answer
+    assert [request.n_keep for request in engine.seen] == [kept, kept]
+
+
+async def test_n_keep_without_context_shift_gets_a_warning():
+    engine = FakeEngine()
+    async with client(engine) as http:
+        answer = (await http.post(COMPLETIONS, json={"prompt": "Once", "n_keep": 4})).json()
+    assert answer["warnings"] == ["n_keep has no effect: the server runs without --context-shift"]
+    assert engine.seen[0].n_keep == 0
+
+
+async def test_limits_beyond_the_context_are_in_force_where_it_shifts():
+    engine = FakeEngine()
+    async with client(make_app(engine, context_shift=True)) as http:
+        body = {"prompt": "Once", "max_tokens": engine.n_ctx * 2, "min_tokens": engine.n_ctx + 1}
+        answer = (await http.post(COMPLETIONS, json=body)).json()
+    assert "warnings" not in answer
+    assert engine.seen[0].params.max_tokens == engine.n_ctx * 2

@@ -75,6 +75,24 @@ class Model:
                 return out, FinishReason.STOP
         return out, FinishReason.LENGTH
 
+    def shifted(
+        self, prompt: Sequence[int], params: InferenceParameters, n_ctx: int, n_keep: int
+    ) -> tuple[list[int], FinishReason]:
+        """The same where the context shifts, as llama-server does it: one shift after the other."""
+        assert params.max_tokens is not None
+        sampler = FakeSampler(params, N_VOCAB, {EOG}, prompt)
+        window, out = list(prompt), list[int]()
+        while len(out) < params.max_tokens:
+            if len(window) == n_ctx:  # one token is to be computed, and one cell is to stay free for the next
+                n = max(0, min(n_keep, n_ctx - 4))
+                window = window[:n] + window[n + (n_ctx - 1 - n) // 2 :]
+            out.append(sampler.sample(memoryview(logits_of(self.state(window)))).id)
+            window.append(out[-1])
+            stop = out[-1] in params.stop_token_ids or (out[-1] == EOG and not params.ignore_eos)
+            if stop and len(out) > params.min_tokens:
+                return out, FinishReason.STOP
+        return out, FinishReason.LENGTH
+
 
 class FakeRunner:
     """Keeps cells as described above, and refuses batches that a real runner could not compute.
@@ -226,13 +244,18 @@ def make_scheduler(
     guides: OutputGuides | None = None,
     checkpoints: int = 0,
     interval: int = 512,
+    context_shift: bool = False,
 ) -> tuple[Scheduler, FakeRunner]:
     """A scheduler on a fake runner; with checkpoints, on one whose layers are recurrent."""
     n_slots = parallel + checkpoints if checkpoints else 0
     runner = FakeRunner(n_cells, max_batch_tokens, original_context_length, n_slots)
     slots = StateSlots(n_slots, runner.copy, interval) if n_slots else None
     config = SchedulerConfig(
-        parallel=parallel, n_ctx=n_ctx, max_batch_tokens=max_batch_tokens, eog_ids=frozenset({EOG})
+        parallel=parallel,
+        n_ctx=n_ctx,
+        max_batch_tokens=max_batch_tokens,
+        eog_ids=frozenset({EOG}),
+        context_shift=context_shift,
     )
     return Scheduler(runner, CellPool(n_cells, slots), config, FakeSampler, guides=guides), runner
 

@@ -15,7 +15,6 @@ from server.generation.job import Job, timings_reply
 from server.generation.output_processor import OutputSequence
 
 _ABSENT = {
-    "n_keep": 0,
     "n_discard": 0,
     "grammar_lazy": False,
     "grammar_triggers": [],
@@ -84,6 +83,7 @@ def generation_settings(
         **{name: getattr(params, name) for name in _SAME},
         **_ABSENT,
         "lora": lora_settings(() if sequence is None else sequence.request.lora),
+        "n_keep": 0 if options is None else options.n_keep,
         "max_tokens": limit,
         "n_predict": limit,
         "stop": [] if options is None else list(options.stop),
@@ -130,7 +130,6 @@ class NativeCompletion:
         job, request = self.job, sequence.request
         n_prompt, n_generated = len(request.prompt), sequence.n_generated
         stop_type, stop_string = self._stop(sequence)
-        limited = sequence.engine_finish is FinishReason.LENGTH
         ids = [shown.token.id for shown in tokens] if self.return_tokens else []
         result = self.part(sequence, text, ids) | {
             "stop": True,
@@ -138,10 +137,10 @@ class NativeCompletion:
             "generation_settings": generation_settings(request.params, job, sequence),
             "prompt": self.prompts[sequence.prompt_index] if self.prompts else "",
             "has_new_line": sequence.has_line_break,
-            "truncated": limited and n_prompt + n_generated >= job.engine.n_ctx,
+            "truncated": job.is_truncated(sequence),
             "stop_type": stop_type,
             "stopping_word": stop_string,
-            "tokens_cached": n_prompt + max(n_generated - 1, 0),
+            "tokens_cached": n_prompt + max(n_generated - 1, 0) - job.n_dropped(sequence),
             "timings": timings_reply(sequence.timings),
         }
         return result | self.probabilities(sequence, tokens) if tokens else result

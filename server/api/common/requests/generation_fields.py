@@ -214,6 +214,13 @@ class SequenceFields(Schema):
         le=2**63 - 1,
     )
     n_batch: int | None = field("another name of `batch_size`", 256, ge=1, le=2**63 - 1)
+    n_keep: int | None = field(
+        "with --context-shift: first tokens of the prompt, besides that of its beginning, that stay when "
+        "the context is full; -1: all (default 0)",
+        0,
+        ge=-1,
+        le=INT_MAX,
+    )
     cache_prompt: bool | None = field("false: neither read nor fill the prefix cache", True)
     cache_salt: str | None = field(
         "vLLM's: share prefixes only with requests that have the same salt, and the same key with "

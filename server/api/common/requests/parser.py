@@ -103,6 +103,7 @@ def generation_options(
         "stop": [stop for stop in body.stop or () if stop],
         "stop_token_ids": body.stop_token_ids or (),
         "batch_size": batch_size,
+        "n_keep": body.n_keep or 0,
         "cache_prompt": body.cache_prompt is not False,
         "cache_salt": body.cache_salt or "",
         "timeout_ms": body.timeout_ms,

@@ -17,7 +17,6 @@ from server.worker.engine import Engine
 # Fields of what we do not have, and the values at which there is nothing to warn of.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "backend_sampling": (False,),
-    "n_keep": (0,),
     "n_discard": (0,),
     "n_cache_reuse": (0,),
     "n_indent": (0,),

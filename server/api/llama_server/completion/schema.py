@@ -148,7 +148,6 @@ class NativeFields(StructuredFields, SamplingFields):
         le=2**53,
     )
 
-    n_keep: int | None = _neutral("shifting of the context", 0, ge=-1, le=INT_MAX)
     n_discard: int | None = _neutral("shifting of the context", 0, ge=0, le=INT_MAX)
     n_cache_reuse: int | None = _neutral("shifting of the context", 0, ge=0, le=INT_MAX)
     n_indent: int | None = _neutral("least indentation of lines", 0, ge=0, le=INT_MAX)
@@ -206,7 +205,9 @@ class NativeReply(Reply):
         "the prompt as the model saw it, special tokens written out", "<s> Once upon a time"
     )
     has_new_line: bool = required("whether the text has a line break", False)
-    truncated: bool = required("whether it ended because the context was full", False)
+    truncated: bool = required(
+        "whether the context was full: it ended there, or with --context-shift lost its middle", False
+    )
     stop_type: str = required("eos, word, limit or none", "limit")
     stopping_word: str = required("the stop string that ended the text", "")
     tokens_cached: int = required("tokens of the sequence in the cache at its end", 68)
@@ -216,4 +217,4 @@ class NativeReply(Reply):
         "with `return_progress`, in events before the first token",
         {"total": 512, "cache": 128, "processed": 256, "time_ms": 40},
     )
-    warnings: list[str] | None = field("fields of the request that had no effect", ["n_keep has no effect"])
+    warnings: list[str] | None = field("fields of the request that had no effect", ["n_indent has no effect"])

@@ -99,8 +99,8 @@ async def test_options_without_effect_are_named():
     )
     assert made["warnings"] == [
         "options.num_gpu has no effect",
-        "options.num_keep has no effect",
         "options.num_ctx has no effect: the context has 512 tokens (--context-size)",
+        "options.num_keep has no effect: the server runs without --context-shift",
     ]
 
 
