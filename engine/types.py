@@ -118,6 +118,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, array_like=True,
     params: InferenceParameters = InferenceParameters()
     n_batch: int = 512  # most prompt tokens computed per step
     cache_prompt: bool = True
+    draft_max: int = 0  # most tokens drafted for one step (speculative decoding); 0: none are
     lora: AdapterScales = ()
     cache_salt: str = ""  # prefixes are shared only among requests with the same
     slot: int | None = None  # see `server.worker.requests.slots`; ignored by the engine
@@ -139,6 +140,8 @@ class Timings(msgspec.Struct, kw_only=True, omit_defaults=False):
     prompt_ms: float = 0.0
     predicted_n: int = 0
     predicted_ms: float = 0.0
+    draft_n: int = 0  # drafted tokens, of speculative decoding
+    draft_accepted: int = 0  # of these, those that the sampler chose too
     n_batch: int = 0
 
 
@@ -180,6 +183,9 @@ class EngineStats(msgspec.Struct, kw_only=True):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     predicted_tokens: int = 0
+    drafts: int = 0  # steps of a sequence with drafted tokens
+    draft_tokens: int = 0
+    draft_accepted_tokens: int = 0
     preemptions: int = 0
     evicted_cells: int = 0
     compute_ms: float = 0.0  # inside ggml

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 from engine.cache.cached_sequence import CachedSequence
 from engine.cache.state_slots import NO_SLOT
+from engine.config import MAX_DRAFT
 from engine.scheduler.admission import Admission
+from engine.scheduler.drafting import Drafting
 from engine.scheduler.pace import PrefillPace
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import AdapterScales
@@ -37,14 +39,19 @@ class BatchItem(NamedTuple):
     adapters: AdapterScales = ()
     slot: int = -1
 
+    @property
+    def draft(self) -> list[int]:
+        """The last tokens of one that decodes, if they are only guesses: all but the first of its logits."""
+        return self.tokens[len(self.tokens) - self.logits + 1 :] if self.logits > 1 else []
 
-def next_item(sequence: CachedSequence, n: int, logits: int) -> BatchItem:
-    """The next `n` tokens of a sequence, which takes cells for them."""
+
+def next_item(sequence: CachedSequence, n: int, logits: int, draft: Sequence[int] = ()) -> BatchItem:
+    """The next `n` tokens of a sequence and a draft of those after them; it takes cells for all."""
     n_past = sequence.n_past
-    sequence.grow(n)
+    sequence.grow(n + len(draft))
     tokens = sequence.tokens[n_past : n_past + n].tolist()
     return BatchItem(
-        tokens,
+        [*tokens, *draft],
         sequence.cells,
         n_past,
         logits,
@@ -89,13 +96,15 @@ class BatchRunner(Protocol):
 class Batch:
     """The batch of one step. `sequences[i]` is the sequence of `items[i]`.
 
-    n_decode: the first sequences, which are in decode and have one row each.
+    n_decode: the first sequences, which are in decode and have one row each, and one for each drafted token.
+    n_draft: drafted tokens of all of them.
     n_cached: tokens of prompts that begin with this batch and were found in the prefix cache.
     """
 
     sequences: list[ScheduledSequence] = field(default_factory=list)
     items: list[BatchItem] = field(default_factory=list)
     n_decode: int = 0
+    n_draft: int = 0
     n_cached: int = 0
 
     def __bool__(self) -> bool:
@@ -109,14 +118,17 @@ class Batch:
     def n_rows(self) -> int:
         return sum(len(item.tokens) for item in self.items)
 
-    def add(self, sequence: ScheduledSequence, n: int) -> None:
-        """Add the next `n` tokens of a sequence, and allocate their cells. Logits only for its last token."""
-        item = next_item(sequence, n, logits=int(n == sequence.n_pending))
+    def add(self, sequence: ScheduledSequence, n: int, draft: Sequence[int] = ()) -> None:
+        """Add the next `n` tokens of a sequence, and allocate their cells.
+
+        Logits only for its last token, and for the drafted ones after it.
+        """
+        item = next_item(sequence, n, int(n == sequence.n_pending) + len(draft), draft)
         self.sequences.append(sequence)
         self.items.append(item)
 
     def needing_logits(self) -> list[ScheduledSequence]:
-        """The sequence of each row of logits."""
+        """The sequences that have rows of logits."""
         return [s for s, item in zip(self.sequences, self.items, strict=True) if item.logits]
 
     def pop_largest(self) -> ScheduledSequence:
@@ -129,31 +141,38 @@ class Batch:
 class BatchBuilder:
     """Chooses what is computed in a step.
 
-    One token of every sequence in decode, then prompts in order of arrival, at most one chunk each, in what
-    is left of `max_batch_tokens` and of the `pace`. So a long prompt delays the running streams by one chunk
-    per step at most.
+    One token of every sequence in decode, with a draft of the next ones where that pays, then prompts in
+    order of arrival, at most one chunk each, in what is left of `max_batch_tokens` and of the `pace`. So a
+    long prompt delays the running streams by one chunk per step at most.
     """
 
     def __init__(self, admission: Admission, max_batch_tokens: int) -> None:
         self.pace = PrefillPace()
+        self.drafting = Drafting()
         self._admission = admission
         self._max_batch_tokens = max_batch_tokens
 
     def build(self, running: Sequence[ScheduledSequence]) -> Batch:
         """The next batch of these sequences, for each of which a cell is free."""
         batch, states = Batch(), self._admission.pool.states
+        decode: list[ScheduledSequence] = []
         prefill: list[ScheduledSequence] = []
         for sequence in running:
             sequence.refit()
             if sequence.n_pending == 1 and (states is None or sequence.slot != NO_SLOT):
-                batch.add(sequence, 1)
+                decode.append(sequence)
             else:
                 prefill.append(sequence)
-        batch.n_decode = len(batch.items)
+        batch.n_decode = len(decode)
         budget = self._max_batch_tokens - batch.n_decode
         limit = self.pace.limit(batch.n_decode) if prefill else None
         if limit is not None:
             budget = min(budget, limit)
+        drafts = self._drafts(decode, len(running), budget // 2 if prefill else budget)
+        for sequence, draft in zip(decode, drafts, strict=True):
+            batch.add(sequence, 1, draft)
+            batch.n_draft += len(draft)
+        budget -= batch.n_draft
         if states is not None:
             for sequence in prefill:  # before any of them goes on: where the next ones want checkpoints
                 if not sequence.n_past:
@@ -163,6 +182,23 @@ class BatchBuilder:
                 break
             budget -= self._add_chunk(batch, sequence, budget)
         return batch
+
+    def measured(self, batch: Batch, compute_ms: float, ms: float) -> None:
+        """A batch took `ms` milliseconds, `compute_ms` of them inside ggml."""
+        n_rows, n_decode = batch.n_rows, batch.n_decode + batch.n_draft
+        self.pace.measured(n_decode, n_rows - n_decode, compute_ms)
+        if n_rows == n_decode:
+            self.drafting.costs.measured(n_rows, compute_ms, ms)
+
+    def _drafts(self, decode: list[ScheduledSequence], n_running: int, budget: int) -> list[list[int]]:
+        """What to draft for each of these sequences, in the cells beyond one for each that runs."""
+        if not self.drafting.enabled or all(sequence.lookup is None for sequence in decode):
+            return [[] for _ in decode]
+        pool, prefix = self._admission.pool, self._admission.prefix
+        room = min(budget, MAX_DRAFT)
+        if room > pool.n_free - n_running:
+            prefix.evict(room - (pool.n_free - n_running))
+        return self.drafting.choose(decode, max(min(room, pool.n_free - n_running), 0))
 
     def _add_chunk(self, batch: Batch, sequence: ScheduledSequence, budget: int) -> int:
         """Add the next chunk of a prompt; return its size. A chunk shrinks to the cells there are."""

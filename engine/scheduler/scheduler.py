@@ -6,6 +6,7 @@ decided by `admission`, what is computed by `batch`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from copy import copy
@@ -17,10 +18,9 @@ from engine.cache.prefix_cache import PrefixCache
 from engine.cache.state_slots import NO_SLOT
 from engine.config import SchedulerConfig
 from engine.constraint.guide import OutputGuides
-from engine.constraint.unique_names import TokenMask
 from engine.errors import ConfigError, DeviceError, GgmlError, OutOfMemoryError
 from engine.scheduler.admission import Admission
-from engine.scheduler.batch import Batch, BatchBuilder, BatchRunner
+from engine.scheduler.batch import Batch, BatchBuilder, BatchItem, BatchRunner
 from engine.scheduler.queues import SequenceQueues
 from engine.scheduler.sequence import (
     SamplerFactory,
@@ -29,7 +29,10 @@ from engine.scheduler.sequence import (
     check_request,
     compiled_sampler,
 )
+from engine.scheduler.token_choice import TokenChooser
 from engine.types import EngineStats, FinishReason, Request, StepOutput, Token
+
+log = logging.getLogger("engine")
 
 COMPILE_S = 20.0  # longer than any constraint takes that passed the checks
 _POLL_S = 0.01
@@ -68,11 +71,10 @@ class Scheduler:
         self.prefix = prefix if prefix is not None else PrefixCache(pool)
         self.queues = SequenceQueues()
         self._runner = runner
-        self._sampler_factory = sampler_factory or compiled_sampler
+        self._chooser = TokenChooser(runner, sampler_factory or compiled_sampler, guides, config.eog_ids)
         self._guides = guides
         self._admission = Admission(self.queues, pool, self.prefix, config.parallel)
         self._builder = BatchBuilder(self._admission, config.max_batch_tokens)
-        self._masks: list[TokenMask | ConfigError | None] = []  # one for each row of logits, or empty
         self._out: list[StepOutput] = []
         self._n_submitted = 0
         self.n_rows = 0  # of the batch that is computed, or was last
@@ -231,15 +233,22 @@ class Scheduler:
     def _run(self, batch: Batch) -> bool:
         """Compute the batch. If that fails, its sequences end, and what they computed is not trusted.
 
-        Too little memory ends only the sequence with the most rows: the others are computed without it. A
-        device that is lost is raised to the caller: nothing runs without it, and everything can be resumed.
+        Too little memory ends drafting, or else only the sequence with the most rows: the others are computed
+        without it. A device that is lost is raised to the caller: nothing runs without it, and everything
+        can be resumed.
         """
+        self.n_rows = batch.n_rows
+        started = monotonic()
         try:
-            n_logits = self._forward(batch)
+            n_logits = self._chooser.forward(batch)
             if n_logits != batch.n_logits:
                 raise GgmlError(f"the runner gave {n_logits} rows of logits instead of {batch.n_logits}")
         except OutOfMemoryError as error:
-            self._fail(batch.pop_largest(), str(error), out_of_memory=True)
+            if batch.n_draft:
+                log.warning("speculative decoding is off from now on: %s", error)
+                self._builder.drafting.enabled = False
+            else:
+                self._fail(batch.pop_largest(), str(error), out_of_memory=True)
             for sequence in batch.sequences:
                 sequence.trim()
             return False
@@ -253,76 +262,51 @@ class Scheduler:
             raise
         compute_ms = self._runner.compute_ms
         self._counters.compute_ms += compute_ms
-        self._builder.pace.measured(batch.n_decode, self.n_rows - batch.n_decode, compute_ms)
+        self._builder.measured(batch, compute_ms, (monotonic() - started) * 1e3)
         return True
-
-    def _forward(self, batch: Batch) -> int:
-        """Compute the batch, and beside it the masks of its rows of logits."""
-        guides = self._guides
-        self.n_rows = batch.n_rows
-        if guides is None:
-            return self._runner.forward(batch.items)
-        guides.begin([sequence.guide for sequence in batch.needing_logits()])
-        try:
-            return self._runner.forward(batch.items)
-        finally:
-            self._masks = guides.end()
 
     def _postprocess(self, batch: Batch, now: float) -> None:
         """Count what was computed, share prompts, and sample."""
-        i = 0
+        place = row = 0
         for sequence, item in zip(batch.sequences, batch.items, strict=True):
-            n_past = item.n_past + len(item.tokens)
+            n_past = item.n_past + len(item.tokens) - len(item.draft)
             sequence.n_past = n_past
             if item.n_past < sequence.n_prompt:
                 self._counters.prompt_tokens += min(n_past, sequence.n_prompt) - item.n_past
                 sequence.publish()
             if item.logits:
-                self._sample(sequence, i, now)
-                i += 1
+                self._choose(sequence, item, place, row, now)
+                place += 1
+                row += item.logits
             elif sequence.first_token_at is None:
                 processed, timings = min(n_past, sequence.n_prompt), sequence.timings(now)
                 self._out.append(StepOutput(id=sequence.id, processed=processed, timings=timings))
 
-    def _sample(self, sequence: ScheduledSequence, i: int, now: float) -> None:
-        """Choose the next token of a sequence from row `i` of the logits."""
+    def _choose(self, sequence: ScheduledSequence, item: BatchItem, place: int, row: int, now: float) -> None:
+        """Choose the next tokens of a sequence from the logits of its rows, and report them."""
         if len(sequence.tokens) >= sequence.n_end:  # max_tokens is 0: it only fills the prefix cache
             self._finish(sequence, FinishReason.LENGTH)
             return
-        guide = sequence.guide
-        mask = self._masks[i] if guide is not None else None
-        try:
-            if isinstance(mask, ConfigError):
-                raise mask
-            sampler = sequence.sampler or sequence.make_sampler(
-                self._sampler_factory, self._runner.n_vocab, self.config.eog_ids
-            )
-            token = sampler.sample(self._runner.logits(i), mask)
-        except Exception as error:
-            if guide is not None and isinstance(error, ConfigError):
-                self._finish_constrained(sequence, error)
-            else:
-                self._fail(sequence, str(error) or repr(error))
-            return
-        sequence.tokens.append(token.id)
-        self._counters.predicted_tokens += 1
+        counters, before, accepted = self._counters, len(sequence.tokens), sequence.draft_accepted
+        tokens, reason, error = self._chooser.choose(sequence, item, place, row)
+        counters.predicted_tokens += len(sequence.tokens) - before
+        if item.draft:
+            counters.drafts += 1
+            counters.draft_tokens += len(item.draft)
+            counters.draft_accepted_tokens += sequence.draft_accepted - accepted
         timings = None
-        if sequence.first_token_at is None:
+        if tokens and sequence.first_token_at is None:
             sequence.first_token_at = now
             timings = sequence.timings(now)
-        reason = sequence.finish_reason
-        if guide is not None and reason is not FinishReason.STOP:
-            try:
-                guide.commit(token.id)
-            except ConfigError as error:
-                self._finish_constrained(sequence, error)
-                return
-            if guide.must_stop:
-                reason = FinishReason.STOP
-        if reason is None:
-            self._out.append(StepOutput(id=sequence.id, tokens=[token], timings=timings))
+        if isinstance(error, ConfigError) and sequence.guide is not None:
+            self._finish_constrained(sequence, error, tokens)
+        elif error is not None:
+            self._fail(sequence, str(error) or repr(error), tokens)
+        elif reason is None:
+            sequence.trim()  # behind the first wrong token of a draft
+            self._out.append(StepOutput(id=sequence.id, tokens=tokens, timings=timings))
         else:
-            self._finish(sequence, reason, [token])
+            self._finish(sequence, reason, tokens)
 
     # ** ends **
 
@@ -344,15 +328,24 @@ class Scheduler:
             )
         )
 
-    def _finish_constrained(self, sequence: ScheduledSequence, error: ConfigError) -> None:
-        """No token is allowed. If the constraint is met so far that is an end, even if params forbid one."""
+    def _finish_constrained(
+        self, sequence: ScheduledSequence, error: ConfigError, tokens: Sequence[Token]
+    ) -> None:
+        """No token may follow. If the constraint is met so far that is an end, even if params forbid one."""
         assert sequence.guide is not None
         if sequence.guide.may_stop:
-            self._finish(sequence, FinishReason.STOP)
+            self._finish(sequence, FinishReason.STOP, tokens)
         else:
-            self._finish(sequence, FinishReason.ERROR, error=str(error), unmet=True)
+            self._finish(sequence, FinishReason.ERROR, tokens, error=str(error), unmet=True)
 
-    def _fail(self, sequence: ScheduledSequence, error: str, *, out_of_memory: bool = False) -> None:
+    def _fail(
+        self,
+        sequence: ScheduledSequence,
+        error: str,
+        tokens: Sequence[Token] = (),
+        *,
+        out_of_memory: bool = False,
+    ) -> None:
         """End a sequence whose computation failed and report it. Its cells may be wrong and are cleared."""
         timings = sequence.timings(monotonic())
         cells = sequence.cells[:]
@@ -362,6 +355,7 @@ class Scheduler:
         self._out.append(
             StepOutput(
                 id=sequence.id,
+                tokens=list(tokens),
                 finish=FinishReason.ERROR,
                 error=error,
                 out_of_memory=out_of_memory,

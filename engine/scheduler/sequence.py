@@ -11,9 +11,10 @@ from typing import Any, Protocol
 from engine.cache.cached_sequence import CachedSequence
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import PrefixCache
-from engine.config import SchedulerConfig, adapter_scales, n_shifted, shift_size
+from engine.config import MAX_DRAFT, SchedulerConfig, adapter_scales, n_shifted, shift_size
 from engine.constraint.guide import OutputGuide
 from engine.errors import ConfigError, ContextOverflowError
+from engine.scheduler.ngram_lookup import NgramLookup
 from engine.types import FinishReason, InferenceParameters, Request, Timings, Token
 
 
@@ -64,11 +65,14 @@ class ScheduledSequence(CachedSequence):
         "arrival",
         "cached_n",
         "compiling",
+        "draft_accepted",
+        "draft_n",
         "first_token_at",
         "guide",
         "id",
         "leader",
         "leader_n",
+        "lookup",
         "n_batch",
         "n_ctx",
         "n_dropped",
@@ -127,6 +131,9 @@ class ScheduledSequence(CachedSequence):
         self.compiling = compiling  # until there is a guide
         self.leader: ScheduledSequence | None = None  # see Admission.may_start
         self.leader_n = 0
+        self.lookup: NgramLookup | None = None
+        self._start_lookup()
+        self.draft_n = self.draft_accepted = 0
         self.cached_n: int | None = None
         self.submitted_at = now
         self.started_at: float | None = None
@@ -153,7 +160,13 @@ class ScheduledSequence(CachedSequence):
             del self.tokens[n_keep : n_keep + n]
             self.n_dropped += n
             self.n_end = self._end()
+            self._start_lookup()
         super().refit()
+
+    def _start_lookup(self) -> None:
+        """Draft from the tokens that it has, if it drafts."""
+        if self.request.draft_max and self.pool.states is None:  # a recurrent state cannot go back
+            self.lookup = NgramLookup(len(self.tokens), self.n_end)
 
     def _end(self) -> int:
         """Tokens that it has in its context at most."""
@@ -170,6 +183,14 @@ class ScheduledSequence(CachedSequence):
             return None
         goes_on = self.shifts and (params.max_tokens is None or n < params.max_tokens)
         return None if goes_on else FinishReason.LENGTH
+
+    @property
+    def draft_limit(self) -> int:
+        """Most tokens to draft: none that could not stay, none that is computed for a longer text."""
+        n, end = len(self.tokens), self.n_end - 1
+        if self.original_context_length and not self.uses_long_rope:
+            end = min(end, self.original_context_length)
+        return min(self.request.draft_max, end - n)
 
     def make_sampler(self, factory: SamplerFactory, n_vocab: int, eog_ids: frozenset[int]) -> TokenSampler:
         """The one that goes on after the tokens so far."""
@@ -201,6 +222,8 @@ class ScheduledSequence(CachedSequence):
             prompt_ms=(first - started) * 1e3,
             predicted_n=self.n_generated,
             predicted_ms=(now - first) * 1e3,
+            draft_n=self.draft_n,
+            draft_accepted=self.draft_accepted,
             n_batch=self.n_batch,
         )
 
@@ -211,6 +234,8 @@ def check_request(request: Request, n_vocab: int, n_ctx: int, n_adapters: int = 
         raise ConfigError("the prompt is empty; feed at least one token")
     if request.n_batch < 1:
         raise ConfigError(f"n_batch is {request.n_batch}; it must be at least 1")
+    if not 0 <= request.draft_max <= MAX_DRAFT:
+        raise ConfigError(f"draft_max is {request.draft_max}; it must be 0 to {MAX_DRAFT}")
     for ids in (request.prompt, request.generated):
         if ids and not (min(ids) >= 0 and max(ids) < n_vocab):
             bad = next(i for i in ids if not 0 <= i < n_vocab)

@@ -273,6 +273,7 @@ def timings_reply(timings: Timings, n_steps: int | None = None) -> dict[str, Any
         **values,
         "n_batch": timings.n_batch,
         "cache_n": timings.cached_n,
+        "draft_n_accepted": timings.draft_accepted,
         "prompt_per_token_ms": prompt_ms / timings.prompt_n if timings.prompt_n else 0.0,
         "prompt_per_second": 1e3 * timings.prompt_n / prompt_ms if prompt_ms else 0.0,
         "predicted_per_token_ms": predicted_ms / steps if steps else 0.0,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -25,6 +27,7 @@ from support.builders.golden import (
     golden,
     rms_error,
 )
+from support.fakes.drafts import draft_at_random
 from support.mistakes import MISTAKES
 from support.quick import every, matrix
 from support.references.greedy import Greedy, GreedyComparison, request, run
@@ -124,6 +127,22 @@ def test_company_changes_nothing(name: str, flash_attn: str, same_greedy: Greedy
         same_greedy(together["x"], ref.greedy)
         for r in company:
             same_greedy(together[r.id], alone[r.id])
+
+
+@pytest.mark.parametrize("flash_attn", ATTENTION)
+@pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
+def test_drafts_change_nothing(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
+    ref = golden(name)
+    with load(ref.path, flash_attn=flash_attn) as model:
+        scheduler = model.scheduler()
+        draft_at_random(scheduler, random.Random(2), lambda id: ref.greedy.tokens, model.hp.n_vocab)
+        drafting = msgspec.structs.replace(request("x", ref.prompt, n=24, cache=False), draft_max=8)
+        same_greedy(run(scheduler, [drafting])["x"], ref.greedy)
+        stats = scheduler.stats()
+        if model.hp.recurrence is None:
+            assert 0 < stats.draft_accepted_tokens < stats.draft_tokens
+        else:
+            assert not stats.draft_tokens
 
 
 # Largest `rms_error` of a cache type, and the margin under which its greedy path may part: several times

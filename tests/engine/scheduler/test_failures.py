@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import DeviceError, OutOfMemoryError
-from engine.types import FinishReason, InferenceParameters
-from support.fakes.runner import GREEDY, Model, Outcome, drain, make_scheduler, request
+from engine.types import FinishReason, InferenceParameters, Token
+from support.fakes.runner import GREEDY, FakeSampler, Model, Outcome, drain, make_scheduler, request
 
 MODEL = Model()
 PROMPT = [5, 6, 7, 8, 9, 10]
@@ -43,6 +43,52 @@ def test_too_little_memory_ends_the_largest_request_only() -> None:
     for id, prompt in (("a", [1] * 4), ("c", [3] * 6)):
         assert outcome.tokens[id] == MODEL.continuation(prompt, GREEDY, 64)[0]
         assert not outcome.last[id].out_of_memory
+
+
+def test_too_little_memory_for_drafts_ends_drafting_and_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    scheduler, runner = make_scheduler()
+    expected, _ = MODEL.continuation(PROMPT, GREEDY, 64)
+    scheduler._builder.drafting.choose = (  # type: ignore[method-assign]
+        lambda sequences, room: [expected[s.n_generated :][:2] for s in sequences]
+    )
+    scheduler.submit(request("a", PROMPT, draft_max=4))
+    outcome = Outcome()
+    while not scheduler.stats().draft_tokens:
+        outcome.add(scheduler.step())
+    before = scheduler.stats()
+    runner.fail_next = OutOfMemoryError("no room for the compute buffers")
+    drain(scheduler, outcome)
+    assert (outcome.tokens["a"], outcome.finish("a")) == MODEL.continuation(PROMPT, GREEDY, 64)
+    assert scheduler.stats().draft_tokens == before.draft_tokens
+    assert "speculative decoding is off from now on: no room" in caplog.text
+
+
+def test_a_failing_sampler_behind_a_right_draft_loses_no_token() -> None:
+    scheduler, _ = make_scheduler()
+    expected, _ = MODEL.continuation(PROMPT, GREEDY, 64)
+    scheduler._builder.drafting.choose = (  # type: ignore[method-assign]
+        lambda sequences, room: [expected[s.n_generated :][:3] for s in sequences]
+    )
+    scheduler.submit(request("a", PROMPT, draft_max=4))
+    outcome = Outcome()
+    outcome.add(scheduler.step())
+    sequence = scheduler.queues.get("a")
+    assert sequence is not None
+    sampler = sequence.sampler
+    assert isinstance(sampler, FakeSampler)
+    sample, n = sampler.sample, 0
+
+    def failing(logits: memoryview, mask: memoryview | None = None) -> Token:
+        nonlocal n
+        n += 1
+        if n == 3:
+            raise RuntimeError("no finite logit")
+        return sample(logits, mask)
+
+    sampler.sample = failing  # type: ignore[method-assign]
+    drain(scheduler, outcome)
+    assert outcome.tokens["a"] == expected[:3]  # that of the prompt, and two of the step that failed
+    assert (outcome.finish("a"), outcome.last["a"].error) == (FinishReason.ERROR, "no finite logit")
 
 
 def test_a_lost_device_is_for_the_caller_and_changes_nothing() -> None:

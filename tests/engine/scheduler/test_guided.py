@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.constraint.compiler import ConstraintCompiler, GrammarVocabulary
@@ -17,6 +18,7 @@ from engine.constraint.unique_names import TokenMask
 from engine.errors import ConfigError, OutOfMemoryError
 from engine.scheduler import scheduler as scheduler_module
 from engine.types import Constraint, FinishReason, InferenceParameters, Request, Thinking
+from support.fakes.drafts import draft_at_random
 from support.fakes.runner import EOG, N_VOCAB, Model, Outcome, drain, make_scheduler, request, states
 
 MODEL = Model()
@@ -357,7 +359,7 @@ def test_blocks_that_cannot_be_followed_are_refused(compiler: ConstraintCompiler
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_company_changes_no_text(compiler: ConstraintCompiler, seed: int) -> None:
+def test_company_and_drafts_change_no_text(compiler: ConstraintCompiler, seed: int) -> None:
     chance = random.Random(seed)
     patterns = ["[a-z]{1,12}", "(ab|ba)*", "[x-z]+", "a{3}|b*", None]
     requests = []
@@ -377,3 +379,13 @@ def test_company_changes_no_text(compiler: ConstraintCompiler, seed: int) -> Non
     together = run(compiler, *requests, n_cells=120)
     for one in requests:
         assert together.tokens[one.id] == run(compiler, one).tokens[one.id], one.id
+    scheduler, _ = make_scheduler(120, guides=guides(compiler))
+    draft_at_random(scheduler, chance, together.tokens.__getitem__, N_VOCAB)
+    for one in requests:
+        scheduler.submit(msgspec.structs.replace(one, draft_max=8))
+    with_drafts = drain(scheduler)
+    scheduler.close()
+    assert with_drafts.tokens == together.tokens
+    for id, last in together.last.items():
+        assert (with_drafts.last[id].finish, with_drafts.last[id].error) == (last.finish, last.error)
+    assert 0 < scheduler.stats().draft_accepted_tokens < scheduler.stats().draft_tokens

@@ -10,7 +10,8 @@ import pytest
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import FinishReason, InferenceParameters, Request
-from support.fakes.runner import FakeRunner, Model, Outcome, make_scheduler, request
+from support.fakes.drafts import draft_at_random
+from support.fakes.runner import N_VOCAB, FakeRunner, Model, Outcome, make_scheduler, request
 from support.quick import every
 
 ENDS = {FinishReason.STOP, FinishReason.LENGTH}
@@ -27,10 +28,12 @@ class Script:
         original_context_length: int = 0,
         recurrent: bool = False,
         shifts: bool = False,
+        drafts: bool = False,
     ) -> None:
         self.recurrent, self.shifts = recurrent, shifts
         self.rng = random.Random(seed)
         self.original_context_length, self.model = original_context_length, Model(original_context_length)
+        self.drafts = drafts  # of sequences that decode, at random: right ones, wrong ones, and none
         self.calm = calm  # without pauses, failures and cancels, so that stricter rules hold
         rng = self.rng
         self.hungry = rng.random() < 0.5  # short prompts and long answers, which is what exhausts the cells
@@ -50,6 +53,8 @@ class Script:
             interval=rng.choice([4, 9, 512]),
             context_shift=shifts,
         )
+        if drafts:
+            draft_at_random(self.scheduler, rng, lambda id: self.expected[id][0], N_VOCAB)
         self.stems = [[rng.randrange(1, 5) for _ in range(self.n_ctx)] for _ in range(3)]
         self.requests: dict[str, Request] = {}
         self.expected: dict[str, tuple[list[int], FinishReason]] = {}
@@ -123,6 +128,7 @@ class Script:
             params=params,
             n_batch=rng.choice([1, 3, 8, 512]),
             cache_prompt=rng.random() < 0.8,
+            draft_max=rng.choice([0, 1, 5, 32]) if self.drafts else 0,
             generated=known,
             n_keep=n_keep,
             deadline_ms=time.monotonic() * 1e3 + 1e6 if rng.random() < 0.1 else None,
@@ -159,7 +165,8 @@ class Script:
         if not failing:
             for session in running:  # whoever could decode, and was not preempted, did
                 if session.id in before and before[session.id] != self.original_context_length + 1:
-                    assert len(session.tokens) == before[session.id] + 1
+                    n_new = len(session.tokens) - before[session.id]
+                    assert 1 <= n_new <= 1 + session.request.draft_max
         assert {s.id for s in admission.paused} == self.paused
         for batch in self.runner.batches[n_batches:]:
             assert sum(len(row.tokens) for row in batch) <= self.max_batch
@@ -178,6 +185,7 @@ class Script:
                 assert (tokens, emission.finish) == (expected, reason)
                 assert emission.timings is not None
                 assert emission.timings.predicted_n == len(tokens)
+                assert emission.timings.draft_accepted <= emission.timings.draft_n
                 assert emission.timings.cached_n < len(self.requests[id].prompt)
                 assert emission.timings.n_batch == min(self.requests[id].n_batch, self.max_batch)
             else:
@@ -237,15 +245,44 @@ def test_contexts_shift_between_long_and_short_at_random(seed: int) -> None:
     Script(seed, shifts=True, original_context_length=12).run(30)
 
 
+@pytest.mark.parametrize("seed", every(5, range(1000, 1040)))
+def test_sequences_with_drafts_come_and_go_at_random(seed: int) -> None:
+    Script(seed, drafts=True).run(70)
+
+
+@pytest.mark.parametrize("seed", every(5, range(1100, 1120)))
+def test_drafts_without_disturbance_are_served_in_order(seed: int) -> None:
+    Script(seed, calm=True, drafts=True).run(50)
+
+
+@pytest.mark.parametrize("seed", every(5, range(1200, 1220)))
+def test_sequences_with_drafts_become_long_at_random(seed: int) -> None:
+    Script(seed, original_context_length=12, drafts=True).run(60)
+
+
+@pytest.mark.parametrize("seed", every(5, range(1300, 1310)))
+def test_recurrent_sequences_have_no_drafts(seed: int) -> None:
+    script = Script(seed, recurrent=True, drafts=True)
+    script.run(40)
+    assert script.scheduler.stats().draft_tokens == 0
+
+
+@pytest.mark.parametrize("seed", every(5, range(1400, 1430)))
+def test_contexts_shift_behind_drafts_at_random(seed: int) -> None:
+    Script(seed, shifts=True, drafts=True).run(30)
+
+
 def test_the_scripts_reach_what_they_are_for() -> None:
     """A script that never preempts, evicts or reuses would show nothing."""
-    preemptions = evicted = cached = 0
-    for seed in range(10):
-        script = Script(seed)
+    preemptions = evicted = cached = n_right = n_wrong = 0
+    for seed in range(20):
+        script = Script(seed, drafts=seed >= 10)
         script.run(40)
         stats = script.scheduler.stats()
         preemptions += stats.preemptions
         evicted += stats.evicted_cells
         cached += stats.cached_tokens
+        n_right += stats.draft_accepted_tokens
+        n_wrong += stats.draft_tokens - stats.draft_accepted_tokens
     assert preemptions >= 5
-    assert min(evicted, cached) > 100
+    assert min(evicted, cached, n_right, n_wrong) > 100

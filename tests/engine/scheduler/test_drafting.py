@@ -1,0 +1,128 @@
+"""How much is drafted, by chances and measured costs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.cache.cell_pool import CellPool
+from engine.config import MAX_DRAFT, SchedulerConfig
+from engine.scheduler.drafting import FIRST_ROW_COST, LEAST_ROW_COST, Drafting, StepCosts
+from engine.scheduler.sequence import ScheduledSequence
+from engine.types import InferenceParameters, Request
+from support.quick import examples
+
+TEXT = [*range(100, 160)] * 3  # with itself again, so that the next tokens are all but sure
+
+
+def sequence(tokens: list[int], draft_max: int = 16, max_tokens: int | None = None) -> ScheduledSequence:
+    request = Request(
+        id="a", prompt=tokens[:1], params=InferenceParameters(max_tokens=max_tokens), draft_max=draft_max
+    )
+    found = ScheduledSequence(request, CellPool(8), None, SchedulerConfig(n_ctx=4096), arrival=1, now=0.0)
+    for n in range(1, len(tokens)):
+        found.tokens.append(tokens[n])
+        if found.lookup is not None:
+            found.lookup.extend(found.tokens)
+    return found
+
+
+def measured(row: float, *, rows: tuple[int, ...] = (1, 5, 17), ms: float = 10.0) -> Drafting:
+    """After steps in which a further row took `row` of a step."""
+    drafting = Drafting()
+    for _ in range(20):
+        for n in rows:
+            time = ms * (1 + row * (n - 1))
+            drafting.costs.measured(n, time, time)
+    return drafting
+
+
+@pytest.mark.parametrize("row", [0.03, 0.2, 0.8])
+def test_costs_are_those_of_the_line_through_the_measurements(row: float) -> None:
+    costs = measured(row).costs
+    assert costs.row == pytest.approx(row)
+    assert costs.of(9) / costs.of(1) == pytest.approx(1 + 8 * row)
+
+
+def test_costs_of_steps_of_one_size_say_nothing_of_others() -> None:
+    assert measured(0.5, rows=(3,)).costs.row == FIRST_ROW_COST
+
+
+def test_costs_bear_a_step_that_the_machine_delayed() -> None:
+    drafting = measured(0.1)
+    drafting.costs.measured(17, 10_000.0, 10_000.0)
+    assert drafting.costs.row < 0.5
+
+
+def test_costs_of_a_new_graph_are_those_of_a_step_with_other_rows() -> None:
+    costs = StepCosts()
+    for _ in range(20):
+        for rows in (1, 1, 2, 2):
+            costs.measured(rows, 10.0, 13.0 if rows != costs.last_rows else 10.5)
+    assert costs.switch == pytest.approx(0.3, abs=0.01)
+    assert costs.of(2) == pytest.approx(1 + costs.row)
+    assert costs.of(1) == pytest.approx(1.3, abs=0.01)
+
+
+@examples(100)
+@given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 1e9), st.floats(0, 1e9)), max_size=30))
+def test_costs_stay_within_bounds(steps: list[tuple[int, float, float]]) -> None:
+    costs = StepCosts()
+    for step in steps:
+        costs.measured(*step)
+        assert LEAST_ROW_COST <= costs.row <= 1
+        assert 0 <= costs.switch <= 1
+
+
+def test_choose_drafts_as_much_as_is_allowed_of_what_is_sure() -> None:
+    assert list(map(len, measured(0.1).choose([sequence(TEXT)], 100))) == [16]
+    assert list(map(len, measured(0.1).choose([sequence(TEXT)], 5))) == [5]
+    assert measured(0.1).choose([sequence(TEXT)], 3) == [TEXT[:3]]
+
+
+def test_choose_drafts_nothing_of_what_is_unlikely() -> None:
+    tokens = [*range(100, 160)]
+    for i in range(100, 130):
+        tokens += [i, i + 1, 1000 + i]
+    one = sequence([*tokens, 140, 141])
+    assert one.lookup is not None
+    assert one.lookup.match_length == 2
+    assert measured(0.1).choose([one], 100) == [[]]
+
+
+def test_choose_drafts_nothing_where_rows_cost_as_much_as_steps() -> None:
+    assert measured(1.0).choose([sequence(TEXT)], 100) == [[]]
+
+
+def test_choose_drafts_less_for_each_the_fuller_the_batch() -> None:
+    numbers = []
+    for n in (1, 4, 16, 64):
+        drafts = measured(0.3).choose([sequence([*TEXT, *range(100, 110)]) for _ in range(n)], 400)
+        numbers.append(sum(map(len, drafts)) / n)
+        assert sum(map(len, drafts)) <= MAX_DRAFT
+    assert numbers == sorted(numbers, reverse=True)
+    assert (numbers[0], numbers[-1]) == (16, 0)
+
+
+def test_choose_gives_the_likelier_text_more() -> None:
+    unsure = sequence([*range(100, 160), 120, 121])
+    drafts = measured(0.1).choose([unsure, sequence(TEXT)], 12)
+    assert len(drafts[0]) < len(drafts[1])
+
+
+def test_choose_never_drafts_beyond_the_end() -> None:
+    one = sequence(TEXT, max_tokens=len(TEXT) + 2)  # the prompt is one token: three more come, one is sampled
+    assert list(map(len, measured(0.1).choose([one], 100))) == [2]
+
+
+def test_choose_leaves_sequences_alone_that_do_not_speculate() -> None:
+    assert measured(0.1).choose([sequence(TEXT, draft_max=0), sequence(TEXT)], 100)[0] == []
+
+
+def test_choose_tries_again_what_seemed_too_expensive() -> None:
+    drafting = measured(0.1)
+    drafting.costs.row = 1.0  # say, another process disturbed the measurement
+    one = sequence(TEXT)
+    assert drafting.choose([one], 100) == [[]]
+    assert any(any(drafting.choose([one], 100)) for _ in range(100))
