@@ -169,6 +169,8 @@ class StepOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     out_of_memory: bool = False  # the error: too little memory; another or a shorter request may fit
     unmet: bool = False  # the error: no text can meet the constraint any more
     timings: Timings | None = None  # with finish, with the first token, with prefill progress
+    draft_n: int = 0  # tokens that were drafted for this step
+    draft_accepted: int = 0  # of these, those among the tokens
 
 
 class EngineStats(msgspec.Struct, kw_only=True):

@@ -23,7 +23,7 @@ def lifespan_of(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        starting = asyncio.create_task(_start(state.engines))
+        starting = asyncio.create_task(_start(state.engines, drafts=state.settings.spec_type != "none"))
         watching = asyncio.create_task(state.keys.watch())
         try:
             await asyncio.to_thread(_prepare_routes, app)  # while models load
@@ -52,10 +52,19 @@ def _prepare_routes(app: FastAPI) -> None:
         route.matches(scope)
 
 
-async def _start(engines: Mapping[str, Engine]) -> None:
-    """One after the other: the memory that is free for the second is known when the first has loaded."""
+async def _start(engines: Mapping[str, Engine], *, drafts: bool) -> None:
+    """One after the other: the memory that is free for the second is known when the first has loaded.
+
+    drafts: whether the options want speculative decoding.
+    """
     for engine in engines.values():
         try:
             await engine.start()
         except Exception as error:
             log.error("model '%s' cannot be loaded: %s", engine.name, error)
+            continue
+        info = engine.info or {}
+        if drafts and info.get("generates") and not info.get("drafts", True):
+            log.warning(
+                "model '%s' drafts no tokens: the state of its recurrent layers cannot go back", engine.name
+            )

@@ -50,6 +50,7 @@ def describe(model: LoadedModel) -> dict[str, Any]:
         "n_threads": model.n_threads,
         "parallel": model.params.parallel,
         "max_batch_tokens": model.max_batch_tokens,
+        "drafts": model.hp.causal and model.hp.recurrence is None,  # see `Request.draft_max`
         "placement": [d.name for d in model.layer_devices],
         "gpu_layers": model.plan.gpu_layers,
         "cpu_experts": model.plan.cpu_experts,

@@ -290,10 +290,6 @@ class Scheduler:
         counters, before, accepted = self._counters, len(sequence.tokens), sequence.draft_accepted
         tokens, reason, error = self._chooser.choose(sequence, item, place, row)
         counters.predicted_tokens += len(sequence.tokens) - before
-        if item.draft:
-            counters.drafts += 1
-            counters.draft_tokens += len(item.draft)
-            counters.draft_accepted_tokens += sequence.draft_accepted - accepted
         timings = None
         if tokens and sequence.first_token_at is None:
             sequence.first_token_at = now
@@ -307,6 +303,12 @@ class Scheduler:
             self._out.append(StepOutput(id=sequence.id, tokens=tokens, timings=timings))
         else:
             self._finish(sequence, reason, tokens)
+        if item.draft:
+            output, n_right = self._out[-1], sequence.draft_accepted - accepted
+            output.draft_n, output.draft_accepted = len(item.draft), n_right
+            counters.drafts += 1
+            counters.draft_tokens += len(item.draft)
+            counters.draft_accepted_tokens += n_right
 
     # ** ends **
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from engine.config import KV_TYPES, LoraAdapter, ModelParameters
+from engine.config import KV_TYPES, MAX_DRAFT, LoraAdapter, ModelParameters
 from engine.errors import ConfigError
 from engine.gguf.split import model_name
 from server.config.option_types import (
@@ -214,6 +214,23 @@ class ModelSettings(BaseSettings):
         "N",
         ge=1,
         le=65536,
+    )
+
+    spec_type: Literal["none", "ngram-simple"] = _batching(
+        "none",
+        "speculative decoding, unless the request says; ngram-simple: draft what followed the last tokens "
+        "where they occurred before, in the prompt or in the output",
+        "none|ngram-simple",
+        shared=False,
+    )
+    spec_draft_n_max: int = _batching(
+        16,
+        "most tokens drafted for one step of a request, unless the request says; how many are is decided by "
+        "measured time and success",
+        "N",
+        shared=False,
+        ge=0,
+        le=MAX_DRAFT,
     )
 
     @field_validator("tensor_split", mode="before")

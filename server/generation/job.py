@@ -15,7 +15,7 @@ from server.chat.output import ShownToken
 from server.chat.prompt import Prompt
 from server.errors import NEVER, ApiError, ContextExceeded, internal_error, overloaded
 from server.generation.options import GenerationOptions
-from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
+from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput, by_token
 from server.generation.request_context import RequestContext, unavailable
 from server.worker.errors import EngineUnavailable, QueueFull
 
@@ -99,27 +99,21 @@ class Job:
             self._account()
 
     async def _one(self, sequence: OutputSequence) -> AsyncGenerator[SequenceOutput, None]:
-        metrics = self._metrics
         try:
             async with aclosing(self.engine.generate(sequence.request)) as outputs:
-                async for output in outputs:
-                    if output.tokens:
-                        now = time.monotonic()
-                        if sequence.last_at:
-                            metrics.gap(now - sequence.last_at)
-                        else:
-                            sequence.first_at = now
-                            metrics.first(now - self.started)
-                        sequence.last_at = now
-                    delta = sequence.feed(output)
-                    if sequence.end is SequenceEnd.ERROR:
-                        raise self._failure(sequence)
-                    if sequence.engine_finish is FinishReason.TIMEOUT:
-                        self.context.warn("timeout_ms: the time ran out; the text ends there")
-                    if delta is not None:
-                        yield sequence, delta
-                    if sequence.end is not None:
-                        return
+                async for step in outputs:
+                    if step.tokens:
+                        self._measure(sequence, len(step.tokens))
+                    for output in by_token(step):
+                        delta = sequence.feed(output)
+                        if sequence.end is SequenceEnd.ERROR:
+                            raise self._failure(sequence)
+                        if sequence.engine_finish is FinishReason.TIMEOUT:
+                            self.context.warn("timeout_ms: the time ran out; the text ends there")
+                        if delta is not None:
+                            yield sequence, delta
+                        if sequence.end is not None:
+                            return
         except QueueFull as error:
             raise self._full(error) from error
         except ContextOverflowError as error:
@@ -129,6 +123,17 @@ class Job:
         except EngineError as error:
             raise internal_error(self.context.record.id) from error
         raise self._failure(sequence)
+
+    def _measure(self, sequence: OutputSequence, n_tokens: int) -> None:
+        """A step brought the next tokens of a sequence."""
+        now = time.monotonic()
+        if sequence.last_at:
+            for _ in range(n_tokens):
+                self._metrics.gap((now - sequence.last_at) / n_tokens)
+        else:
+            sequence.first_at = now
+            self._metrics.first(now - self.started)
+        sequence.last_at = now
 
     async def _several(self) -> AsyncGenerator[SequenceOutput, None]:
         """Concurrently, but no more at once than the engine decodes together, for other requests' sake."""

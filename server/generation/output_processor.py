@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -61,6 +61,7 @@ class OutputSequence:
         self.out_of_memory = self.unmet = False
         self.timings = Timings(n_batch=request.n_batch)
         self.first_at = self.last_at = 0.0
+        self._draft_n = self._draft_accepted = 0  # an engine that was restarted counts from zero
         self._detokenizer = Detokenizer(tokenizer, preserved=prompt.preserved_tokens())
         self._stop = StopMatcher(options.stop) if options.stop else None
         self._end_ids = tokenizer.eog_ids.union(request.params.stop_token_ids)
@@ -89,6 +90,9 @@ class OutputSequence:
         reason = output.finish
         if output.timings is not None:
             self.timings = output.timings
+        self._draft_n += output.draft_n
+        self._draft_accepted += output.draft_accepted
+        self.timings.draft_n, self.timings.draft_accepted = self._draft_n, self._draft_accepted
         tokens = output.tokens
         if not tokens and reason is None:
             self.processed = output.processed
@@ -217,6 +221,17 @@ class OutputSequence:
         self.timings.predicted_n = self.n_generated
         if self.first_at:
             self.timings.predicted_ms = (time.monotonic() - self.first_at) * 1000
+
+
+def by_token(output: StepOutput) -> Iterator[StepOutput]:
+    """The same as steps of one token each: what ends a text is found at its token, as without drafts."""
+    tokens = output.tokens
+    for i, token in enumerate(tokens[:-1]):
+        counts = (output.draft_n, output.draft_accepted) if i == 0 else (0, 0)
+        yield StepOutput(id=output.id, tokens=[token], draft_n=counts[0], draft_accepted=counts[1])
+    if len(tokens) > 1:
+        output = msgspec.structs.replace(output, tokens=tokens[-1:], draft_n=0, draft_accepted=0)
+    yield output
 
 
 SequenceOutput = tuple[OutputSequence, OutputDelta]  # a sequence, and the next piece or all of its output

@@ -8,6 +8,7 @@ from functools import partial
 
 import msgspec
 
+from engine.config import MAX_DRAFT
 from engine.errors import ConfigError
 from engine.sampling import parameters as sampling
 from engine.types import InferenceParameters
@@ -102,6 +103,22 @@ def _batch_size(options: GenerationOptions, context: RequestContext) -> int:
     return min(options.batch_size or context.state.settings.batch_size, most)
 
 
+def _draft_max(options: GenerationOptions, context: RequestContext) -> int:
+    """Most tokens to draft for one step."""
+    settings = context.state.settings
+    if (options.speculation or settings.spec_type) == "none":
+        if options.draft_max:
+            context.warn("speculative.n_max has no effect: speculative.type is none")
+        return 0
+    if not (context.engine.info or {}).get("drafts", True):
+        if options.speculation is not None:
+            context.warn("speculative.type has no effect: the state of recurrent layers cannot go back")
+        return 0
+    if options.draft_max is not None and options.draft_max > MAX_DRAFT:
+        context.warn(f"speculative.n_max: {MAX_DRAFT} is in force, the limit")
+    return settings.spec_draft_n_max if options.draft_max is None else min(options.draft_max, MAX_DRAFT)
+
+
 def _deadline_ms(options: GenerationOptions, context: RequestContext) -> float | None:
     """By the monotonic clock."""
     timeout_s = context.state.settings.request_timeout_s
@@ -128,6 +145,7 @@ def _job(
     engine = context.engine
     id, n = new_id(options.id_prefix), options.best_of or options.n
     n_batch, deadline = _batch_size(options, context), _deadline_ms(options, context)
+    draft_max = _draft_max(options, context)
     lora = context.lora if options.lora is None else context.check_lora(options.lora, "lora")
     salt = context.cache_salt(options.cache_salt)
     if options.slot is not None and options.slot >= len(engine.slots):
@@ -150,6 +168,7 @@ def _job(
                 n_batch=n_batch,
                 cache_prompt=options.cache_prompt,
                 n_keep=_n_keep(options, len(prompt.tokens), context),
+                draft_max=draft_max,
                 deadline_ms=deadline,
                 lora=lora,
                 cache_salt=salt,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ class LlamaMetrics:
         self.predicted_s += timings.predicted_ms / 1000
         self.longest = max(self.longest, timings.prompt_n + timings.cached_n + timings.predicted_n)
 
-    def render(self, engines: Mapping[str, Engine], steps: float) -> str:
-        """In the text format. steps: of all schedulers since the start of the server."""
-        steps += self.batches
+    def render(self, engines: Mapping[str, Engine], total: Callable[[str], float]) -> str:
+        """In the text format. total: a counter of `EngineStats`, of all engines since the server started."""
+        steps, accepted = total("steps") + self.batches, total("draft_accepted_tokens")
         stats = [engine.stats for engine in engines.values()]
         now = (self.prompt_n, self.prompt_s, self.predicted_n, self.predicted_s)
         n_prompt, prompt_s, n_predicted, predicted_s = (
@@ -45,9 +45,9 @@ class LlamaMetrics:
             "tokens_predicted_seconds_total": ("Seconds spent in decode", self.predicted_s),
             "n_decode_total": ("Calls of the compute graph (batches)", steps),
             "n_tokens_max": ("Length in tokens of the longest sequence so far", self.longest),
-            "spec_decode_num_draft_tokens_total": ("Always 0: no speculative decoding", 0),
-            "spec_decode_num_accepted_tokens_total": ("Always 0: no speculative decoding", 0),
-            "spec_decode_num_drafts_total": ("Always 0: no speculative decoding", 0),
+            "spec_decode_num_draft_tokens_total": ("Drafted tokens", total("draft_tokens")),
+            "spec_decode_num_accepted_tokens_total": ("Drafted tokens that became text", accepted),
+            "spec_decode_num_drafts_total": ("Steps of a sequence with drafts", total("drafts")),
         }
         gauges: dict[str, tuple[str, Any]] = {
             "prompt_tokens_seconds": (
@@ -62,7 +62,7 @@ class LlamaMetrics:
             "requests_deferred": ("Requests waiting in the queue", sum(s.waiting for s in stats)),
             "n_busy_slots_per_decode": (
                 "Mean number of sequences that generate a token in a batch",
-                self.predicted_n / steps if steps else 0,
+                max(self.predicted_n - accepted, 0) / steps if steps else 0,
             ),
         }
         lines = []

@@ -27,6 +27,9 @@ _GAUGES = {
 }
 _COUNTERS = {
     "steps": "Scheduler steps",
+    "drafts": "Steps of a request with drafted tokens (speculative decoding)",
+    "draft_tokens": "Drafted tokens",
+    "draft_accepted_tokens": "Drafted tokens that became part of a text",
     "preemptions": "Requests preempted because the KV cache was full",
     "evicted_cells": "KV cache cells evicted from the prefix cache",
     "compute_ms": "Milliseconds spent computing in ggml",
@@ -121,7 +124,7 @@ class Metrics:
         """Both sets of metrics in the text format."""
         ours = generate_latest(self.registry)
         engines = self._engines
-        return ours + self.llama.render(engines.engines, engines.total("steps")).encode()
+        return ours + self.llama.render(engines.engines, engines.total).encode()
 
 
 class _EngineCollector:

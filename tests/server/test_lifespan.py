@@ -31,6 +31,19 @@ async def test_engines_start_and_stop_with_the_application():
     assert engine.state == "stopped"
 
 
+async def test_a_model_that_cannot_draft_is_named_where_drafts_are_wanted(caplog):
+    engines = {name: FakeEngine(name=name) for name in ("mamba", "llama", "bert")}
+    engines["mamba"].info = {"generates": True, "drafts": False}
+    engines["bert"].info = {"generates": False, "drafts": False}
+    for spec_type, names in (("none", []), ("ngram-simple", ["mamba"])):
+        caplog.clear()
+        async with client(make_app(engines, spec_type=spec_type)):
+            await asyncio.sleep(0.01)
+        assert [
+            name for name in engines for line in caplog.messages if f"'{name}' drafts no tokens" in line
+        ] == names
+
+
 async def test_routes_are_prepared_before_the_first_request():
     prepared = []
 

@@ -27,7 +27,7 @@ ModelQuery = Annotated[str | None, Query(max_length=512, description="a served m
 
 def _defaults(context: RequestContext) -> dict[str, Any]:
     params = InferenceParameters(**context.default_sampling, seed=context.state.settings.seed)
-    values = generation_settings(params)
+    values = {**generation_settings(params), "speculative.types": context.state.settings.spec_type}
     return values if params.seed is not None else {**values, "seed": RANDOM_SEED}
 
 
@@ -93,14 +93,17 @@ async def change_props() -> dict[str, Any]:
 
 
 def _slot(
-    slot: ServerSlot, engine: Engine, sequences: dict[str, OutputSequence], *, shows_all: bool
+    slot: ServerSlot, engine: Engine, sequences: dict[str, OutputSequence], *, shows_all: bool, drafts: bool
 ) -> dict[str, Any]:
-    """sequences: those that the client may see. shows_all: also of streams that are not among these."""
+    """sequences: those that the client may see. shows_all: also of streams that are not among these.
+
+    drafts: whether requests speculate that do not say.
+    """
     stream = slot.stream
     view: dict[str, Any] = {
         "id": slot.id,
         "n_ctx": engine.n_ctx,
-        "speculative": False,
+        "speculative": drafts,
         "is_processing": stream is not None,
     }
     if stream is None or not (shows_all or stream.request.id in sequences):
@@ -118,6 +121,7 @@ def _slot(
     n_done = len(request.prompt) if stream.n_generated else stream.processed or 0
     return view | {
         "id_task": request.id,
+        "speculative": request.draft_max > 0,
         "n_prompt_tokens": len(request.prompt) + stream.n_generated,
         "n_prompt_tokens_processed": max(n_done - cached, 0),
         "n_prompt_tokens_cache": cached,
@@ -143,4 +147,5 @@ async def slots(
     jobs = visible_jobs(context)
     sequences = {sequence.request.id: sequence for job in jobs for sequence in job.sequences}
     shows_all = context.client.is_admin
-    return [_slot(slot, engine, sequences, shows_all=shows_all) for slot in engine.slots]
+    drafts = context.state.settings.spec_type != "none"
+    return [_slot(slot, engine, sequences, shows_all=shows_all, drafts=drafts) for slot in engine.slots]

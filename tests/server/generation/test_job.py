@@ -41,6 +41,30 @@ async def test_stop_strings_cut_the_text_and_end_the_session():
     assert missed["choices"][0]["finish_reason"] == "length"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"stop": ["tle c", "zzz"], "logprobs": 1},
+        {"max_tokens": 7, "return_tokens": True},
+        {"n_probs": 2, "timings_per_token": True},
+        {"stop_token_ids": [ids(" little")[0]]},
+    ],
+    ids=str,
+)
+async def test_a_step_of_several_tokens_gives_the_events_of_as_many_steps(fields):
+    answers = []
+    for step in (1, 5):
+        async with client(FakeEngine(step=step)) as http:
+            body = {"prompt": "Once", "stream_options": {"include_usage": True}, **fields}
+            whole = (await http.post(COMPLETIONS, json={**body, "stream_options": None})).json()
+            streamed = events((await http.post(COMPLETIONS, json={**body, "stream": True})).text)
+        for answer in (whole, *streamed):
+            del answer["id"], answer["created"]
+            answer.get("timings", {}).clear()
+        answers.append((whole, streamed))
+    assert answers[0] == answers[1]
+
+
 async def test_best_of_shows_the_likeliest_per_token_and_counts_all():
     words = [" dog", " cat", " big cat", " red dog"]
     scores = {ids(" cat")[0]: -0.1, ids(" big")[0]: -0.2, ids(" dog")[0]: -2.0}

@@ -12,7 +12,7 @@ from engine.types import FinishReason, Request, StepOutput, Timings, Token
 from server.chat.output import OutputDelta, merge_deltas
 from server.chat.prompt import Prompt
 from server.generation.options import GenerationOptions
-from server.generation.output_processor import OutputSequence
+from server.generation.output_processor import OutputSequence, by_token
 from support.fakes.engine import ids, tokenizer
 from support.quick import examples
 
@@ -130,6 +130,44 @@ def test_timings_of_the_engine_are_kept_and_those_of_a_cut_session_counted():
     assert (made.timings.prompt_n, made.timings.cached_n, made.timings.n_batch) == (5, 2, 9)
     assert made.timings.predicted_n == 2
     assert made.timings.predicted_ms > 0
+
+
+def test_drafts_are_counted_also_where_a_stop_string_ends_the_text():
+    made = sequence(stops=["b"])
+    made.feed(StepOutput(id="r", tokens=[Token(ids("a")[0])], timings=Timings(prompt_n=5)))
+    for output in by_token(
+        StepOutput(id="r", tokens=[Token(id) for id in ids("abc")], draft_n=4, draft_accepted=2)
+    ):
+        if made.end is None:
+            made.feed(output)
+    assert (made.end, made.n_generated) == ("stop", len(ids("a")) + len(ids("ab")))
+    assert (made.timings.draft_n, made.timings.draft_accepted) == (4, 2)
+
+
+def test_drafts_of_an_engine_that_died_are_counted():
+    made = sequence()
+    token = Token(ids("a")[0])
+    made.feed(StepOutput(id="r", tokens=[token], timings=Timings(prompt_n=5)))
+    made.feed(StepOutput(id="r", tokens=[token, token], draft_n=3, draft_accepted=1))
+    end = Timings(prompt_n=5, predicted_n=5, draft_n=2, draft_accepted=1)  # of the next engine
+    last = StepOutput(id="r", tokens=[token, token], finish=FinishReason.LENGTH, timings=end)
+    last.draft_n, last.draft_accepted = 2, 1
+    made.feed(last)
+    assert (made.timings.draft_n, made.timings.draft_accepted) == (5, 2)
+
+
+@given(st.integers(0, 6), st.booleans())
+def test_by_token_takes_a_step_apart_and_loses_nothing(n, ends):
+    tokens = [Token(i) for i in range(n)]
+    finish = FinishReason.STOP if ends else None
+    output = StepOutput(id="r", tokens=tokens, finish=finish, timings=Timings(), draft_n=3, draft_accepted=2)
+    parts = list(by_token(output))
+    assert [token for part in parts for token in part.tokens] == tokens
+    assert all(len(part.tokens) <= 1 for part in parts)
+    assert [part.finish for part in parts[:-1]] == [None] * (len(parts) - 1)
+    assert (parts[-1].finish, parts[-1].timings) == (finish, Timings())
+    assert sum(part.draft_n for part in parts) == 3
+    assert sum(part.draft_accepted for part in parts) == 2
 
 
 @pytest.mark.parametrize("reason", [FinishReason.ERROR, FinishReason.CANCELLED])

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from support.api.http import COMPLETIONS, client, events, text_of
+from support.api.http import COMPLETIONS, client, error_of, events, text_of
 from support.fakes.engine import FakeEngine, ids, make_app, tokenizer
 
 pytestmark = pytest.mark.asyncio
@@ -91,3 +91,51 @@ async def test_limits_beyond_the_context_are_in_force_where_it_shifts():
         answer = (await http.post(COMPLETIONS, json=body)).json()
     assert "warnings" not in answer
     assert engine.seen[0].params.max_tokens == engine.n_ctx * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "n", "warning"),
+    [
+        ({}, {}, 0, None),
+        ({}, {"speculative.type": "ngram-simple"}, 16, None),
+        ({}, {"speculative.n_max": 4}, 0, "speculative.n_max has no effect: speculative.type is none"),
+        ({}, {"speculative.n_max": 0}, 0, None),
+        ({"spec_type": "ngram-simple"}, {}, 16, None),
+        ({"spec_type": "ngram-simple", "spec_draft_n_max": 5}, {}, 5, None),
+        ({"spec_type": "ngram-simple"}, {"speculative.type": "none"}, 0, None),
+        ({"spec_type": "ngram-simple"}, {"speculative.n_max": 4}, 4, None),
+        ({"spec_type": "ngram-simple"}, {"speculative.n_max": 400}, 32, "speculative.n_max: 32 is in force"),
+        ({}, {"speculative_type": "ngram-simple"}, 0, "speculative_type has no effect"),
+        ({}, {"speculative.p_min": 0.5}, 0, "speculative.p_min has no effect"),
+    ],
+)
+async def test_drafts_are_as_many_as_request_and_options_allow(options, fields, n, warning):
+    engine = FakeEngine()
+    async with client(make_app(engine, **options)) as http:
+        body = (await http.post(COMPLETIONS, json={"prompt": "Once", **fields})).json()
+    assert engine.seen[0].draft_max == n
+    warnings = body.get("warnings", [])
+    assert len(warnings) == (warning is not None)
+    assert warning is None or warnings[0].startswith(warning)
+
+
+async def test_models_that_cannot_draft_say_so_only_where_a_request_wants_it():
+    engine = FakeEngine()
+    engine.info = {**(engine.info or {}), "drafts": False}
+    async with client(make_app(engine, spec_type="ngram-simple")) as http:
+        silent = (await http.post(COMPLETIONS, json={"prompt": "Once"})).json()
+        wanted = {"prompt": "Once", "speculative.type": "ngram-simple"}
+        warned = (await http.post(COMPLETIONS, json=wanted)).json()
+    assert [request.draft_max for request in engine.seen] == [0, 0]
+    assert "warnings" not in silent
+    assert warned["warnings"] == [
+        "speculative.type has no effect: the state of recurrent layers cannot go back"
+    ]
+
+
+async def test_speculation_of_other_kinds_is_refused():
+    async with client() as http:
+        answer = await http.post(COMPLETIONS, json={"prompt": "Once", "speculative.type": "draft-mtp"})
+    error = error_of(answer, 400)
+    assert error["param"] == "speculative.type"
+    assert "'none' or 'ngram-simple'" in error["message"]

@@ -25,6 +25,21 @@ def read(text):
     return found
 
 
+def counters(steps: float, **others: float):
+    """Of all engines, by name."""
+    return lambda name: {"steps": steps, **others}.get(name, 0)
+
+
+def test_drafts_are_counted_and_make_no_sequence_seem_several():
+    metrics = LlamaMetrics()
+    metrics.add(Timings(predicted_n=40, predicted_ms=1000.0))
+    found = read(metrics.render({}, counters(10, drafts=8, draft_tokens=60, draft_accepted_tokens=30)))
+    assert found["spec_decode_num_drafts_total"] == ("counter", 8)
+    assert found["spec_decode_num_draft_tokens_total"] == ("counter", 60)
+    assert found["spec_decode_num_accepted_tokens_total"] == ("counter", 30)
+    assert found["n_busy_slots_per_decode"] == ("gauge", 1)
+
+
 @pytest.mark.asyncio
 async def test_totals_are_those_of_the_timings():
     engines = {name: FakeEngine(name=name, cached_n=1) for name in ("a", "b")}
@@ -59,14 +74,14 @@ def test_embeddings_count_as_prompts_and_batches():
 
 def test_speeds_are_those_since_the_last_scrape():
     metrics = LlamaMetrics()
-    assert read(metrics.render({}, 0))["predicted_tokens_seconds"] == ("gauge", 0)
+    assert read(metrics.render({}, counters(0)))["predicted_tokens_seconds"] == ("gauge", 0)
     metrics.add(Timings(prompt_n=100, prompt_ms=500.0, predicted_n=20, predicted_ms=1000.0))
-    found = read(metrics.render({}, 10))
+    found = read(metrics.render({}, counters(10)))
     assert found["prompt_tokens_seconds"] == ("gauge", 200)
     assert found["predicted_tokens_seconds"] == ("gauge", 20)
     assert found["n_busy_slots_per_decode"] == ("gauge", 2)
     metrics.add(Timings(predicted_n=10, predicted_ms=2000.0))
-    found = read(metrics.render({}, 20))
+    found = read(metrics.render({}, counters(20)))
     assert found["prompt_tokens_seconds"] == ("gauge", 0)
     assert found["predicted_tokens_seconds"] == ("gauge", 5)
     assert found["tokens_predicted_total"] == ("counter", 30)

@@ -70,6 +70,7 @@ async def test_engine_numbers_and_their_restarts():
         engine.stats.running, engine.stats.waiting = 3, 2
         engine.stats.cells_used, engine.stats.cells_cached = 100, 50
         engine.stats.steps, engine.stats.preemptions = 1000, 4
+        engine.stats.draft_tokens, engine.stats.draft_accepted_tokens = 70, 60
         found = await scrape(http)
         assert found["ggserve_running"] == 3
         assert found["ggserve_waiting"] == 2
@@ -77,6 +78,8 @@ async def test_engine_numbers_and_their_restarts():
         assert found["ggserve_cells_used"] == 100
         assert found["ggserve_cells_cached"] == 50
         assert found["ggserve_steps_total"] == 1000
+        assert found["ggserve_draft_tokens_total"] == 70
+        assert found["ggserve_draft_accepted_tokens_total"] == 60
         assert found["ggserve_engine_ready"] == 1
         engine.stats.steps, engine.stats.running, engine.restarts = 10, 0, 1  # a new process counts anew
         engine.state = "restarting"

@@ -23,7 +23,6 @@ _ABSENT = {
     "reasoning_format": "none",
     "reasoning_in_content": False,
     "generation_prompt": "",
-    "speculative.types": "none",
     "backend_sampling": False,
 }
 _SAME = [
@@ -79,9 +78,11 @@ def generation_settings(
     limit = -1 if params.max_tokens is None else params.max_tokens
     constraint = None if sequence is None else sequence.request.constraint
     options = None if job is None else job.options
+    drafts = sequence is not None and sequence.request.draft_max > 0
     return {
         **{name: getattr(params, name) for name in _SAME},
         **_ABSENT,
+        "speculative.types": "ngram-simple" if drafts else "none",
         "lora": lora_settings(() if sequence is None else sequence.request.lora),
         "n_keep": 0 if options is None else options.n_keep,
         "max_tokens": limit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
@@ -228,6 +228,19 @@ class SequenceFields(Schema):
         "our-team",
         min_length=1,
         max_length=256,
+    )
+    speculative_type: Literal["none", "ngram-simple"] | None = field(
+        "speculative decoding, which changes the speed and not the text; ngram-simple: draft what followed "
+        "the last tokens where they occurred before (default: --spec-type)",
+        "ngram-simple",
+        alias="speculative.type",
+    )
+    speculative_n_max: int | None = field(
+        "most tokens drafted for one step (default: --spec-draft-n-max)",
+        8,
+        alias="speculative.n_max",
+        ge=0,
+        le=INT_MAX,
     )
     timeout_ms: int | None = field(
         "time for queue, prompt and generation together; then the text so far is the answer, "

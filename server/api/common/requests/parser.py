@@ -104,6 +104,8 @@ def generation_options(
         "stop_token_ids": body.stop_token_ids or (),
         "batch_size": batch_size,
         "n_keep": body.n_keep or 0,
+        "speculation": body.speculative_type,
+        "draft_max": body.speculative_n_max,
         "cache_prompt": body.cache_prompt is not False,
         "cache_salt": body.cache_salt or "",
         "timeout_ms": body.timeout_ms,

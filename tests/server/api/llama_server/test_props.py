@@ -54,6 +54,21 @@ async def test_props_cannot_be_changed():
         assert error_of(await http.post("/props", json={}), 501)["code"] == "not_supported"
 
 
+async def test_props_and_slots_tell_whether_tokens_are_drafted():
+    engine = with_slots(1, delay_s=0.01)
+    app = make_app(engine, spec_type="ngram-simple")
+    async with client(app) as http:
+        props = (await http.get("/props")).json()
+        assert props["default_generation_settings"]["params"]["speculative.types"] == "ngram-simple"
+        assert (await http.get("/slots")).json()[0]["speculative"] is True
+        live = Live(app, "/completion", {"prompt": "Once", "stream": True, "speculative.type": "none"})
+        await live.until('"content"')
+        (slot,) = (await http.get("/slots")).json()
+        assert slot["speculative"] is False
+        assert slot["params"]["speculative.types"] == "none"
+        await live.finish()
+
+
 async def test_slots_tell_what_runs_where():
     engine = with_slots(2, delay_s=0.01)
     app = make_app(engine)
