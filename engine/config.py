@@ -39,6 +39,8 @@ class ModelParameters:
         where `gpu_layers` is left to the plan, else of none.
     tensor_overrides: (regular expression, device) for tensors that are not on the device of their layer.
     lora_adapters: GGUF files of adapters; requests name them by their place in this list.
+    memory_limit: bytes that the model may take on all devices together, mapped weights included; None: what
+        is free. A cache of automatic size stays below it, and what cannot is refused before it is loaded.
     repack: whether weights may be repacked for faster products; otherwise they keep the file's layout.
     context_shift: whether a request goes on when its context is full, see `n_shifted`; otherwise it ends.
     """
@@ -64,6 +66,7 @@ class ModelParameters:
     checkpoints: int | None = None
     checkpoint_interval: int = 512
     context_shift: bool = False
+    memory_limit: int | None = None
 
 
 MAX_CELLS = 1 << 30  # cell numbers have 32 bits
@@ -74,6 +77,7 @@ _RANGES = {
     "parallel": (1, 1 << 16),
     "checkpoints": (1, 1 << 16),
     "checkpoint_interval": (1, 1 << 30),
+    "memory_limit": (0, 1 << 62),
 }
 
 

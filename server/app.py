@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import APIRouter, FastAPI
@@ -23,8 +22,8 @@ from server.http.middleware.limits import BodyLimits, HeadLimits
 from server.keys.key_ring import KeyRing
 from server.lifespan import lifespan_of
 from server.metrics.prometheus import Metrics
+from server.registry.registry import ModelRegistry
 from server.state import State
-from server.worker.engine import Engine
 from server.worker.errors import EngineUnavailable
 
 # All applications of a process share the routes: preparing them takes 0.1 s (server/lifespan.py), and nearly
@@ -35,17 +34,18 @@ for _api in APIS:
         ROUTES.include_router(_router)
 
 
-def create_app(settings: Settings, engines: Mapping[str, Engine], keys: KeyRing | None = None) -> FastAPI:
-    """The ASGI application that serves `engines`, which it starts and stops.
+def create_app(settings: Settings, registry: ModelRegistry, keys: KeyRing | None = None) -> FastAPI:
+    """The ASGI application that serves the models of `registry`, which it starts and stops.
 
     It answers at once: /health has the progress of loading. keys: None: those of the settings.
     """
     keys = keys or KeyRing(settings.api_key, settings.api_key_file)
-    metrics = Metrics(engines)
+    metrics = Metrics(registry.engines)
     # For tokenizing and rendering templates: few threads, since the engines need the processor as well.
     threads = ThreadPoolExecutor(2, "ggserve-text")
     settings.check_slot_folder()
-    state = State(settings, engines, metrics, threads, time.time(), settings.chat_template_text(), keys)
+    state = State(settings, registry, metrics, threads, time.time(), settings.chat_template_text(), keys)
+    registry.on_removed(state.forget)
 
     app = FastAPI(
         title="ggserve",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -74,6 +75,19 @@ class ApiError(HTTPException):
         return JSONResponse(body, self.status_code, headers=self.headers)
 
 
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + msgspec.json.encode(body) + b"\n\ndata: [DONE]\n\n"
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """How one API words a stream that has not reached its answer: a comment, and an error that ends it."""
+
+    media_type: bytes = b"text/event-stream; charset=utf-8"
+    keep_alive: Callable[[str], bytes] = lambda text: f": keep-alive, {text}\n\n".encode()
+    error: Callable[[dict[str, Any]], bytes] = _event
+
+
 @dataclass(frozen=True)
 class ErrorFormat:
     """How one API words its errors, for the paths that begin with `prefix`.
@@ -84,6 +98,7 @@ class ErrorFormat:
     body: Callable[[ApiError, str], dict[str, Any]]
     prefix: str = ""
     id_header: bytes | None = None
+    stream: StreamFormat = StreamFormat()
 
     def handles(self, path: str) -> bool:
         return path.startswith(self.prefix)

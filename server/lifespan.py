@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -23,7 +23,9 @@ def lifespan_of(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        starting = asyncio.create_task(_start(state.engines, drafts=state.settings.spec_type != "none"))
+        if state.settings.spec_type != "none":
+            state.registry.on_loaded(_warn_without_drafts)
+        starting = asyncio.create_task(state.registry.start())
         watching = asyncio.create_task(state.keys.watch())
         try:
             await asyncio.to_thread(_prepare_routes, app)  # while models load
@@ -35,11 +37,8 @@ def lifespan_of(
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
             # The HTTP server drained streams before this: what still runs has had its time.
-            await asyncio.gather(
-                *(engine.stop(0.0) for engine in state.engines.values()), return_exceptions=True
-            )
-            for checker in state.constraint_checkers.values():
-                checker.close()
+            await state.registry.stop()
+            state.close()
             threads.shutdown(wait=False, cancel_futures=True)
 
     return lifespan
@@ -52,19 +51,10 @@ def _prepare_routes(app: FastAPI) -> None:
         route.matches(scope)
 
 
-async def _start(engines: Mapping[str, Engine], *, drafts: bool) -> None:
-    """One after the other: the memory that is free for the second is known when the first has loaded.
-
-    drafts: whether the options want speculative decoding.
-    """
-    for engine in engines.values():
-        try:
-            await engine.start()
-        except Exception as error:
-            log.error("model '%s' cannot be loaded: %s", engine.name, error)
-            continue
-        info = engine.info or {}
-        if drafts and info.get("generates") and not info.get("drafts", True):
-            log.warning(
-                "model '%s' drafts no tokens: the state of its recurrent layers cannot go back", engine.name
-            )
+def _warn_without_drafts(engine: Engine) -> None:
+    """For options that want speculative decoding."""
+    info = engine.info or {}
+    if info.get("generates") and not info.get("drafts", True):
+        log.warning(
+            "model '%s' drafts no tokens: the state of its recurrent layers cannot go back", engine.name
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from server.chat.template.sandbox import TemplateFailed
 from server.config.settings import Settings
 from server.keys.key_ring import KeyRing
 from server.metrics.prometheus import Metrics
+from server.registry.registry import ModelRegistry
 from server.sandbox.constraint_checker import ConstraintChecker
 from server.worker.engine import Engine
 
@@ -33,11 +35,29 @@ class ChatSupport:
 
 
 @dataclass
+class Derived:
+    """What the server derives from the model of one engine, each at its first use.
+
+    lora: the adapters that a client has set for requests that name none.
+    """
+
+    chat_support: ChatSupport | None = None
+    default_sampling: Mapping[str, Any] | None = None
+    lora: AdapterScales | None = None
+    constraint_checker: ConstraintChecker | None = None
+
+    def close(self) -> None:
+        """End the processes that would not end by themselves."""
+        if self.constraint_checker is not None:
+            self.constraint_checker.close()
+
+
+@dataclass
 class State:
     """One per application, as `app.state.ggserve`; `create_app` makes it."""
 
     settings: Settings
-    engines: Mapping[str, Engine]
+    registry: ModelRegistry
     metrics: Metrics
     threads: Executor  # for work on texts that would block the event loop
     started: float  # time.time(), as `created` of the models
@@ -45,11 +65,23 @@ class State:
     keys: KeyRing = field(default_factory=KeyRing)
     jobs: dict[str, object] = field(default_factory=dict)  # running ones; see `generation.job.visible_jobs`
     background: set[asyncio.Task[None]] = field(default_factory=set)  # what runs while no client waits
-    chat_support: dict[str, ChatSupport] = field(default_factory=dict)  # by model
-    default_sampling: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by model
-    lora: dict[str, AdapterScales] = field(default_factory=dict)  # by model, once a client has set it
-    constraint_checkers: dict[str, ConstraintChecker] = field(default_factory=dict)  # by model
     stopping: bool = False
+    derived: defaultdict[Engine, Derived] = field(default_factory=lambda: defaultdict(Derived))
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """Those that exist, by model."""
+        return self.registry.engines
+
+    def forget(self, engine: Engine) -> None:
+        """The engine has stopped."""
+        if (derived := self.derived.pop(engine, None)) is not None:
+            derived.close()
+
+    def close(self) -> None:
+        """All engines have stopped."""
+        for engine in list(self.derived):
+            self.forget(engine)
 
     @property
     def started_at(self) -> str:

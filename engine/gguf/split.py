@@ -47,6 +47,17 @@ def part_paths(path: Path, count: int, fail: Fail) -> list[Path]:
     return paths
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files of the model that a file or a directory names, whether or not they are there."""
+    if path.is_dir():
+        return sorted(path.glob("*.gguf"))
+    part = _PART.fullmatch(path.name)
+    if part is None:
+        return [path]
+    count = min(int(part["count"]), MAX_PARTS)
+    return [path.with_name(part_name(part["stem"], n, count)) for n in range(1, count + 1)]
+
+
 def model_in(directory: Path, fail: Fail) -> Path:
     """The model file in a directory, of a split model the first part; `fail` if there is not exactly one."""
     try:

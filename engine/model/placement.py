@@ -40,6 +40,8 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
     DeviceError if a GPU is required and there is none, OutOfMemoryError (its notes hold the table) if the
     requested layers or one whole session do not fit, ConfigError for parameters that contradict each other.
     """
+    if params.memory_limit is not None:
+        devices = [replace(d, free=min(d.free, params.memory_limit)) for d in devices]
     cpu = next((d for d in devices if d.type == "cpu"), None)
     if cpu is None:
         raise DeviceError("ggml reports no CPU device; the installation is damaged")
@@ -72,7 +74,23 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
             elif planner.cpu_experts and params.cpu_experts is None:
                 notes.append("not all experts fit the GPU: the others are on the CPU")
             n_layers = n_fitting
-    return replace(planner.final(n_layers), notes=tuple(notes))
+    made = replace(planner.final(n_layers), notes=tuple(notes))
+    _check_limit(made, params.memory_limit)
+    return made
+
+
+def _check_limit(plan: Plan, limit: int | None) -> None:
+    """OutOfMemoryError if the devices together would hold more than `limit` bytes."""
+    needed = sum(u.needed + u.mapped for u in plan.usage)
+    if limit is None or needed <= limit:
+        return
+    text = (
+        f"the limit leaves {format_bytes(limit)} of memory ({limit} bytes), but the model needs "
+        f"{format_bytes(needed)} ({needed} bytes)"
+    )
+    error = OutOfMemoryError(text, device="", needed=needed, free=limit)
+    error.add_note(plan.table())
+    raise error
 
 
 def n_cpu_experts(needs: Needs, params: ModelParameters) -> int:

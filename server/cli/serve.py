@@ -18,15 +18,22 @@ from server import logs
 from server.cli.command import Parser, add_model_argument, requested_options, with_files
 from server.cli.console import LoadProgress
 from server.config import sources
+from server.config.settings import Settings
 from server.keys.key_ring import KeyRing
+from server.registry.loader import Capacity
+from server.registry.registry import ModelRegistry, Policy
+from server.registry.served_model import ServedModel
 from server.worker.client import EngineClient
 
 log = logging.getLogger("ggserve")
+
+MAX_MODELS = 4  # loaded at the same time, of --models-dir
 
 EXAMPLES = """\
   ggserve serve                                        SmolLM2-135M-Instruct on http://127.0.0.1:8080
   ggserve serve model.gguf --parallel 16               your own model, 16 requests at a time
   ggserve serve -m small=a.gguf -m large=b.gguf        two models with names
+  ggserve serve --models-dir models                    every model there, loaded when a request names it
   ggserve serve --host 0.0.0.0 --api-key-file keys     reachable from the network, with API keys
   ggserve serve --config ggserve.yml                   options from a file (see `ggserve config`)
 
@@ -70,20 +77,45 @@ def serve(arguments: list[str]) -> int:
         )
     try:
         settings = with_files(settings)
-        engines = {name: EngineClient(name, path, settings) for name, path in settings.models().items()}
+        registry = registry_of(settings)
         # The engine loads while the rest of the server is imported. Several are started one after the other
         # by the application, since each is placed in the memory that is left.
-        if len(engines) == 1:
-            next(iter(engines.values())).spawn()
+        if len(registry.engines) == 1:
+            for engine in registry.engines.values():
+                engine.spawn()
         from server.app import create_app
         from server.http.server import HttpServer
 
-        app = create_app(settings, engines, keys)
+        app = create_app(settings, registry, keys)
         with LoadProgress(bar=settings.log_format == "text") as progress:
-            return HttpServer(app, settings, engines, sockets, progress, began).run_to_end(loop_factory())
+            return HttpServer(app, settings, registry, sockets, progress, began).run_to_end(loop_factory())
     finally:
         for sock in sockets:
             sock.close()
+
+
+def registry_of(settings: Settings) -> ModelRegistry:
+    """The models of the options, each with an engine process of its own while it is loaded."""
+    folder = settings.models_dir and settings.models_dir.expanduser().absolute()
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"--models-dir {folder}: is not a directory")
+
+    def new_engine(model: ServedModel, memory: int | None) -> EngineClient:
+        return EngineClient(model.name, model.path, settings.model_copy(update={"models_memory": memory}))
+
+    default_max = MAX_MODELS if folder is not None else 0
+    idle_s = settings.sleep_idle_seconds
+    return ModelRegistry(
+        settings.models(),
+        new_engine,
+        Policy(
+            autoload=not settings.no_models_autoload,
+            idle_s=idle_s if idle_s >= 0 else None,
+            max_waiting=settings.max_queue + settings.parallel,
+            folder=folder,
+        ),
+        Capacity(default_max if settings.models_max is None else settings.models_max, settings.models_memory),
+    )
 
 
 def listen(hosts: str, port: int) -> list[socket.socket]:

@@ -19,6 +19,7 @@ from server.config.option_types import (
     json_object,
     lora_adapter,
     named,
+    nbytes,
     numbers,
     on_off,
     one_of,
@@ -53,6 +54,21 @@ class ModelSettings(BaseSettings):
         "`ggserve list`; NAME=PATH to serve it as NAME; `serve` accepts several; default: "
         "SmolLM2-135M-Instruct, downloaded once (98 MB)",
         "[NAME=]PATH",
+    )
+    models_dir: Path | None = _model(
+        None,
+        "directory whose GGUF files, and subdirectories with one, are served as well: each is loaded when a "
+        "request names it; changes are noticed while the server runs",
+        "DIR",
+        shared=False,
+    )
+    models_memory: Annotated[int | None, BeforeValidator(nbytes)] = _model(
+        None,
+        "memory that all models may take together, on all devices, such as 24G; default: what is free",
+        "BYTES",
+        shared=False,
+        ge=0,
+        le=1 << 62,
     )
     context_size: int | None = _model(
         None,
@@ -252,7 +268,7 @@ class ModelSettings(BaseSettings):
             raise ValueError(
                 "n_cpu_moe: cpu_moe leaves the experts of all layers on the CPU; give one of them"
             )
-        if self.lora and len(self.model) > 1:
+        if self.lora and (len(self.model) > 1 or self.models_dir is not None):
             raise ValueError("lora: adapters belong to one model, but several are served")
         self.sampling_defaults()
         return self
@@ -265,9 +281,9 @@ class ModelSettings(BaseSettings):
             raise ValueError(f"default: {error}") from error
 
     def sources(self) -> dict[str, str]:
-        """Served name → a path or what else `server.models` resolves, in order."""
+        """Served name → a path or what else `server.models` resolves, in order; without those of a folder."""
         sources: dict[str, str] = {}
-        for text in self.model or [reference.DEFAULT]:
+        for text in self.model or ([reference.DEFAULT] if self.models_dir is None else []):
             name, equals, rest = text.partition("=")
             # A path may itself contain "=".
             if not equals or not name or name.startswith(("/", ".", "~")) or Path(text).exists():
@@ -315,6 +331,7 @@ class ModelSettings(BaseSettings):
             checkpoints=None if self.checkpoints == "auto" else self.checkpoints,
             checkpoint_interval=self.checkpoint_interval,
             context_shift=self.context_shift,
+            memory_limit=self.models_memory,
         )
 
     def lora_adapters(self) -> tuple[LoraAdapter, ...]:
@@ -352,8 +369,8 @@ class ModelSettings(BaseSettings):
         for text in self.alias:
             name, equals, alias = text.partition("=")
             if not equals:
-                name, alias = next(iter(served)), text
-            if name not in served:
+                name, alias = next(iter(served), ""), text
+            if name not in served and not (name and self.models_dir is not None):
                 raise ValueError(
                     f"alias: no model is called {name[:200]!r}; the models are {', '.join(served)}"
                 )

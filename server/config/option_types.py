@@ -20,6 +20,8 @@ from engine.sampling import parameters as sampling
 from engine.sampling.llama_cpp import STEPS, steps_of, steps_of_text
 from engine.types import InferenceParameters
 
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
 
 def option(
     default: Any,
@@ -106,6 +108,17 @@ def numbers(value: Any) -> Any:
     """A flat list from texts that may each hold several numbers, such as `3,1`."""
     parts = [split(part) for part in value] if isinstance(value, list | tuple) else split(value)
     return [x for part in parts for x in (part if isinstance(part, list) else [part])]
+
+
+def nbytes(value: Any) -> Any:
+    """Bytes, from a number with K, M, G or T for powers of 1024."""
+    if not isinstance(value, str):
+        return value
+    number, unit = (value[:-1], value[-1:].upper()) if value[-1:].upper() in _UNITS else (value, "")
+    try:
+        return int(float(number) * _UNITS[unit])
+    except (ValueError, OverflowError):
+        raise ValueError(f"must be a number of bytes such as 24G, not {value[:64]!r}") from None
 
 
 def named(value: Any) -> Any:

@@ -27,12 +27,32 @@ SECTIONS = {
     "logging": "Logging",
 }
 _server = partial(option, section="server", shared=False)
+_models = partial(option, section="model", shared=False)
 _limit = partial(option, metavar="N", section="limits", shared=False)
 _logging = partial(option, section="logging")
 
 
 class Settings(ModelSettings):
     """The options of `ggserve`, in the order of --help and of the sample file."""
+
+    # --- models
+    models_max: int | None = _models(
+        None,
+        "maximum number of models loaded at the same time; the least recently used one that no request uses "
+        "makes room; 0: no limit. Default: 4 with --models-dir, otherwise all of --model",
+        "N",
+        ge=0,
+        le=1024,
+    )
+    no_models_autoload: bool = _models(
+        False, "a request for a model that is not loaded is refused instead of loading it"
+    )
+    sleep_idle_seconds: Annotated[float, Field(ge=-1, le=86400 * 365, allow_inf_nan=False)] = _models(
+        -1.0,
+        "seconds without a request after which a model is unloaded, to be loaded again by the next one; -1: "
+        "never",
+        "S",
+    )
 
     # --- server
     host: str = _server(

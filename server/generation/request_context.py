@@ -17,13 +17,16 @@ from engine.types import AdapterScales
 from server.config.default_sampling import default_sampling
 from server.errors import NEVER, ApiError, UnknownModel, bad_request, wrong
 from server.keys.client import Client
+from server.registry.served_model import NO_MEMORY, SERVING, UNLOADED, Lease, ServedModel
 from server.state import State
 from server.worker.engine import Engine
+from server.worker.errors import LoadFailed
 
 T = TypeVar("T")
 MAX_WARNINGS = 32
 _LATEST = ":latest"  # which clients of Ollama put after names without a tag, on OpenAI's routes as well
 _NAME = re.compile(r"^\w+")
+RETRY_S = 10  # after a load that failed
 
 
 class AccessRecord:
@@ -35,6 +38,8 @@ class AccessRecord:
         "finish",
         "id",
         "key",
+        "leases",
+        "load_ms",
         "model",
         "predicted_n",
         "prompt_n",
@@ -49,7 +54,9 @@ class AccessRecord:
         self.started = time.monotonic()
         self.status = 0
         self.key: str | None = None  # the name of the client
+        self.leases: list[Lease] = []  # released at the end of the request
         self.model: str | None = None
+        self.load_ms: float | None = None  # waited for the model to be loaded
         self.prompt_n: int | None = None
         self.cached_n: int | None = None
         self.predicted_n: int | None = None
@@ -60,7 +67,7 @@ class AccessRecord:
 
     def fields(self) -> dict[str, object]:
         counts = ("prompt_n", "cached_n", "predicted_n", "queue_ms", "ttft_ms")
-        names = ("key", "model", *counts, "finish", "error")
+        names = ("key", "model", "load_ms", *counts, "finish", "error")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
@@ -73,10 +80,13 @@ def record_of(scope: Scope) -> AccessRecord:
 class RequestContext:
     """The shared state, the access-log record, the client and the warnings of one request.
 
-    engine: that of the model which the request names, once `select_engine` has found it.
+    model, engine: those that the request names, once `select_engine` has found them. lease: its use of the
+    engine.
     """
 
+    model: ServedModel
     engine: Engine
+    lease: Lease
 
     def __init__(self, state: State, record: AccessRecord, client: Client | None = None) -> None:
         """client: that of the request's API key; None: that of a server without keys."""
@@ -86,31 +96,44 @@ class RequestContext:
         self.warnings: list[str] = []
         self.field_names: Mapping[str, str] = {}  # shared fields that the API calls something else
 
-    def select_engine(self, name: str | None, *, ready: bool = True) -> Engine:
-        """The engine that serves model `name`, with or without `:latest`; without a name the only one.
+    def find_model(self, name: str | None) -> ServedModel:
+        """The model called `name`, with or without `:latest`; without a name the only one.
 
-        Raises ApiError: 400 or 404 for a name that is not served, 503 (unless `ready` is False) for an engine
-        that cannot take requests.
+        Raises ApiError: 400 or 404 for a name that is not served.
         """
-        engines, aliases = self.state.engines, self.state.aliases
+        models, aliases = self.state.registry.models, self.state.aliases
         spellings = () if name is None else (name, name.removesuffix(_LATEST), name + _LATEST)
         served_names = (aliases.get(spelling, spelling) for spelling in spellings)
-        engine = next((engines[served] for served in served_names if served in engines), None)
+        model = next((models[served] for served in served_names if served in models), None)
         if (
-            engine is None
-            and engines
-            and (self.state.settings.any_model or (name is None and len(engines) == 1))
+            model is None
+            and models
+            and (self.state.settings.any_model or (name is None and len(models) == 1))
         ):
-            engine = next(iter(engines.values()))
-        if engine is None:
-            served = ", ".join(map(repr, engines)) or "none"
+            model = next(iter(models.values()))
+        if model is None:
+            served = ", ".join(map(repr, models)) or "none"
             if name is None:
                 raise bad_request(f"model: is required; served are {served}", "model", "missing_field")
             raise UnknownModel(f"no model '{name[:200]}' is served here; served are {served}", name)
-        if ready and (self.state.stopping or engine.state in ("stopped", "loading", "failed")):
-            raise unavailable(engine, self.state.stopping)
-        self.engine = engine
-        return engine
+        return model
+
+    def select_engine(self, name: str | None, *, counts: bool = True) -> Engine:
+        """The engine that serves model `name`, for the use of this request until it ends.
+
+        counts: the use keeps the model loaded. Raises ApiError: as `find_model`, or PendingModel if the model
+        can be loaded, otherwise 503.
+        """
+        model = self.model = self.find_model(name)
+        residency, stopping = model.residency, self.state.stopping
+        if stopping or model.draining or residency is None or residency.engine.state not in SERVING:
+            may_load = not stopping and self.state.registry.may_load(model)
+            raise PendingModel(model) if may_load else unavailable_model(model, stopping)
+        residency.n_users += 1
+        self.lease = Lease(model, residency, counts)
+        self.record.leases.append(self.lease)
+        self.engine = residency.engine
+        return self.engine
 
     @property
     def owner(self) -> str | None:
@@ -126,19 +149,19 @@ class RequestContext:
     @property
     def default_sampling(self) -> Mapping[str, Any]:
         """Sampling parameters of requests to this model that do not set them."""
-        engine, known = self.engine, self.state.default_sampling
-        if engine.name not in known:
-            known[engine.name] = default_sampling(engine.info, self.state.settings.sampling_defaults())
-        return known[engine.name]
+        engine, known = self.engine, self.state.derived[self.engine]
+        if known.default_sampling is None:
+            known.default_sampling = default_sampling(engine.info, self.state.settings.sampling_defaults())
+        return known.default_sampling
 
     @property
     def lora(self) -> AdapterScales:
         """LoRA adapters of requests to this model that do not name any."""
-        loaded, engine = self.state.lora, self.engine
-        if engine.name not in loaded:
+        requested, engine = self.state.derived[self.engine].lora, self.engine
+        if requested is None:
             adapters = [(adapter["id"], adapter["scale"]) for adapter in (engine.info or {}).get("lora", ())]
             return adapter_scales(adapters, len(adapters))
-        return loaded[engine.name]
+        return requested
 
     def check_lora(self, pairs: Iterable[tuple[int, float]], param: str) -> AdapterScales:
         """A client's choice of adapters; ApiError names `param` if the model does not have them."""
@@ -173,10 +196,22 @@ def _without_stop_iteration(function: Callable[..., T], *args: Any, **kwargs: An
         raise RuntimeError("StopIteration in a thread") from error
 
 
+class PendingModel(ApiError):
+    """The model is not loaded, but can be: routes with a JSON body load it and try again."""
+
+    def __init__(self, model: ServedModel) -> None:
+        message = f"model '{model.name}' is not loaded; a request to generate with it loads it"
+        super().__init__(503, message, param="model", code="model_not_loaded", retry_after=2)
+        self.model = model
+
+
 def unavailable(engine: Engine, stopping: bool = False) -> ApiError:
     """The 503 of an engine that takes no requests."""
     if stopping or engine.state == "stopped":
         return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+    if engine.state == "failed" and engine.replaced:
+        message = f"the file of model '{engine.name}' was replaced; it is loaded anew: send the request again"
+        return ApiError(503, message, code="model_replaced", retry_after=2)
     if engine.state == "failed":
         message = f"model '{engine.name}' failed and does not answer; see the server's log"
         return ApiError(503, message, code="engine_failed", retry_after=NEVER)
@@ -185,3 +220,29 @@ def unavailable(engine: Engine, stopping: bool = False) -> ApiError:
         return ApiError(503, message, code="model_loading", retry_after=2)
     message = f"model '{engine.name}' is not available at the moment ({engine.state})"
     return ApiError(503, message, code="engine_unavailable", retry_after=2)
+
+
+def unavailable_model(model: ServedModel, stopping: bool = False) -> ApiError:
+    """Why a model takes no requests, where requests may not load it, or could not."""
+    if model.failure is not None and (model.engine is None or model.failure.kind == NO_MEMORY):
+        return load_error(model, model.failure)
+    if model.engine is not None:
+        return unavailable(model.engine, stopping)
+    if stopping:
+        return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+    if model.starting:
+        return ApiError(503, f"model '{model.name}' is loading (0%)", code="model_loading", retry_after=2)
+    message = f"model: '{model.name}' is not loaded; load it with POST /v1/models/load"
+    return bad_request(message, "model", "model_not_loaded")
+
+
+def load_error(model: ServedModel, failure: LoadFailed) -> ApiError:
+    """A load that failed. Only of memory the reason is told; others may name paths."""
+    if failure.kind == NO_MEMORY:
+        message = f"model '{model.name}' does not fit: {failure}"
+        return ApiError(503, message, param="model", code="out_of_memory", retry_after=RETRY_S)
+    if failure.kind == UNLOADED:
+        message = f"model '{model.name}' was unloaded while it was loading"
+        return ApiError(503, message, param="model", code="model_unloaded", retry_after=2)
+    message = f"model '{model.name}' cannot be loaded; see the server's log"
+    return ApiError(503, message, param="model", code="load_failed", retry_after=RETRY_S)

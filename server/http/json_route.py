@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Coroutine, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -13,7 +14,8 @@ from fastapi.routing import APIRoute
 
 from engine.exact_json import read_float
 from server.errors import ApiError, bad_request
-from server.generation.request_context import RequestContext
+from server.generation.request_context import PendingModel
+from server.http.loading import handle_when_loaded
 
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _decoder = msgspec.json.Decoder(float_hook=read_float)
@@ -89,8 +91,12 @@ def check_origin(request: Request, allowed: Sequence[str]) -> None:
 
 
 class JsonRequest(Request):
+    _value: Any = None
+
     async def json(self) -> Any:
-        return read_json(await self.body())
+        if self._value is None:
+            self._value = read_json(await self.body())
+        return self._value
 
 
 class JsonRoute(APIRoute):
@@ -98,9 +104,27 @@ class JsonRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            return await handler(self.json_request(request))
+            request = self.json_request(request)
+            try:
+                return await handler(request)
+            except PendingModel as pending:
+                body = await request.json() if await request.body() else {}
+                return await handle_when_loaded(
+                    request,
+                    pending,
+                    handler,
+                    streams=bool(body.get("stream", self._streams)) and self._streams is not None,
+                    timeout_ms=body.get("timeout_ms"),
+                )
 
         return handle
+
+    @cached_property
+    def _streams(self) -> bool | None:
+        """Whether requests that do not say get a stream; None: none does."""
+        schema = self.body_field.field_info.annotation if self.body_field is not None else None
+        fields = getattr(schema, "model_fields", {})
+        return bool(fields["stream"].default) if "stream" in fields else None
 
     def json_request(self, request: Request) -> JsonRequest:
         check_content_type(request.headers.get("content-type", ""))
@@ -121,14 +145,3 @@ class AnyTypeRoute(JsonRoute):
 
 def json_router(route_class: type[JsonRoute] = JsonRoute) -> APIRouter:
     return APIRouter(route_class=route_class)
-
-
-class Bytes(Response):
-    """A JSON response that is already encoded."""
-
-    media_type = "application/json"
-
-
-def json_reply(reply: dict[str, Any], context: RequestContext) -> Bytes:
-    """A JSON object, with the request's warnings if there are any."""
-    return Bytes(msgspec.json.encode(context.with_warnings(reply)))

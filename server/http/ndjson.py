@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from starlette.responses import StreamingResponse
 
 from server.errors import ApiError
-from server.http.json_route import Bytes
+from server.http.json_reply import Bytes
 from server.http.sse import while_connected
 
 ErrorBody = Callable[[ApiError], Any]

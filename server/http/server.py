@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any, Protocol
 
@@ -23,8 +23,8 @@ from fastapi import FastAPI
 
 from server.config.settings import Settings
 from server.http.protocol import LimitedProtocol, limited_protocol
-from server.worker.client import EngineClient
-from server.worker.errors import LoadFailed
+from server.registry.registry import ModelRegistry
+from server.registry.served_model import ModelState
 from server.worker.model_use import ModelUse, model_use
 
 log = logging.getLogger("ggserve")
@@ -59,7 +59,7 @@ class ProgressDisplay(Protocol):
 
 
 class HttpServer(uvicorn.Server):
-    """Serves until a signal arrives or a model cannot be loaded. First signal: drain; second: exit at once.
+    """Serves until a signal arrives or no model can be loaded. First signal: drain; second: exit at once.
 
     While it drains it still listens: new requests get 503 with Retry-After (`middleware.drain`). The exit
     status is 0 after the drain, even if requests had to be ended; 128 plus its number after a second signal.
@@ -70,12 +70,12 @@ class HttpServer(uvicorn.Server):
         self,
         app: FastAPI,
         settings: Settings,
-        engines: Mapping[str, EngineClient],
+        registry: ModelRegistry,
         sockets: list[socket.socket],
         progress: ProgressDisplay,
         began: float,
     ) -> None:
-        self.settings, self.engines, self.sockets = settings, engines, sockets
+        self.settings, self.registry, self.sockets = settings, registry, sockets
         self.url = _url(sockets[0])
         self.status = 0
         self._app = app
@@ -109,37 +109,41 @@ class HttpServer(uvicorn.Server):
         self._announcer = asyncio.create_task(self._announce())
 
     async def _announce(self) -> None:
-        """Show the progress of loading, then how to reach the server. Exit if a model cannot be loaded."""
+        """Show the progress of loading, then how to reach the server. Exit if no model can be loaded."""
         showing = asyncio.create_task(self._show_progress())
         try:
-            for engine in self.engines.values():
-                await engine.wait_loaded()
-        except LoadFailed as failure:
-            if not self.should_exit:
-                self.status = 2 if failure.kind == "ConfigError" else 1
-                self.should_exit = True
-            return
+            failures = await self.registry.wait_started()
         finally:
             showing.cancel()
             self._progress.close()
-        names = ", ".join(self.engines)
-        log.info("serving %s on %s, ready in %.1f s", names, self.url, time.monotonic() - self._began)
-        if self.settings.log_format == "text":
+        models = self.registry.models.values()
+        if failures and all(model.failure is not None for model in models):
+            if not self.should_exit:
+                self.status = 2 if failures[0].kind == "ConfigError" else 1
+                self.should_exit = True
+            return
+        names = [model.name for model in models if not model.in_folder and model.state != ModelState.FAILED]
+        if (folder := self.registry.policy.folder) is not None:
+            names.append(f"{sum(model.in_folder for model in models)} models of {folder}")
+        text = ", ".join(names)
+        log.info("serving %s on %s, ready in %.1f s", text, self.url, time.monotonic() - self._began)
+        if self.settings.log_format == "text" and self.registry.models:
             sys.stderr.write(self.example())
             sys.stderr.flush()
 
     async def _show_progress(self) -> None:
         while True:
-            for name, engine in self.engines.items():
+            for name, engine in self.registry.engines.items():
                 if engine.progress > 0 and engine.state == "loading":
                     self._progress(name, engine.progress, engine.detail)
             await asyncio.sleep(PROGRESS_EVERY_S)
 
     def example(self) -> str:
         """A request to try with the first model, as a shell command."""
-        name, engine = next(iter(self.engines.items()))
-        path, fields = EXAMPLES[model_use(engine, self.settings.chat_template)]
-        body = {"model": name, **fields}
+        model = next(iter(self.registry.models.values()))
+        use = "chat" if model.engine is None else model_use(model.engine, self.settings.chat_template)
+        path, fields = EXAMPLES[use]
+        body = {"model": model.name, **fields}
         key = "    -H 'authorization: Bearer YOUR-KEY' \\\n" if self._app.state.ggserve.keys.required else ""
         return (
             f"\n  curl -N {self.url}{path} \\\n{key}"
@@ -165,7 +169,7 @@ class HttpServer(uvicorn.Server):
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int) -> None:
-        running = sum(len(engine.requests()) for engine in self.engines.values())
+        running = sum(len([*engine.requests()]) for engine in self.registry.all_engines())
         if self.force_exit:  # the third: something does not end
             os._exit(128 + number)
         elif self.should_exit:
@@ -217,9 +221,8 @@ class HttpServer(uvicorn.Server):
         if unfinished:
             log.warning("%d requests did not finish in time and were ended", unfinished)
         if self.force_exit:
-            for engine in self.engines.values():
-                engine.kill()
-        await asyncio.gather(*(engine.stop(0.0) for engine in self.engines.values()), return_exceptions=True)
+            self.registry.kill()
+        await self.registry.stop()
         tasks = self.server_state.tasks | tasks
         if tasks:
             await asyncio.wait(tasks, timeout=self._ending_s)

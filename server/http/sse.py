@@ -23,11 +23,11 @@ from server.errors import NEVER, ApiError, ClientLeft, internal_error
 from server.generation.formatter import JobFormatter
 from server.generation.output_processor import OutputSequence, SequenceOutput
 from server.generation.request_context import RequestContext
-from server.http.json_route import Bytes
+from server.http.json_reply import Bytes
 
 T = TypeVar("T")
 
-_HEADERS = [
+STREAM_HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # proxies: do not buffer
 ]
@@ -123,9 +123,14 @@ async def within_limits(
         async with asyncio.timeout(limit_s):
             return await while_connected(receive, work)
     except TimeoutError:
-        message = "the time ran out before the response was ready"
-        message = f"{param}: {message}" if param else f"{message} (--request-timeout-s)"
-        raise ApiError(503, message, param=param, code="timeout", retry_after=NEVER) from None
+        raise time_ran_out(param) from None
+
+
+def time_ran_out(param: str | None) -> ApiError:
+    """param: the field that set the limit; None: the server's own."""
+    message = "the time ran out before the response was ready"
+    message = f"{param}: {message}" if param else f"{message} (--request-timeout-s)"
+    return ApiError(503, message, param=param, code="timeout", retry_after=NEVER)
 
 
 class EventStream(Response):
@@ -173,7 +178,7 @@ class EventStream(Response):
     async def _write(self, data: bytes, last: bool = False) -> None:
         if not self._started:
             self._started = True
-            headers = [(b"content-type", self.formatter.media_type), *_HEADERS]
+            headers = [(b"content-type", self.formatter.media_type), *STREAM_HEADERS]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self._writing = True  # for as long as the client does not read, which the connection bounds
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
@@ -193,7 +198,7 @@ class EventStream(Response):
 
 def event_stream(events: AsyncIterator[bytes]) -> Response:
     """A stream of events that come from somewhere else than a job."""
-    headers = {name.decode(): value.decode() for name, value in _HEADERS}
+    headers = {name.decode(): value.decode() for name, value in STREAM_HEADERS}
     return StreamingResponse(events, headers=headers, media_type=JobFormatter.media_type.decode())
 
 

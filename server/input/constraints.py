@@ -42,10 +42,9 @@ async def _tried(requested: RequestedConstraint, context: RequestContext) -> Che
 
     It is compiled in a process of its own, so that a hostile constraint stops nothing else.
     """
-    engine, checkers = context.engine, context.state.constraint_checkers
-    checker = checkers.get(engine.name)
-    if checker is None:
-        checker = checkers[engine.name] = ConstraintChecker(engine.tokenizer)
+    known = context.state.derived[context.engine]
+    if (checker := known.constraint_checker) is None:
+        checker = known.constraint_checker = ConstraintChecker(context.engine.tokenizer)
     constraint, param = requested
     try:
         return await checker.check(constraint)

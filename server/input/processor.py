@@ -124,7 +124,7 @@ def _deadline_ms(options: GenerationOptions, context: RequestContext) -> float |
     timeout_s = context.state.settings.request_timeout_s
     limits = [timeout_s and timeout_s * 1000, options.timeout_ms]
     limit = min((ms for ms in limits if ms), default=None)
-    return None if limit is None else time.monotonic() * 1000 + limit
+    return None if limit is None else time.monotonic() * 1000 + limit - (context.record.load_ms or 0.0)
 
 
 def _n_keep(options: GenerationOptions, n_prompt: int, context: RequestContext) -> int:

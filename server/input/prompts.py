@@ -32,12 +32,12 @@ _NUMBERED = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
 
 async def chat_support(context: RequestContext) -> ChatSupport:
     """The model's chat formats, found at its first request, since the tokenizer is needed."""
-    engine, known = context.engine, context.state.chat_support
-    support = known.get(engine.name)
-    if support is None:
-        support = await context.in_thread(_find_support, engine.tokenizer, context.state.chat_template)
-        known[engine.name] = support
-    return support
+    known = context.state.derived[context.engine]
+    if known.chat_support is None:
+        known.chat_support = await context.in_thread(
+            _find_support, context.engine.tokenizer, context.state.chat_template
+        )
+    return known.chat_support
 
 
 def _find_support(tokenizer: Any, source: str | None) -> ChatSupport:

@@ -69,6 +69,7 @@ class Metrics:
     """All metrics of one application."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
+        """engines: those that exist, by model, at any time."""
         self.registry = CollectorRegistry()
         model = ["model"]
         self.requests = Counter(
@@ -108,11 +109,16 @@ class Metrics:
             registry=self.registry,
         )
         self.llama = LlamaMetrics()
-        self._models = {name: ModelMetrics(self, name) for name in engines}
+        self._models: dict[str, ModelMetrics] = {}
         self._engines = _EngineCollector(engines)
         self.registry.register(self._engines)
+        for name in engines:
+            self.of(name)
 
     def of(self, model: str) -> ModelMetrics:
+        """model: the name of one that is served."""
+        if model not in self._models:
+            self._models[model] = ModelMetrics(self, model)
         return self._models[model]
 
     def request(self, route: str, method: str, status: int) -> None:
@@ -157,7 +163,7 @@ class _EngineCollector:
             "ggserve_engine_ready", "1 if the model can serve requests", labels=["model"]
         )
         for model, engine in self.engines.items():
-            restarts.add_metric([model], engine.restarts)
+            restarts.add_metric([model], self._monotonic(model, "restarts", engine.restarts))
             ready.add_metric([model], float(engine.state == "ready" and not engine.stalled))
         yield restarts
         yield ready
@@ -167,6 +173,7 @@ class _EngineCollector:
         return sum(self._monotonic(model, name, getattr(e.stats, name)) for model, e in self.engines.items())
 
     def _monotonic(self, model: str, name: str, value: float) -> float:
+        """A counter that starts again at 0 with each process, or each engine."""
         key = (model, name)
         if value < self._last.get(key, 0.0):
             self._base[key] = self._base.get(key, 0.0) + self._last[key]

@@ -21,6 +21,7 @@ from engine.types import EngineStats, Request
 from server.config.settings import Settings
 from server.worker import messages
 from server.worker.errors import EngineUnavailable, LoadFailed, QueueFull
+from server.worker.model_file import ModelFile
 from server.worker.requests.in_flight import InFlight
 from server.worker.requests.recovery import RestartDecision
 from server.worker.requests.slots import Slots
@@ -57,6 +58,8 @@ class EngineClient:
         self._max_queue, self._timeout_s = settings.max_queue, settings.engine_timeout_s
         self._load_tokenizer, self._clock = load_tokenizer, clock
         self._tokenizer: Any = None
+        self._file: ModelFile | None = None  # as it is loaded
+        self.replaced = False  # the file is another one by now, so the engine process was not started again
         self._supervisor = Supervisor(
             name,
             self.path,
@@ -191,13 +194,16 @@ class EngineClient:
 
     def spawn(self) -> None:
         """Start the process, which begins to load. Optional, for use before the event loop runs."""
+        self._file = ModelFile(self.path)
         with contextlib.suppress(OSError):  # `start` tries again and reports it
             self._supervisor.spawn()
 
     async def start(self) -> None:
         """Load. Returns when requests can be served; raises LoadFailed if they never will be."""
+        self._file = self._file or ModelFile(self.path)
         self._supervisor.start()
         try:
+            await asyncio.to_thread(self._file.read)
             self._tokenizer = await asyncio.to_thread(self._load_tokenizer, self.path)
         except OSError as error:
             text = f"{self.path}: {error.strerror or error}"
@@ -207,6 +213,10 @@ class EngineClient:
             self._supervisor.give_up_loading(LoadFailed(type(error).__name__, str(error)))
         try:
             await self._supervisor.loaded()
+            if await self.obstacle():
+                text = f"{self.path}: the file changed while it was loaded"
+                self._supervisor.fail(text)
+                raise LoadFailed("ModelError", text)
         except LoadFailed as failure:
             self._failure = failure
         self._started.set()
@@ -253,6 +263,13 @@ class EngineClient:
 
     def on_task_updates(self, updates: messages.TaskUpdates) -> None:
         self._in_flight.on_task_updates(updates.updates)
+
+    async def obstacle(self) -> str:
+        """What was tokenized for one model must not be continued by another."""
+        if self._file is not None and not await asyncio.to_thread(self._file.is_same):
+            self.replaced = True
+            return f"{self.path}: the file was replaced since it was loaded"
+        return ""
 
     def on_exit(self) -> RestartDecision:
         return self._in_flight.on_exit()

@@ -21,6 +21,7 @@ from server.app import create_app
 from server.chat.output import OutputDelta
 from server.chat.prompt import Prompt
 from server.chat.request import ChatInput
+from server.registry.registry import ModelRegistry
 from support.api.http import CHAT, client, user
 from support.fakes.engine import settings, tokenizer
 from support.fakes.engine_client import make_client
@@ -142,7 +143,7 @@ async def test_a_plain_chat_request_passes_few_records(stream):
     worker = make_client(load_tokenizer=lambda path: tokenizer())
     generate = worker.generate
     worker.generate = lambda request: requests.append(request) or generate(request)
-    app = create_app(settings(parallel=PARALLEL), {"fake": worker})
+    app = create_app(settings(parallel=PARALLEL), ModelRegistry.of({"fake": worker}))
     with traced_threads(inward.trace):
         async with client(app) as http:
             await worker.wait_loaded()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from server.api.common.replies.content_blocks import named_event
 from server.api.common.replies.errors import message_with_field
-from server.errors import ApiError, ContextExceeded, ErrorFormat
+from server.errors import ApiError, ContextExceeded, ErrorFormat, StreamFormat
 
 _TYPES = {
     401: "authentication_error",
@@ -37,4 +38,9 @@ def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
     return {"type": "error", "error": body, "request_id": request_id}
 
 
-ERRORS = ErrorFormat(error_body, prefix="/v1/messages", id_header=b"request-id")
+def _event(body: dict[str, Any]) -> bytes:
+    return named_event(body.pop("type"), **body)
+
+
+_STREAM = StreamFormat(error=_event)
+ERRORS = ErrorFormat(error_body, prefix="/v1/messages", id_header=b"request-id", stream=_STREAM)

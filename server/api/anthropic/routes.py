@@ -9,7 +9,8 @@ from server.api.anthropic.formatter import MessageFormatter
 from server.api.anthropic.parser import check_body, hides_thinking, parse_chat, parse_options
 from server.api.anthropic.schema import CountReply, MessageInput, MessageReply, MessageRequest
 from server.dependencies import ContextDep
-from server.http.json_route import json_reply, json_router
+from server.http.json_reply import json_reply
+from server.http.json_route import json_router
 from server.http.sse import respond
 from server.input.processor import process_chat
 from server.input.prompts import prepare_chat

@@ -57,10 +57,12 @@ async def delete(name: str, context: RequestContext) -> None:
 
 def _check_idle(files: Iterable[Path], context: RequestContext) -> None:
     """Refuse to remove what an engine uses, also to load it again after a crash."""
-    engines = context.state.engines.values()
+    engines = [*context.state.registry.all_engines()]
     if any(engine.state == "loading" for engine in engines):
         raise ApiError(503, "a model is loading; try again later", code="model_loading", retry_after=2)
     paths = [str(engine.info["path"]) for engine in engines if engine.info and "path" in engine.info]
+    # Those that are not loaded may be, at the next request.
+    paths += [str(model.path) for model in context.state.registry.models.values() if model.engine is None]
     if not set(map(os.path.realpath, files)).isdisjoint(map(os.path.realpath, paths)):
         raise ApiError(409, "model: is served; stop the server first", param="model", code="model_in_use")
 

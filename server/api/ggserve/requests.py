@@ -43,8 +43,8 @@ def describe(job: Job, infos: dict[str, RequestInfo]) -> dict[str, Any]:
 @router.get("/v1/requests")
 async def running(context: ContextDep) -> dict[str, Any]:
     """Requests of this client that run or wait, oldest first; an administrator sees those of all."""
-    state = context.state
-    infos = {info.id: info for engine in state.engines.values() for info in engine.requests()}
+    engines = context.state.registry.all_engines()
+    infos = {info.id: info for engine in engines for info in engine.requests()}
     return {"object": "list", "data": [describe(job, infos) for job in visible_jobs(context)]}
 
 

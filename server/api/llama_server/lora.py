@@ -13,7 +13,8 @@ from server.api.common.schema import Reply, required
 from server.api.llama_server.props import ModelQuery
 from server.dependencies import ContextDep
 from server.generation.request_context import RequestContext
-from server.http.json_route import json_reply, json_router
+from server.http.json_reply import json_reply
+from server.http.json_route import json_router
 
 router, with_body = APIRouter(), json_router()
 
@@ -51,7 +52,7 @@ async def set_lora_adapters(scales: Scales, context: ContextDep, model: ModelQue
     """Set the scales of adapters for later requests that name none; the others get the scale 0."""
     engine = context.select_engine(model)
     pairs = [(adapter.id, adapter.scale) for adapter in scales]
-    context.state.lora[engine.name] = context.check_lora(pairs, "id")
+    context.state.derived[engine].lora = context.check_lora(pairs, "id")
     return json_reply({"success": True}, context)
 
 
@@ -59,7 +60,7 @@ router.include_router(with_body)
 
 
 def _adapters(context: RequestContext, model: str | None) -> list[dict[str, Any]]:
-    engine = context.select_engine(model)
+    engine = context.select_engine(model, counts=False)
     in_use = dict(context.lora)
     return [
         {

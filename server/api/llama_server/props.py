@@ -49,7 +49,7 @@ def _caps(chat: ChatFormats) -> dict[str, bool]:
 @router.get("/props")
 async def props(context: ContextDep, model: ModelQuery = None) -> dict[str, Any]:
     """A model's template, its context, and the values of fields that a request leaves out."""
-    engine, state = context.select_engine(model), context.state
+    engine, state = context.select_engine(model, counts=False), context.state
     tokenizer = engine.tokenizer
     formats = (await chat_support(context)).formats
     chat = formats if isinstance(formats, ChatFormats) else None
@@ -141,7 +141,7 @@ async def slots(
     """The slots, and what runs in each; of other clients' requests only an administrator sees what."""
     if context.state.settings.no_slots:
         raise ApiError(501, "/slots is disabled; start without --no-slots", code="not_supported")
-    engine = context.select_engine(model)
+    engine = context.select_engine(model, counts=False)
     if fail_on_no_slot and all(slot.stream is not None for slot in engine.slots):
         raise ApiError(503, "no slot is free", code="no_slot", retry_after=1)
     jobs = visible_jobs(context)

@@ -13,7 +13,7 @@ from server.api.common.replies.tool_arguments import arguments_object
 from server.api.common.requests.generation_fields import SequenceFields
 from server.api.ollama.schema import OllamaFields, OllamaGenerateRequest
 from server.chat.output import OutputDelta, ShownToken, ToolCallDelta, merge_deltas
-from server.errors import ApiError, ErrorFormat, UnknownModel
+from server.errors import ApiError, ErrorFormat, StreamFormat, UnknownModel
 from server.generation.formatter import JobFormatter
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
@@ -28,7 +28,8 @@ def error_body(error: ApiError, request_id: str = "") -> dict[str, Any]:
     return {"error": place + message_with_field(error)}
 
 
-ERRORS = ErrorFormat(error_body, prefix="/api/")
+_STREAM = StreamFormat(ndjson.MEDIA_TYPE, lambda text: ndjson.KEEP_ALIVE, ndjson.json_line)
+ERRORS = ErrorFormat(error_body, prefix="/api/", stream=_STREAM)
 
 
 def answer(body: OllamaFields, output: OutputDelta, *calls: Any, **fields: Any) -> dict[str, Any]:
@@ -82,8 +83,8 @@ class OllamaFormatter(JobFormatter):
         fields: dict[str, Any] = {
             "done": True,
             "done_reason": "length" if sequence.end is SequenceEnd.LENGTH else "stop",
-            "total_duration": int((time.monotonic() - job.started) * 1e9),
-            "load_duration": 0,
+            "total_duration": int((time.monotonic() - job.context.record.started) * 1e9),
+            "load_duration": int((job.context.record.load_ms or 0.0) * 1e6),
             "prompt_eval_count": counts.prompt,
             "prompt_eval_duration": int(timings.prompt_ms * 1e6),
             "eval_count": counts.generated,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from msgspec.json import encode
 
 from server.api.common.model_files import delete, pull
-from server.api.common.replies.model_info import capabilities, memory_use, parameter_size
+from server.api.common.replies.model_info import capabilities, parameter_size
 from server.api.common.requests.parser import check_fields
 from server.api.ollama.formatter import error_body
 from server.api.ollama.schema import OllamaNameRequest, OllamaPullRequest
@@ -19,10 +20,12 @@ from server.chat.chat_format import ChatFormats
 from server.dependencies import ContextDep, StateDep
 from server.errors import ApiError
 from server.http import ndjson
-from server.http.json_route import AnyTypeRoute, json_reply, json_router
+from server.http.json_reply import json_reply
+from server.http.json_route import AnyTypeRoute, json_router
 from server.input.prompts import chat_support
 from server.models.progress import Progress
-from server.worker.engine import Engine
+from server.registry.memory import memory_use
+from server.registry.served_model import ServedModel
 
 # Clients use what came with a version of Ollama only from that version on: the one whose API this is.
 OLLAMA_VERSION = "0.33.0"
@@ -39,27 +42,33 @@ async def ollama_version() -> dict[str, str]:
 @router.get("/api/tags")
 @router.head("/api/tags", include_in_schema=False)
 async def tags(context: ContextDep) -> dict[str, Any]:
-    """The models served. One that is loading has neither figures nor capabilities."""
+    """The models served. One that is not loaded has neither figures nor capabilities."""
+    await context.state.registry.refresh()
     models = []
-    for name in context.state.engines:
-        engine = context.select_engine(name, ready=False)
-        model = {**_model(engine), "modified_at": context.state.started_at}
-        if engine.info is not None:
+    for served in [*context.state.registry.models.values()]:
+        model = {**_model(served), "modified_at": context.state.started_at}
+        if (lease := context.state.registry.acquire(served, counts=False)) is not None:
+            context.record.leases.append(lease)
+            engine = context.engine = lease.residency.engine
             formats = (await chat_support(context)).formats
-            model["capabilities"] = capabilities(engine.info, engine.tokenizer, formats)
+            model["capabilities"] = capabilities(engine.info or {}, engine.tokenizer, formats)
         models.append(model)
     return {"models": models}
 
 
 @router.get("/api/ps")
 async def loaded_models(state: StateDep) -> dict[str, Any]:
-    """The models in memory: all that are served, with the memory that was planned for them."""
+    """The models in memory, with the memory that was planned for them, and when each will be unloaded."""
     models = []
-    for engine in state.engines.values():
-        if engine.info is not None:
+    for model in state.registry.models.values():
+        engine = model.engine
+        if engine is not None and engine.info is not None:
             size, on_gpus = memory_use(engine.info)
             sizes = {"size": size, "size_vram": on_gpus, "context_length": engine.n_ctx}
-            models.append({**_model(engine), **sizes, "expires_at": "9999-12-31T23:59:59Z"})
+            left_s = state.registry.seconds_left(model)
+            end = None if left_s is None else datetime.now(UTC) + timedelta(seconds=left_s)
+            expires_at = "9999-12-31T23:59:59Z" if end is None else f"{end:%Y-%m-%dT%H:%M:%S.%fZ}"
+            models.append({**_model(model), **sizes, "expires_at": expires_at})
     return {"models": models}
 
 
@@ -67,14 +76,14 @@ async def loaded_models(state: StateDep) -> dict[str, Any]:
 async def show_model(body: OllamaNameRequest, context: ContextDep) -> Response:
     """What a model is and can do."""
     check_fields(body, context)
-    engine = context.select_engine(body.model)
+    engine = context.select_engine(body.model, counts=False)
     info, formats = engine.info or {}, (await chat_support(context)).formats
     arch = info.get("architecture", "")
     description = {
         "modelfile": "",
         "parameters": "\n".join(f"{name:<30} {value}" for name, value in context.default_sampling.items()),
         "template": formats.plain.template.source if isinstance(formats, ChatFormats) else "",
-        "details": _model(engine)["details"],
+        "details": _model(context.model)["details"],
         "model_info": {
             "general.architecture": arch,
             "general.basename": engine.name,  # by which VS Code lists the model
@@ -140,11 +149,11 @@ def _line(step: Progress) -> dict[str, Any]:
     return {"status": status, **digest, "total": step.total, "completed": step.done}
 
 
-def _model(engine: Engine) -> dict[str, Any]:
+def _model(model: ServedModel) -> dict[str, Any]:
     """digest: tells models apart. It is not that of the file, which would have to be read for it."""
-    info = engine.info or {}
-    name = engine.name if ":" in engine.name else f"{engine.name}:latest"
-    differs = [engine.name, *(info.get(key) for key in ("architecture", "n_params", "size_bytes"))]
+    info = (model.engine and model.engine.info) or {}
+    name = model.name if ":" in model.name else f"{model.name}:latest"
+    differs = [model.name, *(info.get(key) for key in ("architecture", "n_params", "size_bytes"))]
     digest, size = hashlib.sha256(encode(differs)).hexdigest(), info.get("size_bytes", 0)
     arch = info.get("architecture", "")
     details = {

@@ -16,6 +16,7 @@ from server.api.ollama.schema import (
     OllamaMessage,
     OllamaModelFields,
     OllamaOptions,
+    keep_alive_seconds,
 )
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls.tool import ToolChoice
@@ -58,10 +59,14 @@ def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOpti
 
 
 def check_shared(body: OllamaModelFields, options: Mapping[str, Any] | None, context: RequestContext) -> None:
-    """Warn of unknown fields, options without effect, and `keep_alive` unless it is negative: forever."""
+    """Apply `keep_alive`. Warn of unknown fields, options without effect, and of it where it has none."""
     shared.check_fields(body, context)
-    if body.keep_alive is not None and not str(body.keep_alive).startswith("-"):
-        context.warn("keep_alive has no effect: models stay loaded")
+    if body.keep_alive is not None:
+        seconds = keep_alive_seconds(body.keep_alive)
+        if context.model.in_folder:
+            context.model.keep_alive_s = seconds
+        elif seconds is not None:
+            context.warn("keep_alive has no effect: models stay loaded")
     shared.warn_of_unknown(options, "options", context)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ from server.api.ollama.schema import (
     OllamaEmbedRequest,
     OllamaFields,
     OllamaGenerateRequest,
+    keep_alive_seconds,
 )
 from server.chat.chat_format import ChatFormats
 from server.chat.output import OutputDelta
@@ -25,7 +25,8 @@ from server.chat.request import ChatInput
 from server.dependencies import ContextDep
 from server.errors import bad_request
 from server.generation.request_context import RequestContext
-from server.http.json_route import AnyTypeRoute, json_reply, json_router
+from server.http.json_reply import json_reply
+from server.http.json_route import AnyTypeRoute, json_router
 from server.http.sse import respond, within_limits
 from server.input.processor import process_chat, process_completion
 from server.input.prompts import chat_support
@@ -47,11 +48,12 @@ async def ollama_chat(body: OllamaChatRequest, request: Request, context: Contex
 
 async def _answer(body: OllamaFields, prompt: object, request: Request, context: RequestContext) -> Response:
     """Without a prompt a request asks to load the model or, with `keep_alive: 0`, to unload it."""
+    if not prompt and body.keep_alive is not None and keep_alive_seconds(body.keep_alive) == 0:
+        return _unload(body, context)
     context.select_engine(body.model)
     options = parse_options(body, context)
     if not prompt:
-        reason = "load" if body.keep_alive is None or re.search("[1-9]", str(body.keep_alive)) else "unload"
-        return json_reply(answer(body, OutputDelta(), done=True, done_reason=reason), context)
+        return json_reply(answer(body, OutputDelta(), done=True, done_reason="load"), context)
     asks = body.think or isinstance(body, OllamaGenerateRequest)
     formats = (await chat_support(context)).formats if asks else None
     parsed = parse_input(body, context, has_template=formats is not None)
@@ -63,6 +65,15 @@ async def _answer(body: OllamaFields, prompt: object, request: Request, context:
     else:
         job = await process_chat(parsed, options, context)
     return await respond(request, OllamaFormatter(job, body))
+
+
+def _unload(body: OllamaFields, context: RequestContext) -> Response:
+    """A model that is in use is unloaded when it no longer is; further requests load it again."""
+    model = context.model = context.find_model(body.model)
+    check_shared(body, None if body.options is None else body.options.model_extra, context)
+    if model.in_folder:
+        context.state.registry.begin_unload(model)
+    return json_reply(answer(body, OutputDelta(), done=True, done_reason="unload"), context)
 
 
 @router.post("/api/embed", response_model=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field
@@ -13,6 +14,21 @@ from server.chat.tool_calls.tool import MAX_TOOLS
 
 _DURATION = r"^(0|[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"  # as Go writes it
 KeepAlive = Annotated[float, Field(ge=-INT_MAX, le=INT_MAX)] | Annotated[str, Field(pattern=_DURATION)]
+_UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+MAX_KEEP_ALIVE_S = 86400.0 * 365
+
+
+def keep_alive_seconds(value: float | str) -> float | None:
+    """None: for ever."""
+    if isinstance(value, str):
+        parts = re.findall(r"([0-9.]+)([a-zµμ]+)", value)
+        seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+        seconds = -seconds if value.startswith("-") else seconds
+    else:
+        seconds = float(value)
+    return None if seconds < 0 else min(seconds, MAX_KEEP_ALIVE_S)
+
+
 ModelName = Annotated[str, Field(min_length=1, max_length=512)]
 _ROLES = Literal["system", "user", "assistant", "tool"]
 Role = Annotated[_ROLES, BeforeValidator(lambda role: role.lower() if isinstance(role, str) else role)]
@@ -36,7 +52,11 @@ class OllamaOptions(SequenceFields):
 
 class OllamaModelFields(Schema):
     model: ModelName = required("a served model, with or without `:latest`", "stories")
-    keep_alive: KeepAlive | None = field("no effect: models stay loaded, as with -1", "5m")
+    keep_alive: KeepAlive | None = field(
+        "seconds, or a duration, without a request until a model of --models-dir is unloaded; below 0: "
+        "never. Those of --model stay loaded",
+        "5m",
+    )
 
 
 class OllamaFields(LogprobFields, OllamaModelFields):

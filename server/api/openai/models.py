@@ -7,29 +7,32 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from server.api.common.replies.model_info import public_info
+from server.api.common.replies.model_status import model_status
 from server.dependencies import ContextDep, StateDep
 from server.errors import wrong
+from server.registry.served_model import ServedModel
 from server.state import State
-from server.worker.engine import Engine
 
 router = APIRouter()
 
 
-def _model(engine: Engine, state: State) -> dict[str, Any]:
+def _model(model: ServedModel, state: State) -> dict[str, Any]:
+    engine, name = model.engine, model.name
     card = {
-        "id": engine.name,
+        "id": name,
         "object": "model",
         "created": int(state.started),
         "owned_by": "ggserve",
-        "state": engine.state,
+        "state": model.state if engine is None or model.draining else engine.state,
+        "status": model_status(model),
         "type": "model",
-        "display_name": engine.name,
+        "display_name": name,
         "created_at": state.started_at,
         "lifecycle": "active",
-        "aliases": [engine.name, *(alias for alias, name in state.aliases.items() if name == engine.name)],
+        "aliases": [name, *(alias for alias, served in state.aliases.items() if served == name)],
         "tags": state.settings.tag,
     }
-    if engine.info is not None:
+    if engine is not None and engine.info is not None:
         card |= {"max_input_tokens": engine.n_ctx, "max_tokens": engine.n_ctx}
         card["meta"] = public_info(engine.info)
     return card
@@ -43,8 +46,10 @@ async def models(
     after_id: Annotated[str | None, Query(description="only those after this one")] = None,
     before_id: Annotated[str | None, Query(description="only those before this one")] = None,
 ) -> dict[str, Any]:
-    """The models served here, in one list for the clients of both APIs."""
-    names = list(state.engines)
+    """The models served here, loaded or not, in one list for the clients of all APIs."""
+    await state.registry.refresh()
+    served = state.registry.models
+    names = list(served)
     for param, id in (("after_id", after_id), ("before_id", before_id)):
         if id is not None and id not in names:
             raise wrong(param, f"no model {id[:200]!r} is served here")
@@ -55,7 +60,7 @@ async def models(
     page = (rest[-limit:] if backwards else rest[:limit]) if limit else rest
     return {
         "object": "list",
-        "data": [_model(state.engines[name], state) for name in page],
+        "data": [_model(served[name], state) for name in page],
         "first_id": page[0] if page else None,
         "last_id": page[-1] if page else None,
         "has_more": len(page) < len(rest),
@@ -65,4 +70,4 @@ async def models(
 @router.get("/v1/models/{id:path}")
 async def model(id: str, context: ContextDep) -> dict[str, Any]:
     """One model; its id may hold slashes. `meta` has the placement of its layers."""
-    return _model(context.select_engine(id, ready=False), context.state)
+    return _model(context.find_model(id), context.state)

@@ -27,6 +27,10 @@ _ADMIN = (
     "POST /lora-adapters",
     "POST /api/pull",
     "DELETE /api/delete",
+    "POST /v1/models/load",
+    "POST /v1/models/unload",
+    "POST /models/load",
+    "POST /models/unload",
 )
 
 _public = [compile_path(path)[0] for path in _PUBLIC]

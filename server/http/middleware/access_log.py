@@ -58,6 +58,8 @@ class AccessLog:
                 raise  # too late for a status: the server must cut the connection
             await internal_error(request_id).response(scope)(scope, receive, send_with_id)
         finally:
+            for lease in record.leases:
+                scope["app"].state.ggserve.registry.release(lease)
             self._write(scope, record)
 
     def _write(self, scope: Scope, record: AccessRecord) -> None:

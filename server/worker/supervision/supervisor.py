@@ -36,6 +36,9 @@ class SupervisorListener(Protocol):
     def on_ready(self) -> None: ...
     def on_step_update(self, update: wire.StepUpdate) -> None: ...
     def on_task_updates(self, updates: wire.TaskUpdates) -> None: ...
+    async def obstacle(self) -> str:
+        """Why the process must not be started again; "": it may."""
+
     def on_exit(self) -> RestartDecision: ...
     def on_failed(self) -> None: ...
     def on_tick(self) -> None: ...
@@ -120,9 +123,7 @@ class Supervisor:
         """The first load has failed; without effect after it has succeeded."""
         if not self._first_load.is_set():
             self._load_failure = failure
-            if self._child is not None:
-                self._child.kill()
-            self._fail(str(failure))
+            self.fail(str(failure))
             self._first_load.set()
 
     async def stop(self) -> None:
@@ -165,7 +166,10 @@ class Supervisor:
         if self.state == "ready":
             self.state, self.detail, self.progress = "restarting", "the engine is restarting", 0.0
 
-    def _fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
+        """Start no further process."""
+        if self._child is not None:
+            self._child.kill()
         self.state, self.detail = "failed", reason
         self._listener.on_failed()
 
@@ -179,6 +183,10 @@ class Supervisor:
                         self.give_up_loading(LoadFailed("EngineDied", reason))
                 if self.state == "failed":
                     return
+                if obstacle := await self._listener.obstacle():
+                    log.error("[%s] %s; %s", self._name, reason, obstacle)
+                    self.fail(obstacle)
+                    return
                 if self._device_lost:  # not the engine's fault, and the device may come back
                     if self.detail != reason:
                         log.error("[%s] %s; retrying every %.0f s", self._name, reason, DEVICE_RETRY_S)
@@ -188,13 +196,13 @@ class Supervisor:
                 log.error("[%s] %s", self._name, reason)
                 decision = self._listener.on_exit()
                 if decision.give_up:
-                    self._fail(f"the engine keeps failing: {reason}")
+                    self.fail(f"the engine keeps failing: {reason}")
                     return
                 await asyncio.sleep(decision.delay_s)
                 self.restarts += 1
         except Exception as error:
             log.exception("[%s] cannot keep the engine process alive", self._name)
-            self._fail(f"cannot keep the engine process alive: {error}")
+            self.fail(f"cannot keep the engine process alive: {error}")
 
     async def _start_child(self) -> EngineChild:
         """Start a process and receive from it. Tried until it works: files or memory may be short."""

@@ -434,3 +434,26 @@ def test_the_input_moves_where_no_layer_is_left_on_the_cpu():
     with pytest.raises(OutOfMemoryError):
         make([device("G", 50 + 5 + 40 + 6), cpu()], model=model, use_gpu=True)
     make([device("G", 50 + 5 + 40 + 7), cpu()], model=model, use_gpu=True)
+
+
+# -- a limit for all devices together ------------------------
+
+
+def test_a_limit_bounds_the_cache_and_the_sum_of_all_devices():
+    # 60 of weights, 5 of compute, 4 for each cell; a quarter of what is free stays unused
+    assert make([cpu()], parallel=100, memory_limit=400).n_cells == (300 - 65) // 4 // 32 * 32
+    assert make([cpu()], memory_limit=105).n_cells == 10
+    with pytest.raises(OutOfMemoryError, match="104"):
+        make([cpu()], memory_limit=104)
+    both = [device("G", 1000), cpu()]  # 95 on the GPU, and the embedding with working memory on the CPU
+    total = sum(u.needed for u in make(both).usage)
+    assert make(both, memory_limit=total).layers == ("G",) * 5
+    with pytest.raises(OutOfMemoryError, match="the limit leaves"):
+        make(both, memory_limit=total - 1)
+
+
+def test_a_limit_counts_mapped_weights():
+    model = needs(mapped=True)
+    assert make([cpu()], model=model, memory_limit=105).n_cells == 10
+    with pytest.raises(OutOfMemoryError, match="the limit leaves"):
+        make([cpu()], model=model, memory_limit=104)

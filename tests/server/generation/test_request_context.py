@@ -58,7 +58,7 @@ def test_an_engine_that_takes_no_requests_is_503(state: str, code: str) -> None:
     with pytest.raises(ApiError) as raised:
         made.select_engine(None)
     assert (raised.value.status_code, raised.value.code) == (503, code)
-    assert made.select_engine(None, ready=False) is engine
+    assert made.find_model(None).engine is engine
 
 
 @pytest.mark.asyncio

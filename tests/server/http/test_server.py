@@ -18,13 +18,14 @@ from server.cli.console import LoadProgress
 from server.cli.serve import allow_files, listen
 from server.config.settings import Settings
 from server.http.server import HttpServer
+from server.registry.registry import ModelRegistry
 from server.worker.errors import LoadFailed
 from support.fakes.engine_client import alive, make_client
 
 
 def make_server(settings: Settings, engines, sockets) -> HttpServer:
-    progress = LoadProgress(bar=False)
-    return HttpServer(create_app(settings, engines), settings, engines, sockets, progress, time.monotonic())
+    progress, registry = LoadProgress(bar=False), ModelRegistry.of(engines)
+    return HttpServer(create_app(settings, registry), settings, registry, sockets, progress, time.monotonic())
 
 
 def serve(*arguments: str, loop=asyncio.new_event_loop, during=None, **options) -> tuple[int, HttpServer]:
@@ -43,7 +44,7 @@ def stop_when(ready, number: int = signal.SIGTERM):
     """A `during` that sends us a signal once `ready(engine)`."""
 
     def during(server: HttpServer) -> None:
-        engine = server.engines["fake"]
+        engine = server.registry.engines["fake"]
         end = time.monotonic() + 30
         while not (server.started and ready(engine)) and time.monotonic() < end:
             time.sleep(0.01)
@@ -73,7 +74,7 @@ def test_announces_itself_and_ends_with_0(number, loop, caplog, capsys):
     error = capsys.readouterr().err
     assert f"curl -N {server.url}/v1/completions" in error
     assert '"model": "fake"' in error
-    assert server.engines["fake"].pid is None
+    assert server.registry.engines["fake"].pid is None
 
 
 def test_a_signal_while_loading_ends_with_0(caplog):
@@ -93,7 +94,7 @@ def test_a_model_that_cannot_load_ends_it_with_1(caplog):
     status, server = serve("--fail-from", "0")
     assert status == 1
     assert caplog.text.count("the file ends inside tensor 'x'") == 1
-    assert server.engines["fake"].restarts == 0
+    assert server.registry.engines["fake"].restarts == 0
 
 
 def test_options_that_the_engine_refuses_end_it_with_2(monkeypatch, caplog):

@@ -8,6 +8,9 @@ import json
 import httpx
 import pytest
 
+from server.errors import ApiError, ClientLeft
+from server.generation.request_context import AccessRecord, RequestContext
+from server.http.sse import while_connected, within_limits
 from support.api.http import CHAT, COMPLETIONS, Live, client, error_of, events, text_of, user
 from support.fakes.engine import TEXT, FakeEngine, make_app, serving
 from support.quick import every
@@ -175,3 +178,54 @@ async def test_chunk_splits_do_not_matter():
         assert rest == b""
         assert b"\n".join(lines) + b"\n" == raw
         assert all(not line or line.startswith(b"data: ") for line in lines)
+
+
+# --- work that ends with its client, or its time
+
+
+class LeavingClient:
+    def __init__(self) -> None:
+        self.leaves = asyncio.Event()
+
+    async def receive(self) -> dict[str, str]:
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+
+def context(**settings) -> RequestContext:
+    return RequestContext(make_app(FakeEngine(), **settings).state.ggserve, AccessRecord("id"))
+
+
+async def test_work_is_done_while_the_client_stays():
+    async def work() -> int:
+        return 5
+
+    assert await while_connected(LeavingClient().receive, work()) == 5
+
+
+async def test_work_is_cancelled_when_the_client_leaves():
+    client, cancelled = LeavingClient(), []
+
+    async def work() -> None:
+        client.leaves.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    with pytest.raises(ClientLeft):
+        await while_connected(client.receive, work())
+    assert cancelled == [True]
+
+
+@pytest.mark.parametrize(
+    ("timeout_ms", "limit_s", "param"),
+    [(1, None, "timeout_ms"), (1, 60, "timeout_ms"), (60_000, 0.001, None)],
+)
+async def test_the_smaller_limit_ends_it_and_is_named(timeout_ms, limit_s, param):
+    made = context(request_timeout_s=limit_s)
+    with pytest.raises(ApiError) as raised:
+        await within_limits(LeavingClient().receive, made, timeout_ms, asyncio.sleep(60))
+    assert (raised.value.status_code, raised.value.code, raised.value.param) == (503, "timeout", param)
+    assert (param or "--request-timeout-s") in raised.value.message

@@ -10,6 +10,7 @@ import pytest
 from server.cli.serve import listen
 from server.config.settings import Settings
 from server.http.server import EXAMPLES, HttpServer
+from server.registry.registry import ModelRegistry
 from server.worker.model_use import model_use
 from support.api.http import CHAT, COMPLETIONS, client, error_of, user
 from support.fakes.engine import FakeEngine, make_app
@@ -52,7 +53,7 @@ def test_the_example_at_start_is_one_that_the_model_answers(use: str) -> None:
     sockets = listen("127.0.0.1", 0)
     try:
         engine = engine_for(use)
-        server = HttpServer(make_app(engine), settings, {"x": engine}, sockets, None, 0.0)
+        server = HttpServer(make_app(engine), settings, ModelRegistry.of({"x": engine}), sockets, None, 0.0)
         example = server.example()
     finally:
         for sock in sockets:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from engine.tokenizer import load_tokenizer
 from engine.types import EngineStats, FinishReason, Request, StepOutput, Timings, Token
 from server.app import create_app
 from server.config.settings import Settings
+from server.registry.loader import Capacity
+from server.registry.registry import ModelRegistry, Policy
+from server.registry.served_model import ServedModel
 from server.worker.errors import EngineUnavailable, QueueFull
 from server.worker.requests.slots import Slots
 from server.worker.requests.stream import RequestInfo, Stream
@@ -74,7 +78,7 @@ class FakeEngine:
         self.gate.set()
         self.logprob_of: Callable[[int], float] = lambda id: -0.5
         self.state, self.detail, self.progress = "ready", "", 1.0
-        self.stalled, self.restarts, self.full = False, 0, False
+        self.stalled, self.restarts, self.full, self.replaced = False, 0, False, False
         self.info: dict[str, Any] | None = {
             "architecture": "llama",
             "n_ctx": n_ctx,
@@ -88,6 +92,8 @@ class FakeEngine:
         self.stats = EngineStats(cells_total=4096)
         self.load_error: Exception | None = None
         self.tokenizer = tokenizer()
+        self.load_gate: asyncio.Event | None = None
+        self.reloads = False  # `start` makes it ready
         self.seen: list[Request] = []  # everything submitted
         self.left: list[str] = []  # ids whose client went away, and names of work that was cancelled
         self.works: list[Task[Any]] = []  # everything ordered
@@ -100,14 +106,22 @@ class FakeEngine:
         self._holds: dict[str, asyncio.Event] = {}
 
     async def start(self) -> None:
+        if self.load_gate is not None:
+            await self.load_gate.wait()
         if self.load_error is not None:
             self.state, self.detail = "failed", str(self.load_error)
             raise self.load_error
+        if self.reloads:
+            self.state = "ready"
 
     async def stop(self, drain_s: float = 0.0) -> None:
-        self.state = "stopped"
+        self.state, self.reloads = "stopped", True
         for id in list(self._streams):
             self.cancel(id)
+
+    def spawn(self) -> None: ...
+
+    def kill(self) -> None: ...
 
     def ensure_room(self, n: int = 1) -> None:
         if self.full:
@@ -293,7 +307,40 @@ def make_app(engine: FakeEngine | Mapping[str, FakeEngine] | None = None, **fiel
     if engine is None or isinstance(engine, FakeEngine):
         engine = engine or FakeEngine()
         engine = {engine.name: engine}
-    return create_app(settings(**fields), engine)
+    options = settings(**fields)
+    paths = {name: options.models().get(name, Path(name)) for name in engine}
+    return create_app(options, ModelRegistry(paths, factory(engine)))
+
+
+def factory(engines: Mapping[str, FakeEngine]) -> Callable[[ServedModel, int | None], FakeEngine]:
+    """The first load of a model is that of its engine here, the others are those of copies."""
+    used: set[str] = set()
+
+    def new_engine(model: ServedModel, memory: int | None) -> FakeEngine:
+        engine = engines[model.name]
+        if model.name in used:
+            engine = copy(engine)
+            engine.state, engine.reloads = "loading", True
+        used.add(model.name)
+        return engine
+
+    return new_engine
+
+
+def make_folder_app(*engines: FakeEngine, **fields: Any) -> Any:
+    """An application whose models are loaded on request. The test runs no process and reads no folder."""
+    options, by_name = settings(**fields), {engine.name: engine for engine in engines}
+
+    for engine in engines:
+        engine.state, engine.reloads = "loading", True
+    policy = Policy(autoload=not options.no_models_autoload)
+    limits = Capacity(options.models_max or 0)
+    new_engine = factory(by_name)
+    registry = ModelRegistry({}, new_engine, policy, limits, check_file=lambda path: None)
+    registry.models |= {
+        name: ServedModel(name, Path(f"/secret/{name}.gguf"), in_folder=True) for name in by_name
+    }
+    return create_app(options, registry)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from server.api.common.embeddings.vectors import (
 from server.api.common.requests.parser import check_fields
 from server.errors import missing, unsupported
 from server.generation.request_context import RequestContext
-from server.http.json_route import Bytes
+from server.http.json_reply import Bytes
 
 
 async def embeddings_response(body: EmbeddingRequest, context: RequestContext, native: bool) -> Bytes:

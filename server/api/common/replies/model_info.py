@@ -23,15 +23,6 @@ def parameter_size(n: int) -> str:
     return next((f"{n / scale:.4g}{unit}" for scale, unit in _UNITS if n >= scale), str(n))
 
 
-def memory_use(info: Mapping[str, Any]) -> tuple[int, int]:
-    """Bytes of a model, and how many of them are on GPUs: by the share of its layers that are there."""
-    compute = info.get("compute_bytes", {})
-    layers = info.get("weight_bytes", 0) + info.get("kv_bytes", 0) + info.get("state_bytes", 0)
-    share = min(1.0, info.get("gpu_layers", 0) / max(1, info.get("n_layer", 1)))
-    on_gpus = int(layers * share) + sum(n for device, n in compute.items() if device != "CPU")
-    return layers + sum(compute.values()), on_gpus
-
-
 def capabilities(info: Mapping[str, Any], tokenizer: Any, formats: object) -> list[str]:
     """What a model can do, in Ollama's words. formats: of its chat, as `ChatSupport` has them."""
     chat = formats if isinstance(formats, ChatFormats) else None

@@ -16,7 +16,8 @@ from server.api.ggserve.plan.schema import MAX_LAYERS, PlanReply, PlanRequest
 from server.dependencies import ContextDep
 from server.errors import ApiError, bad_request, wrong
 from server.generation.request_context import RequestContext
-from server.http.json_route import json_reply, json_router
+from server.http.json_reply import json_reply
+from server.http.json_route import json_router
 
 router = json_router()
 TIMEOUT_S = 60.0
@@ -89,8 +90,7 @@ def _refusal(stderr: str, path: Path) -> ApiError:
 
 def _path(body: PlanRequest, context: RequestContext) -> Path:
     """A served model's file, or one beside it: clients see no other folder."""
-    engine = context.select_engine(body.model, ready=False)
-    served = context.state.settings.models()[engine.name]
+    served = context.find_model(body.model).path
     if body.file is None:
         return served
     if Path(body.file).name != body.file or not body.file.endswith(".gguf"):

@@ -14,7 +14,8 @@ from server.api.llama_server.rerank.schema import RerankReply, RerankRequest, Te
 from server.dependencies import ContextDep
 from server.errors import missing
 from server.generation.request_context import RequestContext
-from server.http.json_route import Bytes, json_reply, json_router
+from server.http.json_reply import Bytes, json_reply
+from server.http.json_route import json_router
 from server.http.sse import within_limits
 from server.input.task_inputs import pair_tokens
 

@@ -17,7 +17,8 @@ from server.api.llama_server.slots.schema import SlotReply, SlotRequest
 from server.dependencies import ContextDep
 from server.errors import NotSupported, bad_request, missing, wrong
 from server.generation.tasks import run_task
-from server.http.json_route import JsonRequest, check_content_type, json_reply
+from server.http.json_reply import json_reply
+from server.http.json_route import JsonRequest, check_content_type
 from server.http.sse import within_limits
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")

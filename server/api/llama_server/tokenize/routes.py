@@ -17,7 +17,8 @@ from server.api.llama_server.tokenize.schema import (
 )
 from server.dependencies import ContextDep
 from server.errors import missing, wrong
-from server.http.json_route import Bytes, json_reply, json_router
+from server.http.json_reply import Bytes, json_reply
+from server.http.json_route import json_router
 
 router = json_router()
 get_router = APIRouter()

@@ -13,7 +13,8 @@ from server.api.openai.chat.parser import parse_chat, parse_options
 from server.api.openai.chat.schema import ChatReply, ChatRequest, TemplateReply, TemplateRequest
 from server.api.openai.responses.schema import InputTokensReply
 from server.dependencies import ContextDep
-from server.http.json_route import json_reply, json_router
+from server.http.json_reply import json_reply
+from server.http.json_route import json_router
 from server.http.sse import respond
 from server.input.processor import process_chat
 from server.input.prompts import chat_text, prepare_chat

@@ -25,7 +25,8 @@ from server.api.openai.stores import StoresDep
 from server.dependencies import ContextDep
 from server.errors import ApiError, wrong
 from server.generation.request_context import RequestContext
-from server.http.json_route import json_reply, json_router
+from server.http.json_reply import json_reply
+from server.http.json_route import json_router
 from server.ids import new_id
 
 router = APIRouter()

@@ -21,7 +21,10 @@ def start(formatter: ResponseFormatter) -> None:
     if not formatter.can_be_stored:
         raise wrong("background", "the store is too small for any response (--responses-max-bytes)")
     formatter.job.ensure_room()
+    registry = formatter.job.context.state.registry
+    lease = registry.again(formatter.job.context.lease)  # the request ends before
     task = formatter.task = asyncio.create_task(_generate(formatter))
+    task.add_done_callback(lambda task: registry.release(lease))
     tasks = formatter.job.context.state.background
     tasks.add(task)
     task.add_done_callback(tasks.discard)

@@ -25,7 +25,8 @@ from server.api.openai.stores import Stores, StoresDep
 from server.dependencies import ContextDep
 from server.errors import ApiError, unsupported, wrong
 from server.generation.request_context import RequestContext
-from server.http.json_route import Bytes, json_reply, json_router
+from server.http.json_reply import Bytes, json_reply
+from server.http.json_route import json_router
 from server.http.sse import event_stream, respond
 from server.input.processor import process_chat
 from server.input.prompts import prepare_chat

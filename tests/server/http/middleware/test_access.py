@@ -23,6 +23,8 @@ POST /slots/{id_slot}
 POST /lora-adapters
 POST /api/pull
 DELETE /api/delete
+POST /v1/models/load POST /models/load
+POST /v1/models/unload POST /models/unload
 """
 KEY = """
 POST /v1/chat/completions POST /chat/completions
@@ -38,7 +40,7 @@ POST /v1/conversations
 GET /v1/conversations/{id} POST /v1/conversations/{id} DELETE /v1/conversations/{id}
 GET /v1/conversations/{id}/items POST /v1/conversations/{id}/items
 GET /v1/conversations/{id}/items/{item_id} DELETE /v1/conversations/{id}/items/{item_id}
-GET /v1/models GET /models GET /v1/models/{id:path}
+GET /models/sse GET /v1/models GET /models GET /v1/models/{id:path}
 POST /v1/messages POST /v1/messages/count_tokens
 POST /completion POST /infill POST /embedding
 POST /rerank POST /reranking POST /v1/rerank POST /v1/reranking

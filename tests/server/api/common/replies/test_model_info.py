@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.api.common.replies.model_info import capabilities, memory_use, parameter_size, public_info
+from server.api.common.replies.model_info import capabilities, parameter_size, public_info
 
 PLAIN: Any = SimpleNamespace(fim_pre_id=None, fim_suf_id=None, fim_mid_id=None)
 FILLING: Any = SimpleNamespace(fim_pre_id=1, fim_suf_id=2, fim_mid_id=3)
@@ -30,29 +30,6 @@ def test_public_info_has_no_paths() -> None:
 )
 def test_parameter_size_is_in_the_largest_unit(n: int, text: str) -> None:
     assert parameter_size(n) == text
-
-
-@pytest.mark.parametrize(
-    ("info", "expected"),
-    [
-        ({}, (0, 0)),
-        ({"weight_bytes": 80, "kv_bytes": 20, "compute_bytes": {"CPU": 7}, "n_layer": 4}, (107, 0)),
-        (
-            {
-                "weight_bytes": 80,
-                "kv_bytes": 20,
-                "compute_bytes": {"CPU": 7, "CUDA0": 5},
-                "n_layer": 4,
-                "gpu_layers": 2,
-            },
-            (112, 55),
-        ),
-        # the output layer counts among those on the GPU
-        ({"weight_bytes": 100, "compute_bytes": {"CUDA0": 5}, "n_layer": 4, "gpu_layers": 5}, (105, 105)),
-    ],
-)
-def test_memory_use_counts_layers_by_their_share(info: dict[str, Any], expected: tuple[int, int]) -> None:
-    assert memory_use(info) == expected
 
 
 def test_capabilities_follow_what_the_model_and_its_vocabulary_can() -> None:

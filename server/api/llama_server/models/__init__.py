@@ -1,0 +1,1 @@
+"""Models loaded and unloaded on request: llama-server's routes of its router, and ours under /v1."""

@@ -1,0 +1,123 @@
+"""POST /v1/models/load and /unload, POST /models/load and /unload, GET /models/sse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from server.api.common.replies.errors import error_body
+from server.api.common.replies.model_status import model_status
+from server.api.common.requests.parser import check_fields
+from server.api.llama_server.models.events import model_events, status_event
+from server.api.llama_server.models.schema import LoadModelRequest, ModelChangedReply, ModelNameRequest
+from server.dependencies import ContextDep, StateDep
+from server.errors import ApiError, bad_request
+from server.generation.request_context import RequestContext, load_error
+from server.http.json_reply import json_reply
+from server.http.json_route import json_router
+from server.http.sse import event, event_stream, while_connected
+from server.registry.served_model import ModelState, ServedModel
+from server.state import State
+from server.worker.errors import LoadFailed
+
+router, with_body = APIRouter(), json_router()
+_REPLY: dict[int | str, dict[str, Any]] = {200: {"model": ModelChangedReply}}
+
+
+@with_body.post("/v1/models/load", response_model=None, responses=_REPLY)
+async def load(body: LoadModelRequest, request: Request, context: ContextDep) -> Response:
+    """Load a model. The response comes when it is loaded, with `stream` after events of its progress."""
+    check_fields(body, context)
+    model, registry = context.find_model(body.model), context.state.registry
+    if body.stream:
+        return event_stream(_load_events(model, bool(body.reload), context))
+    try:
+        await while_connected(request.receive, registry.load(model, again=bool(body.reload)))
+    except LoadFailed as failure:
+        raise load_error(model, failure) from None
+    return _changed(model, context)
+
+
+@with_body.post("/v1/models/unload", response_model=None, responses=_REPLY)
+async def unload(body: ModelNameRequest, request: Request, context: ContextDep) -> Response:
+    """Unload a model once no request uses it; the response comes then. Later requests load it again."""
+    check_fields(body, context)
+    model = context.find_model(body.model)
+    await while_connected(request.receive, context.state.registry.unload(model))
+    return _changed(model, context)
+
+
+@with_body.post("/models/load", response_model=None, include_in_schema=False)
+async def begin_load(body: ModelNameRequest, context: ContextDep) -> Response:
+    """As llama-server: begin to load a model that is not loaded."""
+    check_fields(body, context)
+    model = context.find_model(body.model)
+    if model.state in (ModelState.LOADING, ModelState.READY):
+        raise bad_request("model: is already running", "model", "model_loaded")
+    context.state.registry.begin(model)
+    return json_reply({"success": True}, context)
+
+
+@with_body.post("/models/unload", response_model=None, include_in_schema=False)
+async def begin_unload(body: ModelNameRequest, context: ContextDep) -> Response:
+    """As llama-server: begin to unload a model that is loaded."""
+    check_fields(body, context)
+    model = context.find_model(body.model)
+    if model.state in (ModelState.UNLOADED, ModelState.FAILED):
+        raise bad_request("model: is not running", "model", "model_not_loaded")
+    context.state.registry.begin_unload(model)
+    return json_reply({"success": True}, context)
+
+
+@router.get("/models/sse", response_model=None, include_in_schema=False)
+async def sse(state: StateDep) -> Response:
+    """Changes of all models as server-sent events, as llama-server's router sends them."""
+    return event_stream(_all_events(state))
+
+
+router.include_router(with_body)
+
+
+def _changed(model: ServedModel, context: RequestContext) -> Response:
+    return json_reply({"success": True, "model": model.name, "state": model.state}, context)
+
+
+async def _load_events(
+    model: ServedModel, again: bool, context: RequestContext
+) -> AsyncGenerator[bytes, None]:
+    """Ends when the model is loaded, or cannot be; the load goes on when the client leaves."""
+    registry = context.state.registry
+    load = registry.begin(model, again=again)
+    async with aclosing(model_events(registry, [model.name])) as events:
+        yield event(status_event(model.name, model_status(model)))
+        async for change in events:
+            if change is not None:
+                yield event(change)
+            if load.done():
+                break
+    error: ApiError | None = None
+    try:
+        await registry.finished(load)
+    except LoadFailed as failure:
+        error = load_error(model, failure)
+    if error is not None:
+        yield event(error_body(error))
+    yield b"data: [DONE]\n\n"
+
+
+async def _all_events(state: State) -> AsyncGenerator[bytes, None]:
+    """Until the server stops."""
+    time = asyncio.get_running_loop().time
+    yield b": models\n\n"
+    last = time()
+    async with aclosing(model_events(state.registry)) as events:
+        async for change in events:
+            if state.stopping:
+                break
+            if change is not None or time() - last >= state.settings.keep_alive_s:
+                last = time()
+                yield event(change) if change is not None else b": keep-alive\n\n"

@@ -1,0 +1,15 @@
+"""The memory that a loaded model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def memory_use(info: Mapping[str, Any]) -> tuple[int, int]:
+    """Bytes of a model, and how many of them are on GPUs: by the share of its layers that are there."""
+    compute = info.get("compute_bytes", {})
+    layers = info.get("weight_bytes", 0) + info.get("kv_bytes", 0) + info.get("state_bytes", 0)
+    share = min(1.0, info.get("gpu_layers", 0) / max(1, info.get("n_layer", 1)))
+    on_gpus = int(layers * share) + sum(n for device, n in compute.items() if device != "CPU")
+    return layers + sum(compute.values()), on_gpus

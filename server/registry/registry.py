@@ -1,0 +1,286 @@
+"""The models that can be served: found by name, used by requests, loaded and unloaded.
+
+Everything runs in the event loop, and nothing blocks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.gguf import GGUFFile
+from server.registry.folder import models_in
+from server.registry.loader import Capacity, EngineFactory, Loader
+from server.registry.served_model import SERVING, UNLOADED, Lease, ModelState, ServedModel
+from server.worker.engine import Engine
+from server.worker.errors import LoadFailed, QueueFull
+
+log = logging.getLogger("ggserve")
+
+TICK_S = 1.0
+SCAN_S = 2.0  # between two looks into the folder
+TRIES = 3  # of a request, where a model is unloaded or fails before it can use it
+RETRY_S = 10.0  # after a load that failed, before a request may try again
+
+
+@dataclass(frozen=True)
+class Policy:
+    """autoload: a request for a model that is not loaded loads it. idle_s: seconds without a request until a
+    model is unloaded; None: never. max_waiting: requests that may wait for one model. folder: --models-dir.
+    """
+
+    autoload: bool = True
+    idle_s: float | None = None
+    max_waiting: int = 64
+    folder: Path | None = None
+
+
+def check_file(path: Path) -> None:
+    """Raise ModelError for a file that is no model, or none."""
+    with GGUFFile.open(path):
+        pass
+
+
+class ModelRegistry:
+    """`start` once, `stop` once. paths: name → file of the models to load at the start, in order.
+
+    models: all that can be served, by name, those of `paths` first. engines: those that exist, by model.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        new_engine: EngineFactory,
+        policy: Policy = Policy(),
+        capacity: Capacity = Capacity(),  # noqa: B008
+        *,
+        check_file: Callable[[Path], None] = check_file,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        idle_s = policy.idle_s
+        self.models = {name: ServedModel(name, path, keep_alive_s=idle_s) for name, path in paths.items()}
+        self.policy, self.capacity = policy, capacity
+        self._loader = Loader(self.models, new_engine, capacity, check_file=check_file, clock=clock)
+        self.engines, self.changes = self._loader.engines, self._loader.changes
+        self.all_engines = self._loader.all_engines
+        self._clock = clock
+        self._jobs: list[asyncio.Task[None]] = []
+        self._scanned = -SCAN_S
+        self._scan_lock = asyncio.Lock()
+        self._started = asyncio.Event()
+        self._first = list(self.models.values())[: capacity.max_models or None]
+        for i, model in enumerate(self._first):
+            model.starting = True
+            if not i or capacity.memory is None:  # else what the others take is not known yet
+                self._loader.prepare(model)
+
+    @classmethod
+    def of(cls, engines: Mapping[str, Engine]) -> ModelRegistry:
+        """A registry of engines that exist already."""
+        return cls({name: Path(name) for name in engines}, lambda model, memory: engines[model.name])
+
+    def on_loaded(self, listener: Callable[[Engine], None]) -> None:
+        """`listener` hears of each engine that has loaded its model."""
+        self._loader.on_loaded = listener
+
+    def on_removed(self, listener: Callable[[Engine], None]) -> None:
+        """`listener` hears of each engine that has stopped."""
+        self._loader.on_removed = listener
+
+    # --- start and stop
+
+    async def start(self) -> None:
+        """Load the first models, one after the other; returns when that is over."""
+        loads = [self._loader.begin(model) for model in self._first]
+        for model in self._first:
+            model.abandonable = False
+        if self.policy.folder is not None:
+            await self.refresh()
+        self._jobs = [asyncio.create_task(self._watch())]
+        try:
+            await asyncio.gather(*loads, return_exceptions=True)
+        finally:
+            for model in self._first:
+                model.starting = False
+            self._started.set()
+            self.changes.notify()
+
+    async def wait_started(self) -> list[LoadFailed]:
+        """Wait until the first models have been loaded; why some were not."""
+        await self._started.wait()
+        return [model.failure for model in self._first if model.failure is not None]
+
+    async def stop(self) -> None:
+        for job in self._jobs:
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await self._loader.stop()
+
+    def kill(self) -> None:
+        """End the engine processes at once; `stop` follows."""
+        for engine in self.all_engines():
+            engine.kill()
+
+    # --- requests
+
+    def acquire(self, model: ServedModel, *, counts: bool = True) -> Lease | None:
+        """The use of the model's engine; None: it takes no requests now.
+
+        counts: as of `Lease`. RequestContext.select_engine does the same.
+        """
+        residency = model.residency
+        if model.draining or residency is None or residency.engine.state not in SERVING:
+            return None
+        residency.n_users += 1
+        return Lease(model, residency, counts)
+
+    @staticmethod
+    def again(lease: Lease) -> Lease:
+        """Another use of the same engine, for work that outlives the request."""
+        lease.residency.n_users += 1
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        """Once for each use."""
+        lease.residency.n_users -= 1
+        if lease.counts:
+            lease.model.last_used = self._clock()
+        self.changes.notify()
+
+    def may_load(self, model: ServedModel) -> bool:
+        """Whether a request may wait for the model to be loaded."""
+        if model.starting or model.is_absent:
+            return False
+        engine = model.engine
+        if model.load is not None or (engine is not None and engine.replaced):
+            return True
+        if engine is not None and engine.state in ("loading", "stopped") and not model.draining:
+            return False  # not by us: the server starts or stops
+        if not self.policy.autoload:
+            return False
+        if model.state is ModelState.FAILED:
+            return model.in_folder and self._clock() - model.failed_at >= RETRY_S
+        return True
+
+    async def wait(self, model: ServedModel) -> Lease:
+        """Load the model unless it is loaded, and use its engine.
+
+        Raises QueueFull, or LoadFailed. All who wait share one load. Cancelling one leaves it to the others;
+        the last one ends it as long as it has not begun.
+        """
+        if model.n_waiting >= self.policy.max_waiting:
+            raise QueueFull(model.n_waiting, RETRY_S)
+        model.n_waiting += 1
+        try:
+            for _ in range(TRIES):
+                if (lease := self.acquire(model)) is not None:
+                    return lease
+                await self.finished(self._loader.begin(model))
+            raise LoadFailed("EngineDied", "the model does not stay loaded")
+        finally:
+            model.n_waiting -= 1
+            if not model.n_waiting and model.abandonable and model.load is not None:
+                model.load.cancel()
+            self.changes.notify()
+
+    async def load(self, model: ServedModel, *, again: bool = False) -> None:
+        """Load the model whether or not requests wait. Raises LoadFailed.
+
+        again: also if it is loaded, from its file as it is now.
+        """
+        if again or model.load is not None or not model.is_resident or model.draining:
+            await self.finished(self.begin(model, again=again))
+
+    def begin(self, model: ServedModel, *, again: bool = False) -> asyncio.Task[None]:
+        """As `load`, without waiting for the end."""
+        task = self._loader.replace(model) if again else self._loader.begin(model)
+        model.abandonable = False
+        return task
+
+    async def finished(self, load: asyncio.Task[None]) -> None:
+        """Wait for the end of a load, without ending it. Raises LoadFailed."""
+        await asyncio.wait([load])
+        if load.cancelled():
+            raise LoadFailed(UNLOADED, "the model was unloaded while it was loading")
+        await load
+
+    async def unload(self, model: ServedModel) -> None:
+        """Returns when the engine has stopped, which it does once no request uses it."""
+        if model.load is not None and not model.starting:
+            model.load.cancel()
+            await asyncio.wait([model.load])
+        model.failure = None
+        await self._loader.unload(model)
+
+    def seconds_left(self, model: ServedModel) -> float | None:
+        """Until it is unloaded if no request comes; None: it stays."""
+        now = self._clock()
+        expires_at = model.expires_at(now)
+        return None if expires_at is None else max(expires_at - now, 0.0)
+
+    def begin_unload(self, model: ServedModel) -> None:
+        """As `unload`, without waiting for the end."""
+        self._loader.keep(self.unload(model))
+
+    # --- the folder, and models that are not used
+
+    async def refresh(self) -> bool:
+        """Look into the folder again, at most every SCAN_S; whether there are other models now."""
+        folder = self.policy.folder
+        async with self._scan_lock:
+            if folder is None or self._clock() - self._scanned < SCAN_S:
+                return False
+            try:
+                paths = await asyncio.to_thread(models_in, folder)
+            except OSError as error:
+                log.error("--models-dir %s: %s", folder, error.strerror or error)
+                paths = None
+            self._scanned = self._clock()
+            return paths is not None and self._take(paths)
+
+    def _take(self, paths: Mapping[str, Path]) -> bool:
+        """New models are added, and those whose file has gone are removed once they are not loaded."""
+        before = list(self.models)
+        for model in list(self.models.values()):
+            if model.in_folder:
+                model.is_absent = paths.get(model.name) != model.path
+                self._remove_absent(model)
+        for name, path in paths.items():
+            if name not in self.models:
+                self.models[name] = ServedModel(name, path, in_folder=True, keep_alive_s=self.policy.idle_s)
+        return before != list(self.models)
+
+    def _remove_absent(self, model: ServedModel) -> None:
+        if model.is_absent and model.residency is None and model.load is None:
+            del self.models[model.name]
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await self.refresh()
+                self.tick()
+            except Exception:
+                log.exception("cannot look after the models")
+
+    def tick(self) -> None:
+        """Unload what has not been used for its time or whose file has gone; load what was replaced."""
+        now = self._clock()
+        for model in list(self.models.values()):
+            self._remove_absent(model)
+            engine, expires_at = model.engine, model.expires_at(now)
+            if engine is not None and engine.state == "failed" and engine.replaced:
+                self.begin(model)
+            elif model.is_idle and model.is_resident and not model.draining and model.load is None:
+                if model.is_absent:
+                    reason = "its file is gone"
+                elif expires_at is not None and now >= expires_at:
+                    reason = "it has not been used for a while"
+                else:
+                    continue
+                log.info("model '%s' is unloaded: %s", model.name, reason)
+                self.begin_unload(model)

@@ -1,0 +1,235 @@
+"""Which models are loaded, for whom, and until when. A simulated clock; no process, no file."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from engine.errors import ModelError
+from server.registry.registry import RETRY_S, SCAN_S, ModelRegistry, Policy, check_file
+from server.worker.errors import LoadFailed, QueueFull
+from support.fakes.engine import STORIES
+from support.fakes.registry import Models, settle
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_requests_for_a_model_load_it_once_and_share_its_engine():
+    models = Models("ab")
+    models.held.add("a")
+    waiting = [asyncio.create_task(models.registry.wait(models["a"])) for _ in range(5)]
+    await settle()
+    assert models.states() == "a loading, b unloaded"
+    models.made[0].gate.set()
+    leases = await asyncio.gather(*waiting)
+    assert {lease.residency.engine for lease in leases} == {models.made[0]}
+    assert models.log == ["load a", "loaded a"]
+    assert models["a"].residency.n_users == 5
+    for lease in leases:
+        models.registry.release(lease)
+    assert models["a"].is_idle
+
+
+async def test_too_many_waiting_requests_are_refused():
+    models = Models("a", max_waiting=2)
+    models.held.add("a")
+    waiting = [asyncio.create_task(models.registry.wait(models["a"])) for _ in range(2)]
+    await settle()
+    with pytest.raises(QueueFull):
+        await models.registry.wait(models["a"])
+    models.made[0].gate.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_a_failed_load_is_tried_again_by_a_request_only_after_a_pause():
+    models = Models("ab")
+    models.errors["a"] = LoadFailed("ModelError", "/secret/a.gguf: bad magic")
+    with pytest.raises(LoadFailed, match="bad magic"):
+        await models.use("a")
+    assert models.states() == "a failed, b unloaded"
+    await models.use("b")  # goes on
+    assert not models.registry.may_load(models["a"])
+    models.now += RETRY_S
+    assert models.registry.may_load(models["a"])
+    del models.errors["a"]
+    await models.use("a")
+    assert models.states() == "a ready, b ready"
+
+
+async def test_loading_on_request_alone_does_not_wait():
+    models = Models("a", autoload=False)
+    assert not models.registry.may_load(models["a"])
+    await models.registry.load(models["a"])
+    assert models.states() == "a ready"
+    await models.registry.load(models["a"])  # is loaded
+    assert models.log == ["load a", "loaded a"]
+
+
+async def test_an_idle_model_is_unloaded_after_its_time():
+    models = Models("ab", idle_s=60.0)
+    await models.use("a")
+    lease = await models.registry.wait(models["b"])
+    models.now += 59
+    models.registry.tick()
+    await settle()
+    assert models.states() == "a ready, b ready"
+    assert models.registry.seconds_left(models["a"]) == 1
+    assert models.registry.seconds_left(models["b"]) == 60  # is in use
+    models.now += 1
+    models.registry.tick()
+    await settle()
+    assert models.states() == "a unloaded, b ready"
+    assert models.registry.seconds_left(models["a"]) is None
+    models.registry.release(lease)
+    models["b"].keep_alive_s = None
+    models.now += 10_000
+    models.registry.tick()
+    await settle()
+    assert models.states() == "a unloaded, b ready"
+
+
+async def test_uses_that_do_not_count_do_not_keep_a_model():
+    models = Models("a", idle_s=60.0)
+    await models.use("a")
+    models.now += 59
+    lease = models.registry.acquire(models["a"], counts=False)
+    assert lease is not None
+    models.registry.release(lease)
+    models.now += 1
+    models.registry.tick()
+    await settle()
+    assert models.states() == "a unloaded"
+
+
+async def test_unloading_waits_for_requests_and_those_that_come_meanwhile_load_again():
+    models = Models("a")
+    lease = await models.registry.wait(models["a"])
+    copy = models.registry.again(lease)
+    unloading = asyncio.create_task(models.registry.unload(models["a"]))
+    await settle()
+    assert models.states() == "a draining"
+    assert models.registry.acquire(models["a"]) is None
+    late = asyncio.create_task(models.registry.wait(models["a"]))
+    models.registry.release(lease)
+    await settle()
+    assert not unloading.done()
+    models.registry.release(copy)
+    await unloading
+    assert (await late).residency.engine is models.made[1]
+
+
+async def test_unloading_ends_a_load():
+    models = Models("a")
+    models.held.add("a")
+    waiting = asyncio.create_task(models.registry.wait(models["a"]))
+    await settle()
+    await models.registry.unload(models["a"])
+    with pytest.raises(LoadFailed, match="was unloaded while it was loading"):
+        await waiting
+    assert models.states() == "a unloaded"
+    assert models.log == ["load a", "stop a"]
+
+
+async def test_the_first_models_are_loaded_one_after_the_other_and_one_may_fail():
+    models = Models("c", "ab")
+    models.errors["a"] = LoadFailed("ModelError", "bad")
+    await models.registry.start()
+    assert models.states() == "a failed, b ready, c unloaded"
+    assert [str(failure) for failure in await models.registry.wait_started()] == ["bad"]
+    assert not models.registry.may_load(models["a"])  # stays as it is until it is loaded by name
+    del models.errors["a"]
+    await models.registry.load(models["a"])
+    assert models.states() == "a ready, b ready, c unloaded"
+    await models.registry.stop()
+
+
+async def test_only_as_many_first_models_are_loaded_as_may_be():
+    models = Models("", "abc", max_models=2)
+    await models.registry.start()
+    assert models.states() == "a ready, b ready, c unloaded"
+    await models.registry.stop()
+    assert [engine.state for engine in models.made] == ["stopped", "stopped"]
+
+
+async def test_first_models_without_room_do_not_drive_each_other_out():
+    models = Models("", "ab", memory=150)
+    await models.registry.start()
+    assert models.states() == "a ready, b failed"
+    await models.registry.stop()
+
+
+async def test_requests_for_a_first_model_do_not_wait():
+    models = Models("", "a")
+    models.held.add("a")
+    assert not models.registry.may_load(models["a"])
+
+
+async def test_an_engine_whose_file_was_replaced_is_loaded_anew():
+    models = Models("", "a")
+    await models.registry.start()
+    models.made[0].state, models.made[0].replaced = "failed", True
+    assert models.registry.may_load(models["a"])
+    models.registry.tick()
+    await settle()
+    assert models.states() == "a ready"
+    assert models.registry.engines["a"] is models.made[1]
+    await models.registry.stop()
+
+
+async def test_stopping_ends_loads_and_engines():
+    models = Models("ab")
+    models.held.add("b")
+    await models.use("a")
+    waiting = asyncio.create_task(models.registry.wait(models["b"]))
+    await settle()
+    models.registry.kill()
+    assert all(engine.killed for engine in models.made)
+    await models.registry.stop()
+    with pytest.raises(LoadFailed):
+        await waiting
+    assert [engine.state for engine in models.made] == ["stopped", "stopped"]
+
+
+async def test_the_folder_is_looked_at_again(tmp_path: Path):
+    now = 100.0
+    registry = ModelRegistry({}, None, Policy(folder=tmp_path), clock=lambda: now)
+    assert await registry.refresh() is False
+    (tmp_path / "new.gguf").touch()
+    assert await registry.refresh() is False  # too soon
+    now += SCAN_S
+    assert await registry.refresh() is True
+    assert [*registry.models] == ["new"]
+    (tmp_path / "new.gguf").rename(tmp_path / "other.gguf")
+    now += SCAN_S
+    assert await registry.refresh() is True
+    assert [*registry.models] == ["other"]
+    (tmp_path / "other.gguf").unlink()
+    tmp_path.rmdir()
+    now += SCAN_S
+    assert await registry.refresh() is False  # what was known stays
+    assert [*registry.models] == ["other"]
+
+
+async def test_a_model_whose_file_is_gone_serves_until_it_is_idle():
+    models = Models("a")
+    lease = await models.registry.wait(models["a"])
+    models["a"].is_absent = True
+    models.registry.tick()
+    await settle()
+    assert models.states() == "a ready"
+    models.registry.release(lease)
+    models.registry.tick()
+    await settle()
+    models.registry.tick()
+    assert models.states() == ""
+
+
+async def test_a_file_is_checked_by_its_header(tmp_path: Path):
+    check_file(STORIES)
+    (tmp_path / "junk.gguf").write_bytes(b"junk")
+    with pytest.raises(ModelError):
+        check_file(tmp_path / "junk.gguf")
+    with pytest.raises(ModelError):
+        check_file(tmp_path / "absent.gguf")
