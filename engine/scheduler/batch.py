@@ -192,7 +192,7 @@ class BatchBuilder:
 
     def _drafts(self, decode: list[ScheduledSequence], n_running: int, budget: int) -> list[list[int]]:
         """What to draft for each of these sequences, in the cells beyond one for each that runs."""
-        if not self.drafting.enabled or all(sequence.lookup is None for sequence in decode):
+        if not self.drafting.enabled or not any(sequence.drafts for sequence in decode):
             return [[] for _ in decode]
         pool, prefix = self._admission.pool, self._admission.prefix
         room = min(budget, MAX_DRAFT)

@@ -82,9 +82,9 @@ class Drafting:
         """A draft, often an empty one, for each of the sequences in decode. room: tokens for all of them."""
         chances: list[tuple[float, int]] = []  # of a further drafted token, and whose it is
         for i, sequence in enumerate(sequences):
-            lookup = sequence.lookup
-            if lookup is None:
+            if not sequence.drafts:
                 continue
+            lookup = sequence.lookup
             lookup.extend(sequence.tokens)
             if not lookup.match_length:
                 continue
@@ -97,7 +97,7 @@ class Drafting:
         for _, i in chances[: self._best_number(len(sequences), chances[: min(room, MAX_DRAFT)])]:
             counts[i] += 1
         return [
-            sequence.lookup.draft(sequence.tokens, n) if n and sequence.lookup is not None else []
+            sequence.lookup.draft(sequence.tokens, n) if n else []
             for sequence, n in zip(sequences, counts, strict=True)
         ]
 

@@ -62,17 +62,18 @@ class ScheduledSequence(CachedSequence):
     """
 
     __slots__ = (
+        "_lookup",
         "arrival",
         "cached_n",
         "compiling",
         "draft_accepted",
         "draft_n",
+        "drafts",
         "first_token_at",
         "guide",
         "id",
         "leader",
         "leader_n",
-        "lookup",
         "n_batch",
         "n_ctx",
         "n_dropped",
@@ -131,8 +132,9 @@ class ScheduledSequence(CachedSequence):
         self.compiling = compiling  # until there is a guide
         self.leader: ScheduledSequence | None = None  # see Admission.may_start
         self.leader_n = 0
-        self.lookup: NgramLookup | None = None
-        self._start_lookup()
+        # A recurrent state cannot go back behind a wrong draft.
+        self.drafts = request.draft_max > 0 and pool.states is None
+        self._lookup: NgramLookup | None = None
         self.draft_n = self.draft_accepted = 0
         self.cached_n: int | None = None
         self.submitted_at = now
@@ -160,13 +162,15 @@ class ScheduledSequence(CachedSequence):
             del self.tokens[n_keep : n_keep + n]
             self.n_dropped += n
             self.n_end = self._end()
-            self._start_lookup()
+            self._lookup = None
         super().refit()
 
-    def _start_lookup(self) -> None:
-        """Draft from the tokens that it has, if it drafts."""
-        if self.request.draft_max and self.pool.states is None:  # a recurrent state cannot go back
-            self.lookup = NgramLookup(len(self.tokens), self.n_end)
+    @property
+    def lookup(self) -> NgramLookup:
+        """Where it drafts from; not before it decodes, since many may wait."""
+        if self._lookup is None:
+            self._lookup = NgramLookup(len(self.tokens), self.n_end)
+        return self._lookup
 
     def _end(self) -> int:
         """Tokens that it has in its context at most."""

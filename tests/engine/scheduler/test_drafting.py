@@ -23,7 +23,7 @@ def sequence(tokens: list[int], draft_max: int = 16, max_tokens: int | None = No
     found = ScheduledSequence(request, CellPool(8), None, SchedulerConfig(n_ctx=4096), arrival=1, now=0.0)
     for n in range(1, len(tokens)):
         found.tokens.append(tokens[n])
-        if found.lookup is not None:
+        if found.drafts:
             found.lookup.extend(found.tokens)
     return found
 
@@ -86,7 +86,6 @@ def test_choose_drafts_nothing_of_what_is_unlikely() -> None:
     for i in range(100, 130):
         tokens += [i, i + 1, 1000 + i]
     one = sequence([*tokens, 140, 141])
-    assert one.lookup is not None
     assert one.lookup.match_length == 2
     assert measured(0.1).choose([one], 100) == [[]]
 
