@@ -1,0 +1,125 @@
+"""What speculative decoding by n-gram lookup brings: streams with drafts against streams without.
+
+`python -m bench.speculation --model m.gguf`: in this process, both in turns of a few tokens, so that other
+work on the machine meets both. Prints tokens per second and their ratio (above 1: drafts are faster), and
+drafted and right tokens. `code` repeats a program of the prompt, `prose` is told freely.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import engine
+from bench.run import cores
+from engine.scheduler.scheduler import Scheduler
+from engine.types import InferenceParameters, Request
+
+TURN = 16  # tokens of each stream
+CODE = """def total(orders):
+    result = 0
+    for order in orders:
+        if order.cancelled:
+            continue
+        price = order.price * order.quantity
+        discount = order.customer.discount if order.customer else 0
+        result += price * (1 - discount)
+    return result
+
+
+def report(orders, out):
+    out.write("orders: %d\\n" % len(orders))
+    out.write("total: %.2f\\n" % total(orders))
+    for order in sorted(orders, key=lambda order: order.date):
+        out.write("%s %s %d x %.2f\\n" % (order.date, order.name, order.quantity, order.price))
+
+
+# again, the same two functions:
+"""
+PROSE = (
+    "It was late in the autumn when the keeper of the lighthouse first saw the whale. ",
+    "The history of the city begins with a small settlement on the bank of the river, where ",
+    "Patience is not the same as waiting. Whoever waits without a purpose ",
+    "To bake a good bread one needs little more than flour, water, salt and time. First ",
+)
+
+
+Texts = dict[str, list[int]]  # the tokens of each stream
+
+
+def start(
+    model: engine.Model, args: argparse.Namespace, draft_max: int, seed: int
+) -> tuple[Scheduler, Texts]:
+    """A scheduler whose streams have had their first token."""
+    scheduler = model.scheduler(parallel=args.streams)
+    for i in range(args.streams):
+        text = CODE * 2 if args.text == "code" else PROSE[(seed + i) % len(PROSE)]
+        params = InferenceParameters(
+            temperature=args.temperature,
+            seed=seed + i,
+            top_k=40,
+            top_p=0.95,
+            repeat_penalty=1.0 if args.text == "code" else 1.1,
+            max_tokens=args.tokens,
+            ignore_eos=True,
+        )
+        prompt = model.tokenizer.encode(text)
+        scheduler.submit(Request(id=str(i), prompt=prompt, params=params, draft_max=draft_max))
+    texts: Texts = {str(i): [] for i in range(args.streams)}
+    while not all(texts.values()):
+        step(scheduler, texts)
+    return scheduler, texts
+
+
+def step(scheduler: Scheduler, texts: Texts) -> None:
+    for output in scheduler.step():
+        texts[output.id] += [token.id for token in output.tokens]
+
+
+def turn(scheduler: Scheduler, n: int, texts: Texts) -> float:
+    """Seconds for the next `n` tokens of all streams together."""
+    end, started = scheduler.stats().predicted_tokens + n, time.perf_counter()
+    while scheduler.has_work and scheduler.stats().predicted_tokens < end:
+        step(scheduler, texts)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--model", type=Path, required=True)
+    p.add_argument("--threads", type=int, default=cores())
+    p.add_argument("--text", choices=("code", "prose"), default="prose")
+    p.add_argument("--streams", type=int, default=1)
+    p.add_argument("--tokens", type=int, default=200, help="of each stream")
+    p.add_argument("--times", type=int, default=4)
+    p.add_argument("--temperature", type=float, default=0.0)
+    args = p.parse_args()
+    params = engine.ModelParameters(
+        use_gpu=False, context_size=4096, parallel=args.streams, n_threads=args.threads
+    )
+    ratios = []
+    with engine.load(args.model, params) as model:
+        for seed in range(args.times):
+            runs = [start(model, args, draft_max, seed) for draft_max in (0, 16)]
+            n = [args.tokens * args.streams - run.stats().predicted_tokens for run, _ in runs]
+            seconds = [0.0, 0.0]
+            while any(run.has_work for run, _ in runs):
+                for i, (run, texts) in enumerate(runs):
+                    seconds[i] += turn(run, TURN * args.streams, texts)
+            stats = runs[1][0].stats()
+            for run, _ in runs:
+                run.close()
+            speeds = [tokens / s for tokens, s in zip(n, seconds, strict=True)]
+            ratios.append(speeds[1] / speeds[0])
+            print(
+                f"without {speeds[0]:.1f}, with {speeds[1]:.1f} tokens/s: {ratios[-1]:.2f}; "
+                f"{stats.draft_tokens} drafted, {stats.draft_accepted_tokens} right; "
+                + ("the same text" if runs[0][1] == runs[1][1] else "ANOTHER TEXT")
+            )
+    print(f"{args.model.name}, {args.text}, {args.streams} streams: {statistics.median(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()
