@@ -94,6 +94,8 @@ def arguments(given: list[str]) -> list[str]:
     add("chat-template", template)
     add("reasoning", a.reasoning)
     add("reasoning-format", a.reasoning_format)
+    if a.context_shift:
+        found.append("--context-shift")
     if not a.metrics:
         found.append("--no-metrics")
     if not a.slots:

@@ -208,14 +208,14 @@ class ModelSettings(BaseSettings):
         "auto: 64, fewer if they would take more than a tenth of free memory",
         "N|auto",
     )
+    checkpoint_interval: int = _batching(
+        512, "tokens of a long prompt after which such a state is kept", "N", ge=1, le=1 << 20
+    )
     context_shift: bool = _batching(
         False,
         "when the context of a request is full, drop half of what follows its first n_keep tokens and go on, "
         "instead of ending it",
         shared=False,
-    )
-    checkpoint_interval: int = _batching(
-        512, "tokens of a long prompt after which such a state is kept", "N", ge=1, le=1 << 20
     )
     batch_size: int = _batching(
         512,

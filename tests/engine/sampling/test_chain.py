@@ -41,7 +41,7 @@ PARAMETERS = st.fixed_dictionaries(
         "frequency_penalty": off_or(0.0, -1.0, 1.0),
         "presence_penalty": off_or(0.0, -1.0, 1.0),
         "repeat_last_n": st.sampled_from([-1, 0, 1, 7, 64]),
-        "dry_multiplier": st.sampled_from([0.0, 0.5, 1.0]),
+        "dry_multiplier": st.sampled_from([0.0, 0.1, 0.5, 1.0]),
         "dry_base": st.sampled_from([1.0, 1.75]),
         "dry_allowed_length": st.integers(0, 3),
         "dry_penalty_last_n": st.sampled_from([-1, 0, 1, 9, 64]),
@@ -78,6 +78,7 @@ def cases(draw):
     logits = np.array(draw(st.lists(LOGIT, min_size=1, max_size=300)), dtype=np.float32)
     token = st.integers(0, len(logits) - 1)
     few = st.integers(0, min(3, len(logits) - 1))  # so that texts repeat
+    repeated = st.tuples(st.lists(few, min_size=1, max_size=6), st.integers(2, 8)).map(lambda t: t[0] * t[1])
     params = draw(PARAMETERS)
     params["logit_bias"] = draw(
         st.dictionaries(token, st.sampled_from([-math.inf, -2.5, 1.0, 4.0]), max_size=5)
@@ -86,7 +87,7 @@ def cases(draw):
     case = Case(
         logits,
         InferenceParameters(**params),
-        draw(st.lists(token, max_size=80) | st.lists(few, max_size=80)),
+        draw(st.lists(token, max_size=80) | st.lists(few, max_size=80) | repeated),
         draw(st.lists(st.lists(few, min_size=1, max_size=3), max_size=2)),
         draw(st.frozensets(token, max_size=3)),
         draw(st.integers(0, 1000)),
@@ -117,6 +118,30 @@ def test_same_probabilities_as_the_reference(case):
     weights = reference.softmax(chains[0].x[chains[0].ids])
     for id, logprob in token.top:
         assert math.exp(logprob) == pytest.approx(weights[chains[0].ids.index(id)], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dry_costs_what_the_definition_says(seed):
+    rng, logits = np.random.default_rng(seed), np.zeros(6, np.float32)
+    longest = 0
+    for _ in range(300):
+        pattern = rng.integers(0, 6, rng.integers(1, 12)).tolist()
+        history = rng.integers(0, 6, rng.integers(0, 20)).tolist() + pattern * int(rng.integers(1, 5))
+        history += pattern[: int(rng.integers(0, len(pattern)))]
+        p = InferenceParameters(
+            dry_multiplier=0.1,
+            dry_base=1.2,
+            dry_allowed_length=int(rng.integers(0, 5)),
+            dry_penalty_last_n=int(rng.choice([-1, 2, 10, 30])),
+            logprobs=6,
+            post_sampling=True,
+        )
+        breakers = [rng.integers(0, 6, rng.integers(1, 4)).tolist() for _ in range(rng.integers(0, 3))]
+        x = reference.dry(logits, p, history, breakers)
+        token = Case(logits, p, history, breakers, frozenset(), 0).sampler().sample(logits)
+        assert [lp for _, lp in sorted(token.top)] == pytest.approx(reference.log_softmax(x), abs=1e-4)
+        longest = max(longest, -x.min())
+    assert longest > 0.1 * 1.2**10  # a repetition of more than ten tokens
 
 
 @examples(150)

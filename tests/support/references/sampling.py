@@ -49,11 +49,12 @@ def edited(logits: np.ndarray, p: InferenceParameters, eog: Collection[int], n: 
 
 
 def penalised(x: np.ndarray, p: InferenceParameters, history: Sequence[int]) -> np.ndarray:
-    x, window = x.copy(), last(history, p.repeat_last_n)
+    """In float32, as the sampler: else logits that rounding makes equal would not be so here."""
+    x, window, f = x.astype(np.float32), last(history, p.repeat_last_n), np.float32
     for token, count in Counter(window).items():
-        x[token] = x[token] / p.repeat_penalty if x[token] > 0 else x[token] * p.repeat_penalty
-        x[token] -= count * p.frequency_penalty + p.presence_penalty
-    return x
+        x[token] = x[token] / f(p.repeat_penalty) if x[token] > 0 else x[token] * f(p.repeat_penalty)
+        x[token] -= f(count) * f(p.frequency_penalty) + f(p.presence_penalty)
+    return x.astype(np.float64)
 
 
 def last(history: Sequence[int], n: int) -> list[int]:
@@ -65,7 +66,7 @@ def dry(
     x: np.ndarray, p: InferenceParameters, history: Sequence[int], breakers: Sequence[Sequence[int]]
 ) -> np.ndarray:
     """By the definition: of each token, the longest text that it once followed and would follow again."""
-    x, window = x.copy(), last(history, p.dry_penalty_last_n)
+    x, window = x.astype(np.float32), last(history, p.dry_penalty_last_n)
     limit = len(window)
     for start in range(len(window) - 1, -1, -1):  # of the last breaker, and the longest that begins there
         starting = [b for b in breakers if window[start : start + len(b)] == list(b)]
@@ -82,8 +83,8 @@ def dry(
         return x
     for token, m in repeats.items():
         if m >= p.dry_allowed_length and [token] not in [list(b) for b in breakers]:
-            x[token] -= p.dry_multiplier * p.dry_base ** (m - p.dry_allowed_length)
-    return x
+            x[token] -= np.float32(p.dry_multiplier * p.dry_base ** (m - p.dry_allowed_length))
+    return x.astype(np.float64)
 
 
 def ranked(x: np.ndarray, ids: list[int]) -> list[int]:
