@@ -268,3 +268,20 @@ async def test_a_server_that_is_gone_is_reported_and_the_question_stays(site):
     await s.send("Hello?")
     await expect(s.page.locator(".note.error")).to_contain_text("cannot be reached")
     await expect(s.page.locator(".message.user .bubble")).to_have_text("Hello?")
+
+
+async def test_models_that_are_loaded_on_request_have_a_button(site):
+    s = await site({name: FakeEngine(name=name) for name in ("a", "b")}, on_request=True)
+    options = s.page.locator("#model option")
+    await expect(options).to_have_text(["a · not loaded", "b · not loaded"])
+    await s.page.click("#tabs [data-view=model]")
+    button = s.page.locator("#model-action")
+    await expect(button).to_have_text("Load")
+    await button.click()
+    await expect(options).to_have_text(["a", "b · not loaded"])
+    await expect(button).to_have_text("Unload")
+    await button.click()
+    await expect(options).to_have_text(["a · not loaded", "b · not loaded"])
+    await s.page.select_option("#model", "b")
+    await expect(button).to_have_text("Load")
+    assert (await Axe().run(s.page)).violations_count == 0

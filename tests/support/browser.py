@@ -12,7 +12,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from engine.types import Request
 from support.api.chat import app as chat_app
-from support.fakes.engine import FakeEngine, ids, make_app, serving, tokenizer
+from support.fakes.engine import FakeEngine, ids, make_app, make_folder_app, serving, tokenizer
 from support.waiting import PATIENCE_S
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -122,10 +122,14 @@ async def sites(browser: Browser) -> AsyncIterator[SiteOf]:
             *,
             context: Mapping[str, Any] | None = None,
             ready: bool = True,
+            on_request: bool = False,
             **settings: Any,
         ) -> Site:
             chats = isinstance(engine, FakeEngine) and engine.info is not None and engine.info["generates"]
-            app = chat_app(engine, **settings) if chats else make_app(engine, **settings)
+            if on_request and not isinstance(engine, FakeEngine):
+                app = make_folder_app(*engine.values(), **settings)
+            else:
+                app = chat_app(engine, **settings) if chats else make_app(engine, **settings)
             url = stack.enter_context(serving(app))
             options = {"viewport": DESKTOP, "locale": "en-US", **(context or {})}
             surroundings: BrowserContext = await browser.new_context(**options)

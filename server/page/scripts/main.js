@@ -52,9 +52,15 @@ function drawHealth() {
   $("state").className = `state ${status === "ok" ? "ok" : ["failed", "unreachable", "stopping"].includes(status) ? "down" : "wait"}`;
 }
 
+/** The name, and where several are offered also what keeps a model from answering at once. */
+function label(name, { state, progress }) {
+  if (state === "ready" || Object.keys(server.models).length < 2) return name;
+  return `${name} · ${t(`state.${state}`)}${state === "loading" ? ` ${number(progress * 100)} %` : ""}`;
+}
+
 function drawModels() {
   const names = Object.keys(server.models);
-  $("model").replaceChildren(...names.map((name) => el("option", { value: name, text: name })));
+  $("model").replaceChildren(...names.map((name) => el("option", { value: name, text: label(name, server.models[name]) })));
   $("model").value = server.model ?? "";
   $("model").disabled = names.length < 2;
   document.title = server.model ? `${server.model} · ggserve` : "ggserve";

@@ -1,8 +1,9 @@
 // What the model is, where its layers run, and what it takes.
 
-import { el } from "./dom.js";
+import { getJson } from "./api.js";
+import { el, toast } from "./dom.js";
 import { bytes, compact, number, t } from "./i18n.js";
-import { on, server } from "./store.js";
+import { on, refresh, server } from "./store.js";
 
 function facts(entries) {
   return el("dl", { class: "facts" }, entries.filter(([, value]) => value !== undefined && value !== null && value !== "")
@@ -39,6 +40,16 @@ function memory(info) {
   ];
 }
 
+/** Loads or unloads the model, where the server has others. */
+function actions(name, { state, progress }) {
+  if (Object.keys(server.models).length < 2) return [];
+  if (state === "loading") return [el("progress", { max: 1, value: progress, "aria-label": t("state.loading") })];
+  const action = { ready: "unload", unloaded: "load", failed: "load" }[state];
+  if (!action) return [];
+  const run = () => getJson(`v1/models/${action}`, { body: { model: name } }).then(refresh, (error) => toast(error.message));
+  return [el("button", { type: "button", id: "model-action", text: t(`model.${action}`), onclick: run })];
+}
+
 const section = (title, ...children) => el("section", { class: "card" }, el("h2", { text: title }), ...children);
 const folded = (title, text) => el("details", { class: "card" }, el("summary", { text: title }), el("pre", { tabindex: 0, text }));
 
@@ -51,7 +62,8 @@ export function createModel(root) {
     const { props } = server;
     const parts = [
       el("h1", { text: server.model }),
-      el("p", { class: "quiet", text: t(`model.use_${info.use ?? "none"}`) }),
+      el("p", { class: "quiet", text: t(`model.use_${info.use ?? (info.state === "loading" ? "none" : "unloaded")}`) }),
+      ...actions(server.model, info),
       section(t("model.about"), facts([
         ["architecture", info.architecture],
         ["parameters", info.n_params && compact(info.n_params)],

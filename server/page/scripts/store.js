@@ -41,6 +41,14 @@ export async function loadProps() {
   emit("props");
 }
 
+let timer;
+
+/** Ask /health now. */
+export function refresh() {
+  clearTimeout(timer);
+  return watch();
+}
+
 /** Ask /health again and again: often while something is not ready. */
 export async function watch() {
   let wait = 10000;
@@ -57,11 +65,12 @@ export async function watch() {
     }
     if (before !== JSON.stringify([server.status, server.models])) emit("models");
     if (!server.props && health.models[server.model]?.state === "ready") await loadProps();
-    if (health.status !== "ok") wait = 1000;
+    if (health.status !== "ok" || health.models[server.model]?.state !== "ready") wait = 1000;
   } catch {
     server.status = "unreachable";
     wait = 2000;
   }
   emit("health");
-  setTimeout(watch, wait);
+  clearTimeout(timer);
+  timer = setTimeout(watch, wait);
 }

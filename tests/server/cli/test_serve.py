@@ -7,7 +7,8 @@ import socket
 import pytest
 
 from engine.errors import ConfigError
-from server.cli.serve import listen
+from server.cli.serve import listen, registry_of
+from server.config.settings import Settings
 
 
 def can_bind_ipv6() -> bool:
@@ -47,3 +48,19 @@ def test_an_address_that_cannot_be_closes_those_before():
             listen("127.0.0.2,127.0.0.1", port)
     for sock in listen("127.0.0.2", port):  # it is free again
         sock.close()
+
+
+def test_a_folder_of_models_needs_no_model(tmp_path):
+    registry = registry_of(Settings(models_dir=tmp_path, models_memory="1G", sleep_idle_seconds=5))
+    assert registry.models == {}
+    assert (registry.policy.folder, registry.policy.idle_s) == (tmp_path, 5)
+    assert (registry.capacity.max_models, registry.capacity.memory) == (4, 1 << 30)
+    with pytest.raises(ConfigError, match="is not a directory"):
+        registry_of(Settings(models_dir=tmp_path / "absent"))
+
+
+def test_models_of_the_options_are_all_loaded_unless_a_number_says_otherwise():
+    both = ["a=a.gguf", "b=b.gguf"]
+    assert [*registry_of(Settings(model=both)).engines] == ["a", "b"]
+    assert [*registry_of(Settings(model=both, models_max=1)).engines] == ["a"]
+    assert registry_of(Settings(model=both, no_models_autoload=True)).policy.autoload is False

@@ -9,6 +9,7 @@ import pytest
 from engine.config import ModelParameters
 from engine.errors import ConfigError
 from server.config import sources as options
+from server.config.settings import Settings
 from support.options import parse, write
 
 
@@ -126,3 +127,14 @@ def test_aliases_that_cannot_be_are_refused(alias, message):
 def test_aliases_name_models():
     settings = parse("--model a=x.gguf --model b=y.gguf --alias first --alias b=second")
     assert settings.aliases() == {"first": "a", "second": "b"}
+
+
+def test_a_folder_takes_the_place_of_the_default_model(tmp_path):
+    settings = Settings(models_dir=tmp_path, alias=["small=s"])
+    assert settings.models() == {}
+    assert settings.aliases() == {"s": "small"}  # of a model that may come
+    assert settings.model_parameters().memory_limit is None
+    assert Settings(models_memory="2G").model_parameters().memory_limit == 2 << 30
+    for wrong in ({"alias": ["s"]}, {"lora": ["a.gguf"]}):
+        with pytest.raises(ValueError, match=r"alias|lora"):
+            Settings(models_dir=tmp_path, **wrong)

@@ -86,3 +86,16 @@ def test_an_address_needs_host_and_port(value):
 @pytest.mark.parametrize("value", ["host:1", "::1:65535", "10.0.0.1:50052"])
 def test_an_address_is_kept(value):
     assert types.address(value) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0", 0), ("512", 512), ("1k", 1024), ("1.5M", 1572864), ("24G", 24 << 30), (5, 5)]
+)
+def test_sizes_take_units(text, value):
+    assert types.nbytes(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "G", "1X", "nan", "inf", "1 2"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match="must be a number of bytes such as 24G"):
+        types.nbytes(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from engine.tasks.types import EraseSlot
 from engine.types import FinishReason
 from server.worker.errors import EngineUnavailable, LoadFailed, QueueFull
 from server.worker.requests import stream as streams
-from support.fakes.engine_client import alive, collect, make_client, request, run, running, until
+from support.fakes.engine_client import alive, collect, kill, make_client, request, run, running, until
 from support.fakes.engine_process import N_CTX, PARALLEL, text_of
 
 LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -339,3 +340,54 @@ def test_nothing_is_left_behind(tmp_path):
     gc.collect()
     assert psutil.Process().num_fds() == before
     assert psutil.Process().children() == children
+
+
+def test_a_replaced_file_ends_the_engine_and_its_requests(tmp_path, caplog):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"one model")
+
+    async def main():
+        async with running("--step-ms", "20", path=str(path)) as client:
+            stream = client.generate(request("a", [1, 2, 3], 2000))
+            await anext(aiter(stream))
+            path.with_suffix(".new").write_bytes(b"another 1")
+            path.with_suffix(".new").replace(path)
+            kill(client)
+            with pytest.raises(EngineUnavailable):
+                await collect(stream)
+            assert (client.state, client.replaced, client.restarts) == ("failed", True, 0)
+
+    run(main)
+    assert "the file was replaced since it was loaded" in caplog.text
+
+
+def test_a_file_that_was_only_touched_is_the_same_model(tmp_path):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"one model")
+
+    async def main():
+        async with running(path=str(path)) as client:
+            os.utime(path, (1, 1))
+            kill(client)
+            await until(lambda: client.restarts == 1 and client.state == "ready")
+            assert not client.replaced
+
+    run(main)
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_refused(tmp_path):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"one model")
+
+    def load(_path: str) -> str:
+        path.write_bytes(b"another, longer one")
+        return "tokenizer"
+
+    async def main():
+        client = make_client(path=str(path), load_tokenizer=load)
+        with pytest.raises(LoadFailed, match="changed while it was loaded"):
+            await client.start()
+        assert client.state == "failed"
+        await client.stop()
+
+    run(main)
