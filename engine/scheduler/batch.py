@@ -194,11 +194,16 @@ class BatchBuilder:
         """What to draft for each of these sequences, in the cells beyond one for each that runs."""
         if not self.drafting.enabled or not any(sequence.drafts for sequence in decode):
             return [[] for _ in decode]
-        pool, prefix = self._admission.pool, self._admission.prefix
-        room = min(budget, MAX_DRAFT)
-        if room > pool.n_free - n_running:
-            prefix.evict(room - (pool.n_free - n_running))
-        return self.drafting.choose(decode, max(min(room, pool.n_free - n_running), 0))
+        pool = self._admission.pool
+        drafts = self.drafting.choose(decode, min(budget, MAX_DRAFT))
+        lack = sum(map(len, drafts)) - (pool.n_free - n_running)
+        if lack > 0:
+            self._admission.prefix.evict(lack)
+            left = max(pool.n_free - n_running, 0)
+            for draft in drafts:
+                del draft[left:]
+                left -= len(draft)
+        return drafts
 
     def _add_chunk(self, batch: Batch, sequence: ScheduledSequence, budget: int) -> int:
         """Add the next chunk of a prompt; return its size. A chunk shrinks to the cells there are."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import PrefixCache
 from engine.cache.state_slots import StateSlots
@@ -26,9 +28,11 @@ class Setting:
         admission = Admission(self.queues, self.pool, self.prefix, parallel=8)
         self.builder = BatchBuilder(admission, max_batch_tokens)
 
-    def run(self, prompt: list[int], n_past: int = 0, n_batch: int = 512) -> ScheduledSequence:
+    def run(
+        self, prompt: list[int], n_past: int = 0, n_batch: int = 512, draft_max: int = 0
+    ) -> ScheduledSequence:
         arrival = 1 + len(self.queues.running)
-        request = Request(id=f"r{arrival}", prompt=prompt, n_batch=n_batch)
+        request = Request(id=f"r{arrival}", prompt=prompt, n_batch=n_batch, draft_max=draft_max)
         sequence = ScheduledSequence(request, self.pool, self.prefix, CONFIG, arrival=arrival, now=0.0)
         self.queues.add(sequence)
         self.queues.move(sequence, SequenceState.RUNNING)
@@ -125,3 +129,72 @@ def test_build_ends_a_chunk_where_a_checkpoint_is_due() -> None:
     assert sizes == [10, 10, 5]
     ends = {len(node.tokens) for node in setting.prefix.nodes() if node.checkpoint >= 0}
     assert ends == {10, 5}
+
+
+def drafting(setting: Setting, *drafts: list[int]) -> list[int]:
+    """Let the builder draft so; returns the room that it had, step by step."""
+    rooms: list[int] = []
+
+    def choose(sequences: Sequence[ScheduledSequence], room: int) -> list[list[int]]:
+        rooms.append(room)
+        return [draft[:] for draft in drafts]
+
+    setting.builder.drafting.choose = choose  # type: ignore[method-assign]
+    return rooms
+
+
+def test_build_computes_drafts_with_the_last_token_and_wants_logits_of_all() -> None:
+    setting = Setting()
+    setting.run([1, 2, 3], n_past=2, draft_max=4)
+    setting.run([4, 5], n_past=1)
+    drafting(setting, [7, 8], [])
+    batch = setting.build()
+    assert shape(batch) == [("r1", 2, 3, 3), ("r2", 1, 1, 1)]
+    assert batch.items[0].tokens == [3, 7, 8]
+    assert batch.items[0].draft == [7, 8]
+    assert batch.items[1].draft == []
+    assert (batch.n_decode, batch.n_draft, batch.n_logits) == (2, 2, 4)
+    assert batch.sequences[0].tokens.tolist() == [1, 2, 3]  # a draft is no text
+
+
+def test_build_leaves_prompts_half_of_a_step_beside_drafts() -> None:
+    setting = Setting(max_batch_tokens=16)
+    setting.run([1, 2], n_past=1, draft_max=32)
+    setting.run([3, *range(40, 80)])
+    rooms = drafting(setting, [9] * 7)
+    assert shape(setting.build()) == [("r1", 1, 8, 8), ("r2", 0, 8, 0)]
+    assert rooms == [7]
+
+
+def test_build_shrinks_drafts_to_the_cells_that_running_sequences_leave() -> None:
+    setting = Setting(n_cells=8)
+    setting.run([1, 2], n_past=1, draft_max=4)
+    setting.run([3, 4], n_past=1, draft_max=4)
+    drafting(setting, [7, 7, 7], [8, 8, 8])
+    assert shape(setting.build()) == [("r1", 1, 4, 4), ("r2", 1, 2, 2)]
+    assert setting.pool.n_free == 0
+
+
+def test_build_evicts_for_drafts_no_more_than_they_need() -> None:
+    setting = Setting(n_cells=16)
+    cached = setting.run([9, *range(20, 33)], n_past=14)
+    cached.release()
+    setting.queues.remove(cached)
+    setting.run([1, 2], n_past=1, draft_max=4)
+    drafting(setting, [])
+    setting.build()
+    assert setting.prefix.n_evicted == 0
+    setting.queues.running[0].trim()
+    drafting(setting, [7, 7])
+    assert shape(setting.build()) == [("r1", 1, 3, 3)]
+    assert setting.prefix.n_evicted == 2
+
+
+def test_measured_takes_drafts_for_rows_of_streams() -> None:
+    setting = Setting()
+    setting.run([1, 2], n_past=1, draft_max=4)
+    drafting(setting, [7, 7, 7])
+    batch = setting.build()
+    setting.builder.measured(batch, 10.0, 11.0)
+    assert setting.builder.drafting.costs.last_rows == 4
+    assert setting.builder.pace.limit(1) is None  # nothing is known of prompts
