@@ -22,7 +22,7 @@ from engine.convert.folder import Folder
 from engine.convert.huggingface import converter_for, keys
 from engine.convert.huggingface.base import Array, Config, Converter
 from engine.convert.output import add_key
-from engine.convert.sentence_transformers import embedding_settings
+from engine.convert.sentence_transformers import EmbeddingSettings, dense_tensors, embedding_settings
 from engine.convert.tensors import MXFP4Tensor, SourceTensor, Weight
 from engine.errors import ModelError, UnsupportedModelError
 from engine.ggml.quantize import quantize
@@ -107,6 +107,8 @@ def convert(
     source.config = converter.config_defaults | source.config
     for name, supported in converter.supported_settings.items():
         keys.only(source.config, name, *supported)
+    embedding = embedding_settings(source.path)
+    source.tensors |= dense_tensors(embedding.dense, converter.dense_modules)
     groups, remarks = _groups(converter, source)
     outputs, plan_remarks = _plan(converter, source, groups, mix)
     remarks += plan_remarks
@@ -117,7 +119,9 @@ def convert(
         writer.add_name(source.name)
         writer.add_file_type(MIXES[mix][0])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        for key, value in (converter.convert_keys(source.config) | _embedding_keys(source)).items():
+        for key, value in (
+            converter.convert_keys(source.config) | _embedding_keys(source, embedding)
+        ).items():
             add_key(writer, f"{converter.architecture}.{key}", value)
         for key, value in _layer_keys(converter, source).items():
             add_key(writer, key, value)
@@ -333,12 +337,16 @@ def _sampling_keys(folder: Folder) -> dict[str, int | float]:
     return values
 
 
-def _embedding_keys(folder: Folder) -> dict[str, int | bool]:
+def _embedding_keys(folder: Folder, settings: EmbeddingSettings) -> dict[str, int | bool]:
     """The keys of an embedding model that sentence-transformers' files decide."""
-    settings = embedding_settings(folder.path)
     values: dict[str, int | bool] = {}
     if settings.pooling is not None:
         values["pooling_type"] = POOLING.index(settings.pooling)
     if settings.normalize is False:  # vectors are normalised by default
         values["pooling_normalize"] = False
+    for name, tensor in folder.tensors.items():
+        if name.endswith(".linear.weight") and settings.dense:
+            n_out, n_in = tensor.shape
+            name = name.partition(".")[0]
+            values |= {f"{name}_feat_in": n_in, f"{name}_feat_out": n_out}
     return values

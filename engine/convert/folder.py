@@ -41,6 +41,17 @@ def read_json(folder: Path, name: str, optional: bool) -> dict[str, Any]:
     return content
 
 
+def stored_tensors(path: Path, named_by: str) -> dict[str, SourceTensor]:
+    """The tensors of a safetensors file, which another file names. Raises ModelError."""
+    try:
+        stored = SafetensorsLocal(path).tensors
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} is missing; {named_by} names it") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is damaged: {error}") from error
+    return {name: SourceTensor(name, t) for name, t in stored.items()}
+
+
 class Folder(VocabularyFolder):
     """`config`: config.json, of composed models the text part. `tensors` by name, buffers among them.
 
@@ -93,14 +104,7 @@ class Folder(VocabularyFolder):
             raise ModelError(f"{self.path} has no *.safetensors files")
         tensors: dict[str, SourceTensor] = {}
         for name in files:
-            path = self.path / name
-            try:
-                stored = SafetensorsLocal(path).tensors
-            except FileNotFoundError as error:
-                raise ModelError(f"{path} is missing; model.safetensors.index.json names it") from error
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise ModelError(f"{path} is damaged: {error}") from error
-            tensors.update((name, SourceTensor(name, t)) for name, t in stored.items())
+            tensors |= stored_tensors(self.path / name, "model.safetensors.index.json")
         self.missing = sorted(set(index.get("weight_map", {})) - set(tensors))
         return tensors
 

@@ -1,4 +1,4 @@
-"""Hugging Face folders of EmbeddingGemma, without the matrices of sentence-transformers behind it."""
+"""Hugging Face folders of EmbeddingGemma, with the two matrices of sentence-transformers behind it."""
 
 from typing import Any
 
@@ -9,6 +9,8 @@ from engine.convert.huggingface.gemma3 import Gemma3Converter
 class GemmaEmbeddingConverter(Gemma3Converter):
     architecture = "gemma-embedding"
     model_classes = ("Gemma3TextModel",)
+    dense_modules = ("dense_2", "dense_3")
+    tensor_names = Gemma3Converter.tensor_names | {f"{name}.linear": name for name in dense_modules}
     supported_settings = Gemma3Converter.supported_settings | {"use_bidirectional_attention": (True,)}
 
     @classmethod

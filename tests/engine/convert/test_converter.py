@@ -294,6 +294,32 @@ def test_memory_is_a_few_times_the_largest_tensor(tmp_path: Path) -> None:
     assert int(done.stdout) * 1024 < 3 * largest
 
 
+def test_matrices_of_sentence_transformers_are_part_of_the_model(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(FOLDER / "hf" / "gemma-embedding", folder)
+    kinds = ("Transformer", "Pooling", "Dense", "Dense", "Normalize")
+    modules = [{"path": f"{i}_{kind}" if i else "", "type": f"x.{kind}"} for i, kind in enumerate(kinds)]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    rng = np.random.default_rng(0)
+    matrices = [rng.normal(size=shape).astype(np.float32) for shape in ((24, 16), (16, 24))]
+    for name, matrix in zip(("2_Dense", "3_Dense"), matrices, strict=True):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text('{"activation_function": "torch.nn.Identity"}')
+        save_file({"linear.weight": matrix}, folder / name / "model.safetensors")
+    out = tmp_path / "out.gguf"
+    assert convert(folder, out, "f32") == []
+    assert keys(out)["gemma-embedding.dense_2_feat_out"] == 24
+    assert keys(out)["gemma-embedding.dense_3_feat_in"] == 24
+    with engine.load(out) as model, engine.load(FOLDER / "gemma-embedding.gguf") as plain:
+        expected = matrices[1] @ matrices[0] @ plain.embed([5, 6, 7], pooling="mean", normalize=False)
+        np.testing.assert_allclose(model.embed([5, 6, 7], normalize=False), expected, rtol=1e-3, atol=1e-3)
+    (folder / "modules.json").write_text(json.dumps(modules[:3]))
+    with pytest.raises(UnsupportedModelError, match="1 modules Dense"):
+        convert(folder, tmp_path / "other.gguf")
+
+
 def test_gguf_reads_it_too(tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     convert(FOLDER / "hf" / "llama" if (FOLDER / "hf" / "llama").exists() else FOLDER / "hf" / "qwen2", out)

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from engine.convert.sentence_transformers import EmbeddingSettings, embedding_settings
+from engine.convert.sentence_transformers import EmbeddingSettings, dense_tensors, embedding_settings
 from engine.errors import ModelError, UnsupportedModelError
 
 PACKAGE = "sentence_transformers.models"
@@ -54,9 +56,14 @@ def test_embedding_settings_of_a_folder_without_modules_are_open(tmp_path: Path)
     ("modules", "pooling", "message"),
     [
         (
-            ["Transformer", "Pooling", "Dense"],
+            ["Transformer", "Pooling", "LayerNorm"],
             {"pooling_mode_mean_tokens": True},
-            "module Dense is not supported",
+            "module LayerNorm is not supported",
+        ),
+        (
+            ["Transformer", "Dense", "Pooling"],
+            {"pooling_mode_mean_tokens": True},
+            "must be in the order Transformer, Pooling, Dense, Normalize",
         ),
         (
             ["Transformer", "Pooling"],
@@ -83,3 +90,39 @@ def test_embedding_settings_of_a_damaged_list_name_the_file(text: str, tmp_path:
     (tmp_path / "modules.json").write_text(text)
     with pytest.raises(ModelError, match=r"modules\.json cannot be read"):
         embedding_settings(tmp_path)
+
+
+def dense(folder: Path, activation: str = "torch.nn.modules.linear.Identity", **tensors: Any) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"activation_function": activation}))
+    save_file({"linear.weight": np.ones((3, 2), np.float32)} | tensors, folder / "model.safetensors")
+    return folder
+
+
+def test_dense_modules_are_the_matrices_behind_a_model(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path, ["Transformer", "Pooling", "Dense", "Dense", "Normalize"], pooling_mode_mean_tokens=True
+    )
+    settings = embedding_settings(folder)
+    assert settings == EmbeddingSettings("mean", True, (folder / "2_Dense", folder / "3_Dense"))
+    for place in settings.dense:
+        dense(place)
+    tensors = dense_tensors(settings.dense, ("dense_2", "dense_3"))
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        "dense_2.linear.weight": (3, 2),
+        "dense_3.linear.weight": (3, 2),
+    }
+    assert dense_tensors((), ("dense_2", "dense_3")) == {}
+
+
+def test_dense_modules_that_are_no_plain_matrices_are_refused(tmp_path: Path) -> None:
+    tanh = dense(tmp_path / "tanh", "torch.nn.modules.activation.Tanh")
+    bias = dense(tmp_path / "bias", **{"linear.bias": np.ones(3, np.float32)})
+    for folder in (tanh, bias):
+        with pytest.raises(UnsupportedModelError, match="is not supported"):
+            dense_tensors([folder], ["dense_2"])
+    for names in ((), ("dense_2", "dense_3")):
+        with pytest.raises(UnsupportedModelError, match="1 modules Dense are not supported"):
+            dense_tensors([tanh], names)
+    with pytest.raises(ModelError, match="is missing"):
+        dense_tensors([tmp_path / "other"], ["dense_2"])
