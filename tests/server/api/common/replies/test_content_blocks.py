@@ -30,7 +30,8 @@ def job(stream):
         n_generated=4,
         timings=Timings(),
     )
-    state = SimpleNamespace(settings=SimpleNamespace(log_level="info"))
+    keys = SimpleNamespace(anonymous=SimpleNamespace(name="local"))
+    state = SimpleNamespace(settings=SimpleNamespace(log_level="info"), keys=keys)
     context = RequestContext(state, AccessRecord("id"))
     return SimpleNamespace(
         id="id",
