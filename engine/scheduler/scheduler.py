@@ -287,8 +287,11 @@ class Scheduler:
         if len(sequence.tokens) >= sequence.n_end:  # max_tokens is 0: it only fills the prefix cache
             self._finish(sequence, FinishReason.LENGTH)
             return
-        counters, before, accepted = self._counters, len(sequence.tokens), sequence.draft_accepted
-        tokens, reason, error = self._chooser.choose(sequence, item, place, row)
+        counters, before = self._counters, len(sequence.tokens)
+        tokens, n_right, reason, error = self._chooser.choose(sequence, item, place, row)
+        sequence.n_past += n_right
+        sequence.draft_n += len(item.draft)
+        sequence.draft_accepted += n_right
         counters.predicted_tokens += len(sequence.tokens) - before
         timings = None
         if tokens and sequence.first_token_at is None:
@@ -304,7 +307,7 @@ class Scheduler:
         else:
             self._finish(sequence, reason, tokens)
         if item.draft:
-            output, n_right = self._out[-1], sequence.draft_accepted - accepted
+            output = self._out[-1]
             output.draft_n, output.draft_accepted = len(item.draft), n_right
             counters.drafts += 1
             counters.draft_tokens += len(item.draft)

@@ -13,9 +13,13 @@ from engine.types import FinishReason, Token
 
 
 class Choice(NamedTuple):
-    """The next tokens of a sequence, and whether it ends with them, for a reason or by an error."""
+    """The next tokens of a sequence, and whether it ends with them, for a reason or by an error.
+
+    n_right: drafted tokens among those that the sequence has now, which are so computed already.
+    """
 
     tokens: list[Token]
+    n_right: int = 0
     finish: FinishReason | None = None
     error: Exception | None = None
 
@@ -53,33 +57,30 @@ class TokenChooser:
     def choose(self, sequence: ScheduledSequence, item: BatchItem, place: int, row: int) -> Choice:
         """The next tokens of a sequence, by the order of rows at least one, unless sampling fails.
 
-        place: of the sequence among those with logits. row: of the first logits. Its `tokens` get them, and
-        its `n_past` counts the drafted ones among them.
+        place: of the sequence among those with logits. row: of the first logits. Its `tokens` get them.
         """
-        draft = item.draft
-        sequence.draft_n += len(draft)
+        draft, n_right = item.draft, 0
         tokens: list[Token] = []
         for i in range(item.logits):
             try:
                 token = self._sample(sequence, row + i, self._mask(sequence, place, i))
             except Exception as error:
-                return Choice(tokens, error=error)
+                return Choice(tokens, n_right, error=error)
             sequence.tokens.append(token.id)
             is_right = i < len(draft) and token.id == draft[i]
-            sequence.n_past += is_right
-            sequence.draft_accepted += is_right
+            n_right += is_right
             reason = sequence.finish_reason
             if sequence.guide is not None and reason is not FinishReason.STOP:
                 try:
                     sequence.guide.commit(token.id)
                 except ConfigError as error:
-                    return Choice(tokens, error=error)
+                    return Choice(tokens, n_right, error=error)
                 if sequence.guide.must_stop:
                     reason = FinishReason.STOP
             tokens.append(token)
             if reason is not None or not is_right:
-                return Choice(tokens, reason)
-        return Choice(tokens)
+                return Choice(tokens, n_right, reason)
+        return Choice(tokens, n_right)
 
     def _mask(self, sequence: ScheduledSequence, place: int, i: int) -> TokenMask | None:
         """Of the token `i` of a step; the first one was made while the step was computed."""
