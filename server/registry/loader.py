@@ -217,7 +217,7 @@ class Loader:
     async def _stop(self, model: ServedModel, residency: Residency) -> None:
         await residency.engine.stop()
         if model.residency is residency:
-            model.residency, model.draining = None, False
+            model.residency, model.draining, model.header = None, False, None
             self.engines.pop(model.name, None)
         self.on_removed(residency.engine)
         residency.stopped.set()

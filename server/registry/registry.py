@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.gguf import GGUFFile
 from server.registry.folder import models_in
+from server.registry.header import read_header
 from server.registry.loader import Capacity, EngineFactory, Loader
 from server.registry.served_model import SERVING, UNLOADED, Lease, ModelState, ServedModel
 from server.worker.engine import Engine
@@ -82,6 +84,11 @@ class ModelRegistry:
     def of(cls, engines: Mapping[str, Engine]) -> ModelRegistry:
         """A registry of engines that exist already."""
         return cls({name: Path(name) for name in engines}, lambda model, memory: engines[model.name])
+
+    @property
+    def is_router(self) -> bool:
+        """Whether clients have a choice of models, or one that is loaded on request."""
+        return len(self.models) > 1 or any(model.in_folder for model in self.models.values())
 
     def on_loaded(self, listener: Callable[[Engine], None]) -> None:
         """`listener` hears of each engine that has loaded its model."""
@@ -215,6 +222,14 @@ class ModelRegistry:
             await asyncio.wait([model.load])
         model.failure = None
         await self._loader.unload(model)
+
+    async def description(self, model: ServedModel) -> Mapping[str, Any]:
+        """That of the engine, once it has loaded; without an engine what the file says (`read_header`)."""
+        if model.engine is not None:
+            return model.engine.info or {}
+        if model.header is None:
+            model.header = await asyncio.to_thread(read_header, model.path)
+        return model.header
 
     def seconds_left(self, model: ServedModel) -> float | None:
         """Until it is unloaded if no request comes; None: it stays."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from server.worker.engine import Engine
 from server.worker.errors import LoadFailed
@@ -70,6 +70,7 @@ class ServedModel:
         self.failed_at = 0.0
         self.last_used = 0.0
         self.n_waiting = 0
+        self.header: dict[str, Any] | None = None  # what its file says, once that was read
 
     @property
     def engine(self) -> Engine | None:

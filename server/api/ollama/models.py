@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from msgspec.json import encode
 
 from server.api.common.model_files import delete, pull
-from server.api.common.replies.model_info import capabilities, parameter_size
+from server.api.common.replies.model_info import capabilities, header_capabilities, parameter_size
 from server.api.common.requests.parser import check_fields
 from server.api.ollama.formatter import error_body
 from server.api.ollama.schema import OllamaNameRequest, OllamaPullRequest
@@ -42,16 +42,19 @@ async def ollama_version() -> dict[str, str]:
 @router.get("/api/tags")
 @router.head("/api/tags", include_in_schema=False)
 async def tags(context: ContextDep) -> dict[str, Any]:
-    """The models served. One that is not loaded has neither figures nor capabilities."""
+    """The models served, loaded or not."""
     await context.state.registry.refresh()
     models = []
     for served in [*context.state.registry.models.values()]:
-        model = {**_model(served), "modified_at": context.state.started_at}
+        info = await context.state.registry.description(served)
+        model = {**_model(served, info), "modified_at": context.state.started_at}
         if (lease := context.state.registry.acquire(served, counts=False)) is not None:
             context.record.leases.append(lease)
             engine = context.engine = lease.residency.engine
             formats = (await chat_support(context)).formats
-            model["capabilities"] = capabilities(engine.info or {}, engine.tokenizer, formats)
+            model["capabilities"] = capabilities(info, engine.tokenizer, formats)
+        elif info:
+            model["capabilities"] = header_capabilities(info)
         models.append(model)
     return {"models": models}
 
@@ -68,7 +71,7 @@ async def loaded_models(state: StateDep) -> dict[str, Any]:
             left_s = state.registry.seconds_left(model)
             end = None if left_s is None else datetime.now(UTC) + timedelta(seconds=left_s)
             expires_at = "9999-12-31T23:59:59Z" if end is None else f"{end:%Y-%m-%dT%H:%M:%S.%fZ}"
-            models.append({**_model(model), **sizes, "expires_at": expires_at})
+            models.append({**_model(model, engine.info), **sizes, "expires_at": expires_at})
     return {"models": models}
 
 
@@ -76,23 +79,31 @@ async def loaded_models(state: StateDep) -> dict[str, Any]:
 async def show_model(body: OllamaNameRequest, context: ContextDep) -> Response:
     """What a model is and can do."""
     check_fields(body, context)
-    engine = context.select_engine(body.model, counts=False)
-    info, formats = engine.info or {}, (await chat_support(context)).formats
+    model = context.find_model(body.model)
+    parameters: Mapping[str, Any] = {}
+    if model.engine is None and not model.starting:  # and it is not loaded for a question
+        info = await context.state.registry.description(model)
+        template, abilities = "", header_capabilities(info)
+    else:
+        engine = context.select_engine(body.model, counts=False)
+        info, formats = engine.info or {}, (await chat_support(context)).formats
+        template = formats.plain.template.source if isinstance(formats, ChatFormats) else ""
+        parameters, abilities = context.default_sampling, capabilities(info, engine.tokenizer, formats)
     arch = info.get("architecture", "")
     description = {
         "modelfile": "",
-        "parameters": "\n".join(f"{name:<30} {value}" for name, value in context.default_sampling.items()),
-        "template": formats.plain.template.source if isinstance(formats, ChatFormats) else "",
-        "details": _model(context.model)["details"],
+        "parameters": "\n".join(f"{name:<30} {value}" for name, value in parameters.items()),
+        "template": template,
+        "details": _model(model, info)["details"],
         "model_info": {
             "general.architecture": arch,
-            "general.basename": engine.name,  # by which VS Code lists the model
+            "general.basename": model.name,  # by which VS Code lists the model
             "general.parameter_count": info.get("n_params", 0),
-            f"{arch}.context_length": info.get("n_ctx_train", engine.n_ctx),
+            f"{arch}.context_length": info.get("n_ctx_train", info.get("n_ctx", 0)),
             f"{arch}.embedding_length": info.get("n_embd", 0),
             f"{arch}.block_count": info.get("n_layer", 0),
         },
-        "capabilities": capabilities(info, engine.tokenizer, formats),
+        "capabilities": abilities,
         "modified_at": context.state.started_at,
     }
     return json_reply(description, context)
@@ -149,9 +160,8 @@ def _line(step: Progress) -> dict[str, Any]:
     return {"status": status, **digest, "total": step.total, "completed": step.done}
 
 
-def _model(model: ServedModel) -> dict[str, Any]:
+def _model(model: ServedModel, info: Mapping[str, Any]) -> dict[str, Any]:
     """digest: tells models apart. It is not that of the file, which would have to be read for it."""
-    info = (model.engine and model.engine.info) or {}
     name = model.name if ":" in model.name else f"{model.name}:latest"
     differs = [model.name, *(info.get(key) for key in ("architecture", "n_params", "size_bytes"))]
     digest, size = hashlib.sha256(encode(differs)).hexdigest(), info.get("size_bytes", 0)

@@ -24,7 +24,6 @@ def _model(model: ServedModel, state: State) -> dict[str, Any]:
         "created": int(state.started),
         "owned_by": "ggserve",
         "state": model.state if engine is None or model.draining else engine.state,
-        "status": model_status(model),
         "type": "model",
         "display_name": name,
         "created_at": state.started_at,
@@ -32,6 +31,8 @@ def _model(model: ServedModel, state: State) -> dict[str, Any]:
         "aliases": [name, *(alias for alias, served in state.aliases.items() if served == name)],
         "tags": state.settings.tag,
     }
+    if state.registry.is_router:  # clients that see it expect llama-server's router
+        card["status"] = model_status(model)
     if engine is not None and engine.info is not None:
         card |= {"max_input_tokens": engine.n_ctx, "max_tokens": engine.n_ctx}
         card["meta"] = public_info(engine.info)

@@ -37,3 +37,12 @@ def capabilities(info: Mapping[str, Any], tokenizer: Any, formats: object) -> li
         "embedding": not generates,
     }
     return [name for name, there in capabilities.items() if there]
+
+
+def header_capabilities(header: Mapping[str, Any]) -> list[str]:
+    """The same of a model that is not loaded, from what its file says (`server.registry.header`)."""
+    if not header:
+        return []
+    if not header["generates"]:
+        return ["embedding"]
+    return ["completion", "tools"] if header["takes_tools"] else ["completion"]

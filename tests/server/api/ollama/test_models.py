@@ -23,7 +23,7 @@ from server.models.wheel import SMOLLM2
 from support.api.chat import QWEN, app
 from support.api.http import Live, client
 from support.api.routes import able_engine, refusal
-from support.fakes.engine import FakeEngine, make_app
+from support.fakes.engine import STORIES, FakeEngine, make_app, make_folder_app
 from support.fakes.hub import Repo, fake_hub, use_hub
 from support.waiting import until
 
@@ -352,3 +352,22 @@ async def test_delete_of_what_is_served_or_not_ours_is_refused(pulled):
     assert Path(pulled.path).is_file()
     bundled = await delete(http, model="stories")
     assert "is part of ggserve" in refusal(bundled, DELETE, 403)["message"]
+
+
+async def test_models_that_are_not_loaded_are_described_from_their_files():
+    app = make_folder_app(FakeEngine(name="stories"), FakeEngine(name="other"))
+    served = app.state.ggserve.registry.models
+    served["stories"].path = STORIES
+    async with client(app) as http:
+        described, absent = (await http.get("/api/tags")).json()["models"]
+        assert described["details"]["parameter_size"].endswith("M")
+        assert described["capabilities"] == ["completion"]
+        assert "capabilities" not in absent
+        shown = (await http.post("/api/show", json={"model": "stories"})).json()
+        assert shown["model_info"]["llama.context_length"] == 512
+        assert shown["capabilities"] == ["completion"]
+        assert (await http.get("/api/ps")).json() == {"models": []}
+        assert [model.state for model in served.values()] == ["unloaded", "unloaded"]
+        await http.post("/api/generate", json={"model": "stories", "prompt": "Once", "stream": False})
+        (loaded,) = (await http.get("/api/ps")).json()["models"]
+        assert loaded["name"] == "stories:latest"

@@ -49,3 +49,12 @@ async def test_a_model_has_the_fields_of_both():
     assert model["created_at"].endswith("Z")
     assert (model["max_input_tokens"], model["max_tokens"]) == (512, 512)
     assert "max_tokens" not in loading
+
+
+async def test_a_single_model_has_no_status_of_a_router():
+    async with client(make_app(FakeEngine())) as http:
+        (card,) = (await http.get("/v1/models")).json()["data"]
+        assert "status" not in card
+    async with client(make_app({name: FakeEngine(name=name) for name in "ab"})) as http:
+        cards = (await http.get("/v1/models")).json()["data"]
+        assert [card["status"]["value"] for card in cards] == ["loaded", "loaded"]

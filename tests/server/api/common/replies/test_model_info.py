@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from server.api.common.replies.model_info import capabilities, parameter_size, public_info
+from server.api.common.replies.model_info import (
+    capabilities,
+    header_capabilities,
+    parameter_size,
+    public_info,
+)
 
 PLAIN: Any = SimpleNamespace(fim_pre_id=None, fim_suf_id=None, fim_mid_id=None)
 FILLING: Any = SimpleNamespace(fim_pre_id=1, fim_suf_id=2, fim_mid_id=3)
@@ -36,3 +41,10 @@ def test_capabilities_follow_what_the_model_and_its_vocabulary_can() -> None:
     assert capabilities({}, PLAIN, None) == ["completion"]
     assert capabilities({"generates": True}, FILLING, None) == ["completion", "insert"]
     assert capabilities({"generates": False}, PLAIN, None) == ["embedding"]
+
+
+def test_a_file_tells_less_of_what_its_model_can() -> None:
+    assert header_capabilities({}) == []
+    assert header_capabilities({"generates": False, "takes_tools": False}) == ["embedding"]
+    assert header_capabilities({"generates": True, "takes_tools": False}) == ["completion"]
+    assert header_capabilities({"generates": True, "takes_tools": True}) == ["completion", "tools"]
