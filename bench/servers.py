@@ -147,6 +147,17 @@ class Server:
                 continue
         return {"rss_peak": rss, "pss": pss, "pss_anon": anonymous}
 
+    def usage(self) -> dict[str, int]:
+        """Of it and its descendants together: `pss` in bytes, open file descriptors `fds`, `threads`."""
+        threads = fds = 0
+        for pid in _family(self._process.pid):
+            try:
+                fds += len(os.listdir(f"/proc/{pid}/fd"))
+                threads += len(os.listdir(f"/proc/{pid}/task"))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return {"pss": self.memory()["pss"], "fds": fds, "threads": threads}
+
 
 def _field(path: str, name: str) -> int:
     with open(path) as lines:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import engine
-from bench import client, device, device_report, random_model, structured
+from bench import client, device, device_report, random_model, soak, structured
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -171,3 +171,29 @@ def test_the_report_of_a_device_has_every_figure(tmp_path: Path) -> None:
 def test_devices_are_found_by_name_and_by_backend() -> None:
     assert device.find("CPU") is not None
     assert device.find("cuda9") is None
+
+
+def test_a_soak_names_what_grew_after_the_caches_were_warm() -> None:
+    flat = [{"pss": 1e9 if t else 5e8, "fds": 30.0, "threads": 9.0} for t in range(40)]
+    assert soak.growth(flat) == []
+    for name, step in {"pss": 10e6, "fds": 1.0, "threads": 1.0}.items():
+        leaking = [{**row, name: row[name] + i * step} for i, row in enumerate(flat)]
+        (fault,) = soak.growth(leaking)
+        assert fault.startswith(f"{name}: ")
+
+
+@pytest.mark.e2e
+def test_a_short_soak_has_a_report_and_a_fault_fails_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--minutes", "0.1", "--clients", "4", "--threads", "1", "--every", "1", "--out", str(tmp_path)]
+    status = soak.main(options)
+    printed = capsys.readouterr().out
+    assert status == 0, printed
+    report = json.loads((tmp_path / "soak.json").read_text())
+    assert report["requests"] > 0
+    assert all(row["fds"] > 5 and row["pss"] > 1 << 20 for row in report["samples"])
+    assert report["latency"]
+    monkeypatch.setattr(soak, "growth", lambda rows: ["fds: more"])
+    assert soak.main(options) == 1
+    assert "fault: fds: more" in capsys.readouterr().out
