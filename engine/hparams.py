@@ -197,6 +197,16 @@ class HParams:
     def window(self, layer: int) -> int:
         return self.windows[layer] if self.windows else 0
 
+    def keeps_window(self, layer: int) -> bool:
+        """Whether what a layer caches is read within windows only."""
+        readers = (i for i in range(self.n_layer) if self.kv_source(i) == layer)
+        return self.causal and self.attends(layer) and all(map(self.window, readers))
+
+    @property
+    def cache_window(self) -> int:
+        """The largest window of the layers that keep no more than one; 0: there are none."""
+        return max((self.window(i) for i in range(self.n_layer) if self.keeps_window(i)), default=0)
+
     def has_temperature(self, layer: int) -> bool:
         return bool(self.temperature_scale) and (not self.unrotated or self.unrotated[layer])
 

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.cache.state_slots import NO_SLOT
+from engine.cache.cached_sequence import CachedSequence
 from engine.config import default_adapters
 from engine.errors import ConfigError, EngineError, ModelError
 from engine.model.context import ModelContext
 from engine.sampling.log_softmax import log_sum_exp, max_rows
-from engine.scheduler.batch import BatchItem, BatchRunner
+from engine.scheduler.batch import BatchRunner, next_item
 
 DEFAULT_CONTEXT = 512
 MIN_CONTEXT = 8  # so that several tokens of a chunk count: the error needs two
@@ -89,34 +89,33 @@ def estimates(
     runner, tokenizer, adapters = model.runner, model.tokenizer, default_adapters(model.params)
     bos = tokenizer.bos_id if tokenizer.add_bos else None
     n_batch = min(n_batch, model.max_batch_tokens)
-    n = context_size - 1  # nothing is predicted from the last token of a chunk
-    model.prefix.make_room(n)
-    cells = model.pool.alloc(n)
-    states = model.pool.states
-    slot = NO_SLOT
-    try:
-        if states is not None:
-            slot = states.take()
-        count, total, squares = 0, 0.0, 0.0
-        for done in range(1, min(available, chunks or available) + 1):
-            chunk = list(tokens[(done - 1) * context_size : done * context_size])
-            if bos is not None:
-                chunk[0] = bos
-            whole = BatchItem(chunk[:-1], cells, 0, 0, adapters=adapters, slot=slot)
-            for nll in _nlls(runner, whole, chunk, context_size // 2, n_batch):
+    count, total, squares = 0, 0.0, 0.0
+    for done in range(1, min(available, chunks or available) + 1):
+        chunk = list(tokens[(done - 1) * context_size : done * context_size])
+        if bos is not None:
+            chunk[0] = bos
+        sequence = CachedSequence(
+            model.pool,
+            None,
+            chunk,
+            original_context_length=runner.original_context_length,
+            adapters=adapters,
+        )
+        model.prefix.make_room(context_size - 1)
+        try:
+            sequence.attach()
+            for nll in _nlls(runner, sequence, context_size // 2, n_batch):
                 count += 1
                 total += nll
                 squares += nll * nll
-            if not math.isfinite(total):
-                raise EngineError(
-                    f"the logits of chunk {done} are not finite numbers: the model file is damaged, or its "
-                    f"values are too large for this device"
-                )
-            yield _estimate(done, count, total, squares)
-    finally:
-        model.pool.free(cells)
-        if states is not None and slot != NO_SLOT:
-            states.free(slot)
+        finally:
+            sequence.release(keep=False)
+        if not math.isfinite(total):
+            raise EngineError(
+                f"the logits of chunk {done} are not finite numbers: the model file is damaged, or its "
+                f"values are too large for this device"
+            )
+        yield _estimate(done, count, total, squares)
 
 
 def _estimate(done: int, count: int, total: float, squares: float) -> Estimate:
@@ -126,29 +125,19 @@ def _estimate(done: int, count: int, total: float, squares: float) -> Estimate:
     return Estimate(done, count, mean, perplexity, perplexity * math.sqrt(variance / (count - 1)))
 
 
-def _nlls(
-    runner: BatchRunner, whole: BatchItem, chunk: list[int], first: int, n_batch: int
-) -> Iterator[float]:
-    """-log p(chunk[i + 1] | chunk[: i + 1]) for i from `first` to the last but one, in nats.
+def _nlls(runner: BatchRunner, sequence: CachedSequence, first: int, n_batch: int) -> Iterator[float]:
+    """-log p(tokens[i + 1] | tokens[: i + 1]) for i from `first` to the last but one, in nats.
 
-    whole: all but the last token of the chunk, to be computed `n_batch` tokens at a time.
+    At most `n_batch` tokens are computed at a time; the last one is not, since nothing is predicted from it.
     """
-    end = len(chunk) - 1
+    tokens, end = sequence.tokens, len(sequence.tokens) - 1
     most_outputs = max_rows(runner.n_vocab)
-    long_rope = 0 < runner.original_context_length < len(chunk)
-    begin = 0
-    while begin < end:
+    while (begin := sequence.n_past) < end:
         stop = min(begin + n_batch, end, max(begin, first) + most_outputs)
+        stop = begin + sequence.chunk(stop - begin)
         n_outputs = max(0, stop - max(begin, first))
-        item = whole._replace(
-            tokens=chunk[begin:stop],
-            cells=whole.cells[:stop],
-            n_past=begin,
-            logits=n_outputs,
-            uses_long_rope=long_rope,
-        )
-        runner.forward([item])
+        runner.forward([next_item(sequence, stop - begin, n_outputs)])
+        sequence.advance(stop - begin)
         for i in range(n_outputs):
             logits = np.asarray(runner.logits(i))
-            yield log_sum_exp(logits) - float(logits[chunk[stop - n_outputs + i + 1]])
-        begin = stop
+            yield log_sum_exp(logits) - float(logits[tokens[stop - n_outputs + i + 1]])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import Node, PrefixCache, Variant
 from engine.cache.state_slots import NO_SLOT
+from engine.cache.window_rows import HeldRows
 from engine.types import AdapterScales
 
 
@@ -19,8 +20,9 @@ class CachedSequence:
     original_context_length: see `HParams`. uses_long_rope: how the cells were computed.
     adapters: the LoRA adapters that compute it; they can change while nothing is computed.
     salt: it shares prefixes with sequences of the same salt only.
-    slot: of the recurrent state after `n_past` tokens, in a model with recurrent layers. stops: lengths at
-    which a checkpoint of it is to be made, besides those that `publish` chooses.
+    slot: of the recurrent state after `n_past` tokens, in a model with recurrent layers. rows: those that it
+    holds in layers with a window. stops: lengths at which a checkpoint is to be made, besides those that
+    `publish` chooses.
     """
 
     __slots__ = (
@@ -33,6 +35,7 @@ class CachedSequence:
         "original_context_length",
         "pool",
         "prefix",
+        "rows",
         "salt",
         "slot",
         "stops",
@@ -61,6 +64,7 @@ class CachedSequence:
         self.uses_long_rope = False
         self.adapters, self.salt = adapters, salt
         self.slot = NO_SLOT
+        self.rows = HeldRows(pool.windows)
         self.stops: set[int] = set()
         self._n_checkpoint = 0  # the length at the last checkpoint
 
@@ -93,7 +97,7 @@ class CachedSequence:
         """Start with the longest cached prefix of at most `limit` tokens; return its length.
 
         limit None: all but the last token, whose logits are needed. OutOfMemoryError if there is no slot for
-        the recurrent state.
+        the recurrent state. Nothing may be computed of the sequence yet.
         """
         self.uses_long_rope = self.needs_long_rope
         self._free_slot()
@@ -102,6 +106,7 @@ class CachedSequence:
             match = self.prefix.acquire(self.tokens, limit, self.variant)
             self.node, self.cells = match.node, match.cells
             self.n_past = self.n_shared = self._n_checkpoint = match.n
+            self.rows.resume(self.cells)
             if match.n < match.n_known:
                 self.stops.add(match.n_known)  # where sequences part: the next one can go on from there
         if self.pool.states is not None:
@@ -112,23 +117,35 @@ class CachedSequence:
                 raise
         return self.n_past
 
-    def grow(self, n: int) -> None:
-        """Allocate cells for the next `n` tokens, and a slot for the recurrent state if there is none."""
+    def grow(self, n: int, *, restored: bool = False) -> None:
+        """Allocate cells for the next `n` tokens, and a slot for the recurrent state if there is none.
+
+        restored: their keys and values are known: only the last ones need rows in layers with a window.
+        """
         if self.slot == NO_SLOT and self.pool.states is not None:
             self.slot = self.pool.states.take()
-        cells = self.cells
+        cells, windows = self.cells, self.pool.windows
+        if windows is not None:
+            windows.make_room(min(n, windows.reach) if restored else n)
         after = cells[-1] if cells else -1
         if n == 1:
             cells.append(self.pool.alloc_one(after))
         else:
             cells.extend(self.pool.alloc(n, after))
+        if restored and windows is not None:
+            self.rows.skip(cells, len(cells) - windows.reach)
+        self.rows.extend(cells)
 
     def chunk(self, n: int) -> int:
-        """`n` tokens to compute next, or fewer so that the state can be kept where a checkpoint is due."""
-        states = self.pool.states
-        if states is None or self.prefix is None:
+        """`n` tokens to compute next, or fewer: as there are rows, or where a checkpoint is due."""
+        states, windows = self.pool.states, self.pool.windows
+        if windows is not None:
+            n = min(n, max(windows.n_available, 1))
+        if self.prefix is None:
             return n
-        due = (*self.stops, self._n_checkpoint + states.interval)
+        due = [stop for stop in self.stops if stop > self.n_past]
+        if states is not None:  # a state cannot go back to where one was due
+            due.append(self._n_checkpoint + states.interval)
         return min([self.n_past + n, *(stop for stop in due if stop > self.n_past)]) - self.n_past
 
     def trim(self) -> None:
@@ -148,38 +165,55 @@ class CachedSequence:
 
         That is at the end of what there is to compute, at a stop, and after each interval of a long prompt.
         """
-        states, n = self.pool.states, self.n_past
+        n = self.n_past
         self._insert()
-        if states is None or self.node is None or n <= self._n_checkpoint:
+        if self.node is None or n <= self._n_checkpoint:
             return
         due = not self.n_pending or n in self.stops
-        if due or n - self._n_checkpoint >= states.interval:
-            states.save(self.node, self.slot, passing=not due)
-            self._n_checkpoint = n
+        if not (due or self._interval_is_over):
+            return
+        if self.pool.states is not None:
+            self.pool.states.save(self.node, self.slot, passing=not due)
+        if self.pool.windows is not None:
+            self.pool.windows.save(self.node, self.rows.held(self.cells[:n]), passing=not due)
+        self._n_checkpoint = n
+
+    def reach(self, n: int) -> None:
+        """The first `n` tokens are computed, for certain."""
+        self.n_past = n
+        self.rows.advance(self.cells, n)
 
     def advance(self, n: int) -> None:
         """The next `n` tokens are computed. Where a checkpoint is due, all of them are published."""
-        self.n_past += n
-        states = self.pool.states
-        if states is not None and (
-            self.n_past in self.stops or self.n_past - self._n_checkpoint >= states.interval
-        ):
+        self.reach(self.n_past + n)
+        if self.pool.has_checkpoints and (self.n_past in self.stops or self._interval_is_over):
             self.publish()
 
+    @property
+    def _interval_is_over(self) -> bool:
+        """Whether the last checkpoint is so far back that one is due on the way."""
+        kinds = (self.pool.states, self.pool.windows)
+        return any(kind and self.n_past - self._n_checkpoint >= kind.interval for kind in kinds)
+
     def mark(self) -> None:
-        """Publish what is computed, with a checkpoint of a recurrent state: others may go on from here."""
-        if self.slot != NO_SLOT:
+        """Publish what is computed, with a checkpoint if the model needs one: others may go on from here."""
+        if self.pool.has_checkpoints and self.n_past:
             self.stops.add(self.n_past)
             self.publish()
 
     def truncate(self, n: int) -> None:
-        """Forget all but the first `n` tokens. A recurrent state goes back to the last checkpoint."""
-        if n < self.n_past and self.slot != NO_SLOT:
+        """Forget all but the first `n` tokens.
+
+        Without a recurrent state or a whole window there it goes back to the last checkpoint.
+        """
+        if n < self.n_past and (self.slot != NO_SLOT or not self.rows.can_resume(n)):
             self.release()
             del self.tokens[n:]
             self.attach(n)
             return
         self.n_past = min(self.n_past, n)
+        self._n_checkpoint = min(self._n_checkpoint, n)
+        self.rows.cut(self.cells, self.n_past)
         self.pool.free(self.cells[max(self.n_past, self.n_shared) :])
         del self.cells[self.n_past :], self.tokens[n:]
         if n < self.n_shared and self.prefix is not None and self.node is not None:
@@ -195,11 +229,14 @@ class CachedSequence:
         self._free_pending()
         if keep:
             self._insert()
-        if keep and state_is_known and self.node is not None and self.slot != NO_SLOT:
-            assert self.pool.states is not None
-            self.pool.states.keep(self.node, self.slot)
-            self.slot = NO_SLOT
+        if keep and self.node is not None:
+            if state_is_known and self.slot != NO_SLOT and self.pool.states is not None:
+                self.pool.states.keep(self.node, self.slot)
+                self.slot = NO_SLOT
+            if self.pool.windows is not None and self.rows.can_resume(self.n_past):
+                self.pool.windows.save(self.node, self.rows.held(self.cells))
         self._free_slot()
+        self.rows.cut(self.cells, 0)
         self.pool.free(self.cells[self.n_shared :])
         if self.node is not None and self.prefix is not None:
             if keep:
@@ -220,6 +257,7 @@ class CachedSequence:
 
     def _free_pending(self) -> None:
         if len(self.cells) > self.n_past:
+            self.rows.cut(self.cells, self.n_past)
             self.pool.free(self.cells[self.n_past :])
             del self.cells[self.n_past :]
 

@@ -16,14 +16,20 @@ class CellTables(Protocol):
     @property
     def kv_type(self) -> str: ...
 
-    def tables(self) -> Iterator[tuple[str, Any]]:
-        """Every tensor of the cache by its name; a cell is a row of `strides[1]` bytes."""
+    def tables(self) -> Iterator[tuple[str, Any, bool]]:
+        """Every tensor of the cache by its name, and whether its rows are those of windows, not of cells.
+
+        A row takes `strides[1]` bytes.
+        """
 
     def read(self, table: Any, cells: array[int], /) -> Iterator[bytearray]:
         """The rows of `cells` in their order, chunk by chunk."""
 
     def write(self, table: Any, cells: array[int], rows: memoryview, /) -> None:
         """Copy `rows` into `cells`."""
+
+    def clear(self, cells: array[int], rows: array[int], /) -> None:
+        """Write zeros to `cells`, and in layers with a window to `rows`."""
 
 
 class StateTable(Protocol):
@@ -64,7 +70,7 @@ class CacheContext(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """See `engine.cache.session_file.fingerprint`."""
+        """See `engine.gguf.fingerprint`."""
 
     @property
     def adapters(self) -> Sequence[str]:

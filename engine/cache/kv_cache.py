@@ -1,6 +1,7 @@
 """The KV cache's tensors: one row of K and one of V per cell and layer, on the layer's device.
 
-`engine.cache.cell_pool` and `engine.cache.prefix_cache` know which sequence owns which cell.
+`engine.cache.cell_pool` and `engine.cache.prefix_cache` know which sequence owns which cell,
+`engine.cache.window_rows` which cells have rows in layers with a window.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from array import array
 from collections.abc import Iterator
 from typing import Any
 
+from engine.cache.window_rows import WindowRows
 from engine.config import KV_TYPES
 from engine.errors import ConfigError, GgmlError
 from engine.ggml.tensor import Storage, row_size, type_id
@@ -60,15 +62,25 @@ class KVCache:
     None for layers without attention. With `HParams.latent` there is no v: values are the first head_dim_v
     elements of a row of k.
 
+    windows: layers that keep only a window (`HParams.keeps_window`) have these rows instead of n_cells.
     zeroed: masked attention multiplies unused cells by zero, so they must be finite. Paged attention only
     reads cells that were written; without zeroing the cache takes memory only as it is used.
     """
 
     def __init__(
-        self, hp: HParams, n_cells: int, kv_type: str, buffer_types: list[Any], *, zeroed: bool = True
+        self,
+        hp: HParams,
+        n_cells: int,
+        kv_type: str,
+        buffer_types: list[Any],
+        *,
+        windows: WindowRows | None = None,
+        zeroed: bool = True,
     ) -> None:
+        """Six parameters and the caller's choice of zeros."""
         number = check_type(hp, kv_type)
-        self.n_cells, self.kv_type = n_cells, kv_type
+        self.n_cells, self.kv_type, self.windows = n_cells, kv_type, windows
+        self.windowed = [windows is not None and hp.keeps_window(i) for i in range(hp.n_layer)]
         contexts: dict[str, tuple[Any, Any]] = {}
         self.k: list[Any] = []
         self.v: list[Any] = []
@@ -81,21 +93,25 @@ class KVCache:
                 contexts[buffer_type.name] = Storage(2 * hp.n_layer), buffer_type
             ctx = contexts[buffer_type.name][0]
             dk, dv = hp.dims(i)
-            self.k.append(ctx.new(number, (dk * hp.n_head_kv[i], n_cells), f"cache.k.{i}"))
+            n_rows = windows.n_rows if windows is not None and self.windowed[i] else n_cells
+            self.k.append(ctx.new(number, (dk * hp.n_head_kv[i], n_rows), f"cache.k.{i}"))
             if hp.latent is None:
-                self.v.append(ctx.new(number, (dv * hp.n_head_kv[i], n_cells), f"cache.v.{i}"))
+                self.v.append(ctx.new(number, (dv * hp.n_head_kv[i], n_rows), f"cache.v.{i}"))
         self.buffers = [ctx.allocate(buffer_type) for ctx, buffer_type in contexts.values()]
         if zeroed:
             for buffer in self.buffers:
                 buffer.clear()
 
-    def tables(self) -> Iterator[tuple[str, Any]]:
-        """Every tensor by its name, layer by layer; a cell is a row of `strides[1]` bytes."""
+    def tables(self) -> Iterator[tuple[str, Any, bool]]:
+        """Every tensor by its name, layer by layer, and whether its rows are those of windows, not of cells.
+
+        A row takes `strides[1]` bytes.
+        """
         for i, k in enumerate(self.k):
             if k is not None:
-                yield f"k.{i}", k
+                yield f"k.{i}", k, self.windowed[i]
             if self.v and self.v[i] is not None:
-                yield f"v.{i}", self.v[i]
+                yield f"v.{i}", self.v[i], self.windowed[i]
 
     @staticmethod
     def read(table: Any, cells: array[int]) -> Iterator[bytearray]:
@@ -114,10 +130,11 @@ class KVCache:
             table.set(rows[done : done + n * size], cell * size)
             done += n * size
 
-    def clear(self, cells: array[int]) -> None:
-        """Write zeros to `cells`."""
-        for _, table in self.tables():
-            self.write(table, cells, memoryview(bytes(len(cells) * table.strides[1])))
+    def clear(self, cells: array[int], rows: array[int]) -> None:
+        """Write zeros to `cells`, and in layers with a window to `rows`."""
+        for _, table, windowed in self.tables():
+            numbers = rows if windowed else cells
+            self.write(table, numbers, memoryview(bytes(len(numbers) * table.strides[1])))
 
     @property
     def nbytes(self) -> int:

@@ -5,7 +5,9 @@ root to a node spells a prefix. Sequences in use lock the path down to their nod
 may be evicted, least recently used leaf first, from its tail.
 
 Recurrent layers keep one state, not one for each token. In a model that has any, a node may have a checkpoint
-of the state at its end, and a sequence can go on only from a node that has one.
+of the state at its end, and a sequence can go on only from a node that has one. Layers with a window have
+rows for some cells only (`engine.cache.window_rows`), and a sequence can go on where the last cells have
+them; a node's checkpoint keeps those before its end.
 
 Each `Variant` has a tree of its own, since the same tokens have other keys and values in it.
 """
@@ -136,6 +138,8 @@ class PrefixCache:
                 child = self._split(child, k)
             ours = cells[start : start + k]
             cells[start : start + k] = child.cells
+            if self.pool.windows is not None:
+                self.pool.windows.replace(ours, child.cells)
             self.pool.free(ours)
             at, start = child, start + k
         self._lock(at, locked)
@@ -173,7 +177,7 @@ class PrefixCache:
                 continue
             lack = n - done
             if lack < len(node.cells):
-                self._drop_checkpoint(node)
+                self._drop_checkpoints(node)
                 self.pool.free(node.cells[-lack:])
                 del node.cells[-lack:], node.tokens[-lack:]
                 self.n_cells -= lack
@@ -235,35 +239,46 @@ class PrefixCache:
     ) -> tuple[Match, int]:
         """The longest match, and how many tokens of its last node belong to it."""
         cells = array("i")
-        last, k = None, 0
-        n = n_unlocked = 0
         node = self.roots.get(variant)
-        if node is None:
-            return Match(0, cells, None, 0, 0), 0
-        checkpoint: tuple[int, Node | None, int] = 0, None, 0  # the deepest: where, its node, n_unlocked
+        path: list[tuple[int, Node]] = []  # where each node begins
+        n = 0
         end = len(tokens) if limit is None else min(limit, len(tokens))
-        while n < end and (child := node.children.get(tokens[n])) is not None:
-            last, size = child, len(child.tokens)
+        while node is not None and n < end and (child := node.children.get(tokens[n])) is not None:
+            path.append((n, child))
+            size = len(child.tokens)
             if size <= end - n and child.tokens == tokens[n : n + size]:
-                k = size
                 cells.extend(child.cells)
+                n += size
+                node = child
             else:
                 k = common_prefix(child.tokens, tokens[n : min(end, n + size)])
                 cells.extend(child.cells[:k])
-            n += k
-            if not child.lock:
-                n_unlocked += k
-            if k < size:
+                n += k
                 break
-            node = child
-            if node.checkpoint != NO_SLOT:
-                checkpoint = n, node, n_unlocked
         n_known = n
-        if resumable and self.pool.states is not None:
-            n, last, n_unlocked = checkpoint
-            k = 0 if last is None else len(last.tokens)
+        if resumable:
+            n = self._n_resumable(path, cells)
             del cells[n:]
-        return Match(n, cells, last, n_unlocked, n_known), k
+            while path and path[-1][0] >= n:
+                path.pop()
+        if not path:
+            return Match(0, cells, None, 0, n_known), 0
+        begin, last = path[-1]
+        # Who locks a node locks those above it.
+        first_unlocked = next((start for start, at in path if not at.lock), n)
+        return Match(n, cells, last, n - first_unlocked, n_known), n - begin
+
+    def _n_resumable(self, path: list[tuple[int, Node]], cells: array[int]) -> int:
+        """The most tokens of a path after which a sequence can go on."""
+        n, windows = len(cells), self.pool.windows
+        if self.pool.states is None:
+            return n if windows is None else windows.n_resumable(cells)
+        for begin, node in reversed(path):
+            n = begin + len(node.tokens)
+            known = n <= len(cells) and node.checkpoint != NO_SLOT
+            if known and (windows is None or windows.n_resumable(cells[:n]) == n):
+                return n
+        return 0
 
     def _root(self, variant: Variant) -> Node:
         root = self.roots.get(variant)
@@ -292,7 +307,7 @@ class PrefixCache:
     def _append(self, at: Node, tokens: array[int], cells: array[int], *, in_place: bool) -> Node:
         """Add new tokens below `at`, or to it where no other sequence ends in it or continues it."""
         self.n_cells += len(cells)
-        in_place = in_place and at.checkpoint == NO_SLOT  # which is of this end
+        in_place = in_place and not self._has_checkpoint(at)  # which is of this end
         if in_place and at.lock <= 1 and not at.children and at.parent is not None:
             if not at.lock:
                 self.n_evictable += len(cells)
@@ -332,16 +347,22 @@ class PrefixCache:
         """Take an unlocked leaf out of the tree and free its cells."""
         parent = leaf.parent
         assert parent is not None
-        self._drop_checkpoint(leaf)
+        self._drop_checkpoints(leaf)
         del parent.children[leaf.tokens[0]]
         leaf.parent = None
         self.pool.free(leaf.cells)
         self.n_cells -= len(leaf.cells)
         self.n_evictable -= len(leaf.cells)
 
-    def _drop_checkpoint(self, node: Node) -> None:
+    def _has_checkpoint(self, node: Node) -> bool:
+        windows = self.pool.windows
+        return node.checkpoint != NO_SLOT or (windows is not None and node in windows.checkpoints)
+
+    def _drop_checkpoints(self, node: Node) -> None:
         if self.pool.states is not None:
             self.pool.states.drop(node)
+        if self.pool.windows is not None:
+            self.pool.windows.forget(node)
 
 
 def common_prefix(a: array[int], b: array[int]) -> int:

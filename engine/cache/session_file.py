@@ -1,10 +1,10 @@
 """Sessions on disk: their tokens and the contents of their cells.
 
 The file is in the safetensors format: `tokens` I32 [n], for each layer `k.i` and `v.i` U8 [n_past, bytes of a
-row] in the cache's type, `states` U8 [1, bytes], the recurrent states after n_past tokens, if the model has
-any, and `logits` F32 [n_vocab] after the last token, if they are known. Its metadata name the
-version of this layout, the model, the cache's type, the LoRA adapters with their scales, and a checksum over
-the whole file.
+row] in the cache's type (in layers with a window of the last n_window positions), `states` U8 [1, bytes], the
+recurrent states after n_past tokens, if the model has any, and `logits` F32 [n_vocab] after the last token,
+if they are known. Its metadata name the version of this layout, the model, the cache's type, the LoRA
+adapters with their scales, and a checksum over the whole file.
 
 A session file must be trusted like a model file: its contents go into the cache that all sessions share.
 """
@@ -30,36 +30,19 @@ from engine.cache.cached_sequence import CachedSequence
 from engine.cache.context import CacheContext
 from engine.config import adapter_scales
 from engine.errors import ConfigError, ModelError, StorageError
-from engine.gguf import GGUFFile
 from engine.gguf.report import printable
 from engine.types import AdapterScales, ProgressCallback
 
 FORMAT, VERSION = "ggserve-session", "1"
 VERSION_WITH_ADAPTERS = "2"  # readers of version 1 would ignore them
+VERSION_WITH_WINDOWS = "3"  # and those of version 2 misread layers with a window
+VERSIONS = (VERSION, VERSION_WITH_ADAPTERS, VERSION_WITH_WINDOWS)
 MAX_HEADER = 1 << 20
 NO_CHECKSUM = "0" * 64
-SAMPLE = 64  # bytes of each tensor that go into the fingerprint
 PIECE = 16 << 20  # bytes in memory at a time
 
 T = TypeVar("T")
 Steps = Generator[float, None, T]  # yields the fraction done, so that the caller can do other work in between
-
-
-def fingerprint(gguf: GGUFFile) -> str:
-    """Identifies a model by what its cache depends on. Takes a few milliseconds.
-
-    A hash of the architecture's keys, and of each tensor's name, type, shape and a few bytes of its middle.
-    The model's name, templates and vocabulary may change.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for key in sorted(gguf.metadata):
-        if key == "general.architecture" or key.startswith((f"{gguf.arch}.", "adapter.")):
-            digest.update(f"{key}={gguf.metadata[key]!r}\n".encode())
-    for name, info in sorted(gguf.tensors.items()):
-        sample = bytearray(min(SAMPLE, info.nbytes))
-        gguf.read_into(info, memoryview(sample), (info.nbytes - len(sample)) // 2)
-        digest.update(f"{name} {info.type.name} {info.shape}\n".encode() + sample)
-    return f"{gguf.arch}-{digest.hexdigest()}"
 
 
 def save(
@@ -90,17 +73,22 @@ def saving(
     if sequence.n_pending:
         logits = None
     target = Path(path)
-    tensors = _layout(model, len(sequence.tokens), sequence.n_past, logits is not None)
+    n_past, windows = sequence.n_past, model.pool.windows
+    n_window = n_past if windows is None else min(n_past, windows.reach)
+    tensors = _layout(model, (len(sequence.tokens), n_past, n_window), logits is not None)
     metadata = {
         "format": FORMAT,
         "version": VERSION,
         "model": model.fingerprint,
         "kv_type": model.cache.kv_type,
-        "n_past": str(sequence.n_past),
+        "n_past": str(n_past),
         "checksum": NO_CHECKSUM,
     }
+    if n_window < n_past:
+        metadata["version"] = VERSION_WITH_WINDOWS
+        metadata["n_window"] = str(n_window)
     if sequence.adapters:
-        metadata["version"] = VERSION_WITH_ADAPTERS
+        metadata["version"] = max(metadata["version"], VERSION_WITH_ADAPTERS)
         metadata["lora"] = json.dumps([[model.adapters[i], scale] for i, scale in sequence.adapters])
     header = _header(metadata, tensors)
     part = None
@@ -110,7 +98,7 @@ def saving(
             digest = hashlib.blake2b(header, digest_size=32)
             file.write(header)
             done = unsynced = 0
-            for piece in _pieces(model, sequence, logits):
+            for piece in _pieces(model, sequence, logits, n_window):
                 digest.update(piece)
                 file.write(piece)
                 done += len(piece)
@@ -174,8 +162,9 @@ def _run(steps: Steps[T], what: str, progress: ProgressCallback | None) -> T:
             progress(done, what)
 
 
-def _layout(model: CacheContext, n_tokens: int, n_past: int, with_logits: bool) -> dict[str, dict[str, Any]]:
-    """The header's entries in the order of the data."""
+def _layout(model: CacheContext, sizes: tuple[int, int, int], with_logits: bool) -> dict[str, dict[str, Any]]:
+    """The header's entries in the order of the data. sizes: n_tokens, n_past, n_window."""
+    n_tokens, n_past, n_window = sizes
     tensors: dict[str, dict[str, Any]] = {}
     end = 0
 
@@ -187,8 +176,9 @@ def _layout(model: CacheContext, n_tokens: int, n_past: int, with_logits: bool) 
     add("tokens", "I32", [n_tokens], 4 * n_tokens)
     if with_logits:
         add("logits", "F32", [model.n_vocab], 4 * model.n_vocab)
-    for name, table in model.cache.tables():
-        add(name, "U8", [n_past, table.strides[1]], n_past * table.strides[1])
+    for name, table, windowed in model.cache.tables():
+        n = n_window if windowed else n_past
+        add(name, "U8", [n, table.strides[1]], n * table.strides[1])
     if n_past and model.states is not None:
         add("states", "U8", [1, model.states.nbytes], model.states.nbytes)
     return tensors
@@ -209,15 +199,17 @@ def _header(metadata: dict[str, str], tensors: dict[str, dict[str, Any]]) -> byt
 
 
 def _pieces(
-    model: CacheContext, sequence: CachedSequence, logits: NDArray[np.float32] | None
+    model: CacheContext, sequence: CachedSequence, logits: NDArray[np.float32] | None, n_window: int
 ) -> Iterator[bytes | bytearray]:
     yield sequence.tokens.tobytes()
     if logits is not None:
         yield logits.astype("<f4").tobytes()
-    for _, table in model.cache.tables():
-        step = max(1, PIECE // table.strides[1])
-        for start in range(0, sequence.n_past, step):
-            yield from model.cache.read(table, sequence.cells[start : min(start + step, sequence.n_past)])
+    cells = sequence.cells[: sequence.n_past]
+    rows = array("i", model.pool.rows_of(cells[len(cells) - n_window :]))
+    for _, table, windowed in model.cache.tables():
+        step, numbers = max(1, PIECE // table.strides[1]), rows if windowed else cells
+        for start in range(0, len(numbers), step):
+            yield from model.cache.read(table, numbers[start : start + step])
     if sequence.n_past and model.states is not None:
         yield model.states.read(sequence.slot)
 
@@ -261,19 +253,20 @@ class _SessionReader:
             is_session = False
         if not is_session:
             self.fail("is not a saved session")
-        if metadata.get("version") not in (VERSION, VERSION_WITH_ADAPTERS):
+        if metadata.get("version") not in VERSIONS:
             version = printable(str(metadata.get("version")), 20)
             self.fail(
                 f"is a saved session of version {version}; this release reads versions "
-                f"{VERSION} and {VERSION_WITH_ADAPTERS}"
+                f"{VERSION} to {VERSION_WITH_WINDOWS}"
             )
         self._check_model(metadata)
         self.adapters = self._adapters(metadata)
         try:
             self.n_past = int(metadata["n_past"])
+            self.n_window = int(metadata.get("n_window", self.n_past))
             (self.n_tokens,) = header["tokens"]["shape"]
             self.checksum = str(metadata["checksum"])
-            sound = 0 <= self.n_past <= self.n_tokens < 1 << 31 and self.n_tokens > 0
+            sound = 0 <= self.n_window <= self.n_past <= self.n_tokens < 1 << 31 and self.n_tokens > 0
         except (ValueError, LookupError, TypeError):
             sound = False
         if not sound or type(self.n_tokens) is not int or not re.fullmatch("[0-9a-f]{64}", self.checksum):
@@ -283,8 +276,9 @@ class _SessionReader:
                 f"{_name(self.path)}: the session has {self.n_tokens} tokens, but the model is loaded with a "
                 f"context of {self.model.n_ctx}; raise --context-size"
             )
+        self._check_windows()
         self.has_logits = "logits" in header
-        tensors = _layout(self.model, self.n_tokens, self.n_past, self.has_logits)
+        tensors = _layout(self.model, (self.n_tokens, self.n_past, self.n_window), self.has_logits)
         self.total = _size(tensors)
         if header != tensors or (self.has_logits and self.n_past < self.n_tokens):
             self.fail("is damaged: its tensors do not match its metadata")
@@ -305,9 +299,20 @@ class _SessionReader:
                 f"is loaded with {self.model.cache.kv_type}"
             )
 
+    def _check_windows(self) -> None:
+        """Layers with a window go on from the last positions that they have."""
+        windows = self.model.pool.windows
+        if windows is None and self.n_window < self.n_past:
+            raise ConfigError(
+                f"{_name(self.path)}: layers with a window were saved without what lies before it, but the "
+                "model is loaded with a cache that keeps everything; load it with a larger --context-size"
+            )
+        if windows is not None and self.n_window < min(self.n_past, windows.reach):
+            self.fail("is damaged: its windows are too short")
+
     def _adapters(self, metadata: dict[str, Any]) -> AdapterScales:
         """The adapters of the session, by their numbers here."""
-        if metadata["version"] == VERSION:
+        if "lora" not in metadata:
             return ()
         try:
             saved = [(str(name), float(scale)) for name, scale in json.loads(metadata["lora"])]
@@ -351,8 +356,8 @@ class _SessionReader:
             n_new = max(0, self.n_past - sequence.n_past)
             self.model.prefix.make_room(n_new)
             if n_new:
-                sequence.grow(n_new)
-            yield from self._fill_cells(sequence.cells, sequence.n_past)
+                sequence.grow(n_new, restored=True)
+            yield from self._fill_cells(sequence, n_new)
             states = self.model.states
             if self.n_past and states is not None:
                 state = self._read(states.nbytes)
@@ -369,23 +374,27 @@ class _SessionReader:
         sequence.mark()
         return logits
 
-    def _fill_cells(self, cells: array[int], n_known: int) -> Iterator[float]:
-        """Rows of the first `n_known` positions are cached already, and only read for the checksum."""
-        for _, table in self.model.cache.tables():
-            step = max(1, PIECE // table.strides[1])
-            for start in range(0, self.n_past, step):
-                stop = min(start + step, self.n_past)
-                rows = memoryview(self._read((stop - start) * table.strides[1]))
-                first = max(start, min(n_known, stop))
-                self.model.cache.write(table, cells[first:stop], rows[(first - start) * table.strides[1] :])
+    def _fill_cells(self, sequence: CachedSequence, n_new: int) -> Iterator[float]:
+        """All but the `n_new` last positions are known, or outside of windows: read for the checksum only."""
+        cells = sequence.cells[self.n_past - n_new : self.n_past]
+        held = sequence.rows.held(sequence.cells)
+        rows = array("i", self.model.pool.rows_of(held[max(0, len(held) - n_new) :]))
+        for _, table, windowed in self.model.cache.tables():
+            size, numbers = table.strides[1], rows if windowed else cells
+            n, step = self.n_window if windowed else self.n_past, max(1, PIECE // table.strides[1])
+            skipped = n - len(numbers)
+            for start in range(0, n, step):
+                stop = min(start + step, n)
+                data, first = memoryview(self._read((stop - start) * size)), min(max(start, skipped), stop)
+                at = numbers[first - skipped : max(stop - skipped, 0)]
+                self.model.cache.write(table, at, data[(first - start) * size :])
                 yield self.done / self.total
 
     def _undo(self, sequence: CachedSequence) -> None:
-        cache, written = self.model.cache, sequence.cells[sequence.n_past :]
+        cells = sequence.cells[sequence.n_past :]
         try:
             # Attention multiplies unused cells by zero on some devices, so they must be finite.
-            for _, table in cache.tables():
-                cache.write(table, written, memoryview(bytes(len(written) * table.strides[1])))
+            self.model.cache.clear(cells, array("i", self.model.pool.rows_of(cells)))
         finally:
             sequence.release()
             del sequence.tokens[:]

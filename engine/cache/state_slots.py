@@ -2,8 +2,7 @@
 
 A sequence that is computed owns a slot, whose state is that after its last computed token. It cannot go back,
 so nodes of the prefix cache keep copies of it, checkpoints, each in a slot of its own. What no sequence owns
-is theirs; when a slot is needed, a checkpoint gives way: first those that were made on the way through a long
-prompt and never used, then the least recently used.
+is theirs; when a slot is needed, a checkpoint gives way.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from engine.cache.checkpoints import Checkpoints
 from engine.errors import OutOfMemoryError
 
 NO_SLOT = -1
@@ -33,13 +33,11 @@ class StateSlots:
         self.n_slots, self.interval = n_slots, interval
         self._copy = copy
         self._free = list(range(n_slots - 1, -1, -1))
-        # The slots of checkpoints, the least recently used first.
-        self._passing: dict[Checkpointed, int] = {}  # made on the way and never used
-        self._lasting: dict[Checkpointed, int] = {}
+        self._checkpoints: Checkpoints[Checkpointed, int] = Checkpoints()  # slots by node
 
     @property
     def n_checkpoints(self) -> int:
-        return len(self._passing) + len(self._lasting)
+        return len(self._checkpoints)
 
     @property
     def n_available(self) -> int:
@@ -52,7 +50,7 @@ class StateSlots:
         OutOfMemoryError if sequences own all slots.
         """
         if source is not None:
-            self._use(source)
+            self._checkpoints.use(source)
         slot = self._free_one(source)
         if slot == NO_SLOT:
             if source is None or source.checkpoint == NO_SLOT:
@@ -83,16 +81,16 @@ class StateSlots:
         if target != NO_SLOT:
             self._copy(slot, target)
             holder.checkpoint = target
-            (self._passing if passing else self._lasting)[holder] = target
+            self._checkpoints.add(holder, target, passing=passing)
 
     def keep(self, holder: Checkpointed, slot: int) -> None:
         """Turn a sequence's slot into a checkpoint."""
         if holder.checkpoint != NO_SLOT:
-            self._use(holder)
+            self._checkpoints.use(holder)
             self.free(slot)
         else:
             holder.checkpoint = slot
-            self._lasting[holder] = slot
+            self._checkpoints.add(holder, slot)
 
     def drop(self, holder: Checkpointed) -> None:
         """Free the checkpoint of a node that is no more, if it has one."""
@@ -103,26 +101,19 @@ class StateSlots:
 
     def check(self, slots: list[int], holders: list[Checkpointed]) -> None:
         """Raise AssertionError unless each slot is free, one of `slots`, or a checkpoint of `holders`."""
-        checkpoints = {h: slot for table in (self._passing, self._lasting) for h, slot in table.items()}
+        checkpoints = dict(self._checkpoints.items())
         assert checkpoints == {holder: holder.checkpoint for holder in holders}
         assert sorted([*self._free, *slots, *checkpoints.values()]) == list(range(self.n_slots))
 
     def _free_one(self, source: Checkpointed | None) -> int:
         """A free slot, if need be by evicting a checkpoint other than `source`; NO_SLOT: there is none."""
         if not self._free:
-            oldest = next(
-                (h for table in (self._passing, self._lasting) for h in table if h is not source), None
-            )
+            oldest = next((h for h, _ in self._checkpoints.items() if h is not source), None)
             if oldest is None:
                 return NO_SLOT
             self.drop(oldest)
         return self._free.pop()
 
-    def _use(self, holder: Checkpointed) -> None:
-        slot = self._passing.pop(holder, NO_SLOT)
-        self._lasting[holder] = self._lasting.pop(holder, slot)
-
     def _forget(self, holder: Checkpointed) -> None:
-        self._passing.pop(holder, None)
-        self._lasting.pop(holder, None)
+        self._checkpoints.pop(holder)
         holder.checkpoint = NO_SLOT

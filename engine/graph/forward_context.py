@@ -44,8 +44,9 @@ class BatchShape(NamedTuple):
     """What a graph depends on.
 
     n_tokens: rows of the batch; n_outputs: rows whose logits are wanted. n_kv: cache rows that masks span, a
-    multiple of MASK_PAD or the whole cache; 0 when all layers are paged. rope_lengths: which of
-    `LongRopeFactors` the sequences use. hidden, scores: the outputs are hidden states or scores, see
+    multiple of MASK_PAD or the whole cache; 0 when all layers are paged. n_rows: the same of the rows of
+    layers with a window, where these are fewer. rope_lengths: which of `LongRopeFactors` the sequences use.
+    hidden, scores: the outputs are hidden states or scores, see
     `Architecture.build`. adapters: the numbers of the LoRA adapters that any row uses.
     """
 
@@ -56,6 +57,7 @@ class BatchShape(NamedTuple):
     hidden: bool = False
     scores: bool = False
     adapters: tuple[int, ...] = ()
+    n_rows: int = 0
 
 
 class Execution(NamedTuple):
@@ -82,18 +84,23 @@ class Network(Protocol):
 
 
 class Mask(NamedTuple):
-    """A kind of mask, F16 [n_kv, rows]: 0 (ALiBi: minus the distance) where a row sees a cell, else -inf."""
+    """A kind of mask, F16 [n_kv, rows]: 0 (ALiBi: minus the distance) where a row sees a cell, else -inf.
+
+    windowed: of layers whose cache has rows for windows, [n_rows, rows].
+    """
 
     window: int
     alibi: bool
     causal: bool
     chunked: bool = False
+    windowed: bool = False
 
 
 class ForwardContext:
     """What an architecture sees while it builds the graph of one batch; shapes in ggml order.
 
-    tokens, positions: I32 [n_tokens]; cells: I64 [n_tokens], the cache rows to write.
+    tokens, positions: I32 [n_tokens]; cells: I64 [n_tokens], the cache rows to write, and window_rows those
+    of layers with a window.
     """
 
     def __init__(self, hp: HParams, execution: Execution, shape: BatchShape) -> None:
@@ -106,6 +113,7 @@ class ForwardContext:
         self.tokens = self.ctx.input(I32, (n_tokens,), "tokens")
         self.positions = self.ctx.input(I32, (n_tokens,), "positions")
         self.cells = self.ctx.input(I64, (n_tokens,), "cells")
+        self.window_rows = self.ctx.input(I64, (n_tokens,), "window_rows")
         self.output_ids = self.ctx.input(I32, (n_outputs,), "outputs") if 0 < n_outputs < n_tokens else None
         # F32 [1, 1, n_tokens]: 1 for rows of sequences of this kind, else 0.
         self.rows_of: dict[RopeLengths, Tensor] = {}
@@ -153,17 +161,18 @@ class ForwardContext:
         Without v its values are the first part of k (`HParams.latent`).
         """
         cache = self.execution.cache
-        keys = self._write(cache.k[layer], k)
+        at = self.window_rows if cache.windowed[layer] else self.cells
+        keys = self._write(cache.k[layer], k, at)
         if v is None:
-            values = self.ctx.view(keys, (self.hp.head_dim_v, cache.n_cells), (keys.strides[1],))
+            values = self.ctx.view(keys, (self.hp.head_dim_v, keys.shape[1]), (keys.strides[1],))
         else:
-            values = self._write(cache.v[layer], v)
+            values = self._write(cache.v[layer], v, at)
         self._stored[layer] = keys, values
 
-    def _write(self, table: Tensor, rows: Tensor) -> Tensor:
+    def _write(self, table: Tensor, rows: Tensor, at: Tensor) -> Tensor:
         n, heads, n_rows, _ = rows.shape
         reshape = self.ctx.reshape if rows.contiguous else self.ctx.cont_2d
-        written = self.ctx.set_rows(table, reshape(rows, n * heads, n_rows), self.cells)
+        written = self.ctx.set_rows(table, reshape(rows, n * heads, n_rows), at)
         self.graph.add(written)  # before anything that reads the cache
         return written
 
@@ -189,15 +198,16 @@ class ForwardContext:
         (dk, dv), heads, kv_heads = hp.dims(source), hp.n_head[layer], hp.n_head_kv[source]
         scale, softcap, max_bias, window = hp.kq_scale, hp.attention_softcap, hp.max_bias, hp.window(layer)
         k, v = self._stored[source]
-        kind = self.execution.attention[source]
+        kind, windowed = self.execution.attention[source], self.execution.cache.windowed[source]
         if kind == "paged":
             out = self.execution.paged.op(
                 ctx, layer, q, k, v, dv, scale, softcap, max_bias, window, sinks, hp.causal, hp.chunked
             )
             return ctx.reshape(out, dv * heads, n_tokens)
-        mask = self._mask(Mask(window, max_bias > 0, hp.causal, hp.chunked and window > 0))
+        mask = self._mask(Mask(window, max_bias > 0, hp.causal, hp.chunked and window > 0, windowed))
         q = ctx.permute(q, 0, 2, 1)  # [dk, rows, heads]
-        k, v = self._heads(k, dk, kv_heads), self._heads(v, dv, kv_heads)
+        n_kv = mask.shape[0]
+        k, v = self._heads(k, dk, kv_heads, n_kv), self._heads(v, dv, kv_heads, n_kv)
         if kind == "flash":
             out = ctx.flash_attention(
                 q, ctx.permute(k, 0, 2, 1), ctx.permute(v, 0, 2, 1), mask, scale, max_bias, softcap, sinks
@@ -211,17 +221,18 @@ class ForwardContext:
         out = ctx.mul_mat(transposed, weights)  # [dv, rows, heads]
         return ctx.cont_2d(ctx.permute(out, 0, 2, 1), dv * heads, n_tokens)
 
-    def _heads(self, table: Tensor, head_dim: int, n_heads: int) -> Tensor:
+    def _heads(self, table: Tensor, head_dim: int, n_heads: int, n_kv: int) -> Tensor:
         """The first n_kv cells as [head_dim, heads, n_kv]."""
         strides = (row_size(table.type, head_dim), table.strides[1])
-        return self.ctx.view(table, (head_dim, n_heads, self.shape.n_kv), strides)
+        return self.ctx.view(table, (head_dim, n_heads, n_kv), strides)
 
     def _mask(self, kind: Mask) -> Tensor:
         # F16 serves flash attention and softmax alike.
         if kind not in self.masks:
             marks = ".chunks" * kind.chunked + ".alibi" * kind.alibi + ".all" * (not kind.causal)
             name = f"mask.{kind.window}{marks}"
-            self.masks[kind] = self.ctx.input(F16, (self.shape.n_kv, self.shape.n_tokens), name)
+            n_kv = self.shape.n_rows if kind.windowed else self.shape.n_kv
+            self.masks[kind] = self.ctx.input(F16, (n_kv, self.shape.n_tokens), name)
         return self.masks[kind]
 
     def constant(self, values: tuple[float, ...]) -> Tensor:

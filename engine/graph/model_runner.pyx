@@ -11,7 +11,7 @@ from libc.math cimport log
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libcpp.vector cimport vector
 
-from engine.graph.forward_context import MASK_PAD, BatchShape, Execution, build
+from engine.graph.forward_context import MASK_PAD, BatchShape, Execution, Mask, build
 from engine.graph.ops.attention cimport PagedAttention, Sequence
 from engine.graph.ops.recurrence import RecurrentStates
 from engine.errors import DeviceError, EngineError, ModelError, SessionClosedError
@@ -30,12 +30,13 @@ cdef class ModelRunner:
     """Computes a model: one batch in, rows of logits out.
 
     n_vocab: length of a row of logits. n_cells: cells of the cache. n_slots: recurrent states, 0 in a model without.
+    n_rows: cells that layers with a window have instead, 0 where they have as many as the others.
     max_batch_tokens: most rows of a batch.
     row_multiple: rows that products of repacked weights take at a time. original_context_length: see `HParams`.
     compute_ms: milliseconds that ggml took for the last forward. graphs_built: how often no graph could be reused.
     """
 
-    cdef readonly int n_vocab, n_embd, max_batch_tokens, n_cells, n_slots, original_context_length
+    cdef readonly int n_vocab, n_embd, max_batch_tokens, n_cells, n_rows, n_slots, original_context_length
     cdef readonly bint causal
     cdef readonly double compute_ms
     cdef readonly long long graphs_built
@@ -50,11 +51,11 @@ cdef class ModelRunner:
     cdef bint is_hidden
     cdef vector[int32_t] tokens, positions, outputs, token_type_ids
     cdef vector[float] uses_long_rope, scales
-    cdef vector[int64_t] cells
+    cdef vector[int64_t] cells, window_rows
     cdef vector[uint16_t] mask
     cdef vector[float] host_logits
     cdef const float* output_rows
-    cdef int n_rows
+    cdef int n_outputs
     cdef bint closed
 
     def __init__(self, arch, cache, Sched sched not None, list attention not None, list backends not None,
@@ -68,7 +69,9 @@ cdef class ModelRunner:
         self.n_vocab, self.n_embd, self.n_cells = arch.hp.n_vocab, arch.hp.n_embd, cache.n_cells
         self.original_context_length, self.causal = arch.hp.original_context_length, arch.hp.causal
         self.max_batch_tokens, self.row_multiple = max_batch_tokens, row_multiple
-        self.paged = PagedAttention(len(attention))
+        self.n_rows = 0 if cache.windows is None else cache.windows.n_rows
+        self.paged = PagedAttention(
+            len(attention), [cache.windowed[arch.hp.kv_source(i)] for i in range(len(attention))])
         recurrent = RecurrentStates(self.paged, len(attention))
         if states is not None:
             recurrent = RecurrentStates(self.paged, len(attention), states.table, states.offsets)
@@ -84,10 +87,10 @@ cdef class ModelRunner:
         Raises OutOfMemoryError if there is too little.
         """
         self._check_open()
-        n_kv = self._span(self.n_cells) if self.masked else 0
+        n_kv = self.n_cells if self.masked else 0
         lengths = "mixed" if self.original_context_length else "short"
         shape = BatchShape(self.max_batch_tokens, n_outputs, n_kv, lengths, hidden=not self.causal,
-                           adapters=tuple(range(n_adapters)))
+                           adapters=tuple(range(n_adapters)), n_rows=self.n_rows if self.masked else 0)
         self.sched.reserve(build(self.arch, self.execution, shape).graph)
 
     def forward(self, rows, bint hidden=False, bint scores=False):
@@ -105,13 +108,14 @@ cdef class ModelRunner:
         rows = list(rows)  # keeps the tables of cells, which are read until the end, alive
         cdef int n_outputs = self._fill(rows)
         cdef int n_tokens = <int>self.tokens.size()
-        cdef int n_kv = 0
+        cdef int n_kv = 0, n_rows = 0
         cdef ggml_status status
         cdef Graph graph
-        self.n_rows = 0
+        self.n_outputs = 0
         if self.masked:
-            n_kv = self._span(self._highest_cell() + 1)
-        shape = BatchShape(n_tokens, n_outputs, n_kv, self._rope_lengths(), hidden, scores, self._active())
+            n_kv = _span(_highest_cell(self.paged.sequences, 0), self.n_cells)
+            n_rows = _span(_highest_cell(self.paged.windows, self._reach()), self.n_rows)
+        shape = BatchShape(n_tokens, n_outputs, n_kv, self._rope_lengths(), hidden, scores, self._active(), n_rows)
         if shape != self.shape:
             self.shape = None
             if self.sched.lost:
@@ -120,7 +124,7 @@ cdef class ModelRunner:
             self.sched.allocate(self.context.graph)
             self.shape = shape
             self.graphs_built += 1
-        self._write_inputs(n_kv)
+        self._write_inputs(n_kv, n_rows)
         graph = self.context.graph
         started = perf_counter()
         with nogil:
@@ -136,7 +140,7 @@ cdef class ModelRunner:
 
     def logits(self, int i):
         """Row i of the last forward: float32 memoryview [n_vocab], valid until the next forward."""
-        if not 0 <= i < self.n_rows or self.is_hidden:
+        if not 0 <= i < self.n_outputs or self.is_hidden:
             raise EngineError(f"there is no row {i} of logits")
         return <const float[:self.n_vocab]>(self.output_rows + <size_t>i * self.n_vocab)
 
@@ -145,22 +149,24 @@ cdef class ModelRunner:
 
         Valid until the next forward.
         """
-        if not 0 <= i < self.n_rows or not self.is_hidden:
+        if not 0 <= i < self.n_outputs or not self.is_hidden:
             raise EngineError(f"there is no row {i} of hidden states")
         return <const float[:self.width]>(self.output_rows + <size_t>i * self.width)
 
-    def clear(self, cells):
-        """Write zeros into these cells: masked attention multiplies their contents, which may be NaN, by zero.
+    def clear(self, cells, rows=()):
+        """Write zeros into these cells, and these rows of layers with a window.
+
+        Masked attention multiplies their contents, which may be NaN, by zero.
 
         Does nothing where no layer has a mask, or after `close`.
         """
         if self.masked and not self.closed:
-            self.execution.cache.clear(array("i", sorted(cells)))
+            self.execution.cache.clear(array("i", sorted(cells)), array("i", sorted(rows)))
 
     def close(self):
         """Release the graph, before the cache and the devices are freed. Everything else then raises
         SessionClosedError."""
-        self.closed, self.n_rows, self.context, self.shape = True, 0, None, None
+        self.closed, self.n_outputs, self.context, self.shape = True, 0, None, None
 
     cdef object _rope_lengths(self):
         cdef size_t n_long = 0
@@ -235,7 +241,25 @@ cdef class ModelRunner:
         if not 0 < <int>self.tokens.size() <= self.max_batch_tokens:
             raise EngineError(f"a batch of {self.tokens.size()} tokens; the limit is {self.max_batch_tokens}")
         self._pad()
+        self._fill_windows()
         return n_outputs
+
+    cdef int _reach(self) except -1:
+        # How many positions before a token layers with a window see.
+        return 0 if self.execution.cache.windows is None else self.execution.cache.windows.reach
+
+    cdef int _fill_windows(self) except -1:
+        # The same sequences with the rows of layers with a window.
+        cdef int p
+        cdef Sequence s
+        self.window_rows.clear()
+        if self.n_rows == 0:
+            return 0
+        self.paged.fill_windows(self.execution.cache.windows.row_of, self.n_rows, self._reach())
+        for s in self.paged.windows:
+            for p in range(s.n_past, s.n_past + s.n_new):
+                self.window_rows.push_back(s.cells[p])
+        return 0
 
     cdef void _pad(self) noexcept:
         # Products of repacked weights take rows by fours and the rest one by one, each with a pass over the
@@ -256,27 +280,13 @@ cdef class ModelRunner:
             self.cells.push_back(self.cells.back())
             self.paged.sequences.push_back(again)
 
-    cdef int _span(self, int n_cells) noexcept:
-        # Rounded up, so that the graph can be reused for many batches.
-        pad = <int>MASK_PAD
-        return min((n_cells + pad - 1) // pad * pad, self.n_cells)
-
-    cdef int _highest_cell(self) noexcept:
-        cdef int highest = 0, p
-        cdef size_t i
-        cdef Sequence s
-        for i in range(self.paged.sequences.size()):
-            s = self.paged.sequences[i]
-            for p in range(s.n_past + s.n_new):
-                highest = max(highest, s.cells[p])
-        return highest
-
-    cdef int _write_inputs(self, int n_kv) except -1:
+    cdef int _write_inputs(self, int n_kv, int n_rows) except -1:
         cdef array constant
         context = self.context
         _set(context.tokens, self.tokens.data(), self.tokens.size() * 4)
         _set(context.positions, self.positions.data(), self.positions.size() * 4)
         _set(context.cells, self.cells.data(), self.cells.size() * 8)
+        _set(context.window_rows, self.window_rows.data(), self.window_rows.size() * 8)
         if context.type_ids is not None:
             _set(context.type_ids, self.token_type_ids.data(), self.token_type_ids.size() * 4)
         if context.output_ids is not None:
@@ -294,7 +304,7 @@ cdef class ModelRunner:
             constant = array("f", values)
             _set(tensor, constant.data.as_voidptr, len(constant) * 4)
         for kind, tensor in context.masks.items():
-            self._fill_mask(n_kv, kind.window, kind.alibi, kind.causal, kind.chunked)
+            self._fill_mask(n_rows if kind.windowed else n_kv, kind)
             _set(tensor, self.mask.data(), self.mask.size() * 2)
         return 0
 
@@ -319,15 +329,17 @@ cdef class ModelRunner:
             self.scales.insert(self.scales.end(), self.paged.sequences[i].n_new, scale)
         return 0
 
-    cdef int _fill_mask(self, int n_kv, int window, bint alibi, bint causal, bint chunked) except -1:
+    cdef int _fill_mask(self, int n_kv, kind) except -1:
         # Row r attends to cell c if c holds a position of its sequence, within its window and, if causal, not after r.
         cdef size_t i
+        cdef int window = kind.window
+        cdef bint alibi = kind.alibi, causal = kind.causal, chunked = kind.chunked, windowed = kind.windowed
         cdef int r, p, first, end, position, back = window - 1 if causal else window // 2
         cdef uint16_t* row
         cdef Sequence s
         self.mask.assign(self.tokens.size() * n_kv, MINUS_INFINITY)
         for i in range(self.paged.sequences.size()):
-            s = self.paged.sequences[i]
+            s = self.paged.windows[i] if windowed else self.paged.sequences[i]
             for r in range(s.n_new):
                 row = self.mask.data() + <size_t>(s.row + r) * n_kv
                 position = s.n_past + r
@@ -344,7 +356,7 @@ cdef class ModelRunner:
     def mask_rows(self, rows, int n_kv, int window=0, bint causal=True, bint chunked=False):
         """The mask for `rows` as lists of bools [row][cell]; for tests and debugging."""
         self._fill(rows)
-        self._fill_mask(n_kv, window, False, causal, chunked)
+        self._fill_mask(n_kv, Mask(window, False, causal, chunked))
         return [[self.mask[r * n_kv + c] == 0 for c in range(n_kv)] for r in range(self.tokens.size())]
 
     cdef int _read_outputs(self, int n_outputs) except -1:
@@ -357,8 +369,24 @@ cdef class ModelRunner:
             with nogil:
                 ggml_backend_tensor_get(outputs.ptr, self.host_logits.data(), 0, size * sizeof(float))
             self.output_rows = self.host_logits.data()
-        self.n_rows = n_outputs
+        self.n_outputs = n_outputs
         return 0
+
+
+cdef int _span(int n_cells, int limit) noexcept:
+    # Rounded up, so that the graph can be reused for many batches.
+    pad = <int>MASK_PAD
+    return min((n_cells + pad - 1) // pad * pad, limit)
+
+
+cdef int _highest_cell(vector[Sequence]& sequences, int reach) noexcept:
+    # One more than the highest number; reach: positions before a token that it sees, 0: all.
+    cdef int highest = 0, p
+    cdef Sequence s
+    for s in sequences:
+        for p in range(max(0, s.n_past - reach) if reach else 0, s.n_past + s.n_new):
+            highest = max(highest, s.cells[p] + 1)
+    return highest
 
 
 cdef int _set(Tensor tensor, const void* data, size_t size) except -1:

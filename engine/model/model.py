@@ -11,17 +11,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from engine.cache import session_file
 from engine.cache.cell_pool import CellPool
 from engine.cache.kv_cache import KVCache
 from engine.cache.prefix_cache import PrefixCache
 from engine.cache.state_cache import StateCache
 from engine.cache.state_slots import StateSlots
+from engine.cache.window_rows import WindowRows
 from engine.config import ModelParameters, check
 from engine.errors import ConfigError, SessionClosedError
 from engine.ggml.backend import Backend
 from engine.ggml.sched import Sched
 from engine.gguf import GGMLType, GGUFFile, TensorInfo, printable
+from engine.gguf.fingerprint import fingerprint
 from engine.graph.forward_context import n_nodes
 from engine.graph.model_runner import ModelRunner
 from engine.lora.adapter import Adapter, read_adapter
@@ -62,6 +63,7 @@ class LoadedModel:
         self.max_batch_tokens, self.n_threads = preparation.max_batch_tokens, preparation.n_threads
         self.n_cells = preparation.plan.n_cells
         self.n_ctx = min(preparation.n_ctx, self.n_cells)
+        self.n_rows = preparation.plan.n_rows  # of layers with a window
         self.sampling, remarks = file_sampling(self.gguf)
         for remark in remarks:
             log.warning("%s", remark)
@@ -85,11 +87,16 @@ class LoadedModel:
         self.attention: list[str] = [
             required_attention(device, hp, layer, params) for layer, device in enumerate(devices)
         ]
+        windows = None
+        if preparation.plan.has_windows:
+            interval = params.checkpoint_interval
+            windows = WindowRows(self.n_rows, hp.cache_window, self.n_cells, interval)
         self.cache = KVCache(
             hp,
             self.n_cells,
             params.kv_type,
             [device.buffer_types()[-1] for device in devices],
+            windows=windows,
             zeroed=any(kind in ("flash", "explicit") for kind in self.attention),
         )
         resources.callback(self.cache.close)
@@ -120,7 +127,7 @@ class LoadedModel:
         )
         resources.callback(self.runner.close)
         self.runner.reserve(params.parallel if hp.causal else self.max_batch_tokens, len(matrices))
-        self.pool = CellPool(self.n_cells, slots)
+        self.pool = CellPool(self.n_cells, slots, windows)
         self.prefix = PrefixCache(self.pool)
         progress(1.0, "ready")
 
@@ -136,7 +143,7 @@ class LoadedModel:
             adapter = read_adapter(gguf, self.gguf.arch, preparation.specs)
             loaded = AdapterWeights(gguf, adapter, buffer_type)
             resources.callback(loaded.close)
-            loaded.fingerprint = session_file.fingerprint(gguf)
+            loaded.fingerprint = fingerprint(gguf)
             log.info("LoRA adapter %s: %d matrices", printable(adapter.path), len(adapter.matrices))
         return loaded
 
@@ -161,13 +168,13 @@ class LoadedModel:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the model of a saved session; see `engine.cache.session_file.fingerprint`."""
+        """Identifies the model of a saved session; see `engine.gguf.fingerprint`."""
         self._check_open()
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
-        return session_file.fingerprint(self.gguf)
+        return fingerprint(self.gguf)
 
     def set_threads(self, n: int | None) -> None:
         """Threads that the CPU computes with from now on; None: as many as the model was loaded with."""

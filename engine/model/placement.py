@@ -203,23 +203,25 @@ class _Planner:
 
         Mapped weights count: without memory for them every step would read the file again.
         """
-        n = min(self.params.parallel * self.n_ctx, MAX_CELLS)
-        for u in plan.usage:
-            if u.kv_cell:
-                room = u.device.free - u.device.spare - u.weights - u.mapped - u.compute - u.states
-                n = min(n, room // u.per_cell)
+        most = min(self.params.parallel * self.n_ctx, MAX_CELLS)
+        if self.has_room(self.resized(plan, most)):
+            return self.resized(plan, most)
+        steps = range(most // CELL_STEP)
+        n = bisect_left(steps, True, key=lambda i: not self.has_room(self.resized(plan, i * CELL_STEP)))
+        return self.resized(plan, max((n - 1) * CELL_STEP, self.n_ctx))
+
+    def resized(self, plan: Plan, n_cells: int) -> Plan:
+        return plan.resized(n_cells, self.needs.n_rows(n_cells))
+
+    def has_room(self, plan: Plan) -> bool:
+        """Whether the devices with a cache keep what they are to spare."""
+        cpu = next(u for u in plan.usage if u.device.type == "cpu")
         igpus = [u for u in plan.usage if u.device.type == "igpu" and u.parts]
-        if igpus:
-            cpu = next(u for u in plan.usage if u.device.type == "cpu")
-            sharing = [cpu, *igpus]
-            per_cell = sum(u.per_cell for u in sharing)
-            used = sum(u.weights + u.mapped + u.compute + u.states for u in sharing)
-            room = cpu.device.free - cpu.device.spare - used
-            n = min(n, room // per_cell) if per_cell else n
-        if n < self.params.parallel * self.n_ctx:
-            n = n // CELL_STEP * CELL_STEP
-        n = max(n, self.n_ctx)
-        return replace(plan, n_cells=n, usage=tuple(replace(u, n_cells=n) for u in plan.usage))
+        groups = [[u] for u in plan.usage if u.kv_cell or u.window_row] + ([[cpu, *igpus]] if igpus else [])
+        return all(
+            sum(u.needed + u.mapped for u in group) <= group[0].device.free - group[0].device.spare
+            for group in groups
+        )
 
     def place(self, n_gpu: int, n_cells: int, *, margin: bool = False) -> Plan | None:
         """A plan that fits, or None. GPUs are filled evenly, so that none reaches its limit early."""
@@ -242,7 +244,7 @@ class _Planner:
 
     def fill(self, n_gpu: int, n_cells: int, percent: int, margin: bool) -> list[int] | None:
         """Layers for each GPU in order if each is filled to `percent` at most; None if some remain."""
-        stack = self.needs.stack
+        stack, n_rows = self.needs.stack, self.needs.n_rows(n_cells)
         i = len(stack) - n_gpu
         counts: list[int] = []
         moved = (self.needs.input_moves or 0) if i == 0 else 0
@@ -252,7 +254,7 @@ class _Planner:
             room -= self.needs.elsewhere_on(gpu.name).weights
             room -= self.needs.compute_cell_on(gpu.name) * n_cells + moved * (not counts)
             first = i
-            while i < len(stack) and (cost := stack[i].weights + stack[i].kv_cell * n_cells) <= room:
+            while i < len(stack) and (cost := stack[i].weights + stack[i].kv(n_cells, n_rows)) <= room:
                 room -= cost
                 i += 1
             counts.append(i - first)
@@ -271,7 +273,7 @@ class _Planner:
         return self.build(counts, n_cells)
 
     def build(self, counts: list[int], n_cells: int) -> Plan:
-        stack = self.needs.stack
+        stack, n_rows = self.needs.stack, self.needs.n_rows(n_cells)
         i = len(stack) - sum(counts)
         names = [self.cpu.name] * i
         cpu_parts = tuple(range(i))
@@ -290,7 +292,9 @@ class _Planner:
                     + ((moved or 0) if 0 in parts else 0)
                     + self.needs.elsewhere_on(gpu.name).weights,
                     kv_cell=sum(stack[p].kv_cell for p in parts),
+                    window_row=sum(stack[p].window_row for p in parts),
                     n_cells=n_cells,
+                    n_rows=n_rows,
                     compute=self.compute(gpu.name, parts),
                     compute_cell=self.needs.compute_cell_on(gpu.name) if n else 0,
                 )
@@ -316,12 +320,20 @@ class _Planner:
             weights=sum(part.weights for part in own) - mapped,
             mapped=mapped,
             kv_cell=sum(part.kv_cell for part in own),
+            window_row=sum(part.window_row for part in own),
             n_cells=n_cells,
+            n_rows=n_rows,
             compute=compute,
             compute_cell=compute_cell,
             states=self.needs.states,
         )
-        return Plan(layers=tuple(names), n_cells=n_cells, usage=(*usage, cpu), cpu_experts=self.cpu_experts)
+        return Plan(
+            layers=tuple(names),
+            n_cells=n_cells,
+            n_rows=n_rows,
+            usage=(*usage, cpu),
+            cpu_experts=self.cpu_experts,
+        )
 
     def compute(self, name: str, parts: tuple[int, ...]) -> int:
         """Working memory of a device with these layers, without what depends on the cache."""
@@ -347,13 +359,13 @@ class _Planner:
         text = (
             f"{over.device.name} has {format_bytes(free)} free ({free} bytes), but layers {parts} with "
             f"{plan.n_cells} cells of cache need {format_bytes(needed)} ({needed} bytes: {sizes}); "
-            f"{self.suggest(plan, n_gpu)}"
+            f"{self.suggest(n_gpu)}"
         )
         error = OutOfMemoryError(text, device=over.device.name, needed=needed, free=free)
         error.add_note(plan.table())
         raise error
 
-    def suggest(self, plan: Plan, n_gpu: int) -> str:
+    def suggest(self, n_gpu: int) -> str:
         ideas = []
         if n_gpu:
             planner = self.fewest_cpu_experts(n_gpu, margin=False)
@@ -364,11 +376,9 @@ class _Planner:
                 ideas.append(f"gpu_layers={fitting} would fit")
             elif self.place(0, self.least_cells):
                 ideas.append("no layer fits: run it on the CPU with use_gpu=false")
-        rooms = [
-            (u.device.free - u.weights - u.compute - u.states) // u.per_cell for u in plan.usage if u.per_cell
-        ]
-        cells = min(rooms, default=0) // CELL_STEP * CELL_STEP
-        if 0 < cells < self.least_cells and self.place(n_gpu, cells):
+        steps = range(1, -(-self.least_cells // CELL_STEP))
+        cells = CELL_STEP * bisect_left(steps, True, key=lambda i: not self.place(n_gpu, i * CELL_STEP))
+        if cells:
             what = "kv_cells" if self.params.kv_cells is not None else "context_size"
             ideas.append(f"{what}={cells} would fit")
         return ", or ".join(ideas) or "use a smaller model or a stronger quantization"

@@ -13,7 +13,8 @@ from engine.units import format_bytes
 class Part(NamedTuple):
     """Bytes of one layer, of the input embedding, or of the output.
 
-    experts, experts_mapped: what of `weights` and `mapped` is in matrices of experts.
+    experts, experts_mapped: what of `weights` and `mapped` is in matrices of experts. window_row: cache bytes
+    for each row, of a layer that keeps only a window.
     """
 
     weights: int
@@ -21,17 +22,39 @@ class Part(NamedTuple):
     mapped: int = 0  # of the weights: what stays in the mapped file when the part is on the CPU
     experts: int = 0
     experts_mapped: int = 0
+    window_row: int = 0
 
     def plus(self, weights: int, mapped: int, *, is_expert: bool = False) -> Part:
         """The same with one more tensor of so many bytes."""
         experts = (weights, mapped) if is_expert else (0, 0)
-        return Part(
-            self.weights + weights,
-            self.kv_cell,
-            self.mapped + mapped,
-            self.experts + experts[0],
-            self.experts_mapped + experts[1],
+        return self._replace(
+            weights=self.weights + weights,
+            mapped=self.mapped + mapped,
+            experts=self.experts + experts[0],
+            experts_mapped=self.experts_mapped + experts[1],
         )
+
+    def kv(self, n_cells: int, n_rows: int) -> int:
+        """Bytes of its cache."""
+        return self.kv_cell * n_cells + self.window_row * n_rows
+
+
+class WindowSize(NamedTuple):
+    """How many rows layers with a window get (`engine.cache.window_rows`).
+
+    one: rows that one sequence holds. running: rows of all that run, with the tokens of a batch. checkpoints:
+    how many windows are kept for later requests; None: an eighth of the cells is, at least two windows.
+    """
+
+    one: int
+    running: int
+    checkpoints: int | None = None
+
+    def rows(self, n_cells: int) -> int:
+        for_checkpoints = max(2 * self.one, n_cells // 8)
+        if self.checkpoints is not None:
+            for_checkpoints = self.checkpoints * self.one
+        return min(self.running + for_checkpoints, n_cells)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +66,7 @@ class Needs:
     compute_last: on a device with the last layer only, whose feed-forward sees few rows. input_moves: size of
     the input embedding on the first device where no layer is left on the CPU; None: it stays on the CPU.
     states: of recurrent layers, in the host's memory.
+    windows: of layers that keep only a window; None: there are none.
     elsewhere: by device, weights that are there wherever their layers are; compute_elsewhere: working memory
     on a device that has nothing else.
     """
@@ -59,6 +83,11 @@ class Needs:
     mask_cell: int = 0  # of compute_cell, what a mask takes
     elsewhere: Mapping[str, Part] = field(default_factory=dict)
     compute_elsewhere: int = 0
+    windows: WindowSize | None = None
+
+    def n_rows(self, n_cells: int) -> int:
+        """Rows of layers with a window beside so many cells; as many as cells if they keep everything."""
+        return n_cells if self.windows is None else self.windows.rows(n_cells)
 
     @property
     def stack(self) -> tuple[Part, ...]:
@@ -74,8 +103,9 @@ class Needs:
         """The same model with the experts of the first `n` layers on the device `cpu`."""
         weights, _, mapped, *_ = self.elsewhere.get(cpu, Part(0))
         layers = list(self.layers)
-        for i, (all_, kv_cell, all_mapped, experts, experts_mapped) in enumerate(layers[:n]):
-            layers[i] = Part(all_ - experts, kv_cell, all_mapped - experts_mapped)
+        for i, part in enumerate(layers[:n]):
+            experts, experts_mapped = part.experts, part.experts_mapped
+            layers[i] = part.plus(-experts, -experts_mapped, is_expert=True)
             weights, mapped = weights + experts, mapped + experts_mapped
         elsewhere = {**self.elsewhere, cpu: Part(weights, 0, mapped)}
         return replace(self, layers=tuple(layers), elsewhere=elsewhere)
@@ -134,21 +164,26 @@ class DeviceInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What one device gets, in bytes. mapped: part of the file, which the kernel can drop and read again."""
+    """What one device gets, in bytes. mapped: part of the file, which the kernel can drop and read again.
+
+    kv_cell, window_row: of the cache, for each cell, and for each row of layers that keep only a window.
+    """
 
     device: DeviceInfo
     parts: tuple[int, ...] = ()  # indices of the stack
     weights: int = 0
     mapped: int = 0
     kv_cell: int = 0
+    window_row: int = 0
     n_cells: int = 0
+    n_rows: int = 0
     compute: int = 0
     compute_cell: int = 0
     states: int = 0  # of recurrent layers
 
     @property
     def kv(self) -> int:
-        return self.kv_cell * self.n_cells + self.states
+        return self.kv_cell * self.n_cells + self.window_row * self.n_rows + self.states
 
     @property
     def needed(self) -> int:
@@ -156,12 +191,8 @@ class Usage:
 
     @property
     def working(self) -> int:
-        return self.compute + self.compute_cell * self.n_cells
-
-    @property
-    def per_cell(self) -> int:
-        """Bytes that one more cell takes."""
-        return self.kv_cell + self.compute_cell
+        only_windows = self.window_row and not self.kv_cell
+        return self.compute + self.compute_cell * (self.n_rows if only_windows else self.n_cells)
 
     @property
     def fits(self) -> bool:
@@ -173,13 +204,25 @@ class Plan:
     """layers[i]: name of the device of layer i, the output being the last. notes: for the log.
 
     cpu_experts: the experts of so many layers are on the CPU, from the first, wherever their layers are.
+    n_rows: of layers with a window; as many as cells where they keep everything.
     """
 
     layers: tuple[str, ...]
     n_cells: int
+    n_rows: int
     usage: tuple[Usage, ...]
     notes: tuple[str, ...] = ()
     cpu_experts: int = 0
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether some layers have fewer rows than there are cells."""
+        return self.n_rows < self.n_cells
+
+    def resized(self, n_cells: int, n_rows: int) -> Plan:
+        """The same placement with another cache."""
+        usage = tuple(replace(u, n_cells=n_cells, n_rows=n_rows) for u in self.usage)
+        return replace(self, n_cells=n_cells, n_rows=n_rows, usage=usage)
 
     @property
     def fits(self) -> bool:
@@ -203,7 +246,10 @@ class Plan:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         justify = [str.ljust] * 3 + [str.rjust] * 7
         lines = ("  ".join(f(c, w) for f, c, w in zip(justify, row, widths, strict=True)) for row in rows)
-        text = [*(line.rstrip() for line in lines), f"cache: {self.n_cells} cells"]
+        cache = f"cache: {self.n_cells} cells"
+        if self.has_windows:
+            cache += f", {self.n_rows} in layers with a window"
+        text = [*(line.rstrip() for line in lines), cache]
         if self.cpu_experts:
             layers = spans(tuple(range(self.cpu_experts)), len(self.layers) - 1)
             text.append(f"experts on the CPU: those of layers {layers}")

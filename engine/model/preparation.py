@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.architectures import get as architecture_named
 from engine.cache import kv_cache
+from engine.cache.cell_allocator import BLOCK
 from engine.config import ModelParameters, check
 from engine.errors import ConfigError, OutOfMemoryError
 from engine.ggml.backend import MAX_THREADS, Device, add_rpc_server, devices
@@ -27,6 +28,7 @@ from engine.model.placement_types import (
     Needs,
     Part,
     Plan,
+    WindowSize,
     estimate_compute,
     estimate_compute_cell,
 )
@@ -200,7 +202,7 @@ class _Memory:
     def needs(self, devices: Iterable[Device], n_ctx: int) -> Needs:
         hp, rows = self.hp, self.rows
         last = 4 * (4 * rows * hp.n_embd + self.params.parallel * hp.n_vocab)  # with little but attention
-        parts, elsewhere = self._parts(cpu_of(devices))
+        parts, elsewhere = self._parts(cpu_of(devices), n_ctx)
         compute, compute_cell = self._working(devices, n_ctx, last)
         return Needs(
             input=parts[-1],
@@ -213,6 +215,7 @@ class _Memory:
             input_moves=self._input_moves(),
             mask_cell=2 * rows,
             states=self.n_slots * hp.state_bytes,
+            windows=self._windows(n_ctx),
             elsewhere=elsewhere,
             compute_elsewhere=4 * rows * (2 * hp.n_embd + 3 * self._feed_forward_width()),
         )
@@ -222,11 +225,23 @@ class _Memory:
         hp = self.hp
         return (hp.n_ff_expert or max(hp.n_ff)) * max(hp.n_expert_used, 1) + hp.n_ff_shared
 
-    def _parts(self, cpu: Device) -> tuple[list[Part], dict[str, Part]]:
+    def _windows(self, n_ctx: int) -> WindowSize | None:
+        """Rows of layers with a window; None where there are none, or a window is as long as a session."""
+        window, params = self.hp.cache_window, self.params
+        if not 0 < window < n_ctx:
+            return None
+        one = window - 1 + BLOCK
+        return WindowSize(one, params.parallel * one + self.rows, params.checkpoints)
+
+    def _parts(self, cpu: Device, n_ctx: int) -> tuple[list[Part], dict[str, Part]]:
         """Of each layer, of the output, and last of the input embedding; and what is elsewhere, by device."""
         hp, params = self.hp, self.params
-        per_cell = [*kv_cache.bytes_per_cell(hp, params.kv_type), 0, 0]
-        parts = [Part(0, cell) for cell in per_cell]  # layer -1 is the input
+        has_windows = self._windows(n_ctx) is not None
+        parts = [
+            Part(0, window_row=cell) if has_windows and hp.keeps_window(i) else Part(0, cell)
+            for i, cell in enumerate(kv_cache.bytes_per_cell(hp, params.kv_type))
+        ]
+        parts += [Part(0), Part(0)]  # layer -1 is the input
         elsewhere: dict[str, Part] = {}
         on_host = Weights.on_host(self.gguf, self.specs, cpu.buffer_types(), params.use_mmap, params.repack)
         sizes = [(spec, info.nbytes, info.nbytes * is_mapped) for info, spec, is_mapped in on_host]

@@ -47,7 +47,9 @@ class Admission:
             full = len(running) >= self.parallel
             if full and running[-1].arrival < sequence.arrival:
                 return
-            while running and not (self._fits(sequence) and self._has_slot(sequence)):
+            while running and not (
+                self._fits(sequence) and self._has_slot(sequence) and self._has_window(sequence)
+            ):
                 if not self._reclaim_idle(sequence):
                     return
             if full:  # the newest keeps its cells and continues later without recomputation
@@ -62,8 +64,8 @@ class Admission:
         of this scheduler.
         """
         pool, running = self.pool, self.queues.running
-        while (lack := len(running) - pool.n_free) > 0:
-            if self.prefix.evict(lack) or self._reclaim_idle(None):
+        while pool.n_ready < len(running):
+            if self.prefix.evict(len(running) - pool.n_free) or self._reclaim_idle(None):
                 continue
             if len(running) == 1:
                 return running[0]
@@ -99,12 +101,19 @@ class Admission:
         if self.pool.states is not None:
             slots = [sequence.slot for sequence in sequences if sequence.slot != NO_SLOT]
             self.pool.states.check(slots, [n for n in self.prefix.nodes() if n.checkpoint != NO_SLOT])
+        if self.pool.windows is not None:
+            self.pool.windows.check(
+                [sequence.rows.held(sequence.cells) for sequence in sequences],
+                self.prefix.nodes(),
+                [self.pool.is_free(cell) for cell in range(self.pool.n_cells)],
+            )
         owned: list[int] = []
         locks: Counter[Node] = Counter()
         for node in self.prefix.nodes():
             owned.extend(node.cells)
         for sequence in sequences:
             assert len(sequence.cells) == sequence.n_past >= sequence.n_shared
+            assert sequence.rows.can_resume(sequence.n_past)
             owned.extend(sequence.cells[sequence.n_shared :])
             path: list[int] = []
             node_or_none = sequence.node
@@ -138,8 +147,8 @@ class Admission:
             if shared > max(best, other.n_past) and (gain >= WORTH_WAITING or 2 * gain >= limit - n_known):
                 sequence.leader, sequence.leader_n = other, shared
                 best = shared
-        if best > n_known and sequence.leader is not None and self.pool.states is not None:
-            sequence.leader.stops.add(best)  # a recurrent state can only be taken where one is kept
+        if best > n_known and sequence.leader is not None and self.pool.has_checkpoints:
+            sequence.leader.stops.add(best)  # one can go on only where a checkpoint is
         return best > n_known
 
     def _fits(self, sequence: ScheduledSequence) -> bool:
@@ -167,6 +176,17 @@ class Admission:
         if states is None or sequence.slot != NO_SLOT:
             return True
         return states.n_available > sum(other.slot == NO_SLOT for other in self.queues.running)
+
+    def _has_window(self, sequence: ScheduledSequence) -> bool:
+        """Whether the windows of all grow to their full length beside each other, if the model has any."""
+        windows = self.pool.windows
+        if windows is None:
+            return True
+        room = windows.n_available
+        for other in (sequence, *self.queues.running):
+            held = other.rows.end - other.rows.first
+            room -= max(min(windows.most_held, other.n_end) - held, 0)
+        return room >= 0
 
     def without_slot(self) -> ScheduledSequence | None:
         """A running sequence that can never begin, since others outside own all slots for recurrent states.

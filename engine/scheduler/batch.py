@@ -88,8 +88,11 @@ class BatchRunner(Protocol):
     def hidden(self, i: int, /) -> Any:
         """Row `i` of the last forward with `hidden`: float32 [n_embd] or [n_scores], valid as long."""
 
-    def clear(self, cells: Sequence[int], /) -> None:
-        """Zero these cells, which nobody uses and which may hold values that are not finite."""
+    def clear(self, cells: Sequence[int], rows: Sequence[int] = (), /) -> None:
+        """Zero these cells and these rows of layers with a window.
+
+        Nobody uses them, and they may hold values that are not finite.
+        """
 
 
 @dataclass
@@ -154,12 +157,12 @@ class BatchBuilder:
 
     def build(self, running: Sequence[ScheduledSequence]) -> Batch:
         """The next batch of these sequences, for each of which a cell is free."""
-        batch, states = Batch(), self._admission.pool.states
+        batch, pool = Batch(), self._admission.pool
         decode: list[ScheduledSequence] = []
         prefill: list[ScheduledSequence] = []
         for sequence in running:
             sequence.refit()
-            if sequence.n_pending == 1 and (states is None or sequence.slot != NO_SLOT):
+            if sequence.n_pending == 1 and (pool.states is None or sequence.slot != NO_SLOT):
                 decode.append(sequence)
             else:
                 prefill.append(sequence)
@@ -173,7 +176,7 @@ class BatchBuilder:
             batch.add(sequence, 1, draft)
             batch.n_draft += len(draft)
         budget -= batch.n_draft
-        if states is not None:
+        if pool.has_checkpoints:
             for sequence in prefill:  # before any of them goes on: where the next ones want checkpoints
                 if not sequence.n_past:
                     self._admission.may_start(sequence)
@@ -196,10 +199,10 @@ class BatchBuilder:
             return [[] for _ in decode]
         pool = self._admission.pool
         drafts = self.drafting.choose(decode, min(budget, MAX_DRAFT))
-        lack = sum(map(len, drafts)) - (pool.n_free - n_running)
-        if lack > 0:
-            self._admission.prefix.evict(lack)
-            left = max(pool.n_free - n_running, 0)
+        n_drafted = sum(map(len, drafts))
+        if n_drafted > pool.n_ready - n_running:
+            self._admission.prefix.evict(n_drafted - (pool.n_free - n_running))
+            left = max(pool.n_ready - n_running, 0)
             for draft in drafts:
                 del draft[left:]
                 left -= len(draft)
@@ -218,9 +221,9 @@ class BatchBuilder:
         pool, n_past = admission.pool, sequence.n_past
         n = min(sequence.n_pending, sequence.n_batch, budget, max(sequence.n_chunked - n_past, 1))
         n = sequence.chunk(n)
-        if n > pool.n_free:
+        if n > pool.n_ready:
             admission.prefix.evict(n - pool.n_free)
-            n = min(n, pool.n_free)
+            n = min(n, pool.n_ready)
             if not n:
                 return 0
         batch.add(sequence, n)

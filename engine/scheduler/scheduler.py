@@ -186,7 +186,7 @@ class Scheduler:
             self._take_guide(sequence, now)
         if queues.waiting:
             self._admission.admit()
-        while pool.n_free < len(queues.running):
+        while pool.n_ready < len(queues.running):
             starved = self._admission.make_room()
             if starved is not None:
                 self._fail(
@@ -270,7 +270,7 @@ class Scheduler:
         place = row = 0
         for sequence, item in zip(batch.sequences, batch.items, strict=True):
             n_past = item.n_past + len(item.tokens) - len(item.draft)
-            sequence.n_past = n_past
+            sequence.reach(n_past)
             if item.n_past < sequence.n_prompt:
                 self._counters.prompt_tokens += min(n_past, sequence.n_prompt) - item.n_past
                 sequence.publish()
@@ -353,10 +353,10 @@ class Scheduler:
     ) -> None:
         """End a sequence whose computation failed and report it. Its cells may be wrong and are cleared."""
         timings = sequence.timings(monotonic())
-        cells = sequence.cells[:]
+        cells, rows = sequence.cells[:], self.pool.rows_of(sequence.cells)
         self._retire(sequence, keep=False)
         if cells:
-            self._runner.clear([cell for cell in cells if self.pool.is_free(cell)])
+            self._runner.clear(*self.pool.freed(cells, rows))
         self._out.append(
             StepOutput(
                 id=sequence.id,

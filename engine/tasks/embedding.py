@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.cache.state_slots import NO_SLOT
+from engine.cache.window_rows import HeldRows
 from engine.config import adapter_scales, default_adapters
 from engine.errors import ConfigError, ContextOverflowError, DeviceError, EngineError, OutOfMemoryError
 from engine.hparams import POOLING, HParams
@@ -66,6 +67,7 @@ class _Input:
     def reset(self) -> None:
         """Nothing is computed, and no cells are held."""
         self.cells = array("i")
+        self.rows = HeldRows(None)
         self.slot = NO_SLOT
         self.n_past = 0
         self.n_next = 0
@@ -81,6 +83,7 @@ class _Input:
         elif self.pools_first:
             n_states = 0 if self.n_past else -1
         tokens, cells = list(self.tokens[self.n_past : end]), self.cells[:end]
+        self.rows.extend(cells)
         return BatchItem(
             tokens, cells, self.n_past, n_states, self.uses_long_rope, self.second, self.adapters, self.slot
         )
@@ -88,6 +91,7 @@ class _Input:
     def add_states(self, states: NDArray[np.float32]) -> None:
         """Keep what the pooling needs of the states [rows, n_embd] of the last batch item."""
         self.n_past += self.n_next
+        self.rows.advance(self.cells, self.n_past)
         if not len(states):
             return
         if self.pooling == "mean":  # a sum of many terms: float32 would lose some of them
@@ -172,7 +176,7 @@ class Embedder:
         try:
             batch = self._build_batch(reserve)
         except OutOfMemoryError as error:
-            return self._fail({next(iter(self._waiting))}, error)
+            return self._fail({self._running[0].id if self._running else next(iter(self._waiting))}, error)
         if not batch:
             return None
         self.n_rows = sum(len(item.tokens) for item in batch)
@@ -189,7 +193,7 @@ class Embedder:
 
     def yield_cells(self, n: int) -> None:
         """Make `n` cells available to streams. Inputs that lose theirs are recomputed later."""
-        while self._running and (self.model.prefix.n_available < n or self.model.pool.lacks_slots):
+        while self._running and (self.model.prefix.n_available < n or self.model.pool.lacks(n)):
             item = self._running[-1]
             self._stop(item)
             self._waiting.setdefault(item.id, deque()).appendleft(item)
@@ -198,6 +202,13 @@ class Embedder:
         """Tokens of the unfinished input, if there is one, and of as many more inputs as fit."""
         model, waiting = self.model, self._waiting
         budget, batch = model.max_batch_tokens, []
+        windows = model.pool.windows
+        if windows is not None:
+            if not reserve:
+                windows.make_room(1)
+            budget = min(budget, windows.n_available - reserve)
+            if budget < 1:
+                return []
         for item in self._running:
             n = min(len(item.tokens) - item.n_past, budget)
             batch.append(item.batch_item(n))
@@ -216,6 +227,7 @@ class Embedder:
             if model.pool.states is not None:
                 item.slot = model.pool.states.take()
             item.cells = model.pool.alloc(n)
+            item.rows = HeldRows(windows)
             self._running.append(item)
             rest = waiting.pop(id)
             rest.popleft()
@@ -249,14 +261,17 @@ class Embedder:
 
     def _fail(self, ids: set[str], error: Exception) -> list[EmbedOutcome]:
         """End tasks whose cells may hold values that are not finite."""
-        cells = [cell for item in self._running if item.id in ids for cell in item.cells]
+        pool, failing = self.model.pool, [item for item in self._running if item.id in ids]
+        cells = [cell for item in failing for cell in item.cells]
+        rows = [row for item in failing for row in pool.rows_of(item.cells)]
         for id in ids:
             self.cancel(id)
-        self.model.runner.clear(cells)
+        self.model.runner.clear(cells, rows)
         return [EmbedOutcome(id, error) for id in ids]
 
     def _stop(self, item: _Input) -> None:
         self._running.remove(item)
+        item.rows.cut(item.cells, 0)
         self.model.pool.free(item.cells)
         if self.model.pool.states is not None:
             self.model.pool.states.free(item.slot)

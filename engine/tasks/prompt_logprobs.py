@@ -121,7 +121,7 @@ class PromptLogprobsRunner:
     def yield_cells(self, n: int) -> None:
         """Make `n` cells available to streams. Prompts that lose theirs continue later where they were."""
         for prompt in reversed(self._prompts.values()):
-            if self.model.prefix.n_available >= n and not self.model.pool.lacks_slots:
+            if self.model.prefix.n_available >= n and not self.model.pool.lacks(n):
                 return
             prompt.sequence.release()
 
@@ -142,7 +142,7 @@ class PromptLogprobsRunner:
         end = min(begin + model.max_batch_tokens, first + max_rows(model.n_vocab), len(sequence.tokens))
         end = begin + sequence.chunk(end - begin)
         n, n_logits = end - begin, max(0, end - first)
-        if reserve and model.prefix.n_available < n + reserve:
+        if reserve and (model.prefix.n_available < n + reserve or model.pool.lacks_rows(n + reserve)):
             return None
         try:
             model.prefix.make_room(n)
@@ -178,10 +178,10 @@ class PromptLogprobsRunner:
 
     def _fail(self, id: str) -> None:
         """Drop a prompt whose cells may hold values that are not finite."""
-        sequence = self._prompts.pop(id).sequence
-        cells = sequence.cells[:]
+        sequence, pool = self._prompts.pop(id).sequence, self.model.pool
+        cells, rows = sequence.cells[:], pool.rows_of(sequence.cells)
         sequence.release(keep=False)
-        self.model.runner.clear([cell for cell in cells if self.model.pool.is_free(cell)])
+        self.model.runner.clear(*pool.freed(cells, rows))
 
 
 def most_likely(logits: NDArray[np.float32], n: int) -> NDArray[np.intp]:

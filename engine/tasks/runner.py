@@ -98,8 +98,8 @@ class TaskRunner:
         model, n = self.model, self.model.params.parallel
         self._embedder.yield_cells(n)
         self._logprobs.yield_cells(n)
-        needs_its_state = model.pool.lacks_slots and not self._slot_is_new
-        if self._slots and (model.prefix.n_available < n or needs_its_state):
+        needs_what_it_holds = model.pool.lacks(n) and not self._slot_is_new
+        if self._slots and (model.prefix.n_available < n or needs_what_it_holds):
             id, steps = next(iter(self._slots.items()))  # only the first has begun
             del self._slots[id]
             steps.close()
@@ -122,6 +122,12 @@ class TaskRunner:
     def _slot_is_new(self) -> bool:
         """Whether the first task on a file has yet to begin."""
         return bool(self._slots) and getgeneratorstate(next(iter(self._slots.values()))) == GEN_CREATED
+
+    @property
+    def _window(self) -> int:
+        """Rows that a restored sequence takes in layers with a window."""
+        windows = self.model.pool.windows
+        return 0 if windows is None else windows.reach
 
     def _step_logprobs(self, reserve: int) -> list[TaskUpdate]:
         step = self._logprobs.step(reserve)
@@ -156,8 +162,8 @@ class TaskRunner:
 
     def _step_slot(self, busy: bool) -> TaskUpdate:
         id, steps = next(iter(self._slots.items()))
-        if busy and self._slot_is_new and self.model.pool.lacks_slots:
-            return TaskUpdate(id)  # a stream that ends gives its recurrent state's slot back
+        if busy and self._slot_is_new and self.model.pool.lacks(self._window):
+            return TaskUpdate(id)  # a stream that ends gives its recurrent state's slot and its rows back
         end = monotonic() + STEP_S
         try:
             next(steps)

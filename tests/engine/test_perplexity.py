@@ -139,7 +139,6 @@ def test_the_cells_are_given_back() -> None:
         assert model.pool.n_free + model.prefix.n_cells == 64
         left = perplexity.estimates(model, ref.prompt, context_size=64)
         next(left)
-        assert model.pool.n_free + model.prefix.n_cells == 1
         left.close()
         assert model.pool.n_free + model.prefix.n_cells == 64
         left = perplexity.estimates(model, ref.prompt, context_size=64)

@@ -31,7 +31,11 @@ cdef extern from "attention.h" namespace "ggserve" nogil:
 
 cdef class PagedAttention:
     cdef vector[Sequence] sequences
-    cdef Batch batch
+    cdef vector[Sequence] windows  # the same sequences, whose cells are rows of layers with a window
+    cdef vector[int32_t] window_tables
+    cdef Batch batch, window_batch
+    cdef vector[int] reads_windows  # by layer
     cdef vector[Attention*] layers
     cdef list held  # what `prepare` points into
     cdef void begin(self) noexcept nogil
+    cdef int fill_windows(self, const int32_t[:] row_of, int n_rows, int reach) except -1

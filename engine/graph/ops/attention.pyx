@@ -6,6 +6,9 @@ place, so that neither masks nor the length of the cache are part of the graph.
 """
 
 from cpython.array cimport array
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int32_t
+from libcpp.vector cimport vector
 
 from engine.errors import GgmlError
 from engine.ggml.operations cimport Context
@@ -15,13 +18,21 @@ from engine.libggml.ggml cimport (
     GGML_N_TASKS_MAX, GGML_TYPE_F32, ggml_blck_size, ggml_custom_4d, ggml_tensor,
 )
 
+cdef int TILE = 64  # of kernels/vectors/attention.h
+
 
 cdef class PagedAttention:
-    """The batch being computed, and the parameters of each layer; one per runner."""
+    """The batch being computed, and the parameters of each layer; one per runner.
 
-    def __init__(self, int n_layers):
-        for _ in range(n_layers):
+    windowed: per layer, whether its cache has rows for windows, so that it reads the cells of `windows`.
+    """
+
+    def __init__(self, int n_layers, list windowed=None):
+        cdef int reads_windows
+        for i in range(n_layers):
+            reads_windows = windowed is not None and windowed[i]
             self.layers.push_back(new Attention())
+            self.reads_windows.push_back(reads_windows)
 
     def __dealloc__(self):
         cdef size_t i
@@ -33,9 +44,36 @@ cdef class PagedAttention:
         cdef size_t i
         self.batch.sequences = self.sequences.data()
         self.batch.n_sequences = <int>self.sequences.size()
+        self.window_batch.sequences = self.windows.data()
+        self.window_batch.n_sequences = <int>self.windows.size()
         for i in range(self.layers.size()):
             self.layers[i].batch = &self.batch
+            if self.reads_windows[i]:
+                self.layers[i].batch = &self.window_batch
             self.layers[i].next.store(0)
+
+    cdef int fill_windows(self, const int32_t[:] row_of, int n_rows, int reach) except -1:
+        # From `sequences`: with tables of rows, by cell, from the first position that a token sees.
+        cdef int first, begin, p, row
+        cdef size_t i
+        cdef vector[size_t] starts
+        cdef Sequence s
+        self.windows.clear()
+        self.window_tables.clear()
+        for s in self.sequences:
+            first = max(0, s.n_past - reach)
+            begin = first - first % TILE  # the kernel reads from there, but uses nothing before the first
+            starts.push_back(self.window_tables.size() - begin)
+            for p in range(begin, s.n_past + s.n_new):
+                row = row_of[s.cells[max(p, first)]]
+                if not 0 <= row < n_rows:
+                    raise GgmlError(f"cell {s.cells[max(p, first)]} has no row for layers with a window")
+                self.window_tables.push_back(row)
+        for i in range(self.sequences.size()):
+            s = self.sequences[i]
+            s.cells = self.window_tables.data() + <ptrdiff_t>starts[i]
+            self.windows.push_back(s)
+        return 0
 
     def prepare(self, list sequences not None):
         """Set the batch from (cells array('i'), n_past, n_new, first row[, slot]) and rewind, without a runner."""

@@ -1,104 +1,30 @@
-"""Cells are handed out in long ascending runs, each to one owner."""
+"""What sequences take of the cache besides cells."""
 
 from __future__ import annotations
 
 from array import array
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from engine.cache.cell_pool import BLOCK, CellPool
-from engine.errors import OutOfMemoryError
-from support.quick import examples
+from engine.cache.cell_pool import CellPool
+from engine.cache.window_rows import WindowRows
 
 
-def test_a_small_pool_hands_out_the_lowest_cells_in_order() -> None:
-    pool = CellPool(10)
-    assert pool.alloc(4).tolist() == [0, 1, 2, 3]
-    assert pool.alloc_one() == 4
-    pool.free([1, 2])
-    assert pool.alloc(4).tolist() == [1, 2, 5, 6]
-    assert pool.n_free == 3
-    pool.check()
+def test_cells_without_rows_are_not_ready() -> None:
+    windows = WindowRows(4, 3, 8, interval=512)
+    pool = CellPool(8, windows=windows)
+    cells = pool.alloc(3)
+    windows.take(cells)
+    assert (pool.n_free, pool.n_ready) == (5, 1)
+    assert pool.lacks_rows(2)
+    assert not pool.lacks(1)
+    rows = pool.rows_of(cells)
+    windows.drop(cells[:1])
+    pool.free(cells[:1])
+    assert pool.freed(cells, rows) == ([cells[0]], [rows[0]])
 
 
-def test_a_sequence_continues_behind_its_last_cell() -> None:
-    pool = CellPool(10)
-    pool.alloc(6)
-    pool.free([1, 3, 4])
-    assert pool.alloc_one(after=2) == 3
-    assert pool.alloc(3, after=5).tolist() == [6, 7, 8]
-    assert pool.alloc(2, after=8).tolist() == [9, 1]
-    assert pool.alloc_one(after=9) == 4  # behind the last cell of the pool there is none
-    assert pool.n_free == 0
-
-
-def test_sequences_that_grow_side_by_side_do_not_interleave() -> None:
-    pool = CellPool(4 * BLOCK)
-    tables = [array("i"), array("i"), array("i")]
-    for _ in range(BLOCK):
-        for table in tables:
-            table.append(pool.alloc_one(table[-1] if table else -1))
-    assert [table.tolist() for table in tables] == [
-        list(range(i * BLOCK, (i + 1) * BLOCK)) for i in range(len(tables))
-    ]
-
-
-def test_without_a_free_block_the_lowest_cells_are_used() -> None:
-    pool = CellPool(2 * BLOCK)
-    first, second = pool.alloc_one(), pool.alloc_one()
-    assert (first, second) == (0, BLOCK)
-    assert pool.alloc_one() == 1
-    assert pool.alloc(2 * BLOCK - 3).tolist() == [i for i in range(2 * BLOCK) if i not in (0, 1, BLOCK)]
-
-
-def test_a_long_prompt_takes_whole_blocks_before_scattered_cells() -> None:
-    pool = CellPool(4 * BLOCK)
-    pool.alloc(4 * BLOCK)
-    pool.free([3, 5, *range(2 * BLOCK, 4 * BLOCK)])
-    assert pool.alloc(2 * BLOCK + 1).tolist() == [*range(2 * BLOCK, 4 * BLOCK), 3]
-
-
-def test_an_exhausted_pool_says_so() -> None:
-    pool = CellPool(4)
-    pool.alloc(3)
-    with pytest.raises(OutOfMemoryError, match="1 of 4 cells free, 2 are needed"):
-        pool.alloc(2)
-    pool.alloc_one()
-    with pytest.raises(OutOfMemoryError, match="0 of 4 cells free, 1 are needed"):
-        pool.alloc_one()
-
-
-def test_freeing_twice_is_a_bug_that_shows() -> None:
-    pool = CellPool(100)
-    cells = pool.alloc(50)
-    pool.free(cells[10:20])
-    with pytest.raises(AssertionError, match="freed twice"):
-        pool.free(cells[5:15])
-
-
-@examples(60)
-@given(
-    st.integers(1, 5 * BLOCK),
-    st.lists(st.tuples(st.booleans(), st.integers(0, 3 * BLOCK), st.integers(0, 1000)), max_size=30),
-)
-def test_each_cell_has_one_owner(n_cells: int, script: list[tuple[bool, int, int]]) -> None:
-    pool = CellPool(n_cells)
-    held: list[int] = []
-    for take, n, at in script:
-        if take:
-            n = min(n, pool.n_free)
-            after = held[at % len(held)] if held else -1
-            cells = [pool.alloc_one(after)] if n == 1 else pool.alloc(n, after).tolist()
-            assert len(cells) == n
-            held += cells
-        else:
-            start = at % (len(held) + 1)
-            pool.free(held[start : start + n])
-            del held[start : start + n]
-        assert len(set(held)) == len(held) == n_cells - pool.n_free
-        assert [pool.is_free(cell) for cell in range(n_cells)] == [
-            cell not in held for cell in range(n_cells)
-        ]
-        pool.check()
+def test_a_pool_without_windows_lacks_no_rows() -> None:
+    pool = CellPool(8)
+    assert not pool.has_checkpoints
+    assert not pool.lacks(100)
+    assert pool.rows_of(array("i", [0, 1])) == []
+    assert pool.n_ready == 8

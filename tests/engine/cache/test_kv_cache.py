@@ -46,7 +46,7 @@ def test_values_within_the_keys_take_no_memory() -> None:
     latent = replace(layers(head_dim_k=96), latent=Latent(head_dim_k=24, head_dim_v=16))
     assert bytes_per_cell(latent, "f16") == [96 * 2, 2 * 96 * 2]
     cache = KVCache(latent, 3, "f16", [CPU.buffer_types()[-1]] * 2)
-    assert [(name, tuple(table.shape)[:2]) for name, table in cache.tables()] == [
+    assert [(name, tuple(table.shape)[:2]) for name, table, _ in cache.tables()] == [
         ("k.0", (96, 3)),
         ("k.1", (192, 3)),
     ]
@@ -68,7 +68,7 @@ def test_check_type_refuses_heads_that_are_no_whole_blocks(hp: HParams, kv_type:
 
 def test_rows_of_scattered_cells_are_read_as_they_were_written() -> None:
     cache = KVCache(layers(), 8, "f16", [CPU.buffer_types()[-1]] * 2)
-    tables = dict(cache.tables())
+    tables = {name: table for name, table, _ in cache.tables()}
     assert list(tables) == ["k.0", "v.0", "k.1", "v.1"]
     table = tables["k.1"]
     size = table.strides[1]

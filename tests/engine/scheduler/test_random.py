@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from engine.cache.window_rows import WindowRows
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import FinishReason, InferenceParameters, Request
@@ -29,6 +30,7 @@ class Script:
         recurrent: bool = False,
         shifts: bool = False,
         drafts: bool = False,
+        windowed: bool = False,
     ) -> None:
         self.recurrent, self.shifts = recurrent, shifts
         self.rng = random.Random(seed)
@@ -41,6 +43,13 @@ class Script:
         self.parallel = rng.randint(1, 6)
         self.max_batch = rng.randint(self.parallel, 40)
         n_cells = self.n_ctx + rng.choice([0, 5, 40, 200])
+        interval = rng.choice([4, 9, 512])
+        self.windows = None
+        if windowed:
+            window = rng.randint(2, 12)
+            slack = rng.randint(1, 5)
+            n_rows = self.parallel * (window - 1 + slack) + self.max_batch + rng.choice([0, 5, 30])
+            self.windows = WindowRows(n_rows, window, n_cells, interval, slack=slack)
         self.scheduler: Scheduler
         self.runner: FakeRunner
         self.scheduler, self.runner = make_scheduler(
@@ -50,8 +59,9 @@ class Script:
             max_batch_tokens=self.max_batch,
             original_context_length=original_context_length,
             checkpoints=rng.randint(1, 6) if recurrent else 0,
-            interval=rng.choice([4, 9, 512]),
+            interval=interval,
             context_shift=shifts,
+            windows=self.windows,
         )
         if drafts:
             draft_at_random(self.scheduler, rng, lambda id: self.expected[id][0], N_VOCAB)
@@ -197,6 +207,8 @@ class Script:
         assert not list(self.scheduler.queues)
         assert self.scheduler.prefix.evict(stats.cells_total) == stats.cells_cached
         assert self.scheduler.pool.n_free == stats.cells_total
+        if self.windows is not None:
+            assert self.windows.n_free == self.windows.n_available == self.windows.n_rows
 
 
 @pytest.mark.parametrize("seed", every(5, range(30)))
@@ -272,6 +284,31 @@ def test_contexts_shift_behind_drafts_at_random(seed: int) -> None:
     Script(seed, shifts=True, drafts=True).run(30)
 
 
+@pytest.mark.parametrize("seed", every(5, range(1500, 1540)))
+def test_sequences_with_windows_come_and_go_at_random(seed: int) -> None:
+    Script(seed, windowed=True).run(70)
+
+
+@pytest.mark.parametrize("seed", every(5, range(1600, 1620)))
+def test_windows_without_disturbance_are_served_in_order(seed: int) -> None:
+    Script(seed, calm=True, windowed=True).run(50)
+
+
+@pytest.mark.parametrize("seed", every(5, range(1700, 1720)))
+def test_windows_beside_recurrent_states_come_and_go_at_random(seed: int) -> None:
+    Script(seed, windowed=True, recurrent=True, original_context_length=12 * (seed % 2)).run(60)
+
+
+@pytest.mark.parametrize("seed", every(5, range(1800, 1820)))
+def test_contexts_with_windows_shift_at_random(seed: int) -> None:
+    Script(seed, shifts=True, windowed=True).run(30)
+
+
+@pytest.mark.parametrize("seed", every(5, range(1900, 1940)))
+def test_sequences_with_windows_and_drafts_come_and_go_at_random(seed: int) -> None:
+    Script(seed, windowed=True, drafts=True, shifts=bool(seed % 2)).run(50)
+
+
 def test_the_scripts_reach_what_they_are_for() -> None:
     """A script that never preempts, evicts or reuses would show nothing."""
     preemptions = evicted = cached = n_right = n_wrong = 0
@@ -286,3 +323,24 @@ def test_the_scripts_reach_what_they_are_for() -> None:
         n_wrong += stats.draft_tokens - stats.draft_accepted_tokens
     assert preemptions >= 5
     assert min(evicted, cached, n_right, n_wrong) > 100
+
+
+def test_the_scripts_of_windows_reach_what_they_are_for() -> None:
+    """Sequences outgrow their windows, go on from checkpoints, and these give way."""
+    outgrown = cached = forgotten = 0
+    for seed in range(10):
+        script = Script(seed, windowed=True)
+        windows = script.windows
+        assert windows is not None
+        forget = windows.forget
+
+        def counting(holder: object, windows: WindowRows = windows, forget: object = forget) -> None:
+            nonlocal forgotten
+            forgotten += holder in windows.checkpoints
+            forget(holder)  # type: ignore[operator]
+
+        windows.forget = counting  # type: ignore[method-assign]
+        script.run(40)
+        cached += script.scheduler.stats().cached_tokens
+        outgrown += sum(len(batch[0].cells) > 2 * windows.window for batch in script.runner.batches)
+    assert min(outgrown, cached, forgotten) > 100

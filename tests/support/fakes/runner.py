@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from engine.cache.cell_pool import CellPool
 from engine.cache.state_slots import StateSlots
+from engine.cache.window_rows import WindowRows
 from engine.config import SchedulerConfig
 from engine.constraint.guide import OutputGuides
 from engine.errors import ConfigError
@@ -98,11 +99,20 @@ class FakeRunner:
     """Keeps cells as described above, and refuses batches that a real runner could not compute.
 
     With slots it also keeps a state for each sequence, which it cannot take back, as recurrent layers do.
+    With windows it also reads the rows of the last positions, as layers with a window do.
     """
 
     def __init__(
-        self, n_cells: int, max_batch_tokens: int, original_context_length: int = 0, n_slots: int = 0
+        self,
+        n_cells: int,
+        max_batch_tokens: int,
+        original_context_length: int = 0,
+        n_slots: int = 0,
+        windows: WindowRows | None = None,
     ) -> None:
+        self.windows = windows
+        n_rows = windows.n_rows if windows is not None else 0
+        self.rows: list[tuple[int, int, int] | None] = [None] * n_rows  # as `cells`
         self.slots: list[tuple[int, int]] = [(-1, 0)] * n_slots  # tokens, digest
         self.n_vocab = N_VOCAB
         self.original_context_length = original_context_length
@@ -125,7 +135,7 @@ class FakeRunner:
         n_logits = 0
         if self.fail_next is not None:
             for cell in written:  # half-done work
-                self.cells[cell] = None
+                self._write(cell, None)
             for row in rows:
                 if self.slots:
                     self.slots[row.slot] = (-1, 0)
@@ -137,7 +147,7 @@ class FakeRunner:
         for row in rows:
             digests = self._advance(row)
             for p, token in enumerate(row.tokens, row.n_past):
-                self.cells[row.cells[p]] = (token, p, digest(self._read(row, p), token, p))
+                self._write(row.cells[p], (token, p, digest(self._read(row, p), token, p)))
             assert 0 <= row.logits <= len(row.tokens)
             for n in range(len(row.cells) - row.logits + 1, len(row.cells) + 1):
                 if n_logits == len(self._logits):
@@ -168,9 +178,18 @@ class FakeRunner:
     def copy(self, source: int, target: int) -> None:
         self.slots[target] = self.slots[source]
 
-    def clear(self, cells: Sequence[int]) -> None:
+    def _write(self, cell: int, content: tuple[int, int, int] | None) -> None:
+        self.cells[cell] = content
+        if self.windows is not None:
+            row = self.windows.row_of[cell]
+            assert row >= 0, "a token is computed without a row"
+            self.rows[row] = content
+
+    def clear(self, cells: Sequence[int], rows: Sequence[int] = ()) -> None:
         for cell in cells:
             self.cells[cell] = None
+        for row in rows:
+            self.rows[row] = None
 
     def logits(self, i: int) -> memoryview:
         return memoryview(self._logits[i])
@@ -186,6 +205,10 @@ class FakeRunner:
             state = digest(state, token, position)
             if stored != state or position != p:
                 return digest("wrong cell", content)
+            if self.windows is not None and p >= n - self.windows.reach:
+                number = self.windows.row_of[row.cells[p]]
+                if number < 0 or self.rows[number] != content:
+                    return digest("wrong row", content)
         return state
 
 
@@ -245,10 +268,11 @@ def make_scheduler(
     checkpoints: int = 0,
     interval: int = 512,
     context_shift: bool = False,
+    windows: WindowRows | None = None,
 ) -> tuple[Scheduler, FakeRunner]:
     """A scheduler on a fake runner; with checkpoints, on one whose layers are recurrent."""
     n_slots = parallel + checkpoints if checkpoints else 0
-    runner = FakeRunner(n_cells, max_batch_tokens, original_context_length, n_slots)
+    runner = FakeRunner(n_cells, max_batch_tokens, original_context_length, n_slots, windows)
     slots = StateSlots(n_slots, runner.copy, interval) if n_slots else None
     config = SchedulerConfig(
         parallel=parallel,
@@ -257,7 +281,7 @@ def make_scheduler(
         eog_ids=frozenset({EOG}),
         context_shift=context_shift,
     )
-    return Scheduler(runner, CellPool(n_cells, slots), config, FakeSampler, guides=guides), runner
+    return Scheduler(runner, CellPool(n_cells, slots, windows), config, FakeSampler, guides=guides), runner
 
 
 def request(id: str, prompt: Sequence[int], **kwargs: object) -> Request:
