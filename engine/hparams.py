@@ -158,6 +158,10 @@ class HParams:
     head_dims: tuple[int, ...] = ()  # per layer, of K and V, where layers differ (Gemma 4)
     kv_sources: tuple[int, ...] = ()  # per layer, the one whose keys and values it reads (Gemma 4)
     n_per_layer: int = 0  # width of what each layer reads of each token again (Gemma 4)
+    n_streams: int = 1  # residual streams beside each other (Gemma 3n)
+    n_low_rank: int = 0  # rank of a block beside the attention (Gemma 3n)
+    # Per layer, how many standard deviations above the mean a gate must be to count; None: any (Gemma 3n).
+    gate_cutoffs: tuple[float | None, ...] = ()
     n_between: int = 0  # width between the two matrices behind an embedding model (EmbeddingGemma)
     pooling: str = "last"  # of hidden states to one embedding; one of POOLING
     normalize: bool = True  # embeddings are scaled to a length of 1 by default

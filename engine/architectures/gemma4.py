@@ -24,7 +24,6 @@ class Gemma4(Decoder):
         n, dim = reader.integer("block_count"), reader.integer("attention.key_length_swa")
         windows, n_read = reader.windows(n), reader.integer("attention.shared_kv_layers", 0)
         own = range(n - n_read)
-        last = {local: max(i for i in own if (windows[i] > 0) == local) for local in {w > 0 for w in windows}}
         heads = reader.per_layer("attention.head_count_kv", n)
         n_dims = reader.integer("rope.dimension_count_swa", dim)
         return reader.hparams(
@@ -34,11 +33,18 @@ class Gemma4(Decoder):
             windows=windows,
             head_dims=tuple(dim if w else reader.integer("attention.key_length") for w in windows),
             n_head_kv=tuple(n_kv if i in own else 0 for i, n_kv in enumerate(heads)),
-            kv_sources=tuple(i if i in own else last[w > 0] for i, w in enumerate(windows)),
+            kv_sources=cls.kv_sources(windows, n_read),
             n_per_layer=reader.integer("embedding_length_per_layer_input", 0),
             attention_scale=1.0,
             logit_softcap=reader.number("final_logit_softcapping", 0.0),
         )
+
+    @staticmethod
+    def kv_sources(windows: tuple[int, ...], n_read: int) -> tuple[int, ...]:
+        """The last n_read layers read the last other one with, or without, a window."""
+        own = range(len(windows) - n_read)
+        last = {local: max(i for i in own if (windows[i] > 0) == local) for local in {w > 0 for w in windows}}
+        return tuple(i if i in own else last[w > 0] for i, w in enumerate(windows))
 
     def layer(self, binder: Binder, i: int) -> Layer:
         hp = self.hp

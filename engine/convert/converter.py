@@ -211,6 +211,10 @@ def module_of(name: str, converter: type[Converter]) -> ModuleName | None:
     numbers = [int(n) for n in re.findall(r"(?<=\.)\d+(?=\.|$)", f".{stem}")]
     pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "{i}", f".{stem}", count=1)
     pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "{e}", pattern, count=1)[1:]
+    if len(numbers) == 1 and "{i}" in pattern:  # of the whole model, one of several to be stacked
+        target = converter.tensor_names.get(pattern.replace("{i}", "{e}"))
+        if target is not None:
+            return ModuleName(target, f"{target}.{end}", numbers[0])
     spellings = [pattern]
     spellings += [pattern.removeprefix(prefix) for prefix in _PREFIXES if pattern.startswith(prefix)]
     spellings += [prefix + pattern for prefix in _PREFIXES]

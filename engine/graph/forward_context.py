@@ -18,7 +18,7 @@ from engine.graph.ops.recurrence import RecurrentStates
 from engine.hparams import HParams, Rope
 
 ADAPTER_NODES = 8  # of an adapter of one matrix
-MATRICES_PER_LAYER = 12  # the most that an adapter can adapt
+MATRICES_PER_LAYER = 14  # the most that an adapter can adapt
 NODES_PER_LAYER = 128  # an upper bound for the largest block, besides its experts; see `n_nodes`
 MASK_PAD = 256  # kernels of some devices want the KV length in multiples of it
 
@@ -26,7 +26,9 @@ MASK_PAD = 256  # kernels of some devices want the KV length in multiples of it
 def n_nodes(hp: HParams, n_adapters: int = 0) -> int:
     """An upper bound for the tensors of one batch's graph; each used expert adds two."""
     per_adapter = ADAPTER_NODES * (MATRICES_PER_LAYER * hp.n_layer + 4)
-    return (NODES_PER_LAYER + 2 * hp.n_expert_used) * hp.n_layer + 64 + per_adapter * n_adapters
+    of_streams = hp.n_streams * (3 * hp.n_streams + 16) if hp.n_streams > 1 else 0
+    per_layer = NODES_PER_LAYER + 2 * hp.n_expert_used + of_streams
+    return per_layer * hp.n_layer + 64 + of_streams + per_adapter * n_adapters
 
 
 class LongRopeFactors(NamedTuple):

@@ -66,11 +66,15 @@ class PerLayerInput:
     norm: RMSNorm
 
     def __call__(self, forward: ForwardContext, x: Tensor, last: bool) -> Tensor:
+        return forward.ctx.add(x, self.of(forward, x, last))
+
+    def of(self, forward: ForwardContext, x: Tensor, last: bool) -> Tensor:
+        """What is added to x."""
         mixed = self.inputs.mixed[self.number]
         if last:
             mixed = forward.outputs_of(mixed)
         gated = forward.activate(self.number, "gelu", self.gate(forward, x), mixed)
-        return forward.ctx.add(x, self.norm(forward.ctx, self.out(forward, gated)))
+        return self.norm(forward.ctx, self.out(forward, gated))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,12 +217,17 @@ class Decoder(Architecture):
             self.again.prepare(forward, x)
         return x if self.embedding_norm is None else self.embedding_norm(ctx, x)
 
-    def build(self, forward: ForwardContext) -> Tensor | None:
-        ctx, hp = forward.ctx, self.hp
-        x: Tensor | None = self.embed(forward)
+    def through_layers(self, forward: ForwardContext, embedded: Tensor) -> Tensor | None:
+        """[n_embd, rows] -> [n_embd, n_outputs], or None without outputs."""
+        x: Tensor | None = embedded
         for i, layer in enumerate(self.layers):
             assert x is not None  # only the last layer may have no outputs
             x = layer(forward, x, last=i == len(self.layers) - 1)
+        return x
+
+    def build(self, forward: ForwardContext) -> Tensor | None:
+        ctx, hp = forward.ctx, self.hp
+        x = self.through_layers(forward, self.embed(forward))
         if x is None:
             return None
         x = self.output_norm(ctx, x)

@@ -79,6 +79,16 @@ class HParamsReader:
             raise ModelError(f"{self.key(name)} has {len(values)} values for {n_layer} layers")
         return values
 
+    def cutoffs(self, name: str, n_layer: int) -> tuple[float | None, ...]:
+        """A number per layer; None where the file has minus infinity."""
+        values = self.gguf.metadata.get(self.key(name))
+        if not isinstance(values, list) or len(values) != n_layer:
+            raise ModelError(f"{self.key(name)} must have one number for each of {n_layer} layers")
+        numbers = [value for value in values if isinstance(value, float) and value < math.inf]
+        if len(numbers) < n_layer:
+            raise ModelError(f"{self.key(name)} has a value that is no number below infinity")
+        return tuple(value if math.isfinite(value) else None for value in numbers)
+
     def n_layer(self) -> int:
         """Layers without those that only predict further tokens (MTP), which come last."""
         n_mtp = self.integer("nextn_predict_layers", 0)

@@ -97,9 +97,10 @@ def fill(model: torch.nn.Module, v: Variant) -> None:
                 continue
             seen.add(id(p))
             if "Norm" in kind and end == "weight":
-                centre = 0.0 if "Gemma" in kind and "Gemma4" not in kind else 1.0  # Gemma adds the one itself
+                scales = kind.startswith(("Gemma3n", "Gemma4"))  # the others of Gemma add the one themselves
+                centre = 0.0 if "Gemma" in kind and not scales else 1.0
                 p.uniform_(centre - 0.5, centre + 0.5)
-                if "Gemma4" in kind and stem.endswith("q_norm"):  # nothing else scales its scores
+                if scales and stem.endswith("q_norm"):  # nothing else scales its scores
                     p.mul_(0.35)
             elif isinstance(module, torch.nn.Embedding):
                 p.normal_(0, v.embedding_std)

@@ -1,0 +1,1 @@
+"""Layers whose residual is more than one sum."""
