@@ -190,5 +190,6 @@ class EngineStats(msgspec.Struct, kw_only=True):
     draft_accepted_tokens: int = 0
     preemptions: int = 0
     evicted_cells: int = 0
+    missed_tokens: dict[str, int] = {}  # of prompts, not found in the prefix cache, by `Miss`
     compute_ms: float = 0.0  # inside ggml
     step_ms: float = 0.0  # whole steps

@@ -22,6 +22,7 @@ from server.http.middleware.limits import BodyLimits, HeadLimits
 from server.keys.key_ring import KeyRing
 from server.lifespan import lifespan_of
 from server.metrics.prometheus import Metrics
+from server.metrics.traces import Traces
 from server.registry.registry import ModelRegistry
 from server.state import State
 from server.worker.errors import EngineUnavailable
@@ -45,6 +46,8 @@ def create_app(settings: Settings, registry: ModelRegistry, keys: KeyRing | None
     threads = ThreadPoolExecutor(2, "ggserve-text")
     settings.check_slot_folder()
     state = State(settings, registry, metrics, threads, time.time(), settings.chat_template_text(), keys)
+    if settings.otlp_traces_endpoint is not None:
+        state.traces = Traces(settings.otlp_traces_endpoint)
     registry.on_removed(state.forget)
 
     app = FastAPI(
@@ -81,7 +84,7 @@ def create_app(settings: Settings, registry: ModelRegistry, keys: KeyRing | None
             max_age=600,
         )
     app.add_middleware(HeadLimits, settings=settings)
-    app.add_middleware(AccessLog, metrics=metrics)
+    app.add_middleware(AccessLog, metrics=metrics, traces=state.traces)
     formats = [*(api.errors for api in APIS if api.errors is not None), ERRORS]
     app.state.error_formats = sorted(formats, key=lambda format: -len(format.prefix))
     return app

@@ -39,6 +39,8 @@ def lifespan_of(
             # The HTTP server drained streams before this: what still runs has had its time.
             await state.registry.stop()
             state.close()
+            if state.traces is not None:
+                await asyncio.to_thread(state.traces.close)
             threads.shutdown(wait=False, cancel_futures=True)
 
     return lifespan

@@ -18,6 +18,7 @@ from server.chat.template.sandbox import TemplateFailed
 from server.config.settings import Settings
 from server.keys.key_ring import KeyRing
 from server.metrics.prometheus import Metrics
+from server.metrics.traces import Traces
 from server.registry.registry import ModelRegistry
 from server.sandbox.constraint_checker import ConstraintChecker
 from server.worker.engine import Engine
@@ -66,6 +67,7 @@ class State:
     jobs: dict[str, object] = field(default_factory=dict)  # running ones; see `generation.job.visible_jobs`
     background: set[asyncio.Task[None]] = field(default_factory=set)  # what runs while no client waits
     stopping: bool = False
+    traces: Traces | None = None
     derived: defaultdict[Engine, Derived] = field(default_factory=lambda: defaultdict(Derived))
 
     @property

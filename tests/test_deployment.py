@@ -144,10 +144,12 @@ def test_the_dashboard_shows_metrics_that_exist() -> None:
     source = yaml.safe_load(
         (ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text()
     )
-    metrics = Metrics({"m": FakeEngine()})
+    engine = FakeEngine()
+    engine.stats.missed_tokens = {"new": 1}
+    metrics = Metrics({"m": engine})
     metrics.request("/health", "GET", 200)
     exported = set(re.findall(r"^(ggserve_\w+)", metrics.render().decode(), re.MULTILINE))
-    assert len(board["panels"]) == 10
+    assert len(board["panels"]) == 14
     for panel in board["panels"]:
         assert panel["datasource"]["uid"] == source["datasources"][0]["uid"]
         for target in panel["targets"]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import Node, PrefixCache, Variant
+from engine.cache.prefix_miss import Miss
 from engine.cache.state_slots import NO_SLOT
 from engine.cache.window_rows import HeldRows
 from engine.types import AdapterScales
@@ -16,7 +17,8 @@ class CachedSequence:
     """Tokens, of which the first `n_past` are computed, and the cells that hold those.
 
     The first `n_shared` cells belong to the prefix cache (`node`, where they end, is locked), the others to
-    this sequence alone. prefix None: the sequence neither uses the prefix cache nor leaves anything in it.
+    this sequence alone. miss: why the cache held no more when it started.
+    prefix None: the sequence neither uses the prefix cache nor leaves anything in it.
     original_context_length: see `HParams`. uses_long_rope: how the cells were computed.
     adapters: the LoRA adapters that compute it; they can change while nothing is computed.
     salt: it shares prefixes with sequences of the same salt only.
@@ -29,6 +31,7 @@ class CachedSequence:
         "_n_checkpoint",
         "adapters",
         "cells",
+        "miss",
         "n_past",
         "n_shared",
         "node",
@@ -60,6 +63,7 @@ class CachedSequence:
         self.n_past = 0
         self.n_shared = 0
         self.node: Node | None = None
+        self.miss = Miss.DISABLED
         self.original_context_length = original_context_length
         self.uses_long_rope = False
         self.adapters, self.salt = adapters, salt
@@ -104,7 +108,7 @@ class CachedSequence:
         if self.prefix is not None:
             limit = len(self.tokens) - 1 if limit is None else limit
             match = self.prefix.acquire(self.tokens, limit, self.variant)
-            self.node, self.cells = match.node, match.cells
+            self.node, self.cells, self.miss = match.node, match.cells, match.miss
             self.n_past = self.n_shared = self._n_checkpoint = match.n
             self.rows.resume(self.cells)
             if match.n < match.n_known:

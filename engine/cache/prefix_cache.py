@@ -20,6 +20,7 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from engine.cache.cell_pool import CellPool
+from engine.cache.prefix_miss import Miss, miss_after
 from engine.cache.state_slots import NO_SLOT
 from engine.errors import OutOfMemoryError
 from engine.types import AdapterScales
@@ -44,9 +45,10 @@ class Node:
     """A run of tokens below its parent. `lock` counts the sequences in use at or below this node.
 
     checkpoint: the slot with the recurrent state at its end, see `engine.cache.state_slots`.
+    evicted: tokens that followed it until they were evicted.
     """
 
-    __slots__ = ("cells", "checkpoint", "children", "last_used", "lock", "parent", "tokens")
+    __slots__ = ("cells", "checkpoint", "children", "evicted", "last_used", "lock", "parent", "tokens")
 
     def __init__(self, parent: Node | None, tokens: array[int], cells: array[int]) -> None:
         self.parent = parent
@@ -56,6 +58,7 @@ class Node:
         self.lock = 0
         self.last_used = 0
         self.checkpoint = NO_SLOT
+        self.evicted: set[int] = set()
 
 
 class Match(NamedTuple):
@@ -63,6 +66,7 @@ class Match(NamedTuple):
 
     node: where they end (the last of them may lie in its middle until the match is acquired).
     n_known: tokens that the cache holds, more than `n` where they go on without a checkpoint.
+    miss: why it ends there.
     """
 
     n: int
@@ -70,6 +74,7 @@ class Match(NamedTuple):
     node: Node | None
     n_unlocked: int
     n_known: int
+    miss: Miss = Miss.NONE
 
 
 class PrefixCache:
@@ -179,6 +184,7 @@ class PrefixCache:
             if lack < len(node.cells):
                 self._drop_checkpoints(node)
                 self.pool.free(node.cells[-lack:])
+                node.evicted = {node.tokens[-lack]}
                 del node.cells[-lack:], node.tokens[-lack:]
                 self.n_cells -= lack
                 self.n_evictable -= lack
@@ -187,6 +193,7 @@ class PrefixCache:
                 heappop(lru)
                 parent = node.parent
                 done += len(node.cells)
+                parent.evicted.add(node.tokens[0])
                 self._remove(node)
                 self._offer(parent)
         self.n_evicted += done
@@ -256,17 +263,24 @@ class PrefixCache:
                 n += k
                 break
         n_known = n
+        miss = Miss.NONE
+        if n < end:
+            miss = Miss.NEW if node is None else miss_after(node.children, node.evicted, tokens[n], n)
+            if path and path[-1][1] is not node:  # it ends in the middle of one
+                miss = Miss.DIVERGED
         if resumable:
             n = self._n_resumable(path, cells)
             del cells[n:]
             while path and path[-1][0] >= n:
                 path.pop()
+        if n < n_known:
+            miss = Miss.NO_CHECKPOINT
         if not path:
-            return Match(0, cells, None, 0, n_known), 0
+            return Match(0, cells, None, 0, n_known, miss), 0
         begin, last = path[-1]
         # Who locks a node locks those above it.
         first_unlocked = next((start for start, at in path if not at.lock), n)
-        return Match(n, cells, last, n - first_unlocked, n_known), n - begin
+        return Match(n, cells, last, n - first_unlocked, n_known, miss), n - begin
 
     def _n_resumable(self, path: list[tuple[int, Node]], cells: array[int]) -> int:
         """The most tokens of a path after which a sequence can go on."""
@@ -298,7 +312,7 @@ class PrefixCache:
         assert parent is not None
         upper = Node(parent, node.tokens[:k], node.cells[:k])
         upper.lock, upper.last_used = node.lock, node.last_used
-        upper.children[node.tokens[k]] = node
+        upper.children[node.tokens[k]] = node  # what was evicted followed the lower part
         parent.children[node.tokens[0]] = upper
         node.parent = upper
         del node.tokens[:k], node.cells[:k]
@@ -311,11 +325,13 @@ class PrefixCache:
         if in_place and at.lock <= 1 and not at.children and at.parent is not None:
             if not at.lock:
                 self.n_evictable += len(cells)
+            at.evicted.clear()  # which followed the old end
             at.tokens.extend(tokens)
             at.cells.extend(cells)
             return at
         leaf = Node(at, tokens, cells)
         at.children[tokens[0]] = leaf
+        at.evicted.discard(tokens[0])
         self.n_evictable += len(cells)
         return leaf
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -151,6 +152,7 @@ class BatchBuilder:
 
     def __init__(self, admission: Admission, max_batch_tokens: int) -> None:
         self.pace = PrefillPace()
+        self.missed: Counter[str] = Counter()  # tokens of prompts that were not cached, by reason
         self.drafting = Drafting()
         self._admission = admission
         self._max_batch_tokens = max_batch_tokens
@@ -218,6 +220,8 @@ class BatchBuilder:
             if sequence.cached_n is None:
                 sequence.cached_n = min(cached, sequence.n_prompt - 1)
                 batch.n_cached += sequence.cached_n
+                if (n_missed := sequence.n_prompt - 1 - sequence.cached_n) > 0:
+                    self.missed[sequence.miss] += n_missed
         pool, n_past = admission.pool, sequence.n_past
         n = min(sequence.n_pending, sequence.n_batch, budget, max(sequence.n_chunked - n_past, 1))
         n = sequence.chunk(n)

@@ -384,6 +384,7 @@ class Scheduler:
         counters.cells_used = self.pool.n_cells - self.prefix.n_available
         counters.preemptions = self._admission.n_preempted
         counters.evicted_cells = self.prefix.n_evicted
+        counters.missed_tokens = dict(self._builder.missed)
         return copy(counters)
 
     def check(self, others: Iterable[CachedSequence] = ()) -> None:

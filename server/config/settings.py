@@ -115,6 +115,12 @@ class Settings(ModelSettings):
         "directory for the files of POST /slots/ID?action=save; without it these routes are disabled",
         "DIR",
     )
+    otlp_traces_endpoint: str | None = _server(
+        None,
+        "where to send OpenTelemetry traces, by OTLP over HTTP, such as http://localhost:4318/v1/traces "
+        "(extra: otel); default: none are made",
+        "URL",
+    )
     no_metrics: bool = _server(False, "disable /metrics (501)")
     no_slots: bool = _server(False, "disable /slots (501)")
     allow_pull: bool = _server(

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from engine.config import n_shifted
 from engine.errors import ContextOverflowError, EngineError
-from engine.types import FinishReason, Request, Timings
+from engine.types import FinishReason, Request, StepOutput, Timings
 from server.chat.output import ShownToken
 from server.chat.prompt import Prompt
 from server.errors import NEVER, ApiError, ContextExceeded, internal_error, overloaded
 from server.generation.options import GenerationOptions
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput, by_token
-from server.generation.request_context import RequestContext, unavailable
+from server.generation.request_context import Phase, RequestContext, unavailable
 from server.worker.errors import EngineUnavailable, QueueFull
 
 
@@ -103,7 +103,7 @@ class Job:
             async with aclosing(self.engine.generate(sequence.request)) as outputs:
                 async for step in outputs:
                     if step.tokens:
-                        self._measure(sequence, len(step.tokens))
+                        self._measure(sequence, step)
                     for output in by_token(step):
                         delta = sequence.feed(output)
                         if sequence.end is SequenceEnd.ERROR:
@@ -124,15 +124,18 @@ class Job:
             raise internal_error(self.context.record.id) from error
         raise self._failure(sequence)
 
-    def _measure(self, sequence: OutputSequence, n_tokens: int) -> None:
+    def _measure(self, sequence: OutputSequence, step: StepOutput) -> None:
         """A step brought the next tokens of a sequence."""
-        now = time.monotonic()
+        now, n_tokens = time.monotonic(), len(step.tokens)
         if sequence.last_at:
             for _ in range(n_tokens):
                 self._metrics.gap((now - sequence.last_at) / n_tokens)
         else:
             sequence.first_at = now
             self._metrics.first(now - self.started)
+            if step.timings is not None:
+                self._metrics.queue(step.timings.queue_ms / 1e3)
+                self._metrics.prefill(step.timings.prompt_ms / 1e3)
         sequence.last_at = now
 
     async def _several(self) -> AsyncGenerator[SequenceOutput, None]:
@@ -260,9 +263,25 @@ class Job:
         first = min((sequence.first_at for sequence in self.sequences if sequence.first_at), default=0.0)
         record.ttft_ms = round((first - self.started) * 1000, 1) if first else None
         record.finish = ",".join(dict.fromkeys(sequence.end or "none" for sequence in self.sequences))
+        record.phases = [phase for sequence in self.sequences for phase in self._phases(sequence)]
         metrics.tokens(counts.prompt, counts.cached, counts.generated)
         for sequence in self.sequences:
             metrics.sequence_ended(sequence.timings)
+
+    def _phases(self, sequence: OutputSequence) -> list[Phase]:
+        """When a sequence waited, and was in prefill and decode. Without a token it ended in one of these."""
+        timings, now = sequence.timings, time.monotonic()
+        end = sequence.first_at or now
+        prompt_s = timings.prompt_ms / 1e3 if sequence.first_at or sequence.processed is not None else 0.0
+        start = max(end - prompt_s, self.started)
+        phases = [Phase("queue", self.started, start)]
+        if prompt_s:
+            phases.append(
+                Phase("prefill", start, end, {"tokens": timings.prompt_n, "cached": timings.cached_n})
+            )
+        if sequence.first_at:
+            phases.append(Phase("decode", end, sequence.last_at, {"tokens": sequence.n_generated}))
+        return phases
 
 
 def timings_reply(timings: Timings, n_steps: int | None = None) -> dict[str, Any]:

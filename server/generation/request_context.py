@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.types import Scope
 
@@ -29,6 +29,15 @@ _NAME = re.compile(r"^\w+")
 RETRY_S = 10  # after a load that failed
 
 
+class Phase(NamedTuple):
+    """A part of a request's time, from `start` to `end` of time.monotonic."""
+
+    name: str
+    start: float
+    end: float
+    attributes: Mapping[str, int] = {}
+
+
 class AccessRecord:
     """What the access log says about one request. Filled in on the way."""
 
@@ -41,6 +50,7 @@ class AccessRecord:
         "leases",
         "load_ms",
         "model",
+        "phases",
         "predicted_n",
         "prompt_n",
         "queue_ms",
@@ -62,6 +72,7 @@ class AccessRecord:
         self.predicted_n: int | None = None
         self.queue_ms: float | None = None
         self.ttft_ms: float | None = None
+        self.phases: Sequence[Phase] = ()  # of its sequences
         self.finish: str | None = None
         self.error: str | None = None
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_QUEUE_BUCKETS = (0.001, *_FIRST_TOKEN_BUCKETS)
 _TOKEN_GAP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 _GAUGES = {
@@ -43,6 +44,8 @@ class ModelMetrics:
     def __init__(self, metrics: Metrics, model: str) -> None:
         self.first = metrics.first.labels(model).observe
         self.gap = metrics.gap.labels(model).observe
+        self.queue = metrics.queue.labels(model).observe
+        self.prefill = metrics.prefill.labels(model).observe
         self.rejected = metrics.rejected.labels(model).inc
         self._prompt = metrics.prompt.labels(model)
         self._cached = metrics.cached.labels(model)
@@ -108,6 +111,20 @@ class Metrics:
             buckets=_TOKEN_GAP_BUCKETS,
             registry=self.registry,
         )
+        self.queue = Histogram(
+            "ggserve_queue_seconds",
+            "Seconds that a sequence waited in the queue",
+            model,
+            buckets=_QUEUE_BUCKETS,
+            registry=self.registry,
+        )
+        self.prefill = Histogram(
+            "ggserve_prefill_seconds",
+            "Seconds from the first batch of a sequence to its first token",
+            model,
+            buckets=_FIRST_TOKEN_BUCKETS,
+            registry=self.registry,
+        )
         self.llama = LlamaMetrics()
         self._models: dict[str, ModelMetrics] = {}
         self._engines = _EngineCollector(engines)
@@ -140,6 +157,7 @@ class _EngineCollector:
         self.engines = engines
         self._last: dict[tuple[str, str], float] = {}
         self._base: dict[tuple[str, str], float] = {}
+        self._reasons: dict[str, dict[str, None]] = {}  # of misses so far, by model
 
     def describe(self) -> Iterator[Metric]:
         return iter(())
@@ -156,6 +174,18 @@ class _EngineCollector:
             for model, snapshot in stats.items():
                 counter.add_metric([model], self._monotonic(model, name, getattr(snapshot, name)))
             yield counter
+        missed = CounterMetricFamily(
+            "ggserve_prefix_missed_tokens",
+            "Prompt tokens that were not found in the prefix cache",
+            labels=["model", "reason"],
+        )
+        for model, snapshot in stats.items():
+            reasons = self._reasons.setdefault(model, {})
+            reasons |= dict.fromkeys(snapshot.missed_tokens)
+            for reason in reasons:
+                n = snapshot.missed_tokens.get(reason, 0)
+                missed.add_metric([model, reason], self._monotonic(model, f"missed {reason}", n))
+        yield missed
         restarts = CounterMetricFamily(
             "ggserve_engine_restarts", "Restarts of the engine process", labels=["model"]
         )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from server.metrics.prometheus import Metrics
+    from server.metrics.traces import Traces
 
 log = logging.getLogger("ggserve.access")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # anything else could forge log lines or headers
@@ -23,8 +24,8 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # anything else could forge log line
 class AccessLog:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, traces: Traces | None = None) -> None:
+        self.app, self.metrics, self.traces = app, metrics, traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,6 +82,24 @@ class AccessLog:
         text = " ".join(
             f"{k}={v if isinstance(v, int | float) else ascii(v)[1:-1]}" for k, v in fields.items()
         )
+        if self.traces is not None:
+            self._trace(scope, record, route, status)
         # The web page consists of dozens of files; they would drown the rest.
         quiet = scope["path"].startswith("/page/") and status < 400
         log.log(logging.DEBUG if quiet else logging.INFO, "%s", text, extra={"fields": fields})
+
+    def _trace(self, scope: Scope, record: AccessRecord, route: str, status: int) -> None:
+        assert self.traces is not None
+        names = (b"traceparent", b"tracestate")
+        headers = {k.decode(): v.decode("latin-1") for k, v in scope["headers"] if k in names}
+        attributes = {
+            "http.request.method": scope["method"],
+            "http.route": route,
+            "http.response.status_code": status,
+            **{f"ggserve.{name}": value for name, value in record.fields().items()},
+        }
+        span = (f"{scope['method']} {route}", record.started, time.monotonic(), attributes)
+        try:
+            self.traces.request(headers, span, record.phases)
+        except Exception:
+            logging.getLogger("ggserve").exception("request %s could not be traced", record.id)

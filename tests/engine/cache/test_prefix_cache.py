@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from engine.cache.cell_pool import CellPool
-from engine.cache.prefix_cache import PLAIN, Node, PrefixCache, common_prefix
+from engine.cache.prefix_cache import PLAIN, Node, PrefixCache, Variant, common_prefix
+from engine.cache.prefix_miss import Miss
 
 
 def tokens_of(text: str) -> array[int]:
@@ -63,7 +64,7 @@ class Book:
 
 def test_nothing_is_known_at_first() -> None:
     book = Book()
-    assert book.index.match(tokens_of("abc")) == (0, array("i"), None, 0, 0)
+    assert book.index.match(tokens_of("abc")) == (0, array("i"), None, 0, 0, Miss.NEW)
     assert book.index.acquire(tokens_of("abc")).node is None
     assert book.index.evict(5) == 0
     book.index.check()
@@ -313,3 +314,33 @@ def test_random_use_against_what_was_written(seed: int) -> None:
     n_cells = book.index.n_cells
     assert book.index.evict(1000) == n_cells
     assert book.pool.n_free == book.pool.n_cells
+
+
+def test_a_match_says_why_it_ends():
+    pool = CellPool(12)
+    cache = PrefixCache(pool)
+
+    def keep(*tokens):
+        node = cache.insert(array("i", tokens), pool.alloc(len(tokens)), len(tokens))
+        cache.release(node)
+
+    def miss(*tokens, variant=PLAIN):
+        return cache.match(array("i", tokens), variant=variant).miss
+
+    assert miss(1, 2) == Miss.NEW
+    keep(1, 2, 3, 4)
+    assert miss(1, 2, 3, 4) == miss(1, 2) == Miss.NONE
+    assert miss(1, 2, 3, 4, 5) == Miss.EXTENDED
+    assert miss(1, 2, 9) == Miss.DIVERGED
+    assert miss(8) == miss(1, 2, variant=Variant(salt="b")) == Miss.NEW
+    keep(7, 7, 7)
+    cache.evict(2)  # the tail of what was used least recently
+    assert miss(1, 2, 3) == Miss.EVICTED
+    assert miss(1, 2, 9) == Miss.EXTENDED
+    cache.evict(2)
+    assert miss(1, 2) == Miss.EVICTED
+    assert miss(8) == Miss.NEW
+    cache.evict(3)
+    keep(1, 2)
+    assert miss(1, 2, 5) == Miss.EXTENDED
+    cache.check()

@@ -174,6 +174,7 @@ def test_identical_prompts_are_computed_once() -> None:
         assert timings is not None
         assert (timings.cached_n, timings.prompt_n) == ((39, 1) if n else (0, 40))
     assert scheduler.stats().cached_tokens == 5 * 39
+    assert scheduler.stats().missed_tokens == {"new": 39}
 
 
 def test_a_session_waits_only_until_the_shared_part_is_there() -> None:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.metrics.prometheus import Metrics
 from support.api.http import COMPLETIONS, client, events
 from support.fakes.engine import FakeEngine, make_app, serving
 from support.waiting import until
@@ -117,3 +118,23 @@ async def test_clients_that_leave_are_counted_and_nothing_stays():
             assert found["ggserve_requests_total{method=POST,route=/v1/completions,status=499}"] > 0
             assert (await http.get("/v1/requests")).json()["data"] == []
             assert engine.requests() == []
+
+
+@pytest.mark.asyncio
+async def test_time_in_queue_and_prefill_is_observed_once_for_each_sequence():
+    async with client(FakeEngine()) as http:
+        await http.post(COMPLETIONS, json={"prompt": "Once", "n": 2, "temperature": 1})
+        text = (await http.get("/metrics")).text
+    assert 'ggserve_queue_seconds_count{model="stories"} 2.0' in text
+    assert 'ggserve_queue_seconds_sum{model="stories"} 0.002' in text
+    assert 'ggserve_prefill_seconds_sum{model="stories"} 0.004' in text
+
+
+async def test_missed_tokens_are_counted_by_reason_over_restarts_of_the_engine():
+    engine = FakeEngine()
+    metrics = Metrics({"m": engine})
+    for missed in ({"new": 5, "evicted": 2}, {"new": 1}):
+        engine.stats.missed_tokens = missed
+        text = metrics.render().decode()
+    assert 'ggserve_prefix_missed_tokens_total{model="m",reason="new"} 6.0' in text
+    assert 'ggserve_prefix_missed_tokens_total{model="m",reason="evicted"} 2.0' in text
