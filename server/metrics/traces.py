@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.errors import ConfigError
 
+SEND_S = 3.0  # with repetitions; the end of the server waits as long for a collector that does not answer
 Span = tuple[str, float, float, Mapping[str, Any]]  # name, start and end of time.monotonic, attributes
 
 
@@ -27,7 +28,9 @@ class Traces:
             ) from error
         resource = Resource.create({"service.name": "ggserve"})  # OTEL_SERVICE_NAME has precedence
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint)))
+        self._provider.add_span_processor(
+            BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint, timeout=SEND_S))
+        )
         self._tracer = self._provider.get_tracer("ggserve")
 
     def request(self, headers: Mapping[str, str], request: Span, parts: Iterable[Span]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from itertools import pairwise
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from engine.errors import ConfigError
 from server.metrics.traces import Traces
 from support.api.http import COMPLETIONS, client
 from support.fakes.engine import FakeEngine, make_app
@@ -82,3 +84,9 @@ async def test_a_client_that_leaves_in_the_queue_ends_a_span_of_the_queue():
         await asyncio.gather(request, return_exceptions=True)
     wait_until(lambda: engine.left)
     assert [span.name for span in await finished(traces, exporter)] == ["queue", f"POST {COMPLETIONS}"]
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(ConfigError, match=r"pip install ggserve\[otel\]"):
+        Traces("http://localhost:1/v1/traces")
