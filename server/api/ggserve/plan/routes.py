@@ -21,6 +21,8 @@ from server.http.json_route import json_router
 
 router = json_router()
 TIMEOUT_S = 60.0
+MAX_PROCESSES = 2  # each takes a second of the processor and opens the devices
+_turns = asyncio.Semaphore(MAX_PROCESSES)
 _OPTIONS = ("use_gpu", "gpu_layers", "cpu_moe", "n_cpu_moe", "context_size", "parallel", "kv_type")
 _LISTS = ("override_tensor", "device")  # options that may be repeated
 _FLAG = re.compile("--((?:{})(?![a-z-]))".format("|".join(_OPTIONS + _LISTS).replace("_", "-")))
@@ -38,6 +40,20 @@ async def plan(body: PlanRequest, context: ContextDep) -> Response:
         values = getattr(body, name)
         for value in getattr(settings, name) if values is None else values:
             command.append(f"--{name.replace('_', '-')}={value}")
+    if _turns.locked():
+        raise ApiError(429, "other plans are being made; try again later", code="plan_busy", retry_after=2)
+    async with _turns:
+        out, err = await _run(command)
+    try:
+        result = msgspec.json.decode(out)
+    except msgspec.DecodeError:
+        raise _refusal(err.decode(errors="replace"), path) from None
+    check_fields(body, context)
+    return json_reply(result, context)
+
+
+async def _run(command: list[str]) -> tuple[bytes, bytes]:
+    """What a command writes to stdout and stderr."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -45,18 +61,12 @@ async def plan(body: PlanRequest, context: ContextDep) -> Response:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+        return await asyncio.wait_for(process.communicate(), TIMEOUT_S)
     except TimeoutError:
         raise ApiError(503, "the devices did not answer in time", code="plan_timeout") from None
     finally:
         if process.returncode is None:
             process.kill()
-    try:
-        result = msgspec.json.decode(out)
-    except msgspec.DecodeError:
-        raise _refusal(err.decode(errors="replace"), path) from None
-    check_fields(body, context)
-    return json_reply(result, context)
 
 
 def _options(body: PlanRequest, context: RequestContext) -> dict[str, Any]:

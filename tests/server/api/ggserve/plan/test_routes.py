@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 from typing import get_args
@@ -84,3 +85,14 @@ async def test_experts_of_a_request_replace_those_of_the_server(started, request
 
 async def test_every_type_of_cache_can_be_requested():
     assert set(get_args(KvType)) == set(KV_TYPES)
+
+
+async def test_plan_beyond_the_number_of_processes_is_refused_until_one_has_ended():
+    async with client(make_app(use_gpu=False)) as http:
+        body = {"context_size": 256}
+        responses = await asyncio.gather(*(http.post("/v1/plan", json=body) for _ in range(4)))
+        assert sorted(response.status_code for response in responses) == [200, 200, 429, 429]
+        refused = next(response for response in responses if response.status_code == 429)
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.json()["error"]["code"] == "plan_busy"
+        assert (await http.post("/v1/plan", json=body)).status_code == 200
