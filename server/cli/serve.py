@@ -18,7 +18,7 @@ from server import logs
 from server.cli.command import Parser, add_model_argument, requested_options, with_files
 from server.cli.console import LoadProgress
 from server.config import sources
-from server.config.settings import Settings
+from server.config.settings import MOST_CONNECTIONS, Settings
 from server.keys.key_ring import KeyRing
 from server.registry.loader import Capacity
 from server.registry.registry import ModelRegistry, Policy
@@ -28,7 +28,7 @@ from server.worker.client import EngineClient
 log = logging.getLogger("ggserve")
 
 MAX_MODELS = 4  # loaded at the same time, of --models-dir
-
+OTHER_FILES = 128  # that the server has open besides connections
 EXAMPLES = """\
   ggserve serve                                        SmolLM2-135M-Instruct on http://127.0.0.1:8080
   ggserve serve model.gguf --parallel 16               your own model, 16 requests at a time
@@ -70,7 +70,7 @@ def serve(arguments: list[str]) -> int:
         log.warning("%s", advice)
     keys = KeyRing(settings.api_key, settings.api_key_file)  # reports a bad file before anything starts
     sockets = listen(settings.host, settings.port)
-    allow_files(settings.max_connections)
+    settings = settings.model_copy(update={"max_connections": allow_files(settings.max_connections)})
     if not settings.listens_locally and not keys.required:
         log.warning(
             "anyone who can reach %s can use this server; set --api-key-file to require a key", settings.host
@@ -147,21 +147,27 @@ def _listen(host: str, port: int, sockets: list[socket.socket]) -> int:
     return bound
 
 
-def allow_files(connections: int) -> None:
-    """Raise the limit on open files to what `connections` need; the usual 1024 is too low."""
+def allow_files(connections: int | None) -> int:
+    """Raise the limit on open files to what `connections` need; the usual 1024 is too low.
+
+    None: as many as the limit can be raised to, at most MOST_CONNECTIONS. Returns how many there may be.
+    """
     if sys.platform == "win32":  # has no limit
-        return
+        return connections or MOST_CONNECTIONS
     import resource
 
-    needed = connections + 128
+    needed = (connections or MOST_CONNECTIONS) + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = soft
     if soft != resource.RLIM_INFINITY and soft < needed:
-        most = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        if most < needed:
-            log.warning(
-                "the limit on open files is %d (ulimit -n), but --max-connections needs %d", most, needed
-            )
+        files = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    if files == resource.RLIM_INFINITY or files >= needed:
+        return connections or MOST_CONNECTIONS
+    if connections is None:
+        return max(files - OTHER_FILES, files // 2)
+    log.warning("the limit on open files is %d (ulimit -n), but --max-connections needs %d", files, needed)
+    return connections
 
 
 def loop_factory() -> Callable[[], AbstractEventLoop]:

@@ -28,6 +28,7 @@ SECTIONS = {
 }
 _server = partial(option, section="server", shared=False)
 _models = partial(option, section="model", shared=False)
+MOST_CONNECTIONS = 16384  # unless the administrator says otherwise
 _limit = partial(option, metavar="N", section="limits", shared=False)
 _logging = partial(option, section="logging")
 
@@ -142,8 +143,13 @@ class Settings(ModelSettings):
         section="limits",
         shared=False,
     )
-    max_connections: int = _limit(
-        1024, "maximum number of open connections; further ones are refused with 503", ge=1, le=1 << 20
+    max_connections: int | None = _limit(
+        None,
+        "maximum number of open connections; a further one closes the one that has waited longest for a "
+        "request, or is refused with 503 if none waits (default: what the limit on open files, which is "
+        f"raised, allows, at most {MOST_CONNECTIONS})",
+        ge=1,
+        le=1 << 20,
     )
     max_header_bytes: int = _limit(65536, "maximum size of the headers of a request", ge=1024, le=1 << 24)
     max_body_bytes: int = _limit(8 << 20, "maximum size of the body of a request", ge=1024, le=1 << 32)

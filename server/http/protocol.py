@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with the time and size limits that it lacks.
 
 Routes see complete requests only. The limits here concern what comes before a request is complete, and
-clients that do not read their response.
+clients that do not read their response. Connections without a request give way to new ones.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import asyncio
 import json
 import logging
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.config.settings import Settings
+from server.config.settings import MOST_CONNECTIONS, Settings
 from server.errors import CLIENT_TOO_SLOW
 
 log = logging.getLogger("ggserve")
@@ -43,6 +43,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """One connection. `limited_protocol` makes subclasses with the limits."""
 
     max_connections: int
+    waiting: dict[LimitedProtocol, None]  # of a server: connections without a request, longest waiting first
     max_header_bytes: int
     header_timeout_s: float
     send_timeout_s: float
@@ -57,12 +58,24 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self.max_connections:
+        if len(self.connections) > self.max_connections and not self._make_room():
             self._refuse(503, "too many open connections; try again later", "too_many_connections")
         else:
+            self.waiting[self] = None
             self._head_timer = self.loop.call_later(self.header_timeout_s, self._on_head_timeout)
 
+    def _make_room(self) -> bool:
+        """Close the connection that has waited longest for a request, as nginx does; False if none waits."""
+        oldest = next(iter(self.waiting), None)
+        if oldest is None:
+            return False
+        del self.waiting[oldest]
+        self.connections.discard(oldest)  # it may take the client a while to close its side
+        oldest.transport.close()
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self.waiting.pop(self, None)
         for timer in (self._head_timer, self._send_timer):
             if timer is not None:
                 timer.cancel()
@@ -83,6 +96,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self.waiting.pop(self, None)
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -94,6 +108,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():  # no other was sent ahead
+            self.waiting[self] = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -148,7 +167,8 @@ def limited_protocol(settings: Settings) -> type[LimitedProtocol]:
     """The protocol class for uvicorn with the limits of `settings`."""
 
     class Protocol(LimitedProtocol):
-        max_connections = settings.max_connections
+        max_connections = settings.max_connections or MOST_CONNECTIONS
+        waiting: ClassVar[dict[LimitedProtocol, None]] = {}
         max_header_bytes = settings.max_header_bytes
         header_timeout_s = settings.header_timeout_s
         send_timeout_s = settings.send_timeout_s

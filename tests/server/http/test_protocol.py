@@ -127,18 +127,58 @@ def test_slow_but_steady_heads_do_not_hold_the_others_up():
     run(main)
 
 
-def test_connections_are_bounded():
+def test_a_new_connection_closes_the_one_that_waited_longest():
+    again = GOOD.replace(b"connection: close\r\n", b"")
+
     async def main():
         async with serving(max_connections=3) as (port, server, _):
-            held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+            user = await asyncio.open_connection("127.0.0.1", port)
+            await until(lambda: len(server.server_state.connections) == 1)
+            idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
             await until(lambda: len(server.server_state.connections) == 3)
+            for reader, _ in idle:
+                user[1].write(again)  # the oldest, but it has waited for the shortest time
+                await user[0].readuntil(b"hello")
+                idle.append(await asyncio.open_connection("127.0.0.1", port))
+                assert await asyncio.wait_for(reader.read(), 5) == b""
+                if len(idle) == 6:
+                    break
+            user[1].write(again)
+            await user[0].readuntil(b"hello")
+            for _, writer in (user, *idle):
+                writer.close()
+
+    run(main)
+
+
+def test_a_connection_with_a_request_makes_no_room():
+    async def main():
+        async with serving(max_connections=3) as (port, server, app):
+            busy = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+            for _, writer in busy:
+                writer.write(b"GET /flood HTTP/1.1\r\n\r\n")
+            await until(lambda: app.flooding == 3)
             answer = await talk(port, b"")
             assert error_of(answer) == (503, "too_many_connections")
             assert b"retry-after: 1" in answer
-            for _, writer in held:
+            assert app.flooding == 3
+            for _, writer in busy:
                 writer.close()
             await until(lambda: not server.server_state.connections)
             assert (await talk(port, GOOD)).endswith(b"hello")
+
+    run(main)
+
+
+def test_slow_heads_give_way_to_whole_requests():
+    async def main():
+        async with serving(max_connections=20) as (port, server, _):
+            slow = [asyncio.create_task(talk(port, b"GET / HTTP/1.1\r\n")) for _ in range(20)]
+            await until(lambda: len(server.server_state.connections) == 20)
+            for _ in range(5):
+                assert (await talk(port, GOOD)).endswith(b"hello")
+            for task in slow:
+                task.cancel()
 
     run(main)
 

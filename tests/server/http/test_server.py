@@ -138,11 +138,16 @@ def test_the_limit_on_open_files_is_raised_as_far_as_it_may_be(monkeypatch, capl
     limits = {"now": (1024, 4096)}
     monkeypatch.setattr(resource, "getrlimit", lambda which: limits["now"])
     monkeypatch.setattr(resource, "setrlimit", lambda which, pair: limits.update(now=pair))
-    allow_files(500)
+    assert allow_files(500) == 500
     assert limits["now"] == (1024, 4096)
-    allow_files(2000)
+    assert allow_files(2000) == 2000
     assert limits["now"] == (2128, 4096)
     assert not caplog.records
-    allow_files(10_000)
+    assert allow_files(None) == 4096 - 128
     assert limits["now"] == (4096, 4096)
+    assert not caplog.records
+    assert allow_files(10_000) == 10_000
     assert "the limit on open files is 4096" in caplog.text
+    limits["now"] = (1024, resource.RLIM_INFINITY)
+    assert allow_files(None) == 16384
+    assert limits["now"] == (16384 + 128, resource.RLIM_INFINITY)

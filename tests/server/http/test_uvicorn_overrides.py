@@ -26,6 +26,7 @@ OVERRIDDEN = [
     (LimitedProtocol, HttpToolsProtocol, "data_received", ["self", "data"]),
     (LimitedProtocol, HttpToolsProtocol, "on_headers_complete", ["self"]),
     (LimitedProtocol, HttpToolsProtocol, "on_message_complete", ["self"]),
+    (LimitedProtocol, HttpToolsProtocol, "on_response_complete", ["self"]),
     (LimitedProtocol, HttpToolsProtocol, "pause_writing", ["self"]),
     (LimitedProtocol, HttpToolsProtocol, "resume_writing", ["self"]),
     (LimitedProtocol, HttpToolsProtocol, "send_400_response", ["self", "msg"]),
