@@ -32,8 +32,9 @@ class ModelParameters:
         by free memory, at least one whole session.
     max_batch_tokens: most tokens computed together (the physical batch).
     parallel: sequences decoded together.
-    checkpoints: states of recurrent layers that are kept for later requests; None: 64, less if they would
-        take more than a tenth of free memory.
+    checkpoints: states of recurrent layers, or windows of layers with one, that are kept for later requests;
+        None: 64 states, fewer if they would take more than a tenth of free memory; windows of an eighth of
+        the cache.
     checkpoint_interval: tokens of a long prompt after which a checkpoint is made.
     cpu_experts: of how many layers the experts stay on the CPU, from the first; None: of as few as possible
         where `gpu_layers` is left to the plan, else of none.

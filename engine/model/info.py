@@ -208,6 +208,8 @@ def _memory(gguf: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]
         per_token = sum(bytes_per_cell(hp, kv_type))
     if state:
         sizes["state"] = state
+    if hp is not None and 0 < hp.cache_window < n:
+        sizes["window"] = hp.cache_window
     return sizes | {"kv_per_token": per_token, "kv": per_token * n, "total": weights + state + per_token * n}
 
 
@@ -311,6 +313,8 @@ def _memory_rows(memory: dict[str, Any] | None) -> list[tuple[str, str]]:
         return [*rows, ("cache", "none: an encoder keeps nothing between texts")]
     per_token = format_bytes(memory["kv_per_token"])
     cache = f"{format_bytes(memory['kv'])} as {memory['kv_type']} ({per_token} for each token)"
+    if window := memory.get("window"):
+        cache = f"at most {cache}: layers with a window of {window} tokens keep less (--plan)"
     return [
         *rows,
         ("cache", cache),

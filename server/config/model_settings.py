@@ -204,12 +204,13 @@ class ModelSettings(BaseSettings):
     )
     checkpoints: Annotated[int | Literal["auto"], word_or_number("auto", least=1)] = _batching(
         "auto",
-        "states of recurrent layers (Mamba, delta net, LFM2) kept so that later requests go on from them; "
-        "auto: 64, fewer if they would take more than a tenth of free memory",
+        "states of recurrent layers (Mamba, delta net, LFM2), or windows of layers with a sliding window, "
+        "kept so that later requests go on from them; auto: 64 states, fewer if they would take more than a "
+        "tenth of free memory; windows of an eighth of the cache",
         "N|auto",
     )
     checkpoint_interval: int = _batching(
-        512, "tokens of a long prompt after which such a state is kept", "N", ge=1, le=1 << 20
+        512, "tokens of a long prompt after which such a state or window is kept", "N", ge=1, le=1 << 20
     )
     context_shift: bool = _batching(
         False,

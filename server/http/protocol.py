@@ -43,7 +43,8 @@ class LimitedProtocol(HttpToolsProtocol):
     """One connection. `limited_protocol` makes subclasses with the limits."""
 
     max_connections: int
-    waiting: dict[LimitedProtocol, None]  # of a server: connections without a request, longest waiting first
+    # Of a server: connections without a request, longest waiting first.
+    waiting: ClassVar[dict[LimitedProtocol, None]]
     max_header_bytes: int
     header_timeout_s: float
     send_timeout_s: float

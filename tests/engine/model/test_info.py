@@ -68,6 +68,15 @@ def test_memory_of_latents_counts_them_once():
     assert memory["kv_per_token"] == 2 * 2 * 16 * 2
 
 
+def test_memory_of_layers_with_a_window_is_a_bound():
+    contents = describe(FOLDER / "gemma3.gguf", context=4096)
+    assert 0 < contents["memory"]["window"] < 4096
+    assert f"with a window of {contents['memory']['window']} tokens keep less" in render(contents)
+    contents = describe(FOLDER / "gemma3.gguf", context=contents["memory"]["window"])
+    assert "window" not in contents["memory"]
+    assert "at most" not in render(contents)
+
+
 def test_cache_type_that_heads_do_not_fill(tmp_path):
     found = describe(tiny_llama().write(tmp_path / "m.gguf"), kv_type="q8_0")
     assert found["memory"]["problem"] == "q8_0 stores blocks of 32, but heads have 8 elements"

@@ -72,11 +72,15 @@ async def test_a_lost_engine_ends_the_stream_with_an_error():
             assert text_of(chunks[:-1]) + text_of(chunks[:-1], 1)
 
 
-async def test_chunks_hold_all_tokens_of_a_step():
-    async with client(FakeEngine(step=4)) as http:
-        chunks = events((await http.post(COMPLETIONS, json=STREAM)).text)
-    assert chunks[0]["choices"][0]["text"] == " there was a little"
-    assert text_of(chunks) == TEXT
+async def test_a_step_of_several_tokens_is_a_chunk_for_each():
+    """As if each had been computed alone: with drafts a step brings several."""
+    answers = []
+    for step in (1, 4):
+        async with client(FakeEngine(step=step)) as http:
+            chunks = events((await http.post(COMPLETIONS, json=STREAM)).text)
+        answers.append([chunk["choices"] and chunk["choices"][0]["text"] for chunk in chunks])
+        assert text_of(chunks) == TEXT
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("extra", every(4, [{"n": 3}, {}, {"logprobs": 1}, {"stop": "zzz"}]))
