@@ -19,6 +19,8 @@ from server.http.middleware.access_log import AccessLog
 from server.http.middleware.auth import Auth
 from server.http.middleware.drain import Drain
 from server.http.middleware.limits import BodyLimits, HeadLimits
+from server.http.middleware.rate_limits import HEADERS as LIMIT_HEADERS
+from server.http.middleware.rate_limits import ClientLimits
 from server.keys.key_ring import KeyRing
 from server.lifespan import lifespan_of
 from server.metrics.prometheus import Metrics
@@ -64,6 +66,7 @@ def create_app(settings: Settings, registry: ModelRegistry, keys: KeyRing | None
     app.add_exception_handler(EngineUnavailable, on_unavailable)
     # The last one added is the outermost. A body is read only of those who may send one.
     app.add_middleware(BodyLimits, settings=settings)
+    app.add_middleware(ClientLimits)
     app.add_middleware(Auth, keys=keys)
     app.add_middleware(Drain, stopping=lambda: state.stopping)
     if settings.cors_origins:
@@ -80,7 +83,7 @@ def create_app(settings: Settings, registry: ModelRegistry, keys: KeyRing | None
                 "anthropic-beta",
                 "anthropic-dangerous-direct-browser-access",
             ],
-            expose_headers=["x-request-id", "request-id", "retry-after", "x-should-retry"],
+            expose_headers=["x-request-id", "request-id", "retry-after", "x-should-retry", *LIMIT_HEADERS],
             max_age=600,
         )
     app.add_middleware(HeadLimits, settings=settings)

@@ -174,6 +174,13 @@ def overloaded(model: str, retry_after_s: float) -> ApiError:
     return ApiError(429, message, code="queue_full", retry_after=max(1, math.ceil(retry_after_s)))
 
 
+def rate_limited(limit: str, retry_after_s: float, headers: Mapping[str, str] | None = None) -> ApiError:
+    """limit: what its API key allows, in words."""
+    message = f"the limit of this API key is reached: {limit}; try again later"
+    retry = max(1, math.ceil(retry_after_s))
+    return ApiError(429, message, code="rate_limit_exceeded", retry_after=retry, headers=headers)
+
+
 def path_of(location: Sequence[str | int]) -> str | None:
     """('body', 'messages', 0, 'role') → 'messages[0].role'. None: the body as a whole."""
     text = ""

@@ -19,8 +19,6 @@ ATTRIBUTES = {
     "rpm": ("N", "requests per minute"),
     "tpm": ("N", "tokens per minute, of prompts and answers"),
     "concurrency": ("N", "requests at the same time"),
-    "priority": ("N", "-100 to 100, default 0; while requests wait, lower ones run first"),
-    "weight": ("X", "share of the tokens among clients of the same priority that wait; default 1"),
 }
 EXAMPLES = """\
   ggserve keys new --name alice >> keys          the key on the terminal, its hash in the file
@@ -76,8 +74,6 @@ def _list(file: Path) -> int:
                         limits.concurrent_requests,
                     )
                 ),
-                str(profile.priority),
-                f"{profile.weight:g}",
                 "hash" if line.secret is None else "plain text",
             )
         )

@@ -85,6 +85,7 @@ class Job:
 
     async def events(self) -> AsyncGenerator[SequenceOutput, None]:
         """Deltas of all sequences as they come. Closing it cancels what still runs within one engine step."""
+        self.context.spend_prompt(self.counts().prompt)
         jobs = self.context.state.jobs
         jobs[self.id] = self
         try:
@@ -104,6 +105,8 @@ class Job:
                 async for step in outputs:
                     if step.tokens:
                         self._measure(sequence, step)
+                        if (limit := self.context.client.usage.tokens) is not None:
+                            limit.spend(len(step.tokens))
                     for output in by_token(step):
                         delta = sequence.feed(output)
                         if sequence.end is SequenceEnd.ERROR:

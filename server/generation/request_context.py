@@ -15,8 +15,9 @@ from engine.config import adapter_scales
 from engine.errors import ConfigError
 from engine.types import AdapterScales
 from server.config.default_sampling import default_sampling
-from server.errors import NEVER, ApiError, UnknownModel, bad_request, wrong
+from server.errors import NEVER, ApiError, UnknownModel, bad_request, rate_limited, wrong
 from server.keys.client import Client
+from server.keys.usage import LimitReached
 from server.registry.served_model import NO_MEMORY, SERVING, UNLOADED, Lease, ServedModel
 from server.state import State
 from server.worker.engine import Engine
@@ -150,6 +151,18 @@ class RequestContext:
     def owner(self) -> str | None:
         """The client's name: whose responses and conversations these are."""
         return self.client.name
+
+    def spend_prompt(self, n: int) -> None:
+        """Count the tokens of a prompt against the client's limit, before they are computed.
+
+        Raises ApiError (429) if there are not so many left.
+        """
+        if self.client.usage.tokens is None:
+            return
+        try:
+            self.client.usage.spend_prompt(n)
+        except LimitReached as limit:
+            raise rate_limited(str(limit), limit.retry_after_s) from limit
 
     def cache_salt(self, requested: str = "") -> str:
         """What keeps this request's prefixes apart; requested: the salt that the client sent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TypeVar
 
-from engine.tasks.types import Task
+from engine.tasks.types import Embed, Task
 from server.errors import NEVER, ApiError, internal_error, overloaded, wrong
 from server.generation.request_context import RequestContext, unavailable
 from server.worker.errors import EngineUnavailable, QueueFull, TaskFailed
@@ -18,6 +18,8 @@ async def run_task(task: Task[R], context: RequestContext, param: str) -> R:
     """The task's result. param: the field at fault if the engine refuses. Raises ApiError."""
     engine, record = context.engine, context.record
     record.model = engine.name
+    if isinstance(task, Embed):
+        context.spend_prompt(sum(map(len, task.inputs)))
     try:
         return await engine.run(task)
     except QueueFull as error:

@@ -27,15 +27,12 @@ class RateLimits:
 class Profile:
     """What belongs to a name; keys with the same name are one client.
 
-    role None: a user, unless it is the only client. priority: lower ones leave the queue first.
-    weight: of its share of the tokens while clients of the same priority wait.
+    role None: a user, unless it is the only client.
     """
 
     name: str
     role: Role | None = None
     limits: RateLimits = RateLimits()
-    priority: int = 0
-    weight: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from server.keys.api_key import Profile, Role
+from server.keys.usage import ClientUsage
 
 
 class Client:
@@ -15,9 +16,13 @@ class Client:
         self.profile = profile or Profile("", Role.ADMIN)
         self.name = None if profile is None else profile.name
         self.is_admin = self.profile.role is Role.ADMIN
+        self.usage = ClientUsage()
+        self.usage.set_limits(self.profile.limits)
 
     def update(self, profile: Profile, *, alone: bool) -> None:
         """After the keys were read. alone: there is no other client that it could disturb."""
+        if profile.limits != self.profile.limits:
+            self.usage.set_limits(profile.limits)
         self.profile = profile
         self.is_admin = profile.role is Role.ADMIN or (alone and profile.role is None)
 

@@ -2,7 +2,7 @@
 
 # KEY or sha256:HASH, then attributes
 sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae name=ops role=admin
-a-plain-key name=batch rpm=60 tpm=50000 concurrency=4 priority=1 weight=0.5
+a-plain-key name=batch rpm=60 tpm=50000 concurrency=4
 """
 
 from __future__ import annotations
@@ -94,8 +94,6 @@ def _profile(values: Mapping[str, Any], name: str) -> Profile:
         values.get("name", name),
         values.get("role"),
         RateLimits(values.get("rpm"), values.get("tpm"), values.get("concurrency")),
-        values.get("priority", 0),
-        values.get("weight", 1.0),
     )
 
 
@@ -111,24 +109,18 @@ def _role(text: str) -> Role:
     return Role(text)
 
 
-def _number(kind: Callable[[str], Any], least: float, most: float) -> Callable[[str], Any]:
-    def read(text: str) -> Any:
-        with contextlib.suppress(ValueError):
-            number = kind(text)
-            if least <= number <= most:
-                return number
-        whole = "a whole number" if kind is int else "a number"
-        raise ValueError(f"must be {whole} from {least:.15g} to {most:.15g}")
-
-    return read
+def _number(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        number = int(text)
+        if 1 <= number <= _MOST:
+            return number
+    raise ValueError(f"must be a whole number from 1 to {_MOST}")
 
 
 _ATTRIBUTES: dict[str, Callable[[str], Any]] = {
     "name": _name,
     "role": _role,
-    "rpm": _number(int, 1, _MOST),
-    "tpm": _number(int, 1, _MOST),
-    "concurrency": _number(int, 1, _MOST),
-    "priority": _number(int, -100, 100),
-    "weight": _number(float, 0.01, 100),
+    "rpm": _number,
+    "tpm": _number,
+    "concurrency": _number,
 }

@@ -13,7 +13,7 @@ from server.keys.key_file import read_line
 
 
 def test_a_new_key_is_on_stderr_and_its_line_on_stdout(capsys):
-    assert keys.run(["new", "--name", "ops", "--role", "admin", "--rpm", "60", "--priority", "-3"]) == 0
+    assert keys.run(["new", "--name", "ops", "--role", "admin", "--rpm", "60"]) == 0
     out, err = capsys.readouterr()
     key = err.split()[-1]
     assert re.fullmatch(r"ggs-[\w-]{43}", key)
@@ -21,7 +21,7 @@ def test_a_new_key_is_on_stderr_and_its_line_on_stdout(capsys):
     line = read_line(out)
     assert line.key.digest == digest_of(key)
     profile = line.key.profile
-    assert profile == Profile("ops", Role.ADMIN, RateLimits(60), -3)
+    assert profile == Profile("ops", Role.ADMIN, RateLimits(60))
 
 
 def test_no_two_keys_are_the_same(capsys):
@@ -31,8 +31,8 @@ def test_no_two_keys_are_the_same(capsys):
 
 
 def test_a_value_that_the_server_would_refuse_is_refused():
-    with pytest.raises(ConfigError, match=r"--weight must be a number from 0\.01 to 100"):
-        keys.run(["new", "--weight", "heavy"])
+    with pytest.raises(ConfigError, match=r"--tpm must be a whole number from 1 to 1000000000"):
+        keys.run(["new", "--tpm", "many"])
 
 
 def test_list_shows_the_clients_without_their_keys(tmp_path, capsys):

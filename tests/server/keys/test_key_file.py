@@ -24,12 +24,10 @@ def test_a_line_with_only_a_key_is_a_user_without_limits():
 
 
 def test_a_hash_stands_for_its_key_and_attributes_follow():
-    line = read_line(
-        f"sha256:{HASH.upper()} name=alice role=admin rpm=60 tpm=50000 concurrency=4 priority=-1 weight=0.5"
-    )
+    line = read_line(f"sha256:{HASH.upper()} name=alice role=admin rpm=60 tpm=50000 concurrency=4")
     assert line.secret is None
     assert line.key.digest.hex() == HASH
-    assert line.key.profile == Profile("alice", Role.ADMIN, RateLimits(60, 50000, 4), -1, 0.5)
+    assert line.key.profile == Profile("alice", Role.ADMIN, RateLimits(60, 50000, 4))
 
 
 @pytest.mark.parametrize(
@@ -44,9 +42,7 @@ def test_a_hash_stands_for_its_key_and_attributes_follow():
         ("secret-1 rpm=0", "whole number from 1"),
         ("secret-1 rpm=1.5", "whole number"),
         ("secret-1 tpm=", "whole number"),
-        ("secret-1 priority=101", "from -100 to 100"),
-        ("secret-1 weight=nan", "from 0.01 to 100"),
-        ("secret-1 weight=0", "from 0.01 to 100"),
+        ("secret-1 priority=1", "must be one of name="),
         ("secret-1 role=root", "user or admin"),
         ("secret-1 name=a/b", "letters, digits"),
     ],

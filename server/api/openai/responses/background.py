@@ -23,11 +23,14 @@ def start(formatter: ResponseFormatter) -> None:
     formatter.job.ensure_room()
     registry = formatter.job.context.state.registry
     lease = registry.again(formatter.job.context.lease)  # the request ends before
+    usage = formatter.job.context.client.usage
+    usage.enter()
     task = formatter.task = asyncio.create_task(_generate(formatter))
     task.add_done_callback(lambda task: registry.release(lease))
     tasks = formatter.job.context.state.background
     tasks.add(task)
     task.add_done_callback(tasks.discard)
+    task.add_done_callback(lambda _: usage.leave())
     task.add_done_callback(lambda task: _ended(formatter, task))
 
 

@@ -1,0 +1,123 @@
+"""Token buckets and counts, by a clock that only the tests move."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.keys.api_key import RateLimits
+from server.keys.usage import ClientUsage, LimitReached, TokenBucket
+from support.quick import examples
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def usage(**limits) -> tuple[ClientUsage, Clock]:
+    clock = Clock()
+    made = ClientUsage(clock)
+    made.set_limits(RateLimits(**limits))
+    return made, clock
+
+
+def refusal(function, *arguments) -> LimitReached:
+    with pytest.raises(LimitReached) as caught:
+        function(*arguments)
+    return caught.value
+
+
+def test_without_limits_everything_is_admitted():
+    made, _ = usage()
+    for _ in range(1000):
+        made.admit()
+        made.spend_prompt(10**9)
+    assert made.running == 1000
+
+
+def test_a_minute_has_so_many_requests_and_they_come_back_evenly():
+    made, clock = usage(requests_per_minute=6)
+    for _ in range(6):
+        made.admit()
+    limit = refusal(made.admit)
+    assert (limit.limit, limit.retry_after_s, str(limit)) == (6, 10.0, "at most 6 requests per minute")
+    clock.now += 9.9
+    assert refusal(made.admit).retry_after_s == pytest.approx(0.1)
+    clock.now += 0.1
+    made.admit()
+    refusal(made.admit)
+    clock.now += 3600
+    assert made.requests.state() == (6, 6, 0.0)
+
+
+def test_refused_requests_cost_nothing():
+    made, clock = usage(requests_per_minute=1)
+    made.admit()
+    for _ in range(100):
+        refusal(made.admit)
+    clock.now += 60
+    made.admit()
+    assert made.running == 2
+
+
+def test_requests_at_the_same_time_are_counted_until_they_leave():
+    made, _ = usage(concurrent_requests=2)
+    made.admit()
+    made.admit()
+    assert str(refusal(made.admit)) == "at most 2 requests at the same time"
+    made.leave()
+    made.admit()
+
+
+def test_generated_tokens_may_exceed_the_limit_and_the_debt_is_waited_for():
+    made, clock = usage(tokens_per_minute=60)
+    made.admit()
+    made.spend_prompt(50)
+    made.tokens.spend(40)  # of the answer, which is there already
+    assert made.tokens.state() == (60, 0, 90.0)
+    assert refusal(made.admit).retry_after_s == pytest.approx(31)
+    clock.now += 31
+    made.admit()
+
+
+def test_a_prompt_waits_for_its_tokens_and_one_above_the_limit_for_all_of_them():
+    made, clock = usage(tokens_per_minute=60)
+    made.spend_prompt(30)
+    assert refusal(made.spend_prompt, 40).retry_after_s == pytest.approx(10)
+    assert refusal(made.spend_prompt, 4000).retry_after_s == pytest.approx(30)
+    clock.now += 30
+    made.spend_prompt(120)
+    assert refusal(made.admit).retry_after_s == pytest.approx(61)
+
+
+def test_other_limits_keep_what_was_used():
+    made, _ = usage(requests_per_minute=10)
+    for _ in range(5):
+        made.admit()
+    made.set_limits(RateLimits(requests_per_minute=100, concurrent_requests=5))
+    assert made.requests.state().remaining == 50
+    refusal(made.admit)
+    made.set_limits(RateLimits())
+    made.admit()
+
+
+@examples(100)
+@given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 200)), max_size=50), st.integers(1, 100))
+def test_no_minute_ever_has_more_than_twice_the_limit(steps, per_minute):
+    """A bucket that was full, and what flows in meanwhile."""
+    clock = Clock()
+    bucket = TokenBucket(per_minute, clock)
+    spent = []
+    for pause, n in steps:
+        clock.now += pause
+        if n <= per_minute and bucket.wait_s(n) == 0:
+            bucket.spend(n)
+            spent.append((clock.now, n))
+        assert 0 <= bucket.state().remaining <= per_minute
+    for begin, _ in spent:
+        assert sum(n for at, n in spent if begin <= at <= begin + 60) <= 2 * per_minute + 1e-6
