@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from server.http.middleware.access import Access, required_access
@@ -95,3 +98,10 @@ async def test_every_route_is_closed_without_a_key_except_the_public_ones():
             else:
                 assert response.status_code == 401, (method, path)
         assert error_of(await http.get("/no/such/route"), 401)["code"] == "invalid_api_key"
+
+
+def test_the_document_lists_the_routes_of_administrators():
+    page = (Path(__file__).parents[4] / "docs/keys.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith("| keys with the role `admin` |"))
+    listed = re.findall(r"`((?:POST|DELETE) [^`]+)`", row)
+    assert sorted(listed) == sorted(re.findall(r"(?:POST|DELETE) \S+", ADMIN))
