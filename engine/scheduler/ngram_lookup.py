@@ -18,6 +18,7 @@ FIRST_CHANCES = (0.15, 0.25, 0.5, 0.75, 0.9)
 FIRST_WEIGHT = 4  # observations that this counts for
 LAST_WEIGHT = 32  # observations after which old ones are forgotten
 _FACTORS = (2654435761, 2246822519, 3266489917, 668265263)  # odd, of 32 bits
+_LONGER = 374761393  # tells an n-gram that begins with token 0 from the shorter one behind it
 _MASK = 0xFFFFFFFF
 
 
@@ -97,8 +98,8 @@ class NgramLookup:
 def _hashes(tokens: Sequence[int], n: int, shift: int) -> tuple[int, int, int]:
     """Of the last 4, 3 and 2 of the first `n` tokens."""
     two = tokens[n - 1] * _FACTORS[0] + tokens[n - 2] * _FACTORS[1]
-    three = two + tokens[n - 3] * _FACTORS[2]
-    four = three + tokens[n - 4] * _FACTORS[3]
+    three = two + tokens[n - 3] * _FACTORS[2] + _LONGER
+    four = three + tokens[n - 4] * _FACTORS[3] + _LONGER
     return (four & _MASK) >> shift, (three & _MASK) >> shift, (two & _MASK) >> shift
 
 

@@ -38,7 +38,8 @@ WITH: dict[str, dict[str, Any]] = {
 }
 # They say what an answer may be, and these routes make none: they take what the generating ones take.
 FOR_ANSWERS = {"tool_choice", "parallel_tool_calls", "reasoning_format"}
-SAID = {"tools[0].function.strict"}  # holds "in any case", says its description
+# The first holds "in any case", says its description; the other changes which engine serves.
+SAID = {"tools[0].function.strict", "reload"}
 # Shows everything that a template is given.
 TEMPLATE = """{%- for message in messages %}{{ message.role }} {{ message | tojson }}
 {% endfor %}{{ tools | tojson if tools }}{{ "Do not think." if enable_thinking is false }}

@@ -1,0 +1,1 @@
+# Functions of C only, for `engine.sampling.sampler`.
