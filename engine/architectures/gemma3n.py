@@ -6,7 +6,6 @@
 import math
 from typing import Any
 
-from engine.architectures.gemma4 import Gemma4
 from engine.gguf import GGUFFile
 from engine.hparams import HParams, Rope
 from engine.nn.attention import Attention
@@ -31,7 +30,7 @@ class Gemma3n(AugmentedDecoder):
             rope_local=Rope(mode="neox", n_dims=dim, freq_base=reader.number("rope.freq_base_swa", 10000.0)),
             embedding_scale=math.sqrt(n_embd),
             windows=windows,
-            kv_sources=Gemma4.kv_sources(windows, reader.integer("attention.shared_kv_layers")),
+            kv_sources=reader.kv_sources(windows, reader.integer("attention.shared_kv_layers")),
             n_per_layer=reader.integer("embedding_length_per_layer_input"),
             n_streams=reader.integer("altup.num_inputs"),
             n_low_rank=0 if low_rank is None else low_rank.shape[1],

@@ -33,18 +33,11 @@ class Gemma4(Decoder):
             windows=windows,
             head_dims=tuple(dim if w else reader.integer("attention.key_length") for w in windows),
             n_head_kv=tuple(n_kv if i in own else 0 for i, n_kv in enumerate(heads)),
-            kv_sources=cls.kv_sources(windows, n_read),
+            kv_sources=reader.kv_sources(windows, n_read),
             n_per_layer=reader.integer("embedding_length_per_layer_input", 0),
             attention_scale=1.0,
             logit_softcap=reader.number("final_logit_softcapping", 0.0),
         )
-
-    @staticmethod
-    def kv_sources(windows: tuple[int, ...], n_read: int) -> tuple[int, ...]:
-        """The last n_read layers read the last other one with, or without, a window."""
-        own = range(len(windows) - n_read)
-        last = {local: max(i for i in own if (windows[i] > 0) == local) for local in {w > 0 for w in windows}}
-        return tuple(i if i in own else last[w > 0] for i, w in enumerate(windows))
 
     def layer(self, binder: Binder, i: int) -> Layer:
         hp = self.hp

@@ -261,6 +261,13 @@ class HParamsReader:
         shift = 0 if full_first else 1
         return tuple(window if pattern == 1 or (i + shift) % pattern else 0 for i in range(n_layer))
 
+    @staticmethod
+    def kv_sources(windows: tuple[int, ...], n_read: int) -> tuple[int, ...]:
+        """The last n_read layers read the last other one with, or without, a window."""
+        own = range(len(windows) - n_read)
+        last = {local: max(i for i in own if (windows[i] > 0) == local) for local in {w > 0 for w in windows}}
+        return tuple(i if i in own else last[w > 0] for i, w in enumerate(windows))
+
     def long_rope(self) -> int:
         """The length up to which the short factors of LongRoPE hold; 0: the file has none."""
         if "rope_factors_long.weight" not in self.gguf.tensors:

@@ -37,6 +37,7 @@ async def test_usage_chunk_comes_last_and_others_say_null():
 async def test_timings_are_in_the_last_chunk_and_in_the_whole_response():
     names = {"queue_ms", "prompt_n", "cached_n", "prompt_ms", "predicted_n", "predicted_ms", "n_batch"}
     names |= {"cache_n", "prompt_per_token_ms", "prompt_per_second"}
+    names |= {"draft_n", "draft_accepted", "draft_n_accepted"}
     names |= {"predicted_per_token_ms", "predicted_per_second"}
     async with client(FakeEngine(cached_n=1)) as http:
         whole = (await http.post(COMPLETIONS, json={"prompt": "Once", "n_batch": 7})).json()
