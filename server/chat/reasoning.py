@@ -10,7 +10,7 @@ from typing import Any
 from engine.types import Reasoning
 from server.chat.output import OutputDelta, OutputParser, merge_deltas
 from server.chat.request import ReasoningOptions
-from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser
+from server.chat.streaming_parser import EndOfText, MarkerSearch, Parsing, StreamingParser
 
 _NOTHING = re.compile(r"(?!)")
 
@@ -102,7 +102,11 @@ class ReasoningParser(StreamingParser):
         self.reasoning = self.opened
         if not self.opened:
             space = yield from self.leading_space()
-            self.reasoning = yield from self.accept(self.markers.start)
+            try:
+                self.reasoning = yield from self.accept(self.markers.start)
+            except EndOfText:  # within the marker, which is content then
+                self.unread(space)
+                raise
             if not self.reasoning:
                 self.emit(space)
             elif self.raw:

@@ -39,6 +39,7 @@ def split(
         ("  Yes <think>no</think>", "  Yes <think>no</think>", ""),
         ("<thinking>", "<thinking>", ""),
         ("<thi", "<thi", ""),
+        (" \n<thi", " \n<thi", ""),
         (" \n", " \n", ""),
         ("", "", ""),
     ],
