@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.errors import ModelError, UnsupportedModelError
 from engine.gguf import printable
@@ -18,6 +18,7 @@ from engine.gguf import printable
 BPE = 2  # trainer_spec.model_type
 _KINDS = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
 NORMAL, UNKNOWN = 1, 2  # types of pieces; all of them are numbered as in GGUF
+T = TypeVar("T", int, float, bytes)
 
 
 @dataclass
@@ -39,12 +40,12 @@ def read(path: Path) -> SentencePiece:
             if number == 1:
                 model.pieces.append(_piece(value))
             elif number == 2:
-                model.model_type = dict(_fields(value)).get(3, 1)
+                model.model_type = _value(dict(_fields(value)), 3, 1)
             elif number == 3:
                 normalizer = dict(_fields(value))
-                model.charsmap = normalizer.get(2, b"")
-                model.adds_space = bool(normalizer.get(3, 1))
-                model.squeezes = bool(normalizer.get(4, 1))
+                model.charsmap = _value(normalizer, 2, b"")
+                model.adds_space = bool(_value(normalizer, 3, 1))
+                model.squeezes = bool(_value(normalizer, 4, 1))
     except (ValueError, TypeError, IndexError, struct.error) as error:
         raise ModelError(f"{printable(str(path))} is damaged: {error}") from error
     if not model.pieces:
@@ -63,7 +64,15 @@ def read(path: Path) -> SentencePiece:
 
 def _piece(data: bytes) -> tuple[str, float, int]:
     values = dict(_fields(data))
-    return values[1].decode() if 1 in values else "", values.get(2, 0.0), values.get(3, NORMAL)
+    return _value(values, 1, b"").decode(), _value(values, 2, 0.0), _value(values, 3, NORMAL)
+
+
+def _value(fields: dict[int, Any], number: int, default: T) -> T:
+    """A field of the default's type."""
+    value = fields.get(number, default)
+    if not isinstance(value, type(default)):
+        raise ValueError(f"field {number} is of another type")
+    return value
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:

@@ -98,6 +98,13 @@ def test_too_many_pieces_for_the_model(tmp_path: Path) -> None:
         converted(DATA / "sp-bpe.model", tmp_path, n_rows=400)
 
 
+def test_a_field_of_another_type_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(b"\n\x02\x08\x06")  # a piece whose text is a number
+    with pytest.raises(ModelError, match="is damaged: field 1 is of another type"):
+        sentencepiece.read(path)
+
+
 WHOLE = (DATA / "sp-bpe.model").read_bytes()
 
 
