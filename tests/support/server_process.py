@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -89,7 +90,12 @@ class ServerProcess:
         import psutil
 
         children = psutil.Process(self.process.pid).children()
-        return [child.pid for child in children if "server.worker.process.main" in child.cmdline()]
+        pids = []
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that is just ending
+                if "server.worker.process.main" in child.cmdline():
+                    pids.append(child.pid)
+        return pids
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Signal it and wait; the exit status."""
