@@ -28,7 +28,7 @@ from server.chat.request import ChatInput
 from server.chat.template.capabilities import template_variables
 from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
 from server.chat.tool_calls.tool import Tool
-from server.chat.tool_calls.tool_call_format import ToolOptions
+from server.chat.tool_calls.tool_call_format import ToolOptions, WritableFormat
 from server.chat.tool_text import calls_as_user_text, describe_tools, insert_written, write_calls
 
 # Noncharacters, which are removed from what clients send.
@@ -241,7 +241,7 @@ class _Rendering:
         if tools and not capabilities.tools:
             messages, tools = describe_tools(messages, self.tools, chat_format.call_format), []
         written: dict[str, str] = {}
-        if not capabilities.calls and chat_format.call_format.writes_calls:
+        if not capabilities.calls and isinstance(chat_format.call_format, WritableFormat):
             messages, written = write_calls(messages, chat_format.call_format, self.split_tokens)
             messages = messages if capabilities.results else calls_as_user_text(messages)
         elif not (capabilities.calls and capabilities.results):

@@ -9,7 +9,7 @@ from typing import Any
 from engine import exact_json
 from server.chat.messages import calls_as_text, parse_arguments, text_of
 from server.chat.tool_calls.tool import Tool
-from server.chat.tool_calls.tool_call_format import ToolCallFormat
+from server.chat.tool_calls.tool_call_format import ToolCallFormat, WritableFormat
 
 
 def describe_tools(
@@ -60,7 +60,7 @@ def _add_result_text(messages: list[Mapping[str, Any]], text: str) -> None:
 
 
 def write_calls(
-    messages: Sequence[Mapping[str, Any]], call_format: ToolCallFormat, split_tokens: Callable[[Any], Any]
+    messages: Sequence[Mapping[str, Any]], call_format: WritableFormat, split_tokens: Callable[[Any], Any]
 ) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
     """Calls in the model's own syntax, as a part of the content; and the text for each mark in it.
 

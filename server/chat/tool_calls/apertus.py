@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from server.chat.streaming_parser import Parsing, StreamingParser, UnexpectedText
-from server.chat.tool_calls.grammar import GrammarTerminals, quoted
+from server.chat.tool_calls.grammar import quoted
 from server.chat.tool_calls.json_calls import JsonSyntax, JsonToolCallFormat, MarkedJsonCallParser
-from server.chat.tool_calls.tool_call_format import (
-    CallFrame,
-    ToolOptions,
-    alternatives,
-    arguments_rules,
-    join_rules,
-    start_rules,
-)
+from server.chat.tool_calls.tool_call_format import CallFrame, ToolOptions
 
 
 class ApertusCallParser(MarkedJsonCallParser):
@@ -38,16 +31,9 @@ class ApertusFormat(JsonToolCallFormat):
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return ApertusCallParser(self.syntax, options.names, new_id, options.limit)
 
-    def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
-        frame = self.syntax.frame
-        rules = [alternatives("call", options), *arguments_rules(options)]
-        for i, tool in enumerate(options.tools):
-            head = quoted(f"{{{json.dumps(tool.name)}: ")
-            rules.append(f"call_{i}: {head} arguments_{i} {quoted('}')}")
-        start = start_rules(options, terminals, frame.opener, "calls")
-        return join_rules([*start, frame.rule(options, terminals), *rules])
+    def call_rules(self, options: ToolOptions) -> list[str]:
+        heads = (quoted(f"{{{json.dumps(tool.name)}: ") for tool in options.tools)
+        return [f"call_{i}: {head} arguments_{i} {quoted('}')}" for i, head in enumerate(heads)]
 
-    def written(self, calls: Sequence[tuple[str, str]]) -> str:
-        objects = (f"{{{json.dumps(name)}: {arguments}}}" for name, arguments in calls)
-        frame = self.syntax.frame
-        return frame.opener + frame.first + frame.again.join(objects) + frame.last
+    def written_call(self, name: str, arguments: str) -> str:
+        return f"{{{json.dumps(name, ensure_ascii=False)}: {arguments}}}"

@@ -10,14 +10,7 @@ from server.chat.streaming_parser import SPACE, MarkerSearch, Parsing, Streaming
 from server.chat.tool_calls.grammar import GrammarTerminals, quoted
 from server.chat.tool_calls.python_values import python_as_json
 from server.chat.tool_calls.schema_rules import MAX_DEPTH, BracketRules
-from server.chat.tool_calls.tool_call_format import (
-    CallFrame,
-    ToolCallFormat,
-    ToolOptions,
-    alternatives,
-    join_rules,
-    start_rules,
-)
+from server.chat.tool_calls.tool_call_format import CallFrame, ToolCallFormat, ToolOptions
 
 MAX_NAME = 256
 _QUOTE = '<|"|>'
@@ -166,12 +159,11 @@ class GemmaFormat(ToolCallFormat):
         return GemmaCallParser(options.names, new_id, options.limit)
 
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
-        rules = [alternatives("call", options)]
+        rules: list[str] = []
         for i, tool in enumerate(options.tools):
             arguments = GemmaRules(f"arguments_{i}", tool, terminals)
             rules += [f"call_{i}: {terminals(tool.name + '{')} {arguments.arguments()}", *arguments.rules]
-        start = start_rules(options, terminals, _FRAME.opener, "calls")
-        return join_rules([*start, _FRAME.rule(options, terminals), *rules])
+        return _FRAME.grammar(rules, options, terminals)
 
     def example(self) -> str:
         return f"{_FRAME.opener}call:tool name{{argument name:{_QUOTE}value{_QUOTE}}}<tool_call|>"

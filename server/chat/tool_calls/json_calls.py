@@ -16,10 +16,8 @@ from server.chat.tool_calls.tool_call_format import (
     CallFrame,
     ToolCallFormat,
     ToolOptions,
-    alternatives,
+    WritableFormat,
     arguments_rules,
-    join_rules,
-    start_rules,
 )
 
 NAME_KEYS = ("name", "tool_name", "function")
@@ -153,10 +151,9 @@ class MarkedJsonCallParser(JsonCallParser):
             yield from self.accept(self.closer)
 
 
-class JsonToolCallFormat(ToolCallFormat):
+class JsonToolCallFormat(WritableFormat):
     """A format whose calls are JSON between markers."""
 
-    writes_calls = True
     syntax: JsonSyntax
 
     @property
@@ -169,21 +166,19 @@ class JsonToolCallFormat(ToolCallFormat):
         return MarkedJsonCallParser(self.syntax, options.names, new_id, options.limit)
 
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
-        frame = self.syntax.frame
-        rules = [alternatives("call", options), *call_rules(self.syntax, options), *arguments_rules(options)]
-        start = start_rules(options, terminals, frame.opener, "calls")
-        return join_rules([*start, frame.rule(options, terminals), *rules])
+        rules = [*self.call_rules(options), *arguments_rules(options)]
+        return self.syntax.frame.grammar(rules, options, terminals)
 
-    def example(self) -> str:
-        return self.written([("tool name", '{"argument name": "value"}')])
+    def call_rules(self, options: ToolOptions) -> list[str]:
+        """A rule `call_<i>` for each tool, with its `arguments_<i>`."""
+        return call_rules(self.syntax, options)
 
     def written(self, calls: Sequence[tuple[str, str]]) -> str:
-        syntax, frame = self.syntax, self.syntax.frame
-        objects = (
-            f'{{"{syntax.name_key}": "{name}", "{syntax.arguments_key}": {arguments}}}'
-            for name, arguments in calls
-        )
-        return frame.opener + frame.first + frame.again.join(objects) + frame.last
+        return self.syntax.frame.written(self.written_call(*call) for call in calls)
+
+    def written_call(self, name: str, arguments: str) -> str:
+        keys = self.syntax
+        return f'{{"{keys.name_key}": {json.dumps(name, ensure_ascii=False)}, "{keys.arguments_key}": {arguments}}}'
 
     def fitted(self, calls: RenderedCalls) -> ToolCallFormat:
         syntax = derive_json_syntax(calls)

@@ -12,18 +12,10 @@ from server.chat.streaming_parser import SPACE, MarkerSearch, Parsing, Streaming
 from server.chat.tool_calls.grammar import GrammarTerminals, quoted
 from server.chat.tool_calls.python_values import python_as_json, unescape
 from server.chat.tool_calls.schema_rules import MAX_DEPTH, BracketRules
-from server.chat.tool_calls.tool_call_format import (
-    CallFrame,
-    ToolCallFormat,
-    ToolOptions,
-    alternatives,
-    join_rules,
-    start_rules,
-)
+from server.chat.tool_calls.tool_call_format import CallFrame, ToolOptions, WritableFormat
 
 MAX_NAME = 256
-MAX_ESCAPE = 12  # characters: two of them in \u
-_NAME_CHARACTERS = string.ascii_letters + string.digits + "_.-"
+_WORD_CHARACTERS = string.ascii_letters + string.digits + "+-._"
 _FRAME = CallFrame("<|tool_call_start|>", "[", ", ", "]<|tool_call_end|>")
 
 
@@ -154,7 +146,7 @@ class PythonCallParser(StreamingParser):
     def word(self, character: str) -> Parsing[None]:
         """A number, True, False or None."""
         word = ""
-        while character in string.ascii_letters + string.digits + "+-._" and len(word) < MAX_NAME:
+        while character in _WORD_CHARACTERS and len(word) < MAX_NAME:
             word += character
             character = yield from self.next()
         self.unread(character)
@@ -191,9 +183,8 @@ class PythonRules(BracketRules):
         )
 
 
-class Lfm2Format(ToolCallFormat):
+class Lfm2Format(WritableFormat):
     name = "lfm2"
-    writes_calls = True
     markers = (_FRAME.opener, "<|tool_call_end|>")
 
     def detects(self, source: str) -> bool:
@@ -206,13 +197,12 @@ class Lfm2Format(ToolCallFormat):
         return PythonCallParser(options.names, new_id, options.limit)
 
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
-        rules = [alternatives("call", options)]
+        rules: list[str] = []
         for i, tool in enumerate(options.tools):
             arguments = PythonRules(f"arguments_{i}", tool, terminals)
             call = f"{terminals(tool.name + '(')} {arguments.arguments()} {terminals(')')}"
             rules += [f"call_{i}: {call}", *arguments.rules]
-        start = start_rules(options, terminals, _FRAME.opener, "calls")
-        return join_rules([*start, _FRAME.rule(options, terminals), *rules])
+        return _FRAME.grammar(rules, options, terminals)
 
     def example(self) -> str:
         return f"{_FRAME.opener}[tool_name(argument_name='value')]<|tool_call_end|>"
@@ -222,7 +212,7 @@ class Lfm2Format(ToolCallFormat):
             f"{name}({', '.join(f'{key}={_literal(value)}' for key, value in loads(arguments).items())})"
             for name, arguments in calls
         )
-        return _FRAME.opener + _FRAME.first + _FRAME.again.join(bodies) + _FRAME.last
+        return _FRAME.written(bodies)
 
 
 def _literal(value: Any) -> str:

@@ -13,14 +13,7 @@ from server.chat.tool_calls.schema_rules import MAX_DEPTH, SchemaRules
 from server.chat.tool_calls.schema_types import allows_only_text, json_types
 from server.chat.tool_calls.tagged_calls import TaggedSyntax, TaggedToolCallFormat, value_as_json
 from server.chat.tool_calls.tool import Tool
-from server.chat.tool_calls.tool_call_format import (
-    CallFrame,
-    ToolCallFormat,
-    ToolOptions,
-    alternatives,
-    join_rules,
-    start_rules,
-)
+from server.chat.tool_calls.tool_call_format import CallFrame, ToolCallFormat, ToolOptions
 
 _NS = "]<]minimax[>["
 _END, _TAIL = "\0end", "\0tail"  # in no text of a grammar, which escapes NUL
@@ -215,13 +208,12 @@ class MiniMaxM3Format(ToolCallFormat):
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
         begin = f'\n{_NS}<invoke name="'
         frame = CallFrame(f"{_NS}<tool_call>", begin, begin, f"\n{_NS}</tool_call>")
-        rules = [alternatives("call", options)]
+        rules: list[str] = []
         for i, tool in enumerate(options.tools):
             arguments = MiniMaxM3Rules(f"arguments_{i}", tool, terminals)
             name, end = terminals(f'{tool.name}">'), terminals(f"{_NS}</invoke>")
             rules += [f"call_{i}: {name} {arguments.arguments()} {end}", *arguments.rules]
-        start = start_rules(options, terminals, frame.opener, "calls")
-        return join_rules([*start, frame.rule(options, terminals), *rules])
+        return frame.grammar(rules, options, terminals)
 
     def example(self) -> str:
         argument = f"{_NS}<argument name>value{_NS}</argument name>"

@@ -16,11 +16,9 @@ from server.chat.tool_calls.tool_call_format import (
     CallFrame,
     ToolCallFormat,
     ToolOptions,
-    alternatives,
+    WritableFormat,
     arguments_rules,
-    join_rules,
     pieces_of,
-    start_rules,
 )
 
 MAX_NAME = 256
@@ -85,10 +83,9 @@ class NamedCallParser(JsonCallParser):
         return name
 
 
-class NamedToolCallFormat(ToolCallFormat):
+class NamedToolCallFormat(WritableFormat):
     """A format in which the name precedes JSON."""
 
-    writes_calls = True
     syntax: NamedSyntax
 
     @property
@@ -101,24 +98,17 @@ class NamedToolCallFormat(ToolCallFormat):
         return NamedCallParser(self.syntax, options.names, new_id, options.limit)
 
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
-        frame = self.syntax.frame
-        rules = [alternatives("call", options), *arguments_rules(options)]
+        rules = arguments_rules(options)
         for i, tool in enumerate(options.tools):
             rules.append(f"call_{i}: {self.head_rule(tool.name, terminals)} arguments_{i}")
-        start = start_rules(options, terminals, frame.opener, "calls")
-        return join_rules([*start, frame.rule(options, terminals), *rules])
+        return self.syntax.frame.grammar(rules, options, terminals)
 
     def head_rule(self, name: str, terminals: GrammarTerminals) -> str:
         """What precedes the arguments."""
         return terminals(name + self.syntax.middle)
 
-    def example(self) -> str:
-        return self.written([("tool name", '{"argument name": "value"}')])
-
     def written(self, calls: Sequence[tuple[str, str]]) -> str:
-        syntax, frame = self.syntax, self.syntax.frame
-        bodies = (name + syntax.middle + arguments for name, arguments in calls)
-        return frame.opener + frame.first + frame.again.join(bodies) + frame.last
+        return self.syntax.frame.written(name + self.syntax.middle + arguments for name, arguments in calls)
 
     def fitted(self, calls: RenderedCalls) -> ToolCallFormat:
         syntax = derive_named_syntax(calls)

@@ -9,6 +9,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.exact_json import loads, write
 from server.chat.streaming_parser import SPACE, MarkerSearch, Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals, quoted
 from server.chat.tool_calls.python_values import python_as_json
@@ -21,11 +22,9 @@ from server.chat.tool_calls.tool_call_format import (
     ToolCallFormat,
     ToolOptions,
     UnsupportedSchema,
-    alternatives,
-    join_rules,
+    WritableFormat,
     pieces_of,
     schema_rule,
-    start_rules,
 )
 
 MAX_NAME = 256
@@ -191,10 +190,9 @@ def json_type(text: str) -> str:
     )
 
 
-class TaggedToolCallFormat(ToolCallFormat):
+class TaggedToolCallFormat(WritableFormat):
     """A format whose calls are tags."""
 
-    writes_calls = True
     syntax: TaggedSyntax
 
     @property
@@ -211,32 +209,23 @@ class TaggedToolCallFormat(ToolCallFormat):
         return TaggedCallParser(self.syntax, tools, new_id, options.limit)
 
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
-        syntax, frame = self.syntax, self.syntax.frame
-        rules = [alternatives("call", options)]
+        syntax, rules = self.syntax, list[str]()
         for i, tool in enumerate(options.tools):
             arguments, more = argument_rules(f"argument_{i}", tool, syntax, terminals)
             rules += [f"call_{i}: {terminals(tool.name + syntax.name_close)} {arguments}", *more]
-        start = start_rules(options, terminals, frame.opener, "calls")
-        return join_rules([*start, frame.rule(options, terminals), *rules])
-
-    def example(self) -> str:
-        return self.written([("tool name", '{"argument name": "value"}')])
+        return syntax.frame.grammar(rules, options, terminals)
 
     def written(self, calls: Sequence[tuple[str, str]]) -> str:
-        syntax, frame = self.syntax, self.syntax.frame
+        return self.syntax.frame.written(self._written_call(name, loads(text)) for name, text in calls)
 
-        def body(name: str, arguments: dict[str, Any]) -> str:
-            pairs = (
-                (key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-                for key, value in arguments.items()
-            )
-            tags = (
-                syntax.key_open + key + syntax.key_close + value + syntax.value_close for key, value in pairs
-            )
-            return name + syntax.name_close + ("".join(tags) or syntax.empty)
-
-        bodies = (body(name, json.loads(arguments)) for name, arguments in calls)
-        return frame.opener + frame.first + frame.again.join(bodies) + frame.last
+    def _written_call(self, name: str, arguments: dict[str, Any]) -> str:
+        syntax, tags = self.syntax, list[str]()
+        for key, value in arguments.items():
+            is_text = isinstance(value, str)
+            key_close = syntax.key_close if is_text else syntax.json_key_close or syntax.key_close
+            text = value if is_text else write(value, ensure_ascii=False)
+            tags.append(syntax.key_open + key + key_close + text + syntax.value_close)
+        return name + syntax.name_close + ("".join(tags) or syntax.empty)
 
     def fitted(self, calls: RenderedCalls) -> ToolCallFormat:
         syntax = derive_tagged_syntax(calls)

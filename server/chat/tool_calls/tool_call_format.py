@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,6 +58,15 @@ class CallFrame:
         more = f"({terminals(self.again)} call)*" if options.parallel else ""
         return f"calls: {terminals(self.first)} call {more} {terminals(self.last)}"
 
+    def grammar(self, rules: Sequence[str], options: ToolOptions, terminals: GrammarTerminals) -> str:
+        """A grammar of outputs. rules: `call_<i>` for each tool, and further ones."""
+        start = start_rules(options, terminals, self.opener, "calls")
+        return join_rules([*start, self.rule(options, terminals), alternatives("call", options), *rules])
+
+    def written(self, calls: Iterable[str]) -> str:
+        """Calls with the frame around them."""
+        return self.opener + self.first + self.again.join(calls) + self.last
+
     def ending_as(self, known: CallFrame) -> CallFrame:
         """The frame without what a template writes after the last marker of a known one, to end the turn."""
         marker = pieces_of(known.last)[-1:]
@@ -85,7 +94,6 @@ class ToolCallFormat(ABC):
 
     name: str
     short_ids = False  # call ids have nine characters
-    writes_calls = False  # `written` is implemented
     grammar_has_reasoning = False  # its grammars cover the reasoning before the answer
 
     @abstractmethod
@@ -116,10 +124,6 @@ class ToolCallFormat(ABC):
         """The format with the white space that a template writes."""
         return self
 
-    def written(self, calls: Sequence[tuple[str, str]]) -> str:
-        """Calls (name, arguments as JSON), for templates that do not render them, if `writes_calls`."""
-        raise NotImplementedError
-
     def new_answer_parser(
         self, options: ToolOptions | None, new_id: Callable[[], str], prompt: str, raw: bool
     ) -> StreamingParser | None:
@@ -136,6 +140,17 @@ class ToolCallFormat(ABC):
     def adapt_messages(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Further changes that templates with this format need."""
         return messages
+
+
+class WritableFormat(ToolCallFormat):
+    """A format that also writes calls, for templates that do not render them."""
+
+    @abstractmethod
+    def written(self, calls: Sequence[tuple[str, str]]) -> str:
+        """Calls: names, and arguments as JSON."""
+
+    def example(self) -> str:
+        return self.written([("tool name", '{"argument name": "value"}')])
 
 
 def arguments_rules(options: ToolOptions) -> list[str]:
