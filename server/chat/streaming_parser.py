@@ -145,6 +145,10 @@ class StreamingParser(ABC):
         if self._counts:
             self._arguments.setdefault(self.n_calls - 1, []).append(text)
 
+    def emit_text(self, text: str) -> None:
+        """A part of a string of the arguments."""
+        self.emit_arguments(json.dumps(text, ensure_ascii=False)[1:-1])
+
     @property
     def _counts(self) -> bool:
         return self.limit is None or self.n_calls <= self.limit
@@ -185,6 +189,12 @@ class StreamingParser(ABC):
             raise
         finally:
             self._free_text = None
+
+    def text_argument(self, end: MarkerSearch) -> Parsing[None]:
+        """Text up to a marker, as a string of the arguments, which is emitted as it arrives."""
+        self.emit_arguments('"')
+        yield from self.until(end, self.emit_text)
+        self.emit_arguments('"')
 
     def short_text(self, end: str, limit: int = 256) -> Parsing[str]:
         """Text before this end, a name for instance. Raises UnexpectedText if it is longer."""

@@ -70,17 +70,9 @@ class GemmaCallParser(StreamingParser):
 
     def key(self) -> Parsing[None]:
         if (yield from self.accept(_QUOTE)):
-            yield from self.text()
+            yield from self.text_argument(self.quote)
         else:
             self.emit_arguments(json.dumps((yield from self.word(":")).strip('"'), ensure_ascii=False))
-
-    def text(self) -> Parsing[None]:
-        """After the opening quote."""
-        self.emit_arguments('"')
-        yield from self.until(
-            self.quote, lambda text: self.emit_arguments(json.dumps(text, ensure_ascii=False)[1:-1])
-        )
-        self.emit_arguments('"')
 
     def value_of(self, depth: int) -> Parsing[None]:
         if depth > MAX_DEPTH:
@@ -90,7 +82,7 @@ class GemmaCallParser(StreamingParser):
         if character == "<":
             if not (yield from self.accept(_QUOTE)):
                 raise UnexpectedText
-            yield from self.text()
+            yield from self.text_argument(self.quote)
         elif character == '"':
             yield from self.json(self.emit_arguments)
         elif character == "{":

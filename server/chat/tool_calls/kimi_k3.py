@@ -61,18 +61,13 @@ class KimiK3Parser(SectionsParser):
             self.emit_arguments(f"{before}{json.dumps(key, ensure_ascii=False)}: ")
             before = ", "
             if kind == "string":
-                self.emit_arguments('"')
-                yield from self.until(MarkerSearch([_ARGUMENT_END]), self.emit_text)
-                self.emit_arguments('"')
+                yield from self.text_argument(MarkerSearch([_ARGUMENT_END]))
             else:
                 pieces: list[str] = []
                 yield from self.until(MarkerSearch([_ARGUMENT_END]), pieces.append)
                 value = "".join(pieces)
                 self.emit_arguments(python_as_json(value.strip()) or json.dumps(value, ensure_ascii=False))
         self.emit_arguments("{}" if before == "{" else "}")
-
-    def emit_text(self, text: str) -> None:
-        self.emit_arguments(json.dumps(text, ensure_ascii=False)[1:-1])
 
 
 class KimiK3Format(SectionsFormat):

@@ -122,7 +122,7 @@ class PythonCallParser(StreamingParser):
                 break
             if character == "\\":
                 character = yield from self.escape()
-            self.emit_arguments(json.dumps(character, ensure_ascii=False)[1:-1])
+            self.emit_text(character)
         self.emit_arguments('"')
 
     def closes(self) -> Parsing[bool]:

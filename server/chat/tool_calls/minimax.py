@@ -104,9 +104,7 @@ class MiniMaxM3Parser(StreamingParser):
         if depth > MAX_DEPTH:
             raise UnexpectedText
         if allows_only_text(schema):
-            self.emit_arguments('"')
-            yield from self.until(self.tag, self.emit_text)
-            self.emit_arguments('"')
+            yield from self.text_argument(self.tag)
             yield from self.tag_name()
             return
         text: list[str] = []
@@ -120,9 +118,6 @@ class MiniMaxM3Parser(StreamingParser):
             self.emit_arguments("[]" if "array" in types else "{}")
         else:
             self.emit_arguments(value_as_json("".join(text), schema))
-
-    def emit_text(self, text: str) -> None:
-        self.emit_arguments(json.dumps(text, ensure_ascii=False)[1:-1])
 
 
 def _part(schema: Any, key: str) -> Any:

@@ -155,23 +155,15 @@ class TaggedCallParser(StreamingParser):
         if character != "\n" or not self.in_lines:
             self.unread(character)
         if character in "<" + SPACE and self.syntax.cdata and (yield from self.accept(_CDATA)):
-            self.emit_arguments('"')
-            yield from self.until(MarkerSearch([_CDATA_END]), self.emit_text)
-            self.emit_arguments('"')
+            yield from self.text_argument(MarkerSearch([_CDATA_END]))
             yield from self.accept(self.syntax.value_close.strip())
             return
         if allows_only_text(schema) if is_json is None else not is_json:
-            self.emit_arguments('"')
-            yield from self.until(self.close, self.emit_text)
-            self.emit_arguments('"')
+            yield from self.text_argument(self.close)
             return
         value: list[str] = []
         yield from self.until(self.close, value.append)
         self.emit_arguments(value_as_json("".join(value), schema))
-
-    def emit_text(self, text: str) -> None:
-        """A part of a string."""
-        self.emit_arguments(json.dumps(text, ensure_ascii=False)[1:-1])
 
 
 def value_as_json(text: str, schema: Any) -> str:
