@@ -125,13 +125,7 @@ class GemmaRules(BracketRules):
         return r"/[^:{}\[\],<>\"\s]+:/"
 
     def text(self, shortest: int | None, longest: int | None) -> str:
-        count = "*" if shortest is None and longest is None else f"{{{shortest or 0},{longest or ''}}}"
-        quote = self.terminals(_QUOTE)
-        if _QUOTE in self.terminals.tokens:  # which no text contains
-            return f"{quote} /(?s:.){count}/ {quote}"
-        name = f"{self.prefix}_text{len(self.rules)}"
-        self.rules.append(f"{name}[lazy]: /(?s:.){count}/ {quoted(_QUOTE)}")
-        return f"{quote} {name}"
+        return f"{self.terminals(_QUOTE)} {self.text_before(_QUOTE, shortest, longest)}"
 
     def text_literal(self, value: str) -> str:
         if _QUOTE in value:

@@ -49,6 +49,13 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False) if text else ""
 
 
+def repeated(shortest: int | None, longest: int | None) -> str:
+    """How often the item before may come, as in a regular expression."""
+    if shortest is None and longest is None:
+        return "*"
+    return f"{{{shortest or 0},{'' if longest is None else longest}}}"
+
+
 def strict_json_rule(schema: Mapping[str, Any]) -> str:
     """Matches a JSON schema without properties that it does not name. Raises ConfigError.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.exact_json import loads
 from server.chat.streaming_parser import SPACE, MarkerSearch, Parsing, StreamingParser, UnexpectedText
-from server.chat.tool_calls.grammar import GrammarTerminals, quoted
+from server.chat.tool_calls.grammar import GrammarTerminals, quoted, repeated
 from server.chat.tool_calls.python_values import python_as_json, unescape
 from server.chat.tool_calls.schema_rules import MAX_DEPTH, BracketRules
 from server.chat.tool_calls.tool_call_format import CallFrame, ToolOptions, WritableFormat
@@ -172,7 +172,7 @@ class PythonRules(BracketRules):
         return f"{self.text(None, None)} {quoted(': ')}"
 
     def text(self, shortest: int | None, longest: int | None) -> str:
-        count = "*" if shortest is None and longest is None else f"{{{shortest or 0},{longest or ''}}}"
+        count = repeated(shortest, longest)
         return (
             rf"""(/"([^"\\\x00-\x1f]|\\["\\\/bfnrt]){count}"/ | /'([^'\\\x00-\x1f]|\\['"\\nrt]){count}'/)"""
         )

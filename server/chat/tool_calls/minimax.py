@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.exact_json import dumps
 from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser, UnexpectedText
-from server.chat.tool_calls.grammar import GrammarTerminals, quoted
+from server.chat.tool_calls.grammar import GrammarTerminals, quoted, repeated
 from server.chat.tool_calls.schema_rules import MAX_DEPTH, SchemaRules
 from server.chat.tool_calls.schema_types import allows_only_text, json_types
 from server.chat.tool_calls.tagged_calls import TaggedSyntax, TaggedToolCallFormat, value_as_json
@@ -147,16 +147,7 @@ class MiniMaxM3Rules(SchemaRules):
         return self.value(self.resolved(schema["$ref"]))
 
     def text(self, shortest: int | None, longest: int | None) -> str:
-        return f"{self._text(shortest, longest)} {_TAIL}"
-
-    def _text(self, shortest: int | None, longest: int | None) -> str:
-        """Text and the marker."""
-        count = "*" if shortest is None and longest is None else f"{{{shortest or 0},{longest or ''}}}"
-        if _NS in self.terminals.tokens:  # which no text contains
-            return f"/(?s:.){count}/ {self.terminals(_NS)}"
-        name = f"{self.prefix}_text{len(self.rules)}"
-        self.rules.append(f"{name}[lazy]: /(?s:.){count}/ {quoted(_NS)}")
-        return name
+        return f"{self.text_before(_NS, shortest, longest)} {_TAIL}"
 
     def scalar(self, schema: Mapping[str, Any]) -> str:
         return f"{super().scalar(schema)} {_END}"
@@ -174,7 +165,7 @@ class MiniMaxM3Rules(SchemaRules):
 
     def items(self, item: str, shortest: int, longest: int | None) -> str:
         one = f"({self._tagged('item', item)})"
-        return f"{one}{{{shortest},{'' if longest is None else longest}}} {_END}"
+        return f"{one}{repeated(shortest, longest)} {_END}"
 
     def any_object(self) -> str:
         return self.anything()
@@ -184,7 +175,7 @@ class MiniMaxM3Rules(SchemaRules):
         name = f"{self.prefix}_any"
         if not any(rule.startswith(f"{name}:") for rule in self.rules):
             nested = rf"/<[^\/<>\n][^<>\n]*>/ {name} /<\/[^<>\n]+>/ {self.terminals(_NS)}"
-            self.rules.append(f"{name}: {self._text(None, None)} ({nested})*")
+            self.rules.append(f"{name}: {self.text_before(_NS, None, None)} ({nested})*")
         return f"{name} {_TAIL}"
 
 

@@ -8,12 +8,13 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
-from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser, UnexpectedText
+from server.chat.streaming_parser import Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.json_calls import JsonCallParser
 from server.chat.tool_calls.rendered_calls import ARGUMENTS, NAME, SECOND_NAME, RenderedCalls
 from server.chat.tool_calls.tool_call_format import (
     CallFrame,
+    FramedCallParser,
     ToolCallFormat,
     ToolOptions,
     WritableFormat,
@@ -36,29 +37,12 @@ class NamedSyntax:
     optional: str = ""
 
 
-class NamedCallParser(JsonCallParser):
-    """Reads a call after each opener."""
-
+class NamedCallParser(FramedCallParser, JsonCallParser):
     def __init__(self, syntax: NamedSyntax, *args: Any) -> None:
         self.syntax = syntax
-        self.section, self.opener = syntax.frame.opener, syntax.frame.first.strip()
-        self.openers = MarkerSearch([self.section, self.opener])
-        super().__init__(*args)
-
-    def read(self) -> Parsing[None]:
-        while True:
-            opener = yield from self.until(self.openers, self.emit)
-            in_section = bool(self.opener) and opener == self.section
-            yield from self.attempt(opener, self.first_call() if in_section else self.call())
-
-    def first_call(self) -> Parsing[None]:
-        """After the marker of the section."""
-        if not (yield from self.accept(self.opener)):
-            raise UnexpectedText
-        yield from self.call()
+        super().__init__(syntax.frame, *args)
 
     def call(self) -> Parsing[None]:
-        """After the opener."""
         yield from self.head()
         yield from self.json(self.emit_arguments)
         for closer in self.syntax.frame.closers:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.exact_json import dumps
-from server.chat.tool_calls.grammar import GrammarTerminals
+from server.chat.tool_calls.grammar import GrammarTerminals, quoted, repeated
 from server.chat.tool_calls.schema_types import json_types
 from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import UnsupportedSchema, schema_rule
@@ -139,6 +139,15 @@ class SchemaRules(ABC):
     def unsupported(self, reason: str) -> UnsupportedSchema:
         return UnsupportedSchema(f"the schema of '{self.tool.name}' {reason}")
 
+    def text_before(self, marker: str, shortest: int | None, longest: int | None) -> str:
+        """Text of such a length, and the marker that ends it."""
+        text = f"/(?s:.){repeated(shortest, longest)}/"
+        if marker in self.terminals.tokens:  # which no text contains
+            return f"{text} {self.terminals(marker)}"
+        name = f"{self.prefix}_text{len(self.rules)}"
+        self.rules.append(f"{name}[lazy]: {text} {quoted(marker)}")
+        return name
+
     # --- the syntax
 
     def scalar(self, schema: Mapping[str, Any]) -> str:
@@ -228,8 +237,7 @@ class BracketRules(SchemaRules):
     def items(self, item: str, shortest: int, longest: int | None) -> str:
         item = self.add(item)
         more = f"({self.terminals(self.comma)} {item})"
-        count = f"{{{max(shortest - 1, 0)},{'' if longest is None else max(longest - 1, 0)}}}"
-        some = f"{item} {more}{count}"
+        some = f"{item} {more}{repeated(max(shortest - 1, 0), longest and max(longest - 1, 0))}"
         inside = "" if longest == 0 else some if shortest else f"({some})?"
         return f"{self.terminals('[')} {inside} {self.terminals(']')}"
 

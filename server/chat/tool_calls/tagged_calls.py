@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.exact_json import loads, write
 from server.chat.streaming_parser import SPACE, MarkerSearch, Parsing, StreamingParser, UnexpectedText
-from server.chat.tool_calls.grammar import GrammarTerminals, quoted
+from server.chat.tool_calls.grammar import GrammarTerminals, quoted, repeated
 from server.chat.tool_calls.python_values import python_as_json
 from server.chat.tool_calls.rendered_calls import ARGUMENTS, NAME, SECOND_NAME, RenderedCalls
 from server.chat.tool_calls.schema_types import ALL_TYPES, allows_only_text, allows_text_or_null, json_types
@@ -19,6 +19,7 @@ from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import (
     ANY_TEXT,
     CallFrame,
+    FramedCallParser,
     ToolCallFormat,
     ToolOptions,
     UnsupportedSchema,
@@ -80,33 +81,18 @@ class TaggedSyntax:
     python: bool = False
 
 
-class TaggedCallParser(StreamingParser):
+class TaggedCallParser(FramedCallParser):
     def __init__(self, syntax: TaggedSyntax, tools: Mapping[str, Tool], *args: Any) -> None:
         self.syntax, self.tools = syntax, tools
-        self.section, self.opener = syntax.frame.opener, syntax.frame.first.strip()
-        self.openers = MarkerSearch([self.section, self.opener])
         key_closes = [pieces_of(text) for text in (syntax.key_close, syntax.json_key_close) if text]
         self.key_closes = MarkerSearch([pieces[0] for pieces in key_closes])
         self.after_key = {pieces[0]: pieces[1:] for pieces in key_closes}
         close = syntax.value_close.strip()
         self.in_lines = syntax.key_close.endswith("\n")
         self.close = MarkerSearch(["\n" + close, close] if self.in_lines else [close])
-        super().__init__(tools, *args)
-
-    def read(self) -> Parsing[None]:
-        while True:
-            opener = yield from self.until(self.openers, self.emit)
-            in_section = bool(self.opener) and opener == self.section
-            yield from self.attempt(opener, self.first_call() if in_section else self.call())
-
-    def first_call(self) -> Parsing[None]:
-        """After the marker of the section."""
-        if not (yield from self.accept(self.opener)):
-            raise UnexpectedText
-        yield from self.call()
+        super().__init__(syntax.frame, tools, *args)
 
     def call(self) -> Parsing[None]:
-        """After the opener."""
         syntax = self.syntax
         name = yield from self.name()
         if syntax.name_close.strip() and not (yield from self.accept(syntax.name_close.strip())):
@@ -344,12 +330,7 @@ def _value_rule(
         if not texts:
             raise UnsupportedSchema("a string without possible values")
         return True, f"({' | '.join(map(quoted, texts))}) {terminals(close)}", []
-    shortest, longest = schema.get("minLength"), schema.get("maxLength")
-    count = (
-        "*"
-        if shortest is None and longest is None
-        else f"{{{shortest or 0},{'' if longest is None else longest}}}"
-    )
+    count = repeated(schema.get("minLength"), schema.get("maxLength"))
     return True, *_any_text(rule, count, syntax, terminals)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import ConfigError
 from engine.types import Constraint
-from server.chat.streaming_parser import StreamingParser
+from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals, answer_rule, quoted, strict_json_rule
 from server.chat.tool_calls.rendered_calls import RenderedCalls
 from server.chat.tool_calls.tool import Tool
@@ -83,6 +83,31 @@ class CallFrame:
 def pieces_of(text: str) -> list[str]:
     """The markers in a text: white space between them may vary."""
     return [piece for piece in re.split(r"\s*\n\s*|(?<=>)\s*(?=<)", text.strip()) if piece]
+
+
+class FramedCallParser(StreamingParser):
+    """Reads calls in a frame, the first of them after both of its openers."""
+
+    def __init__(self, frame: CallFrame, *args: Any) -> None:
+        self.section, self.opener = frame.opener, frame.first.strip()
+        self.openers = MarkerSearch([self.section, self.opener])
+        super().__init__(*args)
+
+    def read(self) -> Parsing[None]:
+        while True:
+            opener = yield from self.until(self.openers, self.emit)
+            in_section = bool(self.opener) and opener == self.section
+            yield from self.attempt(opener, self.first_call() if in_section else self.call())
+
+    def first_call(self) -> Parsing[None]:
+        """After the marker of the section."""
+        if not (yield from self.accept(self.opener)):
+            raise UnexpectedText
+        yield from self.call()
+
+    @abstractmethod
+    def call(self) -> Parsing[None]:
+        """After the opener."""
 
 
 class UnsupportedSchema(Exception):
