@@ -89,7 +89,7 @@ async def _constraint(
         framed = None if chat.answer is None else _framed(chat.answer, chat_format)
         return alone if framed is None else await check_constraint(framed, context, report=False)
     try:
-        text = chat_format.call_format.grammar(options, chat_format.terminals)
+        text = await context.in_thread(chat_format.call_format.grammar, options, chat_format.terminals)
         if text is None:
             return None
         constraint = Constraint("lark", text)

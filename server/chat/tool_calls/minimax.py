@@ -173,7 +173,8 @@ class MiniMaxM3Rules(SchemaRules):
     def anything(self) -> str:
         """Text or tags of any names, of which a grammar cannot say that they match."""
         name = f"{self.prefix}_any"
-        if not any(rule.startswith(f"{name}:") for rule in self.rules):
+        if not self._has_any:
+            self._has_any = True
             nested = rf"/<[^\/<>\n][^<>\n]*>/ {name} /<\/[^<>\n]+>/ {self.terminals(_NS)}"
             self.rules.append(f"{name}: {self.text_before(_NS, None, None)} ({nested})*")
         return f"{name} {_TAIL}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.exact_json import dumps
 from server.chat.tool_calls.grammar import GrammarTerminals, quoted, repeated
-from server.chat.tool_calls.schema_types import json_types
+from server.chat.tool_calls.schema_types import fault_of, json_types
 from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import UnsupportedSchema, schema_rule
 
@@ -30,14 +30,17 @@ class SchemaRules(ABC):
     def __init__(self, prefix: str, tool: Tool, terminals: GrammarTerminals) -> None:
         self.prefix, self.tool, self.terminals = prefix, tool, terminals
         self.rules: list[str] = []
-        self._references: dict[str, str] = {}
+        self._references: dict[str, str] = {}  # names of rules, by path
+        self._targets: dict[str, Any] = {}  # schemas, by path
         self._depth = self._n_values = 0
+        self._has_any = False  # the rule of any value is written
 
     def arguments(self) -> str:
         """The name of a rule for all arguments."""
-        properties = self.tool.schema.get("properties") or {}
+        if fault := fault_of(self.tool.schema):
+            raise self.unsupported(fault)
         self._check_keywords(self.tool.schema, {"object"})
-        return self.add(self.pairs(self._pairs(self.tool.schema, properties)))
+        return self.add(self.pairs(self._pairs(self.tool.schema)))
 
     def add(self, expression: str) -> str:
         """The name of a new rule."""
@@ -56,10 +59,10 @@ class SchemaRules(ABC):
         return expression
 
     def _value(self, schema: Mapping[str, Any]) -> str:
-        if "$ref" in schema:
+        if schema.get("$ref") is not None:
             return self.reference(schema)
         for key in ("anyOf", "oneOf"):
-            if key in schema:
+            if schema.get(key) is not None:
                 self._check_keywords(schema, set(), key)
                 return self._any_of([self.value(branch) for branch in schema[key]])
         values = [schema["const"]] if "const" in schema else schema.get("enum")
@@ -92,14 +95,14 @@ class SchemaRules(ABC):
         raise self.unsupported(f"has the unknown type {name!r}")
 
     def _object(self, schema: Mapping[str, Any]) -> str:
-        properties = schema.get("properties")
-        if not properties and schema.get("additionalProperties") is not False:
-            return self.any_object()
-        return self.object(self._pairs(schema, properties or {}))
+        pairs, others = self._pairs(schema), schema.get("additionalProperties")
+        if pairs or others is False:
+            return self.object(pairs)
+        return self.map_of(self.value(others)) if others and others is not True else self.any_object()
 
-    def _pairs(self, schema: Mapping[str, Any], properties: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    def _pairs(self, schema: Mapping[str, Any]) -> list[tuple[str, bool]]:
         """An expression of each pair in order, and whether it is required."""
-        required = schema.get("required") or ()
+        properties, required = schema.get("properties") or {}, schema.get("required") or ()
         if unknown := [name for name in required if name not in properties]:
             raise self.unsupported(f"requires {unknown[0]!r}, which it does not describe")
         return [
@@ -115,13 +118,18 @@ class SchemaRules(ABC):
             self.rules.append(f"{name}: {self.value(target)}")
         return self._references[path]
 
-    def resolved(self, path: Any) -> Any:
+    def resolved(self, path: str) -> Any:
         """The schema that a reference names."""
+        if path in self._targets:
+            return self._targets[path]
         target: Any = self.tool.schema
-        for part in str(path).removeprefix("#/").split("/"):
+        for part in path.removeprefix("#/").split("/"):
             target = target.get(part) if isinstance(target, Mapping) else None
         if target is None:
             raise self.unsupported(f"has the unknown reference {path!r}")
+        if fault := fault_of(target):
+            raise self.unsupported(fault)
+        self._targets[path] = target
         return target
 
     def _any_of(self, expressions: Sequence[str]) -> str:
@@ -182,6 +190,10 @@ class SchemaRules(ABC):
     @abstractmethod
     def any_object(self) -> str: ...
 
+    def map_of(self, value: str) -> str:
+        """An object with any keys and such values. Raises UnsupportedSchema."""
+        raise self.unsupported("has the unsupported keyword 'additionalProperties' with a schema")
+
     @abstractmethod
     def items(self, item: str, shortest: int, longest: int | None) -> str: ...
 
@@ -234,6 +246,10 @@ class BracketRules(SchemaRules):
         self.anything()
         return f"{self.prefix}_object"
 
+    def map_of(self, value: str) -> str:
+        pair, comma = f"{self.any_key()} {self.add(value)}", self.terminals(self.comma)
+        return f"{self.terminals('{')} ({pair} ({comma} {pair})*)? {self.terminals('}')}"
+
     def items(self, item: str, shortest: int, longest: int | None) -> str:
         item = self.add(item)
         more = f"({self.terminals(self.comma)} {item})"
@@ -243,15 +259,14 @@ class BracketRules(SchemaRules):
 
     def anything(self) -> str:
         name = f"{self.prefix}_any"
-        if not any(rule.startswith(f"{name}:") for rule in self.rules):
+        if not self._has_any:
+            self._has_any = True
             self.rules.append(f"{name}: {self.prefix}_object | {self.prefix}_items | {self.prefix}_scalar")
             words = " | ".join(map(self.literal, (True, False, None)))
             number = self.scalar({"type": "number"})
-            pair, comma = f"{self.any_key()} {name}", self.terminals(self.comma)
-            opening, closing = self.terminals("{"), self.terminals("}")
             self.rules += [
                 f"{self.prefix}_scalar: {words} | {number} | {self.text(None, None)}",
                 f"{self.prefix}_items: {self.items(name, 0, None)}",
-                f"{self.prefix}_object: {opening} ({pair} ({comma} {pair})*)? {closing}",
+                f"{self.prefix}_object: {self.map_of(name)}",
             ]
         return name

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_DEPTH = 8
+MAX_NESTING = 64
 ALL_TYPES = frozenset(("string", "number", "boolean", "null", "object", "array"))
+# What keywords hold, where it matters to what reads them.
+_FORMS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("properties", "$defs", "definitions"), dict),
+    **dict.fromkeys(("required", "enum", "anyOf", "oneOf"), list),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), int),
+    "type": (str, list),
+    "$ref": str,
+}
 _PLAIN = {"type", "anyOf", "title", "description", "default", "examples"}
 
 
@@ -29,6 +38,26 @@ def json_types(schema: Any, depth: int = 0) -> frozenset[str] | None:
                 return None
             return frozenset().union(*(branch for branch in branches if branch is not None))
     return None
+
+
+def fault_of(schema: Any, depth: int = 0) -> str | None:
+    """What is wrong with the form of a schema; None: nothing, and what reads it can rely on that."""
+    if not isinstance(schema, Mapping):
+        return None
+    if depth > MAX_NESTING:
+        return "is nested too deeply"
+    for name, expected in _FORMS.items():
+        value = schema.get(name)
+        if value is not None and (not isinstance(value, expected) or isinstance(value, bool)):
+            return f"has a value of the wrong type for {name!r}"
+    if not all(isinstance(name, str) for name in schema.get("required") or ()):
+        return "has a value of the wrong type in 'required'"
+    parts = [schema.get("items"), schema.get("additionalProperties")]
+    for name in ("anyOf", "oneOf"):
+        parts += schema.get(name) or ()
+    for name in ("properties", "$defs", "definitions"):
+        parts += (schema.get(name) or {}).values()
+    return next(filter(None, (fault_of(part, depth + 1) for part in parts)), None)
 
 
 def allows_only_text(schema: Any) -> bool:

@@ -14,7 +14,13 @@ from server.chat.streaming_parser import SPACE, MarkerSearch, Parsing, Streaming
 from server.chat.tool_calls.grammar import GrammarTerminals, quoted, repeated
 from server.chat.tool_calls.python_values import python_as_json
 from server.chat.tool_calls.rendered_calls import ARGUMENTS, NAME, SECOND_NAME, RenderedCalls
-from server.chat.tool_calls.schema_types import ALL_TYPES, allows_only_text, allows_text_or_null, json_types
+from server.chat.tool_calls.schema_types import (
+    ALL_TYPES,
+    allows_only_text,
+    allows_text_or_null,
+    fault_of,
+    json_types,
+)
 from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import (
     ANY_TEXT,
@@ -276,6 +282,8 @@ def argument_rules(
 ) -> tuple[str, list[str]]:
     """Arguments in the order of the schema, optional unless required. Raises UnsupportedSchema."""
     schema = tool.schema
+    if fault := fault_of(schema):
+        raise UnsupportedSchema(f"the schema of '{tool.name}' {fault}")
     if unknown := sorted(schema.keys() - _OBJECT_KEYWORDS):
         raise UnsupportedSchema(f"the schema of '{tool.name}' has the unsupported keyword {unknown[0]!r}")
     shared: dict[str, Any] = {key: schema[key] for key in ("$defs", "definitions") if key in schema}

@@ -12,27 +12,15 @@ from server.chat.request import ChatInput, ReasoningOptions
 from server.chat.template.sandbox import TemplateFailed
 from server.chat.template.special_tokens import special_token_pattern
 from server.chat.tool_calls import make_tool
-from support.api.templates import published_source
+from support.api.templates import PLAIN, chat_formats, published_formats
 from support.api.tools import NOW
 from support.fakes.engine import tokenizer
 
-PLAIN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
-PLAIN += "{% if add_generation_prompt %}[me]{% endif %}"
 TALK = [{"role": "system", "content": "S"}, {"role": "user", "content": "hi"}]
 
 
-def model(source: str) -> ChatFormats:
-    formats = load_chat_formats(tokenizer(), source)
-    assert isinstance(formats, ChatFormats)
-    return formats
-
-
-def published(name: str) -> ChatFormats:
-    return model(published_source(name))
-
-
 def render(source: str | ChatFormats, messages, tokens: re.Pattern[str] | None = None, **fields):
-    formats = model(source) if isinstance(source, str) else source
+    formats = chat_formats(source) if isinstance(source, str) else source
     return render_prompt(ChatInput(messages, **fields), formats, tokens)
 
 
@@ -77,7 +65,7 @@ def test_the_last_message_of_the_assistant_is_continued():
 )
 def test_prefill_of_published_templates(name, tail):
     """As the template writes an answer, up to the end of the text, white space included."""
-    prompt = render_prompt(ChatInput(prefilled("Whill ")), published(name), None)
+    prompt = render_prompt(ChatInput(prefilled("Whill ")), published_formats(name), None)
     assert prompt.text.endswith(tail)
     assert prompt.in_content
     assert not prompt.opened
@@ -90,7 +78,7 @@ def test_prefill_of_a_template_that_does_not_show_the_text_as_it_is():
 
 
 def test_reasoning_is_continued():
-    qwen = published("Qwen-Qwen3-0.6B")
+    qwen = published_formats("Qwen-Qwen3-0.6B")
     prompt = render_prompt(ChatInput(prefilled("", reasoning_content="I see")), qwen, None)
     assert prompt.text.endswith("<|im_start|>assistant\n<think>\nI see")
     assert prompt.opened
@@ -116,7 +104,7 @@ def test_reasoning_is_switched_by_the_variables_that_templates_have():
 
 def test_whether_the_prompt_has_opened_reasoning():
     def opened(name: str, **fields) -> bool:
-        return render_prompt(ChatInput(TALK, **fields), published(name), None).opened
+        return render_prompt(ChatInput(TALK, **fields), published_formats(name), None).opened
 
     assert opened("deepseek-ai-DeepSeek-R1-Distill-Llama-8B")
     assert opened("Qwen-QwQ-32B")
@@ -128,11 +116,11 @@ def test_whether_the_prompt_has_opened_reasoning():
 
 def test_templates_that_cannot_do_without_descriptions():
     tool = make_tool("f", None, {"type": "object", "properties": {"x": {"type": "string"}}}, None, "t")
-    assert "x" in text(published("CohereForAI-c4ai-command-r-plus-tool_use"), TALK, tools=[tool])
+    assert "x" in text(published_formats("CohereForAI-c4ai-command-r-plus-tool_use"), TALK, tools=[tool])
     nested = {"type": "object", "properties": {"y": {"type": "object", "properties": {"z": {}}}}}
     items = {"type": "array", "items": nested}
     tool = make_tool("f", None, {"type": "object", "properties": {"x": items, "y": nested}}, None, "t")
-    assert '"z"' in text(published("NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use"), TALK, tools=[tool])
+    assert '"z"' in text(published_formats("NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use"), TALK, tools=[tool])
 
 
 def test_a_template_for_tools():
@@ -178,6 +166,6 @@ def test_special_tokens_are_broken_in_everything_that_a_client_writes():
 def test_what_the_template_leaves_out_is_named():
     source = "{% for m in messages[-1:] %}{{ m.content | tojson }}{% endfor %}"
     talk = [{"role": "user", "content": "one"}, {"role": "user", "content": 'a "b"\n'}]
-    assert render_prompt(ChatInput(talk), model(source), None).warnings == [
+    assert render_prompt(ChatInput(talk), chat_formats(source), None).warnings == [
         "messages[0] has no effect: the chat template leaves it out"
     ]

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from server.chat.chat_format import ChatFormats, load_chat_formats
+from server.chat.chat_format import ChatFormats
 from server.chat.messages import InvalidMessage
 from server.chat.prompt import render_prompt
 from server.chat.request import ChatInput
 from server.chat.template.special_tokens import special_token_pattern
-from support.api.templates import published_source
+from support.api.templates import PLAIN, chat_formats, published_formats
 from support.api.tools import NOW, WEATHER
-from support.fakes.engine import tokenizer
 
-PLAIN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
-PLAIN += "{% if add_generation_prompt %}[me]{% endif %}"
 TALK = [{"role": "system", "content": "S"}, {"role": "user", "content": "hi"}]
-
-
-def model(source: str) -> ChatFormats:
-    formats = load_chat_formats(tokenizer(), source)
-    assert isinstance(formats, ChatFormats)
-    return formats
-
-
-def published(name: str) -> ChatFormats:
-    return model(published_source(name))
 
 
 def text(formats: ChatFormats, messages, **fields) -> str:
@@ -33,13 +20,13 @@ def text(formats: ChatFormats, messages, **fields) -> str:
 
 
 def test_tools_that_the_template_does_not_show_are_described_by_the_system():
-    head, _, tail = text(model(PLAIN), TALK, tools=[WEATHER, NOW]).partition("\n[user] hi")
+    head, _, tail = text(chat_formats(PLAIN), TALK, tools=[WEATHER, NOW]).partition("\n[user] hi")
     assert head.startswith("[system] S\n\n")
     assert '"name": "get_weather"' in head
     assert '{"tool_calls": [{"name": "tool name", "arguments": {"argument name": "value"}}]}' in head
     assert tail == "\n[me]"
-    assert text(model(PLAIN), TALK[1:], tools=[NOW]).startswith("[system] You can call")
-    r1 = text(published("deepseek-ai-DeepSeek-R1-Distill-Qwen-32B"), TALK, tools=[NOW])
+    assert text(chat_formats(PLAIN), TALK[1:], tools=[NOW]).startswith("[system] You can call")
+    r1 = text(published_formats("deepseek-ai-DeepSeek-R1-Distill-Qwen-32B"), TALK, tools=[NOW])
     assert "<｜tool▁call▁begin｜>function<｜tool▁sep｜>tool name" in r1  # noqa: RUF001
 
 
@@ -56,7 +43,7 @@ def test_calls_and_results_that_the_template_does_not_show_are_reported_as_text(
         {"role": "tool", "content": "13:00", "tool_call_id": "b"},
         {"role": "user", "content": "well?"},
     ]
-    assert text(model(PLAIN), talk) == (
+    assert text(chat_formats(PLAIN), talk) == (
         '[system] S\n[user] hi\n[assistant] So\n{"tool_calls": [{"name": "now", "arguments": {"x": 1}}]}\n'
         '[user] {"tool_response": {"name": "now", "content": "12:00"}}\n'
         '{"tool_response": {"name": null, "content": "13:00"}}\nwell?\n[me]'
@@ -74,11 +61,11 @@ def called(arguments: str, content: str = "") -> list:
 
 
 def test_calls_are_written_as_the_model_writes_them():
-    shown = text(published("LFM2-8B-A1B"), called('{"x": 1.1, "y": "it\'s"}', "So"), tools=[NOW])
+    shown = text(published_formats("LFM2-8B-A1B"), called('{"x": 1.1, "y": "it\'s"}', "So"), tools=[NOW])
     call = """now(x=1.1, y="it's")"""
     assert f"assistant\nSo<|tool_call_start|>[{call}, {call}]<|tool_call_end|><|im_end|>" in shown
     assert "<|im_start|>tool\n<|tool_response_start|>12:00<|tool_response_end|><|im_end|>" in shown
-    granite = text(published("ibm-granite-granite-3.3-2B-Instruct"), called('{"x": 1}'), tools=[NOW])
+    granite = text(published_formats("ibm-granite-granite-3.3-2B-Instruct"), called('{"x": 1}'), tools=[NOW])
     call = '{"name": "now", "arguments": {"x": 1}}'
     assert f"<|tool_call|>[{call}, {call}]<|end_of_text|>" in granite
 
@@ -86,7 +73,7 @@ def test_calls_are_written_as_the_model_writes_them():
 def test_only_the_markers_of_written_calls_are_special_tokens():
     pattern = special_token_pattern(["<|tool_call_start|>", "<|im_end|>"])
     chat = ChatInput(called('{"x": "<|im_end|>"}', "<|tool_call_start|>"), tools=[NOW])
-    pieces = render_prompt(chat, published("LFM2-8B-A1B"), pattern).pieces
+    pieces = render_prompt(chat, published_formats("LFM2-8B-A1B"), pattern).pieces
     whole = "".join(pieces)
     assert whole.count("<|tool_call_start|>") == 2
     assert sum(piece.count("<|tool_call_start|>") for piece in pieces) == 1  # before the calls
@@ -95,5 +82,5 @@ def test_only_the_markers_of_written_calls_are_special_tokens():
 
 def test_written_calls_need_arguments_that_are_json():
     with pytest.raises(InvalidMessage) as failure:
-        text(published("LFM2-8B-A1B"), called("{"), tools=[NOW])
+        text(published_formats("LFM2-8B-A1B"), called("{"), tools=[NOW])
     assert failure.value.path == "[1].tool_calls[0].function.arguments"

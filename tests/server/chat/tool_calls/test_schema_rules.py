@@ -1,0 +1,100 @@
+"""Values of a schema in the syntaxes of LFM2, Gemma 4 and MiniMax M3, and schemas that no syntax can read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.constraint.gbnf.lark import with_checked_schemas
+from server.chat.tool_calls import make_tool
+from server.chat.tool_calls.grammar import GrammarTerminals
+from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
+from support.api.grammars import MARKER_IDS, matches
+from support.api.tools import FORMATS
+
+NS = "]<]minimax[>["
+CALLS = {
+    "lfm2": "<|tool_call_start|>[f(x={})]<|tool_call_end|>",
+    "gemma": "<|tool_call>call:f{{x:{}}}<tool_call|>",
+    "minimax-m3": f'{NS}<tool_call>\n{NS}<invoke name="f">{NS}<x>{{}}{NS}</x>{NS}</invoke>\n{NS}</tool_call>',
+}
+TAGGED = ("qwen-coder", "seed", "glm", "hunyuan3", "minimax-m2", "minicpm", "muse", "deepseek-v4", "kimi-k3")
+EMPTY = {"type": "string", "maxLength": 0}
+NUMBERS = {"type": "object", "additionalProperties": {"type": "integer"}}
+
+
+def grammar(call_format: str, schema: Any, control: bool = False, **more: Any) -> str:
+    parameters = {"type": "object", "properties": {"x": schema}, "required": ["x"], **more}
+    options = ToolOptions((make_tool("f", None, parameters, None, "tools[0]"),), required=True)
+    text = FORMATS[call_format].grammar(options, GrammarTerminals(MARKER_IDS if control else {}))
+    assert text is not None
+    return with_checked_schemas(text).text
+
+
+@pytest.mark.parametrize("control", [True, False])
+@pytest.mark.parametrize(
+    ("call_format", "schema", "good", "bad"),
+    [
+        ("lfm2", EMPTY, "''", "'a'"),
+        ("gemma", EMPTY, '<|"|><|"|>', '<|"|>a<|"|>'),
+        ("minimax-m3", EMPTY, "", "a"),
+        ("lfm2", NUMBERS, "{'a': 1, 'b': 2}", "{'a': 'b'}"),
+        ("lfm2", NUMBERS, "{}", "1"),
+        ("gemma", NUMBERS, "{a:1,b:2}", '{a:<|"|>b<|"|>}'),
+        ("lfm2", {"type": "object"}, "{'a': [1, {'b': None}]}", "1"),
+        ("gemma", {"type": "object"}, "{a:[1,{b:null}]}", "1"),
+    ],
+)
+def test_value_matches_if_it_is_valid_for_the_schema(call_format, schema, good, bad, control):
+    text = grammar(call_format, schema, control)
+    assert matches(text, CALLS[call_format].format(good), control) == (True, True)
+    assert matches(text, CALLS[call_format].format(bad), control) != (True, True)
+
+
+@pytest.mark.parametrize("call_format", [*CALLS, *TAGGED])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": 5},
+        {"type": "string", "enum": 5},
+        {"anyOf": 5},
+        {"type": ["string", "null"], "anyOf": 5},
+        {"type": "object", "properties": 5},
+        {"type": "object", "required": 5},
+        {"type": "object", "properties": {"a": {}}, "required": [["a"]]},
+        {"type": "array", "items": {"oneOf": "a"}},
+        {"type": "array", "minItems": "1"},
+        {"type": 5},
+        {"$ref": []},
+    ],
+)
+def test_schema_with_keywords_of_a_wrong_type_is_refused(call_format, schema):
+    with pytest.raises(UnsupportedSchema, match="wrong type"):
+        grammar(call_format, schema)
+
+
+@pytest.mark.parametrize("call_format", CALLS)
+def test_schema_that_refers_to_one_with_a_fault_is_refused(call_format):
+    with pytest.raises(UnsupportedSchema, match="wrong type"):
+        grammar(call_format, {"$ref": "#/$defs/a/default"}, **{"$defs": {"a": {"default": {"enum": 5}}}})
+
+
+@pytest.mark.parametrize("call_format", CALLS)
+def test_property_that_is_required_and_not_described_is_refused(call_format):
+    with pytest.raises(UnsupportedSchema, match="requires 'y'"):
+        grammar(call_format, {"type": "object", "required": ["y"]})
+
+
+def test_map_that_nested_tags_cannot_express_is_refused():
+    with pytest.raises(UnsupportedSchema, match="additionalProperties"):
+        grammar("minimax-m3", NUMBERS)
+
+
+@pytest.mark.parametrize("call_format", [*CALLS, *TAGGED])
+def test_schema_that_is_nested_too_deeply_is_refused(call_format):
+    schema: dict[str, Any] = {}
+    for _ in range(500):
+        schema = {"type": "array", "items": schema}
+    with pytest.raises(UnsupportedSchema, match="nested too deeply"):
+        grammar(call_format, schema)
