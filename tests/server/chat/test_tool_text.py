@@ -9,8 +9,9 @@ from server.chat.messages import InvalidMessage
 from server.chat.prompt import render_prompt
 from server.chat.request import ChatInput
 from server.chat.template.special_tokens import special_token_pattern
+from server.chat.tool_calls.tool_call_format import WritableFormat
 from support.api.templates import PLAIN, chat_formats, published_formats
-from support.api.tools import NOW, WEATHER
+from support.api.tools import FORMATS, NOW, WEATHER
 
 TALK = [{"role": "system", "content": "S"}, {"role": "user", "content": "hi"}]
 
@@ -84,3 +85,11 @@ def test_written_calls_need_arguments_that_are_json():
     with pytest.raises(InvalidMessage) as failure:
         text(published_formats("LFM2-8B-A1B"), called("{"), tools=[NOW])
     assert failure.value.path == "[1].tool_calls[0].function.arguments"
+
+
+def test_written_values_that_are_not_strings_are_marked_as_such_and_keep_their_digits():
+    call_format = FORMATS["deepseek-v3.2"]
+    assert isinstance(call_format, WritableFormat)
+    call = call_format.written([("f", '{"a": "x", "b": 1.00000000000000000001}')])
+    assert ' name="a" string="true">x<' in call
+    assert ' name="b" string="false">1.00000000000000000001<' in call
