@@ -177,8 +177,8 @@ class JsonToolCallFormat(WritableFormat):
         return self.syntax.frame.written(self.written_call(*call) for call in calls)
 
     def written_call(self, name: str, arguments: str) -> str:
-        keys = self.syntax
-        return f'{{"{keys.name_key}": {json.dumps(name, ensure_ascii=False)}, "{keys.arguments_key}": {arguments}}}'
+        keys, name = self.syntax, json.dumps(name, ensure_ascii=False)
+        return f'{{"{keys.name_key}": {name}, "{keys.arguments_key}": {arguments}}}'
 
     def fitted(self, calls: RenderedCalls) -> ToolCallFormat:
         syntax = derive_json_syntax(calls)

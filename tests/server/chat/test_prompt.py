@@ -120,7 +120,9 @@ def test_templates_that_cannot_do_without_descriptions():
     nested = {"type": "object", "properties": {"y": {"type": "object", "properties": {"z": {}}}}}
     items = {"type": "array", "items": nested}
     tool = make_tool("f", None, {"type": "object", "properties": {"x": items, "y": nested}}, None, "t")
-    assert '"z"' in text(published_formats("NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use"), TALK, tools=[tool])
+    assert '"z"' in text(
+        published_formats("NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use"), TALK, tools=[tool]
+    )
 
 
 def test_a_template_for_tools():
