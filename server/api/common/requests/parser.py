@@ -8,7 +8,12 @@ from typing import Any
 from engine import exact_json
 from engine.sampling.llama_cpp import steps_of
 from engine.types import InferenceParameters
-from server.api.common.requests.generation_fields import GenerationFields, LogprobFields, SequenceFields
+from server.api.common.requests.generation_fields import (
+    GenerationFields,
+    LogprobFields,
+    SequenceFields,
+    StreamOptions,
+)
 from server.api.common.schema import Schema
 from server.errors import ApiError, missing, unsupported, wrong
 from server.generation.options import GenerationOptions
@@ -124,11 +129,7 @@ def choice_options(
 ) -> GenerationOptions:
     """The same for the routes whose responses have choices."""
     stream_options = body.stream_options
-    if stream_options is not None:
-        if not body.stream:
-            context.warn("stream_options has no effect: stream is not true")
-        if stream_options.include_obfuscation:
-            context.warn("stream_options.include_obfuscation has no effect")
+    warn_of_stream_options(stream_options, body.stream, context)
     return generation_options(
         body,
         context,
@@ -139,6 +140,16 @@ def choice_options(
         prompt_logprobs=_prompt_logprobs(body, context),
         **fields,
     )
+
+
+def warn_of_stream_options(
+    options: StreamOptions | None, stream: bool | None, context: RequestContext
+) -> None:
+    if options is not None:
+        if not stream:
+            context.warn("stream_options has no effect: stream is not true")
+        if options.include_obfuscation:
+            context.warn("stream_options.include_obfuscation has no effect")
 
 
 def sampling_fields(body: SequenceFields, context: RequestContext) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from server.api.openai.conversations.schema import (
 )
 from server.api.openai.conversations.store import ConversationStore, StoredConversation
 from server.api.openai.item_list import PageDep, item_list
-from server.api.openai.responses.items import Item, ItemReader, call_ids
+from server.api.openai.responses.calls import Item
+from server.api.openai.responses.parser import ItemReader, call_ids
 from server.api.openai.responses.schema import ItemListReply, ItemReply
 from server.api.openai.stores import StoresDep
 from server.dependencies import ContextDep

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import PlainValidator, WithJsonSchema
 
 from server.api.common.schema import Reply, Schema, field, required
-from server.api.openai.responses.items import MAX_ITEMS
+from server.api.openai.responses.parser import MAX_ITEMS
 from server.api.openai.responses.schema import Metadata
 
 _ITEMS = [{"type": "message", "role": "user", "content": "Hello"}]

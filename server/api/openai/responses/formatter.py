@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 
+from engine import exact_json
 from server.api.common.replies.content_blocks import Block, BlockChange, Blocks, Kind, named_event
+from server.api.common.replies.errors import ERRORS
 from server.api.common.replies.logprobs import chat_logprobs, token_texts
 from server.api.common.replies.timings import prompt_progress, timings_so_far
-from server.api.openai.responses.calls import PREFIXES, CallForm, call_item
+from server.api.openai.responses.calls import PREFIXES, CallForm, Item, call_item
 from server.api.openai.responses.event_log import EventLog
-from server.api.openai.responses.items import Item, sealed
-from server.api.openai.responses.parser import Conversation
+from server.api.openai.responses.parser import Conversation, sealed
+from server.api.openai.responses.schema import ResponseRequest
 from server.api.openai.responses.store import ResponseStore, StoredContent
 from server.chat.output import OutputDelta, PromptProgress, ShownToken
+from server.chat.request import ChatInput
+from server.chat.tool_calls import Tool
 from server.errors import ApiError
 from server.generation.formatter import JobFormatter
 from server.generation.job import Job
@@ -32,6 +36,8 @@ class ResponseFormatter(JobFormatter):
     """echo: fields of the request that the response repeats. store: takes the response; None: not stored.
     seals: reasoning items have `encrypted_content`.
     """
+
+    errors = ERRORS
 
     def __init__(
         self,
@@ -317,3 +323,42 @@ class ResponseFormatter(JobFormatter):
         response["store"] = False
         text = "store has no effect: the response is too large to store"
         response["warnings"] = [*response.get("warnings", ()), text]
+
+
+def echoed_fields(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
+    """Fields of the request that the response repeats, as in the official API."""
+    reasoning, text = body.reasoning, body.text
+    format = (text and text.format) or {"type": "text"}
+    functions = {tool.name: tool for tool in chat.tools}
+    tools = [_echoed_tool(tool, functions) for tool in body.tools or ()]
+    return {
+        "background": bool(body.background),
+        "conversation": body.conversation and {"id": body.conversation},
+        "instructions": body.instructions,
+        "max_output_tokens": None if body.max_output_tokens == -1 else body.max_output_tokens,
+        "max_tool_calls": None,
+        "metadata": body.metadata or {},
+        "parallel_tool_calls": chat.parallel_tool_calls is not False,
+        "previous_response_id": body.previous_response_id,
+        "reasoning": {"effort": reasoning and reasoning.effort, "summary": None},
+        "service_tier": "default",
+        "text": {"format": _exact(format), "verbosity": "medium"},
+        "tool_choice": body.tool_choice or "auto",
+        "tools": _exact(tools),
+        "top_logprobs": body.top_logprobs or 0,
+        "truncation": "disabled",
+        "user": body.user,
+    }
+
+
+def _echoed_tool(tool: dict[str, Any], functions: Mapping[str, Tool]) -> dict[str, Any]:
+    """Functions with every field that strict readers want."""
+    if tool.get("type", "function") != "function":
+        return tool
+    function = functions[tool["name"]]
+    return {**function.wire()["function"], "type": "function", "strict": function.strict}
+
+
+def _exact(value: Any) -> msgspec.Raw:
+    """A part of the response with every digit that the request has."""
+    return msgspec.Raw(exact_json.dumps(value).encode())

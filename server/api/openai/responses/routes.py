@@ -10,9 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 from server.api.common.schema import INT_MAX
 from server.api.openai.item_list import PageDep
 from server.api.openai.responses import background
-from server.api.openai.responses.formatter import ResponseFormatter
-from server.api.openai.responses.items import not_stored
-from server.api.openai.responses.parser import echoed_fields, parse_input, parse_options, seals_reasoning
+from server.api.openai.responses.formatter import ResponseFormatter, echoed_fields
+from server.api.openai.responses.parser import parse_input, parse_options, seals_reasoning
 from server.api.openai.responses.schema import (
     DeletedReply,
     InputTokensReply,
@@ -21,6 +20,7 @@ from server.api.openai.responses.schema import (
     ResponseReply,
     ResponseRequest,
 )
+from server.api.openai.responses.store import not_stored
 from server.api.openai.stores import Stores, StoresDep
 from server.dependencies import ContextDep
 from server.errors import ApiError, unsupported, wrong

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from server.api.openai.responses.event_log import EventLog
+from server.errors import ApiError
 
 F = TypeVar("F")
 
@@ -135,3 +136,8 @@ class ResponseStore(BoundedStore[StoredResponse], Generic[F]):
         for item in entry.content.item_ids:
             if self._holders.get((entry.owner, item)) == entry.id:
                 del self._holders[entry.owner, item]
+
+
+def not_stored(id: str, param: str) -> ApiError:
+    message = f"{param}: no response {id[:128]!r} is stored; it may have expired"
+    return ApiError(404, message, param=param, code="response_not_found")

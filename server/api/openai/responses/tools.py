@@ -15,6 +15,21 @@ from server.generation.request_context import RequestContext
 
 _TOOL = frozenset({"type", "name", "description", "parameters", "strict"})
 _IDLE = frozenset({"allowed_callers", "defer_loading"})
+# Items of tools that the official API runs, in conversations that began there.
+HOSTED_ITEMS = frozenset(
+    {
+        "code_interpreter_call",
+        "file_search_call",
+        "image_generation_call",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "mcp_call",
+        "mcp_list_tools",
+        "tool_search_call",
+        "tool_search_output",
+        "web_search_call",
+    }
+)
 # Those that the official API runs itself.
 _HOSTED = frozenset(
     {
