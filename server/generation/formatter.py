@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from server.chat.output import OutputDelta, PromptProgress
-from server.errors import ApiError
+from server.errors import ApiError, ErrorFormat
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceOutput
 
 
 class JobFormatter(ABC):
-    """Words one job in one API's format: as bytes of a stream (empty: nothing to send), or as one body."""
+    """Words one job in one API's format: as bytes of a stream (empty: nothing to send), or as one body.
 
-    media_type: ClassVar[bytes] = b"text/event-stream; charset=utf-8"  # of a stream
+    errors: how the API words errors, and what a stream sends while it has nothing to say.
+    """
+
+    errors: ClassVar[ErrorFormat]
     job: Job
 
     def start(self, sequence: OutputSequence) -> bytes:
@@ -38,13 +41,13 @@ class JobFormatter(ABC):
         """The end of the stream, after that of the last sequence."""
         return b""
 
-    @abstractmethod
     def error(self, error: ApiError) -> bytes:
         """A failure after the status line; it ends the stream."""
+        return self.errors.stream.error(self.errors.body(error, self.job.context.record.id))
 
     def keep_alive(self) -> bytes:
-        """Sent while there is nothing else to send, for clients to ignore: a comment of an event stream."""
-        return f": keep-alive, {self.job.progress()}\n\n".encode()
+        """Sent while there is nothing else to send, for clients to ignore."""
+        return self.errors.stream.keep_alive(self.job.progress())
 
     def collect(self, sequence: OutputSequence, delta: OutputDelta) -> None:
         """The same news where the response is not streamed, for formats that depend on their order."""

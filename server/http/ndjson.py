@@ -11,7 +11,7 @@ import msgspec
 from fastapi import Request, Response
 from starlette.responses import StreamingResponse
 
-from server.errors import ApiError
+from server.errors import ApiError, StreamFormat
 from server.http.json_reply import Bytes
 from server.http.sse import while_connected
 
@@ -27,6 +27,9 @@ def json_line(value: Any) -> bytes:
     """`value` as one line, however a client finds the ends of lines."""
     data = msgspec.json.encode(value)
     return _LINE_ENDS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), data) + b"\n"
+
+
+STREAM = StreamFormat(MEDIA_TYPE, lambda text: KEEP_ALIVE, json_line)
 
 
 async def respond(

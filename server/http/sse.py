@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from server.chat.output import OutputDelta, merge_deltas
-from server.errors import NEVER, ApiError, ClientLeft, internal_error
+from server.errors import NEVER, ApiError, ClientLeft, StreamFormat, internal_error
 from server.generation.formatter import JobFormatter
 from server.generation.output_processor import OutputSequence, SequenceOutput
 from server.generation.request_context import RequestContext
@@ -178,7 +178,7 @@ class EventStream(Response):
     async def _write(self, data: bytes, last: bool = False) -> None:
         if not self._started:
             self._started = True
-            headers = [(b"content-type", self.formatter.media_type), *STREAM_HEADERS]
+            headers = [(b"content-type", self.formatter.errors.stream.media_type), *STREAM_HEADERS]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self._writing = True  # for as long as the client does not read, which the connection bounds
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
@@ -199,7 +199,7 @@ class EventStream(Response):
 def event_stream(events: AsyncIterator[bytes]) -> Response:
     """A stream of events that come from somewhere else than a job."""
     headers = {name.decode(): value.decode() for name, value in STREAM_HEADERS}
-    return StreamingResponse(events, headers=headers, media_type=JobFormatter.media_type.decode())
+    return StreamingResponse(events, headers=headers, media_type=StreamFormat.media_type.decode())
 
 
 def event(value: Any) -> bytes:

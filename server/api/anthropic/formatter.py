@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.types import FinishReason
-from server.api.anthropic.errors import error_body
+from server.api.anthropic.errors import ERRORS
 from server.api.common.replies.content_blocks import Block, BlockChange, Blocks, Kind, named_event
 from server.api.common.replies.tool_arguments import arguments_object
 from server.chat.output import OutputDelta
-from server.errors import ApiError
 from server.generation.formatter import JobFormatter
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
@@ -30,6 +29,8 @@ class MessageFormatter(JobFormatter):
     """omit_thinking: show that there was thinking, but not its text. edits: those applied to the
     conversation; None: none were requested.
     """
+
+    errors = ERRORS
 
     def __init__(
         self, job: Job, *, omit_thinking: bool = False, edits: list[dict[str, Any]] | None = None
@@ -73,10 +74,6 @@ class MessageFormatter(JobFormatter):
 
     def keep_alive(self) -> bytes:
         return PING
-
-    def error(self, error: ApiError) -> bytes:
-        body = error_body(error, self.job.context.record.id)
-        return named_event(body.pop("type"), **body)
 
     # --- the message
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from server.api.common.replies.errors import message_with_field
 from server.api.common.replies.logprobs import chat_logprobs, token_texts
@@ -13,10 +13,11 @@ from server.api.common.replies.tool_arguments import arguments_object
 from server.api.common.requests.generation_fields import SequenceFields
 from server.api.ollama.schema import OllamaFields, OllamaGenerateRequest
 from server.chat.output import OutputDelta, ShownToken, ToolCallDelta, merge_deltas
-from server.errors import ApiError, ErrorFormat, StreamFormat, UnknownModel
+from server.errors import ApiError, ErrorFormat, UnknownModel
 from server.generation.formatter import JobFormatter
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
+from server.generation.request_context import AccessRecord
 from server.http import ndjson
 
 
@@ -28,8 +29,7 @@ def error_body(error: ApiError, request_id: str = "") -> dict[str, Any]:
     return {"error": place + message_with_field(error)}
 
 
-_STREAM = StreamFormat(ndjson.MEDIA_TYPE, lambda text: ndjson.KEEP_ALIVE, ndjson.json_line)
-ERRORS = ErrorFormat(error_body, prefix="/api/", stream=_STREAM)
+ERRORS = ErrorFormat(error_body, prefix="/api/", stream=ndjson.STREAM)
 
 
 def answer(body: OllamaFields, output: OutputDelta, *calls: Any, **fields: Any) -> dict[str, Any]:
@@ -43,10 +43,18 @@ def answer(body: OllamaFields, output: OutputDelta, *calls: Any, **fields: Any) 
     return {**reply, "message": message, **fields}
 
 
+def durations(record: AccessRecord) -> dict[str, int]:
+    """Of the whole request, and of loading its model, in nanoseconds."""
+    return {
+        "total_duration": int((time.monotonic() - record.started) * 1e9),
+        "load_duration": int((record.load_ms or 0.0) * 1e6),
+    }
+
+
 class OllamaFormatter(JobFormatter):
     """Tool calls are sent whole, at the end."""
 
-    media_type: ClassVar[bytes] = ndjson.MEDIA_TYPE
+    errors = ERRORS
 
     def __init__(self, job: Job, body: OllamaFields) -> None:
         self.job, self.body = job, body
@@ -65,12 +73,6 @@ class OllamaFormatter(JobFormatter):
         line = ndjson.json_line(answer(self.body, OutputDelta(), *calls, done=False)) if calls else b""
         return line + ndjson.json_line(answer(self.body, OutputDelta(), **self._end()))
 
-    def error(self, error: ApiError) -> bytes:
-        return ndjson.json_line(error_body(error))
-
-    def keep_alive(self) -> bytes:
-        return ndjson.KEEP_ALIVE
-
     def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
         ((_, output),) = results
         calls = self._tool_calls(output.tools)
@@ -83,8 +85,7 @@ class OllamaFormatter(JobFormatter):
         fields: dict[str, Any] = {
             "done": True,
             "done_reason": "length" if sequence.end is SequenceEnd.LENGTH else "stop",
-            "total_duration": int((time.monotonic() - job.context.record.started) * 1e9),
-            "load_duration": int((job.context.record.load_ms or 0.0) * 1e6),
+            **durations(job.context.record),
             "prompt_eval_count": counts.prompt,
             "prompt_eval_duration": int(timings.prompt_ms * 1e6),
             "eval_count": counts.generated,

@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 
-from server.api.common.replies.errors import error_body
+from server.api.common.replies.errors import ERRORS
 from server.api.common.replies.native_completion import NativeCompletion
 from server.chat.output import OutputDelta
-from server.errors import ApiError
 from server.generation.formatter import JobFormatter
 from server.generation.job import Job
 from server.generation.output_processor import SequenceEnd, SequenceOutput
@@ -28,6 +27,8 @@ _FINGERPRINTED = ("architecture", "n_params", "size_bytes", "n_ctx", "kv_type", 
 
 class ChoiceFormatter(JobFormatter):
     """verbose: for `__verbose`; None: it is not requested."""
+
+    errors = ERRORS
 
     def __init__(self, job: Job, object_name: str, verbose: NativeCompletion | None) -> None:
         self.job = job
@@ -50,9 +51,6 @@ class ChoiceFormatter(JobFormatter):
         if not self.include_usage:
             return DONE
         return _event({**self.head, "choices": [], "usage": self.usage(), **self.tail()}) + DONE
-
-    def error(self, error: ApiError) -> bytes:
-        return _event(error_body(error)) + DONE
 
     def body(self, choices: list[dict[str, Any]], results: Sequence[SequenceOutput]) -> dict[str, Any]:
         """A whole response."""

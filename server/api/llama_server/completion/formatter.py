@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.api.common.replies.errors import error_body
+from server.api.common.replies.errors import ERRORS, error_body
 from server.api.common.replies.native_completion import NativeCompletion
 from server.api.common.replies.timings import prompt_progress, timings_so_far
 from server.chat.output import OutputDelta, PromptProgress, ShownToken
@@ -22,6 +22,8 @@ class NativeFormatter(JobFormatter):
     prompts: as the model saw them, by `prompt_index`; None: they are not requested. fields:
     `response_fields`; None: all.
     """
+
+    errors = ERRORS
 
     def __init__(
         self,
