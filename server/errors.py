@@ -181,6 +181,11 @@ def rate_limited(limit: str, retry_after_s: float, headers: Mapping[str, str] | 
     return ApiError(429, message, code="rate_limit_exceeded", retry_after=retry, headers=headers)
 
 
+def admin_required(headers: Mapping[str, str] | None = None) -> ApiError:
+    message = "this needs an API key with the role admin"
+    return ApiError(403, message, code="admin_required", headers=headers)
+
+
 def path_of(location: Sequence[str | int]) -> str | None:
     """('body', 'messages', 0, 'role') → 'messages[0].role'. None: the body as a whole."""
     text = ""

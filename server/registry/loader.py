@@ -218,6 +218,7 @@ class Loader:
         await residency.engine.stop()
         if model.residency is residency:
             model.residency, model.draining, model.header = None, False, None
+            model.keep_alive_s = model.default_keep_alive_s
             self.engines.pop(model.name, None)
         self.on_removed(residency.engine)
         residency.stopped.set()

@@ -223,10 +223,10 @@ class ModelRegistry:
         model.failure = None
         await self._loader.unload(model)
 
-    async def description(self, model: ServedModel) -> Mapping[str, Any]:
-        """That of the engine, once it has loaded; without an engine what the file says (`read_header`)."""
-        if model.engine is not None:
-            return model.engine.info or {}
+    async def header(self, model: ServedModel) -> Mapping[str, Any]:
+        """What the file of a model that is not loaded, or no longer to be, says (`read_header`); else {}."""
+        if model.engine is not None and not model.draining:
+            return {}
         if model.header is None:
             model.header = await asyncio.to_thread(read_header, model.path)
         return model.header

@@ -52,16 +52,17 @@ class ServedModel:
 
     in_folder: it is of --models-dir, and not loaded at the start. starting: its load at the start of the
     server is not over. is_absent: its file has been removed. failure: why its last load failed. failed_at,
-    last_used: by the registry's clock. keep_alive_s: seconds without a request until it is unloaded; None:
-    for ever. n_waiting: requests that wait for it. abandonable: its load has not begun, and ends when nobody
-    waits any more. successor: an engine that is loaded to replace the present one.
+    last_used: by the registry's clock. keep_alive_s: seconds without a request until it is unloaded, None:
+    for ever; after that the default again. n_waiting: requests that wait for it. abandonable: its load has
+    not begun, and ends when nobody waits any more. successor: an engine that is loaded to replace the present
+    one.
     """
 
     def __init__(
         self, name: str, path: Path, *, in_folder: bool = False, keep_alive_s: float | None = None
     ) -> None:
         self.name, self.path, self.in_folder = name, path, in_folder
-        self.keep_alive_s = keep_alive_s
+        self.default_keep_alive_s = self.keep_alive_s = keep_alive_s
         self.starting = self.is_absent = self.draining = self.abandonable = False
         self.residency: Residency | None = None
         self.successor: Engine | None = None

@@ -12,20 +12,19 @@ from fastapi import APIRouter, Request, Response
 from msgspec.json import encode
 
 from server.api.common.model_files import delete, pull
-from server.api.common.replies.model_info import capabilities, header_capabilities, parameter_size
+from server.api.common.replies.model_info import metadata, model_details, parameter_size
 from server.api.common.requests.parser import check_fields
 from server.api.ollama.formatter import error_body
 from server.api.ollama.schema import OllamaNameRequest, OllamaPullRequest
-from server.chat.chat_format import ChatFormats
 from server.dependencies import ContextDep, StateDep
 from server.errors import ApiError
+from server.generation.request_context import unavailable_model
 from server.http import ndjson
 from server.http.json_reply import json_reply
 from server.http.json_route import AnyTypeRoute, json_router
-from server.input.prompts import chat_support
 from server.models.progress import Progress
 from server.registry.memory import memory_use
-from server.registry.served_model import ServedModel
+from server.registry.served_model import ModelState, ServedModel
 
 # Clients use what came with a version of Ollama only from that version on: the one whose API this is.
 OLLAMA_VERSION = "0.33.0"
@@ -46,16 +45,9 @@ async def tags(context: ContextDep) -> dict[str, Any]:
     await context.state.registry.refresh()
     models = []
     for served in [*context.state.registry.models.values()]:
-        info = await context.state.registry.description(served)
-        model = {**_model(served, info), "modified_at": context.state.started_at}
-        if (lease := context.state.registry.acquire(served, counts=False)) is not None:
-            context.record.leases.append(lease)
-            engine = context.engine = lease.residency.engine
-            formats = (await chat_support(context)).formats
-            model["capabilities"] = capabilities(info, engine.tokenizer, formats)
-        elif info:
-            model["capabilities"] = header_capabilities(info)
-        models.append(model)
+        details = await model_details(served, context)
+        model = {**_model(served, details.info), "modified_at": context.state.started_at}
+        models.append({**model, "capabilities": details.capabilities} if details.info else model)
     return {"models": models}
 
 
@@ -80,29 +72,15 @@ async def show_model(body: OllamaNameRequest, context: ContextDep) -> Response:
     """What a model is and can do."""
     check_fields(body, context)
     model = context.find_model(body.model)
-    parameters: Mapping[str, Any] = {}
-    if model.engine is None and not model.starting:  # and it is not loaded for a question
-        info = await context.state.registry.description(model)
-        template, abilities = "", header_capabilities(info)
-    else:
-        engine = context.select_engine(body.model, counts=False)
-        info, formats = engine.info or {}, (await chat_support(context)).formats
-        template = formats.plain.template.source if isinstance(formats, ChatFormats) else ""
-        parameters, abilities = context.default_sampling, capabilities(info, engine.tokenizer, formats)
-    arch = info.get("architecture", "")
+    if model.engine is not None and model.state in (ModelState.LOADING, ModelState.FAILED):
+        raise unavailable_model(model, context.state.stopping)
+    info, abilities, template, parameters = await model_details(model, context)
     description = {
         "modelfile": "",
         "parameters": "\n".join(f"{name:<30} {value}" for name, value in parameters.items()),
         "template": template,
         "details": _model(model, info)["details"],
-        "model_info": {
-            "general.architecture": arch,
-            "general.basename": model.name,  # by which VS Code lists the model
-            "general.parameter_count": info.get("n_params", 0),
-            f"{arch}.context_length": info.get("n_ctx_train", info.get("n_ctx", 0)),
-            f"{arch}.embedding_length": info.get("n_embd", 0),
-            f"{arch}.block_count": info.get("n_layer", 0),
-        },
+        "model_info": metadata(model.name, info),  # VS Code lists the model by general.basename
         "capabilities": abilities,
         "modified_at": context.state.started_at,
     }

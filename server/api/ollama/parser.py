@@ -7,6 +7,7 @@ from typing import Any
 
 from server.api.common.requests import parser as shared
 from server.api.common.requests.generation_fields import SequenceFields
+from server.api.common.requests.keep_alive import set_keep_alive
 from server.api.common.requests.structured_output import schema_constraint
 from server.api.common.requests.tools import parse_calls, parse_tools
 from server.api.ollama.schema import (
@@ -16,7 +17,6 @@ from server.api.ollama.schema import (
     OllamaMessage,
     OllamaModelFields,
     OllamaOptions,
-    keep_alive_seconds,
 )
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls.tool import ToolChoice
@@ -59,14 +59,10 @@ def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOpti
 
 
 def check_shared(body: OllamaModelFields, options: Mapping[str, Any] | None, context: RequestContext) -> None:
-    """Apply `keep_alive`. Warn of unknown fields, options without effect, and of it where it has none."""
+    """Apply `keep_alive`. Warn of unknown fields and of options without effect."""
     shared.check_fields(body, context)
     if body.keep_alive is not None:
-        seconds = keep_alive_seconds(body.keep_alive)
-        if context.model.in_folder:
-            context.model.keep_alive_s = seconds
-        elif seconds is not None:
-            context.warn("keep_alive has no effect: models stay loaded")
+        set_keep_alive(body.keep_alive, context)
     shared.warn_of_unknown(options, "options", context)
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from fastapi import Request, Response
 
 from server.api.common.embeddings.schema import EmbeddingRequest
-from server.api.common.embeddings.vectors import vector_format, vectors_of
-from server.api.ollama.formatter import OllamaFormatter, answer
+from server.api.common.embeddings.vectors import text_vectors
+from server.api.common.requests.keep_alive import unload_when_idle
+from server.api.ollama.formatter import OllamaFormatter, answer, durations
 from server.api.ollama.parser import check_shared, parse_input, parse_options
 from server.api.ollama.schema import (
     OllamaChatRequest,
+    OllamaEmbeddingFields,
     OllamaEmbeddingsRequest,
     OllamaEmbedRequest,
     OllamaFields,
     OllamaGenerateRequest,
-    keep_alive_seconds,
 )
 from server.chat.chat_format import ChatFormats
 from server.chat.output import OutputDelta
@@ -48,8 +48,11 @@ async def ollama_chat(body: OllamaChatRequest, request: Request, context: Contex
 
 async def _answer(body: OllamaFields, prompt: object, request: Request, context: RequestContext) -> Response:
     """Without a prompt a request asks to load the model or, with `keep_alive: 0`, to unload it."""
-    if not prompt and body.keep_alive is not None and keep_alive_seconds(body.keep_alive) == 0:
-        return _unload(body, context)
+    if not prompt and body.keep_alive == 0:
+        context.model = context.find_model(body.model)
+        unload_when_idle(context)
+        check_shared(body, None if body.options is None else body.options.model_extra, context)
+        return json_reply(answer(body, OutputDelta(), done=True, done_reason="unload"), context)
     context.select_engine(body.model)
     options = parse_options(body, context)
     if not prompt:
@@ -67,23 +70,13 @@ async def _answer(body: OllamaFields, prompt: object, request: Request, context:
     return await respond(request, OllamaFormatter(job, body))
 
 
-def _unload(body: OllamaFields, context: RequestContext) -> Response:
-    """A model that is in use is unloaded when it no longer is; further requests load it again."""
-    model = context.model = context.find_model(body.model)
-    check_shared(body, None if body.options is None else body.options.model_extra, context)
-    if model.in_folder:
-        context.state.registry.begin_unload(model)
-    return json_reply(answer(body, OutputDelta(), done=True, done_reason="unload"), context)
-
-
 @router.post("/api/embed", response_model=None)
 async def ollama_embed(body: OllamaEmbedRequest, request: Request, context: ContextDep) -> Response:
     """A vector of length 1 for each text."""
     options = EmbeddingRequest(dimensions=body.dimensions, truncate=bool(body.truncate))
     vectors, n_tokens = await _vectors(body, "input", body.input, options, request, context)
-    seconds = time.monotonic() - context.record.started
-    counts = {"total_duration": int(seconds * 1e9), "load_duration": 0, "prompt_eval_count": n_tokens}
-    reply = {"model": body.model, "embeddings": vectors, **(counts if n_tokens else {})}
+    counts = {**durations(context.record), "prompt_eval_count": n_tokens} if n_tokens else {}
+    reply = {"model": body.model, "embeddings": vectors, **counts}
     return await context.in_thread(json_reply, reply, context)
 
 
@@ -96,7 +89,7 @@ async def ollama_embeddings(body: OllamaEmbeddingsRequest, request: Request, con
 
 
 async def _vectors(
-    body: OllamaEmbedRequest | OllamaEmbeddingsRequest,
+    body: OllamaEmbeddingFields,
     param: str,
     texts: str | Sequence[str],
     options: EmbeddingRequest,
@@ -106,8 +99,5 @@ async def _vectors(
     """One for each text, and the number of tokens. Any model makes them."""
     context.select_engine(body.model)
     check_shared(body, body.options, context)
-    if not (texts := [texts] if isinstance(texts, str) else texts):
-        return [], 0
-    work = vectors_of([[text] for text in texts], options, vector_format(options, context), param, context)
-    vectors, n_tokens = await within_limits(request.receive, context, None, work)
-    return await context.in_thread(lambda: [rows[0].tolist() for rows in vectors]), n_tokens
+    work = text_vectors([texts] if isinstance(texts, str) else texts, options, param, context)
+    return await within_limits(request.receive, context, None, work)

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field
 
 from server.api.common.requests.generation_fields import BiasOfText, LogprobFields, SequenceFields, TokenIds
+from server.api.common.requests.keep_alive import KeepAlive
 from server.api.common.requests.tools import CALL_EXAMPLE, TOOL_EXAMPLE, ToolCall, ToolField
 from server.api.common.schema import INT_MAX, MAX_MESSAGES, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
-
-_DURATION = r"^(0|[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"  # as Go writes it
-KeepAlive = Annotated[float, Field(ge=-INT_MAX, le=INT_MAX)] | Annotated[str, Field(pattern=_DURATION)]
-_UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-MAX_KEEP_ALIVE_S = 86400.0 * 365
-
-
-def keep_alive_seconds(value: float | str) -> float | None:
-    """None: for ever."""
-    if isinstance(value, str):
-        parts = re.findall(r"([0-9.]+)([a-zµμ]+)", value)
-        seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
-        seconds = -seconds if value.startswith("-") else seconds
-    else:
-        seconds = float(value)
-    return None if seconds < 0 else min(seconds, MAX_KEEP_ALIVE_S)
-
 
 ModelName = Annotated[str, Field(min_length=1, max_length=512)]
 _ROLES = Literal["system", "user", "assistant", "tool"]
@@ -96,17 +79,18 @@ class OllamaChatRequest(OllamaFields):
     tool_choice: Literal["none", "auto", "required"] | None = field("as OpenAI's API has it", "auto")
 
 
-class OllamaEmbedRequest(OllamaModelFields):
+class OllamaEmbeddingFields(OllamaModelFields):
     options: dict[str, Any] | None = field("no effect", {"num_ctx": 4096})
-    input: str | list[str] = required("a text, or several", ["Once", "a little cat"])
     truncate: bool | None = field("true: cut texts that are too long, else they are refused", True)
+
+
+class OllamaEmbedRequest(OllamaEmbeddingFields):
+    input: str | list[str] = required("a text, or several", ["Once", "a little cat"])
     dimensions: int | None = field("truncate vectors to this many dimensions", 4, ge=1, le=INT_MAX)
 
 
-class OllamaEmbeddingsRequest(OllamaModelFields):
-    options: dict[str, Any] | None = field("no effect", {"num_ctx": 4096})
+class OllamaEmbeddingsRequest(OllamaEmbeddingFields):
     prompt: str | None = field("a text", "Once upon a time")
-    truncate: bool | None = field("as for /api/embed", True)
 
 
 class OllamaNameRequest(Schema):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server.errors import ApiError
+from server.errors import ApiError, admin_required
 from server.generation.request_context import record_of
 from server.http.middleware.access import Access, required_access
 from server.http.middleware.limits import CLOSE, refuse
@@ -39,7 +39,7 @@ class Auth:
             scope["ggserve.client"] = client
             record_of(scope).key = client.name
             if needed is Access.ADMIN and not client.is_admin:
-                await refuse(_not_admin(), scope, receive, send)
+                await refuse(admin_required(CLOSE), scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
@@ -64,8 +64,3 @@ def _unknown() -> ApiError:
         code="invalid_api_key",
         headers={"www-authenticate": "Bearer", **CLOSE},
     )
-
-
-def _not_admin() -> ApiError:
-    message = "this needs an API key with the role admin"
-    return ApiError(403, message, code="admin_required", headers=CLOSE)

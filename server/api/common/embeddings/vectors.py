@@ -81,6 +81,17 @@ async def vectors_of(
     return await context.in_thread(formatted) if is_large(vectors) else formatted(), sum(map(len, tokens))
 
 
+async def text_vectors(
+    texts: Sequence[str], body: EmbeddingRequest, param: str, context: RequestContext
+) -> tuple[list[list[float]], int]:
+    """One vector for each text, and the number of tokens. param: the field of the texts."""
+    if not texts:
+        return [], 0
+    format = vector_format(body, context)
+    vectors, n_tokens = await vectors_of([[text] for text in texts], body, format, param, context)
+    return await context.in_thread(lambda: [rows[0].tolist() for rows in vectors]), n_tokens
+
+
 def is_large(vectors: Sequence[NDArray[np.float32]]) -> bool:
     """Whether working on all of them would block the event loop."""
     return sum(map(len, vectors)) > _INLINE_VECTORS

@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from server.chat.chat_format import ChatFormats
+from server.generation.request_context import RequestContext
+from server.input.prompts import chat_support
+from server.registry.served_model import ServedModel
 
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
+
+
+class ModelDetails(NamedTuple):
+    """info: a loaded model's description, or as much of it as its file says; {}: nothing is known.
+
+    template: of chats. parameters: the server's defaults. Both of loaded models only.
+    """
+
+    info: Mapping[str, Any]
+    capabilities: list[str]
+    template: str = ""
+    parameters: Mapping[str, Any] = {}
+
+
+async def model_details(model: ServedModel, context: RequestContext) -> ModelDetails:
+    """What is known of a model, which is not loaded for it."""
+    registry = context.state.registry
+    lease = registry.acquire(model, counts=False)
+    if lease is None:
+        header = await registry.header(model)
+        return ModelDetails(header, header_capabilities(header))
+    context.record.leases.append(lease)
+    engine = context.engine = lease.residency.engine
+    info, formats = engine.info or {}, (await chat_support(context)).formats
+    abilities = capabilities(info, engine.tokenizer, formats)
+    template = formats.plain.template.source if isinstance(formats, ChatFormats) else ""
+    return ModelDetails(info, abilities, template, context.default_sampling)
 
 
 def public_info(info: dict[str, Any]) -> dict[str, Any]:
@@ -16,6 +46,19 @@ def public_info(info: dict[str, Any]) -> dict[str, Any]:
     if "lora" in info:
         public["lora"] = [{k: v for k, v in adapter.items() if k != "path"} for adapter in info["lora"]]
     return public
+
+
+def metadata(name: str, info: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's description under the keys that GGUF files have."""
+    arch = info.get("architecture", "")
+    return {
+        "general.architecture": arch,
+        "general.basename": name,
+        "general.parameter_count": info.get("n_params", 0),
+        f"{arch}.context_length": info.get("n_ctx_train", info.get("n_ctx", 0)),
+        f"{arch}.embedding_length": info.get("n_embd", 0),
+        f"{arch}.block_count": info.get("n_layer", 0),
+    }
 
 
 def parameter_size(n: int) -> str:

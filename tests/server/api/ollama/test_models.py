@@ -371,3 +371,36 @@ async def test_models_that_are_not_loaded_are_described_from_their_files():
         await http.post("/api/generate", json={"model": "stories", "prompt": "Once", "stream": False})
         (loaded,) = (await http.get("/api/ps")).json()["models"]
         assert loaded["name"] == "stories:latest"
+
+
+async def test_a_model_that_is_being_unloaded_is_described_and_not_loaded_again_for_it():
+    app = make_folder_app(FakeEngine(name="stories"))
+    model = app.state.ggserve.registry.models["stories"]
+    model.path = STORIES
+    async with client(app) as http:
+        lease = await app.state.ggserve.registry.wait(model)
+        app.state.ggserve.registry.begin_unload(model)
+        await until(lambda: model.state == "draining")
+        (listed,) = (await http.get("/api/tags")).json()["models"]
+        shown = (await http.post("/api/show", json={"model": "stories"})).json()
+        assert listed["capabilities"] == shown["capabilities"] == ["completion"]
+        assert model.load is None
+        app.state.ggserve.registry.release(lease)
+
+
+async def test_a_model_whose_engine_fails_is_listed_and_not_shown():
+    engine = loaded()
+    async with client(engine) as http:
+        engine.state = "failed"
+        (listed,) = (await http.get("/api/tags")).json()["models"]
+        assert (listed["name"], listed["size"]) == ("stories:latest", 0)
+        refusal(await http.post("/api/show", json={"model": "stories"}), "/api/show", 503)
+
+
+async def test_embeddings_tell_how_long_their_model_was_loaded():
+    app = make_folder_app(FakeEngine(name="stories"))
+    async with client(app) as http:
+        first, second = [
+            (await http.post("/api/embed", json={"model": "stories", "input": "a"})).json() for _ in range(2)
+        ]
+    assert first["load_duration"] > second["load_duration"] == 0
