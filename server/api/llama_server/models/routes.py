@@ -31,8 +31,7 @@ _REPLY: dict[int | str, dict[str, Any]] = {200: {"model": ModelChangedReply}}
 @with_body.post("/v1/models/load", response_model=None, responses=_REPLY)
 async def load(body: LoadModelRequest, request: Request, context: ContextDep) -> Response:
     """Load a model. The response comes when it is loaded, with `stream` after events of its progress."""
-    check_fields(body, context)
-    model, registry = context.find_model(body.model), context.state.registry
+    model, registry = _named(body, context), context.state.registry
     if body.stream:
         return event_stream(_load_events(model, bool(body.reload), context))
     try:
@@ -45,8 +44,7 @@ async def load(body: LoadModelRequest, request: Request, context: ContextDep) ->
 @with_body.post("/v1/models/unload", response_model=None, responses=_REPLY)
 async def unload(body: ModelNameRequest, request: Request, context: ContextDep) -> Response:
     """Unload a model once no request uses it; the response comes then. Later requests load it again."""
-    check_fields(body, context)
-    model = context.find_model(body.model)
+    model = _named(body, context)
     await while_connected(request.receive, context.state.registry.unload(model))
     return _changed(model, context)
 
@@ -54,8 +52,7 @@ async def unload(body: ModelNameRequest, request: Request, context: ContextDep) 
 @with_body.post("/models/load", response_model=None, include_in_schema=False)
 async def begin_load(body: ModelNameRequest, context: ContextDep) -> Response:
     """As llama-server: begin to load a model that is not loaded."""
-    check_fields(body, context)
-    model = context.find_model(body.model)
+    model = _named(body, context)
     if model.state in (ModelState.LOADING, ModelState.READY):
         raise bad_request("model: is already running", "model", "model_loaded")
     context.state.registry.begin(model)
@@ -65,8 +62,7 @@ async def begin_load(body: ModelNameRequest, context: ContextDep) -> Response:
 @with_body.post("/models/unload", response_model=None, include_in_schema=False)
 async def begin_unload(body: ModelNameRequest, context: ContextDep) -> Response:
     """As llama-server: begin to unload a model that is loaded."""
-    check_fields(body, context)
-    model = context.find_model(body.model)
+    model = _named(body, context)
     if model.state in (ModelState.UNLOADED, ModelState.FAILED):
         raise bad_request("model: is not running", "model", "model_not_loaded")
     context.state.registry.begin_unload(model)
@@ -80,6 +76,11 @@ async def sse(state: StateDep) -> Response:
 
 
 router.include_router(with_body)
+
+
+def _named(body: ModelNameRequest, context: RequestContext) -> ServedModel:
+    check_fields(body, context)
+    return context.find_model(body.model)
 
 
 def _changed(model: ServedModel, context: RequestContext) -> Response:
