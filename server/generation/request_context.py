@@ -18,7 +18,7 @@ from server.config.default_sampling import default_sampling
 from server.errors import NEVER, ApiError, UnknownModel, bad_request, rate_limited, wrong
 from server.keys.client import Client
 from server.keys.usage import LimitReached
-from server.registry.served_model import NO_MEMORY, SERVING, UNLOADED, Lease, ServedModel
+from server.registry.served_model import NO_MEMORY, UNLOADED, Lease, ServedModel
 from server.state import State
 from server.worker.engine import Engine
 from server.worker.errors import LoadFailed
@@ -137,14 +137,13 @@ class RequestContext:
         can be loaded, otherwise 503.
         """
         model = self.model = self.find_model(name)
-        residency, stopping = model.residency, self.state.stopping
-        if stopping or model.draining or residency is None or residency.engine.state not in SERVING:
-            may_load = not stopping and self.state.registry.may_load(model)
+        registry, stopping = self.state.registry, self.state.stopping
+        lease = None if stopping else registry.acquire(model, counts=counts)
+        if lease is None:
+            may_load = not stopping and registry.may_load(model)
             raise PendingModel(model) if may_load else unavailable_model(model, stopping)
-        residency.n_users += 1
-        self.lease = Lease(model, residency, counts)
-        self.record.leases.append(self.lease)
-        self.engine = residency.engine
+        self.record.leases.append(lease)
+        self.lease, self.engine = lease, lease.residency.engine
         return self.engine
 
     @property

@@ -7,9 +7,10 @@ import contextlib
 
 
 class Changes:
-    """Every `notify` wakes everyone who waits at that moment."""
+    """Every `notify` wakes everyone who waits at that moment. n_waiting: how many do."""
 
     def __init__(self) -> None:
+        self.n_waiting = 0
         self._next = asyncio.Event()
 
     def notify(self) -> None:
@@ -18,5 +19,9 @@ class Changes:
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Until the next change, or the time is over."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._next.wait(), timeout_s)
+        self.n_waiting += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._next.wait(), timeout_s)
+        finally:
+            self.n_waiting -= 1

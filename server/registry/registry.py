@@ -135,10 +135,7 @@ class ModelRegistry:
     # --- requests
 
     def acquire(self, model: ServedModel, *, counts: bool = True) -> Lease | None:
-        """The use of the model's engine; None: it takes no requests now.
-
-        counts: as of `Lease`. RequestContext.select_engine does the same.
-        """
+        """The use of the model's engine; None: it takes no requests now. counts: as of `Lease`."""
         residency = model.residency
         if model.draining or residency is None or residency.engine.state not in SERVING:
             return None
@@ -156,7 +153,8 @@ class ModelRegistry:
         lease.residency.n_users -= 1
         if lease.counts:
             lease.model.last_used = self._clock()
-        self.changes.notify()
+        if self.changes.n_waiting and not lease.residency.n_users:
+            self.changes.notify()
 
     def may_load(self, model: ServedModel) -> bool:
         """Whether a request may wait for the model to be loaded."""
