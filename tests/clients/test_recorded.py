@@ -11,11 +11,14 @@ shortened.
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+import httpx
 import pytest
+import pytest_asyncio
 
 from support.api.http import client
 from support.builders.vocabularies import models_dir
@@ -53,17 +56,22 @@ def warnings_of(text: str) -> list[str]:
     return found
 
 
-async def replay(request: dict[str, Any], engine: FakeEngine) -> Any:
-    app = make_app(engine, chat_template=TEMPLATE, any_model=True)
-    async with client(app) as http:
-        return await http.post(request["path"], json=request["body"], headers=request["headers"])
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("request_", requests())
-async def test_a_recorded_request_is_answered_as_its_client_reads_it(request_: dict[str, Any]) -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[tuple[httpx.AsyncClient, FakeEngine]]:
+    """One for all: each would start a process for its templates."""
     engine = FakeEngine(n_ctx=1 << 17, step=8)
-    response = await replay(request_, engine)
+    async with client(make_app(engine, chat_template=TEMPLATE, any_model=True)) as http:
+        yield http, engine
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("request_", requests())
+async def test_a_recorded_request_is_answered_as_its_client_reads_it(
+    request_: dict[str, Any], server: tuple[httpx.AsyncClient, FakeEngine]
+) -> None:
+    http, engine = server
+    engine.seen.clear()
+    response = await http.post(request_["path"], json=request_["body"], headers=request_["headers"])
     assert response.status_code == request_["status"], response.text
     assert len(engine.seen) == (response.status_code == 200)
     if response.status_code != 200:

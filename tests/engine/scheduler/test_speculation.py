@@ -15,6 +15,7 @@ from engine.quantize.quantizer import quantize_file
 from engine.types import Constraint, InferenceParameters, Request, Token
 from support.fakes.drafts import draft_at_random
 from support.fakes.engine import STORIES
+from support.quick import matrix
 
 STORY = "Once upon a time there was a little girl. She had a red ball. One day the red ball was gone. "
 SAMPLING = {
@@ -26,7 +27,7 @@ SAMPLING = {
 }
 
 
-@pytest.fixture(scope="module", params=["Q8_0", "Q4_K_M"])
+@pytest.fixture(scope="module", params=matrix(["Q8_0", "Q4_K_M"], always=lambda kind: kind == "Q8_0"))
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """The bundled model with packed weights."""
     path = tmp_path_factory.mktemp("models") / "model.gguf"
