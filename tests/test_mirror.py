@@ -30,7 +30,6 @@ EXEMPT = {
     "engine/gguf/types": "declarations",
     "engine/cache/context": "a protocol",
     "engine/model/context": "a protocol",
-    "engine/model/placement_types": "declarations",
     "server/worker/errors": "declarations",
     "server/terminal/backend": "a protocol",
     "server/models/errors": "declarations",

@@ -1,46 +1,10 @@
-"""The offload plan on made-up devices. Sizes are small numbers, so that each case can be checked by hand."""
+"""Which device gets which layers, on made-up devices whose sizes can be added up by hand."""
 
 import pytest
 
-from engine.config import ModelParameters
-from engine.errors import ConfigError, DeviceError, OutOfMemoryError
-from engine.model.placement import DeviceInfo, Needs, Part, estimate_compute, plan, select_gpus
-from engine.model.placement_types import estimate_compute_cell
-from engine.units import format_bytes
-
-GIB = 1 << 30
-
-
-def device(name, free, type="gpu", backend="CUDA"):
-    return DeviceInfo(name=name, backend=backend, type=type, free=free, total=max(free, 1))
-
-
-def cpu(free=1000):
-    return device("CPU", free, "cpu", "CPU")
-
-
-def needs(n_layers=4, weights=10, kv_cell=1, output=10, embedding=10, compute=5, mapped=False):
-    def part(n, kv=0):
-        return Part(n, kv, n if mapped else 0)
-
-    return Needs(
-        input=part(embedding),
-        layers=(part(weights, kv_cell),) * n_layers,
-        output=part(output),
-        compute=compute,
-    )
-
-
-def params(**kw):
-    # one session of 10 cells unless said otherwise
-    return ModelParameters(**{"parallel": 1, **kw})
-
-
-def make(found, *, n_ctx=10, model=None, **kw):
-    return plan(model or needs(), found, params(**kw), n_ctx)
-
-
-# -- where layers go ----------------------------------------
+from engine.errors import ConfigError, OutOfMemoryError
+from engine.model.placement import Needs, Part
+from support.fakes.devices import cpu, device, make, needs
 
 
 def test_cpu_only():
@@ -140,43 +104,6 @@ def test_an_unused_gpu_needs_no_compute_memory():
     assert p.fits
 
 
-# -- which devices ----------------------------------------
-
-
-def names(found, **kw):
-    return [d.name for d in select_gpus(found, params(**kw))]
-
-
-def test_choice_of_devices():
-    cuda, cl = device("CUDA0", 9), device("CL0", 9, backend="CLBlast")
-    igpu = device("Vulkan1", 9, "igpu", "Vulkan")
-    rpc = device("RPC[10.0.0.2]", 9, backend="RPC")
-    blas = device("BLAS", 0, "accel", "BLAS")
-    assert names([cl, cuda, cpu()]) == ["CUDA0"]  # one card seen by two backends is used once
-    assert names([cl, cuda, cpu()], devices=("cl0",)) == ["CL0"]
-    assert names([cl, cuda, cpu()], devices=("CUDA0", "CL0", "CL0")) == ["CUDA0", "CL0"]
-    assert names([cl, cpu()]) == ["CL0"]
-    assert names([igpu, cuda, cpu()]) == ["CUDA0"]
-    assert names([igpu, cpu()]) == ["Vulkan1"]
-    assert names([cuda, rpc, cpu()]) == ["CUDA0", "RPC[10.0.0.2]"]
-    assert names([blas, cpu()]) == []
-    assert names([device("X", 9, backend="New"), cpu()]) == ["X"]
-    assert names([cuda, cpu()], devices=("CPU",)) == []
-    assert names([cuda, cpu()], use_gpu=False) == []
-
-
-def test_unknown_device():
-    with pytest.raises(DeviceError, match="there is no device CUDA1; available: CUDA0, CPU"):
-        make([device("CUDA0", 9), cpu()], devices=("CUDA1",))
-
-
-@pytest.mark.parametrize("kw", [{}, {"devices": ("CPU",)}, {"gpu_layers": 3}, {"gpu_layers": "auto"}])
-def test_use_gpu_true_without_a_gpu(kw):
-    """Never a silent run on the CPU."""
-    with pytest.raises(DeviceError, match=r"no usable GPU \(available: CPU\); build with a GPU backend"):
-        make([cpu(), device("BLAS", 0, "accel")][:1], use_gpu=True, **kw)
-
-
 def test_contradictions():
     both = [device("G", 1000), cpu()]
     with pytest.raises(ConfigError, match="use_gpu is true, but gpu_layers is 0"):
@@ -189,14 +116,6 @@ def test_contradictions():
         make(both, kv_cells=9, context_size=10)
     with pytest.raises(ConfigError, match="kv_cells is 0"):
         make(both, kv_cells=0)
-
-
-def test_no_cpu():
-    with pytest.raises(DeviceError, match="no CPU device"):
-        make([device("G", 1000)])
-
-
-# -- what does not fit ----------------------------------------
 
 
 def test_use_gpu_true_that_does_not_fit():
@@ -252,9 +171,6 @@ def test_weights_that_stay_in_the_mapped_file_need_no_memory():
         make([device("G", 50), cpu()], model=needs(mapped=True), use_gpu=True)
 
 
-# -- falling back ----------------------------------------
-
-
 def test_auto_fills_the_free_memory_with_a_margin():
     """A tenth of 80 stays free: 72 - 5 compute = 67 hold the output (10) and two layers (20 each)."""
     p = make([device("G", 80), cpu()], gpu_layers="auto")
@@ -289,63 +205,6 @@ def test_a_number_of_layers_is_never_reduced():
         make([device("G", 60), cpu()], gpu_layers=4)
 
 
-# -- cells ----------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("free", "n_cells"),
-    [
-        (100_000, 800),  # parallel x context
-        (4800, 800),  # a quarter stays free: 3600 - 65 >= 800 * 4
-        (3200, 576),  # (2400 - 65) / 4 = 583, in steps of 32
-        (600, 100),  # (450 - 65) / 4 = 96 would be less than one session
-        (465, 100),  # one session is allowed everything
-    ],
-)
-def test_cells_of_the_pool(free, n_cells):
-    p = make([cpu(free)], n_ctx=100, parallel=8)
-    assert p.n_cells == n_cells
-    assert p.usage[0].kv == 4 * n_cells
-    assert p.fits
-
-
-def test_one_session_must_fit():
-    with pytest.raises(OutOfMemoryError, match="with 100 cells of cache need"):
-        make([cpu(464)], n_ctx=100, parallel=8)
-
-
-def test_the_smallest_device_bounds_the_cells():
-    """Layers 0 and 1 on the CPU with much memory, 2 and 3 on the GPU with 300: (300 - 30 - 35) / 2 = 117."""
-    p = make([device("G", 300), cpu(100_000)], n_ctx=50, parallel=8, gpu_layers=3)
-    assert p.n_cells == 96
-    assert [u.kv_cell for u in p.usage] == [2, 2]
-
-
-def test_layers_come_before_cells():
-    p = make([device("G", 300), cpu(100_000)], n_ctx=40, parallel=8)
-    assert p.gpu_layers == 5
-    assert p.n_cells == 40  # (300 - 30 - 55) / 4 = 53, in steps of 32, is less than one session
-    assert p.fits
-
-
-def test_cells_can_be_numbered_in_32_bits():
-    p = make([cpu(1 << 50)], n_ctx=1 << 28, parallel=1 << 16)
-    assert p.n_cells == 1 << 30
-
-
-def test_mapped_weights_count_when_the_pool_grows():
-    """They need no memory, but without it each step would read the file again."""
-    grown = make([cpu(2000)], n_ctx=100, parallel=8, model=needs(weights=300, mapped=True))
-    unmapped = make([cpu(2000)], n_ctx=100, parallel=8, model=needs(weights=10))
-    assert grown.n_cells < unmapped.n_cells
-    assert grown.n_cells == 100
-
-
-def test_cells_requested():
-    p = make([cpu()], kv_cells=77, parallel=8)
-    assert p.n_cells == 77
-
-
 def test_integrated_gpus_share_the_memory_of_the_host():
     igpu = device("iG", 150, "igpu", "Vulkan")
     p = make([igpu, cpu(150)], use_gpu=True)
@@ -356,68 +215,6 @@ def test_integrated_gpus_share_the_memory_of_the_host():
     assert caught.value.device == "iG"
     assert caught.value.needed > caught.value.free
     assert "iG and CPU share memory: 10 B too much" in caught.value.__notes__[0]
-
-
-# -- texts ----------------------------------------
-
-
-def test_table():
-    p = make(
-        [device("CUDA0", 3 * GIB), cpu(8 * GIB)],
-        gpu_layers=3,
-        model=needs(weights=GIB // 2, compute=GIB // 4),
-    )
-    assert p.table().splitlines() == [
-        "device  backend  layers       weights  mapped  cache    compute   needed     free",
-        "CUDA0   CUDA     2-3, output  1.0 GiB     0 B   20 B  256.0 MiB  1.3 GiB  3.0 GiB",
-        "CPU     CPU      0-1          1.0 GiB     0 B   20 B  256.0 MiB  1.3 GiB  8.0 GiB",
-        "cache: 10 cells",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("n", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (1536 << 10, "1.5 MiB"),
-        (GIB, "1.0 GiB"),
-        (5000 * GIB, "5000.0 GiB"),
-    ],
-)
-def test_human(n, text):
-    assert format_bytes(n) == text
-
-
-def test_compute_grows_with_what_it_depends_on():
-    base = {"rows": 512, "n_embd": 2048, "n_ff": 5632, "n_vocab": 32000, "n_outputs": 8}
-    small = estimate_compute(**base)
-    assert 4 * 512 * 3 * 5632 < small < 100 << 20
-    for name, value in base.items():
-        assert estimate_compute(**base | {name: 2 * value}) > small
-    cells = {kind: estimate_compute_cell(rows=512, n_head=32, attention=kind) for kind in ("paged", "flash")}
-    assert cells == {"paged": 0, "flash": 2 * 512}
-    assert estimate_compute_cell(rows=512, n_head=32, attention="explicit") == 2 * 512 + 4 * 512 * 32
-
-
-def test_masks_and_scores_are_part_of_what_a_cell_costs():
-    """A device that keeps scores gets fewer cells, and the CPU holds the mask of layers that it has not."""
-    model = Needs(
-        input=Part(10, 0, 0),
-        layers=(Part(10, 1, 0),) * 4,
-        output=Part(10, 0, 0),
-        compute=5,
-        compute_cell={"G": 6},
-        compute_input=3,
-        mask_cell=2,
-    )
-    p = make([device("G", 1000), cpu()], model=model, parallel=100)
-    gpu, host = p.usage
-    assert (gpu.working, host.working) == (5 + 6 * p.n_cells, 3 + 2 * p.n_cells)
-    assert gpu.needed <= 900  # the margin is left
-    assert gpu.needed + 32 * (4 + 6) > 900
-    assert make([cpu()], model=model).usage[0].working == 5
 
 
 def test_the_input_moves_where_no_layer_is_left_on_the_cpu():
@@ -434,26 +231,3 @@ def test_the_input_moves_where_no_layer_is_left_on_the_cpu():
     with pytest.raises(OutOfMemoryError):
         make([device("G", 50 + 5 + 40 + 6), cpu()], model=model, use_gpu=True)
     make([device("G", 50 + 5 + 40 + 7), cpu()], model=model, use_gpu=True)
-
-
-# -- a limit for all devices together ------------------------
-
-
-def test_a_limit_bounds_the_cache_and_the_sum_of_all_devices():
-    # 60 of weights, 5 of compute, 4 for each cell; a quarter of what is free stays unused
-    assert make([cpu()], parallel=100, memory_limit=400).n_cells == (300 - 65) // 4 // 32 * 32
-    assert make([cpu()], memory_limit=105).n_cells == 10
-    with pytest.raises(OutOfMemoryError, match="104"):
-        make([cpu()], memory_limit=104)
-    both = [device("G", 1000), cpu()]  # 95 on the GPU, and the embedding with working memory on the CPU
-    total = sum(u.needed for u in make(both).usage)
-    assert make(both, memory_limit=total).layers == ("G",) * 5
-    with pytest.raises(OutOfMemoryError, match="the limit leaves"):
-        make(both, memory_limit=total - 1)
-
-
-def test_a_limit_counts_mapped_weights():
-    model = needs(mapped=True)
-    assert make([cpu()], model=model, memory_limit=105).n_cells == 10
-    with pytest.raises(OutOfMemoryError, match="the limit leaves"):
-        make([cpu()], model=model, memory_limit=104)

@@ -6,16 +6,11 @@ from typing import Any
 
 import pytest
 
-from engine.config import ModelParameters
 from engine.errors import OutOfMemoryError
-from engine.model.placement import DeviceInfo, Needs, Part, Plan, plan
+from engine.model.placement import Needs, Part, Plan, plan
+from support.fakes.devices import cpu, device, params
 
 EXPERT_BYTES, OTHER_BYTES = 80, 20  # of each layer
-
-
-def device(name: str, free: int, type: str = "gpu") -> DeviceInfo:
-    backend = "CPU" if type == "cpu" else "CUDA"
-    return DeviceInfo(name=name, backend=backend, type=type, free=free, total=free)
 
 
 def needs(n_dense: int = 0, mapped: int = 0) -> Needs:
@@ -26,10 +21,7 @@ def needs(n_dense: int = 0, mapped: int = 0) -> Needs:
 
 
 def make(free: int, model: Needs | None = None, **more: Any) -> Plan:
-    given = {"parallel": 1, **more}
-    return plan(
-        model or needs(), [device("G", free), device("CPU", 5000, "cpu")], ModelParameters(**given), 10
-    )
+    return plan(model or needs(), [device("G", free), cpu(5000)], params(**more), 10)
 
 
 # All layers: 4 * (100 + 10 cells) + 20 + 5 = 465, and a tenth of the device stays free where it can.
