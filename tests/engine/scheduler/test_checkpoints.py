@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 import engine
-from engine.scheduler.scheduler import Scheduler
-from engine.types import FinishReason, InferenceParameters, Request, Timings
+from engine.types import InferenceParameters, Request
 from support.builders.golden import golden
 from support.builders.hybrid import hybrid_model
-from support.fakes.runner import Outcome
+from support.fakes.runner import Outcome, drain
+from support.references.answers import GREEDY, answer
 
 PROMPT = [*golden("qwen35").prompt, *golden("lfm2").prompt]  # 300 tokens
-GREEDY = InferenceParameters(temperature=0.0, max_tokens=24, ignore_eos=True)
 INTERVAL = 64
 
 
@@ -36,25 +35,6 @@ def load(path: Path, **more: int) -> engine.Model:
 def model(path: Path) -> Iterator[engine.Model]:
     with load(path) as model:
         yield model
-
-
-def drain(scheduler: Scheduler, outcome: Outcome | None = None) -> Outcome:
-    outcome = outcome or Outcome()
-    while scheduler.has_work:
-        outcome.add(scheduler.step())
-        scheduler.check()
-    return outcome
-
-
-def answer(model: engine.Model, prompt: Sequence[int], **more: object) -> tuple[list[int], Timings]:
-    scheduler = model.scheduler()
-    scheduler.submit(Request(id="x", prompt=list(prompt), params=GREEDY, **more))  # type: ignore[arg-type]
-    outcome = drain(scheduler)
-    timings = outcome.last["x"].timings
-    assert outcome.finish("x") is FinishReason.LENGTH
-    assert timings is not None
-    assert timings.cached_n + timings.prompt_n == len(prompt)
-    return outcome.tokens["x"], timings
 
 
 def uncached(model: engine.Model, prompt: Sequence[int]) -> list[int]:

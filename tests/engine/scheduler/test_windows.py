@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,11 @@ import pytest
 
 import engine
 from engine.cache.window_rows import WindowRows
-from engine.types import FinishReason, InferenceParameters, Request, Timings
+from engine.types import Request
 from support.builders.golden import FOLDER, error, golden
 from support.fakes.runner import Outcome, drain
 from support.quick import matrix
+from support.references.answers import GREEDY, answer
 
 # Their windows have 32 or 48 positions, their contexts 256.
 NAMES = (
@@ -21,7 +21,6 @@ NAMES = (
     *("gemma4-shared", "gpt-oss", "llama-window", "llama4-chunks", "olmo3", "phi3", "starcoder2"),
 )
 QUICK = ("gemma3", "gemma4-shared", "gpt-oss", "llama-window", "llama4-chunks")
-GREEDY = InferenceParameters(temperature=0.0, max_tokens=24, ignore_eos=True)
 
 
 def load(name: str, **more: object) -> engine.Model:
@@ -42,17 +41,6 @@ def load(name: str, **more: object) -> engine.Model:
 def windows_of(model: engine.Model) -> WindowRows:
     assert model.pool.windows is not None
     return model.pool.windows
-
-
-def answer(model: engine.Model, prompt: Sequence[int], **more: object) -> tuple[list[int], Timings]:
-    scheduler = model.scheduler()
-    scheduler.submit(Request(id="x", prompt=list(prompt), params=GREEDY, **more))  # type: ignore[arg-type]
-    outcome = drain(scheduler)
-    timings = outcome.last["x"].timings
-    assert outcome.finish("x") is FinishReason.LENGTH
-    assert timings is not None
-    assert timings.cached_n + timings.prompt_n == len(prompt)
-    return outcome.tokens["x"], timings
 
 
 def prompt_of(name: str, n: int) -> list[int]:
