@@ -27,9 +27,8 @@ class Converter:
     tensor_names: ClassVar[dict[str, str]] = {}
     # Numbers that every layer has as tensors, name -> GGUF key (without the architecture) of their array.
     layer_keys: ClassVar[dict[str, str]] = {}
-    dense_modules: ClassVar[
-        tuple[str, ...]
-    ] = ()  # matrices of sentence-transformers behind the model, if any
+    # Matrices of sentence-transformers behind the model, if it has any.
+    dense_modules: ClassVar[tuple[str, ...]] = ()
     ignored: ClassVar[tuple[str, ...]] = ()  # prefixes of tensors that are left out
 
     # Whether layers beyond `num_hidden_layers` only predict further tokens (MTP), and are left out.
