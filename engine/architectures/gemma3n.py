@@ -30,10 +30,10 @@ class Gemma3n(AugmentedDecoder):
             rope_local=Rope(mode="neox", n_dims=dim, freq_base=reader.number("rope.freq_base_swa", 10000.0)),
             embedding_scale=math.sqrt(n_embd),
             windows=windows,
-            kv_sources=reader.kv_sources(windows, reader.integer("attention.shared_kv_layers")),
+            kv_sources=reader.kv_sources(windows),
             n_per_layer=reader.integer("embedding_length_per_layer_input"),
             n_streams=reader.integer("altup.num_inputs"),
-            n_low_rank=0 if low_rank is None else low_rank.shape[1],
+            n_low_rank=0 if low_rank is None else low_rank.shape[-1],
             gate_cutoffs=cutoffs,
             attention_scale=1.0,
             logit_softcap=reader.number("final_logit_softcapping", 0.0),
@@ -41,9 +41,8 @@ class Gemma3n(AugmentedDecoder):
 
     def layer(self, binder: Binder, i: int) -> Any:
         attention = Attention(binder, self.hp, i, qk_norm="head", norm=self.norm, norm_values=True)
-        if (
-            self.hp.kv_sources[i] != i
-        ):  # published files have what computes keys and values, and nothing reads it
+        source = self.hp.kv_sources[i]
+        if source != i:  # published files have what computes keys and values, and nothing reads it
             width = self.hp.head_dim_k * self.hp.n_head_kv[i]
             for name in ("attn_k", "attn_v"):
                 binder.optional(f"blk.{i}.{name}.weight", (self.hp.n_embd, width), "mul_mat", i)

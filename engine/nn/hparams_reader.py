@@ -261,12 +261,16 @@ class HParamsReader:
         shift = 0 if full_first else 1
         return tuple(window if pattern == 1 or (i + shift) % pattern else 0 for i in range(n_layer))
 
-    @staticmethod
-    def kv_sources(windows: tuple[int, ...], n_read: int) -> tuple[int, ...]:
-        """The last n_read layers read the last other one with, or without, a window."""
-        own = range(len(windows) - n_read)
-        last = {local: max(i for i in own if (windows[i] > 0) == local) for local in {w > 0 for w in windows}}
-        return tuple(i if i in own else last[w > 0] for i, w in enumerate(windows))
+    def kv_sources(self, windows: tuple[int, ...], default: int = REQUIRED) -> tuple[int, ...]:
+        """The last `attention.shared_kv_layers` read the last other one with, or without, a window."""
+        name, n = "attention.shared_kv_layers", len(windows)
+        n_shared = self.integer(name, default)
+        last = {windows[i] > 0: i for i in range(n - n_shared)} if 0 <= n_shared < n else {}
+        if not last.keys() >= {w > 0 for w in windows}:
+            raise ModelError(
+                f"{self.key(name)} is {n_shared}, which leaves layers of {n} without keys and values to read"
+            )
+        return tuple(i if i < n - n_shared else last[w > 0] for i, w in enumerate(windows))
 
     def long_rope(self) -> int:
         """The length up to which the short factors of LongRoPE hold; 0: the file has none."""

@@ -133,6 +133,18 @@ def test_windows_follow_the_pattern_of_the_file_before_that_of_the_architecture(
     assert reader().windows(2, default=16) == (16, 16)
 
 
+def test_shared_keys_and_values_are_those_of_the_last_layer_of_the_same_kind(reader: Read) -> None:
+    windows = (8, 0, 8, 8, 0, 8)
+    assert reader(attention__shared_kv_layers=2).kv_sources(windows) == (0, 1, 2, 3, 1, 3)
+    assert reader().kv_sources(windows, 0) == (0, 1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize("n", [5, 6, 7])  # with 5, no layer without a window is left to read
+def test_shared_keys_and_values_of_no_layer_are_refused(n: int, reader: Read) -> None:
+    with pytest.raises(ModelError, match=f"shared_kv_layers is {n}"):
+        reader(attention__shared_kv_layers=n).kv_sources((8, 0, 8, 8, 0, 8))
+
+
 def test_windows_with_flags_for_other_layers_are_refused(reader: Read) -> None:
     with pytest.raises(ModelError, match="has 3 elements; expected 4"):
         reader(attention__sliding_window=8, attention__sliding_window_pattern=[True] * 3).windows(4)
