@@ -43,7 +43,7 @@ class Gemma3n(AugmentedDecoder):
         attention = Attention(binder, self.hp, i, qk_norm="head", norm=self.norm, norm_values=True)
         source = self.hp.kv_sources[i]
         if source != i:  # published files have what computes keys and values, and nothing reads it
-            width = self.hp.head_dim_k * self.hp.n_head_kv[i]
+            width = self.hp.head_dim_k * self.hp.n_head_kv[source]
             for name in ("attn_k", "attn_v"):
                 binder.optional(f"blk.{i}.{name}.weight", (self.hp.n_embd, width), "mul_mat", i)
             binder.optional(f"blk.{i}.attn_k_norm.weight", (self.hp.head_dim_k,), "mul", i)

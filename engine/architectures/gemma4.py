@@ -23,7 +23,6 @@ class Gemma4(Decoder):
         reader = HParamsReader(gguf, cls.name)
         n, dim = reader.integer("block_count"), reader.integer("attention.key_length_swa")
         windows = reader.windows(n)
-        heads, sources = reader.per_layer("attention.head_count_kv", n), reader.kv_sources(windows, 0)
         n_dims = reader.integer("rope.dimension_count_swa", dim)
         return reader.hparams(
             rope="neox",
@@ -31,8 +30,7 @@ class Gemma4(Decoder):
             embedding_scale=math.sqrt(reader.integer("embedding_length")),
             windows=windows,
             head_dims=tuple(dim if w else reader.integer("attention.key_length") for w in windows),
-            n_head_kv=tuple(n_kv if sources[i] == i else 0 for i, n_kv in enumerate(heads)),
-            kv_sources=sources,
+            kv_sources=reader.kv_sources(windows, 0),
             n_per_layer=reader.integer("embedding_length_per_layer_input", 0),
             attention_scale=1.0,
             logit_softcap=reader.number("final_logit_softcapping", 0.0),

@@ -129,6 +129,10 @@ class HParamsReader:
             or n_ff_expert * self.integer("expert_shared_count", 0),
             "attention_scale": self.number("attention.scale", 0.0),
         } | fields
+        if sources := merged.get("kv_sources"):  # layers that read others' keys and values have none
+            merged["n_head_kv"] = tuple(
+                n if sources[i] == i else 0 for i, n in enumerate(merged["n_head_kv"])
+            )
         if "n_ff" not in merged:
             merged["n_ff"] = self.per_layer("feed_forward_length", n_layer)
         if "eps" not in merged:

@@ -14,3 +14,4 @@ def test_layers_of_a_file_have_streams_and_sparse_gates() -> None:
     assert hp.gate_cutoffs[2:] == (None,) * 4
     assert all(cutoff is not None and 0.84 < cutoff < 0.85 for cutoff in hp.gate_cutoffs[:2])
     assert hp.kv_sources == (0, 1, 2, 3, 3, 2)
+    assert hp.n_head_kv == (1, 1, 1, 1, 0, 0)  # the last two cache nothing
