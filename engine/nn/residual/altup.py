@@ -29,9 +29,8 @@ class Streams:
 
     def spread(self, ctx: Context, x: Tensor) -> list[Tensor]:
         """[n_embd, rows] -> the same of each stream."""
-        n_embd, rows = x.shape[:2]
-        copies = ctx.reshape(ctx.repeat(x, self.n - 1), n_embd, rows, self.n - 1)
-        return [x, *self._as_large_as(ctx, ctx.mul_mat(self.spreading, copies), x)]
+        size = _magnitude(ctx, x)
+        return [x, *(_times(ctx, self.spreading, i, x, size) for i in range(self.n - 1))]
 
     def through(self, forward: ForwardContext, x: Tensor, layers: Sequence[Any]) -> Tensor | None:
         """x through the layers, each an AugmentedLayer; None without outputs."""
@@ -42,26 +41,11 @@ class Streams:
 
     def merge(self, ctx: Context, streams: list[Tensor]) -> Tensor:
         """The mean of all streams, each but the first times a matrix."""
-        first, *others = streams
-        n_embd, rows = first.shape[:2]
-        flat = ctx.reshape(others[0], n_embd * rows, 1)
-        for other in others[1:]:
-            flat = ctx.concat(flat, ctx.reshape(other, n_embd * rows, 1))
-        x = ctx.mul_mat(self.merging, ctx.reshape(flat, n_embd, rows, self.n - 1))
-        total = first
-        for stream in self._as_large_as(ctx, x, first):
-            total = ctx.add(total, stream)
+        total, *others = streams
+        size = _magnitude(ctx, total)
+        for i, x in enumerate(others):
+            total = ctx.add(total, _times(ctx, self.merging, i, x, size))
         return ctx.scale(total, 1.0 / self.n)
-
-    def _as_large_as(self, ctx: Context, x: Tensor, first: Tensor) -> list[Tensor]:
-        """Each [n_embd, rows] of x with the root mean square of `first`."""
-        size = ctx.scale(ctx.sum_rows(ctx.mul(first, ctx.rms_norm(first, TINY))), 1.0 / first.shape[0])
-        normed = ctx.rms_norm(x, TINY)
-        parts = [
-            ctx.view(normed, first.shape[:2], (normed.strides[1],), i * normed.strides[2])
-            for i in range(self.n - 1)
-        ]
-        return [ctx.mul(part, size) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -213,6 +197,18 @@ class SparseFeedForward(FeedForward):
         deviation = ctx.scale(ctx.sum_rows(ctx.mul(x, ctx.norm(x, TINY))), 1.0 / n)
         limit = ctx.add(mean, ctx.scale(deviation, cutoff))
         return ctx.activation(ctx.add(x, ctx.scale(limit, -1.0)), "relu")
+
+
+def _magnitude(ctx: Context, x: Tensor) -> Tensor:
+    """[1, rows]: the root mean square of each row."""
+    return ctx.scale(ctx.sum_rows(ctx.mul(x, ctx.rms_norm(x, TINY))), 1.0 / x.shape[0])
+
+
+def _times(ctx: Context, matrices: Tensor, i: int, x: Tensor, size: Tensor) -> Tensor:
+    """Matrix `i` times x, with the root mean square `size`."""
+    stride, step = matrices.strides[1:3]
+    matrix = ctx.view(matrices, matrices.shape[:2], (stride,), i * step)
+    return ctx.mul(ctx.rms_norm(ctx.mul_mat(matrix, x), TINY), size)
 
 
 def _row(ctx: Context, weights: Tensor, i: int) -> Tensor:

@@ -60,7 +60,6 @@ def run(
             tokens = [token.id for token in session.infer(GREEDY)]
         placement = model.describe()["placement"]
         whole = "CPU" not in placement and len(set(placement)) == 1
-        on_cpu = model.hp.recurrence is not None or model.gguf.arch == "gemma3n"  # states; streams in part
-        if whole and n_splits is not None and not on_cpu:
+        if whole and n_splits is not None and model.hp.recurrence is None:  # states are computed on the CPU
             assert model.sched.n_splits == n_splits
         return logits, tokens, placement
