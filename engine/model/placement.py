@@ -81,7 +81,7 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
 
 def _check_limit(plan: Plan, limit: int | None) -> None:
     """OutOfMemoryError if the devices together would hold more than `limit` bytes."""
-    needed = sum(u.needed + u.mapped for u in plan.usage)
+    needed = plan.total
     if limit is None or needed <= limit:
         return
     text = (
@@ -214,7 +214,10 @@ class _Planner:
         return plan.resized(n_cells, self.needs.n_rows(n_cells))
 
     def has_room(self, plan: Plan) -> bool:
-        """Whether the devices with a cache keep what they are to spare."""
+        """Whether the devices with a cache keep what they are to spare, and all stay below the limit."""
+        limit = self.params.memory_limit
+        if limit is not None and plan.total > limit:
+            return False
         cpu = next(u for u in plan.usage if u.device.type == "cpu")
         igpus = [u for u in plan.usage if u.device.type == "igpu" and u.parts]
         groups = [[u] for u in plan.usage if u.kv_cell or u.window_row] + ([[cpu, *igpus]] if igpus else [])

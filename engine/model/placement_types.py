@@ -225,6 +225,11 @@ class Plan:
         return replace(self, n_cells=n_cells, n_rows=n_rows, usage=usage)
 
     @property
+    def total(self) -> int:
+        """Bytes on all devices together, mapped weights included."""
+        return sum(u.needed + u.mapped for u in self.usage)
+
+    @property
     def fits(self) -> bool:
         return all(u.fits for u in self.usage) and shared_overflow(self.usage) is None
 

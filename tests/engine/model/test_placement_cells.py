@@ -93,6 +93,14 @@ def test_a_limit_bounds_the_cache_and_the_sum_of_all_devices():
         make(both, memory_limit=total - 1)
 
 
+def test_a_cache_of_automatic_size_leaves_what_other_devices_take_below_a_limit():
+    """Alone the GPU could have 64 cells: 360 - 55 hold 76. With 205 on the CPU, 400 - 260 hold 35."""
+    p = make([device("G", 1000), cpu()], model=needs(embedding=200), parallel=100, memory_limit=400)
+    assert p.layers == ("G",) * 5
+    assert p.n_cells == 32
+    assert p.total == 50 + 5 + 4 * 32 + 200 + 5
+
+
 def test_a_limit_counts_mapped_weights():
     model = needs(mapped=True)
     assert make([cpu()], model=model, memory_limit=105).n_cells == 10
