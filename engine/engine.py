@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,12 @@ class Model(LoadedModel):
         progress: ProgressCallback | None = None,
     ) -> None:
         super().__init__(path, params, progress)
-        self._make_sampler = partial(compiled_sampler, breakers=DryBreakers(self.tokenizer).sequences)
+        self._make_sampler = partial(compiled_sampler, breakers=lambda texts: self._breakers.sequences(texts))
         self._compiler = ConstraintCompiler(lambda: vocabulary_of(self.tokenizer, self.hp.n_vocab))
+
+    @cached_property
+    def _breakers(self) -> DryBreakers:
+        return DryBreakers(self.tokenizer)
 
     @property
     def generates(self) -> bool:

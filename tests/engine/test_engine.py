@@ -48,6 +48,13 @@ def test_scheduler_has_the_limits_that_the_model_was_loaded_with(model: engine.M
     assert model.scheduler(parallel=1).config.parallel == 1
 
 
+def test_a_loaded_model_has_no_tokenizer_before_one_is_needed(model: engine.Model) -> None:
+    """One of a large vocabulary takes long to make, and a model for embeddings needs none."""
+    assert "tokenizer" not in vars(model)
+    model.scheduler()
+    assert "tokenizer" in vars(model)
+
+
 def test_restore_of_a_damaged_session_gives_its_place_back(model: engine.Model, tmp_path: Path) -> None:
     (tmp_path / "saved").write_bytes(b"no session")
     with pytest.raises(ModelError):
