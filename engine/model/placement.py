@@ -256,6 +256,7 @@ class _Planner:
             room = usable * percent // 100 - self.needs.compute_on(gpu.name)
             room -= self.needs.elsewhere_on(gpu.name).weights
             room -= self.needs.compute_cell_on(gpu.name) * n_cells + moved * (not counts)
+            room -= self.compute_row(gpu.name, stack) * n_rows
             first = i
             while i < len(stack) and (cost := stack[i].weights + stack[i].kv(n_cells, n_rows)) <= room:
                 room -= cost
@@ -300,6 +301,7 @@ class _Planner:
                     n_rows=n_rows,
                     compute=self.compute(gpu.name, parts),
                     compute_cell=self.needs.compute_cell_on(gpu.name) if n else 0,
+                    compute_row=self.compute_row(gpu.name, [stack[p] for p in parts]),
                 )
             )
         name, compute = self.cpu.name, self.needs.compute_on(self.cpu.name)
@@ -328,6 +330,9 @@ class _Planner:
             n_rows=n_rows,
             compute=compute,
             compute_cell=compute_cell,
+            compute_row=max(
+                self.compute_row(d.name, stack) for d in (self.cpu, *(u.device for u in usage if u.parts))
+            ),
             states=self.needs.states,
         )
         return Plan(
@@ -346,6 +351,11 @@ class _Planner:
         if last is not None and parts[0] >= len(self.needs.layers) - 1:
             return min(last, self.needs.compute_on(name))
         return self.needs.compute_on(name)
+
+    def compute_row(self, name: str, parts: Sequence[Part]) -> int:
+        """What a second mask takes for each row, on a device with layers of both kinds."""
+        both = any(part.kv_cell for part in parts) and any(part.window_row for part in parts)
+        return self.needs.mask_cell if both and self.needs.compute_cell_on(name) else 0
 
     def refuse(self, plan: Plan, n_gpu: int) -> NoReturn:
         """Raise an error that says what is too big for which device, and what would fit."""

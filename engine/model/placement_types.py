@@ -179,6 +179,7 @@ class Usage:
     n_rows: int = 0
     compute: int = 0
     compute_cell: int = 0
+    compute_row: int = 0  # of a second mask, where some layers keep only a window
     states: int = 0  # of recurrent layers
 
     @property
@@ -192,7 +193,8 @@ class Usage:
     @property
     def working(self) -> int:
         only_windows = self.window_row and not self.kv_cell
-        return self.compute + self.compute_cell * (self.n_rows if only_windows else self.n_cells)
+        n_cells = self.n_rows if only_windows else self.n_cells
+        return self.compute + self.compute_cell * n_cells + self.compute_row * self.n_rows
 
     @property
     def fits(self) -> bool:

@@ -82,6 +82,28 @@ def test_latents_are_in_the_plan(where: str, flash_attn: str, tmp_path: Path) ->
                 assert usage.needed == pytest.approx(found.get(usage.device.name, 0), rel=0.1)
 
 
+@pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
+@pytest.mark.parametrize("where", ["CPU", "CLBlast0"])
+def test_windows_and_their_masks_are_in_the_plan(where: str, flash_attn: str, tmp_path: Path) -> None:
+    model = TinyModel.read(golden("gemma3").path)
+    model.set("context_length", 4096)
+    params = engine.ModelParameters(
+        use_gpu=where != "CPU",
+        devices=(where,),
+        context_size=2048,
+        parallel=4,
+        flash_attn=flash_attn,
+        use_mmap=False,
+        n_threads=1,
+    )
+    with engine.load(model.write(tmp_path / "windows.gguf"), params) as loaded:
+        assert loaded.plan.has_windows
+        found = allocated(loaded)
+        for usage in loaded.plan.usage:
+            if usage.needed:
+                assert usage.needed == pytest.approx(found.get(usage.device.name, 0), rel=0.1)
+
+
 @pytest.mark.parametrize("layers", [0, 2, "all"])
 @pytest.mark.parametrize("flash_attn", ["auto", "off"])
 @pytest.mark.parametrize("where", ["CPU", "CLBlast0", "RPC"])

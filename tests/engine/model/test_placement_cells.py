@@ -4,6 +4,7 @@ import pytest
 
 from engine.errors import OutOfMemoryError
 from engine.model.placement import Needs, Part
+from engine.model.placement_types import WindowSize
 from support.fakes.devices import cpu, device, make, needs
 
 
@@ -78,6 +79,26 @@ def test_masks_and_scores_are_part_of_what_a_cell_costs():
     assert gpu.needed <= 900  # the margin is left
     assert gpu.needed + 32 * (4 + 6) > 900
     assert make([cpu()], model=model).usage[0].working == 5
+
+
+def test_layers_with_a_window_have_a_mask_of_their_own():
+    model = Needs(
+        input=Part(10),
+        layers=(Part(10, 1), Part(10, window_row=1)) * 2,
+        output=Part(10),
+        compute=5,
+        compute_cell={"G": 6},
+        compute_input=3,
+        mask_cell=2,
+        windows=WindowSize(one=4, running=20, checkpoints=1),
+    )
+    both = [device("G", 2000), cpu()]
+    gpu, host = make(both, model=model, kv_cells=100).usage
+    assert (gpu.n_cells, gpu.n_rows) == (100, 24)
+    assert (gpu.working, host.working) == (5 + 6 * 100 + 2 * 24, 3 + 2 * 100 + 2 * 24)
+    gpu, _ = make(both, model=model, kv_cells=100, gpu_layers=2).usage  # the output and a layer with a window
+    assert gpu.working == 5 + 6 * 24
+    assert make([cpu()], model=model, kv_cells=100).usage[0].working == 5  # our kernel needs no masks
 
 
 def test_a_limit_bounds_the_cache_and_the_sum_of_all_devices():
