@@ -206,7 +206,7 @@ class _Planner:
         most = min(self.params.parallel * self.n_ctx, MAX_CELLS)
         if self.has_room(self.resized(plan, most)):
             return self.resized(plan, most)
-        steps = range(most // CELL_STEP)
+        steps = range(-(-most // CELL_STEP))
         n = bisect_left(steps, True, key=lambda i: not self.has_room(self.resized(plan, i * CELL_STEP)))
         return self.resized(plan, max((n - 1) * CELL_STEP, self.n_ctx))
 
