@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import engine
+from engine.model.preparation import preview
 from engine.types import Timings
 from support.builders.golden import (
     ENCODERS,
@@ -79,6 +80,22 @@ def test_attention_of_both_kinds(
     logits, _, placement = run(ref.path, ref, params(where, request, flash_attn=flash_attn))
     assert "CPU" not in placement
     assert error(logits, ref.logits[-1]) < 1e-3
+
+
+@pytest.mark.parametrize("flash_attn", ["auto", "off"])
+@pytest.mark.parametrize("where", ["CLBlast", "RPC"])
+@pytest.mark.parametrize("name", ["gemma3", "gemma4-shared", "gpt-oss", "llama4-chunks"])
+def test_layers_that_keep_only_a_window(
+    name: str, where: str, flash_attn: str, request: pytest.FixtureRequest, same_greedy: GreedyComparison
+) -> None:
+    ref = golden(name)
+    few_rows = {"kv_cells": 1024, "max_batch_tokens": 32, "checkpoints": 1}
+    given = params(where, request, flash_attn=flash_attn, **few_rows)
+    assert preview(ref.path, given).has_windows
+    logits, tokens, placement = run(ref.path, ref, given)
+    assert "CPU" not in placement
+    assert error(logits, ref.logits[-1]) < 1e-3
+    same_greedy(Greedy(tokens, ref.greedy.margins, Timings()), ref.greedy)
 
 
 @pytest.mark.parametrize("where", ["CLBlast", "RPC"])
