@@ -176,7 +176,7 @@ def overloaded(model: str, retry_after_s: float) -> ApiError:
 
 def rate_limited(limit: str, retry_after_s: float, headers: Mapping[str, str] | None = None) -> ApiError:
     """limit: what its API key allows, in words."""
-    message = f"the limit of this API key is reached: {limit}; try again later"
+    message = f"the limit of this API key is reached ({limit}); try again later"
     retry = max(1, math.ceil(retry_after_s))
     return ApiError(429, message, code="rate_limit_exceeded", retry_after=retry, headers=headers)
 

@@ -44,13 +44,13 @@ SAMPLING = {
     "dry_sequence_breakers": "DRY: text that ends a repetition; may be repeated, replaces the defaults: a "
     'line break, ":", a double quote and "*"',
     "top_n_sigma": "keep logits within so many standard deviations of the greatest; 0 and below: off",
-    "xtc_probability": "XTC: how often the most likely tokens are excluded; 0: off",
-    "xtc_threshold": "XTC: probability of the tokens of which only the least likely remains; above 0.5: off",
-    "dynatemp_range": "vary the temperature by so much, with the entropy of the candidates; 0: off",
+    "xtc_probability": "XTC: probability that the most likely tokens are excluded; 0: off",
+    "xtc_threshold": "XTC: probability above which only the least likely token remains; above 0.5: off",
+    "dynatemp_range": "vary the temperature by up to this, with the entropy of the candidates; 0: off",
     "dynatemp_exponent": "how the entropy maps to the temperature",
     "adaptive_target": "adaptive-p, if --samplers has it: prefer tokens near this probability; below 0: off",
     "adaptive_decay": "adaptive-p: how slowly its average of probabilities forgets",
-    "min_keep": "fewest candidates that typical_p, top_p, min_p and XTC leave",
+    "min_keep": "minimum number of candidates that typical_p, top_p, min_p and XTC leave",
     "samplers": "steps that run, in order: names separated by ;, or letters such as edskypmxt",
 }
 _SINGULAR = {"dry_sequence_breakers": "dry_sequence_breaker"}

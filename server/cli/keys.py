@@ -9,19 +9,19 @@ from pathlib import Path
 
 from engine.errors import ConfigError
 from server.cli.command import Parser
-from server.keys.api_key import digest_of
+from server.keys.api_key import Role, digest_of
 from server.keys.key_file import HASH_PREFIX, read_key_file, read_line
 
 PREFIX = "ggs-"  # tells scanners for leaked keys what it is
 ATTRIBUTES = {
-    "name": ("NAME", "what logs call its client; keys with the same name are one client"),
-    "role": ("ROLE", "user (default) or admin: may also cancel every request, and change models and slots"),
+    "name": ("NAME", "name of its client in logs; keys with the same name belong to one client"),
+    "role": ("ROLE", "user (default), or admin, who can also cancel any request and change models and slots"),
     "rpm": ("N", "requests per minute"),
     "tpm": ("N", "tokens per minute, of prompts and answers"),
-    "concurrency": ("N", "requests at the same time"),
+    "concurrency": ("N", "concurrent requests"),
 }
 EXAMPLES = """\
-  ggserve keys new --name alice >> keys          the key on the terminal, its hash in the file
+  ggserve keys new --name alice >> keys          prints the key, appends its hash to the file
   ggserve keys new --name ops --role admin
   ggserve keys list keys                         check a file before the server reads it
 
@@ -30,8 +30,10 @@ A line of the file is KEY or sha256:HASH, then attributes: name=alice role=user 
 
 def run(arguments: list[str]) -> int:
     parser = Parser("ggserve keys", "Make API keys for --api-key-file, and check such a file.", EXAMPLES)
-    parser.add_argument("command", choices=("new", "list"), help="new: a key on stderr, its line on stdout")
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="of list: the key file to show")
+    parser.add_argument(
+        "command", choices=("new", "list"), help="new: print a key on stderr, its line on stdout"
+    )
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the key file that list shows")
     group = parser.add_argument_group("attributes of a new key")
     for name, (metavar, text) in ATTRIBUTES.items():
         group.add_argument(f"--{name}", metavar=metavar, help=text)
@@ -52,20 +54,22 @@ def _new(args: argparse.Namespace) -> int:
         read_line(line)
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
-    sys.stderr.write(f"the key, which is stored nowhere: {key}\n")
+    sys.stderr.write(f"the key, which is not stored anywhere: {key}\n")
     print(line)
     return 0
 
 
 def _list(file: Path) -> int:
     rows = [("name", "role", *list(ATTRIBUTES)[2:], "stored as")]
-    for line in read_key_file(file):
+    lines = read_key_file(file)
+    default_role = Role.USER if len({line.key.profile.name for line in lines}) > 1 else Role.ADMIN
+    for line in lines:
         profile = line.key.profile
         limits = profile.limits
         rows.append(
             (
                 profile.name,
-                profile.role or "-",
+                profile.role or default_role,
                 *(
                     "-" if limit is None else str(limit)
                     for limit in (

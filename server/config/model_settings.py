@@ -57,14 +57,14 @@ class ModelSettings(BaseSettings):
     )
     models_dir: Path | None = _model(
         None,
-        "directory whose GGUF files, and subdirectories with one, are served as well: each is loaded when a "
-        "request names it; changes are noticed while the server runs",
+        "directory of GGUF files, also in subdirectories, to serve: each model is loaded when a request "
+        "names it; added and removed files are noticed while the server runs",
         "DIR",
         shared=False,
     )
     models_memory: Annotated[int | None, BeforeValidator(nbytes)] = _model(
         None,
-        "memory that all models may take together, on all devices, such as 24G; default: what is free",
+        "maximum memory of all models together, on all devices, such as 24G; default: what is free",
         "BYTES",
         shared=False,
         ge=0,
@@ -80,8 +80,8 @@ class ModelSettings(BaseSettings):
     )
     lora: Annotated[list[str], NoDecode, BeforeValidator(named)] = _model(
         [],
-        "LoRA adapter to load with the model: a GGUF file (`ggserve convert` makes them), with a scale other "
-        "than 1 if need be; may be repeated; all are used, unless a request chooses by number (`lora`)",
+        "LoRA adapter to load with the model: a GGUF file (see `ggserve convert`), and its scale (default "
+        "1); may be repeated; all are used, unless a request chooses some by number (`lora`)",
         "FILE[=SCALE]",
     )
     seed: int | None = _model(
@@ -204,9 +204,9 @@ class ModelSettings(BaseSettings):
     )
     checkpoints: Annotated[int | Literal["auto"], word_or_number("auto", least=1)] = _batching(
         "auto",
-        "states of recurrent layers (Mamba, delta net, LFM2), or windows of layers with a sliding window, "
-        "kept so that later requests go on from them; auto: 64 states, fewer if they would take more than a "
-        "tenth of free memory; windows of an eighth of the cache",
+        "number of states of recurrent layers (Mamba, delta net, LFM2), or of windows of layers with a "
+        "sliding window, kept for later requests to continue from; auto: 64 states, fewer if they would take "
+        "more than a tenth of free memory, and windows that take an eighth of the cache",
         "N|auto",
     )
     checkpoint_interval: int = _batching(
@@ -214,8 +214,8 @@ class ModelSettings(BaseSettings):
     )
     context_shift: bool = _batching(
         False,
-        "when the context of a request is full, drop half of what follows its first n_keep tokens and go on, "
-        "instead of ending it",
+        "when the context of a request is full, drop half of the tokens after its first n_keep and continue, "
+        "instead of ending the request",
         shared=False,
     )
     batch_size: int = _batching(
@@ -235,15 +235,15 @@ class ModelSettings(BaseSettings):
 
     spec_type: Literal["none", "ngram-simple"] = _batching(
         "none",
-        "speculative decoding, unless the request says; ngram-simple: draft what followed the last tokens "
-        "where they occurred before, in the prompt or in the output",
+        "speculative decoding, unless the request says; ngram-simple: draft the tokens that followed the "
+        "last ones where these occurred before, in the prompt or in the output",
         "none|ngram-simple",
         shared=False,
     )
     spec_draft_n_max: int = _batching(
         16,
-        "most tokens drafted for one step of a request, unless the request says; how many are is decided by "
-        "measured time and success",
+        "maximum number of tokens drafted per step of a request, unless the request says; fewer are drafted "
+        "where that is faster",
         "N",
         shared=False,
         ge=0,

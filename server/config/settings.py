@@ -50,8 +50,8 @@ class Settings(ModelSettings):
     )
     sleep_idle_seconds: Annotated[float, Field(ge=-1, le=86400 * 365, allow_inf_nan=False)] = _models(
         -1.0,
-        "seconds without a request after which a model is unloaded, to be loaded again by the next one; -1: "
-        "never",
+        "seconds without a request after which a model is unloaded, until the next request loads it again; "
+        "-1: never",
         "S",
     )
 
@@ -71,8 +71,8 @@ class Settings(ModelSettings):
     )
     api_key_file: Path | None = _server(
         None,
-        "file with one API key or its hash per line, and what its client may do (see `ggserve keys`); read "
-        "again when it changes",
+        "file with one API key or its hash per line, and the role and limits of its client (see `ggserve "
+        "keys`); read again when it changes",
         "PATH",
     )
     allowed_hosts: Words = _server(
@@ -94,9 +94,11 @@ class Settings(ModelSettings):
         60.0, "seconds after which a client that does not read its response is disconnected", "S"
     )
     header_timeout_s: Positive = _server(
-        10.0, "seconds that a client has to send the headers of a request", "S"
+        10.0, "seconds within which a client must send the headers of a request", "S"
     )
-    body_timeout_s: Positive = _server(60.0, "seconds that a client has to send the body of a request", "S")
+    body_timeout_s: Positive = _server(
+        60.0, "seconds within which a client must send the body of a request", "S"
+    )
     request_timeout_s: Positive | None = _server(
         None,
         "seconds for a whole request: queue, prefill and decode; a request's timeout_ms may only lower it; "
@@ -118,8 +120,8 @@ class Settings(ModelSettings):
     )
     otlp_traces_endpoint: str | None = _server(
         None,
-        "where to send OpenTelemetry traces, by OTLP over HTTP, such as http://localhost:4318/v1/traces "
-        "(extra: otel); default: none are made",
+        "URL to send OpenTelemetry traces to, by OTLP over HTTP, such as http://localhost:4318/v1/traces "
+        "(needs the extra otel); default: no traces",
         "URL",
     )
     no_metrics: bool = _server(False, "disable /metrics (501)")
@@ -137,17 +139,17 @@ class Settings(ModelSettings):
     )
     cache_isolation: Literal["none", "key"] = option(
         "none",
-        "key: a client finds no prefixes in the KV cache that another one left there, from which it could "
-        "learn what others ask; none: all share them",
+        "key: each client reuses only its own prefixes in the KV cache, so that it cannot learn from them "
+        "what others ask; none: all clients share prefixes",
         "none|key",
         section="limits",
         shared=False,
     )
     max_connections: int | None = _limit(
         None,
-        "maximum number of open connections; a further one closes the one that has waited longest for a "
-        "request, or is refused with 503 if none waits (default: what the limit on open files, which is "
-        f"raised, allows, at most {MOST_CONNECTIONS})",
+        "maximum number of open connections; for a further one the connection that has been idle longest is "
+        "closed, or if none is idle, it is refused with 503; default: as many as the limit on open files, "
+        f"which the server raises, allows, at most {MOST_CONNECTIONS}",
         ge=1,
         le=1 << 20,
     )

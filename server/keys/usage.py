@@ -17,7 +17,7 @@ class LimitReached(Exception):
     """unit: what is limited, in words. retry_after_s: when as much is free again."""
 
     def __init__(self, unit: str, limit: int, retry_after_s: float) -> None:
-        super().__init__(f"at most {limit} {unit}")
+        super().__init__(f"{unit}: {limit}")
         self.unit, self.limit, self.retry_after_s = unit, limit, retry_after_s
 
 
@@ -84,7 +84,7 @@ class ClientUsage:
     def admit(self) -> None:
         """Count a request that begins. LimitReached: it must not."""
         if self._concurrent is not None and self.running >= self._concurrent:
-            raise LimitReached("requests at the same time", self._concurrent, CONCURRENCY_RETRY_S)
+            raise LimitReached("concurrent requests", self._concurrent, CONCURRENCY_RETRY_S)
         _check(self.requests, 1, "requests per minute")
         _check(self.tokens, 1, "tokens per minute")
         if self.requests is not None:

@@ -41,9 +41,17 @@ def test_list_shows_the_clients_without_their_keys(tmp_path, capsys):
     assert keys.run(["list", str(file)]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[0] for row in rows] == ["name", "a", "b"]
-    assert rows[1][1:3] == ["-", "5"]
+    assert rows[1][1:3] == ["user", "5"]
     assert rows[2][1] == "admin"
     assert "secret" not in str(rows)
+
+
+def test_list_shows_that_the_only_client_is_an_admin(tmp_path, capsys):
+    file = tmp_path / "keys"
+    file.write_text("secret name=a\nother name=a\n")
+    assert keys.run(["list", str(file)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[:2] for row in rows] == [["name", "role"], ["a", "admin"], ["a", "admin"]]
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["new", "x"], ["sell"], []])

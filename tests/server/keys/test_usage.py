@@ -45,7 +45,7 @@ def test_a_minute_has_so_many_requests_and_they_come_back_evenly():
     for _ in range(6):
         made.admit()
     limit = refusal(made.admit)
-    assert (limit.limit, limit.retry_after_s, str(limit)) == (6, 10.0, "at most 6 requests per minute")
+    assert (limit.limit, limit.retry_after_s, str(limit)) == (6, 10.0, "requests per minute: 6")
     clock.now += 9.9
     assert refusal(made.admit).retry_after_s == pytest.approx(0.1)
     clock.now += 0.1
@@ -69,7 +69,7 @@ def test_requests_at_the_same_time_are_counted_until_they_leave():
     made, _ = usage(concurrent_requests=2)
     made.admit()
     made.admit()
-    assert str(refusal(made.admit)) == "at most 2 requests at the same time"
+    assert str(refusal(made.admit)) == "concurrent requests: 2"
     made.leave()
     made.admit()
 
