@@ -85,6 +85,7 @@ class Job:
 
     async def events(self) -> AsyncGenerator[SequenceOutput, None]:
         """Deltas of all sequences as they come. Closing it cancels what still runs within one engine step."""
+        self.ensure_room()
         self.context.spend_prompt(self.counts().prompt)
         jobs = self.context.state.jobs
         jobs[self.id] = self
@@ -118,7 +119,8 @@ class Job:
                         if sequence.end is not None:
                             return
         except QueueFull as error:
-            raise self._full(error) from error
+            self._metrics.rejected()
+            raise overloaded(self.model, error.retry_after_s) from error
         except ContextOverflowError as error:
             raise ContextExceeded(str(error), "prompt", error.n_prompt, error.n_ctx) from error
         except EngineUnavailable as error:
@@ -144,8 +146,7 @@ class Job:
     async def _several(self) -> AsyncGenerator[SequenceOutput, None]:
         """Concurrently, but no more at once than the engine decodes together, for other requests' sake."""
         queue: asyncio.Queue[SequenceOutput | BaseException | None] = asyncio.Queue(16)
-        parallel = self.context.state.settings.parallel
-        turns = asyncio.Semaphore(parallel)
+        turns = asyncio.Semaphore(self.context.state.settings.parallel)
 
         async def pump(sequence: OutputSequence) -> None:
             try:
@@ -159,11 +160,6 @@ class Job:
             except Exception as error:
                 await queue.put(error)
 
-        try:
-            # All or none, as far as that is known now: half a response would be of no use.
-            self.engine.ensure_room(min(len(self.sequences), parallel))
-        except QueueFull as error:
-            raise self._full(error) from error
         tasks = [asyncio.create_task(pump(sequence)) for sequence in self.sequences]
         try:
             left = len(tasks)
@@ -181,11 +177,11 @@ class Job:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def ensure_room(self) -> None:
-        """Raises ApiError (429) if the queue is full."""
-        try:
-            self.engine.ensure_room()
-        except QueueFull as error:
-            raise self._full(error) from error
+        """Raises ApiError (429) if the queue is full.
+
+        All sequences or none, as far as that is known now: half a response would be of no use.
+        """
+        self.context.ensure_room(min(len(self.sequences), self.context.state.settings.parallel))
 
     def cancel(self) -> None:
         """From outside, as DELETE /v1/requests/{id} does."""
@@ -230,10 +226,6 @@ class Job:
         total = sum(len(sequence.request.prompt) for sequence in self.sequences)
         done = sum(len(s.request.prompt) if s.first_at else s.processed or 0 for s in self.sequences)
         return f"prompt {done}/{total}" if done < total else "generating"
-
-    def _full(self, error: QueueFull) -> ApiError:
-        self._metrics.rejected()
-        return overloaded(self.model, error.retry_after_s)
 
     def _failure(self, sequence: OutputSequence) -> ApiError:
         if self.engine.state == "stopped":

@@ -15,13 +15,13 @@ from engine.config import adapter_scales
 from engine.errors import ConfigError
 from engine.types import AdapterScales
 from server.config.default_sampling import default_sampling
-from server.errors import NEVER, ApiError, UnknownModel, bad_request, rate_limited, wrong
+from server.errors import NEVER, ApiError, UnknownModel, bad_request, overloaded, rate_limited, wrong
 from server.keys.client import Client
 from server.keys.usage import LimitReached
 from server.registry.served_model import NO_MEMORY, UNLOADED, Lease, ServedModel
 from server.state import State
 from server.worker.engine import Engine
-from server.worker.errors import LoadFailed
+from server.worker.errors import LoadFailed, QueueFull
 
 T = TypeVar("T")
 MAX_WARNINGS = 32
@@ -150,6 +150,20 @@ class RequestContext:
     def owner(self) -> str | None:
         """The client's name: whose responses and conversations these are."""
         return self.client.name
+
+    def ensure_room(self, n: int = 1) -> None:
+        """Before anything is charged: raises ApiError (429) if the queue has no room for `n` more sequences.
+
+        A client of several may have only as many waiting as there are places left, so that it cannot keep the
+        others out.
+        """
+        if self.state.keys.has_several_clients:
+            n = max(n, self.client.usage.running - self.state.settings.parallel)
+        try:
+            self.engine.ensure_room(n)
+        except QueueFull as error:
+            self.state.metrics.of(self.engine.name).rejected()
+            raise overloaded(self.engine.name, error.retry_after_s) from error
 
     def spend_prompt(self, n: int) -> None:
         """Count the tokens of a prompt against the client's limit, before they are computed.

@@ -18,6 +18,7 @@ async def run_task(task: Task[R], context: RequestContext, param: str) -> R:
     """The task's result. param: the field at fault if the engine refuses. Raises ApiError."""
     engine, record = context.engine, context.record
     record.model = engine.name
+    context.ensure_room()
     if isinstance(task, Embed):
         context.spend_prompt(sum(map(len, task.inputs)))
     try:

@@ -34,6 +34,7 @@ class KeyRing:
         self._own = [plain_key(key.get_secret_value()) for key in keys]
         self._keys: list[tuple[bytes, Client]] = []
         self._clients: dict[str, Client] = {}
+        self.has_several_clients = False
         self._signature: _Signature = None
         self.reload()
 
@@ -77,6 +78,7 @@ class KeyRing:
         }
         for name, client in self._clients.items():
             client.update(profiles[name], alone=len(profiles) == 1)
+        self.has_several_clients = len(profiles) > 1
         self._keys = [(key.digest, self._clients[key.profile.name]) for key in keys]
 
     async def watch(self) -> None:

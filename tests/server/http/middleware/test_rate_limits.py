@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from server.http.middleware.rate_limits import HEADERS, duration
+from server.worker.errors import QueueFull
 from support.api.http import CHAT, COMPLETIONS, client, error_of, user
 from support.fakes.engine import FakeEngine, make_app, serving
 from support.waiting import until
@@ -83,6 +84,56 @@ async def test_a_prompt_for_which_there_are_no_tokens_left_is_refused_before_it_
         assert len(engine.seen) == 1
         assert not engine.works
         assert (await http.get("/v1/requests", headers=key())).json()["data"] == []
+
+
+async def test_what_the_queue_refuses_costs_no_tokens(tmp_path):
+    engine = FakeEngine(eos=False)
+    engine.full = True
+    async with client(limited(tmp_path, "tpm=1000", engine)) as http:
+        for path, body in (
+            (COMPLETIONS, {"prompt": [11] * 100}),
+            (COMPLETIONS, {"prompt": [11] * 100, "stream": True, "n": 2}),
+            ("/v1/embeddings", {"input": [[11] * 100]}),
+            ("/v1/responses", {"input": "Once " * 40, "background": True}),
+        ):
+            refused = await http.post(path, json=body, headers=key())
+            assert error_of(refused, 429)["code"] == "queue_full"
+            assert refused.headers["x-ratelimit-remaining-tokens"] == "1000"
+
+
+class Narrow(FakeEngine):
+    """Has eight places."""
+
+    def ensure_room(self, n: int = 1) -> None:
+        if len(self._streams) + n > 8:
+            raise QueueFull(len(self._streams), 1.0)
+
+
+async def test_a_client_leaves_as_many_places_to_others_as_it_takes(tmp_path):
+    async def fill(http, name: str) -> int:
+        """The number of requests that are admitted."""
+        n = engine.stats.running
+        while True:
+            task = asyncio.create_task(http.post(COMPLETIONS, json=BODY, headers=key(name)))
+            running.append(task)
+            admitted = n + 1
+            await until(lambda task=task, admitted=admitted: task.done() or engine.stats.running == admitted)
+            if task.done():
+                assert error_of(task.result(), 429)["code"] == "queue_full"
+                return n
+            n = admitted
+
+    for keys, admitted in (("a", 8), ("ab", (5, 7))):
+        engine, running = Narrow(eos=False), []
+        engine.gate.clear()
+        app = make_app(engine, api_key=[*keys], parallel=1)
+        async with client(app) as http:
+            if len(keys) == 1:
+                assert await fill(http, "a") == admitted
+            else:
+                assert (await fill(http, "a"), await fill(http, "b")) == admitted
+            engine.gate.set()
+            await asyncio.gather(*running)
 
 
 async def test_requests_at_the_same_time_are_limited(tmp_path):
