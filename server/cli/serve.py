@@ -10,6 +10,7 @@ import sys
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
@@ -19,6 +20,7 @@ from server.cli.command import Parser, add_model_argument, requested_options, wi
 from server.cli.console import LoadProgress
 from server.config import sources
 from server.config.settings import MOST_CONNECTIONS, Settings
+from server.http.hangup import SIGNALS, Terminal
 from server.keys.key_ring import KeyRing
 from server.registry.loader import Capacity
 from server.registry.registry import ModelRegistry, Policy
@@ -38,12 +40,21 @@ EXAMPLES = """\
   ggserve serve --config ggserve.yml                   options from a file (see `ggserve config`)
 
 Ctrl-C or SIGTERM lets running requests finish (see --drain-s); a second one exits at once
-(status 130 or 143)."""
+(status 130 or 143). SIGHUP reads API keys again, and logs which other options need a restart."""
 
 
 def run(arguments: list[str]) -> int:
     # Until the event loop handles the signals there are no requests to drain.
+    terminal = Terminal()
+
+    def hangup(number: int, frame: FrameType | None) -> None:
+        if terminal.has_hung_up:
+            raise SystemExit(0)
+
     before = {number: signal.signal(number, _exit) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # of nohup, which the server looks for as well
+            before[number] = signal.signal(number, hangup)
     try:
         return serve(arguments)
     finally:
@@ -64,7 +75,7 @@ def serve(arguments: list[str]) -> int:
     add_model_argument(parser)
     sources.add_options(parser, serve=True)
     args = parser.parse_args(arguments)
-    settings = sources.load(requested_options(args), args.config)
+    settings = options = sources.load(requested_options(args), args.config)
     logs.configure(settings.log_level, settings.log_format)
     for advice in sources.unknown_environment():
         log.warning("%s", advice)
@@ -87,11 +98,29 @@ def serve(arguments: list[str]) -> int:
         from server.http.server import HttpServer
 
         app = create_app(settings, registry, keys)
+        read = partial(sources.load, requested_options(args), args.config)
+        reload = partial(reload_keys, keys, options, read)
         with LoadProgress(bar=settings.log_format == "text") as progress:
-            return HttpServer(app, settings, registry, sockets, progress, began).run_to_end(loop_factory())
+            return HttpServer(app, sockets, progress, began, reload).run_to_end(loop_factory())
     finally:
         for sock in sockets:
             sock.close()
+
+
+def reload_keys(keys: KeyRing, options: Settings, read: Callable[[], Settings]) -> None:
+    """Read the keys again; the log says which options are other ones now than at the start."""
+    if keys.file is not None:
+        keys.reload_or_log()
+    try:
+        now = read()
+    except ConfigError as error:
+        log.error("%s; the options stay as they were", error)
+        return
+    changed = [name for name in Settings.model_fields if getattr(now, name) != getattr(options, name)]
+    if changed:
+        log.warning("these options have changed, which needs a restart: %s", ", ".join(changed))
+    else:
+        log.info("the options are as at the start")
 
 
 def registry_of(settings: Settings) -> ModelRegistry:

@@ -22,6 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.config.settings import Settings
+from server.http.hangup import SIGNALS, Terminal
 from server.http.protocol import LimitedProtocol, limited_protocol
 from server.registry.registry import ModelRegistry
 from server.registry.served_model import ModelState
@@ -60,6 +61,7 @@ class ProgressDisplay(Protocol):
 
 class HttpServer(uvicorn.Server):
     """Serves until a signal arrives or no model can be loaded. First signal: drain; second: exit at once.
+    SIGHUP: `reload`, or drain if the terminal has hung up.
 
     While it drains it still listens: new requests get 503 with Retry-After (`middleware.drain`). The exit
     status is 0 after the drain, even if requests had to be ended; 128 plus its number after a second signal.
@@ -69,19 +71,21 @@ class HttpServer(uvicorn.Server):
     def __init__(
         self,
         app: FastAPI,
-        settings: Settings,
-        registry: ModelRegistry,
         sockets: list[socket.socket],
         progress: ProgressDisplay,
         began: float,
+        reload: Callable[[], None] = lambda: None,
     ) -> None:
-        self.settings, self.registry, self.sockets = settings, registry, sockets
+        self.settings: Settings = app.state.ggserve.settings
+        self.registry: ModelRegistry = app.state.ggserve.registry
+        self.sockets = sockets
         self.url = _url(sockets[0])
         self.status = 0
         self._app = app
-        self._protocol = limited_protocol(settings)
+        self._protocol = limited_protocol(self.settings)
         self._exit_now = asyncio.Event()  # a second signal
         self._began = began
+        self._reload, self._terminal = reload, Terminal()
         self._progress = progress
         self._announcer: asyncio.Task[None] | None = None
         super().__init__(
@@ -161,7 +165,8 @@ class HttpServer(uvicorn.Server):
             loop.call_soon_threadsafe(self._on_signal, number)
 
         # Not the loop's own handlers, which event loops of Windows do not have.
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = (signal.SIGINT, signal.SIGTERM, *SIGNALS)
+        before = {number: signal.signal(number, handle) for number in numbers}
         try:
             yield
         finally:
@@ -169,6 +174,12 @@ class HttpServer(uvicorn.Server):
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int) -> None:
+        if number in SIGNALS:
+            if not self._terminal.has_hung_up:
+                self._reload()
+                return
+            if self.should_exit:  # the system and the shell both tell
+                return
         running = sum(len([*engine.requests()]) for engine in self.registry.all_engines())
         if self.force_exit:  # the third: something does not end
             os._exit(128 + number)

@@ -16,7 +16,9 @@ def connect() -> Connection:
 
 def serve(connection: Connection, handle: Callable[[bytes], bytes], cpu_s: float) -> None:
     """Answer messages until the server closes the connection. One that takes more than `cpu_s` kills us."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on a terminal is meant for our parent
+    for name in ("SIGINT", "SIGHUP"):  # Ctrl-C on a terminal, or its end, is meant for our parent
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             message = connection.recv_bytes()

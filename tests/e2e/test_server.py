@@ -233,6 +233,19 @@ def test_a_signal_drains_and_exits_0(number):
         assert not any(re.search("Traceback|ERROR", line) for line in server.lines)
 
 
+def test_sighup_reads_keys_again_and_ends_nothing(tmp_path):
+    keys, config = tmp_path / "keys", tmp_path / "ggserve.yml"
+    keys.write_text("one\n")
+    keys.chmod(0o600)
+    config.write_text(f"api_key_file: {keys}\nmax_queue: 5\n")
+    with ServerProcess("--threads", "1", "--config", str(config)) as server:
+        config.write_text(f"api_key_file: {keys}\nmax_queue: 6\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("read the API keys of 1 clients")
+        server.wait_for("these options have changed, which needs a restart: max_queue$")
+        assert server.end() == 0
+
+
 LONG = ("--threads", "1", "--context-size", "100000", "--parallel", "1")
 
 

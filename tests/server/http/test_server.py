@@ -23,15 +23,17 @@ from server.worker.errors import LoadFailed
 from support.fakes.engine_client import alive, make_client
 
 
-def make_server(settings: Settings, engines, sockets) -> HttpServer:
-    progress, registry = LoadProgress(bar=False), ModelRegistry.of(engines)
-    return HttpServer(create_app(settings, registry), settings, registry, sockets, progress, time.monotonic())
+def make_server(settings: Settings, engines, sockets, reload=lambda: None) -> HttpServer:
+    app = create_app(settings, ModelRegistry.of(engines))
+    return HttpServer(app, sockets, LoadProgress(bar=False), time.monotonic(), reload)
 
 
-def serve(*arguments: str, loop=asyncio.new_event_loop, during=None, **options) -> tuple[int, HttpServer]:
+def serve(
+    *arguments: str, loop=asyncio.new_event_loop, during=None, reload=lambda: None, **options
+) -> tuple[int, HttpServer]:
     """Run a server on the fake engine; `during(server)` runs in a thread beside it."""
     settings = Settings(model=["fake=fake.gguf"], **options)
-    server = make_server(settings, {"fake": make_client(*arguments)}, listen("127.0.0.1", 0))
+    server = make_server(settings, {"fake": make_client(*arguments)}, listen("127.0.0.1", 0), reload)
     thread = threading.Thread(target=during or (lambda server: None), args=(server,))
     thread.start()
     try:
@@ -75,6 +77,34 @@ def test_announces_itself_and_ends_with_0(number, loop, caplog, capsys):
     assert f"curl -N {server.url}/v1/completions" in error
     assert '"model": "fake"' in error
     assert server.registry.engines["fake"].pid is None
+
+
+def test_sighup_reloads_and_the_server_goes_on():
+    reloads = threading.Semaphore(0)
+
+    def during(server: HttpServer) -> None:
+        for _ in range(2):
+            stop_when(lambda engine: engine.state == "ready", signal.SIGHUP)(server)
+            assert reloads.acquire(timeout=30)
+        assert not server.should_exit
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert serve(during=during, reload=reloads.release)[0] == 0
+
+
+def test_a_terminal_that_hangs_up_drains_however_often_it_is_told(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "ggserve")
+    monkeypatch.setattr("server.http.hangup.has_terminal", lambda: True)
+
+    def during(server: HttpServer) -> None:
+        monkeypatch.setattr("server.http.hangup.has_terminal", lambda: False)
+        for _ in range(3):
+            stop_when(lambda engine: engine.state in ("ready", "stopped"), signal.SIGHUP)(server)
+
+    status, server = serve(during=during)
+    assert status == 0
+    assert not server.force_exit
+    assert "stopping" in caplog.text
 
 
 def test_a_signal_while_loading_ends_with_0(caplog):

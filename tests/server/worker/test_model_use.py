@@ -8,9 +8,7 @@ import re
 import pytest
 
 from server.cli.serve import listen
-from server.config.settings import Settings
 from server.http.server import EXAMPLES, HttpServer
-from server.registry.registry import ModelRegistry
 from server.worker.model_use import model_use
 from support.api.http import CHAT, COMPLETIONS, client, error_of, user
 from support.fakes.engine import FakeEngine, make_app
@@ -49,11 +47,10 @@ def test_a_generating_model_with_scores_ranks_and_a_template_makes_a_chat_model(
 
 @pytest.mark.parametrize("use", list(EXAMPLES))
 def test_the_example_at_start_is_one_that_the_model_answers(use: str) -> None:
-    settings = Settings(model=["x.gguf"])
     sockets = listen("127.0.0.1", 0)
     try:
         engine = engine_for(use)
-        server = HttpServer(make_app(engine), settings, ModelRegistry.of({"x": engine}), sockets, None, 0.0)
+        server = HttpServer(make_app(engine), sockets, None, 0.0)
         example = server.example()
     finally:
         for sock in sockets:
@@ -61,7 +58,7 @@ def test_the_example_at_start_is_one_that_the_model_answers(use: str) -> None:
     path, fields = EXAMPLES[use]
     assert f"{server.url}{path} " in example
     body = json.loads(re.search(r"-d '(.*)'", example)[1])
-    assert body == {"model": "x", **fields}
+    assert body == {"model": engine.name, **fields}
 
 
 @pytest.mark.asyncio
