@@ -304,8 +304,8 @@ class _SessionReader:
         windows = self.model.pool.windows
         if windows is None and self.n_window < self.n_past:
             raise ConfigError(
-                f"{_name(self.path)}: layers with a window were saved without what lies before it, but the "
-                "model is loaded with a cache that keeps everything; load it with a larger --context-size"
+                f"{_name(self.path)}: of layers with a window the file has only the last window, but the "
+                "model is loaded with a cache that keeps all positions; load it with a larger --context-size"
             )
         if windows is not None and self.n_window < min(self.n_past, windows.reach):
             self.fail("is damaged: its windows are too short")

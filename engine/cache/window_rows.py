@@ -73,8 +73,8 @@ class WindowRows:
         """Let checkpoints go until `n` rows are free. OutOfMemoryError if sequences hold too many."""
         if n > self.n_available:
             raise OutOfMemoryError(
-                f"layers with a window have {self.n_rows} rows in the KV cache, of which {self.n_available} "
-                f"can be used, and {n} are needed; close a session or raise --kv-cells"
+                f"the KV cache has {self.n_available} of {self.n_rows} rows free for layers with a window, "
+                f"{n} are needed; close a session or raise --kv-cells"
             )
         while n > self.n_free:
             self.forget(next(holder for holder, _ in self.checkpoints.items()))

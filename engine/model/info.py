@@ -308,7 +308,7 @@ def _memory_rows(memory: dict[str, Any] | None) -> list[tuple[str, str]]:
         return [*rows, ("cache", memory["problem"])]
     if state := memory.get("state"):
         rows.append(("states", f"{format_bytes(state)} of recurrent layers for each session and checkpoint"))
-        rows.append(("drafts", "none: such a state cannot go back (--spec-type has no effect)"))
+        rows.append(("drafts", "none: such a state cannot be rolled back (--spec-type has no effect)"))
     if not memory["kv_per_token"] and not state:
         return [*rows, ("cache", "none: an encoder keeps nothing between texts")]
     per_token = format_bytes(memory["kv_per_token"])

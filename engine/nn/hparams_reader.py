@@ -86,7 +86,7 @@ class HParamsReader:
             raise ModelError(f"{self.key(name)} must have one number for each of {n_layer} layers")
         numbers = [value for value in values if isinstance(value, float) and value < math.inf]
         if len(numbers) < n_layer:
-            raise ModelError(f"{self.key(name)} has a value that is no number below infinity")
+            raise ModelError(f"{self.key(name)} has a value that is not finite")
         return tuple(value if math.isfinite(value) else None for value in numbers)
 
     def n_layer(self) -> int:

@@ -247,7 +247,7 @@ def unavailable(engine: Engine, stopping: bool = False) -> ApiError:
     if stopping or engine.state == "stopped":
         return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
     if engine.state == "failed" and engine.replaced:
-        message = f"the file of model '{engine.name}' was replaced; it is loaded anew: send the request again"
+        message = f"the file of model '{engine.name}' was replaced and is being loaded; repeat the request"
         return ApiError(503, message, code="model_replaced", retry_after=2)
     if engine.state == "failed":
         message = f"model '{engine.name}' failed and does not answer; see the server's log"

@@ -112,7 +112,7 @@ def _draft_max(options: GenerationOptions, context: RequestContext) -> int:
         return 0
     if not (context.engine.info or {}).get("drafts", True):
         if options.speculation is not None:
-            context.warn("speculative.type has no effect: the state of recurrent layers cannot go back")
+            context.warn("speculative.type has no effect: states of recurrent layers cannot be rolled back")
         return 0
     if options.draft_max is not None and options.draft_max > MAX_DRAFT:
         context.warn(f"speculative.n_max: {MAX_DRAFT} is in force, the limit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -103,7 +104,8 @@ async def _render(chat: ChatInput, context: RequestContext, shielded: bool) -> P
         param = "chat_template_kwargs" if str(error).startswith("chat_template_kwargs") else chat.param
         raise bad_request(str(error), param, "template_failed") from error
     except RecursionError:
-        param = "chat_template_kwargs"
+        values = {"chat_template_kwargs": chat.extra, "tools": [tool.parameters for tool in chat.tools]}
+        param = next((name for name, value in values.items() if _is_deep(value)), chat.param)
         raise wrong(param, "is nested too deeply") from None
     for text in rendered.warnings:
         numbered = None if chat.numbered_messages else _NUMBERED.fullmatch(text)
@@ -112,6 +114,14 @@ async def _render(chat: ChatInput, context: RequestContext, shielded: bool) -> P
             text = f"{chat.param}: a message of the role {role}{numbered[2]}"
         context.warn(text)
     return rendered
+
+
+def _is_deep(value: Any) -> bool:
+    try:
+        deepcopy(value)
+    except RecursionError:
+        return True
+    return False
 
 
 def _name_whole_field(error: ApiError, chat: ChatInput) -> None:

@@ -169,7 +169,7 @@ class Loader:
             await engine.stop()
             if failure.kind == NO_MEMORY:
                 return False
-            log.error("model '%s' cannot be loaded anew: %s", model.name, failure)
+            log.error("model '%s' cannot be reloaded: %s", model.name, failure)
             raise
         except asyncio.CancelledError:
             await engine.stop()

@@ -250,7 +250,7 @@ def _assistant(blocks: list[Fields], calls: set[str]) -> Message:
             _only(block, frozenset({"type", "thinking", "signature"}))
             thoughts.append(block.text("thinking"))
         elif kind == "redacted_thinking":
-            block.context.warn(f"{block.path} has no effect: only its maker can read it")
+            block.context.warn(f"{block.path} has no effect: only the server that encrypted it can read it")
         else:
             texts.append(_text(block, kind))
     message: Message = {"role": "assistant", "content": _content(texts) if texts or not uses else None}

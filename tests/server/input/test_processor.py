@@ -129,7 +129,7 @@ async def test_models_that_cannot_draft_say_so_only_where_a_request_wants_it():
     assert [request.draft_max for request in engine.seen] == [0, 0]
     assert "warnings" not in silent
     assert warned["warnings"] == [
-        "speculative.type has no effect: the state of recurrent layers cannot go back"
+        "speculative.type has no effect: states of recurrent layers cannot be rolled back"
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from support.api.http import CHAT, COMPLETIONS, client, error_of, user
@@ -93,6 +95,25 @@ async def test_a_broken_template_is_an_error_of_chat_only(tmp_path):
     assert "--chat-template" in error["message"]
     assert str(file) not in error["message"]
     assert other.status_code == 200
+
+
+@pytest.mark.parametrize("param", ["messages", "tools", "chat_template_kwargs"])
+async def test_what_is_nested_too_deeply_is_named(param):
+    deep: object = 1
+    for _ in range(900):
+        deep = {"a": deep}
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": json.dumps(deep)}}
+    body = {"messages": user("A cat")}
+    if param == "messages":
+        body["messages"] += [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "x"}]
+    elif param == "tools":
+        body["tools"] = [{"type": "function", "function": {"name": "f", "parameters": {"x": deep}}}]
+    else:
+        body["chat_template_kwargs"] = {"x": deep}
+    async with client() as http:
+        error = error_of(await http.post(CHAT, json=body), 400)
+    assert error["param"] == param
+    assert "nested too deeply" in error["message"]
 
 
 async def test_a_conversation_longer_than_the_context():

@@ -45,7 +45,7 @@ def set_keep_alive(seconds: float, context: RequestContext) -> None:
     """For the request's model, until it is unloaded; a warning where it has no effect."""
     if not context.model.in_folder:
         if seconds >= 0:
-            context.warn("keep_alive has no effect: models stay loaded")
+            context.warn("keep_alive has no effect: models of --model stay loaded")
     elif context.client.is_admin:
         context.model.keep_alive_s = None if seconds < 0 else seconds
     else:

@@ -162,7 +162,7 @@ def sampling_fields(body: SequenceFields, context: RequestContext) -> dict[str, 
     if body.samplers is not None:
         fields["samplers"], unknown = steps_of(body.samplers)
         for name in unknown:
-            context.warn(f"samplers: {name[:64]!r} has no effect, this server has no such step")
+            context.warn(f"samplers: {name[:64]!r} has no effect: there is no such sampler")
     return fields
 
 

@@ -259,9 +259,11 @@ class ItemReader:
             if text is not None:
                 parts["content"] = [text]
             else:
-                self.context.warn(
-                    f"{fields.at('encrypted_content')} has no effect: only its maker can read it"
+                param, reason = (
+                    fields.at("encrypted_content"),
+                    "only the server that encrypted it can read it",
                 )
+                self.context.warn(f"{param} has no effect: {reason}")
         return _item(
             "reasoning",
             _id(fields),

@@ -132,7 +132,7 @@ async def test_warnings_name_options_as_the_request_does(path, batch_size):
 )
 async def test_keep_alive_is_warned_of_unless_it_is_forever(value, warned):
     made = await post(FakeEngine(), GENERATE, keep_alive=value)
-    assert made.get("warnings", []) == ["keep_alive has no effect: models stay loaded"] * warned
+    assert made.get("warnings", []) == ["keep_alive has no effect: models of --model stay loaded"] * warned
 
 
 @pytest.mark.parametrize(

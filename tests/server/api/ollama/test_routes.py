@@ -186,7 +186,7 @@ async def test_without_a_prompt_nothing_is_generated(path, name, empty):
         engine.state = "ready"  # another application stopped it
         unloaded = await whole(engine, path, **{name: empty, "keep_alive": keep_alive})
         assert unloaded["done_reason"] == "unload"
-        assert unloaded["warnings"] == ["keep_alive has no effect: models stay loaded"]
+        assert unloaded["warnings"] == ["keep_alive has no effect: models of --model stay loaded"]
     assert engine.seen == []
 
 
@@ -329,7 +329,7 @@ async def test_fields_without_effect_are_named(path, text):
     made = await post(path, **{text: "a"}, options={"num_ctx": 5, "x": None}, keep_alive="5m", foo=1)
     assert set(made["warnings"]) == {
         "foo has no effect",
-        "keep_alive has no effect: models stay loaded",
+        "keep_alive has no effect: models of --model stay loaded",
         "options.num_ctx has no effect",
     }
     assert "warnings" not in await post(path, **{text: "a"}, keep_alive=-1)

@@ -157,7 +157,7 @@ async def test_sampling_fields_reach_the_engine_and_are_reported():
         assert getattr(params, name) == (tuple(value) if isinstance(value, list) else value)
         assert settings[name] == value
     assert body["warnings"] == [
-        "samplers: 'infill' has no effect, this server has no such step",
+        "samplers: 'infill' has no effect: there is no such sampler",
         "top_n_sigma has no effect: samplers leaves its step out",
         "top_k has no effect: samplers leaves its step out",
     ]
@@ -169,7 +169,7 @@ async def test_samplers_may_be_a_string_of_letters():
     assert engine.seen[0].params.samplers[:3] == ("penalties", "dry", "top_n_sigma")
     body = await ask({"prompt": "a", "samplers": "kq"}, engine)
     assert engine.seen[1].params.samplers == ("top_k",)
-    assert body["warnings"] == ["samplers: 'q' has no effect, this server has no such step"]
+    assert body["warnings"] == ["samplers: 'q' has no effect: there is no such sampler"]
 
 
 async def test_a_seed_of_minus_one_is_a_random_one():
