@@ -17,7 +17,7 @@ from support.references.answers import GREEDY, answer
 
 # Their windows have 32 or 48 positions, their contexts 256.
 NAMES = (
-    *("cohere2", "exaone4-window", "gemma2", "gemma2-scale", "gemma3", "gemma4", "gemma4-experts"),
+    *("cohere2", "exaone4-window", "gemma2", "gemma2-scale", "gemma3", "gemma3n", "gemma4", "gemma4-experts"),
     *("gemma4-shared", "gpt-oss", "llama-window", "llama4-chunks", "olmo3", "phi3", "starcoder2"),
 )
 QUICK = ("gemma3", "gemma4-shared", "gpt-oss", "llama-window", "llama4-chunks")
