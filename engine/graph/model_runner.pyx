@@ -113,7 +113,7 @@ cdef class ModelRunner:
         cdef Graph graph
         self.n_outputs = 0
         if self.masked:
-            n_kv = _span(_highest_cell(self.paged.sequences, 0), self.n_cells)
+            n_kv = _span(_highest_cell(self.paged.sequences, self.n_cells), self.n_cells)
             n_rows = _span(_highest_cell(self.paged.windows, self._reach()), self.n_rows)
         shape = BatchShape(n_tokens, n_outputs, n_kv, self._rope_lengths(), hidden, scores, self._active(), n_rows)
         if shape != self.shape:
@@ -380,11 +380,11 @@ cdef int _span(int n_cells, int limit) noexcept:
 
 
 cdef int _highest_cell(vector[Sequence]& sequences, int reach) noexcept:
-    # One more than the highest number; reach: positions before a token that it sees, 0: all.
+    # One more than the highest number; reach: positions before a token that it sees.
     cdef int highest = 0, p
     cdef Sequence s
     for s in sequences:
-        for p in range(max(0, s.n_past - reach) if reach else 0, s.n_past + s.n_new):
+        for p in range(max(0, s.n_past - reach), s.n_past + s.n_new):
             highest = max(highest, s.cells[p] + 1)
     return highest
 

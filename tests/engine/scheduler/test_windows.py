@@ -10,7 +10,7 @@ import pytest
 import engine
 from engine.cache.window_rows import WindowRows
 from engine.types import Request
-from support.builders.golden import FOLDER, error, golden
+from support.builders.golden import FOLDER, TinyModel, error, golden
 from support.fakes.runner import Outcome, drain
 from support.quick import matrix
 from support.references.answers import GREEDY, answer
@@ -23,7 +23,7 @@ NAMES = (
 QUICK = ("gemma3", "gemma4-shared", "gpt-oss", "llama-window", "llama4-chunks")
 
 
-def load(name: str, **more: object) -> engine.Model:
+def load(name: str, folder: Path = FOLDER, **more: object) -> engine.Model:
     """With as few rows as may be, or with as many as cells (`checkpoints=40`)."""
     options = {
         "context_size": 256,
@@ -35,7 +35,7 @@ def load(name: str, **more: object) -> engine.Model:
         "kv_type": "f32",
     } | more
     params = engine.ModelParameters(use_gpu=False, n_threads=1, **options)  # type: ignore[arg-type]
-    return engine.load(FOLDER / f"{name}.gguf", params)
+    return engine.load(folder / f"{name}.gguf", params)
 
 
 def windows_of(model: engine.Model) -> WindowRows:
@@ -63,6 +63,20 @@ def test_logits_and_greedy_tokens_are_those_of_transformers(name: str, flash_att
         for _ in session.infer(GREEDY):
             pass
         assert error(session.last_logits, ref.last) < 2e-4
+
+
+@pytest.mark.parametrize("flash_attn", ["on", "off"])
+def test_a_window_of_one_token_is_the_same_with_masks(flash_attn: str, tmp_path: Path) -> None:
+    ref, made = golden("gemma3"), TinyModel.read(FOLDER / "gemma3.gguf")
+    made.set("attention.sliding_window", 1)
+    made.write(tmp_path / "one.gguf")
+    logits = []
+    for kind in ("auto", flash_attn):
+        with load("one", tmp_path, flash_attn=kind) as model, model.start_session() as session:
+            assert windows_of(model).reach == 0
+            session.feed_prompt(ref.prompt)
+            logits.append(np.array(session.last_logits))
+    assert error(logits[1], logits[0]) < 2e-4
 
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
