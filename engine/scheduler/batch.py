@@ -192,7 +192,7 @@ class BatchBuilder:
         """A batch took `ms` milliseconds, `compute_ms` of them inside ggml."""
         n_rows, n_decode = batch.n_rows, batch.n_decode + batch.n_draft
         self.pace.measured(n_decode, n_rows - n_decode, compute_ms)
-        if n_rows == n_decode:
+        if n_rows == n_decode and any(sequence.drafts for sequence in batch.sequences):
             self.drafting.costs.measured(n_rows, compute_ms, ms)
 
     def _drafts(self, decode: list[ScheduledSequence], n_running: int, budget: int) -> list[list[int]]:

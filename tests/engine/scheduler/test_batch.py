@@ -190,6 +190,13 @@ def test_build_evicts_for_drafts_no_more_than_they_need() -> None:
     assert setting.prefix.n_evicted == 2
 
 
+def test_steps_of_sequences_that_never_draft_are_not_measured_for_drafts() -> None:
+    setting = Setting()
+    setting.run([1, 2], n_past=1)
+    setting.builder.measured(setting.build(), 10.0, 11.0)
+    assert setting.builder.drafting.costs.last_rows == 0
+
+
 def test_measured_takes_drafts_for_rows_of_streams() -> None:
     setting = Setting()
     setting.run([1, 2], n_past=1, draft_max=4)
