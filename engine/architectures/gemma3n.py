@@ -24,6 +24,9 @@ class Gemma3n(AugmentedDecoder):
         windows, n_embd = reader.windows(n, pattern=5), reader.integer("embedding_length")
         reader.only("altup.active_idx", 0)
         cutoffs = reader.cutoffs("activation_sparsity_scale", n)
+        n_per_layer = reader.integer("embedding_length_per_layer_input")
+        if not n_per_layer:
+            reader.refuse("embedding_length_per_layer_input", n_per_layer, "1 or more")
         low_rank = gguf.tensors.get("blk.0.laurel_l.weight")
         return reader.hparams(
             rope="neox",
@@ -31,7 +34,7 @@ class Gemma3n(AugmentedDecoder):
             embedding_scale=math.sqrt(n_embd),
             windows=windows,
             kv_sources=reader.kv_sources(windows),
-            n_per_layer=reader.integer("embedding_length_per_layer_input"),
+            n_per_layer=n_per_layer,
             n_streams=reader.integer("altup.num_inputs"),
             n_low_rank=0 if low_rank is None else low_rank.shape[-1],
             gate_cutoffs=cutoffs,
