@@ -67,10 +67,11 @@ def dense_tensors(folders: Sequence[Path], names: Sequence[str]) -> dict[str, So
         config = read_json(folder, "config.json", False)
         activation = str(config.get("activation_function", "")).rpartition(".")[2]
         stored = stored_tensors(folder / "model.safetensors", "modules.json")
-        if activation != "Identity" or set(stored) != {"linear.weight"}:
+        is_matrix = set(stored) == {"linear.weight"} and len(stored["linear.weight"].shape) == 2
+        if activation != "Identity" or not is_matrix:
             raise UnsupportedModelError(
                 f"{folder}: a module Dense with {activation or 'no activation function'} and the tensors "
-                f"{', '.join(sorted(stored))} is not supported (supported: Identity, linear.weight)"
+                f"{', '.join(sorted(stored))} is not supported (supported: Identity, a matrix linear.weight)"
             )
         tensors[f"{name}.linear.weight"] = stored["linear.weight"]
     return tensors
