@@ -66,7 +66,7 @@ from engine.types import InferenceParameters
 MAX_LOGPROBS = 20
 MAX_LOGIT_BIAS = 4096
 MAX_STOP_TOKEN_IDS = 1024
-MAX_SAMPLERS = 64
+MAX_SAMPLERS = 16  # there are 12; each may take milliseconds of a large vocabulary, and all streams wait
 MAX_BREAKERS, MAX_BREAKER_BYTES = 32, 40
 MAX_SEED = 2**64 - 1
 GREEDY_BELOW = 1e-5  # a temperature under this is 0: the division would only make infinities

@@ -96,7 +96,7 @@ BAD = {
     "adaptive_target": (-1.1, 1.1, NAN),
     "adaptive_decay": (-0.1, 1.0, NAN),
     "min_keep": (-1, 2**31, 1.5),
-    "samplers": (("magic",), ("k",), (5,), "top_k", ("top_k",) * 65),
+    "samplers": (("magic",), ("k",), (5,), "top_k", ("top_k",) * 17),
 }  # fmt: skip
 
 

@@ -203,7 +203,7 @@ async def test_limits_have_three_names():
         ("response_fields", ["x"] * 65),
         ("id_slot", "0"),
         ("xtc_probability", 2),
-        ("samplers", "k" * 65),
+        ("samplers", "k" * 17),
         ("dry_base", 0.5),
         ("dry_sequence_breakers", [""]),
         ("dry_sequence_breakers", ["é" * 30]),
