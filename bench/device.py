@@ -1,10 +1,10 @@
-"""One device in one command: is it right, and how fast is it, as a dated report with plots in docs/devices/.
+"""Check and measure a device in one command, with a dated report and plots in docs/devices/.
 
 `python -m bench.device cuda` (or `CUDA0`, `vulkan`, `clblast`, …) builds the backend if it is missing, runs
 the tests of operations and of answers on the device, and measures prefill by batch size, decoding by number
 of streams, the same over HTTP (beside llama.cpp's server where `--peer-python` has one for such a device),
 and several splits between device and CPU. Each part is kept in `bench/out/` when it ends: the same command
-goes on after an interruption or `--minutes`, and writes the report when all parts are there.
+continues after an interruption or `--minutes`, and writes the report when all parts are there.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("device", help="a backend (cuda, vulkan, clblast …) or a device (CUDA0)")
     p.add_argument("--model", type=Path, help="default: a random 1.1B Q4_0")
-    p.add_argument("--minutes", type=float, default=20, help="begin no other part after so many")
+    p.add_argument("--minutes", type=float, default=20, help="start no further part after this time (default: 20)")
     p.add_argument("--again", action="store_true", help="measure all parts again")
     p.add_argument("--peer-python", default=sys.executable, help="a Python that has xllamacpp")
     p.add_argument("--docs", type=Path, default=ROOT / "docs/devices", help="folder for the report")

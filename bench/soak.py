@@ -1,4 +1,4 @@
-"""Mixed load for minutes or hours: do memory, file descriptors, threads and latency stay flat?
+"""Mixed load for minutes or hours, to see whether memory, file descriptors, threads and latency grow.
 
 `python -m bench.soak --minutes 30`: clients in threads send completions, chats, JSON answers, broken requests
 and prompts that fill the context; some leave in prefill or in a stream, some read slowly. Meanwhile a sample
