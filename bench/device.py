@@ -180,7 +180,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("device", help="a backend (cuda, vulkan, clblast …) or a device (CUDA0)")
     p.add_argument("--model", type=Path, help="default: a random 1.1B Q4_0")
-    p.add_argument("--minutes", type=float, default=20, help="start no further part after this time (default: 20)")
+    p.add_argument("--minutes", type=float, default=20, help="start no further part after this time")
     p.add_argument("--again", action="store_true", help="measure all parts again")
     p.add_argument("--peer-python", default=sys.executable, help="a Python that has xllamacpp")
     p.add_argument("--docs", type=Path, default=ROOT / "docs/devices", help="folder for the report")

@@ -1,8 +1,8 @@
 """Measure speculative decoding by n-gram lookup: streams with drafts beside streams without.
 
 `python -m bench.speculation --model m.gguf`: in this process, both in turns of a few tokens, so that other
-work on the machine affects both alike. Prints tokens per second and their ratio (above 1: drafts are faster), and
-drafted and accepted tokens. `code` repeats a program in the prompt, `prose` is written freely.
+work on the machine affects both alike. Prints tokens per second and their ratio (above 1: drafts are faster),
+and drafted and accepted tokens. `code` repeats a program in the prompt, `prose` is written freely.
 """
 
 from __future__ import annotations
