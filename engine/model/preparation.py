@@ -166,13 +166,15 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
 def number_of_slots(hp: HParams, params: ModelParameters, free: int) -> int:
     """Slots for the recurrent states of running sequences and for checkpoints; 0 in a model without.
 
-    free: bytes of the host's memory, of which checkpoints take a tenth at most unless params say how many.
+    free: bytes of the host's memory. Of it, or of the limit of params, checkpoints take a tenth at most,
+    unless params say how many.
     """
     nbytes = hp.state_bytes
     if not nbytes:
         return 0
     checkpoints = params.checkpoints
     if checkpoints is None:
+        free = free if params.memory_limit is None else min(free, params.memory_limit)
         checkpoints = min(DEFAULT_CHECKPOINTS, free // 10 // nbytes)
     return params.parallel + max(checkpoints, 1)
 

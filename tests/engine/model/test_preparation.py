@@ -12,7 +12,7 @@ import engine
 from engine.errors import ConfigError, OutOfMemoryError
 from engine.gguf import GGUFFile
 from engine.model.placement_types import DeviceInfo
-from engine.model.preparation import UNPACKED, Preparation, prepare, preview
+from engine.model.preparation import UNPACKED, Preparation, number_of_slots, prepare, preview
 from support.builders.golden import FOLDER, golden
 from support.fakes.engine import STORIES
 
@@ -60,6 +60,27 @@ def test_an_encoder_beside_a_chat_model_takes_no_more_than_it_has_positions_for(
 def test_a_parameter_out_of_range_is_refused_before_the_file_is_opened(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="parallel is 0"):
         preview(tmp_path / "missing.gguf", engine.ModelParameters(parallel=0))
+
+
+@pytest.mark.parametrize(
+    ("states", "more", "n_slots"),
+    [
+        (10_000, {}, 2 + 64),
+        (50, {}, 2 + 5),  # a tenth of them
+        (10_000, {"memory_limit": 50}, 2 + 5),
+        (5, {}, 2 + 1),
+        (50, {"checkpoints": 40}, 2 + 40),
+    ],
+)
+def test_checkpoints_of_states_take_a_tenth_of_what_is_free_or_allowed(
+    states: int, more: dict[str, int], n_slots: int
+) -> None:
+    """Sizes are in states of one sequence."""
+    hp = prepared("mamba2", context_size=64).arch.hp
+    if "memory_limit" in more:
+        more = {"memory_limit": more["memory_limit"] * hp.state_bytes}
+    params = engine.ModelParameters(parallel=2, **more)
+    assert number_of_slots(hp, params, states * hp.state_bytes) == n_slots
 
 
 def test_tensors_that_an_override_does_not_find_are_told() -> None:
