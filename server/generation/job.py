@@ -258,7 +258,8 @@ class Job:
         first = min((sequence.first_at for sequence in self.sequences if sequence.first_at), default=0.0)
         record.ttft_ms = round((first - self.started) * 1000, 1) if first else None
         record.finish = ",".join(dict.fromkeys(sequence.end or "none" for sequence in self.sequences))
-        record.phases = [phase for sequence in self.sequences for phase in self._phases(sequence)]
+        if self.context.state.traces is not None:
+            record.phases = [phase for sequence in self.sequences for phase in self._phases(sequence)]
         metrics.tokens(counts.prompt, counts.cached, counts.generated)
         for sequence in self.sequences:
             metrics.sequence_ended(sequence.timings)

@@ -81,6 +81,11 @@ class ClientUsage:
         self.tokens = self._bucket(self.tokens, limits.tokens_per_minute)
         self._concurrent = limits.concurrent_requests
 
+    @property
+    def has_rates(self) -> bool:
+        """Whether there is something to tell of each response."""
+        return self.requests is not None or self.tokens is not None
+
     def admit(self) -> None:
         """Count a request that begins. LimitReached: it must not."""
         if self._concurrent is not None and self.running >= self._concurrent:

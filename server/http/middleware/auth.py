@@ -30,8 +30,11 @@ class Auth:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        client = self._client(scope) if self.keys.required else self.keys.anonymous
-        needed = required_access(scope["method"], scope["path"])
+        if not self.keys.required:
+            scope["ggserve.client"] = self.keys.anonymous
+            await self.app(scope, receive, send)
+            return
+        client, needed = self._client(scope), required_access(scope["method"], scope["path"])
         if client is None and needed is not Access.PUBLIC:
             await refuse(_unknown(), scope, receive, send)
             return

@@ -49,7 +49,7 @@ class ClientLimits:
             await refuse(error, scope, receive, send_with_limits)
             return
         try:
-            await self.app(scope, receive, send_with_limits)
+            await self.app(scope, receive, send_with_limits if usage.has_rates else send)
         finally:
             usage.leave()
 
