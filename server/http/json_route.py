@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
+from pydantic.fields import FieldInfo
 
 from engine.exact_json import read_float
 from server.errors import ApiError, bad_request
@@ -108,23 +109,24 @@ class JsonRoute(APIRoute):
             try:
                 return await handler(request)
             except PendingModel as pending:
-                body = await request.json() if await request.body() else {}
+                fields = self._fields
+                body = await request.json() if fields else {}
+                stream = body.get("stream", fields["stream"].default) if "stream" in fields else False
                 return await handle_when_loaded(
                     request,
                     pending,
                     handler,
-                    streams=bool(body.get("stream", self._streams)) and self._streams is not None,
-                    timeout_ms=body.get("timeout_ms"),
+                    streams=bool(stream),
+                    timeout_ms=body.get("timeout_ms") if "timeout_ms" in fields else None,
                 )
 
         return handle
 
     @cached_property
-    def _streams(self) -> bool | None:
-        """Whether requests that do not say get a stream; None: none does."""
+    def _fields(self) -> dict[str, FieldInfo]:
+        """Of the body, if it is an object."""
         schema = self.body_field.field_info.annotation if self.body_field is not None else None
-        fields = getattr(schema, "model_fields", {})
-        return bool(fields["stream"].default) if "stream" in fields else None
+        return getattr(schema, "model_fields", {})
 
     def json_request(self, request: Request) -> JsonRequest:
         check_content_type(request.headers.get("content-type", ""))

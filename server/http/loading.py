@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from server.errors import ApiError, ClientLeft, error_format, overloaded
 from server.generation.request_context import PendingModel, load_error, record_of
-from server.http.sse import STREAM_HEADERS, time_ran_out, while_connected
+from server.http.sse import STREAM_HEADERS, time_limit, time_ran_out, while_connected
 from server.registry.registry import ModelRegistry
 from server.registry.served_model import Lease
 from server.worker.errors import LoadFailed, QueueFull
@@ -25,7 +25,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 async def handle_when_loaded(
-    request: Request, pending: PendingModel, handler: Handler, *, streams: bool, timeout_ms: object
+    request: Request, pending: PendingModel, handler: Handler, *, streams: bool, timeout_ms: float | None
 ) -> Response:
     """The response of `handler`, called once the model is loaded. Raises ApiError."""
     state = request.app.state.ggserve
@@ -40,13 +40,10 @@ class _Loading:
     """A request's wait for its model, no longer than the request's time."""
 
     def __init__(
-        self, pending: PendingModel, registry: ModelRegistry, limit_s: float | None, timeout_ms: object
+        self, pending: PendingModel, registry: ModelRegistry, limit_s: float | None, timeout_ms: float | None
     ) -> None:
         self._model, self._registry = pending.model, registry
-        self._limit_s = limit_s
-        self._param: str | None = None
-        if isinstance(timeout_ms, int | float) and (limit_s is None or timeout_ms / 1000 <= limit_s):
-            self._limit_s, self._param = timeout_ms / 1000, "timeout_ms"
+        self._limit_s, self._param = time_limit(limit_s, timeout_ms)
 
     async def finish(self, scope: Scope) -> None:
         """Returns when the model is loaded, and stays so until the request has ended."""

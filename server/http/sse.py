@@ -115,15 +115,25 @@ async def _disconnected(receive: Receive) -> None:
 async def within_limits(
     receive: Receive, context: RequestContext, timeout_ms: int | None, work: Coroutine[Any, Any, T]
 ) -> T:
-    """Run `work` while the client is connected, at most for `timeout_ms` and --request-timeout-s."""
-    limit_s, param = context.state.settings.request_timeout_s, None
-    if timeout_ms is not None and (limit_s is None or timeout_ms / 1000 <= limit_s):
-        limit_s, param = timeout_ms / 1000, "timeout_ms"
+    """Run `work` while the client is connected, at most for `timeout_ms` and --request-timeout-s.
+
+    Both count from the request's first wait, which was for its model to be loaded.
+    """
+    limit_s, param = time_limit(context.state.settings.request_timeout_s, timeout_ms)
+    if limit_s is not None:
+        limit_s -= (context.record.load_ms or 0.0) / 1000
     try:
         async with asyncio.timeout(limit_s):
             return await while_connected(receive, work)
     except TimeoutError:
         raise time_ran_out(param) from None
+
+
+def time_limit(server_s: float | None, timeout_ms: float | None) -> tuple[float | None, str | None]:
+    """The lesser of the server's limit and the request's, in seconds; the request's field if it is that."""
+    if timeout_ms is not None and (server_s is None or timeout_ms / 1000 <= server_s):
+        return timeout_ms / 1000, "timeout_ms"
+    return server_s, None
 
 
 def time_ran_out(param: str | None) -> ApiError:

@@ -125,6 +125,26 @@ async def test_waiting_counts_against_the_time_of_the_request():
     assert app.state.ggserve.engines["a"].seen[0].deadline_ms
 
 
+@pytest.mark.parametrize("timeout_ms", [1, -5, "soon", [1]])
+async def test_a_field_that_a_route_does_not_have_limits_no_wait(timeout_ms):
+    engine = gated()
+    app = make_folder_app(engine)
+    async with client(app) as http:
+        body = {"model": "a", "prompt": "Once", "stream": False, "timeout_ms": timeout_ms}
+        waiting = asyncio.create_task(http.post("/api/generate", json=body))
+        await until(lambda: app.state.ggserve.registry.models["a"].n_waiting)
+        await asyncio.sleep(0.01)
+        engine.load_gate.set()
+        response = await waiting
+    assert response.status_code == 200, response.text
+    assert "timeout_ms has no effect" in response.json()["warnings"]
+
+
+async def test_a_body_that_is_no_object_loads_a_model_as_well():
+    async with client(make_folder_app(FakeEngine(name="a"))) as http:
+        assert (await http.post("/lora-adapters?model=a", json=[])).status_code == 200
+
+
 async def test_a_client_that_leaves_stops_waiting():
     engine = gated()
     app = make_folder_app(engine)

@@ -233,3 +233,12 @@ async def test_the_smaller_limit_ends_it_and_is_named(timeout_ms, limit_s, param
         await within_limits(LeavingClient().receive, made, timeout_ms, asyncio.sleep(60))
     assert (raised.value.status_code, raised.value.code, raised.value.param) == (503, "timeout", param)
     assert (param or "--request-timeout-s") in raised.value.message
+
+
+async def test_the_time_that_its_model_took_to_load_is_part_of_a_requests_time():
+    made = context(request_timeout_s=None)
+    made.record.load_ms = 60_000.0
+    with pytest.raises(ApiError) as raised:
+        async with asyncio.timeout(10):
+            await within_limits(LeavingClient().receive, made, 60_000, asyncio.sleep(60))
+    assert raised.value.param == "timeout_ms"
