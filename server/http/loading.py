@@ -7,6 +7,7 @@ one keep-alive interval; then what goes wrong later becomes an event.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,13 +15,14 @@ from typing import Any
 from fastapi import Request, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from server.errors import ApiError, ClientLeft, error_format, overloaded
+from server.errors import ApiError, ClientLeft, error_format, internal_error, overloaded
 from server.generation.request_context import PendingModel, load_error, record_of
 from server.http.sse import STREAM_HEADERS, time_limit, time_ran_out, while_connected
 from server.registry.registry import ModelRegistry
 from server.registry.served_model import Lease
 from server.worker.errors import LoadFailed, QueueFull
 
+log = logging.getLogger("ggserve")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -92,7 +94,7 @@ class _StreamAfterLoad(Response):
 
         try:
             await while_connected(receive, self._wait(scope, write, format.stream.keep_alive))
-            response = await self._handler(self._request)
+            response = await self._handle(record_of(scope).id)
             await response(scope, receive, send_rest)
         except ApiError as error:
             record = record_of(scope)
@@ -102,6 +104,17 @@ class _StreamAfterLoad(Response):
             record.status = error.status_code
             if not isinstance(error, ClientLeft):
                 await write(format.stream.error(format.body(error, record.id)), last=True)
+
+    async def _handle(self, request_id: str) -> Response:
+        try:
+            return await self._handler(self._request)
+        except ApiError:
+            raise
+        except Exception as error:
+            if not self._started:
+                raise
+            log.exception("request %s failed", request_id)
+            raise internal_error(request_id) from error
 
     async def _wait(
         self, scope: Scope, write: Callable[[bytes], Any], keep_alive: Callable[[str], bytes]

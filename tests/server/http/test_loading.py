@@ -97,6 +97,20 @@ async def test_what_the_request_itself_gets_wrong_is_an_event_as_well():
     assert '"code":"context_length_exceeded"' in text
 
 
+async def test_a_failure_of_the_server_is_an_event_without_details(caplog):
+    engine = gated()
+    app = make_folder_app(engine, keep_alive_s=0.01)
+    async with client(app):
+        live = Live(app, COMPLETIONS, {**HELLO, "stream": True})
+        await until(lambda: live.sent)
+        engine.n_ctx = None
+        engine.load_gate.set()
+        text = await live.finish()
+    assert '"code":"internal_error"' in text
+    assert "NoneType" not in text
+    assert "TypeError" in caplog.text
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_failures_before_a_stream_begins_have_their_status(stream):
     engine = FakeEngine(name="a")
