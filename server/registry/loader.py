@@ -92,9 +92,11 @@ class Loader:
         try:
             async with self._turn:
                 if not model.starting:
-                    if model.is_resident and not model.draining:
+                    while model.draining:  # by someone who may give up
+                        await self.changes.wait()
+                    if model.is_resident:
                         return
-                    await self.unload(model)  # it drains, or its engine has failed
+                    await self.unload(model)  # its engine has failed
                 if self._is_full(model):
                     await self._check(model)
                 while self._is_full(model) and await self._evict(model):

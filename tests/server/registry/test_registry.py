@@ -120,6 +120,19 @@ async def test_unloading_waits_for_requests_and_those_that_come_meanwhile_load_a
     assert (await late).residency.engine is models.made[1]
 
 
+async def test_a_model_whose_unloading_is_given_up_is_not_loaded_again():
+    models = Models("a")
+    lease = await models.registry.wait(models["a"])
+    unloading = asyncio.create_task(models.registry.unload(models["a"]))
+    await settle()
+    late = asyncio.create_task(models.registry.wait(models["a"]))
+    await settle()
+    unloading.cancel()
+    assert (await late).residency is lease.residency
+    assert models.states() == "a ready"
+    assert models.log == ["load a", "loaded a"]
+
+
 async def test_unloading_ends_a_load():
     models = Models("a")
     models.held.add("a")
