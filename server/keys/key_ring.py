@@ -117,7 +117,10 @@ def _signature(path: Path) -> _Signature:
 def _warn_readable(path: Path) -> None:
     if os.name != "posix":
         return
-    mode = os.stat(path).st_mode
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # replaced since it was read
+        return
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         log.warning(
             "other users of this machine can read the keys in %s (mode %04o): run chmod 600, or keep only "

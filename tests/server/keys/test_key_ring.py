@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from engine.errors import ConfigError
 from server.keys import key_ring
 from server.keys.api_key import digest_of
+from server.keys.key_file import read_key_file
 from server.keys.key_ring import KeyRing
 from support.waiting import until
 
@@ -121,3 +122,17 @@ async def test_the_file_is_read_again_when_it_changes(tmp_path, monkeypatch, cap
     with contextlib.suppress(asyncio.CancelledError):
         await watching
     assert caplog.text.count("stay as they were") == 1
+
+
+def test_a_file_that_goes_while_it_is_read_does_not_end_the_watch(tmp_path, monkeypatch):
+    file = tmp_path / "keys"
+    file.write_text("one\n")
+    ring = KeyRing(file=file)
+
+    def read(path):
+        lines = read_key_file(path)
+        path.unlink()
+        return lines
+
+    monkeypatch.setattr("server.keys.key_ring.read_key_file", read)
+    assert ring.reload_or_log()
