@@ -89,8 +89,7 @@ class KimiK3Format(SectionsFormat):
             f"calls: ({response})? {terminals(opener)} call {more} {terminals(closer)}",
             alternatives("call", options),
         ]
-        for i, tool in enumerate(options.tools):
-            arguments, more_rules = argument_rules(f"argument_{i}", tool, _SYNTAX, terminals)
+        for i, tool, arguments, more_rules in argument_rules(options, _SYNTAX, terminals):
             head, index = terminals(f'{_OPEN}call tool="{tool.name}" index="'), "/[0-9]{1,3}/"
             start, end = f"{head} {index} {terminals(_QUOTE + _SEP)}", terminals(_tags("call")[1])
             rules.append(f"call_{i}: {start} {arguments} {end}")

@@ -44,8 +44,7 @@ class MuseFormat(SectionsFormat):
     def call_rules(self, options: ToolOptions, terminals: GrammarTerminals) -> list[str]:
         more = f"({terminals(_MORE + _TURN)} call)*" if options.parallel else ""
         rules = [f"calls: call {more}", alternatives("call", options)]
-        for i, tool in enumerate(options.tools):
-            arguments, more_rules = argument_rules(f"argument_{i}", tool, _SYNTAX, terminals)
+        for i, tool, arguments, more_rules in argument_rules(options, _SYNTAX, terminals):
             head = f" to={tool.name}{_MESSAGE}{_OPENER}{_SYNTAX.frame.first}{tool.name}{_SYNTAX.name_close}"
             rules.append(f"call_{i}: {terminals(head)} {arguments} {terminals(_SYNTAX.frame.last)}")
             rules += more_rules

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.constraint.compiler import MAX_BYTES
 from engine.exact_json import dumps
 from server.chat.tool_calls.grammar import GrammarTerminals, quoted, repeated
 from server.chat.tool_calls.schema_types import fault_of, json_types
@@ -32,7 +33,7 @@ class SchemaRules(ABC):
         self.rules: list[str] = []
         self._references: dict[str, str] = {}  # names of rules, by path
         self._targets: dict[str, Any] = {}  # schemas, by path
-        self._depth = self._n_values = 0
+        self._depth = self._n_values = self._n_chars = 0
         self._has_any = False  # the rule of any value is written
 
     def arguments(self) -> str:
@@ -45,6 +46,7 @@ class SchemaRules(ABC):
     def add(self, expression: str) -> str:
         """The name of a new rule."""
         name = f"{self.prefix}_{len(self.rules)}"
+        self._count(expression)
         self.rules.append(f"{name}: {expression}")
         return name
 
@@ -55,8 +57,15 @@ class SchemaRules(ABC):
         if self._depth > MAX_DEPTH or self._n_values > MAX_VALUES:
             raise self.unsupported("is nested too deeply or too large")
         expression = self._value(schema if isinstance(schema, Mapping) else {})
+        self._count(expression)
         self._depth -= 1
         return expression
+
+    def _count(self, expression: str) -> None:
+        """Names and values of a schema may be long, and references repeat them."""
+        self._n_chars += len(expression)
+        if self._n_chars > MAX_BYTES:
+            raise self.unsupported("is too large")
 
     def _value(self, schema: Mapping[str, Any]) -> str:
         if schema.get("$ref") is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.constraint.compiler import MAX_BYTES
 from engine.exact_json import loads, write
 from server.chat.streaming_parser import SPACE, MarkerSearch, Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals, quoted, repeated
@@ -194,8 +195,7 @@ class TaggedToolCallFormat(WritableFormat):
 
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
         syntax, rules = self.syntax, list[str]()
-        for i, tool in enumerate(options.tools):
-            arguments, more = argument_rules(f"argument_{i}", tool, syntax, terminals)
+        for i, tool, arguments, more in argument_rules(options, syntax, terminals):
             rules += [f"call_{i}: {terminals(tool.name + syntax.name_close)} {arguments}", *more]
         return syntax.frame.grammar(rules, options, terminals)
 
@@ -278,9 +278,23 @@ def _shortest_key_open(text: str) -> int:
 
 
 def argument_rules(
-    rule: str, tool: Tool, syntax: TaggedSyntax, terminals: GrammarTerminals
+    options: ToolOptions, syntax: TaggedSyntax, terminals: GrammarTerminals
+) -> Iterator[tuple[int, Tool, str, list[str]]]:
+    """Of each tool its number, its arguments, and the rules that these need. Raises UnsupportedSchema."""
+    room = MAX_BYTES
+    for i, tool in enumerate(options.tools):
+        arguments, rules = _rules_of(tool, f"argument_{i}", syntax, terminals, room)
+        room -= sum(map(len, rules))
+        yield i, tool, arguments, rules
+
+
+def _rules_of(
+    tool: Tool, rule: str, syntax: TaggedSyntax, terminals: GrammarTerminals, room: int
 ) -> tuple[str, list[str]]:
-    """Arguments in the order of the schema, optional unless required. Raises UnsupportedSchema."""
+    """Arguments in the order of the schema, optional unless required.
+
+    room: characters that the rules may have, since each argument repeats the definitions of the schema.
+    """
     schema = tool.schema
     if fault := fault_of(schema):
         raise UnsupportedSchema(f"the schema of '{tool.name}' {fault}")
@@ -296,7 +310,11 @@ def argument_rules(
         own = f"{rule}_{j}"
         is_text, body, more = _value_rule(own, value, shared, syntax, terminals, tool)
         key_close = terminals(syntax.key_close) if is_text else _json_key_close(syntax, value, terminals)
-        rules += [f"{own}: {terminals(syntax.key_open + name)} {key_close} {body}", *more]
+        own_rules = [f"{own}: {terminals(syntax.key_open + name)} {key_close} {body}", *more]
+        room -= sum(map(len, own_rules))
+        if room < 0:
+            raise UnsupportedSchema(f"the schema of '{tool.name}' is too large")
+        rules += own_rules
         sequence.append(own if name in required else f"{own}?")
     arguments = " ".join(sequence)
     if syntax.empty:

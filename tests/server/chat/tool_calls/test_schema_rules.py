@@ -98,3 +98,19 @@ def test_schema_that_is_nested_too_deeply_is_refused(call_format):
         schema = {"type": "array", "items": schema}
     with pytest.raises(UnsupportedSchema, match="nested too deeply"):
         grammar(call_format, schema)
+
+
+@pytest.mark.parametrize(
+    ("call_format", "n_tools", "n_arguments"),
+    [*((name, 1, 100) for name in (*TAGGED, "minimax-m3")), *((name, 50, 4) for name in TAGGED)],
+)
+def test_tools_that_repeat_a_large_definition_are_refused(call_format, n_tools, n_arguments):
+    parts = {"b" * 1000 + str(i): {"type": "string"} for i in range(30)}
+    parameters = {
+        "type": "object",
+        "properties": {f"a{i}": {"$ref": "#/$defs/d"} for i in range(n_arguments)},
+        "$defs": {"d": {"type": "object", "properties": parts}},
+    }
+    tools = tuple(make_tool(f"f{i}", None, parameters, None, "tools[0]") for i in range(n_tools))
+    with pytest.raises(UnsupportedSchema, match="too large"):
+        FORMATS[call_format].grammar(ToolOptions(tools, required=True), GrammarTerminals({}))
