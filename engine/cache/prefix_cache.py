@@ -20,7 +20,7 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from engine.cache.cell_pool import CellPool
-from engine.cache.prefix_miss import Miss, miss_after
+from engine.cache.prefix_miss import Miss, common_prefix, miss_after
 from engine.cache.state_slots import NO_SLOT
 from engine.errors import OutOfMemoryError
 from engine.types import AdapterScales
@@ -379,17 +379,3 @@ class PrefixCache:
             self.pool.states.drop(node)
         if self.pool.windows is not None:
             self.pool.windows.forget(node)
-
-
-def common_prefix(a: array[int], b: array[int]) -> int:
-    """How many leading tokens are equal. By bisection, since slices compare much faster than items."""
-    low, high = 0, min(len(a), len(b))
-    if a[:high] == b[:high]:
-        return high
-    while high - low > 1:  # a[:low] == b[:low] and a[:high] != b[:high]
-        middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low

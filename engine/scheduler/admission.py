@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 from engine.cache.cached_sequence import CachedSequence
 from engine.cache.cell_pool import CellPool
-from engine.cache.prefix_cache import Match, Node, PrefixCache, common_prefix
+from engine.cache.prefix_cache import Match, Node, PrefixCache
+from engine.cache.prefix_miss import common_prefix
 from engine.cache.state_slots import NO_SLOT
 from engine.scheduler.queues import SequenceQueues
 from engine.scheduler.sequence import ScheduledSequence, SequenceState

@@ -10,7 +10,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 
-from engine.cache.prefix_cache import common_prefix
+from engine.cache.prefix_miss import common_prefix
 from engine.types import AdapterScales, Request
 from server.worker.requests.stream import Stream
 

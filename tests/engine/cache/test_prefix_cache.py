@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from engine.cache.cell_pool import CellPool
-from engine.cache.prefix_cache import PLAIN, Node, PrefixCache, Variant, common_prefix
+from engine.cache.prefix_cache import PLAIN, Node, PrefixCache, Variant
 from engine.cache.prefix_miss import Miss
 
 
@@ -250,14 +250,6 @@ def test_forget_drops_what_nobody_else_uses() -> None:
     assert book.tree() == {}
     assert book.pool.n_free == book.pool.n_cells
     book.index.check()
-
-
-@pytest.mark.parametrize("n", [0, 1, 2, 5, 100])
-@pytest.mark.parametrize("extra", [[], [1], [2, 3]])
-def test_common_prefix_ends_at_the_first_difference(n: int, extra: list[int]) -> None:
-    same = list(range(10, 10 + n))
-    assert common_prefix(array("i", same), array("i", same + extra)) == n
-    assert common_prefix(array("i", [*same, 9, 8, 7]), array("i", [*same, *extra, 5])) == n
 
 
 def test_the_order_of_eviction_does_not_pile_up() -> None:

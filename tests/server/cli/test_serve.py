@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -92,3 +94,8 @@ def test_reloading_reads_keys_and_says_which_options_need_a_restart(tmp_path, ca
     reload_keys(keys, options, broken)
     assert keys.find(digest_of("two")) is not None
     assert "line 3: not YAML; the options stay as they were" in caplog.text
+
+
+def test_the_engine_does_not_wait_for_imports_of_the_server():
+    code = "import sys, server.cli.serve; print({'numpy', 'fastapi', 'uvicorn'} & {*sys.modules})"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
