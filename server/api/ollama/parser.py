@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.api.common.requests import parser as shared
-from server.api.common.requests.generation_fields import SequenceFields
 from server.api.common.requests.keep_alive import set_keep_alive
 from server.api.common.requests.structured_output import schema_constraint
 from server.api.common.requests.tools import parse_calls, parse_tools
@@ -25,20 +24,11 @@ from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.input.requests import CompletionInput, RawPrompt
 
-_NAMES = {name: f"options.{name}" for name in SequenceFields.model_fields}
-
 
 def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOptions:
     """The fields that do not become the prompt. Warns of those without effect."""
     options = body.options or OllamaOptions()
     check_shared(body, options.model_extra, context)
-    batch_size = shared.used_name(options, ("num_batch", "batch_size", "n_batch"), "options.") or "batch_size"
-    n_keep = shared.used_name(options, ("num_keep", "n_keep"), "options.") or "n_keep"
-    context.field_names = {
-        **_NAMES,
-        "batch_size": f"options.{batch_size}",
-        "n_keep": f"options.{n_keep}",
-    }
     n_ctx = context.engine.n_ctx
     if options.num_ctx not in (None, n_ctx):
         context.warn(f"options.num_ctx has no effect: the context has {n_ctx} tokens (--context-size)")
@@ -48,8 +38,6 @@ def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOpti
         id_prefix="ollama-",
         stream=body.stream is not False,
         reports=False,
-        batch_size=getattr(options, batch_size),
-        n_keep=getattr(options, n_keep) or 0,
         max_tokens=None if options.num_predict is None else max(options.num_predict, -1),
         limit_field="options.num_predict",
         logprobs=shared.requested_logprobs(body),

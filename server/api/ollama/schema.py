@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field
 
@@ -26,6 +26,8 @@ class OllamaOptions(SequenceFields):
     """Others have no effect: they are options of the server (`num_gpu`), or of what it does not have."""
 
     random_seed = -1
+    names: ClassVar = {"batch_size": ("num_batch", "batch_size", "n_batch"), "n_keep": ("num_keep", "n_keep")}
+    place = "options."
     num_predict: int | None = field("most tokens to generate; below 0: no limit", 256, ge=-2, le=INT_MAX)
     num_ctx: int | None = field("no effect: the context is --context-size", 4096, ge=0, le=INT_MAX)
     num_keep: int | None = field("another name of `n_keep`", 0, ge=-1, le=INT_MAX)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
@@ -142,6 +143,12 @@ class SequenceFields(Schema):
     """How to generate one sequence. Null is the same as absent."""
 
     random_seed: ClassVar[int | None] = None  # the seed that asks for another one each time
+    # Under which names an API has a field, and in which object of the body, such as `options.`.
+    names: ClassVar[Mapping[str, Sequence[str]]] = {
+        "batch_size": ("batch_size", "n_batch"),
+        "n_keep": ("n_keep",),
+    }
+    place: ClassVar[str] = ""
 
     stop: Stops | None = field("end before the first of these strings", ["The end"])
     stop_token_ids: _StopIds | None = field("end at any of these tokens", [2])

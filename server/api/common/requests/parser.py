@@ -94,21 +94,20 @@ def generation_options(
 
     reports: whether the API's streams can tell of timings and progress.
     """
+    used = {name: used_name(body, names, body.place) or name for name, names in body.names.items()}
+    named = SequenceFields.model_fields if body.place else used
+    context.field_names = {name: body.place + used.get(name, name) for name in named}
     for name in ("timings_per_token", "return_progress"):
         if getattr(body, name) and not reports:
             context.warn(f"{name} has no effect: this API has no events for it")
     if body.stop and "" in body.stop:
         context.warn("stop has no effect where it is an empty string")
-    batch_size = body.batch_size
-    if body.n_batch is not None:
-        used_name(body, ("batch_size", "n_batch"))  # differing values are refused
-        batch_size = body.n_batch
     shared = {
         "sampling": sampling_fields(body, context),
         "stop": [stop for stop in body.stop or () if stop],
         "stop_token_ids": body.stop_token_ids or (),
-        "batch_size": batch_size,
-        "n_keep": body.n_keep or 0,
+        "batch_size": getattr(body, used["batch_size"]),
+        "n_keep": getattr(body, used["n_keep"]) or 0,
         "speculation": body.speculative_type,
         "draft_max": body.speculative_n_max,
         "cache_prompt": body.cache_prompt is not False,

@@ -147,3 +147,12 @@ def test_unknown_fields_that_change_the_answer_are_refused(context: RequestConte
     assert context.warnings == []
     with pytest.raises(ApiError, match=r"m\.function_call: is not supported; send tool_calls"):
         warn_of_unknown({"function_call": {}}, "m", context, refused=("function_call",))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["batch_size", "n_batch"])
+async def test_warnings_name_a_field_as_the_request_does(name: str) -> None:
+    async with client() as http:
+        body = {"prompt": "Once", "max_tokens": 1, name: 100_000}
+        (warning,) = (await http.post(COMPLETIONS, json=body)).json()["warnings"]
+    assert warning.startswith(f"{name}: ")
