@@ -70,7 +70,7 @@ class Loader:
 
     def begin(self, model: ServedModel) -> asyncio.Task[None]:
         """The load of a model, or its replacement, which goes on when the caller is cancelled."""
-        if model.load is None:
+        if model.load is None or model.load.cancelling():  # one that is ended is nobody else's any more
             model.load = self._task(self._load(model))
             model.abandonable = True
             self.changes.notify()
@@ -103,7 +103,8 @@ class Loader:
                     pass
                 await self._start(model)
         finally:
-            model.load, model.abandonable = None, False
+            if model.load is asyncio.current_task():
+                model.load, model.abandonable = None, False
             self.changes.notify()
 
     async def _check(self, model: ServedModel) -> None:
@@ -159,7 +160,8 @@ class Loader:
                     await self.unload(model)
                     await self._start(model)
         finally:
-            model.load = None
+            if model.load is asyncio.current_task():
+                model.load = None
             self.changes.notify()
 
     async def _start_successor(self, model: ServedModel) -> bool:

@@ -43,6 +43,22 @@ async def test_too_many_waiting_requests_are_refused():
     await asyncio.gather(*waiting)
 
 
+async def test_a_request_that_comes_when_the_last_one_left_is_served():
+    models = Models("ab")
+    models.held.add("b")
+    other = asyncio.create_task(models.registry.wait(models["b"]))
+    await settle()
+    load = models.registry.begin(models["a"])  # waits for its turn
+    await settle()
+    load.cancel()
+    again = models.registry.begin(models["a"])
+    models.made[0].gate.set()
+    await asyncio.gather(models.registry.finished(again), other)
+    assert load.cancelled()
+    assert models.states() == "a ready, b ready"
+    assert models["a"].load is None
+
+
 async def test_a_failed_load_is_tried_again_by_a_request_only_after_a_pause():
     models = Models("ab")
     models.errors["a"] = LoadFailed("ModelError", "/secret/a.gguf: bad magic")
