@@ -204,7 +204,7 @@ def _memory(gguf: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]
     if not gguf.get_bool(f"{arch}.attention.causal", hp is None or hp.causal):
         return sizes | {"kv_per_token": 0, "kv": 0, "total": weights}
     per_token = sum(kind.row_size(dim * h) for h in kv_heads for dim in dims)
-    if hp is not None and hp.head_dims:
+    if hp is not None:  # layers may differ, or read others' keys and values
         per_token = sum(bytes_per_cell(hp, kv_type))
     if state:
         sizes["state"] = state

@@ -10,6 +10,7 @@ import anthropic
 import openai
 import pytest
 
+from engine.types import Request
 from server.worker.errors import EngineUnavailable, QueueFull
 from support.api.http import user
 from support.fakes.engine import TEXT, FakeEngine, make_app, serving
@@ -45,6 +46,14 @@ class Later(FakeEngine):
 
     def ensure_room(self, n: int = 1) -> None:
         self.calls += 1
+        if isinstance(self.error, QueueFull):
+            self._refuse()
+
+    def generate(self, request: Request) -> Any:
+        self._refuse()
+        return super().generate(request)
+
+    def _refuse(self) -> None:
         if self.calls <= RETRIES:
             raise self.error
 

@@ -204,7 +204,7 @@ def test_sessions_that_hold_all_rows_leave_a_clear_error() -> None:
             for i, session in enumerate(sessions):
                 session.feed_prompt([i, *prompt])
 
-        with pytest.raises(engine.OutOfMemoryError, match="layers with a window have"):
+        with pytest.raises(engine.OutOfMemoryError, match="rows free for layers with a window"):
             feed_all()
         scheduler = model.scheduler()
         scheduler.submit(Request(id="x", prompt=prompt, params=GREEDY))
