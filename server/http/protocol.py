@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with the time and size limits that it lacks.
 
 Routes see complete requests only. The limits here concern what comes before a request is complete, and
-clients that do not read their response. Connections without a request give way to new ones.
+clients that do not read their response. Connections without a request give way to new ones. A client that
+closes its sending side after a request still gets the response.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from server.config.settings import MOST_CONNECTIONS, Settings
 from server.errors import CLIENT_TOO_SLOW
 
 log = logging.getLogger("ggserve")
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"  # clients skip any number of them before the response
+FIRST_PROBE_S, MOST_PROBE_S = 0.05, 5.0  # between them; each is twice the one before
 _TYPES = {408: "timeout_error", 503: "service_unavailable"}
 
 
@@ -56,6 +59,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
+        self._probe_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -77,10 +81,40 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.waiting.pop(self, None)
-        for timer in (self._head_timer, self._send_timer):
+        for timer in (self._head_timer, self._send_timer, self._probe_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether to keep the connection: for complete requests whose client may still read.
+
+        One that has left looks the same until it is written to, so it is (`_probe`). HTTP/1.0 has nothing
+        that could be written before the response; asyncio cannot keep the other half of TLS open.
+        """
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body or self.scheme == "https":
+            return False
+        if cycle.scope["http_version"] == "1.0" and not cycle.response_started:
+            return False
+        cycle.keep_alive = False
+        if self._head_timer is not None:  # of a further request, which will not be complete
+            self._head_timer.cancel()
+        if self._probe_timer is None:
+            self._probe(FIRST_PROBE_S)
+        return True
+
+    def _probe(self, pause_s: float) -> None:
+        """Until the response begins, write what only a client that has left answers with a reset.
+
+        The transport reports that at the next write. Once the response has begun, its own parts do the same.
+        """
+        if self.cycle.response_started or self.transport.is_closing():
+            return
+        if not self.pipeline:  # else an earlier response may be half written
+            self.transport.write(INTERIM)
+        pause_s = min(pause_s, MOST_PROBE_S)
+        self._probe_timer = self.loop.call_later(pause_s, self._probe, 2 * pause_s)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():  # refused; the client is still sending

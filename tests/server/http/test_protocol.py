@@ -9,22 +9,29 @@ import asyncio
 import json
 import logging
 import socket
+import struct
 from contextlib import asynccontextmanager
 
+import pytest
 import uvicorn
+import uvloop
 
 from server.config.settings import Settings
-from server.http.protocol import limited_protocol
+from server.http.protocol import INTERIM, limited_protocol
 from support.fakes.engine_client import run, until
 
 
 class App:
-    """Answers every request; /flood never stops answering."""
+    """Answers every request; /flood never stops answering. /wait and /stream end once they may."""
 
     def __init__(self) -> None:
-        self.flooding = 0
+        self.flooding = self.waiting = self.n_left = 0
+        self.may_answer = asyncio.Event()
 
     async def __call__(self, scope, receive, send) -> None:
+        if scope["path"] in ("/wait", "/stream"):
+            await self.wait(scope["path"] == "/stream", receive, send)
+            return
         flood = scope["path"] == "/flood"
         headers = [(b"content-type", b"text/plain"), *([] if flood else [(b"content-length", b"5")])]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -38,6 +45,29 @@ class App:
             finally:
                 self.flooding -= 1
         await send({"type": "http.response.body", "body": b"hello"})
+
+    async def wait(self, stream, receive, send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": []}
+        part = {"type": "http.response.body", "body": b"first", "more_body": True}
+        while (await receive()).get("more_body"):
+            pass
+        if stream:
+            await send(start)
+            await send(part)
+        self.waiting += 1
+        ends = [asyncio.create_task(self.may_answer.wait()), asyncio.create_task(receive())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if ends[1].done():
+                self.n_left += 1
+                return
+        finally:
+            self.waiting -= 1
+            for end in ends:
+                end.cancel()
+        if not stream:
+            await send(start)
+        await send({**part, "body": b"last", "more_body": False})
 
 
 async def _poll(receive) -> str:
@@ -210,3 +240,103 @@ def test_an_upgrade_is_answered_as_a_plain_request(caplog):
 
     run(main)
     assert not caplog.records
+
+
+LOOPS = pytest.mark.parametrize(
+    "loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+WAIT = b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n"
+STREAM = WAIT.replace(b"/wait", b"/stream")
+LATE = b"POST /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhal"
+
+
+@LOOPS
+@pytest.mark.parametrize(("request_", "parts"), [(WAIT, [b"last"]), (STREAM, [b"first", b"last"])])
+def test_a_client_that_closes_its_sending_side_gets_its_response(request_, parts, loop):
+    async def main():
+        async with serving() as (port, server, app):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request_)
+            await until(lambda: app.waiting)
+            (connection,) = server.server_state.connections
+            writer.write_eof()
+            await until(lambda: not connection.cycle.keep_alive)
+            if request_ is WAIT:
+                assert await reader.readexactly(2 * len(INTERIM)) == 2 * INTERIM
+            app.may_answer.set()
+            answer = await reader.read()
+            writer.close()
+            while answer.startswith(INTERIM):
+                answer = answer.removeprefix(INTERIM)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert answer.endswith(b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in parts) + b"0\r\n\r\n")
+            assert app.n_left == 0
+
+    run(main, loop)
+
+
+def leave(sock: socket.socket) -> None:
+    sock.close()
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def half_close_then_leave(sock: socket.socket) -> None:
+    sock.shutdown(socket.SHUT_WR)
+    assert sock.recv(len(INTERIM)) == INTERIM
+    sock.close()
+
+
+@LOOPS
+@pytest.mark.parametrize("end", [leave, reset, half_close_then_leave])
+def test_a_client_that_has_left_is_noticed_though_nothing_was_to_be_sent(end, loop):
+    async def main():
+        async with serving() as (port, server, app):
+            sock = socket.create_connection(("127.0.0.1", port))
+            sock.sendall(WAIT)
+            await until(lambda: app.waiting)
+            await asyncio.to_thread(end, sock)
+            await until(lambda: app.n_left == 1 and not server.server_state.connections)
+            assert not app.may_answer.is_set()
+
+    run(main, loop)
+
+
+@LOOPS
+@pytest.mark.parametrize("request_", [LATE, WAIT.replace(b"1.1", b"1.0")], ids=["half a body", "HTTP/1.0"])
+def test_an_end_of_sending_that_cannot_be_told_from_leaving_counts_as_that(request_, loop):
+    async def main():
+        async with serving() as (port, server, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request_)
+            await until(lambda: any(each.cycle for each in server.server_state.connections))
+            writer.write_eof()
+            assert await reader.read() == b""
+            await until(lambda: not server.server_state.connections)
+            writer.close()
+
+    run(main, loop)
+
+
+def test_requests_sent_ahead_are_all_answered_and_nothing_is_written_into_a_response():
+    async def main():
+        async with serving() as (port, server, app):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(STREAM + GOOD.replace(b"connection: close\r\n", b"") + b"GET / HTTP/1.1\r\nho")
+            await until(lambda: app.waiting)
+            (connection,) = server.server_state.connections
+            writer.write_eof()
+            await until(lambda: not connection.cycle.keep_alive)
+            timer = connection._probe_timer
+            await until(lambda: connection._probe_timer is not timer)  # it was time to write once more
+            app.may_answer.set()
+            answer = await reader.read()
+            writer.close()
+            assert answer.count(b"HTTP/1.1 200 OK") == 2
+            assert answer.endswith(b"hello")
+            assert INTERIM not in answer
+
+    run(main)

@@ -23,6 +23,7 @@ PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 OVERRIDDEN = [
     (LimitedProtocol, HttpToolsProtocol, "connection_made", ["self", "transport"]),
     (LimitedProtocol, HttpToolsProtocol, "connection_lost", ["self", "exc"]),
+    (LimitedProtocol, HttpToolsProtocol, "eof_received", ["self"]),
     (LimitedProtocol, HttpToolsProtocol, "data_received", ["self", "data"]),
     (LimitedProtocol, HttpToolsProtocol, "on_headers_complete", ["self"]),
     (LimitedProtocol, HttpToolsProtocol, "on_message_complete", ["self"]),
