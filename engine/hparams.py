@@ -139,6 +139,7 @@ class HParams:
     n_expert_used: int = 0
     n_ff_expert: int = 0
     n_ff_shared: int = 0
+    n_embd_expert: int = 0  # width of the rows that experts read and return, where it is not n_embd
     n_dense: int = 0  # the leading layers that have no experts
     experts_each: int = 1  # only every so many layers have experts
     n_mtp: int = 0  # layers behind the last that predict further tokens; they are not loaded

@@ -4,6 +4,7 @@
 """
 
 import math
+from typing import ClassVar
 
 from engine.architectures.glm4moe import GLM4MoE
 from engine.errors import UnsupportedModelError
@@ -18,6 +19,7 @@ from engine.nn.latent_attention import LatentAttention
 class DeepSeek2(GLM4MoE):
     name = "deepseek2"
     ffn_norm = "ffn_norm"
+    temperature_scale: ClassVar[float] = 0.0  # of files without the key
 
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
@@ -27,7 +29,6 @@ class DeepSeek2(GLM4MoE):
                 f"{gguf.path}: attn_kv_b is one tensor, as converters wrote it until April 2025; "
                 "download or convert the model again, so that it has attn_k_b and attn_v_b"
             )
-        reader.only("attention.temperature_scale", 0.0)
         rank, n_rot = reader.integer("attention.kv_lora_rank"), reader.integer("rope.dimension_count")
         reader.only("attention.key_length", rank + n_rot)
         reader.only("attention.value_length", rank)
@@ -50,6 +51,7 @@ class DeepSeek2(GLM4MoE):
             attention_scale=temperature**2 / math.sqrt(latent.head_dim_k),
             n_dense=reader.integer("leading_dense_block_count", 0),
             routing=reader.routing("sigmoid" if is_biased else "softmax"),
+            **reader.temperature(rope, cls.temperature_scale),
         )
 
     def attention(self, binder: Binder, i: int) -> Mixer:

@@ -1,7 +1,5 @@
 """Mistral Small 3.1 and Ministral 3: as LLaMA; Ministral's scores grow by position (arXiv 2601.08584)."""
 
-from typing import Any
-
 from engine.architectures.llama import Llama
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
@@ -14,10 +12,7 @@ class Mistral3(Llama):
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
         reader = HParamsReader(gguf, cls.name)
-        more: dict[str, Any] = {}
-        if scale := reader.number("attention.temperature_scale", 0.0):
-            more["temperature_scale"] = scale
-            more["temperature_length"] = reader.integer("rope.scaling.original_context_length")
         reader.only("rope.scaling.yarn_log_multiplier", 0.0, 1.0)  # 1: YaRN has no factor of its own
         n_dims = reader.integer("rope.dimension_count", reader.head_dim())
-        return reader.hparams(rope=reader.rope("interleaved", n_dims, scales_scores=True), **more)
+        rope = reader.rope("interleaved", n_dims, scales_scores=True)
+        return reader.hparams(rope=rope, **reader.temperature(rope))

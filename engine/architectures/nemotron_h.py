@@ -1,6 +1,8 @@
 """Nemotron-H: each layer is one block, of Mamba 2, of attention without positions, or a feed-forward network
 of squared ReLU (arXiv 2504.03624)."""
 
+from typing import Any
+
 from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -26,7 +28,13 @@ class NemotronH(Decoder):
             n_ff=n_ff,
             recurrence=reader.ssm(),
             recurrent=tuple(not heads and not n for heads, n in zip(kv_heads, n_ff, strict=True)),
+            **cls.experts(reader),
         )
+
+    @classmethod
+    def experts(cls, reader: HParamsReader) -> dict[str, Any]:
+        """Fields of `HParams` that say what experts read and how they are chosen."""
+        return {}
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(attn_norm=self.block_norm(binder, i, "attn_norm"), attention=self.mixer(binder, i))

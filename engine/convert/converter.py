@@ -103,7 +103,7 @@ def convert(
     mix = mixture_name(type)
     target = Path(target)
     source = Folder(Path(folder))
-    converter = converter_for(source.model_class)
+    converter = converter_for(source.model_class, source.config)
     source.config = converter.config_defaults | source.config
     for name, supported in converter.supported_settings.items():
         keys.only(source.config, name, *supported)

@@ -83,7 +83,7 @@ def convert(
         if settings.get(key, values[-1]) not in values:
             raise UnsupportedModelError(f"{source / CONFIG}: {key} {settings[key]!r} is not supported")
     config, model_class = _base_config(source, settings, base)
-    converter = converter_for(model_class)
+    converter = converter_for(model_class, config)
     config = converter.config_defaults | config
     alpha = _number(source, settings, "lora_alpha")
     tensors: list[tuple[OutputTensor, Array]] = []

@@ -318,6 +318,13 @@ class HParamsReader:
             beta_slow=self.number("rope.scaling.yarn_beta_slow", 1.0),
         )
 
+    def temperature(self, rope: Rope, default: float = 0.0) -> dict[str, Any]:
+        """The fields of `HParams` by which scores grow with the position. default: of files with YaRN that
+        do not say."""
+        scale = self.number("attention.temperature_scale", default * rope.ext_factor)
+        length = self.integer("attention.temperature_length", rope.n_ctx_orig)
+        return {"temperature_scale": scale, "temperature_length": length} if scale else {}
+
     def only(self, name: str, *supported: Scalar) -> None:
         """Refuse the file if it has this key with another value. The first of `supported` says its type."""
         if not self.has(name):

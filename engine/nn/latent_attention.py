@@ -68,7 +68,10 @@ class LatentAttention:
         forward.store(layer, self.keys(forward, x))
         if layer == self.hp.n_layer - 1 and forward.shape.n_outputs == 0:
             return None
-        attended = forward.attend(layer, self.queries(forward, x))
+        q = self.queries(forward, x)
+        if self.hp.has_temperature(layer):
+            q = ctx.mul(q, forward.temperatures())
+        attended = forward.attend(layer, q)
         by_head = ctx.permute(ctx.reshape(attended, self.rank, self.n_head, rows), 0, 2, 1)
         values = ctx.permute(ctx.mul_mat(self.v_b, by_head), 0, 2, 1)  # [head_dim_v, n_head, rows]
         return self.out(forward, ctx.cont_2d(values, values.shape[0] * self.n_head, rows))

@@ -19,7 +19,9 @@ class MixtureOfExperts:
     How they are chosen: `HParams.routing`; a file may have biases of the choice, which do not change the
     weights (`exp_probs_b`, DeepSeek-V3). shared: one more network for every row; gated: weighted by the
     sigmoid of a router of its own (Qwen2-MoE). weighs_input: the weights scale what experts read, not what
-    they return (Llama 4). `ffn_down_exps.scale`, where a file has it, multiplies what each expert returns.
+    they return (Llama 4). plain: networks without a gate, also the shared one (Nemotron 3). Where experts
+    read narrower rows (`n_embd_expert`), one matrix before them and one behind them are for all experts.
+    `ffn_down_exps.scale`, where a file has it, multiplies what each expert returns.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class MixtureOfExperts:
         shared: bool = False,
         gated: bool = True,
         weighs_input: bool = False,
+        plain: bool = False,
     ) -> None:
         # Keywords are what architectures differ in; each is used by a few of them.
         blk, n_ff = f"blk.{layer}", hp.n_ff_expert or hp.n_ff[layer]
@@ -40,17 +43,29 @@ class MixtureOfExperts:
         self.router = binder.linear(f"{blk}.ffn_gate_inp", hp.n_embd, hp.n_expert, layer)
         self.bias = binder.optional(f"{blk}.exp_probs_b.bias", (hp.n_expert,), "add", layer)
         self.n_ff, self.fused = n_ff, binder.has(f"{blk}.ffn_gate_up_exps.weight")
+        n, n_expert = hp.n_embd_expert or hp.n_embd, hp.n_expert
+        self.narrow = self.widen = self.gate = None
+        if hp.n_embd_expert:
+            self.narrow = binder.linear(f"{blk}.ffn_latent_down", hp.n_embd, n, layer)
+            self.widen = binder.linear(f"{blk}.ffn_latent_up", n, hp.n_embd, layer)
         if self.fused:
-            self.up = binder.experts(f"{blk}.ffn_gate_up_exps", hp.n_embd, 2 * n_ff, hp.n_expert, layer)
+            self.up = binder.experts(f"{blk}.ffn_gate_up_exps", n, 2 * n_ff, n_expert, layer)
         else:
-            self.gate = binder.experts(f"{blk}.ffn_gate_exps", hp.n_embd, n_ff, hp.n_expert, layer)
-            self.up = binder.experts(f"{blk}.ffn_up_exps", hp.n_embd, n_ff, hp.n_expert, layer)
-        self.down = binder.experts(f"{blk}.ffn_down_exps", n_ff, hp.n_embd, hp.n_expert, layer)
+            if not plain:
+                self.gate = binder.experts(f"{blk}.ffn_gate_exps", n, n_ff, n_expert, layer)
+            self.up = binder.experts(f"{blk}.ffn_up_exps", n, n_ff, n_expert, layer)
+        self.down = binder.experts(f"{blk}.ffn_down_exps", n_ff, n, n_expert, layer)
         self.scale = binder.optional(f"{blk}.ffn_down_exps.scale", (hp.n_expert,), "mul", layer)
         self.shared = self.shared_router = None
         if shared:
             self.shared = FeedForward(
-                binder, hp, layer, activation=activation, suffix="_shexp", n_ff=hp.n_ff_shared
+                binder,
+                hp,
+                layer,
+                activation=activation,
+                gate=None if plain else "split",
+                suffix="_shexp",
+                n_ff=hp.n_ff_shared,
             )
         if shared and gated:
             self.shared_router = binder.linear(f"{blk}.ffn_gate_inp_shexp", hp.n_embd, 1, layer)
@@ -125,30 +140,36 @@ class MixtureOfExperts:
 
     def __call__(self, forward: ForwardContext, x: Tensor, routed: Tensor | None = None) -> Tensor:
         """[n_embd, rows] -> [n_embd, rows]. routed: what the router reads, if not x."""
-        ctx, n_embd, rows = forward.ctx, self.hp.n_embd, x.shape[1]
+        ctx, rows = forward.ctx, x.shape[1]
         ids, weights = self.choose(forward, x if routed is None else routed)
-        each = ctx.reshape(x, n_embd, 1, rows)
+        inner = x if self.narrow is None else self.narrow(forward, x)
+        n = inner.shape[0]
+        each = ctx.reshape(inner, n, 1, rows)
         if self.weighs_input:
             # Each row times each of its weights; a product with one inner dimension needs no repeated rows.
             used = self.hp.n_expert_used
-            each = ctx.mul_mat(ctx.reshape(x, 1, n_embd, rows), ctx.reshape(weights, 1, used, rows))
+            each = ctx.mul_mat(ctx.reshape(inner, 1, n, rows), ctx.reshape(weights, 1, used, rows))
         up = self.up(forward, each, ids)
         if self.fused:  # rows of gate and up in one matrix
             shape, strides = (self.n_ff, *up.shape[1:3]), up.strides[1:3]
             gate, up = ctx.view(up, shape, strides), ctx.view(up, shape, strides, 4 * self.n_ff)
+            hidden = forward.activate(self.layer, self.activation, gate, up)
+        elif self.gate is not None:
+            hidden = forward.activate(self.layer, self.activation, self.gate(forward, each, ids), up)
         else:
-            gate = self.gate(forward, each, ids)
-        hidden = forward.activate(self.layer, self.activation, gate, up)
-        out = self.down(forward, hidden, ids)  # [n_embd, n_expert_used, rows]
+            hidden = forward.activate(self.layer, self.activation, up)
+        out = self.down(forward, hidden, ids)  # [n, n_expert_used, rows]
         if not self.weighs_input:
             out = ctx.mul(out, weights)
         parts = [
-            ctx.view(out, (n_embd, rows), (out.strides[2],), i * out.strides[1])
+            ctx.view(out, (n, rows), (out.strides[2],), i * out.strides[1])
             for i in range(self.hp.n_expert_used)
         ]
         total = ctx.cont(parts[0])
         for part in parts[1:]:
             total = ctx.add(total, part)
+        if self.widen is not None:
+            total = self.widen(forward, total)
         if self.shared is not None:
             always = self.shared(forward, x)
             if self.shared_router is not None:

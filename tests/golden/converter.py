@@ -38,7 +38,8 @@ def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
     if stated["model_type"] == "nemotron_h":  # its class states experts for models without any
         hparams = stated
     cls = conversion.get_model_class(hparams["architectures"][0])
-    cls = getattr(cls, "Ministral3Model", cls)  # Mistral 3's only chooses between two others
+    # Mistral 3's only chooses between two others.
+    cls = getattr(cls, "Mistral4Model" if stated["model_type"] == "mistral4" else "Ministral3Model", cls)
 
     class Converted(cls):  # type: ignore[misc,valid-type]
         model_arch = cls.model_arch

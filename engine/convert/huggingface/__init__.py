@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 
 from engine import architectures
-from engine.convert.huggingface.base import Converter
+from engine.convert.huggingface.base import Config, Converter
 from engine.errors import UnsupportedModelError
 
 
@@ -20,16 +20,15 @@ def converter_of(architecture: str) -> type[Converter]:
     return next(c for c in classes if c.__module__ == path)  # the others are imported
 
 
-def converter_for(model_class: str) -> type[Converter]:
-    """The converter of a class of transformers, such as LlamaForCausalLM.
+def converter_for(model_class: str, config: Config) -> type[Converter]:
+    """The converter of a class of transformers, such as LlamaForCausalLM. config: what config.json has.
 
     Raises UnsupportedModelError, which lists the supported classes.
     """
-    converters = {
-        name: converter
-        for converter in map(converter_of, architectures.names())
-        for name in converter.model_classes
-    }
+    converters: dict[str, list[type[Converter]]] = {}
+    for converter in map(converter_of, architectures.names()):
+        for name in converter.model_classes:
+            converters.setdefault(name, []).append(converter)
     # A model without its head, as embedding models are published.
     with_head = model_class.removesuffix("Model") + "ForCausalLM"
     if model_class.endswith("Model") and model_class not in converters and with_head in converters:
@@ -40,4 +39,5 @@ def converter_for(model_class: str) -> type[Converter]:
             f"(supported: {', '.join(sorted(converters))}); "
             "CONTRIBUTING.md has the checklist for adding an architecture"
         )
-    return converters[model_class]
+    of_class = converters[model_class]
+    return next((converter for converter in of_class if converter.converts(config)), of_class[0])

@@ -40,6 +40,11 @@ class Converter:
     tied_by_default: ClassVar[bool] = False  # `tie_word_embeddings` where config.json leaves it out
 
     @classmethod
+    def converts(cls, config: Config) -> bool:
+        """Whether it is the one for this model, where several have its class."""
+        return True
+
+    @classmethod
     def convert_keys(cls, config: Config) -> dict[str, Any]:
         """GGUF keys without the architecture's prefix.
 

@@ -1,6 +1,6 @@
 """Hugging Face folders of DeepSeek V2, V3 and R1, Kimi K2, and GLM-4.7-Flash."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,7 +14,11 @@ ATTENTION = ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "q_a_lay
 
 class DeepSeek2Converter(Converter):
     architecture = "deepseek2"
-    model_classes = ("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "Glm4MoeLiteForCausalLM")
+    model_classes: ClassVar[tuple[str, ...]] = (
+        "DeepseekV2ForCausalLM",
+        "DeepseekV3ForCausalLM",
+        "Glm4MoeLiteForCausalLM",
+    )
     predicts_more = True
     tensor_names = (
         STANDARD

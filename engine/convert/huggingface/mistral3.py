@@ -24,6 +24,10 @@ class Mistral3Converter(LlamaConverter):
     }
 
     @classmethod
+    def converts(cls, config: Config) -> bool:
+        return config.get("model_type") != "mistral4"
+
+    @classmethod
     def convert_keys(cls, config: Config) -> dict[str, Any]:
         converted, rope = super().convert_keys(config), keys.rope_parameters(config)
         if rope.get("mscale_all_dim"):

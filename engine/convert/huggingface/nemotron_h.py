@@ -1,6 +1,6 @@
 """Hugging Face folders of Nemotron-H, dense."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.convert.huggingface import keys
 from engine.convert.huggingface.base import Array, Config, Converted, Converter
@@ -8,12 +8,20 @@ from engine.convert.huggingface.mamba import CONTEXT_LENGTH
 from engine.convert.huggingface.mamba2 import Mamba2Converter, check_time_steps, convert_ssm2_tensor
 from engine.convert.huggingface.names import below, interleave
 
-KINDS = {"linear_attention": "M", "mamba": "M", "full_attention": "*", "attention": "*", "mlp": "-"}
+KINDS = {
+    "linear_attention": "M",
+    "mamba": "M",
+    "full_attention": "*",
+    "attention": "*",
+    "mlp": "-",
+    "moe": "E",
+}
 
 
 class NemotronHConverter(Converter):
     architecture = "nemotron_h"
     model_classes = ("NemotronHForCausalLM",)
+    kinds: ClassVar[str] = "M*-"  # of layers, see `pattern_of`
     supported_settings = {
         "mlp_hidden_act": ("relu2",),
         "mamba_hidden_act": ("silu",),
@@ -35,11 +43,15 @@ class NemotronHConverter(Converter):
     )
 
     @classmethod
+    def converts(cls, config: Config) -> bool:
+        return "E" not in pattern_of(config)
+
+    @classmethod
     def convert_keys(cls, config: Config) -> dict[str, Any]:
         check_time_steps(config)
         pattern = pattern_of(config)
-        if set(pattern) - set("M*-"):
-            keys.refuse("hybrid_override_pattern", pattern, "M, * and -")
+        if set(pattern) - set(cls.kinds):
+            keys.refuse("hybrid_override_pattern", pattern, *cls.kinds)
         n_heads, n_ff = int(config["mamba_num_heads"]), int(config["intermediate_size"])
         n_kv, head_dim = int(config["num_key_value_heads"]), int(config["head_dim"])
         return {
@@ -70,7 +82,7 @@ class NemotronHConverter(Converter):
 
 
 def pattern_of(config: Config) -> str:
-    """M, * or - for each layer: Mamba 2, attention, a feed-forward network."""
+    """M, *, - or E for each layer: Mamba 2, attention, a feed-forward network, experts."""
     if pattern := config.get("hybrid_override_pattern"):
         return str(pattern)
     return "".join(KINDS.get(kind, "?") for kind in keys.first(config, "layers_block_type"))

@@ -17,7 +17,7 @@ from support.references.greedy import request, run
 
 NAMES = (
     *("falcon-h1", "granitehybrid", "jamba", "lfm2", "lfm2moe", "mamba", "mamba-falcon", "mamba2"),
-    *("nemotron_h", "qwen3next", "qwen35", "qwen35moe"),
+    *("nemotron_h", "nemotron_h_moe", "nemotron_h_moe-latent", "qwen3next", "qwen35", "qwen35moe"),
 )
 TOLERANCE = 2e-4
 

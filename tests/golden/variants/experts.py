@@ -185,6 +185,17 @@ VARIANTS = {
         hf=True,
         **GROUPS,
     ),
+    "mistral4": deepseek(
+        "scores that grow from the 32nd token on, experts by softmax in the groups with the best pairs; YaRN",
+        "Mistral4ForCausalLM",
+        hidden_size=16,
+        intermediate_size=16,
+        norm_topk_prob=True,
+        rope_parameters=yarn(1.0) | {"llama_4_scaling_beta": 0.1},
+        published={"architectures": ["Mistral3ForConditionalGeneration"]},
+        hf=True,
+        **GROUPS,
+    ),
     "deepseek2-glm": deepseek(
         "one group of experts (GLM-4.7-Flash)",
         "Glm4MoeLiteForCausalLM",

@@ -64,6 +64,38 @@ MULTIPLIERS = {  # of Granite
     "attention_multiplier": 0.2,
 }
 
+
+@torch.no_grad()
+def chosen_by_biases(model: Any) -> None:
+    """The same of Nemotron 3, where they are buffers."""
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            buffer.normal_(0, 0.2).copy_(buffer.bfloat16().float())
+
+
+def nemotron3(what: str, **config: Any) -> Variant:
+    base = {
+        "num_hidden_layers": 4,
+        "hybrid_override_pattern": "ME*E",
+        "hidden_size": 16,
+        "head_dim": 8,
+        "ssm_state_size": 16,
+        "mamba_num_heads": 8,
+        "mamba_head_dim": 8,
+        "n_groups": 2,
+        "conv_kernel": 4,
+        "chunk_size": 16,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "moe_shared_expert_intermediate_size": 24,
+        "routed_scaling_factor": 1.5,
+        "extend": chosen_by_biases,
+        "published": {"hybrid_override_pattern": "ME*E", "num_hidden_layers": 4, "layers_block_type": None},
+    }
+    return make(what, "NemotronHForCausalLM", **(base | config))
+
+
 VARIANTS = {
     "falcon-h1": make(
         "attention and Mamba 2 side by side, all multipliers",
@@ -161,6 +193,12 @@ VARIANTS = {
             "topk_group": None,
         },
         hf=True,
+    ),
+    "nemotron_h_moe": nemotron3(
+        "experts of squared ReLU by biased sigmoids, and a shared one, renormalised and scaled"
+    ),
+    "nemotron_h_moe-latent": nemotron3(
+        "experts that read narrower rows (Super)", moe_latent_size=12, hf=True
     ),
     "mamba": mamba("one block a layer, a tied head", "MambaForCausalLM", tie_word_embeddings=True, hf=True),
     "mamba-falcon": mamba("dt, B and C normed", "FalconMambaForCausalLM", mixer_rms_eps=1e-5),

@@ -1,0 +1,20 @@
+"""Mistral Small 4 (text): as DeepSeek V2, with scores that grow by position (arXiv 2601.08584).
+
+Files that llama.cpp's converter writes do not say how fast they grow; in all published models it is 0.1.
+"""
+
+from dataclasses import replace
+
+from engine.architectures.deepseek2 import DeepSeek2
+from engine.gguf import GGUFFile
+from engine.hparams import HParams
+
+
+class Mistral4(DeepSeek2):
+    name = "mistral4"
+    temperature_scale = 0.10000000149011612  # in float32, as files that say it have it
+
+    @classmethod
+    def hparams(cls, gguf: GGUFFile) -> HParams:
+        hp = super().hparams(gguf)
+        return replace(hp, routing=replace(hp.routing, judged_by=2))
