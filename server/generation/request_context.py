@@ -141,7 +141,7 @@ class RequestContext:
         lease = None if stopping else registry.acquire(model, counts=counts)
         if lease is None:
             may_load = not stopping and registry.may_load(model)
-            raise PendingModel(model) if may_load else unavailable_model(model, stopping)
+            raise PendingModel(model, self._places()) if may_load else unavailable_model(model, stopping)
         self.record.leases.append(lease)
         self.lease, self.engine = lease, lease.residency.engine
         return self.engine
@@ -152,18 +152,22 @@ class RequestContext:
         return self.client.name
 
     def ensure_room(self, n: int = 1) -> None:
-        """Before anything is charged: raises ApiError (429) if the queue has no room for `n` more sequences.
+        """Before anything is charged: raises ApiError (429) if the queue has no room for `n` more."""
+        try:
+            self.engine.ensure_room(self._places(n))
+        except QueueFull as error:
+            self.state.metrics.of(self.engine.name).rejected()
+            raise overloaded(self.engine.name, error.retry_after_s) from error
+
+    def _places(self, n: int = 1) -> int:
+        """That must be free in a queue for `n` more sequences.
 
         A client of several may have only as many waiting as there are places left, so that it cannot keep the
         others out.
         """
         if self.state.keys.has_several_clients:
-            n = max(n, self.client.usage.running - self.state.settings.parallel)
-        try:
-            self.engine.ensure_room(n)
-        except QueueFull as error:
-            self.state.metrics.of(self.engine.name).rejected()
-            raise overloaded(self.engine.name, error.retry_after_s) from error
+            return max(n, self.client.usage.running - self.state.settings.parallel)
+        return n
 
     def spend_prompt(self, n: int) -> None:
         """Count the tokens of a prompt against the client's limit, before they are computed.
@@ -234,12 +238,15 @@ def _without_stop_iteration(function: Callable[..., T], *args: Any, **kwargs: An
 
 
 class PendingModel(ApiError):
-    """The model is not loaded, but can be: routes with a JSON body load it and try again."""
+    """The model is not loaded, but can be: routes with a JSON body load it and try again.
 
-    def __init__(self, model: ServedModel) -> None:
+    n_places: that must be free for the request to wait.
+    """
+
+    def __init__(self, model: ServedModel, n_places: int) -> None:
         message = f"model '{model.name}' is not loaded; a request to generate with it loads it"
         super().__init__(503, message, param="model", code="model_not_loaded", retry_after=2)
-        self.model = model
+        self.model, self.n_places = model, n_places
 
 
 def unavailable(engine: Engine, stopping: bool = False) -> ApiError:

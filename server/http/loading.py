@@ -44,7 +44,7 @@ class _Loading:
     def __init__(
         self, pending: PendingModel, registry: ModelRegistry, limit_s: float | None, timeout_ms: float | None
     ) -> None:
-        self._model, self._registry = pending.model, registry
+        self._model, self._n_places, self._registry = pending.model, pending.n_places, registry
         self._limit_s, self._param = time_limit(limit_s, timeout_ms)
 
     async def finish(self, scope: Scope) -> None:
@@ -53,7 +53,7 @@ class _Loading:
         record.model, began = self._model.name, time.monotonic()
         try:
             async with asyncio.timeout(self._limit_s):
-                lease: Lease = await self._registry.wait(self._model)
+                lease: Lease = await self._registry.wait(self._model, self._n_places)
             record.leases.append(lease)
         except TimeoutError:
             raise time_ran_out(self._param) from None

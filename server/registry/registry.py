@@ -171,13 +171,13 @@ class ModelRegistry:
             return model.in_folder and self._clock() - model.failed_at >= RETRY_S
         return True
 
-    async def wait(self, model: ServedModel) -> Lease:
+    async def wait(self, model: ServedModel, n_places: int = 1) -> Lease:
         """Load the model unless it is loaded, and use its engine.
 
-        Raises QueueFull, or LoadFailed. All who wait share one load. Cancelling one leaves it to the others;
-        the last one ends it as long as it has not begun.
+        Raises QueueFull unless so many places are free, or LoadFailed. All who wait share one load.
+        Cancelling one leaves it to the others; the last one ends it as long as it has not begun.
         """
-        if model.n_waiting >= self.policy.max_waiting:
+        if model.n_waiting + n_places > self.policy.max_waiting:
             raise QueueFull(model.n_waiting, RETRY_S)
         model.n_waiting += 1
         try:

@@ -185,6 +185,29 @@ async def test_no_more_than_the_queue_holds_wait():
         assert (await first).status_code == 200
 
 
+async def test_a_client_leaves_places_to_others_while_a_model_is_loaded():
+    engine = gated()
+    app = make_folder_app(engine, api_key=["key-a", "key-b"], parallel=1)
+    registry = app.state.ggserve.registry
+    registry.policy = type(registry.policy)(max_waiting=8)
+    waiting = {}
+    async with client(app) as http:
+        for name in "ab":
+            headers, tasks = {"authorization": f"Bearer key-{name}"}, []
+            for _ in range(8):
+                n = registry.models["a"].n_waiting
+                task = asyncio.create_task(http.post(COMPLETIONS, json=HELLO, headers=headers))
+                tasks.append(task)
+                await until(lambda: task.done() or registry.models["a"].n_waiting > n)  # noqa: B023
+            waiting[name] = [task for task in tasks if not task.done()]
+            refused = [task.result() for task in tasks if task.done()]
+            assert {error_of(response, 429)["code"] for response in refused} == {"queue_full"}
+        engine.load_gate.set()
+        answers = await asyncio.gather(*waiting["a"], *waiting["b"])
+    assert [len(waiting[name]) for name in "ab"] == [5, 2]
+    assert {response.status_code for response in answers} == {200}
+
+
 async def test_without_autoload_models_are_loaded_by_name_only():
     app = make_folder_app(FakeEngine(name="a"), no_models_autoload=True)
     async with client(app) as http:
