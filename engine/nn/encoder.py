@@ -5,6 +5,7 @@ Outputs are hidden states; a sequence is computed whole, in one batch.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from engine.ggml.tensor import Tensor
@@ -16,8 +17,22 @@ from engine.nn.feed_forward import FeedForward
 from engine.nn.layers import LayerNorm, Linear
 
 
+@dataclass(frozen=True)
+class EncoderLayer:
+    """x = norm(x + attention(x)), then x = norm(x + feed-forward(x)).
+
+    attn_norm_again: of the first norm's output with the layer's input added once more.
+    """
+
+    attention: Attention
+    attn_norm: LayerNorm
+    attn_norm_again: LayerNorm | None
+    ffn: FeedForward
+    ffn_norm: LayerNorm
+
+
 class Encoder(Architecture):
-    """x = norm(x + attention(x)), then x = norm(x + feed-forward(x)); LayerNorm everywhere."""
+    """Embedding, norm, layers; LayerNorm everywhere. Biases and `attn_norm_2` as the file has them."""
 
     activation: ClassVar[str]
     gate: ClassVar[Literal["split"] | None] = None
@@ -33,15 +48,7 @@ class Encoder(Architecture):
             shape = (hp.n_embd, hp.max_positions)
             self.positions = binder.tensor("position_embd.weight", shape, "get_rows", -1)
         self.embedding_norm = self.norm(binder, "token_embd_norm", -1)
-        self.layers = [
-            (
-                Attention(binder, hp, i),
-                self.norm(binder, f"blk.{i}.attn_output_norm", i),
-                FeedForward(binder, hp, i, activation=self.activation, gate=self.gate),
-                self.norm(binder, f"blk.{i}.layer_output_norm", i),
-            )
-            for i in range(hp.n_layer)
-        ]
+        self.layers = [self.layer(binder, i) for i in range(hp.n_layer)]
         # The classification head of rerankers: a dense layer with tanh, a projection, or both.
         self.dense: Linear | None = None
         self.projection: Linear | None = None
@@ -50,6 +57,22 @@ class Encoder(Architecture):
         if binder.has("cls.weight"):
             n = hp.n_embd if self.projection else hp.n_scores
             self.dense = binder.linear("cls", hp.n_embd, n, hp.n_layer)
+
+    def layer(self, binder: Binder, i: int) -> EncoderLayer:
+        again = binder.has(f"blk.{i}.attn_norm_2.weight")
+        return EncoderLayer(
+            attention=self.attention(binder, i),
+            attn_norm=self.norm(binder, f"blk.{i}.attn_output_norm", i),
+            attn_norm_again=self.norm(binder, f"blk.{i}.attn_norm_2", i) if again else None,
+            ffn=self.feed_forward(binder, i),
+            ffn_norm=self.norm(binder, f"blk.{i}.layer_output_norm", i),
+        )
+
+    def attention(self, binder: Binder, i: int) -> Attention:
+        return Attention(binder, self.hp, i)
+
+    def feed_forward(self, binder: Binder, i: int) -> FeedForward:
+        return FeedForward(binder, self.hp, i, activation=self.activation, gate=self.gate)
 
     def norm(self, binder: Binder, name: str, layer: int) -> LayerNorm:
         return binder.layer_norm(name, (self.hp.n_embd,), self.hp.eps, layer)
@@ -63,14 +86,16 @@ class Encoder(Architecture):
         if self.positions is not None:
             x = ctx.add(x, ctx.get_rows(self.positions, forward.positions))
         x = self.embedding_norm(ctx, x)
-        for i, (attention, attention_norm, ffn, ffn_norm) in enumerate(self.layers):
-            attended = attention(forward, x)
+        for i, layer in enumerate(self.layers):
+            attended = layer.attention(forward, x)
             if attended is None:
                 return None
             if i == len(self.layers) - 1:
                 attended, x = forward.outputs_of(attended), forward.outputs_of(x)
-            x = attention_norm(ctx, ctx.add(attended, x))
-            x = ffn_norm(ctx, ctx.add(ffn(forward, x), x))
+            y = layer.attn_norm(ctx, ctx.add(attended, x))
+            if layer.attn_norm_again is not None:
+                y = layer.attn_norm_again(ctx, ctx.add(y, x))
+            x = layer.ffn_norm(ctx, ctx.add(layer.ffn(forward, y), y))
         return self.score(forward, x) if forward.shape.scores else x
 
     def score(self, forward: ForwardContext, x: Tensor) -> Tensor:

@@ -171,8 +171,8 @@ class HParamsReader:
             judged_by=2 if weights == "sigmoid" else 1,
         )
 
-    def encoder(self, *, rope: RopeMode | None, max_positions: int = 0) -> HParams:
-        """The hyperparameters of a model with bidirectional attention."""
+    def encoder(self, *, rope: RopeMode | None, **fields: Any) -> HParams:
+        """The hyperparameters of a model with bidirectional attention. `fields` as of `hparams`."""
         self.only("attention.causal", False)
         types = self.gguf.tensors.get("token_types.weight")
         return self.hparams(
@@ -180,10 +180,10 @@ class HParamsReader:
             eps="layer",
             causal=False,
             pooling="mean",
-            max_positions=max_positions,
             # Old converters wrote a single type as a vector.
             n_token_types=0 if types is None else (*types.shape, 1)[1],
             n_scores=self.n_scores(),
+            **fields,
         )
 
     def n_scores(self) -> int:

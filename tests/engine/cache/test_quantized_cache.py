@@ -76,7 +76,7 @@ def with_heads_of_32(name: str, path: Path) -> Path:
 
 
 def test_every_decoder_has_one() -> None:
-    encoders = {"bert", "nomic-bert", "modern-bert", "gemma-embedding"}
+    encoders = {"bert", "nomic-bert", "modern-bert", "gemma-embedding", "jina-bert-v2"}
     others = {*encoders, "mamba", "mamba2"}  # and models without attention
     assert set(GOLDENS) == set(architectures.names()) - others
 

@@ -167,6 +167,11 @@ def second_type(model: TinyModel) -> None:
     model.tensors["token_types.weight"] = model.tensors["token_types.weight"][::-1]
 
 
+def gate_first(model: TinyModel) -> None:
+    for name in [name for name in model.tensors if "ffn_up" in name]:
+        model.tensors[name] = np.concatenate(np.split(model.tensors[name], 2)[::-1])
+
+
 MISTAKES: dict[str, tuple[str, Change]] = {
     "types left out": ("bert", without("token_types")),
     "the other type": ("bert", second_type),
@@ -180,6 +185,10 @@ MISTAKES: dict[str, tuple[str, Change]] = {
     "one rotation for both": ("modern-bert", key("rope.freq_base_swa", 160000.0)),
     "other layers with windows": ("modern-bert", key("attention.sliding_window_pattern", 4)),
     "no window": ("modern-bert", key("attention.sliding_window", 0)),
+    "Jina: norms exchanged": ("jina-bert-v2", exchanged("attn_output_norm", "layer_output_norm")),
+    "Jina: no bias of V": ("jina-bert-v2", without("attn_v.bias")),
+    "Jina: norms of Q and K exchanged": ("jina-bert-v2-code", exchanged("attn_q_norm", "attn_k_norm")),
+    "Jina: gate first": ("jina-bert-v2-code", gate_first),
     "half a head rotated": ("nomic-bert", key("rope.dimension_count", 8)),
 }
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import gguf
+import torch
+from torch.nn.functional import gelu
 from variant import VOCAB, Variant
 
 BASE: dict[str, Any] = {
@@ -83,7 +86,107 @@ def ranks(keys: dict[str, Any], tensors: dict[str, Any]) -> None:
     del keys["bert.classifier.output_labels"]
 
 
+class Gated(torch.nn.Module):
+    """act(gate x) * up x, the rows of both in one matrix; `last`: the gate's behind the others."""
+
+    def __init__(self, config: Any, last: bool) -> None:
+        super().__init__()
+        self.both = torch.nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.last = last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate, up = self.both(x).chunk(2, dim=-1)
+        return gate * gelu(up) if self.last else gelu(gate) * up
+
+
+class AttentionOfCode(torch.nn.Module):
+    """A norm more behind attention, of the layer's input once more."""
+
+    def __init__(self, attention: Any, config: Any) -> None:
+        super().__init__()
+        self.inner, self.again = attention, torch.nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        y, weights = self.inner(x, *args, **kwargs)
+        return self.again(x + y), weights
+
+
+class Nothing(torch.nn.Module):
+    def forward(self, positions: torch.Tensor) -> float:
+        return 0.0
+
+
+def jina(of_code: bool) -> Any:
+    """Makes of a BERT what Jina's own class is: ALiBi both ways, GeGLU; `of_code`: more norms."""
+
+    def extend(model: Any) -> None:
+        config = model.config
+        n = config.num_attention_heads
+        slopes = torch.tensor([2 ** (-8 * (i + 1) / n) for i in range(n)])
+
+        def biased(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            positions = torch.arange(args[0].shape[1])
+            bias = -slopes[:, None, None] * (positions[None, :] - positions[:, None]).abs()
+            return args, kwargs | {"attention_mask": bias[None]}
+
+        model.embeddings.position_embeddings = Nothing()
+        for layer in model.encoder.layer:
+            attention = layer.attention.self
+            attention.register_forward_pre_hook(biased, with_kwargs=True)
+            layer.intermediate = Gated(config, last=of_code)
+            if of_code:
+                for part in ("query", "key"):
+                    norm = torch.nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+                    setattr(attention, part, torch.nn.Sequential(getattr(attention, part), norm))
+                layer.attention = AttentionOfCode(layer.attention, config)
+
+    return extend
+
+
+def jina_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As the published folders name them."""
+    of_code = any(".again." in name for name in tensors)
+    renamed = {}
+    for name, x in tensors.items():
+        for old, new in (
+            (r"\.inner\.", "."),
+            (r"\.attention\.again\.", ".layer_norm_1."),
+            (r"\.self\.(query|key)\.0\.", r".self.\1."),
+            (r"\.self\.(q|k)(uery|ey)\.1\.", r".self.layer_norm_\1."),
+            (r"\.intermediate\.both\.", ".mlp.up_gated_layer." if of_code else ".mlp.gated_layers."),
+            (r"(layer\.\d+)\.output\.dense", r"\1.mlp." + ("down_layer" if of_code else "wo")),
+            (r"(layer\.\d+)\.output\.LayerNorm", r"\1." + ("layer_norm_2" if of_code else "mlp.layernorm")),
+        ):
+            name = re.sub(old, new, name)
+        renamed[name] = x
+    return renamed
+
+
+JINA: dict[str, Any] = {
+    "architectures": ["JinaBertForMaskedLM"],
+    "position_embedding_type": "alibi",
+    "feed_forward_type": "geglu",
+}
+
 VARIANTS = {
+    "jina-bert-v2": Variant(
+        "ALiBi both ways, GeGLU in one matrix",
+        "BertModel",
+        BASE | {"max_position_embeddings": 256, "intermediate_size": 32},
+        published=JINA,
+        extend=jina(of_code=False),
+        checkpoint=jina_names,
+        hf=True,
+    ),
+    "jina-bert-v2-code": Variant(
+        "Q and K normed whole, a norm more, the gate behind what it gates",
+        "BertModel",
+        BASE | {"max_position_embeddings": 256, "intermediate_size": 32, "num_attention_heads": 4},
+        published=JINA,
+        extend=jina(of_code=True),
+        checkpoint=jina_names,
+        hf=True,
+    ),
     "bert": Variant(
         "rows see each other both ways, norms behind, learned positions, token types",
         "BertModel",

@@ -22,7 +22,10 @@ from support.references.greedy import Greedy
 
 FOLDER = Path(__file__).resolve().parents[2] / "golden"
 # Their .npz hold hidden states, see tests/engine/tasks/test_embedding.py.
-ENCODERS = ("bert", "nomic-bert", "gemma-embedding", "modern-bert")
+ENCODERS = (
+    *("bert", "nomic-bert", "gemma-embedding", "modern-bert"),
+    *("jina-bert-v2", "jina-bert-v2-code"),
+)
 RANKERS = ("bert-rank", "xlm-roberta-rank")  # and these the scores of a pair
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz") if path.stem not in ENCODERS + RANKERS)
 # Grouped heads, windows, experts, soft-caps, sinks, parallel residuals, ALiBi, long RoPE, learned positions,
