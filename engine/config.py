@@ -11,6 +11,7 @@ from engine.types import AdapterScales
 
 KV_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 MAX_ADAPTERS = 64
+NGRAM, DRAFT_MODEL = "ngram-simple", "draft-simple"  # llama-server's names of what drafts
 MAX_DRAFT = 32  # tokens that a step drafts for all its sequences: each needs a row of logits
 MAX_ADAPTER_SCALE = 1000.0
 

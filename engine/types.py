@@ -119,6 +119,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, array_like=True,
     n_batch: int = 512  # most prompt tokens computed per step
     cache_prompt: bool = True
     draft_max: int = 0  # most tokens drafted for one step (speculative decoding); 0: none are
+    spec_type: str = "ngram-simple"  # what drafts them; "draft-simple": the draft model
     lora: AdapterScales = ()
     cache_salt: str = ""  # prefixes are shared only among requests with the same
     slot: int | None = None  # see `server.worker.requests.slots`; ignored by the engine

@@ -75,6 +75,7 @@ class Scheduler:
         self._guides = guides
         self._admission = Admission(self.queues, pool, self.prefix, config.parallel)
         self._builder = BatchBuilder(self._admission, config.max_batch_tokens)
+        self.drafting = self._builder.drafting
         self._out: list[StepOutput] = []
         self._n_submitted = 0
         self.n_rows = 0  # of the batch that is computed, or was last
@@ -87,6 +88,7 @@ class Scheduler:
         if request.id in self.queues:
             raise ConfigError(f"a request with the id {request.id!r} is running already")
         check_request(request, self._runner.n_vocab, self.config.n_ctx, self.config.n_adapters)
+        self.drafting.check(request)
         compiling = None
         if request.constraint is not None or request.thinking is not None:
             if self._guides is None:
@@ -246,7 +248,7 @@ class Scheduler:
         except OutOfMemoryError as error:
             if batch.n_draft:
                 log.warning("speculative decoding is off from now on: %s", error)
-                self._builder.drafting.enabled = False
+                self.drafting.enabled = False
             else:
                 self._fail(batch.pop_largest(), str(error), out_of_memory=True)
             for sequence in batch.sequences:
@@ -371,6 +373,7 @@ class Scheduler:
     def _retire(self, sequence: ScheduledSequence, *, keep: bool = True) -> None:
         """Give back a sequence's cells and forget it. keep: what they hold stays in the prefix cache."""
         sequence.release(keep=keep)
+        self.drafting.forget(sequence)
         self.queues.remove(sequence)
 
     # ** observation **

@@ -14,7 +14,6 @@ from engine.cache.prefix_cache import PrefixCache
 from engine.config import MAX_DRAFT, SchedulerConfig, adapter_scales, n_shifted, shift_size
 from engine.constraint.guide import OutputGuide
 from engine.errors import ConfigError, ContextOverflowError
-from engine.scheduler.ngram_lookup import NgramLookup
 from engine.types import FinishReason, InferenceParameters, Request, Timings, Token
 
 
@@ -62,7 +61,6 @@ class ScheduledSequence(CachedSequence):
     """
 
     __slots__ = (
-        "_lookup",
         "arrival",
         "cached_n",
         "compiling",
@@ -134,7 +132,6 @@ class ScheduledSequence(CachedSequence):
         self.leader_n = 0
         # A recurrent state cannot go back behind a wrong draft.
         self.drafts = request.draft_max > 0 and pool.states is None
-        self._lookup: NgramLookup | None = None
         self.draft_n = self.draft_accepted = 0
         self.cached_n: int | None = None
         self.submitted_at = now
@@ -162,15 +159,7 @@ class ScheduledSequence(CachedSequence):
             del self.tokens[n_keep : n_keep + n]
             self.n_dropped += n
             self.n_end = self._end()
-            self._lookup = None
         super().refit()
-
-    @property
-    def lookup(self) -> NgramLookup:
-        """Where it drafts from; not before it decodes, since many may wait."""
-        if self._lookup is None:
-            self._lookup = NgramLookup(len(self.tokens), self.n_end)
-        return self._lookup
 
     def _end(self) -> int:
         """Tokens that it has in its context at most."""

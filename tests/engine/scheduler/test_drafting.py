@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.cache.cell_pool import CellPool
-from engine.config import MAX_DRAFT, SchedulerConfig
+from engine.config import MAX_DRAFT, NGRAM, SchedulerConfig
+from engine.scheduler.drafter import NgramDrafter
 from engine.scheduler.drafting import FIRST_ROW_COST, LEAST_ROW_COST, Drafting, StepCosts
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import InferenceParameters, Request
 from support.quick import examples
 
+NUMBERS = count()
 TEXT = [*range(100, 160)] * 3  # with itself again, so that the next tokens are all but sure
 
 
 def sequence(tokens: list[int], draft_max: int = 16, max_tokens: int | None = None) -> ScheduledSequence:
     request = Request(
-        id="a", prompt=tokens[:1], params=InferenceParameters(max_tokens=max_tokens), draft_max=draft_max
+        id=f"{next(NUMBERS)}",
+        prompt=tokens[:1],
+        params=InferenceParameters(max_tokens=max_tokens),
+        draft_max=draft_max,
     )
-    found = ScheduledSequence(request, CellPool(8), None, SchedulerConfig(n_ctx=4096), arrival=1, now=0.0)
-    for n in range(1, len(tokens)):
-        found.tokens.append(tokens[n])
-        if found.drafts:
-            found.lookup.extend(found.tokens)
-    return found
+    result = ScheduledSequence(request, CellPool(8), None, SchedulerConfig(n_ctx=4096), arrival=1, now=0.0)
+    result.tokens.extend(tokens[1:])
+    return result
+
+
+def choose(drafting: Drafting, sequences: list[ScheduledSequence], room: int) -> list[list[int]]:
+    """The drafts of sequences that grew token by token."""
+    for one in sequences:
+        tokens = one.tokens[1:]
+        del one.tokens[1:]
+        for token in tokens:
+            one.tokens.append(token)
+            if one.drafts:
+                drafting.drafter(one).chances(one, 1)
+    return drafting.choose(sequences, room)
 
 
 def measured(row: float, *, rows: tuple[int, ...] = (1, 5, 17), ms: float = 10.0) -> Drafting:
@@ -76,9 +92,9 @@ def test_costs_stay_within_bounds(steps: list[tuple[int, float, float]]) -> None
 
 
 def test_choose_drafts_as_much_as_is_allowed_of_what_is_sure() -> None:
-    assert list(map(len, measured(0.1).choose([sequence(TEXT)], 100))) == [16]
-    assert list(map(len, measured(0.1).choose([sequence(TEXT)], 5))) == [5]
-    assert measured(0.1).choose([sequence(TEXT)], 3) == [TEXT[:3]]
+    assert list(map(len, choose(measured(0.1), [sequence(TEXT)], 100))) == [16]
+    assert list(map(len, choose(measured(0.1), [sequence(TEXT)], 5))) == [5]
+    assert choose(measured(0.1), [sequence(TEXT)], 3) == [TEXT[:3]]
 
 
 def test_choose_drafts_nothing_of_what_is_unlikely() -> None:
@@ -86,18 +102,21 @@ def test_choose_drafts_nothing_of_what_is_unlikely() -> None:
     for i in range(100, 130):
         tokens += [i, i + 1, 1000 + i]
     one = sequence([*tokens, 140, 141])
-    assert one.lookup.match_length == 2
-    assert measured(0.1).choose([one], 100) == [[]]
+    drafting = measured(0.1)
+    assert choose(drafting, [one], 100) == [[]]
+    lookup = drafting.drafters[NGRAM]
+    assert isinstance(lookup, NgramDrafter)
+    assert lookup.lookup(one).match_length == 2
 
 
 def test_choose_drafts_nothing_where_rows_cost_as_much_as_steps() -> None:
-    assert measured(1.0).choose([sequence(TEXT)], 100) == [[]]
+    assert choose(measured(1.0), [sequence(TEXT)], 100) == [[]]
 
 
 def test_choose_drafts_less_for_each_the_fuller_the_batch() -> None:
     numbers = []
     for n in (1, 4, 16, 64):
-        drafts = measured(0.3).choose([sequence([*TEXT, *range(100, 110)]) for _ in range(n)], 400)
+        drafts = choose(measured(0.3), [sequence([*TEXT, *range(100, 110)]) for _ in range(n)], 400)
         numbers.append(sum(map(len, drafts)) / n)
         assert sum(map(len, drafts)) <= MAX_DRAFT
     assert numbers == sorted(numbers, reverse=True)
@@ -106,22 +125,22 @@ def test_choose_drafts_less_for_each_the_fuller_the_batch() -> None:
 
 def test_choose_gives_the_likelier_text_more() -> None:
     unsure = sequence([*range(100, 160), 120, 121])
-    drafts = measured(0.1).choose([unsure, sequence(TEXT)], 12)
+    drafts = choose(measured(0.1), [unsure, sequence(TEXT)], 12)
     assert len(drafts[0]) < len(drafts[1])
 
 
 def test_choose_never_drafts_beyond_the_end() -> None:
     one = sequence(TEXT, max_tokens=len(TEXT) + 2)  # the prompt is one token: three more come, one is sampled
-    assert list(map(len, measured(0.1).choose([one], 100))) == [2]
+    assert list(map(len, choose(measured(0.1), [one], 100))) == [2]
 
 
 def test_choose_leaves_sequences_alone_that_do_not_speculate() -> None:
-    assert measured(0.1).choose([sequence(TEXT, draft_max=0), sequence(TEXT)], 100)[0] == []
+    assert choose(measured(0.1), [sequence(TEXT, draft_max=0), sequence(TEXT)], 100)[0] == []
 
 
 def test_choose_tries_again_what_seemed_too_expensive() -> None:
     drafting = measured(0.1)
     drafting.costs.row = 1.0  # say, another process disturbed the measurement
     one = sequence(TEXT)
-    assert drafting.choose([one], 100) == [[]]
+    assert choose(drafting, [one], 100) == [[]]
     assert any(any(drafting.choose([one], 100)) for _ in range(100))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import engine
 from engine.engine import Model
 from engine.quantize.quantizer import quantize_file
+from engine.scheduler.drafter import Worth
 from engine.types import Constraint, InferenceParameters, Request, Token
 from support.fakes.drafts import draft_at_random
 from support.fakes.engine import STORIES
@@ -67,7 +69,7 @@ def run(
         draft_at_random(scheduler, random.Random(1), ids.__getitem__, model.hp.n_vocab)
     else:  # as much as the lookup gives, whatever it costs on this machine
         scheduler._builder.drafting._best_number = (  # type: ignore[method-assign]
-            lambda n_rows, chances: len(chances)
+            lambda n_rows, candidates: (len(candidates), Worth(0.0, 0.0, math.inf))
         )
     tokens: dict[str, list[Token]] = {}
     for request in requests:

@@ -1,0 +1,84 @@
+"""Where drafts come from: an interface, and its implementation by n-gram lookup.
+
+The other one, by a draft model, is `engine.scheduler.draft_model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from engine.scheduler.ngram_lookup import NgramLookup
+from engine.scheduler.sequence import ScheduledSequence
+
+
+class Worth(NamedTuple):
+    """What makes a further token of a draft pay: its chance to be right, with all those before it.
+
+    verified: from which computing it with the others pays once it is drafted. drafted: from which drafting it
+    pays as well. ms: what a step may take longer while a drafter catches up with a text.
+    """
+
+    verified: float
+    drafted: float
+    ms: float
+
+
+class Drafter(Protocol):
+    """Guesses the next tokens of sequences in decode. `engine.scheduler.drafting` decides of how many."""
+
+    @property
+    def round_ms(self) -> float:
+        """Time to draft one more token for one sequence; 0: next to none."""
+
+    @property
+    def row_ms(self) -> float:
+        """Time to draft one more token for each further sequence in the same round."""
+
+    def chances(self, sequence: ScheduledSequence, n: int, /) -> Sequence[float]:
+        """How likely each of the next `n` tokens, or of fewer, will be right if those before it are."""
+
+    def draft(
+        self, sequences: Sequence[ScheduledSequence], counts: Sequence[int], worth: Worth, /
+    ) -> list[list[int]]:
+        """The next tokens of each, at most so many; `chances` was called for each of them in this step."""
+
+    def doubt(self) -> None:
+        """Promising drafts seemed too expensive: what was measured may be out of date."""
+
+    def forget(self, sequence: ScheduledSequence, /) -> None:
+        """The sequence has ended."""
+
+
+class NgramDrafter:
+    """Drafts what followed the last tokens where these occurred before, see `NgramLookup`."""
+
+    round_ms = row_ms = 0.0
+
+    def __init__(self) -> None:
+        self._lookups: dict[str, tuple[int, NgramLookup]] = {}  # by id, with the tokens that gave way by then
+
+    def chances(self, sequence: ScheduledSequence, n: int) -> Sequence[float]:
+        lookup = self.lookup(sequence)
+        lookup.extend(sequence.tokens)
+        return [lookup.chance(k) for k in range(n)] if lookup.match_length else ()
+
+    def draft(
+        self, sequences: Sequence[ScheduledSequence], counts: Sequence[int], worth: Worth
+    ) -> list[list[int]]:
+        pairs = zip(sequences, counts, strict=True)
+        return [self.lookup(sequence).draft(sequence.tokens, n) if n else [] for sequence, n in pairs]
+
+    def doubt(self) -> None:
+        """Nothing was measured."""
+
+    def forget(self, sequence: ScheduledSequence) -> None:
+        self._lookups.pop(sequence.id, None)
+
+    def lookup(self, sequence: ScheduledSequence) -> NgramLookup:
+        """The sequence's own; not before it decodes, since many may wait."""
+        n_dropped, lookup = self._lookups.get(sequence.id, (-1, None))
+        if lookup is None or n_dropped != sequence.n_dropped:
+            lookup = NgramLookup(len(sequence.tokens), sequence.n_end)
+            self._lookups[sequence.id] = sequence.n_dropped, lookup
+        return lookup
