@@ -20,6 +20,7 @@ DOCUMENTS = [
 TOP = ("engine", "server", "ggml", "bench", "docs", "tests", "models", "configs", "deploy", ".ci", ".github")
 OTHER_PROGRAMS = {
     "aider": "--edit-format",
+    "certbot": "--deploy-hook",
     "docker": "--build --build-arg --gpus --profile --rm",
     "git, cmake": "--branch --depth --install --prefix",
     "lm_eval": "--model_args --batch_size --tasks",

@@ -12,7 +12,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from engine.errors import ConfigError
 from server import logs
@@ -27,6 +27,9 @@ from server.registry.registry import ModelRegistry, Policy
 from server.registry.served_model import ServedModel
 from server.worker.client import EngineClient
 
+if TYPE_CHECKING:
+    from server.http.certificate import Certificate
+
 log = logging.getLogger("ggserve")
 
 MAX_MODELS = 4  # loaded at the same time, of --models-dir
@@ -40,7 +43,8 @@ EXAMPLES = """\
   ggserve serve --config ggserve.yml                   options from a file (see `ggserve config`)
 
 Ctrl-C or SIGTERM lets running requests finish (see --drain-s); a second one exits at once
-(status 130 or 143). SIGHUP reads API keys again, and logs which other options need a restart."""
+(status 130 or 143). SIGHUP reads API keys and the certificate again, and logs which other options need a
+restart."""
 
 
 def run(arguments: list[str]) -> int:
@@ -80,6 +84,7 @@ def serve(arguments: list[str]) -> int:
     for advice in sources.unknown_environment():
         log.warning("%s", advice)
     keys = KeyRing(settings.api_key, settings.api_key_file)  # reports a bad file before anything starts
+    certificate = certificate_of(settings)
     sockets = listen(settings.host, settings.port)
     settings = settings.model_copy(update={"max_connections": allow_files(settings.max_connections)})
     if not settings.listens_locally and not keys.required:
@@ -101,10 +106,19 @@ def serve(arguments: list[str]) -> int:
         read = partial(sources.load, requested_options(args), args.config)
         reload = partial(reload_keys, keys, options, read)
         with LoadProgress(bar=settings.log_format == "text") as progress:
-            return HttpServer(app, sockets, progress, began, reload).run_to_end(loop_factory())
+            return HttpServer(app, sockets, progress, began, reload, certificate).run_to_end(loop_factory())
     finally:
         for sock in sockets:
             sock.close()
+
+
+def certificate_of(settings: Settings) -> Certificate | None:
+    """That of --tls-cert. ConfigError if it cannot be used."""
+    if settings.tls_cert is None:
+        return None
+    from server.http.certificate import Certificate
+
+    return Certificate(settings.tls_cert, settings.tls_key)
 
 
 def reload_keys(keys: KeyRing, options: Settings, read: Callable[[], Settings]) -> None:

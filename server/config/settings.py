@@ -75,6 +75,18 @@ class Settings(ModelSettings):
         "keys`); read again when it changes",
         "PATH",
     )
+    tls_cert: Path | None = _server(
+        None,
+        "PEM file with the server's certificate and those that lead to its issuer, for HTTPS; read again on "
+        "SIGHUP",
+        "PATH",
+    )
+    tls_key: Path | None = _server(
+        None,
+        "PEM file with the private key of --tls-cert, whose password, if it has one, is in "
+        "GGSERVE_TLS_KEY_PASSWORD; default: the key is in the file of --tls-cert",
+        "PATH",
+    )
     allowed_hosts: Words = _server(
         [],
         "Host header to accept; may be repeated; *: any. Default: the names of localhost when listening on "
@@ -187,6 +199,8 @@ class Settings(ModelSettings):
             raise ValueError("api_key: a key must not be empty")
         if "*" in self.cors_origins and (self.api_key or self.api_key_file):
             raise ValueError("cors_origins: * cannot be combined with API keys; name the origins")
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ValueError("tls_key: needs tls_cert, the certificate that it belongs to")
         if not self.hosts():
             raise ValueError("host: must name at least one address")
         return self

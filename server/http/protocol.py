@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -76,8 +76,22 @@ class LimitedProtocol(HttpToolsProtocol):
             return False
         del self.waiting[oldest]
         self.connections.discard(oldest)  # it may take the client a while to close its side
-        oldest.transport.close()
+        oldest.close()
         return True
+
+    def close(self) -> None:
+        """Close a connection without a request."""
+        self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if not self.transport.is_closing():
+            self.close()
+
+    def shutdown(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.close()
+        else:
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.waiting.pop(self, None)
@@ -180,7 +194,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 "header_timeout",
             )
         else:
-            self.transport.close()
+            self.close()
 
     def _on_send_timeout(self) -> None:
         """The client does not read its response: disconnect it, and say so in the log."""
@@ -198,14 +212,16 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def limited_protocol(settings: Settings) -> type[LimitedProtocol]:
-    """The protocol class for uvicorn with the limits of `settings`."""
+P = TypeVar("P", bound=LimitedProtocol)
 
-    class Protocol(LimitedProtocol):
-        max_connections = settings.max_connections or MOST_CONNECTIONS
-        waiting: ClassVar[dict[LimitedProtocol, None]] = {}
-        max_header_bytes = settings.max_header_bytes
-        header_timeout_s = settings.header_timeout_s
-        send_timeout_s = settings.send_timeout_s
 
-    return Protocol
+def limited_protocol(settings: Settings, base: type[P]) -> type[P]:
+    """A subclass of `base`, for uvicorn, with the limits of `settings`."""
+    limits = {
+        "max_connections": settings.max_connections or MOST_CONNECTIONS,
+        "waiting": {},
+        "max_header_bytes": settings.max_header_bytes,
+        "header_timeout_s": settings.header_timeout_s,
+        "send_timeout_s": settings.send_timeout_s,
+    }
+    return type(base.__name__, (base,), limits)

@@ -22,8 +22,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.config.settings import Settings
+from server.http.certificate import Certificate
 from server.http.hangup import SIGNALS, Terminal
 from server.http.protocol import LimitedProtocol, limited_protocol
+from server.http.tls import tls_protocol
 from server.registry.registry import ModelRegistry
 from server.registry.served_model import ModelState
 from server.worker.model_use import ModelUse, model_use
@@ -45,11 +47,11 @@ ENDING_S = 2.0  # for requests to answer that they were ended, and for clients t
 EXIT_NOW_S = 0.3  # the same after a second signal
 
 
-def _url(sock: socket.socket) -> str:
+def _url(sock: socket.socket, scheme: str) -> str:
     """The URL of `sock` for a client on this machine."""
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class ProgressDisplay(Protocol):
@@ -66,6 +68,7 @@ class HttpServer(uvicorn.Server):
     While it drains it still listens: new requests get 503 with Retry-After (`middleware.drain`). The exit
     status is 0 after the drain, even if requests had to be ended; 128 plus its number after a second signal.
     began: time.monotonic() at the start of the command, for the log line that tells how long it took.
+    certificate: for TLS.
     """
 
     def __init__(
@@ -75,14 +78,20 @@ class HttpServer(uvicorn.Server):
         progress: ProgressDisplay,
         began: float,
         reload: Callable[[], None] = lambda: None,
+        certificate: Certificate | None = None,
     ) -> None:
         self.settings: Settings = app.state.ggserve.settings
         self.registry: ModelRegistry = app.state.ggserve.registry
         self.sockets = sockets
-        self.url = _url(sockets[0])
+        self.url = _url(sockets[0], "http" if certificate is None else "https")
         self.status = 0
+        self._certificate = certificate
         self._app = app
-        self._protocol = limited_protocol(self.settings)
+        self._protocol: type[LimitedProtocol]
+        if certificate is None:
+            self._protocol = limited_protocol(self.settings, LimitedProtocol)
+        else:
+            self._protocol = tls_protocol(self.settings, certificate)
         self._exit_now = asyncio.Event()  # a second signal
         self._began = began
         self._reload, self._terminal = reload, Terminal()
@@ -176,6 +185,8 @@ class HttpServer(uvicorn.Server):
     def _on_signal(self, number: int) -> None:
         if number in SIGNALS:
             if not self._terminal.has_hung_up:
+                if self._certificate is not None:
+                    self._certificate.reload_or_log()
                 self._reload()
                 return
             if self.should_exit:  # the system and the shell both tell

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -99,6 +100,11 @@ class RemoteServer:
                 raise AnswerFailed(error_text(error.code, _read(error, MAX_ERROR), self._key)) from None
         except (OSError, HTTPException, ValueError) as error:  # ValueError: a header that cannot be sent
             reason = getattr(error, "reason", None) or error
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                reason = (
+                    f"its certificate is not trusted ({reason.verify_message}); if it should be, name it, or "
+                    "that of its issuer, in the environment variable SSL_CERT_FILE"
+                )
             reason = getattr(reason, "strerror", None) or reason
             raise AnswerFailed(f"cannot reach {self._base}: {reason}") from None
 

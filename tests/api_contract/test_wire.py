@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.http.protocol import limited_protocol
+from server.http.protocol import LimitedProtocol, limited_protocol
 from support.fakes.engine import FakeEngine, make_app, serving, settings
 
 LIMITS = {"max_body_bytes": 10_000, "body_timeout_s": 0.3, "header_timeout_s": 0.3}
@@ -30,7 +30,7 @@ def engine() -> FakeEngine:
 
 @pytest.fixture(scope="module")
 def base(engine: FakeEngine) -> Iterator[str]:
-    protocol = limited_protocol(settings(**LIMITS))
+    protocol = limited_protocol(settings(**LIMITS), LimitedProtocol)
     with serving(make_app(engine, **LIMITS), http=protocol, server_header=False, ws="none") as found:
         yield found
 

@@ -54,7 +54,7 @@ class ServerProcess:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            self.url = self.wait_for(r"on (http://\S+), ready")[1]
+            self.url = self.wait_for(r"on (https?://\S+), ready")[1]
         except BaseException:
             self.process.kill()
             self.wait()

@@ -10,89 +10,13 @@ import json
 import logging
 import socket
 import struct
-from contextlib import asynccontextmanager
 
 import pytest
-import uvicorn
 import uvloop
 
-from server.config.settings import Settings
-from server.http.protocol import INTERIM, limited_protocol
+from server.http.protocol import INTERIM
 from support.fakes.engine_client import run, until
-
-
-class App:
-    """Answers every request; /flood never stops answering. /wait and /stream end once they may."""
-
-    def __init__(self) -> None:
-        self.flooding = self.waiting = self.n_left = 0
-        self.may_answer = asyncio.Event()
-
-    async def __call__(self, scope, receive, send) -> None:
-        if scope["path"] in ("/wait", "/stream"):
-            await self.wait(scope["path"] == "/stream", receive, send)
-            return
-        flood = scope["path"] == "/flood"
-        headers = [(b"content-type", b"text/plain"), *([] if flood else [(b"content-length", b"5")])]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if flood:
-            self.flooding += 1
-            try:
-                while True:
-                    await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
-                    if (await asyncio.wait_for(_poll(receive), 5)) == "http.disconnect":
-                        return
-            finally:
-                self.flooding -= 1
-        await send({"type": "http.response.body", "body": b"hello"})
-
-    async def wait(self, stream, receive, send) -> None:
-        start = {"type": "http.response.start", "status": 200, "headers": []}
-        part = {"type": "http.response.body", "body": b"first", "more_body": True}
-        while (await receive()).get("more_body"):
-            pass
-        if stream:
-            await send(start)
-            await send(part)
-        self.waiting += 1
-        ends = [asyncio.create_task(self.may_answer.wait()), asyncio.create_task(receive())]
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if ends[1].done():
-                self.n_left += 1
-                return
-        finally:
-            self.waiting -= 1
-            for end in ends:
-                end.cancel()
-        if not stream:
-            await send(start)
-        await send({**part, "body": b"last", "more_body": False})
-
-
-async def _poll(receive) -> str:
-    try:
-        return (await asyncio.wait_for(receive(), 0.001))["type"]
-    except TimeoutError:
-        return ""
-
-
-@asynccontextmanager
-async def serving(**limits):
-    settings = Settings(model=["x.gguf"], **limits)
-    app = App()
-    config = uvicorn.Config(
-        app, http=limited_protocol(settings), ws="none", lifespan="off", log_config=None, access_log=False
-    )
-    server = uvicorn.Server(config)
-    sock = socket.create_server(("127.0.0.1", 0))
-    task = asyncio.create_task(server._serve([sock]))
-    await until(lambda: server.started)
-    try:
-        yield sock.getsockname()[1], server, app
-    finally:
-        server.should_exit = server.force_exit = True
-        await task
+from support.fakes.http_app import serving
 
 
 async def talk(port: int, data: bytes) -> bytes:

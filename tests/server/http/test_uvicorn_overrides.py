@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from server.http.protocol import LimitedProtocol
 from server.http.server import HttpServer
+from server.http.tls import TlsProtocol
 
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 OVERRIDDEN = [
@@ -30,8 +31,13 @@ OVERRIDDEN = [
     (LimitedProtocol, HttpToolsProtocol, "on_response_complete", ["self"]),
     (LimitedProtocol, HttpToolsProtocol, "pause_writing", ["self"]),
     (LimitedProtocol, HttpToolsProtocol, "resume_writing", ["self"]),
+    (LimitedProtocol, HttpToolsProtocol, "timeout_keep_alive_handler", ["self"]),
+    (LimitedProtocol, HttpToolsProtocol, "shutdown", ["self"]),
     (LimitedProtocol, HttpToolsProtocol, "send_400_response", ["self", "msg"]),
     (LimitedProtocol, HttpToolsProtocol, "_unsupported_upgrade_warning", ["self"]),
+    (TlsProtocol, HttpToolsProtocol, "connection_made", ["self", "transport"]),
+    (TlsProtocol, HttpToolsProtocol, "connection_lost", ["self", "exc"]),
+    (TlsProtocol, HttpToolsProtocol, "data_received", ["self", "data"]),
     (HttpServer, uvicorn.Server, "startup", ["self", "sockets"]),
     (HttpServer, uvicorn.Server, "shutdown", ["self", "sockets"]),
     (HttpServer, uvicorn.Server, "capture_signals", ["self"]),
@@ -48,7 +54,7 @@ def test_an_overridden_method_exists_with_the_expected_signature(ours, theirs, n
 
 
 def test_the_list_of_overridden_methods_is_complete():
-    for ours, theirs in ((LimitedProtocol, HttpToolsProtocol), (HttpServer, uvicorn.Server)):
+    for ours, theirs in {pair[:2] for pair in OVERRIDDEN}:
         both = {
             name for name, value in vars(ours).items() if inspect.isfunction(value) and hasattr(theirs, name)
         }
@@ -56,9 +62,14 @@ def test_the_list_of_overridden_methods_is_complete():
         assert both - {"__init__"} == listed
 
 
-@pytest.mark.parametrize("attribute", ["transport", "connections", "loop", "server_state"])
+@pytest.mark.parametrize("attribute", ["transport", "connections", "loop", "server_state", "pipeline"])
 def test_an_attribute_that_the_protocol_uses_is_set_by_uvicorn(attribute):
     assert re.search(rf"self\.{attribute}\b.* = ", inspect.getsource(HttpToolsProtocol))
+
+
+@pytest.mark.parametrize("attribute", ["response_started", "response_complete", "more_body", "keep_alive"])
+def test_an_attribute_of_a_request_that_the_protocol_uses_is_set_by_uvicorn(attribute):
+    assert re.search(rf"self\.{attribute}\b.* = ", inspect.getsource(RequestResponseCycle))
 
 
 def test_the_installed_release_is_within_the_bound():

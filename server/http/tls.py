@@ -1,0 +1,98 @@
+"""Connections with TLS, whose limits begin with the TCP connection.
+
+An event loop that is given the certificate tells a protocol of connections once their handshake is done, and
+those that say nothing would count nowhere. So the handshake is begun here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from server.config.settings import Settings
+from server.http.certificate import Certificate
+from server.http.protocol import LimitedProtocol, limited_protocol
+
+log = logging.getLogger("ggserve")
+HIGH_WATER = 65536  # bytes that wait to be sent when writing pauses, as without TLS
+
+
+class TlsProtocol(LimitedProtocol):
+    """One connection. `transport` is that of TCP until the handshake is done."""
+
+    certificate: Certificate
+    _is_lost = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._tcp = transport
+        self._early: list[bytes] = []
+        super().connection_made(transport)
+        if transport.is_closing():
+            return
+        handshake = self.loop.start_tls(
+            transport,
+            self,
+            self.certificate.context,
+            server_side=True,
+            ssl_handshake_timeout=self.header_timeout_s,
+            ssl_shutdown_timeout=self.send_timeout_s,
+        )
+        # As far as it waits. A task would begin later, and uvloop give the first bytes to this protocol.
+        ready: asyncio.Future[None] = handshake.send(None)
+        ready.add_done_callback(lambda _: self._finish(handshake))
+
+    def _finish(self, handshake: Coroutine[Any, Any, Any]) -> None:
+        transport: asyncio.Transport | None = None
+        try:
+            handshake.send(None)
+        except StopIteration as end:
+            transport = end.value
+        except OSError as error:  # ssl.SSLError is one
+            log.debug("TLS handshake with %s failed: %s", self.client, error)
+        if transport is None or self._tcp.is_closing():
+            self._tcp.abort()
+            self.connection_lost(None)
+            return
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        HttpToolsProtocol.connection_made(self, transport)
+        for data in self._early:
+            self.data_received(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_ready:
+            super().data_received(data)
+        else:  # asyncio of Python 3.11 reads on before it tells that the handshake is done
+            self._early.append(data)
+
+    @property
+    def _is_ready(self) -> bool:
+        return self.transport is not self._tcp
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._is_lost:  # a handshake that fails may tell as well
+            self._is_lost = True
+            super().connection_lost(exc)
+
+    def close(self) -> None:
+        """Tell the client, and unless data waits for it, do not wait until it does the same."""
+        waiting = self.transport.get_write_buffer_size() + self._tcp.get_write_buffer_size()
+        self.transport.close()
+        if not waiting:
+            self._tcp.abort()
+
+    def _refuse(self, status: int, message: str, code: str) -> None:
+        if self._is_ready:
+            super()._refuse(status, message, code)
+        else:  # there is no way to tell it yet
+            self.transport.close()
+
+
+def tls_protocol(settings: Settings, certificate: Certificate) -> type[LimitedProtocol]:
+    """The protocol class for uvicorn, with TLS and the limits of `settings`."""
+    protocol = limited_protocol(settings, TlsProtocol)
+    protocol.certificate = certificate
+    return protocol
