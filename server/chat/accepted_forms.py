@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
-from server.chat.tool_calls.tool import Tool, make_tool
+from server.chat.tool_calls.tool import Tool
 
 Message = dict[str, Any]
 Render = Callable[[list[Message], Sequence[Tool]], str]  # raises TemplateFailed
@@ -55,7 +55,7 @@ class AcceptedForms:
     def _probe(self, form: tuple[str, ...], render: Render) -> bool:
         if self._exceeded_limits:
             return True
-        tools = [make_tool(_NAME, "a tool", _PARAMETERS, None, "")] if _has_calls(form) else []
+        tools = [Tool(_NAME, "a tool", _PARAMETERS, None, "")] if _has_calls(form) else []
         try:
             text = render(_conversation(form), tools)
         except TemplateFailed as failure:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.tokenizer.vocab import SPECIAL_TYPES, TokenType
+from engine.types import Constraint
 from server.chat.accepted_forms import AcceptedForms
 from server.chat.messages import adapt_messages
 from server.chat.reasoning import KNOWN_MARKERS, ReasoningMarkers, find_reasoning_markers
+from server.chat.request import ChatInput
 from server.chat.template.capabilities import (
     TemplateCapabilities,
     probe_capabilities,
@@ -19,7 +21,7 @@ from server.chat.template.render import ChatTemplate
 from server.chat.template.sandbox import TemplateFailed, TemplateSandbox
 from server.chat.tool_calls.derived import derive_format
 from server.chat.tool_calls.generic import GenericFormat
-from server.chat.tool_calls.grammar import GrammarTerminals
+from server.chat.tool_calls.grammar import KINDS, GrammarTerminals, answer_rule
 from server.chat.tool_calls.registry import detect_tool_call_format
 from server.chat.tool_calls.rendered_calls import (
     ARGUMENTS,
@@ -29,8 +31,9 @@ from server.chat.tool_calls.rendered_calls import (
     RenderedCalls,
     render_calls,
 )
-from server.chat.tool_calls.tool import make_tool
-from server.chat.tool_calls.tool_call_format import ToolCallFormat
+from server.chat.tool_calls.tool import Tool
+from server.chat.tool_calls.tool_call_format import ToolCallFormat, ToolOptions
+from server.errors import unsupported
 
 CONTROL_TYPES = frozenset((TokenType.CONTROL, TokenType.UNKNOWN))
 
@@ -45,6 +48,39 @@ class ChatFormat:
     markers: ReasoningMarkers | None  # of reasoning; None: the model does not reason
     terminals: GrammarTerminals
     accepted_forms: AcceptedForms = field(default_factory=AcceptedForms, compare=False)
+
+    def tool_options(self, chat: ChatInput) -> ToolOptions | None:
+        """The tools that may be called; None: none. Raises ApiError (400)."""
+        choice = chat.tool_choice
+        tools = tuple(tool for tool in chat.tools if choice.names is None or tool.name in choice.names)
+        if choice.mode == "none" or not tools:
+            return None
+        parallel = chat.parallel_tool_calls
+        if parallel is None:
+            parallel = self.capabilities.parallel_calls or not self.capabilities.calls
+        if choice.mode == "required":
+            return ToolOptions(tools, True, parallel)
+        if chat.answer is None:
+            return ToolOptions(tools, False, parallel)
+        answer, param = chat.answer
+        if answer.kind not in KINDS:
+            raise unsupported(param, "cannot be combined with tools that may be called or not")
+        return ToolOptions(tools, False, parallel, answer)
+
+    def output_constraint(self, tools: ToolOptions | None, answer: Constraint | None) -> Constraint | None:
+        """What the output must match: calls of tools, or `answer` where the format has its content.
+
+        Blocks: not for the event loop. Raises UnsupportedSchema.
+        """
+        if tools is not None:
+            text = self.call_format.grammar(tools, self.terminals)
+        elif answer is None or answer.kind not in KINDS:
+            return answer
+        else:
+            text = self.call_format.answer_grammar(answer_rule(answer), self.terminals)
+            if text is None:
+                return answer
+        return None if text is None else Constraint("lark", text)
 
     def preserved_tokens(self, calls: bool, reasoning: bool) -> frozenset[int]:
         """Special tokens whose text the output parser must see."""
@@ -125,7 +161,7 @@ def _rendered_reasoning(template: ChatTemplate, capabilities: TemplateCapabiliti
 def _rendered_calls(template: ChatTemplate, capabilities: TemplateCapabilities) -> RenderedCalls | None:
     """How the template writes calls; None: in no way from which a syntax follows."""
     parameters = {"type": "object", "properties": {key: {"description": "an argument"} for key in ARGUMENTS}}
-    tools = [make_tool(name, "a tool", parameters, None, "").wire() for name in (NAME, SECOND_NAME)]
+    tools = [Tool(name, "a tool", parameters, None, "").wire() for name in (NAME, SECOND_NAME)]
     conversation: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
 
     def render(answer: list[dict[str, Any]]) -> str | None:

@@ -84,5 +84,5 @@ class OutputParser(Protocol):
     def has_calls(self) -> bool:
         """Whether the output calls a tool: its finish reason is then `tool_calls` in place of `stop`."""
 
-    def push(self, text: str) -> OutputDelta: ...
-    def flush(self) -> OutputDelta: ...
+    def push(self, text: str, last: bool = False) -> OutputDelta:
+        """last: the output ends with this text, so nothing is held back any more."""

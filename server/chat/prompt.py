@@ -27,7 +27,7 @@ from server.chat.reasoning import ReasoningMarkers, ReasoningParser, ReasoningTh
 from server.chat.request import ChatInput
 from server.chat.template.capabilities import template_variables
 from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
-from server.chat.tool_calls.tool import Tool
+from server.chat.tool_calls.tool import Tool, check_tools
 from server.chat.tool_calls.tool_call_format import ToolOptions, WritableFormat
 from server.chat.tool_text import calls_as_user_text, describe_tools, insert_written, write_calls
 
@@ -88,6 +88,13 @@ class Prompt:
             return calls
         return ReasoningThenCallsParser(ReasoningParser(markers, self.opened, raw), calls, raw)
 
+    def output_constraint(self, answer: Constraint | None) -> Constraint | None:
+        """What the output must match. answer: the content, where no tool is called, known to compile.
+
+        Blocks: not for the event loop. Raises UnsupportedSchema.
+        """
+        return answer if self.chat_format is None else self.chat_format.output_constraint(self.tools, answer)
+
     def preserved_tokens(self) -> frozenset[int]:
         """Special tokens whose text the parser needs."""
         if self.chat_format is None:
@@ -108,6 +115,7 @@ def render_prompt(chat: ChatInput, formats: ChatFormats, special_tokens: re.Patt
 
     special_tokens: matches their texts, which then are plain text in the conversation; None: they are tokens.
     """
+    check_tools(chat.tools, chat.tool_choice, chat.schema_field)
     chat.check_turns()
     chat_format = formats.with_tools if chat.tools else formats.plain
     split_tokens = _TokenSplitter(special_tokens)
@@ -135,9 +143,14 @@ def render_prompt(chat: ChatInput, formats: ChatFormats, special_tokens: re.Patt
     effort = chat.reasoning.effort
     if effort not in (None, "none") and not any(name in chat_format.template.source for name in EFFORTS):
         warnings.append(f"the reasoning effort has no effect: the chat template does not use {EFFORTS[0]}")
-    in_content = chat.continues and not opened
     return Prompt(
-        chat_format=chat_format, pieces=pieces, opened=opened, in_content=in_content, warnings=warnings
+        chat_format=chat_format,
+        pieces=pieces,
+        opened=opened,
+        in_content=chat.continues and not opened,
+        warnings=warnings,
+        tools=chat_format.tool_options(chat),
+        raw_reasoning=chat.reasoning.format == "none",
     )
 
 

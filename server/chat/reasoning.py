@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.types import Reasoning
-from server.chat.output import OutputDelta, OutputParser, merge_deltas
+from server.chat.output import OutputDelta, OutputParser
 from server.chat.request import ReasoningOptions
 from server.chat.streaming_parser import EndOfText, MarkerSearch, Parsing, StreamingParser
 
@@ -146,17 +146,11 @@ class ReasoningThenCallsParser:
     def has_calls(self) -> bool:
         return self.calls is not None and self.calls.has_calls
 
-    def push(self, text: str) -> OutputDelta:
-        return self._rest(self.first.push(text), flush=False)
-
-    def flush(self) -> OutputDelta:
-        return self._rest(self.first.flush(), flush=True)
-
-    def _rest(self, split: OutputDelta, flush: bool) -> OutputDelta:
+    def push(self, text: str, last: bool = False) -> OutputDelta:
+        split = self.first.push(text, last)
         rest = OutputDelta(split.content)
         if self.calls is not None:
-            rest = self.calls.push(split.content) if split.content else OutputDelta()
-            rest = merge_deltas((rest, self.calls.flush())) if flush else rest
+            rest = self.calls.push(split.content, last) if split.content or last else OutputDelta()
         if self.raw:
             return OutputDelta(split.reasoning + rest.content, "", rest.tools)
         return OutputDelta(rest.content, split.reasoning, rest.tools)

@@ -59,7 +59,7 @@ class ChatInput:
     param: str = "messages"  # the API's field that errors about the messages name
     numbered_messages: bool = True  # the client knows the messages by their numbers here
     before: Sequence[int] = ()  # tokens of an earlier text, which the prompt follows
-    schema_field: str = "function.parameters"  # the API's name of a tool's schema, below `tools[0]`
+    schema_field: str = "parameters"  # the API's name of a tool's schema
 
     @property
     def continues(self) -> bool:

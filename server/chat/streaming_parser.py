@@ -77,7 +77,7 @@ class StreamingParser(ABC):
     def has_calls(self) -> bool:
         return self.n_calls > 0
 
-    def push(self, text: str) -> OutputDelta:
+    def push(self, text: str, last: bool = False) -> OutputDelta:
         send, i = self._reading.send, 0
         while i < len(text):
             if self._free_text is not None:  # no marker begins before one of these characters
@@ -90,16 +90,17 @@ class StreamingParser(ABC):
                     continue
             send(text[i])
             i += 1
+        if last:
+            self._flush()
         return self._take()
 
-    def flush(self) -> OutputDelta:
+    def _flush(self) -> None:
         with contextlib.suppress(EndOfText, StopIteration):
             self._reading.throw(EndOfText)
         if not self.n_calls:  # after a call it is part of a marker, or insignificant
             self.emit(self._unread)
             self._content.append(self._space)
         self._space = self._unread = ""
-        return self._take()
 
     def _take(self) -> OutputDelta:
         content, reasoning = "".join(self._content), "".join(self._reasoning)

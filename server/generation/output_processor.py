@@ -11,7 +11,7 @@ import msgspec
 
 from engine.tokenizer.detokenizer import Detokenizer, StopMatcher
 from engine.types import FinishReason, Request, StepOutput, Timings, Token
-from server.chat.output import OutputDelta, PromptProgress, ShownToken, merge_deltas
+from server.chat.output import OutputDelta, PromptProgress, ShownToken
 from server.chat.prompt import Prompt
 from server.generation.options import GenerationOptions
 
@@ -162,14 +162,12 @@ class OutputSequence:
         parser = self.parser
         if parser is None:
             return OutputDelta(text)
-        before = parser.reasoning
-        parts = parser.push(text) if text else OutputDelta()
+        before, last = parser.reasoning, self.end is not None
+        parts = parser.push(text, last) if text or last else OutputDelta()
         if before or parser.reasoning or parts.reasoning:
             self.n_reasoning += n_tokens
-        if self.end is not None:
-            parts = merge_deltas((parts, parser.flush()))
-            if self.end is SequenceEnd.STOP and parser.has_calls:
-                self.end = SequenceEnd.TOOL_CALLS
+        if self.end is SequenceEnd.STOP and parser.has_calls:
+            self.end = SequenceEnd.TOOL_CALLS
         return parts
 
     def _text_of(self, tokens: Sequence[Token]) -> str:

@@ -21,9 +21,8 @@ from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.ids import new_id
 from server.input import infill
-from server.input.constraints import check_constraint
 from server.input.prompt_scores import requested_top, score_prompts
-from server.input.prompts import prepare_chat, prompt_tokens
+from server.input.prompts import check_constraint, prepare_chat, prompt_tokens
 from server.input.requests import CompletionInput
 
 SEEDS = 2**64

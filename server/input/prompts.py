@@ -1,32 +1,37 @@
-"""From a conversation, or the raw prompt of a completion, to token ids that fit into the context."""
+"""From a conversation, or the raw prompt of a completion, to token ids that fit into the context and a
+constraint on the output that compiles.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 from engine.errors import ContextOverflowError
-from engine.types import Reasoning
+from engine.exact_json import dumps
+from engine.types import Constraint, Reasoning
 from server.chat.chat_format import ChatFormats, load_chat_formats
 from server.chat.messages import InvalidMessage
 from server.chat.prompt import Prompt, render_prompt
 from server.chat.reasoning import reasoning_block
-from server.chat.request import ChatInput
+from server.chat.request import ChatInput, RequestedConstraint
 from server.chat.template.sandbox import TemplateFailed
 from server.chat.template.special_tokens import special_tokens_of
-from server.chat.tool_calls.tool import ToolChoice, check_tools
+from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
 from server.config.settings import Settings
-from server.errors import ApiError, ContextExceeded, bad_request, wrong
+from server.errors import ApiError, ContextExceeded, bad_request, unsupported, wrong
 from server.generation.request_context import RequestContext
-from server.input.constraints import output_constraint
 from server.input.requests import RawPrompt
+from server.sandbox.constraint_checker import CheckerBusy, ConstraintChecker
+from server.sandbox.constraint_child import CheckResult
 from server.state import ChatSupport
 from server.worker.engine import Engine
 from server.worker.model_use import model_use
 
+MAX_IGNORED = 8  # keywords of a schema that are reported as not enforced
 INLINE_CHARS = 2048  # texts up to here are tokenized in the event loop: a thread would take longer
 _NUMBERED = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
 
@@ -72,26 +77,15 @@ async def _prepare(chat: ChatInput, context: RequestContext) -> Prompt:
     thinking = _thinking(chat, rendered, context.engine)
     if limited and thinking is None:
         context.warn("the reasoning budget has no effect: the model's chat template has no reasoning")
-    tools, constraint = None, None
-    if chat.tools or chat.answer is not None:
-        tools, constraint = await output_constraint(chat, chat_format, context)
+    constraint = await _output_constraint(chat, rendered, context)
     reasons = chat_format.call_format.grammar_has_reasoning
     if thinking is not None and thinking.budget is None and (constraint is None or reasons):
         thinking = None
-    return replace(
-        rendered,
-        tokens=tokens,
-        tools=tools,
-        raw_reasoning=chat.reasoning.format == "none",
-        constraint=constraint,
-        thinking=thinking,
-    )
+    return replace(rendered, tokens=tokens, constraint=constraint, thinking=thinking)
 
 
 async def _render(chat: ChatInput, context: RequestContext, shielded: bool) -> Prompt:
     """shielded: no text of a message is read as a special token."""
-    if chat.tools or chat.tool_choice != ToolChoice():
-        check_tools(chat.tools, chat.tool_choice)
     support = await chat_support(context)
     formats = _formats(support, context.engine)
     special_tokens = support.special_tokens if shielded else None
@@ -176,6 +170,90 @@ def _thinking(chat: ChatInput, rendered: Prompt, engine: Engine) -> Reasoning | 
     if rendered.reasoning_markers is None:
         return None
     return reasoning_block(rendered.reasoning_markers, chat.reasoning, rendered.opened, engine.tokenizer)
+
+
+async def _output_constraint(chat: ChatInput, prompt: Prompt, context: RequestContext) -> Constraint | None:
+    """What the output of a conversation must match: calls of its tools, `chat.answer`, or either."""
+    answer = None if chat.answer is None else await check_constraint(chat.answer, context)
+    if prompt.tools is not None:
+        return await _constraint_with_tools(chat, prompt, prompt.tools, context)
+    if chat.answer is None:
+        return None
+    constraint = prompt.output_constraint(answer)
+    if constraint is None or constraint is answer:
+        return answer
+    return await check_constraint(RequestedConstraint(constraint, chat.answer.param), context, report=False)
+
+
+async def _constraint_with_tools(
+    chat: ChatInput, prompt: Prompt, tools: ToolOptions, context: RequestContext
+) -> Constraint | None:
+    if tools.required and chat.answer is not None:
+        context.warn(f"{chat.answer.param} has no effect: a tool is called in any case")
+    try:
+        constraint = await context.in_thread(prompt.output_constraint, tools.answer)
+        if constraint is None:
+            return None
+        result = await _compiled(RequestedConstraint(constraint, "tools"), context)
+        if not result.error:
+            for schema in _schemas(chat, tools) if result.not_enforced else ():
+                _warn_of_ignored(await _compiled(schema, context), schema.param, context)
+            return constraint
+        failure = wrong("tools", result.error)
+    except UnsupportedSchema as error:
+        failure = unsupported("tools", str(error))
+    for schema in _schemas(chat, tools):  # one of them may be at fault
+        result = await _compiled(schema, context)
+        if result.error:
+            failure = wrong(schema.param, result.error)
+            break
+    if tools.required or tools.answer is not None:
+        raise failure
+    context.warn(f"tools: the schemas of arguments are not enforced ({failure.message})")
+    return None
+
+
+def _schemas(chat: ChatInput, tools: ToolOptions) -> Iterator[RequestedConstraint]:
+    """Of the arguments of each tool."""
+    for tool in tools.tools:
+        constraint = Constraint("json_schema", dumps(tool.schema))
+        yield RequestedConstraint(constraint, f"{tool.param}.{chat.schema_field}")
+
+
+async def check_constraint(
+    requested: RequestedConstraint, context: RequestContext, *, report: bool = True
+) -> Constraint:
+    """The constraint, known to compile for the model; anything else is a 400 that names the field.
+
+    report: warn of what is not enforced.
+    """
+    result = await _compiled(requested, context)
+    constraint, param = requested
+    if result.error:
+        raise wrong(param, result.error)
+    if report:
+        _warn_of_ignored(result, param, context)
+    return constraint
+
+
+async def _compiled(requested: RequestedConstraint, context: RequestContext) -> CheckResult:
+    """Whether a constraint compiles for the model, tried in a process of its own: a hostile one stops
+    nothing else. Raises ApiError (503) if too many others wait.
+    """
+    known = context.state.derived[context.engine]
+    if (checker := known.constraint_checker) is None:
+        checker = known.constraint_checker = ConstraintChecker(context.engine.tokenizer)
+    constraint, param = requested
+    try:
+        return await checker.check(constraint)
+    except CheckerBusy:
+        message = "too many output constraints are being compiled; try again later"
+        raise ApiError(503, message, param=param, code="overloaded", retry_after=2) from None
+
+
+def _warn_of_ignored(result: CheckResult, param: str, context: RequestContext) -> None:
+    for keyword in result.not_enforced[:MAX_IGNORED]:
+        context.warn(f"{param}: not enforced: {keyword}")
 
 
 def check_generates(engine: Engine) -> None:

@@ -144,7 +144,7 @@ class LocalModel:
             if not ended:
                 yield _piece(parser, detokenizer.push(token.id))
             interrupt.check()
-        yield _piece(parser, detokenizer.flush(), at_end=True)
+        yield _piece(parser, detokenizer.flush(), last=True)
         if ended:
             return
         if len(session.tokens) >= model.n_ctx:
@@ -156,10 +156,6 @@ class LocalModel:
             yield Piece(note=f"the answer ends here because of --max-tokens {params.max_tokens}")
 
 
-def _piece(parser: OutputParser | None, text: str, at_end: bool = False) -> Piece:
-    parsed = OutputDelta(text) if parser is None else parser.push(text)
-    content, reasoning = parsed.content, parsed.reasoning
-    if at_end and parser is not None:
-        rest = parser.flush()
-        content, reasoning = content + rest.content, reasoning + rest.reasoning
-    return Piece(content, reasoning)
+def _piece(parser: OutputParser | None, text: str, last: bool = False) -> Piece:
+    parsed = OutputDelta(text) if parser is None else parser.push(text, last)
+    return Piece(parsed.content, parsed.reasoning)

@@ -21,6 +21,9 @@ SHARED = ("errors.py", "ids.py")
 ROOMS = ("chat/", "worker/")
 CONTEXT = "generation/request_context.py"
 MAX_FILES, MAX_RETURNS = 15, 5
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY}}
 BLOCKS = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
 
 
@@ -103,6 +106,8 @@ def _server_file(frame: FrameType) -> str | None:
     ("path", "route", "body"),
     [
         ("/v1/chat/completions", "chat_completions", {"messages": user("hi")}),
+        ("/v1/chat/completions", "chat_completions", {"messages": user("hi"), "tools": [TOOL]}),
+        ("/v1/chat/completions", "chat_completions", {"messages": user("hi"), "response_format": FORMAT}),
         ("/v1/messages", "create_message", {"messages": BLOCKS, "max_tokens": 4}),
         ("/v1/responses", "create_response", {"input": user("hi")}),
         ("/api/chat", "ollama_chat", {"model": "stories", "messages": user("hi")}),

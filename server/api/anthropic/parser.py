@@ -18,7 +18,7 @@ from server.api.common.requests.parser import (
 )
 from server.api.common.requests.structured_output import named_schema
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
-from server.chat.tool_calls import Tool, ToolChoice, make_tool
+from server.chat.tool_calls import Tool, ToolChoice
 from server.errors import ApiError, unsupported, wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
@@ -88,19 +88,8 @@ def _tools(body: MessageInput, context: RequestContext) -> list[Tool]:
         tool.only(_TOOL, _IDLE)
         schema = tool.object("input_schema")
         name, description, strict = (tool.get(key) for key in ("name", "description", "strict"))
-        try:
-            tools.append(make_tool(name, description, schema, strict, tool.path))
-        except ApiError as error:
-            raise _renamed(error, "parameters", "input_schema") from None
+        tools.append(Tool(name, description, schema, strict, tool.path))
     return tools
-
-
-def _renamed(error: ApiError, old: str, new: str) -> ApiError:
-    """The same error with this API's name of the field."""
-    if error.param is None or not error.param.endswith(f".{old}"):
-        return error
-    param = error.param.removesuffix(old) + new
-    return ApiError(400, error.message.replace(error.param, param, 1), param=param, code=error.code)
 
 
 def _tool_choice(body: MessageInput, context: RequestContext) -> _CallOptions:

@@ -7,8 +7,8 @@ from typing import Any
 
 from server.api.common.requests import parser as shared
 from server.api.common.requests.keep_alive import set_keep_alive
+from server.api.common.requests.parser import parse_calls, parse_tools
 from server.api.common.requests.structured_output import schema_constraint
-from server.api.common.requests.tools import parse_calls, parse_tools
 from server.api.ollama.schema import (
     OllamaChatRequest,
     OllamaFields,

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field
 
 from server.api.common.requests.generation_fields import BiasOfText, LogprobFields, SequenceFields, TokenIds
 from server.api.common.requests.keep_alive import KeepAlive
-from server.api.common.requests.tools import CALL_EXAMPLE, TOOL_EXAMPLE, ToolCall, ToolField
+from server.api.common.requests.tool_fields import CALL_EXAMPLE, TOOL_EXAMPLE, ToolCall, ToolField
 from server.api.common.schema import INT_MAX, MAX_MESSAGES, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
 

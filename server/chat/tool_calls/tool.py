@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from server.errors import wrong
@@ -21,12 +21,16 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 @dataclass(frozen=True)
 class Tool:
-    """A function that the model may call. Made by `make_tool`, which checks it."""
+    """A function that the model may call, as a client describes it: `check_tools` checks it.
+
+    parameters: JSON schema of the arguments, an object; None: there are none. param: the request's field.
+    """
 
     name: str
     description: str | None = None
-    parameters: dict[str, Any] | None = None  # JSON schema of the arguments, an object; None: there are none
+    parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    param: str = field(default="", compare=False)
 
     def wire(self) -> dict[str, Any]:
         """In OpenAI's form, which templates expect. Most of them need a description."""
@@ -56,26 +60,15 @@ class ToolChoice:
     names: tuple[str, ...] | None = None
 
 
-def make_tool(name: Any, description: Any, parameters: Any, strict: Any, param: str) -> Tool:
-    """A tool of any API. param: the field that errors name, followed by `.name`, … Raises ApiError (400)."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise wrong(f"{param}.name", "must be 1 to 128 letters, digits, '_', '-' or '.'")
-    if description is not None and not isinstance(description, str):
-        raise wrong(f"{param}.description", "must be a string")
-    if strict is not None and not isinstance(strict, bool):
-        raise wrong(f"{param}.strict", "must be true or false")
-    if parameters is not None:
-        if not isinstance(parameters, dict):
-            raise wrong(f"{param}.parameters", "must be a JSON schema: an object")
-        if parameters.get("type", "object") not in ("object", ["object"]):
-            raise wrong(f"{param}.parameters", 'must have the type "object", since arguments have names')
-    return Tool(name, description, parameters, strict)
+def check_tools(tools: Sequence[Tool], choice: ToolChoice, schema_field: str = "parameters") -> None:
+    """Raises ApiError (400) if a tool is invalid, or all of them together are, or the choice is none of them.
 
-
-def check_tools(tools: Sequence[Tool], choice: ToolChoice) -> None:
-    """Check all tools together: number, size, names, and that the choice exists. Raises ApiError (400)."""
+    schema_field: the API's name of `parameters`.
+    """
     if len(tools) > MAX_TOOLS:
         raise wrong("tools", f"at most {MAX_TOOLS} tools are allowed, not {len(tools)}")
+    for tool in tools:
+        _check_tool(tool, schema_field)
     names = [tool.name for tool in tools]
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
@@ -92,3 +85,20 @@ def check_tools(tools: Sequence[Tool], choice: ToolChoice) -> None:
             raise wrong("tool_choice", f"there is no tool named '{name[:128]}'")
     if choice.mode == "required" and not tools:
         raise wrong("tool_choice", "there are no tools to call")
+
+
+def _check_tool(tool: Tool, schema_field: str) -> None:
+    name, description, strict, parameters = tool.name, tool.description, tool.strict, tool.parameters
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise wrong(f"{tool.param}.name", "must be 1 to 128 letters, digits, '_', '-' or '.'")
+    if description is not None and not isinstance(description, str):
+        raise wrong(f"{tool.param}.description", "must be a string")
+    if strict is not None and not isinstance(strict, bool):
+        raise wrong(f"{tool.param}.strict", "must be true or false")
+    if parameters is None:
+        return
+    if not isinstance(parameters, dict):
+        raise wrong(f"{tool.param}.{schema_field}", "must be a JSON schema: an object")
+    if parameters.get("type", "object") not in ("object", ["object"]):
+        message = 'must have the type "object", since arguments have names'
+        raise wrong(f"{tool.param}.{schema_field}", message)

@@ -11,7 +11,7 @@ from server.chat.prompt import render_prompt
 from server.chat.request import ChatInput, ReasoningOptions
 from server.chat.template.sandbox import TemplateFailed
 from server.chat.template.special_tokens import special_token_pattern
-from server.chat.tool_calls import make_tool
+from server.chat.tool_calls import Tool
 from support.api.templates import PLAIN, chat_formats, published_formats
 from support.api.tools import NOW
 from support.fakes.engine import tokenizer
@@ -115,11 +115,11 @@ def test_whether_the_prompt_has_opened_reasoning():
 
 
 def test_templates_that_cannot_do_without_descriptions():
-    tool = make_tool("f", None, {"type": "object", "properties": {"x": {"type": "string"}}}, None, "t")
+    tool = Tool("f", None, {"type": "object", "properties": {"x": {"type": "string"}}}, None, "t")
     assert "x" in text(published_formats("CohereForAI-c4ai-command-r-plus-tool_use"), TALK, tools=[tool])
     nested = {"type": "object", "properties": {"y": {"type": "object", "properties": {"z": {}}}}}
     items = {"type": "array", "items": nested}
-    tool = make_tool("f", None, {"type": "object", "properties": {"x": items, "y": nested}}, None, "t")
+    tool = Tool("f", None, {"type": "object", "properties": {"x": items, "y": nested}}, None, "t")
     assert '"z"' in text(
         published_formats("NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use"), TALK, tools=[tool]
     )
@@ -143,7 +143,7 @@ def test_a_template_for_tools():
 
 def test_special_tokens_are_broken_in_everything_that_a_client_writes():
     source = "{{ messages | tojson }}{{ tools | tojson }}{{ x }}<|end|>" + PLAIN
-    evil = make_tool(
+    evil = Tool(
         "f", "<|end|>", {"type": "object", "properties": {"<|end|>": {"enum": ["<|end|>"]}}}, None, "t"
     )
     call = {

@@ -18,7 +18,7 @@ from engine.constraint.gbnf.lark import with_checked_schemas
 from server.chat.chat_format import ChatFormat, ChatFormats, load_chat_format
 from server.chat.prompt import Prompt, render_prompt
 from server.chat.request import ChatInput, ReasoningOptions
-from server.chat.tool_calls import make_tool
+from server.chat.tool_calls import Tool
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.rendered_calls import common_length
 from server.chat.tool_calls.tool_call_format import ToolOptions
@@ -130,8 +130,8 @@ PARAMETERS = {
     "required": ["city"],
 }
 TOOLS = (
-    make_tool("get_weather", "The weather", PARAMETERS, None, ""),
-    make_tool("now", "The time", None, None, ""),
+    Tool("get_weather", "The weather", PARAMETERS, None, ""),
+    Tool("now", "The time", None, None, ""),
 )
 NUMBER = "0.10000000000000000555111512312578270211815834045410156250001"
 # Names are in alphabetical order, in which some templates write them.

@@ -194,14 +194,10 @@ class BracketParser:
     def __init__(self) -> None:
         self.reasoning, self.has_calls, self.held = False, True, ""
 
-    def push(self, text: str) -> OutputDelta:
-        text, self.held = (self.held + text)[:-1], (self.held + text)[-1:]
-        return self._parts(text)
-
-    def flush(self) -> OutputDelta:
-        return self._parts(self.held)
-
-    def _parts(self, text: str) -> OutputDelta:
+    def push(self, text: str, last: bool = False) -> OutputDelta:
+        text, self.held = self.held + text, ""
+        if not last:
+            text, self.held = text[:-1], text[-1:]
         content = reasoning = ""
         for character in text:
             if character in "[]":

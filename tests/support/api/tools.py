@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from server.chat.output import OutputDelta, OutputParser, merge_deltas
-from server.chat.tool_calls import Tool, make_tool
+from server.chat.tool_calls import Tool
 from server.chat.tool_calls.registry import TOOL_CALL_FORMATS
 from server.chat.tool_calls.tool_call_format import ToolCallFormat, ToolOptions
 
@@ -23,8 +23,8 @@ PARAMETERS = {
     },
     "required": ["city"],
 }
-WEATHER = make_tool("get_weather", "The weather", PARAMETERS, None, "tools[0]")
-NOW = make_tool("now", "The time", None, None, "tools[1]")
+WEATHER = Tool("get_weather", "The weather", PARAMETERS, None, "tools[0]")
+NOW = Tool("now", "The time", None, None, "tools[1]")
 TOOLS = (WEATHER, NOW)
 FORMATS = {call_format.name: call_format for call_format in TOOL_CALL_FORMATS}
 ARGUMENTS = '{"city": "Z\\u00fcrich \\"{x}\\"", "days": 2, "list": [1, {"a": "]"}], "wet": true}'
@@ -160,7 +160,7 @@ def new_parser(name: str, tools: tuple[Tool, ...] = TOOLS, **options: Any) -> Ou
 
 
 def read(parser: OutputParser, pieces: list[str]) -> OutputDelta:
-    return merge_deltas([*(parser.push(piece) for piece in pieces), parser.flush()])
+    return merge_deltas([*(parser.push(piece) for piece in pieces), parser.push("", last=True)])
 
 
 def calls_of(parts: OutputDelta) -> list[tuple[str, str, Any]]:

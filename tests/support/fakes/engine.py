@@ -101,7 +101,7 @@ class FakeEngine:
         self.saved: dict[str, list[int]] = {}
         self.slots = Slots(4)
         self.paused: list[str] = []
-        self._tasks: dict[str, asyncio.SubmitTask[None]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._streams: dict[str, Stream] = {}
         self._holds: dict[str, asyncio.Event] = {}
 

@@ -1,20 +1,24 @@
-"""What the parsers of all APIs share: options of generation, unknown fields, typed reads of free objects."""
+"""What the parsers of all APIs share: options of generation, tools, unknown fields, reads of free objects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine import exact_json
+from engine.constraint.json_schema import closed
+from engine.errors import ConfigError
 from engine.sampling.llama_cpp import steps_of
-from engine.types import InferenceParameters
+from engine.types import Constraint, InferenceParameters
 from server.api.common.requests.generation_fields import (
     GenerationFields,
     LogprobFields,
     SequenceFields,
     StreamOptions,
 )
+from server.api.common.requests.tool_fields import ToolCall, ToolField
 from server.api.common.schema import Schema
+from server.chat.tool_calls.tool import Tool, ToolChoice
 from server.errors import ApiError, missing, unsupported, wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
@@ -281,6 +285,63 @@ def json_text(value: Any, path: str) -> str:
         return exact_json.write(value, ensure_ascii=False)
     except (RecursionError, ValueError):
         raise wrong(path, "is nested too deeply, or has numbers that are too long") from None
+
+
+def parse_tools(tools: Iterable[ToolField] | None, context: RequestContext) -> list[Tool]:
+    """Those of the field `tools`. Raises ApiError (400)."""
+    return [_parse_tool(tool, f"tools[{i}]", context) for i, tool in enumerate(tools or ())]
+
+
+def _parse_tool(tool: ToolField, where: str, context: RequestContext) -> Tool:
+    if tool.type != "function":
+        kind = tool.type[:64]
+        message = f"tools of type '{kind}' are not run by this server; only functions are supported"
+        raise unsupported(f"{where}.type", message)
+    if tool.function is None:
+        raise missing(f"{where}.function")
+    warn_of_unknown(tool.model_extra, where, context)
+    function, where = tool.function, f"{where}.function"
+    warn_of_unknown(function.model_extra, where, context)
+    return Tool(function.name, function.description, function.parameters, function.strict, where)
+
+
+def parse_calls(calls: Iterable[ToolCall], where: str, context: RequestContext) -> list[dict[str, Any]]:
+    """`tool_calls` of the message `where`, with arguments as JSON text. Raises ApiError (400)."""
+    parsed = []
+    for i, call in enumerate(calls):
+        at, function = f"{where}.tool_calls[{i}]", call.function
+        warn_of_unknown(call.model_extra, at, context, silent=("index",))
+        warn_of_unknown(function.model_extra, f"{at}.function", context, silent=("index",))
+        arguments = function.arguments
+        if not isinstance(arguments, str):
+            arguments = json_text(arguments or {}, f"{at}.function.arguments")
+        called = {"name": function.name, "arguments": arguments}
+        parsed.append({"id": call.id or "", "type": "function", "function": called})
+    return parsed
+
+
+def choice_by_mode(mode: Any) -> ToolChoice:
+    """Of a `tool_choice` that is no object. Raises ApiError (400)."""
+    if mode not in ("none", "auto", "required"):
+        raise wrong("tool_choice", "must be 'none', 'auto', 'required' or an object")
+    return ToolChoice(mode)
+
+
+def json_schema(schema: Any, param: str, *, lenient: bool = False) -> Constraint:
+    """Strict where the schema is silent. lenient: what cannot be enforced is reported, not refused."""
+    if not isinstance(schema, dict | bool):
+        raise wrong(param, "must be a JSON schema: an object")
+    if lenient and isinstance(schema, dict):
+        options = schema.get("x-guidance")
+        schema = {**schema, "x-guidance": {"lenient": True, **(options if isinstance(options, dict) else {})}}
+    return Constraint("json_schema", dumps_field(closed(schema), param))
+
+
+def dumps_field(value: Any, param: str) -> str:
+    try:
+        return exact_json.dumps(value)
+    except ConfigError:
+        raise wrong(param, "is nested too deeply, or has numbers that are too long") from None
 
 
 def no_media(path: str, kind: str) -> ApiError:

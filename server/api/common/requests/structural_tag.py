@@ -6,8 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from engine.types import Constraint
-from server.api.common.requests.parser import Fields
-from server.api.common.requests.structured_output import json_schema
+from server.api.common.requests.parser import Fields, json_schema
 from server.chat.request import RequestedConstraint
 from server.errors import missing, unsupported, wrong
 from server.generation.request_context import RequestContext

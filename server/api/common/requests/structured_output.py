@@ -1,82 +1,27 @@
-"""Fields that constrain the output: `response_format` and its kind, from a body to a constraint."""
+"""From the fields that constrain the output to a constraint."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+import re
+from collections.abc import Mapping
+from typing import Any
 
-from pydantic import PlainValidator, WithJsonSchema
-
-from engine.constraint.json_schema import closed
+from engine import exact_json
 from engine.errors import ConfigError
-from engine.exact_json import dumps
 from engine.types import Constraint
-from server.api.common.requests.parser import Fields
-from server.api.common.schema import Schema, field
+from server.api.common.requests.output_fields import (
+    GuidedFields,
+    StructuredFields,
+    schema_or_text,
+    tag_or_text,
+)
+from server.api.common.requests.parser import Fields, dumps_field, json_schema
+from server.api.common.requests.structural_tag import structural_tag
 from server.chat.request import RequestedConstraint
 from server.errors import missing, wrong
 from server.generation.request_context import RequestContext
 
-_TYPE = {"type": "string"}
-_SCHEMA = {"anyOf": [{"type": "object"}, {"type": "boolean"}]}
-
-
-def _variant(kind: str, required: list[str], **properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {"type": {"const": kind}, **properties},
-        "required": ["type", *required],
-    }
-
-
-_NAMED_SCHEMA = {
-    "type": "object",
-    "properties": {"name": _TYPE, "schema": _SCHEMA, "strict": {"type": "boolean"}},
-    "required": ["schema"],
-}
-_FORMAT = {
-    "oneOf": [
-        _variant("text", []),
-        _variant("json_object", [], schema=_SCHEMA),
-        _variant("json_schema", ["json_schema"], json_schema=_NAMED_SCHEMA),
-        _variant("regex", ["pattern"], pattern=_TYPE),
-        _variant("choice", ["choices"], choices={"type": "array", "items": _TYPE, "minItems": 1}),
-        _variant("grammar", ["grammar"], grammar=_TYPE, syntax={"enum": ["gbnf", "lark"]}),
-    ]
-}
-
-
-def an_object(value: Any) -> dict[str, Any]:
-    """For a field that must be one."""
-    if not isinstance(value, dict):
-        raise ValueError("must be an object")
-    return value
-
-
-def _schema(value: Any) -> dict[str, Any] | bool:
-    if not isinstance(value, dict | bool):
-        raise ValueError("must be a JSON schema: an object")
-    return value
-
-
-_Format = Annotated[dict[str, Any], PlainValidator(an_object), WithJsonSchema(_FORMAT)]
-_JsonSchema = Annotated[dict[str, Any] | bool, PlainValidator(_schema), WithJsonSchema(_SCHEMA)]
-
-
-class StructuredFields(Schema):
-    """`requested_constraint` reads them. At most one may be set."""
-
-    response_format: _Format | None = field(
-        "what the text must match: a `json_object`, `json_schema`, `regex`, `choice`, `grammar` or `text`",
-        {"type": "choice", "choices": ["yes", "no"]},
-    )
-    grammar: str | None = field("GBNF grammar that the text must match", 'root ::= "yes" | "no"')
-    json_schema: _JsonSchema | None = field(
-        "JSON schema that the text must match; {}: any object", {"type": "integer"}
-    )
-
-
-_KNOWN = {  # fields of a response_format, by its type
+_FORMATS = {  # fields of a response_format, by its type
     "text": (),
     "json_object": ("schema",),
     "json_schema": ("json_schema",),
@@ -86,13 +31,29 @@ _KNOWN = {  # fields of a response_format, by its type
 }
 
 
-def requested_constraint(
-    body: StructuredFields, context: RequestContext, others: Sequence[RequestedConstraint] = ()
-) -> RequestedConstraint | None:
-    """What the output must match; None: nothing. others: of fields of further kinds.
+# Those of `guided_*` and SGLang, by the name of the field in `structured_outputs`.
+_NAMES = {
+    "guided_json": "json",
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+    "guided_json_object": "json_object",
+    "structural_tag": "structural_tag",
+    "regex": "regex",
+    "ebnf": "grammar",
+}
+_KINDS = ("json", "json_object", "regex", "choice", "grammar", "structural_tag")
+_OPTIONS = frozenset({"disable_any_whitespace", "whitespace_pattern"})
+# Our schemas are closed anyway, and nothing falls back here.
+_IDLE = frozenset({"disable_additional_properties", "disable_fallback", "_backend", "_backend_was_auto"})
+
+
+def requested_constraint(body: StructuredFields, context: RequestContext) -> RequestedConstraint | None:
+    """What the output must match; None: nothing.
 
     Several fields may ask for the same: guidance sends vLLM's newer and older names.
     """
+    others = _guided(body, context) if isinstance(body, GuidedFields) else []
     requested = [
         constraint
         for constraint in (
@@ -128,8 +89,8 @@ def _format(format: dict[str, Any] | None, context: RequestContext) -> Requested
     if format is None:
         return None
     fields = Fields(format, "response_format", context)
-    kind = fields.one_of("type", tuple(_KNOWN))
-    fields.only(frozenset({"type", *_KNOWN[kind]}))
+    kind = fields.one_of("type", tuple(_FORMATS))
+    fields.only(frozenset({"type", *_FORMATS[kind]}))
     match kind:
         case "text":
             return None
@@ -160,18 +121,97 @@ def named_schema(named: Fields, beside: frozenset[str] = frozenset()) -> Request
     return RequestedConstraint(json_schema(schema, at, lenient=named.get("strict") is False), at)
 
 
-def json_schema(schema: Any, param: str, *, lenient: bool = False) -> Constraint:
-    """Strict where the schema is silent. lenient: what cannot be enforced is reported, not refused."""
-    if not isinstance(schema, dict | bool):
-        raise wrong(param, "must be a JSON schema: an object")
-    if lenient and isinstance(schema, dict):
-        options = schema.get("x-guidance")
-        schema = {**schema, "x-guidance": {"lenient": True, **(options if isinstance(options, dict) else {})}}
-    return Constraint("json_schema", dumps_field(closed(schema), param))
+def _guided(body: GuidedFields, context: RequestContext) -> list[RequestedConstraint]:
+    """One for each field that constrains the output."""
+    constraints = []
+    spacing: dict[str, Any] = {}
+    if body.guided_whitespace_pattern is not None:
+        spacing["whitespace_pattern"] = body.guided_whitespace_pattern
+        if body.guided_json is None and not body.guided_json_object:
+            context.warn("guided_whitespace_pattern has no effect without guided_json")
+    for name, kind in _NAMES.items():
+        value = getattr(body, name)
+        if value is not None and value is not False:
+            constraints.append(_constraint(kind, value, name, spacing, context))
+    if body.format is not None and body.format != "":
+        constraints.append(schema_constraint({} if body.format == "json" else body.format, "format"))
+    if body.structured_outputs is not None:
+        constraints.append(
+            _structured_outputs(Fields(body.structured_outputs, "structured_outputs", context))
+        )
+    return constraints
 
 
-def dumps_field(value: Any, param: str) -> str:
+def _structured_outputs(fields: Fields) -> RequestedConstraint:
+    fields.only(frozenset(_KINDS) | _OPTIONS, _IDLE)
+    kinds = [kind for kind in _KINDS if fields.get(kind) is not None and fields.get(kind) is not False]
+    if len(kinds) != 1:
+        raise wrong(fields.path, f"must have one of {', '.join(_KINDS)}, not {len(kinds)} of them")
+    kind = kinds[0]
+    spacing: dict[str, Any] = {}
+    if fields.flag("disable_any_whitespace"):
+        spacing["whitespace_flexible"] = False
+    if fields.get("whitespace_pattern") is not None:
+        spacing["whitespace_pattern"] = fields.text("whitespace_pattern")
+    if spacing and kind not in ("json", "json_object"):
+        fields.context.warn(f"{fields.path}: {', '.join(sorted(_OPTIONS))} have no effect without json")
+    return _constraint(kind, _checked(fields, kind), fields.at(kind), spacing, fields.context)
+
+
+def _checked(fields: Fields, kind: str) -> Any:
+    if kind in ("regex", "grammar"):
+        return fields.text(kind)
+    if kind == "json_object":
+        return fields.flag(kind)
+    if kind == "choice":
+        return fields.texts(kind)
     try:
-        return dumps(value)
+        return (schema_or_text if kind == "json" else tag_or_text)(fields.get(kind))
+    except ValueError as error:
+        raise wrong(fields.at(kind), str(error)) from None
+
+
+def _constraint(
+    kind: str, value: Any, at: str, spacing: Mapping[str, Any], context: RequestContext
+) -> RequestedConstraint:
+    if kind in ("json", "structural_tag") and isinstance(value, str):
+        value = _parsed(value, at)
+    match kind:
+        case "json":
+            return RequestedConstraint(json_schema(_spaced(value, spacing), at), at)
+        case "json_object" if spacing:
+            return RequestedConstraint(json_schema(_spaced({"type": "object"}, spacing), at), at)
+        case "json_object":
+            return RequestedConstraint(Constraint("json_object"), at)
+        case "regex":
+            return RequestedConstraint(Constraint("regex", value), at)
+        case "choice":
+            return RequestedConstraint(Constraint("choice", dumps_field(value, at)), at)
+        case "structural_tag":
+            return structural_tag(value, at, context)
+    if not value.strip():
+        raise wrong(at, "is empty")
+    return RequestedConstraint(Constraint("gbnf" if _is_gbnf(value) else "lark", value), at)
+
+
+def _spaced(schema: Any, spacing: Mapping[str, Any]) -> Any:
+    """A schema with options of how white space is written."""
+    if not spacing:
+        return schema
+    if not isinstance(schema, dict):
+        schema = {"anyOf": [schema]}
+    options = schema.get("x-guidance")
+    return {**schema, "x-guidance": {**(options if isinstance(options, dict) else {}), **spacing}}
+
+
+def _parsed(text: str, at: str) -> Any:
+    try:
+        return exact_json.loads(text)
     except ConfigError:
-        raise wrong(param, "is nested too deeply, or has numbers that are too long") from None
+        raise wrong(at, "is not valid JSON") from None
+
+
+def _is_gbnf(grammar: str) -> bool:
+    """Rules of Lark have one colon. What stands in quotes or behind `#` and `//` is no rule."""
+    bare = re.sub(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|(?:#|//).*', "", grammar)
+    return "::=" in bare

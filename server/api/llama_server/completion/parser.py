@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from server.api.common.requests.output_fields import StructuredFields
 from server.api.common.requests.parser import check_fields, generation_options, sampling_fields
-from server.api.common.requests.structured_output import StructuredFields, requested_constraint
+from server.api.common.requests.structured_output import requested_constraint
 from server.api.llama_server.completion.schema import NativeFields, NativeRequest
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext

@@ -15,7 +15,7 @@ from server.api.common.requests.generation_fields import (
     StreamOptions,
     is_token,
 )
-from server.api.common.requests.structured_output import StructuredFields
+from server.api.common.requests.output_fields import StructuredFields
 from server.api.common.schema import INT_MAX, Reply, Schema, field, required
 
 MAX_PROMPTS = 4096

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
+from server.api.common.requests.output_fields import OUTPUT_FIELDS
 from server.api.common.requests.parser import (
     check_fields,
+    choice_by_mode,
     choice_options,
+    parse_calls,
+    parse_tools,
     requested_logprobs,
     used_name,
     warn_of_unknown,
 )
 from server.api.common.requests.structured_output import requested_constraint
-from server.api.common.requests.tools import choice_by_mode, parse_calls, parse_tools
 from server.api.openai.chat.schema import ChatFields, ChatRequest, Message
 from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.chat.tool_calls.tool import ToolChoice
@@ -56,7 +58,7 @@ def parse_chat(body: ChatFields, context: RequestContext) -> ChatInput:
 def _answer(body: ChatFields, context: RequestContext) -> RequestedConstraint | None:
     if not isinstance(body, ChatRequest) or body.model_fields_set.isdisjoint(OUTPUT_FIELDS):
         return None
-    return requested_constraint(body, context, guided_constraints(body, context))
+    return requested_constraint(body, context)
 
 
 def _message(message: Message, where: str, context: RequestContext) -> dict[str, Any]:

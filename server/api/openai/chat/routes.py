@@ -8,9 +8,9 @@ from fastapi import Request, Response
 
 from server.api.common.replies.native_completion import verbose_completion
 from server.api.common.requests.parser import check_fields
-from server.api.openai.chat.formatter import ChatFormatter
 from server.api.openai.chat.parser import parse_chat, parse_options
 from server.api.openai.chat.schema import ChatReply, ChatRequest, TemplateReply, TemplateRequest
+from server.api.openai.choice_formatter import ChatFormatter
 from server.api.openai.responses.schema import InputTokensReply
 from server.dependencies import ContextDep
 from server.http.json_reply import json_reply

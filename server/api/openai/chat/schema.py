@@ -8,9 +8,8 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from server.api.common.replies.schema import PROMPT_LOGPROBS, PromptLogprob, TimingsReply, UsageReply
 from server.api.common.requests.generation_fields import GenerationFields, LogprobFields, TokenLimit
-from server.api.common.requests.guided_fields import GuidedFields
-from server.api.common.requests.structured_output import StructuredFields
-from server.api.common.requests.tools import CALL_EXAMPLE, TOOL_EXAMPLE, ToolCall, ToolField
+from server.api.common.requests.output_fields import GuidedFields, StructuredFields
+from server.api.common.requests.tool_fields import CALL_EXAMPLE, TOOL_EXAMPLE, ToolCall, ToolField
 from server.api.common.schema import MAX_MESSAGES, Reply, Schema, field, required
 from server.chat.tool_calls.tool import MAX_TOOLS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.api.common.requests.guided_fields import OUTPUT_FIELDS, guided_constraints
+from server.api.common.requests.output_fields import OUTPUT_FIELDS
 from server.api.common.requests.parser import check_fields, choice_options
 from server.api.common.requests.structured_output import requested_constraint
 from server.api.openai.completions.schema import CompletionRequest
@@ -39,5 +39,5 @@ def parse_completion(body: CompletionRequest, context: RequestContext) -> Comple
         raise wrong("prompt", "must be a string, a list of token ids, or a list of either")
     constraint = None
     if not body.model_fields_set.isdisjoint(OUTPUT_FIELDS):
-        constraint = requested_constraint(body, context, guided_constraints(body, context))
+        constraint = requested_constraint(body, context)
     return CompletionInput(body.prompt, constraint, suffix=body.suffix)

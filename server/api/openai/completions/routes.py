@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import Request, Response
 
 from server.api.common.replies.native_completion import verbose_completion
-from server.api.openai.completions.formatter import CompletionFormatter
+from server.api.openai.choice_formatter import CompletionFormatter
 from server.api.openai.completions.parser import parse_completion, parse_options
 from server.api.openai.completions.schema import CompletionReply, CompletionRequest
 from server.dependencies import ContextDep

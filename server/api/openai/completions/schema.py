@@ -8,8 +8,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from server.api.common.replies.schema import PROMPT_LOGPROBS, PromptLogprob, TimingsReply, UsageReply
 from server.api.common.requests.generation_fields import IDS_SCHEMA, GenerationFields, is_token
-from server.api.common.requests.guided_fields import GuidedFields
-from server.api.common.requests.structured_output import StructuredFields
+from server.api.common.requests.output_fields import GuidedFields, StructuredFields
 from server.api.common.schema import Reply, field, required
 
 MAX_PROMPTS = 4096

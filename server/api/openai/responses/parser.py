@@ -111,7 +111,6 @@ def parse_input(body: ResponseInput, stores: Stores, context: RequestContext) ->
         add_generation_prompt=None if continues_last(items) else True,
         param="input",
         numbered_messages=False,
-        schema_field="parameters",
     )
     place = None if home is None else (stores.conversations, home)
     return Conversation(chat, items, len(new), tools, place)

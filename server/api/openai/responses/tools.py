@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.api.common.requests.parser import Fields, objects
-from server.api.common.requests.tools import choice_by_mode
+from server.api.common.requests.parser import Fields, choice_by_mode, objects
 from server.api.openai.responses.calls import FUNCTIONS, CallForm, flat_name
 from server.api.openai.responses.schema import ResponseInput
-from server.chat.tool_calls import Tool, ToolChoice, make_tool
+from server.chat.tool_calls import Tool, ToolChoice
 from server.errors import unsupported
 from server.generation.request_context import RequestContext
 
@@ -117,7 +116,7 @@ def _read(tool: Fields, kind: str, namespace: str | None, request_tools: Request
         tool.only(_TOOL, _IDLE)
         get = tool.get
         name = flat_name(namespace, tool.text("name"))
-        function = make_tool(name, get("description"), get("parameters"), get("strict"), tool.path)
+        function = Tool(name, get("description"), get("parameters"), get("strict"), tool.path)
         request_tools.add(function, CallForm("function_call", tool.text("name"), namespace))
     elif kind == "custom":
         name = flat_name(namespace, tool.text("name"))
@@ -126,9 +125,7 @@ def _read(tool: Fields, kind: str, namespace: str | None, request_tools: Request
         tool.only(frozenset({"type", "environment"}), _IDLE)
         description, properties, required = _DEFINED[kind]
         parameters = {"type": "object", "properties": properties, "required": required}
-        request_tools.add(
-            make_tool(kind, description, parameters, None, tool.path), CallForm(_CALLS[kind], kind)
-        )
+        request_tools.add(Tool(kind, description, parameters, None, tool.path), CallForm(_CALLS[kind], kind))
     else:
         message = f"tools of type {kind[:64]!r} are not supported by this server; send functions"
         raise unsupported(tool.at("type"), message)
@@ -151,7 +148,7 @@ def _custom(tool: Fields, name: str) -> Tool:
             kind = "regular expression" if syntax == "regex" else "Lark grammar"
             description = f"{description}\n\nThe input must match this {kind}:\n{definition}".strip()
     parameters = {"type": "object", "properties": {"input": text}, "required": ["input"]}
-    return make_tool(name, description, parameters, None, tool.path)
+    return Tool(name, description, parameters, None, tool.path)
 
 
 def read_choice(body: ResponseInput, context: RequestContext) -> ToolChoice:

@@ -11,7 +11,7 @@ from llguidance import LLMatcher
 
 from engine.constraint.gbnf.lark import with_checked_schemas
 from engine.types import Constraint
-from server.chat.tool_calls import Tool, make_tool
+from server.chat.tool_calls import Tool
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
 from support.api.grammars import MARKER_IDS, matches, tokenizer
@@ -191,7 +191,7 @@ def test_channels(control):
 
 
 def tool(properties: dict[str, Any], **more: Any) -> Tool:
-    return make_tool("f", None, {"type": "object", "properties": properties, **more}, None, "tools[0]")
+    return Tool("f", None, {"type": "object", "properties": properties, **more}, None, "tools[0]")
 
 
 def tagged(*arguments: tuple[str, str]) -> str:
@@ -261,7 +261,7 @@ def test_properties_that_a_schema_does_not_list_are_left_out():
 
 
 def test_odd_names_and_texts_in_grammars():
-    odd = make_tool("a.b-c", None, {"type": "object", "properties": {'"x\\\n': {"enum": ['"\\']}}}, None, "t")
+    odd = Tool("a.b-c", None, {"type": "object", "properties": {'"x\\\n': {"enum": ['"\\']}}}, None, "t")
     for call_format in SEVERAL:
         if call_format not in CANNOT_WRITE:
             error = LLMatcher.validate_grammar(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.constraint.gbnf.lark import with_checked_schemas
-from server.chat.tool_calls import make_tool
+from server.chat.tool_calls import Tool
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
 from support.api.grammars import MARKER_IDS, matches
@@ -26,7 +26,7 @@ NUMBERS = {"type": "object", "additionalProperties": {"type": "integer"}}
 
 def grammar(call_format: str, schema: Any, control: bool = False, **more: Any) -> str:
     parameters = {"type": "object", "properties": {"x": schema}, "required": ["x"], **more}
-    options = ToolOptions((make_tool("f", None, parameters, None, "tools[0]"),), required=True)
+    options = ToolOptions((Tool("f", None, parameters, None, "tools[0]"),), required=True)
     text = FORMATS[call_format].grammar(options, GrammarTerminals(MARKER_IDS if control else {}))
     assert text is not None
     return with_checked_schemas(text).text
@@ -111,6 +111,6 @@ def test_tools_that_repeat_a_large_definition_are_refused(call_format, n_tools, 
         "properties": {f"a{i}": {"$ref": "#/$defs/d"} for i in range(n_arguments)},
         "$defs": {"d": {"type": "object", "properties": parts}},
     }
-    tools = tuple(make_tool(f"f{i}", None, parameters, None, "tools[0]") for i in range(n_tools))
+    tools = tuple(Tool(f"f{i}", None, parameters, None, "tools[0]") for i in range(n_tools))
     with pytest.raises(UnsupportedSchema, match="too large"):
         FORMATS[call_format].grammar(ToolOptions(tools, required=True), GrammarTerminals({}))

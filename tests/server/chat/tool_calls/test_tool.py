@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server.chat.tool_calls import ToolChoice, check_tools, make_tool
+from server.chat.tool_calls import Tool, ToolChoice, check_tools
 from server.chat.tool_calls.tool import MAX_TOOLS, MAX_TOOLS_CHARS
 from server.errors import ApiError
 from support.api.tools import NOW, TOOLS
@@ -26,13 +26,13 @@ from support.api.tools import NOW, TOOLS
 )
 def test_invalid_field_is_refused_by_name(fields: tuple[Any, ...], param: str) -> None:
     with pytest.raises(ApiError) as caught:
-        make_tool(*fields, "t")
+        check_tools([Tool(*fields, "t")], ToolChoice())
     assert (caught.value.status_code, caught.value.param) == (400, param)
 
 
 def test_tool_without_parameters_has_an_empty_schema() -> None:
     assert NOW.schema == {"type": "object", "properties": {}}
-    assert make_tool("f", None, None, None, "t").wire()["function"]["description"] == ""
+    assert Tool("f", None, None, None, "t").wire()["function"]["description"] == ""
 
 
 def test_tools_and_existing_choice_pass() -> None:
@@ -45,7 +45,7 @@ def test_tools_and_existing_choice_pass() -> None:
     [
         ([NOW] * (MAX_TOOLS + 1), ToolChoice(), "tools"),
         ([NOW, NOW], ToolChoice(), "tools"),
-        ([make_tool("f", "x" * MAX_TOOLS_CHARS, None, None, "t")], ToolChoice(), "tools"),
+        ([Tool("f", "x" * MAX_TOOLS_CHARS, None, None, "t")], ToolChoice(), "tools"),
         (TOOLS, ToolChoice("required", ("other",)), "tool_choice"),
         ((), ToolChoice("required"), "tool_choice"),
     ],
@@ -72,5 +72,5 @@ def test_tools_that_do_not_fit_together_are_refused(tools: Any, choice: ToolChoi
     ],
 )
 def test_schema_of_parameters_that_describe_nothing_has_no_arguments(parameters, closed):
-    schema = make_tool("look", None, parameters, None, "tools[0].function").schema
+    schema = Tool("look", None, parameters, None, "tools[0].function").schema
     assert schema == ({"type": "object", "properties": {}} if closed else parameters)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from engine.types import Constraint
-from server.api.common.requests.structured_output import StructuredFields, json_schema, requested_constraint
+from server.api.common.requests.output_fields import GuidedFields, StructuredFields
+from server.api.common.requests.parser import json_schema
+from server.api.common.requests.structured_output import requested_constraint
 from server.chat.request import RequestedConstraint
 from server.errors import ApiError
 from server.generation.request_context import AccessRecord, RequestContext
@@ -20,10 +22,12 @@ def context() -> RequestContext:
     return RequestContext(make_app().state.ggserve, AccessRecord("id"))
 
 
-def requested(
-    context: RequestContext, *others: RequestedConstraint, **fields: Any
-) -> RequestedConstraint | None:
-    return requested_constraint(StructuredFields.model_validate(fields), context, others)
+class OutputFields(StructuredFields, GuidedFields):
+    """As the requests of OpenAI's API have them."""
+
+
+def requested(context: RequestContext, **fields: Any) -> RequestedConstraint | None:
+    return requested_constraint(OutputFields.model_validate(fields), context)
 
 
 @pytest.mark.parametrize(
@@ -76,20 +80,18 @@ def test_format_that_cannot_be_is_refused_by_its_field(
 def test_two_constraints_at_once_are_refused(context: RequestContext) -> None:
     with pytest.raises(ApiError, match="json_schema: cannot be combined with grammar"):
         requested(context, grammar="x", json_schema={})
-    other = RequestedConstraint(Constraint("regex", "a"), "guided_regex")
     with pytest.raises(ApiError, match="guided_regex: cannot be combined with response_format"):
-        requested(context, other, response_format={"type": "regex", "pattern": "b"})
-    assert requested(context, other, response_format={"type": "text"}, grammar="") is other
+        requested(context, guided_regex="a", response_format={"type": "regex", "pattern": "b"})
+    alone = requested(context, guided_regex="a", response_format={"type": "text"}, grammar="")
+    assert alone == RequestedConstraint(Constraint("regex", "a"), "guided_regex")
 
 
 def test_one_constraint_under_several_names_is_in_force(context: RequestContext) -> None:
-    others = [RequestedConstraint(Constraint("regex", "a"), name) for name in ("guided_regex", "regex")]
-    format = {"type": "regex", "pattern": "a"}
-    wanted = RequestedConstraint(Constraint("regex", "a"), "response_format.pattern")
-    assert requested(context, *others, response_format=format) == wanted
-    last = RequestedConstraint(Constraint("regex", "b"), "structured_outputs.regex")
+    fields = {"response_format": {"type": "regex", "pattern": "a"}, "guided_regex": "a", "regex": "a"}
+    expected = RequestedConstraint(Constraint("regex", "a"), "response_format.pattern")
+    assert requested(context, **fields) == expected
     with pytest.raises(ApiError, match="structured_outputs: cannot be combined with response_format"):
-        requested(context, *others, last, response_format=format)
+        requested(context, **fields, structured_outputs={"regex": "b"})
 
 
 def test_fields_of_another_kind_have_no_effect(context: RequestContext) -> None:

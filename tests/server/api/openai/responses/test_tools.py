@@ -185,3 +185,12 @@ async def test_tools_that_cannot_be_are_refused_by_name(tools, param):
         error = error_of(await http.post(RESPONSES, json={"input": "A cat", "tools": tools}), 400)
     assert error["param"] == param
     assert engine.seen == []
+
+
+async def test_schema_after_a_hosted_tool_is_refused_at_its_place():
+    schema = {"type": "object", "properties": {"x": {"$ref": "#/nowhere"}}}
+    tools = [{"type": "web_search"}, {**FIND, "parameters": schema}]
+    async with client() as http:
+        body = {"input": "A cat", "tools": tools, "tool_choice": "required"}
+        error = error_of(await http.post(RESPONSES, json=body), 400)
+    assert error["param"] == "tools[1].parameters"

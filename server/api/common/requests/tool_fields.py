@@ -1,0 +1,37 @@
+"""Functions that a model may call, as OpenAI's chat and Ollama's API describe them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from server.api.common.schema import Schema, field
+
+_SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOL_EXAMPLE = {"type": "function", "function": {"name": "get_weather", "parameters": _SCHEMA}}
+_FUNCTION = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
+CALL_EXAMPLE = {"id": "call_1", "type": "function", "function": _FUNCTION}
+
+
+class FunctionTool(Schema):
+    name: str = Field(description="up to 128 letters, digits, '_', '-', '.'", examples=["get_weather"])
+    description: str | None = field("for the model: what it does, and when to call it", "The weather now")
+    parameters: dict[str, Any] | None = field("JSON schema of the arguments", _SCHEMA)
+    strict: bool | None = field("arguments match the schema in any case, where it can be enforced", True)
+
+
+class ToolField(Schema):
+    type: str = Field("function", description="the only one there is", examples=["function"])
+    function: FunctionTool | None = field("the tool", TOOL_EXAMPLE["function"])
+
+
+class CalledFunction(Schema):
+    name: str = Field(max_length=256, description="the tool's name", examples=["get_weather"])
+    arguments: str | dict[str, Any] | None = field("as JSON text, or as an object", '{"city": "Paris"}')
+
+
+class ToolCall(Schema):
+    id: str | None = field("what the result's `tool_call_id` says", "call_1", max_length=256)
+    type: Literal["function"] = Field("function", description="the only one there is", examples=["function"])
+    function: CalledFunction = Field(description="what was called", examples=[_FUNCTION])
