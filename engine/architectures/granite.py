@@ -18,5 +18,5 @@ class Granite(Llama):
             rope="interleaved" if rotated else None,
             embedding_scale=reader.number("embedding_scale", 1.0),
             residual_scale=reader.number("residual_scale", 1.0),
-            logit_scale=1.0 / reader.number("logit_scale"),
+            logit_scale=1.0 / (reader.number("logit_scale", 0.0) or 1.0),
         )

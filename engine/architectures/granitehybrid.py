@@ -1,10 +1,15 @@
-"""Granite 4: as Granite 3, most layers with the mixer of Mamba 2 in place of attention, without rotary."""
+"""Granite 4: as Granite 3, most layers with the mixer of Mamba 2 in place of attention, without rotary.
+
+Bamba, whose files have the same architecture, rotates half of each head, x[i] with x[i + d / 4]. But the rows
+of Q and K are in the order for x[i] with x[i + d / 2], as those of LLaMA.
+"""
 
 from dataclasses import replace
 
 from engine.architectures.granitemoe import GraniteMoE
 from engine.gguf import GGUFFile
 from engine.hparams import HParams, Routing
+from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Mixer
 from engine.nn.hparams_reader import HParamsReader
@@ -16,11 +21,14 @@ class GraniteHybrid(GraniteMoE):
 
     @classmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
-        hp = super().hparams(gguf)
+        hp, reader, rope = super().hparams(gguf), HParamsReader(gguf, cls.name), None
+        if hp.rope is not None:
+            rope = reader.rope("neox", reader.integer("rope.dimension_count", hp.head_dim_k // 2))
         recurrent = tuple(not heads for heads in hp.n_head_kv)
         return replace(
             hp,
-            recurrence=HParamsReader(gguf, cls.name).ssm(),
+            rope=rope,
+            recurrence=reader.ssm(),
             recurrent=recurrent,
             routing=Routing(weights="selected"),
         )
@@ -28,4 +36,4 @@ class GraniteHybrid(GraniteMoE):
     def attention(self, binder: Binder, i: int) -> Mixer:
         if self.hp.recurrent[i]:
             return Mamba2(binder, self.hp, i)
-        return super().attention(binder, i)
+        return Attention(binder, self.hp, i, in_pairs=True)

@@ -23,7 +23,8 @@ class Attention:
     "row" norms the whole projection at once. rotate_first: heads are normed after the rotation.
     sinks: see `ForwardContext.attend`. gated: each head of Q's matrix is followed by a gate, whose sigmoid
     multiplies the head's output (Qwen3-Next). norm_values: heads of V are normed without weights; a layer
-    without a matrix of V takes the heads of K before these are normed (Gemma 4).
+    without a matrix of V takes the heads of K before these are normed (Gemma 4). in_pairs: elements of the
+    heads of Q and K come as x[0], x[d / 2], x[1], … and are put in order, for "neox" (Bamba).
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Attention:
         sinks: bool = False,
         gated: bool = False,
         norm_values: bool = False,
+        in_pairs: bool = False,
     ) -> None:
         # Keywords are what architectures differ in; each is used by a few of them.
         self.hp, self.layer, self.rope_factors = hp, layer, rope_factors
@@ -47,7 +49,7 @@ class Attention:
         self.n_head, self.n_head_kv = hp.n_head[layer], hp.n_head_kv[layer]
         self.dk, self.dv = dk, dv = hp.dims(layer)
         self.reads = hp.kv_source(layer) != layer  # another layer's keys and values
-        self.norm_values = norm_values
+        self.norm_values, self.in_pairs = norm_values, in_pairs
         n_q, n_k, n_v = self.n_head * dk, self.n_head_kv * dk, self.n_head_kv * dv
         self.split = n_q, n_k, n_v
         blk = f"blk.{layer}"
@@ -111,6 +113,8 @@ class Attention:
         if self.qk_norm == "head" and not self.rotate_first:
             q, k = self.norms[0](ctx, q), self.norms[1](ctx, k)
         if self.rope is not None:
+            if self.in_pairs:
+                q, k = in_order(ctx, q), in_order(ctx, k)
             factors = forward.constant(self.rope.factors) if self.rope.factors else self.rope_factors
             q = forward.rotate(q, self.rope, factors)
             k = forward.rotate(k, self.rope, factors)
@@ -147,3 +151,10 @@ def split_heads(ctx: Context, x: Tensor, head_dim: int, n_heads: int) -> Tensor:
     if x.contiguous:
         return ctx.reshape(x, head_dim, n_heads, x.shape[1])
     return ctx.view(x, (head_dim, n_heads, x.shape[1]), (4 * head_dim, x.strides[1]))
+
+
+def in_order(ctx: Context, x: Tensor) -> Tensor:
+    """[head_dim, heads, rows], of each head first the even elements, then the odd ones."""
+    d, n_heads, rows = x.shape[:3]
+    pairs = ctx.permute(ctx.reshape(x, 2, d // 2, n_heads * rows), 1, 0, 2)
+    return ctx.reshape(ctx.cont(pairs), d, n_heads, rows)

@@ -1,4 +1,4 @@
-"""Hugging Face folders of Granite 4 with Mamba layers."""
+"""Hugging Face folders of Granite 4 with Mamba layers, and of Bamba."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from engine.convert.huggingface.names import below, interleave
 
 class GraniteHybridConverter(GraniteConverter):
     architecture = "granitehybrid"
-    model_classes = ("GraniteMoeHybridForCausalLM",)
+    model_classes = ("GraniteMoeHybridForCausalLM", "BambaForCausalLM")
     supported_settings = GraniteConverter.supported_settings | {
         "position_embedding_type": ("nope",),
         "mamba_proj_bias": (False,),
@@ -24,6 +24,7 @@ class GraniteHybridConverter(GraniteConverter):
     tensor_names = (
         GraniteConverter.tensor_names
         | MAMBA
+        | {"model.final_layernorm": "output_norm"}
         | below(
             "model.layers",
             {
@@ -32,6 +33,10 @@ class GraniteHybridConverter(GraniteConverter):
                 "block_sparse_moe.input_linear": "ffn_up_exps",
                 "block_sparse_moe.output_linear": "ffn_down_exps",
                 "block_sparse_moe.router.layer": "ffn_gate_inp",
+                "pre_ff_layernorm": "ffn_norm",
+                "feed_forward.gate_proj": "ffn_gate",
+                "feed_forward.up_proj": "ffn_up",
+                "feed_forward.down_proj": "ffn_down",
             },
         )
     )
@@ -39,11 +44,22 @@ class GraniteHybridConverter(GraniteConverter):
     @classmethod
     def convert_keys(cls, config: Config) -> dict[str, Any]:
         check_time_steps(config)
-        kinds = keys.first(config, "layer_types", "layers_block_type")
         n_kv = int(config.get("num_key_value_heads") or config["num_attention_heads"])
-        converted = super().convert_keys(config) | mamba_keys(
-            config, int(config["mamba_expand"]) * int(config["hidden_size"])
-        )
+        mamba = mamba_keys(config, int(config["mamba_expand"]) * int(config["hidden_size"]))
+        if is_bamba(config):
+            head_dim = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+            layers, attending = range(int(config["num_hidden_layers"])), config["attn_layer_indices"]
+            return (
+                keys.common(config)
+                | mamba
+                | {
+                    "attention.head_count_kv": [n_kv if i in attending else 0 for i in layers],
+                    "rope.dimension_count": int(config.get("attn_rotary_emb") or head_dim // 2),
+                    "rope.scaling.finetuned": True,
+                }
+            )
+        kinds = keys.first(config, "layer_types", "layers_block_type")
+        converted = super().convert_keys(config) | mamba
         shared = int(config["shared_intermediate_size"])
         if not config.get("num_local_experts"):  # what is shared is then all there is
             converted["feed_forward_length"] = shared
@@ -63,7 +79,11 @@ class GraniteHybridConverter(GraniteConverter):
             return ((name, interleave(x, int(n))),)
         if not config.get("num_local_experts"):
             name = name.replace("_shexp", "")
-        if "ffn_up" in name:
+        if "ffn_up" in name and not is_bamba(config):  # both in one
             gate, up = np.split(x, 2, axis=-2)
             return (name.replace("ffn_up", "ffn_gate"), gate), (name, up)
         return convert_ssm2_tensor(name, x, int(config["mamba_n_groups"]))
+
+
+def is_bamba(config: Config) -> bool:
+    return bool(config["architectures"] == ["BambaForCausalLM"])

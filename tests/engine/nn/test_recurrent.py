@@ -16,7 +16,7 @@ from support.builders.golden import error, golden
 from support.references.greedy import request, run
 
 NAMES = (
-    *("falcon-h1", "granitehybrid", "jamba", "lfm2", "lfm2moe", "mamba", "mamba-falcon", "mamba2"),
+    *("bamba", "falcon-h1", "granitehybrid", "jamba", "lfm2", "lfm2moe", "mamba", "mamba-falcon", "mamba2"),
     *("nemotron_h", "nemotron_h_moe", "nemotron_h_moe-latent", "qwen3next", "qwen35", "qwen35moe"),
 )
 TOLERANCE = 2e-4

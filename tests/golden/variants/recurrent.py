@@ -141,6 +141,17 @@ VARIANTS = {
         **MULTIPLIERS,
         **MAMBA,
     ),
+    "bamba": make(
+        "Granite 4's layers without multipliers, half of each head rotated",
+        "BambaForCausalLM",
+        hidden_size=16,
+        head_dim=8,
+        attn_layer_indices=[1],
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        published={"attn_rotary_emb": 4},
+        hf=True,
+        **(MAMBA | {"mamba_n_heads": 4}),
+    ),
     "jamba": make(
         "Mamba with norms around attention without positions, experts in the second layer",
         "JambaForCausalLM",

@@ -35,6 +35,8 @@ MISTAKES: dict[str, tuple[str, Change]] = {
     "Mamba 2: no norm by groups": ("mamba2", without("ssm_norm")),
     "Mamba 2: no bias of the convolution": ("mamba2", without("ssm_conv1d.bias")),
     "Falcon-H1: kernels reversed": ("falcon-h1", reversed_kernels),
+    "Bamba: whole head rotated": ("bamba", key("rope.dimension_count", 8)),
+    "Bamba: no rotary embedding": ("bamba", key("rope.scaling.finetuned", False)),
     "Granite 4: residuals not scaled": ("granitehybrid", key("residual_scale", 1.0)),
     "Granite 4: a rotary embedding": ("granitehybrid", key("rope.scaling.finetuned", True)),
     "Granite 4: one expert for two": ("granitehybrid-moe", key("expert_used_count", 1)),
