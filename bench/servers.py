@@ -88,6 +88,7 @@ class Server:
             for k, v in os.environ.items()
             if not k.startswith("GGSERVE_") or k in ("GGSERVE_CACHE", "GGSERVE_CLBLAST_CPU")
         }
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed server has its bytecode
         start = time.perf_counter()
         self._process = subprocess.Popen(
             self.command, cwd=HERE.parent, env=environment, stdout=self._log, stderr=subprocess.STDOUT

@@ -10,6 +10,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
+from server.http.route import Route
+from server.registry.registry import ModelRegistry
 from server.state import State
 from server.worker.engine import Engine
 
@@ -27,12 +29,13 @@ def lifespan_of(
             state.registry.on_loaded(_warn_without_drafts)
         starting = asyncio.create_task(state.registry.start())
         watching = asyncio.create_task(state.keys.watch())
+        preparing = asyncio.create_task(_prepare_routes(app, state.registry))
         try:
-            await asyncio.to_thread(_prepare_routes, app)  # while models load
             yield
         finally:
             state.stopping = True
-            ending = [starting, watching, *state.background]  # whose results no client can fetch any more
+            # The results of state.background no client can fetch any more.
+            ending = [starting, watching, preparing, *state.background]
             for task in ending:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
@@ -46,11 +49,16 @@ def lifespan_of(
     return lifespan
 
 
-def _prepare_routes(app: FastAPI) -> None:
-    """FastAPI does it when a request is matched: the first one would hold up the event loop for 0.1 s."""
-    scope = {"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []}  # no route's
-    for route in app.routes:
-        route.matches(scope)
+async def _prepare_routes(app: FastAPI, registry: ModelRegistry) -> None:
+    """After the models, since a request that comes first prepares its own route: a few milliseconds."""
+    await registry.wait_started()
+
+    def prepare() -> None:
+        for route in app.routes:
+            if isinstance(route, Route):
+                route.prepare()
+
+    await asyncio.to_thread(prepare)
 
 
 def _warn_without_drafts(engine: Engine) -> None:

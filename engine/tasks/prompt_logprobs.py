@@ -28,7 +28,7 @@ from engine.model.context import ModelContext
 from engine.sampling.log_softmax import log_sum_exp, max_rows
 from engine.sampling.parameters import MAX_LOGPROBS
 from engine.scheduler.batch import next_item
-from engine.types import AdapterScales, Token
+from engine.types import AdapterScales
 
 
 class LogprobRows(NamedTuple):
@@ -40,19 +40,6 @@ class LogprobRows(NamedTuple):
 
     rows: NDArray[np.float64]
     last: bool
-
-
-def tokens_with_logprobs(ids: Sequence[int], rows: NDArray[np.float64]) -> list[Token]:
-    """All tokens of a prompt but the first, from their rows, as if they had been generated."""
-    return [
-        Token(id, row[0], [(int(i), p) for i, p in zip(row[2::2], row[3::2], strict=True)])
-        for id, row in zip(ids[1:], rows.tolist(), strict=True)
-    ]
-
-
-def token_ranks(rows: NDArray[np.float64]) -> list[int]:
-    """The ranks of the same tokens among all of the vocabulary."""
-    return [int(rank) for rank in rows[:, 1]]
 
 
 class _Prompt:

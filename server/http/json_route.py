@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
 from pydantic.fields import FieldInfo
 
 from engine.exact_json import read_float
 from server.errors import ApiError, bad_request
 from server.generation.request_context import PendingModel
 from server.http.loading import handle_when_loaded
+from server.http.route import Route
 
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _decoder = msgspec.json.Decoder(float_hook=read_float)
@@ -100,7 +100,7 @@ class JsonRequest(Request):
         return self._value
 
 
-class JsonRoute(APIRoute):
+class JsonRoute(Route):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.tasks.prompt_logprobs import token_ranks, tokens_with_logprobs
+from engine.tasks.logprob_rows import token_ranks, tokens_with_logprobs
 from engine.tasks.types import GetPromptLogprobs
 from engine.tokenizer.detokenizer import Detokenizer
 from engine.types import AdapterScales, Token

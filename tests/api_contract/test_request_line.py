@@ -9,9 +9,11 @@ from types import FrameType
 import pytest
 
 import server
+from server.app import ROUTES
 from support.api.http import client, user
 from support.fakes.engine import FakeEngine, make_app
 from support.tracing import traced, traced_threads
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(server.__file__).parent
@@ -122,6 +124,9 @@ async def test_a_streamed_request_passes_few_files_and_seldom_returns(path, rout
         async with client(make_app(engine)) as http:
             first = await http.post(path, json=body)  # what is worked out once per model is not the request's
             assert first.status_code == 200, first.text
+            await until(
+                lambda: all("app" in vars(each) for each in ROUTES)
+            )  # nor is this
             line.route = route
             with traced(line.trace):
                 response = await http.post(path, json={**body, "stream": True})

@@ -6,9 +6,8 @@ import asyncio
 
 import httpx
 import pytest
-from fastapi import APIRouter
-from fastapi.routing import APIRoute
 
+from server.http.route import Route
 from support.api.http import COMPLETIONS, client, error_of
 from support.fakes.engine import FakeEngine, make_app
 from support.waiting import until
@@ -26,7 +25,7 @@ async def test_engines_start_and_stop_with_the_application():
     engine.start = start
     app = make_app(engine)
     async with client(app) as http:
-        await asyncio.sleep(0)  # it starts beside the first request
+        await until(lambda: engine.state == "ready")  # it starts beside the first request
         assert (await http.get("/health")).json()["status"] == "ok"
     assert engine.state == "stopped"
 
@@ -44,24 +43,21 @@ async def test_a_model_that_cannot_draft_is_named_where_drafts_are_wanted(caplog
         ] == names
 
 
-async def test_routes_are_prepared_before_the_first_request():
-    prepared = []
+async def test_routes_are_prepared_once_the_models_are_loaded():
+    may_start = asyncio.Event()
 
-    class Route(APIRoute):
-        def get_route_handler(self):
-            prepared.append(self.path)
-            return super().get_route_handler()
+    class Slow(FakeEngine):
+        async def start(self):
+            await may_start.wait()
 
-    router = APIRouter(route_class=Route)
-    router.add_api_route("/own", lambda: {})
-    app = make_app(FakeEngine())
-    app.include_router(router)
-    before = len(prepared)
-    async with client(app) as http:
-        at_start = len(prepared)
-        assert at_start > before
-        assert (await http.get("/own")).status_code == 200
-        assert len(prepared) == at_start
+    route = Route("/own", lambda: {})
+    app = make_app(Slow())
+    app.router.routes.append(route)
+    async with client(app):
+        await asyncio.sleep(0.05)
+        assert "dependant" not in vars(route)
+        may_start.set()
+        await until(lambda: "dependant" in vars(route))
 
 
 async def test_engines_start_one_after_the_other():

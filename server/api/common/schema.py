@@ -14,14 +14,19 @@ class Schema(BaseModel):
     """Types are not coerced ("5" is no number). Unknown fields are kept, to be named in `warnings`."""
 
     model_config = ConfigDict(
-        strict=True, extra="allow", allow_inf_nan=False, protected_namespaces=(), hide_input_in_errors=True
+        strict=True,
+        extra="allow",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        hide_input_in_errors=True,
+        defer_build=True,  # until its route is prepared (`server.http.route`)
     )
 
 
 class Reply(BaseModel):
     """A response, for the API description; the bytes are written by hand."""
 
-    model_config = ConfigDict(protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=(), defer_build=True)
 
 
 def field(description: str, example: Any, **bounds: Any) -> Any:

@@ -9,10 +9,11 @@ from fastapi.responses import JSONResponse
 
 from server.api.common.replies.model_info import public_info
 from server.dependencies import StateDep
+from server.http.route import Route
 from server.registry.served_model import ServedModel
 from server.worker.model_use import model_use
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 _ORDER = ("failed", "stalled", "stopped", "restarting", "loading")
 
 

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Response
 
 from server.dependencies import StateDep
 from server.errors import ApiError
+from server.http.route import Route
 from server.metrics.prometheus import CONTENT_TYPE
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 
 
 @router.get("/metrics", response_class=Response)

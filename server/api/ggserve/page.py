@@ -11,8 +11,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from server.errors import ApiError
+from server.http.route import Route
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(route_class=Route, include_in_schema=False)
 
 _TYPES = {  # not those of the machine: on some, the registry says that .js is plain text
     "html": "text/html; charset=utf-8",

@@ -10,9 +10,10 @@ from fastapi import APIRouter
 from server.dependencies import ContextDep
 from server.errors import ApiError
 from server.generation.job import Job, visible_jobs
+from server.http.route import Route
 from server.worker.requests.stream import RequestInfo
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 _STATES = ("decode", "paused", "prefill", "queued")  # a job is as far as its furthest sequence
 
 

@@ -16,9 +16,12 @@ API = Api(
         embeddings.router,
         rerank.router,
         tokenize.router,
+        tokenize.get_router,
         slots.router,
         lora.router,
+        lora.with_body,
         props.router,
         models.router,
+        models.with_body,
     )
 )

@@ -15,8 +15,9 @@ from server.dependencies import ContextDep
 from server.generation.request_context import RequestContext
 from server.http.json_reply import json_reply
 from server.http.json_route import json_router
+from server.http.route import Route
 
-router, with_body = APIRouter(), json_router()
+router, with_body = APIRouter(route_class=Route), json_router()
 
 
 class LoraAdapterReply(Reply):
@@ -54,9 +55,6 @@ async def set_lora_adapters(scales: Scales, context: ContextDep, model: ModelQue
     pairs = [(adapter.id, adapter.scale) for adapter in scales]
     context.state.derived[engine].lora = context.check_lora(pairs, "id")
     return json_reply({"success": True}, context)
-
-
-router.include_router(with_body)
 
 
 def _adapters(context: RequestContext, model: str | None) -> list[dict[str, Any]]:

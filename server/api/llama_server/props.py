@@ -15,12 +15,13 @@ from server.errors import ApiError
 from server.generation.job import visible_jobs
 from server.generation.output_processor import OutputSequence
 from server.generation.request_context import RequestContext
+from server.http.route import Route
 from server.input.prompts import chat_support
 from server.version import version
 from server.worker.engine import Engine
 from server.worker.requests.slots import ServerSlot
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 RANDOM_SEED = 2**32 - 1  # llama-server's value for "another one for each request"
 ModelQuery = Annotated[str | None, Query(max_length=512, description="a served model; default: the only one")]
 

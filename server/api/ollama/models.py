@@ -22,13 +22,14 @@ from server.generation.request_context import unavailable_model
 from server.http import ndjson
 from server.http.json_reply import json_reply
 from server.http.json_route import AnyTypeRoute, json_router
+from server.http.route import Route
 from server.models.progress import Progress
 from server.registry.memory import memory_use
 from server.registry.served_model import ModelState, ServedModel
 
 # Clients use what came with a version of Ollama only from that version on: the one whose API this is.
 OLLAMA_VERSION = "0.33.0"
-router, with_body = APIRouter(), json_router(AnyTypeRoute)
+router, with_body = APIRouter(route_class=Route), json_router(AnyTypeRoute)
 
 
 @router.get("/api/version")
@@ -113,9 +114,6 @@ async def delete_model(body: OllamaNameRequest, context: ContextDep) -> Response
     check_fields(body, context)
     await delete(body.model.removesuffix(":latest"), context)
     return json_reply({"status": "success"}, context)
-
-
-router.include_router(with_body)
 
 
 async def _lines(progress: AsyncGenerator[Progress, None], end: dict[str, Any]) -> AsyncGenerator[Any, None]:

@@ -15,7 +15,9 @@ API = Api(
         completions.router,
         chat.router,
         responses.router,
+        responses.json_routes,
         conversations.router,
+        conversations.json_routes,
         embeddings.router,
         models.router,
     )

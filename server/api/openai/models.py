@@ -10,10 +10,11 @@ from server.api.common.replies.model_info import public_info
 from server.api.common.replies.model_status import model_status
 from server.dependencies import ContextDep, StateDep
 from server.errors import wrong
+from server.http.route import Route
 from server.registry.served_model import ServedModel
 from server.state import State
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 
 
 def _model(model: ServedModel, state: State) -> dict[str, Any]:

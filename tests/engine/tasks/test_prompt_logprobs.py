@@ -10,12 +10,11 @@ import pytest
 import engine
 from engine.errors import ConfigError, ContextOverflowError, EngineError, OutOfMemoryError
 from engine.sampling import log_softmax
+from engine.tasks.logprob_rows import token_ranks, tokens_with_logprobs
 from engine.tasks.prompt_logprobs import (
     PromptLogprobsRunner,
     most_likely,
     rank,
-    token_ranks,
-    tokens_with_logprobs,
 )
 from support.fakes.engine import STORIES
 

@@ -99,3 +99,8 @@ def test_reloading_reads_keys_and_says_which_options_need_a_restart(tmp_path, ca
 def test_the_engine_does_not_wait_for_imports_of_the_server():
     code = "import sys, server.cli.serve; print({'numpy', 'fastapi', 'uvicorn'} & {*sys.modules})"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
+def test_a_server_of_texts_imports_no_numpy():
+    code = "import sys, server.cli.serve, server.app, server.http.server; print('numpy' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"

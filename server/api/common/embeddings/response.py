@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from server.api.common.embeddings.schema import EmbeddingRequest
 from server.api.common.embeddings.vectors import (
@@ -22,6 +21,10 @@ from server.api.common.requests.parser import check_fields
 from server.errors import missing, unsupported
 from server.generation.request_context import RequestContext
 from server.http.json_reply import Bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 async def embeddings_response(body: EmbeddingRequest, context: RequestContext, native: bool) -> Bytes:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from engine.tasks.types import Embed
 from server.api.common.embeddings.schema import EmbeddingRequest
@@ -17,6 +16,10 @@ from server.generation.request_context import RequestContext
 from server.generation.tasks import run_task
 from server.input.task_inputs import Input, input_tokens
 from server.worker.engine import Engine
+
+if TYPE_CHECKING:  # numpy takes a tenth of the time to start, and most servers make no embeddings
+    import numpy as np
+    from numpy.typing import NDArray
 
 GROUP = 1 << 16  # tokens of one task, which is repeated if the engine process dies
 MAX_VALUES = 1 << 24  # numbers of one response: 64 MiB, five times that as text
@@ -107,6 +110,8 @@ async def embed(
     """The vectors of each input, float32 [rows, n]. param: the field of the inputs. second: where the second
     sentence of each begins.
     """
+    import numpy as np
+
     engine = context.engine
     n_tokens = sum(map(len, inputs))
     rows = n_tokens if pooling == "none" else len(inputs)
@@ -142,6 +147,8 @@ def normalized(vectors: NDArray[np.float32], norm: int) -> NDArray[np.float32]:
     """Rows divided by a norm. -1: unchanged; 0: scaled to a maximum of 32760; p: by the p-norm."""
     if norm < 0:
         return vectors
+    import numpy as np
+
     exact = vectors.astype(np.float64)
     if norm == 0:
         length = np.abs(exact).max(-1, keepdims=True) / 32760

@@ -19,12 +19,13 @@ from server.errors import ApiError, bad_request
 from server.generation.request_context import RequestContext, load_error
 from server.http.json_reply import json_reply
 from server.http.json_route import json_router
+from server.http.route import Route
 from server.http.sse import event, event_stream, while_connected
 from server.registry.served_model import ModelState, ServedModel
 from server.state import State
 from server.worker.errors import LoadFailed
 
-router, with_body = APIRouter(), json_router()
+router, with_body = APIRouter(route_class=Route), json_router()
 _REPLY: dict[int | str, dict[str, Any]] = {200: {"model": ModelChangedReply}}
 
 
@@ -73,9 +74,6 @@ async def begin_unload(body: ModelNameRequest, context: ContextDep) -> Response:
 async def sse(state: StateDep) -> Response:
     """Changes of all models as server-sent events, as llama-server's router sends them."""
     return event_stream(_all_events(state))
-
-
-router.include_router(with_body)
 
 
 def _named(body: ModelNameRequest, context: RequestContext) -> ServedModel:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as Place
-from fastapi.routing import APIRoute
 
 from engine.tasks.types import EraseSlot, RestoreSlot, SaveSlot
 from server.api.common.requests.parser import check_fields
@@ -19,12 +18,13 @@ from server.errors import NotSupported, bad_request, missing, wrong
 from server.generation.tasks import run_task
 from server.http.json_reply import json_reply
 from server.http.json_route import JsonRequest, check_content_type
+from server.http.route import Route
 from server.http.sse import within_limits
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
-class _Route(APIRoute):
+class _Route(Route):
     """A JSON body, or none at all unless from a browser, which would send that on behalf of any page."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -19,9 +19,10 @@ from server.dependencies import ContextDep
 from server.errors import missing, wrong
 from server.http.json_reply import Bytes, json_reply
 from server.http.json_route import json_router
+from server.http.route import Route
 
 router = json_router()
-get_router = APIRouter()
+get_router = APIRouter(route_class=Route)
 
 
 @router.post("/tokenize", response_model=None, responses={200: {"model": TokenizeReply}})
@@ -104,6 +105,3 @@ async def detokenize(body: DetokenizeRequest, context: ContextDep) -> Response:
     # As llama-server: the first space stays, and special tokens are written out.
     text = await context.in_thread(tokenizer.decode, body.tokens, skip_special=False)
     return json_reply({"content": text, "prompt": text}, context)
-
-
-router.include_router(get_router)

@@ -28,9 +28,10 @@ from server.errors import ApiError, wrong
 from server.generation.request_context import RequestContext
 from server.http.json_reply import json_reply
 from server.http.json_route import json_router
+from server.http.route import Route
 from server.ids import new_id
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 json_routes = json_router()  # those with a body
 _CONVERSATION: dict[int | str, dict[str, Any]] = {200: {"model": ConversationReply}}
 _LIST: dict[int | str, dict[str, Any]] = {200: {"model": ItemListReply}}
@@ -153,6 +154,3 @@ def _no_item(id: str) -> ApiError:
 def _too_large(param: str, store: ConversationStore) -> ApiError:
     message = f"the conversation would have more than {store.max_bytes} bytes (--responses-max-bytes)"
     return wrong(param, message)
-
-
-router.include_router(json_routes)

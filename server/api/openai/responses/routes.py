@@ -27,11 +27,12 @@ from server.errors import ApiError, unsupported, wrong
 from server.generation.request_context import RequestContext
 from server.http.json_reply import Bytes, json_reply
 from server.http.json_route import json_router
+from server.http.route import Route
 from server.http.sse import event_stream, respond
 from server.input.processor import process_chat
 from server.input.prompts import prepare_chat
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 json_routes = json_router()  # those with a body
 _WHOLE: dict[int | str, dict[str, Any]] = {200: {"model": ResponseReply}}
 
@@ -154,6 +155,3 @@ async def input_items(
         raise not_stored(id, "id")
     items = stored.content.items()[: stored.content.n_input]
     return page.of({item["id"]: item for item in items})
-
-
-router.include_router(json_routes)
