@@ -14,6 +14,8 @@ MAX_ADAPTERS = 64
 NGRAM, DRAFT_MODEL = "ngram-simple", "draft-simple"  # llama-server's names of what drafts
 MAX_DRAFT = 32  # tokens that a step drafts for all its sequences: each needs a row of logits
 MAX_ADAPTER_SCALE = 1000.0
+MAX_PRIORITY = 1000  # of a request, and as a negative number the least
+MAX_WEIGHT = 1000
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,9 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, array_like=True,
     # A resumed stream: tokens that the client already has, and the sampler's state after them.
     generated: list[int] = []
     sampler_state: float | None = None
+    client: str = ""  # who shares the engine with others, by `weight` (see `engine.scheduler.fair_share`)
+    weight: int = 1
+    priority: int = 0  # a lower number comes earlier
 
 
 class Timings(msgspec.Struct, kw_only=True, omit_defaults=False):

@@ -1,8 +1,9 @@
 """Which sequences run, and which are preempted when cells run out. Policy only.
 
-Order of arrival (`ScheduledSequence.arrival`) is the order of precedence everywhere. Because of it nothing
-starves: the oldest sequence is never preempted and never waits for another one, and the pool holds at least
-one sequence of the greatest length.
+Who is admitted next is decided by `fair_share`. Among those that run, `ScheduledSequence.precedence` counts
+everywhere: priority, then order of arrival. Because of it nothing of the highest priority starves: its oldest
+running sequence is never preempted and never waits for another one, and the pool holds at least one
+sequence of the greatest length.
 """
 
 from __future__ import annotations
@@ -38,22 +39,24 @@ class Admission:
         self.n_preempted = 0
 
     def admit(self) -> None:
-        """Let waiting sequences run, in order of arrival, while there are slots and cells.
+        """Let waiting sequences run while there are slots and cells, nobody before the one that is next.
 
-        A sequence older than a running one (it was paused) takes the slot of the newest one.
+        One of a higher priority than the last running one, or older (it was paused), takes that one's slot.
         """
         queues, running, waiting = self.queues, self.queues.running, self.queues.waiting
         while waiting:
-            sequence = waiting[0]
-            full = len(running) >= self.parallel
-            if full and running[-1].arrival < sequence.arrival:
+            sequence = queues.fair.next(waiting)
+            if len(running) >= self.parallel and not queues.fair.takes_place(sequence, running[-1]):
                 return
             while running and not (
                 self._fits(sequence) and self._has_slot(sequence) and self._has_window(sequence)
             ):
-                if not self._reclaim_idle(sequence):
+                if self._reclaim_idle(sequence):
+                    continue
+                if running[-1].request.priority <= sequence.request.priority:
                     return
-            if full:  # the newest keeps its cells and continues later without recomputation
+                self._preempt_last()
+            if len(running) >= self.parallel:  # the last one continues later, without recomputation
                 queues.move(running[-1], SequenceState.WAITING)
             queues.move(sequence, SequenceState.RUNNING)
 
@@ -61,8 +64,8 @@ class Admission:
         """Free one cell for every running sequence, so that each of them can decode.
 
         Evicts cached prefixes first, then takes the cells of idle sequences, then preempts the newest
-        running one. Returns a sequence that cannot continue even alone, since the cells are held outside
-        of this scheduler.
+        running one of the lowest priority. Returns a sequence that cannot continue even alone, since the
+        cells are held outside of this scheduler.
         """
         pool, running = self.pool, self.queues.running
         while pool.n_ready < len(running):
@@ -70,9 +73,7 @@ class Admission:
                 continue
             if len(running) == 1:
                 return running[0]
-            newest = running[-1]
-            self._preempt(newest)
-            self.queues.move(newest, SequenceState.WAITING)
+            self._preempt_last()
         return None
 
     def may_start(self, sequence: ScheduledSequence) -> bool:
@@ -137,7 +138,7 @@ class Admission:
         limit = len(sequence.tokens) - 1
         best = n_known
         for other in self.queues.running:
-            if other.arrival >= sequence.arrival:
+            if other.precedence >= sequence.precedence:
                 break
             if other.prefix is None or other.n_pending <= 1 or other.n_past >= other.n_prompt:
                 continue
@@ -204,13 +205,19 @@ class Admission:
         return None
 
     def _reclaim_idle(self, wanting: ScheduledSequence | None) -> bool:
-        """Take the cells of the newest paused, else waiting, sequence that has any."""
+        """Take the cells of the last paused, else waiting, sequence that has any."""
         for idle in (self.queues.paused, self.queues.waiting):
             for sequence in reversed(idle):
                 if (sequence.n_past or sequence.slot != NO_SLOT) and sequence is not wanting:
                     self._preempt(sequence)
                     return True
         return False
+
+    def _preempt_last(self) -> None:
+        """Let the running sequence of the least precedence wait, without its cells."""
+        last = self.queues.running[-1]
+        self._preempt(last)
+        self.queues.move(last, SequenceState.WAITING)
 
     def _preempt(self, sequence: ScheduledSequence) -> None:
         """Take a sequence's cells. What they hold stays cached for as long as there is room."""

@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, NamedTuple, Protocol
 
 from engine.cache.cached_sequence import CachedSequence
@@ -145,9 +146,10 @@ class Batch:
 class BatchBuilder:
     """Chooses what is computed in a step.
 
-    One token of every sequence in decode, with a draft of the next ones where that pays, then prompts in
-    order of arrival, at most one chunk each, in what is left of `max_batch_tokens` and of the `pace`. So a
-    long prompt delays the running streams by one chunk per step at most.
+    One token of every sequence in decode, with a draft of the next ones where that pays, then prompts, at
+    most one chunk each, in what is left of `max_batch_tokens` and of the `pace`. So a long prompt delays the
+    running streams by one chunk per step at most. Clients share what is left for prompts (`fair_share`);
+    those of one client come in order of arrival.
     """
 
     def __init__(self, admission: Admission, max_batch_tokens: int) -> None:
@@ -182,10 +184,13 @@ class BatchBuilder:
             for sequence in prefill:  # before any of them goes on: where the next ones want checkpoints
                 if not sequence.n_past:
                     self._admission.may_start(sequence)
-        for sequence in prefill:
-            if not budget:
-                break
-            budget -= self._add_chunk(batch, sequence, budget)
+        for sequences, part in self._admission.queues.fair.parts(prefill):
+            left = ceil(budget * part)
+            for sequence in sequences:
+                if not left:
+                    break
+                n = self._add_chunk(batch, sequence, left)
+                left, budget = left - n, budget - n
         return batch
 
     def measured(self, batch: Batch, compute_ms: float, ms: float) -> None:

@@ -1,4 +1,4 @@
-"""All sequences of a scheduler: by their ids, by their states in order of arrival, and by their deadlines."""
+"""All sequences of a scheduler: by id, by state in order of precedence, and by deadline."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
+from engine.scheduler.fair_share import FairShare
 from engine.scheduler.sequence import ScheduledSequence, SequenceState
 
-_arrival = attrgetter("arrival")
+_precedence = attrgetter("precedence")
 
 
 class SequenceQueues:
-    """Only this class sets `ScheduledSequence.state`."""
+    """Only this class sets `ScheduledSequence.state`, and `fair` hears of it."""
 
     def __init__(self) -> None:
+        self.fair = FairShare()
         self._by_id: dict[str, ScheduledSequence] = {}
         self._by_state: dict[SequenceState, list[ScheduledSequence]] = {
             state: [] for state in SequenceState if state is not SequenceState.FINISHED
@@ -39,26 +41,40 @@ class SequenceQueues:
     def add(self, sequence: ScheduledSequence) -> None:
         """A new sequence, in the state that it has."""
         self._by_id[sequence.id] = sequence
-        insort(self._by_state[sequence.state], sequence, key=_arrival)
+        insort(self._by_state[sequence.state], sequence, key=_precedence)
+        if sequence.state is SequenceState.WAITING:
+            self.fair.enter(sequence)
         if sequence.request.deadline_ms is not None:
             heappush(self._deadlines, (sequence.request.deadline_ms, sequence.arrival, sequence))
 
     def move(self, sequence: ScheduledSequence, state: SequenceState) -> None:
-        """Change a sequence's state. Among others in that state it stands at its place by arrival."""
-        self._by_state[sequence.state].remove(sequence)
+        """Change a sequence's state. Among others in that state it stands at its place by precedence."""
+        self._take(sequence)
         sequence.state = state
-        insort(self._by_state[state], sequence, key=_arrival)
+        insort(self._by_state[state], sequence, key=_precedence)
+        if state is SequenceState.WAITING:
+            self.fair.enter(sequence)
+        elif state is SequenceState.RUNNING:
+            self.fair.admit(sequence)
 
     def remove(self, sequence: ScheduledSequence) -> None:
         """The sequence is finished."""
-        self._by_state[sequence.state].remove(sequence)
+        self._take(sequence)
+        self.fair.finish(sequence)
         sequence.state = SequenceState.FINISHED
         del self._by_id[sequence.id]
+        if not self._by_id:
+            self.fair.reset()
         if len(self._deadlines) > 2 * len(self._by_id) + 64:  # most of them are of finished sequences
             self._deadlines = [
                 entry for entry in self._deadlines if entry[2].state is not SequenceState.FINISHED
             ]
             heapify(self._deadlines)
+
+    def _take(self, sequence: ScheduledSequence) -> None:
+        self._by_state[sequence.state].remove(sequence)
+        if sequence.state is SequenceState.WAITING:
+            self.fair.leave(sequence)
 
     @property
     def next_deadline_ms(self) -> float | None:

@@ -276,6 +276,7 @@ class Scheduler:
             if item.n_past < sequence.n_prompt:
                 self._counters.prompt_tokens += min(n_past, sequence.n_prompt) - item.n_past
                 sequence.publish()
+            self.queues.fair.charge(sequence)
             if item.logits:
                 self._choose(sequence, item, place, row, now)
                 place += 1

@@ -11,7 +11,15 @@ from typing import Any, Protocol
 from engine.cache.cached_sequence import CachedSequence
 from engine.cache.cell_pool import CellPool
 from engine.cache.prefix_cache import PrefixCache
-from engine.config import MAX_DRAFT, SchedulerConfig, adapter_scales, n_shifted, shift_size
+from engine.config import (
+    MAX_DRAFT,
+    MAX_PRIORITY,
+    MAX_WEIGHT,
+    SchedulerConfig,
+    adapter_scales,
+    n_shifted,
+    shift_size,
+)
 from engine.constraint.guide import OutputGuide
 from engine.errors import ConfigError, ContextOverflowError
 from engine.types import FinishReason, InferenceParameters, Request, Timings, Token
@@ -63,6 +71,7 @@ class ScheduledSequence(CachedSequence):
     __slots__ = (
         "arrival",
         "cached_n",
+        "charged",
         "compiling",
         "draft_accepted",
         "draft_n",
@@ -76,7 +85,9 @@ class ScheduledSequence(CachedSequence):
         "n_ctx",
         "n_dropped",
         "n_end",
+        "n_expected",
         "n_prompt",
+        "precedence",
         "request",
         "sampler",
         "shifts",
@@ -100,8 +111,8 @@ class ScheduledSequence(CachedSequence):
     ) -> None:
         """Eight parameters: what the scheduler knows and a sequence cannot derive.
 
-        arrival: place in the order of arrival, which is the order of precedence. now: in seconds of
-        time.monotonic. compiling: gives the guide of a request with a constraint or a reasoning block.
+        arrival: place in the order of arrival. now: in seconds of time.monotonic. compiling: gives the guide
+        of a request with a constraint or a reasoning block.
         """
         super().__init__(
             pool,
@@ -116,6 +127,8 @@ class ScheduledSequence(CachedSequence):
         self.request = request
         self.id = request.id
         self.arrival = arrival
+        self.precedence = (request.priority, arrival)  # of running sequences: the last is preempted first
+        self.charged = self.n_expected = 0  # see `FairShare`; charged: 0 until it is admitted
         self.n_prompt = len(request.prompt)
         self.n_ctx, self.shifts = config.n_ctx, config.context_shift
         self.n_dropped = 0
@@ -227,6 +240,10 @@ def check_request(request: Request, n_vocab: int, n_ctx: int, n_adapters: int = 
         raise ConfigError("the prompt is empty; feed at least one token")
     if request.n_batch < 1:
         raise ConfigError(f"n_batch is {request.n_batch}; it must be at least 1")
+    if abs(request.priority) > MAX_PRIORITY:
+        raise ConfigError(f"priority is {request.priority}; it must be {-MAX_PRIORITY} to {MAX_PRIORITY}")
+    if not 1 <= request.weight <= MAX_WEIGHT:
+        raise ConfigError(f"weight is {request.weight}; it must be 1 to {MAX_WEIGHT}")
     if not 0 <= request.draft_max <= MAX_DRAFT:
         raise ConfigError(f"draft_max is {request.draft_max}; it must be 0 to {MAX_DRAFT}")
     for ids in (request.prompt, request.generated):

@@ -8,6 +8,7 @@ one at a time, so that the others get through. Too many crashes in a row without
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -44,12 +45,17 @@ class Recovery:
     def on_crash(self, streams: Sequence[Stream], tasks: Sequence[PendingTask] = ()) -> RestartDecision:
         """Decide, given the unfinished streams and tasks, oldest first.
 
-        Of the streams that were sent, the oldest `parallel` may have been running; any task may have been.
+        Of the streams that were sent, the first `parallel` of each client may have been running: those that
+        have begun, then by priority and age, as `engine.scheduler.fair_share` admits them; any task may have
+        been.
         """
         now = self._clock()
         self._crashes = [*(at for at in self._crashes if now - at < WINDOW_S), now]
-        for stream in [stream for stream in streams if stream.sent][: self._parallel]:
-            stream.crashes += 1
+        n_running: Counter[str] = Counter()  # by client
+        for stream in sorted(streams, key=lambda stream: (not stream.has_progress, stream.request.priority)):
+            if stream.sent and n_running[stream.request.client] < self._parallel:
+                n_running[stream.request.client] += 1
+                stream.crashes += 1
         for task in tasks:
             task.crashes += task.sent
         unfinished: list[Stream | PendingTask] = [*streams, *tasks]

@@ -129,6 +129,11 @@ class Stream:
         return msgspec.structs.replace(self.request, generated=generated, sampler_state=self._sampler_state)
 
     @property
+    def has_progress(self) -> bool:
+        """The engine has told of progress."""
+        return self.processed is not None or bool(self._tokens)
+
+    @property
     def n_generated(self) -> int:
         return len(self._tokens)
 
@@ -149,7 +154,7 @@ class Stream:
         elif self._tokens:
             state = "decode"
         else:
-            state = "queued" if self.processed is None else "prefill"
+            state = "prefill" if self.has_progress else "queued"
         return RequestInfo(
             id=self.request.id,
             model=model,

@@ -31,11 +31,13 @@ class Script:
         shifts: bool = False,
         drafts: bool = False,
         windowed: bool = False,
+        shared: bool = False,
     ) -> None:
         self.recurrent, self.shifts = recurrent, shifts
         self.rng = random.Random(seed)
         self.original_context_length, self.model = original_context_length, Model(original_context_length)
         self.drafts = drafts  # of sequences that decode, at random: right ones, wrong ones, and none
+        self.shared = shared  # by clients of different weights and requests of different priorities
         self.calm = calm  # without pauses, failures and cancels, so that stricter rules hold
         rng = self.rng
         self.hungry = rng.random() < 0.5  # short prompts and long answers, which is what exhausts the cells
@@ -142,10 +144,18 @@ class Script:
             generated=known,
             n_keep=n_keep,
             deadline_ms=time.monotonic() * 1e3 + 1e6 if rng.random() < 0.1 else None,
+            **self.share(),
         )
         self.expected[id] = expected, reason
         self.outcome.tokens[id] = list(known)
         self.scheduler.submit(self.requests[id])
+
+    def share(self) -> dict[str, object]:
+        """Client, weight and priority of a request."""
+        if not self.shared:
+            return {}
+        n = self.rng.randrange(3)
+        return {"client": f"c{n}", "weight": 1 + 3 * n, "priority": self.rng.choice([0, 0, 0, -1, 5])}
 
     def limits(self) -> list[int | None]:
         return [None, 40] if self.hungry else [None, 0, 1, 3, 20]
@@ -181,7 +191,7 @@ class Script:
         for batch in self.runner.batches[n_batches:]:
             assert sum(len(row.tokens) for row in batch) <= self.max_batch
             assert len(batch) <= self.parallel
-        if self.calm and running and admission.waiting:
+        if self.calm and not self.shared and running and admission.waiting:
             assert running[-1].arrival < admission.waiting[0].arrival
         stats = scheduler.stats()
         assert stats.cells_used + stats.cells_cached + scheduler.pool.n_free == stats.cells_total
@@ -307,6 +317,16 @@ def test_contexts_with_windows_shift_at_random(seed: int) -> None:
 @pytest.mark.parametrize("seed", every(10, range(1900, 1940)))
 def test_sequences_with_windows_and_drafts_come_and_go_at_random(seed: int) -> None:
     Script(seed, windowed=True, drafts=True, shifts=bool(seed % 2)).run(50)
+
+
+@pytest.mark.parametrize("seed", every(7, range(2000, 2040)))
+def test_sequences_of_several_clients_and_priorities_come_and_go_at_random(seed: int) -> None:
+    Script(seed, shared=True, recurrent=seed % 4 == 1, drafts=seed % 4 == 2, windowed=seed % 4 == 3).run(70)
+
+
+@pytest.mark.parametrize("seed", every(7, range(2100, 2120)))
+def test_without_disturbance_all_clients_and_priorities_are_served(seed: int) -> None:
+    Script(seed, shared=True, calm=True, recurrent=seed % 4 == 1, windowed=seed % 4 == 3).run(50)
 
 
 def test_the_scripts_reach_what_they_are_for() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from engine.types import Request
 from server.worker.requests.recovery import FIRST_DELAY_S, MAX_CRASHES, WINDOW_S, Recovery
 
 
@@ -15,6 +16,13 @@ class Item:
 
     sent: bool = True
     crashes: int = 0
+    has_progress: bool = False
+    client: str = ""
+    priority: int = 0
+
+    @property
+    def request(self) -> Request:
+        return Request(id="r", prompt=[1], client=self.client, priority=self.priority)
 
 
 class Clock:
@@ -60,6 +68,18 @@ def test_only_what_may_have_been_running_is_counted(recovery):
     recovery.on_crash(streams, tasks)
     assert [item.crashes for item in streams] == [1, 0, 1, 0]
     assert [item.crashes for item in tasks] == [1, 0]
+
+
+def test_of_each_client_as_many_may_have_been_running_as_fit(recovery):
+    streams = [Item(client="a"), Item(client="a", priority=1), Item(client="a"), Item(client="b")]
+    recovery.on_crash(streams)
+    assert [item.crashes for item in streams] == [1, 0, 1, 1]
+
+
+def test_one_that_has_begun_is_counted_before_one_that_may_not_have(recovery):
+    streams = [Item(), Item(priority=-1), Item(has_progress=True, priority=5)]
+    recovery.on_crash(streams)
+    assert [item.crashes for item in streams] == [0, 1, 1]
 
 
 def test_a_single_suspect_is_given_up_and_explains_the_crashes(recovery):

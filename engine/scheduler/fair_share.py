@@ -1,0 +1,139 @@
+"""Whose waiting sequence runs next, and whose prompts get how much of a step. Policy only.
+
+Virtual token counters: each client has one, which grows by the tokens that are computed for it, divided by
+its weight, and the client with the least counter is next (Sheng et al., "Fairness in Serving Large Language
+Models", OSDI 2024, arXiv:2401.00588, algorithm 2). So clients that have requests waiting get tokens in
+proportion to their weights. An answer is counted by its expected length when its sequence is admitted, and
+corrected as its real length shows; otherwise many could be admitted at the price of their prompts. Tokens
+from the prefix cache cost nothing. With one client all this is the order of arrival.
+
+Priorities come before that, as in vLLM: a lower number is served first, and takes the place of a higher one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from engine.scheduler.sequence import ScheduledSequence
+
+FIRST_LENGTH = 256  # expected of a client's answer, before one has ended
+NEW_LENGTH = 0.25  # weight of a new answer in the running mean of their lengths
+
+
+class _Client:
+    """counter: its virtual time, in tokens of weight 1. n_waiting: sequences that wait to be admitted."""
+
+    __slots__ = ("counter", "length", "n_waiting", "weight")
+
+    def __init__(self) -> None:
+        self.counter, self.length, self.n_waiting, self.weight = 0.0, float(FIRST_LENGTH), 0, 1
+
+
+class FairShare:
+    """The counters of all clients that have had a sequence since there was none at all."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, _Client] = {}
+        self._last = _Client()  # the last that had none waiting any more
+
+    def enter(self, sequence: ScheduledSequence) -> None:
+        """It begins to wait. For the time in which none of its sequences waited a client gets no credit."""
+        client = self._clients.setdefault(sequence.request.client, _Client())
+        client.weight = sequence.request.weight
+        if not client.n_waiting:
+            waiting = (other.counter for other in self._clients.values() if other.n_waiting)
+            client.counter = max(client.counter, min(waiting, default=self._last.counter))
+        client.n_waiting += 1
+
+    def leave(self, sequence: ScheduledSequence) -> None:
+        """It does not wait any more."""
+        client = self._clients[sequence.request.client]
+        client.n_waiting -= 1
+        if not client.n_waiting:
+            self._last = client
+
+    def next(self, waiting: Sequence[ScheduledSequence]) -> ScheduledSequence:
+        """Which of these to admit, given by precedence.
+
+        Within the first one's priority: one that has run before, else the oldest of the client with the least
+        counter.
+        """
+        first, n_clients = waiting[0], sum(client.n_waiting > 0 for client in self._clients.values())
+        if n_clients == 1:
+            return first
+        oldest: dict[str, ScheduledSequence] = {}
+        for sequence in waiting:
+            if sequence.request.priority > first.request.priority or len(oldest) == n_clients:
+                break
+            oldest.setdefault(sequence.request.client, sequence)
+        return min(oldest.values(), key=self._turn)
+
+    def _turn(self, sequence: ScheduledSequence) -> tuple[float, int]:
+        counter = -1.0 if sequence.charged else self._clients[sequence.request.client].counter
+        return counter, sequence.arrival
+
+    @staticmethod
+    def takes_place(sequence: ScheduledSequence, running: ScheduledSequence) -> bool:
+        """Whether a waiting sequence takes the place of a running one.
+
+        Of the same priority only an older one does, and of other clients only one that has run before.
+        """
+        if sequence.request.priority != running.request.priority:
+            return sequence.request.priority < running.request.priority
+        has_turn = sequence.charged or sequence.request.client == running.request.client
+        return bool(has_turn) and sequence.arrival < running.arrival
+
+    def admit(self, sequence: ScheduledSequence) -> None:
+        """It runs from now on."""
+        if not sequence.charged:
+            length = int(self._clients[sequence.request.client].length)
+            sequence.n_expected = min(length, sequence.n_end - sequence.n_prompt)
+            self.charge(sequence)
+
+    def charge(self, sequence: ScheduledSequence) -> None:
+        """Count what it has cost by now, or is expected to."""
+        n_generated, n_expected = sequence.n_generated, sequence.n_expected
+        if n_generated > n_expected or sequence.first_token_at is None:  # else it is counted already
+            self._charge(sequence, max(n_generated, n_expected))
+
+    def finish(self, sequence: ScheduledSequence) -> None:
+        """It has ended. What it was charged too much is given back."""
+        if sequence.charged:
+            n_generated = sequence.n_generated
+            client = self._clients[sequence.request.client]
+            client.length += NEW_LENGTH * (n_generated - client.length)
+            self._charge(sequence, n_generated)
+
+    def _charge(self, sequence: ScheduledSequence, n_generated: int) -> None:
+        cost = sequence.n_prompt - (sequence.cached_n or 0) + n_generated
+        client = self._clients[sequence.request.client]
+        client.counter += (cost - sequence.charged) / client.weight
+        sequence.charged = cost
+
+    def reset(self) -> None:
+        """There are no sequences any more: all clients are equal again."""
+        self._clients.clear()
+        self._last = _Client()
+
+    def parts(self, prefill: Sequence[ScheduledSequence]) -> Iterator[tuple[list[ScheduledSequence], float]]:
+        """The prompts of a step, given by precedence, by client, each with its part of the tokens left then.
+
+        All of them go to the highest priority if it can use them. Among its clients they are divided by
+        weight; what one does not need goes to those who want more (max-min fairness), who come last.
+        """
+        for _, sequences in groupby(prefill, key=lambda sequence: sequence.request.priority):
+            by_client: dict[str, list[ScheduledSequence]] = {}
+            for sequence in sequences:
+                by_client.setdefault(sequence.request.client, []).append(sequence)
+            groups = [(self._clients[name].weight, group) for name, group in by_client.items()]
+            groups.sort(key=lambda group: sum(map(_demand, group[1])) / group[0])
+            weight_left = sum(weight for weight, _ in groups)
+            for weight, group in groups:
+                yield group, weight / weight_left
+                weight_left -= weight
+
+
+def _demand(sequence: ScheduledSequence) -> int:
+    """Tokens of a prompt that the next step could compute; none while another sequence computes them."""
+    return 0 if sequence.leader is not None else min(sequence.n_pending, sequence.n_batch)
