@@ -25,8 +25,8 @@ LLAMA_CPP = {
 
 
 def load(path: Path | None = None, **params: object) -> engine.Model:
-    given = {"use_gpu": False, "n_threads": 1, "context_size": 64, "kv_cells": 64, "parallel": 1, **params}
-    return engine.load(path or bundled_model(), engine.ModelParameters(**given))  # type: ignore[arg-type]
+    options = {"use_gpu": False, "n_threads": 1, "context_size": 64, "kv_cells": 64, "parallel": 1, **params}
+    return engine.load(path or bundled_model(), engine.ModelParameters(**options))  # type: ignore[arg-type]
 
 
 def measure(model: engine.Model, tokens: list[int], size: int, **kwargs: int) -> list[Estimate]:
@@ -38,12 +38,12 @@ def test_the_figures_are_those_of_llama_perplexity(size: int) -> None:
     estimates, error = LLAMA_CPP[size]
     with load() as model:
         tokens = perplexity.tokenize(model, TEXT)
-        found = measure(model, tokens, size)
-    assert [estimate.perplexity for estimate in found] == pytest.approx(estimates, rel=5e-3)
-    assert found[-1].error == pytest.approx(error, rel=5e-3)
-    assert [estimate.n_chunks for estimate in found] == list(range(1, len(tokens) // size + 1))
-    assert found[-1].n_scored == len(found) * (size - size // 2 - 1)
-    assert found[-1].perplexity == pytest.approx(math.exp(found[-1].nll))
+        measured = measure(model, tokens, size)
+    assert [estimate.perplexity for estimate in measured] == pytest.approx(estimates, rel=5e-3)
+    assert measured[-1].error == pytest.approx(error, rel=5e-3)
+    assert [estimate.n_chunks for estimate in measured] == list(range(1, len(tokens) // size + 1))
+    assert measured[-1].n_scored == len(measured) * (size - size // 2 - 1)
+    assert measured[-1].perplexity == pytest.approx(math.exp(measured[-1].nll))
 
 
 def step_by_step(model: engine.Model, tokens: list[int], size: int, bos: int | None) -> tuple[float, float]:
@@ -73,8 +73,8 @@ def test_it_is_what_the_definition_says(name: str, add_bos: bool, size: int, tmp
     with load(written.write(tmp_path / "model.gguf"), kv_type="f32") as model:
         assert (perplexity.tokenize(model, "a b")[0] == model.tokenizer.bos_id) == add_bos
         wanted = step_by_step(model, ref.prompt, size, model.tokenizer.bos_id if add_bos else None)
-        found = measure(model, ref.prompt, size)[-1]
-    assert (found.perplexity, found.error) == pytest.approx(wanted, rel=1e-4)
+        measured = measure(model, ref.prompt, size)[-1]
+    assert (measured.perplexity, measured.error) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_adapters_have_the_scales_that_they_were_loaded_with(tmp_path: Path) -> None:

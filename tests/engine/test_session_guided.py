@@ -19,15 +19,15 @@ STORIES = Path(__file__).resolve().parents[2] / "models" / "stories.gguf"
 @pytest.fixture(scope="module")
 def model() -> Iterator[engine.Model]:
     params = engine.ModelParameters(use_gpu=False, n_threads=1, context_size=256)
-    with engine.load(STORIES, params) as found:
-        yield found
+    with engine.load(STORIES, params) as loaded:
+        yield loaded
 
 
 @pytest.fixture
 def session(model: engine.Model) -> Iterator[engine.InferenceSession]:
-    with model.start_session() as found:
-        found.feed_prompt("Once upon a time")
-        yield found
+    with model.start_session() as new_session:
+        new_session.feed_prompt("Once upon a time")
+        yield new_session
 
 
 def text(session: engine.InferenceSession, constraint: Constraint | None = None, **fields: Any) -> str:
@@ -39,11 +39,11 @@ def text(session: engine.InferenceSession, constraint: Constraint | None = None,
 def test_infer_with_a_schema_matches_it(session: engine.InferenceSession) -> None:
     schema = {"type": "array", "items": {"type": "string", "maxLength": 9}, "minItems": 2, "maxItems": 3}
     for seed in range(4):
-        found = json.loads(
+        data = json.loads(
             text(session, Constraint("json_schema", json.dumps(schema)), temperature=1.0, seed=seed)
         )
-        assert 2 <= len(found) <= 3
-        assert all(len(item) <= 9 for item in found)
+        assert 2 <= len(data) <= 3
+        assert all(len(item) <= 9 for item in data)
 
 
 def test_it_is_part_of_the_session(session: engine.InferenceSession) -> None:
@@ -75,9 +75,9 @@ def test_a_reasoning_block(session: engine.InferenceSession) -> None:
     end = (session._model.tokenizer.vocabulary.ids["<|user|>"],)
     thinking = Thinking(end=end, opened=True, budget=6)
     n = len(session.tokens)
-    found = text(session, Constraint("regex", "[0-9]{3}"), thinking=thinking)
+    content = text(session, Constraint("regex", "[0-9]{3}"), thinking=thinking)
     generated = session.tokens[n:]
     assert generated[6] == end[0]
-    assert re.search("[^0-9][0-9]{3}$", found)
+    assert re.search("[^0-9][0-9]{3}$", content)
     tokens = session._model.tokenizer.token_bytes
     assert re.fullmatch("[0-9]{3}", b"".join(map(tokens, generated[7:])).decode())

@@ -58,12 +58,12 @@ def start(model: engine.Model, n_batch: int = 512) -> engine.InferenceSession:
 
 def rows(session: engine.InferenceSession, ref: Golden) -> list[np.ndarray]:
     """The logits at the stored positions, the prompt fed piece by piece."""
-    found, begin = [], 0
+    collected, begin = [], 0
     for position in ref.positions:
         session.feed_prompt(ref.prompt[begin : position + 1])
-        found.append(session.last_logits)
+        collected.append(session.last_logits)
         begin = position + 1
-    return found
+    return collected
 
 
 def generate(session: engine.InferenceSession, ref: Golden) -> Greedy:
@@ -117,15 +117,15 @@ def test_the_result_does_not_depend_on_the_batch_size(name: str, same_greedy: Gr
 def test_company_changes_nothing(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
     ref = golden(name)
     with load(ref.path, flash_attn=flash_attn, kv_cells=1024) as model:
-        company = [
+        neighbours = [
             request(f"{i}", [1, *ref.prompt[i : i + length]], n=24, n_batch=n_batch, cache=False)
             for i, (length, n_batch) in enumerate([(20, 512), (70, 7), (110, 32)], start=1)
         ]
-        alone = {r.id: run(model.scheduler(), [r])[r.id] for r in company}
-        asked = request("x", ref.prompt, n=24, n_batch=64, cache=False)
-        together = run(model.scheduler(), [*company[:2], asked, company[2]])
+        alone = {r.id: run(model.scheduler(), [r])[r.id] for r in neighbours}
+        requested = request("x", ref.prompt, n=24, n_batch=64, cache=False)
+        together = run(model.scheduler(), [*neighbours[:2], requested, neighbours[2]])
         same_greedy(together["x"], ref.greedy)
-        for r in company:
+        for r in neighbours:
             same_greedy(together[r.id], alone[r.id])
 
 
@@ -182,11 +182,11 @@ def test_a_quantized_cache_needs_heads_of_whole_blocks(name: str) -> None:
 @pytest.mark.parametrize("kv_type", ["q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"])
 def test_own_and_ggml_attention_read_the_same_from_a_quantized_cache(kv_type: str) -> None:
     ref = golden("llama-head-64")
-    found = []
+    collected = []
     for flash_attn in ("auto", "on"):
         with load(ref.path, kv_type, flash_attn) as model, start(model) as session:
-            found.append(rows(session, ref))
-    assert max(map(rms_error, *found)) < 0.2
+            collected.append(rows(session, ref))
+    assert max(map(rms_error, *collected)) < 0.2
 
 
 @pytest.mark.parametrize("kv_type", ["f32", "f16", "q8_0"])

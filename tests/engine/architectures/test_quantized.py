@@ -31,11 +31,11 @@ def logits(path: Path, *, n_batch: int = 512, use_mmap: bool = True) -> list[np.
     config = engine.InferenceSessionConfig(n_batch=n_batch, cache_prompt=False)
     with engine.load(path, params) as model, model.start_session(config) as session:
         session.feed_prompt(IDS[:-STEPS])
-        found = [session.last_logits]
+        actual = [session.last_logits]
         for token in IDS[-STEPS:]:
             session.feed_prompt([token])
-            found.append(session.last_logits)
-        return found
+            actual.append(session.last_logits)
+        return actual
 
 
 def check(name: str, model: TinyModel, folder: Path) -> None:

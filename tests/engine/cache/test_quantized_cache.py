@@ -19,11 +19,11 @@ BOUNDS = {"f16": 0.03, "q8_0": 0.15}  # several times what is seen
 
 def one_of_each() -> dict[str, str]:
     """An architecture's name, and the first of its golden files."""
-    found: dict[str, str] = {}
+    collected: dict[str, str] = {}
     for name in NAMES:
         with GGUFFile.open(golden(name).path) as file:
-            found.setdefault(file.arch, name)
-    return {arch: name for arch, name in found.items() if not arch.startswith("mamba")}
+            collected.setdefault(file.arch, name)
+    return {arch: name for arch, name in collected.items() if not arch.startswith("mamba")}
 
 
 GOLDENS = one_of_each()
@@ -85,7 +85,7 @@ def test_every_decoder_has_one() -> None:
 @pytest.mark.parametrize("arch", every(4, GOLDENS))
 def test_narrow_caches_stay_close(arch: str, flash_attn: str, tmp_path: Path) -> None:
     path, prompt = with_heads_of_32(GOLDENS[arch], tmp_path / "model.gguf"), golden(GOLDENS[arch]).prompt[:90]
-    found = {}
+    collected = {}
     for kv_type in ("f32", *BOUNDS):
         params = engine.ModelParameters(
             use_gpu=False, kv_type=kv_type, context_size=128, n_threads=1, flash_attn=flash_attn
@@ -94,7 +94,7 @@ def test_narrow_caches_stay_close(arch: str, flash_attn: str, tmp_path: Path) ->
             assert model.hp.head_dim_k == (64 if model.hp.latent else 32)
             with model.start_session(engine.InferenceSessionConfig(n_batch=32)) as session:
                 session.feed_prompt(prompt)
-                found[kv_type] = session.last_logits
-    assert found["f32"].std() > 0
+                collected[kv_type] = session.last_logits
+    assert collected["f32"].std() > 0
     for kv_type, bound in BOUNDS.items():
-        assert 0 < rms_error(found[kv_type], found["f32"]) < bound, kv_type
+        assert 0 < rms_error(collected[kv_type], collected["f32"]) < bound, kv_type

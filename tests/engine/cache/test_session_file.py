@@ -131,9 +131,9 @@ def test_prefixes_make_room_and_sessions_do_not(tmp_path: Path) -> None:
 def test_a_session_of_a_scheduler(tmp_path: Path) -> None:
     """A running request is saved; another engine finds its prefix and goes on to the same text."""
     ref, path = golden("llama-gqa-tied"), tmp_path / "saved"
-    asked = request("x", ref.prompt[:80], n=24, n_batch=32)
+    requested = request("x", ref.prompt[:80], n=24, n_batch=32)
     with load(ref.path) as model:
-        whole = run(model.scheduler(), [asked])["x"]
+        whole = run(model.scheduler(), [requested])["x"]
     with load(ref.path) as model:
         scheduler = model.scheduler()
         scheduler.submit(request("x", ref.prompt[:80], n=24, n_batch=32))
@@ -150,10 +150,10 @@ def test_a_session_of_a_scheduler(tmp_path: Path) -> None:
         sequence.release()
         scheduler = model.scheduler()
         generated = tokens[80:].tolist()
-        rest = Request(id="x", prompt=ref.prompt[:80], generated=generated, params=asked.params)
-        found = run(scheduler, [rest])["x"]
-        assert found.timings.cached_n == 79
-        assert generated + found.tokens == whole.tokens
+        rest = Request(id="x", prompt=ref.prompt[:80], generated=generated, params=requested.params)
+        result = run(scheduler, [rest])["x"]
+        assert result.timings.cached_n == 79
+        assert generated + result.tokens == whole.tokens
 
 
 def test_the_file_is_in_the_safetensors_format(tmp_path: Path) -> None:
@@ -170,14 +170,14 @@ def test_the_file_is_in_the_safetensors_format(tmp_path: Path) -> None:
 
 def test_progress_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "PIECE", 1 << 11)
-    heard: list[float] = []
+    fractions: list[float] = []
     with load(golden("llama-gqa-tied").path) as model, saved(model, tmp_path / "saved") as session:
-        session.save(tmp_path / "saved", lambda f, text: heard.append(f))
-        assert len(heard) > 10
-        assert heard == sorted(heard)
-        assert heard.pop() == 1
-        heard.clear()
-        with model.restore_session(tmp_path / "saved", progress=lambda f, text: heard.append(f)) as again:
-            assert heard == sorted(heard)
-            assert heard.pop() == 1
+        session.save(tmp_path / "saved", lambda f, text: fractions.append(f))
+        assert len(fractions) > 10
+        assert fractions == sorted(fractions)
+        assert fractions.pop() == 1
+        fractions.clear()
+        with model.restore_session(tmp_path / "saved", progress=lambda f, text: fractions.append(f)) as again:
+            assert fractions == sorted(fractions)
+            assert fractions.pop() == 1
             assert go_on(again) == go_on(session)

@@ -39,9 +39,9 @@ def test_copy_changes_the_target_alone() -> None:
     for slot, row in enumerate(rows):
         states.write(slot, memoryview(row.tobytes()))
     states.copy(1, 3)
-    found = [np.frombuffer(states.read(slot), np.float32) for slot in range(4)]
-    assert all((found[slot] == rows[slot]).all() for slot in range(3))
-    assert (found[3] == rows[1]).all()
+    content = [np.frombuffer(states.read(slot), np.float32) for slot in range(4)]
+    assert all((content[slot] == rows[slot]).all() for slot in range(3))
+    assert (content[3] == rows[1]).all()
 
 
 def test_write_refuses_another_size() -> None:

@@ -92,8 +92,8 @@ def test_the_checkpoint_used_least_recently_gives_way_but_first_those_of_long_pr
     order = []
     for _ in range(5):
         slots.take()
-        gone = {h for h in (old, used, passing, passing_used) if h.checkpoint == NO_SLOT}
-        order.append(len(gone) and next(h for h in gone if h not in order))
+        evicted = {h for h in (old, used, passing, passing_used) if h.checkpoint == NO_SLOT}
+        order.append(len(evicted) and next(h for h in evicted if h not in order))
     assert order == [0, passing, old, used, passing_used]
 
 

@@ -37,13 +37,13 @@ def block(**fields: object) -> ReasoningBlock:
 
 def states(subject: ReasoningBlock, tokens: list[int]) -> str:
     """Before each token and at the end: before, opening, inside, answer; a capital where one is forced."""
-    found = ""
+    content = ""
     for token in [*tokens, None]:
         state = "a" if subject.over else "i" if subject.inside else "o" if subject.started else "b"
-        found += state.upper() if subject.forced is not None else state
+        content += state.upper() if subject.forced is not None else state
         if token is not None:
             subject.commit(token)
-    return found
+    return content
 
 
 WALKS = [

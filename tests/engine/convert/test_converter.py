@@ -128,13 +128,13 @@ def wide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.json").write_text(json.dumps(config | sizes | {"head_dim": 64}))
     known = {32: 256, 16: 128, 64: 512}
     rng = np.random.default_rng(1)
-    made = {}
+    created = {}
     for name, source in Folder(FOLDER / "hf" / "llama").tensors.items():
         shape = [known.get(n, n) for n in source.shape]
         if "mlp" in name:
             shape = [256, 512] if "down" in name else [512, 256]
-        made[name] = rng.normal(0, 0.1, shape).astype(np.float32)
-    save_file(made, folder / "model.safetensors")
+        created[name] = rng.normal(0, 0.1, shape).astype(np.float32)
+    save_file(created, folder / "model.safetensors")
     return folder
 
 

@@ -74,8 +74,8 @@ def test_convert_leaves_known_buffers_out_whatever_their_type(
 def test_convert_names_unknown_integers_and_refuses_unknown_weights(tmp_path: Path) -> None:
     counts = {"model.num_batches_tracked": np.ones(1, np.int64), "model.flags": np.ones(3, np.bool_)}
     moved(tmp_path / "a", "qwen2", str, **counts)
-    made, remarks = gguf_of(tmp_path / "a", tmp_path / "a.gguf")
-    assert made == tensors(FOLDER / "qwen2.gguf")
+    converted, remarks = gguf_of(tmp_path / "a", tmp_path / "a.gguf")
+    assert converted == tensors(FOLDER / "qwen2.gguf")
     assert remarks == [
         "2 integer tensors are no weights, and left out: model.flags, model.num_batches_tracked"
     ]

@@ -141,6 +141,6 @@ def test_the_gelu_of_the_largest_gpt_neox(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_head_of_baichuan_2_is_normed() -> None:
     head = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
     for vocab_size, length in ((125696, 1.0), (64000, None)):
-        ((_, found),) = BaichuanConverter.convert_tensor("output.weight", head, {"vocab_size": vocab_size})
+        ((_, actual),) = BaichuanConverter.convert_tensor("output.weight", head, {"vocab_size": vocab_size})
         expected = length or np.linalg.norm(head, axis=1)
-        np.testing.assert_allclose(np.linalg.norm(found, axis=1), expected, rtol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(actual, axis=1), expected, rtol=1e-6)

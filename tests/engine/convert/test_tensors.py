@@ -41,27 +41,34 @@ def microscaled(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_mxfp4_blocks_of_a_release_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(FOLDER / "hf" / "gpt-oss", folder)
-    made, meant = {}, {}
+    created, expected = {}, {}
     for name, source in Folder(folder).tensors.items():
         x = source.read()
         if name.endswith(("gate_up_proj", "down_proj")):
             rows = np.ascontiguousarray(x.swapaxes(1, 2))
-            made[f"{name}_blocks"], made[f"{name}_scales"], meant[name] = microscaled(rows)
+            created[f"{name}_blocks"], created[f"{name}_scales"], expected[name] = microscaled(rows)
         else:
-            made[name] = x
-    save_file(made, folder / "model.safetensors")
+            created[name] = x
+    save_file(created, folder / "model.safetensors")
     remarks = convert(folder, tmp_path / "out.gguf", "f32")
     assert any("tensors stay mxfp4" in remark for remark in remarks)
     reader = gguf.GGUFReader(tmp_path / "out.gguf")
-    found = {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in reader.tensors}
+    converted = {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in reader.tensors}
     for layer in range(2):
         stem, blk = f"model.layers.{layer}.mlp.experts.", f"blk.{layer}.ffn_"
-        np.testing.assert_array_equal(found[f"{blk}down_exps.weight"], meant[f"{stem}down_proj"])
-        np.testing.assert_array_equal(found[f"{blk}gate_exps.weight"], meant[f"{stem}gate_up_proj"][:, ::2])
-        np.testing.assert_array_equal(found[f"{blk}up_exps.weight"], meant[f"{stem}gate_up_proj"][:, 1::2])
+        np.testing.assert_array_equal(converted[f"{blk}down_exps.weight"], expected[f"{stem}down_proj"])
+        np.testing.assert_array_equal(
+            converted[f"{blk}gate_exps.weight"], expected[f"{stem}gate_up_proj"][:, ::2]
+        )
+        np.testing.assert_array_equal(
+            converted[f"{blk}up_exps.weight"], expected[f"{stem}gate_up_proj"][:, 1::2]
+        )
     plain = tmp_path / "plain"
     moved(
-        plain, "gpt-oss", str, **{name: np.ascontiguousarray(x.swapaxes(1, 2)) for name, x in meant.items()}
+        plain,
+        "gpt-oss",
+        str,
+        **{name: np.ascontiguousarray(x.swapaxes(1, 2)) for name, x in expected.items()},
     )
     convert(plain, tmp_path / "plain.gguf", "f32")
     logits = []
@@ -116,7 +123,7 @@ def test_convert_of_fp8_weights_multiplies_them_by_their_scales(
 ) -> None:
     folder = changed(tmp_path, quantization_config=config)
     arrays: dict[str, tuple[str, np.ndarray]] = {}
-    meant = {}
+    expected = {}
     for name, source in Folder(FOLDER / "hf" / "qwen2").tensors.items():
         x = source.read()
         if not name.endswith("_proj.weight"):
@@ -136,16 +143,16 @@ def test_convert_of_fp8_weights_multiplies_them_by_their_scales(
             arrays[f"{name.removesuffix('.weight')}.input_scale"] = ("F32", np.ones((), np.float32))
         codes = e4m3(x / wide)
         arrays[name] = ("F8_E4M3", codes)
-        meant[name] = (x, wide)
+        expected[name] = (x, wide)
     write_safetensors(folder / "model.safetensors", arrays)
     convert(folder, tmp_path / "out.gguf", "f32")
     loaded = Folder(folder).tensors
-    for name, (x, wide) in meant.items():
+    for name, (x, wide) in expected.items():
         got = loaded[name].read()
         error = np.abs(got - x) / np.maximum(np.abs(x), 2.0**-6 * np.abs(wide))
         assert error.max() <= 1 / 16, name  # half of the last of three bits
-    made, reference = tensors(tmp_path / "out.gguf"), tensors(FOLDER / "qwen2.gguf")
-    assert {name: t[:2] for name, t in made.items()} == {name: t[:2] for name, t in reference.items()}
+    converted, reference = tensors(tmp_path / "out.gguf"), tensors(FOLDER / "qwen2.gguf")
+    assert {name: t[:2] for name, t in converted.items()} == {name: t[:2] for name, t in reference.items()}
 
 
 def test_convert_of_fp8_weights_with_foreign_scales_names_them(tmp_path: Path) -> None:

@@ -78,10 +78,10 @@ def word_pieces(**normalizer: Any) -> dict[str, Any]:
 def test_recognise_finds_a_name_that_cuts_alike(name: str) -> None:
     pipeline = Tokenizer(models.BPE())
     pipeline.pre_tokenizer = splitter(PRE_TOKENIZERS[name])
-    found = recognise(pipeline)
-    assert PRE_TOKENIZERS[found].byte_level
+    actual = recognise(pipeline)
+    assert PRE_TOKENIZERS[actual].byte_level
     text = "camelCase HTMLParser 12345 你好世界 don't\n\n x_y"
-    theirs, ours = (splitter(PRE_TOKENIZERS[n]).pre_tokenize_str(text) for n in (name, found))
+    theirs, ours = (splitter(PRE_TOKENIZERS[n]).pre_tokenize_str(text) for n in (name, actual))
     assert [span for _, span in ours] == [span for _, span in theirs]
 
 

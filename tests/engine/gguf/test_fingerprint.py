@@ -8,10 +8,10 @@ from support.builders.golden import FOLDER
 
 
 def test_models_that_differ_have_other_fingerprints() -> None:
-    found = []
+    collected = []
     for name in ("gemma2", "gemma2-scale", "gemma3", "gemma2"):
         with GGUFFile.open(FOLDER / f"{name}.gguf") as gguf:
-            found.append(fingerprint(gguf))
-            assert found[-1].startswith(f"{gguf.arch}-")
-    assert found[0] == found[3]
-    assert len(set(found)) == 3
+            collected.append(fingerprint(gguf))
+            assert collected[-1].startswith(f"{gguf.arch}-")
+    assert collected[0] == collected[3]
+    assert len(set(collected)) == 3

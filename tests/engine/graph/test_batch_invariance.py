@@ -39,14 +39,14 @@ def test_logits_are_the_same_to_the_bit_in_any_batch(model: Model) -> None:
     tokens = rng.integers(3, model.hp.n_vocab, N).tolist()
     shuffled = rng.permutation(N_CELLS).tolist()
     cells = array("i", shuffled[:N])
-    company = [
+    neighbours = [
         BatchItem([token], array("i", shuffled[N + 10 * i : N + 10 * i + 10]), 9, 1)
         for i, token in enumerate(rng.integers(3, model.hp.n_vocab, 7).tolist())
     ]
     whole = logits(model, [BatchItem(tokens, cells, 0, N)], N)
-    for n, others in ((1, []), (1, company), (3, company[:2]), (7, company[:1]), (17, [])):
+    for n, others in ((1, []), (1, neighbours), (3, neighbours[:2]), (7, neighbours[:1]), (17, [])):
         for begin in range(0, N, n):
             chunk = tokens[begin : begin + n]
             item = BatchItem(chunk, cells[: begin + len(chunk)], begin, len(chunk))
-            found = logits(model, [*others, item], len(chunk))
-            np.testing.assert_array_equal(found, whole[begin : begin + n], err_msg=f"{n} with {len(others)}")
+            actual = logits(model, [*others, item], len(chunk))
+            np.testing.assert_array_equal(actual, whole[begin : begin + n], err_msg=f"{n} with {len(others)}")

@@ -34,16 +34,16 @@ def test_the_last_tokens_give_their_logits_in_order(wanted: int, flash_attn: str
     params = engine.ModelParameters(**{**vars(PARAMS), "flash_attn": flash_attn})
     with engine.load(ref.path, params) as model:
         singly = [compute(model, BatchItem([id], cells[: i + 1], i, 1))[0] for i, id in enumerate(ids)]
-        company = compute(model, BatchItem([7, 8, 9], others, 0, 2))
-        found = compute(
+        neighbours = compute(model, BatchItem([7, 8, 9], others, 0, 2))
+        actual = compute(
             model,
             BatchItem([7, 8, 9], others, 0, 2),
             BatchItem(ids, cells, 0, wanted),
             BatchItem([7], others[:1], 0, True),
         )
-    expected = [*company, *singly[40 - wanted :]]
-    assert len(found) == len(expected) + 1
-    for got, right in zip(found, expected, strict=False):
+    expected = [*neighbours, *singly[40 - wanted :]]
+    assert len(actual) == len(expected) + 1
+    for got, right in zip(actual, expected, strict=False):
         assert error(got, right) < TOLERANCE
 
 

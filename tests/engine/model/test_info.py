@@ -18,23 +18,27 @@ STORIES = Path(__file__).parents[3] / "models" / "stories.gguf"
 
 
 def test_bundled_model():
-    found = describe(STORIES)
-    assert found["problem"] is None
-    assert (found["architecture"], found["name"], found["license"]) == ("llama", "stories", "apache-2.0")
-    assert (found["n_params"], found["n_tensors"]) == (2_885_888, 38)
-    q8, f32 = found["quantization"]["Q8_0"], found["quantization"]["F32"]
-    assert list(found["quantization"]) == ["Q8_0", "F32"]
+    description = describe(STORIES)
+    assert description["problem"] is None
+    assert (description["architecture"], description["name"], description["license"]) == (
+        "llama",
+        "stories",
+        "apache-2.0",
+    )
+    assert (description["n_params"], description["n_tensors"]) == (2_885_888, 38)
+    q8, f32 = description["quantization"]["Q8_0"], description["quantization"]["F32"]
+    assert list(description["quantization"]) == ["Q8_0", "F32"]
     assert (q8["tensors"], f32["tensors"]) == (29, 9)
-    assert q8["bytes"] + f32["bytes"] == found["weight_bytes"]
-    assert found["hyperparameters"]["attention.head_count_kv"] == 2
-    tokenizer = found["tokenizer"]
+    assert q8["bytes"] + f32["bytes"] == description["weight_bytes"]
+    assert description["hyperparameters"]["attention.head_count_kv"] == 2
+    tokenizer = description["tokenizer"]
     assert (tokenizer["model"], tokenizer["n_tokens"], tokenizer["n_merges"]) == ("gpt2", 2048, 1786)
     assert tokenizer["special"]["eot"] == {"id": 4, "text": "<|end|>"}
     assert tokenizer["chat_template"]
-    assert found["metadata"]["tokenizer.ggml.tokens"]["length"] == 2048
-    assert "tensors" not in found
-    assert "tokens" not in found
-    json.dumps(found)
+    assert description["metadata"]["tokenizer.ggml.tokens"]["length"] == 2048
+    assert "tensors" not in description
+    assert "tokens" not in description
+    json.dumps(description)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +82,9 @@ def test_memory_of_layers_with_a_window_is_a_bound():
 
 
 def test_cache_type_that_heads_do_not_fill(tmp_path):
-    found = describe(tiny_llama().write(tmp_path / "m.gguf"), kv_type="q8_0")
-    assert found["memory"]["problem"] == "q8_0 stores blocks of 32, but heads have 8 elements"
-    assert "q8_0 stores blocks of 32" in render(found)
+    description = describe(tiny_llama().write(tmp_path / "m.gguf"), kv_type="q8_0")
+    assert description["memory"]["problem"] == "q8_0 stores blocks of 32, but heads have 8 elements"
+    assert "q8_0 stores blocks of 32" in render(description)
 
 
 def test_unknown_cache_type():
@@ -89,15 +93,15 @@ def test_unknown_cache_type():
 
 
 def test_tensors_and_tokens(tmp_path):
-    found = describe(tiny_llama(n_vocab=5).write(tmp_path / "m.gguf"), tensors=True, tokens=True)
-    assert found["tensors"][0]["name"] == "token_embd.weight"
-    assert found["tensors"][0]["shape"] == [32, 5]
-    assert len(found["tensors"]) == 20
-    assert found["tokens"][:2] == [
+    description = describe(tiny_llama(n_vocab=5).write(tmp_path / "m.gguf"), tensors=True, tokens=True)
+    assert description["tensors"][0]["name"] == "token_embd.weight"
+    assert description["tensors"][0]["shape"] == [32, 5]
+    assert len(description["tensors"]) == 20
+    assert description["tokens"][:2] == [
         {"id": 0, "text": "<unk>", "type": "unknown", "score": 0.0},
         {"id": 1, "text": "<s>", "type": "control", "score": -1.0},
     ]
-    text = render(found)
+    text = render(description)
     assert "  blk.1.ffn_down.weight     F32         8.0 KiB  64 x 32\n" in text
     assert "  3  '▁t0'  -3.0\n" in text
 
@@ -125,36 +129,45 @@ def test_nothing_from_the_file_reaches_the_terminal_raw(tmp_path):
     b.key("tokenizer.chat_template", evil).key("tokenizer.chat_template.tools", evil)
     b.key("tokenizer.ggml.tokens", [evil, evil, evil]).key("llama.evil", evil)
     path = b.write(tmp_path / "\x1b[31m.gguf")
-    found = describe(path, tensors=True, tokens=True)
-    text = render(found)
+    description = describe(path, tensors=True, tokens=True)
+    text = render(description)
     assert all(line.isprintable() for line in text.split("\n"))
     assert "\\x1b[2J\\x07" in text
-    assert found["name"] == evil  # the data itself is not changed
+    assert description["name"] == evil  # the data itself is not changed
 
 
 def test_long_things_are_cut(tmp_path):
     b = tiny_llama().key("x.numbers", list(range(100_000)), I32).key("x.text", "a" * 100_000)
-    found = describe(b.write(tmp_path / "m.gguf"))
-    assert found["metadata"]["x.numbers"] == {"array_of": "int32", "length": 100_000, "first": list(range(8))}
-    assert found["metadata"]["x.text"] == "a" * 8192 + "… (100000 characters)"
-    text = render(found)
+    description = describe(b.write(tmp_path / "m.gguf"))
+    assert description["metadata"]["x.numbers"] == {
+        "array_of": "int32",
+        "length": 100_000,
+        "first": list(range(8)),
+    }
+    assert description["metadata"]["x.text"] == "a" * 8192 + "… (100000 characters)"
+    text = render(description)
     assert "100000 x int32: 0, 1, 2, 3, 4, 5, 6, 7, …" in text
     assert max(map(len, text.splitlines())) < 200
 
 
 def test_models_that_contradict_themselves_are_described(tmp_path):
     b = tiny_llama().key("llama.attention.head_count_kv", 3).key("tokenizer.ggml.bos_token_id", 99)
-    found = describe(b.write(tmp_path / "m.gguf"), tokens=True)
-    assert found["problem"] == "layer 0 has 4 heads, which 3 key-value heads cannot share evenly"
-    assert found["tokenizer"]["special"]["bos"] == {"id": 99, "text": None}
-    assert "PROBLEM: layer 0 has 4 heads" in render(found)
+    description = describe(b.write(tmp_path / "m.gguf"), tokens=True)
+    assert description["problem"] == "layer 0 has 4 heads, which 3 key-value heads cannot share evenly"
+    assert description["tokenizer"]["special"]["bos"] == {"id": 99, "text": None}
+    assert "PROBLEM: layer 0 has 4 heads" in render(description)
 
 
 def test_files_with_little_in_them(tmp_path):
-    found = describe(GGUFBuilder().write(tmp_path / "m.gguf"), tensors=True, tokens=True)
-    assert found["problem"] == "key 'general.architecture' is missing"
-    assert (found["tokenizer"], found["memory"], found["tokens"], found["tensors"]) == (None, None, [], [])
-    render(found)
+    description = describe(GGUFBuilder().write(tmp_path / "m.gguf"), tensors=True, tokens=True)
+    assert description["problem"] == "key 'general.architecture' is missing"
+    assert (
+        description["tokenizer"],
+        description["memory"],
+        description["tokens"],
+        description["tensors"],
+    ) == (None, None, [], [])
+    render(description)
 
 
 def test_values_that_json_lacks(tmp_path):
@@ -164,11 +177,11 @@ def test_values_that_json_lacks(tmp_path):
         .key("x.infs", [math.inf, -math.inf], F32)
         .key("x.bad", b"\xff", STRING)
     )
-    found = describe(b.write(tmp_path / "m.gguf"))
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["metadata"]["x.nan"] == "nan"
-    assert found["metadata"]["x.infs"] == ["inf", "-inf"]
-    assert "  x.bad   (not UTF-8)\n" in render(found)
+    description = describe(b.write(tmp_path / "m.gguf"))
+    assert json.loads(json.dumps(description, allow_nan=False)) == description
+    assert description["metadata"]["x.nan"] == "nan"
+    assert description["metadata"]["x.infs"] == ["inf", "-inf"]
+    assert "  x.bad   (not UTF-8)\n" in render(description)
 
 
 def test_no_gguf_file(tmp_path):
@@ -180,32 +193,32 @@ def test_no_gguf_file(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_architecture_is_described(name: str) -> None:
-    found = describe(golden(name).path, context=128)
-    assert found["problem"] is None
-    assert found["n_params"] > 0
-    assert found["quantization"]["F32"]["tensors"] == found["n_tensors"]
-    assert found["memory"]["context"] == 128
-    assert found["memory"]["total"] > found["weight_bytes"]
-    assert f"architecture  {found['architecture']}" in render(found)
+    description = describe(golden(name).path, context=128)
+    assert description["problem"] is None
+    assert description["n_params"] > 0
+    assert description["quantization"]["F32"]["tensors"] == description["n_tensors"]
+    assert description["memory"]["context"] == 128
+    assert description["memory"]["total"] > description["weight_bytes"]
+    assert f"architecture  {description['architecture']}" in render(description)
 
 
 @pytest.mark.parametrize("name", every(4, [*NAMES, *ENCODERS, *RANKERS]))
 def test_figures_are_those_of_the_loaded_model(name: str) -> None:
     """Parameters, file type, and the cache that a context of 128 takes."""
     path = FOLDER / f"{name}.gguf"
-    found = describe(path, context=128)
+    description = describe(path, context=128)
     shapes = [t.shape for t in gguf.GGUFReader(path).tensors]
-    assert found["n_params"] == sum(math.prod(map(int, shape)) for shape in shapes)
-    assert found["file_type"] in ("F32 (0)", None)  # llama.cpp's converter leaves it out for a few
-    assert ("file type     F32 (0)" in render(found)) == (found["file_type"] is not None)
+    assert description["n_params"] == sum(math.prod(map(int, shape)) for shape in shapes)
+    assert description["file_type"] in ("F32 (0)", None)  # llama.cpp's converter leaves it out for a few
+    assert ("file type     F32 (0)" in render(description)) == (description["file_type"] is not None)
     params = engine.ModelParameters(use_gpu=False, context_size=128, kv_cells=128, n_threads=1)
     with engine.load(path, params) as model:
-        kept = model.cache.nbytes if model.hp.causal else 0
-        assert found["memory"]["kv"] == pytest.approx(kept, abs=4096)
-        assert ("none: an encoder" in render(found)) == (not model.hp.causal)
+        n_cached_bytes = model.cache.nbytes if model.hp.causal else 0
+        assert description["memory"]["kv"] == pytest.approx(n_cached_bytes, abs=4096)
+        assert ("none: an encoder" in render(description)) == (not model.hp.causal)
 
 
 @pytest.mark.parametrize(("number", "name"), [(15, "Q4_K_M (15)"), (7, "Q8_0 (7)"), (999, "unknown (999)")])
 def test_file_types_have_names(number: int, name: str, tmp_path: Path) -> None:
-    found = describe(tiny_llama().key("general.file_type", number).write(tmp_path / "m.gguf"))
-    assert found["file_type"] == name
+    description = describe(tiny_llama().key("general.file_type", number).write(tmp_path / "m.gguf"))
+    assert description["file_type"] == name

@@ -45,11 +45,11 @@ def model() -> Iterator[engine.Model]:
 @pytest.fixture(scope="module")
 def alone(model: engine.Model) -> list[Greedy]:
     """Each prompt by itself, from an empty cache."""
-    found = []
+    collected = []
     for prompt in PROMPTS:
         ids = model.tokenizer.encode(prompt)
-        found.append(run(model.scheduler(), [request("x", ids, cache=False)])["x"])
-    return found
+        collected.append(run(model.scheduler(), [request("x", ids, cache=False)])["x"])
+    return collected
 
 
 def long_prompt(model: engine.Model, n: int = 300) -> list[int]:
@@ -78,10 +78,10 @@ def test_eight_streams_say_what_each_says_alone(
 ) -> None:
     requests = [request(str(i), model.tokenizer.encode(p), cache=False) for i, p in enumerate(PROMPTS)]
     scheduler = model.scheduler()
-    found = run(scheduler, requests)
+    result = run(scheduler, requests)
     assert scheduler.stats().steps < 60, "they must share steps"
     for i, expected in enumerate(alone):
-        same_greedy(found[str(i)], expected)
+        same_greedy(result[str(i)], expected)
 
 
 def test_streams_are_not_disturbed_by_a_long_prompt(
@@ -89,8 +89,8 @@ def test_streams_are_not_disturbed_by_a_long_prompt(
 ) -> None:
     ids = long_prompt(model, 400)
     requests = [request("a", model.tokenizer.encode(PROMPTS[0])), request("long", ids, n=5, n_batch=16)]
-    found = run(model.scheduler(), requests)
-    same_greedy(found["a"], alone[0])
+    result = run(model.scheduler(), requests)
+    same_greedy(result["a"], alone[0])
 
 
 def test_prefix_cache_saves_work_and_changes_no_answer(
@@ -193,13 +193,13 @@ def test_decode_reuses_its_graph(model: engine.Model) -> None:
 
 
 def test_progress_and_description(tmp_path: Path) -> None:
-    heard: list[float] = []
+    fractions: list[float] = []
     with engine.load(
-        bundled_model(), engine.ModelParameters(use_mmap=False), progress=lambda f, t: heard.append(f)
+        bundled_model(), engine.ModelParameters(use_mmap=False), progress=lambda f, t: fractions.append(f)
     ) as m:
         described = m.describe()
-    assert heard == sorted(heard)
-    assert heard[-1] == 1.0
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
     assert described["placement"] == ["CPU"] * 5
     assert described["n_params"] == 2885888
 

@@ -36,9 +36,9 @@ def answering(data: bytes) -> str:
     ],
 )
 def test_what_is_no_worker_is_refused(data: bytes, message: str) -> None:
-    given = engine.ModelParameters(rpc=(answering(data),), context_size=64)
+    params = engine.ModelParameters(rpc=(answering(data),), context_size=64)
     with pytest.raises(DeviceError, match=message):
-        engine.load(golden("gpt2").path, given)
+        engine.load(golden("gpt2").path, params)
 
 
 def test_handshake_without_a_worker_names_the_command() -> None:

@@ -48,8 +48,8 @@ def logits(path: Path, *, fused: bool, **params: str) -> np.ndarray:
     )
     with engine.load(file.write(path), loaded) as model:
         cells = array("i", [9, 3, 4, 1, 2, 8])
-        company = BatchItem([8], array("i", [20]), 0, True)
-        model.runner.forward([BatchItem([1, 2, 3, 4, 5], cells[:5], 0, False), company])
+        neighbours = BatchItem([8], array("i", [20]), 0, True)
+        model.runner.forward([BatchItem([1, 2, 3, 4, 5], cells[:5], 0, False), neighbours])
         model.runner.forward([BatchItem([6], cells, 5, True)])
         return np.array(model.runner.logits(0))
 

@@ -92,8 +92,8 @@ def test_a_resumed_stream_goes_on_to_the_same_text(model: engine.Model, n_known:
         id="x", prompt=REF.prompt, params=GREEDY, n_batch=32, generated=REF.greedy.tokens[:n_known]
     )
     scheduler.submit(request)
-    found = list(request.generated)
+    actual = list(request.generated)
     while scheduler.has_work:
         for emission in scheduler.step():
-            found += [token.id for token in emission.tokens]
-    assert found == REF.greedy.tokens
+            actual += [token.id for token in emission.tokens]
+    assert actual == REF.greedy.tokens

@@ -125,8 +125,8 @@ def test_sparsemixer_weighs_each_expert_beside_its_rivals() -> None:
     scores = np.array([[3.0, 2.99, -1.0, 2.0], [0.5, -2.0, 0.495, 0.492], [1.0, 4.0, 2.0, 3.0]], np.float32)
     c = Calculator()
     moe = MixtureOfExperts(Binder(lambda name: False), replace(HP, routing=Routing(weights="sparsemixer")), 0)
-    found = c.compute(moe.mixed(c.ctx, c.input(scores)))[0, :, :, 0]
+    actual = c.compute(moe.mixed(c.ctx, c.input(scores)))[0, :, :, 0]
     rivals = [([0, 1], [1]), ([0, 2, 3], [2, 3]), ([1], [3])]  # within 2 % of the best, of the second
-    for row, given, near in zip(scores, found, rivals, strict=True):
+    for row, values, near in zip(scores, actual, rivals, strict=True):
         weights = [np.exp(row[ids].max()) / np.exp(row[ids]).sum() for ids in near]
-        np.testing.assert_allclose(given, weights, rtol=1e-5)
+        np.testing.assert_allclose(values, weights, rtol=1e-5)

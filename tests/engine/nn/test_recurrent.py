@@ -196,15 +196,15 @@ def test_packed_weights_give_the_same_to_the_bit_however_a_prompt_is_divided(
 ) -> None:
     ref, path = golden(name), tmp_path / "model.gguf"
     quantize_file(ref.path, path, "Q8_0")
-    found = []
+    collected = []
     with engine.load(path, engine.ModelParameters(use_gpu=False, n_threads=2, context_size=256)) as model:
         for n_batch in (512, 64, 7, 1):
             config = engine.InferenceSessionConfig(n_batch=n_batch, cache_prompt=False)
             with model.start_session(config) as session:
                 session.feed_prompt(ref.prompt)
-                found.append(session.last_logits)
-    for logits in found[1:]:
-        np.testing.assert_array_equal(logits, found[0])
+                collected.append(session.last_logits)
+    for logits in collected[1:]:
+        np.testing.assert_array_equal(logits, collected[0])
 
 
 def test_a_model_without_attention_has_a_context_of_a_million_tokens_for_nothing() -> None:

@@ -36,12 +36,12 @@ QUICK = {
 
 
 def digest(path: Path) -> str:
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     with GGUFFile.open(path) as file:
         for name in sorted(file.tensors):
             t = file.tensors[name]
-            found.update(name.encode() + t.type.name.encode() + bytes(file.data(t)))
-    return found.hexdigest()[:16]
+            hasher.update(name.encode() + t.type.name.encode() + bytes(file.data(t)))
+    return hasher.hexdigest()[:16]
 
 
 @pytest.mark.parametrize(("name", "mix"), matrix(CASES, lambda case: case[1] in QUICK[case[0]]))

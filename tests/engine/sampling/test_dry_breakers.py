@@ -31,9 +31,9 @@ class Vocabulary:
 
 
 def sequences(*texts: str) -> set[tuple[str, ...]]:
-    found = DryBreakers(Vocabulary()).sequences(texts)
-    assert len(set(found)) == len(found)
-    return {tuple(PIECES[token] for token in sequence) for sequence in found}
+    actual = DryBreakers(Vocabulary()).sequences(texts)
+    assert len(set(actual)) == len(actual)
+    return {tuple(PIECES[token] for token in sequence) for sequence in actual}
 
 
 def test_a_token_that_holds_the_text_breaks_alone() -> None:

@@ -32,9 +32,9 @@ PROMPT = [5, 6, 7, 8, 9]
 
 @pytest.fixture
 def compiler() -> Iterator[ConstraintCompiler]:
-    found = ConstraintCompiler(GrammarVocabulary(NAMES, [0, 1, 2], [EOG], N_VOCAB))
-    yield found
-    found.close()
+    actual = ConstraintCompiler(GrammarVocabulary(NAMES, [0, 1, 2], [EOG], N_VOCAB))
+    yield actual
+    actual.close()
 
 
 def guides(compiler: Any) -> OutputGuides:
@@ -83,8 +83,8 @@ def test_guided_and_unguided_sessions_in_one_batch(compiler: ConstraintCompiler)
         assert (outcome.tokens[id], outcome.finish(id)) == MODEL.continuation(one.prompt, one.params, 64)
     for id, pattern in patterns.items():
         ended = outcome.finish(id) is FinishReason.STOP
-        found = text(outcome.tokens[id])
-        assert re.fullmatch(pattern, found) if ended else len(outcome.tokens[id]) == 20, (id, found)
+        content = text(outcome.tokens[id])
+        assert re.fullmatch(pattern, content) if ended else len(outcome.tokens[id]) == 20, (id, content)
     assert outcome.finish("a") is FinishReason.STOP
 
 

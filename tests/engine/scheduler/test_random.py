@@ -347,7 +347,7 @@ def test_the_scripts_reach_what_they_are_for() -> None:
 
 def test_the_scripts_of_windows_reach_what_they_are_for() -> None:
     """Sequences outgrow their windows, go on from checkpoints, and these give way."""
-    outgrown = cached = forgotten = 0
+    outgrown = cached = evicted = 0
     for seed in range(10):
         script = Script(seed, windowed=True)
         windows = script.windows
@@ -355,12 +355,12 @@ def test_the_scripts_of_windows_reach_what_they_are_for() -> None:
         forget = windows.forget
 
         def counting(holder: object, windows: WindowRows = windows, forget: object = forget) -> None:
-            nonlocal forgotten
-            forgotten += holder in windows.checkpoints
+            nonlocal evicted
+            evicted += holder in windows.checkpoints
             forget(holder)  # type: ignore[operator]
 
         windows.forget = counting  # type: ignore[method-assign]
         script.run(40)
         cached += script.scheduler.stats().cached_tokens
         outgrown += sum(len(batch[0].cells) > 2 * windows.window for batch in script.runner.batches)
-    assert min(outgrown, cached, forgotten) > 100
+    assert min(outgrown, cached, evicted) > 100

@@ -42,11 +42,11 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def requests(model: Model, draft_max: int) -> list[Request]:
     prompt = model.tokenizer.encode(STORY * 2)
     schema = Constraint("regex", "(The|A) [a-z ]{30}(yes|no)")
-    found = [
+    actual = [
         Request(id=name, prompt=prompt, params=params, draft_max=draft_max)
         for name, params in SAMPLING.items()
     ]
-    found.append(
+    actual.append(
         Request(
             id="constrained",
             prompt=prompt,
@@ -56,7 +56,7 @@ def requests(model: Model, draft_max: int) -> list[Request]:
             cache_prompt=False,
         )
     )
-    return found
+    return actual
 
 
 def run(
@@ -103,5 +103,5 @@ def test_a_resumed_request_goes_on_as_it_would_have(model: Model) -> None:
         tokens = expected[request.id]
         for n in (1, 20):
             rest = msgspec.structs.replace(request, generated=[token.id for token in tokens[:n]])
-            found = run(model, [rest], {request.id: tokens})
-            assert [token.id for token in found[request.id]] == [token.id for token in tokens[n:]]
+            result = run(model, [rest], {request.id: tokens})
+            assert [token.id for token in result[request.id]] == [token.id for token in tokens[n:]]

@@ -67,9 +67,9 @@ def test_logits_and_greedy_tokens_are_those_of_transformers(name: str, flash_att
 
 @pytest.mark.parametrize("flash_attn", ["on", "off"])
 def test_a_window_of_one_token_is_the_same_with_masks(flash_attn: str, tmp_path: Path) -> None:
-    ref, made = golden("gemma3"), TinyModel.read(FOLDER / "gemma3.gguf")
-    made.set("attention.sliding_window", 1)
-    made.write(tmp_path / "one.gguf")
+    ref, created = golden("gemma3"), TinyModel.read(FOLDER / "gemma3.gguf")
+    created.set("attention.sliding_window", 1)
+    created.write(tmp_path / "one.gguf")
     logits = []
     for kind in ("auto", flash_attn):
         with load("one", tmp_path, flash_attn=kind) as model, model.start_session() as session:
@@ -117,12 +117,12 @@ def test_company_eviction_and_preemption_change_no_bit(name: str) -> None:
 def test_logits_are_those_of_a_full_cache_to_the_bit() -> None:
     prompt = prompt_of("gemma3", 200)
     with load("gemma3") as model, load("gemma3", checkpoints=40) as full:
-        found = []
+        collected = []
         for each in (model, full):
             with each.start_session(engine.InferenceSessionConfig(n_batch=20)) as session:
                 session.feed_prompt(prompt)
-                found.append(session.last_logits)
-    assert np.array_equal(*found)
+                collected.append(session.last_logits)
+    assert np.array_equal(*collected)
 
 
 def test_a_shared_beginning_within_a_window_is_reused_to_the_token() -> None:

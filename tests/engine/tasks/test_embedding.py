@@ -25,8 +25,8 @@ def load(path: Path, **more: Any) -> engine.Model:
 
 
 def reference(name: str) -> tuple[list[int], np.ndarray]:
-    with np.load(FOLDER / f"{name}.npz") as found:
-        return found["prompt"].tolist(), found["hidden"]
+    with np.load(FOLDER / f"{name}.npz") as arrays:
+        return arrays["prompt"].tolist(), arrays["hidden"]
 
 
 def error(got: np.ndarray, expected: np.ndarray) -> float:
@@ -49,9 +49,9 @@ def test_company_changes_nothing(name: str) -> None:
     prompt, hidden = reference(name)
     inputs = [prompt[:40], prompt, prompt[60:61], prompt[3:99], prompt, prompt[:7]]
     with load(FOLDER / f"{name}.gguf", max_batch_tokens=256, context_size=200) as model:
-        found = [e for e in embed(model, inputs, pooling="none", normalize=False) if e is not None]
-        assert sorted(e.input for e in found) == list(range(len(inputs)))
-        for e in found:
+        actual = [e for e in embed(model, inputs, pooling="none", normalize=False) if e is not None]
+        assert sorted(e.input for e in actual) == list(range(len(inputs)))
+        for e in actual:
             expected = hidden if inputs[e.input] == prompt else None
             if expected is None:
                 expected = model.embed(inputs[e.input], pooling="none", normalize=False)
@@ -101,11 +101,11 @@ def test_decoders_embed_too_in_chunks_and_company(pooling: str) -> None:
                 assert error((whole @ table.T)[-1], session.last_logits) < TOLERANCE
     with load(DECODER, kv_type="f32", kv_cells=512, context_size=200, max_batch_tokens=64) as model:
         inputs = [prompt[:10], prompt, prompt[:70]]
-        found = {
+        actual = {
             e.input: e.vector for e in embed(model, inputs, pooling=pooling, normalize=False) if e is not None
         }
-        assert error(found[1], whole) < TOLERANCE
-        assert error(found[0], model.embed(prompt[:10], pooling=pooling, normalize=False)) < TOLERANCE
+        assert error(actual[1], whole) < TOLERANCE
+        assert error(actual[0], model.embed(prompt[:10], pooling=pooling, normalize=False)) < TOLERANCE
 
 
 def test_sessions_go_on_beside_embeddings() -> None:
@@ -115,13 +115,13 @@ def test_sessions_go_on_beside_embeddings() -> None:
         params = engine.InferenceParameters(temperature=0.0, max_tokens=24, ignore_eos=True)
         scheduler.submit(Request(id="x", prompt=ref.prompt, params=params, n_batch=64))
         job = embed(model, [ref.prompt[:50]] * 4)
-        found = []
+        collected = []
         while scheduler.has_work:
             for emission in scheduler.step():
-                found += [token.id for token in emission.tokens]
+                collected += [token.id for token in emission.tokens]
             next(job, None)
             scheduler.check()
-        assert found == ref.greedy.tokens
+        assert collected == ref.greedy.tokens
 
 
 def test_a_job_that_is_dropped_gives_its_cells_back() -> None:

@@ -39,19 +39,19 @@ def logprobs(model, tokens, top=0, runner=None):
     runner.submit("a", tokens, top)
     parts = []
     while runner.has_work:
-        job, found = runner.step()
+        job, actual = runner.step()
         assert job == "a"
-        if isinstance(found, Exception):
-            raise found
-        parts.append(found.rows)
+        if isinstance(actual, Exception):
+            raise actual
+        parts.append(actual.rows)
     return tokens_with_logprobs(tokens, np.concatenate(parts))
 
 
 def test_they_are_those_of_the_softmax_of_each_position(model, batch):
     tokens = model.tokenizer.encode(TEXT)
-    found = logprobs(model, tokens, top=3)
-    assert [token.id for token in found] == tokens[1:]
-    for i, token in enumerate(found):
+    actual = logprobs(model, tokens, top=3)
+    assert [token.id for token in actual] == tokens[1:]
+    for i, token in enumerate(actual):
         with model.start_session() as session:
             session.feed_prompt(tokens[: i + 1])
             row = session.last_logits.astype(np.float64)
@@ -98,14 +98,14 @@ def test_one_that_yields_its_cells_goes_on_to_the_same(model, batch):
         runner.yield_cells(model.pool.n_cells)
         model.prefix.evict(len(parts) % 7)
         model.scheduler().check()
-    found = tokens_with_logprobs(tokens, np.concatenate(parts))
-    assert [token.id for token in found] == [token.id for token in expected]
-    assert [t.logprob for t in found] == pytest.approx([t.logprob for t in expected], abs=2e-4)
+    actual = tokens_with_logprobs(tokens, np.concatenate(parts))
+    assert [token.id for token in actual] == [token.id for token in expected]
+    assert [t.logprob for t in actual] == pytest.approx([t.logprob for t in expected], abs=2e-4)
 
 
 def test_streams_come_first_and_a_text_that_never_fits_fails(model):
     model.prefix.evict(model.pool.n_cells)
-    taken = model.pool.alloc(80)
+    cells = model.pool.alloc(80)
     try:
         runner = PromptLogprobsRunner(model)
         runner.submit("a", model.tokenizer.encode(TEXT))
@@ -113,7 +113,7 @@ def test_streams_come_first_and_a_text_that_never_fits_fails(model):
         job, error = runner.step()
         assert (job, type(error), runner.has_work) == ("a", OutOfMemoryError, False)
     finally:
-        model.pool.free(taken)
+        model.pool.free(cells)
     model.scheduler().check()
 
 

@@ -21,8 +21,8 @@ def load(path: Path, **more: object) -> engine.Model:
 
 
 def reference(name: str) -> tuple[list[int], int, np.ndarray]:
-    with np.load(FOLDER / f"{name}.npz") as found:
-        return found["prompt"].tolist(), int(found["second"]), found["scores"]
+    with np.load(FOLDER / f"{name}.npz") as arrays:
+        return arrays["prompt"].tolist(), int(arrays["second"]), arrays["scores"]
 
 
 def error(got: np.ndarray, expected: np.ndarray) -> float:
@@ -46,13 +46,13 @@ def test_company_changes_nothing(name: str) -> None:
     prompt, second, scores = reference(name)
     inputs = [prompt[:40], prompt, prompt[60:61], prompt]
     with load(FOLDER / f"{name}.gguf", max_batch_tokens=256, context_size=200) as model:
-        found = {
+        actual = {
             e.input: e.vector for e in embed(model, inputs, second=[0, second, 0, second]) if e is not None
         }
-        assert error(found[1], scores) < TOLERANCE
-        assert error(found[3], scores) < TOLERANCE
+        assert error(actual[1], scores) < TOLERANCE
+        assert error(actual[3], scores) < TOLERANCE
         for i in (0, 2):
-            assert error(found[i], model.embed(inputs[i])) < TOLERANCE
+            assert error(actual[i], model.embed(inputs[i])) < TOLERANCE
 
 
 def test_rankers_embed_too() -> None:
@@ -67,12 +67,12 @@ def test_rankers_embed_too() -> None:
         tasks = model.tasks()
         tasks.submit("a", Embed([prompt[:5]] * 3, "mean"))
         tasks.submit("b", Embed([prompt], "rank", [second]))
-        found: dict[str, list[bytes]] = {"a": [], "b": []}
+        actual: dict[str, list[bytes]] = {"a": [], "b": []}
         while tasks.has_work:
-            for news in tasks.step(False):
-                found[news.id] += [piece.data for piece in news.chunks]
-        assert error(np.frombuffer(found["b"][0], "<f4"), scores) < TOLERANCE
-        assert [len(data) for data in found["a"]] == [4 * model.hp.n_embd] * 3
+            for updates in tasks.step(False):
+                actual[updates.id] += [piece.data for piece in updates.chunks]
+        assert error(np.frombuffer(actual["b"][0], "<f4"), scores) < TOLERANCE
+        assert [len(data) for data in actual["a"]] == [4 * model.hp.n_embd] * 3
 
 
 def test_types_of_sentences_matter_where_there_are_two() -> None:

@@ -47,25 +47,25 @@ def finish(tasks: TaskRunner, *works: AnyTask) -> list[Any]:
 
 
 def collect(tasks: TaskRunner, n: int) -> list[Any]:
-    told: list[TaskUpdate] = []
+    updates: list[TaskUpdate] = []
     while tasks.has_work:
-        told += tasks.step(False)
-    return results(told, n)
+        updates += tasks.step(False)
+    return results(updates, n)
 
 
-def results(told: list[TaskUpdate], n: int) -> list[Any]:
+def results(reported: list[TaskUpdate], n: int) -> list[Any]:
     parts: dict[str, dict[int, bytes]] = {}
     ends: dict[str, Any] = {}
-    for news in told:
-        for piece in news.chunks:
-            mine = parts.setdefault(news.id, {})
+    for update in reported:
+        for piece in update.chunks:
+            mine = parts.setdefault(update.id, {})
             mine[piece.input] = mine.get(piece.input, b"") + piece.data
-        if news.result is not None or news.failure is not None:
-            assert news.id not in ends
-            ends[news.id] = news.failure or news.result
-            if isinstance(news.result, Embedded):
-                mine = parts[news.id]
-                ends[news.id] = [np.frombuffer(mine[i], "<f4") for i in range(len(mine))]
+        if update.result is not None or update.failure is not None:
+            assert update.id not in ends
+            ends[update.id] = update.failure or update.result
+            if isinstance(update.result, Embedded):
+                mine = parts[update.id]
+                ends[update.id] = [np.frombuffer(mine[i], "<f4") for i in range(len(mine))]
     return [ends[str(i)] for i in range(n)]
 
 
@@ -88,8 +88,8 @@ def test_jobs_share_batches_and_get_their_own_vectors() -> None:
             for job, p in zip(inputs, ("last", "mean", "cls"), strict=True)
         ]
         works = [Embed(job, p) for job, p in zip(inputs, ("last", "mean", "cls"), strict=True)]
-        found = finish(model.tasks(), *works)
-        for got, wanted in zip(found, expected, strict=True):
+        actual = finish(model.tasks(), *works)
+        for got, wanted in zip(actual, expected, strict=True):
             for a, b in zip(got, wanted, strict=True):
                 np.testing.assert_allclose(a, b, atol=2e-4)
         assert model.pool.n_free == model.pool.n_cells
@@ -101,8 +101,8 @@ def test_a_small_job_does_not_wait_for_a_large_one() -> None:
         tasks.submit("large", Embed([PROMPT[:30]] * 50))
         tasks.step(False)
         tasks.submit("small", Embed([PROMPT[:3]]))
-        told = tasks.step(False) + tasks.step(False)
-        assert any(news.id == "small" and news.result is not None for news in told)
+        updates = tasks.step(False) + tasks.step(False)
+        assert any(update.id == "small" and update.result is not None for update in updates)
         tasks.cancel("large")
         assert not tasks.has_work
         assert model.pool.n_free == model.pool.n_cells
@@ -133,7 +133,7 @@ def test_streams_that_need_the_cells_get_them(pooling: str) -> None:
         scheduler, tasks = model.scheduler(), model.tasks()
         scheduler.submit(request("x", PROMPT[:50], 180))
         tokens: list[int] = []
-        told: list[TaskUpdate] = []
+        updates: list[TaskUpdate] = []
         waited = False
         while scheduler.has_work or tasks.has_work:
             tasks.yield_cells()
@@ -144,23 +144,23 @@ def test_streams_that_need_the_cells_get_them(pooling: str) -> None:
                     tasks.submit("0", Embed([PROMPT[:150]], pooling))
             if not tasks.has_work:
                 continue
-            news = tasks.step(scheduler.has_work)
-            waited = waited or (scheduler.has_work and not news)
-            told += news
+            update = tasks.step(scheduler.has_work)
+            waited = waited or (scheduler.has_work and not update)
+            updates += update
         scheduler.check()
         assert tokens == expected
         assert waited
-        (got,) = results(told, 1)
+        (got,) = results(updates, 1)
         np.testing.assert_allclose(got[0], alone.ravel(), atol=2e-4)
 
 
 def test_save_restore_erase(tmp_path: Path) -> None:
     path = str(tmp_path / "a.bin")
     with load(LLAMA.path) as model:
-        made, end = stream(model, "a", PROMPT[:100], 20)
+        generated, end = stream(model, "a", PROMPT[:100], 20)
         assert end.timings is not None
         assert end.timings.cached_n == 0
-        tokens = [*PROMPT[:100], *made]
+        tokens = [*PROMPT[:100], *generated]
         (saved,) = finish(model.tasks(), SaveSlot(path, tokens))
         assert isinstance(saved, Saved)
         assert (saved.n_tokens, saved.n_bytes) == (119, Path(path).stat().st_size)
@@ -169,7 +169,7 @@ def test_save_restore_erase(tmp_path: Path) -> None:
         assert model.pool.n_free == model.pool.n_cells
         again, end = stream(model, "b", PROMPT[:100], 20)
         assert end.timings is not None
-        assert (again, end.timings.cached_n) == (made, 0)
+        assert (again, end.timings.cached_n) == (generated, 0)
     with load(LLAMA.path) as model:  # as after a restart
         (restored,) = finish(model.tasks(), RestoreSlot(path))
         assert isinstance(restored, Restored)
@@ -177,7 +177,7 @@ def test_save_restore_erase(tmp_path: Path) -> None:
         assert (restored.n_tokens, restored.n_bytes) == (119, saved.n_bytes)
         again, end = stream(model, "c", PROMPT[:100], 20)
         assert end.timings is not None
-        assert (again, end.timings.cached_n) == (made, 99)
+        assert (again, end.timings.cached_n) == (generated, 99)
         model.scheduler().check()
 
 
@@ -230,8 +230,8 @@ def test_steps_beside_streams_and_a_cancel_in_between(what: str, tmp_path: Path,
     monkeypatch.setattr(tasks_module, "STEP_S", 0.0)  # one piece a step at least
     path = tmp_path / "a"
     with load(LLAMA.path, kv_cells=512) as model:
-        made, _ = stream(model, "a", PROMPT[:100], 10)
-        tokens = [*PROMPT[:100], *made]
+        generated, _ = stream(model, "a", PROMPT[:100], 10)
+        tokens = [*PROMPT[:100], *generated]
         tasks = model.tasks()
         (saved,) = finish(tasks, SaveSlot(str(path), tokens))
         before = path.read_bytes()
@@ -240,8 +240,8 @@ def test_steps_beside_streams_and_a_cancel_in_between(what: str, tmp_path: Path,
         free = model.pool.n_free + model.prefix.n_evictable
         work: AnyTask = SaveSlot(str(path), tokens) if what == "save" else RestoreSlot(str(path))
         tasks.submit("x", work)
-        told = [news for _ in range(2) for news in tasks.step(True)]
-        assert [news.result for news in told] == [None, None]
+        updates = [update for _ in range(2) for update in tasks.step(True)]
+        assert [update.result for update in updates] == [None, None]
         other, _ = stream(model, "b", PROMPT[3:50], 10)
         tasks.cancel("x")
         assert not tasks.has_work
@@ -251,7 +251,7 @@ def test_steps_beside_streams_and_a_cancel_in_between(what: str, tmp_path: Path,
         model.scheduler().check()
         (done,) = finish(tasks, work)
         assert done.n_bytes == saved.n_bytes
-        assert stream(model, "c", PROMPT[:100], 10)[0] == made
+        assert stream(model, "c", PROMPT[:100], 10)[0] == generated
         assert stream(model, "d", PROMPT[3:50], 10)[0] == other
 
 
@@ -259,8 +259,8 @@ def test_a_restore_gives_way_to_streams(tmp_path: Path, monkeypatch: Any) -> Non
     monkeypatch.setattr(tasks_module, "STEP_S", 0.0)
     path = str(tmp_path / "a")
     with load(LLAMA.path, parallel=2) as model:  # 256 cells
-        made, _ = stream(model, "a", PROMPT[:140], 10)
-        finish(model.tasks(), SaveSlot(path, [*PROMPT[:140], *made]))
+        generated, _ = stream(model, "a", PROMPT[:140], 10)
+        finish(model.tasks(), SaveSlot(path, [*PROMPT[:140], *generated]))
         model.prefix.evict(256)
         expected, _ = stream(model, "x", PROMPT[:50], 180)
         model.prefix.evict(256)
@@ -277,16 +277,16 @@ def test_a_restore_gives_way_to_streams(tmp_path: Path, monkeypatch: Any) -> Non
         for _ in range(60):
             step()
         tasks.submit("0", RestoreSlot(path))
-        told: list[TaskUpdate] = []
+        updates: list[TaskUpdate] = []
         for _ in range(3):  # it has begun, and holds the rest of the cache
             step()
-            told += tasks.step(True)
-        assert not any(news.failure for news in told)
+            updates += tasks.step(True)
+        assert not any(update.failure for update in updates)
         while scheduler.has_work:
             step()
-        told += tasks.step(False)
-        assert told[-1].failure is not None
-        assert told[-1].failure.kind == "OutOfMemoryError"
+        updates += tasks.step(False)
+        assert updates[-1].failure is not None
+        assert updates[-1].failure.kind == "OutOfMemoryError"
         assert tokens == expected
         assert finish(tasks, RestoreSlot(path))[0].n_tokens == 149
 
@@ -351,8 +351,8 @@ def test_a_restore_waits_while_streams_own_all_states(tmp_path: Path) -> None:
     path, prompt = str(tmp_path / "a"), list(golden("qwen35").prompt)
     params = engine.ModelParameters(use_gpu=False, n_threads=1, kv_cells=256, parallel=1, checkpoints=1)
     with engine.load(golden("qwen35").path, params) as model:
-        made, _ = stream(model, "a", prompt, 2)
-        (saved,) = finish(model.tasks(), SaveSlot(path, [*prompt, *made]))
+        generated, _ = stream(model, "a", prompt, 2)
+        (saved,) = finish(model.tasks(), SaveSlot(path, [*prompt, *generated]))
         assert isinstance(saved, Saved)
         states, tasks = model.pool.states, model.tasks()
         assert states is not None

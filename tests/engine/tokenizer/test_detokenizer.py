@@ -101,9 +101,9 @@ def feed(stops: list[str], pieces: list[str]) -> tuple[str, str | None]:
 def slow(stops: list[str], text: str) -> tuple[str, str | None]:
     """The obvious way: after each character, does a stop string end here? The longest counts."""
     for end in range(1, len(text) + 1):
-        found = [stop for stop in stops if text[:end].endswith(stop)]
-        if found:
-            stop = max(found, key=len)
+        actual = [stop for stop in stops if text[:end].endswith(stop)]
+        if actual:
+            stop = max(actual, key=len)
             return text[: end - len(stop)], stop
     return text, None
 

@@ -21,9 +21,9 @@ def test_encode_pair_of_bert_matches_transformers() -> None:
         assert ids == [ours.bos_id, *query, ours.sep_id, *document, ours.sep_id]
         assert start == len(query) + 2
         if "[" not in first:
-            found = theirs.encode(first, second)
-            assert ids == found.ids
-            assert found.type_ids == [int(i >= start) for i in range(len(ids))]
+            tokens = theirs.encode(first, second)
+            assert ids == tokens.ids
+            assert tokens.type_ids == [int(i >= start) for i in range(len(ids))]
 
 
 @pytest.mark.parametrize(

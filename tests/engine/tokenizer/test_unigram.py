@@ -33,12 +33,12 @@ def reference() -> Any:
     ours = published(PUBLISHED).vocabulary
     # Special tokens are not among what text is read as, by either.
     pieces = [f"\ufdd0{i}" if ours.is_special(i) else piece for i, piece in enumerate(ours.pieces)]
-    found = Reference(models.Unigram(list(zip(pieces, ours.scores, strict=True)), unk_id=3))
-    found.normalizer = normalizers.Precompiled(charsmap())
-    found.pre_tokenizer = pre_tokenizers.Sequence(
+    actual = Reference(models.Unigram(list(zip(pieces, ours.scores, strict=True)), unk_id=3))
+    actual.normalizer = normalizers.Precompiled(charsmap())
+    actual.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     )
-    return found
+    return actual
 
 
 TEXTS = [

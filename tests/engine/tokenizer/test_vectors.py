@@ -25,12 +25,12 @@ MORE = json.loads(Path(__file__).with_name("tokenizer_vectors.json").read_text()
 
 
 def test_no_published_vocabulary_is_forgotten() -> None:
-    found = {}
+    collected = {}
     for path in models_dir().glob("ggml-vocab-*.gguf.inp"):
         name = path.name.removeprefix("ggml-vocab-").removesuffix(".gguf.inp")
         with GGUFFile.open(published_path(name)) as gguf:
-            found[name] = gguf.get_str("tokenizer.ggml.model")
-    assert {name for name, kind in found.items() if kind in ("llama", "gpt2", "gemma4")} == set(PUBLISHED)
+            collected[name] = gguf.get_str("tokenizer.ggml.model")
+    assert {name for name, kind in collected.items() if kind in ("llama", "gpt2", "gemma4")} == set(PUBLISHED)
 
 
 NAMES = sorted({*PUBLISHED, *MORE["vocabularies"]})

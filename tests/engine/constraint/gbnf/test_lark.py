@@ -18,12 +18,12 @@ b: %json
 {"enum": ["%json {"]}
 # %json {
 """
-    found = with_checked_schemas(grammar)
-    assert found.ignored == ["format 'x'"]
-    assert found.text.count("%lark {") == 2
-    assert r'"\"}\""' in found.text
-    assert found.text.count('"format": "no"') == 1
-    assert '"tail"' in found.text
+    actual = with_checked_schemas(grammar)
+    assert actual.ignored == ["format 'x'"]
+    assert actual.text.count("%lark {") == 2
+    assert r'"\"}\""' in actual.text
+    assert actual.text.count('"format": "no"') == 1
+    assert '"tail"' in actual.text
     again = with_checked_schemas('start: %json {"pattern": "x", "type": "string"}')
     assert with_checked_schemas(again.text).text == again.text
     plain = 'start: "a" %json {"unfinished'

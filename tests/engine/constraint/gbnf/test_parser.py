@@ -63,24 +63,24 @@ class Reference:
                 case Ref(rule):
                     return ends(self.rules[rule], start)
                 case Seq(items):
-                    found = frozenset([start])
+                    actual = frozenset([start])
                     for item in items:
-                        found = frozenset(end for middle in found for end in ends(item, middle))
-                    return found
+                        actual = frozenset(end for middle in actual for end in ends(item, middle))
+                    return actual
                 case Alt(options):
                     return frozenset(end for option in options for end in ends(option, start))
                 case Repeat(inner, least, most):
-                    layer, found, n = frozenset([start]), set(), 0
+                    layer, actual, n = frozenset([start]), set(), 0
                     while layer:
                         if n >= least:
-                            if layer <= found:
+                            if layer <= actual:
                                 break
-                            found |= layer
+                            actual |= layer
                         if n == most or n > least + len(text) + 1:
                             break
                         layer = frozenset(end for middle in layer for end in ends(inner, middle))
                         n += 1
-                    return frozenset(found)
+                    return frozenset(actual)
             raise AssertionError(node)
 
         return len(text) in ends(self.rules["root"], 0)
@@ -173,12 +173,12 @@ TEXTS = sorted("".join(letters) for n in range(6) for letters in product(LETTERS
 
 def accepted(grammar: str) -> list[str]:
     """Those of TEXTS that llguidance takes. On the way masks must say what is then taken."""
-    found: list[str] = []
+    collected: list[str] = []
     mask = array("I", bytes(4 * compiler().n_words))
 
     def walk(matcher: ConstraintMatcher, text: str) -> None:
         if matcher.may_stop:
-            found.append(text)
+            collected.append(text)
         if len(text) == 5:
             return
         matcher.fill(mask)
@@ -201,7 +201,7 @@ def accepted(grammar: str) -> list[str]:
             raise
         return []
     walk(matcher, "")
-    return sorted(found)
+    return sorted(collected)
 
 
 @examples(150, suppress_health_check=[HealthCheck.filter_too_much])

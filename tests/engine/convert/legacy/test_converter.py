@@ -100,10 +100,10 @@ def test_blocks_of_version_2_are_carried_over(kind: str, file_type: int, tmp_pat
     container = ("ggjt", 3) if file_type == 2 else ("ggml", 0)
     source = wide(container=container[0], version=container[1], file_type=file_type, encode=encode)
     legacy.convert(source.write(tmp_path / "old.bin"), tmp_path / "new.gguf")
-    found = tensors(tmp_path / "new.gguf")
+    converted = tensors(tmp_path / "new.gguf")
     for name, (_, data) in encode.items():
-        assert found[name][0] == kind
-        assert found[name][2] == data
+        assert converted[name][0] == kind
+        assert converted[name][2] == data
     params = engine.ModelParameters(use_gpu=False, n_threads=1, context_size=64)
     with engine.load(tmp_path / "new.gguf", params) as model, model.start_session() as session:
         session.feed_prompt([1, 5, 9])

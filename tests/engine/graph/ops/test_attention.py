@@ -258,12 +258,12 @@ def test_a_row_is_the_same_to_the_bit_however_its_sequence_is_computed(kind: dic
         sequences = [(first, last - first), *(others if company else [])]
         case = Case(sequences, threads=threads, **kind)
         case.tables += [array("i", cells.tolist()) for cells in (table, *(more if company else []))]
-        given = np.concatenate([q[first:last], q_others]) if company else q[first:last]
-        return compute(case, given, np.random.default_rng(4))[0][: last - first]
+        queries = np.concatenate([q[first:last], q_others]) if company else q[first:last]
+        return compute(case, queries, np.random.default_rng(4))[0][: last - first]
 
     whole = rows(0, n, 2, company=False)
-    for threads, company in ((1, False), (4, False), (1, True), (3, True)):
-        np.testing.assert_array_equal(rows(0, n, threads, company), whole)
+    for threads, neighbours in ((1, False), (4, False), (1, True), (3, True)):
+        np.testing.assert_array_equal(rows(0, n, threads, neighbours), whole)
     for first, last in (
         (0, 1),
         (0, 2),
@@ -275,8 +275,8 @@ def test_a_row_is_the_same_to_the_bit_however_its_sequence_is_computed(kind: dic
         (148, 149),
         (149, 150),
     ):
-        for threads, company in ((2, False), (4, False), (2, True)):
-            np.testing.assert_array_equal(rows(first, last, threads, company), whole[first:last])
+        for threads, neighbours in ((2, False), (4, False), (2, True)):
+            np.testing.assert_array_equal(rows(first, last, threads, neighbours), whole[first:last])
 
 
 def test_scores_of_any_size_stay_finite() -> None:

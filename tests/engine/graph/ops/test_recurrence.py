@@ -153,8 +153,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_are_those_of_the_formula(case: str) -> None:
     bench, expected = CASES[case]()
-    found = bench.run([(0, list(range(12)), 2)])
-    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+    actual = bench.run([(0, list(range(12)), 2)])
+    np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -201,14 +201,14 @@ def test_any_pattern_of_a_whole_text_takes_what_re_takes(pattern: str, texts: li
     texts += ["", "a", "b", "ab", "ba", "1", '"', "a\n", "aab", "bab"]
     to_the_end = pattern.replace("$", r"\Z")
     expected = [text for text in texts if re.fullmatch(to_the_end, text, re.ASCII)]
-    reason, taken = "", []
+    reason, accepted = "", []
     try:
         matcher = compiler().compile(Constraint("regex", pattern))
     except ConfigError as error:
         reason = str(error)
     else:
-        taken = [text for text in texts if accepts(matcher, text)]
-    assert reason.endswith(REFUSALS) or (reason in ("", "nothing matches it") and taken == expected)
+        accepted = [text for text in texts if accepts(matcher, text)]
+    assert reason.endswith(REFUSALS) or (reason in ("", "nothing matches it") and accepted == expected)
 
 
 @examples(100)
