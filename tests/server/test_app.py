@@ -85,34 +85,34 @@ async def test_cors_is_off_unless_configured():
     assert "access-control-allow-origin" not in foreign.headers
 
 
-@pytest.mark.parametrize("given", ["abc", "A.b_c-9", "x" * 128])
-async def test_request_ids_are_returned(given, caplog):
+@pytest.mark.parametrize("request_id", ["abc", "A.b_c-9", "x" * 128])
+async def test_request_ids_are_returned(request_id, caplog):
     caplog.set_level("INFO", logger="ggserve.access")
     async with client() as http:
-        response = await http.get("/v1/models", headers={"x-request-id": given})
-    assert response.headers["x-request-id"] == given
-    assert caplog.records[-1].fields["request_id"] == given
+        response = await http.get("/v1/models", headers={"x-request-id": request_id})
+    assert response.headers["x-request-id"] == request_id
+    assert caplog.records[-1].fields["request_id"] == request_id
 
 
-@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "a\tb", "é", "a;b", '"', "%0a"])
-async def test_other_request_ids_are_replaced(given):
+@pytest.mark.parametrize("request_id", ["", "a b", "x" * 129, "a\tb", "é", "a;b", '"', "%0a"])
+async def test_other_request_ids_are_replaced(request_id):
     async with client() as http:
-        response = await http.get("/nothing", headers={"x-request-id": given.encode()})
+        response = await http.get("/nothing", headers={"x-request-id": request_id.encode()})
     assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
 
 
 async def test_one_log_line_per_request(caplog):
     caplog.set_level("INFO", logger="ggserve.access")
-    asked = []
+    requests = []
     async with client(FakeEngine(n_ctx=16)) as http:
         for body in ({"prompt": "Once"}, {"prompt": "Once", "stream": True}, {"prompt": [9] * 99}, {"n": 5}):
-            asked.append(await http.post(COMPLETIONS, json=body))
-        asked.append(await http.get("/a%0ab%1b[31m"))
-        asked.append(await http.get("/health", headers={"host": "evil.example"}))
+            requests.append(await http.post(COMPLETIONS, json=body))
+        requests.append(await http.get("/a%0ab%1b[31m"))
+        requests.append(await http.get("/health", headers={"host": "evil.example"}))
     records = [record for record in caplog.records if record.name == "ggserve.access"]
     assert (
         [r.fields["status"] for r in records]
-        == [a.status_code for a in asked]
+        == [a.status_code for a in requests]
         == [200, 200, 400, 400, 404, 403]
     )
     for record in records:

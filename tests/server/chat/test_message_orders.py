@@ -101,7 +101,7 @@ def conversation(order: str) -> list[dict[str, Any]]:
 
 
 def outcome(warnings: list[str]) -> str:
-    names = [next(name for said, name in OUTCOMES.items() if said in text) for text in warnings]
+    names = [next(name for message, name in OUTCOMES.items() if message in text) for text in warnings]
     return " + ".join(dict.fromkeys(names)) or UNCHANGED
 
 
@@ -156,15 +156,15 @@ def test_outcome_of_every_order_is_as_recorded_and_no_text_is_lost(path: Path) -
     different = {}
     for name, order in ORDERS.items():
         messages = conversation(order)
-        found, text = rendered(chat_format, messages)
+        actual, text = rendered(chat_format, messages)
         recorded = next((o for o, stems in RECORDED[name].items() if path.stem in stems), UNCHANGED)
-        if found != recorded:
-            different[name] = found
-        if found.startswith("refused"):
+        if actual != recorded:
+            different[name] = actual
+        if actual.startswith("refused"):
             continue
-        check_texts(order, found, text, moves)
+        check_texts(order, actual, text, moves)
         as_text = "calls" in order or "tool" in order
-        if found == UNCHANGED and not (as_text and not chat_format.capabilities.calls):
+        if actual == UNCHANGED and not (as_text and not chat_format.capabilities.calls):
             assert text == unordered(chat_format, messages)
     assert not different
 
@@ -183,9 +183,9 @@ def record() -> dict[str, dict[str, list[str]]]:
     for path in FILES:
         chat_format = load_chat_format(path.read_text(encoding="utf-8"), tokenizer(), SANDBOX)
         for name, order in ORDERS.items():
-            found, _ = rendered(chat_format, conversation(order))
-            if found != UNCHANGED:
-                table[name].setdefault(found, []).append(path.stem)
+            actual, _ = rendered(chat_format, conversation(order))
+            if actual != UNCHANGED:
+                table[name].setdefault(actual, []).append(path.stem)
     return table
 
 

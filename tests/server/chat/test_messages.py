@@ -89,7 +89,7 @@ def test_reasoning_has_all_its_names():
 def test_ids_of_nine_characters():
     short = TemplateCapabilities(calls=True, parallel_calls=True, short_ids=True)
     fitted = adapt_messages([calling(call(), call(id="abcdefgh1")), result(), result(id="abcdefgh1")], short)
-    first, second = (made["id"] for made in fitted[0]["tool_calls"])
+    first, second = (created["id"] for created in fitted[0]["tool_calls"])
     assert second == "abcdefgh1"
     assert len(first) == 9
     assert first.isalnum()

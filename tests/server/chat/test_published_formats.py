@@ -252,13 +252,13 @@ def made_of(name: str, arguments: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", SOME)
 def test_calls_are_read_again_from_what_the_template_writes(name):
-    made = made_of(name, EVERYTHING if name not in UNESCAPED else EVERYTHING.replace("'", "*"))
+    created = made_of(name, EVERYTHING if name not in UNESCAPED else EVERYTHING.replace("'", "*"))
     whole = chat_format(name).call_format.name in ("llama3", "generic")  # a call is the whole answer
     content = "" if whole or name in SILENT else "Let me see."
-    answer = answered(name, made, content)
+    answer = answered(name, created, content)
     calls, text = calls_in(answer)
     assert [(tool, exact_json.write(value)) for tool, value in calls] == [
-        (tool, exact_json.write(exact_json.loads(arguments))) for tool, arguments in made
+        (tool, exact_json.write(exact_json.loads(arguments))) for tool, arguments in created
     ]
     assert text.strip() == content
     assert calls_in(answer, split=True) == (calls, text)

@@ -136,15 +136,15 @@ def test_the_same_text_as_transformers(path):
     source = path.read_text(encoding="utf-8")
     template = chat_template(source)
     own = {"functions": "[]", "datetime": "Jan 01 2026"} if "functions" in source else {}  # of one template
-    different, made = [], 0
+    different, created = [], 0
     for name, messages in TALKS.items():
         for tools in (None, TOOLS):
             for generate in (True, False):
                 for extra in EXTRA if generate else EXTRA[:1]:
                     options = {"tools": tools, "add_generation_prompt": generate}
                     wanted = expected(source, messages, **options, **extra, **own, **SPECIAL_TOKENS)
-                    made += wanted is not None
+                    created += wanted is not None
                     if rendered(template, messages, **options, extra={**extra, **own}) != wanted:
                         different.append((name, tools is not None, generate, extra))
     assert not different
-    assert made
+    assert created

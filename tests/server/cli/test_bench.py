@@ -17,10 +17,10 @@ def test_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.index("\n      8 ") < shown.index("\n     64 ")
     assert "generation: " in shown
     assert main(["bench", "--use-gpu", "false", *quick, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert set(found["prompt_tokens_per_second"]) == {"8", "64"}
-    assert min(*found["prompt_tokens_per_second"].values(), found["generated_tokens_per_second"]) > 0
-    assert set(found["placement"]) == {"CPU"}
+    data = json.loads(capsys.readouterr().out)
+    assert set(data["prompt_tokens_per_second"]) == {"8", "64"}
+    assert min(*data["prompt_tokens_per_second"].values(), data["generated_tokens_per_second"]) > 0
+    assert set(data["placement"]) == {"CPU"}
 
 
 @pytest.mark.parametrize(

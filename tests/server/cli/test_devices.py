@@ -14,11 +14,11 @@ def test_devices_prints_a_table_or_json():
     table = ggserve("devices")
     assert table.returncode == 0
     assert table.stdout.splitlines()[0].split()[:4] == ["NAME", "BACKEND", "TYPE", "FREE"]
-    found = json.loads(ggserve("devices", "--json").stdout)
-    assert [set(device) for device in found] == [
-        {"name", "backend", "type", "description", "free", "total", "kernels"} for _ in found
+    data = json.loads(ggserve("devices", "--json").stdout)
+    assert [set(device) for device in data] == [
+        {"name", "backend", "type", "description", "free", "total", "kernels"} for _ in data
     ]
-    assert any(device["type"] == "cpu" and device["total"] > 0 for device in found)
+    assert any(device["type"] == "cpu" and device["total"] > 0 for device in data)
 
 
 def test_kernels_of_the_cpu_can_be_forced(monkeypatch):

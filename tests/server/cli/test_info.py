@@ -18,18 +18,18 @@ PLAN = ["info", PATH, "--plan", "--use-gpu", "false"]
 def test_the_table_is_the_one_of_the_loaded_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PLAN, "--context-size", "128", "--parallel", "2"]) == 0
     shown = capsys.readouterr().out
-    given = engine.ModelParameters(use_gpu=False, context_size=128, parallel=2)
-    with engine.load(bundled_model(), given) as model:
+    params = engine.ModelParameters(use_gpu=False, context_size=128, parallel=2)
+    with engine.load(bundled_model(), params) as model:
         # What is free differs from one moment to the next.
         assert model.plan.table().splitlines()[0].split() == shown.splitlines()[0].split()
         assert "cache: 256 cells" in shown
         assert model.n_cells == 256
         assert main([*PLAN, "--context-size", "128", "--parallel", "2", "--json"]) == 0
-        found = json.loads(capsys.readouterr().out)
-        assert (found["fits"], found["kv_cells"]) == (True, 256)
-        assert found["layers"] == list(model.plan.layers)
+        data = json.loads(capsys.readouterr().out)
+        assert (data["fits"], data["kv_cells"]) == (True, 256)
+        assert data["layers"] == list(model.plan.layers)
         (usage,) = model.plan.usage
-        assert found["devices"]["CPU"]["needed"] == usage.needed
+        assert data["devices"]["CPU"]["needed"] == usage.needed
 
 
 def test_what_does_not_fit_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,9 +40,9 @@ def test_what_does_not_fit_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.err.startswith("ggserve: CPU has ")
     assert shown.err.count("\n") == 1
     assert main([*PLAN, *huge, "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert found["fits"] is False
-    assert "would fit" in found["problem"]
+    data = json.loads(capsys.readouterr().out)
+    assert data["fits"] is False
+    assert "would fit" in data["problem"]
 
 
 def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,6 +57,6 @@ def test_info_prints_text_or_json():
     done = ggserve("info", str(MODEL))
     assert (done.returncode, done.stderr) == (0, "")
     assert "llama" in done.stdout
-    found = json.loads(ggserve("info", str(MODEL), "--json", "--tensors").stdout)
-    assert "token_embd.weight" in json.dumps(found)
+    data = json.loads(ggserve("info", str(MODEL), "--json", "--tensors").stdout)
+    assert "token_embd.weight" in json.dumps(data)
     assert "x.gguf" in mistakes(ggserve("info", "/nonexistent/x.gguf"), 1)

@@ -94,8 +94,8 @@ def test_mistakes_are_one_line_and_status_2(arguments, message, capsys):
 
 
 def test_a_port_in_use_is_reported_before_anything_is_loaded():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as accepted:
+        port = str(accepted.getsockname()[1])
         line = mistakes(ggserve("serve", "--port", port, "--model", "absent.gguf"), 2)
     assert line.startswith(f"ggserve: cannot listen on 127.0.0.1:{port}: Address already in use")
     assert "--port" in line

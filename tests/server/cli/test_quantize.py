@@ -30,9 +30,9 @@ def test_the_table_tells_before_and_after(tmp_path: Path, capsys: pytest.Capture
 def test_json_is_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.gguf"
     assert main(["quantize", SOURCE, str(out), "Q4_0", "--json", "--keep-output-type"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["bytes_after"] < found["bytes_before"]
-    types = {t["name"]: t["after"] for t in found["tensors"]}
+    data = json.loads(capsys.readouterr().out)
+    assert data["bytes_after"] < data["bytes_before"]
+    types = {t["name"]: t["after"] for t in data["tensors"]}
     assert types["output.weight"] == "f32"
 
 

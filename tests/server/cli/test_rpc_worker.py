@@ -20,8 +20,8 @@ def test_a_worker_refuses_the_public() -> None:
 
 
 def test_mistakes_are_one_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as accepted:
+        port = str(accepted.getsockname()[1])
         done = worker("--port", port)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "cannot listen on" in done.stderr

@@ -47,8 +47,8 @@ def test_ipv4_and_ipv6_share_one_port_or_the_error_names_the_address_that_cannot
 
 
 def test_an_address_that_cannot_be_closes_those_before():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as accepted:
+        port = accepted.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}.*choose another"):
             listen("127.0.0.2,127.0.0.1", port)
     for sock in listen("127.0.0.2", port):  # it is free again

@@ -24,8 +24,8 @@ async def test_defaults_hold_until_a_request_says_otherwise(path, body):
 async def test_any_model_answers_for_unknown_names():
     engines = {name: FakeEngine(name=name) for name in ("a", "b")}
     async with client(make_app(engines, any_model=True)) as http:
-        for asked, served in (("gpt-4", "a"), (None, "a"), ("b", "b")):
-            response = await http.post(COMPLETIONS, json={"prompt": "Hi", "model": asked})
+        for requested, served in (("gpt-4", "a"), (None, "a"), ("b", "b")):
+            response = await http.post(COMPLETIONS, json={"prompt": "Hi", "model": requested})
             assert response.json()["model"] == served
     async with client(make_app(engines)) as http:
         error_of(await http.post(COMPLETIONS, json={"prompt": "Hi", "model": "gpt-4"}), 404)
@@ -43,8 +43,8 @@ async def test_a_model_may_have_several_names_and_tags():
     engines = {name: FakeEngine(name=name) for name in ("a", "b")}
     model = ["a=/x/a.gguf", "b=/x/b.gguf"]
     async with client(make_app(engines, model=model, alias=["first", "b=second"], tag=["small"])) as http:
-        for asked, served in (("first", "a"), ("second", "b"), ("a", "a")):
-            response = await http.post(COMPLETIONS, json={"prompt": "Hi", "model": asked})
+        for requested, served in (("first", "a"), ("second", "b"), ("a", "a")):
+            response = await http.post(COMPLETIONS, json={"prompt": "Hi", "model": requested})
             assert response.json()["model"] == served
         data = (await http.get("/v1/models")).json()["data"]
         assert [(entry["id"], entry["aliases"]) for entry in data] == [

@@ -188,8 +188,8 @@ def test_experts_and_tensors_on_other_devices():
     assert options.load().model_parameters().cpu_experts is None
     assert options.load({"cpu_moe": True}).model_parameters().cpu_experts == "all"
     assert options.load({"n_cpu_moe": 0}).model_parameters().cpu_experts == 0
-    given = options.load({"override_tensor": ["exps=CPU", r"blk\.1\.=CUDA0"]}).model_parameters()
-    assert given.tensor_overrides == (("exps", "CPU"), (r"blk\.1\.", "CUDA0"))
+    params = options.load({"override_tensor": ["exps=CPU", r"blk\.1\.=CUDA0"]}).model_parameters()
+    assert params.tensor_overrides == (("exps", "CPU"), (r"blk\.1\.", "CUDA0"))
     with pytest.raises(ConfigError, match="n_cpu_moe"):
         options.load({"cpu_moe": True, "n_cpu_moe": 2})
     for text in ("exps", "=CPU", "exps="):

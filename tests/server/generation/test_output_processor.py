@@ -22,7 +22,7 @@ def sequence(stops=(), show=False, prompt=None) -> OutputSequence:
     return OutputSequence(0, 0, prompt or Prompt(), Request(id="r", prompt=[1]), options, tokenizer())
 
 
-def run(made: OutputSequence, tokens, cuts=(), finish=FinishReason.LENGTH):
+def run(output: OutputSequence, tokens, cuts=(), finish=FinishReason.LENGTH):
     """Feed `tokens` cut at `cuts`; the text, the shown tokens with their offsets."""
     text, shown = "", []
     bounds = sorted({0, *(cut for cut in cuts if cut < len(tokens)), len(tokens)})
@@ -30,11 +30,11 @@ def run(made: OutputSequence, tokens, cuts=(), finish=FinishReason.LENGTH):
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         emission = StepOutput(id="r", tokens=[Token(id) for id in part], finish=finish if last else None)
-        piece = made.feed(emission)
+        piece = output.feed(emission)
         if piece is not None:
             text += piece.text
             shown += [(token.id, start) for token, start in piece.tokens]
-        if made.end:
+        if output.end:
             break
     return text, shown
 
@@ -56,10 +56,10 @@ def test_text_ends_before_the_first_stop_string_however_it_is_cut(text, stops, c
     if ends:
         stop = min(ends)[2]
         expected, reason = text[: text.find(stop)], "stop"
-    made = sequence(stops, show)
-    found, shown = run(made, tokens, cuts)
-    assert found == expected
-    assert made.end == reason
+    output = sequence(stops, show)
+    result, shown = run(output, tokens, cuts)
+    assert result == expected
+    assert output.end == reason
     if show:
         assert [id for id, _ in shown] == tokens[: len(shown)]
         assert [start for _, start in shown] == [_characters(tokens[:i]) for i in range(len(shown))]
@@ -80,26 +80,26 @@ def _characters(tokens) -> int:
 def test_a_broken_character_at_the_end_is_shown_as_such():
     pizza = ids("🍕")
     assert len(pizza) > 1
-    made = sequence()
-    assert run(made, [*ids("a"), *pizza[:-1]])[0] == "a\ufffd"
+    output = sequence()
+    assert run(output, [*ids("a"), *pizza[:-1]])[0] == "a\ufffd"
     assert run(sequence(stops=["zz"]), [*ids("a"), *pizza[:-1]])[0] == "a\ufffd"
 
 
 def test_half_a_character_is_never_sent():
-    made = sequence()
+    output = sequence()
     for id in ids("🍕")[:-1]:
-        assert made.feed(StepOutput(id="r", tokens=[Token(id)])) is None
-    assert made.feed(StepOutput(id="r", tokens=[Token(ids("🍕")[-1])])).text == "🍕"
+        assert output.feed(StepOutput(id="r", tokens=[Token(id)])) is None
+    assert output.feed(StepOutput(id="r", tokens=[Token(ids("🍕")[-1])])).text == "🍕"
 
 
 def test_the_end_of_text_is_counted_but_not_shown():
     eos = tokenizer().eos_id
-    made = sequence(show=True)
-    text, shown = run(made, [*ids("ab"), eos], finish=FinishReason.STOP)
+    output = sequence(show=True)
+    text, shown = run(output, [*ids("ab"), eos], finish=FinishReason.STOP)
     assert text == "ab"
     assert eos not in [id for id, _ in shown]
-    assert made.n_generated == len(ids("ab")) + 1
-    assert made.end == "stop"
+    assert output.n_generated == len(ids("ab")) + 1
+    assert output.end == "stop"
 
 
 def test_what_is_held_back_for_a_stop_string_comes_at_the_end():
@@ -108,9 +108,9 @@ def test_what_is_held_back_for_a_stop_string_comes_at_the_end():
         (FinishReason.LENGTH, "length"),
         (FinishReason.TIMEOUT, "length"),
     ):
-        made = sequence(stops=["ab!"], show=True)
-        text, shown = run(made, ids("ab"), finish=reason)
-        assert (text, made.end) == ("ab", name)
+        output = sequence(stops=["ab!"], show=True)
+        text, shown = run(output, ids("ab"), finish=reason)
+        assert (text, output.end) == ("ab", name)
         assert [id for id, _ in shown] == ids("ab")
 
 
@@ -120,40 +120,40 @@ def test_offsets_begin_after_the_echoed_prompt():
 
 
 def test_timings_of_the_engine_are_kept_and_those_of_a_cut_session_counted():
-    made = sequence(stops=["b"])
-    made.feed(
+    output = sequence(stops=["b"])
+    output.feed(
         StepOutput(id="r", tokens=[Token(ids("a")[0])], timings=Timings(prompt_n=5, cached_n=2, n_batch=9))
     )
-    made.first_at = 1.0
-    made.feed(StepOutput(id="r", tokens=[Token(ids("b")[0])]))
-    assert made.end == "stop"
-    assert (made.timings.prompt_n, made.timings.cached_n, made.timings.n_batch) == (5, 2, 9)
-    assert made.timings.predicted_n == 2
-    assert made.timings.predicted_ms > 0
+    output.first_at = 1.0
+    output.feed(StepOutput(id="r", tokens=[Token(ids("b")[0])]))
+    assert output.end == "stop"
+    assert (output.timings.prompt_n, output.timings.cached_n, output.timings.n_batch) == (5, 2, 9)
+    assert output.timings.predicted_n == 2
+    assert output.timings.predicted_ms > 0
 
 
 def test_drafts_are_counted_also_where_a_stop_string_ends_the_text():
-    made = sequence(stops=["b"])
-    made.feed(StepOutput(id="r", tokens=[Token(ids("a")[0])], timings=Timings(prompt_n=5)))
+    created = sequence(stops=["b"])
+    created.feed(StepOutput(id="r", tokens=[Token(ids("a")[0])], timings=Timings(prompt_n=5)))
     for output in by_token(
         StepOutput(id="r", tokens=[Token(id) for id in ids("abc")], draft_n=4, draft_accepted=2)
     ):
-        if made.end is None:
-            made.feed(output)
-    assert (made.end, made.n_generated) == ("stop", len(ids("a")) + len(ids("ab")))
-    assert (made.timings.draft_n, made.timings.draft_accepted) == (4, 2)
+        if created.end is None:
+            created.feed(output)
+    assert (created.end, created.n_generated) == ("stop", len(ids("a")) + len(ids("ab")))
+    assert (created.timings.draft_n, created.timings.draft_accepted) == (4, 2)
 
 
 def test_drafts_of_an_engine_that_died_are_counted():
-    made = sequence()
+    output = sequence()
     token = Token(ids("a")[0])
-    made.feed(StepOutput(id="r", tokens=[token], timings=Timings(prompt_n=5)))
-    made.feed(StepOutput(id="r", tokens=[token, token], draft_n=3, draft_accepted=1))
+    output.feed(StepOutput(id="r", tokens=[token], timings=Timings(prompt_n=5)))
+    output.feed(StepOutput(id="r", tokens=[token, token], draft_n=3, draft_accepted=1))
     end = Timings(prompt_n=5, predicted_n=5, draft_n=2, draft_accepted=1)  # of the next engine
     last = StepOutput(id="r", tokens=[token, token], finish=FinishReason.LENGTH, timings=end)
     last.draft_n, last.draft_accepted = 2, 1
-    made.feed(last)
-    assert (made.timings.draft_n, made.timings.draft_accepted) == (5, 2)
+    output.feed(last)
+    assert (output.timings.draft_n, output.timings.draft_accepted) == (5, 2)
 
 
 @given(st.integers(0, 6), st.booleans())
@@ -172,15 +172,15 @@ def test_by_token_takes_a_step_apart_and_loses_nothing(n, ends):
 
 @pytest.mark.parametrize("reason", [FinishReason.ERROR, FinishReason.CANCELLED])
 def test_failures(reason):
-    made = sequence()
-    made.feed(StepOutput(id="r", finish=reason, error="why"))
-    assert (made.end, made.engine_finish, made.error) == ("error", reason, "why")
+    output = sequence()
+    output.feed(StepOutput(id="r", finish=reason, error="why"))
+    assert (output.end, output.engine_finish, output.error) == ("error", reason, "why")
 
 
 def test_progress_is_remembered():
-    made = sequence()
-    assert made.feed(StepOutput(id="r", processed=17)) is None
-    assert made.processed == 17
+    output = sequence()
+    assert output.feed(StepOutput(id="r", processed=17)) is None
+    assert output.processed == 17
 
 
 class BracketedReasoning(Prompt):
@@ -212,15 +212,15 @@ class BracketParser:
 @pytest.mark.parametrize("cuts", [(), (1, 2, 3, 4, 5, 6, 7, 8), (3,)])
 def test_a_parser_sees_the_text_before_the_stop_string_and_its_end(cuts):
     tokens = tokenizer().encode("[ab] c d END e", add_special=False)
-    made = sequence(stops=["END"], prompt=BracketedReasoning())
+    output = sequence(stops=["END"], prompt=BracketedReasoning())
     pieces = []
     bounds = sorted({0, *(cut for cut in cuts if cut < len(tokens)), len(tokens)})
     for a, b in pairwise(bounds):
-        pieces.append(made.feed(StepOutput(id="r", tokens=[Token(id) for id in tokens[a:b]])))
-        if made.end:
+        pieces.append(output.feed(StepOutput(id="r", tokens=[Token(id) for id in tokens[a:b]])))
+        if output.end:
             break
-    found = merge_deltas([piece for piece in pieces if piece is not None])
-    assert (found.content.strip(), found.reasoning) == ("c d", "ab")
-    assert made.end == "tool_calls"
-    assert made.stop_string == "END"
-    assert 0 < made.n_reasoning <= made.n_generated
+    actual = merge_deltas([piece for piece in pieces if piece is not None])
+    assert (actual.content.strip(), actual.reasoning) == ("c d", "ab")
+    assert output.end == "tool_calls"
+    assert output.stop_string == "END"
+    assert 0 < output.n_reasoning <= output.n_generated

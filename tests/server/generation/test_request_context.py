@@ -17,33 +17,33 @@ def context(*engines: FakeEngine, **settings) -> RequestContext:
 
 
 def test_warnings_come_once_and_within_the_bound() -> None:
-    made = context(FakeEngine())
-    assert made.with_warnings({"a": 1}) == {"a": 1}
+    request_context = context(FakeEngine())
+    assert request_context.with_warnings({"a": 1}) == {"a": 1}
     for i in range(2 * MAX_WARNINGS):
-        made.warn(f"field{i} has no effect")
-        made.warn("field0 has no effect")
-    assert made.warnings[:2] == ["field0 has no effect", "field1 has no effect"]
-    assert made.warnings[MAX_WARNINGS:] == ["further warnings are left out"]
-    assert made.with_warnings({"a": 1}) == {"a": 1, "warnings": made.warnings}
+        request_context.warn(f"field{i} has no effect")
+        request_context.warn("field0 has no effect")
+    assert request_context.warnings[:2] == ["field0 has no effect", "field1 has no effect"]
+    assert request_context.warnings[MAX_WARNINGS:] == ["further warnings are left out"]
+    assert request_context.with_warnings({"a": 1}) == {"a": 1, "warnings": request_context.warnings}
 
 
 def test_the_only_model_needs_no_name() -> None:
     engine = FakeEngine()
-    made = context(engine)
-    assert made.select_engine(None) is engine
-    assert made.engine is engine
+    request_context = context(engine)
+    assert request_context.select_engine(None) is engine
+    assert request_context.engine is engine
 
 
 def test_one_of_two_models_needs_its_name() -> None:
     small, large = FakeEngine(name="small"), FakeEngine(name="large")
-    made = context(small, large)
+    request_context = context(small, large)
     with pytest.raises(ApiError, match="served are 'small', 'large'") as raised:
-        made.select_engine(None)
+        request_context.select_engine(None)
     assert (raised.value.status_code, raised.value.code) == (400, "missing_field")
     with pytest.raises(ApiError) as raised:
-        made.select_engine("other")
+        request_context.select_engine("other")
     assert (raised.value.status_code, raised.value.code) == (404, "model_not_found")
-    assert made.select_engine("large") is large
+    assert request_context.select_engine("large") is large
     assert context(small, large, any_model=True).select_engine("other") is small
 
 
@@ -54,11 +54,11 @@ def test_one_of_two_models_needs_its_name() -> None:
 def test_an_engine_that_takes_no_requests_is_503(state: str, code: str) -> None:
     engine = FakeEngine()
     engine.state = state
-    made = context(engine)
+    request_context = context(engine)
     with pytest.raises(ApiError) as raised:
-        made.select_engine(None)
+        request_context.select_engine(None)
     assert (raised.value.status_code, raised.value.code) == (503, code)
-    assert made.find_model(None).engine is engine
+    assert request_context.find_model(None).engine is engine
 
 
 @pytest.mark.asyncio
@@ -72,9 +72,9 @@ async def test_a_stop_iteration_in_a_thread_is_an_error_and_no_endless_wait() ->
 )
 def test_select_engine_takes_names_with_and_without_latest(name: str) -> None:
     small, tagged = FakeEngine(name="small"), FakeEngine(name="tagged:latest")
-    made = context(small, tagged)
-    made.state.aliases = {"other": "small"}
-    assert made.select_engine(name) is (tagged if name.startswith("tagged") else small)
+    request_context = context(small, tagged)
+    request_context.state.aliases = {"other": "small"}
+    assert request_context.select_engine(name) is (tagged if name.startswith("tagged") else small)
 
 
 @pytest.mark.parametrize("name", ["small:7b", ":latest", "", "small:latest:latest"])

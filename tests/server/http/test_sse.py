@@ -177,8 +177,8 @@ async def test_chunk_splits_do_not_matter():
     for size in (1, 2, 3, 7):
         rest, lines = b"", []
         for i in range(0, len(raw), size):
-            *found, rest = (rest + raw[i : i + size]).split(b"\n")
-            lines += found
+            *actual, rest = (rest + raw[i : i + size]).split(b"\n")
+            lines += actual
         assert rest == b""
         assert b"\n".join(lines) + b"\n" == raw
         assert all(not line or line.startswith(b"data: ") for line in lines)
@@ -228,17 +228,17 @@ async def test_work_is_cancelled_when_the_client_leaves():
     [(1, None, "timeout_ms"), (1, 60, "timeout_ms"), (60_000, 0.001, None)],
 )
 async def test_the_smaller_limit_ends_it_and_is_named(timeout_ms, limit_s, param):
-    made = context(request_timeout_s=limit_s)
+    request_context = context(request_timeout_s=limit_s)
     with pytest.raises(ApiError) as raised:
-        await within_limits(LeavingClient().receive, made, timeout_ms, asyncio.sleep(60))
+        await within_limits(LeavingClient().receive, request_context, timeout_ms, asyncio.sleep(60))
     assert (raised.value.status_code, raised.value.code, raised.value.param) == (503, "timeout", param)
     assert (param or "--request-timeout-s") in raised.value.message
 
 
 async def test_the_time_that_its_model_took_to_load_is_part_of_a_requests_time():
-    made = context(request_timeout_s=None)
-    made.record.load_ms = 60_000.0
+    request_context = context(request_timeout_s=None)
+    request_context.record.load_ms = 60_000.0
     with pytest.raises(ApiError) as raised:
         async with asyncio.timeout(10):
-            await within_limits(LeavingClient().receive, made, 60_000, asyncio.sleep(60))
+            await within_limits(LeavingClient().receive, request_context, 60_000, asyncio.sleep(60))
     assert raised.value.param == "timeout_ms"

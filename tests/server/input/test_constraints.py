@@ -159,10 +159,10 @@ def chain(n: int, link: Any) -> dict[str, Any]:
 
 
 def nested(n: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"type": "string"}
+    actual: dict[str, Any] = {"type": "string"}
     for _ in range(n):
-        found = {"type": "array", "items": found}
-    return found
+        actual = {"type": "array", "items": actual}
+    return actual
 
 
 HOSTILE = {

@@ -33,10 +33,10 @@ def test_the_suffix_keeps_its_beginning_and_the_prefix_its_end(sizes, room, expe
 
 
 def vocabulary(**marks: int | None) -> Any:
-    found = copy.copy(tokenizer())
+    changed = copy.copy(tokenizer())
     for name, value in marks.items():
-        setattr(found, f"fim_{name}_id", value)
-    return found
+        setattr(changed, f"fim_{name}_id", value)
+    return changed
 
 
 def test_a_vocabulary_without_marks_is_refused_by_model_or_by_field() -> None:

@@ -29,31 +29,31 @@ async def send(path: str, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
     async with client(app(engine, TEMPLATE)) as http:
         response = await http.post(path, json=body)
     assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
+    data: dict[str, Any] = response.json()
     (request,) = engine.seen
-    return found, engine.tokenizer.decode(list(request.prompt))
+    return data, engine.tokenizer.decode(list(request.prompt))
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
 async def test_system_message_in_the_middle_of_a_chat_becomes_a_user_message(role: str) -> None:
-    found, prompt = await send(CHAT, {"messages": [{"role": "system", "content": "S"}, *talk(role)]})
+    actual, prompt = await send(CHAT, {"messages": [{"role": "system", "content": "S"}, *talk(role)]})
     assert f"[{role.capitalize()} message]\nBe brief." in prompt
-    assert f"messages[3] {CHANGED.format(role)}" in found["warnings"]
+    assert f"messages[3] {CHANGED.format(role)}" in actual["warnings"]
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
 async def test_system_message_in_the_middle_of_items_becomes_a_user_message(role: str) -> None:
-    found, prompt = await send("/v1/responses", {"instructions": "S", "input": talk(role)})
+    actual, prompt = await send("/v1/responses", {"instructions": "S", "input": talk(role)})
     assert f"[{role.capitalize()} message]\nBe brief." in prompt
-    assert f"input: a message of the role {role} {CHANGED.format(role)}" in found["warnings"]
+    assert f"input: a message of the role {role} {CHANGED.format(role)}" in actual["warnings"]
 
 
 async def test_system_message_in_the_middle_of_turns_becomes_a_user_message() -> None:
     body = {"system": [{"type": "text", "text": "S"}], "messages": talk("system"), "max_tokens": 5}
     body["messages"][2]["content"] = [{"type": "text", "text": "Be brief."}]
-    found, prompt = await send("/v1/messages", body)
+    actual, prompt = await send("/v1/messages", body)
     assert "[System message]\nBe brief." in prompt
-    assert f"messages: a message of the role system {CHANGED.format('system')}" in found["warnings"]
+    assert f"messages: a message of the role system {CHANGED.format('system')}" in actual["warnings"]
 
 
 async def test_a_message_that_the_template_refuses_is_named(tmp_path: Any) -> None:

@@ -31,11 +31,11 @@ async def test_several_prompts_and_choices_are_numbered_and_summed():
     assert [text_of(chunks, i) for i in range(4)] == texts
     finished = [c["index"] for chunk in chunks for c in chunk["choices"] if c["finish_reason"]]
     assert sorted(finished) == [0, 1, 2, 3]
-    made = sum(len(ids(text)) + 1 for text in texts)  # and one end of text each
+    n_generated = sum(len(ids(text)) + 1 for text in texts)  # and one end of text each
     for usage in (whole["usage"], chunks[-1]["usage"]):
         assert usage["prompt_tokens"] == one + 4
-        assert usage["completion_tokens"] == made
-        assert usage["total_tokens"] == one + 4 + made
+        assert usage["completion_tokens"] == n_generated
+        assert usage["total_tokens"] == one + 4 + n_generated
     assert len({request.id for request in engine.seen}) == 8
 
 

@@ -23,17 +23,17 @@ async def test_echo_with_logprobs_begins_with_those_of_the_prompt():
     assert [work.tokens for work in engine.works[:1]] == [prompt]  # one token has nothing to score
     assert len(engine.works) == 3
     for index in (0, 1):
-        found = whole["choices"][index]["logprobs"]
-        assert found["tokens"] == ["<s>", "A", " cat", " there", " was"]
-        assert found["token_logprobs"] == [None] + [-0.5] * (len(prompt) + 1)
-        assert found["top_logprobs"][0] is None
-        assert all(len(top) == 2 for top in found["top_logprobs"][1:])
+        logprobs = whole["choices"][index]["logprobs"]
+        assert logprobs["tokens"] == ["<s>", "A", " cat", " there", " was"]
+        assert logprobs["token_logprobs"] == [None] + [-0.5] * (len(prompt) + 1)
+        assert logprobs["top_logprobs"][0] is None
+        assert all(len(top) == 2 for top in logprobs["top_logprobs"][1:])
         text = whole["choices"][index]["text"]
         assert text == "A cat there was"
-        assert [text[start:][:4] for start in found["text_offset"]][-2:] == [" the", " was"]
+        assert [text[start:][:4] for start in logprobs["text_offset"]][-2:] == [" the", " was"]
         streamed = [c["choices"][0]["logprobs"] for c in stream if c["choices"][0]["index"] == index]
-        for name in found:
-            assert [x for part in streamed if part for x in part[name]] == found[name]
+        for name in logprobs:
+            assert [x for part in streamed if part for x in part[name]] == logprobs[name]
         assert len(only["choices"][index]["logprobs"]["tokens"]) == len(prompt)
     assert whole["choices"][2]["logprobs"]["token_logprobs"][0] is None
 

@@ -44,8 +44,8 @@ async def test_longer_inputs_are_cut_where_that_is_requested(fields, n):
             response = await http.post(path, json={"input": ["x", long, [7] * 40], **fields})
             assert response.status_code == 200, response.text
             assert engine.works[0].inputs == [tokens_of("x"), tokens_of(long)[:n], [7] * n]
-            said = response.json()["warnings"] if path == V1 else [response.headers["x-warnings"]]
-            assert "; ".join(said) == (
+            warnings = response.json()["warnings"] if path == V1 else [response.headers["x-warnings"]]
+            assert "; ".join(warnings) == (
                 f"input[1]: only the first {n} of {len(tokens_of(long))} tokens are used; "
                 f"input[2]: only the first {n} of 40 tokens are used"
             )

@@ -21,9 +21,9 @@ class Clock:
 
 def usage(**limits) -> tuple[ClientUsage, Clock]:
     clock = Clock()
-    made = ClientUsage(clock)
-    made.set_limits(RateLimits(**limits))
-    return made, clock
+    client_usage = ClientUsage(clock)
+    client_usage.set_limits(RateLimits(**limits))
+    return client_usage, clock
 
 
 def refusal(function, *arguments) -> LimitReached:
@@ -33,77 +33,77 @@ def refusal(function, *arguments) -> LimitReached:
 
 
 def test_without_limits_everything_is_admitted():
-    made, _ = usage()
+    client_usage, _ = usage()
     for _ in range(1000):
-        made.admit()
-        made.spend_prompt(10**9)
-    assert made.running == 1000
+        client_usage.admit()
+        client_usage.spend_prompt(10**9)
+    assert client_usage.running == 1000
 
 
 def test_a_minute_has_so_many_requests_and_they_come_back_evenly():
-    made, clock = usage(requests_per_minute=6)
+    client_usage, clock = usage(requests_per_minute=6)
     for _ in range(6):
-        made.admit()
-    limit = refusal(made.admit)
+        client_usage.admit()
+    limit = refusal(client_usage.admit)
     assert (limit.limit, limit.retry_after_s, str(limit)) == (6, 10.0, "requests per minute: 6")
     clock.now += 9.9
-    assert refusal(made.admit).retry_after_s == pytest.approx(0.1)
+    assert refusal(client_usage.admit).retry_after_s == pytest.approx(0.1)
     clock.now += 0.1
-    made.admit()
-    refusal(made.admit)
+    client_usage.admit()
+    refusal(client_usage.admit)
     clock.now += 3600
-    assert made.requests.state() == (6, 6, 0.0)
+    assert client_usage.requests.state() == (6, 6, 0.0)
 
 
 def test_refused_requests_cost_nothing():
-    made, clock = usage(requests_per_minute=1)
-    made.admit()
+    client_usage, clock = usage(requests_per_minute=1)
+    client_usage.admit()
     for _ in range(100):
-        refusal(made.admit)
+        refusal(client_usage.admit)
     clock.now += 60
-    made.admit()
-    assert made.running == 2
+    client_usage.admit()
+    assert client_usage.running == 2
 
 
 def test_requests_at_the_same_time_are_counted_until_they_leave():
-    made, _ = usage(concurrent_requests=2)
-    made.admit()
-    made.admit()
-    assert str(refusal(made.admit)) == "concurrent requests: 2"
-    made.leave()
-    made.admit()
+    client_usage, _ = usage(concurrent_requests=2)
+    client_usage.admit()
+    client_usage.admit()
+    assert str(refusal(client_usage.admit)) == "concurrent requests: 2"
+    client_usage.leave()
+    client_usage.admit()
 
 
 def test_generated_tokens_may_exceed_the_limit_and_the_debt_is_waited_for():
-    made, clock = usage(tokens_per_minute=60)
-    made.admit()
-    made.spend_prompt(50)
-    made.tokens.spend(40)  # of the answer, which is there already
-    assert made.tokens.state() == (60, 0, 90.0)
-    assert refusal(made.admit).retry_after_s == pytest.approx(31)
+    client_usage, clock = usage(tokens_per_minute=60)
+    client_usage.admit()
+    client_usage.spend_prompt(50)
+    client_usage.tokens.spend(40)  # of the answer, which is there already
+    assert client_usage.tokens.state() == (60, 0, 90.0)
+    assert refusal(client_usage.admit).retry_after_s == pytest.approx(31)
     clock.now += 31
-    made.admit()
+    client_usage.admit()
 
 
 def test_a_prompt_waits_for_its_tokens_and_one_above_the_limit_for_all_of_them():
-    made, clock = usage(tokens_per_minute=60)
-    made.spend_prompt(30)
-    assert refusal(made.spend_prompt, 40).retry_after_s == pytest.approx(10)
-    assert refusal(made.spend_prompt, 4000).retry_after_s == pytest.approx(30)
+    client_usage, clock = usage(tokens_per_minute=60)
+    client_usage.spend_prompt(30)
+    assert refusal(client_usage.spend_prompt, 40).retry_after_s == pytest.approx(10)
+    assert refusal(client_usage.spend_prompt, 4000).retry_after_s == pytest.approx(30)
     clock.now += 30
-    made.spend_prompt(120)
-    assert refusal(made.admit).retry_after_s == pytest.approx(61)
+    client_usage.spend_prompt(120)
+    assert refusal(client_usage.admit).retry_after_s == pytest.approx(61)
 
 
 def test_other_limits_keep_what_was_used():
-    made, _ = usage(requests_per_minute=10)
+    client_usage, _ = usage(requests_per_minute=10)
     for _ in range(5):
-        made.admit()
-    made.set_limits(RateLimits(requests_per_minute=100, concurrent_requests=5))
-    assert made.requests.state().remaining == 50
-    refusal(made.admit)
-    made.set_limits(RateLimits())
-    made.admit()
+        client_usage.admit()
+    client_usage.set_limits(RateLimits(requests_per_minute=100, concurrent_requests=5))
+    assert client_usage.requests.state().remaining == 50
+    refusal(client_usage.admit)
+    client_usage.set_limits(RateLimits())
+    client_usage.admit()
 
 
 @examples(100)

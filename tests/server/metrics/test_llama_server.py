@@ -16,13 +16,13 @@ def read(text):
     lines = text.splitlines()
     kinds = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE llamacpp:")}
     helped = {line.split()[2] for line in lines if line.startswith("# HELP llamacpp:")}
-    found = {}
+    collected = {}
     for line in lines:
         if line.startswith("llamacpp:"):
             name, value = line.split(" ")
-            found[name.removeprefix("llamacpp:")] = (kinds[name], float(value))
+            collected[name.removeprefix("llamacpp:")] = (kinds[name], float(value))
             assert name in helped
-    return found
+    return collected
 
 
 def counters(steps: float, **others: float):
@@ -33,11 +33,11 @@ def counters(steps: float, **others: float):
 def test_drafts_are_counted_and_make_no_sequence_seem_several():
     metrics = LlamaMetrics()
     metrics.add(Timings(predicted_n=40, predicted_ms=1000.0))
-    found = read(metrics.render({}, counters(10, drafts=8, draft_tokens=60, draft_accepted_tokens=30)))
-    assert found["spec_decode_num_drafts_total"] == ("counter", 8)
-    assert found["spec_decode_num_draft_tokens_total"] == ("counter", 60)
-    assert found["spec_decode_num_accepted_tokens_total"] == ("counter", 30)
-    assert found["n_busy_slots_per_decode"] == ("gauge", 1)
+    content = read(metrics.render({}, counters(10, drafts=8, draft_tokens=60, draft_accepted_tokens=30)))
+    assert content["spec_decode_num_drafts_total"] == ("counter", 8)
+    assert content["spec_decode_num_draft_tokens_total"] == ("counter", 60)
+    assert content["spec_decode_num_accepted_tokens_total"] == ("counter", 30)
+    assert content["n_busy_slots_per_decode"] == ("gauge", 1)
 
 
 @pytest.mark.asyncio
@@ -50,38 +50,38 @@ async def test_totals_are_those_of_the_timings():
         for body in ({"prompt": "Once", "model": "a"}, {"prompt": "x y", "max_tokens": 3, "model": "b"}):
             costs.append((await http.post(COMPLETIONS, json=body)).json()["timings"])
         response = await http.get("/metrics")
-    found = read(response.text)
+    content = read(response.text)
     for name, cost in (
         ("prompt_tokens_total", "prompt_n"),
         ("prompt_tokens_cached_total", "cached_n"),
         ("tokens_predicted_total", "predicted_n"),
     ):
-        assert found[name] == ("counter", sum(c[cost] for c in costs))
-    assert found["n_decode_total"] == ("counter", 24)
-    assert found["requests_deferred"] == ("gauge", 2)
-    assert found["requests_processing"] == ("gauge", 0)
-    assert found["n_tokens_max"][1] == max(c["prompt_n"] + c["cached_n"] + c["predicted_n"] for c in costs)
+        assert content[name] == ("counter", sum(c[cost] for c in costs))
+    assert content["n_decode_total"] == ("counter", 24)
+    assert content["requests_deferred"] == ("gauge", 2)
+    assert content["requests_processing"] == ("gauge", 0)
+    assert content["n_tokens_max"][1] == max(c["prompt_n"] + c["cached_n"] + c["predicted_n"] for c in costs)
     assert int(response.headers["process-start-time-unix"]) > 0
 
 
 def test_embeddings_count_as_prompts_and_batches():
     metrics = Metrics({"bert": FakeEngine(name="bert")})
     metrics.of("bert").embedded(12, 2)
-    found = read(metrics.render().decode())
-    assert (found["prompt_tokens_total"][1], found["n_decode_total"][1]) == (12, 2)
-    assert found["tokens_predicted_total"][1] == 0
+    content = read(metrics.render().decode())
+    assert (content["prompt_tokens_total"][1], content["n_decode_total"][1]) == (12, 2)
+    assert content["tokens_predicted_total"][1] == 0
 
 
 def test_speeds_are_those_since_the_last_scrape():
     metrics = LlamaMetrics()
     assert read(metrics.render({}, counters(0)))["predicted_tokens_seconds"] == ("gauge", 0)
     metrics.add(Timings(prompt_n=100, prompt_ms=500.0, predicted_n=20, predicted_ms=1000.0))
-    found = read(metrics.render({}, counters(10)))
-    assert found["prompt_tokens_seconds"] == ("gauge", 200)
-    assert found["predicted_tokens_seconds"] == ("gauge", 20)
-    assert found["n_busy_slots_per_decode"] == ("gauge", 2)
+    content = read(metrics.render({}, counters(10)))
+    assert content["prompt_tokens_seconds"] == ("gauge", 200)
+    assert content["predicted_tokens_seconds"] == ("gauge", 20)
+    assert content["n_busy_slots_per_decode"] == ("gauge", 2)
     metrics.add(Timings(predicted_n=10, predicted_ms=2000.0))
-    found = read(metrics.render({}, counters(20)))
-    assert found["prompt_tokens_seconds"] == ("gauge", 0)
-    assert found["predicted_tokens_seconds"] == ("gauge", 5)
-    assert found["tokens_predicted_total"] == ("counter", 30)
+    content = read(metrics.render({}, counters(20)))
+    assert content["prompt_tokens_seconds"] == ("gauge", 0)
+    assert content["predicted_tokens_seconds"] == ("gauge", 5)
+    assert content["tokens_predicted_total"] == ("counter", 30)

@@ -20,12 +20,12 @@ async def scrape(http) -> dict[str, float]:
     """Sample name, with its labels but the model's → value."""
     response = await http.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-    found = {}
+    collected = {}
     for family in text_string_to_metric_families(response.text):
         for sample in family.samples:
             labels = ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()) if k != "model")
-            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
-    return found
+            collected[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return collected
 
 
 async def test_totals_equal_the_sum_of_usage():
@@ -39,16 +39,16 @@ async def test_totals_equal_the_sum_of_usage():
             usages.append((await http.post(COMPLETIONS, json=body)).json()["usage"])
             options = {"stream": True, "stream_options": {"include_usage": True}}
             usages.append(events((await http.post(COMPLETIONS, json={**body, **options})).text)[-1]["usage"])
-        found = await scrape(http)
-    assert found["ggserve_prompt_tokens_total"] == sum(u["prompt_tokens"] for u in usages)
-    assert found["ggserve_predicted_tokens_total"] == sum(u["completion_tokens"] for u in usages)
-    assert found["ggserve_cached_tokens_total"] == sum(
+        metrics = await scrape(http)
+    assert metrics["ggserve_prompt_tokens_total"] == sum(u["prompt_tokens"] for u in usages)
+    assert metrics["ggserve_predicted_tokens_total"] == sum(u["completion_tokens"] for u in usages)
+    assert metrics["ggserve_cached_tokens_total"] == sum(
         u["prompt_tokens_details"]["cached_tokens"] for u in usages
     )
-    assert found["ggserve_requests_total{method=POST,route=/v1/completions,status=200}"] == 6
-    assert found["ggserve_first_token_seconds_count"] == 12
-    made = sum(u["completion_tokens"] for u in usages)
-    assert found["ggserve_token_gap_seconds_count"] == made - 12
+    assert metrics["ggserve_requests_total{method=POST,route=/v1/completions,status=200}"] == 6
+    assert metrics["ggserve_first_token_seconds_count"] == 12
+    n_generated = sum(u["completion_tokens"] for u in usages)
+    assert metrics["ggserve_token_gap_seconds_count"] == n_generated - 12
 
 
 async def test_requests_by_route_and_status():
@@ -58,11 +58,11 @@ async def test_requests_by_route_and_status():
         await http.get("/v1/models/nothing")
         await http.request("BREW", "/health", content=b"x")
         await http.post(COMPLETIONS, json={})
-        found = await scrape(http)
-    assert found["ggserve_requests_total{method=GET,route=other,status=404}"] == 2
-    assert found["ggserve_requests_total{method=GET,route=/v1/models/{id:path},status=404}"] == 1
-    assert found["ggserve_requests_total{method=other,route=/health,status=405}"] == 1
-    assert found["ggserve_requests_total{method=POST,route=/v1/completions,status=400}"] == 1
+        metrics = await scrape(http)
+    assert metrics["ggserve_requests_total{method=GET,route=other,status=404}"] == 2
+    assert metrics["ggserve_requests_total{method=GET,route=/v1/models/{id:path},status=404}"] == 1
+    assert metrics["ggserve_requests_total{method=other,route=/health,status=405}"] == 1
+    assert metrics["ggserve_requests_total{method=POST,route=/v1/completions,status=400}"] == 1
 
 
 async def test_engine_numbers_and_their_restarts():
@@ -72,23 +72,23 @@ async def test_engine_numbers_and_their_restarts():
         engine.stats.cells_used, engine.stats.cells_cached = 100, 50
         engine.stats.steps, engine.stats.preemptions = 1000, 4
         engine.stats.draft_tokens, engine.stats.draft_accepted_tokens = 70, 60
-        found = await scrape(http)
-        assert found["ggserve_running"] == 3
-        assert found["ggserve_waiting"] == 2
-        assert found["ggserve_cells_total"] == 4096
-        assert found["ggserve_cells_used"] == 100
-        assert found["ggserve_cells_cached"] == 50
-        assert found["ggserve_steps_total"] == 1000
-        assert found["ggserve_draft_tokens_total"] == 70
-        assert found["ggserve_draft_accepted_tokens_total"] == 60
-        assert found["ggserve_engine_ready"] == 1
+        metrics = await scrape(http)
+        assert metrics["ggserve_running"] == 3
+        assert metrics["ggserve_waiting"] == 2
+        assert metrics["ggserve_cells_total"] == 4096
+        assert metrics["ggserve_cells_used"] == 100
+        assert metrics["ggserve_cells_cached"] == 50
+        assert metrics["ggserve_steps_total"] == 1000
+        assert metrics["ggserve_draft_tokens_total"] == 70
+        assert metrics["ggserve_draft_accepted_tokens_total"] == 60
+        assert metrics["ggserve_engine_ready"] == 1
         engine.stats.steps, engine.stats.running, engine.restarts = 10, 0, 1  # a new process counts anew
         engine.state = "restarting"
-        found = await scrape(http)
-        assert found["ggserve_steps_total"] == 1010
-        assert found["ggserve_running"] == 0
-        assert found["ggserve_engine_restarts_total"] == 1
-        assert found["ggserve_engine_ready"] == 0
+        metrics = await scrape(http)
+        assert metrics["ggserve_steps_total"] == 1010
+        assert metrics["ggserve_running"] == 0
+        assert metrics["ggserve_engine_restarts_total"] == 1
+        assert metrics["ggserve_engine_ready"] == 0
         engine.stats.steps = 30
         assert (await scrape(http))["ggserve_steps_total"] == 1030
 
@@ -113,9 +113,9 @@ async def test_clients_that_leave_are_counted_and_nothing_stays():
             done = await http.post(COMPLETIONS, json={"prompt": "Once"})
             assert done.status_code == 200
             await until(lambda: not engine.requests() and not app.state.ggserve.jobs)
-            found = await scrape(http)
-            assert found["ggserve_running"] == 0
-            assert found["ggserve_requests_total{method=POST,route=/v1/completions,status=499}"] > 0
+            metrics = await scrape(http)
+            assert metrics["ggserve_running"] == 0
+            assert metrics["ggserve_requests_total{method=POST,route=/v1/completions,status=499}"] > 0
             assert (await http.get("/v1/requests")).json()["data"] == []
             assert engine.requests() == []
 

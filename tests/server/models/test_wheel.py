@@ -85,8 +85,8 @@ def test_fetch_of_an_unknown_version_says_what_pip_said(index: Wheel) -> None:
 
 
 def test_fetch_without_a_network_says_so(index: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as removed:
+        port = removed.getsockname()[1]
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{port}/simple")

@@ -13,17 +13,17 @@ from server.worker.errors import LoadFailed
 
 
 def model(state: str | None, **fields: Any) -> ServedModel:
-    made = ServedModel("a", Path("a.gguf"))
+    served = ServedModel("a", Path("a.gguf"))
     if state is not None:
         engine: Any = SimpleNamespace(state=state, progress=0.25)
-        made.residency = Residency(engine)
+        served.residency = Residency(engine)
     for name, value in fields.items():
-        setattr(made, name, value)
-    return made
+        setattr(served, name, value)
+    return served
 
 
 @pytest.mark.parametrize(
-    ("made", "state"),
+    ("served", "state"),
     [
         (model(None), "unloaded"),
         (model(None, load=object()), "loading"),
@@ -37,8 +37,8 @@ def model(state: str | None, **fields: Any) -> ServedModel:
         (model("failed", load=object()), "loading"),
     ],
 )
-def test_the_state_follows_the_engine(made: ServedModel, state: str) -> None:
-    assert made.state == state
+def test_the_state_follows_the_engine(served: ServedModel, state: str) -> None:
+    assert served.state == state
 
 
 def test_progress_is_that_of_the_engine_that_loads() -> None:
@@ -50,13 +50,13 @@ def test_progress_is_that_of_the_engine_that_loads() -> None:
 
 
 def test_a_model_is_idle_while_nobody_uses_or_awaits_it() -> None:
-    made = model("ready")
-    assert made.residency is not None
-    assert made.is_idle
-    made.residency.n_users = 1
-    assert not made.is_idle
-    made.residency.n_users, made.n_waiting = 0, 1
-    assert not made.is_idle
+    served = model("ready")
+    assert served.residency is not None
+    assert served.is_idle
+    served.residency.n_users = 1
+    assert not served.is_idle
+    served.residency.n_users, served.n_waiting = 0, 1
+    assert not served.is_idle
     assert not model(None).is_idle
 
 

@@ -95,8 +95,8 @@ def test_on_a_terminal_the_block_that_grows_keeps_to_its_height() -> None:
     screen.end()
     assert "item 29" in file.getvalue()[len(before_end) :]
     assert "item 0 " in file.getvalue()[len(before_end) :]
-    drawn = [frame.count("item") for frame in before_end.split("\x1b[2K\x1b[1A")]
-    assert 1 < max(drawn) <= 8
+    counts = [frame.count("item") for frame in before_end.split("\x1b[2K\x1b[1A")]
+    assert 1 < max(counts) <= 8
 
 
 def test_reasoning_comes_before_the_answer() -> None:

@@ -214,8 +214,8 @@ def test_a_slow_reader_is_paused_and_goes_on(loop, tmp_path):
             tokens, finish, _ = await collect(slow)
             assert tokens == text_of([1], 500)
             assert finish is FinishReason.LENGTH
-            noted = calls.read_text()
-            assert noted.count("pause slow") == noted.count("resume slow") >= 1
+            lines = calls.read_text()
+            assert lines.count("pause slow") == lines.count("resume slow") >= 1
 
     run(main, loop)
 

@@ -40,16 +40,16 @@ async def thoughts(tmp_path, *edits, **fields):
     async with client(make_app(engine, chat_template=template(tmp_path, SHOWING))) as http:
         response = await http.post(MESSAGES, json=body(*edits, **fields))
     assert response.status_code == 200, response.text
-    found = [
+    actual = [
         message["reasoning_content"] for message in messages_seen(engine) if "reasoning_content" in message
     ]
-    return found, response
+    return actual, response
 
 
 @pytest.mark.parametrize("keep", ["all", {"type": "all"}, {"type": "thinking_turns", "value": 3}])
 async def test_clear_thinking_when_everything_is_kept_changes_nothing(tmp_path, keep):
-    found, response = await thoughts(tmp_path, {"type": CLEAR, "keep": keep})
-    assert found == ["one two", "three", "four"]
+    actual, response = await thoughts(tmp_path, {"type": CLEAR, "keep": keep})
+    assert actual == ["one two", "three", "four"]
     assert response.json()["context_management"] == {"applied_edits": []}
     assert not [text for text in response.json().get("warnings", ()) if "context_management" in text]
 
@@ -59,8 +59,8 @@ async def test_clear_thinking_when_everything_is_kept_changes_nothing(tmp_path, 
     [(None, ["four"]), ({"type": "thinking_turns", "value": 2}, ["three", "four"])],
 )
 async def test_clear_thinking_of_older_turns_is_left_out_and_counted(tmp_path, keep, left):
-    found, response = await thoughts(tmp_path, {"type": CLEAR, "keep": keep})
-    assert found == left
+    actual, response = await thoughts(tmp_path, {"type": CLEAR, "keep": keep})
+    assert actual == left
     cleared = ["one two", "three"][: 3 - len(left)]
     tokens = sum(len(ids(text)) for text in cleared)
     edit = {"type": CLEAR, "cleared_thinking_turns": len(cleared), "cleared_input_tokens": tokens}
@@ -75,10 +75,10 @@ async def test_a_stream_tells_of_the_edits_at_its_end(tmp_path):
 
 @pytest.mark.parametrize("kind", ["clear_tool_uses_20250919", "compact_20260112"])
 async def test_other_edits_leave_the_conversation_whole_with_a_warning(tmp_path, kind):
-    found, response = await thoughts(
+    actual, response = await thoughts(
         tmp_path, {"type": kind, "trigger": {"type": "input_tokens", "value": 1}}
     )
-    assert len(found) == 3
+    assert len(actual) == 3
     assert response.json()["context_management"] == {"applied_edits": []}
     [warning] = [text for text in response.json()["warnings"] if kind in text]
     assert warning.startswith("context_management.edits[0] has no effect")

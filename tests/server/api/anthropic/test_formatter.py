@@ -56,10 +56,10 @@ def without_marks(message):
 
 async def test_a_whole_message():
     engine = FakeEngine(cached_n=2)
-    found = await create(engine)
-    usage = found.pop("usage")
-    assert found.pop("id").startswith("msg_")
-    assert found == {
+    response = await create(engine)
+    usage = response.pop("usage")
+    assert response.pop("id").startswith("msg_")
+    assert response == {
         "type": "message",
         "role": "assistant",
         "model": "stories",
@@ -85,8 +85,8 @@ async def test_thinking_and_the_use_of_tools_are_blocks(tmp_path, display):
         engine = FakeEngine("<think>well</think>" + CALL)
         return make_app(engine, chat_template=template(tmp_path, THINKING))
 
-    asked = {"tools": [TOOL], "thinking": {"type": "adaptive", "display": display}}
-    whole = await create(app(), **asked)
+    body = {"tools": [TOOL], "thinking": {"type": "adaptive", "display": display}}
+    whole = await create(app(), **body)
     thinking, *uses = whole["content"]
     assert thinking["thinking"] == ("well" if display == "summarized" else "")
     assert thinking["signature"]
@@ -99,7 +99,7 @@ async def test_thinking_and_the_use_of_tools_are_blocks(tmp_path, display):
     assert whole["stop_reason"] == "tool_use"
     details = whole["usage"]["output_tokens_details"]
     assert 0 < details["thinking_tokens"] < whole["usage"]["output_tokens"]
-    assert without_marks(put_together(await stream(app(), **asked))) == without_marks(whole)
+    assert without_marks(put_together(await stream(app(), **body))) == without_marks(whole)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ async def test_it_stops_when_the_context_is_full():
             room = self.n_ctx - len(request.prompt)
             return self.reply[:room]
 
-    found = await create(Full(n_ctx=16), max_tokens=100)
-    assert found["stop_reason"] == "model_context_window_exceeded"
-    assert found["warnings"][0].startswith("max_tokens: only")
+    response = await create(Full(n_ctx=16), max_tokens=100)
+    assert response["stop_reason"] == "model_context_window_exceeded"
+    assert response["warnings"][0].startswith("max_tokens: only")
 
 
 async def test_an_empty_answer_is_an_empty_block():
@@ -147,10 +147,10 @@ async def test_an_empty_answer_is_an_empty_block():
 
 async def test_arguments_that_are_no_object_are_reported():
     engine = FakeEngine(CALL[: CALL.index("1}")], eos=False)
-    found = await create(engine, tools=[TOOL], max_tokens=len(ids(CALL[: CALL.index("1}")])))
-    assert found["stop_reason"] == "max_tokens"
-    assert found["content"][0]["input"] == {}
-    assert found["warnings"][-1].startswith("content[0].input")
+    response = await create(engine, tools=[TOOL], max_tokens=len(ids(CALL[: CALL.index("1}")])))
+    assert response["stop_reason"] == "max_tokens"
+    assert response["content"][0]["input"] == {}
+    assert response["warnings"][-1].startswith("content[0].input")
 
 
 async def test_return_tokens_adds_the_token_ids():
@@ -163,5 +163,5 @@ async def test_signs_of_life_are_pings():
     app = make_app(FakeEngine(prefill_s=0.2), keep_alive_s=0.05)
     events = await stream(app)
     assert events[0] == {"type": "ping"}
-    found = put_together([event for event in events if event["type"] != "ping"])
-    assert found["content"][0]["text"] == TEXT
+    actual = put_together([event for event in events if event["type"] != "ping"])
+    assert actual["content"][0]["text"] == TEXT

@@ -146,7 +146,7 @@ async def test_blocks_become_one_conversation(tmp_path):
         {"role": "user", "content": [{"type": "text", "text": "c", "cache_control": {"type": "ephemeral"}}]},
     ]
     app = make_app(engine, chat_template=template(tmp_path, SHOWING))
-    found = await create(
+    response = await create(
         app, max_tokens=20, messages=messages, system=[{"type": "text", "text": t} for t in ("be", "brief")]
     )
     seen = messages_seen(engine)
@@ -157,15 +157,15 @@ async def test_blocks_become_one_conversation(tmp_path):
     assert [call["id"] for call in seen[2]["tool_calls"]] == ["t1", "t2"]
     assert [call["function"]["arguments"] for call in seen[2]["tool_calls"]] == [{"x": 1}, {}]
     assert [(m["tool_call_id"], m["content"]) for m in seen[3:5]] == [("t1", "one"), ("t2", "Error: none")]
-    assert [text.split()[0] for text in found["warnings"]] == ["messages[2].content[1]", "cache_control"]
+    assert [text.split()[0] for text in response["warnings"]] == ["messages[2].content[1]", "cache_control"]
 
 
 async def test_a_last_message_of_the_assistant_is_gone_on_with():
     engine = FakeEngine()
-    found = await create(engine, messages=[*user("A cat"), {"role": "assistant", "content": "Once upon"}])
+    response = await create(engine, messages=[*user("A cat"), {"role": "assistant", "content": "Once upon"}])
     assert tokenizer().token_text(engine.seen[0].prompt[-1]) != "<|assistant|>"
     assert tokenizer().decode(engine.seen[0].prompt).endswith("Once upon")
-    assert found["content"][0]["text"] == TEXT  # without what the client wrote
+    assert response["content"][0]["text"] == TEXT  # without what the client wrote
 
 
 async def test_no_messages_at_all_are_answered():

@@ -21,11 +21,11 @@ async def health_of(*engines: FakeEngine):
 
 
 def engine(name="stories", state="ready", **attributes) -> FakeEngine:
-    found = FakeEngine(name=name)
-    found.state = state
+    fake = FakeEngine(name=name)
+    fake.state = state
     for key, value in attributes.items():
-        setattr(found, key, value)
-    return found
+        setattr(fake, key, value)
+    return fake
 
 
 async def test_health_when_ready_names_the_models():

@@ -161,12 +161,12 @@ def test_languages_have_the_same_texts_with_the_same_places():
 def test_libraries_are_as_they_were_released_with_their_licences():
     lines = (VENDOR / "SHA256SUMS").read_text(encoding="ascii").splitlines()
     sums = {name.removeprefix("./"): digest for digest, name in (line.split("  ") for line in lines)}
-    found = {
+    content = {
         path.relative_to(VENDOR).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in VENDOR.rglob("*")
         if path.is_file() and path.name not in ("README.md", "SHA256SUMS")
     }
-    assert sums == found
+    assert sums == content
     readme = (VENDOR / "README.md").read_text(encoding="utf-8")
     for folder in (path for path in VENDOR.iterdir() if path.is_dir()):
         assert (folder / "LICENSE").is_file(), folder

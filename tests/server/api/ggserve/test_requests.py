@@ -14,14 +14,14 @@ pytestmark = pytest.mark.asyncio
 
 
 async def listed(http, condition):
-    found = []
+    collected = []
 
     async def satisfied():
-        found[:] = (await http.get("/v1/requests")).json()["data"]
-        return condition(found)
+        collected[:] = (await http.get("/v1/requests")).json()["data"]
+        return condition(collected)
 
     await until_async(satisfied)
-    return found
+    return collected
 
 
 async def test_list_and_cancel():

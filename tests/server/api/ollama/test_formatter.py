@@ -48,9 +48,9 @@ def formatter(body: Any = CHAT, end: SequenceEnd = SequenceEnd.LENGTH) -> Ollama
     return OllamaFormatter(job, body)
 
 
-def ended(made: OllamaFormatter) -> Any:
+def ended(formatter: OllamaFormatter) -> Any:
     """The last line."""
-    return json.loads(made.finish(made.job.sequences[0], last=True))
+    return json.loads(formatter.finish(formatter.job.sequences[0], last=True))
 
 
 def test_answer_of_generate_is_text_beside_its_thinking() -> None:
@@ -87,10 +87,10 @@ def test_end_counts_durations_in_nanoseconds() -> None:
 
 
 def test_end_with_context_has_the_token_that_ended_the_text() -> None:
-    made = formatter(GENERATE)
-    assert ended(made)["context"] == [1, 2, 5, 6, 7]
-    made.job.sequences[0].end_token = None
-    assert ended(made)["context"] == [1, 2, 5, 6]
+    chat_formatter = formatter(GENERATE)
+    assert ended(chat_formatter)["context"] == [1, 2, 5, 6, 7]
+    chat_formatter.job.sequences[0].end_token = None
+    assert ended(chat_formatter)["context"] == [1, 2, 5, 6]
 
 
 def test_error_is_a_line_of_its_own() -> None:

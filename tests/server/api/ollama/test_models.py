@@ -112,14 +112,14 @@ async def test_ps_tells_memory_and_the_share_on_gpus():
 async def test_show_tells_template_defaults_and_capabilities():
     engine = loaded()
     async with client(app(engine, QWEN, default=["temperature=0.3"])) as http:
-        found = (await http.post("/api/show", json={"model": "stories:latest"})).json()
+        data = (await http.post("/api/show", json={"model": "stories:latest"})).json()
         older = (await http.post("/api/show", json={"name": "stories", "verbose": True})).json()
     assert older.pop("warnings") == ["verbose has no effect"]
-    assert older == found
-    assert "<|im_start|>" in found["template"]
-    assert ["temperature", "0.3"] in [line.split() for line in found["parameters"].splitlines()]
-    assert found["capabilities"] == ["completion", "tools", "thinking"]
-    assert found["model_info"] == {
+    assert older == data
+    assert "<|im_start|>" in data["template"]
+    assert ["temperature", "0.3"] in [line.split() for line in data["parameters"].splitlines()]
+    assert data["capabilities"] == ["completion", "tools", "thinking"]
+    assert data["model_info"] == {
         "general.architecture": "llama",
         "general.basename": "stories",
         "general.parameter_count": 7_248_023_552,
@@ -127,7 +127,7 @@ async def test_show_tells_template_defaults_and_capabilities():
         "llama.embedding_length": 4096,
         "llama.block_count": 32,
     }
-    assert "secret" not in str(found)
+    assert "secret" not in str(data)
 
 
 async def test_show_of_other_kinds_of_models():

@@ -59,9 +59,9 @@ async def test_options_reach_the_engine(path):
         "num_batch": 16,
         "num_ctx": 512,
     }
-    made = await post(engine, path, options=options)
+    reply = await post(engine, path, options=options)
     (request,) = engine.seen
-    assert "warnings" not in made
+    assert "warnings" not in reply
     assert (request.params.max_tokens, request.n_batch) == (7, 16)
     for name, value in options.items():
         if not name.startswith("num_"):
@@ -94,10 +94,10 @@ async def test_biases_may_be_text(text, bias):
 
 
 async def test_options_without_effect_are_named():
-    made = await post(
+    reply = await post(
         FakeEngine(), GENERATE, options={"num_gpu": 1, "num_ctx": 5, "low_vram": None, "num_keep": 4}
     )
-    assert made["warnings"] == [
+    assert reply["warnings"] == [
         "options.num_gpu has no effect",
         "options.num_ctx has no effect: the context has 512 tokens (--context-size)",
         "options.num_keep has no effect: the server runs without --context-shift",
@@ -108,8 +108,8 @@ async def test_options_without_effect_are_named():
 @pytest.mark.parametrize("path", [CHAT, GENERATE])
 async def test_warnings_name_options_as_the_request_does(path, batch_size):
     options = {batch_size: 1000, "id_slot": 999, "stop": ["", "x"], "num_predict": 5000, "mirostat_tau": 3}
-    made = await post(FakeEngine(), path, options=options, temperature=1)
-    names = [text.split()[0].rstrip(":") for text in made["warnings"]]
+    reply = await post(FakeEngine(), path, options=options, temperature=1)
+    names = [text.split()[0].rstrip(":") for text in reply["warnings"]]
     wanted = {f"options.{name}" for name in options} | {"temperature"}
     assert set(names) == wanted
     assert len(names) == len(wanted)
@@ -131,8 +131,8 @@ async def test_warnings_name_options_as_the_request_does(path, batch_size):
     ],
 )
 async def test_keep_alive_is_warned_of_unless_it_is_forever(value, warned):
-    made = await post(FakeEngine(), GENERATE, keep_alive=value)
-    assert made.get("warnings", []) == ["keep_alive has no effect: models of --model stay loaded"] * warned
+    reply = await post(FakeEngine(), GENERATE, keep_alive=value)
+    assert reply.get("warnings", []) == ["keep_alive has no effect: models of --model stay loaded"] * warned
 
 
 @pytest.mark.parametrize(
@@ -270,8 +270,8 @@ async def test_results_find_their_calls_by_id_by_name_and_in_order(tmp_path):
 
 @pytest.mark.parametrize("name", ["tool_name", "tool_call_id"])
 async def test_message_that_is_no_result_names_a_tool_without_effect(name):
-    made = await post(FakeEngine(), CHAT, messages=[{**HI, name: "find"}])
-    assert [text.split(":")[0] for text in made["warnings"]] == ["messages[0]"]
+    reply = await post(FakeEngine(), CHAT, messages=[{**HI, name: "find"}])
+    assert [text.split(":")[0] for text in reply["warnings"]] == ["messages[0]"]
 
 
 async def test_call_as_open_webui_writes_it_gets_no_warning(tmp_path):
@@ -282,8 +282,8 @@ async def test_call_as_open_webui_writes_it_gets_no_warning(tmp_path):
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "x"},
     ]
-    made = await post(engine, CHAT, folder=tmp_path, messages=messages)
-    assert "warnings" not in made
+    reply = await post(engine, CHAT, folder=tmp_path, messages=messages)
+    assert "warnings" not in reply
     assert messages_seen(engine)[1]["tool_calls"][0]["id"] == messages_seen(engine)[2]["tool_call_id"]
 
 
@@ -333,8 +333,8 @@ async def test_raw_prompt_is_continued_as_it_is():
     engine = FakeEngine()
     await post(engine, GENERATE, raw=True)
     assert engine.seen[0].prompt == [tokenizer().bos_id, *ids("Hi")]
-    made = await post(engine, GENERATE, raw=True, think=True)
-    assert made["warnings"] == ["think has no effect: raw is true"]
+    reply = await post(engine, GENERATE, raw=True, think=True)
+    assert reply["warnings"] == ["think has no effect: raw is true"]
     for field in ({"system": "x"}, {"context": [5]}):
         error = await refused(GENERATE, raw=True, **field)
         assert "raw mode does not support template, system, or context" in error["message"]
@@ -344,18 +344,18 @@ async def test_model_without_a_chat_template_continues_the_prompt():
     engine = FakeEngine()
     engine.tokenizer = able_engine().tokenizer
     engine.tokenizer.chat_template = None
-    made = await post(engine, GENERATE, system="Be brief", context=[1, 5])
-    assert made["warnings"] == ["system has no effect: the model has no chat template"]
+    reply = await post(engine, GENERATE, system="Be brief", context=[1, 5])
+    assert reply["warnings"] == ["system has no effect: the model has no chat template"]
     assert engine.seen[0].prompt == [1, 5, *ids("Hi")]
 
 
 async def test_suffix_makes_a_gap_to_be_filled():
     engine = able_engine()
-    made = await post(engine, GENERATE, suffix=" end", system="x", context=[5])
+    reply = await post(engine, GENERATE, suffix=" end", system="x", context=[5])
     prompt = engine.seen[0].prompt
     assert engine.tokenizer.fim_suf_id in prompt
     assert prompt[-1] == engine.tokenizer.fim_mid_id
-    assert [text.split()[0] for text in made["warnings"]] == ["system", "context"]
+    assert [text.split()[0] for text in reply["warnings"]] == ["system", "context"]
     assert (await refused(GENERATE, suffix=" end"))["param"] == "suffix"
 
 

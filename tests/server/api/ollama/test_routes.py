@@ -46,17 +46,17 @@ async def lines(application, path, **fields):
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/x-ndjson"
     assert response.text.endswith("\n")
-    found = [json.loads(line) for line in response.text.splitlines()]
-    assert [line["done"] for line in found] == [False] * (len(found) - 1) + [True]
-    return found
+    data = [json.loads(line) for line in response.text.splitlines()]
+    assert [line["done"] for line in data] == [False] * (len(data) - 1) + [True]
+    return data
 
 
 def put_together(found):
     """The whole answer, of the lines of a stream."""
-    made = dict(found[-1])
+    created = dict(found[-1])
     parts = [line.get("message", line) for line in found]
-    text = "message" if "message" in made else None
-    target = made[text] if text else made
+    text = "message" if "message" in created else None
+    target = created[text] if text else created
     for name in ("content", "response", "thinking"):
         value = "".join(part.get(name, "") for part in parts)
         if value or name in target:
@@ -65,8 +65,8 @@ def put_together(found):
         if calls := [call for part in parts for call in part.get(name, ())]:
             target[name] = calls
     if logprobs := [entry for line in found for entry in line.get("logprobs", ())]:
-        made["logprobs"] = logprobs
-    return made
+        created["logprobs"] = logprobs
+    return created
 
 
 def steady(answer):
@@ -78,33 +78,33 @@ def steady(answer):
 @PATHS
 async def test_whole_answer_has_the_text_and_the_counts(path):
     engine = FakeEngine(cached_n=2)
-    made = await whole(engine, path, model="stories:latest")
-    assert made["model"] == "stories:latest"
-    assert abs(datetime.fromisoformat(made["created_at"]) - datetime.now(UTC)) < timedelta(minutes=1)
+    reply = await whole(engine, path, model="stories:latest")
+    assert reply["model"] == "stories:latest"
+    assert abs(datetime.fromisoformat(reply["created_at"]) - datetime.now(UTC)) < timedelta(minutes=1)
     if path == CHAT:
-        assert made["message"] == {"role": "assistant", "content": TEXT}
+        assert reply["message"] == {"role": "assistant", "content": TEXT}
     else:
-        assert made["response"] == TEXT
-    assert (made["done"], made["done_reason"]) == (True, "stop")
-    assert made["prompt_eval_count"] == len(engine.seen[0].prompt)
-    assert made["eval_count"] == len(engine.reply) + 1
-    assert (made["prompt_eval_duration"], made["eval_duration"]) == (2_000_000, 3_000_000)
-    assert made["total_duration"] > 0
-    assert made["load_duration"] == 0
-    assert made["timings"]["cached_n"] == 2
-    assert "warnings" not in made
-    assert ("context" in made) == (path == GENERATE)
+        assert reply["response"] == TEXT
+    assert (reply["done"], reply["done_reason"]) == (True, "stop")
+    assert reply["prompt_eval_count"] == len(engine.seen[0].prompt)
+    assert reply["eval_count"] == len(engine.reply) + 1
+    assert (reply["prompt_eval_duration"], reply["eval_duration"]) == (2_000_000, 3_000_000)
+    assert reply["total_duration"] > 0
+    assert reply["load_duration"] == 0
+    assert reply["timings"]["cached_n"] == 2
+    assert "warnings" not in reply
+    assert ("context" in reply) == (path == GENERATE)
 
 
 @PATHS
 async def test_stream_is_the_default_and_makes_the_same_answer(path):
-    found = await lines(FakeEngine(cached_n=2), path)
-    assert len(found) == len(ids(TEXT)) + 1
+    actual = await lines(FakeEngine(cached_n=2), path)
+    assert len(actual) == len(ids(TEXT)) + 1
     assert all(
         set(line) == {"model", "created_at", "done", *(["message"] if path == CHAT else ["response"])}
-        for line in found[:-1]
+        for line in actual[:-1]
     )
-    assert steady(put_together(found)) == steady(await whole(FakeEngine(cached_n=2), path))
+    assert steady(put_together(actual)) == steady(await whole(FakeEngine(cached_n=2), path))
     null = await lines(FakeEngine(), path, stream=None)
     assert put_together(null)["done_reason"] == "stop"
 
@@ -119,9 +119,9 @@ async def test_stream_is_the_default_and_makes_the_same_answer(path):
     ],
 )
 async def test_why_it_stops(path, options, reason, text):
-    made = await whole(FakeEngine(), path, options=options)
-    assert made["done_reason"] == reason
-    assert put_together([made])["message" if path == CHAT else "response"] in (
+    reply = await whole(FakeEngine(), path, options=options)
+    assert reply["done_reason"] == reason
+    assert put_together([reply])["message" if path == CHAT else "response"] in (
         text,
         {"role": "assistant", "content": text},
     )
@@ -130,47 +130,47 @@ async def test_why_it_stops(path, options, reason, text):
 
 async def test_thinking_and_calls_have_fields_of_their_own():
     text = f"<think>Hm.</think>\nLet me see.\n{CALLS['hermes']}"
-    made = await whole(app(answering(text), QWEN), CHAT, tools=TOOLS, think=True)
-    message = made["message"]
+    reply = await whole(app(answering(text), QWEN), CHAT, tools=TOOLS, think=True)
+    message = reply["message"]
     assert (message["thinking"], message["content"]) == ("Hm.", "Let me see.")
     assert [call["function"] for call in message["tool_calls"]] == [
         {"index": 0, "name": "get_weather", "arguments": VALUE},
         {"index": 1, "name": "now", "arguments": {}},
     ]
     assert len({call["id"] for call in message["tool_calls"]}) == 2
-    assert made["done_reason"] == "stop"
-    found = await lines(app(answering(text), QWEN), CHAT, tools=TOOLS, think=True)
-    assert steady(put_together(found)) == steady(made)
-    assert "tool_calls" in found[-2]["message"]
+    assert reply["done_reason"] == "stop"
+    actual = await lines(app(answering(text), QWEN), CHAT, tools=TOOLS, think=True)
+    assert steady(put_together(actual)) == steady(reply)
+    assert "tool_calls" in actual[-2]["message"]
 
 
 async def test_thinking_of_generate_is_beside_the_response():
     text = "<think>Hm.</think>Yes."
-    made = await whole(app(answering(text), QWEN), GENERATE)
-    assert (made["thinking"], made["response"]) == ("Hm.", "Yes.")
-    found = await lines(app(answering(text), QWEN), GENERATE)
-    assert steady(put_together(found)) == steady(made)
+    reply = await whole(app(answering(text), QWEN), GENERATE)
+    assert (reply["thinking"], reply["response"]) == ("Hm.", "Yes.")
+    actual = await lines(app(answering(text), QWEN), GENERATE)
+    assert steady(put_together(actual)) == steady(reply)
 
 
 async def test_calls_that_are_cut_are_told_of():
     text = '<tool_call>\n{"name": "now", "arguments": {"a": [1, 2'
-    made = await whole(app(answering(text), QWEN), CHAT, tools=TOOLS, options={"num_predict": 40})
-    (call,) = made["message"]["tool_calls"]
+    reply = await whole(app(answering(text), QWEN), CHAT, tools=TOOLS, options={"num_predict": 40})
+    (call,) = reply["message"]["tool_calls"]
     assert call["function"]["arguments"] == {}
-    assert made["warnings"] == ["tool_calls[0]: the model did not write a JSON object, so it is empty"]
+    assert reply["warnings"] == ["tool_calls[0]: the model did not write a JSON object, so it is empty"]
 
 
 @PATHS
 async def test_log_probabilities_of_every_token(path):
-    asked = {"logprobs": True, "top_logprobs": 2, "options": {"return_tokens": True}}
-    made = await whole(FakeEngine(), path, **asked)
-    assert [entry["token"] for entry in made["logprobs"]][:2] == [" there", " was"]
-    assert len(made["logprobs"]) == len(ids(TEXT))
-    assert made["tokens"] == ids(TEXT)
-    first = made["logprobs"][0]
+    request_body = {"logprobs": True, "top_logprobs": 2, "options": {"return_tokens": True}}
+    reply = await whole(FakeEngine(), path, **request_body)
+    assert [entry["token"] for entry in reply["logprobs"]][:2] == [" there", " was"]
+    assert len(reply["logprobs"]) == len(ids(TEXT))
+    assert reply["tokens"] == ids(TEXT)
+    first = reply["logprobs"][0]
     assert set(first) == {"token", "logprob", "bytes", "top_logprobs"}
     assert [other["logprob"] for other in first["top_logprobs"]] == [-0.5, -1.5]
-    assert steady(put_together(await lines(FakeEngine(), path, **asked))) == steady(made)
+    assert steady(put_together(await lines(FakeEngine(), path, **request_body))) == steady(reply)
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,8 @@ async def test_streams_of_several_clients_do_not_mix():
     async with client(application) as http:
         responses = await asyncio.gather(*(http.post(CHAT, json=body(CHAT)) for _ in range(4)))
     for response in responses:
-        found = [json.loads(line) for line in response.text.splitlines()]
-        assert put_together(found)["message"]["content"] == TEXT
+        data = [json.loads(line) for line in response.text.splitlines()]
+        assert put_together(data)["message"]["content"] == TEXT
 
 
 @pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain", "image/png"])
@@ -282,15 +282,15 @@ async def post(path, engine=None, **fields):
 
 
 async def test_each_text_gets_a_vector_of_length_1():
-    made = await post(EMBED, input=["a cat", "a dog"])
-    assert made["model"] == "stories:latest"
-    assert [len(vector) for vector in made["embeddings"]] == [N_EMBD, N_EMBD]
-    assert all(math.hypot(*vector) == pytest.approx(1) for vector in made["embeddings"])
-    assert made["prompt_eval_count"] == 6
-    assert made["total_duration"] > 0
-    assert made["load_duration"] == 0
+    reply = await post(EMBED, input=["a cat", "a dog"])
+    assert reply["model"] == "stories:latest"
+    assert [len(vector) for vector in reply["embeddings"]] == [N_EMBD, N_EMBD]
+    assert all(math.hypot(*vector) == pytest.approx(1) for vector in reply["embeddings"])
+    assert reply["prompt_eval_count"] == 6
+    assert reply["total_duration"] > 0
+    assert reply["load_duration"] == 0
     alone = await post(EMBED, input="a cat")
-    assert alone["embeddings"] == made["embeddings"][:1]
+    assert alone["embeddings"] == reply["embeddings"][:1]
     short = (await post(EMBED, input="a cat", dimensions=3))["embeddings"][0]
     assert len(short) == 3
     assert math.hypot(*short) == pytest.approx(1)
@@ -304,9 +304,9 @@ async def test_older_route_gives_the_vector_as_the_model_makes_it():
 
 
 async def test_texts_that_are_too_long_are_cut_only_if_asked_with_a_warning():
-    made = await post(EMBED, input=LONG, truncate=True)
-    assert made["prompt_eval_count"] == 512
-    assert made["warnings"][0].startswith("input: only the first 512 of ")
+    reply = await post(EMBED, input=LONG, truncate=True)
+    assert reply["prompt_eval_count"] == 512
+    assert reply["warnings"][0].startswith("input: only the first 512 of ")
     older = await post(OLDER, prompt=LONG, truncate=True)
     assert older["warnings"][0].startswith("prompt: only the first 512 of ")
     async with client() as http:
@@ -326,8 +326,8 @@ async def test_nothing_to_embed_only_asks_for_the_model():
 
 @pytest.mark.parametrize(("path", "text"), [(EMBED, "input"), (OLDER, "prompt")])
 async def test_fields_without_effect_are_named(path, text):
-    made = await post(path, **{text: "a"}, options={"num_ctx": 5, "x": None}, keep_alive="5m", foo=1)
-    assert set(made["warnings"]) == {
+    reply = await post(path, **{text: "a"}, options={"num_ctx": 5, "x": None}, keep_alive="5m", foo=1)
+    assert set(reply["warnings"]) == {
         "foo has no effect",
         "keep_alive has no effect: models of --model stay loaded",
         "options.num_ctx has no effect",

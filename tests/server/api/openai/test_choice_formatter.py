@@ -149,14 +149,14 @@ async def test_completion_logprobs_are_the_same_whole_and_streamed():
         stream = await http.post(
             COMPLETIONS, json={"prompt": "Once", "logprobs": 2, "max_tokens": 3, "stream": True}
         )
-    found = whole["choices"][0]["logprobs"]
-    assert found["tokens"] == [" there", " was", " a"]
-    assert found["token_logprobs"] == [-0.5, -0.5, -0.5]
-    assert found["text_offset"] == [0, 6, 10]
-    assert [list(top.values()) for top in found["top_logprobs"]] == [[-0.5, -1.5]] * 3
+    logprobs = whole["choices"][0]["logprobs"]
+    assert logprobs["tokens"] == [" there", " was", " a"]
+    assert logprobs["token_logprobs"] == [-0.5, -0.5, -0.5]
+    assert logprobs["text_offset"] == [0, 6, 10]
+    assert [list(top.values()) for top in logprobs["top_logprobs"]] == [[-0.5, -1.5]] * 3
     assert zero["choices"][0]["logprobs"]["top_logprobs"] is None
     parts = [c["logprobs"] for chunk in events(stream.text) for c in chunk["choices"] if c["logprobs"]]
-    for name, value in found.items():
+    for name, value in logprobs.items():
         assert [x for part in parts for x in part[name]] == value
 
 

@@ -12,7 +12,7 @@ NAMES = ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "names", "more"),
+    ("query", "names", "more"),
     [
         ({}, "abcd", False),
         ({"limit": 3}, "abc", True),
@@ -24,19 +24,19 @@ NAMES = ["a", "b", "c", "d"]
         ({"after_id": "a", "before_id": "d", "limit": 1}, "b", True),
     ],
 )
-async def test_pages(asked, names, more):
+async def test_pages(query, names, more):
     async with client(make_app({name: FakeEngine(name=name) for name in NAMES})) as http:
-        found = (await http.get("/v1/models", params=asked)).json()
-    assert [model["id"] for model in found["data"]] == list(names)
-    assert (found["first_id"], found["last_id"]) == ((names[0], names[-1]) if names else (None, None))
-    assert (found["object"], found["has_more"]) == ("list", more)
+        data = (await http.get("/v1/models", params=query)).json()
+    assert [model["id"] for model in data["data"]] == list(names)
+    assert (data["first_id"], data["last_id"]) == ((names[0], names[-1]) if names else (None, None))
+    assert (data["object"], data["has_more"]) == ("list", more)
 
 
-@pytest.mark.parametrize("asked", [{"limit": 0}, {"limit": "x"}, {"after_id": "e"}, {"before_id": ""}])
-async def test_pages_that_cannot_be(asked):
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": "x"}, {"after_id": "e"}, {"before_id": ""}])
+async def test_pages_that_cannot_be(query):
     async with client() as http:
-        error = error_of(await http.get("/v1/models", params=asked), 400)
-    assert error["param"] == next(iter(asked))
+        error = error_of(await http.get("/v1/models", params=query), 400)
+    assert error["param"] == next(iter(query))
 
 
 async def test_a_model_has_the_fields_of_both():

@@ -167,27 +167,27 @@ async def test_a_response_in_the_background_counts_until_it_ends(tmp_path):
 
 async def test_official_clients_read_the_refusal_of_their_api(tmp_path):
     def ask(base: str) -> list[object]:
-        told: list[object] = []
+        updates: list[object] = []
         try:
             with openai.OpenAI(base_url=base + "/v1", api_key="a", max_retries=0) as api:
                 api.completions.create(model="stories", prompt="x", max_tokens=1)
                 api.completions.create(model="stories", prompt="x", max_tokens=1)
         except openai.RateLimitError as error:
-            told.append((error.code, error.response.headers["x-ratelimit-remaining-requests"]))
+            updates.append((error.code, error.response.headers["x-ratelimit-remaining-requests"]))
         try:
             with anthropic.Anthropic(base_url=base, api_key="a", max_retries=0) as api:
                 api.messages.create(model="stories", max_tokens=1, messages=user("x"))
         except anthropic.RateLimitError as error:
-            told.append((error.body["error"]["type"], int(error.response.headers["retry-after"]) > 0))
+            updates.append((error.body["error"]["type"], int(error.response.headers["retry-after"]) > 0))
         try:
             ollama.Client(base, headers=key()).generate("stories", "x")
         except ollama.ResponseError as error:
-            told.append((error.status_code, "requests per minute" in error.error))
-        return told
+            updates.append((error.status_code, "requests per minute" in error.error))
+        return updates
 
     with serving(limited(tmp_path, "rpm=1")) as base:
-        told = await asyncio.to_thread(ask, base)
-    assert told == [("rate_limit_exceeded", "0"), ("rate_limit_error", True), (429, True)]
+        reported = await asyncio.to_thread(ask, base)
+    assert reported == [("rate_limit_exceeded", "0"), ("rate_limit_error", True), (429, True)]
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ def test_a_gated_repository_needs_a_token(hub: FakeHub, monkeypatch: pytest.Monk
 def test_without_a_network_the_message_says_what_needs_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as removed:
+        port = removed.getsockname()[1]
     use_hub(f"http://127.0.0.1:{port}", tmp_path, monkeypatch)
     with pytest.raises(DownloadError, match=rf"cannot reach http://127\.0\.0\.1:{port} .*`ggserve list`"):
         pull("me/Plain-GGUF")

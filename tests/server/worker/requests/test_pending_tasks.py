@@ -17,9 +17,9 @@ INPUTS = [[5, 6, 7], [8], [9, 9]]
 def test_results_come_whole():
     async def main():
         async with running() as client:
-            found = await client.run(Embed(INPUTS))
-            assert found.vectors == [vector_of(tokens) for tokens in INPUTS]
-            assert found.width == 3
+            result = await client.run(Embed(INPUTS))
+            assert result.vectors == [vector_of(tokens) for tokens in INPUTS]
+            assert result.width == 3
             assert await client.run(EraseSlot([1, 2])) == Erased(2)
 
     run(main)
@@ -29,8 +29,8 @@ def test_a_result_larger_than_a_frame_comes_in_several():
     async def main():
         async with running() as client:
             n = 9 << 20
-            found = await client.run(Embed([[n], [5], [n + 1]], "none"))
-            assert [len(vector) for vector in found.vectors] == [n, 5, n + 1]
+            result = await client.run(Embed([[n], [5], [n + 1]], "none"))
+            assert [len(vector) for vector in result.vectors] == [n, 5, n + 1]
 
     run(main)
 

@@ -74,10 +74,10 @@ def test_the_timings_of_a_resumed_stream_are_those_of_the_whole():
             first = await anext(stream)
             await until(lambda: client.requests()[0].n_generated > 30)
             kill(client)
-            told = [first.timings] + [e.timings async for e in stream]
-            assert [t for t in told if t is not None] == [told[0], told[-1]]
-            assert (told[0].prompt_n, told[-1].prompt_n, told[-1].predicted_n) == (3, 3, 100)
-            assert told[-1].predicted_ms > 100
+            reported = [first.timings] + [e.timings async for e in stream]
+            assert [t for t in reported if t is not None] == [reported[0], reported[-1]]
+            assert (reported[0].prompt_n, reported[-1].prompt_n, reported[-1].predicted_n) == (3, 3, 100)
+            assert reported[-1].predicted_ms > 100
 
     run(main)
 
@@ -278,9 +278,9 @@ def test_frames_that_cannot_be_read_end_the_process():
 def test_a_seed_that_was_given_is_kept(tmp_path):
     async def main():
         async with running("--dir", str(tmp_path)) as client:
-            asked = request("a", [1], 3)
-            asked.params = InferenceParameters(max_tokens=3, seed=7)
-            await collect(client.generate(asked))
+            requested = request("a", [1], 3)
+            requested.params = InferenceParameters(max_tokens=3, seed=7)
+            await collect(client.generate(requested))
             assert submitted(tmp_path) == [["a", "0", "7"]]
 
     run(main)

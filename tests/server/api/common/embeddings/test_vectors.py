@@ -47,8 +47,8 @@ async def test_many_tokens_go_in_several_orders():
         answer = (await http.post(V1, json={"input": inputs, "encoding_format": "base64"})).json()
         assert [len(work.inputs) for work in engine.works] == [131, 131, 38]
         for i, data in enumerate(answer["data"]):
-            found = np.frombuffer(base64.b64decode(data["embedding"]), "<f4")
-            np.testing.assert_allclose(found, expected(inputs[i])[0], atol=1e-6)
+            actual = np.frombuffer(base64.b64decode(data["embedding"]), "<f4")
+            np.testing.assert_allclose(actual, expected(inputs[i])[0], atol=1e-6)
 
 
 async def test_formats_are_the_same_numbers():

@@ -48,17 +48,17 @@ def job(stream):
 @st.composite
 def answers(draw):
     """Runs of reasoning, text and calls, each in pieces."""
-    found = []
+    collected = []
     n_calls = 0
     for kind in draw(st.lists(st.sampled_from(["reasoning", "content", "call"]), max_size=6)):
         texts = draw(st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=3))
         if kind == "call":
-            found.append(OutputDelta(tools=(ToolCallDelta(n_calls, f"call_{n_calls}", "f", texts[0]),)))
-            found += [OutputDelta(tools=(ToolCallDelta(n_calls, arguments=text),)) for text in texts[1:]]
+            collected.append(OutputDelta(tools=(ToolCallDelta(n_calls, f"call_{n_calls}", "f", texts[0]),)))
+            collected += [OutputDelta(tools=(ToolCallDelta(n_calls, arguments=text),)) for text in texts[1:]]
             n_calls += 1
         else:
-            found += [OutputDelta(**{kind: text}) for text in texts]
-    return found
+            collected += [OutputDelta(**{kind: text}) for text in texts]
+    return collected
 
 
 def stream_and_blocks(format, parts):
@@ -82,18 +82,18 @@ def collected_blocks(format, parts):
 
 def runs(parts):
     """Kinds and texts as they should come out."""
-    found = []
+    collected = []
     for content, reasoning, tools, *_ in parts:
         for kind, text, new in (
             ("reasoning", reasoning, False),
             ("text", content, False),
             *(("call", delta.arguments, bool(delta.id)) for delta in tools),
         ):
-            if found and found[-1][0] == kind and not new:
-                found[-1][1] += text
+            if collected and collected[-1][0] == kind and not new:
+                collected[-1][1] += text
             elif text or new:
-                found.append([kind, text])
-    return found or [["text", ""]]
+                collected.append([kind, text])
+    return collected or [["text", ""]]
 
 
 @pytest.mark.parametrize("api", [ResponseFormatter, MessageFormatter])

@@ -60,6 +60,6 @@ def test_number_below_the_floor_is_the_floor(logprob: float | None, expected: fl
 def test_top_logprobs_of_completions_when_the_drawn_token_is_not_among_the_likeliest_include_it() -> None:
     texts = TokenTexts(Tokenizer())
     shown = [ShownToken(Token(2, -3.0, [(0, -0.1)]), 0), ShownToken(Token(0, -0.1, [(0, -0.1)]), 4)]
-    found = completion_logprobs(texts, [*shown, ShownToken(Token(0), 8)], 1)["top_logprobs"]
-    assert found == [{" cat": -0.1, "</s>": -3.0}, {" cat": -0.1}, None]
+    logprobs = completion_logprobs(texts, [*shown, ShownToken(Token(0), 8)], 1)["top_logprobs"]
+    assert logprobs == [{" cat": -0.1, "</s>": -3.0}, {" cat": -0.1}, None]
     assert completion_logprobs(texts, shown, 0)["top_logprobs"] is None

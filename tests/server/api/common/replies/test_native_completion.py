@@ -60,8 +60,8 @@ async def test_ignore_eos_is_reported_as_a_bias():
 @pytest.mark.parametrize("post", [False, True])
 async def test_n_probs_adds_the_likeliest_tokens(post):
     engine = FakeEngine()
-    asked = {"prompt": "a", "n_probs": 3, "n_predict": 4, "post_sampling_probs": post}
-    body = await ask(asked, engine)
+    request_body = {"prompt": "a", "n_probs": 3, "n_predict": 4, "post_sampling_probs": post}
+    body = await ask(request_body, engine)
     assert engine.seen[0].params.post_sampling == post
     value, top = ("prob", "top_probs") if post else ("logprob", "top_logprobs")
     assert len(body["completion_probabilities"]) == 4

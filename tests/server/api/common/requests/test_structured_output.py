@@ -44,9 +44,9 @@ def requested(context: RequestContext, **fields: Any) -> RequestedConstraint | N
 def test_constraint_names_the_field_that_holds_it(
     format: dict[str, Any], param: str, context: RequestContext
 ) -> None:
-    found = requested(context, response_format=format)
-    assert found is not None
-    assert found.param == param
+    constraint = requested(context, response_format=format)
+    assert constraint is not None
+    assert constraint.param == param
     assert context.warnings == []
 
 
@@ -101,10 +101,10 @@ def test_fields_of_another_kind_have_no_effect(context: RequestContext) -> None:
 
 def test_lenient_schema_keeps_its_own_options() -> None:
     def options(schema: dict[str, Any], *, lenient: bool) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(json_schema(schema, "x", lenient=lenient).text).get(
+        data: dict[str, Any] = json.loads(json_schema(schema, "x", lenient=lenient).text).get(
             "x-guidance", {}
         )
-        return found
+        return data
 
     own = {"lenient": False, "item_separator": ","}
     assert options({"type": "object", "x-guidance": own}, lenient=True).items() >= own.items()

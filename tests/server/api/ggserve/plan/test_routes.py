@@ -20,18 +20,18 @@ pytestmark = pytest.mark.asyncio
 
 async def test_a_served_model():
     async with client(make_app(use_gpu=False)) as http:
-        found = (await http.post("/v1/plan", json={"context_size": 256, "parallel": 2})).json()
-    assert found["fits"] is True
-    assert set(found["layers"]) == {"CPU"}
-    assert found["kv_cells"] == 512
-    assert found["devices"]["CPU"]["needed"] > 0
+        data = (await http.post("/v1/plan", json={"context_size": 256, "parallel": 2})).json()
+    assert data["fits"] is True
+    assert set(data["layers"]) == {"CPU"}
+    assert data["kv_cells"] == 512
+    assert data["devices"]["CPU"]["needed"] > 0
 
 
 async def test_what_does_not_fit_says_so():
     async with client(make_app(use_gpu=False)) as http:
-        found = (await http.post("/v1/plan", json={"context_size": 1 << 26})).json()
-    assert found["fits"] is False
-    assert "would fit" in found["problem"]
+        data = (await http.post("/v1/plan", json={"context_size": 1 << 26})).json()
+    assert data["fits"] is False
+    assert "would fit" in data["problem"]
 
 
 async def test_another_file_of_that_folder(tmp_path: Path):
@@ -42,31 +42,31 @@ async def test_another_file_of_that_folder(tmp_path: Path):
         assert (await http.post("/v1/plan", json={"file": "b.gguf"})).json()["fits"] is True
         for name in ("../b.gguf", "/etc/passwd", "absent.gguf", "b.txt", ".."):
             assert error_of(await http.post("/v1/plan", json={"file": name}), 400)["param"] == "file"
-        said = error_of(await http.post("/v1/plan", json={"file": "bad.gguf"}), 400)
-    assert said["param"] == "file"
-    assert said["message"].startswith("file: bad.gguf: truncated")
-    assert str(tmp_path) not in said["message"]
+        error = error_of(await http.post("/v1/plan", json={"file": "bad.gguf"}), 400)
+    assert error["param"] == "file"
+    assert error["message"].startswith("file: bad.gguf: truncated")
+    assert str(tmp_path) not in error["message"]
 
 
 async def test_plan_of_invalid_fields_is_refused():
     async with client() as http:
         error_of(await http.post("/v1/plan", json={"model": "x"}), 404)
         error_of(await http.post("/v1/plan", json={"gpu_layers": -1}), 400)
-        said = error_of(await http.post("/v1/plan", json={"use_gpu": True, "device": ["nothing"]}), 400)
-        assert "no device nothing" in said["message"]
-        assert said["param"] == "device"
+        error = error_of(await http.post("/v1/plan", json={"use_gpu": True, "device": ["nothing"]}), 400)
+        assert "no device nothing" in error["message"]
+        assert error["param"] == "device"
 
 
 async def test_experts_and_tensors_on_the_cpu():
     async with client(make_app(use_gpu=False)) as http:
         body = {"n_cpu_moe": 2, "override_tensor": ["exps=CPU"]}
-        found = (await http.post("/v1/plan", json=body)).json()
-        assert (found["fits"], found["cpu_experts"]) == (True, 0)  # it has no experts
+        data = (await http.post("/v1/plan", json=body)).json()
+        assert (data["fits"], data["cpu_experts"]) == (True, 0)  # it has no experts
         for override in ("exps=nothing", "(=CPU"):
-            said = error_of(await http.post("/v1/plan", json={"override_tensor": [override]}), 400)
-            assert said["param"] == "override_tensor"
-        said = error_of(await http.post("/v1/plan", json={"cpu_moe": True, "n_cpu_moe": 1}), 400)
-        assert said["param"] == "n_cpu_moe"
+            error = error_of(await http.post("/v1/plan", json={"override_tensor": [override]}), 400)
+            assert error["param"] == "override_tensor"
+        error = error_of(await http.post("/v1/plan", json={"cpu_moe": True, "n_cpu_moe": 1}), 400)
+        assert error["param"] == "n_cpu_moe"
 
 
 @pytest.mark.parametrize(

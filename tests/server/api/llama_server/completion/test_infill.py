@@ -16,11 +16,11 @@ BOS = tokenizer().bos_id
 
 
 def fim_tokenizer(repository=False):
-    found = copy.copy(tokenizer())
-    found.fim_pre_id, found.fim_suf_id, found.fim_mid_id = PRE, SUF, MID
+    changed = copy.copy(tokenizer())
+    changed.fim_pre_id, changed.fim_suf_id, changed.fim_mid_id = PRE, SUF, MID
     if repository:
-        found.fim_rep_id, found.fim_sep_id = REPOSITORY, FILE
-    return found
+        changed.fim_rep_id, changed.fim_sep_id = REPOSITORY, FILE
+    return changed
 
 
 def fim_engine(repository=False, **options):

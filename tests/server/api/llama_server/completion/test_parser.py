@@ -84,8 +84,8 @@ async def test_forms_of_logit_bias(bias, expected):
     engine = FakeEngine()
     body = await ask({"prompt": "a", "logit_bias": bias, "temperature": 0}, engine)
     assert engine.seen[0].params.logit_bias == expected
-    told = {entry["token"]: entry["bias"] for entry in body["generation_settings"]["logit_bias"]}
-    assert told == {id: None if value == -math.inf else value for id, value in expected.items()}
+    biases = {entry["token"]: entry["bias"] for entry in body["generation_settings"]["logit_bias"]}
+    assert biases == {id: None if value == -math.inf else value for id, value in expected.items()}
 
 
 @pytest.mark.parametrize(
@@ -119,15 +119,15 @@ async def test_neutral_values_are_silent_and_others_are_named():
     neutral = {"n_cache_reuse": 0, "n_indent": 0, "t_max_predict_ms": -1, "seed": -1}
     body = await ask({"prompt": "a", **reported, **neutral})
     assert {text.removesuffix(" has no effect") for text in body["warnings"]} == ONLY_IN_REPLIES
-    asked = {
+    request_body = {
         "backend_sampling": True,
         "n_keep": -1,
         "n_discard": 10,
         "n_cache_reuse": 256,
         "n_indent": 4,
     }
-    body = await ask({"prompt": "a", **asked})
-    assert {text.split(" ")[0].rstrip(":") for text in body["warnings"]} == set(asked)
+    body = await ask({"prompt": "a", **request_body})
+    assert {text.split(" ")[0].rstrip(":") for text in body["warnings"]} == set(request_body)
 
 
 SAMPLING = {
@@ -150,8 +150,8 @@ SAMPLING = {
 
 async def test_sampling_fields_reach_the_engine_and_are_reported():
     engine = FakeEngine()
-    asked = {**SAMPLING, "samplers": ["temp", "dry", "adaptive-p", "x", "infill", "minp"]}
-    body = await ask({"prompt": "a", "min_p": 0.2, "top_k": 3, **asked}, engine)
+    request_body = {**SAMPLING, "samplers": ["temp", "dry", "adaptive-p", "x", "infill", "minp"]}
+    body = await ask({"prompt": "a", "min_p": 0.2, "top_k": 3, **request_body}, engine)
     params, settings = engine.seen[0].params, body["generation_settings"]
     for name, value in SAMPLING.items():
         assert getattr(params, name) == (tuple(value) if isinstance(value, list) else value)

@@ -33,8 +33,8 @@ async def test_defaults_are_llama_servers_and_those_of_the_operator_go_before():
     engine = FakeEngine()
     await ask({"prompt": "Hi"}, engine)
     await ask({"prompt": "Hi", "temperature": 0.1}, engine, default=["top_k=7", "temperature=0.3"])
-    found = [(r.params.temperature, r.params.top_k, r.params.top_p, r.params.min_p) for r in engine.seen]
-    assert found == [(0.8, 40, 0.95, 0.05), (0.1, 7, 0.95, 0.05)]
+    actual = [(r.params.temperature, r.params.top_k, r.params.top_p, r.params.min_p) for r in engine.seen]
+    assert actual == [(0.8, 40, 0.95, 0.05), (0.1, 7, 0.95, 0.05)]
 
 
 async def test_no_tokens_fill_the_cache_only():

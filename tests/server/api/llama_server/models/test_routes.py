@@ -39,11 +39,11 @@ async def test_a_load_is_followed_by_events():
         engine.progress = 0.5
         await live.until('"value":0.5')
         engine.load_gate.set()
-        made = events(await live.finish())
-    assert [event["event"] for event in made] == ["model_status"] * len(made)
-    assert made[-1] == {"model": "a", "event": "model_status", "data": {"status": "loaded"}}
-    assert made[-2]["data"]["status"] == "loading"
-    assert made[-2]["data"]["progress"] == {"stages": ["text_model"], "current": "text_model", "value": 0.5}
+        lines = events(await live.finish())
+    assert [event["event"] for event in lines] == ["model_status"] * len(lines)
+    assert lines[-1] == {"model": "a", "event": "model_status", "data": {"status": "loaded"}}
+    assert lines[-2]["data"]["status"] == "loading"
+    assert lines[-2]["data"]["progress"] == {"stages": ["text_model"], "current": "text_model", "value": 0.5}
 
 
 async def test_a_load_that_fails_says_so():

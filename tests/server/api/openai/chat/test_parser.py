@@ -76,10 +76,10 @@ async def test_both_names_of_the_token_limit():
             ({"max_completion_tokens": 3}, 3),
             ({"max_tokens": 9, "max_completion_tokens": 3}, 3),
         ):
-            found = (await http.post(CHAT, json={"messages": user("A cat"), **body})).json()
-            assert found["usage"]["completion_tokens"] == n
-            assert found["choices"][0]["finish_reason"] == "length"
-    assert [w.split()[0] for w in found["warnings"]] == ["max_tokens"]
+            data = (await http.post(CHAT, json={"messages": user("A cat"), **body})).json()
+            assert data["usage"]["completion_tokens"] == n
+            assert data["choices"][0]["finish_reason"] == "length"
+    assert [w.split()[0] for w in data["warnings"]] == ["max_tokens"]
 
 
 @pytest.mark.parametrize(

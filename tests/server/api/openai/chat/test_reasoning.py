@@ -146,8 +146,12 @@ async def test_what_requests_do_not_say_about_reasoning_the_servers_options_do(m
     options["chat_template_kwargs"] = {"opened": False}
     async with client(make(**options)) as http:
         plain = await http.post(CHAT, json={"messages": user("Hi")})
-        said = {"reasoning_format": "auto", "reasoning_budget": -1, "chat_template_kwargs": {"opened": True}}
-        other = await http.post(CHAT, json={"messages": user("Hi"), **said})
+        defaults = {
+            "reasoning_format": "auto",
+            "reasoning_budget": -1,
+            "chat_template_kwargs": {"opened": True},
+        }
+        other = await http.post(CHAT, json={"messages": user("Hi"), **defaults})
     async with client(make(reasoning="off")) as http:
         await http.post(CHAT, json={"messages": user("Hi")})
         await http.post(
@@ -166,8 +170,8 @@ async def test_reasoning_off_in_the_template():
     engine = answering("x")
     async with client(app(engine, reasoning="off")) as http:
         shown = await http.post("/apply-template", json={"messages": user("Hi")})
-        asked = {"messages": user("Hi"), "chat_template_kwargs": {"enable_thinking": True}}
-        other = await http.post("/apply-template", json=asked)
+        body = {"messages": user("Hi"), "chat_template_kwargs": {"enable_thinking": True}}
+        other = await http.post("/apply-template", json=body)
     assert shown.json()["prompt"].endswith("<think>\n\n</think>\n\n")
     assert other.json()["prompt"].endswith("<|im_start|>assistant\n")
 

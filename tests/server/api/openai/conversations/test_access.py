@@ -38,12 +38,12 @@ async def test_responses_in_a_conversation_go_on_from_its_items_and_add_theirs(t
         )
         events = named_events(streamed.text)
         counted = await http.post(f"{RESPONSES}/input_tokens", json={"conversation": id, "input": "three"})
-        said = [(message["role"], message["content"]) for message in messages_seen(engine)]
-        kept = await texts(http, id)
+        messages = [(message["role"], message["content"]) for message in messages_seen(engine)]
+        texts_after = await texts(http, id)
     assert whole["conversation"] == events[-1]["response"]["conversation"] == {"id": id}
     answer = ("assistant", TEXT)
-    assert said == [("user", "zero"), ("assistant", "0"), ("user", "one"), answer, ("user", "two")]
-    assert kept == ["zero", "0", "one", TEXT, "two", TEXT]
+    assert messages == [("user", "zero"), ("assistant", "0"), ("user", "one"), answer, ("user", "two")]
+    assert texts_after == ["zero", "0", "one", TEXT, "two", TEXT]
     assert counted.json()["input_tokens"] > whole["usage"]["input_tokens"]
 
 
@@ -75,8 +75,8 @@ async def test_unknown_conversation_is_not_found_and_one_beside_a_previous_respo
 async def test_conversation_of_another_key_is_not_found():
     mine, theirs = {"authorization": "Bearer a"}, {"authorization": "Bearer b"}
     async with client(make_app(FakeEngine(), api_key=["a", "b"])) as http:
-        made = await http.post(CONVERSATIONS, json={}, headers=mine)
-        id = made.json()["id"]
+        conversation = await http.post(CONVERSATIONS, json={}, headers=mine)
+        id = conversation.json()["id"]
         body = {"input": "A", "conversation": id}
         error_of(await http.post(RESPONSES, json=body, headers=theirs), 404)
         error_of(await http.get(f"{CONVERSATIONS}/{id}", headers=theirs), 404)

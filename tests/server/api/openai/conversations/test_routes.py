@@ -14,24 +14,24 @@ USER = {"role": "user", "content": "Hello"}
 
 async def test_conversation_is_created_updated_and_deleted():
     async with client() as http:
-        made = (await http.post(PATH, json={"metadata": {"a": "b"}, "frob": 1})).json()
-        assert (made["object"], made["metadata"]) == ("conversation", {"a": "b"})
-        assert made["warnings"] == ["frob has no effect"]
-        path = f"{PATH}/{made['id']}"
-        assert (await http.get(path)).json() == {k: v for k, v in made.items() if k != "warnings"}
+        conversation = (await http.post(PATH, json={"metadata": {"a": "b"}, "frob": 1})).json()
+        assert (conversation["object"], conversation["metadata"]) == ("conversation", {"a": "b"})
+        assert conversation["warnings"] == ["frob has no effect"]
+        path = f"{PATH}/{conversation['id']}"
+        assert (await http.get(path)).json() == {k: v for k, v in conversation.items() if k != "warnings"}
         assert (await http.post(path, json={"metadata": {"c": "d"}})).json()["metadata"] == {"c": "d"}
         assert (await http.post(path, json={"metadata": None})).json()["metadata"] == {}
         assert error_of(await http.post(path, json={}), 400)["param"] == "metadata"
-        gone = {"id": made["id"], "object": "conversation.deleted", "deleted": True}
-        assert (await http.delete(path)).json() == gone
+        deletion = {"id": conversation["id"], "object": "conversation.deleted", "deleted": True}
+        assert (await http.delete(path)).json() == deletion
         for response in (await http.get(path), await http.delete(path), await http.get(f"{path}/items")):
             assert error_of(response, 404)["code"] == "conversation_not_found"
 
 
 async def test_items_are_added_listed_retrieved_and_deleted():
     async with client() as http:
-        made = (await http.post(PATH, json={"items": [USER]})).json()
-        path = f"{PATH}/{made['id']}/items"
+        conversation = (await http.post(PATH, json={"items": [USER]})).json()
+        path = f"{PATH}/{conversation['id']}/items"
         call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
         output = {"type": "function_call_output", "call_id": "c1", "output": "5"}
         added = (await http.post(path, json={"items": [call]})).json()
@@ -45,7 +45,7 @@ async def test_items_are_added_listed_retrieved_and_deleted():
         assert [item["content"][0]["text"] for item in rest["data"]] == ["Hello"]
         item = f"{path}/{listed['last_id']}"
         assert (await http.get(item)).json() == added["data"][0]
-        assert (await http.delete(item)).json()["id"] == made["id"]
+        assert (await http.delete(item)).json()["id"] == conversation["id"]
         for response in (await http.get(item), await http.delete(item)):
             assert error_of(response, 404)["code"] == "item_not_found"
         assert len((await http.get(path)).json()["data"]) == 2
@@ -67,8 +67,8 @@ async def test_items_are_added_listed_retrieved_and_deleted():
 )
 async def test_items_that_cannot_be_are_refused_by_name_and_change_nothing(items, param):
     async with client(make_app(FakeEngine(), responses_max_bytes=3000)) as http:
-        made = (await http.post(PATH, json={"items": [USER]})).json()
-        path = f"{PATH}/{made['id']}/items"
+        conversation = (await http.post(PATH, json={"items": [USER]})).json()
+        path = f"{PATH}/{conversation['id']}/items"
         error = error_of(await http.post(path, json={"items": items}), 400)
         assert error["param"] == param
         assert len((await http.get(path)).json()["data"]) == 1
@@ -82,6 +82,6 @@ async def test_conversations_where_none_are_stored_are_refused():
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 101}, {"order": "up"}, {"after": "msg_x"}])
 async def test_pages_that_cannot_be_are_refused_by_name(query):
     async with client() as http:
-        made = (await http.post(PATH, json={})).json()
-        response = await http.get(f"{PATH}/{made['id']}/items", params=query)
+        conversation = (await http.post(PATH, json={})).json()
+        response = await http.get(f"{PATH}/{conversation['id']}/items", params=query)
     assert error_of(response, 400)["param"] == next(iter(query))

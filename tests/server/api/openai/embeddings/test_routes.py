@@ -38,7 +38,7 @@ async def test_embedding_of_a_text_is_one_vector():
 
 
 @pytest.mark.parametrize(
-    ("given", "inputs"),
+    ("value", "inputs"),
     [
         ("a cat", [tokens_of("a cat")]),
         (["a cat", "a dog"], [tokens_of("a cat"), tokens_of("a dog")]),
@@ -56,10 +56,10 @@ async def test_embedding_of_a_text_is_one_vector():
         ("", [tokens_of("")]),
     ],
 )
-async def test_kinds_of_input(given, inputs):
+async def test_kinds_of_input(value, inputs):
     engine = FakeEngine()
     async with client(engine) as http:
-        answer = await http.post(V1, json={"input": given})
+        answer = await http.post(V1, json={"input": value})
         assert answer.status_code == 200, answer.text
         assert engine.works[0].inputs == inputs
         assert [data["index"] for data in answer.json()["data"]] == list(range(len(inputs)))
@@ -67,7 +67,7 @@ async def test_kinds_of_input(given, inputs):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("value", "message"),
     [
         ([], "the list is empty"),
         (None, "is required"),
@@ -88,10 +88,10 @@ async def test_kinds_of_input(given, inputs):
         ([99999], "token ids go from 0 to"),
     ],
 )
-async def test_inputs_that_are_refused(given, message):
+async def test_inputs_that_are_refused(value, message):
     engine = FakeEngine()
     async with client(engine) as http:
-        error = error_of(await http.post(V1, json={"input": given}), 400)
+        error = error_of(await http.post(V1, json={"input": value}), 400)
         assert error["param"].startswith("input")
         assert re.search(message, error["message"]), error["message"]
         assert engine.works == []
@@ -165,8 +165,8 @@ async def test_bodies_that_are_no_request(body):
 async def test_the_official_client():
     engine = FakeEngine()
     with serving(make_app(engine)) as base, openai.OpenAI(base_url=base + "/v1", api_key="x") as api:
-        found = api.embeddings.create(model="stories", input=["a cat", "a dog"], dimensions=4)
-        for data, text in zip(found.data, ["a cat", "a dog"], strict=True):
+        actual = api.embeddings.create(model="stories", input=["a cat", "a dog"], dimensions=4)
+        for data, text in zip(actual.data, ["a cat", "a dog"], strict=True):
             first = vectors(tokens_of(text), "last")[0][:4]
             np.testing.assert_allclose(data.embedding, first / np.linalg.norm(first), atol=1e-6)
         as_text = api.embeddings.create(model="stories", input="a cat", encoding_format="float")

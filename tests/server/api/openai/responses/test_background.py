@@ -61,8 +61,8 @@ async def test_background_response_that_is_cancelled_frees_the_engine_and_stays_
     if not begun:
         engine.gate.clear()
     async with client(engine) as http:
-        made = await begin(http)
-        path = f"{RESPONSES}/{made['id']}"
+        reply = await begin(http)
+        path = f"{RESPONSES}/{reply['id']}"
         if begun:
             while not (await http.get(path)).json()["output"]:
                 await asyncio.sleep(0.01)

@@ -61,8 +61,11 @@ async def seen_of(tmp_path, *items):
 async def test_calls_of_every_form_become_functions_and_results(tmp_path, call, output, function, text):
     call, output = ({**item, "call_id": "c1"} for item in (call, output))
     messages, warnings = await seen_of(tmp_path, call, output)
-    [asked] = messages[1]["tool_calls"]
-    assert (asked["id"], asked["function"]["name"], asked["function"]["arguments"]) == ("c1", *function)
+    [requested] = messages[1]["tool_calls"]
+    assert (requested["id"], requested["function"]["name"], requested["function"]["arguments"]) == (
+        "c1",
+        *function,
+    )
     assert (messages[2]["role"], messages[2]["tool_call_id"]) == ("tool", "c1")
     assert messages[2]["content"].replace(" ", "") == text.replace(" ", "")
     assert warnings == []

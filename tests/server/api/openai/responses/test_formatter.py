@@ -22,10 +22,10 @@ def without_marks(response):
 
 
 async def test_a_whole_response():
-    found = await create(None, metadata={"a": "b"}, top_p=0.5, max_output_tokens=99)
-    assert found["id"].startswith("resp_")
-    assert (found["object"], found["status"], found["model"]) == ("response", "completed", "stories")
-    (item,) = found["output"]
+    response = await create(None, metadata={"a": "b"}, top_p=0.5, max_output_tokens=99)
+    assert response["id"].startswith("resp_")
+    assert (response["object"], response["status"], response["model"]) == ("response", "completed", "stories")
+    (item,) = response["output"]
     assert item["id"].startswith("msg_")
     part = {"type": "output_text", "text": TEXT, "annotations": [], "logprobs": []}
     assert item == {
@@ -35,14 +35,14 @@ async def test_a_whole_response():
         "status": "completed",
         "content": [part],
     }
-    usage = found["usage"]
+    usage = response["usage"]
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
     assert usage["input_tokens_details"] == {"cached_tokens": 0, "cache_write_tokens": 0}
-    assert found["timings"]["predicted_n"] == usage["output_tokens"]
-    assert (found["metadata"], found["top_p"], found["temperature"]) == ({"a": "b"}, 0.5, 0.8)
-    assert found["max_output_tokens"] == 99
-    assert found["completed_at"] >= found["created_at"]
-    assert "warnings" not in found
+    assert response["timings"]["predicted_n"] == usage["output_tokens"]
+    assert (response["metadata"], response["top_p"], response["temperature"]) == ({"a": "b"}, 0.5, 0.8)
+    assert response["max_output_tokens"] == 99
+    assert response["completed_at"] >= response["created_at"]
+    assert "warnings" not in response
 
 
 async def test_events_come_in_order_and_end_in_the_whole_response():
@@ -97,31 +97,31 @@ async def test_a_response_that_the_limit_cuts_is_incomplete():
 
 
 async def test_an_empty_answer_is_an_empty_message():
-    found = await create(FakeEngine([]))
-    assert [part["text"] for item in found["output"] for part in item["content"]] == [""]
+    response = await create(FakeEngine([]))
+    assert [part["text"] for item in response["output"] for part in item["content"]] == [""]
     kinds = [event["type"] for event in await stream(FakeEngine([]))]
     assert kinds == [kind for kind in PLAIN if kind != "response.output_text.delta"]
 
 
 async def test_include_of_logprobs_adds_the_likeliest():
-    asked = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
-    whole = (await create(None, **asked))["output"][0]["content"][0]["logprobs"]
+    body = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    whole = (await create(None, **body))["output"][0]["content"][0]["logprobs"]
     assert "".join(entry["token"] for entry in whole) == TEXT
     assert {len(entry["top_logprobs"]) for entry in whole} == {2}
-    events = await stream(None, **asked)
+    events = await stream(None, **body)
     assert [entry for event in events if "delta" in event for entry in event["logprobs"]] == whole
-    found = await create(None, top_logprobs=2)
-    assert found["output"][0]["content"][0]["logprobs"] == []
-    assert found["warnings"][0].startswith("top_logprobs has no effect")
+    response = await create(None, top_logprobs=2)
+    assert response["output"][0]["content"][0]["logprobs"] == []
+    assert response["warnings"][0].startswith("top_logprobs has no effect")
 
 
 async def test_progress_and_times_as_llama_server_tells_them():
     engine = FakeEngine(prefill_s=0.01, cached_n=1)
     events = await stream(engine, return_progress=True, timings_per_token=True, max_output_tokens=3)
-    told = [event for event in events if "prompt_progress" in event]
-    assert {event["type"] for event in told} == {"response.in_progress"}
+    progress = [event for event in events if "prompt_progress" in event]
+    assert {event["type"] for event in progress} == {"response.in_progress"}
     n = len(engine.seen[0].prompt)
-    assert [event["prompt_progress"]["processed"] for event in told] == [1, n // 2, n]
+    assert [event["prompt_progress"]["processed"] for event in progress] == [1, n // 2, n]
     deltas = [event for event in events if event["type"] == "response.output_text.delta"]
     assert [event["timings"]["predicted_n"] for event in deltas] == [1, 2, 3]
     assert events[-1]["type"] == "response.completed"  # whatever it was: these clients wait for it

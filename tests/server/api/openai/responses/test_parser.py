@@ -86,8 +86,8 @@ async def test_fields_without_effect_are_named():
 
 
 async def test_a_limit_that_does_not_fit_is_reported_in_the_words_of_the_api():
-    found = await create(None, max_output_tokens=100_000)
-    assert any(text.startswith("max_output_tokens: only") for text in found["warnings"])
+    response = await create(None, max_output_tokens=100_000)
+    assert any(text.startswith("max_output_tokens: only") for text in response["warnings"])
 
 
 async def test_items_become_one_conversation(tmp_path):

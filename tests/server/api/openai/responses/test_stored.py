@@ -36,11 +36,11 @@ async def test_a_conversation_by_references(tmp_path):
             ).text
         )
         third = events[-1]["response"]
-        kept = (await http.get(f"{RESPONSES}/{third['id']}")).json()
-    said = [(message["role"], message["content"]) for message in messages_seen(engine)]
+        stored = (await http.get(f"{RESPONSES}/{third['id']}")).json()
+    messages = [(message["role"], message["content"]) for message in messages_seen(engine)]
     answer = ("assistant", TEXT)
-    assert said == [("user", "one"), answer, ("user", "two"), answer, ("user", "three")]
-    assert kept == third
+    assert messages == [("user", "one"), answer, ("user", "two"), answer, ("user", "three")]
+    assert stored == third
     assert third["previous_response_id"] == second["id"]
     assert second["store"] is True
 
@@ -50,19 +50,19 @@ async def test_an_incomplete_response_is_gone_on_with():
     async with client(engine) as http:
         first = await create(http, max_output_tokens=3)
         await create(http, None, previous_response_id=first["id"])
-    told = first["output"][0]["content"][0]["text"]
-    assert tokenizer().decode(engine.seen[-1].prompt) == "A cat" + told
+    reported = first["output"][0]["content"][0]["text"]
+    assert tokenizer().decode(engine.seen[-1].prompt) == "A cat" + reported
     assert tokenizer().token_text(engine.seen[-1].prompt[-1]) != "<|assistant|>"
 
 
 async def test_getting_and_forgetting():
     async with client() as http:
-        made = await create(http)
-        path = f"{RESPONSES}/{made['id']}"
-        assert (await http.get(path)).json() == made
+        reply = await create(http)
+        path = f"{RESPONSES}/{reply['id']}"
+        assert (await http.get(path)).json() == reply
         assert error_of(await http.get(path, params={"stream": "true"}), 400)["param"] == "stream"
         deleted = (await http.delete(path)).json()
-        assert deleted == {"id": made["id"], "object": "response.deleted", "deleted": True}
+        assert deleted == {"id": reply["id"], "object": "response.deleted", "deleted": True}
         for response in (
             await http.get(path),
             await http.delete(path),
@@ -70,7 +70,7 @@ async def test_getting_and_forgetting():
             await http.post(f"{path}/cancel"),
         ):
             assert error_of(response, 404)["code"] == "response_not_found"
-        for body in ({"previous_response_id": made["id"]}, {"previous_response_id": "resp_nothing"}):
+        for body in ({"previous_response_id": reply["id"]}, {"previous_response_id": "resp_nothing"}):
             for route in (RESPONSES, f"{RESPONSES}/input_tokens"):
                 error = error_of(await http.post(route, json={"input": "x", **body}), 404)
                 assert (error["param"], error["code"]) == ("previous_response_id", "response_not_found")
@@ -78,22 +78,22 @@ async def test_getting_and_forgetting():
 
 async def test_what_is_not_to_be_stored():
     async with client() as http:
-        made = await create(http, store=False)
-        assert made["store"] is False
-        error_of(await http.get(f"{RESPONSES}/{made['id']}"), 404)
+        reply = await create(http, store=False)
+        assert reply["store"] is False
+        error_of(await http.get(f"{RESPONSES}/{reply['id']}"), 404)
     async with client(make_app(max_stored_responses=0)) as http:
-        made = await create(http)
-        assert made["store"] is False
-        assert "warnings" not in made
+        reply = await create(http)
+        assert reply["store"] is False
+        assert "warnings" not in reply
         assert (await create(http, store=True))["warnings"][0].startswith("store has no effect")
-        error_of(await http.get(f"{RESPONSES}/{made['id']}"), 404)
+        error_of(await http.get(f"{RESPONSES}/{reply['id']}"), 404)
     async with client(make_app(responses_max_bytes=100)) as http:
-        made = await create(http)
-        assert (made["store"], made["warnings"]) == (
+        reply = await create(http)
+        assert (reply["store"], reply["warnings"]) == (
             False,
             ["store has no effect: the response is too large to store"],
         )
-        error_of(await http.get(f"{RESPONSES}/{made['id']}"), 404)
+        error_of(await http.get(f"{RESPONSES}/{reply['id']}"), 404)
 
 
 async def test_what_failed_is_not_stored():
@@ -105,14 +105,14 @@ async def test_what_failed_is_not_stored():
 async def test_a_response_belongs_to_the_key_that_created_it():
     one, two = {"authorization": "Bearer one"}, {"x-api-key": "two"}
     async with client(make_app(api_key=["one", "two"])) as http:
-        made = (await http.post(RESPONSES, json={"input": "x"}, headers=one)).json()
-        path = f"{RESPONSES}/{made['id']}"
+        reply = (await http.post(RESPONSES, json={"input": "x"}, headers=one)).json()
+        path = f"{RESPONSES}/{reply['id']}"
         assert (await http.get(path, headers={"x-api-key": "one"})).status_code == 200
         error_of(await http.get(path, headers=two), 404)
         error_of(await http.delete(path, headers=two), 404)
-        after = {"input": "x", "previous_response_id": made["id"]}
+        after = {"input": "x", "previous_response_id": reply["id"]}
         error_of(await http.post(RESPONSES, json=after, headers=two), 404)
-        reference = {"input": [{"type": "item_reference", "id": made["output"][0]["id"]}]}
+        reference = {"input": [{"type": "item_reference", "id": reply["output"][0]["id"]}]}
         error_of(await http.post(RESPONSES, json=reference, headers=two), 400)
         assert (await http.post(RESPONSES, json=after, headers=one)).status_code == 200
 
@@ -143,13 +143,13 @@ async def test_input_items_in_pages():
 async def test_references_to_items(tmp_path):
     engine = FakeEngine()
     async with client(make_app(engine, chat_template=template(tmp_path, SHOWING))) as http:
-        made = await create(http, "one")
-        reference = {"type": "item_reference", "id": made["output"][0]["id"]}
+        reply = await create(http, "one")
+        reference = {"type": "item_reference", "id": reply["output"][0]["id"]}
         await create(
             http, [{"role": "user", "content": "two"}, reference, {"role": "user", "content": "three"}]
         )
-    said = [message["content"] for message in messages_seen(engine)]
-    assert said == ["two", TEXT, "three"]
+    messages = [message["content"] for message in messages_seen(engine)]
+    assert messages == ["two", TEXT, "three"]
 
 
 async def test_a_response_in_the_making_can_be_seen_and_cancelled():
@@ -179,8 +179,8 @@ async def test_a_response_in_the_making_can_be_seen_and_cancelled():
 
 async def test_what_is_complete_cannot_be_cancelled():
     async with client() as http:
-        made = await create(http)
-        error = error_of(await http.post(f"{RESPONSES}/{made['id']}/cancel"), 400)
+        reply = await create(http)
+        error = error_of(await http.post(f"{RESPONSES}/{reply['id']}/cancel"), 400)
     assert error["code"] == "response_not_running"
 
 
@@ -194,6 +194,6 @@ async def test_responses_of_any_length_are_stored_in_the_event_loop(n, monkeypat
     monkeypatch.setattr(ResponseStore, "put", put)
     engine = FakeEngine([5] * n, n_ctx=1024)
     async with client(engine) as http:
-        made = await create(http, return_tokens=True)
-    assert len(made["tokens"]) == n
+        reply = await create(http, return_tokens=True)
+    assert len(reply["tokens"]) == n
     assert threads == {threading.get_ident()}
