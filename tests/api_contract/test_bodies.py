@@ -49,8 +49,8 @@ ODD_TEXTS = [
 
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
-    with asking() as found:
-        yield found
+    with asking() as asker:
+        yield asker
 
 
 @pytest.mark.parametrize("route", POSTS, ids=str)
@@ -107,17 +107,17 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
 @pytest.mark.parametrize("path", document()["paths"])
 def test_other_methods(path: str, ask: Ask) -> None:
     url = re.sub(r"{\w+}", "x", path)
-    taken = {
+    accepted = {
         method.upper()
         for other, item in document()["paths"].items()
         if re.fullmatch(re.sub(r"{\w+}", "[^/]+", other), url)
         for method in item
     }
     for method in METHODS:
-        if method not in taken:
+        if method not in accepted:
             response = ask.request(method, url, json={})
             refusal(response, path, 405)
-            assert taken <= set(response.headers["allow"].split(", ")) <= {*taken, "HEAD"}
+            assert accepted <= set(response.headers["allow"].split(", ")) <= {*accepted, "HEAD"}
 
 
 @pytest.mark.parametrize("route", POSTS, ids=str)

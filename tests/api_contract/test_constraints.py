@@ -55,15 +55,15 @@ TOOLS: dict[str, Callable[[Schema], Schema]] = {
 
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
-    with asking(able_engine(n_ctx=4096)) as found:
-        yield found
+    with asking(able_engine(n_ctx=4096)) as asker:
+        yield asker
 
 
 def ways(route: Route) -> list[Callable[[Schema], Schema]]:
-    found = [way for field in WAYS if field in route.fields for way in WAYS[field]]
+    actual = [way for field in WAYS if field in route.fields for way in WAYS[field]]
     if "tools" in route.fields:
-        found.append(TOOLS[route.path])
-    return found
+        actual.append(TOOLS[route.path])
+    return actual
 
 
 @pytest.mark.parametrize("route", GENERATING, ids=str)

@@ -34,8 +34,8 @@ class Counting:
 
     def encode(self, text: str, **options: Any) -> list[int]:
         self.longest = max(self.longest, len(text))
-        found: list[int] = self.tokenizer.encode(text, **options)
-        return found
+        tokens: list[int] = self.tokenizer.encode(text, **options)
+        return tokens
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tokenizer, name)
@@ -45,25 +45,25 @@ class Counting:
 def ask() -> Iterator[Ask]:
     engine = able_engine(n_ctx=N_CTX)
     engine.tokenizer = Counting(engine.tokenizer)
-    with asking(engine) as found:
-        yield found
+    with asking(engine) as asker:
+        yield asker
 
 
 def huge(field: Field) -> list[Any]:
     """More than anyone needs, of each kind that the field takes."""
-    found: list[Any] = []
+    collected: list[Any] = []
     for branch in branches(field.schema):
         kind = branch.get("type")
         if kind == "integer" or kind == "number":
-            found += [10**9, 2**31, -(10**9)]
+            collected += [10**9, 2**31, -(10**9)]
         elif kind == "string" and "enum" not in branch:
-            found.append("a cat " * 20_000)
+            collected.append("a cat " * 20_000)
         elif kind == "array":
             items = field.example if isinstance(field.example, list) and field.example else ["x"]
-            found += [items[:1] * 10_000, [5] * 10_000]
+            collected += [items[:1] * 10_000, [5] * 10_000]
         elif kind == "object":
-            found.append({str(i): 1 for i in range(10_000)})
-    return found
+            collected.append({str(i): 1 for i in range(10_000)})
+    return collected
 
 
 LONG = N_CTX * 64  # characters that can be as few tokens as a session holds

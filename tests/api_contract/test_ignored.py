@@ -56,9 +56,9 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     path = tmp_path_factory.mktemp("template") / "all.jinja"
     path.write_text(TEMPLATE)
     engine = able_engine("<think>hm</think> a zebra, a dog", eos=False)
-    with asking(engine, seed=7, chat_template=path, context_size=4096) as found:
+    with asking(engine, seed=7, chat_template=path, context_size=4096) as asker:
         engine.n_ctx = 4096
-        yield found
+        yield asker
 
 
 def warnings_of(response: httpx.Response) -> list[str]:
@@ -105,23 +105,23 @@ def altered(value: Any) -> list[Any]:
 
 def others(field: Field) -> list[Any]:
     """Values that the field takes, of which some ask for something else than its default."""
-    found = [field.example, *altered(field.example)]
+    actual = [field.example, *altered(field.example)]
     allowed: list[Any] = []
     for branch in branches(field.schema):
         allowed += branch.get("enum", [])
         if branch.get("type") == "boolean":
-            found += [True, False]
+            actual += [True, False]
     low, high = bounds(field.schema)
     if low is not None and high is not None:
-        found += [low, high, (low + high) / 2 if isinstance(field.example, float) else low + 1]
-        found = [
+        actual += [low, high, (low + high) / 2 if isinstance(field.example, float) else low + 1]
+        actual = [
             v
-            for v in found
+            for v in actual
             if isinstance(v, str | bool) or not isinstance(v, int | float) or low <= v <= high
         ]
     if allowed:
-        found = allowed + [value for value in found if not isinstance(value, str)]
-    return [value for value in found if value not in NOTHING]
+        actual = allowed + [value for value in actual if not isinstance(value, str)]
+    return [value for value in actual if value not in NOTHING]
 
 
 def outcome(ask: Ask, route: Route, body: dict[str, Any]) -> str:
@@ -164,13 +164,13 @@ def test_no_field_in_the_description_is_dropped(route: Route, ask: Ask) -> None:
         def changes(**more: Any) -> bool:
             """Whether any of the values does."""
             first = outcome(ask, route, {**before, **more})  # noqa: B023
-            asked = ({**extra, **field.body(value), **more} for value in values)  # noqa: B023
-            return any(outcome(ask, route, body) != first for body in asked)
+            requested = ({**extra, **field.body(value), **more} for value in values)  # noqa: B023
+            return any(outcome(ask, route, body) != first for body in requested)
 
         if not (changes() or (route.generates and changes(stream=True))):
             idle.append(field.name)
-        given = outcome(ask, route, {**extra, **field.body(field.example)})
-        if f"{field.name} has no effect" in given or not given.startswith("("):
+        base = outcome(ask, route, {**extra, **field.body(field.example)})
+        if f"{field.name} has no effect" in base or not base.startswith("("):
             refused += [f"{field.name}.", f"{field.name}["]
     assert not set(idle) - SAID - (set() if route.generates else FOR_ANSWERS)
 

@@ -19,9 +19,9 @@ METHODS = [(method, path) for path, item in DOCUMENT["paths"].items() for method
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_every_field_has_a_description_and_an_example(name, field):
-    told = SCHEMAS[name]["properties"][field]
-    assert told["description"].strip()
-    assert told.get("examples") or "const" in told
+    description = SCHEMAS[name]["properties"][field]
+    assert description["description"].strip()
+    assert description.get("examples") or "const" in description
 
 
 @pytest.mark.parametrize(("method", "path"), METHODS)
@@ -57,16 +57,16 @@ ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
-    with asking(able_engine(n_ctx=4096)) as found:
-        yield found
+    with asking(able_engine(n_ctx=4096)) as asker:
+        yield asker
 
 
 def strays(route: Route, answer: Any) -> list[str]:
     """Where an answer is not as described."""
     described = route.operation["responses"]["200"]["content"]["application/json"]["schema"]
     validator = Draft202012Validator({**described, "components": DOCUMENT["components"]})
-    found = best_match(validator.iter_errors(answer))
-    return [] if found is None else [f"{found.json_path}: {found.message[:200]}"]
+    actual = best_match(validator.iter_errors(answer))
+    return [] if actual is None else [f"{actual.json_path}: {actual.message[:200]}"]
 
 
 @pytest.mark.parametrize("route", POSTS, ids=str)

@@ -33,13 +33,13 @@ async def test_every_chunk_with_text_has_timings_if_requested(path, body):
 @pytest.mark.parametrize("prefill_s", [0.0, 0.01])  # in one piece, in two
 async def test_progress_begins_with_what_was_cached_and_ends_with_the_whole_prompt(path, body, prefill_s):
     engine = FakeEngine(cached_n=2, prefill_s=prefill_s)
-    asked = {**body, "return_progress": True, "timings_per_token": True}
-    chunks = await stream(engine, path, asked)
+    request_body = {**body, "return_progress": True, "timings_per_token": True}
+    chunks = await stream(engine, path, request_body)
     n = len(engine.seen[0].prompt)
-    told = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
+    progress = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
     processed = [2, n // 2, n] if prefill_s else [2, n]
-    assert [entry["processed"] for entry in told] == processed
-    assert {(entry["total"], entry["cache"]) for entry in told} == {(n, 2)}
+    assert [entry["processed"] for entry in progress] == processed
+    assert {(entry["total"], entry["cache"]) for entry in progress} == {(n, 2)}
     first = chunks[next(i for i, chunk in enumerate(chunks) if "prompt_progress" in chunk)]
     assert (first["timings"]["prompt_n"], first["timings"]["prompt_ms"]) == (0, 0)
     assert not any("prompt_progress" in chunk for chunk in await stream(FakeEngine(), path, body))
@@ -89,12 +89,12 @@ async def test_verbose_tells_the_prompt_and_what_was_in_force(path, body):
     async with client(engine) as http:
         whole = (await http.post(path, json={**body, "verbose": True, "top_k": 5})).json()
         plain = (await http.post(path, json=body)).json()
-        asked = {**body, "verbose": True, "stream": True}
-        chunks = events((await http.post(path, json=asked)).text)
-    told = whole["__verbose"]
-    assert told["prompt"].startswith("<s>")
-    assert PROMPT in told["prompt"]
-    assert (told["content"], told["generation_settings"]["top_k"]) == (" Hi", 5)
+        request_body = {**body, "verbose": True, "stream": True}
+        chunks = events((await http.post(path, json=request_body)).text)
+    reply = whole["__verbose"]
+    assert reply["prompt"].startswith("<s>")
+    assert PROMPT in reply["prompt"]
+    assert (reply["content"], reply["generation_settings"]["top_k"]) == (" Hi", 5)
     assert "__verbose" not in plain
     assert ["__verbose" in chunk for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     async with client(make_app(FakeEngine(), log_level="debug")) as http:

@@ -28,9 +28,9 @@ def test_templates_that_misbehave(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.jinja"
     path.write_text(BAD[kind])
     with asking(chat_template=path) as ask:
-        asked = [route for route in POSTS if "chat_template_kwargs" in route.fields]
-        assert len(asked) >= 6
-        for route in asked:
+        requests = [route for route in POSTS if "chat_template_kwargs" in route.fields]
+        assert len(requests) >= 6
+        for route in requests:
             error = refusal(ask(route, route.body()), route)
             assert (error["param"] or "").split("[")[0] in (*CHATS, "the"), error
             assert "template" in error["message"]

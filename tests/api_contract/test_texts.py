@@ -21,8 +21,8 @@ ODD = "é🍕\r\n\tdata: [DONE]\u2028 end</s>\n\nevent: x 日本語 \0 \U0010fff
 
 def ids(text: str) -> list[int]:
     """Tokens of a text in which nothing is special."""
-    found: list[int] = tokenizer().encode(text, add_special=False, parse_special=False)
-    return found
+    tokens: list[int] = tokenizer().encode(text, add_special=False, parse_special=False)
+    return tokens
 
 
 SPECIAL = tokenizer().eog_ids | {tokenizer().bos_id}
@@ -44,8 +44,8 @@ class Script:
 
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
-    with asking(able_engine(Script(), step=1)) as found:
-        yield found
+    with asking(able_engine(Script(), step=1)) as asker:
+        yield asker
 
 
 def test_every_generating_route_is_here() -> None:
@@ -59,9 +59,9 @@ def post(ask: Ask, wording: Wording, **fields: Any) -> Any:
 def cut(text: str, stops: list[str]) -> str:
     """Before the stop string that ends first, as the text grows."""
     for end in range(len(text) + 1):
-        found = [text[:end].find(stop) for stop in stops if text[:end].endswith(stop)]
-        if found:
-            return text[: min(found)]
+        ends = [text[:end].find(stop) for stop in stops if text[:end].endswith(stop)]
+        if ends:
+            return text[: min(ends)]
     return text
 
 
@@ -113,11 +113,11 @@ def test_streams_are_read_the_same_however_they_are_cut(wording: Wording, ask: A
         parts = [raw[a:b] for a, b in pairwise(places)]
         assert wording.events(parts) == expected
         if is_event_stream:
-            found = [
+            actual = [
                 [(event.event, event.data) for event in decoder.iter_bytes(iter(parts))]
                 for decoder in (openai._streaming.SSEDecoder(), anthropic._streaming.SSEDecoder())
             ]
-            assert found[0] == found[1]
+            assert actual[0] == actual[1]
 
     same()
     for size in (1, 2, 3):
@@ -130,25 +130,25 @@ def test_counts_are_those_of_the_engine(wording: Wording, stream: bool, ask: Ask
     ask.forget()
     ask.engine.reply.tokens = ids(" a cat and a dog")  # type: ignore[attr-defined]
     ask.engine.cached_n = 2
-    made = [wording.read(post(ask, wording, stream=stream)), wording.read(post(ask, wording, limit=3))]
-    ask.engine.cached_n = 0
-    for told, request, n in zip(made, ask.engine.seen, (len(ids(" a cat and a dog")) + 1, 3), strict=True):
-        assert told.usage == (len(request.prompt), 2, n)
-    assert [told.finish for told in made] == ["stop", "length"]
+    replies = [wording.read(post(ask, wording, stream=stream)), wording.read(post(ask, wording, limit=3))]
+    ask.engine.cached_n, n_script = 0, len(ids(" a cat and a dog"))
+    for reply, request, n in zip(replies, ask.engine.seen, (n_script + 1, 3), strict=True):
+        assert reply.usage == (len(request.prompt), 2, n)
+    assert [reply.finish for reply in replies] == ["stop", "length"]
 
 
 def test_totals_equal_the_sum_of_what_all_routes_told() -> None:
     """Cut short by a stop string or a limit, streamed or not, cached or not."""
-    told = []
+    updates = []
     with asking(able_engine(" a cat, a dog", cached_n=1)) as ask:
         for wording in WORDINGS:
             for fields in ({}, {"limit": 2}, {wording.stop: ["dog"]}):
                 for stream in (False, True):
-                    told.append(wording.read(post(ask, wording, stream=stream, **fields)).usage)
-        found = ask.request("GET", "/metrics").text
+                    updates.append(wording.read(post(ask, wording, stream=stream, **fields)).usage)
+        metrics_text = ask.request("GET", "/metrics").text
     for name, total in (
-        ("prompt", sum(usage.prompt for usage in told)),
-        ("cached", sum(usage.cached for usage in told)),
-        ("predicted", sum(usage.completion for usage in told)),
+        ("prompt", sum(usage.prompt for usage in updates)),
+        ("cached", sum(usage.cached for usage in updates)),
+        ("predicted", sum(usage.completion for usage in updates)),
     ):
-        assert f'ggserve_{name}_tokens_total{{model="stories"}} {float(total)}\n' in found
+        assert f'ggserve_{name}_tokens_total{{model="stories"}} {float(total)}\n' in metrics_text

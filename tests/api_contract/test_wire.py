@@ -31,23 +31,23 @@ def engine() -> FakeEngine:
 @pytest.fixture(scope="module")
 def base(engine: FakeEngine) -> Iterator[str]:
     protocol = limited_protocol(settings(**LIMITS), LimitedProtocol)
-    with serving(make_app(engine, **LIMITS), http=protocol, server_header=False, ws="none") as found:
-        yield found
+    with serving(make_app(engine, **LIMITS), http=protocol, server_header=False, ws="none") as base_url:
+        yield base_url
 
 
 def talk(base: str, data: bytes, *, half_close: bool = False) -> bytes:
     """Raw bytes to the server; everything that it answers until it closes."""
     host, port = base.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as sock:
-        found = b""
+        received = b""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read all of it
             sock.sendall(data)
             if half_close:
                 sock.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionResetError):
             while part := sock.recv(65536):
-                found += part
-        return found
+                received += part
+        return received
 
 
 def statuses(answer: bytes) -> list[int]:
@@ -180,9 +180,9 @@ def test_requests_one_after_the_other_on_a_connection(base: str, engine: FakeEng
         post(b"Content-Type: text/plain\r\n", b"Content-Length: %d\r\n" % len(inside), body=inside),
         post(JSON, b"Content-Length: %d\r\n" % len(inside), body=inside),
     ):
-        found = statuses(talk(base, bad + SECOND))
-        assert found[0] in (400, 415)
-        assert found[1:] in ([], [200])
+        codes = statuses(talk(base, bad + SECOND))
+        assert codes[0] in (400, 415)
+        assert codes[1:] in ([], [200])
     assert statuses(talk(base, GOOD["with a length"].replace(CLOSE, b"") + SECOND)) == [200, 200]
 
 

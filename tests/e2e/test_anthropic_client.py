@@ -41,13 +41,13 @@ def ask(api, text="A cat", **body):
 
 
 def test_create_returns_text_and_usage(api, engine):
-    made = ask(api, system="Be brief", stop_sequences=["garden"], metadata={"user_id": "me"})
-    assert made.content[0].text == TEXT[: TEXT.index("garden")]
-    assert (made.stop_reason, made.stop_sequence) == ("stop_sequence", "garden")
-    assert made.usage.input_tokens == len(engine.seen[0].prompt)
-    assert made.usage.cache_read_input_tokens == 0
-    assert made.usage.output_tokens_details.thinking_tokens == 0
-    assert made._request_id
+    reply = ask(api, system="Be brief", stop_sequences=["garden"], metadata={"user_id": "me"})
+    assert reply.content[0].text == TEXT[: TEXT.index("garden")]
+    assert (reply.stop_reason, reply.stop_sequence) == ("stop_sequence", "garden")
+    assert reply.usage.input_tokens == len(engine.seen[0].prompt)
+    assert reply.usage.cache_read_input_tokens == 0
+    assert reply.usage.output_tokens_details.thinking_tokens == 0
+    assert reply._request_id
 
 
 def test_stream_adds_up_to_the_text(api):
@@ -74,13 +74,13 @@ def test_tools_there_and_back(api, engine):
         pieces = [event.partial_json for event in stream if event.type == "input_json"]
         streamed = stream.get_final_message()
     assert "".join(pieces) == '{"town": "Ulm"}'
-    made = ask(api, "Weather?", tools=[TOOL])
-    for message in (streamed, made):
+    reply = ask(api, "Weather?", tools=[TOOL])
+    for message in (streamed, reply):
         assert message.stop_reason == "tool_use"
         (use,) = message.content
         assert (use.type, use.name, use.input) == ("tool_use", "weather", {"town": "Ulm"})
-    result = {"type": "tool_result", "tool_use_id": made.content[0].id, "content": "sunny"}
-    turns = [{"role": "assistant", "content": made.content}, {"role": "user", "content": [result]}]
+    result = {"type": "tool_result", "tool_use_id": reply.content[0].id, "content": "sunny"}
+    turns = [{"role": "assistant", "content": reply.content}, {"role": "user", "content": [result]}]
     ask(api, messages=[*user("Weather?"), *turns], tools=[TOOL])
     prompt = tokenizer().decode(engine.seen[-1].prompt)
     assert prompt.index("Weather?") < prompt.rindex("Ulm") < prompt.index("sunny")
@@ -145,16 +145,16 @@ def test_answers_of_a_given_form(api, engine):
         people: int
 
     engine.reply = ids('{"name": "Ulm", "people": 5}')
-    made = api.messages.parse(
+    reply = api.messages.parse(
         model="stories", max_tokens=200, messages=user("Which town?"), output_format=Town
     )
-    assert made.parsed_output == Town(name="Ulm", people=5)
+    assert reply.parsed_output == Town(name="Ulm", people=5)
     assert engine.seen[-1].constraint.kind == "json_schema"
 
 
 def test_a_call_that_must_be(api, engine):
     engine.reply = ids(CALL)
     for choice in ({"type": "any"}, {"type": "tool", "name": "weather", "disable_parallel_tool_use": True}):
-        made = ask(api, "Weather?", tools=[TOOL], tool_choice=choice)
-        assert made.content[0].name == "weather"
+        reply = ask(api, "Weather?", tools=[TOOL], tool_choice=choice)
+        assert reply.content[0].name == "weather"
         assert engine.seen[-1].constraint is not None

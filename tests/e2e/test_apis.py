@@ -46,9 +46,9 @@ def messages(server):
 
 
 def test_a_streamed_response_is_the_whole_one_and_the_next_finds_its_prompt(responses):
-    asked = {"model": "stories", "input": STORY, "max_output_tokens": 24, "temperature": 0}
-    whole = responses.create(**asked)
-    streamed = list(responses.create(stream=True, **asked))
+    body = {"model": "stories", "input": STORY, "max_output_tokens": 24, "temperature": 0}
+    whole = responses.create(**body)
+    streamed = list(responses.create(stream=True, **body))
     assert whole.status == "incomplete"
     assert "".join(e.delta for e in streamed if e.type == "response.output_text.delta") == whole.output_text
     last = streamed[-1].response
@@ -63,14 +63,14 @@ def test_a_streamed_response_is_the_whole_one_and_the_next_finds_its_prompt(resp
 
 
 def test_a_streamed_message_is_the_whole_one(messages):
-    asked = {
+    body = {
         "model": "stories",
         "messages": STORY,
         "max_tokens": 24,
         "extra_body": {"temperature": 0, "batch_size": 7},
     }
-    whole = messages.create(**asked)
-    with messages.stream(**asked) as stream:
+    whole = messages.create(**body)
+    with messages.stream(**body) as stream:
         text = "".join(stream.text_stream)
         streamed = stream.get_final_message()
     assert streamed.content[0].text == text == whole.content[0].text
@@ -94,8 +94,8 @@ def test_both_give_what_a_chat_gives(server, responses, messages):
 
 def test_both_hold_a_form(responses, messages):
     """The model knows nothing of JSON: it is held to it."""
-    made = responses.parse(model="stories", input=STORY, text_format=Animal)
-    assert isinstance(made.output_parsed, Animal)
+    reply = responses.parse(model="stories", input=STORY, text_format=Animal)
+    assert isinstance(reply.output_parsed, Animal)
     with responses.stream(model="stories", input=STORY, text_format=Animal) as stream:
         assert isinstance(stream.get_final_response().output_parsed, Animal)
     message = messages.parse(model="stories", messages=STORY, max_tokens=100, output_format=Animal)
@@ -114,14 +114,14 @@ def test_both_call_a_tool_that_must_be_called(responses, messages):
         model="stories", input=[result], previous_response_id=response.id, max_output_tokens=8
     )
     assert after.output[0].type == "message"
-    asked = {
+    body = {
         "model": "stories",
         "max_tokens": 150,
         "messages": STORY,
         "tools": [{"name": "note", "input_schema": PARAMETERS}],
         "tool_choice": {"type": "tool", "name": "note", "disable_parallel_tool_use": True},
     }
-    with messages.stream(**asked) as stream:
+    with messages.stream(**body) as stream:
         message = stream.get_final_message()
     (use,) = message.content
     assert use.input in ({"tame": True}, {"tame": False})

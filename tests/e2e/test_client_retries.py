@@ -20,18 +20,18 @@ RETRIES = 2
 
 
 def ask_openai(base: str, stream: bool = False, **fields: Any) -> str:
-    asked = {"model": "stories", "messages": user("A cat"), "stream": stream, **fields}
+    body = {"model": "stories", "messages": user("A cat"), "stream": stream, **fields}
     with openai.OpenAI(base_url=base + "/v1", api_key="sesame", max_retries=RETRIES) as api:
-        answer = api.chat.completions.create(**asked)
+        answer = api.chat.completions.create(**body)
         if not stream:
             return answer.choices[0].message.content
         return "".join(chunk.choices[0].delta.content or "" for chunk in answer)
 
 
 def ask_anthropic(base: str, stream: bool = False, **fields: Any) -> str:
-    asked = {"model": "stories", "messages": user("A cat"), "stream": stream, "max_tokens": 64, **fields}
+    body = {"model": "stories", "messages": user("A cat"), "stream": stream, "max_tokens": 64, **fields}
     with anthropic.Anthropic(base_url=base, api_key="sesame", max_retries=RETRIES) as api:
-        answer = api.messages.create(**asked)
+        answer = api.messages.create(**body)
         if not stream:
             return answer.content[0].text
         return "".join(event.delta.text for event in answer if event.type == "content_block_delta")
@@ -61,9 +61,9 @@ class Later(FakeEngine):
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that a client would have waited."""
-    found: list[float] = []
-    monkeypatch.setattr("time.sleep", found.append)
-    return found
+    collected: list[float] = []
+    monkeypatch.setattr("time.sleep", collected.append)
+    return collected
 
 
 @pytest.fixture
@@ -165,8 +165,8 @@ async def test_the_asynchronous_clients():
             with pytest.raises(openai.BadRequestError):
                 await api.completions.create(model="stories", prompt="Once", n=0)
         async with anthropic.AsyncAnthropic(base_url=base, api_key="sesame", max_retries=0) as api:
-            asked = {"model": "stories", "messages": user("A cat"), "max_tokens": 64}
-            async with api.messages.stream(**asked) as stream:
+            body = {"model": "stories", "messages": user("A cat"), "max_tokens": 64}
+            async with api.messages.stream(**body) as stream:
                 assert "".join([text async for text in stream.text_stream]) == TEXT
             with pytest.raises(anthropic.BadRequestError):
-                await api.messages.create(**{**asked, "max_tokens": 0})
+                await api.messages.create(**{**body, "max_tokens": 0})

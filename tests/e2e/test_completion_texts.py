@@ -39,8 +39,8 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         folder,
     )
     with ServerProcess(*options) as server:
-        with httpx.Client(base_url=server.url, timeout=60) as found:
-            yield found
+        with httpx.Client(base_url=server.url, timeout=60) as http_client:
+            yield http_client
         assert server.end() == 0
 
 
@@ -54,10 +54,10 @@ def test_prompts_that_fill_the_context(wording: Wording, http: httpx.Client) -> 
     """One token less than it holds: one is generated. As many, or more: refused with both numbers."""
     least = ask(http, wording, "Once a", 1).usage.prompt
     fits = "Once" + " a" * (N_CTX - 1 - least + 1)
-    told = ask(http, wording, fits)
-    assert told.usage.prompt == N_CTX - 1
-    assert told.usage.completion == 1
-    assert told.finish == "length"
+    reply = ask(http, wording, fits)
+    assert reply.usage.prompt == N_CTX - 1
+    assert reply.usage.completion == 1
+    assert reply.finish == "length"
     # Anthropic's clients look for words that name the longest prompt, which leaves room for a token.
     limit = f"> {N_CTX - 1} maximum" if wording.path == "/v1/messages" else str(N_CTX)
     for more in (1, 2):
@@ -80,9 +80,9 @@ def test_prompts_that_say_nothing(wording: Wording, http: httpx.Client) -> None:
         if not text and not wording.generates_for_nothing:
             assert response.json()["done_reason"] == "load"
         elif response.status_code == 200:
-            told = wording.read(response)
-            assert told.usage.prompt >= 1
-            assert told.usage.completion in (1, 2)
+            reply = wording.read(response)
+            assert reply.usage.prompt >= 1
+            assert reply.usage.completion in (1, 2)
             answered += 1
         else:
             refusal(response, wording.path)
@@ -101,11 +101,11 @@ def steady(http: httpx.Client, wording: Wording) -> int:
             {**body, "messages": messages, "logprobs": True, "top_logprobs": 2},
         )
     response = http.post(path, json=body).json()
-    found = response["choices"][0]["logprobs"]
-    if "content" in found:
-        pairs = [[other["logprob"] for other in token["top_logprobs"]] for token in found["content"]]
+    logprobs = response["choices"][0]["logprobs"]
+    if "content" in logprobs:
+        pairs = [[other["logprob"] for other in token["top_logprobs"]] for token in logprobs["content"]]
     else:
-        pairs = [list(top.values()) for top in found["top_logprobs"]]
+        pairs = [list(top.values()) for top in logprobs["top_logprobs"]]
     near = [abs(pair[0] - pair[-1]) < NEAR_TIE for pair in pairs]
     n = near.index(True) if True in near else len(near)
     assert n >= 8
@@ -124,10 +124,10 @@ def test_a_text_is_the_same_streamed_in_company_and_after_a_restore(
     assert (streamed.text, streamed.finish) == (alone.text, alone.finish)
     others = [("Once upon a time", 30), ("One day,", 25), ("The", 40)]
     with ThreadPoolExecutor(6) as pool:
-        company = [pool.submit(ask, http, wording, text, n) for text, n in others]
+        neighbours = [pool.submit(ask, http, wording, text, n) for text, n in others]
         mine = [pool.submit(ask, http, wording, story, n, stream=stream) for stream in (True, False, True)]
         assert [future.result().text for future in mine] == [alone.text] * 3
-        assert all(future.result().text for future in company)
+        assert all(future.result().text for future in neighbours)
 
     ask(http, wording, story, n, id_slot=0)
     name = {"filename": wording.path.strip("/").replace("/", "-")}

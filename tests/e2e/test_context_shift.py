@@ -39,12 +39,12 @@ def test_each_window_continues_as_a_prompt_of_its_own(server: ServerProcess, n_k
     n = 150
     answer = complete(server, PROMPT, n_predict=n, n_keep=n_keep)
     window, expected = list(PROMPT), list[int]()
-    kept = (len(PROMPT) if n_keep < 0 else n_keep) + 1  # and the token of the beginning
+    n_kept = (len(PROMPT) if n_keep < 0 else n_keep) + 1  # and the token of the beginning
     while len(expected) < n:
         part = complete(server, window, n_predict=min(N_CTX - len(window), n - len(expected)))["tokens"]
         expected += part
         window += part
-        window = window[:kept] + window[kept + (N_CTX - 1 - kept) // 2 :]
+        window = window[:n_kept] + window[n_kept + (N_CTX - 1 - n_kept) // 2 :]
     assert answer["tokens"] == expected
     assert (answer["truncated"], answer["stop_type"]) == (True, "limit")
     assert (answer["timings"]["prompt_n"], answer["timings"]["predicted_n"]) == (len(PROMPT), n)

@@ -12,8 +12,8 @@ from support.server_process import ServerProcess
 
 @pytest.fixture
 def _no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        address = gone.getsockname()
+    with socket.create_server(("127.0.0.1", 0)) as removed:
+        address = removed.getsockname()
     monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{address[1]}/simple")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("GGSERVE_CACHE", str(tmp_path))

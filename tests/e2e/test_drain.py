@@ -51,9 +51,9 @@ def test_new_requests_are_answered_until_the_last_stream_ends():
             assert idle.getresponse().read()
             server.process.send_signal(signal.SIGTERM)
             server.wait_for("stopping: ")
-            kept = idle.sock
+            sock = idle.sock
             idle.request("GET", "/health")
-            assert idle.sock is kept
+            assert idle.sock is sock
             health = idle.getresponse()
             assert (health.status, json.load(health)["status"]) == (503, "stopping")
             assert health.headers["connection"] == "close"

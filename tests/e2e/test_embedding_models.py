@@ -41,8 +41,8 @@ def close(got: list[float], expected: np.ndarray) -> bool:
 @pytest.mark.parametrize(("name", "path"), [("bert", BERT), ("llama", LLAMA)])
 def test_vectors_are_those_of_the_engine(api, name, path):
     """Also of inputs longer than the physical batch, and of many that share batches."""
-    with np.load(FOLDER / "bert.npz") as found:
-        prompt = found["prompt"].tolist()
+    with np.load(FOLDER / "bert.npz") as arrays:
+        prompt = arrays["prompt"].tolist()
     inputs = [prompt[:n] for n in (150, 1, 33, 32, 64, 7, 5, 100)] * 2
     answer = api.embeddings.create(model=name, input=inputs)
     assert answer.usage.prompt_tokens == sum(map(len, inputs))
@@ -68,8 +68,8 @@ def test_scores_are_those_of_the_engine(server):
     with engine.load(RANK, engine.ModelParameters(use_gpu=False, n_threads=1)) as model:
         pairs = [model.tokenizer.encode_pair("the word", document) for document in documents]
         expected = [model.embed(tokens, second=start)[0] for tokens, start in pairs]
-    found = {result["index"]: result["relevance_score"] for result in answer["results"]}
-    assert close([found[i] for i in range(4)], np.float32(expected))
+    actual = {result["index"]: result["relevance_score"] for result in answer["results"]}
+    assert close([actual[i] for i in range(4)], np.float32(expected))
     assert [result["index"] for result in answer["results"]] == np.argsort(expected)[::-1].tolist()
     assert answer["usage"]["prompt_tokens"] == sum(len(tokens) for tokens, _ in pairs)
     refused = httpx.post(
@@ -87,29 +87,29 @@ def test_too_long_names_both_numbers(api):
 @pytest.mark.parametrize("ask", ["completions", "chat"])
 def test_a_model_for_embeddings_is_requested_text(api, ask):
     create = api.completions.create if ask == "completions" else api.chat.completions.create
-    asked = {"prompt": "Once"} if ask == "completions" else {"messages": [{"role": "user", "content": "Hi"}]}
+    body = {"prompt": "Once"} if ask == "completions" else {"messages": [{"role": "user", "content": "Hi"}]}
     with pytest.raises(openai.BadRequestError, match="cannot generate text") as refused:
-        create(model="bert", **asked)
+        create(model="bert", **body)
     assert refused.value.code == "cannot_generate"
     assert api.embeddings.create(model="bert", input="still there").data
 
 
 def test_streams_go_on_beside_embeddings(api):
     plain = api.completions.create(model="stories", prompt="Once upon a time", max_tokens=60, temperature=0)
-    found: dict[str, object] = {}
+    collected: dict[str, object] = {}
 
     def write() -> None:
         with api.completions.create(
             model="stories", prompt="Once upon a time", max_tokens=60, temperature=0, stream=True
         ) as stream:
-            found["text"] = "".join(chunk.choices[0].text for chunk in stream if chunk.choices)
+            collected["text"] = "".join(chunk.choices[0].text for chunk in stream if chunk.choices)
 
     alone = api.embeddings.create(model="stories", input="The little dog")
     writer = threading.Thread(target=write)
     writer.start()
     answer = api.embeddings.create(model="stories", input=["The little dog"] * 40)
     writer.join(60)
-    assert found["text"] == plain.choices[0].text
+    assert collected["text"] == plain.choices[0].text
     for data in answer.data:
         assert close(data.embedding, np.float32(alone.data[0].embedding))
 

@@ -133,20 +133,20 @@ def test_tools_are_called_and_answered(thinking):
 
 
 def test_python_function_is_a_tool(thinking):
-    made = thinking.chat("stories", user("Hi"), tools=[get_weather])
-    assert made.message.tool_calls[0].function.name == "get_weather"
+    reply = thinking.chat("stories", user("Hi"), tools=[get_weather])
+    assert reply.message.tool_calls[0].function.name == "get_weather"
 
 
 def test_generate_with_logprobs_has_the_likeliest(api):
-    made = api.generate("stories", "x", logprobs=True, top_logprobs=2)
-    assert made.logprobs[0].token == " there"
-    assert [entry.logprob for entry in made.logprobs[0].top_logprobs] == [-0.5, -1.5]
+    reply = api.generate("stories", "x", logprobs=True, top_logprobs=2)
+    assert reply.logprobs[0].token == " there"
+    assert [entry.logprob for entry in reply.logprobs[0].top_logprobs] == [-0.5, -1.5]
 
 
 def test_embed_returns_vectors_of_the_requested_size(api):
-    made = api.embed("stories", ["a cat", "a dog"], dimensions=4, truncate=True)
-    assert [len(vector) for vector in made.embeddings] == [4, 4]
-    assert made.prompt_eval_count > 0
+    reply = api.embed("stories", ["a cat", "a dog"], dimensions=4, truncate=True)
+    assert [len(vector) for vector in reply.embeddings] == [4, 4]
+    assert reply.prompt_eval_count > 0
     assert len(api.embed("stories", "a cat").embeddings) == 1
     assert len(api.embeddings("stories", "a cat").embedding) == N_EMBD
 

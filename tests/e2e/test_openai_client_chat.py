@@ -24,9 +24,9 @@ def api():
     application = make_app(engine, chat_template=models_dir() / "templates" / "Qwen-Qwen3-0.6B.jinja")
     with (
         serving(application) as base,
-        openai.OpenAI(base_url=base + "/v1", api_key="x", max_retries=0) as found,
+        openai.OpenAI(base_url=base + "/v1", api_key="x", max_retries=0) as http_client,
     ):
-        yield found
+        yield http_client
 
 
 def test_chat_with_tools_returns_reasoning_and_calls(api):

@@ -45,7 +45,7 @@ def api(engine):
 
 
 def test_create_retrieve_and_go_on(api, engine):
-    made = api.responses.create(
+    reply = api.responses.create(
         model="stories",
         input="A cat",
         instructions="Be brief",
@@ -53,20 +53,20 @@ def test_create_retrieve_and_go_on(api, engine):
         top_logprobs=2,
         metadata={"a": "b"},
     )
-    assert made.output_text == TEXT
-    assert made.output[0].content[0].logprobs[0].top_logprobs[1].logprob == -1.5
-    assert made.usage.total_tokens == made.usage.input_tokens + made.usage.output_tokens
-    assert made.metadata == {"a": "b"}
-    assert api.responses.retrieve(made.id) == made
-    after = api.responses.create(model="stories", input="More", previous_response_id=made.id)
-    assert after.previous_response_id == made.id
+    assert reply.output_text == TEXT
+    assert reply.output[0].content[0].logprobs[0].top_logprobs[1].logprob == -1.5
+    assert reply.usage.total_tokens == reply.usage.input_tokens + reply.usage.output_tokens
+    assert reply.metadata == {"a": "b"}
+    assert api.responses.retrieve(reply.id) == reply
+    after = api.responses.create(model="stories", input="More", previous_response_id=reply.id)
+    assert after.previous_response_id == reply.id
     assert tokenizer().decode(engine.seen[-1].prompt) == f"A cat{TEXT.strip()}More"
     items = list(api.responses.input_items.list(after.id, limit=1))  # in pages, newest first
     assert [item.type for item in items] == ["message"] * 3
-    assert items[1].id == made.output[0].id
-    api.responses.delete(made.id)
+    assert items[1].id == reply.output[0].id
+    api.responses.delete(reply.id)
     with pytest.raises(openai.NotFoundError) as caught:
-        api.responses.retrieve(made.id)
+        api.responses.retrieve(reply.id)
     assert caught.value.code == "response_not_found"
 
 
@@ -96,22 +96,22 @@ def test_an_incomplete_stream(api):
 
 def test_tools_there_and_back(api, engine):
     engine.reply = tokenizer().encode(CALL, add_special=False, parse_special=False)
-    asked = {"model": "stories", "tools": [TOOL]}
-    with api.responses.stream(input="Weather?", **asked) as stream:
+    body = {"model": "stories", "tools": [TOOL]}
+    with api.responses.stream(input="Weather?", **body) as stream:
         snapshots = [e.snapshot for e in stream if e.type == "response.function_call_arguments.delta"]
         streamed = stream.get_final_response()
     assert snapshots[-1] == '{"town": "Ulm"}'
     assert streamed.output[0].parsed_arguments == {"town": "Ulm"}
-    made = api.responses.create(input="Weather?", **asked)
-    (call,) = made.output
+    reply = api.responses.create(input="Weather?", **body)
+    (call,) = reply.output
     assert (call.type, call.name, call.arguments) == ("function_call", "weather", '{"town": "Ulm"}')
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
-    api.responses.create(input=[result], previous_response_id=made.id, **asked)
-    kept = tokenizer().decode(engine.seen[-1].prompt)
+    api.responses.create(input=[result], previous_response_id=reply.id, **body)
+    prompt = tokenizer().decode(engine.seen[-1].prompt)
     # Without a memory of the server, the client sends back what it got.
-    api.responses.create(input=[{"role": "user", "content": "Weather?"}, *made.output, result], **asked)
-    assert tokenizer().decode(engine.seen[-1].prompt) == kept
-    assert kept.index("Ulm") < kept.index("sunny")
+    api.responses.create(input=[{"role": "user", "content": "Weather?"}, *reply.output, result], **body)
+    assert tokenizer().decode(engine.seen[-1].prompt) == prompt
+    assert prompt.index("Ulm") < prompt.index("sunny")
 
 
 def test_background_responses_are_polled_and_cancelled(api, engine):
@@ -178,10 +178,10 @@ def test_invalid_request_raises_the_clients_error(api, engine):
 
 def test_answers_of_a_given_form(api, engine):
     engine.reply = tokenizer().encode('{"name": "Ulm", "people": 5}', add_special=False, parse_special=False)
-    made = api.responses.parse(model="stories", input="Which town?", text_format=Town)
-    assert made.output_parsed == Town(name="Ulm", people=5)
+    reply = api.responses.parse(model="stories", input="Which town?", text_format=Town)
+    assert reply.output_parsed == Town(name="Ulm", people=5)
     with api.responses.stream(model="stories", input="Which town?", text_format=Town) as stream:
-        assert stream.get_final_response().output_parsed == made.output_parsed
+        assert stream.get_final_response().output_parsed == reply.output_parsed
     for request in engine.seen:
         assert request.constraint.kind == "json_schema"
         assert '"people"' in request.constraint.text
@@ -190,8 +190,8 @@ def test_answers_of_a_given_form(api, engine):
 def test_a_call_that_must_be(api, engine):
     engine.reply = tokenizer().encode(CALL, add_special=False, parse_special=False)
     for choice in ("required", {"type": "function", "name": "weather"}):
-        made = api.responses.create(model="stories", input="Weather?", tools=[TOOL], tool_choice=choice)
-        assert made.output[0].name == "weather"
+        reply = api.responses.create(model="stories", input="Weather?", tools=[TOOL], tool_choice=choice)
+        assert reply.output[0].name == "weather"
         assert engine.seen[-1].constraint is not None
 
 
@@ -201,18 +201,18 @@ def test_a_form_that_cannot_be_held_is_refused_unless_it_is_lenient(api):
     with pytest.raises(openai.BadRequestError) as caught:
         api.responses.create(model="stories", input="A cat", text={"format": format})
     assert caught.value.param == "text.format.schema"
-    made = api.responses.create(model="stories", input="A cat", text={"format": {**format, "strict": False}})
-    assert any(text.startswith("text.format.schema: not enforced") for text in made.warnings)
+    reply = api.responses.create(model="stories", input="A cat", text={"format": {**format, "strict": False}})
+    assert any(text.startswith("text.format.schema: not enforced") for text in reply.warnings)
 
 
 def test_conversations_are_created_updated_and_deleted(api):
-    made = api.conversations.create(metadata={"topic": "cats"})
-    assert (made.object, made.metadata) == ("conversation", {"topic": "cats"})
-    assert api.conversations.retrieve(made.id) == made
-    assert api.conversations.update(made.id, metadata={"topic": "dogs"}).metadata == {"topic": "dogs"}
-    assert api.conversations.delete(made.id).deleted is True
+    conversation = api.conversations.create(metadata={"topic": "cats"})
+    assert (conversation.object, conversation.metadata) == ("conversation", {"topic": "cats"})
+    assert api.conversations.retrieve(conversation.id) == conversation
+    assert api.conversations.update(conversation.id, metadata={"topic": "dogs"}).metadata == {"topic": "dogs"}
+    assert api.conversations.delete(conversation.id).deleted is True
     with pytest.raises(openai.NotFoundError) as caught:
-        api.conversations.retrieve(made.id)
+        api.conversations.retrieve(conversation.id)
     assert caught.value.code == "conversation_not_found"
     with pytest.raises(openai.AuthenticationError):
         api.with_options(api_key="pumpkin").conversations.create()
@@ -220,19 +220,19 @@ def test_conversations_are_created_updated_and_deleted(api):
 
 def test_items_of_a_conversation_are_added_listed_and_deleted(api):
     first = {"type": "message", "role": "user", "content": "A cat"}
-    made = api.conversations.create(items=[first])
-    [second] = api.conversations.items.create(made.id, items=[{**first, "content": "A dog"}]).data
+    conversation = api.conversations.create(items=[first])
+    [second] = api.conversations.items.create(conversation.id, items=[{**first, "content": "A dog"}]).data
     assert (second.type, second.content[0].text) == ("message", "A dog")
     newest_first = list(
-        api.conversations.items.list(made.id, limit=1, include=["reasoning.encrypted_content"])
+        api.conversations.items.list(conversation.id, limit=1, include=["reasoning.encrypted_content"])
     )
     assert [item.content[0].text for item in newest_first] == ["A dog", "A cat"]  # in pages
-    oldest_first = api.conversations.items.list(made.id, order="asc", after=newest_first[1].id)
+    oldest_first = api.conversations.items.list(conversation.id, order="asc", after=newest_first[1].id)
     assert [item.id for item in oldest_first] == [second.id]
-    assert api.conversations.items.retrieve(second.id, conversation_id=made.id) == newest_first[0]
-    assert api.conversations.items.delete(second.id, conversation_id=made.id).id == made.id
+    assert api.conversations.items.retrieve(second.id, conversation_id=conversation.id) == newest_first[0]
+    assert api.conversations.items.delete(second.id, conversation_id=conversation.id).id == conversation.id
     with pytest.raises(openai.NotFoundError) as caught:
-        api.conversations.items.retrieve(second.id, conversation_id=made.id)
+        api.conversations.items.retrieve(second.id, conversation_id=conversation.id)
     assert caught.value.code == "item_not_found"
 
 

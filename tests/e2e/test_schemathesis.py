@@ -26,8 +26,8 @@ SOUND, WRONG = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
-    with asking() as found:
-        yield found
+    with asking() as asker:
+        yield asker
 
 
 def send(case: Case, ask: Ask) -> httpx.Response:

@@ -157,18 +157,18 @@ def test_the_same_beginning_is_computed_once(client):
 
 def test_an_echoed_text_is_as_likely_as_when_it_was_generated(client):
     options = {"logprobs": 2, "model": "stories"}
-    made = client.completions.create(
+    reply = client.completions.create(
         prompt=PROMPTS[0], max_tokens=24, seed=3, extra_body={"return_tokens": True}, **options
     ).choices[0]
     prompt = client.completions.create(prompt=PROMPTS[0], echo=True, max_tokens=0, **options).choices[0]
-    ids = [*server_tokens(client, PROMPTS[0]), *made.tokens]
+    ids = [*server_tokens(client, PROMPTS[0]), *reply.tokens]
     echoed = client.completions.create(prompt=ids, echo=True, max_tokens=0, **options).choices[0]
-    assert echoed.logprobs.tokens == prompt.logprobs.tokens + made.logprobs.tokens
-    expected = prompt.logprobs.token_logprobs + made.logprobs.token_logprobs
+    assert echoed.logprobs.tokens == prompt.logprobs.tokens + reply.logprobs.tokens
+    expected = prompt.logprobs.token_logprobs + reply.logprobs.token_logprobs
     assert expected[0] is None
     assert echoed.logprobs.token_logprobs[1:] == pytest.approx(expected[1:], abs=2e-3)
     assert [set(top) for top in echoed.logprobs.top_logprobs[-24:]] == [
-        set(top) for top in made.logprobs.top_logprobs
+        set(top) for top in reply.logprobs.top_logprobs
     ]
 
 

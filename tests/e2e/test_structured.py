@@ -62,8 +62,8 @@ def server() -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module")
 def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=120) as found:
-        yield found
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=120) as api:
+        yield api
 
 
 def ask(client: openai.OpenAI, seed: int, **extra: Any) -> Any:
@@ -141,15 +141,15 @@ def test_chat_with_a_schema_matches_it(client: openai.OpenAI) -> None:
 
 def test_company_changes_no_text(client: openai.OpenAI) -> None:
     """Streams with constraints, each its own, beside streams without."""
-    asked: list[dict[str, Any]] = [
+    requests: list[dict[str, Any]] = [
         {},
         {"response_format": JSON_FORMAT},
         {},
         *(fields for fields, _ in FORMATS),
     ]
-    alone = [ask(client, i, **fields).choices[0].text for i, fields in enumerate(asked)]
-    with ThreadPoolExecutor(len(asked)) as threads:
-        together = list(threads.map(lambda i: streamed(client, i, **asked[i]), range(len(asked))))
+    alone = [ask(client, i, **fields).choices[0].text for i, fields in enumerate(requests)]
+    with ThreadPoolExecutor(len(requests)) as threads:
+        together = list(threads.map(lambda i: streamed(client, i, **requests[i]), range(len(requests))))
     assert together == alone
 
 

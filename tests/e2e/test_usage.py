@@ -18,8 +18,8 @@ PROMPT = "Once upon a time there was a little cat who lived in"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    with ServerProcess("--threads", "1", "--use-gpu", "false", "--log-format", "json") as found:
-        yield found
+    with ServerProcess("--threads", "1", "--use-gpu", "false", "--log-format", "json") as process:
+        yield process
 
 
 def post(server: ServerProcess, path: str, body: dict) -> dict:
@@ -96,8 +96,8 @@ def test_a_stream_that_is_cut_counts_what_was_made(server: ServerProcess) -> Non
     connection.close()
     line = json.loads(server.wait_for(r"^(\{.*\"request_id\": ?\"cut\".*\})$")[1])
     assert line["status"] in (200, 499)
-    made = counters(server)["predicted"] - before["predicted"]
-    assert made == line["predicted_n"]
-    assert 3 <= made < 400
+    n_generated = counters(server)["predicted"] - before["predicted"]
+    assert n_generated == line["predicted_n"]
+    assert 3 <= n_generated < 400
     wait_until(lambda: not server.get("/v1/requests")["data"])
-    assert counters(server)["predicted"] - before["predicted"] == made  # nothing went on
+    assert counters(server)["predicted"] - before["predicted"] == n_generated  # nothing went on
