@@ -93,8 +93,8 @@ def decode(
         OutputGuide.commit, OutputGuides._fill_all, OutputGuides.end = commit, fill_all, end  # type: ignore[method-assign]
         scheduler.close()
     assert scheduler.stats().predicted_tokens - before == n * streams, "a stream ended early"
-    found = profile.medians()
-    return {**found, **{name: seconds / n * 1e6 for name, seconds in spent.seconds.items()}}
+    medians = profile.medians()
+    return {**medians, **{name: seconds / n * 1e6 for name, seconds in spent.seconds.items()}}
 
 
 def main() -> None:

@@ -53,11 +53,13 @@ class Profile:
         self.steps.append(self.now)
 
     def medians(self) -> dict[str, float]:
-        found = {part: statistics.median(s[part] for s in self.steps) for part in (*PARTS, "step", "compute")}
-        found["outside"] = statistics.median(s["step"] - s["compute"] for s in self.steps)
-        found["outside_share"] = found["outside"] / found["step"]
-        found["n"] = len(self.steps)
-        return found
+        median_of = {
+            part: statistics.median(s[part] for s in self.steps) for part in (*PARTS, "step", "compute")
+        }
+        median_of["outside"] = statistics.median(s["step"] - s["compute"] for s in self.steps)
+        median_of["outside_share"] = median_of["outside"] / median_of["step"]
+        median_of["n"] = len(self.steps)
+        return median_of
 
 
 def decode(model: engine.Model, streams: int, n: int, logprobs: int | None) -> dict[str, float]:

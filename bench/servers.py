@@ -175,7 +175,7 @@ def _family(root: int) -> list[int]:
                     parents[int(entry)] = int(f.read().rsplit(")", 1)[1].split()[1])
             except (FileNotFoundError, ProcessLookupError):
                 continue
-    found = [root]
-    for pid in found:  # grows while it is walked
-        found += [child for child, parent in parents.items() if parent == pid]
-    return found
+    actual = [root]
+    for pid in actual:  # grows while it is walked
+        actual += [child for child, parent in parents.items() if parent == pid]
+    return actual

@@ -72,13 +72,13 @@ def test_the_source_is_the_pinned_one_unpatched() -> None:
                 assert content is not None
                 expected[member.name.removeprefix(prefix)] = hashlib.sha256(content.read()).hexdigest()
     root = package / fetch.LLAMA / "ggml"
-    found = {
+    actual = {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in root.rglob("*")
         if path.is_file()
     }
-    assert "src/ggml.c" in found
-    assert found == expected
+    assert "src/ggml.c" in actual
+    assert actual == expected
 
 
 @pinned
@@ -215,7 +215,7 @@ def test_no_cpu_module_uses_amx(tmp_path: Path) -> None:
     build.collect(lib, tmp_path / "out", {})
     collected = {path.stem.removeprefix("libggml-cpu-") for path in (tmp_path / "out").glob("*.so")}
     features = {name: set(text.split()) for name, text in variants}
-    with_amx = {name for name, found in features.items() if any(f.startswith("AMX") for f in found)}
+    with_amx = {name for name, actual in features.items() if any(f.startswith("AMX") for f in actual)}
     assert with_amx
     assert collected == features.keys() - with_amx
     for name in with_amx:

@@ -47,20 +47,28 @@ def value(found: list[str], flag: str) -> list[str]:
 
 
 def test_a_slots_context_is_its_part_of_the_whole_unless_cells_are_shared():
-    found = arguments("--ctx-size 512 --parallel 2")
-    assert (value(found, "--context-size"), value(found, "--kv-cells")) == (["256"], ["512"])
-    found = arguments("--ctx-size 512 --parallel 2 --kv-unified")
-    assert (value(found, "--context-size"), value(found, "--kv-cells")) == (["512"], ["512"])
+    arguments_read = arguments("--ctx-size 512 --parallel 2")
+    assert (value(arguments_read, "--context-size"), value(arguments_read, "--kv-cells")) == (
+        ["256"],
+        ["512"],
+    )
+    arguments_read = arguments("--ctx-size 512 --parallel 2 --kv-unified")
+    assert (value(arguments_read, "--context-size"), value(arguments_read, "--kv-cells")) == (
+        ["512"],
+        ["512"],
+    )
 
 
 def test_the_first_alias_by_name_is_the_models():
-    found = arguments("--alias small,fim,code --tags a,b --temp 0.8 --n-predict 64 --no-slots --metrics")
-    assert value(found, "--model") == ["code=/m.gguf"]
-    assert value(found, "--alias") == ["fim", "small"]
-    assert value(found, "--tag") == ["a", "b"]
-    assert value(found, "--default") == ["temperature=0.8", "max_tokens=64"]
-    assert "--no-slots" in found
-    assert "--no-metrics" not in found
+    arguments_read = arguments(
+        "--alias small,fim,code --tags a,b --temp 0.8 --n-predict 64 --no-slots --metrics"
+    )
+    assert value(arguments_read, "--model") == ["code=/m.gguf"]
+    assert value(arguments_read, "--alias") == ["fim", "small"]
+    assert value(arguments_read, "--tag") == ["a", "b"]
+    assert value(arguments_read, "--default") == ["temperature=0.8", "max_tokens=64"]
+    assert "--no-slots" in arguments_read
+    assert "--no-metrics" not in arguments_read
 
 
 def test_flags_that_name_nothing_here_are_left_out():

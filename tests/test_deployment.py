@@ -121,10 +121,10 @@ def test_only_a_tag_publishes_and_without_a_password() -> None:
 
 def test_what_the_build_reads_goes_into_the_image() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
-    kept = [line[1:] for line in lines if line.startswith("!")]
+    exceptions = [line[1:] for line in lines if line.startswith("!")]
     dropped = [line for line in lines if line and line[0] not in "!#"]
     assert dropped[0] == "*"
-    assert all((ROOT / name).exists() for name in kept)
+    assert all((ROOT / name).exists() for name in exceptions)
     assert {
         "engine",
         "server",
@@ -135,8 +135,8 @@ def test_what_the_build_reads_goes_into_the_image() -> None:
         "configs/models.yml",
         "README.md",
         "LICENSE",
-    } == set(kept)
-    assert not any(fnmatch.fnmatch(name, pattern) for name in kept for pattern in dropped[1:])
+    } == set(exceptions)
+    assert not any(fnmatch.fnmatch(name, pattern) for name in exceptions for pattern in dropped[1:])
 
 
 def test_the_dashboard_shows_metrics_that_exist() -> None:

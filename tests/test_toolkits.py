@@ -127,18 +127,18 @@ def test_clblast_is_found_where_the_variables_say(
     variables: dict[str, str], system: str, tmp_path: Path
 ) -> None:
     root = tree(tmp_path / "toolkits", system)
-    given = {name: str(root / at) for name, at in variables.items()}
-    status, said = configure(tmp_path, "cpu;clblast", system, **given)
-    assert status == 0, said
-    assert f"OpenCL {root}/lib/{library(system, 'OpenCL')} {root}/include" in said
-    assert f"CLBlast {root}/lib/{library(system, 'clblast')} {root}/include" in said
+    options = {name: str(root / at) for name, at in variables.items()}
+    status, output = configure(tmp_path, "cpu;clblast", system, **options)
+    assert status == 0, output
+    assert f"OpenCL {root}/lib/{library(system, 'OpenCL')} {root}/include" in output
+    assert f"CLBlast {root}/lib/{library(system, 'clblast')} {root}/include" in output
 
 
 def test_the_first_variable_wins(tmp_path: Path) -> None:
     own, other = tree(tmp_path / "own"), tree(tmp_path / "other")
-    status, said = configure(tmp_path, "clblast", CLBLAST_PATH=str(own), OPENCL_PATH=str(other))
-    assert status == 0, said
-    assert f"CLBlast {own}/lib/libclblast.so" in said
+    status, output = configure(tmp_path, "clblast", CLBLAST_PATH=str(own), OPENCL_PATH=str(other))
+    assert status == 0, output
+    assert f"CLBlast {own}/lib/libclblast.so" in output
 
 
 @pytest.mark.parametrize("system", every(3, SYSTEMS))
@@ -149,17 +149,17 @@ def test_opencl_is_found_where_the_variables_say(
     variables: dict[str, str], system: str, tmp_path: Path
 ) -> None:
     root = tree(tmp_path / "toolkits", system)
-    given = {name: str(root / at) for name, at in variables.items()}
-    status, said = configure(tmp_path, "opencl", system, **given)
-    assert status == 0, said
-    assert f"OpenCL {root}/lib/{library(system, 'OpenCL')} {root}/include" in said
+    options = {name: str(root / at) for name, at in variables.items()}
+    status, output = configure(tmp_path, "opencl", system, **options)
+    assert status == 0, output
+    assert f"OpenCL {root}/lib/{library(system, 'OpenCL')} {root}/include" in output
 
 
 def test_opencl_of_cuda_on_windows(tmp_path: Path) -> None:
     root = touch(tmp_path / "cuda", "include/CL/cl.h", "lib/x64/OpenCL.lib")
-    status, said = configure(tmp_path, "opencl", "Windows", OPENCL_PATH=str(root))
-    assert status == 0, said
-    assert f"OpenCL {root}/lib/x64/OpenCL.lib {root}/include" in said
+    status, output = configure(tmp_path, "opencl", "Windows", OPENCL_PATH=str(root))
+    assert status == 0, output
+    assert f"OpenCL {root}/lib/x64/OpenCL.lib {root}/include" in output
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -168,11 +168,11 @@ def test_cuda_is_found_where_the_variables_say(apart: bool, system: str, tmp_pat
     root = cuda_tree(tmp_path / "cuda", system)
     own = root / "lib" / "x64" if system == "Windows" else root / "lib"
     place = tmp_path / "elsewhere" if apart else own
-    found = touch(place, library(system, "cublas")) / library(system, "cublas")
+    actual = touch(place, library(system, "cublas")) / library(system, "cublas")
     more = {"CUDA_LIB_PATH": str(place)} if apart else {}
-    status, said = configure(tmp_path, "cpu;cuda", system, CUDA_PATH=str(root), **more)
-    assert status == 0, said
-    assert f"CUDA {root}/bin/nvcc {found} without VMM: ON" in said
+    status, output = configure(tmp_path, "cpu;cuda", system, CUDA_PATH=str(root), **more)
+    assert status == 0, output
+    assert f"CUDA {root}/bin/nvcc {actual} without VMM: ON" in output
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -182,42 +182,42 @@ def test_headers_of_cuda_elsewhere(system: str, both: bool, tmp_path: Path) -> N
     touch(root, "lib/" + library(system, "cublas"))
     if not both:
         (root / "include" / "cuda_runtime.h").unlink()
-    status, said = configure(tmp_path, "cuda", system, CUDA_PATH=str(root), CUDA_INCLUDE_PATH=str(other))
-    assert status == 0, said
-    assert f"Headers first {other}" in said
-    assert f"CUDA headers {root / 'include' if both else other}" in said
+    status, output = configure(tmp_path, "cuda", system, CUDA_PATH=str(root), CUDA_INCLUDE_PATH=str(other))
+    assert status == 0, output
+    assert f"Headers first {other}" in output
+    assert f"CUDA headers {root / 'include' if both else other}" in output
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_vulkan_is_found_where_the_variable_says(system: str, tmp_path: Path) -> None:
     root = vulkan_tree(tmp_path / "vulkan", 357, system)
-    status, said = configure(tmp_path, "vulkan", system, VULKAN_SDK=str(root))
-    assert status == 0, said
+    status, output = configure(tmp_path, "vulkan", system, VULKAN_SDK=str(root))
+    assert status == 0, output
     loader = library(system, "vulkan-1" if system == "Windows" else "vulkan")
-    said = said.replace(f"{root}/Lib/", f"{root}/lib/")
-    assert f"Vulkan {root}/lib/{loader} {root}/include {root}/bin/glslc" in said
+    output = output.replace(f"{root}/Lib/", f"{root}/lib/")
+    assert f"Vulkan {root}/lib/{loader} {root}/include {root}/bin/glslc" in output
 
 
 def test_metal_is_for_macos(tmp_path: Path) -> None:
-    status, said = configure(tmp_path, "cpu;metal", "Darwin")
-    assert status == 0, said
-    assert "Metal ON" in said
+    status, output = configure(tmp_path, "cpu;metal", "Darwin")
+    assert status == 0, output
+    assert "Metal ON" in output
 
 
 def test_old_vulkan_headers_are_refused(tmp_path: Path) -> None:
     root = vulkan_tree(tmp_path / "vulkan", 239)
-    status, said = configure(tmp_path, "vulkan", VULKAN_SDK=str(root))
+    status, output = configure(tmp_path, "vulkan", VULKAN_SDK=str(root))
     assert status != 0
     assert (
-        "GGSERVE_MISSING: backend vulkan: Vulkan-Headers 280 or later (these are 239) was not found" in said
+        "GGSERVE_MISSING: backend vulkan: Vulkan-Headers 280 or later (these are 239) was not found" in output
     )
 
 
 def test_cuda_without_cublas_is_one_line(tmp_path: Path) -> None:
     root = cuda_tree(tmp_path / "cuda")
-    status, said = configure(tmp_path, "cuda", CUDA_PATH=str(root))
+    status, output = configure(tmp_path, "cuda", CUDA_PATH=str(root))
     assert status != 0
-    (line,) = [line for line in said.splitlines() if line.startswith("GGSERVE_MISSING: ")]
+    (line,) = [line for line in output.splitlines() if line.startswith("GGSERVE_MISSING: ")]
     assert f"cuBLAS was not found in the system's directories and CUDA_PATH={root}" in line
     assert "CUDA_LIB_PATH" in line
 
@@ -258,9 +258,9 @@ def test_a_missing_toolkit_is_one_line(
     root = tree(tmp_path / "toolkits")
     if backends == "clblast":
         (root / "lib" / "libclblast.so").unlink()
-    given = {name: text.format(tree=root) for name, text in environment.items()}
-    status, said = configure(tmp_path, backends, **given)
+    options = {name: text.format(tree=root) for name, text in environment.items()}
+    status, output = configure(tmp_path, backends, **options)
     assert status != 0
-    (line,) = [line for line in said.splitlines() if line.startswith("GGSERVE_MISSING: ")]
+    (line,) = [line for line in output.splitlines() if line.startswith("GGSERVE_MISSING: ")]
     assert expected in line
     assert "set " in line or "leave it out" in line

@@ -24,8 +24,8 @@ OPTIONS = [
 
 def llama_server(jobs: int) -> Path:
     """The program; LLAMA_SERVER names another one."""
-    if given := os.environ.get("LLAMA_SERVER"):
-        return Path(given).resolve()
+    if path := os.environ.get("LLAMA_SERVER"):
+        return Path(path).resolve()
     target = cache_dir() / f"llama-server-{PIN['sha256'][:12]}"
     if not target.exists():
         build = cache_dir() / "llama-server-build"

@@ -34,12 +34,12 @@ Comparison = dict[str, File]
 
 def outcomes(path: Path) -> dict[tuple[str, str], bool | None]:
     """(file, test) → passed; None: skipped."""
-    found: dict[tuple[str, str], bool | None] = {}
+    collected: dict[tuple[str, str], bool | None] = {}
     for case in ET.parse(path).getroot().iter("testcase"):
         file = case.get("classname", "").rpartition(".")[2]
         passed = case.find("failure") is None and case.find("error") is None
-        found[file, case.get("name", "")] = None if case.find("skipped") is not None else passed
-    return found
+        collected[file, case.get("name", "")] = None if case.find("skipped") is not None else passed
+    return collected
 
 
 def compare(peer: Path, ours: Path) -> Comparison:

@@ -58,11 +58,11 @@ def _parser() -> argparse.ArgumentParser:
 def arguments(given: list[str]) -> list[str]:
     """Ours for llama-server's."""
     a, _ = _parser().parse_known_args(given)
-    found = ["serve", "--host", a.host, "--port", a.port, "--use-gpu", "false", "--any-model"]
+    actual = ["serve", "--host", a.host, "--port", a.port, "--use-gpu", "false", "--any-model"]
 
     def add(name: str, value: object) -> None:
         if value is not None:
-            found.extend((f"--{name}", str(value)))
+            actual.extend((f"--{name}", str(value)))
 
     aliases = sorted(a.alias.split(",")) if a.alias else []
     add("model", f"{aliases[0]}={a.model}" if aliases else a.model)
@@ -95,13 +95,13 @@ def arguments(given: list[str]) -> list[str]:
     add("reasoning", a.reasoning)
     add("reasoning-format", a.reasoning_format)
     if a.context_shift:
-        found.append("--context-shift")
+        actual.append("--context-shift")
     if not a.metrics:
-        found.append("--no-metrics")
+        actual.append("--no-metrics")
     if not a.slots:
-        found.append("--no-slots")
+        actual.append("--no-slots")
     add("log-level", "debug" if a.verbose else "info")
-    return found
+    return actual
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ class Worker:
     def __init__(self, *arguments: str, log: Path | None = None) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         command = [sys.executable, "-m", "server", "rpc-worker", "--port", self.address.split(":")[1]]
-        with (log or Path(os.devnull)).open("w") as said:
+        with (log or Path(os.devnull)).open("w") as message:
             self.process = subprocess.Popen(
-                [*command, "--threads", "1", *arguments], stdout=said, stderr=said
+                [*command, "--threads", "1", *arguments], stdout=message, stderr=message
             )
         for _ in range(600):
             try:
@@ -67,13 +67,13 @@ def rpc_clblast() -> Iterator[str]:
 
 @pytest.fixture
 def make_worker() -> Iterator[Callable[..., Worker]]:
-    made: list[Worker] = []
+    created: list[Worker] = []
 
     def make(*arguments: str, log: Path | None = None) -> Worker:
-        made.append(Worker(*arguments, log=log))
-        return made[-1]
+        created.append(Worker(*arguments, log=log))
+        return created[-1]
 
     yield make
-    for worker in made:
+    for worker in created:
         worker.process.kill()
         worker.process.wait()

@@ -17,18 +17,18 @@ from support.builders.golden import TinyModel, golden
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("estimate") / "model.gguf"
-    write(made, Shape("estimated", 4, 512, 8, 2, 1408, 8000), "q8_0")
-    return made
+    model_file = tmp_path_factory.mktemp("estimate") / "model.gguf"
+    write(model_file, Shape("estimated", 4, 512, 8, 2, 1408, 8000), "q8_0")
+    return model_file
 
 
 def allocated(model: engine.Model) -> dict[str, int]:
     """Bytes of weights, cache and compute buffers by device."""
-    found = dict(model.describe()["compute_bytes"])
+    description = dict(model.describe()["compute_bytes"])
     for buffer in (*model.weights.buffers, *model.cache.buffers):
         name = buffer.type.device.name
-        found[name] = found.get(name, 0) + buffer.size
-    return found
+        description[name] = description.get(name, 0) + buffer.size
+    return description
 
 
 def wide_latents(path: Path) -> Path:
@@ -76,10 +76,10 @@ def test_latents_are_in_the_plan(where: str, flash_attn: str, tmp_path: Path) ->
         n_threads=1,
     )
     with engine.load(wide_latents(tmp_path / "latents.gguf"), params) as model:
-        found = allocated(model)
+        n_allocated = allocated(model)
         for usage in model.plan.usage:
             if usage.needed:
-                assert usage.needed == pytest.approx(found.get(usage.device.name, 0), rel=0.1)
+                assert usage.needed == pytest.approx(n_allocated.get(usage.device.name, 0), rel=0.1)
 
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
@@ -98,10 +98,10 @@ def test_windows_and_their_masks_are_in_the_plan(where: str, flash_attn: str, tm
     )
     with engine.load(model.write(tmp_path / "windows.gguf"), params) as loaded:
         assert loaded.plan.has_windows
-        found = allocated(loaded)
+        n_allocated = allocated(loaded)
         for usage in loaded.plan.usage:
             if usage.needed:
-                assert usage.needed == pytest.approx(found.get(usage.device.name, 0), rel=0.1)
+                assert usage.needed == pytest.approx(n_allocated.get(usage.device.name, 0), rel=0.1)
 
 
 @pytest.mark.parametrize("layers", [0, 2, "all"])
@@ -129,9 +129,9 @@ def test_the_plan_is_near_the_truth(
     with engine.load(path, params) as model:
         with model.start_session() as session:
             session.feed_prompt([5] * 700)
-        found = allocated(model)
+        n_allocated = allocated(model)
         if where == "CLBlast0":  # which also counts what it turns weights to float32 in
-            found[where] = free - device.free
+            n_allocated[where] = free - device.free
         for usage in model.plan.usage:
             if usage.needed:
-                assert usage.needed == pytest.approx(found.get(usage.device.name, 0), rel=0.1)
+                assert usage.needed == pytest.approx(n_allocated.get(usage.device.name, 0), rel=0.1)

@@ -27,12 +27,12 @@ def placed(model: engine.Model) -> dict[str, str]:
 @pytest.mark.parametrize("name", MODELS)
 def test_answers_are_those_of_the_cpu(name: str, where: str, n: Any, request: pytest.FixtureRequest) -> None:
     ref = golden(name)
-    given = params(where, request, cpu_experts=n)
-    logits, tokens, placement = run(ref.path, ref, given, n_splits=None)
+    parameters = params(where, request, cpu_experts=n)
+    logits, tokens, placement = run(ref.path, ref, parameters, n_splits=None)
     assert "CPU" not in placement
     assert error(logits, ref.logits[-1]) < 1e-4
     assert tokens == ref.greedy.tokens
-    with engine.load(ref.path, given) as model:
+    with engine.load(ref.path, parameters) as model:
         for tensor, layout in placed(model).items():
             assert layout.startswith("CPU") is (n == "all" or tensor.startswith("blk.0.")), tensor
 
@@ -40,19 +40,19 @@ def test_answers_are_those_of_the_cpu(name: str, where: str, n: Any, request: py
 @pytest.mark.parametrize("where", ["CLBlast", "RPC"])
 def test_tensors_by_name(where: str, request: pytest.FixtureRequest) -> None:
     ref = golden("mixtral")
-    given = params(where, request, tensor_overrides=((r"blk\.1\.(ffn_down_exps|attn_q)", "cpu"),))
-    logits, tokens, _ = run(ref.path, ref, given, n_splits=None)
+    parameters = params(where, request, tensor_overrides=((r"blk\.1\.(ffn_down_exps|attn_q)", "cpu"),))
+    logits, tokens, _ = run(ref.path, ref, parameters, n_splits=None)
     assert error(logits, ref.logits[-1]) < 1e-4
     assert tokens == ref.greedy.tokens
-    with engine.load(ref.path, given) as model:
+    with engine.load(ref.path, parameters) as model:
         there = {name for name, layout in model.weights.placement.items() if layout.startswith("CPU")}
         assert there == {"blk.1.ffn_down_exps.weight:mul_mat_id", "blk.1.attn_q.weight:mul_mat"}
 
 
 def test_a_tensor_of_a_layer_on_the_cpu_may_be_on_a_device(request: pytest.FixtureRequest) -> None:
     ref = golden("mixtral")
-    given = params("CLBlast", request, layers=1, tensor_overrides=(("exps", "CLBlast0"),))
-    logits, tokens, placement = run(ref.path, ref, given, n_splits=None)
+    parameters = params("CLBlast", request, layers=1, tensor_overrides=(("exps", "CLBlast0"),))
+    logits, tokens, placement = run(ref.path, ref, parameters, n_splits=None)
     assert placement[:2] == ["CPU", "CPU"]
     assert error(logits, ref.logits[-1]) < 1e-4
     assert tokens == ref.greedy.tokens
@@ -60,8 +60,8 @@ def test_a_tensor_of_a_layer_on_the_cpu_may_be_on_a_device(request: pytest.Fixtu
 
 @pytest.mark.parametrize("where", ["CLBlast", "RPC"])
 def test_the_plan_is_what_is_allocated(where: str, request: pytest.FixtureRequest) -> None:
-    given = params(where, request, cpu_experts="all", use_mmap=False, max_batch_tokens=256)
-    with engine.load(golden("mixtral").path, given) as model:
+    parameters = params(where, request, cpu_experts="all", use_mmap=False, max_batch_tokens=256)
+    with engine.load(golden("mixtral").path, parameters) as model:
         buffers: dict[str, int] = {}
         for buffer in (*model.weights.buffers, *model.cache.buffers):
             buffers[buffer.type.device.name] = buffers.get(buffer.type.device.name, 0) + buffer.size

@@ -92,29 +92,29 @@ def run(script: str, path: Path, memory: int) -> Any:
 def test_auto_fills_a_small_device_and_leaves_a_margin(tmp_path: Path) -> None:
     path, memory = tmp_path / "model.gguf", 12 << 20
     write(path, Shape("four layers", 4, 512, 8, 2, 1408, 1000), "q8_0")
-    found = run(SMALL, path, memory)
-    text, table, needed, free = found["refused"]
-    assert needed > free == found["after"] == memory  # nothing was taken
+    result = run(SMALL, path, memory)
+    text, table, needed, free = result["refused"]
+    assert needed > free == result["after"] == memory  # nothing was taken
     assert f"{needed} bytes" in text
     assert f"{free} bytes" in text
     fitting = int(text.partition("gpu_layers=")[2].split()[0])
     assert "CLBlast0" in table
-    on_device = found["placement"].count("CLBlast0")
-    assert 0 < on_device <= fitting < len(found["placement"])
-    assert found["placement"][-on_device:] == ["CLBlast0"] * on_device
+    on_device = result["placement"].count("CLBlast0")
+    assert 0 < on_device <= fitting < len(result["placement"])
+    assert result["placement"][-on_device:] == ["CLBlast0"] * on_device
     # The margin is a tenth; another layer would not have fitted beside it.
-    assert memory // 10 <= found["free"] < memory // 10 + (memory - found["free"]) // on_device
+    assert memory // 10 <= result["free"] < memory // 10 + (memory - result["free"]) // on_device
 
 
 def test_only_the_request_that_needs_too_much_fails(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     write(path, Shape("small", 2, 256, 4, 2, 704, 1000), "q8_0")
-    found = run(SCRIPT, path, 64 << 20)
-    assert found["total"] == 64 << 20
-    assert found["alone"]["short"]["finish"] == "length"
-    long = found["both"]["long"]
+    result = run(SCRIPT, path, 64 << 20)
+    assert result["total"] == 64 << 20
+    assert result["alone"]["short"]["finish"] == "length"
+    long = result["both"]["long"]
     assert (long["finish"], long["out_of_memory"], long["tokens"]) == ("error", True, [])
     assert "CLBlast0: cannot allocate" in long["error"]
-    assert found["both"]["short"] == found["after"]["short"] == found["alone"]["short"]
-    assert found["cells"] == 0
-    assert found["after"]["long"]["finish"] == "length"
+    assert result["both"]["short"] == result["after"]["short"] == result["alone"]["short"]
+    assert result["cells"] == 0
+    assert result["after"]["long"]["finish"] == "length"

@@ -49,11 +49,11 @@ def numbers(*shape: int, seed: int = 0, low: float | None = None) -> np.ndarray:
 def same(build: Build, tolerance: float = 2e-6) -> np.ndarray:
     """Computes it in both places and compares; returns the device's, without axes of length 1."""
     device = next(d for d in devices() if d.name == DEVICE)
-    found = []
+    collected = []
     for where in (CPU, device):
         c = Calculator(where)
-        found.append(c.compute(build(c.ctx, c)))
-    expected, got = found
+        collected.append(c.compute(build(c.ctx, c)))
+    expected, got = collected
     assert got.shape == expected.shape
     if got.dtype == np.int32:
         assert np.array_equal(got, expected)
@@ -356,10 +356,10 @@ def test_flash_attention_matches_the_cpu(
             return ctx.permute(ctx.view(table, (d, kv_heads, n_kv), by_head), 0, 2, 1)
 
         q = ctx.permute(c.input(numbers(rows, heads, d)), 0, 2, 1)
-        given = dict(more)
-        if given.pop("sinks", False):
-            given["sinks"] = c.input(numbers(heads, seed=7))
+        options = dict(more)
+        if options.pop("sinks", False):
+            options["sinks"] = c.input(numbers(heads, seed=7))
         bias = c.input(mask.astype(np.float16))
-        return ctx.flash_attention(q, cache(5), cache(6), bias, 1 / math.sqrt(d), **given)
+        return ctx.flash_attention(q, cache(5), cache(6), bias, 1 / math.sqrt(d), **options)
 
     same(build, 2e-5)

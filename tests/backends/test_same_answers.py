@@ -60,8 +60,8 @@ def test_every_other_model(
 @pytest.mark.parametrize("where", ["CLBlast", "RPC-CLBlast"])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_encoders(name: str, where: str, request: pytest.FixtureRequest) -> None:
-    with np.load(FOLDER / f"{name}.npz") as found:
-        prompt, hidden = found["prompt"].tolist(), found["hidden"]
+    with np.load(FOLDER / f"{name}.npz") as arrays:
+        prompt, hidden = arrays["prompt"].tolist(), arrays["hidden"]
     with engine.load(FOLDER / f"{name}.gguf", params(where, request, context_size=None)) as model:
         assert "CPU" not in model.describe()["placement"]
         got = model.embed(prompt, pooling="none", normalize=False)
@@ -90,9 +90,9 @@ def test_layers_that_keep_only_a_window(
 ) -> None:
     ref = golden(name)
     few_rows = {"kv_cells": 1024, "max_batch_tokens": 32, "checkpoints": 1}
-    given = params(where, request, flash_attn=flash_attn, **few_rows)
-    assert preview(ref.path, given).has_windows
-    logits, tokens, placement = run(ref.path, ref, given)
+    parameters = params(where, request, flash_attn=flash_attn, **few_rows)
+    assert preview(ref.path, parameters).has_windows
+    logits, tokens, placement = run(ref.path, ref, parameters)
     assert "CPU" not in placement
     assert error(logits, ref.logits[-1]) < 1e-3
     same_greedy(Greedy(tokens, ref.greedy.margins, Timings()), ref.greedy)
@@ -147,9 +147,9 @@ def test_quantized_weights_are_those_numbers(
 @pytest.mark.parametrize("kv_type", ["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
 def test_caches_of_every_type(kv_type: str, where: str, request: pytest.FixtureRequest) -> None:
     ref = golden("llama-head-64")
-    found = run(ref.path, ref, params(where, request, kv_type=kv_type))[0]
+    result = run(ref.path, ref, params(where, request, kv_type=kv_type))[0]
     there = run(ref.path, ref, params("cpu", request, kv_type=kv_type))[0]
-    assert rms_error(found, there) < (0.02 if kv_type in ("f16", "bf16", "q8_0") else 0.2)
+    assert rms_error(result, there) < (0.02 if kv_type in ("f16", "bf16", "q8_0") else 0.2)
 
 
 def test_a_cache_that_the_device_cannot_keep_is_refused(request: pytest.FixtureRequest) -> None:
@@ -165,7 +165,7 @@ def test_several_devices_of_several_backends_share_a_model(request: pytest.Fixtu
     ref = golden("gemma3")  # six layers
     addresses = [request.getfixturevalue(name) for name in ("rpc_cpu", "rpc_clblast")]
     names = [rpc_device(address) for address in addresses]
-    given = engine.ModelParameters(
+    parameters = engine.ModelParameters(
         use_gpu=True,
         devices=("CLBlast0", *names),
         rpc=tuple(addresses),
@@ -176,7 +176,7 @@ def test_several_devices_of_several_backends_share_a_model(request: pytest.Fixtu
         n_threads=1,
         parallel=1,
     )
-    logits, tokens, placement = run(ref.path, ref, given)
+    logits, tokens, placement = run(ref.path, ref, parameters)
     assert len(set(placement)) == 4
     assert error(logits, ref.logits[-1]) < 1e-4
     assert tokens == ref.greedy.tokens

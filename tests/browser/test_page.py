@@ -130,13 +130,13 @@ async def test_axe_finds_nothing_that_keeps_people_out(site, scheme, window):
     await s.ask("Hi")
     for view in ("chat", "text", "model", "server"):
         await s.page.click(f"#tabs [data-view={view}]")
-        found = await Axe().run(s.page)
-        assert found.violations_count == 0, found.generate_report()
+        results = await Axe().run(s.page)
+        assert results.violations_count == 0, results.generate_report()
     await s.page.click("#tabs [data-view=chat]")
     if window is PHONE:
         await s.page.click("#settings-toggle")
-        found = await Axe().run(s.page)
-        assert found.violations_count == 0, found.generate_report()
+        results = await Axe().run(s.page)
+        assert results.violations_count == 0, results.generate_report()
 
 
 async def test_a_finished_answer_is_announced(site):

@@ -49,11 +49,11 @@ def requests() -> list[Any]:
 def warnings_of(text: str) -> list[str]:
     """Those of a whole response, or of the last event of a stream that has some."""
     bodies = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith(("data: {", "{"))]
-    found: list[str] = []
+    collected: list[str] = []
     for body in map(json.loads, bodies):
         nested = body.get("response")  # the event's response, or Ollama's text
-        found = body.get("warnings") or (isinstance(nested, dict) and nested.get("warnings")) or found
-    return found
+        collected = body.get("warnings") or (isinstance(nested, dict) and nested.get("warnings")) or collected
+    return collected
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -22,13 +22,13 @@ def main() -> None:
         sys.exit(f"usage: python -m fuzz {{{','.join(TARGETS)}}} [options of libFuzzer]")
     name = sys.argv[1]
     target = TARGETS[name]
-    found = ROOT / "build" / "fuzz" / name
-    found.mkdir(parents=True, exist_ok=True)
+    actual = ROOT / "build" / "fuzz" / name
+    actual.mkdir(parents=True, exist_ok=True)
 
     def run(data: bytes) -> None:
         target(data)
 
-    atheris.Setup([sys.argv[0], *sys.argv[2:], str(found), str(CORPUS / name)], run)
+    atheris.Setup([sys.argv[0], *sys.argv[2:], str(actual), str(CORPUS / name)], run)
     atheris.Fuzz()
 
 

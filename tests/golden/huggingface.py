@@ -22,14 +22,14 @@ def tokenizer() -> Tokenizer:
     """All bytes and a few merges, in the form of GPT-2's."""
     pieces = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *MERGED]
     assert len(pieces) == VOCAB
-    found = Tokenizer(
+    actual = Tokenizer(
         models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[(p[0], p[1]) for p in MERGED])
     )
-    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    found.decoder = decoders.ByteLevel()
-    found.post_processor = processors.ByteLevel(trim_offsets=False)
-    found.add_special_tokens(list(SPECIAL))
-    return found
+    actual.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    actual.decoder = decoders.ByteLevel()
+    actual.post_processor = processors.ByteLevel(trim_offsets=False)
+    actual.add_special_tokens(list(SPECIAL))
+    return actual
 
 
 def word_pieces() -> Tokenizer:
@@ -38,8 +38,8 @@ def word_pieces() -> Tokenizer:
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
     pieces += ["the", "##ing", "un", "##able", "word"]
     pieces += [f"[unused{i}]" for i in range(VOCAB - len(pieces))]
-    found = BertWordPieceTokenizer({piece: i for i, piece in enumerate(pieces)}, lowercase=True)
-    return found._tokenizer
+    actual = BertWordPieceTokenizer({piece: i for i, piece in enumerate(pieces)}, lowercase=True)
+    return actual._tokenizer
 
 
 def change(path: Path, values: dict[str, Any]) -> None:

@@ -164,11 +164,11 @@ def reference_of_ranker(model: torch.nn.Module, seed: int) -> dict[str, np.ndarr
     prompt = np.concatenate([[2], query, [3], document, [3]]).astype(np.int32)
     second = len(query) + 2
     types = (np.arange(len(prompt)) >= second) & (model.config.type_vocab_size > 1)
-    found = model(torch.tensor([prompt.tolist()]), token_type_ids=torch.tensor([types.astype(int).tolist()]))
+    actual = model(torch.tensor([prompt.tolist()]), token_type_ids=torch.tensor([types.astype(int).tolist()]))
     return {
         "prompt": prompt,
         "second": np.array(second, np.int32),
-        "scores": found.logits[0].numpy().astype(np.float32),
+        "scores": actual.logits[0].numpy().astype(np.float32),
     }
 
 

@@ -24,9 +24,9 @@ ORDERS = [
 
 @pytest.fixture(scope="module")
 def formats(smollm2: Path) -> ChatFormats:
-    found = load_chat_formats(load_tokenizer(smollm2))
-    assert isinstance(found, ChatFormats)
-    return found
+    actual = load_chat_formats(load_tokenizer(smollm2))
+    assert isinstance(actual, ChatFormats)
+    return actual
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -75,7 +75,7 @@ def circles(graph: Graph) -> list[list[str]]:
     order: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []
-    found: list[list[str]] = []
+    collected: list[list[str]] = []
 
     def visit(module: str) -> None:
         order[module] = lowest[module] = len(order)
@@ -91,9 +91,9 @@ def circles(graph: Graph) -> list[list[str]]:
             component = stack[at:]
             del stack[at:]
             if len(component) > 1:
-                found.append(sorted(component))
+                collected.append(sorted(component))
 
     for module in graph:
         if module not in order:
             visit(module)
-    return sorted(found)
+    return sorted(collected)

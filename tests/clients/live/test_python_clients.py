@@ -39,8 +39,8 @@ def test_langchain_answers_through_responses(url: str) -> None:
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 def test_langchain_structured_output_is_an_object(url: str, method: str) -> None:
-    found = langchain(url).with_structured_output(Town, method=method).invoke(QUESTION)
-    assert isinstance(found, Town)
+    actual = langchain(url).with_structured_output(Town, method=method).invoke(QUESTION)
+    assert isinstance(actual, Town)
 
 
 def test_langchain_tools_are_called(url: str) -> None:
@@ -64,8 +64,8 @@ def test_pydantic_ai_answers_and_gives_objects(url: str) -> None:
     from pydantic_ai import Agent, NativeOutput
 
     assert Agent(pydantic_model(url)).run_sync(QUESTION).output
-    found = Agent(pydantic_model(url), output_type=NativeOutput(Town)).run_sync(QUESTION).output
-    assert isinstance(found, Town)
+    actual = Agent(pydantic_model(url), output_type=NativeOutput(Town)).run_sync(QUESTION).output
+    assert isinstance(actual, Town)
     assert isinstance(Agent(pydantic_model(url), output_type=Town).run_sync(QUESTION).output, Town)
 
 
@@ -139,8 +139,8 @@ def test_litellm_answers_through_both_apis(url: str) -> None:
     assert litellm.completion(**openai).choices[0].message.content
     parts = [part.choices[0].delta.content or "" for part in litellm.completion(**openai, stream=True)]
     assert "".join(parts)
-    found = litellm.completion(**openai, response_format=Town).choices[0].message.content
-    assert Town.model_validate_json(found)
+    actual = litellm.completion(**openai, response_format=Town).choices[0].message.content
+    assert Town.model_validate_json(actual)
     anthropic = {**openai, "model": f"anthropic/{MODEL}", "api_base": url, "max_tokens": 100}
     assert litellm.completion(**anthropic).choices[0].message.content
     vllm = {**openai, "model": f"hosted_vllm/{MODEL}"}
@@ -160,8 +160,8 @@ def test_instructor_gives_objects(url: str, mode: str) -> None:
         OpenAI(base_url=f"{url}/v1", api_key="none"), mode=getattr(instructor.Mode, mode)
     )
     messages = [{"role": "user", "content": QUESTION}]
-    found = client.chat.completions.create(model=MODEL, messages=messages, response_model=Town)
-    assert isinstance(found, Town)
+    actual = client.chat.completions.create(model=MODEL, messages=messages, response_model=Town)
+    assert isinstance(actual, Town)
 
 
 # --- Outlines
@@ -176,8 +176,8 @@ def test_outlines_constrains_what_it_asks_for(url: str, kind: str) -> None:
     makers = {"vllm": outlines.from_vllm, "sglang": outlines.from_sglang}
     model = makers[kind](OpenAI(base_url=f"{url}/v1", api_key="none"), MODEL)
     assert model(QUESTION, max_tokens=10)
-    found = Town.model_validate_json("".join(model.stream(QUESTION, Town)))
-    assert isinstance(found, Town)
+    actual = Town.model_validate_json("".join(model.stream(QUESTION, Town)))
+    assert isinstance(actual, Town)
     assert model(QUESTION, Literal["Lyon", "Nice"]) in ("Lyon", "Nice")
     assert re.fullmatch("[0-9]{3}-[a-f]{4}", model(QUESTION, Regex(r"\d{3}-[a-f]{4}")))
     assert datetime.date.fromisoformat(model("When was it?", date))
@@ -236,8 +236,8 @@ def test_semantic_kernel_answers_gives_objects_and_calls_functions(url: str) -> 
         typed = await service.get_chat_message_content(history(QUESTION), Settings(response_format=Town))
         assert Town.model_validate_json(str(typed))
         required = Settings(max_tokens=60, function_choice_behavior=FunctionChoiceBehavior.Required())
-        asked = history("How is the weather in Paris?")
-        assert str(await service.get_chat_message_content(asked, required, kernel=kernel))
+        conversation = history("How is the weather in Paris?")
+        assert str(await service.get_chat_message_content(conversation, required, kernel=kernel))
 
     asyncio.run(talk())
     assert called

@@ -37,8 +37,8 @@ async def ask(engine: FakeEngine, template: str | None = QWEN, **body: Any) -> d
     async with client(app(engine, template)) as http:
         response = await http.post(CHAT, json={"messages": user("Hi"), **body})
     assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
+    data: dict[str, Any] = response.json()
+    return data
 
 
 async def deltas(engine: FakeEngine, template: str | None = QWEN, **body: Any) -> list[dict[str, Any]]:

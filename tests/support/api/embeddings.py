@@ -14,5 +14,5 @@ def tokens_of(text: str) -> list[int]:
 
 
 def expected(tokens: list[int], pooling: str = "last") -> np.ndarray:
-    found = vectors(tokens, pooling).astype(np.float64)
-    return found / np.linalg.norm(found, axis=-1, keepdims=True)
+    actual = vectors(tokens, pooling).astype(np.float64)
+    return actual / np.linalg.norm(actual, axis=-1, keepdims=True)

@@ -57,5 +57,5 @@ def matches(grammar: str, text: str, control: bool, pieces: bool = True) -> tupl
     matcher = LLMatcher(tokenizer(control), grammar + '\n%llguidance {"no_forcing": true}\n', log_level=0)
     assert not matcher.is_error(), matcher.get_error()
     ids = encode(text, pieces)
-    taken = matcher.try_consume_tokens(ids)
-    return taken == len(ids), matcher.is_accepting()
+    n_consumed = matcher.try_consume_tokens(ids)
+    return n_consumed == len(ids), matcher.is_accepting()

@@ -26,9 +26,11 @@ async def client(
         app = make_app(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"http://{host}", **options) as found,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url=f"http://{host}", **options
+        ) as http_client,
     ):
-        yield found
+        yield http_client
 
 
 class Live:
@@ -95,12 +97,12 @@ def events(text: str) -> list[dict[str, Any]]:
 
 def text_of(chunks: list[dict[str, Any]], index: int = 0) -> str:
     """The text of one choice, of either API."""
-    found = ""
+    content = ""
     for chunk in chunks:
         for choice in chunk["choices"]:
             if choice["index"] == index:
-                found += choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
-    return found
+                content += choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
+    return content
 
 
 def error_of(response: httpx.Response, status: int) -> dict[str, Any]:

@@ -16,14 +16,14 @@ def named_events(text: str) -> list[dict[str, Any]]:
     """The data of each event, whose name must be its type. Comments are left out."""
     blocks = text.split("\n\n")
     assert blocks.pop() == ""
-    found = []
+    collected = []
     for block in blocks:
         if block.startswith(":"):
             continue
         name, data = block.split("\n")
-        found.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {found[-1]['type']}"
-    return found
+        collected.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {collected[-1]['type']}"
+    return collected
 
 
 def template(folder: Path, source: str) -> str:
@@ -35,5 +35,5 @@ def template(folder: Path, source: str) -> str:
 
 def messages_seen(engine: FakeEngine) -> list[dict[str, Any]]:
     """The messages that the template SHOWING got for the last prompt."""
-    found: list[dict[str, Any]] = json.loads(tokenizer().decode(engine.seen[-1].prompt))
-    return found
+    data: list[dict[str, Any]] = json.loads(tokenizer().decode(engine.seen[-1].prompt))
+    return data

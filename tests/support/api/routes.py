@@ -36,8 +36,8 @@ CONVERSATION = "conv_0123456789abcdef01234567"
 @cache
 def document() -> dict[str, Any]:
     """/openapi.json."""
-    found: dict[str, Any] = make_app().openapi()
-    return found
+    description: dict[str, Any] = make_app().openapi()
+    return description
 
 
 def resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -65,18 +65,18 @@ def kind_of(value: object) -> str:
 
 def kinds(schema: Mapping[str, Any]) -> set[str] | None:
     """The JSON types that a value may have. None: any."""
-    found: set[str] = set()
+    collected: set[str] = set()
     for branch in branches(schema):
         if "enum" in branch:
-            found |= {kind_of(value) for value in branch["enum"]}
+            collected |= {kind_of(value) for value in branch["enum"]}
         elif "const" in branch:
-            found.add(kind_of(branch["const"]))
+            collected.add(kind_of(branch["const"]))
         elif "type" in branch:
             types = branch["type"]
-            found |= {types} if isinstance(types, str) else set(types)
+            collected |= {types} if isinstance(types, str) else set(types)
         else:
             return None
-    return found | {"integer"} if "number" in found else found
+    return collected | {"integer"} if "number" in collected else collected
 
 
 def bounds(schema: Mapping[str, Any]) -> tuple[float | None, float | None]:
@@ -104,10 +104,10 @@ def placed(value: Any, path: Path, new: Any) -> Any:
     """A copy of a JSON value with another one at a place in it."""
     if not path:
         return new
-    found = copy.copy(value)
+    changed = copy.copy(value)
     old = value[path[0]] if isinstance(path[0], int) or path[0] in value else None
-    found[path[0]] = placed(old, path[1:], new)
-    return found
+    changed[path[0]] = placed(old, path[1:], new)
+    return changed
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,8 @@ class Route:
 
     @property
     def operation(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = document()["paths"][self.path][self.method.lower()]
-        return found
+        actual: Mapping[str, Any] = document()["paths"][self.path][self.method.lower()]
+        return actual
 
     @property
     def url(self) -> str:
@@ -181,8 +181,8 @@ class Route:
 
     @property
     def schema(self) -> Mapping[str, Any]:
-        found = branches(self.operation["requestBody"]["content"]["application/json"]["schema"])
-        return next(branch for branch in found if branch.get("type") == "object")
+        actual = branches(self.operation["requestBody"]["content"]["application/json"]["schema"])
+        return next(branch for branch in actual if branch.get("type") == "object")
 
     @property
     def needs_body(self) -> bool:
@@ -190,8 +190,8 @@ class Route:
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.schema.get("properties", {})
-        return found
+        properties: Mapping[str, Any] = self.schema.get("properties", {})
+        return properties
 
     @property
     def takes_json(self) -> bool:
@@ -220,15 +220,15 @@ class Route:
 
     def _below(self, field: Field) -> Iterator[Field]:
         yield field
-        value, found = field.example, branches(field.schema)
+        value, actual = field.example, branches(field.schema)
         if isinstance(value, dict):
-            for name, inner in {k: v for b in found for k, v in b.get("properties", {}).items()}.items():
+            for name, inner in {k: v for b in actual for k, v in b.get("properties", {}).items()}.items():
                 if name in value or inner.get("examples"):
-                    given = value[name] if name in value else example(inner)
-                    around = placed(field.around, (*field.path[1:], name), given)
+                    values = value[name] if name in value else example(inner)
+                    around = placed(field.around, (*field.path[1:], name), values)
                     yield from self._below(Field(self, (*field.path, name), inner, around))
         elif isinstance(value, list) and value:
-            items = [branch["items"] for branch in found if "items" in branch]
+            items = [branch["items"] for branch in actual if "items" in branch]
             if items:
                 yield from self._below(Field(self, (*field.path, 0), {"anyOf": items}, field.around))
 
@@ -299,8 +299,8 @@ class Ask:
         return [*self.engine.seen, *self.engine.works, *self.commands]
 
     def forget(self) -> None:
-        for found in (self.engine.seen, self.engine.works, self.commands):
-            found.clear()
+        for actual in (self.engine.seen, self.engine.works, self.commands):
+            actual.clear()
         for slot in self.engine.slots:
             slot.keep([])
 
@@ -372,8 +372,8 @@ def refusal(response: httpx.Response, route: Route | str, *statuses: int) -> dic
     Anthropic's and Ollama's have no `param`: their messages begin with the field's name. Ollama's is nothing
     but a message.
     """
-    told = response.request.content[:300], response.status_code, response.text[:500]
-    assert response.status_code in (statuses or (400,)), told
+    reported = response.request.content[:300], response.status_code, response.text[:500]
+    assert response.status_code in (statuses or (400,)), reported
     assert response.headers["content-type"] == "application/json"
     body = msgspec.json.decode(response.content)
     if ANTHROPIC.handles(str(route)):
@@ -405,7 +405,7 @@ def least() -> dict[Route, tuple[dict[str, Any], bool]]:
     It is the example of the whole, where there is one. Of some fields either one must be there, which a
     schema does not say: so the application is asked.
     """
-    found = {}
+    collected = {}
     with asking() as ask:
         for route in POSTS:
             body = {name: example(route.fields[name]) for name in route.schema.get("required", ())}
@@ -419,8 +419,8 @@ def least() -> dict[Route, tuple[dict[str, Any], bool]]:
                 assert error["param"] in route.fields, error
                 body[error["param"]] = example(route.fields[error["param"]])
             assert response.status_code == 200, (str(route), body, response.text)
-            found[route] = body, bool(ask.engine.seen)
-    return found
+            collected[route] = body, bool(ask.engine.seen)
+    return collected
 
 
 def has_codes(route: Route | str) -> bool:

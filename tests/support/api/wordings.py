@@ -97,8 +97,8 @@ class Completions(Wording):
         return Told(text, choices[-1]["finish_reason"], _usage(events[-1]["usage"]))
 
     def text(self, choice: Json) -> str:
-        found: str = choice["text"]
-        return found
+        content: str = choice["text"]
+        return content
 
 
 class Chat(Completions):
@@ -155,9 +155,9 @@ class Responses(Wording):
 
     def streamed(self, events: list[Json]) -> Told:
         text = "".join(e["delta"] for e in events if e["type"] == "response.output_text.delta")
-        told = self.whole(events[-1]["response"])
-        assert told.text == text
-        return told
+        reply = self.whole(events[-1]["response"])
+        assert reply.text == text
+        return reply
 
 
 class Messages(Wording):
@@ -202,8 +202,8 @@ class OllamaGenerate(Wording):
         """Lines as httpx finds them, by which the official client reads."""
         lines = LineDecoder()
         texts = TextDecoder()
-        found = [line for part in parts for line in lines.decode(texts.decode(part))]
-        return [json.loads(line) for line in found + lines.decode(texts.flush()) + lines.flush()]
+        actual = [line for part in parts for line in lines.decode(texts.decode(part))]
+        return [json.loads(line) for line in actual + lines.decode(texts.flush()) + lines.flush()]
 
     def whole(self, answer: Json) -> Told:
         assert answer["done"] is True
@@ -216,8 +216,8 @@ class OllamaGenerate(Wording):
         return self.whole(events[-1])._replace(text="".join(map(self.text, events)))
 
     def text(self, answer: Json) -> str:
-        found: str = answer["response"]
-        return found
+        content: str = answer["response"]
+        return content
 
 
 class OllamaChat(OllamaGenerate):
@@ -230,8 +230,8 @@ class OllamaChat(OllamaGenerate):
     def text(self, answer: Json) -> str:
         message = answer["message"]
         assert message["role"] == "assistant"
-        found: str = message["content"]
-        return found
+        content: str = message["content"]
+        return content
 
 
 WORDINGS: list[Wording] = [

@@ -51,15 +51,15 @@ class Golden:
 
 
 def golden(name: str) -> Golden:
-    with np.load(FOLDER / f"{name}.npz") as found:
-        greedy = Greedy(found["greedy"].tolist(), found["margins"].tolist(), Timings())
+    with np.load(FOLDER / f"{name}.npz") as arrays:
+        greedy = Greedy(arrays["greedy"].tolist(), arrays["margins"].tolist(), Timings())
         return Golden(
             path=FOLDER / f"{name}.gguf",
-            prompt=found["prompt"].tolist(),
-            positions=found["positions"].tolist(),
-            logits=found["logits"],
+            prompt=arrays["prompt"].tolist(),
+            positions=arrays["positions"].tolist(),
+            logits=arrays["logits"],
             greedy=greedy,
-            last=found["last"],
+            last=arrays["last"],
         )
 
 
@@ -177,12 +177,12 @@ def widened(name: str, seed: int) -> TinyModel:
         if tensor == "position_embd.weight":
             shape[0] = x.shape[0]
         if x.ndim > 1:
-            made = rng.normal(0, 1 / math.sqrt(shape[-1]), shape)
+            values = rng.normal(0, 1 / math.sqrt(shape[-1]), shape)
         elif tensor.endswith("bias"):
-            made = rng.normal(0, 0.1, shape)
+            values = rng.normal(0, 0.1, shape)
         else:
-            made = rng.uniform(0.5, 1.5, shape)
-        model.tensors[tensor] = made.astype(np.float32)
+            values = rng.uniform(0.5, 1.5, shape)
+        model.tensors[tensor] = values.astype(np.float32)
     return model
 
 

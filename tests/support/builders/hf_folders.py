@@ -32,5 +32,5 @@ def changed(tmp_path: Path, **values: Any) -> Path:
 def moved(folder: Path, source: str, rename: Callable[[str], str], **more: np.ndarray) -> None:
     """The tensors of hf/`source` under other names, and more, in `folder`."""
     shutil.copytree(FOLDER / "hf" / source, folder)
-    found = {rename(name): t.read() for name, t in Folder(folder).tensors.items()} | more
-    save_file(found, folder / "model.safetensors")
+    content = {rename(name): t.read() for name, t in Folder(folder).tensors.items()} | more
+    save_file(content, folder / "model.safetensors")

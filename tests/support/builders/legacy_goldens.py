@@ -15,12 +15,12 @@ def pieces(model: TinyModel) -> list[tuple[bytes, float]]:
     """The vocabulary of a golden model as old files of its kind have it: bytes of the tokens."""
     if model.keys["general.architecture"][0] != "llama":
         return [(text, 0.0) for text in raw_tokens(FOLDERS_TOKENIZER)]
-    found = [(b" \xe2\x81\x87 ", 0.0), (b"", 0.0), (b"", 0.0)]
+    actual = [(b" \xe2\x81\x87 ", 0.0), (b"", 0.0), (b"", 0.0)]
     for i, piece in enumerate(model.keys["tokenizer.ggml.tokens"][0][3:], start=3):
         is_byte = piece.startswith("<0x")
         text = bytes([int(piece[3:5], 16)]) if is_byte else piece.replace("\u2581", " ").encode()
-        found.append((text, float(-i)))
-    return found
+        actual.append((text, float(-i)))
+    return actual
 
 
 def raw_tokens(tokenizer: Tokenizer) -> list[bytes]:

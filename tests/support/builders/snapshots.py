@@ -22,13 +22,13 @@ def start(model: engine.Model, cache_prompt: bool = False) -> engine.InferenceSe
 
 def go_on(session: engine.InferenceSession) -> list[Any]:
     """Everything that a session can do next: logits, generated tokens, another prompt, a step back."""
-    found: list[Any] = [session.last_logits.tolist()]
-    found += [(token.id, token.logprob) for token in session.infer(GREEDY)]
+    logits: list[Any] = [session.last_logits.tolist()]
+    logits += [(token.id, token.logprob) for token in session.infer(GREEDY)]
     session.feed_prompt([9, 8, 7, 6, 5])
-    found.append(session.last_logits.tolist())
+    logits.append(session.last_logits.tolist())
     session.rewind(3)
-    found.append(session.last_logits.tolist())
-    return [*found, session.tokens]
+    logits.append(session.last_logits.tolist())
+    return [*logits, session.tokens]
 
 
 def saved(model: engine.Model, path: Path, n: int = 100, generated: int = 5) -> engine.InferenceSession:

@@ -157,8 +157,8 @@ class FakeEngine:
     def _work(self, work: Task[Any]) -> Any:
         match work:
             case Embed(inputs, pooling):
-                made = [vectors(tokens, pooling) for tokens in inputs]
-                return Embedded([v.astype("<f4").tobytes() for v in made], made[0].shape[-1])
+                pooled = [vectors(tokens, pooling) for tokens in inputs]
+                return Embedded([v.astype("<f4").tobytes() for v in pooled], pooled[0].shape[-1])
             case GetPromptLogprobs(tokens, top):
                 best = [[x for i in range(top) for x in (id + i, -0.5 - i)] for id in tokens[1:]]
                 rows = [[self.logprob_of(id), 1, *pairs] for id, pairs in zip(tokens[1:], best, strict=True)]
@@ -239,7 +239,7 @@ class FakeEngine:
             prompt_ms=2.0,
             n_batch=request.n_batch,
         )
-        made = 0
+        created = 0
         script = self.script(request)
         limit = len(script) if params.max_tokens is None else min(params.max_tokens, len(script))
         ends = self.tokenizer.eog_ids | set(params.stop_token_ids)
@@ -247,28 +247,28 @@ class FakeEngine:
             await asyncio.sleep(self.delay_s)
             if request.id in self._holds:
                 await self._holds[request.id].wait()
-            if self.fail_after is not None and made >= self.fail_after:
+            if self.fail_after is not None and created >= self.fail_after:
                 stream.end(FinishReason.ERROR, "ggml: abort in /root/secret.c at 0x7f00deadbeef")
                 break
             tokens, finish = [], None
-            for id in script[made : min(made + self.step, limit)]:
+            for id in script[created : min(created + self.step, limit)]:
                 tokens.append(self._token(id, params.logprobs))
-                made += 1
+                created += 1
                 if id in ends:
                     finish = FinishReason.STOP
                     break
-            if finish is None and made >= limit:
+            if finish is None and created >= limit:
                 finish = FinishReason.LENGTH
             final = Timings(
                 **{
                     **{f: getattr(timings, f) for f in timings.__struct_fields__},
-                    "predicted_n": made,
+                    "predicted_n": created,
                     "predicted_ms": 3.0,
                 }
             )
-            first = made == len(tokens)
-            given = final if finish else timings if first else None
-            stream.push(StepOutput(id=request.id, tokens=tokens, finish=finish, timings=given))
+            first = created == len(tokens)
+            values = final if finish else timings if first else None
+            stream.push(StepOutput(id=request.id, tokens=tokens, finish=finish, timings=values))
             if finish is not None:
                 break
         if request.id in self._streams:

@@ -97,21 +97,21 @@ class FakeScheduler:
             self.sessions[id].paused = False
 
     def step(self) -> list[StepOutput]:
-        news, self.ended = self.ended, []
+        update, self.ended = self.ended, []
         now_ms = time.monotonic() * 1000
         for id, session in list(self.sessions.items()):
             deadline = session.request.deadline_ms
             if deadline is not None and now_ms > deadline:
                 del self.sessions[id]
-                news.append(StepOutput(id=id, finish=FinishReason.TIMEOUT, timings=self._timings(session)))
+                update.append(StepOutput(id=id, finish=FinishReason.TIMEOUT, timings=self._timings(session)))
         running = [s for s in list(self.sessions.values())[:PARALLEL] if not s.paused]
         if not running:
-            return news
+            return update
         time.sleep(self.step_s)
         self.n_steps += 1
         for session in running:
-            news.append(self._advance(session))
-        return news
+            update.append(self._advance(session))
+        return update
 
     def _advance(self, session: Session) -> StepOutput:
         request = session.request

@@ -19,8 +19,8 @@ def halves(x: np.ndarray, n_head: int) -> np.ndarray:
 
 def unpermuted(model: TinyModel) -> None:
     for name, x in model.tensors.items():
-        if found := re.search(r"attn_(q|k)\.", name):
-            model.tensors[name] = halves(x, 4 if found[1] == "q" else 2)
+        if match := re.search(r"attn_(q|k)\.", name):
+            model.tensors[name] = halves(x, 4 if match[1] == "q" else 2)
 
 
 def exchanged(a: str, b: str) -> Change:
@@ -46,9 +46,9 @@ def pairs_for_halves(model: TinyModel) -> None:
 
 
 def norms_of_the_first_head(model: TinyModel) -> None:
-    found = [name for name in model.tensors if re.search("attn_[qk]_norm", name)]
-    assert found
-    for name in found:
+    match = [name for name in model.tensors if re.search("attn_[qk]_norm", name)]
+    assert match
+    for name in match:
         x = model.tensors[name]
         model.tensors[name] = np.repeat(x[:1], len(x), axis=0)
 
@@ -61,9 +61,9 @@ def no_sinks(model: TinyModel) -> None:
 def without(*parts: str) -> Change:
     def change(model: TinyModel) -> None:
         for part in parts:
-            found = [name for name in (*model.tensors, *model.keys) if re.search(part, name)]
-            assert found
-            for name in found:
+            match = [name for name in (*model.tensors, *model.keys) if re.search(part, name)]
+            assert match
+            for name in match:
                 model.tensors.pop(name, None)
                 model.keys.pop(name, None)
 

@@ -32,9 +32,9 @@ class Calculator:
         """`array` in a type of the `gguf` package's names; on the CPU the floats that it then means."""
         if type == "F32":
             return self.input(array)
-        data, meant = quantize(type, array, np.random.default_rng(5))
+        data, dequantized = quantize(type, array, np.random.default_rng(5))
         if self.device is CPU:
-            return self.input(meant)
+            return self.input(dequantized)
         return self._new(FORMATS[type].number, array.shape[::-1], data)
 
     def empty(self, shape: tuple[int, ...], type: str) -> Any:

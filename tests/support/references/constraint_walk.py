@@ -46,12 +46,12 @@ class Walk:
         """At most `n` tokens. After a third an end is taken where it may come, or bytes of `prefer`."""
         eog = self.tokenizer.eog_ids
         for i in range(n):
-            found = allowed(self.matcher, self.compiler.n_words)
-            assert bool(found & eog) == self.matcher.may_stop
-            assert not found & eog or found >= eog
-            if self.matcher.may_stop and (3 * i > n or not found - eog):
+            actual = allowed(self.matcher, self.compiler.n_words)
+            assert bool(actual & eog) == self.matcher.may_stop
+            assert not actual & eog or actual >= eog
+            if self.matcher.may_stop and (3 * i > n or not actual - eog):
                 break
-            choice = sorted(found - eog)
+            choice = sorted(actual - eog)
             assert choice
             if 3 * i > n:
                 best = [t for t in choice if self.tokenizer.token_bytes(t) in [bytes([b]) for b in prefer]]

@@ -76,12 +76,12 @@ _CHECKSUM = re.compile(rb'"checksum": ?"([0-9a-f]{64})"')
 def mended(data: bytes) -> bytes:
     """A saved session with the checksum that belongs to it: to reach what lies behind that check."""
     end = 8 + int.from_bytes(data[:8], "little")
-    found = _CHECKSUM.search(data, 8, min(end, len(data)))
-    if found is None:
+    match = _CHECKSUM.search(data, 8, min(end, len(data)))
+    if match is None:
         return data
-    empty = data[: found.start(1)] + NO_CHECKSUM.encode() + data[found.end(1) :]
+    empty = data[: match.start(1)] + NO_CHECKSUM.encode() + data[match.end(1) :]
     digest = hashlib.blake2b(empty, digest_size=32).hexdigest().encode()
-    return data[: found.start(1)] + digest + data[found.end(1) :]
+    return data[: match.start(1)] + digest + data[match.end(1) :]
 
 
 def restores(model: engine.Model, path: Path) -> bool:
@@ -90,14 +90,14 @@ def restores(model: engine.Model, path: Path) -> bool:
     try:
         session = model.restore_session(path, engine.InferenceSessionConfig(cache_prompt=False))
     except (ModelError, ConfigError) as error:
-        said = str(error)
+        message = str(error)
         restored = False
     else:
         with session:
             assert 0 < len(session.tokens) <= model.n_ctx
             assert session.n_past <= len(session.tokens)
-        said, restored = "", True
-    assert said.isprintable()  # also: one line
+        message, restored = "", True
+    assert message.isprintable()  # also: one line
     assert (model.pool.n_free, model.prefix.n_cells) == before
     model.pool.check()
     model.prefix.check()

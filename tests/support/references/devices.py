@@ -25,14 +25,14 @@ def params(
     With 0 layers there it is only offered: to demand it would be a contradiction.
     """
     rpc = {"RPC": "rpc_cpu", "RPC-CLBlast": "rpc_clblast"}.get(where)
-    given = {"kv_type": "f32", "context_size": 256, "n_threads": 1, "parallel": 1} | more
+    options = {"kv_type": "f32", "context_size": 256, "n_threads": 1, "parallel": 1} | more
     if where == "cpu":
-        return engine.ModelParameters(use_gpu=False, **given)
-    given |= {"use_gpu": layers != 0 or "auto", "gpu_layers": layers}
+        return engine.ModelParameters(use_gpu=False, **options)
+    options |= {"use_gpu": layers != 0 or "auto", "gpu_layers": layers}
     if rpc is None:
-        return engine.ModelParameters(devices=(DEVICE,), **given)
+        return engine.ModelParameters(devices=(DEVICE,), **options)
     address = request.getfixturevalue(rpc)
-    return engine.ModelParameters(devices=(rpc_device(address),), rpc=(address,), **given)
+    return engine.ModelParameters(devices=(rpc_device(address),), rpc=(address,), **options)
 
 
 def rpc_device(address: str) -> str:
@@ -46,14 +46,14 @@ def rpc_device(address: str) -> str:
 
 
 def run(
-    path: Path, ref: Golden, given: engine.ModelParameters, n_splits: int | None = 1
+    path: Path, ref: Golden, params: engine.ModelParameters, n_splits: int | None = 1
 ) -> tuple[np.ndarray, list[int], list[str]]:
     """The logits after the prompt, the greedy tokens, and where the layers were.
 
     n_splits: parts of the graph if all layers are on one device; 1: only token ids, positions and masks go
     there, and logits back.
     """
-    with engine.load(path, given) as model:
+    with engine.load(path, params) as model:
         with model.start_session(engine.InferenceSessionConfig(n_batch=64, cache_prompt=False)) as session:
             session.feed_prompt(ref.prompt)
             logits = session.last_logits

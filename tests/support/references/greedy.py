@@ -42,13 +42,13 @@ class GreedyComparison:
 
 def run(scheduler: Scheduler, requests: Iterable[Request]) -> dict[str, Greedy]:
     """Submit all, step to the end; the requests must ask for logprobs=2."""
-    found: dict[str, Greedy] = {}
+    collected: dict[str, Greedy] = {}
     for request in requests:
         scheduler.submit(request)
-        found[request.id] = Greedy([], [], Timings())
+        collected[request.id] = Greedy([], [], Timings())
     while scheduler.has_work:
         for emission in scheduler.step():
-            entry = found[emission.id]
+            entry = collected[emission.id]
             for token in emission.tokens:
                 assert token.top is not None
                 entry.tokens.append(token.id)
@@ -56,8 +56,8 @@ def run(scheduler: Scheduler, requests: Iterable[Request]) -> dict[str, Greedy]:
             if emission.finish is not None:
                 assert emission.finish in (FinishReason.STOP, FinishReason.LENGTH), emission.error
                 assert emission.timings is not None
-                found[emission.id] = entry._replace(timings=emission.timings)
-    return found
+                collected[emission.id] = entry._replace(timings=emission.timings)
+    return collected
 
 
 def request(id: str, prompt: Sequence[int], n: int = 48, n_batch: int = 512, cache: bool = True) -> Request:

@@ -35,10 +35,10 @@ def titled(shape: dict[str, Any], title: str, **more: Any) -> dict[str, Any]:
 
 def obj(required: str = "", more: dict[str, Any] | None = None, **properties: Any) -> dict[str, Any]:
     """An object. required: names, with spaces between."""
-    found: dict[str, Any] = {"type": "object", "properties": properties}
+    actual: dict[str, Any] = {"type": "object", "properties": properties}
     if required:
-        found["required"] = required.split()
-    return {**found, **(more or {})}
+        actual["required"] = required.split()
+    return {**actual, **(more or {})}
 
 
 def shut(required: str = "", more: dict[str, Any] | None = None, **properties: Any) -> dict[str, Any]:
