@@ -19,6 +19,8 @@ ATTRIBUTES = {
     "rpm": ("N", "requests per minute"),
     "tpm": ("N", "tokens per minute, of prompts and answers"),
     "concurrency": ("N", "concurrent requests"),
+    "weight": ("N", "its share in the engine beside other clients' (default 1)"),
+    "priority": ("N", "of its requests, and the best that they can ask for; lower is earlier (default 0)"),
 }
 EXAMPLES = """\
   ggserve keys new --name alice >> keys          prints the key, appends its hash to the file
@@ -78,6 +80,8 @@ def _list(file: Path) -> int:
                         limits.concurrent_requests,
                     )
                 ),
+                str(profile.weight),
+                str(profile.priority),
                 "hash" if line.secret is None else "plain text",
             )
         )

@@ -41,6 +41,7 @@ class GenerationOptions:
     cache_salt: str = ""  # only requests with the same one share prefixes
     timeout_ms: int | None = None
     lora: Sequence[tuple[int, float]] | None = None  # numbers and scales; None: the server's
+    priority: int | None = None  # lower is earlier; None: the client's
     slot: int | None = None  # llama-server's number of a place; None: any
     line_break_after_ms: float | None = None  # of generating: end at the first line break after that
     stream: bool = False

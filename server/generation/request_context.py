@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from starlette.types import Scope
 
-from engine.config import adapter_scales
+from engine.config import MAX_PRIORITY, adapter_scales
 from engine.errors import ConfigError
 from engine.types import AdapterScales
 from server.config.default_sampling import default_sampling
@@ -53,6 +53,7 @@ class AccessRecord:
         "model",
         "phases",
         "predicted_n",
+        "priority",
         "prompt_n",
         "queue_ms",
         "started",
@@ -68,6 +69,7 @@ class AccessRecord:
         self.leases: list[Lease] = []  # released at the end of the request
         self.model: str | None = None
         self.load_ms: float | None = None  # waited for the model to be loaded
+        self.priority: int | None = None  # None: 0, or no request for tokens
         self.prompt_n: int | None = None
         self.cached_n: int | None = None
         self.predicted_n: int | None = None
@@ -79,7 +81,7 @@ class AccessRecord:
 
     def fields(self) -> dict[str, object]:
         counts = ("prompt_n", "cached_n", "predicted_n", "queue_ms", "ttft_ms")
-        names = ("key", "model", "load_ms", *counts, "finish", "error")
+        names = ("key", "model", "load_ms", "priority", *counts, "finish", "error")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
@@ -180,6 +182,16 @@ class RequestContext:
             self.client.usage.spend_prompt(n)
         except LimitReached as limit:
             raise rate_limited(str(limit), limit.retry_after_s) from limit
+
+    def priority(self, requested: int | None) -> int:
+        """Of the request's sequences; ApiError if the client may not have that one."""
+        allowed = self.client.profile.priority
+        if requested is not None and requested < allowed and not self.client.is_admin:
+            text = f"must be {allowed} to {MAX_PRIORITY} with this key, not {requested} (lower is earlier)"
+            raise wrong(self.field_names.get("priority", "priority"), text)
+        priority = allowed if requested is None else requested
+        self.record.priority = priority or None
+        return priority
 
     def cache_salt(self, requested: str = "") -> str:
         """What keeps this request's prefixes apart; requested: the salt that the client sent."""

@@ -146,7 +146,7 @@ def _job(
     n_batch, deadline = _batch_size(options, context), _deadline_ms(options, context)
     draft_max = _draft_max(options, context)
     lora = context.lora if options.lora is None else context.check_lora(options.lora, "lora")
-    salt = context.cache_salt(options.cache_salt)
+    salt, priority = context.cache_salt(options.cache_salt), context.priority(options.priority)
     if options.slot is not None and options.slot >= len(engine.slots):
         context.warn(f"id_slot has no effect: there are {len(engine.slots)} slots, numbered from 0")
     shifts = context.state.settings.context_shift
@@ -174,6 +174,9 @@ def _job(
                 slot=options.slot,
                 constraint=prompt.constraint,
                 thinking=prompt.thinking,
+                client=context.owner or "",
+                weight=context.client.profile.weight,
+                priority=priority,
             )
             requests[i][1].append(request)
     with_scores = options.echo or options.prompt_logprobs is not None

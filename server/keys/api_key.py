@@ -27,12 +27,15 @@ class RateLimits:
 class Profile:
     """What belongs to a name; keys with the same name are one client.
 
-    role None: a user, unless it is the only client.
+    role None: a user, unless it is the only client. weight: of its share in the engine beside other clients'.
+    priority: of its requests, as long as they do not ask for a lower one (a higher number).
     """
 
     name: str
     role: Role | None = None
     limits: RateLimits = RateLimits()
+    weight: int = 1
+    priority: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 # KEY or sha256:HASH, then attributes
 sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae name=ops role=admin
-a-plain-key name=batch rpm=60 tpm=50000 concurrency=4
+a-plain-key name=batch rpm=60 tpm=50000 concurrency=4 priority=10
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.config import MAX_PRIORITY, MAX_WEIGHT
 from engine.errors import ConfigError
 from server.keys.api_key import ApiKey, Profile, RateLimits, Role, default_name, digest_of
 
@@ -94,6 +96,8 @@ def _profile(values: Mapping[str, Any], name: str) -> Profile:
         values.get("name", name),
         values.get("role"),
         RateLimits(values.get("rpm"), values.get("tpm"), values.get("concurrency")),
+        values.get("weight", 1),
+        values.get("priority", 0),
     )
 
 
@@ -109,12 +113,12 @@ def _role(text: str) -> Role:
     return Role(text)
 
 
-def _number(text: str) -> int:
+def _number(text: str, least: int = 1, most: int = _MOST) -> int:
     with contextlib.suppress(ValueError):
         number = int(text)
-        if 1 <= number <= _MOST:
+        if least <= number <= most:
             return number
-    raise ValueError(f"must be a whole number from 1 to {_MOST}")
+    raise ValueError(f"must be a whole number from {least} to {most}")
 
 
 _ATTRIBUTES: dict[str, Callable[[str], Any]] = {
@@ -123,4 +127,6 @@ _ATTRIBUTES: dict[str, Callable[[str], Any]] = {
     "rpm": _number,
     "tpm": _number,
     "concurrency": _number,
+    "weight": partial(_number, most=MAX_WEIGHT),
+    "priority": partial(_number, least=-MAX_PRIORITY, most=MAX_PRIORITY),
 }

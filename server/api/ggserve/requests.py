@@ -34,6 +34,7 @@ def describe(job: Job, infos: dict[str, RequestInfo]) -> dict[str, Any]:
         **({"key": job.context.owner} if job.context.owner is not None else {}),
         "state": next((state for state in _STATES if state in states), "finished"),
         "stream": job.options.stream,
+        "priority": job.sequences[0].request.priority,
         "n_prompt": counts.prompt,
         "n_generated": counts.generated,
         "age_ms": round((time.monotonic() - job.started) * 1000, 1),

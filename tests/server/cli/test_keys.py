@@ -13,7 +13,7 @@ from server.keys.key_file import read_line
 
 
 def test_a_new_key_is_on_stderr_and_its_line_on_stdout(capsys):
-    assert keys.run(["new", "--name", "ops", "--role", "admin", "--rpm", "60"]) == 0
+    assert keys.run(["new", "--name", "ops", "--role", "admin", "--rpm", "60", "--priority", "-5"]) == 0
     out, err = capsys.readouterr()
     key = err.split()[-1]
     assert re.fullmatch(r"ggs-[\w-]{43}", key)
@@ -21,7 +21,7 @@ def test_a_new_key_is_on_stderr_and_its_line_on_stdout(capsys):
     line = read_line(out)
     assert line.key.digest == digest_of(key)
     profile = line.key.profile
-    assert profile == Profile("ops", Role.ADMIN, RateLimits(60))
+    assert profile == Profile("ops", Role.ADMIN, RateLimits(60), priority=-5)
 
 
 def test_no_two_keys_are_the_same(capsys):
@@ -37,11 +37,13 @@ def test_a_value_that_the_server_would_refuse_is_refused():
 
 def test_list_shows_the_clients_without_their_keys(tmp_path, capsys):
     file = tmp_path / "keys"
-    file.write_text(f"secret name=a rpm=5\nsha256:{digest_of('x').hex()} name=b role=admin\n")
+    file.write_text(
+        f"secret name=a rpm=5 weight=2 priority=-7\nsha256:{digest_of('x').hex()} name=b role=admin\n"
+    )
     assert keys.run(["list", str(file)]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[0] for row in rows] == ["name", "a", "b"]
-    assert rows[1][1:3] == ["user", "5"]
+    assert rows[1][1:7] == ["user", "5", "-", "-", "2", "-7"]
     assert rows[2][1] == "admin"
     assert "secret" not in str(rows)
 

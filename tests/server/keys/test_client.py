@@ -115,3 +115,60 @@ async def test_isolation_and_salts_reach_the_engine(tmp_path):
     salts = [request.cache_salt for request in engine.seen]
     assert len(set(salts)) == 4
     assert [work.salt for work in engine.works] == salts
+
+
+async def test_the_engine_is_told_whose_requests_these_are_and_of_their_priority(tmp_path, caplog):
+    caplog.set_level("INFO", "ggserve.access")
+    file = tmp_path / "keys"
+    file.write_text(
+        "alice-key name=alice weight=3 priority=-2\nbob-key name=bob\nops-key name=ops role=admin\n"
+    )
+    file.chmod(0o600)
+    engine = FakeEngine()
+    async with client(make_app(engine, api_key_file=file)) as http:
+        for name, fields in (
+            ("alice", {}),
+            ("alice", {"priority": 7}),
+            ("alice", {"priority": -2}),
+            ("bob", {"priority": 0}),
+            ("ops", {"priority": -1000}),
+        ):
+            body = {"prompt": "Once upon", "max_tokens": 1, **fields}
+            assert (await http.post(COMPLETIONS, json=body, headers=key(name))).status_code == 200
+        for name, asked in (("alice", -3), ("bob", -1)):
+            body = {"prompt": "Once upon", "priority": asked}
+            error = error_of(await http.post(COMPLETIONS, json=body, headers=key(name)), 400)
+            least = {"alice": -2, "bob": 0}[name]
+            assert error["message"].startswith(
+                f"priority: must be {least} to 1000 with this key, not {asked}"
+            )
+            assert (error["param"], error["code"]) == ("priority", "invalid_value")
+        body = {"model": "stories", "prompt": "Once", "options": {"priority": -1}}
+        refused = await http.post("/api/generate", json=body, headers=key("bob"))
+        assert refused.json()["error"].startswith("options.priority: must be 0 to 1000")
+    shares = [(request.client, request.weight, request.priority) for request in engine.seen]
+    assert shares == [("alice", 3, -2), ("alice", 3, 7), ("alice", 3, -2), ("bob", 1, 0), ("ops", 1, -1000)]
+    logged = [record.fields.get("priority") for record in caplog.records]
+    assert logged[:5] == [-2, 7, -2, None, -1000]
+
+
+@pytest.mark.parametrize("asked", [-1001, 1001, 0.5, "high"])
+async def test_a_priority_that_is_none_is_refused(asked):
+    engine = FakeEngine()
+    async with client(make_app(engine)) as http:
+        error = error_of(await http.post(COMPLETIONS, json={"prompt": "Once", "priority": asked}), 400)
+        assert error["param"] == "priority"
+        ok = await http.post(COMPLETIONS, json={"prompt": "Once", "priority": -1000, "max_tokens": 1})
+        assert ok.status_code == 200
+    assert [(request.client, request.priority) for request in engine.seen] == [("", -1000)]
+
+
+async def test_the_list_of_requests_shows_their_priority(tmp_path):
+    engine = endless()
+    async with client(make_app(engine)) as http:
+        body = {"prompt": "Once upon", "priority": 4}
+        running = asyncio.create_task(http.post(COMPLETIONS, json=body))
+        await until(lambda: engine.stats.running)
+        assert [row["priority"] for row in (await http.get("/v1/requests")).json()["data"]] == [4]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

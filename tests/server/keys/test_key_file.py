@@ -30,6 +30,13 @@ def test_a_hash_stands_for_its_key_and_attributes_follow():
     assert line.key.profile == Profile("alice", Role.ADMIN, RateLimits(60, 50000, 4))
 
 
+def test_a_line_says_how_its_client_shares_the_engine():
+    assert read_line("sesame name=batch weight=3 priority=10").key.profile == Profile(
+        "batch", weight=3, priority=10
+    )
+    assert read_line("sesame priority=-1000").key.profile.priority == -1000
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -42,7 +49,8 @@ def test_a_hash_stands_for_its_key_and_attributes_follow():
         ("secret-1 rpm=0", "whole number from 1"),
         ("secret-1 rpm=1.5", "whole number"),
         ("secret-1 tpm=", "whole number"),
-        ("secret-1 priority=1", "must be one of name="),
+        ("secret-1 weight=0", "whole number from 1 to 1000"),
+        ("secret-1 priority=-1001", "whole number from -1000 to 1000"),
         ("secret-1 role=root", "user or admin"),
         ("secret-1 name=a/b", "letters, digits"),
     ],

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
-from engine.config import MAX_ADAPTER_SCALE, MAX_ADAPTERS
+from engine.config import MAX_ADAPTER_SCALE, MAX_ADAPTERS, MAX_PRIORITY
 from engine.sampling.parameters import MAX_BREAKER_BYTES, MAX_BREAKERS, MAX_SAMPLERS
 from server.api.common.schema import INT_MAX, Schema, field
 
@@ -255,6 +255,13 @@ class SequenceFields(Schema):
         30_000,
         ge=1,
         le=INT_MAX,
+    )
+    priority: int | None = field(
+        "vLLM's: requests with a lower number run first, and take the place of running ones with a higher "
+        "number (default: that of the API key, else 0); a key allows its own number and higher ones",
+        0,
+        ge=-MAX_PRIORITY,
+        le=MAX_PRIORITY,
     )
     return_tokens: bool | None = field("add each choice's token ids as `tokens`", False)
     lora: list[LoraScale] | None = field(

@@ -117,6 +117,7 @@ def generation_options(
         "cache_prompt": body.cache_prompt is not False,
         "cache_salt": body.cache_salt or "",
         "timeout_ms": body.timeout_ms,
+        "priority": body.priority,
         "lora": None if body.lora is None else [(adapter.id, adapter.scale) for adapter in body.lora],
         "slot": None if body.id_slot is None or body.id_slot < 0 else body.id_slot,
         "stream": bool(stream),
