@@ -54,7 +54,7 @@ def ask() -> Iterator[Ask]:
 
 
 @pytest.mark.parametrize("route", POSTS, ids=str)
-def test_bodies_that_are_no_request(route: Route, ask: Ask) -> None:
+def test_bodies_that_are_not_requests_are_refused(route: Route, ask: Ask) -> None:
     for content in NO_OBJECTS + NO_JSON:
         ask.forget()
         response = ask(route, content=content)
@@ -72,7 +72,7 @@ def test_bodies_that_are_no_request(route: Route, ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("route", every(3, POSTS), ids=str)
-def test_texts_that_are_odd_but_sound(route: Route, ask: Ask) -> None:
+def test_unusual_valid_texts_are_accepted(route: Route, ask: Ask) -> None:
     """In every field that takes text, and as a field's name: an answer, or a refusal that names the field."""
     for field in route.all_fields():
         if "string" not in (kinds(field.schema) or {"string"}):

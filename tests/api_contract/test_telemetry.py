@@ -46,7 +46,7 @@ async def test_progress_begins_with_what_was_cached_and_ends_with_the_whole_prom
 
 
 @pytest.mark.asyncio
-async def test_progress_of_an_answer_that_is_not_streamed_is_not_told():
+async def test_progress_of_an_answer_that_is_not_streamed_is_not_reported():
     async with client() as http:
         body = (await http.post(COMPLETIONS, json={"prompt": PROMPT, "return_progress": True})).json()
     assert body["choices"][0]["text"]

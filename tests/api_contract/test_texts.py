@@ -126,7 +126,7 @@ def test_streams_are_read_the_same_however_they_are_cut(wording: Wording, ask: A
 
 @by_path
 @pytest.mark.parametrize("stream", [False, True])
-def test_counts_are_those_of_the_engine(wording: Wording, stream: bool, ask: Ask) -> None:
+def test_counts_match_those_of_the_engine(wording: Wording, stream: bool, ask: Ask) -> None:
     ask.forget()
     ask.engine.reply.tokens = ids(" a cat and a dog")  # type: ignore[attr-defined]
     ask.engine.cached_n = 2
@@ -137,7 +137,7 @@ def test_counts_are_those_of_the_engine(wording: Wording, stream: bool, ask: Ask
     assert [reply.finish for reply in replies] == ["stop", "length"]
 
 
-def test_totals_equal_the_sum_of_what_all_routes_told() -> None:
+def test_totals_equal_the_sum_of_usage_over_all_routes() -> None:
     """Cut short by a stop string or a limit, streamed or not, cached or not."""
     updates = []
     with asking(able_engine(" a cat, a dog", cached_n=1)) as ask:

@@ -25,7 +25,9 @@ def placed(model: engine.Model) -> dict[str, str]:
 @pytest.mark.parametrize("n", [1, "all"])
 @pytest.mark.parametrize("where", ["CLBlast", "RPC"])
 @pytest.mark.parametrize("name", MODELS)
-def test_answers_are_those_of_the_cpu(name: str, where: str, n: Any, request: pytest.FixtureRequest) -> None:
+def test_answers_match_those_of_the_cpu(
+    name: str, where: str, n: Any, request: pytest.FixtureRequest
+) -> None:
     ref = golden(name)
     parameters = params(where, request, cpu_experts=n)
     logits, tokens, placement = run(ref.path, ref, parameters, n_splits=None)

@@ -60,7 +60,7 @@ def stream(url: str, body: dict[str, Any]) -> Iterator[str]:
                 yield from (choice["text"] for choice in event["choices"])
 
 
-def test_a_lost_worker_is_no_outage(make_worker: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_lost_worker_is_not_an_outage(make_worker: Callable[..., Any], tmp_path: Path) -> None:
     """The engine ends with its worker; the server lives on, says so, and resumes when the worker is back."""
     first = make_worker("--device", "CPU")
     port = first.address.split(":")[1]

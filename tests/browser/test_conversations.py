@@ -117,7 +117,7 @@ async def test_an_export_can_be_imported_elsewhere(site, tmp_path: Path):
     ],
     ids=["no JSON", "another format", "a message that is none", "a circle"],
 )
-async def test_a_file_that_is_no_export_is_refused(site, change):
+async def test_a_file_that_is_not_an_export_is_refused(site, change):
     s = await site(scripted({}))
     text = change({"format": "ggserve-conversations", "version": 1, "conversations": []})
     async with s.page.expect_file_chooser() as chooser:

@@ -134,7 +134,7 @@ def test_an_error_in_the_middle_of_a_stream(api, engine):
     assert caught.value.type == "api_error"
 
 
-def test_pings_are_no_news_to_it():
+def test_pings_are_not_events():
     with serving(make_app(FakeEngine(prefill_s=0.3), keep_alive_s=0.05)) as base, connect(base) as api:
         assert [event.type for event in ask(api, stream=True)].count("message_start") == 1
 

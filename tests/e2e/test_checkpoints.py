@@ -41,7 +41,7 @@ def test_the_second_turn_computes_only_its_own_tokens(server: ServerProcess) -> 
     assert second["tokens"] == complete(server, chat, n_predict=20, cache_prompt=False)["tokens"]
 
 
-def test_an_answer_goes_on_where_the_engine_was_killed(server: ServerProcess) -> None:
+def test_an_answer_continues_where_the_engine_was_killed(server: ServerProcess) -> None:
     expected = complete(server, PROMPT[:120], n_predict=800, cache_prompt=False)["tokens"]
     tokens: list[int] = []
     killed: list[int] = []

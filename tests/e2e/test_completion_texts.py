@@ -113,7 +113,7 @@ def steady(http: httpx.Client, wording: Wording) -> int:
 
 
 @by_path
-def test_a_text_is_the_same_streamed_in_company_and_after_a_restore(
+def test_a_text_is_the_same_streamed_in_a_batch_and_after_a_restore(
     wording: Wording, http: httpx.Client
 ) -> None:
     story, n = STORIES[wording.path], steady(http, wording)

@@ -58,7 +58,7 @@ def test_a_context_that_is_just_full_is_not_truncated(server: ServerProcess) -> 
     assert [complete(server, PROMPT, n_predict=n + i)["truncated"] for i in (0, 1)] == [False, True]
 
 
-def test_a_stream_goes_on_beyond_the_context_after_its_engine_was_killed(server: ServerProcess) -> None:
+def test_a_stream_continues_beyond_the_context_after_its_engine_was_killed(server: ServerProcess) -> None:
     more = {"n_predict": 400, "n_keep": 3, "repeat_penalty": 1.1, "repeat_last_n": -1}
     expected = complete(server, PROMPT, **more)["tokens"]
     tokens, killed = list[int](), list[int]()
@@ -75,7 +75,7 @@ def test_a_stream_goes_on_beyond_the_context_after_its_engine_was_killed(server:
     assert tokens == expected
 
 
-def test_chat_goes_on_beyond_the_context_and_counts_what_it_wrote(server: ServerProcess) -> None:
+def test_chat_continues_beyond_the_context_and_counts_what_it_wrote(server: ServerProcess) -> None:
     body = {"prompt": "Once", "max_tokens": 100, "temperature": 0, "ignore_eos": True}
     answer = httpx.post(server.url + "/v1/completions", json=body, timeout=120).json()
     assert answer["usage"]["completion_tokens"] == 100

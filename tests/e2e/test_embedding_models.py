@@ -39,7 +39,7 @@ def close(got: list[float], expected: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize(("name", "path"), [("bert", BERT), ("llama", LLAMA)])
-def test_vectors_are_those_of_the_engine(api, name, path):
+def test_vectors_match_those_of_the_engine(api, name, path):
     """Also of inputs longer than the physical batch, and of many that share batches."""
     with np.load(FOLDER / "bert.npz") as arrays:
         prompt = arrays["prompt"].tolist()
@@ -60,7 +60,7 @@ def test_pooling_none_gives_every_token(server):
     assert close(answer.json()[0]["embedding"], expected)
 
 
-def test_scores_are_those_of_the_engine(server):
+def test_scores_match_those_of_the_engine(server):
     documents = ["the thing", "unable word", "", "in there, word for word " * 8]
     answer = httpx.post(
         server.url + "/v1/rerank", json={"model": "rank", "query": "the word", "documents": documents}
@@ -94,7 +94,7 @@ def test_a_model_for_embeddings_is_requested_text(api, ask):
     assert api.embeddings.create(model="bert", input="still there").data
 
 
-def test_streams_go_on_beside_embeddings(api):
+def test_streams_continue_alongside_embeddings(api):
     plain = api.completions.create(model="stories", prompt="Once upon a time", max_tokens=60, temperature=0)
     collected: dict[str, object] = {}
 

@@ -101,7 +101,7 @@ def test_100_slow_senders_of_bodies_are_closed_and_others_served_meanwhile(serve
             assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
-def test_ten_times_the_capacity_is_served_or_told_when_to_come_back(server):
+def test_ten_times_the_capacity_is_served_or_gets_429_with_retry_after(server):
     stop = threading.Event()
     healths: list[int] = []
 

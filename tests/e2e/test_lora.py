@@ -68,7 +68,9 @@ def text(server: ServerProcess, piece: Any = None, **fields: Any) -> str:
     return "".join(parts)
 
 
-def test_streams_with_different_adapters_go_on_to_the_same_text_after_a_crash(server: ServerProcess) -> None:
+def test_streams_with_different_adapters_continue_with_the_same_text_after_a_crash(
+    server: ServerProcess,
+) -> None:
     alone = [text(server, lora=lora, cache_prompt=False) for lora in SETS]
     assert len(set(alone)) == len(SETS)
     pieces = threading.Semaphore(0)

@@ -137,7 +137,7 @@ def test_python_function_is_a_tool(thinking):
     assert reply.message.tool_calls[0].function.name == "get_weather"
 
 
-def test_generate_with_logprobs_has_the_likeliest(api):
+def test_generate_with_logprobs_has_the_most_likely(api):
     reply = api.generate("stories", "x", logprobs=True, top_logprobs=2)
     assert reply.logprobs[0].token == " there"
     assert [entry.logprob for entry in reply.logprobs[0].top_logprobs] == [-0.5, -1.5]
@@ -224,7 +224,7 @@ def test_error_in_the_middle_of_a_stream(api, engine):
     assert "".join(texts) == " there was"
 
 
-def test_keep_alive_of_an_idle_stream_is_no_news_to_it():
+def test_keep_alive_of_an_idle_stream_is_not_an_event():
     engine = FakeEngine(prefill_s=0.3)
     with serving(make_app(engine, keep_alive_s=0.05)) as base, ollama.Client(host=base) as api:
         parts = list(api.generate("stories", "x", stream=True))

@@ -104,7 +104,7 @@ def test_an_error_in_the_middle_of_a_stream(api, engine):
     assert caught.value.code == "internal_error"
 
 
-def test_keep_alive_comments_are_no_news_to_it():
+def test_keep_alive_comments_are_not_events():
     engine = FakeEngine(prefill_s=0.3)
     with serving(make_app(engine, keep_alive_s=0.05)) as base, connect(base) as api:
         chunks = list(api.completions.create(model="stories", prompt="Once", stream=True))

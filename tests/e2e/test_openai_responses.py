@@ -44,7 +44,7 @@ def api(engine):
         yield api
 
 
-def test_create_retrieve_and_go_on(api, engine):
+def test_create_retrieve_and_continue(api, engine):
     reply = api.responses.create(
         model="stories",
         input="A cat",

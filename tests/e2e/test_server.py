@@ -179,7 +179,7 @@ def test_the_batch_size_of_a_session_does_not_change_its_text(client, n_batch):
     assert_same(streamed(client, prompt, 30, cache_prompt=False, batch_size=n_batch), expected)
 
 
-def test_kill_9_of_the_engine_streams_go_on_to_the_same_text(server, client):
+def test_kill_9_of_the_engine_streams_continue_with_the_same_text(server, client):
     # Long texts, and killed early: the model is so quick that short ones would be done before.
     alone = [streamed(client, prompt, 450, ignore_eos=True) for prompt in PROMPTS]
     restarts = server.get("/health")["models"]["stories"]["restarts"]

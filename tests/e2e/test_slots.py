@@ -47,7 +47,7 @@ def act(server: ServerProcess, slot: int, action: str, name: str | None = None) 
     return answer.json()
 
 
-def test_a_saved_slot_goes_on_in_another_server(start, tmp_path):
+def test_a_saved_slot_continues_in_another_server(start, tmp_path):
     with start() as first:
         text = complete(first)
         assert text["timings"]["cached_n"] == 0

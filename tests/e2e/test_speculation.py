@@ -65,7 +65,7 @@ def metric(server: ServerProcess, name: str) -> float:
     return next(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
-def test_a_stream_goes_on_after_its_engine_was_killed(server):
+def test_a_stream_continues_after_its_engine_was_killed(server):
     body = {
         "prompt": STORY * 3,
         "max_tokens": 120,

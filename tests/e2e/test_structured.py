@@ -139,7 +139,7 @@ def test_chat_with_a_schema_matches_it(client: openai.OpenAI) -> None:
     assert len(set(texts)) > 1
 
 
-def test_company_changes_no_text(client: openai.OpenAI) -> None:
+def test_other_requests_change_no_text(client: openai.OpenAI) -> None:
     """Streams with constraints, each its own, beside streams without."""
     requests: list[dict[str, Any]] = [
         {},
@@ -153,7 +153,7 @@ def test_company_changes_no_text(client: openai.OpenAI) -> None:
     assert together == alone
 
 
-def test_a_restarted_engine_goes_on_in_the_middle_of_the_grammar(
+def test_a_restarted_engine_continues_in_the_middle_of_the_grammar(
     server: ServerProcess, client: openai.OpenAI
 ) -> None:
     long = {"type": "array", "items": PERSON, "minItems": 8}
@@ -192,7 +192,7 @@ def test_log_probabilities_are_the_models(client: openai.OpenAI) -> None:
     assert all(value < -1 for value in answer.logprobs.token_logprobs)
 
 
-def test_what_is_wrong_is_reported(client: openai.OpenAI) -> None:
+def test_errors_are_reported(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
         ask(client, 0, json_schema={"type": "nix"})
     assert raised.value.param == "json_schema"

@@ -88,7 +88,7 @@ def test_chat_in_the_terminal_trusts_whom_it_is_told_to(server, files):
     assert done.stdout.strip()
 
 
-def test_a_renewed_certificate_is_read_on_sighup_and_streams_go_on(tmp_path):
+def test_a_renewed_certificate_is_read_on_sighup_and_streams_continue(tmp_path):
     cert, key = make_certificate(tmp_path)
     old = tmp_path / "old.pem"
     old.write_bytes(cert.read_bytes())

@@ -94,7 +94,7 @@ def test_required_calls_are_valid(template):
         assert streamed.finish_reason == "tool_calls"
 
 
-def test_calls_beside_others_and_schemas_that_are_none():
+def test_calls_alongside_others_and_schemas_that_are_none():
     """Constrained and free answers at the same time; what cannot be compiled is a 400 that names the tool."""
     with serving("Qwen-Qwen2.5-7B-Instruct") as api:
         free = (

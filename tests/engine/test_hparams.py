@@ -14,12 +14,12 @@ GLOBAL, LOCAL = Rope(mode="neox", n_dims=8), Rope(mode="neox", n_dims=8, freq_ba
 HP = hparams(2, head_dim_k=16, rope=GLOBAL)
 
 
-def test_scale_of_scores_is_that_of_the_file_or_of_the_heads() -> None:
+def test_scale_of_scores_matches_that_of_the_file_or_of_the_heads() -> None:
     assert HP.kq_scale == 0.25
     assert replace(HP, attention_scale=0.5).kq_scale == 0.5
 
 
-def test_layers_with_a_window_have_their_own_rotation_where_there_is_one() -> None:
+def test_layers_with_a_window_have_their_own_rotation_if_there_is_one() -> None:
     windowed = replace(HP, windows=(0, 8))
     assert [windowed.window(i) for i in (0, 1)] == [0, 8]
     assert [HP.window(i) for i in (0, 1)] == [0, 0]

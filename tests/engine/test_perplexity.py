@@ -34,7 +34,7 @@ def measure(model: engine.Model, tokens: list[int], size: int, **kwargs: int) ->
 
 
 @pytest.mark.parametrize("size", LLAMA_CPP)
-def test_the_figures_are_those_of_llama_perplexity(size: int) -> None:
+def test_the_figures_match_those_of_llama_perplexity(size: int) -> None:
     estimates, error = LLAMA_CPP[size]
     with load() as model:
         tokens = perplexity.tokenize(model, TEXT)
@@ -172,7 +172,7 @@ def test_cells_in_use_by_others() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_logits_that_are_no_numbers(value: float, tmp_path: Path) -> None:
+def test_logits_that_are_not_numbers(value: float, tmp_path: Path) -> None:
     ref = golden("llama-gqa-tied")
     damaged = TinyModel.read(ref.path)
     damaged.tensors["output_norm.weight"][3] = value

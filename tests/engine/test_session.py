@@ -92,7 +92,7 @@ def test_a_first_text_gets_the_beginning_token() -> None:
     assert session.tokens == [BOS, 2, 3, 4, 5, 6, BOS]
 
 
-def test_the_logits_are_those_of_the_last_token() -> None:
+def test_the_logits_match_those_of_the_last_token() -> None:
     model = FakeModel()
     session = model.session()
     session.feed_prompt(PROMPT[:4])
@@ -288,7 +288,7 @@ def test_a_failing_computation_leaves_the_session_as_it_was() -> None:
     assert ids(session.infer(greedy())) == expected(PROMPT, greedy())
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_meaningless_values_are_refused() -> None:
     model = FakeModel()
     with pytest.raises(ConfigError, match="n_batch is 0"):
         model.session(n_batch=0)

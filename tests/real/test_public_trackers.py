@@ -263,5 +263,5 @@ def test_empty_stops_do_not_end_the_text_at_once(http: httpx.Client, stop: objec
     assert "Paris" in message(http, messages=FRANCE, stop=stop)["content"]
 
 
-def test_a_stop_beside_an_empty_one_ends_the_text(http: httpx.Client) -> None:
+def test_a_stop_alongside_an_empty_one_ends_the_text(http: httpx.Client) -> None:
     assert message(http, messages=FRANCE, stop=["", " Paris"])["content"] == "The capital of France is"

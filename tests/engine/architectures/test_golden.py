@@ -89,7 +89,7 @@ def test_the_references_are_there() -> None:
         lambda case: case[1] == "auto" or case[0] in REPRESENTATIVES,
     ),
 )
-def test_logits_and_greedy_tokens_are_those_of_transformers(
+def test_logits_and_greedy_tokens_match_those_of_transformers(
     name: str, flash_attn: str, same_greedy: GreedyComparison
 ) -> None:
     ref = golden(name)
@@ -114,7 +114,7 @@ def test_the_result_does_not_depend_on_the_batch_size(name: str, same_greedy: Gr
 
 @pytest.mark.parametrize("flash_attn", ATTENTION)
 @pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
-def test_company_changes_nothing(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
+def test_other_requests_change_nothing(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
     ref = golden(name)
     with load(ref.path, flash_attn=flash_attn, kv_cells=1024) as model:
         neighbours = [

@@ -70,7 +70,7 @@ def test_publish_shares_what_is_computed_with_others(pool: CellPool, prefix: Pre
 
 
 @pytest.mark.parametrize("published", [False, True])
-def test_truncate_frees_what_is_behind_and_can_go_on_elsewhere(
+def test_truncate_frees_what_is_behind_and_can_continue_elsewhere(
     pool: CellPool, prefix: PrefixCache, published: bool
 ) -> None:
     sequence = computed(pool, prefix, [1, 2, 3, 4])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.cache.checkpoints import Checkpoints
 
 
-def test_what_was_made_on_the_way_goes_first_then_the_least_recently_used() -> None:
+def test_intermediate_checkpoints_are_evicted_first_then_the_least_recently_used() -> None:
     checkpoints: Checkpoints[str, int] = Checkpoints()
     for i, name in enumerate("abcd"):
         checkpoints.add(name, i, passing=name in "cd")

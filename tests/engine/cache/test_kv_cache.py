@@ -38,7 +38,7 @@ def test_runs_of_consecutive_cells_keep_their_order(
 @pytest.mark.parametrize(
     ("kv_type", "expected"), [("f16", [96 * 2, 192 * 2]), ("f32", [96 * 4, 192 * 4]), ("q8_0", [102, 204])]
 )
-def test_bytes_per_cell_are_those_of_each_layers_heads(kv_type: str, expected: list[int]) -> None:
+def test_bytes_per_cell_match_those_of_each_layers_heads(kv_type: str, expected: list[int]) -> None:
     assert bytes_per_cell(layers(), kv_type) == expected
 
 
@@ -61,7 +61,7 @@ def test_values_within_the_keys_take_no_memory() -> None:
         (layers(head_dim_v=80), "q4_0", "this model's value heads have 80 elements; use f16"),
     ],
 )
-def test_check_type_refuses_heads_that_are_no_whole_blocks(hp: HParams, kv_type: str, message: str) -> None:
+def test_check_type_refuses_heads_that_are_not_whole_blocks(hp: HParams, kv_type: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_type(hp, kv_type)
 

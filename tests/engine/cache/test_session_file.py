@@ -38,7 +38,7 @@ def check_continuation(ref_path: Path, prompt: list[int], path: Path, **params: 
 
 @pytest.mark.parametrize("flash_attn", ATTENTION)
 @pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
-def test_every_architecture_goes_on(name: str, flash_attn: str, tmp_path: Path) -> None:
+def test_every_architecture_continues(name: str, flash_attn: str, tmp_path: Path) -> None:
     ref = golden(name)
     check_continuation(ref.path, ref.prompt[:100], tmp_path / "saved", flash_attn=flash_attn)
 

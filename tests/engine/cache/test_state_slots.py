@@ -79,7 +79,7 @@ def test_keep_turns_the_slot_into_the_checkpoint_without_a_copy() -> None:
     slots.check([], [holder])
 
 
-def test_the_checkpoint_used_least_recently_gives_way_but_first_those_of_long_prompts() -> None:
+def test_checkpoints_of_long_prompts_are_evicted_first_then_the_least_recently_used() -> None:
     slots, _ = make(6)
     owner = slots.take()
     old, used, passing, passing_used = (Holder() for _ in range(4))
@@ -97,7 +97,7 @@ def test_the_checkpoint_used_least_recently_gives_way_but_first_those_of_long_pr
     assert order == [0, passing, old, used, passing_used]
 
 
-def test_drop_frees_the_checkpoint_of_a_node_that_is_no_more() -> None:
+def test_drop_frees_the_checkpoint_of_a_node_that_was_removed() -> None:
     slots, _ = make(1)
     holder = Holder()
     slots.keep(holder, slots.take())

@@ -260,7 +260,7 @@ def test_too_complex_shows_in_a_trial() -> None:
         compiler().probe(compiler().compile(Constraint("lark", wide)))
 
 
-def test_text_that_could_only_go_on_in_one_way_for_ever() -> None:
+def test_text_that_can_only_continue_in_one_way_forever() -> None:
     """llguidance would look for its end if it were not told not to."""
     for lark in ("start: A B\nA: /a*/\nB: /ab/", '%llguidance {"no_forcing": false}\nstart: "a" start'):
         matcher = compiler().compile(Constraint("lark", lark))

@@ -43,7 +43,7 @@ def test_every_class_has_a_folder() -> None:
 
 
 @pytest.mark.parametrize("name", every(3, FOLDERS))
-def test_tensors_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
+def test_tensors_match_those_of_the_reference(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     assert convert(FOLDER / "hf" / name, out, "f32") == []
     ours, theirs = tensors(out), tensors(FOLDER / f"{name}.gguf")
@@ -78,7 +78,7 @@ def test_what_generation_config_recommends_to_sample_with_is_in_the_file(tmp_pat
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_keys_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
+def test_keys_match_those_of_the_reference(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     convert(FOLDER / "hf" / name, out, "f32")
     ours, theirs = keys(out), keys(FOLDER / f"{name}.gguf")
@@ -155,7 +155,7 @@ def test_every_type_is_what_quantize_makes_of_the_f32_file(
     assert ours["general.file_type"] == theirs["general.file_type"]
 
 
-def test_rows_that_are_no_whole_blocks_stay_halves_and_are_named(tmp_path: Path) -> None:
+def test_rows_that_are_not_whole_blocks_stay_halves_and_are_named(tmp_path: Path) -> None:
     remarks = convert(FOLDER / "hf" / "gpt2", tmp_path / "out.gguf", "q8_0")
     assert any("tensors are f16: rows are not whole blocks" in remark for remark in remarks)
 

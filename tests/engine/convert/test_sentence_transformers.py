@@ -115,7 +115,7 @@ def test_dense_modules_are_the_matrices_behind_a_model(tmp_path: Path) -> None:
     assert dense_tensors((), ("dense_2", "dense_3")) == {}
 
 
-def test_dense_modules_that_are_no_plain_matrices_are_refused(tmp_path: Path) -> None:
+def test_dense_modules_that_are_not_plain_matrices_are_refused(tmp_path: Path) -> None:
     tanh = dense(tmp_path / "tanh", "torch.nn.modules.activation.Tanh")
     bias = dense(tmp_path / "bias", **{"linear.bias": np.ones(3, np.float32)})
     flat = dense(tmp_path / "flat", **{"linear.weight": np.ones(3, np.float32)})

@@ -51,7 +51,7 @@ def converted(model: Path, tmp_path: Path, **settings: object) -> Tokenizer:
 
 
 @pytest.mark.parametrize("kind", ["bpe", "bpe-squeezing"])
-def test_ids_are_those_of_sentencepiece(kind: str, tmp_path: Path) -> None:
+def test_ids_match_those_of_sentencepiece(kind: str, tmp_path: Path) -> None:
     tokenizer = converted(DATA / f"sp-{kind}.model", tmp_path)
     assert (tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id) == (0, 1, 2)
     for text, ids in zip(STORED["texts"], STORED["ids"][kind], strict=True):

@@ -202,7 +202,7 @@ def test_read_of_bf16_is_the_upper_half_of_a_float(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded["a"].read(), [1.0, -2.0, 0.0])
 
 
-def test_check_of_a_type_that_is_no_float_lists_those_that_are(tmp_path: Path) -> None:
+def test_check_of_a_type_that_is_not_a_float_lists_those_that_are(tmp_path: Path) -> None:
     loaded = sources(tmp_path / "x.safetensors", {"a": ("I64", np.zeros(2, np.int64))})
     with pytest.raises(UnsupportedModelError, match=r"tensor a has type I64 .*F64, F32, F16, BF16"):
         loaded["a"].check()

@@ -21,6 +21,6 @@ def test_more_backends_than_ggml_takes_are_refused() -> None:
         Sched([backend] * 17, 64)
 
 
-def test_what_is_no_backend_is_refused() -> None:
+def test_invalid_backend_is_refused() -> None:
     with pytest.raises(TypeError):
         Sched([None, Backend(CPU, 1)], 64)  # type: ignore[list-item]

@@ -118,7 +118,7 @@ def test_bytes_that_overflow_although_elements_do_not(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "n", "block"), [("Q4_0", 33, 32), ("Q8_0", 16, 32), ("Q4_K", 128, 256)])
-def test_rows_that_are_no_whole_blocks(tmp_path, kind, n, block):
+def test_rows_that_are_not_whole_blocks(tmp_path, kind, n, block):
     b = GGUFBuilder().tensor("a", (n, 2), kind, data=bytes(4096))
     reason = refused(b.write(tmp_path / "m.gguf"))
     assert reason == f"tensor 'a' has rows of {n} elements; {kind} has blocks of {block}"

@@ -70,7 +70,7 @@ def test_architecture_is_a_name(tmp_path, arch):
 
 
 @pytest.mark.parametrize("kind", ["adapter", "mmproj", "imatrix"])
-def test_files_that_are_no_model(tmp_path, kind):
+def test_files_that_are_not_models(tmp_path, kind):
     b = tiny_llama().key("general.type", kind)
     assert reason(tmp_path, b) == f"is of type '{kind}', not a model that can be served alone"
 

@@ -203,7 +203,7 @@ def test_every_architecture_is_described(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", every(4, [*NAMES, *ENCODERS, *RANKERS]))
-def test_figures_are_those_of_the_loaded_model(name: str) -> None:
+def test_figures_match_those_of_the_loaded_model(name: str) -> None:
     """Parameters, file type, and the cache that a context of 128 takes."""
     path = FOLDER / f"{name}.gguf"
     description = describe(path, context=128)

@@ -33,14 +33,14 @@ def test_the_first_pattern_that_is_found_counts() -> None:
     assert overrides.device_of("blk.4.attn_q.weight") is None
 
 
-def test_what_cannot_be_meant_is_refused() -> None:
+def test_contradictory_values_are_refused() -> None:
     with pytest.raises(DeviceError, match=r"CUDA2 is no device that may be used \(CPU, CUDA0, CUDA1\)"):
         Overrides([("exps", "CUDA2")], DEVICES)
     with pytest.raises(ConfigError, match=r"'\(exps' is not a regular expression"):
         Overrides([("(exps", "CPU")], DEVICES)
 
 
-def test_a_pattern_that_is_found_nowhere_is_told() -> None:
+def test_a_pattern_without_a_match_is_reported() -> None:
     overrides = Overrides([("exps", "CPU"), (r"blk\.1\.", "CUDA0")], DEVICES)
     names = ["blk.1.ffn_up.weight", "output.weight"]
     assert overrides.idle(names) == [

@@ -25,7 +25,7 @@ def test_cells_of_the_pool(free, n_cells):
     assert p.fits
 
 
-def test_cells_that_are_no_multiple_of_a_step_are_bounded_by_one_that_is():
+def test_cells_that_are_not_a_multiple_of_a_step_are_bounded_by_one_that_is():
     assert make([cpu(100_000)], n_ctx=50, parallel=2).n_cells == 100
     assert make([cpu(600)], n_ctx=50, parallel=2).n_cells == 96  # 450 - 65 = 385 hold 96
 

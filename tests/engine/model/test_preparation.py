@@ -49,7 +49,7 @@ def test_more_positions_than_were_learned_are_refused() -> None:
         prepared("gpt2", context_size=1 << 20)
 
 
-def test_an_encoder_beside_a_chat_model_takes_no_more_than_it_has_positions_for() -> None:
+def test_an_encoder_alongside_a_chat_model_takes_no_more_than_it_has_positions_for() -> None:
     n_ctx = prepared("bert").n_ctx
     preparation = prepared("bert", context_size=4096)
     assert preparation.n_ctx == n_ctx
@@ -83,7 +83,7 @@ def test_checkpoints_of_states_take_a_tenth_of_what_is_free_or_allowed(
     assert number_of_slots(hp, params, states * hp.state_bytes) == n_slots
 
 
-def test_tensors_that_an_override_does_not_find_are_told() -> None:
+def test_overrides_without_a_match_are_reported() -> None:
     pairs = (("ffn_up", "CPU"), ("exps", "CPU"))
     plan = preview(golden("llama-gqa-tied").path, engine.ModelParameters(tensor_overrides=pairs))
     assert [note for note in plan.notes if "override_tensor" in note] == [

@@ -35,7 +35,7 @@ def answering(data: bytes) -> str:
         (struct.pack("<Q4B", 28, 6, 0, 0, 0) + bytes(24), "speaks version 6"),
     ],
 )
-def test_what_is_no_worker_is_refused(data: bytes, message: str) -> None:
+def test_invalid_worker_is_refused(data: bytes, message: str) -> None:
     params = engine.ModelParameters(rpc=(answering(data),), context_size=64)
     with pytest.raises(DeviceError, match=message):
         engine.load(golden("gpt2").path, params)

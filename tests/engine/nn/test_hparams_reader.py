@@ -133,7 +133,7 @@ def test_windows_follow_the_pattern_of_the_file_before_that_of_the_architecture(
     assert reader().windows(2, default=16) == (16, 16)
 
 
-def test_shared_keys_and_values_are_those_of_the_last_layer_of_the_same_kind(reader: Read) -> None:
+def test_shared_keys_and_values_match_those_of_the_last_layer_of_the_same_kind(reader: Read) -> None:
     windows = (8, 0, 8, 8, 0, 8)
     assert reader(attention__shared_kv_layers=2).kv_sources(windows) == (0, 1, 2, 3, 1, 3)
     assert reader().kv_sources(windows, 0) == (0, 1, 2, 3, 4, 5)

@@ -18,7 +18,7 @@ MATRIX, OFFSET = RNG.standard_normal((5, 8)).astype(np.float32), RNG.standard_no
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_linear_is_a_product_and_a_bias_where_there_is_one(bias: bool) -> None:
+def test_linear_is_a_product_and_a_bias_if_there_is_one(bias: bool) -> None:
     c = Calculator()
     layer = Linear(c.input(MATRIX), c.input(OFFSET) if bias else None)
     forward: Any = SimpleNamespace(ctx=c.ctx)

@@ -74,7 +74,7 @@ def test_short_and_long_share_no_prefix(model: engine.Model) -> None:
                 assert error(session.last_logits, after(model, tokens)) < TOLERANCE
 
 
-def test_a_session_saved_where_it_becomes_long_goes_on(model: engine.Model, tmp_path: Path) -> None:
+def test_a_session_saved_where_it_becomes_long_continues(model: engine.Model, tmp_path: Path) -> None:
     with start(model) as session:
         session.feed_prompt(REF.prompt)
         known = [token.id for _, token in zip(range(11), session.infer(GREEDY), strict=False)]
@@ -86,7 +86,7 @@ def test_a_session_saved_where_it_becomes_long_goes_on(model: engine.Model, tmp_
 
 
 @pytest.mark.parametrize("n_known", [3, 10, 11, 15])
-def test_a_resumed_stream_goes_on_to_the_same_text(model: engine.Model, n_known: int) -> None:
+def test_a_resumed_stream_continues_with_the_same_text(model: engine.Model, n_known: int) -> None:
     scheduler = model.scheduler()
     request = Request(
         id="x", prompt=REF.prompt, params=GREEDY, n_batch=32, generated=REF.greedy.tokens[:n_known]

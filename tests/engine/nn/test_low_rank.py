@@ -46,7 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
-def test_logits_are_those_of_peft(files: tuple[Path, Path, Path], flash_attn: str) -> None:
+def test_logits_match_those_of_peft(files: tuple[Path, Path, Path], flash_attn: str) -> None:
     base, *adapters = files
     with (
         np.load(FOLDER / "lora" / "logits.npz") as reference,
@@ -136,7 +136,7 @@ def test_a_row_is_the_same_to_the_bit_whatever_adapters_the_others_use(packed: e
     np.testing.assert_array_equal(one_by_one, alone)
 
 
-def test_a_batch_without_adapters_is_that_of_a_model_without_any(packed: engine.Model) -> None:
+def test_a_batch_without_adapters_matches_that_of_a_model_without_any(packed: engine.Model) -> None:
     item = BatchItem([5, 6, 7], array("i", [0, 1, 2]), 0, 1)
     with engine.load(packed.gguf.path, parameters(n_threads=2)) as plain:
         for model in (packed, plain):

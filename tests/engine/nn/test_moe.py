@@ -121,7 +121,7 @@ def test_weights_may_scale_what_experts_read() -> None:
     same(computed(routing, weighs_input=True), expected(routing, weighs_input=True))
 
 
-def test_sparsemixer_weighs_each_expert_beside_its_rivals() -> None:
+def test_sparsemixer_weighs_each_expert_alongside_its_rivals() -> None:
     scores = np.array([[3.0, 2.99, -1.0, 2.0], [0.5, -2.0, 0.495, 0.492], [1.0, 4.0, 2.0, 3.0]], np.float32)
     c = Calculator()
     moe = MixtureOfExperts(Binder(lambda name: False), replace(HP, routing=Routing(weights="sparsemixer")), 0)

@@ -92,7 +92,7 @@ def test_prompts_that_begin_alike_at_the_same_time_compute_it_once() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_saved_session_goes_on_as_if_it_had_not_been_saved(name: str, tmp_path: Path) -> None:
+def test_a_saved_session_continues_as_if_it_had_not_been_saved(name: str, tmp_path: Path) -> None:
     ref, path = golden(name), tmp_path / "session"
     with load(name) as model, model.start_session() as session:
         session.feed_prompt(ref.prompt[:100])
@@ -109,7 +109,7 @@ def test_a_saved_session_goes_on_as_if_it_had_not_been_saved(name: str, tmp_path
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_rewound_session_goes_on_from_the_last_checkpoint(name: str) -> None:
+def test_a_rewound_session_continues_from_the_last_checkpoint(name: str) -> None:
     ref = golden(name)
     with load(name) as model, model.start_session() as session:
         session.feed_prompt(ref.prompt[:50])
@@ -159,7 +159,7 @@ def test_more_requests_than_slots_take_turns() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_log_probabilities_of_a_prompt_are_those_of_transformers(name: str) -> None:
+def test_log_probabilities_of_a_prompt_match_those_of_transformers(name: str) -> None:
     ref = golden(name)
     with load(name, interval=40) as model:
         for top in (0, 1):  # the second time it goes on from checkpoints

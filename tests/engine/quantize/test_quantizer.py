@@ -45,7 +45,7 @@ def digest(path: Path) -> str:
 
 
 @pytest.mark.parametrize(("name", "mix"), matrix(CASES, lambda case: case[1] in QUICK[case[0]]))
-def test_the_bytes_are_those_of_llama_quantize(name: str, mix: str, tmp_path: Path) -> None:
+def test_the_bytes_match_those_of_llama_quantize(name: str, mix: str, tmp_path: Path) -> None:
     model, _, importance = name.partition("+")
     source = STORIES if model == "stories" else golden(model).path
     out = tmp_path / "out.gguf"

@@ -31,7 +31,7 @@ def test_other_names_of_a_step_are_known(name: str, step: str | None) -> None:
     assert step_name(name) == step
 
 
-def test_the_default_order_is_that_of_llama_cpp_with_our_two_steps() -> None:
+def test_the_default_order_matches_that_of_llama_cpp_with_our_two_steps() -> None:
     default = InferenceParameters().samplers
     assert [step for step in default if step not in ("tfs_z", "top_a")] == list(steps_of(LLAMA_CPP)[0])
     assert list(default) == [step for step in STEPS if step != "adaptive_p"]

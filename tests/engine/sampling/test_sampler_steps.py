@@ -84,7 +84,7 @@ def test_xtc_leaves_the_least_likely_of_the_top_choices():
     assert drawn(logs(0.6, 0.4), xtc_threshold=0.6, **kw) == {0, 1}  # above 0.5: off
 
 
-def test_xtc_removes_something_as_often_as_it_is_told():
+def test_xtc_removes_tokens_with_the_given_probability():
     s = sampler(3, xtc_probability=0.3, xtc_threshold=0.2, temperature=0.0)
     counts = np.bincount([s.sample(logs(0.5, 0.3, 0.2)).id for _ in range(4000)], minlength=3)
     assert np.allclose(counts / 4000, [0.7, 0.0, 0.3], atol=0.03)

@@ -89,7 +89,7 @@ def alone(model: engine.Model, lora: AdapterScales) -> list[int]:
     return run(model, request("alone", lora))["alone"][0]
 
 
-def test_texts_of_a_mixed_batch_are_those_of_requests_that_run_alone(model: engine.Model) -> None:
+def test_texts_of_a_mixed_batch_match_those_of_requests_that_run_alone(model: engine.Model) -> None:
     expected = [alone(model, lora) for lora in SETS]
     assert len(set(map(tuple, expected))) == len(SETS)
     forget(model)
@@ -112,7 +112,7 @@ def test_requests_of_one_set_that_start_together_compute_their_prompt_once(model
     assert [texts[id][1] for id in ("0.1", "0.2", "1.1", "1.2")] == [0, 0, len(PROMPT) - 1, len(PROMPT) - 1]
 
 
-def test_preempted_requests_go_on_with_their_adapters(files: list[Path]) -> None:
+def test_preempted_requests_continue_with_their_adapters(files: list[Path]) -> None:
     with load(files, 0, 1, kv_cells=200) as model:
         expected = [alone(model, lora) for lora in SETS[:4]]
         forget(model)
@@ -120,7 +120,7 @@ def test_preempted_requests_go_on_with_their_adapters(files: list[Path]) -> None
     assert [texts[str(i)][0] for i in range(4)] == expected
 
 
-def test_a_resumed_request_goes_on_with_its_adapters(model: engine.Model) -> None:
+def test_a_resumed_request_continues_with_its_adapters(model: engine.Model) -> None:
     for lora in SETS:
         text = alone(model, lora)
         forget(model)

@@ -157,7 +157,7 @@ def test_build_computes_drafts_with_the_last_token_and_wants_logits_of_all() -> 
     assert batch.sequences[0].tokens.tolist() == [1, 2, 3]  # a draft is no text
 
 
-def test_build_leaves_prompts_half_of_a_step_beside_drafts() -> None:
+def test_build_leaves_prompts_half_of_a_step_alongside_drafts() -> None:
     setting = Setting(max_batch_tokens=16)
     setting.run([1, 2], n_past=1, draft_max=32)
     setting.run([3, *range(40, 80)])

@@ -92,7 +92,7 @@ def test_the_mask_of_two_sessions_that_share_a_beginning() -> None:
     ]
 
 
-def test_running_sessions_decode_in_every_step_beside_a_long_prompt() -> None:
+def test_running_sessions_decode_in_every_step_alongside_a_long_prompt() -> None:
     scheduler, runner = make_scheduler(n_cells=512, n_ctx=128, max_batch_tokens=16)
     for n in range(3):
         scheduler.submit(request(f"s{n}", [n + 1] * 3, params=LONG))
@@ -128,7 +128,7 @@ def test_prompts_share_what_decoding_leaves_of_the_batch_in_order_of_arrival() -
     ]
 
 
-def test_a_prompt_goes_on_however_small_the_rest_of_the_batch_is() -> None:
+def test_a_prompt_continues_however_small_the_rest_of_the_batch_is() -> None:
     scheduler, runner = make_scheduler(parallel=4, max_batch_tokens=4)
     for n in range(3):
         scheduler.submit(request(f"s{n}", [n + 1], params=LONG))
@@ -195,7 +195,7 @@ def test_a_few_shared_tokens_are_not_worth_waiting_for() -> None:
 
 
 @pytest.mark.parametrize("end", ["cancel", "fail", "pause"])
-def test_who_waits_for_a_beginning_goes_on_if_the_other_session_does_not(end: str) -> None:
+def test_a_sequence_that_waits_for_a_prefix_continues_if_the_other_session_does_not(end: str) -> None:
     scheduler, runner = make_scheduler(max_batch_tokens=8)
     prompt = [1 + i % 9 for i in range(40)]
     scheduler.submit(request("a", prompt))
@@ -290,7 +290,7 @@ def test_a_longer_and_a_shorter_prompt_share_the_middle_of_a_node() -> None:
     assert cached["longer"] >= 20
 
 
-def test_the_text_does_not_depend_on_who_runs_beside() -> None:
+def test_the_text_does_not_depend_on_who_runs_alongside() -> None:
     prompts = [[1 + (n * k) % 13 for k in range(4 + 3 * n)] for n in range(8)]
     params = [InferenceParameters(seed=n, max_tokens=24) if n % 2 else LONG for n in range(8)]
     scheduler, _ = make_scheduler(n_cells=1024, max_batch_tokens=24)
@@ -314,7 +314,7 @@ class TimedRunner(FakeRunner):
         return n_logits
 
 
-def test_a_prompt_beside_a_stream_is_fed_in_chunks_that_last_as_long_as_a_step() -> None:
+def test_a_prompt_alongside_a_stream_is_fed_in_chunks_that_last_as_long_as_a_step() -> None:
     runner = TimedRunner(1024, 512)
     config = SchedulerConfig(parallel=2, n_ctx=512, max_batch_tokens=512, eog_ids=frozenset({EOG}))
     scheduler = Scheduler(runner, CellPool(1024), config, FakeSampler)

@@ -56,7 +56,7 @@ def test_preemption_is_invisible(n_cells: int, cache_prompt: bool) -> None:
         assert stats.cells_cached == 0
 
 
-def test_the_newest_gives_way_and_comes_back_first() -> None:
+def test_the_newest_is_preempted_and_comes_back_first() -> None:
     scheduler, _ = make_scheduler(n_cells=64, n_ctx=48, parallel=3)
     submit_all(scheduler, 4)
     outcome = Outcome()

@@ -83,7 +83,7 @@ def test_a_prompt_that_is_cut_short_computes_at_most_an_interval_more(model: eng
         assert tokens == uncached(model, other)
 
 
-def test_a_restored_session_goes_on_without_computing_it_again(path: Path, tmp_path: Path) -> None:
+def test_a_restored_session_continues_without_computing_it_again(path: Path, tmp_path: Path) -> None:
     with load(path) as model, model.start_session() as session:
         session.feed_prompt(PROMPT[:200])
         session.save(tmp_path / "session")
@@ -110,7 +110,7 @@ def test_a_cancelled_answer_leaves_what_was_computed(model: engine.Model) -> Non
     assert tokens == uncached(model, chat)
 
 
-def test_a_preempted_sequence_goes_on_to_the_same_text(path: Path) -> None:
+def test_a_preempted_sequence_continues_with_the_same_text(path: Path) -> None:
     params = InferenceParameters(temperature=0.0, max_tokens=120, ignore_eos=True)
     prompts = {f"{i}": PROMPT[20 * i : 20 * i + 60] for i in range(4)}
     with load(path, context_size=300, kv_cells=400, checkpoints=2) as model:
@@ -126,7 +126,7 @@ def test_a_preempted_sequence_goes_on_to_the_same_text(path: Path) -> None:
             assert outcome.tokens[id] == drain(scheduler).tokens[id]
 
 
-def test_company_does_not_change_a_text(path: Path) -> None:
+def test_other_requests_do_not_change_a_text(path: Path) -> None:
     with load(path, max_batch_tokens=48) as model:
         scheduler = model.scheduler()
         prompts = {f"{i}": [*PROMPT[: 40 * i], *PROMPT[250 : 250 + 7 * i + 3]] for i in range(6)}
@@ -137,7 +137,7 @@ def test_company_does_not_change_a_text(path: Path) -> None:
             assert outcome.tokens[id] == uncached(model, prompt)
 
 
-def test_a_paused_answer_holds_no_slot_and_goes_on_without_computing_again(model: engine.Model) -> None:
+def test_a_paused_answer_holds_no_slot_and_continues_without_computing_again(model: engine.Model) -> None:
     assert model.pool.states is not None
     scheduler, outcome = model.scheduler(), Outcome()
     scheduler.submit(Request(id="x", prompt=PROMPT[:100], params=GREEDY))

@@ -55,7 +55,7 @@ def measured(row: float, *, rows: tuple[int, ...] = (1, 5, 17), ms: float = 10.0
 
 
 @pytest.mark.parametrize("row", [0.03, 0.2, 0.8])
-def test_costs_are_those_of_the_line_through_the_measurements(row: float) -> None:
+def test_costs_match_those_of_the_line_through_the_measurements(row: float) -> None:
     costs = measured(row).costs
     assert costs.row == pytest.approx(row)
     assert costs.of(9) / costs.of(1) == pytest.approx(1 + 8 * row)
@@ -71,7 +71,7 @@ def test_costs_bear_a_step_that_the_machine_delayed() -> None:
     assert drafting.costs.row < 0.5
 
 
-def test_costs_of_a_new_graph_are_those_of_a_step_with_other_rows() -> None:
+def test_costs_of_a_new_graph_match_those_of_a_step_with_other_rows() -> None:
     costs = StepCosts()
     for _ in range(20):
         for rows in (1, 1, 2, 2):

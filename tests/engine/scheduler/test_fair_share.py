@@ -202,7 +202,7 @@ def test_a_higher_priority_does_not_wait_for_cells_of_a_lower_one() -> None:
 
 @pytest.mark.parametrize("field", ["priority", "weight"])
 @pytest.mark.parametrize("value", [-MAX_PRIORITY - 1, MAX_WEIGHT + 1])
-def test_what_is_out_of_range_is_refused(field: str, value: int) -> None:
+def test_values_out_of_range_are_refused(field: str, value: int) -> None:
     scheduler, _ = make_scheduler()
     with pytest.raises(ConfigError, match=f"{field} is {value}; it must be"):
         scheduler.submit(demand("a", [1], **{field: value}))

@@ -227,7 +227,7 @@ def test_what_may_happen_while_it_compiles(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("n", range(1, 6))
-def test_a_resumed_session_goes_on_as_it_would_have(compiler: ConstraintCompiler, n: int) -> None:
+def test_a_resumed_session_continues_as_if_uninterrupted(compiler: ConstraintCompiler, n: int) -> None:
     fields = {"params": params(10, temperature=1.0, seed=3)}
     whole = run(compiler, guided("a", "[a-z]{4,}(ab|ba)?", **fields))
     tokens = whole.tokens["a"]
@@ -359,7 +359,7 @@ def test_blocks_that_cannot_be_followed_are_refused(compiler: ConstraintCompiler
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_company_and_drafts_change_no_text(compiler: ConstraintCompiler, seed: int) -> None:
+def test_other_requests_and_drafts_change_no_text(compiler: ConstraintCompiler, seed: int) -> None:
     chance = random.Random(seed)
     patterns = ["[a-z]{1,12}", "(ab|ba)*", "[x-z]+", "a{3}|b*", None]
     requests = []

@@ -35,7 +35,7 @@ def test_draft_of_a_text_without_repetition_is_empty() -> None:
     assert followed([*range(300), 5]).draft([*range(300), 5], 4) == []
 
 
-def test_draft_beyond_the_end_goes_on_with_the_period() -> None:
+def test_draft_beyond_the_end_continues_with_the_period() -> None:
     tokens = [9, 1, 2, 3, 1, 2, 3, 1, 2]
     assert followed(tokens).draft(tokens, 8) == [3, 1, 2, 3, 1, 2, 3, 1]
 

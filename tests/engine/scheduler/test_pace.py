@@ -35,7 +35,7 @@ def test_limit_fills_a_step_to_its_stretch() -> None:
     assert measured(decode_ms=10.0, token_ms=0.1).limit(1) == whole((STRETCH - 1) * 10.0 / 0.1)
 
 
-def test_limit_on_a_slow_machine_lets_prompts_go_on() -> None:
+def test_limit_on_a_slow_machine_lets_prompts_continue() -> None:
     assert measured(decode_ms=10.0, token_ms=9.0).limit(1) == SMALLEST_CHUNK
 
 
@@ -69,7 +69,7 @@ def test_measured_short_prompts_alone_say_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 512), st.floats(0, 1e6)), max_size=80))
-def test_limit_whatever_was_measured_lets_prompts_go_on(steps: list[tuple[int, int, float]]) -> None:
+def test_limit_whatever_was_measured_lets_prompts_continue(steps: list[tuple[int, int, float]]) -> None:
     pace = PrefillPace()
     for step in steps:
         pace.measured(*step)

@@ -305,7 +305,7 @@ def test_windows_without_disturbance_are_served_in_order(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", every(10, range(1700, 1720)))
-def test_windows_beside_recurrent_states_come_and_go_at_random(seed: int) -> None:
+def test_windows_alongside_recurrent_states_come_and_go_at_random(seed: int) -> None:
     Script(seed, windowed=True, recurrent=True, original_context_length=12 * (seed % 2)).run(60)
 
 

@@ -276,7 +276,7 @@ def test_nothing_to_do_while_all_are_paused() -> None:
         InferenceParameters(seed=9, max_tokens=12),
     ],
 )
-def test_a_resumed_stream_goes_on_where_it_was(n: int, params: InferenceParameters) -> None:
+def test_a_resumed_stream_continues_where_it_was(n: int, params: InferenceParameters) -> None:
     expected, reason = MODEL.continuation(PROMPT, params, 64)
     assert len(expected) == 12
     scheduler, _ = make_scheduler()
@@ -308,7 +308,7 @@ def test_a_stream_resumed_after_its_last_token_only_ends() -> None:
     }
 
 
-def test_requests_and_stats_tell_what_goes_on() -> None:
+def test_requests_and_stats_list_what_is_running() -> None:
     scheduler, runner = make_scheduler(parallel=2, max_batch_tokens=8)
     for id, prompt in (("a", [1] * 4), ("b", [2] * 20), ("c", [3] * 4), ("d", [4] * 4)):
         scheduler.submit(request(id, prompt))

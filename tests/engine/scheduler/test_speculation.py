@@ -97,7 +97,7 @@ def test_right_and_wrong_drafts_change_no_token_and_no_probability(model: Model)
     assert run(model, requests(model, 8), expected) == expected
 
 
-def test_a_resumed_request_goes_on_as_it_would_have(model: Model) -> None:
+def test_a_resumed_request_continues_as_if_uninterrupted(model: Model) -> None:
     expected = run(model, requests(model, 0))
     for request in requests(model, 8)[:3]:
         tokens = expected[request.id]

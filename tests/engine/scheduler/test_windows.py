@@ -51,7 +51,7 @@ def prompt_of(name: str, n: int) -> list[int]:
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
 @pytest.mark.parametrize("name", matrix(NAMES, QUICK.__contains__))
-def test_logits_and_greedy_tokens_are_those_of_transformers(name: str, flash_attn: str) -> None:
+def test_logits_and_greedy_tokens_match_those_of_transformers(name: str, flash_attn: str) -> None:
     ref = golden(name)
     with load(name, flash_attn=flash_attn) as model, model.start_session() as session:
         assert windows_of(model).n_rows < model.n_cells
@@ -81,7 +81,9 @@ def test_a_window_of_one_token_is_the_same_with_masks(flash_attn: str, tmp_path:
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
 @pytest.mark.parametrize("name", matrix(NAMES, QUICK.__contains__))
-def test_a_long_chat_computes_its_new_tokens_and_is_that_of_a_full_cache(name: str, flash_attn: str) -> None:
+def test_a_long_chat_computes_its_new_tokens_and_matches_that_of_a_full_cache(
+    name: str, flash_attn: str
+) -> None:
     turns = prompt_of(name, 140)
     with (
         load(name, flash_attn=flash_attn) as model,
@@ -99,7 +101,7 @@ def test_a_long_chat_computes_its_new_tokens_and_is_that_of_a_full_cache(name: s
 
 
 @pytest.mark.parametrize("name", matrix(NAMES, QUICK.__contains__))
-def test_company_eviction_and_preemption_change_no_bit(name: str) -> None:
+def test_other_requests_eviction_and_preemption_change_no_bit(name: str) -> None:
     prompts = {str(i): prompt_of(name, 200)[3 * i : 40 * i + 40] for i in range(4)}
     with load(name, kv_cells=300, context_size=256, max_batch_tokens=24) as model:
         scheduler = model.scheduler()
@@ -114,7 +116,7 @@ def test_company_eviction_and_preemption_change_no_bit(name: str) -> None:
             assert answer(full, prompt, cache_prompt=False)[0] == outcome.tokens[id]
 
 
-def test_logits_are_those_of_a_full_cache_to_the_bit() -> None:
+def test_logits_match_those_of_a_full_cache_to_the_bit() -> None:
     prompt = prompt_of("gemma3", 200)
     with load("gemma3") as model, load("gemma3", checkpoints=40) as full:
         collected = []
@@ -143,7 +145,7 @@ def test_a_beginning_longer_than_a_window_becomes_a_checkpoint_where_prompts_par
         assert cached[1:] == [100, 100]
 
 
-def test_a_rewound_session_goes_on_from_its_last_checkpoint() -> None:
+def test_a_rewound_session_continues_from_its_last_checkpoint() -> None:
     prompt = prompt_of("gemma3", 200)
     with load("gemma3") as model, model.start_session() as session:
         session.feed_prompt(prompt[:100])
@@ -159,7 +161,9 @@ def test_a_rewound_session_goes_on_from_its_last_checkpoint() -> None:
 
 @pytest.mark.parametrize("n", [20, 200])
 @pytest.mark.parametrize("kv_type", ["f16", "bf16"])
-def test_a_restored_session_goes_on_without_computing_it_again(tmp_path: Path, kv_type: str, n: int) -> None:
+def test_a_restored_session_continues_without_computing_it_again(
+    tmp_path: Path, kv_type: str, n: int
+) -> None:
     prompt = prompt_of("gemma3", 230)
     with load("gemma3", kv_type=kv_type) as model, model.start_session() as session:
         session.feed_prompt(prompt[:n])
@@ -181,7 +185,7 @@ def test_a_restored_session_goes_on_without_computing_it_again(tmp_path: Path, k
         assert [token.id for token in session.infer(GREEDY)] == expected
 
 
-def test_embeddings_and_perplexity_of_long_texts_are_those_of_a_full_cache() -> None:
+def test_embeddings_and_perplexity_of_long_texts_match_those_of_a_full_cache() -> None:
     from engine import perplexity
 
     prompt = prompt_of("gemma3", 240)

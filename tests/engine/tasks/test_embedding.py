@@ -38,14 +38,14 @@ def error(got: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
 @pytest.mark.parametrize("name", ENCODERS)
-def test_hidden_states_are_those_of_transformers(name: str, flash_attn: str) -> None:
+def test_hidden_states_match_those_of_transformers(name: str, flash_attn: str) -> None:
     prompt, hidden = reference(name)
     with load(FOLDER / f"{name}.gguf", flash_attn=flash_attn) as model:
         assert error(model.embed(prompt, pooling="none", normalize=False), hidden) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_company_changes_nothing(name: str) -> None:
+def test_other_requests_change_nothing(name: str) -> None:
     prompt, hidden = reference(name)
     inputs = [prompt[:40], prompt, prompt[60:61], prompt[3:99], prompt, prompt[:7]]
     with load(FOLDER / f"{name}.gguf", max_batch_tokens=256, context_size=200) as model:
@@ -89,7 +89,7 @@ def test_a_pooling_that_is_unknown_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last", "none"])
-def test_decoders_embed_too_in_chunks_and_company(pooling: str) -> None:
+def test_decoders_embed_too_in_chunks_and_in_batches(pooling: str) -> None:
     """With a head that copies, logits are the hidden states: the tied embedding maps them to logits."""
     prompt = golden("llama-gqa-tied").prompt
     table = TinyModel.read(DECODER).tensors["token_embd.weight"]
@@ -108,7 +108,7 @@ def test_decoders_embed_too_in_chunks_and_company(pooling: str) -> None:
         assert error(actual[0], model.embed(prompt[:10], pooling=pooling, normalize=False)) < TOLERANCE
 
 
-def test_sessions_go_on_beside_embeddings() -> None:
+def test_sessions_continue_alongside_embeddings() -> None:
     ref = golden("llama-gqa-tied")
     with load(DECODER, kv_type="f32", kv_cells=512, context_size=256) as model:
         scheduler = model.scheduler()

@@ -47,7 +47,7 @@ def logprobs(model, tokens, top=0, runner=None):
     return tokens_with_logprobs(tokens, np.concatenate(parts))
 
 
-def test_they_are_those_of_the_softmax_of_each_position(model, batch):
+def test_they_match_those_of_the_softmax_of_each_position(model, batch):
     tokens = model.tokenizer.encode(TEXT)
     actual = logprobs(model, tokens, top=3)
     assert [token.id for token in actual] == tokens[1:]
@@ -87,7 +87,7 @@ def test_what_was_computed_is_found_by_the_next_session(model):
     model.scheduler().check()
 
 
-def test_one_that_yields_its_cells_goes_on_to_the_same(model, batch):
+def test_one_that_yields_its_cells_gives_the_same_result(model, batch):
     tokens = model.tokenizer.encode(TEXT)
     expected = logprobs(model, tokens, top=1)
     runner, parts = PromptLogprobsRunner(model), []
@@ -117,7 +117,7 @@ def test_streams_come_first_and_a_text_that_never_fits_fails(model):
     model.scheduler().check()
 
 
-def test_logits_that_are_no_numbers_leave_nothing(model, monkeypatch):
+def test_logits_that_are_not_numbers_leave_nothing(model, monkeypatch):
     tokens = model.tokenizer.encode("The sun was very hot and the bird was sad")
     broken = np.full(model.hp.n_vocab, np.nan, np.float32)
 

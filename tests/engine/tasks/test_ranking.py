@@ -33,7 +33,7 @@ def error(got: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
 @pytest.mark.parametrize("name", RANKERS)
-def test_scores_are_those_of_transformers(name: str, flash_attn: str) -> None:
+def test_scores_match_those_of_transformers(name: str, flash_attn: str) -> None:
     prompt, second, scores = reference(name)
     with load(FOLDER / f"{name}.gguf", flash_attn=flash_attn) as model:
         assert model.describe()["pooling"] == "rank"
@@ -42,7 +42,7 @@ def test_scores_are_those_of_transformers(name: str, flash_attn: str) -> None:
 
 
 @pytest.mark.parametrize("name", RANKERS)
-def test_company_changes_nothing(name: str) -> None:
+def test_other_requests_change_nothing(name: str) -> None:
     prompt, second, scores = reference(name)
     inputs = [prompt[:40], prompt, prompt[60:61], prompt]
     with load(FOLDER / f"{name}.gguf", max_batch_tokens=256, context_size=200) as model:

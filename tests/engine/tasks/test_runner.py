@@ -108,7 +108,7 @@ def test_a_small_job_does_not_wait_for_a_large_one() -> None:
         assert model.pool.n_free == model.pool.n_cells
 
 
-def test_what_is_refused_is_reported_and_the_rest_goes_on() -> None:
+def test_what_is_refused_is_reported_and_the_rest_continues() -> None:
     with load(LLAMA.path) as model:
         empty, odd, long, no_head, good = finish(
             model.tasks(),
@@ -226,7 +226,7 @@ def test_errors_name_no_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["save", "restore"])
-def test_steps_beside_streams_and_a_cancel_in_between(what: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_steps_alongside_streams_and_a_cancel_in_between(what: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(tasks_module, "STEP_S", 0.0)  # one piece a step at least
     path = tmp_path / "a"
     with load(LLAMA.path, kv_cells=512) as model:
@@ -255,7 +255,7 @@ def test_steps_beside_streams_and_a_cancel_in_between(what: str, tmp_path: Path,
         assert stream(model, "d", PROMPT[3:50], 10)[0] == other
 
 
-def test_a_restore_gives_way_to_streams(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_restore_yields_to_streams(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(tasks_module, "STEP_S", 0.0)
     path = str(tmp_path / "a")
     with load(LLAMA.path, parallel=2) as model:  # 256 cells

@@ -39,7 +39,7 @@ def test_nothing_is_added_that_does_not_exist(tmp_path: Path) -> None:
     assert tokenizer.encode("") == []
 
 
-def test_control_tokens_are_no_text(tmp_path: Path) -> None:
+def test_control_tokens_are_not_text(tmp_path: Path) -> None:
     tokenizer = byte_level(tmp_path / "v.gguf", {"<s>": CONTROL, "[x]": USER_DEFINED})
     ids = tokenizer.encode("<s>a[x]<s>", parse_special=True)
     assert tokenizer.decode(ids) == "a[x]"

@@ -157,7 +157,7 @@ def test_unknown_way_to_cut_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keys", [{}, {"pre": ""}])
-def test_missing_way_to_cut_is_default_and_told(
+def test_missing_pretokenizer_is_the_default_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, keys: dict[str, str]
 ) -> None:
     with caplog.at_level(logging.WARNING):

@@ -94,7 +94,7 @@ def small(path: Path, pieces: dict[str, float] = PIECES, **keys: Any) -> Tokeniz
     return load_tokenizer(write(path / "model.gguf", "t5", list(pieces), **keys))
 
 
-def test_the_likeliest_pieces(tmp_path: Path) -> None:
+def test_the_most_likely_pieces(tmp_path: Path) -> None:
     ours = small(tmp_path)
     assert ours.encode("aab") == [4, 6, 1]  # ▁a ab </s>
     assert ours.encode("ab", add_special=False) == [3, 6]  # rather than ▁a b

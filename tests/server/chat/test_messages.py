@@ -36,7 +36,7 @@ def test_arguments_are_objects_where_the_template_wants_them():
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", "5", "NaN", "{'a': 1}", "[" * 10_000])
-def test_arguments_that_are_no_object_are_named(arguments):
+def test_arguments_that_are_not_an_object_are_named(arguments):
     with pytest.raises(InvalidMessage, match="JSON") as caught:
         adapt_messages([user(), calling(call(), call(arguments))], FULL)
     assert caught.value.path == "[1].tool_calls[1].function.arguments"

@@ -66,7 +66,7 @@ def test_any_split_is_the_same(call_format, data):
     assert read(new_parser(call_format), list(text)) == whole
 
 
-def test_the_first_news_of_a_call_has_its_name():
+def test_the_first_delta_of_a_call_has_its_name():
     parser = new_parser("hermes")
     assert parser.push('<tool_call>\n{"name": "get_weather"') == OutputDelta(
         tools=(ToolCallDelta(0, "id1", "get_weather"),)

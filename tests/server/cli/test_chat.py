@@ -73,7 +73,7 @@ def server() -> Iterator[ServerProcess]:
         yield server
 
 
-def test_a_conversation_is_saved_and_goes_on_in_another_process(tmp_path: Path) -> None:
+def test_a_conversation_is_saved_and_continues_in_another_process(tmp_path: Path) -> None:
     talk = tmp_path / "talk"
     with TerminalChat(tmp_path, *OPTIONS, "-n", "40") as chat:
         story = chat.type("Tell me a story about a dog.", "--max-tokens 40")
@@ -189,7 +189,7 @@ def test_infer_on_a_terminal_hints_at_chat(tmp_path: Path) -> None:
         assert infer.end() == 0
 
 
-def test_a_session_of_infer_goes_on_as_if_it_had_not_ended(tmp_path: Path) -> None:
+def test_a_session_of_infer_continues_as_if_it_had_not_ended(tmp_path: Path) -> None:
     path = tmp_path / "tale"
     whole = ggserve("infer", *OPTIONS, "-p", "Once upon a time", "-n", "40").stdout.removesuffix("\n")
     first = ggserve("infer", *OPTIONS, "-p", "Once upon a time", "-n", "20", "--save-session", str(path))

@@ -42,5 +42,5 @@ def test_samplers_and_breakers_are_lists() -> None:
         requested("--samplers", "top_k;magic")
 
 
-def test_minus_one_token_is_no_limit() -> None:
+def test_minus_one_token_means_no_limit() -> None:
     assert requested("--max-tokens", "-1") == {"max_tokens": None}

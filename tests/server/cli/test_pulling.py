@@ -137,7 +137,7 @@ def test_every_option_of_the_plan_is_one_of_pull(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_file_that_is_no_model_has_no_plan() -> None:
+def test_a_file_that_is_not_a_model_has_no_plan() -> None:
     line = pulling.fit(prepared("me/Text-GGUF"), Settings())
     assert line.startswith("cannot tell whether it will fit: text-Q4_K_M.gguf: ")
 
@@ -157,5 +157,5 @@ def test_the_plan_says_where_layers_go(layers: list[str], where: str) -> None:
     assert pulling.summary({"fits": False, "problem": "too large"}) == "does not fit: too large"
 
 
-def test_the_free_memory_is_that_of_the_devices() -> None:
+def test_the_free_memory_matches_that_of_the_devices() -> None:
     assert (pulling.free_memory() or 0) > 10**8

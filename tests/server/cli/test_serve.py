@@ -33,7 +33,7 @@ def test_several_addresses_share_one_port():
     assert len(set(ports)) == 1
 
 
-def test_ipv4_and_ipv6_share_one_port_or_the_error_names_the_address_that_cannot_be():
+def test_ipv4_and_ipv6_share_one_port_or_the_error_names_the_unavailable_address():
     if not can_bind_ipv6():
         with pytest.raises(ConfigError, match=r"cannot listen on ::1:\d+"):
             listen("127.0.0.1, ::1", 0)

@@ -92,7 +92,7 @@ def test_sampling_defaults_are_checked_parameters(tmp_path):
         ("max_tokens=0", "max_tokens must lie between 1 and"),
     ],
 )
-def test_sampling_defaults_that_cannot_be_are_refused(value, message):
+def test_invalid_sampling_defaults_are_refused(value, message):
     with pytest.raises(ConfigError, match=r"^default: ") as error:
         parse("--default", value)
     assert message in str(error.value)
@@ -119,7 +119,7 @@ def test_variables_of_the_chat_template(tmp_path, monkeypatch):
         ("a=", "alias: '' is not a valid name"),
     ],
 )
-def test_aliases_that_cannot_be_are_refused(alias, message):
+def test_invalid_aliases_are_refused(alias, message):
     with pytest.raises(ConfigError, match=message):
         parse("--model a=x.gguf --model b=y.gguf", f"--alias {alias}")
 

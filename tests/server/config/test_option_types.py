@@ -96,6 +96,6 @@ def test_sizes_take_units(text, value):
 
 
 @pytest.mark.parametrize("text", ["", "G", "1X", "nan", "inf", "1 2"])
-def test_what_is_no_size_is_refused(text):
+def test_invalid_size_is_refused(text):
     with pytest.raises(ValueError, match="must be a number of bytes such as 24G"):
         types.nbytes(text)

@@ -64,7 +64,7 @@ def test_an_old_name_keeps_working_in_every_form(tmp_path, monkeypatch):
     assert parse("--max-stored-responses 11").max_stored_responses == 11
 
 
-def test_an_old_name_beside_the_new_one_in_a_file_is_refused(tmp_path):
+def test_an_old_name_alongside_the_new_one_in_a_file_is_refused(tmp_path):
     path = write(tmp_path, "responses_kept: 8\nmax_stored_responses: 9")
     with pytest.raises(ConfigError, match="'responses_kept' is an old name of 'max_stored_responses'"):
         options.load(file=path)

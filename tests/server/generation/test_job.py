@@ -65,7 +65,7 @@ async def test_a_step_of_several_tokens_gives_the_events_of_as_many_steps(fields
     assert answers[0] == answers[1]
 
 
-async def test_best_of_shows_the_likeliest_per_token_and_counts_all():
+async def test_best_of_shows_the_most_likely_per_token_and_counts_all():
     words = [" dog", " cat", " big cat", " red dog"]
     scores = {ids(" cat")[0]: -0.1, ids(" big")[0]: -0.2, ids(" dog")[0]: -2.0}
     engine = FakeEngine(lambda request: ids(words[request.params.seed - 5]))

@@ -26,7 +26,7 @@ def test_certificate_and_key_in_one_file_or_two(tmp_path, files, caplog):
     assert not caplog.records
 
 
-def test_what_is_wrong_is_said_in_one_line(tmp_path, files):
+def test_errors_are_reported_in_one_line(tmp_path, files):
     cert, key = files
     other_cert, _ = make_certificate(tmp_path, "other")
     rsa_cert, _ = make_certificate(tmp_path, "rsa", ("-newkey", "rsa:2048"))

@@ -154,7 +154,7 @@ async def test_a_field_that_a_route_does_not_have_limits_no_wait(timeout_ms):
     assert "timeout_ms has no effect" in response.json()["warnings"]
 
 
-async def test_a_body_that_is_no_object_loads_a_model_as_well():
+async def test_a_body_that_is_not_an_object_loads_a_model_as_well():
     async with client(make_folder_app(FakeEngine(name="a"))) as http:
         assert (await http.post("/lora-adapters?model=a", json=[])).status_code == 200
 

@@ -124,7 +124,7 @@ def test_a_connection_with_a_request_makes_no_room():
     run(main)
 
 
-def test_slow_heads_give_way_to_whole_requests():
+def test_slow_heads_yield_to_whole_requests():
     async def main():
         async with serving(max_connections=20) as (port, server, _):
             slow = [asyncio.create_task(talk(port, b"GET / HTTP/1.1\r\n")) for _ in range(20)]
@@ -231,7 +231,7 @@ def test_a_client_that_has_left_is_noticed_though_nothing_was_to_be_sent(end, lo
 
 @LOOPS
 @pytest.mark.parametrize("request_", [LATE, WAIT.replace(b"1.1", b"1.0")], ids=["half a body", "HTTP/1.0"])
-def test_an_end_of_sending_that_cannot_be_told_from_leaving_counts_as_that(request_, loop):
+def test_a_half_close_that_looks_like_a_disconnect_counts_as_one(request_, loop):
     async def main():
         async with serving() as (port, server, _):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

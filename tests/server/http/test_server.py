@@ -79,7 +79,7 @@ def test_announces_itself_and_ends_with_0(number, loop, caplog, capsys):
     assert server.registry.engines["fake"].pid is None
 
 
-def test_sighup_reloads_and_the_server_goes_on():
+def test_sighup_reloads_and_the_server_continues():
     reloads = threading.Semaphore(0)
 
     def during(server: HttpServer) -> None:
@@ -92,7 +92,7 @@ def test_sighup_reloads_and_the_server_goes_on():
     assert serve(during=during, reload=reloads.release)[0] == 0
 
 
-def test_a_terminal_that_hangs_up_drains_however_often_it_is_told(monkeypatch, caplog):
+def test_a_terminal_hangup_drains_however_often_it_is_signalled(monkeypatch, caplog):
     caplog.set_level(logging.INFO, "ggserve")
     monkeypatch.setattr("server.http.hangup.has_terminal", lambda: True)
 

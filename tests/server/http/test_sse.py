@@ -40,7 +40,7 @@ async def test_comments_while_queued_and_during_prefill():
         assert text_of(events(await live.finish())) == TEXT
 
 
-async def test_no_comments_while_there_is_news():
+async def test_no_comments_while_there_are_events():
     async with client(make_app(FakeEngine(delay_s=0.01), keep_alive_s=60.0)) as http:
         response = await http.post(COMPLETIONS, json=STREAM)
     assert ": keep-alive" not in response.text

@@ -127,7 +127,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-async def test_what_is_wrong_is_refused_by_its_name() -> None:
+async def test_invalid_values_are_refused_by_name() -> None:
     engine = FakeEngine()
     async with client(engine) as http:
         for fields, param, words in REFUSED:

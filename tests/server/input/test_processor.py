@@ -39,7 +39,7 @@ async def test_several_prompts_and_choices_are_numbered_and_summed():
     assert len({request.id for request in engine.seen}) == 8
 
 
-async def test_stop_token_ids_are_no_part_of_the_text():
+async def test_stop_token_ids_are_not_part_of_the_text():
     little = ids(" little")[0]
     async with client() as http:
         body = (

@@ -68,7 +68,7 @@ async def test_prompt_logprobs_of_completions_are_in_each_choice_by_token_id():
     assert all("prompt_logprobs" not in choice for choice in absent)
 
 
-async def test_prompt_logprobs_beside_echo_leave_the_echoed_log_probabilities_as_they_are():
+async def test_prompt_logprobs_alongside_echo_leave_the_echoed_log_probabilities_as_they_are():
     engine = FakeEngine()
     body = {"prompt": "A cat", "echo": True, "logprobs": 1, "max_tokens": 1}
     async with client(engine) as http:

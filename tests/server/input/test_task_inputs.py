@@ -87,7 +87,7 @@ async def test_advice_for_inputs_that_are_too_long_can_be_followed():
         ({"truncate": "END"}, "truncate"),
     ],
 )
-async def test_limits_of_truncation_that_cannot_be_are_refused(fields, param):
+async def test_invalid_limits_of_truncation_are_refused(fields, param):
     async with client() as http:
         error = error_of(await http.post(V1, json={"input": "a cat sat on a mat", **fields}), 400)
     assert error["param"] == param

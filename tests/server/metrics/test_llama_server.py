@@ -41,7 +41,7 @@ def test_drafts_are_counted_and_make_no_sequence_seem_several():
 
 
 @pytest.mark.asyncio
-async def test_totals_are_those_of_the_timings():
+async def test_totals_match_those_of_the_timings():
     engines = {name: FakeEngine(name=name, cached_n=1) for name in ("a", "b")}
     async with client(make_app(engines)) as http:
         engines["a"].stats.steps, engines["b"].stats.steps = 20, 4

@@ -13,7 +13,7 @@ def test_bundled_model_is_a_gguf_file() -> None:
     assert bundled.bundled_model().read_bytes()[:4] == b"GGUF"
 
 
-def test_bundled_model_beside_the_package_comes_before_that_of_a_checkout(
+def test_bundled_model_next_to_the_package_comes_before_that_of_a_checkout(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(bundled, "__file__", str(tmp_path / "server" / "models" / "bundled.py"))

@@ -60,7 +60,7 @@ def test_a_short_name_is_pulled(hub: FakeHub, home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ollama:x", "lmstudio:a/b", "absent", "x.gguf"])
-def test_what_is_not_of_the_hub_is_not_pulled(name: str) -> None:
+def test_models_that_are_not_on_the_hub_are_not_pulled(name: str) -> None:
     with pytest.raises((ModelNotFound, ValueError), match="OWNER/REPO"):
         catalog.pull(name)
 
@@ -83,7 +83,7 @@ def test_a_model_of_the_hub_is_deleted() -> None:
     assert (name, freed > 10**6, names()) == ("hf:me/Plain-GGUF:Q4_K_M", True, [BUNDLED])
 
 
-def test_what_is_not_ours_is_not_deleted(home: Path) -> None:
+def test_files_of_other_programs_are_not_deleted(home: Path) -> None:
     path = home / ".lmstudio" / "models" / "me" / "x" / "x.gguf"
     path.parent.mkdir(parents=True)
     path.touch()

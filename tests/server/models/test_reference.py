@@ -26,7 +26,7 @@ def test_a_reference_is_read(text: str, expected: NamedModel, served: str | None
 
 
 @pytest.mark.parametrize("text", ["model.gguf", "/a/hf.gguf", "C:\\x.gguf", "hf", "other:x/y", ""])
-def test_a_path_is_no_reference(text: str) -> None:
+def test_a_path_is_not_a_reference(text: str) -> None:
     assert parse(text) is None
 
 

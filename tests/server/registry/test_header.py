@@ -21,7 +21,7 @@ def test_a_model_for_embeddings_does_not_generate() -> None:
     assert read_header(FOLDER / "bert.gguf")["generates"] is False
 
 
-def test_what_is_no_model_has_no_header(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_has_no_header(tmp_path: Path) -> None:
     (tmp_path / "junk.gguf").write_bytes(b"junk")
     assert read_header(tmp_path / "junk.gguf") == {}
     assert read_header(tmp_path / "absent.gguf") == {}

@@ -71,7 +71,7 @@ async def test_models_that_wait_for_room_are_loaded_in_the_order_of_their_reques
     assert [line for line in models.log if line.startswith("loaded")] == ["loaded a", "loaded c", "loaded b"]
 
 
-async def test_a_model_that_is_never_idle_gives_way_in_the_end(monkeypatch):
+async def test_a_model_that_is_never_idle_yields_in_the_end(monkeypatch):
     monkeypatch.setattr("server.registry.loader.PATIENCE_S", 0.05)
     models = Models("ab", max_models=1)
     first = await models.registry.wait(models["a"])
@@ -150,7 +150,7 @@ async def test_a_replacement_that_cannot_be_loaded_leaves_the_engine():
     assert models.registry.acquire(models["a"]).residency.engine is models.made[0]
 
 
-async def test_a_replacement_for_which_there_is_no_room_beside_comes_after():
+async def test_a_replacement_for_which_there_is_no_room_is_loaded_after_the_old_one():
     models = Models("a", memory=150)
     await models.use("a")
     await models.registry.load(models["a"], again=True)
@@ -158,7 +158,7 @@ async def test_a_replacement_for_which_there_is_no_room_beside_comes_after():
     assert models.log[2:] == ["load a", "stop a", "stop a", "load a", "loaded a"]
 
 
-async def test_a_file_that_is_no_model_drives_no_other_out():
+async def test_a_file_that_is_not_a_model_evicts_no_other():
     models = Models("ab", max_models=1)
     await models.use("a")
     models.damaged.add("b")

@@ -41,7 +41,7 @@ def test_the_state_follows_the_engine(served: ServedModel, state: str) -> None:
     assert served.state == state
 
 
-def test_progress_is_that_of_the_engine_that_loads() -> None:
+def test_progress_matches_that_of_the_engine_that_loads() -> None:
     successor: Any = SimpleNamespace(state="loading", progress=0.75)
     assert model(None).progress == 0
     assert model("loading").progress == 0.25

@@ -84,7 +84,7 @@ def test_special_tokens_in_a_message_are_text(local: LocalModel) -> None:
     assert ids.count(vocabulary["<|end|>"]) == ids.count(vocabulary["<|assistant|>"]) == 1
 
 
-def test_a_conversation_that_does_not_fit_says_how_to_go_on() -> None:
+def test_a_conversation_that_does_not_fit_says_how_to_continue() -> None:
     params = InferenceParameters(temperature=0.0, ignore_eos=True)
     small = LocalModel(open_model(context_size=48), "stories", ChatOptions(params=params))
     try:

@@ -92,7 +92,7 @@ def test_a_streamed_answer(server: ScriptedServer) -> None:
     ]
 
 
-def test_model_and_key_are_those_of_the_user(server: ScriptedServer) -> None:
+def test_model_and_key_match_those_of_the_user(server: ScriptedServer) -> None:
     server.body = chunk({"content": "x"}, "length")
     remote = RemoteServer(f"{server.url}/v1/", "second", "secret", {})
     assert "token limit" in list(remote.answer(MESSAGES))[-1].note
@@ -167,7 +167,7 @@ def test_halves_of_characters_are_replaced(server: ScriptedServer) -> None:
     assert list(remote.answer(MESSAGES)) == [Piece("x\ufffd", "\ufffd\U0001f600")]
 
 
-def test_something_that_is_no_such_server_is_an_error(server: ScriptedServer) -> None:
+def test_a_server_of_another_kind_is_an_error(server: ScriptedServer) -> None:
     server.kind = "text/html"
     with pytest.raises(AnswerFailed, match="does not stream"):
         answer(server, b"<html>")

@@ -76,7 +76,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, change: dict[str, Any], 
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"format": "\xff"}', b"null"])
-def test_bytes_that_are_no_json_of_ours_are_refused(tmp_path: Path, data: bytes) -> None:
+def test_bytes_of_other_programs_are_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "talk.json"
     path.write_bytes(data)
     with pytest.raises(ConfigError, match="is not a saved conversation"):
@@ -108,6 +108,6 @@ def test_names_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("text", ["~nobody-of-this-name/talk", "/", ".", ".."])
-def test_names_that_are_no_files_are_refused(text: str) -> None:
+def test_names_that_are_not_files_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"no such user|is a folder"):
         transcript_path(text)

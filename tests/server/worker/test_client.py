@@ -198,7 +198,7 @@ def test_ids_in_use_are_refused():
 
 
 @LOOPS
-def test_a_slow_reader_is_paused_and_goes_on(loop, tmp_path):
+def test_a_slow_reader_is_paused_and_continues(loop, tmp_path):
     async def main():
         async with running("--dir", str(tmp_path)) as client:
             slow = client.generate(request("slow", [1], 500))

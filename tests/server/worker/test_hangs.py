@@ -26,7 +26,7 @@ def _short_pauses(monkeypatch):
     monkeypatch.setattr(supervisor, "SPAWN_RETRY_S", 0.02)
 
 
-def test_a_stopped_engine_is_reported_and_replaced_and_its_streams_go_on(caplog):
+def test_a_stopped_engine_is_reported_and_replaced_and_its_streams_continue(caplog):
     async def main():
         async with running("--step-ms", "3", engine_timeout_s=2.0) as client:
             prompts = [[i] for i in range(3)]

@@ -46,7 +46,7 @@ def test_small_frames_are_sent_at_once(windows: None) -> None:
 
 @LOOPS
 @pytest.mark.usefixtures("windows")
-def test_an_engine_that_dies_is_replaced_and_its_streams_go_on(loop) -> None:
+def test_an_engine_that_dies_is_replaced_and_its_streams_continue(loop) -> None:
     async def main() -> None:
         async with running("--step-ms", "2") as client:
             task = asyncio.create_task(collect(client.generate(request("a", [1], 100))))

@@ -28,7 +28,7 @@ GOLDENS += ["gptj", "gpt2-untied", "gpt2", "bloom"]
 
 @pytest.mark.parametrize(("container", "version"), [("ggml", 0), ("ggmf", 1), ("ggjt", 1), ("ggjt", 3)])
 @pytest.mark.parametrize("name", GOLDENS)
-def test_tensors_and_greedy_tokens_are_those_of_the_model(
+def test_tensors_and_greedy_tokens_match_those_of_the_model(
     name: str, container: str, version: int, tmp_path: Path
 ) -> None:
     source = old(name, container=container, version=version).write(tmp_path / "old.bin")
@@ -50,7 +50,7 @@ def test_tensors_and_greedy_tokens_are_those_of_the_model(
         assert [token.id for token in session.infer(greedy)] == ref.greedy.tokens
 
 
-def test_what_is_guessed_is_said(tmp_path: Path) -> None:
+def test_guesses_are_reported(tmp_path: Path) -> None:
     source = old("llama-mha-untied", container="ggml").write(tmp_path / "old.bin")
     remarks = " ".join(legacy.convert(source, tmp_path / "new.gguf"))
     assert "llama.context_length is 2048" in remarks

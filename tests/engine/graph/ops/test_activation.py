@@ -57,7 +57,7 @@ def test_what_is_not_finite_stays_so(name: str) -> None:
     assert got[4] == 0
 
 
-def test_what_does_not_suit_is_refused() -> None:
+def test_unsuitable_values_are_refused() -> None:
     ctx = Context(8)
     with pytest.raises(GgmlError, match="must be F32 with contiguous rows"):
         activation.op(ctx, "silu", ctx.new(F32, (4, 2)))

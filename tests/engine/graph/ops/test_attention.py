@@ -245,7 +245,7 @@ def test_each_set_has_vectors_of_its_own() -> None:
     ),
     ids=str,
 )
-def test_a_row_is_the_same_to_the_bit_however_its_sequence_is_computed(kind: dict[str, Any]) -> None:
+def test_a_row_is_the_same_to_the_bit_for_any_chunks_of_its_sequence(kind: dict[str, Any]) -> None:
     """As a whole prompt, in chunks, token by token, beside others, by any number of threads."""
     n, others = 150, [(30, 1), (90, 1), (0, 33), (7, 5)]
     rng = np.random.default_rng(3)

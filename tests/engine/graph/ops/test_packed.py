@@ -112,7 +112,7 @@ def test_products(shape: tuple[int, int, int], kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_a_row_does_not_depend_on_its_company(kind: str) -> None:
+def test_a_row_does_not_depend_on_the_batch(kind: str) -> None:
     """Bit for bit: the same row alone, among others, and with any number of threads."""
     data, _ = quantized(kind, 256, 96)
     x = np.random.default_rng(2).standard_normal((150, 256)).astype(np.float32)

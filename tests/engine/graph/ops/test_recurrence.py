@@ -151,14 +151,14 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_outputs_are_those_of_the_formula(case: str) -> None:
+def test_outputs_match_those_of_the_formula(case: str) -> None:
     bench, expected = CASES[case]()
     actual = bench.run([(0, list(range(12)), 2)])
     np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_rows_are_the_same_to_the_bit_however_the_prompt_is_divided_and_in_company(case: str) -> None:
+def test_rows_are_the_same_to_the_bit_in_any_batch_and_division_of_the_prompt(case: str) -> None:
     bench, _ = CASES[case]()
     whole = bench.run([(0, list(range(12)), 0)], threads=1)
     bench.clear()

@@ -31,7 +31,7 @@ def test_a_file_without_streams_or_inputs_of_layers_is_refused(key: str, tmp_pat
         engine.load(model.write(tmp_path / "none.gguf"))
 
 
-def test_a_file_whose_block_of_low_rank_is_no_matrix_is_refused(tmp_path: Path) -> None:
+def test_a_file_whose_block_of_low_rank_is_not_a_matrix_is_refused(tmp_path: Path) -> None:
     model = TinyModel.read(FOLDER / "gemma3n.gguf")
     model.tensors["blk.0.laurel_l.weight"] = model.tensors["blk.0.laurel_l.weight"].ravel()
     with pytest.raises(ModelError, match="laurel_l"):

@@ -63,7 +63,7 @@ async def test_a_full_queue_and_a_model_that_is_not_there():
         assert refusal(await http.post(MESSAGES, json=BODY), 503)[0] == "api_error"
 
 
-async def test_a_prompt_that_does_not_fit_is_worded_for_clients_that_compact():
+async def test_a_prompt_that_does_not_fit_is_phrased_for_clients_that_compact():
     engine = FakeEngine(n_ctx=64)
     async with client(engine) as http:
         body = {**BODY, "messages": user("A cat. " * 40)}

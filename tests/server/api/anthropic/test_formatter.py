@@ -145,7 +145,7 @@ async def test_an_empty_answer_is_an_empty_block():
     ]
 
 
-async def test_arguments_that_are_no_object_are_reported():
+async def test_arguments_that_are_not_an_object_are_reported():
     engine = FakeEngine(CALL[: CALL.index("1}")], eos=False)
     response = await create(engine, tools=[TOOL], max_tokens=len(ids(CALL[: CALL.index("1}")])))
     assert response["stop_reason"] == "max_tokens"

@@ -66,7 +66,7 @@ pytestmark = pytest.mark.asyncio
         ("temperature", "hot", "temperature"),
     ],
 )
-async def test_what_cannot_be_is_refused_by_name(field, value, param):
+async def test_invalid_values_are_refused_by_name(field, value, param):
     engine = FakeEngine()
     async with client(engine) as http:
         type, message = refusal(await http.post(MESSAGES, json=request(**{field: value})), 400)

@@ -13,7 +13,7 @@ from support.fakes.engine import FakeEngine, make_app
 pytestmark = pytest.mark.asyncio
 
 
-async def test_counted_tokens_are_those_of_the_prompt():
+async def test_counted_tokens_match_those_of_the_prompt():
     engine = FakeEngine()
     body = {"messages": user("A cat"), "system": "Be brief", "tools": [TOOL]}
     async with client(engine) as http:

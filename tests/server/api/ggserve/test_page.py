@@ -67,7 +67,7 @@ async def test_a_file_has_its_type_and_is_sent_once(path, media_type):
     "path",
     ["x", "", "scripts", "../auth.py", "..%2f..%2fapp.py", "%2e%2e/app.py", "scripts//main.js", "a\0b"],
 )
-async def test_what_is_no_file_of_the_page_is_not_found(path):
+async def test_a_file_that_is_not_part_of_the_page_is_not_found(path):
     async with client(make_app()) as http:
         error_of(await http.get(f"/page/{path.replace(chr(0), '%00')}"), 404)
 

@@ -87,7 +87,7 @@ async def test_every_generating_route_takes_adapters(route: str) -> None:
     ],
 )
 @pytest.mark.asyncio
-async def test_adapters_that_are_no_choice_are_refused(lora: Any, message: str) -> None:
+async def test_adapters_that_are_not_a_choice_are_refused(lora: Any, message: str) -> None:
     engine = engine_with_adapters()
     async with http_of(engine) as http:
         error = error_of(await http.post(COMPLETIONS, json={"prompt": "a", "lora": lora}), 400)

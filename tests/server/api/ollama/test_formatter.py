@@ -53,14 +53,14 @@ def ended(formatter: OllamaFormatter) -> Any:
     return json.loads(formatter.finish(formatter.job.sequences[0], last=True))
 
 
-def test_answer_of_generate_is_text_beside_its_thinking() -> None:
+def test_answer_of_generate_is_text_alongside_its_thinking() -> None:
     line = answer(GENERATE, OutputDelta("text", "thought"))
     assert line.pop("created_at").endswith("Z")
     assert line == {"model": "m", "response": "text", "thinking": "thought"}
     assert "thinking" not in answer(GENERATE, OutputDelta("text"))
 
 
-def test_answer_of_chat_is_a_message_with_calls_where_there_are_some() -> None:
+def test_answer_of_chat_is_a_message_with_calls_if_there_are_any() -> None:
     assert answer(CHAT, OutputDelta("text"))["message"] == {"role": "assistant", "content": "text"}
     calls = ({"id": "1"}, {"id": "2"})
     assert answer(CHAT, OutputDelta("", "thought"), *calls)["message"] == {

@@ -59,7 +59,7 @@ async def test_head_and_get_tell_that_the_server_is_there(method, path):
         assert (await http.request(method, path)).status_code == 200
 
 
-async def test_version_is_that_of_ollamas_api():
+async def test_version_matches_that_of_ollamas_api():
     async with client() as http:
         version = (await http.get("/api/version")).json()["version"]
     assert version == OLLAMA_VERSION

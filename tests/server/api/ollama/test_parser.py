@@ -69,7 +69,7 @@ async def test_options_reach_the_engine(path):
 
 
 @pytest.mark.parametrize(("n", "limit"), [(-1, None), (-2, None), (0, 0), (3, 3)])
-async def test_num_predict_below_0_is_no_limit(n, limit):
+async def test_num_predict_below_0_means_no_limit(n, limit):
     engine = FakeEngine()
     await post(engine, GENERATE, options={"num_predict": n})
     assert engine.seen[0].params.max_tokens == limit
@@ -138,7 +138,7 @@ async def test_keep_alive_is_warned_of_unless_it_is_forever(value, warned):
 @pytest.mark.parametrize(
     "value", ["", "5", "m", "5 m", "5m ", "1d", "\u0665m", "-", "5mm", True, [], {}, 2**31, "9" * 400 + "h"]
 )
-async def test_keep_alive_that_is_no_duration_is_refused(value):
+async def test_keep_alive_that_is_not_a_duration_is_refused(value):
     assert (await refused(GENERATE, keep_alive=value))["param"] == "keep_alive"
 
 
@@ -162,7 +162,7 @@ async def test_keep_alive_that_is_no_duration_is_refused(value):
     ],
 )
 @pytest.mark.parametrize("path", [CHAT, GENERATE])
-async def test_options_that_cannot_be_are_refused_by_name(path, options, param):
+async def test_invalid_options_are_refused_by_name(path, options, param):
     assert (await refused(path, options=options))["param"] == param
 
 
@@ -201,7 +201,7 @@ async def test_tools_that_cannot_be_called_are_refused_by_name(tool, param):
 
 
 @pytest.mark.parametrize("path", [CHAT, GENERATE])
-async def test_think_for_a_model_that_does_not_is_refused_in_the_words_that_clients_look_for(path):
+async def test_think_for_a_model_without_reasoning_has_the_error_text_clients_expect(path):
     for think in (True, "low"):
         error = await refused(path, think=think)
         assert error["message"] == 'think: "stories" does not support thinking'
@@ -269,7 +269,7 @@ async def test_results_find_their_calls_by_id_by_name_and_in_order(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tool_name", "tool_call_id"])
-async def test_message_that_is_no_result_names_a_tool_without_effect(name):
+async def test_message_that_is_not_a_result_names_a_tool_without_effect(name):
     reply = await post(FakeEngine(), CHAT, messages=[{**HI, name: "find"}])
     assert [text.split(":")[0] for text in reply["warnings"]] == ["messages[0]"]
 
@@ -308,7 +308,7 @@ async def test_call_as_open_webui_writes_it_gets_no_warning(tmp_path):
         ("x", "messages[0]"),
     ],
 )
-async def test_messages_that_cannot_be_are_refused_by_name(message, param):
+async def test_invalid_messages_are_refused_by_name(message, param):
     assert (await refused(CHAT, messages=[message]))["param"] == param
 
 
@@ -374,7 +374,7 @@ async def test_context_comes_before_the_prompt_and_begins_the_text():
 
 
 @pytest.mark.parametrize("context", [[2048], [-1], ["a"], "a", [5] * 600])
-async def test_context_that_cannot_be_is_refused(context):
+async def test_invalid_context_is_refused(context):
     error = await refused(GENERATE, context=context)
     assert error["param"] in ("context", "prompt")
     assert error["param"] == "context" or "600" not in error["message"]

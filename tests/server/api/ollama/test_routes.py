@@ -144,7 +144,7 @@ async def test_thinking_and_calls_have_fields_of_their_own():
     assert "tool_calls" in actual[-2]["message"]
 
 
-async def test_thinking_of_generate_is_beside_the_response():
+async def test_thinking_of_generate_is_next_to_the_response():
     text = "<think>Hm.</think>Yes."
     reply = await whole(app(answering(text), QWEN), GENERATE)
     assert (reply["thinking"], reply["response"]) == ("Hm.", "Yes.")
@@ -152,7 +152,7 @@ async def test_thinking_of_generate_is_beside_the_response():
     assert steady(put_together(actual)) == steady(reply)
 
 
-async def test_calls_that_are_cut_are_told_of():
+async def test_truncated_calls_are_reported():
     text = '<tool_call>\n{"name": "now", "arguments": {"a": [1, 2'
     reply = await whole(app(answering(text), QWEN), CHAT, tools=TOOLS, options={"num_predict": 40})
     (call,) = reply["message"]["tool_calls"]

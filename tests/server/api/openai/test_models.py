@@ -33,7 +33,7 @@ async def test_pages(query, names, more):
 
 
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": "x"}, {"after_id": "e"}, {"before_id": ""}])
-async def test_pages_that_cannot_be(query):
+async def test_invalid_pages(query):
     async with client() as http:
         error = error_of(await http.get("/v1/models", params=query), 400)
     assert error["param"] == next(iter(query))

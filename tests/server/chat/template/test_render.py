@@ -137,7 +137,7 @@ def test_bombs_are_defused(source):
         assert len(render(source)) <= 1 << 24
 
 
-def test_a_long_conversation_is_no_bomb():
+def test_a_long_conversation_is_not_a_bomb():
     talk = [{"role": "user", "content": "word " * 2000}] * 400  # 4 MB
     text = render(GOOD[0], talk)
     assert len(text) > 3_900_000

@@ -68,12 +68,12 @@ async def test_files_of_the_web_page_are_logged_quietly(path, status, level, cap
     assert await levels(path, status, caplog) == [level]
 
 
-async def test_a_client_that_was_too_slow_is_no_error_of_ours(caplog):
+async def test_a_client_that_was_too_slow_is_not_a_server_error(caplog):
     fields = await line_after(CLIENT_TOO_SLOW, caplog)
     assert (fields["status"], fields["error"]) == (499, "client_too_slow")
     assert "Traceback" not in caplog.text
 
 
-async def test_a_response_that_fails_half_way_is_no_200(caplog):
+async def test_a_response_that_fails_half_way_is_not_a_200(caplog):
     fields = await line_after(None, caplog)
     assert (fields["status"], fields["error"]) == (500, "internal_error")

@@ -35,7 +35,7 @@ def headers_of(response) -> dict[str, str]:
     return {name: value for name, value in response.headers.items() if name in HEADERS}
 
 
-async def test_requests_per_minute_are_limited_and_told(tmp_path):
+async def test_requests_per_minute_are_limited_and_reported(tmp_path):
     async with client(limited(tmp_path, "rpm=2")) as http:
         first = await http.post(COMPLETIONS, json=BODY, headers=key())
         assert headers_of(first).keys() == {

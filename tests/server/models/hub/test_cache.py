@@ -68,7 +68,7 @@ def test_a_file_that_a_user_linked_into_the_cache_is_not_removed(hub: FakeHub, t
     assert own.read_bytes() == b"GGUF"
 
 
-def test_the_files_of_a_model_are_those_of_all_snapshots(hub: FakeHub) -> None:
+def test_the_files_of_a_model_match_those_of_all_snapshots(hub: FakeHub) -> None:
     pull("me/Plain-GGUF")
     (model,) = cache.list_models()
     older = model.path.parent.with_name("f" * 40) / model.path.name

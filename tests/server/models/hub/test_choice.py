@@ -49,7 +49,7 @@ def test_parts_are_one_model_in_order_and_incomplete_sets_none() -> None:
     assert [file.size for file in model.files] == [1, 2, 3]
 
 
-def test_projectors_matrices_and_other_files_are_no_models() -> None:
+def test_projectors_matrices_and_other_files_are_not_models() -> None:
     names = ("mmproj-F16.gguf", "imatrix_unsloth.gguf", "model.safetensors", "README.md", "m-mmproj.gguf")
     assert models([RepoFile(name, 1) for name in names]) == []
 
@@ -91,14 +91,14 @@ def test_floating_point_is_taken_where_there_is_nothing_else() -> None:
         ({"Q8_0": 9, "Q2_K": 3}, "", r"no model of a/b fits in .*\(2\.00 GB\); .*append :Q2_K \(3\.00 GB\)"),
     ],
 )
-def test_what_is_not_there_is_refused_with_what_is(
+def test_missing_names_are_refused_with_a_list_of_the_known(
     sizes: dict[str, float], choice: str, message: str
 ) -> None:
     with pytest.raises(ModelNotFound, match=message):
         choose(models(files(**sizes)), choice, lambda: 2 * GB, "a/b")
 
 
-def test_two_models_of_one_quantization_are_told_apart_by_file() -> None:
+def test_two_models_of_one_quantization_are_distinguished_by_file() -> None:
     available = models([RepoFile("small-Q4_K_M.gguf", 1), RepoFile("large-Q4_K_M.gguf", 2)])
     with pytest.raises(ModelNotFound, match=r"append :FILE, one of small-Q4_K_M\.gguf, large-Q4_K_M\.gguf"):
         choose(available, "", lambda: None, "a/b")

@@ -69,7 +69,7 @@ def test_a_file_with_a_wrong_checksum_is_removed(hub: FakeHub) -> None:
         ("me/Plain-GGUF", "Q2_K", "me/Plain-GGUF has no Q2_K; it has Q4_K_M, Q8_0"),
     ],
 )
-def test_what_the_hub_has_not_is_named(hub: FakeHub, name: str, choice: str, message: str) -> None:
+def test_files_missing_on_the_hub_are_named(hub: FakeHub, name: str, choice: str, message: str) -> None:
     with pytest.raises(ModelNotFound, match=message):
         pull(name, choice)
     assert not [path for _, path, _ in hub.requests if path.startswith("/cdn")]

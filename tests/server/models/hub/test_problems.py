@@ -90,7 +90,7 @@ def test_a_failing_hub_is_named_with_its_status(hub: FakeHub) -> None:
         download.download(plan, ignore)
 
 
-def test_explain_leaves_alone_what_is_no_problem_of_the_hub() -> None:
+def test_explain_leaves_alone_what_is_not_a_problem_of_the_hub() -> None:
     assert explain(ValueError("x"), "me/x") is None
     with pytest.raises(ZeroDivisionError), explained("me/x"):
         raise ZeroDivisionError

@@ -19,7 +19,7 @@ from support.fakes.hub import FakeHub
 from support.hub_pulls import pull, served
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_ended(
+def test_a_download_that_breaks_off_continues_where_it_ended(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)
@@ -30,7 +30,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_ended(
     assert served(hub, "plain-Q4_K_M.gguf") == [None, f"bytes={300_000 // 65536 * 65536}-"]
 
 
-def test_a_download_that_was_ended_goes_on_in_the_next_one(
+def test_a_download_that_was_ended_continues_in_the_next_one(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)

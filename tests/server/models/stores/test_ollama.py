@@ -85,7 +85,7 @@ def test_a_damaged_manifest_is_named_and_hides_only_its_model(
         ollama.find("x")
 
 
-def test_a_manifest_that_is_no_text_or_too_large_is_refused(store: Path) -> None:
+def test_a_manifest_that_is_not_text_or_too_large_is_refused(store: Path) -> None:
     manifest = add(store, "registry.ollama.ai/library/x/latest")
     for data in (b"\xff\xfe", b" " * (2 << 20)):
         manifest.write_bytes(data)

@@ -138,7 +138,7 @@ def test_an_idle_process_blocks_until_a_message_arrives():
     assert set(waits[1:-1]) == {0.0}
 
 
-def test_a_first_frame_that_is_no_load_ends_it(bare):
+def test_a_first_frame_that_is_not_a_load_ends_it(bare):
     process = bare(load=False)
     process.send(wire.Resume("r"))
     status, errors = process.end()

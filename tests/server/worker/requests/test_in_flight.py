@@ -154,7 +154,7 @@ async def test_an_engine_that_will_not_come_back_fails_everything():
     assert in_flight.empty.is_set()
 
 
-async def test_the_mean_duration_is_that_of_finished_requests():
+async def test_the_mean_duration_matches_that_of_finished_requests():
     in_flight, _, clock = make()
     for seconds in (1.0, 3.0):
         in_flight.submit(request("a", [1], 5))

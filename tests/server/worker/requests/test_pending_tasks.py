@@ -108,7 +108,7 @@ def test_after_a_death_it_is_done_again(tmp_path):
 
 
 @pytest.mark.parametrize("deadly", [DIE_IN_PREFILL, ABORT])
-def test_work_that_kills_the_engine_is_given_up_and_the_rest_goes_on(deadly):
+def test_a_task_that_kills_the_engine_fails_and_the_others_continue(deadly):
     async def main():
         async with running("--step-ms", "5") as client:
             stream = asyncio.create_task(collect(client.generate(request("a", [1, 2], 40))))

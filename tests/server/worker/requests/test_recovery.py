@@ -70,13 +70,13 @@ def test_only_what_may_have_been_running_is_counted(recovery):
     assert [item.crashes for item in tasks] == [1, 0]
 
 
-def test_of_each_client_as_many_may_have_been_running_as_fit(recovery):
+def test_as_many_requests_of_a_client_as_fit_may_have_been_running(recovery):
     streams = [Item(client="a"), Item(client="a", priority=1), Item(client="a"), Item(client="b")]
     recovery.on_crash(streams)
     assert [item.crashes for item in streams] == [1, 0, 1, 1]
 
 
-def test_one_that_has_begun_is_counted_before_one_that_may_not_have(recovery):
+def test_a_request_that_has_begun_counts_before_one_that_may_not_have(recovery):
     streams = [Item(), Item(priority=-1), Item(has_progress=True, priority=5)]
     recovery.on_crash(streams)
     assert [item.crashes for item in streams] == [0, 1, 1]

@@ -104,7 +104,7 @@ async def test_a_stream_is_complete_once_it_has_max_tokens():
     assert stream.complete
 
 
-async def test_timings_after_a_restart_are_those_of_the_whole_request():
+async def test_timings_after_a_restart_match_those_of_the_whole_request():
     stream, _, clock = make_stream()
     stream.push(token(1, timings=Timings(prompt_n=3, prompt_ms=8.0, predicted_n=1)))
     stream.continuation()  # the engine has been restarted

@@ -63,7 +63,7 @@ def test_a_process_that_wakes_up_in_time_is_well_again():
 
 
 @pytest.mark.parametrize("info", [CPU, GPU], ids=["cpu", "gpu"])
-def test_a_first_step_of_minutes_that_computes_is_no_hang(info):
+def test_a_first_step_of_minutes_that_computes_is_not_a_hang(info):
     assert Engine(info).step(590, computes=True) == Verdict()
     assert Engine(info).step(605, computes=True).hung
 
@@ -92,7 +92,7 @@ def test_a_first_long_prompt_takes_longer_than_single_tokens():
     assert engine.step(205, computes=True, longest_s=0.1, begun_s=400, rows=2048, most_rows=1).hung
 
 
-def test_a_step_that_reads_evicted_weights_is_no_hang():
+def test_a_step_that_reads_evicted_weights_is_not_a_hang():
     engine = Engine(CPU)
     for i in range(1, 590):
         assert engine.silent(1.0) == Verdict()

@@ -43,7 +43,7 @@ def submitted(tmp_path: Path) -> list[list[str]]:
 
 
 @LOOPS
-def test_kill_9_in_mid_stream_four_streams_go_on(loop, tmp_path):
+def test_kill_9_in_mid_stream_four_streams_continue(loop, tmp_path):
     async def main():
         async with running("--step-ms", "3", "--dir", str(tmp_path)) as client:
             prompts = [[i] for i in range(4)]
@@ -67,7 +67,7 @@ def test_kill_9_in_mid_stream_four_streams_go_on(loop, tmp_path):
     run(main, loop)
 
 
-def test_the_timings_of_a_resumed_stream_are_those_of_the_whole():
+def test_the_timings_of_a_resumed_stream_match_those_of_the_whole():
     async def main():
         async with running("--step-ms", "2") as client:
             stream = client.generate(request("a", [1, 2, 3], 100))
@@ -82,7 +82,7 @@ def test_the_timings_of_a_resumed_stream_are_those_of_the_whole():
     run(main)
 
 
-def test_mirostat_goes_on_with_its_state():
+def test_mirostat_continues_with_its_state():
     async def main():
         async with running("--step-ms", "2") as client:
             task = asyncio.create_task(collect(client.generate(request("a", [1], 100, mirostat=2))))
@@ -179,7 +179,7 @@ def test_a_request_that_kills_the_engine_is_given_up(token, caplog):
     run(main)
 
 
-def test_the_innocent_get_through_beside_a_request_that_kills():
+def test_the_innocent_get_through_alongside_a_request_that_kills():
     async def main():
         async with running("--step-ms", "2") as client:
             good = [client.generate(request(f"g{i}", list(range(30)), 40, n_batch=4)) for i in range(2)]

@@ -26,7 +26,7 @@ ONE_OF = {
 }
 
 
-def test_one_of_beside_properties() -> None:
+def test_one_of_alongside_properties() -> None:
     assert takes(ONE_OF, '{"kind": "x", "a": "1"}', close=True)
     assert not takes(ONE_OF, '{"a": "1", "b": "1"}')
     with pytest.raises(ConfigError, match="branches 0 and 1 may match the same value"):

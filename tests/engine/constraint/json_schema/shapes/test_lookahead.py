@@ -115,11 +115,11 @@ def test_random_texts_of_library_patterns_match_re(pattern: str) -> None:
         ({"enum": ["1", "-", "2x"]}, ["1"], ["-", "2x", "3"]),
     ],
 )
-def test_other_keywords_beside_look_ahead_hold(keywords: Any, good: list[str], bad: list[str]) -> None:
+def test_other_keywords_alongside_look_ahead_hold(keywords: Any, good: list[str], bad: list[str]) -> None:
     assert taken(string(DECIMAL, **keywords), good + bad) == good
 
 
-def test_format_beside_look_ahead_holds() -> None:
+def test_format_alongside_look_ahead_holds() -> None:
     good, bad = ["a@b.de", "a.b+c@d-e.org"], ["a@b.de.", "a@-b.de", "..@a.de", f"{'a' * 65}@b.de"]
     assert taken(string(EMAIL, format="email"), good + bad) == good
     assert taken(string("^(?!2023)", format="date"), ["2024-02-29", "2023-01-01", "2024-13-01", ""]) == [

@@ -17,7 +17,7 @@ def test_values_are_tried_on_patterns_that_no_grammar_has() -> None:
 
 
 @pytest.mark.parametrize(("pattern", "good", "bad"), [("^[a&&b]$", "&", "c"), ("^[[:a]+]$", "[:a]", "a")])
-def test_classes_are_those_of_ecma(pattern: str, good: str, bad: str) -> None:
+def test_classes_match_those_of_ecma(pattern: str, good: str, bad: str) -> None:
     """Not nested, nor intersected."""
     for schema, text in (
         ({"type": "string", "pattern": pattern}, '"{}"'),

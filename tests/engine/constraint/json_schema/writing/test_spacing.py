@@ -50,7 +50,7 @@ FREE = {"type": "object", "additionalProperties": {"type": "integer"}}
         {"item_separator": ",?"},
     ],
 )
-def test_separators_that_json_does_not_have_are_refused_beside_free_names(options: dict[str, Any]) -> None:
+def test_separators_that_json_does_not_have_are_refused_alongside_free_names(options: dict[str, Any]) -> None:
     for schema in (FREE, {"type": "array", "items": FREE}, {}):
         assert "separators and white space that JSON does not have" in refusal(
             {**schema, "x-guidance": options}
@@ -66,7 +66,7 @@ def test_separators_that_json_does_not_have_are_refused_beside_free_names(option
         ({"item_separator": r"\n?,"}, "\n,"),
     ],
 )
-def test_separators_of_json_are_taken_beside_free_names(options: dict[str, Any], comma: str) -> None:
+def test_separators_of_json_are_taken_alongside_free_names(options: dict[str, Any], comma: str) -> None:
     schema = {**FREE, "x-guidance": options}
     assert takes(schema, '{"a": 1' + comma + '"b": 2}')
     assert not takes(schema, '{"a": 1' + comma + '"a": 2}')

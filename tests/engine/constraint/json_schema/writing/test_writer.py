@@ -20,7 +20,7 @@ def test_no_name_comes_twice_where_a_pattern_has_few() -> None:
         rule({**schema, "minProperties": 3})
 
 
-def test_patterns_beside_listed_names() -> None:
+def test_patterns_alongside_listed_names() -> None:
     schema = {
         "type": "object",
         "properties": {"a": {"type": "integer"}},

@@ -57,7 +57,7 @@ def test_number_below_the_floor_is_the_floor(logprob: float | None, expected: fl
     assert number(logprob) == expected
 
 
-def test_top_logprobs_of_completions_when_the_drawn_token_is_not_among_the_likeliest_include_it() -> None:
+def test_top_logprobs_of_completions_when_the_drawn_token_is_not_among_the_most_likely_include_it() -> None:
     texts = TokenTexts(Tokenizer())
     shown = [ShownToken(Token(2, -3.0, [(0, -0.1)]), 0), ShownToken(Token(0, -0.1, [(0, -0.1)]), 4)]
     logprobs = completion_logprobs(texts, [*shown, ShownToken(Token(0), 8)], 1)["top_logprobs"]

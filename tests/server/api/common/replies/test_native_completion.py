@@ -58,7 +58,7 @@ async def test_ignore_eos_is_reported_as_a_bias():
 
 
 @pytest.mark.parametrize("post", [False, True])
-async def test_n_probs_adds_the_likeliest_tokens(post):
+async def test_n_probs_adds_the_most_likely_tokens(post):
     engine = FakeEngine()
     request_body = {"prompt": "a", "n_probs": 3, "n_predict": 4, "post_sampling_probs": post}
     body = await ask(request_body, engine)

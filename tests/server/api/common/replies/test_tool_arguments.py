@@ -40,6 +40,6 @@ def test_arguments_with_long_numbers_keep_their_digits(context):
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "5", '"x"', "null", '{"a": NaN}', '{"a": 1e999}', "[" * 10_000])
-def test_arguments_that_are_no_object_become_an_empty_one_with_a_warning(text, context):
+def test_arguments_that_are_not_an_object_become_an_empty_one_with_a_warning(text, context):
     assert arguments_object(text, "tool_calls[1]", context) == {}
     assert context.warnings == ["tool_calls[1]: the model did not write a JSON object, so it is empty"]

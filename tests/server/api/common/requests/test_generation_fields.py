@@ -28,7 +28,7 @@ PREFILLS = (COMPLETIONS, "/completion", "/infill")
 
 @pytest.mark.parametrize(("route", "field", "body"), [row for row in LIMITS if row[0] != "/infill"])
 @pytest.mark.parametrize("default", [(), ("max_tokens=3",)])
-async def test_a_limit_of_minus_one_is_no_limit(route, field, body, default):
+async def test_a_limit_of_minus_one_means_no_limit(route, field, body, default):
     """As LM Studio, KoboldCpp and clients of llama-server send it; also where the operator set a limit."""
     engine = FakeEngine()
     async with client(make_app(engine, default=list(default))) as http:

@@ -73,7 +73,7 @@ async def test_fields_of_other_servers_become_constraints(ask, path, fields, con
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_schema_is_that_of_response_format_in_every_form(ask, path):
+async def test_a_schema_matches_that_of_response_format_in_every_form(ask, path):
     named = {"response_format": {"type": "json_schema", "json_schema": {"schema": INTEGER}}}
     expected, _ = await ask.constraint(path, named)
     for value in (INTEGER, json.dumps(INTEGER)):

@@ -166,7 +166,7 @@ def nested(depth):
         ({"format": nested(MAX_DEPTH)}, "tag.format" + ".elements[0]" * MAX_DEPTH),
     ],
 )
-def test_tags_that_cannot_be_are_refused_by_name(value, param):
+def test_invalid_tags_are_refused_by_name(value, param):
     with pytest.raises(ApiError) as caught:
         structural_tag(value, "tag", Warned())
     assert caught.value.param == param

@@ -69,7 +69,7 @@ def test_constraint_names_the_field_that_holds_it(
         ({"type": "json_object", "schema": []}, "response_format.schema", "invalid_value"),
     ],
 )
-def test_format_that_cannot_be_is_refused_by_its_field(
+def test_invalid_format_is_refused_by_its_field(
     format: dict[str, Any], param: str, code: str, context: RequestContext
 ) -> None:
     with pytest.raises(ApiError) as raised:

@@ -103,7 +103,7 @@ async def test_a_gap_without_texts():
         ({"n": 99}, "n"),
     ],
 )
-async def test_requests_that_cannot_be_are_refused(change, param):
+async def test_invalid_requests_are_refused(change, param):
     body = {"input_prefix": "a", "input_suffix": "b", **change}
     async with client(fim_engine()) as http:
         assert error_of(await http.post("/infill", json=body), 400)["param"] == param

@@ -56,7 +56,7 @@ async def test_forms_of_prompts(prompt, expected):
         [" "] * 5000,
     ],
 )
-async def test_prompts_that_cannot_be_are_refused(prompt):
+async def test_invalid_prompts_are_refused(prompt):
     await refused({"prompt": prompt}, "prompt")
 
 
@@ -104,7 +104,7 @@ async def test_forms_of_logit_bias(bias, expected):
         [[5, 1e9]],
     ],
 )
-async def test_logit_bias_that_cannot_be_is_refused(bias):
+async def test_invalid_logit_bias_is_refused(bias):
     await refused({"prompt": "a", "logit_bias": bias}, "logit_bias")
 
 
@@ -212,7 +212,7 @@ async def test_limits_have_three_names():
         ("temperature", "hot"),
     ],
 )
-async def test_values_that_cannot_be_are_refused(field, value):
+async def test_invalid_values_are_refused(field, value):
     async with client() as http:
         error = error_of(await http.post(PATH, json={"prompt": "a", field: value}), 400)
     assert error["param"].split("[")[0] == field

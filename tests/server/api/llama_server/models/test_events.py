@@ -14,7 +14,7 @@ from support.fakes.registry import Models
 pytestmark = pytest.mark.asyncio
 
 
-async def test_what_changes_is_told_once(monkeypatch):
+async def test_changes_are_reported_once(monkeypatch):
     monkeypatch.setattr(events, "PROGRESS_S", 0.001)
     models = Models("ab")
     changes = model_events(models.registry)

@@ -92,7 +92,7 @@ async def test_both_names_of_the_token_limit():
         ("web_search_options", {}),
     ],
 )
-async def test_what_we_do_not_do_is_refused(field, value):
+async def test_unsupported_features_are_refused(field, value):
     async with client() as http:
         response = await http.post(CHAT, json={"messages": user("A cat"), field: value})
     assert error_of(response, 400)["param"] == field

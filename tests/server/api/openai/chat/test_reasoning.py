@@ -105,7 +105,7 @@ async def test_a_budget_reaches_the_engine(marked):
     ]
 
 
-async def test_marks_that_are_no_tokens_are_as_they_stand_within_a_text():
+async def test_markers_that_are_not_tokens_stay_as_text():
     engine = answering("x")
     await ask(engine, R1, reasoning_budget=16)
     thinking = engine.seen[0].thinking

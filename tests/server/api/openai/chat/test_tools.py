@@ -272,7 +272,7 @@ async def test_calls_are_held_to_a_grammar():
     assert "get_weather" not in single.text
 
 
-async def test_an_answer_of_another_form_beside_tools():
+async def test_an_answer_of_another_form_alongside_tools():
     free, beside = await constraints(
         QWEN, {"response_format": SCHEMA}, {"response_format": SCHEMA, "tools": TOOLS}
     )
@@ -381,7 +381,7 @@ async def test_what_is_not_enforced_in_arguments_is_named_with_its_tool(choice):
     assert body["warnings"] == expected
 
 
-async def test_calls_that_are_not_required_go_without_a_grammar_where_there_is_none():
+async def test_calls_that_are_not_required_go_without_a_grammar_if_there_is_none():
     bad = {
         "type": "function",
         "function": {"name": "f", "parameters": {"properties": {"x": {"type": "nope"}}}},

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio
         ("grammar", "root ::= 'a'"),  # what that is instead: not GBNF
     ],
 )
-async def test_what_we_do_not_do_is_refused(field, value):
+async def test_unsupported_features_are_refused(field, value):
     engine = FakeEngine()
     async with client(engine) as http:
         response = await http.post(COMPLETIONS, json={"prompt": "Once", field: value})

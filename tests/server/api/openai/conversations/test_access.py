@@ -25,7 +25,7 @@ async def texts(http, id):
 
 
 @pytest.mark.parametrize("store", [True, False])
-async def test_responses_in_a_conversation_go_on_from_its_items_and_add_theirs(tmp_path, store):
+async def test_responses_in_a_conversation_continue_from_its_items_and_add_theirs(tmp_path, store):
     engine = FakeEngine()
     async with client(make_app(engine, chat_template=template(tmp_path, SHOWING))) as http:
         id = await begin(
@@ -55,7 +55,7 @@ async def test_response_that_fails_adds_nothing():
         assert await texts(http, id) == []
 
 
-async def test_unknown_conversation_is_not_found_and_one_beside_a_previous_response_is_refused():
+async def test_unknown_conversation_is_not_found_and_one_alongside_a_previous_response_is_refused():
     engine = FakeEngine()
     async with client(engine) as http:
         unknown = error_of(await http.post(RESPONSES, json={"input": "A", "conversation": "conv_x"}), 404)

@@ -65,7 +65,7 @@ async def test_items_are_added_listed_retrieved_and_deleted():
         ([{**USER, "content": "x" * 4000}], "items"),
     ],
 )
-async def test_items_that_cannot_be_are_refused_by_name_and_change_nothing(items, param):
+async def test_invalid_items_are_refused_by_name_and_change_nothing(items, param):
     async with client(make_app(FakeEngine(), responses_max_bytes=3000)) as http:
         conversation = (await http.post(PATH, json={"items": [USER]})).json()
         path = f"{PATH}/{conversation['id']}/items"
@@ -80,7 +80,7 @@ async def test_conversations_where_none_are_stored_are_refused():
 
 
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 101}, {"order": "up"}, {"after": "msg_x"}])
-async def test_pages_that_cannot_be_are_refused_by_name(query):
+async def test_invalid_pages_are_refused_by_name(query):
     async with client() as http:
         conversation = (await http.post(PATH, json={})).json()
         response = await http.get(f"{PATH}/{conversation['id']}/items", params=query)

@@ -156,7 +156,7 @@ async def test_a_full_queue_and_an_engine_that_is_gone():
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"input": NaN}', b'{"input": "\\ud800"}'])
-async def test_bodies_that_are_no_request(body):
+async def test_bodies_that_are_not_requests_are_refused(body):
     async with client() as http:
         answer = await http.post(V1, content=body, headers={"content-type": "application/json"})
         error_of(answer, 400)

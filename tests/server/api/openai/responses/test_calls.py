@@ -96,7 +96,7 @@ async def test_items_of_hosted_tools_are_left_out_with_a_warning(tmp_path):
         ({"type": "compaction", "encrypted_content": "x"}, "input[1].type"),
     ],
 )
-async def test_calls_that_cannot_be_are_refused_by_name(item, param):
+async def test_invalid_calls_are_refused_by_name(item, param):
     async with client() as http:
         error = error_of(await http.post(RESPONSES, json={"input": [USER, item]}), 400)
     assert error["param"] == param

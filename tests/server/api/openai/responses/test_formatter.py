@@ -103,7 +103,7 @@ async def test_an_empty_answer_is_an_empty_message():
     assert kinds == [kind for kind in PLAIN if kind != "response.output_text.delta"]
 
 
-async def test_include_of_logprobs_adds_the_likeliest():
+async def test_include_of_logprobs_adds_the_most_likely():
     body = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
     whole = (await create(None, **body))["output"][0]["content"][0]["logprobs"]
     assert "".join(entry["token"] for entry in whole) == TEXT

@@ -53,7 +53,7 @@ pytestmark = pytest.mark.asyncio
         ("reasoning", {"effort": "some"}, "reasoning.effort"),
     ],
 )
-async def test_what_cannot_be_is_refused_by_name(field, value, param):
+async def test_invalid_values_are_refused_by_name(field, value, param):
     engine = FakeEngine()
     async with client(engine) as http:
         response = await http.post(RESPONSES, json={"input": "A cat", field: value})

@@ -20,7 +20,7 @@ async def test_a_conversation_that_is_too_long():
             assert (error["param"], error["code"]) == ("input", "context_length_exceeded")
 
 
-async def test_tokens_of_the_input_are_those_of_the_prompt():
+async def test_tokens_of_the_input_match_those_of_the_prompt():
     engine = FakeEngine()
     async with client(engine) as http:
         await http.post(RESPONSES, json={"input": "A cat", "instructions": "Be brief", "tools": [TOOL]})

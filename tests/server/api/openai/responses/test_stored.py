@@ -96,7 +96,7 @@ async def test_what_is_not_to_be_stored():
         error_of(await http.get(f"{RESPONSES}/{reply['id']}"), 404)
 
 
-async def test_what_failed_is_not_stored():
+async def test_failures_are_not_stored():
     async with client(FakeEngine(fail_after=2)) as http:
         events = named_events((await http.post(RESPONSES, json={"input": "x", "stream": True})).text)
         error_of(await http.get(f"{RESPONSES}/{events[-1]['response']['id']}"), 404)

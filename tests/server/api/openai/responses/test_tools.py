@@ -179,7 +179,7 @@ async def test_a_choice_names_tools_of_every_kind(tmp_path, choice, name):
         ([{"type": "local_shell"}, {**FIND, "name": "local_shell"}], "tools"),
     ],
 )
-async def test_tools_that_cannot_be_are_refused_by_name(tools, param):
+async def test_invalid_tools_are_refused_by_name(tools, param):
     engine = FakeEngine()
     async with client(engine) as http:
         error = error_of(await http.post(RESPONSES, json={"input": "A cat", "tools": tools}), 400)
