@@ -46,7 +46,8 @@ class ModelParameters:
     memory_limit: bytes that the model may take on all devices together, mapped weights included; None: what
         is free. A cache of automatic size stays below it, and what cannot is refused before it is loaded.
     repack: whether weights may be repacked for faster products; otherwise they keep the file's layout.
-    context_shift: whether a request goes on when its context is full, see `n_shifted`; otherwise it ends.
+    context_shift: whether a request or session goes on when its context is full, see `shift_size`; otherwise
+        it ends.
     """
 
     use_gpu: bool | Literal["auto"] = "auto"
@@ -132,12 +133,15 @@ class InferenceSessionConfig:
     n_batch: most tokens computed together; clamped to the model's `max_batch_tokens`.
     lora: (number, scale) of the LoRA adapters to use, see `ModelParameters.lora_adapters`; None: all, with
         the scales that they were loaded with.
+    n_keep, n_discard: of a context shift, see `shift_size`; n_keep -1: what the session has before `infer`.
     """
 
     n_batch: int = 512
     n_threads: int | None = None  # None: the model's
     cache_prompt: bool = True
     lora: AdapterScales | None = None
+    n_keep: int = 0
+    n_discard: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,17 +161,18 @@ class SchedulerConfig:
     context_shift: bool = False
 
 
-def shift_size(n_keep: int, n_ctx: int) -> tuple[int, int]:
+def shift_size(n_keep: int, n_ctx: int, n_discard: int = 0) -> tuple[int, int]:
     """How many tokens a context shift keeps at the beginning, and how many it drops after them.
 
-    As in llama-server: half of what the full context holds behind the first `n_keep`, of which four always
-    give way.
+    As in llama-server: `n_discard`, or with 0 half of what the full context holds behind the first `n_keep`,
+    of which four always give way.
     """
     n_keep = max(0, min(n_keep, n_ctx - 4))
-    return n_keep, max(1, (n_ctx - 1 - n_keep) // 2)
+    behind = n_ctx - 1 - n_keep
+    return n_keep, max(1, min(n_discard or behind // 2, behind))
 
 
-def n_shifted(n_tokens: int, n_keep: int, n_ctx: int) -> int:
+def n_shifted(n_tokens: int, n_keep: int, n_ctx: int, n_discard: int = 0) -> int:
     """How many of `n_tokens` tokens give way, in whole context shifts, so that one more can be computed."""
-    _, n_drop = shift_size(n_keep, n_ctx)
+    _, n_drop = shift_size(n_keep, n_ctx, n_discard)
     return max(0, -(-(n_tokens - n_ctx + 1) // n_drop)) * n_drop

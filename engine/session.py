@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from engine.cache import session_file
 from engine.cache.cached_sequence import CachedSequence
-from engine.config import InferenceSessionConfig, adapter_scales, default_adapters
+from engine.config import (
+    InferenceSessionConfig,
+    adapter_scales,
+    default_adapters,
+    n_shifted,
+    shift_size,
+)
 from engine.constraint.guide import OutputGuide, OutputGuides
 from engine.errors import ConfigError, ContextOverflowError, SessionClosedError
 from engine.model.context import ModelContext
@@ -58,6 +64,8 @@ class InferenceSession:
             raise ConfigError(f"n_batch is {config.n_batch}; it must be at least 1")
         self.config = config
         self.n_batch = min(config.n_batch, model.max_batch_tokens)
+        self.n_dropped = 0  # tokens that gave way in a full context
+        self._n_keep = max(config.n_keep, 0)
         self._model = model
         self._make_guides = guides
         self._sampler_factory = sampler_factory
@@ -75,7 +83,7 @@ class InferenceSession:
 
     @property
     def tokens(self) -> list[int]:
-        """All tokens, fed and generated."""
+        """All tokens, fed and generated, without those that gave way in a full context."""
         return self._sequence.tokens.tolist()
 
     @property
@@ -97,11 +105,13 @@ class InferenceSession:
         """Add text or token ids and compute them, `n_batch` at a time.
 
         The first text gets the model's beginning-of-sequence token if the model uses one. parse_special:
-        texts of control tokens in `prompt` become these tokens. If anything fails, the session stays as it
+        texts of control tokens in `prompt` become these tokens. With `ModelParameters.context_shift` earlier
+        tokens give way to new ones that do not fit behind them. If anything fails, the session stays as it
         was.
         """
         self._require_open()
-        sequence, n_before = self._sequence, len(self._sequence.tokens)
+        sequence, before, n_dropped = self._sequence, self._sequence.tokens[:], self.n_dropped
+        n_before = len(before)
         ids = self._to_ids(prompt, parse_special)
         if not ids:
             if not n_before:
@@ -109,13 +119,17 @@ class InferenceSession:
             return
         n = n_before + len(ids)
         if n > self._model.n_ctx:
-            raise ContextOverflowError(n, self._model.n_ctx)
+            self._shift(n - 1, n_before)
         sequence.mark()  # the end of a turn, for those who rewind to it
         sequence.tokens.extend(ids)
         try:
             self._compute()
         except BaseException:
-            sequence.truncate(n_before)
+            if self.n_dropped == n_dropped:
+                sequence.truncate(n_before)
+            else:
+                sequence.release()
+                sequence.tokens[:], self.n_dropped, self._logits = before, n_dropped, None
             raise
         sequence.publish()
 
@@ -128,8 +142,9 @@ class InferenceSession:
         """Generate tokens on demand. Each is added to the session before it is yielded.
 
         Ends with an end-of-generation or stop token (which is yielded too), after `max_tokens`, when the
-        context is full, or where the constraint lets nothing follow. Raises ConfigError for a constraint that
-        cannot be compiled, and later if nothing can meet it any more. thinking: a reasoning block.
+        context is full (with `ModelParameters.context_shift` tokens give way then), or where the constraint
+        lets nothing follow. Raises ConfigError for a constraint that cannot be compiled, and later if nothing
+        can meet it any more. thinking: a reasoning block.
         """
         self._require_open()
         sequence = self._sequence
@@ -139,6 +154,8 @@ class InferenceSession:
         if params.logprobs is None:
             params = msgspec.structs.replace(params, logprobs=0)
         model = self._model
+        if self.config.n_keep < 0:
+            self._n_keep = len(sequence.tokens)
         eog_ids = model.tokenizer.eog_ids
         sampler = self._sampler_factory(params, model.runner.n_vocab, eog_ids, history=sequence.tokens[:])
         stop_ids = frozenset(params.stop_token_ids)
@@ -216,9 +233,11 @@ class InferenceSession:
         guide: OutputGuide | None,
     ) -> Iterator[GeneratedToken]:
         sequence, detokenizer = self._sequence, Detokenizer(self._model.tokenizer)
-        n_max = self._model.n_ctx if params.max_tokens is None else params.max_tokens
+        n_ctx, shifts, n_max = self._model.n_ctx, self._model.params.context_shift, params.max_tokens
         n, done = 0, n_max == 0
-        while not done and len(sequence.tokens) < self._model.n_ctx:
+        while not done and (shifts or len(sequence.tokens) < n_ctx):
+            if len(sequence.tokens) >= n_ctx:
+                self._shift(len(sequence.tokens), len(sequence.tokens))
             mask = None if guides is None or guide is None else guides.fill(guide)
             try:
                 token = sampler.sample(self._current_logits(), mask)
@@ -229,7 +248,7 @@ class InferenceSession:
             sequence.tokens.append(token.id)
             self._logits = None
             n += 1
-            done = n >= n_max or len(sequence.tokens) >= self._model.n_ctx
+            done = n == n_max or (len(sequence.tokens) >= n_ctx and not shifts)
             stops = token.id in stop_ids and n > params.min_tokens
             if guide is not None and not stops:
                 guide.commit(token.id)
@@ -240,6 +259,19 @@ class InferenceSession:
                 text += detokenizer.flush()
             assert token.logprob is not None
             yield GeneratedToken(token.id, text, token.logprob)
+
+    def _shift(self, n_tokens: int, n_before: int) -> None:
+        """Drop tokens so that one more fits behind `n_tokens`, of which the session has `n_before`.
+
+        Raises ContextOverflowError where contexts do not shift, or what may give way is not enough.
+        """
+        sequence, n_ctx, config = self._sequence, self._model.n_ctx, self.config
+        n_keep, _ = shift_size(self._n_keep, n_ctx, config.n_discard)
+        n = n_shifted(n_tokens, n_keep, n_ctx, config.n_discard)
+        if not self._model.params.context_shift or n > n_before - n_keep:
+            raise ContextOverflowError(n_tokens + 1, n_ctx)
+        self.n_dropped += sequence.shift(n_tokens, n_ctx, n_keep, config.n_discard)
+        self._logits = None
 
     def _current_logits(self) -> NDArray[np.float32]:
         """The logits after the last token, computed if they are not known."""

@@ -124,6 +124,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, array_like=True,
     cache_salt: str = ""  # prefixes are shared only among requests with the same
     slot: int | None = None  # see `server.worker.requests.slots`; ignored by the engine
     n_keep: int = 0  # first tokens that a context shift keeps, see `engine.config.shift_size`
+    n_discard: int = 0  # tokens that it drops then, see there
     deadline_ms: float | None = None  # time.monotonic() * 1000 at which it ends with TIMEOUT
     constraint: Constraint | None = None
     thinking: Reasoning | None = None

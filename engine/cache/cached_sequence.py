@@ -10,6 +10,7 @@ from engine.cache.prefix_cache import Node, PrefixCache, Variant
 from engine.cache.prefix_miss import Miss
 from engine.cache.state_slots import NO_SLOT
 from engine.cache.window_rows import HeldRows
+from engine.config import n_shifted, shift_size
 from engine.types import AdapterScales
 
 
@@ -96,6 +97,17 @@ class CachedSequence:
         """Release the cells if they were computed with the wrong rotary factors: all is to be recomputed."""
         if self.n_past and self.uses_long_rope != self.needs_long_rope:
             self.release()
+
+    def shift(self, n_tokens: int, n_ctx: int, n_keep: int, n_discard: int) -> int:
+        """Drop tokens so that one more fits behind `n_tokens`, see `engine.config.n_shifted`; how many.
+
+        What is left is to be computed again at its new places, which is right for every architecture.
+        """
+        self.release()
+        n = n_shifted(n_tokens, n_keep, n_ctx, n_discard)
+        n_keep, _ = shift_size(n_keep, n_ctx, n_discard)
+        del self.tokens[n_keep : n_keep + n]
+        return n
 
     def attach(self, limit: int | None = None) -> int:
         """Start with the longest cached prefix of at most `limit` tokens; return its length.

@@ -17,7 +17,6 @@ from engine.config import (
     MAX_WEIGHT,
     SchedulerConfig,
     adapter_scales,
-    n_shifted,
     shift_size,
 )
 from engine.constraint.guide import OutputGuide
@@ -160,17 +159,14 @@ class ScheduledSequence(CachedSequence):
         """
         n = self.n_prompt
         if self.n_dropped:  # all that the last shift left
-            n = self.n_ctx - shift_size(self.request.n_keep, self.n_ctx)[1]
+            n = self.n_ctx - shift_size(self.request.n_keep, self.n_ctx, self.request.n_discard)[1]
         return max(n, self.original_context_length + 1) if self.uses_long_rope else n
 
     def refit(self) -> None:
         """Make room in a full context, so that the next token can be computed."""
+        request = self.request
         if self.shifts and len(self.tokens) >= self.n_ctx:
-            self.release()
-            n_keep, _ = shift_size(self.request.n_keep, self.n_ctx)
-            n = n_shifted(len(self.tokens), n_keep, self.n_ctx)
-            del self.tokens[n_keep : n_keep + n]
-            self.n_dropped += n
+            self.n_dropped += self.shift(len(self.tokens), self.n_ctx, request.n_keep, request.n_discard)
             self.n_end = self._end()
         super().refit()
 

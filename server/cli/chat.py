@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 from engine.errors import ConfigError
 from server.cli.command import (
@@ -16,11 +15,12 @@ from server.cli.command import (
 )
 from server.cli.generation_options import (
     DESCRIPTIONS,
-    TEMPLATE_OPTIONS,
+    MORE_OPTIONS,
     add_sampling_options,
     inference_parameters,
     load_model,
     requested_sampling,
+    session_config,
 )
 from server.config import sources
 from server.config.settings import Settings
@@ -61,7 +61,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--no-markdown", action="store_true", help="show answers as plain text")
     add_sampling_options(parser)
-    more = TEMPLATE_OPTIONS | KEY_OPTIONS
+    more = MORE_OPTIONS | KEY_OPTIONS
     sources.add_options(parser, serve=False, more=more, descriptions=DESCRIPTIONS | more)
     return parser
 
@@ -70,11 +70,10 @@ def run(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     settings = sources.load(requested_options(args), args.config)
     configure_quiet_logging(settings)
-    requested = requested_sampling(args)
     text = None if sys.stdin.isatty() else sys.stdin.read().strip()
     if text == "":
         raise ConfigError("stdin is empty; if it is not a terminal, the message is read from it")
-    backend = _remote(args.url, settings, requested) if args.url else open_model(settings, requested, "chat")
+    backend = _remote(settings, args) if args.url else open_model(settings, args, "chat")
     try:
         return converse(backend, text, args)
     finally:
@@ -97,10 +96,10 @@ def converse(backend: Backend, text: str | None, args: argparse.Namespace) -> in
     return answer_once(chat, text)
 
 
-def answer_with_model(settings: Settings, text: str, requested: dict[str, Any]) -> int:
+def answer_with_model(settings: Settings, text: str, args: argparse.Namespace) -> int:
     """`infer --chat`: the answer of the one model to a text; the exit status."""
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    backend = open_model(settings, requested, "infer")
+    backend = open_model(settings, args, "infer")
     try:
         return answer_once(Chat(backend, open_screen(markdown=True)), text)
     finally:
@@ -116,8 +115,8 @@ def answer_once(chat: Chat, text: str) -> int:
         return 1
 
 
-def open_model(settings: Settings, requested: dict[str, Any], command: str) -> Backend:
-    """The one model of the settings, loaded. requested: sampling parameters of the command line."""
+def open_model(settings: Settings, args: argparse.Namespace, command: str) -> Backend:
+    """The one model of the settings, loaded. args: with the sampling parameters."""
     name, path = single_model(settings, command)
     from server.chat.request import ReasoningOptions
     from server.terminal.local import ChatOptions, LocalModel
@@ -128,8 +127,8 @@ def open_model(settings: Settings, requested: dict[str, Any], command: str) -> B
         budget = None if settings.reasoning_budget < 0 else settings.reasoning_budget
         enabled = None if settings.reasoning == "auto" else settings.reasoning == "on"
         options = ChatOptions(
-            params=inference_parameters(model, settings, requested),
-            n_batch=settings.batch_size,
+            params=inference_parameters(model, settings, requested_sampling(args)),
+            session=session_config(model, settings, args.n_keep),
             template=template,
             reasoning=ReasoningOptions(budget=budget, enabled=enabled),
             extra=settings.chat_template_kwargs,
@@ -140,17 +139,19 @@ def open_model(settings: Settings, requested: dict[str, Any], command: str) -> B
         raise
 
 
-def _remote(url: str, settings: Settings, requested: dict[str, Any]) -> Backend:
+def _remote(settings: Settings, args: argparse.Namespace) -> Backend:
     from server.terminal.remote import RemoteServer
 
     if len(settings.model) > 1:
         raise ConfigError(f"--model was given {len(settings.model)} times; chat takes one")
     keys = [key.get_secret_value() for key in settings.api_key] or _first_plain_key(settings)
-    fields = {name: value for name, value in requested.items() if value is not None}
+    fields = {name: value for name, value in requested_sampling(args).items() if value is not None}
+    if args.n_keep:
+        fields["n_keep"] = args.n_keep
     if settings.seed is not None:
         fields["seed"] = settings.seed
     model = settings.model[0] if settings.model else ""
-    return RemoteServer(url, model, keys[0] if keys else None, fields)
+    return RemoteServer(args.url, model, keys[0] if keys else None, fields)
 
 
 def _first_plain_key(settings: Settings) -> list[str]:

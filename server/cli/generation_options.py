@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from engine.config import InferenceSessionConfig
 from engine.types import InferenceParameters
 from server import logs
 from server.cli.console import LoadProgress
@@ -59,7 +60,9 @@ _SINGULAR = {"dry_sequence_breakers": "dry_sequence_breaker"}
 DESCRIPTIONS = {
     "parallel": "sequences of which the KV cache has room for a full context (default: 1)",
 }
-TEMPLATE_OPTIONS = {
+MORE_OPTIONS = {  # of `serve` alone otherwise
+    "context_shift": "when the context is full, drop half of the tokens after the first --n-keep and "
+    "continue, instead of ending",
     "chat_template": "file with a Jinja chat template that replaces the one in the model file",
     "reasoning": "whether the model reasons before it answers; auto: the template's default (default: auto)",
     "reasoning_budget": "maximum tokens of reasoning; -1: no limit (default: -1)",
@@ -95,6 +98,14 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         else:
             kwargs |= {"metavar": "N", "type": float if isinstance(field.default, float) else int}
         group.add_argument(*flags, **kwargs)
+    group.add_argument(
+        *("--n-keep", "--keep"),
+        metavar="N",
+        type=int,
+        default=0,
+        help="with --context-shift: first tokens that stay when the context is full, besides that of the "
+        "text's beginning; -1: all before the generated ones (default: 0)",
+    )
 
 
 def _samplers(text: str) -> tuple[str, ...]:
@@ -123,6 +134,15 @@ def load_model(name: str, path: Path, settings: Settings) -> Model:
         params = dataclasses.replace(params, parallel=1)
     with LoadProgress(bar=True) as progress:
         return load(path, params, progress=lambda f, text: progress(name, f, text))
+
+
+def session_config(model: Model, settings: Settings, n_keep: int) -> InferenceSessionConfig:
+    """n_keep: of the command line; the token of a text's beginning comes on top, as in the server."""
+    if n_keep and not settings.context_shift:
+        logs.log.warning("--n-keep has no effect without --context-shift")
+    if n_keep >= 0:
+        n_keep += int(model.tokenizer.add_bos and model.tokenizer.bos_id is not None)
+    return InferenceSessionConfig(n_batch=settings.batch_size, n_keep=n_keep)
 
 
 def inference_parameters(model: Model, settings: Settings, requested: dict[str, Any]) -> InferenceParameters:

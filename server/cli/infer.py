@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.config import InferenceSessionConfig
 from engine.units import format_bytes
 from server.cli.command import (
     Parser,
@@ -19,16 +18,18 @@ from server.cli.command import (
 )
 from server.cli.generation_options import (
     DESCRIPTIONS,
-    TEMPLATE_OPTIONS,
+    MORE_OPTIONS,
     add_sampling_options,
     inference_parameters,
     load_model,
     requested_sampling,
+    session_config,
 )
 from server.config import sources
 from server.config.settings import Settings
 
 if TYPE_CHECKING:
+    from engine.config import InferenceSessionConfig
     from engine.engine import Model
     from engine.session import InferenceSession
 
@@ -69,8 +70,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--stats", action="store_true", help="print token counts and times to stderr")
     add_sampling_options(parser)
-    descriptions = DESCRIPTIONS | TEMPLATE_OPTIONS
-    sources.add_options(parser, serve=False, more=TEMPLATE_OPTIONS, descriptions=descriptions)
+    sources.add_options(parser, serve=False, more=MORE_OPTIONS, descriptions=DESCRIPTIONS | MORE_OPTIONS)
     return parser
 
 
@@ -96,7 +96,7 @@ def run(arguments: list[str]) -> int:
             parser.error(f"--{name.replace('_', '-')} cannot be combined with --chat")
     from server.cli import chat
 
-    return chat.answer_with_model(settings, prompt, requested_sampling(args))
+    return chat.answer_with_model(settings, prompt, args)
 
 
 def complete(model: Model, settings: Settings, prompt: str, args: argparse.Namespace, load_s: float) -> int:
@@ -105,7 +105,7 @@ def complete(model: Model, settings: Settings, prompt: str, args: argparse.Names
 
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     params = inference_parameters(model, settings, requested_sampling(args))
-    with _session(model, settings, args.load_session) as session:
+    with _session(model, session_config(model, settings, args.n_keep), args.load_session) as session:
         if sys.stderr.isatty() and model.tokenizer.chat_template and not args.special:
             sys.stderr.write(
                 "hint: this model is made for chat: --chat answers the text, `ggserve chat` talks\n"
@@ -138,8 +138,7 @@ def complete(model: Model, settings: Settings, prompt: str, args: argparse.Names
         return 130 if interrupted else 0
 
 
-def _session(model: Model, settings: Settings, path: Path | None) -> InferenceSession:
-    config = InferenceSessionConfig(n_batch=settings.batch_size)
+def _session(model: Model, config: InferenceSessionConfig, path: Path | None) -> InferenceSession:
     return model.start_session(config) if path is None else model.restore_session(path, config)
 
 

@@ -74,7 +74,8 @@ class Job:
         if not self.context.state.settings.context_shift:
             return 0
         n_tokens = len(sequence.request.prompt) + sequence.n_generated
-        return n_shifted(n_tokens - 1, sequence.request.n_keep, self.engine.n_ctx)  # the last is not computed
+        request, n_ctx = sequence.request, self.engine.n_ctx
+        return n_shifted(n_tokens - 1, request.n_keep, n_ctx, request.n_discard)  # the last is not computed
 
     def is_truncated(self, sequence: OutputSequence) -> bool:
         """Whether its context was full: it ended there, or lost its middle."""

@@ -35,6 +35,7 @@ class GenerationOptions:
     n_field: str = "n"
     batch_size: int | None = None
     n_keep: int = 0  # of the prompt's first tokens when the context is full; -1: all of them
+    n_discard: int = 0  # tokens that give way then; 0: half of those behind
     speculation: str | None = None  # "none" or how drafts are made; None: the server's
     draft_max: int | None = None  # most drafted tokens for one step; None: the server's
     cache_prompt: bool = True

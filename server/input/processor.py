@@ -152,6 +152,8 @@ def _job(
     shifts = context.state.settings.context_shift
     if options.n_keep and not shifts:
         context.warn("n_keep has no effect: the server runs without --context-shift")
+    if options.n_discard and not shifts:
+        context.warn("n_discard has no effect: the server runs without --context-shift")
     requests: list[tuple[Prompt, list[EngineRequest]]] = []
     for i, prompt in enumerate(prompts):
         requests.append((prompt, []))
@@ -167,6 +169,7 @@ def _job(
                 n_batch=n_batch,
                 cache_prompt=options.cache_prompt,
                 n_keep=_n_keep(options, len(prompt.tokens), context),
+                n_discard=options.n_discard if shifts else 0,
                 draft_max=draft_max,
                 deadline_ms=deadline,
                 lora=lora,

@@ -27,10 +27,10 @@ from server.terminal.interrupt import DeferredInterrupt
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """template: replaces the model's. extra: further variables of the template. n_batch: as in a session."""
+    """template: replaces the model's. extra: further variables of the template."""
 
     params: InferenceParameters
-    n_batch: int = 512
+    session: InferenceSessionConfig = field(default_factory=InferenceSessionConfig)
     template: str | None = None
     reasoning: ReasoningOptions = field(default_factory=ReasoningOptions)
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class LocalModel:
         self._model.close()
 
     def _new_session(self) -> InferenceSession:
-        return self._model.start_session(InferenceSessionConfig(n_batch=self._options.n_batch))
+        return self._model.start_session(self._options.session)
 
     def _render(self, messages: Sequence[Message]) -> Prompt:
         options = self._options
@@ -147,7 +147,7 @@ class LocalModel:
         yield _piece(parser, detokenizer.flush(), last=True)
         if ended:
             return
-        if len(session.tokens) >= model.n_ctx:
+        if len(session.tokens) >= model.n_ctx and not model.params.context_shift:
             yield Piece(
                 note=f"the answer ends here because the context of {model.n_ctx} tokens is full: start a new "
                 f"conversation with /clear; {self._larger_context()}"

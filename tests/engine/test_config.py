@@ -47,17 +47,17 @@ def test_check_of_an_unknown_kind_of_attention_lists_the_kinds() -> None:
         check(ModelParameters(**params))
 
 
-@given(st.integers(1, 400), st.integers(0, 80), st.integers(4, 60))
-def test_shifts_of_a_context_add_up(n_tokens: int, n_keep: int, n_ctx: int) -> None:
+@given(st.integers(1, 400), st.integers(0, 80), st.integers(4, 60), st.integers(0, 80))
+def test_shifts_of_a_context_add_up(n_tokens: int, n_keep: int, n_ctx: int, n_discard: int) -> None:
     """Against one shift after the other, each by llama-server's rule."""
     length = dropped = 0
     for _ in range(n_tokens):
         length += 1
         if length == n_ctx:  # n_ctx - 1 are computed, and this one is the next
             keep = min(n_ctx - 4, n_keep)
-            n = (n_ctx - 1 - keep) // 2
+            n = min(n_discard, n_ctx - 1 - keep) or (n_ctx - 1 - keep) // 2
             length, dropped = length - n, dropped + n
-    assert n_shifted(n_tokens, n_keep, n_ctx) == dropped
+    assert n_shifted(n_tokens, n_keep, n_ctx, n_discard) == dropped
     assert n_tokens - dropped < n_ctx
 
 

@@ -41,14 +41,16 @@ class Letters:
 class FakeModel:
     """What a session sees of a model."""
 
-    def __init__(self, n_cells: int = 128, n_ctx: int = 64, max_batch_tokens: int = 16) -> None:
+    def __init__(
+        self, n_cells: int = 128, n_ctx: int = 64, max_batch_tokens: int = 16, context_shift: bool = False
+    ) -> None:
         self.runner = FakeRunner(n_cells, max_batch_tokens)
         self.pool = CellPool(n_cells)
         self.prefix = PrefixCache(self.pool)
         self.tokenizer = Letters()
         self.n_ctx, self.max_batch_tokens, self.closed = n_ctx, max_batch_tokens, False
         self.threads: int | None = 4
-        self.params, self.adapters = ModelParameters(), ()
+        self.params, self.adapters = ModelParameters(context_shift=context_shift), ()
 
     def set_threads(self, n: int | None) -> None:
         self.threads = 4 if n is None else n
@@ -177,6 +179,40 @@ def test_the_context_ends_it() -> None:
     session.rewind(5)
     session.feed_prompt([1, 2, 3, 4, 5])
     assert session.last_logits.tolist() == list(logits_of(MODEL.state([*PROMPT, 1, 2, 3, 4, 5])))
+
+
+@pytest.mark.parametrize(
+    ("n_keep", "n_discard", "kept"), [(0, 0, 0), (3, 0, 3), (-1, 0, 7), (99, 0, 99), (2, 4, 2), (2, 99, 2)]
+)
+def test_a_full_context_shifts_as_that_of_a_request(n_keep: int, n_discard: int, kept: int) -> None:
+    params = greedy(60, ignore_eos=True)
+    model = FakeModel(n_ctx=12, context_shift=True)
+    with model.session(n_keep=n_keep, n_discard=n_discard) as session:
+        session.feed_prompt(PROMPT)
+        text = ids(session.infer(params))
+        assert text == MODEL.shifted(PROMPT, params, 12, kept, n_discard)[0]
+        assert len(session.tokens) + session.n_dropped == len(PROMPT) + 60
+        assert session.tokens[: min(kept, 7)] == PROMPT[:kept]
+        assert session.last_logits.tolist() == list(logits_of(MODEL.state(session.tokens)))
+    assert model.pool.n_free + model.prefix.n_cells == model.pool.n_cells
+
+
+def test_earlier_tokens_give_way_to_new_ones() -> None:
+    model = FakeModel(n_ctx=12, context_shift=True)
+    session = model.session(n_keep=2)
+    session.feed_prompt(PROMPT)
+    session.feed_prompt([20, 21, 22, 23, 24, 25])
+    left = [5, 6, 11, 20, 21, 22, 23, 24, 25]  # half of nine gave way
+    assert (session.tokens, session.n_dropped) == (left, 4)
+    assert session.last_logits.tolist() == list(logits_of(MODEL.state(left)))
+    with pytest.raises(ContextOverflowError, match=r"18 tokens, which exceeds .* 12"):
+        session.feed_prompt([7] * 9)
+    assert (session.tokens, session.n_dropped) == (left, 4)
+    model.runner.fail_next = RuntimeError("lost")
+    with pytest.raises(RuntimeError, match="lost"):
+        session.feed_prompt([7] * 5)
+    assert (session.tokens, session.n_dropped) == (left, 4)
+    assert session.last_logits.tolist() == list(logits_of(MODEL.state(left)))
 
 
 @pytest.mark.parametrize("cache_prompt", [True, False])

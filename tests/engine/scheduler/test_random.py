@@ -129,8 +129,9 @@ class Script:
             stop_token_ids=(rng.randrange(40),) if rng.random() < 0.3 else (),
         )
         n_keep = rng.choice([0, 1, 5, 100]) if self.shifts else 0
+        n_discard = rng.choice([0, 0, 1, 7]) if self.shifts else 0
         if self.shifts:
-            expected, reason = self.model.shifted(prompt, params, self.n_ctx, n_keep)
+            expected, reason = self.model.shifted(prompt, params, self.n_ctx, n_keep, n_discard)
         else:
             expected, reason = self.model.continuation(prompt, params, self.n_ctx)
         known = expected[: rng.randint(0, len(expected))] if rng.random() < 0.2 else []
@@ -143,6 +144,7 @@ class Script:
             draft_max=rng.choice([0, 1, 5, 32]) if self.drafts else 0,
             generated=known,
             n_keep=n_keep,
+            n_discard=n_discard,
             deadline_ms=time.monotonic() * 1e3 + 1e6 if rng.random() < 0.1 else None,
             **self.share(),
         )

@@ -38,6 +38,20 @@ def test_infer_stop_stats_and_warnings():
 
 
 @pytest.mark.e2e
+def test_infer_with_a_context_shift_goes_on_when_the_context_is_full():
+    arguments = ["-p", "Once upon a time", "-n", "60", "--context-size", "32", "--ignore-eos", "--stats"]
+    ended, shifted = infer(*arguments), infer(*arguments, "--context-shift", "--n-keep", "5")
+    assert (ended.returncode, shifted.returncode) == (0, 0)
+    assert shifted.stdout.startswith(ended.stdout.rstrip("\n"))
+    assert " 60 tokens" in shifted.stderr.splitlines()[-1]
+    assert " 60 tokens" not in ended.stderr
+    assert (
+        "--n-keep has no effect without --context-shift"
+        in infer("-p", "Once", "-n", "1", "--n-keep", "5").stderr
+    )
+
+
+@pytest.mark.e2e
 def test_infer_without_a_sampling_flag_takes_the_configured_default(monkeypatch: pytest.MonkeyPatch):
     expected = infer("-p", "Once upon a time", "-n", "3")
     monkeypatch.setenv("GGSERVE_DEFAULT", "max_tokens=3")

@@ -76,12 +76,22 @@ async def test_n_keep_counts_the_tokens_after_the_beginning(n_keep, kept):
     assert [request.n_keep for request in engine.seen] == [kept, kept]
 
 
-async def test_n_keep_without_context_shift_gets_a_warning():
+async def test_fields_of_a_context_shift_without_one_get_a_warning():
     engine = FakeEngine()
     async with client(engine) as http:
-        answer = (await http.post(COMPLETIONS, json={"prompt": "Once", "n_keep": 4})).json()
-    assert answer["warnings"] == ["n_keep has no effect: the server runs without --context-shift"]
-    assert engine.seen[0].n_keep == 0
+        answer = (await http.post("/completion", json={"prompt": "Once", "n_keep": 4, "n_discard": 5})).json()
+    assert answer["warnings"] == [
+        f"{name} has no effect: the server runs without --context-shift" for name in ("n_keep", "n_discard")
+    ]
+    assert (engine.seen[0].n_keep, engine.seen[0].n_discard) == (0, 0)
+
+
+async def test_n_discard_is_what_a_context_shift_drops():
+    engine = FakeEngine()
+    async with client(make_app(engine, context_shift=True)) as http:
+        answer = (await http.post("/completion", json={"prompt": "Once", "n_discard": 5})).json()
+    assert "warnings" not in answer
+    assert answer["generation_settings"]["n_discard"] == engine.seen[0].n_discard == 5
 
 
 async def test_limits_beyond_the_context_are_in_force_where_it_shifts():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import ModelParameters
+from engine.config import InferenceSessionConfig, ModelParameters
 from engine.engine import Model, load
 from engine.errors import ConfigError, ModelError
 from engine.types import InferenceParameters
@@ -96,6 +96,22 @@ def test_a_conversation_that_does_not_fit_says_how_to_continue() -> None:
         assert text_of(small.answer(QUESTION)) == text_of(iter(answer))
     finally:
         small.close()
+
+
+def test_an_answer_goes_on_where_the_context_shifts() -> None:
+    params = InferenceParameters(temperature=0.0, ignore_eos=True, max_tokens=70)
+    model = open_model(context_size=48, context_shift=True)
+    options = ChatOptions(params=params, session=InferenceSessionConfig(n_keep=-1))
+    local = LocalModel(model, "stories", options)
+    try:
+        n_prompt = len(local._tokens(local._render(QUESTION)))
+        answer = list(local.answer(QUESTION))
+        assert answer[-1].note == "the answer ends here because of --max-tokens 70"
+        assert len(local._session.tokens) + local._session.n_dropped == n_prompt + 70
+        assert local._session.tokens[:n_prompt] == local._tokens(local._render(QUESTION))
+        assert text_of(local.answer(QUESTION)) == text_of(iter(answer))
+    finally:
+        local.close()
 
 
 def test_a_saved_cache_is_read_by_another_process_s_model(local: LocalModel, tmp_path: Path) -> None:

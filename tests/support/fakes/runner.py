@@ -77,7 +77,7 @@ class Model:
         return out, FinishReason.LENGTH
 
     def shifted(
-        self, prompt: Sequence[int], params: InferenceParameters, n_ctx: int, n_keep: int
+        self, prompt: Sequence[int], params: InferenceParameters, n_ctx: int, n_keep: int, n_discard: int = 0
     ) -> tuple[list[int], FinishReason]:
         """The same where the context shifts, as llama-server does it: one shift after the other."""
         assert params.max_tokens is not None
@@ -86,7 +86,7 @@ class Model:
         while len(out) < params.max_tokens:
             if len(window) == n_ctx:  # one token is to be computed, and one cell is to stay free for the next
                 n = max(0, min(n_keep, n_ctx - 4))
-                window = window[:n] + window[n + (n_ctx - 1 - n) // 2 :]
+                window = window[:n] + window[n + (min(n_discard, n_ctx - 1 - n) or (n_ctx - 1 - n) // 2) :]
             out.append(sampler.sample(memoryview(logits_of(self.state(window)))).id)
             window.append(out[-1])
             stop = out[-1] in params.stop_token_ids or (out[-1] == EOG and not params.ignore_eos)

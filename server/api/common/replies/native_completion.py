@@ -15,7 +15,6 @@ from server.generation.job import Job, timings_reply
 from server.generation.output_processor import OutputSequence
 
 _ABSENT = {
-    "n_discard": 0,
     "grammar_lazy": False,
     "grammar_triggers": [],
     "preserved_tokens": [],
@@ -85,6 +84,7 @@ def generation_settings(
         "speculative.types": "ngram-simple" if drafts else "none",
         "lora": lora_settings(() if sequence is None else sequence.request.lora),
         "n_keep": 0 if options is None else options.n_keep,
+        "n_discard": 0 if options is None else options.n_discard,
         "max_tokens": limit,
         "n_predict": limit,
         "stop": [] if options is None else list(options.stop),

@@ -18,7 +18,6 @@ from server.worker.engine import Engine
 # Fields of what we do not have, and the values at which there is nothing to warn of.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "backend_sampling": (False,),
-    "n_discard": (0,),
     "n_cache_reuse": (0,),
     "n_indent": (0,),
 }
@@ -45,6 +44,7 @@ async def parse_options(body: NativeFields, context: RequestContext) -> Generati
         post_sampling_logprobs=bool(body.post_sampling_probs),
         n=body.n or body.n_cmpl or 1,
         n_field="n" if body.n else "n_cmpl",
+        n_discard=body.n_discard or 0,
         line_break_after_ms=body.t_max_predict_ms if limited_ms else None,
         return_tokens=bool(body.return_tokens or body.stream),
     )

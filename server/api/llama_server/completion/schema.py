@@ -148,7 +148,13 @@ class NativeFields(StructuredFields, SamplingFields):
         le=2**53,
     )
 
-    n_discard: int | None = _neutral("shifting of the context", 0, ge=0, le=INT_MAX)
+    n_discard: int | None = field(
+        "with --context-shift: tokens behind the first `n_keep` that are dropped when the context is full; "
+        "0: half of them",
+        0,
+        ge=0,
+        le=INT_MAX,
+    )
     n_cache_reuse: int | None = _neutral("shifting of the context", 0, ge=0, le=INT_MAX)
     n_indent: int | None = _neutral("least indentation of lines", 0, ge=0, le=INT_MAX)
     backend_sampling: bool | None = _neutral("where sampling is computed", False)
