@@ -8,10 +8,12 @@ corrected as its real length shows; otherwise many could be admitted at the pric
 from the prefix cache cost nothing. With one client all this is the order of arrival.
 
 Priorities come before that, as in vLLM: a lower number is served first, and takes the place of a higher one.
+Each has its own counters, so that a client that waits in one gets no credit for it in another.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -30,28 +32,48 @@ class _Client:
         self.counter, self.length, self.n_waiting, self.weight = 0.0, float(FIRST_LENGTH), 0, 1
 
 
-class FairShare:
-    """The counters of all clients that have had a sequence since there was none at all."""
+class _Level:
+    """The clients of one priority. n_sequences: unfinished ones. last: that had none waiting any more."""
+
+    __slots__ = ("clients", "last", "n_sequences")
 
     def __init__(self) -> None:
-        self._clients: dict[str, _Client] = {}
-        self._last = _Client()  # the last that had none waiting any more
+        self.clients: dict[str, _Client] = defaultdict(_Client)
+        self.last = _Client()
+        self.n_sequences = 0
+
+
+class FairShare:
+    """The counters of each priority, for as long as there are sequences of it: then all clients are equal."""
+
+    def __init__(self) -> None:
+        self._levels: dict[int, _Level] = defaultdict(_Level)
+
+    def _level(self, sequence: ScheduledSequence) -> _Level:
+        return self._levels[sequence.request.priority]
+
+    def _client(self, sequence: ScheduledSequence) -> _Client:
+        return self._levels[sequence.request.priority].clients[sequence.request.client]
+
+    def add(self, sequence: ScheduledSequence) -> None:
+        """A new one."""
+        self._level(sequence).n_sequences += 1
 
     def enter(self, sequence: ScheduledSequence) -> None:
         """It begins to wait. For the time in which none of its sequences waited a client gets no credit."""
-        client = self._clients.setdefault(sequence.request.client, _Client())
+        level, client = self._level(sequence), self._client(sequence)
         client.weight = sequence.request.weight
         if not client.n_waiting:
-            waiting = (other.counter for other in self._clients.values() if other.n_waiting)
-            client.counter = max(client.counter, min(waiting, default=self._last.counter))
+            waiting = (other.counter for other in level.clients.values() if other.n_waiting)
+            client.counter = max(client.counter, min(waiting, default=level.last.counter))
         client.n_waiting += 1
 
     def leave(self, sequence: ScheduledSequence) -> None:
         """It does not wait any more."""
-        client = self._clients[sequence.request.client]
+        client = self._client(sequence)
         client.n_waiting -= 1
         if not client.n_waiting:
-            self._last = client
+            self._level(sequence).last = client
 
     def next(self, waiting: Sequence[ScheduledSequence]) -> ScheduledSequence:
         """Which of these to admit, given by precedence.
@@ -59,7 +81,8 @@ class FairShare:
         Within the first one's priority: one that has run before, else the oldest of the client with the least
         counter.
         """
-        first, n_clients = waiting[0], sum(client.n_waiting > 0 for client in self._clients.values())
+        first = waiting[0]
+        n_clients = sum(client.n_waiting > 0 for client in self._level(first).clients.values())
         if n_clients == 1:
             return first
         oldest: dict[str, ScheduledSequence] = {}
@@ -70,8 +93,7 @@ class FairShare:
         return min(oldest.values(), key=self._turn)
 
     def _turn(self, sequence: ScheduledSequence) -> tuple[float, int]:
-        counter = -1.0 if sequence.charged else self._clients[sequence.request.client].counter
-        return counter, sequence.arrival
+        return -1.0 if sequence.charged else self._client(sequence).counter, sequence.arrival
 
     @staticmethod
     def takes_place(sequence: ScheduledSequence, running: ScheduledSequence) -> bool:
@@ -87,7 +109,7 @@ class FairShare:
     def admit(self, sequence: ScheduledSequence) -> None:
         """It runs from now on."""
         if not sequence.charged:
-            length = int(self._clients[sequence.request.client].length)
+            length = int(self._client(sequence).length)
             sequence.n_expected = min(length, sequence.n_end - sequence.n_prompt)
             self.charge(sequence)
 
@@ -100,21 +122,19 @@ class FairShare:
     def finish(self, sequence: ScheduledSequence) -> None:
         """It has ended. What it was charged too much is given back."""
         if sequence.charged:
-            n_generated = sequence.n_generated
-            client = self._clients[sequence.request.client]
+            n_generated, client = sequence.n_generated, self._client(sequence)
             client.length += NEW_LENGTH * (n_generated - client.length)
             self._charge(sequence, n_generated)
+        level = self._level(sequence)
+        level.n_sequences -= 1
+        if not level.n_sequences:
+            del self._levels[sequence.request.priority]
 
     def _charge(self, sequence: ScheduledSequence, n_generated: int) -> None:
         cost = sequence.n_prompt - (sequence.cached_n or 0) + n_generated
-        client = self._clients[sequence.request.client]
+        client = self._client(sequence)
         client.counter += (cost - sequence.charged) / client.weight
         sequence.charged = cost
-
-    def reset(self) -> None:
-        """There are no sequences any more: all clients are equal again."""
-        self._clients.clear()
-        self._last = _Client()
 
     def parts(self, prefill: Sequence[ScheduledSequence]) -> Iterator[tuple[list[ScheduledSequence], float]]:
         """The prompts of a step, given by precedence, by client, each with its part of the tokens left then.
@@ -126,7 +146,7 @@ class FairShare:
             by_client: dict[str, list[ScheduledSequence]] = {}
             for sequence in sequences:
                 by_client.setdefault(sequence.request.client, []).append(sequence)
-            groups = [(self._clients[name].weight, group) for name, group in by_client.items()]
+            groups = [(self._client(group[0]).weight, group) for group in by_client.values()]
             groups.sort(key=lambda group: sum(map(_demand, group[1])) / group[0])
             weight_left = sum(weight for weight, _ in groups)
             for weight, group in groups:

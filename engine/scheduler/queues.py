@@ -41,6 +41,7 @@ class SequenceQueues:
     def add(self, sequence: ScheduledSequence) -> None:
         """A new sequence, in the state that it has."""
         self._by_id[sequence.id] = sequence
+        self.fair.add(sequence)
         insort(self._by_state[sequence.state], sequence, key=_precedence)
         if sequence.state is SequenceState.WAITING:
             self.fair.enter(sequence)
@@ -63,8 +64,6 @@ class SequenceQueues:
         self.fair.finish(sequence)
         sequence.state = SequenceState.FINISHED
         del self._by_id[sequence.id]
-        if not self._by_id:
-            self.fair.reset()
         if len(self._deadlines) > 2 * len(self._by_id) + 64:  # most of them are of finished sequences
             self._deadlines = [
                 entry for entry in self._deadlines if entry[2].state is not SequenceState.FINISHED

@@ -81,12 +81,12 @@ def test_the_expected_length_follows_the_answers_of_a_client() -> None:
     scheduler.submit(demand("c0", [5], n=60))  # keeps the counters
     for n in range(40):
         scheduler.submit(demand(f"a{n}", [1], n=2))
-    fair = scheduler.queues.fair
-    first = fair._clients["a"].length
+    clients = scheduler.queues.fair._levels[0].clients
+    first = clients["a"].length
     while any(id.startswith("a") for id in states(scheduler)) and "c0" in states(scheduler):
         scheduler.step()
     assert first == FIRST_LENGTH
-    assert fair._clients["a"].length < 20
+    assert clients["a"].length < 20
 
 
 def test_what_comes_from_the_prefix_cache_costs_nothing() -> None:
@@ -115,7 +115,7 @@ def test_when_nothing_is_left_all_clients_are_equal_again() -> None:
     scheduler, _ = make_scheduler(parallel=1)
     scheduler.submit(demand("a0", [1] * 50))
     drain(scheduler)
-    assert not scheduler.queues.fair._clients
+    assert not scheduler.queues.fair._levels
     for id in ("a1", "a2", "b1", "b2"):
         scheduler.submit(demand(id, [1] * 10))
     assert ended(scheduler) == ["a1", "b1", "a2", "b2"]
@@ -150,7 +150,7 @@ def test_a_lower_number_comes_first_and_clients_take_turns_within_it() -> None:
     scheduler, _ = make_scheduler(parallel=1)
     for id, priority in (("a0", 5), ("a1", 0), ("a2", -2), ("a3", -2), ("b0", 0), ("b1", -2)):
         scheduler.submit(demand(id, [1, 2, 3], priority=priority))
-    assert ended(scheduler) == ["a2", "b1", "a3", "b0", "a1", "a0"]
+    assert ended(scheduler) == ["a2", "b1", "a3", "a1", "b0", "a0"]
 
 
 def test_a_higher_priority_takes_the_place_of_the_newest_of_the_lowest() -> None:
@@ -198,6 +198,19 @@ def test_a_higher_priority_does_not_wait_for_cells_of_a_lower_one() -> None:
     outcome = drain(scheduler)
     assert [*outcome.last] == ["b0", "a0"]
     assert {output.finish for output in outcome.last.values()} == {FinishReason.LENGTH}
+
+
+def test_waiting_with_a_low_priority_gives_nobody_credit_in_a_higher_one() -> None:
+    scheduler, _ = make_scheduler(parallel=1)
+    scheduler.submit(demand("c0", [1] * 20, priority=1))
+    for n in range(6):
+        scheduler.submit(demand(f"a{n}", [1] * 20))
+    while "a3" in states(scheduler):
+        scheduler.step()
+    for n in range(2):
+        scheduler.submit(demand(f"b{n}", [1] * 20))
+        scheduler.submit(demand(f"c{n + 1}", [1] * 20))
+    assert ended(scheduler) == ["a4", "b0", "c1", "a5", "b1", "c2", "c0"]
 
 
 @pytest.mark.parametrize("field", ["priority", "weight"])
