@@ -17,6 +17,8 @@ from support.references.greedy import GreedyComparison
 collect_ignore = [] if os.environ.get("GGSERVE_CLBLAST_CPU") == "1" else ["backends"]
 if os.environ.get("GGSERVE_CLIENTS") != "1":  # they need packages that are no dependencies of the project
     collect_ignore.append("clients/live")
+if os.environ.get("GGSERVE_RAY") != "1":
+    collect_ignore.append("replicas")
 
 WHOLE_RUNS = (Path(__file__).parent / "e2e", Path(__file__).parent / "real")
 BROWSER = Path(__file__).parent / "browser"

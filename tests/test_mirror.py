@@ -30,6 +30,8 @@ EXEMPT = {
     "engine/gguf/types": "declarations",
     "engine/cache/context": "a protocol",
     "engine/model/context": "a protocol",
+    "server/replicas/application": "joins the others by Ray Serve; tests/replicas runs it",
+    "server/replicas/router": "calls routing out of Ray Serve; tests/replicas runs it",
     "server/worker/errors": "declarations",
     "server/terminal/backend": "a protocol",
     "server/models/errors": "declarations",

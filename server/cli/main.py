@@ -32,6 +32,7 @@ COMMANDS = {
     "info": "show the contents of a model file",
     "keys": "make API keys, and check a key file",
     "rpc-worker": "serve this machine's devices to another machine",
+    "ray": "serve replicas of a model on a Ray cluster",
     "config": "print all options as a commented YAML file",
 }
 HELP = """\

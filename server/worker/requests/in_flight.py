@@ -65,6 +65,10 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._streams) + len(self._tasks)
 
+    def __contains__(self, id: str) -> bool:
+        """Whether there is a request with this id."""
+        return id in self._streams
+
     @property
     def streams(self) -> list[Stream]:
         return list(self._streams.values())
@@ -116,6 +120,18 @@ class InFlight:
             self._finish(stream, FinishReason.CANCELLED, "cancelled")
         return stream is not None
 
+    def send_again(self, id: str) -> None:
+        """Send a request, if it has not ended, with the tokens that its client has."""
+        if (stream := self._streams.get(id)) is not None:
+            stream.sent = False
+            self._send_unsent()
+
+    def fail(self, id: str, error: Exception) -> None:
+        """End a request that no engine will continue."""
+        if (stream := self._streams.get(id)) is not None:
+            stream.fail(error)
+            self._remove_stream(stream)
+
     def cancel_all(self, error: Exception) -> None:
         """End all requests with CANCELLED, and fail all tasks."""
         for stream in self.streams:
@@ -126,8 +142,7 @@ class InFlight:
     def fail_all(self, error: Exception) -> None:
         """The engine will not come back."""
         for stream in self.streams:
-            stream.fail(error)
-            self._remove_stream(stream)
+            self.fail(stream.request.id, error)
         for pending in self._tasks:
             self._fail_task(pending, error)
 

@@ -1,0 +1,73 @@
+"""`ggserve ray`: the config file, and what is refused, without a cluster and without Ray."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from server.cli import ray
+from server.cli.main import main
+from server.replicas.options import Deployment
+from support.fakes.engine import STORIES
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "server.replicas.application", raising=False)
+
+
+def config(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["ray", "config", str(STORIES), *arguments]) == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_a_serve_config_file_needs_no_ray(capsys, without_ray) -> None:
+    options = ("--replicas", "3", "--parallel", "16", "--host", "0.0.0.0", "--port", "9000")
+    printed = config(capsys, *options)
+    assert printed["http_options"] == {"host": "0.0.0.0", "port": 9000}
+    (application,) = printed["applications"]
+    assert (application["name"], application["route_prefix"]) == ("ggserve", "/")
+    assert application["import_path"] == "server.replicas.application:build"
+    arguments = Deployment.model_validate(application["args"])
+    assert (arguments.replicas, arguments.base_settings.parallel) == (3, 16)
+    assert arguments.settings["model"] == [f"stories={STORIES}"]
+
+
+def test_numbers_of_replicas_and_what_they_take_are_in_the_file(capsys) -> None:
+    options = ("--autoscale", "1,8", "--replica-cpus", "4", "--replica-gpus", "0.5", "--ingresses", "2")
+    (application,) = config(capsys, *options)["applications"]
+    arguments = Deployment.model_validate(application["args"])
+    assert (arguments.autoscale, arguments.cpus, arguments.gpus, arguments.ingresses) == ((1, 8), 4, 0.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("deploy", "stories"), "ggserve ray deploy needs Ray: pip install 'ggserve[ray]'"),
+        (("config", "stories", "--api-key", "secret"), "--api-key would be readable in the file"),
+        (("config", "stories", "--replicas", "0"), "replicas: must be greater than or equal to 1"),
+        (("config", "stories", "-m", "x.gguf"), "model: each deployment serves one model"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, without_ray, arguments: tuple[str, ...], message: str) -> None:
+    assert main(["ray", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ggserve: {message}")
+
+
+@pytest.mark.parametrize("text", ["3", "1;2", "a,b", "-1,2", "1,"])
+def test_a_range_that_is_none_is_refused(capsys, text: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["ray", "config", f"--autoscale={text}"])
+    assert caught.value.code == 2
+    assert "is not MIN,MAX" in capsys.readouterr().err
+
+
+def test_an_error_inside_of_ray_is_not_taken_for_a_missing_extra(monkeypatch, without_ray) -> None:
+    monkeypatch.setitem(sys.modules, "server.replicas.application", None)
+    with pytest.raises(ImportError, match=r"server\.replicas\.application"):
+        ray.run(["deploy", "stories"])
