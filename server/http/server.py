@@ -141,8 +141,9 @@ class HttpServer(uvicorn.Server):
         text = ", ".join(names)
         log.info("serving %s on %s, ready in %.1f s", text, self.url, time.monotonic() - self._began)
         if self.settings.log_format == "text" and self.registry.models:
-            sys.stderr.write(self.example())
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):  # a full disk; of log lines the logging module takes care
+                sys.stderr.write(self.example())
+                sys.stderr.flush()
 
     async def _show_progress(self) -> None:
         while True:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -36,16 +37,23 @@ def ggserve(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
 class ServerProcess:
     """Start it, wait for its address, talk to it, stop it.
 
-    bundled: serve the bundled model unless arguments name one.
+    bundled: serve the bundled model unless arguments name one. variables: of the environment.
+    prefix: a command that runs the server.
     """
 
-    def __init__(self, *arguments: str, bundled: bool = True) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        bundled: bool = True,
+        variables: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
         if bundled and not any(re.match("-m$|--model(=|$)", argument) for argument in arguments):
             arguments = (*BUNDLED, *arguments)
         self.process = subprocess.Popen(
-            [*COMMAND, "serve", "--port", "0", *arguments],
+            [*prefix, *COMMAND, "serve", "--port", "0", *arguments],
             cwd=ROOT,
-            env=environment(),
+            env=environment() | dict(variables or {}),
             text=True,
             stderr=subprocess.PIPE,
         )
