@@ -45,6 +45,19 @@ PARTICIPLES = {
     ),
 }
 
+# Where the system's clock, which may jump, tells a date. Whatever measures or waits takes time.monotonic.
+DATES = {
+    "server/api/ollama/formatter.py",
+    "server/api/ollama/models.py",
+    "server/api/openai/conversations/routes.py",
+    "server/api/openai/responses/formatter.py",
+    "server/app.py",
+    "server/chat/template/capabilities.py",
+    "server/chat/template/environment.py",
+    "server/generation/job.py",
+    "server/metrics/traces.py",
+}
+
 # Folders of like leaves, which may hold more modules.
 LEAVES = (
     "engine/architectures",
@@ -114,6 +127,11 @@ def test_a_file_is_not_too_long() -> None:
         for path in (ROOT / "engine").rglob("*.pyx")
     }
     assert {path: n for path, n in lengths.items() if n > MAX_LINES} == {}
+
+
+def test_the_clock_that_may_jump_only_tells_dates() -> None:
+    clock = re.compile(r"\btime\.time(_ns)?\b(?!\(\)`)|\bdatetime\.(now|today|utcnow)\b")
+    assert {path for path, (text, _) in sources().items() if clock.search(re.sub("#.*", "", text))} == DATES
 
 
 def test_a_package_holds_few_modules() -> None:
