@@ -148,8 +148,10 @@ def test_a_client_that_does_not_read_is_dropped(caplog):
             await until(lambda: app.flooding == 1)
             assert (await talk(port, GOOD)).endswith(b"hello")
             await until(lambda: app.flooding == 0 and not server.server_state.connections)
+            writer.transport.resume_reading()
+            with pytest.raises(ConnectionResetError):  # nothing is kept for it
+                await reader.read()
             writer.close()
-            assert reader is not None
 
     run(main)
     assert "the client did not read for 0.3 s: dropped" in caplog.text
