@@ -66,7 +66,7 @@ def create_app(settings: Settings, registry: ModelRegistry, keys: KeyRing | None
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(EngineUnavailable, on_unavailable)
     # The last one added is the outermost. A body is read only of those who may send one.
-    app.add_middleware(BodyLimits, settings=settings)
+    app.add_middleware(BodyLimits, settings=lambda: state.settings)
     app.add_middleware(ClientLimits)
     app.add_middleware(Auth, keys=keys)
     app.add_middleware(Drain, stopping=lambda: state.stopping)
@@ -87,7 +87,7 @@ def create_app(settings: Settings, registry: ModelRegistry, keys: KeyRing | None
             expose_headers=["x-request-id", "request-id", "retry-after", "x-should-retry", *LIMIT_HEADERS],
             max_age=600,
         )
-    app.add_middleware(HeadLimits, settings=settings)
+    app.add_middleware(HeadLimits, settings=lambda: state.settings)
     app.add_middleware(AccessLog, metrics=metrics, traces=state.traces)
     formats = [*(api.errors for api in APIS if api.errors is not None), ERRORS]
     app.state.error_formats = sorted(formats, key=lambda format: -len(format.prefix))

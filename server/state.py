@@ -75,6 +75,12 @@ class State:
         """Those that exist, by model."""
         return self.registry.engines
 
+    def reload(self, values: Mapping[str, Any]) -> None:
+        """Options that have changed while the server runs."""
+        self.settings = self.settings.model_copy(update=dict(values))
+        for derived in self.derived.values():
+            derived.default_sampling = None
+
     def forget(self, engine: Engine) -> None:
         """The engine has stopped."""
         if (derived := self.derived.pop(engine, None)) is not None:

@@ -18,14 +18,13 @@ from engine.errors import ConfigError
 from server import logs
 from server.cli.command import Parser, add_model_argument, requested_options, with_files
 from server.cli.console import LoadProgress
+from server.cli.reloading import Engines, Reloading, apply_options, policy_of
 from server.config import sources
 from server.config.settings import MOST_CONNECTIONS, Settings
 from server.http.hangup import SIGNALS, Terminal
 from server.keys.key_ring import KeyRing
 from server.registry.loader import Capacity
-from server.registry.registry import ModelRegistry, Policy
-from server.registry.served_model import ServedModel
-from server.worker.client import EngineClient
+from server.registry.registry import ModelRegistry
 
 if TYPE_CHECKING:
     from server.http.certificate import Certificate
@@ -43,8 +42,8 @@ EXAMPLES = """\
   ggserve serve --config ggserve.yml                   options from a file (see `ggserve config`)
 
 Ctrl-C or SIGTERM lets running requests finish (see --drain-s); a second one exits at once
-(status 130 or 143). SIGHUP reads API keys and the certificate again, and logs which other options need a
-restart."""
+(status 130 or 143). SIGHUP reads API keys, the certificate and the options again, and logs which options
+need a restart."""
 
 
 def run(arguments: list[str]) -> int:
@@ -93,7 +92,8 @@ def serve(arguments: list[str]) -> int:
         )
     try:
         settings = with_files(settings)
-        registry = registry_of(settings)
+        engines = Engines(settings)
+        registry = registry_of(settings, engines)
         # The engine loads while the rest of the server is imported. Several are started one after the other
         # by the application, since each is placed in the memory that is left.
         if len(registry.engines) == 1:
@@ -104,7 +104,8 @@ def serve(arguments: list[str]) -> int:
 
         app = create_app(settings, registry, keys)
         read = partial(sources.load, requested_options(args), args.config)
-        reload = partial(reload_keys, keys, options, read)
+        apply = partial(apply_options, state=app.state.ggserve, engines=engines)
+        reload = Reloading(keys, options, read, apply)
         with LoadProgress(bar=settings.log_format == "text") as progress:
             return HttpServer(app, sockets, progress, began, reload, certificate).run_to_end(loop_factory())
     finally:
@@ -121,42 +122,16 @@ def certificate_of(settings: Settings) -> Certificate | None:
     return Certificate(settings.tls_cert, settings.tls_key)
 
 
-def reload_keys(keys: KeyRing, options: Settings, read: Callable[[], Settings]) -> None:
-    """Read the keys again; the log says which options are other ones now than at the start."""
-    if keys.file is not None:
-        keys.reload_or_log()
-    try:
-        now = read()
-    except ConfigError as error:
-        log.error("%s; the options stay as they were", error)
-        return
-    changed = [name for name in Settings.model_fields if getattr(now, name) != getattr(options, name)]
-    if changed:
-        log.warning("these options have changed, which needs a restart: %s", ", ".join(changed))
-    else:
-        log.info("the options are as at the start")
-
-
-def registry_of(settings: Settings) -> ModelRegistry:
+def registry_of(settings: Settings, engines: Engines | None = None) -> ModelRegistry:
     """The models of the options, each with an engine process of its own while it is loaded."""
     folder = settings.models_dir and settings.models_dir.expanduser().absolute()
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"--models-dir {folder}: is not a directory")
-
-    def new_engine(model: ServedModel, memory: int | None) -> EngineClient:
-        return EngineClient(model.name, model.path, settings.model_copy(update={"models_memory": memory}))
-
     default_max = MAX_MODELS if folder is not None else 0
-    idle_s = settings.sleep_idle_seconds
     return ModelRegistry(
         settings.models(),
-        new_engine,
-        Policy(
-            autoload=not settings.no_models_autoload,
-            idle_s=idle_s if idle_s >= 0 else None,
-            max_waiting=settings.max_queue + settings.parallel,
-            folder=folder,
-        ),
+        engines or Engines(settings),
+        policy_of(settings, folder),
         Capacity(default_max if settings.models_max is None else settings.models_max, settings.models_memory),
     )
 

@@ -55,6 +55,13 @@ class LimitedProtocol(HttpToolsProtocol):
     send_timeout_s: float
     draining = False  # of all connections of a server: responses close their connection
 
+    @classmethod
+    def reload(cls, settings: Settings) -> None:
+        """Take the limits that may change while the server runs."""
+        cls.max_header_bytes = settings.max_header_bytes
+        cls.header_timeout_s = settings.header_timeout_s
+        cls.send_timeout_s = settings.send_timeout_s
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
@@ -222,11 +229,7 @@ P = TypeVar("P", bound=LimitedProtocol)
 
 def limited_protocol(settings: Settings, base: type[P]) -> type[P]:
     """A subclass of `base`, for uvicorn, with the limits of `settings`."""
-    limits = {
-        "max_connections": settings.max_connections or MOST_CONNECTIONS,
-        "waiting": {},
-        "max_header_bytes": settings.max_header_bytes,
-        "header_timeout_s": settings.header_timeout_s,
-        "send_timeout_s": settings.send_timeout_s,
-    }
-    return type(base.__name__, (base,), limits)
+    limits = {"max_connections": settings.max_connections or MOST_CONNECTIONS, "waiting": {}}
+    protocol: type[P] = type(base.__name__, (base,), limits)
+    protocol.reload(settings)
+    return protocol

@@ -80,13 +80,12 @@ class HttpServer(uvicorn.Server):
         reload: Callable[[], None] = lambda: None,
         certificate: Certificate | None = None,
     ) -> None:
-        self.settings: Settings = app.state.ggserve.settings
+        self._app = app
         self.registry: ModelRegistry = app.state.ggserve.registry
         self.sockets = sockets
         self.url = _url(sockets[0], "http" if certificate is None else "https")
         self.status = 0
         self._certificate = certificate
-        self._app = app
         self._protocol: type[LimitedProtocol]
         if certificate is None:
             self._protocol = limited_protocol(self.settings, LimitedProtocol)
@@ -110,6 +109,12 @@ class HttpServer(uvicorn.Server):
                 timeout_keep_alive=75,
             )
         )
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        settings: Settings = self._app.state.ggserve.settings
+        return settings
 
     def run_to_end(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> int:
         """Serve until the end; the exit status."""
@@ -189,6 +194,7 @@ class HttpServer(uvicorn.Server):
                 if self._certificate is not None:
                     self._certificate.reload_or_log()
                 self._reload()
+                self._protocol.reload(self.settings)
                 return
             if self.should_exit:  # the system and the shell both tell
                 return

@@ -98,6 +98,14 @@ class ModelRegistry:
         """`listener` hears of each engine that has stopped."""
         self._loader.on_removed = listener
 
+    def reload(self, policy: Policy) -> None:
+        """Another policy. Models that a request has given another time keep that until they are unloaded."""
+        for model in self.models.values():
+            if model.keep_alive_s == model.default_keep_alive_s:
+                model.keep_alive_s = policy.idle_s
+            model.default_keep_alive_s = policy.idle_s
+        self.policy = policy
+
     # --- start and stop
 
     async def start(self) -> None:

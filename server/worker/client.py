@@ -80,6 +80,11 @@ class EngineClient:
         self._stopping = False
         self._stop_now = asyncio.Event()  # do not wait for running requests any longer
 
+    def reload(self, settings: Settings) -> None:
+        """Options that may change while the engine runs."""
+        self._max_queue = settings.max_queue
+        self._in_flight.send_timeout_s = settings.send_timeout_s
+
     # --- state
 
     @property

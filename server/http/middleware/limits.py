@@ -7,6 +7,7 @@ route in one piece.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,10 +23,10 @@ CLOSE = {"connection": "close"}  # the rest of a refused request is not read
 class HeadLimits:
     """ASGI middleware that checks the headers before the body is read."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self.app = app
-        self.hosts = settings.host_names()
-        self.max_header_bytes = settings.max_header_bytes
+    def __init__(self, app: ASGIApp, settings: Callable[[], Settings]) -> None:
+        """settings: gives those in force."""
+        self.app, self._settings = app, settings
+        self.hosts = settings().host_names()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -43,8 +44,9 @@ class HeadLimits:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         size = sum(len(name) + len(value) for name, value in headers)
         size += len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
-        if len(headers) > MAX_HEADERS or size > self.max_header_bytes:
-            limits = f"at most {self.max_header_bytes} bytes and {MAX_HEADERS} fields"
+        most = self._settings().max_header_bytes
+        if len(headers) > MAX_HEADERS or size > most:
+            limits = f"at most {most} bytes and {MAX_HEADERS} fields"
             message = f"the request headers are too large ({limits})"
             raise ApiError(431, message, code="headers_too_large", headers=CLOSE)
         headers_by_name: dict[bytes, bytes] = {}
@@ -77,10 +79,9 @@ class HeadLimits:
 class BodyLimits:
     """ASGI middleware that reads the whole body within the limits."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self.app = app
-        self.max_body_bytes = settings.max_body_bytes
-        self.body_timeout_s = settings.body_timeout_s
+    def __init__(self, app: ASGIApp, settings: Callable[[], Settings]) -> None:
+        """settings: gives those in force."""
+        self.app, self._settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -105,31 +106,34 @@ class BodyLimits:
         await self.app(scope, replay, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        settings = self._settings()
+        most, timeout_s = settings.max_body_bytes, settings.body_timeout_s
         declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
-        if not declared.isdigit() or len(declared) > 20 or int(declared) > self.max_body_bytes:
-            raise self._too_large()
+        if not declared.isdigit() or len(declared) > 20 or int(declared) > most:
+            raise _too_large(most)
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self.body_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientLeft
                     chunk = message.get("body", b"")
                     size += len(chunk)
-                    if size > self.max_body_bytes:
-                        raise self._too_large()
+                    if size > most:
+                        raise _too_large(most)
                     chunks.append(chunk)
                     if not message.get("more_body", False):
                         return b"".join(chunks)
         except TimeoutError:
-            text = f"the request body did not arrive within {self.body_timeout_s:g} s"
+            text = f"the request body did not arrive within {timeout_s:g} s"
             raise ApiError(408, text, code="body_timeout", headers=CLOSE) from None
 
-    def _too_large(self) -> ApiError:
-        message = f"the request body is larger than {self.max_body_bytes} bytes (--max-body-bytes)"
-        return ApiError(413, message, code="body_too_large", headers=CLOSE)
+
+def _too_large(most: int) -> ApiError:
+    message = f"the request body is larger than {most} bytes (--max-body-bytes)"
+    return ApiError(413, message, code="body_too_large", headers=CLOSE)
 
 
 async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -56,7 +56,7 @@ class InFlight:
         self.empty.set()
         self.advanced_at = 0.0
         self._name, self._engine = name, engine
-        self._send_timeout_s, self._clock = send_timeout_s, clock
+        self.send_timeout_s, self._clock = send_timeout_s, clock
         self._streams: dict[str, Stream] = {}
         self._tasks = PendingTasks()
         self._recovery = Recovery(parallel, clock)
@@ -159,7 +159,7 @@ class InFlight:
     def pause(self, stream: Stream) -> None:
         """The client reads too slowly: stop computing, and cancel the request if it does not read again."""
         self._send(stream, messages.Pause(stream.request.id))
-        seconds = self._send_timeout_s
+        seconds = self.send_timeout_s
         text = f"the client did not read for {seconds:g} s"
         stream.set_read_timeout(seconds, lambda: self._finish(stream, FinishReason.CANCELLED, text))
 

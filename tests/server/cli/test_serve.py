@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import subprocess
 import sys
@@ -10,10 +9,8 @@ import sys
 import pytest
 
 from engine.errors import ConfigError
-from server.cli.serve import listen, registry_of, reload_keys
+from server.cli.serve import listen, registry_of
 from server.config.settings import Settings
-from server.keys.api_key import digest_of
-from server.keys.key_ring import KeyRing
 
 
 def can_bind_ipv6() -> bool:
@@ -69,31 +66,6 @@ def test_models_of_the_options_are_all_loaded_unless_a_number_says_otherwise():
     assert [*registry_of(Settings(model=both)).engines] == ["a", "b"]
     assert [*registry_of(Settings(model=both, models_max=1)).engines] == ["a"]
     assert registry_of(Settings(model=both, no_models_autoload=True)).policy.autoload is False
-
-
-def test_reloading_reads_keys_and_says_which_options_need_a_restart(tmp_path, caplog):
-    caplog.set_level(logging.INFO, "ggserve")
-    file = tmp_path / "keys"
-    file.write_text("one\n")
-    file.chmod(0o600)
-    options = Settings(model=["a.gguf"], api_key_file=file)
-    keys = KeyRing(options.api_key, options.api_key_file)
-    file.write_text("one\ntwo\n")
-    reload_keys(keys, options, lambda: Settings(model=["a.gguf"], api_key_file=file))
-    assert keys.find(digest_of("two")) is not None
-    assert "the options are as at the start" in caplog.text
-    reload_keys(keys, options, lambda: Settings(model=["b.gguf"], parallel=3, api_key=["secret"]))
-    assert "these options have changed, which needs a restart: model, " in caplog.text
-    assert "parallel" in caplog.text
-    assert "secret" not in caplog.text
-
-    def broken() -> Settings:
-        raise ConfigError("ggserve.yml, line 3: not YAML")
-
-    file.write_text("one role=boss\n")
-    reload_keys(keys, options, broken)
-    assert keys.find(digest_of("two")) is not None
-    assert "line 3: not YAML; the options stay as they were" in caplog.text
 
 
 def test_the_engine_does_not_wait_for_imports_of_the_server():

@@ -84,9 +84,11 @@ def test_sighup_reloads_and_the_server_continues():
 
     def during(server: HttpServer) -> None:
         for _ in range(2):
+            server._app.state.ggserve.reload({"header_timeout_s": 3.0})
             stop_when(lambda engine: engine.state == "ready", signal.SIGHUP)(server)
             assert reloads.acquire(timeout=30)
         assert not server.should_exit
+        assert server._protocol.header_timeout_s == 3
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert serve(during=during, reload=reloads.release)[0] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,15 @@ async def test_an_idle_model_is_unloaded_after_its_time():
     models.registry.tick()
     await settle()
     assert models.states() == "a unloaded, b ready"
+
+
+async def test_another_policy_holds_for_models_that_no_request_has_given_another_time():
+    models = Models("ab", idle_s=50.0)
+    models["b"].keep_alive_s = 3.0
+    models.registry.reload(replace(models.registry.policy, idle_s=None, autoload=False))
+    assert (models["a"].keep_alive_s, models["b"].keep_alive_s) == (None, 3.0)
+    assert models["b"].default_keep_alive_s is None
+    assert not models.registry.may_load(models["a"])
 
 
 async def test_uses_that_do_not_count_do_not_keep_a_model():

@@ -1,0 +1,89 @@
+"""What SIGHUP does: keys and options are read again, and those that can take effect do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ConfigError
+from server import logs
+from server.config.live import changes
+from server.config.settings import Settings
+from server.keys.key_ring import KeyRing
+from server.registry.registry import ModelRegistry, Policy
+from server.registry.served_model import ServedModel
+from server.worker.client import EngineClient
+
+log = logging.getLogger("ggserve")
+
+
+class Engines:
+    """Makes the engine of a model, with the options in force at that time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def __call__(self, model: ServedModel, memory: int | None) -> EngineClient:
+        return EngineClient(
+            model.name, model.path, self.settings.model_copy(update={"models_memory": memory})
+        )
+
+
+def policy_of(settings: Settings, folder: Path | None) -> Policy:
+    """folder: --models-dir."""
+    idle_s = settings.sleep_idle_seconds
+    return Policy(
+        autoload=not settings.no_models_autoload,
+        idle_s=idle_s if idle_s >= 0 else None,
+        max_waiting=settings.max_queue + settings.parallel,
+        folder=folder,
+    )
+
+
+class Reloading:
+    """options: as read at the start. read: reads them again; ConfigError if they cannot be used.
+
+    apply: hears of the options that have changed and take effect.
+    """
+
+    def __init__(
+        self,
+        keys: KeyRing,
+        options: Settings,
+        read: Callable[[], Settings],
+        apply: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._keys, self._options, self._read, self._apply = keys, options, read, apply
+
+    def __call__(self) -> None:
+        """Options that cannot be used change nothing; the log says in one line why."""
+        if self._keys.file is not None:
+            self._keys.reload_or_log()
+        try:
+            live, others = changes(self._options, self._read())
+        except ConfigError as error:
+            log.error("%s; the options stay as they were", error)
+            return
+        if live:
+            self._options = self._options.model_copy(update=live)
+            self._apply(live)
+            log.info("these options have changed and are in force: %s", ", ".join(live))
+        if others:
+            log.warning("these options have changed, which needs a restart: %s", ", ".join(others))
+        if not live and not others:
+            log.info("the options have not changed")
+
+
+def apply_options(values: dict[str, Any], state: Any, engines: Engines) -> None:
+    """state: `server.state.State`, which everything reads that does not get its options here."""
+    state.reload(values)
+    settings: Settings = state.settings
+    registry: ModelRegistry = state.registry
+    engines.settings = settings
+    for engine in registry.all_engines():
+        if isinstance(engine, EngineClient):
+            engine.reload(settings)
+    registry.reload(policy_of(settings, registry.policy.folder))
+    logs.configure(settings.log_level, settings.log_format)

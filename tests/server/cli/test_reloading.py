@@ -1,0 +1,148 @@
+"""SIGHUP: what is read again, what takes effect, and what the log says of the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from engine.errors import ConfigError
+from server.app import create_app
+from server.cli.reloading import Engines, Reloading, apply_options
+from server.cli.serve import registry_of
+from server.config import sources
+from server.config.settings import Settings
+from server.keys.api_key import digest_of
+from server.keys.key_ring import KeyRing
+from server.worker.errors import QueueFull
+from support.api.http import COMPLETIONS, client, error_of
+from support.fakes.engine import FakeEngine, make_app
+from support.fakes.engine_client import make_client
+
+
+@pytest.fixture(autouse=True)
+def info(caplog, monkeypatch):
+    monkeypatch.setattr(
+        "server.logs.configure", lambda level, form: None
+    )  # it would replace pytest's handler
+    caplog.set_level(logging.INFO, "ggserve")
+
+
+def reloading(file, app) -> Reloading:
+    """Of the options in a YAML file."""
+    state, options = app.state.ggserve, sources.load(file=file)
+    engines = Engines(options)
+    return Reloading(
+        state.keys,
+        options,
+        lambda: sources.load(file=file),
+        lambda values: apply_options(values, state, engines),
+    )
+
+
+def test_keys_are_read_again_whatever_the_options_are(tmp_path, caplog):
+    file = tmp_path / "keys"
+    file.write_text("one\n")
+    file.chmod(0o600)
+    options = Settings(model=["a.gguf"], api_key_file=file)
+    keys = KeyRing(options.api_key, options.api_key_file)
+
+    def broken() -> Settings:
+        raise ConfigError("ggserve.yml, line 3: not YAML")
+
+    file.write_text("one\ntwo\n")
+    Reloading(keys, options, broken, lambda values: pytest.fail("nothing may change"))()
+    assert keys.find(digest_of("two")) is not None
+    assert "line 3: not YAML; the options stay as they were" in caplog.text
+
+
+def test_what_needs_a_restart_is_named_without_its_value(caplog):
+    options = Settings(model=["a.gguf"])
+    other = Settings(model=["b.gguf"], parallel=3, api_key=["secret"], seed=1)
+    applied = []
+    reload = Reloading(KeyRing(), options, lambda: other, applied.append)
+    reload()
+    reload()
+    assert applied == [{"seed": 1}], "only once"
+    assert (
+        caplog.text.count("these options have changed, which needs a restart: model, parallel, api_key") == 2
+    )
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_limits_and_defaults_take_effect_for_the_next_request(tmp_path, caplog):
+    file = tmp_path / "ggserve.yml"
+    file.write_text("model: a.gguf\n")
+    engine = FakeEngine(eos=False)
+    app = make_app(engine)
+    reload = reloading(file, app)
+    async with client(app) as http:
+        body = {"prompt": "Once upon a time", "max_tokens": 1}
+        assert (await http.post(COMPLETIONS, json={**body, "n": 3})).status_code == 200
+        file.write_text(
+            "model: a.gguf\nmax_choices: 2\nmax_body_bytes: 2000\nmax_header_bytes: 1024\n"
+            "default: [top_k=3]\nseed: 5\nbatch_size: 9\n"
+        )
+        reload()
+        assert (
+            "in force: seed, default, batch_size, max_header_bytes, max_body_bytes, max_choices"
+            in caplog.text
+        )
+        assert error_of(await http.post(COMPLETIONS, json={**body, "n": 3}), 400)["param"] == "n"
+        error_of(await http.post(COMPLETIONS, json={**body, "prompt": "x" * 2000}), 413)
+        error_of(await http.post(COMPLETIONS, json=body, headers={"x-long": "x" * 1024}), 431)
+        assert (await http.post(COMPLETIONS, json=body)).status_code == 200
+        request = engine.seen[-1]
+        assert (request.params.top_k, request.params.seed, request.n_batch) == (3, 5, 9)
+
+        for text in ("max_choices: many\n", "max_choices: [\n", "max_choise: 3\n"):
+            caplog.clear()
+            file.write_text(text)
+            reload()
+            assert [(record.levelname, "\n" in record.message) for record in caplog.records] == [
+                ("ERROR", False)
+            ]
+            assert caplog.text.rstrip().endswith("; the options stay as they were")
+        error_of(await http.post(COMPLETIONS, json={**body, "n": 3}), 400)
+        file.write_text("model: a.gguf\n")
+        reload()
+        assert (await http.post(COMPLETIONS, json={**body, "n": 3})).status_code == 200
+
+
+def test_engines_and_the_registry_take_what_concerns_them(tmp_path):
+    async def main() -> None:
+        settings = Settings(model=["a=a.gguf", "b=b.gguf"], models_max=1, max_queue=64)
+        engines = Engines(settings)
+        registry = registry_of(settings, engines)
+        first = registry.engines["a"]
+        app = create_app(settings, registry)
+        values = {"max_queue": 0, "sleep_idle_seconds": 7.0, "no_models_autoload": True, "log_level": "debug"}
+        first.ensure_room(1)
+        apply_options(values, app.state.ggserve, engines)
+        later = engines(registry.models["b"], None)
+        for engine in (first, later):
+            with pytest.raises(QueueFull):
+                engine.ensure_room(engine.params.parallel + 1)
+        assert (registry.policy.autoload, registry.policy.idle_s, registry.policy.max_waiting) == (
+            False,
+            7,
+            8,
+        )
+        assert {model.keep_alive_s for model in registry.models.values()} == {7}
+        await registry.stop()
+
+    asyncio.run(main())
+
+
+def test_an_engine_takes_its_queue_and_its_patience_with_slow_readers():
+    async def main() -> None:
+        engine = make_client(max_queue=0)
+        engine.reload(Settings(max_queue=1, send_timeout_s=3))
+        engine.ensure_room(engine.params.parallel + 1)
+        with pytest.raises(QueueFull):
+            engine.ensure_room(engine.params.parallel + 2)
+        assert engine._in_flight.send_timeout_s == 3
+
+    asyncio.run(main())
