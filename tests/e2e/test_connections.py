@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from urllib.parse import urlsplit
 
+import psutil
+import pytest
+
 from support.server_process import ServerProcess
+from support.waiting import wait_until
 
 
 def test_idle_connections_beyond_the_limit_keep_nobody_out():
@@ -25,3 +32,44 @@ def test_idle_connections_beyond_the_limit_keep_nobody_out():
         user.close()
         for each in idle:
             each.close()
+
+
+@pytest.fixture
+def n_idle() -> Iterator[int]:
+    """10,000, or what the system lets this process and the server open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield 10_000 if hard == resource.RLIM_INFINITY else min(10_000, hard // 2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_10_000_idle_connections_beside_a_client(n_idle):
+    """They are open all at once, cost little, and are gone soon after."""
+    with ServerProcess("--threads", "1", "--header-timeout-s", "5") as server:
+        address = urlsplit(server.url)
+        process = psutil.Process(server.process.pid)
+        body = json.dumps({"prompt": "Once", "max_tokens": 2})
+        with closing(http.client.HTTPConnection(address.netloc, timeout=60)) as user:
+
+            def ask() -> None:
+                user.request("POST", "/v1/completions", body, {"content-type": "application/json"})
+                answer = user.getresponse()
+                assert answer.status == 200, answer.read()
+                assert json.load(answer)["usage"]["completion_tokens"] == 2
+
+            ask()
+            n_before, memory = process.num_fds(), process.memory_info().rss
+            with ExitStack() as idle:
+                most = 0
+                for i in range(n_idle):
+                    sock = socket.create_connection((address.hostname, address.port))
+                    idle.enter_context(closing(sock))
+                    if i % 1000 == 999:
+                        ask()
+                        most = max(most, process.num_fds() - n_before)
+                assert most > n_idle / 2  # some may have been closed by now
+                assert process.memory_info().rss - memory < 10_000 * 16384
+                wait_until(lambda: process.num_fds() <= n_before, 60)
+                ask()
+        assert server.end() == 0
+        assert not any("Traceback" in line for line in server.lines)
