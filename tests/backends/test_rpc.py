@@ -7,17 +7,21 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.builders.golden import golden
+from support.server_process import ServerProcess
+from support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,6 +111,66 @@ def test_a_lost_worker_is_not_an_outage(make_worker: Callable[..., Any], tmp_pat
     finally:
         server.terminate()
         server.wait(30)
+
+
+class Relay:
+    """Between an engine and its worker; `mode` says what becomes of the worker's answers."""
+
+    def __init__(self, worker: str) -> None:
+        host, port = worker.split(":")
+        self.mode = "pass on"
+        self._worker = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                engine, _ = self._listener.accept()
+                worker = socket.create_connection(self._worker)
+                self._open += [engine, worker]
+                for source, target, answers in ((engine, worker, False), (worker, engine, True)):
+                    threading.Thread(target=self._pass, args=(source, target, answers), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if answers and self.mode == "garbage":
+                    target.sendall(b"\xa5" * len(data))
+                elif not answers or self.mode == "pass on":
+                    target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for sock in (self._listener, *self._open):
+            sock.close()
+
+
+@pytest.mark.parametrize("mode", ["garbage", "silence"])
+def test_a_worker_that_answers_nonsense_or_nothing_is_no_outage(
+    mode: str, make_worker: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The engine ends or is ended; the server lives on, and resumes when the worker is one again."""
+    relay = Relay(make_worker("--device", "CPU").address)
+    environment = {"GGSERVE_CLBLAST_CPU": "0"}  # else the model would be shared with that
+    options = ("--use-gpu", "--rpc", relay.address, "--threads", "1", "--engine-timeout-s", "1")
+    with closing(relay), ServerProcess(*options, variables=environment) as server:
+        body = {"prompt": "Once upon a time", "max_tokens": 200, "temperature": 0, "ignore_eos": True}
+        before = post(f"{server.url}/v1/completions", body)["choices"][0]["text"]
+        (engine,) = server.engine_pids()
+        pieces = stream(server.url, body)
+        begun = [next(pieces) for _ in range(3)]
+        relay.mode = mode
+        with ThreadPoolExecutor(1) as pool:
+            rest = pool.submit("".join, pieces)
+            wait_until(lambda: server.engine_pids() != [engine], 200)
+            assert not rest.done()
+            relay.mode = "pass on"
+            assert "".join(begun) + rest.result(200) == before
+        assert server.end() == 0
 
 
 def eventually(server: subprocess.Popen[bytes], call: Callable[[], str], seconds: float = 120) -> str:
