@@ -1,8 +1,9 @@
-"""Measure speculative decoding by n-gram lookup: streams with drafts beside streams without.
+"""Measure speculative decoding: streams with drafts beside streams without.
 
 `python -m bench.speculation --model m.gguf`: in this process, both in turns of a few tokens, so that other
-work on the machine affects both alike. Prints tokens per second and their ratio (above 1: drafts are faster),
-and drafted and accepted tokens. `code` repeats a program in the prompt, `prose` is written freely.
+work on the machine affects both alike. Drafts come from n-gram lookup, or from `--draft-model`
+(`bench.related_model` writes one). Prints tokens per second and their ratio (above 1: drafts are faster), and
+drafted and accepted tokens. `code` repeats a program in the prompt, `prose` is written freely.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import engine
 from bench.run import cores
+from engine.config import DRAFT_MODEL, NGRAM
 from engine.scheduler.scheduler import Scheduler
 from engine.types import InferenceParameters, Request
 
@@ -66,7 +68,10 @@ def start(
             ignore_eos=True,
         )
         prompt = model.tokenizer.encode(text)
-        scheduler.submit(Request(id=str(i), prompt=prompt, params=params, draft_max=draft_max))
+        spec_type = NGRAM if args.draft_model is None else DRAFT_MODEL
+        scheduler.submit(
+            Request(id=str(i), prompt=prompt, params=params, draft_max=draft_max, spec_type=spec_type)
+        )
     texts: Texts = {str(i): [] for i in range(args.streams)}
     while not all(texts.values()):
         step(scheduler, texts)
@@ -89,15 +94,21 @@ def turn(scheduler: Scheduler, n: int, texts: Texts) -> float:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--model", type=Path, required=True)
+    p.add_argument("--draft-model", type=Path)
     p.add_argument("--threads", type=int, default=cores())
     p.add_argument("--text", choices=("code", "prose"), default="prose")
     p.add_argument("--streams", type=int, default=1)
     p.add_argument("--tokens", type=int, default=200, help="of each stream")
+    p.add_argument("--context", type=int, default=4096)
     p.add_argument("--times", type=int, default=4)
     p.add_argument("--temperature", type=float, default=0.0)
     args = p.parse_args()
     params = engine.ModelParameters(
-        use_gpu=False, context_size=4096, parallel=args.streams, n_threads=args.threads
+        use_gpu=False,
+        context_size=args.context,
+        parallel=args.streams,
+        n_threads=args.threads,
+        draft_model=None if args.draft_model is None else str(args.draft_model),
     )
     ratios = []
     with engine.load(args.model, params) as model:
@@ -118,7 +129,10 @@ def main() -> None:
                 f"{stats.draft_tokens} drafted, {stats.draft_accepted_tokens} right; "
                 + ("the same text" if runs[0][1] == runs[1][1] else "ANOTHER TEXT")
             )
-    print(f"{args.model.name}, {args.text}, {args.streams} streams: {statistics.median(ratios):.2f}")
+    drafter = "n-gram lookup" if args.draft_model is None else args.draft_model.name
+    print(
+        f"{args.model.name}, {drafter}, {args.text}, {args.streams} streams: {statistics.median(ratios):.2f}"
+    )
 
 
 if __name__ == "__main__":

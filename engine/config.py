@@ -43,6 +43,8 @@ class ModelParameters:
         where `gpu_layers` is left to the plan, else of none.
     tensor_overrides: (regular expression, device) for tensors that are not on the device of their layer.
     lora_adapters: GGUF files of adapters; requests name them by their place in this list.
+    draft_model: GGUF file of a smaller model with the same vocabulary, which drafts tokens for requests that
+        want it (`Request.spec_type`). draft_gpu_layers: its layers on the GPU, as `gpu_layers`.
     memory_limit: bytes that the model may take on all devices together, mapped weights included; None: what
         is free. A cache of automatic size stays below it, and what cannot is refused before it is loaded.
     repack: whether weights may be repacked for faster products; otherwise they keep the file's layout.
@@ -71,6 +73,8 @@ class ModelParameters:
     checkpoints: int | None = None
     checkpoint_interval: int = 512
     context_shift: bool = False
+    draft_model: str | None = None
+    draft_gpu_layers: int | Literal["all", "auto"] = "all"
     memory_limit: int | None = None
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import InferenceSessionConfig, ModelParameters, SchedulerConfig
+from engine.config import DRAFT_MODEL, InferenceSessionConfig, ModelParameters, SchedulerConfig
 from engine.constraint.compiler import ConstraintCompiler, vocabulary_of
 from engine.constraint.guide import OutputGuides
 from engine.errors import ModelError
 from engine.model.description import describe
 from engine.model.model import LoadedModel
 from engine.sampling.dry_breakers import DryBreakers
+from engine.scheduler.draft_model import ModelDrafter
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.sequence import compiled_sampler
 from engine.session import InferenceSession
@@ -78,9 +79,19 @@ class Model(LoadedModel):
             n_adapters=len(self.adapters),
             context_shift=self.params.context_shift,
         )
-        return Scheduler(
+        scheduler = Scheduler(
             self.runner, self.pool, config, self._make_sampler, prefix=self.prefix, guides=self.guides()
         )
+        if (draft := self.draft) is not None:
+            scheduler.drafting.drafters[DRAFT_MODEL] = ModelDrafter(
+                draft.runner,
+                draft.pool,
+                draft.prefix,
+                n_ctx=draft.n_ctx,
+                n_vocab=self.n_draft_vocab,
+                max_batch_tokens=draft.max_batch_tokens,
+            )
+        return scheduler
 
     def tasks(self) -> TaskRunner:
         """Embeddings, prompt log-probabilities and saved slots, in steps between those of a scheduler."""

@@ -8,6 +8,19 @@ from engine.model.info import file_type
 from engine.model.model import LoadedModel
 
 
+def _describe_draft(draft: LoadedModel) -> dict[str, Any]:
+    return {
+        "path": str(draft.gguf.path),
+        "n_layer": draft.hp.n_layer,
+        "n_ctx": draft.n_ctx,
+        "weight_bytes": draft.weights.nbytes,
+        "kv_bytes": draft.cache.nbytes,
+        "compute_bytes": {b.device.name: draft.sched.buffer_size(b) for b in draft.backends},
+        "gpu_layers": draft.plan.gpu_layers,
+        "placement": [d.name for d in draft.layer_devices],
+    }
+
+
 def describe(model: LoadedModel) -> dict[str, Any]:
     """What was loaded and where it is, as plain data."""
     return {
@@ -51,6 +64,7 @@ def describe(model: LoadedModel) -> dict[str, Any]:
         "parallel": model.params.parallel,
         "max_batch_tokens": model.max_batch_tokens,
         "drafts": model.hp.causal and model.hp.recurrence is None,  # see `Request.draft_max`
+        "draft_model": None if model.draft is None else _describe_draft(model.draft),
         "placement": [d.name for d in model.layer_devices],
         "gpu_layers": model.plan.gpu_layers,
         "cpu_experts": model.plan.cpu_experts,

@@ -19,7 +19,7 @@ from engine.cache.state_slots import StateSlots
 from engine.cache.window_rows import WindowRows
 from engine.config import ModelParameters, check
 from engine.errors import ConfigError, SessionClosedError
-from engine.ggml.backend import Backend
+from engine.ggml.backend import Backend, Device
 from engine.ggml.sched import Sched
 from engine.gguf import GGMLType, GGUFFile, TensorInfo, printable
 from engine.gguf.fingerprint import fingerprint
@@ -30,7 +30,7 @@ from engine.lora.weights import AdapterWeights
 from engine.model.attention import check_stores_cache, required_attention
 from engine.model.file_sampling import file_sampling
 from engine.model.loader import Weights, choose_layout
-from engine.model.preparation import Preparation, prepare
+from engine.model.preparation import Preparation, open_files, prepare
 from engine.nn.binder import Binder, TensorSpec
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.types import ProgressCallback
@@ -53,8 +53,9 @@ class LoadedModel:
         check(params)
         self.closed = False
         with ExitStack() as resources:
-            self.gguf = resources.enter_context(GGUFFile.open(Path(path)))
-            self._allocate(prepare(self.gguf, params), progress or _ignore, resources)
+            self.gguf, draft = open_files(path, params, resources)
+            preparation = prepare(self.gguf, params, draft)
+            self._allocate(preparation, progress or _ignore, resources)
             self._resources = resources.pop_all()
 
     def _allocate(self, preparation: Preparation, progress: ProgressCallback, resources: ExitStack) -> None:
@@ -110,9 +111,7 @@ class LoadedModel:
             adapted = [buffer for loaded in self.lora for buffer in loaded.buffers]
             lock_memory([*self.weights.buffers, *adapted, *self.cache.buffers])
         used = [device for device in preparation.used_devices if device is not cpu]
-        self.backends = [*map(Backend, used), Backend(cpu, self.n_threads)]
-        for backend in self.backends:
-            resources.callback(backend.close)
+        self.backends = self._make_backends([*used, cpu], resources)
         self.sched = Sched(self.backends, 2 * n_nodes(hp, len(matrices)))
         resources.callback(self.sched.close)
         self.runner = ModelRunner(
@@ -129,7 +128,21 @@ class LoadedModel:
         self.runner.reserve(params.parallel if hp.causal else self.max_batch_tokens, len(matrices))
         self.pool = CellPool(self.n_cells, slots, windows)
         self.prefix = PrefixCache(self.pool)
+        self.n_draft_vocab, self.draft = preparation.n_draft_vocab, None
+        if preparation.draft is not None:
+            self.draft = DraftModel(
+                preparation.draft, self.backends, lambda fraction, text: progress(0.9 + fraction / 10, text)
+            )
+            resources.callback(self.draft.close)
         progress(1.0, "ready")
+
+    def _make_backends(self, devices: Iterable[Device], resources: ExitStack) -> list[Backend]:
+        """A backend for each device, the CPU's last."""
+        backends = []
+        for device in devices:
+            backends.append(Backend(device, self.n_threads if device.type == "cpu" else 1))
+            resources.callback(backends[-1].close)
+        return backends
 
     def _load_adapter(
         self, preparation: Preparation, adapter: Adapter, resources: ExitStack
@@ -199,6 +212,26 @@ class LoadedModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class DraftModel(LoadedModel):
+    """The draft model of another one, on whose backends it computes: they have their threads in common."""
+
+    def __init__(
+        self, preparation: Preparation, backends: Iterable[Backend], progress: ProgressCallback
+    ) -> None:
+        self.closed, self.gguf = False, preparation.gguf
+        self._shared = {backend.device.name: backend for backend in backends}
+        with ExitStack() as resources:
+            self._allocate(preparation, progress, resources)
+            self._resources = resources.pop_all()
+
+    def _make_backends(self, devices: Iterable[Device], resources: ExitStack) -> list[Backend]:
+        shared = self._shared
+        return [
+            shared[device.name] if device.name in shared else super()._make_backends([device], resources)[0]
+            for device in devices
+        ]
 
 
 def _ignore(fraction: float, text: str) -> None:

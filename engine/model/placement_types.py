@@ -151,6 +151,10 @@ class DeviceInfo:
             free, total = host or host_memory()
         return cls(name=device.name, backend=device.backend, type=device.type, free=free, total=total)
 
+    def without(self, nbytes: int) -> DeviceInfo:
+        """The same device once so much of its memory is in use."""
+        return replace(self, free=max(self.free - nbytes, 0)) if nbytes else self
+
     @property
     def margin(self) -> int:
         """Left unused where we choose the size: for other programs, fragmentation, errors of our estimate."""
@@ -207,6 +211,7 @@ class Plan:
 
     cpu_experts: the experts of so many layers are on the CPU, from the first, wherever their layers are.
     n_rows: of layers with a window; as many as cells where they keep everything.
+    draft: the plan of the draft model, for which the devices have that much less.
     """
 
     layers: tuple[str, ...]
@@ -215,6 +220,7 @@ class Plan:
     usage: tuple[Usage, ...]
     notes: tuple[str, ...] = ()
     cpu_experts: int = 0
+    draft: Plan | None = None
 
     @property
     def has_windows(self) -> bool:
@@ -228,8 +234,9 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """Bytes on all devices together, mapped weights included."""
-        return sum(u.needed + u.mapped for u in self.usage)
+        """Bytes on all devices together, mapped weights and the draft model included."""
+        own = sum(u.needed + u.mapped for u in self.usage)
+        return own if self.draft is None else own + self.draft.total
 
     @property
     def fits(self) -> bool:
@@ -264,6 +271,8 @@ class Plan:
         if (over_shared := shared_overflow(self.usage)) is not None:
             sharing = [u.device.name for u in self.usage if u.device.type in ("igpu", "cpu")]
             text.append(f"{' and '.join(sharing)} share memory: {format_bytes(over_shared)} too much")
+        if self.draft is not None:
+            text += ["draft model:", self.draft.table()]
         return "\n".join(text)
 
 

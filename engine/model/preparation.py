@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from engine.config import ModelParameters, check
 from engine.errors import ConfigError, OutOfMemoryError
 from engine.ggml.backend import MAX_THREADS, Device, add_rpc_server, devices
 from engine.ggml.tensor import row_size, type_id
-from engine.gguf import GGUFFile, validate_model
+from engine.gguf import GGUFFile, printable, validate_model
 from engine.host import host_memory, physical_cores
 from engine.hparams import HParams
 from engine.lora.adapter import AdaptedMatrix, Adapter, read_adapter
@@ -34,6 +35,7 @@ from engine.model.placement_types import (
 )
 from engine.nn.architecture import Architecture
 from engine.nn.binder import TensorSpec
+from engine.tokenizer.comparison import check_same_tokens
 
 DEFAULT_CHECKPOINTS = 64
 UNPACKED = "weights on the CPU stay in the mapped file: repacked, which is faster, they would not fit"
@@ -46,7 +48,8 @@ class Preparation:
 
     params: those in effect: a model for embeddings has a cache of its own kind. n_ctx: longest session asked
     for, in tokens; the plan's cells may allow less. specs: the tensors, not yet bound. n_slots: for recurrent
-    states. devices: all that ggml reports, by name. adapters: LoRA adapters that fit the model.
+    states. devices: all that ggml reports, by name. adapters: LoRA adapters that fit the model. draft: of the
+    draft model. n_draft_vocab: tokens that both have.
     """
 
     gguf: GGUFFile
@@ -61,6 +64,8 @@ class Preparation:
     devices: dict[str, Device]
     plan: Plan
     overrides: Overrides
+    draft: Preparation | None = None
+    n_draft_vocab: int = 0
 
     @property
     def cpu(self) -> Device:
@@ -97,12 +102,78 @@ def preview(path: str | os.PathLike[str], params: ModelParameters | None = None)
     """
     params = params or ModelParameters()
     check(params)
-    with GGUFFile.open(Path(path)) as gguf:
-        return prepare(gguf, params).plan
+    with ExitStack() as files:
+        gguf, draft = open_files(path, params, files)
+        return prepare(gguf, params, draft).plan
 
 
-def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
-    """Check the file against its architecture, and plan the placement. Raises what `engine.load` raises."""
+def open_files(
+    path: str | os.PathLike[str], params: ModelParameters, files: ExitStack
+) -> tuple[GGUFFile, GGUFFile | None]:
+    """The files of the model and of its draft model, if it has one; `files` closes them."""
+    gguf = files.enter_context(GGUFFile.open(Path(path)))
+    if params.draft_model is None:
+        return gguf, None
+    return gguf, files.enter_context(GGUFFile.open(Path(params.draft_model)))
+
+
+def prepare(gguf: GGUFFile, params: ModelParameters, draft: GGUFFile | None = None) -> Preparation:
+    """Check the file against its architecture, and plan the placement. Raises what `engine.load` raises.
+
+    draft: the file of the draft model, if there is one.
+    """
+    for address in params.rpc:
+        rpc.handshake(address)
+        add_rpc_server(address)
+    model = _prepare(gguf, params)
+    return model if draft is None else _beside_draft(model, draft, params)
+
+
+def _beside_draft(model: Preparation, gguf: GGUFFile, params: ModelParameters) -> Preparation:
+    """The same with a draft model; what that takes is not free for the model."""
+    _check_takes_back(model)
+    n_vocab = check_same_tokens(model.gguf, gguf)
+    own = replace(
+        params,
+        gpu_layers=params.draft_gpu_layers,
+        use_gpu=False if params.draft_gpu_layers == 0 else params.use_gpu,
+        context_size=None,
+        kv_cells=model.plan.n_cells,
+        kv_type="f16",
+        tensor_split=(),
+        tensor_overrides=(),
+        cpu_experts=None,
+        lora_adapters=(),
+    )
+    try:
+        draft = _prepare(gguf, own)
+    except OutOfMemoryError as error:
+        text = f"draft model: {error}"
+        raise OutOfMemoryError(text, device=error.device, needed=error.needed, free=error.free) from error
+    _check_takes_back(draft)
+    occupied = {u.device.name: u.needed + u.mapped for u in draft.plan.usage}
+    if params.memory_limit is not None:
+        params = replace(params, memory_limit=max(params.memory_limit - draft.plan.total, 0))
+    model = _prepare(model.gguf, params, occupied)
+    return replace(model, plan=replace(model.plan, draft=draft.plan), draft=draft, n_draft_vocab=n_vocab)
+
+
+def _check_takes_back(model: Preparation) -> None:
+    """ConfigError for a model that does not generate, or cannot take back a draft that was wrong."""
+    path, hp = printable(model.gguf.path), model.arch.hp
+    if not hp.causal:
+        raise ConfigError(f"{path}: a {model.arch.name} model makes embeddings; leave draft_model out")
+    if hp.recurrence is not None:
+        raise ConfigError(
+            f"{path}: states of recurrent layers cannot go back behind a rejected draft; "
+            "leave draft_model out, or choose another one"
+        )
+
+
+def _prepare(
+    gguf: GGUFFile, params: ModelParameters, occupied: Mapping[str, int] | None = None
+) -> Preparation:
+    """One model. occupied: bytes by device that others will take."""
     arch_type = architecture_named(gguf.arch)
     validate_model(gguf)
     hp = arch_type.hparams(gguf)
@@ -126,13 +197,10 @@ def prepare(gguf: GGUFFile, params: ModelParameters) -> Preparation:
         # A text is one batch, whose keys and values are not needed after it.
         max_batch_tokens = max(max_batch_tokens, n_ctx)
         params = replace(params, kv_type="f32", kv_cells=max_batch_tokens)
-    for address in params.rpc:
-        rpc.handshake(address)
-        add_rpc_server(address)
     by_name = {d.name: d for d in devices()}
     kv_cache.check_type(hp, params.kv_type)
     adapters = [_adapter(loaded.path, gguf.arch, specs) for loaded in params.lora_adapters]
-    infos = [DeviceInfo.of(d) for d in by_name.values()]
+    infos = [DeviceInfo.of(d).without((occupied or {}).get(d.name, 0)) for d in by_name.values()]
     usable = [cpu_of(by_name.values()).name, *(d.name for d in placement.select_gpus(infos, params))]
     overrides = Overrides(params.tensor_overrides, usable)
     notes += (*overrides.idle([spec.name for spec in specs if spec.op != "host"]),)

@@ -9,7 +9,7 @@ sequence of the greatest length.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from engine.cache.cached_sequence import CachedSequence
 from engine.cache.cell_pool import CellPool
@@ -97,36 +97,7 @@ class Admission:
 
     def check(self, others: Iterable[CachedSequence] = ()) -> None:
         """Raise AssertionError if a cell has not exactly one owner, or a lock is missing or left over."""
-        self.pool.check()
-        self.prefix.check()
-        sequences = (*self.queues, *others)
-        if self.pool.states is not None:
-            slots = [sequence.slot for sequence in sequences if sequence.slot != NO_SLOT]
-            self.pool.states.check(slots, [n for n in self.prefix.nodes() if n.checkpoint != NO_SLOT])
-        if self.pool.windows is not None:
-            self.pool.windows.check(
-                [sequence.rows.held(sequence.cells) for sequence in sequences],
-                self.prefix.nodes(),
-                [self.pool.is_free(cell) for cell in range(self.pool.n_cells)],
-            )
-        owned: list[int] = []
-        locks: Counter[Node] = Counter()
-        for node in self.prefix.nodes():
-            owned.extend(node.cells)
-        for sequence in sequences:
-            assert len(sequence.cells) == sequence.n_past >= sequence.n_shared
-            assert sequence.rows.can_resume(sequence.n_past)
-            owned.extend(sequence.cells[sequence.n_shared :])
-            path: list[int] = []
-            node_or_none = sequence.node
-            while node_or_none is not None and node_or_none.parent is not None:
-                locks[node_or_none] += 1
-                path[:0] = node_or_none.cells
-                node_or_none = node_or_none.parent
-            assert path == sequence.cells[: sequence.n_shared].tolist()
-        assert all(node.lock == locks[node] for node in self.prefix.nodes())
-        assert len(set(owned)) == len(owned) == self.pool.n_cells - self.pool.n_free
-        assert not any(self.pool.is_free(cell) for cell in owned)
+        check_cells(self.pool, self.prefix, (*self.queues, *others))
         assert len(self.queues.running) <= self.parallel
 
     def _match(self, sequence: ScheduledSequence) -> Match:
@@ -229,3 +200,39 @@ class Admission:
 def _growth(sequence: ScheduledSequence) -> int:
     """Cells to set aside for the tokens that a sequence will generate soon."""
     return min(HEADROOM, sequence.n_end - len(sequence.tokens))
+
+
+def check_cells(pool: CellPool, prefix: PrefixCache, sequences: Collection[CachedSequence]) -> None:
+    """Raise AssertionError if a cell has not exactly one owner, or a lock is missing or left over.
+
+    sequences: all that use the pool.
+    """
+    pool.check()
+    prefix.check()
+    if pool.states is not None:
+        slots = [sequence.slot for sequence in sequences if sequence.slot != NO_SLOT]
+        pool.states.check(slots, [n for n in prefix.nodes() if n.checkpoint != NO_SLOT])
+    if pool.windows is not None:
+        pool.windows.check(
+            [sequence.rows.held(sequence.cells) for sequence in sequences],
+            prefix.nodes(),
+            [pool.is_free(cell) for cell in range(pool.n_cells)],
+        )
+    owned: list[int] = []
+    locks: Counter[Node] = Counter()
+    for node in prefix.nodes():
+        owned.extend(node.cells)
+    for sequence in sequences:
+        assert len(sequence.cells) == sequence.n_past >= sequence.n_shared
+        assert sequence.rows.can_resume(sequence.n_past)
+        owned.extend(sequence.cells[sequence.n_shared :])
+        path: list[int] = []
+        node_or_none = sequence.node
+        while node_or_none is not None and node_or_none.parent is not None:
+            locks[node_or_none] += 1
+            path[:0] = node_or_none.cells
+            node_or_none = node_or_none.parent
+        assert path == sequence.cells[: sequence.n_shared].tolist()
+    assert all(node.lock == locks[node] for node in prefix.nodes())
+    assert len(set(owned)) == len(owned) == pool.n_cells - pool.n_free
+    assert not any(pool.is_free(cell) for cell in owned)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import engine
+from engine.config import DRAFT_MODEL
 from engine.graph.forward_context import ForwardContext
 from engine.types import Timings
 from support.builders.golden import (
@@ -27,7 +28,7 @@ from support.builders.golden import (
     golden,
     rms_error,
 )
-from support.fakes.drafts import draft_at_random
+from support.fakes.drafts import draft_always, draft_at_random
 from support.mistakes import MISTAKES
 from support.quick import every, matrix
 from support.references.greedy import Greedy, GreedyComparison, request, run
@@ -143,6 +144,29 @@ def test_drafts_change_nothing(name: str, flash_attn: str, same_greedy: GreedyCo
             assert 0 < stats.draft_accepted_tokens < stats.draft_tokens
         else:
             assert not stats.draft_tokens
+
+
+@pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
+def test_a_model_drafts_for_itself(name: str, same_greedy: GreedyComparison) -> None:
+    """Its cells follow the text through windows, long factors and latents, so that its drafts are right."""
+    ref = golden(name)
+    params = engine.ModelParameters(
+        use_gpu=False, kv_type="f32", context_size=256, kv_cells=256, n_threads=1, draft_model=str(ref.path)
+    )
+    with load(ref.path) as model:
+        if model.hp.recurrence is not None:
+            with pytest.raises(engine.ConfigError, match="cannot go back behind a rejected draft"):
+                engine.load(ref.path, params)
+            return
+    with engine.load(ref.path, params) as model:
+        scheduler = model.scheduler()
+        draft_always(scheduler)
+        drafting = msgspec.structs.replace(
+            request("x", ref.prompt, n=24, cache=False), draft_max=5, spec_type=DRAFT_MODEL
+        )
+        same_greedy(run(scheduler, [drafting])["x"], ref.greedy)
+        stats = scheduler.stats()
+        assert stats.draft_accepted_tokens >= 0.7 * stats.draft_tokens > 8
 
 
 # Largest `rms_error` of a cache type, and the margin under which its greedy path may part: several times

@@ -108,3 +108,38 @@ def test_weights_that_do_not_fit_repacked_stay_in_the_mapped_file(monkeypatch: p
         monkeypatch.setattr(DeviceInfo, "of", lambda device: replace(tight, free=1))
         with pytest.raises(OutOfMemoryError, match="1 B free"):
             prepare(gguf, params)
+
+
+def test_a_draft_model_is_planned_and_its_memory_is_not_free_for_the_model() -> None:
+    path = str(FOLDER / "llama-head-32.gguf")
+    params = engine.ModelParameters(use_gpu=False, n_threads=1, context_size=64, kv_cells=96, kv_type="q4_0")
+    alone, both = preview(path, params), preview(path, replace(params, draft_model=path))
+    draft = both.draft
+    assert draft is not None
+    assert alone.draft is None
+    assert (draft.n_cells, both.n_cells) == (96, 96)
+    assert both.total == alone.total + draft.total
+    assert draft.usage[0].kv > both.usage[0].kv  # F16
+    assert both.table().split("draft model:\n")[1] == draft.table()
+    limit = replace(params, draft_model=path, memory_limit=both.total)
+    assert preview(path, limit).total == both.total
+    with pytest.raises(OutOfMemoryError, match=r"^the limit leaves"):
+        preview(path, replace(limit, memory_limit=both.total - 1))
+    with pytest.raises(OutOfMemoryError, match=r"^draft model: the limit leaves"):
+        preview(path, replace(limit, memory_limit=draft.total - 1))
+
+
+@pytest.mark.parametrize(("model", "draft"), [("mamba", "llama-gqa-tied"), ("llama-gqa-tied", "mamba")])
+def test_a_recurrent_model_neither_drafts_nor_is_drafted_for(model: str, draft: str) -> None:
+    path = FOLDER / f"{model}.gguf"
+    params = engine.ModelParameters(
+        use_gpu=False, n_threads=1, context_size=64, draft_model=str(FOLDER / f"{draft}.gguf")
+    )
+    with pytest.raises(ConfigError, match=r"mamba\.gguf: states of recurrent layers cannot go back"):
+        preview(path, params)
+
+
+def test_a_draft_model_that_makes_embeddings_is_refused() -> None:
+    params = engine.ModelParameters(use_gpu=False, n_threads=1, draft_model=str(FOLDER / "bert.gguf"))
+    with pytest.raises(ConfigError, match=r"(leave draft_model out|choose a draft model)"):
+        preview(FOLDER / "llama-gqa-tied.gguf", replace(params, context_size=64))

@@ -8,10 +8,12 @@ import time
 import pytest
 
 from engine.cache.window_rows import WindowRows
+from engine.config import DRAFT_MODEL, NGRAM
+from engine.scheduler.draft_model import ModelDrafter
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import FinishReason, InferenceParameters, Request
-from support.fakes.drafts import draft_at_random
+from support.fakes.drafts import check_drafter, draft_at_random, draft_by_model
 from support.fakes.runner import N_VOCAB, FakeRunner, Model, Outcome, make_scheduler, request
 from support.quick import every
 
@@ -30,6 +32,7 @@ class Script:
         recurrent: bool = False,
         shifts: bool = False,
         drafts: bool = False,
+        by_model: bool = False,
         windowed: bool = False,
         shared: bool = False,
     ) -> None:
@@ -38,6 +41,7 @@ class Script:
         self.original_context_length, self.model = original_context_length, Model(original_context_length)
         self.drafts = drafts  # of sequences that decode, at random: right ones, wrong ones, and none
         self.shared = shared  # by clients of different weights and requests of different priorities
+        self.by_model = by_model  # drafted
         self.calm = calm  # without pauses, failures and cancels, so that stricter rules hold
         rng = self.rng
         self.hungry = rng.random() < 0.5  # short prompts and long answers, which is what exhausts the cells
@@ -47,11 +51,13 @@ class Script:
         n_cells = self.n_ctx + rng.choice([0, 5, 40, 200])
         interval = rng.choice([4, 9, 512])
         self.windows = None
+        windows_of_draft = None
         if windowed:
             window = rng.randint(2, 12)
             slack = rng.randint(1, 5)
             n_rows = self.parallel * (window - 1 + slack) + self.max_batch + rng.choice([0, 5, 30])
             self.windows = WindowRows(n_rows, window, n_cells, interval, slack=slack)
+            windows_of_draft = WindowRows(n_rows, window, n_cells, interval, slack=slack)
         self.scheduler: Scheduler
         self.runner: FakeRunner
         self.scheduler, self.runner = make_scheduler(
@@ -65,7 +71,13 @@ class Script:
             context_shift=shifts,
             windows=self.windows,
         )
-        if drafts:
+        self.drafter: ModelDrafter | None = None
+        if by_model:
+            n_cells = n_cells if windowed else rng.choice([n_cells, self.n_ctx])
+            self.drafter, self.draft_runner = draft_by_model(
+                self.scheduler, rng, n_cells=n_cells, n_ctx=self.n_ctx, windows=windows_of_draft
+            )
+        elif drafts:
             draft_at_random(self.scheduler, rng, lambda id: self.expected[id][0], N_VOCAB)
         self.stems = [[rng.randrange(1, 5) for _ in range(self.n_ctx)] for _ in range(3)]
         self.requests: dict[str, Request] = {}
@@ -142,6 +154,7 @@ class Script:
             n_batch=rng.choice([1, 3, 8, 512]),
             cache_prompt=rng.random() < 0.8,
             draft_max=rng.choice([0, 1, 5, 32]) if self.drafts else 0,
+            spec_type=DRAFT_MODEL if self.by_model else NGRAM,
             generated=known,
             n_keep=n_keep,
             n_discard=n_discard,
@@ -182,6 +195,8 @@ class Script:
             return
         self.outcome.add(emissions)
         scheduler.check()
+        if self.drafter is not None:
+            check_drafter(self.drafter, self.draft_runner)
         self.paused -= set(self.outcome.last)
         running: list[ScheduledSequence] = admission.running
         if not failing:
@@ -219,6 +234,9 @@ class Script:
         assert not list(self.scheduler.queues)
         assert self.scheduler.prefix.evict(stats.cells_total) == stats.cells_cached
         assert self.scheduler.pool.n_free == stats.cells_total
+        if self.drafter is not None:
+            assert not self.drafter._sequences
+            assert self.drafter.enabled
         if self.windows is not None:
             assert self.windows.n_free == self.windows.n_available == self.windows.n_rows
 
@@ -331,11 +349,21 @@ def test_without_disturbance_all_clients_and_priorities_are_served(seed: int) ->
     Script(seed, shared=True, calm=True, recurrent=seed % 4 == 1, windowed=seed % 4 == 3).run(50)
 
 
+@pytest.mark.parametrize("seed", every(10, range(2200, 2260)))
+def test_sequences_with_a_draft_model_come_and_go_at_random(seed: int) -> None:
+    Script(seed, drafts=True, by_model=True, original_context_length=12 * (seed % 3 == 0)).run(60)
+
+
+@pytest.mark.parametrize("seed", every(10, range(2300, 2340)))
+def test_contexts_and_windows_of_a_draft_model_shift_at_random(seed: int) -> None:
+    Script(seed, drafts=True, by_model=True, windowed=seed % 3 > 0, shifts=seed % 3 < 2).run(40)
+
+
 def test_the_scripts_reach_what_they_are_for() -> None:
     """A script that never preempts, evicts or reuses would show nothing."""
-    preemptions = evicted = cached = n_right = n_wrong = 0
-    for seed in range(20):
-        script = Script(seed, drafts=seed >= 10)
+    preemptions = evicted = cached = n_right = n_wrong = by_model = 0
+    for seed in range(30):
+        script = Script(seed, drafts=seed >= 10, by_model=seed >= 20)
         script.run(40)
         stats = script.scheduler.stats()
         preemptions += stats.preemptions
@@ -343,8 +371,9 @@ def test_the_scripts_reach_what_they_are_for() -> None:
         cached += stats.cached_tokens
         n_right += stats.draft_accepted_tokens
         n_wrong += stats.draft_tokens - stats.draft_accepted_tokens
+        by_model += stats.draft_accepted_tokens * script.by_model
     assert preemptions >= 5
-    assert min(evicted, cached, n_right, n_wrong) > 100
+    assert min(evicted, cached, n_right, n_wrong, by_model) > 100
 
 
 def test_the_scripts_of_windows_reach_what_they_are_for() -> None:

@@ -121,6 +121,7 @@ class FakeRunner:
         self.cells: list[tuple[int, int, int] | None] = [None] * n_cells  # token, position, digest
         self.batches: list[list[BatchItem]] = []
         self.fail_next: Exception | None = None
+        self.n_wrong = 0  # reads of cells that hold something else than they should
         self._logits: list[array[float]] = []  # one row per batch row, overwritten by each forward
 
     def forward(self, rows: Sequence[BatchItem]) -> int:
@@ -194,21 +195,25 @@ class FakeRunner:
     def logits(self, i: int) -> memoryview:
         return memoryview(self._logits[i])
 
+    def _wrong(self, *parts: object) -> int:
+        self.n_wrong += 1
+        return digest(*parts)
+
     def _read(self, row: BatchItem, n: int) -> int:
         """The digest of the first `n` positions as the cells hold them now."""
         state = int(row.uses_long_rope)
         for p in range(n):
             content = self.cells[row.cells[p]]
             if content is None:
-                return digest("empty cell", row.cells[p])
+                return self._wrong("empty cell", row.cells[p])
             token, position, stored = content
             state = digest(state, token, position)
             if stored != state or position != p:
-                return digest("wrong cell", content)
+                return self._wrong("wrong cell", content)
             if self.windows is not None and p >= n - self.windows.reach:
                 number = self.windows.row_of[row.cells[p]]
                 if number < 0 or self.rows[number] != content:
-                    return digest("wrong row", content)
+                    return self._wrong("wrong row", content)
         return state
 
 
