@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING, Any
 
 from server.cli.command import Parser
 from server.config import sources
+
+if TYPE_CHECKING:
+    from engine.model.placement_types import Plan
 
 EXAMPLES = """\
   ggserve info model.gguf             architecture, sizes, tokenizer, memory estimate
@@ -18,6 +22,7 @@ EXAMPLES = """\
 PLAN_OPTIONS = (
     *("use_gpu", "gpu_layers", "cpu_moe", "n_cpu_moe", "override_tensor", "device", "tensor_split", "rpc"),
     *("kv_cells", "parallel", "max_batch_tokens", "no_mmap", "flash_attn"),
+    *("draft_model", "draft_gpu_layers"),
 )
 
 
@@ -95,8 +100,15 @@ def _plan(options: argparse.Namespace) -> int:
     if not options.json:
         sys.stdout.write(plan.table() + "\n")
         return 0
-    report = {
-        "fits": True,
+    report = {"fits": True, **_report(plan)}
+    if plan.draft is not None:
+        report["draft_model"] = _report(plan.draft)
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+def _report(plan: Plan) -> dict[str, Any]:
+    return {
         "gpu_layers": plan.gpu_layers,
         "cpu_experts": plan.cpu_experts,
         "layers": list(plan.layers),
@@ -115,5 +127,3 @@ def _plan(options: argparse.Namespace) -> int:
         },
         "notes": list(plan.notes),
     }
-    sys.stdout.write(json.dumps(report, indent=2) + "\n")
-    return 0

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from engine.config import KV_TYPES, MAX_DRAFT, LoraAdapter, ModelParameters
-from engine.errors import ConfigError
+from engine.config import DRAFT_MODEL, KV_TYPES, MAX_DRAFT, LoraAdapter, ModelParameters
 from engine.gguf.split import model_name
 from server.config.option_types import (
     Addresses,
@@ -25,6 +24,7 @@ from server.config.option_types import (
     one_of,
     option,
     sampling_defaults,
+    tensor_override,
     true_false_auto,
     word_or_number,
 )
@@ -83,6 +83,13 @@ class ModelSettings(BaseSettings):
         "LoRA adapter to load with the model: a GGUF file (see `ggserve convert`), and its scale (default "
         "1); may be repeated; all are used, unless a request chooses some by number (`lora`)",
         "FILE[=SCALE]",
+    )
+    draft_model: Path | None = _model(
+        None,
+        "GGUF file of a smaller model with the same vocabulary, which drafts tokens that the model verifies "
+        "(speculative decoding, see --spec-type)",
+        "FILE",
+        shared=False,
     )
     seed: int | None = _model(
         None,
@@ -153,6 +160,9 @@ class ModelSettings(BaseSettings):
         "all",
         "layers to offload to the GPU; all: fail if they do not fit; auto: as many as fit",
         "N|all|auto",
+    )
+    draft_gpu_layers: Annotated[int | Literal["all", "auto"], word_or_number("all", "auto")] = _device(
+        "all", "layers of the draft model to offload to the GPU, as --gpu-layers", "N|all|auto", shared=False
     )
     cpu_moe: bool = _device(False, "leave the experts of all layers on the CPU, wherever the layers are")
     n_cpu_moe: int | None = _device(
@@ -233,11 +243,12 @@ class ModelSettings(BaseSettings):
         le=65536,
     )
 
-    spec_type: Literal["none", "ngram-simple"] = _batching(
-        "none",
+    spec_type: Literal["auto", "none", "ngram-simple", "draft-simple"] = _batching(
+        "auto",
         "speculative decoding, unless the request says; ngram-simple: draft the tokens that followed the "
-        "last ones where these occurred before, in the prompt or in the output",
-        "none|ngram-simple",
+        "last ones where these occurred before, in the prompt or in the output; draft-simple: draft with the "
+        "draft model; auto: that if there is one, otherwise none",
+        "auto|none|ngram-simple|draft-simple",
         shared=False,
     )
     spec_draft_n_max: int = _batching(
@@ -269,10 +280,19 @@ class ModelSettings(BaseSettings):
             raise ValueError(
                 "n_cpu_moe: cpu_moe leaves the experts of all layers on the CPU; give one of them"
             )
-        if self.lora and (len(self.model) > 1 or self.models_dir is not None):
-            raise ValueError("lora: adapters belong to one model, but several are served")
+        if (self.lora or self.draft_model) and (len(self.model) > 1 or self.models_dir is not None):
+            name = "lora: adapters belong" if self.lora else "draft_model: it belongs"
+            raise ValueError(f"{name} to one model, but several are served")
+        if self.spec_type == DRAFT_MODEL and self.draft_model is None:
+            raise ValueError("spec_type: draft-simple requires a draft model; give draft_model")
         self.sampling_defaults()
         return self
+
+    @cached_property
+    def speculation(self) -> str:
+        """The `spec_type` of requests that do not say."""
+        default = "none" if self.draft_model is None else DRAFT_MODEL
+        return default if self.spec_type == "auto" else self.spec_type
 
     def sampling_defaults(self) -> dict[str, Any]:
         """The values of --default by field name of `InferenceParameters`."""
@@ -332,6 +352,8 @@ class ModelSettings(BaseSettings):
             checkpoints=None if self.checkpoints == "auto" else self.checkpoints,
             checkpoint_interval=self.checkpoint_interval,
             context_shift=self.context_shift,
+            draft_model=None if self.draft_model is None else str(self.draft_model.expanduser()),
+            draft_gpu_layers=self.draft_gpu_layers,
             memory_limit=self.models_memory,
         )
 
@@ -344,24 +366,10 @@ class ModelSettings(BaseSettings):
 
     def tensor_overrides(self) -> tuple[tuple[str, str], ...]:
         """(pattern, device) of each --override-tensor. The devices are not checked."""
-        pairs = []
-        for text in self.override_tensor:
-            pattern, _, device = text.rpartition("=")
-            if not pattern or not device:
-                raise ValueError(f"override_tensor: {text[:200]!r} must be PATTERN=DEVICE")
-            pairs.append((pattern, device))
-        return tuple(pairs)
-
-    def chat_template_text(self) -> str | None:
-        """The text of the --chat-template file; ConfigError if it cannot be read."""
-        if self.chat_template is None:
-            return None
-        path = self.chat_template.expanduser()
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise ConfigError(f"--chat-template {path}: {reason}") from error
+            return tuple(map(tensor_override, self.override_tensor))
+        except ValueError as error:
+            raise ValueError(f"override_tensor: {error}") from error
 
     def aliases(self) -> dict[str, str]:
         """Additional name → served name."""

@@ -60,6 +60,14 @@ def lora_adapter(text: str) -> LoraAdapter:
     return LoraAdapter(str(Path(path).expanduser()), scale)
 
 
+def tensor_override(text: str) -> tuple[str, str]:
+    """PATTERN=DEVICE."""
+    pattern, _, device = text.rpartition("=")
+    if not pattern or not device:
+        raise ValueError(f"{text[:200]!r} must be PATTERN=DEVICE")
+    return pattern, device
+
+
 def word_or_number(*words: str, least: int = 0) -> BeforeValidator:
     """Accept a number or one of `words`; one message instead of pydantic's one per member of the union."""
 

@@ -224,6 +224,17 @@ class Settings(ModelSettings):
         """Whether every address of --host is a loopback address."""
         return all(map(_is_local, self.hosts()))
 
+    def chat_template_text(self) -> str | None:
+        """The text of the --chat-template file; ConfigError if it cannot be read."""
+        if self.chat_template is None:
+            return None
+        path = self.chat_template.expanduser()
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise ConfigError(f"--chat-template {path}: {reason}") from error
+
     def host_names(self) -> frozenset[str] | None:
         """Accepted Host names, lower case without port; None: any."""
         if "*" in self.allowed_hosts or not (self.allowed_hosts or self.listens_locally):

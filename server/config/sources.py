@@ -50,6 +50,14 @@ OLD_NAMES = {
 }
 
 
+OTHER_FLAGS = {  # most are llama-server's names
+    "model": ("-m",),
+    "draft_model": ("-md", "--model-draft"),
+    "draft_gpu_layers": ("-ngld", "--gpu-layers-draft"),
+    "spec_draft_n_max": ("--draft-max", "--draft-n", "--draft"),
+}
+
+
 def add_options(
     parser: argparse.ArgumentParser,
     *,
@@ -78,7 +86,7 @@ def add_options(
         section = extra["section"]
         if section not in groups:
             groups[section] = parser.add_argument_group(f"{section}: {SECTIONS[section]}")
-        flags = [_flag(name)] if name != "model" else ["-m", "--model"]
+        flags = [*OTHER_FLAGS.get(name, ()), _flag(name)]
         default = field.get_default(call_default_factory=True)
         shown = "" if default in (None, [], {}, False) else f" (default: {default})"
         kwargs: dict[str, Any] = {

@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from engine.config import MAX_DRAFT
+from engine.config import DRAFT_MODEL, MAX_DRAFT, NGRAM
 from engine.errors import ConfigError
 from engine.sampling import parameters as sampling
 from engine.types import InferenceParameters
@@ -102,20 +102,27 @@ def _batch_size(options: GenerationOptions, context: RequestContext) -> int:
     return min(options.batch_size or context.state.settings.batch_size, most)
 
 
-def _draft_max(options: GenerationOptions, context: RequestContext) -> int:
-    """Most tokens to draft for one step."""
-    settings = context.state.settings
-    if (options.speculation or settings.spec_type) == "none":
+def _drafts(options: GenerationOptions, context: RequestContext) -> tuple[int, str]:
+    """Most tokens to draft for one step, and what drafts them."""
+    settings, info = context.state.settings, context.engine.info or {}
+    spec_type = options.speculation or settings.speculation
+    if spec_type == "none":
         if options.draft_max:
             context.warn("speculative.n_max has no effect: speculative.type is none")
-        return 0
-    if not (context.engine.info or {}).get("drafts", True):
+        return 0, NGRAM
+    reason = None
+    if not info.get("drafts", True):
+        reason = "states of recurrent layers cannot be rolled back"
+    elif spec_type == DRAFT_MODEL and info.get("draft_model", settings.draft_model) is None:
+        reason = "no draft model is loaded (--draft-model)"
+    if reason is not None:
         if options.speculation is not None:
-            context.warn("speculative.type has no effect: states of recurrent layers cannot be rolled back")
-        return 0
+            context.warn(f"speculative.type has no effect: {reason}")
+        return 0, NGRAM
     if options.draft_max is not None and options.draft_max > MAX_DRAFT:
         context.warn(f"speculative.n_max: {MAX_DRAFT} is in force, the limit")
-    return settings.spec_draft_n_max if options.draft_max is None else min(options.draft_max, MAX_DRAFT)
+    most = settings.spec_draft_n_max if options.draft_max is None else min(options.draft_max, MAX_DRAFT)
+    return most, spec_type
 
 
 def _deadline_ms(options: GenerationOptions, context: RequestContext) -> float | None:
@@ -144,7 +151,7 @@ def _job(
     engine = context.engine
     id, n = new_id(options.id_prefix), options.best_of or options.n
     n_batch, deadline = _batch_size(options, context), _deadline_ms(options, context)
-    draft_max = _draft_max(options, context)
+    draft_max, spec_type = _drafts(options, context)
     lora = context.lora if options.lora is None else context.check_lora(options.lora, "lora")
     salt, priority = context.cache_salt(options.cache_salt), context.priority(options.priority)
     if options.slot is not None and options.slot >= len(engine.slots):
@@ -171,6 +178,7 @@ def _job(
                 n_keep=_n_keep(options, len(prompt.tokens), context),
                 n_discard=options.n_discard if shifts else 0,
                 draft_max=draft_max,
+                spec_type=spec_type,
                 deadline_ms=deadline,
                 lora=lora,
                 cache_salt=salt,

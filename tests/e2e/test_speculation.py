@@ -9,17 +9,24 @@ import signal
 import httpx
 import pytest
 
-from support.server_process import ServerProcess
+from support.server_process import ROOT, ServerProcess
 from support.waiting import wait_until
 
+DRAFT = str(ROOT / "models" / "stories.gguf")  # the model itself
 STORY = "Once upon a time there was a little dog. The dog had a red ball. One day the ball was gone. "
-ON = {"speculative.type": "ngram-simple"}
+OFF = {"speculative.type": "none"}
 
 
 @pytest.fixture(scope="module")
 def server():
-    with ServerProcess("--threads", "2", "--parallel", "4") as process:
+    options = ("--threads", "2", "--parallel", "4", "--context-size", "1024", "--draft-model", DRAFT)
+    with ServerProcess(*options) as process:
         yield process
+
+
+@pytest.fixture(params=["ngram-simple", "draft-simple"])
+def on(request):
+    return {"speculative.type": request.param}
 
 
 def ask(server: ServerProcess, path: str, body: dict) -> dict:
@@ -39,19 +46,19 @@ def ask(server: ServerProcess, path: str, body: dict) -> dict:
     ],
     ids=str,
 )
-def test_answers_are_those_without_drafts(server, fields):
+def test_answers_are_those_without_drafts(server, on, fields):
     body = {"prompt": STORY * 3, "max_tokens": 80, "ignore_eos": True, **fields}
     if "response_format" in body:
         del body["ignore_eos"]
-    without, with_drafts = (ask(server, "/v1/completions", {**body, **more}) for more in ({}, ON))
+    without, with_drafts = (ask(server, "/v1/completions", {**body, **more}) for more in (OFF, on))
     assert with_drafts["choices"] == without["choices"]
     assert with_drafts["usage"]["completion_tokens"] == without["usage"]["completion_tokens"]
     assert with_drafts["timings"]["predicted_n"] == without["timings"]["predicted_n"]
     assert without["timings"]["draft_n"] == 0
 
 
-def test_a_text_that_repeats_itself_has_right_drafts(server):
-    body = {"prompt": STORY * 3, "n_predict": 150, "temperature": 0, "ignore_eos": True, **ON}
+def test_a_text_that_repeats_itself_has_right_drafts(server, on):
+    body = {"prompt": STORY * 3, "n_predict": 150, "temperature": 0, "ignore_eos": True, **on}
     timings = ask(server, "/completion", body)["timings"]
     assert timings["draft_n"] >= timings["draft_accepted"] == timings["draft_n_accepted"] > 0
     assert timings["predicted_n"] == 150
@@ -65,7 +72,7 @@ def metric(server: ServerProcess, name: str) -> float:
     return next(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
-def test_a_stream_continues_after_its_engine_was_killed(server):
+def test_a_stream_continues_after_its_engine_was_killed(server, on):
     body = {
         "prompt": STORY * 3,
         "max_tokens": 120,
@@ -74,9 +81,9 @@ def test_a_stream_continues_after_its_engine_was_killed(server):
         "ignore_eos": True,
         "return_tokens": True,
     }
-    expected = ask(server, "/v1/completions", body)["choices"][0]
+    expected = ask(server, "/v1/completions", {**body, **OFF})["choices"][0]
     text, killed = "", False
-    request = {**body, **ON, "stream": True}
+    request = {**body, **on, "stream": True}
     with httpx.stream("POST", server.url + "/v1/completions", json=request, timeout=120) as stream:
         for line in stream.iter_lines():
             if not line.startswith("data: {"):

@@ -32,6 +32,19 @@ def test_the_table_is_the_one_of_the_loaded_model(capsys: pytest.CaptureFixture[
         assert data["devices"]["CPU"]["needed"] == usage.needed
 
 
+def test_a_draft_model_has_a_plan_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    both = [*PLAN, "--context-size", "128", "--parallel", "2", "--draft-model", PATH]
+    assert main(both) == 0
+    model, draft = capsys.readouterr().out.split("draft model:\n")
+    assert "cache: 256 cells" in model
+    assert "cache: 256 cells" in draft
+    assert main([*both, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["draft_model"]["layers"] == report["layers"]
+    free = [plan["devices"]["CPU"]["free"] for plan in (report, report["draft_model"])]
+    assert free[0] < free[1]
+
+
 def test_what_does_not_fit_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     huge = ["--kv-cells", str(1 << 30), "--kv-type", "f32"]
     assert main([*PLAN, *huge]) == 1

@@ -138,3 +138,20 @@ def test_a_folder_takes_the_place_of_the_default_model(tmp_path):
     for wrong in ({"alias": ["s"]}, {"lora": ["a.gguf"]}):
         with pytest.raises(ValueError, match=r"alias|lora"):
             Settings(models_dir=tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--spec-type", "draft-simple"), "spec_type: draft-simple requires a draft model; give draft_model"),
+        (
+            ("-m", "a.gguf", "-m", "b.gguf", "--draft-model", "d.gguf"),
+            "draft_model: it belongs to one model, but several are served",
+        ),
+        (("--models-dir", "models", "--draft-model", "d.gguf"), "draft_model: it belongs to one model"),
+        (("--draft-gpu-layers", "-1"), "--draft-gpu-layers must be a number"),
+    ],
+)
+def test_a_draft_model_that_cannot_draft_is_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(*arguments)

@@ -70,6 +70,28 @@ def test_an_old_name_alongside_the_new_one_in_a_file_is_refused(tmp_path):
         options.load(file=path)
 
 
+def test_names_of_llama_server_set_the_options_of_draft_models():
+    settings = parse("-md d.gguf -ngld 3 --draft-max 5")
+    assert (settings.draft_model, settings.draft_gpu_layers, settings.spec_draft_n_max) == (
+        Path("d.gguf"),
+        3,
+        5,
+    )
+    assert settings.speculation == "draft-simple"
+    settings = parse("--model-draft d.gguf --gpu-layers-draft auto --draft-n 6 --spec-type ngram-simple")
+    assert (settings.draft_model, settings.draft_gpu_layers, settings.spec_draft_n_max) == (
+        Path("d.gguf"),
+        "auto",
+        6,
+    )
+    assert settings.speculation == "ngram-simple"
+    assert settings.model_parameters().draft_model == "d.gguf"
+    assert parse("--draft 7").spec_draft_n_max == 7
+    parser = argparse.ArgumentParser()
+    options.add_options(parser, serve=True)
+    assert "-md FILE, --model-draft FILE, --draft-model FILE" in parser.format_help()
+
+
 def test_help_does_not_show_old_names(capsys):
     parser = argparse.ArgumentParser()
     options.add_options(parser, serve=True)

@@ -143,9 +143,37 @@ async def test_models_that_cannot_draft_say_so_only_where_a_request_wants_it():
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "fields", "expected"),
+    [
+        ({}, {}, (16, "draft-simple")),
+        ({"spec_type": "draft-simple"}, {"speculative.n_max": 3}, (3, "draft-simple")),
+        ({}, {"speculative.type": "ngram-simple"}, (16, "ngram-simple")),
+        ({}, {"speculative.type": "none"}, (0, "ngram-simple")),
+        ({"spec_type": "none"}, {}, (0, "ngram-simple")),
+        ({"spec_type": "ngram-simple"}, {"speculative.type": "draft-simple"}, (16, "draft-simple")),
+    ],
+)
+async def test_a_draft_model_drafts_unless_request_or_options_say_otherwise(options, fields, expected):
+    engine = FakeEngine()
+    async with client(make_app(engine, draft_model="draft.gguf", **options)) as http:
+        body = (await http.post(COMPLETIONS, json={"prompt": "Once", **fields})).json()
+    assert (engine.seen[0].draft_max, engine.seen[0].spec_type) == expected
+    assert "warnings" not in body
+
+
+async def test_a_request_for_a_draft_model_that_is_not_there_runs_without_drafts():
+    engine = FakeEngine()
+    async with client(make_app(engine)) as http:
+        fields = {"prompt": "Once", "speculative.type": "draft-simple"}
+        body = (await http.post(COMPLETIONS, json=fields)).json()
+    assert engine.seen[0].draft_max == 0
+    assert body["warnings"] == ["speculative.type has no effect: no draft model is loaded (--draft-model)"]
+
+
 async def test_speculation_of_other_kinds_is_refused():
     async with client() as http:
         answer = await http.post(COMPLETIONS, json={"prompt": "Once", "speculative.type": "draft-mtp"})
     error = error_of(answer, 400)
     assert error["param"] == "speculative.type"
-    assert "'none' or 'ngram-simple'" in error["message"]
+    assert "'none', 'ngram-simple' or 'draft-simple'" in error["message"]

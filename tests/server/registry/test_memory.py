@@ -24,6 +24,14 @@ from server.registry.memory import memory_use
             },
             (112, 55),
         ),
+        (
+            {
+                "weight_bytes": 80,
+                "draft_model": {"weight_bytes": 8, "kv_bytes": 2, "n_layer": 1, "gpu_layers": 2},
+            },
+            (90, 10),
+        ),
+        ({"weight_bytes": 80, "draft_model": None}, (80, 0)),
         # the output layer counts among those on the GPU
         ({"weight_bytes": 100, "compute_bytes": {"CUDA0": 5}, "n_layer": 4, "gpu_layers": 5}, (105, 105)),
     ],

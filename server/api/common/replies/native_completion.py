@@ -77,11 +77,12 @@ def generation_settings(
     limit = -1 if params.max_tokens is None else params.max_tokens
     constraint = None if sequence is None else sequence.request.constraint
     options = None if job is None else job.options
-    drafts = sequence is not None and sequence.request.draft_max > 0
+    request = None if sequence is None else sequence.request
+    spec_type = request.spec_type if request is not None and request.draft_max else "none"
     return {
         **{name: getattr(params, name) for name in _SAME},
         **_ABSENT,
-        "speculative.types": "ngram-simple" if drafts else "none",
+        "speculative.types": spec_type,
         "lora": lora_settings(() if sequence is None else sequence.request.lora),
         "n_keep": 0 if options is None else options.n_keep,
         "n_discard": 0 if options is None else options.n_discard,

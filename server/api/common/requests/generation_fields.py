@@ -236,9 +236,9 @@ class SequenceFields(Schema):
         min_length=1,
         max_length=256,
     )
-    speculative_type: Literal["none", "ngram-simple"] | None = field(
+    speculative_type: Literal["none", "ngram-simple", "draft-simple"] | None = field(
         "speculative decoding, which changes the speed and not the text; ngram-simple: draft what followed "
-        "the last tokens where they occurred before (default: --spec-type)",
+        "the last tokens where they occurred before; draft-simple: with --draft-model (default: --spec-type)",
         "ngram-simple",
         alias="speculative.type",
     )
