@@ -35,6 +35,7 @@ FIRST_CHANCE = 0.7  # of a token that is not drafted yet
 RECOVERY = 1 / 256  # by which a text's chance returns to that with each token that was not drafted
 DOUBT = 0.99  # see `StepCosts.fade`
 FEW = 32  # rows of a batch from which on it is not the next token of a text, but the text up to there
+GAIN = 0.2  # of the time for the rest of a text, which drafts may save: no more is spent on catching up
 SMALLEST_CHUNK = 16  # tokens of a text with which the model catches up, however long they take
 WEIGHT = 0.25  # of a new measurement
 
@@ -43,19 +44,33 @@ class DraftedSequence(CachedSequence):
     """What the draft model has computed of a sequence; behind that, perhaps tokens that it drafted.
 
     n_known: tokens of the sequence when it was last looked at. n_dropped: its own. guesses: the tokens that
-    were drafted then, and their classes. chance: that the next drafted token is right. is_foreign: it has
-    tokens that the draft model does not know.
+    were drafted then, and their classes. chance: that the next drafted token is right; observed: what it was
+    when one was drafted last. is_foreign: it has tokens that the draft model does not know.
     """
 
-    __slots__ = ("_chances", "_weights", "chance", "guesses", "is_foreign", "n_dropped", "n_known", "owner")
+    __slots__ = (
+        "_chances",
+        "_weight",
+        "_weights",
+        "chance",
+        "guesses",
+        "is_foreign",
+        "n_dropped",
+        "n_known",
+        "observed",
+        "owner",
+    )
 
-    def __init__(self, owner: ScheduledSequence, pool: CellPool, prefix: PrefixCache, context: int) -> None:
-        """context: the model's `original_context_length`."""
+    def __init__(
+        self, owner: ScheduledSequence, pool: CellPool, prefix: PrefixCache, context: int, chance: float
+    ) -> None:
+        """context: the model's `original_context_length`. chance: before anything is known of the text."""
         shared = prefix if owner.prefix is not None else None
         super().__init__(pool, shared, original_context_length=context, salt=owner.salt)
         self.owner, self.n_dropped, self.n_known = owner, owner.n_dropped, 0
         self.guesses: list[tuple[int, int]] = []
-        self.chance, self.is_foreign = FIRST_CHANCE, False
+        self.chance = self.observed = chance
+        self._weight, self.is_foreign = FIRST_WEIGHT, False
         self._chances = list(FIRST_CHANCES)
         self._weights = [FIRST_WEIGHT] * len(FIRST_CHANCES)
 
@@ -88,7 +103,8 @@ class DraftedSequence(CachedSequence):
             is_right = token == right
             weight = self._weights[kind] = min(self._weights[kind] + 1, LAST_WEIGHT)
             self._chances[kind] += (is_right - self._chances[kind]) / weight
-            self.chance += (is_right - self.chance) / LAST_WEIGHT
+            self._weight = min(self._weight + 1, LAST_WEIGHT)
+            self.observed = self.chance = self.chance + (is_right - self.chance) / self._weight
             if not is_right:
                 break
         self.guesses = []
@@ -137,6 +153,7 @@ class ModelDrafter:
         self._n_ctx, self._n_vocab, self._max_batch_tokens = n_ctx, n_vocab, max_batch_tokens
         self._sequences: dict[str, DraftedSequence] = {}
         self._token_ms = 0.0  # of a text with which it catches up
+        self._chance = FIRST_CHANCE  # of texts on average
         self.costs = StepCosts()
         self.enabled = True
 
@@ -157,11 +174,14 @@ class ModelDrafter:
             own = None
         if own is None:
             context = self._runner.original_context_length
-            own = DraftedSequence(sequence, self._pool, self._prefix, context)
+            own = DraftedSequence(sequence, self._pool, self._prefix, context, self._chance)
             self._sequences[sequence.id] = own
         own.follow(self._n_vocab)
         n = 0 if own.is_foreign else min(n, self._n_ctx - len(own.tokens))
         return [own.chance] * n
+
+    def is_ready(self, sequence: ScheduledSequence) -> bool:
+        return sequence.id in self._sequences and self._sequences[sequence.id].n_pending < FEW
 
     def draft(
         self, sequences: Sequence[ScheduledSequence], counts: Sequence[int], worth: Worth
@@ -177,7 +197,7 @@ class ModelDrafter:
         except Exception as error:
             if isinstance(error, DeviceError) and not isinstance(error, OutOfMemoryError):
                 raise
-            log.warning("the draft model drafts nothing from now on: %s", error)
+            log.warning("the draft model drafts nothing from now on: %s", str(error) or repr(error))
             self.enabled = False
             for own in self._sequences.values():
                 own.release(keep=False)
@@ -190,6 +210,7 @@ class ModelDrafter:
     def forget(self, sequence: ScheduledSequence) -> None:
         own = self._sequences.pop(sequence.id, None)
         if own is not None:
+            self._chance += WEIGHT * (own.observed - self._chance)
             own.truncate(min(own.n_known, len(own.tokens)))  # no drafts in the prefix cache
             own.release()
 
@@ -198,18 +219,27 @@ class ModelDrafter:
         check_cells(self._pool, self._prefix, self._sequences.values())
 
     def _catch_up(self, tails: list[Tail], worth: Worth) -> list[Tail]:
-        """Compute what is not computed of the texts; those whose logits are known then."""
+        """Compute what is not computed of the texts; those whose logits are known then.
+
+        One long text at a time: the next may begin as it does.
+        """
         budget = self._max_batch_tokens
-        if self._token_ms:
-            budget = int(min(budget, max(worth.ms / self._token_ms, SMALLEST_CHUNK)))
+        if self._token_ms and not worth.is_alone:
+            budget = int(min(budget, max(worth.step_ms / self._token_ms, SMALLEST_CHUNK)))
         ready: list[Tail] = []
         items: list[BatchItem] = []
         computed: list[DraftedSequence] = []
+        has_long = False
         for tail in sorted(tails, key=_n_pending):
             own = tail.sequence
             own.refit()
-            if not own.n_past:
+            if own.n_past == own.n_shared and (not own.n_past or own.n_pending >= FEW):
+                own.release()  # others may have left a longer part of it since
                 own.attach()
+            is_long = own.n_pending >= FEW
+            if is_long and (has_long or not self._pays(own, worth)):
+                continue
+            has_long = has_long or is_long
             n = own.chunk(min(own.n_pending, budget))
             n = min(n, self._make_room(n))
             if not n:
@@ -228,6 +258,11 @@ class ModelDrafter:
             if own.n_shared < own.owner.n_prompt <= own.n_past:
                 own.publish()
         return ready
+
+    def _pays(self, own: DraftedSequence, worth: Worth) -> bool:
+        """Whether drafts can save what catching up with a text costs."""
+        left_ms = (own.owner.n_end - len(own.owner.tokens)) * worth.step_ms
+        return own.n_pending * self._token_ms <= GAIN * left_ms
 
     def _next_round(self, tails: list[Tail]) -> list[Tail]:
         """Compute the last drafted tokens, as far as there are cells."""

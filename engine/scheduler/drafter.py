@@ -16,12 +16,13 @@ class Worth(NamedTuple):
     """What makes a further token of a draft pay: its chance to be right, with all those before it.
 
     verified: from which computing it with the others pays once it is drafted. drafted: from which drafting it
-    pays as well. ms: what a step may take longer while a drafter catches up with a text.
+    pays as well. step_ms: of a step of one row. is_alone: whether no other stream waits for the draft.
     """
 
     verified: float
     drafted: float
-    ms: float
+    step_ms: float
+    is_alone: bool
 
 
 class Drafter(Protocol):
@@ -37,6 +38,9 @@ class Drafter(Protocol):
 
     def chances(self, sequence: ScheduledSequence, n: int, /) -> Sequence[float]:
         """How likely each of the next `n` tokens, or of fewer, will be right if those before it are."""
+
+    def is_ready(self, sequence: ScheduledSequence, /) -> bool:
+        """Whether it can draft at once, so that a try costs little."""
 
     def draft(
         self, sequences: Sequence[ScheduledSequence], counts: Sequence[int], worth: Worth, /
@@ -62,6 +66,9 @@ class NgramDrafter:
         lookup = self.lookup(sequence)
         lookup.extend(sequence.tokens)
         return [lookup.chance(k) for k in range(n)] if lookup.match_length else ()
+
+    def is_ready(self, sequence: ScheduledSequence) -> bool:
+        return True
 
     def draft(
         self, sequences: Sequence[ScheduledSequence], counts: Sequence[int], worth: Worth

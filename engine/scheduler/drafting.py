@@ -99,10 +99,13 @@ class Drafting:
             if not sequence.drafts:
                 continue
             chance = 1.0
+            kind, drafter = sequence.request.spec_type, self.drafter(sequence)
             n = max(min(sequence.draft_limit, room), 0)
-            for k, each in enumerate(self.drafter(sequence).chances(sequence, n)):
+            chances = drafter.chances(sequence, n)
+            is_ready = drafter.is_ready(sequence)
+            for k, each in enumerate(chances):
                 chance *= each
-                candidates.append(Candidate(chance, k, i, sequence.request.spec_type))
+                candidates.append(Candidate(chance, k, i, kind, is_ready))
         candidates.sort(key=_chance, reverse=True)  # stable: later tokens of a sequence stay behind
         counts = [0] * len(sequences)
         n, worth = self._best_number(len(sequences), candidates[: min(room, MAX_DRAFT)])
@@ -135,12 +138,14 @@ class Drafting:
     def _best_number(self, n_rows: int, candidates: Sequence[Candidate]) -> tuple[int, Worth]:
         """How many of these tokens, the likeliest first, bring the most tokens for the time."""
         costs, tokens = self.costs, float(n_rows)
+        at_hand = tokens  # with those that can be drafted at once
         best, best_rate = 0, WORTH * tokens / costs.of(n_rows)
         back = costs.switch if costs.last_rows == n_rows else 0.0  # the step after it has no draft, perhaps
         rounds: Counter[str] = Counter()
         drafting = each = 0.0  # time for all drafted tokens, and for each of the best number
         for n, candidate in enumerate(candidates, 1):
             tokens += candidate.chance
+            at_hand += candidate.chance * candidate.is_ready
             drafter = self.drafters[candidate.kind]
             is_first = candidate.depth >= rounds[candidate.kind]
             rounds[candidate.kind] += is_first
@@ -148,13 +153,12 @@ class Drafting:
             rate = tokens / (costs.of(n_rows + n) + drafting + back)
             if rate > best_rate:
                 best, best_rate, each = n, rate, drafting / n
-        if not best and tokens >= PROMISING * n_rows:
+        if not best and at_hand >= PROMISING * n_rows:
             costs.doubt()
             for drafter in self.drafters.values():
                 drafter.doubt()
         verified = best_rate * costs.row
-        ms = costs.first_ms if n_rows > 1 else float("inf")
-        return best, Worth(verified, verified + best_rate * each, ms)
+        return best, Worth(verified, verified + best_rate * each, costs.first_ms, n_rows == 1)
 
     def _relative(self, ms: float) -> float:
         """To a step of one row."""
@@ -165,13 +169,14 @@ class Drafting:
 class Candidate(NamedTuple):
     """A token that could be drafted. chance: that it and all before it are right. depth: those before it.
 
-    place: of its sequence. kind: of its drafter.
+    place: of its sequence. kind: of its drafter, which is_ready for it or has to catch up with the text.
     """
 
     chance: float
     depth: int
     place: int
     kind: str
+    is_ready: bool
 
 
 def _chance(candidate: Candidate) -> float:

@@ -209,13 +209,37 @@ def test_a_long_prompt_is_caught_up_in_chunks_beside_other_streams() -> None:
     drafter._token_ms = 1.0
     scheduler.submit(drafting("a", [1, 2, 3, 4] * 25, params=LONG))
     scheduler.drafting._best_number = (  # type: ignore[method-assign]
-        lambda n_rows, candidates: (len(candidates), Worth(0.0, 0.0, 20.0))
+        lambda n_rows, candidates: (len(candidates), Worth(0.0, 0.0, 20.0, is_alone=False))
     )
     runner.max_batch_tokens = 512
     drain(scheduler, drafter, runner)
     sizes = [len(batch[0].tokens) for batch in runner.batches]
     assert sizes[:5] == [20, 20, 20, 20, 20]
     assert SMALLEST_CHUNK < 20
+
+
+def test_one_prompt_of_several_requests_is_computed_once() -> None:
+    scheduler, _ = make_scheduler(1024, n_ctx=200, max_batch_tokens=200)
+    drafter, runner = draft_by_model(scheduler, random.Random(1), errs=0.0, n_cells=1024, n_ctx=200)
+    prompt = [1, 2, 3, 4] * 25
+    for id in "abcd":
+        scheduler.submit(drafting(id, prompt))
+    drain(scheduler, drafter, runner)
+    assert sum(len(item.tokens) >= 32 for batch in runner.batches for item in batch) == 1
+    assert scheduler.stats().draft_accepted_tokens > 60
+
+
+@pytest.mark.parametrize(("token_ms", "drafts"), [(0.2, True), (1.0, False)])
+def test_a_prompt_is_computed_only_where_the_rest_of_the_text_can_save_that(
+    token_ms: float, drafts: bool
+) -> None:
+    scheduler, _ = make_scheduler(n_ctx=200)
+    drafter, runner = draft_by_model(scheduler, random.Random(1), errs=0.0, n_ctx=200)
+    costed(scheduler, drafter, draft_ms=1.0)
+    drafter._token_ms = token_ms
+    scheduler.submit(drafting("a", [1, 2, 3, 4] * 30))  # 30 tokens follow, each in 10 ms
+    drain(scheduler, drafter, runner)
+    assert (scheduler.stats().draft_tokens > 0) == drafts
 
 
 def test_a_window_goes_back_behind_a_wrong_draft_without_computing_it_again() -> None:
@@ -297,3 +321,18 @@ def test_chances_begin_as_they_are_for_any_text() -> None:
     assert list(drafter.chances(sequence, 3)) == [FIRST_CHANCE] * 3
     assert drafter.round_ms == drafter.row_ms == 0.0
     assert not math.isnan(drafter.costs.row)
+
+
+def test_a_model_that_was_wrong_in_other_texts_is_not_tried_in_each_new_one() -> None:
+    scheduler, _ = make_scheduler(1024)
+    drafter, _ = draft_by_model(scheduler, random.Random(1), errs=1.0, n_cells=1024)
+    costed(scheduler, drafter, draft_ms=2.0)
+    drafted = []
+    for i in range(12):
+        before = scheduler.stats().draft_tokens
+        scheduler.submit(drafting(f"{i}", [i + 1, 2, 3]))
+        while scheduler.has_work:
+            scheduler.step()
+        drafted.append(scheduler.stats().draft_tokens - before)
+    assert drafted[0] > 2
+    assert max(drafted[-4:]) <= 1

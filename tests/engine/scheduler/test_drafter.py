@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 from engine.cache.cell_pool import CellPool
 from engine.config import SchedulerConfig
 from engine.scheduler.drafter import NgramDrafter, Worth
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import Request
 
-ANYTHING = Worth(0.0, 0.0, math.inf)
+ANYTHING = Worth(0.0, 0.0, 10.0, is_alone=True)
 
 
 def sequence(id: str = "a", **config: bool) -> ScheduledSequence:

@@ -38,7 +38,7 @@ def draft_at_random(
 def draft_always(scheduler: Scheduler) -> None:
     """Let a scheduler draft as much as its drafters give, whatever it costs."""
     scheduler.drafting._best_number = (  # type: ignore[method-assign]
-        lambda n_rows, candidates: (len(candidates), Worth(0.0, 0.0, math.inf))
+        lambda n_rows, candidates: (len(candidates), Worth(0.0, 0.0, math.inf, is_alone=True))
     )
 
 
