@@ -1,6 +1,4 @@
-# ggserve for OpenCL devices (CLBlast), or for the CPU alone:
-#   docker build -f Dockerfile.opencl -t ggserve:opencl .
-#   docker build -f Dockerfile.opencl -t ggserve:cpu --build-arg GGSERVE_BACKENDS=cpu --build-arg OPENCL_DRIVER= .
+# ggserve for OpenCL devices (CLBlast):  docker build -f Dockerfile.opencl -t ggserve:opencl .
 ARG BASE=python:3.13-slim-trixie@sha256:ffb752e139c0a19692a43af8d8523b274222dd68eebad5d583b45c2201c6e30a
 
 FROM ${BASE} AS build
@@ -13,8 +11,7 @@ COPY . .
 ENV GGSERVE_CACHE=/var/cache/build
 # 1: for the processor that builds the image (fastest). 0: for any processor, if the image is to run elsewhere.
 ARG GGSERVE_NATIVE=1
-ARG GGSERVE_BACKENDS=cpu,clblast
-RUN python -m venv /opt/ggserve && /opt/ggserve/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/ggserve && GGSERVE_BACKENDS=cpu,clblast /opt/ggserve/bin/pip install --no-cache-dir .
 
 FROM ${BASE}
 # The card's driver, as a Debian package: mesa-opencl-icd (AMD), intel-opencl-icd (Intel), pocl-opencl-icd (the CPU, for

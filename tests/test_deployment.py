@@ -1,4 +1,4 @@
-"""What no test runs here is at least well formed: Dockerfiles, the compose file, workflows, the dashboard."""
+"""What no test runs is at least well formed: Dockerfiles, compose file, units, workflows, dashboard."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import pytest
 import yaml
 
 from ggml import build, cuda
+from server.config.settings import Settings
 from server.metrics.prometheus import Metrics
 from support.fakes.engine import FakeEngine
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-DOCKERFILES = ["Dockerfile.cuda", "Dockerfile.opencl"]
+DOCKERFILES = ["Dockerfile", "Dockerfile.cuda", "Dockerfile.opencl"]
 
 
 def check(*command: str) -> None:
@@ -47,6 +48,15 @@ def test_dockerfiles_keep_their_promises(name: str) -> None:
     assert '"/models"' in last
     # Compilers stay in the first stage.
     assert "g++" not in last
+
+
+@pytest.mark.parametrize("name", DOCKERFILES[1:])
+def test_images_for_cards_add_to_that_for_the_cpu_and_change_nothing(name: str) -> None:
+    """Dockerfiles cannot share lines, so they are held equal here."""
+    for line in (ROOT / "Dockerfile").read_text().splitlines()[2:]:
+        # What a line installs or builds may be more.
+        start = line.removesuffix(" && rm -rf /var/lib/apt/lists/*").partition(" && GGSERVE_BACKENDS=cpu")[0]
+        assert start in (ROOT / name).read_text(), line
 
 
 def test_the_image_for_cuda_has_the_libraries_that_it_was_linked_with() -> None:
@@ -80,7 +90,7 @@ def test_services_and_what_they_name_exist() -> None:
     }
     for service in services.values():
         if "build" in service:
-            dockerfile = (ROOT / service["build"]["dockerfile"]).read_text()
+            dockerfile = (ROOT / service["build"].get("dockerfile", "Dockerfile")).read_text()
             for name in service["build"].get("args", {}):
                 assert f"ARG {name}=" in dockerfile
         else:
@@ -93,6 +103,64 @@ def test_services_and_what_they_name_exist() -> None:
                 assert source in COMPOSE["volumes"]
         # Nothing is reachable from other machines unless somebody says so.
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_every_variable_of_the_compose_file_is_described_and_every_option_exists() -> None:
+    comments, _, services = (ROOT / "docker-compose.yml").read_text().partition("\nname: ")
+    used = set(re.findall(r"\$\{(\w+)", services))
+    assert used == set(re.findall(r"^#   (\w+)", comments, re.MULTILINE))
+    names = {name for service in COMPOSE["services"].values() for name in service.get("environment", {})}
+    options = {name.removeprefix("GGSERVE_").lower() for name in names if name.startswith("GGSERVE_")}
+    assert options <= set(Settings.model_fields)
+
+
+def test_services_have_what_the_image_does_not_bring() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    for service in (service for service in COMPOSE["services"].values() if "build" in service):
+        # A health check is dropped where images are built in OCI format.
+        check = dict(service["healthcheck"])
+        assert f"\n    CMD {json.dumps(check.pop('test')[1:])}\n" in dockerfile
+        assert all(f" --{key.replace('_', '-')}={value} " in dockerfile for key, value in check.items())
+        # Nothing can be written but what is mounted.
+        assert service["read_only"] is True
+        assert service["tmpfs"] == ["/tmp"]
+        assert service["cap_drop"] == ["ALL"]
+        assert "cache:/var/cache/ggserve" in service["volumes"]
+        # Draining ends before the container does.
+        assert int(service["stop_grace_period"].removesuffix("s")) > Settings.model_fields["drain_s"].default
+        for group in service.get("group_add", ()):
+            assert re.fullmatch(r"\$\{\w+:-\d+\}", group)  # names would be looked up in the image
+
+
+def systemd_analyze(folder: Path, *arguments: str, unit: str) -> subprocess.CompletedProcess[str]:
+    """Of a copy of the unit that runs a program which exists."""
+    copy = folder / "ggserve.service"
+    copy.write_text(unit.replace("/opt/ggserve/bin/ggserve", "/bin/true"))
+    command = ["systemd-analyze", *arguments, str(copy)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has systemd")
+@pytest.mark.parametrize("card", [False, True], ids=["cpu", "card"])
+def test_the_unit_is_understood_by_systemd_and_hardened(card: bool, tmp_path: Path) -> None:
+    folder = ROOT / "deploy" / "systemd"
+    unit = (folder / "ggserve.service").read_text()
+    if card:
+        unit += (folder / "gpu.conf").read_text()
+    done = systemd_analyze(tmp_path, "verify", "--man=no", unit=unit)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # From 0 to 10; systemd calls it OK up to 4.
+    limit = ["--offline=true", f"--threshold={30 if card else 20}"]
+    done = systemd_analyze(tmp_path, "security", *limit, "--no-pager", unit=unit)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_systemd_waits_for_the_drain_and_leaves_engines_to_the_server() -> None:
+    unit = (ROOT / "deploy" / "systemd" / "ggserve.service").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in unit if "=" in line and not line.startswith("#"))
+    assert int(settings["TimeoutStopSec"]) > Settings.model_fields["drain_s"].default + 5
+    assert settings["KillMode"] == "mixed"
+    assert settings["OOMPolicy"] == "continue"
 
 
 def test_backends_of_images_and_wheels_are_known() -> None:

@@ -23,8 +23,10 @@ OTHER_PROGRAMS = {
     "certbot": "--deploy-hook",
     "docker": "--build --build-arg --gpus --profile --rm",
     "git, cmake": "--branch --depth --install --prefix",
+    "kubectl": "--from-file --raw",
     "lm_eval": "--model_args --batch_size --tasks",
     "llama-server": "--ctx-size",
+    "useradd, systemctl": "--home-dir --now --shell --system",
     "vulkaninfo": "--summary",
 }
 SOURCES = ("*.py", "*.pyx", "*.cmake", "*.txt", "*.cpp", "*.h")

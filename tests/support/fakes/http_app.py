@@ -107,12 +107,16 @@ EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 
 
 def make_certificate(
-    folder: Path, name: str = "server", kind: Sequence[str] = EC, password: str | None = None
+    folder: Path,
+    name: str = "server",
+    kind: Sequence[str] = EC,
+    password: str | None = None,
+    hosts: str = "DNS:localhost,IP:127.0.0.1",
 ) -> tuple[Path, Path]:
     """A certificate for this machine that signs itself, and its key. kind: arguments of openssl."""
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
     locked = ("-nodes",) if password is None else ("-passout", f"pass:{password}")
-    names = ("-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    names = ("-subj", f"/CN={name}", "-addext", f"subjectAltName={hosts}")
     files = ("-keyout", key, "-out", cert, "-days", "2")
     subprocess.run(
         ["openssl", "req", "-x509", *kind, *locked, *names, *files], check=True, capture_output=True

@@ -1,0 +1,28 @@
+# ggserve for the CPU:  docker build -t ggserve:cpu .
+# Dockerfile.cuda and Dockerfile.opencl are for cards; a test holds the lines that they share with this file equal.
+ARG BASE=python:3.13-slim-trixie@sha256:ffb752e139c0a19692a43af8d8523b274222dd68eebad5d583b45c2201c6e30a
+
+FROM ${BASE} AS build
+# Debian removes old versions from its index, so pinning versions would break later builds.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+ENV GGSERVE_CACHE=/var/cache/build
+# 1: for the processor that builds the image (fastest). 0: for any processor, if the image is to run elsewhere.
+ARG GGSERVE_NATIVE=1
+RUN python -m venv /opt/ggserve && GGSERVE_BACKENDS=cpu /opt/ggserve/bin/pip install --no-cache-dir .
+
+FROM ${BASE}
+RUN useradd --uid 10001 --user-group --create-home ggserve && install -d -o ggserve /models /var/cache/ggserve
+COPY --from=build /opt/ggserve /opt/ggserve
+ENV PATH=/opt/ggserve/bin:$PATH GGSERVE_CACHE=/var/cache/ggserve GGSERVE_HOST=0.0.0.0 GGSERVE_PORT=8080 \
+    HF_HOME=/var/cache/ggserve/huggingface
+USER 10001:10001
+WORKDIR /models
+VOLUME ["/models", "/var/cache/ggserve"]
+EXPOSE 8080
+HEALTHCHECK --interval=15s --timeout=5s --start-period=300s --retries=4 \
+    CMD ["python", "-c", "import os, ssl, urllib.request as r; e = os.environ; s = 's' * bool(e.get('GGSERVE_TLS_CERT')); r.urlopen(f'http{s}://127.0.0.1:{e[\"GGSERVE_PORT\"]}/health', timeout=4, context=ssl._create_unverified_context() if s else None)"]
+ENTRYPOINT ["ggserve"]
+CMD ["serve"]
