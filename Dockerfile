@@ -23,6 +23,6 @@ WORKDIR /models
 VOLUME ["/models", "/var/cache/ggserve"]
 EXPOSE 8080
 HEALTHCHECK --interval=15s --timeout=5s --start-period=300s --retries=4 \
-    CMD ["python", "-c", "import os, ssl, urllib.request as r; e = os.environ; s = 's' * bool(e.get('GGSERVE_TLS_CERT')); r.urlopen(f'http{s}://127.0.0.1:{e[\"GGSERVE_PORT\"]}/health', timeout=4, context=ssl._create_unverified_context() if s else None)"]
+    CMD ["python", "-m", "server.health_check"]
 ENTRYPOINT ["ggserve"]
 CMD ["serve"]
