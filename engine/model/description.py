@@ -40,6 +40,7 @@ def describe(model: LoadedModel) -> dict[str, Any]:
         "n_scores": model.hp.n_scores,
         "sampling": model.sampling,
         "kv_cells": model.n_cells,
+        "window_rows": 0 if model.pool.windows is None else model.pool.windows.n_rows,
         "kv_type": model.params.kv_type,
         "kv_bytes": model.cache.nbytes,
         "state_bytes": 0 if model.states is None else model.states.n_slots * model.states.nbytes,

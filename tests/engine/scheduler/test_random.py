@@ -212,6 +212,9 @@ class Script:
             assert running[-1].arrival < admission.waiting[0].arrival
         stats = scheduler.stats()
         assert stats.cells_used + stats.cells_cached + scheduler.pool.n_free == stats.cells_total
+        if (windows := scheduler.pool.windows) is not None:
+            known = stats.window_rows_used + stats.window_rows_cached + windows.n_free
+            assert known == stats.window_rows_total == windows.n_rows
 
     def verify(self) -> None:
         assert not self.scheduler.has_work

@@ -70,6 +70,8 @@ async def test_engine_numbers_and_their_restarts():
     async with client(engine) as http:
         engine.stats.running, engine.stats.waiting = 3, 2
         engine.stats.cells_used, engine.stats.cells_cached = 100, 50
+        engine.stats.window_rows_total, engine.stats.window_rows_used = 1024, 600
+        engine.stats.window_rows_cached = 300
         engine.stats.steps, engine.stats.preemptions = 1000, 4
         engine.stats.draft_tokens, engine.stats.draft_accepted_tokens = 70, 60
         metrics = await scrape(http)
@@ -78,6 +80,8 @@ async def test_engine_numbers_and_their_restarts():
         assert metrics["ggserve_cells_total"] == 4096
         assert metrics["ggserve_cells_used"] == 100
         assert metrics["ggserve_cells_cached"] == 50
+        rows = [metrics[f"ggserve_window_rows_{name}"] for name in ("total", "used", "cached")]
+        assert rows == [1024, 600, 300]
         assert metrics["ggserve_steps_total"] == 1000
         assert metrics["ggserve_draft_tokens_total"] == 70
         assert metrics["ggserve_draft_accepted_tokens_total"] == 60
