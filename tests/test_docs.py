@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import architectures
 from server.cli.main import COMMANDS, main
 from server.config.settings import Settings
 
@@ -51,6 +52,14 @@ def anchors(path: Path) -> set[str]:
     """The anchors of a Markdown file's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_architecture_has_a_row_with_its_largest_error() -> None:
+    text = (ROOT / "docs" / "architectures.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*) \|.*\|.*\| ([\d.]+e-\d+) \|$", text, re.MULTILINE)
+    listed = [name for names, _ in rows for name in re.findall(r"`([^`]+)`", names.split(" | ")[0])]
+    assert sorted(listed) == architectures.names()
+    assert all(0 < float(error) < 2e-4 for _, error in rows)
 
 
 def test_documented_tests_exist() -> None:

@@ -25,7 +25,7 @@ _GAUGES = {
     "cells_total": "Size of the KV cache in cells (tokens)",
     "cells_used": "KV cache cells used by running requests",
     "cells_cached": "KV cache cells used only by the prefix cache",
-    "window_rows_total": "KV cache rows (tokens) of layers that keep only a sliding window; 0: there are none",
+    "window_rows_total": "KV cache rows (tokens) of layers that keep only a sliding window; 0: none",
     "window_rows_used": "Rows of layers with a window used by running requests",
     "window_rows_cached": "Rows of layers with a window used only by checkpoints",
 }
