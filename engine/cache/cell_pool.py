@@ -35,6 +35,12 @@ class CellPool(CellAllocator):
         return self.n_free if self.windows is None else min(self.n_free, self.windows.n_available)
 
     @property
+    def window_rows(self) -> tuple[int, int, int]:
+        """Rows of layers with a window: all, those that sequences hold, those that only checkpoints do."""
+        rows = self.windows
+        return (0, 0, 0) if rows is None else (rows.n_rows, rows.n_held, rows.n_available - rows.n_free)
+
+    @property
     def has_checkpoints(self) -> bool:
         """Whether a sequence can go on from some lengths only, so that checkpoints are made."""
         return self.states is not None or self.windows is not None

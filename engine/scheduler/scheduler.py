@@ -381,14 +381,12 @@ class Scheduler:
 
     def stats(self) -> EngineStats:
         """Gauges of this moment and counters since the start."""
-        counters, queues = self._counters, self.queues
+        counters, queues, pool = self._counters, self.queues, self.pool
         counters.running = len(queues.running) + len(queues.paused)
         counters.waiting = len(queues.waiting) + len(queues.compiling)
         counters.cells_cached = self.prefix.n_evictable
-        counters.cells_used = self.pool.n_cells - self.prefix.n_available
-        if (windows := self.pool.windows) is not None:
-            counters.window_rows_total, counters.window_rows_used = windows.n_rows, windows.n_held
-            counters.window_rows_cached = windows.n_available - windows.n_free
+        counters.cells_used = pool.n_cells - self.prefix.n_available
+        counters.window_rows_total, counters.window_rows_used, counters.window_rows_cached = pool.window_rows
         counters.preemptions = self._admission.n_preempted
         counters.evicted_cells = self.prefix.n_evicted
         counters.missed_tokens = dict(self._builder.missed)
