@@ -107,8 +107,9 @@ def test_ten_times_the_capacity_is_served_or_gets_429_with_retry_after(server):
 
     def watch() -> None:
         while not stop.is_set():
-            with urlopen(server.url + "/health", timeout=60) as response:
-                healths.append(response.status)
+            for path in ("/health", "/metrics"):
+                with urlopen(server.url + path, timeout=60) as response:
+                    healths.append(response.status)
 
     with ThreadPoolExecutor(61) as pool:
         watching = pool.submit(watch)
