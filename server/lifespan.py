@@ -25,7 +25,7 @@ def lifespan_of(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        if state.settings.speculation != "none":
+        if state.settings.spec_type == "ngram-simple":
             state.registry.on_loaded(_warn_without_drafts)
         starting = asyncio.create_task(state.registry.start())
         watching = asyncio.create_task(state.keys.watch())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -287,12 +287,6 @@ class ModelSettings(BaseSettings):
             raise ValueError("spec_type: draft-simple requires a draft model; give draft_model")
         self.sampling_defaults()
         return self
-
-    @cached_property
-    def speculation(self) -> str:
-        """The `spec_type` of requests that do not say."""
-        default = "none" if self.draft_model is None else DRAFT_MODEL
-        return default if self.spec_type == "auto" else self.spec_type
 
     def sampling_defaults(self) -> dict[str, Any]:
         """The values of --default by field name of `InferenceParameters`."""

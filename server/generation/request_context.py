@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from starlette.types import Scope
 
-from engine.config import MAX_PRIORITY, adapter_scales
+from engine.config import DRAFT_MODEL, MAX_PRIORITY, adapter_scales
 from engine.errors import ConfigError
 from engine.types import AdapterScales
 from server.config.default_sampling import default_sampling
@@ -198,6 +198,13 @@ class RequestContext:
         if self.state.settings.cache_isolation == "key" and self.owner is not None:
             return f"{self.owner}\0{requested}"  # no name holds a NUL
         return requested
+
+    @property
+    def spec_type(self) -> str:
+        """What drafts for requests that do not say, or "none"."""
+        settings = self.state.settings
+        default = "none" if settings.draft_model is None else DRAFT_MODEL
+        return default if settings.spec_type == "auto" else settings.spec_type
 
     @property
     def default_sampling(self) -> Mapping[str, Any]:

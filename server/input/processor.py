@@ -105,7 +105,7 @@ def _batch_size(options: GenerationOptions, context: RequestContext) -> int:
 def _drafts(options: GenerationOptions, context: RequestContext) -> tuple[int, str]:
     """Most tokens to draft for one step, and what drafts them."""
     settings, info = context.state.settings, context.engine.info or {}
-    spec_type = options.speculation or settings.speculation
+    spec_type = options.speculation or context.spec_type
     if spec_type == "none":
         if options.draft_max:
             context.warn("speculative.n_max has no effect: speculative.type is none")

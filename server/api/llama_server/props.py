@@ -28,7 +28,7 @@ ModelQuery = Annotated[str | None, Query(max_length=512, description="a served m
 
 def _defaults(context: RequestContext) -> dict[str, Any]:
     params = InferenceParameters(**context.default_sampling, seed=context.state.settings.seed)
-    values = {**generation_settings(params), "speculative.types": context.state.settings.speculation}
+    values = {**generation_settings(params), "speculative.types": context.spec_type}
     return values if params.seed is not None else {**values, "seed": RANDOM_SEED}
 
 
@@ -148,5 +148,5 @@ async def slots(
     jobs = visible_jobs(context)
     sequences = {sequence.request.id: sequence for job in jobs for sequence in job.sequences}
     shows_all = context.client.is_admin
-    drafts = context.state.settings.speculation != "none"
+    drafts = context.spec_type != "none"
     return [_slot(slot, engine, sequences, shows_all=shows_all, drafts=drafts) for slot in engine.slots]

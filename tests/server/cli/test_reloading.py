@@ -111,6 +111,21 @@ async def test_limits_and_defaults_take_effect_for_the_next_request(tmp_path, ca
         assert (await http.post(COMPLETIONS, json={**body, "n": 3})).status_code == 200
 
 
+@pytest.mark.asyncio
+async def test_what_drafts_takes_effect_for_the_next_request(tmp_path):
+    file = tmp_path / "ggserve.yml"
+    file.write_text("model: a.gguf\ndraft_model: d.gguf\n")
+    engine = FakeEngine(eos=False)
+    app = make_app(engine, draft_model="d.gguf")
+    reload = reloading(file, app)
+    async with client(app) as http:
+        for line, spec_type in (("", "draft-simple"), ("spec_type: ngram-simple\n", "ngram-simple")):
+            file.write_text(f"model: a.gguf\ndraft_model: d.gguf\n{line}")
+            reload()
+            assert (await http.post(COMPLETIONS, json={"prompt": "Once"})).status_code == 200
+            assert (engine.seen[-1].spec_type, engine.seen[-1].draft_max) == (spec_type, 16)
+
+
 def test_engines_and_the_registry_take_what_concerns_them(tmp_path):
     async def main() -> None:
         settings = Settings(model=["a=a.gguf", "b=b.gguf"], models_max=1, max_queue=64)

@@ -77,14 +77,12 @@ def test_names_of_llama_server_set_the_options_of_draft_models():
         3,
         5,
     )
-    assert settings.speculation == "draft-simple"
     settings = parse("--model-draft d.gguf --gpu-layers-draft auto --draft-n 6 --spec-type ngram-simple")
     assert (settings.draft_model, settings.draft_gpu_layers, settings.spec_draft_n_max) == (
         Path("d.gguf"),
         "auto",
         6,
     )
-    assert settings.speculation == "ngram-simple"
     assert settings.model_parameters().draft_model == "d.gguf"
     assert parse("--draft 7").spec_draft_n_max == 7
     parser = argparse.ArgumentParser()

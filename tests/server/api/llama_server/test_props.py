@@ -67,7 +67,7 @@ async def test_props_and_slots_tell_whether_tokens_are_drafted():
         assert slot["speculative"] is False
         assert slot["params"]["speculative.types"] == "none"
         await live.finish()
-    async with client(make_app(engine, draft_model="draft.gguf")) as http:
+    async with client(make_app(with_slots(1), draft_model="draft.gguf")) as http:
         props = (await http.get("/props")).json()
         assert props["default_generation_settings"]["params"]["speculative.types"] == "draft-simple"
 
