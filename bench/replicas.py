@@ -104,8 +104,8 @@ class Direct:
 def deploy(port: int, n: int, replica: type[application.ServedReplica], ingresses: int = 1) -> None:
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     settings = Settings(model=[str(MODEL)], threads=1, parallel=PARALLEL, max_queue=1000, log_level="error")
-    arguments = Deployment.of(settings, replicas=n, cpus=1, ingresses=ingresses).model_dump()
-    serve.run(application.build(arguments, replica), name=application.NAME, route_prefix="/")
+    deployment = Deployment.of(settings, replicas=n, cpus=1, ingresses=ingresses)
+    serve.run(application.application_of(deployment, replica), name=application.NAME, route_prefix="/")
 
 
 def processor_times() -> Counter[str]:

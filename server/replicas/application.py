@@ -125,12 +125,17 @@ def deploy(deployment: Deployment, address: str) -> None:
     if not ray.is_initialized():
         ray.init(None if address == "local" else address, log_to_driver=address == "local")
     serve.start(http_options=deployment.http_options)
-    serve.run(build(deployment.model_dump()), name=NAME, route_prefix="/")
+    serve.run(application_of(deployment), name=NAME, route_prefix="/")
 
 
-def build(args: dict[str, Any], replica: type[Replica] = ServedReplica) -> Any:
-    """The application. args: of `Deployment`."""
-    deployment = Deployment.model_validate(args)
+def build(args: dict[str, Any]) -> Any:
+    """The application; in config files. args: of `Deployment`. Ray Serve wants exactly one parameter."""
+    return application_of(Deployment.model_validate(args))
+
+
+def application_of(deployment: Deployment, replica: type[Replica] = ServedReplica) -> Any:
+    """The application with replicas of this class."""
+    args = deployment.model_dump()
     settings = deployment.base_settings
     shared = {
         "graceful_shutdown_timeout_s": settings.drain_s,

@@ -9,6 +9,8 @@ from typing import Any
 
 import psutil
 
+from server.cli.main import main
+
 ROOT = Path(__file__).parents[2]
 # Before ray is imported. The processes of the nodes find ggserve in the checkout.
 os.environ |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
@@ -29,8 +31,6 @@ class RunningCluster:
 
     def deploy(self, *options: str) -> None:
         """`ggserve ray deploy` with the bundled model."""
-        from server.cli.main import main
-
         model = str(ROOT / "models" / "stories.gguf")
         arguments = ["--port", str(self.port), "--threads", "1", "--replica-cpus", str(CPUS), *options]
         assert main(["ray", "deploy", model, *arguments]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from replicas.cluster import CPUS, RunningCluster
+from server.cli.main import main
 from support.server_process import ServerProcess
 from support.waiting import wait_until
 
@@ -122,6 +125,19 @@ def test_a_stream_goes_on_when_its_node_is_lost(cluster: RunningCluster, url: st
         assert stream(url, remove) == stream(direct)
     finally:
         cluster.nodes.append(cluster.cluster.add_node(num_cpus=CPUS))
+
+
+def test_a_config_file_is_what_ray_serve_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+    from ray.serve.schema import ServeDeploySchema
+
+    assert main(["ray", "config", "stories", "--autoscale", "1,2", "--replica-gpus", "0.5"]) == 0
+    config = ServeDeploySchema.model_validate(yaml.safe_load(capsys.readouterr().out))
+    (application,) = config.applications
+    module, _, name = application.import_path.partition(":")
+    builder = getattr(importlib.import_module(module), name)
+    built = call_user_app_builder_with_args_if_necessary(builder, application.args)
+    assert built._bound_deployment.name == "ingress"
 
 
 def cached_share(url: str, n_chats: int, n_turns: int) -> float:
