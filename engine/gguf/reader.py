@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -231,6 +232,18 @@ class GGUFFile(TypedAccess):
     def data(self, info: TensorInfo) -> memoryview:
         """The bytes of one tensor in the mapping of its part."""
         return self.parts[info.part].mapping()[info.offset : info.offset + info.nbytes]
+
+    def pass_to(self, info: TensorInfo, read: Callable[[int, int], bool]) -> None:
+        """Calls `read` with the descriptor of the tensor's file and its offset there; False: it is short."""
+        part = self.parts[info.part]
+        if part is not self:
+            return part.pass_to(info._replace(part=0), read)
+        self._check_size()
+        try:
+            if not read(self._file.fileno(), info.offset):
+                self.fail(f"became shorter while tensor '{printable(info.name)}' was read")
+        except OSError as error:
+            self._cannot("read", error)
 
     def read_into(self, info: TensorInfo, buffer: memoryview, start: int = 0) -> None:
         """Fills `buffer` with the tensor's bytes from `start` on, without mapping the file.

@@ -7,6 +7,7 @@ mapped file. Repacked weights are read, not mapped, so that they are in memory o
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -234,15 +235,19 @@ class Weights:
             buffer = ctx.allocate(layout.buffer_type)
             buffer.mark_weights()
             self.buffers.append(buffer)
-            # One staging buffer for all tensors, the size of the largest.
-            staging = bytearray(max(info.nbytes for info, _ in items))
+            staging = bytearray()
             for info, spec, tensor in sorted(tensors, key=lambda m: -m[0].nbytes):
-                view = memoryview(staging)[: info.nbytes]
-                self.gguf.read_into(info, view)
-                if isinstance(tensor, PackedMatrix):
-                    tensor.load(view, self.n_threads)
+                if isinstance(tensor, PackedMatrix) and sys.platform != "win32":
+                    self.gguf.pass_to(info, partial(tensor.read, n_threads=self.n_threads))
                 else:
-                    tensor.set(view)
+                    # One staging buffer for all tensors: the largest comes first.
+                    staging = staging or bytearray(info.nbytes)
+                    view = memoryview(staging)[: info.nbytes]
+                    self.gguf.read_into(info, view)
+                    if isinstance(tensor, PackedMatrix):
+                        tensor.load(view, self.n_threads)
+                    else:
+                        tensor.set(view)
                 self.tensors[info.name, spec.op] = tensor
                 done += info.nbytes
                 progress(done / total, f"{layout.name}: {info.name}")

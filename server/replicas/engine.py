@@ -27,6 +27,7 @@ from server.worker.errors import EngineUnavailable, LoadFailed, QueueFull, TaskF
 from server.worker.requests.in_flight import InFlight
 from server.worker.requests.slots import Slots
 from server.worker.requests.stream import RequestInfo, Stream
+from server.worker.supervision.process import StartedProcess
 
 log = logging.getLogger("ggserve.engine")
 R = TypeVar("R")
@@ -169,7 +170,7 @@ class ReplicatedEngine:
 
     # --- start and stop
 
-    def spawn(self) -> None:
+    def spawn(self, started: StartedProcess | None = None) -> None:
         """There is no process to start here."""
 
     async def start(self) -> None:

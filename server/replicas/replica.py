@@ -16,7 +16,7 @@ from server.replicas.options import Deployment
 from server.replicas.routing import RecentBlocks, prefix_keys
 from server.worker.client import EngineClient
 from server.worker.errors import TaskFailed
-from server.worker.supervision.child import DEFAULT_ARGV
+from server.worker.supervision.process import DEFAULT_ARGV
 
 log = logging.getLogger("ggserve")
 

@@ -26,8 +26,8 @@ from server.worker.requests.in_flight import InFlight
 from server.worker.requests.recovery import RestartDecision
 from server.worker.requests.slots import Slots
 from server.worker.requests.stream import RequestInfo, Stream
-from server.worker.supervision.child import DEFAULT_ARGV
 from server.worker.supervision.liveness import Liveness
+from server.worker.supervision.process import DEFAULT_ARGV, StartedProcess
 from server.worker.supervision.supervisor import Supervisor
 
 log = logging.getLogger("ggserve.engine")
@@ -60,14 +60,9 @@ class EngineClient:
         self._tokenizer: Any = None
         self._file: ModelFile | None = None  # as it is loaded
         self.replaced = False  # the file is another one by now, so the engine process was not started again
-        self._supervisor = Supervisor(
-            name,
-            self.path,
-            self.params,
-            self,
-            argv=[*argv, "--log-level", settings.log_level],
-            liveness=Liveness(settings.engine_timeout_s, clock),
-        )
+        liveness = Liveness(settings.engine_timeout_s, clock)
+        load = messages.LoadModel(self.path, self.params, liveness.interval_s, settings.log_level)
+        self._supervisor = Supervisor(name, load, self, argv=argv, liveness=liveness)
         self._in_flight = InFlight(
             name,
             self._supervisor,
@@ -197,11 +192,11 @@ class EngineClient:
 
     # --- start and stop
 
-    def spawn(self) -> None:
-        """Start the process, which begins to load. Optional, for use before the event loop runs."""
+    def spawn(self, started: StartedProcess | None = None) -> None:
+        """Let a process, new or `started`, begin to load. Optional, for use before the event loop runs."""
         self._file = ModelFile(self.path)
         with contextlib.suppress(OSError):  # `start` tries again and reports it
-            self._supervisor.spawn()
+            self._supervisor.spawn(started)
 
     async def start(self) -> None:
         """Load. Returns when requests can be served; raises LoadFailed if they never will be."""

@@ -36,6 +36,7 @@ class LoadModel(WireMessage):
     path: str
     params: ModelParameters
     heartbeat_s: float = 1.0
+    log_level: str = "info"
 
 
 class SubmitTask(WireMessage):

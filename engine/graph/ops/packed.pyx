@@ -37,6 +37,7 @@ cdef extern from "matmul/matmul.h" namespace "ggserve" nogil:
     cpp_bool c_is_faster_packed "ggserve::is_faster_packed"(ggml_type type)
     size_t packed_size(ggml_type type, int64_t n_in, int64_t n_out)
     void pack(ggml_type type, const void* src, int64_t n_in, int64_t n_out, void* dst, int n_threads)
+    int pack_file(ggml_type type, int fd, int64_t offset, int64_t n_in, int64_t n_out, void* dst, int n_threads)
     size_t activation_size(int64_t n_in)
     void quantize_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
     void product_forward(ggml_tensor* dst, int ith, int nth, void* userdata) noexcept
@@ -126,6 +127,21 @@ cdef class PackedMatrix:
             raise GgmlError(f"tensor {self.tensor.name} is not {data.shape[0]} bytes long")
         with nogil:
             pack(self.product.type, &data[0], self.n_in, n_rows, self.tensor.ptr.data, n_threads)
+
+    def read(self, int fd, int64_t offset, int n_threads=1):
+        """The same for data in an open file; False if the file is too short. OSError if it cannot be read.
+
+        Threads read what they pack.
+        """
+        cdef int error
+        if self.tensor.ptr.data == NULL:
+            raise GgmlError(f"tensor {self.tensor.name} has no memory yet")
+        with nogil:
+            error = pack_file(self.product.type, fd, offset, self.n_in, self.n_out * self.n_experts,
+                              self.tensor.ptr.data, n_threads)
+        if error > 0:
+            raise OSError(error, os.strerror(error))
+        return error == 0
 
     def times(self, Context ctx not None, Tensor x not None):
         """This matrix by x F32 [n_in, n] -> [n_out, n]. x is quantized once for all products with it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import importlib
 import logging
 import os
 import signal
@@ -137,6 +138,7 @@ class EngineProcess:
             load = self._receive_load()
             if load is None:
                 return 0
+            logging.getLogger().setLevel(load.log_level.upper())
             self._pulse = Pulse(load.heartbeat_s, self._send, clock=self._clock)
             self._pulse.start()
             try:
@@ -325,7 +327,7 @@ class _LineFormatter(logging.Formatter):
         return f"<{record.levelno}>{record.name}: " + text.replace("\\", "\\\\").replace("\n", "\\n")
 
 
-def prepare_process(log_level: str) -> None:
+def prepare_process() -> None:
     """Set up logging to stderr, signals and crash reports."""
     faulthandler.enable()  # a traceback on stderr at SIGSEGV and SIGBUS
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -333,7 +335,7 @@ def prepare_process(log_level: str) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LineFormatter())
-    logging.basicConfig(level=log_level.upper(), handlers=[handler])
+    logging.basicConfig(handlers=[handler])
     # When memory runs out the kernel should kill the engine, which is restarted, rather than the server.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
@@ -343,12 +345,15 @@ def main(arguments: list[str] | None = None, load: LoadFunction = load_model) ->
     """Entry point. `--fd`: the inherited end of the socket pair."""
     parser = argparse.ArgumentParser(prog="python -m server.worker.process.main", description=__doc__)
     parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("--log-level", default="info")
     options = parser.parse_args(arguments)
-    prepare_process(options.log_level)
+    prepare_process()
     sock = socket.socket(fileno=options.fd)
     sock.set_inheritable(False)  # a process that a driver starts must not hold the connection open
     transport.watch(sock, lambda: os._exit(0))  # even during a computation
+    if load is load_model:
+        # While the server reads its options. A failing import is reported when the model is loaded.
+        with contextlib.suppress(Exception):
+            importlib.import_module("engine.engine")
     return EngineProcess(sock, load).run()
 
 

@@ -5,25 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from server import logs
 from server.worker import messages as wire
 from server.worker import transport
+from server.worker.supervision.process import StartedProcess
 
 log = logging.getLogger("ggserve.engine")
 
-# -P: do not import modules from the working directory.
-DEFAULT_ARGV = (sys.executable, "-P", "-m", "server.worker.process.main")
-_ROOT = Path(__file__).resolve().parents[3]
 _EXIT_S = 2.0  # for a process to exit by itself after its connection is closed
 _MAX_LINE = 4096  # bytes kept of a log line
 _DUMP = "Fatal Python error"  # first line of faulthandler's output; the cause is logged before it
@@ -44,28 +39,16 @@ class EngineChild:
         self._log_is_read = False
 
     @classmethod
-    def spawn(cls, name: str, load: wire.LoadModel, argv: Sequence[str]) -> EngineChild:
-        """Start a process that loads a model. OSError: it cannot be started."""
-        ours, theirs = transport.pair()
-        try:
-            with theirs:
-                process = subprocess.Popen(
-                    [*argv, "--fd", str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    # Output of a backend goes to the log; the server's own stdout belongs to the user.
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    env=_environment(),
-                    **transport.inherit(theirs),
-                )
-            ours.sendall(wire.encode(load))
-        except ConnectionError:
-            pass  # it has already exited, which attach will notice
-        except BaseException:
-            ours.close()
-            raise
-        ours.setblocking(False)
-        return cls(name, process, ours)
+    def spawn(
+        cls, name: str, load: wire.LoadModel, argv: Sequence[str], started: StartedProcess | None = None
+    ) -> EngineChild:
+        """A process that loads a model: a new one, or `started`. OSError: it cannot be started."""
+        started = started or StartedProcess.start(argv)
+        started.in_use = True
+        with contextlib.suppress(ConnectionError):  # it has already exited, which attach will notice
+            started.socket.sendall(wire.encode(load))
+        started.socket.setblocking(False)
+        return cls(name, started.process, started.socket)
 
     @property
     def pid(self) -> int:
@@ -118,15 +101,6 @@ class EngineChild:
         elif self._process.stdout is not None:
             self._process.stdout.close()
         return describe_exit(status, self._log.lines)
-
-
-def _environment() -> dict[str, str]:
-    """The server's environment without API keys; a checkout that is not installed stays importable."""
-    environment = {name: value for name, value in os.environ.items() if name != "GGSERVE_API_KEY"}
-    if not {"site-packages", "dist-packages"} & set(_ROOT.parts):
-        paths = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-    return environment
 
 
 def describe_exit(status: int, lines: Sequence[str]) -> str:

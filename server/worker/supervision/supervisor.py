@@ -13,12 +13,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from engine.config import ModelParameters
 from server.worker import messages as wire
 from server.worker.errors import LoadFailed
 from server.worker.requests.recovery import RestartDecision
 from server.worker.supervision.child import EngineChild
 from server.worker.supervision.liveness import Liveness
+from server.worker.supervision.process import StartedProcess
 
 log = logging.getLogger("ggserve.engine")
 
@@ -54,8 +54,7 @@ class Supervisor:
     def __init__(
         self,
         name: str,
-        path: str,
-        params: ModelParameters,
+        load: wire.LoadModel,
         listener: SupervisorListener,
         *,
         argv: Sequence[str],
@@ -68,7 +67,7 @@ class Supervisor:
         self.restarts = 0
         self.stalled = ""
         self._name, self._listener, self._argv = name, listener, argv
-        self._load = wire.LoadModel(path, params, liveness.interval_s)
+        self._load = load
         self._tick_s = min(TICK_S, liveness.interval_s)
         self._liveness = liveness
         self._child: EngineChild | None = None
@@ -90,11 +89,11 @@ class Supervisor:
         """Of the current process."""
         return self._child.pid if self._child else None
 
-    def spawn(self) -> None:
-        """Start a process unless there is one."""
+    def spawn(self, started: StartedProcess | None = None) -> None:
+        """Let a process load unless there is one: a new one, or `started`."""
         if self._child is None:
             self._hung = False
-            self._child = EngineChild.spawn(self._name, self._load, self._argv)
+            self._child = EngineChild.spawn(self._name, self._load, self._argv, started)
             self._liveness.on_start()
 
     def start(self) -> None:

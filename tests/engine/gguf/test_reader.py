@@ -2,6 +2,7 @@
 
 import errno
 import mmap
+import os
 from pathlib import Path
 
 import gguf as gguf_py
@@ -97,6 +98,21 @@ def test_read_into_fills_the_buffer_from_start(tmp_path):
         assert bytes(buffer) == bytes(range(5, 13))
         with pytest.raises(ValueError, match="of a tensor of 16"):
             gguf.read_into(gguf.tensors["a"], memoryview(buffer), start=9)
+
+
+def test_pass_to_says_where_a_tensor_is_and_fails_where_it_is_cut_off(tmp_path):
+    b = GGUFBuilder().tensor("a", (4,), data=bytes(range(16))).tensor("b", (2,), data=b"ABCDEFGH")
+    with GGUFFile.open(b.write(tmp_path / "v.gguf")) as gguf:
+        info = gguf.tensors["b"]
+        gguf.pass_to(info, lambda fd, offset: os.pread(fd, 8, offset) == b"ABCDEFGH")
+        with pytest.raises(ModelError, match="became shorter while tensor 'b' was read"):
+            gguf.pass_to(info, lambda fd, offset: False)
+
+        def fail(fd, offset):
+            raise OSError(errno.EIO, "Input/output error")
+
+        with pytest.raises(ModelError, match="cannot be read: Input/output error"):
+            gguf.pass_to(info, fail)
 
 
 def test_file_that_shrinks_after_opening(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from engine.errors import ConfigError
 from server.app import create_app
 from server.cli.reloading import Engines, Reloading, apply_options
-from server.cli.serve import registry_of
+from server.cli.serving import registry_of
 from server.config import sources
 from server.config.settings import Settings
 from server.keys.api_key import digest_of

@@ -1,78 +1,50 @@
-"""What `ggserve serve` prepares: several addresses on one port, and enough open files."""
+"""What comes before the options are read; the server is in test_serving.py."""
 
 from __future__ import annotations
 
-import socket
+import gc
 import subprocess
 import sys
 
 import pytest
 
-from engine.errors import ConfigError
-from server.cli.serve import listen, registry_of
-from server.config.settings import Settings
+from server.cli import serve
+from server.worker.supervision.process import StartedProcess
 
 
-def can_bind_ipv6() -> bool:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
+@pytest.fixture
+def processes(monkeypatch):
+    """Those that are started."""
+    started = []
+
+    def start():
+        started.append(StartedProcess.start((sys.executable, "-c", "import time; time.sleep(600)")))
+        return started[-1]
+
+    class Starter:
+        pass
+
+    Starter.start = staticmethod(start)
+    monkeypatch.setattr(serve, "StartedProcess", Starter)
+    return started
 
 
-def test_several_addresses_share_one_port():
-    sockets = listen("127.0.0.1, 127.0.0.2", 0)
-    hosts, ports = zip(*(sock.getsockname() for sock in sockets), strict=True)
-    for sock in sockets:
-        sock.close()
-    assert hosts == ("127.0.0.1", "127.0.0.2")
-    assert len(set(ports)) == 1
-
-
-def test_ipv4_and_ipv6_share_one_port_or_the_error_names_the_unavailable_address():
-    if not can_bind_ipv6():
-        with pytest.raises(ConfigError, match=r"cannot listen on ::1:\d+"):
-            listen("127.0.0.1, ::1", 0)
-        return
-    sockets = listen("127.0.0.1, ::1", 0)
-    families, ports = zip(*((sock.family, sock.getsockname()[1]) for sock in sockets), strict=True)
-    for sock in sockets:
-        sock.close()
-    assert families == (socket.AF_INET, socket.AF_INET6)
-    assert len(set(ports)) == 1
-
-
-def test_an_address_that_cannot_be_closes_those_before():
-    with socket.create_server(("127.0.0.1", 0)) as accepted:
-        port = accepted.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}.*choose another"):
-            listen("127.0.0.2,127.0.0.1", port)
-    for sock in listen("127.0.0.2", port):  # it is free again
-        sock.close()
-
-
-def test_a_folder_of_models_needs_no_model(tmp_path):
-    registry = registry_of(Settings(models_dir=tmp_path, models_memory="1G", sleep_idle_seconds=5))
-    assert registry.models == {}
-    assert (registry.policy.folder, registry.policy.idle_s) == (tmp_path, 5)
-    assert (registry.capacity.max_models, registry.capacity.memory) == (4, 1 << 30)
-    with pytest.raises(ConfigError, match="is not a directory"):
-        registry_of(Settings(models_dir=tmp_path / "absent"))
-
-
-def test_models_of_the_options_are_all_loaded_unless_a_number_says_otherwise():
-    both = ["a=a.gguf", "b=b.gguf"]
-    assert [*registry_of(Settings(model=both)).engines] == ["a", "b"]
-    assert [*registry_of(Settings(model=both, models_max=1)).engines] == ["a"]
-    assert registry_of(Settings(model=both, no_models_autoload=True)).policy.autoload is False
-
-
-def test_the_engine_does_not_wait_for_imports_of_the_server():
-    code = "import sys, server.cli.serve; print({'numpy', 'fastapi', 'uvicorn'} & {*sys.modules})"
+def test_starting_imports_neither_the_event_loop_nor_pydantic():
+    code = "import sys, server.cli.serve; print({'asyncio', 'pydantic', 'msgspec'} & {*sys.modules})"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
-def test_a_server_of_texts_imports_no_numpy():
-    code = "import sys, server.cli.serve, server.app, server.http.server; print('numpy' in sys.modules)"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+def test_help_starts_no_process(processes, capsys):
+    with pytest.raises(SystemExit):
+        serve.run(["--help"])
+    assert "ggserve serve" in capsys.readouterr().out
+    assert not processes
+    assert gc.isenabled()
+
+
+def test_a_wrong_option_ends_the_process(processes):
+    with pytest.raises(SystemExit):
+        serve.run(["--absent"])
+    (process,) = processes
+    assert process.in_use
+    assert process.process.returncode is not None

@@ -15,7 +15,7 @@ import uvloop
 
 from server.app import create_app
 from server.cli.console import LoadProgress
-from server.cli.serve import allow_files, listen
+from server.cli.serving import allow_files, listen
 from server.config.settings import Settings
 from server.http.server import HttpServer
 from server.registry.registry import ModelRegistry

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from server.cli.serve import listen
+from server.cli.serving import listen
 from server.http.server import EXAMPLES, HttpServer
 from server.worker.model_use import model_use
 from support.api.http import CHAT, COMPLETIONS, client, error_of, user

@@ -34,6 +34,7 @@ from server.registry.served_model import ServedModel
 from server.worker.errors import EngineUnavailable, QueueFull
 from server.worker.requests.slots import Slots
 from server.worker.requests.stream import RequestInfo, Stream
+from server.worker.supervision.process import StartedProcess
 
 STORIES = Path(__file__).resolve().parents[3] / "models" / "stories.gguf"
 TEXT = " there was a little cat. She liked to play in the garden."
@@ -119,7 +120,7 @@ class FakeEngine:
         for id in list(self._streams):
             self.cancel(id)
 
-    def spawn(self) -> None: ...
+    def spawn(self, started: StartedProcess | None = None) -> None: ...
 
     def kill(self) -> None: ...
 

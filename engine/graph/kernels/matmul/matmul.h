@@ -42,6 +42,10 @@ size_t packed_size(ggml_type type, int64_t n_in, int64_t n_out);
 // src: n_out rows of n_in weights in ggml's blocks. Takes n_threads threads of its own.
 void pack(ggml_type type, const void * src, int64_t n_in, int64_t n_out, void * dst, int n_threads);
 
+// The same, where src is in a file that is open as `fd`, from `offset` on: each thread reads what it packs. Returns 0,
+// an error number of the system, or -1 if the file is too short.
+int pack_file(ggml_type type, int fd, int64_t offset, int64_t n_in, int64_t n_out, void * dst, int n_threads);
+
 // Bytes of one quantized activation row.
 size_t activation_size(int64_t n_in);
 

@@ -1,14 +1,23 @@
 // From ggml's blocks to the layout of packed weights.
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <cstring>
 #include <exception>
 #include <thread>
 #include <vector>
+
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
 
 #include "layout.h"
 #include "matmul.h"
 
 namespace ggserve {
 namespace {
+
+constexpr int64_t READ_BYTES = 256 << 10;  // at a time: they stay in the second-level cache
 
 uint32_t word(const uint8_t * p) { uint32_t w; memcpy(&w, p, 4); return w; }
 
@@ -150,6 +159,21 @@ void pack_groups(ggml_type type, const uint8_t * src, int64_t n_in, uint8_t * ds
     }
 }
 
+// Calls work(begin, end) until n groups are done, `step` of them at a time.
+template <class F>
+void pack_in_threads(int64_t n, int64_t step, int n_threads, const F & work) {
+    std::atomic<int64_t> next{0};
+    const auto run = [&] {
+        for (int64_t begin; (begin = next.fetch_add(step)) < n;) work(begin, std::min(begin + step, n));
+    };
+    std::vector<std::thread> others;
+    try {
+        for (int t = 1; t < std::min<int64_t>(n_threads, (n + step - 1) / step); t++) others.emplace_back(run);
+    } catch (const std::exception &) {}  // no more threads to be had: those that are there do it
+    run();
+    for (std::thread & other : others) other.join();
+}
+
 }  // namespace
 
 size_t packed_size(ggml_type type, int64_t n_in, int64_t n_out) {
@@ -157,18 +181,30 @@ size_t packed_size(ggml_type type, int64_t n_in, int64_t n_out) {
 }
 
 void pack(ggml_type type, const void * src, int64_t n_in, int64_t n_out, void * dst, int n_threads) {
-    const int64_t n_groups = n_out / ROWS;
-    std::vector<std::thread> others;
-    for (int t = 1; t < n_threads; t++) {
-        const int64_t begin = n_groups * t / n_threads, end = n_groups * (t + 1) / n_threads;
-        try {
-            others.emplace_back(pack_groups, type, (const uint8_t *)src, n_in, (uint8_t *)dst, begin, end);
-        } catch (const std::exception &) {  // no more threads to be had: this one does it
-            pack_groups(type, (const uint8_t *)src, n_in, (uint8_t *)dst, begin, end);
+    pack_in_threads(n_out / ROWS, 16, n_threads, [=](int64_t begin, int64_t end) {
+        pack_groups(type, (const uint8_t *)src, n_in, (uint8_t *)dst, begin, end);
+    });
+}
+
+int pack_file(ggml_type type, int fd, int64_t offset, int64_t n_in, int64_t n_out, void * dst, int n_threads) {
+#if defined(_WIN32)  // where matrices are read first
+    return ENOSYS;
+#else
+    const size_t source = ROWS * ggml_row_size(type, n_in), packed = group_bytes(format_of(type), n_in / BLOCK);
+    std::atomic<int> error{0};
+    pack_in_threads(n_out / ROWS, std::max<int64_t>(1, READ_BYTES / source), n_threads, [&](int64_t begin, int64_t end) {
+        thread_local std::vector<uint8_t> rows;
+        rows.resize((end - begin) * source);
+        for (size_t done = 0; done < rows.size() && !error;) {
+            const ssize_t n = pread(fd, rows.data() + done, rows.size() - done, offset + begin * source + done);
+            if (n > 0) done += n;
+            else if (n == 0) error = -1;
+            else if (errno != EINTR) error = errno;
         }
-    }
-    pack_groups(type, (const uint8_t *)src, n_in, (uint8_t *)dst, 0, n_groups / n_threads);
-    for (std::thread & other : others) other.join();
+        if (!error) pack_groups(type, rows.data(), n_in, (uint8_t *)dst + begin * packed, 0, end - begin);
+    });
+    return error;
+#endif
 }
 
 }  // namespace ggserve

@@ -88,6 +88,24 @@ SHAPES = [
 ]
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_matrix_that_is_read_from_a_file_is_the_one_that_is_packed_from_memory(threads, tmp_path):
+    n_in, n_out = 512, 1616  # several pieces, the last of which is shorter
+    data, _ = quantized("q4_0", n_in, n_out)
+    path = tmp_path / "weights"
+    path.write_bytes(b"before" + data)
+    home = Context(2)
+    one, other = (PackedMatrix(home, type_id("q4_0"), (n_in, n_out), name) for name in ("one", "other"))
+    home.allocate(CPU.buffer_types()[-1])
+    one.load(data)
+    with path.open("rb") as file:
+        assert other.read(file.fileno(), 6, threads)
+        assert one.tensor.get() == other.tensor.get()
+        assert not other.read(file.fileno(), 7, threads)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            other.read(-1, 0)
+
+
 # A quick run multiplies every type by few rows and by many, and one of each size of blocks in every shape.
 @pytest.mark.parametrize(
     ("shape", "kind"),

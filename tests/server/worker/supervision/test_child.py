@@ -21,14 +21,6 @@ def test_describe_exit_quotes_the_last_log():
     assert describe_exit(-99, []) == "the engine process was killed by signal 99"
 
 
-def test_the_engine_process_does_not_get_api_keys(monkeypatch):
-    monkeypatch.setenv("GGSERVE_API_KEY", "secret")
-    monkeypatch.setenv("GGSERVE_PORT", "1")
-    environment = child._environment()
-    assert "GGSERVE_API_KEY" not in environment
-    assert environment["GGSERVE_PORT"] == "1"
-
-
 @pytest.fixture
 def reader(caplog):
     caplog.set_level(logging.DEBUG)

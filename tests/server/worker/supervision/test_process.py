@@ -1,0 +1,24 @@
+"""Engine processes that are started before it is known what they load."""
+
+from __future__ import annotations
+
+import sys
+
+from server.worker.supervision import process
+from server.worker.supervision.process import StartedProcess
+
+
+def test_the_engine_process_does_not_get_api_keys(monkeypatch):
+    monkeypatch.setenv("GGSERVE_API_KEY", "secret")
+    monkeypatch.setenv("GGSERVE_PORT", "1")
+    environment = process._environment()
+    assert "GGSERVE_API_KEY" not in environment
+    assert environment["GGSERVE_PORT"] == "1"
+
+
+def test_a_process_that_is_discarded_has_ended():
+    started = StartedProcess.start((sys.executable, "-c", "import time; time.sleep(600)"))
+    assert not started.in_use
+    started.discard()
+    assert started.in_use
+    assert started.process.returncode is not None
