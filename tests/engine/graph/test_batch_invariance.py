@@ -11,21 +11,41 @@ import pytest
 
 import engine
 from engine.engine import Model
+from engine.graph.ops.packed import instruction_set, instruction_sets, use_instruction_set
 from engine.quantize.quantizer import quantize_file
 from engine.scheduler.batch import BatchItem
 from support.fakes.engine import STORIES
+from support.quick import matrix
 
 N, N_CELLS = 40, 300
 
 
-@pytest.fixture(scope="module", params=["Q8_0", "Q4_0", "Q4_K_M", "Q5_0"])
+# With each kernel set of this processor; plain C++ in every run, since ggml computes otherwise there.
+CASES = [(kind, kernels) for kernels in instruction_sets() for kind in ("Q8_0", "Q4_0", "Q4_K_M", "Q5_0")]
+
+
+def in_quick_runs(case: tuple[str, str]) -> bool:
+    kind, kernels = case
+    return kernels == instruction_set() or (kernels == "portable" and kind in ("Q8_0", "Q4_K_M"))
+
+
+@pytest.fixture(
+    scope="module", params=matrix([(case,) for case in CASES], always=lambda each: in_quick_runs(each[0]))
+)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """The bundled model with weights of a type that is packed."""
     path = tmp_path_factory.mktemp("models") / "model.gguf"
-    quantize_file(STORIES, path, request.param, requantize=True)
+    kind, kernels = request.param
+    quantize_file(STORIES, path, kind, requantize=True)
     params = engine.ModelParameters(use_gpu=False, n_threads=2, context_size=64, kv_cells=N_CELLS)
-    with engine.load(Path(path), params) as model:
-        yield model
+    before = instruction_set()
+    use_instruction_set(kernels)
+    try:
+        with engine.load(Path(path), params) as model:
+            assert "CPU_PACKED" in model.weights.placement.values()
+            yield model
+    finally:
+        use_instruction_set(before)
 
 
 def logits(model: Model, items: list[BatchItem], n: int) -> np.ndarray:

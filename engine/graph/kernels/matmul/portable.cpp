@@ -118,8 +118,8 @@ void quantize_portable(const float * in, int64_t n_blocks, Activations * out, in
     }
 }
 
-// ggml's kernels have vectors on nearly every processor, so these are not preferred to them.
-static bool is_faster(ggml_type) { return false; }
+// Than ggml's for the same processors, except for single rows of Q4_0, IQ4_NL, IQ4_XS and MXFP4.
+static bool is_faster(ggml_type) { return true; }
 
 extern const KernelSet portable_kernels;
 const KernelSet portable_kernels = {"portable", kernel_of, is_faster, quantize_portable};
