@@ -7,9 +7,9 @@ and seconds on another, it is bounded by the time that a step without it takes.
 from __future__ import annotations
 
 STRETCH = 2.4  # a step with a chunk takes about this many times as long as one without
-SMALLEST_CHUNK = 16  # attention over a long context costs nearly as much for fewer, and prompts must go on
+SMALLEST_CHUNK = 8  # attention over a long context costs nearly as much for fewer, and prompts must go on
 LARGEST_CHUNK = 1 << 20  # any bound: where tokens cost nothing measurable, there would be none
-MULTIPLE = 8  # of chunks: steps of one size share a graph, and the limit drifts
+MULTIPLE = 4  # of chunks: steps of one size share a graph, and the limit drifts
 REFRESH = 64  # steps with a chunk, after which one is computed without, since contexts grow
 WEIGHT = 0.25  # of a new measurement in the running mean
 FEWEST_ROWS = 32  # a shorter chunk says little about the time per token
