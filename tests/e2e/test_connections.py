@@ -44,8 +44,8 @@ def n_idle() -> Iterator[int]:
 
 
 def test_10_000_idle_connections_beside_a_client(n_idle):
-    """They are open all at once, cost little, and are gone soon after."""
-    with ServerProcess("--threads", "1", "--header-timeout-s", "5") as server:
+    """They are open all at once, and cost little."""
+    with ServerProcess("--threads", "1", "--header-timeout-s", "600") as server:
         address = urlsplit(server.url)
         process = psutil.Process(server.process.pid)
         body = json.dumps({"prompt": "Once", "max_tokens": 2})
@@ -60,16 +60,15 @@ def test_10_000_idle_connections_beside_a_client(n_idle):
             ask()
             n_before, memory = process.num_fds(), process.memory_info().rss
             with ExitStack() as idle:
-                most = 0
                 for i in range(n_idle):
                     sock = socket.create_connection((address.hostname, address.port))
                     idle.enter_context(closing(sock))
                     if i % 1000 == 999:
                         ask()
-                        most = max(most, process.num_fds() - n_before)
-                assert most > n_idle / 2  # some may have been closed by now
-                assert process.memory_info().rss - memory < 10_000 * 16384
-                wait_until(lambda: process.num_fds() <= n_before, 60)
+                wait_until(lambda: process.num_fds() >= n_before + n_idle)
+                assert process.memory_info().rss - memory < n_idle * 16384
                 ask()
+            wait_until(lambda: process.num_fds() <= n_before)
+            ask()
         assert server.end() == 0
         assert not any("Traceback" in line for line in server.lines)

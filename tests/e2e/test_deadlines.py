@@ -13,7 +13,7 @@ from support.server_process import ServerProcess
 from support.waiting import wait_until
 
 ENDLESS = {"prompt": "Once upon a time", "ignore_eos": True}
-LIMIT_MS = 1000
+LIMIT_MS = 2000
 LONG_PROMPT = "the little dog and the big cat " * 8000  # takes much longer than that
 
 
