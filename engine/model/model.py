@@ -227,11 +227,11 @@ class DraftModel(LoadedModel):
             self._resources = resources.pop_all()
 
     def _make_backends(self, devices: Iterable[Device], resources: ExitStack) -> list[Backend]:
-        shared = self._shared
-        return [
-            shared[device.name] if device.name in shared else super()._make_backends([device], resources)[0]
-            for device in devices
-        ]
+        needed = list(devices)
+        lacking = [device for device in needed if device.name not in self._shared]
+        own = super()._make_backends(lacking, resources)
+        by_name = self._shared | {backend.device.name: backend for backend in own}
+        return [by_name[device.name] for device in needed]
 
 
 def _ignore(fraction: float, text: str) -> None:

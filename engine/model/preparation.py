@@ -136,7 +136,8 @@ def _beside_draft(model: Preparation, gguf: GGUFFile, params: ModelParameters) -
     own = replace(
         params,
         gpu_layers=params.draft_gpu_layers,
-        use_gpu=False if params.draft_gpu_layers == 0 else params.use_gpu,
+        use_gpu=params.use_gpu if params.draft_gpu_layers else False,
+        devices=params.devices if params.draft_gpu_layers else (),
         context_size=None,
         kv_cells=model.plan.n_cells,
         kv_type="f16",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 import engine
+from engine.config import DRAFT_MODEL
 from engine.model.preparation import preview
 from engine.types import Timings
 from support.builders.golden import (
@@ -23,8 +26,11 @@ from support.builders.golden import (
     widened,
 )
 from support.builders.quantized import FORMATS, quantize
+from support.fakes.drafts import draft_always
 from support.references.devices import params, rpc_device, run
 from support.references.greedy import Greedy, GreedyComparison
+from support.references.greedy import request as greedy_request
+from support.references.greedy import run as generate
 
 SEVEN = ["llama-gqa-tied", "mpt", "falcon-7b", "falcon-40b", "gptneox", "gptj", "gpt2", "bloom"]
 LAYERS = [0, 1, 2, "all"]  # of two and the output
@@ -180,3 +186,30 @@ def test_several_devices_of_several_backends_share_a_model(request: pytest.Fixtu
     assert len(set(placement)) == 4
     assert error(logits, ref.logits[-1]) < 1e-4
     assert tokens == ref.greedy.tokens
+
+
+@pytest.mark.parametrize("where", ["CLBlast", "RPC"])
+@pytest.mark.parametrize(("layers", "draft_layers"), [("all", 0), ("all", "all"), (0, "all"), (1, 2)])
+def test_a_draft_model_is_where_its_own_layers_are(
+    where: str, layers: Any, draft_layers: Any, request: pytest.FixtureRequest
+) -> None:
+    ref = golden("llama-head-64")
+    base = params(where, request)
+    both = replace(
+        base, use_gpu="auto", gpu_layers=layers, draft_model=str(ref.path), draft_gpu_layers=draft_layers
+    )
+    with engine.load(ref.path, both) as model:
+        draft = model.draft
+        assert draft is not None
+        n_layers = len(model.layer_devices)
+        for loaded, n in ((model, layers), (draft, draft_layers)):
+            on_cpu = [device.type == "cpu" for device in loaded.layer_devices]
+            assert on_cpu.count(False) == (n_layers if n == "all" else n)
+        scheduler = model.scheduler()
+        draft_always(scheduler)
+        drafting = msgspec.structs.replace(
+            greedy_request("x", ref.prompt, n=24, cache=False), draft_max=5, spec_type=DRAFT_MODEL
+        )
+        assert generate(scheduler, [drafting])["x"].tokens == ref.greedy.tokens
+        stats = scheduler.stats()
+        assert stats.draft_accepted_tokens >= 0.7 * stats.draft_tokens > 8
