@@ -217,7 +217,7 @@ def main() -> int:
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--requests", type=int, default=200, help="of each measurement of latency")
     options = parser.parse_args()
-    ray.init(num_cpus=64, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=64, include_dashboard=False, log_to_driver=False)
     port = free_port()
     direct = Direct()
     try:

@@ -61,6 +61,14 @@ def _parser() -> Parser:
         "--replica-gpus", type=float, default=0, metavar="N", help="GPUs that a replica takes (default: 0)"
     )
     group.add_argument(
+        "--stream-interval-ms",
+        type=float,
+        default=0,
+        metavar="MS",
+        help="send tokens of a stream together, so long after those before (default: 0, each at once); saves "
+        "processor time of ingresses and proxies",
+    )
+    group.add_argument(
         "--address",
         default="auto",
         help="the Ray cluster; default: RAY_ADDRESS, or the one of which this machine is a part",
@@ -89,6 +97,7 @@ def run(arguments: list[str]) -> int:
         ingresses=args.ingresses,
         cpus=args.replica_cpus,
         gpus=args.replica_gpus,
+        stream_interval_ms=args.stream_interval_ms,
     )
     if args.action == "config":
         sys.stdout.write(serve_config(deployment))

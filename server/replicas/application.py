@@ -123,7 +123,7 @@ def deploy(deployment: Deployment, address: str) -> None:
     Returns when the application serves. ConnectionError: there is no cluster.
     """
     if not ray.is_initialized():
-        ray.init(None if address == "local" else address, log_to_driver=address == "local")
+        ray.init(address, log_to_driver=address == "local")
     serve.start(http_options=deployment.http_options)
     serve.run(application_of(deployment), name=NAME, route_prefix="/")
 

@@ -26,7 +26,8 @@ class Deployment(BaseModel):
     """The arguments of `server.replicas.application:build`, in a Serve config file too.
 
     settings: options of `ggserve serve`, by their names in its YAML file. autoscale: the fewest and the most
-    replicas, in place of `replicas`. cpus, gpus: that a replica takes of its node.
+    replicas, in place of `replicas`. cpus, gpus: that a replica takes of its node. stream_interval_ms:
+    between two frames of a stream on its way from a replica, each with what was computed meanwhile.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -37,6 +38,7 @@ class Deployment(BaseModel):
     ingresses: Annotated[int, Field(ge=1, le=1000)] = 1
     cpus: Annotated[float, Field(ge=0, le=4096, allow_inf_nan=False)] = 1
     gpus: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] = 0
+    stream_interval_ms: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] = 0
 
     @model_validator(mode="after")
     def _together(self) -> Self:

@@ -12,6 +12,7 @@ from uuid import uuid4
 from engine.tasks.types import TaskFailure
 from server import logs
 from server.replicas import messages
+from server.replicas.batches import batches
 from server.replicas.options import Deployment
 from server.replicas.routing import RecentBlocks, prefix_keys
 from server.worker.client import EngineClient
@@ -36,7 +37,8 @@ class Replica:
         argv: Sequence[str] = DEFAULT_ARGV,
         exit: Callable[[int], object] = os._exit,
     ) -> None:
-        settings = Deployment.model_validate(options).local_settings()
+        deployment = Deployment.model_validate(options)
+        settings = deployment.local_settings()
         logs.configure(settings.log_level, settings.log_format)
         ((name, path),) = settings.models().items()
         self.id = uuid4().hex[:12]
@@ -45,6 +47,7 @@ class Replica:
         self._blocks = RecentBlocks()
         self._calls: dict[str, str] = {}  # id of a running request → its id for the engine
         self._n_calls = 0
+        self._stream_interval_s = deployment.stream_interval_ms / 1000
         self._exit = exit
 
     async def start(self) -> None:
@@ -72,13 +75,14 @@ class Replica:
         stream = self.client.generate(request)
         replica = self.id  # with the first and the last frame
         try:
-            async for output in stream:
-                output.id = id
-                outputs = messages.Outputs([output], replica)
+            async for outputs in batches(stream, self._stream_interval_s):
+                for output in outputs:
+                    output.id = id
+                frame = messages.Outputs(outputs, replica)
                 replica = ""
-                if output.finish is not None:
-                    outputs.replica, outputs.stats = self.id, self.client.stats
-                yield messages.encode(outputs)
+                if outputs[-1].finish is not None:
+                    frame.replica, frame.stats = self.id, self.client.stats
+                yield messages.encode(frame)
         finally:
             self._blocks.add(prefix_keys(request, stream.tokens))
             if self._calls.get(id) == request.id:

@@ -38,10 +38,22 @@ def test_a_serve_config_file_needs_no_ray(capsys, without_ray) -> None:
 
 
 def test_numbers_of_replicas_and_what_they_take_are_in_the_file(capsys) -> None:
-    options = ("--autoscale", "1,8", "--replica-cpus", "4", "--replica-gpus", "0.5", "--ingresses", "2")
+    options = (
+        "--autoscale",
+        "1,8",
+        "--replica-cpus",
+        "4",
+        "--replica-gpus",
+        "0.5",
+        "--ingresses",
+        "2",
+        "--stream-interval-ms",
+        "50",
+    )
     (application,) = config(capsys, *options)["applications"]
     arguments = Deployment.model_validate(application["args"])
     assert (arguments.autoscale, arguments.cpus, arguments.gpus, arguments.ingresses) == ((1, 8), 4, 0.5, 2)
+    assert arguments.stream_interval_ms == 50
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ pytestmark = pytest.mark.asyncio
 
 
 @asynccontextmanager
-async def running(*arguments: str):
-    options = Deployment.of(Settings(model=[str(STORIES)], parallel=PARALLEL, max_queue=0)).model_dump()
+async def running(*arguments: str, **fields):
+    settings = Settings(model=[str(STORIES)], parallel=PARALLEL, max_queue=0)
+    options = Deployment.of(settings, **fields).model_dump()
     exits: list[int] = []
     replica = Replica(options, argv=[sys.executable, str(FAKE), *arguments], exit=exits.append)
     replica.exits = exits
@@ -52,6 +53,13 @@ async def test_a_request_is_streamed_and_the_last_frame_has_the_counters():
         assert (last.replica, last.outputs[0].finish) == (replica.id, FinishReason.LENGTH)
         assert last.stats is not None
         assert replica.info()["n_ctx"] == 4096
+
+
+async def test_tokens_are_sent_together_at_an_interval():
+    async with running(stream_interval_ms=10_000) as replica:
+        outputs = await frames(replica, request("a", [1, 2], 40))
+        assert tokens(outputs) == text_of([1, 2], 40)
+        assert [len(message.outputs) for message in outputs] == [1, 39]
 
 
 async def test_a_request_continues_after_the_tokens_that_its_client_has():
