@@ -14,10 +14,11 @@ ARG GGSERVE_NATIVE=1
 RUN python -m venv /opt/ggserve && GGSERVE_BACKENDS=cpu /opt/ggserve/bin/pip install --no-cache-dir .
 
 FROM ${BASE}
-RUN useradd --uid 10001 --user-group --create-home ggserve && install -d -o ggserve /models /var/cache/ggserve
+RUN useradd --uid 10001 --user-group --no-create-home ggserve && install -d -o ggserve /models /var/cache/ggserve
 COPY --from=build /opt/ggserve /opt/ggserve
-ENV PATH=/opt/ggserve/bin:$PATH GGSERVE_CACHE=/var/cache/ggserve GGSERVE_HOST=0.0.0.0 GGSERVE_PORT=8080 \
-    HF_HOME=/var/cache/ggserve/huggingface
+# Drivers keep compiled kernels below HOME; the root file system may be read-only.
+ENV PATH=/opt/ggserve/bin:$PATH HOME=/var/cache/ggserve GGSERVE_CACHE=/var/cache/ggserve \
+    HF_HOME=/var/cache/ggserve/huggingface GGSERVE_HOST=0.0.0.0 GGSERVE_PORT=8080
 USER 10001:10001
 WORKDIR /models
 VOLUME ["/models", "/var/cache/ggserve"]

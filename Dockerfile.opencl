@@ -22,10 +22,11 @@ RUN apt-get update && \
     apt-get install -y --no-install-recommends libclblast1 ocl-icd-libopencl1 ${OPENCL_DRIVER} && \
     rm -rf /var/lib/apt/lists/* && \
     mkdir -p /etc/OpenCL/vendors && echo libnvidia-opencl.so.1 >/etc/OpenCL/vendors/nvidia.icd
-RUN useradd --uid 10001 --user-group --create-home ggserve && install -d -o ggserve /models /var/cache/ggserve
+RUN useradd --uid 10001 --user-group --no-create-home ggserve && install -d -o ggserve /models /var/cache/ggserve
 COPY --from=build /opt/ggserve /opt/ggserve
-ENV PATH=/opt/ggserve/bin:$PATH GGSERVE_CACHE=/var/cache/ggserve GGSERVE_HOST=0.0.0.0 GGSERVE_PORT=8080 \
-    HF_HOME=/var/cache/ggserve/huggingface \
+# Drivers keep compiled kernels below HOME; the root file system may be read-only.
+ENV PATH=/opt/ggserve/bin:$PATH HOME=/var/cache/ggserve GGSERVE_CACHE=/var/cache/ggserve \
+    HF_HOME=/var/cache/ggserve/huggingface GGSERVE_HOST=0.0.0.0 GGSERVE_PORT=8080 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
 WORKDIR /models

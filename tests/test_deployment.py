@@ -46,6 +46,7 @@ def test_dockerfiles_keep_their_promises(name: str) -> None:
     assert "\nUSER 10001:10001\n" in last
     assert "\nHEALTHCHECK " in last
     assert '"/models"' in last
+    assert " HOME=/var/cache/ggserve " in last  # drivers keep compiled kernels there; PoCL needs to
     # Compilers stay in the first stage.
     assert "g++" not in last
 
