@@ -72,8 +72,8 @@ class ModelSettings(BaseSettings):
     )
     context_size: int | None = _model(
         None,
-        "maximum context length of a request, in tokens; default: the model's training context, the most for "
-        "an embedding model with learned positions",
+        "maximum context length of a request, in tokens; default: the model's training context, which an "
+        "embedding model with learned positions cannot exceed",
         "N",
         ge=2,
         le=1 << 26,
@@ -107,7 +107,7 @@ class ModelSettings(BaseSettings):
     )
     reasoning: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_off)] = _model(
         "auto",
-        "whether the model reasons before it answers, unless a request says; auto: the template's default",
+        "whether the model reasons before it answers, unless a request sets it; auto: the template's default",
         "auto|on|off",
         shared=False,
     )
@@ -119,7 +119,7 @@ class ModelSettings(BaseSettings):
     )
     reasoning_budget: int = _model(
         -1,
-        "maximum tokens of reasoning, for requests that do not say; -1: no limit",
+        "maximum tokens of reasoning, for requests that do not set it; -1: no limit",
         "N",
         shared=False,
         ge=-1,
@@ -144,7 +144,7 @@ class ModelSettings(BaseSettings):
 
     pooling: Literal["auto", "none", "mean", "cls", "last", "rank"] = _model(
         "auto",
-        "how token vectors are pooled into an embedding, unless the request says; auto: as the model file "
+        "how token vectors are pooled into an embedding, unless the request sets it; auto: as the model file "
         "specifies, otherwise the last token",
         "auto|none|mean|cls|last|rank",
         shared=False,
@@ -167,15 +167,15 @@ class ModelSettings(BaseSettings):
     cpu_moe: bool = _device(False, "leave the experts of all layers on the CPU, wherever the layers are")
     n_cpu_moe: int | None = _device(
         None,
-        "leave the experts of the first N layers on the CPU; default: of as few layers as possible where the "
-        "number of offloaded layers is automatic, else of none",
+        "leave the experts of the first N layers on the CPU; default: as few as possible if the number of "
+        "offloaded layers is automatic, otherwise none",
         "N",
         ge=0,
         le=10_000,
     )
     override_tensor: Words = _device(
         [],
-        "device of the tensors in whose names PATTERN, a regular expression, is found; may be repeated, the "
+        "device for tensors whose name the regular expression PATTERN matches in part; may be repeated, the "
         "first match counts",
         "PATTERN=DEVICE",
     )
@@ -230,7 +230,7 @@ class ModelSettings(BaseSettings):
     )
     batch_size: int = _batching(
         512,
-        "maximum prompt tokens of one request per step (prefill chunk; n_batch), unless the request says",
+        "maximum prompt tokens of one request per step (prefill chunk; n_batch), unless the request sets it",
         "N",
         ge=1,
         le=65536,
@@ -245,7 +245,7 @@ class ModelSettings(BaseSettings):
 
     spec_type: Literal["auto", "none", "ngram-simple", "draft-simple"] = _batching(
         "auto",
-        "speculative decoding, unless the request says; ngram-simple: draft the tokens that followed the "
+        "speculative decoding, unless the request sets it; ngram-simple: draft the tokens that followed the "
         "last ones where these occurred before, in the prompt or in the output; draft-simple: draft with the "
         "draft model; auto: that if there is one, otherwise none",
         "auto|none|ngram-simple|draft-simple",
@@ -253,8 +253,8 @@ class ModelSettings(BaseSettings):
     )
     spec_draft_n_max: int = _batching(
         16,
-        "maximum number of tokens drafted per step of a request, unless the request says; fewer are drafted "
-        "where that is faster",
+        "maximum number of tokens drafted per step of a request, unless the request sets it; fewer are "
+        "drafted where that is faster",
         "N",
         shared=False,
         ge=0,

@@ -77,7 +77,7 @@ class Settings(ModelSettings):
     )
     tls_cert: Path | None = _server(
         None,
-        "PEM file with the server's certificate and those that lead to its issuer, for HTTPS; read again on "
+        "PEM file with the server's certificate and its intermediate certificates, for HTTPS; read again on "
         "SIGHUP",
         "PATH",
     )
@@ -151,7 +151,7 @@ class Settings(ModelSettings):
     )
     cache_isolation: Literal["none", "key"] = option(
         "none",
-        "key: each client reuses only its own prefixes in the KV cache, so that it cannot learn from them "
+        "key: each client reuses only its own prefixes in the KV cache, so that it cannot infer from timing "
         "what others ask; none: all clients share prefixes",
         "none|key",
         section="limits",
@@ -159,9 +159,9 @@ class Settings(ModelSettings):
     )
     max_connections: int | None = _limit(
         None,
-        "maximum number of open connections; for a further one the connection that has been idle longest is "
-        "closed, or if none is idle, it is refused with 503; default: as many as the limit on open files, "
-        f"which the server raises, allows, at most {MOST_CONNECTIONS}",
+        "maximum number of open connections; beyond it, the connection that has been idle longest is closed, "
+        "or if none is idle, the new one is refused with 503; default: as many as the limit on open files "
+        f"allows (the server raises it), at most {MOST_CONNECTIONS}",
         ge=1,
         le=1 << 20,
     )
