@@ -83,7 +83,7 @@ def _marked(value: Any, exact: list[str]) -> Any:
     """The value with a mark in place of each decimal, whose text is added to `exact`."""
     if isinstance(value, ExactFloat | Decimal):
         if not isinstance(value, ExactFloat) and not value.is_finite():
-            raise ValueError("infinities are no numbers of JSON")
+            raise ValueError("infinity is not a JSON number")
         exact.append(value.text if isinstance(value, ExactFloat) else number_text(value))
         return f"{_MARK}{len(exact) - 1}"
     if isinstance(value, dict):

@@ -183,7 +183,7 @@ def _groups(converter: type[Converter], folder: Folder) -> tuple[list[TensorGrou
     remarks = []
     if buffers:
         names = buffers[:4] + (["…"] if len(buffers) > 4 else [])
-        remarks.append(f"{len(buffers)} integer tensors are no weights, and left out: {', '.join(names)}")
+        remarks.append(f"{len(buffers)} integer tensors are not weights and were omitted: {', '.join(names)}")
     return groups, remarks
 
 

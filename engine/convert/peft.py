@@ -124,8 +124,8 @@ def _base_config(
     folder = Path(base) if base is not None else Path(named) if isinstance(named, str) and named else None
     if folder is None or (base is None and not (folder / "config.json").is_file()):
         raise ConfigError(
-            f"{source / CONFIG} names the base model {str(named)[:200]!r}, which is no folder here; give its "
-            "folder with --base (only config.json is read)"
+            f"{source / CONFIG} names the base model {str(named)[:200]!r}, which is not a folder here; give "
+            "its folder with --base (only config.json is read)"
         )
     config = read_json(folder, "config.json", False)
     classes = config.get("architectures")

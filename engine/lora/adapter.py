@@ -99,7 +99,7 @@ def _matrices(gguf: GGUFFile, by_name: dict[str, TensorSpec], alpha: float) -> I
     for name in gguf.tensors:
         base, end = name[:-7], name[-7:]
         if end not in (A, B):
-            _refuse(gguf, f"tensor '{printable(name)}' is no part of a low-rank product ({A}, {B})")
+            _refuse(gguf, f"tensor '{printable(name)}' is not part of a low-rank product ({A}, {B})")
         other = base + (B if end == A else A)
         if other not in gguf.tensors:
             gguf.fail(f"tensor '{printable(other)}' is missing; it belongs to '{printable(name)}'")
@@ -109,7 +109,7 @@ def _matrices(gguf: GGUFFile, by_name: dict[str, TensorSpec], alpha: float) -> I
         if spec is None:
             gguf.fail(f"adapts '{printable(base)}', which the model does not have")
         if spec.op not in ("mul_mat", "mul_mat_id") and base != "token_embd.weight":
-            _refuse(gguf, f"adapts '{printable(base)}', which is no matrix of a layer")
+            _refuse(gguf, f"adapts '{printable(base)}', which is not a matrix of a layer")
         yield _matrix(gguf, spec, alpha)
 
 

@@ -22,7 +22,7 @@ class Overrides:
         for pattern, device in pairs:
             if device.lower() not in by_name:
                 raise DeviceError(
-                    f"override_tensor: {device} is no device that may be used ({', '.join(devices)})"
+                    f"override_tensor: {device} is not one of the devices in use ({', '.join(devices)})"
                 )
             try:
                 self.rules.append((re.compile(pattern), by_name[device.lower()]))

@@ -19,7 +19,7 @@ ATTRIBUTES = {
     "rpm": ("N", "requests per minute"),
     "tpm": ("N", "tokens per minute, of prompts and answers"),
     "concurrency": ("N", "concurrent requests"),
-    "weight": ("N", "its share in the engine beside other clients' (default 1)"),
+    "weight": ("N", "its share of the engine relative to other clients (default 1)"),
     "priority": ("N", "of its requests, and the best that they can ask for; lower is earlier (default 0)"),
 }
 EXAMPLES = """\

@@ -153,7 +153,7 @@ def samplers(text: str) -> tuple[str, ...]:
     """The steps of names separated by `;` or as a JSON list, or of letters in a row."""
     steps, unknown = steps_of(texts(text)) if text.lstrip().startswith("[") else steps_of_text(text)
     if unknown:
-        raise ValueError(f"{unknown[0][:64]!r} is no sampler; there are {', '.join(STEPS)}")
+        raise ValueError(f"{unknown[0][:64]!r} is not a sampler; expected one of {', '.join(STEPS)}")
     return steps
 
 

@@ -72,7 +72,7 @@ def rule(schema: Any) -> Rule:
     unlisted = any(line.startswith((FREE_NAME, LIMITED_NAME)) for line in text.split("\n"))
     if unlisted and not spacing.is_json:  # names could come twice
         raise ConfigError(
-            "x-guidance: separators and white space that JSON does not have are not supported beside names "
+            "x-guidance: separators and white space that JSON does not have are not supported with names "
             "that the schema does not list"
         )
     return Rule(text, list(reader.ignored))

@@ -152,7 +152,7 @@ class Supervisor:
         if verdict.reason and not self.stalled:
             log.error("[%s] %s", self._name, verdict.reason)
         elif self.stalled and not verdict.reason:
-            log.warning("[%s] the engine goes on", self._name)
+            log.warning("[%s] the engine continues", self._name)
         self.stalled = verdict.reason
         if verdict.hung:
             self._hung = True  # what it still sends, if it should wake up, is not looked at any more

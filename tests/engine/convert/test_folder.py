@@ -77,7 +77,7 @@ def test_convert_names_unknown_integers_and_refuses_unknown_weights(tmp_path: Pa
     converted, remarks = gguf_of(tmp_path / "a", tmp_path / "a.gguf")
     assert converted == tensors(FOLDER / "qwen2.gguf")
     assert remarks == [
-        "2 integer tensors are no weights, and left out: model.flags, model.num_batches_tracked"
+        "2 integer tensors are not weights and were omitted: model.flags, model.num_batches_tracked"
     ]
     moved(tmp_path / "b", "qwen2", str, **{"model.layers.0.adapter.weight": np.ones((2, 2), np.float32)})
     with pytest.raises(

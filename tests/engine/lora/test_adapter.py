@@ -104,8 +104,8 @@ def shaped(a: tuple[int, ...], b: tuple[int, ...]) -> Callable[[Parts], None]:
     ("change", "kind", "message"),
     [
         (renamed("blk.7.attn_q.weight"), engine.ModelError, "adapts 'blk.7.attn_q.weight', which the model"),
-        (renamed("output_norm.weight"), engine.UnsupportedModelError, "which is no matrix of a layer"),
-        (renamed("rope_freqs.weight"), engine.UnsupportedModelError, "which is no matrix of a layer"),
+        (renamed("output_norm.weight"), engine.UnsupportedModelError, "which is not a matrix of a layer"),
+        (renamed("rope_freqs.weight"), engine.UnsupportedModelError, "which is not a matrix of a layer"),
         (shaped((4, 31), (32, 4)), engine.ModelError, r"shape \[31, 4\].*requires \[32, 4\] \(rank 4\)"),
         (shaped((4, 32), (31, 4)), engine.ModelError, r"shape \[4, 31\].*requires \[4, 32\]"),
         (shaped((5, 32), (32, 4)), engine.ModelError, r"requires \[32, 4\] \(rank 4\)"),

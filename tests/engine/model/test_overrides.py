@@ -34,7 +34,7 @@ def test_the_first_pattern_that_is_found_counts() -> None:
 
 
 def test_contradictory_values_are_refused() -> None:
-    with pytest.raises(DeviceError, match=r"CUDA2 is no device that may be used \(CPU, CUDA0, CUDA1\)"):
+    with pytest.raises(DeviceError, match=r"CUDA2 is not one of the devices in use \(CPU, CUDA0, CUDA1\)"):
         Overrides([("exps", "CUDA2")], DEVICES)
     with pytest.raises(ConfigError, match=r"'\(exps' is not a regular expression"):
         Overrides([("(exps", "CPU")], DEVICES)

@@ -84,7 +84,7 @@ def test_sampling_defaults_are_checked_parameters(tmp_path):
     [
         ("temperature", "temperature must be a number, not ''"),
         ("heat=1", "'heat=1' must be NAME=VALUE, where NAME is one of"),
-        ("samplers=magic", "samplers: 'magic' is no sampler; there are penalties, dry"),
+        ("samplers=magic", "samplers: 'magic' is not a sampler; expected one of penalties, dry"),
         ("samplers=[5]", "samplers: must be a JSON list of texts"),
         ("dry_sequence_breakers=a", "dry_sequence_breakers: must be a JSON list of texts"),
         ("top_k=many", "top_k must be a number, not 'many'"),

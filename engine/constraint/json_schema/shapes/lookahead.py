@@ -61,7 +61,7 @@ def _character(token: str, ascii: str) -> str:
 
     text: str = regex_to_lark(r"[^\n]" if token == "." else token, ascii)
     if (len(token) > 1 or token == ".") and LLMatcher.validate_grammar(_grammar_of(text)):
-        raise ConfigError(f"{token[:32]!r} beside look-ahead, and ^ or $ inside, is not supported")
+        raise ConfigError(f"{token[:32]!r} with look-ahead, or with ^ or $ inside, is not supported")
     return text
 
 
@@ -167,7 +167,7 @@ class _PatternReader:
     def _inside(self, depth: int) -> Sequence[Sequence[_Item]]:
         """What is in parentheses, behind the first."""
         if depth == MAX_DEPTH:
-            raise ConfigError(f"groups deeper than {MAX_DEPTH} beside look-ahead are not supported")
+            raise ConfigError(f"groups deeper than {MAX_DEPTH} with look-ahead are not supported")
         inner = self._alternatives(depth + 1)
         if not self._pattern.startswith(")", self._at):
             raise self._fault()
@@ -196,7 +196,7 @@ class _PatternReader:
                 return ConfigError(f"{name} is not supported")
         if re.match(r"\\[1-9k]", rest):
             return ConfigError("backreferences are not supported")
-        return ConfigError(f"{rest[:16]!r} beside look-ahead, and ^ or $ inside, is not supported")
+        return ConfigError(f"{rest[:16]!r} with look-ahead, or with ^ or $ inside, is not supported")
 
 
 def _group(inner: Sequence[Sequence[_Item]]) -> _Item:

@@ -101,7 +101,7 @@ class Meets:
             case Array(items=None) if keyword == "unevaluatedItems":
                 return replace(shape, items=rest)
             case Reference():
-                raise ConfigError(f"{keyword} beside a reference to itself is not supported")
+                raise ConfigError(f"{keyword} next to a reference to itself is not supported")
         return shape
 
     def _meet_references(self, one: Shape, other: Shape) -> Shape:

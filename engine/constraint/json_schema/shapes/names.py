@@ -44,7 +44,7 @@ def fault(pattern: str) -> str:
     except ConfigError as error:
         return str(error)
     if language and LLMatcher.validate_grammar(f"start: X\nX: {language}"):
-        return "it is not valid beside look-ahead, which is not supported"
+        return "it is not valid with look-ahead, which is not supported"
     return ""
 
 

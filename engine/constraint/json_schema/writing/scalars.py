@@ -109,7 +109,7 @@ def multiple_leaf(shape: Number) -> str:
         if bound is not None:
             if abs(bound) > _EXACT or Decimal(repr(float(bound))) != bound:
                 raise ConfigError(
-                    "multipleOf beside bounds of more digits than a double holds is not supported"
+                    "multipleOf with bounds of more digits than a double holds is not supported"
                 )
             node[("exclusiveM" if open else "m") + name] = bound
     parts = [{"multipleOf": multiple} for multiple in shape.multiples]

@@ -107,5 +107,5 @@ def _path(body: PlanRequest, context: RequestContext) -> Path:
         raise wrong("file", "must be the name of a GGUF file, without a folder")
     path = served.parent / body.file
     if not path.is_file():
-        raise wrong("file", f"{body.file} does not exist beside the model")
+        raise wrong("file", f"{body.file} does not exist in the model's folder")
     return path

@@ -169,7 +169,7 @@ class NativeRequest(NativeFields):
 class Extra(Schema):
     """A piece of another file."""
 
-    text: str = required("what stands in it", "int n_threads();\n")
+    text: str = required("its text", "int n_threads();\n")
     filename: str | None = field("its name", "llama.h", max_length=4096)
 
 
@@ -179,7 +179,7 @@ class InfillRequest(NativeFields):
     input_extra: list[Extra] | None = field(
         "pieces of other files", [{"filename": "llama.h", "text": "…"}], max_length=MAX_EXTRA
     )
-    prompt: str | None = field("what already stands at the gap's beginning", "    return ")
+    prompt: str | None = field("text already at the beginning of the gap", "    return ")
 
 
 class ProbabilityReply(Reply):
