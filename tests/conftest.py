@@ -61,13 +61,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_template_process() -> Iterator[None]:
-    """All models of a run share a process for templates: starting one takes longer than most tests."""
+def shared_processes() -> Iterator[None]:
+    """One process for all templates, one for all constraints: starting one takes longer than most tests."""
     from server.chat import chat_format
+    from server.input import prompts
     from support.api.templates import SANDBOX
+    from support.fakes.constraint_process import shared_checker
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chat_format, "TemplateSandbox", lambda: SANDBOX)
+        patch.setattr(prompts, "ConstraintChecker", shared_checker)
         yield
 
 

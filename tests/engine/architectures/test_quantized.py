@@ -19,7 +19,7 @@ from support.quick import matrix
 
 BOUND = 0.15  # seen: 0.007 to 0.09
 IDS = np.random.default_rng(7).integers(3, 264, 70).tolist()  # several tiles of every kernel, and a rest
-COMMON = ("Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ2_XS")
+COMMON = ("Q4_0", "Q4_K", "IQ2_XS")
 STEPS = 9  # of these, fed one by one
 
 

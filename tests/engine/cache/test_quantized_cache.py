@@ -82,7 +82,7 @@ def test_every_decoder_has_one() -> None:
 
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on"])
-@pytest.mark.parametrize("arch", every(4, GOLDENS))
+@pytest.mark.parametrize("arch", every(12, GOLDENS))
 def test_narrow_caches_stay_close(arch: str, flash_attn: str, tmp_path: Path) -> None:
     path, prompt = with_heads_of_32(GOLDENS[arch], tmp_path / "model.gguf"), golden(GOLDENS[arch]).prompt[:90]
     collected = {}

@@ -17,6 +17,7 @@ from engine.scheduler.batch import BatchItem
 from support.builders.golden import FOLDER, REPRESENTATIVES, TinyModel, error, golden, matrices
 from support.builders.lora import merged, random_parts, write_adapter
 from support.fakes.engine import STORIES
+from support.quick import every
 
 TOLERANCE = 2e-4  # as of the golden references
 SETS = {
@@ -93,7 +94,7 @@ def test_an_adapter_of_every_matrix_is_the_same_as_merged_weights(name: str, tmp
         assert error(logits, session.last_logits) > 100 * TOLERANCE  # it matters
 
 
-@pytest.fixture(scope="module", params=["Q8_0", "Q4_K_M"])
+@pytest.fixture(scope="module", params=every(2, ["Q8_0", "Q4_K_M"]))
 def packed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[engine.Model]:

@@ -13,6 +13,7 @@ from engine.quantize.quantizer import quantize_file
 from engine.tasks.prompt_logprobs import LogprobRows, PromptLogprobsRunner
 from engine.types import Timings
 from support.builders.golden import error, golden
+from support.quick import every
 from support.references.greedy import request, run
 
 NAMES = (
@@ -49,7 +50,7 @@ def alone(name: str, prompt: Sequence[int], n: int = 12) -> list[int]:
         return list(run(model.scheduler(), [request("x", prompt, n=n, cache=False)])["x"].tokens)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every(4, NAMES))
 def test_the_next_turn_computes_only_its_own_tokens(name: str) -> None:
     ref = golden(name)
     with load(name) as model:
@@ -190,7 +191,7 @@ def test_an_embedding_does_not_depend_on_how_its_text_is_divided(name: str) -> N
     assert error(vectors[1], vectors[0]) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every(5, NAMES))
 def test_packed_weights_give_the_same_to_the_bit_however_a_prompt_is_divided(
     name: str, tmp_path: Path
 ) -> None:

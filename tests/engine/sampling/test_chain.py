@@ -225,7 +225,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(
-    "n", matrix([1, 2, 63, 64, 65, 300, 1023, 1025, 4100, 9001], (64, 65, 1025).__contains__)
+    "n", matrix([1, 2, 63, 64, 65, 300, 1023, 1025, 4100, 9001], (65, 1025).__contains__)
 )
 def test_large_rows_match_the_reference(n):
     compared = 0

@@ -12,7 +12,7 @@ from support.api.tools import (
     new_parser,
     read,
 )
-from support.quick import examples
+from support.quick import every, examples
 
 NOISE = [
     "<tool_call>",
@@ -52,7 +52,7 @@ NOISE += [
 ]
 
 
-@pytest.mark.parametrize("call_format", CALLS)
+@pytest.mark.parametrize("call_format", every(3, CALLS))
 @examples(60)
 @given(data=st.data())
 def test_any_split_is_the_same(call_format, data):

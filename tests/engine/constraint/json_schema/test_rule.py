@@ -7,11 +7,12 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.constraint.json_schema import closed, rule
 from engine.errors import ConfigError
+from support.quick import examples
 from support.references.json_walk import accepts_value, matcher_of, random_text, refusal
 
 names = st.sampled_from(["a", "b", "properties"])
@@ -48,7 +49,7 @@ schemas = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@examples(300)
 @given(schema=schemas, seed=st.integers(0, 2**20), close=st.booleans())
 def test_every_text_is_valid(schema: Any, seed: int, close: bool) -> None:
     try:
@@ -84,7 +85,7 @@ simple = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@examples(200)
 @given(schema=simple, value=values)
 def test_valid_values_are_accepted(schema: Any, value: Any) -> None:
     try:

@@ -20,14 +20,14 @@ from support.builders.golden import TinyModel, golden, wide_model
 from support.builders.hf_folders import tensors
 from support.builders.legacy import Old, of_golden
 from support.builders.legacy_goldens import old, pieces
-from support.quick import examples
+from support.quick import every, examples
 
 GOLDENS = ["llama-mha-untied", "mpt-clip", "falcon-7b", "falcon-40b", "gptneox", "gptneox-sequential"]
 GOLDENS += ["gptj", "gpt2-untied", "gpt2", "bloom"]
 
 
 @pytest.mark.parametrize(("container", "version"), [("ggml", 0), ("ggmf", 1), ("ggjt", 1), ("ggjt", 3)])
-@pytest.mark.parametrize("name", GOLDENS)
+@pytest.mark.parametrize("name", every(4, GOLDENS))
 def test_tensors_and_greedy_tokens_match_those_of_the_model(
     name: str, container: str, version: int, tmp_path: Path
 ) -> None:
@@ -92,7 +92,8 @@ def wide(**more: Any) -> Old:
 
 
 @pytest.mark.parametrize(
-    "kind", ["F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+    "kind",
+    every(3, ["F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]),
 )
 @pytest.mark.parametrize("file_type", [2, 2002])
 def test_blocks_of_version_2_are_carried_over(kind: str, file_type: int, tmp_path: Path) -> None:

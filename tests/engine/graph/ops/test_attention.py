@@ -229,7 +229,7 @@ def test_each_set_has_vectors_of_its_own() -> None:
 @pytest.mark.parametrize(
     "kind",
     every(
-        4,
+        5,
         [
             {"heads": 4, "kv_heads": 4},
             {"heads": 8, "kv_heads": 2},

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.constraint.json_schema.writing.digits import decimals, integer_bounds, integers
+from support.quick import examples
 
 big = st.integers(-(10**40), 10**40) | st.integers(-1300, 1300)
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@examples(300)
 @given(low=st.none() | big, high=st.none() | big, values=st.lists(big, max_size=20))
 def test_integers_pattern_matches_exactly_the_range(
     low: int | None, high: int | None, values: list[int]
@@ -30,7 +31,7 @@ def test_integers_pattern_matches_exactly_the_range(
 numbers = st.decimals(-200, 200, places=3) | st.decimals(-5, 5, places=1) | st.integers(-3, 3).map(Decimal)
 
 
-@settings(max_examples=500, deadline=None, database=None)
+@examples(500)
 @given(
     low=st.none() | numbers,
     high=st.none() | numbers,
