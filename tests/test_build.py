@@ -20,6 +20,7 @@ import pytest
 import engine
 from ggml import build, cpu, fetch
 from server.models.bundled import bundled_model
+from support.quick import every
 
 ROOT = Path(__file__).resolve().parents[1]
 LIB = Path(engine.__file__).parent / "lib"
@@ -132,12 +133,18 @@ def test_members_outside_the_package_are_not_unpacked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("environment", "expected"),
-    [
-        ({"GGSERVE_BACKENDS": "cpu,cudda"}, "error: GGSERVE_BACKENDS: unknown backend 'cudda'; expected"),
-        ({"GGSERVE_NATIVE": "maybe"}, "error: GGSERVE_NATIVE=maybe: expected 0 or 1"),
-        ({"GGML_SOURCE_DIR": "/nowhere"}, "error: GGML_SOURCE_DIR=/nowhere does not contain ggml's source"),
-        ({"CXX": "no-such-compiler"}, "error: no C++ compiler: cannot run 'no-such-compiler'"),
-    ],
+    every(
+        4,
+        [
+            ({"GGSERVE_BACKENDS": "cpu,cudda"}, "error: GGSERVE_BACKENDS: unknown backend 'cudda'; expected"),
+            ({"GGSERVE_NATIVE": "maybe"}, "error: GGSERVE_NATIVE=maybe: expected 0 or 1"),
+            (
+                {"GGML_SOURCE_DIR": "/nowhere"},
+                "error: GGML_SOURCE_DIR=/nowhere does not contain ggml's source",
+            ),
+            ({"CXX": "no-such-compiler"}, "error: no C++ compiler: cannot run 'no-such-compiler'"),
+        ],
+    ),
 )
 def test_a_mistake_stops_the_build_with_one_line(environment: dict[str, str], expected: str) -> None:
     done = run("setup.py", "build_ext", "--inplace", **environment)
@@ -249,6 +256,7 @@ def test_the_terminal_hears_that_the_build_takes_minutes() -> None:
     assert child.exitstatus == 0
 
 
+@pytest.mark.e2e
 def test_a_source_distribution_has_what_the_build_reads(tmp_path: Path) -> None:
     folders = [ROOT / name for name in ("engine", "ggml", "server")]
     sources = {
@@ -289,17 +297,20 @@ def test_a_source_distribution_has_what_the_build_reads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "downloads"),
-    [
-        ("", True),
-        ("--port 9000", True),
-        ("--model x.gguf", False),
-        ("-m qwen3-8b", False),
-        ("-hf me/x", False),
-        ("x.gguf --port 9000", False),
-        ("--port 9000 x.gguf", False),
-        ("qwen3-8b", False),
-        ("--config x.yml", False),
-    ],
+    every(
+        3,
+        [
+            ("", True),
+            ("--port 9000", True),
+            ("--model x.gguf", False),
+            ("-m qwen3-8b", False),
+            ("-hf me/x", False),
+            ("x.gguf --port 9000", False),
+            ("--port 9000 x.gguf", False),
+            ("qwen3-8b", False),
+            ("--config x.yml", False),
+        ],
+    ),
 )
 def test_make_serve_downloads_the_default_model_unless_another_is_named(
     arguments: str, downloads: bool, tmp_path: Path

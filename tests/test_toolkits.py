@@ -116,12 +116,15 @@ def configure(tmp_path: Path, backends: str, system: str = "Linux", **environmen
 @pytest.mark.parametrize("system", every(3, SYSTEMS))
 @pytest.mark.parametrize(
     "variables",
-    [
-        {"CLBLAST_PATH": "", "OPENCL_PATH": ""},
-        {"CLBLAST_INCLUDE_PATH": "include", "CLBLAST_LIB_PATH": "lib", "OPENCL_PATH": ""},
-        {"CBLAST_INCLUDE_PATH": "include", "CLBLAST_LIB_PATH": "lib", "OPENCL_PATH": ""},
-        {"CLBLAST_PATH": "", "OPENCL_INCLUDE_PATH": "include", "OPENCL_LIB_PATH": "lib"},
-    ],
+    every(
+        4,
+        [
+            {"CLBLAST_PATH": "", "OPENCL_PATH": ""},
+            {"CLBLAST_INCLUDE_PATH": "include", "CLBLAST_LIB_PATH": "lib", "OPENCL_PATH": ""},
+            {"CBLAST_INCLUDE_PATH": "include", "CLBLAST_LIB_PATH": "lib", "OPENCL_PATH": ""},
+            {"CLBLAST_PATH": "", "OPENCL_INCLUDE_PATH": "include", "OPENCL_LIB_PATH": "lib"},
+        ],
+    ),
 )
 def test_clblast_is_found_where_the_variables_say(
     variables: dict[str, str], system: str, tmp_path: Path
@@ -143,7 +146,7 @@ def test_the_first_variable_wins(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("system", every(3, SYSTEMS))
 @pytest.mark.parametrize(
-    "variables", [{"OPENCL_PATH": ""}, {"OPENCL_INCLUDE_PATH": "include", "OPENCL_LIB_PATH": "lib"}]
+    "variables", every(2, [{"OPENCL_PATH": ""}, {"OPENCL_INCLUDE_PATH": "include", "OPENCL_LIB_PATH": "lib"}])
 )
 def test_opencl_is_found_where_the_variables_say(
     variables: dict[str, str], system: str, tmp_path: Path
@@ -162,8 +165,8 @@ def test_opencl_of_cuda_on_windows(tmp_path: Path) -> None:
     assert f"OpenCL {root}/lib/x64/OpenCL.lib {root}/include" in output
 
 
-@pytest.mark.parametrize("apart", [False, True])
-@pytest.mark.parametrize("system", ["Linux", "Windows"])  # there is no CUDA for macOS
+@pytest.mark.parametrize("apart", every(2, [False, True]))
+@pytest.mark.parametrize("system", every(2, ["Linux", "Windows"]))  # there is no CUDA for macOS
 def test_cuda_is_found_where_the_variables_say(apart: bool, system: str, tmp_path: Path) -> None:
     root = cuda_tree(tmp_path / "cuda", system)
     own = root / "lib" / "x64" if system == "Windows" else root / "lib"
@@ -175,8 +178,8 @@ def test_cuda_is_found_where_the_variables_say(apart: bool, system: str, tmp_pat
     assert f"CUDA {root}/bin/nvcc {actual} without VMM: ON" in output
 
 
-@pytest.mark.parametrize("both", [False, True])
-@pytest.mark.parametrize("system", ["Linux", "Windows"])
+@pytest.mark.parametrize("both", every(2, [False, True]))
+@pytest.mark.parametrize("system", every(2, ["Linux", "Windows"]))
 def test_headers_of_cuda_elsewhere(system: str, both: bool, tmp_path: Path) -> None:
     root, other = cuda_tree(tmp_path / "cuda", system), touch(tmp_path / "other", "cuda_runtime.h")
     touch(root, "lib/" + library(system, "cublas"))
@@ -188,7 +191,7 @@ def test_headers_of_cuda_elsewhere(system: str, both: bool, tmp_path: Path) -> N
     assert f"CUDA headers {root / 'include' if both else other}" in output
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", every(3, SYSTEMS))
 def test_vulkan_is_found_where_the_variable_says(system: str, tmp_path: Path) -> None:
     root = vulkan_tree(tmp_path / "vulkan", 357, system)
     status, output = configure(tmp_path, "vulkan", system, VULKAN_SDK=str(root))
@@ -235,22 +238,25 @@ def test_the_packages_of_cuda_get_the_names_that_linkers_look_for(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("backends", "environment", "expected"),
-    [
-        (
-            "clblast",
-            {},
-            "clblast: OpenCL (libOpenCL, CL/cl.h) was not found in the system's directories",
-        ),
-        (
-            "clblast",
-            {"OPENCL_PATH": "{tree}"},
-            "clblast: CLBlast (libclblast, clblast_c.h) was not found",
-        ),
-        ("opencl", {"OPENCL_PATH": "/nowhere"}, "OPENCL_PATH=/nowhere"),
-        ("cuda", {"CUDA_PATH": "/nowhere"}, "backend cuda: the compiler nvcc was not found"),
-        ("vulkan", {}, "backend vulkan: the Vulkan loader with its headers was not found"),
-        ("metal", {}, "backend metal exists on macOS only"),
-    ],
+    every(
+        4,
+        [
+            (
+                "clblast",
+                {},
+                "clblast: OpenCL (libOpenCL, CL/cl.h) was not found in the system's directories",
+            ),
+            (
+                "clblast",
+                {"OPENCL_PATH": "{tree}"},
+                "clblast: CLBlast (libclblast, clblast_c.h) was not found",
+            ),
+            ("opencl", {"OPENCL_PATH": "/nowhere"}, "OPENCL_PATH=/nowhere"),
+            ("cuda", {"CUDA_PATH": "/nowhere"}, "backend cuda: the compiler nvcc was not found"),
+            ("vulkan", {}, "backend vulkan: the Vulkan loader with its headers was not found"),
+            ("metal", {}, "backend metal exists on macOS only"),
+        ],
+    ),
 )
 def test_a_missing_toolkit_is_one_line(
     backends: str, environment: dict[str, str], expected: str, tmp_path: Path

@@ -26,6 +26,7 @@ from support.api.http import CHAT, client, user
 from support.fakes.engine import settings, tokenizer
 from support.fakes.engine_client import make_client
 from support.fakes.engine_process import PARALLEL, text_of
+from support.quick import every
 from support.tracing import traced, traced_threads
 
 pytestmark = pytest.mark.anyio
@@ -126,7 +127,7 @@ def parts_of(value: Any) -> list[Any]:
     return parts if len(parts) <= MAX_ITEMS else []
 
 
-@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("stream", every(2, [True, False]))
 async def test_a_plain_chat_request_passes_few_records(stream):
     """Plain: messages, sampling parameters, stop strings; no tools, constraint or log-probabilities."""
     body = {

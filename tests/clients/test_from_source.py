@@ -11,6 +11,7 @@ import pytest
 from support.api.http import client
 from support.builders.vocabularies import models_dir
 from support.fakes.engine import FakeEngine, ids, make_app
+from support.quick import every
 
 pytestmark = pytest.mark.asyncio
 RECORDED = Path(__file__).parent / "recorded"
@@ -65,7 +66,7 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("request_", REQUESTS, ids=[request["made_from"] for request in REQUESTS])
+@pytest.mark.parametrize("request_", every(4, REQUESTS), ids=[request["made_from"] for request in REQUESTS])
 async def test_call_of_a_tool_is_streamed_as_each_provider_reads_it(request_: dict[str, Any]) -> None:
     tool = request_["body"]["tools"][0]
     called = tool.get("function", tool)["name"]

@@ -265,7 +265,7 @@ def test_calls_are_read_again_from_what_the_template_writes(name):
 
 
 @pytest.mark.parametrize("control", [True, False], ids=["tokens", "text"])
-@pytest.mark.parametrize("name", every(4, [name for name in ALL if name not in OTHER_LAYOUT]))
+@pytest.mark.parametrize("name", every(8, [name for name in ALL if name not in OTHER_LAYOUT]))
 def test_a_grammar_allows_what_the_template_writes(name, control):
     call_format = chat_format(name).call_format
     terminals = GrammarTerminals(MARKER_IDS if control else {})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from server.cli import devices
 from support.server_process import ROOT, ggserve, mistakes
 
@@ -21,6 +23,7 @@ def test_devices_prints_a_table_or_json():
     assert any(device["type"] == "cpu" and device["total"] > 0 for device in data)
 
 
+@pytest.mark.e2e
 def test_kernels_of_the_cpu_can_be_forced(monkeypatch):
     monkeypatch.setenv("GGSERVE_CPU_KERNELS", "portable")
     assert "(kernels: portable)" in ggserve("devices").stdout

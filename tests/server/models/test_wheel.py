@@ -63,12 +63,14 @@ def test_fetch_extracts_data_files_without_code(index: Wheel) -> None:
     assert left_overs(index) == [folder.name]
 
 
+@pytest.mark.e2e
 def test_fetch_of_a_cached_package_needs_no_index(index: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = fetch(index)
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
     assert fetch(index) == folder
 
 
+@pytest.mark.e2e
 def test_fetch_with_a_wrong_checksum_keeps_nothing(index: Wheel) -> None:
     wrong = Wheel(index.package, index.version, "0" * 64, index.folder, index.size)
     with pytest.raises(DownloadError, match=r"has sha256 [0-9a-f]{64}, expected 0000"):
@@ -76,6 +78,7 @@ def test_fetch_with_a_wrong_checksum_keeps_nothing(index: Wheel) -> None:
     assert left_overs(wrong) == []
 
 
+@pytest.mark.e2e
 def test_fetch_of_an_unknown_version_says_what_pip_said(index: Wheel) -> None:
     unknown = Wheel(index.package, "9.9", index.sha256, index.folder, index.size)
     with pytest.raises(
@@ -84,6 +87,7 @@ def test_fetch_of_an_unknown_version_says_what_pip_said(index: Wheel) -> None:
         fetch(unknown)
 
 
+@pytest.mark.e2e
 def test_fetch_without_a_network_says_so(index: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as removed:
         port = removed.getsockname()[1]

@@ -16,6 +16,7 @@ from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
 from support.api.grammars import MARKER_IDS, matches, tokenizer
 from support.api.tools import CALLS, FORMATS, TOOLS
+from support.quick import every
 
 
 def grammar(call_format: str, control: bool = False, tools: tuple[Tool, ...] = TOOLS, **options: Any) -> str:
@@ -86,7 +87,7 @@ def wrong_type(call: str) -> str:
 
 
 @pytest.mark.parametrize("control", [True, False])
-@pytest.mark.parametrize("call_format", SEVERAL)
+@pytest.mark.parametrize("call_format", every(3, SEVERAL))
 def test_required_calls(call_format, control):
     several, single = (
         grammar(call_format, control, required=True),
@@ -102,7 +103,7 @@ def test_required_calls(call_format, control):
 
 
 @pytest.mark.parametrize("control", [True, False])
-@pytest.mark.parametrize("call_format", [name for name in SEVERAL if name not in SECTIONS])
+@pytest.mark.parametrize("call_format", every(3, [name for name in SEVERAL if name not in SECTIONS]))
 def test_calls_as_the_model_sees_fit(call_format, control):
     before = "all\n" if call_format == "functionary-v3.2" else ""
     text, alone = grammar(call_format, control), one(call_format)

@@ -23,6 +23,7 @@ from server.worker.process.main import EngineProcess
 from support.fakes import engine_process as fake
 from support.fakes.engine_client import FAKE, alive, collect, kill, make_client, request, run, running, until
 from support.fakes.engine_process import text_of
+from support.quick import every
 from support.waiting import wait_until
 
 LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -253,12 +254,15 @@ def _calls(folder: Path) -> str:
 
 @pytest.mark.parametrize(
     ("arguments", "prompt", "reached"),
-    [
-        ([], None, None),
-        (["--step-ms", "1"], [1], None),
-        ([], [fake.HANG], lambda folder: "hang" in _calls(folder)),
-        (["--load-ms", "3600000"], None, lambda folder: (folder / "loading").exists()),
-    ],
+    every(
+        4,
+        [
+            ([], None, None),
+            (["--step-ms", "1"], [1], None),
+            ([], [fake.HANG], lambda folder: "hang" in _calls(folder)),
+            (["--load-ms", "3600000"], None, lambda folder: (folder / "loading").exists()),
+        ],
+    ),
     ids=["idle", "computing", "in a step without end", "loading"],
 )
 def test_no_engine_outlives_a_killed_server(arguments, prompt, reached, tmp_path):

@@ -10,6 +10,7 @@ from engine.tasks.types import Embed, Erased, EraseSlot
 from server.worker.errors import EngineUnavailable, QueueFull, TaskFailed
 from support.fakes.engine_client import collect, kill, request, run, running, until
 from support.fakes.engine_process import ABORT, DIE_IN_PREFILL, PARALLEL, text_of, vector_of
+from support.quick import every
 
 INPUTS = [[5, 6, 7], [8], [9, 9]]
 
@@ -107,7 +108,7 @@ def test_after_a_death_it_is_done_again(tmp_path):
     run(main)
 
 
-@pytest.mark.parametrize("deadly", [DIE_IN_PREFILL, ABORT])
+@pytest.mark.parametrize("deadly", every(2, [DIE_IN_PREFILL, ABORT]))
 def test_a_task_that_kills_the_engine_fails_and_the_others_continue(deadly):
     async def main():
         async with running("--step-ms", "5") as client:

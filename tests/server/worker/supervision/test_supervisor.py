@@ -18,6 +18,7 @@ from server.worker.requests import recovery
 from support.fakes import engine_process as fake
 from support.fakes.engine_client import FAKE, alive, collect, kill, request, run, running, until
 from support.fakes.engine_process import text_of
+from support.quick import every
 
 LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 
@@ -164,7 +165,7 @@ def test_an_idle_engine_is_restarted_too():
     run(main)
 
 
-@pytest.mark.parametrize("token", [fake.DIE_IN_PREFILL, fake.DIE_AT_TOKEN, fake.BUG])
+@pytest.mark.parametrize("token", every(3, [fake.DIE_IN_PREFILL, fake.DIE_AT_TOKEN, fake.BUG]))
 def test_a_request_that_kills_the_engine_is_given_up(token, caplog):
     async def main():
         async with running("--step-ms", "2") as client:
