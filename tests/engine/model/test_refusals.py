@@ -29,7 +29,6 @@ REFUSED = [
     ("qwen3moe", "leading_dense_block_count", 1),
     ("bert", "attn_logit_softcapping", 50.0),
     ("deepseek2", "attention.key_length", 64),
-    ("deepseek2-v3", "attention.temperature_scale", 0.5),
     ("glm4moe", "expert_gating_func", 4),
     ("mixtral", "expert_gating_func", 2),
     ("ernie4_5-moe", "interleave_moe_layer_step", 2),
