@@ -27,7 +27,7 @@ def names(error: dict[str, Any], field: Field) -> bool:
     return error["param"] in field.names or (error["param"] or "").startswith(field.name)
 
 
-@pytest.mark.parametrize("route", every(3, POSTS), ids=str)
+@pytest.mark.parametrize("route", every(6, POSTS), ids=str)
 def test_a_value_of_another_type_is_refused_by_name(route: Route, ask: Ask) -> None:
     ask.forget()
     for field in route.all_fields():
@@ -40,7 +40,7 @@ def test_a_value_of_another_type_is_refused_by_name(route: Route, ask: Ask) -> N
     assert ask.work == []
 
 
-@pytest.mark.parametrize("route", every(3, POSTS), ids=str)
+@pytest.mark.parametrize("route", every(6, POSTS), ids=str)
 def test_numbers_at_their_limits(route: Route, ask: Ask) -> None:
     """What is out of bounds is refused; what is not reaches the engine within the bounds of the engine."""
     ask.forget()

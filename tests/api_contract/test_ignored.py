@@ -142,7 +142,7 @@ SAME = [route.schema["title"] for route in GENERATING]
 OTHERS = [route for route in POSTS if route.generates or route.schema["title"] not in SAME]
 
 
-@pytest.mark.parametrize("route", every(5, OTHERS), ids=str)
+@pytest.mark.parametrize("route", every(10, OTHERS), ids=str)
 def test_no_field_in_the_description_is_dropped(route: Route, ask: Ask) -> None:
     """Another value changes what the engine is asked, or the answer, or it is refused or warned about."""
     assert outcome(ask, route, route.body()) == outcome(ask, route, route.body()), "not steady"

@@ -113,7 +113,7 @@ def test_the_result_does_not_depend_on_the_batch_size(name: str, same_greedy: Gr
                 assert error(session.last_logits, ref.last) < TOLERANCE, f"n_batch {n_batch}"
 
 
-@pytest.mark.parametrize("flash_attn", ATTENTION)
+@pytest.mark.parametrize("flash_attn", every(3, ATTENTION))
 @pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
 def test_other_requests_change_nothing(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
     ref = golden(name)
@@ -130,7 +130,7 @@ def test_other_requests_change_nothing(name: str, flash_attn: str, same_greedy: 
             same_greedy(together[r.id], alone[r.id])
 
 
-@pytest.mark.parametrize("flash_attn", ATTENTION)
+@pytest.mark.parametrize("flash_attn", every(3, ATTENTION))
 @pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
 def test_drafts_change_nothing(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
     ref = golden(name)

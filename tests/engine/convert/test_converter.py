@@ -42,7 +42,7 @@ def test_every_class_has_a_folder() -> None:
     assert len(FOLDERS) >= 19
 
 
-@pytest.mark.parametrize("name", every(6, FOLDERS))
+@pytest.mark.parametrize("name", every(12, FOLDERS))
 def test_tensors_match_those_of_the_reference(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     assert convert(FOLDER / "hf" / name, out, "f32") == []
@@ -77,7 +77,7 @@ def test_what_generation_config_recommends_to_sample_with_is_in_the_file(tmp_pat
     assert remarks == []
 
 
-@pytest.mark.parametrize("name", every(3, FOLDERS))
+@pytest.mark.parametrize("name", every(6, FOLDERS))
 def test_keys_match_those_of_the_reference(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     convert(FOLDER / "hf" / name, out, "f32")
@@ -99,7 +99,7 @@ def test_keys_match_those_of_the_reference(name: str, tmp_path: Path) -> None:
         assert ours_hp == theirs_hp
 
 
-@pytest.mark.parametrize("name", every(6, FOLDERS))
+@pytest.mark.parametrize("name", every(12, FOLDERS))
 def test_the_result_runs_and_its_tokenizer_is_the_folders(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     convert(FOLDER / "hf" / name, out, "f16")

@@ -23,7 +23,7 @@ from support.builders.gguf import (
     tiny_llama,
 )
 from support.builders.mutations import Mutation, Workfile, every_byte, mutations
-from support.quick import examples
+from support.quick import every, examples
 from support.references.damaged import behaves
 
 STORIES = Path(__file__).parents[3] / "models" / "stories.gguf"
@@ -61,7 +61,7 @@ def test_every_truncation_of_a_tiny_model(tmp_path):
     assert (accepted, refused) == (0, len(cases))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", every(2, range(2)))
 def test_random_damage_to_a_tiny_model(tmp_path, seed):
     data = tiny_llama(n_layers=1, n_vocab=8).build()
     cases = list(mutations(data, 1000, seed))
@@ -70,6 +70,7 @@ def test_random_damage_to_a_tiny_model(tmp_path, seed):
     assert refused > 500
 
 
+@pytest.mark.e2e
 def test_random_damage_to_the_bundled_model(tmp_path):
     data = STORIES.read_bytes()
     cases = [m for m in mutations(data, 800, seed=7) if m.size is None]

@@ -88,6 +88,7 @@ model.close()
 """
 
 
+@pytest.mark.e2e
 def test_too_many_rows_of_logits_are_an_error_and_not_the_end(tmp_path: Path) -> None:
     model, n_vocab = TinyModel.read(golden("llama-mqa").path), 30_000  # 234 MiB of logits
     for name, filler in {"tokens": "<{}>", "scores": 0.0, "token_type": 1}.items():

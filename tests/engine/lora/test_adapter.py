@@ -211,6 +211,7 @@ print("done", outcomes["refused"], outcomes["ran"])
 """
 
 
+@pytest.mark.e2e
 def test_damaged_adapters_are_refused_or_run_and_never_crash(tmp_path: Path) -> None:
     path = write_adapter(tmp_path / "lora.gguf", "llama", parts(), alpha=2.0)
     work = tmp_path / "work"

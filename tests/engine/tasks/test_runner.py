@@ -314,6 +314,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.e2e
 def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     with load(LLAMA.path) as model:

@@ -16,6 +16,7 @@ def infer(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
     return ggserve("infer", "-m", str(MODEL), "--temperature", "0", "--threads", "1", *arguments, **kwargs)
 
 
+@pytest.mark.e2e
 def test_infer_streams_text_and_nothing_else():
     done = infer("-p", "Once upon a time", "-n", "20")
     assert (done.returncode, done.stderr) == (0, "")

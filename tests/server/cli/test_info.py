@@ -66,6 +66,7 @@ def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 MODEL = ROOT / "models" / "stories.gguf"
 
 
+@pytest.mark.e2e
 def test_info_prints_text_or_json():
     done = ggserve("info", str(MODEL))
     assert (done.returncode, done.stderr) == (0, "")

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 
 def worker(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "server", "rpc-worker", *arguments]
@@ -19,6 +21,7 @@ def test_a_worker_refuses_the_public() -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.e2e
 def test_mistakes_are_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as accepted:
         port = str(accepted.getsockname()[1])

@@ -21,6 +21,7 @@ from server.http.server import HttpServer
 from server.registry.registry import ModelRegistry
 from server.worker.errors import LoadFailed
 from support.fakes.engine_client import alive, make_client
+from support.quick import every
 
 
 def make_server(settings: Settings, engines, sockets, reload=lambda: None) -> HttpServer:
@@ -66,7 +67,7 @@ LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop, WithoutSignals]
 
 
 @pytest.mark.parametrize("loop", LOOPS, ids=["asyncio", "uvloop", "Windows"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", every(2, [signal.SIGTERM, signal.SIGINT]))
 def test_announces_itself_and_ends_with_0(number, loop, caplog, capsys):
     caplog.set_level(logging.INFO, "ggserve")
     status, server = serve(loop=loop, during=stop_when(lambda e: e.state == "ready", number))

