@@ -85,7 +85,7 @@ def junit(path: Path, **outcomes: str) -> Path:
     return path
 
 
-def test_what_passes_there_only_is_a_fault_unless_a_reason_is_known(tmp_path, monkeypatch):
+def test_a_test_that_passes_on_llama_server_only_is_a_fault_unless_a_reason_is_known(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "DIFFERENT", {"d": "it is"})
     peer = junit(
         tmp_path / "peer.xml",

@@ -188,7 +188,7 @@ def test_only_a_tag_publishes_and_without_a_password() -> None:
     assert "secrets." not in (ROOT / ".github" / "workflows" / "wheels.yml").read_text()
 
 
-def test_what_the_build_reads_goes_into_the_image() -> None:
+def test_files_that_the_build_reads_go_into_the_image() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     exceptions = [line[1:] for line in lines if line.startswith("!")]
     dropped = [line for line in lines if line and line[0] not in "!#"]

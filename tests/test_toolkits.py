@@ -216,7 +216,7 @@ def test_old_vulkan_headers_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_cuda_without_cublas_is_one_line(tmp_path: Path) -> None:
+def test_cuda_without_cublas_is_reported_in_one_line(tmp_path: Path) -> None:
     root = cuda_tree(tmp_path / "cuda")
     status, output = configure(tmp_path, "cuda", CUDA_PATH=str(root))
     assert status != 0
@@ -258,7 +258,7 @@ def test_the_packages_of_cuda_get_the_names_that_linkers_look_for(tmp_path: Path
         ],
     ),
 )
-def test_a_missing_toolkit_is_one_line(
+def test_a_missing_toolkit_is_reported_in_one_line(
     backends: str, environment: dict[str, str], expected: str, tmp_path: Path
 ) -> None:
     root = tree(tmp_path / "toolkits")

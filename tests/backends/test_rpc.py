@@ -30,7 +30,7 @@ def test_a_worker_ends_in_order(make_worker: Callable[..., Any]) -> None:
     assert make_worker("--device", "CPU").stop() == 0
 
 
-def test_what_a_device_lacks_ends_its_worker_with_a_line(
+def test_a_missing_feature_of_a_device_ends_its_worker_with_a_line(
     make_worker: Callable[..., Any], tmp_path: Path
 ) -> None:
     """CLBlast has flash attention for heads of whole sixteens; these are eights."""

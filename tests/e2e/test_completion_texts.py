@@ -72,7 +72,7 @@ EMPTY = ["", " ", "\n\t \r\n", "\u3000", "\u200b", "<s>", "</s>", "<s></s><s>", 
 
 
 @by_path
-def test_prompts_that_say_nothing(wording: Wording, http: httpx.Client) -> None:
+def test_prompts_without_content(wording: Wording, http: httpx.Client) -> None:
     """An answer, for there is always something that a text begins with, or a refusal that says why."""
     answered = 0
     for text in EMPTY:

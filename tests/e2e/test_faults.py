@@ -83,7 +83,7 @@ def all_is_quiet(server: ServerProcess) -> bool:
     return not any(map(float, values))
 
 
-def test_after_200_clients_that_left_one_is_served_and_gauges_are_zero(server):
+def test_after_200_clients_that_disconnected_one_is_served_and_gauges_are_zero(server):
     body = json.dumps({**BODY, "max_tokens": 4000, "ignore_eos": True, "stream": True}).encode()
     with ExitStack() as connections:
         for _ in range(200):

@@ -144,7 +144,7 @@ def test_concurrent_streams_give_what_each_gives_alone(client):
         assert_same(got, expected)
 
 
-def test_the_same_beginning_is_computed_once(client):
+def test_the_same_prefix_is_computed_once(client):
     prompt = " ".join(PROMPTS) + " and they had a picnic in the park."
     options = {"prompt": prompt, "max_tokens": 10, **GREEDY}
     client.completions.create(**options)
@@ -201,7 +201,7 @@ def test_kill_9_of_the_engine_streams_continue_with_the_same_text(server, client
     assert not alive(pid)
 
 
-def test_a_client_that_leaves_frees_its_session(server):
+def test_a_client_that_disconnects_frees_its_session(server):
     with endless_stream(server):
         assert len(server.get("/v1/requests")["data"]) == 1
     end = time.monotonic() + 10

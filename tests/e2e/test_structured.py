@@ -170,7 +170,7 @@ def test_a_restarted_engine_continues_in_the_middle_of_the_grammar(
     server.wait_for("the engine process was killed by SIGKILL")
 
 
-def test_what_nothing_can_meet_ends_one_request(client: openai.OpenAI) -> None:
+def test_an_unsatisfiable_constraint_ends_one_request(client: openai.OpenAI) -> None:
     grammar = 'root ::= "\\x01"+ "\\x02"'
     banned = list(range(256))  # the only tokens that have these characters
     with pytest.raises(openai.BadRequestError) as raised:

@@ -108,7 +108,7 @@ def test_very_hot_sampling_gives_valid_text(http: httpx.Client) -> None:
     assert len("".join(parts)) > 20
 
 
-def test_a_client_that_leaves_frees_its_slot(http: httpx.Client) -> None:
+def test_a_client_that_disconnects_frees_its_slot(http: httpx.Client) -> None:
     """llama.cpp 24496: the slot went on generating for a client that was gone."""
     body = {"messages": user("Tell me a long story"), "stream": True, "max_tokens": 1500, "ignore_eos": True}
     before = steps(http)
@@ -121,7 +121,7 @@ def test_a_client_that_leaves_frees_its_slot(http: httpx.Client) -> None:
     assert 0 < steps(http) - before < 1000  # the whole story takes 1,500
 
 
-def test_a_client_that_leaves_while_its_prompt_is_computed_frees_its_slot(
+def test_a_client_that_disconnects_while_its_prompt_is_computed_frees_its_slot(
     http: httpx.Client, server: ServerProcess
 ) -> None:
     """ik_llama.cpp 1020: the whole prompt was still computed."""
@@ -132,7 +132,7 @@ def test_a_client_that_leaves_while_its_prompt_is_computed_frees_its_slot(
     assert reply(http, "/v1/completions", **body)["timings"]["cached_n"] < 1000  # what was computed is kept
 
 
-def test_a_queued_client_that_leaves_harms_nobody(http: httpx.Client, server: ServerProcess) -> None:
+def test_a_queued_client_that_disconnects_harms_nobody(http: httpx.Client, server: ServerProcess) -> None:
     """ik_llama.cpp 1929: the one behind it got its answer, or none."""
     body = {"messages": user("Tell me a long story"), "stream": True, "max_tokens": 200, "ignore_eos": True}
     with http.stream("POST", CHAT, json=body) as response:

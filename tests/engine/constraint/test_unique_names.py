@@ -73,7 +73,7 @@ def names_allowed_behind(text: str, schema: Any = True) -> set[bytes]:
     return {TOKENS[token] for token in allowed(matcher) if token != END}
 
 
-def test_what_would_end_a_name_that_is_there() -> None:
+def test_tokens_that_would_complete_a_duplicate_name_are_masked() -> None:
     assert b'"' not in names_allowed_behind('{"ab": 1, "ab')
     assert {b'"', b"x"} <= names_allowed_behind('{"ab": 1, "a')
     assert b'"' in names_allowed_behind('{"ab": {"ab')  # another object
@@ -139,7 +139,7 @@ def test_text_that_only_looks_like_json() -> None:
         assert (mine == mask) == (text in free), text
 
 
-def test_what_is_forbidden_is_what_repeats_a_name() -> None:
+def test_only_tokens_that_repeat_a_name_are_forbidden() -> None:
     """Held against a scanner that is asked about every token by itself."""
     names = UniqueNames(TokenIndex(TOKENS, []))
     text = '{"ab": 1, "a": {"b": [], "": {}, "ab\\"": 2, "abc": 0, "": 1}, "abc": [{"x": 1}], "abd": "ab"}'

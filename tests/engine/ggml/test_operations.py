@@ -136,7 +136,7 @@ def test_repeat_puts_the_rows_below_themselves() -> None:
         lambda x, a, b: x.new(type_id("q8_0"), (33,)),
     ],
 )
-def test_what_ggml_would_abort_on_is_refused(build: Any) -> None:
+def test_files_on_which_ggml_would_abort_are_refused(build: Any) -> None:
     ctx: Any = Context(16)
     a, b = ctx.new(F32, (8, 2)), ctx.new(F32, (5, 3))
     with pytest.raises(GgmlError):

@@ -76,12 +76,12 @@ def test_auto_says_that_experts_are_on_the_cpu() -> None:
     assert make(400).notes == ("not all experts fit the GPU: the others are on the CPU",)
 
 
-def test_auto_moves_none_where_that_is_asked_for() -> None:
+def test_auto_moves_none_on_request() -> None:
     p = make(400, gpu_layers="auto", cpu_experts=0)
     assert (p.gpu_layers, p.cpu_experts) == (4, 0)
 
 
-def test_auto_keeps_what_is_asked_for() -> None:
+def test_auto_keeps_what_is_requested() -> None:
     p = make(1000, gpu_layers="auto", cpu_experts=3)
     assert (p.gpu_layers, p.cpu_experts) == (5, 3)
 

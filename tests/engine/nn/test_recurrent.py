@@ -81,7 +81,7 @@ def test_a_long_prompt_leaves_checkpoints_on_the_way(name: str) -> None:
         assert again == alone(name, [*prompt[:100], 11, *prompt[100:110]])
 
 
-def test_prompts_that_begin_alike_at_the_same_time_compute_it_once() -> None:
+def test_prompts_with_a_common_prefix_at_the_same_time_compute_it_once() -> None:
     prompt = golden("qwen35").prompt
     with load("qwen35") as model:
         scheduler = model.scheduler()

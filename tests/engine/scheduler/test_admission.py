@@ -93,7 +93,7 @@ def test_make_room_evicts_prefixes_then_idle_then_the_newest() -> None:
     assert setting.admission.make_room() is old, "nothing is left to take"
 
 
-def test_may_start_waits_for_an_older_sequence_with_the_same_beginning() -> None:
+def test_may_start_waits_for_an_older_sequence_with_the_same_prefix() -> None:
     setting = Setting(n_cells=200)
     shared = prompt(1, 3 * WORTH_WAITING)
     leader, follower = setting.add([*shared, 7, 8]), setting.add([*shared, 9])

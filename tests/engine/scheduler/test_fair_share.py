@@ -89,7 +89,7 @@ def test_the_expected_length_follows_the_answers_of_a_client() -> None:
     assert clients["a"].length < 20
 
 
-def test_what_comes_from_the_prefix_cache_costs_nothing() -> None:
+def test_cached_prefixes_cost_nothing() -> None:
     scheduler, _ = make_scheduler(parallel=1)
     prompt = [1 + i % 9 for i in range(40)]
     scheduler.submit(request("c", prompt, client="c"))

@@ -24,7 +24,7 @@ def followed(tokens: list[int], n_prompt: int = 1, n_most: int = 4096) -> NgramL
     return lookup
 
 
-def test_draft_of_a_text_that_says_something_again_is_how_it_went_on() -> None:
+def test_draft_of_repeated_text_is_its_earlier_continuation() -> None:
     tokens = [*range(10, 50), 7, 8, 20, 21]
     lookup = followed(tokens)
     assert lookup.match_length == 2

@@ -245,7 +245,7 @@ class Script:
 
 
 @pytest.mark.parametrize("seed", every(20, range(30)))
-def test_sessions_come_and_go_at_random(seed: int) -> None:
+def test_sessions_start_and_end_at_random(seed: int) -> None:
     Script(seed).run(70)
 
 
@@ -261,7 +261,7 @@ def test_sessions_become_long_at_random(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", every(20, range(300, 340)))
-def test_sequences_with_recurrent_states_come_and_go_at_random(seed: int) -> None:
+def test_sequences_with_recurrent_states_start_and_end_at_random(seed: int) -> None:
     Script(seed, recurrent=True).run(70)
 
 
@@ -291,7 +291,7 @@ def test_contexts_shift_between_long_and_short_at_random(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", every(20, range(1000, 1040)))
-def test_sequences_with_drafts_come_and_go_at_random(seed: int) -> None:
+def test_sequences_with_drafts_start_and_end_at_random(seed: int) -> None:
     Script(seed, drafts=True).run(70)
 
 
@@ -318,7 +318,7 @@ def test_contexts_shift_behind_drafts_at_random(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", every(20, range(1500, 1540)))
-def test_sequences_with_windows_come_and_go_at_random(seed: int) -> None:
+def test_sequences_with_windows_start_and_end_at_random(seed: int) -> None:
     Script(seed, windowed=True).run(70)
 
 
@@ -328,7 +328,7 @@ def test_windows_without_disturbance_are_served_in_order(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", every(20, range(1700, 1720)))
-def test_windows_alongside_recurrent_states_come_and_go_at_random(seed: int) -> None:
+def test_windows_alongside_recurrent_states_start_and_end_at_random(seed: int) -> None:
     Script(seed, windowed=True, recurrent=True, original_context_length=12 * (seed % 2)).run(60)
 
 
@@ -338,12 +338,12 @@ def test_contexts_with_windows_shift_at_random(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", every(20, range(1900, 1940)))
-def test_sequences_with_windows_and_drafts_come_and_go_at_random(seed: int) -> None:
+def test_sequences_with_windows_and_drafts_start_and_end_at_random(seed: int) -> None:
     Script(seed, windowed=True, drafts=True, shifts=bool(seed % 2)).run(50)
 
 
 @pytest.mark.parametrize("seed", every(20, range(2000, 2040)))
-def test_sequences_of_several_clients_and_priorities_come_and_go_at_random(seed: int) -> None:
+def test_sequences_of_several_clients_and_priorities_start_and_end_at_random(seed: int) -> None:
     Script(seed, shared=True, recurrent=seed % 4 == 1, drafts=seed % 4 == 2, windowed=seed % 4 == 3).run(70)
 
 

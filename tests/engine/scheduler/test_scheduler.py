@@ -99,7 +99,7 @@ def test_max_tokens_0_only_fills_the_prefix_cache() -> None:
     assert [len(row.tokens) for batch in runner.batches for row in batch] == [len(PROMPT)]
 
 
-def test_what_can_never_run_is_refused() -> None:
+def test_requests_that_can_never_run_are_refused() -> None:
     scheduler, _ = make_scheduler(n_ctx=16)
     with pytest.raises(
         ContextOverflowError, match="the prompt has 16 tokens, which exceeds the available context size of 16"

@@ -127,7 +127,7 @@ def test_logits_match_those_of_a_full_cache_to_the_bit() -> None:
     assert np.array_equal(*collected)
 
 
-def test_a_shared_beginning_within_a_window_is_reused_to_the_token() -> None:
+def test_a_shared_prefix_within_a_window_is_reused_to_the_token() -> None:
     with load("gemma3") as model:
         prompt = prompt_of("gemma3", 60)
         answer(model, prompt[:30])
@@ -135,7 +135,7 @@ def test_a_shared_beginning_within_a_window_is_reused_to_the_token() -> None:
         assert timings.cached_n == 21
 
 
-def test_a_beginning_longer_than_a_window_becomes_a_checkpoint_where_prompts_part() -> None:
+def test_a_prefix_longer_than_a_window_becomes_a_checkpoint_where_prompts_diverge() -> None:
     with load("gemma3", checkpoints=3) as model:
         prompt = prompt_of("gemma3", 200)
         answer(model, prompt[:150])

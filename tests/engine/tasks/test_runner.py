@@ -181,7 +181,7 @@ def test_save_restore_erase(tmp_path: Path) -> None:
         model.scheduler().check()
 
 
-def test_what_others_share_is_not_erased() -> None:
+def test_shared_prefixes_are_not_erased() -> None:
     with load(LLAMA.path) as model:
         first, _ = stream(model, "a", PROMPT[:100], 10)
         stream(model, "b", [*PROMPT[:60], *PROMPT[:30]], 10)

@@ -33,7 +33,7 @@ def test_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["--plot", "x.pdf"], ".svg or .png"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_mistakes_are_reported_in_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     try:

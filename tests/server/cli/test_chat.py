@@ -151,7 +151,7 @@ def test_a_pipe_is_answered_once_and_with_nothing_else(server: ServerProcess) ->
     assert (chat.returncode, chat.stdout) == (0, done.stdout)
 
 
-def test_mistakes_are_one_line() -> None:
+def test_mistakes_are_reported_in_one_line() -> None:
     for arguments, status, message in (
         (("chat", *OPTIONS), 2, "ggserve: stdin is empty"),
         (

@@ -51,7 +51,7 @@ def test_an_old_file_becomes_a_file(tmp_path: Path, capsys: pytest.CaptureFixtur
         ([MODEL, "{out}", "--pre", "odd"], 2, "odd"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_mistakes_are_reported_in_one_line(
     arguments: list[str], status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()

@@ -81,7 +81,7 @@ def test_version_is_printed(capsys):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_mistakes_are_one_line_and_status_2(arguments, message, capsys):
+def test_mistakes_are_reported_in_one_line_and_status_2(arguments, message, capsys):
     try:
         status = main(arguments)
     except SystemExit as left:

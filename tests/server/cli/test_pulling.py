@@ -58,7 +58,7 @@ def test_a_model_is_pulled_listed_served_and_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
-def test_models_of_ollama_and_lm_studio_are_listed_and_run_where_they_lie(
+def test_models_of_ollama_and_lm_studio_are_listed_and_run_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = hashlib.sha256(STORIES).hexdigest()

@@ -46,7 +46,7 @@ def test_json_is_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ([SOURCE, "{out}", "Q4_0", "--imatrix", "/nowhere.gguf"], 1, "nowhere.gguf"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_mistakes_are_reported_in_one_line(
     words: list[str], status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["quantize", *(w.format(out=tmp_path / "o.gguf") for w in words)]) == status

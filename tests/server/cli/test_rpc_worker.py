@@ -22,7 +22,7 @@ def test_a_worker_refuses_the_public() -> None:
 
 
 @pytest.mark.e2e
-def test_mistakes_are_one_line() -> None:
+def test_mistakes_are_reported_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as accepted:
         port = str(accepted.getsockname()[1])
         done = worker("--port", port)

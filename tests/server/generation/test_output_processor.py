@@ -49,7 +49,7 @@ texts = st.text(st.sampled_from("ab é🍕\n<|>ß"), max_size=12)
     cuts=st.lists(st.integers(0, 40), max_size=6),
     show=st.booleans(),
 )
-def test_text_ends_before_the_first_stop_string_however_it_is_cut(text, stops, cuts, show):
+def test_text_ends_before_the_first_stop_string_for_any_chunks(text, stops, cuts, show):
     tokens = tokenizer().encode(text, add_special=False)
     ends = [(text.find(stop) + len(stop), -len(stop), stop) for stop in stops if stop in text]
     expected, reason = text, "length"
@@ -102,7 +102,7 @@ def test_the_end_of_text_is_counted_but_not_shown():
     assert output.end == "stop"
 
 
-def test_what_is_held_back_for_a_stop_string_comes_at_the_end():
+def test_text_held_back_for_a_stop_string_comes_at_the_end():
     for reason, name in (
         (FinishReason.STOP, "stop"),
         (FinishReason.LENGTH, "length"),

@@ -159,7 +159,7 @@ async def test_a_body_that_is_not_an_object_loads_a_model_as_well():
         assert (await http.post("/lora-adapters?model=a", json=[])).status_code == 200
 
 
-async def test_a_client_that_leaves_stops_waiting():
+async def test_a_client_that_disconnects_stops_waiting():
     engine = gated()
     app = make_folder_app(engine)
     async with client(app):

@@ -218,7 +218,7 @@ def half_close_then_leave(sock: socket.socket) -> None:
 
 @LOOPS
 @pytest.mark.parametrize("end", [leave, reset, half_close_then_leave])
-def test_a_client_that_has_left_is_noticed_though_nothing_was_to_be_sent(end, loop):
+def test_a_client_that_has_disconnected_is_noticed_though_nothing_was_to_be_sent(end, loop):
     async def main():
         async with serving() as (port, server, app):
             sock = socket.create_connection(("127.0.0.1", port))

@@ -86,7 +86,7 @@ async def test_a_step_of_several_tokens_is_a_chunk_for_each():
 @pytest.mark.parametrize("extra", every(4, [{"n": 3}, {}, {"logprobs": 1}, {"stop": "zzz"}]))
 @pytest.mark.parametrize("when", ["queued", "decode"])
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_leaves_frees_its_sessions(stream, when, extra):
+async def test_a_client_that_disconnects_frees_its_sessions(stream, when, extra):
     engine = FakeEngine(delay_s=0.02, eos=False)
     engine.reply = [11] * 10_000
     if when == "queued":

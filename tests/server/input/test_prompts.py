@@ -98,7 +98,7 @@ async def test_a_broken_template_is_an_error_of_chat_only(tmp_path):
 
 
 @pytest.mark.parametrize("param", ["messages", "tools", "chat_template_kwargs"])
-async def test_what_is_nested_too_deeply_is_named(param):
+async def test_fields_nested_too_deeply_are_named(param):
     deep: object = 1
     for _ in range(900):
         deep = {"a": deep}

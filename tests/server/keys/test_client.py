@@ -84,7 +84,7 @@ async def test_slots_show_other_clients_only_that_one_is_in_use(tmp_path):
         ("DELETE", "/api/delete", {"model": "x"}),
     ],
 )
-async def test_what_concerns_all_clients_is_for_admins(tmp_path, method, path, body):
+async def test_settings_of_all_clients_are_for_admins(tmp_path, method, path, body):
     async with three_clients(tmp_path, endless()) as http:
         refused = await http.request(method, path, json=body, headers=key("alice"))
         assert refused.status_code == 403

@@ -74,7 +74,7 @@ def test_requests_at_the_same_time_are_counted_until_they_leave():
     client_usage.admit()
 
 
-def test_generated_tokens_may_exceed_the_limit_and_the_debt_is_waited_for():
+def test_generated_tokens_may_exceed_the_limit_and_the_debt_delays_later_requests():
     client_usage, clock = usage(tokens_per_minute=60)
     client_usage.admit()
     client_usage.spend_prompt(50)

@@ -72,7 +72,7 @@ async def test_every_sequence_of_a_request_has_its_phases():
 
 
 @pytest.mark.asyncio
-async def test_a_client_that_leaves_in_the_queue_ends_a_span_of_the_queue():
+async def test_a_client_that_disconnects_in_the_queue_ends_a_span_of_the_queue():
     engine = FakeEngine()
     engine.gate.clear()
     app, traces, exporter = traced(engine)

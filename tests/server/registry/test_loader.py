@@ -150,7 +150,7 @@ async def test_a_replacement_that_cannot_be_loaded_leaves_the_engine():
     assert models.registry.acquire(models["a"]).residency.engine is models.made[0]
 
 
-async def test_a_replacement_for_which_there_is_no_room_is_loaded_after_the_old_one():
+async def test_a_replacement_without_room_is_loaded_after_the_old_one():
     models = Models("a", memory=150)
     await models.use("a")
     await models.registry.load(models["a"], again=True)

@@ -97,7 +97,7 @@ async def test_more_constraints_than_are_compiled_wait(monkeypatch: pytest.Monke
         assert (checker._n_queued, checker._running) == (0, {})
 
 
-async def test_what_waits_too_long_raises_checker_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wait_that_is_too_long_raises_checker_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constraint_checker, "MAX_WAITING", 1)
     monkeypatch.setattr(constraint_checker, "QUEUE_S", 0.05)
     async with checking(*EXECUTE) as checker:

@@ -155,7 +155,9 @@ def test_save_and_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "loaded" in errors
 
 
-def test_mistakes_are_one_line_and_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_reported_in_one_line_and_change_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     chat = Chat(ScriptedBackend(hello()), RecordingScreen())
     absent = tmp_path / "absent" / "talk"
     assert chat.run(lines("Hi", "/load", "/save", f"/load {absent}", f"/save {absent}", "/exti")) == 0

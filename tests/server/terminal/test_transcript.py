@@ -21,7 +21,7 @@ SAVED: dict[str, Any] = {
 }
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+def test_a_saved_conversation_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "talk.json"
     conversation = Transcript("Be brief.")
     conversation.add("user", 'Grüße, "\n\x1b\u2028')

@@ -46,7 +46,7 @@ def test_rows_may_be_parts_of_longer_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gelu", "gelu_erf"])
-def test_what_is_not_finite_stays_so(name: str) -> None:
+def test_values_that_are_not_finite_stay_so(name: str) -> None:
     x = np.array([[np.nan, np.inf, 1e30, -1e30, 0.0]], np.float32)
     c = Calculator()
     got = c.compute(activation.op(c.ctx, name, c.input(x))).reshape(5)

@@ -156,7 +156,7 @@ def test_zeros_and_extremes(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "at"), every(4, product(TYPES, [np.nan, np.inf, -np.inf], [3, 40, 31]))
 )
-def test_what_is_not_finite_shows(kind: str, value: float, at: int) -> None:
+def test_values_that_are_not_finite_show(kind: str, value: float, at: int) -> None:
     """Hidden in 8 bits it would be served as text; as NaN logits it is an error."""
     data, weights = quantized(kind, 256, 16)
     x = np.ones((3, 256), np.float32)

@@ -61,7 +61,7 @@ async def test_list_and_cancel():
         assert engine.requests() == []
 
 
-async def test_what_waits_is_listed_and_can_be_cancelled():
+async def test_waiting_requests_are_listed_and_can_be_cancelled():
     engine = FakeEngine()
     engine.gate.clear()
     async with client(engine) as http:

@@ -107,7 +107,7 @@ async def test_no_free_slot_can_be_an_error():
         await live.finish()
 
 
-async def test_a_client_that_leaves_frees_its_slot():
+async def test_a_client_that_disconnects_frees_its_slot():
     app = make_app(with_slots(1, delay_s=0.02))
     async with client(app) as http:
         live = Live(app, "/completion", {"prompt": "Once"})

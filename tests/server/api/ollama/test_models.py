@@ -284,7 +284,7 @@ async def test_error_with_a_path_loses_it(monkeypatch):
     assert message == "me/x needs 5 GB of disk, and 1 GB are free in the cache; make room"
 
 
-async def test_one_pull_at_a_time_which_ends_when_its_client_leaves(monkeypatch):
+async def test_one_pull_at_a_time_which_ends_when_its_client_disconnects(monkeypatch):
     ended, goes_on = threading.Event(), threading.Event()
 
     def pull(name: str, pulling: Pulling) -> None:

@@ -191,7 +191,7 @@ async def test_without_a_prompt_nothing_is_generated(path, name, empty):
 
 
 @PATHS
-async def test_client_that_leaves_a_stream_frees_the_engine(path):
+async def test_client_that_disconnects_a_stream_frees_the_engine(path):
     engine = FakeEngine(delay_s=0.01)
     application = make_app(engine)
     async with application.router.lifespan_context(application):
@@ -303,7 +303,7 @@ async def test_older_route_gives_the_vector_as_the_model_makes_it():
     assert [x / math.hypot(*raw) for x in raw] == pytest.approx(unit, abs=1e-6)
 
 
-async def test_texts_that_are_too_long_are_cut_only_if_asked_with_a_warning():
+async def test_texts_that_are_too_long_are_truncated_only_on_request_with_a_warning():
     reply = await post(EMBED, input=LONG, truncate=True)
     assert reply["prompt_eval_count"] == 512
     assert reply["warnings"][0].startswith("input: only the first 512 of ")
@@ -335,7 +335,7 @@ async def test_fields_without_effect_are_named(path, text):
     assert "warnings" not in await post(path, **{text: "a"}, keep_alive=-1)
 
 
-async def test_client_that_leaves_ends_the_work():
+async def test_client_that_disconnects_ends_the_work():
     engine = FakeEngine()
     engine.gate.clear()
     app = make_app(engine)

@@ -86,7 +86,7 @@ async def test_a_prompt_for_which_there_are_no_tokens_left_is_refused_before_it_
         assert (await http.get("/v1/requests", headers=key())).json()["data"] == []
 
 
-async def test_what_the_queue_refuses_costs_no_tokens(tmp_path):
+async def test_requests_refused_by_the_queue_cost_no_tokens(tmp_path):
     engine = FakeEngine(eos=False)
     engine.full = True
     async with client(limited(tmp_path, "tpm=1000", engine)) as http:

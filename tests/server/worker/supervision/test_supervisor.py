@@ -44,7 +44,7 @@ def submitted(tmp_path: Path) -> list[list[str]]:
 
 
 @LOOPS
-def test_kill_9_in_mid_stream_four_streams_continue(loop, tmp_path):
+def test_kill_9_in_the_middle_of_a_stream_four_streams_continue(loop, tmp_path):
     async def main():
         async with running("--step-ms", "3", "--dir", str(tmp_path)) as client:
             prompts = [[i] for i in range(4)]
@@ -180,7 +180,7 @@ def test_a_request_that_kills_the_engine_is_given_up(token, caplog):
     run(main)
 
 
-def test_the_innocent_get_through_alongside_a_request_that_kills():
+def test_other_requests_survive_one_that_kills_the_engine():
     async def main():
         async with running("--step-ms", "2") as client:
             good = [client.generate(request(f"g{i}", list(range(30)), 40, n_batch=4)) for i in range(2)]
@@ -228,7 +228,7 @@ def test_a_reload_that_fails_is_tried_again_and_then_given_up(tmp_path):
     run(main)
 
 
-def test_a_client_may_leave_or_be_cancelled_while_there_is_no_engine(tmp_path):
+def test_a_client_may_disconnect_or_be_cancelled_while_there_is_no_engine(tmp_path):
     async def main():
         clock = Clock()
         async with running("--dir", str(tmp_path), "--load-ms", "300", clock=clock) as client:

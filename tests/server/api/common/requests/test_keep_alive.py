@@ -56,7 +56,7 @@ async def test_keep_alive_is_a_number_of_seconds_or_a_duration(value, seconds):
             assert model.keep_alive_s == seconds
 
 
-async def test_what_holds_for_all_clients_is_for_administrators(app):
+async def test_settings_of_all_clients_are_for_administrators(app):
     async with client(app) as http:
         model = app.state.ggserve.registry.models["stories"]
         for value in (0, "5m", -1):

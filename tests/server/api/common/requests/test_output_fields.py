@@ -144,7 +144,7 @@ async def test_a_structural_tag_is_a_grammar_as_object_and_as_text(ask):
         ({"structured_outputs": {"regex": "a"}, "grammar": GBNF}, "structured_outputs"),
     ],
 )
-async def test_what_cannot_be_enforced_is_refused_by_name(ask, path, fields, param):
+async def test_unenforceable_constraints_are_refused_by_name(ask, path, fields, param):
     error = await ask.refusal(path, fields)
     assert error["param"] == param
     assert error["message"].startswith(f"{param}: ")

@@ -28,7 +28,7 @@ async def test_a_served_model():
     assert data["devices"]["CPU"]["needed"] > 0
 
 
-async def test_what_does_not_fit_says_so():
+async def test_a_plan_that_does_not_fit_says_so():
     async with client(make_app(use_gpu=False)) as http:
         data = (await http.post("/v1/plan", json={"context_size": 1 << 26})).json()
     assert data["fits"] is False

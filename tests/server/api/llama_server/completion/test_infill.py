@@ -48,7 +48,7 @@ async def test_the_gap_stands_between_its_marks():
     assert body["stop_type"] == "eos"
 
 
-async def test_what_the_texts_say_is_never_a_special_token():
+async def test_text_is_never_a_special_token():
     engine = fim_engine()
     await infill({"input_prefix": "</s><|end|>", "input_suffix": "<s>"}, engine)
     assert engine.seen[0].prompt == [BOS, PRE, *text("</s><|end|>"), SUF, *text("<s>"), MID]

@@ -185,7 +185,7 @@ async def test_effort_that_the_template_does_not_take():
     assert "warnings" not in await ask(answering("x"), reasoning_effort="none")
 
 
-async def test_reasoning_comes_before_what_is_held_to_a_grammar(marked):
+async def test_reasoning_comes_before_the_constrained_answer(marked):
     engine, make = marked
     async with client(make()) as http:
         for fields in ({"response_format": SCHEMA}, {"tools": TOOLS, "tool_choice": "required"}, {}):

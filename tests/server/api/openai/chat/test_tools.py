@@ -251,7 +251,7 @@ async def constraints(template: str | None, *bodies: dict[str, Any]) -> list[Any
     return [request.constraint for request in engine.seen]
 
 
-async def test_calls_are_held_to_a_grammar():
+async def test_calls_are_constrained_by_a_grammar():
     required = {"tools": TOOLS, "tool_choice": "required"}
     named = {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "now"}}}
     auto, every, one, single, none, plain = await constraints(
@@ -312,7 +312,7 @@ async def test_an_answer_of_another_form_alongside_tools():
         ({"tools": [NOW], "response_format": {"type": "regex", "pattern": "("}}, "response_format.pattern"),
     ],
 )
-async def test_what_no_grammar_can_hold_is_refused(fields, param):
+async def test_schemas_that_no_grammar_can_express_are_refused(fields, param):
     bad = {
         "type": "function",
         "function": {"name": "f", "parameters": {"properties": {"x": {"type": "nope"}}}},

@@ -97,7 +97,7 @@ async def test_inputs_that_are_refused(value, message):
         assert engine.works == []
 
 
-async def test_a_client_that_leaves_cancels():
+async def test_a_client_that_disconnects_cancels():
     engine = FakeEngine()
     engine.gate.clear()
     app = make_app(engine)

@@ -85,7 +85,7 @@ async def test_fields_without_effect_are_named():
     ]
 
 
-async def test_a_limit_that_does_not_fit_is_reported_in_the_words_of_the_api():
+async def test_a_limit_that_does_not_fit_is_reported_in_the_terms_of_the_api():
     response = await create(None, max_output_tokens=100_000)
     assert any(text.startswith("max_output_tokens: only") for text in response["warnings"])
 

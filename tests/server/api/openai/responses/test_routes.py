@@ -31,7 +31,7 @@ async def test_tokens_of_the_input_match_those_of_the_prompt():
     assert len(engine.seen) == 1
 
 
-async def test_a_client_that_leaves():
+async def test_a_client_that_disconnects():
     engine = FakeEngine(delay_s=0.01, eos=False)
     engine.reply = [11] * 1000
     live = Live(make_app(engine), RESPONSES, {"input": "x", "stream": True})

@@ -177,7 +177,7 @@ async def test_a_response_in_the_making_can_be_seen_and_cancelled():
         assert error_of(await whole, 499)["code"] == "request_cancelled"
 
 
-async def test_what_is_complete_cannot_be_cancelled():
+async def test_a_completed_response_cannot_be_cancelled():
     async with client() as http:
         reply = await create(http)
         error = error_of(await http.post(f"{RESPONSES}/{reply['id']}/cancel"), 400)
