@@ -250,12 +250,12 @@ def collect(lib: Path, target: Path, facts: dict[str, str]) -> None:
 
     Without the variant of the CPU module that uses AMX (see cpu.py): its features besides AMX, zen4 has too.
     """
-    found = [p for p in lib.rglob("*") if p.suffix in (".so", ".dylib", ".dll", ".metallib")]
-    found = [p for p in found if "cpu-sapphirerapids" not in p.name]
+    modules = [p for p in lib.rglob("*") if p.suffix in (".so", ".dylib", ".dll", ".metallib")]
+    modules = [p for p in modules if "cpu-sapphirerapids" not in p.name]
     stage = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
-    for path in found:
+    for path in modules:
         shutil.copy2(path, stage / path.name)
     (stage / "build.json").write_text(json.dumps(facts, indent=2) + "\n")
     stage.rename(target)

@@ -36,10 +36,10 @@ def flags(cpuinfo: str) -> set[str]:
 
 
 def x86_features(present: set[str]) -> list[str]:
-    found = [name for name, needs in X86.items() if present >= set(needs.split())]
-    if "AVX512" not in found:  # its extensions depend on it
-        found = [name for name in found if not name.startswith("AVX512")]
-    return found
+    features = [name for name, needs in X86.items() if present >= set(needs.split())]
+    if "AVX512" not in features:  # its extensions depend on it
+        features = [name for name in features if not name.startswith("AVX512")]
+    return features
 
 
 def arm_arch(present: set[str]) -> str:

@@ -42,8 +42,8 @@ def arguments(text: str) -> list[str]:
     return wrapper.arguments(["--model", "/m.gguf", "--port", "1", *text.split()])
 
 
-def value(found: list[str], flag: str) -> list[str]:
-    return [found[i + 1] for i, word in enumerate(found) if word == flag]
+def value(arguments: list[str], flag: str) -> list[str]:
+    return [arguments[i + 1] for i, word in enumerate(arguments) if word == flag]
 
 
 def test_a_slots_context_is_its_part_of_the_whole_unless_cells_are_shared():

@@ -103,21 +103,28 @@ def test_a_function_has_few_parameters_or_a_reason() -> None:
     assert many == set(MANY_PARAMETERS)
 
 
-def names() -> Iterator[tuple[str, str]]:
-    """(file, name) of everything that is named: variables, attributes, parameters, functions, classes."""
-    for path, (_, tree) in sources().items():
-        for node in ast.walk(tree):
-            match node:
-                case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
-                    yield path, name
-                case ast.arg(arg=name):
-                    yield path, name
-                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                    yield path, name
+def names(tree: ast.Module) -> Iterator[str]:
+    """Of everything that a file names: variables, attributes, parameters, functions, classes."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case ast.arg(arg=name):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
 
 
 def test_a_name_says_what_a_thing_is_not_what_happened_to_it() -> None:
-    assert not [(path, name) for path, name in names() if PARTICIPLES & set(name.split("_"))]
+    trees = {path: tree for path, (_, tree) in sources().items()}
+    assert not [(path, n) for path in trees for n in names(trees[path]) if PARTICIPLES & set(n.split("_"))]
+
+
+def test_a_name_in_a_test_says_what_a_thing_is() -> None:
+    """Names of tests are sentences, in which such a word may stand."""
+    paths = sorted((ROOT / "tests").rglob("*.py"))
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    assert not [(path.name, name) for path in paths for name in names(trees[path]) if name in PARTICIPLES]
 
 
 def test_a_file_is_not_too_long() -> None:

@@ -97,8 +97,8 @@ utils.counted = COUNTS.counted
 for name, preset in list(vars(utils.ServerPreset).items()):
     if isinstance(preset, staticmethod):
         model = PRESET_MODELS.get(name)
-        found = _needs_network if model is None else _local(preset.__func__, model)
-        setattr(utils.ServerPreset, name, staticmethod(found))
+        replacement = _needs_network if model is None else _local(preset.__func__, model)
+        setattr(utils.ServerPreset, name, staticmethod(replacement))
 
 
 @pytest.fixture(autouse=True)

@@ -55,9 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def arguments(given: list[str]) -> list[str]:
+def arguments(command_line: list[str]) -> list[str]:
     """Ours for llama-server's."""
-    a, _ = _parser().parse_known_args(given)
+    a, _ = _parser().parse_known_args(command_line)
     actual = ["serve", "--host", a.host, "--port", a.port, "--use-gpu", "false", "--any-model"]
 
     def add(name: str, value: object) -> None:

@@ -74,9 +74,9 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
             elif planner.cpu_experts and params.cpu_experts is None:
                 notes.append("not all experts fit the GPU: the others are on the CPU")
             n_layers = n_fitting
-    made = replace(planner.final(n_layers), notes=tuple(notes))
-    _check_limit(made, params.memory_limit)
-    return made
+    plan = replace(planner.final(n_layers), notes=tuple(notes))
+    _check_limit(plan, params.memory_limit)
+    return plan
 
 
 def _check_limit(plan: Plan, limit: int | None) -> None:

@@ -76,9 +76,9 @@ def test_huge_values_cost_nothing(route: Route, ask: Ask, monkeypatch: pytest.Mo
     A list is not validated to its end where every item is wrong.
     """
 
-    def bounded(found: Sequence[Any], body: Any) -> ApiError:
-        assert len(found) <= 5000
-        return from_validation(found, body)
+    def bounded(errors: Sequence[Any], body: Any) -> ApiError:
+        assert len(errors) <= 5000
+        return from_validation(errors, body)
 
     monkeypatch.setattr("server.errors.from_validation", bounded)
     counting = ask.engine.tokenizer

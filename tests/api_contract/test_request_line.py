@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -49,13 +51,17 @@ class Line:
         self._frames: dict[int, FrameType] = {}  # keeps them alive, so that no id is used twice
         self._handed_over: dict[int, str | None] = {}  # by id of a thread's function: who calls it
         self._running = False
+        self._others: set[asyncio.Task[Any]] = set()  # tasks of the application, which run beside the request
 
     def trace(self, frame: FrameType, event: str, _argument: object) -> None:
         file = _server_file(frame)
         if event != "call" or file is None or id(frame) in self._frames:
             return  # a coroutine that is resumed was called before
-        self._running = self._running or frame.f_code.co_name == self.route
-        if not self._running:
+        task = _current_task()
+        if not self._running and frame.f_code.co_name == self.route:
+            self._running = True
+            self._others = asyncio.all_tasks() - {task}
+        if not self._running or task in self._others:
             return
         self._frames[id(frame)] = frame
         caller = frame.f_back
@@ -99,6 +105,14 @@ class Line:
         return "\n".join([*lines, f"{len(self.files())} files", f"returns: {', '.join(self.returns())}"])
 
 
+def _current_task() -> asyncio.Task[Any] | None:
+    """None in a thread without an event loop."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
 def _server_file(frame: FrameType) -> str | None:
     name = frame.f_code.co_filename
     return name.removeprefix(f"{ROOT}/") if name.startswith(f"{ROOT}/") else None
@@ -124,9 +138,7 @@ async def test_a_streamed_request_passes_few_files_and_seldom_returns(path, rout
         async with client(make_app(engine)) as http:
             first = await http.post(path, json=body)  # what is worked out once per model is not the request's
             assert first.status_code == 200, first.text
-            await until(
-                lambda: all("app" in vars(each) for each in ROUTES)
-            )  # nor is this
+            await until(lambda: all("app" in vars(each) for each in ROUTES))  # nor is this
             line.route = route
             with traced(line.trace):
                 response = await http.post(path, json={**body, "stream": True})

@@ -85,7 +85,7 @@ def test_a_lost_worker_is_not_an_outage(make_worker: Callable[..., Any], tmp_pat
             assert json.load(answer)["data"][0]["meta"]["placement"] == placement
         assert placement == ["RPC0"] * 5
         pieces = stream(url, body)
-        begun = [next(pieces) for _ in range(3)]
+        started = [next(pieces) for _ in range(3)]
         first.process.kill()
         first.process.wait()
         with ThreadPoolExecutor(2) as pool:
@@ -104,7 +104,7 @@ def test_a_lost_worker_is_not_an_outage(make_worker: Callable[..., Any], tmp_pat
             again = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 assert waiting.result(120)["choices"][0]["text"] == before
-                assert "".join(begun) + rest.result(120) == before
+                assert "".join(started) + rest.result(120) == before
             finally:
                 again.kill()
                 again.wait()

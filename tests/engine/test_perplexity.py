@@ -72,9 +72,9 @@ def test_it_is_what_the_definition_says(name: str, add_bos: bool, size: int, tmp
     written.keys["tokenizer.ggml.add_bos_token"] = (add_bos, 7, None)
     with load(written.write(tmp_path / "model.gguf"), kv_type="f32") as model:
         assert (perplexity.tokenize(model, "a b")[0] == model.tokenizer.bos_id) == add_bos
-        wanted = step_by_step(model, ref.prompt, size, model.tokenizer.bos_id if add_bos else None)
+        expected = step_by_step(model, ref.prompt, size, model.tokenizer.bos_id if add_bos else None)
         measured = measure(model, ref.prompt, size)[-1]
-    assert (measured.perplexity, measured.error) == pytest.approx(wanted, rel=1e-4)
+    assert (measured.perplexity, measured.error) == pytest.approx(expected, rel=1e-4)
 
 
 def test_adapters_have_the_scales_that_they_were_loaded_with(tmp_path: Path) -> None:

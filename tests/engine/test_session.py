@@ -182,17 +182,17 @@ def test_the_context_ends_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_keep", "n_discard", "kept"), [(0, 0, 0), (3, 0, 3), (-1, 0, 7), (99, 0, 99), (2, 4, 2), (2, 99, 2)]
+    ("n_keep", "n_discard", "n_kept"), [(0, 0, 0), (3, 0, 3), (-1, 0, 7), (99, 0, 99), (2, 4, 2), (2, 99, 2)]
 )
-def test_a_full_context_shifts_as_that_of_a_request(n_keep: int, n_discard: int, kept: int) -> None:
+def test_a_full_context_shifts_as_that_of_a_request(n_keep: int, n_discard: int, n_kept: int) -> None:
     params = greedy(60, ignore_eos=True)
     model = FakeModel(n_ctx=12, context_shift=True)
     with model.session(n_keep=n_keep, n_discard=n_discard) as session:
         session.feed_prompt(PROMPT)
         text = ids(session.infer(params))
-        assert text == MODEL.shifted(PROMPT, params, 12, kept, n_discard)[0]
+        assert text == MODEL.shifted(PROMPT, params, 12, n_kept, n_discard)[0]
         assert len(session.tokens) + session.n_dropped == len(PROMPT) + 60
-        assert session.tokens[: min(kept, 7)] == PROMPT[:kept]
+        assert session.tokens[: min(n_kept, 7)] == PROMPT[:n_kept]
         assert session.last_logits.tolist() == list(logits_of(MODEL.state(session.tokens)))
     assert model.pool.n_free + model.prefix.n_cells == model.pool.n_cells
 

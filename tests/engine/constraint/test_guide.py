@@ -21,7 +21,7 @@ class FakeMatcher:
 
     def __init__(self, allowed: int) -> None:
         self.allowed = allowed
-        self.taken: list[int] = []
+        self.consumed: list[int] = []
         self.may_stop, self.must_stop = True, False
 
     def fill(self, mask: TokenMask) -> None:
@@ -31,7 +31,7 @@ class FakeMatcher:
     def commit(self, token: int) -> None:
         if token == 66:
             raise ConfigError("no match")
-        self.taken.append(token)
+        self.consumed.append(token)
 
     def accepts(self, token: int) -> bool:
         return token == self.allowed
@@ -80,7 +80,7 @@ def test_compile_resumes_after_the_generated_tokens(guides: OutputGuides, compil
     matcher = FakeMatcher(5)
     compiler.futures[0].set_result(matcher)
     assert guide.done()
-    assert matcher.taken == [7, 8]
+    assert matcher.consumed == [7, 8]
 
 
 @pytest.mark.parametrize("when", ["compiling", "resuming"])

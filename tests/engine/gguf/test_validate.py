@@ -196,8 +196,8 @@ def test_embedding_agrees_with_header(tmp_path):
     b.key("tokenizer.ggml.tokens", ["a", "b", "c"]).drop("tokenizer.ggml.scores").drop(
         "tokenizer.ggml.token_type"
     )
-    wanted = "tensor 'token_embd.weight' has shape [32, 32]; the header requires [32, 3]"
-    assert reason(tmp_path, b) == wanted
+    expected = "tensor 'token_embd.weight' has shape [32, 32]; the header requires [32, 3]"
+    assert reason(tmp_path, b) == expected
     assert "the header requires [64, 32]" in reason(tmp_path, tiny_llama().key("llama.embedding_length", 64))
 
 

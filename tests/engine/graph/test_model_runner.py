@@ -27,8 +27,8 @@ def compute(model: engine.Model, *rows: BatchItem) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
-@pytest.mark.parametrize("wanted", [0, 1, 2, 5, 39, 40])
-def test_the_last_tokens_give_their_logits_in_order(wanted: int, flash_attn: str) -> None:
+@pytest.mark.parametrize("n_logits", [0, 1, 2, 5, 39, 40])
+def test_the_last_tokens_give_their_logits_in_order(n_logits: int, flash_attn: str) -> None:
     ref = golden("llama-gqa-tied")
     ids, cells, others = ref.prompt[:40], array("i", range(40)), array("i", range(200, 203))
     params = engine.ModelParameters(**{**vars(PARAMS), "flash_attn": flash_attn})
@@ -38,22 +38,22 @@ def test_the_last_tokens_give_their_logits_in_order(wanted: int, flash_attn: str
         actual = compute(
             model,
             BatchItem([7, 8, 9], others, 0, 2),
-            BatchItem(ids, cells, 0, wanted),
+            BatchItem(ids, cells, 0, n_logits),
             BatchItem([7], others[:1], 0, True),
         )
-    expected = [*neighbours, *singly[40 - wanted :]]
+    expected = [*neighbours, *singly[40 - n_logits :]]
     assert len(actual) == len(expected) + 1
     for got, right in zip(actual, expected, strict=False):
         assert error(got, right) < TOLERANCE
 
 
-@pytest.mark.parametrize("wanted", [-2, 4])
-def test_more_or_less_than_there_are_tokens(wanted: int) -> None:
+@pytest.mark.parametrize("n_logits", [-2, 4])
+def test_more_or_less_than_there_are_tokens(n_logits: int) -> None:
     with (
         engine.load(golden("llama-gqa-tied").path, PARAMS) as model,
-        pytest.raises(engine.EngineError, match=f"{wanted} rows of logits are requested of 3 tokens"),
+        pytest.raises(engine.EngineError, match=f"{n_logits} rows of logits are requested of 3 tokens"),
     ):
-        model.runner.forward([BatchItem([5, 6, 7], array("i", range(3)), 0, wanted)])
+        model.runner.forward([BatchItem([5, 6, 7], array("i", range(3)), 0, n_logits)])
 
 
 # Only a process of its own can be short of memory. The compute buffers are freed before they grow, so that
@@ -68,9 +68,9 @@ model = engine.load(sys.argv[1], engine.ModelParameters(
     use_gpu=False, n_threads=1, context_size=2048, kv_cells=2048, max_batch_tokens=2048, parallel=1))
 cells = array("i", range(2048))
 
-def forward(n, wanted):
+def forward(n, n_logits):
     try:
-        print(model.runner.forward([BatchItem([5] * n, cells[:n], 0, wanted)]), end=" ")
+        print(model.runner.forward([BatchItem([5] * n, cells[:n], 0, n_logits)]), end=" ")
     except engine.OutOfMemoryError as error:
         print("no room", end=" ")
 

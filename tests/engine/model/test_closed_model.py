@@ -62,13 +62,13 @@ def test_tables_are_kept_while_they_are_read() -> None:
     """A generator hands out each table once and forgets it."""
     with engine.load(bundled_model(), PARAMS) as model:
         tables = [list(range(i, 64, 4)) for i in range(4)]
-        wanted = []
+        expected = []
         for cells in tables:
             model.runner.forward([BatchItem([5, 6], array("i", cells), 0, True)])
-            wanted.append(list(model.runner.logits(0)))
+            expected.append(list(model.runner.logits(0)))
         assert model.runner.forward(BatchItem([5, 6], array("i", cells), 0, True) for cells in tables) == 4
-        assert len({len(row) for row in wanted}) == 1
-        for i, row in enumerate(wanted):
+        assert len({len(row) for row in expected}) == 1
+        for i, row in enumerate(expected):
             assert list(model.runner.logits(i)) == pytest.approx(row, abs=1e-3)
 
 

@@ -27,8 +27,8 @@ def scaled(factor: float) -> Any:
 
 def run(layer: Layer, *, outputs: list[int] | None = None) -> np.ndarray:
     c = Calculator()
-    wanted = None if outputs is None else c.input(np.array(outputs, np.int32))
-    forward: Any = Forward(c.ctx, wanted)
+    expected = None if outputs is None else c.input(np.array(outputs, np.int32))
+    forward: Any = Forward(c.ctx, expected)
     out = layer(forward, c.input(X), last=outputs is not None)
     return c.compute(out)[0, 0]
 

@@ -98,8 +98,8 @@ def test_layers_for_further_tokens_are_not_counted(reader: Read) -> None:
 def test_routing_of_the_usual_keys(reader: Read) -> None:
     assert reader().routing() == Routing(renormalise=False)
     assert reader().routing("sigmoid", renormalise=True) == Routing(weights="sigmoid", judged_by=2)
-    chosen = reader(expert_gating_func=2, expert_weights_norm=True, expert_weights_scale=2.5).routing()
-    assert chosen == Routing(weights="sigmoid", scale=2.5, judged_by=2)
+    selected = reader(expert_gating_func=2, expert_weights_norm=True, expert_weights_scale=2.5).routing()
+    assert selected == Routing(weights="sigmoid", scale=2.5, judged_by=2)
     groups = reader(expert_count=8, expert_group_count=4, expert_group_used_count=2).routing()
     assert (groups.n_groups, groups.n_groups_used, groups.judged_by) == (4, 2, 1)
 

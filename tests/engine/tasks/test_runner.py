@@ -89,8 +89,8 @@ def test_jobs_share_batches_and_get_their_own_vectors() -> None:
         ]
         works = [Embed(job, p) for job, p in zip(inputs, ("last", "mean", "cls"), strict=True)]
         actual = finish(model.tasks(), *works)
-        for got, wanted in zip(actual, expected, strict=True):
-            for a, b in zip(got, wanted, strict=True):
+        for got, requested in zip(actual, expected, strict=True):
+            for a, b in zip(got, requested, strict=True):
                 np.testing.assert_allclose(a, b, atol=2e-4)
         assert model.pool.n_free == model.pool.n_cells
 

@@ -131,19 +131,19 @@ def moves_the_system(chat_format: ChatFormat) -> bool:
     return text.find(text_at(0)) > text.find(text_at(1))
 
 
-def check_texts(order: str, found: str, text: str, moves: bool) -> None:
+def check_texts(order: str, outcome: str, text: str, moves: bool) -> None:
     """Every text occurs once; those of other messages than system ones are in their order."""
     kinds = order.split()
     words = {i: text_at(i) for i, kind in enumerate(kinds) if not kind.endswith(":empty")}
-    if "lost" in found:  # text beside a call, which these templates never show; a warning says so
+    if "lost" in outcome:  # text beside a call, which these templates never show; a warning says so
         assert order == ORDERS["a text, then a call"]
         assert text_at(1) not in text
         del words[1]
     assert all(text.count(word) == 1 for word in words.values()), (order, text)
     talk = [text.find(word) for i, word in words.items() if kinds[i] not in SYSTEM_ROLES]
     assert talk == sorted(talk), (order, text)
-    to_the_first = "first" in found or "beginning" in found
-    between_call_and_result = "calls system tool" in order and found != UNCHANGED
+    to_the_first = "first" in outcome or "beginning" in outcome
+    between_call_and_result = "calls system tool" in order and outcome != UNCHANGED
     if not (moves or to_the_first or between_call_and_result):
         places = [text.find(word) for word in words.values()]
         assert places == sorted(places), (order, text)

@@ -142,9 +142,9 @@ def test_the_same_text_as_transformers(path):
             for generate in (True, False):
                 for extra in EXTRA if generate else EXTRA[:1]:
                     options = {"tools": tools, "add_generation_prompt": generate}
-                    wanted = expected(source, messages, **options, **extra, **own, **SPECIAL_TOKENS)
-                    created += wanted is not None
-                    if rendered(template, messages, **options, extra={**extra, **own}) != wanted:
+                    requested = expected(source, messages, **options, **extra, **own, **SPECIAL_TOKENS)
+                    created += requested is not None
+                    if rendered(template, messages, **options, extra={**extra, **own}) != requested:
                         different.append((name, tools is not None, generate, extra))
     assert not different
     assert created

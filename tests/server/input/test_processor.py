@@ -64,16 +64,16 @@ async def test_the_servers_own_time_limit_cannot_be_raised():
 
 
 @pytest.mark.parametrize(
-    ("n_keep", "kept"), [(None, 1), (0, 1), (2, 3), (-1, len(tokenizer().encode("Once")) + 1)]
+    ("n_keep", "n_kept"), [(None, 1), (0, 1), (2, 3), (-1, len(tokenizer().encode("Once")) + 1)]
 )
-async def test_n_keep_counts_the_tokens_after_the_beginning(n_keep, kept):
+async def test_n_keep_counts_the_tokens_after_the_beginning(n_keep, n_kept):
     engine = FakeEngine()
     async with client(make_app(engine, context_shift=True)) as http:
         answer = (await http.post(COMPLETIONS, json={"prompt": "Once", "n_keep": n_keep})).json()
         ollama = {"prompt": "Once", "raw": True, "stream": False, "options": {"num_keep": n_keep}}
         await http.post("/api/generate", json={"model": "stories", **ollama})
     assert "warnings" not in answer
-    assert [request.n_keep for request in engine.seen] == [kept, kept]
+    assert [request.n_keep for request in engine.seen] == [n_kept, n_kept]
 
 
 async def test_fields_of_a_context_shift_without_one_get_a_warning():
@@ -134,8 +134,8 @@ async def test_models_that_cannot_draft_say_so_only_where_a_request_wants_it():
     engine.info = {**(engine.info or {}), "drafts": False}
     async with client(make_app(engine, spec_type="ngram-simple")) as http:
         silent = (await http.post(COMPLETIONS, json={"prompt": "Once"})).json()
-        wanted = {"prompt": "Once", "speculative.type": "ngram-simple"}
-        warned = (await http.post(COMPLETIONS, json=wanted)).json()
+        expected = {"prompt": "Once", "speculative.type": "ngram-simple"}
+        warned = (await http.post(COMPLETIONS, json=expected)).json()
     assert [request.draft_max for request in engine.seen] == [0, 0]
     assert "warnings" not in silent
     assert warned["warnings"] == [

@@ -135,12 +135,12 @@ async def test_the_engine_is_told_whose_requests_these_are_and_of_their_priority
         ):
             body = {"prompt": "Once upon", "max_tokens": 1, **fields}
             assert (await http.post(COMPLETIONS, json=body, headers=key(name))).status_code == 200
-        for name, asked in (("alice", -3), ("bob", -1)):
-            body = {"prompt": "Once upon", "priority": asked}
+        for name, priority in (("alice", -3), ("bob", -1)):
+            body = {"prompt": "Once upon", "priority": priority}
             error = error_of(await http.post(COMPLETIONS, json=body, headers=key(name)), 400)
             least = {"alice": -2, "bob": 0}[name]
             assert error["message"].startswith(
-                f"priority: must be {least} to 1000 with this key, not {asked}"
+                f"priority: must be {least} to 1000 with this key, not {priority}"
             )
             assert (error["param"], error["code"]) == ("priority", "invalid_value")
         body = {"model": "stories", "prompt": "Once", "options": {"priority": -1}}
@@ -152,11 +152,11 @@ async def test_the_engine_is_told_whose_requests_these_are_and_of_their_priority
     assert logged[:5] == [-2, 7, -2, None, -1000]
 
 
-@pytest.mark.parametrize("asked", [-1001, 1001, 0.5, "high"])
-async def test_a_priority_that_is_none_is_refused(asked):
+@pytest.mark.parametrize("priority", [-1001, 1001, 0.5, "high"])
+async def test_a_priority_that_is_none_is_refused(priority):
     engine = FakeEngine()
     async with client(make_app(engine)) as http:
-        error = error_of(await http.post(COMPLETIONS, json={"prompt": "Once", "priority": asked}), 400)
+        error = error_of(await http.post(COMPLETIONS, json={"prompt": "Once", "priority": priority}), 400)
         assert error["param"] == "priority"
         ok = await http.post(COMPLETIONS, json={"prompt": "Once", "priority": -1000, "max_tokens": 1})
         assert ok.status_code == 200

@@ -73,10 +73,10 @@ def events_of(parts: Iterable[bytes]) -> list[Json]:
     ]
 
 
-def _usage(found: Json) -> Usage:
-    cached = found["prompt_tokens_details"]["cached_tokens"]
-    assert found["total_tokens"] == found["prompt_tokens"] + found["completion_tokens"]
-    return Usage(found["prompt_tokens"], cached, found["completion_tokens"])
+def _usage(usage: Json) -> Usage:
+    cached = usage["prompt_tokens_details"]["cached_tokens"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    return Usage(usage["prompt_tokens"], cached, usage["completion_tokens"])
 
 
 class Completions(Wording):

@@ -251,9 +251,9 @@ def times_experts(matrix: PackedMatrix, x: np.ndarray, ids: np.ndarray, threads:
     ctx: Any = Context(16, graph_size=16)
     rows, n_used = ids.shape
     tx, wide = ctx.input(F32, x.shape[::-1], "x"), ctx.input(I32, (n_used + 3, rows), "ids")
-    chosen = ctx.view(wide, (n_used, rows), (wide.strides[1],))
+    selected = ctx.view(wide, (n_used, rows), (wide.strides[1],))
     # Two products with the same rows and ids: the second shares what the first prepared.
-    out = [ctx.output(matrix.times_experts(ctx, tx, chosen)) for _ in range(2)]
+    out = [ctx.output(matrix.times_experts(ctx, tx, selected)) for _ in range(2)]
     graph = ctx.graph(16)
     for each in out:
         graph.add(each)

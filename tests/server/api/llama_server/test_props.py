@@ -22,9 +22,9 @@ def with_slots(n, **options):
 async def test_props_tell_what_a_request_leaves_out():
     async with client(make_app(with_slots(3), seed=42, default=["top_k=7"])) as http:
         props = (await http.get("/props")).json()
-    chosen = props["default_generation_settings"]
-    assert (chosen["n_ctx"], props["total_slots"], props["model_alias"]) == (512, 3, "stories")
-    assert {name: chosen["params"][name] for name in ("seed", "top_k", "temperature", "n_predict")} == {
+    selected = props["default_generation_settings"]
+    assert (selected["n_ctx"], props["total_slots"], props["model_alias"]) == (512, 3, "stories")
+    assert {name: selected["params"][name] for name in ("seed", "top_k", "temperature", "n_predict")} == {
         "seed": 42,
         "top_k": 7,
         "temperature": 0.8,

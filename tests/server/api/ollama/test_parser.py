@@ -110,9 +110,9 @@ async def test_warnings_name_options_as_the_request_does(path, batch_size):
     options = {batch_size: 1000, "id_slot": 999, "stop": ["", "x"], "num_predict": 5000, "mirostat_tau": 3}
     reply = await post(FakeEngine(), path, options=options, temperature=1)
     names = [text.split()[0].rstrip(":") for text in reply["warnings"]]
-    wanted = {f"options.{name}" for name in options} | {"temperature"}
-    assert set(names) == wanted
-    assert len(names) == len(wanted)
+    expected = {f"options.{name}" for name in options} | {"temperature"}
+    assert set(names) == expected
+    assert len(names) == len(expected)
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,10 @@ async def lines(application, path, **fields):
     return data
 
 
-def put_together(found):
+def put_together(stream):
     """The whole answer, of the lines of a stream."""
-    created = dict(found[-1])
-    parts = [line.get("message", line) for line in found]
+    created = dict(stream[-1])
+    parts = [line.get("message", line) for line in stream]
     text = "message" if "message" in created else None
     target = created[text] if text else created
     for name in ("content", "response", "thinking"):
@@ -64,7 +64,7 @@ def put_together(found):
     for name in ("tool_calls",):
         if calls := [call for part in parts for call in part.get(name, ())]:
             target[name] = calls
-    if logprobs := [entry for line in found for entry in line.get("logprobs", ())]:
+    if logprobs := [entry for line in stream for entry in line.get("logprobs", ())]:
         created["logprobs"] = logprobs
     return created
 

@@ -192,10 +192,10 @@ def test_channels_of_harmony():
     assert read(parser, list(text)) == OutputDelta("Wait.Well.", "I think.")
     raw = FORMATS["harmony"].new_answer_parser(None, counter(), "<|start|>assistant", True)
     assert read(raw, [text]).content == "<|channel|>analysis<|message|>I think.\n<|end|>Wait.Well."
-    begun = FORMATS["harmony"].new_answer_parser(
+    started = FORMATS["harmony"].new_answer_parser(
         None, counter(), "<|start|>assistant<|channel|>final<|message|>So ", False
     )
-    assert read(begun, ["it is"]) == OutputDelta("it is")
+    assert read(started, ["it is"]) == OutputDelta("it is")
     to_role = " to=functions.now<|channel|>commentary json<|message|>{}"
     assert calls_of(read(new_parser("harmony"), [to_role])) == [("id1", "now", {})]
 

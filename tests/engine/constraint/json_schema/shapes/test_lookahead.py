@@ -62,7 +62,7 @@ def matcher_or_nothing(schema: dict[str, Any]) -> ConstraintMatcher | None:
         return None
 
 
-def taken(schema: dict[str, Any], texts: list[str]) -> list[str]:
+def accepted_texts(schema: dict[str, Any], texts: list[str]) -> list[str]:
     """Those of the texts that match."""
     matcher = matcher_or_nothing(schema)
     return [] if matcher is None else [text for text in texts if accepts(matcher, written(text))]
@@ -71,18 +71,18 @@ def taken(schema: dict[str, Any], texts: list[str]) -> list[str]:
 @pytest.mark.parametrize(("pattern", "good", "bad"), PATTERNS)
 def test_patterns_of_libraries_take_what_re_takes(pattern: str, good: list[str], bad: list[str]) -> None:
     assert [bool(re.search(pattern, text)) for text in good + bad] == [True] * len(good) + [False] * len(bad)
-    assert taken(string(pattern), good + bad) == good
+    assert accepted_texts(string(pattern), good + bad) == good
 
 
 @pytest.mark.parametrize(
     ("pattern", "good", "bad"), [('^(?!b)"*$', ["", '""'], ['"a']), ("(?!^)", ["a"], [""])]
 )
 def test_positions_and_characters_that_json_escapes(pattern: str, good: list[str], bad: list[str]) -> None:
-    assert taken(string(pattern), good + bad) == good
+    assert accepted_texts(string(pattern), good + bad) == good
 
 
 def test_emoji_of_zod_needs_one() -> None:
-    assert taken(string(EMOJI), ["😀", "1️⃣", "1", "a😀", ""]) == ["😀", "1️⃣"]
+    assert accepted_texts(string(EMOJI), ["😀", "1️⃣", "1", "a😀", ""]) == ["😀", "1️⃣"]
 
 
 def walk(matcher: ConstraintMatcher, seed: int) -> str | None:
@@ -116,15 +116,15 @@ def test_random_texts_of_library_patterns_match_re(pattern: str) -> None:
     ],
 )
 def test_other_keywords_alongside_look_ahead_hold(keywords: Any, good: list[str], bad: list[str]) -> None:
-    assert taken(string(DECIMAL, **keywords), good + bad) == good
+    assert accepted_texts(string(DECIMAL, **keywords), good + bad) == good
 
 
 def test_format_alongside_look_ahead_holds() -> None:
     good, bad = ["a@b.de", "a.b+c@d-e.org"], ["a@b.de.", "a@-b.de", "..@a.de", f"{'a' * 65}@b.de"]
-    assert taken(string(EMAIL, format="email"), good + bad) == good
-    assert taken(string("^(?!2023)", format="date"), ["2024-02-29", "2023-01-01", "2024-13-01", ""]) == [
-        "2024-02-29"
-    ]
+    assert accepted_texts(string(EMAIL, format="email"), good + bad) == good
+    assert accepted_texts(
+        string("^(?!2023)", format="date"), ["2024-02-29", "2023-01-01", "2024-13-01", ""]
+    ) == ["2024-02-29"]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_any_pattern_takes_what_re_takes(pattern: str, texts: list[str]) -> None
         assert fault.endswith(REFUSALS), (pattern, fault)
         return
     texts += ["", "a", "b", "ab", "ba", "1", '"', "a\n", "aab", "bab"]
-    assert taken(string(pattern), texts) == [text for text in texts if names.matches(pattern, text)]
+    assert accepted_texts(string(pattern), texts) == [text for text in texts if names.matches(pattern, text)]
 
 
 @examples(200)

@@ -89,8 +89,8 @@ async def test_norms_of_llama_server(norm, length):
     async with client() as http:
         answer = (await http.post(V1, json={"input": [5, 6], "embd_normalize": norm})).json()
         raw = vectors([5, 6], "last")[0].astype(np.float64)
-        wanted = raw if length is None else raw / length(raw)
-        np.testing.assert_allclose(answer["data"][0]["embedding"], wanted, rtol=1e-6)
+        requested = raw if length is None else raw / length(raw)
+        np.testing.assert_allclose(answer["data"][0]["embedding"], requested, rtol=1e-6)
 
 
 async def test_norms_of_zeros_are_zeros():

@@ -25,8 +25,13 @@ async def test_an_answer_tells_all_that_clients_look_for(path):
     assert body["tokens"] == []
     assert body["prompt"] == tokenizer().decode(engine.seen[0].prompt, skip_special=False)
     assert (body["timings"]["predicted_n"], body["timings"]["cache_n"]) == (5, 2)
-    chosen = body["generation_settings"]
-    assert (chosen["n_predict"], chosen["seed"], chosen["temperature"], chosen["top_k"]) == (5, 7, 0.8, 40)
+    used = body["generation_settings"]
+    assert (used["n_predict"], used["seed"], used["temperature"], used["top_k"]) == (
+        5,
+        7,
+        0.8,
+        40,
+    )
 
 
 async def test_defaults_are_llama_servers_and_those_of_the_operator_go_before():

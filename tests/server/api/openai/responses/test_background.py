@@ -55,20 +55,20 @@ async def test_background_response_that_fails_is_stored_with_its_error():
     assert item["status"] == "incomplete"
 
 
-@pytest.mark.parametrize("begun", [False, True])
-async def test_background_response_that_is_cancelled_frees_the_engine_and_stays_cancelled(begun):
+@pytest.mark.parametrize("started", [False, True])
+async def test_background_response_that_is_cancelled_frees_the_engine_and_stays_cancelled(started):
     engine = FakeEngine(delay_s=0.02)
-    if not begun:
+    if not started:
         engine.gate.clear()
     async with client(engine) as http:
         reply = await begin(http)
         path = f"{RESPONSES}/{reply['id']}"
-        if begun:
+        if started:
             while not (await http.get(path)).json()["output"]:
                 await asyncio.sleep(0.01)
         cancelled = (await http.post(f"{path}/cancel")).json()
         assert cancelled["status"] == "cancelled"
-        assert [item["status"] for item in cancelled["output"]] == ["incomplete"] * begun
+        assert [item["status"] for item in cancelled["output"]] == ["incomplete"] * started
         assert (await http.post(f"{path}/cancel")).json() == (await http.get(path)).json() == cancelled
         await until(lambda: not engine.requests())
 
@@ -141,8 +141,8 @@ async def resumed(http, id, after):
 
 async def test_streamed_background_response_that_fails_ends_with_its_error():
     async with client(FakeEngine(fail_after=2)) as http:
-        begun = await http.post(RESPONSES, json={"input": "A cat", "background": True, "stream": True})
-        events = named_events(begun.text)
+        started = await http.post(RESPONSES, json={"input": "A cat", "background": True, "stream": True})
+        events = named_events(started.text)
         *_, error, failed = events
         assert (error["type"], failed["type"]) == ("error", "response.failed")
         id = failed["response"]["id"]
@@ -171,8 +171,8 @@ async def test_streamed_background_response_that_is_cancelled_tells_those_who_re
 
 async def test_streamed_background_response_without_room_for_its_events_is_stored_alone():
     async with client(make_app(FakeEngine(), responses_max_bytes=6000)) as http:
-        begun = await http.post(RESPONSES, json={"input": "A cat", "background": True, "stream": True})
-        id = named_events(begun.text)[-1]["response"]["id"]
+        started = await http.post(RESPONSES, json={"input": "A cat", "background": True, "stream": True})
+        id = named_events(started.text)[-1]["response"]["id"]
         assert (await http.get(f"{RESPONSES}/{id}")).json()["status"] == "completed"
         error = error_of(await http.get(f"{RESPONSES}/{id}", params={"stream": True}), 400)
     assert error["param"] == "stream"
