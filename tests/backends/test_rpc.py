@@ -150,7 +150,7 @@ class Relay:
 
 
 @pytest.mark.parametrize("mode", ["garbage", "silence"])
-def test_a_worker_that_answers_nonsense_or_nothing_is_no_outage(
+def test_a_worker_that_answers_nonsense_or_nothing_is_not_an_outage(
     mode: str, make_worker: Callable[..., Any], tmp_path: Path
 ) -> None:
     """The engine ends or is ended; the server lives on, and resumes when the worker is one again."""
@@ -162,14 +162,14 @@ def test_a_worker_that_answers_nonsense_or_nothing_is_no_outage(
         before = post(f"{server.url}/v1/completions", body)["choices"][0]["text"]
         (engine,) = server.engine_pids()
         pieces = stream(server.url, body)
-        begun = [next(pieces) for _ in range(3)]
+        started = [next(pieces) for _ in range(3)]
         relay.mode = mode
         with ThreadPoolExecutor(1) as pool:
             rest = pool.submit("".join, pieces)
             wait_until(lambda: server.engine_pids() != [engine], 200)
             assert not rest.done()
             relay.mode = "pass on"
-            assert "".join(begun) + rest.result(200) == before
+            assert "".join(started) + rest.result(200) == before
         assert server.end() == 0
 
 

@@ -197,7 +197,7 @@ def test_a_full_context_shifts_as_that_of_a_request(n_keep: int, n_discard: int,
     assert model.pool.n_free + model.prefix.n_cells == model.pool.n_cells
 
 
-def test_earlier_tokens_give_way_to_new_ones() -> None:
+def test_earlier_tokens_yield_to_new_ones() -> None:
     model = FakeModel(n_ctx=12, context_shift=True)
     session = model.session(n_keep=2)
     session.feed_prompt(PROMPT)

@@ -48,12 +48,12 @@ def error_of(name: str) -> float:
 
 def largest() -> dict[str, float]:
     """By architecture, over its variants."""
-    found: dict[str, float] = {}
+    collected: dict[str, float] = {}
     for name in (*NAMES, *ENCODERS):
         with GGUFFile.open(FOLDER / f"{name}.gguf") as file:
             arch = file.arch
-        found[arch] = max(found.get(arch, 0.0), error_of(name))
-    return found
+        collected[arch] = max(collected.get(arch, 0.0), error_of(name))
+    return collected
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ def busy_engine(cluster: RunningCluster, url: str) -> psutil.Process:
     return max(before, key=lambda engine: sum(engine.cpu_times()[:2]) - before[engine])
 
 
-def test_texts_through_the_proxy_are_those_of_one_server(url: str, direct: str) -> None:
+def test_texts_through_the_proxy_match_those_of_one_server(url: str, direct: str) -> None:
     chunks = []
     assert stream(url, chunks.append) == stream(direct)
     assert len(chunks) > N_TOKENS  # one by one
@@ -91,7 +91,9 @@ def test_an_answer_has_one_request_id(url: str) -> None:
         assert len(answer.headers.get_all("x-request-id")) == 1
 
 
-def test_a_stream_goes_on_when_its_replica_is_killed(cluster: RunningCluster, url: str, direct: str) -> None:
+def test_a_stream_continues_when_its_replica_is_killed(
+    cluster: RunningCluster, url: str, direct: str
+) -> None:
     replica = busy_engine(cluster, url).parent()
 
     def kill(n: int) -> None:
@@ -102,7 +104,7 @@ def test_a_stream_goes_on_when_its_replica_is_killed(cluster: RunningCluster, ur
     assert not replica.is_running()
 
 
-def test_a_stream_goes_on_when_its_engine_is_killed(cluster: RunningCluster, url: str, direct: str) -> None:
+def test_a_stream_continues_when_its_engine_is_killed(cluster: RunningCluster, url: str, direct: str) -> None:
     engine = busy_engine(cluster, url)
 
     def kill(n: int) -> None:
@@ -113,7 +115,7 @@ def test_a_stream_goes_on_when_its_engine_is_killed(cluster: RunningCluster, url
     assert not engine.is_running()
 
 
-def test_a_stream_goes_on_when_its_node_is_lost(cluster: RunningCluster, url: str, direct: str) -> None:
+def test_a_stream_continues_when_its_node_is_lost(cluster: RunningCluster, url: str, direct: str) -> None:
     node = cluster.node_of(busy_engine(cluster, url))
 
     def remove(n: int) -> None:

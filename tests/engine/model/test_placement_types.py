@@ -31,7 +31,7 @@ def test_compute_grows_with_what_it_depends_on():
     assert estimate_compute_cell(rows=512, n_head=32, attention="explicit") == 2 * 512 + 4 * 512 * 32
 
 
-def test_a_device_has_less_beside_what_others_take():
+def test_a_device_has_less_alongside_what_others_take():
     gpu = device("CUDA0", 10)
     assert [gpu.without(n).free for n in (0, 3, 12)] == [10, 7, 0]
     assert gpu.without(3).total == gpu.total

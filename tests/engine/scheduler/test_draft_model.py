@@ -202,7 +202,7 @@ def test_a_device_that_is_lost_under_the_draft_model_is_reported_to_the_caller()
     check_drafter(drafter, runner)
 
 
-def test_a_long_prompt_is_caught_up_in_chunks_beside_other_streams() -> None:
+def test_a_long_prompt_is_caught_up_in_chunks_alongside_other_streams() -> None:
     scheduler, _ = make_scheduler(n_ctx=200)
     drafter, runner = draft_by_model(scheduler, random.Random(1), errs=0.0, n_ctx=200)
     drafter._max_batch_tokens = 512

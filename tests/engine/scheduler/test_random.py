@@ -353,7 +353,7 @@ def test_without_disturbance_all_clients_and_priorities_are_served(seed: int) ->
 
 
 @pytest.mark.parametrize("seed", every(10, range(2200, 2260)))
-def test_sequences_with_a_draft_model_come_and_go_at_random(seed: int) -> None:
+def test_sequences_with_a_draft_model_start_and_end_at_random(seed: int) -> None:
     Script(seed, drafts=True, by_model=True, original_context_length=12 * (seed % 3 == 0)).run(60)
 
 

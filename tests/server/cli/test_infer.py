@@ -39,7 +39,7 @@ def test_infer_stop_stats_and_warnings():
 
 
 @pytest.mark.e2e
-def test_infer_with_a_context_shift_goes_on_when_the_context_is_full():
+def test_infer_with_a_context_shift_continues_when_the_context_is_full():
     arguments = ["-p", "Once upon a time", "-n", "60", "--context-size", "32", "--ignore-eos", "--stats"]
     ended, shifted = infer(*arguments), infer(*arguments, "--context-shift", "--n-keep", "5")
     assert (ended.returncode, shifted.returncode) == (0, 0)

@@ -45,7 +45,7 @@ def test_a_draft_model_has_a_plan_of_its_own(capsys: pytest.CaptureFixture[str])
     assert free[0] < free[1]
 
 
-def test_what_does_not_fit_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_that_does_not_fit_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     huge = ["--kv-cells", str(1 << 30), "--kv-type", "f32"]
     assert main([*PLAN, *huge]) == 1
     shown = capsys.readouterr()

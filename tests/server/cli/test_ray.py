@@ -65,7 +65,9 @@ def test_numbers_of_replicas_and_what_they_take_are_in_the_file(capsys) -> None:
         (("config", "stories", "-m", "x.gguf"), "model: each deployment serves one model"),
     ],
 )
-def test_mistakes_are_one_line(capsys, without_ray, arguments: tuple[str, ...], message: str) -> None:
+def test_mistakes_are_reported_in_one_line(
+    capsys, without_ray, arguments: tuple[str, ...], message: str
+) -> None:
     assert main(["ray", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"ggserve: {message}")

@@ -158,7 +158,7 @@ async def test_what_was_computed_of_a_request_that_was_cancelled_is_remembered()
 
 
 @pytest.mark.parametrize("lives", [(3,), (0,), (3, 2), (1, 1, 1, 1, 1, 1, 1)])
-async def test_a_stream_goes_on_when_its_replicas_are_lost(lives: tuple[int, ...]):
+async def test_a_stream_continues_when_its_replicas_are_lost(lives: tuple[int, ...]):
     replicas = ScriptedReplicas(*lives)
     async with running(replicas) as engine:
         tokens, finish, error = await collect(engine.generate(request("a", [1, 2, 3], 10)))
@@ -220,7 +220,7 @@ async def test_an_unexpected_error_ends_the_request_with_its_reason_in_the_log(c
     assert "request a" in caplog.text
 
 
-async def test_a_client_that_leaves_ends_the_call():
+async def test_a_client_that_disconnects_ends_the_call():
     replicas = ScriptedReplicas()
     async with running(replicas) as engine:
         replicas.gate.clear()

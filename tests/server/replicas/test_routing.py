@@ -69,7 +69,7 @@ def test_of_too_many_blocks_the_oldest_and_the_ends_of_prompts_are_forgotten() -
     assert (blocks.matching(keys(old)), blocks.matching(keys(new)), len(blocks)) == (2 * BLOCK, 3 * BLOCK, 5)
 
 
-def test_reported_blocks_are_those_of_the_newest_prompt() -> None:
+def test_reported_blocks_match_those_of_the_newest_prompt() -> None:
     blocks, others = RecentBlocks(), RecentBlocks()
     old, new = list(range(3 * BLOCK)), [9] * 3 * BLOCK
     blocks.add(keys(old))

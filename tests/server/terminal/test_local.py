@@ -98,7 +98,7 @@ def test_a_conversation_that_does_not_fit_says_how_to_continue() -> None:
         small.close()
 
 
-def test_an_answer_goes_on_where_the_context_shifts() -> None:
+def test_an_answer_continues_where_the_context_shifts() -> None:
     params = InferenceParameters(temperature=0.0, ignore_eos=True, max_tokens=70)
     model = open_model(context_size=48, context_shift=True)
     options = ChatOptions(params=params, session=InferenceSessionConfig(n_keep=-1))
