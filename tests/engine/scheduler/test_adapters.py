@@ -48,7 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def load(files: list[Path], *adapters: int, **more: object) -> engine.Model:
     lora = tuple(LoraAdapter(str(files[1 + i])) for i in adapters)
-    values = {"use_gpu": False, "context_size": 128, "kv_cells": 1024, "n_threads": 2, "parallel": 4, **more}
+    values = {"use_gpu": False, "context_size": 128, "kv_cells": 1024, "n_threads": 1, "parallel": 4, **more}
     return engine.load(files[0], engine.ModelParameters(**values, lora_adapters=lora))  # type: ignore[arg-type]
 
 

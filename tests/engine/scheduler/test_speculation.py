@@ -42,7 +42,7 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def load(path: Path, draft: Path | None) -> Model:
     params = engine.ModelParameters(
         use_gpu=False,
-        n_threads=2,
+        n_threads=1,
         context_size=256,
         kv_cells=1024,
         draft_model=None if draft is None else str(draft),

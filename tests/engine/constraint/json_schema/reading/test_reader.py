@@ -58,11 +58,11 @@ REFUSED: list[tuple[Any, str]] = [
     ({"$dynamicRef": "#x"}, "$dynamicRef is not supported"),
     (
         {"anyOf": [{"$ref": "#"}, {"type": "array"}], "unevaluatedItems": False},
-        "unevaluatedItems beside a ref",
+        "unevaluatedItems next to a ref",
     ),
     (
         {"anyOf": [{"$ref": "#"}, {"type": "object"}], "unevaluatedProperties": {}},
-        "unevaluatedProperties beside",
+        "unevaluatedProperties next to",
     ),
 ]
 
