@@ -43,7 +43,7 @@ def n_idle() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_10_000_idle_connections_beside_a_client(n_idle):
+def test_10_000_idle_connections_alongside_a_client(n_idle):
     """They are open all at once, and cost little."""
     with ServerProcess("--threads", "1", "--header-timeout-s", "600") as server:
         address = urlsplit(server.url)
