@@ -180,11 +180,11 @@ def _tokens(gguf: GGUFFile) -> list[dict[str, Any]]:
 def _memory(gguf: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]:
     """Bytes of the weights and of one session's KV cache, without the working memory of a batch."""
     arch = gguf.arch
-    n_layers = gguf.get_int(f"{arch}.block_count", min=1, max=4096)
-    n_layers -= gguf.get_int(f"{arch}.nextn_predict_layers", 0, min=0, max=n_layers - 1)  # not loaded
+    n_blocks = gguf.get_int(f"{arch}.block_count", min=1, max=4096)
+    n_mtp = gguf.get_int(f"{arch}.nextn_predict_layers", 0, min=0, max=n_blocks - 1)  # not loaded
     width = gguf.get_int(f"{arch}.embedding_length", min=1)
-    heads = gguf.get_ints(f"{arch}.attention.head_count", n_layers, min=0)
-    kv_heads = gguf.get_ints(f"{arch}.attention.head_count_kv", n_layers, heads, min=0)
+    heads = gguf.get_ints(f"{arch}.attention.head_count", n_blocks, min=0)
+    kv_heads = gguf.get_ints(f"{arch}.attention.head_count_kv", n_blocks, heads, min=0)[: n_blocks - n_mtp]
     state, recurrent = _recurrent(gguf)
     kv_heads = [0 if i in recurrent else n for i, n in enumerate(kv_heads)]
     head_dim = width // max(*heads, 1)

@@ -30,6 +30,7 @@ def test_description_of_a_loaded_model_has_its_sizes_and_its_place(tmp_path: Pat
     assert (described["path"], described["architecture"]) == (str(path), "llama")
     assert (described["n_ctx"], described["n_ctx_train"], described["kv_cells"]) == (32, 64, 48)
     assert described["kv_bytes"] == 48 * 2 * 2 * 16 * 4  # cells, layers, K and V, two heads of 8, F32
+    assert described["window_rows"] == 0  # no layer has a window
     assert (described["placement"], described["attention"]) == (["CPU"] * 3, ["paged"] * 2)
     assert (described["generates"], described["gpu_layers"]) == (True, 0)
     assert list(described["compute_bytes"]) == ["CPU"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import variant
 from variant import Variant
@@ -71,6 +72,21 @@ def chosen_by_biases(model: Any) -> None:
     for name, buffer in model.named_buffers():
         if name.endswith("e_score_correction_bias"):
             buffer.normal_(0, 0.2).copy_(buffer.bfloat16().float())
+
+
+def predicting(keys: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """A layer for multi-token prediction, of attention and experts, as published files have it."""
+    arch, n = "nemotron_h_moe", keys["nemotron_h_moe.block_count"][0]
+    keys[f"{arch}.block_count"] = (n + 1, *keys[f"{arch}.block_count"][1:])
+    keys[f"{arch}.nextn_predict_layers"] = (1, *keys[f"{arch}.block_count"][1:])
+    for name, value in (("feed_forward_length", 16), ("attention.head_count_kv", 1)):
+        values, *types = keys[f"{arch}.{name}"]
+        keys[f"{arch}.{name}"] = ([*values, value], *types)
+    before = {name: x for name, x in tensors.items() if name.startswith(("blk.2.", "blk.3."))}
+    tensors |= {f"blk.{n}.{name.split('.', 2)[2]}": -x for name, x in before.items()}
+    tensors[f"blk.{n}.nextn.eh_proj.weight"] = np.ones((16, 32), np.float32)
+    for norm in ("enorm", "hnorm", "shared_head_norm"):
+        tensors[f"blk.{n}.nextn.{norm}.weight"] = np.ones(16, np.float32)
 
 
 def nemotron3(what: str, **config: Any) -> Variant:
@@ -206,7 +222,8 @@ VARIANTS = {
         hf=True,
     ),
     "nemotron_h_moe": nemotron3(
-        "experts of squared ReLU by biased sigmoids, and a shared one, renormalised and scaled"
+        "experts of squared ReLU by biased sigmoids, and a shared one, scaled; a layer for MTP",
+        fix=predicting,
     ),
     "nemotron_h_moe-latent": nemotron3(
         "experts that read narrower rows (Super)", moe_latent_size=12, hf=True
