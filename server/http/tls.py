@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -29,21 +29,39 @@ class TlsProtocol(LimitedProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._tcp = transport
+        self._in_handshake = False
         self._early: list[bytes] = []
         super().connection_made(transport)
-        if transport.is_closing():
-            return
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_ready:
+            super().data_received(data)
+        elif self._in_handshake:  # asyncio of Python 3.11 reads on before it tells that the handshake is done
+            self._early.append(data)
+        elif not self._tcp.is_closing():
+            self._begin(data)
+
+    def _begin(self, data: bytes) -> None:
+        """Begin the handshake once the client has: connections that say nothing cost no memory for TLS."""
+        self._in_handshake = True
         handshake = self.loop.start_tls(
-            transport,
+            self._tcp,
             self,
             self.certificate.context,
             server_side=True,
             ssl_handshake_timeout=self.header_timeout_s,
             ssl_shutdown_timeout=self.send_timeout_s,
         )
-        # As far as it waits. A task would begin later, and uvloop give the first bytes to this protocol.
-        ready: asyncio.Future[None] = handshake.send(None)
+        ready: asyncio.Future[None] = handshake.send(None)  # as far as it waits; a task would begin later
         ready.add_done_callback(lambda _: self._finish(handshake))
+        # Of the event loop. It has missed the first bytes.
+        receiver = cast(asyncio.BufferedProtocol, self._tcp.get_protocol())
+        while data:
+            buffer = memoryview(receiver.get_buffer(len(data)))
+            n = min(len(buffer), len(data))
+            buffer[:n] = data[:n]
+            receiver.buffer_updated(n)
+            data = data[n:]
 
     def _finish(self, handshake: Coroutine[Any, Any, Any]) -> None:
         transport: asyncio.Transport | None = None
@@ -61,12 +79,6 @@ class TlsProtocol(LimitedProtocol):
         HttpToolsProtocol.connection_made(self, transport)
         for data in self._early:
             self.data_received(data)
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_ready:
-            super().data_received(data)
-        else:  # asyncio of Python 3.11 reads on before it tells that the handshake is done
-            self._early.append(data)
 
     @property
     def _is_ready(self) -> bool:

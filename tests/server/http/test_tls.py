@@ -71,6 +71,33 @@ def test_requests_are_answered_one_after_the_other(files, loop):
 
 
 @LOOPS
+def test_a_handshake_may_come_byte_by_byte(files, loop):
+    async def main():
+        async with serving(Certificate(*files)) as (port, server, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await until(lambda: server.server_state.connections)
+            (connection,) = server.server_state.connections
+            assert connection.transport.get_protocol() is connection  # nothing of TLS while it says nothing
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = trusting(files).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+            answer = b""
+            while not answer.endswith(b"hello"):
+                try:
+                    if client.version() is None:
+                        client.do_handshake()
+                        client.write(GOOD)
+                    answer += client.read()
+                except ssl.SSLWantReadError:
+                    for byte in outgoing.read():
+                        writer.write(bytes([byte]))
+                        await asyncio.sleep(0)
+                    incoming.write(await asyncio.wait_for(reader.read(65536), 20))
+            writer.close()
+
+    run(main, loop)
+
+
+@LOOPS
 def test_clients_that_never_begin_or_never_end_a_handshake_are_closed_in_time(files, loop):
     async def main():
         async with serving(Certificate(*files), header_timeout_s=0.3) as (port, server, _):
