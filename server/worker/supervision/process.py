@@ -12,6 +12,7 @@ from typing import Self
 
 from server.worker import transport
 
+SECRETS = ("GGSERVE_API_KEY", "GGSERVE_TLS_KEY_PASSWORD")  # only the server needs them
 # -P: do not import modules from the working directory.
 DEFAULT_ARGV = (sys.executable, "-P", "-m", "server.worker.process.main")
 _ROOT = Path(__file__).resolve().parents[3]
@@ -55,8 +56,8 @@ class StartedProcess:
 
 
 def _environment() -> dict[str, str]:
-    """The server's environment without API keys; a checkout that is not installed stays importable."""
-    environment = {name: value for name, value in os.environ.items() if name != "GGSERVE_API_KEY"}
+    """The server's environment without secrets; a checkout that is not installed stays importable."""
+    environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
     if not {"site-packages", "dist-packages"} & set(_ROOT.parts):
         paths = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 
+from server.http.certificate import PASSWORD_VARIABLE
 from server.worker.supervision import process
 from server.worker.supervision.process import StartedProcess
 
 
-def test_the_engine_process_does_not_get_api_keys(monkeypatch):
-    monkeypatch.setenv("GGSERVE_API_KEY", "secret")
+def test_the_engine_process_does_not_get_secrets(monkeypatch):
+    secrets = ("GGSERVE_API_KEY", PASSWORD_VARIABLE)
+    for name in secrets:
+        monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("GGSERVE_PORT", "1")
     environment = process._environment()
-    assert "GGSERVE_API_KEY" not in environment
+    assert environment.keys().isdisjoint(secrets)
     assert environment["GGSERVE_PORT"] == "1"
 
 
