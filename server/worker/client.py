@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from engine.tasks.types import Task
 from engine.tokenizer import Tokenizer, load_tokenizer
 from engine.types import EngineStats, Request
@@ -79,6 +81,7 @@ class EngineClient:
         """Options that may change while the engine runs."""
         self._max_queue = settings.max_queue
         self._in_flight.send_timeout_s = settings.send_timeout_s
+        self._supervisor.load = structs.replace(self._supervisor.load, log_level=settings.log_level)
 
     # --- state
 

@@ -67,7 +67,7 @@ class Supervisor:
         self.restarts = 0
         self.stalled = ""
         self._name, self._listener, self._argv = name, listener, argv
-        self._load = load
+        self.load = load  # what the next process loads
         self._tick_s = min(TICK_S, liveness.interval_s)
         self._liveness = liveness
         self._child: EngineChild | None = None
@@ -93,7 +93,7 @@ class Supervisor:
         """Let a process load unless there is one: a new one, or `started`."""
         if self._child is None:
             self._hung = False
-            self._child = EngineChild.spawn(self._name, self._load, self._argv, started)
+            self._child = EngineChild.spawn(self._name, self.load, self._argv, started)
             self._liveness.on_start()
 
     def start(self) -> None:

@@ -151,13 +151,14 @@ def test_engines_and_the_registry_take_what_concerns_them(tmp_path):
     asyncio.run(main())
 
 
-def test_an_engine_takes_its_queue_and_its_patience_with_slow_readers():
+def test_an_engine_takes_its_queue_its_patience_with_slow_readers_and_the_log_level():
     async def main() -> None:
         engine = make_client(max_queue=0)
-        engine.reload(Settings(max_queue=1, send_timeout_s=3))
+        engine.reload(Settings(max_queue=1, send_timeout_s=3, log_level="debug"))
         engine.ensure_room(engine.params.parallel + 1)
         with pytest.raises(QueueFull):
             engine.ensure_room(engine.params.parallel + 2)
         assert engine._in_flight.send_timeout_s == 3
+        assert engine._supervisor.load.log_level == "debug"  # of the process after this one
 
     asyncio.run(main())
