@@ -56,7 +56,7 @@ class Deployment(BaseModel):
 
     @classmethod
     def of(cls, settings: Settings, **options: Any) -> Self:
-        """The deployment of these settings, with a path that does not depend on the working directory.
+        """The deployment of these settings, with paths that do not depend on the working directory.
 
         ConfigError: they do not fit.
         """
@@ -65,6 +65,10 @@ class Deployment(BaseModel):
         for name in settings.model_fields_set:
             if isinstance(value := getattr(settings, name), Path):
                 values[name] = str(value.expanduser().absolute())
+        if settings.lora:
+            values["lora"] = [
+                f"{Path(file.path).absolute()}={file.scale}" for file in settings.lora_adapters()
+            ]
         keys: list[SecretStr] = settings.api_key
         if keys:
             values["api_key"] = [key.get_secret_value() for key in keys]

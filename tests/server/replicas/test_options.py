@@ -15,11 +15,14 @@ from support.fakes.engine import STORIES
 
 def test_paths_do_not_depend_on_the_working_directory(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.chdir(STORIES.parent)
-    deployment = Deployment.of(Settings(model=["stories.gguf"], api_key_file=Path("keys"), parallel=3))
+    lora = ["a.gguf", "b=c.gguf=0.5"]
+    settings = Settings(model=["stories.gguf"], api_key_file=Path("keys"), parallel=3, lora=lora)
+    deployment = Deployment.of(settings)
     assert deployment.settings == {
         "model": [f"stories={STORIES}"],
         "api_key_file": str(STORIES.parent / "keys"),
         "parallel": 3,
+        "lora": [f"{STORIES.parent / 'a.gguf'}=1.0", f"{STORIES.parent / 'b=c.gguf'}=0.5"],
     }
 
 
