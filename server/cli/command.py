@@ -109,3 +109,10 @@ def configure_quiet_logging(settings: Settings) -> None:
     logs.configure("warning" if quiet else settings.log_level, settings.log_format)
     for advice in sources.unknown_environment():
         logs.log.warning("%s", advice)
+
+
+def warn_if_public(settings: Settings) -> None:
+    """Of a server that needs no API keys."""
+    if not settings.listens_locally:
+        text = "anyone who can reach %s can use this server; set --api-key-file to require a key"
+        logs.log.warning(text, settings.host)

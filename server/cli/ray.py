@@ -10,7 +10,13 @@ from typing import Any
 import yaml
 
 from engine.errors import ConfigError
-from server.cli.command import Parser, add_model_argument, requested_options
+from server.cli.command import (
+    Parser,
+    add_model_argument,
+    configure_quiet_logging,
+    requested_options,
+    warn_if_public,
+)
 from server.config import sources
 from server.replicas.options import Deployment
 
@@ -90,6 +96,9 @@ def _pair(text: str) -> tuple[int, int]:
 def run(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     settings = sources.load(requested_options(args), args.config)
+    configure_quiet_logging(settings)
+    if not settings.api_key and settings.api_key_file is None:
+        warn_if_public(settings)
     deployment = Deployment.of(
         settings,
         replicas=args.replicas,

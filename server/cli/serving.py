@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from engine.errors import ConfigError
 from server import logs
-from server.cli.command import Parser, add_model_argument, requested_options, with_files
+from server.cli.command import Parser, add_model_argument, requested_options, warn_if_public, with_files
 from server.cli.console import LoadProgress
 from server.cli.reloading import Engines, Reloading, apply_options, policy_of
 from server.config import sources
@@ -89,10 +89,8 @@ def serve(arguments: list[str], process: StartedProcess | None) -> int:
     certificate = certificate_of(settings)
     sockets = listen(settings.host, settings.port)
     settings = settings.model_copy(update={"max_connections": allow_files(settings.max_connections)})
-    if not settings.listens_locally and not keys.required:
-        log.warning(
-            "anyone who can reach %s can use this server; set --api-key-file to require a key", settings.host
-        )
+    if not keys.required:
+        warn_if_public(settings)
     try:
         settings = with_files(settings)
         engines = Engines(settings)

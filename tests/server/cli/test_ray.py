@@ -73,6 +73,15 @@ def test_mistakes_are_reported_in_one_line(
     assert line.startswith(f"ggserve: {message}")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "warns"),
+    [((), False), (("--host", "0.0.0.0"), True), (("--host", "0.0.0.0", "--api-key-file", "keys"), False)],
+)
+def test_a_public_address_without_keys_is_warned_of(capsys, arguments: tuple[str, ...], warns: bool) -> None:
+    assert main(["ray", "config", str(STORIES), *arguments]) == 0
+    assert ("anyone who can reach 0.0.0.0 can use this server" in capsys.readouterr().err) is warns
+
+
 @pytest.mark.parametrize("text", ["3", "1;2", "a,b", "-1,2", "1,"])
 def test_a_range_that_is_none_is_refused(capsys, text: str) -> None:
     with pytest.raises(SystemExit) as caught:
