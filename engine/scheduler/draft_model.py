@@ -67,7 +67,7 @@ class DraftedSequence(CachedSequence):
         """context: the model's `original_context_length`. chance: before anything is known of the text."""
         shared = prefix if owner.prefix is not None else None
         super().__init__(pool, shared, original_context_length=context, salt=owner.salt)
-        self.owner, self.n_dropped, self.n_known = owner, owner.n_dropped, 0
+        self.owner, self.n_dropped, self.n_known = owner, owner.n_dropped, len(owner.tokens)
         self.guesses: list[tuple[int, int]] = []
         self.chance = self.observed = chance
         self._weight, self.is_foreign = FIRST_WEIGHT, False

@@ -323,6 +323,21 @@ def test_chances_begin_as_they_are_for_any_text() -> None:
     assert not math.isnan(drafter.costs.row)
 
 
+def test_the_length_of_a_prompt_does_not_change_the_chances_that_its_text_begins_with() -> None:
+    scheduler, _ = make_scheduler(4096, n_ctx=2048, max_batch_tokens=512)
+    drafter, _ = draft_by_model(scheduler, random.Random(1), n_cells=4096, n_ctx=2048, errs=1.0)
+    scheduler.submit(drafting("wrong", PROMPT))
+    while scheduler.has_work:
+        scheduler.step()
+    chances = []
+    for id, prompt in (("short", [5]), ("long", [5] * 1500)):
+        scheduler.submit(drafting(id, prompt))
+        sequence = scheduler.queues.get(id)
+        assert sequence is not None
+        chances.append(drafter.chances(sequence, 1)[0])
+    assert chances[0] == chances[1] < FIRST_CHANCE
+
+
 def test_a_model_that_was_wrong_in_other_texts_is_not_tried_in_each_new_one() -> None:
     scheduler, _ = make_scheduler(1024)
     drafter, _ = draft_by_model(scheduler, random.Random(1), errs=1.0, n_cells=1024)
