@@ -73,6 +73,7 @@ def _floats(gguf: GGUFFile, arch: str) -> None:
             gguf.fail(f"key '{key}' is {base}; it must be above 0")
     gguf.get_float(f"{arch}.rope.scaling.factor", None, min=0)
     gguf.get_int(f"{arch}.rope.scaling.original_context_length", None, min=0, max=MAX_CONTEXT)
+    gguf.get_int(f"{arch}.attention.temperature_length", None, min=1, max=MAX_CONTEXT)  # it divides positions
     gguf.get_str(f"{arch}.rope.scaling.type", None)
 
 

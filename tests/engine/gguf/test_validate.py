@@ -124,6 +124,8 @@ def test_other_wrong_types(tmp_path, key, value):
         ("attention.sliding_window", 1 << 60),
         ("feed_forward_length", 1 << 40),
         ("rope.scaling.original_context_length", 1 << 40),
+        ("attention.temperature_length", 0),
+        ("attention.temperature_length", 1 << 40),
     ],
 )
 def test_integers_out_of_range(tmp_path, key, value):
