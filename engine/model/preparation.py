@@ -13,7 +13,7 @@ from engine.architectures import get as architecture_named
 from engine.cache import kv_cache
 from engine.cache.cell_allocator import BLOCK
 from engine.config import ModelParameters, check
-from engine.errors import ConfigError, OutOfMemoryError
+from engine.errors import ConfigError, OutOfMemoryError, UnsupportedModelError
 from engine.ggml.backend import MAX_THREADS, Device, add_rpc_server, devices
 from engine.ggml.tensor import row_size, type_id
 from engine.gguf import GGUFFile, printable, validate_model
@@ -132,7 +132,6 @@ def prepare(gguf: GGUFFile, params: ModelParameters, draft: GGUFFile | None = No
 def _beside_draft(model: Preparation, gguf: GGUFFile, params: ModelParameters) -> Preparation:
     """The same with a draft model; what that takes is not free for the model."""
     _check_takes_back(model)
-    n_vocab = check_same_tokens(model.gguf, gguf)
     own = replace(
         params,
         gpu_layers=params.draft_gpu_layers,
@@ -151,7 +150,10 @@ def _beside_draft(model: Preparation, gguf: GGUFFile, params: ModelParameters) -
     except OutOfMemoryError as error:
         text = f"draft model: {error}"
         raise OutOfMemoryError(text, device=error.device, needed=error.needed, free=error.free) from error
+    except (ConfigError, UnsupportedModelError) as error:
+        raise type(error)(f"draft model: {error}") from error
     _check_takes_back(draft)
+    n_vocab = check_same_tokens(model.gguf, gguf)
     occupied = {u.device.name: u.needed + u.mapped for u in draft.plan.usage}
     if params.memory_limit is not None:
         params = replace(params, memory_limit=max(params.memory_limit - draft.plan.total, 0))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import engine
-from engine.errors import ConfigError, OutOfMemoryError
+from engine.errors import ConfigError, ModelError, OutOfMemoryError, UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.model.placement_types import DeviceInfo
 from engine.model.preparation import UNPACKED, Preparation, number_of_slots, prepare, preview
-from support.builders.golden import FOLDER, golden
+from support.builders.golden import FOLDER, TinyModel, golden
 from support.fakes.engine import STORIES
 
 
@@ -141,5 +141,28 @@ def test_a_recurrent_model_neither_drafts_nor_is_drafted_for(model: str, draft: 
 
 def test_a_draft_model_that_makes_embeddings_is_refused() -> None:
     params = engine.ModelParameters(use_gpu=False, n_threads=1, draft_model=str(FOLDER / "bert.gguf"))
-    with pytest.raises(ConfigError, match=r"(leave draft_model out|choose a draft model)"):
+    with pytest.raises(
+        ConfigError, match=r"bert\.gguf: a bert model makes embeddings; leave draft_model out"
+    ):
         preview(FOLDER / "llama-gqa-tied.gguf", replace(params, context_size=64))
+
+
+def test_a_draft_model_that_is_no_model_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    model = TinyModel.read(FOLDER / "llama-gqa-tied.gguf")
+    model.keys["general.type"] = ("adapter", 8, None)
+    draft = model.write(tmp_path / "adapter.gguf")
+    params = engine.ModelParameters(use_gpu=False, n_threads=1, context_size=64, draft_model=str(draft))
+    with pytest.raises(ModelError, match=r"adapter\.gguf: is of type 'adapter', not a model"):
+        preview(FOLDER / "llama-gqa-tied.gguf", params)
+
+
+def test_errors_without_a_path_are_said_to_be_of_the_draft_model(tmp_path: Path) -> None:
+    path = FOLDER / "llama-gqa-tied.gguf"
+    params = engine.ModelParameters(use_gpu=False, n_threads=1, context_size=64, draft_model=str(path))
+    with pytest.raises(ConfigError, match=r"^draft model: gpu_layers is -1"):
+        preview(path, replace(params, draft_gpu_layers=-1))
+    model = TinyModel.read(path)
+    model.keys["general.architecture"] = ("clip", 8, None)
+    draft = model.write(tmp_path / "clip.gguf")
+    with pytest.raises(UnsupportedModelError, match=r"^draft model: general\.architecture is 'clip'"):
+        preview(path, replace(params, draft_model=str(draft)))
