@@ -15,7 +15,7 @@ import struct
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from server.config.settings import MOST_CONNECTIONS, Settings
 from server.errors import CLIENT_TOO_SLOW
@@ -64,6 +64,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Of the request that is answered at present; `cycle` is that of the newest one.
+        self._running: RequestResponseCycle | None = None
         self._head_bytes = 0
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
@@ -107,6 +109,9 @@ class LimitedProtocol(HttpToolsProtocol):
         for timer in (self._head_timer, self._send_timer, self._probe_timer):
             if timer is not None:
                 timer.cancel()
+        if self._running is not None and not self._running.response_complete:  # uvicorn tells only the newest
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -128,13 +133,13 @@ class LimitedProtocol(HttpToolsProtocol):
         return True
 
     def _probe(self, pause_s: float) -> None:
-        """Until the response begins, write what only a client that has left answers with a reset.
+        """While a response has not begun, write what only a client that has left answers with a reset.
 
         The transport reports that at the next write. Once the response has begun, its own parts do the same.
         """
         if self.cycle.response_started or self.transport.is_closing():
             return
-        if not self.pipeline:  # else an earlier response may be half written
+        if self._running is not None and not self._running.response_started:  # else it may be half written
             self.transport.write(INTERIM)
         pause_s = min(pause_s, MOST_PROBE_S)
         self._probe_timer = self.loop.call_later(pause_s, self._probe, 2 * pause_s)
@@ -159,6 +164,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
         if self.draining:
             self.drain()
 
@@ -168,6 +175,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._running = self.pipeline[-1][0]
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():  # no other was sent ahead
             self.waiting[self] = None

@@ -217,12 +217,13 @@ def half_close_then_leave(sock: socket.socket) -> None:
 
 
 @LOOPS
+@pytest.mark.parametrize("ahead", [b"", WAIT], ids=["one request", "another sent ahead"])
 @pytest.mark.parametrize("end", [leave, reset, half_close_then_leave])
-def test_a_client_that_has_disconnected_is_noticed_though_nothing_was_to_be_sent(end, loop):
+def test_a_client_that_has_disconnected_is_noticed_though_nothing_was_to_be_sent(end, ahead, loop):
     async def main():
         async with serving() as (port, server, app):
             sock = socket.create_connection(("127.0.0.1", port))
-            sock.sendall(WAIT)
+            sock.sendall(WAIT + ahead)
             await until(lambda: app.waiting)
             await asyncio.to_thread(end, sock)
             await until(lambda: app.n_left == 1 and not server.server_state.connections)
