@@ -132,8 +132,8 @@ class FairShare:
 
     def _charge(self, sequence: ScheduledSequence, n_generated: int) -> None:
         cost = sequence.n_prompt - (sequence.cached_n or 0) + n_generated
-        client = self._client(sequence)
-        client.counter += (cost - sequence.charged) / client.weight
+        # By its own weight: that of the client may have changed since the first charge.
+        self._client(sequence).counter += (cost - sequence.charged) / sequence.request.weight
         sequence.charged = cost
 
     def parts(self, prefill: Sequence[ScheduledSequence]) -> Iterator[tuple[list[ScheduledSequence], float]]:

@@ -130,6 +130,15 @@ def test_one_that_is_cancelled_while_it_waits_costs_nothing() -> None:
     assert ended(scheduler) == ["b0", "a0", "b1", "a1", "a2"]
 
 
+def test_a_client_whose_weight_changes_gets_back_no_more_than_it_was_charged() -> None:
+    scheduler, _ = make_scheduler(parallel=1)
+    scheduler.submit(demand("a0", [1, 2], n=40, weight=100))
+    scheduler.step()
+    scheduler.submit(demand("a1", [1, 2], weight=1))
+    scheduler.cancel("a0")
+    assert scheduler.queues.fair._levels[0].clients["a"].counter >= 0
+
+
 def test_one_that_was_preempted_continues_before_others_begin() -> None:
     scheduler, _ = make_scheduler(n_cells=64, parallel=2)
     scheduler.submit(demand("a0", [1] * 12, n=40))
