@@ -49,7 +49,7 @@ class Certificate:
 
         try:
             context.load_cert_chain(self.cert, self.key, tell)
-        except OSError as error:  # ssl.SSLError is one
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; ValueError: a password too long
             reason = getattr(error, "reason", None) or "OpenSSL cannot read it"
             if questions and not password:
                 message = f"{self._key_option}: is encrypted; set its password in {PASSWORD_VARIABLE}"
