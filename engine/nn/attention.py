@@ -156,5 +156,7 @@ def split_heads(ctx: Context, x: Tensor, head_dim: int, n_heads: int) -> Tensor:
 def in_order(ctx: Context, x: Tensor) -> Tensor:
     """[head_dim, heads, rows], of each head first the even elements, then the odd ones."""
     d, n_heads, rows = x.shape[:3]
+    if not x.contiguous:  # a part of Q, K and V in one matrix
+        x = ctx.cont(x)
     pairs = ctx.permute(ctx.reshape(x, 2, d // 2, n_heads * rows), 1, 0, 2)
     return ctx.reshape(ctx.cont(pairs), d, n_heads, rows)

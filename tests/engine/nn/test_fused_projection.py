@@ -11,6 +11,7 @@ import pytest
 import engine
 from engine.scheduler.batch import BatchItem
 from support.builders.gguf import tiny_llama
+from support.builders.golden import FOLDER, TinyModel
 
 WIDTH, HEADS, KV_HEADS, HEAD_DIM = 64, 4, 2, 16
 
@@ -60,3 +61,17 @@ def test_fused_equals_separate(tmp_path: Path, flash_attn: str) -> None:
     assert np.abs(separate).max() > 0.1
     fused = logits(tmp_path / "m.gguf", fused=True, flash_attn=flash_attn)
     np.testing.assert_allclose(fused, separate, atol=1e-5)
+
+
+def test_fused_equals_separate_where_heads_are_put_in_order(tmp_path: Path) -> None:
+    model = TinyModel.read(FOLDER / "bamba.gguf")
+    for name in [name for name in model.tensors if name.endswith("attn_q.weight")]:
+        parts = [model.tensors.pop(name.replace("attn_q", f"attn_{part}")) for part in "qkv"]
+        model.tensors[name.replace("attn_q", "attn_qkv")] = np.concatenate(parts)
+    params = engine.ModelParameters(use_gpu=False, n_threads=1, context_size=32)
+    rows = []
+    for path in (FOLDER / "bamba.gguf", model.write(tmp_path / "fused.gguf")):
+        with engine.load(path, params) as loaded, loaded.start_session() as session:
+            session.feed_prompt([5, 9, 3, 7])
+            rows.append(session.last_logits)
+    assert np.abs(rows[0] - rows[1]).max() < 1e-4
