@@ -79,8 +79,8 @@ class Admission:
     def may_start(self, sequence: ScheduledSequence) -> bool:
         """Whether a sequence without cells should begin now.
 
-        Not while an older sequence computes a longer part of the same beginning than the prefix cache holds:
-        it then takes that from the cache instead of computing it a second time.
+        Not while one of higher precedence computes a longer part of the same beginning than the prefix cache
+        holds: it then takes that from the cache instead of computing it a second time.
         """
         if sequence.prefix is None:
             return True
@@ -105,7 +105,7 @@ class Admission:
         return self.prefix.match(sequence.tokens, len(sequence.tokens) - 1, sequence.next_variant)
 
     def _find_leader(self, sequence: ScheduledSequence, n_known: int) -> bool:
-        """Look for the older sequence in prefill that shares the most with this one."""
+        """Look for the sequence of higher precedence in prefill that shares the most with this one."""
         limit = len(sequence.tokens) - 1
         best = n_known
         for other in self.queues.running:

@@ -26,7 +26,7 @@ class Worth(NamedTuple):
 
 
 class Drafter(Protocol):
-    """Guesses the next tokens of sequences in decode. `engine.scheduler.drafting` decides of how many."""
+    """Guesses the next tokens of sequences in decode. `engine.scheduler.drafting` decides how many."""
 
     @property
     def round_ms(self) -> float:
