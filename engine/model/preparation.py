@@ -39,6 +39,7 @@ from engine.tokenizer.comparison import check_same_tokens
 
 DEFAULT_CHECKPOINTS = 64
 UNPACKED = "weights on the CPU stay in the mapped file: repacked, which is faster, they would not fit"
+SEARCH_STEPS = 8  # for a size of two caches, each of which halves what it is uncertain by
 CLBLAST_SCRATCH = 64 << 20  # MOST_SCRATCH of ggml/clblast/product.cpp
 
 
@@ -130,21 +131,35 @@ def prepare(gguf: GGUFFile, params: ModelParameters, draft: GGUFFile | None = No
 
 
 def _beside_draft(model: Preparation, gguf: GGUFFile, params: ModelParameters) -> Preparation:
-    """The same with a draft model; what that takes is not free for the model."""
+    """The same with a draft model, whose cache has as many cells. An automatic size is what fits twice."""
     _check_takes_back(model)
-    own = replace(
-        params,
-        gpu_layers=params.draft_gpu_layers,
-        use_gpu=params.use_gpu if params.draft_gpu_layers else False,
-        devices=params.devices if params.draft_gpu_layers else (),
-        context_size=None,
-        kv_cells=model.plan.n_cells,
-        kv_type="f16",
-        tensor_split=(),
-        tensor_overrides=(),
-        cpu_experts=None,
-        lora_adapters=(),
-    )
+    both: Preparation | None = None
+    error: OutOfMemoryError | None = None
+    least, n, most = 0, model.plan.n_cells, model.plan.n_cells
+    for _ in range(SEARCH_STEPS if params.kv_cells is None else 1):
+        try:
+            candidate = _with_draft(model, gguf, params, n)
+            fits = candidate.plan.n_cells >= n
+            both = candidate if fits or both is None else both
+        except OutOfMemoryError as failure:
+            fits, error = False, failure  # the last one is of the fewest cells
+        least, most = (n, most) if fits else (least, n)
+        n = (least + most) // 2
+        if n <= max(least, 1):
+            break
+    if both is None:
+        assert error is not None
+        raise error
+    return replace(both, n_draft_vocab=check_same_tokens(model.gguf, gguf))
+
+
+def _with_draft(model: Preparation, gguf: GGUFFile, params: ModelParameters, n_cells: int) -> Preparation:
+    """With a draft model of so many cells; what that takes is not free for the model."""
+    own = replace(params, context_size=None, kv_cells=n_cells, kv_type="f16", lora_adapters=())
+    own = replace(own, tensor_split=(), tensor_overrides=(), cpu_experts=None)
+    own = replace(own, gpu_layers=params.draft_gpu_layers)
+    if not params.draft_gpu_layers:
+        own = replace(own, use_gpu=False, devices=())
     try:
         draft = _prepare(gguf, own)
     except OutOfMemoryError as error:
@@ -153,12 +168,11 @@ def _beside_draft(model: Preparation, gguf: GGUFFile, params: ModelParameters) -
     except (ConfigError, UnsupportedModelError) as error:
         raise type(error)(f"draft model: {error}") from error
     _check_takes_back(draft)
-    n_vocab = check_same_tokens(model.gguf, gguf)
     occupied = {u.device.name: u.needed + u.mapped for u in draft.plan.usage}
     if params.memory_limit is not None:
         params = replace(params, memory_limit=max(params.memory_limit - draft.plan.total, 0))
     model = _prepare(model.gguf, params, occupied)
-    return replace(model, plan=replace(model.plan, draft=draft.plan), draft=draft, n_draft_vocab=n_vocab)
+    return replace(model, plan=replace(model.plan, draft=draft.plan), draft=draft)
 
 
 def _check_takes_back(model: Preparation) -> None:

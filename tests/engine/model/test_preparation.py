@@ -167,3 +167,16 @@ def test_errors_without_a_path_are_said_to_be_of_the_draft_model(tmp_path: Path)
     draft = model.write(tmp_path / "clip.gguf")
     with pytest.raises(UnsupportedModelError, match=r"^draft model: general\.architecture is 'clip'"):
         preview(path, replace(params, draft_model=str(draft)))
+
+
+@pytest.mark.parametrize(
+    "kv_type", ["q4_0", "f16"]
+)  # a cell of the draft model takes more memory, or the same
+def test_an_automatic_cache_leaves_room_for_one_of_the_draft_model(kv_type: str) -> None:
+    params = engine.ModelParameters(
+        use_gpu=False, n_threads=1, parallel=64, context_size=4096, kv_type=kv_type, memory_limit=64 << 20
+    )
+    alone, both = preview(STORIES, params), preview(STORIES, replace(params, draft_model=str(STORIES)))
+    assert both.draft is not None
+    assert alone.n_cells > both.n_cells >= both.draft.n_cells > 0.85 * both.n_cells
+    assert both.total <= 64 << 20
