@@ -133,7 +133,7 @@ def test_every_option_of_the_plan_is_one_of_pull(tmp_path: Path) -> None:
     config.write_text("kv_type: q8_0\ndevice: [CPU]\ncpu_moe: true\n", encoding="utf-8")
     done = ggserve("pull", "me/Stories-GGUF", "--config", str(config), "--override-tensor", "ffn=Nowhere")
     assert done.returncode == 0, done.stderr
-    assert "override_tensor: Nowhere is no device" in done.stderr
+    assert "override_tensor: Nowhere is not one of the devices" in done.stderr
 
 
 @pytest.mark.usefixtures("hub")

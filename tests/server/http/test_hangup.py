@@ -13,8 +13,7 @@ import pytest
 CHILD = """
 import fcntl, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-if "nohup" in sys.argv:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN if "nohup" in sys.argv else signal.SIG_DFL)
 from server.http.hangup import Terminal
 terminal = Terminal()
 signal.signal(signal.SIGHUP, lambda number, frame: print(terminal.has_hung_up, flush=True))

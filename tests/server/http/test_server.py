@@ -98,6 +98,7 @@ def test_sighup_reloads_and_the_server_continues():
 def test_a_terminal_hangup_drains_however_often_it_is_signalled(monkeypatch, caplog):
     caplog.set_level(logging.INFO, "ggserve")
     monkeypatch.setattr("server.http.hangup.has_terminal", lambda: True)
+    monkeypatch.setattr("signal.getsignal", lambda _: signal.SIG_DFL)  # also under nohup
 
     def during(server: HttpServer) -> None:
         monkeypatch.setattr("server.http.hangup.has_terminal", lambda: False)
