@@ -12,6 +12,7 @@ import json
 import logging
 import socket
 import struct
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
 
@@ -22,6 +23,7 @@ from server.errors import CLIENT_TOO_SLOW
 
 log = logging.getLogger("ggserve")
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"  # clients skip any number of them before the response
+LINGER_S = 5.0  # in which the rest of a refused request may come
 FIRST_PROBE_S, MOST_PROBE_S = 0.05, 5.0  # between them; each is twice the one before
 _TYPES = {408: "timeout_error", 503: "service_unavailable"}
 
@@ -42,6 +44,13 @@ def refusal(status: int, message: str, code: str) -> bytes:
     if status == 503:
         head += "retry-after: 1\r\n"
     return head.encode() + b"\r\n" + body
+
+
+class _ResponseTransport:
+    """What a cycle writes to: a connection that is closed by `LimitedProtocol.linger`."""
+
+    def __init__(self, transport: asyncio.Transport, linger: Callable[[], None]) -> None:
+        self.write, self.is_closing, self.close = transport.write, transport.is_closing, linger
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -71,6 +80,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -94,6 +104,20 @@ class LimitedProtocol(HttpToolsProtocol):
         """Close a connection without a request."""
         self.transport.close()
 
+    def linger(self) -> None:
+        """Close after a response. What the client still sends is dropped for a while (RFC 9112, 9.6).
+
+        Closed at once, the connection would be reset, and the client lose a response that it has not read.
+        """
+        if self._in_head or self.transport.is_closing():  # it has sent all
+            self.transport.close()
+            return
+        if self.transport.can_write_eof():  # not TLS
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self.waiting[self] = None  # makes room for others
+        self._linger_timer = self.loop.call_later(LINGER_S, self.transport.close)
+
     def timeout_keep_alive_handler(self) -> None:
         if not self.transport.is_closing():
             self.close()
@@ -106,7 +130,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.waiting.pop(self, None)
-        for timer in (self._head_timer, self._send_timer, self._probe_timer):
+        for timer in (self._head_timer, self._send_timer, self._probe_timer, self._linger_timer):
             if timer is not None:
                 timer.cancel()
         if self._running is not None and not self._running.response_complete:  # uvicorn tells only the newest
@@ -145,7 +169,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._probe_timer = self.loop.call_later(pause_s, self._probe, 2 * pause_s)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():  # refused; the client is still sending
+        if self._linger_timer is not None or self.transport.is_closing():  # the client is still sending
             return
         if self._in_head:
             self._head_bytes += len(data)
@@ -164,6 +188,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         super().on_headers_complete()
+        transport = _ResponseTransport(self.transport, self.linger)
+        self.cycle.transport = transport  # type: ignore[assignment]
         if not self.pipeline:
             self._running = self.cycle
         if self.draining:
@@ -175,6 +201,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        if self._linger_timer is not None:
+            return
         if self.pipeline:
             self._running = self.pipeline[-1][0]
         super().on_response_complete()

@@ -59,7 +59,9 @@ def test_answers_are_those_without_drafts(server, on, fields):
 
 def test_a_text_that_repeats_itself_has_right_drafts(server, on):
     body = {"prompt": STORY * 3, "n_predict": 150, "temperature": 0, "ignore_eos": True, **on}
-    timings = ask(server, "/completion", body)["timings"]
+    # Whether drafts pay is measured; where they do not seem to, they are tried again after a while.
+    answers = (ask(server, "/completion", body)["timings"] for _ in range(30))
+    timings = next(timings for timings in answers if timings["draft_n"])
     assert timings["draft_n"] >= timings["draft_accepted"] == timings["draft_n_accepted"] > 0
     assert timings["predicted_n"] == 150
     for name in ("ggserve_draft_accepted_tokens_total", "llamacpp:spec_decode_num_accepted_tokens_total"):

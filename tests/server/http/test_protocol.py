@@ -157,6 +157,27 @@ def test_a_client_that_does_not_read_is_dropped(caplog):
     assert "the client did not read for 0.3 s: dropped" in caplog.text
 
 
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_response_that_comes_before_the_end_of_a_body_arrives(loop, monkeypatch):
+    monkeypatch.setattr("server.http.protocol.LINGER_S", 20.0)
+    head = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 20000000\r\n\r\n"
+
+    async def main():
+        async with serving() as (port, server, _):
+            for _ in range(5):
+                assert (await talk(port, head + b"x" * 20_000_000)).endswith(b"hello")
+            await until(lambda: not server.server_state.connections)
+            monkeypatch.setattr("server.http.protocol.LINGER_S", 0.1)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head)
+            assert (await reader.read()).endswith(b"hello")
+            await until(lambda: not server.server_state.connections)  # although it has not sent the rest
+            writer.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+
+
 def test_an_upgrade_is_answered_as_a_plain_request(caplog):
     async def main():
         async with serving() as (port, _, _):
