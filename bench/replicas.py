@@ -29,6 +29,7 @@ import ray  # noqa: E402
 from ray import serve  # noqa: E402
 
 from bench import client  # noqa: E402
+from bench.servers import is_healthy  # noqa: E402
 from server.config.settings import Settings  # noqa: E402
 from server.replicas import application  # noqa: E402
 from server.replicas.options import Deployment  # noqa: E402
@@ -83,18 +84,8 @@ class Direct:
             *options,
         ]
         self.process = subprocess.Popen(command, cwd=ROOT)
-        while not self._is_ready():
+        while not is_healthy(self.port):
             time.sleep(0.1)
-
-    def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
 
     def stop(self) -> None:
         self.process.terminate()

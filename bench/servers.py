@@ -18,6 +18,18 @@ from typing import Self
 HERE = Path(__file__).resolve().parent
 
 
+def is_healthy(port: int) -> bool:
+    """Whether a server on this machine answers /health with 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
 @dataclass(frozen=True)
 class Settings:
     """What both servers are told."""
@@ -94,7 +106,7 @@ class Server:
             self.command, cwd=HERE.parent, env=environment, stdout=self._log, stderr=subprocess.STDOUT
         )
         try:
-            while not self._healthy():
+            while not is_healthy(self.port):
                 if self._process.poll() is not None or time.perf_counter() - start > 300:
                     raise RuntimeError(f"{self.name} did not start:\n{self.log()}")
                 time.sleep(0.02)
@@ -110,16 +122,6 @@ class Server:
         if error is not None:
             print(f"the last lines of {self.name}'s log:\n{self.log()}", file=sys.stderr)
         self.stop()
-
-    def _healthy(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
 
     def log(self) -> str:
         """The last lines that it wrote."""
