@@ -45,7 +45,7 @@ class DraftedSequence(CachedSequence):
 
     n_known: tokens of the sequence when it was last looked at. n_dropped: its own. guesses: the tokens that
     were drafted then, and their classes. chance: that the next drafted token is right; observed: what it was
-    when one was drafted last. is_foreign: it has tokens that the draft model does not know.
+    when one was drafted last, None: none was. is_foreign: it has tokens that the draft model does not know.
     """
 
     __slots__ = (
@@ -69,7 +69,8 @@ class DraftedSequence(CachedSequence):
         super().__init__(pool, shared, original_context_length=context, salt=owner.salt)
         self.owner, self.n_dropped, self.n_known = owner, owner.n_dropped, len(owner.tokens)
         self.guesses: list[tuple[int, int]] = []
-        self.chance = self.observed = chance
+        self.chance = chance
+        self.observed: float | None = None
         self._weight, self.is_foreign = FIRST_WEIGHT, False
         self._chances = list(FIRST_CHANCES)
         self._weights = [FIRST_WEIGHT] * len(FIRST_CHANCES)
@@ -210,7 +211,9 @@ class ModelDrafter:
     def forget(self, sequence: ScheduledSequence) -> None:
         own = self._sequences.pop(sequence.id, None)
         if own is not None:
-            self._chance += WEIGHT * (own.observed - self._chance)
+            # Texts without drafts bring the mean back, so that drafts are tried again.
+            chance = own.chance if own.observed is None else own.observed
+            self._chance += WEIGHT * (chance - self._chance)
             own.truncate(min(own.n_known, len(own.tokens)))  # no drafts in the prefix cache
             own.release()
 

@@ -351,3 +351,16 @@ def test_a_model_that_was_wrong_in_other_texts_is_not_tried_in_each_new_one() ->
         drafted.append(scheduler.stats().draft_tokens - before)
     assert drafted[0] > 2
     assert max(drafted[-4:]) <= 1
+
+
+def test_a_model_that_was_wrong_in_other_texts_is_tried_again_after_texts_without_drafts() -> None:
+    scheduler, _ = make_scheduler(1024)
+    drafter, runner = draft_by_model(scheduler, random.Random(1), errs=1.0, n_cells=1024)
+    costed(scheduler, drafter, draft_ms=4.0)
+    for i in range(60):
+        if i == 12:
+            runner.errs = 0.0
+        scheduler.submit(drafting(f"{i}", [i % 9 + 1, 2, 3]))
+        while scheduler.has_work:
+            scheduler.step()
+    assert scheduler.stats().draft_accepted_tokens > 60
