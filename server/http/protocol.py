@@ -244,10 +244,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _on_send_timeout(self) -> None:
         """The client does not read its response: disconnect it, and say so in the log."""
-        scope: dict[str, Any] = self.cycle.scope  # type: ignore[assignment]
+        cycle = self._running
+        assert cycle is not None  # without one nothing is sent that could wait
+        scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]
         record = scope.get("ggserve.record")
         request_id = record.id if record is not None else "-"
-        if record is not None and not self.cycle.response_complete:
+        if record is not None and not cycle.response_complete:
             record.error = CLIENT_TOO_SLOW
         log.info("request %s: the client did not read for %g s: dropped", request_id, self.send_timeout_s)
         # With a reset: else the system keeps what was sent, some megabytes, for minutes.

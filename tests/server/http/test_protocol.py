@@ -157,6 +157,26 @@ def test_a_client_that_does_not_read_is_dropped(caplog):
     assert "the client did not read for 0.3 s: dropped" in caplog.text
 
 
+def test_the_request_whose_response_is_not_read_is_named_and_none_sent_ahead(caplog):
+    caplog.set_level(logging.INFO, "ggserve")
+
+    async def main():
+        async with serving(send_timeout_s=0.3) as (port, server, app):
+            _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+            writer.transport.pause_reading()
+            again = GOOD.replace(b"connection: close\r\n", b"")
+            writer.write(
+                again + again.replace(b"GET /", b"GET /flood") + again.replace(b"GET /", b"GET /later")
+            )
+            await until(lambda: app.flooding == 1)
+            await until(lambda: app.flooding == 0 and not server.server_state.connections)
+            assert [(r.id, r.error) for r in app.records] == [("/", None), ("/flood", "client_too_slow")]
+            writer.close()
+
+    run(main)
+    assert "request /flood: the client did not read for 0.3 s: dropped" in caplog.text
+
+
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_a_response_that_comes_before_the_end_of_a_body_arrives(loop, monkeypatch):
     monkeypatch.setattr("server.http.protocol.LINGER_S", 20.0)

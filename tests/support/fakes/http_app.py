@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from server.config.settings import Settings
+from server.generation.request_context import AccessRecord
 from server.http.certificate import Certificate
 from server.http.protocol import LimitedProtocol, limited_protocol
 from server.http.tls import tls_protocol
@@ -25,9 +26,12 @@ class App:
         self.flooding = self.waiting = self.n_left = 0
         self.may_answer = asyncio.Event()
         self.schemes: set[str] = set()
+        self.records: list[AccessRecord] = []  # with paths as ids
 
     async def __call__(self, scope, receive, send) -> None:
         self.schemes.add(scope["scheme"])
+        self.records.append(AccessRecord(scope["path"]))
+        scope["ggserve.record"] = self.records[-1]
         if scope["path"] in ("/wait", "/stream"):
             await self.wait(scope["path"] == "/stream", receive, send)
             return
