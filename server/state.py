@@ -39,11 +39,12 @@ class ChatSupport:
 class Derived:
     """What the server derives from the model of one engine, each at its first use.
 
-    lora: the adapters that a client has set for requests that name none.
+    default_sampling: with the settings of which it is made. lora: the adapters that a client has set for
+    requests that name none.
     """
 
     chat_support: ChatSupport | None = None
-    default_sampling: Mapping[str, Any] | None = None
+    default_sampling: tuple[Settings, Mapping[str, Any]] | None = None
     lora: AdapterScales | None = None
     constraint_checker: ConstraintChecker | None = None
 
@@ -78,8 +79,6 @@ class State:
     def reload(self, values: Mapping[str, Any]) -> None:
         """Options that have changed while the server runs."""
         self.settings = self.settings.model_copy(update=dict(values))
-        for derived in self.derived.values():
-            derived.default_sampling = None
 
     def forget(self, engine: Engine) -> None:
         """The engine has stopped."""

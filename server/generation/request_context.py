@@ -209,10 +209,12 @@ class RequestContext:
     @property
     def default_sampling(self) -> Mapping[str, Any]:
         """Sampling parameters of requests to this model that do not set them."""
-        engine, known = self.engine, self.state.derived[self.engine]
-        if known.default_sampling is None:
-            known.default_sampling = default_sampling(engine.info, self.state.settings.sampling_defaults())
-        return known.default_sampling
+        settings, derived = self.state.settings, self.state.derived[self.engine]
+        made = derived.default_sampling
+        if made is None or made[0] is not settings:  # another thread may reload them meanwhile
+            made = settings, default_sampling(self.engine.info, settings.sampling_defaults())
+            derived.default_sampling = made
+        return made[1]
 
     @property
     def lora(self) -> AdapterScales:
