@@ -8,7 +8,6 @@ import logging
 import signal
 import socket
 import sys
-import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from engine.errors import ConfigError
 from server import logs
+from server.cli import BEGAN
 from server.cli.command import Parser, add_model_argument, requested_options, warn_if_public, with_files
 from server.cli.console import LoadProgress
 from server.cli.reloading import Engines, Reloading, apply_options, policy_of
@@ -74,7 +74,6 @@ def _exit(number: int, frame: FrameType | None) -> NoReturn:
 
 def serve(arguments: list[str], process: StartedProcess | None) -> int:
     """Check the configuration, then load and serve; the exit status."""
-    began = time.monotonic()
     parser = Parser(
         "ggserve serve", "Serve models over HTTP: OpenAI, Anthropic, Ollama and llama-server APIs.", EXAMPLES
     )
@@ -112,7 +111,7 @@ def serve(arguments: list[str], process: StartedProcess | None) -> int:
         gc.freeze()  # what was imported stays: no later search for garbage passes through it
         gc.enable()
         with LoadProgress(bar=settings.log_format == "text") as progress:
-            return HttpServer(app, sockets, progress, began, reload, certificate).run_to_end(loop_factory())
+            return HttpServer(app, sockets, progress, BEGAN, reload, certificate).run_to_end(loop_factory())
     finally:
         for sock in sockets:
             sock.close()

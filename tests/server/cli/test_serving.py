@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from engine.errors import ConfigError
-from server.cli.serving import listen, registry_of
+from server.cli import BEGAN
+from server.cli.serving import listen, registry_of, serve
 from server.config.settings import Settings
 
 
@@ -76,3 +77,18 @@ def test_the_engine_does_not_wait_for_imports_of_the_server():
 def test_a_server_of_texts_imports_no_numpy():
     code = "import sys, server.cli.serving, server.app, server.http.server; print('numpy' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+def test_the_time_until_ready_counts_from_before_the_imports(monkeypatch, tmp_path):
+    class Server:
+        def __init__(self, app, sockets, progress, began, *_) -> None:
+            assert began == BEGAN
+
+        def run_to_end(self, loop_factory) -> int:
+            return 77
+
+    monkeypatch.setattr("server.http.server.HttpServer", Server)
+    assert serve(["--port", "0", "--models-dir", str(tmp_path)], None) == 77
+    ours = "[name for name in sys.modules if name.startswith(('server', 'engine'))]"
+    code = f"import sys, server.cli; print(*{ours})"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "server server.cli\n"
