@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import threading
 from typing import Any
@@ -18,6 +19,7 @@ from server.cli.command import (
     warn_if_public,
 )
 from server.config import sources
+from server.http.certificate import PASSWORD_VARIABLE, Certificate
 from server.replicas.options import Deployment
 
 EXAMPLES = """\
@@ -111,6 +113,8 @@ def run(arguments: list[str]) -> int:
     if args.action == "config":
         sys.stdout.write(serve_config(deployment))
         return 0
+    if settings.tls_cert is not None:
+        Certificate(settings.tls_cert, settings.tls_key)  # else Ray would start proxies again and again
     try:
         from server.replicas.application import deploy
     except ImportError as error:
@@ -118,7 +122,7 @@ def run(arguments: list[str]) -> int:
             raise
         raise ConfigError("ggserve ray deploy needs Ray: pip install 'ggserve[ray]'") from error
     try:
-        deploy(deployment, "local" if args.local else args.address)
+        deploy(deployment, "local" if args.local else args.address, os.environ.get(PASSWORD_VARIABLE))
     except ConnectionError as error:
         hint = "start one with `ray start --head`, name one with --address, or use --local"
         raise ConfigError(f"no Ray cluster was found: {hint}") from error

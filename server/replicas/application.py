@@ -117,14 +117,18 @@ class Ingress:
 NAME = "ggserve"  # of the application
 
 
-def deploy(deployment: Deployment, address: str) -> None:
+def deploy(deployment: Deployment, address: str, key_password: str | None = None) -> None:
     """Deploy on the cluster at `address`; "local": on one that ends with this process.
 
-    Returns when the application serves. ConnectionError: there is no cluster.
+    key_password: of the private key of --tls-key. Returns when the application serves. ConnectionError: there
+    is no cluster.
     """
     if not ray.is_initialized():
         ray.init(address, log_to_driver=address == "local")
-    serve.start(http_options=deployment.http_options)
+    options = deployment.http_options
+    if key_password is not None:
+        options["ssl_keyfile_password"] = key_password
+    serve.start(http_options=options)
     serve.run(application_of(deployment), name=NAME, route_prefix="/")
 
 

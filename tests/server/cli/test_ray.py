@@ -12,6 +12,7 @@ from server.cli import ray
 from server.cli.main import main
 from server.replicas.options import Deployment
 from support.fakes.engine import STORIES
+from support.fakes.http_app import make_certificate
 
 
 @pytest.fixture
@@ -80,6 +81,17 @@ def test_mistakes_are_reported_in_one_line(
 def test_a_public_address_without_keys_is_warned_of(capsys, arguments: tuple[str, ...], warns: bool) -> None:
     assert main(["ray", "config", str(STORIES), *arguments]) == 0
     assert ("anyone who can reach 0.0.0.0 can use this server" in capsys.readouterr().err) is warns
+
+
+def test_a_bad_certificate_is_reported_before_ray_is_asked(capsys, tmp_path, without_ray) -> None:
+    cert, key = make_certificate(tmp_path)
+    files = ("--tls-cert", str(cert), "--tls-key")
+    for last, message in [
+        (tmp_path / "absent", f"--tls-key {tmp_path / 'absent'}: No such file or directory"),
+        (key, "ggserve ray deploy needs Ray: pip install 'ggserve[ray]'"),
+    ]:
+        assert main(["ray", "deploy", str(STORIES), *files, str(last)]) == 2
+        assert capsys.readouterr().err == f"ggserve: {message}\n"
 
 
 @pytest.mark.parametrize("text", ["3", "1;2", "a,b", "-1,2", "1,"])
