@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import ssl
 import sys
-import urllib.request
+
+TIMEOUT_S = 4
+
+
+def _ask(connection: http.client.HTTPConnection) -> int:
+    """The status of /health."""
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def main() -> None:
-    has_tls = bool(os.environ.get("GGSERVE_TLS_CERT"))
-    url = f"http{'s' if has_tls else ''}://127.0.0.1:{os.environ['GGSERVE_PORT']}/health"
-    # A certificate is for the server's public names.
-    context = ssl._create_unverified_context() if has_tls else None
+    address = "127.0.0.1", int(os.environ["GGSERVE_PORT"])
     try:
-        urllib.request.urlopen(url, timeout=4, context=context).close()
-    except OSError as error:
-        sys.exit(f"{url}: {error}")
+        try:
+            status = _ask(http.client.HTTPConnection(*address, timeout=TIMEOUT_S))
+        except (ConnectionResetError, http.client.BadStatusLine):
+            # It speaks TLS, which the environment does not tell: a flag or a file may have set it up.
+            # A certificate is for the server's public names.
+            context = ssl._create_unverified_context()
+            status = _ask(http.client.HTTPSConnection(*address, timeout=TIMEOUT_S, context=context))
+    except (OSError, http.client.HTTPException) as error:
+        sys.exit(f"/health of port {address[1]}: {error or type(error).__name__}")
+    if status != http.HTTPStatus.OK:
+        sys.exit(f"/health of port {address[1]}: status {status}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ SECTIONS = {
 _server = partial(option, section="server", shared=False)
 _models = partial(option, section="model", shared=False)
 MOST_CONNECTIONS = 16384  # unless the administrator says otherwise
+LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]", "::1"))
 _limit = partial(option, metavar="N", section="limits", shared=False)
 _logging = partial(option, section="logging")
 
@@ -89,8 +90,8 @@ class Settings(ModelSettings):
     )
     allowed_hosts: Words = _server(
         [],
-        "Host header to accept; may be repeated; *: any. Default: the names of localhost when listening on "
-        "localhost (protection against DNS rebinding), otherwise any",
+        "Host header to accept besides the names of localhost; may be repeated; *: any. Default: none when "
+        "listening on localhost (protection against DNS rebinding), otherwise any host",
         "HOST",
     )
     cors_origins: Words = _server(
@@ -236,13 +237,16 @@ class Settings(ModelSettings):
             raise ConfigError(f"--chat-template {path}: {reason}") from error
 
     def host_names(self) -> frozenset[str] | None:
-        """Accepted Host names, lower case without port; None: any."""
+        """Accepted Host names, lower case without port; None: any.
+
+        Those of localhost always, for health checks: no page of another site can send them.
+        """
         if "*" in self.allowed_hosts or not (self.allowed_hosts or self.listens_locally):
             return None
         names = [name.lower() for name in self.allowed_hosts]
         if self.listens_locally:
-            names += ["localhost", "127.0.0.1", "[::1]", "::1", *map(str.lower, self.hosts())]
-        return frozenset(names)
+            names += map(str.lower, self.hosts())
+        return frozenset(names) | LOCAL_NAMES
 
 
 def _is_local(host: str) -> bool:

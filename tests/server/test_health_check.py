@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from urllib.parse import urlsplit
 
 import pytest
@@ -9,23 +11,34 @@ import pytest
 from server.health_check import main
 from support.fakes.engine import FakeEngine, make_app, serving
 from support.fakes.http_app import make_certificate
+from support.server_process import ServerProcess
 
 
 def test_a_server_is_healthy_while_health_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine()
     with serving(make_app(engine)) as base:
-        monkeypatch.setenv("GGSERVE_PORT", str(urlsplit(base).port))
+        port = urlsplit(base).port
+        monkeypatch.setenv("GGSERVE_PORT", str(port))
         main()
         engine.state = "restarting"
-        with pytest.raises(SystemExit, match=f"{base}/health: HTTP Error 503"):
+        with pytest.raises(SystemExit, match=f"^/health of port {port}: status 503$"):
             main()
     with pytest.raises(SystemExit, match="refused"):
         main()
 
 
-def test_a_server_with_a_certificate_of_its_own_is_asked_over_tls(monkeypatch, tmp_path) -> None:
+@pytest.mark.e2e
+def test_a_server_with_a_certificate_of_a_file_of_options_is_asked_over_tls(tmp_path) -> None:
     cert, key = make_certificate(tmp_path)
-    monkeypatch.setenv("GGSERVE_TLS_CERT", str(cert))
-    with serving(make_app(), ssl_certfile=cert, ssl_keyfile=key) as base:
-        monkeypatch.setenv("GGSERVE_PORT", str(urlsplit(base).port))
-        main()
+    config = tmp_path / "ggserve.yml"
+    config.write_text(f"tls_cert: {cert}\ntls_key: {key}\n")
+    check = (sys.executable, "-m", "server.health_check")
+    with ServerProcess("--threads", "1", "--config", str(config)) as server:
+        environment = {"GGSERVE_PORT": str(urlsplit(server.url).port)}
+        assert server.url.startswith("https://")
+        subprocess.run(check, check=True, timeout=20, env=environment)
+        assert server.end() == 0
+        done = subprocess.run(check, timeout=20, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "refused" in done.stderr
