@@ -23,7 +23,8 @@ from server.worker.supervision.process import StartedProcess
 log = logging.getLogger("ggserve.engine")
 
 TICK_S = 0.25
-DEVICE_RETRY_S = 3.0  # between attempts to reload while a device, or a remote machine, is gone
+PASSING = ("DeviceError", "OutOfMemoryError", "MemoryError")  # a device is gone, or others have the memory
+PASSING_RETRY_S = 3.0  # between attempts to load again meanwhile
 SPAWN_RETRY_S = 0.5  # after a process could not be started; doubles up to MAX_SPAWN_RETRY_S
 MAX_SPAWN_RETRY_S = 10.0
 TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
@@ -75,7 +76,7 @@ class Supervisor:
         self._first_load = asyncio.Event()  # has succeeded or failed
         self._load_failure: LoadFailed | None = None
         self._exit_reason = ""  # what is known of it before the process has exited
-        self._device_lost = False
+        self._must_wait = False
         self._hung = False  # the process has been killed for it
         self._n_hung_loads = 0
 
@@ -173,6 +174,7 @@ class Supervisor:
         self._listener.on_failed()
 
     async def _keep_alive(self) -> None:
+        waits = False
         try:
             while True:
                 reason = await self._run_child()
@@ -186,12 +188,13 @@ class Supervisor:
                     log.error("[%s] %s; %s", self._name, reason, obstacle)
                     self.fail(obstacle)
                     return
-                if self._device_lost:  # not the engine's fault, and the device may come back
-                    if self.detail != reason:
-                        log.error("[%s] %s; retrying every %.0f s", self._name, reason, DEVICE_RETRY_S)
-                    self.detail = reason
-                    await asyncio.sleep(DEVICE_RETRY_S)
+                if self._must_wait:  # not the engine's fault, and it may pass
+                    if not waits:
+                        log.error("[%s] %s; retrying every %.0f s", self._name, reason, PASSING_RETRY_S)
+                    waits, self.detail = True, reason
+                    await asyncio.sleep(PASSING_RETRY_S)
                     continue
+                waits = False
                 log.error("[%s] %s", self._name, reason)
                 decision = self._listener.on_exit()
                 if decision.give_up:
@@ -230,7 +233,7 @@ class Supervisor:
     async def _run_child(self) -> str:
         """Run a process until it exits; the reason of its exit."""
         self._exit_reason = ""
-        self._device_lost = False
+        self._must_wait = False
         child = await self._start_child()
         await child.disconnected()
         self._set_restarting()
@@ -276,7 +279,7 @@ class Supervisor:
                 self._listener.on_ready()
             case wire.LoadFailure(kind, text):
                 self._exit_reason = text
-                self._device_lost = kind == "DeviceError" and self._first_load.is_set()
+                self._must_wait = kind in PASSING and self._first_load.is_set()
                 self.give_up_loading(LoadFailed(kind, text))
             case wire.Fatal(text):
                 self._exit_reason = text

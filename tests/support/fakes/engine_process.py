@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from engine.errors import ContextOverflowError, ModelError
+from engine.errors import ContextOverflowError, ModelError, OutOfMemoryError
 from engine.tasks.types import AnyTask, Embed, Embedded, Erased, ResultChunk, TaskFailure, TaskUpdate
 from engine.types import EngineStats, FinishReason, Request, StepOutput, Timings, Token
 from server.worker.process import main as engine_process
@@ -240,6 +240,7 @@ def main() -> int:
     parser.add_argument("--load-ms", type=float, default=10.0)
     parser.add_argument("--dir", type=Path, help="where starts are counted and calls are noted")
     parser.add_argument("--fail-from", type=int, default=10**9, help="loading fails from this start on")
+    parser.add_argument("--no-memory", type=int, nargs="*", default=[], help="starts without memory to load")
     parser.add_argument(
         "--hang-loading", type=int, nargs="*", default=[], help="starts that hang while loading"
     )
@@ -259,6 +260,8 @@ def main() -> int:
             (options.dir / "loading").touch()
         if path.endswith(".missing"):
             raise FileNotFoundError(2, "No such file or directory")
+        if start in options.no_memory:
+            raise OutOfMemoryError("CPU has 20.1 MiB free", device="CPU", needed=1 << 30, free=21 << 20)
         if start >= options.fail_from:
             raise ModelError("the file ends inside tensor 'x'")
         for i in range(10):

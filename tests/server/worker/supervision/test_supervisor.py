@@ -15,6 +15,7 @@ from engine.tasks.types import EraseSlot
 from engine.types import FinishReason, InferenceParameters
 from server.worker.errors import EngineUnavailable
 from server.worker.requests import recovery
+from server.worker.supervision import supervisor
 from support.fakes import engine_process as fake
 from support.fakes.engine_client import FAKE, alive, collect, kill, request, run, running, until
 from support.fakes.engine_process import text_of
@@ -226,6 +227,25 @@ def test_a_reload_that_fails_is_tried_again_and_then_given_up(tmp_path):
             assert "the file ends inside tensor 'x'" in client.detail
 
     run(main)
+
+
+def test_a_reload_for_which_there_is_no_memory_is_tried_until_there_is(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(supervisor, "PASSING_RETRY_S", 0.02)
+    n = 2 * recovery.MAX_CRASHES
+
+    async def main():
+        starts = map(str, range(1, n + 1))
+        async with running("--dir", str(tmp_path), "--no-memory", *starts) as client:
+            stream = client.generate(request("a", [1], 500))
+            tokens = (await anext(stream)).tokens
+            kill(client)
+            more, finish, _ = await collect(stream)
+            assert [token.id for token in tokens] + more == text_of([1], 500)
+            assert finish is FinishReason.LENGTH
+            assert len((tmp_path / "starts").read_text().split()) == n + 2
+
+    run(main)
+    assert caplog.text.count("CPU has 20.1 MiB free; retrying every") == 1
 
 
 def test_a_client_may_disconnect_or_be_cancelled_while_there_is_no_engine(tmp_path):
