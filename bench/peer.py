@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--flash-attn", choices=["auto", "on", "off"], default="auto")
     parser.add_argument("--kv-unified", action="store_true", help="one pool of cells for all slots")
     parser.add_argument("--gpu", action="store_true", help="all layers on the devices that it finds")
+    parser.add_argument("--cache-ram", type=int, default=0, help="MiB for states of earlier prompts")
     parser.add_argument("--info", action="store_true", help="print version and CPU features, then go on")
     args = parser.parse_args()
 
@@ -49,7 +50,7 @@ def main() -> None:
     p.n_gpu_layers = 999 if args.gpu else 0
     p.cpuparams.n_threads = args.threads
     p.cpuparams_batch.n_threads = args.threads
-    p.cache_ram_mib = 0  # prompt texts kept in RAM: off, as cache_prompt is off in every request
+    p.cache_ram_mib = args.cache_ram
     p.fit_params = False
     p.ui = False
     p.verbosity = 1

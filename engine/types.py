@@ -134,6 +134,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, array_like=True,
     client: str = ""  # who shares the engine with others, by `weight` (see `engine.scheduler.fair_share`)
     weight: int = 1
     priority: int = 0  # a lower number comes earlier
+    boundaries: list[int] = []  # lengths of the prompt from which other requests are likely to go on
 
 
 class Timings(msgspec.Struct, kw_only=True, omit_defaults=False):
@@ -176,6 +177,13 @@ class StepOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     timings: Timings | None = None  # with finish, with the first token, with prefill progress
     draft_n: int = 0  # tokens that were drafted for this step
     draft_accepted: int = 0  # of these, those among the tokens
+
+
+# Fields of EngineStats that tell the room in the cache.
+CACHE_ROOM = (
+    *("cells_total", "cells_used", "cells_cached"),
+    *("window_rows_total", "window_rows_used", "window_rows_cached"),
+)
 
 
 class EngineStats(msgspec.Struct, kw_only=True):

@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import engine
-from bench import client, device, device_report, random_model, soak, structured
+from bench import client, device, device_report, random_model, soak, structured, turns
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -197,3 +198,27 @@ def test_a_short_soak_has_a_report_and_a_fault_fails_it(
     monkeypatch.setattr(soak, "growth", lambda rows: ["fds: more"])
     assert soak.main(options) == 1
     assert "fault: fds: more" in capsys.readouterr().out
+
+
+def test_turns_are_the_same_for_every_server() -> None:
+    class Recorder(turns.Client):
+        """Answers every prompt with its length."""
+
+        def __init__(self) -> None:
+            super().__init__(0)
+            self.sent: list[object] = []
+
+        def send(self, path: str, **body: Any) -> Any:
+            self.sent.append(body)
+            prompt = body.get("prompt") or body["messages"]
+            self.computed.append(len(prompt))
+            return {"tokens": [len(prompt)], "choices": [{"message": {"content": f"{len(prompt)}"}}]}
+
+    one, two = Recorder(), Recorder()
+    rows = turns.with_ids(one, 50, 200) | turns.with_messages(one, 9)
+    assert rows == turns.with_ids(two, 50, 200) | turns.with_messages(two, 9)
+    assert one.sent == two.sent
+    assert list(rows.values()) == [
+        *("50, 61, 65", "70, 70, 70, 70", "81, 81, 81, 81"),
+        *("1, 3, 3", "2, 2, 2, 2", "4, 4, 4, 4"),
+    ]

@@ -123,6 +123,8 @@ class CachedSequence:
             self.node, self.cells, self.miss = match.node, match.cells, match.miss
             self.n_past = self.n_shared = self._n_checkpoint = match.n
             self.rows.resume(self.cells)
+            if self.node is not None and self.pool.windows is not None:
+                self.pool.windows.save(self.node, self.rows.held(self.cells))  # others may want it, too
             if match.n < match.n_known:
                 self.stops.add(match.n_known)  # where sequences part: the next one can go on from there
         if self.pool.states is not None:
@@ -153,15 +155,13 @@ class CachedSequence:
         self.rows.extend(cells)
 
     def chunk(self, n: int) -> int:
-        """`n` tokens to compute next, or fewer: as there are rows, or where a checkpoint is due."""
+        """`n` tokens to compute next, or fewer: as there are rows, or where a state is to be kept."""
         states, windows = self.pool.states, self.pool.windows
         if windows is not None:
             n = min(n, max(windows.n_available, 1))
-        if self.prefix is None:
+        if self.prefix is None or states is None:
             return n
-        due = [stop for stop in self.stops if stop > self.n_past]
-        if states is not None:  # a state cannot go back to where one was due
-            due.append(self._n_checkpoint + states.interval)
+        due = [*self.stops, self._n_checkpoint + states.interval]  # a state cannot go back to there
         return min([self.n_past + n, *(stop for stop in due if stop > self.n_past)]) - self.n_past
 
     def trim(self) -> None:
@@ -195,7 +195,10 @@ class CachedSequence:
         self._n_checkpoint = n
 
     def reach(self, n: int) -> None:
-        """The first `n` tokens are computed, for certain."""
+        """The first `n` tokens are computed, for certain. All up to the last stop before `n` is published."""
+        for stop in sorted(stop for stop in self.stops if self.n_past < stop < n):
+            self.n_past = stop
+            self.publish()
         self.n_past = n
         self.rows.advance(self.cells, n)
 

@@ -26,8 +26,9 @@ class WindowRows:
     """Rows by cell, and who holds them.
 
     window: a row at p attends to p - window + 1 … p. interval: tokens of a long prompt after which a
-    checkpoint is made. slack: rows beyond its window that a sequence holds at most between its steps; it
-    drops them together, which costs less than one by one.
+    checkpoint is made. slack: rows beyond its window that a sequence holds at least, once it is so long: a
+    later request may part from it shortly before its end. It drops as many more together, which costs less
+    than one by one.
     """
 
     def __init__(self, n_rows: int, window: int, n_cells: int, interval: int, *, slack: int = BLOCK) -> None:
@@ -47,7 +48,7 @@ class WindowRows:
     @property
     def most_held(self) -> int:
         """Rows that a sequence holds at most between its steps."""
-        return self.reach + self.slack
+        return self.reach + 2 * self.slack
 
     @property
     def n_free(self) -> int:
@@ -195,9 +196,9 @@ class HeldRows:
         return self.windows is None or self.first <= max(0, n - self.windows.reach)
 
     def advance(self, cells: array[int], n: int) -> None:
-        """Drop what no token after the first `n` sees, once that is enough."""
-        if self.windows is not None and n - self.windows.reach - self.first >= self.windows.slack:
-            self.skip(cells, n - self.windows.reach)
+        """Drop what no token from shortly before `n` on sees, once that is enough."""
+        if self.windows is not None and n - self.windows.most_held >= self.first:
+            self.skip(cells, n - self.windows.reach - self.windows.slack)
 
     def skip(self, cells: array[int], first: int) -> None:
         """Drop what is before `first`, and take no rows there."""

@@ -317,7 +317,7 @@ class _Memory:
         window, params = self.hp.cache_window, self.params
         if not 0 < window < n_ctx:
             return None
-        one = window - 1 + BLOCK
+        one = window - 1 + 2 * BLOCK  # `WindowRows.most_held`
         return WindowSize(one, params.parallel * one + self.rows, params.checkpoints)
 
     def _parts(self, cpu: Device, n_ctx: int) -> tuple[list[Part], dict[str, Part]]:

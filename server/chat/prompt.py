@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import string
@@ -14,6 +13,7 @@ from typing import Any
 from engine.types import Constraint, Thinking
 from server.chat.chat_format import ChatFormat, ChatFormats
 from server.chat.message_order import OrderedMessages, order_messages
+from server.chat.message_places import TOKEN_BREAK, find_places
 from server.chat.messages import (
     InvalidMessage,
     Message,
@@ -31,10 +31,7 @@ from server.chat.tool_calls.tool import Tool, check_tools
 from server.chat.tool_calls.tool_call_format import ToolOptions, WritableFormat
 from server.chat.tool_text import calls_as_user_text, describe_tools, insert_written, write_calls
 
-# Noncharacters, which are removed from what clients send.
-_TOKEN_BREAK = "\ufdd0"  # within the texts of special tokens
-_ANSWER_START = "\ufdd1"  # where the answer begins
-MAX_WARNINGS = 8
+_ANSWER_START = "\ufdd1"  # where the answer begins: a noncharacter, like TOKEN_BREAK
 _LETTERS = string.ascii_letters + string.digits
 EFFORTS = ("reasoning_effort", "reasoning_strength", "thinking_effort")
 _LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
@@ -45,17 +42,20 @@ class Prompt:
     """One prompt on its way to the engine: rendered first, then tokenized and checked against the model.
 
     chat_format: None: no conversation, but a text to continue. pieces: to be tokenized one by one, so that no
-    text of a client becomes a special token. opened: it ends within reasoning. in_content: it ends within the
-    content of the answer. tools: those that may be called. raw_reasoning: reasoning stays in the content.
-    echo: the text with which the output begins.
+    text of a client becomes a special token. turn: places in the text, see `MessagePlaces`; boundaries: the
+    same in tokens. opened: it ends within reasoning. in_content: it ends within the content of the answer.
+    tools: those that may be called. raw_reasoning: reasoning stays in the content. echo: the text with which
+    the output begins.
     """
 
     chat_format: ChatFormat | None = None
     pieces: Sequence[str] = ()
+    turn: tuple[int, ...] = ()
     opened: bool = False
     in_content: bool = False
     warnings: Sequence[str] = ()
     tokens: list[int] = field(default_factory=list)
+    boundaries: list[int] = field(default_factory=list)
     tools: ToolOptions | None = None
     raw_reasoning: bool = False
     constraint: Constraint | None = None
@@ -138,14 +138,16 @@ def render_prompt(chat: ChatInput, formats: ChatFormats, special_tokens: re.Patt
         unknown = f"the chat template does not know the reasoning effort {chat.reasoning.effort!r}"
         ordered.warnings.append(f"{unknown}; {effort!r} is used")
         text, opened = _render(rendering, chat, ordered.messages)
-    pieces = [text] if special_tokens is None else text.split(_TOKEN_BREAK)
-    warnings = [*ordered.warnings, *_omitted("".join(pieces), chat.messages)]
+    pieces = [text] if special_tokens is None else text.split(TOKEN_BREAK)
+    places = find_places("".join(pieces), chat.messages, reasons=chat_format.markers is not None)
+    warnings = [*ordered.warnings, *places.warnings]
     effort = chat.reasoning.effort
     if effort not in (None, "none") and not any(name in chat_format.template.source for name in EFFORTS):
         warnings.append(f"the reasoning effort has no effect: the chat template does not use {EFFORTS[0]}")
     return Prompt(
         chat_format=chat_format,
         pieces=pieces,
+        turn=places.turn,
         opened=opened,
         in_content=chat.continues and not opened,
         warnings=warnings,
@@ -216,7 +218,7 @@ def _find_refused(rendering: _Rendering, ordered: OrderedMessages) -> MessageRef
 
 
 class _TokenSplitter:
-    """Copies values with _TOKEN_BREAK within every text of a special token.
+    """Copies values with TOKEN_BREAK within every text of a special token.
 
     When the pieces between are tokenized one by one, such a text is plain text: only the template may end a
     turn.
@@ -229,8 +231,8 @@ class _TokenSplitter:
         if self.special_tokens is None:
             return value
         if isinstance(value, str):
-            clean = value.replace(_TOKEN_BREAK, "\ufffd")
-            return self.special_tokens.sub(lambda match: match[0][0] + _TOKEN_BREAK + match[0][1:], clean)
+            clean = value.replace(TOKEN_BREAK, "\ufffd")
+            return self.special_tokens.sub(lambda match: match[0][0] + TOKEN_BREAK + match[0][1:], clean)
         if isinstance(value, list):
             return [self(item) for item in value]
         if isinstance(value, dict):
@@ -346,30 +348,5 @@ def _render_continued(rendering: _Rendering, chat: ChatInput) -> tuple[str, bool
 
 def _is_opened(chat_format: ChatFormat, text: str) -> bool:
     """Whether a prompt ends with the marker that begins reasoning."""
-    end = text.replace(_TOKEN_BREAK, "").rstrip()
+    end = text.replace(TOKEN_BREAK, "").rstrip()
     return chat_format.markers is not None and end.endswith(chat_format.markers.start.strip())
-
-
-def _omitted(text: str, messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Warnings about messages that the prompt does not contain."""
-    warnings: list[str] = []
-    position = 0  # messages are mostly in order, so that one pass finds all of them
-    for i, message in enumerate(messages):
-        content = message.get("content")
-        pieces = [part["text"] for part in content] if isinstance(content, list) else [content or ""]
-        for name, piece in [*(("", piece) for piece in pieces), *_reasoning_of(message)]:
-            clean = piece.replace(_TOKEN_BREAK, "\ufffd").strip()
-            start = text.find(clean, position)
-            if start >= 0:
-                position = start + len(clean)
-            elif clean not in text and json.dumps(clean, ensure_ascii=False)[1:-1] not in text:
-                warnings.append(f"messages[{i}]{name} has no effect: the chat template leaves it out")
-                break
-        if len(warnings) == MAX_WARNINGS:
-            break
-    return warnings
-
-
-def _reasoning_of(message: Mapping[str, Any]) -> list[tuple[str, str]]:
-    reasoning = message.get("reasoning_content")
-    return [(".reasoning_content", reasoning)] if reasoning else []

@@ -188,6 +188,7 @@ def _job(
                 client=context.owner or "",
                 weight=context.client.profile.weight,
                 priority=priority,
+                boundaries=prompt.boundaries,
             )
             requests[i][1].append(request)
     with_scores = options.echo or options.prompt_logprobs is not None

@@ -74,6 +74,7 @@ async def _prepare(chat: ChatInput, context: RequestContext) -> Prompt:
     chat_format = rendered.chat_format
     assert chat_format is not None
     tokens = await _tokens(rendered, chat, context)
+    boundaries = await _boundaries(rendered, tokens, context)
     thinking = _thinking(chat, rendered, context.engine)
     if limited and thinking is None:
         context.warn("the reasoning budget has no effect: the model's chat template has no reasoning")
@@ -81,7 +82,7 @@ async def _prepare(chat: ChatInput, context: RequestContext) -> Prompt:
     reasons = chat_format.call_format.grammar_has_reasoning
     if thinking is not None and thinking.budget is None and (constraint is None or reasons):
         thinking = None
-    return replace(rendered, tokens=tokens, constraint=constraint, thinking=thinking)
+    return replace(rendered, tokens=tokens, boundaries=boundaries, constraint=constraint, thinking=thinking)
 
 
 async def _render(chat: ChatInput, context: RequestContext, shielded: bool) -> Prompt:
@@ -163,6 +164,26 @@ async def _tokens(rendered: Prompt, chat: ChatInput, context: RequestContext) ->
         tokens = [*chat.before, *tokens[int(tokens[:1] == [tokenizer.bos_id]) :]]
     check_length(len(tokens), context.engine, chat.param)
     return tokens
+
+
+async def _boundaries(rendered: Prompt, tokens: list[int], context: RequestContext) -> list[int]:
+    """Lengths in tokens of the prompt up to the places of its last turn, if the model makes checkpoints."""
+    info, text, tokenizer = context.engine.info or {}, rendered.text, context.engine.tokenizer
+    if not (rendered.turn and (info.get("state_slots") or info.get("window_rows"))):
+        return []
+
+    def count() -> list[int]:
+        lengths, n, n_bytes = [], len(tokens), 0
+        for place in sorted(rendered.turn, reverse=True):
+            after = len(text[place:].encode("utf-8", "surrogatepass"))
+            while n and n_bytes < after:
+                n -= 1
+                n_bytes += len(tokenizer.token_bytes(tokens[n], special=True))
+            lengths.append(n)
+        return lengths
+
+    small = len(text) - min(rendered.turn) <= INLINE_CHARS
+    return count() if small else await context.in_thread(count)
 
 
 def _thinking(chat: ChatInput, rendered: Prompt, engine: Engine) -> Reasoning | None:

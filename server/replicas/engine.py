@@ -19,7 +19,7 @@ import msgspec
 
 from engine.tasks.types import EraseSlot, RestoreSlot, SaveSlot, Task
 from engine.tokenizer import load_tokenizer
-from engine.types import EngineStats, Request
+from engine.types import CACHE_ROOM, EngineStats, Request
 from server.replicas import messages
 from server.replicas.routing import Placements, prefix_keys
 from server.worker import messages as wire
@@ -36,7 +36,6 @@ TICK_S = 0.25
 MAX_LOSSES = 5  # of the replica of one request, without a token in between
 FIRST_DELAY_S = 0.25  # before a request is sent again the second time in a row; doubles each time
 RECENT_S = 300.0  # a replica without a result for so long may be no more
-CELLS = ("cells_total", "cells_used", "cells_cached")
 LOST = f"the replica that computed this request was lost {MAX_LOSSES} times"
 
 
@@ -283,5 +282,5 @@ def _add(total: EngineStats, stats: EngineStats, with_cells: bool) -> None:
         if name == "missed_tokens":
             for reason, n in stats.missed_tokens.items():
                 total.missed_tokens[reason] = total.missed_tokens.get(reason, 0) + n
-        elif with_cells or name not in CELLS:
+        elif with_cells or name not in CACHE_ROOM:
             setattr(total, name, getattr(total, name) + getattr(stats, name))

@@ -1,4 +1,4 @@
-"""A server with a hybrid of 24 layers: turns of a chat, and an engine that is killed while it answers."""
+"""A server with a hybrid of 24 layers, or one with windows: turns of chats, and an engine that is killed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from support.builders.golden import golden
+from support.builders.golden import TinyModel, golden
 from support.builders.hybrid import hybrid_model
 from support.server_process import ServerProcess
 
 PROMPT = golden("qwen35").prompt
+SYSTEM = " ".join(f"Rule {i}: never say {i * i} or {i * i * i}." for i in range(12))
+QUESTIONS = [
+    f"{word}, in the {word} of all the other {word}s, is what I see?" for word in ("Cat", "Dog", "Owl")
+]
 ANSWER = {"n_predict": 200, "temperature": 0, "ignore_eos": True, "return_tokens": True}
 
 
@@ -24,6 +28,56 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with ServerProcess("--model", str(path), "--threads", "1", "--parallel", "2") as process:
         yield process
         assert process.end() == 0
+
+
+# As templates of reasoning models are: a new answer begins with reasoning, earlier ones are shown without.
+TEMPLATE = """{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content.split('</think>')[-1] | trim }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+<think>
+{% endif %}"""
+
+
+@pytest.fixture(scope="module", params=["hybrid", "windows"])
+def reasoning(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "template.jinja").write_text(TEMPLATE)
+    path = folder / "model.gguf"
+    if request.param == "hybrid":
+        hybrid_model(path, 2048)
+    else:
+        windows = TinyModel.read(golden("gemma3").path)
+        windows.set("context_length", 2048)
+        windows.write(path)
+    options = ("--threads", "1", "--parallel", "2", "--chat-template", str(folder / "template.jinja"))
+    with ServerProcess("--model", str(path), *options, "--checkpoint-interval", "4096") as process:
+        yield process
+        assert process.end() == 0
+
+
+def test_chats_with_one_system_prompt_compute_their_own_turns(reasoning: ServerProcess) -> None:
+    def cached(*contents: str) -> int:
+        """How many tokens of the prompt were cached."""
+        roles = ("system", "user", "assistant", "user")
+        messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
+        body = {"messages": messages, "max_tokens": 20, "temperature": 0}
+        answer = httpx.post(reasoning.url + "/v1/chat/completions", json=body, timeout=120)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["choices"][0]["message"]["reasoning_content"]
+        return answer.json()["timings"]["cached_n"]
+
+    def n_tokens(text: str) -> int:
+        body = {"content": text, "add_special": True}
+        return len(httpx.post(reasoning.url + "/tokenize", json=body).json()["tokens"])
+
+    system = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
+    assert cached(SYSTEM, QUESTIONS[0]) < 10
+    for question in QUESTIONS[1:]:
+        assert cached(SYSTEM, question) == n_tokens(system)
+    # What the template put behind the first question is not in this prompt.
+    assert cached(SYSTEM, QUESTIONS[0], "Yes.", QUESTIONS[2]) >= n_tokens(system + QUESTIONS[0])
 
 
 def complete(server: ServerProcess, prompt: list[int], **more: object) -> dict:

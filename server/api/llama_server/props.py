@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from engine.types import InferenceParameters
+from engine.types import CACHE_ROOM, InferenceParameters
 from server.api.common.replies.native_completion import generation_settings
 from server.chat.chat_format import ChatFormats
 from server.dependencies import ContextDep
@@ -79,6 +79,7 @@ async def props(context: ContextDep, model: ModelQuery = None) -> dict[str, Any]
         "eos_token": text(tokenizer.eos_id),
         "build_info": f"ggserve-{version()}",
         "is_sleeping": False,
+        "cache": {name: getattr(engine.stats, name) for name in CACHE_ROOM},
     }
     if chat and chat.with_tools is not chat.plain:
         properties["chat_template_tool_use"] = chat.with_tools.template.source

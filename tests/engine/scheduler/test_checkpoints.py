@@ -60,6 +60,23 @@ def test_turns_of_a_chat_compute_their_own_tokens_only(model: engine.Model) -> N
         assert first == uncached(model, chat)
 
 
+def test_chats_with_one_system_prompt_compute_their_own_messages(model: engine.Model) -> None:
+    for i in range(6):
+        chat = [*PROMPT[:200], i, *PROMPT[210 + i : 229 + i]]
+        tokens, timings = answer(model, chat, boundaries=[200])
+        assert timings.prompt_n == (20 if i else 220)
+        assert tokens == uncached(model, chat)
+
+
+def test_a_boundary_close_to_what_is_cached_gets_no_checkpoint(model: engine.Model) -> None:
+    assert model.pool.states is not None
+    first, _ = answer(model, PROMPT[:100])
+    before = model.pool.states.n_checkpoints
+    chat = [*PROMPT[:100], *first, *PROMPT[100:150]]
+    answer(model, chat, boundaries=[len(chat) - 48, len(chat) - 5])
+    assert model.pool.states.n_checkpoints == before + 3  # before the end, the prompt, the answer
+
+
 def test_an_edited_message_computes_from_the_start_of_its_turn(model: engine.Model) -> None:
     first, _ = answer(model, PROMPT[:150])
     turn = [*PROMPT[:150], *first]

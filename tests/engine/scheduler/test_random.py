@@ -50,12 +50,11 @@ class Script:
         self.max_batch = rng.randint(self.parallel, 40)
         n_cells = self.n_ctx + rng.choice([0, 5, 40, 200])
         interval = rng.choice([4, 9, 512])
-        self.windows = None
-        windows_of_draft = None
+        self.windows = windows_of_draft = None
         if windowed:
             window = rng.randint(2, 12)
             slack = rng.randint(1, 5)
-            n_rows = self.parallel * (window - 1 + slack) + self.max_batch + rng.choice([0, 5, 30])
+            n_rows = self.parallel * (window - 1 + 2 * slack) + self.max_batch + rng.choice([0, 5, 30])
             self.windows = WindowRows(n_rows, window, n_cells, interval, slack=slack)
             windows_of_draft = WindowRows(n_rows, window, n_cells, interval, slack=slack)
         self.scheduler: Scheduler
@@ -158,6 +157,7 @@ class Script:
             generated=known,
             n_keep=n_keep,
             n_discard=n_discard,
+            boundaries=[rng.randint(1, len(prompt)) for _ in range(rng.choice([0, 0, 1, 3]))],
             deadline_ms=time.monotonic() * 1e3 + 1e6 if rng.random() < 0.1 else None,
             **self.share(),
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 import engine
 from engine.cache.window_rows import WindowRows
@@ -136,13 +137,38 @@ def test_a_shared_prefix_within_a_window_is_reused_to_the_token() -> None:
 
 
 def test_a_prefix_longer_than_a_window_becomes_a_checkpoint_where_prompts_diverge() -> None:
-    with load("gemma3", checkpoints=3) as model:
-        prompt = prompt_of("gemma3", 200)
-        answer(model, prompt[:150])
+    with load("gemma3", checkpoints=3, checkpoint_interval=512) as model:
+        prompt = prompt_of("gemma3", 230)
+        answer(model, prompt[:200])
         ends = ([9, *prompt[150:170]], [8, *prompt[160:180]], [7, *prompt[170:190]])
         cached = [answer(model, [*prompt[:100], *end])[1].cached_n for end in ends]
-        assert cached[0] in (0, 64)
-        assert cached[1:] == [100, 100]
+        assert cached == [0, 100, 100]
+
+
+@pytest.mark.parametrize("boundaries", [[120], []])
+@pytest.mark.parametrize("name", ["gemma2", "gemma3"])
+def test_chats_with_one_system_prompt_compute_their_own_messages(name: str, boundaries: list[int]) -> None:
+    """Also without boundaries if the messages are short, which is what a sequence's slack is for."""
+    prompt = prompt_of(name, 230)
+    n = 60 if boundaries else 20
+    with load(name, checkpoints=3) as model, load(name, checkpoints=40) as full:
+        for i in range(12):  # more than there is room for: the common part is used each time, and stays
+            chat = [*prompt[:120], i, *prompt[150 + i : 149 + i + n]]
+            text, timings = answer(model, chat, boundaries=boundaries)
+            assert timings.prompt_n == (n if i else 120 + n)
+            assert text == answer(full, chat, cache_prompt=False)[0]
+
+
+def test_rows_of_a_boundary_are_of_one_batch_with_the_rest() -> None:
+    prompt = prompt_of("gemma3", 200)
+    with load("gemma3", max_batch_tokens=256) as model:
+        scheduler = model.scheduler()
+        params = replace(GREEDY, max_tokens=1)
+        scheduler.submit(Request(id="x", prompt=prompt, params=params, boundaries=[60, 130]))
+        drain(scheduler)
+        assert scheduler.stats().steps == 1
+        cached = [answer(model, [*prompt[:n], 9])[1].cached_n for n in (130, 60)]
+        assert cached == [130, 60]
 
 
 def test_a_rewound_session_continues_from_its_last_checkpoint() -> None:

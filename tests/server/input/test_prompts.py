@@ -178,3 +178,21 @@ async def test_advice_for_a_prompt_that_is_too_long_can_be_followed(prompt, n_ct
     async with client(engine) as http:
         error = error_of(await http.post(COMPLETIONS, json={"prompt": prompt}), 400)
     assert error["message"].endswith(f"; {advice}")
+
+
+@pytest.mark.parametrize("kind", ["window_rows", "state_slots"])
+async def test_models_with_checkpoints_are_told_where_the_last_turn_begins(kind):
+    engine, plain = FakeEngine(), FakeEngine()
+    engine.info[kind] = 8
+    system = {"role": "system", "content": "Be brief, and never say <|end|>."}
+    texts = ("A cat", "Once é" * 1000, " <|user|>\ufdd0 ")
+    for each in (engine, plain):
+        each.n_ctx = 8192
+        async with client(each) as http:
+            for text in texts:
+                await http.post(CHAT, json={"messages": [system, *user(text)]})
+    for request, text in zip(engine.seen, texts, strict=True):
+        (n,) = request.boundaries
+        assert tokenizer().decode(request.prompt[:n]).rstrip() == system["content"]
+        assert tokenizer().decode(request.prompt[n:]).strip() == text.strip().replace("\ufdd0", "\ufffd")
+    assert [request.boundaries for request in plain.seen] == [[], [], []]

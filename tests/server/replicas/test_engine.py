@@ -57,7 +57,7 @@ class ScriptedReplicas:
                 output.finish = FinishReason.LENGTH if n == limit else None
                 message = messages.Outputs([output], replica)
                 if output.finish:
-                    message.stats = EngineStats(steps=n, cells_used=1)
+                    message.stats = EngineStats(steps=n, cells_used=1, window_rows_used=1)
                 yield messages.encode(message)
         finally:
             self.n_running -= 1
@@ -271,14 +271,14 @@ async def test_counters_of_the_replicas_are_added():
     async with running(ScriptedReplicas()) as engine:
         for n in (3, 4, 5):
             await collect(engine.generate(request("a", [1], n)))
-        assert (engine.stats.steps, engine.stats.cells_used) == (5 + 4, 2)
+        assert (engine.stats.steps, engine.stats.cells_used, engine.stats.window_rows_used) == (5 + 4, 2, 2)
 
 
 async def test_cells_of_a_replica_that_has_fallen_silent_do_not_count(monkeypatch):
     async with running(ScriptedReplicas()) as engine:
         await collect(engine.generate(request("a", [1], 3)))
         monkeypatch.setattr(module, "RECENT_S", -1.0)
-        assert (engine.stats.steps, engine.stats.cells_used) == (3, 0)
+        assert (engine.stats.steps, engine.stats.cells_used, engine.stats.window_rows_used) == (3, 0, 0)
 
 
 async def test_a_task_is_run_again_when_its_replica_is_lost():

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from engine.types import EngineStats
 from server.worker.requests.slots import Slots
 from support.api.http import Live, client, error_of
 from support.fakes.engine import FakeEngine, make_app
@@ -39,6 +40,22 @@ async def test_props_tell_what_a_request_leaves_out():
         True,
         False,
     )
+
+
+async def test_props_tell_the_room_in_the_cache():
+    engine = FakeEngine()
+    engine.stats = EngineStats(
+        cells_total=100, cells_used=5, cells_cached=9, window_rows_total=30, window_rows_used=4
+    )
+    async with client(engine) as http:
+        assert (await http.get("/props")).json()["cache"] == {
+            "cells_total": 100,
+            "cells_used": 5,
+            "cells_cached": 9,
+            "window_rows_total": 30,
+            "window_rows_used": 4,
+            "window_rows_cached": 0,
+        }
 
 
 async def test_props_tell_the_files_name_but_not_its_folder():
