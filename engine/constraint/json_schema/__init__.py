@@ -7,11 +7,12 @@ schema.
 
 Patterns of whole texts (`whole_text`) are read as those of schemas, where they have look-ahead.
 
-Used by `engine.constraint`; the server reads no schemas, and uses `closed` only.
+Used by `engine.constraint`; the server reads no schemas, and uses `closed` and `exclusive` only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from engine.constraint.json_schema.reading.limits import kind
@@ -23,7 +24,7 @@ from engine.constraint.json_schema.writing.writer import Writer
 from engine.errors import ConfigError
 from engine.exact_json import dumps
 
-__all__ = ["FREE_NAME", "LIMITED_NAME", "Rule", "closed", "rule", "whole_text"]
+__all__ = ["FREE_NAME", "LIMITED_NAME", "Rule", "closed", "exclusive", "rule", "whole_text"]
 _OPTIONS = {
     "item_separator": str,
     "key_separator": str,
@@ -76,6 +77,17 @@ def rule(schema: Any) -> Rule:
             "that the schema does not list"
         )
     return Rule(text, list(reader.ignored))
+
+
+def exclusive(schemas: Sequence[Any], document: Mapping[str, Any]) -> bool:
+    """Whether it is certain that what is written for one of these schemas matches no other.
+
+    document: what they refer to. Objects are closed. Raises ConfigError for what `rule` refuses.
+    """
+    try:
+        return Reader(document, closed=True, lenient=False, coerce=False).exclusive(schemas)
+    except RecursionError:
+        raise ConfigError("the schema is nested too deeply") from None
 
 
 def closed(schema: Any) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.constraint.compiler import MAX_BYTES
+from engine.constraint.json_schema import exclusive
+from engine.errors import ConfigError
 from engine.exact_json import dumps
 from server.chat.tool_calls.grammar import GrammarTerminals, quoted, repeated
 from server.chat.tool_calls.schema_types import fault_of, json_types
@@ -14,6 +16,7 @@ from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import UnsupportedSchema, schema_rule
 
 MAX_DEPTH = 32
+MAX_BRANCHES = 64  # of oneOf, each of which is compared to each
 MAX_VALUES = 4096  # of all schemas in the schema of a tool
 _ANNOTATIONS = {"title", "description", "default", "examples", "$schema", "$id", "$defs", "definitions"}
 # The keywords that are enforced, by type.
@@ -73,6 +76,8 @@ class SchemaRules(ABC):
         for key in ("anyOf", "oneOf"):
             if schema.get(key) is not None:
                 self._check_keywords(schema, set(), key)
+                if key == "oneOf" and not self._exclusive(schema[key]):
+                    raise self.unsupported("has a oneOf of which more than one branch may match; use anyOf")
                 return self._any_of([self.value(branch) for branch in schema[key]])
         values = [schema["const"]] if "const" in schema else schema.get("enum")
         if values is not None:
@@ -83,6 +88,13 @@ class SchemaRules(ABC):
             return self.anything()
         self._check_keywords(schema, types)
         return self._any_of([self._of_type(name, schema) for name in sorted(types)])
+
+    def _exclusive(self, branches: Sequence[Any]) -> bool:
+        """Whether branches of oneOf exclude each other, so that any of them is exactly one."""
+        try:
+            return len(branches) <= MAX_BRANCHES and exclusive(branches, self.tool.schema)
+        except ConfigError as error:
+            raise self.unsupported(f"is not supported ({error})") from None
 
     def _of_type(self, name: str, schema: Mapping[str, Any]) -> str:
         match name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
 from typing import Any
 from urllib.parse import unquote
 
@@ -65,6 +66,22 @@ class Reader(Keywords):
 
     def root(self) -> Shape:
         return self.resolve(Reference("")) or ANYTHING
+
+    def exclusive(self, children: Sequence[Any]) -> bool:
+        """Whether it is certain that what is written for one of these schemas matches no other."""
+        written = [self._under("oneOf", i, child) for i, child in enumerate(children)]
+        exact = [self._condition("oneOf", i, child) for i, child in enumerate(children)]
+        return all(
+            self.meets.disjoint(written[i], exact[j]) or self._leaves_out(written[i], exact[j])
+            for i, j in permutations(range(len(children)), 2)
+        )
+
+    def _leaves_out(self, option: Shape, other: Shape) -> bool:
+        """Whether an object is written without a property that the other must have, as it lists its own."""
+        one, lacking = self.meets.resolved(option), self._lacking(option, other)
+        if lacking is None or not isinstance(one, Object):
+            return False
+        return bool(one.properties) and one.additional is None and lacking not in one.by_name
 
     def resolve(self, reference: Reference) -> Shape | None:
         """What a reference stands for; None while it is being read."""

@@ -52,6 +52,71 @@ def test_value_matches_if_it_is_valid_for_the_schema(call_format, schema, good, 
     assert matches(text, CALLS[call_format].format(bad), control) != (True, True)
 
 
+def tagged(kind: str, name: str, **more: Any) -> dict[str, Any]:
+    """An object with a property that tells it from others."""
+    properties = {"kind": {"const": kind}, name: {"type": "integer"}}
+    return {"type": "object", "properties": properties, "required": ["kind", name], **more}
+
+
+NUMBER = {"type": "number"}
+ANIMALS = {
+    "lfm2": "{'kind': 'KIND', 'NAME': 1}",
+    "gemma": '{kind:<|"|>KIND<|"|>,NAME:1}',
+    "minimax-m3": f"{NS}<kind>KIND{NS}</kind>{NS}<NAME>1{NS}</NAME>",
+}
+
+
+@pytest.mark.parametrize("call_format", CALLS)
+@pytest.mark.parametrize(
+    "branches",
+    [
+        [tagged("cat", "lives"), tagged("dog", "years")],
+        [tagged("cat", "lives"), {"$ref": "#/$defs/dog"}],
+        [{"anyOf": [tagged("cat", "lives"), tagged("owl", "eyes")]}, tagged("dog", "years"), NUMBER],
+    ],
+)
+def test_one_of_branches_that_exclude_each_other_is_exact(call_format, branches):
+    text = grammar(call_format, {"oneOf": branches}, **{"$defs": {"dog": tagged("dog", "years")}})
+    for kind, name, valid in (("cat", "lives", True), ("dog", "years", True), ("dog", "lives", False)):
+        value = ANIMALS[call_format].replace("KIND", kind).replace("NAME", name)
+        assert (matches(text, CALLS[call_format].format(value), False) == (True, True)) is valid
+
+
+@pytest.mark.parametrize("call_format", CALLS)
+@pytest.mark.parametrize(
+    "branches",
+    [
+        [{"type": "integer"}, {"type": "string"}],
+        [{"const": "a"}, {"enum": ["b", "c"]}, {"type": ["integer", "boolean"]}],
+        [{"type": "integer", "maximum": 4}, {"type": "integer", "minimum": 5}],
+        # Neither is written with a property that only the other requires.
+        [{"type": "object", "properties": {n: {"type": "integer"}}, "required": [n]} for n in "ab"],
+    ],
+)
+def test_one_of_is_accepted_if_no_value_is_valid_twice(call_format, branches):
+    grammar(call_format, {"oneOf": branches})
+
+
+@pytest.mark.parametrize("call_format", CALLS)
+@pytest.mark.parametrize(
+    "branches",
+    [
+        [{"type": "integer"}, {"type": "number"}],
+        [{"enum": ["a", "b"]}, {"const": "b"}],
+        [{"type": "string"}, {"const": "a"}],
+        [{"type": "integer", "maximum": 5}, {"type": "integer", "minimum": 5}],
+        [tagged("cat", "lives"), tagged("cat", "lives")],
+        [{"type": "object", "properties": {n: {"type": "integer"}}} for n in "ab"],
+        [{}, {"type": "string"}],
+        [{"const": i} for i in range(65)],
+    ],
+)
+def test_one_of_branches_that_may_match_the_same_value_is_refused(call_format, branches):
+    with pytest.raises(UnsupportedSchema, match="a oneOf of which more than one branch may match; use anyOf"):
+        grammar(call_format, {"oneOf": branches})
+    grammar(call_format, {"anyOf": branches})
+
+
 @pytest.mark.parametrize("call_format", [*CALLS, *TAGGED])
 @pytest.mark.parametrize(
     "schema",

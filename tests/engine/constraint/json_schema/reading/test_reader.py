@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.constraint.json_schema import closed, rule
+from engine.constraint.json_schema import closed, exclusive, rule
 from engine.errors import ConfigError
 from support.references.json_walk import refusal, takes
 
@@ -70,3 +70,32 @@ REFUSED: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("schema", "message"), REFUSED)
 def test_read_of_an_invalid_schema_names_the_mistake(schema: Any, message: str) -> None:
     assert message in refusal(schema)
+
+
+OPEN = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": True}
+NEEDS_B = {"type": "object", "properties": {"b": {"type": "integer"}}, "required": ["b"]}
+
+
+@pytest.mark.parametrize(
+    ("schemas", "expected"),
+    [
+        ([], True),
+        ([{}], True),
+        ([{"type": "integer"}, {"type": "string"}, {"type": "null"}], True),
+        ([{"type": "integer"}, {"type": "string"}, {"const": 1.0}], False),
+        ([{"$ref": "#/$defs/a"}, {"const": 2}], True),
+        ([{"$ref": "#/$defs/a"}, {"const": 1}], False),
+        ([{**OPEN, "required": ["a"], "additionalProperties": False}, NEEDS_B], True),
+        ([{**OPEN, "required": ["a"]}, NEEDS_B], False),  # {"a": 1, "b": 1} is both
+        ([{"type": "object"}, NEEDS_B], False),
+    ],
+)
+def test_schemas_are_exclusive_if_what_is_written_for_one_matches_no_other(
+    schemas: list[Any], expected: bool
+) -> None:
+    assert exclusive(schemas, {"$defs": {"a": {"const": 1}}}) is expected
+
+
+def test_schemas_that_cannot_be_read_are_not_called_exclusive() -> None:
+    with pytest.raises(ConfigError, match="contains"):
+        exclusive([{"contains": {}}, {"type": "null"}], {})
